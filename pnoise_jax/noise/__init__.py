@@ -1,0 +1,30 @@
+"""Noise for latent representations: noises, quality matrices, and where they enter a model.
+
+The paper is *Explore Positive Noise in Deep Learning* (later *NoisyNN*, arXiv 2309.10625).
+"""
+
+from pnoise_jax.noise.injection import CONFIG_FIELDS, PRESETS, Injection, Noise
+from pnoise_jax.noise.intercept import InjectedModule, Site, list_sites
+from pnoise_jax.noise.linear_transform import LinearTransform
+from pnoise_jax.noise.quality import CyclicShift, Dense, Optimal, QualityMatrix
+from pnoise_jax.noise.stochastic import Gaussian, SaltAndPepper
+from pnoise_jax.noise.taps import Taps, open_taps
+
+__all__ = [
+    "CONFIG_FIELDS",
+    "PRESETS",
+    "CyclicShift",
+    "Dense",
+    "Gaussian",
+    "InjectedModule",
+    "Injection",
+    "LinearTransform",
+    "Noise",
+    "Optimal",
+    "QualityMatrix",
+    "SaltAndPepper",
+    "Site",
+    "Taps",
+    "list_sites",
+    "open_taps",
+]

@@ -1,0 +1,39 @@
+"""What noises require of their settings and inputs; each failure says what would be right."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def require_batch(x: jax.Array, mask: jax.Array | None) -> None:
+    """Raises ValueError unless x is a float array (batch, ...) and mask, if given, is (batch,)."""
+    if x.ndim == 0 or not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"noise needs a float array (batch, ...); got {x.dtype}{list(x.shape)}")
+    if mask is not None and mask.shape != x.shape[:1]:
+        raise ValueError(f"mask has shape {mask.shape}; expected (batch,) = {x.shape[:1]}")
+
+
+def require_finite(field: str, value: float) -> None:
+    """Raises ValueError unless value is a finite Python or numpy number."""
+    if not isinstance(value, int | float | np.number) or not math.isfinite(value):
+        raise ValueError(f"{field}={value!r}: give a finite number (a traced one at call time)")
+
+
+def require_one_of(field: str, value: object, allowed: tuple) -> None:
+    """Raises ValueError unless value is one of those allowed."""
+    if value not in allowed:
+        raise ValueError(f"{field}={value!r}: choose one of {', '.join(map(repr, allowed))}")
+
+
+def require_group_size(value: int | None) -> None:
+    """Raises ValueError unless value is None or a positive number."""
+    if value is not None and (not isinstance(value, int) or value < 1):
+        raise ValueError(f"group_size={value!r}: give a whole number of at least 1, or None")
+
+
+def require_key(key: jax.Array | None) -> None:
+    """Raises ValueError where a random noise is given no key."""
+    if key is None:
+        raise ValueError("this noise is random: give it a key, jax.random.key(seed)")

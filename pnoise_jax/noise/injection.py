@@ -1,0 +1,282 @@
+"""Injection: which noise enters a model, where, and when. The spec that models take."""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol, get_args
+
+import jax
+
+from pnoise_jax.noise import checks
+from pnoise_jax.noise.linear_transform import LinearTransform
+from pnoise_jax.noise.quality import CyclicShift, Optimal, QualityMatrix
+from pnoise_jax.noise.stochastic import Gaussian, SaltAndPepper
+
+Point = Literal["block_input", "attention_input", "image"]
+Tokens = Literal["all", "patch"]
+Layer = int | tuple[int, ...] | Literal["last", "random"]
+
+
+class Noise(Protocol):
+    """A noise: hashable, and a pure function of a key and x (batch, ...)."""
+
+    @property
+    def draws(self) -> bool:
+        """Whether it needs a key."""
+
+    def __call__(
+        self,
+        key: jax.Array | None,
+        x: jax.Array,
+        *,
+        mask: jax.Array | None = None,
+        strength: jax.Array | float | None = None,
+    ) -> jax.Array:
+        """The noisy x, like x in shape and dtype."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Injection:
+    """A noise and its place in a model.
+
+    Attributes:
+      noise: what is injected.
+      layer: where: a layer's number from 1 (a transformer's blocks; a ResNet's residual blocks over
+        all its stages), several, "last", or "random": one drawn anew at each call (figure 1).
+      point: where in the layer: "block_input"; "attention_input", the output of the block's first
+        normalisation, which the residual bypasses (the published code's site for ViTs); or "image",
+        the model's input, where layer has no meaning.
+      tokens: "all", or "patch": leave the class token alone. The same where there is none.
+      train, inference: whether it acts when the model is applied with train=True, train=False.
+      stop_gradient: the noise is a constant to the gradient: ``x + stop_gradient(noise(x) - x)``.
+    """
+
+    noise: Noise
+    layer: Layer = "last"
+    point: Point = "block_input"
+    tokens: Tokens = "all"
+    train: bool = True
+    inference: bool = False
+    stop_gradient: bool = False
+
+    def __post_init__(self):
+        if not callable(self.noise) or not hasattr(self.noise, "draws"):
+            raise ValueError(
+                f"noise={self.noise!r}: give a noise, such as LinearTransform(Optimal())"
+            )
+        if isinstance(self.layer, list):
+            object.__setattr__(self, "layer", tuple(self.layer))
+        numbers = self.layer if isinstance(self.layer, tuple) else (self.layer,)
+        whole = all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in numbers)
+        if self.layer not in ("last", "random") and not (whole and numbers):
+            raise ValueError(
+                f"layer={self.layer!r}: give a number from 1, several numbers, 'last' or 'random'"
+            )
+        checks.require_one_of("point", self.point, get_args(Point))
+        checks.require_one_of("tokens", self.tokens, get_args(Tokens))
+
+    def layers(self, num_layers: int) -> tuple[int, ...]:
+        """The numbers of the layers that can be noisy, in a model of ``num_layers``."""
+        if self.layer == "random":
+            return tuple(range(1, num_layers + 1))
+        if self.layer == "last":
+            return (num_layers,)
+        return self.layer if isinstance(self.layer, tuple) else (self.layer,)
+
+    def validate(self, *, num_layers: int, points: tuple[str, ...]) -> None:
+        """Raises ValueError if a model of ``num_layers`` and these points has no such place."""
+        if self.point not in points:
+            raise ValueError(
+                f"noise.point={self.point!r}: this model has no such point; it has "
+                + ", ".join(map(repr, points))
+            )
+        absent = [n for n in self.layers(num_layers) if n > num_layers]
+        if absent and self.point != "image":
+            raise ValueError(
+                f"noise.layer={self.layer!r}: this model has no layer {absent[0]}; its layers are "
+                f"1 to {num_layers}, or 'last' or 'random'"
+            )
+
+    def in_batches_of(self, size: int) -> "Injection":
+        """The same with noise that mixes over the batch kept within groups of ``size`` examples.
+
+        So a protocol's batch size stays its own, however many examples the device takes at once.
+
+        Raises:
+          ValueError: the noise has a group size that does not divide ``size``.
+        """
+        noise = self.noise
+        mixes_batch = getattr(noise, "axis", None) in ("batch", "views")
+        if not mixes_batch and getattr(noise, "extremes", None) != "batch":
+            return self
+        group_size = noise.group_size or size
+        if size % group_size:
+            raise ValueError(
+                f"noise.group_size={group_size} does not divide the batch of {size} examples; set "
+                "it to a divisor of the batch size, or to None for the whole batch"
+            )
+        return dataclasses.replace(self, noise=dataclasses.replace(noise, group_size=group_size))
+
+    @classmethod
+    def preset(cls, name: str) -> "Injection":
+        """The paper's and the published code's settings by name; see `PRESETS`."""
+        return cls.from_config({"preset": name})
+
+    @classmethod
+    def from_config(cls, section: Mapping[str, Any]) -> "Injection | None":
+        """Builds an injection from a config section; its keys are those of `CONFIG_FIELDS`.
+
+        A key that is absent or None takes its value from the section's preset, if it names one,
+        else the default. Another noise or quality than the preset's takes only the preset's place.
+        Returns None where the section names neither a preset nor a noise.
+
+        Raises:
+          ValueError: an unknown key, preset, noise or quality; a key the chosen noise has no use
+            for; a value outside what is allowed.
+        """
+        try:
+            return _from_settings(section)
+        except ValueError as error:  # the messages begin with the field's name
+            raise ValueError(f"noise.{error}") from None
+
+
+CONFIG_FIELDS: dict[str, type] = {
+    "preset": str,  # one of PRESETS; the other keys, where set, override it
+    "name": str,  # linear_transform, gaussian, salt_and_pepper, none
+    "quality": str,  # of linear_transform: cyclic_shift, optimal
+    "strength": float,  # of linear_transform and gaussian
+    "shift": int,  # of cyclic_shift
+    "implementation": str,  # of linear_transform: structured, matmul
+    "axis": str,  # of linear_transform: batch, tokens, views
+    "group_size": int,  # of linear_transform and salt_and_pepper
+    "mean": float,  # of gaussian
+    "std": float,  # of gaussian
+    "probability": float,  # of salt_and_pepper
+    "extremes": str,  # of salt_and_pepper: image, batch
+    "layer": str,  # "3", "6,8,10,12", "last", "random"
+    "point": str,  # block_input, attention_input, image
+    "tokens": str,  # all, patch
+    "train": bool,
+    "inference": bool,
+    "stop_gradient": bool,
+}
+
+_CYCLIC = {"name": "linear_transform", "quality": "cyclic_shift"}
+
+# The text gives alpha = 0.3 only in its appendix D; the published ResNet code has 0.4.
+PRESETS: dict[str, dict[str, Any]] = {
+    # The paper's text: eq. 17 at the last layer, at training and at inference.
+    "paper_vit": _CYCLIC | {"strength": 0.3, "train": True, "inference": True},
+    "paper_resnet": _CYCLIC | {"strength": 0.3, "train": True, "inference": True},
+    # The published code's site in ViTs: what the last block's attention reads, patch tokens only.
+    "published_vit": _CYCLIC
+    | {
+        "strength": 0.3,
+        "point": "attention_input",
+        "tokens": "patch",
+        "train": True,
+        "inference": True,
+    },
+    # x + 0.4 stop_gradient(x[i + 1] - x[i]) at the last residual block's input, always on.
+    "published_resnet": _CYCLIC
+    | {"strength": 0.4, "shift": -1, "stop_gradient": True, "train": True, "inference": True},
+    # The published 95 % command: trained without noise, evaluated with it (--tra 0 --inf 1).
+    "optimal_published": {
+        "name": "linear_transform",
+        "quality": "optimal",
+        "point": "attention_input",
+        "tokens": "patch",
+        "train": False,
+        "inference": True,
+    },
+    # Not the paper's: the optimal Q on all tokens at the last block's input, at inference only,
+    # where all of the decision passes through the mixed tokens and the leak shows at once.
+    "optimal_all_tokens": {
+        "name": "linear_transform",
+        "quality": "optimal",
+        "train": False,
+        "inference": True,
+    },
+}
+
+_QUALITIES: dict[str, tuple[type[QualityMatrix], tuple[str, ...]]] = {
+    "cyclic_shift": (CyclicShift, ("strength", "shift")),
+    "optimal": (Optimal, ("strength",)),
+}
+_NOISES: dict[str, tuple[str, ...]] = {
+    "linear_transform": ("quality", "strength", "shift", "implementation", "axis", "group_size"),
+    "gaussian": ("mean", "std", "strength"),
+    "salt_and_pepper": ("probability", "extremes", "group_size"),
+}
+
+
+def _from_settings(section: Mapping[str, Any]) -> Injection | None:
+    for key in section:
+        if key not in CONFIG_FIELDS:
+            raise ValueError(_unknown(f"{key}: unknown key", key, CONFIG_FIELDS))
+    given = {key: value for key, value in section.items() if value is not None}
+    preset = given.pop("preset", None)
+    if preset is not None and preset not in PRESETS:
+        raise ValueError(_unknown(f"preset={preset!r}: unknown preset", preset, PRESETS))
+    place = {field.name for field in dataclasses.fields(Injection)} - {"noise"}
+    inherited = dict(PRESETS[preset]) if preset is not None else {}
+    name = given.get("name", inherited.get("name"))
+    if "name" in given or "quality" in given:
+        inherited = {key: value for key, value in inherited.items() if key in place}
+    given.pop("name", None)
+    if name is None or name == "none":
+        _refuse_unused(given, "there is no noise: noise.name and noise.preset are not set")
+        return None
+    if name not in _NOISES:
+        raise ValueError(_unknown(f"name={name!r}: unknown noise", name, _NOISES))
+    settings = {key: value for key, value in (inherited | given).items() if key != "name"}
+    if "layer" in settings:
+        settings["layer"] = _parse_layer(settings["layer"])
+    where = {key: value for key, value in settings.items() if key in place}
+    what = {key: value for key, value in settings.items() if key not in place}
+    unused = {key: value for key, value in what.items() if key not in _NOISES[name]}
+    _refuse_unused(unused, f"{name} has no use for it")
+    return Injection(_build_noise(name, what), **where)
+
+
+def _build_noise(name: str, settings: dict[str, Any]) -> Noise:
+    if name == "gaussian":
+        return Gaussian(**settings)
+    if name == "salt_and_pepper":
+        if "probability" not in settings:
+            raise ValueError("probability is not set: salt_and_pepper needs one, in [0, 1]")
+        return SaltAndPepper(**settings)
+    quality = settings.pop("quality", None)
+    if quality not in _QUALITIES:
+        raise ValueError(_unknown(f"quality={quality!r}: unknown", quality, _QUALITIES))
+    kind, fields = _QUALITIES[quality]
+    of_quality = {key: settings.pop(key) for key in fields if key in settings}
+    if quality == "cyclic_shift" and "strength" not in of_quality:
+        raise ValueError("strength is not set: cyclic_shift needs one, the paper's alpha")
+    _refuse_unused(
+        {k: v for k, v in settings.items() if k == "shift"}, f"{quality} has no use for it"
+    )
+    return LinearTransform(kind(**of_quality), **settings)
+
+
+def _parse_layer(value: Any) -> Layer:
+    """``"3"`` to 3, ``"6,8"`` to (6, 8); what is no list of numbers stays as it is."""
+    if not isinstance(value, str):
+        return value
+    parts = [part.strip() for part in value.split(",")]
+    if not all(part.lstrip("-").isdigit() for part in parts):
+        return value
+    numbers = tuple(int(part) for part in parts)
+    return numbers if len(numbers) > 1 else numbers[0]
+
+
+def _refuse_unused(unused: Mapping[str, Any], why: str) -> None:
+    if unused:
+        key, value = next(iter(unused.items()))
+        raise ValueError(f"{key}={value!r} is set, but {why}; set it to None")
+
+
+def _unknown(what: str, given: Any, known: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(str(given), known, n=3, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    return f"{what}{hint} Choose one of: {', '.join(known)}"

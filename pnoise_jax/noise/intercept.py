@@ -1,0 +1,157 @@
+"""Noise in anybody's Linen module, by the paths of its submodules: no change to its code."""
+
+import dataclasses
+import difflib
+import fnmatch
+from collections.abc import Callable
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+from jax import lax
+
+from pnoise_jax.noise.injection import Noise
+from pnoise_jax.noise.taps import noise_key
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """A submodule whose input or output can take noise.
+
+    Attributes:
+      path: names from the outermost module inwards, joined by "/".
+      kind: its class.
+      input, output: shape and dtype of its first argument and of its result, None if no array.
+    """
+
+    path: str
+    kind: str
+    input: str | None
+    output: str | None
+
+
+def list_sites(module: nn.Module, *args, **kwargs) -> list[Site]:
+    """The sites of ``module``, in the order in which a call with these arguments reaches them.
+
+    Nothing is computed: the call is traced with the arguments' shapes.
+
+    Args:
+      module: a Linen module.
+      *args, **kwargs: what its ``__call__`` takes.
+    """
+    sites: dict[str, Site] = {}
+
+    def record(next_call, args, kwargs, context):
+        path, kind = _path(context), type(context.module).__name__
+        new = path and path not in sites
+        if new:
+            sites[path] = Site(path, kind, _describe(args[0] if args else None), None)
+        output = next_call(*args, **kwargs)
+        if new:
+            sites[path] = dataclasses.replace(sites[path], output=_describe(output))
+        return output
+
+    def call(rng, *arrays):
+        with nn.intercept_methods(_only_calls(record)):
+            module.init({"params": rng, "dropout": rng, "noise": rng}, *arrays, **kwargs)
+
+    jax.eval_shape(call, jax.random.key(0), *args)
+    return list(sites.values())
+
+
+class InjectedModule(nn.Module):
+    """``module`` with noise at the submodules whose path matches a pattern.
+
+    Its parameters are ``module``'s own, name for name. Call it as ``module`` is called; these
+    keywords are its own: ``inject`` (default True), ``noise_mask`` (batch,), ``noise_strength``.
+    A noise that draws needs ``rngs={"noise": key}``. Nothing is injected while initialising.
+
+    Under ``nn.scan`` all layers share one path, so the noise enters each of them; for a noise that
+    draws, the scanned module must list "noise" in its ``split_rngs``.
+
+    Attributes:
+      module: any Linen module.
+      noise: what enters.
+      at: glob over the paths that `list_sites` lists, such as "Dense_0" or "encoder/block_*".
+      point: "input", the site's first argument; or "output", its result.
+      stop_gradient: the noise is a constant to the gradient.
+
+    Raises:
+      ValueError: at the first call, if no path matches: the error lists those that exist.
+    """
+
+    module: nn.Module
+    noise: Noise
+    at: str
+    point: Literal["input", "output"] = "input"
+    stop_gradient: bool = False
+
+    def setup(self):
+        if self.point not in ("input", "output"):
+            raise ValueError(f"point={self.point!r}: choose 'input' or 'output'")
+        nn.share_scope(self, self.module)
+
+    def __call__(self, *args, inject=True, noise_mask=None, noise_strength=None, **kwargs):
+        if not inject or self.is_initializing():
+            return self.module(*args, **kwargs)
+        paths: dict[str, bool] = {}  # every path reached, and whether it matched
+        inside: list[str] = []  # a remat or scan wrapper and its module are one site
+
+        def add_noise(x, site):
+            return self._noisy(x, site, noise_mask, noise_strength)
+
+        def intercept(next_call, args, kwargs, context):
+            path = _path(context)
+            if not path or path in inside:
+                return next_call(*args, **kwargs)
+            paths[path] = fnmatch.fnmatchcase(path, self.at)
+            if not paths[path]:
+                return next_call(*args, **kwargs)
+            inside.append(path)
+            try:
+                if self.point == "output":
+                    return add_noise(next_call(*args, **kwargs), context.module)
+                first = add_noise(args[0] if args else None, context.module)
+                return next_call(first, *args[1:], **kwargs)
+            finally:
+                inside.pop()
+
+        with nn.intercept_methods(_only_calls(intercept)):
+            output = self.module(*args, **kwargs)
+        if not any(paths.values()):
+            raise ValueError(_no_match(self.at, list(paths)))
+        return output
+
+    @nn.nowrap  # as a wrapped method it would stand between the site and its own submodules
+    def _noisy(self, x: Any, site: nn.Module, mask, strength) -> jax.Array:
+        if not isinstance(x, jax.Array):
+            raise ValueError(
+                f"the {self.point} of {'/'.join(site.path)!r} is a {type(x).__name__}, no array; "
+                f"choose another site or point (at={self.at!r})"
+            )
+        key = noise_key(site) if self.noise.draws else None
+        noisy = self.noise(key, x, mask=mask, strength=strength)
+        return x + lax.stop_gradient(noisy - x) if self.stop_gradient else noisy
+
+
+def _only_calls(interceptor: Callable) -> Callable:
+    def filtered(next_call, args, kwargs, context):
+        if context.method_name != "__call__":
+            return next_call(*args, **kwargs)
+        return interceptor(next_call, args, kwargs, context)
+
+    return filtered
+
+
+def _path(context: nn.module.InterceptorContext) -> str:
+    return "/".join(context.module.path)
+
+
+def _describe(value: Any) -> str | None:
+    return str(jax.typeof(value)) if isinstance(value, jax.Array) else None
+
+
+def _no_match(pattern: str, paths: list[str]) -> str:
+    near = difflib.get_close_matches(pattern, paths, n=3, cutoff=0.4)
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    return f"at={pattern!r} matches no submodule{hint} There are: {', '.join(paths)}"

@@ -1,0 +1,179 @@
+"""The linear transform noise ``X + QX`` (eq. 12): it mixes examples, tokens or views."""
+
+import dataclasses
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from pnoise_jax.noise import checks, rows
+from pnoise_jax.noise.quality import QualityMatrix
+
+Axis = Literal["batch", "tokens", "views"]
+Implementation = Literal["structured", "matmul"]
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearTransform:
+    """``X + QX``, where Q mixes k rows of X.
+
+    Called as ``noise(key, x, mask=None, strength=None)``; it draws nothing, so key may be None.
+    Differentiable in reverse mode; the matmul in forward mode as well.
+
+    Attributes:
+      quality: Q: `CyclicShift`, `Optimal` or `Dense`.
+      implementation: "matmul", the paper's formula as a jitted matmul with I + Q, the reference for
+        any Q; or "structured", the same by Q's structure, with one row's communication where the
+        rows are spread over devices. None takes the structure where there is one.
+      axis: which rows Q mixes. "batch": the examples (the paper). "tokens": the tokens, or pixels,
+        inside one image. "views": several views of one image, which lie next to one another along
+        the batch axis.
+      group_size: k for "batch" and "views": rows are mixed within consecutive groups of that many.
+        None is the global batch, over all devices; "views" needs the number of views of an image.
+      axis_name: the mapped axis (or axes) over which the batch is spread, inside ``shard_map`` and
+        ``pmap``. Leave it None under ``jit``, where arrays are global.
+    """
+
+    quality: QualityMatrix
+    implementation: Implementation | None = None
+    axis: Axis = "batch"
+    group_size: int | None = None
+    axis_name: rows.AxisName | None = None
+
+    def __post_init__(self):
+        if not isinstance(self.quality, QualityMatrix):
+            raise ValueError(
+                f"quality={self.quality!r}: give CyclicShift(strength), Optimal() or Dense(matrix)"
+            )
+        if self.implementation is None:
+            chosen = "structured" if self.quality.structured else "matmul"
+            object.__setattr__(self, "implementation", chosen)
+        checks.require_one_of("implementation", self.implementation, get_args(Implementation))
+        checks.require_one_of("axis", self.axis, get_args(Axis))
+        if self.implementation == "structured" and not self.quality.structured:
+            raise ValueError(
+                f"implementation='structured': {type(self.quality).__name__} has no structure to "
+                "use; set implementation='matmul'"
+            )
+        self._check_group_size()
+
+    def _check_group_size(self):
+        checks.require_group_size(self.group_size)
+        if self.group_size is None and self.axis == "views":
+            raise ValueError(
+                "axis='views' mixes the views of one image: set group_size to the number of "
+                "views of each image (they lie next to one another along the batch axis)"
+            )
+        if self.group_size is not None and self.axis == "tokens":
+            raise ValueError(
+                f"group_size={self.group_size}: axis='tokens' always mixes all tokens of an image; "
+                "leave group_size out, or set axis='batch'"
+            )
+
+    @property
+    def draws(self) -> bool:
+        """Whether it needs a key."""
+        return False
+
+    def __call__(
+        self,
+        key: jax.Array | None,
+        x: jax.Array,
+        *,
+        mask: jax.Array | None = None,
+        strength: jax.Array | float | None = None,
+    ) -> jax.Array:
+        """Adds ``QX`` to X.
+
+        Args:
+          key: not used.
+          x: (batch, ...), for axis="tokens" (batch, tokens..., features).
+          mask: (batch,) bool, the real examples; the others contribute nothing and come back as
+            they were. k is then the number of real examples in the group.
+          strength: in place of the quality matrix's own; may be traced.
+
+        Returns:
+          Like x in shape and dtype; sums run in at least float32.
+
+        Raises:
+          ValueError: x is no float array, the batch does not split into groups, or the mask does
+            not fit the batch.
+        """
+        del key
+        checks.require_batch(x, mask)
+        strength = self.quality.strength if strength is None else strength
+        return rows.place_freely(self._apply)(x, mask, strength)
+
+    def _apply(self, x: jax.Array, mask: jax.Array | None, strength) -> jax.Array:
+        if self.axis == "tokens":
+            noisy = self._mix_tokens(x, strength)
+        elif self.axis_name is None:
+            noisy = self._mix_groups(x, mask, strength)
+        else:
+            noisy = self._mix_mapped(x, mask, strength)
+        return noisy if mask is None else jnp.where(rows.expand(mask, x), noisy, x)
+
+    def _mix_tokens(self, x: jax.Array, strength) -> jax.Array:
+        if x.ndim < 3:
+            raise ValueError(
+                f"axis='tokens' needs x of shape (batch, tokens..., features); got {x.shape}"
+            )
+        flat = x.reshape(x.shape[0], -1, x.shape[-1])
+        return self._mix(flat, None, strength, axis=1).reshape(x.shape)
+
+    def _mix_groups(self, x: jax.Array, mask: jax.Array | None, strength) -> jax.Array:
+        """Mixes within groups that lie whole in x."""
+        size = self.group_size
+        if size is None or size == x.shape[0]:
+            return self._mix(x, mask, strength, axis=0)
+        mask = None if mask is None else rows.split_groups(mask, size)
+        return self._mix(rows.split_groups(x, size), mask, strength, axis=1).reshape(x.shape)
+
+    def _mix_mapped(self, x: jax.Array, mask: jax.Array | None, strength) -> jax.Array:
+        """Mixes inside shard_map or pmap, x being this device's rows of the batch."""
+        local = x.shape[0]
+        if self.group_size is not None and local % self.group_size == 0:
+            return self._mix_groups(x, mask, strength)
+        whole_batch = self.group_size in (None, local * lax.axis_size(self.axis_name))
+        if self.implementation == "structured" and whole_batch:
+            return self._mix(x, mask, strength, axis=0, axis_name=self.axis_name)
+        mask = None if mask is None else rows.gather(mask, self.axis_name)
+        noisy = self._mix_groups(rows.gather(x, self.axis_name), mask, strength)
+        return rows.own(noisy, local, self.axis_name)
+
+    def _mix(self, x, mask, strength, *, axis: int, axis_name=None) -> jax.Array:
+        """``(1 - strength) X + strength T X`` along ``axis``, 0 or 1; float32 inside."""
+        if self.implementation == "matmul":
+            return self._multiply(x, mask, strength, axis=axis)
+        compute = jnp.promote_types(x.dtype, jnp.float32)
+        mixed = self.quality.mix(x, axis=axis, mask=mask, axis_name=axis_name).astype(compute)
+        if isinstance(strength, int | float) and strength == 1:
+            return mixed.astype(x.dtype)
+        return ((1 - strength) * x.astype(compute) + strength * mixed).astype(x.dtype)
+
+    def _multiply(self, x, mask, strength, *, axis: int) -> jax.Array:
+        """``(I + Q) X`` along ``axis``, 0 or 1."""
+        k = x.shape[axis]
+
+        def i_plus_q(mask):
+            return jnp.eye(k) + self.quality.matrix(k, strength=strength, mask=mask)
+
+        if axis == 0:
+            return _matmul(i_plus_q(mask), x)
+        if mask is None:
+            return jax.vmap(_matmul, in_axes=(None, 0))(i_plus_q(None), x)
+        return jax.vmap(_matmul)(jax.vmap(i_plus_q)(mask), x)
+
+
+@jax.jit
+def _matmul(matrix: jax.Array, x: jax.Array) -> jax.Array:
+    """``matrix`` (k, k) times x (k, ...), accumulated in at least float32."""
+    product = jnp.tensordot(
+        matrix.astype(x.dtype),
+        x,
+        axes=1,
+        precision=lax.Precision.HIGHEST,
+        preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
+    )
+    return product.astype(x.dtype)

@@ -1,0 +1,223 @@
+"""Quality matrices: the matrices Q of the linear transform noise ``X + QX``.
+
+Every quality matrix here is ``Q = strength * (T - I)``, where ``T`` mixes the k rows of X: a cyclic
+shift (eq. 17 of the paper), the shrunken sum (eq. 19), or any given matrix. So
+
+    X + QX = (1 - strength) * X + strength * T X,
+
+which is how the structured implementation computes it, without forming Q.
+
+Equation numbers are those of *Explore Positive Noise in Deep Learning*.
+"""
+
+import abc
+import dataclasses
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pnoise_jax.noise import checks, rows
+
+
+@dataclasses.dataclass(frozen=True)
+class QualityMatrix(abc.ABC):
+    """What all quality matrices share. ``k`` is the number of rows mixed: the group's examples."""
+
+    @property
+    def structured(self) -> bool:
+        """Whether Q has a structure that `mix` uses; if not, only the matmul remains."""
+        return True
+
+    @abc.abstractmethod
+    def mixing_matrix(self, k: int, *, mask: jax.Array | None = None) -> jax.Array:
+        """``T``, float32 (k, k). Rows that ``mask`` (k,) excludes neither give nor receive."""
+
+    @abc.abstractmethod
+    def mix(self, x: jax.Array, *, axis: int, mask: jax.Array | None, axis_name) -> jax.Array:
+        """``T X`` along ``axis`` of x by T's structure; the same meaning as `mixing_matrix`.
+
+        ``axis_name`` names the mapped axis over whose devices the rows are spread.
+        """
+
+    @abc.abstractmethod
+    def log_abs_det(self, k: int) -> float:
+        """``log |det(I + Q)|`` in nats, in closed form; ``-inf`` where ``I + Q`` is singular."""
+
+    def matrix(
+        self,
+        k: int,
+        *,
+        strength: jax.Array | float | None = None,
+        mask: jax.Array | None = None,
+    ) -> jax.Array:
+        """Q itself, float32 (k, k); with a ``mask`` (k,), Q of the rows that it keeps."""
+        strength = self.strength if strength is None else strength
+        return strength * (self.mixing_matrix(k, mask=mask) - jnp.eye(k))
+
+    def mutual_information(self, k: int) -> float:
+        """``MI(T, QX) = -log |det(I + Q)|`` in nats (eq. 13); ``inf`` where ``I + Q`` is singular.
+
+        It measures how much ``I + Q`` contracts, not what a classifier gains: scaling every feature
+        by 1/2 has ``k log 2``. The constraints (`violations`) are there to rule such matrices out.
+        """
+        return -self.log_abs_det(k)
+
+    def violations(self, k: int) -> tuple[str, ...]:
+        """The constraints of eq. 14 that ``I + Q`` breaks for k rows, in words; empty if none."""
+        return _violations(np.eye(k) + np.asarray(self.matrix(k)), self.log_abs_det(k))
+
+
+@dataclasses.dataclass(frozen=True)
+class CyclicShift(QualityMatrix):
+    """``Q = -strength I + strength f(I)`` (eq. 17); f moves each row to the next, cyclically.
+
+    Example i becomes ``(1 - strength) x[i] + strength x[i - shift]``.
+
+    Attributes:
+      strength: the paper's alpha. Above 0.5 a neighbour outweighs the example itself (eq. 14); at
+        0.5 with even k, ``I + Q`` is singular.
+      shift: how many rows f moves by; -1 is the direction of the published code.
+    """
+
+    strength: float
+    shift: int = 1
+
+    def __post_init__(self):
+        checks.require_finite("strength", self.strength)
+        if not isinstance(self.shift, int) or self.shift == 0:
+            raise ValueError(f"shift={self.shift!r}: give a whole number of rows other than 0")
+
+    def mixing_matrix(self, k: int, *, mask: jax.Array | None = None) -> jax.Array:
+        if mask is None:
+            return jnp.roll(jnp.eye(k), self.shift, axis=0)
+        return jax.nn.one_hot(rows.preceding(mask, self.shift), k)
+
+    def mix(self, x: jax.Array, *, axis: int, mask: jax.Array | None, axis_name) -> jax.Array:
+        if mask is None:
+            return rows.shift(x, self.shift, axis=axis, axis_name=axis_name)
+        if axis_name is not None:  # the row before may lie anywhere: look at all of them
+            local, mask, x = x.shape[0], rows.gather(mask, axis_name), rows.gather(x, axis_name)
+        source = rows.preceding(mask, self.shift)
+        mixed = jnp.take_along_axis(x, rows.expand(source, x), axis=axis)
+        return mixed if axis_name is None else rows.own(mixed, local, axis_name)
+
+    def log_abs_det(self, k: int) -> float:
+        cycles = math.gcd(self.shift, k)
+        return cycles * _log_abs_power_difference(1 - self.strength, -self.strength, k // cycles)
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimal(QualityMatrix):
+    """The optimal quality matrix (eq. 19): ``Q = diag(1/(k+1) - 1) + 1/(k+1) 1_{k x k}``.
+
+    Example i becomes ``(x[i] + sum_j x[j]) / (k + 1)``: nearly the mean of its group.
+
+    Attributes:
+      strength: scales Q; 1 is the paper's matrix, 0 no noise.
+    """
+
+    strength: float = 1.0
+
+    def __post_init__(self):
+        checks.require_finite("strength", self.strength)
+
+    def mixing_matrix(self, k: int, *, mask: jax.Array | None = None) -> jax.Array:
+        kept = jnp.ones(k) if mask is None else mask.astype(jnp.float32)
+        mixed = (jnp.diag(kept) + jnp.outer(kept, kept)) / (kept.sum() + 1)
+        return mixed + jnp.diag(1 - kept)
+
+    def mix(self, x: jax.Array, *, axis: int, mask: jax.Array | None, axis_name) -> jax.Array:
+        total, count = rows.total(x, axis=axis, mask=mask, axis_name=axis_name)
+        return (x + total) / (count + 1)
+
+    def log_abs_det(self, k: int) -> float:
+        eigenvalue = 1 - self.strength * k / (k + 1)  # k - 1 times; the last one is 1
+        if k == 1:
+            return 0.0
+        return (k - 1) * math.log(abs(eigenvalue)) if eigenvalue else -math.inf
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dense(QualityMatrix):
+    """Any given Q of one fixed k.
+
+    Attributes:
+      values: Q, (k, k); kept as a read-only float32 array.
+      strength: scales Q.
+    """
+
+    values: np.ndarray
+    strength: float = 1.0
+
+    def __post_init__(self):
+        checks.require_finite("strength", self.strength)
+        given = np.array(self.values, dtype=np.float32)
+        if given.ndim != 2 or given.shape[0] != given.shape[1] or not given.size:
+            raise ValueError(f"Dense: Q must be square, (k, k); got shape {given.shape}")
+        if not np.isfinite(given).all():
+            raise ValueError("Dense: Q has entries that are not finite")
+        given.flags.writeable = False
+        object.__setattr__(self, "values", given)
+
+    @property
+    def structured(self) -> bool:
+        return False
+
+    def mixing_matrix(self, k: int, *, mask: jax.Array | None = None) -> jax.Array:
+        if k != len(self.values):
+            raise ValueError(
+                f"Dense: Q is for k={len(self.values)} rows and {k} are to be mixed; "
+                f"set group_size={len(self.values)} or give a matrix of that size"
+            )
+        kept = jnp.ones(k) if mask is None else mask.astype(jnp.float32)
+        return jnp.eye(k) + jnp.outer(kept, kept) * self.values
+
+    def mix(self, x: jax.Array, *, axis: int, mask: jax.Array | None, axis_name) -> jax.Array:
+        raise ValueError("Dense has no structure to use: implementation must be 'matmul'")
+
+    def log_abs_det(self, k: int) -> float:
+        return float(np.linalg.slogdet(np.eye(k) + np.asarray(self.matrix(k), np.float64))[1])
+
+    @functools.cached_property
+    def _key(self) -> tuple:
+        return (self.values.shape, self.values.tobytes(), self.strength)
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, Dense) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+
+def _log_abs_power_difference(a: float, b: float, n: int) -> float:
+    """``log |a^n - b^n|`` without under- or overflow."""
+    large, small = (a, b) if abs(a) >= abs(b) else (b, a)
+    if large == 0:
+        return -math.inf
+    remainder = 1 - (small / large) ** n
+    return n * math.log(abs(large)) + math.log(abs(remainder)) if remainder else -math.inf
+
+
+def _violations(mixed: np.ndarray, log_abs_det: float) -> tuple[str, ...]:
+    """Checks ``mixed = I + Q`` (k, k) against eq. 14."""
+    found = []
+    if log_abs_det == -math.inf:
+        found.append("I+Q is singular: rank(I+Q) < k, so it is not row-equivalent to I")
+    off_diagonal = np.where(np.eye(len(mixed), dtype=bool), -np.inf, mixed)
+    largest = off_diagonal.max(axis=1)
+    dominated = np.diag(mixed) < largest - 1e-6
+    if dominated.any():
+        i = int(dominated.argmax())
+        found.append(
+            f"a neighbour dominates: [I+Q]_ii = {mixed[i, i]:.4g} < [I+Q]_ij = {largest[i]:.4g} "
+            f"in row {i}, so the example is more like another than like itself"
+        )
+    norms = np.abs(mixed).sum(axis=1)
+    off = np.abs(norms - 1) > 1e-5
+    if off.any():
+        i = int(off.argmax())
+        found.append(f"the L1 norm of row {i} of I+Q is {norms[i]:.4g}, not 1")
+    return tuple(found)

@@ -1,0 +1,181 @@
+"""Operations on the rows of a group: shift, sum, split, gather.
+
+"Rows" are the slices along one axis of an array: a batch's examples, or an image's tokens.
+Where the rows are spread over devices, each operation moves as little as its meaning allows:
+
+- under ``jit`` the compiler partitions plain array code; `shift` and `total` are written so that it
+  finds one row's collective-permute and one row's all-reduce, forward and backward;
+- inside ``shard_map`` and ``pmap``, ``axis_name`` names the mapped axis, as in Flax's BatchNorm.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import AxisType
+
+AxisName = str | tuple[str, ...]
+
+
+def place_freely(function: Callable) -> Callable:
+    """``function(x, ...)`` for an x of any sharding, its result sharded like x.
+
+    On a mesh with explicit axes JAX wants to be told where every array goes; inside, it need not.
+    """
+
+    def placed(x, *args):
+        sharding = jax.typeof(x).sharding
+        if AxisType.Explicit not in sharding.mesh.axis_types:
+            return function(x, *args)
+        return jax.sharding.auto_axes(function, out_sharding=sharding)(x, *args)
+
+    return placed
+
+
+def expand(mask: jax.Array, x: jax.Array) -> jax.Array:
+    """``mask`` with trailing axes of length 1, so that it broadcasts against x."""
+    return mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim))
+
+
+def preceding(mask: jax.Array, shift: int) -> jax.Array:
+    """For each row the index of the row that a cyclic shift among the kept rows brings there.
+
+    Args:
+      mask: (..., k) bool, the rows to keep. Excluded rows get their own index.
+      shift: by how many kept rows.
+
+    Returns:
+      int32 (..., k), indices into the last axis.
+    """
+    k = mask.shape[-1]
+    mask = mask.astype(bool)
+    kept_first = jnp.argsort(~mask, axis=-1, stable=True)
+    rank = jnp.cumsum(mask, axis=-1) - 1
+    count = jnp.maximum(mask.sum(axis=-1, keepdims=True), 1)
+    source = jnp.take_along_axis(kept_first, jnp.where(mask, (rank - shift) % count, 0), axis=-1)
+    return jnp.where(mask, source, jnp.arange(k)).astype(jnp.int32)
+
+
+def shift(
+    x: jax.Array, amount: int, *, axis: int = 0, axis_name: AxisName | None = None
+) -> jax.Array:
+    """Moves row i to row ``i + amount``, cyclically, over all devices of ``axis_name``.
+
+    Differentiable in reverse mode, once and again.
+    """
+    if axis_name is None:
+        return _roll(x, amount, axis)
+    local, devices = x.shape[axis], lax.axis_size(axis_name)
+    whole_blocks, remainder = divmod(amount % (local * devices), local)
+    x = _rotate_devices(x, whole_blocks, axis_name)
+    if not remainder:
+        return x
+    stay, leave = jnp.split(x, [local - remainder], axis=axis)
+    return jnp.concatenate([_rotate_devices(leave, 1, axis_name), stay], axis=axis)
+
+
+def _rotate_devices(x: jax.Array, by: int, axis_name: AxisName) -> jax.Array:
+    n = lax.axis_size(axis_name)
+    return lax.ppermute(x, axis_name, [(i, (i + by) % n) for i in range(n)]) if by % n else x
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _roll(x: jax.Array, amount: int, axis: int) -> jax.Array:
+    # The transpose that autodiff finds for jnp.roll all-reduces a sharded axis; this one does not.
+    return jnp.roll(x, amount, axis)
+
+
+_roll.defvjp(
+    lambda x, amount, axis: (_roll(x, amount, axis), None),
+    lambda amount, axis, _, g: (_roll(g, -amount, axis),),
+)
+
+
+def total(
+    x: jax.Array,
+    *,
+    axis: int = 0,
+    mask: jax.Array | None = None,
+    axis_name: AxisName | None = None,
+) -> tuple[jax.Array, jax.Array | int]:
+    """The sum of the kept rows, given to every row, and their number.
+
+    Returns:
+      The sum, shaped like x (float32 for a bfloat16 x), and the count: an int, or with a mask an
+      array that broadcasts to x.
+    """
+    k = x.shape[axis]
+    if mask is None:
+        count = k if axis_name is None else k * lax.axis_size(axis_name)
+    else:
+        mask = expand(mask, x)
+        x = jnp.where(mask, x, 0)
+        count = mask.sum(axis, keepdims=True)
+        count = count if axis_name is None else lax.psum(count, axis_name)
+    summed = _sum_rows(x, axis)
+    if axis_name is not None:
+        tracked = jax.typeof(x).manual_axis_type.varying  # by shard_map; empty under pmap
+        summed = lax.psum(summed, axis_name)
+        if tracked:  # so that the backward pass reduces to one row before it crosses devices
+            summed = lax.pcast(summed, axis_name, to="varying")
+    return _repeat_rows(summed, k, axis), count
+
+
+def _sum_rows(x: jax.Array, axis: int) -> jax.Array:
+    """The sum along ``axis``, kept as length 1, accumulated in at least float32.
+
+    XLA on CPU reduces a leading axis one strided element at a time; as a product with a row of ones
+    it streams through memory (3 to 4 times faster at 64 to 256 rows of 197 x 768).
+    """
+
+    dtype = jnp.promote_types(x.dtype, jnp.float32)
+
+    def as_product(x):
+        ones = jnp.ones((x.shape[axis],), x.dtype)
+        product = jnp.tensordot(
+            ones, x, (0, axis), precision=lax.Precision.HIGHEST, preferred_element_type=dtype
+        )
+        return jnp.expand_dims(product, axis)
+
+    def as_reduction(x):
+        return x.sum(axis, keepdims=True, dtype=dtype)
+
+    return lax.platform_dependent(x, cpu=as_product, default=as_reduction)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _repeat_rows(row: jax.Array, k: int, axis: int) -> jax.Array:
+    # Its transpose is the sum over rows: the custom rule has it take the fast form above.
+    return jnp.repeat(row, k, axis)
+
+
+_repeat_rows.defvjp(
+    lambda row, k, axis: (_repeat_rows(row, k, axis), None),
+    lambda k, axis, _, g: (_sum_rows(g, axis),),
+)
+
+
+def gather(x: jax.Array, axis_name: AxisName) -> jax.Array:
+    """All devices' rows (axis 0), in the order of the mapped axis."""
+    return lax.all_gather(x, axis_name, axis=0, tiled=True)
+
+
+def own(x: jax.Array, local: int, axis_name: AxisName) -> jax.Array:
+    """This device's ``local`` rows of a gathered array: undoes `gather`."""
+    return lax.dynamic_slice_in_dim(x, lax.axis_index(axis_name) * local, local, axis=0)
+
+
+def split_groups(x: jax.Array, group_size: int) -> jax.Array:
+    """(rows, ...) to (groups, group_size, ...).
+
+    Raises:
+      ValueError: group_size does not divide the rows.
+    """
+    if x.shape[0] % group_size:
+        raise ValueError(
+            f"group_size={group_size} does not divide the batch of {x.shape[0]} examples; change "
+            "group_size or the batch size, or pad the batch and give its mask"
+        )
+    return x.reshape(-1, group_size, *x.shape[1:])

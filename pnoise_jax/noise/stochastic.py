@@ -1,0 +1,163 @@
+"""Random noises, drawn for each example on its own: Gaussian, salt-and-pepper.
+
+Example i draws from ``fold_in(key, i)``, i being its place in the global batch. So what an example
+receives does not depend on how many examples or devices there are, nor on padding.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from pnoise_jax.noise import checks, rows
+
+Extremes = Literal["image", "batch"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Gaussian:
+    """``X + strength * e``, ``e ~ N(mean, std^2)`` for each element (eq. 16: mean 0, std 1).
+
+    Called as ``noise(key, x, mask=None, strength=None)``.
+
+    Attributes:
+      mean, std: of e, in the units of X.
+      strength: scales e.
+      axis_name: the mapped axis over which the batch is spread, inside ``shard_map`` and ``pmap``;
+        the key must be the same on all devices.
+    """
+
+    mean: float = 0.0
+    std: float = 1.0
+    strength: float = 1.0
+    axis_name: rows.AxisName | None = None
+
+    def __post_init__(self):
+        checks.require_finite("mean", self.mean)
+        checks.require_finite("std", self.std)
+        checks.require_finite("strength", self.strength)
+        if self.std < 0:
+            raise ValueError(f"std={self.std!r}: a standard deviation is at least 0")
+
+    @property
+    def draws(self) -> bool:
+        """Whether it needs a key."""
+        return True
+
+    def __call__(
+        self,
+        key: jax.Array,
+        x: jax.Array,
+        *,
+        mask: jax.Array | None = None,
+        strength: jax.Array | float | None = None,
+    ) -> jax.Array:
+        """Adds the noise to x (batch, ...); examples that mask (batch,) excludes stay as they are.
+
+        Raises:
+          ValueError: no key, x is no float array, or the mask does not fit the batch.
+        """
+        checks.require_batch(x, mask)
+        checks.require_key(key)
+        strength = self.strength if strength is None else strength
+        return rows.place_freely(self._apply)(x, key, mask, strength)
+
+    def _apply(self, x, key, mask, strength) -> jax.Array:
+        normal = _for_each_example(jax.random.normal, key, x, self.axis_name)
+        noisy = (x + strength * (self.mean + self.std * normal)).astype(x.dtype)
+        return noisy if mask is None else jnp.where(rows.expand(mask, x), noisy, x)
+
+
+@dataclasses.dataclass(frozen=True)
+class SaltAndPepper:
+    """Replaces elements by the extremes of the representation (eq. 18).
+
+    Each element draws ``p ~ U(0, 1)`` and becomes ``max(X)`` if ``p < probability / 2``, ``min(X)``
+    if ``p > 1 - probability / 2``, else it stays. Called as ``noise(key, x, mask=None,
+    strength=None)``; a strength given at call time takes the place of the probability.
+
+    Attributes:
+      probability: the paper's alpha, in [0, 1].
+      extremes: whose maximum and minimum: "image", of each example's own representation (the text);
+        "batch", of all examples' (the published code, which makes examples depend on one another).
+      group_size: with extremes="batch", the examples that share extremes; None is the global batch.
+      axis_name: the mapped axis over which the batch is spread, inside ``shard_map`` and ``pmap``;
+        the key must be the same on all devices.
+    """
+
+    probability: float
+    extremes: Extremes = "image"
+    group_size: int | None = None
+    axis_name: rows.AxisName | None = None
+
+    def __post_init__(self):
+        checks.require_finite("probability", self.probability)
+        if not 0 <= self.probability <= 1:
+            raise ValueError(f"probability={self.probability!r}: give a number in [0, 1]")
+        checks.require_one_of("extremes", self.extremes, get_args(Extremes))
+        checks.require_group_size(self.group_size)
+
+    @property
+    def draws(self) -> bool:
+        """Whether it needs a key."""
+        return True
+
+    def __call__(
+        self,
+        key: jax.Array,
+        x: jax.Array,
+        *,
+        mask: jax.Array | None = None,
+        strength: jax.Array | float | None = None,
+    ) -> jax.Array:
+        """Applies the noise to x (batch, ...); examples that mask (batch,) excludes stay.
+
+        Raises:
+          ValueError: no key, x is no float array, the mask does not fit the batch, or the batch
+            does not split into groups.
+        """
+        checks.require_batch(x, mask)
+        checks.require_key(key)
+        probability = self.probability if strength is None else strength
+        return rows.place_freely(self._apply)(x, key, mask, probability)
+
+    def _apply(self, x, key, mask, probability) -> jax.Array:
+        uniform = _for_each_example(jax.random.uniform, key, x, self.axis_name)
+        lowest, highest = self._extremes(x, mask)
+        noisy = jnp.where(uniform < probability / 2, highest, x)
+        noisy = jnp.where(uniform > 1 - probability / 2, lowest, noisy)
+        return noisy if mask is None else jnp.where(rows.expand(mask, x), noisy, x)
+
+    def _extremes(self, x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        """Minimum and maximum, broadcastable to x."""
+        inner = tuple(range(1, x.ndim))
+        lowest, highest = x.min(inner, keepdims=True), x.max(inner, keepdims=True)
+        if self.extremes == "image":
+            return lowest, highest
+        if mask is not None:
+            kept = rows.expand(mask, x)
+            lowest = jnp.where(kept, lowest, jnp.inf)
+            highest = jnp.where(kept, highest, -jnp.inf)
+        return self._over_group(lowest, jnp.min), self._over_group(highest, jnp.max)
+
+    def _over_group(self, extreme: jax.Array, reduce: Callable) -> jax.Array:
+        """``reduce`` over each group of the batch; extreme: (batch, 1, ...)."""
+        local = extreme.shape[0]
+        mapped = self.axis_name is not None
+        if mapped:
+            extreme = rows.gather(extreme, self.axis_name)
+        groups = rows.split_groups(extreme, self.group_size or extreme.shape[0])
+        shared = jnp.broadcast_to(reduce(groups, axis=1, keepdims=True), groups.shape)
+        shared = shared.reshape(extreme.shape)
+        return rows.own(shared, local, self.axis_name) if mapped else shared
+
+
+def _for_each_example(draw: Callable, key: jax.Array, x: jax.Array, axis_name) -> jax.Array:
+    """``draw(key, shape, dtype)`` for every example of x, in at least float32."""
+    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    first = 0 if axis_name is None else lax.axis_index(axis_name) * x.shape[0]
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(x.shape[0]))
+    return jax.vmap(lambda key: draw(key, x.shape[1:], dtype))(keys)

@@ -1,0 +1,131 @@
+"""The injection's spec: places, presets, config sections, and what each refuses."""
+
+import pytest
+
+from pnoise_jax import noise
+
+OPTIMAL = noise.LinearTransform(noise.Optimal())
+POINTS = ("image", "block_input", "attention_input")
+
+
+def test_layers():
+    assert noise.Injection(OPTIMAL).layers(12) == (12,)
+    assert noise.Injection(OPTIMAL, layer=3).layers(12) == (3,)
+    assert noise.Injection(OPTIMAL, layer=[3, 6]).layers(12) == (3, 6)
+    assert noise.Injection(OPTIMAL, layer="random").layers(3) == (1, 2, 3)
+
+
+def test_presets_are_the_settings_of_the_paper_and_its_code():
+    paper = noise.Injection.preset("paper_vit")
+    assert paper == noise.Injection(
+        noise.LinearTransform(noise.CyclicShift(0.3)), train=True, inference=True
+    )
+    assert noise.Injection.preset("paper_resnet") == paper
+    assert noise.Injection.preset("published_vit") == noise.Injection(
+        noise.LinearTransform(noise.CyclicShift(0.3)),
+        point="attention_input",
+        tokens="patch",
+        train=True,
+        inference=True,
+    )
+    assert noise.Injection.preset("published_resnet") == noise.Injection(
+        noise.LinearTransform(noise.CyclicShift(0.4, shift=-1)),
+        train=True,
+        inference=True,
+        stop_gradient=True,
+    )
+    assert noise.Injection.preset("optimal_published") == noise.Injection(
+        OPTIMAL, point="attention_input", tokens="patch", train=False, inference=True
+    )
+
+
+def test_a_section_overrides_its_preset():
+    section = {"preset": "published_vit", "strength": 0.1, "layer": "6, 8", "shift": None}
+    assert noise.Injection.from_config(section) == noise.Injection(
+        noise.LinearTransform(noise.CyclicShift(0.1)),
+        layer=(6, 8),
+        point="attention_input",
+        tokens="patch",
+        train=True,
+        inference=True,
+    )
+    assert noise.Injection.from_config({"preset": "paper_vit", "layer": "3"}).layer == 3
+
+
+def test_another_quality_takes_the_presets_place_and_not_its_strength():
+    section = {"preset": "published_resnet", "quality": "optimal"}
+    injection = noise.Injection.from_config(section)
+    assert injection.noise == OPTIMAL
+    assert (injection.stop_gradient, injection.train) == (True, True)
+    gaussian = noise.Injection.from_config({"preset": "paper_vit", "name": "gaussian"})
+    assert gaussian == noise.Injection(noise.Gaussian(), train=True, inference=True)
+
+
+@pytest.mark.parametrize(
+    "section", [{}, {"name": "none"}, {"preset": "paper_vit", "name": "none"}, {"layer": None}]
+)
+def test_no_noise(section):
+    assert noise.Injection.from_config(section) is None
+
+
+def test_every_noise_from_a_section():
+    build = noise.Injection.from_config
+    assert build({"name": "gaussian", "std": 0.5}).noise == noise.Gaussian(std=0.5)
+    assert build({"name": "salt_and_pepper", "probability": 0.1}).noise == noise.SaltAndPepper(0.1)
+    shift = {"name": "linear_transform", "quality": "cyclic_shift", "strength": 0.2, "shift": 3}
+    assert build(shift).noise == noise.LinearTransform(noise.CyclicShift(0.2, shift=3))
+    matmul = {"name": "linear_transform", "quality": "optimal", "implementation": "matmul"}
+    assert build(matmul).noise.implementation == "matmul"
+
+
+def test_batches_become_groups():
+    grouped = noise.Injection(OPTIMAL).in_batches_of(10)
+    assert grouped.noise == noise.LinearTransform(noise.Optimal(), group_size=10)
+    five = noise.Injection(noise.LinearTransform(noise.Optimal(), group_size=5))
+    assert five.in_batches_of(10) == five
+    tokens = noise.Injection(noise.LinearTransform(noise.Optimal(), axis="tokens"))
+    assert tokens.in_batches_of(10) == tokens
+    salt = noise.Injection(noise.SaltAndPepper(0.1, extremes="batch")).in_batches_of(10)
+    assert salt.noise.group_size == 10
+    with pytest.raises(ValueError, match=r"noise\.group_size=5 does not divide the batch of 12"):
+        five.in_batches_of(12)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"stength": 0.3}, "noise.stength: unknown key; did you mean 'strength'"),
+        ({"preset": "paper_vti"}, "noise.preset='paper_vti'.*did you mean 'paper_vit'"),
+        ({"name": "gausian"}, "noise.name='gausian'.*did you mean 'gaussian'"),
+        ({"name": "linear_transform", "quality": "optimum"}, "quality='optimum'.*'optimal'"),
+        ({"name": "linear_transform", "quality": "cyclic_shift"}, "strength is not set"),
+        ({"name": "salt_and_pepper"}, "probability is not set"),
+        ({"name": "salt_and_pepper", "probability": 1.5}, r"probability=1.5: .*\[0, 1\]"),
+        ({"name": "gaussian", "quality": "optimal"}, "quality='optimal' is set, but gaussian"),
+        ({"preset": "paper_vit", "quality": "optimal", "shift": 2}, "noise.shift=2 is set"),
+        ({"strength": 0.3}, "noise.strength=0.3 is set, but there is no noise"),
+        ({"preset": "paper_vit", "axis": "views"}, "noise.axis='views'.*group_size"),
+        ({"preset": "paper_vit", "layer": "0"}, "noise.layer=0"),
+        ({"preset": "paper_vit", "layer": "lst"}, "layer='lst': give a number from 1"),
+        ({"preset": "paper_vit", "point": "mlp"}, "point='mlp': choose one of 'block_input'"),
+        ({"preset": "paper_vit", "tokens": "class"}, "tokens='class'"),
+    ],
+)
+def test_a_bad_section_is_named(section, message):
+    with pytest.raises(ValueError, match=message):
+        noise.Injection.from_config(section)
+
+
+def test_validate_names_what_the_model_has():
+    with pytest.raises(ValueError, match="no layer 13; its layers are 1 to 12"):
+        noise.Injection(OPTIMAL, layer=13).validate(num_layers=12, points=POINTS)
+    with pytest.raises(ValueError, match=r"'attention_input'.*it has 'image', 'block_input'"):
+        noise.Injection(OPTIMAL, point="attention_input").validate(
+            num_layers=8, points=("image", "block_input")
+        )
+    noise.Injection(OPTIMAL, layer=(1, 12)).validate(num_layers=12, points=POINTS)
+
+
+def test_what_is_no_noise_is_refused():
+    with pytest.raises(ValueError, match="give a noise"):
+        noise.Injection("gaussian")

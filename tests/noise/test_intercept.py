@@ -1,0 +1,192 @@
+"""Noise in Linen modules that know nothing of it."""
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pnoise_jax import noise
+
+OPTIMAL = noise.LinearTransform(noise.Optimal())
+GAUSSIAN = noise.Gaussian()
+
+
+class CNN(nn.Module):
+    """As in Flax's MNIST example."""
+
+    @nn.compact
+    def __call__(self, x, train: bool = False):
+        x = nn.avg_pool(nn.relu(nn.Conv(4, (3, 3))(x)), (2, 2), (2, 2))
+        x = x.reshape(x.shape[0], -1)
+        x = nn.Dropout(0.5, deterministic=not train)(nn.relu(nn.Dense(8)(x)))
+        return nn.Dense(3)(x)
+
+
+class Block(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return x + nn.Dense(x.shape[-1])(x)
+
+
+class Remat(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        for i in range(2):
+            x = nn.remat(Block)(name=f"block_{i}")(x)
+        return x
+
+
+class Step(nn.Module):
+    @nn.compact
+    def __call__(self, x, _):
+        return Block(name="inner")(x), None
+
+
+class Scan(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        scan = nn.scan(Step, {"params": 0}, split_rngs={"params": True, "noise": True}, length=3)
+        return scan(name="layers")(x, None)[0]
+
+
+class Shared(nn.Module):
+    """One submodule called twice."""
+
+    @nn.compact
+    def __call__(self, x):
+        dense = nn.Dense(x.shape[-1], kernel_init=nn.initializers.ones, name="dense")
+        return dense(dense(x))
+
+
+def image():
+    return jax.random.normal(jax.random.key(0), (6, 8, 8, 1))
+
+
+def initialise(module, x):
+    return module.init(jax.random.key(1), x)
+
+
+def test_sites_are_listed_in_calling_order_with_shapes():
+    sites = noise.list_sites(CNN(), image(), train=True)
+    assert [s.path for s in sites] == ["Conv_0", "Dense_0", "Dropout_0", "Dense_1"]
+    assert sites[1] == noise.Site("Dense_0", "Dense", "float32[6,64]", "float32[6,8]")
+    assert [s.path for s in noise.list_sites(Remat(), jnp.ones((2, 4)))] == [
+        "block_0",
+        "block_0/Dense_0",
+        "block_1",
+        "block_1/Dense_0",
+    ]
+
+
+def test_parameters_are_the_modules_own():
+    plain = initialise(CNN(), image())
+    wrapped = initialise(noise.InjectedModule(CNN(), OPTIMAL, at="Dense_1"), image())
+    chex.assert_trees_all_equal(wrapped, plain)
+
+
+def test_input_and_output_of_a_site():
+    x, module = image(), CNN()
+    variables = initialise(module, x)
+    last = variables["params"]["Dense_1"]
+    _, state = module.apply(variables, x, capture_intermediates=lambda m, _: m.name == "Dropout_0")
+    features = state["intermediates"]["Dropout_0"]["__call__"][0]
+
+    def head(features):
+        return features @ last["kernel"] + last["bias"]
+
+    at_input = noise.InjectedModule(module, OPTIMAL, at="Dense_1")
+    chex.assert_trees_all_close(
+        at_input.apply(variables, x), head(OPTIMAL(None, features)), atol=1e-5
+    )
+    at_output = noise.InjectedModule(module, OPTIMAL, at="Dense_1", point="output")
+    chex.assert_trees_all_close(
+        at_output.apply(variables, x), OPTIMAL(None, head(features)), atol=1e-5
+    )
+
+
+def test_switched_off_it_is_bitwise_the_module():
+    x = image()
+    variables = initialise(CNN(), x)
+    wrapped = noise.InjectedModule(CNN(), GAUSSIAN, at="Dense_*")
+    chex.assert_trees_all_equal(
+        wrapped.apply(variables, x, inject=False), CNN().apply(variables, x)
+    )
+    noisy = wrapped.apply(variables, x, rngs={"noise": jax.random.key(2)})
+    assert not np.allclose(noisy, CNN().apply(variables, x))
+
+
+def test_it_works_inside_and_around_jit_and_grad():
+    x = image()
+    variables = initialise(CNN(), x)
+    wrapped = noise.InjectedModule(CNN(), OPTIMAL, at="Dense_0")
+    eager = wrapped.apply(variables, x)
+    chex.assert_trees_all_close(jax.jit(wrapped.apply)(variables, x), eager, atol=1e-5)
+    gradient = jax.grad(lambda x: wrapped.apply(variables, x)[0].sum())(x)
+    assert np.abs(gradient[1:]).max() > 0  # the first prediction depends on the other examples
+
+
+def test_train_keyword_and_mask_pass_through():
+    x, mask = image(), jnp.arange(6) < 4
+    variables = initialise(CNN(), x)
+    wrapped = noise.InjectedModule(CNN(), OPTIMAL, at="Conv_0")
+    y = wrapped.apply(variables, x, noise_mask=mask, noise_strength=1.0)
+    chex.assert_trees_all_close(y[:4], wrapped.apply(variables, x[:4]), atol=1e-5)
+    wrapped.apply(variables, x, train=True, rngs={"dropout": jax.random.key(1)})
+
+
+@pytest.mark.parametrize("path", ["block_0", "block_1/Dense_0"])
+def test_remat_injects_once(path):
+    x = jax.random.normal(jax.random.key(0), (4, 5))
+    variables = initialise(Remat(), x)
+    params = variables["params"]
+
+    def block(x, name, inject):
+        inner = params[name]["Dense_0"]
+        dense_input = OPTIMAL(None, x) if inject == "dense" else x
+        return x + dense_input @ inner["kernel"] + inner["bias"]
+
+    if path == "block_0":
+        expected = block(block(OPTIMAL(None, x), "block_0", None), "block_1", None)
+    else:
+        expected = block(block(x, "block_0", None), "block_1", "dense")
+    wrapped = noise.InjectedModule(Remat(), OPTIMAL, at=path)
+    chex.assert_trees_all_close(wrapped.apply(variables, x), expected, atol=1e-5)
+    gradient = jax.grad(lambda v: wrapped.apply(v, x).sum())(variables)
+    chex.assert_tree_all_finite(gradient)
+
+
+def test_scan_injects_in_every_layer_with_its_own_key():
+    x = jnp.zeros((2, 5))
+    variables = initialise(Scan(), x)
+    zeros = jax.tree.map(jnp.zeros_like, variables)  # each layer is then the identity
+    wrapped = noise.InjectedModule(Scan(), GAUSSIAN, at="layers/inner")
+    keys = jax.random.split(jax.random.key(0), 400)
+    draws = jax.vmap(lambda key: wrapped.apply(zeros, x, rngs={"noise": key}))(keys)
+    assert float(draws.var()) == pytest.approx(3.0, rel=0.15)  # three independent draws
+
+
+def test_a_shared_submodule_takes_noise_at_each_call():
+    x = jax.random.normal(jax.random.key(0), (4, 2))
+    variables = initialise(Shared(), x)
+    wrapped = noise.InjectedModule(Shared(), OPTIMAL, at="dense")
+    ones = jnp.ones((2, 2))
+    expected = OPTIMAL(None, OPTIMAL(None, x) @ ones) @ ones
+    chex.assert_trees_all_close(wrapped.apply(variables, x), expected, atol=1e-5)
+
+
+def test_a_pattern_without_a_match_lists_near_ones():
+    x = image()
+    variables = initialise(CNN(), x)
+    with pytest.raises(ValueError, match=r"'dense_1' matches no.*did you mean.*'Dense_1'.*Conv_0"):
+        noise.InjectedModule(CNN(), OPTIMAL, at="dense_1").apply(variables, x)
+
+
+def test_a_missing_key_and_a_wrong_point_are_named():
+    x = image()
+    variables = initialise(CNN(), x)
+    with pytest.raises(ValueError, match=r"rngs=\{'noise'"):
+        noise.InjectedModule(CNN(), GAUSSIAN, at="Dense_0").apply(variables, x)
+    with pytest.raises(ValueError, match="point='middle'"):
+        noise.InjectedModule(CNN(), OPTIMAL, at="Dense_0", point="middle").apply(variables, x)

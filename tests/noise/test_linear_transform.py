@@ -1,0 +1,359 @@
+"""LinearTransform: its two implementations have one meaning, on any sharding."""
+
+import functools
+import re
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from pnoise_jax import noise
+
+PAIR = [noise.CyclicShift(0.4, shift=-3), noise.Optimal()]
+QUALITIES = [noise.CyclicShift(0.3), noise.CyclicShift(0.4, shift=-3), noise.Optimal()]
+DTYPES = [jnp.float32, jnp.bfloat16]
+K = 16
+
+
+def tolerance(dtype):
+    return {"rtol": 2e-2, "atol": 2e-2} if dtype == jnp.bfloat16 else {"rtol": 1e-5, "atol": 1e-6}
+
+
+def sample(shape=(K, 5, 3), dtype=jnp.float32, seed=0):
+    return jax.random.normal(jax.random.key(seed), shape, dtype)
+
+
+def both(quality, **options):
+    return [
+        noise.LinearTransform(quality, implementation=name, **options)
+        for name in ("structured", "matmul")
+    ]
+
+
+def value_and_gradient(transform, x, weights, **call):
+    def weighted_sum(x):
+        return jnp.sum(transform(None, x, **call).astype(jnp.float32) * weights)
+
+    y = transform(None, x, **call)
+    return y, jax.grad(weighted_sum)(x)
+
+
+def assert_agree(first, second, x, **call):
+    weights = jax.random.normal(jax.random.key(9), x.shape)
+    got, expected = (
+        jax.jit(lambda x, w, t=t: value_and_gradient(t, x, w, **call))(x, weights)
+        for t in (first, second)
+    )
+    chex.assert_trees_all_equal_shapes_and_dtypes(got, expected)
+    as_float = functools.partial(jax.tree.map, lambda leaf: np.asarray(leaf, np.float32))
+    chex.assert_trees_all_close(as_float(got), as_float(expected), **tolerance(x.dtype))
+
+
+@pytest.mark.parametrize("quality", QUALITIES, ids=repr)
+def test_matmul_is_x_plus_qx(quality):
+    x = sample()
+    expected = x + jnp.einsum("ij,jtd->itd", quality.matrix(K), x)
+    transform = noise.LinearTransform(quality, implementation="matmul")
+    chex.assert_trees_all_close(transform(None, x), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("options", [{}, {"group_size": 4}, {"axis": "tokens"}], ids=str)
+@pytest.mark.parametrize("quality", QUALITIES, ids=repr)
+def test_structured_equals_matmul_forward_and_backward(quality, options, dtype):
+    assert_agree(*both(quality, **options), sample(dtype=dtype))
+
+
+@pytest.mark.parametrize("mask", ["1111111111110000", "0110111001000111", "0000000000010000"])
+@pytest.mark.parametrize("group_size", [None, 8])
+@pytest.mark.parametrize("quality", QUALITIES, ids=repr)
+def test_padding_neither_gives_nor_receives(quality, group_size, mask):
+    mask = jnp.array([c == "1" for c in mask])
+    x = sample()
+    structured, matmul = both(quality, group_size=group_size)
+    assert_agree(structured, matmul, x, mask=mask)
+    y = structured(None, x, mask=mask)
+    chex.assert_trees_all_equal(y[~mask], x[~mask])
+    other_padding = jnp.where(mask[:, None, None], x, 1e6)
+    chex.assert_trees_all_equal(structured(None, other_padding, mask=mask)[mask], y[mask])
+    for start in range(
+        0, K, group_size or K
+    ):  # what is kept is mixed as if nothing else were there
+        rows = np.flatnonzero(mask[start : start + (group_size or K)]) + start
+        if len(rows):
+            alone = noise.LinearTransform(quality)(None, x[rows])
+            chex.assert_trees_all_close(y[rows], alone, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("quality", QUALITIES, ids=repr)
+def test_views_are_groups_of_the_batch(quality):
+    x = sample()
+    views = noise.LinearTransform(quality, axis="views", group_size=4)
+    batch = noise.LinearTransform(quality, group_size=4)
+    chex.assert_trees_all_equal(views(None, x), batch(None, x))
+
+
+def test_tokens_mix_inside_one_image_only():
+    x = sample((4, 2, 3, 5))
+    transform = noise.LinearTransform(noise.Optimal(), axis="tokens")
+    y = transform(None, x)
+    flat = x.reshape(4, 6, 5)
+    expected = ((flat + flat.sum(1, keepdims=True)) / 7).reshape(x.shape)
+    chex.assert_trees_all_close(y, expected, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(transform(None, x[2:3]), y[2:3], atol=1e-6)
+
+
+@pytest.mark.parametrize("implementation", ["structured", "matmul"])
+def test_optimal_is_permutation_equivariant_and_shift_is_shift_equivariant(implementation):
+    x = sample()
+    order = jax.random.permutation(jax.random.key(1), K)
+    optimal = noise.LinearTransform(noise.Optimal(), implementation=implementation)
+    chex.assert_trees_all_close(optimal(None, x[order]), optimal(None, x)[order], atol=1e-6)
+    shift = noise.LinearTransform(noise.CyclicShift(0.3), implementation=implementation)
+    rolled = shift(None, jnp.roll(x, 5, 0))
+    chex.assert_trees_all_close(rolled, jnp.roll(shift(None, x), 5, 0), atol=1e-6)
+
+
+def test_rows_keep_their_mean_and_strength_zero_is_bitwise_nothing():
+    x = sample()
+    for quality in QUALITIES:
+        for transform in both(quality):
+            chex.assert_trees_all_close(transform(None, x).mean(0), x.mean(0), atol=1e-6)
+        chex.assert_trees_all_equal(noise.LinearTransform(quality)(None, x, strength=0.0), x)
+
+
+@pytest.mark.parametrize("implementation", ["structured", "matmul"])
+def test_a_traced_strength_sweeps_without_recompiling(implementation):
+    x = sample()
+    transform = noise.LinearTransform(noise.CyclicShift(0.3), implementation=implementation)
+    strengths = jnp.array([0.0, 0.3, 0.45])
+    swept = jax.vmap(lambda a: transform(None, x, strength=a))(strengths)
+    for a, y in zip(strengths, swept, strict=True):
+        fixed = noise.LinearTransform(noise.CyclicShift(float(a)), implementation=implementation)(
+            None, x
+        )
+        chex.assert_trees_all_close(y, fixed, rtol=1e-5, atol=1e-6)
+
+    chex.clear_trace_counter()
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def apply(a):
+        return transform(None, x, strength=a)
+
+    for a in strengths:
+        apply(a)
+    first = apply(jnp.float32(0.3))[0]
+    chex.assert_trees_all_close(first, 0.7 * x[0] + 0.3 * x[-1], rtol=1e-5, atol=1e-6)
+    slope = jax.grad(lambda a: transform(None, x, strength=a)[0].sum())(0.3)
+    assert float(slope) == pytest.approx(float((x[-1] - x[0]).sum()), rel=1e-3)
+
+
+# ---- sharding ------------------------------------------------------------------------------------
+
+
+def mesh_of(devices, kind=AxisType.Auto):
+    return jax.make_mesh((devices,), ("data",), (kind,), devices=jax.devices()[:devices])
+
+
+CALLS = {
+    "plain": ({}, None),
+    "masked": ({}, "1111111111110000"),
+    "holes": ({}, "0110111001000111"),
+    "pairs": ({"group_size": 2}, None),
+    "eights": ({"group_size": 8}, None),
+    "eights masked": ({"group_size": 8}, "1111111100001111"),
+    "tokens": ({"axis": "tokens"}, None),
+}
+
+
+def reference(quality, options, mask, x):
+    transform = noise.LinearTransform(quality, implementation="matmul", **options)
+    run = jax.jit(lambda x, w: value_and_gradient(transform, x, w, mask=mask))
+    return jax.device_get(run(x, jax.random.normal(jax.random.key(9), x.shape)))
+
+
+def case(name):
+    options, mask = CALLS[name]
+    return options, None if mask is None else jnp.array([c == "1" for c in mask])
+
+
+@pytest.mark.parametrize(
+    ("implementation", "kind"),
+    [
+        ("structured", AxisType.Auto),
+        ("structured", AxisType.Explicit),
+        ("matmul", AxisType.Auto),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("quality", PAIR, ids=repr)
+def test_jit_over_eight_devices_equals_one(quality, call, kind, implementation):
+    options, mask = case(call)
+    x = sample()
+    transform = noise.LinearTransform(quality, implementation=implementation, **options)
+    sharding = NamedSharding(mesh_of(8, kind), P("data"))
+    weights = jax.random.normal(jax.random.key(9), x.shape)
+    run = jax.jit(lambda x, w: value_and_gradient(transform, x, w, mask=mask))
+    got = run(jax.device_put(x, sharding), jax.device_put(weights, sharding))
+    chex.assert_trees_all_close(
+        jax.device_get(got), reference(quality, options, mask, x), rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("implementation", ["structured", "matmul"])
+@pytest.mark.parametrize("devices", [2, 8])
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("quality", PAIR, ids=repr)
+def test_shard_map_equals_one_device(quality, call, devices, implementation):
+    options, mask = case(call)
+    x = sample()
+    transform = noise.LinearTransform(
+        quality, implementation=implementation, axis_name="data", **options
+    )
+    mask_or_all = jnp.ones(K, bool) if mask is None else mask
+
+    @jax.jit
+    @functools.partial(
+        jax.shard_map, mesh=mesh_of(devices), in_specs=P("data"), out_specs=P("data")
+    )
+    def run(x, weights, rows):
+        return value_and_gradient(transform, x, weights, mask=None if mask is None else rows)
+
+    got = run(x, jax.random.normal(jax.random.key(9), x.shape), mask_or_all)
+    chex.assert_trees_all_close(got, reference(quality, options, mask, x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("implementation", ["structured", "matmul"])
+@pytest.mark.parametrize("call", ["plain", "masked", "eights"])
+@pytest.mark.parametrize("quality", QUALITIES, ids=repr)
+def test_pmap_equals_one_device(quality, call, implementation):
+    options, mask = case(call)
+    x = sample()
+    transform = noise.LinearTransform(
+        quality, implementation=implementation, axis_name="data", **options
+    )
+    split = lambda a: a.reshape(8, 2, *a.shape[1:])  # noqa: E731
+    rows = split(jnp.ones(K, bool) if mask is None else mask)
+
+    def run(x, weights, rows):
+        return value_and_gradient(transform, x, weights, mask=None if mask is None else rows)
+
+    got = jax.pmap(run, axis_name="data")(
+        split(x), split(jax.random.normal(jax.random.key(9), x.shape)), rows
+    )
+    got = jax.tree.map(lambda a: a.reshape(x.shape), jax.device_get(got))
+    chex.assert_trees_all_close(got, reference(quality, options, mask, x), rtol=1e-5, atol=1e-6)
+
+
+def test_shard_map_over_two_mesh_axes():
+    mesh = jax.make_mesh((4, 2), ("hosts", "chips"), (AxisType.Auto,) * 2)
+    x = sample()
+    for quality in QUALITIES:
+        for transform in both(quality, axis_name=("hosts", "chips")):
+            run = jax.shard_map(
+                lambda x, t=transform: t(None, x),
+                mesh=mesh,
+                in_specs=P(("hosts", "chips")),
+                out_specs=P(("hosts", "chips")),
+            )
+            expected = noise.LinearTransform(quality)(None, x)
+            chex.assert_trees_all_close(jax.jit(run)(x), expected, rtol=1e-5, atol=1e-6)
+
+
+# ---- what the compiled program sends between devices ---------------------------------------------
+
+ELEMENTS_IN_A_ROW = 5 * 3
+
+
+def collectives(function, x):
+    """{(kind, elements sent)} in the program compiled for x."""
+    text = jax.jit(function).lower(x).compile().as_text()
+    kinds = "all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter"
+    found = set()
+    for shape, kind in re.findall(rf"= \(?\w+\[([\d,]*)\]\S* ({kinds})(?:-start)?\(", text):
+        found.add((kind, int(np.prod([int(n) for n in shape.split(",") if n]))))
+    return found
+
+
+def programs(transform, x):
+    weights = jax.device_put(jax.random.normal(jax.random.key(9), x.shape), x.sharding)
+    forward = collectives(lambda x: transform(None, x), x)
+    _, pullback = jax.vjp(lambda x: transform(None, x), x)
+    return forward, collectives(lambda g: pullback(g)[0], weights)
+
+
+@pytest.mark.parametrize("k", [16, 64])
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
+def test_shift_sends_one_row_and_optimal_reduces_one_row_each_way(k, kind):
+    x = jax.device_put(sample((k, 5, 3)), NamedSharding(mesh_of(8, kind), P("data")))
+    one_row = ELEMENTS_IN_A_ROW
+    for programme in programs(noise.LinearTransform(noise.CyclicShift(0.3)), x):
+        assert programme == {("collective-permute", one_row)}
+    for programme in programs(noise.LinearTransform(noise.Optimal()), x):
+        assert programme == {("all-reduce", one_row)}
+
+
+def test_matmul_gathers_every_row():
+    x = jax.device_put(sample(), NamedSharding(mesh_of(8), P("data")))
+    transform = noise.LinearTransform(noise.CyclicShift(0.3), implementation="matmul")
+    forward, _ = programs(transform, x)
+    assert K * ELEMENTS_IN_A_ROW in {elements for _, elements in forward}
+
+
+def test_groups_inside_a_device_send_nothing():
+    x = jax.device_put(sample(), NamedSharding(mesh_of(8), P("data")))
+    for quality in QUALITIES:
+        transform = noise.LinearTransform(quality, group_size=2)
+        assert programs(transform, x) == (set(), set())
+
+
+@pytest.mark.parametrize("quality", [noise.CyclicShift(0.3), noise.Optimal()], ids=repr)
+def test_shard_map_sends_one_row_each_way(quality):
+    transform = noise.LinearTransform(quality, axis_name="data")
+    spread = jax.shard_map(
+        lambda x: transform(None, x), mesh=mesh_of(8), in_specs=P("data"), out_specs=P("data")
+    )
+    x = jax.device_put(sample(), NamedSharding(mesh_of(8), P("data")))
+    kind = "collective-permute" if isinstance(quality, noise.CyclicShift) else "all-reduce"
+    for programme in programs(lambda key, x: spread(x), x):
+        assert programme == {(kind, ELEMENTS_IN_A_ROW)}
+
+
+# ---- bad input -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: noise.LinearTransform(0.3), "quality=0.3"),
+        (lambda: noise.LinearTransform(noise.Optimal(), implementation="fast"), "'structured', 'm"),
+        (lambda: noise.LinearTransform(noise.Optimal(), axis="channels"), "axis='channels'"),
+        (lambda: noise.LinearTransform(noise.Optimal(), axis="views"), "number of views"),
+        (lambda: noise.LinearTransform(noise.Optimal(), axis="tokens", group_size=2), "leave gro"),
+        (lambda: noise.LinearTransform(noise.Optimal(), group_size=0), "group_size=0"),
+        (
+            lambda: noise.LinearTransform(noise.Dense(np.eye(2)), implementation="structured"),
+            "Dense has no structure",
+        ),
+        (lambda: noise.LinearTransform(noise.Optimal(), group_size=5)(None, sample()), "of 16 exa"),
+        (lambda: noise.LinearTransform(noise.Dense(np.eye(2)))(None, sample()), "group_size=2"),
+        (
+            lambda: noise.LinearTransform(noise.Optimal(), axis="tokens")(None, sample((4, 3))),
+            r"got \(4, 3\)",
+        ),
+        (
+            lambda: noise.LinearTransform(noise.Optimal())(None, sample(), mask=jnp.ones(3, bool)),
+            r"mask has shape \(3,\)",
+        ),
+        (lambda: noise.LinearTransform(noise.Optimal())(None, jnp.arange(4)), r"int32\[4\]"),
+    ],
+)
+def test_bad_input_is_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

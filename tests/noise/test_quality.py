@@ -1,0 +1,99 @@
+"""Quality matrices against their definitions (eq. 13, 14, 17, 19, 20)."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pnoise_jax import noise
+
+QUALITIES = [
+    noise.CyclicShift(0.3),
+    noise.CyclicShift(0.4, shift=-1),
+    noise.CyclicShift(0.7, shift=2),
+    noise.CyclicShift(1.0, shift=3),
+    noise.Optimal(),
+    noise.Optimal(strength=0.4),
+]
+
+
+def test_cyclic_shift_moves_row_1_to_row_2():
+    x = np.arange(1.0, 4.0)
+    matrix = np.asarray(noise.CyclicShift(0.25).matrix(3))
+    np.testing.assert_allclose(matrix @ x, 0.25 * (np.array([3.0, 1.0, 2.0]) - x), rtol=1e-6)
+
+
+@pytest.mark.parametrize("k", [1, 2, 5, 10])
+def test_optimal_is_equation_19(k):
+    expected = np.diag(np.full(k, 1 / (k + 1) - 1)) + np.ones((k, k)) / (k + 1)
+    np.testing.assert_allclose(noise.Optimal().matrix(k), expected, atol=1e-7)
+    assert noise.Optimal().mutual_information(k) == pytest.approx((k - 1) * math.log(k + 1))
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 6, 9, 12])
+@pytest.mark.parametrize("quality", QUALITIES, ids=repr)
+def test_log_abs_det_equals_the_numerical_one(quality, k):
+    numerical = np.linalg.slogdet(np.eye(k) + np.asarray(quality.matrix(k), np.float64))[1]
+    assert quality.log_abs_det(k) == pytest.approx(numerical, abs=2e-5)
+    assert quality.mutual_information(k) == -quality.log_abs_det(k)
+
+
+def test_log_abs_det_neither_underflows_nor_loses_sign():
+    assert noise.CyclicShift(0.3).log_abs_det(100_000) == pytest.approx(100_000 * math.log(0.7))
+    dense = noise.Dense(np.asarray(noise.Optimal().matrix(7)))
+    assert dense.log_abs_det(7) == pytest.approx(noise.Optimal().log_abs_det(7), abs=1e-5)
+
+
+def test_singular_at_strength_one_half_for_even_k_only():
+    half = noise.CyclicShift(0.5)
+    assert half.mutual_information(4) == math.inf
+    assert math.isfinite(half.mutual_information(5))
+    assert any("singular" in text for text in half.violations(4))
+    assert half.violations(5) == ()
+
+
+@pytest.mark.parametrize("k", [2, 5, 10])
+def test_violations_name_the_broken_constraints(k):
+    assert noise.Optimal().violations(k) == ()
+    assert noise.CyclicShift(0.3).violations(k) == ()
+    assert any("neighbour dominates" in text for text in noise.CyclicShift(0.6).violations(k))
+    (norm,) = noise.CyclicShift(-0.2).violations(k)
+    assert "L1 norm of row 0 of I+Q is 1.4" in norm
+    (shrink,) = noise.Dense(-0.5 * np.eye(k)).violations(k)  # positive information, nothing gained
+    assert noise.Dense(-0.5 * np.eye(k)).mutual_information(k) > 0
+    assert "L1 norm" in shrink
+
+
+def test_masked_matrix_is_the_smaller_matrix_of_the_kept_rows():
+    mask = jnp.array([True, False, True, True, False])
+    kept = np.flatnonzero(mask)
+    for quality in [noise.CyclicShift(0.3), noise.CyclicShift(0.3, shift=2), noise.Optimal()]:
+        masked = np.asarray(quality.matrix(5, mask=mask))
+        np.testing.assert_allclose(masked[np.ix_(kept, kept)], quality.matrix(3), atol=1e-7)
+        assert not masked[[1, 4]].any()
+        assert not masked[:, [1, 4]].any()
+
+
+def test_dense_compares_and_hashes_by_value():
+    a, b = noise.Dense(np.eye(3)), noise.Dense(np.eye(3))
+    assert {a: "found"}[b] == "found"
+    assert a != noise.Dense(2 * np.eye(3))
+    with pytest.raises(ValueError, match="read-only"):
+        a.values[0, 0] = 5
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: noise.CyclicShift(math.nan), "strength=nan"),
+        (lambda: noise.CyclicShift("0.3"), "strength='0.3'"),
+        (lambda: noise.CyclicShift(0.3, shift=0), "shift=0"),
+        (lambda: noise.Dense(np.ones((2, 3))), r"square.*\(2, 3\)"),
+        (lambda: noise.Dense(np.full((2, 2), np.inf)), "not finite"),
+        (lambda: noise.Dense(np.eye(3)).matrix(4), "k=3 rows and 4"),
+    ],
+)
+def test_bad_input_is_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
