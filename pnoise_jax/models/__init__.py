@@ -1,0 +1,14 @@
+"""Image classifiers in Flax Linen, equal to their timm references, with one visible tap for noise.
+
+Every model is called alike::
+
+    model = create_model("vit_s_16", num_classes=10, injection=injection)
+    variables = model.init(key, images)
+    logits = model.apply(variables, images, train=False)    # (batch, classes), float32
+"""
+
+from pnoise_jax.models.registry import create_model, list_models
+from pnoise_jax.models.resnet import ResNet
+from pnoise_jax.models.vit import VisionTransformer
+
+__all__ = ["ResNet", "VisionTransformer", "create_model", "list_models"]

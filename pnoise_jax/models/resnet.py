@@ -1,0 +1,206 @@
+"""ResNet v1.5 (https://arxiv.org/abs/1512.03385), equal to timm's and torchvision's `resnet`.
+
+"1.5": a bottleneck block that shrinks the image does it in its 3x3 convolution.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from pnoise_jax import noise
+
+_conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+# PyTorch's default for a dense layer: uniform within ±1/sqrt(fan_in).
+_head_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+def _conv(features: int, kernel: int, stride: int = 1, *, dtype: Any, name: str) -> nn.Conv:
+    """A square convolution without bias, padded alike on all sides, as in PyTorch."""
+    return nn.Conv(
+        features,
+        (kernel, kernel),
+        strides=(stride, stride),
+        padding=kernel // 2,
+        use_bias=False,
+        kernel_init=_conv_init,
+        dtype=dtype,
+        name=name,
+    )
+
+
+class ResidualBlock(nn.Module, kw_only=True):
+    """A residual block: two 3x3 convolutions ("basic"), or 1x1, 3x3, 1x1 ("bottleneck").
+
+    Attributes:
+      layer: number of this block in the whole model, from 1: how an injection addresses it.
+      kind: "basic" or "bottleneck".
+      width: features inside the block; a bottleneck gives out four times as many.
+      stride: 2 halves the image.
+      norm: makes a batch norm, given its name.
+      zero_init_residual: start as the identity: the last norm's scale begins at zero.
+      dtype: dtype of the computation; parameters are float32.
+    """
+
+    layer: int
+    kind: str
+    width: int
+    stride: int
+    norm: Callable[..., nn.Module]
+    zero_init_residual: bool = True
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, taps: Any) -> jax.Array:
+        """Maps x (batch, height, width, channels) to (batch, height', width', channels')."""
+        conv = functools.partial(_conv, dtype=self.dtype)
+        scale_init = nn.initializers.zeros if self.zero_init_residual else nn.initializers.ones
+        last_norm = functools.partial(self.norm, scale_init=scale_init)
+        features = self.width if self.kind == "basic" else 4 * self.width
+
+        x = taps(x, layer=self.layer, point="block_input")
+        if self.kind == "basic":
+            h = conv(self.width, 3, self.stride, name="conv1")(x)
+            h = nn.relu(self.norm(name="bn1")(h))
+            h = conv(features, 3, name="conv2")(h)
+            h = last_norm(name="bn2")(h)
+        else:
+            h = conv(self.width, 1, name="conv1")(x)
+            h = nn.relu(self.norm(name="bn1")(h))
+            h = conv(self.width, 3, self.stride, name="conv2")(h)
+            h = nn.relu(self.norm(name="bn2")(h))
+            h = conv(features, 1, name="conv3")(h)
+            h = last_norm(name="bn3")(h)
+        if self.stride != 1 or x.shape[-1] != features:
+            x = conv(features, 1, self.stride, name="downsample_conv")(x)
+            x = self.norm(name="downsample_bn")(x)
+        return nn.relu(h + x)
+
+
+class ResNet(nn.Module, kw_only=True):
+    """ResNet for classification, the same function as timm's `ResNet`.
+
+    In training it updates the collection "batch_stats", which must then be mutable. The running
+    variance follows the batch's own (biased) variance, as everywhere in Flax; PyTorch's follows
+    the unbiased one, larger by n/(n-1) for n values per channel.
+
+    Attributes:
+      num_classes: number of logits.
+      stage_sizes: number of residual blocks of each stage; blocks are named stage1_block1, …,
+        and an injection addresses them by their number from 1, counted over all stages.
+      block: "basic" or "bottleneck".
+      width: features of the stem and of the first stage; they double with each further stage.
+      stem: "imagenet", a 7x7 convolution of stride 2 and a max-pooling, or "small", a 3x3
+        convolution of stride 1 and no pooling, for images of 32 pixels or so.
+      zero_init_residual: start every residual block as the identity.
+      remat: recompute each block in the backward pass instead of keeping its activations.
+      axis_name: axis of `shard_map` or `pmap` over which batch norms share their statistics;
+        under `jit` they are the global batch's without it.
+      dtype: dtype of the blocks' computation. Parameters, statistics and the head, and so the
+        logits, are float32.
+      injection: where noise enters, and which; None for the plain model.
+
+    Raises:
+      ValueError: at construction, if `block` or `stem` is unknown.
+    """
+
+    num_classes: int = 1000
+    stage_sizes: tuple[int, ...] = (3, 4, 6, 3)
+    block: str = "bottleneck"
+    width: int = 64
+    stem: str = "imagenet"
+    zero_init_residual: bool = True
+    remat: bool = False
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+    injection: noise.Injection | None = None
+
+    points = ("image", "block_input")  # where an injection may enter
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.block not in ("basic", "bottleneck"):
+            raise ValueError(f'block={self.block!r} is unknown: use "basic" or "bottleneck"')
+        if self.stem not in ("imagenet", "small"):
+            raise ValueError(f'stem={self.stem!r} is unknown: use "imagenet" or "small"')
+
+    @property
+    def num_layers(self) -> int:
+        """Number of layers that an injection can address: the residual blocks."""
+        return sum(self.stage_sizes)
+
+    @nn.compact
+    def __call__(
+        self,
+        images: jax.Array,
+        *,
+        train: bool = False,
+        mask: jax.Array | None = None,
+        noise_strength: jax.Array | float | None = None,
+    ) -> jax.Array:
+        """Classifies images.
+
+        Args:
+          images: (batch, height, width, channels), float, normalised.
+          train: normalises by the batch's statistics and turns on the injection's training noise.
+          mask: (batch,) bool, True for real examples; only the injection reads it: batch norm
+            counts padded examples too.
+          noise_strength: scalar in place of the injection's own strength; may be traced.
+
+        Returns:
+          The logits, (batch, num_classes), float32.
+
+        Raises:
+          ValueError: if the images do not have four axes.
+        """
+        if images.ndim != 4:
+            raise ValueError(
+                f"images have shape {images.shape}, expected (batch, height, width, channels): "
+                "add the missing axis, or reshape them"
+            )
+        taps = noise.open_taps(
+            self,
+            self.injection,
+            num_layers=self.num_layers,
+            train=train,
+            mask=mask,
+            strength=noise_strength,
+            prefix_tokens=0,
+        )
+        images = taps(images, point="image")
+
+        norm = functools.partial(
+            nn.BatchNorm,
+            use_running_average=not train,
+            momentum=0.9,
+            epsilon=1e-5,
+            axis_name=self.axis_name,
+            dtype=self.dtype,
+        )
+        kernel, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
+        x = _conv(self.width, kernel, stride, dtype=self.dtype, name="conv1")(images)
+        x = nn.relu(norm(name="bn1")(x))
+        if self.stem == "imagenet":
+            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+
+        block = nn.remat(ResidualBlock) if self.remat else ResidualBlock
+        layer = 0
+        for stage, size in enumerate(self.stage_sizes, start=1):
+            for index in range(1, size + 1):
+                layer += 1
+                x = block(
+                    layer=layer,
+                    kind=self.block,
+                    width=self.width * 2 ** (stage - 1),
+                    stride=2 if stage > 1 and index == 1 else 1,
+                    norm=norm,
+                    zero_init_residual=self.zero_init_residual,
+                    dtype=self.dtype,
+                    name=f"stage{stage}_block{index}",
+                )(x, taps)
+
+        x = x.astype(jnp.float32).mean(axis=(1, 2))
+        return nn.Dense(self.num_classes, kernel_init=_head_init, name="head")(x)

@@ -1,0 +1,135 @@
+"""Writes golden/*.npz: tiny timm models with random weights, an input, and what timm computes.
+
+Run by hand, in an environment with PyTorch and timm (last run: torch 2.13, timm 1.0.31)::
+
+    python tests/models/make_golden.py
+
+Each file holds timm's state dict under "state/", "images" (batch, height, width, channels) and
+"logits" (batch, classes); for ResNets also what one forward pass in training mode gives and leaves
+behind: "train_logits", the new running statistics under "train_state/", and under "train_count/"
+over how many values each batch norm averaged.
+
+The weights are drawn so that every parameter and every constant matters: no norm is the identity,
+no bias is zero, and what enters a norm is so small that its epsilon shows in the logits.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from timm.layers import LayerNorm
+from timm.models.resnet import BasicBlock, Bottleneck, ResNet, downsample_conv
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+GOLDEN = Path(__file__).parent / "golden"
+BATCH = 4
+NUM_CLASSES = 7
+
+
+@torch.no_grad()
+def perturb(model: nn.Module) -> None:
+    """Draws every parameter and running statistic anew, norms and biases included."""
+    for name, module in model.named_modules():
+        if isinstance(module, (LayerNorm, nn.BatchNorm2d)):
+            module.weight.uniform_(0.5, 1.5)
+            module.bias.normal_(std=0.2)
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(std=0.01)
+            module.running_var.uniform_(1e-4, 3e-4)
+        if isinstance(module, nn.Linear):
+            module.weight.normal_(std=1.5 * module.in_features**-0.5)
+            module.bias.normal_(std=0.2)
+        if isinstance(module, nn.Conv2d):
+            fan_in = module.weight[0].numel()
+            module.weight.normal_(std=0.01 * fan_in**-0.5)
+            if module.bias is not None:
+                module.bias.normal_(std=0.01)
+        # The last layer of a transformer's residual branch: it keeps the stream small.
+        if name.endswith((".attn.proj", ".mlp.fc2")):
+            module.weight.mul_(0.005)
+            module.bias.mul_(0.005)
+    for name, parameter in model.named_parameters():
+        if name in ("cls_token", "pos_embed"):
+            parameter.normal_(std=0.005)
+
+
+def vit(**options: object) -> nn.Module:
+    """A Vision Transformer with patches of 8 pixels and MLPs twice as wide as its tokens."""
+    return VisionTransformer(patch_size=8, mlp_ratio=2, num_classes=NUM_CLASSES, **options)
+
+
+def resnet(block: type[nn.Module], *layers: int, width: int, small_stem: bool) -> nn.Module:
+    """A ResNet as narrow and short as wanted: timm's own stem is 64 wide and it has four stages."""
+    channels = tuple(width * 2**stage for stage in range(len(layers)))
+    model = ResNet(block, layers, num_classes=NUM_CLASSES, channels=channels)
+    if small_stem:
+        model.conv1 = nn.Conv2d(3, width, 3, stride=1, padding=1, bias=False)
+        model.maxpool = nn.Identity()
+    else:
+        model.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+    model.bn1 = nn.BatchNorm2d(width)
+    out = width * block.expansion
+    downsample = downsample_conv(width, out, 1) if out != width else None
+    model.layer1[0] = block(width, width, downsample=downsample)
+    for stage in range(len(layers) + 1, 5):
+        model.add_module(f"layer{stage}", nn.Identity())
+    return model
+
+
+def arrays(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, np.ndarray]:
+    """The tensors as arrays under `prefix`, without the batch norms' step counters."""
+    return {
+        prefix + name: tensor.detach().numpy().copy()
+        for name, tensor in tensors.items()
+        if not name.endswith("num_batches_tracked")
+    }
+
+
+@torch.no_grad()
+def training_step(model: nn.Module, images: torch.Tensor) -> dict[str, np.ndarray]:
+    """What one forward pass in training mode gives and leaves behind."""
+    counts = {}
+
+    def count(name: str):
+        def hook(module, inputs, output):
+            counts[f"train_count/{name}"] = np.array(inputs[0].numel() // inputs[0].shape[1])
+
+        return hook
+
+    for name, module in model.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.register_forward_hook(count(name))
+    logits = model.train()(images)
+    running = {name: x for name, x in model.state_dict().items() if "running_" in name}
+    return {"train_logits": logits.numpy(), **arrays(running, "train_state/"), **counts}
+
+
+@torch.no_grad()
+def write(name: str, model: nn.Module, *, height: int = 32, width: int = 32) -> None:
+    """Writes one file."""
+    perturb(model)
+    images = torch.randn(BATCH, 3, height, width)
+    golden = arrays(model.state_dict(), "state/")
+    golden["images"] = images.permute(0, 2, 3, 1).numpy()
+    golden["logits"] = model.eval()(images).numpy()
+    if isinstance(model, ResNet):
+        golden |= training_step(model, images)
+    np.savez_compressed(GOLDEN / f"{name}.npz", **golden)
+    print(f"{name}: logits of size {np.abs(golden['logits']).mean():.3f}")
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    GOLDEN.mkdir(exist_ok=True)
+    mean = {"global_pool": "avg", "fc_norm": False, "embed_dim": 24, "depth": 2, "num_heads": 2}
+    write("vit_token", vit(img_size=32, embed_dim=36, depth=3, num_heads=3))
+    write("vit_mean", vit(img_size=(32, 16), **mean), width=16)
+    write("vit_no_class_token", vit(img_size=32, class_token=False, **mean))
+    write("resnet_basic", resnet(BasicBlock, 2, 1, 1, width=6, small_stem=False))
+    write("resnet_bottleneck", resnet(Bottleneck, 1, 2, width=8, small_stem=False))
+    write("resnet_small_stem", resnet(BasicBlock, 1, 1, width=8, small_stem=True))
+
+
+if __name__ == "__main__":
+    main()

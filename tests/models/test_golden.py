@@ -1,0 +1,132 @@
+"""Parity with timm: the same logits, and the same running statistics, for the same weights.
+
+The files in golden/ come from make_golden.py, which says what they hold.
+"""
+
+import functools
+import re
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from pnoise_jax import models
+
+GOLDEN = Path(__file__).parent / "golden"
+
+VIT = {"patch_size": 8, "image_size": 32}
+VIT_SMALL = VIT | {"dim": 24, "depth": 2, "num_heads": 2, "mlp_dim": 48, "pooling": "mean"}
+MODELS = {
+    "vit_token": ("vit_ti_16", VIT | {"dim": 36, "depth": 3, "num_heads": 3, "mlp_dim": 72}),
+    "vit_mean": ("vit_ti_16", VIT_SMALL | {"image_size": (32, 16)}),
+    "vit_no_class_token": ("vit_ti_16", VIT_SMALL | {"class_token": False}),
+    "resnet_basic": ("resnet18", {"stage_sizes": (2, 1, 1), "width": 6}),
+    "resnet_bottleneck": ("resnet50", {"stage_sizes": (1, 2), "width": 8}),
+    "resnet_small_stem": ("resnet18", {"stage_sizes": (1, 1), "width": 8, "stem": "small"}),
+}
+RESNETS = [name for name in MODELS if name.startswith("resnet")]
+
+Arrays = dict[str, np.ndarray]
+
+
+def load(name: str) -> Arrays:
+    with np.load(GOLDEN / f"{name}.npz", allow_pickle=False) as file:
+        return dict(file)
+
+
+def below(golden: Arrays, prefix: str) -> Arrays:
+    """The arrays under a prefix, by the rest of their name."""
+    return {key.removeprefix(prefix): x for key, x in golden.items() if key.startswith(prefix)}
+
+
+def vit_module(name: str) -> str:
+    """Ours for timm's name of a module: blocks.0.attn.qkv is block_1/attn/qkv."""
+    name = re.sub(r"^blocks\.(\d+)", lambda match: f"block_{int(match[1]) + 1}", name)
+    return name.replace("patch_embed.proj", "patch_embed").replace(".", "/")
+
+
+def resnet_module(name: str) -> str:
+    """Ours for timm's name of a module: layer1.0.downsample.1 is stage1_block1/downsample_bn."""
+    block = r"^layer(\d+)\.(\d+)"
+    name = re.sub(block, lambda match: f"stage{match[1]}_block{int(match[2]) + 1}", name)
+    name = name.replace("downsample.0", "downsample_conv").replace("downsample.1", "downsample_bn")
+    return re.sub(r"^fc$", "head", name).replace(".", "/")
+
+
+def flax_leaf(name: str, x: np.ndarray) -> tuple[str, str, np.ndarray]:
+    """Collection, name and array in Flax of one array of a PyTorch module."""
+    if name.startswith("running_"):
+        return "batch_stats", name.removeprefix("running_"), x
+    if name == "weight" and x.ndim == 4:  # (out, in, height, width)
+        return "params", "kernel", x.transpose(2, 3, 1, 0)
+    if name == "weight" and x.ndim == 2:  # (out, in)
+        return "params", "kernel", x.T
+    return "params", "scale" if name == "weight" else name, x
+
+
+def flax_variables(state: Arrays) -> dict[str, dict]:
+    """Our variables for a state dict of timm's."""
+    module = vit_module if "pos_embed" in state else resnet_module
+    variables = {}
+    for key, x in state.items():
+        path, _, name = key.rpartition(".")
+        collection, name, x = flax_leaf(name, x)
+        variables[f"{collection}/{module(path)}/{name}".replace("//", "/")] = x
+    return traverse_util.unflatten_dict(variables, sep="/")
+
+
+def create(name: str):
+    base, options = MODELS[name]
+    return models.create_model(base, num_classes=7, **options)
+
+
+def assert_logits_equal(logits: jax.Array, expected: np.ndarray) -> None:
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_every_file_has_a_test():
+    assert {path.stem for path in GOLDEN.glob("*.npz")} == set(MODELS)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_mapping_uses_every_array_and_fills_every_variable(name):
+    golden = load(name)
+    state = below(golden, "state/")
+    mapped = flax_variables(state)
+    ours = jax.eval_shape(create(name).init, jax.random.key(0), golden["images"])
+    shapes = jax.tree.map(lambda x: x.shape, ours)
+    assert jax.tree.map(lambda x: x.shape, mapped) == shapes
+    assert len(jax.tree.leaves(mapped)) == len(state)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_logits(name):
+    golden = load(name)
+    variables = flax_variables(below(golden, "state/"))
+    logits = jax.jit(create(name).apply)(variables, golden["images"])
+    assert_logits_equal(logits, golden["logits"])
+
+
+@pytest.mark.parametrize("name", RESNETS)
+def test_a_training_forward_pass(name):
+    golden = load(name)
+    state = below(golden, "state/")
+    variables = flax_variables(state)
+    model = create(name)
+    apply = jax.jit(functools.partial(model.apply, train=True, mutable=["batch_stats"]))
+    logits, updated = apply(variables, golden["images"])
+    assert_logits_equal(logits, golden["train_logits"])
+
+    # PyTorch averages the unbiased variance, Flax the biased one: undo the factor n / (n - 1).
+    expected = below(golden, "train_state/")
+    for module, n in below(golden, "train_count/").items():
+        key = f"{module}.running_var"
+        kept = 0.9 * state[key]
+        expected[key] = kept + (expected[key] - kept) * (n - 1) / n
+    expected = traverse_util.flatten_dict(flax_variables(expected), sep="/")
+    actual = traverse_util.flatten_dict(dict(updated), sep="/")
+    assert actual.keys() == expected.keys()
+    for path, x in actual.items():
+        np.testing.assert_allclose(x, expected[path], rtol=2e-5, atol=1e-7, err_msg=path)

@@ -1,0 +1,227 @@
+import dataclasses
+import functools
+import itertools
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import pytest
+
+from pnoise_jax import models, noise
+from tests.models.drawing import draw_variables
+
+# timm's counts for 224 pixels and 1000 classes.
+PARAMETERS = {
+    "resnet18": 11_689_512,
+    "resnet34": 21_797_672,
+    "resnet50": 25_557_032,
+    "resnet101": 44_549_160,
+    "vit_ti_16": 5_717_416,
+    "vit_s_16": 22_050_664,
+    "vit_b_16": 86_567_656,
+    "vit_l_16": 304_326_632,
+}
+IMAGES = jax.ShapeDtypeStruct((2, 224, 224, 3), jnp.float32)
+
+
+def init_shapes(model: nn.Module, images: jax.ShapeDtypeStruct = IMAGES) -> dict:
+    return jax.eval_shape(model.init, jax.random.key(0), images)
+
+
+def test_every_listed_model_has_a_count():
+    assert set(models.list_models()) == set(PARAMETERS)
+
+
+@pytest.mark.parametrize("name", models.list_models())
+def test_parameters_and_logits(name):
+    model = models.create_model(name)
+    variables = init_shapes(model)
+    assert sum(x.size for x in jax.tree.leaves(variables["params"])) == PARAMETERS[name]
+    assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    logits = jax.eval_shape(model.apply, variables, IMAGES)
+    chex.assert_shape(logits, (2, 1000))
+    chex.assert_type(logits, jnp.float32)
+
+
+@pytest.mark.parametrize("name", models.list_models())
+def test_models_compare_and_hash_by_their_options(name):
+    # So that a model can be a static argument of a jitted function without recompiling it.
+    model = models.create_model(name)
+    assert model == models.create_model(name)
+    assert hash(model) == hash(models.create_model(name))
+    assert model != models.create_model(name, dtype=jnp.bfloat16)
+
+
+def test_list_models_matches_a_pattern_and_sorts():
+    assert models.list_models("vit_*") == ["vit_b_16", "vit_l_16", "vit_s_16", "vit_ti_16"]
+    assert models.list_models("resnet?4") == ["resnet34"]
+    assert models.list_models("bert*") == []
+
+
+def test_options_override_the_named_model_and_only_here():
+    model = models.create_model("vit_ti_16", num_classes=10, depth=2, image_size=32)
+    assert (model.depth, model.dim, model.num_classes) == (2, 192, 10)
+    assert models.create_model("vit_ti_16").depth == 12
+
+
+def test_an_unknown_name_names_the_near_one_and_all():
+    with pytest.raises(ValueError, match=r"'vit_b16'.*did you mean vit_b_16.*use one of") as error:
+        models.create_model("vit_b16")
+    assert all(name in str(error.value) for name in models.list_models())
+
+
+def test_an_unknown_option_names_the_near_one_and_all():
+    with pytest.raises(
+        ValueError, match="option of vit_b_16 'patchsize': did you mean patch_size"
+    ) as error:
+        models.create_model("vit_b_16", patchsize=8)
+    assert "image_size" in str(error.value)
+    with pytest.raises(ValueError, match="option of resnet18 'patch_size': use one of axis_name"):
+        models.create_model("resnet18", patch_size=8)
+
+
+def test_flax_attributes_are_no_options():
+    with pytest.raises(ValueError, match="unknown option of vit_b_16 'parent'"):
+        models.create_model("vit_b_16", parent=None)
+
+
+# Injection: what every model promises -------------------------------------------------------------
+
+VIT = {"patch_size": 4, "image_size": 8, "dim": 16, "depth": 2, "num_heads": 2}
+RESNET = {"stage_sizes": (1, 1), "width": 4, "stem": "small"}
+SMALL = {"vit_ti_16": VIT, "resnet18": RESNET}
+X = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
+SHIFT = noise.LinearTransform(noise.CyclicShift(0.3))
+ALWAYS = noise.Injection(SHIFT, layer=2, train=True, inference=True)
+small = pytest.mark.parametrize("name", SMALL)
+
+
+def create_small(name: str, **options) -> nn.Module:
+    return models.create_model(name, num_classes=5, **SMALL[name], **options)
+
+
+@functools.cache
+def small_variables(name: str) -> dict:
+    return draw_variables(create_small(name), X)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "train"))
+def apply(model, variables, images, *, train=False, mask=None, strength=None):
+    """Logits and the updated variables."""
+    return model.apply(
+        variables,
+        images,
+        train=train,
+        mask=mask,
+        noise_strength=strength,
+        rngs={"noise": jax.random.key(7, impl="rbg")},  # compiles faster
+        mutable=["batch_stats"],
+    )
+
+
+@small
+def test_an_injection_changes_no_parameter(name):
+    def program(injection):
+        model = create_small(name, injection=injection)
+        init = jax.jit(functools.partial(model.init, train=True))
+        return init.lower(jax.random.key(0), X).as_text()
+
+    gaussian = noise.Injection(noise.Gaussian(), layer="random")
+    assert program(ALWAYS) == program(gaussian) == program(None)
+
+
+@small
+@pytest.mark.parametrize("train", [True, False])
+def test_an_injection_that_does_not_act_compiles_to_the_plain_model(name, train):
+    idle = dataclasses.replace(ALWAYS, train=not train, inference=train)
+    variables = small_variables(name)
+
+    def program(injection):
+        model = create_small(name, injection=injection)
+        return apply.lower(model, variables, X, train=train).as_text()
+
+    assert program(idle) == program(None)
+    assert program(ALWAYS) != program(None)
+
+
+@small
+def test_every_layer_and_point_is_another_place(name):
+    model = create_small(name)
+    # Without the image: patches are embedded linearly, so there noise on it is noise at layer 1.
+    injections = [None] + [
+        dataclasses.replace(ALWAYS, point=point, layer=layer)
+        for point in model.points[1:]
+        for layer in (1, 2)
+    ]
+    logits = [apply(model.clone(injection=i), small_variables(name), X)[0] for i in injections]
+    for a, b in itertools.combinations(logits, 2):
+        assert jnp.abs(a - b).max() > 1e-3
+
+
+@small
+def test_noise_on_the_image_is_noise_before_the_model(name):
+    model = create_small(name, injection=dataclasses.replace(ALWAYS, point="image"))
+    expected = apply(create_small(name), small_variables(name), SHIFT(None, X))
+    chex.assert_trees_all_close(
+        apply(model, small_variables(name), X), expected, rtol=1e-5, atol=1e-5
+    )
+
+
+@small
+def test_strength_and_mask_reach_the_noise(name):
+    model, variables = create_small(name, injection=ALWAYS), small_variables(name)
+    plain, _ = apply(create_small(name), variables, X)
+    logits, _ = apply(model, variables, X)
+    silent, _ = apply(model, variables, X, strength=0.0)
+    chex.assert_trees_all_close(silent, plain, rtol=1e-5, atol=1e-6)
+    given, _ = apply(model, variables, X, strength=0.3)
+    chex.assert_trees_all_close(given, logits, rtol=1e-5, atol=1e-6)
+
+    mask = jnp.array([True, True, True, False])
+    masked, _ = apply(model, variables, X, mask=mask)
+    alone, _ = apply(model, variables, X[:3])
+    chex.assert_trees_all_close(masked[:3], alone, rtol=1e-5, atol=1e-6)
+    assert jnp.abs(masked[:3] - logits[:3]).max() > 1e-6
+
+
+@small
+def test_remat_recomputes_every_block_and_draws_the_same_noise_again(name):
+    injection = noise.Injection(noise.Gaussian(std=0.1), layer="random")
+    plain = create_small(name, injection=injection)
+    params = small_variables(name)["params"]
+    rest = {k: v for k, v in small_variables(name).items() if k != "params"}
+
+    def loss(params, model):
+        logits, updated = apply(model, {"params": params, **rest}, X, train=True)
+        return jnp.square(logits).sum(), updated
+
+    step = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=1)
+    remat = plain.clone(remat=True)
+    jaxpr = str(jax.make_jaxpr(step, static_argnums=1)(params, remat))
+    assert jaxpr.count("remat") >= 2
+    expected = step(params, plain)
+    scale = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(expected))
+    chex.assert_trees_all_close(step(params, remat), expected, rtol=1e-4, atol=1e-5 * scale)
+
+
+@small
+def test_noise_in_a_bfloat16_model(name):
+    model = create_small(name, injection=ALWAYS, dtype=jnp.bfloat16)
+    logits, _ = apply(model, small_variables(name), X, strength=jnp.float32(0.3))
+    expected, _ = apply(create_small(name, injection=ALWAYS), small_variables(name), X)
+    chex.assert_type(logits, jnp.float32)
+    chex.assert_trees_all_close(logits, expected, atol=0.03 * float(jnp.abs(expected).max()))
+
+
+@small
+def test_a_place_that_the_model_lacks_raises(name):
+    with pytest.raises(ValueError, match=r"layer=3\b.*1 to 2"):
+        create_small(name, injection=dataclasses.replace(ALWAYS, layer=3))
+
+
+def test_resnets_have_no_attention():
+    injection = dataclasses.replace(ALWAYS, point="attention_input")
+    with pytest.raises(ValueError, match=r"point='attention_input'.*'image', 'block_input'"):
+        create_small("resnet18", injection=injection)
+    create_small("vit_ti_16", injection=injection)

@@ -1,0 +1,282 @@
+import functools
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from pnoise_jax import models, noise
+from pnoise_jax.models import resnet
+from tests.models.drawing import draw_variables
+
+TINY = {"stage_sizes": (2, 1), "width": 4, "num_classes": 5}
+BLOCKS = {"basic": "resnet18", "bottleneck": "resnet50"}
+IMAGES = jax.random.normal(jax.random.key(1), (4, 16, 16, 3))
+blocks = pytest.mark.parametrize("block", BLOCKS)
+
+
+def tiny(block: str = "basic", **options) -> models.ResNet:
+    return models.create_model(BLOCKS[block], **{**TINY, **options})
+
+
+@functools.cache
+def tiny_variables(block: str = "basic") -> dict:
+    return draw_variables(tiny(block), IMAGES)
+
+
+def train(model: models.ResNet, variables: dict, images: jax.Array) -> tuple[jax.Array, dict]:
+    return model.apply(variables, images, train=True, mutable=["batch_stats"])
+
+
+def test_parameter_names_and_shapes_of_basic_blocks():
+    expected = {
+        "conv1/kernel": (7, 7, 3, 4),
+        "bn1": 4,
+        "stage1_block1/conv1/kernel": (3, 3, 4, 4),
+        "stage1_block1/bn1": 4,
+        "stage1_block1/conv2/kernel": (3, 3, 4, 4),
+        "stage1_block1/bn2": 4,
+        "stage1_block2/conv1/kernel": (3, 3, 4, 4),
+        "stage1_block2/bn1": 4,
+        "stage1_block2/conv2/kernel": (3, 3, 4, 4),
+        "stage1_block2/bn2": 4,
+        "stage2_block1/conv1/kernel": (3, 3, 4, 8),
+        "stage2_block1/bn1": 8,
+        "stage2_block1/conv2/kernel": (3, 3, 8, 8),
+        "stage2_block1/bn2": 8,
+        "stage2_block1/downsample_conv/kernel": (1, 1, 4, 8),
+        "stage2_block1/downsample_bn": 8,
+        "head/kernel": (8, 5),
+        "head/bias": (5,),
+    }
+    assert_names_and_shapes(tiny_variables("basic"), expected)
+
+
+def test_parameter_names_and_shapes_of_bottlenecks():
+    expected = {
+        "conv1/kernel": (7, 7, 3, 4),
+        "bn1": 4,
+        "stage1_block1/conv1/kernel": (1, 1, 4, 4),
+        "stage1_block1/bn1": 4,
+        "stage1_block1/conv2/kernel": (3, 3, 4, 4),
+        "stage1_block1/bn2": 4,
+        "stage1_block1/conv3/kernel": (1, 1, 4, 16),
+        "stage1_block1/bn3": 16,
+        "stage1_block1/downsample_conv/kernel": (1, 1, 4, 16),
+        "stage1_block1/downsample_bn": 16,
+        "stage1_block2/conv1/kernel": (1, 1, 16, 4),
+        "stage1_block2/bn1": 4,
+        "stage1_block2/conv2/kernel": (3, 3, 4, 4),
+        "stage1_block2/bn2": 4,
+        "stage1_block2/conv3/kernel": (1, 1, 4, 16),
+        "stage1_block2/bn3": 16,
+        "stage2_block1/conv1/kernel": (1, 1, 16, 8),
+        "stage2_block1/bn1": 8,
+        "stage2_block1/conv2/kernel": (3, 3, 8, 8),
+        "stage2_block1/bn2": 8,
+        "stage2_block1/conv3/kernel": (1, 1, 8, 32),
+        "stage2_block1/bn3": 32,
+        "stage2_block1/downsample_conv/kernel": (1, 1, 16, 32),
+        "stage2_block1/downsample_bn": 32,
+        "head/kernel": (32, 5),
+        "head/bias": (5,),
+    }
+    assert_names_and_shapes(tiny_variables("bottleneck"), expected)
+
+
+def assert_names_and_shapes(variables: dict, expected: dict) -> None:
+    """`expected` gives a shape, or the features of a batch norm, for each name."""
+    params, statistics = {}, {}
+    for name, shape in expected.items():
+        if isinstance(shape, tuple):
+            params[name] = shape
+        else:
+            params |= {f"{name}/scale": (shape,), f"{name}/bias": (shape,)}
+            statistics |= {f"{name}/mean": (shape,), f"{name}/var": (shape,)}
+    for collection, shapes in {"params": params, "batch_stats": statistics}.items():
+        actual = traverse_util.flatten_dict(variables[collection], sep="/")
+        assert {name: x.shape for name, x in actual.items()} == shapes
+
+
+@blocks
+def test_initial_values_are_timms(block):
+    model = tiny(block, stage_sizes=(1,), width=32)
+    key = jax.random.key(0, impl="rbg")  # compiles faster
+    variables = model.init(key, IMAGES)
+    last = "bn2" if block == "basic" else "bn3"
+    for name, x in traverse_util.flatten_dict(variables["params"], sep="/").items():
+        if name == "head/kernel":  # uniform within ±1/sqrt(fan_in)
+            bound = x.shape[0] ** -0.5
+            assert 0.9 * bound < jnp.abs(x).max() <= bound
+        elif name.endswith("kernel"):  # fan out
+            std = (2 / (x.shape[0] * x.shape[1] * x.shape[3])) ** 0.5
+            np.testing.assert_allclose(x.std(), std, rtol=0.15, err_msg=name)
+        elif name == f"stage1_block1/{last}/scale":  # every block starts as the identity
+            assert not x.any(), name
+        elif name.endswith("scale"):
+            assert (x == 1).all(), name
+        else:
+            assert not x.any(), name
+
+
+def test_zero_init_residual_can_be_off():
+    model = tiny(stage_sizes=(1,), zero_init_residual=False)
+    params = model.init(jax.random.key(0, impl="rbg"), IMAGES)["params"]
+    assert (params["stage1_block1"]["bn2"]["scale"] == 1).all()
+
+
+def test_every_parameter_matters():
+    variables = tiny_variables()
+
+    def loss(params):
+        return jnp.square(train(tiny(), variables | {"params": params}, IMAGES)[0]).sum()
+
+    gradients = jax.jit(jax.grad(loss))(variables["params"])
+    for name, gradient in traverse_util.flatten_dict(gradients, sep="/").items():
+        assert jnp.isfinite(gradient).all(), name
+        assert gradient.any(), name
+
+
+@blocks
+@pytest.mark.parametrize(
+    ("stem", "sides"), [("imagenet", (8, 4, 2)), ("small", (16, 16, 8))], ids=["imagenet", "small"]
+)
+def test_the_sides_of_the_feature_maps(block, stem, sides):
+    model = tiny(block, stem=stem)
+
+    def features(variables):
+        return model.apply(variables, IMAGES, capture_intermediates=True, mutable="intermediates")
+
+    variables = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
+    outputs = jax.eval_shape(features, variables)[1]["intermediates"]
+    names = ("conv1", "stage1_block2", "stage2_block1")
+    assert tuple(outputs[name]["__call__"][0].shape[1] for name in names) == sides
+
+
+def test_in_training_the_batch_normalises_and_in_evaluation_the_statistics_do():
+    model, variables = tiny(), tiny_variables()
+    logits, updated = train(model, variables, IMAGES)
+    assert jnp.abs(logits - train(model, variables, 2 * IMAGES)[0]).max() < 1e-2  # scale-free
+    for name, x in traverse_util.flatten_dict(updated["batch_stats"], sep="/").items():
+        assert (x != (0 if name.endswith("mean") else 1)).any(), name
+
+    evaluated = model.apply(variables, IMAGES)
+    chex.assert_trees_all_equal(evaluated[:1], model.apply(variables, IMAGES)[:1])
+    chex.assert_trees_all_close(evaluated[:1], model.apply(variables, IMAGES[:1]), rtol=1e-4)
+    assert jnp.abs(evaluated - model.apply({**variables, **updated}, IMAGES)).max() > 1e-3
+
+
+def test_evaluation_leaves_the_statistics_alone():
+    _, state = tiny().apply(tiny_variables(), IMAGES, mutable=["batch_stats"])
+    chex.assert_trees_all_equal(state["batch_stats"], tiny_variables()["batch_stats"])
+
+
+def test_axis_name_shares_the_statistics_of_a_mapped_axis():
+    variables = tiny_variables()
+    logits, updated = train(tiny(), variables, IMAGES)
+
+    def mapped(axis_name: str | None):
+        step = functools.partial(train, tiny(axis_name=axis_name), variables)
+        halves = IMAGES.reshape(2, 2, *IMAGES.shape[1:])
+        return jax.vmap(step, axis_name="devices")(halves)
+
+    shared_logits, shared = mapped("devices")
+    chex.assert_trees_all_close(shared_logits.reshape(logits.shape), logits, rtol=1e-3, atol=1e-3)
+    for device in range(2):
+        mine = jax.tree.map(lambda x, device=device: x[device], shared)
+        chex.assert_trees_all_close(mine, updated, rtol=1e-4, atol=1e-5)
+    assert jnp.abs(mapped(None)[0].reshape(logits.shape) - logits).max() > 1e-2
+
+
+def test_bfloat16_compute_keeps_float32_parameters_statistics_and_logits():
+    model = tiny(dtype="bfloat16")
+    shapes = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
+    assert {x.dtype for x in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
+
+    variables = tiny_variables()
+    expected = tiny().apply(variables, IMAGES)
+    logits, state = model.apply(
+        variables, IMAGES, capture_intermediates=True, mutable=["intermediates"]
+    )
+    chex.assert_type(logits, jnp.float32)
+    np.testing.assert_allclose(logits, expected, atol=0.03 * jnp.abs(expected).max())
+    outputs = traverse_util.flatten_dict(state["intermediates"], sep="/")
+    in_float32 = {path for path, (x,) in outputs.items() if x.dtype != jnp.bfloat16}
+    assert in_float32 == {"__call__", "head/__call__"}
+
+    _, updated = train(model, variables, IMAGES)
+    assert {x.dtype for x in jax.tree.leaves(updated)} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"block": "wide"}, 'block=\'wide\' is unknown: use "basic" or "bottleneck"'),
+        ({"stem": "tiny"}, 'stem=\'tiny\' is unknown: use "imagenet" or "small"'),
+    ],
+)
+def test_unknown_choices_raise_at_construction(options, message):
+    with pytest.raises(ValueError, match=message):
+        models.create_model("resnet18", **options)
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 3), (1, 4, 16, 16, 3)])
+def test_images_of_another_rank_raise(shape):
+    expected = r"expected \(batch, height, width, channels\)"
+    with pytest.raises(ValueError, match=expected) as error:
+        tiny().apply(tiny_variables(), jnp.zeros(shape))
+    assert str(shape) in str(error.value)
+
+
+# The tap -----------------------------------------------------------------------------------------
+
+
+def test_the_taps_are_opened_once_with_all_they_need(monkeypatch):
+    opened, tapped = [], []
+
+    def open_taps(module, injection, **options):
+        opened.append((injection, options))
+
+        def taps(x, *, point, layer=None):
+            tapped.append((layer, point, x.shape))
+            return x
+
+        return taps
+
+    variables = tiny_variables()
+    monkeypatch.setattr(noise, "open_taps", open_taps)
+    mask = jnp.array([True, True, True, False])
+    tiny().apply(variables, IMAGES, mask=mask, noise_strength=0.3)
+
+    ((injection, options),) = opened
+    assert injection is None
+    assert options.pop("mask") is mask
+    assert options == {"num_layers": 3, "train": False, "strength": 0.3, "prefix_tokens": 0}
+    assert tapped == [
+        (None, "image", (4, 16, 16, 3)),
+        (1, "block_input", (4, 4, 4, 4)),
+        (2, "block_input", (4, 4, 4, 4)),
+        (3, "block_input", (4, 4, 4, 4)),
+    ]
+
+
+@pytest.mark.parametrize(("kind", "stride"), [("basic", 1), ("basic", 2), ("bottleneck", 1)])
+def test_noise_at_a_block_is_what_both_its_branches_read(kind, stride):
+    """It enters before the shortcut leaves, whether that is the identity or a convolution."""
+    norm = functools.partial(nn.BatchNorm, use_running_average=True)
+    block = resnet.ResidualBlock(layer=3, kind=kind, width=4, stride=stride, norm=norm)
+    x = jax.random.normal(jax.random.key(0), (2, 4, 4, 4))
+
+    def output(params, *, amount: float) -> jax.Array:
+        def taps(x, *, layer, point):
+            assert (layer, point) == (3, "block_input")
+            return x + amount
+
+        return block.apply(params, x - amount, taps)
+
+    params = block.init(jax.random.key(0, impl="rbg"), x, lambda x, **_: x)
+    params = jax.tree.map(lambda x: x + 0.1, params)  # the last norm's scale starts at zero
+    chex.assert_trees_all_close(output(params, amount=1.0), output(params, amount=0.0), atol=1e-5)
