@@ -24,6 +24,10 @@ class Noise(Protocol):
     def draws(self) -> bool:
         """Whether it needs a key."""
 
+    @property
+    def mixes_batch(self) -> bool:
+        """Whether a row of the batch depends on others; such a noise has a ``group_size``."""
+
     def __call__(
         self,
         key: jax.Array | None,
@@ -106,8 +110,7 @@ class Injection:
           ValueError: the noise has a group size that does not divide ``size``.
         """
         noise = self.noise
-        mixes_batch = getattr(noise, "axis", None) in ("batch", "views")
-        if not mixes_batch and getattr(noise, "extremes", None) != "batch":
+        if not noise.mixes_batch:
             return self
         group_size = noise.group_size or size
         if size % group_size:

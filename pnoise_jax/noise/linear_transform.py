@@ -76,6 +76,11 @@ class LinearTransform:
         """Whether it needs a key."""
         return False
 
+    @property
+    def mixes_batch(self) -> bool:
+        """Whether a row of the batch depends on others."""
+        return self.axis != "tokens"
+
     def __call__(
         self,
         key: jax.Array | None,

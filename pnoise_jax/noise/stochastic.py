@@ -47,6 +47,11 @@ class Gaussian:
         """Whether it needs a key."""
         return True
 
+    @property
+    def mixes_batch(self) -> bool:
+        """Whether a row of the batch depends on others."""
+        return False
+
     def __call__(
         self,
         key: jax.Array,
@@ -104,6 +109,11 @@ class SaltAndPepper:
     def draws(self) -> bool:
         """Whether it needs a key."""
         return True
+
+    @property
+    def mixes_batch(self) -> bool:
+        """Whether a row of the batch depends on others."""
+        return self.extremes == "batch"
 
     def __call__(
         self,

@@ -1,0 +1,27 @@
+"""A small ViT on scikit-learn's handwritten digits, trained clean, evaluated three ways.
+
+    python -m launch.train --config configs/digits_vit.py --workdir /tmp/digits_vit
+
+Other noises and places: --config.noise.preset=published_vit (or paper_vit, optimal_published, …),
+--config.noise.layer=2, --config.noise.point=attention_input, --config.noise.tokens=patch; noise at
+training too: --config.noise.train=True.
+"""
+
+from pnoise_jax.training import default_config
+
+
+def get_config():
+    """4 blocks, dim 64, on 300 training digits: few, so that there is room above and below."""
+    config = default_config()
+    config.duration = "100 epochs"
+    config.batch_size = 50
+    config.label_smoothing = 0.1
+    config.model.update(name="vit_ti_16", image_size=8, patch_size=2, dim=64, depth=4, num_heads=4)
+    config.noise.preset = "optimal_all_tokens"
+    config.data.train_split = "train[:300]"
+    config.data.cache = True
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.warmup = "10 epochs"
+    config.optimizer.weight_decay = 0.05
+    config.checkpoint.every = "25 epochs"
+    return config

@@ -1,0 +1,169 @@
+"""Evaluation: every example of a test set exactly once, by a protocol."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from pnoise_jax import data, parallel
+from pnoise_jax.evaluation.protocols import Protocol
+
+EXAMPLES_AT_ONCE = 256  # what a device is given at a time, whatever the protocol's batch size
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """What a model made of each example, in the data set's order.
+
+    Attributes:
+      rank: (n,) int32, how many classes the model prefers to the true one; 0 is a correct top-1.
+      nll: (n,) float32, negative log-likelihood of the true class in nats.
+    """
+
+    rank: np.ndarray
+    nll: np.ndarray
+
+    def summary(self) -> dict[str, float | int]:
+        """``top1`` and ``top5`` in percent, mean ``nll``, and ``n``."""
+        return {
+            "top1": 100 * float(np.mean(self.rank < 1)),
+            "top5": 100 * float(np.mean(self.rank < 5)),
+            "nll": float(np.mean(self.nll, dtype=np.float64)),
+            "n": len(self.rank),
+        }
+
+
+def predict(
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    dataset: data.Dataset,
+    protocol: Protocol,
+    *,
+    mesh: Mesh,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    seed: int = 0,
+) -> Predictions:
+    """Evaluates ``model`` on all of ``dataset``.
+
+    The device takes many of the protocol's batches at once, each a group of its own to the noise,
+    so the result is that of ``protocol.batch_size`` examples at a time.
+
+    Args:
+      model: with the injection to use where the protocol has noise; its own train and inference
+        switches do not matter here.
+      variables: of the model.
+      dataset: the test set.
+      protocol: noise or not, order, batch size.
+      mesh: the devices.
+      mean, std: one number per channel; images are normalised to ``(image / 255 - mean) / std``.
+      seed: of the shuffled order and of random noise.
+
+    Raises:
+      ValueError: the protocol wants noise and the model has none, the noise's group size does not
+        divide the batch size, or the logits of an example are not finite.
+    """
+    model = _with_noise(model, protocol)
+    order = data.evaluation_order(dataset.labels, protocol.order, seed=seed)
+    batch_size = _examples_at_once(protocol.batch_size, len(dataset), mesh.size)
+    sharding = parallel.split_batch(mesh)
+    rank = np.full(len(dataset), -1, np.int32)
+    nll = np.full(len(dataset), np.nan, np.float32)
+    with data.eval_batches(
+        dataset,
+        indices=order,
+        batch_size=batch_size,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    ) as batches:
+        for step, batch in enumerate(batches):
+            scores = _score(
+                model,
+                (tuple(mean), tuple(std)),
+                parallel.replicated(mesh),
+                variables,
+                parallel.to_devices(batch, sharding),
+                jax.random.fold_in(jax.random.key(seed), step),
+            )
+            index = order[step * batch_size : (step + 1) * batch_size]
+            scores = jax.device_get(scores)
+            rank[index] = scores["rank"][: len(index)]
+            nll[index] = scores["nll"][: len(index)]
+    if not np.isfinite(nll).all():
+        culprit = int(np.flatnonzero(~np.isfinite(nll))[0])
+        raise ValueError(
+            f"the logits of example {culprit} of {dataset.name}'s split {dataset.split!r} are not "
+            f"finite ({protocol.name}); the weights, or the noise's strength, are at fault"
+        )
+    return Predictions(rank, nll)
+
+
+def evaluate(
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    dataset: data.Dataset,
+    protocols: tuple[Protocol, ...],
+    **options: Any,
+) -> list[dict[str, Any]]:
+    """One row per protocol: its ``noise``, ``order``, ``batch_size``, and what `Predictions` sums.
+
+    Args:
+      model, variables, dataset: as `predict` takes them.
+      protocols: such as `standard_protocols`.
+      **options: `predict`'s mesh, mean, std and seed.
+    """
+    return [
+        dataclasses.asdict(protocol)
+        | predict(model, variables, dataset, protocol, **options).summary()
+        for protocol in protocols
+    ]
+
+
+def _with_noise(model: nn.Module, protocol: Protocol) -> nn.Module:
+    if not protocol.noise:
+        return model.clone(injection=None)
+    if model.injection is None:
+        raise ValueError(
+            "this protocol has noise at inference, but the model has no injection; "
+            "set noise.preset or noise.name"
+        )
+    injection = model.injection.in_batches_of(protocol.batch_size)
+    return model.clone(injection=dataclasses.replace(injection, inference=True))
+
+
+def _examples_at_once(batch_size: int, examples: int, devices: int) -> int:
+    """A multiple of the protocol's batch size that the devices can share."""
+    wanted = min(EXAMPLES_AT_ONCE * devices, examples)
+    share = devices // math.gcd(batch_size, devices)
+    return batch_size * share * max(1, round(wanted / (batch_size * share)))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _score(model, normalisation, replicated, variables, batch, key) -> dict[str, jax.Array]:
+    mean, std = normalisation
+    logits = model.apply(
+        variables,
+        normalise(batch["image"], mean, std),
+        train=False,
+        mask=batch["mask"],
+        rngs={"noise": key},
+    )
+    labels = batch["label"][:, None]
+    true = jnp.take_along_axis(logits, labels, axis=1)
+    classes = jnp.arange(logits.shape[1])
+    ahead = (logits > true) | ((logits == true) & (classes < labels))  # ties as argmax has them
+    nll = jax.nn.logsumexp(logits, axis=1) - true[:, 0]
+    scores = {"rank": ahead.sum(axis=1), "nll": nll}
+    return jax.lax.with_sharding_constraint(scores, replicated)
+
+
+def normalise(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
+    """uint8 images (..., channels) to float32 ``(image / 255 - mean) / std``."""
+    return (images.astype(jnp.float32) / 255 - jnp.array(mean)) / jnp.array(std)

@@ -1,0 +1,61 @@
+"""Devices: the mesh, how arrays lie on it, and the start on several hosts."""
+
+import os
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+DATA_AXIS = "data"
+
+
+def start() -> None:
+    """Joins the other hosts, if there are any; call it before anything touches a device.
+
+    On a Cloud TPU pod and under Slurm or Open MPI JAX finds them by itself; elsewhere the variables
+    JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID name them.
+    """
+    environment = os.environ
+    if "JAX_COORDINATOR_ADDRESS" in environment:
+        jax.distributed.initialize(
+            environment["JAX_COORDINATOR_ADDRESS"],
+            int(environment["JAX_NUM_PROCESSES"]),
+            int(environment["JAX_PROCESS_ID"]),
+        )
+    elif len(environment.get("TPU_WORKER_HOSTNAMES", "").split(",")) > 1:
+        jax.distributed.initialize()
+
+
+def data_mesh() -> Mesh:
+    """All devices in one axis, over which batches are split and parameters repeated."""
+    return jax.make_mesh((jax.device_count(),), (DATA_AXIS,), (AxisType.Auto,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Every device holds the whole array."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def split_batch(mesh: Mesh, *, axis: int = 0) -> NamedSharding:
+    """The devices share the array along ``axis``, the batch."""
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, DATA_AXIS))
+
+
+def to_devices(batch: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
+    """Puts this host's part of a batch on its devices; the result is the global batch."""
+    return {
+        key: jax.make_array_from_process_local_data(sharding, value) for key, value in batch.items()
+    }
+
+
+def require_divisible(field: str, size: int, *, by_micro_batches: int = 1) -> None:
+    """Raises ValueError unless ``size`` examples split evenly over micro-batches and devices."""
+    devices = jax.device_count()
+    parts = devices * by_micro_batches
+    if size % parts:
+        micro = f" x accumulate={by_micro_batches}" if by_micro_batches > 1 else ""
+        raise ValueError(
+            f"{field}={size} is not divisible by {devices} devices{micro}: "
+            f"use a multiple of {parts}, such as {max(parts, round(size / parts) * parts)}"
+        )

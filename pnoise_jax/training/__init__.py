@@ -1,0 +1,19 @@
+"""Training: config, state, pure step, the loop, checkpoints."""
+
+from pnoise_jax.training.config import default_config, validate
+from pnoise_jax.training.experiment import Experiment, build
+from pnoise_jax.training.loop import NonFiniteLossError, evaluate, train
+from pnoise_jax.training.step import TrainState, init_state, make_train_step
+
+__all__ = [
+    "Experiment",
+    "NonFiniteLossError",
+    "TrainState",
+    "build",
+    "default_config",
+    "evaluate",
+    "init_state",
+    "make_train_step",
+    "train",
+    "validate",
+]

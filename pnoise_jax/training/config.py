@@ -1,0 +1,183 @@
+"""The config of a run: its fields and defaults, and what each may be."""
+
+import difflib
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import ml_collections
+from ml_collections import config_dict
+
+from pnoise_jax import noise
+
+
+def default_config() -> ml_collections.ConfigDict:
+    """All fields of a run with their defaults; a config file changes those it cares about.
+
+    Durations are strings: "500 steps", "10 epochs", "1e6 examples". Fields of None are not set.
+    """
+    config = ml_collections.ConfigDict()
+    config.seed = 0
+    config.duration = "100 epochs"
+    config.steps = config_dict.placeholder(int)  # if set, in place of duration: to try a config
+    config.batch_size = 128  # over all devices; the examples of one update
+    config.accumulate = 1  # micro-batches per update; noise mixes within a micro-batch
+    config.dtype = "float32"  # of the computation; parameters are float32
+    config.label_smoothing = 0.0
+    config.ema_decay = config_dict.placeholder(float)  # evaluate a moving average of the weights
+    config.log_every = "50 steps"
+    # name, and any option of that model: models.create_model(name, **options)
+    config.model = config_dict.ConfigDict({"name": "vit_ti_16"}, allow_dotted_keys=False)
+    config.noise = config_dict.ConfigDict(
+        {field: config_dict.placeholder(kind) for field, kind in noise.CONFIG_FIELDS.items()}
+    )
+    config.data = config_dict.create(
+        name="digits",
+        data_dir=config_dict.placeholder(str),  # $TFDS_DATA_DIR, else ~/tensorflow_datasets
+        train_split="train",
+        test_split="test",
+        cache=False,  # decode everything into memory at the start: for small data sets
+        num_threads=2,
+        mean=(0.5,),  # per channel, of images in [0, 1]
+        std=(0.5,),
+    )
+    config.optimizer = config_dict.create(
+        name="adamw",  # adamw, sgd
+        learning_rate=1e-3,
+        warmup="0 steps",  # linear, then a cosine to zero
+        schedule="cosine",  # cosine, constant
+        weight_decay=0.05,  # decoupled for adamw; on matrices and kernels only
+        beta1=0.9,
+        beta2=0.999,
+        momentum=0.9,  # sgd, Nesterov
+        clip_norm=config_dict.placeholder(float),  # of the gradient, over all parameters
+    )
+    config.evaluation = config_dict.create(
+        batch_size=10,  # the protocols' batch, within which noise mixes
+        seed=0,  # of the shuffled order and of random noise
+        every=config_dict.placeholder(str),  # a clean evaluation while training
+    )
+    config.checkpoint = config_dict.create(every="10 epochs", keep=3)
+    return config
+
+
+# Fields that may differ when a run goes on: they change neither its batches nor its weights.
+HARMLESS = ("data.data_dir", "data.num_threads", "data.cache", "log_every", "checkpoint")
+
+_CHOICES = {
+    "dtype": ("float32", "bfloat16"),
+    "optimizer.name": ("adamw", "sgd"),
+    "optimizer.schedule": ("cosine", "constant"),
+}
+_POSITIVE_INTS = (
+    "batch_size",
+    "accumulate",
+    "evaluation.batch_size",
+    "checkpoint.keep",
+)
+_RANGES = {  # field: lowest, highest, and whether these two are allowed
+    "label_smoothing": (0, 1, (True, False)),
+    "ema_decay": (0, 1, (True, False)),
+    "optimizer.learning_rate": (0, math.inf, (True, False)),
+    "optimizer.weight_decay": (0, math.inf, (True, False)),
+    "optimizer.beta1": (0, 1, (True, False)),
+    "optimizer.beta2": (0, 1, (True, False)),
+    "optimizer.momentum": (0, 1, (True, False)),
+    "optimizer.clip_norm": (0, math.inf, (False, False)),
+    "steps": (1, math.inf, (True, False)),
+    "seed": (0, 2**32 - 1, (True, True)),
+    "evaluation.seed": (0, 2**32 - 1, (True, True)),
+    "data.num_threads": (0, 1024, (True, True)),
+}
+_DURATIONS = ("duration", "log_every", "optimizer.warmup", "evaluation.every", "checkpoint.every")
+
+
+def validate(config: ml_collections.ConfigDict) -> None:
+    """Raises ValueError for the first field that is unknown, missing, or out of its range."""
+    known = dict(_flatten(default_config()))
+    given = dict(_flatten(config))
+    for field in given:
+        if field not in known and not field.startswith("model."):
+            raise ValueError(_unknown_field(field, known))
+    for field in known:
+        if field not in given:
+            raise ValueError(f"{field} is missing; start the config from default_config()")
+    for field, allowed in _CHOICES.items():
+        if given[field] not in allowed:
+            raise ValueError(f"{field}={given[field]!r}: choose one of {', '.join(allowed)}")
+    for field in _POSITIVE_INTS:
+        if not _is_int(given[field]) or given[field] < 1:
+            raise ValueError(f"{field}={given[field]!r}: give a whole number of at least 1")
+    for field, (low, high, closed) in _RANGES.items():
+        _require_range(field, given[field], low, high, closed)
+    for field in _DURATIONS:
+        if given[field] is not None:
+            steps_of(given[field], field=field, examples=1, batch_size=1)
+    mean, std = given["data.mean"], given["data.std"]
+    if len(mean) != len(std) or not all(s > 0 for s in std):
+        raise ValueError(
+            f"data.mean={mean!r}, data.std={std!r}: give one number per channel in each, std > 0"
+        )
+
+
+def steps_of(duration: str, *, field: str, examples: int, batch_size: int) -> int:
+    """A duration such as "10 epochs" in steps, rounded to the nearest.
+
+    Args:
+      duration: a number and a unit: steps (may be left out), epochs or examples.
+      field: its name, for the error.
+      examples: in an epoch.
+      batch_size: examples in a step.
+    """
+    match = re.fullmatch(r"\s*([\d.]+(?:e\d+)?)\s*(steps?|epochs?|examples?)?\s*", str(duration))
+    try:
+        amount = float(match[1])
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{field}={duration!r}: give a number of steps, epochs or examples, such as "
+            "'500 steps' or '10 epochs'"
+        ) from None
+    unit = (match[2] or "steps").removesuffix("s")
+    per_unit = {"step": 1, "epoch": examples / batch_size, "example": 1 / batch_size}[unit]
+    return round(amount * per_unit)
+
+
+def differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Fields that differ between two configs, {field: (ours, theirs)}, the harmless left out."""
+    ours, theirs = dict(_flatten(ours)), dict(_flatten(theirs))
+    return {
+        field: (ours.get(field), theirs.get(field))
+        for field in sorted(ours.keys() | theirs.keys())
+        if ours.get(field) != theirs.get(field) and not field.startswith(HARMLESS)
+    }
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, Mapping | ml_collections.ConfigDict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", list(value) if isinstance(value, tuple) else value
+
+
+def _unknown_field(field: str, known: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(field, known, n=3, cutoff=0.6)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"{field}: unknown field{hint} The fields: {', '.join(known)}"
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _require_range(field: str, value: Any, low: float, high: float, closed: tuple) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{field}={value!r}: give a number")
+    above = value >= low if closed[0] else value > low
+    below = value <= high if closed[1] else value < high
+    if not (above and below):
+        interval = f"{'[' if closed[0] else '('}{low}, {high}{']' if closed[1] else ')'}"
+        raise ValueError(f"{field}={value!r}: give a number in {interval}")

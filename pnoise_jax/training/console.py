@@ -1,0 +1,96 @@
+"""What a run prints: its header, a progress bar or lines, its warnings."""
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+
+import jax
+from clu import parameter_overview
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pnoise_jax.training.config import differing
+from pnoise_jax.training.experiment import Experiment
+
+
+def print_header(console: Console, experiment: Experiment) -> None:
+    """The configuration, the parameters, the devices, and the k that noise mixes."""
+    config = experiment.config
+    fields = json.loads(config.to_json_best_effort())
+    console.rule("configuration")
+    for field, (value, _) in differing(fields, {}).items():
+        if value is not None:
+            console.print(f"{field} = {value!r}", highlight=False, soft_wrap=True)
+    console.rule("parameters")
+    params = jax.eval_shape(experiment.initial_state, jax.random.key(0)).params
+    console.print(
+        parameter_overview.get_parameter_overview(params, include_stats=False),
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.rule("run")
+    steps, data = experiment.total_steps, experiment.train_data
+    epochs = steps * config.batch_size / len(data)
+    console.print(
+        f"{steps} steps of {config.batch_size} examples ({epochs:.1f} epochs of {len(data)}) on "
+        f"{jax.device_count()} {jax.devices()[0].device_kind} device(s)"
+    )
+    console.print(describe_noise(experiment))
+
+
+def describe_noise(experiment: Experiment) -> str:
+    """One sentence: which noise, where, when, and how many examples it mixes."""
+    config, injection = experiment.config, experiment.model.injection
+    if injection is None:
+        return "no noise"
+    layers = ", ".join(map(str, injection.layers(experiment.model.num_layers)))
+    where = "image" if injection.point == "image" else f"{injection.point}, layer {layers}"
+    if injection.layer == "random" and injection.point != "image":
+        where += " (one drawn anew each step)"
+    mixing = ""
+    if injection.noise.mixes_batch:
+        micro_batch = config.batch_size // config.accumulate
+        k_train = injection.noise.group_size or micro_batch
+        k_test = injection.noise.group_size or config.evaluation.batch_size
+        mixing = f"; it mixes k = {k_test} examples in noisy evaluation"
+        if injection.train:
+            mixing += f", k = {k_train} in training"
+    when = f"{'on' if injection.train else 'off'} in training"
+    return f"noise: {injection.noise} at {where}, {injection.tokens} tokens; {when}{mixing}"
+
+
+class ProgressReport:
+    """A bar on a terminal, a line per report elsewhere."""
+
+    def __init__(self, console: Console, progress: Progress | None, task, total: int):
+        self._console, self._progress, self._task, self._total = console, progress, task, total
+
+    def report(self, step: int, metrics: Mapping[str, float], seconds_left: float) -> None:
+        """Shows the metrics of the steps since the last report."""
+        text = (
+            f"loss {metrics['loss']:.4f}  top-1 {metrics['top1']:.1f} %  "
+            f"{metrics['examples_per_second']:.0f} examples/s"
+        )
+        if self._progress is not None:
+            self._progress.update(self._task, completed=step, status=text)
+        else:
+            left = f"{int(seconds_left) // 60}:{int(seconds_left) % 60:02d} left"
+            self._console.print(f"step {step}/{self._total}  {text}  {left}", highlight=False)
+
+
+@contextlib.contextmanager
+def progress_report(console: Console, *, start: int, total: int) -> Iterator[ProgressReport]:
+    """A `ProgressReport` for the steps from ``start`` to ``total``."""
+    if not console.is_terminal:
+        yield ProgressReport(console, None, None, total)
+        return
+    columns = (
+        TextColumn("step"),
+        MofNCompleteColumn(),
+        BarColumn(),
+        TextColumn("{task.fields[status]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("training", total=total, completed=start, status="compiling")
+        yield ProgressReport(console, progress, task, total)

@@ -1,0 +1,191 @@
+"""What a config describes, built and checked before any long work."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+
+from pnoise_jax import data, evaluation, models, noise, parallel
+from pnoise_jax.training.config import steps_of, validate
+from pnoise_jax.training.optimizer import create_optimizer, learning_rate_schedule
+from pnoise_jax.training.step import TrainState, init_state
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A config, and what it stands for.
+
+    Attributes:
+      config: the validated config.
+      train_data, test_data: the splits.
+      model: with the config's injection.
+      mean, std: per channel, of images in [0, 1].
+    """
+
+    config: ml_collections.ConfigDict
+    train_data: data.Dataset
+    test_data: data.Dataset
+    model: nn.Module
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def total_steps(self) -> int:
+        """Updates of the whole run."""
+        return self.config.steps or self.steps(self.config.duration, "duration")
+
+    def steps(self, duration: str, field: str) -> int:
+        """A duration of the config in steps."""
+        return steps_of(
+            duration,
+            field=field,
+            examples=len(self.train_data),
+            batch_size=self.config.batch_size,
+        )
+
+    @property
+    def schedule(self) -> optax.Schedule:
+        """The learning rate by step; a run cut by config.steps has a warm-up cut in proportion."""
+        section = self.config.optimizer
+        warmup = self.steps(section.warmup, "optimizer.warmup")
+        if self.config.steps is not None:
+            warmup = round(
+                warmup * self.config.steps / self.steps(self.config.duration, "duration")
+            )
+        return learning_rate_schedule(section, warmup_steps=warmup, total_steps=self.total_steps)
+
+    @property
+    def optimizer(self) -> optax.GradientTransformation:
+        """The optimiser, its schedule included."""
+        return create_optimizer(self.config.optimizer, self.schedule)
+
+    @property
+    def protocols(self) -> tuple[evaluation.Protocol, ...]:
+        """Clean; and noisy in both orders where the config has noise."""
+        return evaluation.standard_protocols(
+            self.config.evaluation.batch_size, noise=self.model.injection is not None
+        )
+
+    def initial_state(self, key: jax.Array) -> TrainState:
+        """The state before the first step."""
+        images = jax.ShapeDtypeStruct((1, *self.test_data.image_shape), jnp.float32)
+        with_ema = self.config.ema_decay is not None
+        return init_state(self.model, self.optimizer, key, images, with_ema=with_ema)
+
+    def evaluate(
+        self, state: TrainState, mesh: jax.sharding.Mesh, protocols: tuple
+    ) -> list[dict[str, Any]]:
+        """Rows, one per protocol, on the test set."""
+        return evaluation.evaluate(
+            self.model,
+            state.variables(),
+            self.test_data,
+            protocols,
+            mesh=mesh,
+            mean=self.mean,
+            std=self.std,
+            seed=self.config.evaluation.seed,
+        )
+
+
+def build(config: ml_collections.ConfigDict) -> Experiment:
+    """Builds what ``config`` describes; prepares its data set where that is not there yet.
+
+    Raises:
+      ValueError: for a bad field, named; before anything is compiled.
+      OSError: the data cannot be read or prepared.
+    """
+    validate(config)
+    injection = noise.Injection.from_config(config.noise)
+    section = config.data
+    load = functools.partial(
+        data.load, section.name, data_dir=section.data_dir, cache=section.cache
+    )
+    test_data = load(split=section.test_split)
+    train_data = load(split=section.train_split)
+    model = _create_model(config, test_data, injection)
+    experiment = Experiment(
+        config, train_data, test_data, model, tuple(section.mean), tuple(section.std)
+    )
+    _check_shapes(experiment)
+    _check_training(experiment)
+    return experiment
+
+
+def _create_model(config, dataset: data.Dataset, injection: noise.Injection | None) -> nn.Module:
+    options = dict(config.model)
+    name = options.pop("name", None)
+    reserved = {"num_classes", "injection", "dtype"} & options.keys()
+    if reserved:
+        raise ValueError(
+            f"model.{min(reserved)} is not set in the model section: the data set gives the "
+            "classes, config.noise the injection, config.dtype the dtype"
+        )
+    try:
+        return models.create_model(
+            name,
+            num_classes=dataset.num_classes,
+            injection=injection,
+            dtype=jnp.dtype(config.dtype),
+            **options,
+        )
+    except ValueError as error:
+        text = str(error)
+        raise ValueError(text if text.startswith("noise.") else f"model: {text}") from None
+
+
+def _check_shapes(experiment: Experiment) -> None:
+    """Runs the model on shapes alone."""
+    shape = experiment.test_data.image_shape
+    if len(experiment.mean) not in (1, shape[-1]):
+        raise ValueError(
+            f"data.mean={experiment.mean}: images of {experiment.test_data.name} have "
+            f"{shape[-1]} channels; give 1 or {shape[-1]} numbers"
+        )
+    images = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
+    plain = experiment.model.clone(injection=None)
+    try:
+        jax.eval_shape(lambda x: plain.init(jax.random.key(0), x, train=False), images)
+    except ValueError as error:
+        raise ValueError(
+            f"model.name={experiment.config.model.name!r} does not fit "
+            f"{experiment.test_data.name}, whose images are {shape}: {error}"
+        ) from None
+    for protocol in experiment.protocols:
+        if protocol.noise:
+            _check_views(experiment.model.injection)
+            experiment.model.injection.in_batches_of(protocol.batch_size)
+
+
+def _check_views(injection: noise.Injection) -> None:
+    if getattr(injection.noise, "axis", None) == "views":
+        raise ValueError(
+            "noise.axis='views': the data pipeline gives one view of each image, so there are no "
+            "views to mix; allowed here: 'batch', 'tokens'"
+        )
+
+
+def _check_training(experiment: Experiment) -> None:
+    config, train_data = experiment.config, experiment.train_data
+    if train_data.image_shape != experiment.test_data.image_shape:
+        raise ValueError(
+            f"data.train_split has images {train_data.image_shape}, data.test_split "
+            f"{experiment.test_data.image_shape}; they must be alike"
+        )
+    parallel.require_divisible("batch_size", config.batch_size, by_micro_batches=config.accumulate)
+    if config.batch_size > len(train_data):
+        raise ValueError(
+            f"batch_size={config.batch_size} is larger than data.train_split="
+            f"{config.data.train_split!r} with its {len(train_data)} examples; lower batch_size"
+        )
+    if experiment.steps(config.duration, "duration") < 1:
+        raise ValueError(f"duration={config.duration!r} is less than one step")
+    _ = experiment.schedule  # checks the warm-up
+    injection = experiment.model.injection
+    if injection is not None and injection.train:
+        injection.in_batches_of(config.batch_size // config.accumulate)

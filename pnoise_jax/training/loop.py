@@ -1,0 +1,274 @@
+"""The training loop, and the evaluation of what it leaves."""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from jax.sharding import Mesh
+from rich.console import Console
+
+from pnoise_jax import data, evaluation, parallel
+from pnoise_jax.training import console as screen
+from pnoise_jax.training import workdir as directories
+from pnoise_jax.training.checkpoints import Checkpoints
+from pnoise_jax.training.experiment import Experiment, build
+from pnoise_jax.training.step import TrainState, make_train_step
+from pnoise_jax.training.writers import MetricWriter
+
+
+class NonFiniteLossError(ArithmeticError):
+    """The loss of a step is NaN or infinite."""
+
+
+def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list[dict[str, Any]]:
+    """Trains what ``config`` describes in ``workdir``, or goes on there; then evaluates it.
+
+    The work directory gets config.json, checkpoints/, metrics.jsonl, TensorBoard event files and
+    evaluation.json.
+
+    Returns:
+      The rows of the standard report.
+
+    Raises:
+      ValueError, OSError: bad config, data or work directory, named, before anything is compiled.
+      NonFiniteLossError: names the step and the last whole checkpoint.
+    """
+    experiment = build(config)
+    path = directories.claim(workdir, config)
+    console = _console()
+    screen.print_header(console, experiment)
+    mesh = parallel.data_mesh()
+    create = jax.jit(experiment.initial_state, out_shardings=parallel.replicated(mesh))
+    key = jax.random.key(config.seed)
+    like = _like(create, key)
+    keep = config.checkpoint.keep
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(like))
+    directories.require_room(path, (keep + 1) * size)
+    with contextlib.closing(Checkpoints(path / "checkpoints", keep=keep)) as checkpoints:
+        restored = checkpoints.restore(like)
+        if restored is None:
+            state, step = create(key), 0
+        else:
+            state, step = restored
+            console.print(f"going on from the checkpoint of step {step}")
+        state = _run(experiment, mesh, state, step, checkpoints, path, console)
+    return _report(experiment, state, mesh, path, console)
+
+
+def evaluate(
+    config: ml_collections.ConfigDict | None, workdir: str | os.PathLike
+) -> list[dict[str, Any]]:
+    """Evaluates the newest checkpoint in ``workdir`` and writes evaluation.json there.
+
+    Args:
+      config: the run's, whose noise, evaluation and data sections may differ; None takes the run's
+        own from the work directory.
+      workdir: one that `train` has filled.
+
+    Returns:
+      The rows of the standard report.
+
+    Raises:
+      ValueError, OSError: as `train`; FileNotFoundError where there is no run or no checkpoint.
+    """
+    stored = directories.read_config(workdir)
+    path = Path(workdir).expanduser().absolute()
+    if config is None:
+        config = stored
+    else:
+        directories.check(path, config, but=("noise.", "evaluation.", "data."))
+    experiment = build(config)
+    mesh = parallel.data_mesh()
+    create = jax.jit(experiment.initial_state, out_shardings=parallel.replicated(mesh))
+    like = _like(create, jax.random.key(config.seed))
+    with contextlib.closing(Checkpoints(path / "checkpoints", keep=10**9)) as checkpoints:
+        restored = checkpoints.restore(like)
+    if restored is None:
+        raise FileNotFoundError(f"{path / 'checkpoints'} holds no checkpoint; train there first")
+    console = _console()
+    console.print(screen.describe_noise(experiment))
+    return _report(experiment, restored[0], mesh, path, console)
+
+
+def _run(
+    experiment: Experiment,
+    mesh: Mesh,
+    state: TrainState,
+    step: int,
+    checkpoints: Checkpoints,
+    path: Path,
+    console: Console,
+) -> TrainState:
+    """Trains from ``step`` to the end."""
+    config, total = experiment.config, experiment.total_steps
+    train_step = _compile(experiment, mesh)
+    key = jax.device_put(jax.random.key(config.seed), parallel.replicated(mesh))
+    sharding = parallel.split_batch(mesh, axis=0 if config.accumulate == 1 else 1)
+    log_every, save_every, evaluate_every = (
+        max(1, experiment.steps(duration, field)) if duration else total + 1
+        for duration, field in (
+            (config.log_every, "log_every"),
+            (config.checkpoint.every, "checkpoint.every"),
+            (config.evaluation.every, "evaluation.every"),
+        )
+    )
+    with contextlib.ExitStack() as stack:
+        batches = stack.enter_context(
+            data.train_batches(
+                experiment.train_data,
+                batch_size=config.batch_size,
+                seed=config.seed,
+                start_step=step,
+                num_steps=total,
+                micro_batches=config.accumulate,
+                process_index=jax.process_index(),
+                process_count=jax.process_count(),
+                num_threads=config.data.num_threads,
+            )
+        )
+        writer = stack.enter_context(contextlib.closing(_writer(path, step)))
+        progress = stack.enter_context(screen.progress_report(console, start=step, total=total))
+        window = _Window(experiment, step)
+        for batch in batches:
+            with jax.transfer_guard("disallow"):  # nothing waits for the devices in here
+                state, metrics = train_step(state, parallel.to_devices(batch, sharding), key)
+            step += 1
+            window.add(metrics)
+            saves = step % save_every == 0 or step == total
+            if step % log_every == 0 or saves:
+                summary = window.close(step, checkpoints)
+                writer.write(step, summary)
+                left = (total - step) * config.batch_size / summary["examples_per_second"]
+                progress.report(step, summary, left)
+            if saves:
+                checkpoints.save(step, state)
+            if step % evaluate_every == 0 and step < total:
+                row = experiment.evaluate(state, mesh, experiment.protocols[:1])[0]
+                writer.write(step, {f"clean/{key}": row[key] for key in ("top1", "top5", "nll")})
+                window.restart_clock()
+        checkpoints.wait()
+    return state
+
+
+class _Window:
+    """The metrics of the steps since the last report; they stay on the devices until then."""
+
+    def __init__(self, experiment: Experiment, step: int):
+        self._batch_size = experiment.config.batch_size
+        self._schedule = experiment.schedule
+        self._metrics: list[dict[str, jax.Array]] = []
+        self._timed = 0  # steps since the clock started
+        self._started = time.perf_counter()
+
+    def add(self, metrics: dict[str, jax.Array]) -> None:
+        self._metrics.append(metrics)
+        self._timed += 1
+
+    def restart_clock(self) -> None:
+        """Leaves what happened since the last report out of the speed."""
+        self._timed, self._started = 0, time.perf_counter()
+
+    def close(self, step: int, checkpoints: Checkpoints) -> dict[str, float]:
+        """Means over the window, which ends with ``step``, and its speed."""
+        metrics = jax.device_get(self._metrics)
+        losses = np.array([float(m["loss"]) for m in metrics])
+        if not np.isfinite(losses).all():
+            first = step - len(losses) + 1 + int(np.flatnonzero(~np.isfinite(losses))[0])
+            checkpoints.wait()
+            whole = checkpoints.newest()
+            raise NonFiniteLossError(
+                f"the loss of step {first} is {losses[~np.isfinite(losses)][0]}; the last whole "
+                f"checkpoint is {'none' if whole is None else f'that of step {whole}'}, in "
+                f"{checkpoints.directory}. Lower optimizer.learning_rate or noise.strength, set "
+                "optimizer.clip_norm, or lengthen optimizer.warmup"
+            )
+        summary = {name: float(np.mean([m[name] for m in metrics])) for name in metrics[0]}
+        seconds = time.perf_counter() - self._started
+        summary["learning_rate"] = float(self._schedule(step - 1))
+        summary["examples_per_second"] = self._timed * self._batch_size / seconds
+        self._metrics = []
+        self.restart_clock()
+        return summary
+
+
+def _compile(experiment: Experiment, mesh: Mesh) -> Callable:
+    config = experiment.config
+    step = make_train_step(
+        experiment.model,
+        experiment.optimizer,
+        mean=experiment.mean,
+        std=experiment.std,
+        label_smoothing=config.label_smoothing,
+        accumulate=config.accumulate,
+        ema_decay=config.ema_decay,
+    )
+    everywhere = parallel.replicated(mesh)
+    split = parallel.split_batch(mesh, axis=0 if config.accumulate == 1 else 1)
+    return jax.jit(
+        step,
+        in_shardings=(everywhere, split, everywhere),
+        out_shardings=everywhere,
+        donate_argnums=0,
+    )
+
+
+def _like(create: Callable, key: jax.Array) -> TrainState:
+    """The state's shapes, dtypes and shardings."""
+    compiled = create.lower(key).compile()
+    return jax.tree.map(
+        lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding),
+        jax.eval_shape(create, key),
+        compiled.output_shardings,
+    )
+
+
+def _report(
+    experiment: Experiment, state: TrainState, mesh: Mesh, path: Path, console: Console
+) -> list[dict[str, Any]]:
+    rows = experiment.evaluate(state, mesh, experiment.protocols)
+    config = experiment.config
+    step = int(state.step)
+    injection = experiment.model.injection
+    evaluation.print_report(
+        console,
+        rows,
+        title=f"{config.model.name} on {config.data.name} ({config.data.test_split}), step {step}",
+        mixes_batch=injection is not None and injection.noise.mixes_batch,
+    )
+    if jax.process_index() == 0:
+        evaluation.write_report(
+            path / "evaluation.json",
+            rows,
+            step=step,
+            weights="ema" if config.ema_decay is not None else "params",
+            noise=screen.describe_noise(experiment),
+            config=json.loads(config.to_json_best_effort()),
+        )
+        console.print(f"wrote {path / 'evaluation.json'}", soft_wrap=True)
+    return rows
+
+
+class _NoWriter:
+    """Of the hosts, the first writes."""
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def _writer(path: Path, step: int) -> MetricWriter | _NoWriter:
+    return MetricWriter(path, step=step) if jax.process_index() == 0 else _NoWriter()
+
+
+def _console() -> Console:
+    """Of the hosts, the first prints."""
+    return Console(quiet=jax.process_index() != 0)

@@ -1,0 +1,93 @@
+"""The work directory: which config it belongs to, and whether it can be written."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import jax
+import ml_collections
+
+from pnoise_jax.training.config import differing
+
+
+def claim(workdir: str | os.PathLike, config: ml_collections.ConfigDict) -> Path:
+    """Makes ``workdir`` this config's: creates it, or checks that it already is.
+
+    Raises:
+      ValueError: it belongs to another config; the error names the fields that differ.
+      OSError: it cannot be written.
+    """
+    path = Path(workdir).expanduser().absolute()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".writable-{os.getpid()}"
+        probe.write_bytes(bytes(4096))  # an empty file fits on a full disk
+        probe.unlink()
+    except OSError as error:
+        raise OSError(
+            f"--workdir={str(workdir)!r} cannot be written ({error.strerror}): choose another "
+            "directory, or make this one writable and not full"
+        ) from None
+    file = path / "config.json"
+    if file.exists():
+        check(path, config)
+    elif (path / "checkpoints").exists():
+        raise ValueError(
+            f"--workdir={str(workdir)!r} has checkpoints but no config.json, so it is not known "
+            "what was trained; choose another directory"
+        )
+    elif jax.process_index() == 0:
+        temporary = file.with_suffix(".tmp")
+        temporary.write_text(config.to_json_best_effort(indent=2) + "\n")
+        os.replace(temporary, file)
+    return path
+
+
+def check(workdir: Path, config: ml_collections.ConfigDict, *, but: tuple[str, ...] = ()) -> None:
+    """Raises ValueError where the work directory's config differs from ``config``.
+
+    Args:
+      workdir: one that holds a run.
+      config: what it should be.
+      but: prefixes of fields that may differ.
+    """
+    stored = read_config(workdir)
+    changed = differing(stored, json.loads(config.to_json_best_effort()))
+    changed = {field: values for field, values in changed.items() if not field.startswith(but)}
+    if changed:
+        listed = "; ".join(
+            f"{field}: {old!r} there, {new!r} now" for field, (old, new) in changed.items()
+        )
+        raise ValueError(
+            f"--workdir={str(workdir)!r} holds a run of another config ({listed}): choose another "
+            "directory, or set these fields back"
+        )
+
+
+def read_config(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
+    """The config of the run that ``workdir`` holds.
+
+    Raises:
+      FileNotFoundError: it holds none.
+      ValueError: its config.json is no JSON.
+    """
+    file = Path(workdir).expanduser() / "config.json"
+    try:
+        return ml_collections.ConfigDict(json.loads(file.read_text()))
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(
+            f"--workdir={str(workdir)!r} holds no run: {file} does not exist; train there first"
+        ) from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file} is not valid JSON ({error}); restore it from a copy") from None
+
+
+def require_room(path: Path, needed: int) -> None:
+    """Raises OSError unless the file system of ``path`` has ``needed`` bytes left."""
+    free = shutil.disk_usage(path).free
+    if free < needed:
+        raise OSError(
+            f"--workdir={str(path)!r} has {free / 1e6:.0f} MB left and the checkpoints need about "
+            f"{needed / 1e6:.0f} MB: make room, or lower checkpoint.keep"
+        )

@@ -1,0 +1,38 @@
+"""Where metrics go: metrics.jsonl and TensorBoard event files in the work directory."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from tensorboardX import SummaryWriter
+
+
+class MetricWriter:
+    """Writes scalars by step. A run that goes on from ``step`` drops what was written after it."""
+
+    def __init__(self, workdir: Path, *, step: int):
+        file = workdir / "metrics.jsonl"
+        if file.exists():
+            kept = [line for line in file.read_text().splitlines() if _step_of(line) <= step]
+            file.write_text("".join(f"{line}\n" for line in kept))
+        self._jsonl = file.open("a")
+        self._events = SummaryWriter(str(workdir), purge_step=step + 1 if step else None)
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """One line in metrics.jsonl, one scalar each in the event file."""
+        self._jsonl.write(json.dumps({"step": step, **metrics}) + "\n")
+        self._jsonl.flush()
+        for name, value in metrics.items():
+            self._events.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flushes and closes the files."""
+        self._jsonl.close()
+        self._events.close()
+
+
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (json.JSONDecodeError, KeyError, TypeError):  # the process died while writing it
+        return float("inf")

@@ -1,0 +1,146 @@
+"""Evaluation: every example once, by exactly the protocol's batches, on any number of devices."""
+
+import json
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType
+from rich.console import Console
+
+from pnoise_jax import data, evaluation, noise
+
+OPTIMAL = noise.LinearTransform(noise.Optimal())
+PIXELS = {"mean": (0.5,), "std": (0.5,)}
+
+
+class Linear(nn.Module):
+    """Logits linear in the noisy pixels, so that mixing shows at once."""
+
+    num_classes: int = 10
+    injection: noise.Injection | None = None
+
+    @nn.compact
+    def __call__(self, images, train=False, mask=None, noise_strength=None):
+        taps = noise.open_taps(self, self.injection, num_layers=1, train=train, mask=mask)
+        x = taps(images, point="image").reshape(images.shape[0], -1)
+        return nn.Dense(self.num_classes)(x)
+
+
+def mesh_of(devices):
+    devices = jax.devices()[:devices]
+    return jax.make_mesh((len(devices),), ("data",), (AxisType.Auto,), devices=devices)
+
+
+@pytest.fixture(scope="module")
+def variables():
+    kernel = jax.random.normal(jax.random.key(0), (64, 10)) / 8
+    return {"params": {"Dense_0": {"kernel": kernel, "bias": jnp.zeros(10)}}}
+
+
+@pytest.fixture(scope="module")
+def odd(digits):
+    """993 examples: no batch size divides them."""
+    labels, images = digits.labels[:993], digits.images[:993]
+    return data.Dataset("digits", "test", 10, (8, 8, 1), labels, images)
+
+
+def by_hand(variables, dataset, order, batch_size, mix):
+    """top-1 with plain numpy: batch after batch, the last one short."""
+    kernel = np.asarray(variables["params"]["Dense_0"]["kernel"], np.float64)
+    x = (np.asarray(dataset.images, np.float64).reshape(len(dataset), -1) / 255 - 0.5) / 0.5
+    correct = 0
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        batch = x[rows]
+        if mix:
+            batch = (batch + batch.sum(0)) / (len(rows) + 1)
+        correct += ((batch @ kernel).argmax(1) == dataset.labels[rows]).sum()
+    return 100 * correct / len(dataset)
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize("batch_size", [10, 48])
+@pytest.mark.parametrize("order", evaluation.ORDERS)
+def test_noisy_batches_are_exactly_the_protocols(variables, odd, order, batch_size, devices):
+    model = Linear(injection=noise.Injection(OPTIMAL, point="image"))
+    protocol = evaluation.Protocol(noise=True, order=order, batch_size=batch_size)
+    row = evaluation.predict(
+        model, variables, odd, protocol, mesh=mesh_of(devices), seed=3, **PIXELS
+    ).summary()
+    indices = data.evaluation_order(odd.labels, order, seed=3)
+    assert row["n"] == 993
+    assert row["top1"] == pytest.approx(by_hand(variables, odd, indices, batch_size, True))
+
+
+def test_clean_depends_neither_on_order_nor_on_batch_size(variables, odd):
+    model = Linear(injection=noise.Injection(OPTIMAL, point="image", inference=True))
+    results = [
+        evaluation.predict(
+            model,
+            variables,
+            odd,
+            evaluation.Protocol(noise=False, order=order, batch_size=size),
+            mesh=mesh_of(8),
+            **PIXELS,
+        )
+        for order, size in [("shuffled", 10), ("class_sorted", 10), ("shuffled", 500)]
+    ]
+    for result in results[1:]:
+        np.testing.assert_array_equal(result.rank, results[0].rank)
+        np.testing.assert_allclose(result.nll, results[0].nll, rtol=1e-5)
+    by_numpy = by_hand(variables, odd, np.arange(993), 993, False)
+    assert results[0].summary()["top1"] == pytest.approx(by_numpy)
+
+
+def test_summary_counts():
+    predictions = evaluation.Predictions(np.array([0, 4, 5, 0]), np.array([1.0, 2.0, 3.0, 4.0]))
+    assert predictions.summary() == {"top1": 50.0, "top5": 75.0, "nll": 2.5, "n": 4}
+
+
+def test_equal_logits_are_no_success(odd):
+    """A model that says nothing is right for class 0 alone, as argmax has it; never for all."""
+    nothing = {"params": {"Dense_0": {"kernel": jnp.zeros((64, 10)), "bias": jnp.zeros(10)}}}
+    protocol = evaluation.Protocol(noise=False, order="shuffled", batch_size=10)
+    result = evaluation.predict(Linear(), nothing, odd, protocol, mesh=mesh_of(1), **PIXELS)
+    np.testing.assert_array_equal(result.rank, odd.labels)
+
+
+def test_logits_that_are_not_finite_are_an_error(odd, variables):
+    broken = jax.tree.map(lambda x: x * jnp.nan, variables)
+    protocol = evaluation.Protocol(noise=False, order="shuffled", batch_size=10)
+    with pytest.raises(ValueError, match=r"logits of example 0 .* are not finite"):
+        evaluation.predict(Linear(), broken, odd, protocol, mesh=mesh_of(1), **PIXELS)
+
+
+def test_a_noisy_protocol_needs_noise(odd, variables):
+    protocol = evaluation.Protocol(noise=True, order="shuffled", batch_size=10)
+    with pytest.raises(ValueError, match=r"set noise\.preset or noise\.name"):
+        evaluation.predict(Linear(), variables, odd, protocol, mesh=mesh_of(1), **PIXELS)
+
+
+def test_a_noisy_number_never_stands_alone():
+    noisy = evaluation.standard_protocols(10, noise=True)
+    assert [(p.noise, p.order) for p in noisy] == [
+        (False, "shuffled"),
+        (True, "shuffled"),
+        (True, "class_sorted"),
+    ]
+    assert [p.noise for p in evaluation.standard_protocols(10, noise=False)] == [False]
+    with pytest.raises(ValueError, match=r"evaluation\.batch_size=0"):
+        evaluation.standard_protocols(0, noise=True)
+
+
+def test_report_on_console_and_in_json(tmp_path):
+    row = {"noise": True, "order": "class_sorted", "batch_size": 10}
+    rows = [row | {"top1": 98.25, "top5": 100.0, "nll": 0.1, "n": 1000}]
+    console = Console(record=True, width=100)
+    evaluation.print_report(console, rows, title="digits", mixes_batch=True)
+    text = console.export_text()
+    assert "noisy, class-sorted" in text
+    assert "98.2" in text
+    assert "no deployed classifier knows" in text
+    evaluation.write_report(tmp_path / "evaluation.json", rows, step=7)
+    assert json.loads((tmp_path / "evaluation.json").read_text()) == {"step": 7, "rows": rows}

@@ -1,0 +1,152 @@
+"""Checkpoints: real Orbax directories, really damaged."""
+
+import contextlib
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from pnoise_jax.training.checkpoints import Checkpoints
+
+MESH = jax.make_mesh((8,), ("data",), (AxisType.Auto,))
+EVERYWHERE = NamedSharding(MESH, P())
+
+
+def state_of(step):
+    key = jax.random.key(step)
+    return {
+        "step": jnp.int32(step),
+        "params": {"kernel": jax.random.normal(key, (512, 256)), "bias": jnp.arange(32.0) * step},
+        "half": jax.random.normal(key, (16,), jnp.bfloat16),
+        "flag": jnp.array([True, False]),
+        "none": None,
+    }
+
+
+def like(sharding=EVERYWHERE):
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state_of(0)
+    )
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A directory with the checkpoints of steps 10, 20 and 30."""
+    with contextlib.closing(Checkpoints(tmp_path / "checkpoints", keep=3)) as checkpoints:
+        for step in (10, 20, 30):
+            checkpoints.save(step, jax.device_put(state_of(step), EVERYWHERE))
+    return tmp_path / "checkpoints"
+
+
+def restore(directory, tree=None):
+    with contextlib.closing(Checkpoints(directory, keep=3)) as checkpoints:
+        return checkpoints.restore(like() if tree is None else tree)
+
+
+def largest_file(directory: pathlib.Path) -> pathlib.Path:
+    files = list(directory.rglob("ocdbt.process_0/d/*"))  # the arrays' bytes
+    return max(files, key=lambda path: path.stat().st_size)
+
+
+def test_the_newest_comes_back_bitwise_on_other_devices_too(saved):
+    for sharding in (EVERYWHERE, jax.sharding.SingleDeviceSharding(jax.devices()[3])):
+        state, step = restore(saved, like(sharding))
+        assert step == 30
+        chex.assert_trees_all_equal(jax.device_get(state), jax.device_get(state_of(30)))
+
+
+def test_the_oldest_are_dropped(tmp_path):
+    with contextlib.closing(Checkpoints(tmp_path / "c", keep=2)) as checkpoints:
+        assert checkpoints.newest() is None
+        assert checkpoints.restore(like()) is None
+        for step in (1, 2, 3):
+            checkpoints.save(step, state_of(step))
+        checkpoints.wait()
+        assert checkpoints.newest() == 3
+    assert sorted(p.name for p in (tmp_path / "c").iterdir() if p.name.isdigit()) == ["2", "3"]
+
+
+def test_flipped_bytes_are_found_and_the_one_before_is_taken(saved, caplog):
+    file = largest_file(saved / "30" / "state")
+    content = bytearray(file.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 8] = bytes(255 - b for b in content[middle : middle + 8])
+    file.write_bytes(content)
+    state, step = restore(saved)
+    assert step == 20
+    chex.assert_trees_all_equal(jax.device_get(state), jax.device_get(state_of(20)))
+    assert "checkpoint of step 30 is broken" in caplog.text
+    assert (saved.parent / "unreadable" / "30").is_dir()  # moved, not deleted
+
+
+@pytest.mark.parametrize("damage", ["empty", "half", "no metadata", "truncated"])
+def test_a_half_written_checkpoint_gives_way_and_can_be_written_again(saved, damage):
+    shutil.copytree(saved / "30", saved / "40")
+    if damage == "empty":
+        shutil.rmtree(saved / "40")
+        (saved / "40").mkdir()
+    elif damage == "half":
+        shutil.rmtree(saved / "40" / "state" / "ocdbt.process_0")
+    elif damage == "no metadata":
+        shutil.rmtree(saved / "40" / "arrays")
+    else:
+        file = largest_file(saved / "40" / "state")
+        file.write_bytes(file.read_bytes()[:100])
+    with contextlib.closing(Checkpoints(saved, keep=3)) as checkpoints:
+        _, step = checkpoints.restore(like())
+        assert step == 30
+        checkpoints.save(40, state_of(40))
+        checkpoints.wait()
+        state, step = checkpoints.restore(like())
+    assert step == 40
+    chex.assert_trees_all_equal(jax.device_get(state), jax.device_get(state_of(40)))
+
+
+def test_when_none_is_whole_nothing_is_moved_and_all_are_named(saved):
+    for step in (10, 20, 30):
+        shutil.rmtree(saved / f"{step}" / "state")
+    with pytest.raises(OSError, match=r"none of the checkpoints.*step 30.*step 20.*step 10"):
+        restore(saved)
+    assert {p.name for p in saved.iterdir()} >= {"10", "20", "30"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tree: tree | {"half": tree["flag"]}, "half"),
+        (lambda tree: tree | {"more": tree["step"]}, "more is None"),
+    ],
+)
+def test_another_dtype_or_tree_is_not_cast_silently(saved, change, message):
+    with pytest.raises(OSError, match=message):
+        restore(saved, change(like()))
+
+
+def test_a_full_disk_is_reported_and_what_is_there_stays(saved):
+    """A child process that may not write files of more than 64 KiB tries to save 16 MB."""
+    script = f"""
+import resource, signal
+import jax
+from pnoise_jax.training.checkpoints import Checkpoints
+checkpoints = Checkpoints({str(saved)!r}, keep=3)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
+try:
+    checkpoints.save(40, {{"x": jax.random.normal(jax.random.key(0), (2048, 2048))}})
+    checkpoints.wait()
+except OSError as error:
+    print("reported:", error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert "reported: cannot write" in done.stdout, done.stderr[-2000:]
+    assert "last whole checkpoint: that of step 30" in done.stdout
+    assert restore(saved)[1] == 30

@@ -1,0 +1,107 @@
+"""Configs: durations, ranges, and errors that name the field."""
+
+import json
+
+import ml_collections
+import pytest
+
+from pnoise_jax import training
+from pnoise_jax.training import config as configs
+from pnoise_jax.training import workdir
+
+
+@pytest.mark.parametrize(
+    ("duration", "steps"),
+    [
+        ("500 steps", 500),
+        ("1 step", 1),
+        ("20", 20),
+        (20, 20),
+        ("10 epochs", 60),
+        ("0.5 epochs", 3),
+        ("1e3 examples", 20),
+        ("0 steps", 0),
+    ],
+)
+def test_durations(duration, steps):
+    assert configs.steps_of(duration, field="x", examples=300, batch_size=50) == steps
+
+
+@pytest.mark.parametrize("duration", ["ten", "10 years", "", "-5 steps", "1.2.3 epochs", None])
+def test_a_bad_duration_is_named(duration):
+    with pytest.raises(ValueError, match=r"log_every=.*'10 epochs'"):
+        configs.steps_of(duration, field="log_every", examples=300, batch_size=50)
+
+
+def test_the_default_config_is_valid():
+    training.validate(training.default_config())
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("batch_size", 0, "batch_size=0: give a whole number of at least 1"),
+        ("accumulate", -1, "accumulate=-1"),
+        ("dtype", "float16", "dtype='float16': choose one of float32, bfloat16"),
+        ("label_smoothing", 1.0, r"label_smoothing=1.0: give a number in \[0, 1\)"),
+        ("ema_decay", 1.5, "ema_decay=1.5"),
+        ("steps", 0, "steps=0"),
+        ("seed", -1, "seed=-1"),
+        ("optimizer.name", "adam", "optimizer.name='adam': choose one of adamw, sgd"),
+        ("optimizer.schedule", "linear", "choose one of cosine, constant"),
+        ("optimizer.learning_rate", -1.0, "optimizer.learning_rate=-1.0"),
+        ("optimizer.clip_norm", 0.0, r"optimizer.clip_norm=0.0: give a number in \(0"),
+        ("optimizer.warmup", "soon", "optimizer.warmup='soon'"),
+        ("data.std", (0.0,), r"data.std=\[0.0\]"),
+        ("data.num_threads", -2, "data.num_threads=-2"),
+        ("checkpoint.keep", 0, "checkpoint.keep=0"),
+    ],
+)
+def test_a_bad_value_is_named(field, value, message):
+    config = training.default_config()
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(ValueError, match=message):
+        training.validate(config)
+
+
+def test_unknown_and_missing_fields_are_named():
+    config = ml_collections.ConfigDict(training.default_config().to_dict())
+    config.optimizer.learning_rat = 0.1
+    with pytest.raises(ValueError, match=r"learning_rat: unknown.* mean optimizer\.learning_rate"):
+        training.validate(config)
+    del config.optimizer.learning_rat
+    del config.batch_size
+    with pytest.raises(ValueError, match="batch_size is missing"):
+        training.validate(config)
+
+
+def test_a_work_directory_belongs_to_its_config(tmp_path):
+    config = training.default_config()
+    workdir.claim(tmp_path, config)
+    assert json.loads((tmp_path / "config.json").read_text())["batch_size"] == 128
+    config.data.num_threads = 5  # changes nothing of the result
+    config.log_every = "1 step"
+    workdir.claim(tmp_path, config)
+    config.noise.layer = "3"
+    config.optimizer.learning_rate = 0.5
+    with pytest.raises(
+        ValueError, match=r"noise.layer: None there, '3' now; optimizer.learning_rate: 0.001 there"
+    ):
+        workdir.claim(tmp_path, config)
+
+
+def test_a_work_directory_that_cannot_be_used_is_named(tmp_path):
+    config = training.default_config()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file' cannot be written"):
+        workdir.claim(tmp_path / "file", config)
+    with pytest.raises(OSError, match="workdir='/proc/run' cannot be written"):
+        workdir.claim("/proc/run", config)
+    (tmp_path / "lost" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"no config\.json"):
+        workdir.claim(tmp_path / "lost", config)
+    with pytest.raises(OSError, match=r"MB left .* make room"):
+        workdir.require_room(tmp_path, 10**18)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="not valid JSON"):
+        workdir.read_config(tmp_path)

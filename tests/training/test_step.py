@@ -1,0 +1,152 @@
+"""The train step: pure, the same on any number of devices, accumulation, averages."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from pnoise_jax import evaluation, models, noise, training
+
+PIXELS = {"mean": (0.5,), "std": (0.5,)}
+KEY = jax.random.key(0)
+
+
+def create(name="vit", injection=None, **options):
+    if name == "vit":
+        options = {
+            "image_size": 8,
+            "patch_size": 4,
+            "dim": 16,
+            "depth": 1,
+            "num_heads": 2,
+        } | options
+        return models.create_model("vit_ti_16", num_classes=10, injection=injection, **options)
+    options = {"stage_sizes": (1,), "width": 8, "stem": "small"} | options
+    return models.create_model("resnet18", num_classes=10, injection=injection, **options)
+
+
+def setup(model, optimizer=None, with_ema=False, **options):
+    optimizer = optimizer or optax.sgd(0.1)
+    images = jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32)
+    init = jax.jit(
+        lambda key: training.init_state(model, optimizer, key, images, with_ema=with_ema)
+    )
+    return init(jax.random.key(1, impl="rbg")), jax.jit(
+        training.make_train_step(model, optimizer, **PIXELS, **options)
+    )
+
+
+@pytest.fixture(scope="module")
+def batch(digits):
+    return {"image": jnp.asarray(digits.images[:16]), "label": jnp.asarray(digits.labels[:16])}
+
+
+INJECTIONS = {
+    "none": None,
+    "optimal": noise.Injection(noise.LinearTransform(noise.Optimal())),
+    "cyclic": noise.Injection(noise.LinearTransform(noise.CyclicShift(0.3))),
+    "gaussian": noise.Injection(noise.Gaussian(std=0.1)),
+    "random": noise.Injection(noise.LinearTransform(noise.Optimal()), layer="random"),
+}
+
+
+@pytest.mark.parametrize("kind", INJECTIONS)
+@pytest.mark.parametrize("name", ["vit", "resnet"])
+def test_eight_devices_equal_one(batch, name, kind):
+    state, step = setup(create(name, INJECTIONS[kind]))
+    expected = step(state, batch, KEY)
+    mesh = jax.make_mesh((8,), ("data",), (AxisType.Auto,))
+    split = jax.device_put(batch, NamedSharding(mesh, P("data")))
+    everywhere = NamedSharding(mesh, P())
+    got = step(jax.device_put(state, everywhere), split, jax.device_put(KEY, everywhere))
+    chex.assert_trees_all_close(jax.device_get(got), jax.device_get(expected), atol=2e-5)
+
+
+def test_loss_is_the_smoothed_cross_entropy_of_the_training_mode_model(batch):
+    model = create()
+    state, step = setup(model, label_smoothing=0.1)
+    _, metrics = step(state, batch, KEY)
+    logits = model.apply(
+        {"params": state.params}, evaluation.normalise(batch["image"], (0.5,), (0.5,))
+    )
+    targets = 0.9 * jax.nn.one_hot(batch["label"], 10) + 0.01
+    expected = -(targets * jax.nn.log_softmax(logits)).sum(-1).mean()
+    assert float(metrics["loss"]) == pytest.approx(float(expected), rel=1e-5)
+    top1 = 100 * np.mean(logits.argmax(-1) == batch["label"])
+    assert float(metrics["top1"]) == pytest.approx(top1)
+
+
+def test_an_idle_injection_trains_bitwise_the_plain_model(batch):
+    state, step = setup(create())
+    idle = noise.Injection(noise.LinearTransform(noise.Optimal()), train=False, inference=True)
+    other_state, other_step = setup(create(injection=idle))
+    chex.assert_trees_all_equal(other_state, state)
+    chex.assert_trees_all_equal(other_step(other_state, batch, KEY), step(state, batch, KEY))
+
+
+def test_training_noise_changes_the_step(batch):
+    state, step = setup(create())
+    _, noisy_step = setup(create(injection=INJECTIONS["optimal"]))
+    clean, noisy = step(state, batch, KEY)[1], noisy_step(state, batch, KEY)[1]
+    assert abs(float(clean["loss"]) - float(noisy["loss"])) > 1e-4
+
+
+def test_the_key_is_folded_with_the_step(batch):
+    state, step = setup(create(injection=INJECTIONS["gaussian"]), optax.sgd(0.0))
+    state, first = step(state, batch, KEY)
+    _, second = step(state, batch, KEY)  # the same parameters, other noise
+    assert float(first["loss"]) != float(second["loss"])
+    assert int(state.step) == 1
+
+
+def test_accumulation_equals_the_whole_batch_without_noise(batch):
+    state, step = setup(create())
+    _, in_parts = setup(create(), accumulate=4)
+    micro = jax.tree.map(lambda x: x.reshape(4, 4, *x.shape[1:]), batch)
+    chex.assert_trees_all_close(in_parts(state, micro, KEY), step(state, batch, KEY), atol=1e-5)
+
+
+def test_accumulated_noise_mixes_a_micro_batch(batch):
+    state, in_parts = setup(create(injection=INJECTIONS["optimal"]), accumulate=4)
+    groups = noise.Injection(noise.LinearTransform(noise.Optimal(), group_size=4))
+    _, in_groups = setup(create(injection=groups))
+    micro = jax.tree.map(lambda x: x.reshape(4, 4, *x.shape[1:]), batch)
+    chex.assert_trees_all_close(
+        in_parts(state, micro, KEY), in_groups(state, batch, KEY), atol=1e-5
+    )
+
+
+def test_moving_average(batch):
+    state, step = setup(create("resnet"), with_ema=True, ema_decay=0.9)
+    start = {"params": state.params, "batch_stats": state.batch_stats}
+    chex.assert_trees_all_equal(state.ema, start)
+    state, _ = step(state, batch, KEY)
+    now = {"params": state.params, "batch_stats": state.batch_stats}
+    expected = jax.tree.map(lambda a, b: 0.9 * a + 0.1 * b, start, now)
+    chex.assert_trees_all_close(state.ema, expected, atol=1e-6)
+    assert state.variables() is state.ema
+
+
+def test_batch_statistics_move(batch):
+    state, step = setup(create("resnet"))
+    after, _ = step(state, batch, KEY)
+    moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), state.batch_stats, after.batch_stats)
+    assert all(jax.tree.leaves(moved))
+
+
+def test_bfloat16_keeps_parameters_in_float32_and_learns(batch):
+    state, step = setup(create(dtype=jnp.bfloat16), optax.adam(1e-2))
+    _, reference = setup(create(), optax.adam(1e-2))
+    losses = []
+    for _ in range(15):
+        state, metrics = step(state, batch, KEY)
+        losses.append(float(metrics["loss"]))
+    chex.assert_tree_all_finite(state)
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
+    assert losses[-1] < 0.7 * losses[0]
+    first = setup(create(), optax.adam(1e-2))[0]
+    assert losses[0] == pytest.approx(float(reference(first, batch, KEY)[1]["loss"]), rel=2e-2)
