@@ -7,7 +7,7 @@ Other noises and places: --config.noise.preset=published_vit (or paper_vit, opti
 training too: --config.noise.train=True.
 """
 
-from pnoise_jax.training import default_config
+from pnoise_jax.training import default_config, model_config
 
 
 def get_config():
@@ -16,7 +16,9 @@ def get_config():
     config.duration = "100 epochs"
     config.batch_size = 50
     config.label_smoothing = 0.1
-    config.model.update(name="vit_ti_16", image_size=8, patch_size=2, dim=64, depth=4, num_heads=4)
+    config.model = model_config(
+        "vit_ti_16", image_size=8, patch_size=2, dim=64, depth=4, num_heads=4
+    )
     config.noise.preset = "optimal_all_tokens"
     config.data.train_split = "train[:300]"
     config.data.cache = True

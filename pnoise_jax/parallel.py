@@ -42,6 +42,11 @@ def split_batch(mesh: Mesh, *, axis: int = 0) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*[None] * axis, DATA_AXIS))
 
 
+def random_key(seed: int, mesh: Mesh) -> jax.Array:
+    """``jax.random.key(seed)``, on every device of every host."""
+    return jax.jit(jax.random.key, static_argnums=0, out_shardings=replicated(mesh))(seed)
+
+
 def to_devices(batch: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
     """Puts this host's part of a batch on its devices; the result is the global batch."""
     return {

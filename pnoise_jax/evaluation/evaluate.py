@@ -90,7 +90,8 @@ def predict(
                 parallel.replicated(mesh),
                 variables,
                 parallel.to_devices(batch, sharding),
-                jax.random.fold_in(jax.random.key(seed), step),
+                np.uint32(seed),
+                np.uint32(step),
             )
             index = order[step * batch_size : (step + 1) * batch_size]
             scores = jax.device_get(scores)
@@ -146,8 +147,9 @@ def _examples_at_once(batch_size: int, examples: int, devices: int) -> int:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _score(model, normalisation, replicated, variables, batch, key) -> dict[str, jax.Array]:
+def _score(model, normalisation, replicated, variables, batch, seed, step) -> dict[str, jax.Array]:
     mean, std = normalisation
+    key = jax.random.fold_in(jax.random.key(seed), step)
     logits = model.apply(
         variables,
         normalise(batch["image"], mean, std),

@@ -76,6 +76,19 @@ def create_model(
     return model
 
 
+def default_options(name: str) -> dict[str, Any]:
+    """What `create_model` takes for this model beside classes and injection, with its defaults.
+
+    Raises:
+        ValueError: if the name is unknown.
+    """
+    if name not in _MODELS:
+        raise ValueError(_unknown("model", name, list_models()))
+    module, defaults = _MODELS[name]
+    fields = {field.name: field.default for field in dataclasses.fields(module)}
+    return {option: defaults.get(option, fields[option]) for option in _options(module)}
+
+
 def list_models(pattern: str = "*") -> list[str]:
     """The sorted names of the models that match a shell-style pattern, such as "vit_*"."""
     return sorted(fnmatch.filter(_MODELS, pattern))

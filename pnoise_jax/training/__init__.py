@@ -1,6 +1,6 @@
 """Training: config, state, pure step, the loop, checkpoints."""
 
-from pnoise_jax.training.config import default_config, validate
+from pnoise_jax.training.config import default_config, model_config, validate
 from pnoise_jax.training.experiment import Experiment, build
 from pnoise_jax.training.loop import NonFiniteLossError, evaluate, train
 from pnoise_jax.training.step import TrainState, init_state, make_train_step
@@ -14,6 +14,7 @@ __all__ = [
     "evaluate",
     "init_state",
     "make_train_step",
+    "model_config",
     "train",
     "validate",
 ]

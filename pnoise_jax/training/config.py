@@ -3,13 +3,13 @@
 import difflib
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import ml_collections
 from ml_collections import config_dict
 
-from pnoise_jax import noise
+from pnoise_jax import models, noise
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -27,8 +27,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.label_smoothing = 0.0
     config.ema_decay = config_dict.placeholder(float)  # evaluate a moving average of the weights
     config.log_every = "50 steps"
-    # name, and any option of that model: models.create_model(name, **options)
-    config.model = config_dict.ConfigDict({"name": "vit_ti_16"}, allow_dotted_keys=False)
+    config.model = model_config("vit_ti_16")
     config.noise = config_dict.ConfigDict(
         {field: config_dict.placeholder(kind) for field, kind in noise.CONFIG_FIELDS.items()}
     )
@@ -60,6 +59,25 @@ def default_config() -> ml_collections.ConfigDict:
     )
     config.checkpoint = config_dict.create(every="10 epochs", keep=3)
     return config
+
+
+def model_config(name: str, **options: Any) -> ml_collections.ConfigDict:
+    """The model section: a model's name and all its options, as `models.create_model` takes them.
+
+    An option whose default is None is a placeholder for a whole number.
+
+    Raises:
+      ValueError: an unknown name or option.
+    """
+    allowed = models.default_options(name)
+    allowed.pop("dtype")  # config.dtype
+    for option in options:
+        if option not in allowed:
+            raise ValueError(_unknown_field(f"model.{option}", [f"model.{key}" for key in allowed]))
+    section = {"name": name} | allowed | options
+    return ml_collections.ConfigDict(
+        {k: config_dict.placeholder(int) if v is None else v for k, v in section.items()}
+    )
 
 
 # Fields that may differ when a run goes on: they change neither its batches nor its weights.
@@ -100,8 +118,8 @@ def validate(config: ml_collections.ConfigDict) -> None:
     for field in given:
         if field not in known and not field.startswith("model."):
             raise ValueError(_unknown_field(field, known))
-    for field in known:
-        if field not in given:
+    for field in known:  # the model's other options may be left out
+        if field not in given and (field == "model.name" or not field.startswith("model.")):
             raise ValueError(f"{field} is missing; start the config from default_config()")
     for field, allowed in _CHOICES.items():
         if given[field] not in allowed:
@@ -161,7 +179,7 @@ def _flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield f"{prefix}{key}", list(value) if isinstance(value, tuple) else value
 
 
-def _unknown_field(field: str, known: Mapping[str, Any]) -> str:
+def _unknown_field(field: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(field, known, n=3, cutoff=0.6)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     return f"{field}: unknown field{hint} The fields: {', '.join(known)}"

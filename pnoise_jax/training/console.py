@@ -1,6 +1,7 @@
 """What a run prints: its header, a progress bar or lines, its warnings."""
 
 import contextlib
+import datetime
 import json
 from collections.abc import Iterator, Mapping
 
@@ -65,7 +66,7 @@ class ProgressReport:
     def __init__(self, console: Console, progress: Progress | None, task, total: int):
         self._console, self._progress, self._task, self._total = console, progress, task, total
 
-    def report(self, step: int, metrics: Mapping[str, float], seconds_left: float) -> None:
+    def report(self, step: int, metrics: Mapping[str, float]) -> None:
         """Shows the metrics of the steps since the last report."""
         text = (
             f"loss {metrics['loss']:.4f}  top-1 {metrics['top1']:.1f} %  "
@@ -74,8 +75,9 @@ class ProgressReport:
         if self._progress is not None:
             self._progress.update(self._task, completed=step, status=text)
         else:
-            left = f"{int(seconds_left) // 60}:{int(seconds_left) % 60:02d} left"
-            self._console.print(f"step {step}/{self._total}  {text}  {left}", highlight=False)
+            seconds = (self._total - step) / metrics["steps_per_second"]
+            left = datetime.timedelta(seconds=round(seconds))
+            self._console.print(f"step {step}/{self._total}  {text}  {left} left", highlight=False)
 
 
 @contextlib.contextmanager

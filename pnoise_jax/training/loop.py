@@ -1,6 +1,7 @@
 """The training loop, and the evaluation of what it leaves."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import time
@@ -101,66 +102,92 @@ def _run(
     experiment: Experiment,
     mesh: Mesh,
     state: TrainState,
-    step: int,
+    start: int,
     checkpoints: Checkpoints,
     path: Path,
     console: Console,
 ) -> TrainState:
-    """Trains from ``step`` to the end."""
-    config, total = experiment.config, experiment.total_steps
+    """Trains from step ``start`` to the end."""
+    total, every = experiment.total_steps, _Every.of(experiment)
     train_step = _compile(experiment, mesh)
-    key = jax.device_put(jax.random.key(config.seed), parallel.replicated(mesh))
-    sharding = parallel.split_batch(mesh, axis=0 if config.accumulate == 1 else 1)
-    log_every, save_every, evaluate_every = (
-        max(1, experiment.steps(duration, field)) if duration else total + 1
-        for duration, field in (
-            (config.log_every, "log_every"),
-            (config.checkpoint.every, "checkpoint.every"),
-            (config.evaluation.every, "evaluation.every"),
-        )
-    )
+    key = parallel.random_key(experiment.config.seed, mesh)
+    sharding = _batch_sharding(experiment, mesh)
     with contextlib.ExitStack() as stack:
-        batches = stack.enter_context(
-            data.train_batches(
-                experiment.train_data,
-                batch_size=config.batch_size,
-                seed=config.seed,
-                start_step=step,
-                num_steps=total,
-                micro_batches=config.accumulate,
-                process_index=jax.process_index(),
-                process_count=jax.process_count(),
-                num_threads=config.data.num_threads,
-            )
-        )
-        writer = stack.enter_context(contextlib.closing(_writer(path, step)))
-        progress = stack.enter_context(screen.progress_report(console, start=step, total=total))
-        window = _Window(experiment, step)
-        for batch in batches:
-            with jax.transfer_guard("disallow"):  # nothing waits for the devices in here
-                state, metrics = train_step(state, parallel.to_devices(batch, sharding), key)
-            step += 1
+        batches = stack.enter_context(_open_batches(experiment, start))
+        writer = stack.enter_context(contextlib.closing(_writer(path, start)))
+        progress = stack.enter_context(screen.progress_report(console, start=start, total=total))
+        window = _Window(experiment)
+        for step, local_batch in enumerate(batches, start + 1):
+            batch = parallel.to_devices(local_batch, sharding)
+            with jax.transfer_guard("disallow"):  # the step takes nothing else from the host
+                state, metrics = train_step(state, batch, key)
             window.add(metrics)
-            saves = step % save_every == 0 or step == total
-            if step % log_every == 0 or saves:
+            saves = step % every.save == 0 or step == total
+            if saves or step % every.log == 0:
                 summary = window.close(step, checkpoints)
                 writer.write(step, summary)
-                left = (total - step) * config.batch_size / summary["examples_per_second"]
-                progress.report(step, summary, left)
+                progress.report(step, summary)
+            elif step == start + 1:
+                window.restart_clock()  # the first one is compiled
             if saves:
                 checkpoints.save(step, state)
-            if step % evaluate_every == 0 and step < total:
+                window.restart_clock()
+            if step % every.evaluate == 0 and step < total:
                 row = experiment.evaluate(state, mesh, experiment.protocols[:1])[0]
-                writer.write(step, {f"clean/{key}": row[key] for key in ("top1", "top5", "nll")})
+                writer.write(step, {f"clean/{name}": row[name] for name in ("top1", "top5", "nll")})
                 window.restart_clock()
         checkpoints.wait()
     return state
 
 
+@dataclasses.dataclass(frozen=True)
+class _Every:
+    """Steps from one report, checkpoint, evaluation to the next."""
+
+    log: int
+    save: int
+    evaluate: int
+
+    @classmethod
+    def of(cls, experiment: Experiment) -> "_Every":
+        config = experiment.config
+
+        def steps(duration: str | None, field: str) -> int:
+            if duration is None:
+                return experiment.total_steps + 1
+            return max(1, experiment.steps(duration, field))
+
+        return cls(
+            log=steps(config.log_every, "log_every"),
+            save=steps(config.checkpoint.every, "checkpoint.every"),
+            evaluate=steps(config.evaluation.every, "evaluation.every"),
+        )
+
+
+def _open_batches(experiment: Experiment, start: int) -> data.BatchIterator:
+    config = experiment.config
+    return data.train_batches(
+        experiment.train_data,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        start_step=start,
+        num_steps=experiment.total_steps,
+        micro_batches=config.accumulate,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        num_threads=config.data.num_threads,
+    )
+
+
+def _batch_sharding(experiment: Experiment, mesh: Mesh) -> jax.sharding.NamedSharding:
+    """Over the examples; the micro-batches of an update come before them."""
+    return parallel.split_batch(mesh, axis=0 if experiment.config.accumulate == 1 else 1)
+
+
 class _Window:
     """The metrics of the steps since the last report; they stay on the devices until then."""
 
-    def __init__(self, experiment: Experiment, step: int):
+    def __init__(self, experiment: Experiment):
         self._batch_size = experiment.config.batch_size
         self._schedule = experiment.schedule
         self._metrics: list[dict[str, jax.Array]] = []
@@ -178,20 +205,23 @@ class _Window:
     def close(self, step: int, checkpoints: Checkpoints) -> dict[str, float]:
         """Means over the window, which ends with ``step``, and its speed."""
         metrics = jax.device_get(self._metrics)
-        losses = np.array([float(m["loss"]) for m in metrics])
-        if not np.isfinite(losses).all():
-            first = step - len(losses) + 1 + int(np.flatnonzero(~np.isfinite(losses))[0])
+        # A finite loss with a gradient that is not would still save ruined parameters.
+        health = np.array([m["loss"] + m["grad_norm"] for m in metrics])
+        if not np.isfinite(health).all():
+            first = int(np.flatnonzero(~np.isfinite(health))[0])
             checkpoints.wait()
             whole = checkpoints.newest()
             raise NonFiniteLossError(
-                f"the loss of step {first} is {losses[~np.isfinite(losses)][0]}; the last whole "
-                f"checkpoint is {'none' if whole is None else f'that of step {whole}'}, in "
+                f"the loss or gradient of step {step - len(health) + 1 + first} is "
+                f"{health[first]}; the last whole checkpoint is "
+                f"{'none' if whole is None else f'that of step {whole}'}, in "
                 f"{checkpoints.directory}. Lower optimizer.learning_rate or noise.strength, set "
                 "optimizer.clip_norm, or lengthen optimizer.warmup"
             )
         summary = {name: float(np.mean([m[name] for m in metrics])) for name in metrics[0]}
         seconds = time.perf_counter() - self._started
         summary["learning_rate"] = float(self._schedule(step - 1))
+        summary["steps_per_second"] = self._timed / seconds
         summary["examples_per_second"] = self._timed * self._batch_size / seconds
         self._metrics = []
         self.restart_clock()
@@ -210,10 +240,9 @@ def _compile(experiment: Experiment, mesh: Mesh) -> Callable:
         ema_decay=config.ema_decay,
     )
     everywhere = parallel.replicated(mesh)
-    split = parallel.split_batch(mesh, axis=0 if config.accumulate == 1 else 1)
     return jax.jit(
         step,
-        in_shardings=(everywhere, split, everywhere),
+        in_shardings=(everywhere, _batch_sharding(experiment, mesh), everywhere),
         out_shardings=everywhere,
         donate_argnums=0,
     )

@@ -25,14 +25,11 @@ def learning_rate_schedule(
             f"optimizer.warmup={config.warmup!r} is {warmup_steps} steps, longer than the run's "
             f"{total_steps}; shorten it, or raise duration (or steps)"
         )
+    peak = config.learning_rate
+    start = 0.0 if warmup_steps else peak  # optax stays at the start where there is no warm-up
     if config.schedule == "constant":
-        return optax.warmup_constant_schedule(0.0, config.learning_rate, warmup_steps)
-    return optax.warmup_cosine_decay_schedule(
-        0.0 if warmup_steps else config.learning_rate,
-        config.learning_rate,
-        warmup_steps,
-        total_steps,
-    )
+        return optax.warmup_constant_schedule(start, peak, warmup_steps)
+    return optax.warmup_cosine_decay_schedule(start, peak, warmup_steps, total_steps)
 
 
 def create_optimizer(

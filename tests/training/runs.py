@@ -13,7 +13,9 @@ def small_config(data_dir: pathlib.Path, **changes) -> ml_collections.ConfigDict
     config.batch_size = 16
     config.duration = "12 steps"
     config.log_every = "4 steps"
-    config.model.update(name="vit_ti_16", image_size=8, patch_size=4, dim=16, depth=1, num_heads=2)
+    config.model = training.model_config(
+        "vit_ti_16", image_size=8, patch_size=4, dim=16, depth=1, num_heads=2
+    )
     config.noise.preset = "optimal_all_tokens"
     config.data.data_dir = str(data_dir)
     config.data.train_split = "train[:200]"

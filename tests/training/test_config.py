@@ -33,6 +33,21 @@ def test_a_bad_duration_is_named(duration):
         configs.steps_of(duration, field="log_every", examples=300, batch_size=50)
 
 
+def test_the_model_section_has_every_option_of_its_model():
+    section = training.model_config("vit_s_16", patch_size=8)
+    assert (section.dim, section.patch_size, section.remat, section.mlp_dim) == (
+        384,
+        8,
+        False,
+        None,
+    )
+    section.mlp_dim = 100
+    with pytest.raises(ValueError, match=r"unknown field; did you mean model\.patch_size"):
+        training.model_config("vit_s_16", patchsize=8)
+    with pytest.raises(ValueError, match="did you mean vit_s_16"):
+        training.model_config("vit_s")
+
+
 def test_the_default_config_is_valid():
     training.validate(training.default_config())
 

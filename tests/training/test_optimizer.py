@@ -29,6 +29,7 @@ def test_warmup_then_cosine_to_zero():
     assert float(rate(55)) == pytest.approx(0.05, abs=1e-6)  # half of the cosine
     assert float(rate(100)) == pytest.approx(0.0, abs=1e-7)
     assert float(schedule(warmup=0)(0)) == pytest.approx(0.1)
+    assert float(schedule(warmup=0, schedule="constant")(7)) == pytest.approx(0.1)
     constant = schedule(schedule="constant")
     np.testing.assert_allclose([constant(5), constant(99)], [0.05, 0.1], rtol=1e-6)
 

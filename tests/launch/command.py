@@ -1,0 +1,25 @@
+"""The real command line, in a process of its own with one CPU device."""
+
+import os
+import subprocess
+import sys
+
+ENVIRONMENT = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1", "COLUMNS": "200"}
+
+
+def start(program: str, *arguments: object, **environment: str) -> subprocess.Popen:
+    """Starts ``python -m launch.<program>``."""
+    return subprocess.Popen(
+        [sys.executable, "-m", f"launch.{program}", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT | environment,
+    )
+
+
+def run(program: str, *arguments: object, **environment: str) -> tuple[int, str, str]:
+    """Its exit code, what it printed, and its errors."""
+    process = start(program, *arguments, **environment)
+    output, errors = process.communicate(timeout=300)
+    return process.returncode, output, errors

@@ -1,0 +1,148 @@
+"""python -m launch.train and launch.evaluate as a user runs them."""
+
+import json
+import signal
+import socket
+import time
+
+import pytest
+
+from tests.launch import command
+
+
+def arguments(name, data_dir, workdir, *more):
+    config = f"--config=configs/{name}.py"
+    return config, f"--workdir={workdir}", f"--config.data.data_dir={data_dir}", *more
+
+
+@pytest.mark.parametrize("name", ["digits_vit", "digits_resnet"])
+def test_the_leak_shows_at_once(name, data_dir, tmp_path):
+    """The README's command: the same weights, three ways."""
+    code, output, errors = command.run("train", *arguments(name, data_dir, tmp_path))
+    assert code == 0, errors
+    clean, shuffled, class_sorted = json.loads((tmp_path / "evaluation.json").read_text())["rows"]
+    assert {row["n"] for row in (clean, shuffled, class_sorted)} == {1000}
+    assert clean["top1"] > 65
+    assert shuffled["top1"] < clean["top1"] - 20
+    assert class_sorted["top1"] > max(95, clean["top1"] + 5)
+    assert "noisy, class-sorted" in output
+    assert f"{class_sorted['top1']:.1f}" in output
+    assert "examples/s" in output
+
+    changes = ("--config.noise.axis=tokens", "--config.evaluation.batch_size=50")
+    code, output, errors = command.run("evaluate", *arguments(name, data_dir, tmp_path, *changes))
+    assert code == 0, errors
+    tokens = json.loads((tmp_path / "evaluation.json").read_text())["rows"]
+    assert tokens[0]["top1"] == clean["top1"]
+    assert tokens[1]["top1"] == tokens[2]["top1"]  # inside one image the order cannot matter
+
+
+SMALL = (
+    "--config.duration=40 steps",
+    "--config.optimizer.warmup=0 steps",
+    "--config.model.depth=1",
+    "--config.model.dim=16",
+    "--config.checkpoint.every=4 steps",
+    "--config.log_every=4 steps",
+    "--config.noise.preset=paper_vit",
+    "--config.model.dropout=0.1",
+)
+
+
+def checksums(workdir, step=40):
+    file = workdir / "checkpoints" / f"{step}" / "arrays" / "metadata"
+    return json.loads(file.read_text())
+
+
+def test_kill_and_go_on_is_bitwise_the_straight_run(data_dir, tmp_path):
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    code, _, errors = command.run("train", *arguments("digits_vit", data_dir, straight, *SMALL))
+    assert code == 0, errors
+    process = command.start("train", *arguments("digits_vit", data_dir, killed, *SMALL))
+    deadline = time.monotonic() + 200
+    while not any((killed / "checkpoints" / f"{step}").exists() for step in (8, 12, 16, 20, 24)):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (killed / "checkpoints" / "40").exists(), "killed too late"
+    code, output, errors = command.run("train", *arguments("digits_vit", data_dir, killed, *SMALL))
+    assert code == 0, errors
+    assert "going on from the checkpoint of step" in output
+    assert checksums(killed) == checksums(straight)
+    reports = [json.loads((d / "evaluation.json").read_text()) for d in (straight, killed)]
+    assert reports[0]["rows"] == reports[1]["rows"]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("--config.nois.layer=3", "unknown config field nois; did you mean noise?"),
+        ("--config.noise.layr=3", "unknown config field layr; did you mean layer?"),
+        ("--confg.noise.layer=3", "Unknown command line flag 'confg.noise.layer'"),
+        ("--config.batch_size=many", "--config.batch_size=many: invalid literal"),
+        ("--config.noise.preset=publishd_vit", "did you mean 'published_vit'"),
+        ("--config.model.name=vit_t_16", "did you mean vit_ti_16"),
+        ("--config.data.name=digit", "did you mean 'digits'"),
+        ("--config.data.data_dir=/nowhere/data", "'/nowhere' does not exist"),
+        ("--workdir=/proc/run", "--workdir='/proc/run' cannot be written"),
+        ("surplus", "unexpected arguments: surplus"),
+    ],
+)
+def test_bad_input_ends_with_one_clear_message(data_dir, tmp_path, more, message):
+    workdir = tmp_path / "run"
+    code, output, errors = command.run("train", *arguments("digits_vit", data_dir, workdir, more))
+    assert code != 0
+    assert message in output + errors
+    assert "Traceback" not in errors
+    assert not workdir.exists()
+
+
+def test_devices_that_do_not_divide_the_batch(data_dir, tmp_path):
+    code, _, errors = command.run(
+        "train", *arguments("digits_vit", data_dir, tmp_path / "run"), JAX_NUM_CPU_DEVICES="8"
+    )
+    assert code != 0
+    assert "batch_size=50 is not divisible by 8 devices: use a multiple of 8, such as 48" in errors
+
+
+def test_evaluate_needs_a_run(tmp_path):
+    code, _, errors = command.run("evaluate", f"--workdir={tmp_path}")
+    assert code != 0
+    assert "holds no run" in errors
+
+
+def test_two_hosts_train_as_one(data_dir, tmp_path):
+    """Two processes of one device each, against one process of two devices: noise over all."""
+    more = ("--config.steps=8", "--config.log_every=4", "--config.noise.train=True")
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    code, _, errors = command.run(
+        "train", *arguments("digits_vit", data_dir, alone, *more), JAX_NUM_CPU_DEVICES="2"
+    )
+    assert code == 0, errors
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    hosts = [
+        command.start(
+            "train",
+            *arguments("digits_vit", data_dir, together, *more),
+            JAX_COORDINATOR_ADDRESS=address,
+            JAX_NUM_PROCESSES="2",
+            JAX_PROCESS_ID=f"{i}",
+        )
+        for i in range(2)
+    ]
+    outputs = [host.communicate(timeout=200) for host in hosts]
+    assert [host.returncode for host in hosts] == [0, 0], outputs
+    assert "noisy, class-sorted" in outputs[0][0]
+    assert "noisy, class-sorted" not in outputs[1][0]  # the first host reports
+    reports = [json.loads((d / "evaluation.json").read_text())["rows"] for d in (alone, together)]
+    for one, two in zip(*reports, strict=True):
+        assert one["nll"] == pytest.approx(two["nll"], rel=1e-4)
+    losses = [
+        [json.loads(line)["loss"] for line in (d / "metrics.jsonl").read_text().splitlines()]
+        for d in (alone, together)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)

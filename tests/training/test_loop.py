@@ -1,0 +1,207 @@
+"""The loop: resuming, syncing, compiling, and what stops it."""
+
+import contextlib
+import json
+import shutil
+import traceback
+
+import chex
+import jax
+import pytest
+from jax._src.array import ArrayImpl
+
+from pnoise_jax import parallel, training
+from pnoise_jax.training import loop
+from pnoise_jax.training.checkpoints import Checkpoints
+from tests.training.runs import small_config
+
+
+def final_state(config, directory):
+    experiment = training.build(config)
+    everywhere = parallel.replicated(parallel.data_mesh())
+    create = jax.jit(experiment.initial_state, out_shardings=everywhere)
+    with contextlib.closing(Checkpoints(directory / "checkpoints", keep=3)) as checkpoints:
+        return checkpoints.restore(loop._like(create, jax.random.key(config.seed)))
+
+
+def metric_lines(directory):
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def straight(data_dir, tmp_path_factory):
+    """12 steps without a break."""
+    directory = tmp_path_factory.mktemp("straight")
+    config = small_config(data_dir)
+    rows = training.train(config, directory)
+    return config, directory, rows
+
+
+def test_what_a_run_leaves(straight):
+    config, directory, rows = straight
+    assert sorted(int(p.name) for p in (directory / "checkpoints").iterdir()) == [4, 8, 12]
+    assert [line["step"] for line in metric_lines(directory)] == [4, 8, 12]
+    assert {"loss", "top1", "grad_norm", "learning_rate", "examples_per_second"} <= metric_lines(
+        directory
+    )[0].keys()
+    assert list(directory.glob("events.out.tfevents.*"))
+    stored = json.loads((directory / "config.json").read_text())
+    assert stored["batch_size"] == config.batch_size
+    report = json.loads((directory / "evaluation.json").read_text())
+    assert report["rows"] == rows
+    assert report["step"] == 12
+    assert [(row["noise"], row["order"], row["batch_size"]) for row in rows] == [
+        (False, "shuffled", 10),
+        (True, "shuffled", 10),
+        (True, "class_sorted", 10),
+    ]
+    assert {row["n"] for row in rows} == {1000}
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_going_on_gives_bitwise_the_same(straight, tmp_path, broken):
+    """From step 8; or, with that checkpoint's data damaged, from step 4."""
+    config, directory, rows = straight
+    shutil.copytree(directory, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "checkpoints" / "12")
+    if broken:
+        shutil.rmtree(tmp_path / "checkpoints" / "8" / "state")
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 11, "lo')  # killed while writing
+    assert training.train(config, tmp_path) == rows
+    assert [line["step"] for line in metric_lines(tmp_path)] == [4, 8, 12]
+    got, expected = final_state(config, tmp_path), final_state(config, directory)
+    chex.assert_trees_all_equal(got, expected)
+
+
+def test_a_finished_run_is_only_evaluated_again(straight, tmp_path):
+    config, directory, rows = straight
+    shutil.copytree(directory, tmp_path, dirs_exist_ok=True)
+    assert training.train(config, tmp_path) == rows
+    assert training.evaluate(None, tmp_path) == rows
+
+
+def test_evaluate_takes_other_noise_but_no_other_model(straight, data_dir):
+    _, directory, rows = straight
+    before = (directory / "evaluation.json").read_text()
+    other = small_config(
+        data_dir, **{"noise.point": "attention_input", "evaluation.batch_size": 50}
+    )
+    noisy = training.evaluate(other, directory)
+    assert noisy[0]["top1"] == rows[0]["top1"]  # clean
+    assert noisy[2]["nll"] != rows[2]["nll"]
+    with pytest.raises(ValueError, match=r"model.depth: 1 there, 2 now"):
+        training.evaluate(small_config(data_dir, **{"model.depth": 2}), directory)
+    (directory / "evaluation.json").write_text(before)
+
+
+def test_training_in_another_configs_directory_is_refused(straight, data_dir):
+    _, directory, _ = straight
+    before = {path: path.stat().st_mtime_ns for path in directory.rglob("*")}
+    with pytest.raises(ValueError, match=r"noise.layer: None there, '1' now; seed: 0 there, 7 now"):
+        training.train(small_config(data_dir, **{"seed": 7, "noise.layer": "1"}), directory)
+    assert {path: path.stat().st_mtime_ns for path in directory.rglob("*")} == before
+
+
+def test_no_recompilation_and_no_sync_between_reports(data_dir, tmp_path, monkeypatch):
+    """Three times as many steps compile as much; the host reads device arrays at reports only."""
+    compiled, readers = [], []
+    fetch = ArrayImpl._value
+
+    def record_fetch(array):
+        names = {frame.name for frame in traceback.extract_stack()}
+        if "_run" in names:
+            readers.append(names & {"close", "save", "add", "to_devices", "_run"})
+        return fetch.fget(array)
+
+    def record_compile(event, *_, **__):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(event)
+
+    def run(steps, name):
+        compiled.clear()
+        readers.clear()
+        changes = {"duration": f"{steps} steps", "log_every": f"{steps} steps"}
+        config = small_config(data_dir, **changes, **{"checkpoint.every": f"{steps} steps"})
+        training.train(config, tmp_path / name)
+        return len(compiled), list(readers)
+
+    run(4, "warm")  # what is compiled once per process
+    monkeypatch.setattr(ArrayImpl, "_value", property(record_fetch))
+    jax.monitoring.register_event_duration_secs_listener(record_compile)
+    try:
+        few, _ = run(4, "few")
+        many, reads = run(12, "many")
+    finally:
+        jax.monitoring.clear_event_listeners()
+    assert few == many
+    assert few > 0
+    assert reads  # the report's own
+    assert all(read & {"close", "save"} for read in reads)
+
+
+def test_a_loss_that_is_not_finite_names_its_step_and_the_last_checkpoint(data_dir, tmp_path):
+    changes = {
+        "optimizer.name": "sgd",
+        "optimizer.learning_rate": 1e30,
+        "optimizer.warmup": "1 step",  # the first step leaves the parameters alone
+        "checkpoint.every": "1 step",
+    }
+    with pytest.raises(
+        training.NonFiniteLossError,
+        match=r"the loss or gradient of step 3 is nan; the last whole .* is that of step 2,",
+    ):
+        training.train(small_config(data_dir, **changes), tmp_path)
+    saved = [int(path.name) for path in (tmp_path / "checkpoints").iterdir()]
+    assert sorted(saved) == [1, 2]
+    assert not (tmp_path / "evaluation.json").exists()
+
+
+def test_accumulation_ema_noise_in_training_and_periodic_evaluation_together(data_dir, tmp_path):
+    changes = {
+        "accumulate": 2,
+        "ema_decay": 0.9,
+        "dtype": "bfloat16",
+        "noise.preset": "paper_vit",
+        "optimizer.name": "sgd",
+        "optimizer.clip_norm": 1.0,
+        "evaluation.every": "6 steps",
+        "model.dropout": 0.1,
+    }
+    training.train(small_config(data_dir, **changes), tmp_path)
+    lines = metric_lines(tmp_path)
+    assert [line["step"] for line in lines if "clean/top1" in line] == [6]
+    assert json.loads((tmp_path / "evaluation.json").read_text())["weights"] == "ema"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 20}, "batch_size=20 is not divisible by 8 devices"),
+        ({"accumulate": 4}, r"batch_size=16 is not divisible by 8 devices x accumulate=4"),
+        ({"batch_size": 208}, "batch_size=208 is larger than data.train_split='train"),
+        ({"model.name": "vit_ti16"}, "unknown model 'vit_ti16': did you mean vit_ti_16"),
+        ({"model.image_size": 16}, r"does not fit digits, whose images are \(8, 8, 1\)"),
+        ({"data.name": "digit"}, "data.name='digit'.*'digits'"),
+        ({"data.test_split": "tset"}, "tset.*test_split"),
+        ({"data.mean": (0.1, 0.2), "data.std": (1.0, 1.0)}, "1 channels; give 1"),
+        ({"noise.layer": "2"}, "noise.layer=2: this model has no layer 2"),
+        ({"noise.group_size": 3}, "noise.group_size=3 does not divide the batch of 10"),
+        ({"noise.axis": "views", "noise.group_size": 2}, "one view of each image"),
+        ({"duration": "0 steps"}, "less than one step"),
+        ({"optimizer.warmup": "99 steps"}, "longer than the run's 12"),
+    ],
+)
+def test_a_bad_config_fails_by_name_before_anything_is_written(
+    data_dir, tmp_path, changes, message
+):
+    with pytest.raises(ValueError, match=message):
+        training.train(small_config(data_dir, **changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_cut_run_has_its_warmup_cut(data_dir):
+    config = small_config(data_dir, **{"steps": 6, "optimizer.warmup": "4 steps"})
+    experiment = training.build(config)
+    assert experiment.total_steps == 6
+    assert float(experiment.schedule(2)) == pytest.approx(config.optimizer.learning_rate)
