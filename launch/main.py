@@ -29,8 +29,8 @@ def run(main: Callable[[], object]) -> None:
         if len(argv) > 1:
             raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
         logging.set_verbosity(logging.WARNING)
-        parallel.start()
         try:
+            parallel.start()
             main()
         except (ValueError, OSError, ArithmeticError) as error:
             if _TRACEBACK.value:

@@ -13,17 +13,25 @@ DATA_AXIS = "data"
 def start() -> None:
     """Joins the other hosts, if there are any; call it before anything touches a device.
 
-    On a Cloud TPU pod and under Slurm or Open MPI JAX finds them by itself; elsewhere the variables
-    JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID name them.
+    JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID name them; without these, a Cloud
+    TPU pod's own TPU_WORKER_HOSTNAMES does, and JAX finds the rest by itself.
+
+    Raises:
+      ValueError: some of the three variables are missing, or a number is none.
     """
-    environment = os.environ
-    if "JAX_COORDINATOR_ADDRESS" in environment:
-        jax.distributed.initialize(
-            environment["JAX_COORDINATOR_ADDRESS"],
-            int(environment["JAX_NUM_PROCESSES"]),
-            int(environment["JAX_PROCESS_ID"]),
-        )
-    elif len(environment.get("TPU_WORKER_HOSTNAMES", "").split(",")) > 1:
+    names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+    address, count, index = (os.environ.get(name) for name in names)
+    if address is not None:
+        try:
+            count, index = int(count), int(index)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"JAX_COORDINATOR_ADDRESS={address!r} with JAX_NUM_PROCESSES={count!r} and "
+                f"JAX_PROCESS_ID={index!r}: the number of processes and this one's, from 0, must "
+                "be set as well"
+            ) from None
+        jax.distributed.initialize(address, count, index)
+    elif "," in os.environ.get("TPU_WORKER_HOSTNAMES", ""):
         jax.distributed.initialize()
 
 

@@ -67,13 +67,13 @@ class Checkpoints:
         """The step of the newest checkpoint on disk, None if there is none."""
         return max(self._manager.all_steps(), default=None)
 
-    def restore(self, like: Any) -> tuple[Any, int] | None:
+    def restore(self, like: Any, *, set_aside: bool = True) -> tuple[Any, int] | None:
         """The newest whole checkpoint and its step, None if there has been none.
-
-        Broken ones that are newer are moved into the folder "unreadable" beside it.
 
         Args:
           like: a tree of ShapeDtypeStructs with shardings: what to restore, and onto what.
+          set_aside: move broken ones that are newer into the folder "unreadable" beside these, so
+            that their steps can be saved again.
 
         Raises:
           OSError: there are checkpoints, but none is whole.
@@ -86,7 +86,8 @@ class Checkpoints:
                 broken[step] = str(error).strip().splitlines()[0]
                 logging.warning("checkpoint of step %d is broken: %s", step, broken[step])
                 continue
-            self._set_aside(list(broken))
+            if set_aside:
+                self._set_aside(list(broken))
             return state, step
         if broken:
             reasons = "; ".join(f"step {step}: {reason}" for step, reason in broken.items())

@@ -113,8 +113,8 @@ _DURATIONS = ("duration", "log_every", "optimizer.warmup", "evaluation.every", "
 
 def validate(config: ml_collections.ConfigDict) -> None:
     """Raises ValueError for the first field that is unknown, missing, or out of its range."""
-    known = dict(_flatten(default_config()))
-    given = dict(_flatten(config))
+    known = dict(flatten(default_config()))
+    given = dict(flatten(config))
     for field in given:
         if field not in known and not field.startswith("model."):
             raise ValueError(_unknown_field(field, known))
@@ -163,7 +163,7 @@ def steps_of(duration: str, *, field: str, examples: int, batch_size: int) -> in
 
 def differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Fields that differ between two configs, {field: (ours, theirs)}, the harmless left out."""
-    ours, theirs = dict(_flatten(ours)), dict(_flatten(theirs))
+    ours, theirs = dict(flatten(ours)), dict(flatten(theirs))
     return {
         field: (ours.get(field), theirs.get(field))
         for field in sorted(ours.keys() | theirs.keys())
@@ -171,10 +171,11 @@ def differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, t
     }
 
 
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """All fields of a config by their dotted names, tuples as lists."""
     for key, value in config.items():
         if isinstance(value, Mapping | ml_collections.ConfigDict):
-            yield from _flatten(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", list(value) if isinstance(value, tuple) else value
 

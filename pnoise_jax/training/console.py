@@ -2,7 +2,6 @@
 
 import contextlib
 import datetime
-import json
 from collections.abc import Iterator, Mapping
 
 import jax
@@ -10,16 +9,15 @@ from clu import parameter_overview
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pnoise_jax.training.config import differing
+from pnoise_jax.training.config import flatten
 from pnoise_jax.training.experiment import Experiment
 
 
 def print_header(console: Console, experiment: Experiment) -> None:
     """The configuration, the parameters, the devices, and the k that noise mixes."""
     config = experiment.config
-    fields = json.loads(config.to_json_best_effort())
     console.rule("configuration")
-    for field, (value, _) in differing(fields, {}).items():
+    for field, value in flatten(config):
         if value is not None:
             console.print(f"{field} = {value!r}", highlight=False, soft_wrap=True)
     console.rule("parameters")
@@ -37,27 +35,46 @@ def print_header(console: Console, experiment: Experiment) -> None:
         f"{jax.device_count()} {jax.devices()[0].device_kind} device(s)"
     )
     console.print(describe_noise(experiment))
+    for warning in warn_of_noise(experiment):
+        console.print(f"note: {warning}", style="yellow")
 
 
 def describe_noise(experiment: Experiment) -> str:
     """One sentence: which noise, where, when, and how many examples it mixes."""
-    config, injection = experiment.config, experiment.model.injection
+    injection = experiment.model.injection
     if injection is None:
         return "no noise"
     layers = ", ".join(map(str, injection.layers(experiment.model.num_layers)))
     where = "image" if injection.point == "image" else f"{injection.point}, layer {layers}"
     if injection.layer == "random" and injection.point != "image":
         where += " (one drawn anew each step)"
-    mixing = ""
-    if injection.noise.mixes_batch:
-        micro_batch = config.batch_size // config.accumulate
-        k_train = injection.noise.group_size or micro_batch
-        k_test = injection.noise.group_size or config.evaluation.batch_size
-        mixing = f"; it mixes k = {k_test} examples in noisy evaluation"
-        if injection.train:
-            mixing += f", k = {k_train} in training"
     when = f"{'on' if injection.train else 'off'} in training"
+    mixing = "".join(f"; k = {k} in {phase}" for phase, k in _mixed_examples(experiment).items())
     return f"noise: {injection.noise} at {where}, {injection.tokens} tokens; {when}{mixing}"
+
+
+def warn_of_noise(experiment: Experiment) -> list[str]:
+    """The constraints of eq. 14 that the quality matrix breaks at the k of this run."""
+    quality = getattr(getattr(experiment.model.injection, "noise", None), "quality", None)
+    if quality is None:
+        return []
+    return [
+        f"with k = {k} in {phase}, {violation} (eq. 14)"
+        for phase, k in _mixed_examples(experiment).items()
+        if k <= 4096  # the check forms the k x k matrix
+        for violation in quality.violations(k)
+    ]
+
+
+def _mixed_examples(experiment: Experiment) -> dict[str, int]:
+    """k, the examples that noise mixes, by phase of the run; empty where it mixes none."""
+    config, injection = experiment.config, experiment.model.injection
+    if injection is None or not injection.noise.mixes_batch:
+        return {}
+    batches = {"noisy evaluation": config.evaluation.batch_size}
+    if injection.train:
+        batches["training"] = config.batch_size // config.accumulate
+    return {phase: injection.noise.group_size or size for phase, size in batches.items()}
 
 
 class ProgressReport:

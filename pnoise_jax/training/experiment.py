@@ -77,6 +77,14 @@ class Experiment:
         with_ema = self.config.ema_decay is not None
         return init_state(self.model, self.optimizer, key, images, with_ema=with_ema)
 
+    def abstract_state(self, mesh: jax.sharding.Mesh) -> TrainState:
+        """Shapes, dtypes and shardings of the state."""
+        sharding = parallel.replicated(mesh)
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            jax.eval_shape(self.initial_state, jax.random.key(0)),
+        )
+
     def evaluate(
         self, state: TrainState, mesh: jax.sharding.Mesh, protocols: tuple
     ) -> list[dict[str, Any]]:
@@ -113,7 +121,6 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
         config, train_data, test_data, model, tuple(section.mean), tuple(section.std)
     )
     _check_shapes(experiment)
-    _check_training(experiment)
     return experiment
 
 
@@ -170,7 +177,8 @@ def _check_views(injection: noise.Injection) -> None:
         )
 
 
-def _check_training(experiment: Experiment) -> None:
+def check_training(experiment: Experiment) -> None:
+    """Raises ValueError where what was built can be evaluated, but not trained on these devices."""
     config, train_data = experiment.config, experiment.train_data
     if train_data.image_shape != experiment.test_data.image_shape:
         raise ValueError(

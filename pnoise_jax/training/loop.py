@@ -19,13 +19,13 @@ from pnoise_jax import data, evaluation, parallel
 from pnoise_jax.training import console as screen
 from pnoise_jax.training import workdir as directories
 from pnoise_jax.training.checkpoints import Checkpoints
-from pnoise_jax.training.experiment import Experiment, build
+from pnoise_jax.training.experiment import Experiment, build, check_training
 from pnoise_jax.training.step import TrainState, make_train_step
 from pnoise_jax.training.writers import MetricWriter
 
 
 class NonFiniteLossError(ArithmeticError):
-    """The loss of a step is NaN or infinite."""
+    """The loss or the gradient of a step is NaN or infinite."""
 
 
 def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list[dict[str, Any]]:
@@ -42,20 +42,20 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list
       NonFiniteLossError: names the step and the last whole checkpoint.
     """
     experiment = build(config)
+    check_training(experiment)
     path = directories.claim(workdir, config)
     console = _console()
     screen.print_header(console, experiment)
     mesh = parallel.data_mesh()
-    create = jax.jit(experiment.initial_state, out_shardings=parallel.replicated(mesh))
-    key = jax.random.key(config.seed)
-    like = _like(create, key)
+    like = experiment.abstract_state(mesh)
     keep = config.checkpoint.keep
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(like))
     directories.require_room(path, (keep + 1) * size)
     with contextlib.closing(Checkpoints(path / "checkpoints", keep=keep)) as checkpoints:
         restored = checkpoints.restore(like)
         if restored is None:
-            state, step = create(key), 0
+            create = jax.jit(experiment.initial_state, out_shardings=parallel.replicated(mesh))
+            state, step = create(jax.random.key(config.seed)), 0
         else:
             state, step = restored
             console.print(f"going on from the checkpoint of step {step}")
@@ -87,10 +87,9 @@ def evaluate(
         directories.check(path, config, but=("noise.", "evaluation.", "data."))
     experiment = build(config)
     mesh = parallel.data_mesh()
-    create = jax.jit(experiment.initial_state, out_shardings=parallel.replicated(mesh))
-    like = _like(create, jax.random.key(config.seed))
-    with contextlib.closing(Checkpoints(path / "checkpoints", keep=10**9)) as checkpoints:
-        restored = checkpoints.restore(like)
+    keep = config.checkpoint.keep
+    with contextlib.closing(Checkpoints(path / "checkpoints", keep=keep)) as checkpoints:
+        restored = checkpoints.restore(experiment.abstract_state(mesh), set_aside=False)
     if restored is None:
         raise FileNotFoundError(f"{path / 'checkpoints'} holds no checkpoint; train there first")
     console = _console()
@@ -245,16 +244,6 @@ def _compile(experiment: Experiment, mesh: Mesh) -> Callable:
         in_shardings=(everywhere, _batch_sharding(experiment, mesh), everywhere),
         out_shardings=everywhere,
         donate_argnums=0,
-    )
-
-
-def _like(create: Callable, key: jax.Array) -> TrainState:
-    """The state's shapes, dtypes and shardings."""
-    compiled = create.lower(key).compile()
-    return jax.tree.map(
-        lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding),
-        jax.eval_shape(create, key),
-        compiled.output_shardings,
     )
 
 

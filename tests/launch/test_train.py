@@ -107,6 +107,16 @@ def test_devices_that_do_not_divide_the_batch(data_dir, tmp_path):
     assert "batch_size=50 is not divisible by 8 devices: use a multiple of 8, such as 48" in errors
 
 
+def test_half_a_distributed_setting_is_named(data_dir, tmp_path):
+    code, _, errors = command.run(
+        "train",
+        *arguments("digits_vit", data_dir, tmp_path / "run"),
+        JAX_COORDINATOR_ADDRESS="127.0.0.1:1",
+    )
+    assert code != 0
+    assert "JAX_NUM_PROCESSES=None and JAX_PROCESS_ID=None" in errors
+
+
 def test_evaluate_needs_a_run(tmp_path):
     code, _, errors = command.run("evaluate", f"--workdir={tmp_path}")
     assert code != 0

@@ -11,17 +11,15 @@ import pytest
 from jax._src.array import ArrayImpl
 
 from pnoise_jax import parallel, training
-from pnoise_jax.training import loop
+from pnoise_jax.training import console
 from pnoise_jax.training.checkpoints import Checkpoints
 from tests.training.runs import small_config
 
 
 def final_state(config, directory):
-    experiment = training.build(config)
-    everywhere = parallel.replicated(parallel.data_mesh())
-    create = jax.jit(experiment.initial_state, out_shardings=everywhere)
+    like = training.build(config).abstract_state(parallel.data_mesh())
     with contextlib.closing(Checkpoints(directory / "checkpoints", keep=3)) as checkpoints:
-        return checkpoints.restore(loop._like(create, jax.random.key(config.seed)))
+        return checkpoints.restore(like)
 
 
 def metric_lines(directory):
@@ -205,3 +203,29 @@ def test_a_cut_run_has_its_warmup_cut(data_dir):
     experiment = training.build(config)
     assert experiment.total_steps == 6
     assert float(experiment.schedule(2)) == pytest.approx(config.optimizer.learning_rate)
+
+
+def test_the_header_says_k_and_which_constraints_are_broken(data_dir):
+    changes = {"noise.preset": "paper_vit", "noise.strength": 0.5, "accumulate": 2}
+    experiment = training.build(small_config(data_dir, **changes))
+    described = console.describe_noise(experiment)
+    assert "block_input, layer 1, all tokens; on in training" in described
+    assert "k = 10 in noisy evaluation; k = 8 in training" in described
+    notes = console.warn_of_noise(experiment)
+    assert [note.split(",")[0] for note in notes] == [
+        "with k = 10 in noisy evaluation",
+        "with k = 8 in training",
+    ]
+    assert all("singular" in note for note in notes)
+    assert console.warn_of_noise(training.build(small_config(data_dir))) == []
+
+
+def test_a_run_can_be_evaluated_on_devices_that_could_not_train_it(straight, data_dir, tmp_path):
+    """A batch of 16 splits over 8 devices; the same run as if it had had batches of 18."""
+    _, directory, rows = straight
+    shutil.copytree(directory, tmp_path, dirs_exist_ok=True)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(stored | {"batch_size": 18}))
+    assert training.evaluate(None, tmp_path) == rows
+    with pytest.raises(ValueError, match="batch_size=18 is not divisible by 8 devices"):
+        training.train(small_config(data_dir, batch_size=18), tmp_path)
