@@ -1,13 +1,12 @@
-"""Evaluates a run: python -m launch.evaluate --workdir DIR [--config CONFIG --config.noise.…]
+"""Evaluates a run: python -m launch.evaluate --workdir DIR [--config.noise.preset=…]
 
-Without --config it takes the run's own; with it, the noise, evaluation and data sections may differ
-from the run's.
+The config is the run's own, or a file given as --config; its noise, evaluation and data sections
+may differ from the run's.
 """
 
 from launch import main
 from pnoise_jax import training
 
-_CONFIG, _WORKDIR = main.define_config_flags(config_required=False)
-
 if __name__ == "__main__":
-    main.run(lambda: training.evaluate(_CONFIG.value, _WORKDIR.value))
+    config, workdir = main.define_run_flags(config_required=False)
+    main.run(lambda: training.evaluate(config.value, workdir.value))

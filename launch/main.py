@@ -1,43 +1,63 @@
 """What the main programs share: flags, errors without tracebacks, exit codes."""
 
+import os
 import re
 import sys
+import threading
+import traceback
 from collections.abc import Callable
+from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from pnoise_jax import parallel
+from pnoise_jax import parallel, training
 
 _TRACEBACK = flags.DEFINE_bool(
     "traceback", False, "Show where an error comes from, not only what it says."
 )
+_MULTI_HOST = flags.DEFINE_bool(
+    "multi_host", False, "Join the other hosts, which JAX finds itself: TPU pods, Slurm, Open MPI."
+)
+
+# Their messages are written for the reader; of any other error the type says as much.
+_EXPECTED = (ValueError, OSError, training.NonFiniteLossError)
 
 
-def define_config_flags(*, config_required: bool) -> tuple[flags.FlagHolder, flags.FlagHolder]:
-    """--config and --workdir."""
-    config = config_flags.DEFINE_config_file("config", None, "Config file; see configs/.")
+def define_run_flags(*, config_required: bool) -> tuple[flags.FlagHolder, flags.FlagHolder]:
+    """--config and --workdir; where a config is not required, the run's own stands in for it."""
     workdir = flags.DEFINE_string("workdir", None, "Directory of the run: made, or gone on with.")
-    flags.mark_flags_as_required(["config", "workdir"] if config_required else ["workdir"])
+    given = _given_on_command_line("workdir")
+    if config_required or given is None or _given_on_command_line("config") is not None:
+        config = config_flags.DEFINE_config_file("config", None, "Config file; see configs/.")
+    else:
+        try:
+            stored = training.read_config(given)
+        except _EXPECTED as error:
+            _end(f"error: {error}")
+        config = config_flags.DEFINE_config_dict("config", stored, "The run's own config.")
+    flags.mark_flags_as_required(["config", "workdir"])
     return config, workdir
 
 
-def run(main: Callable[[], object]) -> None:
-    """Parses the flags and calls main; an error that names its cause ends with exit code 1."""
+def run(main: Callable[[], object], *, on_interrupt: str = "interrupted") -> None:
+    """Parses the flags and calls main; an error ends with one message and exit code 1."""
 
     def guarded(argv: list[str]) -> None:
         if len(argv) > 1:
             raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-        logging.set_verbosity(logging.WARNING)
+        # Libraries log what they then raise, at length.
+        logging.set_verbosity(logging.INFO if _TRACEBACK.value else logging.FATAL)
         try:
-            parallel.start()
+            parallel.start(multi_host=_MULTI_HOST.value)
             main()
-        except (ValueError, OSError, ArithmeticError) as error:
-            if _TRACEBACK.value:
-                raise
-            sys.exit(f"error: {error}\n(--traceback shows where)")
         except KeyboardInterrupt:
-            sys.exit("interrupted; the same command goes on from the last checkpoint")
+            _end(on_interrupt)
+        except Exception as error:
+            if _TRACEBACK.value:
+                traceback.print_exc()
+            text = str(error) if isinstance(error, _EXPECTED) else _summary(error)
+            _end(f"error: {text}" + ("" if _TRACEBACK.value else "\n(--traceback shows where)"))
 
     app.run(guarded, flags_parser=_parse_flags)
 
@@ -45,11 +65,36 @@ def run(main: Callable[[], object]) -> None:
 def _parse_flags(argv: list[str]) -> list[str]:
     try:
         return app.parse_flags_with_usage(argv)
-    except (AttributeError, KeyError) as error:  # ml_collections, for --config.unknown=…
+    except Exception as error:
+        origin = traceback.extract_tb(error.__traceback__)[-1]
+        if "config_dict" not in origin.filename:  # the config file's own
+            place = f"{origin.filename}:{origin.lineno}"
+            _end(f"error: the config file fails: {_summary(error)} ({place})")
         text = str(error).replace("\\", "")
         field = re.search(r"'(\w+)'", text)
         near = re.search(r'Did you mean "(\w+)"', text)
-        sys.exit(
-            f"error: unknown config field {field[1] if field else error}"
-            + (f"; did you mean {near[1]}?" if near else "; see default_config() for all fields")
-        )
+        hint = f"did you mean {near[1]}?" if near else "see default_config() for all fields"
+        _end(f"error: unknown config field {field[1] if field else text}; {hint}")
+
+
+def _given_on_command_line(flag: str) -> str | None:
+    """A flag's value before flags are parsed, None if it is not there."""
+    for argument, following in zip(sys.argv[1:], [*sys.argv[2:], ""], strict=True):
+        name, equals, value = argument.partition("=")
+        if name in (f"--{flag}", f"-{flag}"):
+            return value if equals else following
+    return None
+
+
+def _summary(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"
+
+
+def _end(message: str) -> NoReturn:
+    print(message, file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if any(t is not threading.main_thread() and not t.daemon for t in threading.enumerate()):
+        os._exit(1)  # after a failed save Orbax's threads wait for ever
+    sys.exit(1)

@@ -3,7 +3,9 @@
 from launch import main
 from pnoise_jax import training
 
-_CONFIG, _WORKDIR = main.define_config_flags(config_required=True)
-
 if __name__ == "__main__":
-    main.run(lambda: training.train(_CONFIG.value, _WORKDIR.value))
+    config, workdir = main.define_run_flags(config_required=True)
+    main.run(
+        lambda: training.train(config.value, workdir.value),
+        on_interrupt="interrupted; the same command goes on from the last checkpoint",
+    )

@@ -10,14 +10,18 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 DATA_AXIS = "data"
 
 
-def start() -> None:
+def start(*, multi_host: bool = False) -> None:
     """Joins the other hosts, if there are any; call it before anything touches a device.
 
-    JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID name them; without these, a Cloud
-    TPU pod's own TPU_WORKER_HOSTNAMES does, and JAX finds the rest by itself.
+    The variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID name them; or JAX
+    finds them by itself, on Cloud TPU pods and under Slurm and Open MPI.
+
+    Args:
+      multi_host: there are others, and JAX shall find them.
 
     Raises:
-      ValueError: some of the three variables are missing, or a number is none.
+      ValueError: some of the three variables are missing, or a number is none; or this is one of
+        several tasks and nobody said that they belong together.
     """
     names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
     address, count, index = (os.environ.get(name) for name in names)
@@ -31,8 +35,15 @@ def start() -> None:
                 "be set as well"
             ) from None
         jax.distributed.initialize(address, count, index)
-    elif "," in os.environ.get("TPU_WORKER_HOSTNAMES", ""):
+    elif multi_host:
         jax.distributed.initialize()
+    else:
+        for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"):
+            if os.environ.get(name, "1") != "1":
+                raise ValueError(
+                    f"{name}={os.environ[name]}: this is one of several tasks; add --multi_host "
+                    "so that they train together, or start a single one"
+                )
 
 
 def data_mesh() -> Mesh:

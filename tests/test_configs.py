@@ -9,7 +9,7 @@ import pytest
 
 from pnoise_jax import noise, training
 
-CONFIGS = sorted(path.stem for path in pathlib.Path("configs").glob("*.py"))
+CONFIGS = sorted(path.stem for path in (pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 
 
 @pytest.mark.parametrize("preset", [None, *noise.PRESETS])

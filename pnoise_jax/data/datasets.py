@@ -147,7 +147,14 @@ def _labels(builder: tfds.core.DatasetBuilder, split: str) -> np.ndarray:
     """All labels of a whole split, (n,) int32: from the file beside the records, if there is."""
     path = _labels_path(builder, split)
     if path.exists():
-        return np.load(path, allow_pickle=False)
+        labels = np.load(path, allow_pickle=False)
+        expected = builder.info.splits[split].num_examples
+        if labels.shape != (expected,):
+            raise OSError(
+                f"{path} has labels of shape {labels.shape}, and the split {expected} examples. "
+                "Delete this file, and the labels are read from the records."
+            )
+        return labels
     return np.array([example["label"] for example in _undecoded(builder, split)], np.int32)
 
 

@@ -144,7 +144,8 @@ def eval_batches(
 
     Args:
       dataset: n examples.
-      indices: (m,) integers in 0..n-1, e.g. from `evaluation_order`.
+      indices: (m,) integers in 0..n-1, e.g. from `evaluation_order`; -1 is padding, which the end
+        of the last batch gets by itself.
       batch_size: examples of a batch, over all hosts.
       process_index: this host, from 0.
       process_count: the number of hosts.
@@ -160,10 +161,10 @@ def eval_batches(
     _check_shares("evaluation.batch_size", batch_size, 1, process_index, process_count)
     _check_at_least(0, num_threads=num_threads)
     indices = np.asarray(indices, np.int32)
-    if indices.size and not 0 <= indices.min() <= indices.max() < len(dataset):
+    if indices.size and not -1 <= indices.min() <= indices.max() < len(dataset):
         raise ValueError(
-            f"indices must be in 0..{len(dataset) - 1}, the examples of {dataset.name}'s split "
-            f"{dataset.split!r}; they are in {indices.min()}..{indices.max()}."
+            f"indices must be -1 or in 0..{len(dataset) - 1}, the examples of {dataset.name}'s "
+            f"split {dataset.split!r}; they are in {indices.min()}..{indices.max()}."
         )
     num_batches = -(-len(indices) // batch_size)
     padded = np.full(num_batches * batch_size, -1, np.int32)

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from pnoise_jax import data, parallel
 from pnoise_jax.evaluation.protocols import Protocol
 
-EXAMPLES_AT_ONCE = 256  # what a device is given at a time, whatever the protocol's batch size
+EXAMPLES_PER_DEVICE = 256  # at a time, whatever the protocol's batch size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +53,9 @@ def predict(
 ) -> Predictions:
     """Evaluates ``model`` on all of ``dataset``.
 
-    The device takes many of the protocol's batches at once, each a group of its own to the noise,
-    so the result is that of ``protocol.batch_size`` examples at a time.
+    The devices take many of the protocol's batches at once, each a group of its own to the noise.
+    Random noise draws by (seed, example): neither the number of devices nor the order changes what
+    an example receives. A random layer is drawn by (seed, batch).
 
     Args:
       model: with the injection to use where the protocol has noise; its own train and inference
@@ -72,18 +73,18 @@ def predict(
     """
     model = _with_noise(model, protocol)
     order = data.evaluation_order(dataset.labels, protocol.order, seed=seed)
-    batch_size = _examples_at_once(protocol.batch_size, len(dataset), mesh.size)
+    indices, at_once = _in_chunks(order, model, protocol.batch_size, mesh.size)
     sharding = parallel.split_batch(mesh)
     rank = np.full(len(dataset), -1, np.int32)
     nll = np.full(len(dataset), np.nan, np.float32)
     with data.eval_batches(
         dataset,
-        indices=order,
-        batch_size=batch_size,
+        indices=indices.ravel(),
+        batch_size=at_once,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     ) as batches:
-        for step, batch in enumerate(batches):
+        for number, (index, batch) in enumerate(zip(indices, batches, strict=True)):
             scores = _score(
                 model,
                 (tuple(mean), tuple(std)),
@@ -91,12 +92,11 @@ def predict(
                 variables,
                 parallel.to_devices(batch, sharding),
                 np.uint32(seed),
-                np.uint32(step),
+                np.uint32(number if _draws_layer(model) else 0),
             )
-            index = order[step * batch_size : (step + 1) * batch_size]
-            scores = jax.device_get(scores)
-            rank[index] = scores["rank"][: len(index)]
-            nll[index] = scores["nll"][: len(index)]
+            scores, real = jax.device_get(scores), index >= 0
+            rank[index[real]] = scores["rank"][real]
+            nll[index[real]] = scores["nll"][real]
     if not np.isfinite(nll).all():
         culprit = int(np.flatnonzero(~np.isfinite(nll))[0])
         raise ValueError(
@@ -139,22 +139,44 @@ def _with_noise(model: nn.Module, protocol: Protocol) -> nn.Module:
     return model.clone(injection=dataclasses.replace(injection, inference=True))
 
 
-def _examples_at_once(batch_size: int, examples: int, devices: int) -> int:
-    """A multiple of the protocol's batch size that the devices can share."""
-    wanted = min(EXAMPLES_AT_ONCE * devices, examples)
-    share = devices // math.gcd(batch_size, devices)
-    return batch_size * share * max(1, round(wanted / (batch_size * share)))
+def _draws_layer(model: nn.Module) -> bool:
+    return model.injection is not None and model.injection.layer == "random"
+
+
+def _in_chunks(
+    order: np.ndarray, model: nn.Module, batch_size: int, devices: int
+) -> tuple[np.ndarray, int]:
+    """What the devices are given at a time: indices (chunks, examples), -1 for padding.
+
+    A chunk holds whole batches of the protocol, and the devices share it evenly. It holds a single
+    one, and padding, where the layer is drawn for each batch.
+    """
+    smallest = math.lcm(batch_size, devices)
+    wanted = min(EXAMPLES_PER_DEVICE * devices, len(order))
+    at_once = smallest * max(1, round(wanted / smallest))
+    filled = at_once
+    if _draws_layer(model):
+        filled, at_once = batch_size, smallest
+    chunks = -(-len(order) // filled)
+    indices = np.full((chunks, at_once), -1, np.int32)
+    padded = np.full(chunks * filled, -1, np.int32)
+    padded[: len(order)] = order
+    indices[:, :filled] = padded.reshape(chunks, filled)
+    return indices, at_once
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _score(model, normalisation, replicated, variables, batch, seed, step) -> dict[str, jax.Array]:
+def _score(
+    model, normalisation, replicated, variables, batch, seed, number
+) -> dict[str, jax.Array]:
     mean, std = normalisation
-    key = jax.random.fold_in(jax.random.key(seed), step)
+    key = jax.random.fold_in(jax.random.key(seed), number)
     logits = model.apply(
         variables,
         normalise(batch["image"], mean, std),
         train=False,
         mask=batch["mask"],
+        index=batch["index"],
         rngs={"noise": key},
     )
     labels = batch["label"][:, None]

@@ -70,8 +70,10 @@ def create_model(
     for option in options:
         if option not in allowed:
             raise ValueError(_unknown(f"option of {name}", option, allowed))
+    # A config that was stored as JSON has lists; modules must be hashable.
+    options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
     model = module(**{**defaults, **options}, num_classes=num_classes, injection=injection)
-    if injection is not None:
+    if injection is not None:  # now, rather than at the first call
         injection.validate(num_layers=model.num_layers, points=model.points)
     return model
 
@@ -104,4 +106,4 @@ def _unknown(what: str, got: str, allowed: Iterable[str]) -> str:
     allowed = list(allowed)
     near = difflib.get_close_matches(got, allowed)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
-    return f"unknown {what} {got!r}: {hint}use one of {', '.join(allowed)}"
+    return f"unknown {what} {got!r}: {hint}Use one of {', '.join(allowed)}"

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from pnoise_jax import noise
+from pnoise_jax.models import checks
 
 _conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 # PyTorch's default for a dense layer: uniform within ±1/sqrt(fan_in).
@@ -122,6 +123,9 @@ class ResNet(nn.Module, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        checks.require_positive(
+            num_classes=self.num_classes, stage_sizes=self.stage_sizes, width=self.width
+        )
         if self.block not in ("basic", "bottleneck"):
             raise ValueError(f'block={self.block!r} is unknown: use "basic" or "bottleneck"')
         if self.stem not in ("imagenet", "small"):
@@ -140,6 +144,7 @@ class ResNet(nn.Module, kw_only=True):
         train: bool = False,
         mask: jax.Array | None = None,
         noise_strength: jax.Array | float | None = None,
+        index: jax.Array | None = None,
     ) -> jax.Array:
         """Classifies images.
 
@@ -149,6 +154,8 @@ class ResNet(nn.Module, kw_only=True):
           mask: (batch,) bool, True for real examples; only the injection reads it: batch norm
             counts padded examples too.
           noise_strength: scalar in place of the injection's own strength; may be traced.
+          index: (batch,) int32, what each example's random noise is drawn from; by default its
+            place in the batch.
 
         Returns:
           The logits, (batch, num_classes), float32.
@@ -168,6 +175,7 @@ class ResNet(nn.Module, kw_only=True):
             train=train,
             mask=mask,
             strength=noise_strength,
+            index=index,
             prefix_tokens=0,
         )
         images = taps(images, point="image")

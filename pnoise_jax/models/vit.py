@@ -3,6 +3,7 @@
 `embed_patches`, `Attention` and `Mlp` are public: other transformers are built from them.
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -10,7 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from pnoise_jax import noise
+from pnoise_jax.models import checks
 
+# The fast variance, E[x^2] - E[x]^2, loses digits where a token's mean is far from 0.
+_norm = functools.partial(nn.LayerNorm, epsilon=1e-6, use_fast_variance=False)
 # timm's `trunc_normal_(std=.02)` cuts at ±2, a hundred standard deviations: a plain normal.
 _normal_init = nn.initializers.normal(0.02)
 # PyTorch's default for a convolution, which timm leaves in place: uniform within ±1/sqrt(fan_in).
@@ -122,10 +126,10 @@ class Block(nn.Module, kw_only=True):
         """Maps x (batch, tokens, dim) to the same shape; `taps` are `noise.open_taps`'s."""
         common = {"dropout": self.dropout, "train": self.train, "dtype": self.dtype}
         x = taps(x, layer=self.layer, point="block_input")
-        h = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm1")(x)
+        h = _norm(dtype=self.dtype, name="norm1")(x)
         h = taps(h, layer=self.layer, point="attention_input")
         x = x + Attention(num_heads=self.num_heads, **common, name="attn")(h)
-        h = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm2")(x)
+        h = _norm(dtype=self.dtype, name="norm2")(x)
         return x + Mlp(hidden_dim=self.mlp_dim, **common, name="mlp")(h)
 
 
@@ -174,6 +178,17 @@ class VisionTransformer(nn.Module, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        checks.require_positive(
+            num_classes=self.num_classes,
+            image_size=self.image_shape,
+            patch_size=self.patch_size,
+            dim=self.dim,
+            depth=self.depth,
+            num_heads=self.num_heads,
+        )
+        if self.mlp_dim is not None:
+            checks.require_positive(mlp_dim=self.mlp_dim)
+        checks.require_rate(dropout=self.dropout)
         if self.pooling not in ("token", "mean"):
             raise ValueError(f'pooling={self.pooling!r} is unknown: use "token" or "mean"')
         if self.pooling == "token" and not self.class_token:
@@ -181,10 +196,10 @@ class VisionTransformer(nn.Module, kw_only=True):
                 'pooling="token" reads the class token, which class_token=False removes: '
                 'use pooling="mean" or class_token=True'
             )
-        if any(side <= 0 or side % self.patch_size for side in self.image_shape):
+        if any(side % self.patch_size for side in self.image_shape):
             raise ValueError(
                 f"image_size={self.image_size} is not divisible by patch_size={self.patch_size}: "
-                f"every side must be a positive multiple of {self.patch_size}"
+                f"every side must be a multiple of {self.patch_size}"
             )
         if self.dim % self.num_heads:
             raise ValueError(
@@ -212,6 +227,7 @@ class VisionTransformer(nn.Module, kw_only=True):
         train: bool = False,
         mask: jax.Array | None = None,
         noise_strength: jax.Array | float | None = None,
+        index: jax.Array | None = None,
     ) -> jax.Array:
         """Classifies images.
 
@@ -220,6 +236,8 @@ class VisionTransformer(nn.Module, kw_only=True):
           train: turns on dropout and the injection's training noise.
           mask: (batch,) bool, True for real examples; only the injection reads it.
           noise_strength: scalar in place of the injection's own strength; may be traced.
+          index: (batch,) int32, what each example's random noise is drawn from; by default its
+            place in the batch.
 
         Returns:
           The logits, (batch, num_classes), float32.
@@ -241,6 +259,7 @@ class VisionTransformer(nn.Module, kw_only=True):
             train=train,
             mask=mask,
             strength=noise_strength,
+            index=index,
             prefix_tokens=prefix_tokens,
         )
         images = taps(images, point="image")
@@ -259,13 +278,13 @@ class VisionTransformer(nn.Module, kw_only=True):
             x = block(
                 layer=layer,
                 num_heads=self.num_heads,
-                mlp_dim=self.mlp_dim or 4 * self.dim,
+                mlp_dim=4 * self.dim if self.mlp_dim is None else self.mlp_dim,
                 dropout=self.dropout,
                 train=train,
                 dtype=self.dtype,
                 name=f"block_{layer}",
             )(x, taps)
 
-        x = nn.LayerNorm(epsilon=1e-6, dtype=jnp.float32, name="norm")(x)
+        x = _norm(dtype=jnp.float32, name="norm")(x)
         x = x[:, 0] if self.pooling == "token" else x[:, prefix_tokens:].mean(axis=1)
         return nn.Dense(self.num_classes, kernel_init=_normal_init, name="head")(x)

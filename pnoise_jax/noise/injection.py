@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol, get_args
 
@@ -35,8 +36,13 @@ class Noise(Protocol):
         *,
         mask: jax.Array | None = None,
         strength: jax.Array | float | None = None,
+        index: jax.Array | None = None,
     ) -> jax.Array:
-        """The noisy x, like x in shape and dtype."""
+        """The noisy x, like x in shape and dtype.
+
+        mask (batch,) is true for real examples, strength replaces the noise's own, and index
+        (batch,), int32, says what each example draws from: by default its place in the batch.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +55,8 @@ class Injection:
         all its stages), several, "last", or "random": one drawn anew at each call (figure 1).
       point: where in the layer: "block_input"; "attention_input", the output of the block's first
         normalisation, which the residual bypasses (the published code's site for ViTs); or "image",
-        the model's input, where layer has no meaning.
+        the model's input, where layer has no meaning. A noise that mixes examples does the same at
+        the image as at all tokens of a ViT's first block: the patch embedding is affine.
       tokens: "all", or "patch": leave the class token alone. The same where there is none.
       train, inference: whether it acts when the model is applied with train=True, train=False.
       stop_gradient: the noise is a constant to the gradient: ``x + stop_gradient(noise(x) - x)``.
@@ -76,6 +83,8 @@ class Injection:
             raise ValueError(
                 f"layer={self.layer!r}: give a number from 1, several numbers, 'last' or 'random'"
             )
+        for switch in ("train", "inference", "stop_gradient"):
+            checks.require_one_of(switch, getattr(self, switch), (True, False))
         checks.require_one_of("point", self.point, get_args(Point))
         checks.require_one_of("tokens", self.tokens, get_args(Tokens))
 
@@ -160,7 +169,7 @@ CONFIG_FIELDS: dict[str, type] = {
     "point": str,  # block_input, attention_input, image
     "tokens": str,  # all, patch
     "train": bool,
-    "inference": bool,
+    "inference": bool,  # of the model used as a library: a report always evaluates both ways
     "stop_gradient": bool,
 }
 
@@ -217,7 +226,7 @@ def _from_settings(section: Mapping[str, Any]) -> Injection | None:
     for key in section:
         if key not in CONFIG_FIELDS:
             raise ValueError(_unknown(f"{key}: unknown key", key, CONFIG_FIELDS))
-    given = {key: value for key, value in section.items() if value is not None}
+    given = {key: value for key, value in section.items() if value not in (None, "None")}
     preset = given.pop("preset", None)
     if preset is not None and preset not in PRESETS:
         raise ValueError(_unknown(f"preset={preset!r}: unknown preset", preset, PRESETS))
@@ -267,7 +276,7 @@ def _parse_layer(value: Any) -> Layer:
     if not isinstance(value, str):
         return value
     parts = [part.strip() for part in value.split(",")]
-    if not all(part.lstrip("-").isdigit() for part in parts):
+    if not all(re.fullmatch(r"-?[0-9]+", part) for part in parts):
         return value
     numbers = tuple(int(part) for part in parts)
     return numbers if len(numbers) > 1 else numbers[0]
@@ -281,5 +290,5 @@ def _refuse_unused(unused: Mapping[str, Any], why: str) -> None:
 
 def _unknown(what: str, given: Any, known: Mapping[str, Any]) -> str:
     near = difflib.get_close_matches(str(given), known, n=3, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
     return f"{what}{hint} Choose one of: {', '.join(known)}"

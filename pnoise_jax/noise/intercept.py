@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from pnoise_jax.noise.injection import Noise
@@ -124,11 +126,12 @@ class InjectedModule(nn.Module):
 
     @nn.nowrap  # as a wrapped method it would stand between the site and its own submodules
     def _noisy(self, x: Any, site: nn.Module, mask, strength) -> jax.Array:
-        if not isinstance(x, jax.Array):
+        if not isinstance(x, jax.Array | np.ndarray):
             raise ValueError(
-                f"the {self.point} of {'/'.join(site.path)!r} is a {type(x).__name__}, no array; "
-                f"choose another site or point (at={self.at!r})"
+                f"the {self.point} of {'/'.join(site.path)!r} is a {type(x).__name__}, no array "
+                f"(or it is passed by keyword); choose another site or point (at={self.at!r})"
             )
+        x = jnp.asarray(x)
         key = noise_key(site) if self.noise.draws else None
         noisy = self.noise(key, x, mask=mask, strength=strength)
         return x + lax.stop_gradient(noisy - x) if self.stop_gradient else noisy
@@ -153,5 +156,5 @@ def _describe(value: Any) -> str | None:
 
 def _no_match(pattern: str, paths: list[str]) -> str:
     near = difflib.get_close_matches(pattern, paths, n=3, cutoff=0.4)
-    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
     return f"at={pattern!r} matches no submodule{hint} There are: {', '.join(paths)}"

@@ -18,7 +18,7 @@ Implementation = Literal["structured", "matmul"]
 class LinearTransform:
     """``X + QX``, where Q mixes k rows of X.
 
-    Called as ``noise(key, x, mask=None, strength=None)``; it draws nothing, so key may be None.
+    Called as ``noise(key, x, mask=None, strength=None)``; it draws nothing: key may be None.
     Differentiable in reverse mode; the matmul in forward mode as well.
 
     Attributes:
@@ -88,11 +88,12 @@ class LinearTransform:
         *,
         mask: jax.Array | None = None,
         strength: jax.Array | float | None = None,
+        index: jax.Array | None = None,
     ) -> jax.Array:
         """Adds ``QX`` to X.
 
         Args:
-          key: not used.
+          key, index: not used.
           x: (batch, ...), for axis="tokens" (batch, tokens..., features).
           mask: (batch,) bool, the real examples; the others contribute nothing and come back as
             they were. k is then the number of real examples in the group.
@@ -105,7 +106,7 @@ class LinearTransform:
           ValueError: x is no float array, the batch does not split into groups, or the mask does
             not fit the batch.
         """
-        del key
+        del key, index
         checks.require_batch(x, mask)
         strength = self.quality.strength if strength is None else strength
         return rows.place_freely(self._apply)(x, mask, strength)
@@ -160,6 +161,8 @@ class LinearTransform:
     def _multiply(self, x, mask, strength, *, axis: int) -> jax.Array:
         """``(I + Q) X`` along ``axis``, 0 or 1."""
         k = x.shape[axis]
+        if mask is not None:  # their weight is 0, but 0 times NaN is NaN
+            x = jnp.where(rows.expand(mask, x), x, 0)
 
         def i_plus_q(mask):
             return jnp.eye(k) + self.quality.matrix(k, strength=strength, mask=mask)

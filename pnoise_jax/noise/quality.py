@@ -87,7 +87,7 @@ class CyclicShift(QualityMatrix):
 
     def __post_init__(self):
         checks.require_finite("strength", self.strength)
-        if not isinstance(self.shift, int) or self.shift == 0:
+        if type(self.shift) is not int or self.shift == 0:
             raise ValueError(f"shift={self.shift!r}: give a whole number of rows other than 0")
 
     def mixing_matrix(self, k: int, *, mask: jax.Array | None = None) -> jax.Array:
@@ -131,7 +131,9 @@ class Optimal(QualityMatrix):
 
     def mix(self, x: jax.Array, *, axis: int, mask: jax.Array | None, axis_name) -> jax.Array:
         total, count = rows.total(x, axis=axis, mask=mask, axis_name=axis_name)
-        return (x + total) / (count + 1)
+        # The one row is divided, not the k sums: the backward pass then sums g as it stands.
+        share = rows.repeat(total / (count + 1), x.shape[axis], axis)
+        return x.astype(share.dtype) / (count + 1) + share
 
     def log_abs_det(self, k: int) -> float:
         eigenvalue = 1 - self.strength * k / (k + 1)  # k - 1 times; the last one is 1
@@ -145,7 +147,7 @@ class Dense(QualityMatrix):
     """Any given Q of one fixed k.
 
     Attributes:
-      values: Q, (k, k); kept as a read-only float32 array.
+      values: Q, (k, k); kept as a read-only array.
       strength: scales Q.
     """
 
@@ -154,7 +156,7 @@ class Dense(QualityMatrix):
 
     def __post_init__(self):
         checks.require_finite("strength", self.strength)
-        given = np.array(self.values, dtype=np.float32)
+        given = np.array(self.values, dtype=np.float64)
         if given.ndim != 2 or given.shape[0] != given.shape[1] or not given.size:
             raise ValueError(f"Dense: Q must be square, (k, k); got shape {given.shape}")
         if not np.isfinite(given).all():
@@ -167,19 +169,26 @@ class Dense(QualityMatrix):
         return False
 
     def mixing_matrix(self, k: int, *, mask: jax.Array | None = None) -> jax.Array:
-        if k != len(self.values):
-            raise ValueError(
-                f"Dense: Q is for k={len(self.values)} rows and {k} are to be mixed; "
-                f"set group_size={len(self.values)} or give a matrix of that size"
-            )
+        self._require_size(k)
         kept = jnp.ones(k) if mask is None else mask.astype(jnp.float32)
-        return jnp.eye(k) + jnp.outer(kept, kept) * self.values
+        return jnp.eye(k) + jnp.outer(kept, kept) * self.values.astype(np.float32)
 
     def mix(self, x: jax.Array, *, axis: int, mask: jax.Array | None, axis_name) -> jax.Array:
         raise ValueError("Dense has no structure to use: implementation must be 'matmul'")
 
     def log_abs_det(self, k: int) -> float:
-        return float(np.linalg.slogdet(np.eye(k) + np.asarray(self.matrix(k), np.float64))[1])
+        self._require_size(k)
+        i_plus_q = np.eye(k) + self.strength * self.values
+        if np.linalg.matrix_rank(i_plus_q) < k:
+            return -math.inf
+        return float(np.linalg.slogdet(i_plus_q)[1])
+
+    def _require_size(self, k: int) -> None:
+        if k != len(self.values):
+            raise ValueError(
+                f"Dense: Q is for k={len(self.values)} rows and {k} are to be mixed; "
+                f"set group_size={len(self.values)} or give a matrix of that size"
+            )
 
     @functools.cached_property
     def _key(self) -> tuple:

@@ -100,11 +100,11 @@ def total(
     mask: jax.Array | None = None,
     axis_name: AxisName | None = None,
 ) -> tuple[jax.Array, jax.Array | int]:
-    """The sum of the kept rows, given to every row, and their number.
+    """The sum of the kept rows and their number.
 
     Returns:
-      The sum, shaped like x (float32 for a bfloat16 x), and the count: an int, or with a mask an
-      array that broadcasts to x.
+      The sum, of length 1 along ``axis`` (float32 for a bfloat16 x), and the count: an int, or with
+      a mask an array that broadcasts to x.
     """
     k = x.shape[axis]
     if mask is None:
@@ -120,7 +120,7 @@ def total(
         summed = lax.psum(summed, axis_name)
         if tracked:  # so that the backward pass reduces to one row before it crosses devices
             summed = lax.pcast(summed, axis_name, to="varying")
-    return _repeat_rows(summed, k, axis), count
+    return summed, count
 
 
 def _sum_rows(x: jax.Array, axis: int) -> jax.Array:
@@ -146,13 +146,14 @@ def _sum_rows(x: jax.Array, axis: int) -> jax.Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _repeat_rows(row: jax.Array, k: int, axis: int) -> jax.Array:
+def repeat(row: jax.Array, k: int, axis: int) -> jax.Array:
+    """``row``, of length 1 along ``axis``, k times. Differentiable in reverse mode."""
     # Its transpose is the sum over rows: the custom rule has it take the fast form above.
     return jnp.repeat(row, k, axis)
 
 
-_repeat_rows.defvjp(
-    lambda row, k, axis: (_repeat_rows(row, k, axis), None),
+repeat.defvjp(
+    lambda row, k, axis: (repeat(row, k, axis), None),
     lambda k, axis, _, g: (_sum_rows(g, axis),),
 )
 

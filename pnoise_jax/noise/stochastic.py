@@ -1,7 +1,8 @@
 """Random noises, drawn for each example on its own: Gaussian, salt-and-pepper.
 
-Example i draws from ``fold_in(key, i)``, i being its place in the global batch. So what an example
-receives does not depend on how many examples or devices there are, nor on padding.
+Example i draws from ``fold_in(key, index[i])``, by default its place in the global batch. So what
+it receives does not depend on how many examples or devices there are, nor on padding; and with its
+number in the data set as index, not on the order either.
 """
 
 import dataclasses
@@ -59,6 +60,7 @@ class Gaussian:
         *,
         mask: jax.Array | None = None,
         strength: jax.Array | float | None = None,
+        index: jax.Array | None = None,
     ) -> jax.Array:
         """Adds the noise to x (batch, ...); examples that mask (batch,) excludes stay as they are.
 
@@ -68,10 +70,10 @@ class Gaussian:
         checks.require_batch(x, mask)
         checks.require_key(key)
         strength = self.strength if strength is None else strength
-        return rows.place_freely(self._apply)(x, key, mask, strength)
+        return rows.place_freely(self._apply)(x, key, mask, strength, index)
 
-    def _apply(self, x, key, mask, strength) -> jax.Array:
-        normal = _for_each_example(jax.random.normal, key, x, self.axis_name)
+    def _apply(self, x, key, mask, strength, index) -> jax.Array:
+        normal = _for_each_example(jax.random.normal, key, x, index, self.axis_name)
         noisy = (x + strength * (self.mean + self.std * normal)).astype(x.dtype)
         return noisy if mask is None else jnp.where(rows.expand(mask, x), noisy, x)
 
@@ -122,6 +124,7 @@ class SaltAndPepper:
         *,
         mask: jax.Array | None = None,
         strength: jax.Array | float | None = None,
+        index: jax.Array | None = None,
     ) -> jax.Array:
         """Applies the noise to x (batch, ...); examples that mask (batch,) excludes stay.
 
@@ -132,10 +135,10 @@ class SaltAndPepper:
         checks.require_batch(x, mask)
         checks.require_key(key)
         probability = self.probability if strength is None else strength
-        return rows.place_freely(self._apply)(x, key, mask, probability)
+        return rows.place_freely(self._apply)(x, key, mask, probability, index)
 
-    def _apply(self, x, key, mask, probability) -> jax.Array:
-        uniform = _for_each_example(jax.random.uniform, key, x, self.axis_name)
+    def _apply(self, x, key, mask, probability, index) -> jax.Array:
+        uniform = _for_each_example(jax.random.uniform, key, x, index, self.axis_name)
         lowest, highest = self._extremes(x, mask)
         noisy = jnp.where(uniform < probability / 2, highest, x)
         noisy = jnp.where(uniform > 1 - probability / 2, lowest, noisy)
@@ -165,9 +168,13 @@ class SaltAndPepper:
         return rows.own(shared, local, self.axis_name) if mapped else shared
 
 
-def _for_each_example(draw: Callable, key: jax.Array, x: jax.Array, axis_name) -> jax.Array:
+def _for_each_example(
+    draw: Callable, key: jax.Array, x: jax.Array, index: jax.Array | None, axis_name
+) -> jax.Array:
     """``draw(key, shape, dtype)`` for every example of x, in at least float32."""
     dtype = jnp.promote_types(x.dtype, jnp.float32)
-    first = 0 if axis_name is None else lax.axis_index(axis_name) * x.shape[0]
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(x.shape[0]))
+    if index is None:
+        first = 0 if axis_name is None else lax.axis_index(axis_name) * x.shape[0]
+        index = first + jnp.arange(x.shape[0])
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
     return jax.vmap(lambda key: draw(key, x.shape[1:], dtype))(keys)

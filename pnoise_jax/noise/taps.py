@@ -13,7 +13,7 @@ from pnoise_jax.noise.injection import Injection, Point
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=("key", "chosen", "mask", "strength"),
+    data_fields=("key", "chosen", "mask", "strength", "index"),
     meta_fields=("injection", "num_layers", "prefix_tokens"),
 )
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Taps:
       num_layers, prefix_tokens: of the model; prefix tokens stand in front of the patch tokens.
       key: for noises that draw, or None.
       chosen: the layer drawn for ``layer="random"``, a scalar, or None.
-      mask, strength: handed to the noise.
+      mask, strength, index: handed to the noise.
     """
 
     injection: Injection | None
@@ -35,6 +35,7 @@ class Taps:
     chosen: jax.Array | None
     mask: jax.Array | None
     strength: jax.Array | float | None
+    index: jax.Array | None
 
     def __call__(self, x: jax.Array, *, point: Point, layer: int = 0) -> jax.Array:
         """x, with the noise where the injection acts at this layer and point.
@@ -61,7 +62,9 @@ class Taps:
         skip = prefix_tokens if self.injection.tokens == "patch" else 0
         prefix, clean = x[:, :skip], x[:, skip:]
         key = None if self.key is None else jax.random.fold_in(self.key, layer)
-        noisy = self.injection.noise(key, clean, mask=self.mask, strength=self.strength)
+        noisy = self.injection.noise(
+            key, clean, mask=self.mask, strength=self.strength, index=self.index
+        )
         if self.injection.stop_gradient:
             noisy = clean + lax.stop_gradient(noisy - clean)
         return jnp.concatenate([prefix, noisy], axis=1) if skip else noisy
@@ -75,6 +78,7 @@ def open_taps(
     train: bool,
     mask: jax.Array | None = None,
     strength: jax.Array | float | None = None,
+    index: jax.Array | None = None,
     prefix_tokens: int = 0,
 ) -> Taps:
     """Readies ``injection`` for one call of a Linen ``module``.
@@ -82,12 +86,23 @@ def open_taps(
     It is inactive while the module is initialised, and where the injection does not act in this
     mode: then the taps add no operation, and the model is bitwise the plain one.
 
+    Args:
+      module: the model; its attribute ``points``, if it has one, lists the points it taps.
+      injection: what may act.
+      num_layers, prefix_tokens: of the model.
+      train: the mode of this call.
+      mask, strength, index: handed to the noise.
+
     Raises:
-      ValueError: the noise draws and the call has no "noise" key.
+      ValueError: the model lacks the injection's layer or point, or the noise draws and the call
+        has no "noise" key.
     """
+    if injection is not None:
+        points = getattr(module, "points", (injection.point,))
+        injection.validate(num_layers=num_layers, points=points)
     acts = injection is not None and (injection.train if train else injection.inference)
     if not acts or module.is_initializing():
-        return Taps(None, num_layers, prefix_tokens, None, None, None, None)
+        return Taps(None, num_layers, prefix_tokens, None, None, None, None, None)
     key = chosen = None
     draws_layer = injection.layer == "random" and injection.point != "image"
     if injection.noise.draws or draws_layer:
@@ -96,8 +111,8 @@ def open_taps(
         chosen = jax.random.randint(jax.random.fold_in(key, 0), (), 1, num_layers + 1)
         axis_name = getattr(injection.noise, "axis_name", None)
         if axis_name is not None:  # all devices must agree: their noise may exchange rows
-            chosen = lax.pmax(chosen, axis_name)
-    return Taps(injection, num_layers, prefix_tokens, key, chosen, mask, strength)
+            chosen = lax.all_gather(chosen, axis_name)[0]
+    return Taps(injection, num_layers, prefix_tokens, key, chosen, mask, strength, index)
 
 
 def noise_key(module: Any) -> jax.Array:

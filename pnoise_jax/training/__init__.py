@@ -4,6 +4,7 @@ from pnoise_jax.training.config import default_config, model_config, validate
 from pnoise_jax.training.experiment import Experiment, build
 from pnoise_jax.training.loop import NonFiniteLossError, evaluate, train
 from pnoise_jax.training.step import TrainState, init_state, make_train_step
+from pnoise_jax.training.workdir import read_config
 
 __all__ = [
     "Experiment",
@@ -15,6 +16,7 @@ __all__ = [
     "init_state",
     "make_train_step",
     "model_config",
+    "read_config",
     "train",
     "validate",
 ]

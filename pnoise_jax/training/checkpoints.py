@@ -1,6 +1,8 @@
 """Checkpoints that are verified when restored, and give way to the newest whole one."""
 
+import contextlib
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from absl import logging
 from jax import lax
+from jax.experimental import multihost_utils
 
 _UNREADABLE = "unreadable"  # where checkpoints go that turned out broken
 
@@ -22,14 +24,31 @@ class Checkpoints:
     are found.
     """
 
-    def __init__(self, directory: str | os.PathLike, *, keep: int):
-        """Args: where they lie (made if need be), and how many of the newest to keep."""
+    def __init__(
+        self,
+        directory: str | os.PathLike,
+        *,
+        keep: int,
+        report: Callable[[str], None] = print,
+    ):
+        """Opens the checkpoints in a directory.
+
+        Args:
+          directory: where they lie; made if need be.
+          keep: how many of the newest stay.
+          report: takes a sentence about a broken checkpoint.
+
+        Raises:
+          OSError: the directory is a file, or cannot be made.
+        """
         self.directory = Path(directory).absolute()
+        self.directory.mkdir(exist_ok=True)
+        self._report = report
+        self._saving: int | None = None  # the step in flight
         self._manager = ocp.CheckpointManager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=ocp.checkpoint_managers.LatestN(keep),
-                create=True,
+                preservation_policy=ocp.checkpoint_managers.LatestN(keep), create=True
             ),
         )
 
@@ -39,17 +58,17 @@ class Checkpoints:
         Raises:
           OSError: this or the previous checkpoint cannot be written.
         """
-        description = _describe(state)
-        try:
+        self.wait()
+        self._saving = step
+        with self._naming_write_errors():
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(state), arrays=ocp.args.JsonSave(description)
+                    state=ocp.args.StandardSave(state),
+                    arrays=ocp.args.JsonSave(_describe(state)),
                 ),
                 force=True,
             )
-        except Exception as error:  # TensorStore reports a full disk as a ValueError
-            raise self._write_error(step, error) from error
 
     def wait(self) -> None:
         """Blocks until the last save is on disk.
@@ -57,15 +76,32 @@ class Checkpoints:
         Raises:
           OSError: it cannot be written.
         """
-        try:
+        with self._naming_write_errors():
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
-        except Exception as error:
-            raise self._write_error(None, error) from error
+        self._saving = None
+
+    @contextlib.contextmanager
+    def _naming_write_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # TensorStore reports a full disk as a ValueError
+            whole = [step for step in self._manager.all_steps() if step != self._saving]
+            last = f"that of step {max(whole)}" if whole else "none"
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+            raise OSError(
+                f"cannot write the checkpoint of step {self._saving} to {self.directory}: {reason} "
+                f"(last whole checkpoint: {last}). Make room or make it writable, and start the "
+                "same command again"
+            ) from error
 
     def newest(self) -> int | None:
         """The step of the newest checkpoint on disk, None if there is none."""
         return max(self._manager.all_steps(), default=None)
+
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._manager.all_steps())
 
     def restore(self, like: Any, *, set_aside: bool = True) -> tuple[Any, int] | None:
         """The newest whole checkpoint and its step, None if there has been none.
@@ -80,11 +116,10 @@ class Checkpoints:
         """
         broken: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
-            try:
-                state = self._restore_verified(step, like)
-            except Exception as error:  # whatever is wrong with it, an older one may be whole
-                broken[step] = str(error).strip().splitlines()[0]
-                logging.warning("checkpoint of step %d is broken: %s", step, broken[step])
+            state, reason = self._try_restore(step, like)
+            if _on_any_host(reason is not None):
+                broken[step] = reason or "another host cannot read it"
+                self._report(f"the checkpoint of step {step} is broken: {broken[step]}")
                 continue
             if set_aside:
                 self._set_aside(list(broken))
@@ -100,6 +135,13 @@ class Checkpoints:
     def close(self) -> None:
         """Waits for the last save and stops the threads."""
         self._manager.close()
+
+    def _try_restore(self, step: int, like: Any) -> tuple[Any, str | None]:
+        """The state, or why there is none."""
+        try:
+            return self._restore_verified(step, like), None
+        except Exception as error:  # whatever is wrong with it, an older one may be whole
+            return None, (str(error).strip() or repr(error)).splitlines()[0]
 
     def _restore_verified(self, step: int, like: Any) -> Any:
         arrays = self._manager.restore(
@@ -128,18 +170,17 @@ class Checkpoints:
                     target = target.with_name(target.name + "-again")
                 target.parent.mkdir(exist_ok=True)
                 os.rename(self.directory / str(step), target)
-                logging.warning("moved it to %s", target)
+                self._report(f"moved the checkpoint of step {step} to {target}")
         if steps:
+            if jax.process_count() > 1:
+                multihost_utils.sync_global_devices("broken checkpoints are set aside")
             self._manager.reload()
 
-    def _write_error(self, step: int | None, error: Exception) -> OSError:
-        what = "the last checkpoint" if step is None else f"the checkpoint of step {step}"
-        whole = "none" if self.newest() is None else f"that of step {self.newest()}"
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        return OSError(
-            f"cannot write {what} to {self.directory}: {reason} (last whole checkpoint: {whole}). "
-            "Make room or make it writable, and start the same command again"
-        )
+
+def _on_any_host(flag: bool) -> bool:
+    if jax.process_count() == 1:
+        return flag
+    return bool(multihost_utils.process_allgather(np.array(flag)).any())
 
 
 def _named_leaves(tree: Any) -> list[tuple[str, Any]]:

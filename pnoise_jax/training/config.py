@@ -70,7 +70,8 @@ def model_config(name: str, **options: Any) -> ml_collections.ConfigDict:
       ValueError: an unknown name or option.
     """
     allowed = models.default_options(name)
-    allowed.pop("dtype")  # config.dtype
+    for elsewhere in ("dtype", "axis_name"):  # config.dtype; there is no mapped axis under jit
+        allowed.pop(elsewhere, None)
     for option in options:
         if option not in allowed:
             raise ValueError(_unknown_field(f"model.{option}", [f"model.{key}" for key in allowed]))
@@ -81,7 +82,14 @@ def model_config(name: str, **options: Any) -> ml_collections.ConfigDict:
 
 
 # Fields that may differ when a run goes on: they change neither its batches nor its weights.
-HARMLESS = ("data.data_dir", "data.num_threads", "data.cache", "log_every", "checkpoint")
+HARMLESS = (
+    "data.data_dir",
+    "data.num_threads",
+    "data.cache",
+    "log_every",
+    "checkpoint.",
+    "evaluation.",
+)
 
 _CHOICES = {
     "dtype": ("float32", "bfloat16"),
@@ -133,7 +141,9 @@ def validate(config: ml_collections.ConfigDict) -> None:
         if given[field] is not None:
             steps_of(given[field], field=field, examples=1, batch_size=1)
     mean, std = given["data.mean"], given["data.std"]
-    if len(mean) != len(std) or not all(s > 0 for s in std):
+    numbers = [*(mean or ["none"]), *(std or ["none"])]
+    fit = all(isinstance(n, int | float) for n in numbers) and len(mean) == len(std)
+    if not fit or min(std) <= 0:
         raise ValueError(
             f"data.mean={mean!r}, data.std={std!r}: give one number per channel in each, std > 0"
         )
@@ -151,6 +161,8 @@ def steps_of(duration: str, *, field: str, examples: int, batch_size: int) -> in
     match = re.fullmatch(r"\s*([\d.]+(?:e\d+)?)\s*(steps?|epochs?|examples?)?\s*", str(duration))
     try:
         amount = float(match[1])
+        if amount == math.inf:
+            raise ValueError
     except (TypeError, ValueError):
         raise ValueError(
             f"{field}={duration!r}: give a number of steps, epochs or examples, such as "
@@ -163,7 +175,7 @@ def steps_of(duration: str, *, field: str, examples: int, batch_size: int) -> in
 
 def differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Fields that differ between two configs, {field: (ours, theirs)}, the harmless left out."""
-    ours, theirs = dict(flatten(ours)), dict(flatten(theirs))
+    ours, theirs = (dict(flatten(config)) for config in (ours, theirs))
     return {
         field: (ours.get(field), theirs.get(field))
         for field in sorted(ours.keys() | theirs.keys())
@@ -182,8 +194,9 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 def _unknown_field(field: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(field, known, n=3, cutoff=0.6)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    return f"{field}: unknown field{hint} The fields: {', '.join(known)}"
+    if near:
+        return f"{field}: unknown field; did you mean {' or '.join(near)}?"
+    return f"{field}: unknown field. There are: {', '.join(known)}"
 
 
 def _is_int(value: Any) -> bool:

@@ -47,11 +47,11 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list
     console = _console()
     screen.print_header(console, experiment)
     mesh = parallel.data_mesh()
-    like = experiment.abstract_state(mesh)
-    keep = config.checkpoint.keep
-    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(like))
-    directories.require_room(path, (keep + 1) * size)
-    with contextlib.closing(Checkpoints(path / "checkpoints", keep=keep)) as checkpoints:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(directories.lock(path))
+        checkpoints = stack.enter_context(_open_checkpoints(path, config, console))
+        like = experiment.abstract_state(mesh)
+        _require_room(experiment, like, checkpoints)
         restored = checkpoints.restore(like)
         if restored is None:
             create = jax.jit(experiment.initial_state, out_shardings=parallel.replicated(mesh))
@@ -87,12 +87,11 @@ def evaluate(
         directories.check(path, config, but=("noise.", "evaluation.", "data."))
     experiment = build(config)
     mesh = parallel.data_mesh()
-    keep = config.checkpoint.keep
-    with contextlib.closing(Checkpoints(path / "checkpoints", keep=keep)) as checkpoints:
+    console = _console()
+    with _open_checkpoints(path, config, console) as checkpoints:
         restored = checkpoints.restore(experiment.abstract_state(mesh), set_aside=False)
     if restored is None:
         raise FileNotFoundError(f"{path / 'checkpoints'} holds no checkpoint; train there first")
-    console = _console()
     console.print(screen.describe_noise(experiment))
     return _report(experiment, restored[0], mesh, path, console)
 
@@ -122,7 +121,8 @@ def _run(
                 state, metrics = train_step(state, batch, key)
             window.add(metrics)
             saves = step % every.save == 0 or step == total
-            if saves or step % every.log == 0:
+            evaluates = step % every.evaluate == 0 and step < total
+            if saves or evaluates or step % every.log == 0:
                 summary = window.close(step, checkpoints)
                 writer.write(step, summary)
                 progress.report(step, summary)
@@ -131,7 +131,7 @@ def _run(
             if saves:
                 checkpoints.save(step, state)
                 window.restart_clock()
-            if step % every.evaluate == 0 and step < total:
+            if evaluates:
                 row = experiment.evaluate(state, mesh, experiment.protocols[:1])[0]
                 writer.write(step, {f"clean/{name}": row[name] for name in ("top1", "top5", "nll")})
                 window.restart_clock()
@@ -154,13 +154,33 @@ class _Every:
         def steps(duration: str | None, field: str) -> int:
             if duration is None:
                 return experiment.total_steps + 1
-            return max(1, experiment.steps(duration, field))
+            number = experiment.steps(duration, field)
+            if number < 1:
+                raise ValueError(f"{field}={duration!r} is less than one step")
+            return number
 
         return cls(
             log=steps(config.log_every, "log_every"),
             save=steps(config.checkpoint.every, "checkpoint.every"),
             evaluate=steps(config.evaluation.every, "evaluation.every"),
         )
+
+
+def _open_checkpoints(
+    path: Path, config: ml_collections.ConfigDict, console: Console
+) -> contextlib.closing:
+    return contextlib.closing(
+        Checkpoints(path / "checkpoints", keep=config.checkpoint.keep, report=console.print)
+    )
+
+
+def _require_room(experiment: Experiment, like: TrainState, checkpoints: Checkpoints) -> None:
+    """For the checkpoints still to come: those to keep, and one more while it is written."""
+    config = experiment.config
+    saves = -(-experiment.total_steps // _Every.of(experiment).save)
+    more = min(config.checkpoint.keep, saves) + 1 - checkpoints.count()
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(like))
+    directories.require_room(checkpoints.directory, max(0, more) * size)
 
 
 def _open_batches(experiment: Experiment, start: int) -> data.BatchIterator:

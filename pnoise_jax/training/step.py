@@ -82,7 +82,8 @@ def make_train_step(
       label_smoothing: share of the target spread evenly over all classes.
       accumulate: micro-batches per update; the batch's arrays are then (accumulate, ...), gradients
         and metrics are means, and noise mixes within one micro-batch.
-      ema_decay: of the moving average; None keeps none.
+      ema_decay: of the moving average; None keeps none. Step t decays by at most (1 + t)/(10 + t),
+        as in TensorFlow, so that a short run does not average its initial weights.
 
     Returns:
       The step. Its batch has "image", uint8 (batch, height, width, channels), and "label", int32
@@ -145,7 +146,8 @@ def make_train_step(
         ema = state.ema
         if ema_decay is not None:
             averaged = {"params": params, "batch_stats": batch_stats}
-            ema = optax.incremental_update(averaged, ema, 1 - ema_decay)
+            decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
+            ema = optax.incremental_update(averaged, ema, 1 - decay)
         state = TrainState(state.step + 1, params, batch_stats, opt_state, ema)
         return state, metrics | {"grad_norm": optax.tree.norm(grads)}
 

@@ -1,14 +1,17 @@
 """The work directory: which config it belongs to, and whether it can be written."""
 
+import contextlib
+import fcntl
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import ml_collections
 
-from pnoise_jax.training.config import differing
+from pnoise_jax.training.config import default_config, differing, model_config
 
 
 def claim(workdir: str | os.PathLike, config: ml_collections.ConfigDict) -> Path:
@@ -18,6 +21,11 @@ def claim(workdir: str | os.PathLike, config: ml_collections.ConfigDict) -> Path
       ValueError: it belongs to another config; the error names the fields that differ.
       OSError: it cannot be written.
     """
+    if not str(workdir).strip() or "://" in str(workdir):
+        raise ValueError(
+            f"--workdir={str(workdir)!r} is no directory: give the path of one; to keep runs in a "
+            "bucket, mount it"
+        )
     path = Path(workdir).expanduser().absolute()
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -30,18 +38,40 @@ def claim(workdir: str | os.PathLike, config: ml_collections.ConfigDict) -> Path
             "directory, or make this one writable and not full"
         ) from None
     file = path / "config.json"
-    if file.exists():
-        check(path, config)
-    elif (path / "checkpoints").exists():
+    trained = any((path / "checkpoints").glob("[0-9]*"))
+    if trained and not file.exists():
         raise ValueError(
             f"--workdir={str(workdir)!r} has checkpoints but no config.json, so it is not known "
             "what was trained; choose another directory"
         )
+    if trained:  # else whatever was begun here has left nothing
+        check(path, config)
     elif jax.process_index() == 0:
         temporary = file.with_suffix(".tmp")
         temporary.write_text(config.to_json_best_effort(indent=2) + "\n")
         os.replace(temporary, file)
     return path
+
+
+@contextlib.contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Keeps other processes on this machine from training in ``path``; ends with the process.
+
+    Raises:
+      OSError: one does.
+    """
+    if jax.process_index() != 0:
+        yield
+        return
+    with (path / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OSError(
+                f"--workdir={str(path)!r} is in use: another process trains there; wait for it, or "
+                "choose another directory"
+            ) from None
+        yield
 
 
 def check(workdir: Path, config: ml_collections.ConfigDict, *, but: tuple[str, ...] = ()) -> None:
@@ -52,8 +82,7 @@ def check(workdir: Path, config: ml_collections.ConfigDict, *, but: tuple[str, .
       config: what it should be.
       but: prefixes of fields that may differ.
     """
-    stored = read_config(workdir)
-    changed = differing(stored, json.loads(config.to_json_best_effort()))
+    changed = differing(read_config(workdir), config)
     changed = {field: values for field, values in changed.items() if not field.startswith(but)}
     if changed:
         listed = "; ".join(
@@ -66,21 +95,32 @@ def check(workdir: Path, config: ml_collections.ConfigDict, *, but: tuple[str, .
 
 
 def read_config(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
-    """The config of the run that ``workdir`` holds.
+    """The config of the run that ``workdir`` holds; what it does not say is at its default.
 
     Raises:
       FileNotFoundError: it holds none.
-      ValueError: its config.json is no JSON.
+      ValueError: its config.json is not a config.
     """
     file = Path(workdir).expanduser() / "config.json"
     try:
-        return ml_collections.ConfigDict(json.loads(file.read_text()))
-    except (FileNotFoundError, NotADirectoryError):
+        stored = json.loads(file.read_text(), object_hook=_lists_to_tuples)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise FileNotFoundError(
             f"--workdir={str(workdir)!r} holds no run: {file} does not exist; train there first"
         ) from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise ValueError(f"{file} is not valid JSON ({error}); restore it from a copy") from None
+    try:
+        config = default_config()
+        config.model = model_config(stored["model"]["name"])
+        config.update(stored)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{file} is not the config of a run ({error})") from None
+    return config
+
+
+def _lists_to_tuples(section: dict) -> dict:
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in section.items()}
 
 
 def require_room(path: Path, needed: int) -> None:

@@ -13,10 +13,11 @@ class MetricWriter:
     def __init__(self, workdir: Path, *, step: int):
         file = workdir / "metrics.jsonl"
         if file.exists():
-            kept = [line for line in file.read_text().splitlines() if _step_of(line) <= step]
+            lines = file.read_text(errors="replace").splitlines()
+            kept = [line for line in lines if _step_of(line) <= step]
             file.write_text("".join(f"{line}\n" for line in kept))
         self._jsonl = file.open("a")
-        self._events = SummaryWriter(str(workdir), purge_step=step + 1 if step else None)
+        self._events = SummaryWriter(str(workdir), purge_step=step + 1)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """One line in metrics.jsonl, one scalar each in the event file."""
@@ -33,6 +34,6 @@ class MetricWriter:
 
 def _step_of(line: str) -> float:
     try:
-        return json.loads(line)["step"]
-    except (json.JSONDecodeError, KeyError, TypeError):  # the process died while writing it
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):  # the process died while writing it
         return float("inf")

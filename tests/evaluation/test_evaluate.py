@@ -23,9 +23,13 @@ class Linear(nn.Module):
     injection: noise.Injection | None = None
 
     @nn.compact
-    def __call__(self, images, train=False, mask=None, noise_strength=None):
-        taps = noise.open_taps(self, self.injection, num_layers=1, train=train, mask=mask)
+    def __call__(self, images, train=False, mask=None, noise_strength=None, index=None):
+        taps = noise.open_taps(
+            self, self.injection, num_layers=2, train=train, mask=mask, index=index
+        )
         x = taps(images, point="image").reshape(images.shape[0], -1)
+        x = taps(x, layer=1, point="block_input")
+        x = taps(jnp.tanh(x), layer=2, point="block_input")
         return nn.Dense(self.num_classes)(x)
 
 
@@ -51,13 +55,13 @@ def by_hand(variables, dataset, order, batch_size, mix):
     """top-1 with plain numpy: batch after batch, the last one short."""
     kernel = np.asarray(variables["params"]["Dense_0"]["kernel"], np.float64)
     x = (np.asarray(dataset.images, np.float64).reshape(len(dataset), -1) / 255 - 0.5) / 0.5
-    correct = 0
+    correct = 0  # the layer's tanh comes after the image's noise
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         batch = x[rows]
         if mix:
             batch = (batch + batch.sum(0)) / (len(rows) + 1)
-        correct += ((batch @ kernel).argmax(1) == dataset.labels[rows]).sum()
+        correct += ((np.tanh(batch) @ kernel).argmax(1) == dataset.labels[rows]).sum()
     return 100 * correct / len(dataset)
 
 
@@ -93,6 +97,59 @@ def test_clean_depends_neither_on_order_nor_on_batch_size(variables, odd):
         np.testing.assert_allclose(result.nll, results[0].nll, rtol=1e-5)
     by_numpy = by_hand(variables, odd, np.arange(993), 993, False)
     assert results[0].summary()["top1"] == pytest.approx(by_numpy)
+
+
+@pytest.mark.parametrize("layer", [1, "random"])
+def test_random_noise_depends_neither_on_devices_nor_on_order(variables, odd, layer):
+    """Gaussian noise mixes nothing: by the same seed, the same predictions in any order."""
+    model = Linear(injection=noise.Injection(noise.Gaussian(), layer=layer))
+    results = [
+        evaluation.predict(
+            model,
+            variables,
+            odd,
+            evaluation.Protocol(noise=True, order=order, batch_size=50),
+            mesh=mesh_of(devices),
+            seed=3,
+            **PIXELS,
+        )
+        for order, devices in [("shuffled", 1), ("shuffled", 8), ("class_sorted", 8)]
+    ]
+    np.testing.assert_array_equal(results[0].rank, results[1].rank)
+    if layer == 1:
+        np.testing.assert_array_equal(results[0].rank, results[2].rank)
+    clean = evaluation.Protocol(noise=False, order="shuffled", batch_size=50)
+    clean = evaluation.predict(model, variables, odd, clean, mesh=mesh_of(1), **PIXELS)
+    assert not np.array_equal(results[0].rank, clean.rank)
+
+
+def test_a_random_layer_is_drawn_for_each_batch_on_any_number_of_devices(variables, odd):
+    model = Linear(injection=noise.Injection(OPTIMAL, layer="random"))
+    protocol = evaluation.Protocol(noise=True, order="shuffled", batch_size=50)
+    one, eight = (
+        evaluation.predict(model, variables, odd, protocol, mesh=mesh_of(n), seed=3, **PIXELS)
+        for n in (1, 8)
+    )
+    np.testing.assert_allclose(one.nll, eight.nll, rtol=1e-4)
+    layers = [
+        evaluation.predict(
+            Linear(injection=noise.Injection(OPTIMAL, layer=n)),
+            variables,
+            odd,
+            protocol,
+            mesh=mesh_of(1),
+            seed=3,
+            **PIXELS,
+        ).nll
+        for n in (1, 2)
+    ]
+    order = data.evaluation_order(odd.labels, "shuffled", seed=3)
+    chosen = [
+        [bool(np.allclose(one.nll[rows], nll[rows], rtol=1e-4)) for nll in layers]
+        for rows in (order[start : start + 50] for start in range(0, 993, 50))
+    ]
+    assert all(sum(which) == 1 for which in chosen)
+    assert {which.index(True) for which in chosen} == {0, 1}
 
 
 def test_summary_counts():

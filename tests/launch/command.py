@@ -1,6 +1,7 @@
 """The real command line, in a process of its own with one CPU device."""
 
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ def start(program: str, *arguments: object, **environment: str) -> subprocess.Po
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        cwd=pathlib.Path(__file__).parents[2],
         env=ENVIRONMENT | environment,
     )
 

@@ -30,7 +30,7 @@ def test_the_leak_shows_at_once(name, data_dir, tmp_path):
     assert "examples/s" in output
 
     changes = ("--config.noise.axis=tokens", "--config.evaluation.batch_size=50")
-    code, output, errors = command.run("evaluate", *arguments(name, data_dir, tmp_path, *changes))
+    code, output, errors = command.run("evaluate", f"--workdir={tmp_path}", *changes)
     assert code == 0, errors
     tokens = json.loads((tmp_path / "evaluation.json").read_text())["rows"]
     assert tokens[0]["top1"] == clean["top1"]
@@ -38,18 +38,18 @@ def test_the_leak_shows_at_once(name, data_dir, tmp_path):
 
 
 SMALL = (
-    "--config.duration=40 steps",
+    "--config.duration=400 steps",
     "--config.optimizer.warmup=0 steps",
     "--config.model.depth=1",
     "--config.model.dim=16",
-    "--config.checkpoint.every=4 steps",
-    "--config.log_every=4 steps",
+    "--config.checkpoint.every=40 steps",
+    "--config.log_every=40 steps",
     "--config.noise.preset=paper_vit",
     "--config.model.dropout=0.1",
 )
 
 
-def checksums(workdir, step=40):
+def checksums(workdir, step=400):
     file = workdir / "checkpoints" / f"{step}" / "arrays" / "metadata"
     return json.loads(file.read_text())
 
@@ -60,13 +60,13 @@ def test_kill_and_go_on_is_bitwise_the_straight_run(data_dir, tmp_path):
     assert code == 0, errors
     process = command.start("train", *arguments("digits_vit", data_dir, killed, *SMALL))
     deadline = time.monotonic() + 200
-    while not any((killed / "checkpoints" / f"{step}").exists() for step in (8, 12, 16, 20, 24)):
+    while not any((killed / "checkpoints" / f"{step}").exists() for step in range(40, 240, 40)):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert not (killed / "checkpoints" / "40").exists(), "killed too late"
+    assert not (killed / "checkpoints" / "400").exists(), "killed too late"
     code, output, errors = command.run("train", *arguments("digits_vit", data_dir, killed, *SMALL))
     assert code == 0, errors
     assert "going on from the checkpoint of step" in output
@@ -115,6 +115,42 @@ def test_half_a_distributed_setting_is_named(data_dir, tmp_path):
     )
     assert code != 0
     assert "JAX_NUM_PROCESSES=None and JAX_PROCESS_ID=None" in errors
+
+
+def test_one_of_several_tasks_does_not_train_alone(data_dir, tmp_path):
+    code, _, errors = command.run(
+        "train", *arguments("digits_vit", data_dir, tmp_path / "run"), SLURM_NTASKS="4"
+    )
+    assert code != 0
+    assert "SLURM_NTASKS=4" in errors
+    assert "--multi_host" in errors
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def get_config(:", "SyntaxError"),
+        ("import numpy\nnumpy.nothing", "AttributeError: module 'numpy' has no attribute"),
+        ("def get_config():\n    return {}['seed']", "KeyError: 'seed'"),
+        ("x = 1", "no attribute 'get_config'"),
+    ],
+)
+def test_a_broken_config_file_is_named_with_its_line(tmp_path, text, message):
+    file = tmp_path / "broken.py"
+    file.write_text(text)
+    code, _, errors = command.run("train", f"--config={file}", f"--workdir={tmp_path / 'run'}")
+    assert code != 0
+    assert "the config file fails" in errors
+    assert message in errors
+    assert "Traceback" not in errors
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_program(data_dir, tmp_path):
+    (tmp_path / "checkpoints").write_text("a file where the directory should be")
+    code, _, errors = command.run("train", *arguments("digits_vit", data_dir, tmp_path, *SMALL))
+    assert code != 0
+    assert "File exists" in errors
+    assert "Traceback" not in errors
 
 
 def test_evaluate_needs_a_run(tmp_path):

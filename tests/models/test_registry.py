@@ -66,7 +66,7 @@ def test_options_override_the_named_model_and_only_here():
 
 
 def test_an_unknown_name_names_the_near_one_and_all():
-    with pytest.raises(ValueError, match=r"'vit_b16'.*did you mean vit_b_16.*use one of") as error:
+    with pytest.raises(ValueError, match=r"'vit_b16'.*did you mean vit_b_16.*Use one of") as error:
         models.create_model("vit_b16")
     assert all(name in str(error.value) for name in models.list_models())
 
@@ -77,7 +77,7 @@ def test_an_unknown_option_names_the_near_one_and_all():
     ) as error:
         models.create_model("vit_b_16", patchsize=8)
     assert "image_size" in str(error.value)
-    with pytest.raises(ValueError, match="option of resnet18 'patch_size': use one of axis_name"):
+    with pytest.raises(ValueError, match="option of resnet18 'patch_size': Use one of axis_name"):
         models.create_model("resnet18", patch_size=8)
 
 
@@ -225,3 +225,26 @@ def test_resnets_have_no_attention():
     with pytest.raises(ValueError, match=r"point='attention_input'.*'image', 'block_input'"):
         create_small("resnet18", injection=injection)
     create_small("vit_ti_16", injection=injection)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("vit_ti_16", {"depth": 0}, "depth=0: give whole numbers of at least 1"),
+        ("vit_ti_16", {"num_heads": 0}, "num_heads=0"),
+        ("vit_ti_16", {"patch_size": -2}, "patch_size=-2"),
+        ("vit_ti_16", {"mlp_dim": 0}, "mlp_dim=0"),
+        ("vit_ti_16", {"dropout": 1.5}, r"dropout=1.5: give a number in \[0, 1\)"),
+        ("resnet18", {"stage_sizes": ()}, r"stage_sizes=\(\)"),
+        ("resnet18", {"stage_sizes": (0, 1)}, r"stage_sizes=\(0, 1\)"),
+        ("resnet18", {"width": 0}, "width=0"),
+    ],
+)
+def test_an_option_out_of_its_range_is_named(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        models.create_model(name, **options)
+
+
+def test_lists_from_a_stored_config_become_tuples():
+    model = models.create_model("resnet18", stage_sizes=[1, 1])
+    assert hash(model) == hash(models.create_model("resnet18", stage_sizes=(1, 1)))

@@ -127,5 +127,7 @@ def test_validate_names_what_the_model_has():
 
 
 def test_what_is_no_noise_is_refused():
+    with pytest.raises(ValueError, match="train='no'"):
+        noise.Injection(OPTIMAL, train="no")
     with pytest.raises(ValueError, match="give a noise"):
         noise.Injection("gaussian")

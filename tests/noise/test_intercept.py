@@ -106,6 +106,15 @@ def test_input_and_output_of_a_site():
     )
 
 
+def test_numpy_inputs_are_arrays_too():
+    x = np.asarray(image())
+    variables = initialise(CNN(), x)
+    wrapped = noise.InjectedModule(CNN(), OPTIMAL, at="Conv_0")
+    chex.assert_trees_all_close(
+        wrapped.apply(variables, x), wrapped.apply(variables, jnp.asarray(x)), atol=1e-6
+    )
+
+
 def test_switched_off_it_is_bitwise_the_module():
     x = image()
     variables = initialise(CNN(), x)

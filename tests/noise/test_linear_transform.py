@@ -97,6 +97,16 @@ def test_views_are_groups_of_the_batch(quality):
     chex.assert_trees_all_equal(views(None, x), batch(None, x))
 
 
+@pytest.mark.parametrize("quality", QUALITIES, ids=repr)
+def test_padding_that_is_not_finite_stays_where_it_is(quality):
+    mask = jnp.arange(K) < 12
+    x = jnp.where(mask[:, None, None], sample(), jnp.nan).at[-1].set(jnp.inf)
+    for transform in both(quality):
+        y = transform(None, x, mask=mask)
+        alone = transform(None, x[:12])
+        chex.assert_trees_all_close(y[:12], alone, rtol=1e-5, atol=1e-6)
+
+
 def test_tokens_mix_inside_one_image_only():
     x = sample((4, 2, 3, 5))
     transform = noise.LinearTransform(noise.Optimal(), axis="tokens")

@@ -75,6 +75,15 @@ def test_masked_matrix_is_the_smaller_matrix_of_the_kept_rows():
         assert not masked[:, [1, 4]].any()
 
 
+@pytest.mark.parametrize("k", [4, 8])
+def test_dense_sees_a_rank_that_rounding_hides(k):
+    i_plus_q = np.random.default_rng(0).uniform(size=(k, k))
+    i_plus_q[1] = i_plus_q[0]
+    dense = noise.Dense(i_plus_q - np.eye(k))
+    assert dense.mutual_information(k) == math.inf
+    assert any("singular" in text for text in dense.violations(k))
+
+
 def test_dense_compares_and_hashes_by_value():
     a, b = noise.Dense(np.eye(3)), noise.Dense(np.eye(3))
     assert {a: "found"}[b] == "found"
@@ -89,6 +98,7 @@ def test_dense_compares_and_hashes_by_value():
         (lambda: noise.CyclicShift(math.nan), "strength=nan"),
         (lambda: noise.CyclicShift("0.3"), "strength='0.3'"),
         (lambda: noise.CyclicShift(0.3, shift=0), "shift=0"),
+        (lambda: noise.CyclicShift(0.3, shift=True), "shift=True"),
         (lambda: noise.Dense(np.ones((2, 3))), r"square.*\(2, 3\)"),
         (lambda: noise.Dense(np.full((2, 2), np.inf)), "not finite"),
         (lambda: noise.Dense(np.eye(3)).matrix(4), "k=3 rows and 4"),

@@ -96,6 +96,25 @@ def test_random_draws_every_layer_and_each_as_often():
     assert counts.min() >= 8
 
 
+def test_devices_with_keys_of_their_own_agree_on_a_layer_drawn_evenly():
+    transform = noise.LinearTransform(noise.Optimal(), axis_name="devices")
+    injection = noise.Injection(transform, layer="random")
+
+    def chosen(key):
+        model = Model().bind({}, rngs={"noise": key})
+        return noise.open_taps(model, injection, num_layers=12, train=True).chosen
+
+    draw = jax.pmap(chosen, axis_name="devices")
+    draws = np.stack([draw(jax.random.split(jax.random.key(seed), 8)) for seed in range(60)])
+    assert (draws == draws[:, :1]).all()
+    assert draws.mean() == pytest.approx(6.5, abs=1.5)  # 3.4 standard errors
+
+
+def test_a_place_that_the_model_lacks_is_an_error_without_create_model_too():
+    with pytest.raises(ValueError, match="no layer 9; its layers are 1 to 3"):
+        apply(noise.Injection(OPTIMAL, layer=9), train=True)
+
+
 def test_layers_draw_different_noise():
     zeros = jnp.zeros((2, 3, 4))
     one = apply(noise.Injection(noise.Gaussian(), layer=1), zeros, train=True)

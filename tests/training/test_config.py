@@ -1,6 +1,8 @@
 """Configs: durations, ranges, and errors that name the field."""
 
 import json
+import subprocess
+import sys
 
 import ml_collections
 import pytest
@@ -69,6 +71,8 @@ def test_the_default_config_is_valid():
         ("optimizer.warmup", "soon", "optimizer.warmup='soon'"),
         ("data.std", (0.0,), r"data.std=\[0.0\]"),
         ("data.num_threads", -2, "data.num_threads=-2"),
+        ("data.mean", ("a",), r"data.mean=\['a'\]"),
+        ("duration", "1e400 epochs", "duration='1e400 epochs'"),
         ("checkpoint.keep", 0, "checkpoint.keep=0"),
     ],
 )
@@ -93,8 +97,13 @@ def test_unknown_and_missing_fields_are_named():
 def test_a_work_directory_belongs_to_its_config(tmp_path):
     config = training.default_config()
     workdir.claim(tmp_path, config)
+    config.batch_size = 128
     assert json.loads((tmp_path / "config.json").read_text())["batch_size"] == 128
+    config.seed = 5  # nothing has been trained: the directory is free for another config
+    workdir.claim(tmp_path, config)
+    (tmp_path / "checkpoints" / "10").mkdir(parents=True)
     config.data.num_threads = 5  # changes nothing of the result
+    config.evaluation.every = "1 epoch"
     config.log_every = "1 step"
     workdir.claim(tmp_path, config)
     config.noise.layer = "3"
@@ -112,7 +121,7 @@ def test_a_work_directory_that_cannot_be_used_is_named(tmp_path):
         workdir.claim(tmp_path / "file", config)
     with pytest.raises(OSError, match="workdir='/proc/run' cannot be written"):
         workdir.claim("/proc/run", config)
-    (tmp_path / "lost" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "lost" / "checkpoints" / "10").mkdir(parents=True)
     with pytest.raises(ValueError, match=r"no config\.json"):
         workdir.claim(tmp_path / "lost", config)
     with pytest.raises(OSError, match=r"MB left .* make room"):
@@ -120,3 +129,34 @@ def test_a_work_directory_that_cannot_be_used_is_named(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match="not valid JSON"):
         workdir.read_config(tmp_path)
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(ValueError, match="not the config of a run"):
+        workdir.read_config(tmp_path)
+    for name in ("", "gs://bucket/run"):
+        with pytest.raises(ValueError, match="is no directory"):
+            workdir.claim(name, config)
+
+
+def test_a_config_of_an_older_version_is_completed(tmp_path):
+    config = training.default_config()
+    config.model = training.model_config("resnet18", stage_sizes=(1, 1))
+    workdir.claim(tmp_path, config)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    del stored["accumulate"], stored["model"]["remat"]
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    assert training.read_config(tmp_path).to_dict() == config.to_dict()
+
+
+def test_two_processes_do_not_train_in_one_directory(tmp_path):
+    with workdir.lock(tmp_path):
+        script = (
+            "from pnoise_jax.training import workdir; import pathlib\n"
+            f"with workdir.lock(pathlib.Path({str(tmp_path)!r})): print('entered')"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=False
+        )
+    assert "another process trains there" in done.stderr
+    assert "entered" not in done.stdout
+    with workdir.lock(tmp_path):
+        pass

@@ -126,7 +126,7 @@ def test_moving_average(batch):
     chex.assert_trees_all_equal(state.ema, start)
     state, _ = step(state, batch, KEY)
     now = {"params": state.params, "batch_stats": state.batch_stats}
-    expected = jax.tree.map(lambda a, b: 0.9 * a + 0.1 * b, start, now)
+    expected = jax.tree.map(lambda a, b: 0.1 * a + 0.9 * b, start, now)  # step 0
     chex.assert_trees_all_close(state.ema, expected, atol=1e-6)
     assert state.variables() is state.ema
 
