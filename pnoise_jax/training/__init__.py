@@ -3,7 +3,7 @@
 from pnoise_jax.training.config import default_config, model_config, validate
 from pnoise_jax.training.experiment import Experiment, build
 from pnoise_jax.training.loop import NonFiniteLossError, evaluate, train
-from pnoise_jax.training.step import TrainState, init_state, make_train_step
+from pnoise_jax.training.step import TrainState, init_state, jit_train_step, make_train_step
 from pnoise_jax.training.workdir import read_config
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "default_config",
     "evaluate",
     "init_state",
+    "jit_train_step",
     "make_train_step",
     "model_config",
     "read_config",

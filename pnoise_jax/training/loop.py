@@ -5,7 +5,6 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,13 @@ from pnoise_jax.training import console as screen
 from pnoise_jax.training import workdir as directories
 from pnoise_jax.training.checkpoints import Checkpoints
 from pnoise_jax.training.experiment import Experiment, build, check_training
-from pnoise_jax.training.step import TrainState, make_train_step
+from pnoise_jax.training.step import (
+    TrainState,
+    TrainStep,
+    batch_sharding,
+    jit_train_step,
+    make_train_step,
+)
 from pnoise_jax.training.writers import MetricWriter
 
 
@@ -109,7 +114,7 @@ def _run(
     total, every = experiment.total_steps, _Every.of(experiment)
     train_step = _compile(experiment, mesh)
     key = parallel.random_key(experiment.config.seed, mesh)
-    sharding = _batch_sharding(experiment, mesh)
+    sharding = batch_sharding(mesh, accumulate=experiment.config.accumulate)
     with contextlib.ExitStack() as stack:
         batches = stack.enter_context(_open_batches(experiment, start))
         writer = stack.enter_context(contextlib.closing(_writer(path, start)))
@@ -198,11 +203,6 @@ def _open_batches(experiment: Experiment, start: int) -> data.BatchIterator:
     )
 
 
-def _batch_sharding(experiment: Experiment, mesh: Mesh) -> jax.sharding.NamedSharding:
-    """Over the examples; the micro-batches of an update come before them."""
-    return parallel.split_batch(mesh, axis=0 if experiment.config.accumulate == 1 else 1)
-
-
 class _Window:
     """The metrics of the steps since the last report; they stay on the devices until then."""
 
@@ -247,7 +247,7 @@ class _Window:
         return summary
 
 
-def _compile(experiment: Experiment, mesh: Mesh) -> Callable:
+def _compile(experiment: Experiment, mesh: Mesh) -> TrainStep:
     config = experiment.config
     step = make_train_step(
         experiment.model,
@@ -258,13 +258,7 @@ def _compile(experiment: Experiment, mesh: Mesh) -> Callable:
         accumulate=config.accumulate,
         ema_decay=config.ema_decay,
     )
-    everywhere = parallel.replicated(mesh)
-    return jax.jit(
-        step,
-        in_shardings=(everywhere, _batch_sharding(experiment, mesh), everywhere),
-        out_shardings=everywhere,
-        donate_argnums=0,
-    )
+    return jit_train_step(step, mesh, accumulate=config.accumulate)
 
 
 def _report(

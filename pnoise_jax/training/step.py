@@ -8,10 +8,14 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh, NamedSharding
 
-from pnoise_jax import evaluation
+from pnoise_jax import evaluation, parallel
 
 Metrics = dict[str, jax.Array]
+TrainStep = Callable[
+    ["TrainState", Mapping[str, jax.Array], jax.Array], tuple["TrainState", Metrics]
+]
 
 
 @flax.struct.dataclass
@@ -72,7 +76,7 @@ def make_train_step(
     label_smoothing: float = 0.0,
     accumulate: int = 1,
     ema_decay: float | None = None,
-) -> Callable[[TrainState, Mapping[str, jax.Array], jax.Array], tuple[TrainState, Metrics]]:
+) -> TrainStep:
     """``step(state, batch, key) -> state, metrics``, pure; jit it with shardings and donate state.
 
     Args:
@@ -152,3 +156,19 @@ def make_train_step(
         return state, metrics | {"grad_norm": optax.tree.norm(grads)}
 
     return step
+
+
+def jit_train_step(step: TrainStep, mesh: Mesh, *, accumulate: int = 1) -> TrainStep:
+    """``step`` jitted: the state on every device and donated, batches as `batch_sharding` says."""
+    everywhere = parallel.replicated(mesh)
+    return jax.jit(
+        step,
+        in_shardings=(everywhere, batch_sharding(mesh, accumulate=accumulate), everywhere),
+        out_shardings=everywhere,
+        donate_argnums=0,
+    )
+
+
+def batch_sharding(mesh: Mesh, *, accumulate: int = 1) -> NamedSharding:
+    """Over the examples; where updates accumulate, the micro-batches come before them."""
+    return parallel.split_batch(mesh, axis=0 if accumulate == 1 else 1)

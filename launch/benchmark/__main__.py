@@ -1,0 +1,47 @@
+"""Measures speed: python -m launch.benchmark SUBCOMMAND [--flags]
+
+Subcommands:
+  noise  the noises alone: structured against matmul against the published code's loop
+  step   a whole training step with noise against the plain one
+
+python -m launch.benchmark SUBCOMMAND --help lists the flags. Every figure printed was measured by
+the command that prints it, after a check that the alternatives compute the same.
+"""
+
+import difflib
+import importlib
+import sys
+
+# Imported only when chosen, so that each has flags of its own; each has a main() without arguments.
+SUBCOMMANDS = {
+    "noise": "launch.benchmark.noise",
+    "step": "launch.benchmark.step",
+}
+
+
+def choose(arguments: list[str]) -> str:
+    """The module of the subcommand that the first argument names.
+
+    Exits with a message, code 1, where it names none; prints the help and exits where it asks.
+    """
+    name = arguments[0] if arguments else ""
+    if name in ("-h", "--help", "-help", "help"):
+        print(__doc__)
+        sys.exit(0)
+    if name in SUBCOMMANDS:
+        return SUBCOMMANDS[name]
+    near = difflib.get_close_matches(name, SUBCOMMANDS, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    given = f"unknown subcommand {name!r}" if name else "no subcommand"
+    sys.exit(
+        f"error: {given}: {hint}the first argument is one of {', '.join(SUBCOMMANDS)}, "
+        "such as: python -m launch.benchmark noise"
+    )
+
+
+if __name__ == "__main__":
+    module = importlib.import_module(choose(sys.argv[1:]))
+    del sys.argv[1]
+    from launch import main
+
+    main.run(module.main)

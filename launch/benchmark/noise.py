@@ -1,0 +1,183 @@
+"""Speed of the linear transform noise alone: python -m launch.benchmark noise [--flags]
+
+Measured: seconds of wall clock for one call of a compiled function on x of shape (k, *shape), its
+batch axis spread over the devices. Structured, matmul and, for the optimal Q, the published code's
+loop, each of
+
+  forward   x to X + QX
+  backward  the gradient of sum(w * (X + QX)) with respect to x, given w: the pullback alone
+  both      the two results from one compiled function (without the loop: it is their sum)
+
+Printed: how many times as long the alternative takes, in the same round; its median and quartiles.
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from absl import flags
+from jax.sharding import Mesh
+from rich.console import Console
+
+from launch.benchmark import options, process, report, timing
+from pnoise_jax import noise, parallel
+
+_K = flags.DEFINE_list("k", ["64", "256"], "Numbers of rows to mix: the batch sizes.")
+_SHAPE = flags.DEFINE_list("shape", ["197", "768"], "Shape of a row: tokens, features.")
+_DEVICES = flags.DEFINE_list("devices", ["1", "8"], "Numbers of devices to spread the rows over.")
+_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of x.")
+_ROUNDS = flags.DEFINE_integer("rounds", 11, "Calls of each alternative.", lower_bound=1)
+_LOOP_SECONDS = flags.DEFINE_float(
+    "loop_seconds", 6.0, "The loop sits out further rounds after so many.", lower_bound=0
+)
+_OUT = flags.DEFINE_string("out", None, "JSON file for all ratios and times.")
+
+Function = Callable[[jax.Array], jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """What to measure: the flags, checked."""
+
+    ks: tuple[int, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    rounds: int
+    loop_seconds: float
+
+
+def main() -> None:
+    """Measures, prints and writes."""
+    devices = options.whole_numbers("devices", _DEVICES.value, minimum=1)
+    spec = Spec(
+        options.whole_numbers("k", _K.value, minimum=2),
+        options.whole_numbers("shape", _SHAPE.value, minimum=1),
+        _DTYPE.value,
+        _ROUNDS.value,
+        _LOOP_SECONDS.value,
+    )
+    options.require_divisible("k", spec.ks, devices)
+    options.require_writable("out", _OUT.value)
+    console, where = Console(), report.environment()
+    report.print_environment(console, where)
+    results = []
+    for count in devices:
+        found = process.measure_on(count, measure, spec)
+        results += found
+        _print(console, spec, count, found)
+    content = {"benchmark": "noise", **where, "spec": dataclasses.asdict(spec), "results": results}
+    report.write(_OUT.value, console, content)
+
+
+def measure(spec: Spec, mesh: Mesh) -> list[dict]:
+    """One result for each k, quality matrix and pass."""
+    results = []
+    for k, quality in itertools.product(spec.ks, ("cyclic_shift", "optimal")):
+        for direction, derive in _PASSES.items():
+            functions = alternatives(quality)
+            if direction == "both":
+                functions.pop("loop", None)
+            calls = _compile({name: derive(f) for name, f in functions.items()}, spec, k, mesh)
+            case = {"k": k, "quality": quality, "pass": direction}
+            results.append(case | _time(calls, spec, f"k={k}, {quality}, {direction}"))
+    return results
+
+
+def alternatives(quality: str) -> dict[str, Function]:
+    """Ways to compute ``X + QX`` for x of shape (k, ...); the structured one first."""
+    matrix = noise.Optimal() if quality == "optimal" else noise.CyclicShift(0.3)
+    functions: dict[str, Function] = {
+        name: functools.partial(noise.LinearTransform(matrix, implementation=name), None)
+        for name in ("structured", "matmul")
+    }
+    if quality == "optimal":
+        functions["loop"] = shift_by_shift
+    return functions
+
+
+def shift_by_shift(x: jax.Array) -> jax.Array:
+    """The optimal Q as the published code has it: k - 1 shifts by concatenation, added up."""
+    k = x.shape[0]
+
+    def add_shifted(_, carry):
+        shifted, total = carry
+        shifted = jnp.concatenate([shifted[1:], shifted[:1]])
+        return shifted, total + shifted
+
+    _, total = jax.lax.fori_loop(0, k - 1, add_shifted, (x, x))
+    return (x + total) / (k + 1)
+
+
+def _forward(function: Function) -> Callable:
+    return lambda x, w: function(x)
+
+
+def _backward(function: Function) -> Callable:
+    # The function is linear, so its primal is dead code here, and the compiler leaves it out.
+    return lambda x, w: jax.vjp(function, x)[1](w)[0]
+
+
+def _both(function: Function) -> Callable:
+    def run(x, w):
+        y, pullback = jax.vjp(function, x)
+        return y, pullback(w)[0]
+
+    return run
+
+
+_PASSES = {"forward": _forward, "backward": _backward, "both": _both}
+
+
+def _compile(functions: dict[str, Callable], spec: Spec, k: int, mesh: Mesh) -> dict[str, Callable]:
+    """Calls without arguments, compiled for one x and w."""
+    split = parallel.split_batch(mesh)
+
+    def draw(seed):
+        return jax.random.normal(jax.random.key(seed), (k, *spec.shape), spec.dtype)
+
+    x, w = (jax.jit(draw, out_shardings=split)(seed) for seed in (0, 1))
+    calls = {}
+    for name, function in functions.items():
+        compiled = jax.jit(function, in_shardings=split, out_shardings=split).lower(x, w).compile()
+        calls[name] = lambda compiled=compiled: compiled(x, w)
+    return calls
+
+
+def _time(calls: dict[str, Callable], spec: Spec, what: str) -> dict:
+    """Calls each once, compares what they return, then times them."""
+    tolerance = 1e-4 if spec.dtype == "float32" else 0.06  # of values around 1, the largest near 5
+    results = {name: call() for name, call in calls.items()}
+    differences = timing.require_agreement(what, results, tolerance=tolerance)
+    del results
+    budgets = {"loop": spec.loop_seconds}
+    times = timing.interleave(calls, rounds=spec.rounds, budgets=budgets)
+    return {"alternatives": timing.compare(times, to="structured"), "difference": differences}
+
+
+def _print(console: Console, spec: Spec, devices: int, results: list[dict]) -> None:
+    if "skipped" in results[0]:
+        console.print(f"--devices={devices} skipped: {results[0]['skipped']}", style="yellow")
+        return
+    rows = []
+    for result in results:
+        found = result["alternatives"]
+        milliseconds = report.figure(1000 * found["structured"]["seconds"]["median"])
+        ratios = [report.ratio(found[name]) if name in found else "" for name in ("matmul", "loop")]
+        rows.append([str(result["k"]), result["quality"], result["pass"], milliseconds, *ratios])
+    kind = results[0]["device_kind"]
+    title = (
+        f"{devices} x {kind}, x (k, {', '.join(map(str, spec.shape))}) {spec.dtype}, "
+        f"{spec.rounds} rounds\n"
+        "ms: of structured; matmul, loop: time / time of structured, median (quartiles)"
+    )
+    columns = ["k", "Q", "pass", "ms", "matmul", "loop"]
+    console.print(report.table(title, columns, rows))
+    fewest = min(of["rounds"] for result in results for of in result["alternatives"].values())
+    if fewest < spec.rounds:
+        limit = f"--loop_seconds={spec.loop_seconds:g}"
+        console.print(f"{limit}: of the {spec.rounds} rounds the loop had {fewest} or more")
+    largest = max(max(result["difference"].values()) for result in results)
+    console.print(f"before timing, all alternatives agreed; largest difference {largest:.2g}\n")

@@ -1,0 +1,214 @@
+"""Speed of a training step with noise: python -m launch.benchmark step [--flags]
+
+Measured: seconds of wall clock of one compiled training step, state donated, as the training loop
+runs it, on a batch that is already on the devices: the model with injection=None ("plain"), and for
+each preset with its noise at the last layer in training, structured and as a matmul.
+
+Printed: how many times as long it takes as the plain step of the same round, its median and
+quartiles; and the median of the same for CPU time, which other programs disturb less.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from absl import flags
+from jax.sharding import Mesh
+from rich.console import Console
+
+from launch.benchmark import options, process, report, timing
+from pnoise_jax import models, noise, parallel, training
+from pnoise_jax.training import optimizer as optimizers
+
+_MODEL = flags.DEFINE_string("model", "vit_ti_16", "One of models.list_models().")
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Side of an image, pixels.", lower_bound=1)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Over all devices.", lower_bound=2)
+_DEPTH = flags.DEFINE_integer("depth", None, "Blocks of a ViT, if not the model's.", lower_bound=1)
+_PRESETS = flags.DEFINE_list("preset", ["paper_vit", "optimal_published"], "Of noise.PRESETS.")
+_DEVICES = flags.DEFINE_list("devices", ["1"], "Numbers of devices to spread the batch over.")
+_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of the computation.")
+_ROUNDS = flags.DEFINE_integer("rounds", 12, "Steps of each alternative.", lower_bound=1)
+_OUT = flags.DEFINE_string("out", None, "JSON file for all ratios and times.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """What to measure: the flags, checked."""
+
+    model: str
+    image_size: int
+    batch_size: int
+    depth: int | None
+    presets: tuple[str, ...]
+    dtype: str
+    rounds: int
+
+
+def main() -> None:
+    """Measures, prints and writes."""
+    devices = options.whole_numbers("devices", _DEVICES.value, minimum=1)
+    spec = Spec(
+        _MODEL.value,
+        _IMAGE_SIZE.value,
+        _BATCH_SIZE.value,
+        _DEPTH.value,
+        tuple(_PRESETS.value),
+        _DTYPE.value,
+        _ROUNDS.value,
+    )
+    _check(spec)
+    options.require_divisible("batch_size", [spec.batch_size], devices)
+    options.require_writable("out", _OUT.value)
+    console, where = Console(), report.environment()
+    report.print_environment(console, where)
+    results = []
+    for count in devices:
+        found = process.measure_on(count, measure, spec)
+        results += found
+        _print(console, spec, found[0])
+    content = {"benchmark": "step", **where, "spec": dataclasses.asdict(spec), "results": results}
+    report.write(_OUT.value, console, content)
+
+
+def _check(spec: Spec) -> None:
+    """Raises ValueError for an unknown model or preset, or sizes that the model refuses."""
+    options.require_known("model", spec.model, models.list_models())
+    if not spec.presets:
+        raise ValueError(f"--preset is empty: use one of {', '.join(noise.PRESETS)}")
+    for preset in spec.presets:
+        options.require_known("preset", preset, noise.PRESETS)
+    try:
+        for injection in injections(spec).values():
+            model = _create_model(spec, injection)
+        images = jax.ShapeDtypeStruct((2, spec.image_size, spec.image_size, 3), jnp.float32)
+        jax.eval_shape(lambda x: model.init(jax.random.key(0), x), images)
+    except ValueError as error:
+        raise ValueError(
+            f"--model={spec.model} --image_size={spec.image_size} --depth={spec.depth} "
+            f"--preset={','.join(spec.presets)}: {error}"
+        ) from None
+
+
+def injections(spec: Spec) -> dict[str, noise.Injection | None]:
+    """What is compared, "plain" first; the presets with training noise on, at the last layer."""
+    compared: dict[str, noise.Injection | None] = {"plain": None}
+    for preset in spec.presets:
+        for implementation in ("structured", "matmul"):
+            section = {"preset": preset, "implementation": implementation}
+            section |= {"train": True, "layer": "last"}
+            compared[f"{preset}/{implementation}"] = noise.Injection.from_config(section)
+    return compared
+
+
+def measure(spec: Spec, mesh: Mesh) -> list[dict]:
+    """One result: every alternative against the plain step."""
+    state, batch = _create(spec, mesh)
+    calls, first_steps = {}, {}
+    for name, injection in injections(spec).items():
+        calls[name], first_steps[name] = _start(spec, injection, mesh, state, batch)
+    tolerance = 1e-3 if spec.dtype == "float32" else 0.1  # of a loss near 7 and a gradient near 1
+    differences = {}
+    for preset in spec.presets:
+        pair = {name: first_steps[name] for name in first_steps if name.startswith(f"{preset}/")}
+        differences |= timing.require_agreement(preset, pair, tolerance=tolerance)
+    times = timing.interleave(calls, rounds=spec.rounds)
+    metrics = {name: {k: float(v) for k, v in step.items()} for name, step in first_steps.items()}
+    compared = timing.compare(times, to="plain")
+    return [{"alternatives": compared, "difference": differences, "first_step": metrics}]
+
+
+def _create_model(spec: Spec, injection: noise.Injection | None):
+    named = {} if spec.depth is None else {"depth": spec.depth}
+    if "image_size" in models.create_model(spec.model).__dataclass_fields__:
+        named["image_size"] = spec.image_size
+    return models.create_model(spec.model, injection=injection, dtype=spec.dtype, **named)
+
+
+def _optimizer() -> optax.GradientTransformation:
+    """The default config's, at a constant rate."""
+    return optimizers.create_optimizer(training.default_config().optimizer, lambda _: 1e-4)
+
+
+def _create(spec: Spec, mesh: Mesh) -> tuple[training.TrainState, dict[str, jax.Array]]:
+    """The state before the first step, and the batch of all steps."""
+    model = _create_model(spec, None)
+    images = jax.ShapeDtypeStruct((1, spec.image_size, spec.image_size, 3), jnp.float32)
+
+    def create(key):
+        return training.init_state(model, _optimizer(), key, images, with_ema=False)
+
+    state = jax.jit(create, out_shardings=parallel.replicated(mesh))(jax.random.key(0))
+    draw = jax.jit(_draw, static_argnums=0, out_shardings=parallel.split_batch(mesh))
+    return state, draw(spec)
+
+
+def _start(
+    spec: Spec,
+    injection: noise.Injection | None,
+    mesh: Mesh,
+    state: training.TrainState,
+    batch: dict[str, jax.Array],
+) -> tuple[Callable, dict[str, jax.Array]]:
+    """Compiles the step and makes the first two on a copy of the state.
+
+    Returns:
+      A call that makes the next step, and the metrics of the first: loss, top1 (percent) and
+      grad_norm.
+    """
+    model = _create_model(spec, injection)
+    step = training.jit_train_step(
+        training.make_train_step(model, _optimizer(), mean=(0.5,), std=(0.5,)), mesh
+    )
+    key = parallel.random_key(0, mesh)
+    state = jax.tree.map(jnp.copy, state)
+
+    def advance():
+        nonlocal state
+        state, metrics = step(state, batch, key)
+        return state, metrics
+
+    _, first = advance()
+    jax.block_until_ready(advance())
+    return advance, first
+
+
+def _draw(spec: Spec) -> dict[str, jax.Array]:
+    """A batch of random images and labels."""
+    image_key, label_key = jax.random.split(jax.random.key(1))
+    shape = (spec.batch_size, spec.image_size, spec.image_size, 3)
+    return {
+        "image": jax.random.bits(image_key, shape, "uint8"),
+        "label": jax.random.randint(label_key, shape[:1], 0, 1000),
+    }
+
+
+def _step_time(compared: dict) -> str:
+    """The median in milliseconds."""
+    return report.figure(1000 * compared["seconds"]["median"])
+
+
+def _print(console: Console, spec: Spec, result: dict) -> None:
+    devices, kind = result["devices"], result["device_kind"]
+    if "skipped" in result:
+        console.print(f"--devices={devices} skipped: {result['skipped']}", style="yellow")
+        return
+    found = result["alternatives"]
+    rows = [
+        [name, _step_time(of), report.ratio(of, decimals=3), f"{of['cpu_ratio']['median']:.3f}"]
+        for name, of in found.items()
+        if name != "plain"
+    ]
+    rows.insert(0, ["plain", _step_time(found["plain"]), "", ""])
+    title = (
+        f"{devices} x {kind}, training step of {spec.model}, {spec.image_size} px, "
+        f"batch {spec.batch_size}, {spec.dtype}, {spec.rounds} rounds\n"
+        "time / time of the plain step: median (quartiles)"
+    )
+    console.print(report.table(title, ["injection", "ms", "ratio", "CPU time"], rows))
+    largest = max(result["difference"].values())
+    console.print(
+        "before timing, structured and matmul agreed in loss and gradient norm; "
+        f"largest difference {largest:.2g}"
+    )

@@ -1,0 +1,127 @@
+"""The command line of launch.benchmark at tiny sizes. What it measures is not asserted."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PASSES = ("forward", "backward", "both")
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-W", "error", "-m", "launch.benchmark", *map(str, arguments)]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def require_spread(spread: dict) -> None:
+    names = ("min", "lower_quartile", "median", "upper_quartile", "max")
+    ordered = [spread[name] for name in names]
+    assert ordered == sorted(ordered)
+    assert ordered[0] > 0
+
+
+def require_compared(alternatives: dict, *, to: str, rounds: int) -> None:
+    for name, found in alternatives.items():
+        assert found["rounds"] == rounds
+        require_spread(found["seconds"])
+        if name != to:
+            require_spread(found["ratio"])
+            assert len(found["ratios"]) == rounds
+
+
+@pytest.fixture(scope="module")
+def noise_run(tmp_path_factory) -> tuple[str, dict]:
+    out = tmp_path_factory.mktemp("noise") / "noise.json"
+    done = run("noise", "--k=8", "--shape=5,16", "--devices=1,2", "--rounds=2", f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    return done.stdout, json.loads(out.read_text())
+
+
+@pytest.fixture(scope="module")
+def step_run(tmp_path_factory) -> tuple[str, dict]:
+    out = tmp_path_factory.mktemp("step") / "step.json"
+    sizes = ("--model=vit_ti_16", "--depth=1", "--image_size=32", "--batch_size=4", "--rounds=2")
+    done = run("step", *sizes, "--preset=optimal_published", f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    return done.stdout, json.loads(out.read_text())
+
+
+def test_noise_measures_every_alternative_pass_and_device_count(noise_run):
+    _, content = noise_run
+    cases = {(r["devices"], r["k"], r["quality"], r["pass"]) for r in content["results"]}
+    qualities = ("cyclic_shift", "optimal")
+    assert cases == {(d, 8, q, p) for d in (1, 2) for q in qualities for p in PASSES}
+    for result in content["results"]:
+        names = ["structured", "matmul"]
+        if result["quality"] == "optimal" and result["pass"] != "both":
+            names.append("loop")
+        assert list(result["alternatives"]) == names
+        require_compared(result["alternatives"], to="structured", rounds=2)
+
+
+def test_noise_says_that_the_alternatives_agree(noise_run):
+    printed, content = noise_run
+    assert printed.count("all alternatives agreed") == 2
+    for result in content["results"]:
+        assert set(result["difference"]) == set(result["alternatives"]) - {"structured"}
+        assert max(result["difference"].values()) < 1e-5
+
+
+def test_noise_says_where_and_when(noise_run):
+    _, content = noise_run
+    assert {"date", "python", "versions", "cpu_count", "load_average"} <= content.keys()
+    assert {"jax", "jaxlib"} <= content["versions"].keys()
+    assert {r["device_kind"] for r in content["results"]} == {"cpu"}
+    assert content["spec"]["shape"] == [5, 16]
+
+
+def test_step_compares_with_the_plain_step(step_run):
+    printed, content = step_run
+    (result,) = content["results"]
+    noisy = ["optimal_published/structured", "optimal_published/matmul"]
+    assert list(result["alternatives"]) == ["plain", *noisy]
+    require_compared(result["alternatives"], to="plain", rounds=2)
+    assert "agreed in loss" in printed
+    assert list(result["difference"]) == ["optimal_published/matmul"]
+
+
+def test_step_has_training_noise_on(step_run):
+    _, content = step_run
+    first_step = content["results"][0]["first_step"]
+    plain = first_step.pop("plain")
+    for metrics in first_step.values():
+        assert abs(metrics["grad_norm"] - plain["grad_norm"]) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), ("no subcommand", "noise, step")),
+        (("nosie",), ("unknown subcommand 'nosie'", "did you mean noise?")),
+        (("noise", "step"), ("unexpected arguments: step",)),
+        (("noise", "--k=9", "--devices=1,2"), ("--k=9", "--devices=2", "multiple of 2")),
+        (("noise", "--k=1"), ("--k=1", "at least 2")),
+        (("noise", "--k=8,x"), ("--k=8,x", "'x'")),
+        (("noise", "--dtype=float31"), ("--dtype=float31", "float32")),
+        (("noise", "--out=absent/noise.json"), ("--out=absent/noise.json", "does not exist")),
+        (("step", "--k=8"), ("Unknown command line flag 'k'",)),
+        (("step", "--model=vit_ti16"), ("--model=vit_ti16", "did you mean vit_ti_16")),
+        (("step", "--preset=paper_vt"), ("--preset=paper_vt", "did you mean paper_vit")),
+        (("step", "--image_size=33"), ("--image_size=33", "multiple of 16")),
+        (("step", "--batch_size=6", "--devices=4"), ("--batch_size=6", "multiple of 4")),
+    ],
+)
+def test_bad_input_is_named_at_once(arguments, expected):
+    done = run(*arguments)
+    assert done.returncode != 0
+    said = done.stdout + done.stderr
+    assert "Traceback" not in said
+    for text in expected:
+        assert text in said
