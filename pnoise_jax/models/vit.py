@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from pnoise_jax import noise
 from pnoise_jax.models import checks
 
-# The fast variance, E[x^2] - E[x]^2, loses digits where a token's mean is far from 0.
-_norm = functools.partial(nn.LayerNorm, epsilon=1e-6, use_fast_variance=False)
+# With Flax's fast variance, E[x^2] - E[x]^2: the exact one made a training step of ViT-Ti on a CPU
+# 1.7 times as long. It loses digits only where a token's mean is far from 0 against its deviation.
+_norm = functools.partial(nn.LayerNorm, epsilon=1e-6)
 # timm's `trunc_normal_(std=.02)` cuts at ±2, a hundred standard deviations: a plain normal.
 _normal_init = nn.initializers.normal(0.02)
 # PyTorch's default for a convolution, which timm leaves in place: uniform within ±1/sqrt(fan_in).
