@@ -254,7 +254,13 @@ def test_the_taps_are_opened_once_with_all_they_need(monkeypatch):
     ((injection, options),) = opened
     assert injection is None
     assert options.pop("mask") is mask
-    assert options == {"num_layers": 3, "train": False, "strength": 0.3, "prefix_tokens": 0}
+    assert options == {
+        "num_layers": 3,
+        "train": False,
+        "strength": 0.3,
+        "index": None,
+        "prefix_tokens": 0,
+    }
     assert tapped == [
         (None, "image", (4, 16, 16, 3)),
         (1, "block_input", (4, 4, 4, 4)),

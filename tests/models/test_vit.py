@@ -88,7 +88,7 @@ def test_every_parameter_matters():
     [
         ({"image_size": 10}, "image_size=10 is not divisible by patch_size=4.*multiple of 4"),
         ({"image_size": (8, 6)}, r"image_size=\(8, 6\) is not divisible"),
-        ({"image_size": 0}, "image_size=0 is not divisible"),
+        ({"image_size": 0}, r"image_size=\(0, 0\): give whole numbers"),
         ({"pooling": "max"}, 'pooling=\'max\' is unknown: use "token" or "mean"'),
         ({"class_token": False}, 'pooling="token" reads the class token.*use pooling="mean"'),
         ({"num_heads": 3}, "dim=16 is not divisible by num_heads=3"),
@@ -189,6 +189,7 @@ def test_the_taps_are_opened_once_with_all_they_need(class_token, monkeypatch):
         "num_layers": 2,
         "train": True,
         "strength": 0.3,
+        "index": None,
         "prefix_tokens": int(class_token),
     }
     tokens = (3, 4 + class_token, 16)

@@ -15,9 +15,6 @@ from jax.sharding import PartitionSpec as P
 
 from pnoise_jax.training.checkpoints import Checkpoints
 
-# A restore that fails leaves Orbax's coroutines behind.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
 MESH = jax.make_mesh((8,), ("data",), (AxisType.Auto,))
 EVERYWHERE = NamedSharding(MESH, P())
 
