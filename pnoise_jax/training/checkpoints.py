@@ -86,18 +86,21 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # TensorStore reports a full disk as a ValueError
-            whole = [step for step in self._manager.all_steps() if step != self._saving]
-            last = f"that of step {max(whole)}" if whole else "none"
             reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
             raise OSError(
                 f"cannot write the checkpoint of step {self._saving} to {self.directory}: {reason} "
-                f"(last whole checkpoint: {last}). Make room or make it writable, and start the "
-                "same command again"
+                f"(last whole checkpoint: {self.describe_newest()}). Make room or make it "
+                "writable, and start the same command again"
             ) from error
 
     def newest(self) -> int | None:
         """The step of the newest checkpoint on disk, None if there is none."""
         return max(self._manager.all_steps(), default=None)
+
+    def describe_newest(self) -> str:
+        """The newest but the one in flight, for a message: "that of step 7", or "none"."""
+        whole = [step for step in self._manager.all_steps() if step != self._saving]
+        return f"that of step {max(whole)}" if whole else "none"
 
     def count(self) -> int:
         """How many there are."""
@@ -133,8 +136,13 @@ class Checkpoints:
         return None
 
     def close(self) -> None:
-        """Waits for the last save and stops the threads."""
-        self._manager.close()
+        """Waits for the last save and stops the threads.
+
+        Raises:
+          OSError: it cannot be written.
+        """
+        with self._naming_write_errors():
+            self._manager.close()
 
     def _try_restore(self, step: int, like: Any) -> tuple[Any, str | None]:
         """The state, or why there is none."""

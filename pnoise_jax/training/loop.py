@@ -2,9 +2,11 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +66,8 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list
         else:
             state, step = restored
             console.print(f"going on from the checkpoint of step {step}")
-        state = _run(experiment, mesh, state, step, checkpoints, path, console)
+        with _naming_last_checkpoint(path, checkpoints):
+            state = _run(experiment, mesh, state, step, checkpoints, path, console)
     return _report(experiment, state, mesh, path, console)
 
 
@@ -174,8 +177,9 @@ class _Every:
 def _open_checkpoints(
     path: Path, config: ml_collections.ConfigDict, console: Console
 ) -> contextlib.closing:
+    report = functools.partial(console.print, soft_wrap=True)
     return contextlib.closing(
-        Checkpoints(path / "checkpoints", keep=config.checkpoint.keep, report=console.print)
+        Checkpoints(path / "checkpoints", keep=config.checkpoint.keep, report=report)
     )
 
 
@@ -185,7 +189,21 @@ def _require_room(experiment: Experiment, like: TrainState, checkpoints: Checkpo
     saves = -(-experiment.total_steps // _Every.of(experiment).save)
     more = min(config.checkpoint.keep, saves) + 1 - checkpoints.count()
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(like))
-    directories.require_room(checkpoints.directory, max(0, more) * size)
+    directories.require_room(checkpoints.directory.parent, max(0, more) * size)
+
+
+@contextlib.contextmanager
+def _naming_last_checkpoint(path: Path, checkpoints: Checkpoints) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # one of ours, which says it already
+            raise
+        raise OSError(
+            f"--workdir={str(path)!r}: {error.strerror}; the last whole checkpoint is "
+            f"{checkpoints.describe_newest()}. Make room or make it writable, and start the same "
+            "command again"
+        ) from error
 
 
 def _open_batches(experiment: Experiment, start: int) -> data.BatchIterator:
@@ -229,12 +247,10 @@ class _Window:
         if not np.isfinite(health).all():
             first = int(np.flatnonzero(~np.isfinite(health))[0])
             checkpoints.wait()
-            whole = checkpoints.newest()
             raise NonFiniteLossError(
                 f"the loss or gradient of step {step - len(health) + 1 + first} is "
-                f"{health[first]}; the last whole checkpoint is "
-                f"{'none' if whole is None else f'that of step {whole}'}, in "
-                f"{checkpoints.directory}. Lower optimizer.learning_rate or noise.strength, set "
+                f"{health[first]}; the last whole checkpoint is {checkpoints.describe_newest()}, "
+                f"in {checkpoints.directory}. Lower optimizer.learning_rate or noise.strength, set "
                 "optimizer.clip_norm, or lengthen optimizer.warmup"
             )
         summary = {name: float(np.mean([m[name] for m in metrics])) for name in metrics[0]}
