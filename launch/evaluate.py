@@ -4,9 +4,12 @@ The config is the run's own, or a file given as --config; its noise, evaluation 
 may differ from the run's.
 """
 
+from absl import flags
+
 from launch import main
 from pnoise_jax import training
 
 if __name__ == "__main__":
     config, workdir = main.define_run_flags(config_required=False)
+    flags.adopt_module_key_flags(main)  # for --help
     main.run(lambda: training.evaluate(config.value, workdir.value))

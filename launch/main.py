@@ -30,13 +30,17 @@ def define_run_flags(*, config_required: bool) -> tuple[flags.FlagHolder, flags.
     given = _given_on_command_line("workdir")
     if config_required or given is None or _given_on_command_line("config") is not None:
         config = config_flags.DEFINE_config_file("config", None, "Config file; see configs/.")
+        flags.mark_flag_as_required("config")
     else:
         try:
             stored = training.read_config(given)
         except _EXPECTED as error:
             _end(f"error: {error}")
-        config = config_flags.DEFINE_config_dict("config", stored, "The run's own config.")
-    flags.mark_flags_as_required(["config", "workdir"])
+        try:
+            config = config_flags.DEFINE_config_dict("config", stored, "The run's own config.")
+        except Exception as error:
+            _end_on_config_error(error)
+    flags.mark_flag_as_required("workdir")
     return config, workdir
 
 
@@ -66,15 +70,19 @@ def _parse_flags(argv: list[str]) -> list[str]:
     try:
         return app.parse_flags_with_usage(argv)
     except Exception as error:
-        origin = traceback.extract_tb(error.__traceback__)[-1]
-        if "config_dict" not in origin.filename:  # the config file's own
-            place = f"{origin.filename}:{origin.lineno}"
-            _end(f"error: the config file fails: {_summary(error)} ({place})")
-        text = str(error).replace("\\", "")
-        field = re.search(r"'(\w+)'", text)
-        near = re.search(r'Did you mean "(\w+)"', text)
-        hint = f"did you mean {near[1]}?" if near else "see default_config() for all fields"
-        _end(f"error: unknown config field {field[1] if field else text}; {hint}")
+        _end_on_config_error(error)
+
+
+def _end_on_config_error(error: Exception) -> NoReturn:
+    origin = traceback.extract_tb(error.__traceback__)[-1]
+    if "config_dict" not in origin.filename:  # the config file's own
+        place = f"{origin.filename}:{origin.lineno}"
+        _end(f"error: the config file fails: {_summary(error)} ({place})")
+    text = str(error).replace("\\", "")
+    field = re.search(r"'(\w+)'", text)
+    near = re.search(r'Did you mean "(\w+)"', text)
+    hint = f"did you mean {near[1]}?" if near else "see default_config() for all fields"
+    _end(f"error: unknown config field {field[1] if field else text}; {hint}")
 
 
 def _given_on_command_line(flag: str) -> str | None:

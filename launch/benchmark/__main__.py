@@ -25,7 +25,7 @@ def choose(arguments: list[str]) -> str:
     Exits with a message, code 1, where it names none; prints the help and exits where it asks.
     """
     name = arguments[0] if arguments else ""
-    if name in ("-h", "--help", "-help", "help"):
+    if name in ("-h", "help", "--help", "-help", "--helpshort", "--helpfull"):
         print(__doc__)
         sys.exit(0)
     if name in SUBCOMMANDS:
@@ -42,6 +42,10 @@ def choose(arguments: list[str]) -> str:
 if __name__ == "__main__":
     module = importlib.import_module(choose(sys.argv[1:]))
     del sys.argv[1]
+    from absl import flags
+
     from launch import main
 
+    for defining in (main, module):
+        flags.adopt_module_key_flags(defining)  # for --help
     main.run(module.main)

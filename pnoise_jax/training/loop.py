@@ -295,8 +295,13 @@ def _report(
             path / "evaluation.json",
             rows,
             step=step,
+            dataset=config.data.name,
+            split=config.data.test_split,
             weights="ema" if config.ema_decay is not None else "params",
-            noise=screen.describe_noise(experiment),
+            injection=screen.describe_noise(experiment),
+            units={"top1": "percent", "top5": "percent", "nll": "nats, mean", "n": "examples"},
+            device=jax.devices()[0].device_kind,
+            jax=jax.__version__,
             config=json.loads(config.to_json_best_effort()),
         )
         console.print(f"wrote {path / 'evaluation.json'}", soft_wrap=True)

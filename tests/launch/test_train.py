@@ -7,7 +7,9 @@ import time
 
 import pytest
 
+from pnoise_jax.training import workdir
 from tests.launch import command
+from tests.training.runs import small_config
 
 
 def arguments(name, data_dir, workdir, *more):
@@ -105,6 +107,23 @@ def test_devices_that_do_not_divide_the_batch(data_dir, tmp_path):
     )
     assert code != 0
     assert "batch_size=50 is not divisible by 8 devices: use a multiple of 8, such as 48" in errors
+
+
+def test_evaluate_refuses_typos_and_needs_no_config_file(data_dir, tmp_path):
+    workdir.claim(tmp_path, small_config(data_dir))
+    code, _, errors = command.run("evaluate", f"--workdir={tmp_path}", "--config.noise.strenght=1")
+    assert code != 0
+    assert errors == "error: unknown config field strenght; did you mean strength?\n"
+    code, _, errors = command.run("evaluate", f"--workdir={tmp_path}")
+    assert code != 0
+    assert errors.startswith(f"error: {tmp_path / 'checkpoints'} holds no checkpoint")
+
+
+@pytest.mark.parametrize("program", ["train", "evaluate"])
+def test_help_lists_the_flags(program):
+    _, output, errors = command.run(program, "--help")
+    for flag in ("--config", "--workdir", "--[no]multi_host", "--[no]traceback"):
+        assert flag in output + errors
 
 
 def test_half_a_distributed_setting_is_named(data_dir, tmp_path):
