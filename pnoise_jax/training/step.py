@@ -97,6 +97,25 @@ def make_train_step(
       With a bfloat16 model the gradients of kernels are summed over devices in bfloat16: half the
       traffic, and common practice; the optimiser works in float32.
     """
+    gradients = _make_gradients(_make_loss(model, mean, std, label_smoothing), accumulate)
+
+    def step(state, batch, key):
+        grads, batch_stats, metrics = gradients(state, batch, jax.random.fold_in(key, state.step))
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema = state.ema
+        if ema_decay is not None:
+            averaged = {"params": params, "batch_stats": batch_stats}
+            decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
+            ema = optax.incremental_update(averaged, ema, 1 - decay)
+        state = TrainState(state.step + 1, params, batch_stats, opt_state, ema)
+        return state, metrics | {"grad_norm": optax.tree.norm(grads)}
+
+    return step
+
+
+def _make_loss(model: nn.Module, mean: tuple, std: tuple, label_smoothing: float) -> Callable:
+    """``loss_of(params, batch_stats, batch, key) -> loss, (batch_stats, metrics)``."""
 
     def loss_of(params, batch_stats, batch, key):
         logits, updated = model.apply(
@@ -116,6 +135,11 @@ def make_train_step(
         top1 = 100 * (logits.argmax(-1) == batch["label"]).mean()
         return loss, (updated.get("batch_stats", {}), {"loss": loss, "top1": top1})
 
+    return loss_of
+
+
+def _make_gradients(loss_of: Callable, accumulate: int) -> Callable:
+    """``gradients(state, batch, key) -> gradients, batch_stats, metrics``, over micro-batches."""
     gradient_of = jax.grad(loss_of, has_aux=True)
 
     def gradients(state, batch, key):
@@ -143,19 +167,7 @@ def make_train_step(
         grads, metrics = jax.tree.map(lambda total: total / accumulate, totals)
         return grads, batch_stats, metrics
 
-    def step(state, batch, key):
-        grads, batch_stats, metrics = gradients(state, batch, jax.random.fold_in(key, state.step))
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        ema = state.ema
-        if ema_decay is not None:
-            averaged = {"params": params, "batch_stats": batch_stats}
-            decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
-            ema = optax.incremental_update(averaged, ema, 1 - decay)
-        state = TrainState(state.step + 1, params, batch_stats, opt_state, ema)
-        return state, metrics | {"grad_norm": optax.tree.norm(grads)}
-
-    return step
+    return gradients
 
 
 def jit_train_step(step: TrainStep, mesh: Mesh, *, accumulate: int = 1) -> TrainStep:
