@@ -127,7 +127,7 @@ def _sum_rows(x: jax.Array, axis: int) -> jax.Array:
     """The sum along ``axis``, kept as length 1, accumulated in at least float32.
 
     XLA on CPU reduces a leading axis one strided element at a time; as a product with a row of ones
-    it streams through memory (the optimal Q took a quarter of the time at 64 and 256 rows of 197 x 768).
+    it streams through memory (a quarter of the time at 64 and 256 rows of 197 x 768).
     """
 
     dtype = jnp.promote_types(x.dtype, jnp.float32)
