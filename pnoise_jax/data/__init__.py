@@ -1,14 +1,8 @@
 """Data: named data sets read by random access, and streams of batches from them."""
 
 from pnoise_jax.data.datasets import Dataset, list_datasets, load
-from pnoise_jax.data.pipeline import (
-    EVALUATION_ORDERS,
-    Batch,
-    BatchIterator,
-    eval_batches,
-    evaluation_order,
-    train_batches,
-)
+from pnoise_jax.data.orders import EVALUATION_ORDERS, evaluation_order, partly_sorted_order
+from pnoise_jax.data.pipeline import Batch, BatchIterator, eval_batches, train_batches
 
 __all__ = [
     "EVALUATION_ORDERS",
@@ -19,5 +13,6 @@ __all__ = [
     "evaluation_order",
     "list_datasets",
     "load",
+    "partly_sorted_order",
     "train_batches",
 ]

@@ -4,7 +4,6 @@ The *global* batch of a step is defined first; a host then takes its contiguous 
 the hosts' batches one after the other gives the batch of a single host, in the same order.
 """
 
-import difflib
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any, Self
@@ -16,8 +15,6 @@ from pnoise_jax.data.datasets import Dataset
 
 Batch = dict[str, np.ndarray]
 Example = dict[str, Any]
-
-EVALUATION_ORDERS = ("shuffled", "class_sorted")
 
 # Independent random streams of one seed.
 _SHUFFLE, _AUGMENT = 0, 1
@@ -178,27 +175,6 @@ def eval_batches(
         return {**batch, "mask": index >= 0, "index": index}
 
     return BatchIterator(grain.MapDataset.range(0, num_batches).map(batch_at), num_threads)
-
-
-def evaluation_order(labels: np.ndarray, order: str, *, seed: int) -> np.ndarray:
-    """The order in which an evaluation visits its examples, (n,) indices, from labels: (n,).
-
-    `shuffled` is a permutation fixed by the seed. `class_sorted` puts the classes one after the
-    other, each in the data set's order: what reading a folder per class gives, and where noise
-    over the batch leaks the label. The seed does not change it.
-
-    Raises:
-      ValueError: another order.
-    """
-    if order == "shuffled":
-        return np.random.default_rng(seed).permutation(len(labels))
-    if order == "class_sorted":
-        return np.argsort(labels, kind="stable")
-    near = difflib.get_close_matches(str(order), EVALUATION_ORDERS, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    raise ValueError(
-        f"order={order!r} is unknown{hint}; there are: {', '.join(EVALUATION_ORDERS)}."
-    )
 
 
 def _generator(seed: int, *stream: int) -> np.random.Generator:

@@ -1,9 +1,11 @@
 """Evaluation: every example of a test set exactly once, by a protocol."""
 
+import collections
+import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -14,6 +16,8 @@ from jax.sharding import Mesh
 
 from pnoise_jax import data, parallel
 from pnoise_jax.evaluation.protocols import Protocol
+from pnoise_jax.evaluation.representations import Representations, resume
+from pnoise_jax.evaluation.views import shifted_views
 
 EXAMPLES_PER_DEVICE = 256  # at a time, whatever the protocol's batch size
 
@@ -25,10 +29,12 @@ class Predictions:
     Attributes:
       rank: (n,) int32, how many classes the model prefers to the true one; 0 is a correct top-1.
       nll: (n,) float32, negative log-likelihood of the true class in nats.
+      predicted: (n,) int32, the class with the largest logit.
     """
 
     rank: np.ndarray
     nll: np.ndarray
+    predicted: np.ndarray
 
     def summary(self) -> dict[str, float | int]:
         """``top1`` and ``top5`` in percent, mean ``nll``, and ``n``."""
@@ -50,12 +56,17 @@ def predict(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     seed: int = 0,
+    strength: float | None = None,
+    views: int = 1,
+    order: np.ndarray | None = None,
+    representations: Representations | None = None,
 ) -> Predictions:
     """Evaluates ``model`` on all of ``dataset``.
 
     The devices take many of the protocol's batches at once, each a group of its own to the noise.
     Random noise draws by (seed, example): neither the number of devices nor the order changes what
-    an example receives. A random layer is drawn by (seed, batch).
+    an example receives. A random layer is drawn by (seed, batch). Models that differ in the
+    strength of their noise alone share one compiled program.
 
     Args:
       model: with the injection to use where the protocol has noise; its own train and inference
@@ -66,44 +77,113 @@ def predict(
       mesh: the devices.
       mean, std: one number per channel; images are normalised to ``(image / 255 - mean) / std``.
       seed: of the shuffled order and of random noise.
+      strength: of the noise, in place of the injection's own.
+      views: of each image, side by side in the batch (`shifted_views`); the logits of an example
+        are the mean over its views.
+      order: (n,) indices, another order than the protocol names.
+      representations: of all examples, at a layer before which there is no noise; what comes before
+        it is then not computed again.
 
     Raises:
       ValueError: the protocol wants noise and the model has none, the noise's group size does not
-        divide the batch size, or the logits of an example are not finite.
+        divide the batch size, the representations lie behind the noise, or the logits of an example
+        are not finite.
     """
-    model = _with_noise(model, protocol)
-    order = data.evaluation_order(dataset.labels, protocol.order, seed=seed)
+    model, strength = _with_noise(model, protocol, strength, views)
+    program = _Program(model, tuple(mean), tuple(std), views, dataset.image_shape)
+    if representations is not None:
+        representations.require_before(model)
+        program = dataclasses.replace(program, layer=representations.layer)
+    if order is None:
+        order = data.evaluation_order(dataset.labels, protocol.order, seed=seed)
     indices, at_once = _in_chunks(order, model, protocol.batch_size, mesh.size)
-    sharding = parallel.split_batch(mesh)
-    rank = np.full(len(dataset), -1, np.int32)
-    nll = np.full(len(dataset), np.nan, np.float32)
-    with data.eval_batches(
-        dataset,
-        indices=indices.ravel(),
-        batch_size=at_once,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    ) as batches:
-        for number, (index, batch) in enumerate(zip(indices, batches, strict=True)):
-            scores = _score(
-                model,
-                (tuple(mean), tuple(std)),
-                parallel.replicated(mesh),
-                variables,
-                parallel.to_devices(batch, sharding),
-                np.uint32(seed),
-                np.uint32(number if _draws_layer(model) else 0),
-            )
-            scores, real = jax.device_get(scores), index >= 0
-            rank[index[real]] = scores["rank"][real]
-            nll[index[real]] = scores["nll"][real]
-    if not np.isfinite(nll).all():
-        culprit = int(np.flatnonzero(~np.isfinite(nll))[0])
+    score = functools.partial(_score, program, parallel.replicated(mesh), variables)
+
+    def scores() -> Iterator[tuple[np.ndarray, dict[str, jax.Array]]]:
+        with _open_batches(dataset, representations, indices, at_once) as batches:
+            for number, (index, batch) in enumerate(zip(indices, batches, strict=True)):
+                batch = parallel.to_devices(batch, parallel.split_batch(mesh))
+                drawn = np.uint32(number if _draws_layer(model) else 0)
+                yield index, score(batch, np.uint32(seed), drawn, np.float32(strength))
+
+    return collect(fetch_behind(scores()), dataset, protocol.name)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Program:
+    """What is compiled: static to jit.
+
+    Attributes:
+      model: with the injection that acts, of strength 1.
+      mean, std, views: as `predict` has them.
+      image_shape: (height, width, channels).
+      layer: where representations enter, None where the inputs are images.
+    """
+
+    model: nn.Module
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    views: int
+    image_shape: tuple[int, int, int]
+    layer: int | None = None
+
+    def logits(self, variables, batch, key, strength) -> jax.Array:
+        """(batch, classes), of a batch of images or representations."""
+        repeat = functools.partial(jnp.repeat, repeats=self.views, axis=0)
+        call = {
+            "train": False,
+            "mask": repeat(batch["mask"]),
+            "index": repeat(batch["index"]),
+            "noise_strength": strength,
+            "rngs": {"noise": key},
+        }
+        if self.layer is not None:
+            x = batch["representation"]
+            return resume(self.model, variables, x, self.layer, self.image_shape, **call)
+        images = shifted_views(batch["image"], self.views)
+        logits = self.model.apply(variables, normalise(images, self.mean, self.std), **call)
+        return logits.reshape(-1, self.views, logits.shape[-1]).mean(axis=1)
+
+
+def fetch_behind(results: Iterable[Any]) -> Iterator[Any]:
+    """Fetches each result from the devices while they compute the next."""
+    waiting = collections.deque()
+    for result in results:
+        waiting.append(result)
+        if len(waiting) > 1:
+            yield jax.device_get(waiting.popleft())
+    yield from map(jax.device_get, waiting)
+
+
+def collect(
+    scores: Iterable[tuple[np.ndarray, Mapping[str, np.ndarray]]], dataset: data.Dataset, what: str
+) -> Predictions:
+    """Puts scores at the places of their examples.
+
+    Args:
+      scores: pairs of indices (b,), -1 for padding, and the arrays of `Predictions` by name, (b,).
+      dataset: of the indices.
+      what: was evaluated, for the error.
+
+    Raises:
+      ValueError: a score is missing or not finite.
+    """
+    found = Predictions(
+        rank=np.full(len(dataset), -1, np.int32),
+        nll=np.full(len(dataset), np.nan, np.float32),
+        predicted=np.full(len(dataset), -1, np.int32),
+    )
+    for index, arrays in scores:
+        real = index >= 0
+        for name, array in arrays.items():
+            getattr(found, name)[index[real]] = array[real]
+    if not np.isfinite(found.nll).all():
+        culprit = int(np.flatnonzero(~np.isfinite(found.nll))[0])
         raise ValueError(
             f"the logits of example {culprit} of {dataset.name}'s split {dataset.split!r} are not "
-            f"finite ({protocol.name}); the weights, or the noise's strength, are at fault"
+            f"finite ({what}); the weights, or the noise's strength, are at fault"
         )
-    return Predictions(rank, nll)
+    return found
 
 
 def evaluate(
@@ -127,16 +207,42 @@ def evaluate(
     ]
 
 
-def _with_noise(model: nn.Module, protocol: Protocol) -> nn.Module:
+def _with_noise(
+    model: nn.Module, protocol: Protocol, strength: float | None, views: int
+) -> tuple[nn.Module, float]:
+    """The model with what acts in this protocol, its noise of strength 1; and its real strength."""
     if not protocol.noise:
-        return model.clone(injection=None)
+        return model.clone(injection=None), 0.0
     if model.injection is None:
         raise ValueError(
             "this protocol has noise at inference, but the model has no injection; "
             "set noise.preset or noise.name"
         )
-    injection = model.injection.in_batches_of(protocol.batch_size)
-    return model.clone(injection=dataclasses.replace(injection, inference=True))
+    injection = model.injection.in_batches_of(protocol.batch_size * views)
+    strength = injection.noise.strength if strength is None else strength
+    injection = dataclasses.replace(injection.with_strength(1.0), inference=True)
+    return model.clone(injection=injection), strength
+
+
+@contextlib.contextmanager
+def _open_batches(
+    dataset: data.Dataset,
+    representations: Representations | None,
+    indices: np.ndarray,
+    at_once: int,
+) -> Iterator[Iterator[data.Batch]]:
+    """This host's batches of images, or of representations in their place."""
+    if representations is not None:
+        yield representations.batches(dataset.labels, indices)
+        return
+    with data.eval_batches(
+        dataset,
+        indices=indices.ravel(),
+        batch_size=at_once,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    ) as batches:
+        yield batches
 
 
 def _draws_layer(model: nn.Module) -> bool:
@@ -165,27 +271,21 @@ def _in_chunks(
     return indices, at_once
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _score(
-    model, normalisation, replicated, variables, batch, seed, number
-) -> dict[str, jax.Array]:
-    mean, std = normalisation
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _score(program, replicated, variables, batch, seed, number, strength) -> dict[str, jax.Array]:
     key = jax.random.fold_in(jax.random.key(seed), number)
-    logits = model.apply(
-        variables,
-        normalise(batch["image"], mean, std),
-        train=False,
-        mask=batch["mask"],
-        index=batch["index"],
-        rngs={"noise": key},
-    )
-    labels = batch["label"][:, None]
+    scores = score_logits(program.logits(variables, batch, key, strength), batch["label"])
+    return jax.lax.with_sharding_constraint(scores, replicated)
+
+
+def score_logits(logits: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
+    """The arrays of `Predictions`, (b,), from logits (b, classes) and labels (b,)."""
+    labels = labels[:, None]
     true = jnp.take_along_axis(logits, labels, axis=1)
     classes = jnp.arange(logits.shape[1])
     ahead = (logits > true) | ((logits == true) & (classes < labels))  # ties as argmax has them
     nll = jax.nn.logsumexp(logits, axis=1) - true[:, 0]
-    scores = {"rank": ahead.sum(axis=1), "nll": nll}
-    return jax.lax.with_sharding_constraint(scores, replicated)
+    return {"rank": ahead.sum(axis=1), "nll": nll, "predicted": logits.argmax(axis=1)}
 
 
 def normalise(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:

@@ -136,6 +136,15 @@ class ResNet(nn.Module, kw_only=True):
         """Number of layers that an injection can address: the residual blocks."""
         return sum(self.stage_sizes)
 
+    @nn.nowrap
+    def layer_name(self, layer: int) -> str:
+        """Name of the submodule that is this layer, counted from 1; its input is all it reads."""
+        stage, before = 1, 0
+        while layer - before > self.stage_sizes[stage - 1]:
+            before += self.stage_sizes[stage - 1]
+            stage += 1
+        return f"stage{stage}_block{layer - before}"
+
     @nn.compact
     def __call__(
         self,
@@ -207,7 +216,7 @@ class ResNet(nn.Module, kw_only=True):
                     norm=norm,
                     zero_init_residual=self.zero_init_residual,
                     dtype=self.dtype,
-                    name=f"stage{stage}_block{index}",
+                    name=self.layer_name(layer),
                 )(x, taps)
 
         x = x.astype(jnp.float32).mean(axis=(1, 2))

@@ -220,6 +220,11 @@ class VisionTransformer(nn.Module, kw_only=True):
         """Number of layers that an injection can address: the blocks."""
         return self.depth
 
+    @nn.nowrap
+    def layer_name(self, layer: int) -> str:
+        """Name of the submodule that is this layer, counted from 1; its input is all it reads."""
+        return f"block_{layer}"
+
     @nn.compact
     def __call__(
         self,
@@ -283,7 +288,7 @@ class VisionTransformer(nn.Module, kw_only=True):
                 dropout=self.dropout,
                 train=train,
                 dtype=self.dtype,
-                name=f"block_{layer}",
+                name=self.layer_name(layer),
             )(x, taps)
 
         x = _norm(dtype=jnp.float32, name="norm")(x)

@@ -29,6 +29,13 @@ class Noise(Protocol):
     def mixes_batch(self) -> bool:
         """Whether a row of the batch depends on others; such a noise has a ``group_size``."""
 
+    @property
+    def strength(self) -> float:
+        """What a strength given at call time replaces."""
+
+    def with_strength(self, strength: float) -> "Noise":
+        """The same noise of another strength."""
+
     def __call__(
         self,
         key: jax.Array | None,
@@ -128,6 +135,14 @@ class Injection:
                 "it to a divisor of the batch size, or to None for the whole batch"
             )
         return dataclasses.replace(self, noise=dataclasses.replace(noise, group_size=group_size))
+
+    def with_strength(self, strength: float) -> "Injection":
+        """The same with its noise at another strength.
+
+        Models whose injections differ in strength alone are different static arguments to jit. Give
+        all of them one strength here and each its own, traced, at call time: one compiled program.
+        """
+        return dataclasses.replace(self, noise=self.noise.with_strength(strength))
 
     @classmethod
     def preset(cls, name: str) -> "Injection":

@@ -81,6 +81,16 @@ class LinearTransform:
         """Whether a row of the batch depends on others."""
         return self.axis != "tokens"
 
+    @property
+    def strength(self) -> float:
+        """The quality matrix's."""
+        return self.quality.strength
+
+    def with_strength(self, strength: float) -> "LinearTransform":
+        """The same noise with its quality matrix at another strength."""
+        quality = dataclasses.replace(self.quality, strength=strength)
+        return dataclasses.replace(self, quality=quality)
+
     def __call__(
         self,
         key: jax.Array | None,

@@ -53,6 +53,10 @@ class Gaussian:
         """Whether a row of the batch depends on others."""
         return False
 
+    def with_strength(self, strength: float) -> "Gaussian":
+        """The same noise of another strength."""
+        return dataclasses.replace(self, strength=strength)
+
     def __call__(
         self,
         key: jax.Array,
@@ -116,6 +120,15 @@ class SaltAndPepper:
     def mixes_batch(self) -> bool:
         """Whether a row of the batch depends on others."""
         return self.extremes == "batch"
+
+    @property
+    def strength(self) -> float:
+        """The probability, which a strength given at call time replaces."""
+        return self.probability
+
+    def with_strength(self, strength: float) -> "SaltAndPepper":
+        """The same noise of another probability."""
+        return dataclasses.replace(self, probability=strength)
 
     def __call__(
         self,

@@ -153,7 +153,11 @@ def test_a_random_layer_is_drawn_for_each_batch_on_any_number_of_devices(variabl
 
 
 def test_summary_counts():
-    predictions = evaluation.Predictions(np.array([0, 4, 5, 0]), np.array([1.0, 2.0, 3.0, 4.0]))
+    predictions = evaluation.Predictions(
+        rank=np.array([0, 4, 5, 0]),
+        nll=np.array([1.0, 2.0, 3.0, 4.0]),
+        predicted=np.array([1, 2, 3, 4]),
+    )
     assert predictions.summary() == {"top1": 50.0, "top5": 75.0, "nll": 2.5, "n": 4}
 
 

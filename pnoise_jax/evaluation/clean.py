@@ -1,0 +1,109 @@
+"""The clean pass: every example once, without noise, and on the way what noise needs later."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from pnoise_jax import data, parallel
+from pnoise_jax.evaluation.evaluate import (
+    EXAMPLES_PER_DEVICE,
+    Predictions,
+    collect,
+    fetch_behind,
+    normalise,
+    score_logits,
+)
+from pnoise_jax.evaluation.representations import Representations, allocate, record_inputs
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CleanPass:
+    """What a model without noise makes of a test set, in the data set's order.
+
+    Attributes:
+      predictions: per example.
+      logits: (n, classes) float32.
+      representations: the inputs of the layers that were asked for, by layer.
+    """
+
+    predictions: Predictions
+    logits: np.ndarray
+    representations: dict[int, Representations]
+
+
+def clean_pass(
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    dataset: data.Dataset,
+    *,
+    layers: tuple[int, ...],
+    mesh: Mesh,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    scratch: Path | None = None,
+) -> CleanPass:
+    """Evaluates ``model`` without noise, and keeps the inputs of ``layers``.
+
+    Args:
+      model, variables, dataset, mesh, mean, std: as `predict` takes them.
+      layers: whose inputs to keep, from 1.
+      scratch: directory for representations that do not fit into memory.
+
+    Raises:
+      ValueError: the logits of an example are not finite.
+      OSError: there is no room for the representations.
+    """
+    plain = model.clone(injection=None)
+    at_once = mesh.size * min(EXAMPLES_PER_DEVICE, -(-len(dataset) // mesh.size))
+    indices = np.full(-(-len(dataset) // at_once) * at_once, -1, np.int32)
+    indices[: len(dataset)] = np.arange(len(dataset))
+    run = functools.partial(
+        _run, (plain, layers, tuple(mean), tuple(std)), parallel.replicated(mesh), variables
+    )
+
+    def outputs():
+        with data.eval_batches(
+            dataset,
+            indices=indices,
+            batch_size=at_once,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        ) as batches:
+            for index, batch in zip(indices.reshape(-1, at_once), batches, strict=True):
+                yield index, run(parallel.to_devices(batch, parallel.split_batch(mesh)))
+
+    kept: dict[int, np.ndarray] = {}
+    logits = None
+
+    def scores():
+        nonlocal logits
+        for index, (of_batch, inputs, found) in fetch_behind(outputs()):
+            if logits is None:
+                logits = np.empty((len(dataset), of_batch.shape[1]), np.float32)
+                for layer, x in inputs.items():
+                    kept[layer] = allocate((len(dataset), *x.shape[1:]), x.dtype, scratch)
+            real = index >= 0
+            logits[index[real]] = of_batch[real]
+            for layer, x in inputs.items():
+                kept[layer][index[real]] = x[real]
+            yield index, found
+
+    predictions = collect(scores(), dataset, "clean")
+    representations = {layer: Representations(layer, values) for layer, values in kept.items()}
+    return CleanPass(predictions, logits, representations)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _run(program, replicated, variables, batch):
+    model, layers, mean, std = program
+    images = normalise(batch["image"], mean, std)
+    logits, inputs = record_inputs(model, variables, images, layers)
+    outputs = logits, inputs, score_logits(logits, batch["label"])
+    return jax.lax.with_sharding_constraint(outputs, replicated)
