@@ -2,12 +2,14 @@
 
 import os
 import re
+import runpy
 import sys
 import threading
 import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
+import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -24,8 +26,17 @@ _MULTI_HOST = flags.DEFINE_bool(
 _EXPECTED = (ValueError, OSError, training.NonFiniteLossError)
 
 
-def define_run_flags(*, config_required: bool) -> tuple[flags.FlagHolder, flags.FlagHolder]:
-    """--config and --workdir; where a config is not required, the run's own stands in for it."""
+def define_run_flags(
+    *,
+    config_required: bool,
+    read_config: Callable[[str], ml_collections.ConfigDict] = training.read_config,
+) -> tuple[flags.FlagHolder, flags.FlagHolder]:
+    """--config and --workdir; where a config is not required, the run's own stands in for it.
+
+    Args:
+      config_required: whether there is no run yet.
+      read_config: takes the run's own from the work directory.
+    """
     workdir = flags.DEFINE_string("workdir", None, "Directory of the run: made, or gone on with.")
     given = _given_on_command_line("workdir")
     if config_required or given is None or _given_on_command_line("config") is not None:
@@ -33,7 +44,7 @@ def define_run_flags(*, config_required: bool) -> tuple[flags.FlagHolder, flags.
         flags.mark_flag_as_required("config")
     else:
         try:
-            stored = training.read_config(given)
+            stored = read_config(given)
         except _EXPECTED as error:
             _end(f"error: {error}")
         try:
@@ -42,6 +53,29 @@ def define_run_flags(*, config_required: bool) -> tuple[flags.FlagHolder, flags.
             _end_on_config_error(error)
     flags.mark_flag_as_required("workdir")
     return config, workdir
+
+
+def read_sweep() -> tuple[list, list[str]]:
+    """What the config file's ``sweep()`` gives, and the fields that the command line sets.
+
+    Like ``get_config``, it is called with what follows a colon in --config, if anything does.
+
+    Raises:
+      ValueError: the file has no such function.
+    """
+    flag = flags.FLAGS["config"]
+    file, *argument = config_flags.get_config_filename(flag).split(":", 1)
+    try:
+        function = runpy.run_path(file).get("sweep")
+        cells = None if function is None else list(function(*argument))
+    except Exception as error:
+        _end_on_config_error(error)
+    if cells is None:
+        raise ValueError(
+            f"--config={file} has no sweep(): define it beside get_config(), to return a dict of "
+            "dotted fields for each cell, such as {'noise.strength': 0.3, 'seed': 1}"
+        )
+    return cells, list(config_flags.get_override_values(flag))
 
 
 def run(main: Callable[[], object], *, on_interrupt: str = "interrupted") -> None:

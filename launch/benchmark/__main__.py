@@ -3,6 +3,7 @@
 Subcommands:
   noise  the noises alone: structured against matmul against the published code's loop
   step   a whole training step with noise against the plain one
+  audit  all protocols of an audit against one clean evaluation
 
 python -m launch.benchmark SUBCOMMAND --help lists the flags. Every figure printed was measured by
 the command that prints it, after a check that the alternatives compute the same.
@@ -16,6 +17,7 @@ import sys
 SUBCOMMANDS = {
     "noise": "launch.benchmark.noise",
     "step": "launch.benchmark.step",
+    "audit": "launch.benchmark.audit",
 }
 
 

@@ -1,25 +1,34 @@
 """Evaluation: protocols, exact counts, statistics, and the report that shows them side by side."""
 
 from pnoise_jax.evaluation.clean import CleanPass, clean_pass
+from pnoise_jax.evaluation.composition import in_batches, label_bits_per_batch, purity
 from pnoise_jax.evaluation.evaluate import Predictions, evaluate, normalise, predict, score_logits
 from pnoise_jax.evaluation.protocols import ORDERS, Protocol, standard_protocols
 from pnoise_jax.evaluation.report import print_report, write_report
 from pnoise_jax.evaluation.representations import Representations, first_noisy_layer
+from pnoise_jax.evaluation.statistics import Estimate, Hits, accuracy, difference
 from pnoise_jax.evaluation.views import MAX_VIEWS
 
 __all__ = [
     "MAX_VIEWS",
     "ORDERS",
     "CleanPass",
+    "Estimate",
+    "Hits",
     "Predictions",
     "Protocol",
     "Representations",
+    "accuracy",
     "clean_pass",
+    "difference",
     "evaluate",
     "first_noisy_layer",
+    "in_batches",
+    "label_bits_per_batch",
     "normalise",
     "predict",
     "print_report",
+    "purity",
     "score_logits",
     "standard_protocols",
     "write_report",

@@ -36,6 +36,11 @@ class Predictions:
     nll: np.ndarray
     predicted: np.ndarray
 
+    @classmethod
+    def of(cls, logits: np.ndarray, labels: np.ndarray) -> "Predictions":
+        """From logits (n, classes) and labels (n,)."""
+        return cls(**jax.device_get(score_logits(jnp.asarray(logits), jnp.asarray(labels))))
+
     def summary(self) -> dict[str, float | int]:
         """``top1`` and ``top5`` in percent, mean ``nll``, and ``n``."""
         return {

@@ -4,7 +4,7 @@ import dataclasses
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,15 +58,14 @@ def record_inputs(
 ) -> tuple[jax.Array, dict[int, jax.Array]]:
     """The logits (batch, classes) of normalised images, and the input of each of ``layers``."""
     wanted = {model.layer_name(layer): layer for layer in layers}
-    inputs: dict[int, jax.Array] = {}
 
-    def record(layer: int, x: jax.Array) -> jax.Array:
-        inputs.setdefault(layer, x)  # a remat wrapper comes first, then its module: one layer
+    def record(module: nn.Module, x: jax.Array) -> jax.Array:
+        module.sow("inputs", "x", x)  # a collection, as remat lifts those out
         return x
 
     with nn.intercept_methods(_at(wanted, record)):
-        logits = model.apply(variables, images, train=False)
-    return logits, inputs
+        logits, found = model.apply(variables, images, train=False, mutable=["inputs"])
+    return logits, {layer: found["inputs"][name]["x"][0] for name, layer in wanted.items()}
 
 
 def resume(
@@ -90,23 +89,22 @@ def resume(
       **call: further arguments of the model's ``apply``.
     """
 
-    def replace(_: int, absent: jax.Array) -> jax.Array:
+    def replace(_: nn.Module, absent: jax.Array) -> jax.Array:
         return x.astype(absent.dtype)
 
     images = jnp.zeros((x.shape[0], *image_shape), jnp.float32)
-    with nn.intercept_methods(_at({model.layer_name(layer): layer}, replace)):
+    with nn.intercept_methods(_at((model.layer_name(layer),), replace)):
         return model.apply(variables, images, **call)
 
 
-def _at(names: Mapping[str, int], function: Callable[[int, jax.Array], jax.Array]) -> Callable:
-    """An interceptor: ``function(layer, x)`` takes the place of the input x of named submodules."""
+def _at(names: Collection[str], function: Callable[[nn.Module, jax.Array], jax.Array]) -> Callable:
+    """An interceptor: ``function(module, x)`` replaces the input x of the submodules so named."""
 
     def intercept(next_call, args, kwargs, context):
-        name = "/".join(context.module.path)
-        if context.method_name != "__call__" or name not in names:
+        if context.method_name != "__call__" or "/".join(context.module.path) not in names:
             return next_call(*args, **kwargs)
         x, *others = args
-        return next_call(function(names[name], x), *others, **kwargs)
+        return next_call(function(context.module, x), *others, **kwargs)
 
     return intercept
 

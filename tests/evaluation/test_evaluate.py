@@ -1,5 +1,6 @@
 """Evaluation: every example once, by exactly the protocol's batches, on any number of devices."""
 
+import importlib
 import json
 
 import flax.linen as nn
@@ -12,6 +13,7 @@ from rich.console import Console
 
 from pnoise_jax import data, evaluation, noise
 
+scoring = importlib.import_module("pnoise_jax.evaluation.evaluate")  # not the function
 OPTIMAL = noise.LinearTransform(noise.Optimal())
 PIXELS = {"mean": (0.5,), "std": (0.5,)}
 
@@ -25,7 +27,13 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, images, train=False, mask=None, noise_strength=None, index=None):
         taps = noise.open_taps(
-            self, self.injection, num_layers=2, train=train, mask=mask, index=index
+            self,
+            self.injection,
+            num_layers=2,
+            train=train,
+            mask=mask,
+            strength=noise_strength,
+            index=index,
         )
         x = taps(images, point="image").reshape(images.shape[0], -1)
         x = taps(x, layer=1, point="block_input")
@@ -150,6 +158,31 @@ def test_a_random_layer_is_drawn_for_each_batch_on_any_number_of_devices(variabl
     ]
     assert all(sum(which) == 1 for which in chosen)
     assert {which.index(True) for which in chosen} == {0, 1}
+
+
+def test_models_that_differ_in_strength_share_one_program(variables, odd):
+    protocol = evaluation.Protocol(noise=True, order="class_sorted", batch_size=10)
+    injections = [
+        noise.Injection(noise.LinearTransform(noise.CyclicShift(s)), point="image")
+        for s in (0.1, 0.3)
+    ]
+    compiled = scoring._score._cache_size()
+    weak, strong = (
+        evaluation.predict(Linear(injection=i), variables, odd, protocol, mesh=mesh_of(1), **PIXELS)
+        for i in injections
+    )
+    assert scoring._score._cache_size() == compiled + 1
+    asked = evaluation.predict(
+        Linear(injection=injections[0]),
+        variables,
+        odd,
+        protocol,
+        mesh=mesh_of(1),
+        strength=0.3,
+        **PIXELS,
+    )
+    np.testing.assert_array_equal(asked.nll, strong.nll)
+    assert not np.array_equal(weak.nll, strong.nll)
 
 
 def test_summary_counts():

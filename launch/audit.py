@@ -1,0 +1,81 @@
+"""Where does the accuracy come from? python -m launch.audit --config CONFIG --workdir DIR [--flags]
+
+Evaluates trained runs without noise and with it, on the test set shuffled and in class order, in
+batches of several sizes, and says whether the noise helps honestly or reads labels from the order.
+The report is DIR/audit/audit.html, beside it audit.json, audit.csv, the figures as SVG and PNG, and
+predictions.npz with what became of every example.
+
+    python -m launch.audit --config configs/digits_vit.py --workdir /tmp/digits --seeds=0,1,2,3,4
+
+The run of seed s is in DIR, or in DIR/seed_s; what is missing is trained. Where runs are there,
+--config may be left out; its noise, evaluation and data sections may differ from theirs. More
+noises: --presets=paper_vit,optimal_published; --strengths=0.1,0.2,0.3 for each of them.
+"""
+
+import sys
+
+from absl import flags
+
+from launch import main
+from pnoise_jax import studies
+
+_SEEDS = flags.DEFINE_list("seeds", None, "Of the runs; default: those in --workdir, else one.")
+_PRESETS = flags.DEFINE_list("presets", [], "Noises to audit beside the config's.")
+_STRENGTHS = flags.DEFINE_list("strengths", [], "Of each noise; default: its own.")
+_BATCH_SIZES = flags.DEFINE_list(
+    "batch_sizes", None, "The verdict is about the first. Default: 10, 50, 100, as classes allow."
+)
+_MIXED = flags.DEFINE_bool(
+    "mixed_batches", False, "Allow class-sorted batches that are larger than any class."
+)
+_PURITY = flags.DEFINE_integer("purity_steps", 6, "Of the purity sweep; 0 leaves it out.")
+_CONFIDENCE = flags.DEFINE_float("confidence", 0.95, "Of the intervals.")
+_INTERVAL = flags.DEFINE_enum(
+    "interval", "auto", ["auto", "seeds", "batches"], "Over what: seeds (2 or more), or batches."
+)
+_RESAMPLES = flags.DEFINE_integer("resamples", 2000, "Of the bootstrap.")
+_OUT = flags.DEFINE_string("out", None, "Directory of the report; default: audit in --workdir.")
+
+
+def audit(config, workdir: str) -> studies.Audit:
+    """Checks the flags and runs the audit."""
+    settings = studies.AuditSettings(
+        batch_sizes=_numbers("batch_sizes", _BATCH_SIZES.value, int),
+        purity_steps=_PURITY.value,
+        confidence=_CONFIDENCE.value,
+        resamples=_RESAMPLES.value,
+        seed=config.evaluation.seed,
+        interval=_INTERVAL.value,
+        mixed_batches=_MIXED.value,
+    )
+    return studies.audit_runs(
+        config,
+        workdir,
+        seeds=_numbers("seeds", _SEEDS.value, int),
+        presets=_PRESETS.value,
+        strengths=_numbers("strengths", _STRENGTHS.value, float),
+        settings=settings,
+        out=_OUT.value,
+        command=" ".join(["python -m launch.audit", *sys.argv[1:]]),
+    )
+
+
+def _numbers(flag: str, values: list[str] | None, kind: type) -> tuple | None:
+    if values is None:
+        return None
+    try:
+        return tuple(kind(value) for value in values)
+    except ValueError:
+        what = "whole numbers" if kind is int else "numbers"
+        raise ValueError(f"--{flag}={','.join(values)}: give {what}, separated by commas") from None
+
+
+if __name__ == "__main__":
+    _config, _workdir = main.define_run_flags(
+        config_required=False, read_config=studies.read_run_config
+    )
+    flags.adopt_module_key_flags(main)  # for --help
+    main.run(
+        lambda: audit(_config.value, _workdir.value),
+        on_interrupt="interrupted; the same command goes on with the runs that are trained",
+    )

@@ -1,0 +1,186 @@
+"""What an audit costs: python -m launch.benchmark audit [--flags]
+
+Measured: seconds of wall clock to evaluate a model on random images, everything compiled before,
+
+  clean       one evaluation without noise
+  audit       the audit's grid: noise off and on x shuffled and class-sorted x batch sizes; the
+              layers before the noise run once per image, and so does the clean model
+  purity      the same and the purity sweep
+  separately  the same grid, each protocol with noise evaluated from the image on, in one round
+
+Printed: how many times as long as the clean evaluation of the same round, median and quartiles.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from jax.sharding import Mesh
+from rich.console import Console
+
+from launch.benchmark import options, process, report, timing
+from pnoise_jax import data, evaluation, models, noise, parallel
+from pnoise_jax.studies import leak
+
+_MODEL = flags.DEFINE_string("model", "vit_ti_16", "One of models.list_models().")
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Side of an image, pixels.", lower_bound=1)
+_EXAMPLES = flags.DEFINE_integer("examples", 200, "Images of 2 classes.", lower_bound=8)
+_PRESET = flags.DEFINE_string("preset", "optimal_all_tokens", "Of noise.PRESETS.")
+_BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["10", "50", "100"], "Of the protocols.")
+_DEVICES = flags.DEFINE_list("devices", ["1"], "Numbers of devices to spread the images over.")
+_ROUNDS = flags.DEFINE_integer("rounds", 3, "Calls of each alternative.", lower_bound=1)
+_SEPARATELY = flags.DEFINE_bool("separately", True, "Also each protocol from the image on.")
+_OUT = flags.DEFINE_string("out", None, "JSON file for all ratios and times.")
+
+_CLASSES = 2
+_PIXELS = {"mean": (0.5,), "std": (0.5,)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """What to measure: the flags, checked."""
+
+    model: str
+    image_size: int
+    examples: int
+    preset: str
+    batch_sizes: tuple[int, ...]
+    rounds: int
+    separately: bool
+
+
+def main() -> None:
+    """Measures, prints and writes."""
+    devices = options.whole_numbers("devices", _DEVICES.value, minimum=1)
+    spec = Spec(
+        _MODEL.value,
+        _IMAGE_SIZE.value,
+        _EXAMPLES.value,
+        _PRESET.value,
+        options.whole_numbers("batch_sizes", _BATCH_SIZES.value, minimum=2),
+        _ROUNDS.value,
+        _SEPARATELY.value,
+    )
+    _check(spec)
+    options.require_writable("out", _OUT.value)
+    console, where = Console(), report.environment()
+    report.print_environment(console, where)
+    results = []
+    for count in devices:
+        found = process.measure_on(count, measure, spec)
+        results += found
+        _print(console, spec, found[0])
+    content = {"benchmark": "audit", **where, "spec": dataclasses.asdict(spec), "results": results}
+    report.write(_OUT.value, console, content)
+
+
+def _check(spec: Spec) -> None:
+    options.require_known("model", spec.model, models.list_models())
+    options.require_known("preset", spec.preset, noise.PRESETS)
+    try:
+        model = _create_model(spec)
+        shape = jax.ShapeDtypeStruct((2, spec.image_size, spec.image_size, 3), jnp.float32)
+        jax.eval_shape(lambda x: model.init(jax.random.key(0), x), shape)
+        _settings(spec, purity_steps=0).for_labels(_labels(spec), f"--examples={spec.examples}")
+    except ValueError as error:
+        raise ValueError(
+            f"--model={spec.model} --image_size={spec.image_size} --preset={spec.preset} "
+            f"--batch_sizes={','.join(map(str, spec.batch_sizes))}: {error}"
+        ) from None
+
+
+def measure(spec: Spec, mesh: Mesh) -> list[dict]:
+    """One result: the audit against a clean evaluation."""
+    model = _create_model(spec)
+    images = jnp.zeros((1, spec.image_size, spec.image_size, 3))
+    create = jax.jit(model.init, out_shardings=parallel.replicated(mesh))
+    variables = create(jax.random.key(0), images)
+    dataset = _random_dataset(spec)
+    calls = _alternatives(spec, model, variables, dataset, mesh)
+    accuracies = {name: call() for name, call in calls.items()}
+    pair = {name: accuracies[name] for name in ("audit", "separately") if name in accuracies}
+    differing = timing.require_agreement("accuracies", pair, tolerance=0.02)
+    times = timing.interleave(calls, rounds=spec.rounds, budgets={"separately": 0})
+    protocols = 2 * 2 * len(spec.batch_sizes)
+    compared = timing.compare(times, to="clean")
+    return [{"protocols": protocols, "alternatives": compared, "difference": differing}]
+
+
+def _alternatives(
+    spec: Spec, model, variables, dataset: data.Dataset, mesh: Mesh
+) -> dict[str, Callable[[], object]]:
+    """Calls without arguments; those with noise return what the grid's agreement is checked on."""
+    audited = leak.AuditedNoise.of(model.injection, model.num_layers)
+
+    def clean():
+        protocol = evaluation.Protocol(noise=False, order="shuffled", batch_size=10)
+        evaluation.predict(model, variables, dataset, protocol, mesh=mesh, **_PIXELS)
+
+    def run_audit(purity_steps: int):
+        subject = leak.ModelSubject(
+            model, variables, dataset, noises=(audited,), seed=0, mesh=mesh, **_PIXELS
+        )
+        settings = _settings(spec, purity_steps=purity_steps)
+        measured = leak.measure(
+            [subject], dataset.labels, (audited,), settings, report=lambda line: None
+        )
+        return np.stack([cell.predictions[0].rank < 1 for cell in measured.grid]).mean(axis=1)
+
+    def separately():
+        clean()
+        grid = itertools.product(spec.batch_sizes, evaluation.ORDERS)
+        protocols = [evaluation.Protocol(True, order, size) for size, order in grid]
+        found = [
+            evaluation.predict(model, variables, dataset, protocol, mesh=mesh, **_PIXELS)
+            for protocol in protocols
+        ]
+        return np.stack([predictions.rank < 1 for predictions in found]).mean(axis=1)
+
+    calls = {"clean": clean, "audit": lambda: run_audit(0), "purity": lambda: run_audit(6)}
+    if spec.separately:
+        calls["separately"] = separately
+    return calls
+
+
+def _create_model(spec: Spec):
+    named = {}
+    if "image_size" in models.default_options(spec.model):
+        named["image_size"] = spec.image_size
+    injection = noise.Injection.preset(spec.preset)
+    return models.create_model(spec.model, num_classes=_CLASSES, injection=injection, **named)
+
+
+def _settings(spec: Spec, *, purity_steps: int) -> leak.AuditSettings:
+    return leak.AuditSettings(batch_sizes=spec.batch_sizes, purity_steps=purity_steps)
+
+
+def _labels(spec: Spec) -> np.ndarray:
+    return (np.arange(spec.examples) % _CLASSES).astype(np.int32)
+
+
+def _random_dataset(spec: Spec) -> data.Dataset:
+    shape = (spec.image_size, spec.image_size, 3)
+    images = np.random.default_rng(0).integers(0, 256, (spec.examples, *shape), np.uint8)
+    return data.Dataset("random", "all", _CLASSES, shape, _labels(spec), images)
+
+
+def _print(console: Console, spec: Spec, result: dict) -> None:
+    devices, kind = result["devices"], result["device_kind"]
+    if "skipped" in result:
+        console.print(f"--devices={devices} skipped: {result['skipped']}", style="yellow")
+        return
+    found = result["alternatives"]
+    rows = [
+        [name, report.figure(of["seconds"]["median"]), report.ratio(of) if "ratio" in of else ""]
+        for name, of in found.items()
+    ]
+    title = (
+        f"{devices} x {kind}, {spec.model} {spec.image_size} px, {spec.examples} images, "
+        f"{result['protocols']} protocols, {spec.rounds} rounds\n"
+        "time / time of one clean evaluation, median (quartiles)"
+    )
+    console.print(report.table(title, ["", "seconds", "ratio"], rows))

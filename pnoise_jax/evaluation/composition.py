@@ -1,0 +1,68 @@
+"""What the composition of a batch says about the labels in it, before any image is looked at."""
+
+import numpy as np
+from scipy import optimize, special
+
+
+def in_batches(order: np.ndarray, batch_size: int) -> np.ndarray:
+    """The number of the batch that each example falls into, (n,), from an order (n,) of indices."""
+    batches = np.empty(len(order), np.int32)
+    batches[order] = np.arange(len(order)) // batch_size
+    return batches
+
+
+def purity(labels: np.ndarray, batches: np.ndarray) -> float | None:
+    """The mean share of an example's batch mates that have its label; None if there are no mates.
+
+    Args:
+      labels: (n,).
+      batches: (n,), the number of each example's batch.
+    """
+    of_label, size = _label_counts(labels, batches), np.bincount(batches)[batches]
+    accompanied = size > 1
+    if not accompanied.any():
+        return None
+    return float(np.mean((of_label[accompanied] - 1) / (size[accompanied] - 1)))
+
+
+def label_bits_per_batch(labels: np.ndarray, batches: np.ndarray) -> float:
+    """How many bits the labels of a batch tell about one another, mean over batches; at least.
+
+    It is the log-likelihood ratio of two accounts of the labels that stand together, to base 2. One
+    has them independent, each drawn from the class frequencies; this is a shuffled test set. The
+    other has each batch a home class, from which a share of its labels comes, the rest being drawn
+    as before; the share is fitted by maximum likelihood. The expected ratio is the labels' total
+    correlation under the second account, and for any other source a lower bound of it (Gibbs'
+    inequality). In pure batches of k it is (k - 1) times the entropy of the label: who knows one
+    label of the batch knows all.
+
+    Args:
+      labels: (n,) in 0..classes-1.
+      batches: (n,), the number of each example's batch.
+    """
+    frequencies = np.bincount(labels) / len(labels)
+    pairs, counts = np.unique(np.stack([batches, labels]), axis=1, return_counts=True)
+    batch_of, label_of = pairs
+    home = frequencies[label_of]
+    size = np.bincount(batches)
+    others = size[batch_of] - counts
+    absent = 1 - np.bincount(batch_of, weights=home)
+
+    def bits(share: float) -> float:
+        # A class that is not in the batch could be its home, too.
+        with np.errstate(divide="ignore"):
+            total = np.log(np.maximum(absent, 0)) + special.xlogy(size, 1 - share)
+        log = special.xlogy(others, 1 - share) + counts * np.log(1 - share + share / home)
+        np.logaddexp.at(total, batch_of, np.log(home) + log)
+        return float(np.mean(np.maximum(total, -700)) / np.log(2))
+
+    found = optimize.minimize_scalar(lambda share: -bits(share), bounds=(0, 1), method="bounded")
+    return max(bits(0.0), bits(float(found.x)), bits(1.0))
+
+
+def _label_counts(labels: np.ndarray, batches: np.ndarray) -> np.ndarray:
+    """How many examples of its batch have an example's label, itself included, (n,)."""
+    classes = labels.max() + 1
+    together = batches.astype(np.int64) * classes + labels
+    _, inverse, counts = np.unique(together, return_inverse=True, return_counts=True)
+    return counts[inverse]

@@ -1,0 +1,250 @@
+"""The audit of trained runs: one, or one for each of several seeds."""
+
+import copy
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import jax
+import ml_collections
+from rich.console import Console
+
+from pnoise_jax import noise, parallel, training
+from pnoise_jax.studies.leak.audit import Audit, summarise
+from pnoise_jax.studies.leak.measure import measure
+from pnoise_jax.studies.leak.settings import AuditSettings
+from pnoise_jax.studies.leak.subjects import AuditedNoise, ModelSubject
+from pnoise_jax.studies.report import print_audit
+from pnoise_jax.training import workdir as directories
+from pnoise_jax.training.config import differing
+from pnoise_jax.training.restore import NOT_OF_WEIGHTS, restore
+
+_SEED_DIRECTORY = re.compile(r"seed_([0-9]+)")
+
+
+def audit_runs(
+    config: ml_collections.ConfigDict,
+    workdir: str | os.PathLike,
+    *,
+    seeds: Sequence[int] | None = None,
+    presets: Sequence[str] = (),
+    strengths: Sequence[float] = (),
+    settings: AuditSettings | None = None,
+    out: str | os.PathLike | None = None,
+    command: str | None = None,
+) -> Audit:
+    """Audits the runs in ``workdir``, trains those that are missing, and writes the report.
+
+    The run of seed s is ``workdir`` itself, if it holds that run, else ``workdir/seed_s``.
+
+    Args:
+      config: of the runs; its noise, evaluation and data sections may differ from theirs. Its noise
+        is the first under audit, which the verdict is about.
+      workdir: holds a run, or one for each seed.
+      seeds: which; None: those that are there, or the config's where none is.
+      presets: further noises under audit, of `noise.PRESETS`.
+      strengths: of each noise; its own, if empty.
+      settings: batch sizes, confidence and so on.
+      out: directory of the report; ``workdir/audit`` if None.
+      command: what was typed, for the report.
+
+    Returns:
+      The audit, already written.
+
+    Raises:
+      ValueError, OSError: bad config, seeds, settings or work directory, named, before any training
+        or evaluation.
+    """
+    if jax.process_count() > 1:
+        raise ValueError("an audit runs on one host, on all of its devices; start it on one alone")
+    path = Path(workdir).expanduser().absolute()
+    found = find_runs(path)
+    seeds = _choose_seeds(seeds, found, config)
+    settings = settings or AuditSettings()
+    settings.over_seeds(len(seeds))
+    _require_same_config(config, found)
+    experiment = training.build(config)
+    labels = experiment.test_data.labels
+    what = f"{config.data.name}'s split {config.data.test_split!r}"
+    settings = settings.for_labels(labels, what)
+    noises = _noises(experiment, config, presets, strengths, settings)
+    directory = Path(out or path / "audit").expanduser().absolute()
+    _require_writable(directory)
+
+    console = Console()
+    runs = _train_missing(config, path, found, seeds, console)
+    mesh = parallel.data_mesh()
+    steps: dict[int, int] = {}
+
+    def subjects() -> Iterator[ModelSubject]:
+        for seed, run_directory in runs.items():
+            ours = _with_seed(config, seed)
+            run = restore(run_directory, ours, mesh=mesh, report=console.print)
+            steps[seed] = run.step
+            yield ModelSubject(
+                run.experiment.model,
+                run.state.variables(),
+                run.experiment.test_data,
+                noises=noises,
+                seed=seed,
+                mesh=mesh,
+                mean=run.experiment.mean,
+                std=run.experiment.std,
+                scratch=directory,
+            )
+
+    measured = measure(subjects(), labels, noises, settings, report=console.print)
+    content = summarise(measured, settings, model=config.model.name, dataset=config.data.name)
+    content |= {
+        "split": config.data.test_split,
+        "steps": [steps[seed] for seed in seeds],
+        "weights": "ema" if config.ema_decay is not None else "params",
+        "command": command,
+        "config": config.to_dict(),
+    }
+    audit = Audit(content, measured)
+    paths = audit.write(directory)
+    print_audit(console, content)
+    for written in paths:
+        console.print(f"wrote {written}", soft_wrap=True, highlight=False)
+    return audit
+
+
+def find_runs(workdir: Path) -> dict[int, Path]:
+    """The runs in a work directory by their seeds: itself and its seed_*.
+
+    Raises:
+      ValueError: the config of one is not readable.
+    """
+    found = {}
+    if (workdir / "config.json").exists():
+        found[training.read_config(workdir).seed] = workdir
+    for directory in sorted(workdir.glob("seed_*")):
+        match = _SEED_DIRECTORY.fullmatch(directory.name)
+        if match and (directory / "config.json").exists():
+            found.setdefault(int(match[1]), directory)
+    return found
+
+
+def read_config(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
+    """The config of the first run in ``workdir``.
+
+    Raises:
+      FileNotFoundError: there is none.
+      ValueError: it is not readable.
+    """
+    found = find_runs(Path(workdir).expanduser())
+    if not found:
+        raise FileNotFoundError(
+            f"--workdir={str(workdir)!r} holds no run: neither config.json nor seed_*/config.json "
+            "is there; give --config, and what is missing is trained"
+        )
+    return training.read_config(next(iter(found.values())))
+
+
+def _choose_seeds(
+    seeds: Sequence[int] | None, found: dict[int, Path], config: ml_collections.ConfigDict
+) -> list[int]:
+    if seeds is None:
+        return sorted(found) or [config.seed]
+    if not seeds:
+        raise ValueError("seeds is empty: give some, such as 0,1,2,3,4, or leave it out")
+    for seed in seeds:
+        if seed < 0 or list(seeds).count(seed) > 1:
+            raise ValueError(f"seeds={list(seeds)}: give different whole numbers of at least 0")
+    return list(seeds)
+
+
+def _require_same_config(config: ml_collections.ConfigDict, found: dict[int, Path]) -> None:
+    """All seeds must be of one config, else their mean means nothing."""
+    reference = None
+    for seed, path in found.items():
+        stored = training.read_config(path)
+        if stored.seed != seed:
+            raise ValueError(
+                f"{path} holds the run of seed {stored.seed}: rename it to seed_{stored.seed}"
+            )
+        reference = reference or (path, stored)
+        changed = differing(reference[1], _with_seed(stored, reference[1].seed))
+        if changed:
+            listed = "; ".join(
+                f"{field}: {one!r} in {reference[0].name}, {other!r} in {path.name}"
+                for field, (one, other) in changed.items()
+            )
+            raise ValueError(
+                f"the seeds in {path.parent} come from different configs ({listed}): audit them "
+                "one by one, or move those that do not belong to another directory"
+            )
+        directories.check(path, _with_seed(config, seed), but=NOT_OF_WEIGHTS)
+
+
+def _noises(
+    experiment: training.Experiment,
+    config: ml_collections.ConfigDict,
+    presets: Sequence[str],
+    strengths: Sequence[float],
+    settings: AuditSettings,
+) -> tuple[AuditedNoise, ...]:
+    """The config's noise and the presets, at each strength; checked against the model."""
+    model = experiment.model
+    injections = [model.injection] if model.injection is not None else []
+    injections += [noise.Injection.preset(name) for name in presets]
+    if not injections:
+        raise ValueError(
+            "there is no noise to audit: set noise.preset or noise.name in the config, or give "
+            "--presets"
+        )
+    audited = []
+    for injection in injections:
+        injection.validate(num_layers=model.num_layers, points=model.points)
+        for strength in strengths or (injection.noise.strength,):
+            audited.append(AuditedNoise.of(injection.with_strength(strength), model.num_layers))
+        for size in settings.batch_sizes:
+            injection.in_batches_of(size)
+    names = [n.name for n in audited]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(
+                f"the noise {name!r} comes twice; leave out the preset that repeats it"
+            )
+    return tuple(audited)
+
+
+def _train_missing(
+    config: ml_collections.ConfigDict,
+    workdir: Path,
+    found: dict[int, Path],
+    seeds: Sequence[int],
+    console: Console,
+) -> dict[int, Path]:
+    """The directory of each seed's run; goes on with those that are not finished."""
+    runs = {}
+    if found:  # as the others were trained, whatever noise is asked about now
+        config = training.read_config(next(iter(found.values())))
+    for seed in seeds:
+        runs[seed] = found.get(seed, workdir / f"seed_{seed}")
+        checkpoints = (runs[seed] / "checkpoints").glob("[0-9]*")
+        trained = max((int(path.name) for path in checkpoints if path.name.isdecimal()), default=0)
+        if trained < training.build(config).total_steps:
+            console.rule(f"training seed {seed}")
+            training.train(_with_seed(config, seed), runs[seed])
+    return runs
+
+
+def _with_seed(config: ml_collections.ConfigDict, seed: int) -> ml_collections.ConfigDict:
+    config = copy.deepcopy(config)
+    config.seed = seed
+    return config
+
+
+def _require_writable(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe = directory / f".writable-{os.getpid()}"
+        probe.write_bytes(bytes(4096))
+        probe.unlink()
+    except OSError as error:
+        raise OSError(
+            f"--out={str(directory)!r} cannot be written ({error.strerror}): choose another place"
+        ) from None

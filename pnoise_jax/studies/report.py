@@ -1,0 +1,156 @@
+"""The leak audit as people see it: files in a directory, and a table on the console."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pnoise_jax.studies import figures, page, style, tables
+
+VERSION = 1  # of audit.json
+FIGURES = {
+    "protocols": figures.protocols,
+    "purity": figures.purity,
+    "per_class": figures.per_class,
+}
+
+
+def write_audit(directory: str | os.PathLike, audit: Mapping[str, Any]) -> list[Path]:
+    """Writes audit.json, audit.csv, the figures as SVG and PNG, and audit.html.
+
+    Everything is made before anything is written, and each file is replaced at once or not at
+    all. Figures of an earlier audit that this one does not have are removed.
+
+    Args:
+      directory: where to; made if missing.
+      audit: the content of audit.json.
+
+    Returns:
+      The files written.
+
+    Raises:
+      ValueError: if the audit is of another version, or holds a number that is not finite.
+    """
+    if audit["version"] != VERSION:
+        raise ValueError(f"version={audit['version']!r} of the audit: {VERSION} can be written")
+    drawn = {name: draw(audit) for name, draw in FIGURES.items() if _has(audit, name)}
+    vectors = {name: style.svg(figure) for name, figure in drawn.items()}
+    contents = {
+        "audit.json": (json.dumps(audit, indent=2, allow_nan=False) + "\n").encode(),
+        "audit.csv": rows_as_csv(audit["rows"]).encode(),
+        **{f"{name}.svg": vector for name, vector in vectors.items()},
+        **{f"{name}.png": style.png(figure) for name, figure in drawn.items()},
+        "audit.html": page.render(audit, vectors).encode(),
+    }
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in FIGURES.keys() - drawn.keys():
+        for suffix in (".svg", ".png"):
+            directory.joinpath(name + suffix).unlink(missing_ok=True)
+    for name, content in contents.items():
+        _replace(directory / name, content)
+    return [directory / name for name in contents]
+
+
+def read_audit(path: str | os.PathLike) -> dict[str, Any]:
+    """Reads audit.json.
+
+    Raises:
+      ValueError: if the file holds no audit, or one of another version.
+      OSError: if it can not be read.
+    """
+    path = Path(path)
+    fix = "run the audit again, or name the audit.json of one"
+    try:
+        audit = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}), an audit was expected: {fix}") from None
+    missing = {"version", "rows", "comparisons", "verdict"}
+    if isinstance(audit, dict):
+        missing -= audit.keys()
+    if isinstance(audit, dict) and audit.get("version", VERSION) != VERSION:
+        version = audit["version"]
+        raise ValueError(f"{path} is of version {version!r}, {VERSION} was expected: {fix}")
+    if missing:
+        lacks = ", ".join(sorted(missing))
+        raise ValueError(
+            f"{path} is no audit: it has no {lacks}; an audit of version {VERSION} was expected: "
+            f"{fix}"
+        )
+    return audit
+
+
+def rows_as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as CSV. Intervals become two columns, other lists words; None is an empty cell."""
+    flat = [_flat(row) for row in rows]
+    columns = list(dict.fromkeys(key for row in flat for key in row))
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return buffer.getvalue()
+
+
+def print_audit(console: Console, audit: Mapping[str, Any]) -> None:
+    """Prints the verdict, and for each noise a table of the protocols side by side."""
+    console.print(Text(audit["verdict"], style="bold"))
+    for noise_id, group in tables.by_noise(audit).items():
+        console.print()
+        console.print(_table(noise_id, group))
+    note = (
+        f"top-1 in percent with {100 * audit['confidence']:g} % intervals over "
+        f"{audit['interval_over']}; batch vote: clean predictions averaged over the class-sorted "
+        "batch; agrees: class-sorted predictions equal to that vote"
+    )
+    console.print(Text(note, style="dim"))
+
+
+def _table(noise_id: str, group: Sequence[tables.Siblings]) -> Table:
+    """The rows of one noise, a line for each batch size."""
+    table = Table(title=Text(noise_id), title_justify="left", title_style="bold")
+    table.add_column("batch", justify="right", min_width=5, no_wrap=True)
+    for name in (style.CLEAN, style.SHUFFLED, style.CLASS_SORTED):
+        table.add_column(name, justify="right", min_width=19, no_wrap=True)
+    for name in ("batch vote", "agrees"):
+        table.add_column(name, justify="right", min_width=6, no_wrap=True)
+    for found in group:
+        last = found.class_sorted
+        table.add_row(
+            str(found.batch_size),
+            *(tables.with_interval(row) for row in found.protocols),
+            tables.number(last["batch_vote_top1"]),
+            tables.number(last["agreement"]),
+        )
+    return table
+
+
+def _has(audit: Mapping[str, Any], figure: str) -> bool:
+    return figure == "protocols" or bool(audit[figure])
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    flat = {}
+    for key, value in row.items():
+        if key == "interval":
+            flat["interval_low"], flat["interval_high"] = value
+        elif isinstance(value, list | tuple):
+            flat[key] = " ".join(map(str, value))
+        else:
+            flat[key] = value
+    return flat
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

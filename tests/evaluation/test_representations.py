@@ -1,0 +1,122 @@
+"""The layers before the noise run once: the same predictions, for less."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType
+
+from pnoise_jax import data, evaluation, models, noise
+from pnoise_jax.evaluation import representations
+from tests.models.drawing import draw_variables
+
+SHAPE = (16, 16, 1)
+PIXELS = {"mean": (0.5,), "std": (0.5,)}
+VIT = {"image_size": 16, "patch_size": 4, "dim": 16, "depth": 3, "num_heads": 2}
+RESNET = {"stage_sizes": (2, 2), "width": 8, "stem": "small"}
+CASES = [
+    ("vit_ti_16", VIT | {"remat": True}, 2, "attention_input"),
+    ("vit_ti_16", VIT, (2, 3), "block_input"),
+    ("vit_ti_16", VIT, "random", "block_input"),
+    ("resnet18", RESNET, 3, "block_input"),
+]
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (37, *SHAPE), np.uint8)
+    return data.Dataset("random", "test", 5, SHAPE, generator.integers(0, 5, 37, np.int32), images)
+
+
+def mesh_of(devices):
+    return jax.make_mesh((devices,), ("data",), (AxisType.Auto,), devices=jax.devices()[:devices])
+
+
+def create(name, options, layer="last", point="block_input"):
+    transform = noise.LinearTransform(noise.CyclicShift(0.4))
+    injection = noise.Injection(transform, layer=layer, point=point)
+    model = models.create_model(name, num_classes=5, injection=injection, **options)
+    return model, draw_variables(model, jnp.zeros((1, *SHAPE)))
+
+
+@pytest.mark.parametrize(("name", "options", "layer", "point"), CASES)
+def test_predictions_are_those_from_the_image_on(name, options, layer, point, dataset):
+    model, variables = create(name, options, layer, point)
+    first = evaluation.first_noisy_layer(model.injection, model.num_layers)
+    mesh = mesh_of(2)
+    clean = evaluation.clean_pass(model, variables, dataset, layers=(first,), mesh=mesh, **PIXELS)
+    protocol = evaluation.Protocol(noise=True, order="class_sorted", batch_size=5)
+    whole, resumed = (
+        evaluation.predict(
+            model, variables, dataset, protocol, mesh=mesh, representations=found, **PIXELS
+        )
+        for found in (None, clean.representations[first])
+    )
+    np.testing.assert_allclose(resumed.nll, whole.nll, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(resumed.predicted, whole.predicted)
+    assert not np.allclose(resumed.nll, clean.predictions.nll, rtol=1e-3)
+
+
+def test_the_clean_pass_is_the_clean_evaluation(dataset):
+    model, variables = create("vit_ti_16", VIT)
+    clean = evaluation.clean_pass(model, variables, dataset, layers=(), mesh=mesh_of(4), **PIXELS)
+    protocol = evaluation.Protocol(noise=False, order="shuffled", batch_size=5)
+    found = evaluation.predict(model, variables, dataset, protocol, mesh=mesh_of(4), **PIXELS)
+    np.testing.assert_allclose(clean.predictions.nll, found.nll, rtol=1e-5)
+    np.testing.assert_array_equal(clean.logits.argmax(1), found.predicted)
+    assert clean.representations == {}
+
+
+@pytest.mark.parametrize(("name", "options"), [("vit_ti_16", VIT), ("resnet18", RESNET)])
+def test_what_comes_before_is_not_compiled(name, options):
+    model, variables = create(name, options)
+    layer = model.num_layers
+    images = jnp.zeros((8, *SHAPE))
+    _, inputs = representations.record_inputs(model, variables, images, (layer,))
+
+    def flops(function, x):
+        return jax.jit(function).lower(variables, x).compile().cost_analysis()["flops"]
+
+    whole = flops(lambda v, x: model.apply(v, x), images)
+    resumed = flops(
+        lambda v, x: representations.resume(model, v, x, layer, SHAPE, train=False),
+        inputs[layer],
+    )
+    assert resumed < whole / 2
+
+
+def test_representations_behind_the_noise_are_refused(dataset):
+    model, variables = create("vit_ti_16", VIT, layer=2)
+    clean = evaluation.clean_pass(model, variables, dataset, layers=(3,), mesh=mesh_of(1), **PIXELS)
+    protocol = evaluation.Protocol(noise=True, order="shuffled", batch_size=5)
+    with pytest.raises(ValueError, match=r"the noise enters layer 2, .* input of layer 3"):
+        evaluation.predict(
+            model,
+            variables,
+            dataset,
+            protocol,
+            mesh=mesh_of(1),
+            representations=clean.representations[3],
+            **PIXELS,
+        )
+
+
+def test_what_does_not_fit_into_memory_goes_to_a_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(representations.os, "sysconf", lambda name: 64)  # 4 KB in all
+    large = representations.allocate((100, 10), jnp.bfloat16, tmp_path)
+    assert isinstance(large, np.memmap)
+    assert list(tmp_path.iterdir()) == []  # without a name, so a kill leaves nothing
+    large[:] = np.arange(1000).reshape(100, 10)
+    assert large[99, 9] == jnp.bfloat16(999)
+    assert not isinstance(representations.allocate((10, 10), np.float32, tmp_path), np.memmap)
+    with pytest.raises(OSError, match=r"representations .* need 8000000\.0 GB, and .* make room"):
+        representations.allocate((10**9, 10**6, 2), np.float32, tmp_path)
+
+
+def test_layers_have_the_names_of_their_submodules(dataset):
+    for name, options in (("vit_ti_16", VIT), ("resnet18", RESNET | {"stage_sizes": (1, 3, 2)})):
+        model, variables = create(name, options)
+        names = [model.layer_name(layer) for layer in range(1, model.num_layers + 1)]
+        blocks = [k for k in variables["params"] if k.startswith(("block_", "stage"))]
+        assert sorted(names) == sorted(blocks)
