@@ -3,6 +3,7 @@
 Subcommands:
   noise  the noises alone: structured against matmul against the published code's loop
   step   a whole training step with noise against the plain one
+  sweep  runs that share a program: trained together, by vmap, against one after another
   audit  all protocols of an audit against one clean evaluation
 
 python -m launch.benchmark SUBCOMMAND --help lists the flags. Every figure printed was measured by
@@ -17,6 +18,7 @@ import sys
 SUBCOMMANDS = {
     "noise": "launch.benchmark.noise",
     "step": "launch.benchmark.step",
+    "sweep": "launch.benchmark.sweep",
     "audit": "launch.benchmark.audit",
 }
 

@@ -29,6 +29,7 @@ from pnoise_jax.studies import leak
 _MODEL = flags.DEFINE_string("model", "vit_ti_16", "One of models.list_models().")
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Side of an image, pixels.", lower_bound=1)
 _EXAMPLES = flags.DEFINE_integer("examples", 200, "Images of 2 classes.", lower_bound=8)
+_DEPTH = flags.DEFINE_integer("depth", None, "Blocks of a ViT, if not the model's.", lower_bound=1)
 _PRESET = flags.DEFINE_string("preset", "optimal_all_tokens", "Of noise.PRESETS.")
 _BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["10", "50", "100"], "Of the protocols.")
 _DEVICES = flags.DEFINE_list("devices", ["1"], "Numbers of devices to spread the images over.")
@@ -47,6 +48,7 @@ class Spec:
     model: str
     image_size: int
     examples: int
+    depth: int | None
     preset: str
     batch_sizes: tuple[int, ...]
     rounds: int
@@ -60,6 +62,7 @@ def main() -> None:
         _MODEL.value,
         _IMAGE_SIZE.value,
         _EXAMPLES.value,
+        _DEPTH.value,
         _PRESET.value,
         options.whole_numbers("batch_sizes", _BATCH_SIZES.value, minimum=2),
         _ROUNDS.value,
@@ -88,8 +91,8 @@ def _check(spec: Spec) -> None:
         _settings(spec, purity_steps=0).for_labels(_labels(spec), f"--examples={spec.examples}")
     except ValueError as error:
         raise ValueError(
-            f"--model={spec.model} --image_size={spec.image_size} --preset={spec.preset} "
-            f"--batch_sizes={','.join(map(str, spec.batch_sizes))}: {error}"
+            f"--model={spec.model} --image_size={spec.image_size} --depth={spec.depth} "
+            f"--preset={spec.preset} --batch_sizes={','.join(map(str, spec.batch_sizes))}: {error}"
         ) from None
 
 
@@ -147,7 +150,7 @@ def _alternatives(
 
 
 def _create_model(spec: Spec):
-    named = {}
+    named = {} if spec.depth is None else {"depth": spec.depth}
     if "image_size" in models.default_options(spec.model):
         named["image_size"] = spec.image_size
     injection = noise.Injection.preset(spec.preset)
@@ -179,8 +182,8 @@ def _print(console: Console, spec: Spec, result: dict) -> None:
         for name, of in found.items()
     ]
     title = (
-        f"{devices} x {kind}, {spec.model} {spec.image_size} px, {spec.examples} images, "
-        f"{result['protocols']} protocols, {spec.rounds} rounds\n"
-        "time / time of one clean evaluation, median (quartiles)"
+        f"{devices} x {kind}, {spec.model} {spec.image_size} px\n"
+        f"{spec.examples} images, {result['protocols']} protocols, {spec.rounds} rounds\n"
+        "ratio: to one clean evaluation"
     )
-    console.print(report.table(title, ["", "seconds", "ratio"], rows))
+    console.print(report.table(title, ["what", "seconds", "ratio: median (quartiles)"], rows))

@@ -100,10 +100,24 @@ def test_step_has_training_noise_on(step_run):
         assert abs(metrics["grad_norm"] - plain["grad_norm"]) > 1e-4
 
 
+def test_audit_compares_with_one_clean_evaluation(tmp_path):
+    sizes = ("--depth=2", "--image_size=32", "--examples=16", "--batch_sizes=4,8", "--rounds=2")
+    done = run("audit", *sizes, f"--out={tmp_path / 'audit.json'}")
+    assert done.returncode == 0, done.stderr
+    (result,) = json.loads((tmp_path / "audit.json").read_text())["results"]
+    assert result["protocols"] == 8
+    assert list(result["alternatives"]) == ["clean", "audit", "purity", "separately"]
+    separately = result["alternatives"].pop("separately")
+    require_compared(result["alternatives"], to="clean", rounds=2)
+    assert separately["rounds"] == 1
+    assert list(result["difference"]) == ["separately"]
+    assert "8 protocols" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ((), ("no subcommand", "noise, step")),
+        ((), ("no subcommand", "noise, step, audit")),
         (("nosie",), ("unknown subcommand 'nosie'", "did you mean noise?")),
         (("noise", "step"), ("unexpected arguments: step",)),
         (("noise", "--k=9", "--devices=1,2"), ("--k=9", "--devices=2", "multiple of 2")),
@@ -111,6 +125,8 @@ def test_step_has_training_noise_on(step_run):
         (("noise", "--k=8,x"), ("--k=8,x", "'x'")),
         (("noise", "--dtype=float31"), ("--dtype=float31", "float32")),
         (("noise", "--out=absent/noise.json"), ("--out=absent/noise.json", "does not exist")),
+        (("audit", "--batch_sizes=10,500"), ("--batch_sizes=10,500", "has only 200 examples")),
+        (("audit", "--preset=paper_vt"), ("--preset=paper_vt", "did you mean paper_vit")),
         (("step", "--k=8"), ("Unknown command line flag 'k'",)),
         (("step", "--model=vit_ti16"), ("--model=vit_ti16", "did you mean vit_ti_16")),
         (("step", "--preset=paper_vt"), ("--preset=paper_vt", "did you mean paper_vit")),

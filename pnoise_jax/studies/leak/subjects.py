@@ -171,7 +171,10 @@ class FunctionSubject:
 
     def clean_logits(self) -> np.ndarray:
         order = np.arange(len(self._labels))
-        return _in_batches(self._clean_apply, self._images, order, self._batch_size)
+        logits = _in_batches(self._clean_apply, self._images, order, self._batch_size)
+        if self._labels.max() >= logits.shape[1]:
+            raise ValueError(f"label {self._labels.max()}: apply gives {logits.shape[1]} logits")
+        return logits
 
     def largest_change(self) -> tuple[float, int]:
         count = min(len(self._labels), 16)

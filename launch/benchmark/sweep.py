@@ -1,0 +1,199 @@
+"""Speed of training runs together, by vmap: python -m launch.benchmark sweep [--flags]
+
+Measured: seconds of wall clock in which several runs of configs/digits_vit.py or digits_resnet.py,
+of different seeds, each make one training step, states donated, on batches that are already on the
+devices: one after another by the one compiled step that all of them share ("sequential"), and by
+one program that moves all of them on at once ("together"). Compiling is the first call of each,
+less a later one.
+
+Printed: how many times as long together takes as sequential in the same round, its median and
+quartiles; the same for CPU time; and the ratio for whole runs, compiling included, at the medians.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable
+
+import jax
+from absl import flags
+from jax.sharding import Mesh
+from rich.console import Console
+
+from configs import digits_resnet, digits_vit
+from launch.benchmark import options, process, report, timing
+from pnoise_jax import parallel, training
+from pnoise_jax.training.together import open_together, start_together
+
+_CONFIGS = {"vit": digits_vit, "resnet": digits_resnet}
+
+_MODEL = flags.DEFINE_enum("model", "vit", list(_CONFIGS), "Of configs/digits_….py.")
+_RUNS = flags.DEFINE_list("runs", ["5"], "Numbers of runs to train.")
+_DIM = flags.DEFINE_integer("dim", None, "Features of the ViT, if not the config's.", lower_bound=4)
+_DEPTH = flags.DEFINE_integer("depth", None, "Blocks of the ViT.", lower_bound=1)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 50, "Of a run, over all devices.", lower_bound=2)
+_DEVICES = flags.DEFINE_list("devices", ["1"], "Numbers of devices to spread the batch over.")
+_PRESET = flags.DEFINE_string("preset", None, "Train with this noise, its strength traced.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Where prepared data sets are kept.")
+_ROUNDS = flags.DEFINE_integer("rounds", 12, "Steps of each alternative.", lower_bound=1)
+_OUT = flags.DEFINE_string("out", None, "JSON file for all ratios and times.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """What to measure: the flags, checked."""
+
+    model: str
+    runs: tuple[int, ...]
+    dim: int | None
+    depth: int | None
+    batch_size: int
+    preset: str | None
+    data_dir: str | None
+    rounds: int
+
+
+def main() -> None:
+    """Measures, prints and writes."""
+    devices = options.whole_numbers("devices", _DEVICES.value, minimum=1)
+    spec = Spec(
+        _MODEL.value,
+        options.whole_numbers("runs", _RUNS.value, minimum=2),
+        _DIM.value,
+        _DEPTH.value,
+        _BATCH_SIZE.value,
+        _PRESET.value,
+        _DATA_DIR.value,
+        _ROUNDS.value,
+    )
+    options.require_divisible("batch_size", [spec.batch_size], devices)
+    options.require_writable("out", _OUT.value)
+    experiment_of(spec, seed=0)
+    console, where = Console(), report.environment()
+    report.print_environment(console, where)
+    results = []
+    for count in devices:
+        found = process.measure_on(count, measure, spec)
+        results += found
+        _print(console, spec, count, found)
+    content = {"benchmark": "sweep", **where, "spec": dataclasses.asdict(spec), "results": results}
+    report.write(_OUT.value, console, content)
+
+
+def experiment_of(spec: Spec, *, seed: int) -> training.Experiment:
+    """One of the runs."""
+    config = _CONFIGS[spec.model].get_config()
+    config.seed = seed
+    config.batch_size = spec.batch_size
+    config.data.data_dir = spec.data_dir
+    config.noise.preset = spec.preset
+    if spec.preset is not None:
+        config.noise.train = True
+    for name, value in (("dim", spec.dim), ("depth", spec.depth)):
+        if value is not None:
+            if spec.model != "vit":
+                raise ValueError(f"--{name}={value}: only --model=vit has it")
+            config.model[name] = value
+    return training.build(config)
+
+
+def measure(spec: Spec, mesh: Mesh) -> list[dict]:
+    """One result for each number of runs."""
+    return [{"runs": runs} | _measure(spec, runs, mesh) for runs in spec.runs]
+
+
+def _measure(spec: Spec, runs: int, mesh: Mesh) -> dict:
+    experiments = [experiment_of(spec, seed=seed) for seed in range(runs)]
+    calls, third, compiling = {}, {}, {}
+    for name, start in (("sequential", _sequential), ("together", _together)):
+        calls[name] = start(experiments, mesh)
+        seconds = []
+        for _ in range(3):  # the first has no learning rate, the third sees what the second did
+            began = time.perf_counter()
+            third[name] = jax.block_until_ready(calls[name]())
+            seconds.append(time.perf_counter() - began)
+        compiling[name] = max(0.0, seconds[0] - seconds[2])
+    what = f"{runs} runs: loss, top-1 and gradient norm of the third step"
+    difference = timing.require_agreement(what, third, tolerance=1e-3)
+    compared = timing.compare(timing.interleave(calls, rounds=spec.rounds), to="sequential")
+    steps = experiments[0].total_steps
+    whole = {
+        name: compiling[name] + steps * found["seconds"]["median"]
+        for name, found in compared.items()
+    }
+    return {
+        "alternatives": compared,
+        "difference": difference,
+        "compile_seconds": compiling,
+        "steps": steps,
+        "whole_ratio": whole["together"] / whole["sequential"],
+    }
+
+
+def _sequential(experiments: list[training.Experiment], mesh: Mesh) -> Callable:
+    """A call that moves all runs on by a step, one after another; it returns their metrics."""
+    program = training.create_program(experiments[0], mesh, any_strength=True)
+    states = [program.create(jax.random.key(of.config.seed)) for of in experiments]
+    constants = [program.constants(of) for of in experiments]
+    with open_together(experiments) as batches:
+        batch = next(batches)
+    batches = [
+        parallel.to_devices({k: x[run] for k, x in batch.items()}, program.batches)
+        for run in range(len(experiments))
+    ]
+
+    def advance():
+        metrics = []
+        for run, batch in enumerate(batches):
+            states[run], found = program.step(states[run], batch, *constants[run])
+            metrics.append(found)
+        return {name: [found[name] for found in metrics] for name in metrics[0]}
+
+    return advance
+
+
+def _together(experiments: list[training.Experiment], mesh: Mesh) -> Callable:
+    """The same by one program."""
+    program = training.create_program(experiments[0], mesh, any_strength=True, together=True)
+    states, constants = start_together(experiments, program)
+    with open_together(experiments) as batches:
+        batch = parallel.to_devices(next(batches), program.batches)
+
+    def advance():
+        nonlocal states
+        states, metrics = program.step(states, batch, *constants)
+        return {name: list(values) for name, values in metrics.items()}
+
+    return advance
+
+
+def _print(console: Console, spec: Spec, devices: int, results: list[dict]) -> None:
+    if "skipped" in results[0]:
+        console.print(f"--devices={devices} skipped: {results[0]['skipped']}", style="yellow")
+        return
+    rows = []
+    for result in results:
+        found, compiling = result["alternatives"], result["compile_seconds"]
+        rows.append(
+            [
+                str(result["runs"]),
+                report.figure(1000 * found["sequential"]["seconds"]["median"]),
+                report.ratio(found["together"]),
+                report.figure(found["together"]["cpu_ratio"]["median"]),
+                f"{report.figure(compiling['sequential'])}, {report.figure(compiling['together'])}",
+                report.figure(result["whole_ratio"]),
+            ]
+        )
+    title = (
+        f"{devices} x {results[0]['device_kind']}, digits_{spec.model}, batch {spec.batch_size}, "
+        f"{spec.rounds} rounds\n"
+        "ms: one step of all runs, sequential; ratio: time together / sequential, median "
+        "(quartiles)\n"
+        f"whole: the ratio for {results[0]['steps']} steps, compiling included"
+    )
+    columns = ["runs", "ms", "ratio", "CPU time", "compile s, seq., tog.", "whole"]
+    console.print(report.table(title, columns, rows))
+    largest = max(result["difference"]["together"] for result in results)
+    console.print(
+        "before timing, both agreed in loss, top-1 and gradient norm; "
+        f"largest difference {largest:.2g}\n"
+    )
