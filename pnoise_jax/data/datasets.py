@@ -17,9 +17,14 @@ from absl import logging
 from PIL import Image
 
 from pnoise_jax.data.digits import Digits
+from pnoise_jax.data.glyphs import Glyphs
 
-# A new data set is one more line here.
-_BUILDERS: Mapping[str, type[tfds.core.GeneratorBasedBuilder]] = {"digits": Digits}
+# A new data set is one more line here: its builder, under "name" or "name/config" as TFDS has it.
+_BUILDERS: Mapping[str, type[tfds.core.GeneratorBasedBuilder]] = {
+    "digits": Digits,
+    "glyphs/200": Glyphs,
+    "glyphs/1000": Glyphs,
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,7 +84,7 @@ def load(
     """
     if name not in _BUILDERS:
         raise ValueError(f"data.name={name!r} is unknown{_near(name, list_datasets())}.")
-    builder = _prepared_builder(_BUILDERS[name], _resolve(data_dir))
+    builder = _prepared_builder(name, _resolve(data_dir))
     parts = _parse_split(split, builder.info.splits)
     labels = [_labels(builder, whole)[part] for whole, part in parts]
     images = _Images(builder, split)
@@ -165,29 +170,30 @@ def _labels_path(builder: tfds.core.DatasetBuilder, split: str) -> Path:
 # Preparation
 
 
-def _prepared_builder(
-    builder_class: type[tfds.core.GeneratorBasedBuilder], data_dir: Path
-) -> tfds.core.GeneratorBasedBuilder:
-    target = data_dir / builder_class.name / str(builder_class.VERSION)
+def _prepared_builder(name: str, data_dir: Path) -> tfds.core.GeneratorBasedBuilder:
+    target = data_dir / name / str(_BUILDERS[name].VERSION)
     if not target.exists():
-        _prepare(builder_class, data_dir, target)
+        _prepare(name, data_dir, target)
     if not (target / "dataset_info.json").exists():
         raise OSError(
             f"{target} is not a prepared data set (it has no dataset_info.json). "
             "Delete it, and it is prepared again; or set data.data_dir to another directory."
         )
-    return builder_class(data_dir=data_dir, file_format="array_record")
+    return _builder(name, data_dir)
 
 
-def _prepare(
-    builder_class: type[tfds.core.GeneratorBasedBuilder], data_dir: Path, target: Path
-) -> None:
+def _builder(name: str, data_dir: Path) -> tfds.core.GeneratorBasedBuilder:
+    config = name.partition("/")[2] or None
+    return _BUILDERS[name](config=config, data_dir=data_dir, file_format="array_record")
+
+
+def _prepare(name: str, data_dir: Path, target: Path) -> None:
     # TFDS itself prepares in a temporary directory, too, but names it by the global `random`
     # (two processes with one seed meet in it) and fails if another process was first.
-    staging = _make_staging(data_dir, builder_class.name)
+    staging = _make_staging(data_dir, name)
     try:
-        builder = builder_class(data_dir=staging, file_format="array_record")
-        logging.info("Preparing data set %r in %s", builder.name, target)
+        builder = _builder(name, staging)
+        logging.info("Preparing data set %r in %s", name, target)
         # stdout is for a program's results, and TFDS would print the staging directory's name.
         with contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare(
@@ -195,7 +201,7 @@ def _prepare(
             )
         for split in builder.info.splits:
             np.save(_labels_path(builder, split), _labels(builder, split))
-        target.parent.mkdir(exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.rename(builder.data_dir, target)
         except OSError:
@@ -217,7 +223,7 @@ def _make_staging(data_dir: Path, name: str) -> Path:
         )
     try:
         data_dir.mkdir(exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=f"incomplete.{name}.", dir=data_dir))
+        return Path(tempfile.mkdtemp(prefix=f"incomplete.{name.replace('/', '.')}.", dir=data_dir))
     except OSError as error:
         raise OSError(
             f"data.data_dir={str(data_dir)!r} cannot be written ({error.strerror}), and "

@@ -1,0 +1,35 @@
+"""A small ResNet on characters of 200 or 1000 classes, tested on an unseen typeface.
+
+    python -m launch.train --config configs/glyphs_resnet.py:200 --workdir /tmp/glyphs_resnet
+    python -m launch.train --config configs/glyphs_resnet.py:1000 --workdir /tmp/glyphs_resnet_1000
+
+Measured, seed 0, 200 classes: clean top-1 79.9 %, noisy shuffled 2.6 %, noisy class-sorted 80.5 %
+in 4.2 minutes of CPU time on two shared cores, evaluation included. 1000 classes: 68.8, 0.8 and
+71.0 % in 8.4 minutes of CPU time. Preparing the data takes 16 (1000 classes: 48) seconds, once.
+Other noises as in configs/digits_resnet.py.
+"""
+
+from pnoise_jax.training import default_config, model_config
+
+DURATIONS = {"200": "6 epochs", "1000": "2 epochs"}  # of 16 000 and of 80 000 images
+
+
+def get_config(classes: str = "200"):
+    """3 residual blocks of 16 to 64 channels; `classes` is what stands behind the colon."""
+    if classes not in DURATIONS:
+        raise ValueError(f"glyphs_resnet.py:{classes}: give {' or '.join(DURATIONS)}")
+    config = default_config()
+    config.duration = DURATIONS[classes]
+    config.batch_size = 64
+    config.label_smoothing = 0.1
+    config.model = model_config("resnet18", stage_sizes=(1, 1, 1), width=16, stem="small")
+    config.noise.preset = "optimal_all_tokens"
+    config.data.name = f"glyphs/{classes}"
+    config.data.cache = True
+    config.data.mean = (0.16,)
+    config.data.std = (0.34,)
+    config.optimizer.learning_rate = 4e-3
+    config.optimizer.warmup = "16e3 examples"
+    config.optimizer.weight_decay = 0.05
+    config.checkpoint.every = "1 epochs"
+    return config
