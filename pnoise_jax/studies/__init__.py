@@ -1,8 +1,11 @@
 """Studies: what answers a question. The leak audit, sweeps, and their reports."""
 
 from pnoise_jax.studies.leak import Audit, AuditSettings, assert_independent_of_batch, audit
-from pnoise_jax.studies.leak import audit_runs as audit_runs
-from pnoise_jax.studies.leak import read_config as read_run_config
+from pnoise_jax.studies.leak.runs import audit_runs
+from pnoise_jax.studies.leak.runs import read_config as read_run_config
+from pnoise_jax.studies.report import read_audit
+from pnoise_jax.studies.sweep import run_sweep
+from pnoise_jax.studies.sweep_cells import product
 
 __all__ = [
     "Audit",
@@ -10,5 +13,8 @@ __all__ = [
     "assert_independent_of_batch",
     "audit",
     "audit_runs",
+    "product",
+    "read_audit",
     "read_run_config",
+    "run_sweep",
 ]

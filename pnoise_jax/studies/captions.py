@@ -84,16 +84,18 @@ def method(audit: Mapping[str, Any]) -> dict[str, str]:
     over = audit["interval_over"]
     intervals = (
         f"Bootstrap at {100 * audit['confidence']:g} %: {audit['resamples']} resamples of {over}. "
-        "Whole batches are drawn, since noise makes the examples of one batch depend on each other."
+        "Where noise mixes a batch, it is drawn whole, since its examples depend on each other; "
+        "without noise, examples are. Differences are paired. p-values are two-sided, from the "
+        f"same resamples, and at least {2 / (1 + audit['resamples']):.1g}."
     )
     if over == "batches":
-        intervals += " There is one seed: the intervals do not cover other training runs."
+        intervals += " No seeds are drawn: the intervals do not cover other training runs."
     told = {"Intervals": intervals}
     if audit["clean_check"]:
         check = audit["clean_check"]
         told["Clean check"] = (
             f"{check['examples']} examples were given to the clean model in other batches: the "
-            f"logits differed by at most {check['largest_logit_difference']:.1e}."
+            f"logits differed by at most {check['largest_logit_difference']:.1g}."
         )
     told["Seeds"] = tables.series(audit["seeds"])
     if audit["steps"]:

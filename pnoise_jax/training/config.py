@@ -9,7 +9,7 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
-from pnoise_jax import models, noise
+from pnoise_jax import evaluation, models, noise
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -55,6 +55,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.evaluation = config_dict.create(
         batch_size=10,  # the protocols' batch, within which noise mixes
         seed=0,  # of the shuffled order and of random noise
+        views=1,  # of each image, shifted by a pixel; an example's logits are their mean
         every=config_dict.placeholder(str),  # a clean evaluation while training
     )
     config.checkpoint = config_dict.create(every="10 epochs", keep=3)
@@ -74,7 +75,7 @@ def model_config(name: str, **options: Any) -> ml_collections.ConfigDict:
         allowed.pop(elsewhere, None)
     for option in options:
         if option not in allowed:
-            raise ValueError(_unknown_field(f"model.{option}", [f"model.{key}" for key in allowed]))
+            raise ValueError(unknown_field(f"model.{option}", [f"model.{key}" for key in allowed]))
     section = {"name": name} | allowed | options
     return ml_collections.ConfigDict(
         {k: config_dict.placeholder(int) if v is None else v for k, v in section.items()}
@@ -100,6 +101,7 @@ _POSITIVE_INTS = (
     "batch_size",
     "accumulate",
     "evaluation.batch_size",
+    "evaluation.views",
     "checkpoint.keep",
 )
 _RANGES = {  # field: lowest, highest, and whether these two are allowed
@@ -114,6 +116,7 @@ _RANGES = {  # field: lowest, highest, and whether these two are allowed
     "steps": (1, math.inf, (True, False)),
     "seed": (0, 2**32 - 1, (True, True)),
     "evaluation.seed": (0, 2**32 - 1, (True, True)),
+    "evaluation.views": (1, evaluation.MAX_VIEWS, (True, True)),
     "data.num_threads": (0, 1024, (True, True)),
 }
 _DURATIONS = ("duration", "log_every", "optimizer.warmup", "evaluation.every", "checkpoint.every")
@@ -125,7 +128,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     given = dict(flatten(config))
     for field in given:
         if field not in known and not field.startswith("model."):
-            raise ValueError(_unknown_field(field, known))
+            raise ValueError(unknown_field(field, known))
     for field in known:  # the model's other options may be left out
         if field not in given and (field == "model.name" or not field.startswith("model.")):
             raise ValueError(f"{field} is missing; start the config from default_config()")
@@ -192,7 +195,8 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{key}", list(value) if isinstance(value, tuple) else value
 
 
-def _unknown_field(field: str, known: Iterable[str]) -> str:
+def unknown_field(field: str, known: Iterable[str]) -> str:
+    """The message for a field that is not among the known ones."""
     near = difflib.get_close_matches(field, known, n=3, cutoff=0.6)
     if near:
         return f"{field}: unknown field; did you mean {' or '.join(near)}?"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -98,11 +99,18 @@ class Experiment:
             mean=self.mean,
             std=self.std,
             seed=self.config.evaluation.seed,
+            views=self.config.evaluation.views,
         )
 
 
-def build(config: ml_collections.ConfigDict) -> Experiment:
+def build(
+    config: ml_collections.ConfigDict, *, load: Callable[..., data.Dataset] = data.load
+) -> Experiment:
     """Builds what ``config`` describes; prepares its data set where that is not there yet.
+
+    Args:
+      config: to validate.
+      load: `data.load`, or a function that remembers what it has loaded.
 
     Raises:
       ValueError: for a bad field, named; before anything is compiled.
@@ -111,9 +119,7 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
     validate(config)
     injection = noise.Injection.from_config(config.noise)
     section = config.data
-    load = functools.partial(
-        data.load, section.name, data_dir=section.data_dir, cache=section.cache
-    )
+    load = functools.partial(load, section.name, data_dir=section.data_dir, cache=section.cache)
     test_data = load(split=section.test_split)
     train_data = load(split=section.train_split)
     model = _create_model(config, test_data, injection)
@@ -154,10 +160,8 @@ def _check_shapes(experiment: Experiment) -> None:
             f"data.mean={experiment.mean}: images of {experiment.test_data.name} have "
             f"{shape[-1]} channels; give 1 or {shape[-1]} numbers"
         )
-    images = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
-    plain = experiment.model.clone(injection=None)
     try:
-        jax.eval_shape(lambda x: plain.init(jax.random.key(0), x, train=False), images)
+        _trace(experiment.model.clone(injection=None), shape)
     except ValueError as error:
         raise ValueError(
             f"model.name={experiment.config.model.name!r} does not fit "
@@ -165,15 +169,31 @@ def _check_shapes(experiment: Experiment) -> None:
         ) from None
     for protocol in experiment.protocols:
         if protocol.noise:
-            _check_views(experiment.model.injection)
-            experiment.model.injection.in_batches_of(protocol.batch_size)
+            _check_views(experiment)
+            experiment.model.injection.in_batches_of(
+                protocol.batch_size * experiment.config.evaluation.views
+            )
 
 
-def _check_views(injection: noise.Injection) -> None:
-    if getattr(injection.noise, "axis", None) == "views":
+@functools.lru_cache(maxsize=16)  # the cells of a sweep share their models
+def _trace(model: nn.Module, image_shape: tuple[int, ...]) -> None:
+    images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+    jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
+
+
+def _check_views(experiment: Experiment) -> None:
+    injection, views = experiment.model.injection, experiment.config.evaluation.views
+    if getattr(injection.noise, "axis", None) != "views":
+        return
+    if injection.noise.group_size != views:
         raise ValueError(
-            "noise.axis='views': the data pipeline gives one view of each image, so there are no "
-            "views to mix; allowed here: 'batch', 'tokens'"
+            f"noise.axis='views' with noise.group_size={injection.noise.group_size} mixes so many "
+            f"views of an image, and evaluation.views={views}: set both to the same number"
+        )
+    if injection.train:
+        raise ValueError(
+            "noise.axis='views' with noise.train=True: training shows one view of each image, so "
+            "there are no views to mix; set noise.train=False"
         )
 
 

@@ -5,34 +5,24 @@ import dataclasses
 import functools
 import json
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import ml_collections
-import numpy as np
 from jax.sharding import Mesh
 from rich.console import Console
 
-from pnoise_jax import data, evaluation, parallel
+from pnoise_jax import evaluation, parallel
 from pnoise_jax.training import console as screen
 from pnoise_jax.training import workdir as directories
 from pnoise_jax.training.checkpoints import Checkpoints
 from pnoise_jax.training.experiment import Experiment, build, check_training
-from pnoise_jax.training.step import (
-    TrainState,
-    TrainStep,
-    batch_sharding,
-    jit_train_step,
-    make_train_step,
-)
+from pnoise_jax.training.program import Program, advance, create_program, open_batches
+from pnoise_jax.training.step import TrainState
+from pnoise_jax.training.window import NonFiniteLossError, Summary, Window
 from pnoise_jax.training.writers import MetricWriter
-
-
-class NonFiniteLossError(ArithmeticError):
-    """The loss or the gradient of a step is NaN or infinite."""
 
 
 def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list[dict[str, Any]]:
@@ -53,22 +43,42 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list
     path = directories.claim(workdir, config)
     console = _console()
     screen.print_header(console, experiment)
-    mesh = parallel.data_mesh()
+    program = create_program(experiment, parallel.data_mesh())
+    state = fit(experiment, path, program, console)
+    return _report(experiment, state, program.mesh, path, console)
+
+
+def fit(
+    experiment: Experiment, path: Path, program: Program, console: Console | None = None
+) -> TrainState:
+    """Trains in a claimed work directory, or goes on there; where all is done, only restores.
+
+    Args:
+      experiment: the run, checked.
+      path: its work directory; see `workdir.claim`.
+      program: of this run, or of all that differ from it in seed and strength alone.
+      console: what to print on, by default nowhere.
+
+    Returns:
+      The state after the last step.
+
+    Raises:
+      OSError: another process trains there, or the checkpoints do not fit or cannot be written.
+      NonFiniteLossError: names the step and the last whole checkpoint.
+    """
+    console = Console(quiet=True) if console is None else console
     with contextlib.ExitStack() as stack:
         stack.enter_context(directories.lock(path))
-        checkpoints = stack.enter_context(_open_checkpoints(path, config, console))
-        like = experiment.abstract_state(mesh)
-        _require_room(experiment, like, checkpoints)
-        restored = checkpoints.restore(like)
+        checkpoints = stack.enter_context(_open_checkpoints(path, experiment.config, console))
+        _require_room(experiment, program.like, checkpoints)
+        restored = checkpoints.restore(program.like)
         if restored is None:
-            create = jax.jit(experiment.initial_state, out_shardings=parallel.replicated(mesh))
-            state, step = create(jax.random.key(config.seed)), 0
+            state, step = program.create(jax.random.key(experiment.config.seed)), 0
         else:
             state, step = restored
             console.print(f"going on from the checkpoint of step {step}")
         with _naming_last_checkpoint(path, checkpoints):
-            state = _run(experiment, mesh, state, step, checkpoints, path, console)
-    return _report(experiment, state, mesh, path, console)
+            return _run(experiment, program, state, step, checkpoints, path, console)
 
 
 def evaluate(
@@ -106,7 +116,7 @@ def evaluate(
 
 def _run(
     experiment: Experiment,
-    mesh: Mesh,
+    program: Program,
     state: TrainState,
     start: int,
     checkpoints: Checkpoints,
@@ -115,36 +125,47 @@ def _run(
 ) -> TrainState:
     """Trains from step ``start`` to the end."""
     total, every = experiment.total_steps, _Every.of(experiment)
-    train_step = _compile(experiment, mesh)
-    key = parallel.random_key(experiment.config.seed, mesh)
-    sharding = batch_sharding(mesh, accumulate=experiment.config.accumulate)
+    window = Window(experiment.config.batch_size, experiment.schedule)
     with contextlib.ExitStack() as stack:
-        batches = stack.enter_context(_open_batches(experiment, start))
+        batches = stack.enter_context(open_batches(experiment, start=start))
         writer = stack.enter_context(contextlib.closing(_writer(path, start)))
         progress = stack.enter_context(screen.progress_report(console, start=start, total=total))
-        window = _Window(experiment)
-        for step, local_batch in enumerate(batches, start + 1):
-            batch = parallel.to_devices(local_batch, sharding)
-            with jax.transfer_guard("disallow"):  # the step takes nothing else from the host
-                state, metrics = train_step(state, batch, key)
+        steps = advance(program, state, batches, program.constants(experiment))
+        for step, (state, metrics) in enumerate(steps, start + 1):
             window.add(metrics)
             saves = step % every.save == 0 or step == total
             evaluates = step % every.evaluate == 0 and step < total
             if saves or evaluates or step % every.log == 0:
-                summary = window.close(step, checkpoints)
-                writer.write(step, summary)
-                progress.report(step, summary)
+                summary = window.close(step)
+                _require_finite(summary, checkpoints)
+                values = {name: float(value) for name, value in summary.metrics.items()}
+                writer.write(step, values | summary.speed)
+                progress.report(step, values | summary.speed)
             elif step == start + 1:
                 window.restart_clock()  # the first one is compiled
             if saves:
                 checkpoints.save(step, state)
                 window.restart_clock()
             if evaluates:
-                row = experiment.evaluate(state, mesh, experiment.protocols[:1])[0]
+                row = experiment.evaluate(state, program.mesh, experiment.protocols[:1])[0]
                 writer.write(step, {f"clean/{name}": row[name] for name in ("top1", "top5", "nll")})
                 window.restart_clock()
         checkpoints.wait()
     return state
+
+
+def _require_finite(summary: Summary, checkpoints: Checkpoints) -> None:
+    """Raises NonFiniteLossError unless all steps of the window were sound."""
+    (broken,) = summary.broken
+    if broken is not None:
+        step, value = broken
+        checkpoints.wait()
+        raise NonFiniteLossError(
+            f"the loss or gradient of step {step} is {value}; the last whole checkpoint is "
+            f"{checkpoints.describe_newest()}, in {checkpoints.directory}. Lower "
+            "optimizer.learning_rate or noise.strength, set optimizer.clip_norm, or lengthen "
+            "optimizer.warmup"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,77 +225,6 @@ def _naming_last_checkpoint(path: Path, checkpoints: Checkpoints) -> Iterator[No
             f"{checkpoints.describe_newest()}. Make room or make it writable, and start the same "
             "command again"
         ) from error
-
-
-def _open_batches(experiment: Experiment, start: int) -> data.BatchIterator:
-    config = experiment.config
-    return data.train_batches(
-        experiment.train_data,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        start_step=start,
-        num_steps=experiment.total_steps,
-        micro_batches=config.accumulate,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        num_threads=config.data.num_threads,
-    )
-
-
-class _Window:
-    """The metrics of the steps since the last report; they stay on the devices until then."""
-
-    def __init__(self, experiment: Experiment):
-        self._batch_size = experiment.config.batch_size
-        self._schedule = experiment.schedule
-        self._metrics: list[dict[str, jax.Array]] = []
-        self._timed = 0  # steps since the clock started
-        self._started = time.perf_counter()
-
-    def add(self, metrics: dict[str, jax.Array]) -> None:
-        self._metrics.append(metrics)
-        self._timed += 1
-
-    def restart_clock(self) -> None:
-        """Leaves what happened since the last report out of the speed."""
-        self._timed, self._started = 0, time.perf_counter()
-
-    def close(self, step: int, checkpoints: Checkpoints) -> dict[str, float]:
-        """Means over the window, which ends with ``step``, and its speed."""
-        metrics = jax.device_get(self._metrics)
-        # A finite loss with a gradient that is not would still save ruined parameters.
-        health = np.array([m["loss"] + m["grad_norm"] for m in metrics])
-        if not np.isfinite(health).all():
-            first = int(np.flatnonzero(~np.isfinite(health))[0])
-            checkpoints.wait()
-            raise NonFiniteLossError(
-                f"the loss or gradient of step {step - len(health) + 1 + first} is "
-                f"{health[first]}; the last whole checkpoint is {checkpoints.describe_newest()}, "
-                f"in {checkpoints.directory}. Lower optimizer.learning_rate or noise.strength, set "
-                "optimizer.clip_norm, or lengthen optimizer.warmup"
-            )
-        summary = {name: float(np.mean([m[name] for m in metrics])) for name in metrics[0]}
-        seconds = time.perf_counter() - self._started
-        summary["learning_rate"] = float(self._schedule(step - 1))
-        summary["steps_per_second"] = self._timed / seconds
-        summary["examples_per_second"] = self._timed * self._batch_size / seconds
-        self._metrics = []
-        self.restart_clock()
-        return summary
-
-
-def _compile(experiment: Experiment, mesh: Mesh) -> TrainStep:
-    config = experiment.config
-    step = make_train_step(
-        experiment.model,
-        experiment.optimizer,
-        mean=experiment.mean,
-        std=experiment.std,
-        label_smoothing=config.label_smoothing,
-        accumulate=config.accumulate,
-        ema_decay=config.ema_decay,
-    )
-    return jit_train_step(step, mesh, accumulate=config.accumulate)
 
 
 def _report(

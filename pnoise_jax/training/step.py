@@ -1,6 +1,6 @@
 """The state of a run and the step that moves it on: pure functions."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -13,9 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 from pnoise_jax import evaluation, parallel
 
 Metrics = dict[str, jax.Array]
-TrainStep = Callable[
-    ["TrainState", Mapping[str, jax.Array], jax.Array], tuple["TrainState", Metrics]
-]
+TrainStep = Callable[..., tuple["TrainState", Metrics]]  # of (state, batch, key[, strength])
 
 
 @flax.struct.dataclass
@@ -77,7 +75,7 @@ def make_train_step(
     accumulate: int = 1,
     ema_decay: float | None = None,
 ) -> TrainStep:
-    """``step(state, batch, key) -> state, metrics``, pure; jit it with shardings and donate state.
+    """``step(state, batch, key, strength=None) -> state, metrics``, pure; see `jit_train_step`.
 
     Args:
       model: in training mode it sees normalised images.
@@ -91,16 +89,18 @@ def make_train_step(
 
     Returns:
       The step. Its batch has "image", uint8 (batch, height, width, channels), and "label", int32
-      (batch,); the key is the run's, and step folds its own number into it. Metrics are float32
-      scalars: loss, top1 (percent) and grad_norm, before clipping.
+      (batch,); the key is the run's, and step folds its own number into it; a strength, a scalar,
+      stands in for the injection's own and may be traced. Metrics are float32 scalars: loss, top1
+      (percent) and grad_norm, before clipping.
 
       With a bfloat16 model the gradients of kernels are summed over devices in bfloat16: half the
       traffic, and common practice; the optimiser works in float32.
     """
     gradients = _make_gradients(_make_loss(model, mean, std, label_smoothing), accumulate)
 
-    def step(state, batch, key):
-        grads, batch_stats, metrics = gradients(state, batch, jax.random.fold_in(key, state.step))
+    def step(state, batch, key, strength=None):
+        key = jax.random.fold_in(key, state.step)
+        grads, batch_stats, metrics = gradients(state, batch, key, strength)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
@@ -115,9 +115,10 @@ def make_train_step(
 
 
 def _make_loss(model: nn.Module, mean: tuple, std: tuple, label_smoothing: float) -> Callable:
-    """``loss_of(params, batch_stats, batch, key) -> loss, (batch_stats, metrics)``."""
+    """``loss_of(params, batch_stats, batch, key, strength) -> loss, (batch_stats, metrics)``."""
 
-    def loss_of(params, batch_stats, batch, key):
+    def loss_of(params, batch_stats, batch, key, strength):
+        given = {} if strength is None else {"noise_strength": strength}
         logits, updated = model.apply(
             {"params": params, "batch_stats": batch_stats},
             evaluation.normalise(batch["image"], mean, std),
@@ -127,6 +128,7 @@ def _make_loss(model: nn.Module, mean: tuple, std: tuple, label_smoothing: float
                 "noise": jax.random.fold_in(key, 0),
                 "dropout": jax.random.fold_in(key, 1),
             },
+            **given,
         )
         targets = optax.smooth_labels(
             jax.nn.one_hot(batch["label"], logits.shape[-1]), label_smoothing
@@ -139,13 +141,13 @@ def _make_loss(model: nn.Module, mean: tuple, std: tuple, label_smoothing: float
 
 
 def _make_gradients(loss_of: Callable, accumulate: int) -> Callable:
-    """``gradients(state, batch, key) -> gradients, batch_stats, metrics``, over micro-batches."""
+    """``gradients(state, batch, key, strength) -> gradients, batch_stats, metrics``: means."""
     gradient_of = jax.grad(loss_of, has_aux=True)
 
-    def gradients(state, batch, key):
+    def gradients(state, batch, key, strength):
         if accumulate == 1:
             grads, (batch_stats, metrics) = gradient_of(
-                state.params, state.batch_stats, batch, jax.random.fold_in(key, 0)
+                state.params, state.batch_stats, batch, jax.random.fold_in(key, 0), strength
             )
             return grads, batch_stats, metrics
 
@@ -153,7 +155,7 @@ def _make_gradients(loss_of: Callable, accumulate: int) -> Callable:
             batch_stats, totals = carry
             number, micro_batch = micro
             grads, (batch_stats, metrics) = gradient_of(
-                state.params, batch_stats, micro_batch, jax.random.fold_in(key, number)
+                state.params, batch_stats, micro_batch, jax.random.fold_in(key, number), strength
             )
             return (batch_stats, jax.tree.map(jnp.add, totals, (grads, metrics))), None
 
@@ -170,17 +172,34 @@ def _make_gradients(loss_of: Callable, accumulate: int) -> Callable:
     return gradients
 
 
-def jit_train_step(step: TrainStep, mesh: Mesh, *, accumulate: int = 1) -> TrainStep:
-    """``step`` jitted: the state on every device and donated, batches as `batch_sharding` says."""
+def jit_train_step(
+    step: TrainStep,
+    mesh: Mesh,
+    *,
+    accumulate: int = 1,
+    with_strength: bool = False,
+    together: bool = False,
+) -> TrainStep:
+    """``step`` jitted: the state on every device and donated, batches as `batch_sharding` says.
+
+    Args:
+      step: `make_train_step`'s.
+      mesh: the devices.
+      accumulate: micro-batches per update.
+      with_strength: the jitted step takes a fourth argument, the noise's strength, traced.
+      together: the jitted step moves several runs on at once: every argument and result has a
+        leading axis, the runs.
+    """
     everywhere = parallel.replicated(mesh)
+    batches = batch_sharding(mesh, accumulate=accumulate, together=together)
     return jax.jit(
-        step,
-        in_shardings=(everywhere, batch_sharding(mesh, accumulate=accumulate), everywhere),
+        jax.vmap(step) if together else step,
+        in_shardings=(everywhere, batches, everywhere) + (everywhere,) * with_strength,
         out_shardings=everywhere,
         donate_argnums=0,
     )
 
 
-def batch_sharding(mesh: Mesh, *, accumulate: int = 1) -> NamedSharding:
-    """Over the examples; where updates accumulate, the micro-batches come before them."""
-    return parallel.split_batch(mesh, axis=0 if accumulate == 1 else 1)
+def batch_sharding(mesh: Mesh, *, accumulate: int = 1, together: bool = False) -> NamedSharding:
+    """Over the examples; runs, and the micro-batches of an update, come before them."""
+    return parallel.split_batch(mesh, axis=(accumulate > 1) + together)

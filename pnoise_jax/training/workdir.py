@@ -21,6 +21,28 @@ def claim(workdir: str | os.PathLike, config: ml_collections.ConfigDict) -> Path
       ValueError: it belongs to another config; the error names the fields that differ.
       OSError: it cannot be written.
     """
+    path = make_writable(workdir)
+    file = path / "config.json"
+    trained = any((path / "checkpoints").glob("[0-9]*"))
+    if trained and not file.exists():
+        raise ValueError(
+            f"--workdir={str(workdir)!r} has checkpoints but no config.json, so it is not known "
+            "what was trained; choose another directory"
+        )
+    if trained:  # else whatever was begun here has left nothing
+        check(path, config)
+    elif jax.process_index() == 0:
+        write_config(file, config)
+    return path
+
+
+def make_writable(workdir: str | os.PathLike) -> Path:
+    """The directory, made if need be.
+
+    Raises:
+      ValueError: that is no path of one.
+      OSError: it cannot be written.
+    """
     if not str(workdir).strip() or "://" in str(workdir):
         raise ValueError(
             f"--workdir={str(workdir)!r} is no directory: give the path of one; to keep runs in a "
@@ -37,20 +59,14 @@ def claim(workdir: str | os.PathLike, config: ml_collections.ConfigDict) -> Path
             f"--workdir={str(workdir)!r} cannot be written ({error.strerror}): choose another "
             "directory, or make this one writable and not full"
         ) from None
-    file = path / "config.json"
-    trained = any((path / "checkpoints").glob("[0-9]*"))
-    if trained and not file.exists():
-        raise ValueError(
-            f"--workdir={str(workdir)!r} has checkpoints but no config.json, so it is not known "
-            "what was trained; choose another directory"
-        )
-    if trained:  # else whatever was begun here has left nothing
-        check(path, config)
-    elif jax.process_index() == 0:
-        temporary = file.with_suffix(".tmp")
-        temporary.write_text(config.to_json_best_effort(indent=2) + "\n")
-        os.replace(temporary, file)
     return path
+
+
+def write_config(file: Path, config: ml_collections.ConfigDict) -> None:
+    """Writes a config as JSON, at once or not at all."""
+    temporary = file.with_suffix(".tmp")
+    temporary.write_text(config.to_json_best_effort(indent=2) + "\n")
+    os.replace(temporary, file)
 
 
 @contextlib.contextmanager
@@ -94,14 +110,20 @@ def check(workdir: Path, config: ml_collections.ConfigDict, *, but: tuple[str, .
         )
 
 
-def read_config(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
+def read_config(
+    workdir: str | os.PathLike, *, name: str = "config.json"
+) -> ml_collections.ConfigDict:
     """The config of the run that ``workdir`` holds; what it does not say is at its default.
+
+    Args:
+      workdir: the work directory.
+      name: of the file there.
 
     Raises:
       FileNotFoundError: it holds none.
-      ValueError: its config.json is not a config.
+      ValueError: the file is not a config.
     """
-    file = Path(workdir).expanduser() / "config.json"
+    file = Path(workdir).expanduser() / name
     try:
         stored = json.loads(file.read_text(), object_hook=_lists_to_tuples)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):

@@ -172,6 +172,9 @@ def test_accumulation_ema_noise_in_training_and_periodic_evaluation_together(dat
     assert json.loads((tmp_path / "evaluation.json").read_text())["weights"] == "ema"
 
 
+VIEWS = {"noise.axis": "views", "noise.group_size": 4, "evaluation.views": 4}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -185,7 +188,9 @@ def test_accumulation_ema_noise_in_training_and_periodic_evaluation_together(dat
         ({"data.mean": (0.1, 0.2), "data.std": (1.0, 1.0)}, "1 channels; give 1"),
         ({"noise.layer": "2"}, "noise.layer=2: this model has no layer 2"),
         ({"noise.group_size": 3}, "noise.group_size=3 does not divide the batch of 10"),
-        ({"noise.axis": "views", "noise.group_size": 2}, "one view of each image"),
+        ({"noise.axis": "views", "noise.group_size": 2}, r"evaluation\.views=1: set both"),
+        ({**VIEWS, "noise.train": True}, "training shows one view of each image"),
+        ({"evaluation.views": 10}, r"evaluation\.views=10: give a number in \[1, 9\]"),
         ({"duration": "0 steps"}, "less than one step"),
         ({"optimizer.warmup": "99 steps"}, "longer than the run's 12"),
     ],
@@ -196,6 +201,12 @@ def test_a_bad_config_fails_by_name_before_anything_is_written(
     with pytest.raises(ValueError, match=message):
         training.train(small_config(data_dir, **changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_mixing_the_views_of_an_image_knows_no_order(data_dir, tmp_path):
+    clean, shuffled, class_sorted = training.train(small_config(data_dir, **VIEWS), tmp_path)
+    assert shuffled["nll"] == pytest.approx(class_sorted["nll"], rel=1e-5)
+    assert shuffled["nll"] != pytest.approx(clean["nll"], rel=1e-5)
 
 
 def test_a_cut_run_has_its_warmup_cut(data_dir):

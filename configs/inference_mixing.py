@@ -1,0 +1,46 @@
+"""Does mixing help honestly at inference: among views of one image, or among its tokens? Digits.
+
+    python -m launch.sweep --config configs/inference_mixing.py:vit --workdir /tmp/mixing_vit
+    python -m launch.sweep --config configs/inference_mixing.py:resnet --workdir /tmp/mixing_resnet
+
+Trained without noise, 5 seeds. Plain first. Then 5 and 9 views of each test image, itself and its
+shifts by a pixel: clean is the mean of the views' logits, the usual test-time augmentation; noisy
+mixes the views at the last layer's input before that. Last, the tokens (of the ResNet: the pixels)
+of one image mixed there. Nothing of this looks at another image, so the order cannot matter: the
+shuffled and the class-sorted column agree.
+"""
+
+from configs import digits_resnet, digits_vit
+from pnoise_jax import studies
+
+SEEDS = range(5)
+_CYCLIC = {
+    "noise.name": ("linear_transform",),
+    "noise.quality": ("cyclic_shift",),
+    "noise.strength": (0.3,),
+}
+_OPTIMAL = {"noise.name": ("linear_transform",), "noise.quality": ("optimal",)}
+
+
+def get_config(model="vit"):
+    """configs/digits_vit.py or digits_resnet.py without noise; the cells bring it."""
+    configs = {"vit": digits_vit, "resnet": digits_resnet}
+    if model not in configs:
+        raise ValueError(f"inference_mixing.py:{model}: give {' or '.join(configs)}")
+    config = configs[model].get_config()
+    config.noise.preset = None
+    return config
+
+
+def sweep(model="vit"):
+    """The same cells for both models; the first is the baseline."""
+    del model
+    cells = studies.product({"noise.name": ("none",), "seed": SEEDS})
+    for quality in (_CYCLIC, _OPTIMAL):
+        inference_only = quality | {"noise.train": (False,), "seed": SEEDS}
+        for views in (5, 9):
+            among_views = {"noise.axis": ("views",), "noise.group_size": (views,)}
+            among_views |= {"evaluation.views": (views,)}
+            cells += studies.product(inference_only | among_views)
+        cells += studies.product(inference_only | {"noise.axis": ("tokens",)})
+    return cells

@@ -1,0 +1,39 @@
+"""Trains and evaluates many cells: python -m launch.sweep --config CONFIG --workdir DIR [--flags]
+
+Beside get_config() the config file has sweep(), which returns a dict for each cell, the fields that
+it changes: {"noise.strength": 0.3, "noise.layer": "4", "seed": 1}. Flags such as --config.steps=100
+change the config of all cells.
+
+    python -m launch.sweep --config configs/figure2_vit.py --workdir /tmp/figure2_vit
+
+DIR gets results.csv, a row for each cell; summary.csv, means over seeds with intervals; figure.svg
+and figure.png; and in DIR/runs a work directory of every training, which launch.evaluate takes. The
+same command goes on where it was stopped.
+"""
+
+from absl import flags
+
+from launch import main
+from pnoise_jax.studies.sweep import run_sweep
+
+_TOGETHER = flags.DEFINE_enum(
+    "together",
+    "auto",
+    ["auto", "never", "always"],
+    "Train runs that share a program together, by vmap; auto takes whichever is measured faster.",
+)
+
+
+def sweep(config, workdir: str) -> None:
+    """Reads the cells and runs them."""
+    cells, given = main.read_sweep()
+    run_sweep(config, cells, workdir, together=_TOGETHER.value, given=given)
+
+
+if __name__ == "__main__":
+    _config, _workdir = main.define_run_flags(config_required=True)
+    flags.adopt_module_key_flags(main)  # for --help
+    main.run(
+        lambda: sweep(_config.value, _workdir.value),
+        on_interrupt="interrupted; the same command goes on with the trainings that are left",
+    )

@@ -1,0 +1,150 @@
+"""Sweeps: many cells, each trained once at most and evaluated by the standard protocols."""
+
+import dataclasses
+import os
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+from jax.sharding import Mesh
+from rich.console import Console
+
+from pnoise_jax import parallel, training
+from pnoise_jax.studies import sweep_results, sweep_summary
+from pnoise_jax.studies.sweep_cells import Cell, Overrides, build_cells
+from pnoise_jax.studies.sweep_results import PROTOCOLS, Results
+from pnoise_jax.studies.sweep_summary import Group
+from pnoise_jax.studies.sweep_training import Trainer, Training, plan
+from pnoise_jax.training import workdir as directories
+
+WAYS = ("auto", "never", "always")
+
+
+def run_sweep(
+    base: ml_collections.ConfigDict,
+    overrides: Iterable[Overrides],
+    workdir: str | os.PathLike,
+    *,
+    together: str = "auto",
+    given: Iterable[str] = (),
+    console: Console | None = None,
+) -> list[Group]:
+    """Trains and evaluates all cells, or what is left of them, and sums up.
+
+    Cells whose weights cannot differ share one training: those without noise in training, whatever
+    their noise. Trainings that differ in seed and strength alone share one compiled program. The
+    work directory gets results.csv, summary.csv, figure.svg and figure.png, and in runs/ a work
+    directory of each training, which `training.evaluate` takes.
+
+    Args:
+      base: the config of all cells.
+      overrides: of each cell, {dotted field: value}; see `product`.
+      workdir: made, or gone on with: finished trainings and cells are not repeated.
+      together: whether runs of one program train together: "never", "always", or "auto",
+        whichever is measured to be faster.
+      given: fields that the command line has set, which no cell may set.
+      console: what to print on.
+
+    Returns:
+      The cells, those that agree in all but the seed as one.
+
+    Raises:
+      ValueError, OSError: a bad cell or work directory, named, before anything is trained.
+      NonFiniteLossError: a training broke down; it is named, and those before it are kept.
+    """
+    if together not in WAYS:
+        raise ValueError(f"--together={together!r}: choose one of {', '.join(WAYS)}")
+    if jax.process_count() > 1:
+        raise ValueError(
+            f"{jax.process_count()} hosts: a sweep runs on one host; start it there without "
+            "--multi_host, or split its cells into several sweeps"
+        )
+    console = Console() if console is None else console
+    cells = build_cells(base, overrides, given=given)
+    path = sweep_results.claim(workdir, base)
+    with directories.lock(path):
+        results = Results(path / "results.csv", base, list(cells[0].values))
+        _finish(cells, results, path, together, console)
+        return _sum_up(cells, results, path, console)
+
+
+def _finish(
+    cells: Sequence[Cell], results: Results, path: Path, together: str, console: Console
+) -> None:
+    """Trains and evaluates the cells that have no row yet."""
+    left = [cell for cell in cells if results.get(cell) is None]
+    programs = plan(left)
+    count = sum(map(len, programs))
+    console.print(
+        f"{len(cells)} cells, {len(cells) - len(left)} of them finished before; to go: "
+        f"{count} trainings by {len(programs)} programs",
+        highlight=False,
+    )
+    mesh = parallel.data_mesh()
+    trainer = Trainer(path / "runs", mesh, console, together=together)
+    (path / "runs").mkdir(exist_ok=True)
+    trainer.choose(programs)
+    done, started = 0, time.perf_counter()
+    for runs in programs:
+        for group in trainer.train(runs):
+            for run, state in group:
+                for cell, found in evaluate(run, state, mesh):
+                    where = run.directory(path / "runs").relative_to(path)
+                    results.add(cell, found | {"run": where})
+            done += len(group)
+            results.write()
+            names = "; ".join(run.name for run, _ in group)
+            seconds = time.perf_counter() - started
+            console.print(f"{done}/{count} in {seconds:.0f} s: {names}", highlight=False)
+
+
+def evaluate(
+    run: Training, state: training.TrainState, mesh: Mesh
+) -> Iterable[tuple[Cell, dict[str, Any]]]:
+    """The cells of a run, and what the standard protocols give; clean is not repeated."""
+    clean: dict[str, list[dict[str, Any]]] = {}  # by the evaluation section
+    for cell in run.cells:
+        experiment = _without_training_noise(cell.experiment)
+        protocols = experiment.protocols
+        section = str(experiment.config.evaluation)
+        if section not in clean:
+            clean[section] = experiment.evaluate(state, mesh, protocols[:1])
+        rows = [*clean[section], *experiment.evaluate(state, mesh, protocols[1:])]
+        found: dict[str, Any] = {"steps": int(state.step), "n": rows[0]["n"]}
+        found |= dict.fromkeys(sweep_results.MEASURES)
+        for protocol, row in zip(PROTOCOLS, rows, strict=False):
+            found |= {f"{protocol}_{name}": row[name] for name in ("top1", "nll")}
+        yield cell, found
+
+
+def _without_training_noise(experiment: training.Experiment) -> training.Experiment:
+    """The same at inference, where the switch is static and would cost another compilation."""
+    injection = experiment.model.injection
+    if injection is None:
+        return experiment
+    injection = dataclasses.replace(injection, train=False)
+    return dataclasses.replace(experiment, model=experiment.model.clone(injection=injection))
+
+
+def _sum_up(cells: Sequence[Cell], results: Results, path: Path, console: Console) -> list[Group]:
+    groups = sweep_summary.summarise(cells, results)
+    config = cells[0].experiment.config
+    title = f"{len(cells)} cells on {config.data.name} ({config.data.test_split})"
+    sweep_summary.print_summary(console, groups, title=title)
+    sweep_summary.write_summary(path / "summary.csv", groups)
+    written = [path / "results.csv", path / "summary.csv"]
+    written += sweep_summary.write_figure(path, groups)
+    if len(written) == 2:
+        console.print("no figure: no number is swept over three values or more")
+    others = results.others(cells)
+    if others:
+        console.print(
+            f"results.csv keeps {others} row(s) of cells that this sweep does not have; the "
+            "summary leaves them out"
+        )
+    for file in written:
+        console.print(f"wrote {file}", soft_wrap=True, highlight=False)
+    return groups

@@ -1,0 +1,153 @@
+"""results.csv: one row for each cell of a sweep, written after each group of them."""
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from pnoise_jax.studies.sweep_cells import Cell, text_at
+from pnoise_jax.training import workdir as directories
+from pnoise_jax.training.config import flatten
+
+FORMAT = 1  # of results.csv and summary.csv; raised when a column changes its meaning
+PROTOCOLS = ("clean", "shuffled", "class_sorted")  # the first without noise
+MEASURES = tuple(f"{protocol}_{name}" for protocol in PROTOCOLS for name in ("top1", "nll"))
+_FIXED = ("run", "steps", "n", *MEASURES)
+_BASE = "base_config.json"
+# What may differ when a sweep goes on. Unlike in a run, the evaluation's settings may not.
+_HARMLESS = (
+    "data.data_dir",
+    "data.num_threads",
+    "data.cache",
+    "log_every",
+    "checkpoint.",
+    "evaluation.every",
+)
+
+Row = dict[str, str]
+
+
+def claim(workdir: str | os.PathLike, base: ml_collections.ConfigDict) -> Path:
+    """Makes ``workdir`` that of sweeps over ``base``: creates it, or checks that it already is.
+
+    Raises:
+      ValueError: it holds a run, or the results of another base config, whose differing fields the
+        error names.
+      OSError: it cannot be written.
+    """
+    path = directories.make_writable(workdir)
+    if (path / "config.json").exists() or (path / "checkpoints").exists():
+        raise ValueError(
+            f"--workdir={str(workdir)!r} holds a run of launch.train; give a sweep a directory of "
+            "its own"
+        )
+    if (path / "results.csv").exists():
+        if not (path / _BASE).exists():
+            raise ValueError(
+                f"--workdir={str(workdir)!r} has a results.csv but no {_BASE}, so it is not known "
+                "what its cells have in common; choose another directory, or move results.csv away"
+            )
+        _check(path, base)
+    else:
+        directories.write_config(path / _BASE, base)
+    return path
+
+
+def _check(path: Path, base: ml_collections.ConfigDict) -> None:
+    ours = dict(flatten(directories.read_config(path, name=_BASE)))
+    theirs = dict(flatten(base))
+    changed = [
+        f"{field}: {ours.get(field)!r} there, {theirs.get(field)!r} now"
+        for field in sorted(ours.keys() | theirs.keys())
+        if ours.get(field) != theirs.get(field) and not field.startswith(_HARMLESS)
+    ]
+    if changed:
+        raise ValueError(
+            f"--workdir={str(path)!r} has results of another base config ({'; '.join(changed)}): "
+            "choose another directory, set these fields back, or move results.csv away (the "
+            "trainings in runs/ that still fit are used again)"
+        )
+
+
+class Results:
+    """The rows of results.csv, those of cells that the sweep no longer has included.
+
+    A row belongs to the cell whose swept fields have the row's values; a field without a column in
+    an older file has the base config's value there.
+    """
+
+    def __init__(self, path: Path, base: ml_collections.ConfigDict, fields: Sequence[str]):
+        """Reads ``path``, if it is there.
+
+        Args:
+          path: of results.csv.
+          base: the config of all cells.
+          fields: those that the sweep sets somewhere, in the order of their columns.
+
+        Raises:
+          ValueError: the file is of another format.
+        """
+        self._path = path
+        self._rows: dict[frozenset, Row] = {}
+        read = _read(path) if path.exists() else []
+        older = [name for row in read for name in row if name not in ("format", *_FIXED)]
+        # By field, the base config's value.
+        self._base = {field: text_at(base, field) for field in dict.fromkeys([*fields, *older])}
+        for row in read:
+            values = {field: row[field] for field in self._base if field in row}
+            self._rows[self._key(values)] = row
+
+    def get(self, cell: Cell) -> Row | None:
+        """The row of a cell, None where it is not finished."""
+        return self._rows.get(self._key(cell.values))
+
+    def add(self, cell: Cell, found: Mapping[str, Any]) -> None:
+        """Takes what was found for a cell: "run", "steps", "n" and `MEASURES`, None for none."""
+        row = {name: _text(found[name]) for name in _FIXED}
+        self._rows[self._key(cell.values)] = {"format": str(FORMAT)} | cell.values | row
+
+    def others(self, cells: Iterable[Cell]) -> int:
+        """How many rows are of none of these cells."""
+        return len(self._rows.keys() - {self._key(cell.values) for cell in cells})
+
+    def write(self) -> None:
+        """Writes the file, at once or not at all."""
+        rows = [self._base | row for row in self._rows.values()]
+        write_csv(self._path, ("format", *self._base, *_FIXED), rows)
+
+    def _key(self, values: Mapping[str, str]) -> frozenset:
+        """The values that differ from the base's: columns may come and go."""
+        return frozenset((k, v) for k, v in values.items() if v != self._base[k])
+
+
+def _read(path: Path) -> list[Row]:
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        whole = None not in row and None not in row.values() and row.keys() >= set(_FIXED)
+        if row.get("format") != str(FORMAT) or not whole:
+            raise ValueError(
+                f"{path} has rows of format {row.get('format')!r}, and this program writes format "
+                f"{FORMAT}: choose another --workdir, or move the file away (the trainings in "
+                "runs/ are used again)"
+            )
+    return rows
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes a table, at once or not at all."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text.getvalue())
+    os.replace(temporary, path)
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)

@@ -1,0 +1,203 @@
+"""What a sweep found: means over seeds with intervals, against the first cell, as table and figure.
+
+Intervals are Student's t over seeds, and so is the p-value of a difference, paired by seed. They
+say how sure a mean over trainings is, on this one test set.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from scipy import stats
+
+from pnoise_jax.studies import style
+from pnoise_jax.studies.figures import Line, Panel, sweep_figure
+from pnoise_jax.studies.sweep_cells import Cell, name_of, short
+from pnoise_jax.studies.sweep_results import FORMAT, PROTOCOLS, Results, Row, write_csv
+
+CONFIDENCE = 0.95
+_LINES = dict(zip(PROTOCOLS, (style.CLEAN, style.SHUFFLED, style.CLASS_SORTED), strict=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class Mean:
+    """Of top-1 over seeds, in percent, or of a difference, in points.
+
+    Attributes:
+      value: the mean; None where there is nothing to take it of.
+      low, high: its interval; None with fewer than two seeds.
+      p_value: of the hypothesis that it is 0; None where that is not asked, or all seeds agree.
+    """
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p_value: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Cells that agree in all but the seed.
+
+    Attributes:
+      values: of their swept fields, but the seed.
+      rows: by seed.
+      means: of each protocol.
+      difference: of the clean accuracy from the first group's, paired by seed.
+    """
+
+    values: dict[str, str]
+    rows: dict[str, Row]
+    means: dict[str, Mean]
+    difference: Mean
+
+    @property
+    def effect(self) -> str:
+        """What the cell does to the clean accuracy: "no effect" where the interval includes 0."""
+        found = self.difference
+        if found.low is None:
+            return ""
+        return "helps" if found.low > 0 else "hurts" if found.high < 0 else "no effect"
+
+
+def summarise(cells: Sequence[Cell], results: Results) -> list[Group]:
+    """The groups of a finished sweep, in its order; the first is the baseline."""
+    by_values: dict[tuple, dict[str, Row]] = {}
+    for cell in cells:
+        values = tuple((k, v) for k, v in cell.values.items() if k != "seed")
+        seed = cell.values.get("seed", str(cell.experiment.config.seed))
+        by_values.setdefault(values, {})[seed] = results.get(cell)
+    baseline = next(iter(by_values.values()))
+    groups = []
+    for values, rows in by_values.items():
+        means = {name: mean_of(_top1(rows, name)) for name in PROTOCOLS}
+        common = [seed for seed in rows if seed in baseline]
+        difference = Mean()
+        if rows is not baseline and common:
+            pair = [_top1({seed: of[seed] for seed in common}, "clean") for of in (rows, baseline)]
+            difference = mean_of([a - b for a, b in zip(*pair, strict=True)], test=True)
+        groups.append(Group(dict(values), rows, means, difference))
+    return groups
+
+
+def _top1(rows: dict[str, Row], protocol: str) -> list[float]:
+    texts = [row[f"{protocol}_top1"] for row in rows.values()]
+    return [float(text) for text in texts if text]
+
+
+def mean_of(values: Sequence[float], *, test: bool = False) -> Mean:
+    """The mean over seeds, its interval and, if asked, its p-value."""
+    if not values:
+        return Mean()
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return Mean(mean)
+    if np.ptp(values) < 1e-9:  # scipy has no interval without variance
+        return Mean(mean, mean, mean)
+    found = stats.ttest_1samp(values, 0.0)
+    interval = found.confidence_interval(CONFIDENCE)
+    return Mean(mean, float(interval.low), float(interval.high), found.pvalue if test else None)
+
+
+def write_summary(path: Path, groups: Sequence[Group]) -> None:
+    """summary.csv: one row for each group."""
+    rows = []
+    for group in groups:
+        row: dict[str, Any] = {"format": FORMAT, **group.values, "seeds": len(group.rows)}
+        for name, mean in [*group.means.items(), ("difference", group.difference)]:
+            row |= {name: mean.value, f"{name}_low": mean.low, f"{name}_high": mean.high}
+        rows.append(row | {"p_value": group.difference.p_value, "effect": group.effect})
+    write_csv(path, list(rows[0]), rows)
+
+
+def print_summary(console: Console, groups: Sequence[Group], *, title: str) -> None:
+    """A line for each group, and what the columns mean."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("cell", min_width=16, overflow="fold")
+    for column in (*PROTOCOLS, "Δ clean"):
+        table.add_column(column.replace("_", "-"), justify="right", no_wrap=True)
+    table.add_column("effect", min_width=10)
+    for group in groups:
+        p_value = group.difference.p_value
+        table.add_row(
+            name_of(group.values),
+            *(_cell(group.means[name]) for name in PROTOCOLS),
+            _cell(group.difference, sign="+"),
+            group.effect + ("" if p_value is None else f"\np = {p_value:.2g}"),
+        )
+    console.print(table)
+    console.print(_explain(groups), style="dim")
+
+
+def _explain(groups: Sequence[Group]) -> str:
+    counts = sorted({len(group.rows) for group in groups})
+    seeds = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+    if counts[-1] < 2:
+        return "Top-1 in percent, of one seed: there are no intervals. Let sweep() give several."
+    return (
+        f"Top-1 in percent: mean over {seeds} seeds ± half of the {100 * CONFIDENCE:g} % interval "
+        "(Student's t); shuffled and class-sorted with noise. Δ clean: less that of the first "
+        "line, paired by seed; an interval that includes 0 is no effect."
+    )
+
+
+def _cell(mean: Mean, sign: str = "") -> str:
+    if mean.value is None:
+        return ""
+    half = "" if mean.low is None else f" ± {(mean.high - mean.low) / 2:.1f}"
+    return f"{mean.value:{sign}.1f}{half}"
+
+
+def panels(groups: Sequence[Group]) -> list[Panel]:
+    """For each swept number, and groups that agree in all else: a panel, from three values on."""
+    found = []
+    for field in groups[0].values:
+        lines: dict[tuple, list[tuple[float, Group]]] = {}
+        for group in groups:
+            x = _number(group.values[field])
+            if x is not None:
+                others = tuple((k, v) for k, v in group.values.items() if k != field)
+                lines.setdefault(others, []).append((x, group))
+        for others, points in lines.items():
+            if len(points) >= 3:
+                points.sort(key=lambda point: point[0])
+                found.append(_panel(field, dict(others), points))
+    return found
+
+
+def _panel(field: str, others: dict[str, str], points: list[tuple[float, Group]]) -> Panel:
+    lines = {}
+    for protocol, name in _LINES.items():
+        means = [group.means[protocol] for _, group in points]
+        if all(mean.value is not None for mean in means):
+            banded = all(mean.low is not None for mean in means)
+            lines[name] = Line(
+                [mean.value for mean in means],
+                [mean.low for mean in means] if banded else None,
+                [mean.high for mean in means] if banded else None,
+            )
+    return Panel(name_of(others), short(field), [x for x, _ in points], lines)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def write_figure(directory: Path, groups: Sequence[Group]) -> list[Path]:
+    """figure.svg and figure.png, where something was swept over three numbers or more."""
+    drawn = panels(groups)
+    if not drawn:
+        return []
+    figure = sweep_figure(drawn)
+    files = {"figure.svg": style.svg(figure), "figure.png": style.png(figure)}
+    for name, content in files.items():
+        (directory / name).write_bytes(content)
+    return [directory / name for name in files]

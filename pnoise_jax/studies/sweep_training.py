@@ -1,0 +1,217 @@
+"""The trainings that a sweep needs, each once; those of one program one by one or together."""
+
+import copy
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import ml_collections
+from jax.sharding import Mesh
+from rich.console import Console
+
+from pnoise_jax import training
+from pnoise_jax.studies.sweep_cells import Cell, name_of
+from pnoise_jax.studies.sweep_speed import chunk_size, measure
+from pnoise_jax.training import workdir as directories
+from pnoise_jax.training.config import HARMLESS, flatten
+from pnoise_jax.training.program import trains_with_noise
+
+_TRACED = ("seed", "noise.strength", "noise.probability")  # what runs of one program differ in
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Training:
+    """A run that some cells need.
+
+    Attributes:
+      experiment: what is trained. Without noise in training it has no noise at all, and serves
+        cells of every noise.
+      cells: those that are evaluated on its weights.
+      identity: a digest of all that the weights depend on.
+      program: the fields that it shares with the runs of its program, as text.
+      family: those that it shares with runs that differ in their noise as well.
+    """
+
+    experiment: training.Experiment
+    cells: tuple[Cell, ...]
+    identity: str
+    program: str
+    family: str
+
+    @property
+    def name(self) -> str:
+        """The swept fields that the weights depend on, such as "strength=0.3, seed=1"."""
+        with_noise = trains_with_noise(self.experiment)
+        return name_of(
+            {
+                field: value
+                for field, value in self.cells[0].values.items()
+                if not field.startswith(HARMLESS) and (with_noise or not field.startswith("noise."))
+            }
+        )
+
+    def directory(self, runs: Path) -> Path:
+        """Its work directory: the one with its digest, however it was called then."""
+        found = sorted(runs.glob(f"*-{self.identity}"))
+        readable = re.sub(r"[^\w.,=()-]+", "", self.name)[:80]
+        return found[0] if found else runs / f"{readable}-{self.identity}"
+
+
+def plan(cells: Sequence[Cell]) -> list[list[Training]]:
+    """The trainings that cells need, those of one program together."""
+    needed: dict[str, list[Cell]] = {}
+    configs: dict[str, ml_collections.ConfigDict] = {}
+    for cell in cells:
+        config = training_config(cell.experiment)
+        identity = hashlib.sha256(_fields(config).encode()).hexdigest()[:8]
+        needed.setdefault(identity, []).append(cell)
+        configs.setdefault(identity, config)
+    programs: dict[str, list[Training]] = {}
+    for identity, served in needed.items():
+        config, experiment = configs[identity], served[0].experiment
+        if not trains_with_noise(experiment):
+            experiment = dataclasses.replace(
+                experiment, model=experiment.model.clone(injection=None)
+            )
+        run = Training(
+            dataclasses.replace(experiment, config=config),
+            tuple(served),
+            identity,
+            program=_fields(config, but=_TRACED),
+            family=_fields(config, but=("seed", "noise.")),
+        )
+        programs.setdefault(run.program, []).append(run)
+    return list(programs.values())
+
+
+def training_config(experiment: training.Experiment) -> ml_collections.ConfigDict:
+    """The config of the run that gives a cell its weights: one checkpoint, at the end."""
+    config = copy.deepcopy(experiment.config)
+    if not trains_with_noise(experiment):
+        config.noise.update(dict.fromkeys(config.noise))
+    config.checkpoint.every = f"{experiment.total_steps} steps"
+    config.checkpoint.keep = 1
+    config.evaluation.every = None
+    return config
+
+
+def _fields(config: ml_collections.ConfigDict, *, but: tuple[str, ...] = ()) -> str:
+    """The fields that change a run's weights, as text."""
+    fields = {k: v for k, v in flatten(config) if not k.startswith((*HARMLESS, *but))}
+    return json.dumps(fields, sort_keys=True)
+
+
+class Trainer:
+    """Trains runs in their work directories, one after another or together."""
+
+    def __init__(self, runs: Path, mesh: Mesh, console: Console, *, together: str):
+        """Trains in the directories below ``runs``.
+
+        Args:
+          runs: where the work directories are.
+          mesh: the devices.
+          console: what to print on.
+          together: "never", "always", or "auto": whichever is measured to be faster.
+        """
+        self._runs, self._mesh, self._console = runs, mesh, console
+        self._together = together
+        self._choices: dict[str, bool] = {}  # by family
+        self._programs: dict[tuple[str, bool], training.Program] = {}  # those compiled already
+        self._create: dict[str, Callable] = {}  # by family: noise is off while a model starts
+
+    def choose(self, programs: Sequence[Sequence[Training]]) -> None:
+        """Decides for each family of programs how it is trained, where need be by measuring."""
+        families: dict[str, list[list[Training]]] = {}
+        for runs in programs:
+            pending = [run for run in runs if not self._finished(run)]
+            if pending:
+                families.setdefault(runs[0].family, []).append(pending)
+        for family, pending in families.items():
+            if max(map(len, pending)) == 1 or self._together != "auto":
+                self._choices[family] = self._together == "always"
+            else:
+                self._choices[family] = self._measure(pending)
+
+    def train(
+        self, runs: Sequence[Training]
+    ) -> Iterator[list[tuple[Training, training.TrainState]]]:
+        """The runs of one program and their states, as soon as some are there.
+
+        Raises:
+          ValueError, OSError, NonFiniteLossError: as `training.train`, the run named.
+        """
+        for run in runs:
+            directories.claim(run.directory(self._runs), run.experiment.config)
+        pending = [run for run in runs if not self._finished(run)]
+        together = len(pending) > 1 and self._choices.get(runs[0].family, False)
+        alone = self._program(runs[0], together=False)
+        for run in runs:
+            if run not in pending or not together:
+                yield [(run, self._fit(run, alone))]
+        if together:
+            yield from self._train_together(pending)
+        for way in (False, True):
+            self._programs.pop((runs[0].program, way), None)
+
+    def _fit(self, run: Training, program: training.Program) -> training.TrainState:
+        try:
+            return training.fit(run.experiment, run.directory(self._runs), program)
+        except training.NonFiniteLossError as error:
+            raise training.NonFiniteLossError(f"{run.name}: {error}") from None
+
+    def _train_together(
+        self, runs: Sequence[Training]
+    ) -> Iterator[list[tuple[Training, training.TrainState]]]:
+        program = self._program(runs[0], together=True)
+        size = chunk_size(len(runs))
+        for first in range(0, len(runs), size):
+            chunk = runs[first : first + size]
+            experiments = [run.experiment for run in chunk]
+            paths = [run.directory(self._runs) for run in chunk]
+            states = training.fit_together(experiments, paths, program, size=size)
+            yield list(zip(chunk, states, strict=True))
+
+    def _measure(self, pending: Sequence[Sequence[Training]]) -> bool:
+        """Whether a family's programs, as measured on its largest, take less time together."""
+        runs = max(pending, key=len)
+        size = chunk_size(len(runs))
+        experiments = [run.experiment for run in runs[:size]]
+        speeds = {
+            together: measure(experiments, self._program(runs[0], together), together=together)
+            for together in (False, True)
+        }
+        steps = experiments[0].total_steps
+        padded = sum(-(-len(p) // chunk_size(len(p))) * chunk_size(len(p)) for p in pending)
+        count = {False: sum(map(len, pending)), True: padded}
+        seconds = {
+            way: of.seconds(programs=len(pending), runs=count[way], steps=steps)
+            for way, of in speeds.items()
+        }
+        together = seconds[True] < seconds[False]
+        self._console.print(
+            f"{count[False]} runs of {steps} steps, {len(pending)} program(s): one after another "
+            f"about {seconds[False]:.0f} s (compiling {speeds[False].compiling:.1f} s, step "
+            f"{1000 * speeds[False].step:.1f} ms), {size} together about {seconds[True]:.0f} s "
+            f"(compiling {speeds[True].compiling:.1f} s, step {1000 * speeds[True].step:.1f} ms): "
+            + ("together" if together else "one after another"),
+            highlight=False,
+            soft_wrap=True,
+        )
+        return together
+
+    def _program(self, run: Training, together: bool) -> training.Program:
+        key = run.program, together
+        if key not in self._programs:
+            program = training.create_program(
+                run.experiment, self._mesh, any_strength=True, together=together
+            )
+            create = self._create.setdefault(run.family, program.create)
+            self._programs[key] = dataclasses.replace(program, create=create)
+        return self._programs[key]
+
+    def _finished(self, run: Training) -> bool:
+        path = run.directory(self._runs) / "checkpoints"
+        return (path / str(run.experiment.total_steps)).is_dir()

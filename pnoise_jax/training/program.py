@@ -1,0 +1,129 @@
+"""What runs share that differ in seed and strength alone: their compiled start and step."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from pnoise_jax import data, parallel
+from pnoise_jax.training.experiment import Experiment
+from pnoise_jax.training.step import (
+    Metrics,
+    TrainState,
+    TrainStep,
+    batch_sharding,
+    jit_train_step,
+    make_train_step,
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Program:
+    """The functions of a training, jitted; what they are compiled to stays with them.
+
+    Attributes:
+      mesh: the devices.
+      like: the state of one run: shapes, dtypes and shardings.
+      create: the state before the first step, from ``jax.random.key(seed)``.
+      step: ``step(state, batch, *constants) -> state, metrics``.
+      batches: how a batch lies on the devices.
+      takes_strength: whether the noise's strength is one of the constants, traced.
+    """
+
+    mesh: Mesh
+    like: TrainState
+    create: Callable[[jax.Array], TrainState]
+    step: TrainStep
+    batches: NamedSharding
+    takes_strength: bool
+
+    def constants(self, experiment: Experiment) -> tuple[jax.Array, ...]:
+        """What the step of this run takes beside state and batch: its key, its strength."""
+        key = parallel.random_key(experiment.config.seed, self.mesh)
+        if not self.takes_strength:
+            return (key,)
+        strength = np.float32(experiment.model.injection.noise.strength)
+        return key, jax.device_put(strength, parallel.replicated(self.mesh))
+
+
+def create_program(
+    experiment: Experiment, mesh: Mesh, *, any_strength: bool = False, together: bool = False
+) -> Program:
+    """The program of a run; nothing is compiled before it is called.
+
+    Args:
+      experiment: the run.
+      mesh: the devices.
+      any_strength: serve the same training with noise of any strength, which then is traced. The
+        noise is computed as by the strength's own program, but for the rounding of the strength.
+      together: the step moves several runs on at once; see `jit_train_step`.
+    """
+    config, model = experiment.config, experiment.model
+    takes_strength = any_strength and trains_with_noise(experiment)
+    if takes_strength:  # one static strength, so that nothing of it gets into the program
+        model = model.clone(injection=model.injection.with_strength(1.0))
+    step = make_train_step(
+        model,
+        experiment.optimizer,
+        mean=experiment.mean,
+        std=experiment.std,
+        label_smoothing=config.label_smoothing,
+        accumulate=config.accumulate,
+        ema_decay=config.ema_decay,
+    )
+    return Program(
+        mesh=mesh,
+        like=experiment.abstract_state(mesh),
+        create=jax.jit(experiment.initial_state, out_shardings=parallel.replicated(mesh)),
+        step=jit_train_step(
+            step,
+            mesh,
+            accumulate=config.accumulate,
+            with_strength=takes_strength,
+            together=together,
+        ),
+        batches=batch_sharding(mesh, accumulate=config.accumulate, together=together),
+        takes_strength=takes_strength,
+    )
+
+
+def trains_with_noise(experiment: Experiment) -> bool:
+    """Whether the injection acts in training."""
+    return experiment.model.injection is not None and experiment.model.injection.train
+
+
+def advance(
+    program: Program,
+    state: TrainState,
+    batches: Iterable[Mapping[str, np.ndarray]],
+    constants: tuple[Any, ...],
+) -> Iterator[tuple[TrainState, Metrics]]:
+    """Makes one step for each batch: *the* loop, of one run or of several together.
+
+    Yields:
+      The state, which the next step takes away, and the step's metrics, still on the devices.
+    """
+    for local_batch in batches:
+        batch = parallel.to_devices(local_batch, program.batches)
+        with jax.transfer_guard("disallow"):  # the step takes nothing else from the host
+            state, metrics = program.step(state, batch, *constants)
+        yield state, metrics
+
+
+def open_batches(experiment: Experiment, *, start: int = 0) -> data.BatchIterator:
+    """This host's part of the batches of a run, from step ``start`` to the end."""
+    config = experiment.config
+    return data.train_batches(
+        experiment.train_data,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        start_step=start,
+        num_steps=experiment.total_steps,
+        micro_batches=config.accumulate,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        num_threads=config.data.num_threads,
+    )

@@ -1,0 +1,128 @@
+"""Several runs trained together: one program moves all of them on, by vmap."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pnoise_jax import data
+from pnoise_jax.training import workdir as directories
+from pnoise_jax.training.checkpoints import Checkpoints
+from pnoise_jax.training.experiment import Experiment
+from pnoise_jax.training.program import Program, advance, open_batches
+from pnoise_jax.training.step import TrainState
+from pnoise_jax.training.window import NonFiniteLossError, Window
+from pnoise_jax.training.writers import MetricWriter
+
+
+def fit_together(
+    experiments: Sequence[Experiment], paths: Sequence[Path], program: Program, *, size: int
+) -> list[TrainState]:
+    """Trains runs that differ in seed and strength alone, each from its start, in one program.
+
+    Every run sees the batches and keys that it sees alone, and leaves the same work directory, but
+    for checkpoints on the way: an interrupted one starts anew. On one host only.
+
+    Args:
+      experiments: the runs, checked.
+      paths: their work directories, claimed.
+      program: made with ``together=True``.
+      size: how many runs the program moves on, at least as many as there are; the last is repeated
+        in the remaining places, so that fewer runs need no program of their own.
+
+    Returns:
+      The states after the last step.
+
+    Raises:
+      OSError: another process trains in a directory, or a checkpoint cannot be written.
+      NonFiniteLossError: names the first run that broke down; the others have been saved.
+    """
+    places = [*experiments, *[experiments[-1]] * (size - len(experiments))]
+    with contextlib.ExitStack() as stack:
+        for path in paths:
+            stack.enter_context(directories.lock(path))
+        writers = [
+            stack.enter_context(contextlib.closing(MetricWriter(path, step=0))) for path in paths
+        ]
+        batches = stack.enter_context(open_together(places))
+        states, broken = _run_together(places, program, batches, writers)
+        finished = [_take(states, run) for run in range(len(experiments))]
+        for path, state, failure in zip(paths, finished, broken, strict=False):
+            if failure is None:
+                with contextlib.closing(Checkpoints(path / "checkpoints", keep=1)) as checkpoints:
+                    checkpoints.save(experiments[0].total_steps, state)
+    _require_finite(paths, broken)
+    return finished
+
+
+def _run_together(
+    places: Sequence[Experiment],
+    program: Program,
+    batches: Iterator[data.Batch],
+    writers: Sequence[MetricWriter],
+) -> tuple[TrainState, list[tuple[int, float] | None]]:
+    """The states after the last step, and of each run where it broke down, if it did."""
+    experiment = places[0]
+    total = experiment.total_steps
+    every = experiment.steps(experiment.config.log_every, "log_every")
+    window = Window(experiment.config.batch_size, experiment.schedule)
+    states, constants = start_together(places, program)
+    broken: list[tuple[int, float] | None] = [None] * len(places)
+    for step, (moved, metrics) in enumerate(advance(program, states, batches, constants), 1):
+        states = moved
+        window.add(metrics)
+        if step % every == 0 or step == total:
+            summary = window.close(step)
+            broken = [old or new for old, new in zip(broken, summary.broken, strict=True)]
+            for run, writer in enumerate(writers):
+                writer.write(step, {name: float(of[run]) for name, of in summary.metrics.items()})
+    return states, broken
+
+
+def start_together(
+    experiments: Sequence[Experiment], program: Program
+) -> tuple[TrainState, tuple[jax.Array, ...]]:
+    """The states before the first step, and the constants of the step; one after the other."""
+    starts = [program.create(jax.random.key(of.config.seed)) for of in experiments]
+    constants = [program.constants(of) for of in experiments]
+    return _stack(starts), _stack(constants)
+
+
+@contextlib.contextmanager
+def open_together(experiments: Sequence[Experiment]) -> Iterator[Iterator[data.Batch]]:
+    """Batches with a leading axis, the runs; those of one seed are read once."""
+    with contextlib.ExitStack() as stack:
+        by_seed = {of.config.seed: of for of in experiments}
+        streams = {seed: stack.enter_context(open_batches(of)) for seed, of in by_seed.items()}
+        seeds = [of.config.seed for of in experiments]
+
+        def stacked() -> Iterator[data.Batch]:
+            for parts in zip(*streams.values(), strict=True):
+                found = dict(zip(streams, parts, strict=True))
+                yield {key: np.stack([found[seed][key] for seed in seeds]) for key in parts[0]}
+
+        yield stacked()
+
+
+@jax.jit
+def _stack(trees: list) -> TrainState:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+@jax.jit
+def _take(tree: TrainState, run: int) -> TrainState:
+    return jax.tree.map(lambda leaf: leaf[run], tree)
+
+
+def _require_finite(paths: Sequence[Path], broken: Sequence[tuple[int, float] | None]) -> None:
+    for path, failure in zip(paths, broken, strict=False):
+        if failure is not None:
+            step, value = failure
+            raise NonFiniteLossError(
+                f"{path}: the loss or gradient of step {step} is {value}. Lower "
+                "optimizer.learning_rate or noise.strength, set optimizer.clip_norm, or lengthen "
+                "optimizer.warmup; the runs beside it are saved"
+            )

@@ -1,0 +1,74 @@
+"""The metrics of the steps since the last report."""
+
+import dataclasses
+import time
+
+import jax
+import numpy as np
+import optax
+
+from pnoise_jax.training.step import Metrics
+
+
+class NonFiniteLossError(ArithmeticError):
+    """The loss or the gradient of a step is NaN or infinite."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """A window, closed.
+
+    Attributes:
+      metrics: means over its steps: () each, or (runs,) of several runs together.
+      speed: steps_per_second and examples_per_second of one run.
+      broken: of each run the first step whose loss or gradient is not finite and that value, or
+        None; of a single run a list of one.
+    """
+
+    metrics: dict[str, np.ndarray]
+    speed: dict[str, float]
+    broken: list[tuple[int, float] | None]
+
+
+class Window:
+    """Collects metrics, which stay on the devices until it is closed, and times the steps."""
+
+    def __init__(self, batch_size: int, schedule: optax.Schedule):
+        self._batch_size, self._schedule = batch_size, schedule
+        self._metrics: list[Metrics] = []
+        self._timed = 0  # steps since the clock started
+        self._started = time.perf_counter()
+
+    def add(self, metrics: Metrics) -> None:
+        """Takes the metrics of a step: scalars, or (runs,) of several runs together."""
+        self._metrics.append(metrics)
+        self._timed += 1
+
+    def restart_clock(self) -> None:
+        """Leaves what happened since the last report out of the speed."""
+        self._timed, self._started = 0, time.perf_counter()
+
+    def close(self, step: int) -> Summary:
+        """Sums up the window, which ends with ``step``, and begins the next."""
+        fetched = jax.device_get(self._metrics)
+        seconds = time.perf_counter() - self._started
+        metrics = {name: np.stack([m[name] for m in fetched]) for name in fetched[0]}
+        # A finite loss with a gradient that is not would still save ruined parameters.
+        health = (metrics["loss"] + metrics["grad_norm"]).reshape(len(fetched), -1)
+        summary = Summary(
+            {name: values.mean(axis=0) for name, values in metrics.items()}
+            | {"learning_rate": np.full(metrics["loss"].shape[1:], self._schedule(step - 1))},
+            {
+                "steps_per_second": self._timed / seconds,
+                "examples_per_second": self._timed * self._batch_size / seconds,
+            },
+            [_first_broken(values, step - len(fetched) + 1) for values in health.T],
+        )
+        self._metrics = []
+        self.restart_clock()
+        return summary
+
+
+def _first_broken(values: np.ndarray, first_step: int) -> tuple[int, float] | None:
+    broken = np.flatnonzero(~np.isfinite(values))
+    return (first_step + int(broken[0]), float(values[broken[0]])) if len(broken) else None

@@ -1,0 +1,105 @@
+"""python -m launch.sweep and launch.benchmark sweep as a user runs them."""
+
+import csv
+import json
+
+import pytest
+
+from tests.launch import command
+
+CONFIG = """
+from configs import digits_vit
+from pnoise_jax.studies.sweep_cells import product
+
+def get_config(layer="1"):
+    config = digits_vit.get_config()
+    config.model.dim, config.model.depth = 8, 1
+    config.steps = 4
+    config.log_every = "2 steps"
+    config.noise.preset = "paper_vit"
+    config.noise.layer = layer
+    return config
+
+def sweep(layer="1"):
+    yield from product({"noise.train": (True,), "noise.strength": (0.1, 0.2, 0.3)})
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    file = tmp_path / "config.py"
+    file.write_text(CONFIG)
+    return file
+
+
+def sweep(config, workdir, data_dir, *more):
+    return command.run(
+        "sweep",
+        f"--config={config}",
+        f"--workdir={workdir}",
+        f"--config.data.data_dir={data_dir}",
+        *more,
+    )
+
+
+def test_a_sweep_from_a_file_leaves_results_figures_and_runs(config, data_dir, tmp_path):
+    workdir = tmp_path / "sweep"
+    code, output, errors = sweep(f"{config}:last", workdir, data_dir)
+    assert code == 0, errors
+    assert "3 cells, 0 of them finished before; to go: 3 trainings by 1 programs" in output
+    assert "one after another about" in output  # measured
+    assert "of one seed: there are no intervals" in output
+    with (workdir / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["noise.strength"] for row in rows] == ["0.1", "0.2", "0.3"]
+    assert {row["steps"] for row in rows} == {"4"}
+    for name in ("summary.csv", "figure.svg", "figure.png"):
+        assert (workdir / name).stat().st_size > 0
+    code, output, errors = command.run("evaluate", f"--workdir={workdir / rows[2]['run']}")
+    assert code == 0, errors
+    stored = json.loads((workdir / rows[2]["run"] / "evaluation.json").read_text())
+    assert stored["config"]["noise"]["layer"] == "last"
+    assert stored["rows"][1]["nll"] == pytest.approx(float(rows[2]["shuffled_nll"]), rel=1e-5)
+
+    code, _, errors = sweep(f"{config}:last", workdir, data_dir, "--config.batch_size=60")
+    assert code != 0
+    assert "results of another base config (batch_size: 50 there, 60 now)" in errors
+    code, _, errors = sweep(config, workdir / rows[0]["run"], data_dir)
+    assert code != 0
+    assert "holds a run of launch.train" in errors
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "more", "message"),
+    [
+        ("def sweep", "def swep", (), "has no sweep(): define it beside get_config()"),
+        ("(0.1, 0.2, 0.3)", "(0.1 / 0,)", (), "the config file fails: ZeroDivisionError"),
+        ("", "", ("--config.noise.strength=1",), "is set on the command line and by sweep()"),
+    ],
+)
+def test_bad_input_ends_with_one_clear_message(config, data_dir, tmp_path, old, new, more, message):
+    config.write_text(CONFIG.replace(old, new) if old else CONFIG)
+    code, output, errors = sweep(config, tmp_path / "sweep", data_dir, *more)
+    assert code != 0
+    assert message in output + errors
+    assert "Traceback" not in errors
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_the_benchmark_compares_both_ways(data_dir, tmp_path):
+    out = tmp_path / "sweep.json"
+    sizes = ("--dim=8", "--depth=1", "--batch_size=4", "--runs=2", "--rounds=2")
+    code, output, errors = command.run(
+        "benchmark", "sweep", *sizes, "--preset=paper_vit", f"--data_dir={data_dir}", f"--out={out}"
+    )
+    assert code == 0, errors
+    (result,) = json.loads(out.read_text())["results"]
+    together = result["alternatives"]["together"]
+    assert len(together["ratios"]) == 2
+    assert min(result["compile_seconds"].values()) > 0
+    assert result["whole_ratio"] > 0
+    assert result["difference"]["together"] < 1e-3
+    assert "both agreed in loss" in output
+    code, _, errors = command.run("benchmark", "sweep", "--model=resnet", "--dim=8")
+    assert code != 0
+    assert "--dim=8: only --model=vit has it" in errors

@@ -1,0 +1,108 @@
+"""Summaries: the intervals by hand, the groups, the panels."""
+
+import csv
+import io
+import math
+import types
+
+import pytest
+from rich.console import Console
+from scipy import stats
+
+from pnoise_jax.studies import sweep_summary
+from pnoise_jax.studies.sweep_summary import mean_of, panels, summarise
+
+
+def test_the_interval_is_students():
+    values = [70.0, 72.0, 77.0]
+    mean = mean_of(values, test=True)
+    half = stats.t.ppf(0.975, 2) * math.sqrt(13 / 3)  # the variance of these is 13
+    assert (mean.value, mean.low, mean.high) == pytest.approx((73, 73 - half, 73 + half))
+    pairs = stats.ttest_rel([170.0, 172.0, 177.0], [100.0, 100.0, 100.0])
+    assert mean.p_value == pytest.approx(pairs.pvalue)
+
+
+def test_one_seed_has_no_interval_and_equal_ones_a_point():
+    assert mean_of([]) == sweep_summary.Mean()
+    assert mean_of([50.0]) == sweep_summary.Mean(50.0)
+    assert mean_of([50.0, 50.0], test=True) == sweep_summary.Mean(50.0, 50.0, 50.0)
+
+
+def sweep_of(clean, *, shuffled=None):
+    """Cells and results; clean top-1 by {(strength, seed): percent}."""
+    cells = [
+        types.SimpleNamespace(values={"noise.strength": strength, "seed": seed})
+        for strength, seed in clean
+    ]
+    rows = {
+        key: {
+            "clean_top1": str(value),
+            "shuffled_top1": "" if shuffled is None else str(shuffled),
+            "class_sorted_top1": "",
+        }
+        for key, value in clean.items()
+    }
+    results = types.SimpleNamespace(get=lambda cell: rows[tuple(cell.values.values())])
+    for cell in cells:
+        cell.experiment = types.SimpleNamespace(config=types.SimpleNamespace(seed=0))
+    return cells, results
+
+
+CLEAN = {
+    ("0.1", "0"): 70.0,
+    ("0.1", "1"): 74.0,
+    ("0.3", "0"): 60.0,
+    ("0.3", "1"): 65.0,
+    ("0.2", "1"): 74.5,  # another order, and a seed that the baseline lacks
+    ("0.2", "0"): 69.5,
+    ("0.2", "2"): 10.0,
+}
+
+
+def test_differences_are_from_the_first_group_paired_by_seed():
+    baseline, worse, same = summarise(*sweep_of(CLEAN))
+    assert baseline.difference == sweep_summary.Mean()
+    assert worse.difference.value == pytest.approx(-9.5)
+    assert worse.difference.p_value == pytest.approx(stats.ttest_rel([60, 65], [70, 74]).pvalue)
+    assert worse.effect == "hurts"  # -10, -9: the interval ends at -3.1
+    assert same.means["clean"].value == pytest.approx(154 / 3)
+    assert same.difference.value == pytest.approx(0)
+    assert same.effect == "no effect"
+
+
+def test_numbers_make_a_panel_in_their_order():
+    (panel,) = panels(summarise(*sweep_of(CLEAN, shuffled=50)))
+    assert panel.x_label == "strength"
+    assert panel.x == [0.1, 0.2, 0.3]
+    assert list(panel.lines) == ["clean", "noisy, shuffled"]
+    assert panel.lines["clean"].mean == pytest.approx([72, 154 / 3, 62.5])
+    assert panel.lines["noisy, shuffled"].low == [50, 50, 50]
+
+
+def test_one_seed_has_no_band_and_two_values_no_panel():
+    one_seed = {key: value for key, value in CLEAN.items() if key[1] == "0"}
+    (panel,) = panels(summarise(*sweep_of(one_seed)))
+    assert panel.lines["clean"].low is None
+    del one_seed["0.3", "0"]
+    assert panels(summarise(*sweep_of(one_seed))) == []
+
+
+def test_what_is_written_and_printed(tmp_path):
+    groups = summarise(*sweep_of(CLEAN, shuffled=50))
+    sweep_summary.write_summary(tmp_path / "summary.csv", groups)
+    with (tmp_path / "summary.csv").open(newline="") as file:
+        first, second, _ = csv.DictReader(file)
+    assert (first["noise.strength"], first["seeds"], first["difference"]) == ("0.1", "2", "")
+    assert float(second["difference"]) == pytest.approx(-9.5)
+    assert second["effect"] == "hurts"
+    text = io.StringIO()
+    sweep_summary.print_summary(Console(file=text, width=80), groups, title="a title")
+    printed = text.getvalue()
+    assert "strength=0.3" in printed
+    assert "hurts" in printed
+    assert "p = 0.033" in printed
+    assert "72.0 ± 25.4" in printed
+    assert "-9.5 ± 6.4" in printed
+    assert "mean over 2 to 3 seeds" in printed
+    assert len(sweep_summary.write_figure(tmp_path, groups)) == 2
+    assert (tmp_path / "figure.svg").read_text().startswith("<?xml")

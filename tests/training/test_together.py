@@ -1,0 +1,121 @@
+"""Runs that share a program, one after another and together: each is the run that it is alone."""
+
+import json
+
+import chex
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AxisType
+
+from pnoise_jax import training
+from pnoise_jax.training import workdir
+from tests.training.runs import small_config
+
+MESH = jax.make_mesh((2,), ("data",), (AxisType.Auto,), devices=jax.devices()[:2])
+
+
+def experiment(data_dir, **changes):
+    return training.build(small_config(data_dir, **{"checkpoint.every": "12 steps"} | changes))
+
+
+def noisy(data_dir, seed, strength, **more):
+    changes = {"noise.preset": "paper_vit", "noise.strength": strength, "seed": seed}
+    return experiment(data_dir, **changes | {"model.dropout": 0.1} | more)
+
+
+def claim(directory, experiments):
+    return [
+        workdir.claim(directory / f"{number}", of.config) for number, of in enumerate(experiments)
+    ]
+
+
+def losses(path):
+    return [json.loads(line)["loss"] for line in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def alone(data_dir, tmp_path_factory):
+    """Two runs as `training.train` has them, of other seed and strength; and their last states."""
+    experiments = [noisy(data_dir, 0, 0.2), noisy(data_dir, 1, 0.4)]
+    directory = tmp_path_factory.mktemp("alone")
+    states = []
+    for of, path in zip(experiments, claim(directory, experiments), strict=True):
+        program = training.create_program(of, MESH)
+        assert not program.takes_strength
+        states.append(jax.device_get(training.fit(of, path, program)))
+    return experiments, directory, states
+
+
+def test_one_program_of_any_strength_trains_each_as_its_own_program_does(alone, tmp_path):
+    experiments, directory, expected = alone
+    program = training.create_program(experiments[0], MESH, any_strength=True)
+    paths = claim(tmp_path, experiments)
+    for number, of in enumerate(experiments):
+        state = training.fit(of, paths[number], program)
+        chex.assert_trees_all_close(jax.device_get(state), expected[number], atol=1e-5, rtol=1e-4)
+    assert program.step._cache_size() == 1
+    assert losses(paths[1]) == pytest.approx(losses(directory / "1"), rel=1e-5)
+
+
+def test_together_each_is_as_alone(alone, tmp_path):
+    experiments, directory, expected = alone
+    program = training.create_program(experiments[0], MESH, any_strength=True, together=True)
+    paths = claim(tmp_path, experiments)
+    states = training.fit_together(experiments, paths, program, size=3)  # one place is padding
+    for number, path in enumerate(paths):
+        chex.assert_trees_all_close(
+            jax.device_get(states[number]), expected[number], atol=1e-5, rtol=1e-4
+        )
+        assert losses(path) == pytest.approx(losses(directory / f"{number}"), rel=1e-5)
+    assert training.fit(experiments[1], paths[1], program).step == 12  # finished: only restored
+
+
+def test_without_training_noise_a_shared_program_is_bitwise_the_same(data_dir, tmp_path):
+    experiments = [experiment(data_dir, seed=seed) for seed in (3, 4)]
+    program = training.create_program(experiments[0], MESH, any_strength=True)
+    assert not program.takes_strength
+    paths = claim(tmp_path, experiments)
+    state = [training.fit(of, path, program) for of, path in zip(experiments, paths, strict=True)]
+    (path,) = claim(tmp_path / "alone", experiments[1:])
+    alone = training.fit(experiments[1], path, training.create_program(experiments[1], MESH))
+    chex.assert_trees_all_equal(alone, state[1])
+
+
+def test_a_run_that_breaks_down_is_named_and_the_others_are_saved(data_dir, tmp_path):
+    experiments = [noisy(data_dir, 0, 0.2), noisy(data_dir, 0, 3e38)]
+    program = training.create_program(experiments[0], MESH, any_strength=True, together=True)
+    paths = claim(tmp_path, experiments)
+    with pytest.raises(
+        training.NonFiniteLossError, match=rf"{paths[1]}: the loss or gradient of step 1 is"
+    ):
+        training.fit_together(experiments, paths, program, size=2)
+    assert (paths[0] / "checkpoints" / "12").is_dir()
+    assert not (paths[1] / "checkpoints").exists()
+    assert np.isfinite(losses(paths[0])).all()
+
+
+def test_accumulation_average_and_batch_statistics_together(data_dir, tmp_path):
+    """All that a state can hold, on a ResNet; losses as those of each alone."""
+    changes = {
+        "model": training.model_config("resnet18", stage_sizes=(1,), width=8, stem="small"),
+        "accumulate": 2,
+        "batch_size": 16,
+        "ema_decay": 0.9,
+        "steps": 3,
+        "log_every": "1 step",
+    }
+    experiments = [noisy_resnet(data_dir, seed, changes) for seed in (0, 1)]
+    paths = claim(tmp_path, experiments)
+    program = training.create_program(experiments[0], MESH, any_strength=True, together=True)
+    training.fit_together(experiments, paths, program, size=2)
+    one = training.create_program(experiments[1], MESH)
+    training.fit(experiments[1], workdir.claim(tmp_path / "one", experiments[1].config), one)
+    assert losses(paths[1]) == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
+
+
+def noisy_resnet(data_dir, seed, changes):
+    config = small_config(data_dir, **{"noise.preset": "paper_resnet", "seed": seed})
+    config.model = changes["model"]
+    config.update({key: value for key, value in changes.items() if key != "model"})
+    return training.build(config)
