@@ -1,5 +1,6 @@
 """What the main programs share: flags, errors without tracebacks, exit codes."""
 
+import difflib
 import os
 import re
 import runpy
@@ -7,6 +8,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 import ml_collections
@@ -39,6 +41,7 @@ def define_run_flags(
     """
     workdir = flags.DEFINE_string("workdir", None, "Directory of the run: made, or gone on with.")
     given = _given_on_command_line("workdir")
+    _require_config_file(_given_on_command_line("config"))
     if config_required or given is None or _given_on_command_line("config") is not None:
         config = config_flags.DEFINE_config_file("config", None, "Config file; see configs/.")
         flags.mark_flag_as_required("config")
@@ -102,7 +105,12 @@ def run(main: Callable[[], object], *, on_interrupt: str = "interrupted") -> Non
 
 def _parse_flags(argv: list[str]) -> list[str]:
     try:
-        return app.parse_flags_with_usage(argv)
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        lines = str(error).strip().splitlines()
+        if "whilst parsing config file" in lines[0]:  # a whole traceback; the last line says it
+            _end(f"error: the config file fails: {lines[-1].strip()}")
+        return app.parse_flags_with_usage(argv)  # says it again, and how to get help
     except Exception as error:
         _end_on_config_error(error)
 
@@ -117,6 +125,18 @@ def _end_on_config_error(error: Exception) -> NoReturn:
     near = re.search(r'Did you mean "(\w+)"', text)
     hint = f"did you mean {near[1]}?" if near else "see default_config() for all fields"
     _end(f"error: unknown config field {field[1] if field else text}; {hint}")
+
+
+def _require_config_file(given: str | None) -> None:
+    """Ends the program where --config names a file that is not there."""
+    file = Path((given or "").partition(":")[0])
+    if given is None or file.is_file():
+        return
+    there = sorted(str(path) for path in file.parent.glob("*.py"))
+    near = difflib.get_close_matches(str(file), there, n=2)
+    listed = f"there are: {', '.join(there)}" if there else "give the path of one, see configs/"
+    hint = f"did you mean {' or '.join(near)}?" if near else listed
+    _end(f"error: --config={given}: there is no such file; {hint}")
 
 
 def _given_on_command_line(flag: str) -> str | None:

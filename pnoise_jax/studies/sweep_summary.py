@@ -39,6 +39,13 @@ class Mean:
     high: float | None = None
     p_value: float | None = None
 
+    @property
+    def effect(self) -> str:
+        """Of a difference: "no effect" where the interval includes 0."""
+        if self.low is None:
+            return ""
+        return "helps" if self.low > 0 else "hurts" if self.high < 0 else "no effect"
+
 
 @dataclasses.dataclass(frozen=True)
 class Group:
@@ -48,21 +55,16 @@ class Group:
       values: of their swept fields, but the seed.
       rows: by seed.
       means: of each protocol.
-      difference: of the clean accuracy from the first group's, paired by seed.
+      difference: of the clean accuracy from the first group's, paired by seed: what training so
+        does.
+      at_inference: of noisy shuffled from clean, paired by seed: what the noise does in use.
     """
 
     values: dict[str, str]
     rows: dict[str, Row]
     means: dict[str, Mean]
     difference: Mean
-
-    @property
-    def effect(self) -> str:
-        """What the cell does to the clean accuracy: "no effect" where the interval includes 0."""
-        found = self.difference
-        if found.low is None:
-            return ""
-        return "helps" if found.low > 0 else "hurts" if found.high < 0 else "no effect"
+    at_inference: Mean
 
 
 def summarise(cells: Sequence[Cell], results: Results) -> list[Group]:
@@ -80,14 +82,20 @@ def summarise(cells: Sequence[Cell], results: Results) -> list[Group]:
         difference = Mean()
         if rows is not baseline and common:
             pair = [_top1({seed: of[seed] for seed in common}, "clean") for of in (rows, baseline)]
-            difference = mean_of([a - b for a, b in zip(*pair, strict=True)], test=True)
-        groups.append(Group(dict(values), rows, means, difference))
+            difference = _paired(*pair)
+        shuffled = _top1(rows, "shuffled")
+        at_inference = _paired(shuffled, _top1(rows, "clean")) if shuffled else Mean()
+        groups.append(Group(dict(values), rows, means, difference, at_inference))
     return groups
 
 
 def _top1(rows: dict[str, Row], protocol: str) -> list[float]:
     texts = [row[f"{protocol}_top1"] for row in rows.values()]
     return [float(text) for text in texts if text]
+
+
+def _paired(ours: Sequence[float], theirs: Sequence[float]) -> Mean:
+    return mean_of([a - b for a, b in zip(ours, theirs, strict=True)], test=True)
 
 
 def mean_of(values: Sequence[float], *, test: bool = False) -> Mean:
@@ -109,9 +117,13 @@ def write_summary(path: Path, groups: Sequence[Group]) -> None:
     rows = []
     for group in groups:
         row: dict[str, Any] = {"format": FORMAT, **group.values, "seeds": len(group.rows)}
-        for name, mean in [*group.means.items(), ("difference", group.difference)]:
+        for name, mean in group.means.items():
             row |= {name: mean.value, f"{name}_low": mean.low, f"{name}_high": mean.high}
-        rows.append(row | {"p_value": group.difference.p_value, "effect": group.effect})
+        for name in ("difference", "at_inference"):
+            mean = getattr(group, name)
+            row |= {name: mean.value, f"{name}_low": mean.low, f"{name}_high": mean.high}
+            row |= {f"{name}_p_value": mean.p_value, f"{name}_effect": mean.effect}
+        rows.append(row)
     write_csv(path, list(rows[0]), rows)
 
 
@@ -119,16 +131,13 @@ def print_summary(console: Console, groups: Sequence[Group], *, title: str) -> N
     """A line for each group, and what the columns mean."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("cell", min_width=16, overflow="fold")
-    for column in (*PROTOCOLS, "Δ clean"):
-        table.add_column(column.replace("_", "-"), justify="right", no_wrap=True)
-    table.add_column("effect", min_width=10)
+    for column in (*PROTOCOLS, "Δ training", "Δ inference"):
+        table.add_column(column.replace("_", "-"), justify="right")
     for group in groups:
-        p_value = group.difference.p_value
         table.add_row(
             name_of(group.values),
             *(_cell(group.means[name]) for name in PROTOCOLS),
-            _cell(group.difference, sign="+"),
-            group.effect + ("" if p_value is None else f"\np = {p_value:.2g}"),
+            *(_change(mean) for mean in (group.difference, group.at_inference)),
         )
     console.print(table)
     console.print(_explain(groups), style="dim")
@@ -141,8 +150,9 @@ def _explain(groups: Sequence[Group]) -> str:
         return "Top-1 in percent, of one seed: there are no intervals. Let sweep() give several."
     return (
         f"Top-1 in percent: mean over {seeds} seeds ± half of the {100 * CONFIDENCE:g} % interval "
-        "(Student's t); shuffled and class-sorted with noise. Δ clean: less that of the first "
-        "line, paired by seed; an interval that includes 0 is no effect."
+        "(Student's t); shuffled and class-sorted with noise. Δ training: clean less clean of the "
+        "first line; Δ inference: shuffled less clean; both paired by seed. An interval that "
+        "includes 0 is no effect. summary.csv has the p-values."
     )
 
 
@@ -151,6 +161,10 @@ def _cell(mean: Mean, sign: str = "") -> str:
         return ""
     half = "" if mean.low is None else f" ± {(mean.high - mean.low) / 2:.1f}"
     return f"{mean.value:{sign}.1f}{half}"
+
+
+def _change(mean: Mean) -> str:
+    return f"{_cell(mean, sign='+')} {mean.effect}".strip()
 
 
 def panels(groups: Sequence[Group]) -> list[Panel]:

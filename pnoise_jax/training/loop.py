@@ -20,6 +20,7 @@ from pnoise_jax.training import workdir as directories
 from pnoise_jax.training.checkpoints import Checkpoints
 from pnoise_jax.training.experiment import Experiment, build, check_training
 from pnoise_jax.training.program import Program, advance, create_program, open_batches
+from pnoise_jax.training.restore import restore
 from pnoise_jax.training.step import TrainState
 from pnoise_jax.training.window import NonFiniteLossError, Summary, Window
 from pnoise_jax.training.writers import MetricWriter
@@ -97,21 +98,12 @@ def evaluate(
     Raises:
       ValueError, OSError: as `train`; FileNotFoundError where there is no run or no checkpoint.
     """
-    stored = directories.read_config(workdir)
+    mesh, console = parallel.data_mesh(), _console()
+    report = functools.partial(console.print, soft_wrap=True)
+    run = restore(workdir, config, mesh=mesh, report=report)
+    console.print(screen.describe_noise(run.experiment))
     path = Path(workdir).expanduser().absolute()
-    if config is None:
-        config = stored
-    else:
-        directories.check(path, config, but=("noise.", "evaluation.", "data."))
-    experiment = build(config)
-    mesh = parallel.data_mesh()
-    console = _console()
-    with _open_checkpoints(path, config, console) as checkpoints:
-        restored = checkpoints.restore(experiment.abstract_state(mesh), set_aside=False)
-    if restored is None:
-        raise FileNotFoundError(f"{path / 'checkpoints'} holds no checkpoint; train there first")
-    console.print(screen.describe_noise(experiment))
-    return _report(experiment, restored[0], mesh, path, console)
+    return _report(run.experiment, run.state, mesh, path, console)
 
 
 def _run(

@@ -64,10 +64,19 @@ def test_differences_are_from_the_first_group_paired_by_seed():
     assert baseline.difference == sweep_summary.Mean()
     assert worse.difference.value == pytest.approx(-9.5)
     assert worse.difference.p_value == pytest.approx(stats.ttest_rel([60, 65], [70, 74]).pvalue)
-    assert worse.effect == "hurts"  # -10, -9: the interval ends at -3.1
+    assert worse.difference.effect == "hurts"  # -10, -9: the interval ends at -3.1
     assert same.means["clean"].value == pytest.approx(154 / 3)
     assert same.difference.value == pytest.approx(0)
-    assert same.effect == "no effect"
+    assert same.difference.effect == "no effect"
+
+
+def test_at_inference_is_shuffled_less_clean_of_the_same_weights():
+    baseline, worse, same = summarise(*sweep_of(CLEAN, shuffled=50))
+    assert baseline.at_inference.value == pytest.approx(-22)
+    assert worse.at_inference.p_value == pytest.approx(stats.ttest_rel([50, 50], [60, 65]).pvalue)
+    assert worse.at_inference.effect == "no effect"  # -10, -15: two seeds are few
+    assert summarise(*sweep_of(CLEAN))[0].at_inference == sweep_summary.Mean()
+    assert same.at_inference.value == pytest.approx(50 - 154 / 3)
 
 
 def test_numbers_make_a_panel_in_their_order():
@@ -94,13 +103,15 @@ def test_what_is_written_and_printed(tmp_path):
         first, second, _ = csv.DictReader(file)
     assert (first["noise.strength"], first["seeds"], first["difference"]) == ("0.1", "2", "")
     assert float(second["difference"]) == pytest.approx(-9.5)
-    assert second["effect"] == "hurts"
+    assert second["difference_effect"] == "hurts"
+    assert float(second["difference_p_value"]) == pytest.approx(0.0335, abs=1e-4)
+    assert float(second["at_inference"]) == pytest.approx(-12.5)
     text = io.StringIO()
-    sweep_summary.print_summary(Console(file=text, width=80), groups, title="a title")
+    sweep_summary.print_summary(Console(file=text, width=120), groups, title="a title")
     printed = text.getvalue()
     assert "strength=0.3" in printed
     assert "hurts" in printed
-    assert "p = 0.033" in printed
+    assert "no effect" in printed
     assert "72.0 ± 25.4" in printed
     assert "-9.5 ± 6.4" in printed
     assert "mean over 2 to 3 seeds" in printed
