@@ -87,8 +87,7 @@ def clean_pass(
         for index, (of_batch, inputs, found) in fetch_behind(outputs()):
             if logits is None:
                 logits = np.empty((len(dataset), of_batch.shape[1]), np.float32)
-                for layer, x in inputs.items():
-                    kept[layer] = allocate((len(dataset), *x.shape[1:]), x.dtype, scratch)
+                kept.update(allocate(len(dataset), inputs, scratch))
             real = index >= 0
             logits[index[real]] = of_batch[real]
             for layer, x in inputs.items():

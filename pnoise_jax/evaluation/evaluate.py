@@ -84,24 +84,29 @@ def predict(
       seed: of the shuffled order and of random noise.
       strength: of the noise, in place of the injection's own.
       views: of each image, side by side in the batch (`shifted_views`); the logits of an example
-        are the mean over its views.
+        are the mean over its views. Random noise is the same on all of them.
       order: (n,) indices, another order than the protocol names.
       representations: of all examples, at a layer before which there is no noise; what comes before
         it is then not computed again.
 
     Raises:
       ValueError: the protocol wants noise and the model has none, the noise's group size does not
-        divide the batch size, the representations lie behind the noise, or the logits of an example
-        are not finite.
+        divide the batch size, the representations lie behind the noise or hold other views, or the
+        logits of an example are not finite.
     """
+    if representations is not None and views != 1:
+        raise ValueError(
+            f"views={views}: representations hold one view of each image; leave one of the two out"
+        )
     model, strength = _with_noise(model, protocol, strength, views)
     program = _Program(model, tuple(mean), tuple(std), views, dataset.image_shape)
     if representations is not None:
         representations.require_before(model)
         program = dataclasses.replace(program, layer=representations.layer)
-    if order is None:
-        order = data.evaluation_order(dataset.labels, protocol.order, seed=seed)
-    indices, at_once = _in_chunks(order, model, protocol.batch_size, mesh.size)
+    indices = data.evaluation_order(dataset.labels, protocol.order, seed=seed)
+    indices, at_once = _in_chunks(
+        indices if order is None else order, model, protocol.batch_size, mesh.size
+    )
     score = functools.partial(_score, program, parallel.replicated(mesh), variables)
 
     def scores() -> Iterator[tuple[np.ndarray, dict[str, jax.Array]]]:
@@ -111,7 +116,8 @@ def predict(
                 drawn = np.uint32(number if _draws_layer(model) else 0)
                 yield index, score(batch, np.uint32(seed), drawn, np.float32(strength))
 
-    return collect(fetch_behind(scores()), dataset, protocol.name)
+    what = protocol.name if order is None else "noisy, in the given order"
+    return collect(fetch_behind(scores()), dataset, what)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,7 +209,7 @@ def evaluate(
     Args:
       model, variables, dataset: as `predict` takes them.
       protocols: such as `standard_protocols`.
-      **options: `predict`'s mesh, mean, std and seed.
+      **options: `predict`'s mesh, mean, std, seed and views.
     """
     return [
         dataclasses.asdict(protocol)
@@ -251,7 +257,8 @@ def _open_batches(
 
 
 def _draws_layer(model: nn.Module) -> bool:
-    return model.injection is not None and model.injection.layer == "random"
+    injection = model.injection
+    return injection is not None and injection.layer == "random" and injection.point != "image"
 
 
 def _in_chunks(
@@ -288,7 +295,8 @@ def score_logits(logits: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
     labels = labels[:, None]
     true = jnp.take_along_axis(logits, labels, axis=1)
     classes = jnp.arange(logits.shape[1])
-    ahead = (logits > true) | ((logits == true) & (classes < labels))  # ties as argmax has them
+    # Ties as argmax has them; a logit that is not a number is never behind.
+    ahead = ~(logits <= true) | ((logits == true) & (classes < labels))
     nll = jax.nn.logsumexp(logits, axis=1) - true[:, 0]
     return {"rank": ahead.sum(axis=1), "nll": nll, "predicted": logits.argmax(axis=1)}
 

@@ -109,27 +109,34 @@ def _at(names: Collection[str], function: Callable[[nn.Module, jax.Array], jax.A
     return intercept
 
 
-def allocate(shape: tuple[int, ...], dtype: Any, scratch: Path | None) -> np.ndarray:
-    """Room for representations: in memory, or in a file where they would fill a quarter of it.
+def allocate(
+    rows: int, like: Mapping[int, jax.Array], scratch: Path | None
+) -> dict[int, np.ndarray]:
+    """Room for representations: in memory, or in files where they would fill a quarter of it.
 
     Args:
-      shape, dtype: of the array.
-      scratch: directory for the file, which has no name there and ends with the process; None: the
-        system's.
+      rows: the examples.
+      like: by layer, arrays (b, ...) such as will be stored.
+      scratch: directory for the files, which have no names there and end with the process; None:
+        the system's.
 
     Raises:
-      OSError: there is no room for the file.
+      OSError: there is no room for the files.
     """
-    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    shapes = {layer: (rows, *x.shape[1:]) for layer, x in like.items()}
+    size = sum(rows * x[0].size * x.dtype.itemsize for x in like.values())
     if size <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 4:
-        return np.empty(shape, dtype)
+        return {layer: np.empty(shapes[layer], x.dtype) for layer, x in like.items()}
     directory = Path(scratch or tempfile.gettempdir())
     free = shutil.disk_usage(directory).free
     if free < size:
         raise OSError(
-            f"the representations before the noisy layer need {size / 1e9:.1f} GB, and "
+            f"the representations before the noisy layers need {size / 1e9:.1f} GB, and "
             f"{directory} has {free / 1e9:.1f} GB left: make room, choose a work directory on a "
             "larger disk, or evaluate fewer examples (data.test_split)"
         )
-    with tempfile.TemporaryFile(dir=directory) as file:
-        return np.memmap(file, dtype, "w+", shape=shape)
+    mapped = {}
+    for layer, x in like.items():
+        with tempfile.TemporaryFile(dir=directory) as file:
+            mapped[layer] = np.memmap(file, x.dtype, "w+", shape=shapes[layer])
+    return mapped

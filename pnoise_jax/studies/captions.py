@@ -85,8 +85,10 @@ def method(audit: Mapping[str, Any]) -> dict[str, str]:
     intervals = (
         f"Bootstrap at {100 * audit['confidence']:g} %: {audit['resamples']} resamples of {over}. "
         "Where noise mixes a batch, it is drawn whole, since its examples depend on each other; "
-        "without noise, examples are. Differences are paired. p-values are two-sided, from the "
-        f"same resamples, and at least {2 / (1 + audit['resamples']):.1g}."
+        "without noise, examples are. They give a standard error, and Student’s t with the degrees "
+        "of freedom of seeds and units the interval and the two-sided p-value. Differences are "
+        "paired by seed, and against clean by example. Neither is corrected for the number of "
+        "comparisons on this page."
     )
     if over == "batches":
         intervals += " No seeds are drawn: the intervals do not cover other training runs."

@@ -55,7 +55,7 @@ def write_audit(directory: str | os.PathLike, audit: Mapping[str, Any]) -> list[
         for suffix in (".svg", ".png"):
             directory.joinpath(name + suffix).unlink(missing_ok=True)
     for name, content in contents.items():
-        _replace(directory / name, content)
+        replace_file(directory / name, content)
     return [directory / name for name in contents]
 
 
@@ -147,7 +147,8 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
+    """Writes a file at once or not at all."""
     temporary = path.with_name(f"{path.name}.tmp")
     try:
         temporary.write_bytes(content)

@@ -104,14 +104,35 @@ def test_representations_behind_the_noise_are_refused(dataset):
 
 def test_what_does_not_fit_into_memory_goes_to_a_file(tmp_path, monkeypatch):
     monkeypatch.setattr(representations.os, "sysconf", lambda name: 64)  # 4 KB in all
-    large = representations.allocate((100, 10), jnp.bfloat16, tmp_path)
-    assert isinstance(large, np.memmap)
+    like = {1: np.zeros((1, 10), jnp.bfloat16), 3: np.zeros((1, 2), np.float32)}
+    mapped = representations.allocate(100, like, tmp_path)
+    assert all(isinstance(array, np.memmap) for array in mapped.values())
     assert list(tmp_path.iterdir()) == []  # without a name, so a kill leaves nothing
-    large[:] = np.arange(1000).reshape(100, 10)
-    assert large[99, 9] == jnp.bfloat16(999)
-    assert not isinstance(representations.allocate((10, 10), np.float32, tmp_path), np.memmap)
-    with pytest.raises(OSError, match=r"representations .* need 8000000\.0 GB, and .* make room"):
-        representations.allocate((10**9, 10**6, 2), np.float32, tmp_path)
+    mapped[1][:] = np.arange(1000).reshape(100, 10)
+    mapped[3][:] = 7
+    assert mapped[1][99, 9] == jnp.bfloat16(999)
+    assert mapped[3].shape == (100, 2)
+    few = representations.allocate(30, like, tmp_path)  # 840 bytes
+    assert not any(isinstance(array, np.memmap) for array in few.values())
+    with pytest.raises(OSError, match=r"representations .* need 28000\.0 GB, and .* make room"):
+        representations.allocate(10**12, like, tmp_path)
+
+
+def test_views_and_representations_are_not_for_one_call(dataset):
+    model, variables = create("vit_ti_16", VIT)
+    found = representations.Representations(3, np.zeros((37, 17, 16), np.float32))
+    protocol = evaluation.Protocol(noise=True, order="shuffled", batch_size=5)
+    with pytest.raises(ValueError, match="views=5: representations hold one view"):
+        evaluation.predict(
+            model,
+            variables,
+            dataset,
+            protocol,
+            mesh=mesh_of(1),
+            views=5,
+            representations=found,
+            **PIXELS,
+        )
 
 
 def test_layers_have_the_names_of_their_submodules(dataset):

@@ -6,12 +6,13 @@ import math
 import numpy as np
 import pytest
 
-from pnoise_jax import data, evaluation, studies
+from pnoise_jax import data, evaluation, noise, studies
 from pnoise_jax.evaluation import Estimate
 from pnoise_jax.studies.leak import verdict
 from pnoise_jax.studies.leak.measure import vote
+from pnoise_jax.studies.leak.subjects import AuditedNoise
 
-CLASSES, PER_CLASS = 4, 30
+CLASSES, PER_CLASS = 4, 60
 SETTINGS = studies.AuditSettings(batch_sizes=(10, 30), purity_steps=3, resamples=300)
 
 
@@ -129,6 +130,7 @@ def test_classes_are_counted(found, examples):
 
 def test_one_image_at_a_time_stands_in_for_the_clean_function(examples):
     alone = studies.audit(mixes, examples, settings=SETTINGS)
+    assert alone.content["clean_check"] is None  # nothing stood beside the image
     assert row_of(alone, False, "shuffled", 10)["top1"] == pytest.approx(
         100 * np.mean(clean(examples[0]).argmax(1) == examples[1])
     )  # in a batch of one the optimal matrix is the identity
@@ -138,8 +140,39 @@ def test_noise_that_mixes_nothing_does_not_leak(examples):
     found = studies.audit(clean, examples, clean=clean, settings=SETTINGS)
     (finding,) = found.content["findings"]
     assert (finding["leaks"], finding["honest"]) == (False, "no effect")
-    assert "no effect" in found.verdict
-    assert "the order makes no difference" in found.verdict
+    assert "shows no leak here" in found.verdict  # the function was not said to mix nothing
+    assert "no effect that shows" in found.verdict
+    assert "the order makes no difference that shows" in found.verdict
+
+
+def test_a_noise_that_mixes_nothing_is_said_not_to_leak():
+    nothing = Estimate(0.0, (0.0, 0.0), 1.0)
+    tops = {"clean": 76.1, "shuffled": 76.1, "class_sorted": 76.1}
+    finding = verdict.judge(
+        name="Gaussian noise",
+        mixes_batch=False,
+        batch_size=10,
+        **tops,
+        honest=nothing,
+        leak=nothing,
+    )
+    assert finding.sentence.startswith("Gaussian noise mixes no examples, so nothing can leak: in")
+    assert not finding.leaks
+
+
+def test_noises_that_differ_have_different_names():
+    transforms = [noise.LinearTransform(noise.CyclicShift(0.4, shift)) for shift in (1, -1)] + [
+        noise.LinearTransform(noise.CyclicShift(0.4), group_size=5)
+    ]
+    kinds = [*transforms, noise.SaltAndPepper(0.4), noise.SaltAndPepper(0.4, extremes="batch")]
+    kinds += [noise.Gaussian(strength=0.4), noise.Gaussian(strength=0.4, std=5)]
+    injections = [noise.Injection(kind) for kind in kinds]
+    injections += [noise.Injection(kinds[0], layer=layer) for layer in ("random", (1, 2, 3, 4))]
+    audited = [AuditedNoise.of(injection, 4) for injection in injections]
+    assert len({a.name for a in audited}) == len(audited)
+    assert "shift -1" in audited[1].words
+    assert "one of layers 1 to 4 at random" in audited[-2].name
+    assert [a.group_size for a in audited[:4]] == [None, None, 5, None]
 
 
 def test_everything_is_written(found, examples, tmp_path):
@@ -169,16 +202,20 @@ def test_a_clean_function_that_looks_at_the_batch_is_no_reference(examples):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"batch_sizes": (200,)}, r"batch_sizes=200: the data has only 120 examples"),
-        ({"batch_sizes": (10, 31)}, r"batch_sizes=31: class-sorted batches of one class are imp"),
+        ({"batch_sizes": (300,)}, r"batch_sizes=300: the data has only 240 examples"),
+        ({"batch_sizes": (10, 61)}, r"batch_sizes=61: class-sorted batches of one class are imp"),
         ({"batch_sizes": (1,)}, "in a batch of 1 nothing is mixed"),
         ({"batch_sizes": (10, 10)}, "one of them comes twice"),
-        ({"batch_sizes": ()}, "batch_sizes is empty"),
+        ({"batch_sizes": ()}, r"batch_sizes=\(\): give a tuple of some"),
+        ({"batch_sizes": 10}, "batch_sizes=10: give a tuple"),
+        ({"batch_sizes": (50,)}, "fewer than 5 batches"),
+        ({"seed": -1}, "seed=-1: give a whole number"),
+        ({"resamples": 150.5}, "resamples=150.5: give a whole number"),
         ({"interval": "seeds"}, "needs at least 2 seeds, and there is 1"),
         ({"interval": "weeks"}, "choose one of 'auto', 'seeds', 'batches'"),
         ({"confidence": 95}, "confidence=95: give a number between 0 and 1"),
-        ({"resamples": 10}, "resamples=10: give at least 100"),
-        ({"purity_steps": 1}, "purity_steps=1: give at least 2"),
+        ({"resamples": 10}, "resamples=10: give a whole number of at least 100"),
+        ({"purity_steps": 1}, "purity_steps=1: give a whole number of at least 2"),
     ],
 )
 def test_settings_that_make_no_sense_are_named(settings, message, examples):
@@ -196,17 +233,19 @@ def test_batches_larger_than_a_class_are_allowed_on_request(examples):
 
 
 def test_default_batch_sizes_hold_one_class():
-    labels = np.repeat(np.arange(3), 60)
-    assert studies.AuditSettings().for_labels(labels, "").batch_sizes == (10, 50)
-    assert studies.AuditSettings().for_labels(np.array([0, 0, 1, 1]), "").batch_sizes == (2,)
-    with pytest.raises(ValueError, match="no class with two examples"):
-        studies.AuditSettings().for_labels(np.arange(5), "the data")
+    settings = studies.AuditSettings()
+    assert settings.for_labels(np.repeat(np.arange(5), 60), "").batch_sizes == (10, 50)
+    assert settings.for_labels(np.repeat(np.arange(5), 4), "").batch_sizes == (4,)
+    for few in (np.arange(50), np.array([0, 0, 1, 1])):
+        with pytest.raises(ValueError, match="needs classes of at least 2 and 10 examples"):
+            settings.for_labels(few, "the data")
 
 
 @pytest.mark.parametrize(
     ("examples", "message"),
     [
-        ((np.ones((3, 4)), np.array([0, 1])), "3 images and labels of shape"),
+        ((np.ones((3, 4)), np.array([0, 1])), r"images of shape \(3, 4\) and labels of shape \(2,"),
+        ((np.ones((3, 4)), 3), r"labels of shape \(\)"),
         ((np.ones((2, 4)), np.array([0.0, 1.0])), "labels are float64"),
         ((np.ones((2, 4)), np.array([-1, 1])), "from -1"),
     ],
@@ -221,10 +260,18 @@ def test_outputs_that_are_no_logits_are_named(examples):
         studies.audit(lambda x: x.sum(1), examples, clean=clean, settings=SETTINGS)
 
 
-def test_more_classes_than_logits_are_named(examples):
+def test_logits_that_do_not_fit_the_labels_are_named(examples):
     images, labels = examples
+
+    def broken(x):  # NaN for one example
+        return np.where(np.arange(len(x))[:, None] == 3, np.nan, x) if len(x) > 1 else x
+
     with pytest.raises(ValueError, match="label 3: apply gives 3 logits"):
         studies.audit(lambda x: x[:, :3], (images, labels), settings=SETTINGS)
+    with pytest.raises(ValueError, match=r"shape \(10, 3\) .* expected logits \(10, 4\)"):
+        studies.audit(lambda x: x[:, :3], (images, labels), clean=clean, settings=SETTINGS)
+    with pytest.raises(ValueError, match=r"not finite for example \d+"):
+        studies.audit(broken, (images, labels), settings=SETTINGS)
 
 
 @pytest.mark.parametrize(
@@ -232,14 +279,20 @@ def test_more_classes_than_logits_are_named(examples):
     [
         ((-50, -52, -48), (70, 68, 72), "harm", True, ["reads labels", "costs 50.0 points (48.0"]),
         ((2, 1, 3), (10, 8, 12), "gain", True, ["gains 2.0 points", "is worth 10.0 points"]),
-        ((0.1, -1, 1.2), (0.0, -1, 1), "no effect", False, ["no effect (+0.1", "includes 0"]),
+        (
+            (0.1, -1, 1.2),
+            (0.0, -1, 1),
+            "no effect",
+            False,
+            ["no effect that shows (+0.1", "includes 0"],
+        ),
         ((-3, -4, -2), (-2, -3, -1), "harm", False, ["does worse on a class-sorted", "costs 2.0"]),
     ],
 )
 def test_the_verdict_follows_the_intervals(honest, leak, kind, leaks, words):
     finding = verdict.judge(
-        quality="optimal",
-        strength=1.0,
+        name="the optimal quality matrix",
+        mixes_batch=True,
         batch_size=10,
         clean=76.1,
         shuffled=25.1,

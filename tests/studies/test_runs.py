@@ -53,6 +53,9 @@ def test_an_unreadable_config_is_named(tmp_path):
         studies.audit_runs(training.default_config(), tmp_path)
 
 
+PEPPER = {"noise.name": "salt_and_pepper", "noise.probability": 0.1}
+
+
 @pytest.mark.parametrize(
     ("options", "changes", "message"),
     [
@@ -64,7 +67,12 @@ def test_an_unreadable_config_is_named(tmp_path):
         ({}, {"noise.layer": "9"}, "this model has no layer 9"),
         ({}, {"noise.axis": "views", "noise.group_size": 2}, r"noise\.axis='views'"),
         ({}, {"noise.preset": None}, "there is no noise to audit"),
-        ({}, {"noise.group_size": 3}, r"group_size=3 does not divide the batch of 10"),
+        (
+            {},
+            {"noise.group_size": 3},
+            r"noise\.group_size=3 does not divide the batch of 10",
+        ),
+        ({"strengths": [2.0]}, {**PEPPER}, r"strengths=2\.0 for SaltAndPepper.*probability=2\.0"),
         ({"settings": studies.AuditSettings(batch_sizes=(2000,))}, {}, "has only 1000 examples"),
         ({"settings": studies.AuditSettings(interval="seeds")}, {}, "needs at least 2 seeds"),
     ],
@@ -77,6 +85,6 @@ def test_bad_input_is_named_before_training(options, changes, message, tmp_path,
 
 def test_a_report_that_cannot_be_written_is_named_before_training(tmp_path, data_dir):
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match=r"--out=.*cannot be written"):
+    with pytest.raises(OSError, match=r"the report cannot be written to .* --out"):
         studies.audit_runs(small_config(data_dir), tmp_path, out=tmp_path / "file" / "report")
     assert not (tmp_path / "seed_0").exists()

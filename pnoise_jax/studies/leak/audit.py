@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from pnoise_jax.studies.leak.measure import Measurements, measure
 from pnoise_jax.studies.leak.settings import AuditSettings
 from pnoise_jax.studies.leak.subjects import AuditedNoise, FunctionSubject
 from pnoise_jax.studies.leak.summary import Summary
-from pnoise_jax.studies.report import write_audit
+from pnoise_jax.studies.report import replace_file, write_audit
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,7 +44,7 @@ class Audit:
         """Writes audit.json, .csv and .html, the figures, and predictions.npz.
 
         predictions.npz holds for each protocol and seed the class that was predicted for each
-        example, and how many classes the model preferred to the true one.
+        example, how many classes the model preferred to the true one, and the example's batch.
 
         Raises:
           OSError: the directory cannot be written.
@@ -51,11 +52,10 @@ class Audit:
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         paths = write_audit(directory, self.content)
-        file, temporary = directory / "predictions.npz", directory / "predictions.tmp"
-        with temporary.open("wb") as stream:
-            np.savez_compressed(stream, **_arrays(self.measured))
-        os.replace(temporary, file)
-        return [*paths, file]
+        content = io.BytesIO()
+        np.savez_compressed(content, **_arrays(self.measured))
+        replace_file(directory / "predictions.npz", content.getvalue())
+        return [*paths, directory / "predictions.npz"]
 
 
 def audit(
@@ -88,7 +88,7 @@ def audit(
     images, labels = _check_examples(*examples)
     settings = (settings or AuditSettings()).for_labels(labels, dataset)
     settings.over_seeds(1)
-    noise = AuditedNoise(name=f"the noise of {model}")
+    noise = AuditedNoise(name=f"the noise of {model}", words=f"the noise of {model}")
     subject = FunctionSubject(
         apply, clean, images, labels, seed=0, batch_size=max(settings.batch_sizes)
     )
@@ -118,10 +118,10 @@ def summarise(
 
 def _check_examples(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     images, labels = np.asarray(images), np.asarray(labels)
-    if len(images) != len(labels) or labels.ndim != 1 or len(labels) < 2:
+    if labels.ndim != 1 or images.shape[:1] != labels.shape:
         raise ValueError(
-            f"examples: {len(images)} images and labels of shape {labels.shape}; give images "
-            "(n, ...) and labels (n,), at least two"
+            f"examples: images of shape {images.shape} and labels of shape {labels.shape}; give "
+            "images (n, ...) and labels (n,)"
         )
     if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
         raise ValueError(
@@ -132,14 +132,14 @@ def _check_examples(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray,
 
 
 def _arrays(measured: Measurements) -> dict[str, np.ndarray]:
-    """Per-example results: "PROTOCOL/rank" and "PROTOCOL/predicted", (seeds, n) each."""
+    """Per-example results: "PROTOCOL/rank", "…/predicted", (seeds, n), and "…/batches", (n,)."""
     protocols = {"clean": measured.clean}
-    for cell in (*measured.grid, *measured.sweep):
-        order = cell.order
-        if cell.mixed_share is not None:
-            order += f" {cell.mixed_share:.2f}"
-        protocols[f"{cell.noise.name}, {order}, {cell.batch_size}"] = cell.predictions
     arrays = {"labels": measured.labels, "seeds": np.array(measured.seeds)}
+    for cell in (*measured.grid, *measured.sweep):
+        share = "" if cell.mixed_share is None else f" {cell.mixed_share:g}"
+        name = f"{cell.noise.name}, {cell.order}{share}, {cell.batch_size}"
+        protocols[name] = cell.predictions
+        arrays[f"{name}/batches"] = cell.batches
     for name, predictions in protocols.items():
         arrays[f"{name}/rank"] = np.stack([p.rank for p in predictions])
         arrays[f"{name}/predicted"] = np.stack([p.predicted for p in predictions])

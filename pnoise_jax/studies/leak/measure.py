@@ -24,9 +24,9 @@ class Cell:
       mixed_share: of a batch, that stands out of place; for the purity sweep only.
       predictions: by seed.
       votes: (seeds, n) int32, the class with the largest mean clean logit of each example's group.
-      batches: (seeds, n) int32, the batch that each example fell into.
-      purity: the mean share of an example's batch mates that have its label.
-      label_bits: what the labels of a batch tell about one another, bits per batch.
+      batches: (n,) int32, the batch that each example fell into, the same for all seeds.
+      purity: the mean share of an example's mates, those it is mixed with, that have its label.
+      label_bits: what the labels of those mixed together tell about one another, bits.
     """
 
     noise: AuditedNoise
@@ -63,7 +63,8 @@ class Measurements:
       clean: predictions without noise, by seed.
       grid: noise x batch size x order.
       sweep: the purity sweep, at the first batch size.
-      largest_change: of a clean logit with other batch mates, and how many examples were tried.
+      largest_change: of a clean logit with other batch mates, and how many examples were tried;
+        None where no clean function was given.
       seconds: by part, over all seeds.
     """
 
@@ -73,7 +74,7 @@ class Measurements:
     clean: tuple[Predictions, ...]
     grid: tuple[Cell, ...]
     sweep: tuple[Cell, ...]
-    largest_change: tuple[float, int]
+    largest_change: tuple[float, int] | None
     seconds: dict[str, float]
 
     @property
@@ -125,45 +126,54 @@ def measure(
       ValueError: the clean model's logits depend on the batch, so that it is no reference.
     """
     grid, sweep = plan(noises, settings)
-    found: dict[_Plan, list] = {p: [] for p in (*grid, *sweep)}
-    clean, seeds = [], []
+    orders = {p: p.indices(labels, settings.seed) for p in (*grid, *sweep)}
+    found: dict[_Plan, list] = {p: [] for p in orders}
+    clean, seeds, changes = [], [], []
     classes = 0
-    largest = (0.0, 0)
-    seconds = dict.fromkeys(("clean pass", "protocols", "purity sweep"), 0.0)
-    clock = time.perf_counter()
-
-    def lap(part: str) -> None:
-        nonlocal clock
-        now = time.perf_counter()
-        seconds[part] += now - clock
-        clock = now
-
+    timer = _Timer()
     for subject in subjects:
-        logits = subject.clean_logits()
-        lap("clean pass")
-        change = subject.largest_change()
-        _require_reference(subject.seed, logits, *change)
-        largest = max(largest, change)
-        clean.append(Predictions.of(logits, labels))
-        clock = time.perf_counter()
+        timer.lap("restoring")
+        logits, predictions = subject.clean()
+        clean.append(predictions)
+        timer.lap("clean pass")
+        changes.append(subject.largest_change())
+        _require_reference(subject.seed, logits, changes[-1])
+        timer.lap("batch check")
+        noise_seed = (settings.seed + subject.seed) % 2**32
         for plans, part in ((grid, "protocols"), (sweep, "purity sweep")):
             for p in plans:
-                found[p].append(_run(p, subject, logits, labels, settings.seed))
-            lap(part)
+                noisy = subject.predict(p.noise, orders[p], p.batch_size, noise_seed)
+                groups = evaluation.in_batches(orders[p], p.noise.group_size or p.batch_size)
+                found[p].append((noisy, vote(logits, groups)))
+            timer.lap(part)
         seeds.append(subject.seed)
         classes = logits.shape[1]
         report(_progress(subject.seed, clean[-1], [found[p][-1][0] for p in grid[:2]]))
-        clock = time.perf_counter()
+        del subject, logits  # before the next one's representations are made
     return Measurements(
         labels=labels,
         num_classes=classes,
         seeds=tuple(seeds),
         clean=tuple(clean),
-        grid=tuple(_cell(p, found[p], labels) for p in grid),
-        sweep=tuple(_cell(p, found[p], labels) for p in sweep),
-        largest_change=largest,
-        seconds=seconds,
+        grid=tuple(_cell(p, orders[p], found[p], labels) for p in grid),
+        sweep=tuple(_cell(p, orders[p], found[p], labels) for p in sweep),
+        largest_change=None if None in changes else max(changes),
+        seconds=timer.seconds,
     )
+
+
+class _Timer:
+    """Seconds by part, from lap to lap."""
+
+    def __init__(self):
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, part: str) -> None:
+        """What passed since the last lap was this part."""
+        now = time.perf_counter()
+        self.seconds[part] = self.seconds.get(part, 0.0) + now - self._last
+        self._last = now
 
 
 def plan(
@@ -183,18 +193,6 @@ def plan(
     return grid, sweep
 
 
-def _run(
-    p: _Plan, subject: Subject, logits: np.ndarray, labels: np.ndarray, seed: int
-) -> tuple[Predictions, np.ndarray, np.ndarray]:
-    """Predictions, votes and batches of one subject."""
-    seed = seed + subject.seed
-    order = p.indices(labels, seed)
-    predictions = subject.predict(p.noise, order, p.batch_size, seed)
-    batches = evaluation.in_batches(order, p.batch_size)
-    groups = evaluation.in_batches(order, p.noise.group_size or p.batch_size)
-    return predictions, vote(logits, groups), batches
-
-
 def vote(logits: np.ndarray, batches: np.ndarray) -> np.ndarray:
     """The class with the largest mean logit of each example's batch, (n,) int32.
 
@@ -208,21 +206,26 @@ def vote(logits: np.ndarray, batches: np.ndarray) -> np.ndarray:
     return sums.argmax(axis=1).astype(np.int32)[batches]
 
 
-def _cell(p: _Plan, found: list, labels: np.ndarray) -> Cell:
-    predictions, votes, batches = zip(*found, strict=True)
-    purities = [evaluation.purity(labels, b) for b in batches]
-    bits = [evaluation.label_bits_per_batch(labels, b) for b in batches]
+def _cell(p: _Plan, order: np.ndarray, found: list, labels: np.ndarray) -> Cell:
+    predictions, votes = zip(*found, strict=True)
+    groups = evaluation.in_batches(order, p.noise.group_size or p.batch_size)
     return Cell(
-        **dataclasses.asdict(p) | {"noise": p.noise},
+        noise=p.noise,
+        order=p.order,
+        batch_size=p.batch_size,
+        mixed_share=p.mixed_share,
         predictions=predictions,
         votes=np.stack(votes),
-        batches=np.stack(batches),
-        purity=None if None in purities else float(np.mean(purities)),
-        label_bits=float(np.mean(bits)),
+        batches=evaluation.in_batches(order, p.batch_size),
+        purity=evaluation.purity(labels, groups),
+        label_bits=evaluation.label_bits_per_batch(labels, groups),
     )
 
 
-def _require_reference(seed: int, logits: np.ndarray, size: float, count: int) -> None:
+def _require_reference(seed: int, logits: np.ndarray, change: tuple[float, int] | None) -> None:
+    if change is None:
+        return
+    size, count = change
     allowed = 1e-3 * float(np.abs(logits[:count]).max()) + 1e-5
     if size > allowed:
         raise ValueError(

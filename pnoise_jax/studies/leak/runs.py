@@ -65,6 +65,7 @@ def audit_runs(
     settings.over_seeds(len(seeds))
     _require_same_config(config, found)
     experiment = training.build(config)
+    _require_same_task(experiment, found)
     labels = experiment.test_data.labels
     what = f"{config.data.name}'s split {config.data.test_split!r}"
     settings = settings.for_labels(labels, what)
@@ -82,7 +83,7 @@ def audit_runs(
             ours = _with_seed(config, seed)
             run = restore(run_directory, ours, mesh=mesh, report=console.print)
             steps[seed] = run.step
-            yield ModelSubject(
+            subject = ModelSubject(
                 run.experiment.model,
                 run.state.variables(),
                 run.experiment.test_data,
@@ -93,6 +94,9 @@ def audit_runs(
                 std=run.experiment.std,
                 scratch=directory,
             )
+            del run
+            yield subject
+            del subject
 
     measured = measure(subjects(), labels, noises, settings, report=console.print)
     content = summarise(measured, settings, model=config.model.name, dataset=config.data.name)
@@ -150,10 +154,11 @@ def _choose_seeds(
         return sorted(found) or [config.seed]
     if not seeds:
         raise ValueError("seeds is empty: give some, such as 0,1,2,3,4, or leave it out")
-    for seed in seeds:
-        if seed < 0 or list(seeds).count(seed) > 1:
-            raise ValueError(f"seeds={list(seeds)}: give different whole numbers of at least 0")
-    return list(seeds)
+    chosen = [int(seed) for seed in seeds]
+    for seed in chosen:
+        if not 0 <= seed < 2**32 or chosen.count(seed) > 1:
+            raise ValueError(f"seeds={chosen}: give different whole numbers from 0 to {2**32 - 1}")
+    return chosen
 
 
 def _require_same_config(config: ml_collections.ConfigDict, found: dict[int, Path]) -> None:
@@ -179,6 +184,19 @@ def _require_same_config(config: ml_collections.ConfigDict, found: dict[int, Pat
         directories.check(path, _with_seed(config, seed), but=NOT_OF_WEIGHTS)
 
 
+def _require_same_task(experiment: training.Experiment, found: dict[int, Path]) -> None:
+    """The data set may be another one, but of images and classes that the weights know."""
+    for path in list(found.values())[:1]:
+        stored = training.build(training.read_config(path)).test_data
+        asked = experiment.test_data
+        if (stored.image_shape, stored.num_classes) != (asked.image_shape, asked.num_classes):
+            raise ValueError(
+                f"data.name={asked.name!r} has images {asked.image_shape} of {asked.num_classes} "
+                f"classes, and the runs in {path.parent} were trained on {stored.image_shape} of "
+                f"{stored.num_classes}: audit them on such data"
+            )
+
+
 def _noises(
     experiment: training.Experiment,
     config: ml_collections.ConfigDict,
@@ -199,14 +217,21 @@ def _noises(
     for injection in injections:
         injection.validate(num_layers=model.num_layers, points=model.points)
         for strength in strengths or (injection.noise.strength,):
-            audited.append(AuditedNoise.of(injection.with_strength(strength), model.num_layers))
+            try:
+                scaled = injection.with_strength(strength)
+            except ValueError as error:
+                raise ValueError(f"strengths={strength} for {injection.noise}: {error}") from None
+            audited.append(AuditedNoise.of(scaled, model.num_layers))
         for size in settings.batch_sizes:
-            injection.in_batches_of(size)
+            try:
+                injection.in_batches_of(size)
+            except ValueError as error:
+                raise ValueError(f"batch_sizes={size}: {error}") from None
     names = [n.name for n in audited]
     for name in names:
         if names.count(name) > 1:
             raise ValueError(
-                f"the noise {name!r} comes twice; leave out the preset that repeats it"
+                f"the noise {name!r} comes twice; leave out the preset or strength that repeats it"
             )
     return tuple(audited)
 
@@ -222,11 +247,12 @@ def _train_missing(
     runs = {}
     if found:  # as the others were trained, whatever noise is asked about now
         config = training.read_config(next(iter(found.values())))
+    total = training.build(config).total_steps
     for seed in seeds:
         runs[seed] = found.get(seed, workdir / f"seed_{seed}")
         checkpoints = (runs[seed] / "checkpoints").glob("[0-9]*")
         trained = max((int(path.name) for path in checkpoints if path.name.isdecimal()), default=0)
-        if trained < training.build(config).total_steps:
+        if trained < total:
             console.rule(f"training seed {seed}")
             training.train(_with_seed(config, seed), runs[seed])
     return runs
@@ -246,5 +272,6 @@ def _require_writable(directory: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise OSError(
-            f"--out={str(directory)!r} cannot be written ({error.strerror}): choose another place"
+            f"the report cannot be written to {directory} ({error.strerror}): choose another place "
+            "with --out"
         ) from None

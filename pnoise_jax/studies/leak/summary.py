@@ -47,9 +47,8 @@ class Summary:
             for noise, size in itertools.product(self._noises, settings.batch_sizes)
             for of, against in COMPARISONS
         ]
-        findings = [self._finding(noise, batch_size) for noise in self._noises]
         over = "seeds and batches" if settings.over_seeds(len(measured.seeds)) else "batches"
-        largest, examples = measured.largest_change
+        findings = [self._finding(noise, comparisons) for noise in self._noises]
         return {
             "version": VERSION,
             "verdict": findings[0]["sentence"],
@@ -59,7 +58,7 @@ class Summary:
             "purity": [self._purity(cell) for cell in measured.sweep],
             "per_class": self._per_class(self._noises[0], batch_size),
             "headline": {"noise_id": self._noises[0].name, "batch_size": batch_size},
-            "clean_check": {"largest_logit_difference": largest, "examples": examples},
+            "clean_check": self._clean_check(),
             "confidence": settings.confidence,
             "resamples": settings.resamples,
             "interval_over": over,
@@ -74,20 +73,29 @@ class Summary:
                 "difference": "points of top-1",
                 "agreement": "percent of predictions",
                 "purity": "mean share of an example's batch mates that have its label",
-                "label_bits_per_batch": "bits, at least",
+                "label_bits_per_batch": "bits, an estimate",
             },
         }
 
+    def _clean_check(self) -> dict[str, float | int] | None:
+        if self._measured.largest_change is None:
+            return None
+        largest, examples = self._measured.largest_change
+        return {"largest_logit_difference": largest, "examples": examples}
+
     def _clean_rows(self) -> list[dict[str, Any]]:
         """Clean predictions depend neither on order nor on batch: measured once, checked."""
-        hits = self._measured.clean_hits
-        shared = {"noise": False, "noise_id": None, "quality": None, "strength": None}
-        shared |= {"where": None, **_scores(self._measured.clean)}
-        shared |= self._uncertain(hits) | {"batch_vote_top1": None, "agreement": None}
+        scores, uncertain = (
+            _scores(self._measured.clean),
+            self._uncertain(self._measured.clean_hits),
+        )
         rows = []
         for size, order in itertools.product(self._settings.batch_sizes, evaluation.ORDERS):
-            cell = self._measured.cell(self._noises[0], order, size)
-            rows.append(shared | {"order": order, "batch_size": size} | _composition(cell))
+            protocol = {"noise": False, "noise_id": None, "quality": None, "strength": None}
+            protocol |= {"where": None, "order": order, "batch_size": size}
+            composed = _composition(self._measured.cell(self._noises[0], order, size))
+            vote = {"batch_vote_top1": None, "agreement": None}
+            rows.append(protocol | scores | uncertain | composed | vote)
         return rows
 
     def _row(self, cell: Cell) -> dict[str, Any]:
@@ -149,24 +157,30 @@ class Summary:
             "difference_by_seed": (ours.by_seed - theirs.by_seed).tolist(),
         }
 
-    def _finding(self, noise: AuditedNoise, batch_size: int) -> dict[str, Any]:
-        names = ("clean", "noisy, shuffled", "noisy, class-sorted")
-        hits = {name: self._hits(noise, batch_size, name) for name in names}
-        clean, shuffled, class_sorted = (float(hits[name].by_seed.mean()) for name in names)
-        estimates: list[Estimate] = [
-            self._difference(hits["noisy, shuffled"], hits["clean"]),
-            self._difference(hits["noisy, class-sorted"], hits["noisy, shuffled"]),
-        ]
-        found = verdict.judge(
-            quality=noise.quality,
-            strength=noise.strength,
-            batch_size=batch_size,
-            clean=clean,
-            shuffled=shuffled,
-            class_sorted=class_sorted,
-            honest=estimates[0],
-            leak=estimates[1],
+    def _finding(self, noise: AuditedNoise, comparisons: list[dict]) -> dict[str, Any]:
+        batch_size = self._settings.batch_sizes[0]
+        honest, leak = (
+            next(
+                c
+                for c in comparisons
+                if (c["noise_id"], c["batch_size"]) == (noise.name, batch_size)
+                and (c["of"], c["against"]) == pair
+            )
+            for pair in (COMPARISONS[0], COMPARISONS[2])
         )
+        names = ("clean", "noisy, shuffled", "noisy, class-sorted")
+        tops = [float(self._hits(noise, batch_size, name).by_seed.mean()) for name in names]
+        found = verdict.judge(
+            name=noise.words,
+            mixes_batch=noise.mixes_batch,
+            batch_size=batch_size,
+            clean=tops[0],
+            shuffled=tops[1],
+            class_sorted=tops[2],
+            honest=_estimate(honest),
+            leak=_estimate(leak),
+        )
+        measures = ("difference", "interval", "p_value")
         return {
             "noise_id": noise.name,
             "quality": noise.quality,
@@ -174,7 +188,9 @@ class Summary:
             "where": noise.where,
             "batch_size": batch_size,
             "leaks": found.leaks,
+            "leak": {key: leak[key] for key in measures},
             "honest": found.honest,
+            "honest_effect": {key: honest[key] for key in measures},
             "sentence": found.sentence,
         }
 
@@ -200,6 +216,11 @@ def _scores(predictions: tuple[Predictions, ...]) -> dict[str, float | int]:
     summaries = [p.summary() for p in predictions]
     means = {k: float(np.mean([s[k] for s in summaries])) for k in ("top1", "top5", "nll")}
     return means | {"n": summaries[0]["n"]}
+
+
+def _estimate(comparison: dict[str, Any]) -> Estimate:
+    low, high = comparison["interval"]
+    return Estimate(comparison["difference"], (low, high), comparison["p_value"])
 
 
 def _composition(cell: Cell) -> dict[str, float | None]:

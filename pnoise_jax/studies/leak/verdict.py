@@ -4,15 +4,6 @@ import dataclasses
 
 from pnoise_jax.evaluation import Estimate
 
-NAMES = {
-    "optimal": "the optimal quality matrix",
-    "cyclic_shift": "the cyclic shift",
-    "dense": "the given quality matrix",
-    "gaussian": "Gaussian noise",
-    "salt_and_pepper": "salt-and-pepper noise",
-    None: "the noise",
-}
-
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
@@ -31,8 +22,8 @@ class Finding:
 
 def judge(
     *,
-    quality: str | None,
-    strength: float | None,
+    name: str,
+    mixes_batch: bool,
     batch_size: int,
     clean: float,
     shuffled: float,
@@ -40,37 +31,39 @@ def judge(
     honest: Estimate,
     leak: Estimate,
 ) -> Finding:
-    """The finding of one noise.
+    """The finding of one noise. An interval that includes 0 is said to be no proof of absence.
 
     Args:
-      quality, strength, batch_size: of the noise and the protocol.
+      name: of the noise, in words.
+      mixes_batch: whether it can leak at all.
+      batch_size: of the protocol.
       clean, shuffled, class_sorted: top-1 in percent, mean over seeds.
       honest: noisy shuffled less clean, in points.
       leak: noisy class-sorted less noisy shuffled.
     """
     kind = {1: "gain", -1: "harm", 0: "no effect"}[honest.sign]
-    name = NAMES.get(quality, quality) + (f" (strength {strength:g})" if strength else "")
     leads = {
         1: f"{name} reads labels from the order of the test set",
-        0: f"{name} makes no use of the order of the test set",
+        0: f"{name} shows no leak here",
         -1: f"{name} does worse on a class-sorted test set than on a shuffled one",
     }
+    lead = leads[leak.sign] if mixes_batch else f"{name} mixes no examples, so nothing can leak"
     effects = {
         "gain": f"honestly used it gains {_points(honest)}",
         "harm": f"honestly used it costs {_points(honest)}",
-        "no effect": f"honestly used it has no effect ({_signed(honest)}: includes 0)",
+        "no effect": f"honestly used it has no effect that shows ({_signed(honest)}: includes 0)",
     }
     orders = {
         1: f"the order alone is worth {_points(leak)}",
-        0: f"the order makes no difference ({_signed(leak)}: includes 0)",
+        0: f"the order makes no difference that shows ({_signed(leak)}: includes 0)",
         -1: f"the order costs {_points(leak)}",
     }
     sentence = (
-        f"{_capital(leads[leak.sign])}: in batches of {batch_size} the same weights score "
+        f"{lead[0].upper()}{lead[1:]}: in batches of {batch_size} the same weights score "
         f"{class_sorted:.1f} % in class order and {shuffled:.1f} % shuffled, against {clean:.1f} % "
         f"without noise; {effects[kind]}, and {orders[leak.sign]}."
     )
-    return Finding(leaks=leak.sign > 0, honest=kind, sentence=sentence)
+    return Finding(leaks=mixes_batch and leak.sign > 0, honest=kind, sentence=sentence)
 
 
 def _points(estimate: Estimate) -> str:
@@ -81,7 +74,3 @@ def _points(estimate: Estimate) -> str:
 def _signed(estimate: Estimate) -> str:
     low, high = estimate.interval
     return f"{estimate.value:+.1f} points, {low:+.1f} to {high:+.1f}"
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
