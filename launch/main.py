@@ -7,7 +7,7 @@ import runpy
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NoReturn
 
@@ -64,19 +64,25 @@ def read_sweep() -> tuple[list, list[str]]:
     Like ``get_config``, it is called with what follows a colon in --config, if anything does.
 
     Raises:
-      ValueError: the file has no such function.
+      ValueError: the file has no such function, or it returns no cells.
     """
     flag = flags.FLAGS["config"]
     file, *argument = config_flags.get_config_filename(flag).split(":", 1)
     try:
         function = runpy.run_path(file).get("sweep")
-        cells = None if function is None else list(function(*argument))
+        cells = None if function is None else function(*argument)
+        cells = list(cells) if isinstance(cells, Iterable) else cells
     except Exception as error:
         _end_on_config_error(error)
-    if cells is None:
+    if function is None:
         raise ValueError(
             f"--config={file} has no sweep(): define it beside get_config(), to return a dict of "
             "dotted fields for each cell, such as {'noise.strength': 0.3, 'seed': 1}"
+        )
+    if not isinstance(cells, list):
+        raise ValueError(
+            f"--config={file}: sweep() returns {cells!r}: let it return a list of cells, each a "
+            "dict such as {'noise.strength': 0.3, 'seed': 1}"
         )
     return cells, list(config_flags.get_override_values(flag))
 

@@ -4,7 +4,7 @@ Beside get_config() the config file has sweep(), which returns a dict for each c
 it changes: {"noise.strength": 0.3, "noise.layer": "4", "seed": 1}. Flags such as --config.steps=100
 change the config of all cells.
 
-    python -m launch.sweep --config configs/figure2_vit.py --workdir /tmp/figure2_vit
+    python -m launch.sweep --config configs/figure2.py:vit --workdir /tmp/figure2_vit
 
 DIR gets results.csv, a row for each cell; summary.csv, means over seeds with intervals; figure.svg
 and figure.png; and in DIR/runs a work directory of every training, which launch.evaluate takes. The
@@ -14,12 +14,12 @@ same command goes on where it was stopped.
 from absl import flags
 
 from launch import main
-from pnoise_jax.studies.sweep import run_sweep
+from pnoise_jax.studies.sweep import WAYS, run_sweep
 
 _TOGETHER = flags.DEFINE_enum(
     "together",
     "auto",
-    ["auto", "never", "always"],
+    WAYS,
     "Train runs that share a program together, by vmap; auto takes whichever is measured faster.",
 )
 

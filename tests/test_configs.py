@@ -14,6 +14,7 @@ from pnoise_jax import data, noise, training
 NAMES = sorted(path.stem for path in (pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 # Those that take an argument, "config.py:argument", with every one that they take.
 ARGUMENTS = {
+    "figure2": ("vit", "resnet"),
     "glyphs_resnet": ("200", "1000"),
     "glyphs_vit": ("200", "1000"),
     "glyphs_vit_gpu": ("200", "1000"),

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,8 @@ from pnoise_jax.studies import sweep_results, sweep_summary
 from pnoise_jax.studies.sweep_cells import Cell, Overrides, build_cells
 from pnoise_jax.studies.sweep_results import PROTOCOLS, Results
 from pnoise_jax.studies.sweep_summary import Group
-from pnoise_jax.studies.sweep_training import Trainer, Training, plan
+from pnoise_jax.studies.sweep_training import WAYS, Ended, Trainer, Training, plan
 from pnoise_jax.training import workdir as directories
-
-WAYS = ("auto", "never", "always")
 
 
 def run_sweep(
@@ -34,10 +32,10 @@ def run_sweep(
 ) -> list[Group]:
     """Trains and evaluates all cells, or what is left of them, and sums up.
 
-    Cells whose weights cannot differ share one training: those without noise in training, whatever
-    their noise. Trainings that differ in seed and strength alone share one compiled program. The
-    work directory gets results.csv, summary.csv, figure.svg and figure.png, and in runs/ a work
-    directory of each training, which `training.evaluate` takes.
+    Cells that differ in the evaluation section alone share one training, and so do those without
+    noise in training, whatever their noise. Trainings that differ in seed and strength alone share
+    one compiled program. The work directory gets results.csv, summary.csv, figure.svg and
+    figure.png, and in runs/ a work directory of each training, which `training.evaluate` takes.
 
     Args:
       base: the config of all cells.
@@ -52,8 +50,9 @@ def run_sweep(
       The cells, those that agree in all but the seed as one.
 
     Raises:
-      ValueError, OSError: a bad cell or work directory, named, before anything is trained.
-      NonFiniteLossError: a training broke down; it is named, and those before it are kept.
+      ValueError, OSError: a bad cell or work directory, named, before anything is trained; later, a
+        cell whose evaluation is not finite, or a damaged work directory in runs/.
+      NonFiniteLossError: trainings broke down; they are named, and all others are finished.
     """
     if together not in WAYS:
         raise ValueError(f"--together={together!r}: choose one of {', '.join(WAYS)}")
@@ -64,8 +63,9 @@ def run_sweep(
         )
     console = Console() if console is None else console
     cells = build_cells(base, overrides, given=given)
-    path = sweep_results.claim(workdir, base)
-    with directories.lock(path):
+    path = directories.make_writable(workdir)
+    with directories.lock(path):  # before the claim, which else would change another's base
+        sweep_results.claim(path, base)
         results = Results(path / "results.csv", base, list(cells[0].values))
         _finish(cells, results, path, together, console)
         return _sum_up(cells, results, path, console)
@@ -88,32 +88,63 @@ def _finish(
     (path / "runs").mkdir(exist_ok=True)
     trainer.choose(programs)
     done, started = 0, time.perf_counter()
+    broken: dict[str, training.NonFiniteLossError] = {}  # by the run's name
     for runs in programs:
         for group in trainer.train(runs):
-            for run, state in group:
-                for cell, found in evaluate(run, state, mesh):
-                    where = run.directory(path / "runs").relative_to(path)
-                    results.add(cell, found | {"run": where})
+            _evaluate_runs(group, results, path, mesh)
+            broken |= {run.name: end for run, end in group if not _is_sound(end)}
             done += len(group)
-            results.write()
-            names = "; ".join(run.name for run, _ in group)
+            names = "; ".join(
+                run.name + ("" if _is_sound(end) else " (broke down)") for run, end in group
+            )
             seconds = time.perf_counter() - started
             console.print(f"{done}/{count} in {seconds:.0f} s: {names}", highlight=False)
+    _require_sound(broken, count)
 
 
-def evaluate(
+def _require_sound(broken: dict[str, training.NonFiniteLossError], count: int) -> None:
+    if broken:
+        reasons = "; ".join(f"{name}: {error.reason}" for name, error in broken.items())
+        raise training.NonFiniteLossError(
+            f"{len(broken)} of {count} trainings broke down, the others are finished and in "
+            f"results.csv ({reasons})",
+            "Leave these out of sweep(), or lower optimizer.learning_rate or their noise.strength, "
+            "and start the command again; the summary comes when all cells have a row",
+        )
+
+
+def _is_sound(end: training.TrainState | training.NonFiniteLossError) -> bool:
+    return not isinstance(end, training.NonFiniteLossError)
+
+
+def _evaluate_runs(group: Sequence[Ended], results: Results, path: Path, mesh: Mesh) -> None:
+    """Adds the cells of these runs to results.csv, up to the first that cannot be evaluated."""
+    try:
+        for run, state in group:
+            if _is_sound(state):
+                where = run.directory(path / "runs").relative_to(path)
+                for cell, found in _evaluate_cells(run, state, mesh):
+                    results.add(cell, found | {"run": where})
+    finally:
+        results.write()
+
+
+def _evaluate_cells(
     run: Training, state: training.TrainState, mesh: Mesh
-) -> Iterable[tuple[Cell, dict[str, Any]]]:
+) -> Iterator[tuple[Cell, dict[str, Any]]]:
     """The cells of a run, and what the standard protocols give; clean is not repeated."""
-    clean: dict[str, list[dict[str, Any]]] = {}  # by the evaluation section
+    clean: dict[tuple[int, str], list[dict[str, Any]]] = {}  # by all that it depends on
     for cell in run.cells:
         experiment = _without_training_noise(cell.experiment)
-        protocols = experiment.protocols
-        section = str(experiment.config.evaluation)
-        if section not in clean:
-            clean[section] = experiment.evaluate(state, mesh, protocols[:1])
-        rows = [*clean[section], *experiment.evaluate(state, mesh, protocols[1:])]
-        found: dict[str, Any] = {"steps": int(state.step), "n": rows[0]["n"]}
+        config, protocols = experiment.config, experiment.protocols
+        key = config.evaluation.views, str(config.data)
+        try:
+            if key not in clean:
+                clean[key] = experiment.evaluate(state, mesh, protocols[:1])
+            rows = [*clean[key], *experiment.evaluate(state, mesh, protocols[1:])]
+        except ValueError as error:
+            raise ValueError(f"{cell.name}: {error}") from None
+        found: dict[str, Any] = {"updates": int(state.step), "n": rows[0]["n"]}
         found |= dict.fromkeys(sweep_results.MEASURES)
         for protocol, row in zip(PROTOCOLS, rows, strict=False):
             found |= {f"{protocol}_{name}": row[name] for name in ("top1", "nll")}

@@ -23,10 +23,26 @@ def product(fields: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:
 
     ``product({"noise.strength": (0.1, 0.2), "seed": range(5)})`` is ten cells. Add such lists to
     join them.
+
+    Raises:
+      ValueError: of a field there are no values, or something else than several.
     """
-    return [
-        dict(zip(fields, values, strict=True)) for values in itertools.product(*fields.values())
-    ]
+    lists = {field: _values(field, values) for field, values in fields.items()}
+    return [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
+
+
+def _values(field: str, values: Iterable[Any]) -> list[Any]:
+    if isinstance(values, str | _Section) or not isinstance(values, Iterable):
+        raise ValueError(
+            f"product: {field}={values!r} is a single value: give those to try in a list, such as "
+            f"{{{field!r}: [{values!r}]}}"
+        )
+    values = list(values)
+    if not values:
+        raise ValueError(
+            f"product: {field}=[] leaves no cells: give at least one value, or leave the field out"
+        )
+    return values
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,12 +65,15 @@ class Cell:
 
 def name_of(values: Mapping[str, str]) -> str:
     """Short names of the fields and their values, those of None left out."""
-    return ", ".join(f"{short(k)}={v}" for k, v in values.items() if v != "") or "base"
+    return ", ".join(f"{short(k, values)}={v}" for k, v in values.items() if v != "") or "base"
 
 
-def short(field: str) -> str:
-    """ "noise.strength" to "strength"; "model.name" stays."""
-    return field if field.endswith(".name") else field.rpartition(".")[2]
+def short(field: str, fields: Iterable[str]) -> str:
+    """ "noise.strength" to "strength"; what would not be clear among ``fields`` stays."""
+    last = field.rpartition(".")[2]
+    alike = [other for other in fields if other.rpartition(".")[2] == last]
+    whole = last == "name" or field.startswith("evaluation.") or len(alike) > 1
+    return field if whole else last
 
 
 def build_cells(
@@ -73,7 +92,7 @@ def build_cells(
 
     Raises:
       ValueError: there are no cells, two are the same, or one is bad: it is named.
-      OSError: the data cannot be read or prepared.
+      OSError: the data of a cell, which is named, cannot be read or prepared.
     """
     sweep = list(sweep)
     if not sweep:
@@ -86,11 +105,7 @@ def build_cells(
             )
     fields = list(dict.fromkeys(field for overrides in sweep for field in overrides))
     fields.sort(key=lambda field: field == "seed")  # the seed last
-    for field in given:
-        if field in fields:
-            raise ValueError(
-                f"--config.{field} is set on the command line and by sweep(): leave one of them out"
-            )
+    _require_not_given(fields, given)
     load = functools.cache(data.load)
     cells: dict[tuple[str, ...], Cell] = {}
     for number, overrides in enumerate(sweep, 1):
@@ -104,6 +119,18 @@ def build_cells(
     return list(cells.values())
 
 
+def _require_not_given(fields: Iterable[str], given: Iterable[str]) -> None:
+    """A section and a field in it exclude each other, too: the cell's would win silently."""
+    for flag in given:
+        for field in fields:
+            if f"{flag}.".startswith(f"{field}.") or f"{field}.".startswith(f"{flag}."):
+                within = "" if flag == field else f" (as part of {min(flag, field, key=len)!r})"
+                raise ValueError(
+                    f"--config.{flag} is set on the command line and by sweep(){within}: leave one "
+                    "of them out"
+                )
+
+
 def _build_cell(
     base: ml_collections.ConfigDict,
     overrides: Overrides,
@@ -115,9 +142,10 @@ def _build_cell(
         config = override(base, overrides)
         experiment = training.build(config, load=load)
         check_training(experiment)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         given = ", ".join(f"{field}={as_text(value)}" for field, value in overrides.items())
-        raise ValueError(f"cell {number} of sweep() ({given or 'base'}): {error}") from None
+        kind = ValueError if isinstance(error, ValueError) else OSError
+        raise kind(f"cell {number} of sweep() ({given or 'base'}): {error}") from None
     return Cell({field: text_at(config, field) for field in fields}, experiment)
 
 

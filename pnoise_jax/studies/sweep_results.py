@@ -13,10 +13,10 @@ from pnoise_jax.studies.sweep_cells import Cell, text_at
 from pnoise_jax.training import workdir as directories
 from pnoise_jax.training.config import flatten
 
-FORMAT = 1  # of results.csv and summary.csv; raised when a column changes its meaning
+FORMAT = 2  # of results.csv and summary.csv; raised when a column changes its meaning
 PROTOCOLS = ("clean", "shuffled", "class_sorted")  # the first without noise
 MEASURES = tuple(f"{protocol}_{name}" for protocol in PROTOCOLS for name in ("top1", "nll"))
-_FIXED = ("run", "steps", "n", *MEASURES)
+_FIXED = ("run", "updates", "n", *MEASURES)  # no field of a config is called so
 _BASE = "base_config.json"
 # What may differ when a sweep goes on. Unlike in a run, the evaluation's settings may not.
 _HARMLESS = (
@@ -31,30 +31,32 @@ _HARMLESS = (
 Row = dict[str, str]
 
 
-def claim(workdir: str | os.PathLike, base: ml_collections.ConfigDict) -> Path:
-    """Makes ``workdir`` that of sweeps over ``base``: creates it, or checks that it already is.
+def claim(path: Path, base: ml_collections.ConfigDict) -> None:
+    """Makes a work directory that of sweeps over ``base``, or checks that it already is.
+
+    Args:
+      path: the directory, there and locked.
+      base: the config of all cells.
 
     Raises:
       ValueError: it holds a run, or the results of another base config, whose differing fields the
         error names.
       OSError: it cannot be written.
     """
-    path = directories.make_writable(workdir)
     if (path / "config.json").exists() or (path / "checkpoints").exists():
         raise ValueError(
-            f"--workdir={str(workdir)!r} holds a run of launch.train; give a sweep a directory of "
+            f"--workdir={str(path)!r} holds a run of launch.train; give a sweep a directory of "
             "its own"
         )
     if (path / "results.csv").exists():
         if not (path / _BASE).exists():
             raise ValueError(
-                f"--workdir={str(workdir)!r} has a results.csv but no {_BASE}, so it is not known "
+                f"--workdir={str(path)!r} has a results.csv but no {_BASE}, so it is not known "
                 "what its cells have in common; choose another directory, or move results.csv away"
             )
         _check(path, base)
     else:
         directories.write_config(path / _BASE, base)
-    return path
 
 
 def _check(path: Path, base: ml_collections.ConfigDict) -> None:
@@ -89,8 +91,14 @@ class Results:
           fields: those that the sweep sets somewhere, in the order of their columns.
 
         Raises:
-          ValueError: the file is of another format.
+          ValueError: the file is of another format, or a field is called like another column.
         """
+        for field in fields:
+            if field in ("format", *_FIXED):
+                raise ValueError(
+                    f"sweep() sets {field!r}, and results.csv has another column of that name: "
+                    "leave the field out of sweep()"
+                )
         self._path = path
         self._rows: dict[frozenset, Row] = {}
         read = _read(path) if path.exists() else []
@@ -106,7 +114,7 @@ class Results:
         return self._rows.get(self._key(cell.values))
 
     def add(self, cell: Cell, found: Mapping[str, Any]) -> None:
-        """Takes what was found for a cell: "run", "steps", "n" and `MEASURES`, None for none."""
+        """Takes what was found for a cell: "run", "updates", "n" and `MEASURES`, None for none."""
         row = {name: _text(found[name]) for name in _FIXED}
         self._rows[self._key(cell.values)] = {"format": str(FORMAT)} | cell.values | row
 
@@ -125,8 +133,14 @@ class Results:
 
 
 def _read(path: Path) -> list[Row]:
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(
+            f"{path} is no table in UTF-8 ({error}): restore it from a copy, or move it away (the "
+            "trainings in runs/ are used again)"
+        ) from None
     for row in rows:
         whole = None not in row and None not in row.values() and row.keys() >= set(_FIXED)
         if row.get("format") != str(FORMAT) or not whole:
@@ -145,7 +159,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
     writer.writeheader()
     writer.writerows(rows)
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(text.getvalue())
+    temporary.write_text(text.getvalue(), encoding="utf-8")
     os.replace(temporary, path)
 
 

@@ -1,7 +1,9 @@
 """What a sweep found: means over seeds with intervals, against the first cell, as table and figure.
 
 Intervals are Student's t over seeds, and so is the p-value of a difference, paired by seed. They
-say how sure a mean over trainings is, on this one test set.
+say how sure a mean over trainings is, on this one test set: all seeds share it, one shuffled order
+and one draw of random noise (evaluation.seed). They are not corrected for the number of rows: of
+twenty rows without any effect, one is expected to show one.
 """
 
 import dataclasses
@@ -19,6 +21,7 @@ from pnoise_jax.studies import style
 from pnoise_jax.studies.figures import Line, Panel, sweep_figure
 from pnoise_jax.studies.sweep_cells import Cell, name_of, short
 from pnoise_jax.studies.sweep_results import FORMAT, PROTOCOLS, Results, Row, write_csv
+from pnoise_jax.training.config import HARMLESS
 
 CONFIDENCE = 0.95
 _LINES = dict(zip(PROTOCOLS, (style.CLEAN, style.SHUFFLED, style.CLASS_SORTED), strict=True))
@@ -30,7 +33,8 @@ class Mean:
 
     Attributes:
       value: the mean; None where there is nothing to take it of.
-      low, high: its interval; None with fewer than two seeds.
+      low, high: its interval; None with fewer than two seeds, and of a difference that is the same
+        in all seeds, and not 0: Student's t says nothing about it.
       p_value: of the hypothesis that it is 0; None where that is not asked, or all seeds agree.
     """
 
@@ -41,7 +45,7 @@ class Mean:
 
     @property
     def effect(self) -> str:
-        """Of a difference: "no effect" where the interval includes 0."""
+        """Of a difference: "no effect" where the interval includes 0; "" without interval."""
         if self.low is None:
             return ""
         return "helps" if self.low > 0 else "hurts" if self.high < 0 else "no effect"
@@ -55,8 +59,8 @@ class Group:
       values: of their swept fields, but the seed.
       rows: by seed.
       means: of each protocol.
-      difference: of the clean accuracy from the first group's, paired by seed: what training so
-        does.
+      difference: of the clean accuracy from the first group's, paired by seed: what training so,
+        or averaging over views, does. None where the data differ from the first group's.
       at_inference: of noisy shuffled from clean, paired by seed: what the noise does in use.
     """
 
@@ -74,19 +78,24 @@ def summarise(cells: Sequence[Cell], results: Results) -> list[Group]:
         values = tuple((k, v) for k, v in cell.values.items() if k != "seed")
         seed = cell.values.get("seed", str(cell.experiment.config.seed))
         by_values.setdefault(values, {})[seed] = results.get(cell)
-    baseline = next(iter(by_values.values()))
+    first, baseline = next(iter(by_values.items()))
     groups = []
     for values, rows in by_values.items():
         means = {name: mean_of(_top1(rows, name)) for name in PROTOCOLS}
         common = [seed for seed in rows if seed in baseline]
         difference = Mean()
-        if rows is not baseline and common:
+        if rows is not baseline and common and _data(values) == _data(first):
             pair = [_top1({seed: of[seed] for seed in common}, "clean") for of in (rows, baseline)]
             difference = _paired(*pair)
         shuffled = _top1(rows, "shuffled")
         at_inference = _paired(shuffled, _top1(rows, "clean")) if shuffled else Mean()
         groups.append(Group(dict(values), rows, means, difference, at_inference))
     return groups
+
+
+def _data(values: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Of swept fields those that say what is learned and tested."""
+    return [(k, v) for k, v in values if k.startswith("data.") and not k.startswith(HARMLESS)]
 
 
 def _top1(rows: dict[str, Row], protocol: str) -> list[float]:
@@ -106,7 +115,8 @@ def mean_of(values: Sequence[float], *, test: bool = False) -> Mean:
     if len(values) < 2:
         return Mean(mean)
     if np.ptp(values) < 1e-9:  # scipy has no interval without variance
-        return Mean(mean, mean, mean)
+        known = not test or abs(mean) < 1e-9
+        return Mean(mean, mean, mean) if known else Mean(mean)
     found = stats.ttest_1samp(values, 0.0)
     interval = found.confidence_interval(CONFIDENCE)
     return Mean(mean, float(interval.low), float(interval.high), found.pvalue if test else None)
@@ -131,7 +141,7 @@ def print_summary(console: Console, groups: Sequence[Group], *, title: str) -> N
     """A line for each group, and what the columns mean."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("cell", min_width=16, overflow="fold")
-    for column in (*PROTOCOLS, "Δ training", "Δ inference"):
+    for column in (*PROTOCOLS, "Δ clean", "Δ inference"):
         table.add_column(column.replace("_", "-"), justify="right")
     for group in groups:
         table.add_row(
@@ -150,9 +160,11 @@ def _explain(groups: Sequence[Group]) -> str:
         return "Top-1 in percent, of one seed: there are no intervals. Let sweep() give several."
     return (
         f"Top-1 in percent: mean over {seeds} seeds ± half of the {100 * CONFIDENCE:g} % interval "
-        "(Student's t); shuffled and class-sorted with noise. Δ training: clean less clean of the "
-        "first line; Δ inference: shuffled less clean; both paired by seed. An interval that "
-        "includes 0 is no effect. summary.csv has the p-values."
+        "(Student's t); shuffled and class-sorted with noise. Δ clean: clean less the first line's "
+        "clean; Δ inference: shuffled less clean; both paired by seed. An interval that includes 0 "
+        "is no effect. All seeds share one test set, one shuffled order and one draw of random "
+        "noise (evaluation.seed). The rows are not corrected for their number: about one in 20 "
+        "without effect shows one. summary.csv has the p-values."
     )
 
 
@@ -195,7 +207,7 @@ def _panel(field: str, others: dict[str, str], points: list[tuple[float, Group]]
                 [mean.low for mean in means] if banded else None,
                 [mean.high for mean in means] if banded else None,
             )
-    return Panel(name_of(others), short(field), [x for x, _ in points], lines)
+    return Panel(name_of(others), short(field, [field, *others]), [x for x, _ in points], lines)
 
 
 def _number(text: str) -> float | None:
@@ -209,6 +221,8 @@ def write_figure(directory: Path, groups: Sequence[Group]) -> list[Path]:
     """figure.svg and figure.png, where something was swept over three numbers or more."""
     drawn = panels(groups)
     if not drawn:
+        for name in ("figure.svg", "figure.png"):  # of an earlier sweep here
+            (directory / name).unlink(missing_ok=True)
         return []
     figure = sweep_figure(drawn)
     files = {"figure.svg": style.svg(figure), "figure.png": style.png(figure)}

@@ -1,5 +1,6 @@
 """The trainings that a sweep needs, each once; those of one program one by one or together."""
 
+import contextlib
 import copy
 import dataclasses
 import hashlib
@@ -8,17 +9,20 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import jax
 import ml_collections
 from jax.sharding import Mesh
 from rich.console import Console
 
 from pnoise_jax import training
 from pnoise_jax.studies.sweep_cells import Cell, name_of
-from pnoise_jax.studies.sweep_speed import chunk_size, measure
+from pnoise_jax.studies.sweep_speed import Speed, chunk_size, measure
 from pnoise_jax.training import workdir as directories
+from pnoise_jax.training.checkpoints import Checkpoints
 from pnoise_jax.training.config import HARMLESS, flatten
 from pnoise_jax.training.program import trains_with_noise
 
+WAYS = ("auto", "never", "always")  # to train the runs of one program together
 _TRACED = ("seed", "noise.strength", "noise.probability")  # what runs of one program differ in
 
 
@@ -58,6 +62,9 @@ class Training:
         found = sorted(runs.glob(f"*-{self.identity}"))
         readable = re.sub(r"[^\w.,=()-]+", "", self.name)[:80]
         return found[0] if found else runs / f"{readable}-{self.identity}"
+
+
+Ended = tuple[Training, training.TrainState | training.NonFiniteLossError]
 
 
 def plan(cells: Sequence[Cell]) -> list[list[Training]]:
@@ -135,36 +142,60 @@ class Trainer:
             else:
                 self._choices[family] = self._measure(pending)
 
-    def train(
-        self, runs: Sequence[Training]
-    ) -> Iterator[list[tuple[Training, training.TrainState]]]:
+    def train(self, runs: Sequence[Training]) -> Iterator[list[Ended]]:
         """The runs of one program and their states, as soon as some are there.
 
+        Those that were finished before come first. A run that breaks down is given with its error
+        in place of a state, and the others go on.
+
         Raises:
-          ValueError, OSError, NonFiniteLossError: as `training.train`, the run named.
+          ValueError, OSError: as `training.train`, the run named.
         """
         for run in runs:
-            directories.claim(run.directory(self._runs), run.experiment.config)
+            self._claim(run)
         pending = [run for run in runs if not self._finished(run)]
         together = len(pending) > 1 and self._choices.get(runs[0].family, False)
         alone = self._program(runs[0], together=False)
         for run in runs:
-            if run not in pending or not together:
+            if run not in pending:
+                yield [(run, self._restore(run, alone))]
+        if not together:
+            for run in pending:
                 yield [(run, self._fit(run, alone))]
-        if together:
+        else:
             yield from self._train_together(pending)
         for way in (False, True):
             self._programs.pop((runs[0].program, way), None)
 
-    def _fit(self, run: Training, program: training.Program) -> training.TrainState:
+    def _claim(self, run: Training) -> None:
+        path = run.directory(self._runs)
+        try:
+            directories.claim(path, run.experiment.config)
+        except ValueError as error:
+            raise ValueError(f"{run.name}: {error}{_delete(path)}") from None
+
+    def _restore(self, run: Training, program: training.Program) -> training.TrainState:
+        """Of a finished run."""
+        path = run.directory(self._runs)
+        checkpoints = Checkpoints(path / "checkpoints", keep=1, report=self._console.print)
+        with contextlib.closing(checkpoints):
+            try:
+                state, step = checkpoints.restore(program.like, set_aside=False)
+                if step != run.experiment.total_steps:
+                    raise OSError(f"the checkpoint of step {run.experiment.total_steps} is broken")
+                return state
+            except OSError as error:
+                raise OSError(f"{run.name}: {error}{_delete(path)}") from None
+
+    def _fit(
+        self, run: Training, program: training.Program
+    ) -> training.TrainState | training.NonFiniteLossError:
         try:
             return training.fit(run.experiment, run.directory(self._runs), program)
         except training.NonFiniteLossError as error:
-            raise training.NonFiniteLossError(f"{run.name}: {error}") from None
+            return error
 
-    def _train_together(
-        self, runs: Sequence[Training]
-    ) -> Iterator[list[tuple[Training, training.TrainState]]]:
+    def _train_together(self, runs: Sequence[Training]) -> Iterator[list[Ended]]:
         program = self._program(runs[0], together=True)
         size = chunk_size(len(runs))
         for first in range(0, len(runs), size):
@@ -177,30 +208,44 @@ class Trainer:
     def _measure(self, pending: Sequence[Sequence[Training]]) -> bool:
         """Whether a family's programs, as measured on its largest, take less time together."""
         runs = max(pending, key=len)
-        size = chunk_size(len(runs))
-        experiments = [run.experiment for run in runs[:size]]
-        speeds = {
-            together: measure(experiments, self._program(runs[0], together), together=together)
-            for together in (False, True)
-        }
-        steps = experiments[0].total_steps
+        size, steps = chunk_size(len(runs)), runs[0].experiment.total_steps
+        alone, beside = self._speeds(runs[:size])
+        if beside is None:
+            self._console.print(
+                f"{size} runs together do not fit into the memory of the device: one after another",
+                highlight=False,
+            )
+            return False
+        count = sum(map(len, pending))
         padded = sum(-(-len(p) // chunk_size(len(p))) * chunk_size(len(p)) for p in pending)
-        count = {False: sum(map(len, pending)), True: padded}
+        left = len(pending) - 1  # the measured program is compiled by now, either way
         seconds = {
-            way: of.seconds(programs=len(pending), runs=count[way], steps=steps)
-            for way, of in speeds.items()
+            False: alone.seconds(programs=left, runs=count, steps=steps),
+            True: beside.seconds(programs=left, runs=padded, steps=steps),
         }
         together = seconds[True] < seconds[False]
         self._console.print(
-            f"{count[False]} runs of {steps} steps, {len(pending)} program(s): one after another "
-            f"about {seconds[False]:.0f} s (compiling {speeds[False].compiling:.1f} s, step "
-            f"{1000 * speeds[False].step:.1f} ms), {size} together about {seconds[True]:.0f} s "
-            f"(compiling {speeds[True].compiling:.1f} s, step {1000 * speeds[True].step:.1f} ms): "
+            f"{count} runs of {steps} steps, {len(pending)} program(s), {left} to compile: "
+            f"one after another about {seconds[False]:.0f} s (compiling {alone.compiling:.1f} s, "
+            f"step {1000 * alone.step:.1f} ms), {size} together about {seconds[True]:.0f} s "
+            f"(compiling {beside.compiling:.1f} s, step {1000 * beside.step:.1f} ms): "
             + ("together" if together else "one after another"),
             highlight=False,
             soft_wrap=True,
         )
         return together
+
+    def _speeds(self, runs: Sequence[Training]) -> tuple[Speed, Speed | None]:
+        """One after another and together; None where the device's memory is too small for that."""
+        experiments = [run.experiment for run in runs]
+        alone = measure(experiments, self._program(runs[0], False), together=False)
+        try:
+            return alone, measure(experiments, self._program(runs[0], True), together=True)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            del self._programs[runs[0].program, True]
+            return alone, None
 
     def _program(self, run: Training, together: bool) -> training.Program:
         key = run.program, together
@@ -215,3 +260,7 @@ class Trainer:
     def _finished(self, run: Training) -> bool:
         path = run.directory(self._runs) / "checkpoints"
         return (path / str(run.experiment.total_steps)).is_dir()
+
+
+def _delete(path: Path) -> str:
+    return f". In a sweep: delete {path}, and the same command trains it again"

@@ -132,6 +132,10 @@ def validate(config: ml_collections.ConfigDict) -> None:
     for field in known:  # the model's other options may be left out
         if field not in given and (field == "model.name" or not field.startswith("model.")):
             raise ValueError(f"{field} is missing; start the config from default_config()")
+    for field, default in known.items():
+        of_model = field.startswith("model.") and field != "model.name"
+        if not of_model and default is not None and given[field] is None:
+            raise ValueError(f"{field}=None: give a value; the default is {default!r}")
     for field, allowed in _CHOICES.items():
         if given[field] not in allowed:
             raise ValueError(f"{field}={given[field]!r}: choose one of {', '.join(allowed)}")

@@ -12,7 +12,7 @@ import ml_collections
 import optax
 
 from pnoise_jax import data, evaluation, models, noise, parallel
-from pnoise_jax.training.config import steps_of, validate
+from pnoise_jax.training.config import flatten, steps_of, validate
 from pnoise_jax.training.optimizer import create_optimizer, learning_rate_schedule
 from pnoise_jax.training.step import TrainState, init_state
 
@@ -170,9 +170,21 @@ def _check_shapes(experiment: Experiment) -> None:
     for protocol in experiment.protocols:
         if protocol.noise:
             _check_views(experiment)
+            _check_groups(experiment)
             experiment.model.injection.in_batches_of(
                 protocol.batch_size * experiment.config.evaluation.views
             )
+
+
+def _check_groups(experiment: Experiment) -> None:
+    noise_model, test_data = experiment.model.injection.noise, experiment.test_data
+    batch_size = experiment.config.evaluation.batch_size
+    if noise_model.mixes_batch and (noise_model.group_size or batch_size) > len(test_data):
+        raise ValueError(
+            f"evaluation.batch_size={batch_size}: this noise mixes a batch, and data.test_split="
+            f"{experiment.config.data.test_split!r} has {len(test_data)} examples, so the shuffled "
+            "and the class-sorted order would be the same single batch; lower evaluation.batch_size"
+        )
 
 
 @functools.lru_cache(maxsize=16)  # the cells of a sweep share their models
@@ -213,6 +225,10 @@ def check_training(experiment: Experiment) -> None:
         )
     if experiment.steps(config.duration, "duration") < 1:
         raise ValueError(f"duration={config.duration!r} is less than one step")
+    for field in ("log_every", "checkpoint.every", "evaluation.every"):
+        duration = dict(flatten(config))[field]
+        if duration is not None and experiment.steps(duration, field) < 1:
+            raise ValueError(f"{field}={duration!r} is less than one step")
     _ = experiment.schedule  # checks the warm-up
     injection = experiment.model.injection
     if injection is not None and injection.train:

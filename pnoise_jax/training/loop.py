@@ -22,7 +22,7 @@ from pnoise_jax.training.experiment import Experiment, build, check_training
 from pnoise_jax.training.program import Program, advance, create_program, open_batches
 from pnoise_jax.training.restore import restore
 from pnoise_jax.training.step import TrainState
-from pnoise_jax.training.window import NonFiniteLossError, Summary, Window
+from pnoise_jax.training.window import NonFiniteLossError, Summary, Window, describe_broken
 from pnoise_jax.training.writers import MetricWriter
 
 
@@ -41,11 +41,12 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list
     """
     experiment = build(config)
     check_training(experiment)
-    path = directories.claim(workdir, config)
-    console = _console()
-    screen.print_header(console, experiment)
-    program = create_program(experiment, parallel.data_mesh())
-    state = fit(experiment, path, program, console)
+    path, console = directories.make_writable(workdir), _console()
+    with directories.lock(path):  # before the claim, which else would change another's config
+        directories.claim(path, config)
+        screen.print_header(console, experiment)
+        program = create_program(experiment, parallel.data_mesh())
+        state = _fit_locked(experiment, path, program, console)
     return _report(experiment, state, program.mesh, path, console)
 
 
@@ -68,10 +69,16 @@ def fit(
       NonFiniteLossError: names the step and the last whole checkpoint.
     """
     console = Console(quiet=True) if console is None else console
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(directories.lock(path))
-        checkpoints = stack.enter_context(_open_checkpoints(path, experiment.config, console))
-        _require_room(experiment, program.like, checkpoints)
+    with directories.lock(path):
+        return _fit_locked(experiment, path, program, console)
+
+
+def _fit_locked(
+    experiment: Experiment, path: Path, program: Program, console: Console
+) -> TrainState:
+    """`fit` in a directory that this process has locked."""
+    with _open_checkpoints(path, experiment.config, console) as checkpoints:
+        _require_room(experiment, program, checkpoints)
         restored = checkpoints.restore(program.like)
         if restored is None:
             state, step = program.create(jax.random.key(experiment.config.seed)), 0
@@ -150,13 +157,10 @@ def _require_finite(summary: Summary, checkpoints: Checkpoints) -> None:
     """Raises NonFiniteLossError unless all steps of the window were sound."""
     (broken,) = summary.broken
     if broken is not None:
-        step, value = broken
         checkpoints.wait()
         raise NonFiniteLossError(
-            f"the loss or gradient of step {step} is {value}; the last whole checkpoint is "
-            f"{checkpoints.describe_newest()}, in {checkpoints.directory}. Lower "
-            "optimizer.learning_rate or noise.strength, set optimizer.clip_norm, or lengthen "
-            "optimizer.warmup"
+            f"{describe_broken(broken)}; the last whole checkpoint is "
+            f"{checkpoints.describe_newest()}, in {checkpoints.directory}"
         )
 
 
@@ -175,10 +179,7 @@ class _Every:
         def steps(duration: str | None, field: str) -> int:
             if duration is None:
                 return experiment.total_steps + 1
-            number = experiment.steps(duration, field)
-            if number < 1:
-                raise ValueError(f"{field}={duration!r} is less than one step")
-            return number
+            return experiment.steps(duration, field)
 
         return cls(
             log=steps(config.log_every, "log_every"),
@@ -196,13 +197,13 @@ def _open_checkpoints(
     )
 
 
-def _require_room(experiment: Experiment, like: TrainState, checkpoints: Checkpoints) -> None:
+def _require_room(experiment: Experiment, program: Program, checkpoints: Checkpoints) -> None:
     """For the checkpoints still to come: those to keep, and one more while it is written."""
     config = experiment.config
     saves = -(-experiment.total_steps // _Every.of(experiment).save)
     more = min(config.checkpoint.keep, saves) + 1 - checkpoints.count()
-    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(like))
-    directories.require_room(checkpoints.directory.parent, max(0, more) * size)
+    needed = max(0, more) * program.state_bytes
+    directories.require_room(checkpoints.directory.parent, needed)
 
 
 @contextlib.contextmanager

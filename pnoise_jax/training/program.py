@@ -40,6 +40,11 @@ class Program:
     batches: NamedSharding
     takes_strength: bool
 
+    @property
+    def state_bytes(self) -> int:
+        """Of the state of one run, as a checkpoint holds it."""
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self.like))
+
     def constants(self, experiment: Experiment) -> tuple[jax.Array, ...]:
         """What the step of this run takes beside state and batch: its key, its strength."""
         key = parallel.random_key(experiment.config.seed, self.mesh)

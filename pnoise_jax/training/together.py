@@ -14,17 +14,18 @@ from pnoise_jax.training.checkpoints import Checkpoints
 from pnoise_jax.training.experiment import Experiment
 from pnoise_jax.training.program import Program, advance, open_batches
 from pnoise_jax.training.step import TrainState
-from pnoise_jax.training.window import NonFiniteLossError, Window
+from pnoise_jax.training.window import NonFiniteLossError, Window, describe_broken
 from pnoise_jax.training.writers import MetricWriter
 
 
 def fit_together(
     experiments: Sequence[Experiment], paths: Sequence[Path], program: Program, *, size: int
-) -> list[TrainState]:
+) -> list[TrainState | NonFiniteLossError]:
     """Trains runs that differ in seed and strength alone, each from its start, in one program.
 
     Every run sees the batches and keys that it sees alone, and leaves the same work directory, but
-    for checkpoints on the way: an interrupted one starts anew. On one host only.
+    for checkpoints on the way: an interrupted one starts anew. A run that breaks down does not stop
+    those beside it. On one host only.
 
     Args:
       experiments: the runs, checked.
@@ -34,28 +35,30 @@ def fit_together(
         in the remaining places, so that fewer runs need no program of their own.
 
     Returns:
-      The states after the last step.
+      Of each run the state after the last step; where it broke down, the error, not raised.
 
     Raises:
       OSError: another process trains in a directory, or a checkpoint cannot be written.
-      NonFiniteLossError: names the first run that broke down; the others have been saved.
     """
     places = [*experiments, *[experiments[-1]] * (size - len(experiments))]
     with contextlib.ExitStack() as stack:
         for path in paths:
             stack.enter_context(directories.lock(path))
+        directories.require_room(paths[0], len(paths) * program.state_bytes)
         writers = [
             stack.enter_context(contextlib.closing(MetricWriter(path, step=0))) for path in paths
         ]
         batches = stack.enter_context(open_together(places))
         states, broken = _run_together(places, program, batches, writers)
-        finished = [_take(states, run) for run in range(len(experiments))]
-        for path, state, failure in zip(paths, finished, broken, strict=False):
-            if failure is None:
-                with contextlib.closing(Checkpoints(path / "checkpoints", keep=1)) as checkpoints:
-                    checkpoints.save(experiments[0].total_steps, state)
-    _require_finite(paths, broken)
-    return finished
+        found: list[TrainState | NonFiniteLossError] = []
+        for run, path in enumerate(paths):
+            if broken[run] is not None:
+                found.append(NonFiniteLossError(describe_broken(broken[run])))
+                continue
+            found.append(_take(states, run))
+            with contextlib.closing(Checkpoints(path / "checkpoints", keep=1)) as checkpoints:
+                checkpoints.save(experiments[0].total_steps, found[-1])
+    return found
 
 
 def _run_together(
@@ -78,7 +81,11 @@ def _run_together(
             summary = window.close(step)
             broken = [old or new for old, new in zip(broken, summary.broken, strict=True)]
             for run, writer in enumerate(writers):
-                writer.write(step, {name: float(of[run]) for name, of in summary.metrics.items()})
+                if broken[run] is None:  # NaN is no JSON
+                    metrics = {name: float(of[run]) for name, of in summary.metrics.items()}
+                    writer.write(step, metrics)
+            if all(broken):
+                break
     return states, broken
 
 
@@ -115,14 +122,3 @@ def _stack(trees: list) -> TrainState:
 @jax.jit
 def _take(tree: TrainState, run: int) -> TrainState:
     return jax.tree.map(lambda leaf: leaf[run], tree)
-
-
-def _require_finite(paths: Sequence[Path], broken: Sequence[tuple[int, float] | None]) -> None:
-    for path, failure in zip(paths, broken, strict=False):
-        if failure is not None:
-            step, value = failure
-            raise NonFiniteLossError(
-                f"{path}: the loss or gradient of step {step} is {value}. Lower "
-                "optimizer.learning_rate or noise.strength, set optimizer.clip_norm, or lengthen "
-                "optimizer.warmup; the runs beside it are saved"
-            )

@@ -9,9 +9,22 @@ import optax
 
 from pnoise_jax.training.step import Metrics
 
+_REMEDY = (
+    "Lower optimizer.learning_rate or noise.strength, set optimizer.clip_norm, or lengthen "
+    "optimizer.warmup"
+)
+
 
 class NonFiniteLossError(ArithmeticError):
-    """The loss or the gradient of a step is NaN or infinite."""
+    """The loss or the gradient of a step is NaN or infinite.
+
+    Attributes:
+      reason: what happened where, without the remedy that the message ends with.
+    """
+
+    def __init__(self, reason: str, remedy: str = _REMEDY):
+        super().__init__(f"{reason}. {remedy}")
+        self.reason = reason
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +80,12 @@ class Window:
         self._metrics = []
         self.restart_clock()
         return summary
+
+
+def describe_broken(broken: tuple[int, float]) -> str:
+    """An element of `Summary.broken`, in words."""
+    step, value = broken
+    return f"the loss or gradient of step {step} is {value}"
 
 
 def _first_broken(values: np.ndarray, first_step: int) -> tuple[int, float] | None:

@@ -79,7 +79,7 @@ def lock(path: Path) -> Iterator[None]:
     if jax.process_index() != 0:
         yield
         return
-    with (path / ".lock").open("w") as file:
+    with (path / ".lock").open("a") as file:  # a directory that is refused stays as it was
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

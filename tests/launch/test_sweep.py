@@ -52,7 +52,7 @@ def test_a_sweep_from_a_file_leaves_results_figures_and_runs(config, data_dir, t
     with (workdir / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["noise.strength"] for row in rows] == ["0.1", "0.2", "0.3"]
-    assert {row["steps"] for row in rows} == {"4"}
+    assert {row["updates"] for row in rows} == {"4"}
     for name in ("summary.csv", "figure.svg", "figure.png"):
         assert (workdir / name).stat().st_size > 0
     code, output, errors = command.run("evaluate", f"--workdir={workdir / rows[2]['run']}")
@@ -73,6 +73,7 @@ def test_a_sweep_from_a_file_leaves_results_figures_and_runs(config, data_dir, t
     ("old", "new", "more", "message"),
     [
         ("def sweep", "def swep", (), "has no sweep(): define it beside get_config()"),
+        ("yield from", "", (), "sweep() returns None: let it return a list of cells"),
         ("(0.1, 0.2, 0.3)", "(0.1 / 0,)", (), "the config file fails: ZeroDivisionError"),
         ("", "", ("--config.noise.strength=1",), "is set on the command line and by sweep()"),
     ],

@@ -1,5 +1,6 @@
 """Whole sweeps: what they share, what they skip, and that each cell is the run that it is alone."""
 
+import collections
 import csv
 import io
 import shutil
@@ -10,9 +11,11 @@ from jax.sharding import AxisType
 from rich.console import Console
 
 from pnoise_jax import parallel, training
-from pnoise_jax.studies import sweep_speed, sweep_training
+from pnoise_jax.evaluation.evaluate import _score
+from pnoise_jax.studies import sweep_results, sweep_speed, sweep_training
 from pnoise_jax.studies.sweep import run_sweep
 from pnoise_jax.studies.sweep_cells import build_cells, product
+from pnoise_jax.training import workdir as directories
 from tests.training.runs import small_config
 
 CELLS = [
@@ -42,36 +45,47 @@ def sweep(base, cells, workdir, **options):
 
 def compiled_steps(run):
     """How many training steps are compiled while ``run`` runs, and what it returns."""
-    found = []
+    found, returned = compiled(run)
+    return found["jit(step)"], returned
+
+
+def compiled(run):
+    """How often a function of a name is compiled while ``run`` runs, and what it returns."""
+    found = collections.Counter()
 
     def record(event, *_, **about):
         if event == "/jax/core/compile/backend_compile_duration":
-            found.append(about["fun_name"])
+            found[about["fun_name"]] += 1
 
     jax.monitoring.register_event_duration_secs_listener(record)
     try:
         returned = run()
     finally:
         jax.monitoring.unregister_event_duration_listener(record)
-    return found.count("jit(step)"), returned
+    return found, returned
 
 
 @pytest.fixture(scope="module")
 def swept(data_dir, tmp_path_factory):
-    """The 15 cells, one after another; what was printed, the rows, and the steps compiled."""
+    """The 15 cells, one after another; what was printed, the rows, and what was compiled."""
     mesh = jax.make_mesh((2,), ("data",), (AxisType.Auto,), devices=jax.devices()[:2])
     workdir = tmp_path_factory.mktemp("swept")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parallel, "data_mesh", lambda: mesh)
         base = small_config(data_dir, **{"noise.preset": "paper_vit"})
-        run = compiled_steps(lambda: sweep(base, CELLS, workdir, together="never"))
+        _score.clear_cache()  # other tests have filled it
+        run = compiled(lambda: sweep(base, CELLS, workdir, together="never"))
     return workdir, *run
 
 
 def test_strengths_and_seeds_share_one_compiled_step(swept):
-    """Six runs with noise by one program, three without by another, for fifteen cells."""
-    workdir, steps, (printed, rows) = swept
-    assert steps == 2
+    """Six runs with noise by one program, three without by another, for fifteen cells.
+
+    And two programs evaluate them: without noise, and with noise of any strength.
+    """
+    workdir, found, (printed, rows) = swept
+    assert found["jit(step)"] == 2
+    assert found["jit(_score)"] == 2
     assert "15 cells, 0 of them finished before; to go: 9 trainings by 2 programs" in printed
     assert len(rows) == 15
     assert len({row["run"] for row in rows}) == 9
@@ -96,7 +110,7 @@ def test_each_cell_is_the_run_that_it_is_alone(swept, base, tmp_path):
         )
         for name, expected in zip(("clean", "shuffled", "class_sorted"), alone, strict=True):
             assert float(row[f"{name}_nll"]) == pytest.approx(expected["nll"], rel=1e-4)
-        assert (row["steps"], row["n"]) == ("12", "1000")
+        assert (row["updates"], row["n"]) == ("12", "1000")
         again = training.evaluate(None, workdir / row["run"])
         assert again[0]["nll"] == pytest.approx(alone[0]["nll"], rel=1e-4)
 
@@ -121,6 +135,8 @@ def test_what_is_finished_is_not_repeated(swept, base, tmp_path):
     steps, (printed, again) = compiled_steps(lambda: sweep(base, CELLS, workdir))
     assert steps == 1
     assert "to go: 3 trainings by 1 programs" in printed
+    (last,) = (line for line in printed.splitlines() if line.startswith("3/3"))
+    assert last.endswith("train=True, strength=0.2, seed=1")  # what is there comes first
     assert sorted(map(str, again)) == sorted(map(str, rows))
     after = {run: path.stat().st_ino for run, path in saved.items()}
     assert {run for run in after if after[run] != before[run]} == {lost}
@@ -171,6 +187,28 @@ def test_the_faster_way_is_taken_and_the_figures_are_printed(base, tmp_path, mon
     assert text.getvalue().strip().endswith(faster)
 
 
+@pytest.mark.parametrize("fits", [True, False])
+def test_what_is_compiled_by_then_does_not_count_nor_does_what_does_not_fit(
+    base, tmp_path, monkeypatch, fits
+):
+    """One program: compiling it together would take an hour, but that is over."""
+
+    def measure(experiments, program, *, together):
+        if together and not fits:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+        return sweep_speed.Speed(*((3600.0, 1.0, 2) if together else (1.0, 1.0, 1)))
+
+    monkeypatch.setattr(sweep_training, "measure", measure)
+    text = io.StringIO()
+    trainer = sweep_training.Trainer(
+        tmp_path, parallel.data_mesh(), Console(file=text, width=300), together="auto"
+    )
+    programs = sweep_training.plan(build_cells(base, product({"seed": (0, 1)})))
+    trainer.choose(programs)
+    printed = text.getvalue().strip()
+    assert printed.endswith(": together" if fits else "memory of the device: one after another")
+
+
 def test_measuring_really_compiles_and_steps(base):
     experiments = [cell.experiment for cell in build_cells(base, product({"seed": (0, 1)}))]
     for together in (False, True):
@@ -201,8 +239,71 @@ def test_what_cannot_be_is_refused_before_anything_is_written(base, tmp_path, mo
     assert not (tmp_path / "sweep").exists()
 
 
-def test_a_training_that_breaks_down_is_named_and_the_others_are_kept(base, tmp_path):
-    cells = [{"noise.train": True, "noise.strength": s} for s in (0.2, 3e38)]
-    with pytest.raises(training.NonFiniteLossError, match=r"train=True, strength=3e\+38: the loss"):
+def test_trainings_that_break_down_are_named_once_all_others_are_finished(base, tmp_path):
+    cells = product({"noise.train": (True,), "noise.strength": (3e38, 0.2, 2e38)})
+    with pytest.raises(
+        training.NonFiniteLossError,
+        match=r"2 of 3 .*train=True, strength=3e\+38: the loss .*2e\+38: the loss .*Leave these",
+    ):
         run_sweep(base, cells, tmp_path, together="never", console=Console(quiet=True))
-    assert len((tmp_path / "results.csv").read_text().splitlines()) == 2
+    with (tmp_path / "results.csv").open(newline="") as file:
+        assert [row["noise.strength"] for row in csv.DictReader(file)] == ["0.2"]
+
+
+def test_a_second_sweep_in_a_directory_changes_nothing_there(base, tmp_path):
+    sweep_results.claim(tmp_path, base)
+    before = (tmp_path / "base_config.json").read_text()
+    base.batch_size = 32
+    with directories.lock(tmp_path), pytest.raises(OSError, match="in use: another process trains"):
+        run_sweep(base, CELLS[:1], tmp_path)
+    assert (tmp_path / "base_config.json").read_text() == before
+
+
+def keep_rows(workdir, kept):
+    """Drops all rows of results.csv but some."""
+    text = (workdir / "results.csv").read_text().splitlines(keepends=True)
+    (workdir / "results.csv").write_text("".join([text[0], *text[1:][kept]]))
+
+
+def test_a_damaged_checkpoint_says_what_to_delete(swept, base, tmp_path):
+    workdir = tmp_path / "copy"
+    shutil.copytree(swept[0], workdir)
+    keep_rows(workdir, slice(1, None))
+    run = workdir / swept[2][1][0]["run"]
+    shutil.rmtree(run / "checkpoints" / "12" / "state")
+    with pytest.raises(OSError, match=rf"strength=0.2, seed=0: none of .*: delete {run}, and"):
+        run_sweep(base, CELLS, workdir, console=Console(quiet=True))
+    assert (run / "checkpoints" / "12").exists()
+    (run / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=rf"strength=0.2, seed=0: .*JSON.*: delete {run}, and"):
+        run_sweep(base, CELLS, workdir, console=Console(quiet=True))
+
+
+def test_an_evaluation_that_is_not_finite_names_its_cell_and_loses_no_other(
+    swept, base, tmp_path, monkeypatch
+):
+    def evaluate_cell(self, state, mesh, protocols):
+        if protocols[0].noise and self.config.noise.strength == 0.2:
+            raise ValueError("the logits are not finite")
+        return [{"top1": 1.0, "nll": 2.0, "n": 3}] * len(protocols)
+
+    monkeypatch.setattr(training.Experiment, "evaluate", evaluate_cell)
+    workdir = tmp_path / "copy"
+    shutil.copytree(swept[0], workdir)
+    keep_rows(workdir, slice(6))  # those trained with noise
+    with pytest.raises(ValueError, match=r"train=False, strength=0.2, seed=0: the logits"):
+        run_sweep(base, CELLS, workdir, console=Console(quiet=True))
+    with (workdir / "results.csv").open(newline="") as file:
+        assert [row["noise.strength"] for row in csv.DictReader(file)][6:] == ["0.1"]
+
+
+def test_views_have_their_own_clean_accuracy(base, tmp_path):
+    base.noise.preset = None  # of which clean has nothing
+    _, rows = sweep(base, product({"evaluation.views": (1, 5)}), tmp_path)
+    assert rows[0]["run"] == rows[1]["run"]
+    assert rows[0]["clean_nll"] != rows[1]["clean_nll"]
+    config = training.read_config(tmp_path / rows[0]["run"])
+    for row in rows:
+        config.evaluation.views = int(row["evaluation.views"])
+        clean = training.evaluate(config, tmp_path / row["run"])[0]
+        assert float(row["clean_nll"]) == pytest.approx(clean["nll"], rel=1e-5)

@@ -4,7 +4,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from pnoise_jax import training
+from pnoise_jax import data, training
 from pnoise_jax.studies.sweep_cells import as_text, build_cells, name_of, product
 from tests.training.runs import small_config
 
@@ -50,6 +50,22 @@ def test_names_are_short_and_leave_out_what_is_not_set():
     values = {"noise.strength": "0.3", "noise.name": "", "model.name": "vit_ti_16", "seed": "1"}
     assert name_of(values) == "strength=0.3, model.name=vit_ti_16, seed=1"
     assert name_of({"noise.strength": ""}) == "base"
+    values = {"evaluation.views": "5", "batch_size": "8", "noise.layer": "1", "other.layer": "2"}
+    assert name_of(values) == "evaluation.views=5, batch_size=8, noise.layer=1, other.layer=2"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ("optimal", r"noise.x='optimal' is a single value: .* \{'noise.x': \['optimal'\]\}"),
+        (0.3, r"noise.x=0.3 is a single value"),
+        ({"name": "vit"}, r"noise.x=\{'name': 'vit'\} is a single value"),
+        ((), r"noise.x=\[\] leaves no cells"),
+    ],
+)
+def test_a_product_of_what_are_not_values_is_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        product({"seed": range(2), "noise.x": values})
 
 
 @pytest.mark.parametrize(
@@ -79,6 +95,19 @@ def test_a_bad_cell_is_named(data_dir, overrides, message):
 def test_a_field_of_the_command_line_may_not_be_swept(data_dir):
     with pytest.raises(ValueError, match=r"--config.seed is set on the command line and by sweep"):
         build_cells(small_config(data_dir), [{"seed": 1}], given=["steps", "seed"])
+    section = training.model_config("vit_ti_16", image_size=8, patch_size=4, dim=8, num_heads=2)
+    with pytest.raises(ValueError, match=r"--config.model.dim .*\(as part of 'model'\)"):
+        build_cells(small_config(data_dir), [{"model": section}], given=["model.dim"])
+    build_cells(small_config(data_dir), [{"model": section}], given=["model_dim"])
+
+
+def test_data_that_cannot_be_read_name_their_cell(data_dir, monkeypatch):
+    def load(name, **options):
+        raise FileNotFoundError(f"{name} is not there")
+
+    monkeypatch.setattr(data, "load", load)
+    with pytest.raises(OSError, match=r"cell 1 of sweep\(\) \(seed=1\): digits is not there"):
+        build_cells(small_config(data_dir), [{"seed": 1}])
 
 
 def test_a_locked_config_is_fine(data_dir):

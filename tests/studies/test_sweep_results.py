@@ -17,7 +17,7 @@ def cell(**values):
 
 def found(top1):
     values = dict.fromkeys(MEASURES, top1)
-    return {"run": "runs/a,b", "steps": 12, "n": 1000, **values, "class_sorted_top1": None}
+    return {"run": "runs/a,b", "updates": 12, "n": 1000, **values, "class_sorted_top1": None}
 
 
 def rows(path):
@@ -64,13 +64,33 @@ def test_rows_come_back_and_columns_may_come_and_go(base, tmp_path):
     [
         "format,seed,clean_top1\n1,0,50.0\n",
         "seed,clean_top1\n0,50.0\n",
-        "format,seed,run,steps,n," + ",".join(MEASURES) + "\n2,0,a,12,1000,1,2,3,4,5,6\n",
-        "format,seed,run,steps,n," + ",".join(MEASURES) + "\n1,0,a,12\n",
+        "format,seed,run,updates,n," + ",".join(MEASURES) + "\n1,0,a,12,1000,1,2,3,4,5,6\n",
+        "format,seed,run,updates,n," + ",".join(MEASURES) + "\n2,0,a,12\n",
     ],
 )
 def test_another_format_is_refused(base, tmp_path, text):
     (tmp_path / "results.csv").write_text(text)
     with pytest.raises(ValueError, match=r"rows of format .* move the file away"):
+        Results(tmp_path / "results.csv", base, ["seed"])
+
+
+def test_a_field_may_be_called_steps_but_not_as_another_column_is(base, tmp_path):
+    path = tmp_path / "results.csv"
+    results = Results(path, base, ["steps"])
+    for steps in ("", "5"):
+        results.add(cell(steps=steps), found(50.0))
+    results.write()
+    again = Results(path, base, ["steps"])
+    assert again.get(cell(steps=""))["updates"] == "12"
+    assert again.get(cell(steps="12")) is None
+    assert path.read_text().splitlines()[0].count("steps") == 1
+    with pytest.raises(ValueError, match=r"sweep\(\) sets 'updates', and results.csv has another"):
+        Results(path, base, ["updates"])
+
+
+def test_what_is_no_table_is_refused(base, tmp_path):
+    (tmp_path / "results.csv").write_bytes(b"format,seed\n\xff\xfe\n")
+    with pytest.raises(ValueError, match=r"results.csv is no table in UTF-8"):
         Results(tmp_path / "results.csv", base, ["seed"])
 
 

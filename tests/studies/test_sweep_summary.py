@@ -25,15 +25,18 @@ def test_the_interval_is_students():
 def test_one_seed_has_no_interval_and_equal_ones_a_point():
     assert mean_of([]) == sweep_summary.Mean()
     assert mean_of([50.0]) == sweep_summary.Mean(50.0)
-    assert mean_of([50.0, 50.0], test=True) == sweep_summary.Mean(50.0, 50.0, 50.0)
+    assert mean_of([50.0, 50.0]) == sweep_summary.Mean(50.0, 50.0, 50.0)
 
 
-def sweep_of(clean, *, shuffled=None):
-    """Cells and results; clean top-1 by {(strength, seed): percent}."""
-    cells = [
-        types.SimpleNamespace(values={"noise.strength": strength, "seed": seed})
-        for strength, seed in clean
-    ]
+def test_a_difference_that_is_the_same_in_all_seeds_is_no_verdict_unless_it_is_0():
+    assert mean_of([1.0, 1.0], test=True) == sweep_summary.Mean(1.0)
+    assert mean_of([1.0, 1.0], test=True).effect == ""
+    assert mean_of([0.0, 0.0], test=True).effect == "no effect"
+
+
+def sweep_of(clean, *, shuffled=None, field="noise.strength"):
+    """Cells and results; clean top-1 by {(a field's value, seed): percent}."""
+    cells = [types.SimpleNamespace(values={field: value, "seed": seed}) for value, seed in clean]
     rows = {
         key: {
             "clean_top1": str(value),
@@ -68,6 +71,13 @@ def test_differences_are_from_the_first_group_paired_by_seed():
     assert same.means["clean"].value == pytest.approx(154 / 3)
     assert same.difference.value == pytest.approx(0)
     assert same.difference.effect == "no effect"
+
+
+def test_other_data_are_not_compared():
+    for field, compared in (("data.test_split", False), ("data.num_threads", True)):
+        cells, results = sweep_of(CLEAN, field=field)
+        _, second, _ = summarise(cells, results)
+        assert (second.difference.value is not None) == compared
 
 
 def test_at_inference_is_shuffled_less_clean_of_the_same_weights():
@@ -115,5 +125,9 @@ def test_what_is_written_and_printed(tmp_path):
     assert "72.0 ± 25.4" in printed
     assert "-9.5 ± 6.4" in printed
     assert "mean over 2 to 3 seeds" in printed
+    assert "Δ clean" in printed
+    assert "not corrected for their number" in printed
     assert len(sweep_summary.write_figure(tmp_path, groups)) == 2
     assert (tmp_path / "figure.svg").read_text().startswith("<?xml")
+    assert sweep_summary.write_figure(tmp_path, groups[:2]) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["summary.csv"]

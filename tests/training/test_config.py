@@ -74,6 +74,11 @@ def test_the_default_config_is_valid():
         ("data.mean", ("a",), r"data.mean=\['a'\]"),
         ("duration", "1e400 epochs", "duration='1e400 epochs'"),
         ("checkpoint.keep", 0, "checkpoint.keep=0"),
+        ("seed", None, "seed=None: give a value; the default is 0"),
+        ("evaluation.seed", None, "evaluation.seed=None"),
+        ("optimizer.learning_rate", None, "optimizer.learning_rate=None"),
+        ("data.name", None, "data.name=None"),
+        ("log_every", None, "log_every=None"),
     ],
 )
 def test_a_bad_value_is_named(field, value, message):

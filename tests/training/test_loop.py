@@ -11,7 +11,7 @@ import pytest
 from jax._src.array import ArrayImpl
 
 from pnoise_jax import parallel, training
-from pnoise_jax.training import console
+from pnoise_jax.training import console, workdir
 from pnoise_jax.training.checkpoints import Checkpoints
 from tests.training.runs import small_config
 
@@ -99,6 +99,14 @@ def test_training_in_another_configs_directory_is_refused(straight, data_dir):
     with pytest.raises(ValueError, match=r"noise.layer: None there, '1' now; seed: 0 there, 7 now"):
         training.train(small_config(data_dir, **{"seed": 7, "noise.layer": "1"}), directory)
     assert {path: path.stat().st_mtime_ns for path in directory.rglob("*")} == before
+
+
+def test_a_run_that_is_going_on_elsewhere_keeps_its_config(data_dir, tmp_path):
+    workdir.claim(tmp_path, small_config(data_dir))  # and no checkpoint yet
+    before = (tmp_path / "config.json").read_text()
+    with workdir.lock(tmp_path), pytest.raises(OSError, match="in use: another process trains"):
+        training.train(small_config(data_dir, seed=7), tmp_path)
+    assert (tmp_path / "config.json").read_text() == before
 
 
 def test_no_recompilation_and_no_sync_between_reports(data_dir, tmp_path, monkeypatch):
@@ -192,6 +200,10 @@ VIEWS = {"noise.axis": "views", "noise.group_size": 4, "evaluation.views": 4}
         ({**VIEWS, "noise.train": True}, "training shows one view of each image"),
         ({"evaluation.views": 10}, r"evaluation\.views=10: give a number in \[1, 9\]"),
         ({"duration": "0 steps"}, "less than one step"),
+        ({"log_every": "0.2 steps"}, "log_every='0.2 steps' is less than one step"),
+        ({"checkpoint.every": "1 example"}, "checkpoint.every='1 example' is less than one step"),
+        ({"evaluation.every": "0 epochs"}, "evaluation.every='0 epochs' is less than one step"),
+        ({"evaluation.batch_size": 1001}, "would be the same single batch; lower evaluation.batch"),
         ({"optimizer.warmup": "99 steps"}, "longer than the run's 12"),
     ],
 )

@@ -1,6 +1,8 @@
 """Runs that share a program, one after another and together: each is the run that it is alone."""
 
 import json
+import shutil
+import types
 
 import chex
 import jax
@@ -86,13 +88,25 @@ def test_a_run_that_breaks_down_is_named_and_the_others_are_saved(data_dir, tmp_
     experiments = [noisy(data_dir, 0, 0.2), noisy(data_dir, 0, 3e38)]
     program = training.create_program(experiments[0], MESH, any_strength=True, together=True)
     paths = claim(tmp_path, experiments)
-    with pytest.raises(
-        training.NonFiniteLossError, match=rf"{paths[1]}: the loss or gradient of step 1 is"
-    ):
-        training.fit_together(experiments, paths, program, size=2)
+    sound, broken = training.fit_together(experiments, paths, program, size=2)
+    assert int(sound.step) == 12
+    assert isinstance(broken, training.NonFiniteLossError)
+    assert broken.reason.startswith("the loss or gradient of step 1 is")
     assert (paths[0] / "checkpoints" / "12").is_dir()
     assert not (paths[1] / "checkpoints").exists()
     assert np.isfinite(losses(paths[0])).all()
+    assert losses(paths[1]) == []  # NaN is no JSON
+
+
+def test_a_full_disk_is_found_before_training(data_dir, tmp_path, monkeypatch):
+    experiments = [noisy(data_dir, seed, 0.2) for seed in (0, 1)]
+    program = training.create_program(experiments[0], MESH, any_strength=True, together=True)
+    paths = claim(tmp_path, experiments)
+    usage = types.SimpleNamespace(free=2 * program.state_bytes - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(OSError, match="MB left and the checkpoints need"):
+        training.fit_together(experiments, paths, program, size=2)
+    assert not (paths[0] / "metrics.jsonl").exists()
 
 
 def test_accumulation_average_and_batch_statistics_together(data_dir, tmp_path):

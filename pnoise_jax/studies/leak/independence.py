@@ -80,7 +80,8 @@ def assert_independent_of_batch(
       atol: allowed change on top.
 
     Raises:
-      AssertionError: with the example, by how much it changed, and the mate that matters most.
+      AssertionError: with the example, by how much it changed, and of its 64 nearest mates the one
+        that matters most by itself.
       ValueError: as `largest_change`.
     """
     x = np.asarray(x)
@@ -101,7 +102,7 @@ def assert_independent_of_batch(
     raise AssertionError(
         f"example {change.example} depends on its batch: with other examples beside it, output "
         f"{place} went from {flat[place]:.6g} to {others[place]:.6g} (allowed: {allowed:.2g}). "
-        f"Alone example {mate} replaced by another changes it by {size:.3g}. Evaluate with batch "
+        f"Replacing example {mate} alone changes it by {size:.3g}. Evaluate with batch "
         "statistics frozen and without noise that mixes examples"
     )
 
