@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("benchmark")
+
 ROOT = Path(__file__).parents[2]
 PASSES = ("forward", "backward", "both")
 

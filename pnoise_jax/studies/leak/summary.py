@@ -170,8 +170,9 @@ class Summary:
         )
         names = ("clean", "noisy, shuffled", "noisy, class-sorted")
         tops = [float(self._hits(noise, batch_size, name).by_seed.mean()) for name in names]
+        alike = [other for other in self._noises if other.words == noise.words]
         found = verdict.judge(
-            name=noise.words,
+            name=noise.words if len(alike) == 1 else f"{noise.words} at {noise.where}",
             mixes_batch=noise.mixes_batch,
             batch_size=batch_size,
             clean=tops[0],
