@@ -28,16 +28,16 @@ from pnoise_jax.studies import leak
 
 _MODEL = flags.DEFINE_string("model", "vit_ti_16", "One of models.list_models().")
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Side of an image, pixels.", lower_bound=1)
-_EXAMPLES = flags.DEFINE_integer("examples", 200, "Images of 2 classes.", lower_bound=8)
+_EXAMPLES = flags.DEFINE_integer("examples", 320, "Images of 5 classes.", lower_bound=8)
 _DEPTH = flags.DEFINE_integer("depth", None, "Blocks of a ViT, if not the model's.", lower_bound=1)
 _PRESET = flags.DEFINE_string("preset", "optimal_all_tokens", "Of noise.PRESETS.")
-_BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["10", "50", "100"], "Of the protocols.")
+_BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["8", "16", "32"], "Of the protocols.")
 _DEVICES = flags.DEFINE_list("devices", ["1"], "Numbers of devices to spread the images over.")
 _ROUNDS = flags.DEFINE_integer("rounds", 3, "Calls of each alternative.", lower_bound=1)
 _SEPARATELY = flags.DEFINE_bool("separately", True, "Also each protocol from the image on.")
 _OUT = flags.DEFINE_string("out", None, "JSON file for all ratios and times.")
 
-_CLASSES = 2
+_CLASSES = 5
 _PIXELS = {"mean": (0.5,), "std": (0.5,)}
 
 

@@ -202,11 +202,6 @@ def _check_views(experiment: Experiment) -> None:
             f"noise.axis='views' with noise.group_size={injection.noise.group_size} mixes so many "
             f"views of an image, and evaluation.views={views}: set both to the same number"
         )
-    if injection.train:
-        raise ValueError(
-            "noise.axis='views' with noise.train=True: training shows one view of each image, so "
-            "there are no views to mix; set noise.train=False"
-        )
 
 
 def check_training(experiment: Experiment) -> None:
@@ -232,4 +227,9 @@ def check_training(experiment: Experiment) -> None:
     _ = experiment.schedule  # checks the warm-up
     injection = experiment.model.injection
     if injection is not None and injection.train:
+        if getattr(injection.noise, "axis", None) == "views":
+            raise ValueError(
+                "noise.axis='views' with noise.train=True: training shows one view of each image, "
+                "so there are no views to mix; set noise.train=False"
+            )
         injection.in_batches_of(config.batch_size // config.accumulate)

@@ -103,7 +103,7 @@ def test_step_has_training_noise_on(step_run):
 
 
 def test_audit_compares_with_one_clean_evaluation(tmp_path):
-    sizes = ("--depth=2", "--image_size=32", "--examples=16", "--batch_sizes=4,8", "--rounds=2")
+    sizes = ("--depth=2", "--image_size=32", "--examples=20", "--batch_sizes=2,4", "--rounds=2")
     done = run("audit", *sizes, f"--out={tmp_path / 'audit.json'}")
     assert done.returncode == 0, done.stderr
     (result,) = json.loads((tmp_path / "audit.json").read_text())["results"]
@@ -127,7 +127,7 @@ def test_audit_compares_with_one_clean_evaluation(tmp_path):
         (("noise", "--k=8,x"), ("--k=8,x", "'x'")),
         (("noise", "--dtype=float31"), ("--dtype=float31", "float32")),
         (("noise", "--out=absent/noise.json"), ("--out=absent/noise.json", "does not exist")),
-        (("audit", "--batch_sizes=10,500"), ("--batch_sizes=10,500", "has only 200 examples")),
+        (("audit", "--batch_sizes=8,500"), ("--batch_sizes=8,500", "has only 320 examples")),
         (("audit", "--preset=paper_vt"), ("--preset=paper_vt", "did you mean paper_vit")),
         (("step", "--k=8"), ("Unknown command line flag 'k'",)),
         (("step", "--model=vit_ti16"), ("--model=vit_ti16", "did you mean vit_ti_16")),

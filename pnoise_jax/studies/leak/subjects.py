@@ -14,6 +14,8 @@ from jax.sharding import Mesh
 from pnoise_jax import data, evaluation, noise
 from pnoise_jax.studies.leak.independence import largest_change
 
+CHECKED = 8  # examples on which a clean model is tried beside others, in 7 batches
+
 
 @dataclasses.dataclass(frozen=True)
 class AuditedNoise:
@@ -154,7 +156,7 @@ class ModelSubject:
         return self._clean.logits, self._clean.predictions
 
     def largest_change(self) -> tuple[float, int]:
-        count = min(len(self._dataset), 16)
+        count = min(len(self._dataset), CHECKED)
         images = np.stack([self._dataset[i]["image"] for i in range(count)])
         plain = self._model.clone(injection=None)
         mean, std = self._options["mean"], self._options["std"]
@@ -213,7 +215,7 @@ class FunctionSubject:
     def largest_change(self) -> tuple[float, int] | None:
         if self._clean_apply is None:
             return None
-        count = min(len(self._labels), 16)
+        count = min(len(self._labels), CHECKED)
         return largest_change(self._clean_apply, self._images[:count]).size, count
 
     def predict(
