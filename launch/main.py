@@ -116,7 +116,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
         lines = str(error).strip().splitlines()
         if "whilst parsing config file" in lines[0]:  # a whole traceback; the last line says it
             _end(f"error: the config file fails: {lines[-1].strip()}")
-        return app.parse_flags_with_usage(argv)  # says it again, and how to get help
+        _end(f"error: {error}\n(--help lists the flags)")
     except Exception as error:
         _end_on_config_error(error)
 

@@ -119,7 +119,7 @@ def test_audit_compares_with_one_clean_evaluation(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ((), ("no subcommand", "noise, step, audit")),
+        ((), ("no subcommand", "noise, step, sweep, audit")),
         (("nosie",), ("unknown subcommand 'nosie'", "did you mean noise?")),
         (("noise", "step"), ("unexpected arguments: step",)),
         (("noise", "--k=9", "--devices=1,2"), ("--k=9", "--devices=2", "multiple of 2")),
