@@ -72,11 +72,9 @@ def main() -> None:
     options.require_writable("out", _OUT.value)
     console, where = Console(), report.environment()
     report.print_environment(console, where)
-    results = []
-    for count in devices:
-        found = process.measure_on(count, measure, spec)
-        results += found
-        _print(console, spec, found[0])
+    results = process.measure_on_each(
+        devices, measure, spec, console, lambda found: _print(console, spec, found[0])
+    )
     content = {"benchmark": "audit", **where, "spec": dataclasses.asdict(spec), "results": results}
     report.write(_OUT.value, console, content)
 
@@ -173,9 +171,6 @@ def _random_dataset(spec: Spec) -> data.Dataset:
 
 def _print(console: Console, spec: Spec, result: dict) -> None:
     devices, kind = result["devices"], result["device_kind"]
-    if "skipped" in result:
-        console.print(f"--devices={devices} skipped: {result['skipped']}", style="yellow")
-        return
     found = result["alternatives"]
     rows = [
         [name, report.figure(of["seconds"]["median"]), report.ratio(of) if "ratio" in of else ""]

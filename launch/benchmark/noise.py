@@ -63,11 +63,9 @@ def main() -> None:
     options.require_writable("out", _OUT.value)
     console, where = Console(), report.environment()
     report.print_environment(console, where)
-    results = []
-    for count in devices:
-        found = process.measure_on(count, measure, spec)
-        results += found
-        _print(console, spec, count, found)
+    results = process.measure_on_each(
+        devices, measure, spec, console, lambda found: _print(console, spec, found)
+    )
     content = {"benchmark": "noise", **where, "spec": dataclasses.asdict(spec), "results": results}
     report.write(_OUT.value, console, content)
 
@@ -157,10 +155,8 @@ def _time(calls: dict[str, Callable], spec: Spec, what: str) -> dict:
     return {"alternatives": timing.compare(times, to="structured"), "difference": differences}
 
 
-def _print(console: Console, spec: Spec, devices: int, results: list[dict]) -> None:
-    if "skipped" in results[0]:
-        console.print(f"--devices={devices} skipped: {results[0]['skipped']}", style="yellow")
-        return
+def _print(console: Console, spec: Spec, results: list[dict]) -> None:
+    devices = results[0]["devices"]
     rows = []
     for result in results:
         found = result["alternatives"]

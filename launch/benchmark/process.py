@@ -2,13 +2,14 @@
 
 import multiprocessing
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh
+from rich.console import Console
 
 from pnoise_jax import parallel
 
@@ -20,6 +21,35 @@ _KEEP_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": str(2**40),
     "MALLOC_ARENA_MAX": "1",
 }
+
+
+def measure_on_each(
+    devices: Sequence[int],
+    measure: Callable[[Any, Mesh], list[dict]],
+    spec: Any,
+    console: Console,
+    show: Callable[[list[dict]], None],
+) -> list[dict]:
+    """`measure_on` for each number of devices; returns all results.
+
+    Args:
+      devices, measure, spec: as `measure_on` takes them.
+      console: where it is said that a number of devices is skipped.
+      show: takes the results of one number of devices, where there are any.
+
+    Raises:
+      ChildProcessError: the process was killed.
+      Exception: what measure raises.
+    """
+    results = []
+    for count in devices:
+        found = measure_on(count, measure, spec)
+        results += found
+        if "skipped" in found[0]:
+            console.print(f"--devices={count} skipped: {found[0]['skipped']}", style="yellow")
+        else:
+            show(found)
+    return results
 
 
 def measure_on(devices: int, measure: Callable[[Any, Mesh], list[dict]], spec: Any) -> list[dict]:

@@ -63,11 +63,9 @@ def main() -> None:
     options.require_writable("out", _OUT.value)
     console, where = Console(), report.environment()
     report.print_environment(console, where)
-    results = []
-    for count in devices:
-        found = process.measure_on(count, measure, spec)
-        results += found
-        _print(console, spec, found[0])
+    results = process.measure_on_each(
+        devices, measure, spec, console, lambda found: _print(console, spec, found[0])
+    )
     content = {"benchmark": "step", **where, "spec": dataclasses.asdict(spec), "results": results}
     report.write(_OUT.value, console, content)
 
@@ -191,9 +189,6 @@ def _step_time(compared: dict) -> str:
 
 def _print(console: Console, spec: Spec, result: dict) -> None:
     devices, kind = result["devices"], result["device_kind"]
-    if "skipped" in result:
-        console.print(f"--devices={devices} skipped: {result['skipped']}", style="yellow")
-        return
     found = result["alternatives"]
     rows = [
         [name, _step_time(of), report.ratio(of, decimals=3), f"{of['cpu_ratio']['median']:.3f}"]

@@ -70,11 +70,9 @@ def main() -> None:
     experiment_of(spec, seed=0)
     console, where = Console(), report.environment()
     report.print_environment(console, where)
-    results = []
-    for count in devices:
-        found = process.measure_on(count, measure, spec)
-        results += found
-        _print(console, spec, count, found)
+    results = process.measure_on_each(
+        devices, measure, spec, console, lambda found: _print(console, spec, found)
+    )
     content = {"benchmark": "sweep", **where, "spec": dataclasses.asdict(spec), "results": results}
     report.write(_OUT.value, console, content)
 
@@ -166,10 +164,8 @@ def _together(experiments: list[training.Experiment], mesh: Mesh) -> Callable:
     return advance
 
 
-def _print(console: Console, spec: Spec, devices: int, results: list[dict]) -> None:
-    if "skipped" in results[0]:
-        console.print(f"--devices={devices} skipped: {results[0]['skipped']}", style="yellow")
-        return
+def _print(console: Console, spec: Spec, results: list[dict]) -> None:
+    devices = results[0]["devices"]
     rows = []
     for result in results:
         found, compiling = result["alternatives"], result["compile_seconds"]

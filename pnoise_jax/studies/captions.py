@@ -116,17 +116,6 @@ def versions(audit: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(audit[key]) for name, key in fields.items() if audit[key] is not None}
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """The fields of a nested configuration by their dotted names."""
-    found = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            found |= flatten(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = repr(value)
-    return found
-
-
 def _protocols(audit: Mapping[str, Any]) -> str:
     parts = []
     for noise_id, group in tables.by_noise(audit).items():

@@ -17,6 +17,7 @@ from pnoise_jax.studies.markup import (
     table,
     text,
 )
+from pnoise_jax.training.config import flatten
 
 PROTOCOLS = (
     (style.CLEAN, "clean"),
@@ -213,14 +214,13 @@ def _findings(audit: Mapping[str, Any]) -> str:
 def _configuration(audit: Mapping[str, Any]) -> str:
     if audit["config"] is None:
         return element("p", "None: what was audited is a function that the caller gave.")
-    fields = captions.flatten(audit["config"])
     lines = [
-        row([element("th", text(name), scope="row"), element("td", text(value))])
-        for name, value in fields.items()
+        row([element("th", text(name), scope="row"), element("td", text(repr(value)))])
+        for name, value in flatten(audit["config"])
     ]
     head = column_heads(("field", "value"), words=2)
     inner = table("configuration", "What the run was told.", head, ["\n".join(lines)])
-    return element("details", element("summary", f"{len(fields)} fields") + inner)
+    return element("details", element("summary", f"{len(lines)} fields") + inner)
 
 
 def _versions(audit: Mapping[str, Any]) -> str:

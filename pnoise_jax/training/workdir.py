@@ -36,8 +36,8 @@ def claim(workdir: str | os.PathLike, config: ml_collections.ConfigDict) -> Path
     return path
 
 
-def make_writable(workdir: str | os.PathLike) -> Path:
-    """The directory, made if need be.
+def make_writable(workdir: str | os.PathLike, *, flag: str = "workdir") -> Path:
+    """The directory, made if need be; the flag that names it is for errors.
 
     Raises:
       ValueError: that is no path of one.
@@ -45,7 +45,7 @@ def make_writable(workdir: str | os.PathLike) -> Path:
     """
     if not str(workdir).strip() or "://" in str(workdir):
         raise ValueError(
-            f"--workdir={str(workdir)!r} is no directory: give the path of one; to keep runs in a "
+            f"--{flag}={str(workdir)!r} is no directory: give the path of one; to keep runs in a "
             "bucket, mount it"
         )
     path = Path(workdir).expanduser().absolute()
@@ -56,7 +56,7 @@ def make_writable(workdir: str | os.PathLike) -> Path:
         probe.unlink()
     except OSError as error:
         raise OSError(
-            f"--workdir={str(workdir)!r} cannot be written ({error.strerror}): choose another "
+            f"--{flag}={str(workdir)!r} cannot be written ({error.strerror}): choose another "
             "directory, or make this one writable and not full"
         ) from None
     return path

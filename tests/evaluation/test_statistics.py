@@ -6,24 +6,26 @@ import pytest
 from pnoise_jax.evaluation import Hits, accuracy, difference
 
 OPTIONS = {"confidence": 0.95, "resamples": 2000, "seed": 0}
-GENERATOR = np.random.default_rng(0)
 
 
-def draw(seeds, n, p, generator=GENERATOR):
-    return generator.random((seeds, n)) < p
+@pytest.fixture
+def draw():
+    """Draws hits; anew in every test, whatever ran before it."""
+    generator = np.random.default_rng(0)
+    return lambda seeds, n, p: generator.random((seeds, n)) < p
 
 
 def width(estimate):
     return estimate.interval[1] - estimate.interval[0]
 
 
-def test_one_seed_gives_the_binomial_interval():
+def test_one_seed_gives_the_binomial_interval(draw):
     found = accuracy(Hits(draw(1, 4000, 0.7)), **OPTIONS)
     assert found.interval[0] < found.value < found.interval[1]
     assert width(found) == pytest.approx(2 * 1.96 * 100 * np.sqrt(0.7 * 0.3 / 4000), rel=0.1)
 
 
-def test_batches_are_drawn_whole():
+def test_batches_are_drawn_whole(draw):
     """Ten copies of a tenth of the examples know no more than that tenth."""
     few = draw(1, 400, 0.7)
     copies, batches = np.repeat(few, 10, axis=1), np.repeat(np.arange(400), 10)
@@ -39,7 +41,7 @@ def test_a_short_last_batch_counts_for_what_it_holds():
     assert found.interval == (0, 100)  # of two batches nothing is known, and 100 % is the most
 
 
-def test_seeds_that_differ_widen_the_interval():
+def test_seeds_that_differ_widen_the_interval(draw):
     accuracies = np.array([0.5, 0.6, 0.7, 0.8, 0.9])[:, None]
     found = accuracy(Hits(draw(5, 10000, accuracies)), **OPTIONS)
     half = 2.78 * 100 * np.std(accuracies, ddof=1) / np.sqrt(5)  # Student's t, 4 degrees of freedom
@@ -67,7 +69,7 @@ def test_intervals_cover(seeds, over_seeds):
     assert inside / trials > 0.915
 
 
-def test_pairing_removes_what_is_common():
+def test_pairing_removes_what_is_common(draw):
     first = draw(3, 2000, 0.7)
     second = first.copy()
     second[:, :40] = True  # better on 40 examples at most, otherwise the same
@@ -79,7 +81,7 @@ def test_pairing_removes_what_is_common():
     assert paired.p_value < 0.05
 
 
-def test_the_seeds_are_paired():
+def test_the_seeds_are_paired(draw):
     """Models of very different accuracy, each one point better: the difference is sure."""
     p = np.array([0.5, 0.7, 0.9])[:, None]
     first = draw(3, 5000, p)
@@ -89,7 +91,7 @@ def test_the_seeds_are_paired():
     assert width(found) < width(accuracy(Hits(first, batches), **OPTIONS)) / 5
 
 
-def test_no_difference_is_no_effect():
+def test_no_difference_is_no_effect(draw):
     same = draw(3, 1000, 0.7)
     found = difference(Hits(same), Hits(same), **OPTIONS)
     assert (found.value, found.interval, found.p_value, found.sign) == (0, (0, 0), 1, 0)
@@ -98,9 +100,9 @@ def test_no_difference_is_no_effect():
     assert other.p_value > 0.05
 
 
-def test_batches_of_two_orders_are_drawn_apart():
+def test_batches_of_two_orders_are_drawn_apart(draw):
     correct = np.repeat(draw(1, 200, 0.5), 10, axis=1)
-    one, two = np.arange(2000) // 10, GENERATOR.permutation(np.arange(2000) // 10)
+    one, two = np.arange(2000) // 10, np.random.default_rng(1).permutation(2000) // 10
     same = difference(Hits(correct, one), Hits(correct, one), **OPTIONS)
     apart = difference(Hits(correct, one), Hits(correct, two), **OPTIONS)
     assert width(same) == 0
@@ -114,12 +116,12 @@ def test_batches_of_two_orders_are_drawn_apart():
         ({"resamples": 10}, r"resamples=10: give at least 100"),
     ],
 )
-def test_bad_options_are_named(changes, message):
+def test_bad_options_are_named(changes, message, draw):
     with pytest.raises(ValueError, match=message):
         accuracy(Hits(draw(1, 10, 0.5)), **OPTIONS | changes)
 
 
-def test_shapes_that_do_not_fit_are_named():
+def test_shapes_that_do_not_fit_are_named(draw):
     with pytest.raises(ValueError, match=r"expected \(seeds, n\)"):
         Hits(np.ones(5, bool))
     with pytest.raises(ValueError, match=r"batches have shape \(4,\); expected \(5,\)"):

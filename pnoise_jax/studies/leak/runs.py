@@ -70,35 +70,13 @@ def audit_runs(
     what = f"{config.data.name}'s split {config.data.test_split!r}"
     settings = settings.for_labels(labels, what)
     noises = _noises(experiment, config, presets, strengths, settings)
-    directory = Path(out or path / "audit").expanduser().absolute()
-    _require_writable(directory)
+    directory = directories.make_writable(out or path / "audit", flag="out" if out else "workdir")
 
     console = Console()
     runs = _train_missing(config, path, found, seeds, console)
-    mesh = parallel.data_mesh()
     steps: dict[int, int] = {}
-
-    def subjects() -> Iterator[ModelSubject]:
-        for seed, run_directory in runs.items():
-            ours = _with_seed(config, seed)
-            run = restore(run_directory, ours, mesh=mesh, report=console.print)
-            steps[seed] = run.step
-            subject = ModelSubject(
-                run.experiment.model,
-                run.state.variables(),
-                run.experiment.test_data,
-                noises=noises,
-                seed=seed,
-                mesh=mesh,
-                mean=run.experiment.mean,
-                std=run.experiment.std,
-                scratch=directory,
-            )
-            del run
-            yield subject
-            del subject
-
-    measured = measure(subjects(), labels, noises, settings, report=console.print)
+    subjects = _restore_each(config, runs, noises, directory, console, steps)
+    measured = measure(subjects, labels, noises, settings, report=console.print)
     content = summarise(measured, settings, model=config.model.name, dataset=config.data.name)
     content |= {
         "split": config.data.test_split,
@@ -113,6 +91,33 @@ def audit_runs(
     for written in paths:
         console.print(f"wrote {written}", soft_wrap=True, highlight=False)
     return audit
+
+
+def _restore_each(
+    config: ml_collections.ConfigDict,
+    runs: dict[int, Path],
+    noises: tuple[AuditedNoise, ...],
+    scratch: Path,
+    console: Console,
+    steps: dict[int, int],
+) -> Iterator[ModelSubject]:
+    """The subjects, each restored when it is its turn; notes the steps of their checkpoints."""
+    mesh = parallel.data_mesh()
+    for seed, directory in runs.items():
+        run = restore(directory, _with_seed(config, seed), mesh=mesh, report=console.print)
+        steps[seed] = run.step
+        yield ModelSubject(
+            run.experiment.model,
+            run.state.variables(),
+            run.experiment.test_data,
+            noises=noises,
+            seed=seed,
+            mesh=mesh,
+            mean=run.experiment.mean,
+            std=run.experiment.std,
+            scratch=scratch,
+        )
+        del run  # before the next one is restored
 
 
 def find_runs(workdir: Path) -> dict[int, Path]:
@@ -262,16 +267,3 @@ def _with_seed(config: ml_collections.ConfigDict, seed: int) -> ml_collections.C
     config = copy.deepcopy(config)
     config.seed = seed
     return config
-
-
-def _require_writable(directory: Path) -> None:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        probe = directory / f".writable-{os.getpid()}"
-        probe.write_bytes(bytes(4096))
-        probe.unlink()
-    except OSError as error:
-        raise OSError(
-            f"the report cannot be written to {directory} ({error.strerror}): choose another place "
-            "with --out"
-        ) from None
