@@ -1,17 +1,22 @@
 """Data: named data sets read by random access, and streams of batches from them."""
 
-from pnoise_jax.data.datasets import Dataset, list_datasets, load
+from pnoise_jax.data.datasets import Dataset, decode, list_datasets, load
 from pnoise_jax.data.orders import EVALUATION_ORDERS, evaluation_order, partly_sorted_order
 from pnoise_jax.data.pipeline import Batch, BatchIterator, eval_batches, train_batches
+from pnoise_jax.data.transforms import Transform, create_transform, list_transforms
 
 __all__ = [
     "EVALUATION_ORDERS",
     "Batch",
     "BatchIterator",
     "Dataset",
+    "Transform",
+    "create_transform",
+    "decode",
     "eval_batches",
     "evaluation_order",
     "list_datasets",
+    "list_transforms",
     "load",
     "partly_sorted_order",
     "train_batches",

@@ -1,44 +1,67 @@
-"""Streams of batches: a pure function of (seed, step), for any number of threads and hosts.
+"""Streams of batches: a pure function of (seed, step), for any number of threads, workers, hosts.
 
 The *global* batch of a step is defined first; a host then takes its contiguous part. So putting
 the hosts' batches one after the other gives the batch of a single host, in the same order.
 """
 
+import dataclasses
 import functools
-from collections.abc import Callable, Iterator
-from typing import Any, Self
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Self
 
 import grain
 import numpy as np
+from absl import flags
 
-from pnoise_jax.data.datasets import Dataset
+from pnoise_jax.data.datasets import Dataset, decode
+from pnoise_jax.data.transforms import Transform
 
 Batch = dict[str, np.ndarray]
-Example = dict[str, Any]
 
 # Independent random streams of one seed.
 _SHUFFLE, _AUGMENT = 0, 1
 
 
 class BatchIterator(Iterator[Batch]):
-    """An iterator over batches that are made ahead of time in threads; close it, or use `with`."""
+    """An iterator over batches that are made ahead of time; close it, or use `with`."""
 
-    def __init__(self, batches: grain.MapDataset, num_threads: int):
+    def __init__(
+        self,
+        batch_at: Callable[[int], Batch],
+        steps: range,
+        *,
+        num_threads: int | None,
+        num_workers: int = 0,
+    ):
+        """Makes ``batch_at(step)`` for each step.
+
+        Args:
+          batch_at: a pure function; workers get a pickled copy.
+          steps: consecutive.
+          num_threads: that make batches ahead, each a whole batch, in every worker; 0 makes each
+            when it is asked for, None takes one for each core that this process may use.
+          num_workers: processes that make batches ahead, in turn; 0: none.
+        """
+        if num_threads is None:
+            num_threads = max(1, available_cores() // max(1, num_workers))
+        batches = grain.MapDataset.range(steps.start, steps.stop).map(batch_at)
         # A thread makes a whole batch, so the buffer counts batches: a few are enough.
-        self._iterator = iter(
-            batches.to_iter_dataset(
-                grain.ReadOptions(
-                    num_threads=num_threads,
-                    prefetch_buffer_size=num_threads + 2 if num_threads else 0,
-                )
-            )
+        options = grain.ReadOptions(
+            num_threads=num_threads, prefetch_buffer_size=num_threads + 2 if num_threads else 0
         )
+        stream = batches.to_iter_dataset(options)
+        if num_workers:
+            if not flags.FLAGS.is_parsed():  # outside absl's apps; Grain reads its own flags
+                flags.FLAGS.mark_as_parsed()
+            stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
+        self._iterator = iter(stream)
 
     def __next__(self) -> Batch:
         return next(self._iterator)
 
     def close(self) -> None:
-        """Stops the threads; what they hold is dropped. Closing twice is fine."""
+        """Stops the threads and workers; what they hold is dropped. Closing twice is fine."""
         self._iterator.close()
 
     def __enter__(self) -> Self:
@@ -46,6 +69,11 @@ class BatchIterator(Iterator[Batch]):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def available_cores() -> int:
+    """The cores that this process may use, at most 16: beyond, give workers."""
+    return min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
 
 
 def train_batches(
@@ -58,8 +86,9 @@ def train_batches(
     micro_batches: int = 1,
     process_index: int = 0,
     process_count: int = 1,
-    num_threads: int = 2,
-    augment: Callable[[Example, np.random.Generator], Example] | None = None,
+    num_threads: int | None = None,
+    num_workers: int = 0,
+    transform: Transform = decode,
 ) -> BatchIterator:
     """This host's part of the training batches of steps start_step, ..., num_steps - 1.
 
@@ -78,9 +107,12 @@ def train_batches(
         j-th part of the global batch, and every host takes its part of every micro-batch.
       process_index: this host, from 0.
       process_count: the number of hosts.
-      num_threads: threads that make batches ahead; 0 makes each when it is asked for.
-      augment: (example, generator) -> example; the generator depends on the seed and on the
-        example's position in the row, on nothing else. It must not change its input in place.
+      num_threads: threads that make batches ahead; 0 makes each when it is asked for, None takes
+        one for each core.
+      num_workers: processes that make batches ahead, each with its threads.
+      transform: ``transform(image, generator)`` makes the uint8 array that the batch holds, all of
+        one shape; the generator depends on the seed and on the example's position in the row, on
+        nothing else. It must not change its input in place.
 
     Returns:
       An iterator of {"image": uint8 (b, height, width, channels), "label": int32 (b,)} with
@@ -98,31 +130,55 @@ def train_batches(
             f"batch_size={batch_size} is larger than {dataset.name}'s split {dataset.split!r} "
             f"with {size} examples. Lower batch_size, or set a larger data.train_split."
         )
-    _check_at_least(0, seed=seed, start_step=start_step, num_threads=num_threads)
+    _check_at_least(0, seed=seed, start_step=start_step, num_workers=num_workers)
+    _check_at_least(0, num_threads=num_threads or 0)
     if start_step > num_steps:
         raise ValueError(
             f"start_step={start_step} is beyond num_steps={num_steps}, the steps of the whole run. "
             "Raise num_steps to go on."
         )
 
-    @functools.lru_cache(maxsize=2)  # a batch spans two epochs at most
-    def epoch_order(epoch: int) -> np.ndarray:
-        return _generator(seed, _SHUFFLE, epoch).permutation(size)
+    source = _TrainBatches(
+        dataset, transform, batch_size, seed, micro_batches, process_index, process_count
+    )
+    return BatchIterator(
+        source, range(start_step, num_steps), num_threads=num_threads, num_workers=num_workers
+    )
 
-    def example_at(position: int) -> Example:
-        epoch, offset = divmod(position, size)
-        example = dataset[epoch_order(epoch)[offset]]
-        return augment(example, _generator(seed, _AUGMENT, position)) if augment else example
 
-    def batch_at(step: int) -> Batch:
-        positions = np.arange(step * batch_size, (step + 1) * batch_size)
-        local = _local_part(positions, micro_batches, process_index, process_count)
-        batch = _collate([example_at(position) for position in local.ravel().tolist()])
-        if micro_batches == 1:
+@dataclasses.dataclass(frozen=True, eq=False)
+class _TrainBatches:
+    """This host's part of the training batch of a step; see `train_batches`."""
+
+    dataset: Dataset
+    transform: Transform
+    batch_size: int
+    seed: int
+    micro_batches: int
+    process_index: int
+    process_count: int
+
+    def __call__(self, step: int) -> Batch:
+        positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        local = _local_part(positions, self.micro_batches, self.process_index, self.process_count)
+        epochs, offsets = np.divmod(local.ravel(), len(self.dataset))
+        indices = [
+            _epoch_order(self.seed, epoch, len(self.dataset))[offset]
+            for epoch, offset in zip(epochs.tolist(), offsets.tolist(), strict=True)
+        ]
+        images = [
+            self.dataset.image(i, self.transform, _generator(self.seed, _AUGMENT, position))
+            for i, position in zip(indices, local.ravel().tolist(), strict=True)
+        ]
+        batch = {"image": _stack(images), "label": self.dataset.labels[indices]}
+        if self.micro_batches == 1:
             return batch
         return {key: x.reshape(*local.shape, *x.shape[1:]) for key, x in batch.items()}
 
-    return BatchIterator(grain.MapDataset.range(start_step, num_steps).map(batch_at), num_threads)
+
+@functools.lru_cache(maxsize=4)  # a batch spans two epochs at most; threads may be one behind
+def _epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
+    return _generator(seed, _SHUFFLE, epoch).permutation(size)
 
 
 def eval_batches(
@@ -132,7 +188,7 @@ def eval_batches(
     batch_size: int,
     process_index: int = 0,
     process_count: int = 1,
-    num_threads: int = 2,
+    num_threads: int | None = None,
 ) -> BatchIterator:
     """This host's part of the batches that visit `indices` in order, each exactly once.
 
@@ -146,7 +202,8 @@ def eval_batches(
       batch_size: examples of a batch, over all hosts.
       process_index: this host, from 0.
       process_count: the number of hosts.
-      num_threads: threads that make batches ahead; 0 makes each when it is asked for.
+      num_threads: threads that make batches ahead; 0 makes each when it is asked for, None takes
+        one for each core.
 
     Returns:
       An iterator of {"image": uint8 (b, height, width, channels), "label": int32 (b,),
@@ -156,7 +213,7 @@ def eval_batches(
       ValueError: a batch that cannot be divided, an index out of range.
     """
     _check_shares("evaluation.batch_size", batch_size, 1, process_index, process_count)
-    _check_at_least(0, num_threads=num_threads)
+    _check_at_least(0, num_threads=num_threads or 0)
     indices = np.asarray(indices, np.int32)
     if indices.size and not -1 <= indices.min() <= indices.max() < len(dataset):
         raise ValueError(
@@ -166,15 +223,22 @@ def eval_batches(
     num_batches = -(-len(indices) // batch_size)
     padded = np.full(num_batches * batch_size, -1, np.int32)
     padded[: len(indices)] = indices
-    padding = {"image": np.zeros(dataset.image_shape, np.uint8), "label": 0}
+    if dataset.image_shape is None:
+        raise ValueError(
+            f"the images of {dataset.name}'s split {dataset.split!r} differ in size: give them one "
+            "with Dataset.transformed"
+        )
+    padding = np.zeros(dataset.image_shape, np.uint8)
+    labels = np.append(dataset.labels, np.int32(0))  # the last is padding's, at index -1
 
     def batch_at(step: int) -> Batch:
         rows = padded[step * batch_size : (step + 1) * batch_size]
         index = _local_part(rows, 1, process_index, process_count)[0]
-        batch = _collate([dataset[i] if i >= 0 else padding for i in index.tolist()])
-        return {**batch, "mask": index >= 0, "index": index}
+        images = [dataset.image(i, decode) if i >= 0 else padding for i in index.tolist()]
+        label = labels[index]
+        return {"image": np.stack(images), "label": label, "mask": index >= 0, "index": index}
 
-    return BatchIterator(grain.MapDataset.range(0, num_batches).map(batch_at), num_threads)
+    return BatchIterator(batch_at, range(num_batches), num_threads=num_threads)
 
 
 def _generator(seed: int, *stream: int) -> np.random.Generator:
@@ -190,11 +254,14 @@ def _local_part(
     return rows.reshape(micro_batches, process_count, -1)[:, process_index]
 
 
-def _collate(examples: list[Example]) -> Batch:
-    return {
-        "image": np.stack([example["image"] for example in examples]),
-        "label": np.array([example["label"] for example in examples], np.int32),
-    }
+def _stack(images: Sequence[np.ndarray]) -> np.ndarray:
+    shapes = {image.shape for image in images}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"the images of a batch have the shapes {', '.join(map(str, sorted(shapes)))}: give "
+            "data.train_transform a transform that makes them alike, such as 'none'"
+        )
+    return np.stack(images)
 
 
 def _check_shares(

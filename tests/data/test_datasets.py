@@ -216,7 +216,7 @@ TOGETHER = """
 
 KILLED = """
     import json, os, pathlib, signal, sys, time
-    from pnoise_jax.data import datasets, digits
+    from pnoise_jax.data import datasets, digits, embedded
     import sklearn.datasets  # imported once, before the forks
 
     directory = pathlib.Path(sys.argv[1])
@@ -229,14 +229,14 @@ KILLED = """
         digits._png = lambda values: die() if len(seen) == 900 else seen.append(0) or png(values)
 
     def while_saving_labels():
-        datasets._labels_path = die
+        embedded.PreparedDirectory.recorded_labels = die
 
     def before_renaming():
         rename, target = os.rename, directory / "before_renaming" / "digits" / "1.0.0"
         os.rename = lambda a, b: die() if pathlib.Path(b) == target else rename(a, b)
 
     def after_renaming():
-        datasets.shutil.rmtree = die
+        embedded.shutil.rmtree = die
 
     def fork(name, arrange):
         child = os.fork()

@@ -12,8 +12,6 @@ from matplotlib.path import Path as Contours
 
 from pnoise_jax.data import characters, fonts, glyphs, list_datasets, load
 
-pytestmark = pytest.mark.xdist_group("glyphs")
-
 FACES = glyphs.FACES["train"] + glyphs.FACES["test"]
 SIZES = {"train": 16_000, "test": 4_000}
 

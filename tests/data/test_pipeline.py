@@ -7,7 +7,7 @@ import textwrap
 import numpy as np
 import pytest
 
-from pnoise_jax.data import Dataset, eval_batches, evaluation_order, train_batches
+from pnoise_jax.data import Dataset, decode, eval_batches, evaluation_order, train_batches
 
 SIZE, BATCH = 101, 8  # no batch boundary falls on the end of an epoch
 
@@ -39,9 +39,8 @@ def assert_same(actual, expected):
             np.testing.assert_array_equal(a[key], b[key])
 
 
-def jitter(example, generator):
-    noise = generator.integers(0, 256, example["image"].shape, np.uint8)
-    return {**example, "image": example["image"] + noise}
+def jitter(image, generator):
+    return image + generator.integers(0, 256, image.shape, np.uint8)
 
 
 def join(hosts, axis=0):
@@ -87,17 +86,17 @@ def test_training_does_not_follow_the_evaluations_order(dataset):
     assert ids(train(dataset))[:SIZE] != order.tolist()
 
 
-@pytest.mark.parametrize("augment", [None, jitter])
+@pytest.mark.parametrize("transform", [decode, jitter])
 @pytest.mark.parametrize("num_threads", [1, 2, 4])
-def test_the_number_of_threads_changes_nothing(dataset, num_threads, augment):
-    expected = train(dataset, augment=augment)
-    assert_same(train(dataset, augment=augment, num_threads=num_threads), expected)
+def test_the_number_of_threads_changes_nothing(dataset, num_threads, transform):
+    expected = train(dataset, transform=transform)
+    assert_same(train(dataset, transform=transform, num_threads=num_threads), expected)
 
 
 @pytest.mark.parametrize("micro_batches", [1, 2])
 @pytest.mark.parametrize("process_count", [2, 4])
 def test_hosts_together_see_the_batches_of_one_host(dataset, process_count, micro_batches):
-    options = {"augment": jitter, "micro_batches": micro_batches}
+    options = {"transform": jitter, "micro_batches": micro_batches}
     hosts = [
         train(dataset, process_index=i, process_count=process_count, **options)
         for i in range(process_count)
@@ -109,8 +108,8 @@ def test_hosts_together_see_the_batches_of_one_host(dataset, process_count, micr
 
 @pytest.mark.parametrize("micro_batches", [2, 4, 8])
 def test_micro_batches_are_contiguous_parts_of_the_batch(dataset, micro_batches):
-    expected = train(dataset, augment=jitter)
-    actual = train(dataset, augment=jitter, micro_batches=micro_batches)
+    expected = train(dataset, transform=jitter)
+    actual = train(dataset, transform=jitter, micro_batches=micro_batches)
     lead = (micro_batches, BATCH // micro_batches)
     assert actual[0]["image"].shape == (*lead, 2, 3, 1)
     assert actual[0]["label"].shape == lead
@@ -121,7 +120,7 @@ def test_micro_batches_are_contiguous_parts_of_the_batch(dataset, micro_batches)
 @pytest.mark.parametrize("num_threads", [0, 2])
 @pytest.mark.parametrize("start", [1, 12, 13, 29])
 def test_resuming_gives_the_rest_of_the_stream(dataset, start, num_threads):
-    options = {"augment": jitter, "num_threads": num_threads}
+    options = {"transform": jitter, "num_threads": num_threads}
     assert_same(train(dataset, start=start, **options), train(dataset, **options)[start:])
 
 
@@ -131,14 +130,14 @@ def test_a_finished_run_has_no_batches_left(dataset):
 
 def test_a_far_step_is_reached_at_once(dataset):
     step = 10**12
-    (batch,) = train(dataset, start=step, stop=step + 1, augment=jitter)
+    (batch,) = train(dataset, start=step, stop=step + 1, transform=jitter)
     assert batch["label"].shape == (BATCH,)
 
 
 def test_augmentation_differs_by_position_and_seed(dataset):
     def noise(seed):
         plain = train(dataset, seed=seed, stop=SIZE)
-        noisy = train(dataset, seed=seed, stop=SIZE, augment=jitter)
+        noisy = train(dataset, seed=seed, stop=SIZE, transform=jitter)
         differences = [b["image"] - a["image"] for a, b in zip(plain, noisy, strict=True)]
         return {image.tobytes() for image in np.concatenate(differences)}
 
@@ -152,7 +151,7 @@ def test_an_error_in_the_augmentation_reaches_the_loop(dataset, num_threads):
         raise RuntimeError("broken augmentation")
 
     with pytest.raises(RuntimeError, match="broken augmentation"):
-        train(dataset, augment=fail, num_threads=num_threads)
+        train(dataset, transform=fail, num_threads=num_threads)
 
 
 # Evaluation
@@ -285,9 +284,9 @@ def test_a_program_that_stops_in_the_middle_ends_quietly(ending):
 
         images = np.zeros((100, 8, 8, 1), np.uint8)
         dataset = Dataset("synthetic", "train", 10, (8, 8, 1), np.zeros(100, np.int32), images)
-        slow = lambda example, generator: time.sleep(0.005) or example
+        slow = lambda image, generator: time.sleep(0.005) or image
         iterator = train_batches(
-            dataset, batch_size=10, seed=0, start_step=0, num_steps=10**9, augment=slow
+            dataset, batch_size=10, seed=0, start_step=0, num_steps=10**9, transform=slow
         )
         next(iterator)
         {ending}
@@ -299,3 +298,29 @@ def test_a_program_that_stops_in_the_middle_ends_quietly(ending):
         timeout=60,
     )
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_worker_processes_make_the_same_batches(dataset):
+    options = {"transform": jitter, "micro_batches": 2}
+    expected = train(dataset, stop=7, **options)
+    assert_same(train(dataset, stop=7, num_workers=2, num_threads=1, **options), expected)
+    assert_same(train(dataset, start=4, stop=7, num_workers=2, **options), expected[4:])
+
+
+def test_images_of_different_sizes_need_a_transform():
+    class Images(list):
+        pass
+
+    images = Images(np.zeros((side, side, 1), np.uint8) for side in range(1, 17))
+    dataset = Dataset("synthetic", "train", 10, None, np.zeros(16, np.int32), images)
+    with pytest.raises(ValueError, match=r"differ in size: give them one"):
+        evaluate(dataset, np.arange(8))
+    with pytest.raises(ValueError, match=r"the shapes .* data\.train_transform"):
+        train(dataset, stop=1)
+
+    def first_pixel(image, generator):
+        return image[:1, :1]
+
+    assert train(dataset, stop=1, transform=first_pixel)[0]["image"].shape == (BATCH, 1, 1, 1)
+    same = dataset.transformed(first_pixel, (1, 1, 1))
+    assert evaluate(same, np.arange(8))[0]["image"].shape == (BATCH, 1, 1, 1)

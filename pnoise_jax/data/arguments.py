@@ -1,0 +1,61 @@
+"""What the transforms share: checks of their arguments, and a draw."""
+
+import difflib
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+
+def draw(generator: np.random.Generator, low: float, high: float) -> float:
+    """A number drawn evenly from [low, high): `generator.uniform`, at a tenth of the time."""
+    return low + (high - low) * generator.random()
+
+
+def require_number(
+    name: str,
+    value: Any,
+    *,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    whole: bool = False,
+) -> None:
+    """Raises ValueError unless value is a finite number in the range."""
+    kind = int if whole else (int, float)
+    right = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
+    right = right and (at_least is None or value >= at_least)
+    right = right and (above is None or value > above)
+    right = right and (at_most is None or value <= at_most)
+    if not right:
+        bounds = {"of at least": at_least, "above": above, "of at most": at_most}
+        wanted = " and ".join(
+            f"{words} {bound:g}" for words, bound in bounds.items() if bound is not None
+        )
+        raise ValueError(f"{name}={value!r}: give a {'whole ' * whole}number {wanted}")
+
+
+def require_interval(
+    name: str, value: Any, *, above: float | None = None, at_most: float | None = None
+) -> None:
+    """Raises ValueError unless value is a pair of numbers in the range, the lower one first."""
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise ValueError(f"{name}={value!r}: give two numbers, such as {name}=(0.5, 1)")
+    for number in value:
+        require_number(name, number, above=above, at_most=at_most)
+    if value[0] > value[1]:
+        raise ValueError(f"{name}={value!r}: give the lower number first")
+
+
+def require_choice(name: str, value: Any, choices: Iterable[str]) -> None:
+    """Raises ValueError unless value is one of the choices."""
+    if value not in choices:
+        raise ValueError(f"{name}={value!r} is unknown{near(str(value), choices)}")
+
+
+def near(name: str, names: Iterable[str]) -> str:
+    """ " (did you mean 'x'?); there are: x, y", for an error on an unknown name."""
+    found = difflib.get_close_matches(name, list(names), n=1)
+    hint = f" (did you mean {found[0]!r}?)" if found else ""
+    return f"{hint}; there are: {', '.join(names) or 'none'}"

@@ -1,0 +1,5 @@
+"""Preparing data sets from the files that their owners give out, without TensorFlow."""
+
+from pnoise_jax.data.prepare.datasets import Prepared, list_preparable, prepare
+
+__all__ = ["Prepared", "list_preparable", "prepare"]

@@ -1,0 +1,129 @@
+"""Preparing a data set: scanned, then written shard by shard, then renamed into place."""
+
+import dataclasses
+import difflib
+import functools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from pnoise_jax.data import embedded
+from pnoise_jax.data.directory import newest_version
+from pnoise_jax.data.prepare import (
+    folder,
+    imagenet,
+    office_home,
+    publish,
+    staging,
+    tiny_imagenet,
+    visda,
+)
+from pnoise_jax.data.prepare.job import Job
+from pnoise_jax.data.prepare.missing import existing_directory
+from pnoise_jax.data.prepare.plan import Plan
+from pnoise_jax.data.prepare.progress import Progress
+
+_MODULES = {
+    "imagenet2012": imagenet,
+    "office_home": office_home,
+    "tiny_imagenet": tiny_imagenet,
+    "visda2017": visda,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A data set that can be loaded.
+
+    Attributes:
+      name: `data.name` of a config.
+      path: of the directory with the records.
+      splits: their numbers of examples.
+      is_new: whether it was prepared now; else it stood there before.
+      changes: how many images were changed, by what was done to them.
+      notes: what the user should know.
+    """
+
+    name: str
+    path: Path
+    splits: Mapping[str, int]
+    is_new: bool
+    changes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+def list_preparable() -> list[str]:
+    """The names that `prepare` knows."""
+    return [*sorted([*_MODULES, *embedded.BUILDERS]), "folder/<name>"]
+
+
+def prepare(
+    name: str,
+    *,
+    manual_dir: str | os.PathLike | None = None,
+    data_dir: str | os.PathLike | None = None,
+    short_side: int | None = None,
+) -> Prepared:
+    """Prepares a data set from downloaded files, or goes on where an earlier call was ended.
+
+    It is written in ``<data_dir>/incomplete.<name>``, which is renamed when it is whole. If the
+    call ends early, every finished file of records stays there, and is not written again unless
+    what it was made from has changed.
+
+    Args:
+      name: one of `list_preparable()`.
+      manual_dir: where the downloads are; the embedded data sets need none.
+      data_dir: where data sets are kept; the directory itself is made, its parents are not.
+        None: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      short_side: pixels; images with a longer short side are shrunk to it (antialiased, JPEG).
+
+    Raises:
+      ValueError: an unknown name; labels and images that do not agree; images that cannot be
+        decoded, by name; or the data set stands there prepared with another `short_side`.
+      FileNotFoundError: the downloads are not there: lists them.
+      OSError: an archive is cut off, the disk is full, another process prepares the same.
+    """
+    if short_side is not None and short_side < 1:
+        raise ValueError(f"--short_side={short_side} must be at least 1 pixel")
+    data_dir = embedded.resolve(data_dir)
+    if name in embedded.BUILDERS:
+        return _embedded(name, manual_dir, data_dir, short_side)
+    plan, version = _planner(name)
+    find = functools.partial(publish.find_prepared, data_dir, name, version, short_side=short_side)
+    directory, target = staging.staging_directory(data_dir, name), data_dir / name / version
+    if found := find():
+        if found == target:  # a run that was killed at the very end may have left something
+            staging.remove(directory)
+        return Prepared(name, found, publish.splits_of(found), is_new=False)
+    manual_dir = existing_directory(name, manual_dir)
+    staging.make_data_dir(data_dir)
+    with staging.locked(directory), Progress() as progress:
+        if found := find():  # by the process that has just let go of the lock
+            return Prepared(name, found, publish.splits_of(found), is_new=False)
+        progress.scanning(manual_dir)
+        planned = plan(manual_dir, scratch=directory)
+        changes = Job(planned, directory, target, short_side).run(progress)
+    splits = publish.splits_of(target)
+    return Prepared(name, target, splits, is_new=True, changes=changes, notes=planned.notes)
+
+
+def _embedded(
+    name: str, manual_dir: str | os.PathLike | None, data_dir: Path, short_side: int | None
+) -> Prepared:
+    if manual_dir is not None or short_side is not None:
+        raise ValueError(f"--dataset={name} ships with the project: leave out all but --data_dir")
+    is_new = newest_version(data_dir / name) is None
+    path = embedded.prepared(name, data_dir)
+    return Prepared(name, path, publish.splits_of(path), is_new=is_new)
+
+
+def _planner(name: str) -> tuple[Callable[..., Plan], str]:
+    if name.partition("/")[0] == "folder":
+        return functools.partial(folder.plan, name=name), folder.VERSION
+    if name not in _MODULES:
+        near = difflib.get_close_matches(name, list_preparable(), n=2)
+        hint = f" (did you mean {' or '.join(near)}?)" if near else ""
+        raise ValueError(
+            f"--dataset={name!r} is unknown{hint}; there are: {', '.join(list_preparable())}"
+        )
+    return _MODULES[name].plan, _MODULES[name].VERSION

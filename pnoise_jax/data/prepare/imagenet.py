@@ -1,0 +1,147 @@
+"""ImageNet 2012 from its official tars: the records of TFDS's own builder, without TensorFlow."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+from tensorflow_datasets.datasets.imagenet2012 import imagenet2012_dataset_builder as official
+
+from pnoise_jax.data.prepare.missing import missing_files
+from pnoise_jax.data.prepare.plan import Entry, Plan, SplitPlan, shorten
+from pnoise_jax.data.prepare.sources import Member, Tar
+
+VERSION = "5.1.0"
+NUM_TRAIN = 1_281_167
+REPAIRED = frozenset(official.CMYK_IMAGES + official.PNG_IMAGES)
+
+_TRAIN, _VALIDATION = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
+_PAGE = "https://image-net.org/challenges/LSVRC/2012/2012-downloads.php"
+
+
+def plan(manual_dir: Path, *, scratch: Path) -> Plan:
+    """The splits whose tar is there: train, validation.
+
+    Args:
+      manual_dir: with ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar or both.
+      scratch: where the list of the training tar, which takes long, is kept for a restart.
+
+    Raises:
+      FileNotFoundError: neither is there.
+      OSError: one is cut off or damaged.
+      ValueError: it lacks synsets or images, or has others than the official one.
+    """
+    paths = {split: manual_dir / name for split, name in _names().items()}
+    there = [split for split, path in paths.items() if path.is_file()]
+    if not there:
+        raise missing_files(
+            manual_dir,
+            "imagenet2012",
+            [
+                f"{_VALIDATION}  (6.3 GiB; alone, it is enough for an audit)",
+                f"{_TRAIN}  (138 GiB; to train)",
+            ],
+            page=_PAGE,
+            how="register and accept the terms; 'Training images (Task 1 & 2)' and "
+            "'Validation images (all tasks)'",
+        )
+    synsets = _lines("labels.txt")
+    splits, notes = [], [f"no {paths[s].name}, so no split {s!r}" for s in paths if s not in there]
+    if "train" in there:
+        source = Tar(paths["train"], nested=True)
+        found = _train_entries(_remembered(source, scratch / "train.npz"), synsets, source.path)
+        splits.append(SplitPlan("train", source, found))
+        repaired = sum(entry.key in REPAIRED for entry in found)
+        if repaired:
+            notes.append(
+                f"{repaired} images are repaired, as TFDS does, but by Pillow instead of "
+                "TensorFlow: their bytes differ from those in TFDS's own directories"
+            )
+        if len(found) != NUM_TRAIN:
+            notes.append(f"{_TRAIN} has {len(found)} images, the official one {NUM_TRAIN}")
+    if "validation" in there:
+        source = Tar(paths["validation"])
+        found = _validation_entries(source.scan().members, synsets, source.path)
+        splits.append(SplitPlan("validation", source, found))
+    return Plan(
+        name="imagenet2012",
+        version=VERSION,
+        splits=splits,
+        class_names=synsets,
+        description="ILSVRC 2012, as TFDS's imagenet2012 stores it.",
+        homepage="https://image-net.org/",
+        repairs=REPAIRED,
+        notes=notes,
+    )
+
+
+def _names() -> Mapping[str, str]:
+    return {"train": _TRAIN, "validation": _VALIDATION}
+
+
+def _train_entries(members: list[Member], synsets: list[str], path: Path) -> list[Entry]:
+    label_of = {synset: label for label, synset in enumerate(synsets)}
+    found, strangers = [], []
+    for member in members:
+        tar, _, name = member.path.rpartition("/")
+        label = label_of.get(tar.removesuffix(".tar"))
+        if label is None:
+            strangers.append(member.path)
+        else:
+            found.append(Entry(name, label, member))
+    there = {entry.label for entry in found}
+    missing = [synset for label, synset in enumerate(synsets) if label not in there]
+    if strangers or missing:
+        lacks = f"lacks images of {len(missing)} synsets: {shorten(missing)}" if missing else ""
+        has = f"has {len(strangers)} files of no synset: {shorten(strangers)}" if strangers else ""
+        raise ValueError(
+            f"{path} {' and '.join(filter(None, (lacks, has)))}. The official tar holds 1000 tars, "
+            "<synset>.tar, and nothing else: download it again."
+        )
+    return found
+
+
+def _validation_entries(members: list[Member], synsets: list[str], path: Path) -> list[Entry]:
+    label_of = {synset: label for label, synset in enumerate(synsets)}
+    labels = [label_of[synset] for synset in _lines("validation_labels.txt")]
+    by_name = {member.path.rpartition("/")[2]: member for member in members}
+    expected = {f"ILSVRC2012_val_{i:08d}.JPEG": label for i, label in enumerate(labels, start=1)}
+    missing = [name for name in expected if name not in by_name]
+    strangers = [name for name in by_name if name not in expected]
+    if missing or strangers:
+        lacks = f"lacks {len(missing)} images: {shorten(missing)}" if missing else ""
+        has = f"has {len(strangers)} others: {shorten(strangers)}" if strangers else ""
+        raise ValueError(
+            f"{path} {' and '.join(filter(None, (lacks, has)))}. The labels go by the names "
+            f"ILSVRC2012_val_00000001.JPEG to ...{len(labels):08d}.JPEG: download it again."
+        )
+    return [Entry(name, label, by_name[name]) for name, label in expected.items()]
+
+
+def _lines(name: str) -> list[str]:
+    """A file of the TFDS package: synsets by label, or those of the validation images."""
+    return tfds.core.tfds_path(f"datasets/imagenet2012/{name}").read_text().split()
+
+
+def _remembered(source: Tar, path: Path) -> list[Member]:
+    """What the tar holds; from the file if that speaks of this very tar."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if str(file["stamp"]) == source.stamp:
+                names = file["paths"].tobytes().decode().split("\n")
+                rows = zip(names, file["sizes"].tolist(), file["offsets"].tolist(), strict=True)
+                return [Member(*row) for row in rows]
+    except (OSError, ValueError, KeyError, EOFError):
+        pass  # there is none, or a broken one
+    members = source.scan().members
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"new-{path.name}")
+    np.savez(
+        temporary,
+        stamp=np.array(source.stamp),
+        paths=np.frombuffer("\n".join(m.path for m in members).encode(), np.uint8),
+        sizes=np.array([m.size for m in members], np.int64),
+        offsets=np.array([m.offset for m in members], np.int64),
+    )
+    temporary.replace(path)
+    return members

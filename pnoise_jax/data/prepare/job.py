@@ -1,0 +1,146 @@
+"""Writing a planned data set: what is not there yet, then the whole into place."""
+
+import collections
+import contextlib
+import dataclasses
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from PIL import Image
+
+from pnoise_jax.data.prepare import publish, records, staging
+from pnoise_jax.data.prepare.layout import lay_out
+from pnoise_jax.data.prepare.plan import Entry, Plan, SplitPlan, shorten
+from pnoise_jax.data.prepare.progress import Progress
+from pnoise_jax.data.prepare.shards import BadImagesError, Note, Shard, write_shard
+from pnoise_jax.data.prepare.treatment import Treated, treat
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One data set on its way.
+
+    Attributes:
+      plan: what is written.
+      scratch: the staging directory; what an earlier run has finished is found there.
+      target: `<data_dir>/<name>/<version>`, where it comes to stand.
+      short_side: as `prepare` has it.
+    """
+
+    plan: Plan
+    scratch: Path
+    target: Path
+    short_side: int | None
+
+    def run(self, progress: Progress) -> dict[str, int]:
+        """Writes what is missing and renames the whole to `target`.
+
+        Returns:
+          How many images were changed, by what was done to them.
+
+        Raises:
+          ValueError: images cannot be decoded; up to ten are named. All others are written.
+          OSError: the disk is full or not to be written on. What is finished stays.
+        """
+        shards = self._lay_out()
+        every = [shard for _, its_shards in shards for shard in its_shards]
+        notes = {shard.path: note for shard in every if (note := shard.note())}
+        missing = [shard for shard in every if shard.path not in notes]
+        if self.short_side is None:  # else nobody knows how small the images become
+            staging.require_space(self.scratch, sum(shard.expected_bytes for shard in missing))
+        total = sum(len(shard.entries) for shard in every)
+        progress.writing(total, done=total - sum(len(shard.entries) for shard in missing))
+        try:
+            self._write_missing(shards, notes, progress)
+            self._publish(shards, notes)
+        except OSError as error:
+            raise OSError(
+                f"{error}; {len(notes)} of {len(every)} files of records are finished and stay in "
+                f"{self.scratch}. Once this is mended (is the disk full?), the same command goes "
+                "on from there."
+            ) from error
+        changes = collections.Counter[str]()
+        for note in notes.values():
+            changes.update(note.changes)
+        return dict(changes.most_common())
+
+    def _lay_out(self) -> list[tuple[SplitPlan, list[Shard]]]:
+        directory = self.scratch / self.target.name
+        return [
+            (split, lay_out(split, self.plan, directory, short_side=self.short_side))
+            for split in self.plan.splits
+        ]
+
+    def _write_missing(
+        self,
+        shards: Sequence[tuple[SplitPlan, list[Shard]]],
+        notes: dict[Path, Note],
+        progress: Progress,
+    ) -> None:
+        """Writes the shards that are not in `notes`, and notes them there."""
+        (self.scratch / self.target.name).mkdir(exist_ok=True)
+        (self.scratch / "notes").mkdir(exist_ok=True)
+        record = records.serializer(records.features(self.plan))
+        problems: list[str] = []
+        with _threads() as pool:
+            for split, its_shards in shards:
+                with self._treating(split) as treat_entry:
+                    for shard in (shard for shard in its_shards if shard.path not in notes):
+                        try:
+                            notes[shard.path] = write_shard(
+                                shard,
+                                treat=treat_entry,
+                                record=record,
+                                pool=pool,
+                                on_image=progress.advance,
+                            )
+                        except BadImagesError as error:
+                            problems += error.problems  # on to the others: one run tells of all
+        if problems:
+            raise ValueError(
+                f"{len(problems)} images cannot be used, so {self.plan.name} is not prepared:\n  "
+                + shorten(problems, separator="\n  ")
+                + "\nReplace them or take them away, and run the same command again."
+            )
+
+    @contextlib.contextmanager
+    def _treating(self, split: SplitPlan) -> Iterator[Callable[[Entry], Treated]]:
+        with split.source.open() as read:
+
+            def treat_entry(entry: Entry) -> Treated:
+                rule = self.plan.rule(entry.key)
+                return treat(read(entry.member), rule=rule, short_side=self.short_side)
+
+            yield treat_entry
+
+    def _publish(
+        self, shards: Sequence[tuple[SplitPlan, list[Shard]]], notes: dict[Path, Note]
+    ) -> None:
+        directory = self.scratch / self.target.name
+        paths = {shard.path for _, its_shards in shards for shard in its_shards}
+        for path in set(directory.iterdir()) - paths:
+            path.unlink()  # of an earlier run, from other files
+        publish.write_metadata(
+            directory,
+            self.plan,
+            {split.name: its_shards for split, its_shards in shards},
+            notes,
+            short_side=self.short_side,
+        )
+        self.target.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(directory, self.target)
+        staging.clear(self.scratch)
+
+
+@contextlib.contextmanager
+def _threads() -> Iterator[ThreadPoolExecutor]:
+    """One for each core."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    # Pillow warns of odd metadata and of large images: what is to become of them is decided here.
+    with warnings.catch_warnings(), ThreadPoolExecutor(cores) as pool:
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+        yield pool

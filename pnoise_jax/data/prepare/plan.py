@@ -1,0 +1,69 @@
+"""What is to be prepared: the entries of every split, found without reading an image."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from pnoise_jax.data.prepare.sources import Member, Source
+from pnoise_jax.data.prepare.treatment import Rule
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Entry:
+    """One example.
+
+    Attributes:
+      key: its `file_name`, by whose hash TFDS orders a split.
+      label: the class.
+      member: where its bytes are.
+    """
+
+    key: str
+    label: int
+    member: Member
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitPlan:
+    """One split, its entries in any order."""
+
+    name: str
+    source: Source
+    entries: Sequence[Entry]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A data set.
+
+    Attributes:
+      name: `imagenet2012`, or "name/config" as `folder/pets`.
+      version: of the prepared directory.
+      splits: at least one.
+      class_names: by label.
+      description: one sentence.
+      homepage: where it comes from, or "".
+      repairs: the keys of the images that TFDS repairs, while all others keep their bytes, odd
+        ones too. None: whatever a reader could stumble over is converted.
+      notes: what the user should know, such as a split that is not there.
+    """
+
+    name: str
+    version: str
+    splits: Sequence[SplitPlan]
+    class_names: Sequence[str]
+    description: str
+    homepage: str = ""
+    repairs: frozenset[str] | None = None
+    notes: Sequence[str] = ()
+
+    def rule(self, key: str) -> Rule:
+        """What `treat` is to do with an image."""
+        if self.repairs is None:
+            return "convert"
+        return "repair" if key in self.repairs else "keep"
+
+
+def shorten(names: Sequence[str], *, limit: int = 10, separator: str = ", ") -> str:
+    """Names in a row; of many the first, and how many more there are."""
+    more = f"{separator}and {len(names) - limit} more" if len(names) > limit else ""
+    return separator.join(map(str, names[:limit])) + more

@@ -1,0 +1,65 @@
+"""A bar with images per second and the remaining time, at a terminal; elsewhere nothing."""
+
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichProgress
+from rich.text import Text
+
+
+class Progress:
+    """Shown from `scanning` on, gone when it is closed."""
+
+    def __init__(self):
+        console = Console(stderr=True)
+        self._bar = RichProgress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _ImagesPerSecond(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=None, visible=False)
+
+    def __enter__(self) -> "Progress":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def scanning(self, manual_dir: Path) -> None:
+        """The files are being listed; nobody knows how many there are."""
+        self._bar.update(self._task, description=f"listing {manual_dir}", visible=True)
+
+    def writing(self, total: int, *, done: int) -> None:
+        """Images are being written, of which an earlier run has done some."""
+        self._bar.reset(self._task, description="images", total=total, completed=done)
+
+    def advance(self) -> None:
+        """One image more."""
+        self._bar.advance(self._task)
+
+
+class _ImagesPerSecond(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:.0f}/s")

@@ -1,0 +1,93 @@
+"""TFDS's order, number of shards and records, known before an image is read."""
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core import example_serializer, hashing
+from tensorflow_datasets.core.utils import shard_utils
+
+from pnoise_jax.data.prepare.plan import Entry, Plan
+
+
+def in_order(entries: Sequence[Entry], split: str) -> list[Entry]:
+    """Entries as TFDS stores them: by the hash of their key, salted with the split's name.
+
+    Raises:
+      ValueError: two have one key.
+    """
+    hasher = hashing.Hasher(split)
+    hashed = sorted((hasher.hash_key(entry.key), i) for i, entry in enumerate(entries))
+    for (one, i), (other, j) in itertools.pairwise(hashed):
+        if one == other:
+            raise ValueError(
+                f"two images of split {split!r} are called {entries[i].key!r}: "
+                f"{entries[i].member.path} and {entries[j].member.path}; leave one out"
+            )
+    return [entries[i] for _, i in hashed]
+
+
+def shard_bounds(sizes: Sequence[int]) -> list[tuple[int, int]]:
+    """Which records, (first, end), go into each shard.
+
+    TFDS's own rule, a function of the number and the total size of the records.
+
+    Args:
+      sizes: of the records, bytes.
+    """
+    number = shard_utils.ShardConfig().get_number_shards(sum(sizes), len(sizes))
+    ends = shard_utils.get_shard_boundaries(len(sizes), number)
+    return list(zip([0, *ends[:-1]], ends, strict=True))
+
+
+def features(plan: Plan) -> tfds.features.FeaturesDict:
+    """As TFDS's imagenet2012 has them: image (height, width, 3), label, file_name."""
+    only_jpeg = plan.repairs is not None
+    image = tfds.features.Image(encoding_format="jpeg" if only_jpeg else None)
+    label = tfds.features.ClassLabel(names=plan.class_names)
+    return tfds.features.FeaturesDict(
+        {"image": image, "label": label, "file_name": tfds.features.Text()}
+    )
+
+
+def serializer(
+    described: tfds.features.FeaturesDict,
+) -> Callable[[Entry, bytes], bytes]:
+    """What turns an entry and its image into a record.
+
+    TFDS's serializer, but with the fields sorted: protocol buffers leave their order open, and
+    TFDS's own differs from process to process.
+    """
+    serialize = example_serializer.ExampleSerializer(described.get_serialized_info())
+
+    def record(entry: Entry, image: bytes) -> bytes:
+        example = described.encode_example(
+            {"image": image, "label": entry.label, "file_name": entry.key}
+        )
+        return serialize.get_tf_example(example).SerializeToString(deterministic=True)
+
+    return record
+
+
+def record_size(entry: Entry, image_size: int) -> int:
+    """Bytes of the record of an entry with an image of so many bytes, without making it."""
+    values = (
+        ("image", _field(_field(image_size))),  # a list of one value, in a feature
+        ("file_name", _field(_field(len(entry.key.encode())))),
+        ("label", _field(_field(_varint(entry.label)))),
+    )
+    return _field(sum(_field(_field(len(name)) + _field(size)) for name, size in values))
+
+
+def file_size(sizes: Sequence[int]) -> int:
+    """About how many bytes an array_record file of such records has: measured, rounded up."""
+    return sum(sizes) + 128 * len(sizes) + (128 << 10)
+
+
+def _field(size: int) -> int:
+    """Bytes of a message's field of so many bytes: a tag, the length, the bytes."""
+    return 1 + _varint(size) + size
+
+
+def _varint(value: int) -> int:
+    return max(1, -(-value.bit_length() // 7))

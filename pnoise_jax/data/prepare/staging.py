@@ -1,0 +1,121 @@
+"""Where a data set is prepared until it is whole: `<data_dir>/incomplete.<name>`."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from tensorflow_datasets.core.utils import Size
+
+_LOCK = "lock"
+
+
+def staging_directory(data_dir: Path, name: str) -> Path:
+    """Always the same, so that the same command finds what an earlier one has finished."""
+    return data_dir / f"incomplete.{name.replace('/', '.')}"
+
+
+def make_data_dir(data_dir: Path) -> None:
+    """Makes the directory, not its parents.
+
+    Raises:
+      OSError: there is no directory to make it in, it is a file, or it cannot be made.
+    """
+    if not data_dir.parent.is_dir():
+        raise FileNotFoundError(
+            f"--data_dir={data_dir}: {data_dir.parent} does not exist; create it, or set "
+            "--data_dir (or TFDS_DATA_DIR) to where data sets are kept"
+        )
+    if data_dir.exists() and not data_dir.is_dir():
+        raise NotADirectoryError(f"--data_dir={data_dir} is a file: set it to a directory")
+    try:
+        data_dir.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OSError(f"--data_dir={data_dir} cannot be made ({error.strerror})") from error
+
+
+@contextlib.contextmanager
+def locked(staging: Path) -> Iterator[None]:
+    """Makes the directory and keeps other processes out of it; killed ones do not block it.
+
+    Left empty, it is removed.
+
+    Raises:
+      OSError: another process has it, or it cannot be made.
+    """
+    descriptor = _lock(staging)
+    try:
+        yield
+    finally:
+        if not any(path.name != _LOCK for path in staging.iterdir()):
+            shutil.rmtree(staging)
+        os.close(descriptor)
+
+
+def clear(staging: Path) -> None:
+    """Removes everything but the lock."""
+    for path in staging.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != _LOCK:
+            path.unlink()
+
+
+def remove(staging: Path) -> None:
+    """Removes it all, unless another process is at work there or it cannot be removed."""
+    if staging.exists():
+        with contextlib.suppress(OSError), locked(staging):
+            clear(staging)
+
+
+def require_space(staging: Path, needed: int) -> None:
+    """Checks that the rest fits on the disk.
+
+    Args:
+      staging: a directory on the disk.
+      needed: bytes that are still to be written.
+
+    Raises:
+      OSError: there are fewer.
+    """
+    free = shutil.disk_usage(staging).free
+    if needed > free:
+        raise OSError(
+            f"{staging.parent} has {Size(free)} free, and {Size(needed)} are still to be written: "
+            "make room, choose another --data_dir, or shrink the images "
+            "(--short_side=320)"
+        )
+
+
+def _lock(staging: Path) -> int:
+    while True:
+        try:
+            staging.mkdir(exist_ok=True)
+            descriptor = os.open(staging / _LOCK, os.O_RDWR | os.O_CREAT)
+        except FileNotFoundError:
+            if not staging.parent.exists():
+                raise
+            continue  # who had it has just removed it
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise
+            raise OSError(
+                f"another process is preparing in {staging}: wait until it has ended"
+            ) from error
+        # Only then is it the file that others would lock, too.
+        if _same_file(descriptor, staging / _LOCK):
+            return descriptor
+        os.close(descriptor)
+
+
+def _same_file(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False

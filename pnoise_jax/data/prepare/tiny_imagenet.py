@@ -1,0 +1,127 @@
+"""TinyImageNet from its official zip, or from what comes out of it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from pnoise_jax.data.prepare.class_folders import (
+    ClassFolders,
+    find_classes,
+    inside,
+    is_hidden,
+    is_image,
+    require_same,
+)
+from pnoise_jax.data.prepare.missing import missing_files
+from pnoise_jax.data.prepare.plan import Entry, Plan, SplitPlan, shorten
+from pnoise_jax.data.prepare.sources import Folder, Listing, Member, Source, Zip
+
+VERSION = "1.0.0"
+
+_ROOT = "tiny-imagenet-200"
+_OFFICIAL = {"classes": 200, "images in train": 100_000, "images in validation": 10_000}
+
+
+def plan(manual_dir: Path, *, scratch: Path) -> Plan:
+    """Splits train and validation; classes are the sorted wnids. (`test` has no labels.)
+
+    Args:
+      manual_dir: with tiny-imagenet-200.zip, or the folder tiny-imagenet-200, or that folder.
+      scratch: not needed.
+
+    Raises:
+      FileNotFoundError: it is not there.
+      OSError: the zip is cut off or damaged, or lacks a file of labels.
+      ValueError: labels and images do not agree.
+    """
+    del scratch
+    source, root = _find(manual_dir)
+    listing = source.scan()
+    prefix = "" if root == "." else f"{root}/"
+    wnids = _read(source, listing, f"{prefix}wnids.txt").split()
+    train = find_classes(
+        listing, f"{prefix}train", where=f"{source.path}: train", other_files=("_boxes.txt",)
+    )
+    where = f"{source.path} (wnids.txt, train)"
+    names = require_same({"wnids.txt": dict.fromkeys(wnids, ()), "train": train}, where=where)
+    lines = _read(source, listing, f"{prefix}val/val_annotations.txt").splitlines()
+    validation = _validation(listing, f"{prefix}val/images", lines, names, source.path)
+    splits = [
+        SplitPlan("train", source, _train_entries(train, names)),
+        SplitPlan("validation", source, validation),
+    ]
+    return Plan(
+        name="tiny_imagenet",
+        version=VERSION,
+        splits=splits,
+        class_names=names,
+        description="TinyImageNet: classes are the sorted wnids.",
+        homepage="http://cs231n.stanford.edu/",
+        notes=_notes(names, splits),
+    )
+
+
+def _find(manual_dir: Path) -> tuple[Source, str]:
+    if (manual_dir / f"{_ROOT}.zip").is_file():
+        return Zip(manual_dir / f"{_ROOT}.zip"), _ROOT
+    for directory in (manual_dir / _ROOT, manual_dir):
+        if (directory / "wnids.txt").is_file():
+            return Folder(directory), "."
+    raise missing_files(
+        manual_dir,
+        "tiny_imagenet",
+        [f"{_ROOT}.zip  (237 MiB), or the folder {_ROOT} that comes out of it"],
+        page=f"http://cs231n.stanford.edu/{_ROOT}.zip",
+    )
+
+
+def _read(source: Source, listing: Listing, path: str) -> str:
+    found = next((member for member in listing.members if member.path == path), None)
+    if found is None:
+        raise FileNotFoundError(f"{source.path} lacks {path}, which names the labels")
+    with source.open() as read:
+        return read(found).decode("utf-8", "replace")
+
+
+def _train_entries(classes: ClassFolders, names: Sequence[str]) -> list[Entry]:
+    return [
+        Entry(PurePosixPath(member.path).name, label, member)
+        for label, name in enumerate(names)
+        for member in classes[name]
+    ]
+
+
+def _validation(
+    listing: Listing, folder: str, lines: Sequence[str], names: Sequence[str], path: Path
+) -> list[Entry]:
+    where = f"{path}: val_annotations.txt"
+    label_of = {name: label for label, name in enumerate(names)}
+    images: Mapping[str, Member] = {
+        PurePosixPath(member.path).name: member
+        for member in inside(listing, folder).members
+        if is_image(member.path) and not is_hidden(member.path)
+    }
+    labels: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        image, wnid = (*line.split("\t"), "", "")[:2]
+        if image not in images:
+            raise ValueError(f"{where}, line {number}: there is no image {image!r} in {folder}")
+        if wnid not in label_of:
+            raise ValueError(f"{where}, line {number}: class {wnid!r} is not in wnids.txt")
+        if labels.setdefault(image, label_of[wnid]) != label_of[wnid]:
+            raise ValueError(f"{where}, line {number}: {image} has two labels")
+    unlabelled = sorted(set(images) - set(labels))
+    if unlabelled:
+        raise ValueError(
+            f"{where} has no label for {len(unlabelled)} images: {shorten(unlabelled)}; "
+            "take the file and the images from one download"
+        )
+    return [Entry(image, label, images[image]) for image, label in labels.items()]
+
+
+def _notes(names: Sequence[str], splits: Sequence[SplitPlan]) -> list[str]:
+    found = {"classes": len(names)} | {f"images in {s.name}": len(s.entries) for s in splits}
+    return [
+        f"{found[what]} {what}, the official archive has {number}"
+        for what, number in _OFFICIAL.items()
+        if found[what] != number
+    ]

@@ -1,0 +1,151 @@
+"""What becomes of one image: verified, and repaired, converted or shrunk where that is asked."""
+
+import dataclasses
+import io
+from typing import Literal
+
+import numpy as np
+import simplejpeg
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from pnoise_jax.data import images
+
+Rule = Literal["keep", "repair", "convert"]
+
+SHRUNK_QUALITY = 90
+CONVERTED_QUALITY = 95
+REPAIRED_QUALITY = 100  # as TFDS repairs
+
+_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+_OTHER_FORMATS = ("BMP", "GIF", "PPM", "TIFF", "WEBP")
+_ORIENTATION = 0x0112
+
+
+@dataclasses.dataclass(frozen=True)
+class Treated:
+    """An image as it is stored, and what was done to it ("" if nothing)."""
+
+    data: bytes
+    change: str = ""
+
+
+def treat(data: bytes, *, rule: Rule, short_side: int | None = None) -> Treated:
+    """Verifies an encoded image, and changes it where it must be.
+
+    Args:
+      data: the file.
+      rule: "keep": its bytes stay. "repair": it becomes an RGB JPEG. "convert": CMYK, palettes,
+        16 bits, transparency and EXIF orientation go, and what is neither JPEG nor PNG becomes a
+        PNG; anything else stays.
+      short_side: pixels; an image with a longer one becomes a JPEG with this one.
+
+    Raises:
+      ValueError: it cannot be decoded, is cut off, or is too large; says which.
+    """
+    if not data:
+        raise ValueError("the file is empty")
+    try:
+        return _treat(data, rule, short_side)
+    except ValueError:
+        raise
+    except Exception as error:  # damaged files bring decoders to raise whatever they like
+        raise ValueError(f"cannot be decoded ({type(error).__name__}: {error})") from error
+
+
+def _treat(data: bytes, rule: Rule, short_side: int | None) -> Treated:
+    is_jpeg = data.startswith(_JPEG)
+    if not is_jpeg and not data.startswith(_PNG):
+        _other_format(data)
+    height_and_width = images.image_size(data)  # too large ones are refused before decoding
+    if rule == "repair":
+        pixels = images.decode(data)
+        changes = ["CMYK to RGB" if is_jpeg else "PNG to JPEG"]
+        encoding, quality = "JPEG", REPAIRED_QUALITY
+    else:
+        shrinks = short_side is not None and min(height_and_width) > short_side
+        orientation = _orientation(data) if rule == "convert" else 1
+        changes = _conversions(data, orientation) if rule == "convert" else []
+        if not changes and not shrinks:
+            return _verified(data, is_jpeg)
+        pixels = _upright(images.decode(data), orientation)
+        encoding, quality = ("JPEG" if is_jpeg else "PNG"), CONVERTED_QUALITY
+    image = Image.fromarray(pixels)
+    if short_side is not None and min(image.size) > short_side:
+        image = _shrunk(image, short_side)
+        changes.append("shrunk")
+        encoding, quality = "JPEG", SHRUNK_QUALITY
+    return Treated(_encoded(image, encoding, quality), ", ".join(changes))
+
+
+def _verified(data: bytes, is_jpeg: bool) -> Treated:
+    if is_jpeg:
+        try:  # at an eighth of the size: all bits are read, and few pixels computed
+            simplejpeg.decode_jpeg(data, "GRAY", min_height=1, min_width=1, min_factor=8)
+        except ValueError:
+            images.decode(data)  # a warning only, if the reader that is used later takes it
+            return Treated(data, "slightly damaged but readable, kept")
+    else:
+        images.decode(data)
+    return Treated(data)
+
+
+def _conversions(data: bytes, orientation: int) -> list[str]:
+    """Why an image cannot stay as it is."""
+    found = []
+    if data.startswith(_JPEG):
+        if simplejpeg.decode_jpeg_header(data, strict=False)[2] in ("CMYK", "YCCK"):
+            found.append("CMYK to RGB")
+    elif data.startswith(_PNG):
+        # In a PNG's first chunk: bits per channel, then 0 for gray and 2 for RGB.
+        depth, colour = data[24], data[25]
+        if depth != 8 or colour not in (0, 2) or b"tRNS" in data[: data.find(b"IDAT")]:
+            found.append("PNG to 8-bit RGB")
+    else:
+        found.append(f"{_other_format(data)} to PNG")
+    if orientation != 1:
+        found.append("turned upright (EXIF)")
+    return found
+
+
+def _other_format(data: bytes) -> str:
+    """Which it is: only of those that hold pixels and nothing to be run."""
+    try:
+        with Image.open(io.BytesIO(data), formats=_OTHER_FORMATS) as image:
+            return image.format
+    except UnidentifiedImageError as error:
+        raise ValueError(
+            f"no image: it begins with {data[:8]!r}, not as JPEG, PNG or "
+            f"{', '.join(_OTHER_FORMATS)} do"
+        ) from error
+
+
+def _orientation(data: bytes) -> int:
+    """EXIF's, 1..8; 1 is upright."""
+    if b"Exif\0\0" not in data[:65_536] and not (data.startswith(_PNG) and b"eXIf" in data):
+        return 1
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            value = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # damaged EXIF says nothing about the pixels
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    if orientation == 1:
+        return pixels
+    image = Image.fromarray(pixels)
+    image.getexif()[_ORIENTATION] = orientation
+    return np.asarray(ImageOps.exif_transpose(image))
+
+
+def _shrunk(image: Image.Image, short_side: int) -> Image.Image:
+    scale = short_side / min(image.size)
+    size = tuple(max(short_side, round(side * scale)) for side in image.size)
+    return image.resize(size, Image.Resampling.BICUBIC)  # antialiased
+
+
+def _encoded(image: Image.Image, encoding: str, quality: int) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, encoding, **({"quality": quality} if encoding == "JPEG" else {}))
+    return buffer.getvalue()

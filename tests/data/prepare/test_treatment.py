@@ -1,0 +1,199 @@
+"""One image: kept, repaired, converted or shrunk, or refused with a reason."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from pnoise_jax.data import images
+from pnoise_jax.data.prepare.treatment import treat
+from tests.data.archives import encode, image
+
+PHOTO = Image.open(io.BytesIO(image(3, 5, size=(60, 90))))
+
+
+def opened(data):
+    return Image.open(io.BytesIO(data))
+
+
+def difference(data, pixels):
+    return np.abs(np.asarray(opened(data), int) - np.asarray(pixels, int)).mean()
+
+
+def exif(orientation):
+    found = Image.Exif()
+    found[0x0112] = orientation
+    return found
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encode(PHOTO),
+        encode(PHOTO, progressive=True),
+        encode(PHOTO.convert("L")),
+        encode(PHOTO, format="PNG"),
+        encode(PHOTO.convert("L"), format="PNG"),
+        encode(PHOTO, exif=exif(1)),
+        encode(PHOTO.resize((1, 1))),
+        encode(PHOTO.resize((1, 1)), format="PNG"),
+        encode(PHOTO.resize((2000, 1))),
+    ],
+)
+@pytest.mark.parametrize("rule", ["keep", "convert"])
+def test_stays_as_it_is(data, rule):
+    treated = treat(data, rule=rule)
+    assert treated.data == data
+    assert not treated.change
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encode(PHOTO.convert("CMYK")),
+        encode(PHOTO, exif=exif(6)),
+        encode(PHOTO.convert("P"), format="PNG"),
+        encode(PHOTO, format="BMP"),
+    ],
+)
+def test_keep_keeps_what_readers_can_read(data):
+    assert treat(data, rule="keep").data == data
+
+
+@pytest.mark.parametrize(
+    ("data", "change", "format"),
+    [
+        (encode(PHOTO.convert("CMYK")), "CMYK to RGB", "JPEG"),
+        (encode(PHOTO.convert("P", palette=Image.Palette.ADAPTIVE), format="PNG"), "PNG", "PNG"),
+        (encode(PHOTO.convert("RGBA"), format="PNG"), "PNG to 8-bit RGB", "PNG"),
+        (encode(PHOTO, format="PNG", transparency=(0, 0, 0)), "PNG to 8-bit RGB", "PNG"),
+        (encode(PHOTO, format="BMP"), "BMP to PNG", "PNG"),
+        (encode(PHOTO, format="WEBP", lossless=True), "WEBP to PNG", "PNG"),
+        (encode(PHOTO, format="TIFF"), "TIFF to PNG", "PNG"),
+        (encode(PHOTO, format="PPM"), "PPM to PNG", "PNG"),
+    ],
+)
+def test_converts(data, change, format):
+    treated = treat(data, rule="convert")
+    assert change in treated.change
+    assert (opened(treated.data).format, opened(treated.data).mode) == (format, "RGB")
+    assert difference(treated.data, PHOTO) < 8
+    assert treat(treated.data, rule="convert").data == treated.data
+
+
+def test_sixteen_bits_become_eight():
+    gray = np.asarray(PHOTO.convert("L"))
+    data = encode(Image.fromarray(gray.astype(np.uint16) * 257), format="PNG")
+    treated = treat(data, rule="convert")
+    np.testing.assert_array_equal(np.asarray(opened(treated.data))[..., 0], gray)
+
+
+def test_first_frame_of_an_animation():
+    frames = [PHOTO.convert("P"), ImageOps.invert(PHOTO).convert("P")]
+    data = encode(frames[0], format="GIF", save_all=True, append_images=frames[1:])
+    treated = treat(data, rule="convert")
+    assert treated.change == "GIF to PNG"
+    assert difference(treated.data, frames[0].convert("RGB")) < 1
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+def test_exif_orientation_is_baked_in(orientation, format):
+    data = encode(PHOTO, format=format, exif=exif(orientation))
+    treated = treat(data, rule="convert")
+    expected = ImageOps.exif_transpose(opened(data))
+    assert treated.change == "turned upright (EXIF)"
+    assert opened(treated.data).size == expected.size
+    assert difference(treated.data, expected) < 3
+    assert opened(treated.data).getexif().get(0x0112, 1) == 1
+    assert images.image_size(treated.data) == expected.size[::-1]
+
+
+@pytest.mark.parametrize("rule", ["keep", "convert"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+def test_shrinks_the_short_side(rule, format):
+    data = encode(PHOTO, format=format)
+    treated = treat(data, rule=rule, short_side=30)
+    assert treated.change == "shrunk"
+    assert opened(treated.data).format == "JPEG"
+    assert opened(treated.data).size == (45, 30)
+    assert difference(treated.data, PHOTO.resize((45, 30), Image.Resampling.BICUBIC)) < 3
+    assert treat(treated.data, rule=rule, short_side=30).data == treated.data
+
+
+def test_never_enlarges():
+    for short_side in (60, 61, 1000):
+        assert treat(encode(PHOTO), rule="keep", short_side=short_side).data == encode(PHOTO)
+
+
+def test_shrinking_is_antialiased():
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::2] = 255
+    data = encode(Image.fromarray(stripes), format="PNG")
+    shrunk = np.asarray(opened(treat(data, rule="keep", short_side=16).data), int)
+    assert abs(shrunk.mean() - 127.5) < 6
+    assert shrunk.std() < 12
+
+
+def test_shrinks_after_turning():
+    data = encode(PHOTO, exif=exif(6))
+    assert opened(treat(data, rule="convert", short_side=30).data).size == (30, 45)
+    # as it is stored, where the bytes would otherwise stay: readers ignore the orientation
+    assert opened(treat(data, rule="keep", short_side=30).data).size == (45, 30)
+
+
+def test_repairs_as_tfds_does():
+    for data, change in (
+        (encode(PHOTO.convert("CMYK")), "CMYK to RGB"),
+        (encode(PHOTO, format="PNG"), "PNG to JPEG"),
+    ):
+        treated = treat(data, rule="repair")
+        assert treated.change == change
+        assert (opened(treated.data).format, opened(treated.data).mode) == ("JPEG", "RGB")
+        assert difference(treated.data, PHOTO) < 3
+
+
+@pytest.mark.parametrize("rule", ["keep", "repair", "convert"])
+@pytest.mark.parametrize("short_side", [None, 20])
+@pytest.mark.parametrize(
+    "data",
+    [
+        encode(PHOTO)[:-200],
+        encode(PHOTO)[:-2],
+        encode(PHOTO)[:100],
+        encode(PHOTO)[:3],
+        encode(PHOTO, format="PNG")[:-200],
+        encode(PHOTO, format="PNG")[:30],
+        encode(PHOTO, format="BMP")[:-200],
+        b"",
+        b"not an image",
+        b"<html>404</html>" * 100,
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+        bytes(10_000),
+    ],
+)
+def test_refuses(data, rule, short_side):
+    with pytest.raises(ValueError, match=r"\w"):
+        treat(data, rule=rule, short_side=short_side)
+
+
+@pytest.mark.parametrize("rule", ["keep", "convert"])
+def test_refuses_huge_images_without_decoding_them(rule):
+    bomb = bytearray(encode(Image.new("L", (8, 8)), format="PNG"))
+    bomb[16:24] = (50_000).to_bytes(4) + (50_000).to_bytes(4)
+    jpeg = bytearray(encode(PHOTO))
+    at = jpeg.index(b"\xff\xc0") + 5
+    jpeg[at : at + 4] = (65_000).to_bytes(2) + (65_000).to_bytes(2)
+    for data in (bytes(bomb), bytes(jpeg)):
+        with pytest.raises(ValueError, match=r"too large|DecompressionBomb|broken|read"):
+            treat(data, rule=rule)
+
+
+def test_slight_damage_is_kept_and_told():
+    data = encode(PHOTO)
+    damaged = data[:-2] + b"\x00" * 16 + data[-2:]
+    treated = treat(damaged, rule="keep")
+    assert treated.data == damaged
+    assert "damaged" in treated.change
+    images.decode(damaged)

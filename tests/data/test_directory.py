@@ -1,0 +1,211 @@
+"""Prepared TFDS directories, as TFDS leaves them: formats, versions, damage."""
+
+import io
+import json
+import shutil
+import struct
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+from PIL import Image
+
+from pnoise_jax import data
+
+
+class Flags(tfds.core.GeneratorBasedBuilder):
+    """Plain images of different sizes, PNG, in two splits, in several shards."""
+
+    VERSION = tfds.core.Version("1.2.0")
+
+    def _info(self):
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(None, None, 3)),
+                    "label": tfds.features.ClassLabel(names=["red", "green", "blue"]),
+                    "file_name": tfds.features.Text(),
+                }
+            ),
+        )
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(60), "test": self._generate_examples(12)}
+
+    def _generate_examples(self, number):
+        for i in range(number):
+            yield i, {"image": encode(i), "label": i % 3, "file_name": f"{i}.png"}
+
+
+def encode(i):
+    pixels = np.full((8 + i % 5, 9 + i % 7, 3), 3 * i, np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "png")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """<data_dir>/flags/1.2.0 in array_record."""
+    directory = tmp_path_factory.mktemp("tfds")
+    config = tfds.download.DownloadConfig(num_shards=3, try_download_gcs=False)
+    Flags(data_dir=directory, file_format="array_record").download_and_prepare(
+        download_config=config
+    )
+    return directory
+
+
+@pytest.fixture
+def data_dir(prepared, tmp_path, monkeypatch):
+    """A copy, and a cache of its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    shutil.copytree(prepared, tmp_path / "data")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def as_tfrecord(data_dir):
+    """The same records in the same order as tfrecord files, which TFDS writes with TensorFlow."""
+    directory = data_dir / "flags" / "1.2.0"
+    builder = tfds.builder_from_directory(directory)
+    for split in builder.info.splits.values():
+        for path in split.filepaths:
+            rows = [
+                struct.pack("<QI", len(record), 0) + record + struct.pack("<I", 0)
+                for record in ArrayRecordDataSource(str(path))
+            ]
+            (directory / path.name.replace("array_record", "tfrecord")).write_bytes(b"".join(rows))
+            (directory / path.name).unlink()
+    info = directory / "dataset_info.json"
+    content = json.loads(info.read_text())
+    content["fileFormat"] = "tfrecord"
+    for split in content["splits"]:
+        split["filepathTemplate"] = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+    info.write_text(json.dumps(content))
+    return data_dir
+
+
+def assert_same(a, b):
+    np.testing.assert_array_equal(a.labels, b.labels)
+    for one, other in zip(a, b, strict=True):
+        np.testing.assert_array_equal(one["image"], other["image"])
+
+
+def test_what_tfds_prepared_is_read(data_dir):
+    dataset = data.load("flags", split="train", data_dir=data_dir)
+    assert dataset.num_classes == 3
+    assert dataset.image_shape is None
+    source = tfds.builder_from_directory(data_dir / "flags" / "1.2.0").as_data_source("train")
+    for ours, theirs in zip(dataset, source, strict=True):
+        np.testing.assert_array_equal(ours["image"], theirs["image"])
+        assert ours["label"] == theirs["label"]
+    assert isinstance(dataset.images[0], bytes)
+    with pytest.raises(IndexError):
+        dataset[60]
+
+
+@pytest.mark.parametrize("split", ["train", "test", "train[5:42]", "train[30:]+test[:2]"])
+@pytest.mark.parametrize("cache", [False, True])
+def test_tfrecord_is_read_as_array_record_is(data_dir, prepared, request, split, cache):
+    expected = data.load("flags", split=split, data_dir=prepared)
+    request.getfixturevalue("as_tfrecord")
+    assert_same(data.load("flags", split=split, data_dir=data_dir, cache=cache), expected)
+    assert_same(data.load("flags", split=split, data_dir=data_dir, cache=cache), expected)
+
+
+def test_workers_share_a_tfrecord_data_set(as_tfrecord):
+    dataset = data.load("flags", split="train", data_dir=as_tfrecord)
+    transform = data.create_transform(
+        "random_resized_crop", size=(4, 4), mean=(0.5,), std=(0.5,), train=True, field="f"
+    )
+
+    def batches(**options):
+        options = {"batch_size": 8, "seed": 0, "start_step": 0, "num_steps": 6, **options}
+        with data.train_batches(dataset, transform=transform, **options) as iterator:
+            return [batch["image"].tobytes() for batch in iterator]
+
+    assert batches(num_threads=0) == batches(num_threads=2, num_workers=2)
+
+
+def test_labels_and_index_are_read_once(as_tfrecord, tmp_path):
+    expected = data.load("flags", split="train", data_dir=as_tfrecord).labels
+    kept = {path.name: path for path in (tmp_path / "cache").rglob("*.npy")}
+    assert "labels-train.npy" in kept
+    assert len(kept) == 4  # and where the records of three shards start
+    np.save(kept["labels-train.npy"], expected[::-1])  # is it read?
+    found = data.load("flags", split="train", data_dir=as_tfrecord).labels
+    np.testing.assert_array_equal(found, expected[::-1])
+    kept["labels-train.npy"].write_bytes(b"broken")
+    found = data.load("flags", split="train", data_dir=as_tfrecord).labels
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_the_newest_version_is_taken(data_dir):
+    shutil.copytree(data_dir / "flags" / "1.2.0", data_dir / "flags" / "1.10.0")
+    (data_dir / "flags" / "2.0.0").mkdir()  # begun, not whole
+    np.save(data_dir / "flags" / "1.10.0" / "labels-test.npy", np.full(12, 2, np.int32))
+    assert set(data.load("flags", split="test", data_dir=data_dir).labels) == {2}
+    shutil.rmtree(data_dir / "flags" / "1.10.0")
+    assert set(data.load("flags", split="test", data_dir=data_dir).labels) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("name", ["imagenet2012", "office_home", "folder/flowers"])
+def test_what_is_not_prepared_says_how_to_prepare_it(name, tmp_path):
+    with pytest.raises(FileNotFoundError, match=rf"launch\.prepare --dataset={name} --manual_dir"):
+        data.load(name, split="train", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../flags", "flags/1.2.0/x/y", "", "/tmp"])
+def test_a_name_does_not_lead_elsewhere(name, data_dir):
+    with pytest.raises(ValueError, match=r"data\.name=.* is unknown"):
+        data.load(name, split="train", data_dir=data_dir / "flags")
+
+
+def test_a_damaged_record_is_named(data_dir):
+    file = next((data_dir / "flags" / "1.2.0").glob("*train*00001*"))
+    content = bytearray(file.read_bytes())
+    content[len(content) // 3 :] = bytes(len(content) - len(content) // 3)
+    file.write_bytes(content)
+    dataset = data.load("flags", split="test", data_dir=data_dir)
+    assert dataset[0]["label"] == dataset.labels[0]
+    with pytest.raises(OSError, match="is damaged"):
+        data.load("flags", split="train", data_dir=data_dir)  # its labels are in the records
+
+
+def test_a_tfrecord_file_that_is_cut_off_is_named(as_tfrecord):
+    file = next((as_tfrecord / "flags" / "1.2.0").glob("*train*00001*"))
+    file.write_bytes(file.read_bytes()[:-7])
+    with pytest.raises(OSError, match=r"train.*00001.* is cut off"):
+        data.load("flags", split="train", data_dir=as_tfrecord)
+
+
+def test_a_missing_file_is_named(data_dir):
+    file = next((data_dir / "flags" / "1.2.0").glob("*train*00001*"))
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match=r"train.*00001.* is missing"):
+        data.load("flags", split="train", data_dir=data_dir)
+
+
+def test_an_image_that_cannot_be_decoded_is_named(data_dir):
+    dataset = data.load("flags", split="test", data_dir=data_dir, cache=True)
+    dataset.images[3] = dataset.images[3][:40]
+    with pytest.raises(OSError, match=r"image 3 of flags's split 'test' cannot be read"):
+        dataset[3]
+
+
+def test_metadata_of_another_tfds_are_named(data_dir):
+    features = data_dir / "flags" / "1.2.0" / "features.json"
+    features.write_text(features.read_text().replace("ClassLabel", "ClassLabelOfTomorrow"))
+    with pytest.raises(OSError, match=r"prepared by another version\?"):
+        data.load("flags", split="test", data_dir=data_dir)
+
+
+def test_a_data_set_without_labels_is_refused(data_dir):
+    features = data_dir / "flags" / "1.2.0" / "features.json"
+    features.write_text(features.read_text().replace('"label"', '"species"'))
+    with pytest.raises(
+        ValueError, match=r"has file_name, image, species.*no 'image' with a class 'label'"
+    ):
+        data.load("flags", split="test", data_dir=data_dir)
