@@ -1,0 +1,86 @@
+"""Prepares a data set: python -m launch.prepare --dataset NAME --manual_dir DIR --data_dir DIR
+
+NAME is imagenet2012, office_home, tiny_imagenet or visda2017, made from the official archives,
+which you put into --manual_dir (from an empty one you learn what to download from where); or
+folder/<name>, made from your own images, <split>/<class>/... or <class>/... there. digits and
+glyphs need no files.
+
+Every image is verified. Ended early, by a full disk too, the same command goes on where it was. The
+data set appears in --data_dir when it is whole, as TFDS stores it (array_record); one that TFDS has
+prepared itself needs no preparation.
+"""
+
+import shlex
+
+from absl import flags
+
+from launch import main
+from pnoise_jax.data import prepare
+
+_DATASET = flags.DEFINE_string(
+    "dataset", None, f"One of {', '.join(prepare.list_preparable())}.", required=True
+)
+_MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "Directory of the downloads, or your images.")
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir",
+    None,
+    "Where data sets are kept, a config's data.data_dir; default: $TFDS_DATA_DIR, else "
+    "~/tensorflow_datasets.",
+)
+_SHORT_SIDE = flags.DEFINE_integer(
+    "short_side",
+    None,
+    "Shrinks images with a longer short side to this many pixels; 320 makes training at 224 faster "
+    "to read. Default: all stay as large as they are.",
+    lower_bound=1,
+)
+
+
+def describe(prepared: prepare.Prepared) -> str:
+    """What is there now, what was done to its images, and what a config needs."""
+    sizes = ", ".join(f"{split} {number:,}" for split, number in prepared.splits.items())
+    if prepared.is_new:
+        changes = [f"{number:,} {what}" for what, number in prepared.changes.items()]
+        lines = [
+            f"prepared {prepared.path}",
+            f"examples: {sizes}",
+            f"images: {'; '.join(changes) if changes else 'all stored as they were'}",
+        ]
+    else:
+        lines = [
+            f"nothing to do: {prepared.path} is there and used as it is; delete it to prepare it "
+            "anew, with another split for example",
+            f"examples: {sizes}",
+        ]
+    lines += [f"note: {note}" for note in prepared.notes]
+    lines += ["in a config, or behind launch.train:", *_flags(prepared)]
+    return "\n".join(lines)
+
+
+def _flags(prepared: prepare.Prepared) -> list[str]:
+    train, *others = sorted(prepared.splits, key=lambda split: split != "train")
+    if others:
+        chosen = {"train_split": train, "test_split": others[0]}
+    elif train == "train":
+        chosen = {"train_split": "train[:90%]", "test_split": "train[90%:]"}
+    else:
+        chosen = {"test_split": train}
+    # <data_dir>/<name>/<version>
+    data_dir = prepared.path.parents[len(prepared.name.split("/"))]
+    fields = {"name": prepared.name, "data_dir": data_dir} | chosen
+    return [f"  {shlex.quote(f'--config.data.{name}={value}')}" for name, value in fields.items()]
+
+
+def _prepare() -> None:
+    prepared = prepare.prepare(
+        _DATASET.value,
+        manual_dir=_MANUAL_DIR.value,
+        data_dir=_DATA_DIR.value,
+        short_side=_SHORT_SIDE.value,
+    )
+    print(describe(prepared))
+
+
+if __name__ == "__main__":
+    flags.adopt_module_key_flags(main)  # for --help
+    main.run(_prepare, on_interrupt="interrupted; the same command goes on from where it was")

@@ -1,0 +1,83 @@
+"""python -m launch.prepare as a user runs it."""
+
+import signal
+import time
+
+from pnoise_jax import data
+from tests.data import archives
+from tests.launch import command
+
+
+def test_prepares_once_and_says_what_a_config_needs(tmp_path):
+    changes = {"train/cat/cmyk.jpg": archives.encode(archives.Image.new("CMYK", (30, 30)))}
+    archives.make_folder(tmp_path / "pets", changes=changes)
+    arguments = ("--dataset=folder/pets", f"--manual_dir={tmp_path / 'pets'}", "--short_side=32")
+    code, output, errors = command.run("prepare", *arguments, f"--data_dir={tmp_path / 'data'}")
+    assert code == 0, errors
+    assert not errors
+    path = tmp_path / "data" / "folder" / "pets" / "1.0.0"
+    flags = [
+        "  --config.data.name=folder/pets",
+        f"  --config.data.data_dir={tmp_path / 'data'}",
+        "  --config.data.train_split=train",
+        "  --config.data.test_split=test",
+    ]
+    assert output.splitlines() == [
+        f"prepared {path}",
+        "examples: test 12, train 13",
+        "images: 1 CMYK to RGB",
+        "in a config, or behind launch.train:",
+        *flags,
+    ]
+    assert len(data.load("folder/pets", split="train", data_dir=tmp_path / "data")) == 13
+
+    code, output, errors = command.run("prepare", *arguments, TFDS_DATA_DIR=str(tmp_path / "data"))
+    assert code == 0, errors
+    assert output.startswith(f"nothing to do: {path} is there")
+    assert output.splitlines()[-4:] == flags
+
+
+def test_errors_are_messages(tmp_path):
+    """A file that is missing, and a flag."""
+    expected = {
+        "--dataset=visda2017": (
+            "train.tar",
+            "validation.tar",
+            "github.com",
+            "Found there: nothing",
+        ),
+        "--short_side=0": ("--short_side=0", "positive"),
+    }
+    processes = {
+        argument: command.start(
+            "prepare", "--dataset=folder/x", argument, f"--manual_dir={tmp_path}"
+        )
+        for argument in expected
+    }
+    for argument, process in processes.items():
+        output, errors = process.communicate(timeout=100)
+        assert process.returncode == 1
+        assert not output
+        assert errors.startswith("error: ")
+        assert "Traceback" not in errors
+        for words in expected[argument]:
+            assert words in errors
+
+
+def test_interrupted(tmp_path):
+    archives.make_folder(tmp_path / "pets", splits=(), per_class=3000)
+    process = command.start(
+        "prepare",
+        "--dataset=folder/pets",
+        f"--manual_dir={tmp_path / 'pets'}",
+        f"--data_dir={tmp_path / 'data'}",
+    )
+    while not list(tmp_path.glob("data/incomplete.folder.pets/1.0.0/part.*")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert not output
+    assert errors == "interrupted; the same command goes on from where it was\n"
+    assert not list(tmp_path.glob("data/**/part.*"))
