@@ -5,7 +5,7 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +53,7 @@ def _prepare(name: str, data_dir: Path, target: Path) -> None:
         builder = _builder(name, staging)
         logging.info("Preparing data set %r in %s", name, target)
         # stdout is for a program's results, and TFDS would print the staging directory's name.
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), _without_progress_bars():
             builder.download_and_prepare(
                 download_config=tfds.download.DownloadConfig(try_download_gcs=False)
             )
@@ -68,6 +68,15 @@ def _prepare(name: str, data_dir: Path, target: Path) -> None:
                 raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    tfds.display_progress_bar(False)
+    try:
+        yield
+    finally:
+        tfds.display_progress_bar(True)
 
 
 def _make_staging(data_dir: Path, name: str) -> Path:

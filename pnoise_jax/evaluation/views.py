@@ -3,13 +3,15 @@
 import jax
 import jax.numpy as jnp
 
-# Pixels down and to the right; the image itself comes first.
+# Steps down and to the right; the image itself comes first.
 _SHIFTS = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1))
 MAX_VIEWS = len(_SHIFTS)
 
 
 def shifted_views(images: jax.Array, count: int) -> jax.Array:
-    """Views of each image: itself, then shifted by one pixel in up to eight directions.
+    """Views of each image: itself, then shifted a step in up to eight directions.
+
+    A step is a 32nd of the shorter side, and at least a pixel: 1 pixel of 8 or 32, 7 of 224.
 
     Args:
       images: (batch, height, width, channels).
@@ -27,13 +29,11 @@ def shifted_views(images: jax.Array, count: int) -> jax.Array:
     if count == 1:
         return images
     batch, height, width, channels = images.shape
-    padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+    step = max(1, min(height, width) // 32)
+    padded = jnp.pad(images, ((0, 0), (step, step), (step, step), (0, 0)), mode="edge")
+    corners = [(step * (1 - down), step * (1 - right)) for down, right in _SHIFTS[:count]]
     views = [
-        jax.lax.slice(
-            padded,
-            (0, 1 - down, 1 - right, 0),
-            (batch, 1 - down + height, 1 - right + width, channels),
-        )
-        for down, right in _SHIFTS[:count]
+        jax.lax.slice(padded, (0, top, left, 0), (batch, top + height, left + width, channels))
+        for top, left in corners
     ]
     return jnp.stack(views, axis=1).reshape(batch * count, height, width, channels)

@@ -134,6 +134,8 @@ class Trainer:
         families: dict[str, list[list[Training]]] = {}
         for runs in programs:
             pending = [run for run in runs if not self._finished(run)]
+            for run in pending:
+                run.experiment.match_weights()  # raises now, and not hours later
             if pending:
                 families.setdefault(runs[0].family, []).append(pending)
         for family, pending in families.items():

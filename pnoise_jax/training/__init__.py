@@ -1,6 +1,11 @@
 """Training: config, state, pure step, the loop, checkpoints."""
 
-from pnoise_jax.training.config import default_config, model_config, validate
+from pnoise_jax.training.config import (
+    default_config,
+    model_config,
+    parse_arguments,
+    validate,
+)
 from pnoise_jax.training.experiment import Experiment, build
 from pnoise_jax.training.loop import evaluate, fit, train
 from pnoise_jax.training.program import Program, create_program
@@ -24,6 +29,7 @@ __all__ = [
     "jit_train_step",
     "make_train_step",
     "model_config",
+    "parse_arguments",
     "read_config",
     "train",
     "validate",

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from jax import lax
 from jax.experimental import multihost_utils
+
+from pnoise_jax.weights import checksums
 
 _UNREADABLE = "unreadable"  # where checkpoints go that turned out broken
 
@@ -65,7 +65,7 @@ class Checkpoints:
                 step,
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(state),
-                    arrays=ocp.args.JsonSave(_describe(state)),
+                    arrays=ocp.args.JsonSave(checksums.describe(state)),
                 ),
                 force=True,
             )
@@ -156,7 +156,7 @@ class Checkpoints:
             step, args=ocp.args.Composite(arrays=ocp.args.JsonRestore())
         ).arrays
         expected = {name: entry[:2] for name, entry in arrays.items()}
-        wanted = {name: _kind(leaf) for name, leaf in _named_leaves(like)}
+        wanted = {name: checksums.kind(leaf) for name, leaf in checksums.named_leaves(like)}
         if expected != wanted:
             name = min(
                 k for k in expected.keys() | wanted.keys() if expected.get(k) != wanted.get(k)
@@ -165,7 +165,7 @@ class Checkpoints:
         state = self._manager.restore(
             step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like))
         ).state
-        for name, (_, _, checksum) in _describe(state).items():
+        for name, (_, _, checksum) in checksums.describe(state).items():
             if checksum != arrays[name][2]:
                 raise ValueError(f"{name} is not what was saved: its checksum differs")
         return state
@@ -189,46 +189,3 @@ def _on_any_host(flag: bool) -> bool:
     if jax.process_count() == 1:
         return flag
     return bool(multihost_utils.process_allgather(np.array(flag)).any())
-
-
-def _named_leaves(tree: Any) -> list[tuple[str, Any]]:
-    return [
-        (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
-        for path, leaf in jax.tree.leaves_with_path(tree)
-    ]
-
-
-def _kind(leaf: Any) -> list:
-    return [str(leaf.dtype), list(leaf.shape)]
-
-
-def _describe(tree: Any) -> dict[str, list]:
-    """{name: [dtype, shape, checksum]} of every array."""
-    checksums = jax.device_get(_checksums(jax.tree.leaves(tree)))
-    return {
-        name: [*_kind(leaf), int(checksum)]
-        for (name, leaf), checksum in zip(_named_leaves(tree), checksums, strict=True)
-    }
-
-
-@jax.jit
-def _checksums(leaves: list[jax.Array]) -> list[jax.Array]:
-    return [_checksum(leaf) for leaf in leaves]
-
-
-def _checksum(x: jax.Array) -> jax.Array:
-    """A uint32 hash of the bits of x and their places, whatever its sharding."""
-    width = np.dtype(x.dtype).itemsize
-    if x.dtype == bool:
-        x = x.astype(jnp.uint8)
-    unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}[width]
-    bits = lax.bitcast_convert_type(x, unsigned).reshape(-1).astype(jnp.uint32)
-    places = jnp.arange(bits.size, dtype=jnp.uint32)
-    return _mix(bits ^ _mix(places)).sum(dtype=jnp.uint32)
-
-
-def _mix(h: jax.Array) -> jax.Array:
-    """MurmurHash3's 32-bit finaliser: every bit of the input changes about half of the output's."""
-    h = (h ^ (h >> 16)) * jnp.uint32(0x85EBCA6B)
-    h = (h ^ (h >> 13)) * jnp.uint32(0xC2B2AE35)
-    return h ^ (h >> 16)

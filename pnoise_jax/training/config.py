@@ -3,13 +3,15 @@
 import difflib
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import ml_collections
 from ml_collections import config_dict
 
-from pnoise_jax import evaluation, models, noise
+from pnoise_jax import evaluation, models, noise, weights
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -37,9 +39,19 @@ def default_config() -> ml_collections.ConfigDict:
         train_split="train",
         test_split="test",
         cache=False,  # decode everything into memory at the start: for small data sets
-        num_threads=2,
+        image_size=config_dict.placeholder(int),  # that the model gets; by default its own
+        train_transform="none",  # what makes them so: "random_resized_crop|flip"; see transforms
+        test_transform="none",  # such as "resize_crop(0.875)"; "none" resizes to a square
+        num_threads=config_dict.placeholder(int),  # that read and decode; one for each core
+        num_workers=0,  # processes that do, each with its threads: for hosts with many cores
         mean=(0.5,),  # per channel, of images in [0, 1]
         std=(0.5,),
+    )
+    config.mixup = config_dict.create(
+        alpha=0.0,  # of mixup; 0 for none
+        cutmix_alpha=0.0,  # of CutMix
+        probability=1.0,  # that a batch is mixed
+        switch_probability=0.5,  # that it is by CutMix, where both are on
     )
     config.optimizer = config_dict.create(
         name="adamw",  # adamw, sgd
@@ -50,7 +62,15 @@ def default_config() -> ml_collections.ConfigDict:
         beta1=0.9,
         beta2=0.999,
         momentum=0.9,  # sgd, Nesterov
-        clip_norm=config_dict.placeholder(float),  # of the gradient, over all parameters
+        clip_norm=config_dict.placeholder(float),  # of the gradient, over all that is trained
+        layer_decay=config_dict.placeholder(float),  # d: layer l of N learns at d^(N + 1 - l)
+        head_learning_rate_multiplier=1.0,  # 10 with a tenth of the rate: a slow backbone
+        freeze=(),  # parameters that stay, by patterns: ("patch_embed/.*", "block_[1-6]/.*")
+    )
+    config.weights = config_dict.create(
+        path=config_dict.placeholder(str),  # to start from: npz, safetensors, a run's directory
+        required=False,  # refuse to start without: for configs that only fine-tune
+        head="auto",  # kept where it has as many classes, else fresh; keep, fresh
     )
     config.evaluation = config_dict.create(
         batch_size=10,  # the protocols' batch, within which noise mixes
@@ -82,10 +102,36 @@ def model_config(name: str, **options: Any) -> ml_collections.ConfigDict:
     )
 
 
+def parse_arguments(file: str, text: str | None, **choices: Sequence[Any]) -> SimpleNamespace:
+    """What stands behind the colon of ``--config file.py:model=b16,size=384``.
+
+    Args:
+      file: the config's, for the error.
+      text: what stands there; of what it leaves out, the first choice is taken.
+      **choices: of each argument all it may be, strings or numbers.
+
+    Raises:
+      ValueError: an argument or a choice that there is not.
+    """
+    found = {name: allowed[0] for name, allowed in choices.items()}
+    for part in filter(None, (text or "").split(",")):
+        name, _, value = (side.strip() for side in part.partition("="))
+        usage = ",".join(f"{known}={'|'.join(map(str, of))}" for known, of in choices.items())
+        if name not in choices:
+            raise ValueError(f"{file}:{part}: unknown argument {name!r}; give {usage}")
+        allowed = {str(choice): choice for choice in choices[name]}
+        if value not in allowed:
+            raise ValueError(f"{file}:{part}: {name} is one of {', '.join(allowed)}")
+        found[name] = allowed[value]
+    return SimpleNamespace(**found)
+
+
 # Fields that may differ when a run goes on: they change neither its batches nor its weights.
 HARMLESS = (
     "data.data_dir",
     "data.num_threads",
+    "data.num_workers",
+    "data.test_transform",
     "data.cache",
     "log_every",
     "checkpoint.",
@@ -96,6 +142,7 @@ _CHOICES = {
     "dtype": ("float32", "bfloat16"),
     "optimizer.name": ("adamw", "sgd"),
     "optimizer.schedule": ("cosine", "constant"),
+    "weights.head": weights.HEADS,
 }
 _POSITIVE_INTS = (
     "batch_size",
@@ -113,11 +160,19 @@ _RANGES = {  # field: lowest, highest, and whether these two are allowed
     "optimizer.beta2": (0, 1, (True, False)),
     "optimizer.momentum": (0, 1, (True, False)),
     "optimizer.clip_norm": (0, math.inf, (False, False)),
+    "optimizer.layer_decay": (0, 1, (False, True)),
+    "optimizer.head_learning_rate_multiplier": (0, math.inf, (False, False)),
     "steps": (1, math.inf, (True, False)),
     "seed": (0, 2**32 - 1, (True, True)),
     "evaluation.seed": (0, 2**32 - 1, (True, True)),
     "evaluation.views": (1, evaluation.MAX_VIEWS, (True, True)),
     "data.num_threads": (0, 1024, (True, True)),
+    "data.num_workers": (0, 1024, (True, True)),
+    "data.image_size": (1, math.inf, (True, False)),
+    "mixup.alpha": (0, math.inf, (True, False)),
+    "mixup.cutmix_alpha": (0, math.inf, (True, False)),
+    "mixup.probability": (0, 1, (True, True)),
+    "mixup.switch_probability": (0, 1, (True, True)),
 }
 _DURATIONS = ("duration", "log_every", "optimizer.warmup", "evaluation.every", "checkpoint.every")
 
@@ -147,6 +202,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     for field in _DURATIONS:
         if given[field] is not None:
             steps_of(given[field], field=field, examples=1, batch_size=1)
+    _require_patterns("optimizer.freeze", given["optimizer.freeze"])
     mean, std = given["data.mean"], given["data.std"]
     numbers = [*(mean or ["none"]), *(std or ["none"])]
     fit = all(isinstance(n, int | float) for n in numbers) and len(mean) == len(std)
@@ -181,13 +237,33 @@ def steps_of(duration: str, *, field: str, examples: int, batch_size: int) -> in
 
 
 def differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Fields that differ between two configs, {field: (ours, theirs)}, the harmless left out."""
+    """Fields that differ between two configs, {field: (ours, theirs)}, the harmless left out.
+
+    A file of weights that has only moved is the same.
+    """
     ours, theirs = (dict(flatten(config)) for config in (ours, theirs))
     return {
         field: (ours.get(field), theirs.get(field))
         for field in sorted(ours.keys() | theirs.keys())
-        if ours.get(field) != theirs.get(field) and not field.startswith(HARMLESS)
+        if _value(field, ours) != _value(field, theirs) and not field.startswith(HARMLESS)
     }
+
+
+def _value(field: str, fields: Mapping[str, Any]) -> Any:
+    """A field's, as it is compared."""
+    value = fields.get(field)
+    return Path(value).name if field == "weights.path" and value is not None else value
+
+
+def _require_patterns(field: str, patterns: Any) -> None:
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        try:
+            re.compile(pattern)
+        except (TypeError, re.error) as error:
+            raise ValueError(
+                f"{field}={patterns!r}: {pattern!r} is no regular expression ({error}); give such "
+                "as 'patch_embed/.*'"
+            ) from None
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

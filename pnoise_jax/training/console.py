@@ -9,12 +9,21 @@ from clu import parameter_overview
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from pnoise_jax import weights
 from pnoise_jax.training.config import flatten
 from pnoise_jax.training.experiment import Experiment
 
 
-def print_header(console: Console, experiment: Experiment) -> None:
-    """The configuration, the parameters, the devices, and the k that noise mixes."""
+def print_header(
+    console: Console, experiment: Experiment, imported: weights.Weights | None = None
+) -> None:
+    """The configuration, the parameters, the devices, and the k that noise mixes.
+
+    Args:
+      console: what to print on.
+      experiment: the run.
+      imported: the weights that it starts from; None where it starts or goes on without.
+    """
     config = experiment.config
     console.rule("configuration")
     for field, value in flatten(config):
@@ -34,9 +43,28 @@ def print_header(console: Console, experiment: Experiment) -> None:
         f"{steps} steps of {config.batch_size} examples ({epochs:.1f} epochs of {len(data)}) on "
         f"{jax.device_count()} {jax.devices()[0].device_kind} device(s)"
     )
-    console.print(describe_noise(experiment))
+    for sentence in [*describe_fine_tuning(experiment, imported), describe_noise(experiment)]:
+        console.print(sentence, highlight=False, soft_wrap=True)
     for warning in warn_of_noise(experiment):
         console.print(f"note: {warning}", style="yellow")
+
+
+def describe_fine_tuning(experiment: Experiment, imported: weights.Weights | None) -> list[str]:
+    """Which weights the run starts from, and what of them stays as it is."""
+    sentences = [] if imported is None else [imported.describe()]
+    if experiment.frozen is not None:
+        params = experiment.variables["params"]
+        frozen = experiment.frozen(params)
+        sizes = jax.tree.leaves(jax.tree.map(lambda still, x: still * x.size, frozen, params))
+        total = sum(x.size for x in jax.tree.leaves(params))
+        text = (
+            f"frozen: {sum(size > 0 for size in sizes)} of {len(sizes)} parameter arrays, "
+            f"{sum(sizes)} of {total} numbers"
+        )
+        if "batch_stats" in experiment.variables:
+            text += "; the statistics of frozen batch norms still follow the batches"
+        sentences.append(text)
+    return sentences
 
 
 def describe_noise(experiment: Experiment) -> str:
@@ -87,14 +115,16 @@ class ProgressReport:
         """Shows the metrics of the steps since the last report."""
         text = (
             f"loss {metrics['loss']:.4f}  top-1 {metrics['top1']:.1f} %  "
-            f"{metrics['examples_per_second']:.0f} examples/s"
+            f"{metrics['examples_per_second']:.0f} examples/s  "
+            f"{metrics['data_wait']:.0f} % of the time waiting for data"
         )
         if self._progress is not None:
             self._progress.update(self._task, completed=step, status=text)
         else:
             seconds = (self._total - step) / metrics["steps_per_second"]
             left = datetime.timedelta(seconds=round(seconds))
-            self._console.print(f"step {step}/{self._total}  {text}  {left} left", highlight=False)
+            line = f"step {step}/{self._total}  {text}  {left} left"
+            self._console.print(line, highlight=False, soft_wrap=True)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -11,9 +11,16 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from pnoise_jax import data, evaluation, models, noise, parallel
+from pnoise_jax import data, evaluation, models, noise, parallel, weights
+from pnoise_jax.training import inputs
 from pnoise_jax.training.config import flatten, steps_of, validate
-from pnoise_jax.training.optimizer import create_optimizer, learning_rate_schedule
+from pnoise_jax.training.mixup import Mixing
+from pnoise_jax.training.optimizer import (
+    create_optimizer,
+    learning_rate_schedule,
+    require_frozen,
+)
+from pnoise_jax.training.optimizer import frozen as find_frozen
 from pnoise_jax.training.step import TrainState, init_state
 
 
@@ -23,13 +30,16 @@ class Experiment:
 
     Attributes:
       config: the validated config.
-      train_data, test_data: the splits.
+      train_data: as it is stored.
+      train_transform: what makes one of its images what the model gets; random, perhaps.
+      test_data: its images are what the model gets.
       model: with the config's injection.
       mean, std: per channel, of images in [0, 1].
     """
 
     config: ml_collections.ConfigDict
     train_data: data.Dataset
+    train_transform: data.Transform
     test_data: data.Dataset
     model: nn.Module
     mean: tuple[float, ...]
@@ -63,7 +73,36 @@ class Experiment:
     @property
     def optimizer(self) -> optax.GradientTransformation:
         """The optimiser, its schedule included."""
-        return create_optimizer(self.config.optimizer, self.schedule)
+        layers = [self.model.layer_name(n) for n in range(1, self.model.num_layers + 1)]
+        return create_optimizer(self.config.optimizer, self.schedule, layers=layers)
+
+    @property
+    def frozen(self) -> Callable[[optax.Params], optax.Params] | None:
+        """Maps parameters to True where they are frozen; None where none are."""
+        patterns = self.config.optimizer.freeze
+        return functools.partial(find_frozen, patterns=patterns) if patterns else None
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """Shapes and dtypes of the model's collections."""
+        return _trace(self.model.clone(injection=None), self.test_data.image_shape)
+
+    def match_weights(self) -> weights.Weights | None:
+        """The weights to start from, still in their file; None where the config names none.
+
+        Raises:
+          ValueError, OSError: they cannot be read, or do not fit the model.
+        """
+        section = self.config.weights
+        if section.path is None:
+            return None
+        return weights.match(section.path, self.model, self.variables, head=section.head)
+
+    @property
+    def mixing(self) -> Mixing | None:
+        """Mixup and CutMix, None where both are off."""
+        mixing = Mixing(**self.config.mixup)
+        return mixing if mixing.is_on else None
 
     @property
     def protocols(self) -> tuple[evaluation.Protocol, ...]:
@@ -72,11 +111,15 @@ class Experiment:
             self.config.evaluation.batch_size, noise=self.model.injection is not None
         )
 
-    def initial_state(self, key: jax.Array) -> TrainState:
-        """The state before the first step."""
+    def initial_state(
+        self, key: jax.Array, imported: Mapping[str, jax.Array] | None = None
+    ) -> TrainState:
+        """The state before the first step; imported weights stand in for the model's own."""
         images = jax.ShapeDtypeStruct((1, *self.test_data.image_shape), jnp.float32)
         with_ema = self.config.ema_decay is not None
-        return init_state(self.model, self.optimizer, key, images, with_ema=with_ema)
+        return init_state(
+            self.model, self.optimizer, key, images, with_ema=with_ema, imported=imported
+        )
 
     def abstract_state(self, mesh: jax.sharding.Mesh) -> TrainState:
         """Shapes, dtypes and shardings of the state."""
@@ -123,8 +166,15 @@ def build(
     test_data = load(split=section.test_split)
     train_data = load(split=section.train_split)
     model = _create_model(config, test_data, injection)
+    size = inputs.image_size(config, model, test_data)
     experiment = Experiment(
-        config, train_data, test_data, model, tuple(section.mean), tuple(section.std)
+        config,
+        train_data,
+        inputs.transform(config, train_data, size, train=True),
+        inputs.transformed(config, test_data, size),
+        model,
+        tuple(section.mean),
+        tuple(section.std),
     )
     _check_shapes(experiment)
     return experiment
@@ -188,9 +238,9 @@ def _check_groups(experiment: Experiment) -> None:
 
 
 @functools.lru_cache(maxsize=16)  # the cells of a sweep share their models
-def _trace(model: nn.Module, image_shape: tuple[int, ...]) -> None:
+def _trace(model: nn.Module, image_shape: tuple[int, ...]) -> dict[str, Any]:
     images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
-    jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
+    return jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
 
 
 def _check_views(experiment: Experiment) -> None:
@@ -207,11 +257,6 @@ def _check_views(experiment: Experiment) -> None:
 def check_training(experiment: Experiment) -> None:
     """Raises ValueError where what was built can be evaluated, but not trained on these devices."""
     config, train_data = experiment.config, experiment.train_data
-    if train_data.image_shape != experiment.test_data.image_shape:
-        raise ValueError(
-            f"data.train_split has images {train_data.image_shape}, data.test_split "
-            f"{experiment.test_data.image_shape}; they must be alike"
-        )
     parallel.require_divisible("batch_size", config.batch_size, by_micro_batches=config.accumulate)
     if config.batch_size > len(train_data):
         raise ValueError(
@@ -225,6 +270,12 @@ def check_training(experiment: Experiment) -> None:
         if duration is not None and experiment.steps(duration, field) < 1:
             raise ValueError(f"{field}={duration!r} is less than one step")
     _ = experiment.schedule  # checks the warm-up
+    if config.weights.required and config.weights.path is None:
+        raise ValueError(
+            "weights.path=None: this config fine-tunes; give --config.weights.path=FILE, or train "
+            "from scratch with --config.weights.required=False"
+        )
+    require_frozen(experiment.variables["params"], config.optimizer.freeze)
     injection = experiment.model.injection
     if injection is not None and injection.train:
         if getattr(injection.noise, "axis", None) == "views":

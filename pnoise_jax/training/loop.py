@@ -41,10 +41,11 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list
     """
     experiment = build(config)
     check_training(experiment)
+    imported = None if directories.has_checkpoint(workdir) else experiment.match_weights()
     path, console = directories.make_writable(workdir), _console()
     with directories.lock(path):  # before the claim, which else would change another's config
         directories.claim(path, config)
-        screen.print_header(console, experiment)
+        screen.print_header(console, experiment, imported)
         program = create_program(experiment, parallel.data_mesh())
         state = _fit_locked(experiment, path, program, console)
     return _report(experiment, state, program.mesh, path, console)
@@ -129,7 +130,8 @@ def _run(
         batches = stack.enter_context(open_batches(experiment, start=start))
         writer = stack.enter_context(contextlib.closing(_writer(path, start)))
         progress = stack.enter_context(screen.progress_report(console, start=start, total=total))
-        steps = advance(program, state, batches, program.constants(experiment))
+        constants = program.constants(experiment)
+        steps = advance(program, state, window.watch(batches), constants)
         for step, (state, metrics) in enumerate(steps, start + 1):
             window.add(metrics)
             saves = step % every.save == 0 or step == total

@@ -1,4 +1,10 @@
-"""Optimisers: AdamW and SGD, warm-up and cosine, clipping, decay of matrices and kernels only."""
+"""Optimisers: AdamW and SGD, warm-up and cosine, clipping, decay of matrices and kernels only.
+
+For fine-tuning: parameters that stay as they are, and learning rates by layer.
+"""
+
+import re
+from collections.abc import Sequence
 
 import jax
 import ml_collections
@@ -33,9 +39,18 @@ def learning_rate_schedule(
 
 
 def create_optimizer(
-    config: ml_collections.ConfigDict, schedule: optax.Schedule
+    config: ml_collections.ConfigDict, schedule: optax.Schedule, *, layers: Sequence[str] = ()
 ) -> optax.GradientTransformation:
-    """The optimiser of the config's optimizer section."""
+    """The optimiser of the config's optimizer section.
+
+    What ``optimizer.freeze`` names is not updated, decayed, counted in the clipped norm, or
+    remembered by the optimiser.
+
+    Args:
+      config: the config's optimizer section.
+      schedule: the learning rate by step.
+      layers: names of the model's layers, from the first; what `learning_rate_multipliers` needs.
+    """
     steps = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm is not None else []
     if config.name == "adamw":
         adamw = optax.adamw(
@@ -45,10 +60,90 @@ def create_optimizer(
             weight_decay=config.weight_decay,
             mask=decayed,
         )
-        return optax.chain(*steps, adamw)
-    if config.weight_decay:
-        steps.append(optax.add_decayed_weights(config.weight_decay, mask=decayed))
-    return optax.chain(*steps, optax.sgd(schedule, momentum=config.momentum, nesterov=True))
+        steps.append(adamw)
+    else:
+        if config.weight_decay:
+            steps.append(optax.add_decayed_weights(config.weight_decay, mask=decayed))
+        steps.append(optax.sgd(schedule, momentum=config.momentum, nesterov=True))
+    if config.layer_decay is not None or config.head_learning_rate_multiplier != 1:
+        steps.append(_scale_by_layer(config, layers))
+    optimizer = optax.chain(*steps)
+    if not config.freeze:
+        return optimizer
+
+    def labels(params):
+        found = frozen(params, config.freeze)
+        return jax.tree.map(lambda is_frozen: "frozen" if is_frozen else "trained", found)
+
+    return optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)
+
+
+def _scale_by_layer(
+    config: ml_collections.ConfigDict, layers: Sequence[str]
+) -> optax.GradientTransformation:
+    # Last, so that it scales the whole update, its weight decay included: a learning rate.
+    def scale(updates, params):
+        factors = learning_rate_multipliers(updates, config, layers)
+        return jax.tree.map(lambda factor, x: factor * x, factors, updates)
+
+    return optax.stateless(scale)
+
+
+def learning_rate_multipliers(
+    params: optax.Params, config: ml_collections.ConfigDict, layers: Sequence[str]
+) -> optax.Params:
+    """What the learning rate is multiplied with, for every parameter.
+
+    With d = ``optimizer.layer_decay`` and N layers, layer l has d^(N + 1 - l); what lies before the
+    first (embeddings, stem) counts as layer 0, and what follows the last (final norm, head) has 1:
+    as BEiT and MAE (timm counts the final norm to the last block). The head's is multiplied with
+    ``optimizer.head_learning_rate_multiplier`` as well.
+    """
+    numbers = {name: number for number, name in enumerate(layers, 1)}
+    numbers |= {name: len(layers) + 1 for name in ("norm", "head")}
+    base = 1.0 if config.layer_decay is None else config.layer_decay
+
+    def multiplier(path, _):
+        factor = base ** (len(layers) + 1 - numbers.get(path[0].key, 0))
+        is_head = path[0].key == "head"
+        return factor * (config.head_learning_rate_multiplier if is_head else 1.0)
+
+    return jax.tree.map_with_path(multiplier, params)
+
+
+def frozen(params: optax.Params, patterns: Sequence[str]) -> optax.Params:
+    """True for the parameters whose whole path, such as "block_1/attn/qkv/kernel", fits a pattern.
+
+    A frozen batch norm keeps its scale and bias; its statistics still follow the batches.
+
+    Args:
+      params: a tree of arrays, or of what stands for them.
+      patterns: regular expressions.
+    """
+    pattern = re.compile("|".join(f"(?:{pattern})" for pattern in patterns) or r"(?!)")
+    return jax.tree.map_with_path(
+        lambda path, _: pattern.fullmatch(_path(path)) is not None, params
+    )
+
+
+def require_frozen(params: optax.Params, patterns: Sequence[str]) -> None:
+    """Raises ValueError where a pattern fits no parameter, or all are frozen."""
+    paths = [_path(path) for path, _ in jax.tree.leaves_with_path(params)]
+    for pattern in patterns:
+        if not any(re.fullmatch(pattern, path) for path in paths):
+            raise ValueError(
+                f"optimizer.freeze: {pattern!r} fits none of the parameters, which are "
+                f"{', '.join(paths)}"
+            )
+    if all(jax.tree.leaves(frozen(params, patterns))):
+        raise ValueError(
+            f"optimizer.freeze={tuple(patterns)!r} leaves no parameter to train: leave "
+            "the head's out"
+        )
+
+
+def _path(path: jax.tree_util.KeyPath) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def decayed(params: optax.Params) -> optax.Params:

@@ -76,13 +76,15 @@ def create_program(
         mean=experiment.mean,
         std=experiment.std,
         label_smoothing=config.label_smoothing,
+        mixing=experiment.mixing,
         accumulate=config.accumulate,
         ema_decay=config.ema_decay,
+        frozen=experiment.frozen,
     )
     return Program(
         mesh=mesh,
         like=experiment.abstract_state(mesh),
-        create=jax.jit(experiment.initial_state, out_shardings=parallel.replicated(mesh)),
+        create=_make_create(experiment, mesh),
         step=jit_train_step(
             step,
             mesh,
@@ -93,6 +95,23 @@ def create_program(
         batches=batch_sharding(mesh, accumulate=config.accumulate, together=together),
         takes_strength=takes_strength,
     )
+
+
+def _make_create(experiment: Experiment, mesh: Mesh) -> Callable[[jax.Array], TrainState]:
+    """The state before the first step, by key; weights are read when it is called."""
+    everywhere = parallel.replicated(mesh)
+    if experiment.config.weights.path is None:
+        return jax.jit(experiment.initial_state, out_shardings=everywhere)
+    # What is read is given away, so that it is in the devices' memory once.
+    start = jax.jit(experiment.initial_state, out_shardings=everywhere, donate_argnums=1)
+
+    def create(key: jax.Array) -> TrainState:
+        imported: dict[str, jax.Array] = {}
+        for path, array in experiment.match_weights().read():
+            imported |= parallel.to_devices({path: array}, everywhere)
+        return start(key, imported)
+
+    return create
 
 
 def trains_with_noise(experiment: Experiment) -> bool:
@@ -131,4 +150,6 @@ def open_batches(experiment: Experiment, *, start: int = 0) -> data.BatchIterato
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         num_threads=config.data.num_threads,
+        num_workers=config.data.num_workers,
+        transform=experiment.train_transform,
     )

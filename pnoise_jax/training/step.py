@@ -1,6 +1,6 @@
 """The state of a run and the step that moves it on: pure functions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -8,9 +8,11 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from flax import traverse_util
 from jax.sharding import Mesh, NamedSharding
 
 from pnoise_jax import evaluation, parallel
+from pnoise_jax.training.mixup import Mixing
 
 Metrics = dict[str, jax.Array]
 TrainStep = Callable[..., tuple["TrainState", Metrics]]  # of (state, batch, key[, strength])
@@ -46,14 +48,20 @@ def init_state(
     images: jax.ShapeDtypeStruct,
     *,
     with_ema: bool,
+    imported: Mapping[str, jax.Array] | None = None,
 ) -> TrainState:
     """The state before the first step; a pure function of the key.
 
     Args:
       images: shape and dtype of a batch of normalised images.
       with_ema: whether to keep a moving average.
+      imported: arrays that stand in for those that the model begins with, by path, such as
+        "params/head/bias".
     """
     variables = model.init({"params": key}, jnp.zeros(images.shape, images.dtype), train=False)
+    if imported:
+        flat = traverse_util.flatten_dict(variables, sep="/")
+        variables = traverse_util.unflatten_dict(flat | dict(imported), sep="/")
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     averaged = {"params": params, "batch_stats": batch_stats}
     return TrainState(
@@ -72,8 +80,10 @@ def make_train_step(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     label_smoothing: float = 0.0,
+    mixing: Mixing | None = None,
     accumulate: int = 1,
     ema_decay: float | None = None,
+    frozen: Callable[[Any], Any] | None = None,
 ) -> TrainStep:
     """``step(state, batch, key, strength=None) -> state, metrics``, pure; see `jit_train_step`.
 
@@ -82,10 +92,13 @@ def make_train_step(
       optimizer: of the parameters.
       mean, std: per channel, of images in [0, 1].
       label_smoothing: share of the target spread evenly over all classes.
+      mixing: of images and targets, within a micro-batch, before noise enters.
       accumulate: micro-batches per update; the batch's arrays are then (accumulate, ...), gradients
         and metrics are means, and noise mixes within one micro-batch.
       ema_decay: of the moving average; None keeps none. Step t decays by at most (1 + t)/(10 + t),
         as in TensorFlow, so that a short run does not average its initial weights.
+      frozen: maps parameters to a tree of bools, True for those that have no gradient: it is not
+        computed, and grad_norm is that of the others.
 
     Returns:
       The step. Its batch has "image", uint8 (batch, height, width, channels), and "label", int32
@@ -96,7 +109,8 @@ def make_train_step(
       With a bfloat16 model the gradients of kernels are summed over devices in bfloat16: half the
       traffic, and common practice; the optimiser works in float32.
     """
-    gradients = _make_gradients(_make_loss(model, mean, std, label_smoothing), accumulate)
+    loss_of = _make_loss(model, mean, std, label_smoothing, mixing, frozen)
+    gradients = _make_gradients(loss_of, accumulate)
 
     def step(state, batch, key, strength=None):
         key = jax.random.fold_in(key, state.step)
@@ -114,14 +128,31 @@ def make_train_step(
     return step
 
 
-def _make_loss(model: nn.Module, mean: tuple, std: tuple, label_smoothing: float) -> Callable:
+def _make_loss(
+    model: nn.Module,
+    mean: tuple,
+    std: tuple,
+    label_smoothing: float,
+    mixing: Mixing | None,
+    frozen: Callable | None,
+) -> Callable:
     """``loss_of(params, batch_stats, batch, key, strength) -> loss, (batch_stats, metrics)``."""
 
     def loss_of(params, batch_stats, batch, key, strength):
         given = {} if strength is None else {"noise_strength": strength}
+        if frozen is not None:
+            params = jax.tree.map(
+                lambda still, x: jax.lax.stop_gradient(x) if still else x, frozen(params), params
+            )
+        images = evaluation.normalise(batch["image"], mean, std)
+        targets = optax.smooth_labels(
+            jax.nn.one_hot(batch["label"], model.num_classes), label_smoothing
+        )
+        if mixing is not None:
+            images, targets = mixing(jax.random.fold_in(key, 2), images, targets)
         logits, updated = model.apply(
             {"params": params, "batch_stats": batch_stats},
-            evaluation.normalise(batch["image"], mean, std),
+            images,
             train=True,
             mutable=["batch_stats"],
             rngs={
@@ -129,9 +160,6 @@ def _make_loss(model: nn.Module, mean: tuple, std: tuple, label_smoothing: float
                 "dropout": jax.random.fold_in(key, 1),
             },
             **given,
-        )
-        targets = optax.smooth_labels(
-            jax.nn.one_hot(batch["label"], logits.shape[-1]), label_smoothing
         )
         loss = optax.softmax_cross_entropy(logits, targets).mean()
         top1 = 100 * (logits.argmax(-1) == batch["label"]).mean()

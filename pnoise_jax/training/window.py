@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Iterable, Iterator, Mapping
 
 import jax
 import numpy as np
@@ -9,6 +10,7 @@ import optax
 
 from pnoise_jax.training.step import Metrics
 
+_Batch = Mapping[str, np.ndarray]
 _REMEDY = (
     "Lower optimizer.learning_rate or noise.strength, set optimizer.clip_norm, or lengthen "
     "optimizer.warmup"
@@ -33,7 +35,9 @@ class Summary:
 
     Attributes:
       metrics: means over its steps: () each, or (runs,) of several runs together.
-      speed: steps_per_second and examples_per_second of one run.
+      speed: steps_per_second and examples_per_second of one run; data_wait, the share of the time
+        in percent in which the devices had nothing to do because no batch was ready. It counts a
+        whole wait if the devices are idle at its end, so it is rather too large than too small.
       broken: of each run the first step whose loss or gradient is not finite and that value, or
         None; of a single run a list of one.
     """
@@ -50,6 +54,7 @@ class Window:
         self._batch_size, self._schedule = batch_size, schedule
         self._metrics: list[Metrics] = []
         self._timed = 0  # steps since the clock started
+        self._waited = 0.0  # of the seconds since then
         self._started = time.perf_counter()
 
     def add(self, metrics: Metrics) -> None:
@@ -57,9 +62,21 @@ class Window:
         self._metrics.append(metrics)
         self._timed += 1
 
+    def watch(self, batches: Iterable[_Batch]) -> Iterator[_Batch]:
+        """Passes batches on, and notes how long the devices waited for them."""
+        iterator = iter(batches)
+        while True:
+            started = time.perf_counter()
+            batch = next(iterator, None)
+            if batch is None:
+                return
+            if not self._metrics or self._metrics[-1]["loss"].is_ready():
+                self._waited += time.perf_counter() - started
+            yield batch
+
     def restart_clock(self) -> None:
         """Leaves what happened since the last report out of the speed."""
-        self._timed, self._started = 0, time.perf_counter()
+        self._timed, self._waited, self._started = 0, 0.0, time.perf_counter()
 
     def close(self, step: int) -> Summary:
         """Sums up the window, which ends with ``step``, and begins the next."""
@@ -74,6 +91,7 @@ class Window:
             {
                 "steps_per_second": self._timed / seconds,
                 "examples_per_second": self._timed * self._batch_size / seconds,
+                "data_wait": 100 * self._waited / seconds,
             },
             [_first_broken(values, step - len(fetched) + 1) for values in health.T],
         )

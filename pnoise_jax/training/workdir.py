@@ -23,7 +23,7 @@ def claim(workdir: str | os.PathLike, config: ml_collections.ConfigDict) -> Path
     """
     path = make_writable(workdir)
     file = path / "config.json"
-    trained = any((path / "checkpoints").glob("[0-9]*"))
+    trained = has_checkpoint(path)
     if trained and not file.exists():
         raise ValueError(
             f"--workdir={str(workdir)!r} has checkpoints but no config.json, so it is not known "
@@ -34,6 +34,11 @@ def claim(workdir: str | os.PathLike, config: ml_collections.ConfigDict) -> Path
     elif jax.process_index() == 0:
         write_config(file, config)
     return path
+
+
+def has_checkpoint(workdir: str | os.PathLike) -> bool:
+    """Whether a run there would go on, rather than start."""
+    return any((Path(workdir).expanduser() / "checkpoints").glob("[0-9]*"))
 
 
 def make_writable(workdir: str | os.PathLike, *, flag: str = "workdir") -> Path:

@@ -4,7 +4,6 @@ The files in golden/ come from make_golden.py, which says what they hold.
 """
 
 import functools
-import re
 from pathlib import Path
 
 import jax
@@ -13,6 +12,7 @@ import pytest
 from flax import traverse_util
 
 from pnoise_jax import models
+from pnoise_jax.weights import torch_names
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -41,39 +41,11 @@ def below(golden: Arrays, prefix: str) -> Arrays:
     return {key.removeprefix(prefix): x for key, x in golden.items() if key.startswith(prefix)}
 
 
-def vit_module(name: str) -> str:
-    """Ours for timm's name of a module: blocks.0.attn.qkv is block_1/attn/qkv."""
-    name = re.sub(r"^blocks\.(\d+)", lambda match: f"block_{int(match[1]) + 1}", name)
-    return name.replace("patch_embed.proj", "patch_embed").replace(".", "/")
-
-
-def resnet_module(name: str) -> str:
-    """Ours for timm's name of a module: layer1.0.downsample.1 is stage1_block1/downsample_bn."""
-    block = r"^layer(\d+)\.(\d+)"
-    name = re.sub(block, lambda match: f"stage{match[1]}_block{int(match[2]) + 1}", name)
-    name = name.replace("downsample.0", "downsample_conv").replace("downsample.1", "downsample_bn")
-    return re.sub(r"^fc$", "head", name).replace(".", "/")
-
-
-def flax_leaf(name: str, x: np.ndarray) -> tuple[str, str, np.ndarray]:
-    """Collection, name and array in Flax of one array of a PyTorch module."""
-    if name.startswith("running_"):
-        return "batch_stats", name.removeprefix("running_"), x
-    if name == "weight" and x.ndim == 4:  # (out, in, height, width)
-        return "params", "kernel", x.transpose(2, 3, 1, 0)
-    if name == "weight" and x.ndim == 2:  # (out, in)
-        return "params", "kernel", x.T
-    return "params", "scale" if name == "weight" else name, x
-
-
 def flax_variables(state: Arrays) -> dict[str, dict]:
     """Our variables for a state dict of timm's."""
-    module = vit_module if "pos_embed" in state else resnet_module
-    variables = {}
-    for key, x in state.items():
-        path, _, name = key.rpartition(".")
-        collection, name, x = flax_leaf(name, x)
-        variables[f"{collection}/{module(path)}/{name}".replace("//", "/")] = x
+    entries = torch_names.vit_entries if "pos_embed" in state else torch_names.resnet_entries
+    found = entries({name: x.shape for name, x in state.items()})
+    variables = {path: entry.read(state.__getitem__) for path, entry in found.items()}
     return traverse_util.unflatten_dict(variables, sep="/")
 
 

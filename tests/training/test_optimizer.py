@@ -8,6 +8,7 @@ import pytest
 
 from pnoise_jax import training
 from pnoise_jax.training import optimizer
+from tests.training.runs import small_config
 
 
 def section(**changes):
@@ -79,3 +80,132 @@ def test_clipping_is_by_the_norm_over_all_parameters():
     gradients = jax.tree.map(lambda x: 100.0 * x, PARAMS)
     updates, _ = transform.update(gradients, transform.init(PARAMS), PARAMS)
     assert float(optax.tree.norm(updates)) == pytest.approx(1.0, rel=1e-5)
+
+
+# Fine-tuning
+
+VIT = {
+    "patch_embed": {"kernel": jnp.ones((2, 2, 1, 4))},
+    "cls_token": jnp.ones((1, 1, 4)),
+    "block_1": {"attn": {"qkv": {"kernel": jnp.ones((4, 4)), "bias": jnp.ones(4)}}},
+    "block_2": {"norm1": {"scale": jnp.ones(4)}},
+    "norm": {"scale": jnp.ones(4)},
+    "head": {"kernel": jnp.ones((4, 2))},
+}
+LAYERS = ("block_1", "block_2")
+
+
+def test_learning_rates_fall_by_layer():
+    config = section(layer_decay=0.5, head_learning_rate_multiplier=10.0)
+    assert optimizer.learning_rate_multipliers(VIT, config, LAYERS) == {
+        "patch_embed": {"kernel": 0.125},
+        "cls_token": 0.125,
+        "block_1": {"attn": {"qkv": {"kernel": 0.25, "bias": 0.25}}},
+        "block_2": {"norm1": {"scale": 0.5}},
+        "norm": {"scale": 1.0},
+        "head": {"kernel": 10.0},
+    }
+
+
+def test_the_layers_are_those_of_the_model(data_dir):
+    config = small_config(data_dir, **{"optimizer.layer_decay": 0.5, "steps": 1})
+    config.model = training.model_config("resnet18", stage_sizes=(1, 1), width=4, stem="small")
+    config.optimizer.update(name="sgd", weight_decay=0.0, momentum=0.0, learning_rate=1.0)
+    experiment = training.build(config)
+    ones = jax.tree.map(lambda x: jnp.ones(x.shape), experiment.variables["params"])
+    transform = experiment.optimizer
+    updates, _ = transform.update(ones, transform.init(ones), ones)
+    rates = {name: -float(jax.tree.leaves(of)[0].ravel()[0]) for name, of in updates.items()}
+    assert rates == {
+        "conv1": 0.125,
+        "bn1": 0.125,
+        "stage1_block1": 0.25,
+        "stage2_block1": 0.5,
+        "head": 1.0,
+    }
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_a_multiplier_is_a_learning_rate(name):
+    """Two steps of the block are those of an optimiser with a quarter of the rate."""
+    both = [
+        optimizer.create_optimizer(
+            section(name=name, layer_decay=decay), optax.constant_schedule(rate), layers=LAYERS
+        )
+        for decay, rate in ((0.5, 0.4), (None, 0.1))
+    ]
+    ended = []
+    for transform in both:
+        params, state = VIT, transform.init(VIT)
+        for scale in (1.0, 0.5):
+            gradients = jax.tree.map(lambda x, scale=scale: scale * x, params)
+            updates, state = transform.update(gradients, state, params)
+            params = optax.apply_updates(params, updates)
+        ended.append(params)
+    block = [params["block_1"]["attn"]["qkv"]["kernel"] for params in ended]
+    np.testing.assert_allclose(*block, rtol=1e-6)
+    assert np.abs(ended[0]["head"]["kernel"] - ended[1]["head"]["kernel"]).min() > 0.1
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_what_is_frozen_is_neither_moved_nor_remembered(name):
+    config = section(name=name, clip_norm=1.0, freeze=("cls_token", "block_1/.*"), layer_decay=0.5)
+    transform = optimizer.create_optimizer(config, optax.constant_schedule(0.1), layers=LAYERS)
+    state = transform.init(VIT)
+    remembered = sum(x.size for x in jax.tree.leaves(state) if x.ndim)
+    trained = 16 + 4 + 4 + 8  # patch_embed, norm1, norm, head
+    assert remembered == trained * (2 if name == "adamw" else 1)
+    updates, _ = transform.update(VIT, state, VIT)
+    moved = jax.tree.map(lambda x: bool((x != 0).any()), updates)
+    assert moved == {
+        "patch_embed": {"kernel": True},
+        "cls_token": False,
+        "block_1": {"attn": {"qkv": {"kernel": False, "bias": False}}},
+        "block_2": {"norm1": {"scale": True}},
+        "norm": {"scale": True},
+        "head": {"kernel": True},
+    }
+
+
+def test_clipping_is_by_the_norm_of_what_is_trained():
+    config = section(name="sgd", weight_decay=0.0, momentum=0.0, clip_norm=1.0)
+    config.freeze = ("(?!head).*",)
+    transform = optimizer.create_optimizer(config, optax.constant_schedule(1.0))
+    updates, _ = transform.update(VIT, transform.init(VIT), VIT)
+    assert float(optax.tree.norm(updates)) == pytest.approx(1.0, rel=1e-6)
+
+
+def test_a_pattern_must_fit_a_whole_path():
+    assert optimizer.frozen(VIT, ("norm/scale", ".*/qkv/.*"))["block_2"] == {
+        "norm1": {"scale": False}
+    }
+    with pytest.raises(ValueError, match=r"'norm' fits none of the parameters, which are block_1/"):
+        optimizer.require_frozen(VIT, ("head/.*", "norm"))
+    with pytest.raises(ValueError, match="leaves no parameter to train"):
+        optimizer.require_frozen(VIT, ("[a-m].*", "[n-z].*"))
+    optimizer.require_frozen(VIT, ())
+
+
+def test_without_fine_tuning_the_state_is_optaxs_own():
+    """So that checkpoints of earlier versions go on."""
+    transform = optimizer.create_optimizer(section(), optax.constant_schedule(0.1))
+    plain = optax.chain(optax.adamw(optax.constant_schedule(0.1), mask=optimizer.decayed))
+    assert jax.tree.structure(transform.init(VIT)) == jax.tree.structure(plain.init(VIT))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("optimizer.layer_decay", 0.0, r"layer_decay=0.0: give a number in \(0, 1\]"),
+        ("optimizer.layer_decay", 1.5, r"layer_decay=1.5: give a number in \(0, 1\]"),
+        ("optimizer.head_learning_rate_multiplier", 0.0, "multiplier=0.0: give a number in"),
+        ("optimizer.freeze", ("block_(1",), r"'block_\(1' is no regular expression \(missing \)"),
+        ("optimizer.freeze", (3,), "3 is no regular expression"),
+        ("weights.head", "zero", "weights.head='zero': choose one of auto, keep, fresh"),
+    ],
+)
+def test_a_bad_value_is_named(field, value, message):
+    config = training.default_config()
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(ValueError, match=message):
+        training.validate(config)

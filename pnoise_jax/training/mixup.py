@@ -1,0 +1,85 @@
+"""Mixup and CutMix, on the devices: training examples of which each is made from two."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixing:
+    """Mixup (https://arxiv.org/abs/1710.09412) and CutMix (https://arxiv.org/abs/1905.04899).
+
+    Every example of a batch is mixed with the one before it, the first with the last, by one share
+    for the whole batch: as timm's "batch" mode, but for the partner, which timm takes from the
+    reversed batch. With a batch sharded over devices only one image crosses each boundary.
+
+    Attributes:
+      alpha: of Mixup's Beta(alpha, alpha); 0 for no Mixup.
+      cutmix_alpha: of CutMix's; 0 for no CutMix.
+      probability: that a batch is mixed at all.
+      switch_probability: that it is by CutMix, where both are on.
+    """
+
+    alpha: float = 0.0
+    cutmix_alpha: float = 0.0
+    probability: float = 1.0
+    switch_probability: float = 0.5
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is ever mixed."""
+        return self.probability > 0 and max(self.alpha, self.cutmix_alpha) > 0
+
+    def __call__(
+        self, key: jax.Array, images: jax.Array, targets: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Mixes a batch.
+
+        Args:
+          key: of this batch.
+          images: (batch, height, width, channels), float.
+          targets: (batch, classes), the probabilities to learn.
+
+        Returns:
+          Images and targets of the same shapes.
+        """
+        keys = jax.random.split(key, 5)
+        mixed = jax.random.bernoulli(keys[0], self.probability)
+        both = min(self.alpha, self.cutmix_alpha) > 0
+        share_of_cutmix = self.switch_probability if both else float(self.cutmix_alpha > 0)
+        cut = jax.random.bernoulli(keys[1], share_of_cutmix)
+
+        share = jnp.ones(())  # of the example itself
+        box = jnp.zeros(images.shape[1:3], bool)  # what the partner gives whole
+        if self.alpha > 0:
+            drawn = jax.random.beta(keys[2], self.alpha, self.alpha)
+            share = jnp.where(cut, share, drawn)
+        if self.cutmix_alpha > 0:
+            drawn = jax.random.beta(keys[3], self.cutmix_alpha, self.cutmix_alpha)
+            box = _box(keys[4], images.shape[1:3], 1 - drawn) & cut
+        share, box = jnp.where(mixed, share, 1.0), box & mixed
+
+        blended = share * images + (1 - share) * _partners(images)
+        images = jnp.where(box[:, :, None], _partners(images), blended).astype(images.dtype)
+        share = share * (1 - box.mean())  # one of the two is 1
+        return images, share * targets + (1 - share) * _partners(targets)
+
+
+def _partners(x: jax.Array) -> jax.Array:
+    return jnp.roll(x, 1, axis=0)
+
+
+def _box(key: jax.Array, size: tuple[int, int], area: jax.Array) -> jax.Array:
+    """A mask (height, width) of a box of this share of the area, cut off at the image's edges.
+
+    Its middle is uniform over the pixels, and its sides have the image's proportions, as in the
+    paper.
+    """
+    inside = []
+    for number, side in enumerate(size):
+        half = jnp.floor(side * jnp.sqrt(area)) // 2
+        middle = jax.random.randint(jax.random.fold_in(key, number), (), 0, side)
+        pixels = jnp.arange(side)
+        inside.append((pixels >= middle - half) & (pixels < middle + half))
+    return inside[0][:, None] & inside[1][None, :]

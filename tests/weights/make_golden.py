@@ -1,0 +1,137 @@
+"""Writes golden/*: weights in Google's names, positions on other grids, and what timm makes of it.
+
+Run by hand, in an environment with PyTorch and timm (last run: torch 2.13, timm 1.0.31)::
+
+    python tests/weights/make_golden.py
+
+- augreg.npz, big_vision.npz: the same tiny ViT with random weights, in the names of AugReg's files
+  and in those of big_vision's, whose blocks are stacked; google.npz: "images" (batch, height,
+  width, channels) and timm's "logits" after `load_pretrained` of each, which must agree.
+- resized.npz: "images" of 48 x 40 pixels and timm's "logits", with the weights of
+  ../models/golden/vit_token.npz, which are for 32 x 32.
+- positions.npz: "from" (1, 1 + 4 * 4, 3), and "to/<rows>x<columns>" as `resample_abs_pos_embed` has
+  it; "bare/…" the same without a class token.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from timm.layers import resample_abs_pos_embed
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+
+GOLDEN = Path(__file__).parent / "golden"
+MODELS = Path(__file__).parents[1] / "models" / "golden"
+DIM, DEPTH, HEADS, PATCH, SIDE, CLASSES = 24, 2, 3, 8, 32, 7
+
+
+def augreg(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Random arrays in AugReg's names; none is zero or one."""
+
+    def draw(*shape: int) -> np.ndarray:
+        fan_in = np.prod(shape[:-1]) if len(shape) > 1 else 25
+        return rng.normal(0, fan_in**-0.5, shape).astype(np.float32)
+
+    def norm() -> dict[str, np.ndarray]:
+        return {"scale": 1 + draw(DIM), "bias": draw(DIM)}
+
+    def dense(inputs: tuple[int, ...], outputs: tuple[int, ...]) -> dict[str, np.ndarray]:
+        return {"kernel": draw(*inputs, *outputs), "bias": draw(*outputs)}
+
+    modules = {
+        "embedding": dense((PATCH, PATCH, 3), (DIM,)),
+        "Transformer/encoder_norm": norm(),
+        "head": dense((DIM,), (CLASSES,)),
+    }
+    for block in range(DEPTH):
+        prefix = f"Transformer/encoderblock_{block}"
+        modules |= {f"{prefix}/LayerNorm_{number}": norm() for number in (0, 2)}
+        modules[f"{prefix}/MlpBlock_3/Dense_0"] = dense((DIM,), (2 * DIM,))
+        modules[f"{prefix}/MlpBlock_3/Dense_1"] = dense((2 * DIM,), (DIM,))
+        attention = f"{prefix}/MultiHeadDotProductAttention_1"
+        for name in ("query", "key", "value"):
+            modules[f"{attention}/{name}"] = dense((DIM,), (HEADS, DIM // HEADS))
+        modules[f"{attention}/out"] = dense((HEADS, DIM // HEADS), (DIM,))
+    arrays = {f"{module}/{leaf}": x for module, of in modules.items() for leaf, x in of.items()}
+    tokens = 1 + (SIDE // PATCH) ** 2
+    positions = draw(1, tokens, DIM)
+    return arrays | {"cls": draw(1, 1, DIM), "Transformer/posembed_input/pos_embedding": positions}
+
+
+def big_vision(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same in the names of a scanned model of big_vision's."""
+    renamed = {}
+    for name, x in arrays.items():
+        name = name.replace("Transformer/posembed_input/", "").replace("LayerNorm_2", "LayerNorm_1")
+        name = name.replace("MlpBlock_3", "MlpBlock_0").replace("Attention_1/", "Attention_0/")
+        renamed[f"params/{name}"] = x
+    stacked = {}
+    for name, x in renamed.items():
+        if "encoderblock_0" in name:
+            blocks = [renamed[name.replace("block_0", f"block_{i}")] for i in range(DEPTH)]
+            stacked[name.replace("encoderblock_0", "encoderblock")] = np.stack(blocks)
+        elif "encoderblock_" not in name:
+            stacked[name] = x
+    return stacked
+
+
+def vit(**options: object) -> VisionTransformer:
+    return VisionTransformer(patch_size=PATCH, mlp_ratio=2, num_classes=CLASSES, **options).eval()
+
+
+@torch.no_grad()
+def write_google(rng: np.random.Generator) -> None:
+    arrays = augreg(rng)
+    np.savez_compressed(GOLDEN / "augreg.npz", **arrays)
+    np.savez_compressed(GOLDEN / "big_vision.npz", **big_vision(arrays))
+    images = torch.randn(2, 3, SIDE, SIDE)
+    logits = []
+    for name in ("augreg", "big_vision"):
+        model = vit(img_size=SIDE, embed_dim=DIM, depth=DEPTH, num_heads=HEADS)
+        model.load_pretrained(str(GOLDEN / f"{name}.npz"))
+        logits.append(model(images).numpy())
+    np.testing.assert_array_equal(*logits)
+    write("google", images, logits[0])
+
+
+@torch.no_grad()
+def write_resized() -> None:
+    with np.load(MODELS / "vit_token.npz") as golden:
+        state = {
+            name.removeprefix("state/"): torch.from_numpy(golden[name])
+            for name in golden
+            if name.startswith("state/")
+        }
+    model = vit(img_size=(48, 40), embed_dim=36, depth=3, num_heads=3)
+    model.load_state_dict(checkpoint_filter_fn(state, model))
+    images = torch.randn(2, 3, 48, 40)
+    write("resized", images, model(images).numpy())
+
+
+def write(name: str, images: torch.Tensor, logits: np.ndarray) -> None:
+    images = images.permute(0, 2, 3, 1).numpy()
+    np.savez_compressed(GOLDEN / f"{name}.npz", images=images, logits=logits)
+    print(f"{name}: logits of size {np.abs(logits).mean():.3f}")
+
+
+def write_positions() -> None:
+    positions = torch.randn(1, 1 + 4 * 4, 3)
+    golden = {"from": positions.numpy()}
+    for rows, columns in ((6, 6), (2, 2), (3, 7), (1, 4)):
+        grid = f"{rows}x{columns}"
+        golden[f"to/{grid}"] = resample_abs_pos_embed(positions, [rows, columns]).numpy()
+        bare = resample_abs_pos_embed(positions[:, 1:], [rows, columns], num_prefix_tokens=0)
+        golden[f"bare/{grid}"] = bare.numpy()
+    np.savez_compressed(GOLDEN / "positions.npz", **golden)
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    GOLDEN.mkdir(exist_ok=True)
+    write_google(np.random.default_rng(0))
+    write_resized()
+    write_positions()
+
+
+if __name__ == "__main__":
+    main()

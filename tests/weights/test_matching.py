@@ -1,0 +1,163 @@
+"""What of a file fits a model: heads, positions, and errors that say what does not."""
+
+import numpy as np
+import pytest
+
+from pnoise_jax import models, weights
+from tests.weights import sources
+
+
+def match(file, model, *image_shape, **options):
+    return weights.match(file, model, sources.shapes(model, *image_shape), **options)
+
+
+@pytest.fixture(scope="module")
+def timm_vit(tmp_path_factory):
+    return sources.save_timm(tmp_path_factory.mktemp("weights") / "vit", "vit_token")
+
+
+@pytest.mark.parametrize(
+    ("classes", "head", "kept"),
+    [(7, "auto", True), (7, "keep", True), (7, "fresh", False), (9, "auto", False)],
+)
+def test_the_head(timm_vit, classes, head, kept):
+    found = match(timm_vit, sources.vit(classes), head=head)
+    paths = {path for path, _ in found.read()}
+    assert {path for path in paths if "head" in path} == (
+        {"params/head/kernel", "params/head/bias"} if kept else set()
+    )
+    assert len(paths) == (44 if kept else 42)
+    said = "head kept (7 classes)" if kept else f"head fresh (7 → {classes} classes)"
+    assert found.describe() == (
+        f"weights: {len(paths)} of 44 arrays from {timm_vit} (safetensors); timm's ViT; {said}"
+    )
+
+
+def test_a_head_to_keep_must_fit(timm_vit, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"head='keep': .* a head of 7 classes, the data set 9 classes; set"
+    ):
+        match(timm_vit, sources.vit(9), head="keep")
+    headless = {"head.weight": None, "head.bias": None}
+    file = sources.save_timm(tmp_path / "file", "vit_token", **headless)
+    with pytest.raises(ValueError, match="has no head, the data set 7 classes"):
+        match(file, sources.vit(), head="keep")
+    assert "head fresh (none there → 7 classes)" in match(file, sources.vit()).describe()
+    with pytest.raises(ValueError, match=r"weights\.head='zero': choose one of auto, keep, fresh"):
+        match(file, sources.vit(), head="zero")
+
+
+def test_positions_on_another_grid(timm_vit):
+    found = match(timm_vit, sources.vit(image_size=(48, 40)))
+    assert found.describe().endswith("position embedding 4×4 → 6×5")
+    resized = dict(found.read())["params/pos_embed"]
+    original = sources.timm_state("vit_token")["pos_embed"]
+    assert resized.shape == (1, 31, 36)
+    np.testing.assert_array_equal(resized[:, 0], original[:, 0])  # the class token's
+
+
+def test_a_class_token_without_a_position_gets_zero(tmp_path):
+    """big_vision's; and timm's with no_embed_class."""
+    state = sources.timm_state("vit_token")
+    file = sources.save_timm(tmp_path / "file", "vit_token", pos_embed=state["pos_embed"][:, 1:])
+    for side, grid in ((32, ""), (48, "position embedding 4×4 → 6×6; ")):
+        found = match(file, sources.vit(image_size=side))
+        assert found.describe().endswith(f"{grid}the class token has no position there: zero")
+    small = dict(match(file, sources.vit()).read())["params/pos_embed"]
+    np.testing.assert_array_equal(small[:, 0], 0)
+    np.testing.assert_array_equal(small[:, 1:], state["pos_embed"][:, 1:])
+
+
+def test_positions_that_are_no_square_cannot_be_resized(tmp_path):
+    file = sources.save_timm(tmp_path / "file", "vit_token", pos_embed=np.ones((1, 7, 36), "f4"))
+    assert match(file, sources.vit(image_size=(16, 24))).total == 44  # they fit as they are
+    with pytest.raises(ValueError, match="pos_embed has 7 positions, which are no square grid"):
+        match(file, sources.vit())
+
+
+@pytest.mark.parametrize("model", [{"class_token": False, "pooling": "mean"}, {"patch_size": 16}])
+def test_another_model_is_named(timm_vit, model):
+    with pytest.raises(ValueError, match=r"does not fit config\.model") as error:
+        match(timm_vit, sources.vit(**model))
+    assert "It looks like vit_b_16 with patch_size=8, dim=36, depth=3, mlp_dim=72: set" in str(
+        error.value
+    )
+    wrong = "1 unexpected: cls_token" if "class_token" in model else "patch_embed.proj.weight (8, 8"
+    assert wrong in str(error.value)
+
+
+def test_missing_unexpected_and_misshapen_arrays_are_told_together(tmp_path):
+    changes = {
+        "norm.bias": None,
+        "fc_norm.weight": np.ones(36, "f4"),
+        "blocks.1.mlp.fc1.weight": np.ones((70, 36), "f4"),
+    }
+    file = sources.save_timm(tmp_path / "file", "vit_token", **changes)
+    with pytest.raises(
+        ValueError,
+        match=(
+            r"file' does not fit .* 1 missing: params/norm/bias; 1 unexpected: fc_norm.weight; "
+            r"1 of another shape: blocks.1.mlp.fc1.weight \(36, 70\), where "
+            r"params/block_2/mlp/fc1/kernel is \(36, 72\)"
+        ),
+    ):
+        match(file, sources.vit())
+
+
+def test_a_registered_model_is_named_by_its_name_alone(tmp_path):
+    small = sources.save_timm(tmp_path / "file", "resnet_basic")
+    resnet34 = models.create_model("resnet34")
+    with pytest.raises(ValueError, match=r"like resnet18 with stage_sizes=\(2, 1, 1\), width=6:"):
+        match(small, resnet34, 32, 32, 3)
+    with pytest.raises(ValueError, match=r"It looks like resnet18 with stage_sizes"):
+        match(small, sources.vit())  # of another family
+    vit = {
+        "patch_embed.proj.weight": np.ones((384, 3, 16, 16), "f4"),
+        "pos_embed": np.ones((1, 197, 384), "f4"),
+        "cls_token": np.ones((1, 1, 384), "f4"),
+    } | {f"blocks.{block}.norm1.bias": np.ones(384, "f4") for block in range(12)}
+    sources.save_file(vit, tmp_path / "vit")
+    with pytest.raises(ValueError, match=r"It looks like vit_s_16: set config.model to it"):
+        match(tmp_path / "vit", models.create_model("vit_ti_16"))
+
+
+def test_names_that_nobody_knows(tmp_path):
+    sources.save_file({"encoder.layers.0.weight": np.ones(3, "f4")}, tmp_path / "file")
+    with pytest.raises(ValueError, match=r"file' has 1 arrays \(encoder.layers.0.weight, …\) and"):
+        match(tmp_path / "file", sources.vit())
+
+
+def google(tmp_path, **changed):
+    arrays = sources.arrays(sources.GOLDEN / "augreg.npz") | changed
+    np.savez(tmp_path / "file.npz", **arrays)
+    return tmp_path / "file.npz"
+
+
+def test_the_number_of_heads_is_checked_where_the_file_tells_it(tmp_path):
+    model = sources.vit(dim=24, depth=2, mlp_dim=48, num_heads=4)
+    with pytest.raises(ValueError, match=r"has 3 attention heads, the model 4: set model.num_h"):
+        match(google(tmp_path), model)
+
+
+def test_a_layer_before_the_head_goes_with_the_head(tmp_path):
+    """The original ViT's, trained on ImageNet-21k."""
+    layer = {"pre_logits/kernel": np.ones((24, 24), "f4"), "pre_logits/bias": np.ones(24, "f4")}
+    file = google(tmp_path, **layer)
+    options = {"dim": 24, "depth": 2, "mlp_dim": 48}
+    assert "head fresh (7 → 9" in match(file, sources.vit(9, **options)).describe()
+    with pytest.raises(ValueError, match="2 unexpected: pre_logits/bias, pre_logits/kernel"):
+        match(file, sources.vit(7, **options))
+
+
+def test_a_missing_projection_is_found(tmp_path):
+    arrays = sources.arrays(sources.GOLDEN / "augreg.npz")
+    del arrays["Transformer/encoderblock_1/MultiHeadDotProductAttention_1/key/kernel"]
+    np.savez(tmp_path / "file.npz", **arrays)
+    with pytest.raises(ValueError, match=r"kernel \(24, 48\), where params/block_2/attn/qkv/kern"):
+        match(tmp_path / "file.npz", sources.vit(dim=24, depth=2, mlp_dim=48))
+
+
+def test_two_arrays_for_the_same_place(tmp_path):
+    norm = {"Transformer/encoderblock_0/LayerNorm_1/bias": np.ones(24, "f4")}  # big_vision's
+    with pytest.raises(ValueError, match=r"npz' has two arrays for params/block_1/norm2/bias: T"):
+        match(google(tmp_path, **norm), sources.vit(dim=24, depth=2, mlp_dim=48))
