@@ -1,6 +1,11 @@
 """Eight CPU devices for every test, set before JAX starts; the digits, prepared once."""
 
+import os
 import pathlib
+
+# Tests compile much and compute little. Programs that they start inherit it; tests of what the
+# compiler makes of the noise turn it off. Before JAX is imported, which reads it.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 import jax
 import pytest

@@ -6,8 +6,6 @@ import pytest
 
 from tests.launch import command
 
-pytestmark = pytest.mark.xdist_group("audit")
-
 SMALL = (
     "--config.duration=30 steps",
     "--config.optimizer.warmup=0 steps",

@@ -18,8 +18,6 @@ from pnoise_jax.studies.sweep_cells import build_cells, product
 from pnoise_jax.training import workdir as directories
 from tests.training.runs import small_config
 
-pytestmark = pytest.mark.xdist_group("sweep")
-
 CELLS = [
     *product({"noise.train": (True,), "noise.strength": (0.2, 0.4), "seed": range(3)}),
     *product({"noise.train": (False,), "noise.strength": (0.1, 0.2, 0.4), "seed": range(3)}),

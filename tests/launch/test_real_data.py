@@ -1,0 +1,120 @@
+"""From the official archives, in small, to an audit: the whole way on the command line."""
+
+import json
+
+import pytest
+
+from configs import imagenet_vit
+from pnoise_jax import training
+from tests.data import archives
+from tests.launch import command
+
+SMALL_VIT = (
+    "--config.model.depth=2",
+    "--config.model.dim=16",
+    "--config.model.num_heads=2",
+    "--config.model.image_size=64",
+    "--config.dtype=float32",
+)
+
+
+def run(program, *arguments):
+    code, output, errors = command.run(program, *arguments)
+    assert code == 0, errors
+    return output
+
+
+def measured(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def imagenet(tmp_path_factory):
+    """1000 training images; no validation tar."""
+    directory = tmp_path_factory.mktemp("imagenet")
+    archives.make_imagenet(directory, validation=0)
+    run("prepare", "--dataset=imagenet2012", f"--manual_dir={directory}", f"--data_dir={directory}")
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("config", "options"),
+    [
+        ("imagenet_vit.py:model=ti16,noise=optimal,recipe=augreg", SMALL_VIT),
+        (
+            "imagenet_resnet.py:model=18,noise=cyclic",
+            (
+                "--config.model.width=4",
+                "--config.data.image_size=40",
+                "--config.data.num_workers=2",
+                "--config.dtype=float32",
+            ),
+        ),
+    ],
+)
+def test_an_imagenet_recipe_trains_and_evaluates(config, options, imagenet, tmp_path):
+    run(
+        "train",
+        f"--config=configs/{config}",
+        f"--workdir={tmp_path}",
+        f"--config.data.data_dir={imagenet}",
+        "--config.data.test_split=train[:40]",
+        "--config.batch_size=16",
+        "--config.steps=4",
+        "--config.log_every=2 steps",
+        *options,
+    )
+    lines = measured(tmp_path)
+    assert [line["step"] for line in lines] == [2, 4]
+    assert all(0 <= line["data_wait"] <= 100 for line in lines)
+    trained = json.loads((tmp_path / "evaluation.json").read_text())
+    assert [row["n"] for row in trained["rows"]] == [40] * 3
+    run("evaluate", f"--workdir={tmp_path}")
+    again = json.loads((tmp_path / "evaluation.json").read_text())
+    assert again["rows"] == trained["rows"]
+
+
+def test_tiny_imagenet_from_its_archive_to_an_audit(tmp_path):
+    archives.make_tiny_imagenet(tmp_path, train_per_class=8, validation=100)
+    run("prepare", "--dataset=tiny_imagenet", f"--manual_dir={tmp_path}", f"--data_dir={tmp_path}")
+    workdir = tmp_path / "run"
+    run(
+        "audit",
+        "--config=configs/tiny_imagenet.py:model=ti16,noise=optimal",
+        f"--workdir={workdir}",
+        f"--config.data.data_dir={tmp_path}",
+        "--config.weights.required=False",
+        "--config.batch_size=16",
+        "--config.steps=4",
+        "--batch_sizes=10,20",
+        "--purity_steps=2",
+        "--resamples=200",
+        *SMALL_VIT,
+    )
+    audit = json.loads((workdir / "audit" / "audit.json").read_text())
+    assert {row["n"] for row in audit["rows"]} == {100}
+    assert {row["order"] for row in audit["rows"]} == {"shuffled", "class_sorted"}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("data.test_split", "valid", r"split='valid'.* There are: train \(1000 examples\)"),
+        ("batch_size", 1024, "batch_size=1024 is larger than data.train_split='train'"),
+        ("model.image_size", 70, "image_size=70 is not divisible by patch_size=16"),
+        ("data.train_transform", "flipp", "data.train_transform='flipp': 'flipp' is unknown"),
+        ("data.test_transform", "none|flip", "'flip' is random, which is for training"),
+        ("data.image_size", 100, "data.image_size=100: vit_ti_16 takes images of 224"),
+        ("mixup.alpha", -1.0, r"mixup.alpha=-1.0: give a number in \[0, inf\)"),
+        ("data.data_dir", "/", "data.name='imagenet2012' is not prepared in"),
+    ],
+)
+def test_bad_input_is_named_before_any_work(field, value, message, imagenet, tmp_path):
+    config = imagenet_vit.get_config("model=ti16,recipe=augreg")
+    config.data.data_dir = str(imagenet)
+    config.data.test_split = "train[:40]"
+    config.batch_size = 16
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises((ValueError, OSError), match=message):
+        training.train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
