@@ -5,6 +5,7 @@ Subcommands:
   step   a whole training step with noise against the plain one
   sweep  runs that share a program: trained together, by vmap, against one after another
   audit  all protocols of an audit against one clean evaluation
+  data   the input pipeline: ours against tf.data and against a PIL loop over folders
 
 python -m launch.benchmark SUBCOMMAND --help lists the flags. Every figure printed was measured by
 the command that prints it, after a check that the alternatives compute the same.
@@ -20,6 +21,7 @@ SUBCOMMANDS = {
     "step": "launch.benchmark.step",
     "sweep": "launch.benchmark.sweep",
     "audit": "launch.benchmark.audit",
+    "data": "launch.benchmark.data",
 }
 
 

@@ -1,14 +1,17 @@
 """The command line of launch.benchmark at tiny sizes. What it measures is not asserted."""
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-pytestmark = pytest.mark.xdist_group("benchmark")
+from launch.benchmark import textures
+from pnoise_jax.data import images
 
 ROOT = Path(__file__).parents[2]
 PASSES = ("forward", "backward", "both")
@@ -116,10 +119,39 @@ def test_audit_compares_with_one_clean_evaluation(tmp_path):
     assert "8 protocols" in done.stdout
 
 
+def test_data_compares_input_pipelines(tmp_path):
+    sizes = ("--images=16", "--batch_size=8", "--image_size=32", "--threads=1,2", "--rounds=2")
+    done = run("data", *sizes, f"--out={tmp_path / 'data.json'}")
+    assert done.returncode == 0, done.stderr
+    with_tensorflow = importlib.util.find_spec("tensorflow") is not None
+    assert ("TensorFlow is not installed" in done.stdout) != with_tensorflow
+    results = json.loads((tmp_path / "data.json").read_text())["results"]
+    assert [result["threads"] for result in results] == [1, 2]
+    kinds = ("tf.data uint8", "tf.data uint8, fast", "tf.data float32") if with_tensorflow else ()
+    for result in results:
+        names = ["ours", *kinds, "PIL float32", "ours, short side 320"]
+        assert list(result["alternatives"]) == names
+        require_compared(result["alternatives"], to="ours", rounds=2)
+        assert list(result["difference"]) == names[1:]
+        for found in result["alternatives"].values():
+            require_spread(found["cpu_seconds_per_image"])
+            per_pass = 16 * found["seconds_per_image"]["median"]
+            assert per_pass == pytest.approx(found["seconds"]["median"])
+    assert done.stdout.count("the mean pixels agreed") == 2
+
+
+def test_generated_jpegs_are_of_imagenets_size(tmp_path):
+    textures.write_folders(tmp_path, 14)
+    files = [file.read_bytes() for file in tmp_path.glob("*/*.jpg")]
+    assert len(files) == 14
+    assert 100e3 < np.mean([len(encoded) for encoded in files]) < 120e3
+    assert all(300 <= min(images.image_size(encoded)) <= 480 for encoded in files)
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ((), ("no subcommand", "noise, step, sweep, audit")),
+        ((), ("no subcommand", "noise, step, sweep, audit, data")),
         (("nosie",), ("unknown subcommand 'nosie'", "did you mean noise?")),
         (("noise", "step"), ("unexpected arguments: step",)),
         (("noise", "--k=9", "--devices=1,2"), ("--k=9", "--devices=2", "multiple of 2")),
@@ -129,6 +161,8 @@ def test_audit_compares_with_one_clean_evaluation(tmp_path):
         (("noise", "--out=absent/noise.json"), ("--out=absent/noise.json", "does not exist")),
         (("audit", "--batch_sizes=8,500"), ("--batch_sizes=8,500", "has only 320 examples")),
         (("audit", "--preset=paper_vt"), ("--preset=paper_vt", "did you mean paper_vit")),
+        (("data", "--threads=0"), ("--threads=0", "at least 1")),
+        (("data", "--images=10"), ("--batch_size=64", "--images=10")),
         (("step", "--k=8"), ("Unknown command line flag 'k'",)),
         (("step", "--model=vit_ti16"), ("--model=vit_ti16", "did you mean vit_ti_16")),
         (("step", "--preset=paper_vt"), ("--preset=paper_vt", "did you mean paper_vit")),

@@ -1,0 +1,201 @@
+"""Speed of the input pipeline: python -m launch.benchmark data [--flags]
+
+Measured: CPU seconds (of all threads) and seconds of wall clock to make training batches of
+RandomResizedCrop and a random flip from generated JPEGs of ImageNet's sizes, in the page cache, by
+
+  ours                   this project's pipeline on array_record, uint8
+  tf.data uint8          tf.data on tfrecord with decode_and_crop_jpeg
+  tf.data uint8, fast    the same with the faster, inexact decoding that ours takes, too
+  tf.data float32        tf.data, normalised on the host
+  PIL float32            a loop over class folders with PIL, normalised; on one thread
+  ours, short side 320   ours on images that were shrunk when they were prepared
+
+Printed: how many times the CPU time of ours in the same round each takes, median and quartiles.
+tf.data needs TensorFlow: pip install 'pnoise-jax[benchmark]'.
+"""
+
+import dataclasses
+import functools
+import importlib.util
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+from rich.console import Console
+
+from launch.benchmark import input_pipelines, options, report, textures, timing
+from launch.benchmark.input_pipelines import DATASET, MEAN, STD, Pipeline
+from pnoise_jax.data import prepare
+
+_IMAGES = flags.DEFINE_integer("images", 512, "JPEGs to generate.", lower_bound=8)
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Side of a crop, pixels.", lower_bound=8)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images of a batch.", lower_bound=1)
+_SHORT_SIDE = flags.DEFINE_integer("short_side", 320, "Of the shrunk images.", lower_bound=8)
+_THREADS = flags.DEFINE_list("threads", ["2"], "Numbers of threads; PIL's loop has one.")
+_ROUNDS = flags.DEFINE_integer("rounds", 9, "Passes of each alternative.", lower_bound=1)
+_OUT = flags.DEFINE_string("out", None, "JSON file for all ratios and times.")
+
+# What this project wants to reach: CPU time / CPU time of ours.
+_GOALS = {"tf.data uint8": 0.95, "tf.data float32": 1.5, "PIL float32": 2.2}
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """What to measure: the flags, checked."""
+
+    images: int
+    image_size: int
+    batch_size: int
+    short_side: int
+    threads: tuple[int, ...]
+    rounds: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """The same images in each pipeline's format.
+
+    Attributes:
+      folders: class folders.
+      array_record, shrunk: the data directory of the data set, and of the shrunk one.
+      tfrecord: a file of the same records, None without TensorFlow.
+      kilobytes: of an image, the mean.
+    """
+
+    folders: Path
+    array_record: Path
+    shrunk: Path
+    tfrecord: Path | None
+    kilobytes: float
+
+
+def main() -> None:
+    """Measures, prints and writes."""
+    spec = Spec(
+        _IMAGES.value,
+        _IMAGE_SIZE.value,
+        _BATCH_SIZE.value,
+        _SHORT_SIDE.value,
+        options.whole_numbers("threads", _THREADS.value, minimum=1),
+        _ROUNDS.value,
+    )
+    if spec.batch_size > spec.images:
+        raise ValueError(
+            f"--batch_size={spec.batch_size} is larger than --images={spec.images}: lower it, or "
+            "generate more images"
+        )
+    options.require_writable("out", _OUT.value)
+    console, where = Console(), report.environment()
+    report.print_environment(console, where)
+    with_tensorflow = importlib.util.find_spec("tensorflow") is not None
+    if not with_tensorflow:
+        console.print(
+            "TensorFlow is not installed: compared with PIL only (pip install "
+            "'pnoise-jax[benchmark]' brings it)",
+            style="yellow",
+            markup=False,
+        )
+    results = []
+    with tempfile.TemporaryDirectory() as directory:
+        prepared = _prepare(spec, Path(directory), with_tensorflow=with_tensorflow)
+        for threads in spec.threads:
+            results.append(_measure(spec, prepared, threads))
+            _print(console, spec, results[-1])
+    content = {"benchmark": "data", **where, "spec": dataclasses.asdict(spec), "results": results}
+    report.write(_OUT.value, console, content)
+
+
+def _prepare(spec: Spec, directory: Path, *, with_tensorflow: bool) -> Prepared:
+    folders = directory / "folders"
+    textures.write_folders(folders, spec.images)
+    array_record, shrunk = directory / "array_record", directory / "shrunk"
+    found = prepare.prepare(DATASET, manual_dir=folders, data_dir=array_record)
+    prepare.prepare(DATASET, manual_dir=folders, data_dir=shrunk, short_side=spec.short_side)
+    tfrecord = None
+    if with_tensorflow:
+        tfrecord = directory / "textures.tfrecord"
+        input_pipelines.write_tfrecord(found.path, tfrecord)
+    sizes = [file.stat().st_size for file in folders.glob("*/*.jpg")]
+    return Prepared(folders, array_record, shrunk, tfrecord, float(np.mean(sizes)) / 1000)
+
+
+def _pipelines(spec: Spec, prepared: Prepared, threads: int) -> dict[str, Pipeline]:
+    shape = {"batch_size": spec.batch_size, "side": spec.image_size}
+    pipelines = {"ours": input_pipelines.ours(prepared.array_record, threads=threads, **shape)}
+    if prepared.tfrecord is not None:
+        tf_data = functools.partial(
+            input_pipelines.tf_data, prepared.tfrecord, threads=threads, **shape
+        )
+        pipelines |= {
+            "tf.data uint8": tf_data(dtype="uint8", fast_decoding=False),
+            "tf.data uint8, fast": tf_data(dtype="uint8", fast_decoding=True),
+            "tf.data float32": tf_data(dtype="float32", fast_decoding=False),
+        }
+    pipelines["PIL float32"] = input_pipelines.pil_folder(prepared.folders, **shape)
+    shrunk = input_pipelines.ours(prepared.shrunk, threads=threads, **shape)
+    return pipelines | {f"ours, short side {spec.short_side}": shrunk}
+
+
+def _measure(spec: Spec, prepared: Prepared, threads: int) -> dict:
+    pipelines = _pipelines(spec, prepared, threads)
+    means = {name: _mean_pixel(pipeline, spec) for name, pipeline in pipelines.items()}
+    differences = timing.require_agreement("mean pixel, of 255", means, tolerance=4)
+    calls = {name: functools.partial(_exhaust, pipeline) for name, pipeline in pipelines.items()}
+    times = timing.interleave(calls, rounds=spec.rounds)
+    compared = timing.compare(times, to="ours")
+    images = spec.images // spec.batch_size * spec.batch_size
+    for name, found in compared.items():
+        found["cpu_seconds_per_image"] = timing.spread([s / images for s in times[name].cpu])
+        found["seconds_per_image"] = timing.spread([s / images for s in times[name].wall])
+    return {
+        "threads": threads,
+        "kilobytes": prepared.kilobytes,
+        "alternatives": compared,
+        "difference": differences,
+    }
+
+
+def _exhaust(pipeline: Pipeline) -> None:
+    for _ in pipeline():
+        pass
+
+
+def _mean_pixel(pipeline: Pipeline, spec: Spec) -> np.ndarray:
+    """The mean pixel of one pass, (3,) in 0..255: crops differ, but not much in that.
+
+    Raises:
+      ArithmeticError: the batches have not the shape or the number that was asked for.
+    """
+    sums, images = np.zeros(3), 0
+    shape = (spec.batch_size, spec.image_size, spec.image_size, 3)
+    for batch in pipeline():
+        if batch.shape != shape:
+            raise ArithmeticError(f"a batch has the shape {batch.shape}, not {shape}")
+        mean = batch.mean(axis=(0, 1, 2), dtype=np.float64)
+        sums += mean if batch.dtype == np.uint8 else 255 * (mean * np.array(STD) + MEAN)
+        images += len(batch)
+    if images != spec.images // spec.batch_size * spec.batch_size:
+        raise ArithmeticError(f"a pass has {images} images, of {spec.images}")
+    return sums * spec.batch_size / images
+
+
+def _print(console: Console, spec: Spec, result: dict) -> None:
+    rows = []
+    for name, found in result["alternatives"].items():
+        milliseconds = [
+            report.figure(1000 * found[key]["median"])
+            for key in ("cpu_seconds_per_image", "seconds_per_image")
+        ]
+        ratio = report.ratio({"ratio": found["cpu_ratio"]}) if "cpu_ratio" in found else ""
+        goal = report.figure(_GOALS[name]) if name in _GOALS else ""
+        rows.append([name, *milliseconds, ratio, goal])
+    title = (
+        f"{result['threads']} threads, {spec.images} JPEGs of {result['kilobytes']:.0f} kB, "
+        f"{spec.image_size} px, batch {spec.batch_size}, {spec.rounds} rounds\n"
+        "CPU ms, wall ms: per image; ratio: CPU time / CPU time of ours"
+    )
+    columns = ["pipeline", "CPU ms", "wall ms", "ratio: median (quartiles)", "goal"]
+    console.print(report.table(title, columns, rows))
+    largest = max(result["difference"].values())
+    console.print(f"before timing, the mean pixels agreed; largest difference {largest:.2g}\n")

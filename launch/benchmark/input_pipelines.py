@@ -1,0 +1,141 @@
+"""Input pipelines to compare: records or files in, batches of augmented training images out.
+
+Each crops at random (RandomResizedCrop), resizes, mirrors at random and batches, and is a function
+without arguments that returns an iterator over one pass: (batch, side, side, 3) arrays.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+from pnoise_jax import data
+from pnoise_jax.data.crops import RandomResizedCrop
+from pnoise_jax.data.transforms import create_transform
+
+Pipeline = Callable[[], Iterator[np.ndarray]]
+
+DATASET = "folder/textures"
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+def ours(data_dir: Path, *, batch_size: int, side: int, threads: int) -> Pipeline:
+    """This project's training pipeline on array_record, uint8."""
+    dataset = data.load(DATASET, split="train", data_dir=data_dir)
+    transform = create_transform(
+        "random_resized_crop|flip",
+        size=(side, side),
+        mean=MEAN,
+        std=STD,
+        train=True,
+        field="data.train_transform",
+    )
+
+    def batches() -> Iterator[np.ndarray]:
+        with data.train_batches(
+            dataset,
+            batch_size=batch_size,
+            seed=0,
+            start_step=0,
+            num_steps=len(dataset) // batch_size,
+            num_threads=threads,
+            transform=transform,
+        ) as stream:
+            for batch in stream:
+                yield batch["image"]
+
+    return batches
+
+
+def tf_data(
+    file: Path, *, batch_size: int, side: int, threads: int, dtype: str, fast_decoding: bool
+) -> Pipeline:
+    """tf.data on tfrecord, as big_vision and TensorFlow's own examples decode and crop.
+
+    Args:
+      file: what `write_tfrecord` wrote.
+      batch_size, side: of what comes out.
+      threads: that work on images.
+      dtype: "uint8"; "float32" is normalised as well.
+      fast_decoding: with the faster and slightly inexact decoding that `ours` takes.
+    """
+    tf = _tensorflow()
+    decoding = {"dct_method": "INTEGER_FAST", "fancy_upscaling": False} if fast_decoding else {}
+    features = {"image": tf.io.FixedLenFeature([], tf.string)}
+    mean, std = (tf.constant([255 * x for x in values]) for values in (MEAN, STD))
+
+    def load(record):
+        encoded = tf.io.parse_single_example(record, features)["image"]
+        begin, size, _ = tf.image.sample_distorted_bounding_box(
+            tf.io.extract_jpeg_shape(encoded),
+            tf.zeros((1, 0, 4)),
+            area_range=(0.08, 1),
+            aspect_ratio_range=(3 / 4, 4 / 3),
+            min_object_covered=0,
+            max_attempts=10,
+            use_image_if_no_bounding_boxes=True,
+        )
+        box = tf.concat([begin[:2], size[:2]], axis=0)
+        image = tf.image.decode_and_crop_jpeg(encoded, box, channels=3, **decoding)
+        image = tf.image.resize(image, (side, side))
+        if dtype == "uint8":
+            return tf.image.random_flip_left_right(tf.cast(image, tf.uint8))
+        return (tf.image.random_flip_left_right(image) - mean) / std
+
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = threads
+    options.threading.max_intra_op_parallelism = 1
+    batches = (
+        tf.data.TFRecordDataset(str(file))
+        .map(load, num_parallel_calls=threads)
+        .batch(batch_size, drop_remainder=True)
+        .prefetch(2)
+        .with_options(options)
+    )
+    return lambda: batches.as_numpy_iterator()
+
+
+def write_tfrecord(directory: Path, file: Path) -> None:
+    """Writes the array_record files of a prepared data set as one tfrecord file, same records."""
+    paths = sorted(map(str, directory.glob("*.array_record*")))
+    with _tensorflow().io.TFRecordWriter(str(file)) as writer:
+        for record in ArrayRecordDataSource(paths):
+            writer.write(record)
+
+
+def _tensorflow():
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # else it tells of this machine's CPU
+    import tensorflow
+
+    return tensorflow
+
+
+def pil_folder(folders: Path, *, batch_size: int, side: int) -> Pipeline:
+    """A loop over class folders with PIL, as torchvision's ImageFolder; float32, normalised."""
+    files = sorted(folders.glob("*/*.jpg"))
+    crop = RandomResizedCrop()
+    mean, std = np.float32(MEAN), np.float32(STD)
+
+    def load(file: Path, generator: np.random.Generator) -> np.ndarray:
+        with file.open("rb") as opened, PIL.Image.open(opened) as encoded:
+            image = encoded.convert("RGB")
+        top, left, height, width = crop.box(image.height, image.width, generator)
+        image = image.crop((left, top, left + width, top + height))
+        image = image.resize((side, side), PIL.Image.Resampling.BILINEAR)
+        if generator.random() < 0.5:
+            image = image.transpose(PIL.Image.Transpose.FLIP_LEFT_RIGHT)
+        return (np.asarray(image, np.float32) / 255 - mean) / std
+
+    def batches() -> Iterator[np.ndarray]:
+        generator = np.random.default_rng(0)
+        order = generator.permutation(len(files))
+        for start in range(0, len(files) - batch_size + 1, batch_size):
+            chosen = order[start : start + batch_size]
+            yield np.stack([load(files[i], generator) for i in chosen])
+
+    return batches
