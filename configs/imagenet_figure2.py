@@ -1,7 +1,7 @@
 """Figure 2 of the paper on ImageNet: accuracy against the strength and the layer of the noise.
 
     python -m launch.sweep --config configs/imagenet_figure2.py:model=b16 \
-        --config.weights.path=vit_b_16_in21k.npz --workdir /tmp/figure2_b16
+        --config.weights=vit_b_16_in21k.npz --workdir /tmp/figure2_b16
 
 Arguments: model=b16|ti16|s16|l16|18|34|50|101, seeds=1|2|3|5, train=yes|no.
 
@@ -13,7 +13,8 @@ and noisy class-sorted: the paper shows the last alone.
 
 train=yes costs eight trainings for each seed, train=no one: see configs/imagenet_vit.py and
 imagenet_resnet.py for one. NOT measured here; configs/figure2.py is the same on the digits,
-measured."""
+measured.
+"""
 
 from configs import imagenet_resnet, imagenet_vit
 from pnoise_jax import models, studies

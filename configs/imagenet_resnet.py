@@ -20,7 +20,8 @@ cores decode.
 
 To expect, from others' reports, NOT measured here: recipe=standard, clean, 50: 76 to 77. The paper
 has, without augmentation, 63.9, 66.8, 70.0, 70.7 clean and 79.6, 80.1, 81.3, 81.9 with the cyclic
-shift: noisy, on a validation set in class order."""
+shift: noisy, on a validation set in class order.
+"""
 
 from configs import imagenet_vit
 from pnoise_jax.training import default_config, model_config, parse_arguments

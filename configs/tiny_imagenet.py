@@ -9,11 +9,12 @@ noise=vanilla|gaussian|cyclic|salt_and_pepper|optimal.
 
 The paper's results are in a supplement that we do not have; the settings are those of its ImageNet:
 ResNets without augmentation (AdamW at 1e-3, 100 epochs of batches of 512) on 64 pixels, with the
-stem for small images; ViTs fine-tuned from ImageNet-21k (--config.weights.path=…) on images
+stem for small images; ViTs fine-tuned from ImageNet-21k (--config.weights=…) on images
 enlarged to 224 pixels, AdamW, 50 epochs.
 
 Cost by arithmetic, at an assumed 200 TFLOP/s (one H100): resnet18 0.2 hours; at 300 TFLOP/s: b16
-0.5. NOT measured here, nor is any accuracy."""
+0.5. NOT measured here, nor is any accuracy.
+"""
 
 from configs import imagenet_resnet, imagenet_vit
 from pnoise_jax.training import model_config, parse_arguments

@@ -33,13 +33,14 @@ def define_run_flags(
     config_required: bool,
     read_config: Callable[[str], ml_collections.ConfigDict] = training.read_config,
 ) -> tuple[flags.FlagHolder, flags.FlagHolder]:
-    """--config and --workdir; where a config is not required, the run's own stands in for it.
+    """--config, --workdir and --data_dir; where no config is required, the run's own stands in.
 
     Args:
       config_required: whether there is no run yet.
       read_config: takes the run's own from the work directory.
     """
     workdir = flags.DEFINE_string("workdir", None, "Directory of the run: made, or gone on with.")
+    flags.DEFINE_string("data_dir", None, "Where data sets are: short for --config.data.data_dir.")
     given = _given_on_command_line("workdir")
     _require_config_file(_given_on_command_line("config"))
     if config_required or given is None or _given_on_command_line("config") is not None:
@@ -97,6 +98,8 @@ def run(main: Callable[[], object], *, on_interrupt: str = "interrupted") -> Non
         logging.set_verbosity(logging.INFO if _TRACEBACK.value else logging.FATAL)
         try:
             parallel.start(multi_host=_MULTI_HOST.value)
+            if "config" in flags.FLAGS and flags.FLAGS.data_dir is not None:
+                flags.FLAGS.config.data.data_dir = flags.FLAGS.data_dir
             main()
         except KeyboardInterrupt:
             _end(on_interrupt)

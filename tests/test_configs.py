@@ -97,7 +97,7 @@ def test_a_config_builds_with_every_argument(name, argument, data_dir):
         assert argument in config.data.name or argument in config.model.name
         config.batch_size = 48
     if argument in TABLE_1 + TABLE_2 and not argument.endswith("noise=cyclic"):
-        config.weights.required = False
+        config.weights_required = False
         check_training(training.build(config, load=load))  # its model is in another row
     else:
         assert_trains(config)

@@ -7,7 +7,7 @@ the hosts' batches one after the other gives the batch of a single host, in the 
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Self
 
 import grain
@@ -166,11 +166,11 @@ class _TrainBatches:
             _epoch_order(self.seed, epoch, len(self.dataset))[offset]
             for epoch, offset in zip(epochs.tolist(), offsets.tolist(), strict=True)
         ]
-        images = [
+        images = (
             self.dataset.image(i, self.transform, _generator(self.seed, _AUGMENT, position))
             for i, position in zip(indices, local.ravel().tolist(), strict=True)
-        ]
-        batch = {"image": _stack(images), "label": self.dataset.labels[indices]}
+        )
+        batch = {"image": _gather(images, len(indices)), "label": self.dataset.labels[indices]}
         if self.micro_batches == 1:
             return batch
         return {key: x.reshape(*local.shape, *x.shape[1:]) for key, x in batch.items()}
@@ -234,9 +234,13 @@ def eval_batches(
     def batch_at(step: int) -> Batch:
         rows = padded[step * batch_size : (step + 1) * batch_size]
         index = _local_part(rows, 1, process_index, process_count)[0]
-        images = [dataset.image(i, decode) if i >= 0 else padding for i in index.tolist()]
-        label = labels[index]
-        return {"image": np.stack(images), "label": label, "mask": index >= 0, "index": index}
+        images = (dataset.image(i, decode) if i >= 0 else padding for i in index.tolist())
+        return {
+            "image": _gather(images, len(index)),
+            "label": labels[index],
+            "mask": index >= 0,
+            "index": index,
+        }
 
     return BatchIterator(batch_at, range(num_batches), num_threads=num_threads)
 
@@ -254,14 +258,19 @@ def _local_part(
     return rows.reshape(micro_batches, process_count, -1)[:, process_index]
 
 
-def _stack(images: Sequence[np.ndarray]) -> np.ndarray:
-    shapes = {image.shape for image in images}
-    if len(shapes) > 1:
-        raise ValueError(
-            f"the images of a batch have the shapes {', '.join(map(str, sorted(shapes)))}: give "
-            "data.train_transform a transform that makes them alike, such as 'none'"
-        )
-    return np.stack(images)
+def _gather(images: Iterable[np.ndarray], number: int) -> np.ndarray:
+    """So many images in one array; each is copied when it is made, while the cache has it."""
+    batch = None
+    for i, image in enumerate(images):
+        if batch is None:
+            batch = np.empty((number, *image.shape), image.dtype)
+        if image.shape != batch.shape[1:]:
+            raise ValueError(
+                f"images of a batch have the shapes {batch.shape[1:]} and {image.shape}: give "
+                "data.train_transform a transform that makes them alike, such as 'none'"
+            )
+        batch[i] = image
+    return batch
 
 
 def _check_shares(

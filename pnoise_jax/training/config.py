@@ -67,11 +67,9 @@ def default_config() -> ml_collections.ConfigDict:
         head_learning_rate_multiplier=1.0,  # 10 with a tenth of the rate: a slow backbone
         freeze=(),  # parameters that stay, by patterns: ("patch_embed/.*", "block_[1-6]/.*")
     )
-    config.weights = config_dict.create(
-        path=config_dict.placeholder(str),  # to start from: npz, safetensors, a run's directory
-        required=False,  # refuse to start without: for configs that only fine-tune
-        head="auto",  # kept where it has as many classes, else fresh; keep, fresh
-    )
+    config.weights = config_dict.placeholder(str)  # to start from: npz, safetensors, a run
+    config.weights_head = "keep"  # fresh: as the model initialises it; auto: where classes differ
+    config.weights_required = False  # refuse to train without: for configs that only fine-tune
     config.evaluation = config_dict.create(
         batch_size=10,  # the protocols' batch, within which noise mixes
         seed=0,  # of the shuffled order and of random noise
@@ -136,13 +134,14 @@ HARMLESS = (
     "log_every",
     "checkpoint.",
     "evaluation.",
+    "weights_required",
 )
 
 _CHOICES = {
     "dtype": ("float32", "bfloat16"),
     "optimizer.name": ("adamw", "sgd"),
     "optimizer.schedule": ("cosine", "constant"),
-    "weights.head": weights.HEADS,
+    "weights_head": weights.HEADS,
 }
 _POSITIVE_INTS = (
     "batch_size",
@@ -252,7 +251,7 @@ def differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, t
 def _value(field: str, fields: Mapping[str, Any]) -> Any:
     """A field's, as it is compared."""
     value = fields.get(field)
-    return Path(value).name if field == "weights.path" and value is not None else value
+    return Path(value).name if field == "weights" and value is not None else value
 
 
 def _require_patterns(field: str, patterns: Any) -> None:

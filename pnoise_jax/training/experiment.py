@@ -28,22 +28,33 @@ from pnoise_jax.training.step import TrainState, init_state
 class Experiment:
     """A config, and what it stands for.
 
+    The training split is not touched before it is asked for: a test split alone can be evaluated.
+
     Attributes:
       config: the validated config.
-      train_data: as it is stored.
-      train_transform: what makes one of its images what the model gets; random, perhaps.
+      load: takes a split of the config's data set.
       test_data: its images are what the model gets.
       model: with the config's injection.
       mean, std: per channel, of images in [0, 1].
     """
 
     config: ml_collections.ConfigDict
-    train_data: data.Dataset
-    train_transform: data.Transform
+    load: Callable[..., data.Dataset]
     test_data: data.Dataset
     model: nn.Module
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    @functools.cached_property
+    def train_data(self) -> data.Dataset:
+        """The training split, its images as they are stored."""
+        return self.load(split=self.config.data.train_split)
+
+    @functools.cached_property
+    def train_transform(self) -> data.Transform:
+        """What makes one of its images what the model gets; random, perhaps."""
+        size = self.test_data.image_shape[:2]
+        return inputs.transform(self.config, self.train_data, size, train=True)
 
     @property
     def total_steps(self) -> int:
@@ -73,8 +84,11 @@ class Experiment:
     @property
     def optimizer(self) -> optax.GradientTransformation:
         """The optimiser, its schedule included."""
+        return self._optimizer(self.schedule)
+
+    def _optimizer(self, schedule: optax.Schedule) -> optax.GradientTransformation:
         layers = [self.model.layer_name(n) for n in range(1, self.model.num_layers + 1)]
-        return create_optimizer(self.config.optimizer, self.schedule, layers=layers)
+        return create_optimizer(self.config.optimizer, schedule, layers=layers)
 
     @property
     def frozen(self) -> Callable[[optax.Params], optax.Params] | None:
@@ -87,16 +101,17 @@ class Experiment:
         """Shapes and dtypes of the model's collections."""
         return _trace(self.model.clone(injection=None), self.test_data.image_shape)
 
-    def match_weights(self) -> weights.Weights | None:
-        """The weights to start from, still in their file; None where the config names none.
+    def match_weights(self, *, head: str | None = None) -> weights.Weights | None:
+        """The config's weights, still in their file; None where it names none.
+
+        Args:
+          head: in place of the config's weights_head.
 
         Raises:
           ValueError, OSError: they cannot be read, or do not fit the model.
         """
-        section = self.config.weights
-        if section.path is None:
-            return None
-        return weights.match(section.path, self.model, self.variables, head=section.head)
+        path, head = self.config.weights, head or self.config.weights_head
+        return None if path is None else weights.match(path, self.model, self.variables, head=head)
 
     @property
     def mixing(self) -> Mixing | None:
@@ -117,9 +132,9 @@ class Experiment:
         """The state before the first step; imported weights stand in for the model's own."""
         images = jax.ShapeDtypeStruct((1, *self.test_data.image_shape), jnp.float32)
         with_ema = self.config.ema_decay is not None
-        return init_state(
-            self.model, self.optimizer, key, images, with_ema=with_ema, imported=imported
-        )
+        # The rates do not matter here, and those of the schedule ask for the training split.
+        optimizer = self._optimizer(optax.constant_schedule(0.0))
+        return init_state(self.model, optimizer, key, images, with_ema=with_ema, imported=imported)
 
     def abstract_state(self, mesh: jax.sharding.Mesh) -> TrainState:
         """Shapes, dtypes and shardings of the state."""
@@ -130,12 +145,12 @@ class Experiment:
         )
 
     def evaluate(
-        self, state: TrainState, mesh: jax.sharding.Mesh, protocols: tuple
+        self, variables: Mapping[str, Any], mesh: jax.sharding.Mesh, protocols: tuple
     ) -> list[dict[str, Any]]:
         """Rows, one per protocol, on the test set."""
         return evaluation.evaluate(
             self.model,
-            state.variables(),
+            variables,
             self.test_data,
             protocols,
             mesh=mesh,
@@ -164,13 +179,11 @@ def build(
     section = config.data
     load = functools.partial(load, section.name, data_dir=section.data_dir, cache=section.cache)
     test_data = load(split=section.test_split)
-    train_data = load(split=section.train_split)
     model = _create_model(config, test_data, injection)
     size = inputs.image_size(config, model, test_data)
     experiment = Experiment(
         config,
-        train_data,
-        inputs.transform(config, train_data, size, train=True),
+        load,
         inputs.transformed(config, test_data, size),
         model,
         tuple(section.mean),
@@ -257,6 +270,7 @@ def _check_views(experiment: Experiment) -> None:
 def check_training(experiment: Experiment) -> None:
     """Raises ValueError where what was built can be evaluated, but not trained on these devices."""
     config, train_data = experiment.config, experiment.train_data
+    _ = experiment.train_transform  # checks it
     parallel.require_divisible("batch_size", config.batch_size, by_micro_batches=config.accumulate)
     if config.batch_size > len(train_data):
         raise ValueError(
@@ -270,10 +284,10 @@ def check_training(experiment: Experiment) -> None:
         if duration is not None and experiment.steps(duration, field) < 1:
             raise ValueError(f"{field}={duration!r} is less than one step")
     _ = experiment.schedule  # checks the warm-up
-    if config.weights.required and config.weights.path is None:
+    if config.weights_required and config.weights is None:
         raise ValueError(
-            "weights.path=None: this config fine-tunes; give --config.weights.path=FILE, or train "
-            "from scratch with --config.weights.required=False"
+            "weights=None: this config fine-tunes; give --config.weights=FILE, or train "
+            "from scratch with --config.weights_required=False"
         )
     require_frozen(experiment.variables["params"], config.optimizer.freeze)
     injection = experiment.model.injection

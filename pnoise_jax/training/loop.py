@@ -20,7 +20,7 @@ from pnoise_jax.training import workdir as directories
 from pnoise_jax.training.checkpoints import Checkpoints
 from pnoise_jax.training.experiment import Experiment, build, check_training
 from pnoise_jax.training.program import Program, advance, create_program, open_batches
-from pnoise_jax.training.restore import restore
+from pnoise_jax.training.restore import Run, has_run, import_weights, restore
 from pnoise_jax.training.step import TrainState
 from pnoise_jax.training.window import NonFiniteLossError, Summary, Window, describe_broken
 from pnoise_jax.training.writers import MetricWriter
@@ -48,7 +48,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list
         screen.print_header(console, experiment, imported)
         program = create_program(experiment, parallel.data_mesh())
         state = _fit_locked(experiment, path, program, console)
-    return _report(experiment, state, program.mesh, path, console)
+    return _report(Run.of(experiment, state), program.mesh, path, console)
 
 
 def fit(
@@ -95,10 +95,12 @@ def evaluate(
 ) -> list[dict[str, Any]]:
     """Evaluates the newest checkpoint in ``workdir`` and writes evaluation.json there.
 
+    Where there is no run, and the config names weights, these are evaluated as they are.
+
     Args:
       config: the run's, whose noise, evaluation and data sections may differ; None takes the run's
         own from the work directory.
-      workdir: one that `train` has filled.
+      workdir: one that `train` has filled, or, for weights, where the report is written.
 
     Returns:
       The rows of the standard report.
@@ -107,11 +109,16 @@ def evaluate(
       ValueError, OSError: as `train`; FileNotFoundError where there is no run or no checkpoint.
     """
     mesh, console = parallel.data_mesh(), _console()
-    report = functools.partial(console.print, soft_wrap=True)
-    run = restore(workdir, config, mesh=mesh, report=report)
-    console.print(screen.describe_noise(run.experiment))
-    path = Path(workdir).expanduser().absolute()
-    return _report(run.experiment, run.state, mesh, path, console)
+    report = functools.partial(console.print, soft_wrap=True, highlight=False)
+    if config is not None and config.weights is not None and not has_run(workdir):
+        path = directories.make_writable(workdir)
+        run = import_weights(config, mesh=mesh)
+        report(run.weights)
+    else:
+        path = Path(workdir).expanduser().absolute()
+        run = restore(workdir, config, mesh=mesh, report=report)
+    report(screen.describe_noise(run.experiment))
+    return _report(run, mesh, path, console)
 
 
 def _run(
@@ -148,7 +155,9 @@ def _run(
                 checkpoints.save(step, state)
                 window.restart_clock()
             if evaluates:
-                row = experiment.evaluate(state, program.mesh, experiment.protocols[:1])[0]
+                row = experiment.evaluate(
+                    state.variables(), program.mesh, experiment.protocols[:1]
+                )[0]
                 writer.write(step, {f"clean/{name}": row[name] for name in ("top1", "top5", "nll")})
                 window.restart_clock()
         checkpoints.wait()
@@ -222,27 +231,26 @@ def _naming_last_checkpoint(path: Path, checkpoints: Checkpoints) -> Iterator[No
         ) from error
 
 
-def _report(
-    experiment: Experiment, state: TrainState, mesh: Mesh, path: Path, console: Console
-) -> list[dict[str, Any]]:
-    rows = experiment.evaluate(state, mesh, experiment.protocols)
+def _report(run: Run, mesh: Mesh, path: Path, console: Console) -> list[dict[str, Any]]:
+    experiment = run.experiment
+    rows = experiment.evaluate(run.variables, mesh, experiment.protocols)
     config = experiment.config
-    step = int(state.step)
     injection = experiment.model.injection
     evaluation.print_report(
         console,
         rows,
-        title=f"{config.model.name} on {config.data.name} ({config.data.test_split}), step {step}",
+        title=f"{config.model.name} on {config.data.name} ({config.data.test_split}), "
+        + (f"step {run.step}" if run.step else "weights as they are"),
         mixes_batch=injection is not None and injection.noise.mixes_batch,
     )
     if jax.process_index() == 0:
         evaluation.write_report(
             path / "evaluation.json",
             rows,
-            step=step,
+            step=run.step,
             dataset=config.data.name,
             split=config.data.test_split,
-            weights="ema" if config.ema_decay is not None else "params",
+            weights=run.weights,
             injection=screen.describe_noise(experiment),
             units={"top1": "percent", "top5": "percent", "nll": "nats, mean", "n": "examples"},
             device=jax.devices()[0].device_kind,

@@ -100,7 +100,7 @@ def create_program(
 def _make_create(experiment: Experiment, mesh: Mesh) -> Callable[[jax.Array], TrainState]:
     """The state before the first step, by key; weights are read when it is called."""
     everywhere = parallel.replicated(mesh)
-    if experiment.config.weights.path is None:
+    if experiment.config.weights is None:
         return jax.jit(experiment.initial_state, out_shardings=everywhere)
     # What is read is given away, so that it is in the devices' memory once.
     start = jax.jit(experiment.initial_state, out_shardings=everywhere, donate_argnums=1)

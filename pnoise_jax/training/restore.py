@@ -1,14 +1,17 @@
-"""A trained run from its work directory."""
+"""What is evaluated without training: a run from its work directory, or imported weights."""
 
 import contextlib
 import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import ml_collections
+from flax import traverse_util
 
+from pnoise_jax import parallel
 from pnoise_jax.training import workdir as directories
 from pnoise_jax.training.checkpoints import Checkpoints
 from pnoise_jax.training.experiment import Experiment, build
@@ -19,17 +22,25 @@ NOT_OF_WEIGHTS = ("noise.", "evaluation.", "data.")  # what a restored run may b
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Run:
-    """A run and its newest whole checkpoint.
+    """A run and its newest whole checkpoint, or weights that were trained elsewhere.
 
     Attributes:
       experiment: what its config describes.
-      state: restored, on the mesh's devices.
-      step: of the checkpoint.
+      variables: of the model, on the mesh's devices; the moving average where there is one.
+      step: of the checkpoint; 0 of weights from elsewhere.
+      weights: "params", "ema" for a moving average, or in words where they come from.
     """
 
     experiment: Experiment
-    state: TrainState
+    variables: dict[str, Any]
     step: int
+    weights: str
+
+    @classmethod
+    def of(cls, experiment: Experiment, state: TrainState) -> "Run":
+        """What a training has left."""
+        weights = "params" if state.ema is None else "ema"
+        return cls(experiment, state.variables(), int(state.step), weights)
 
 
 def restore(
@@ -64,4 +75,29 @@ def restore(
         restored = checkpoints.restore(experiment.abstract_state(mesh), set_aside=False)
     if restored is None:
         raise FileNotFoundError(f"{path / 'checkpoints'} holds no checkpoint; train there first")
-    return Run(experiment, *restored)
+    state, _ = restored
+    return Run.of(experiment, state)
+
+
+def import_weights(config: ml_collections.ConfigDict, *, mesh: jax.sharding.Mesh) -> Run:
+    """The model of a config with the weights that it names, its head included.
+
+    Args:
+      config: names ``weights``; its training split need not be there.
+      mesh: the devices.
+
+    Raises:
+      ValueError, OSError: bad config, data or weights, named, before anything is read.
+    """
+    experiment = build(config)
+    found = experiment.match_weights(head="keep")
+    flat: dict[str, jax.Array] = {}
+    for path, array in found.read():  # one by one: the host never holds them all
+        flat |= parallel.to_devices({path: array}, parallel.replicated(mesh))
+    variables = {"batch_stats": {}} | traverse_util.unflatten_dict(flat, sep="/")
+    return Run(experiment, variables, 0, found.describe())
+
+
+def has_run(workdir: str | os.PathLike) -> bool:
+    """Whether a run was ever started in a work directory."""
+    return (Path(workdir).expanduser() / "config.json").exists()

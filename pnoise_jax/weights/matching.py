@@ -80,7 +80,7 @@ class Weights:
 
 
 def match(
-    path: str | os.PathLike, model: nn.Module, variables: Mapping[str, Any], *, head: str = "auto"
+    path: str | os.PathLike, model: nn.Module, variables: Mapping[str, Any], *, head: str = "keep"
 ) -> Weights:
     """Finds in a file what a model needs.
 
@@ -147,15 +147,15 @@ def _fit_head(
 ) -> list[str]:
     """Leaves out a head that is not to be taken; says what became of it."""
     if head not in HEADS:
-        raise ValueError(f"weights.head={head!r}: choose one of {', '.join(HEADS)}")
+        raise ValueError(f"weights_head={head!r}: choose one of {', '.join(HEADS)}")
     bias = entries.get(f"{_HEAD}bias")
     theirs = bias.shape[0] if bias else None
     (ours,) = wanted[f"{_HEAD}bias"]
     if head == "keep" and theirs != ours:
         raise ValueError(
-            f"weights.head='keep': {_named(file.path)} has "
+            f"weights_head='keep': {_named(file.path)} has "
             f"{f'a head of {theirs} classes' if bias else 'no head'}, the data set {ours} classes; "
-            "set weights.head='auto' for a fresh one"
+            "set weights_head='auto' for a fresh one"
         )
     if head != "fresh" and theirs == ours:
         return [f"head kept ({ours} classes)"]
@@ -233,4 +233,4 @@ def _some(found: list[str]) -> str:
 
 
 def _named(path: Path) -> str:
-    return f"weights.path={str(path)!r}"
+    return f"weights={str(path)!r}"

@@ -77,13 +77,9 @@ def test_an_imagenet_recipe_trains_and_evaluates(config, options, imagenet, tmp_
 def test_tiny_imagenet_from_its_archive_to_an_audit(tmp_path):
     archives.make_tiny_imagenet(tmp_path, train_per_class=8, validation=100)
     run("prepare", "--dataset=tiny_imagenet", f"--manual_dir={tmp_path}", f"--data_dir={tmp_path}")
-    workdir = tmp_path / "run"
-    run(
-        "audit",
+    options = (
         "--config=configs/tiny_imagenet.py:model=ti16,noise=optimal",
-        f"--workdir={workdir}",
-        f"--config.data.data_dir={tmp_path}",
-        "--config.weights.required=False",
+        f"--data_dir={tmp_path}",
         "--config.batch_size=16",
         "--config.steps=4",
         "--batch_sizes=10,20",
@@ -91,9 +87,25 @@ def test_tiny_imagenet_from_its_archive_to_an_audit(tmp_path):
         "--resamples=200",
         *SMALL_VIT,
     )
-    audit = json.loads((workdir / "audit" / "audit.json").read_text())
+    trained = tmp_path / "trained"
+    run("audit", *options, f"--workdir={trained}", "--config.weights_required=False")
+    audit = json.loads((trained / "audit" / "audit.json").read_text())
     assert {row["n"] for row in audit["rows"]} == {100}
     assert {row["order"] for row in audit["rows"]} == {"shuffled", "class_sorted"}
+
+    # The same weights, imported: nothing is trained, and the training split need not be there.
+    imported = tmp_path / "imported"
+    run(
+        "audit",
+        *options,
+        f"--workdir={imported}",
+        f"--config.weights={trained / 'seed_0'}",
+        "--config.data.train_split=absent",
+    )
+    assert sorted(path.name for path in imported.iterdir()) == ["audit"]
+    again = json.loads((imported / "audit" / "audit.json").read_text())
+    assert again["rows"] == audit["rows"]
+    assert str(trained / "seed_0") in again["weights"]
 
 
 @pytest.mark.parametrize(

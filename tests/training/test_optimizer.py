@@ -201,7 +201,7 @@ def test_without_fine_tuning_the_state_is_optaxs_own():
         ("optimizer.head_learning_rate_multiplier", 0.0, "multiplier=0.0: give a number in"),
         ("optimizer.freeze", ("block_(1",), r"'block_\(1' is no regular expression \(missing \)"),
         ("optimizer.freeze", (3,), "3 is no regular expression"),
-        ("weights.head", "zero", "weights.head='zero': choose one of auto, keep, fresh"),
+        ("weights_head", "zero", "weights_head='zero': choose one of auto, keep, fresh"),
     ],
 )
 def test_a_bad_value_is_named(field, value, message):

@@ -60,7 +60,9 @@ def test_a_truncated_file_is_named_before_anything_is_read(tmp_path, name):
         whole = sources.save_timm(tmp_path / "whole", "vit_token")
     file = tmp_path / "truncated"
     file.write_bytes(whole.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=rf"path='{file}' is a broken .*the download was cut off"):
+    with pytest.raises(
+        ValueError, match=rf"weights='{file}' is a broken .*the download was cut off"
+    ):
         match(file)
 
 
@@ -76,7 +78,7 @@ def test_an_npz_with_flipped_bytes_is_found_at_last_when_it_is_read(tmp_path, sa
     data[start + 8000] ^= 255
     file.write_bytes(data)
     found = weights.match(file, model, sources.shapes(model))
-    with pytest.raises(ValueError, match=r"path='.*flipped': a broken npz"):
+    with pytest.raises(ValueError, match=r"weights='.*flipped': a broken npz"):
         list(found.read())
 
 
@@ -99,7 +101,7 @@ def test_what_is_no_file_of_weights(tmp_path, content, message):
 
 
 def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"weights.path='.*none' does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"weights='.*none' does not exist"):
         match(tmp_path / "none")
 
 

@@ -47,7 +47,7 @@ def weights_file(tmp_path_factory):
 
 
 def config_of(data_dir, file, **changes):
-    return small_config(data_dir, **EVERYTHING | {"weights.path": str(file)} | changes)
+    return small_config(data_dir, **EVERYTHING | {"weights": str(file)} | changes)
 
 
 def final_state(config, directory):
@@ -94,13 +94,13 @@ def test_going_on_is_bitwise_the_same_and_needs_no_weights(straight, data_dir, t
 def test_other_weights_are_another_run(straight, data_dir, weights_file):
     _, directory, _ = straight
     for path in ("/somewhere/resnet.safetensors", None):
-        with pytest.raises(ValueError, match=rf"weights.path: '{weights_file}' there, .* now"):
+        with pytest.raises(ValueError, match=rf"weights: '{weights_file}' there, .* now"):
             training.train(config_of(data_dir, path or "other"), directory)
 
 
 def test_what_does_not_fit_is_found_before_anything_is_written(data_dir, weights_file, tmp_path):
     for changes, message in [
-        ({"weights.path": "/none"}, "weights.path='/none' does not exist"),
+        ({"weights": "/none"}, "weights='/none' does not exist"),
         ({"model.depth": 2}, "12 missing: params/block_2/attn/proj/bias, .*with .*depth=1"),
         ({"optimizer.freeze": ("blocks_1/.*",)}, r"'blocks_1/\.\*' fits none of the parameters, w"),
         ({"optimizer.freeze": (".*",)}, "leaves no parameter to train"),
@@ -131,7 +131,7 @@ def test_the_average_of_a_run_is_what_another_starts_from(straight, data_dir):
         "frozen: 7 of 20 parameter arrays, 1376 of 3850 numbers",
     ]
     older = directory / "checkpoints" / "8"
-    *_, before = start(config_of(data_dir, older, **{"weights.head": "fresh"}))
+    *_, before = start(config_of(data_dir, older, weights_head="fresh"))
     assert (np.asarray(before.params["head"]["kernel"]) != averaged["head"]["kernel"]).any()
     with pytest.raises(ValueError, match=r"has 2 attention heads, the model 4: set model\.num_h"):
         training.build(config_of(data_dir, older, **{"model.num_heads": 4})).match_weights()
@@ -151,7 +151,7 @@ def test_a_damaged_checkpoint_is_not_taken(straight, data_dir, tmp_path):
 def test_runs_train_together(data_dir, weights_file):
     """They start alike but for what is fresh, and what is frozen stays."""
     plain = {"accumulate": 1, "model.remat": False, "dtype": "float32", "model.dropout": 0.0}
-    changes = plain | {"ema_decay": None, "weights.head": "fresh"}
+    changes = plain | {"ema_decay": None, "weights_head": "fresh"}
     configs = [config_of(data_dir, weights_file, **changes, seed=seed) for seed in (0, 1)]
     experiments = [training.build(config) for config in configs]
     program = training.create_program(experiments[0], MESH, any_strength=True, together=True)
@@ -187,7 +187,7 @@ def test_statistics_of_frozen_batch_norms_follow_the_batches(data_dir, tmp_path)
 
     with contextlib.closing(Checkpoints(tmp_path, keep=1)) as checkpoints:
         checkpoints.save(1, after)
-    config.weights.path = str(tmp_path)
+    config.weights = str(tmp_path)
     read = traverse_util.unflatten_dict(
         dict(training.build(config).match_weights().read()), sep="/"
     )

@@ -42,8 +42,10 @@ def test_a_head_to_keep_must_fit(timm_vit, tmp_path):
     file = sources.save_timm(tmp_path / "file", "vit_token", **headless)
     with pytest.raises(ValueError, match="has no head, the data set 7 classes"):
         match(file, sources.vit(), head="keep")
-    assert "head fresh (none there → 7 classes)" in match(file, sources.vit()).describe()
-    with pytest.raises(ValueError, match=r"weights\.head='zero': choose one of auto, keep, fresh"):
+    assert (
+        "head fresh (none there → 7 classes)" in match(file, sources.vit(), head="auto").describe()
+    )
+    with pytest.raises(ValueError, match=r"weights_head='zero': choose one of auto, keep, fresh"):
         match(file, sources.vit(), head="zero")
 
 
@@ -108,9 +110,9 @@ def test_a_registered_model_is_named_by_its_name_alone(tmp_path):
     small = sources.save_timm(tmp_path / "file", "resnet_basic")
     resnet34 = models.create_model("resnet34")
     with pytest.raises(ValueError, match=r"like resnet18 with stage_sizes=\(2, 1, 1\), width=6:"):
-        match(small, resnet34, 32, 32, 3)
+        match(small, resnet34, 32, 32, 3, head="auto")
     with pytest.raises(ValueError, match=r"It looks like resnet18 with stage_sizes"):
-        match(small, sources.vit())  # of another family
+        match(small, sources.vit(), head="auto")  # of another family
     vit = {
         "patch_embed.proj.weight": np.ones((384, 3, 16, 16), "f4"),
         "pos_embed": np.ones((1, 197, 384), "f4"),
@@ -118,7 +120,7 @@ def test_a_registered_model_is_named_by_its_name_alone(tmp_path):
     } | {f"blocks.{block}.norm1.bias": np.ones(384, "f4") for block in range(12)}
     sources.save_file(vit, tmp_path / "vit")
     with pytest.raises(ValueError, match=r"It looks like vit_s_16: set config.model to it"):
-        match(tmp_path / "vit", models.create_model("vit_ti_16"))
+        match(tmp_path / "vit", models.create_model("vit_ti_16"), head="auto")
 
 
 def test_names_that_nobody_knows(tmp_path):
@@ -144,7 +146,7 @@ def test_a_layer_before_the_head_goes_with_the_head(tmp_path):
     layer = {"pre_logits/kernel": np.ones((24, 24), "f4"), "pre_logits/bias": np.ones(24, "f4")}
     file = google(tmp_path, **layer)
     options = {"dim": 24, "depth": 2, "mlp_dim": 48}
-    assert "head fresh (7 → 9" in match(file, sources.vit(9, **options)).describe()
+    assert "head fresh (7 → 9" in match(file, sources.vit(9, **options), head="auto").describe()
     with pytest.raises(ValueError, match="2 unexpected: pre_logits/bias, pre_logits/kernel"):
         match(file, sources.vit(7, **options))
 

@@ -1,6 +1,7 @@
 """The audit of trained runs: one, or one for each of several seeds."""
 
 import copy
+import dataclasses
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from pnoise_jax.studies.leak.subjects import AuditedNoise, ModelSubject
 from pnoise_jax.studies.report import print_audit
 from pnoise_jax.training import workdir as directories
 from pnoise_jax.training.config import differing
-from pnoise_jax.training.restore import NOT_OF_WEIGHTS, restore
+from pnoise_jax.training.restore import NOT_OF_WEIGHTS, Run, import_weights, restore
 
 _SEED_DIRECTORY = re.compile(r"seed_([0-9]+)")
 
@@ -36,7 +37,8 @@ def audit_runs(
 ) -> Audit:
     """Audits the runs in ``workdir``, trains those that are missing, and writes the report.
 
-    The run of seed s is ``workdir`` itself, if it holds that run, else ``workdir/seed_s``.
+    The run of seed s is ``workdir`` itself, if it holds that run, else ``workdir/seed_s``. Where
+    there is none, no seeds are given, and the config names weights, these are audited as they are.
 
     Args:
       config: of the runs; its noise, evaluation and data sections may differ from theirs. Its noise
@@ -60,6 +62,7 @@ def audit_runs(
         raise ValueError("an audit runs on one host, on all of its devices; start it on one alone")
     path = Path(workdir).expanduser().absolute()
     found = find_runs(path)
+    as_they_are = seeds is None and not found and config.weights is not None
     seeds = _choose_seeds(seeds, found, config)
     settings = settings or AuditSettings()
     settings.over_seeds(len(seeds))
@@ -73,15 +76,15 @@ def audit_runs(
     directory = directories.make_writable(out or path / "audit", flag="out" if out else "workdir")
 
     console = Console()
-    runs = _train_missing(config, path, found, seeds, console)
-    steps: dict[int, int] = {}
-    subjects = _restore_each(config, runs, noises, directory, console, steps)
+    runs = None if as_they_are else _train_missing(config, path, found, seeds, console)
+    audited: list[Run] = []
+    subjects = _subjects(config, runs, noises, directory, console, audited)
     measured = measure(subjects, labels, noises, settings, report=console.print)
     content = summarise(measured, settings, model=config.model.name, dataset=config.data.name)
     content |= {
         "split": config.data.test_split,
-        "steps": [steps[seed] for seed in seeds],
-        "weights": "ema" if config.ema_decay is not None else "params",
+        "steps": [run.step for run in audited],
+        "weights": audited[0].weights,
         "command": command,
         "config": config.to_dict(),
     }
@@ -93,22 +96,30 @@ def audit_runs(
     return audit
 
 
-def _restore_each(
+def _subjects(
     config: ml_collections.ConfigDict,
-    runs: dict[int, Path],
+    runs: dict[int, Path] | None,
     noises: tuple[AuditedNoise, ...],
     scratch: Path,
     console: Console,
-    steps: dict[int, int],
+    audited: list[Run],
 ) -> Iterator[ModelSubject]:
-    """The subjects, each restored when it is its turn; notes the steps of their checkpoints."""
+    """The subjects, each restored when it is its turn, and noted without its arrays.
+
+    With runs=None it is one: the weights that the config names.
+    """
     mesh = parallel.data_mesh()
-    for seed, directory in runs.items():
-        run = restore(directory, _with_seed(config, seed), mesh=mesh, report=console.print)
-        steps[seed] = run.step
+    for seed in [config.seed] if runs is None else runs:
+        if runs is None:
+            run = import_weights(config, mesh=mesh)
+            console.print(run.weights, soft_wrap=True, highlight=False)
+        else:
+            ours = _with_seed(config, seed)
+            run = restore(runs[seed], ours, mesh=mesh, report=console.print)
+        audited.append(dataclasses.replace(run, variables={}))
         yield ModelSubject(
             run.experiment.model,
-            run.state.variables(),
+            run.variables,
             run.experiment.test_data,
             noises=noises,
             seed=seed,

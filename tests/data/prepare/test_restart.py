@@ -3,7 +3,6 @@
 import json
 import os
 import pathlib
-import resource
 import signal
 import subprocess
 import sys
@@ -20,7 +19,7 @@ SHARD = 1 << 13  # bytes at least: instead of TFDS's 64 MiB, so that there are m
 
 # What launch.prepare does, with small shards; `slow` seconds for each image.
 SCRIPT = """
-import sys, time
+import resource, sys, time
 from tensorflow_datasets.core.utils import shard_utils
 shard_utils.ShardConfig.min_shard_size = {shard}
 from pnoise_jax.data import prepare
@@ -31,6 +30,8 @@ def slowly(*arguments, **options):
     time.sleep({slow})
     return treat(*arguments, **options)
 job.treat = slowly
+if {limit}:  # bytes of a file
+    resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))
 try:
     prepare.prepare("folder/pets", manual_dir=sys.argv[1], data_dir=sys.argv[2], short_side={side})
 except (OSError, ValueError) as error:
@@ -38,14 +39,13 @@ except (OSError, ValueError) as error:
 """
 
 
-def start(manual_dir, data_dir, *, slow=0.0, side=None, limit=None):
-    script = SCRIPT.format(shard=SHARD, slow=slow, side=side)
+def start(manual_dir, data_dir, *, slow=0.0, side=None, limit=0):
+    script = SCRIPT.format(shard=SHARD, slow=slow, side=side, limit=limit)
     return subprocess.Popen(
         [sys.executable, "-c", script, manual_dir, data_dir],
         stderr=subprocess.PIPE,
         text=True,
         cwd=pathlib.Path(__file__).parents[3],
-        preexec_fn=limit,
     )
 
 
@@ -162,11 +162,7 @@ def test_full_disk(manual_dir, straight, tmp_path):
 @pytest.mark.usefixtures("small_shards")
 def test_files_that_must_not_grow(manual_dir, straight, tmp_path):
     """What a quota does, without a disk of its own: no shard is left half-written."""
-
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, resource.RLIM_INFINITY))
-
-    code, errors = run(manual_dir, tmp_path, limit=limit)
+    code, errors = run(manual_dir, tmp_path, limit=8_000)
     assert code == 1
     assert "File too large" in errors
     assert "0 of 32 files of records are finished" in errors
