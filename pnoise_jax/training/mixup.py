@@ -10,9 +10,11 @@ import jax.numpy as jnp
 class Mixing:
     """Mixup (https://arxiv.org/abs/1710.09412) and CutMix (https://arxiv.org/abs/1905.04899).
 
-    Every example of a batch is mixed with the one before it, the first with the last, by one share
-    for the whole batch: as timm's "batch" mode, but for the partner, which timm takes from the
-    reversed batch. With a batch sharded over devices only one image crosses each boundary.
+    Every example of a batch is mixed with the second before it, cyclically, by one share for the
+    whole batch: as timm's "batch" mode, but for the partner, which timm takes from the reversed
+    batch. With a batch sharded over devices only two images cross each boundary. The second and not
+    the next: that is whom the paper's cyclic shift mixes it with, and noise would then bring
+    features whose label is part of the target.
 
     Attributes:
       alpha: of Mixup's Beta(alpha, alpha); 0 for no Mixup.
@@ -67,7 +69,7 @@ class Mixing:
 
 
 def _partners(x: jax.Array) -> jax.Array:
-    return jnp.roll(x, 1, axis=0)
+    return jnp.roll(x, 2 if len(x) > 2 else 1, axis=0)
 
 
 def _box(key: jax.Array, size: tuple[int, int], area: jax.Array) -> jax.Array:

@@ -1,5 +1,6 @@
 """What runs share that differ in seed and strength alone: their compiled start and step."""
 
+import collections
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -18,6 +19,8 @@ from pnoise_jax.training.step import (
     jit_train_step,
     make_train_step,
 )
+
+STEPS_AHEAD = 2  # enough that the devices always have the next one
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -127,13 +130,19 @@ def advance(
 ) -> Iterator[tuple[TrainState, Metrics]]:
     """Makes one step for each batch: *the* loop, of one run or of several together.
 
+    It runs at most `STEPS_AHEAD` steps ahead of the devices, which hold a batch for each.
+
     Yields:
       The state, which the next step takes away, and the step's metrics, still on the devices.
     """
+    ahead = collections.deque()
     for local_batch in batches:
         batch = parallel.to_devices(local_batch, program.batches)
         with jax.transfer_guard("disallow"):  # the step takes nothing else from the host
             state, metrics = program.step(state, batch, *constants)
+        ahead.append(metrics["loss"])
+        if len(ahead) > STEPS_AHEAD:
+            ahead.popleft().block_until_ready()
         yield state, metrics
 
 

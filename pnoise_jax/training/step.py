@@ -104,7 +104,8 @@ def make_train_step(
       The step. Its batch has "image", uint8 (batch, height, width, channels), and "label", int32
       (batch,); the key is the run's, and step folds its own number into it; a strength, a scalar,
       stands in for the injection's own and may be traced. Metrics are float32 scalars: loss, top1
-      (percent) and grad_norm, before clipping.
+      (percent; of mixed examples, that of the one with whom another is mixed) and grad_norm, before
+      clipping.
 
       With a bfloat16 model the gradients of kernels are summed over devices in bfloat16: half the
       traffic, and common practice; the optimiser works in float32.

@@ -24,6 +24,14 @@ def test_views_are_the_image_and_its_shifts():
     assert len({view.tobytes() for view in np.asarray(views[0])}) == MAX_VIEWS
 
 
+def test_a_shift_is_a_32nd_of_the_shorter_side():
+    images = jnp.arange(64 * 96, dtype=jnp.float32).reshape(1, 64, 96, 1)
+    views = shifted_views(images, 3)
+    np.testing.assert_array_equal(views[1, :, 2:], images[0, :, :-2])
+    np.testing.assert_array_equal(views[1, :, 1], images[0, :, 0])
+    np.testing.assert_array_equal(views[2, 2:], images[0, :-2])
+
+
 @pytest.mark.parametrize("count", [0, MAX_VIEWS + 1])
 def test_a_bad_count_is_named(count):
     with pytest.raises(ValueError, match=f"views={count}: give a whole number from 1 to 9"):

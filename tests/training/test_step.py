@@ -10,6 +10,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from pnoise_jax import evaluation, models, noise, training
+from pnoise_jax.training.mixup import Mixing
 
 PIXELS = {"mean": (0.5,), "std": (0.5,)}
 KEY = jax.random.key(0)
@@ -78,6 +79,28 @@ def test_loss_is_the_smoothed_cross_entropy_of_the_training_mode_model(batch):
     assert float(metrics["loss"]) == pytest.approx(float(expected), rel=1e-5)
     top1 = 100 * np.mean(logits.argmax(-1) == batch["label"])
     assert float(metrics["top1"]) == pytest.approx(top1)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_mixup_mixes_a_micro_batch_and_its_smoothed_targets_before_noise(batch, accumulate):
+    mixing = Mixing(alpha=1.0, cutmix_alpha=1.0)
+    model = create(injection=INJECTIONS["cyclic"])
+    options = {"label_smoothing": 0.1, "accumulate": accumulate}
+    state, step = setup(model, mixing=mixing, **options)
+    micro = jax.tree.map(lambda x: x.reshape(accumulate, -1, *x.shape[1:]), batch)
+    _, metrics = step(state, micro if accumulate > 1 else batch, KEY)
+    expected = []
+    for number in range(accumulate):
+        key = jax.random.fold_in(jax.random.fold_in(KEY, 0), number)
+        images = evaluation.normalise(micro["image"][number], **PIXELS)
+        targets = optax.smooth_labels(jax.nn.one_hot(micro["label"][number], 10), 0.1)
+        images, targets = mixing(jax.random.fold_in(key, 2), images, targets)
+        logits = model.apply({"params": state.params}, images, train=True)
+        expected.append(optax.softmax_cross_entropy(logits, targets).mean())
+    np.testing.assert_allclose(metrics["loss"], np.mean(expected), rtol=1e-5)
+    _, plain = setup(model, **options)
+    other = plain(state, micro if accumulate > 1 else batch, KEY)[1]
+    assert abs(other["loss"] - metrics["loss"]) > 1e-4
 
 
 def test_an_idle_injection_trains_bitwise_the_plain_model(batch):
