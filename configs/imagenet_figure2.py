@@ -1,7 +1,7 @@
 """Figure 2 of the paper on ImageNet: accuracy against the strength and the layer of the noise.
 
     python -m launch.sweep --config configs/imagenet_figure2.py:model=b16 \
-        --config.weights=vit_b_16_in21k.npz --workdir /tmp/figure2_b16
+        --config.weights=B_16.npz --workdir /tmp/figure2_b16
 
 Arguments: model=b16|ti16|s16|l16|18|34|50|101, seeds=1|2|3|5, train=yes|no.
 
@@ -11,7 +11,7 @@ a ResNet's four stages (part b). train=yes trains every cell with its noise, as 
 train=no trains once and evaluates with each noise. Every cell is evaluated clean, noisy shuffled
 and noisy class-sorted: the paper shows the last alone.
 
-train=yes costs eight trainings for each seed, train=no one: see configs/imagenet_vit.py and
+train=yes costs eight runs for each seed, train=no one: see configs/imagenet_vit.py and
 imagenet_resnet.py for one. NOT measured here; configs/figure2.py is the same on the digits,
 measured.
 """

@@ -40,8 +40,8 @@ def default_config() -> ml_collections.ConfigDict:
         test_split="test",
         cache=False,  # decode everything into memory at the start: for small data sets
         image_size=config_dict.placeholder(int),  # that the model gets; by default its own
-        train_transform="none",  # what makes them so: "random_resized_crop|flip"; see transforms
-        test_transform="none",  # such as "resize_crop(0.875)"; "none" resizes to a square
+        train_transform="none",  # what makes them so: "random_resized_crop|flip"; "none" resizes
+        test_transform="none",  # such as "resize_crop(0.875)"
         num_threads=config_dict.placeholder(int),  # that read and decode; one for each core
         num_workers=0,  # processes that do, each with its threads: for hosts with many cores
         mean=(0.5,),  # per channel, of images in [0, 1]
@@ -73,7 +73,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.evaluation = config_dict.create(
         batch_size=10,  # the protocols' batch, within which noise mixes
         seed=0,  # of the shuffled order and of random noise
-        views=1,  # of each image, shifted by a pixel; an example's logits are their mean
+        views=1,  # of each image, shifted by a 32nd of it; an example's logits are their mean
         every=config_dict.placeholder(str),  # a clean evaluation while training
     )
     config.checkpoint = config_dict.create(every="10 epochs", keep=3)
