@@ -7,8 +7,20 @@ Every model is called alike::
     logits = model.apply(variables, images, train=False)    # (batch, classes), float32
 """
 
+from pnoise_jax.models.beit import Beit
+from pnoise_jax.models.convit import ConViT
 from pnoise_jax.models.registry import create_model, default_options, list_models
 from pnoise_jax.models.resnet import ResNet
+from pnoise_jax.models.swin import SwinTransformer
 from pnoise_jax.models.vit import VisionTransformer
 
-__all__ = ["ResNet", "VisionTransformer", "create_model", "default_options", "list_models"]
+__all__ = [
+    "Beit",
+    "ConViT",
+    "ResNet",
+    "SwinTransformer",
+    "VisionTransformer",
+    "create_model",
+    "default_options",
+    "list_models",
+]

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import jax
+
 
 def require_positive(**options: Any) -> None:
     """Raises ValueError unless each option is a whole number, or several, of at least 1."""
@@ -16,3 +18,31 @@ def require_rate(**options: Any) -> None:
     for name, value in options.items():
         if not isinstance(value, int | float) or not 0 <= value < 1:
             raise ValueError(f"{name}={value!r}: give a number in [0, 1)")
+
+
+def require_whole_patches(image_size: Any, image_shape: tuple[int, int], patch_size: int) -> None:
+    """Raises ValueError unless patches of `patch_size` pixels fill images of `image_shape`."""
+    if any(side % patch_size for side in image_shape):
+        raise ValueError(
+            f"image_size={image_size} is not divisible by patch_size={patch_size}: "
+            f"every side must be a multiple of {patch_size}"
+        )
+
+
+def require_equal_heads(dim: int, num_heads: int) -> None:
+    """Raises ValueError unless `num_heads` share the features of a token equally."""
+    if dim % num_heads:
+        raise ValueError(
+            f"dim={dim} is not divisible by num_heads={num_heads}: every head takes "
+            "an equal share of the features, so change one of them"
+        )
+
+
+def require_images(images: jax.Array, image_shape: tuple[int, int]) -> None:
+    """Raises ValueError unless images are (batch, height, width, channels) of the model's size."""
+    if images.ndim != 4 or images.shape[1:3] != image_shape:
+        height, width = image_shape
+        raise ValueError(
+            f"images have shape {images.shape}, expected (batch, {height}, {width}, channels): "
+            "resize them, or create the model with their image_size"
+        )

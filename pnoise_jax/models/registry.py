@@ -10,7 +10,10 @@ from typing import Any
 import flax.linen as nn
 
 from pnoise_jax import noise
+from pnoise_jax.models.beit import Beit
+from pnoise_jax.models.convit import ConViT
 from pnoise_jax.models.resnet import ResNet
+from pnoise_jax.models.swin import SwinTransformer
 from pnoise_jax.models.vit import VisionTransformer
 
 # The class, and the options in which the named model differs from the class's defaults.
@@ -19,6 +22,18 @@ _Entry = tuple[type[nn.Module], Mapping[str, Any]]
 
 def _vit(**options: Any) -> _Entry:
     return VisionTransformer, MappingProxyType(options)
+
+
+def _beit(**options: Any) -> _Entry:
+    return Beit, MappingProxyType(options)
+
+
+def _swin(**options: Any) -> _Entry:
+    return SwinTransformer, MappingProxyType(options)
+
+
+def _convit(**options: Any) -> _Entry:
+    return ConViT, MappingProxyType(options)
 
 
 def _resnet(*stage_sizes: int, block: str) -> _Entry:
@@ -31,6 +46,23 @@ _MODELS: Mapping[str, _Entry] = MappingProxyType(
         "vit_s_16": _vit(patch_size=16, dim=384, depth=12, num_heads=6),
         "vit_b_16": _vit(patch_size=16, dim=768, depth=12, num_heads=12),
         "vit_l_16": _vit(patch_size=16, dim=1024, depth=24, num_heads=16),
+        "deit_ti_16": _vit(patch_size=16, dim=192, depth=12, num_heads=3),
+        "deit_s_16": _vit(patch_size=16, dim=384, depth=12, num_heads=6),
+        "deit_b_16": _vit(patch_size=16, dim=768, depth=12, num_heads=12),
+        "deit_ti_16_distilled": _vit(patch_size=16, dim=192, depth=12, num_heads=3, distilled=True),
+        "deit_s_16_distilled": _vit(patch_size=16, dim=384, depth=12, num_heads=6, distilled=True),
+        "deit_b_16_distilled": _vit(patch_size=16, dim=768, depth=12, num_heads=12, distilled=True),
+        "beit_b_16": _beit(patch_size=16, dim=768, depth=12, num_heads=12, layer_scale=0.1),
+        "beit_l_16": _beit(patch_size=16, dim=1024, depth=24, num_heads=16, layer_scale=1e-5),
+        "swin_t": _swin(dim=96, stage_sizes=(2, 2, 6, 2)),
+        "swin_s": _swin(dim=96, stage_sizes=(2, 2, 18, 2)),
+        "swin_b": _swin(dim=128, stage_sizes=(2, 2, 18, 2)),
+        "swin_l": _swin(dim=192, stage_sizes=(2, 2, 18, 2)),
+        "swin_b_384": _swin(dim=128, stage_sizes=(2, 2, 18, 2), window_size=12, image_size=384),
+        "swin_l_384": _swin(dim=192, stage_sizes=(2, 2, 18, 2), window_size=12, image_size=384),
+        "convit_ti": _convit(dim=192, depth=12, num_heads=4),
+        "convit_s": _convit(dim=432, depth=12, num_heads=9),
+        "convit_b": _convit(dim=768, depth=12, num_heads=16),
         "resnet18": _resnet(2, 2, 2, 2, block="basic"),
         "resnet34": _resnet(3, 4, 6, 3, block="basic"),
         "resnet50": _resnet(3, 4, 6, 3, block="bottleneck"),

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from pnoise_jax import noise
-from pnoise_jax.models import checks
+from pnoise_jax.models import checks, layers
 
 _conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 # PyTorch's default for a dense layer: uniform within ±1/sqrt(fan_in).
@@ -43,6 +43,8 @@ class ResidualBlock(nn.Module, kw_only=True):
       stride: 2 halves the image.
       norm: makes a batch norm, given its name.
       zero_init_residual: start as the identity: the last norm's scale begins at zero.
+      drop_path: rate at which stochastic depth leaves out the residual branch.
+      train: whether it is on.
       dtype: dtype of the computation; parameters are float32.
     """
 
@@ -52,6 +54,8 @@ class ResidualBlock(nn.Module, kw_only=True):
     stride: int
     norm: Callable[..., nn.Module]
     zero_init_residual: bool = True
+    drop_path: float = 0.0
+    train: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -78,7 +82,7 @@ class ResidualBlock(nn.Module, kw_only=True):
         if self.stride != 1 or x.shape[-1] != features:
             x = conv(features, 1, self.stride, name="downsample_conv")(x)
             x = self.norm(name="downsample_bn")(x)
-        return nn.relu(h + x)
+        return nn.relu(layers.DropPath(self.drop_path, self.train, name="drop_path")(h) + x)
 
 
 class ResNet(nn.Module, kw_only=True):
@@ -97,6 +101,8 @@ class ResNet(nn.Module, kw_only=True):
       stem: "imagenet", a 7x7 convolution of stride 2 and a max-pooling, or "small", a 3x3
         convolution of stride 1 and no pooling, for images of 32 pixels or so.
       zero_init_residual: start every residual block as the identity.
+      drop_path: rate of stochastic depth in the last block; it grows evenly from 0 in the first,
+        as timm's `drop_path_rate`. Draws from the "dropout" stream.
       remat: recompute each block in the backward pass instead of keeping its activations.
       axis_name: axis of `shard_map` or `pmap` over which batch norms share their statistics;
         under `jit` they are the global batch's without it.
@@ -114,6 +120,7 @@ class ResNet(nn.Module, kw_only=True):
     width: int = 64
     stem: str = "imagenet"
     zero_init_residual: bool = True
+    drop_path: float = 0.0
     remat: bool = False
     axis_name: str | None = None
     dtype: Any = jnp.float32
@@ -126,6 +133,7 @@ class ResNet(nn.Module, kw_only=True):
         checks.require_positive(
             num_classes=self.num_classes, stage_sizes=self.stage_sizes, width=self.width
         )
+        checks.require_rate(drop_path=self.drop_path)
         if self.block not in ("basic", "bottleneck"):
             raise ValueError(f'block={self.block!r} is unknown: use "basic" or "bottleneck"')
         if self.stem not in ("imagenet", "small"):
@@ -159,7 +167,8 @@ class ResNet(nn.Module, kw_only=True):
 
         Args:
           images: (batch, height, width, channels), float, normalised.
-          train: normalises by the batch's statistics and turns on the injection's training noise.
+          train: normalises by the batch's statistics, and turns on stochastic depth and the
+            injection's training noise.
           mask: (batch,) bool, True for real examples; only the injection reads it: batch norm
             counts padded examples too.
           noise_strength: scalar in place of the injection's own strength; may be traced.
@@ -204,6 +213,7 @@ class ResNet(nn.Module, kw_only=True):
             x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
 
         block = nn.remat(ResidualBlock) if self.remat else ResidualBlock
+        rates = layers.drop_path_rates(self.drop_path, self.num_layers)
         layer = 0
         for stage, size in enumerate(self.stage_sizes, start=1):
             for index in range(1, size + 1):
@@ -215,6 +225,8 @@ class ResNet(nn.Module, kw_only=True):
                     stride=2 if stage > 1 and index == 1 else 1,
                     norm=norm,
                     zero_init_residual=self.zero_init_residual,
+                    drop_path=rates[layer - 1],
+                    train=train,
                     dtype=self.dtype,
                     name=self.layer_name(layer),
                 )(x, taps)

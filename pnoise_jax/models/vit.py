@@ -1,6 +1,6 @@
 """The Vision Transformer (https://arxiv.org/abs/2010.11929), equal to timm's `vision_transformer`.
 
-`embed_patches`, `Attention` and `Mlp` are public: other transformers are built from them.
+DeiT (https://arxiv.org/abs/2012.12877) is the same model, or with a second token: `distilled`.
 """
 
 import functools
@@ -11,96 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from pnoise_jax import noise
-from pnoise_jax.models import checks
-
-# With Flax's fast variance, E[x^2] - E[x]^2: the exact one made a training step of ViT-Ti on a CPU
-# 1.7 times as long. It loses digits only where a token's mean is far from 0 against its deviation.
-_norm = functools.partial(nn.LayerNorm, epsilon=1e-6)
-# timm's `trunc_normal_(std=.02)` cuts at ±2, a hundred standard deviations: a plain normal.
-_normal_init = nn.initializers.normal(0.02)
-# PyTorch's default for a convolution, which timm leaves in place: uniform within ±1/sqrt(fan_in).
-_conv_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-
-
-def embed_patches(
-    images: jax.Array, *, patch_size: int, dim: int, dtype: Any, name: str = "patch_embed"
-) -> jax.Array:
-    """Cuts images into square patches and projects each: a submodule of the model that calls it.
-
-    Args:
-      images: (batch, height, width, channels), both sides multiples of `patch_size`.
-      patch_size: side of a patch in pixels.
-      dim: features of a token.
-      dtype: dtype of the computation; parameters are float32.
-      name: of the submodule.
-
-    Returns:
-      The tokens, (batch, patches, dim), row after row.
-    """
-    patch = (patch_size, patch_size)
-    x = nn.Conv(
-        dim,
-        patch,
-        strides=patch,
-        padding="VALID",
-        kernel_init=_conv_init,
-        dtype=dtype,
-        name=name,
-    )(images)
-    return x.reshape(x.shape[0], -1, dim)
-
-
-class Attention(nn.Module, kw_only=True):
-    """Multi-head self-attention, with one projection for queries, keys and values.
-
-    Attributes:
-      num_heads: number of heads; it divides the features of a token.
-      dropout: rate of the dropout after the output projection.
-      train: whether dropout is on.
-      dtype: dtype of the computation; parameters are float32.
-    """
-
-    num_heads: int
-    dropout: float = 0.0
-    train: bool = False
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps x (batch, tokens, dim) to the same shape."""
-        batch, tokens, dim = x.shape
-        qkv = nn.Dense(3 * dim, kernel_init=_normal_init, dtype=self.dtype, name="qkv")(x)
-        qkv = qkv.reshape(batch, tokens, 3, self.num_heads, dim // self.num_heads)
-        query, key, value = jnp.unstack(qkv, axis=2)
-        x = jax.nn.dot_product_attention(query, key, value).reshape(batch, tokens, dim)
-        x = nn.Dense(dim, kernel_init=_normal_init, dtype=self.dtype, name="proj")(x)
-        return nn.Dropout(self.dropout, deterministic=not self.train)(x)
-
-
-class Mlp(nn.Module, kw_only=True):
-    """Two dense layers with the exact GELU between them.
-
-    Attributes:
-      hidden_dim: features between the two layers.
-      dropout: rate of the dropout after each layer.
-      train: whether dropout is on.
-      dtype: dtype of the computation; parameters are float32.
-    """
-
-    hidden_dim: int
-    dropout: float = 0.0
-    train: bool = False
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps x (..., dim) to the same shape."""
-        dim = x.shape[-1]
-        x = nn.Dense(self.hidden_dim, kernel_init=_normal_init, dtype=self.dtype, name="fc1")(x)
-        x = nn.gelu(x, approximate=False)
-        x = nn.Dropout(self.dropout, deterministic=not self.train)(x)
-        x = nn.Dense(dim, kernel_init=_normal_init, dtype=self.dtype, name="fc2")(x)
-        return nn.Dropout(self.dropout, deterministic=not self.train)(x)
+from pnoise_jax.models import checks, layers
 
 
 class Block(nn.Module, kw_only=True):
@@ -111,7 +22,8 @@ class Block(nn.Module, kw_only=True):
       num_heads: number of attention heads.
       mlp_dim: hidden features of the MLP.
       dropout: rate of the dropout inside attention and MLP.
-      train: whether dropout is on.
+      drop_path: rate at which stochastic depth leaves out each residual branch.
+      train: whether both are on.
       dtype: dtype of the computation; parameters are float32.
     """
 
@@ -119,6 +31,7 @@ class Block(nn.Module, kw_only=True):
     num_heads: int
     mlp_dim: int
     dropout: float = 0.0
+    drop_path: float = 0.0
     train: bool = False
     dtype: Any = jnp.float32
 
@@ -127,11 +40,13 @@ class Block(nn.Module, kw_only=True):
         """Maps x (batch, tokens, dim) to the same shape; `taps` are `noise.open_taps`'s."""
         common = {"dropout": self.dropout, "train": self.train, "dtype": self.dtype}
         x = taps(x, layer=self.layer, point="block_input")
-        h = _norm(dtype=self.dtype, name="norm1")(x)
+        h = layers.layer_norm(dtype=self.dtype, name="norm1")(x)
         h = taps(h, layer=self.layer, point="attention_input")
-        x = x + Attention(num_heads=self.num_heads, **common, name="attn")(h)
-        h = _norm(dtype=self.dtype, name="norm2")(x)
-        return x + Mlp(hidden_dim=self.mlp_dim, **common, name="mlp")(h)
+        h = layers.Attention(num_heads=self.num_heads, **common, name="attn")(h)
+        x = x + layers.DropPath(self.drop_path, self.train, name="drop_path1")(h)
+        h = layers.layer_norm(dtype=self.dtype, name="norm2")(x)
+        h = layers.Mlp(hidden_dim=self.mlp_dim, **common, name="mlp")(h)
+        return x + layers.DropPath(self.drop_path, self.train, name="drop_path2")(h)
 
 
 class VisionTransformer(nn.Module, kw_only=True):
@@ -150,8 +65,14 @@ class VisionTransformer(nn.Module, kw_only=True):
         the mean of the patch tokens alone. A class token then still takes part in attention,
         as in timm with `global_pool="avg", fc_norm=False`; note that timm's own default for
         `global_pool="avg"` puts the norm after the mean instead.
+      distilled: DeiT's second learned token, behind the class token, with a head of its own. The
+        logits are the mean of both heads', in training too: as timm's, unless that is told to
+        distil, when its heads learn from labels and from a teacher. There is no teacher here, and
+        a loss on the mean is the one that timm fine-tunes with.
       dropout: rate after the position embedding, the attention's projection and each layer of
         the MLP: timm's `pos_drop_rate` and `proj_drop_rate`. Draws from the "dropout" stream.
+      drop_path: rate of stochastic depth in the last block; it grows evenly from 0 in the first,
+        as timm's `drop_path_rate`. Draws from the "dropout" stream.
       remat: recompute each block in the backward pass instead of keeping its activations.
       dtype: dtype of the blocks' computation. Parameters, the final norm and the head, and so
         the logits, are float32.
@@ -170,7 +91,9 @@ class VisionTransformer(nn.Module, kw_only=True):
     mlp_dim: int | None = None
     class_token: bool = True
     pooling: str = "token"
+    distilled: bool = False
     dropout: float = 0.0
+    drop_path: float = 0.0
     remat: bool = False
     dtype: Any = jnp.float32
     injection: noise.Injection | None = None
@@ -189,7 +112,7 @@ class VisionTransformer(nn.Module, kw_only=True):
         )
         if self.mlp_dim is not None:
             checks.require_positive(mlp_dim=self.mlp_dim)
-        checks.require_rate(dropout=self.dropout)
+        checks.require_rate(dropout=self.dropout, drop_path=self.drop_path)
         if self.pooling not in ("token", "mean"):
             raise ValueError(f'pooling={self.pooling!r} is unknown: use "token" or "mean"')
         if self.pooling == "token" and not self.class_token:
@@ -197,16 +120,13 @@ class VisionTransformer(nn.Module, kw_only=True):
                 'pooling="token" reads the class token, which class_token=False removes: '
                 'use pooling="mean" or class_token=True'
             )
-        if any(side % self.patch_size for side in self.image_shape):
+        if self.distilled and (self.pooling != "token" or not self.class_token):
             raise ValueError(
-                f"image_size={self.image_size} is not divisible by patch_size={self.patch_size}: "
-                f"every side must be a multiple of {self.patch_size}"
+                "distilled=True has one head on the class token and one on the distillation token: "
+                'use it with class_token=True and pooling="token"'
             )
-        if self.dim % self.num_heads:
-            raise ValueError(
-                f"dim={self.dim} is not divisible by num_heads={self.num_heads}: every head takes "
-                "an equal share of the features, so change one of them"
-            )
+        checks.require_whole_patches(self.image_size, self.image_shape, self.patch_size)
+        checks.require_equal_heads(self.dim, self.num_heads)
 
     @property
     def image_shape(self) -> tuple[int, int]:
@@ -219,6 +139,11 @@ class VisionTransformer(nn.Module, kw_only=True):
     def num_layers(self) -> int:
         """Number of layers that an injection can address: the blocks."""
         return self.depth
+
+    @property
+    def prefix_tokens(self) -> int:
+        """How many learned tokens stand in front of the patch tokens."""
+        return int(self.class_token) + int(self.distilled)
 
     @nn.nowrap
     def layer_name(self, layer: int) -> str:
@@ -239,7 +164,7 @@ class VisionTransformer(nn.Module, kw_only=True):
 
         Args:
           images: (batch, height, width, channels), float, normalised.
-          train: turns on dropout and the injection's training noise.
+          train: turns on dropout, stochastic depth and the injection's training noise.
           mask: (batch,) bool, True for real examples; only the injection reads it.
           noise_strength: scalar in place of the injection's own strength; may be traced.
           index: (batch,) int32, what each example's random noise is drawn from; by default its
@@ -251,13 +176,7 @@ class VisionTransformer(nn.Module, kw_only=True):
         Raises:
           ValueError: if the images are not of the model's size.
         """
-        if images.ndim != 4 or images.shape[1:3] != self.image_shape:
-            height, width = self.image_shape
-            raise ValueError(
-                f"images have shape {images.shape}, expected (batch, {height}, {width}, channels): "
-                "resize them, or create the model with their image_size"
-            )
-        prefix_tokens = int(self.class_token)
+        checks.require_images(images, self.image_shape)
         taps = noise.open_taps(
             self,
             self.injection,
@@ -266,31 +185,37 @@ class VisionTransformer(nn.Module, kw_only=True):
             mask=mask,
             strength=noise_strength,
             index=index,
-            prefix_tokens=prefix_tokens,
+            prefix_tokens=self.prefix_tokens,
         )
         images = taps(images, point="image")
 
-        x = embed_patches(images, patch_size=self.patch_size, dim=self.dim, dtype=self.dtype)
+        x = layers.embed_patches(images, patch_size=self.patch_size, dim=self.dim, dtype=self.dtype)
+        if self.distilled:
+            token = self.param("dist_token", layers.normal_init, (1, 1, self.dim))
+            x = layers.prepend_token(token, x)
         if self.class_token:
             token = self.param("cls_token", nn.initializers.normal(1e-6), (1, 1, self.dim))
-            token = jnp.broadcast_to(token.astype(self.dtype), (x.shape[0], 1, self.dim))
-            x = jnp.concatenate([token, x], axis=1)
-        pos_embed = self.param("pos_embed", _normal_init, (1, x.shape[1], self.dim))
+            x = layers.prepend_token(token, x)
+        pos_embed = self.param("pos_embed", layers.normal_init, (1, x.shape[1], self.dim))
         x = x + pos_embed.astype(self.dtype)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
 
         block = nn.remat(Block) if self.remat else Block
-        for layer in range(1, self.depth + 1):
+        for layer, rate in enumerate(layers.drop_path_rates(self.drop_path, self.depth), start=1):
             x = block(
                 layer=layer,
                 num_heads=self.num_heads,
                 mlp_dim=4 * self.dim if self.mlp_dim is None else self.mlp_dim,
                 dropout=self.dropout,
+                drop_path=rate,
                 train=train,
                 dtype=self.dtype,
                 name=self.layer_name(layer),
             )(x, taps)
 
-        x = _norm(dtype=jnp.float32, name="norm")(x)
-        x = x[:, 0] if self.pooling == "token" else x[:, prefix_tokens:].mean(axis=1)
-        return nn.Dense(self.num_classes, kernel_init=_normal_init, name="head")(x)
+        x = layers.layer_norm(dtype=jnp.float32, name="norm")(x)
+        head = functools.partial(nn.Dense, self.num_classes, kernel_init=layers.normal_init)
+        if self.distilled:
+            return (head(name="head")(x[:, 0]) + head(name="head_dist")(x[:, 1])) / 2
+        x = x[:, 0] if self.pooling == "token" else x[:, self.prefix_tokens :].mean(axis=1)
+        return head(name="head")(x)

@@ -17,8 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from timm.layers import LayerNorm
+from timm.models.beit import Beit
+from timm.models.convit import ConVit
+from timm.models.deit import VisionTransformerDistilled
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet, downsample_conv
+from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
@@ -31,7 +34,7 @@ NUM_CLASSES = 7
 def perturb(model: nn.Module) -> None:
     """Draws every parameter and running statistic anew, norms and biases included."""
     for name, module in model.named_modules():
-        if isinstance(module, (LayerNorm, nn.BatchNorm2d)):
+        if isinstance(module, (nn.LayerNorm, nn.BatchNorm2d)):
             module.weight.uniform_(0.5, 1.5)
             module.bias.normal_(std=0.2)
         if isinstance(module, nn.BatchNorm2d):
@@ -39,7 +42,8 @@ def perturb(model: nn.Module) -> None:
             module.running_var.uniform_(1e-4, 3e-4)
         if isinstance(module, nn.Linear):
             module.weight.normal_(std=1.5 * module.in_features**-0.5)
-            module.bias.normal_(std=0.2)
+            if module.bias is not None:
+                module.bias.normal_(std=0.2)
         if isinstance(module, nn.Conv2d):
             fan_in = module.weight[0].numel()
             module.weight.normal_(std=0.01 * fan_in**-0.5)
@@ -49,14 +53,47 @@ def perturb(model: nn.Module) -> None:
         if name.endswith((".attn.proj", ".mlp.fc2")):
             module.weight.mul_(0.005)
             module.bias.mul_(0.005)
+        # What stands at the beginning of Swin's residual stream: likewise.
+        if name.endswith(("patch_embed.norm", "downsample.reduction")):
+            for parameter in module.parameters():
+                parameter.mul_(0.005)
     for name, parameter in model.named_parameters():
-        if name in ("cls_token", "pos_embed"):
+        if name in ("cls_token", "dist_token", "pos_embed"):
             parameter.normal_(std=0.005)
+        if name.endswith((".q_bias", ".v_bias")):
+            parameter.normal_(std=0.2)
+        if name.endswith(".relative_position_bias_table"):
+            parameter.normal_()
+        if name.endswith((".gamma_1", ".gamma_2")):
+            parameter.uniform_(0.5, 1.5)
+        if name.endswith(".gating_param"):
+            parameter.normal_()
 
 
 def vit(**options: object) -> nn.Module:
     """A Vision Transformer with patches of 8 pixels and MLPs twice as wide as its tokens."""
     return VisionTransformer(patch_size=8, mlp_ratio=2, num_classes=NUM_CLASSES, **options)
+
+
+def deit(**options: object) -> nn.Module:
+    """A DeiT with a distillation token and such patches and MLPs."""
+    return VisionTransformerDistilled(patch_size=8, mlp_ratio=2, num_classes=NUM_CLASSES, **options)
+
+
+def beit(**options: object) -> nn.Module:
+    """A BEiT with such patches and MLPs."""
+    positions = {"use_abs_pos_emb": False, "use_rel_pos_bias": True, "init_values": 0.1}
+    return Beit(patch_size=8, mlp_ratio=2, num_classes=NUM_CLASSES, **positions, **options)
+
+
+def swin(**options: object) -> nn.Module:
+    """A Swin Transformer with windows of 4 x 4 patches."""
+    return SwinTransformer(window_size=4, embed_dim=8, num_classes=NUM_CLASSES, **options)
+
+
+def convit(**options: object) -> nn.Module:
+    """A ConViT with such patches and MLPs as the ViT's, and 9 features a head."""
+    return ConVit(patch_size=8, mlp_ratio=2, embed_dim=9, num_classes=NUM_CLASSES, **options)
 
 
 def resnet(block: type[nn.Module], *layers: int, width: int, small_stem: bool) -> nn.Module:
@@ -129,6 +166,24 @@ def main() -> None:
     write("resnet_basic", resnet(BasicBlock, 2, 1, 1, width=6, small_stem=False))
     write("resnet_bottleneck", resnet(Bottleneck, 1, 2, width=8, small_stem=False))
     write("resnet_small_stem", resnet(BasicBlock, 1, 1, width=8, small_stem=True))
+    write_deit_and_beit()
+    write_swin_and_convit()
+
+
+def write_deit_and_beit() -> None:
+    torch.manual_seed(1)
+    small = {"embed_dim": 24, "depth": 2, "num_heads": 2}
+    write("deit_distilled", deit(img_size=32, **small))
+    write("beit", beit(img_size=32, **small))
+
+
+def write_swin_and_convit() -> None:
+    torch.manual_seed(2)
+    write("swin", swin(img_size=32, patch_size=2, depths=(2, 2, 1), num_heads=(2, 4, 8)))
+    # 11 x 6 tokens: filled up to be cut into windows, and to be merged.
+    padded = swin(img_size=(44, 24), patch_size=4, depths=(2, 2), num_heads=(2, 4))
+    write("swin_padded", padded, height=44, width=24)
+    write("convit", convit(img_size=32, depth=3, num_heads=4, local_up_to_layer=2))
 
 
 if __name__ == "__main__":

@@ -12,22 +12,37 @@ import pytest
 from flax import traverse_util
 
 from pnoise_jax import models
-from pnoise_jax.weights import torch_names
+from pnoise_jax.weights import swin_names, torch_names
 
 GOLDEN = Path(__file__).parent / "golden"
 
 VIT = {"patch_size": 8, "image_size": 32}
-VIT_SMALL = VIT | {"dim": 24, "depth": 2, "num_heads": 2, "mlp_dim": 48, "pooling": "mean"}
+TINY = VIT | {"dim": 24, "depth": 2, "num_heads": 2, "mlp_dim": 48}
+VIT_SMALL = TINY | {"pooling": "mean"}
+SWIN = {"dim": 8, "head_dim": 4, "window_size": 4}
 MODELS = {
     "vit_token": ("vit_ti_16", VIT | {"dim": 36, "depth": 3, "num_heads": 3, "mlp_dim": 72}),
     "vit_mean": ("vit_ti_16", VIT_SMALL | {"image_size": (32, 16)}),
     "vit_no_class_token": ("vit_ti_16", VIT_SMALL | {"class_token": False}),
+    "deit_distilled": ("deit_ti_16_distilled", TINY),
+    "beit": ("beit_b_16", TINY),
+    "swin": ("swin_t", SWIN | {"image_size": 32, "patch_size": 2, "stage_sizes": (2, 2, 1)}),
+    "swin_padded": ("swin_t", SWIN | {"image_size": (44, 24), "stage_sizes": (2, 2)}),
+    "convit": (
+        "convit_ti",
+        TINY | {"dim": 36, "depth": 3, "num_heads": 4, "mlp_dim": 72, "local_layers": 2},
+    ),
     "resnet_basic": ("resnet18", {"stage_sizes": (2, 1, 1), "width": 6}),
     "resnet_bottleneck": ("resnet50", {"stage_sizes": (1, 2), "width": 8}),
     "resnet_small_stem": ("resnet18", {"stage_sizes": (1, 1), "width": 8, "stem": "small"}),
 }
 RESNETS = [name for name in MODELS if name.startswith("resnet")]
 
+NAMINGS = (  # of what is no ResNet
+    (torch_names.is_vit, torch_names.vit_entries),
+    (torch_names.is_beit, torch_names.vit_entries),
+    (swin_names.is_swin, swin_names.swin_entries),
+)
 Arrays = dict[str, np.ndarray]
 
 
@@ -43,8 +58,10 @@ def below(golden: Arrays, prefix: str) -> Arrays:
 
 def flax_variables(state: Arrays) -> dict[str, dict]:
     """Our variables for a state dict of timm's."""
-    entries = torch_names.vit_entries if "pos_embed" in state else torch_names.resnet_entries
-    found = entries({name: x.shape for name, x in state.items()})
+    shapes = {name: x.shape for name, x in state.items()}
+    of_resnets = torch_names.resnet_entries
+    entries = next((named for fits, named in NAMINGS if fits(shapes)), of_resnets)
+    found = entries(shapes)
     variables = {path: entry.read(state.__getitem__) for path, entry in found.items()}
     return traverse_util.unflatten_dict(variables, sep="/")
 

@@ -9,24 +9,38 @@ import jax.numpy as jnp
 import pytest
 
 from pnoise_jax import models, noise
+from pnoise_jax.evaluation import representations
+from pnoise_jax.models import layers
 from tests.models.drawing import draw_variables
 
-# timm's counts for 224 pixels and 1000 classes.
+# timm's counts for 1000 classes.
 PARAMETERS = {
+    "beit_b_16": 86_530_984,
+    "beit_l_16": 304_430_568,
+    "deit_ti_16": 5_717_416,
+    "deit_s_16": 22_050_664,
+    "deit_b_16": 86_567_656,
+    "deit_ti_16_distilled": 5_910_800,
+    "deit_s_16_distilled": 22_436_432,
+    "deit_b_16_distilled": 87_338_192,
+    "convit_ti": 5_710_512,
+    "convit_s": 27_777_322,
+    "convit_b": 86_540_040,
     "resnet18": 11_689_512,
     "resnet34": 21_797_672,
     "resnet50": 25_557_032,
     "resnet101": 44_549_160,
+    "swin_t": 28_288_354,
+    "swin_s": 49_606_258,
+    "swin_b": 87_768_224,
+    "swin_l": 196_532_476,
+    "swin_b_384": 87_903_584,
+    "swin_l_384": 196_735_516,
     "vit_ti_16": 5_717_416,
     "vit_s_16": 22_050_664,
     "vit_b_16": 86_567_656,
     "vit_l_16": 304_326_632,
 }
-IMAGES = jax.ShapeDtypeStruct((2, 224, 224, 3), jnp.float32)
-
-
-def init_shapes(model: nn.Module, images: jax.ShapeDtypeStruct = IMAGES) -> dict:
-    return jax.eval_shape(model.init, jax.random.key(0), images)
 
 
 def test_every_listed_model_has_a_count():
@@ -36,10 +50,12 @@ def test_every_listed_model_has_a_count():
 @pytest.mark.parametrize("name", models.list_models())
 def test_parameters_and_logits(name):
     model = models.create_model(name)
-    variables = init_shapes(model)
+    image_shape = getattr(model, "image_shape", (224, 224))  # ResNets take any
+    images = jax.ShapeDtypeStruct((2, *image_shape, 3), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
     assert sum(x.size for x in jax.tree.leaves(variables["params"])) == PARAMETERS[name]
     assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
-    logits = jax.eval_shape(model.apply, variables, IMAGES)
+    logits = jax.eval_shape(model.apply, variables, images)
     chex.assert_shape(logits, (2, 1000))
     chex.assert_type(logits, jnp.float32)
 
@@ -90,7 +106,14 @@ def test_flax_attributes_are_no_options():
 
 VIT = {"patch_size": 4, "image_size": 8, "dim": 16, "depth": 2, "num_heads": 2}
 RESNET = {"stage_sizes": (1, 1), "width": 4, "stem": "small"}
-SMALL = {"vit_ti_16": VIT, "resnet18": RESNET}
+SWIN = {"patch_size": 2, "dim": 16, "head_dim": 8, "stage_sizes": (1, 1), "window_size": 2}
+SMALL = {
+    "vit_ti_16": VIT,
+    "beit_b_16": VIT,
+    "swin_t": SWIN | {"image_size": 8},
+    "convit_ti": VIT | {"local_layers": 1},
+    "resnet18": RESNET,
+}
 X = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
 SHIFT = noise.LinearTransform(noise.CyclicShift(0.3))
 ALWAYS = noise.Injection(SHIFT, layer=2, train=True, inference=True)
@@ -215,6 +238,44 @@ def test_noise_in_a_bfloat16_model(name):
 
 
 @small
+def test_each_layer_reads_nothing_but_its_input(name):
+    model, variables = create_small(name), small_variables(name)
+    logits, inputs = representations.record_inputs(model, variables, X, (1, 2))
+    for layer, x in inputs.items():
+        resumed = representations.resume(model, variables, x, layer, X.shape[1:])
+        chex.assert_trees_all_close(resumed, logits, rtol=1e-5, atol=1e-5)
+
+
+@small
+def test_stochastic_depth_leaves_out_branches_of_whole_examples(name):
+    model, variables = create_small(name, drop_path=0.5), small_variables(name)
+    x = jnp.tile(X, (4, 1, 1, 1))
+
+    def logits_and_branches(model, *, train):
+        return model.apply(
+            variables,
+            x,
+            train=train,
+            rngs={"dropout": jax.random.key(0, impl="rbg")},
+            capture_intermediates=lambda module, _: isinstance(module, layers.DropPath),
+            mutable=["batch_stats", "intermediates"],
+        )
+
+    _, state = logits_and_branches(model, train=True)
+    first, last = (state["intermediates"][model.layer_name(layer)] for layer in (1, 2))
+    for branch in jax.tree.leaves(first):
+        assert branch.any(axis=tuple(range(1, branch.ndim))).all()
+    left_out = [~branch.any(axis=tuple(range(1, branch.ndim))) for branch in jax.tree.leaves(last)]
+    assert all(2 <= branch.sum() <= 14 for branch in left_out)
+    if len(left_out) == 2:  # attention and MLP are left out independently
+        assert (left_out[0] != left_out[1]).any()
+    for train in (True, False):
+        plain, _ = logits_and_branches(create_small(name), train=train)
+        logits, _ = logits_and_branches(model, train=train)
+        assert (logits == plain).all() == (not train)
+
+
+@small
 def test_a_place_that_the_model_lacks_raises(name):
     with pytest.raises(ValueError, match=r"layer=3\b.*1 to 2"):
         create_small(name, injection=dataclasses.replace(ALWAYS, layer=3))
@@ -235,6 +296,15 @@ def test_resnets_have_no_attention():
         ("vit_ti_16", {"patch_size": -2}, "patch_size=-2"),
         ("vit_ti_16", {"mlp_dim": 0}, "mlp_dim=0"),
         ("vit_ti_16", {"dropout": 1.5}, r"dropout=1.5: give a number in \[0, 1\)"),
+        ("beit_b_16", {"depth": 0}, "depth=0"),
+        ("beit_b_16", {"mlp_dim": 0}, "mlp_dim=0"),
+        ("beit_b_16", {"drop_path": 1}, r"drop_path=1: give a number in \[0, 1\)"),
+        ("swin_t", {"window_size": 0}, "window_size=0: give whole numbers of at least 1"),
+        ("swin_t", {"stage_sizes": (2, 0)}, r"stage_sizes=\(2, 0\)"),
+        ("swin_t", {"drop_path": 1.0}, r"drop_path=1.0: give a number in \[0, 1\)"),
+        ("convit_ti", {"depth": 0}, "depth=0"),
+        ("convit_ti", {"dropout": -1}, "dropout=-1"),
+        ("resnet18", {"drop_path": -0.1}, "drop_path=-0.1"),
         ("resnet18", {"stage_sizes": ()}, r"stage_sizes=\(\)"),
         ("resnet18", {"stage_sizes": (0, 1)}, r"stage_sizes=\(0, 1\)"),
         ("resnet18", {"width": 0}, "width=0"),

@@ -1,0 +1,203 @@
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from pnoise_jax import models, noise, weights
+from pnoise_jax.models import convit
+from tests.models import test_golden
+from tests.models.drawing import draw_variables
+from tests.weights import sources
+
+TINY = {"patch_size": 4, "image_size": 8, "dim": 16, "depth": 2, "num_heads": 2, "num_classes": 5}
+IMAGES = jax.random.normal(jax.random.key(1), (3, 8, 8, 3))
+SHIFT = noise.LinearTransform(noise.CyclicShift(0.3))
+
+
+def tiny(**options) -> models.ConViT:
+    return models.create_model("convit_ti", **{**TINY, "local_layers": 1, **options})
+
+
+@functools.cache
+def tiny_variables() -> dict:
+    return draw_variables(tiny(), IMAGES)
+
+
+def test_parameter_names_and_shapes():
+    gated = {
+        "attn/qk/kernel": (16, 32),
+        "attn/v/kernel": (16, 16),
+        "attn/pos_proj/kernel": (3, 2),
+        "attn/pos_proj/bias": (2,),
+        "attn/gating_param": (2,),
+    }
+    plain = {"attn/qkv/kernel": (16, 48)}
+    rest = {
+        "norm1/scale": (16,),
+        "norm1/bias": (16,),
+        "attn/proj/kernel": (16, 16),
+        "attn/proj/bias": (16,),
+        "norm2/scale": (16,),
+        "norm2/bias": (16,),
+        "mlp/fc1/kernel": (16, 64),
+        "mlp/fc1/bias": (64,),
+        "mlp/fc2/kernel": (64, 16),
+        "mlp/fc2/bias": (16,),
+    }
+    expected = {
+        "patch_embed/kernel": (4, 4, 3, 16),
+        "patch_embed/bias": (16,),
+        "cls_token": (1, 1, 16),
+        "pos_embed": (1, 4, 16),
+        **{f"block_1/{name}": shape for name, shape in (gated | rest).items()},
+        **{f"block_2/{name}": shape for name, shape in (plain | rest).items()},
+        "norm/scale": (16,),
+        "norm/bias": (16,),
+        "head/kernel": (16, 5),
+        "head/bias": (5,),
+    }
+    params = traverse_util.flatten_dict(tiny_variables()["params"], sep="/")
+    assert {name: x.shape for name, x in params.items()} == expected
+
+
+def test_initial_values_are_timms():
+    model = tiny(dim=64, mlp_dim=128, num_classes=64, num_heads=4)
+    params = jax.jit(model.init)(jax.random.key(0, impl="rbg"), IMAGES)["params"]
+    positions = params["block_1"]["attn"].pop("pos_proj")
+    assert not positions["bias"].any()
+    for name, x in traverse_util.flatten_dict(params, sep="/").items():
+        if name == "patch_embed/kernel":  # uniform within ±1/sqrt(fan_in)
+            bound = (4 * 4 * 3) ** -0.5
+            assert 0.95 * bound < jnp.abs(x).max() <= bound
+        elif name.endswith("bias"):
+            assert not x.any(), name
+        elif name.endswith(("scale", "gating_param")):
+            assert (x == 1).all(), name
+        elif name.endswith("attn/v/kernel"):
+            np.testing.assert_array_equal(x, np.eye(64))
+        else:
+            np.testing.assert_allclose(x.std(), 0.02, rtol=0.3, err_msg=name)
+
+
+def test_heads_begin_by_looking_at_one_neighbour_each():
+    """Four at the corners of the token, between its neighbours; nine at themselves and those."""
+    kernel = functools.partial(convit._neighbours, jax.random.key(0), dtype=jnp.float32)
+    right, down, distance = kernel(shape=(3, 4), strength=1.0)
+    np.testing.assert_array_equal(right, [-1, -1, 1, 1])
+    np.testing.assert_array_equal(down, [-1, 1, -1, 1])
+    np.testing.assert_array_equal(distance, [-1] * 4)
+
+    scores = convit._offsets((5, 4)) @ kernel(shape=(3, 10), strength=2.0)
+    looked_at = np.asarray(scores[9].argmax(axis=0))  # from the token of row 2 and column 1
+    np.testing.assert_array_equal(looked_at[:9], [4, 8, 12, 5, 9, 13, 6, 10, 14])
+    assert jnp.abs(kernel(shape=(3, 10), strength=2.0)[:, 9]).max() < 0.2  # the tenth, anywhere
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"image_size": 10}, "image_size=10 is not divisible by patch_size=4"),
+        ({"num_heads": 3}, "dim=16 is not divisible by num_heads=3"),
+        ({"local_layers": 2}, "local_layers=2 with depth=2: give a whole number from 0 to 1"),
+        ({"local_layers": -1}, "local_layers=-1"),
+    ],
+)
+def test_contradicting_options_raise_at_construction(options, message):
+    with pytest.raises(ValueError, match=message):
+        tiny(**options)
+
+
+def test_images_of_another_shape_raise():
+    with pytest.raises(ValueError, match=r"\(3, 8, 12, 3\), expected \(batch, 8, 8, channels\)"):
+        tiny().apply(tiny_variables(), jnp.zeros((3, 8, 12, 3)))
+
+
+def test_without_local_layers_it_has_plain_attention_alone():
+    model = tiny(local_layers=0, image_size=(8, 12))
+    images = jnp.zeros((2, 8, 12, 3))
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    paths = traverse_util.flatten_dict(variables["params"], sep="/")
+    assert not any("gating" in path for path in paths)
+    chex.assert_shape(jax.eval_shape(model.apply, variables, images), (2, 5))
+
+
+def test_bfloat16_compute_but_for_parameters_and_logits():
+    model = tiny(dtype="bfloat16")  # as a config gives it
+    _, state = jax.eval_shape(
+        lambda v: model.apply(v, IMAGES, capture_intermediates=True, mutable=["intermediates"]),
+        tiny_variables(),
+    )
+    outputs = traverse_util.flatten_dict(state["intermediates"], sep="/")
+    in_float32 = {path for path, (x,) in outputs.items() if x.dtype != jnp.bfloat16}
+    assert in_float32 == {
+        "__call__",
+        "norm/__call__",
+        "head/__call__",
+        "block_1/attn/pos_proj/__call__",
+    }
+
+
+def test_dropout_stands_where_timm_has_it():
+    model = tiny(dropout=0.5)
+    rngs = {"dropout": jax.random.key(0)}
+    _, state = jax.eval_shape(
+        lambda v: model.apply(
+            v, IMAGES, train=True, rngs=rngs, capture_intermediates=True, mutable=["intermediates"]
+        ),
+        tiny_variables(),
+    )
+    outputs = traverse_util.flatten_dict(state["intermediates"], sep="/")
+    dropped = {path.removesuffix("/__call__") for path in outputs if "Dropout" in path}
+    dropped = {path for path in dropped if "drop_path" not in path}
+    block = {"attn/Dropout_0", "mlp/Dropout_0", "mlp/Dropout_1"}
+    assert dropped == {"Dropout_0"} | {f"block_{i}/{name}" for i in (1, 2) for name in block}
+
+
+# The tap ------------------------------------------------------------------------------------------
+
+
+def test_the_taps_know_from_where_on_there_is_a_class_token(monkeypatch):
+    tapped = []
+
+    def inject(self, x, layer, prefix_tokens):
+        tapped.append((layer, x.shape, prefix_tokens))
+        return x
+
+    monkeypatch.setattr(noise.taps.Taps, "_inject", inject)
+    injection = noise.Injection(SHIFT, layer=(1, 2), inference=True)
+    model = tiny(injection=injection)
+    jax.eval_shape(model.apply, tiny_variables(), IMAGES)
+    assert tapped == [(1, (3, 4, 16), 0), (2, (3, 5, 16), 1)]
+
+
+# Weights ------------------------------------------------------------------------------------------
+
+
+def golden_model(image_size: int) -> models.ConViT:
+    _, options = test_golden.MODELS["convit"]
+    return models.create_model("convit_ti", num_classes=7, **options | {"image_size": image_size})
+
+
+def test_weights_at_another_resolution(tmp_path):
+    """The class token has no position, in the file as in the model."""
+    file = sources.save_timm(tmp_path / "file", "convit")
+    model = golden_model(48)
+    found = weights.match(file, model, sources.shapes(model))
+    assert found.describe().endswith(
+        "timm's ConViT; head kept (7 classes); position embedding 4×4 → 6×6"
+    )
+    golden = sources.arrays(sources.GOLDEN / "convit_resized.npz")
+    logits = jax.jit(model.apply)(sources.read(file, model), golden["images"])
+    expected = golden["logits"]
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_another_model_is_named(tmp_path):
+    file = sources.save_timm(tmp_path / "file", "convit")
+    said = r"like convit_ti with patch_size=8, dim=36, depth=3, mlp_dim=72, local_layers=2"
+    with pytest.raises(ValueError, match=said):
+        weights.match(file, tiny(num_classes=7), sources.shapes(tiny(num_classes=7)))

@@ -1,0 +1,71 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pnoise_jax.models import layers
+
+X = jax.random.normal(jax.random.key(0), (200, 3, 2))
+
+
+def drop(rate: float, *, train: bool, seed: int = 0) -> jax.Array:
+    rngs = {"dropout": jax.random.key(seed)}
+    return layers.DropPath(rate, train).apply({}, X, rngs=rngs)
+
+
+def test_drop_path_zeroes_whole_examples_and_scales_the_others():
+    y = drop(0.4, train=True)
+    kept = y.any(axis=(1, 2))
+    assert 0.45 < kept.mean() < 0.75  # 4 standard deviations
+    np.testing.assert_allclose(y[kept], X[kept] / 0.6, rtol=1e-6)
+    assert not y[~kept].any()
+    assert (drop(0.4, train=True, seed=1) != y).any()
+
+
+@pytest.mark.parametrize(("rate", "train"), [(0.0, True), (0.4, False)])
+def test_drop_path_that_is_off_needs_no_key_and_changes_nothing(rate, train):
+    assert layers.DropPath(rate, train).apply({}, X) is X
+
+
+def test_drop_path_rates_grow_evenly():
+    assert layers.drop_path_rates(0.3, 4) == pytest.approx((0.0, 0.1, 0.2, 0.3))
+    assert layers.drop_path_rates(0.3, 1) == (0.0,)
+    assert layers.drop_path_rates(0.0, 3) == (0.0, 0.0, 0.0)
+
+
+def test_relative_positions_of_a_grid():
+    index = layers.relative_position_index(2, 3)
+    places = [(row, column) for row in range(2) for column in range(3)]
+    for i, (row, column) in enumerate(places):
+        for j, (other_row, other_column) in enumerate(places):
+            down, right = row - other_row, column - other_column
+            assert index[i, j] == (down + 1) * 5 + (right + 2)
+    assert sorted(set(index.flat)) == list(range(3 * 5))
+
+
+@pytest.mark.parametrize("key_bias", [True, False])
+def test_attention_with_biases(key_bias):
+    """Against the formula, for a bias of the logits and with or without one of the keys."""
+    tokens, dim, heads = 5, 8, 2
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(3, tokens, dim)).astype(np.float32)
+    bias = rng.normal(size=(1, heads, tokens, tokens)).astype(np.float32)
+    model = layers.Attention(num_heads=heads, key_bias=key_bias)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), x)
+    variables = jax.tree.map(lambda s: rng.normal(size=s.shape).astype(np.float32), shapes)
+    params = variables["params"]
+
+    if key_bias:
+        added = params["qkv"]["bias"]
+    else:
+        assert set(params) == {"qkv", "q_bias", "v_bias", "proj"}
+        added = np.concatenate([params["q_bias"], np.zeros(dim), params["v_bias"]])
+    qkv = (x @ params["qkv"]["kernel"] + added).reshape(3, tokens, 3, heads, dim // heads)
+    query, key, value = qkv.transpose(2, 0, 3, 1, 4)
+    logits = query @ key.swapaxes(2, 3) / np.sqrt(dim // heads)
+    for given, added_logits in ((bias, bias), (None, 0)):
+        weights = nn.softmax(jnp.asarray(logits + added_logits))
+        joined = (weights @ value).swapaxes(1, 2).reshape(3, tokens, dim)
+        expected = joined @ params["proj"]["kernel"] + params["proj"]["bias"]
+        np.testing.assert_allclose(model.apply(variables, x, given), expected, atol=1e-4)

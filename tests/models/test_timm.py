@@ -1,0 +1,86 @@
+"""The live check: every registered model beside timm's own, where PyTorch and timm are installed.
+
+The models keep their widths, heads and options, but for the depth, the image and the classes.
+"""
+
+import jax
+import numpy as np
+import pytest
+
+from pnoise_jax import models
+from tests.models import test_golden as golden
+
+torch = pytest.importorskip("torch")
+timm = pytest.importorskip("timm")
+make_golden = pytest.importorskip("tests.models.make_golden")
+
+TIMM = {
+    "vit_ti_16": "vit_tiny_patch16_224",
+    "vit_s_16": "vit_small_patch16_224",
+    "vit_b_16": "vit_base_patch16_224",
+    "vit_l_16": "vit_large_patch16_224",
+    "deit_ti_16": "deit_tiny_patch16_224",
+    "deit_s_16": "deit_small_patch16_224",
+    "deit_b_16": "deit_base_patch16_224",
+    "deit_ti_16_distilled": "deit_tiny_distilled_patch16_224",
+    "deit_s_16_distilled": "deit_small_distilled_patch16_224",
+    "deit_b_16_distilled": "deit_base_distilled_patch16_224",
+    "beit_b_16": "beit_base_patch16_224",
+    "beit_l_16": "beit_large_patch16_224",
+    "swin_t": "swin_tiny_patch4_window7_224",
+    "swin_s": "swin_small_patch4_window7_224",
+    "swin_b": "swin_base_patch4_window7_224",
+    "swin_l": "swin_large_patch4_window7_224",
+    "swin_b_384": "swin_base_patch4_window12_384",
+    "swin_l_384": "swin_large_patch4_window12_384",
+    "convit_ti": "convit_tiny",
+    "convit_s": "convit_small",
+    "convit_b": "convit_base",
+    "resnet18": "resnet18",
+    "resnet34": "resnet34",
+    "resnet50": "resnet50",
+    "resnet101": "resnet101",
+}
+# Theirs and ours, by the start of the name.
+SMALLER = {
+    "resnet": ({"layers": (1, 2, 1, 1)}, {"stage_sizes": (1, 2, 1, 1)}),
+    "swin": (
+        {"depths": (2, 1, 1, 1), "img_size": (64, 48)},
+        {"stage_sizes": (2, 1, 1, 1), "image_size": (64, 48)},
+    ),
+    "convit": (  # timm's has squares alone
+        {"depth": 3, "local_up_to_layer": 2, "img_size": 48},
+        {"depth": 3, "local_layers": 2, "image_size": (48, 48)},
+    ),
+    "": ({"depth": 2, "img_size": (64, 48)}, {"depth": 2, "image_size": (64, 48)}),
+}
+
+
+def test_every_model_has_its_counterpart():
+    assert set(TIMM) == set(models.list_models())
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_parameters(name):
+    with torch.device("meta"):
+        theirs = timm.create_model(TIMM[name])
+    model = models.create_model(name)
+    images = jax.ShapeDtypeStruct((1, *getattr(model, "image_shape", (224, 224)), 3), np.float32)
+    ours = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+    assert sum(x.size for x in jax.tree.leaves(ours)) == sum(x.numel() for x in theirs.parameters())
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_logits(name):
+    theirs, ours = next(pair for start, pair in SMALLER.items() if name.startswith(start))
+    torch.manual_seed(0)
+    reference = timm.create_model(TIMM[name], num_classes=7, **theirs).eval()
+    make_golden.perturb(reference)
+    images = torch.randn(2, 3, *ours.get("image_size", (64, 48)))
+    with torch.no_grad():
+        expected = reference(images).numpy()
+    variables = golden.flax_variables(make_golden.arrays(reference.state_dict(), ""))
+    model = models.create_model(name, num_classes=7, **ours)
+    logits = jax.jit(model.apply)(variables, images.permute(0, 2, 3, 1).numpy())
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
