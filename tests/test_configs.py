@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pnoise_jax import data, noise, parallel, training
+from pnoise_jax import data, models, noise, parallel, training
 from pnoise_jax.training.experiment import check_training
 
 # Every row of the paper's tables 1 (ResNets), 2, 3 and 4 (ViTs), then the other recipes.
@@ -32,6 +32,12 @@ ARGUMENTS = {
     ),
     "imagenet_resnet": (*TABLE_1, "model=50,recipe=standard", "model=18,noise=published"),
     "imagenet_figure2": ("model=b16", "model=50"),
+    "imagenet_variants": (
+        "model=deit_ti_16_distilled",
+        "model=swin_t,noise=cyclic",
+        "model=beit_b_16,noise=gaussian",
+        "model=convit_ti,noise=salt_and_pepper",
+    ),
     "tiny_imagenet": ("model=resnet18,noise=cyclic", "model=ti16,noise=optimal"),
     "glyphs_resnet": ("200", "1000"),
     "glyphs_vit": ("200", "1000"),
@@ -51,6 +57,12 @@ _STORED = {  # classes, examples of a training split, image shape
     "glyphs/200": (200, 16_000, (32, 32, 1)),
     "glyphs/1000": (1000, 80_000, (32, 32, 1)),
     "imagenet2012": (1000, 1_281_167, None),
+    "imagenet_variants": (
+        "model=deit_ti_16_distilled",
+        "model=swin_t,noise=cyclic",
+        "model=beit_b_16,noise=gaussian",
+        "model=convit_ti,noise=salt_and_pepper",
+    ),
     "tiny_imagenet": (200, 100_000, (64, 64, 3)),
 }
 
@@ -113,7 +125,9 @@ def test_a_config_builds_with_every_argument(name, argument, data_dir):
         ("noise=optimal", noise.LinearTransform(noise.Optimal())),
     ],
 )
-@pytest.mark.parametrize("name", ["imagenet_vit", "imagenet_resnet", "tiny_imagenet"])
+@pytest.mark.parametrize(
+    "name", ["imagenet_vit", "imagenet_resnet", "imagenet_variants", "tiny_imagenet"]
+)
 def test_a_noise_of_the_tables_is_the_papers(name, argument, expected):
     injection = noise.Injection.from_config(get_config(name, argument).noise)
     if expected is None:
@@ -123,6 +137,18 @@ def test_a_noise_of_the_tables_is_the_papers(name, argument, expected):
     assert injection.layer == "last"
     assert injection.inference
     assert injection.train == (argument != "noise=optimal")  # the published 95 % command
+
+
+def test_every_variant_is_registered_and_has_the_published_site():
+    variants = importlib.import_module("configs.imagenet_variants").MODELS
+    families = ("deit", "swin", "beit", "convit")
+    assert sorted(variants) == [n for n in models.list_models() if n.startswith(families)]
+    for name in variants:
+        options = dict(get_config("imagenet_variants", f"model={name}").model)
+        model = models.create_model(options.pop("name"), **options)
+        noise.Injection.preset("optimal_published").validate(
+            num_layers=model.num_layers, points=model.points
+        )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,52 @@
+"""DeiT, Swin, BEiT, ConViT on ImageNet: the variants into which the paper also injects its noise.
+
+    python -m launch.audit --config configs/imagenet_variants.py:model=swin_b \
+        --config.weights=swin_b.safetensors --data_dir DATA --workdir /tmp/audit_swin_b
+
+    python -m launch.train --config configs/imagenet_variants.py:model=deit_b_16,noise=cyclic \
+        --config.weights=deit_b_16.safetensors --data_dir DATA --workdir /tmp/deit_b_16_cyclic
+
+Arguments: model=one of the names below, noise=optimal|vanilla|gaussian|cyclic|salt_and_pepper.
+
+The settings are those of configs/imagenet_vit.py, recipe=paper, with the normalisation that timm's
+weights of the family expect. The paper's results for them are in a supplement that we do not have:
+there is nothing to expect, and nothing was measured here. Weights: timm's safetensors
+(huggingface.co/timm: swin_base_patch4_window7_224.ms_in22k_ft_in1k, deit_base_patch16_224.fb_in1k,
+beit_base_patch16_224.in22k_ft_in22k_in1k, convit_base.fb_in1k, …).
+"""
+
+from configs import imagenet_vit
+from pnoise_jax.training import model_config, parse_arguments
+
+MODELS = (
+    "deit_b_16",
+    "deit_s_16",
+    "deit_ti_16",
+    "deit_b_16_distilled",
+    "deit_s_16_distilled",
+    "deit_ti_16_distilled",
+    "swin_t",
+    "swin_s",
+    "swin_b",
+    "swin_l",
+    "swin_b_384",
+    "swin_l_384",
+    "beit_b_16",
+    "beit_l_16",
+    "convit_ti",
+    "convit_s",
+    "convit_b",
+)
+
+
+def get_config(arguments=None):
+    """`arguments` is what stands behind the colon."""
+    args = parse_arguments(
+        "imagenet_variants.py", arguments, model=MODELS, noise=tuple(imagenet_vit.NOISES)
+    )
+    config = imagenet_vit.get_config(f"noise={args.noise}")
+    config.model = model_config(args.model, remat="_l" in args.model or "384" in args.model)
+    if not args.model.startswith("beit"):  # which keeps 0.5, as the ViTs do
+        config.data.mean = (0.485, 0.456, 0.406)
+        config.data.std = (0.229, 0.224, 0.225)
+    return config
