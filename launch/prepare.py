@@ -49,7 +49,7 @@ def describe(prepared: prepare.Prepared) -> str:
     else:
         lines = [
             f"nothing to do: {prepared.path} is there and used as it is; delete it to prepare it "
-            "anew, with another split for example",
+            "anew",
             f"examples: {sizes}",
         ]
     lines += [f"note: {note}" for note in prepared.notes]
@@ -57,14 +57,20 @@ def describe(prepared: prepare.Prepared) -> str:
     return "\n".join(lines)
 
 
+# What splits are called, the best first: to train on, and to test on.
+_TRAIN = ("train", "training")
+_TEST = ("validation", "val", "valid", "dev", "eval", "test", "testing")
+
+
 def _flags(prepared: prepare.Prepared) -> list[str]:
-    train, *others = sorted(prepared.splits, key=lambda split: split != "train")
-    if others:
-        chosen = {"train_split": train, "test_split": others[0]}
-    elif train == "train":
-        chosen = {"train_split": "train[:90%]", "test_split": "train[90%:]"}
-    else:
-        chosen = {"test_split": train}
+    called = {split.lower(): split for split in prepared.splits}
+    train = next((called[name] for name in _TRAIN if name in called), None)
+    test = next((called[name] for name in _TEST if name in called), None)
+    if train is not None and list(prepared.splits) == [train]:
+        chosen = {"train_split": f"{train}[:90%]", "test_split": f"{train}[90%:]"}
+    else:  # which of others are to train on, only their owner knows
+        chosen = {"train_split": train, "test_split": test}
+        chosen = {field: split for field, split in chosen.items() if split is not None}
     # <data_dir>/<name>/<version>
     data_dir = prepared.path.parents[len(prepared.name.split("/"))]
     fields = {"name": prepared.name, "data_dir": data_dir} | chosen

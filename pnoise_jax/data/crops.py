@@ -19,6 +19,7 @@ from pnoise_jax.data.images import (
     crop_and_resize,
     decode,
     image_size,
+    resize_then_crop,
 )
 
 Size = tuple[int, int]
@@ -85,18 +86,12 @@ class ResizeCrop:
     def __call__(self, image: Image, generator: Generator | None, size: Size) -> np.ndarray:
         """uint8 (*size, channels)."""
         del generator
-        resized = crop_and_resize(
-            image,
-            None,
-            self._resized_size(*image_size(image), size),
-            antialias=True,
-            interpolation=self.interpolation,
-        )
+        resized = self._resized_size(*image_size(image), size)
         # Halves are rounded to even numbers, as torchvision's CenterCrop does.
-        top, left = (
-            round((have - want) / 2) for have, want in zip(resized.shape, size, strict=False)
+        top, left = (round((have - want) / 2) for have, want in zip(resized, size, strict=True))
+        return resize_then_crop(
+            image, resized, (top, left, *size), interpolation=self.interpolation
         )
-        return resized[top : top + size[0], left : left + size[1]]
 
     def _resized_size(self, height: int, width: int, size: Size) -> Size:
         short_height, short_width = (math.floor(side / self.crop_ratio) for side in size)

@@ -1,11 +1,9 @@
 """Data sets by name, read by random access and without TensorFlow."""
 
-import contextlib
 import dataclasses
-import difflib
 import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +11,19 @@ import numpy as np
 from PIL import Image as PilImage
 
 from pnoise_jax.data import embedded, images
+from pnoise_jax.data.arguments import near
+from pnoise_jax.data.data_dir import resolve
 from pnoise_jax.data.directory import PreparedDirectory, newest_version
-from pnoise_jax.data.images import Image
+from pnoise_jax.data.images import Image, ImageError
 from pnoise_jax.data.transforms import Transform
 
 # What launch.prepare makes from files that their owners give out. Any other data set that TFDS has
 # prepared is read as well.
 PREPARED_BY_COMMAND = ("imagenet2012", "office_home", "tiny_imagenet", "visda2017")
+
+
+class _UnreadableError(OSError):
+    """An image that cannot be read, named."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,7 +55,7 @@ class Dataset:
 
         Raises:
           IndexError: beyond the end.
-          OSError: the image cannot be read; names it.
+          OSError: the image cannot be read or decoded; names it.
         """
         return {"image": self.image(i, decode), "label": int(self.labels[i])}
 
@@ -62,22 +66,23 @@ class Dataset:
 
         Raises:
           IndexError: beyond the end.
-          OSError: the image cannot be read; names it.
+          OSError: the image cannot be read or decoded; names it.
+          ValueError: the transform does not fit the image; names it.
         """
-        with self._naming(i):
-            image = self.images[i]
-        with self._naming(i):
-            return transform(image, generator)
-
-    @contextlib.contextmanager
-    def _naming(self, i: int) -> Iterator[None]:
         try:
-            yield
-        except (ValueError, OSError) as error:
-            raise OSError(
-                f"image {i} of {self.name}'s split {self.split!r} cannot be read ({error}): "
-                "prepare the data set again, or copy it again"
+            return transform(self.images[i], generator)
+        except _UnreadableError:
+            raise  # `transformed` has named it
+        except (OSError, ImageError) as error:
+            raise _UnreadableError(
+                f"{self._name_of(i)} cannot be read ({error}): prepare the data set again, or copy "
+                "it again"
             ) from error
+        except ValueError as error:
+            raise ValueError(f"{self._name_of(i)}: {error}") from error
+
+    def _name_of(self, i: int) -> str:
+        return f"image {i} of {self.name}'s split {self.split!r}"
 
     def transformed(self, transform: Transform, image_shape: tuple[int, int, int]) -> "Dataset":
         """The data set with every image transformed when it is read.
@@ -121,8 +126,12 @@ class _Decoded(Sequence):
 
     def __getitem__(self, i: int) -> np.ndarray:
         # PIL always, where TFDS takes OpenCV if it is installed: the same bytes on every machine.
-        with PilImage.open(io.BytesIO(self._encoded[i])) as image:
-            return np.asarray(image, np.uint8).reshape(self._shape)
+        encoded = self._encoded[i]
+        try:
+            with PilImage.open(io.BytesIO(encoded)) as image:
+                return np.asarray(image, np.uint8).reshape(self._shape)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise ImageError(f"no image of shape {self._shape}: {error}") from error
 
 
 def list_datasets() -> list[str]:
@@ -155,7 +164,7 @@ def load(
       OSError: `data_dir` is no directory, or cannot be written; or what stands there as the
         prepared data set is not one.
     """
-    directory = PreparedDirectory(_prepared(name, embedded.resolve(data_dir)), name)
+    directory = PreparedDirectory(_prepared(name, resolve(data_dir)), name)
     labels, encoded = directory.read(split)
     shape = directory.image_shape
     if shape is not None:
@@ -182,7 +191,7 @@ def _prepared(name: str, data_dir: Path) -> Path:
             f"--data_dir={data_dir}; or set data.data_dir to where it stands"
         )
     raise ValueError(
-        f"data.name={name!r} is unknown{_near(name, list_datasets())}; "
+        f"data.name={name!r} is unknown{near(name, list_datasets())}; "
         f"folder/NAME for your own images; and what TFDS has prepared in {data_dir}."
     )
 
@@ -191,9 +200,3 @@ def _read_only(array: np.ndarray) -> np.ndarray:
     # Examples are views: a transform that writes in place must not change the data set.
     array.flags.writeable = False
     return array
-
-
-def _near(name: str, names: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=3)
-    hint = f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
-    return f"{hint}; there are: {', '.join(names)}"

@@ -4,7 +4,6 @@ import contextlib
 import io
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
+from pnoise_jax.data.data_dir import make_staging
 from pnoise_jax.data.digits import Digits
 from pnoise_jax.data.directory import PreparedDirectory
 from pnoise_jax.data.glyphs import Glyphs
@@ -24,19 +24,24 @@ BUILDERS: Mapping[str, type[tfds.core.GeneratorBasedBuilder]] = {
 }
 
 
-def prepared(name: str, data_dir: Path) -> Path:
+def prepared(name: str, data_dir: Path, *, field: str = "data.data_dir") -> Path:
     """The directory of an embedded data set, prepared if it is not there.
 
     Preparation is atomic: it happens in a directory of its own, `incomplete.<name>.*`, that is
     renamed when it is whole. Processes may start together, and one may be killed at any moment;
     at worst it leaves such a directory, which nothing reads and anybody may delete.
 
+    Args:
+      name: one of `BUILDERS`.
+      data_dir: where data sets are kept.
+      field: what the user sets it with.
+
     Raises:
       OSError: `data_dir` is no directory, or cannot be made or written.
     """
     target = data_dir / name / str(BUILDERS[name].VERSION)
     if not target.exists():
-        _prepare(name, data_dir, target)
+        _prepare(name, data_dir, target, field)
     return target
 
 
@@ -45,10 +50,10 @@ def _builder(name: str, data_dir: Path) -> tfds.core.GeneratorBasedBuilder:
     return BUILDERS[name](config=config, data_dir=data_dir, file_format="array_record")
 
 
-def _prepare(name: str, data_dir: Path, target: Path) -> None:
+def _prepare(name: str, data_dir: Path, target: Path, field: str) -> None:
     # TFDS itself prepares in a temporary directory, too, but names it by the global `random`
     # (two processes with one seed meet in it) and fails if another process was first.
-    staging = _make_staging(data_dir, name)
+    staging = make_staging(data_dir, name, field=field)
     try:
         builder = _builder(name, staging)
         logging.info("Preparing data set %r in %s", name, target)
@@ -77,40 +82,3 @@ def _without_progress_bars() -> Iterator[None]:
         yield
     finally:
         tfds.display_progress_bar(True)
-
-
-def _make_staging(data_dir: Path, name: str) -> Path:
-    if not data_dir.parent.is_dir():
-        raise FileNotFoundError(
-            f"data.data_dir={str(data_dir)!r}: {str(data_dir.parent)!r} does not exist. "
-            "Create it, or set data.data_dir (or TFDS_DATA_DIR) to where data sets are kept."
-        )
-    if data_dir.exists() and not data_dir.is_dir():
-        raise NotADirectoryError(
-            f"data.data_dir={str(data_dir)!r} is a file. Set data.data_dir to a directory."
-        )
-    try:
-        data_dir.mkdir(exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=f"incomplete.{name.replace('/', '.')}.", dir=data_dir))
-    except OSError as error:
-        raise OSError(
-            f"data.data_dir={str(data_dir)!r} cannot be written ({error.strerror}), and "
-            f"{name!r} is not prepared there. Make it writable, or set data.data_dir to another "
-            "directory."
-        ) from error
-
-
-def resolve(data_dir: str | os.PathLike | None) -> Path:
-    """The directory where data sets are kept: as given, $TFDS_DATA_DIR, or TFDS's default.
-
-    Raises:
-      ValueError: it is a URL.
-    """
-    if data_dir is None:
-        data_dir = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    if "://" in os.fspath(data_dir):
-        raise ValueError(
-            f"data.data_dir={os.fspath(data_dir)!r} is a URL, and data sets are read from a file "
-            "system. Mount or copy it, and set data.data_dir to that directory."
-        )
-    return Path(data_dir).expanduser().absolute()

@@ -21,10 +21,17 @@ Box = tuple[int, int, int, int]
 MAX_PIXELS = 178_956_970
 """The largest image that is decoded, as Pillow has it: beyond it, a small file may be a trap."""
 
+_THIN = 16  # the long side / the short side beyond which resizing the whole costs too much
+
 INTERPOLATIONS = {
     "bilinear": PIL.Image.Resampling.BILINEAR,
     "bicubic": PIL.Image.Resampling.BICUBIC,
 }
+
+
+class ImageError(ValueError):
+    """Bytes that are no image, are cut off, or are too large an image."""
+
 
 # The pipeline's threads are the parallelism; OpenCV's own would fight with them over the cores.
 cv2.setNumThreads(0)
@@ -34,7 +41,7 @@ def image_size(image: Image) -> tuple[int, int]:
     """(height, width); of an encoded image from its header, without decoding it.
 
     Raises:
-      ValueError: bytes that are no image, or too large a one.
+      ImageError: bytes that are no image, or too large a one.
     """
     if isinstance(image, np.ndarray):
         return _checked(image).shape[:2]
@@ -52,7 +59,7 @@ def decode(image: Image) -> np.ndarray:
     back as it is, with its channels.
 
     Raises:
-      ValueError: bytes that are no image, are cut off, or are too large an image.
+      ImageError: bytes that are no image, are cut off, or are too large an image.
     """
     if isinstance(image, np.ndarray):
         return _checked(image)
@@ -89,7 +96,8 @@ def crop_and_resize(
       uint8 (height, width, channels). Where nothing is resized it may be a view of `image`.
 
     Raises:
-      ValueError: bytes that cannot be decoded, or a box that is not inside the image.
+      ImageError: bytes that cannot be decoded.
+      ValueError: a box that is not inside the image.
     """
     if antialias:
         return _resize_by_pillow(_crop(decode(image), box), size, INTERPOLATIONS[interpolation])
@@ -98,6 +106,33 @@ def crop_and_resize(
     if isinstance(image, np.ndarray):
         return _resize_by_opencv(_crop(_checked(image), box), size)
     return _resize_by_opencv(_decode_crop(image, box, size), size)
+
+
+def resize_then_crop(
+    image: Image, resized: tuple[int, int], box: Box, *, interpolation: str
+) -> np.ndarray:
+    """A part of what `crop_and_resize` with antialias makes of the whole image.
+
+    Args:
+      image: bytes or pixels.
+      resized: the (height, width) that the whole is resized to.
+      box: the part of that.
+      interpolation: "bilinear" or "bicubic".
+
+    Returns:
+      uint8 (height, width, channels) of the box. Of a long, thin image, which would become huge,
+      only this part is computed; it may then differ by a grey level.
+
+    Raises:
+      ImageError, ValueError: as `crop_and_resize`.
+    """
+    pixels, mode = decode(image), INTERPOLATIONS[interpolation]
+    if max(resized) <= _THIN * min(resized):
+        return _crop(_resize_by_pillow(pixels, resized, mode), box)
+    top, left, height, width = _inside(box, *resized)
+    down, right = (have / want for have, want in zip(pixels.shape, resized, strict=False))
+    part = (left * right, top * down, (left + width) * right, (top + height) * down)
+    return _resize_by_pillow(pixels, (height, width), mode, part)
 
 
 # Pixels
@@ -145,15 +180,19 @@ def _resize_by_opencv(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _resize_by_pillow(
-    pixels: np.ndarray, size: tuple[int, int], resample: PIL.Image.Resampling
+    pixels: np.ndarray,
+    size: tuple[int, int],
+    resample: PIL.Image.Resampling,
+    part: tuple[float, float, float, float] | None = None,
 ) -> np.ndarray:
-    if pixels.shape[:2] == size:
+    """All, or the part (left, top, right, bottom), resized."""
+    if pixels.shape[:2] == size and part is None:
         return pixels
     if pixels.shape[2] == 3:
-        return np.asarray(PIL.Image.fromarray(pixels).resize(size[::-1], resample))
+        return np.asarray(PIL.Image.fromarray(pixels).resize(size[::-1], resample, box=part))
     # One by one: Pillow would take two channels for gray and opacity, and four for CMYK.
     planes = [
-        PIL.Image.fromarray(pixels[..., channel]).resize(size[::-1], resample)
+        PIL.Image.fromarray(pixels[..., channel]).resize(size[::-1], resample, box=part)
         for channel in range(pixels.shape[2])
     ]
     return np.stack([np.asarray(plane) for plane in planes], axis=-1)
@@ -181,7 +220,7 @@ def _jpeg_header(encoded: bytes) -> _JpegHeader | None:
     """The frame header of a JPEG; None: it is no JPEG, or an odd one.
 
     Raises:
-      ValueError: an image larger than MAX_PIXELS.
+      ImageError: an image larger than MAX_PIXELS.
     """
     if encoded[:2] != b"\xff\xd8":
         return None
@@ -252,15 +291,17 @@ def _decode_by_pillow(encoded: bytes) -> np.ndarray:
         try:
             return np.asarray(_to_rgb(opened))
         except (OSError, SyntaxError, ValueError, EOFError) as error:
-            raise ValueError(f"not a whole image: {error}") from error
+            raise ImageError(f"not a whole image: {error}") from error
 
 
 def _open(encoded: bytes) -> PIL.Image.Image:
     try:
         opened = PIL.Image.open(io.BytesIO(encoded))
-    except (OSError, SyntaxError, ValueError, EOFError, PIL.Image.DecompressionBombError) as error:
+    except PIL.Image.DecompressionBombError as error:  # it knows as many pixels as MAX_PIXELS
+        raise ImageError(f"the image is too large: {error}") from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
         start = bytes(encoded[:8])
-        raise ValueError(
+        raise ImageError(
             f"not an image that can be read: {len(encoded)} bytes that begin with {start!r} "
             f"({type(error).__name__})"
         ) from error
@@ -279,6 +320,6 @@ def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
 
 def _require_decodable(height: int, width: int) -> None:
     if height * width > MAX_PIXELS:
-        raise ValueError(
+        raise ImageError(
             f"an image of {height} x {width} pixels is too large: {MAX_PIXELS} are read at most"
         )

@@ -1,8 +1,8 @@
 """Orders in which an evaluation visits its examples: pure functions of labels and a seed."""
 
-import difflib
-
 import numpy as np
+
+from pnoise_jax.data.arguments import near
 
 EVALUATION_ORDERS = ("shuffled", "class_sorted")
 
@@ -21,11 +21,7 @@ def evaluation_order(labels: np.ndarray, order: str, *, seed: int) -> np.ndarray
         return np.random.default_rng(seed).permutation(len(labels))
     if order == "class_sorted":
         return np.argsort(labels, kind="stable")
-    near = difflib.get_close_matches(str(order), EVALUATION_ORDERS, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    raise ValueError(
-        f"order={order!r} is unknown{hint}; there are: {', '.join(EVALUATION_ORDERS)}."
-    )
+    raise ValueError(f"order={order!r} is unknown{near(str(order), EVALUATION_ORDERS)}.")
 
 
 def partly_sorted_order(

@@ -7,7 +7,8 @@ the hosts' batches one after the other gives the batch of a single host, in the 
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Self
 
 import grain
@@ -19,6 +20,10 @@ from pnoise_jax.data.transforms import Transform
 
 Batch = dict[str, np.ndarray]
 
+# Batches that are made ahead, in each worker: one is being taken, the next one is on its way. With
+# 4096 images of 224 x 224 pixels two have 1.2 GB.
+_AHEAD = 2
+
 # Independent random streams of one seed.
 _SHUFFLE, _AUGMENT = 0, 1
 
@@ -28,28 +33,29 @@ class BatchIterator(Iterator[Batch]):
 
     def __init__(
         self,
-        batch_at: Callable[[int], Batch],
+        batch_at: Callable[[int, int], Batch],
         steps: range,
         *,
         num_threads: int | None,
         num_workers: int = 0,
     ):
-        """Makes ``batch_at(step)`` for each step.
+        """Makes ``batch_at(step, num_threads)`` for each step.
 
         Args:
-          batch_at: a pure function; workers get a pickled copy.
+          batch_at: a pure function of the step, which may use so many threads; workers get a
+            pickled copy.
           steps: consecutive.
-          num_threads: that make batches ahead, each a whole batch, in every worker; 0 makes each
+          num_threads: that make the images of batches ahead, in every worker; 0 makes each batch
             when it is asked for, None takes one for each core that this process may use.
           num_workers: processes that make batches ahead, in turn; 0: none.
         """
         if num_threads is None:
-            num_threads = max(1, available_cores() // max(1, num_workers))
+            num_threads = available_cores(num_workers)
+        batch_at = functools.partial(_at, batch_at, num_threads)
         batches = grain.MapDataset.range(steps.start, steps.stop).map(batch_at)
-        # A thread makes a whole batch, so the buffer counts batches: a few are enough.
-        options = grain.ReadOptions(
-            num_threads=num_threads, prefetch_buffer_size=num_threads + 2 if num_threads else 0
-        )
+        # Grain's threads only wait for those that make the images, which all batches share.
+        ahead = _AHEAD if num_threads else 0
+        options = grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead)
         stream = batches.to_iter_dataset(options)
         if num_workers:
             if not flags.FLAGS.is_parsed():  # outside absl's apps; Grain reads its own flags
@@ -71,9 +77,14 @@ class BatchIterator(Iterator[Batch]):
         self.close()
 
 
-def available_cores() -> int:
-    """The cores that this process may use, at most 16: beyond, give workers."""
-    return min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
+def available_cores(num_workers: int = 0) -> int:
+    """The cores for each of so many processes, of those that this one may use; at most 16."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4
+    return max(1, min(16, cores // max(1, num_workers)))
+
+
+def _at(batch_at: Callable[[int, int], Batch], num_threads: int, step: int) -> Batch:
+    return batch_at(step, num_threads)
 
 
 def train_batches(
@@ -107,8 +118,8 @@ def train_batches(
         j-th part of the global batch, and every host takes its part of every micro-batch.
       process_index: this host, from 0.
       process_count: the number of hosts.
-      num_threads: threads that make batches ahead; 0 makes each when it is asked for, None takes
-        one for each core.
+      num_threads: threads that make images ahead; 0 makes each batch when it is asked for, None
+        takes one for each core, at most 16.
       num_workers: processes that make batches ahead, each with its threads.
       transform: ``transform(image, generator)`` makes the uint8 array that the batch holds, all of
         one shape; the generator depends on the seed and on the example's position in the row, on
@@ -158,7 +169,7 @@ class _TrainBatches:
     process_index: int
     process_count: int
 
-    def __call__(self, step: int) -> Batch:
+    def __call__(self, step: int, num_threads: int) -> Batch:
         positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
         local = _local_part(positions, self.micro_batches, self.process_index, self.process_count)
         epochs, offsets = np.divmod(local.ravel(), len(self.dataset))
@@ -166,11 +177,14 @@ class _TrainBatches:
             _epoch_order(self.seed, epoch, len(self.dataset))[offset]
             for epoch, offset in zip(epochs.tolist(), offsets.tolist(), strict=True)
         ]
-        images = (
-            self.dataset.image(i, self.transform, _generator(self.seed, _AUGMENT, position))
-            for i, position in zip(indices, local.ravel().tolist(), strict=True)
-        )
-        batch = {"image": _gather(images, len(indices)), "label": self.dataset.labels[indices]}
+        positions = local.ravel().tolist()
+
+        def image_at(row: int) -> np.ndarray:
+            generator = _generator(self.seed, _AUGMENT, positions[row])
+            return self.dataset.image(indices[row], self.transform, generator)
+
+        images = _gather(image_at, len(indices), num_threads)
+        batch = {"image": images, "label": self.dataset.labels[indices]}
         if self.micro_batches == 1:
             return batch
         return {key: x.reshape(*local.shape, *x.shape[1:]) for key, x in batch.items()}
@@ -202,8 +216,8 @@ def eval_batches(
       batch_size: examples of a batch, over all hosts.
       process_index: this host, from 0.
       process_count: the number of hosts.
-      num_threads: threads that make batches ahead; 0 makes each when it is asked for, None takes
-        one for each core.
+      num_threads: threads that make images ahead; 0 makes each batch when it is asked for, None
+        takes one for each core, at most 16.
 
     Returns:
       An iterator of {"image": uint8 (b, height, width, channels), "label": int32 (b,),
@@ -231,12 +245,15 @@ def eval_batches(
     padding = np.zeros(dataset.image_shape, np.uint8)
     labels = np.append(dataset.labels, np.int32(0))  # the last is padding's, at index -1
 
-    def batch_at(step: int) -> Batch:
+    def batch_at(step: int, num_threads: int) -> Batch:
         rows = padded[step * batch_size : (step + 1) * batch_size]
         index = _local_part(rows, 1, process_index, process_count)[0]
-        images = (dataset.image(i, decode) if i >= 0 else padding for i in index.tolist())
+
+        def image_at(row: int) -> np.ndarray:
+            return dataset.image(int(index[row]), decode) if index[row] >= 0 else padding
+
         return {
-            "image": _gather(images, len(index)),
+            "image": _gather(image_at, len(index), num_threads),
             "label": labels[index],
             "mask": index >= 0,
             "index": index,
@@ -258,19 +275,36 @@ def _local_part(
     return rows.reshape(micro_batches, process_count, -1)[:, process_index]
 
 
-def _gather(images: Iterable[np.ndarray], number: int) -> np.ndarray:
-    """So many images in one array; each is copied when it is made, while the cache has it."""
-    batch = None
-    for i, image in enumerate(images):
-        if batch is None:
-            batch = np.empty((number, *image.shape), image.dtype)
-        if image.shape != batch.shape[1:]:
-            raise ValueError(
-                f"images of a batch have the shapes {batch.shape[1:]} and {image.shape}: give "
-                "data.train_transform a transform that makes them alike, such as 'none'"
-            )
-        batch[i] = image
+def _gather(image_at: Callable[[int], np.ndarray], number: int, num_threads: int) -> np.ndarray:
+    """Images 0..number-1 in one array; each is copied when it is made, while the cache has it."""
+    first = image_at(0)
+    batch = np.empty((number, *first.shape), first.dtype)
+    batch[0] = first
+
+    def fill(rows: range) -> None:
+        for row in rows:
+            image = image_at(row)
+            if image.shape != first.shape:
+                raise ValueError(
+                    f"images of a batch have the shapes {first.shape} and {image.shape}: give "
+                    "data.train_transform a transform that makes them alike, such as 'none'"
+                )
+            batch[row] = image
+
+    # Some parts for each thread, as images differ; not one for each image, which costs time, too.
+    length = max(8, -(-number // (4 * num_threads))) if num_threads > 1 else number
+    parts = [range(row, min(row + length, number)) for row in range(1, number, length)]
+    if num_threads == 0:
+        list(map(fill, parts))
+    else:
+        list(_threads(num_threads).map(fill, parts))
     return batch
+
+
+@functools.cache
+def _threads(number: int) -> ThreadPoolExecutor:
+    """This process's, for all streams; they end with it."""
+    return ThreadPoolExecutor(number, thread_name_prefix="images")
 
 
 def _check_shares(

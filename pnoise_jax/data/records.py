@@ -1,16 +1,26 @@
 """Records of prepared TFDS directories by random access, as bytes: array_record and tfrecord."""
 
+import errno
 import mmap
+import os
+import resource
 import struct
+import sys
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
+from google.protobuf.message import DecodeError
 from tensorflow_datasets.core.utils.shard_utils import FileInstruction
 from tensorflow_datasets.proto import tf_example_pb2
+
+_OTHER_FILES = 256  # that a process has open beside the records of one split
+_MACOS_FILES = 10_240  # that macOS allows, where it says that there is no limit
 
 
 class TfRecords(Sequence):
@@ -41,10 +51,13 @@ class TfRecords(Sequence):
         part = int(np.searchsorted(self._ends, i, side="right"))
         before = self._ends[part - 1] if part else 0
         filename, skip = self._parts[part]
-        start = int(self._starts[part][skip + i - before])
+        starts, row = self._starts[part], int(skip + i - before)
         file = self._file(filename)
-        (length,) = struct.unpack_from("<Q", file, start)
-        return file[start + 12 : start + 12 + length]
+        start = int(starts[row])
+        end = int(starts[row + 1]) if row + 1 < len(starts) else len(file)
+        if not start + 16 <= end <= len(file) or _length(file, start) != end - start - 16:
+            raise OSError(f"{filename} has changed or is cut off: copy the data set again")
+        return file[start + 12 : end - 4]
 
     def _file(self, filename: str) -> mmap.mmap:
         with self._lock:
@@ -67,13 +80,12 @@ def find_starts(filename: str, expected: int) -> np.ndarray:
       OSError: the file is missing, cut off, or has another number of records.
     """
     starts, start = [], 0
-    with _map(filename) as file:
-        while start < len(file):
-            starts.append(start)
-            if start + 12 > len(file):
-                break
-            start += 16 + struct.unpack_from("<Q", file, start)[0]
-        size = len(file)
+    size = os.path.getsize(filename)
+    if size:  # else there is nothing to map
+        with _map(filename) as file:
+            while start + 12 <= size:
+                starts.append(start)
+                start += 16 + _length(file, start)
     if start != size or len(starts) != expected:
         cut = "is cut off" if start != size else f"has {len(starts)} records"
         raise OSError(
@@ -95,17 +107,19 @@ def open_records(
         remembers it.
 
     Raises:
-      OSError: a file is missing or cut off.
+      OSError: a file is missing or cut off, or there are more than a process may open.
       ValueError: another format.
     """
     parts = info.file_instructions
     for part in parts:
         if not Path(part.filename).is_file():
             raise FileNotFoundError(f"{part.filename} is missing: copy the data set again")
+    _allow_open_files(len(parts))
     if file_format == "array_record":
         return ArrayRecordDataSource(parts)
     if file_format == "tfrecord":
-        starts = [starts_of(part.filename, part.examples_in_shard) for part in parts]
+        with ThreadPoolExecutor(8) as pool:  # each mostly waits for the disk
+            starts = list(pool.map(lambda p: starts_of(p.filename, p.examples_in_shard), parts))
         return TfRecords(parts, starts)
     raise ValueError(
         f"{Path(parts[0].filename).parent} is stored as {file_format}, and array_record and "
@@ -113,20 +127,72 @@ def open_records(
     )
 
 
+def read_record(whole: Sequence[bytes], i: int) -> bytes:
+    """Record i, 0 <= i < len(whole).
+
+    Raises:
+      OSError: it cannot be read; says why.
+    """
+    try:
+        return whole[i]
+    except (RuntimeError, IndexError, ValueError) as error:  # array_record's, whatever is wrong
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        if os.strerror(errno.EMFILE) in reason:
+            raise OSError(f"{reason}; raise the limit of open files (ulimit -n)") from error
+        raise OSError(
+            f"record {i} is damaged or not there ({reason}): copy the data set again"
+        ) from error
+
+
 def image_of(record: bytes) -> bytes:
-    """The encoded image of a record, a serialised tf.train.Example."""
-    return _features(record)["image"].bytes_list.value[0]
+    """The encoded image of a record, a serialised tf.train.Example.
+
+    Raises:
+      OSError: the record is none, or has no image.
+    """
+    return _only(record, "image", "bytes_list")
 
 
 def label_of(record: bytes) -> int:
-    """The label of a record."""
-    return _features(record)["label"].int64_list.value[0]
+    """The label of a record; raises as `image_of`."""
+    return _only(record, "label", "int64_list")
 
 
-def _features(record: bytes) -> dict:
-    return tf_example_pb2.Example.FromString(record).features.feature
+def _only(record: bytes, name: str, kind: str) -> Any:
+    try:
+        feature = tf_example_pb2.Example.FromString(record).features.feature[name]
+        return getattr(feature, kind).value[0]
+    except (DecodeError, IndexError) as error:
+        raise OSError(
+            f"a damaged record, of {len(record)} bytes, without {name!r}: copy the data set again"
+        ) from error
+
+
+def _allow_open_files(number: int) -> None:
+    """Lets the process have so many files of records open, as all of them are after a while."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    needed = number + _OTHER_FILES
+    if soft == unlimited or soft >= needed:
+        return
+    limit = hard
+    if hard == unlimited:
+        limit = _MACOS_FILES if sys.platform == "darwin" else max(needed, 1 << 16)
+    if limit < needed:
+        raise OSError(
+            f"the data set has {number} files of records, and this process may have {limit} files "
+            f"open: raise that to at least {needed} (ulimit -Hn, or LimitNOFILE, or nofile in "
+            "/etc/security/limits.conf)"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+
+
+def _length(file: mmap.mmap, start: int) -> int:
+    return struct.unpack_from("<Q", file, start)[0]
 
 
 def _map(filename: str) -> mmap.mmap:
     with open(filename, "rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            raise OSError(f"{filename} is empty: copy the data set again")
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pnoise_jax.data import list_datasets, load, train_batches
+from pnoise_jax.data.images import ImageError
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +175,27 @@ def test_something_else_in_the_data_sets_place(tmp_path):
     (tmp_path / "digits" / "1.0.0").mkdir(parents=True)
     with pytest.raises(OSError, match=r"1\.0\.0 is not a prepared data set.*Delete it"):
         load("digits", split="train", data_dir=tmp_path)
+
+
+def test_an_image_is_named_once_and_advice_is_for_damage_only(data_dir):
+    dataset = load("digits", split="test", data_dir=data_dir)
+
+    def fail(error):
+        def transform(image, generator):
+            raise error
+
+        return dataset.transformed(transform, (8, 8, 1))
+
+    with pytest.raises(OSError, match="cannot be read") as error:
+        fail(ImageError("cut off"))[3]
+    assert str(error.value) == (
+        "image 3 of digits's split 'test' cannot be read (cut off): prepare the data set again, or "
+        "copy it again"
+    )
+    with pytest.raises(ValueError, match="1 channels") as error:
+        fail(ValueError("the image has 1 channels"))[3]
+    assert "prepare" not in str(error.value)
+    assert str(error.value).startswith("image 3 of digits's split 'test': ")
 
 
 # Preparation by several processes, and by ones that die

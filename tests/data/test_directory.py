@@ -2,6 +2,7 @@
 
 import io
 import json
+import resource
 import shutil
 import struct
 
@@ -12,6 +13,7 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from PIL import Image
 
 from pnoise_jax import data
+from pnoise_jax.data import directory, records
 
 
 class Flags(tfds.core.GeneratorBasedBuilder):
@@ -163,15 +165,140 @@ def test_a_name_does_not_lead_elsewhere(name, data_dir):
         data.load(name, split="train", data_dir=data_dir / "flags")
 
 
-def test_a_damaged_record_is_named(data_dir):
+def test_a_damaged_record_is_named(data_dir, prepared):
     file = next((data_dir / "flags" / "1.2.0").glob("*train*00001*"))
     content = bytearray(file.read_bytes())
     content[len(content) // 3 :] = bytes(len(content) - len(content) // 3)
     file.write_bytes(content)
-    dataset = data.load("flags", split="test", data_dir=data_dir)
-    assert dataset[0]["label"] == dataset.labels[0]
-    with pytest.raises(OSError, match="is damaged"):
+    with pytest.raises(OSError, match=r"record \d+ is damaged or not there"):
         data.load("flags", split="train", data_dir=data_dir)  # its labels are in the records
+    np.save(data_dir / "flags" / "1.2.0" / "labels-train.npy", np.zeros(60, np.int32))
+    dataset = data.load("flags", split="train", data_dir=data_dir)
+    intact = data.load("flags", split="train", data_dir=prepared)
+    np.testing.assert_array_equal(dataset[0]["image"], intact[0]["image"])  # of another file
+    with pytest.raises(OSError, match=r"image 25 of flags's .* \(record 25 is damaged"):
+        dataset[25]
+
+
+def test_a_file_with_too_few_records_is_named(data_dir):
+    """As after a copy of another preparation's file."""
+    directory = data_dir / "flags" / "1.2.0"
+    np.save(directory / "labels-train.npy", np.zeros(60, np.int32))
+    file = next(directory.glob("*train*00002*"))
+    file.write_bytes(next(directory.glob("*test*00000*")).read_bytes())
+    dataset = data.load("flags", split="train", data_dir=data_dir)
+    with pytest.raises(OSError, match=r"image 59 of flags's .*record 59 is damaged or not there"):
+        dataset[59]
+
+
+@pytest.mark.parametrize("content", [b"\xff\xff\xff", b""])
+def test_a_record_that_is_none_is_named(data_dir, monkeypatch, content):
+    monkeypatch.setattr(records, "read_record", lambda whole, i: content)
+    np.save(data_dir / "flags" / "1.2.0" / "labels-test.npy", np.zeros(12, np.int32))
+    dataset = data.load("flags", split="test", data_dir=data_dir)
+    with pytest.raises(OSError, match=rf"image 3 of .* damaged record, of {len(content)} bytes"):
+        dataset[3]
+
+
+def test_a_tfrecord_file_that_changed_since_it_was_searched_is_named(as_tfrecord):
+    dataset = data.load("flags", split="train", data_dir=as_tfrecord)
+    file = next((as_tfrecord / "flags" / "1.2.0").glob("*train*00001*"))
+    content = file.read_bytes()
+    for changed in (content[:-7], b"\x01" + content[1:]):
+        file.write_bytes(changed)
+        dataset = data.load("flags", split="train", data_dir=as_tfrecord)
+        with pytest.raises(OSError, match=r"train.*00001.* has changed or is cut off"):
+            list(dataset.images)
+    file.write_bytes(b"")
+    with pytest.raises(OSError, match=r"train.*00001.* is empty"):
+        list(data.load("flags", split="train", data_dir=as_tfrecord).images)
+    shutil.rmtree(as_tfrecord.parent / "cache")
+    with pytest.raises(OSError, match=r"train.*00001.* has 0 records"):
+        data.load("flags", split="train", data_dir=as_tfrecord)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.arange(12) % 3 + 1000, "labels from 1000 to 1002, and there are 3 classes, 0 to 2"),
+        (np.full(12, -1), "labels from -1 to -1.* without labels"),
+        (np.zeros(12), r"float64 \(12,\), where the 12 examples need whole numbers"),
+        (np.zeros(11, int), r"int64 \(11,\), where the 12 examples"),
+        (b"", "cannot be read"),
+        (b"garbage", "cannot be read"),
+    ],
+)
+def test_a_labels_file_that_cannot_be_is_named(data_dir, labels, message):
+    file = data_dir / "flags" / "1.2.0" / "labels-test.npy"
+    file.write_bytes(labels) if isinstance(labels, bytes) else np.save(file, labels)
+    with pytest.raises(OSError, match=rf"labels-test\.npy:? .*{message}.*delete"):
+        data.load("flags", split="test", data_dir=data_dir)
+
+
+def test_a_split_without_labels_is_refused(data_dir, monkeypatch):
+    """As TFDS stores the test split of ImageNet."""
+    monkeypatch.setattr(records, "label_of", lambda record: -1)
+    with pytest.raises(OSError, match=r"1\.2\.0, split 'test': labels from -1 to -1"):
+        data.load("flags", split="test", data_dir=data_dir)
+
+
+@pytest.mark.parametrize("data_set", ["data_dir", "as_tfrecord"])
+def test_reading_many_labels_is_told(data_set, request, monkeypatch, capsys):
+    """That it happens once and how far it is; and again, where it cannot be remembered."""
+    monkeypatch.setattr(directory, "_MANY", 50)
+    path = request.getfixturevalue(data_set)
+    data.load("flags", split="train", data_dir=path)
+    told = capsys.readouterr().err
+    assert "the labels of" in told
+    assert "once: 60 records\n" in told
+    assert "once: 100 %\n" in told
+    assert ("finding the records of" in told) == (data_set == "as_tfrecord")
+    data.load("flags", split="train", data_dir=path)
+    assert not capsys.readouterr().err
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/self")
+    data.load("flags", split="train", data_dir=path)
+    assert "cannot remember labels-train.npy in /proc/self" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("hard", "raised"), [(4096, (4096, 4096)), (resource.RLIM_INFINITY, None)])
+def test_the_limit_of_open_files_is_raised_for_many_files(data_dir, monkeypatch, hard, raised):
+    """All 1024 of ImageNet are open after a while, and 1024 is what many systems allow."""
+    calls = []
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (100, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda which, limits: calls.append(limits))
+    data.load("flags", split="train", data_dir=data_dir)
+    ((soft, _),) = set(calls)
+    assert soft >= 259
+    assert raised is None or set(calls) == {raised}
+
+
+def test_more_files_than_a_process_may_open_are_refused(data_dir, monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (100, 200))
+    with pytest.raises(OSError, match=r"3 files of records.* may have 200 .*at least 259 \(ulimit"):
+        data.load("flags", split="train", data_dir=data_dir)
+
+
+def test_too_many_open_files_are_no_damage():
+    class Records(list):
+        def __getitem__(self, i):
+            raise RuntimeError("Failed to open x: Too many open files")
+
+    with pytest.raises(OSError, match=r"^((?!damaged).)*raise the limit of open files \(ulimit"):
+        records.read_record(Records(), 0)
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "message"),
+    [
+        ('{"format": 99, "short_side": null}', ValueError, r"another version .*\(format 99"),
+        ("", OSError, r"preparation\.json cannot be read as what launch\.prepare writes"),
+        ("{}", OSError, r"preparation\.json cannot be read as what launch\.prepare writes"),
+    ],
+)
+def test_how_it_was_prepared_is_looked_at(data_dir, content, error, message):
+    (data_dir / "flags" / "1.2.0" / "preparation.json").write_text(content)
+    with pytest.raises(error, match=message):
+        data.load("flags", split="test", data_dir=data_dir)
 
 
 def test_a_tfrecord_file_that_is_cut_off_is_named(as_tfrecord):

@@ -176,6 +176,23 @@ def test_antialiased_resizing_is_pillows(interpolation, size):
     np.testing.assert_array_equal(found, np.asarray(part.resize(size[::-1], mode)))
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_of_thin_images_only_a_part_is_resized(channels, monkeypatch):
+    """It is the same part."""
+    pixels = picture(20, 400, channels)
+    box = (1, 300, 30, 25)
+
+    def found():
+        return images.resize_then_crop(pixels, (32, 640), box, interpolation="bicubic")
+
+    monkeypatch.setattr(images, "_THIN", 1e9)
+    whole = found()
+    monkeypatch.undo()
+    monkeypatch.setattr(images, "_crop", None)
+    assert found().shape == whole.shape == (30, 25, channels)
+    np.testing.assert_allclose(found().astype(int), whole, atol=1)
+
+
 def test_where_both_sides_shrink_to_half_no_pixel_is_skipped():
     stripes = np.zeros((64, 64, 1), np.uint8)
     stripes[:, ::4] = 200  # linear interpolation between two pixels would miss or overstate them

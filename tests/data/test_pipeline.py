@@ -1,13 +1,16 @@
 """The streams of batches: who is in which batch, on which host, after which resume."""
 
+import os
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 
 import numpy as np
 import pytest
 
-from pnoise_jax.data import Dataset, decode, eval_batches, evaluation_order, train_batches
+from pnoise_jax.data import Dataset, decode, eval_batches, evaluation_order, pipeline, train_batches
 
 SIZE, BATCH = 101, 8  # no batch boundary falls on the end of an epoch
 
@@ -143,6 +146,43 @@ def test_augmentation_differs_by_position_and_seed(dataset):
 
     count = SIZE * BATCH  # all of them different: also the same example in another epoch
     assert len(noise(0) | noise(1)) == 2 * count
+
+
+def test_few_batches_lie_ahead_however_many_threads(dataset):
+    """Large ones fill the memory; the threads share each batch, the first one, too."""
+    made, threads = [], set()
+
+    def note(image, generator):
+        time.sleep(0.001)
+        made.append(0)
+        threads.add(threading.get_ident())
+        return image
+
+    with train_batches(
+        dataset,
+        batch_size=64,
+        seed=0,
+        start_step=0,
+        num_steps=50,
+        num_threads=16,
+        transform=note,
+    ) as iterator:
+        next(iterator)
+        assert len(threads) >= 4
+        deadline = time.monotonic() + 20
+        while len(made) < 3 * 64 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.3)
+        assert len(made) == 3 * 64  # the one that was taken, and two
+
+
+@pytest.mark.parametrize(
+    ("cores", "num_workers", "expected"),
+    [(2, 0, 2), (64, 0, 16), (64, 4, 16), (64, 8, 8), (4, 8, 1)],
+)
+def test_workers_divide_the_cores(monkeypatch, cores, num_workers, expected):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
+    assert pipeline.available_cores(num_workers) == expected
 
 
 @pytest.mark.parametrize("num_threads", [0, 2])

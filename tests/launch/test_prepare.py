@@ -3,7 +3,11 @@
 import signal
 import time
 
+import pytest
+
+from launch import prepare
 from pnoise_jax import data
+from pnoise_jax.data.prepare import Prepared
 from tests.data import archives
 from tests.launch import command
 
@@ -35,6 +39,27 @@ def test_prepares_once_and_says_what_a_config_needs(tmp_path):
     assert code == 0, errors
     assert output.startswith(f"nothing to do: {path} is there")
     assert output.splitlines()[-4:] == flags
+
+
+@pytest.mark.parametrize(
+    ("splits", "expected"),
+    [
+        (["testing", "training"], {"train_split=training", "test_split=testing"}),
+        (["Test", "Train"], {"train_split=Train", "test_split=Test"}),
+        (["test", "train", "val"], {"train_split=train", "test_split=val"}),
+        (["train", "validation"], {"train_split=train", "test_split=validation"}),
+        (["train"], {"train_split=train[:90%]", "test_split=train[90%:]"}),
+        (["validation"], {"test_split=validation"}),
+        (["art", "clipart"], set()),
+    ],
+)
+def test_suggested_splits(splits, expected, tmp_path):
+    """Never one to test on as the one to train on."""
+    path = tmp_path / "folder" / "x" / "1.0.0"
+    prepared = Prepared("folder/x", path, dict.fromkeys(splits, 9), is_new=True)
+    lines = prepare.describe(prepared).split("behind launch.train:\n")[1].splitlines()
+    flags = {line.strip(" '").removeprefix("--config.data.") for line in lines}
+    assert {flag for flag in flags if "_split=" in flag} == expected
 
 
 def test_errors_are_messages(tmp_path):

@@ -9,7 +9,11 @@ from pnoise_jax.data.prepare.sources import Listing, Member
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 )
-_LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+# What systems and programs leave about, in lower case; and whatever begins with "._".
+_LITTER = frozenset(
+    {"thumbs.db", "desktop.ini", "__macosx", ".ds_store", ".git", ".svn", ".ipynb_checkpoints"}
+    | {".thumbnails", ".trashes", ".spotlight-v100", ".fseventsd", ".appledouble", "@eadir"}
+)
 
 ClassFolders = Mapping[str, Sequence[Member]]
 
@@ -20,9 +24,24 @@ def is_image(path: str) -> bool:
 
 
 def is_hidden(path: str) -> bool:
+    """Whether a file, or a folder that it is in, is hidden or what a system leaves about."""
+    return is_litter(path) or any(part.startswith(".") for part in path.split("/"))
+
+
+def is_litter(path: str) -> bool:
     """Whether a file, or a folder that it is in, is what a system leaves about."""
-    parts = path.split("/")
-    return any(part.startswith(".") or part.lower() in _LITTER for part in parts)
+    return any(part.lower() in _LITTER or part.startswith("._") for part in path.split("/"))
+
+
+def refuse_hidden_images(listing: Listing, *, where: str) -> None:
+    """Raises ValueError where hidden folders or files are images: to be skipped, or a class?"""
+    hidden = [
+        member.path
+        for member in listing.members
+        if is_image(member.path) and is_hidden(member.path) and not is_litter(member.path)
+    ]
+    fix = "rename what begins with a dot, or take it away"
+    _refuse(where, "images in hidden files or folders", hidden, fix)
 
 
 def inside(listing: Listing, folder: str) -> Listing:
@@ -55,7 +74,7 @@ def find_classes(
 
     Raises:
       ValueError: there is no class folder; one has no images, or a file that is none; an image
-        lies in none; two names differ in case only; or a file's name is not UTF-8.
+        lies in none, or is hidden; two names differ in case only; or a file's name is not UTF-8.
     """
     classes: dict[str, list[Member]] = {name: [] for name in top_folders(listing, folder)}
     depth = 0 if folder == "." else folder.count("/") + 1
@@ -70,6 +89,7 @@ def find_classes(
             classes[parts[0]].append(member)
         elif not member.path.endswith(tuple(other_files)):
             strangers.append(member.path)
+    refuse_hidden_images(inside(listing, folder), where=where)
     if not classes:
         raise ValueError(f"{where} has no class folders, {folder}/<class>/<image>")
     names = [member.path for members in classes.values() for member in members]

@@ -8,10 +8,11 @@ from pnoise_jax.data.prepare.class_folders import (
     find_classes,
     is_hidden,
     is_image,
+    refuse_hidden_images,
     require_same,
     top_folders,
 )
-from pnoise_jax.data.prepare.plan import Plan, SplitPlan
+from pnoise_jax.data.prepare.plan import Plan, SplitPlan, shorten
 from pnoise_jax.data.prepare.sources import Folder, Listing
 
 VERSION = "1.0.0"
@@ -34,7 +35,7 @@ def plan(manual_dir: Path, *, name: str, scratch: Path) -> Plan:
       scratch: must not lie in `manual_dir`.
 
     Raises:
-      ValueError: an unfit name; the data directory lies among the images; splits differ in their
+      ValueError: the data directory lies among the images; splits differ in their
         classes; or see `find_classes`.
     """
     if scratch.is_relative_to(manual_dir):
@@ -42,14 +43,9 @@ def plan(manual_dir: Path, *, name: str, scratch: Path) -> Plan:
             f"--data_dir={scratch.parent} lies in --manual_dir={manual_dir}, among the images: "
             "choose another"
         )
-    own = name.partition("/")[2]
-    if not _NAME.fullmatch(own) or re.fullmatch(r"\d+\.\d+\.\d+", own):
-        raise ValueError(
-            f"--dataset={name!r}: use folder/<name>, a name of letters, digits, '_', '-' and '.' "
-            "that is no version, such as folder/pets"
-        )
     source = Folder(manual_dir)
     listing = source.scan()
+    refuse_hidden_images(listing, where=str(manual_dir))
     folders = _split_folders(listing)
     _require_labels(listing, folders, manual_dir)
     for split in folders:
@@ -72,7 +68,31 @@ def plan(manual_dir: Path, *, name: str, scratch: Path) -> Plan:
         ],
         class_names=names,
         description="Images from class folders.",
+        notes=_notes(listing, folders),
     )
+
+
+def check_name(name: str) -> None:
+    """Raises ValueError unless it is folder/<name> and leads nowhere else."""
+    own = name.partition("/")[2]
+    if not _NAME.fullmatch(own) or re.fullmatch(r"\d+\.\d+\.\d+", own):
+        raise ValueError(
+            f"--dataset={name!r}: use folder/<name>, a name of letters, digits, '_', '-' and '.' "
+            "that is no version, such as folder/pets"
+        )
+
+
+def _notes(listing: Listing, folders: dict[str, str]) -> list[str]:
+    notes, names = [], list(folders)
+    if not any(name.lower() in _SPLITS for name in names):
+        notes.append(
+            f"read as splits, as they hold only folders: {', '.join(names)}; if these are classes, "
+            "put them into a folder 'train'"
+        )
+    loose = [m.path for m in listing.members if "/" not in m.path and not is_hidden(m.path)]
+    if loose:
+        notes.append(f"left out, in no class folder: {shorten(loose)}")
+    return notes
 
 
 def _split_folders(listing: Listing) -> dict[str, str]:

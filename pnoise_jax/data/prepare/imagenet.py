@@ -1,5 +1,7 @@
 """ImageNet 2012 from its official tars: the records of TFDS's own builder, without TensorFlow."""
 
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from pnoise_jax.data.prepare.plan import Entry, Plan, SplitPlan, shorten
 from pnoise_jax.data.prepare.sources import Member, Tar
 
 VERSION = "5.1.0"
+SPLITS = ("train", "validation")
 NUM_TRAIN = 1_281_167
 REPAIRED = frozenset(official.CMYK_IMAGES + official.PNG_IMAGES)
 
@@ -29,7 +32,8 @@ def plan(manual_dir: Path, *, scratch: Path) -> Plan:
     Raises:
       FileNotFoundError: neither is there.
       OSError: one is cut off or damaged.
-      ValueError: it lacks synsets or images, or has others than the official one.
+      ValueError: one lacks synsets or validation images, or has others than the official one.
+        (Where training images are missing, a note says how many there are.)
     """
     paths = {split: manual_dir / name for split, name in _names().items()}
     there = [split for split, path in paths.items() if path.is_file()]
@@ -126,20 +130,21 @@ def _lines(name: str) -> list[str]:
 def _remembered(source: Tar, path: Path) -> list[Member]:
     """What the tar holds; from the file if that speaks of this very tar."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             if str(file["stamp"]) == source.stamp:
-                names = file["paths"].tobytes().decode().split("\n")
+                names = file["paths"].tobytes().decode("utf-8", "surrogateescape").split("\n")
                 rows = zip(names, file["sizes"].tolist(), file["offsets"].tolist(), strict=True)
                 return [Member(*row) for row in rows]
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         pass  # there is none, or a broken one
     members = source.scan().members
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"new-{path.name}")
+    paths = "\n".join(member.path for member in members)
     np.savez(
         temporary,
         stamp=np.array(source.stamp),
-        paths=np.frombuffer("\n".join(m.path for m in members).encode(), np.uint8),
+        paths=np.frombuffer(paths.encode("utf-8", "surrogateescape"), np.uint8),
         sizes=np.array([m.size for m in members], np.int64),
         offsets=np.array([m.offset for m in members], np.int64),
     )

@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import errno
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -11,12 +12,13 @@ from pathlib import Path
 
 from PIL import Image
 
-from pnoise_jax.data.prepare import publish, records, staging
-from pnoise_jax.data.prepare.layout import lay_out
+from pnoise_jax.data.prepare import publish, staging, tfds_layout
 from pnoise_jax.data.prepare.plan import Entry, Plan, SplitPlan, shorten
 from pnoise_jax.data.prepare.progress import Progress
 from pnoise_jax.data.prepare.shards import BadImagesError, Note, Shard, write_shard
 from pnoise_jax.data.prepare.treatment import Treated, treat
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,11 +37,11 @@ class Job:
     target: Path
     short_side: int | None
 
-    def run(self, progress: Progress) -> dict[str, int]:
+    def run(self, progress: Progress) -> tuple[dict[str, int], list[str]]:
         """Writes what is missing and renames the whole to `target`.
 
         Returns:
-          How many images were changed, by what was done to them.
+          How many images were changed, by what was done to them; and which are damaged but kept.
 
         Raises:
           ValueError: images cannot be decoded; up to ten are named. All others are written.
@@ -57,20 +59,22 @@ class Job:
             self._write_missing(shards, notes, progress)
             self._publish(shards, notes)
         except OSError as error:
+            is_full = any(os.strerror(code) in str(error) for code in _FULL)
             raise OSError(
                 f"{error}; {len(notes)} of {len(every)} files of records are finished and stay in "
-                f"{self.scratch}. Once this is mended (is the disk full?), the same command goes "
-                "on from there."
+                f"{self.scratch}. {'Make room; then' if is_full else 'Once this is mended,'} the "
+                "same command goes on from there."
             ) from error
         changes = collections.Counter[str]()
         for note in notes.values():
             changes.update(note.changes)
-        return dict(changes.most_common())
+        damaged = [name for shard in every for name in notes[shard.path].damaged]
+        return dict(changes.most_common()), damaged
 
     def _lay_out(self) -> list[tuple[SplitPlan, list[Shard]]]:
         directory = self.scratch / self.target.name
         return [
-            (split, lay_out(split, self.plan, directory, short_side=self.short_side))
+            (split, tfds_layout.lay_out(split, self.plan, directory, short_side=self.short_side))
             for split in self.plan.splits
         ]
 
@@ -83,9 +87,10 @@ class Job:
         """Writes the shards that are not in `notes`, and notes them there."""
         (self.scratch / self.target.name).mkdir(exist_ok=True)
         (self.scratch / "notes").mkdir(exist_ok=True)
-        record = records.serializer(records.features(self.plan))
+        record = tfds_layout.serializer(tfds_layout.features(self.plan))
         problems: list[str] = []
-        with _threads() as pool:
+        threads = _cores()
+        with _threads(threads) as pool:
             for split, its_shards in shards:
                 with self._treating(split) as treat_entry:
                     for shard in (shard for shard in its_shards if shard.path not in notes):
@@ -95,6 +100,7 @@ class Job:
                                 treat=treat_entry,
                                 record=record,
                                 pool=pool,
+                                ahead=4 * threads,
                                 on_image=progress.advance,
                             )
                         except BadImagesError as error:
@@ -132,15 +138,18 @@ class Job:
         )
         self.target.parent.mkdir(parents=True, exist_ok=True)
         os.rename(directory, self.target)
+        publish.sync(self.target.parent)
         staging.clear(self.scratch)
 
 
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
 @contextlib.contextmanager
-def _threads() -> Iterator[ThreadPoolExecutor]:
-    """One for each core."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+def _threads(number: int) -> Iterator[ThreadPoolExecutor]:
     # Pillow warns of odd metadata and of large images: what is to become of them is decided here.
-    with warnings.catch_warnings(), ThreadPoolExecutor(cores) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(number) as pool:
         warnings.filterwarnings("ignore", module=r"PIL\.")
         warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
         yield pool

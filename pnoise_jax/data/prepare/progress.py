@@ -1,4 +1,4 @@
-"""A bar with images per second and the remaining time, at a terminal; elsewhere nothing."""
+"""A bar with images per second and the remaining time, at a terminal; elsewhere only notes."""
 
 from pathlib import Path
 from types import TracebackType
@@ -54,6 +54,10 @@ class Progress:
     def writing(self, total: int, *, done: int) -> None:
         """Images are being written, of which an earlier run has done some."""
         self._bar.reset(self._task, description="images", total=total, completed=done)
+
+    def say(self, text: str) -> None:
+        """Prints a line above the bar, on stderr."""
+        self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def advance(self) -> None:
         """One image more."""

@@ -7,24 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core import dataset_info, file_adapters, naming
+from tensorflow_datasets.core import dataset_info, file_adapters
 
-from pnoise_jax.data.directory import newest_version
-from pnoise_jax.data.prepare import records
+from pnoise_jax.data.directory import FORMAT, PREPARATION, newest_version, preparation
+from pnoise_jax.data.prepare import tfds_layout
 from pnoise_jax.data.prepare.plan import Plan
-from pnoise_jax.data.prepare.shards import FORMAT, Note, Shard
-
-_PREPARATION = "preparation.json"
-
-
-def template(directory: Path, name: str, split: str) -> naming.ShardedFileTemplate:
-    """How TFDS names a split's files."""
-    return naming.ShardedFileTemplate(
-        data_dir=directory,
-        dataset_name=name.partition("/")[0],
-        split=split,
-        filetype_suffix=file_adapters.FileFormat.ARRAY_RECORD.value,
-    )
+from pnoise_jax.data.prepare.shards import Note, Shard
 
 
 def write_metadata(
@@ -47,7 +35,7 @@ def write_metadata(
     info = tfds.core.DatasetInfo(
         builder=identity,
         description=plan.description,
-        features=records.features(plan),
+        features=tfds_layout.features(plan),
         supervised_keys=("image", "label"),
         homepage=plan.homepage,
     )
@@ -59,7 +47,7 @@ def write_metadata(
                     name=split,
                     shard_lengths=[len(shard.entries) for shard in its_shards],
                     num_bytes=sum(notes[shard.path].num_bytes for shard in its_shards),
-                    filename_template=template(directory, plan.name, split),
+                    filename_template=tfds_layout.template(directory, plan.name, split),
                 )
                 for split, its_shards in shards.items()
             ]
@@ -69,8 +57,20 @@ def write_metadata(
     for split, its_shards in shards.items():
         labels = [entry.label for shard in its_shards for entry in shard.entries]
         np.save(directory / f"labels-{split}.npy", np.array(labels, np.int32))
-    preparation = {"format": FORMAT, "short_side": short_side}
-    (directory / _PREPARATION).write_text(json.dumps(preparation))
+    settings = {"format": FORMAT, "short_side": short_side}
+    (directory / PREPARATION).write_text(json.dumps(settings))
+    written = {shard.path for its_shards in shards.values() for shard in its_shards}
+    for path in (*sorted(set(directory.iterdir()) - written), directory):
+        sync(path)  # the shards are on the disk
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or which files a directory has, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def find_prepared(
@@ -79,7 +79,7 @@ def find_prepared(
     """The directory in which the data set stands already, whole; it may be TFDS's own.
 
     Raises:
-      OSError: what stands there is no data set.
+      OSError: what stands there is no data set, or nothing can be put there.
       ValueError: it was prepared with other settings, or by another version of this package.
     """
     target = data_dir / name / version
@@ -87,21 +87,13 @@ def find_prepared(
         raise OSError(f"{target} is not a prepared data set: delete it, or use another --data_dir")
     found = newest_version(data_dir / name)
     if found is None:
+        _require_place(data_dir, target)
         return None
-    try:
-        preparation = json.loads((found / _PREPARATION).read_text())
-    except FileNotFoundError:  # TFDS has prepared it
-        preparation = {"format": FORMAT, "short_side": None}
-    if preparation.get("format") != FORMAT:
+    its_own = preparation(found)["short_side"]
+    if its_own != short_side:
         raise ValueError(
-            f"{found} was prepared by another version of this program (format "
-            f"{preparation.get('format')}, and this one knows {FORMAT}): delete it, or use another "
-            "--data_dir"
-        )
-    if preparation["short_side"] != short_side:
-        raise ValueError(
-            f"{found} was prepared {_with(preparation['short_side'])}, and now it should be "
-            f"{_with(short_side)}: delete it, or use another --data_dir"
+            f"{found} was prepared {_with(its_own)}, and now it should be {_with(short_side)}: "
+            "delete it, or use another --data_dir"
         )
     return found
 
@@ -110,6 +102,24 @@ def splits_of(directory: Path) -> dict[str, int]:
     """The splits of a prepared directory, and their numbers of examples."""
     splits = json.loads((directory / "dataset_info.json").read_text()).get("splits", [])
     return {s["name"]: sum(map(int, s.get("shardLengths", []))) for s in splits}
+
+
+def _require_place(data_dir: Path, target: Path) -> None:
+    """Whether `target` could be made, before hours are spent on what is to stand there."""
+    for path in reversed(target.relative_to(data_dir).parents):
+        path = data_dir / path
+        if path == data_dir or not path.exists():
+            continue
+        if not path.is_dir():
+            raise NotADirectoryError(
+                f"{path} is a file, and {target} is to be made: take it away, or use another "
+                "--data_dir"
+            )
+        if not os.access(path, os.W_OK):
+            raise PermissionError(
+                f"{path} cannot be written, and {target} is to be made: make it writable, or use "
+                "another --data_dir"
+            )
 
 
 def _with(short_side: int | None) -> str:

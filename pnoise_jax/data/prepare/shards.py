@@ -12,12 +12,9 @@ from pathlib import Path
 
 from tensorflow_datasets.core import file_adapters
 
+from pnoise_jax.data.directory import FORMAT
 from pnoise_jax.data.prepare.plan import Entry
 from pnoise_jax.data.prepare.treatment import Treated
-
-FORMAT = 1  # of what this package writes: another one does not go on with it
-
-_AHEAD = 256  # images read before they are written: enough for the threads, little memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,11 +25,13 @@ class Note:
       digest: of everything that it was made from.
       num_bytes: of its records.
       changes: how many images were changed, by what was done.
+      damaged: the images that are damaged but kept.
     """
 
     digest: str
     num_bytes: int
     changes: Mapping[str, int]
+    damaged: Sequence[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +83,7 @@ def write_shard(
     treat: Callable[[Entry], Treated],
     record: Callable[[Entry, bytes], bytes],
     pool: ThreadPoolExecutor,
+    ahead: int,
     on_image: Callable[[], object],
 ) -> Note:
     """Writes all records to a temporary file, by TFDS's own writer, and renames it.
@@ -93,6 +93,7 @@ def write_shard(
       treat: reads and treats an entry's image; called from several threads.
       record: makes the record of an entry and its image.
       pool: the threads.
+      ahead: how many images may wait to be written.
       on_image: called after each image.
 
     Raises:
@@ -100,15 +101,17 @@ def write_shard(
       OSError: the file cannot be written.
     """
     changes: collections.Counter[str] = collections.Counter()
-    problems, num_bytes = [], 0
+    problems, damaged, num_bytes = [], [], 0
 
     def records() -> Iterator[tuple[str, bytes]]:
         nonlocal num_bytes
-        for entry, treated in _in_order(pool, treat, shard.entries):
+        for entry, treated in _in_order(pool, treat, shard.entries, ahead):
             if isinstance(treated, str):
                 problems.append(treated)
                 continue
             changes.update([treated.change] if treated.change else [])
+            if treated.damage:
+                damaged.append(f"{entry.member.path} ({treated.damage})")
             made = record(entry, treated.data)
             num_bytes += len(made)
             on_image()
@@ -119,7 +122,9 @@ def write_shard(
         _write(part, records())
         if problems:
             raise BadImagesError(problems)
-        note = Note(shard.digest, num_bytes, dict(changes))
+        note = Note(shard.digest, num_bytes, dict(changes), damaged)
+        # A shard of this name that was made from other things must not be taken for this one.
+        shard.path.unlink(missing_ok=True)
         _write_note(shard.note_path, note)
         os.replace(part, shard.path)
     finally:
@@ -145,7 +150,10 @@ def _write_note(path: Path, note: Note) -> None:
 
 
 def _in_order(
-    pool: ThreadPoolExecutor, treat: Callable[[Entry], Treated], entries: Sequence[Entry]
+    pool: ThreadPoolExecutor,
+    treat: Callable[[Entry], Treated],
+    entries: Sequence[Entry],
+    ahead: int,
 ) -> Iterator[tuple[Entry, Treated | str]]:
     """Every entry with its image, or with what is wrong with it."""
 
@@ -158,7 +166,7 @@ def _in_order(
     waiting: collections.deque[Future[Treated | str]] = collections.deque()
     upcoming = iter(entries)
     try:
-        waiting.extend(pool.submit(guarded, e) for e in itertools.islice(upcoming, _AHEAD))
+        waiting.extend(pool.submit(guarded, e) for e in itertools.islice(upcoming, ahead))
         for entry in entries:
             treated = waiting.popleft().result()
             waiting.extend(pool.submit(guarded, e) for e in itertools.islice(upcoming, 1))

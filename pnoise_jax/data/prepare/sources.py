@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import stat
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -69,19 +70,31 @@ class Folder:
         self.path = path
 
     def scan(self) -> Listing:
-        """See `Source`; symbolic links are followed."""
-        members, folders = [], set()
-        for directory, subdirectories, files in os.walk(
-            self.path, followlinks=True, onerror=_raise
-        ):
-            subdirectories.sort()
-            inside = PurePosixPath(Path(directory).relative_to(self.path).as_posix())
-            folders.add(str(inside))
-            for name in sorted(files):
-                status = os.stat(os.path.join(directory, name))  # a dangling link raises, by name
-                path = str(inside / name)
+        """See `Source`; symbolic links are followed, but for those that lead in a circle."""
+        members: list[Member] = []
+        folders: set[str] = set()
+        self._scan("", (), members, folders)
+        return Listing(members, frozenset(folders))
+
+    def _scan(self, inside: str, above: tuple, members: list[Member], folders: set[str]) -> None:
+        directory = self.path / inside
+        status = directory.stat()
+        here = (status.st_dev, status.st_ino)
+        if here in above:
+            raise OSError(f"{directory} is a link to a folder that it lies in: take it away")
+        subdirectories = []
+        for name in sorted(os.listdir(directory)):
+            path = f"{inside}/{name}".lstrip("/")
+            status = os.stat(directory / name)  # a dangling link raises, by name
+            if stat.S_ISDIR(status.st_mode):
+                subdirectories.append(path)
+            elif stat.S_ISREG(status.st_mode):
                 members.append(Member(path, status.st_size, stamp=status.st_mtime_ns))
-        return Listing(members, frozenset(folders - {"."}))
+            else:
+                raise OSError(f"{directory / name} is neither file nor folder: take it away")
+        folders.update(subdirectories)
+        for path in subdirectories:
+            self._scan(path, (*above, here), members, folders)
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Read]:
@@ -104,20 +117,24 @@ class Tar:
                 path = str(PurePosixPath(found.name))
                 if found.isdir():
                     folders.add(path)
-                elif found.isfile() and self.nested and path.endswith(".tar"):
+                    continue
+                _require_plain(found, str(self.path))
+                if self.nested and path.endswith(".tar"):
                     members += self._inner(file, found, path)
-                elif found.isfile():
+                else:
                     members.append(Member(path, found.size, found.offset_data))
         return Listing(members, _with_parents(members, folders))
 
     def _inner(self, file: BinaryIO, outer: tarfile.TarInfo, path: str) -> list[Member]:
         # A tar inside a tar is not compressed, so its members are read where they lie.
         end = outer.offset_data + outer.size
-        return [
-            Member(f"{path}/{PurePosixPath(found.name)}", found.size, found.offset_data)
-            for found in _headers(file, outer.offset_data, end, f"{self.path}: {path}")
-            if found.isfile()
-        ]
+        where, members = f"{self.path}: {path}", []
+        for found in _headers(file, outer.offset_data, end, where):
+            if not found.isdir():
+                _require_plain(found, where)
+                name = f"{path}/{PurePosixPath(found.name)}"
+                members.append(Member(name, found.size, found.offset_data))
+        return members
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Read]:
@@ -143,18 +160,21 @@ class Zip:
         """See `Source`."""
         with self._opened() as archive:
             found = archive.infolist()
-        members = [Member(i.filename, i.file_size, stamp=i.CRC) for i in found if not i.is_dir()]
-        folders = {i.filename.rstrip("/") for i in found if i.is_dir()}
+        members = [
+            Member(_normal(i.filename), i.file_size, stamp=i.CRC) for i in found if not i.is_dir()
+        ]
+        folders = {_normal(i.filename) for i in found if i.is_dir()}
         return Listing(members, _with_parents(members, folders))
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Read]:
         """See `Source`; the checksum is verified."""
         with self._opened() as archive:
+            infos = {_normal(info.filename): info for info in archive.infolist()}
 
             def read(member: Member) -> bytes:
                 try:
-                    return archive.read(member.path)
+                    return archive.read(infos[member.path])
                 except Exception as error:  # whatever zipfile and zlib raise on damaged bytes
                     raise OSError(f"{self.path}: {member.path}: {error}") from error
 
@@ -192,6 +212,20 @@ def _headers(file: BinaryIO, start: int, end: int, name: str) -> Iterator[tarfil
     raise OSError(f"{name} is cut off or damaged ({end - start} bytes): download it again.")
 
 
+def _require_plain(found: tarfile.TarInfo, where: str) -> None:
+    if found.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or found.issparse():
+        kind = "a link" if found.islnk() or found.issym() else "no plain file"
+        raise OSError(
+            f"{where}: {found.name} is {kind}, and its bytes are not in its place: take the "
+            "official archive, or extract this one and give the folder"
+        )
+
+
+def _normal(path: str) -> str:
+    """Without "./" and the like."""
+    return str(PurePosixPath(path))
+
+
 def _with_parents(members: list[Member], folders: set[str]) -> frozenset[str]:
     paths = {member.path.rpartition("/")[0] for member in members} | folders
     parents = {str(parent) for path in paths for parent in PurePosixPath(path).parents}
@@ -201,7 +235,3 @@ def _with_parents(members: list[Member], folders: set[str]) -> frozenset[str]:
 def _stamp(path: Path) -> str:
     status = path.stat()
     return f"{path.name} {status.st_size} {status.st_mtime_ns}"
-
-
-def _raise(error: OSError) -> None:
-    raise error

@@ -18,25 +18,6 @@ def staging_directory(data_dir: Path, name: str) -> Path:
     return data_dir / f"incomplete.{name.replace('/', '.')}"
 
 
-def make_data_dir(data_dir: Path) -> None:
-    """Makes the directory, not its parents.
-
-    Raises:
-      OSError: there is no directory to make it in, it is a file, or it cannot be made.
-    """
-    if not data_dir.parent.is_dir():
-        raise FileNotFoundError(
-            f"--data_dir={data_dir}: {data_dir.parent} does not exist; create it, or set "
-            "--data_dir (or TFDS_DATA_DIR) to where data sets are kept"
-        )
-    if data_dir.exists() and not data_dir.is_dir():
-        raise NotADirectoryError(f"--data_dir={data_dir} is a file: set it to a directory")
-    try:
-        data_dir.mkdir(exist_ok=True)
-    except OSError as error:
-        raise OSError(f"--data_dir={data_dir} cannot be made ({error.strerror})") from error
-
-
 @contextlib.contextmanager
 def locked(staging: Path) -> Iterator[None]:
     """Makes the directory and keeps other processes out of it; killed ones do not block it.

@@ -10,6 +10,7 @@ from pnoise_jax.data.prepare.class_folders import (
     is_hidden,
     is_image,
     require_same,
+    top_folders,
 )
 from pnoise_jax.data.prepare.missing import missing_files
 from pnoise_jax.data.prepare.plan import Entry, Plan, SplitPlan, shorten
@@ -34,9 +35,10 @@ def plan(manual_dir: Path, *, scratch: Path) -> Plan:
       ValueError: labels and images do not agree.
     """
     del scratch
-    source, root = _find(manual_dir)
+    source = _find(manual_dir)
     listing = source.scan()
-    prefix = "" if root == "." else f"{root}/"
+    prefix = f"{_ROOT}/" if _ROOT in listing.folders else ""
+    _refuse_rearranged(listing, f"{prefix}val", source.path)
     wnids = _read(source, listing, f"{prefix}wnids.txt").split()
     train = find_classes(
         listing, f"{prefix}train", where=f"{source.path}: train", other_files=("_boxes.txt",)
@@ -60,18 +62,28 @@ def plan(manual_dir: Path, *, scratch: Path) -> Plan:
     )
 
 
-def _find(manual_dir: Path) -> tuple[Source, str]:
+def _find(manual_dir: Path) -> Source:
     if (manual_dir / f"{_ROOT}.zip").is_file():
-        return Zip(manual_dir / f"{_ROOT}.zip"), _ROOT
+        return Zip(manual_dir / f"{_ROOT}.zip")
     for directory in (manual_dir / _ROOT, manual_dir):
         if (directory / "wnids.txt").is_file():
-            return Folder(directory), "."
+            return Folder(directory)
     raise missing_files(
         manual_dir,
         "tiny_imagenet",
         [f"{_ROOT}.zip  (237 MiB), or the folder {_ROOT} that comes out of it"],
         page=f"http://cs231n.stanford.edu/{_ROOT}.zip",
     )
+
+
+def _refuse_rearranged(listing: Listing, folder: str, path: Path) -> None:
+    classes = [name for name in top_folders(listing, folder) if name != "images"]
+    if classes:
+        raise ValueError(
+            f"{path}: {folder} has a folder for each class, {shorten(classes, limit=3)}: some "
+            "script has rearranged it. Give the official zip, or prepare this as your own images "
+            "(--dataset=folder/<name>)"
+        )
 
 
 def _read(source: Source, listing: Listing, path: str) -> str:
@@ -102,7 +114,9 @@ def _validation(
     }
     labels: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
-        image, wnid = (*line.split("\t"), "", "")[:2]
+        if not line.strip():
+            continue
+        image, wnid = (*map(str.strip, line.split("\t")), "", "")[:2]
         if image not in images:
             raise ValueError(f"{where}, line {number}: there is no image {image!r} in {folder}")
         if wnid not in label_of:

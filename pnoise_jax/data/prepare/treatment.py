@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import re
 from typing import Literal
 
 import numpy as np
@@ -19,14 +20,22 @@ REPAIRED_QUALITY = 100  # as TFDS repairs
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _OTHER_FORMATS = ("BMP", "GIF", "PPM", "TIFF", "WEBP")
 _ORIENTATION = 0x0112
+_SUPERFLUOUS = 64  # bytes that a JPEG may have too many; more come of damage
 
 
 @dataclasses.dataclass(frozen=True)
 class Treated:
-    """An image as it is stored, and what was done to it ("" if nothing)."""
+    """An image as it is stored.
+
+    Attributes:
+      data: the file.
+      change: what was done to it, "" if nothing.
+      damage: what its decoder complains about, "" if nothing.
+    """
 
     data: bytes
     change: str = ""
+    damage: str = ""
 
 
 def treat(data: bytes, *, rule: Rule, short_side: int | None = None) -> Treated:
@@ -40,7 +49,9 @@ def treat(data: bytes, *, rule: Rule, short_side: int | None = None) -> Treated:
       short_side: pixels; an image with a longer one becomes a JPEG with this one.
 
     Raises:
-      ValueError: it cannot be decoded, is cut off, or is too large; says which.
+      ValueError: it cannot be decoded, is cut off, damaged, too large or of a kind whose pixels
+        have no 8 bits; says which. With "keep" and "repair", what is damaged but can be read is
+        kept.
     """
     if not data:
         raise ValueError("the file is empty")
@@ -57,6 +68,7 @@ def _treat(data: bytes, rule: Rule, short_side: int | None) -> Treated:
     if not is_jpeg and not data.startswith(_PNG):
         _other_format(data)
     height_and_width = images.image_size(data)  # too large ones are refused before decoding
+    damage = _damage(data, tolerant=rule != "convert") if is_jpeg else ""
     if rule == "repair":
         pixels = images.decode(data)
         changes = ["CMYK to RGB" if is_jpeg else "PNG to JPEG"]
@@ -66,7 +78,9 @@ def _treat(data: bytes, rule: Rule, short_side: int | None) -> Treated:
         orientation = _orientation(data) if rule == "convert" else 1
         changes = _conversions(data, orientation) if rule == "convert" else []
         if not changes and not shrinks:
-            return _verified(data, is_jpeg)
+            if damage or not is_jpeg:
+                images.decode(data)
+            return Treated(data, damage=damage)
         pixels = _upright(images.decode(data), orientation)
         encoding, quality = ("JPEG" if is_jpeg else "PNG"), CONVERTED_QUALITY
     image = Image.fromarray(pixels)
@@ -74,26 +88,41 @@ def _treat(data: bytes, rule: Rule, short_side: int | None) -> Treated:
         image = _shrunk(image, short_side)
         changes.append("shrunk")
         encoding, quality = "JPEG", SHRUNK_QUALITY
-    return Treated(_encoded(image, encoding, quality), ", ".join(changes))
+    return Treated(_encoded(image, encoding, quality), ", ".join(changes), damage)
 
 
-def _verified(data: bytes, is_jpeg: bool) -> Treated:
-    if is_jpeg:
-        try:  # at an eighth of the size: all bits are read, and few pixels computed
-            simplejpeg.decode_jpeg(data, "GRAY", min_height=1, min_width=1, min_factor=8)
-        except ValueError:
-            images.decode(data)  # a warning only, if the reader that is used later takes it
-            return Treated(data, "slightly damaged but readable, kept")
+def _damage(data: bytes, *, tolerant: bool) -> str:
+    """What the decoder complains about in a JPEG, "" if nothing.
+
+    Raises:
+      ValueError: not `tolerant`, and more is wrong than a few superfluous bytes.
+    """
+    try:  # at an eighth of the size: all bits are read, and few pixels computed
+        colours = "CMYK" if _is_cmyk(data) else "GRAY"
+        simplejpeg.decode_jpeg(data, colours, min_height=1, min_width=1, min_factor=8)
+    except ValueError as error:
+        complaint = str(error)
     else:
-        images.decode(data)
-    return Treated(data)
+        return ""
+    superfluous = re.search(r"(\d+) extraneous bytes", complaint)
+    is_missing = re.search("premature|corrupt", complaint, re.IGNORECASE)
+    if not tolerant and is_missing and not (superfluous and int(superfluous[1]) <= _SUPERFLUOUS):
+        raise ValueError(f"damaged or cut off ({complaint})")
+    return complaint
+
+
+def _is_cmyk(data: bytes) -> bool:
+    try:
+        return simplejpeg.decode_jpeg_header(data, strict=False)[2] in ("CMYK", "YCCK")
+    except (ValueError, KeyError) as error:  # KeyError: it found no colours
+        raise ValueError("not a whole image: cut off or damaged in its header") from error
 
 
 def _conversions(data: bytes, orientation: int) -> list[str]:
     """Why an image cannot stay as it is."""
     found = []
     if data.startswith(_JPEG):
-        if simplejpeg.decode_jpeg_header(data, strict=False)[2] in ("CMYK", "YCCK"):
+        if _is_cmyk(data):
             found.append("CMYK to RGB")
     elif data.startswith(_PNG):
         # In a PNG's first chunk: bits per channel, then 0 for gray and 2 for RGB.
@@ -111,6 +140,12 @@ def _other_format(data: bytes) -> str:
     """Which it is: only of those that hold pixels and nothing to be run."""
     try:
         with Image.open(io.BytesIO(data), formats=_OTHER_FORMATS) as image:
+            # Of 16 bits the upper 8 are kept; nobody knows which part of these is black to white.
+            if image.mode == "F" or (image.format == "TIFF" and image.mode == "I"):
+                kind = "floating-point" if image.mode == "F" else "32-bit"
+                raise ValueError(
+                    f"its pixels are {kind} numbers ({image.format}): store them as 8 or 16 bits"
+                )
             return image.format
     except UnidentifiedImageError as error:
         raise ValueError(
@@ -121,10 +156,12 @@ def _other_format(data: bytes) -> str:
 
 def _orientation(data: bytes) -> int:
     """EXIF's, 1..8; 1 is upright."""
-    if b"Exif\0\0" not in data[:65_536] and not (data.startswith(_PNG) and b"eXIf" in data):
-        return 1
+    if data.startswith(_PNG) and b"eXIf" not in data:
+        return 1  # Pillow would decode it to find that out
     try:
         with Image.open(io.BytesIO(data)) as image:
+            if image.format == "TIFF":
+                return 1  # Pillow turns it when it is read
             value = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # damaged EXIF says nothing about the pixels
         return 1

@@ -9,6 +9,7 @@ from pnoise_jax.data.prepare.plan import Entry, Plan, SplitPlan, shorten
 from pnoise_jax.data.prepare.sources import Folder, Listing, Source, Tar
 
 VERSION = "1.0.0"
+SPLITS = ("train", "validation")
 
 _NUM_CLASSES = 12
 _LIST = "image_list.txt"
@@ -28,14 +29,14 @@ def plan(manual_dir: Path, *, scratch: Path) -> Plan:
         folders; or see `find_classes`.
     """
     del scratch
-    sources = {split: _find(manual_dir, split) for split in ("train", "validation")}
+    sources = {split: _find(manual_dir, split) for split in SPLITS}
     notes = [f"no {split}.tar, so no split {split!r}" for split in sources if not sources[split]]
     sources = {split: source for split, source in sources.items() if source}
     if not sources:
         raise missing_files(
             manual_dir,
             "visda2017",
-            [f"{split}.tar, or the folder {split} of it" for split in ("train", "validation")],
+            [f"{split}.tar, or the folder {split} of it" for split in SPLITS],
             page="https://github.com/VisionLearningGroup/taskcv-2017-public/tree/master/"
             "classification",
         )

@@ -233,10 +233,33 @@ def test_list_of_the_training_tar_is_kept(tmp_path, monkeypatch):
     """Listing 1.3 million images takes long; a run that fails later need not do it again."""
     bad = {"n01440764_1.JPEG": b"\xff\xd8\xff"}
     archives.make_imagenet(tmp_path, validation=0, changes=bad)
-    for _ in range(2):
+    kept = tmp_path / "data" / "incomplete.imagenet2012" / "train.npz"
+    for content in (None, b"PK\x03\x04 broken", b""):
+        if content is not None:  # a broken one is made anew
+            kept.write_bytes(content)
         with pytest.raises(ValueError, match=r"n01440764.tar/n01440764_1.JPEG: "):
             prepare(tmp_path, tmp_path / "data")
-        monkeypatch.setattr(tarfile, "open", None)
+    monkeypatch.setattr(tarfile, "open", None)
+    with pytest.raises(ValueError, match=r"n01440764.tar/n01440764_1.JPEG: "):
+        prepare(tmp_path, tmp_path / "data")
     monkeypatch.undo()
     archives.make_imagenet(tmp_path, validation=0, train_per_class=2)  # another tar, another list
     assert prepare(tmp_path, tmp_path / "data").splits == {"train": 2000}
+
+
+def test_damaged_images_are_kept_as_tfds_keeps_them_and_named(tmp_path, capsys):
+    """And what is missing is told before the images are written."""
+    whole = archives.image(0, 1, size=(200, 300))
+    half = whole[: len(whole) // 2] + b"\xff\xd9"
+    archives.make_imagenet(tmp_path, validation=0, changes={"n01440764_1.JPEG": half})
+    prepared = prepare(tmp_path, tmp_path / "data")
+    assert any(
+        note.startswith("1 images are damaged, but can be read: n01440764.tar/n01440764_1.JPEG (")
+        for note in prepared.notes
+    )
+    missing = "ILSVRC2012_img_train.tar has 1000 images, the official one 1281167"
+    assert missing in prepared.notes
+    assert f"note: {missing}\n" in capsys.readouterr().err
+    again = prepare(tmp_path, tmp_path / "data")
+    assert not again.is_new
+    assert again.notes[0].startswith("it has no split 'validation': to add it, delete")

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import tarfile
 
 import numpy as np
 import pytest
@@ -119,8 +120,33 @@ def test_folder_without_splits(manual):
 
 
 def test_folder_with_splits_of_other_names(manual):
-    archives.make_folder(manual, splits=("photo", "sketch"))
-    assert prepare("folder/pets", manual).splits == {"photo": 12, "sketch": 12}
+    """They might be classes, as of cats/{tabby,siam}: that is told, and what is left out."""
+    archives.make_folder(manual, splits=("photo", "sketch"), changes={"README.md": b""})
+    prepared = prepare("folder/pets", manual)
+    assert prepared.splits == {"photo": 12, "sketch": 12}
+    splits, left_out = prepared.notes
+    assert splits.startswith("read as splits, as they hold only folders: photo, sketch; if these")
+    assert left_out == "left out, in no class folder: README.md"
+
+
+def test_litter_is_left_out(manual):
+    litter = ("._0.jpg", ".DS_Store", ".ipynb_checkpoints/0.jpg", ".git/x.jpg", ".idea/x.xml")
+    archives.make_folder(manual, changes={f"train/cat/{name}": image(0, 0) for name in litter})
+    assert prepare("folder/pets", manual).splits == {"test": 12, "train": 12}
+
+
+def test_tiny_imagenet_as_others_pack_it(manual):
+    """Without its root folder, with "./", with blank lines."""
+    archives.make_tiny_imagenet(manual, extracted=True)
+    files = {
+        f"./{path.relative_to(manual / TINY)}": path.read_bytes()
+        for path in (manual / TINY).rglob("*")
+        if path.is_file()
+    }
+    files["./val/val_annotations.txt"] += b"\r\n\n"
+    (manual / "packed").mkdir()
+    archives.write_zip(manual / "packed" / f"{TINY}.zip", files)
+    assert prepare("tiny_imagenet", manual / "packed").splits == {"train": 20, "validation": 10}
 
 
 def test_images_differ_in_size_and_kind(manual):
@@ -186,6 +212,11 @@ BAD = {
         {"changes": {f"{TINY}/wnids.txt": "\n".join(WNIDS[:6]).encode()}},
         rf"train has no {WNIDS[5]}",
     ),
+    "tiny: rearranged": (
+        "tiny_imagenet",
+        {"changes": {f"{TINY}/val/{WNIDS[0]}/images/val_0.JPEG": image(0, 0)}},
+        rf"val has a folder for each class, {WNIDS[0]}: some script has rearranged it",
+    ),
     "office: classes differ": (
         "office_home",
         {"changes": {f"{OFFICE}/Art/Bed/{i:05d}.jpg": None for i in (1, 2)}},
@@ -225,6 +256,16 @@ BAD = {
         "folder/pets",
         {"changes": {"train/eel/.DS_Store": b""}},
         r"1 class folders without images: eel",
+    ),
+    "folder: a hidden class": (
+        "folder/pets",
+        {"splits": (), "classes": (".net", "c", "java")},
+        r"4 images in hidden files or folders: \.net/0\.jpg",
+    ),
+    "folder: hidden images in a class": (
+        "folder/pets",
+        {"changes": {"train/cat/.old/1.jpg": image(0, 0), "train/.x/1.jpg": image(0, 0)}},
+        r"2 images in hidden files or folders: train/\.x/1\.jpg, train/cat/\.old/1\.jpg",
     ),
     "folder: same name but case": (
         "folder/pets",
@@ -303,6 +344,38 @@ def test_dangling_link_is_named(manual):
         prepare("folder/pets", manual)
 
 
+def test_a_link_in_a_circle_is_named(manual):
+    archives.make_folder(manual)
+    os.symlink(manual, manual / "train" / "cat" / "loop")
+    with pytest.raises(OSError, match=r"train/cat/loop is a link to a folder that it lies in"):
+        prepare("folder/pets", manual)
+
+
+def test_a_pipe_is_named_and_not_waited_for(manual):
+    archives.make_folder(manual)
+    os.mkfifo(manual / "train" / "cat" / "pipe.jpg")
+    with pytest.raises(OSError, match=r"cat/pipe\.jpg is neither file nor folder"):
+        prepare("folder/pets", manual)
+
+
+@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.GNUTYPE_SPARSE])
+def test_links_in_a_tar_are_named(manual, kind):
+    """Their bytes are not where they stand."""
+    archives.make_visda(manual, splits=["train"])
+    (manual / "train.tar").rename(manual / "whole.tar")
+    link = tarfile.TarInfo("train/bus/link.png")
+    link.type, link.linkname = kind, "train/bus/train_2_0.png"
+    with (
+        tarfile.open(manual / "whole.tar") as whole,
+        tarfile.open(manual / "train.tar", "w") as tar,
+    ):
+        for member in whole:
+            tar.addfile(member, whole.extractfile(member))
+        tar.addfile(link)
+    with pytest.raises(OSError, match=r"train/bus/link\.png is (a link|no plain file)"):
+        prepare("visda2017", manual)
+
+
 def test_all_bad_images_are_named_at_once(manual):
     bad = {f"train/cat/bad{i:02d}.jpg": image(0, i)[:-100] for i in range(12)}
     archives.make_folder(manual, changes=bad | {"test/dog/bad.png": b"text"})
@@ -313,9 +386,14 @@ def test_all_bad_images_are_named_at_once(manual):
     assert not (manual.parent / "data" / "folder").exists()
 
 
-@pytest.mark.parametrize("name", ["folder/", "folder", "folder/../x", "folder/a/b", "folder/1.0.0"])
+UNFIT = ["folder/", "folder", "folder/../x", "folder/../folder/pets", "folder/a/b", "folder/1.0.0"]
+
+
+@pytest.mark.parametrize("name", UNFIT)
 def test_unfit_names(manual, name):
+    """Before anything is looked for under such a name."""
     archives.make_folder(manual)
+    prepare("folder/pets", manual)
     with pytest.raises(ValueError, match="use folder/<name>"):
         prepare(name, manual)
 
@@ -348,7 +426,9 @@ def test_data_directory_among_the_images(manual):
 
 
 def test_unknown_name(manual):
-    with pytest.raises(ValueError, match=r"'tiny_imagnet' is unknown \(did you mean tiny_imagenet"):
+    with pytest.raises(
+        ValueError, match=r"'tiny_imagnet' is unknown \(did you mean 'tiny_imagenet'"
+    ):
         prepare("tiny_imagnet", manual)
 
 

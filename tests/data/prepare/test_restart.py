@@ -13,6 +13,8 @@ from tensorflow_datasets.core.utils import shard_utils
 
 from pnoise_jax import data
 from pnoise_jax.data import prepare as preparation
+from pnoise_jax.data.prepare import job
+from pnoise_jax.data.prepare import shards as shards_module
 from tests.data import archives
 
 SHARD = 1 << 13  # bytes at least: instead of TFDS's 64 MiB, so that there are many
@@ -131,6 +133,56 @@ def test_killed_again_and_again(manual_dir, straight, tmp_path):
     assert contents(tmp_path) == straight
 
 
+class Killed(BaseException):
+    """Ends a run where it is raised."""
+
+
+def test_killed_between_a_note_and_its_shard(tmp_path, monkeypatch):
+    """A shard of that name, which an earlier run made from other things, is not taken for it."""
+    archives.make_folder(tmp_path / "manual", splits=(), size=(64, 96))
+
+    def kill(*arguments, **options):
+        raise Killed
+
+    def kill_behind(*arguments):
+        write_note(*arguments)
+        raise Killed
+
+    write_note = shards_module._write_note
+    for module, name, end, options in (
+        (job.publish, "write_metadata", kill, {"short_side": 16}),
+        (shards_module, "_write_note", kill_behind, {}),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, end)
+            with pytest.raises(Killed):
+                prepare(tmp_path / "manual", tmp_path / "data", **options)
+    prepared = prepare(tmp_path / "manual", tmp_path / "data")
+    prepare(tmp_path / "manual", tmp_path / "straight")
+    assert not prepared.changes
+    assert contents(tmp_path / "data") == contents(tmp_path / "straight")
+
+
+def test_everything_is_on_the_disk_before_it_is_published(tmp_path, monkeypatch):
+    """A rename may outlive a power failure; what it names must, too."""
+    archives.make_folder(tmp_path / "manual")
+    synced, fsync, rename = [], os.fsync, os.rename
+
+    def note(descriptor):
+        synced.append(os.stat(descriptor).st_ino)
+        fsync(descriptor)
+
+    def check(source, target):
+        for path in (pathlib.Path(source), *pathlib.Path(source).iterdir()):
+            assert path.stat().st_ino in synced, path
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(os, "rename", check)
+    path = prepare(tmp_path / "manual", tmp_path / "data").path
+    assert path.parent.stat().st_ino in synced
+
+
 @pytest.mark.usefixtures("small_shards")
 def test_full_disk(manual_dir, straight, tmp_path):
     """A real one, of half the size that is needed."""
@@ -149,6 +201,7 @@ def test_full_disk(manual_dir, straight, tmp_path):
         finished = shards(disk / "data")
         assert 5 < len(finished) < 32
         assert "No space left on device" in errors
+        assert "Make room" in errors
         assert f"{len(finished)} of 32 files of records are finished and stay in" in errors
         assert not list(disk.rglob("part.*"))
         subprocess.run(["mount", "-o", "remount,size=20m", str(disk)], check=True)
@@ -260,6 +313,12 @@ def test_what_was_prepared_otherwise_is_refused(manual_dir, tmp_path):
     with pytest.raises(ValueError, match=r"with --short_side=20, .* with --short_side=21"):
         prepare(manual_dir, tmp_path, short_side=21)
     file = prepared.path / "preparation.json"
+    written = file.read_text()
+    for odd in ("", "[]", "{}", '{"format": 1, "short_side": "big"}'):
+        file.write_text(odd)
+        with pytest.raises(OSError, match=r"preparation\.json cannot be read as what"):
+            prepare(manual_dir, tmp_path, short_side=20)
+    file.write_text(written)
     file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 99}))
     with pytest.raises(ValueError, match=r"another version of this program \(format 99"):
         prepare(manual_dir, tmp_path, short_side=20)
@@ -284,7 +343,7 @@ def test_what_tfds_has_prepared_is_used(tmp_path, version):
 def test_data_dir_that_cannot_be(tmp_path, manual_dir):
     (tmp_path / "file").touch()
     for data_dir, message in (
-        (tmp_path / "a" / "b", r"--data_dir=.*a/b: .* does not exist"),
+        (tmp_path / "a" / "b", r"--data_dir=.*a/b': .* does not exist"),
         (tmp_path / "file", r"--data_dir=.* is a file"),
     ):
         with pytest.raises(OSError, match=message):
@@ -296,3 +355,19 @@ def test_data_dir_that_cannot_be(tmp_path, manual_dir):
     with pytest.raises(ValueError, match="--manual_dir is not set"):
         prepare(None, tmp_path)
     assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is read-only for everybody")
+@pytest.mark.parametrize("name", ["digits", "folder/pets"])
+def test_data_dir_that_cannot_be_written(name, manual_dir):
+    manual_dir = None if name == "digits" else manual_dir
+    with pytest.raises(OSError, match="--data_dir='/proc/self' cannot be written"):
+        preparation.prepare(name, manual_dir=manual_dir, data_dir="/proc/self")
+
+
+def test_a_file_where_the_data_set_is_to_stand(manual_dir, tmp_path, monkeypatch):
+    """It is found before a long scan, not after it."""
+    monkeypatch.setattr(preparation.preparation.folder, "plan", lambda *_, **__: 1 / 0)
+    (tmp_path / "folder").touch()
+    with pytest.raises(NotADirectoryError, match=r"/folder is a file, and .*pets/1\.0\.0 is to be"):
+        prepare(manual_dir, tmp_path)

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from pnoise_jax.data.prepare import records
+from pnoise_jax.data.prepare import tfds_layout
 from pnoise_jax.data.prepare.plan import Entry, Plan
 from pnoise_jax.data.prepare.sources import Member
 
@@ -18,19 +18,19 @@ def entry(key="a.jpg", label=0):
 @pytest.mark.parametrize("key", ["a", "é" * 63, "x" * 200])
 def test_size_of_a_record(size, label, key):
     plan = Plan("x", "1.0.0", (), [str(i) for i in range(1000)], "")
-    record = records.serializer(records.features(plan))(entry(key, label), bytes(size))
-    assert len(record) == records.record_size(entry(key, label), size)
+    record = tfds_layout.serializer(tfds_layout.features(plan))(entry(key, label), bytes(size))
+    assert len(record) == tfds_layout.record_size(entry(key, label), size)
 
 
 def test_two_images_of_one_name_are_refused():
     entries = [entry("a.jpg"), entry("b.jpg"), entry("a.jpg", label=1)]
     with pytest.raises(ValueError, match=r"two images of split 'train' are called 'a\.jpg'"):
-        records.in_order(entries, "train")
+        tfds_layout.in_order(entries, "train")
 
 
 def test_order_depends_on_the_split():
     entries = [entry(f"{i}") for i in range(20)]
-    train, test = records.in_order(entries, "train"), records.in_order(entries, "test")
+    train, test = tfds_layout.in_order(entries, "train"), tfds_layout.in_order(entries, "test")
     assert train != test
     assert {e.key for e in train} == {e.key for e in test} == {e.key for e in entries}
 
@@ -41,7 +41,7 @@ def test_order_depends_on_the_split():
 )
 def test_number_of_shards(number, size, expected):
     """TFDS's documented ones: imagenet2012 has 1024 and 64 files."""
-    bounds = records.shard_bounds([size] * number)
+    bounds = tfds_layout.shard_bounds([size] * number)
     assert len(bounds) == expected
     assert (bounds[0][0], bounds[-1][1]) == (0, number)
     assert all(end == first for (_, end), (first, _) in itertools.pairwise(bounds))

@@ -1,6 +1,7 @@
 """One image: kept, repaired, converted or shrunk, or refused with a reason."""
 
 import io
+import zlib
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image, ImageOps
 from pnoise_jax.data import images
 from pnoise_jax.data.prepare.treatment import treat
 from tests.data.archives import encode, image
+from tests.data.pictures import picture
 
 PHOTO = Image.open(io.BytesIO(image(3, 5, size=(60, 90))))
 
@@ -98,12 +100,14 @@ def test_first_frame_of_an_animation():
 
 
 @pytest.mark.parametrize("orientation", range(2, 9))
-@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_exif_orientation_is_baked_in(orientation, format):
     data = encode(PHOTO, format=format, exif=exif(orientation))
     treated = treat(data, rule="convert")
-    expected = ImageOps.exif_transpose(opened(data))
-    assert treated.change == "turned upright (EXIF)"
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    turned = ["turned upright (EXIF)"] * (format != "TIFF")  # which Pillow turns as it reads it
+    converted = [f"{format} to PNG"] * (format in ("WEBP", "TIFF"))
+    assert treated.change == ", ".join(converted + turned)
     assert opened(treated.data).size == expected.size
     assert difference(treated.data, expected) < 3
     assert opened(treated.data).getexif().get(0x0112, 1) == 1
@@ -157,43 +161,62 @@ def test_repairs_as_tfds_does():
 @pytest.mark.parametrize("rule", ["keep", "repair", "convert"])
 @pytest.mark.parametrize("short_side", [None, 20])
 @pytest.mark.parametrize(
-    "data",
+    ("data", "message"),
     [
-        encode(PHOTO)[:-200],
-        encode(PHOTO)[:-2],
-        encode(PHOTO)[:100],
-        encode(PHOTO)[:3],
-        encode(PHOTO, format="PNG")[:-200],
-        encode(PHOTO, format="PNG")[:30],
-        encode(PHOTO, format="BMP")[:-200],
-        b"",
-        b"not an image",
-        b"<html>404</html>" * 100,
-        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
-        bytes(10_000),
+        (encode(PHOTO)[:-200], "not a whole image|damaged or cut off"),
+        (encode(PHOTO)[:-2], "not a whole image|damaged or cut off"),
+        (encode(PHOTO)[:3], "not an image"),
+        *((encode(PHOTO)[:n], "cannot be decoded|not a") for n in (20, 60, 100, 165, 300)),
+        (encode(PHOTO, format="PNG")[:-200], "not a whole image"),
+        (encode(PHOTO, format="PNG")[:30], "not an image|not a whole image"),
+        (encode(PHOTO, format="BMP")[:-200], "not a whole image"),
+        (b"", "the file is empty"),
+        (b"not an image", "no image: it begins with b'not an i'"),
+        (b"<html>404</html>" * 100, "no image: it begins with b'<html>40'"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no image: it begins with"),
+        (bytes(10_000), "no image: it begins with"),
+        (encode(Image.new("F", (8, 8)), format="TIFF"), "floating-point numbers"),
+        (encode(Image.new("I", (8, 8)), format="TIFF"), "32-bit numbers"),
     ],
 )
-def test_refuses(data, rule, short_side):
-    with pytest.raises(ValueError, match=r"\w"):
+def test_refuses(data, message, rule, short_side):
+    with pytest.raises(ValueError, match=message) as error:
         treat(data, rule=rule, short_side=short_side)
+    assert "KeyError" not in str(error.value)
 
 
 @pytest.mark.parametrize("rule", ["keep", "convert"])
 def test_refuses_huge_images_without_decoding_them(rule):
     bomb = bytearray(encode(Image.new("L", (8, 8)), format="PNG"))
     bomb[16:24] = (50_000).to_bytes(4) + (50_000).to_bytes(4)
+    bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4)
     jpeg = bytearray(encode(PHOTO))
     at = jpeg.index(b"\xff\xc0") + 5
     jpeg[at : at + 4] = (65_000).to_bytes(2) + (65_000).to_bytes(2)
     for data in (bytes(bomb), bytes(jpeg)):
-        with pytest.raises(ValueError, match=r"too large|DecompressionBomb|broken|read"):
+        with pytest.raises(ValueError, match="too large"):
             treat(data, rule=rule)
 
 
-def test_slight_damage_is_kept_and_told():
+@pytest.mark.parametrize("rule", ["keep", "convert"])
+def test_a_few_superfluous_bytes_are_kept_and_told(rule):
     data = encode(PHOTO)
     damaged = data[:-2] + b"\x00" * 16 + data[-2:]
-    treated = treat(damaged, rule="keep")
+    treated = treat(damaged, rule=rule)
     assert treated.data == damaged
-    assert "damaged" in treated.change
+    assert "extraneous bytes" in treated.damage
     images.decode(damaged)
+
+
+@pytest.mark.parametrize("short_side", [None, 100])
+@pytest.mark.parametrize("zeroed", [False, True])
+def test_an_image_that_is_mostly_missing_is_refused(zeroed, short_side):
+    """Readers take it; the official ImageNet's keep their bytes, and are named."""
+    whole = encode(Image.fromarray(picture(200, 300)))
+    third = len(whole) // 3
+    damaged = whole[:third] + (bytes(third) + whole[2 * third :] if zeroed else b"\xff\xd9")
+    images.decode(damaged)
+    with pytest.raises(ValueError, match="damaged or cut off"):
+        treat(damaged, rule="convert", short_side=short_side)
+    assert treat(damaged, rule="keep").damage
+    assert treat(damaged, rule="keep").data == damaged

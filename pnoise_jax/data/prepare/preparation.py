@@ -1,13 +1,15 @@
 """Preparing a data set: scanned, then written shard by shard, then renamed into place."""
 
 import dataclasses
-import difflib
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pnoise_jax.data import embedded
+from pnoise_jax.data.arguments import near
+from pnoise_jax.data.data_dir import make_staging, resolve
+from pnoise_jax.data.datasets import PREPARED_BY_COMMAND
 from pnoise_jax.data.directory import newest_version
 from pnoise_jax.data.prepare import (
     folder,
@@ -20,15 +22,13 @@ from pnoise_jax.data.prepare import (
 )
 from pnoise_jax.data.prepare.job import Job
 from pnoise_jax.data.prepare.missing import existing_directory
-from pnoise_jax.data.prepare.plan import Plan
+from pnoise_jax.data.prepare.plan import Plan, shorten
 from pnoise_jax.data.prepare.progress import Progress
 
-_MODULES = {
-    "imagenet2012": imagenet,
-    "office_home": office_home,
-    "tiny_imagenet": tiny_imagenet,
-    "visda2017": visda,
-}
+_MODULES = dict(
+    zip(PREPARED_BY_COMMAND, (imagenet, office_home, tiny_imagenet, visda), strict=True)
+)
+_FIELD = "--data_dir"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +85,7 @@ def prepare(
     """
     if short_side is not None and short_side < 1:
         raise ValueError(f"--short_side={short_side} must be at least 1 pixel")
-    data_dir = embedded.resolve(data_dir)
+    data_dir = resolve(data_dir, field=_FIELD)
     if name in embedded.BUILDERS:
         return _embedded(name, manual_dir, data_dir, short_side)
     plan, version = _planner(name)
@@ -94,17 +94,33 @@ def prepare(
     if found := find():
         if found == target:  # a run that was killed at the very end may have left something
             staging.remove(directory)
-        return Prepared(name, found, publish.splits_of(found), is_new=False)
+        return _standing(name, found)
     manual_dir = existing_directory(name, manual_dir)
-    staging.make_data_dir(data_dir)
+    make_staging(data_dir, name, field=_FIELD).rmdir()  # it can be written
     with staging.locked(directory), Progress() as progress:
         if found := find():  # by the process that has just let go of the lock
-            return Prepared(name, found, publish.splits_of(found), is_new=False)
+            return _standing(name, found)
         progress.scanning(manual_dir)
         planned = plan(manual_dir, scratch=directory)
-        changes = Job(planned, directory, target, short_side).run(progress)
+        for note in planned.notes:  # before hours are spent on what somebody may not want
+            progress.say(f"note: {note}")
+        changes, damaged = Job(planned, directory, target, short_side).run(progress)
+    notes = list(planned.notes)
+    if damaged:
+        notes.append(f"{len(damaged)} images are damaged, but can be read: {shorten(damaged)}")
     splits = publish.splits_of(target)
-    return Prepared(name, target, splits, is_new=True, changes=changes, notes=planned.notes)
+    return Prepared(name, target, splits, is_new=True, changes=changes, notes=notes)
+
+
+def _standing(name: str, found: Path) -> Prepared:
+    splits = publish.splits_of(found)
+    missing = [split for split in getattr(_MODULES.get(name), "SPLITS", ()) if split not in splits]
+    notes = [
+        f"it has no split {split!r}: to add it, delete {found} and run the same command again with "
+        "the archives of all splits in --manual_dir"
+        for split in missing
+    ]
+    return Prepared(name, found, splits, is_new=False, notes=notes)
 
 
 def _embedded(
@@ -113,17 +129,14 @@ def _embedded(
     if manual_dir is not None or short_side is not None:
         raise ValueError(f"--dataset={name} ships with the project: leave out all but --data_dir")
     is_new = newest_version(data_dir / name) is None
-    path = embedded.prepared(name, data_dir)
+    path = embedded.prepared(name, data_dir, field=_FIELD)
     return Prepared(name, path, publish.splits_of(path), is_new=is_new)
 
 
 def _planner(name: str) -> tuple[Callable[..., Plan], str]:
     if name.partition("/")[0] == "folder":
+        folder.check_name(name)
         return functools.partial(folder.plan, name=name), folder.VERSION
     if name not in _MODULES:
-        near = difflib.get_close_matches(name, list_preparable(), n=2)
-        hint = f" (did you mean {' or '.join(near)}?)" if near else ""
-        raise ValueError(
-            f"--dataset={name!r} is unknown{hint}; there are: {', '.join(list_preparable())}"
-        )
+        raise ValueError(f"--dataset={name!r} is unknown{near(name, list_preparable())}")
     return _MODULES[name].plan, _MODULES[name].VERSION

@@ -1,0 +1,51 @@
+"""The directory where data sets are kept: found, made, and checked to be writable."""
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def resolve(data_dir: str | os.PathLike | None, *, field: str = "data.data_dir") -> Path:
+    """The directory where data sets are kept: as given, $TFDS_DATA_DIR, or TFDS's default.
+
+    Args:
+      data_dir: None: it is not given.
+      field: what the user sets it with.
+
+    Raises:
+      ValueError: it is a URL.
+    """
+    if data_dir is None:
+        data_dir = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    if "://" in os.fspath(data_dir):
+        raise ValueError(
+            f"{field}={os.fspath(data_dir)!r} is a URL, and data sets are read from a file "
+            f"system. Mount or copy it, and set {field} to that directory."
+        )
+    return Path(data_dir).expanduser().absolute()
+
+
+def make_staging(data_dir: Path, name: str, *, field: str = "data.data_dir") -> Path:
+    """Makes the directory, not its parents, and an empty `incomplete.<name>.*` in it.
+
+    Raises:
+      OSError: there is no directory to make it in, it is a file, or it cannot be made or written.
+    """
+    if not data_dir.parent.is_dir():
+        raise FileNotFoundError(
+            f"{field}={str(data_dir)!r}: {str(data_dir.parent)!r} does not exist. "
+            f"Create it, or set {field} (or TFDS_DATA_DIR) to where data sets are kept."
+        )
+    if data_dir.exists() and not data_dir.is_dir():
+        raise NotADirectoryError(
+            f"{field}={str(data_dir)!r} is a file. Set {field} to a directory."
+        )
+    try:
+        data_dir.mkdir(exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f"incomplete.{name.replace('/', '.')}.", dir=data_dir))
+    except OSError as error:
+        raise OSError(
+            f"{field}={str(data_dir)!r} cannot be written ({error.strerror}), and "
+            f"{name!r} is not prepared there. Make it writable, or set {field} to another "
+            "directory."
+        ) from error
