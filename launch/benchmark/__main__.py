@@ -6,6 +6,7 @@ Subcommands:
   sweep  runs that share a program: trained together, by vmap, against one after another
   audit  all protocols of an audit against one clean evaluation
   data   the input pipeline: ours against tf.data and against a PIL loop over folders
+  models the forward pass and training step of each family against timm's
 
 python -m launch.benchmark SUBCOMMAND --help lists the flags. Every figure printed was measured by
 the command that prints it, after a check that the alternatives compute the same.
@@ -22,6 +23,7 @@ SUBCOMMANDS = {
     "sweep": "launch.benchmark.sweep",
     "audit": "launch.benchmark.audit",
     "data": "launch.benchmark.data",
+    "models": "launch.benchmark.models",
 }
 
 

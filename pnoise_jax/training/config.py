@@ -4,7 +4,6 @@ import difflib
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -65,7 +64,9 @@ def default_config() -> ml_collections.ConfigDict:
         clip_norm=config_dict.placeholder(float),  # of the gradient, over all that is trained
         layer_decay=config_dict.placeholder(float),  # d: layer l of N learns at d^(N + 1 - l)
         head_learning_rate_multiplier=1.0,  # 10 with a tenth of the rate: a slow backbone
-        freeze=(),  # parameters that stay, by patterns: ("patch_embed/.*", "block_[1-6]/.*")
+        # Parameters that stay, by patterns: ("patch_embed/.*", "block_[1-6]/.*"). On the command
+        # line --config.optimizer.freeze="('patch_embed/.*','block_[1-6]/.*')".
+        freeze=(),
     )
     config.weights = config_dict.placeholder(str)  # to start from: npz, safetensors, a run
     config.weights_head = "keep"  # fresh: as the model initialises it; auto: where classes differ
@@ -201,6 +202,11 @@ def validate(config: ml_collections.ConfigDict) -> None:
     for field in _DURATIONS:
         if given[field] is not None:
             steps_of(given[field], field=field, examples=1, batch_size=1)
+    if given["data.cache"] and given["data.num_workers"]:
+        raise ValueError(
+            f"data.cache=True, data.num_workers={given['data.num_workers']}: every worker would "
+            "get a copy of the whole data set; set data.num_workers=0, or data.cache=False"
+        )
     _require_patterns("optimizer.freeze", given["optimizer.freeze"])
     mean, std = given["data.mean"], given["data.std"]
     numbers = [*(mean or ["none"]), *(std or ["none"])]
@@ -236,26 +242,17 @@ def steps_of(duration: str, *, field: str, examples: int, batch_size: int) -> in
 
 
 def differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Fields that differ between two configs, {field: (ours, theirs)}, the harmless left out.
-
-    A file of weights that has only moved is the same.
-    """
+    """Fields that differ between two configs, {field: (ours, theirs)}, the harmless left out."""
     ours, theirs = (dict(flatten(config)) for config in (ours, theirs))
     return {
         field: (ours.get(field), theirs.get(field))
         for field in sorted(ours.keys() | theirs.keys())
-        if _value(field, ours) != _value(field, theirs) and not field.startswith(HARMLESS)
+        if ours.get(field) != theirs.get(field) and not field.startswith(HARMLESS)
     }
 
 
-def _value(field: str, fields: Mapping[str, Any]) -> Any:
-    """A field's, as it is compared."""
-    value = fields.get(field)
-    return Path(value).name if field == "weights" and value is not None else value
-
-
 def _require_patterns(field: str, patterns: Any) -> None:
-    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+    for pattern in patterns:
         try:
             re.compile(pattern)
         except (TypeError, re.error) as error:

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from pnoise_jax import weights
 from pnoise_jax.training.config import flatten
 from pnoise_jax.training.experiment import Experiment
+from pnoise_jax.training.imported import warn_of_preprocessing
 
 
 def print_header(
@@ -45,13 +46,16 @@ def print_header(
     )
     for sentence in [*describe_fine_tuning(experiment, imported), describe_noise(experiment)]:
         console.print(sentence, highlight=False, soft_wrap=True)
-    for warning in warn_of_noise(experiment):
+    warnings = [] if imported is None else warn_of_preprocessing(experiment, imported)
+    for warning in [*warnings, *warn_of_noise(experiment)]:
         console.print(f"note: {warning}", style="yellow")
 
 
 def describe_fine_tuning(experiment: Experiment, imported: weights.Weights | None) -> list[str]:
     """Which weights the run starts from, and what of them stays as it is."""
-    sentences = [] if imported is None else [imported.describe()]
+    sentences = []
+    if imported is not None:
+        sentences = [imported.describe(), imported.describe_preprocessing()]
     if experiment.frozen is not None:
         params = experiment.variables["params"]
         frozen = experiment.frozen(params)
@@ -62,7 +66,10 @@ def describe_fine_tuning(experiment: Experiment, imported: weights.Weights | Non
             f"{sum(sizes)} of {total} numbers"
         )
         if "batch_stats" in experiment.variables:
-            text += "; the statistics of frozen batch norms still follow the batches"
+            text += (
+                "; batch norms whose scale is frozen keep their statistics, though in training "
+                "they normalise by the batch's"
+            )
         sentences.append(text)
     return sentences
 

@@ -19,6 +19,7 @@ from pnoise_jax.training import console as screen
 from pnoise_jax.training import workdir as directories
 from pnoise_jax.training.checkpoints import Checkpoints
 from pnoise_jax.training.experiment import Experiment, build, check_training
+from pnoise_jax.training.imported import match_on_all_hosts
 from pnoise_jax.training.program import Program, advance, create_program, open_batches
 from pnoise_jax.training.restore import Run, has_run, import_weights, restore
 from pnoise_jax.training.step import TrainState
@@ -41,7 +42,8 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list
     """
     experiment = build(config)
     check_training(experiment)
-    imported = None if directories.has_checkpoint(workdir) else experiment.match_weights()
+    goes_on = directories.has_checkpoint(workdir)
+    imported = None if goes_on else match_on_all_hosts(experiment)
     path, console = directories.make_writable(workdir), _console()
     with directories.lock(path):  # before the claim, which else would change another's config
         directories.claim(path, config)
@@ -113,7 +115,8 @@ def evaluate(
     if config is not None and config.weights is not None and not has_run(workdir):
         path = directories.make_writable(workdir)
         run = import_weights(config, mesh=mesh)
-        report(run.weights)
+        for sentence in (run.weights, *run.notes):
+            report(sentence)
     else:
         path = Path(workdir).expanduser().absolute()
         run = restore(workdir, config, mesh=mesh, report=report)

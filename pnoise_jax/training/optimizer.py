@@ -3,6 +3,7 @@
 For fine-tuning: parameters that stay as they are, and learning rates by layer.
 """
 
+import difflib
 import re
 from collections.abc import Sequence
 
@@ -11,7 +12,11 @@ import ml_collections
 import optax
 
 # Matrices by shape, but not weights of a layer; as timm leaves them.
-_UNDECAYED = ("cls_token", "pos_embed")
+_UNDECAYED = ("cls_token", "dist_token", "pos_embed", "relative_position_bias_table")
+# What comes before the first layer, in all models.
+_EMBEDDING = ("patch_embed", "patch_norm", "cls_token", "dist_token", "pos_embed", "conv1", "bn1")
+_HEADS = ("head", "head_dist")
+_LISTED = 8  # paths in an error
 
 
 def learning_rate_schedule(
@@ -95,17 +100,19 @@ def learning_rate_multipliers(
     """What the learning rate is multiplied with, for every parameter.
 
     With d = ``optimizer.layer_decay`` and N layers, layer l has d^(N + 1 - l); what lies before the
-    first (embeddings, stem) counts as layer 0, and what follows the last (final norm, head) has 1:
-    as BEiT and MAE (timm counts the final norm to the last block). The head's is multiplied with
+    first (embeddings, stem) counts as layer 0, and what follows the last (final norm, heads) has 1:
+    as BEiT and MAE (timm counts the final norm to the last block). What merges a Swin Transformer's
+    tokens counts to the block behind it. The heads' are multiplied with
     ``optimizer.head_learning_rate_multiplier`` as well.
     """
     numbers = {name: number for number, name in enumerate(layers, 1)}
-    numbers |= {name: len(layers) + 1 for name in ("norm", "head")}
+    numbers |= {f"merge_{s}": n for s in range(9) if (n := numbers.get(f"stage{s}_block1"))}
+    numbers |= dict.fromkeys(_EMBEDDING, 0)
     base = 1.0 if config.layer_decay is None else config.layer_decay
 
     def multiplier(path, _):
-        factor = base ** (len(layers) + 1 - numbers.get(path[0].key, 0))
-        is_head = path[0].key == "head"
+        factor = base ** (len(layers) + 1 - numbers.get(path[0].key, len(layers) + 1))
+        is_head = path[0].key in _HEADS
         return factor * (config.head_learning_rate_multiplier if is_head else 1.0)
 
     return jax.tree.map_with_path(multiplier, params)
@@ -114,15 +121,14 @@ def learning_rate_multipliers(
 def frozen(params: optax.Params, patterns: Sequence[str]) -> optax.Params:
     """True for the parameters whose whole path, such as "block_1/attn/qkv/kernel", fits a pattern.
 
-    A frozen batch norm keeps its scale and bias; its statistics still follow the batches.
+    A batch norm whose scale is frozen keeps its statistics, too.
 
     Args:
       params: a tree of arrays, or of what stands for them.
       patterns: regular expressions.
     """
-    pattern = re.compile("|".join(f"(?:{pattern})" for pattern in patterns) or r"(?!)")
     return jax.tree.map_with_path(
-        lambda path, _: pattern.fullmatch(_path(path)) is not None, params
+        lambda path, _: any(re.fullmatch(pattern, _path(path)) for pattern in patterns), params
     )
 
 
@@ -131,9 +137,11 @@ def require_frozen(params: optax.Params, patterns: Sequence[str]) -> None:
     paths = [_path(path) for path, _ in jax.tree.leaves_with_path(params)]
     for pattern in patterns:
         if not any(re.fullmatch(pattern, path) for path in paths):
+            near = difflib.get_close_matches(pattern, paths, n=_LISTED, cutoff=0.3)
+            some = near or sorted({f"{path.split('/')[0]}/…" for path in paths})[:_LISTED]
             raise ValueError(
-                f"optimizer.freeze: {pattern!r} fits none of the parameters, which are "
-                f"{', '.join(paths)}"
+                f"optimizer.freeze: {pattern!r} fits none of the {len(paths)} parameters; near it "
+                f"are {', '.join(some)}; a pattern fits a whole path, so 'block_1' needs '/.*'"
             )
     if all(jax.tree.leaves(frozen(params, patterns))):
         raise ValueError(

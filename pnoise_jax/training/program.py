@@ -11,6 +11,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from pnoise_jax import data, parallel
 from pnoise_jax.training.experiment import Experiment
+from pnoise_jax.training.imported import match_on_all_hosts, read_to_devices
 from pnoise_jax.training.step import (
     Metrics,
     TrainState,
@@ -109,10 +110,8 @@ def _make_create(experiment: Experiment, mesh: Mesh) -> Callable[[jax.Array], Tr
     start = jax.jit(experiment.initial_state, out_shardings=everywhere, donate_argnums=1)
 
     def create(key: jax.Array) -> TrainState:
-        imported: dict[str, jax.Array] = {}
-        for path, array in experiment.match_weights().read():
-            imported |= parallel.to_devices({path: array}, everywhere)
-        return start(key, imported)
+        found = match_on_all_hosts(experiment)
+        return start(key, read_to_devices(found, everywhere))
 
     return create
 

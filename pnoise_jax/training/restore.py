@@ -15,9 +15,15 @@ from pnoise_jax import parallel
 from pnoise_jax.training import workdir as directories
 from pnoise_jax.training.checkpoints import Checkpoints
 from pnoise_jax.training.experiment import Experiment, build
+from pnoise_jax.training.imported import (
+    match_on_all_hosts,
+    read_to_devices,
+    warn_of_preprocessing,
+)
 from pnoise_jax.training.step import TrainState
 
-NOT_OF_WEIGHTS = ("noise.", "evaluation.", "data.")  # what a restored run may be asked anew
+# What a restored run may be asked anew, or need not be told again.
+NOT_OF_WEIGHTS = ("noise.", "evaluation.", "data.", "weights")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,12 +35,14 @@ class Run:
       variables: of the model, on the mesh's devices; the moving average where there is one.
       step: of the checkpoint; 0 of weights from elsewhere.
       weights: "params", "ema" for a moving average, or in words where they come from.
+      notes: on weights from elsewhere: what images they expect, and how the config's differ.
     """
 
     experiment: Experiment
     variables: dict[str, Any]
     step: int
     weights: str
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, experiment: Experiment, state: TrainState) -> "Run":
@@ -90,12 +98,12 @@ def import_weights(config: ml_collections.ConfigDict, *, mesh: jax.sharding.Mesh
       ValueError, OSError: bad config, data or weights, named, before anything is read.
     """
     experiment = build(config)
-    found = experiment.match_weights(head="keep")
-    flat: dict[str, jax.Array] = {}
-    for path, array in found.read():  # one by one: the host never holds them all
-        flat |= parallel.to_devices({path: array}, parallel.replicated(mesh))
+    found = match_on_all_hosts(experiment, head="keep")
+    flat = read_to_devices(found, parallel.replicated(mesh))
     variables = {"batch_stats": {}} | traverse_util.unflatten_dict(flat, sep="/")
-    return Run(experiment, variables, 0, found.describe())
+    warnings = [f"note: {warning}" for warning in warn_of_preprocessing(experiment, found)]
+    notes = (found.describe_preprocessing(), *warnings)
+    return Run(experiment, variables, 0, found.describe(), notes)
 
 
 def has_run(workdir: str | os.PathLike) -> bool:

@@ -98,7 +98,8 @@ def make_train_step(
       ema_decay: of the moving average; None keeps none. Step t decays by at most (1 + t)/(10 + t),
         as in TensorFlow, so that a short run does not average its initial weights.
       frozen: maps parameters to a tree of bools, True for those that have no gradient: it is not
-        computed, and grad_norm is that of the others.
+        computed, and grad_norm is that of the others. Batch norms whose scale is frozen keep their
+        running statistics.
 
     Returns:
       The step. Its batch has "image", uint8 (batch, height, width, channels), and "label", int32
@@ -116,6 +117,8 @@ def make_train_step(
     def step(state, batch, key, strength=None):
         key = jax.random.fold_in(key, state.step)
         grads, batch_stats, metrics = gradients(state, batch, key, strength)
+        if frozen is not None:
+            batch_stats = _keep_frozen(frozen(state.params), state.batch_stats, batch_stats)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
@@ -127,6 +130,18 @@ def make_train_step(
         return state, metrics | {"grad_norm": optax.tree.norm(grads)}
 
     return step
+
+
+def _keep_frozen(frozen: Any, before: Any, after: Any) -> Any:
+    """Running statistics: those before the step where the batch norm's scale is frozen."""
+    still = traverse_util.flatten_dict(frozen)
+    before = traverse_util.flatten_dict(before)
+    return traverse_util.unflatten_dict(
+        {
+            path: before[path] if still.get((*path[:-1], "scale"), False) else x
+            for path, x in traverse_util.flatten_dict(after).items()
+        }
+    )
 
 
 def _make_loss(

@@ -11,7 +11,10 @@ from pathlib import Path
 import jax
 import ml_collections
 
+from pnoise_jax import weights
 from pnoise_jax.training.config import default_config, differing, model_config
+
+_WEIGHTS = "weights.json"  # beside config.json, where a run starts from weights
 
 
 def claim(workdir: str | os.PathLike, config: ml_collections.ConfigDict) -> Path:
@@ -33,12 +36,41 @@ def claim(workdir: str | os.PathLike, config: ml_collections.ConfigDict) -> Path
         check(path, config)
     elif jax.process_index() == 0:
         write_config(file, config)
+        _note_weights(path, config.weights)
     return path
+
+
+def _note_weights(path: Path, given: str | None) -> None:
+    """Writes down which weights a run starts from, so that it knows them wherever they are."""
+    note = path / _WEIGHTS
+    if given is None:
+        note.unlink(missing_ok=True)
+    else:
+        digest = weights.fingerprint(Path(given).expanduser())
+        note.write_text(json.dumps({"weights": given, "fingerprint": digest}) + "\n")
+
+
+def _same_weights(path: Path, ours: str | None, theirs: str | None) -> bool:
+    """Whether two paths stand for the weights that the run there has started from.
+
+    Where the second leads nowhere, as what is no longer needed may be gone, its name decides.
+    """
+    if ours is None or theirs is None or ours == theirs:
+        return ours == theirs
+    place = Path(theirs).expanduser()
+    if not place.exists():
+        return place.name == Path(ours).name
+    try:
+        noted = json.loads((path / _WEIGHTS).read_text())["fingerprint"]
+        return noted == weights.fingerprint(place)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def has_checkpoint(workdir: str | os.PathLike) -> bool:
     """Whether a run there would go on, rather than start."""
-    return any((Path(workdir).expanduser() / "checkpoints").glob("[0-9]*"))
+    checkpoints = (Path(workdir).expanduser() / "checkpoints").glob("[0-9]*")
+    return any(path.name.isdigit() for path in checkpoints)  # not one that is half written
 
 
 def make_writable(workdir: str | os.PathLike, *, flag: str = "workdir") -> Path:
@@ -103,7 +135,10 @@ def check(workdir: Path, config: ml_collections.ConfigDict, *, but: tuple[str, .
       config: what it should be.
       but: prefixes of fields that may differ.
     """
-    changed = differing(read_config(workdir), config)
+    stored = read_config(workdir)
+    changed = differing(stored, config)
+    if _same_weights(Path(workdir), stored.weights, config.weights):
+        changed.pop("weights", None)
     changed = {field: values for field, values in changed.items() if not field.startswith(but)}
     if changed:
         listed = "; ".join(

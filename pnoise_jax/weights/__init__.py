@@ -1,12 +1,33 @@
-"""Pretrained weights: found in a file, matched with a model, read array by array.
+"""Pretrained weights: found in a file, matched with a model, read array by array; and exported.
 
+    variables = load("vit_b_16.safetensors", model)           # for model.apply
     weights = match("vit_b_16.safetensors", model, shapes)    # names and shapes alone
     print(weights.describe())
     for path, array in weights.read(): ...                    # "params/block_1/attn/qkv/kernel"
 
-`files` and `runs` know formats; `torch_names` and `google_names` know names; `matching` joins them.
+`files` and `runs` know formats; `torch_names`, `swin_names` and `google_names` know names;
+`matching` joins them with a model, for which `fitting` resizes, and `mismatches` says what is
+wrong. `preprocessing` knows which images weights expect. `export` goes the other way.
 """
 
-from pnoise_jax.weights.matching import HEADS, Weights, match
+from pnoise_jax.weights.export import Exported, export, timm_layout, timm_state
+from pnoise_jax.weights.files import fingerprint
+from pnoise_jax.weights.fitting import HEADS
+from pnoise_jax.weights.loading import load
+from pnoise_jax.weights.matching import Weights, match
+from pnoise_jax.weights.preprocessing import Preprocessing
+from pnoise_jax.weights.timm_models import timm_reference
 
-__all__ = ["HEADS", "Weights", "match"]
+__all__ = [
+    "HEADS",
+    "Exported",
+    "Preprocessing",
+    "Weights",
+    "export",
+    "fingerprint",
+    "load",
+    "match",
+    "timm_layout",
+    "timm_reference",
+    "timm_state",
+]

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +24,9 @@ class ArrayFile:
       title: what it is, for the reader, such as "safetensors" or "EMA weights of step 12".
       shapes: of every array, as it lies there.
       open: opens the file for reading: a context that gives `read(name)`.
-      num_heads: of the attention, where what lies beside the arrays says it.
+      dtypes: of every array, as numpy names them.
+      options: the model's, where the file says them or what lies beside it: those of a run of ours.
+      metadata: texts that a safetensors file has beside its arrays.
     """
 
     path: Path
@@ -31,7 +34,9 @@ class ArrayFile:
     title: str
     shapes: Mapping[str, Shape]
     open: Callable[[], contextlib.AbstractContextManager[Read]]
-    num_heads: int | None = None
+    dtypes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,7 +61,7 @@ class Entry:
         """The array, float32, contiguous.
 
         Raises:
-          ValueError: it does not consist of floating-point numbers.
+          ValueError: it does not consist of floating-point numbers, all of them finite.
         """
         arrays = [_floats(name, read(name)) for name in self.names]
         return np.ascontiguousarray(self.convert(*arrays), np.float32)
@@ -106,4 +111,9 @@ def _floats(name: str, x: np.ndarray) -> np.ndarray:
         x = x.view(jnp.bfloat16)
     if x.dtype.kind != "f" and x.dtype != jnp.bfloat16:
         raise ValueError(f"{name} has dtype {x.dtype}; weights are floating-point numbers")
+    if not np.isfinite(x).all():
+        raise ValueError(
+            f"{name} holds NaN or infinite numbers: the training that made it has failed, or the "
+            "file is damaged; take an earlier checkpoint"
+        )
     return x

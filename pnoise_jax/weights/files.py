@@ -1,20 +1,25 @@
 """Opens files of weights. Which format it is, the content says; nothing is ever unpickled."""
 
 import contextlib
+import functools
+import hashlib
+import json
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from pnoise_jax.weights import runs
 from pnoise_jax.weights.arrays import ArrayFile, Read, Shape
-from pnoise_jax.weights.runs import open_run
 
 _ZIP = b"PK\x03\x04"
+_EMPTY_ZIP = b"PK\x05\x06"
 _BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, EOFError)
-_PICKLE = b"\x80"  # protocol 2 and later: PyTorch before 1.6, and pickles of anything
+_DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 _TORCH = (
     "is a pickle, as torch.save writes it: loading one runs whatever code it contains, so this is "
     "not done here. Where you trust it, convert it once, with PyTorch:\n"
@@ -36,27 +41,62 @@ def open_file(path: Path) -> ArrayFile:
       ValueError: it is neither of these, it is truncated, or it contains pickled objects.
     """
     if path.is_dir():
-        return open_run(path)
+        return runs.open_run(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
     with path.open("rb") as stream:
         start = stream.read(16)
     if start.startswith(_ZIP):
         return _open_zip(path)
-    if start.startswith(_PICKLE):
-        raise ValueError(_TORCH.format(path=path, stem=path.stem))
-    if start[8:9] == b"{":  # after the length of the header, its JSON
+    if start.startswith(_EMPTY_ZIP):
+        raise ValueError("is an empty npz, or another empty archive: it holds no arrays")
+    if start[8:9] == b"{":  # after the length of the header, which may begin as a pickle, its JSON
         return _open_safetensors(path)
+    if _is_pickle(path, start):
+        raise ValueError(_TORCH.format(path=path, stem=path.stem))
     raise ValueError(
         f"is neither an npz nor a safetensors file nor a work directory of ours; it has "
         f"{path.stat().st_size} bytes and starts with {start!r}"
     )
 
 
+def fingerprint(path: Path) -> str:
+    """What tells the weights there from others: a digest of all bytes of the file.
+
+    Raises:
+      ValueError, OSError: there are none.
+    """
+    if path.is_dir():
+        return runs.fingerprint(path)
+    status = path.stat()
+    return _digest(path, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4)  # the runs of a sweep start from the same
+def _digest(path: Path, size: int, changed: int) -> str:
+    del size, changed  # if they differ it is another file
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def _is_pickle(path: Path, start: bytes) -> bool:
+    """Of protocol 2 to 5 (PyTorch before 1.6, and anything), or of 0 and 1, which have no mark."""
+    if start[:1] == b"\x80":
+        return start[1:2] in (b"\2", b"\3", b"\4", b"\5")
+    if start[:1] not in (b"(", b"c", b"]", b"}"):
+        return False
+    with path.open("rb") as stream:
+        stream.seek(-1, 2)
+        return stream.read() == b"."
+
+
 def _open_safetensors(path: Path) -> ArrayFile:
     try:
         with safe_open(path, framework="numpy") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            shapes = {name: tuple(found.get_shape()) for name, found in slices.items()}
+            dtypes = {name: str(found.get_dtype()) for name, found in slices.items()}
+            metadata = file.metadata() or {}
     except SafetensorError as error:
         raise ValueError(
             f"is a broken safetensors file ({error}): get it again, the download was cut off"
@@ -67,7 +107,18 @@ def _open_safetensors(path: Path) -> ArrayFile:
         with safe_open(path, framework="numpy") as file:
             yield file.get_tensor
 
-    return ArrayFile(path, "safetensors", "safetensors", shapes, opened)
+    dtypes = {name: _DTYPES.get(dtype, dtype) for name, dtype in dtypes.items()}
+    options = _options(metadata)
+    return ArrayFile(path, "safetensors", "safetensors", shapes, opened, dtypes, options, metadata)
+
+
+def _options(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The options of our model, where `launch.export` has written the file."""
+    try:
+        options = json.loads(metadata["pnoise_jax.model"])
+    except (KeyError, ValueError):
+        return {}
+    return options if isinstance(options, dict) else {}
 
 
 def _open_zip(path: Path) -> ArrayFile:
@@ -78,7 +129,7 @@ def _open_zip(path: Path) -> ArrayFile:
                 raise ValueError(_TORCH.format(path=path, stem=path.stem))
             if not all(member.endswith(".npy") for member in members):
                 raise ValueError("is a zip file, but no npz: it holds more than arrays")
-            shapes = {member.removesuffix(".npy"): _shape(archive, member) for member in members}
+            headers = {member.removesuffix(".npy"): _header(archive, member) for member in members}
     except _BROKEN_ZIP as error:
         raise ValueError(
             f"is a broken npz ({error}): get it again, the download was cut off"
@@ -92,23 +143,29 @@ def _open_zip(path: Path) -> ArrayFile:
         except _BROKEN_ZIP as error:
             raise ValueError(f"a broken npz ({error}): get it again") from None
 
-    return ArrayFile(path, "npz", "npz", shapes, opened)
+    shapes = {name: shape for name, (shape, _) in headers.items()}
+    dtypes = {name: dtype for name, (_, dtype) in headers.items()}
+    return ArrayFile(path, "npz", "npz", shapes, opened, dtypes)
 
 
-def _shape(archive: zipfile.ZipFile, member: str) -> Shape:
-    """From the header of an array in an npz."""
+def _header(archive: zipfile.ZipFile, member: str) -> tuple[Shape, str]:
+    """Shape and dtype of an array in an npz."""
     with archive.open(member) as stream:
-        version = np.lib.format.read_magic(stream)
-        header = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }.get(version)
-        if header is None:
-            raise ValueError(f"holds {member} in version {version} of numpy's format: save it anew")
-        shape, _, dtype = header(stream)
+        try:
+            version = np.lib.format.read_magic(stream)
+            read = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }[version]
+            shape, _, dtype = read(stream)
+        except (ValueError, KeyError) as error:
+            raise ValueError(
+                f"holds {member}, which is no array as numpy.savez writes it ({error}): get the "
+                "file again, or save it anew"
+            ) from None
     if dtype.hasobject:
         raise ValueError(
             f"holds pickled objects ({member}), and loading them runs whatever code they contain: "
             "save it with plain arrays, one for each parameter"
         )
-    return shape
+    return shape, "bfloat16" if dtype.str[1:] == "V2" else dtype.name

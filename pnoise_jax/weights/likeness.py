@@ -1,5 +1,6 @@
 """Which model weights belong to, as their shapes tell."""
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -13,46 +14,72 @@ def describe(shapes: Mapping[str, Shape]) -> str:
 
     What no shape tells, such as the number of heads, is not said.
     """
-    options = _vit(shapes) if "params/patch_embed/kernel" in shapes else _resnet(shapes)
+    family, options = _transformer(shapes) or _swin(shapes) or _resnet(shapes)
     if not options:
         return ""
-    fitting = {}
-    for name in models.list_models():
-        defaults = models.default_options(name)
-        if options.keys() <= defaults.keys():
-            fitting[name] = {k: v for k, v in options.items() if defaults[k] != v}
-    name = min(fitting, key=lambda name: len(fitting[name]))
-    changed = ", ".join(f"{option}={value!r}" for option, value in fitting[name].items())
-    return f"{name} with {changed}" if changed else name
+    changed = {
+        name: {k: v for k, v in options.items() if models.default_options(name)[k] != v}
+        for name in models.list_models(family)
+    }
+    name = min(changed, key=lambda name: len(changed[name]))
+    given = ", ".join(f"{option}={value!r}" for option, value in changed[name].items())
+    return f"{name} with {given}" if given else name
 
 
-def _vit(shapes: Mapping[str, Shape]) -> dict[str, Any]:
-    kernel = shapes["params/patch_embed/kernel"]
-    if len(kernel) != 4:
-        return {}
+def _transformer(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]] | None:
+    """The names of a family with equal blocks of equal tokens, and the options of its model."""
+    kernel = shapes.get("params/patch_embed/kernel", ())
+    depth = len(_numbers(shapes, r"params/block_(\d+)/"))
+    if len(kernel) != 4 or not depth:
+        return None
     hidden = shapes.get("params/block_1/mlp/fc1/bias", (4 * kernel[-1],))[0]
-    return {
+    options = {
         "patch_size": kernel[0],
         "dim": kernel[-1],
-        "depth": len(_numbers(shapes, r"params/block_(\d+)/")),
+        "depth": depth,
         "mlp_dim": None if hidden == 4 * kernel[-1] else hidden,
-        "class_token": "params/cls_token" in shapes,
+    }
+    if "params/block_1/attn/q_bias" in shapes:
+        return "beit_*", options
+    if gate := shapes.get("params/block_1/attn/gating_param"):
+        gated = _numbers(shapes, r"params/block_(\d+)/attn/gating_param")
+        return "convit_*", options | {"num_heads": gate[0], "local_layers": len(gated)}
+    if "params/dist_token" in shapes:
+        return "deit_*_distilled", options
+    return "vit_*", options | {"class_token": "params/cls_token" in shapes}
+
+
+def _swin(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]] | None:
+    kernel = shapes.get("params/patch_embed/kernel", ())
+    table = shapes.get("params/stage1_block1/relative_position_bias_table", ())
+    if len(kernel) != 4 or len(table) != 2:
+        return None
+    return "swin_*", {
+        "patch_size": kernel[0],
+        "dim": kernel[-1],
+        "stage_sizes": _stage_sizes(shapes),
+        "head_dim": kernel[-1] // table[1],
+        "window_size": (math.isqrt(table[0]) + 1) // 2,
     }
 
 
-def _resnet(shapes: Mapping[str, Shape]) -> dict[str, Any]:
-    stages = _numbers(shapes, r"params/stage(\d+)_block\d+/")
+def _resnet(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]]:
     stem = shapes.get("params/conv1/kernel", ())
-    if not stages or len(stem) != 4:
-        return {}
-    sizes = [len(_numbers(shapes, rf"params/stage{stage}_block(\d+)/")) for stage in stages]
+    if not _stage_sizes(shapes) or len(stem) != 4:
+        return "resnet*", {}
     bottleneck = "params/stage1_block1/conv3/kernel" in shapes
-    return {
-        "stage_sizes": tuple(sizes),
+    return "resnet*", {
+        "stage_sizes": _stage_sizes(shapes),
         "block": "bottleneck" if bottleneck else "basic",
         "width": stem[-1],
         "stem": "imagenet" if stem[0] == 7 else "small",
     }
+
+
+def _stage_sizes(shapes: Mapping[str, Shape]) -> tuple[int, ...]:
+    """The number of blocks of each stage."""
+    stages = _numbers(shapes, r"params/stage(\d+)_block\d+/")
+    return tuple(len(_numbers(shapes, rf"params/stage{stage}_block(\d+)/")) for stage in stages)
 
 
 def _numbers(shapes: Mapping[str, Shape], pattern: str) -> list[int]:

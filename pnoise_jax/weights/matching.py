@@ -1,5 +1,6 @@
 """Matches the weights of a file with the arrays of a model; reads nothing but names and shapes."""
 
+import collections
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -10,15 +11,20 @@ import flax.linen as nn
 import numpy as np
 from flax import traverse_util
 
-from pnoise_jax.weights import google_names, likeness, positions, torch_names
+from pnoise_jax.weights import (
+    fitting,
+    google_names,
+    mismatches,
+    preprocessing,
+    swin_names,
+    torch_names,
+)
 from pnoise_jax.weights.arrays import ArrayFile, Entries, Entry, Shape, read_all
 from pnoise_jax.weights.files import open_file
+from pnoise_jax.weights.preprocessing import Preprocessing
+from pnoise_jax.weights.renaming import Renaming
 
-HEADS = ("auto", "keep", "fresh")
-_HEAD = "params/head/"
-_PRE_LOGITS = "params/pre_logits/"  # the original ViT's layer before the head, and part of it
-_POSITIONS = "params/pos_embed"
-_LISTED = 3  # arrays of a kind in an error
+_WRAPPERS = ("module.", "model.", "_orig_mod.", "backbone.")  # what training code puts in front
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,20 +35,28 @@ class Naming:
       title: whose, for the reader.
       recognises: whether these names and shapes are such.
       entries: the arrays by our paths; those that we lack keep a name of their own.
+      renaming: by which arrays of ours get these names; None where they never do.
       num_heads: of its attention, where shapes tell; else None.
     """
 
     title: str
     recognises: Callable[[Mapping[str, Shape]], bool]
     entries: Callable[[Mapping[str, Shape]], Entries]
+    renaming: Renaming | None
     num_heads: Callable[[Mapping[str, Shape]], int | None] = lambda shapes: None
 
 
 # A further family or format adds a line.
-_NAMINGS = (
-    Naming("timm's ViT", torch_names.is_vit, torch_names.vit_entries),
-    Naming("timm's ResNet", torch_names.is_resnet, torch_names.resnet_entries),
-    Naming("Google's ViT", google_names.is_vit, google_names.vit_entries, google_names.num_heads),
+NAMINGS = (
+    # Before the ViT, whose names it has.
+    Naming("timm's ConViT", torch_names.is_convit, torch_names.vit_entries, torch_names.VIT),
+    Naming("timm's ViT", torch_names.is_vit, torch_names.vit_entries, torch_names.VIT),
+    Naming("timm's BEiT", torch_names.is_beit, torch_names.vit_entries, torch_names.VIT),
+    Naming("timm's Swin", swin_names.is_swin, swin_names.swin_entries, swin_names.SWIN),
+    Naming("timm's ResNet", torch_names.is_resnet, torch_names.resnet_entries, torch_names.RESNET),
+    Naming(
+        "Google's ViT", google_names.is_vit, google_names.vit_entries, None, google_names.num_heads
+    ),
 )
 
 
@@ -55,12 +69,14 @@ class Weights:
       entries: what is taken, by our paths, such as "params/head/bias".
       total: how many arrays the model has.
       notes: what was done to make them fit.
+      preprocessing: what images they expect; None where nothing says it.
     """
 
     file: ArrayFile
     entries: Entries
     total: int
     notes: tuple[str, ...]
+    preprocessing: Preprocessing | None
 
     def read(self) -> Iterator[tuple[str, np.ndarray]]:
         """One array after the other, float32: (our path, array).
@@ -73,6 +89,12 @@ class Weights:
         except ValueError as error:
             raise ValueError(f"{_named(self.file.path)}: {error}") from None
 
+    def describe_preprocessing(self) -> str:
+        """One line: what images they expect."""
+        if self.preprocessing is not None:
+            return self.preprocessing.describe()
+        return "which mean, std and test_transform the weights expect is not known: check data.*"
+
     def describe(self) -> str:
         """One line: how many arrays, from where, and what was done to make them fit."""
         taken = f"{len(self.entries)} of {self.total} arrays from {self.file.path}"
@@ -84,8 +106,8 @@ def match(
 ) -> Weights:
     """Finds in a file what a model needs.
 
-    Position embeddings are taken to the model's grid of patches. All else must be there and fit,
-    but for the head.
+    Position embeddings and tables of relative positions are taken to the model's grid of patches.
+    All else must be there and fit, but for the head.
 
     Args:
       path: an npz of Google's ViT, a safetensors file of timm's ViT or ResNet (or torchvision's
@@ -100,136 +122,83 @@ def match(
       FileNotFoundError: there is no such file.
       ValueError: it cannot be read, or its arrays do not fit: which, and whose model it may be.
     """
-    path = Path(path).expanduser()
-    try:
-        file = open_file(path)
-        title, entries, num_heads = _name(file)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{_named(path)} does not exist") from None
-    except ValueError as error:
-        raise ValueError(f"{_named(path)} {error}") from None
+    file, title, entries, options = open_named(path)
     wanted = {
         "/".join(key): tuple(leaf.shape)
         for key, leaf in traverse_util.flatten_dict(dict(variables)).items()
     }
+    total = len(wanted)
     theirs = {path: entry.shape for path, entry in entries.items()}
+    fitted = [fitting.fit_head(entries, wanted, head)]
+    if not fitting.heads_in(entries) and head != "keep":  # left out on purpose
+        wanted = {k: v for k, v in wanted.items() if k not in fitting.heads_in(wanted)}
+    fitted.append(fitting.fit_positions(file, entries, wanted, model))
+    fitted.append(fitting.fit_relative_positions(entries, wanted, model))
+    problems = mismatches.describe(
+        entries,
+        wanted,
+        model,
+        theirs=theirs,
+        options=options,
+        advice=[text for _, advice in fitted for text in advice],
+    )
+    if problems:
+        raise ValueError(f"{_named(file.path)} {problems}")
     notes = [] if file.kind == "run" else [title]
-    notes += _fit_head(file, entries, wanted, head)
-    notes += _fit_positions(file, entries, wanted, model)
-    fresh = {path for path in wanted if path.startswith(_HEAD) and path not in entries}
-    _require_match(file, entries, {k: v for k, v in wanted.items() if k not in fresh}, theirs)
-    ours = getattr(model, "num_heads", None)
-    if num_heads not in (None, ours):  # the shapes of ours are the same for any
-        raise ValueError(
-            f"{_named(path)} has {num_heads} attention heads, the model {ours}: set "
-            f"model.num_heads={num_heads}"
-        )
-    return Weights(file, entries, len(wanted), tuple(notes))
+    notes += [note for done, _ in fitted for note in done] + _halves(file, entries)
+    return Weights(file, entries, total, tuple(notes), preprocessing.of_file(file, title))
 
 
-def _name(file: ArrayFile) -> tuple[str, Entries, int | None]:
-    """Whose names these are, the arrays by ours, and the number of heads where it is known."""
+def open_named(path: str | os.PathLike) -> tuple[ArrayFile, str, Entries, dict[str, Any]]:
+    """A file, whose names it has, its arrays by ours, and what is known of the model's options.
+
+    Raises:
+      FileNotFoundError, ValueError: as `match`.
+    """
+    if not str(path).strip():
+        raise ValueError(f"weights={str(path)!r}: give the path of a file or a run, or None")
+    path = Path(path).expanduser()
+    try:
+        file = open_file(path)
+        return (file, *_name(file))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{_named(path)} does not exist") from None
+    except ValueError as error:
+        raise ValueError(f"{_named(path)} {error}") from None
+
+
+def _name(file: ArrayFile) -> tuple[str, Entries, dict[str, Any]]:
+    """Whose names these are, the arrays by ours, and what is known of the model's options."""
+    options = dict(file.options)
     if file.kind == "run":
         ours = {name: Entry((name,), shape, lambda x: x) for name, shape in file.shapes.items()}
-        return "ours", ours, file.num_heads
-    for naming in _NAMINGS:
+        return "ours", ours, options
+    for naming in NAMINGS:
         if naming.recognises(file.shapes):
-            return naming.title, naming.entries(file.shapes), naming.num_heads(file.shapes)
-    some = ", ".join(sorted(file.shapes)[:_LISTED])
+            if (heads := naming.num_heads(file.shapes)) is not None:
+                options["num_heads"] = heads
+            return naming.title, naming.entries(file.shapes), options
+    some = ", ".join(sorted(file.shapes)[:3])
+    wrapper = next((w for w in _WRAPPERS if all(k.startswith(w) for k in file.shapes)), None)
+    if wrapper and file.shapes:
+        fix = f"save it without the {wrapper!r} that all names begin with"
+    else:
+        known = ", ".join(naming.title for naming in NAMINGS)
+        fix = f"give {known}, or a work directory of ours"
     raise ValueError(
-        f"has {len(file.shapes)} arrays ({some}, …) and none of the namings known here: give "
-        f"{', '.join(naming.title for naming in _NAMINGS)}, or a work directory of ours"
+        f"has {len(file.shapes)} arrays ({some}, …) and none of the namings known here: {fix}"
     )
 
 
-def _fit_head(
-    file: ArrayFile, entries: Entries, wanted: Mapping[str, Shape], head: str
-) -> list[str]:
-    """Leaves out a head that is not to be taken; says what became of it."""
-    if head not in HEADS:
-        raise ValueError(f"weights_head={head!r}: choose one of {', '.join(HEADS)}")
-    bias = entries.get(f"{_HEAD}bias")
-    theirs = bias.shape[0] if bias else None
-    (ours,) = wanted[f"{_HEAD}bias"]
-    if head == "keep" and theirs != ours:
-        raise ValueError(
-            f"weights_head='keep': {_named(file.path)} has "
-            f"{f'a head of {theirs} classes' if bias else 'no head'}, the data set {ours} classes; "
-            "set weights_head='auto' for a fresh one"
-        )
-    if head != "fresh" and theirs == ours:
-        return [f"head kept ({ours} classes)"]
-    for path in [path for path in entries if path.startswith((_HEAD, _PRE_LOGITS))]:
-        del entries[path]
-    before = "none there" if theirs is None else f"{theirs}"
-    return [f"head fresh ({before} → {ours} classes)"]
-
-
-def _fit_positions(
-    file: ArrayFile, entries: Entries, wanted: Mapping[str, Shape], model: nn.Module
-) -> list[str]:
-    """Takes position embeddings to the model's grid; says so."""
-    if _POSITIONS not in entries or _POSITIONS not in wanted:
-        return []
-    entry = entries[_POSITIONS]
-    if len(entry.shape) != 3 or entry.shape[1] == wanted[_POSITIONS][1]:
-        return []
-    prefix = int(model.class_token)
-    target = tuple(side // model.patch_size for side in model.image_shape)
-    found = positions.source_grid(entry.shape[1], class_token="params/cls_token" in entries)
-    if found is None:
-        raise ValueError(
-            f"{_named(file.path)}: {entry.names[0]} has {entry.shape[1]} positions, which are no "
-            f"square grid, so they cannot be taken to the model's {_grid(target)}: set "
-            "model.image_size to the one that they were made for"
-        )
-    grid, own_position = found
-    entries[_POSITIONS] = positions.on_grid(
-        entry, grid, own_position=own_position, target=target, prefix=prefix
-    )
-    notes = [f"position embedding {_grid(grid)} → {_grid(target)}"] if grid != target else []
-    if prefix and not own_position:
-        notes.append("the class token has no position there: zero")
-    return notes
-
-
-def _grid(sides: tuple[int, int]) -> str:
-    return f"{sides[0]}×{sides[1]}"
-
-
-def _require_match(
-    file: ArrayFile, entries: Entries, wanted: Mapping[str, Shape], theirs: Mapping[str, Shape]
-) -> None:
-    """Raises ValueError with all that is missing, unexpected, or of another shape."""
-    missing = sorted(wanted.keys() - entries.keys())
-    unexpected = [" + ".join(entries[k].names) for k in sorted(entries.keys() - wanted.keys())]
-    misshapen = [
-        f"{' + '.join(entries[k].names)} {entries[k].shape}, where {k} is {wanted[k]}"
-        for k in sorted(wanted.keys() & entries.keys())
-        if entries[k].shape != wanted[k]
+def _halves(file: ArrayFile, entries: Entries) -> list[str]:
+    """Says what is stored in another precision than that in which it is read."""
+    names = {name for entry in entries.values() for name in entry.names}
+    stored = collections.Counter(file.dtypes.get(name, "float32") for name in names)
+    return [
+        f"{number} of {len(names)} arrays are {dtype} there, read as float32"
+        for dtype, number in sorted(stored.items())
+        if dtype != "float32"
     ]
-    problems = [
-        f"{len(found)} {what}: {_some(found)}"
-        for what, found in (
-            ("missing", missing),
-            ("unexpected", unexpected),
-            ("of another shape", misshapen),
-        )
-        if found
-    ]
-    if not problems:
-        return
-    model = likeness.describe(theirs)
-    hint = f". It looks like {model}: set config.model to it" if model else ""
-    raise ValueError(
-        f"{_named(file.path)} does not fit config.model. Of its arrays, in our layout, there are "
-        f"{'; '.join(problems)}{hint}"
-    )
-
-
-def _some(found: list[str]) -> str:
-    more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
-    return ", ".join(found[:_LISTED]) + more
 
 
 def _named(path: Path) -> str:

@@ -10,43 +10,43 @@ from pnoise_jax.weights.arrays import Entry, Shape
 Grid = tuple[int, int]
 
 
-def source_grid(tokens: int, *, class_token: bool) -> tuple[Grid, bool] | None:
-    """The square grid of so many positions, and whether the class token has the first of them.
+def source_grid(tokens: int, *, prefix: int) -> tuple[Grid, int] | None:
+    """The square grid of so many positions, and how many of the first are no patches'.
 
     Args:
       tokens: positions in the file.
-      class_token: whether the file has a class token; in big_vision, and in timm with
-        `no_embed_class`, it has no position even so.
+      prefix: how many tokens the file has in front of the patches, such as a class token; in
+        big_vision, and in timm with `no_embed_class`, they have no positions even so.
 
     Returns:
       None if the positions are no square.
     """
-    for own_position in (True, False) if class_token else (False,):
-        side = math.isqrt(tokens - own_position)
-        if side > 0 and side * side == tokens - own_position:
-            return (side, side), own_position
+    for own in (prefix, 0) if prefix else (0,):
+        side = math.isqrt(max(tokens - own, 0))
+        if side > 0 and side * side == tokens - own:
+            return (side, side), own
     return None
 
 
-def on_grid(entry: Entry, grid: Grid, *, own_position: bool, target: Grid, prefix: int) -> Entry:
+def on_grid(entry: Entry, grid: Grid, *, own: int, target: Grid, prefix: int) -> Entry:
     """Position embeddings for another grid.
 
-    The class token's position stays as it is; where it has none and the model has one, it is zero,
-    which is the same function.
+    The positions of class and distillation token stay as they are; where they have none and the
+    model has, they are zero, which is the same function.
 
     Args:
-      entry: (1, positions, dim), with one for the class token or without.
+      entry: (1, positions, dim).
       grid: rows and columns of patches that the positions stand for.
-      own_position: whether the first position is the class token's.
+      own: how many positions in front of those are other tokens'.
       target: the model's rows and columns.
-      prefix: how many class tokens the model has, 0 or 1.
+      prefix: how many such tokens have a position in the model.
     """
     shape: Shape = (1, prefix + math.prod(target), entry.shape[-1])
 
     def convert(x: np.ndarray) -> np.ndarray:
-        first, patches = x[:, : int(own_position)], x[:, int(own_position) :]
-        if prefix and not own_position:
-            first = np.zeros_like(x[:, :1])
+        first, patches = x[:, :own], x[:, own:]
+        if prefix and not own:
+            first = np.zeros_like(x[:, :prefix])
         return np.concatenate([first, resize(patches, grid, target)], axis=1)
 
     return entry.then(shape, convert)

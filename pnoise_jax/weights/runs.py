@@ -1,9 +1,11 @@
 """Reads the weights that a run of ours has left: the average where it kept one."""
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -44,16 +46,24 @@ def open_run(path: Path) -> ArrayFile:
         yield lambda name: restored.pop(prefix + name)
 
     title = f"{'EMA weights' if averaged else 'weights'} of step {step.name}"
-    return ArrayFile(path, "run", title, ours, opened, num_heads=_num_heads(step))
+    dtypes = {name: arrays[prefix + name][0] for name in ours}
+    return ArrayFile(path, "run", title, ours, opened, dtypes, read_config(path).get("model", {}))
 
 
-def _num_heads(step: Path) -> int | None:
-    """From the config of the run, if it is still there."""
+def read_config(path: Path) -> dict[str, Any]:
+    """The config of the run whose work directory or checkpoint this is; {} if it is not there."""
+    step = _checkpoint(path)
     try:
         config = json.loads((step.parent.parent / "config.json").read_text())
-        return config["model"].get("num_heads")
-    except (OSError, ValueError, KeyError, AttributeError):
-        return None
+        return config if isinstance(config["model"], dict) else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def fingerprint(path: Path) -> str:
+    """What tells the newest checkpoint there from others: a digest of its arrays' checksums."""
+    metadata = (_checkpoint(path) / "arrays" / "metadata").read_bytes()
+    return hashlib.blake2b(metadata, digest_size=16).hexdigest()
 
 
 def _checkpoint(path: Path) -> Path:

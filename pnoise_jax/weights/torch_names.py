@@ -1,30 +1,45 @@
 """timm's and torchvision's names of arrays, and PyTorch's layouts, as ours."""
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
 from pnoise_jax.weights.arrays import Entries, Entry, Shape, put
+from pnoise_jax.weights.renaming import Renaming
 
-
-def vit_module(name: str) -> str:
-    """Ours for timm's name of a module: blocks.0.attn.qkv is block_1/attn/qkv."""
-    name = re.sub(r"^blocks\.(\d+)", lambda match: f"block_{int(match[1]) + 1}", name)
-    return name.replace("patch_embed.proj", "patch_embed").replace(".", "/")
-
-
-def resnet_module(name: str) -> str:
-    """Ours for timm's name of a module: layer1.0.downsample.1 is stage1_block1/downsample_bn."""
-    block = r"^layer(\d+)\.(\d+)"
-    name = re.sub(block, lambda match: f"stage{match[1]}_block{int(match[2]) + 1}", name)
-    name = name.replace("downsample.0", "downsample_conv").replace("downsample.1", "downsample_bn")
-    return re.sub(r"^fc$", "head", name).replace(".", "/")
+_TABLE = "relative_position_bias_table"
+VIT = Renaming(
+    (
+        # Ours is the block's, timm's its attention's.
+        (f"blocks.{{+1}}.attn.{_TABLE}", f"block_{{}}.{_TABLE}"),
+        ("blocks.{+1}", "block_{}"),
+        ("patch_embed.proj", "patch_embed"),
+    )
+)
+RESNET = Renaming(
+    (
+        ("layer{+0}.{+1}.downsample.0", "stage{}_block{}.downsample_conv"),
+        ("layer{+0}.{+1}.downsample.1", "stage{}_block{}.downsample_bn"),
+        ("layer{+0}.{+1}", "stage{}_block{}"),
+        ("fc", "head"),
+    )
+)
+_BUFFERS = (".relative_position_index", ".attn_mask", ".num_batches_tracked")
 
 
 def is_vit(names: Mapping[str, Shape]) -> bool:
     """Whether these are the arrays of a ViT of timm."""
     return {"patch_embed.proj.weight", "pos_embed"} <= names.keys()
+
+
+def is_beit(names: Mapping[str, Shape]) -> bool:
+    """Whether these are the arrays of a BEiT of timm, without absolute positions."""
+    return {"blocks.0.attn.q_bias", f"blocks.0.attn.{_TABLE}"} <= names.keys()
+
+
+def is_convit(names: Mapping[str, Shape]) -> bool:
+    """Whether these are the arrays of a ConViT of timm; its entries are named as a ViT's."""
+    return "blocks.0.attn.gating_param" in names
 
 
 def is_resnet(names: Mapping[str, Shape]) -> bool:
@@ -33,25 +48,49 @@ def is_resnet(names: Mapping[str, Shape]) -> bool:
 
 
 def vit_entries(shapes: Mapping[str, Shape]) -> Entries:
-    """A ViT's arrays by our paths."""
-    return _entries(shapes, vit_module)
+    """A ViT's, DeiT's, BEiT's or ConViT's arrays by our paths."""
+    return entries(shapes, VIT)
 
 
 def resnet_entries(shapes: Mapping[str, Shape]) -> Entries:
-    """A ResNet's arrays by our paths; PyTorch's counters of batches have no use here."""
-    counted = {k: s for k, s in shapes.items() if not k.endswith("num_batches_tracked")}
-    return _entries(counted, resnet_module)
+    """A ResNet's arrays by our paths."""
+    return entries(shapes, RESNET)
 
 
-def _entries(shapes: Mapping[str, Shape], module: Callable[[str], str]) -> Entries:
+def entries(shapes: Mapping[str, Shape], renaming: Renaming) -> Entries:
+    """The arrays of a PyTorch model by our paths.
+
+    What it stores beside its weights, and is computed here, is left out: positions, masks, and
+    counters of batches.
+    """
     found: Entries = {}
     for key, shape in shapes.items():
-        owner, _, name = key.rpartition(".")
+        if key.endswith(_BUFFERS):
+            continue
+        owner, _, name = renaming.ours(key).rpartition(".")
         collection, leaf, axes = _leaf(name, len(shape))
-        path = "/".join(filter(None, (collection, module(owner), leaf)))
+        path = "/".join(filter(None, (collection, owner.replace(".", "/"), leaf)))
         ours = tuple(shape[axis] for axis in axes)
         put(found, path, Entry((key,), ours, lambda x, axes=axes: np.transpose(x, axes)))
     return found
+
+
+def exported(path: str, ndim: int, renaming: Renaming) -> tuple[str, tuple[int, ...]]:
+    """The way back: a PyTorch model's name of an array of ours, and the order of its axes there.
+
+    Args:
+      path: ours, such as "params/block_1/attn/qkv/kernel".
+      ndim: of the array.
+      renaming: of the model's family.
+    """
+    collection, _, rest = path.partition("/")
+    owner, _, leaf = rest.replace("/", ".").rpartition(".")
+    name = {"kernel": "weight", "scale": "weight"}.get(leaf, leaf)
+    if collection == "batch_stats":
+        name = f"running_{leaf}"
+    _, _, axes = _leaf(name, ndim)
+    name = renaming.theirs(".".join(filter(None, (owner, name))))
+    return name, tuple(int(axis) for axis in np.argsort(axes))
 
 
 def _leaf(name: str, ndim: int) -> tuple[str, str, tuple[int, ...]]:

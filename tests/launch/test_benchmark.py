@@ -140,6 +140,21 @@ def test_data_compares_input_pipelines(tmp_path):
     assert done.stdout.count("the mean pixels agreed") == 2
 
 
+def test_models_are_compared_with_timms(tmp_path):
+    sizes = ("--models=resnet18", "--image_size=32", "--batch_size=2", "--rounds=2")
+    done = run("models", *sizes, f"--out={tmp_path / 'models.json'}")
+    assert done.returncode == 0, done.stderr
+    with_timm = all(importlib.util.find_spec(name) for name in ("torch", "timm"))
+    assert ("PyTorch and timm are not installed" in done.stdout) != with_timm
+    results = json.loads((tmp_path / "models.json").read_text())["results"]
+    assert [result["what"] for result in results] == ["forward", "training step"]
+    names = ["ours", "timm"] if with_timm else ["ours"]
+    for result in results:
+        assert list(result["alternatives"]) == names
+        require_compared(result["alternatives"], to=names[-1], rounds=2)
+        assert list(result["difference"]) == names[1:]
+
+
 def test_generated_jpegs_are_of_imagenets_size(tmp_path):
     textures.write_folders(tmp_path, 14)
     files = [file.read_bytes() for file in tmp_path.glob("*/*.jpg")]
@@ -151,7 +166,7 @@ def test_generated_jpegs_are_of_imagenets_size(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ((), ("no subcommand", "noise, step, sweep, audit, data")),
+        ((), ("no subcommand", "noise, step, sweep, audit, data, models")),
         (("nosie",), ("unknown subcommand 'nosie'", "did you mean noise?")),
         (("noise", "step"), ("unexpected arguments: step",)),
         (("noise", "--k=9", "--devices=1,2"), ("--k=9", "--devices=2", "multiple of 2")),
@@ -163,6 +178,8 @@ def test_generated_jpegs_are_of_imagenets_size(tmp_path):
         (("audit", "--preset=paper_vt"), ("--preset=paper_vt", "did you mean paper_vit")),
         (("data", "--threads=0"), ("--threads=0", "at least 1")),
         (("data", "--images=10"), ("--batch_size=64", "--images=10")),
+        (("models", "--models=vit_ti16"), ("--models=vit_ti16", "did you mean vit_ti_16")),
+        (("models", "--image_size=33"), ("--models=vit_ti_16 --image_size=33", "multiple of 16")),
         (("step", "--k=8"), ("Unknown command line flag 'k'",)),
         (("step", "--model=vit_ti16"), ("--model=vit_ti16", "did you mean vit_ti_16")),
         (("step", "--preset=paper_vt"), ("--preset=paper_vt", "did you mean paper_vit")),

@@ -165,3 +165,10 @@ def test_two_processes_do_not_train_in_one_directory(tmp_path):
     assert "entered" not in done.stdout
     with workdir.lock(tmp_path):
         pass
+
+
+def test_workers_do_not_copy_a_cached_data_set():
+    config = training.default_config()
+    config.data.cache, config.data.num_workers = True, 2
+    with pytest.raises(ValueError, match=r"data\.cache=True, data\.num_workers=2: every worker"):
+        training.validate(config)

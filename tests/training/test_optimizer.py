@@ -107,6 +107,35 @@ def test_learning_rates_fall_by_layer():
     }
 
 
+def test_what_is_no_layer_is_before_the_first_or_behind_the_last():
+    """Swin's merging counts to the block behind it; DeiT's second head, BEiT's norm to the head."""
+    behind = ("head_dist", "fc_norm", "pre_head")
+    params = {
+        name: {"kernel": jnp.ones((2, 2))}
+        for name in ("patch_norm", "bn1", "stage1_block1", "merge_2", "stage2_block1", *behind)
+    }
+    params["dist_token"] = jnp.ones((1, 1, 2))
+    layers = ("stage1_block1", "stage2_block1")
+    config = section(layer_decay=0.5, head_learning_rate_multiplier=4.0)
+    found = optimizer.learning_rate_multipliers(params, config, layers)
+    assert found.pop("dist_token") == 0.125
+    assert {name: module["kernel"] for name, module in found.items()} == {
+        "patch_norm": 0.125,
+        "bn1": 0.125,
+        "stage1_block1": 0.25,
+        "merge_2": 0.5,
+        "stage2_block1": 0.5,
+        "head_dist": 4.0,
+        "fc_norm": 1.0,
+        "pre_head": 1.0,
+    }
+    assert optimizer.decayed(params)["dist_token"] is False
+
+
+def test_patterns_are_matched_one_by_one():
+    assert optimizer.frozen(VIT, ("(?i)NORM/.*", "head/.*"))["norm"] == {"scale": True}
+
+
 def test_the_layers_are_those_of_the_model(data_dir):
     config = small_config(data_dir, **{"optimizer.layer_decay": 0.5, "steps": 1})
     config.model = training.model_config("resnet18", stage_sizes=(1, 1), width=4, stem="small")
@@ -179,7 +208,9 @@ def test_a_pattern_must_fit_a_whole_path():
     assert optimizer.frozen(VIT, ("norm/scale", ".*/qkv/.*"))["block_2"] == {
         "norm1": {"scale": False}
     }
-    with pytest.raises(ValueError, match=r"'norm' fits none of the parameters, which are block_1/"):
+    with pytest.raises(
+        ValueError, match=r"'norm' fits none of the 7 parameters; near it are norm/"
+    ):
         optimizer.require_frozen(VIT, ("head/.*", "norm"))
     with pytest.raises(ValueError, match="leaves no parameter to train"):
         optimizer.require_frozen(VIT, ("[a-m].*", "[n-z].*"))

@@ -11,13 +11,21 @@ Run by hand, in an environment with PyTorch and timm (last run: torch 2.13, timm
   ../models/golden/vit_token.npz, which are for 32 x 32.
 - positions.npz: "from" (1, 1 + 4 * 4, 3), and "to/<rows>x<columns>" as `resample_abs_pos_embed` has
   it; "bare/…" the same without a class token.
+- deit_distilled_resized.npz, beit_resized.npz: as resized.npz, of the families' golden files.
+- swin_resized.npz, convit_resized.npz: the same; Swin with windows of 6 x 6 tokens, and ConViT, for
+  which timm has no filter, on 48 x 48 pixels with positions by `resample_abs_pos_embed`.
+- relative_positions.npz: "from" (5 * 5 + 3, 2), a table for 3 x 3 tokens and three others, and
+  "to/<rows>x<columns>" as `resize_rel_pos_bias_table` has it; "bare/…" the same without the others.
 """
 
 from pathlib import Path
 
 import numpy as np
 import torch
-from timm.layers import resample_abs_pos_embed
+from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table
+from timm.models import beit, swin_transformer
+from timm.models.convit import ConVit
+from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -94,18 +102,75 @@ def write_google(rng: np.random.Generator) -> None:
     write("google", images, logits[0])
 
 
-@torch.no_grad()
-def write_resized() -> None:
-    with np.load(MODELS / "vit_token.npz") as golden:
-        state = {
+def timm_state(name: str) -> dict[str, torch.Tensor]:
+    """The weights of a golden file of the models."""
+    with np.load(MODELS / f"{name}.npz") as golden:
+        return {
             name.removeprefix("state/"): torch.from_numpy(golden[name])
             for name in golden
             if name.startswith("state/")
         }
+
+
+@torch.no_grad()
+def write_resized() -> None:
     model = vit(img_size=(48, 40), embed_dim=36, depth=3, num_heads=3)
-    model.load_state_dict(checkpoint_filter_fn(state, model))
+    model.load_state_dict(checkpoint_filter_fn(timm_state("vit_token"), model))
     images = torch.randn(2, 3, 48, 40)
     write("resized", images, model(images).numpy())
+
+
+@torch.no_grad()
+def write_resized_families() -> None:
+    sizes = {"embed_dim": 24, "depth": 2, "num_heads": 2, "patch_size": PATCH, "mlp_ratio": 2}
+    relative = {"use_abs_pos_emb": False, "use_rel_pos_bias": True, "init_values": 0.1}
+    common = {"img_size": (48, 40), "num_classes": CLASSES, **sizes}
+    for name, model, fit in (
+        ("deit_distilled", VisionTransformerDistilled(**common), checkpoint_filter_fn),
+        ("beit", beit.Beit(**common, **relative), beit.checkpoint_filter_fn),
+    ):
+        model.eval().load_state_dict(fit(timm_state(name), model))
+        images = torch.randn(2, 3, 48, 40)
+        write(f"{name}_resized", images, model(images).numpy())
+
+
+@torch.no_grad()
+def write_resized_swin() -> None:
+    model = swin_transformer.SwinTransformer(
+        img_size=(48, 40),
+        patch_size=2,
+        window_size=6,
+        embed_dim=8,
+        depths=(2, 2, 1),
+        num_heads=(2, 4, 8),
+        num_classes=CLASSES,
+    )
+    state = swin_transformer.checkpoint_filter_fn(timm_state("swin"), model)
+    model.eval().load_state_dict(state)
+    images = torch.randn(2, 3, 48, 40)
+    write("swin_resized", images, model(images).numpy())
+
+
+@torch.no_grad()
+def write_resized_convit() -> None:
+    sizes = {"embed_dim": 9, "depth": 3, "num_heads": 4, "patch_size": PATCH, "mlp_ratio": 2}
+    model = ConVit(img_size=48, num_classes=CLASSES, local_up_to_layer=2, **sizes)
+    state = timm_state("convit")
+    positions = resample_abs_pos_embed(state["pos_embed"], [6, 6], num_prefix_tokens=0)
+    model.eval().load_state_dict(state | {"pos_embed": positions})
+    images = torch.randn(2, 3, 48, 48)
+    write("convit_resized", images, model(images).numpy())
+
+
+def write_relative_positions() -> None:
+    table = torch.randn(5 * 5 + 3, 2)
+    golden = {"from": table.numpy()}
+    for rows, columns in ((5, 5), (9, 4), (2, 2), (1, 7), (30, 30)):
+        positions = (2 * rows - 1) * (2 * columns - 1)
+        for kind, source, others in (("to", table, 3), ("bare", table[:-3], 0)):
+            resized = resize_rel_pos_bias_table(source, (rows, columns), (positions + others, 2))
+            golden[f"{kind}/{rows}x{columns}"] = resized.numpy()
+    np.savez_compressed(GOLDEN / "relative_positions.npz", **golden)
 
 
 def write(name: str, images: torch.Tensor, logits: np.ndarray) -> None:
@@ -131,6 +196,12 @@ def main() -> None:
     write_google(np.random.default_rng(0))
     write_resized()
     write_positions()
+    torch.manual_seed(1)
+    write_resized_families()
+    write_relative_positions()
+    torch.manual_seed(2)
+    write_resized_swin()
+    write_resized_convit()
 
 
 if __name__ == "__main__":

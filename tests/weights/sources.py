@@ -44,6 +44,11 @@ def vit(num_classes: int = 7, image_size: int | tuple[int, int] = 32, **options)
     )
 
 
+def resnet(num_classes: int = 7) -> nn.Module:
+    """The model of resnet_basic.npz."""
+    return models.create_model("resnet18", num_classes=num_classes, stage_sizes=(2, 1, 1), width=6)
+
+
 @functools.lru_cache
 def shapes(model: nn.Module, *image_shape: int) -> dict:
     """Of the model's variables."""

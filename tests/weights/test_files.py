@@ -27,11 +27,19 @@ def test_the_suffix_does_not_matter(tmp_path):
     assert found.file.kind == "npz"
 
 
-@pytest.mark.parametrize("zipped", [True, False])
-def test_a_pickle_is_refused_unread(tmp_path, zipped):
-    """As torch.save writes it, now and before 1.6."""
+@pytest.mark.parametrize("more", range(1, 129, 8))
+def test_the_header_of_a_safetensors_file_may_begin_as_a_pickle(tmp_path, more):
+    """One of these has a length whose lowest byte is 0x80."""
+    state = {k: np.ascontiguousarray(x) for k, x in sources.timm_state("vit_token").items()}
+    save_file(state, tmp_path / "file", metadata={"note": "x" * more})
+    assert match(tmp_path / "file").file.kind == "safetensors"
+
+
+@pytest.mark.parametrize(("protocol", "zipped"), [(0, False), (1, False), (2, False), (2, True)])
+def test_a_pickle_is_refused_unread(tmp_path, protocol, zipped):
+    """As torch.save writes it, now and before 1.6, and as pickle does by itself."""
     file = tmp_path / "model.pth"
-    pickled = pickle.dumps(Explosive(), protocol=2)
+    pickled = pickle.dumps(Explosive(), protocol=protocol)
     if zipped:
         with zipfile.ZipFile(file, "w") as archive:
             archive.writestr("model/data.pkl", pickled)
@@ -92,6 +100,7 @@ def test_an_npz_with_flipped_bytes_is_found_at_last_when_it_is_read(tmp_path, sa
         (b"", "has 0 bytes"),
         (b"\x93NUMPY\x01\x00", "is neither"),
         (b"\xff" * 8 + b"{", "is a broken safetensors file"),
+        (b"PK\x05\x06" + bytes(18), "is an empty npz"),
     ],
 )
 def test_what_is_no_file_of_weights(tmp_path, content, message):
@@ -118,6 +127,12 @@ def test_other_archives_and_directories(tmp_path):
 def test_other_floats_become_float32(tmp_path, dtype):
     state = {k: np.ascontiguousarray(x, dtype) for k, x in sources.timm_state("vit_token").items()}
     save_file(state, tmp_path / "file")
+    number, name = len(state), np.dtype(dtype).name
+    assert (
+        match(tmp_path / "file")
+        .describe()
+        .endswith(f"{number} of {number} arrays are {name} there, read as float32")
+    )
     variables = sources.read(tmp_path / "file", sources.vit())
     bias = variables["params"]["head"]["bias"]
     assert bias.dtype == np.float32
@@ -136,3 +151,31 @@ def test_whole_numbers_are_no_weights(tmp_path):
     file = sources.save_timm(tmp_path / "file", "vit_token", **{"head.bias": np.arange(7)})
     with pytest.raises(ValueError, match=r"file': head.bias has dtype int64"):
         list(match(file).read())
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_weights_that_are_no_numbers(tmp_path, wrong):
+    bias = np.array([0, 0, 0, wrong, 0, 0, 0], "f4")
+    file = sources.save_timm(tmp_path / "file", "vit_token", **{"head.bias": bias})
+    with pytest.raises(ValueError, match=r"file': head\.bias holds NaN or infinite numbers"):
+        list(match(file).read())
+
+
+def test_a_member_of_an_npz_that_is_no_array(tmp_path):
+    with zipfile.ZipFile(tmp_path / "file", "w") as archive:
+        archive.writestr("embedding/kernel.npy", b"")
+    with pytest.raises(
+        ValueError, match=r"holds embedding/kernel\.npy, which is no array as numpy"
+    ):
+        match(tmp_path / "file")
+
+
+def test_names_in_a_wrapper_and_no_path(tmp_path):
+    state = sources.timm_state("vit_token")
+    save_file({f"module.{k}": np.ascontiguousarray(x) for k, x in state.items()}, tmp_path / "file")
+    with pytest.raises(
+        ValueError, match=r"save it without the 'module\.' that all names begin with"
+    ):
+        match(tmp_path / "file")
+    with pytest.raises(ValueError, match=r"weights='': give the path"):
+        match("")

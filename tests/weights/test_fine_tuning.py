@@ -15,6 +15,7 @@ from jax.sharding import AxisType
 
 from pnoise_jax import parallel, training
 from pnoise_jax.training import console
+from pnoise_jax.training import workdir as directories
 from pnoise_jax.training.checkpoints import Checkpoints
 from pnoise_jax.training.program import advance, open_batches
 from pnoise_jax.training.together import open_together, start_together
@@ -91,8 +92,13 @@ def test_going_on_is_bitwise_the_same_and_needs_no_weights(straight, data_dir, t
     assert training.evaluate(None, tmp_path) == rows
 
 
-def test_other_weights_are_another_run(straight, data_dir, weights_file):
+def test_other_weights_are_another_run(straight, data_dir, weights_file, tmp_path):
+    """By their content, where the path leads somewhere."""
     _, directory, _ = straight
+    directories.check(directory, config_of(data_dir, shutil.copy(weights_file, tmp_path / "copy")))
+    sources.save_random_vit(tmp_path / weights_file.name, dim=16, depth=1, patch_size=4, grid=5)
+    with pytest.raises(ValueError, match=rf"weights: '{weights_file}' there, '{tmp_path}/vit"):
+        directories.check(directory, config_of(data_dir, tmp_path / weights_file.name))
     for path in ("/somewhere/resnet.safetensors", None):
         with pytest.raises(ValueError, match=rf"weights: '{weights_file}' there, .* now"):
             training.train(config_of(data_dir, path or "other"), directory)
@@ -101,8 +107,14 @@ def test_other_weights_are_another_run(straight, data_dir, weights_file):
 def test_what_does_not_fit_is_found_before_anything_is_written(data_dir, weights_file, tmp_path):
     for changes, message in [
         ({"weights": "/none"}, "weights='/none' does not exist"),
-        ({"model.depth": 2}, "12 missing: params/block_2/attn/proj/bias, .*with .*depth=1"),
-        ({"optimizer.freeze": ("blocks_1/.*",)}, r"'blocks_1/\.\*' fits none of the parameters, w"),
+        (
+            {"model.depth": 2},
+            r"12 missing: params/block_2/attn/proj/bias \(16,\), (.|\n)*with .*depth=1",
+        ),
+        (
+            {"optimizer.freeze": ("blocks_1/.*",)},
+            r"'blocks_1/\.\*' fits none of the 20 parameters; near it are block_1/",
+        ),
         ({"optimizer.freeze": (".*",)}, "leaves no parameter to train"),
     ]:
         config = config_of(data_dir, weights_file, **changes)
@@ -128,12 +140,13 @@ def test_the_average_of_a_run_is_what_another_starts_from(straight, data_dir):
     assert described == [
         f"weights: 20 of 20 arrays from {directory} (EMA weights of step 12); "
         "head kept (10 classes)",
+        "the weights expect mean (0.5,), std (0.5,), test_transform none (the run's config)",
         "frozen: 7 of 20 parameter arrays, 1376 of 3850 numbers",
     ]
     older = directory / "checkpoints" / "8"
     *_, before = start(config_of(data_dir, older, weights_head="fresh"))
     assert (np.asarray(before.params["head"]["kernel"]) != averaged["head"]["kernel"]).any()
-    with pytest.raises(ValueError, match=r"has 2 attention heads, the model 4: set model\.num_h"):
+    with pytest.raises(ValueError, match=r"has num_heads=2, the model 4: set model\.num_h"):
         training.build(config_of(data_dir, older, **{"model.num_heads": 4})).match_weights()
 
 
@@ -168,20 +181,22 @@ def test_runs_train_together(data_dir, weights_file):
     assert (mlp[0] != mlp[1]).any(axis=(1, 2)).all()
 
 
-def test_statistics_of_frozen_batch_norms_follow_the_batches(data_dir, tmp_path):
+def test_frozen_batch_norms_keep_their_statistics(data_dir, tmp_path):
     """And those of a run of ours are where another starts."""
     config = small_config(data_dir, **{"noise.preset": "paper_resnet", "noise.train": False})
     config.model = training.model_config("resnet18", stage_sizes=(1,), width=8, stem="small")
     config.optimizer.update(name="sgd", learning_rate=1.0, momentum=0.0, weight_decay=0.0)
-    config.optimizer.freeze = ("(?!head).*",)
+    config.optimizer.freeze = ("(?!head|stage1_block1/bn2).*",)
     experiment, program, state = start(config)
     (said,) = console.describe_fine_tuning(experiment, None)
-    assert said.endswith("the statistics of frozen batch norms still follow the batches")
+    assert "batch norms whose scale is frozen keep their statistics" in said
     before = jax.device_get(state)
     with open_batches(experiment) as batches:
         after, metrics = next(advance(program, state, batches, program.constants(experiment)))
     chex.assert_trees_all_equal(after.params["bn1"], before.params["bn1"])
-    assert (after.batch_stats["bn1"]["mean"] != before.batch_stats["bn1"]["mean"]).all()
+    chex.assert_trees_all_equal(after.batch_stats["bn1"], before.batch_stats["bn1"])
+    trained = [of.batch_stats["stage1_block1"]["bn2"]["mean"] for of in (before, after)]
+    assert (trained[0] != trained[1]).all()
     change = jax.tree.map(jnp.subtract, after.params, before.params)  # minus the gradient
     assert float(metrics["grad_norm"]) == pytest.approx(float(optax.tree.norm(change)), rel=1e-4)
 

@@ -35,12 +35,20 @@ def test_the_head(timm_vit, classes, head, kept):
 
 def test_a_head_to_keep_must_fit(timm_vit, tmp_path):
     with pytest.raises(
-        ValueError, match=r"head='keep': .* a head of 7 classes, the data set 9 classes; set"
-    ):
+        ValueError,
+        match=(
+            r"2 of another shape: head\.bias \(7,\), where params/head/bias is \(9,\), "
+            r"head\.weight \(36, 7\), .*\n  The file has a head of 7 classes, and the model is for "
+            r"9: set weights_head='auto' .*$"
+        ),
+    ) as error:
         match(timm_vit, sources.vit(9), head="keep")
+    assert "looks like" not in str(error.value)
     headless = {"head.weight": None, "head.bias": None}
     file = sources.save_timm(tmp_path / "file", "vit_token", **headless)
-    with pytest.raises(ValueError, match="has no head, the data set 7 classes"):
+    with pytest.raises(
+        ValueError, match=r"2 missing: .*\n  The file has no head, and the model is"
+    ):
         match(file, sources.vit(), head="keep")
     assert (
         "head fresh (none there → 7 classes)" in match(file, sources.vit(), head="auto").describe()
@@ -68,6 +76,12 @@ def test_a_class_token_without_a_position_gets_zero(tmp_path):
     small = dict(match(file, sources.vit()).read())["params/pos_embed"]
     np.testing.assert_array_equal(small[:, 0], 0)
     np.testing.assert_array_equal(small[:, 1:], state["pos_embed"][:, 1:])
+
+
+def test_positions_are_of_a_square_though_their_number_is_the_models(timm_vit):
+    """4×4 and 2×8 have as many."""
+    found = match(timm_vit, sources.vit(image_size=(16, 64)))
+    assert found.describe().endswith("position embedding 4×4 → 2×8")
 
 
 def test_positions_that_are_no_square_cannot_be_resized(tmp_path):
@@ -98,12 +112,33 @@ def test_missing_unexpected_and_misshapen_arrays_are_told_together(tmp_path):
     with pytest.raises(
         ValueError,
         match=(
-            r"file' does not fit .* 1 missing: params/norm/bias; 1 unexpected: fc_norm.weight; "
-            r"1 of another shape: blocks.1.mlp.fc1.weight \(36, 70\), where "
-            r"params/block_2/mlp/fc1/kernel is \(36, 72\)"
+            r"file' does not fit config\.model:\n  1 missing: params/norm/bias \(36,\)\n"
+            r"  1 unexpected: fc_norm\.weight \(36,\)\n  3 of another shape: "
+            r"blocks\.1\.mlp\.fc1\.weight \(36, 70\), where params/block_2/mlp/fc1/kernel is "
+            r"\(36, 72\), head\.bias .*\n  The file has a head of 7 classes"
         ),
     ):
-        match(file, sources.vit())
+        match(file, sources.vit(9))
+
+
+def test_half_a_head_is_no_head(tmp_path):
+    file = sources.save_timm(tmp_path / "file", "vit_token", **{"head.weight": None})
+    with pytest.raises(ValueError, match=r"1 missing: params/head/kernel \(36, 7\)$"):
+        match(file, sources.vit(), head="auto")
+
+
+@pytest.mark.parametrize("theirs", [True, False])
+def test_a_class_token_is_said_and_not_inferred(timm_vit, tmp_path, theirs):
+    file, model = timm_vit, sources.vit(class_token=False, pooling="mean")
+    expected = "The file has a class token and the model has none: set model.class_token=True"
+    if not theirs:
+        file, model = (
+            sources.save_timm(tmp_path / "file", "vit_token", cls_token=None),
+            sources.vit(),
+        )
+        expected = "The file has no class token and the model has one: set model.class_token=False"
+    with pytest.raises(ValueError, match=expected):
+        match(file, model)
 
 
 def test_a_registered_model_is_named_by_its_name_alone(tmp_path):
@@ -137,7 +172,7 @@ def google(tmp_path, **changed):
 
 def test_the_number_of_heads_is_checked_where_the_file_tells_it(tmp_path):
     model = sources.vit(dim=24, depth=2, mlp_dim=48, num_heads=4)
-    with pytest.raises(ValueError, match=r"has 3 attention heads, the model 4: set model.num_h"):
+    with pytest.raises(ValueError, match=r"has num_heads=3, the model 4: set model\.num_heads=3"):
         match(google(tmp_path), model)
 
 
@@ -147,7 +182,7 @@ def test_a_layer_before_the_head_goes_with_the_head(tmp_path):
     file = google(tmp_path, **layer)
     options = {"dim": 24, "depth": 2, "mlp_dim": 48}
     assert "head fresh (7 → 9" in match(file, sources.vit(9, **options), head="auto").describe()
-    with pytest.raises(ValueError, match="2 unexpected: pre_logits/bias, pre_logits/kernel"):
+    with pytest.raises(ValueError, match=r"2 unexpected: pre_logits/bias \(24,\), pre_logits/kern"):
         match(file, sources.vit(7, **options))
 
 
@@ -163,3 +198,14 @@ def test_two_arrays_for_the_same_place(tmp_path):
     norm = {"Transformer/encoderblock_0/LayerNorm_1/bias": np.ones(24, "f4")}  # big_vision's
     with pytest.raises(ValueError, match=r"npz' has two arrays for params/block_1/norm2/bias: T"):
         match(google(tmp_path, **norm), sources.vit(dim=24, depth=2, mlp_dim=48))
+
+
+def test_a_head_of_imagenet_21k(tmp_path):
+    head = {"head.weight": np.zeros((21843, 36), "f4"), "head.bias": np.zeros(21843, "f4")}
+    file = sources.save_timm(tmp_path / "file", "vit_token", **head)
+    with pytest.raises(
+        ValueError, match=r"a head of 21843 classes, and the model is for 1000: set"
+    ):
+        match(file, sources.vit(1000))
+    found = match(file, sources.vit(1000), head="auto")
+    assert found.describe().endswith("head fresh (21843 → 1000 classes)")

@@ -112,7 +112,8 @@ def _subjects(
     for seed in [config.seed] if runs is None else runs:
         if runs is None:
             run = import_weights(config, mesh=mesh)
-            console.print(run.weights, soft_wrap=True, highlight=False)
+            for sentence in (run.weights, *run.notes):
+                console.print(sentence, soft_wrap=True, highlight=False)
         else:
             ours = _with_seed(config, seed)
             run = restore(runs[seed], ours, mesh=mesh, report=console.print)

@@ -1,0 +1,59 @@
+"""timm's side of launch.benchmark models: PyTorch's forward pass and training step."""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+
+def prepare(
+    name: str,
+    arguments: Mapping[str, Any],
+    state: Mapping[str, np.ndarray],
+    batch: Mapping[str, np.ndarray],
+    *,
+    learning_rate: float,
+    weight_decay: float,
+) -> tuple[Callable[[], np.ndarray], Callable[[], float]]:
+    """Calls of the forward pass, which gives logits, and of the next step, which gives its loss.
+
+    Args:
+      name, arguments: of `timm.create_model`.
+      state: the state dict, loaded strictly.
+      batch: "image" uint8 (batch, height, width, channels), "label" int32 (batch,).
+      learning_rate, weight_decay: of AdamW.
+    """
+    import timm
+    import torch
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    torch.manual_seed(0)
+    tensors = {key: torch.from_numpy(np.array(x)) for key, x in state.items()}
+    evaluated = timm.create_model(name, drop_path_rate=0.0, **arguments).eval()
+    trained = timm.create_model(name, drop_path_rate=0.0, **arguments).train()
+    for model in (evaluated, trained):
+        model.load_state_dict(tensors, strict=True)
+    images = torch.from_numpy(batch["image"]).permute(0, 3, 1, 2).contiguous()
+    labels = torch.from_numpy(batch["label"]).long()
+    normalised = (images.float() / 255 - 0.5) / 0.5
+    loss_of = torch.nn.CrossEntropyLoss()
+    decayed = [x for x in trained.parameters() if x.ndim > 1]
+    others = [x for x in trained.parameters() if x.ndim <= 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0}],
+        lr=learning_rate,
+    )
+
+    @torch.inference_mode()
+    def forward() -> np.ndarray:
+        return evaluated(normalised).numpy()
+
+    def advance() -> float:
+        optimizer.zero_grad()
+        loss = loss_of(trained((images.float() / 255 - 0.5) / 0.5), labels)
+        loss.backward()
+        optimizer.step()
+        return float(loss.detach())
+
+    return forward, advance

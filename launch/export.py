@@ -1,0 +1,44 @@
+"""Writes a run's weights for others: python -m launch.export --workdir DIR [--out FILE]
+
+The file is safetensors in timm's names and PyTorch's layouts; timm loads it with strict=True and
+computes the same logits. It holds the moving average where the run kept one. Its metadata say which
+model of timm's it is, with which arguments, and which mean, std, interpolation and crop its images
+need. The run's data set need not be there. A file that exists is never overwritten.
+"""
+
+from absl import flags
+
+from launch import main
+from pnoise_jax import weights
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
+_OUT = flags.DEFINE_string("out", None, "The file; default: model.safetensors in --workdir.")
+_FORMAT = flags.DEFINE_enum("format", "timm", ["timm"], "Whose names the arrays get.")
+
+
+def describe(exported: weights.Exported) -> str:
+    """What was written, and how to load it."""
+    size = exported.path.stat().st_size / 1e6
+    lines = [
+        f"wrote {exported.path}: {exported.arrays} arrays, {size:.1f} MB, {exported.title}",
+    ]
+    if exported.reference is None:
+        lines.append("note: timm has no such model; the names are those of its ResNet")
+    else:
+        name, arguments = exported.reference
+        given = "".join(f", {argument}={value!r}" for argument, value in arguments.items())
+        lines += [
+            "in Python:",
+            f"  model = timm.create_model({name!r}{given})",
+            f"  model.load_state_dict(safetensors.torch.load_file({str(exported.path)!r}))",
+        ]
+    return "\n".join(lines)
+
+
+def _export() -> None:
+    print(describe(weights.export(_WORKDIR.value, _OUT.value)))
+
+
+if __name__ == "__main__":
+    flags.adopt_module_key_flags(main)  # for --help
+    main.run(_export)

@@ -1,0 +1,111 @@
+"""Imported weights on the devices of every host, and what their images should be like."""
+
+import zlib
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding
+
+from pnoise_jax import data, parallel, weights
+from pnoise_jax.training.experiment import Experiment
+
+_Result = TypeVar("_Result")
+
+
+def match_on_all_hosts(
+    experiment: Experiment, *, head: str | None = None
+) -> weights.Weights | None:
+    """`Experiment.match_weights`; raises on every host where it does on one."""
+    return on_all_hosts(lambda: experiment.match_weights(head=head))
+
+
+def read_to_devices(found: weights.Weights, sharding: NamedSharding) -> dict[str, jax.Array]:
+    """The arrays of weights by their paths, read one by one: the host never holds them all.
+
+    Raises:
+      ValueError: they cannot be read, or other hosts have read others.
+    """
+    alone = jax.process_count() == 1
+
+    def read() -> tuple[dict[str, jax.Array], int]:
+        arrays: dict[str, jax.Array] = {}
+        checksum = 0
+        for path, array in found.read():
+            checksum = checksum if alone else zlib.crc32(array, checksum)
+            arrays |= parallel.to_devices({path: array}, sharding)
+        return arrays, checksum
+
+    arrays, checksum = on_all_hosts(read)
+    if not alone:
+        checksums = multihost_utils.process_allgather(np.uint32(checksum))
+        if len(set(checksums.tolist())) > 1:
+            raise ValueError(
+                f"weights={str(found.file.path)!r}: not all hosts read the same numbers there "
+                f"(checksums by host: {checksums.tolist()}): give each the same file"
+            )
+    return arrays
+
+
+def on_all_hosts(call: Callable[[], _Result]) -> _Result:
+    """Calls a function on every host; where it raises on one, all raise, and none waits for ever.
+
+    Raises:
+      ValueError, OSError: as the function, or because it has failed on another host.
+    """
+    if jax.process_count() == 1:
+        return call()
+    result, failure = None, None
+    try:
+        result = call()
+    except (ValueError, OSError) as error:
+        failure = error
+    failed = np.flatnonzero(multihost_utils.process_allgather(np.array(failure is not None)))
+    if failure is not None:
+        raise failure
+    if len(failed):
+        raise ValueError(f"host {failed[0]} cannot read the weights; its message says why")
+    return result
+
+
+def warn_of_preprocessing(experiment: Experiment, found: weights.Weights) -> list[str]:
+    """Where the images that the config makes differ from those that the weights expect."""
+    expected, section = found.preprocessing, experiment.config.data
+    if expected is None:
+        return []
+    channels = experiment.test_data.image_shape[-1]
+    warnings = []
+    theirs = {"mean": expected.mean, "std": expected.std}
+    other = {
+        name: values
+        for name, values in theirs.items()
+        if values is not None and not _alike(values, section[name], channels)
+    }
+    for name, values in other.items():
+        warnings.append(
+            f"the weights expect data.{name}={values}, and it is {section[name]}: set it"
+        )
+    wanted = expected.test_transform
+    if wanted is not None and _transform(wanted) != _transform(section.test_transform):
+        warnings.append(
+            f"the weights expect data.test_transform={wanted!r}, and it is "
+            f"{section.test_transform!r}: set it, or expect other accuracies than published"
+        )
+    return warnings
+
+
+def _alike(theirs: tuple[float, ...], ours: tuple[float, ...], channels: int) -> bool:
+    """Within half of a level of a pixel."""
+    if {len(theirs), len(ours)} - {1, channels}:
+        return False
+    return bool(np.allclose(theirs, ours, rtol=0, atol=0.5 / 255))
+
+
+def _transform(text: str) -> data.Transform:
+    """What a text says, so that two texts can be compared."""
+    text = "resize_square" if text == "none" else text  # but for images that have the size
+    return data.create_transform(
+        text, size=(1, 1), mean=(0.5,), std=(0.5,), train=False, field="data.test_transform"
+    )

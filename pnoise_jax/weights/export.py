@@ -1,0 +1,197 @@
+"""Weights of a run as a safetensors file in timm's names, which timm loads with strict=True."""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+from safetensors.numpy import save_file
+
+from pnoise_jax import models
+from pnoise_jax.weights import preprocessing, runs, timm_models, torch_names
+from pnoise_jax.weights.arrays import ArrayFile, Shape
+from pnoise_jax.weights.matching import NAMINGS
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """A file that was written.
+
+    Attributes:
+      path: of the file.
+      title: whose weights they are, such as "EMA weights of step 12".
+      arrays: how many.
+      metadata: what the file says of itself.
+      reference: timm's name of the model and its arguments; None where timm has none.
+    """
+
+    path: Path
+    title: str
+    arrays: int
+    metadata: dict[str, str]
+    reference: tuple[str, dict[str, Any]] | None
+
+
+def export(workdir: str | os.PathLike, out: str | os.PathLike | None = None) -> Exported:
+    """Writes the weights of a run, the average where it kept one, for timm.
+
+    The data set and the devices of the run need not be there.
+
+    Args:
+      workdir: of the run; of it the newest checkpoint, or a checkpoint itself.
+      out: the file, which must not exist; by default model.safetensors in the work directory.
+
+    Raises:
+      FileExistsError, FileNotFoundError: the file is there, or the run or its directory are not.
+      OSError: the file cannot be written.
+      ValueError: the checkpoint or the config is damaged, or the model is in none of timm's names.
+    """
+    workdir = Path(workdir).expanduser().absolute()
+    out = workdir / "model.safetensors" if out is None else Path(out).expanduser().absolute()
+    file, config = _open(workdir)
+    _require_new(out)
+    model = _create_model(config, file)
+    timm_layout(file.shapes)  # raises where there is none
+    reference = timm_models.timm_reference(config["model"]["name"], model, channels=_channels(file))
+    metadata = _metadata(config, model, file, reference)
+    with file.open() as read:
+        tensors = timm_state({path: read(path) for path in file.shapes})
+    _write(out, tensors, metadata)
+    return Exported(out, file.title, len(tensors), metadata, reference)
+
+
+def _require_new(out: Path) -> None:
+    if out.exists():
+        raise FileExistsError(f"--out={str(out)!r} exists: name another file, or remove it")
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"--out={str(out)!r}: {out.parent} is no directory; make it first")
+
+
+def _open(workdir: Path) -> tuple[ArrayFile, dict[str, Any]]:
+    """The arrays of the run and its config."""
+    named = f"--workdir={str(workdir)!r}"
+    if not workdir.is_dir():
+        raise FileNotFoundError(f"{named} holds no run: there is no such directory")
+    try:
+        file = runs.open_run(workdir)
+    except ValueError as error:
+        raise ValueError(f"{named} {error}") from None
+    config = runs.read_config(workdir)
+    if not config:
+        raise ValueError(
+            f"{named} has a checkpoint but no readable config.json, so it is not known of which "
+            "model; restore it from a copy"
+        )
+    return file, config
+
+
+def _create_model(config: Mapping[str, Any], file: ArrayFile) -> nn.Module:
+    options = dict(config["model"])
+    (classes,) = file.shapes["params/head/bias"]
+    return models.create_model(options.pop("name"), num_classes=classes, **options)
+
+
+def _channels(file: ArrayFile) -> int:
+    stems = (file.shapes.get(f"params/{stem}/kernel") for stem in ("patch_embed", "conv1"))
+    return next(shape[2] for shape in stems if shape)
+
+
+def timm_state(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A model's arrays as timm's state dict: its names, PyTorch's layouts.
+
+    Args:
+      arrays: by our paths, such as "params/head/bias"; all of a model.
+
+    Raises:
+      ValueError: they are of none of timm's families.
+    """
+    layout = timm_layout({path: x.shape for path, x in arrays.items()})
+    tensors = {
+        name: np.ascontiguousarray(np.transpose(arrays[path], axes))
+        for path, (name, axes) in layout.items()
+    }
+    # A batch norm of PyTorch's counts its batches; it has no use of the number.
+    norms = [name for name in tensors if name.endswith("running_mean")]
+    counters = (name.replace("running_mean", "num_batches_tracked") for name in norms)
+    return tensors | {name: np.array(0, np.int64) for name in counters}
+
+
+def timm_layout(shapes: Mapping[str, Shape]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """timm's names of arrays by our paths, and the order of our axes there.
+
+    They are those by which the reader of the family finds exactly these arrays again.
+
+    Raises:
+      ValueError: they are of none of timm's families.
+    """
+    for naming in NAMINGS:
+        if naming.renaming is None:
+            continue
+        layout = {
+            path: torch_names.exported(path, len(shape), naming.renaming)
+            for path, shape in shapes.items()
+        }
+        theirs = {
+            name: tuple(shapes[path][axis] for axis in axes)
+            for path, (name, axes) in layout.items()
+        }
+        if naming.recognises(theirs):
+            found = {path: entry.shape for path, entry in naming.entries(theirs).items()}
+            if found == dict(shapes):
+                return layout
+    raise ValueError(
+        f"these {len(shapes)} arrays are of none of the families that have names in timm: "
+        f"{', '.join(naming.title for naming in NAMINGS if naming.renaming)}"
+    )
+
+
+def _metadata(
+    config: Mapping[str, Any],
+    model: nn.Module,
+    file: ArrayFile,
+    reference: tuple[str, dict[str, Any]] | None,
+) -> dict[str, str]:
+    """What the file says of itself: texts, some of them JSON."""
+    size = getattr(model, "image_shape", None)
+    seen = preprocessing.to_timm(config["data"]) | {"num_classes": model.num_classes}
+    if size is not None:
+        seen["input_size"] = [_channels(file), *size]
+    name, arguments = reference or ("", {})
+    return {
+        "format": "pt",  # as safetensors of PyTorch say
+        "timm.model": name,
+        "timm.arguments": json.dumps(arguments),
+        "num_classes": str(model.num_classes),
+        preprocessing.METADATA: json.dumps(seen),
+        "source": file.title,
+        "pnoise_jax.model": json.dumps(config["model"]),
+        "pnoise_jax.version": importlib.metadata.version("pnoise_jax"),
+    }
+
+
+def _write(out: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
+    """Writes the file, at once or not at all."""
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        save_file(tensors, temporary, metadata=metadata)
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)  # safetensors makes it the owner's alone
+        _require_new(out)
+        os.replace(temporary, out)
+    except FileExistsError:
+        raise
+    except Exception as error:  # safetensors has no OSError of its own
+        raise OSError(
+            f"--out={str(out)!r} cannot be written ({error}): choose a place that is writable and "
+            "not full"
+        ) from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()

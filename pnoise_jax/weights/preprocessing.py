@@ -1,0 +1,121 @@
+"""What images weights expect: how they were normalised, resized and cropped."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pnoise_jax import data
+from pnoise_jax.weights import runs
+from pnoise_jax.weights.arrays import ArrayFile
+
+METADATA = "pretrained_cfg"  # of a safetensors file, as JSON; in config.json, a section
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """What is done with images before the model gets them.
+
+    Attributes:
+      mean, std: per channel, of pixels in [0, 1]; None where it is not known.
+      test_transform: as a config says it, data.test_transform; None where it is not known.
+      source: what says so.
+    """
+
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    test_transform: str | None
+    source: str
+
+    def describe(self) -> str:
+        """One line."""
+        parts = [
+            f"{name} {'unknown' if value is None else value}"
+            for name, value in (
+                ("mean", self.mean),
+                ("std", self.std),
+                ("test_transform", self.test_transform),
+            )
+        ]
+        return f"the weights expect {', '.join(parts)} ({self.source})"
+
+
+def of_file(file: ArrayFile, title: str) -> Preprocessing | None:
+    """What weights expect, as their file, what lies beside it, or their format says; or None.
+
+    Args:
+      file: with the weights.
+      title: whose names the arrays have.
+    """
+    if file.kind == "run":
+        return _of_run(file.path)
+    if METADATA in file.metadata:
+        return _of_timm(_parse(file.metadata[METADATA]), "the file's metadata")
+    if file.kind == "safetensors":
+        beside = file.path.parent / "config.json"
+        try:
+            section = _parse(beside.read_text()).get("pretrained_cfg")
+        except (OSError, UnicodeDecodeError):
+            section = None
+        return _of_timm(section, f"{beside.name} beside the file")
+    if title.startswith("Google"):
+        half = (0.5, 0.5, 0.5)
+        return Preprocessing(half, half, None, "Google's ViTs see pixels in [-1, 1]")
+    return None
+
+
+def to_timm(section: Mapping[str, Any]) -> dict[str, Any]:
+    """A config's data section in timm's words: mean, std, interpolation, crop_pct, crop_mode."""
+    described = {"mean": list(section["mean"]), "std": list(section["std"])}
+    crop = data.create_transform(
+        section["test_transform"],
+        size=(1, 1),
+        mean=section["mean"],
+        std=section["std"],
+        train=False,
+        field="data.test_transform",
+    ).crop
+    share = getattr(crop, "crop_ratio", None)
+    return described | {
+        "interpolation": getattr(crop, "interpolation", "bilinear"),
+        "crop_pct": 1.0 if share is None else share,
+        "crop_mode": "squash" if share is None else "center",
+    }
+
+
+def _of_run(path: Path) -> Preprocessing | None:
+    section = runs.read_config(path).get("data")
+    if not isinstance(section, dict):
+        return None
+    mean, std, text = (section.get(name) for name in ("mean", "std", "test_transform"))
+    return Preprocessing(_numbers(mean), _numbers(std), text, "the run's config")
+
+
+def _of_timm(section: Any, source: str) -> Preprocessing | None:
+    """From timm's `pretrained_cfg`."""
+    if not isinstance(section, dict) or not section:
+        return None
+    interpolation, share = section.get("interpolation"), section.get("crop_pct")
+    transform = None
+    if interpolation in ("bilinear", "bicubic") and isinstance(share, int | float):
+        transform = {
+            "center": f"resize_crop({share}, interpolation={interpolation!r})",
+            "squash": f"resize_square(interpolation={interpolation!r})" if share == 1 else None,
+        }.get(section.get("crop_mode", "center"))
+    return Preprocessing(
+        _numbers(section.get("mean")), _numbers(section.get("std")), transform, source
+    )
+
+
+def _numbers(values: Any) -> tuple[float, ...] | None:
+    fits = isinstance(values, list) and values and all(isinstance(x, int | float) for x in values)
+    return tuple(map(float, values)) if fits else None
+
+
+def _parse(text: str) -> dict[str, Any]:
+    try:
+        parsed = json.loads(text)
+    except ValueError:
+        return {}
+    return parsed if isinstance(parsed, dict) else {}

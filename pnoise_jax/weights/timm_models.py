@@ -1,0 +1,75 @@
+"""What timm calls our models, and the arguments with which it builds the same one."""
+
+from typing import Any
+
+import flax.linen as nn
+
+from pnoise_jax import models
+
+_SIZES = {"ti": "tiny", "t": "tiny", "s": "small", "b": "base", "l": "large"}
+_LARGER = ("vit_", "beit_", "deit_base_")  # families that timm also has at 384
+_ARGUMENTS = {  # options of ours that are arguments there
+    "patch_size": "patch_size",
+    "dim": "embed_dim",
+    "depth": "depth",
+    "num_heads": "num_heads",
+    "class_token": "class_token",
+    "window_size": "window_size",
+    "local_layers": "local_up_to_layer",
+}
+
+
+def timm_reference(
+    name: str, model: nn.Module, *, channels: int
+) -> tuple[str, dict[str, Any]] | None:
+    """timm's name and `create_model`'s further arguments, which JSON can hold.
+
+    Args:
+      name: of ours, registered.
+      model: made by that name, with any options.
+      channels: of the images.
+
+    Returns:
+      None where timm has no such model: ResNets with another stem, width or number of stages.
+    """
+    theirs = _name(name)
+    defaults = models.default_options(name)
+    changed = {k: getattr(model, k) for k, v in defaults.items() if getattr(model, k) != v}
+    arguments: dict[str, Any] = {"num_classes": model.num_classes}
+    if channels != 3:
+        arguments["in_chans"] = channels
+    if name.startswith("resnet"):
+        if {"stem", "width", "block"} & changed.keys() or len(model.stage_sizes) != 4:
+            return None
+        sizes = {"layers": list(model.stage_sizes)} if "stage_sizes" in changed else {}
+        return theirs, arguments | sizes
+    arguments |= {there: changed[ours] for ours, there in _ARGUMENTS.items() if ours in changed}
+    if (getattr(model, "mlp_dim", None) or 4 * model.dim) != 4 * model.dim:
+        arguments["mlp_ratio"] = model.mlp_dim / model.dim
+    if changed.get("pooling") == "mean":
+        arguments |= {"global_pool": "avg", "fc_norm": False}
+    if name.startswith("swin") and {"dim", "head_dim", "stage_sizes"} & changed.keys():
+        heads = [model.dim * 2**stage // model.head_dim for stage in range(len(model.stage_sizes))]
+        arguments |= {"depths": list(model.stage_sizes), "num_heads": heads}
+    if name.startswith("convit") and {"dim", "num_heads"} & changed.keys():
+        arguments["embed_dim"] = model.dim // model.num_heads  # timm's is of one head
+    side = defaults["image_size"]
+    if model.image_shape == (384, 384) != (side, side) and theirs.startswith(_LARGER):
+        theirs, side = theirs.replace("224", "384"), 384
+    if model.image_shape != (side, side):
+        arguments["img_size"] = list(model.image_shape)
+    return theirs, arguments
+
+
+def _name(name: str) -> str:
+    """At the size of images that the named model has."""
+    family, *rest = name.split("_")
+    if family.startswith("resnet"):
+        return name
+    size = _SIZES[rest[0]]
+    if family == "convit":
+        return f"convit_{size}"
+    if family == "swin":
+        return f"swin_{size}_patch4_window{'12_384' if rest[1:] else '7_224'}"
+    distilled = "_distilled" if "distilled" in rest else ""
+    return f"{family}_{size}{distilled}_patch{rest[1]}_224"

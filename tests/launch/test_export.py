@@ -1,0 +1,117 @@
+"""python -m launch.export as a user runs it."""
+
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file
+
+from pnoise_jax import models, training, weights
+from tests.launch import command
+from tests.training.runs import small_config
+
+VIT = {"image_size": 8, "patch_size": 4, "dim": 16, "depth": 1, "num_heads": 2}
+
+
+@pytest.fixture(scope="module")
+def run(data_dir, tmp_path_factory):
+    """A finished run that kept an average, without its data set."""
+    workdir = tmp_path_factory.mktemp("run")
+    config = small_config(data_dir, ema_decay=0.9, **{"data.test_transform": "resize_crop(0.9)"})
+    training.train(config, workdir)
+    config.data.data_dir = "/nowhere"
+    (workdir / "config.json").write_text(config.to_json_best_effort())
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def exported(run):
+    code, output, errors = command.run("export", f"--workdir={run}", "--format=timm")
+    assert code == 0, errors
+    return run / "model.safetensors", output
+
+
+def test_the_average_comes_back_bit_for_bit(run, exported):
+    file, _ = exported
+    model = models.create_model("vit_ti_16", num_classes=10, **VIT)
+    before, after = weights.load(run, model), weights.load(file, model)
+    assert jax.tree.structure(before) == jax.tree.structure(after)
+    for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert (before["params"]["head"]["kernel"] != 0).any()
+
+
+def test_the_file_says_what_it_is(run, exported):
+    file, output = exported
+    assert f"wrote {file}: 20 arrays" in output
+    assert "EMA weights of step 12" in output
+    with safe_open(file, framework="numpy") as opened:
+        metadata = opened.metadata()
+    assert metadata["timm.model"] == "vit_tiny_patch16_224"
+    seen = json.loads(metadata["pretrained_cfg"])
+    assert seen == {
+        "mean": [0.5],
+        "std": [0.5],
+        "interpolation": "bicubic",
+        "crop_pct": 0.9,
+        "crop_mode": "center",
+        "num_classes": 10,
+        "input_size": [1, 8, 8],
+    }
+    model = models.create_model("vit_ti_16", num_classes=10, **VIT)
+    images = jax.ShapeDtypeStruct((1, 8, 8, 1), np.float32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+    expected = weights.match(file, model, shapes).preprocessing
+    assert expected.mean == expected.std == (0.5,)
+    assert expected.test_transform == "resize_crop(0.9, interpolation='bicubic')"
+    with pytest.raises(ValueError, match=r"has num_heads=2, the model 4: set model\.num_heads=2"):
+        weights.match(file, model.clone(num_heads=4), shapes)
+
+
+def test_timm_computes_the_same_logits(exported):
+    torch = pytest.importorskip("torch")
+    timm = pytest.importorskip("timm")
+    file, output = exported
+    with safe_open(file, framework="numpy") as opened:
+        metadata = opened.metadata()
+    theirs = timm.create_model(metadata["timm.model"], **json.loads(metadata["timm.arguments"]))
+    assert f"timm.create_model('{metadata['timm.model']}', num_classes=10, in_chans=1" in output
+    theirs.load_state_dict({k: torch.from_numpy(x) for k, x in load_file(file).items()})
+    model = models.create_model("vit_ti_16", num_classes=10, **VIT)
+    images = np.random.default_rng(0).normal(size=(3, 8, 8, 1)).astype(np.float32)
+    ours = jax.jit(model.apply)(weights.load(file, model), jnp.asarray(images))
+    with torch.inference_mode():
+        logits = theirs.eval()(torch.from_numpy(images.transpose(0, 3, 1, 2))).numpy()
+    np.testing.assert_allclose(ours, logits, rtol=0, atol=1e-5 * np.abs(logits).max())
+
+
+def test_nothing_is_overwritten(run, exported):
+    before = exported[0].read_bytes()
+    code, _, errors = command.run("export", f"--workdir={run}")
+    assert code == 1
+    assert f"--out='{exported[0]}' exists: name another file" in errors
+    assert "Traceback" not in errors
+    assert exported[0].read_bytes() == before
+
+
+def test_places_where_no_file_can_be(run, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"--out='.*file': .*none is no directory; make it"):
+        weights.export(run, tmp_path / "none" / "file")
+    with pytest.raises(OSError, match=r"--out='/proc/file' cannot be written .*: choose a place"):
+        weights.export(run, "/proc/file")
+    weights.export(run, tmp_path / "file")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_is_no_run(run, tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no run: there is no such directory"):
+        weights.export(tmp_path / "none")
+    with pytest.raises(ValueError, match=r"--workdir='.*' is a directory without a checkpoint"):
+        weights.export(tmp_path)
+    shutil.copytree(run / "checkpoints", tmp_path / "checkpoints")
+    with pytest.raises(ValueError, match=r"has a checkpoint but no readable config\.json"):
+        weights.export(tmp_path)

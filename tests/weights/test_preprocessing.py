@@ -1,0 +1,121 @@
+"""Which images weights expect: what says so, and where a config's differ."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from pnoise_jax import training, weights
+from pnoise_jax.training.imported import warn_of_preprocessing
+from tests.training.runs import small_config
+from tests.weights import sources
+
+IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+
+
+def expected_by(file, **options):
+    model = sources.vit(**options)
+    return weights.match(file, model, sources.shapes(model)).preprocessing
+
+
+@pytest.mark.parametrize(
+    ("section", "transform"),
+    [
+        (
+            {"interpolation": "bicubic", "crop_pct": 0.9},
+            "resize_crop(0.9, interpolation='bicubic')",
+        ),
+        (
+            {"interpolation": "bilinear", "crop_pct": 1.0, "crop_mode": "squash"},
+            "resize_square(interpolation='bilinear')",
+        ),
+        ({"interpolation": "bicubic", "crop_pct": 0.9, "crop_mode": "border"}, None),
+        ({"interpolation": "random", "crop_pct": 0.9}, None),
+    ],
+)
+def test_timms_config_beside_the_file(tmp_path, section, transform):
+    file = sources.save_timm(tmp_path / "model.safetensors", "vit_token")
+    (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": IMAGENET | section}))
+    expected = expected_by(file)
+    assert expected.mean == (0.485, 0.456, 0.406)
+    assert expected.std == (0.229, 0.224, 0.225)
+    assert expected.test_transform == transform
+    assert expected.source == "config.json beside the file"
+
+
+@pytest.mark.parametrize(
+    "text", [None, "{", "[1]", '{"model_type": "vit"}', '{"pretrained_cfg": 3}']
+)
+def test_where_nothing_says_it_it_is_unknown(tmp_path, text):
+    file = sources.save_timm(tmp_path / "model.safetensors", "vit_token")
+    if text is not None:
+        (tmp_path / "config.json").write_text(text)
+    assert expected_by(file) is None
+    model = sources.vit()
+    said = weights.match(file, model, sources.shapes(model)).describe_preprocessing()
+    assert said.endswith("the weights expect is not known: check data.*")
+
+
+def test_metadata_go_before_what_lies_beside(tmp_path):
+    state = {k: np.ascontiguousarray(x) for k, x in sources.timm_state("vit_token").items()}
+    metadata = {"pretrained_cfg": json.dumps({"mean": [0.1], "std": [0.2]})}
+    save_file(state, tmp_path / "file", metadata=metadata)
+    (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": IMAGENET}))
+    assert expected_by(tmp_path / "file").describe() == (
+        "the weights expect mean (0.1,), std (0.2,), test_transform unknown (the file's metadata)"
+    )
+
+
+def test_googles_vits_see_pixels_from_minus_one_to_one():
+    expected = expected_by(sources.GOLDEN / "augreg.npz", dim=24, depth=2, mlp_dim=48)
+    assert expected.mean == expected.std == (0.5, 0.5, 0.5)
+    assert expected.test_transform is None
+
+
+def test_where_the_config_differs(data_dir, tmp_path):
+    """Named by field and value; nothing is changed."""
+    file = tmp_path / "model.safetensors"
+    sources.save_random_vit(file, dim=16, depth=1, patch_size=4, grid=2)
+
+    def warnings(**changes):
+        config = small_config(data_dir, weights=str(file), **changes)
+        experiment = training.build(config)
+        return warn_of_preprocessing(experiment, experiment.match_weights())
+
+    assert warnings() == []  # nothing is known
+    said = {"mean": [0.5], "std": [0.3], "interpolation": "bicubic", "crop_pct": 0.9}
+    (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": said}))
+    transform = "resize_crop(0.9, interpolation='bicubic')"
+    assert warnings() == [
+        "the weights expect data.std=(0.3,), and it is (0.5,): set it",
+        f"the weights expect data.test_transform={transform!r}, and it is 'none': set it, or "
+        "expect other accuracies than published",
+    ]
+    # The same in other words.
+    assert warnings(**{"data.std": (0.3005,), "data.test_transform": "resize_crop(9/10)"}) == []
+
+
+def test_load_gives_what_apply_takes(tmp_path):
+    golden = sources.arrays(sources.TIMM / "vit_token.npz")
+    file, model = sources.save_timm(tmp_path / "file", "vit_token"), sources.vit()
+    variables = weights.load(file, model)
+    assert variables["batch_stats"] == {}
+    logits = jax.jit(model.apply)(variables, golden["images"])
+    np.testing.assert_allclose(logits, golden["logits"], atol=1e-4)
+
+
+def test_load_of_a_resnet_and_of_a_fresh_head(tmp_path):
+    """It takes images of any size, and the number of channels from the file."""
+    resnet = sources.resnet(num_classes=9)
+    file = sources.save_timm(tmp_path / "file", "resnet_basic")
+    with pytest.raises(ValueError, match="set weights_head='auto'"):
+        weights.load(file, resnet)
+    variables = weights.load(file, resnet, head="auto", key=jax.random.key(3))
+    assert variables["params"]["head"]["kernel"].shape == (24, 9)
+    assert (variables["params"]["head"]["kernel"] != 0).any()
+    state = sources.timm_state("resnet_basic")
+    np.testing.assert_array_equal(
+        variables["batch_stats"]["bn1"]["mean"], state["bn1.running_mean"]
+    )
