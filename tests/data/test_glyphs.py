@@ -85,6 +85,7 @@ def test_the_candidates_are_all_visible_characters_of_all_faces(plain):
 # What is stored
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", SIZES)
 def test_every_class_is_drawn_equally_often_in_every_face_of_its_split(data_dir, builder, split):
     dataset = load("glyphs/200", split=split, data_dir=data_dir)

@@ -105,6 +105,7 @@ def test_step_has_training_noise_on(step_run):
         assert abs(metrics["grad_norm"] - plain["grad_norm"]) > 1e-4
 
 
+@pytest.mark.slow
 def test_audit_compares_with_one_clean_evaluation(tmp_path):
     sizes = ("--depth=2", "--image_size=32", "--examples=20", "--batch_sizes=2,4", "--rounds=2")
     done = run("audit", *sizes, f"--out={tmp_path / 'audit.json'}")

@@ -96,6 +96,7 @@ def test_interrupted(tmp_path):
         "--dataset=folder/pets",
         f"--manual_dir={tmp_path / 'pets'}",
         f"--data_dir={tmp_path / 'data'}",
+        "--short_side=16",  # so that it takes its time
     )
     while not list(tmp_path.glob("data/incomplete.folder.pets/1.0.0/part.*")):
         assert process.poll() is None, process.communicate()

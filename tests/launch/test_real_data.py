@@ -41,7 +41,7 @@ def imagenet(tmp_path_factory):
     ("config", "options"),
     [
         ("imagenet_vit.py:model=ti16,noise=optimal,recipe=augreg", SMALL_VIT),
-        (
+        pytest.param(
             "imagenet_resnet.py:model=18,noise=cyclic",
             (
                 "--config.model.width=4",
@@ -49,6 +49,7 @@ def imagenet(tmp_path_factory):
                 "--config.data.num_workers=2",
                 "--config.dtype=float32",
             ),
+            marks=pytest.mark.slow,
         ),
     ],
 )

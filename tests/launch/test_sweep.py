@@ -87,6 +87,7 @@ def test_bad_input_ends_with_one_clear_message(config, data_dir, tmp_path, old, 
     assert not (tmp_path / "sweep").exists()
 
 
+@pytest.mark.slow
 def test_the_benchmark_compares_both_ways(data_dir, tmp_path):
     out = tmp_path / "sweep.json"
     sizes = ("--dim=8", "--depth=1", "--batch_size=4", "--runs=2", "--rounds=2")

@@ -17,7 +17,9 @@ def arguments(name, data_dir, workdir, *more):
     return config, f"--workdir={workdir}", f"--config.data.data_dir={data_dir}", *more
 
 
-@pytest.mark.parametrize("name", ["digits_vit", "digits_resnet"])
+@pytest.mark.parametrize(
+    "name", ["digits_vit", pytest.param("digits_resnet", marks=pytest.mark.slow)]
+)
 def test_the_leak_shows_at_once(name, data_dir, tmp_path):
     """The README's command: the same weights, three ways."""
     code, output, errors = command.run("train", *arguments(name, data_dir, tmp_path))
