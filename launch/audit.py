@@ -10,6 +10,9 @@ predictions.npz with what became of every example.
 The run of seed s is in DIR, or in DIR/seed_s; what is missing is trained. Where runs are there,
 --config may be left out; its noise, evaluation and data sections may differ from theirs. More
 noises: --presets=paper_vit,optimal_published; --strengths=0.1,0.2,0.3 for each of them.
+
+With --config.weights=FILE, no run in DIR and no --seeds, these weights are audited as they are:
+nothing is trained, and the test split alone must be there.
 """
 
 import sys
