@@ -38,11 +38,13 @@ def require_equal_heads(dim: int, num_heads: int) -> None:
         )
 
 
-def require_images(images: jax.Array, image_shape: tuple[int, int]) -> None:
+def require_images(images: jax.Array, image_shape: tuple[int, int] | None) -> None:
     """Raises ValueError unless images are (batch, height, width, channels) of the model's size."""
-    if images.ndim != 4 or images.shape[1:3] != image_shape:
-        height, width = image_shape
-        raise ValueError(
-            f"images have shape {images.shape}, expected (batch, {height}, {width}, channels): "
-            "resize them, or create the model with their image_size"
-        )
+    if images.ndim == 4 and image_shape in (None, images.shape[1:3]):
+        return
+    height, width = image_shape or ("height", "width")
+    fix = "resize them, or create the model with their image_size"
+    raise ValueError(
+        f"images have shape {images.shape}, expected (batch, {height}, {width}, channels): "
+        f"{fix if images.ndim == 4 else 'add the missing axis, or reshape them'}"
+    )

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from pnoise_jax import noise
-from pnoise_jax.models import checks, layers
+from pnoise_jax.models import layers
+from pnoise_jax.models.transformer import IsotropicTransformer
 
 
 class GatedAttention(nn.Module, kw_only=True):
@@ -88,115 +89,24 @@ def _neighbours(
     return strength * kernel.at[:, : side * side].set(square)
 
 
-class Block(nn.Module, kw_only=True):
-    """A pre-norm encoder block: attention, gated or plain, then an MLP, each inside a residual.
-
-    Attributes:
-      layer: number of this block, from 1: how an injection addresses it.
-      grid: rows and columns of the patches.
-      num_heads: number of attention heads.
-      mlp_dim: hidden features of the MLP.
-      gated: whether attention is gated positional self-attention, which has no class token.
-      locality_strength: of gated attention.
-      dropout: rate of the dropout inside attention and MLP.
-      drop_path: rate at which stochastic depth leaves out each residual branch.
-      train: whether both are on.
-      dtype: dtype of the computation; parameters are float32.
-    """
-
-    layer: int
-    grid: tuple[int, int]
-    num_heads: int
-    mlp_dim: int
-    gated: bool
-    locality_strength: float = 1.0
-    dropout: float = 0.0
-    drop_path: float = 0.0
-    train: bool = False
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array, taps: Any) -> jax.Array:
-        """Maps x (batch, tokens, dim) to the same shape; `taps` are `noise.open_taps`'s."""
-        common = {"dropout": self.dropout, "train": self.train, "dtype": self.dtype}
-        attention = functools.partial(layers.Attention, qkv_bias=False)
-        if self.gated:
-            attention = functools.partial(
-                GatedAttention, grid=self.grid, locality_strength=self.locality_strength
-            )
-        x = taps(x, layer=self.layer, point="block_input")
-        h = layers.layer_norm(dtype=self.dtype, name="norm1")(x)
-        h = taps(h, layer=self.layer, point="attention_input")
-        h = attention(num_heads=self.num_heads, **common, name="attn")(h)
-        x = x + layers.DropPath(self.drop_path, self.train, name="drop_path1")(h)
-        h = layers.layer_norm(dtype=self.dtype, name="norm2")(x)
-        h = layers.Mlp(hidden_dim=self.mlp_dim, **common, name="mlp")(h)
-        return x + layers.DropPath(self.drop_path, self.train, name="drop_path2")(h)
-
-
-class ConViT(nn.Module, kw_only=True):
+class ConViT(IsotropicTransformer, kw_only=True):
     """ConViT for classification, the same function as timm's `ConVit`.
 
     The first `local_layers` blocks have gated positional self-attention over the patch tokens
     alone. The class token joins in front of the block that follows them. So `tokens="patch"` of an
     injection is all tokens before, and all but the first from there on.
 
-    Attributes:
-      num_classes: number of logits.
-      image_size: the images' side, or (height, width), in pixels; multiples of `patch_size`.
-      patch_size: side of a patch in pixels.
-      dim: features of a token; a multiple of `num_heads`.
-      depth: number of blocks, named block_1 … block_N and addressed by that number.
-      num_heads: attention heads of each block.
+    Attributes, beside those of every `IsotropicTransformer`:
       local_layers: number of blocks with gated attention, below `depth`: timm's
         `local_up_to_layer`.
       locality_strength: how sharply gated attention looks at its neighbours in the beginning.
-      mlp_dim: hidden features of each MLP; 4 * dim if None.
-      dropout: rate after the position embedding, the attention's projection and each layer of
-        the MLP: timm's `pos_drop_rate` and `proj_drop_rate`. Draws from the "dropout" stream.
-      drop_path: rate of stochastic depth in the last block; it grows evenly from 0 in the first,
-        as timm's `drop_path_rate`. Draws from the "dropout" stream.
-      remat: recompute each block in the backward pass instead of keeping its activations.
-      dtype: dtype of the blocks' computation. Parameters, the final norm and the head, and so
-        the logits, are float32.
-      injection: where noise enters, and which; None for the plain model.
-
-    Raises:
-      ValueError: at construction, if options contradict each other.
     """
 
-    num_classes: int = 1000
-    image_size: int | tuple[int, int] = 224
-    patch_size: int = 16
-    dim: int = 432
-    depth: int = 12
-    num_heads: int = 9
     local_layers: int = 10
     locality_strength: float = 1.0
-    mlp_dim: int | None = None
-    dropout: float = 0.0
-    drop_path: float = 0.0
-    remat: bool = False
-    dtype: Any = jnp.float32
-    injection: noise.Injection | None = None
-
-    points = ("image", "block_input", "attention_input")  # where an injection may enter
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.require_positive(
-            num_classes=self.num_classes,
-            image_size=self.image_shape,
-            patch_size=self.patch_size,
-            dim=self.dim,
-            depth=self.depth,
-            num_heads=self.num_heads,
-        )
-        if self.mlp_dim is not None:
-            checks.require_positive(mlp_dim=self.mlp_dim)
-        checks.require_rate(dropout=self.dropout, drop_path=self.drop_path)
-        checks.require_whole_patches(self.image_size, self.image_shape, self.patch_size)
-        checks.require_equal_heads(self.dim, self.num_heads)
         if type(self.local_layers) is not int or not 0 <= self.local_layers < self.depth:
             raise ValueError(
                 f"local_layers={self.local_layers!r} with depth={self.depth}: give a whole number "
@@ -204,81 +114,29 @@ class ConViT(nn.Module, kw_only=True):
                 "them, and the head reads it"
             )
 
-    @property
-    def image_shape(self) -> tuple[int, int]:
-        """Height and width of the images, in pixels."""
-        if isinstance(self.image_size, int):
-            return (self.image_size, self.image_size)
-        return tuple(self.image_size)
-
-    @property
-    def num_layers(self) -> int:
-        """Number of layers that an injection can address: the blocks."""
-        return self.depth
-
     @nn.nowrap
-    def layer_name(self, layer: int) -> str:
-        """Name of the submodule that is this layer, counted from 1; its input is all it reads."""
-        return f"block_{layer}"
-
-    @nn.compact
-    def __call__(
-        self,
-        images: jax.Array,
-        *,
-        train: bool = False,
-        mask: jax.Array | None = None,
-        noise_strength: jax.Array | float | None = None,
-        index: jax.Array | None = None,
-    ) -> jax.Array:
-        """Classifies images.
-
-        Args:
-          images: (batch, height, width, channels), float, normalised.
-          train: turns on dropout, stochastic depth and the injection's training noise.
-          mask: (batch,) bool, True for real examples; only the injection reads it.
-          noise_strength: scalar in place of the injection's own strength; may be traced.
-          index: (batch,) int32, what each example's random noise is drawn from; by default its
-            place in the batch.
-
-        Returns:
-          The logits, (batch, num_classes), float32.
-
-        Raises:
-          ValueError: if the images are not of the model's size.
-        """
-        checks.require_images(images, self.image_shape)
-        taps = noise.open_taps(
-            self,
-            self.injection,
-            num_layers=self.num_layers,
-            train=train,
-            mask=mask,
-            strength=noise_strength,
-            index=index,
-            prefix_tokens=0,
-        )
-        images = taps(images, point="image")
-
-        x = layers.embed_patches(images, patch_size=self.patch_size, dim=self.dim, dtype=self.dtype)
+    def logits(self, images: jax.Array, taps: noise.Taps, *, train: bool) -> jax.Array:
+        """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
+        x = self.embed(images)
         pos_embed = self.param("pos_embed", layers.normal_init, (1, x.shape[1], self.dim))
         x = x + pos_embed.astype(self.dtype)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
 
         token = self.param("cls_token", layers.normal_init, (1, 1, self.dim))
-        height, width = self.image_shape
-        block = nn.remat(Block) if self.remat else Block
+        gated = functools.partial(
+            GatedAttention, grid=self.grid, locality_strength=self.locality_strength
+        )
+        plain = functools.partial(layers.Attention, qkv_bias=False)
+        block = nn.remat(layers.Block) if self.remat else layers.Block
         for layer, rate in enumerate(layers.drop_path_rates(self.drop_path, self.depth), start=1):
             if layer == self.local_layers + 1:
                 x = layers.prepend_token(token, x)
                 taps = dataclasses.replace(taps, prefix_tokens=1)
+            attention = gated if layer <= self.local_layers else plain
             x = block(
                 layer=layer,
-                grid=(height // self.patch_size, width // self.patch_size),
-                num_heads=self.num_heads,
-                mlp_dim=4 * self.dim if self.mlp_dim is None else self.mlp_dim,
-                gated=layer <= self.local_layers,
-                locality_strength=self.locality_strength,
+                attention=functools.partial(attention, num_heads=self.num_heads),
+                mlp_dim=self.mlp_features,
                 dropout=self.dropout,
                 drop_path=rate,
                 train=train,

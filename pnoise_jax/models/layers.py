@@ -1,12 +1,15 @@
 """What models share, each equal to its counterpart in timm."""
 
 import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from pnoise_jax import noise
 
 # With Flax's fast variance, E[x^2] - E[x]^2: the exact one made a training step of ViT-Ti on a CPU
 # 1.7 times as long. It loses digits only where a token's mean is far from 0 against its deviation.
@@ -15,34 +18,6 @@ layer_norm = functools.partial(nn.LayerNorm, epsilon=1e-6)
 normal_init = nn.initializers.normal(0.02)
 # PyTorch's default for a convolution, which timm leaves in place: uniform within ±1/sqrt(fan_in).
 conv_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-
-
-def embed_patches(
-    images: jax.Array, *, patch_size: int, dim: int, dtype: Any, name: str = "patch_embed"
-) -> jax.Array:
-    """Cuts images into square patches and projects each: a submodule of the model that calls it.
-
-    Args:
-      images: (batch, height, width, channels), both sides multiples of `patch_size`.
-      patch_size: side of a patch in pixels.
-      dim: features of a token.
-      dtype: dtype of the computation; parameters are float32.
-      name: of the submodule.
-
-    Returns:
-      The tokens, (batch, patches, dim), row after row.
-    """
-    patch = (patch_size, patch_size)
-    x = nn.Conv(
-        dim,
-        patch,
-        strides=patch,
-        padding="VALID",
-        kernel_init=conv_init,
-        dtype=dtype,
-        name=name,
-    )(images)
-    return x.reshape(x.shape[0], -1, dim)
 
 
 def prepend_token(token: jax.Array, x: jax.Array) -> jax.Array:
@@ -73,12 +48,20 @@ class Attention(nn.Module, kw_only=True):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, bias: jax.Array | None = None) -> jax.Array:
-        """Maps x (batch, tokens, dim) to the same shape.
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps x (batch, tokens, dim) to the same shape."""
+        return self.attend(x)
+
+    @nn.nowrap
+    def attend(self, x: jax.Array, bias: jax.Array | None = None) -> jax.Array:
+        """Attention whose logits are raised by a bias, as kinds of it have one for positions.
 
         Args:
           x: (batch, tokens, dim).
-          bias: added to the attention's logits, (batch or 1, heads or 1, tokens, tokens).
+          bias: (batch or 1, heads or 1, tokens, tokens).
+
+        Returns:
+          (batch, tokens, dim).
         """
         batch, tokens, dim = x.shape
         qkv = nn.Dense(
@@ -151,6 +134,57 @@ class DropPath(nn.Module):
         return nn.Dropout(self.rate, all_but_batch, deterministic=not self.train)(x)
 
 
+class Block(nn.Module, kw_only=True):
+    """A pre-norm encoder block: attention, then an MLP, each inside a residual.
+
+    Attributes:
+      layer: number of this block in the whole model, from 1: how an injection addresses it.
+      attention: makes the attention, (batch, tokens, dim) to the same shape, given its `name`,
+        `dropout`, `train` and `dtype`.
+      mlp_dim: hidden features of the MLP.
+      mlp_init: initial values of the MLP's second layer.
+      norm: makes a layer norm, given its `name` and `dtype`.
+      layer_scale: initial value of the scales by which both branches are multiplied, one for each
+        feature (https://arxiv.org/abs/2103.17239); None for none.
+      dropout: rate of the dropout inside attention and MLP.
+      drop_path: rate at which stochastic depth leaves out each residual branch.
+      train: whether both are on.
+      dtype: dtype of the computation; parameters are float32.
+    """
+
+    layer: int
+    attention: Callable[..., nn.Module]
+    mlp_dim: int
+    mlp_init: nn.initializers.Initializer = normal_init
+    norm: Callable[..., nn.Module] = layer_norm
+    layer_scale: float | None = None
+    dropout: float = 0.0
+    drop_path: float = 0.0
+    train: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, taps: noise.Taps) -> jax.Array:
+        """Maps x (batch, tokens, dim) to the same shape."""
+        common = {"dropout": self.dropout, "train": self.train, "dtype": self.dtype}
+        x = taps(x, layer=self.layer, point="block_input")
+        h = self.norm(dtype=self.dtype, name="norm1")(x)
+        h = taps(h, layer=self.layer, point="attention_input")
+        h = self.attention(**common, name="attn")(h)
+        h = self._scaled(h, "gamma_1")
+        x = x + DropPath(self.drop_path, self.train, name="drop_path1")(h)
+        h = self.norm(dtype=self.dtype, name="norm2")(x)
+        h = Mlp(hidden_dim=self.mlp_dim, out_init=self.mlp_init, **common, name="mlp")(h)
+        h = self._scaled(h, "gamma_2")
+        return x + DropPath(self.drop_path, self.train, name="drop_path2")(h)
+
+    def _scaled(self, h: jax.Array, name: str) -> jax.Array:
+        if self.layer_scale is None:
+            return h
+        init = nn.initializers.constant(self.layer_scale)
+        return self.param(name, init, (h.shape[-1],)).astype(self.dtype) * h
+
+
 def drop_path_rates(rate: float, depth: int) -> tuple[float, ...]:
     """Stochastic depth's rate of each block: from 0 at the first evenly to `rate` at the last."""
     return tuple(np.linspace(0.0, rate, depth).tolist())
@@ -170,3 +204,18 @@ def relative_position_index(height: int, width: int) -> np.ndarray:
     down = rows[:, None] - rows + height - 1
     right = columns[:, None] - columns + width - 1
     return down * (2 * width - 1) + right
+
+
+def place(layer: int, stage_sizes: Sequence[int]) -> tuple[int, int]:
+    """The stage of a layer that is counted over all stages, and its number there, all from 1."""
+    stage, number = 1, layer
+    while number > stage_sizes[stage - 1]:
+        number -= stage_sizes[stage - 1]
+        stage += 1
+    return stage, number
+
+
+def staged_name(layer: int, stage_sizes: Sequence[int]) -> str:
+    """Name of the submodule that is this layer of a model with stages."""
+    stage, number = place(layer, stage_sizes)
+    return f"stage{stage}_block{number}"

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from pnoise_jax import noise
 from pnoise_jax.models import checks, layers
+from pnoise_jax.models.classifier import Classifier
 
 _conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 # PyTorch's default for a dense layer: uniform within ±1/sqrt(fan_in).
@@ -85,15 +86,16 @@ class ResidualBlock(nn.Module, kw_only=True):
         return nn.relu(layers.DropPath(self.drop_path, self.train, name="drop_path")(h) + x)
 
 
-class ResNet(nn.Module, kw_only=True):
+class ResNet(Classifier, kw_only=True):
     """ResNet for classification, the same function as timm's `ResNet`.
 
     In training it updates the collection "batch_stats", which must then be mutable. The running
     variance follows the batch's own (biased) variance, as everywhere in Flax; PyTorch's follows
     the unbiased one, larger by n/(n-1) for n values per channel.
 
-    Attributes:
-      num_classes: number of logits.
+    Padded examples count in its batch norms, whatever the mask says.
+
+    Attributes, beside those of every `Classifier`:
       stage_sizes: number of residual blocks of each stage; blocks are named stage1_block1, …,
         and an injection addresses them by their number from 1, counted over all stages.
       block: "basic" or "bottleneck".
@@ -101,39 +103,20 @@ class ResNet(nn.Module, kw_only=True):
       stem: "imagenet", a 7x7 convolution of stride 2 and a max-pooling, or "small", a 3x3
         convolution of stride 1 and no pooling, for images of 32 pixels or so.
       zero_init_residual: start every residual block as the identity.
-      drop_path: rate of stochastic depth in the last block; it grows evenly from 0 in the first,
-        as timm's `drop_path_rate`. Draws from the "dropout" stream.
-      remat: recompute each block in the backward pass instead of keeping its activations.
       axis_name: axis of `shard_map` or `pmap` over which batch norms share their statistics;
         under `jit` they are the global batch's without it.
-      dtype: dtype of the blocks' computation. Parameters, statistics and the head, and so the
-        logits, are float32.
-      injection: where noise enters, and which; None for the plain model.
-
-    Raises:
-      ValueError: at construction, if `block` or `stem` is unknown.
     """
 
-    num_classes: int = 1000
     stage_sizes: tuple[int, ...] = (3, 4, 6, 3)
     block: str = "bottleneck"
     width: int = 64
     stem: str = "imagenet"
     zero_init_residual: bool = True
-    drop_path: float = 0.0
-    remat: bool = False
     axis_name: str | None = None
-    dtype: Any = jnp.float32
-    injection: noise.Injection | None = None
-
-    points = ("image", "block_input")  # where an injection may enter
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.require_positive(
-            num_classes=self.num_classes, stage_sizes=self.stage_sizes, width=self.width
-        )
-        checks.require_rate(drop_path=self.drop_path)
+        checks.require_positive(stage_sizes=self.stage_sizes, width=self.width)
         if self.block not in ("basic", "bottleneck"):
             raise ValueError(f'block={self.block!r} is unknown: use "basic" or "bottleneck"')
         if self.stem not in ("imagenet", "small"):
@@ -147,57 +130,11 @@ class ResNet(nn.Module, kw_only=True):
     @nn.nowrap
     def layer_name(self, layer: int) -> str:
         """Name of the submodule that is this layer, counted from 1; its input is all it reads."""
-        stage, before = 1, 0
-        while layer - before > self.stage_sizes[stage - 1]:
-            before += self.stage_sizes[stage - 1]
-            stage += 1
-        return f"stage{stage}_block{layer - before}"
+        return layers.staged_name(layer, self.stage_sizes)
 
-    @nn.compact
-    def __call__(
-        self,
-        images: jax.Array,
-        *,
-        train: bool = False,
-        mask: jax.Array | None = None,
-        noise_strength: jax.Array | float | None = None,
-        index: jax.Array | None = None,
-    ) -> jax.Array:
-        """Classifies images.
-
-        Args:
-          images: (batch, height, width, channels), float, normalised.
-          train: normalises by the batch's statistics, and turns on stochastic depth and the
-            injection's training noise.
-          mask: (batch,) bool, True for real examples; only the injection reads it: batch norm
-            counts padded examples too.
-          noise_strength: scalar in place of the injection's own strength; may be traced.
-          index: (batch,) int32, what each example's random noise is drawn from; by default its
-            place in the batch.
-
-        Returns:
-          The logits, (batch, num_classes), float32.
-
-        Raises:
-          ValueError: if the images do not have four axes.
-        """
-        if images.ndim != 4:
-            raise ValueError(
-                f"images have shape {images.shape}, expected (batch, height, width, channels): "
-                "add the missing axis, or reshape them"
-            )
-        taps = noise.open_taps(
-            self,
-            self.injection,
-            num_layers=self.num_layers,
-            train=train,
-            mask=mask,
-            strength=noise_strength,
-            index=index,
-            prefix_tokens=0,
-        )
-        images = taps(images, point="image")
-
+    @nn.nowrap
+    def logits(self, images: jax.Array, taps: noise.Taps, *, train: bool) -> jax.Array:
+        """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
         norm = functools.partial(
             nn.BatchNorm,
             use_running_average=not train,
@@ -214,22 +151,20 @@ class ResNet(nn.Module, kw_only=True):
 
         block = nn.remat(ResidualBlock) if self.remat else ResidualBlock
         rates = layers.drop_path_rates(self.drop_path, self.num_layers)
-        layer = 0
-        for stage, size in enumerate(self.stage_sizes, start=1):
-            for index in range(1, size + 1):
-                layer += 1
-                x = block(
-                    layer=layer,
-                    kind=self.block,
-                    width=self.width * 2 ** (stage - 1),
-                    stride=2 if stage > 1 and index == 1 else 1,
-                    norm=norm,
-                    zero_init_residual=self.zero_init_residual,
-                    drop_path=rates[layer - 1],
-                    train=train,
-                    dtype=self.dtype,
-                    name=self.layer_name(layer),
-                )(x, taps)
+        for layer, rate in enumerate(rates, start=1):
+            stage, number = layers.place(layer, self.stage_sizes)
+            x = block(
+                layer=layer,
+                kind=self.block,
+                width=self.width * 2 ** (stage - 1),
+                stride=2 if stage > 1 and number == 1 else 1,
+                norm=norm,
+                zero_init_residual=self.zero_init_residual,
+                drop_path=rate,
+                train=train,
+                dtype=self.dtype,
+                name=self.layer_name(layer),
+            )(x, taps)
 
         x = x.astype(jnp.float32).mean(axis=(1, 2))
         return nn.Dense(self.num_classes, kernel_init=_head_init, name="head")(x)

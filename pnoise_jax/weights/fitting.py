@@ -13,7 +13,7 @@ _HEAD = "params/head/"
 _HEADS = (_HEAD, "params/head_dist/")  # of DeiT with a distillation token
 _PRE_LOGITS = "params/pre_logits/"  # the original ViT's layer before the head, and part of it
 _POSITIONS = "params/pos_embed"
-_RELATIVE_POSITIONS = "relative_position_bias_table"
+_RELATIVE_POSITIONS = "attn/relative_position_bias_table"
 
 # Each function changes entries, and returns two lists of texts: what was done, and what is to be
 # done where it could not be, which then shows in the shapes.

@@ -51,7 +51,7 @@ def _transformer(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]] | No
 
 def _swin(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]] | None:
     kernel = shapes.get("params/patch_embed/kernel", ())
-    table = shapes.get("params/stage1_block1/relative_position_bias_table", ())
+    table = shapes.get("params/stage1_block1/attn/relative_position_bias_table", ())
     if len(kernel) != 4 or len(table) != 2:
         return None
     return "swin_*", {

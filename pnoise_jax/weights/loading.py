@@ -40,7 +40,7 @@ def load(
     _, _, entries, _ = open_named(path)
     stems = (entries.get(f"params/{stem}/kernel") for stem in ("patch_embed", "conv1"))
     channels = next((s.shape[2] for s in stems if s is not None and len(s.shape) == 4), 3)
-    height, width = getattr(model, "image_shape", (_ANY_SIDE, _ANY_SIDE))
+    height, width = getattr(model, "image_shape", None) or (_ANY_SIDE, _ANY_SIDE)
     images = jax.ShapeDtypeStruct((1, height, width, channels), jnp.float32)
     plain = model.clone(injection=None)
     found = match(path, model, jax.eval_shape(plain.init, jax.random.key(0), images), head=head)

@@ -6,10 +6,7 @@ from pnoise_jax.weights import torch_names
 from pnoise_jax.weights.arrays import Entries, Shape
 from pnoise_jax.weights.renaming import Renaming
 
-_TABLE = "relative_position_bias_table"
 _PAIRS = (
-    # Ours is the block's, timm's its attention's.
-    (f"layers.{{+1}}.blocks.{{+1}}.attn.{_TABLE}", f"stage{{}}_block{{}}.{_TABLE}"),
     ("layers.{+1}.blocks.{+1}", "stage{}_block{}"),
     ("patch_embed.proj", "patch_embed"),
     ("patch_embed.norm", "patch_norm"),

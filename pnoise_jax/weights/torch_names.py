@@ -7,11 +7,8 @@ import numpy as np
 from pnoise_jax.weights.arrays import Entries, Entry, Shape, put
 from pnoise_jax.weights.renaming import Renaming
 
-_TABLE = "relative_position_bias_table"
 VIT = Renaming(
     (
-        # Ours is the block's, timm's its attention's.
-        (f"blocks.{{+1}}.attn.{_TABLE}", f"block_{{}}.{_TABLE}"),
         ("blocks.{+1}", "block_{}"),
         ("patch_embed.proj", "patch_embed"),
     )
@@ -34,7 +31,7 @@ def is_vit(names: Mapping[str, Shape]) -> bool:
 
 def is_beit(names: Mapping[str, Shape]) -> bool:
     """Whether these are the arrays of a BEiT of timm, without absolute positions."""
-    return {"blocks.0.attn.q_bias", f"blocks.0.attn.{_TABLE}"} <= names.keys()
+    return {"blocks.0.attn.q_bias", "blocks.0.attn.relative_position_bias_table"} <= names.keys()
 
 
 def is_convit(names: Mapping[str, Shape]) -> bool:

@@ -29,7 +29,7 @@ def test_parameter_names_and_shapes():
         "gamma_2": (16,),
         "norm1/scale": (16,),
         "norm1/bias": (16,),
-        "relative_position_bias_table": (3 * 3 + 3, 2),
+        "attn/relative_position_bias_table": (3 * 3 + 3, 2),
         "attn/qkv/kernel": (16, 48),
         "attn/q_bias": (16,),
         "attn/v_bias": (16,),
@@ -99,7 +99,7 @@ def test_every_parameter_matters():
     gradients = jax.jit(jax.grad(loss))(tiny_variables()["params"])
     for name, gradient in traverse_util.flatten_dict(gradients, sep="/").items():
         assert jnp.isfinite(gradient).all(), name
-        if name == "block_2/relative_position_bias_table":
+        if name == "block_2/attn/relative_position_bias_table":
             # The head reads the patches alone, so not what the last class token attends to.
             assert gradient[:9].any(axis=1).all()
             assert gradient[9:].any(axis=1).tolist() == [False, True, False]

@@ -44,6 +44,14 @@ def test_relative_positions_of_a_grid():
     assert sorted(set(index.flat)) == list(range(3 * 5))
 
 
+class Raised(layers.Attention, kw_only=True):
+    """Attention whose logits are raised by whatever it is given."""
+
+    @nn.compact
+    def __call__(self, x, bias):
+        return self.attend(x, bias)
+
+
 @pytest.mark.parametrize("key_bias", [True, False])
 def test_attention_with_biases(key_bias):
     """Against the formula, for a bias of the logits and with or without one of the keys."""
@@ -51,8 +59,9 @@ def test_attention_with_biases(key_bias):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(3, tokens, dim)).astype(np.float32)
     bias = rng.normal(size=(1, heads, tokens, tokens)).astype(np.float32)
-    model = layers.Attention(num_heads=heads, key_bias=key_bias)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), x)
+    options = {"num_heads": heads, "key_bias": key_bias}
+    plain, raised = layers.Attention(**options), Raised(**options)
+    shapes = jax.eval_shape(plain.init, jax.random.key(0), x)
     variables = jax.tree.map(lambda s: rng.normal(size=s.shape).astype(np.float32), shapes)
     params = variables["params"]
 
@@ -64,8 +73,11 @@ def test_attention_with_biases(key_bias):
     qkv = (x @ params["qkv"]["kernel"] + added).reshape(3, tokens, 3, heads, dim // heads)
     query, key, value = qkv.transpose(2, 0, 3, 1, 4)
     logits = query @ key.swapaxes(2, 3) / np.sqrt(dim // heads)
-    for given, added_logits in ((bias, bias), (None, 0)):
+    for actual, added_logits in (
+        (raised.apply(variables, x, bias), bias),
+        (plain.apply(variables, x), 0),
+    ):
         weights = nn.softmax(jnp.asarray(logits + added_logits))
         joined = (weights @ value).swapaxes(1, 2).reshape(3, tokens, dim)
         expected = joined @ params["proj"]["kernel"] + params["proj"]["bias"]
-        np.testing.assert_allclose(model.apply(variables, x, given), expected, atol=1e-4)
+        np.testing.assert_allclose(actual, expected, atol=1e-4)

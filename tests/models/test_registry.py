@@ -50,7 +50,7 @@ def test_every_listed_model_has_a_count():
 @pytest.mark.parametrize("name", models.list_models())
 def test_parameters_and_logits(name):
     model = models.create_model(name)
-    image_shape = getattr(model, "image_shape", (224, 224))  # ResNets take any
+    image_shape = model.image_shape or (224, 224)  # ResNets take any
     images = jax.ShapeDtypeStruct((2, *image_shape, 3), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     assert sum(x.size for x in jax.tree.leaves(variables["params"])) == PARAMETERS[name]

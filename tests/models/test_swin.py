@@ -34,7 +34,7 @@ def test_parameter_names_and_shapes():
         return {
             "norm1/scale": (dim,),
             "norm1/bias": (dim,),
-            "relative_position_bias_table": (positions, dim // 4),
+            "attn/relative_position_bias_table": (positions, dim // 4),
             "attn/qkv/kernel": (dim, 3 * dim),
             "attn/qkv/bias": (3 * dim,),
             "attn/proj/kernel": (dim, dim),
@@ -167,20 +167,16 @@ def test_a_shift_cuts_windows_elsewhere():
 def test_tokens_attend_to_their_neighbours_only():
     """Which outputs of an attention change with which inputs."""
     windows = Windows((4, 4), (2, 2), (1, 1))
-    block = swin.Block(layer=1, windows=windows, num_heads=2)
+    attention = swin.WindowAttention(windows=windows, num_heads=2)
     x = jax.random.normal(jax.random.key(0), (1, 16, 8))
-
-    def taps(x, **_):
-        return x
-
-    shapes = jax.eval_shape(lambda: block.init(jax.random.key(0), x, taps))
+    shapes = jax.eval_shape(lambda: attention.init(jax.random.key(0), x))
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.3, leaf.shape)), shapes)
 
     @jax.jit
     def reached(token):
-        changed = block.apply(params, x.at[0, token].add(jnp.arange(8.0)), taps)
-        return jnp.abs(changed - block.apply(params, x, taps))[0].max(axis=-1) > 1e-6
+        changed = attention.apply(params, x.at[0, token].add(jnp.arange(8.0)))
+        return jnp.abs(changed - attention.apply(params, x))[0].max(axis=-1) > 1e-6
 
     neighbours = [set(np.flatnonzero(reached(token)).tolist()) for token in (0, 1, 5, 12)]
     assert neighbours == [{0}, {1, 2}, {5, 6, 9, 10}, {12}]

@@ -65,7 +65,7 @@ def test_parameters(name):
     with torch.device("meta"):
         theirs = timm.create_model(TIMM[name])
     model = models.create_model(name)
-    images = jax.ShapeDtypeStruct((1, *getattr(model, "image_shape", (224, 224)), 3), np.float32)
+    images = jax.ShapeDtypeStruct((1, *(model.image_shape or (224, 224)), 3), np.float32)
     ours = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
     assert sum(x.size for x in jax.tree.leaves(ours)) == sum(x.numel() for x in theirs.parameters())
 

@@ -9,7 +9,7 @@ import pytest
 from flax import traverse_util
 
 from pnoise_jax import models, noise
-from pnoise_jax.models import layers, vit
+from pnoise_jax.models import layers
 from tests.models.drawing import draw_variables
 
 TINY = {"patch_size": 4, "image_size": 8, "dim": 16, "depth": 2, "num_heads": 2, "num_classes": 5}
@@ -214,7 +214,9 @@ def test_where_the_noise_enters_a_block(point):
     here = point
     params = tiny_variables()["params"]["block_1"]
     x = jax.random.normal(jax.random.key(0), (3, 5, 16))
-    actual = vit.Block(layer=1, num_heads=2, mlp_dim=64).apply({"params": params}, x, taps)
+    attention = functools.partial(layers.Attention, num_heads=2)
+    block = layers.Block(layer=1, attention=attention, mlp_dim=64)
+    actual = block.apply({"params": params}, x, taps)
 
     def part(name: str, module: nn.Module, x: jax.Array) -> jax.Array:
         return module.apply({"params": params[name]}, x)

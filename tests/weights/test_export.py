@@ -68,7 +68,7 @@ def test_timm_has_every_registered_model():
     theirs = pytest.importorskip("timm")
     for name in models.list_models():
         model = models.create_model(name)
-        images = jax.ShapeDtypeStruct((1, *getattr(model, "image_shape", (64, 64)), 3), np.float32)
+        images = jax.ShapeDtypeStruct((1, *(model.image_shape or (64, 64)), 3), np.float32)
         variables = jax.eval_shape(model.init, jax.random.key(0), images)
         shapes = {
             path: leaf.shape

@@ -1,0 +1,99 @@
+"""What the models have alike whose tokens are patches of the image."""
+
+import flax.linen as nn
+import jax
+
+from pnoise_jax.models import checks, layers
+from pnoise_jax.models.classifier import Classifier
+
+
+class Transformer(Classifier, kw_only=True):
+    """A classifier that cuts images into patches and makes each a token.
+
+    Attributes, beside those of every `Classifier`:
+      image_size: the images' side, or (height, width), in pixels; multiples of `patch_size`.
+      patch_size: side of a patch in pixels.
+      dim: features of a token.
+      dropout: rate after the embedding, the attention's projection and each layer of the MLP:
+        timm's `pos_drop_rate` and `proj_drop_rate`. Draws from the "dropout" stream.
+    """
+
+    image_size: int | tuple[int, int] = 224
+    patch_size: int = 16
+    dim: int = 768
+    dropout: float = 0.0
+
+    points = ("image", "block_input", "attention_input")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.require_positive(
+            image_size=self.image_shape, patch_size=self.patch_size, dim=self.dim
+        )
+        checks.require_rate(dropout=self.dropout)
+        checks.require_whole_patches(self.image_size, self.image_shape, self.patch_size)
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Height and width of the images, in pixels."""
+        if isinstance(self.image_size, int):
+            return (self.image_size, self.image_size)
+        return tuple(self.image_size)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the patches."""
+        height, width = self.image_shape
+        return height // self.patch_size, width // self.patch_size
+
+    @nn.nowrap
+    def embed(self, images: jax.Array) -> jax.Array:
+        """Makes each patch of the images a token, (batch, patches, dim), row after row."""
+        patch = (self.patch_size, self.patch_size)
+        x = nn.Conv(
+            self.dim,
+            patch,
+            strides=patch,
+            padding="VALID",
+            kernel_init=layers.conv_init,
+            dtype=self.dtype,
+            name="patch_embed",
+        )(images)
+        return x.reshape(x.shape[0], -1, self.dim)
+
+
+class IsotropicTransformer(Transformer, kw_only=True):
+    """A transformer whose blocks are alike: as many features, heads and tokens in each.
+
+    Attributes, beside those of every `Transformer`:
+      dim: features of a token; a multiple of `num_heads`.
+      depth: number of blocks, named block_1 … block_N and addressed by that number.
+      num_heads: attention heads of each block.
+      mlp_dim: hidden features of each MLP; 4 * dim if None.
+    """
+
+    depth: int = 12
+    num_heads: int = 12
+    mlp_dim: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.require_positive(
+            depth=self.depth, num_heads=self.num_heads, mlp_dim=self.mlp_features
+        )
+        checks.require_equal_heads(self.dim, self.num_heads)
+
+    @property
+    def mlp_features(self) -> int:
+        """Hidden features of each MLP."""
+        return 4 * self.dim if self.mlp_dim is None else self.mlp_dim
+
+    @property
+    def num_layers(self) -> int:
+        """Number of layers that an injection can address: the blocks."""
+        return self.depth
+
+    @nn.nowrap
+    def layer_name(self, layer: int) -> str:
+        """Name of the submodule that is this layer, counted from 1; its input is all it reads."""
+        return f"block_{layer}"
