@@ -286,3 +286,34 @@ def test_noise_at_a_block_is_what_both_its_branches_read(kind, stride):
     params = block.init(jax.random.key(0, impl="rbg"), x, lambda x, **_: x)
     params = jax.tree.map(lambda x: x + 0.1, params)  # the last norm's scale starts at zero
     chex.assert_trees_all_close(output(params, amount=1.0), output(params, amount=0.0), atol=1e-5)
+
+
+# The max-pooling of the stem on CPUs --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 8, 3), (1, 7, 10, 2), (2, 1, 2, 1), (1, 3, 1, 1)])
+def test_pooling_by_slices_is_max_pooling(shape):
+    """Values, and whole numbers as gradients, whose sums are exact; most values are equal."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.integers(0, 3, shape), jnp.float32)
+    expected, expected_vjp = jax.vjp(resnet._max_pool, x)
+    actual, actual_vjp = jax.vjp(resnet._max_pool_by_slices, x)
+    chex.assert_trees_all_equal(actual, expected)
+    gradient = jnp.asarray(rng.integers(1, 9, expected.shape), jnp.float32)
+    chex.assert_trees_all_equal(actual_vjp(gradient), expected_vjp(gradient))
+
+
+def test_pooling_by_slices_hides_no_nan():
+    for place in np.ndindex(3, 3):
+        x = jnp.zeros((1, 3, 3, 1)).at[0, *place, 0].set(jnp.nan)
+        chex.assert_trees_all_equal(resnet._max_pool_by_slices(x), resnet._max_pool(x))
+
+
+@pytest.mark.parametrize("platform", ["cpu", "tpu", "cuda"])
+def test_only_cpus_pool_by_slices(platform):
+    model = models.create_model("resnet18", stage_sizes=(1,), width=4)
+    images = jnp.zeros((1, 16, 16, 3))
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    traced = jax.jit(model.apply).trace(variables, images)
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert ("reduce_window" in text) == (platform != "cpu")
