@@ -14,7 +14,7 @@ import ml_collections
 from jax.sharding import Mesh
 from rich.console import Console
 
-from pnoise_jax import training
+from pnoise_jax import training, weights
 from pnoise_jax.studies.sweep_cells import Cell, name_of
 from pnoise_jax.studies.sweep_speed import Speed, chunk_size, measure
 from pnoise_jax.training import workdir as directories
@@ -106,8 +106,10 @@ def training_config(experiment: training.Experiment) -> ml_collections.ConfigDic
 
 
 def _fields(config: ml_collections.ConfigDict, *, but: tuple[str, ...] = ()) -> str:
-    """The fields that change a run's weights, as text."""
+    """The fields that change a run's weights, as text; of weights to start from, the content."""
     fields = {k: v for k, v in flatten(config) if not k.startswith((*HARMLESS, *but))}
+    if config.weights is not None and (start := Path(config.weights).expanduser()).exists():
+        fields["weights"] = weights.fingerprint(start)
     return json.dumps(fields, sort_keys=True)
 
 

@@ -53,9 +53,10 @@ def _note_weights(path: Path, given: str | None) -> None:
 def _same_weights(path: Path, ours: str | None, theirs: str | None) -> bool:
     """Whether two paths stand for the weights that the run there has started from.
 
-    Where the second leads nowhere, as what is no longer needed may be gone, its name decides.
+    Their content says it. Where the second leads nowhere, as what is no longer needed may be gone,
+    its name decides.
     """
-    if ours is None or theirs is None or ours == theirs:
+    if ours is None or theirs is None:
         return ours == theirs
     place = Path(theirs).expanduser()
     if not place.exists():
@@ -136,10 +137,15 @@ def check(workdir: Path, config: ml_collections.ConfigDict, *, but: tuple[str, .
       but: prefixes of fields that may differ.
     """
     stored = read_config(workdir)
-    changed = differing(stored, config)
-    if _same_weights(Path(workdir), stored.weights, config.weights):
-        changed.pop("weights", None)
-    changed = {field: values for field, values in changed.items() if not field.startswith(but)}
+    changed = {
+        field: values
+        for field, values in differing(stored, config).items()
+        if field != "weights" and not field.startswith(but)
+    }
+    started, asked = stored.weights, config.weights
+    if "weights" not in but and not _same_weights(Path(workdir), started, asked):
+        then = started if started != asked else f"{started} with other content"
+        changed["weights"] = (then, asked)
     if changed:
         listed = "; ".join(
             f"{field}: {old!r} there, {new!r} now" for field, (old, new) in changed.items()

@@ -36,8 +36,9 @@ def fit_head(entries: Entries, wanted: Mapping[str, Shape], head: str) -> Texts:
     if head == "keep":
         there = "no head" if theirs is None else f"a head of {theirs} classes"
         return [], [
-            f"The file has {there}, and the model is for {ours}: set weights_head='auto' for a "
-            "fresh head where classes differ, or 'fresh' for one in any case"
+            f"The file has {there}, and the model is for {ours}: to train, set "
+            "weights_head='auto' for a fresh head where classes differ, or 'fresh' for one in any "
+            "case; to evaluate, give data of the file's classes"
         ]
     for path in heads_in(entries) + [path for path in entries if path.startswith(_PRE_LOGITS)]:
         del entries[path]

@@ -10,6 +10,7 @@ import pytest
 from pnoise_jax.training import workdir
 from tests.launch import command
 from tests.training.runs import small_config
+from tests.weights import sources
 
 
 def arguments(name, data_dir, workdir, *more):
@@ -180,29 +181,48 @@ def test_evaluate_needs_a_run(tmp_path):
     assert "holds no run" in errors
 
 
-def test_two_hosts_train_as_one(data_dir, tmp_path):
-    """Two processes of one device each, against one process of two devices: noise over all."""
-    more = ("--config.steps=8", "--config.log_every=4", "--config.noise.train=True")
-    alone, together = tmp_path / "alone", tmp_path / "together"
-    code, _, errors = command.run(
-        "train", *arguments("digits_vit", data_dir, alone, *more), JAX_NUM_CPU_DEVICES="2"
-    )
-    assert code == 0, errors
+@pytest.fixture(scope="module")
+def weights_file(tmp_path_factory):
+    """Of digits_vit's model."""
+    file = tmp_path_factory.mktemp("weights") / "vit.safetensors"
+    sources.save_random_vit(file, dim=64, depth=4, patch_size=2, grid=4)
+    return file
+
+
+def on_two_hosts(*arguments_of):
+    """The exit codes of two processes that train together, and what each printed."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     hosts = [
         command.start(
             "train",
-            *arguments("digits_vit", data_dir, together, *more),
+            *own,
             JAX_COORDINATOR_ADDRESS=address,
             JAX_NUM_PROCESSES="2",
-            JAX_PROCESS_ID=f"{i}",
+            JAX_PROCESS_ID=f"{number}",
         )
-        for i in range(2)
+        for number, own in enumerate(arguments_of)
     ]
     outputs = [host.communicate(timeout=200) for host in hosts]
-    assert [host.returncode for host in hosts] == [0, 0], outputs
+    return [host.returncode for host in hosts], outputs
+
+
+def test_two_hosts_train_as_one(data_dir, tmp_path, weights_file):
+    """Two processes of one device each, against one process of two devices: noise over all."""
+    more = (
+        f"--config.weights={weights_file}",
+        "--config.steps=8",
+        "--config.log_every=4",
+        "--config.noise.train=True",
+    )
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    code, _, errors = command.run(
+        "train", *arguments("digits_vit", data_dir, alone, *more), JAX_NUM_CPU_DEVICES="2"
+    )
+    assert code == 0, errors
+    codes, outputs = on_two_hosts(*[arguments("digits_vit", data_dir, together, *more)] * 2)
+    assert codes == [0, 0], outputs
     assert "noisy, class-sorted" in outputs[0][0]
     assert "noisy, class-sorted" not in outputs[1][0]  # the first host reports
     reports = [json.loads((d / "evaluation.json").read_text())["rows"] for d in (alone, together)]
@@ -213,3 +233,25 @@ def test_two_hosts_train_as_one(data_dir, tmp_path):
         for d in (alone, together)
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_two_hosts_with_other_weights_end_both(data_dir, tmp_path, weights_file, there):
+    other = tmp_path / "vit.safetensors"
+    if there:
+        other.write_bytes(weights_file.read_bytes()[:-1] + b"?")
+    codes, outputs = on_two_hosts(
+        *(
+            arguments("digits_vit", data_dir, tmp_path / "run", f"--config.weights={file}")
+            for file in (weights_file, other)
+        )
+    )
+    assert 0 not in codes, outputs
+    messages = [errors for _, errors in outputs]
+    if there:
+        assert all("not all hosts read the same numbers" in message for message in messages)
+    else:
+        assert "host 1 cannot read the weights" in messages[0]
+        assert f"weights='{other}' does not exist" in messages[1]
+    assert not any("Traceback" in message for message in messages)
+    assert not workdir.has_checkpoint(tmp_path / "run")

@@ -307,3 +307,18 @@ def test_views_have_their_own_clean_accuracy(base, tmp_path):
         config.evaluation.views = int(row["evaluation.views"])
         clean = training.evaluate(config, tmp_path / row["run"])[0]
         assert float(row["clean_nll"]) == pytest.approx(clean["nll"], rel=1e-5)
+
+
+def test_weights_to_start_from_are_known_by_their_content(base, tmp_path):
+    def identity(path):
+        base.weights = str(path)
+        ((run,),) = sweep_training.plan(build_cells(base, [{"seed": 0}]))
+        return run.identity
+
+    file, copy = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    file.write_bytes(b"some")
+    before = identity(file)
+    shutil.copy(file, copy)
+    assert identity(copy) == before
+    file.write_bytes(b"other")
+    assert identity(file) != before

@@ -99,6 +99,11 @@ def test_other_weights_are_another_run(straight, data_dir, weights_file, tmp_pat
     sources.save_random_vit(tmp_path / weights_file.name, dim=16, depth=1, patch_size=4, grid=5)
     with pytest.raises(ValueError, match=rf"weights: '{weights_file}' there, '{tmp_path}/vit"):
         directories.check(directory, config_of(data_dir, tmp_path / weights_file.name))
+    moved = shutil.copytree(directory, tmp_path / "run")
+    note = json.loads((moved / "weights.json").read_text())
+    (moved / "weights.json").write_text(json.dumps(note | {"fingerprint": "another"}))
+    with pytest.raises(ValueError, match=f"'{weights_file} with other content' there"):
+        directories.check(moved, config_of(data_dir, weights_file))
     for path in ("/somewhere/resnet.safetensors", None):
         with pytest.raises(ValueError, match=rf"weights: '{weights_file}' there, .* now"):
             training.train(config_of(data_dir, path or "other"), directory)
