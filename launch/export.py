@@ -23,7 +23,7 @@ def describe(exported: weights.Exported) -> str:
         f"wrote {exported.path}: {exported.arrays} arrays, {size:.1f} MB, {exported.title}",
     ]
     if exported.reference is None:
-        lines.append("note: timm has no such model; the names are those of its ResNet")
+        lines.append("note: timm has no such model; the names are those of its family")
     else:
         name, arguments = exported.reference
         given = "".join(f", {argument}={value!r}" for argument, value in arguments.items())

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 from safetensors.numpy import save_file
 
 from pnoise_jax import models
@@ -56,10 +59,17 @@ def export(workdir: str | os.PathLike, out: str | os.PathLike | None = None) -> 
     out = workdir / "model.safetensors" if out is None else Path(out).expanduser().absolute()
     file, config = _open(workdir)
     _require_new(out)
-    model = _create_model(config, file)
     timm_layout(file.shapes)  # raises where there is none
-    reference = timm_models.timm_reference(config["model"]["name"], model, channels=_channels(file))
-    metadata = _metadata(config, model, file, reference)
+    try:
+        model = _create_model(config, file)
+        name, channels = config["model"]["name"], _channels(file)
+        reference = timm_models.timm_reference(name, model, channels=channels)
+        metadata = _metadata(config, model, file, reference)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"--workdir={str(workdir)!r}: its config.json is not that of its checkpoint ({error}); "
+            "restore it from a copy"
+        ) from None
     with file.open() as read:
         tensors = timm_state({path: read(path) for path in file.shapes})
     _write(out, tensors, metadata)
@@ -92,9 +102,25 @@ def _open(workdir: Path) -> tuple[ArrayFile, dict[str, Any]]:
 
 
 def _create_model(config: Mapping[str, Any], file: ArrayFile) -> nn.Module:
+    """The model of the config, which must have the arrays of the file.
+
+    Raises:
+      KeyError, TypeError, ValueError: it has others, or the config is none.
+    """
     options = dict(config["model"])
     (classes,) = file.shapes["params/head/bias"]
-    return models.create_model(options.pop("name"), num_classes=classes, **options)
+    model = models.create_model(options.pop("name"), num_classes=classes, **options)
+    sides = model.image_shape or (64, 64)
+    images = jax.ShapeDtypeStruct((1, *sides, _channels(file)), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    ours = {k: x.shape for k, x in traverse_util.flatten_dict(variables, sep="/").items()}
+    if other := sorted(ours.items() ^ file.shapes.items()):
+        path, _ = other[0]
+        raise ValueError(
+            f"{path} is {ours.get(path, 'none')} by the config and {file.shapes.get(path, 'none')} "
+            "in the checkpoint"
+        )
+    return model
 
 
 def _channels(file: ArrayFile) -> int:
@@ -158,7 +184,7 @@ def _metadata(
     reference: tuple[str, dict[str, Any]] | None,
 ) -> dict[str, str]:
     """What the file says of itself: texts, some of them JSON."""
-    size = getattr(model, "image_shape", None)
+    size = model.image_shape
     seen = preprocessing.to_timm(config["data"]) | {"num_classes": model.num_classes}
     if size is not None:
         seen["input_size"] = [_channels(file), *size]
@@ -175,6 +201,15 @@ def _metadata(
     }
 
 
+def _move_to_new(temporary: Path, out: Path) -> None:
+    """Moves a file where none may have appeared by now."""
+    try:
+        os.link(temporary, out)
+    except OSError:  # it appeared, or the file system has no links
+        _require_new(out)
+        os.replace(temporary, out)
+
+
 def _write(out: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
     """Writes the file, at once or not at all."""
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
@@ -183,8 +218,7 @@ def _write(out: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]) 
         mask = os.umask(0)
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)  # safetensors makes it the owner's alone
-        _require_new(out)
-        os.replace(temporary, out)
+        _move_to_new(temporary, out)
     except FileExistsError:
         raise
     except Exception as error:  # safetensors has no OSError of its own

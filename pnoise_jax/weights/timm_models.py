@@ -30,7 +30,8 @@ def timm_reference(
       channels: of the images.
 
     Returns:
-      None where timm has no such model: ResNets with another stem, width or number of stages.
+      None where timm has no such model: ResNets with another stem, width or number of stages,
+      ConViTs for images that are not square.
     """
     theirs = _name(name)
     defaults = models.default_options(name)
@@ -45,12 +46,14 @@ def timm_reference(
         return theirs, arguments | sizes
     arguments |= {there: changed[ours] for ours, there in _ARGUMENTS.items() if ours in changed}
     if (getattr(model, "mlp_dim", None) or 4 * model.dim) != 4 * model.dim:
-        arguments["mlp_ratio"] = model.mlp_dim / model.dim
+        arguments["mlp_ratio"] = _ratio(model.mlp_dim, model.dim)
     if changed.get("pooling") == "mean":
         arguments |= {"global_pool": "avg", "fc_norm": False}
     if name.startswith("swin") and {"dim", "head_dim", "stage_sizes"} & changed.keys():
         heads = [model.dim * 2**stage // model.head_dim for stage in range(len(model.stage_sizes))]
         arguments |= {"depths": list(model.stage_sizes), "num_heads": heads}
+    if name.startswith("convit") and model.grid[0] != model.grid[1]:
+        return None
     if name.startswith("convit") and {"dim", "num_heads"} & changed.keys():
         arguments["embed_dim"] = model.dim // model.num_heads  # timm's is of one head
     side = defaults["image_size"]
@@ -59,6 +62,12 @@ def timm_reference(
     if model.image_shape != (side, side):
         arguments["img_size"] = list(model.image_shape)
     return theirs, arguments
+
+
+def _ratio(mlp_dim: int, dim: int) -> float:
+    """A ratio of which timm makes `int(dim * ratio)` hidden features, which rounds down."""
+    ratio = mlp_dim / dim
+    return ratio if int(dim * ratio) == mlp_dim else (mlp_dim + 0.5) / dim
 
 
 def _name(name: str) -> str:

@@ -1,6 +1,8 @@
 """python -m launch.export as a user runs it."""
 
+import importlib
 import json
+import os
 import shutil
 
 import jax
@@ -8,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors import safe_open
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from pnoise_jax import models, training, weights
 from tests.launch import command
@@ -105,6 +107,55 @@ def test_places_where_no_file_can_be(run, tmp_path):
         weights.export(run, "/proc/file")
     weights.export(run, tmp_path / "file")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    mask = os.umask(0)
+    os.umask(mask)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_that_appears_meanwhile_stays(run, tmp_path, monkeypatch, links):
+    out = tmp_path / "file"
+
+    def save_late(*arguments, **options):
+        save_file(*arguments, **options)
+        out.write_text("another's")
+
+    def refuse(*_):
+        raise OSError("no links here")
+
+    module = importlib.import_module("pnoise_jax.weights.export")  # hidden by its function
+    monkeypatch.setattr(module, "save_file", save_late)
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(FileExistsError, match="exists: name another file"):
+        weights.export(run, out)
+    assert out.read_text() == "another's"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.parametrize(
+    ("section", "changed", "message"),
+    [
+        ("model", {"name": "resnet18"}, "is none by the config|unknown option"),
+        ("model", {"depth": 2}, r"params/block_2/.* is \(.*\) by the config and none in the check"),
+        ("model", {"image_size": 16}, r"pos_embed is \(1, 17, 16\) by the config and \(1, 5, 16\)"),
+        ("model", {"name": None}, "is not that of its checkpoint"),
+        ("data", {"mean": None}, "is not that of its checkpoint"),
+        ("data", None, "config.json is not that of its checkpoint .*'data'"),
+    ],
+)
+def test_a_config_of_another_model(run, tmp_path, section, changed, message):
+    """None of which would be a file that timm loads."""
+    shutil.copytree(run / "checkpoints", tmp_path / "run" / "checkpoints")
+    config = json.loads((run / "config.json").read_text())
+    if changed is None:
+        del config[section]
+    else:
+        config[section].update(changed)
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=message):
+        weights.export(tmp_path / "run")
+    assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
 def test_what_is_no_run(run, tmp_path):

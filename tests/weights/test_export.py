@@ -7,6 +7,7 @@ from flax import traverse_util
 
 from pnoise_jax import models, weights
 from tests.models import test_golden as timm
+from tests.models.drawing import draw_variables
 
 
 @pytest.mark.parametrize("name", timm.MODELS)
@@ -26,6 +27,9 @@ def test_the_way_back_is_exact(name):
 def test_arrays_of_no_family():
     with pytest.raises(ValueError, match="these 1 arrays are of none of the families that have"):
         weights.timm_state({"params/dense/kernel": np.ones((2, 2), "f4")})
+
+
+MEAN = {"class_token": False, "global_pool": "avg", "fc_norm": False}
 
 
 @pytest.mark.parametrize(
@@ -49,7 +53,20 @@ def test_arrays_of_no_family():
         ),
         ("deit_s_16_distilled", {}, ("deit_small_distilled_patch16_224", {})),
         ("swin_b_384", {}, ("swin_base_patch4_window12_384", {})),
+        (
+            "swin_t",
+            {"image_size": 64, "window_size": 8, "dim": 64, "stage_sizes": (2, 2)},
+            (
+                "swin_tiny_patch4_window7_224",
+                {"window_size": 8, "depths": [2, 2], "num_heads": [2, 4], "img_size": [64, 64]}
+                | {"embed_dim": 64},
+            ),
+        ),
+        ("beit_l_16", {"num_heads": 32}, ("beit_large_patch16_224", {"num_heads": 32})),
+        ("vit_s_16", {"class_token": False, "pooling": "mean"}, ("vit_small_patch16_224", MEAN)),
         ("convit_ti", {"num_heads": 6}, ("convit_tiny", {"num_heads": 6, "embed_dim": 32})),
+        ("convit_s", {"local_layers": 8}, ("convit_small", {"local_up_to_layer": 8})),
+        ("convit_ti", {"image_size": (224, 240)}, None),
         ("resnet18", {"stage_sizes": (1, 1, 1, 1)}, ("resnet18", {"layers": [1, 1, 1, 1]})),
         ("resnet18", {"stem": "small"}, None),
     ],
@@ -60,6 +77,55 @@ def test_what_timm_calls_it(name, options, expected):
     if expected is not None:
         expected = (expected[0], {"num_classes": 10} | expected[1])
     assert found == expected
+
+
+def test_grey_images_are_said():
+    model = models.create_model("beit_b_16")
+    _, arguments = weights.timm_reference("beit_b_16", model, channels=1)
+    assert arguments == {"num_classes": 1000, "in_chans": 1}
+
+
+def test_timm_rounds_hidden_features_to_the_same():
+    for dim in (44, 192, 432, 768):
+        for mlp_dim in range(16, 4 * dim, 16):
+            model = models.create_model("vit_s_16", dim=dim, num_heads=4, mlp_dim=mlp_dim)
+            _, arguments = weights.timm_reference("vit_s_16", model, channels=3)
+            assert int(dim * arguments["mlp_ratio"]) == mlp_dim
+
+
+SMALL = {"image_size": 32, "patch_size": 8, "dim": 44, "depth": 2, "num_heads": 4, "mlp_dim": 60}
+STAGES = {"image_size": 64, "dim": 16, "head_dim": 4, "window_size": 4, "stage_sizes": (2, 1)}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("vit_ti_16", SMALL),
+        ("vit_b_16", SMALL | {"image_size": (24, 40), "class_token": False, "pooling": "mean"}),
+        ("deit_b_16_distilled", SMALL | {"image_size": 384, "patch_size": 64}),
+        ("beit_b_16", SMALL),
+        ("swin_t", STAGES),
+        ("swin_b_384", STAGES),
+        ("convit_ti", SMALL | {"local_layers": 1}),
+        ("resnet34", {"stage_sizes": (1, 1, 1, 1)}),
+    ],
+)
+def test_timm_builds_the_same_function(name, options):
+    """From the name and the arguments; where PyTorch and timm are installed."""
+    torch = pytest.importorskip("torch")
+    theirs = pytest.importorskip("timm")
+    model = models.create_model(name, num_classes=7, **options)
+    images = np.random.default_rng(0).normal(size=(2, *(model.image_shape or (64, 64)), 3))
+    images = images.astype(np.float32)
+    variables = draw_variables(model, images)
+    state = weights.timm_state(traverse_util.flatten_dict(variables, sep="/"))
+    reference, arguments = weights.timm_reference(name, model, channels=3)
+    built = theirs.create_model(reference, **arguments).eval()
+    built.load_state_dict({k: torch.from_numpy(np.array(x)) for k, x in state.items()})
+    with torch.inference_mode():
+        expected = built(torch.from_numpy(images.transpose(0, 3, 1, 2))).numpy()
+    actual = jax.jit(model.apply)(variables, images)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
 def test_timm_has_every_registered_model():
