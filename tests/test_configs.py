@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pnoise_jax import data, models, noise, parallel, training
-from pnoise_jax.training.experiment import check_training
+from pnoise_jax.training.checks import check_training
 
 # Every row of the paper's tables 1 (ResNets), 2, 3 and 4 (ViTs), then the other recipes.
 _NOISES = ("vanilla", "gaussian", "cyclic", "salt_and_pepper")

@@ -2,7 +2,8 @@
 
 from pnoise_jax.evaluation.clean import CleanPass, clean_pass
 from pnoise_jax.evaluation.composition import in_batches, label_bits_per_batch, purity
-from pnoise_jax.evaluation.evaluate import Predictions, evaluate, normalise, predict, score_logits
+from pnoise_jax.evaluation.evaluate import evaluate, normalise, predict
+from pnoise_jax.evaluation.predictions import Predictions, score_logits
 from pnoise_jax.evaluation.protocols import ORDERS, Protocol, standard_protocols
 from pnoise_jax.evaluation.report import print_report, write_report
 from pnoise_jax.evaluation.representations import Representations, first_noisy_layer

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from pnoise_jax import data, parallel
-from pnoise_jax.evaluation.evaluate import (
-    EXAMPLES_PER_DEVICE,
-    Predictions,
-    collect,
-    fetch_behind,
-    normalise,
-    score_logits,
-)
+from pnoise_jax.evaluation.evaluate import EXAMPLES_PER_DEVICE, normalise
+from pnoise_jax.evaluation.predictions import Predictions, collect, fetch_behind, score_logits
 from pnoise_jax.evaluation.representations import Representations, allocate, record_inputs
 
 
@@ -48,6 +42,7 @@ def clean_pass(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     scratch: Path | None = None,
+    report: Callable[[str], None] | None = None,
 ) -> CleanPass:
     """Evaluates ``model`` without noise, and keeps the inputs of ``layers``.
 
@@ -55,6 +50,7 @@ def clean_pass(
       model, variables, dataset, mesh, mean, std: as `predict` takes them.
       layers: whose inputs to keep, from 1.
       scratch: directory for representations that do not fit into memory.
+      report: takes a sentence on how far it is, every half minute.
 
     Raises:
       ValueError: the logits of an example are not finite.
@@ -94,7 +90,7 @@ def clean_pass(
                 kept[layer][index[real]] = x[real]
             yield index, found
 
-    predictions = collect(scores(), dataset, "clean")
+    predictions = collect(scores(), dataset, "clean", report)
     representations = {layer: Representations(layer, values) for layer, values in kept.items()}
     return CleanPass(predictions, logits, representations)
 

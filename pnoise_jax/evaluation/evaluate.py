@@ -1,11 +1,10 @@
 """Evaluation: every example of a test set exactly once, by a protocol."""
 
-import collections
 import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -15,40 +14,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from pnoise_jax import data, parallel
+from pnoise_jax.evaluation.predictions import Predictions, collect, fetch_behind, score_logits
 from pnoise_jax.evaluation.protocols import Protocol
 from pnoise_jax.evaluation.representations import Representations, resume
 from pnoise_jax.evaluation.views import shifted_views
 
 EXAMPLES_PER_DEVICE = 256  # at a time, whatever the protocol's batch size
-
-
-@dataclasses.dataclass(frozen=True)
-class Predictions:
-    """What a model made of each example, in the data set's order.
-
-    Attributes:
-      rank: (n,) int32, how many classes the model prefers to the true one; 0 is a correct top-1.
-      nll: (n,) float32, negative log-likelihood of the true class in nats.
-      predicted: (n,) int32, the class with the largest logit.
-    """
-
-    rank: np.ndarray
-    nll: np.ndarray
-    predicted: np.ndarray
-
-    @classmethod
-    def of(cls, logits: np.ndarray, labels: np.ndarray) -> "Predictions":
-        """From logits (n, classes) and labels (n,)."""
-        return cls(**jax.device_get(score_logits(jnp.asarray(logits), jnp.asarray(labels))))
-
-    def summary(self) -> dict[str, float | int]:
-        """``top1`` and ``top5`` in percent, mean ``nll``, and ``n``."""
-        return {
-            "top1": 100 * float(np.mean(self.rank < 1)),
-            "top5": 100 * float(np.mean(self.rank < 5)),
-            "nll": float(np.mean(self.nll, dtype=np.float64)),
-            "n": len(self.rank),
-        }
 
 
 def predict(
@@ -65,6 +36,7 @@ def predict(
     views: int = 1,
     order: np.ndarray | None = None,
     representations: Representations | None = None,
+    report: Callable[[str], None] | None = None,
 ) -> Predictions:
     """Evaluates ``model`` on all of ``dataset``.
 
@@ -88,6 +60,7 @@ def predict(
       order: (n,) indices, another order than the protocol names.
       representations: of all examples, at a layer before which there is no noise; what comes before
         it is then not computed again.
+      report: takes a sentence on how far it is, every half minute.
 
     Raises:
       ValueError: the protocol wants noise and the model has none, the noise's group size does not
@@ -117,7 +90,7 @@ def predict(
                 yield index, score(batch, np.uint32(seed), drawn, np.float32(strength))
 
     what = protocol.name if order is None else "noisy, in the given order"
-    return collect(fetch_behind(scores()), dataset, what)
+    return collect(fetch_behind(scores()), dataset, what, report)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,47 +129,6 @@ class _Program:
         return logits.reshape(-1, self.views, logits.shape[-1]).mean(axis=1)
 
 
-def fetch_behind(results: Iterable[Any]) -> Iterator[Any]:
-    """Fetches each result from the devices while they compute the next."""
-    waiting = collections.deque()
-    for result in results:
-        waiting.append(result)
-        if len(waiting) > 1:
-            yield jax.device_get(waiting.popleft())
-    yield from map(jax.device_get, waiting)
-
-
-def collect(
-    scores: Iterable[tuple[np.ndarray, Mapping[str, np.ndarray]]], dataset: data.Dataset, what: str
-) -> Predictions:
-    """Puts scores at the places of their examples.
-
-    Args:
-      scores: pairs of indices (b,), -1 for padding, and the arrays of `Predictions` by name, (b,).
-      dataset: of the indices.
-      what: was evaluated, for the error.
-
-    Raises:
-      ValueError: a score is missing or not finite.
-    """
-    found = Predictions(
-        rank=np.full(len(dataset), -1, np.int32),
-        nll=np.full(len(dataset), np.nan, np.float32),
-        predicted=np.full(len(dataset), -1, np.int32),
-    )
-    for index, arrays in scores:
-        real = index >= 0
-        for name, array in arrays.items():
-            getattr(found, name)[index[real]] = array[real]
-    if not np.isfinite(found.nll).all():
-        culprit = int(np.flatnonzero(~np.isfinite(found.nll))[0])
-        raise ValueError(
-            f"the logits of example {culprit} of {dataset.name}'s split {dataset.split!r} are not "
-            f"finite ({what}); the weights, or the noise's strength, are at fault"
-        )
-    return found
-
-
 def evaluate(
     model: nn.Module,
     variables: Mapping[str, Any],
@@ -209,7 +141,7 @@ def evaluate(
     Args:
       model, variables, dataset: as `predict` takes them.
       protocols: such as `standard_protocols`.
-      **options: `predict`'s mesh, mean, std, seed and views.
+      **options: `predict`'s mesh, mean, std, seed, views and report.
     """
     return [
         dataclasses.asdict(protocol)
@@ -288,17 +220,6 @@ def _score(program, replicated, variables, batch, seed, number, strength) -> dic
     key = jax.random.fold_in(jax.random.key(seed), number)
     scores = score_logits(program.logits(variables, batch, key, strength), batch["label"])
     return jax.lax.with_sharding_constraint(scores, replicated)
-
-
-def score_logits(logits: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
-    """The arrays of `Predictions`, (b,), from logits (b, classes) and labels (b,)."""
-    labels = labels[:, None]
-    true = jnp.take_along_axis(logits, labels, axis=1)
-    classes = jnp.arange(logits.shape[1])
-    # Ties as argmax has them; a logit that is not a number is never behind.
-    ahead = ~(logits <= true) | ((logits == true) & (classes < labels))
-    nll = jax.nn.logsumexp(logits, axis=1) - true[:, 0]
-    return {"rank": ahead.sum(axis=1), "nll": nll, "predicted": logits.argmax(axis=1)}
 
 
 def normalise(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:

@@ -100,7 +100,9 @@ def method(audit: Mapping[str, Any]) -> dict[str, str]:
             f"logits differed by at most {check['largest_logit_difference']:.1g}."
         )
     told["Seeds"] = tables.series(audit["seeds"])
-    if audit["steps"]:
+    if audit.get("notes"):
+        told["Weights"] = "; ".join([audit["weights"], *audit["notes"]])
+    if any(audit["steps"] or ()):
         told["Training steps"] = tables.series(audit["steps"])
     seconds = audit["seconds"]
     told["Time"] = ", ".join(f"{part} {tables.number(took)} s" for part, took in seconds.items())

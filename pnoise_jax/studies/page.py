@@ -89,8 +89,10 @@ def _headline(audit: Mapping[str, Any]) -> str:
         interval = element("dd", text(f"{low}–{high}"), class_="range")
         tiles.append(element("div", label + value + interval, class_=class_))
     note = f"Top-1 and its {_confidence(audit)} % interval; {found.noise_id}, batch size "
-    caption = element("p", text(f"{note}{found.batch_size}."), class_="note")
-    return element("dl", "".join(tiles), class_="headline") + "\n" + caption
+    notes = [f"{note}{found.batch_size}."]
+    notes += [sentence for sentence in audit.get("notes", ()) if sentence.startswith("note: ")]
+    below = "\n".join(element("p", text(sentence), class_="note") for sentence in notes)
+    return element("dl", "".join(tiles), class_="headline") + "\n" + below
 
 
 def _protocols(audit: Mapping[str, Any]) -> str:

@@ -63,6 +63,9 @@ def run_sweep(
         )
     console = Console() if console is None else console
     cells = build_cells(base, overrides, given=given)
+    if not sweep_results.has_results(workdir):
+        for cell in cells:  # raises now, and leaves nothing behind
+            cell.experiment.match_weights()
     path = directories.make_writable(workdir)
     with directories.lock(path):  # before the claim, which else would change another's base
         sweep_results.claim(path, base)

@@ -11,8 +11,8 @@ import ml_collections
 import numpy as np
 
 from pnoise_jax import data, models, training
+from pnoise_jax.training.checks import check_training
 from pnoise_jax.training.config import flatten, unknown_field
-from pnoise_jax.training.experiment import check_training
 
 Overrides = Mapping[str, Any]
 _Section = Mapping | ml_collections.ConfigDict

@@ -31,6 +31,11 @@ _HARMLESS = (
 Row = dict[str, str]
 
 
+def has_results(workdir: str | os.PathLike) -> bool:
+    """Whether a sweep would go on there, rather than start."""
+    return (Path(workdir).expanduser() / "results.csv").exists()
+
+
 def claim(path: Path, base: ml_collections.ConfigDict) -> None:
     """Makes a work directory that of sweeps over ``base``, or checks that it already is.
 
@@ -48,7 +53,7 @@ def claim(path: Path, base: ml_collections.ConfigDict) -> None:
             f"--workdir={str(path)!r} holds a run of launch.train; give a sweep a directory of "
             "its own"
         )
-    if (path / "results.csv").exists():
+    if has_results(path):
         if not (path / _BASE).exists():
             raise ValueError(
                 f"--workdir={str(path)!r} has a results.csv but no {_BASE}, so it is not known "

@@ -12,13 +12,12 @@ import ml_collections
 import optax
 
 from pnoise_jax import data, evaluation, models, noise, parallel, weights
-from pnoise_jax.training import inputs
-from pnoise_jax.training.config import flatten, steps_of, validate
+from pnoise_jax.training import checks, inputs
+from pnoise_jax.training.config import steps_of, validate
 from pnoise_jax.training.mixup import Mixing
 from pnoise_jax.training.optimizer import (
     create_optimizer,
     learning_rate_schedule,
-    require_frozen,
 )
 from pnoise_jax.training.optimizer import frozen as find_frozen
 from pnoise_jax.training.step import TrainState, init_state
@@ -145,9 +144,14 @@ class Experiment:
         )
 
     def evaluate(
-        self, variables: Mapping[str, Any], mesh: jax.sharding.Mesh, protocols: tuple
+        self,
+        variables: Mapping[str, Any],
+        mesh: jax.sharding.Mesh,
+        protocols: tuple,
+        *,
+        report: Callable[[str], None] | None = None,
     ) -> list[dict[str, Any]]:
-        """Rows, one per protocol, on the test set."""
+        """Rows, one per protocol, on the test set; `report` takes a sentence on how far it is."""
         return evaluation.evaluate(
             self.model,
             variables,
@@ -158,6 +162,7 @@ class Experiment:
             std=self.std,
             seed=self.config.evaluation.seed,
             views=self.config.evaluation.views,
+            report=report,
         )
 
 
@@ -189,7 +194,7 @@ def build(
         tuple(section.mean),
         tuple(section.std),
     )
-    _check_shapes(experiment)
+    checks.check_shapes(experiment)
     return experiment
 
 
@@ -215,86 +220,7 @@ def _create_model(config, dataset: data.Dataset, injection: noise.Injection | No
         raise ValueError(text if text.startswith("noise.") else f"model: {text}") from None
 
 
-def _check_shapes(experiment: Experiment) -> None:
-    """Runs the model on shapes alone."""
-    shape = experiment.test_data.image_shape
-    if len(experiment.mean) not in (1, shape[-1]):
-        raise ValueError(
-            f"data.mean={experiment.mean}: images of {experiment.test_data.name} have "
-            f"{shape[-1]} channels; give 1 or {shape[-1]} numbers"
-        )
-    try:
-        _trace(experiment.model.clone(injection=None), shape)
-    except ValueError as error:
-        raise ValueError(
-            f"model.name={experiment.config.model.name!r} does not fit "
-            f"{experiment.test_data.name}, whose images are {shape}: {error}"
-        ) from None
-    for protocol in experiment.protocols:
-        if protocol.noise:
-            _check_views(experiment)
-            _check_groups(experiment)
-            experiment.model.injection.in_batches_of(
-                protocol.batch_size * experiment.config.evaluation.views
-            )
-
-
-def _check_groups(experiment: Experiment) -> None:
-    noise_model, test_data = experiment.model.injection.noise, experiment.test_data
-    batch_size = experiment.config.evaluation.batch_size
-    if noise_model.mixes_batch and (noise_model.group_size or batch_size) > len(test_data):
-        raise ValueError(
-            f"evaluation.batch_size={batch_size}: this noise mixes a batch, and data.test_split="
-            f"{experiment.config.data.test_split!r} has {len(test_data)} examples, so the shuffled "
-            "and the class-sorted order would be the same single batch; lower evaluation.batch_size"
-        )
-
-
 @functools.lru_cache(maxsize=16)  # the cells of a sweep share their models
 def _trace(model: nn.Module, image_shape: tuple[int, ...]) -> dict[str, Any]:
     images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
     return jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
-
-
-def _check_views(experiment: Experiment) -> None:
-    injection, views = experiment.model.injection, experiment.config.evaluation.views
-    if getattr(injection.noise, "axis", None) != "views":
-        return
-    if injection.noise.group_size != views:
-        raise ValueError(
-            f"noise.axis='views' with noise.group_size={injection.noise.group_size} mixes so many "
-            f"views of an image, and evaluation.views={views}: set both to the same number"
-        )
-
-
-def check_training(experiment: Experiment) -> None:
-    """Raises ValueError where what was built can be evaluated, but not trained on these devices."""
-    config, train_data = experiment.config, experiment.train_data
-    _ = experiment.train_transform  # checks it
-    parallel.require_divisible("batch_size", config.batch_size, by_micro_batches=config.accumulate)
-    if config.batch_size > len(train_data):
-        raise ValueError(
-            f"batch_size={config.batch_size} is larger than data.train_split="
-            f"{config.data.train_split!r} with its {len(train_data)} examples; lower batch_size"
-        )
-    if experiment.steps(config.duration, "duration") < 1:
-        raise ValueError(f"duration={config.duration!r} is less than one step")
-    for field in ("log_every", "checkpoint.every", "evaluation.every"):
-        duration = dict(flatten(config))[field]
-        if duration is not None and experiment.steps(duration, field) < 1:
-            raise ValueError(f"{field}={duration!r} is less than one step")
-    _ = experiment.schedule  # checks the warm-up
-    if config.weights_required and config.weights is None:
-        raise ValueError(
-            "weights=None: this config fine-tunes; give --config.weights=FILE, or train "
-            "from scratch with --config.weights_required=False"
-        )
-    require_frozen(experiment.variables["params"], config.optimizer.freeze)
-    injection = experiment.model.injection
-    if injection is not None and injection.train:
-        if getattr(injection.noise, "axis", None) == "views":
-            raise ValueError(
-                "noise.axis='views' with noise.train=True: training shows one view of each image, "
-                "so there are no views to mix; set noise.train=False"
-            )
-        injection.in_batches_of(config.batch_size // config.accumulate)

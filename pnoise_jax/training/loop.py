@@ -18,7 +18,8 @@ from pnoise_jax import evaluation, parallel
 from pnoise_jax.training import console as screen
 from pnoise_jax.training import workdir as directories
 from pnoise_jax.training.checkpoints import Checkpoints
-from pnoise_jax.training.experiment import Experiment, build, check_training
+from pnoise_jax.training.checks import check_training
+from pnoise_jax.training.experiment import Experiment, build
 from pnoise_jax.training.imported import match_on_all_hosts
 from pnoise_jax.training.program import Program, advance, create_program, open_batches
 from pnoise_jax.training.restore import Run, has_run, import_weights, restore
@@ -113,8 +114,8 @@ def evaluate(
     mesh, console = parallel.data_mesh(), _console()
     report = functools.partial(console.print, soft_wrap=True, highlight=False)
     if config is not None and config.weights is not None and not has_run(workdir):
-        path = directories.make_writable(workdir)
         run = import_weights(config, mesh=mesh)
+        path = directories.make_writable(workdir)
         for sentence in (run.weights, *run.notes):
             report(sentence)
     else:
@@ -236,7 +237,8 @@ def _naming_last_checkpoint(path: Path, checkpoints: Checkpoints) -> Iterator[No
 
 def _report(run: Run, mesh: Mesh, path: Path, console: Console) -> list[dict[str, Any]]:
     experiment = run.experiment
-    rows = experiment.evaluate(run.variables, mesh, experiment.protocols)
+    report = functools.partial(console.print, soft_wrap=True, highlight=False)
+    rows = experiment.evaluate(run.variables, mesh, experiment.protocols, report=report)
     config = experiment.config
     injection = experiment.model.injection
     evaluation.print_report(
@@ -254,6 +256,7 @@ def _report(run: Run, mesh: Mesh, path: Path, console: Console) -> list[dict[str
             dataset=config.data.name,
             split=config.data.test_split,
             weights=run.weights,
+            notes=list(run.notes),
             injection=screen.describe_noise(experiment),
             units={"top1": "percent", "top5": "percent", "nll": "nats, mean", "n": "examples"},
             device=jax.devices()[0].device_kind,

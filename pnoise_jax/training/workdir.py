@@ -134,7 +134,8 @@ def check(workdir: Path, config: ml_collections.ConfigDict, *, but: tuple[str, .
     Args:
       workdir: one that holds a run.
       config: what it should be.
-      but: prefixes of fields that may differ.
+      but: prefixes of fields that may differ; with "weights", those the run has started from need
+        not be given, nor be there, but others are refused.
     """
     stored = read_config(workdir)
     changed = {
@@ -143,7 +144,8 @@ def check(workdir: Path, config: ml_collections.ConfigDict, *, but: tuple[str, .
         if field != "weights" and not field.startswith(but)
     }
     started, asked = stored.weights, config.weights
-    if "weights" not in but and not _same_weights(Path(workdir), started, asked):
+    known = "weights" in but and asked in (None, started)
+    if not known and not _same_weights(Path(workdir), started, asked):
         then = started if started != asked else f"{started} with other content"
         changed["weights"] = (then, asked)
     if changed:

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -12,12 +13,14 @@ import ml_collections
 from rich.console import Console
 
 from pnoise_jax import noise, parallel, training
+from pnoise_jax.studies import tables
 from pnoise_jax.studies.leak.audit import Audit, summarise
 from pnoise_jax.studies.leak.measure import measure
 from pnoise_jax.studies.leak.settings import AuditSettings
 from pnoise_jax.studies.leak.subjects import AuditedNoise, ModelSubject
 from pnoise_jax.studies.report import print_audit
 from pnoise_jax.training import workdir as directories
+from pnoise_jax.training.checks import require_weights
 from pnoise_jax.training.config import differing
 from pnoise_jax.training.restore import NOT_OF_WEIGHTS, Run, import_weights, restore
 
@@ -64,6 +67,8 @@ def audit_runs(
     found = find_runs(path)
     as_they_are = seeds is None and not found and config.weights is not None
     seeds = _choose_seeds(seeds, found, config)
+    if not found:
+        require_weights(config)
     settings = settings or AuditSettings()
     settings.over_seeds(len(seeds))
     _require_same_config(config, found)
@@ -73,6 +78,8 @@ def audit_runs(
     what = f"{config.data.name}'s split {config.data.test_split!r}"
     settings = settings.for_labels(labels, what)
     noises = _noises(experiment, config, presets, strengths, settings)
+    if as_they_are:
+        experiment.match_weights(head="keep")  # raises now, and leaves nothing behind
     directory = directories.make_writable(out or path / "audit", flag="out" if out else "workdir")
 
     console = Console()
@@ -85,6 +92,7 @@ def audit_runs(
         "split": config.data.test_split,
         "steps": [run.step for run in audited],
         "weights": audited[0].weights,
+        "notes": list(audited[0].notes),
         "command": command,
         "config": config.to_dict(),
     }
@@ -128,6 +136,7 @@ def _subjects(
             mean=run.experiment.mean,
             std=run.experiment.std,
             scratch=scratch,
+            report=functools.partial(console.print, soft_wrap=True, highlight=False),
         )
         del run  # before the next one is restored
 
@@ -264,7 +273,17 @@ def _train_missing(
     runs = {}
     if found:  # as the others were trained, whatever noise is asked about now
         config = training.read_config(next(iter(found.values())))
-    total = training.build(config).total_steps
+    missing = [seed for seed in seeds if seed not in found]
+    try:
+        total = training.build(config).total_steps
+    except (ValueError, OSError) as error:
+        if not missing:
+            raise
+        fix = "; leave --seeds out to audit the weights as they are" if config.weights else ""
+        raise type(error)(
+            f"{error} (no run of seed {tables.series(missing)} is there, so it would be trained"
+            f"{fix})"
+        ) from None
     for seed in seeds:
         runs[seed] = found.get(seed, workdir / f"seed_{seed}")
         checkpoints = (runs[seed] / "checkpoints").glob("[0-9]*")

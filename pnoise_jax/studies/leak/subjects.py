@@ -132,11 +132,12 @@ class ModelSubject:
         mean: tuple[float, ...],
         std: tuple[float, ...],
         scratch: Path | None = None,
+        report: Callable[[str], None] | None = None,
     ):
         """Takes what `evaluation.predict` takes; ``noises`` are those that will be asked for."""
         self.seed = seed
         self._model, self._variables, self._dataset = model, variables, dataset
-        self._options = {"mesh": mesh, "mean": tuple(mean), "std": tuple(std)}
+        self._options = {"mesh": mesh, "mean": tuple(mean), "std": tuple(std), "report": report}
         firsts = {evaluation.first_noisy_layer(n.injection, model.num_layers) for n in noises}
         self._layers = tuple(sorted(firsts - {0}))
         self._scratch = scratch

@@ -1,0 +1,113 @@
+"""What a model made of each example of a test set, put together batch by batch."""
+
+import collections
+import dataclasses
+import datetime
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pnoise_jax import data
+
+REPORT_EVERY = 30.0  # seconds between two sentences on how far it is
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """What a model made of each example, in the data set's order.
+
+    Attributes:
+      rank: (n,) int32, how many classes the model prefers to the true one; 0 is a correct top-1.
+      nll: (n,) float32, negative log-likelihood of the true class in nats.
+      predicted: (n,) int32, the class with the largest logit.
+    """
+
+    rank: np.ndarray
+    nll: np.ndarray
+    predicted: np.ndarray
+
+    @classmethod
+    def of(cls, logits: np.ndarray, labels: np.ndarray) -> "Predictions":
+        """From logits (n, classes) and labels (n,)."""
+        return cls(**jax.device_get(score_logits(jnp.asarray(logits), jnp.asarray(labels))))
+
+    def summary(self) -> dict[str, float | int]:
+        """``top1`` and ``top5`` in percent, mean ``nll``, and ``n``."""
+        return {
+            "top1": 100 * float(np.mean(self.rank < 1)),
+            "top5": 100 * float(np.mean(self.rank < 5)),
+            "nll": float(np.mean(self.nll, dtype=np.float64)),
+            "n": len(self.rank),
+        }
+
+
+def collect(
+    scores: Iterable[tuple[np.ndarray, Mapping[str, np.ndarray]]],
+    dataset: data.Dataset,
+    what: str,
+    report: Callable[[str], None] | None = None,
+) -> Predictions:
+    """Puts scores at the places of their examples.
+
+    Args:
+      scores: pairs of indices (b,), -1 for padding, and the arrays of `Predictions` by name, (b,).
+      dataset: of the indices.
+      what: was evaluated, for the error and the report.
+      report: takes a sentence on how far it is, every half minute.
+
+    Raises:
+      ValueError: a score is missing or not finite.
+    """
+    found = Predictions(
+        rank=np.full(len(dataset), -1, np.int32),
+        nll=np.full(len(dataset), np.nan, np.float32),
+        predicted=np.full(len(dataset), -1, np.int32),
+    )
+    started = reported = time.monotonic()
+    done = 0
+    for index, arrays in scores:
+        real = index >= 0
+        for name, array in arrays.items():
+            getattr(found, name)[index[real]] = array[real]
+        done += int(real.sum())
+        now = time.monotonic()
+        if report is not None and now - reported > REPORT_EVERY:
+            report(_how_far(what, done, len(dataset), now - started))
+            reported = now
+    if not np.isfinite(found.nll).all():
+        culprit = int(np.flatnonzero(~np.isfinite(found.nll))[0])
+        raise ValueError(
+            f"the logits of example {culprit} of {dataset.name}'s split {dataset.split!r} are not "
+            f"finite ({what}); the weights, or the noise's strength, are at fault"
+        )
+    return found
+
+
+def _how_far(what: str, done: int, total: int, seconds: float) -> str:
+    left = datetime.timedelta(seconds=round((total - done) * seconds / done))
+    return f"{what}: {done} of {total} examples, {done / seconds:.1f} examples/s, {left} left"
+
+
+def fetch_behind(results: Iterable[Any]) -> Iterator[Any]:
+    """Fetches each result from the devices while they compute the next."""
+    waiting = collections.deque()
+    for result in results:
+        waiting.append(result)
+        if len(waiting) > 1:
+            yield jax.device_get(waiting.popleft())
+    yield from map(jax.device_get, waiting)
+
+
+def score_logits(logits: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
+    """The arrays of `Predictions`, (b,), from logits (b, classes) and labels (b,)."""
+    labels = labels[:, None]
+    true = jnp.take_along_axis(logits, labels, axis=1)
+    classes = jnp.arange(logits.shape[1])
+    # Ties as argmax has them; a logit that is not a number is never behind.
+    ahead = ~(logits <= true) | ((logits == true) & (classes < labels))
+    nll = jax.nn.logsumexp(logits, axis=1) - true[:, 0]
+    return {"rank": ahead.sum(axis=1), "nll": nll, "predicted": logits.argmax(axis=1)}
