@@ -12,7 +12,7 @@ from launch import main
 from pnoise_jax import weights
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
-_OUT = flags.DEFINE_string("out", None, "The file; default: model.safetensors in --workdir.")
+_OUT = flags.DEFINE_string("out", None, "The file; default: model.safetensors in DIR.")
 _FORMAT = flags.DEFINE_enum("format", "timm", ["timm"], "Whose names the arrays get.")
 
 
@@ -29,6 +29,7 @@ def describe(exported: weights.Exported) -> str:
         given = "".join(f", {argument}={value!r}" for argument, value in arguments.items())
         lines += [
             "in Python:",
+            "  import safetensors.torch, timm",
             f"  model = timm.create_model({name!r}{given})",
             f"  model.load_state_dict(safetensors.torch.load_file({str(exported.path)!r}))",
         ]

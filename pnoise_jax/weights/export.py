@@ -48,7 +48,8 @@ def export(workdir: str | os.PathLike, out: str | os.PathLike | None = None) -> 
 
     Args:
       workdir: of the run; of it the newest checkpoint, or a checkpoint itself.
-      out: the file, which must not exist; by default model.safetensors in the work directory.
+      out: the file, which must not exist; by default model.safetensors in the work directory, of a
+        checkpoint too.
 
     Raises:
       FileExistsError, FileNotFoundError: the file is there, or the run or its directory are not.
@@ -56,8 +57,11 @@ def export(workdir: str | os.PathLike, out: str | os.PathLike | None = None) -> 
       ValueError: the checkpoint or the config is damaged, or the model is in none of timm's names.
     """
     workdir = Path(workdir).expanduser().absolute()
-    out = workdir / "model.safetensors" if out is None else Path(out).expanduser().absolute()
     file, config = _open(workdir)
+    if out is None:
+        is_checkpoint = (workdir / "state").is_dir()  # below checkpoints/ of the work directory
+        out = (workdir.parents[1] if is_checkpoint else workdir) / "model.safetensors"
+    out = Path(out).expanduser().absolute()
     _require_new(out)
     timm_layout(file.shapes)  # raises where there is none
     try:
@@ -87,7 +91,8 @@ def _open(workdir: Path) -> tuple[ArrayFile, dict[str, Any]]:
     """The arrays of the run and its config."""
     named = f"--workdir={str(workdir)!r}"
     if not workdir.is_dir():
-        raise FileNotFoundError(f"{named} holds no run: there is no such directory")
+        what = "it is a file" if workdir.exists() else "there is no such directory"
+        raise FileNotFoundError(f"{named} holds no run: {what}")
     try:
         file = runs.open_run(workdir)
     except ValueError as error:

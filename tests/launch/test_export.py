@@ -158,7 +158,16 @@ def test_a_config_of_another_model(run, tmp_path, section, changed, message):
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
+def test_a_checkpoint_is_exported_into_the_work_directory(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("*.safetensors"))
+    written = weights.export(tmp_path / "run" / "checkpoints" / "12")
+    assert written.path == tmp_path / "run" / "model.safetensors"
+
+
 def test_what_is_no_run(run, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(FileNotFoundError, match="holds no run: it is a file"):
+        weights.export(tmp_path / "file")
     with pytest.raises(FileNotFoundError, match="holds no run: there is no such directory"):
         weights.export(tmp_path / "none")
     with pytest.raises(ValueError, match=r"--workdir='.*' is a directory without a checkpoint"):
