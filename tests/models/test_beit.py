@@ -1,6 +1,5 @@
 import functools
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 from flax import traverse_util
 
 from pnoise_jax import models, noise
+from tests.models import observing
 from tests.models.drawing import draw_variables
 
 TINY = {"patch_size": 4, "image_size": 8, "dim": 16, "depth": 2, "num_heads": 2, "num_classes": 5}
@@ -24,24 +24,14 @@ def tiny_variables() -> dict:
 
 
 def test_parameter_names_and_shapes():
-    block = {
-        "gamma_1": (16,),
-        "gamma_2": (16,),
-        "norm1/scale": (16,),
-        "norm1/bias": (16,),
-        "attn/relative_position_bias_table": (3 * 3 + 3, 2),
-        "attn/qkv/kernel": (16, 48),
-        "attn/q_bias": (16,),
-        "attn/v_bias": (16,),
-        "attn/proj/kernel": (16, 16),
-        "attn/proj/bias": (16,),
-        "norm2/scale": (16,),
-        "norm2/bias": (16,),
-        "mlp/fc1/kernel": (16, 64),
-        "mlp/fc1/bias": (64,),
-        "mlp/fc2/kernel": (64, 16),
-        "mlp/fc2/bias": (16,),
+    attention = {
+        "relative_position_bias_table": (3 * 3 + 3, 2),
+        "qkv/kernel": (16, 48),
+        "q_bias": (16,),
+        "v_bias": (16,),
     }
+    scales = {"gamma_1": (16,), "gamma_2": (16,)}
+    block = observing.block_shapes(16, attention) | scales
     expected = {
         "patch_embed/kernel": (4, 4, 3, 16),
         "patch_embed/bias": (16,),
@@ -128,53 +118,18 @@ def test_images_of_another_shape_raise(shape):
         tiny().apply(tiny_variables(), jnp.zeros(shape))
 
 
-def test_bfloat16_compute_keeps_float32_parameters_and_logits():
-    model = tiny(dtype="bfloat16")  # as a config gives it
-    shapes = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
-    assert {x.dtype for x in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
-    logits, state = model.apply(
-        tiny_variables(), IMAGES, capture_intermediates=True, mutable=["intermediates"]
-    )
-    chex.assert_type(logits, jnp.float32)
-    outputs = traverse_util.flatten_dict(state["intermediates"], sep="/")
-    in_float32 = {path for path, (x,) in outputs.items() if x.dtype != jnp.bfloat16}
-    assert in_float32 == {"__call__", "fc_norm/__call__", "head/__call__"}
-
-
-def test_the_taps_see_what_the_head_pools_and_the_class_token(monkeypatch):
-    opened, tapped = [], []
-
-    def open_taps(module, injection, **options):
-        opened.append(options)
-
-        def taps(x, *, point, layer=None):
-            tapped.append((layer, point, x.shape))
-            return x
-
-        return taps
-
-    variables = tiny_variables()
-    monkeypatch.setattr(noise, "open_taps", open_taps)
-    mask = jnp.array([True, True, False])
-    tiny().apply(variables, IMAGES, train=True, mask=mask, noise_strength=0.3)
-
-    (options,) = opened
-    assert options.pop("mask") is mask
-    assert options == {
-        "num_layers": 2,
-        "train": True,
-        "strength": 0.3,
-        "index": None,
-        "prefix_tokens": 1,
-    }
+def test_the_taps_see_the_class_token():
+    ((opened,), tapped) = observing.taps(tiny(), tiny_variables(), IMAGES)
+    assert opened["prefix_tokens"] == 1
+    points = ("block_input", "attention_input")
     assert tapped == [
         (None, "image", (3, 8, 8, 3)),
-        *((i, point, (3, 5, 16)) for i in (1, 2) for point in ("block_input", "attention_input")),
+        *((layer, point, (3, 5, 16)) for layer in (1, 2) for point in points),
     ]
 
 
 @pytest.mark.parametrize("point", ["block_input", "attention_input"])
-def test_where_the_noise_enters_a_block(point, monkeypatch):
+def test_where_the_noise_enters_a_block(point):
     """At the block's input the residual carries the noise on; at the attention's it does not."""
     shift = noise.LinearTransform(noise.CyclicShift(0.3))
     model = tiny(injection=noise.Injection(shift, layer=1, point=point, inference=True))

@@ -9,7 +9,7 @@ from flax import traverse_util
 
 from pnoise_jax import models, noise, weights
 from pnoise_jax.models import convit
-from tests.models import test_golden
+from tests.models import observing, test_golden
 from tests.models.drawing import draw_variables
 from tests.weights import sources
 
@@ -29,32 +29,20 @@ def tiny_variables() -> dict:
 
 def test_parameter_names_and_shapes():
     gated = {
-        "attn/qk/kernel": (16, 32),
-        "attn/v/kernel": (16, 16),
-        "attn/pos_proj/kernel": (3, 2),
-        "attn/pos_proj/bias": (2,),
-        "attn/gating_param": (2,),
+        "qk/kernel": (16, 32),
+        "v/kernel": (16, 16),
+        "pos_proj/kernel": (3, 2),
+        "pos_proj/bias": (2,),
+        "gating_param": (2,),
     }
-    plain = {"attn/qkv/kernel": (16, 48)}
-    rest = {
-        "norm1/scale": (16,),
-        "norm1/bias": (16,),
-        "attn/proj/kernel": (16, 16),
-        "attn/proj/bias": (16,),
-        "norm2/scale": (16,),
-        "norm2/bias": (16,),
-        "mlp/fc1/kernel": (16, 64),
-        "mlp/fc1/bias": (64,),
-        "mlp/fc2/kernel": (64, 16),
-        "mlp/fc2/bias": (16,),
-    }
+    plain = {"qkv/kernel": (16, 48)}
     expected = {
         "patch_embed/kernel": (4, 4, 3, 16),
         "patch_embed/bias": (16,),
         "cls_token": (1, 1, 16),
         "pos_embed": (1, 4, 16),
-        **{f"block_1/{name}": shape for name, shape in (gated | rest).items()},
-        **{f"block_2/{name}": shape for name, shape in (plain | rest).items()},
+        **{f"block_1/{name}": shape for name, shape in observing.block_shapes(16, gated).items()},
+        **{f"block_2/{name}": shape for name, shape in observing.block_shapes(16, plain).items()},
         "norm/scale": (16,),
         "norm/bias": (16,),
         "head/kernel": (16, 5),
@@ -123,38 +111,6 @@ def test_without_local_layers_it_has_plain_attention_alone():
     paths = traverse_util.flatten_dict(variables["params"], sep="/")
     assert not any("gating" in path for path in paths)
     chex.assert_shape(jax.eval_shape(model.apply, variables, images), (2, 5))
-
-
-def test_bfloat16_compute_but_for_parameters_and_logits():
-    model = tiny(dtype="bfloat16")  # as a config gives it
-    _, state = jax.eval_shape(
-        lambda v: model.apply(v, IMAGES, capture_intermediates=True, mutable=["intermediates"]),
-        tiny_variables(),
-    )
-    outputs = traverse_util.flatten_dict(state["intermediates"], sep="/")
-    in_float32 = {path for path, (x,) in outputs.items() if x.dtype != jnp.bfloat16}
-    assert in_float32 == {
-        "__call__",
-        "norm/__call__",
-        "head/__call__",
-        "block_1/attn/pos_proj/__call__",
-    }
-
-
-def test_dropout_stands_where_timm_has_it():
-    model = tiny(dropout=0.5)
-    rngs = {"dropout": jax.random.key(0)}
-    _, state = jax.eval_shape(
-        lambda v: model.apply(
-            v, IMAGES, train=True, rngs=rngs, capture_intermediates=True, mutable=["intermediates"]
-        ),
-        tiny_variables(),
-    )
-    outputs = traverse_util.flatten_dict(state["intermediates"], sep="/")
-    dropped = {path.removesuffix("/__call__") for path in outputs if "Dropout" in path}
-    dropped = {path for path in dropped if "drop_path" not in path}
-    block = {"attn/Dropout_0", "mlp/Dropout_0", "mlp/Dropout_1"}
-    assert dropped == {"Dropout_0"} | {f"block_{i}/{name}" for i in (1, 2) for name in block}
 
 
 # The tap ------------------------------------------------------------------------------------------

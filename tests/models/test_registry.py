@@ -11,6 +11,7 @@ import pytest
 from pnoise_jax import models, noise
 from pnoise_jax.evaluation import representations
 from pnoise_jax.models import layers
+from tests.models import observing
 from tests.models.drawing import draw_variables
 
 # timm's counts for 1000 classes.
@@ -144,6 +145,27 @@ def apply(model, variables, images, *, train=False, mask=None, strength=None):
 
 
 @small
+def test_the_taps_are_opened_once_with_all_they_need(name):
+    mask, index = jnp.array([True, True, True, False]), jnp.arange(4)
+    call = {"mask": mask, "index": index, "train": True, "noise_strength": 0.3}
+    model = create_small(name, injection=ALWAYS)
+    ((opened,), tapped) = observing.taps(model, small_variables(name), X, **call)
+    assert opened.pop("mask") is mask
+    assert opened.pop("index") is index
+    assert opened == {
+        "injection": ALWAYS,
+        "num_layers": 2,
+        "train": True,
+        "strength": 0.3,
+        "prefix_tokens": 1 if name in ("vit_ti_16", "beit_b_16") else 0,
+    }
+    assert [place[:2] for place in tapped] == [
+        (None, "image"),
+        *((layer, point) for layer in (1, 2) for point in model.points[1:]),
+    ]
+
+
+@small
 def test_an_injection_changes_no_parameter(name):
     def program(injection):
         model = create_small(name, injection=injection)
@@ -226,6 +248,47 @@ def test_remat_recomputes_every_block_and_draws_the_same_noise_again(name):
     expected = step(params, plain)
     scale = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(expected))
     chex.assert_trees_all_close(step(params, remat), expected, rtol=1e-4, atol=1e-5 * scale)
+
+
+# Where bfloat16 would lose too much.
+FLOAT32 = {
+    "beit_b_16": {"fc_norm"},
+    "convit_ti": {"norm", "block_1/attn/pos_proj"},
+    "resnet18": set(),
+}
+
+
+@small
+def test_bfloat16_compute_but_for_parameters_and_logits(name):
+    model = create_small(name, dtype="bfloat16")  # as a config gives it
+    shapes = jax.eval_shape(model.init, jax.random.key(0), X)
+    assert {x.dtype for x in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
+    outputs = observing.outputs(model, small_variables(name), X)
+    in_float32 = {path for path, x in outputs.items() if x.dtype != jnp.bfloat16}
+    assert in_float32 == {"", "head"} | FLOAT32.get(name, {"norm"})
+    logits, expected = (
+        apply(create_small(name, dtype=dtype), small_variables(name), X)[0]
+        for dtype in ("bfloat16", "float32")
+    )
+    chex.assert_type(logits, jnp.float32)
+    chex.assert_trees_all_close(logits, expected, atol=0.03 * float(jnp.abs(expected).max()))
+
+
+@small
+def test_dropout_stands_where_timm_has_it(name):
+    """After the embedding, but for Swin's; nowhere in ResNets."""
+    if name == "resnet18":
+        with pytest.raises(ValueError, match="unknown option of resnet18 'dropout'"):
+            create_small(name, dropout=0.5)
+        return
+    model = create_small(name, dropout=0.5)
+    rngs = {"dropout": jax.random.key(0)}
+    outputs = observing.outputs(model, small_variables(name), X, train=True, rngs=rngs)
+    dropped = {path for path in outputs if "Dropout" in path and "drop_path" not in path}
+    blocks = [model.layer_name(layer) for layer in (1, 2)]
+    within = {"attn/Dropout_0", "mlp/Dropout_0", "mlp/Dropout_1"}
+    first = set() if name == "swin_t" else {"Dropout_0"}
+    assert dropped == first | {f"{block}/{layer}" for block in blocks for layer in within}
 
 
 @small

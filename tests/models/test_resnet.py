@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from pnoise_jax import models, noise
+from pnoise_jax import models
 from pnoise_jax.models import resnet
+from tests.models import observing
 from tests.models.drawing import draw_variables
 
 TINY = {"stage_sizes": (2, 1), "width": 4, "num_classes": 5}
@@ -191,23 +192,8 @@ def test_axis_name_shares_the_statistics_of_a_mapped_axis():
     assert jnp.abs(mapped(None)[0].reshape(logits.shape) - logits).max() > 1e-2
 
 
-def test_bfloat16_compute_keeps_float32_parameters_statistics_and_logits():
-    model = tiny(dtype="bfloat16")
-    shapes = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
-    assert {x.dtype for x in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
-
-    variables = tiny_variables()
-    expected = tiny().apply(variables, IMAGES)
-    logits, state = model.apply(
-        variables, IMAGES, capture_intermediates=True, mutable=["intermediates"]
-    )
-    chex.assert_type(logits, jnp.float32)
-    np.testing.assert_allclose(logits, expected, atol=0.03 * jnp.abs(expected).max())
-    outputs = traverse_util.flatten_dict(state["intermediates"], sep="/")
-    in_float32 = {path for path, (x,) in outputs.items() if x.dtype != jnp.bfloat16}
-    assert in_float32 == {"__call__", "head/__call__"}
-
-    _, updated = train(model, variables, IMAGES)
+def test_statistics_of_a_bfloat16_model_stay_float32():
+    _, updated = train(tiny(dtype="bfloat16"), tiny_variables(), IMAGES)
     assert {x.dtype for x in jax.tree.leaves(updated)} == {jnp.dtype("float32")}
 
 
@@ -234,38 +220,11 @@ def test_images_of_another_rank_raise(shape):
 # The tap -----------------------------------------------------------------------------------------
 
 
-def test_the_taps_are_opened_once_with_all_they_need(monkeypatch):
-    opened, tapped = [], []
-
-    def open_taps(module, injection, **options):
-        opened.append((injection, options))
-
-        def taps(x, *, point, layer=None):
-            tapped.append((layer, point, x.shape))
-            return x
-
-        return taps
-
-    variables = tiny_variables()
-    monkeypatch.setattr(noise, "open_taps", open_taps)
-    mask = jnp.array([True, True, True, False])
-    tiny().apply(variables, IMAGES, mask=mask, noise_strength=0.3)
-
-    ((injection, options),) = opened
-    assert injection is None
-    assert options.pop("mask") is mask
-    assert options == {
-        "num_layers": 3,
-        "train": False,
-        "strength": 0.3,
-        "index": None,
-        "prefix_tokens": 0,
-    }
+def test_the_taps_see_the_maps_between_the_blocks():
+    _, tapped = observing.taps(tiny(), tiny_variables(), IMAGES)
     assert tapped == [
         (None, "image", (4, 16, 16, 3)),
-        (1, "block_input", (4, 4, 4, 4)),
-        (2, "block_input", (4, 4, 4, 4)),
-        (3, "block_input", (4, 4, 4, 4)),
+        *((layer, "block_input", (4, 4, 4, 4)) for layer in (1, 2, 3)),
     ]
 
 

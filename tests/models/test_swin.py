@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from pnoise_jax import models, noise, weights
+from pnoise_jax import models, weights
 from pnoise_jax.models import swin
 from pnoise_jax.models.windows import Windows
+from tests.models import observing
 from tests.models.drawing import draw_variables
 from tests.weights import sources
 
@@ -31,21 +32,8 @@ def tiny_variables() -> dict:
 
 def test_parameter_names_and_shapes():
     def block(dim: int, positions: int) -> dict[str, tuple[int, ...]]:
-        return {
-            "norm1/scale": (dim,),
-            "norm1/bias": (dim,),
-            "attn/relative_position_bias_table": (positions, dim // 4),
-            "attn/qkv/kernel": (dim, 3 * dim),
-            "attn/qkv/bias": (3 * dim,),
-            "attn/proj/kernel": (dim, dim),
-            "attn/proj/bias": (dim,),
-            "norm2/scale": (dim,),
-            "norm2/bias": (dim,),
-            "mlp/fc1/kernel": (dim, 4 * dim),
-            "mlp/fc1/bias": (4 * dim,),
-            "mlp/fc2/kernel": (4 * dim, dim),
-            "mlp/fc2/bias": (dim,),
-        }
+        table = {"attn/relative_position_bias_table": (positions, dim // 4)}
+        return observing.block_shapes(dim) | table
 
     expected = {
         "patch_embed/kernel": (2, 2, 3, 8),
@@ -98,37 +86,6 @@ def test_contradicting_options_raise_at_construction(options, message):
 def test_images_of_another_shape_raise():
     with pytest.raises(ValueError, match=r"\(3, 8, 10, 3\), expected \(batch, 10, 8, channels\)"):
         tiny().apply(tiny_variables(), jnp.zeros((3, 8, 10, 3)))
-
-
-def test_bfloat16_compute_but_for_parameters_and_logits():
-    model = tiny(dtype="bfloat16")  # as a config gives it
-    _, state = jax.eval_shape(
-        lambda v: model.apply(v, IMAGES, capture_intermediates=True, mutable=["intermediates"]),
-        tiny_variables(),
-    )
-    outputs = traverse_util.flatten_dict(state["intermediates"], sep="/")
-    in_float32 = {path for path, (x,) in outputs.items() if x.dtype != jnp.bfloat16}
-    assert in_float32 == {"__call__", "norm/__call__", "head/__call__"}
-
-
-def test_dropout_stands_where_timm_has_it():
-    model = tiny(dropout=0.5)
-    rngs = {"dropout": jax.random.key(0)}
-    _, state = jax.eval_shape(
-        lambda v: model.apply(
-            v, IMAGES, train=True, rngs=rngs, capture_intermediates=True, mutable=["intermediates"]
-        ),
-        tiny_variables(),
-    )
-    outputs = traverse_util.flatten_dict(state["intermediates"], sep="/")
-    dropped = {path.removesuffix("/__call__") for path in outputs if "Dropout" in path}
-    dropped = {path for path in dropped if "drop_path" not in path}
-    block = {"attn/Dropout_0", "mlp/Dropout_0", "mlp/Dropout_1"}
-    assert dropped == {
-        f"{layer}/{name}"
-        for layer in ("stage1_block1", "stage1_block2", "stage2_block1")
-        for name in block
-    }
 
 
 # Windows ------------------------------------------------------------------------------------------
@@ -185,35 +142,14 @@ def test_tokens_attend_to_their_neighbours_only():
 # The tap ------------------------------------------------------------------------------------------
 
 
-def test_the_taps_see_whole_sequences(monkeypatch):
-    opened, tapped = [], []
-
-    def open_taps(module, injection, **options):
-        opened.append(options)
-
-        def taps(x, *, point, layer=None):
-            tapped.append((layer, point, x.shape))
-            return x
-
-        return taps
-
-    variables = tiny_variables()
-    monkeypatch.setattr(noise, "open_taps", open_taps)
-    mask, index = jnp.array([True, True, False]), jnp.arange(3)
-    call = {"train": True, "mask": mask, "noise_strength": 0.3, "index": index}
-    jax.eval_shape(lambda: tiny().apply(variables, IMAGES, **call))
-    (options,) = opened
-    assert options.pop("mask") is mask
-    assert options.pop("index") is index
-    assert options == {"num_layers": 3, "train": True, "strength": 0.3, "prefix_tokens": 0}
+def test_the_taps_see_whole_sequences():
+    ((opened,), tapped) = observing.taps(tiny(), tiny_variables(), IMAGES)
+    assert opened["prefix_tokens"] == 0
+    points = ("block_input", "attention_input")
+    grids = {1: (3, 20, 8), 2: (3, 20, 8), 3: (3, 6, 16)}
     assert tapped == [
         (None, "image", (3, 10, 8, 3)),
-        (1, "block_input", (3, 20, 8)),
-        (1, "attention_input", (3, 20, 8)),
-        (2, "block_input", (3, 20, 8)),
-        (2, "attention_input", (3, 20, 8)),
-        (3, "block_input", (3, 6, 16)),
-        (3, "attention_input", (3, 6, 16)),
+        *((layer, point, shape) for layer, shape in grids.items() for point in points),
     ]
 
 

@@ -10,6 +10,7 @@ from flax import traverse_util
 
 from pnoise_jax import models, noise
 from pnoise_jax.models import layers
+from tests.models import observing
 from tests.models.drawing import draw_variables
 
 TINY = {"patch_size": 4, "image_size": 8, "dim": 16, "depth": 2, "num_heads": 2, "num_classes": 5}
@@ -26,20 +27,7 @@ def tiny_variables() -> dict:
 
 
 def test_parameter_names_and_shapes():
-    block = {
-        "norm1/scale": (16,),
-        "norm1/bias": (16,),
-        "attn/qkv/kernel": (16, 48),
-        "attn/qkv/bias": (48,),
-        "attn/proj/kernel": (16, 16),
-        "attn/proj/bias": (16,),
-        "norm2/scale": (16,),
-        "norm2/bias": (16,),
-        "mlp/fc1/kernel": (16, 64),
-        "mlp/fc1/bias": (64,),
-        "mlp/fc2/kernel": (64, 16),
-        "mlp/fc2/bias": (16,),
-    }
+    block = observing.block_shapes(16)
     expected = {
         "patch_embed/kernel": (4, 4, 3, 16),
         "patch_embed/bias": (16,),
@@ -129,77 +117,18 @@ def test_dropout_is_on_in_training_only():
     assert (logits(0, train=True) != logits(1, train=True)).any()
 
 
-def test_dropout_stands_where_timm_has_it():
-    model = tiny(dropout=0.5)
-    rngs = {"dropout": jax.random.key(0, impl="rbg")}
-    _, state = model.apply(
-        tiny_variables(), IMAGES, train=True, rngs=rngs, capture_intermediates=True, mutable=True
-    )
-    outputs = traverse_util.flatten_dict(state["intermediates"], sep="/")
-    found = {path.removesuffix("/__call__") for path in outputs if "Dropout" in path}
-    dropped = {path for path in found if "drop_path" not in path}
-    block = {"attn/Dropout_0", "mlp/Dropout_0", "mlp/Dropout_1"}
-    assert dropped == {"Dropout_0"} | {f"block_{i}/{name}" for i in (1, 2) for name in block}
-    for path in dropped:
-        (x,) = outputs[f"{path}/__call__"]
-        assert 0.2 < (x == 0).mean() < 0.8, path
-
-
-def test_bfloat16_compute_keeps_float32_parameters_and_logits():
-    model = tiny(dtype="bfloat16")  # as a config gives it
-    shapes = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
-    assert {x.dtype for x in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
-
-    expected = tiny().apply(tiny_variables(), IMAGES)
-    logits, state = model.apply(
-        tiny_variables(), IMAGES, capture_intermediates=True, mutable=["intermediates"]
-    )
-    chex.assert_type(logits, jnp.float32)
-    np.testing.assert_allclose(logits, expected, atol=0.03 * jnp.abs(expected).max())
-    outputs = traverse_util.flatten_dict(state["intermediates"], sep="/")
-    in_float32 = {path for path, (x,) in outputs.items() if x.dtype != jnp.bfloat16}
-    assert in_float32 == {"__call__", "norm/__call__", "head/__call__"}
-
-
 # The tap -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("class_token", [True, False])
-def test_the_taps_are_opened_once_with_all_they_need(class_token, monkeypatch):
-    opened, tapped = [], []
-
-    def open_taps(module, injection, **options):
-        opened.append((injection, options))
-
-        def taps(x, *, point, layer=None):
-            tapped.append((layer, point, x.shape))
-            return x
-
-        return taps
-
+def test_the_taps_know_the_prefix_tokens(class_token):
     model = tiny(class_token=class_token, pooling="mean")
-    variables = draw_variables(model, IMAGES)
-    monkeypatch.setattr(noise, "open_taps", open_taps)
-    mask = jnp.array([True, True, False])
-    model.apply(variables, IMAGES, train=True, mask=mask, noise_strength=0.3)
-
-    ((injection, options),) = opened
-    assert injection is None
-    assert options.pop("mask") is mask
-    assert options == {
-        "num_layers": 2,
-        "train": True,
-        "strength": 0.3,
-        "index": None,
-        "prefix_tokens": int(class_token),
-    }
-    tokens = (3, 4 + class_token, 16)
+    ((opened,), tapped) = observing.taps(model, draw_variables(model, IMAGES), IMAGES)
+    assert opened["prefix_tokens"] == int(class_token)
+    points = ("block_input", "attention_input")
     assert tapped == [
         (None, "image", (3, 8, 8, 3)),
-        (1, "block_input", tokens),
-        (1, "attention_input", tokens),
-        (2, "block_input", tokens),
-        (2, "attention_input", tokens),
+        *((layer, point, (3, 4 + class_token, 16)) for layer in (1, 2) for point in points),
     ]
 
 
