@@ -23,7 +23,7 @@ def match_on_all_hosts(
 
 
 def read_to_devices(found: weights.Weights, sharding: NamedSharding) -> dict[str, jax.Array]:
-    """The arrays of weights by their paths, read one by one: the host never holds them all.
+    """The arrays of weights by their paths, read one by one: the host never holds all of them.
 
     Raises:
       ValueError: they cannot be read, or other hosts have read others.
@@ -53,14 +53,14 @@ def on_all_hosts(call: Callable[[], _Result]) -> _Result:
     """Calls a function on every host; where it raises on one, all raise, and none waits for ever.
 
     Raises:
-      ValueError, OSError: as the function, or because it has failed on another host.
+      ValueError: it has failed on another host; else as the function.
     """
     if jax.process_count() == 1:
         return call()
     result, failure = None, None
     try:
         result = call()
-    except (ValueError, OSError) as error:
+    except Exception as error:  # whatever it is, the others wait
         failure = error
     failed = np.flatnonzero(multihost_utils.process_allgather(np.array(failure is not None)))
     if failure is not None:

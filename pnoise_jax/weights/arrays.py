@@ -10,8 +10,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from pnoise_jax.weights.descriptions import Statement
+
 Shape = tuple[int, ...]
 Read = Callable[[str], np.ndarray]
+FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})  # what is read, as float32
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -25,8 +28,8 @@ class ArrayFile:
       shapes: of every array, as it lies there.
       open: opens the file for reading: a context that gives `read(name)`.
       dtypes: of every array, as numpy names them.
-      options: the model's, where the file says them or what lies beside it: those of a run of ours.
-      metadata: texts that a safetensors file has beside its arrays.
+      options: the model's, where the file says them or what lies beside it.
+      statements: all that is said of a safetensors file.
     """
 
     path: Path
@@ -36,7 +39,7 @@ class ArrayFile:
     open: Callable[[], contextlib.AbstractContextManager[Read]]
     dtypes: Mapping[str, str] = dataclasses.field(default_factory=dict)
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    statements: tuple[Statement, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,7 +67,15 @@ class Entry:
           ValueError: it does not consist of floating-point numbers, all of them finite.
         """
         arrays = [_floats(name, read(name)) for name in self.names]
-        return np.ascontiguousarray(self.convert(*arrays), np.float32)
+        with np.errstate(all="ignore"):  # what comes of it is looked at
+            x = np.ascontiguousarray(self.convert(*arrays), np.float32)
+        if not np.isfinite(x).all():  # of this part alone, where several share a large array
+            raise ValueError(
+                f"{' + '.join(self.names)} holds NaN, or numbers that are infinite in float32: the "
+                "training that made it has failed, or the file is damaged; take an earlier "
+                "checkpoint"
+            )
+        return x
 
 
 Entries = dict[str, Entry]  # by our path, such as "params/block_1/attn/qkv/kernel"
@@ -97,6 +108,11 @@ def read_all(file: ArrayFile, entries: Mapping[str, Entry]) -> Iterator[tuple[st
 
         def take(name: str) -> np.ndarray:
             x = held.pop(name) if name in held else read(name)
+            if x.shape != file.shapes[name]:
+                raise ValueError(
+                    f"{name} is {x.shape} now and was {file.shapes[name]}: the file has changed "
+                    "since it was opened; begin again"
+                )
             left[name] -= 1
             if left[name]:
                 held[name] = x
@@ -107,13 +123,8 @@ def read_all(file: ArrayFile, entries: Mapping[str, Entry]) -> Iterator[tuple[st
 
 
 def _floats(name: str, x: np.ndarray) -> np.ndarray:
-    if x.dtype.kind == "V" and x.dtype.itemsize == 2:  # how an npz holds bfloat16
+    if x.dtype.str[1:] == "V2" and x.dtype.names is None:  # how an npz holds bfloat16
         x = x.view(jnp.bfloat16)
-    if x.dtype.kind != "f" and x.dtype != jnp.bfloat16:
+    if x.dtype.name not in FLOATS:
         raise ValueError(f"{name} has dtype {x.dtype}; weights are floating-point numbers")
-    if not np.isfinite(x).all():
-        raise ValueError(
-            f"{name} holds NaN or infinite numbers: the training that made it has failed, or the "
-            "file is damaged; take an earlier checkpoint"
-        )
     return x

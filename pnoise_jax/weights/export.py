@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 from pnoise_jax import models
 from pnoise_jax.weights import preprocessing, runs, timm_models, torch_names
 from pnoise_jax.weights.arrays import ArrayFile, Shape
+from pnoise_jax.weights.guessing import guess_channels
 from pnoise_jax.weights.matching import NAMINGS
 
 
@@ -66,7 +67,7 @@ def export(workdir: str | os.PathLike, out: str | os.PathLike | None = None) -> 
     timm_layout(file.shapes)  # raises where there is none
     try:
         model = _create_model(config, file)
-        name, channels = config["model"]["name"], _channels(file)
+        name, channels = config["model"]["name"], guess_channels(file.shapes)
         reference = timm_models.timm_reference(name, model, channels=channels)
         metadata = _metadata(config, model, file, reference)
     except (KeyError, TypeError, ValueError) as error:
@@ -116,7 +117,7 @@ def _create_model(config: Mapping[str, Any], file: ArrayFile) -> nn.Module:
     (classes,) = file.shapes["params/head/bias"]
     model = models.create_model(options.pop("name"), num_classes=classes, **options)
     sides = model.image_shape or (64, 64)
-    images = jax.ShapeDtypeStruct((1, *sides, _channels(file)), jnp.float32)
+    images = jax.ShapeDtypeStruct((1, *sides, guess_channels(file.shapes)), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     ours = {k: x.shape for k, x in traverse_util.flatten_dict(variables, sep="/").items()}
     if other := sorted(ours.items() ^ file.shapes.items()):
@@ -126,11 +127,6 @@ def _create_model(config: Mapping[str, Any], file: ArrayFile) -> nn.Module:
             "in the checkpoint"
         )
     return model
-
-
-def _channels(file: ArrayFile) -> int:
-    stems = (file.shapes.get(f"params/{stem}/kernel") for stem in ("patch_embed", "conv1"))
-    return next(shape[2] for shape in stems if shape)
 
 
 def timm_state(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -192,7 +188,7 @@ def _metadata(
     size = model.image_shape
     seen = preprocessing.to_timm(config["data"]) | {"num_classes": model.num_classes}
     if size is not None:
-        seen["input_size"] = [_channels(file), *size]
+        seen["input_size"] = [guess_channels(file.shapes), *size]
     name, arguments = reference or ("", {})
     return {
         "format": "pt",  # as safetensors of PyTorch say

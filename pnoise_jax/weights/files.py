@@ -3,45 +3,44 @@
 import contextlib
 import functools
 import hashlib
-import json
+import re
 import zipfile
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
-from pnoise_jax.weights import runs
+from pnoise_jax.weights import descriptions, runs
 from pnoise_jax.weights.arrays import ArrayFile, Read, Shape
 
 _ZIP = b"PK\x03\x04"
 _EMPTY_ZIP = b"PK\x05\x06"
-_BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, EOFError)
+_GIT_LFS = b"version https://"  # git-lfs.github.com/spec/v1
+_INDEX = ".safetensors.index.json"
 _DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 _TORCH = (
     "is a pickle, as torch.save writes it: loading one runs whatever code it contains, so this is "
     "not done here. Where you trust it, convert it once, with PyTorch:\n"
     "  import torch, safetensors.torch\n"
-    "  state = torch.load('{path}', weights_only=True, map_location='cpu')\n"
-    "  safetensors.torch.save_file({{k: v.contiguous() for k, v in state.items()}}, "
-    "'{stem}.safetensors')\n"
-    "(where the state dict lies deeper, take state['model'] or state['state_dict'])"
+    "  state = torch.load({path!r}, weights_only=True, map_location='cpu')\n"
+    "  safetensors.torch.save_file({{k: v.contiguous() for k, v in state.items()}}, {out!r})\n"
+    "(where the state dict lies deeper, take state['model'] or state['state_dict']; "
+    "of TorchScript, torch.jit.load({path!r}).state_dict())"
 )
 
 
 def open_file(path: Path) -> ArrayFile:
-    """Opens an npz, a safetensors file, or a work directory or checkpoint of ours.
+    """Opens an npz, a safetensors file or the index of several, or a run or checkpoint of ours.
 
     Only names and shapes are read.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is neither of these, it is truncated, or it contains pickled objects.
+      ValueError: it is none of these, it is truncated, or it contains pickled objects.
     """
     if path.is_dir():
-        return runs.open_run(path)
+        return _open_directory(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
     with path.open("rb") as stream:
@@ -50,10 +49,15 @@ def open_file(path: Path) -> ArrayFile:
         return _open_zip(path)
     if start.startswith(_EMPTY_ZIP):
         raise ValueError("is an empty npz, or another empty archive: it holds no arrays")
-    if start[8:9] == b"{":  # after the length of the header, which may begin as a pickle, its JSON
-        return _open_safetensors(path)
+    if _is_safetensors(start):
+        _refuse_shard(path)
+        return _open_safetensors(path, {})
+    if shards := _shards(path, start):
+        return _open_safetensors(path, shards)
+    if start == _GIT_LFS:
+        raise ValueError("is a pointer of Git LFS, not the file: run `git lfs pull` where it lies")
     if _is_pickle(path, start):
-        raise ValueError(_TORCH.format(path=path, stem=path.stem))
+        raise ValueError(_pickled(path))
     raise ValueError(
         f"is neither an npz nor a safetensors file nor a work directory of ours; it has "
         f"{path.stat().st_size} bytes and starts with {start!r}"
@@ -61,22 +65,39 @@ def open_file(path: Path) -> ArrayFile:
 
 
 def fingerprint(path: Path) -> str:
-    """What tells the weights there from others: a digest of all bytes of the file.
+    """What tells the weights there from others: a digest of all bytes of the file, or its shards.
 
     Raises:
       ValueError, OSError: there are none.
     """
     if path.is_dir():
         return runs.fingerprint(path)
-    status = path.stat()
-    return _digest(path, status.st_size, status.st_mtime_ns)
+    with path.open("rb") as stream:
+        shards = _shards(path, stream.read(16))
+    digests = []
+    for part in (path, *sorted(set(shards.values()))):
+        status = part.stat()
+        digests.append(_digest(part, status.st_size, status.st_mtime_ns))
+    return "-".join(digests)
 
 
-@functools.lru_cache(maxsize=4)  # the runs of a sweep start from the same
+@functools.lru_cache(maxsize=64)  # the runs of a sweep start from the same
 def _digest(path: Path, size: int, changed: int) -> str:
     del size, changed  # if they differ it is another file
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def _open_directory(path: Path) -> ArrayFile:
+    inside = {f.name for pattern in (f"*{_INDEX}", "*.safetensors") for f in path.glob(pattern)}
+    if inside and not runs.has_checkpoint(path):
+        some = sorted(inside, key=lambda name: (not name.endswith(_INDEX), name))[:3]
+        raise ValueError(f"is a directory: give the file of weights in it, {' or '.join(some)}")
+    return runs.open_run(path)
+
+
+def _pickled(path: Path) -> str:
+    return _TORCH.format(path=str(path), out=f"{path.stem}.safetensors")
 
 
 def _is_pickle(path: Path, start: bytes) -> bool:
@@ -90,82 +111,151 @@ def _is_pickle(path: Path, start: bytes) -> bool:
         return stream.read() == b"."
 
 
-def _open_safetensors(path: Path) -> ArrayFile:
+@contextlib.contextmanager
+def _found_damaged(what: str) -> Iterator[None]:
+    """Says what cannot be read, whatever a library raises; each compression has its own errors."""
     try:
-        with safe_open(path, framework="numpy") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            shapes = {name: tuple(found.get_shape()) for name, found in slices.items()}
-            dtypes = {name: str(found.get_dtype()) for name, found in slices.items()}
-            metadata = file.metadata() or {}
-    except SafetensorError as error:
-        raise ValueError(
-            f"is a broken safetensors file ({error}): get it again, the download was cut off"
-        ) from None
+        yield
+    except Exception as error:
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        raise ValueError(f"{what} ({reason}): get it again, it was damaged or cut off") from None
+
+
+def _opener(
+    kind: str, start: Callable[[contextlib.ExitStack], Read]
+) -> Callable[[], contextlib.AbstractContextManager[Read]]:
+    """A file's `ArrayFile.open`: what cannot be read is a ValueError."""
 
     @contextlib.contextmanager
     def opened() -> Iterator[Read]:
-        with safe_open(path, framework="numpy") as file:
-            yield file.get_tensor
+        with contextlib.ExitStack() as stack:
+            with _found_damaged(f"cannot be opened as a {kind} any more"):
+                read_raw = start(stack)
 
-    dtypes = {name: _DTYPES.get(dtype, dtype) for name, dtype in dtypes.items()}
-    options = _options(metadata)
-    return ArrayFile(path, "safetensors", "safetensors", shapes, opened, dtypes, options, metadata)
+            def read(name: str) -> np.ndarray:
+                with _found_damaged(f"{name} cannot be read from this {kind}"):
+                    return read_raw(name)
+
+            yield read
+
+    return opened
 
 
-def _options(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """The options of our model, where `launch.export` has written the file."""
-    try:
-        options = json.loads(metadata["pnoise_jax.model"])
-    except (KeyError, ValueError):
+def _is_safetensors(start: bytes) -> bool:
+    return start[8:9] == b"{"  # after the length of the header, which may begin as a pickle or JSON
+
+
+def _refuse_shard(path: Path) -> None:
+    """Refuses one of several files that a model was divided into, as its name says."""
+    shard = re.fullmatch(r"(.*)-0*(\d+)-of-0*(\d+)\.safetensors", path.name)
+    if shard and shard[3] != "1":
+        raise ValueError(
+            f"is shard {shard[2]} of {shard[3]}, a part of the model: give the index of all, "
+            f"{shard[1]}{_INDEX}, which lies beside them on the hub"
+        )
+
+
+def _shards(path: Path, start: bytes) -> dict[str, Path]:
+    """Which of the files beside it holds which array, as an index of shards says; else {}."""
+    if _is_safetensors(start) or not start.lstrip().startswith(b"{"):
         return {}
-    return options if isinstance(options, dict) else {}
+    names = descriptions.read_json(path).get("weight_map")
+    if not isinstance(names, dict):
+        return {}
+    for array, name in names.items():
+        if not isinstance(name, str) or name != Path(name).name:
+            raise ValueError(
+                f"is an index that has {array} in {name!r}, which is no file beside it"
+            )
+        if not (path.parent / name).is_file():
+            raise ValueError(f"is the index of several files, and {name} is not beside it: get it")
+    return {array: path.parent / name for array, name in names.items()}
+
+
+def _open_safetensors(path: Path, shards: Mapping[str, Path]) -> ArrayFile:
+    """A file, or the several whose index it is."""
+    shapes, dtypes, metadata, where = {}, {}, {}, {}
+    for part in sorted(set(shards.values())) or [path]:
+        broken = f"is a broken safetensors file{f', {part.name}' if shards else ''}"
+        with _found_damaged(broken), _safe_open(part) as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            shapes |= {name: tuple(found.get_shape()) for name, found in slices.items()}
+            dtypes |= {name: str(found.get_dtype()) for name, found in slices.items()}
+            metadata |= file.metadata() or {}
+            where |= dict.fromkeys(slices, part)
+    if missing := sorted(shards.keys() - where.keys()):
+        raise ValueError(f"is the index of files without {missing[0]}: get all of them again")
+
+    def start(stack: contextlib.ExitStack) -> Read:
+        files = {part: stack.enter_context(_safe_open(part)) for part in set(where.values())}
+        return lambda name: files[where[name]].get_tensor(name)
+
+    statements = descriptions.statements_on(path, metadata)
+    said = descriptions.architecture(statements)
+    return ArrayFile(
+        path,
+        "safetensors",
+        f"safetensors, said to be {said}" if said else "safetensors",
+        shapes,
+        _opener("safetensors file", start),
+        {name: _DTYPES.get(dtype, dtype) for name, dtype in dtypes.items()},
+        descriptions.options(statements),
+        statements,
+    )
+
+
+def _safe_open(path: Path) -> safe_open:
+    return safe_open(path, framework="numpy", backend="pread")  # mapped, it all counts as memory
 
 
 def _open_zip(path: Path) -> ArrayFile:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.namelist()
-            if any(member.endswith(".pkl") for member in members):
-                raise ValueError(_TORCH.format(path=path, stem=path.stem))
-            if not all(member.endswith(".npy") for member in members):
-                raise ValueError("is a zip file, but no npz: it holds more than arrays")
-            headers = {member.removesuffix(".npy"): _header(archive, member) for member in members}
-    except _BROKEN_ZIP as error:
-        raise ValueError(
-            f"is a broken npz ({error}): get it again, the download was cut off"
-        ) from None
+    with _found_damaged("is a broken npz"), zipfile.ZipFile(path) as archive:
+        members = archive.namelist()
+    if any(member.endswith(".pkl") for member in members):
+        raise ValueError(_pickled(path))
+    if not all(member.endswith(".npy") for member in members):
+        raise ValueError("is a zip file, but no npz: it holds more than arrays")
+    with zipfile.ZipFile(path) as archive:
+        headers = {member.removesuffix(".npy"): _header(archive, member) for member in members}
 
-    @contextlib.contextmanager
-    def opened() -> Iterator[Read]:
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                yield file.__getitem__
-        except _BROKEN_ZIP as error:
-            raise ValueError(f"a broken npz ({error}): get it again") from None
+    def start(stack: contextlib.ExitStack) -> Read:
+        stream = stack.enter_context(path.open("rb"))  # numpy leaves that of a broken file open
+        return stack.enter_context(np.load(stream, allow_pickle=False)).__getitem__
 
-    shapes = {name: shape for name, (shape, _) in headers.items()}
-    dtypes = {name: dtype for name, (_, dtype) in headers.items()}
-    return ArrayFile(path, "npz", "npz", shapes, opened, dtypes)
+    return ArrayFile(
+        path,
+        "npz",
+        "npz",
+        {name: shape for name, (shape, _) in headers.items()},
+        _opener("npz", start),
+        {name: dtype for name, (_, dtype) in headers.items()},
+    )
 
 
 def _header(archive: zipfile.ZipFile, member: str) -> tuple[Shape, str]:
     """Shape and dtype of an array in an npz."""
-    with archive.open(member) as stream:
-        try:
+    try:
+        with archive.open(member) as stream:
             version = np.lib.format.read_magic(stream)
             read = {
                 (1, 0): np.lib.format.read_array_header_1_0,
                 (2, 0): np.lib.format.read_array_header_2_0,
             }[version]
             shape, _, dtype = read(stream)
-        except (ValueError, KeyError) as error:
-            raise ValueError(
-                f"holds {member}, which is no array as numpy.savez writes it ({error}): get the "
-                "file again, or save it anew"
-            ) from None
+    except (ValueError, KeyError, RuntimeError) as error:  # or encrypted, or packed otherwise
+        raise ValueError(
+            f"holds {member}, which is no array as numpy.savez writes it ({error}): get the file "
+            "again, or save it anew"
+        ) from None
+    except Exception as error:  # each compression has its own
+        reason = str(error).strip() or repr(error)
+        raise ValueError(
+            f"is a broken npz ({member}: {reason}): get it again, it was damaged or cut off"
+        ) from None
     if dtype.hasobject:
         raise ValueError(
             f"holds pickled objects ({member}), and loading them runs whatever code they contain: "
             "save it with plain arrays, one for each parameter"
         )
-    return shape, "bfloat16" if dtype.str[1:] == "V2" else dtype.name
+    bfloat16 = dtype.str[1:] == "V2" and dtype.names is None
+    return shape, "bfloat16" if bfloat16 else dtype.name

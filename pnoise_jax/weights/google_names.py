@@ -5,15 +5,22 @@ a block differently from big_vision (https://github.com/google-research/big_visi
 models also hold all blocks in one array. Their kernels have Flax's layout, as ours.
 """
 
+import collections
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
 from pnoise_jax.weights.arrays import Entries, Entry, Shape, put
 
-_PREFIXES = ("opt/target/", "params/img/", "params/", "")  # checkpoints with more beside the model
+_PREFIX = r"(opt/target/|params/img/|params/|)"  # of checkpoints with more beside the model
+_BLOCK = r"Transformer/encoderblock(?:_(\d+))?/"
+# The names in their blocks, as a regular expression.
+BLOCKS = (
+    rf"{_PREFIX}{_BLOCK}"
+    r"(LayerNorm_\d|MlpBlock_\d/Dense_\d|MultiHeadDotProductAttention_\d/\w+)/(kernel|bias|scale)"
+)
 _TOP = {
     "cls": "cls_token",
     "embedding": "patch_embed",
@@ -30,13 +37,8 @@ _IN_BLOCK = {  # big_vision's number, or the original's
 _ATTENTION = r"MultiHeadDotProductAttention_[01]/(query|key|value|out)/(kernel|bias)"
 
 
-def is_vit(names: Mapping[str, Shape]) -> bool:
-    """Whether these are the arrays of a ViT of Google's."""
-    return _prefix(names) is not None
-
-
 def vit_entries(shapes: Mapping[str, Shape]) -> Entries:
-    """A ViT's arrays by our paths."""
+    """A ViT's arrays by our paths; those that are of no use to it keep a name of their own."""
     prefix = _prefix(shapes)
     found: Entries = {}
     attention: dict[str, dict[str, Entry]] = {}
@@ -54,24 +56,31 @@ def vit_entries(shapes: Mapping[str, Shape]) -> Entries:
                 joined = attention.setdefault(f"params/{block}/attn/qkv/{projection[2]}", {})
                 joined[projection[1]] = _merge_heads(entry)
     for path, parts in attention.items():
-        found[path] = _join([parts[part] for part in ("query", "key", "value") if part in parts])
+        parts = {part: parts[part] for part in ("query", "key", "value") if part in parts}
+        if len({entry.shape[:-1] for entry in parts.values()}) == 1:
+            put(found, path, _join(list(parts.values())))
+        else:  # of different shapes, which the reader is to see
+            found |= {f"{path}/{part}": entry for part, entry in parts.items()}
     return found
 
 
 def num_heads(shapes: Mapping[str, Shape]) -> int | None:
     """Of the attention: the kernels of its projections end in (heads, head_dim)."""
-    found = (shape[-2] for name, shape in shapes.items() if name.endswith("/query/kernel"))
+    query = re.compile(rf"{re.escape(_prefix(shapes))}{_BLOCK}\w+/query/kernel")
+    found = (s[-2] for name, s in shapes.items() if query.fullmatch(name) and len(s) >= 3)
     return next(found, None)
 
 
-def _prefix(names: Mapping[str, Shape]) -> str | None:
-    return next((p for p in _PREFIXES if f"{p}embedding/kernel" in names), None)
+def _prefix(names: Iterable[str]) -> str:
+    """What most of the blocks' names begin with."""
+    found = collections.Counter(m[1] for name in names if (m := re.match(_PREFIX + _BLOCK, name)))
+    return found.most_common(1)[0][0]
 
 
 def _unstack(name: str, rest: str, shape: Shape) -> Iterator[tuple[str | None, str, Entry]]:
     """(block of ours, name within it, entry): one, or one for each block of a scanned model."""
-    match = re.fullmatch(r"Transformer/encoderblock(?:_(\d+))?/(.+)", rest)
-    if not match:
+    match = re.fullmatch(rf"{_BLOCK}(.+)", rest)
+    if not match or not (match[1] or shape):
         yield None, rest, Entry((name,), shape, lambda x: x)
     elif match[1]:
         yield f"block_{int(match[1]) + 1}", match[2], Entry((name,), shape, lambda x: x)
@@ -95,13 +104,13 @@ def _path(rest: str, block: str | None) -> str:
 
 
 def _merge_heads(entry: Entry) -> Entry:
-    """(…, heads, head_dim) to (…, dim)."""
+    """(…, heads, head_dim) to (…, dim); what has fewer axes gets one."""
     return _reshape(entry, (*entry.shape[:-2], math.prod(entry.shape[-2:])))
 
 
 def _merge_out(entry: Entry) -> Entry:
-    """A kernel (heads, head_dim, dim) to (dim, dim); a bias stays."""
-    if len(entry.shape) < 3:
+    """A kernel (heads, head_dim, dim) to (dim, dim); what is none stays."""
+    if len(entry.shape) != 3:
         return entry
     return _reshape(entry, (math.prod(entry.shape[:2]), entry.shape[2]))
 

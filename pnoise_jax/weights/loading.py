@@ -1,6 +1,7 @@
 """Weights as the variables of a model, without a config or a training."""
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -9,27 +10,34 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from pnoise_jax.weights import fitting
-from pnoise_jax.weights.matching import match, open_named
+from pnoise_jax.weights.guessing import guess_channels
+from pnoise_jax.weights.matching import match_named, open_named
 
 _ANY_SIDE = 64  # of images, for models that take any
 
 
 def load(
-    path: str | os.PathLike, model: nn.Module, *, head: str = "keep", key: jax.Array | None = None
+    path: str | os.PathLike,
+    model: nn.Module,
+    *,
+    head: str = "keep",
+    key: jax.Array | None = None,
+    report: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """The variables of a model from a file of weights.
 
         model = models.create_model("vit_b_16", image_size=384)
         logits = model.apply(weights.load("vit_base.safetensors", model), images)
 
-    `match` says which files it takes, and what it resizes; its `preprocessing`, which images the
-    weights expect.
+    `match` says which files it takes, and what it resizes.
 
     Args:
       path: of the file, or of a run.
       model: for images of the file's number of channels.
       head: "keep" the file's, "fresh", or "auto": fresh where classes differ.
       key: what a fresh head is drawn from, by default `jax.random.key(0)`.
+      report: takes two sentences: what was taken, what was done to make it fit; and which images
+        the weights expect.
 
     Returns:
       "params" and "batch_stats", float32; the latter is empty where the model has none.
@@ -37,16 +45,17 @@ def load(
     Raises:
       FileNotFoundError, ValueError: as `match`; a file that cannot be read.
     """
-    _, _, entries, _ = open_named(path)
-    stems = (entries.get(f"params/{stem}/kernel") for stem in ("patch_embed", "conv1"))
-    channels = next((s.shape[2] for s in stems if s is not None and len(s.shape) == 4), 3)
+    named = open_named(path)
+    channels = guess_channels(named.shapes) or 3
     height, width = getattr(model, "image_shape", None) or (_ANY_SIDE, _ANY_SIDE)
     images = jax.ShapeDtypeStruct((1, height, width, channels), jnp.float32)
-    plain = model.clone(injection=None)
-    found = match(path, model, jax.eval_shape(plain.init, jax.random.key(0), images), head=head)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+    found = match_named(named, model, shapes, head=head)
+    report(found.describe())
+    report(found.describe_preprocessing())
     flat = {name: jnp.asarray(array) for name, array in found.read()}
     if not fitting.heads_in(flat):
-        flat |= _fresh_head(plain, images, jax.random.key(0) if key is None else key)
+        flat |= _fresh_head(model, images, jax.random.key(0) if key is None else key)
     return {"batch_stats": {}} | traverse_util.unflatten_dict(flat, sep="/")
 
 

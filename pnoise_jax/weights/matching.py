@@ -2,8 +2,10 @@
 
 import collections
 import dataclasses
+import difflib
 import os
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +18,12 @@ from pnoise_jax.weights import (
     google_names,
     mismatches,
     preprocessing,
-    swin_names,
     torch_names,
 )
 from pnoise_jax.weights.arrays import ArrayFile, Entries, Entry, Shape, read_all
 from pnoise_jax.weights.files import open_file
 from pnoise_jax.weights.preprocessing import Preprocessing
-from pnoise_jax.weights.renaming import Renaming
-
-_WRAPPERS = ("module.", "model.", "_orig_mod.", "backbone.")  # what training code puts in front
+from pnoise_jax.weights.torch_names import Renaming
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,31 +32,71 @@ class Naming:
 
     Attributes:
       title: whose, for the reader.
-      recognises: whether these names and shapes are such.
+      blocks: the names in its blocks, as a regular expression.
       entries: the arrays by our paths; those that we lack keep a name of their own.
       renaming: by which arrays of ours get these names; None where they never do.
       num_heads: of its attention, where shapes tell; else None.
     """
 
     title: str
-    recognises: Callable[[Mapping[str, Shape]], bool]
+    blocks: str
     entries: Callable[[Mapping[str, Shape]], Entries]
     renaming: Renaming | None
     num_heads: Callable[[Mapping[str, Shape]], int | None] = lambda shapes: None
 
+    def recognises(self, names: Iterable[str]) -> int:
+        """How many of the names it has in its blocks: no single array decides whose they are."""
+        return sum(bool(re.fullmatch(self.blocks, name)) for name in names)
 
-# A further family or format adds a line.
+
+_OTHERS = {  # whose names are frequent, but not known
+    "torchvision's of a transformer": "encoder_layer_0.",
+    "transformers' (Hugging Face)": "encoder.layer.0.",
+}
+_HUB = ("hf-hub:", "hf_hub:", "timm/")
+
+# A further family or format adds a line. Of those that know as many names the first is meant.
 NAMINGS = (
-    # Before the ViT, whose names it has.
-    Naming("timm's ConViT", torch_names.is_convit, torch_names.vit_entries, torch_names.VIT),
-    Naming("timm's ViT", torch_names.is_vit, torch_names.vit_entries, torch_names.VIT),
-    Naming("timm's BEiT", torch_names.is_beit, torch_names.vit_entries, torch_names.VIT),
-    Naming("timm's Swin", swin_names.is_swin, swin_names.swin_entries, swin_names.SWIN),
-    Naming("timm's ResNet", torch_names.is_resnet, torch_names.resnet_entries, torch_names.RESNET),
+    Naming("timm's ViT", torch_names.VIT_BLOCKS, torch_names.vit_entries, torch_names.VIT),
+    Naming("timm's BEiT", torch_names.BEIT_BLOCKS, torch_names.vit_entries, torch_names.VIT),
+    Naming("timm's ConViT", torch_names.CONVIT_BLOCKS, torch_names.vit_entries, torch_names.VIT),
+    Naming("timm's Swin", torch_names.SWIN_BLOCKS, torch_names.swin_entries, torch_names.SWIN),
     Naming(
-        "Google's ViT", google_names.is_vit, google_names.vit_entries, None, google_names.num_heads
+        "timm's ResNet", torch_names.RESNET_BLOCKS, torch_names.resnet_entries, torch_names.RESNET
+    ),
+    Naming(
+        "Google's ViT", google_names.BLOCKS, google_names.vit_entries, None, google_names.num_heads
     ),
 )
+
+
+def find_naming(names: Iterable[str]) -> Naming | None:
+    """The naming that knows most of the names; None where none knows any."""
+    names = list(names)
+    best = max(NAMINGS, key=lambda naming: naming.recognises(names))
+    return best if best.recognises(names) else None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class NamedFile:
+    """A file whose names are known.
+
+    Attributes:
+      file: with the arrays.
+      title: whose names they have.
+      entries: the arrays by our paths.
+      options: of their model, as far as they are known.
+    """
+
+    file: ArrayFile
+    title: str
+    entries: Entries
+    options: Mapping[str, Any]
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        """Of the arrays, by our paths."""
+        return {path: entry.shape for path, entry in self.entries.items()}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -110,9 +149,9 @@ def match(
     All else must be there and fit, but for the head.
 
     Args:
-      path: an npz of Google's ViT, a safetensors file of timm's ViT or ResNet (or torchvision's
-        ResNet), or a work directory or checkpoint of ours, of which the average is taken where
-        there is one. The content says which.
+      path: a safetensors file in timm's names of a ViT, DeiT, BEiT, ConViT, Swin or ResNet (or
+        torchvision's, of a ResNet), an npz of a ViT in Google's, or a work directory or checkpoint
+        of ours, of which the average is taken where there is one. The content says which.
       model: the model.
       variables: its collections as `model.init` gives them, arrays or their shapes.
       head: "keep" the file's; "fresh", as the model initialises it, which is what timm does
@@ -122,75 +161,108 @@ def match(
       FileNotFoundError: there is no such file.
       ValueError: it cannot be read, or its arrays do not fit: which, and whose model it may be.
     """
-    file, title, entries, options = open_named(path)
-    wanted = {
-        "/".join(key): tuple(leaf.shape)
-        for key, leaf in traverse_util.flatten_dict(dict(variables)).items()
+    return match_named(open_named(path), model, variables, head=head)
+
+
+def match_named(
+    named: NamedFile, model: nn.Module, variables: Mapping[str, Any], *, head: str
+) -> Weights:
+    """`match`, of a file that is open."""
+    file = named.file
+    ours = {
+        path: tuple(leaf.shape)
+        for path, leaf in traverse_util.flatten_dict(dict(variables), sep="/").items()
     }
-    total = len(wanted)
-    theirs = {path: entry.shape for path, entry in entries.items()}
-    fitted = [fitting.fit_head(entries, wanted, head)]
-    if not fitting.heads_in(entries) and head != "keep":  # left out on purpose
-        wanted = {k: v for k, v in wanted.items() if k not in fitting.heads_in(wanted)}
-    fitted.append(fitting.fit_positions(file, entries, wanted, model))
-    fitted.append(fitting.fit_relative_positions(entries, wanted, model))
+    fit = fitting.fit_head(fitting.Fit(named.entries, ours), head)
+    fit = fitting.fit_positions(fit, file, model)
+    fit = fitting.fit_relative_positions(fit, model)
     problems = mismatches.describe(
-        entries,
-        wanted,
-        model,
-        theirs=theirs,
-        options=options,
-        advice=[text for _, advice in fitted for text in advice],
+        fit, model, file=file, theirs=named.shapes, ours=ours, options=named.options
     )
     if problems:
         raise ValueError(f"{_named(file.path)} {problems}")
-    notes = [] if file.kind == "run" else [title]
-    notes += [note for done, _ in fitted for note in done] + _halves(file, entries)
-    return Weights(file, entries, total, tuple(notes), preprocessing.of_file(file, title))
+    title = [] if file.kind == "run" else [named.title]
+    notes = (*title, *fit.notes, *_other_dtypes(file, fit.entries))
+    images = preprocessing.of_file(file, named.title)
+    return Weights(file, fit.entries, len(ours), notes, images)
 
 
-def open_named(path: str | os.PathLike) -> tuple[ArrayFile, str, Entries, dict[str, Any]]:
-    """A file, whose names it has, its arrays by ours, and what is known of the model's options.
+def open_named(path: str | os.PathLike) -> NamedFile:
+    """A file, and what its names tell.
 
     Raises:
       FileNotFoundError, ValueError: as `match`.
     """
     if not str(path).strip():
         raise ValueError(f"weights={str(path)!r}: give the path of a file or a run, or None")
-    path = Path(path).expanduser()
+    if re.match(r"\w+:/", str(path)) or str(path).startswith(_HUB):
+        raise ValueError(
+            f"{_named(path)} is no path: nothing is downloaded here; get the file, and give its "
+            "path"
+        )
     try:
-        file = open_file(path)
-        return (file, *_name(file))
+        path = Path(path).expanduser()
+    except RuntimeError:
+        raise ValueError(
+            f"{_named(path)} begins with a user who is not known here: give the whole path"
+        ) from None
+    try:
+        return _name(open_file(path))
     except FileNotFoundError:
-        raise FileNotFoundError(f"{_named(path)} does not exist") from None
+        raise FileNotFoundError(f"{_named(path)} does not exist{_beside(path)}") from None
     except ValueError as error:
         raise ValueError(f"{_named(path)} {error}") from None
+    except OSError as error:
+        raise OSError(
+            f"{_named(path)} cannot be read ({error.strerror or error}): make it readable"
+        ) from None
 
 
-def _name(file: ArrayFile) -> tuple[str, Entries, dict[str, Any]]:
-    """Whose names these are, the arrays by ours, and what is known of the model's options."""
-    options = dict(file.options)
+def _beside(path: Path) -> str:
+    """Says what is in the place of a file that is not there."""
+    try:
+        names = sorted(other.name for other in path.parent.iterdir())
+    except OSError:
+        return f": there is no directory {path.parent}"
+    near = difflib.get_close_matches(path.name, names) or names[:3]
+    return f": {path.parent} has {', '.join(near) or 'no files'}"
+
+
+def _name(file: ArrayFile) -> NamedFile:
     if file.kind == "run":
         ours = {name: Entry((name,), shape, lambda x: x) for name, shape in file.shapes.items()}
-        return "ours", ours, options
-    for naming in NAMINGS:
-        if naming.recognises(file.shapes):
-            if (heads := naming.num_heads(file.shapes)) is not None:
-                options["num_heads"] = heads
-            return naming.title, naming.entries(file.shapes), options
-    some = ", ".join(sorted(file.shapes)[:3])
-    wrapper = next((w for w in _WRAPPERS if all(k.startswith(w) for k in file.shapes)), None)
-    if wrapper and file.shapes:
-        fix = f"save it without the {wrapper!r} that all names begin with"
+        return NamedFile(file, "ours", ours, file.options)
+    naming = find_naming(file.shapes)
+    if naming is None:
+        raise ValueError(_unknown(file.shapes))
+    heads = naming.num_heads(file.shapes)
+    options = dict(file.options) | ({} if heads is None else {"num_heads": heads})
+    return NamedFile(file, naming.title, naming.entries(file.shapes), options)
+
+
+def _unknown(names: Iterable[str]) -> str:
+    """Says that no naming knows the names, and which would if they began otherwise."""
+    names = sorted(names)
+    any_blocks = "|".join(naming.blocks for naming in NAMINGS)
+    wrapped = (re.fullmatch(rf"(?P<wrapper>.+?[./])(?:{any_blocks})", name) for name in names)
+    wrappers = collections.Counter(match["wrapper"] for match in wrapped if match)
+    if wrappers:
+        ((wrapper, _),) = wrappers.most_common(1)
+        number = sum(name.startswith(wrapper) for name in names)
+        which = "all names begin" if number == len(names) else f"{number} of the names begin"
+        fix = f"save it without the {wrapper!r} that {which} with"
     else:
         known = ", ".join(naming.title for naming in NAMINGS)
-        fix = f"give {known}, or a work directory of ours"
-    raise ValueError(
-        f"has {len(file.shapes)} arrays ({some}, …) and none of the namings known here: {fix}"
+        others = (whose for whose, part in _OTHERS.items() if any(part in name for name in names))
+        found = next((f"these are {whose}, which are not known; " for whose in others), "")
+        fix = f"{found}give {known}, or a work directory of ours"
+    return (
+        f"has {len(names)} arrays ({', '.join(names[:3])}, …) and none of the namings known here: "
+        f"{fix}"
     )
 
 
-def _halves(file: ArrayFile, entries: Entries) -> list[str]:
+def _other_dtypes(file: ArrayFile, entries: Entries) -> list[str]:
     """Says what is stored in another precision than that in which it is read."""
     names = {name for entry in entries.values() for name in entry.names}
     stored = collections.Counter(file.dtypes.get(name, "float32") for name in names)
@@ -201,5 +273,5 @@ def _halves(file: ArrayFile, entries: Entries) -> list[str]:
     ]
 
 
-def _named(path: Path) -> str:
+def _named(path: str | os.PathLike) -> str:
     return f"weights={str(path)!r}"

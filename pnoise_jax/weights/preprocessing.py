@@ -1,16 +1,14 @@
 """What images weights expect: how they were normalised, resized and cropped."""
 
 import dataclasses
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pnoise_jax import data
 from pnoise_jax.weights import runs
 from pnoise_jax.weights.arrays import ArrayFile
-
-METADATA = "pretrained_cfg"  # of a safetensors file, as JSON; in config.json, a section
+from pnoise_jax.weights.descriptions import PREPROCESSING as METADATA
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,15 +48,9 @@ def of_file(file: ArrayFile, title: str) -> Preprocessing | None:
     """
     if file.kind == "run":
         return _of_run(file.path)
-    if METADATA in file.metadata:
-        return _of_timm(_parse(file.metadata[METADATA]), "the file's metadata")
-    if file.kind == "safetensors":
-        beside = file.path.parent / "config.json"
-        try:
-            section = _parse(beside.read_text()).get("pretrained_cfg")
-        except (OSError, UnicodeDecodeError):
-            section = None
-        return _of_timm(section, f"{beside.name} beside the file")
+    for source, said in file.statements:
+        if found := _of_timm(said.get(METADATA), source):
+            return found
     if title.startswith("Google"):
         half = (0.5, 0.5, 0.5)
         return Preprocessing(half, half, None, "Google's ViTs see pixels in [-1, 1]")
@@ -68,14 +60,7 @@ def of_file(file: ArrayFile, title: str) -> Preprocessing | None:
 def to_timm(section: Mapping[str, Any]) -> dict[str, Any]:
     """A config's data section in timm's words: mean, std, interpolation, crop_pct, crop_mode."""
     described = {"mean": list(section["mean"]), "std": list(section["std"])}
-    crop = data.create_transform(
-        section["test_transform"],
-        size=(1, 1),
-        mean=section["mean"],
-        std=section["std"],
-        train=False,
-        field="data.test_transform",
-    ).crop
+    crop = _create(section["test_transform"], section["mean"], section["std"]).crop
     share = getattr(crop, "crop_ratio", None)
     return described | {
         "interpolation": getattr(crop, "interpolation", "bilinear"),
@@ -89,33 +74,37 @@ def _of_run(path: Path) -> Preprocessing | None:
     if not isinstance(section, dict):
         return None
     mean, std, text = (section.get(name) for name in ("mean", "std", "test_transform"))
-    return Preprocessing(_numbers(mean), _numbers(std), text, "the run's config")
+    return Preprocessing(_numbers(mean), _numbers(std), _possible(text), "the run's config")
 
 
 def _of_timm(section: Any, source: str) -> Preprocessing | None:
-    """From timm's `pretrained_cfg`."""
-    if not isinstance(section, dict) or not section:
+    """From timm's `pretrained_cfg`; None where it says nothing."""
+    if not isinstance(section, dict):
         return None
     interpolation, share = section.get("interpolation"), section.get("crop_pct")
-    transform = None
-    if interpolation in ("bilinear", "bicubic") and isinstance(share, int | float):
-        transform = {
-            "center": f"resize_crop({share}, interpolation={interpolation!r})",
-            "squash": f"resize_square(interpolation={interpolation!r})" if share == 1 else None,
-        }.get(section.get("crop_mode", "center"))
-    return Preprocessing(
-        _numbers(section.get("mean")), _numbers(section.get("std")), transform, source
+    transform = {
+        "center": f"resize_crop({share}, interpolation={interpolation!r})",
+        "squash": f"resize_square(interpolation={interpolation!r})" if share == 1 else None,
+    }.get(str(section.get("crop_mode", "center")))
+    found = (_numbers(section.get("mean")), _numbers(section.get("std")), _possible(transform))
+    return None if found == (None, None, None) else Preprocessing(*found, source)
+
+
+def _possible(transform: Any) -> str | None:
+    """The text of a transform, where there is such a one here."""
+    try:
+        _create(transform)
+    except (ValueError, TypeError):
+        return None
+    return transform
+
+
+def _create(transform: str, mean: Sequence[float] = (0.5,), std: Sequence[float] = (0.5,)) -> Any:
+    return data.create_transform(
+        transform, size=(1, 1), mean=mean, std=std, train=False, field="data.test_transform"
     )
 
 
 def _numbers(values: Any) -> tuple[float, ...] | None:
     fits = isinstance(values, list) and values and all(isinstance(x, int | float) for x in values)
     return tuple(map(float, values)) if fits else None
-
-
-def _parse(text: str) -> dict[str, Any]:
-    try:
-        parsed = json.loads(text)
-    except ValueError:
-        return {}
-    return parsed if isinstance(parsed, dict) else {}

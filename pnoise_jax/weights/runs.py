@@ -2,7 +2,9 @@
 
 import contextlib
 import hashlib
+import itertools
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,10 @@ from flax import traverse_util
 
 from pnoise_jax.weights import checksums
 from pnoise_jax.weights.arrays import ArrayFile, Read
+from pnoise_jax.weights.descriptions import read_json
 
 _OF_WEIGHTS = ("params/", "batch_stats/")
+_AT_ONCE = 2**25  # bytes of neighbouring arrays that are restored together
 
 
 def open_run(path: Path) -> ArrayFile:
@@ -29,35 +33,55 @@ def open_run(path: Path) -> ArrayFile:
     step = _checkpoint(path)
     try:
         arrays = json.loads((step / "arrays" / "metadata").read_text())
-        shapes = {name: tuple(shape) for name, (_, shape, _) in arrays.items()}
+        prefix = "ema/" if any(name.startswith("ema/") for name in arrays) else ""
+        collections = tuple(prefix + name for name in _OF_WEIGHTS)
+        ours = {name: arrays[name] for name in sorted(arrays) if name.startswith(collections)}
+        shapes = {name: tuple(map(int, shape)) for name, (_, shape, _) in ours.items()}
+        dtypes = {name: np.dtype(dtype).name for name, (dtype, _, _) in ours.items()}
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise ValueError(f"is no checkpoint of ours ({step}: {error})") from None
-    averaged = any(name.startswith("ema/") for name in shapes)
-    prefix = "ema/" if averaged else ""
-    ours = {
-        name.removeprefix(prefix): shape
-        for name, shape in shapes.items()
-        if name.startswith(tuple(prefix + start for start in _OF_WEIGHTS))
-    }
 
     @contextlib.contextmanager
     def opened() -> Iterator[Read]:
-        restored = _restore(step, {prefix + name: arrays[prefix + name] for name in ours})
-        yield lambda name: restored.pop(prefix + name)
+        read = _reader(step, ours)
+        yield lambda name: read(prefix + name)
 
-    title = f"{'EMA weights' if averaged else 'weights'} of step {step.name}"
-    dtypes = {name: arrays[prefix + name][0] for name in ours}
-    return ArrayFile(path, "run", title, ours, opened, dtypes, read_config(path).get("model", {}))
+    return ArrayFile(
+        path,
+        "run",
+        f"{'EMA weights' if prefix else 'weights'} of step {step.name}",
+        {name.removeprefix(prefix): shape for name, shape in shapes.items()},
+        opened,
+        {name.removeprefix(prefix): dtype for name, dtype in dtypes.items()},
+        read_config(path).get("model", {}),
+    )
+
+
+def _reader(step: Path, arrays: dict[str, list]) -> Read:
+    """Reads these arrays of a checkpoint; with one come those after it, up to so many bytes."""
+    names, held = list(arrays), {}
+
+    def read(name: str) -> np.ndarray:
+        if name not in held:
+            held.clear()
+            held.update(_restore(step, _first(_AT_ONCE, names[names.index(name) :], arrays)))
+        return held.pop(name)
+
+    return read
+
+
+def _first(size: int, names: list[str], arrays: dict[str, list]) -> dict[str, list]:
+    """The first of these arrays, and of those after it as many as have so many bytes."""
+    dtypes_and_shapes = (arrays[name][:2] for name in names)
+    sizes = (math.prod(shape) * np.dtype(dtype).itemsize for dtype, shape in dtypes_and_shapes)
+    number = sum(total <= size for total in itertools.accumulate(sizes))
+    return {name: arrays[name] for name in names[: max(1, number)]}
 
 
 def read_config(path: Path) -> dict[str, Any]:
     """The config of the run whose work directory or checkpoint this is; {} if it is not there."""
-    step = _checkpoint(path)
-    try:
-        config = json.loads((step.parent.parent / "config.json").read_text())
-        return config if isinstance(config["model"], dict) else {}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
+    config = read_json(_checkpoint(path).parent.parent / "config.json")
+    return config if isinstance(config.get("model"), dict) else {}
 
 
 def fingerprint(path: Path) -> str:
@@ -66,38 +90,52 @@ def fingerprint(path: Path) -> str:
     return hashlib.blake2b(metadata, digest_size=16).hexdigest()
 
 
+def has_checkpoint(path: Path) -> bool:
+    """Whether a directory is a checkpoint, or has one."""
+    return _find_checkpoint(path) is not None
+
+
 def _checkpoint(path: Path) -> Path:
+    step = _find_checkpoint(path)
+    if step is None:
+        raise ValueError("is a directory without a checkpoint: give a work directory of a run")
+    return step
+
+
+def _find_checkpoint(path: Path) -> Path | None:
     """The directory of a checkpoint: this one, or the newest below it."""
+    path = path.absolute()  # as Orbax wants it
     if (path / "state").is_dir():
         return path
     for directory in (path / "checkpoints", path):
         steps = [int(step.name) for step in directory.glob("[0-9]*") if step.name.isdigit()]
         if steps:
             return directory / str(max(steps))
-    raise ValueError("is a directory without a checkpoint: give a work directory of a run")
+    return None
 
 
 def _restore(step: Path, arrays: dict[str, list]) -> dict[str, np.ndarray]:
-    """The arrays of a checkpoint, on the host, checked."""
-    shapes = {
-        name: jax.ShapeDtypeStruct(tuple(shape), dtype)
-        for name, (dtype, shape, _) in arrays.items()
-    }
-    wanted = traverse_util.unflatten_dict(shapes, sep="/")
-    on_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+    """Some arrays of a checkpoint, on the host, checked."""
     try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-            restored = checkpointer.restore(
-                step / "state",
-                args=ocp.args.PyTreeRestore(
-                    item=wanted, restore_args=on_host, partial_restore=True
-                ),
-            )
-        if checksums.describe(restored) != arrays:
+        wanted = traverse_util.unflatten_dict(
+            {
+                name: jax.ShapeDtypeStruct(tuple(shape), dtype)
+                for name, (dtype, shape, _) in arrays.items()
+            },
+            sep="/",
+        )
+        on_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+        # Not by a Checkpointer, at whose end hosts wait for each other, though one may have failed.
+        restored = ocp.PyTreeCheckpointHandler().restore(
+            step / "state",
+            args=ocp.args.PyTreeRestore(item=wanted, restore_args=on_host, partial_restore=True),
+        )
+        flat = traverse_util.flatten_dict(restored, sep="/")
+        if any(checksums.describe_array(x) != arrays[name] for name, x in flat.items()):
             raise ValueError("its checksums differ")
     except Exception as error:  # whatever is wrong with it
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise ValueError(
             f"{step} is damaged ({reason}): give the directory of an older checkpoint"
         ) from None
-    return traverse_util.flatten_dict(restored, sep="/")
+    return flat

@@ -1,11 +1,60 @@
 """timm's and torchvision's names of arrays, and PyTorch's layouts, as ours."""
 
+import dataclasses
+import functools
+import re
 from collections.abc import Mapping
 
 import numpy as np
 
 from pnoise_jax.weights.arrays import Entries, Entry, Shape, put
-from pnoise_jax.weights.renaming import Renaming
+
+
+@dataclasses.dataclass(frozen=True)
+class Renaming:
+    """Pairs of what names begin with, theirs and ours, in whole parts between dots.
+
+    The first pair that fits is taken; a name that none fits is the same in both. A number is
+    {+1} in theirs where ours is larger by one, and {} in ours: ("blocks.{+1}", "block_{}").
+
+    Attributes:
+      pairs: (theirs, ours).
+    """
+
+    pairs: tuple[tuple[str, str], ...]
+
+    def ours(self, name: str) -> str:
+        """Ours for theirs: "blocks.0.attn.qkv" is "block_1.attn.qkv"."""
+        for theirs, ours in self.pairs:
+            if match := _pattern(theirs).match(name):
+                numbers = [
+                    int(number) + more
+                    for number, more in zip(match.groups(), _offsets(theirs), strict=True)
+                ]
+                return ours.format(*numbers) + name[match.end() :]
+        return name
+
+    def theirs(self, name: str) -> str:
+        """The other way."""
+        for theirs, ours in self.pairs:
+            if match := _pattern(ours).match(name):
+                result = theirs
+                for number, more in zip(match.groups(), _offsets(theirs), strict=True):
+                    result = result.replace(f"{{+{more}}}", str(int(number) - more), 1)
+                return result + name[match.end() :]
+        return name
+
+
+@functools.cache
+def _pattern(side: str) -> re.Pattern:
+    parts = re.split(r"\{[^}]*\}", side)
+    return re.compile(r"(\d+)".join(map(re.escape, parts)) + r"(?=\.|$)")
+
+
+@functools.cache
+def _offsets(theirs: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\{\+(\d+)\}", theirs))
+
 
 VIT = Renaming(
     (
@@ -21,27 +70,26 @@ RESNET = Renaming(
         ("fc", "head"),
     )
 )
+_SWIN = (
+    ("layers.{+1}.blocks.{+1}", "stage{}_block{}"),
+    ("patch_embed.proj", "patch_embed"),
+    ("patch_embed.norm", "patch_norm"),
+    ("head.fc", "head"),
+)
+SWIN = Renaming((*_SWIN, ("layers.{+1}.downsample", "merge_{}")))
+_SWIN_OF_ITS_AUTHORS = Renaming((*_SWIN, ("layers.{+2}.downsample", "merge_{}")))
+
+# The names in their blocks, as regular expressions: what tells the families apart.
+_DENSE = r"(norm[12]|attn\.(qkv|proj)|mlp\.fc[12])\.(weight|bias)"
+VIT_BLOCKS = rf"blocks\.\d+\.{_DENSE}"
+BEIT_BLOCKS = rf"blocks\.\d+\.({_DENSE}|gamma_[12]|attn\.([qv]_bias|relative_position_bias_table))"
+CONVIT_BLOCKS = rf"blocks\.\d+\.({_DENSE}|attn\.((qk|v|pos_proj)\.(weight|bias)|gating_param))"
+SWIN_BLOCKS = rf"layers\.\d+\.blocks\.\d+\.({_DENSE}|attn\.relative_position_bias_table)"
+RESNET_BLOCKS = (
+    r"layer\d+\.\d+\.((conv|bn)\d|downsample\.[01])\.(weight|bias|running_mean|running_var)"
+)
+
 _BUFFERS = (".relative_position_index", ".attn_mask", ".num_batches_tracked")
-
-
-def is_vit(names: Mapping[str, Shape]) -> bool:
-    """Whether these are the arrays of a ViT of timm."""
-    return {"patch_embed.proj.weight", "pos_embed"} <= names.keys()
-
-
-def is_beit(names: Mapping[str, Shape]) -> bool:
-    """Whether these are the arrays of a BEiT of timm, without absolute positions."""
-    return {"blocks.0.attn.q_bias", "blocks.0.attn.relative_position_bias_table"} <= names.keys()
-
-
-def is_convit(names: Mapping[str, Shape]) -> bool:
-    """Whether these are the arrays of a ConViT of timm; its entries are named as a ViT's."""
-    return "blocks.0.attn.gating_param" in names
-
-
-def is_resnet(names: Mapping[str, Shape]) -> bool:
-    """Whether these are the arrays of a ResNet of timm or torchvision."""
-    return "conv1.weight" in names and "layer1.0.conv1.weight" in names
 
 
 def vit_entries(shapes: Mapping[str, Shape]) -> Entries:
@@ -52,6 +100,13 @@ def vit_entries(shapes: Mapping[str, Shape]) -> Entries:
 def resnet_entries(shapes: Mapping[str, Shape]) -> Entries:
     """A ResNet's arrays by our paths."""
     return entries(shapes, RESNET)
+
+
+def swin_entries(shapes: Mapping[str, Shape]) -> Entries:
+    """A Swin Transformer's arrays by our paths."""
+    # timm merges at the start of a stage, so never in its first; the authors at the end of one.
+    by_authors = any(name.startswith("layers.0.downsample.") for name in shapes)
+    return entries(shapes, _SWIN_OF_ITS_AUTHORS if by_authors else SWIN)
 
 
 def entries(shapes: Mapping[str, Shape], renaming: Renaming) -> Entries:

@@ -12,7 +12,7 @@ import pytest
 from flax import traverse_util
 
 from pnoise_jax import models
-from pnoise_jax.weights import swin_names, torch_names
+from pnoise_jax.weights.matching import find_naming
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -38,11 +38,6 @@ MODELS = {
 }
 RESNETS = [name for name in MODELS if name.startswith("resnet")]
 
-NAMINGS = (  # of what is no ResNet
-    (torch_names.is_vit, torch_names.vit_entries),
-    (torch_names.is_beit, torch_names.vit_entries),
-    (swin_names.is_swin, swin_names.swin_entries),
-)
 Arrays = dict[str, np.ndarray]
 
 
@@ -59,9 +54,7 @@ def below(golden: Arrays, prefix: str) -> Arrays:
 def flax_variables(state: Arrays) -> dict[str, dict]:
     """Our variables for a state dict of timm's."""
     shapes = {name: x.shape for name, x in state.items()}
-    of_resnets = torch_names.resnet_entries
-    entries = next((named for fits, named in NAMINGS if fits(shapes)), of_resnets)
-    found = entries(shapes)
+    found = find_naming(shapes).entries(shapes)
     variables = {path: entry.read(state.__getitem__) for path, entry in found.items()}
     return traverse_util.unflatten_dict(variables, sep="/")
 

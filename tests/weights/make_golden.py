@@ -10,7 +10,7 @@ Run by hand, in an environment with PyTorch and timm (last run: torch 2.13, timm
 - resized.npz: "images" of 48 x 40 pixels and timm's "logits", with the weights of
   ../models/golden/vit_token.npz, which are for 32 x 32.
 - positions.npz: "from" (1, 1 + 4 * 4, 3), and "to/<rows>x<columns>" as `resample_abs_pos_embed` has
-  it; "bare/…" the same without a class token.
+  it; "bare/…" the same without a class token; "linear/…" bilinear, as timm has it for an npz.
 - deit_distilled_resized.npz, beit_resized.npz: as resized.npz, of the families' golden files.
 - swin_resized.npz, convit_resized.npz: the same; Swin with windows of 6 x 6 tokens, and ConViT, for
   which timm has no filter, on 48 x 48 pixels with positions by `resample_abs_pos_embed`.
@@ -187,6 +187,9 @@ def write_positions() -> None:
         golden[f"to/{grid}"] = resample_abs_pos_embed(positions, [rows, columns]).numpy()
         bare = resample_abs_pos_embed(positions[:, 1:], [rows, columns], num_prefix_tokens=0)
         golden[f"bare/{grid}"] = bare.numpy()
+        linear = {"interpolation": "bilinear", "antialias": False}  # as timm reads an npz
+        linearly = resample_abs_pos_embed(positions, [rows, columns], **linear)
+        golden[f"linear/{grid}"] = linearly.numpy()
     np.savez_compressed(GOLDEN / "positions.npz", **golden)
 
 

@@ -32,7 +32,7 @@ def timm_state(name: str) -> dict[str, np.ndarray]:
 def save_timm(file: pathlib.Path, name: str, **changed: np.ndarray | None) -> pathlib.Path:
     """A golden file's weights as timm saves them; arrays added or, as None, left out."""
     state = timm_state(name) | changed
-    save_file({k: np.ascontiguousarray(x) for k, x in state.items() if x is not None}, file)
+    save_file({k: np.asarray(x, order="C") for k, x in state.items() if x is not None}, file)
     return file
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+from pathlib import Path
 
 import chex
 import jax
@@ -13,12 +14,13 @@ import pytest
 from flax import traverse_util
 from jax.sharding import AxisType
 
-from pnoise_jax import parallel, training
+from pnoise_jax import parallel, training, weights
 from pnoise_jax.training import console
 from pnoise_jax.training import workdir as directories
 from pnoise_jax.training.checkpoints import Checkpoints
 from pnoise_jax.training.program import advance, open_batches
 from pnoise_jax.training.together import open_together, start_together
+from pnoise_jax.weights import files, runs
 from tests.training.runs import small_config
 from tests.weights import sources
 
@@ -114,7 +116,7 @@ def test_what_does_not_fit_is_found_before_anything_is_written(data_dir, weights
         ({"weights": "/none"}, "weights='/none' does not exist"),
         (
             {"model.depth": 2},
-            r"12 missing: params/block_2/attn/proj/bias \(16,\), (.|\n)*with .*depth=1",
+            r"(?s)(?=.*with .*depth=1).*12 missing: params/block_2/attn/proj/bias \(16,\), ",
         ),
         (
             {"optimizer.freeze": ("blocks_1/.*",)},
@@ -155,15 +157,38 @@ def test_the_average_of_a_run_is_what_another_starts_from(straight, data_dir):
         training.build(config_of(data_dir, older, **{"model.num_heads": 4})).match_weights()
 
 
-def test_a_damaged_checkpoint_is_not_taken(straight, data_dir, tmp_path):
+def test_a_damaged_checkpoint_is_not_taken(straight, data_dir, tmp_path, monkeypatch):
+    """It is found when it is read, which is group by group: the whole is never held."""
     _, directory, _ = straight
     shutil.copytree(directory, tmp_path, dirs_exist_ok=True)
     arrays = tmp_path / "checkpoints" / "12" / "arrays" / "metadata"
     stored = json.loads(arrays.read_text())
-    stored["ema/params/head/bias"][2] ^= 1
+    stored["ema/params/pos_embed"][2] ^= 1
     arrays.write_text(json.dumps(stored))
-    with pytest.raises(ValueError, match=r"checkpoints/12 is damaged \(its checksums differ\)"):
-        start(config_of(data_dir, tmp_path))
+    config = config_of(data_dir, tmp_path)
+    damaged = r"checkpoints/12 is damaged \(its checksums differ\)"
+    with pytest.raises(ValueError, match=damaged):
+        start(config)
+    monkeypatch.setattr(runs, "_AT_ONCE", 1000)  # bytes
+    reading = training.build(config).match_weights().read()
+    before = [next(reading) for _ in range(19)]  # by their names the only one before is not
+    assert len(dict(before)) == 19
+    with pytest.raises(ValueError, match=damaged):
+        next(reading)
+    stored["ema/params/head/bias"][0] = "float31"
+    arrays.write_text(json.dumps(stored))
+    with pytest.raises(ValueError, match=r"is no checkpoint of ours \(.*float31"):
+        training.build(config).match_weights()
+
+
+def test_a_run_is_known_by_its_newest_checkpoint_wherever_one_stands(straight, monkeypatch):
+    _, directory, _ = straight
+    checkpoints = directory / "checkpoints"
+    assert weights.fingerprint(directory) == weights.fingerprint(checkpoints / "12")
+    assert weights.fingerprint(directory) != weights.fingerprint(checkpoints / "8")
+    monkeypatch.chdir(directory.parent)
+    with files.open_file(Path(directory.name)).open() as read:
+        assert read("params/head/bias").shape == (10,)
 
 
 def test_runs_train_together(data_dir, weights_file):

@@ -1,9 +1,14 @@
 """What of a file fits a model: heads, positions, and errors that say what does not."""
 
+import errno
+import json
+import pathlib
+
 import numpy as np
 import pytest
 
 from pnoise_jax import models, weights
+from tests.models import test_golden as timm
 from tests.weights import sources
 
 
@@ -38,8 +43,8 @@ def test_a_head_to_keep_must_fit(timm_vit, tmp_path):
         ValueError,
         match=(
             r"2 of another shape: head\.bias \(7,\), where params/head/bias is \(9,\), "
-            r"head\.weight \(36, 7\), .*\n  The file has a head of 7 classes, and the model is for "
-            r"9: set weights_head='auto' .*$"
+            r"head\.weight \(7, 36\), .*\n  The file has a head of 7 classes, and the model is for "
+            r"9: to train, set weights_head='auto' .*; to evaluate, give data of .*$"
         ),
     ) as error:
         match(timm_vit, sources.vit(9), head="keep")
@@ -78,17 +83,59 @@ def test_a_class_token_without_a_position_gets_zero(tmp_path):
     np.testing.assert_array_equal(small[:, 1:], state["pos_embed"][:, 1:])
 
 
-def test_positions_are_of_a_square_though_their_number_is_the_models(timm_vit):
+@pytest.mark.parametrize("name", ["vit_token", "convit"])  # whose class token has no position
+def test_positions_are_of_a_square_though_their_number_is_the_models(name, tmp_path):
     """4×4 and 2×8 have as many."""
-    found = match(timm_vit, sources.vit(image_size=(16, 64)))
+    base, options = timm.MODELS[name]
+    options = options | {"image_size": (16, 64)}
+    model = models.create_model(base, num_classes=7, **options)
+    found = match(sources.save_timm(tmp_path / "file", name), model)
     assert found.describe().endswith("position embedding 4×4 → 2×8")
 
 
 def test_positions_that_are_no_square_cannot_be_resized(tmp_path):
     file = sources.save_timm(tmp_path / "file", "vit_token", pos_embed=np.ones((1, 7, 36), "f4"))
-    assert match(file, sources.vit(image_size=(16, 24))).total == 44  # they fit as they are
+    as_they_are = match(file, sources.vit(image_size=(16, 24))).describe()
+    assert as_they_are.endswith(
+        "; 7 positions taken as they are, read as 1 + 2×3: the file does not say which"
+    )
     with pytest.raises(ValueError, match="pos_embed has 7 positions, which are no square grid"):
         match(file, sources.vit())
+
+
+def with_sixteen_positions(file, **said):
+    """4×4 without the class token's, or 1 + 3×5: their number does not tell."""
+    x = sources.timm_state("vit_token")["pos_embed"][:, 1:]
+    state = sources.timm_state("vit_token") | {"pos_embed": x}
+    state = {name: np.ascontiguousarray(array) for name, array in state.items()}
+    sources.save_file(state, file, metadata={"pnoise_jax.model": json.dumps(said)})
+    return file
+
+
+def test_positions_of_which_nothing_tells_the_grid_are_not_taken_in_silence(tmp_path):
+    file = with_sixteen_positions(tmp_path / "file")
+    found = match(file, sources.vit(image_size=(24, 40)))
+    assert found.describe().endswith(
+        "; 16 positions taken as they are, read as 1 + 3×5 and not as 4×4 without the class "
+        "token's: the file does not say which"
+    )
+
+
+@pytest.mark.parametrize(
+    ("stated", "model", "said"),
+    [
+        ([24, 40], (24, 40), "head kept (7 classes)"),
+        ([24, 40], (40, 24), "head kept (7 classes); position embedding 3×5 → 5×3"),
+        ([16, 64], (16, 64), "(7 classes); the class token has no position there: zero"),
+        # None that so many positions can be of: the guess stands.
+        ([24, 56], 32, "(7 classes); the class token has no position there: zero"),
+        ([8, 8], 32, "(7 classes); the class token has no position there: zero"),
+        (["a", None], 32, "(7 classes); the class token has no position there: zero"),
+    ],
+)
+def test_the_grid_that_a_file_states(tmp_path, stated, model, said):
+    file = with_sixteen_positions(tmp_path / "file", image_size=stated)
+    assert match(file, sources.vit(image_size=model)).describe().endswith(said)
 
 
 @pytest.mark.parametrize("model", [{"class_token": False, "pooling": "mean"}, {"patch_size": 16}])
@@ -98,7 +145,11 @@ def test_another_model_is_named(timm_vit, model):
     assert "It looks like vit_b_16 with patch_size=8, dim=36, depth=3, mlp_dim=72: set" in str(
         error.value
     )
-    wrong = "1 unexpected: cls_token" if "class_token" in model else "patch_embed.proj.weight (8, 8"
+    wrong = (
+        "1 unexpected: cls_token"
+        if "class_token" in model
+        else "proj.weight (36, 3, 8, 8), here (8, 8"
+    )
     assert wrong in str(error.value)
 
 
@@ -112,19 +163,26 @@ def test_missing_unexpected_and_misshapen_arrays_are_told_together(tmp_path):
     with pytest.raises(
         ValueError,
         match=(
-            r"file' does not fit config\.model:\n  1 missing: params/norm/bias \(36,\)\n"
+            r"file' does not fit config\.model:\n  The file's model has its last norm .*\n"
+            r"  1 missing: params/norm/bias \(36,\)\n"
             r"  1 unexpected: fc_norm\.weight \(36,\)\n  3 of another shape: "
-            r"blocks\.1\.mlp\.fc1\.weight \(36, 70\), where params/block_2/mlp/fc1/kernel is "
-            r"\(36, 72\), head\.bias .*\n  The file has a head of 7 classes"
+            r"blocks\.1\.mlp\.fc1\.weight \(70, 36\), here \(36, 70\), where "
+            r"params/block_2/mlp/fc1/kernel is \(36, 72\), head\.bias .*\n"
+            r"  The file has a head of 7 classes"
         ),
     ):
         match(file, sources.vit(9))
 
 
-def test_half_a_head_is_no_head(tmp_path):
-    file = sources.save_timm(tmp_path / "file", "vit_token", **{"head.weight": None})
-    with pytest.raises(ValueError, match=r"1 missing: params/head/kernel \(36, 7\)$"):
-        match(file, sources.vit(), head="auto")
+@pytest.mark.parametrize("head", ["keep", "auto"])
+@pytest.mark.parametrize(
+    ("half", "missing"), [("weight", r"kernel \(36, 7\)"), ("bias", r"bias \(7,\)")]
+)
+def test_half_a_head_is_no_head(tmp_path, half, missing, head):
+    file = sources.save_timm(tmp_path / "file", "vit_token", **{f"head.{half}": None})
+    with pytest.raises(ValueError, match=rf"model:\n  1 missing: params/head/{missing}$"):
+        match(file, sources.vit(), head=head)
+    assert "head fresh (7 → 9 classes)" in match(file, sources.vit(9), head="auto").describe()
 
 
 @pytest.mark.parametrize("theirs", [True, False])
@@ -158,12 +216,6 @@ def test_a_registered_model_is_named_by_its_name_alone(tmp_path):
         match(tmp_path / "vit", models.create_model("vit_ti_16"), head="auto")
 
 
-def test_names_that_nobody_knows(tmp_path):
-    sources.save_file({"encoder.layers.0.weight": np.ones(3, "f4")}, tmp_path / "file")
-    with pytest.raises(ValueError, match=r"file' has 1 arrays \(encoder.layers.0.weight, …\) and"):
-        match(tmp_path / "file", sources.vit())
-
-
 def google(tmp_path, **changed):
     arrays = sources.arrays(sources.GOLDEN / "augreg.npz") | changed
     np.savez(tmp_path / "file.npz", **arrays)
@@ -182,30 +234,64 @@ def test_a_layer_before_the_head_goes_with_the_head(tmp_path):
     file = google(tmp_path, **layer)
     options = {"dim": 24, "depth": 2, "mlp_dim": 48}
     assert "head fresh (7 → 9" in match(file, sources.vit(9, **options), head="auto").describe()
-    with pytest.raises(ValueError, match=r"2 unexpected: pre_logits/bias \(24,\), pre_logits/kern"):
+    message = r"2 unexpected: pre_logits/bias \(24,\), pre_.*\n.*set weights_head='fresh' to leave"
+    with pytest.raises(ValueError, match=message):
         match(file, sources.vit(7, **options))
-
-
-def test_a_missing_projection_is_found(tmp_path):
-    arrays = sources.arrays(sources.GOLDEN / "augreg.npz")
-    del arrays["Transformer/encoderblock_1/MultiHeadDotProductAttention_1/key/kernel"]
-    np.savez(tmp_path / "file.npz", **arrays)
-    with pytest.raises(ValueError, match=r"kernel \(24, 48\), where params/block_2/attn/qkv/kern"):
-        match(tmp_path / "file.npz", sources.vit(dim=24, depth=2, mlp_dim=48))
-
-
-def test_two_arrays_for_the_same_place(tmp_path):
-    norm = {"Transformer/encoderblock_0/LayerNorm_1/bias": np.ones(24, "f4")}  # big_vision's
-    with pytest.raises(ValueError, match=r"npz' has two arrays for params/block_1/norm2/bias: T"):
-        match(google(tmp_path, **norm), sources.vit(dim=24, depth=2, mlp_dim=48))
 
 
 def test_a_head_of_imagenet_21k(tmp_path):
     head = {"head.weight": np.zeros((21843, 36), "f4"), "head.bias": np.zeros(21843, "f4")}
     file = sources.save_timm(tmp_path / "file", "vit_token", **head)
-    with pytest.raises(
-        ValueError, match=r"a head of 21843 classes, and the model is for 1000: set"
-    ):
+    with pytest.raises(ValueError, match=r"a head of 21843 classes, and the model is for 1000: to"):
         match(file, sources.vit(1000))
     found = match(file, sources.vit(1000), head="auto")
     assert found.describe().endswith("head fresh (21843 → 1000 classes)")
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("https://host/vit.safetensors", "is no path: nothing is downloaded here"),
+        ("gs://bucket/vit.npz", "is no path"),
+        ("hf-hub:timm/vit_tiny_patch16_224", "is no path"),
+        ("timm/vit_tiny_patch16_224.augreg_in21k", "is no path"),
+    ],
+)
+def test_nothing_is_downloaded(path, said):
+    with pytest.raises(ValueError, match=rf"weights='{path}' {said}"):
+        match(path, sources.vit())
+
+
+def test_a_file_that_is_not_there_and_what_is(tmp_path):
+    for name in ("vit_base.safetensors", "config.json"):
+        (tmp_path / name).touch()
+    with pytest.raises(FileNotFoundError, match=r"has vit_base\.safetensors$"):
+        match(tmp_path / "vit_bse.safetensors", sources.vit())
+    with pytest.raises(FileNotFoundError, match=r"has config\.json, vit_base\.safetensors$"):
+        match(tmp_path / "x", sources.vit())
+    with pytest.raises(FileNotFoundError, match=r"there is no directory .*/none$"):
+        match(tmp_path / "none" / "x", sources.vit())
+
+
+def test_a_file_that_may_not_be_read_is_named(timm_vit, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(pathlib.Path, "open", refuse)  # root may read anything
+    with pytest.raises(
+        OSError, match=rf"weights='{timm_vit}' cannot be read \(Permission denied\)"
+    ):
+        match(timm_vit, sources.vit())
+
+
+@pytest.mark.parametrize(
+    ("name", "whose"),
+    [
+        ("encoder.layers.encoder_layer_0.ln_1.weight", "torchvision's of a transformer"),
+        ("vit.encoder.layer.0.attention.attention.key.bias", r"transformers' \(Hugging Face\)"),
+    ],
+)
+def test_frequent_names_that_are_not_known(tmp_path, name, whose):
+    sources.save_file({name: np.ones(3, "f4")}, tmp_path / "file")
+    with pytest.raises(ValueError, match=f"these are {whose}, which are not known; give timm's"):
+        match(tmp_path / "file", sources.vit())

@@ -42,9 +42,11 @@ def test_at_another_resolution(tmp_path):
 def test_positions_are_resized_as_timm_does(grid):
     golden = sources.arrays(sources.GOLDEN / "positions.npz")
     name = f"{grid[0]}x{grid[1]}"
-    resized = positions.resize(golden["from"][:, 1:], (4, 4), grid)
+    resized = positions.resize(golden["from"][:, 1:], (4, 4), grid, "bicubic")
     np.testing.assert_allclose(resized, golden[f"bare/{name}"], atol=3e-6)
     np.testing.assert_allclose(resized, golden[f"to/{name}"][:, 1:], atol=3e-6)
+    resized = positions.resize(golden["from"][:, 1:], (4, 4), grid, "bilinear")
+    np.testing.assert_allclose(resized, golden[f"linear/{name}"][:, 1:], atol=3e-6)
 
 
 def test_torchvisions_resnet_is_timms(tmp_path):

@@ -5,10 +5,12 @@ import json
 import jax
 import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 from safetensors.numpy import save_file
 
 from pnoise_jax import training, weights
-from pnoise_jax.training.imported import warn_of_preprocessing
+from pnoise_jax.training.imported import on_all_hosts, warn_of_preprocessing
+from pnoise_jax.weights import preprocessing
 from tests.training.runs import small_config
 from tests.weights import sources
 
@@ -33,6 +35,10 @@ def expected_by(file, **options):
         ),
         ({"interpolation": "bicubic", "crop_pct": 0.9, "crop_mode": "border"}, None),
         ({"interpolation": "random", "crop_pct": 0.9}, None),
+        *(
+            ({"interpolation": "bicubic", "crop_pct": share}, None)
+            for share in (1.5, 0, -1, float("nan"), None, "large")
+        ),
     ],
 )
 def test_timms_config_beside_the_file(tmp_path, section, transform):
@@ -68,6 +74,29 @@ def test_metadata_go_before_what_lies_beside(tmp_path):
     )
 
 
+def test_empty_metadata_hide_nothing(tmp_path):
+    state = {k: np.ascontiguousarray(x) for k, x in sources.timm_state("vit_token").items()}
+    save_file(state, tmp_path / "file", metadata={"pretrained_cfg": "{}"})
+    (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": IMAGENET}))
+    assert expected_by(tmp_path / "file").source == "config.json beside the file"
+
+
+@pytest.mark.parametrize(
+    ("transform", "theirs"),
+    [
+        ("resize_crop(0.9, interpolation='bicubic')", ("bicubic", 0.9, "center")),
+        ("resize_crop(3/4)", ("bicubic", 0.75, "center")),
+        ("resize_square(interpolation='bicubic')", ("bicubic", 1.0, "squash")),
+        ("none", ("bilinear", 1.0, "squash")),
+    ],
+)
+def test_in_timms_words(transform, theirs):
+    section = {"mean": (0.5,), "std": (0.25,), "test_transform": transform}
+    names = ("interpolation", "crop_pct", "crop_mode")
+    expected = {"mean": [0.5], "std": [0.25]} | dict(zip(names, theirs, strict=True))
+    assert preprocessing.to_timm(section) == expected
+
+
 def test_googles_vits_see_pixels_from_minus_one_to_one():
     expected = expected_by(sources.GOLDEN / "augreg.npz", dim=24, depth=2, mlp_dim=48)
     assert expected.mean == expected.std == (0.5, 0.5, 0.5)
@@ -93,8 +122,10 @@ def test_where_the_config_differs(data_dir, tmp_path):
         f"the weights expect data.test_transform={transform!r}, and it is 'none': set it, or "
         "expect other accuracies than published",
     ]
-    # The same in other words.
-    assert warnings(**{"data.std": (0.3005,), "data.test_transform": "resize_crop(9/10)"}) == []
+    # The same in other words, and to half a level of a pixel, 0.00196.
+    assert warnings(**{"data.std": (0.3019,), "data.test_transform": transform}) == []
+    (nearly,) = warnings(**{"data.std": (0.302,), "data.test_transform": "resize_crop(9/10)"})
+    assert "data.std" in nearly
 
 
 def test_load_gives_what_apply_takes(tmp_path):
@@ -119,3 +150,18 @@ def test_load_of_a_resnet_and_of_a_fresh_head(tmp_path):
     np.testing.assert_array_equal(
         variables["batch_stats"]["bn1"]["mean"], state["bn1.running_mean"]
     )
+
+
+def test_whatever_goes_wrong_on_a_host_the_others_hear_of_it(monkeypatch):
+    heard = []
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(
+        multihost_utils, "process_allgather", lambda failed: heard.append(failed) or [failed] * 2
+    )
+
+    def fail():
+        raise RuntimeError("as no library should")
+
+    with pytest.raises(RuntimeError, match="as no library should"):
+        on_all_hosts(fail)
+    assert heard == [True]

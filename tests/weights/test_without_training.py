@@ -63,7 +63,7 @@ def test_what_cannot_be_evaluated_leaves_nothing(config, data_dir, tmp_path, hea
         lambda: studies.audit_runs(config, workdir),
         lambda: run_sweep(config, [{"seed": 0}], workdir),
     ):
-        with pytest.raises(ValueError, match="block_2|depth=1"):
+        with pytest.raises(ValueError, match=r"block_2|depth=1"):
             call()
     assert not workdir.exists()
 

@@ -1,4 +1,4 @@
-"""Which model weights belong to, as their shapes tell."""
+"""Which model weights are of, as their shapes tell."""
 
 import math
 import re
@@ -9,11 +9,18 @@ from pnoise_jax import models
 from pnoise_jax.weights.arrays import Shape
 
 
-def describe(shapes: Mapping[str, Shape]) -> str:
+def guess_channels(shapes: Mapping[str, Shape]) -> int | None:
+    """Of the images, as the first convolution has them; None where there is none."""
+    stems = (shapes.get(f"params/{stem}/kernel", ()) for stem in ("patch_embed", "conv1"))
+    return next((shape[2] for shape in stems if len(shape) == 4), None)
+
+
+def guess_model(shapes: Mapping[str, Shape]) -> str:
     """The likely model of arrays by our paths, such as "vit_b_16 with class_token=False"; or "".
 
     What no shape tells, such as the number of heads, is not said.
     """
+    shapes = {path: shape for path, shape in shapes.items() if shape and all(shape)}
     family, options = _transformer(shapes) or _swin(shapes) or _resnet(shapes)
     if not options:
         return ""
@@ -39,14 +46,20 @@ def _transformer(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]] | No
         "depth": depth,
         "mlp_dim": None if hidden == 4 * kernel[-1] else hidden,
     }
-    if "params/block_1/attn/q_bias" in shapes:
-        return "beit_*", options
-    if gate := shapes.get("params/block_1/attn/gating_param"):
-        gated = _numbers(shapes, r"params/block_(\d+)/attn/gating_param")
-        return "convit_*", options | {"num_heads": gate[0], "local_layers": len(gated)}
+    if _numbers(shapes, r"params/block_(\d+)/attn/q_bias"):
+        return "beit_*", options | _heads(shapes, "attn/relative_position_bias_table")
+    if gated := _numbers(shapes, r"params/block_(\d+)/attn/(gating_param|pos_proj/)"):
+        heads = _heads(shapes, "attn/gating_param")
+        return "convit_*", options | heads | {"local_layers": len(gated)}
     if "params/dist_token" in shapes:
         return "deit_*_distilled", options
     return "vit_*", options | {"class_token": "params/cls_token" in shapes}
+
+
+def _heads(shapes: Mapping[str, Shape], name: str) -> dict[str, int]:
+    """The number of heads, which is the last axis of all arrays of a name, as an option."""
+    heads = {shape[-1] for path, shape in shapes.items() if path.endswith(name)}
+    return {"num_heads": heads.pop()} if len(heads) == 1 else {}
 
 
 def _swin(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]] | None:

@@ -1,0 +1,126 @@
+"""The report on weights that do not fit: complete, in order, with advice that helps."""
+
+import numpy as np
+import pytest
+
+from pnoise_jax import weights
+from tests.models import test_golden as timm
+from tests.weights import sources
+
+
+def error(file, model, **options):
+    with pytest.raises(ValueError, match=r"does not fit config\.model") as raised:
+        weights.match(file, model, sources.shapes(model), **options)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "said"),
+    [
+        ("vit_token", {"head.bias": (1, 7)}, "head.bias (1, 7), where params/head/bias is (7,)"),
+        ("vit_token", {"head.weight": (7, 36, 1, 1)}, "params/head/kernel is (36, 7)"),
+        ("vit_token", {"blocks.0.mlp.fc1.bias": ()}, "fc1.bias (), where params/block_1/mlp/fc1"),
+        ("vit_token", {"pos_embed": (17, 36)}, "pos_embed (17, 36), where"),
+        ("vit_token", {"pos_embed": (2, 26, 36)}, "pos_embed (2, 26, 36), where"),
+        ("beit", {"blocks.1.attn.relative_position_bias_table": (2, 2)}, "has 2 rows, which are"),
+        ("beit", {"blocks.1.attn.relative_position_bias_table": (84,)}, "table (84,), where"),
+        ("beit", {"blocks.1.attn.relative_position_bias_table": (84, 2, 1)}, "(84, 2, 1), where"),
+        ("swin", {"layers.0.blocks.0.attn.relative_position_bias_table": (49, 0)}, "(49, 0), wh"),
+        ("convit", {"blocks.0.attn.gating_param": ()}, "gating_param (), where"),
+    ],
+)
+@pytest.mark.parametrize("head", ["keep", "auto"])
+def test_any_shape_is_told(name, changed, said, head, tmp_path):
+    changed = {key: np.ones(shape, "f4") for key, shape in changed.items()}
+    file = sources.save_timm(tmp_path / "file", name, **changed)
+    assert said in error(file, timm.create(name), head=head)
+
+
+def test_what_is_no_floating_point_number_is_told_with_the_rest(tmp_path):
+    """Before anything is read, and whatever is not taken may be of any kind."""
+    arrays = sources.arrays(sources.GOLDEN / "augreg.npz")
+    del arrays["Transformer/encoder_norm/bias"]
+    arrays |= {"head/bias": np.arange(7), "cls": np.ones((1, 1, 24), bool)}
+    np.savez(tmp_path / "file.npz", **arrays)
+    model = sources.vit(dim=24, depth=2, mlp_dim=48)
+    missing = "\n  1 missing: params/norm/bias (24,)"
+    said = "without floating-point numbers, to be saved as float32: cls (bool)"
+    assert error(tmp_path / "file.npz", model).endswith(f"{missing}\n  2 {said}, head/bias (int64)")
+    assert error(tmp_path / "file.npz", model, head="fresh").endswith(f"{missing}\n  1 {said}")
+
+
+@pytest.mark.parametrize(
+    ("key", "part"),
+    [
+        ("blocks.2.ls1.gamma", "layer scale"),
+        ("blocks.2.gamma_1", "layer scale"),
+        ("blocks.2.attn.q_norm.weight", "norms of queries and keys"),
+        ("norm_pre.weight", "a norm before its blocks"),
+        ("fc_norm.weight", "its last norm behind the pooling"),
+        ("reg_token", "registers"),
+        ("attn_pool.latent", "attention in place of the pooling"),
+    ],
+)
+def test_a_vit_as_there_is_none_here(key, part, tmp_path):
+    """No name of a model would help, not even where another option differs."""
+    file = sources.save_timm(tmp_path / "file", "vit_token", **{key: np.ones(36, "f4")})
+    said = f"\n  The file's model has {part} ({key}): no ViT here has that, so take other weights"
+    assert error(file, sources.vit()).endswith(f"{said}\n  1 unexpected: {key} (36,)")
+    assert f"model:{said}\n" in error(file, sources.vit(depth=2))
+
+
+def test_a_model_is_not_named_to_itself(tmp_path):
+    file = sources.save_timm(tmp_path / "file", "vit_token", other=np.ones(3, "f4"))
+    assert error(file, sources.vit()).endswith("\n  1 unexpected: other (3,)")
+
+
+def test_a_model_with_another_stem_or_other_gates_is_named(tmp_path):
+    file = sources.save_timm(tmp_path / "file", "resnet_small_stem")
+    assert "like resnet18 with stage_sizes=(1, 1), width=8, stem='small':" in error(
+        file, sources.vit()
+    )
+    file = sources.save_timm(tmp_path / "file", "convit")
+    assert "like convit_ti with patch_size=8, dim=36, depth=3, mlp_dim=72, local_layers=2:" in (
+        error(file, sources.vit())
+    )
+
+
+def test_a_long_list_is_in_order_and_ends(tmp_path):
+    blocks = {f"blocks.{n}.norm3.bias": np.ones(1, "f4") for n in range(23)}
+    file = sources.save_timm(tmp_path / "file", "vit_token", **blocks)
+    listed = ", ".join(f"blocks.{n}.norm3.bias (1,)" for n in range(20))
+    assert error(file, sources.vit()).endswith(f"\n  23 unexpected: {listed} and 3 more")
+
+
+def test_advice_on_tables_is_given_once(tmp_path):
+    name = "attn.relative_position_bias_table"
+    tables = {f"blocks.{n}.{name}": np.ones((38, 2), "f4") for n in (0, 1)}
+    file = sources.save_timm(tmp_path / "file", "beit", **tables)
+    said = error(file, timm.create("beit"))
+    assert said.count("no square grid") == 1
+    assert f"blocks.0.{name} has 38 rows" in said
+
+
+def test_images_of_other_channels_are_told(tmp_path):
+    grey = {"patch_embed.proj.weight": np.ones((36, 1, 8, 8), "f4")}
+    file = sources.save_timm(tmp_path / "file", "vit_token", **grey)
+    said = "model:\n  The file is for images of 1 channel(s), and these have 3: take other weights"
+    assert said in error(file, sources.vit())
+
+
+def test_the_heads_of_a_beit_are_told(tmp_path):
+    file = sources.save_timm(tmp_path / "file", "beit")
+    heads = timm.create("beit").num_heads
+    said = error(file, sources.vit())
+    assert "model:\n  It looks like beit_b_16 with" in said
+    assert f"num_heads={heads}" in said
+
+
+def test_what_a_fresh_head_reads_is_the_models_choice(tmp_path):
+    """As when weights whose head read the class token are fine-tuned on the mean."""
+    file = sources.save_timm(tmp_path / "file", "vit_token")
+    (tmp_path / "config.json").write_text('{"global_pool": "token"}')
+    model = sources.vit(pooling="mean")
+    with pytest.raises(ValueError, match=r"has pooling='token', the model 'mean': set model\.pool"):
+        weights.match(file, model, sources.shapes(model))
+    weights.match(file, model, sources.shapes(model), head="fresh")
