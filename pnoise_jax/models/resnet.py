@@ -30,9 +30,24 @@ def _conv(features: int, kernel: int, stride: int = 1, *, dtype: Any, name: str)
         padding=kernel // 2,
         use_bias=False,
         kernel_init=_conv_init,
+        conv_general_dilated=_pointwise if kernel == 1 else lax.conv_general_dilated,
         dtype=dtype,
         name=name,
     )
+
+
+def _pointwise(
+    x: jax.Array, kernel: jax.Array, strides: tuple[int, int], *others: Any, **options: Any
+) -> jax.Array:
+    """A 1x1 convolution; on CPUs a product of matrices, whose gradients XLA computes faster."""
+
+    def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return x[:, :: strides[0], :: strides[1]] @ kernel[0, 0]
+
+    def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(x, kernel, strides, *others, **options)
+
+    return lax.platform_dependent(x, kernel, cpu=product, default=convolution)
 
 
 def _max_pool(x: jax.Array) -> jax.Array:

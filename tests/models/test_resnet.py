@@ -247,7 +247,24 @@ def test_noise_at_a_block_is_what_both_its_branches_read(kind, stride):
     chex.assert_trees_all_close(output(params, amount=1.0), output(params, amount=0.0), atol=1e-5)
 
 
-# The max-pooling of the stem on CPUs --------------------------------------------------------------
+# What CPUs compute otherwise ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_pointwise_convolutions_are_convolutions(stride):
+    convolutions = [
+        nn.Conv(5, (1, 1), strides=stride, use_bias=False, padding=0, **special)
+        for special in ({}, {"conv_general_dilated": resnet._pointwise})
+    ]
+    x = jax.random.normal(jax.random.key(0), (2, 7, 6, 3))
+    kernel = {"kernel": jax.random.normal(jax.random.key(1), (1, 1, 3, 5))}
+    found = [
+        jax.vjp(lambda params, x, conv=conv: conv.apply({"params": params}, x), kernel, x)
+        for conv in convolutions
+    ]
+    (expected, expected_vjp), (actual, actual_vjp) = found
+    chex.assert_trees_all_close(actual, expected, atol=1e-5)
+    chex.assert_trees_all_close(actual_vjp(actual), expected_vjp(actual), atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(2, 8, 8, 3), (1, 7, 10, 2), (2, 1, 2, 1), (1, 3, 1, 1)])
@@ -269,10 +286,11 @@ def test_pooling_by_slices_hides_no_nan():
 
 
 @pytest.mark.parametrize("platform", ["cpu", "tpu", "cuda"])
-def test_only_cpus_pool_by_slices(platform):
-    model = models.create_model("resnet18", stage_sizes=(1,), width=4)
+def test_other_devices_compute_as_xla_does(platform):
+    model = models.create_model("resnet50", stage_sizes=(1,), width=4)
     images = jnp.zeros((1, 16, 16, 3))
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     traced = jax.jit(model.apply).trace(variables, images)
     text = traced.lower(lowering_platforms=(platform,)).as_text()
     assert ("reduce_window" in text) == (platform != "cpu")
+    assert text.count("stablehlo.convolution") == (2 if platform == "cpu" else 5)
