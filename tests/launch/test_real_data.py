@@ -1,13 +1,18 @@
 """From the official archives, in small, to an audit: the whole way on the command line."""
 
+import itertools
 import json
 
+import numpy as np
 import pytest
+from flax import traverse_util
+from safetensors.numpy import save_file
 
 from configs import imagenet_vit
-from pnoise_jax import training
+from pnoise_jax import models, training, weights
 from tests.data import archives
 from tests.launch import command
+from tests.models.drawing import draw_variables
 
 SMALL_VIT = (
     "--config.model.depth=2",
@@ -107,6 +112,38 @@ def test_tiny_imagenet_from_its_archive_to_an_audit(tmp_path):
     again = json.loads((imported / "audit" / "audit.json").read_text())
     assert again["rows"] == audit["rows"]
     assert str(trained / "seed_0") in again["weights"]
+
+
+def test_the_headline_from_published_weights_and_the_validation_tar_alone(tmp_path):
+    archives.make_imagenet(tmp_path, train_per_class=0, size=(8, 8))
+    run("prepare", "--dataset=imagenet2012", f"--manual_dir={tmp_path}", f"--data_dir={tmp_path}")
+    small = {"depth": 2, "dim": 16, "num_heads": 2, "image_size": 32}
+    model = models.create_model("vit_b_16", **small)
+    state = traverse_util.flatten_dict(draw_variables(model, np.zeros((1, 32, 32, 3))), sep="/")
+    save_file(weights.timm_state(state), tmp_path / "vit.safetensors")
+    output = run(
+        "audit",
+        "--config=configs/imagenet_vit.py:model=b16,size=384",
+        f"--config.weights={tmp_path / 'vit.safetensors'}",
+        f"--data_dir={tmp_path}",
+        f"--workdir={tmp_path / 'audited'}",
+        *SMALL_VIT,
+        "--config.data.test_split=validation[:500]",
+        "--mixed_batches",
+        "--purity_steps=0",
+        "--resamples=200",
+    )
+    assert "position embedding 2×2 → 4×4" in output
+    assert [path.name for path in (tmp_path / "audited").iterdir()] == ["audit"]
+    audit = json.loads((tmp_path / "audited" / "audit" / "audit.json").read_text())
+    assert {row["where"] for row in audit["rows"] if row["noise"]} == {
+        "attention_input, layer 2, patch tokens"  # the published site
+    }
+    assert {row["quality"] for row in audit["rows"] if row["noise"]} == {"optimal"}
+    assert {(row["noise"], row["order"]) for row in audit["rows"]} == set(
+        itertools.product((False, True), ("shuffled", "class_sorted"))
+    )
+    assert {row["n"] for row in audit["rows"]} == {500}
 
 
 @pytest.mark.parametrize(

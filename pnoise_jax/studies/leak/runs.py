@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import ml_collections
@@ -88,20 +89,23 @@ def audit_runs(
     subjects = _subjects(config, runs, noises, directory, console, audited)
     measured = measure(subjects, labels, noises, settings, report=console.print)
     content = summarise(measured, settings, model=config.model.name, dataset=config.data.name)
-    content |= {
+    audit = Audit(content | _origin(config, audited) | {"command": command}, measured)
+    paths = audit.write(directory)
+    print_audit(console, audit.content)
+    for written in paths:
+        console.print(f"wrote {written}", soft_wrap=True, highlight=False)
+    return audit
+
+
+def _origin(config: ml_collections.ConfigDict, audited: Sequence[Run]) -> dict[str, Any]:
+    """What `audit.json` says of the runs."""
+    return {
         "split": config.data.test_split,
         "steps": [run.step for run in audited],
         "weights": audited[0].weights,
         "notes": list(audited[0].notes),
-        "command": command,
         "config": config.to_dict(),
     }
-    audit = Audit(content, measured)
-    paths = audit.write(directory)
-    print_audit(console, content)
-    for written in paths:
-        console.print(f"wrote {written}", soft_wrap=True, highlight=False)
-    return audit
 
 
 def _subjects(
@@ -280,7 +284,8 @@ def _train_missing(
         if not missing:
             raise
         fix = "; leave --seeds out to audit the weights as they are" if config.weights else ""
-        raise type(error)(
+        kind = OSError if isinstance(error, OSError) else ValueError
+        raise kind(
             f"{error} (no run of seed {tables.series(missing)} is there, so it would be trained"
             f"{fix})"
         ) from None
