@@ -21,7 +21,7 @@ class BeitAttention(layers.Attention, kw_only=True):
     """
 
     grid: tuple[int, int]
-    key_bias: bool = False
+    qkv_bias: str = "query and value"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -46,36 +46,37 @@ class Beit(IsotropicTransformer, kw_only=True):
 
     prefix_tokens = 1
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.layer_scale, int | float):
+            raise ValueError(f"layer_scale={self.layer_scale!r}: give a number, such as 0.1")
+
     @nn.nowrap
     def attention_grid(self, layer: int) -> tuple[int, int]:
         """Rows and columns of the patches whose relative positions this layer's table holds."""
         return self.grid
 
     @nn.nowrap
-    def logits(self, images: jax.Array, taps: noise.Taps, *, train: bool) -> jax.Array:
+    def _logits(self, images: jax.Array, taps: noise.Taps, *, train: bool) -> jax.Array:
         """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
         token = self.param("cls_token", layers.normal_init, (1, 1, self.dim))
         x = layers.prepend_token(token, self.embed(images))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
 
-        block = nn.remat(layers.Block) if self.remat else layers.Block
-        for layer, rate in enumerate(layers.drop_path_rates(self.drop_path, self.depth), start=1):
+        for layer in range(1, self.depth + 1):
             # The branches' last layers begin smaller the deeper they are.
             init = nn.initializers.normal(0.02 / math.sqrt(2 * layer))
-            x = block(
-                layer=layer,
+            block = self.block(
+                layer,
+                train,
                 attention=functools.partial(
                     BeitAttention, grid=self.grid, num_heads=self.num_heads, proj_init=init
                 ),
                 mlp_dim=self.mlp_features,
                 mlp_init=init,
                 layer_scale=self.layer_scale,
-                dropout=self.dropout,
-                drop_path=rate,
-                train=train,
-                dtype=self.dtype,
-                name=self.layer_name(layer),
-            )(x, taps)
+            )
+            x = block(x, taps)
 
         x = x[:, self.prefix_tokens :].astype(jnp.float32).mean(axis=1)
         x = layers.layer_norm(name="fc_norm")(x)

@@ -13,7 +13,7 @@ from pnoise_jax.models import checks
 class Classifier(nn.Module, kw_only=True):
     """An image classifier into which an injection's noise may enter.
 
-    A family of models is a subclass, which gives `num_layers`, `layer_name` and `logits`.
+    A family of models is a subclass, which gives `num_layers`, `layer_name` and `_logits`.
 
     Attributes:
       num_classes: number of logits.
@@ -58,7 +58,7 @@ class Classifier(nn.Module, kw_only=True):
         raise NotImplementedError
 
     @nn.nowrap
-    def logits(self, images: jax.Array, taps: noise.Taps, *, train: bool) -> jax.Array:
+    def _logits(self, images: jax.Array, taps: noise.Taps, *, train: bool) -> jax.Array:
         """What `__call__` returns, for images of the right size that have passed their tap."""
         raise NotImplementedError
 
@@ -100,4 +100,4 @@ class Classifier(nn.Module, kw_only=True):
             index=index,
             prefix_tokens=self.prefix_tokens,
         )
-        return self.logits(taps(images, point="image"), taps, train=train)
+        return self._logits(taps(images, point="image"), taps, train=train)

@@ -115,7 +115,7 @@ class ConViT(IsotropicTransformer, kw_only=True):
             )
 
     @nn.nowrap
-    def logits(self, images: jax.Array, taps: noise.Taps, *, train: bool) -> jax.Array:
+    def _logits(self, images: jax.Array, taps: noise.Taps, *, train: bool) -> jax.Array:
         """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
         x = self.embed(images)
         pos_embed = self.param("pos_embed", layers.normal_init, (1, x.shape[1], self.dim))
@@ -123,26 +123,20 @@ class ConViT(IsotropicTransformer, kw_only=True):
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
 
         token = self.param("cls_token", layers.normal_init, (1, 1, self.dim))
+        plain = functools.partial(layers.Attention, num_heads=self.num_heads, qkv_bias="none")
         gated = functools.partial(
-            GatedAttention, grid=self.grid, locality_strength=self.locality_strength
+            GatedAttention,
+            grid=self.grid,
+            num_heads=self.num_heads,
+            locality_strength=self.locality_strength,
         )
-        plain = functools.partial(layers.Attention, qkv_bias=False)
-        block = nn.remat(layers.Block) if self.remat else layers.Block
-        for layer, rate in enumerate(layers.drop_path_rates(self.drop_path, self.depth), start=1):
+        for layer in range(1, self.depth + 1):
             if layer == self.local_layers + 1:
                 x = layers.prepend_token(token, x)
                 taps = dataclasses.replace(taps, prefix_tokens=1)
             attention = gated if layer <= self.local_layers else plain
-            x = block(
-                layer=layer,
-                attention=functools.partial(attention, num_heads=self.num_heads),
-                mlp_dim=self.mlp_features,
-                dropout=self.dropout,
-                drop_path=rate,
-                train=train,
-                dtype=self.dtype,
-                name=self.layer_name(layer),
-            )(x, taps)
+            block = self.block(layer, train, attention=attention, mlp_dim=self.mlp_features)
+            x = block(x, taps)
 
         x = layers.layer_norm(dtype=jnp.float32, name="norm")(x)[:, 0]
         return nn.Dense(self.num_classes, kernel_init=layers.normal_init, name="head")(x)

@@ -31,8 +31,8 @@ class Attention(nn.Module, kw_only=True):
 
     Attributes:
       num_heads: number of heads; it divides the features of a token.
-      qkv_bias: whether queries, keys and values have a bias; ConViT's have none.
-      key_bias: whether keys have a bias as queries and values do; BEiT's have none.
+      qkv_bias: what has a bias: "all" of queries, keys and values; "query and value", as in BEiT;
+        or "none", as in ConViT.
       proj_init: initial values of the output projection.
       dropout: rate of the dropout after the output projection.
       train: whether dropout is on.
@@ -40,8 +40,7 @@ class Attention(nn.Module, kw_only=True):
     """
 
     num_heads: int
-    qkv_bias: bool = True
-    key_bias: bool = True
+    qkv_bias: str = "all"
     proj_init: nn.initializers.Initializer = normal_init
     dropout: float = 0.0
     train: bool = False
@@ -54,7 +53,7 @@ class Attention(nn.Module, kw_only=True):
 
     @nn.nowrap
     def attend(self, x: jax.Array, bias: jax.Array | None = None) -> jax.Array:
-        """Attention whose logits are raised by a bias, as kinds of it have one for positions.
+        """Attention with a bias added to its logits, such as one for positions.
 
         Args:
           x: (batch, tokens, dim).
@@ -66,12 +65,12 @@ class Attention(nn.Module, kw_only=True):
         batch, tokens, dim = x.shape
         qkv = nn.Dense(
             3 * dim,
-            use_bias=self.qkv_bias and self.key_bias,
+            use_bias=self.qkv_bias == "all",
             kernel_init=normal_init,
             dtype=self.dtype,
             name="qkv",
         )(x)
-        if self.qkv_bias and not self.key_bias:
+        if self.qkv_bias == "query and value":
             qkv = qkv + self._query_and_value_bias(dim)
         qkv = qkv.reshape(batch, tokens, 3, self.num_heads, dim // self.num_heads)
         query, key, value = jnp.unstack(qkv, axis=2)
@@ -206,7 +205,7 @@ def relative_position_index(height: int, width: int) -> np.ndarray:
     return down * (2 * width - 1) + right
 
 
-def place(layer: int, stage_sizes: Sequence[int]) -> tuple[int, int]:
+def stage_and_number(layer: int, stage_sizes: Sequence[int]) -> tuple[int, int]:
     """The stage of a layer that is counted over all stages, and its number there, all from 1."""
     stage, number = 1, layer
     while number > stage_sizes[stage - 1]:
@@ -217,5 +216,5 @@ def place(layer: int, stage_sizes: Sequence[int]) -> tuple[int, int]:
 
 def staged_name(layer: int, stage_sizes: Sequence[int]) -> str:
     """Name of the submodule that is this layer of a model with stages."""
-    stage, number = place(layer, stage_sizes)
+    stage, number = stage_and_number(layer, stage_sizes)
     return f"stage{stage}_block{number}"

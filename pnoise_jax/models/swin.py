@@ -126,7 +126,7 @@ class SwinTransformer(Transformer, kw_only=True):
     @nn.nowrap
     def attention_grid(self, layer: int) -> Grid:
         """Rows and columns of a window, whose relative positions this layer's table holds."""
-        rows, columns = self._grid(layers.place(layer, self.stage_sizes)[0])
+        rows, columns = self._grid(layers.stage_and_number(layer, self.stage_sizes)[0])
         return (min(self.window_size, rows), min(self.window_size, columns))
 
     @nn.nowrap
@@ -140,39 +140,27 @@ class SwinTransformer(Transformer, kw_only=True):
     @nn.nowrap
     def _windows(self, layer: int) -> Windows:
         """How a layer cuts its tokens."""
-        stage, block = layers.place(layer, self.stage_sizes)
+        stage, block = layers.stage_and_number(layer, self.stage_sizes)
         grid = self._grid(stage)
         shift = self.window_size // 2 if block % 2 == 0 else 0
         rows, columns = (shift if self.window_size < side else 0 for side in grid)
         return Windows(grid, self.attention_grid(layer), (rows, columns))
 
     @nn.nowrap
-    def logits(self, images: jax.Array, taps: noise.Taps, *, train: bool) -> jax.Array:
+    def _logits(self, images: jax.Array, taps: noise.Taps, *, train: bool) -> jax.Array:
         """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
         x = _norm(dtype=self.dtype, name="patch_norm")(self.embed(images))
-        block = nn.remat(layers.Block) if self.remat else layers.Block
-        rates = layers.drop_path_rates(self.drop_path, self.num_layers)
-        for layer, rate in enumerate(rates, start=1):
-            stage, number = layers.place(layer, self.stage_sizes)
+        for layer in range(1, self.num_layers + 1):
+            stage, number = layers.stage_and_number(layer, self.stage_sizes)
             if stage > 1 and number == 1:
                 grid = self._grid(stage - 1)
                 x = PatchMerging(grid=grid, dtype=self.dtype, name=f"merge_{stage}")(x)
             dim = x.shape[-1]
-            x = block(
-                layer=layer,
-                attention=functools.partial(
-                    WindowAttention,
-                    windows=self._windows(layer),
-                    num_heads=dim // self.head_dim,
-                ),
-                mlp_dim=4 * dim,
-                norm=_norm,
-                dropout=self.dropout,
-                drop_path=rate,
-                train=train,
-                dtype=self.dtype,
-                name=self.layer_name(layer),
-            )(x, taps)
+            attention = functools.partial(
+                WindowAttention, windows=self._windows(layer), num_heads=dim // self.head_dim
+            )
+            block = self.block(layer, train, attention=attention, mlp_dim=4 * dim, norm=_norm)
+            x = block(x, taps)
 
         x = _norm(dtype=jnp.float32, name="norm")(x).mean(axis=1)
         return nn.Dense(self.num_classes, kernel_init=layers.normal_init, name="head")(x)

@@ -1,5 +1,7 @@
 """What the models have alike whose tokens are patches of the image."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 
@@ -27,6 +29,11 @@ class Transformer(Classifier, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        size = self.image_size
+        if not isinstance(size, int) and not (isinstance(size, tuple) and len(size) == 2):
+            raise ValueError(
+                f"image_size={size!r}: give the images' side, or (height, width), in pixels"
+            )
         checks.require_positive(
             image_size=self.image_shape, patch_size=self.patch_size, dim=self.dim
         )
@@ -38,7 +45,7 @@ class Transformer(Classifier, kw_only=True):
         """Height and width of the images, in pixels."""
         if isinstance(self.image_size, int):
             return (self.image_size, self.image_size)
-        return tuple(self.image_size)
+        return self.image_size
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -60,6 +67,20 @@ class Transformer(Classifier, kw_only=True):
             name="patch_embed",
         )(images)
         return x.reshape(x.shape[0], -1, self.dim)
+
+    @nn.nowrap
+    def block(self, layer: int, train: bool, **own: Any) -> layers.Block:
+        """The block that is a layer; `own` are the attributes in which families differ."""
+        block = nn.remat(layers.Block) if self.remat else layers.Block
+        return block(
+            layer=layer,
+            dropout=self.dropout,
+            drop_path=layers.drop_path_rates(self.drop_path, self.num_layers)[layer - 1],
+            train=train,
+            dtype=self.dtype,
+            name=self.layer_name(layer),
+            **own,
+        )
 
 
 class IsotropicTransformer(Transformer, kw_only=True):

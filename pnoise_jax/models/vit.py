@@ -54,7 +54,7 @@ class VisionTransformer(IsotropicTransformer, kw_only=True):
         return int(self.class_token) + int(self.distilled)
 
     @nn.nowrap
-    def logits(self, images: jax.Array, taps: noise.Taps, *, train: bool) -> jax.Array:
+    def _logits(self, images: jax.Array, taps: noise.Taps, *, train: bool) -> jax.Array:
         """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
         x = self.embed(images)
         if self.distilled:
@@ -67,18 +67,10 @@ class VisionTransformer(IsotropicTransformer, kw_only=True):
         x = x + pos_embed.astype(self.dtype)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
 
-        block = nn.remat(layers.Block) if self.remat else layers.Block
-        for layer, rate in enumerate(layers.drop_path_rates(self.drop_path, self.depth), start=1):
-            x = block(
-                layer=layer,
-                attention=functools.partial(layers.Attention, num_heads=self.num_heads),
-                mlp_dim=self.mlp_features,
-                dropout=self.dropout,
-                drop_path=rate,
-                train=train,
-                dtype=self.dtype,
-                name=self.layer_name(layer),
-            )(x, taps)
+        attention = functools.partial(layers.Attention, num_heads=self.num_heads)
+        for layer in range(1, self.depth + 1):
+            block = self.block(layer, train, attention=attention, mlp_dim=self.mlp_features)
+            x = block(x, taps)
 
         x = layers.layer_norm(dtype=jnp.float32, name="norm")(x)
         head = functools.partial(nn.Dense, self.num_classes, kernel_init=layers.normal_init)

@@ -52,21 +52,24 @@ class Raised(layers.Attention, kw_only=True):
         return self.attend(x, bias)
 
 
-@pytest.mark.parametrize("key_bias", [True, False])
-def test_attention_with_biases(key_bias):
-    """Against the formula, for a bias of the logits and with or without one of the keys."""
+@pytest.mark.parametrize("qkv_bias", ["all", "query and value", "none"])
+def test_attention_with_biases(qkv_bias):
+    """Against the formula, for a bias of the logits, and of queries, keys and values."""
     tokens, dim, heads = 5, 8, 2
     rng = np.random.default_rng(0)
     x = rng.normal(size=(3, tokens, dim)).astype(np.float32)
     bias = rng.normal(size=(1, heads, tokens, tokens)).astype(np.float32)
-    options = {"num_heads": heads, "key_bias": key_bias}
+    options = {"num_heads": heads, "qkv_bias": qkv_bias}
     plain, raised = layers.Attention(**options), Raised(**options)
     shapes = jax.eval_shape(plain.init, jax.random.key(0), x)
     variables = jax.tree.map(lambda s: rng.normal(size=s.shape).astype(np.float32), shapes)
     params = variables["params"]
 
-    if key_bias:
+    if qkv_bias == "all":
         added = params["qkv"]["bias"]
+    elif qkv_bias == "none":
+        assert {*params} | {*params["qkv"]} == {"qkv", "proj", "kernel"}
+        added = 0
     else:
         assert set(params) == {"qkv", "q_bias", "v_bias", "proj"}
         added = np.concatenate([params["q_bias"], np.zeros(dim), params["v_bias"]])
