@@ -68,15 +68,18 @@ def collect(
         predicted=np.full(len(dataset), -1, np.int32),
     )
     started = reported = time.monotonic()
-    done = 0
+    done = before = 0  # the first batch, which is compiled, tells nothing about the others
     for index, arrays in scores:
         real = index >= 0
         for name, array in arrays.items():
             getattr(found, name)[index[real]] = array[real]
         done += int(real.sum())
         now = time.monotonic()
-        if report is not None and now - reported > REPORT_EVERY:
-            report(_how_far(what, done, len(dataset), now - started))
+        if not before:
+            started, before = now, done
+        elif report is not None and now - reported > REPORT_EVERY:
+            rate = (done - before) / (now - started)
+            report(how_far(what, done, len(dataset), rate))
             reported = now
     if not np.isfinite(found.nll).all():
         culprit = int(np.flatnonzero(~np.isfinite(found.nll))[0])
@@ -87,9 +90,10 @@ def collect(
     return found
 
 
-def _how_far(what: str, done: int, total: int, seconds: float) -> str:
-    left = datetime.timedelta(seconds=round((total - done) * seconds / done))
-    return f"{what}: {done} of {total} examples, {done / seconds:.1f} examples/s, {left} left"
+def how_far(what: str, done: int, total: int, rate: float) -> str:
+    """A sentence on how many examples are done, how many a second, and how long the rest takes."""
+    left = datetime.timedelta(seconds=round((total - done) / rate))
+    return f"{what}: {done} of {total} examples, {rate:.1f} examples/s, {left} left"
 
 
 def fetch_behind(results: Iterable[Any]) -> Iterator[Any]:

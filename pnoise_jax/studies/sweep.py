@@ -64,7 +64,8 @@ def run_sweep(
     console = Console() if console is None else console
     cells = build_cells(base, overrides, given=given)
     if not sweep_results.has_results(workdir):
-        for cell in cells:  # raises now, and leaves nothing behind
+        distinct = {(c.experiment.config.weights, c.experiment.model): c for c in cells}
+        for cell in distinct.values():  # raises now, and leaves nothing behind
             cell.experiment.match_weights()
     path = directories.make_writable(workdir)
     with directories.lock(path):  # before the claim, which else would change another's base
@@ -79,7 +80,7 @@ def _finish(
 ) -> None:
     """Trains and evaluates the cells that have no row yet."""
     left = [cell for cell in cells if results.get(cell) is None]
-    programs = plan(left)
+    programs = plan(left, path / "runs")
     count = sum(map(len, programs))
     console.print(
         f"{len(cells)} cells, {len(cells) - len(left)} of them finished before; to go: "

@@ -62,6 +62,7 @@ def claim(path: Path, base: ml_collections.ConfigDict) -> None:
         _check(path, base)
     else:
         directories.write_config(path / _BASE, base)
+        directories.note_weights(path, base.weights)
 
 
 def _check(path: Path, base: ml_collections.ConfigDict) -> None:
@@ -70,8 +71,10 @@ def _check(path: Path, base: ml_collections.ConfigDict) -> None:
     changed = [
         f"{field}: {ours.get(field)!r} there, {theirs.get(field)!r} now"
         for field in sorted(ours.keys() | theirs.keys())
-        if ours.get(field) != theirs.get(field) and not field.startswith(_HARMLESS)
+        if ours.get(field) != theirs.get(field) and not field.startswith((*_HARMLESS, "weights"))
     ]
+    if not directories.same_weights(path, ours.get("weights"), base.weights):
+        changed.append(f"weights: {ours.get('weights')!r} with other content there")
     if changed:
         raise ValueError(
             f"--workdir={str(path)!r} has results of another base config ({'; '.join(changed)}): "

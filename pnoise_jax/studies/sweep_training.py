@@ -3,10 +3,11 @@
 import contextlib
 import copy
 import dataclasses
+import functools
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -67,13 +68,19 @@ class Training:
 Ended = tuple[Training, training.TrainState | training.NonFiniteLossError]
 
 
-def plan(cells: Sequence[Cell]) -> list[list[Training]]:
-    """The trainings that cells need, those of one program together."""
+def plan(cells: Sequence[Cell], runs: Path | None = None) -> list[list[Training]]:
+    """The trainings that cells need, those of one program together.
+
+    Args:
+      cells: of the sweep.
+      runs: where finished trainings are; they know weights that are gone by now.
+    """
+    fields = functools.partial(_fields, contents=_contents(cells, runs))
     needed: dict[str, list[Cell]] = {}
     configs: dict[str, ml_collections.ConfigDict] = {}
     for cell in cells:
         config = training_config(cell.experiment)
-        identity = hashlib.sha256(_fields(config).encode()).hexdigest()[:8]
+        identity = hashlib.sha256(fields(config).encode()).hexdigest()[:8]
         needed.setdefault(identity, []).append(cell)
         configs.setdefault(identity, config)
     programs: dict[str, list[Training]] = {}
@@ -87,8 +94,8 @@ def plan(cells: Sequence[Cell]) -> list[list[Training]]:
             dataclasses.replace(experiment, config=config),
             tuple(served),
             identity,
-            program=_fields(config, but=_TRACED),
-            family=_fields(config, but=("seed", "noise.")),
+            program=fields(config, but=_TRACED),
+            family=fields(config, but=("seed", "noise.")),
         )
         programs.setdefault(run.program, []).append(run)
     return list(programs.values())
@@ -105,11 +112,25 @@ def training_config(experiment: training.Experiment) -> ml_collections.ConfigDic
     return config
 
 
-def _fields(config: ml_collections.ConfigDict, *, but: tuple[str, ...] = ()) -> str:
+def _contents(cells: Sequence[Cell], runs: Path | None) -> dict[str, str]:
+    """By the paths of weights to start from what tells their contents."""
+    directories_of_runs = runs.iterdir() if runs is not None and runs.is_dir() else ()
+    noted = dict(filter(None, map(directories.noted_weights, directories_of_runs)))
+    paths = {cell.experiment.config.weights for cell in cells} - {None}
+    there = {path: Path(path).expanduser() for path in paths}
+    return {
+        path: weights.fingerprint(place) if place.exists() else noted.get(path, path)
+        for path, place in there.items()
+    }
+
+
+def _fields(
+    config: ml_collections.ConfigDict, *, contents: Mapping[str, str], but: tuple[str, ...] = ()
+) -> str:
     """The fields that change a run's weights, as text; of weights to start from, the content."""
     fields = {k: v for k, v in flatten(config) if not k.startswith((*HARMLESS, *but))}
-    if config.weights is not None and (start := Path(config.weights).expanduser()).exists():
-        fields["weights"] = weights.fingerprint(start)
+    if config.weights is not None:
+        fields["weights"] = contents[config.weights]
     return json.dumps(fields, sort_keys=True)
 
 

@@ -66,7 +66,7 @@ def on_all_hosts(call: Callable[[], _Result]) -> _Result:
     if failure is not None:
         raise failure
     if len(failed):
-        raise ValueError(f"host {failed[0]} cannot read the weights; its message says why")
+        raise ValueError(f"host {failed[0]} has failed; its message says why")
     return result
 
 

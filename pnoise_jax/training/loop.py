@@ -20,7 +20,7 @@ from pnoise_jax.training import workdir as directories
 from pnoise_jax.training.checkpoints import Checkpoints
 from pnoise_jax.training.checks import check_training
 from pnoise_jax.training.experiment import Experiment, build
-from pnoise_jax.training.imported import match_on_all_hosts
+from pnoise_jax.training.imported import match_on_all_hosts, on_all_hosts
 from pnoise_jax.training.program import Program, advance, create_program, open_batches
 from pnoise_jax.training.restore import Run, has_run, import_weights, restore
 from pnoise_jax.training.step import TrainState
@@ -47,7 +47,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list
     imported = None if goes_on else match_on_all_hosts(experiment)
     path, console = directories.make_writable(workdir), _console()
     with directories.lock(path):  # before the claim, which else would change another's config
-        directories.claim(path, config)
+        on_all_hosts(lambda: directories.claim(path, config))
         screen.print_header(console, experiment, imported)
         program = create_program(experiment, parallel.data_mesh())
         state = _fit_locked(experiment, path, program, console)
@@ -114,8 +114,10 @@ def evaluate(
     mesh, console = parallel.data_mesh(), _console()
     report = functools.partial(console.print, soft_wrap=True, highlight=False)
     if config is not None and config.weights is not None and not has_run(workdir):
-        run = import_weights(config, mesh=mesh)
+        experiment = build(config)
+        found = match_on_all_hosts(experiment, head="keep")
         path = directories.make_writable(workdir)
+        run = import_weights(experiment, found, mesh=mesh)
         for sentence in (run.weights, *run.notes):
             report(sentence)
     else:

@@ -11,12 +11,12 @@ import jax
 import ml_collections
 from flax import traverse_util
 
-from pnoise_jax import parallel
+from pnoise_jax import parallel, weights
 from pnoise_jax.training import workdir as directories
 from pnoise_jax.training.checkpoints import Checkpoints
 from pnoise_jax.training.experiment import Experiment, build
 from pnoise_jax.training.imported import (
-    match_on_all_hosts,
+    on_all_hosts,
     read_to_devices,
     warn_of_preprocessing,
 )
@@ -76,7 +76,7 @@ def restore(
     if config is None:
         config = stored
     else:
-        directories.check(path, config, but=NOT_OF_WEIGHTS)
+        on_all_hosts(lambda: directories.check(path, config, but=NOT_OF_WEIGHTS))
     experiment = build(config)
     checkpoints = Checkpoints(path / "checkpoints", keep=config.checkpoint.keep, report=report)
     with contextlib.closing(checkpoints):
@@ -87,18 +87,19 @@ def restore(
     return Run.of(experiment, state)
 
 
-def import_weights(config: ml_collections.ConfigDict, *, mesh: jax.sharding.Mesh) -> Run:
-    """The model of a config with the weights that it names, its head included.
+def import_weights(
+    experiment: Experiment, found: weights.Weights, *, mesh: jax.sharding.Mesh
+) -> Run:
+    """The model of an experiment with weights that were matched with it, their head included.
 
     Args:
-      config: names ``weights``; its training split need not be there.
+      experiment: its training split need not be there.
+      found: what `match_on_all_hosts` gives with head="keep".
       mesh: the devices.
 
     Raises:
-      ValueError, OSError: bad config, data or weights, named, before anything is read.
+      ValueError, OSError: the weights cannot be read.
     """
-    experiment = build(config)
-    found = match_on_all_hosts(experiment, head="keep")
     flat = read_to_devices(found, parallel.replicated(mesh))
     variables = {"batch_stats": {}} | traverse_util.unflatten_dict(flat, sep="/")
     warnings = [f"note: {warning}" for warning in warn_of_preprocessing(experiment, found)]

@@ -36,11 +36,11 @@ def claim(workdir: str | os.PathLike, config: ml_collections.ConfigDict) -> Path
         check(path, config)
     elif jax.process_index() == 0:
         write_config(file, config)
-        _note_weights(path, config.weights)
+        note_weights(path, config.weights)
     return path
 
 
-def _note_weights(path: Path, given: str | None) -> None:
+def note_weights(path: Path, given: str | None) -> None:
     """Writes down which weights a run starts from, so that it knows them wherever they are."""
     note = path / _WEIGHTS
     if given is None:
@@ -50,22 +50,31 @@ def _note_weights(path: Path, given: str | None) -> None:
         note.write_text(json.dumps({"weights": given, "fingerprint": digest}) + "\n")
 
 
-def _same_weights(path: Path, ours: str | None, theirs: str | None) -> bool:
+def noted_weights(path: Path) -> tuple[str, str] | None:
+    """The path and the fingerprint of the weights that a run there has started from, as noted."""
+    try:
+        note = json.loads((path / _WEIGHTS).read_text())
+        return note["weights"], note["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def same_weights(path: Path, ours: str | None, theirs: str | None) -> bool:
     """Whether two paths stand for the weights that the run there has started from.
 
     Their content says it. Where the second leads nowhere, as what is no longer needed may be gone,
-    its name decides.
+    its name decides, and where no content was noted the whole path.
+
+    Raises:
+      ValueError, OSError: the second leads somewhere, but not to weights that can be read.
     """
     if ours is None or theirs is None:
         return ours == theirs
     place = Path(theirs).expanduser()
     if not place.exists():
         return place.name == Path(ours).name
-    try:
-        noted = json.loads((path / _WEIGHTS).read_text())["fingerprint"]
-        return noted == weights.fingerprint(place)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    noted = noted_weights(path)
+    return ours == theirs if noted is None else noted[1] == weights.fingerprint(place)
 
 
 def has_checkpoint(workdir: str | os.PathLike) -> bool:
@@ -145,7 +154,7 @@ def check(workdir: Path, config: ml_collections.ConfigDict, *, but: tuple[str, .
     }
     started, asked = stored.weights, config.weights
     known = "weights" in but and asked in (None, started)
-    if not known and not _same_weights(Path(workdir), started, asked):
+    if not known and not same_weights(Path(workdir), started, asked):
         then = started if started != asked else f"{started} with other content"
         changed["weights"] = (then, asked)
     if changed:

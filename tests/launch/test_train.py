@@ -234,6 +234,15 @@ def test_two_hosts_train_as_one(data_dir, tmp_path, weights_file):
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
+    # Going on, one host sees other weights: none waits for ever.
+    other = tmp_path / "other"
+    other.write_bytes(weights_file.read_bytes()[:-1] + b"?")
+    second = (*arguments("digits_vit", data_dir, together, *more), f"--config.weights={other}")
+    codes, outputs = on_two_hosts(arguments("digits_vit", data_dir, together, *more), second)
+    assert 0 not in codes, outputs
+    assert "host 1 has failed" in outputs[0][1]
+    assert "holds a run of another config (weights:" in outputs[1][1]
+
 
 @pytest.mark.parametrize("there", [True, False])
 def test_two_hosts_with_other_weights_end_both(data_dir, tmp_path, weights_file, there):
@@ -251,7 +260,7 @@ def test_two_hosts_with_other_weights_end_both(data_dir, tmp_path, weights_file,
     if there:
         assert all("not all hosts read the same numbers" in message for message in messages)
     else:
-        assert "host 1 cannot read the weights" in messages[0]
+        assert "host 1 has failed" in messages[0]
         assert f"weights='{other}' does not exist" in messages[1]
     assert not any("Traceback" in message for message in messages)
     assert not workdir.has_checkpoint(tmp_path / "run")

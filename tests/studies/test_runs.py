@@ -3,7 +3,7 @@
 import pytest
 
 from pnoise_jax import studies, training
-from pnoise_jax.studies.leak.runs import find_runs
+from pnoise_jax.studies.leak.seeds import find_runs
 from tests.training.runs import small_config
 
 

@@ -310,15 +310,31 @@ def test_views_have_their_own_clean_accuracy(base, tmp_path):
 
 
 def test_weights_to_start_from_are_known_by_their_content(base, tmp_path):
-    def identity(path):
+    def identity(path, runs=None):
         base.weights = str(path)
-        ((run,),) = sweep_training.plan(build_cells(base, [{"seed": 0}]))
+        ((run,),) = sweep_training.plan(build_cells(base, [{"seed": 0}]), runs)
         return run.identity
 
     file, copy = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
     file.write_bytes(b"some")
+    (tmp_path / "runs" / "one").mkdir(parents=True)
     before = identity(file)
     shutil.copy(file, copy)
     assert identity(copy) == before
+    directories.note_weights(tmp_path / "runs" / "one", str(file))
+    file.unlink()  # no longer needed, where a run has noted what it was
+    assert identity(file, tmp_path / "runs") == before != identity(file, tmp_path / "none")
     file.write_bytes(b"other")
-    assert identity(file) != before
+    assert identity(file, tmp_path / "runs") != before
+
+
+def test_results_of_other_weights_are_not_shown(base, tmp_path):
+    """At the same path."""
+    (tmp_path / "weights").write_bytes(b"some")
+    base.weights = str(tmp_path / "weights")
+    sweep_results.claim(tmp_path, base)
+    (tmp_path / "results.csv").touch()
+    sweep_results.claim(tmp_path, base)
+    (tmp_path / "weights").write_bytes(b"other")
+    with pytest.raises(ValueError, match=r"weights: '.*' with other content there"):
+        sweep_results.claim(tmp_path, base)

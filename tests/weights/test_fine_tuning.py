@@ -106,6 +106,10 @@ def test_other_weights_are_another_run(straight, data_dir, weights_file, tmp_pat
     (moved / "weights.json").write_text(json.dumps(note | {"fingerprint": "another"}))
     with pytest.raises(ValueError, match=f"'{weights_file} with other content' there"):
         directories.check(moved, config_of(data_dir, weights_file))
+    (moved / "weights.json").unlink()  # its path decides
+    directories.check(moved, config_of(data_dir, weights_file))
+    with pytest.raises(ValueError, match="weights: "):
+        directories.check(moved, config_of(data_dir, tmp_path / "copy"))
     for path in ("/somewhere/resnet.safetensors", None):
         with pytest.raises(ValueError, match=rf"weights: '{weights_file}' there, .* now"):
             training.train(config_of(data_dir, path or "other"), directory)

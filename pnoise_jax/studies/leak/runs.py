@@ -1,11 +1,9 @@
 """The audit of trained runs: one, or one for each of several seeds."""
 
-import copy
 import dataclasses
 import functools
 import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +11,23 @@ import jax
 import ml_collections
 from rich.console import Console
 
-from pnoise_jax import noise, parallel, training
+from pnoise_jax import noise, parallel, training, weights
 from pnoise_jax.studies import tables
 from pnoise_jax.studies.leak.audit import Audit, summarise
 from pnoise_jax.studies.leak.measure import measure
+from pnoise_jax.studies.leak.seeds import (
+    choose_seeds,
+    find_runs,
+    require_same_config,
+    require_same_task,
+    with_seed,
+)
 from pnoise_jax.studies.leak.settings import AuditSettings
 from pnoise_jax.studies.leak.subjects import AuditedNoise, ModelSubject
 from pnoise_jax.studies.report import print_audit
 from pnoise_jax.training import workdir as directories
 from pnoise_jax.training.checks import require_weights
-from pnoise_jax.training.config import differing
-from pnoise_jax.training.restore import NOT_OF_WEIGHTS, Run, import_weights, restore
-
-_SEED_DIRECTORY = re.compile(r"seed_([0-9]+)")
+from pnoise_jax.training.restore import Run, import_weights, restore
 
 
 def audit_runs(
@@ -67,26 +69,29 @@ def audit_runs(
     path = Path(workdir).expanduser().absolute()
     found = find_runs(path)
     as_they_are = seeds is None and not found and config.weights is not None
-    seeds = _choose_seeds(seeds, found, config)
+    seeds = choose_seeds(seeds, found, config)
     if not found:
         require_weights(config)
     settings = settings or AuditSettings()
     settings.over_seeds(len(seeds))
-    _require_same_config(config, found)
+    require_same_config(config, found)
     experiment = training.build(config)
-    _require_same_task(experiment, found)
+    require_same_task(experiment, found)
     labels = experiment.test_data.labels
     what = f"{config.data.name}'s split {config.data.test_split!r}"
     settings = settings.for_labels(labels, what)
     noises = _noises(experiment, config, presets, strengths, settings)
-    if as_they_are:
-        experiment.match_weights(head="keep")  # raises now, and leaves nothing behind
+    imported = experiment.match_weights(head="keep") if as_they_are else None
     directory = directories.make_writable(out or path / "audit", flag="out" if out else "workdir")
 
     console = Console()
-    runs = None if as_they_are else _train_missing(config, path, found, seeds, console)
     audited: list[Run] = []
-    subjects = _subjects(config, runs, noises, directory, console, audited)
+    if imported is None:
+        trained = _train_missing(config, path, found, seeds, console)
+        runs = _restore_each(config, trained, console)
+    else:
+        runs = _import(experiment, imported, console)
+    subjects = _subjects(runs, noises, directory, console, audited)
     measured = measure(subjects, labels, noises, settings, report=console.print)
     content = summarise(measured, settings, model=config.model.name, dataset=config.data.name)
     audit = Audit(content | _origin(config, audited) | {"command": command}, measured)
@@ -108,27 +113,35 @@ def _origin(config: ml_collections.ConfigDict, audited: Sequence[Run]) -> dict[s
     }
 
 
+def _restore_each(
+    config: ml_collections.ConfigDict, runs: Mapping[int, Path], console: Console
+) -> Iterator[tuple[int, Run]]:
+    """The runs by their seeds, each restored when it is its turn."""
+    mesh = parallel.data_mesh()
+    for seed, path in runs.items():
+        yield seed, restore(path, with_seed(config, seed), mesh=mesh, report=console.print)
+
+
+def _import(
+    experiment: training.Experiment, imported: weights.Weights, console: Console
+) -> Iterator[tuple[int, Run]]:
+    """The weights as they are, under the config's seed."""
+    run = import_weights(experiment, imported, mesh=parallel.data_mesh())
+    for sentence in (run.weights, *run.notes):
+        console.print(sentence, soft_wrap=True, highlight=False)
+    yield experiment.config.seed, run
+
+
 def _subjects(
-    config: ml_collections.ConfigDict,
-    runs: dict[int, Path] | None,
+    runs: Iterable[tuple[int, Run]],
     noises: tuple[AuditedNoise, ...],
     scratch: Path,
     console: Console,
     audited: list[Run],
 ) -> Iterator[ModelSubject]:
-    """The subjects, each restored when it is its turn, and noted without its arrays.
-
-    With runs=None it is one: the weights that the config names.
-    """
+    """The subjects; each is noted without its arrays."""
     mesh = parallel.data_mesh()
-    for seed in [config.seed] if runs is None else runs:
-        if runs is None:
-            run = import_weights(config, mesh=mesh)
-            for sentence in (run.weights, *run.notes):
-                console.print(sentence, soft_wrap=True, highlight=False)
-        else:
-            ours = _with_seed(config, seed)
-            run = restore(runs[seed], ours, mesh=mesh, report=console.print)
+    for seed, run in runs:
         audited.append(dataclasses.replace(run, variables={}))
         yield ModelSubject(
             run.experiment.model,
@@ -143,88 +156,6 @@ def _subjects(
             report=functools.partial(console.print, soft_wrap=True, highlight=False),
         )
         del run  # before the next one is restored
-
-
-def find_runs(workdir: Path) -> dict[int, Path]:
-    """The runs in a work directory by their seeds: itself and its seed_*.
-
-    Raises:
-      ValueError: the config of one is not readable.
-    """
-    found = {}
-    if (workdir / "config.json").exists():
-        found[training.read_config(workdir).seed] = workdir
-    for directory in sorted(workdir.glob("seed_*")):
-        match = _SEED_DIRECTORY.fullmatch(directory.name)
-        if match and (directory / "config.json").exists():
-            found.setdefault(int(match[1]), directory)
-    return found
-
-
-def read_config(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
-    """The config of the first run in ``workdir``.
-
-    Raises:
-      FileNotFoundError: there is none.
-      ValueError: it is not readable.
-    """
-    found = find_runs(Path(workdir).expanduser())
-    if not found:
-        raise FileNotFoundError(
-            f"--workdir={str(workdir)!r} holds no run: neither config.json nor seed_*/config.json "
-            "is there; give --config, and what is missing is trained"
-        )
-    return training.read_config(next(iter(found.values())))
-
-
-def _choose_seeds(
-    seeds: Sequence[int] | None, found: dict[int, Path], config: ml_collections.ConfigDict
-) -> list[int]:
-    if seeds is None:
-        return sorted(found) or [config.seed]
-    if not seeds:
-        raise ValueError("seeds is empty: give some, such as 0,1,2,3,4, or leave it out")
-    chosen = [int(seed) for seed in seeds]
-    for seed in chosen:
-        if not 0 <= seed < 2**32 or chosen.count(seed) > 1:
-            raise ValueError(f"seeds={chosen}: give different whole numbers from 0 to {2**32 - 1}")
-    return chosen
-
-
-def _require_same_config(config: ml_collections.ConfigDict, found: dict[int, Path]) -> None:
-    """All seeds must be of one config, else their mean means nothing."""
-    reference = None
-    for seed, path in found.items():
-        stored = training.read_config(path)
-        if stored.seed != seed:
-            raise ValueError(
-                f"{path} holds the run of seed {stored.seed}: rename it to seed_{stored.seed}"
-            )
-        reference = reference or (path, stored)
-        changed = differing(reference[1], _with_seed(stored, reference[1].seed))
-        if changed:
-            listed = "; ".join(
-                f"{field}: {one!r} in {reference[0].name}, {other!r} in {path.name}"
-                for field, (one, other) in changed.items()
-            )
-            raise ValueError(
-                f"the seeds in {path.parent} come from different configs ({listed}): audit them "
-                "one by one, or move those that do not belong to another directory"
-            )
-        directories.check(path, _with_seed(config, seed), but=NOT_OF_WEIGHTS)
-
-
-def _require_same_task(experiment: training.Experiment, found: dict[int, Path]) -> None:
-    """The data set may be another one, but of images and classes that the weights know."""
-    for path in list(found.values())[:1]:
-        stored = training.build(training.read_config(path)).test_data
-        asked = experiment.test_data
-        if (stored.image_shape, stored.num_classes) != (asked.image_shape, asked.num_classes):
-            raise ValueError(
-                f"data.name={asked.name!r} has images {asked.image_shape} of {asked.num_classes} "
-                f"classes, and the runs in {path.parent} were trained on {stored.image_shape} of "
-                f"{stored.num_classes}: audit them on such data"
-            )
 
 
 def _noises(
@@ -295,11 +226,5 @@ def _train_missing(
         trained = max((int(path.name) for path in checkpoints if path.name.isdecimal()), default=0)
         if trained < total:
             console.rule(f"training seed {seed}")
-            training.train(_with_seed(config, seed), runs[seed])
+            training.train(with_seed(config, seed), runs[seed])
     return runs
-
-
-def _with_seed(config: ml_collections.ConfigDict, seed: int) -> ml_collections.ConfigDict:
-    config = copy.deepcopy(config)
-    config.seed = seed
-    return config
