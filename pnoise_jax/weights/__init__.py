@@ -5,9 +5,10 @@
     print(weights.describe())
     for path, array in weights.read(): ...                    # "params/block_1/attn/qkv/kernel"
 
-`files` and `runs` know formats, and `checksums` whether a run's arrays are whole; `torch_names`
-and `google_names` know names. `matching` joins them with a model: `fitting` takes head and
-`positions` to it, `mismatches` says what is wrong, and `guessing` which model it may be.
+`files` and `runs` know formats, and `checksums` whether a run's arrays are whole; `errors` tells
+what is damaged from a machine that fails; `torch_names` and `google_names` know names. `matching`
+joins them with a model: `fitting` takes head and `positions` to it, `mismatches` says what is
+wrong, and `guessing` which model it may be.
 `descriptions` knows what a file says of its model, `preprocessing` which images weights expect.
 `export` goes the other way.
 """

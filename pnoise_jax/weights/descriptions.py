@@ -22,12 +22,11 @@ _ARCHITECTURES = {
     r"resnetblur": "blurs where it strides",
     r"vit_(base_patch32_siglip_gap_256|large_patch16_siglip_gap_512)": "has a GELU by tanh",
     r"vit_(so400m|giantopt)_patch16_siglip_gap": "has a GELU by tanh",
+    r"swin_s3_": "has windows of another size in each stage",
 }
 _ARGUMENTS = {  # of timm's, that no array shows, and the values that are ours
-    "act_layer": ("gelu", "relu"),
     "aa_layer": (),
     "output_stride": (32,),
-    "global_pool": ("", *_POOLING),
 }
 
 
@@ -80,9 +79,28 @@ def architecture(statements: tuple[Statement, ...]) -> str:
         value = _arguments(said).get(argument)
         if value is not None and value not in ours:
             other = other or f"has {argument}={value!r}"
-    if other is None:
-        return name
-    raise ValueError(
+    if other is not None:
+        raise _other_function(name, other, source)
+    return name
+
+
+def require_activation(statements: tuple[Statement, ...], ours: str) -> None:
+    """Checks the model's activation, as far as it is known.
+
+    Raises:
+      ValueError: it is not that of the family here.
+    """
+    source, said = _nearest(statements)
+    value = _arguments(said).get("act_layer")
+    if value is not None and value != ours:
+        name = said.get("architecture")
+        raise _other_function(
+            name if isinstance(name, str) else "", f"has act_layer={value!r}", source
+        )
+
+
+def _other_function(name: str, other: str, source: str) -> ValueError:
+    return ValueError(
         f"is of timm's {name or 'models'}, which {other}, as {source} says: no model here does, "
         "though arrays have the same names and shapes; take weights of another model, or, where "
         "that is said of another file, keep the two apart"
@@ -90,27 +108,37 @@ def architecture(statements: tuple[Statement, ...]) -> str:
 
 
 def options(statements: tuple[Statement, ...]) -> dict[str, Any]:
-    """Options of our model, as far as they are known."""
+    """Options of our model, as far as they are known; "pooling" in timm's word if we have none."""
     _, said = _nearest(statements)
     if isinstance(said.get("options"), dict) and said["options"]:
         return said["options"]
     arguments, section = _arguments(said), said.get(PREPROCESSING)
     known = {}
-    if (pooling := arguments.get("global_pool")) in list(_POOLING):
-        known["pooling"] = _POOLING[pooling]
-    heads = arguments.get("num_heads", _num_heads(said.get("architecture")))
+    if pooling := arguments.get("global_pool"):
+        known["pooling"] = _POOLING[pooling] if pooling in list(_POOLING) else pooling
+    if "num_heads" in arguments:
+        heads = arguments["num_heads"]
+    else:
+        heads = _num_heads(said.get("architecture"))
     if isinstance(heads, int):  # Swin's are as many as stages, and shapes tell them
         known["num_heads"] = heads
     size = section.get("input_size") if isinstance(section, dict) else None
-    size = arguments.get("img_size", size[1:] if isinstance(size, list) else None)
-    sides = [size, size] if isinstance(size, int) else size
-    if isinstance(sides, list) and [type(side) for side in sides] == [int, int]:
-        known["image_size"] = sides
-    return known
+    size = sides(arguments.get("img_size", size[1:] if isinstance(size, list) else None))
+    return known | ({} if size is None else {"image_size": size})
+
+
+def sides(size: Any) -> tuple[int, int] | None:
+    """Height and width of images, of which a square has one number; None where it is no size."""
+    pair = [size, size] if isinstance(size, int) else size
+    if not isinstance(pair, list | tuple) or [type(side) for side in pair] != [int, int]:
+        return None
+    return tuple(pair)
 
 
 def _num_heads(architecture: Any) -> int | None:
     """Of a model that timm and we have at one of its sizes; without "…_384" and tags as ".in1k"."""
+    if not architecture:  # else all models would be made for nothing
+        return None
     name = re.sub(r"_384$", "_224", str(architecture).partition(".")[0])
     return _known_num_heads().get(name)
 

@@ -17,7 +17,7 @@ from flax import traverse_util
 from safetensors.numpy import save_file
 
 from pnoise_jax import models
-from pnoise_jax.weights import preprocessing, runs, timm_models, torch_names
+from pnoise_jax.weights import errors, preprocessing, runs, timm_models, torch_names
 from pnoise_jax.weights.arrays import ArrayFile, Shape
 from pnoise_jax.weights.guessing import guess_channels
 from pnoise_jax.weights.matching import NAMINGS
@@ -54,7 +54,7 @@ def export(workdir: str | os.PathLike, out: str | os.PathLike | None = None) -> 
 
     Raises:
       FileExistsError, FileNotFoundError: the file is there, or the run or its directory are not.
-      OSError: the file cannot be written.
+      OSError: the run cannot be read, or the file not be written.
       ValueError: the checkpoint or the config is damaged, or the model is in none of timm's names.
     """
     workdir = Path(workdir).expanduser().absolute()
@@ -71,12 +71,16 @@ def export(workdir: str | os.PathLike, out: str | os.PathLike | None = None) -> 
         reference = timm_models.timm_reference(name, model, channels=channels)
         metadata = _metadata(config, model, file, reference)
     except (KeyError, TypeError, ValueError) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else error
         raise ValueError(
-            f"--workdir={str(workdir)!r}: its config.json is not that of its checkpoint ({error}); "
-            "restore it from a copy"
+            f"--workdir={str(workdir)!r}: its config.json is not that of its checkpoint "
+            f"({reason}); restore it from a copy"
         ) from None
-    with file.open() as read:
-        tensors = timm_state({path: read(path) for path in file.shapes})
+    try:
+        with file.open() as read:
+            tensors = timm_state({path: read(path) for path in file.shapes})
+    except OSError as error:
+        raise errors.unreadable(f"--workdir={str(workdir)!r}", error) from None
     _write(out, tensors, metadata)
     return Exported(out, file.title, len(tensors), metadata, reference)
 
@@ -94,10 +98,8 @@ def _open(workdir: Path) -> tuple[ArrayFile, dict[str, Any]]:
     if not workdir.is_dir():
         what = "it is a file" if workdir.exists() else "there is no such directory"
         raise FileNotFoundError(f"{named} holds no run: {what}")
-    try:
+    with errors.begin_with(named, workdir):
         file = runs.open_run(workdir)
-    except ValueError as error:
-        raise ValueError(f"{named} {error}") from None
     config = runs.read_config(workdir)
     if not config:
         raise ValueError(

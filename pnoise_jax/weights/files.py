@@ -13,6 +13,7 @@ from safetensors import safe_open
 
 from pnoise_jax.weights import descriptions, runs
 from pnoise_jax.weights.arrays import ArrayFile, Read, Shape
+from pnoise_jax.weights.errors import begin_with, damaged, found_damaged, weights_at
 
 _ZIP = b"PK\x03\x04"
 _EMPTY_ZIP = b"PK\x05\x06"
@@ -68,17 +69,18 @@ def fingerprint(path: Path) -> str:
     """What tells the weights there from others: a digest of all bytes of the file, or its shards.
 
     Raises:
-      ValueError, OSError: there are none.
+      ValueError, OSError: there are none, or they cannot be read.
     """
-    if path.is_dir():
-        return runs.fingerprint(path)
-    with path.open("rb") as stream:
-        shards = _shards(path, stream.read(16))
-    digests = []
-    for part in (path, *sorted(set(shards.values()))):
-        status = part.stat()
-        digests.append(_digest(part, status.st_size, status.st_mtime_ns))
-    return "-".join(digests)
+    with begin_with(weights_at(path), path):
+        if path.is_dir():
+            return runs.fingerprint(path)
+        with path.open("rb") as stream:
+            shards = _shards(path, stream.read(16))
+        digests = []
+        for part in (path, *sorted(set(shards.values()))):
+            status = part.stat()
+            digests.append(_digest(part, status.st_size, status.st_mtime_ns))
+        return "-".join(digests)
 
 
 @functools.lru_cache(maxsize=64)  # the runs of a sweep start from the same
@@ -111,29 +113,19 @@ def _is_pickle(path: Path, start: bytes) -> bool:
         return stream.read() == b"."
 
 
-@contextlib.contextmanager
-def _found_damaged(what: str) -> Iterator[None]:
-    """Says what cannot be read, whatever a library raises; each compression has its own errors."""
-    try:
-        yield
-    except Exception as error:
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
-        raise ValueError(f"{what} ({reason}): get it again, it was damaged or cut off") from None
-
-
 def _opener(
     kind: str, start: Callable[[contextlib.ExitStack], Read]
 ) -> Callable[[], contextlib.AbstractContextManager[Read]]:
-    """A file's `ArrayFile.open`: what cannot be read is a ValueError."""
+    """A file's `ArrayFile.open`: what is damaged is a ValueError."""
 
     @contextlib.contextmanager
     def opened() -> Iterator[Read]:
         with contextlib.ExitStack() as stack:
-            with _found_damaged(f"cannot be opened as a {kind} any more"):
+            with found_damaged(f"cannot be opened as a {kind} any more"):
                 read_raw = start(stack)
 
             def read(name: str) -> np.ndarray:
-                with _found_damaged(f"{name} cannot be read from this {kind}"):
+                with found_damaged(f"{name} cannot be read from this {kind}"):
                     return read_raw(name)
 
             yield read
@@ -177,8 +169,10 @@ def _open_safetensors(path: Path, shards: Mapping[str, Path]) -> ArrayFile:
     shapes, dtypes, metadata, where = {}, {}, {}, {}
     for part in sorted(set(shards.values())) or [path]:
         broken = f"is a broken safetensors file{f', {part.name}' if shards else ''}"
-        with _found_damaged(broken), _safe_open(part) as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        with found_damaged(broken), _safe_open(part) as file:
+            # Of an array that lies in several, the one is meant that the index names.
+            names = (name for name in file.keys() if shards.get(name, part) == part)  # noqa: SIM118
+            slices = {name: file.get_slice(name) for name in names}
             shapes |= {name: tuple(found.get_shape()) for name, found in slices.items()}
             dtypes |= {name: str(found.get_dtype()) for name, found in slices.items()}
             metadata |= file.metadata() or {}
@@ -209,7 +203,7 @@ def _safe_open(path: Path) -> safe_open:
 
 
 def _open_zip(path: Path) -> ArrayFile:
-    with _found_damaged("is a broken npz"), zipfile.ZipFile(path) as archive:
+    with found_damaged("is a broken npz"), zipfile.ZipFile(path) as archive:
         members = archive.namelist()
     if any(member.endswith(".pkl") for member in members):
         raise ValueError(_pickled(path))
@@ -248,10 +242,7 @@ def _header(archive: zipfile.ZipFile, member: str) -> tuple[Shape, str]:
             "again, or save it anew"
         ) from None
     except Exception as error:  # each compression has its own
-        reason = str(error).strip() or repr(error)
-        raise ValueError(
-            f"is a broken npz ({member}: {reason}): get it again, it was damaged or cut off"
-        ) from None
+        raise damaged(f"is a broken npz, {member}", error) from None
     if dtype.hasobject:
         raise ValueError(
             f"holds pickled objects ({member}), and loading them runs whatever code they contain: "

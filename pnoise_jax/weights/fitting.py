@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping
 
 import flax.linen as nn
 
+from pnoise_jax.models import SwinTransformer, layers
 from pnoise_jax.weights import positions
 from pnoise_jax.weights.arrays import ArrayFile, Entries, Entry, Shape
+from pnoise_jax.weights.descriptions import sides
 
 HEADS = ("auto", "keep", "fresh")
 _HEADS = ("params/head/", "params/head_dist/")  # the latter of DeiT with a distillation token
@@ -61,10 +63,15 @@ def fit_head(fit: Fit, head: str) -> Fit:
     """Leaves out a head that is not to be taken.
 
     Raises:
-      ValueError: head is none of HEADS.
+      ValueError: head is none of HEADS, or the model has none.
     """
     if head not in HEADS:
         raise ValueError(f"weights_head={head!r}: choose one of {', '.join(HEADS)}")
+    if "params/head/bias" not in fit.wanted:
+        raise ValueError(
+            "the model has no params/head, into which a file's head would go: give one of "
+            "pnoise_jax.models"
+        )
     theirs, ours = _classes(fit.entries), fit.wanted["params/head/bias"][0]
     before = [path for path in fit.entries if path.startswith(_PRE_LOGITS)]
     if head != "fresh" and theirs == ours:
@@ -149,19 +156,22 @@ def _stated_grid(
 
     None where they say nothing, or what so many positions cannot be.
     """
-    size, kernel = file.options.get("image_size"), fit.resizable("params/patch_embed/kernel")
-    sides = [size, size] if isinstance(size, int) else size
-    if not isinstance(sides, list | tuple) or [type(side) for side in sides] != [int, int]:
+    size = sides(file.options.get("image_size"))
+    kernel = fit.resizable("params/patch_embed/kernel")
+    if size is None or kernel is None or not all(kernel.shape):
         return None
-    if kernel is None or not all(kernel.shape):
-        return None
-    grid = (sides[0] // kernel.shape[0], sides[1] // kernel.shape[1])
+    grid = (size[0] // kernel.shape[0], size[1] // kernel.shape[1])
     own = number - math.prod(grid)
     return (grid, own) if min(grid) > 0 and own in (0, tokens) else None
 
 
 def fit_relative_positions(fit: Fit, model: nn.Module) -> Fit:
-    """Takes tables of relative positions, each of a square grid, to the model's grids."""
+    """Takes tables of relative positions, each of a square grid, to the model's grids.
+
+    Swin's are of windows, and stay as they are where no one size of windows explains all of them.
+    """
+    if isinstance(model, SwinTransformer) and (advice := _different_windows(fit, model)):
+        return fit.with_advice(advice)
     advised = False
     for layer in range(1, model.num_layers + 1):
         path = f"params/{model.layer_name(layer)}/{_RELATIVE_POSITIONS}"
@@ -180,6 +190,28 @@ def fit_relative_positions(fit: Fit, model: nn.Module) -> Fit:
     return fit
 
 
+def _different_windows(fit: Fit, model: SwinTransformer) -> str:
+    """Says that a file has windows of several sizes; "" where one size explains them."""
+    found: dict[int, set[positions.Grid]] = {}  # by stage
+    for layer in range(1, model.num_layers + 1):
+        path = f"params/{model.layer_name(layer)}/{_RELATIVE_POSITIONS}"
+        if (entry := fit.resizable(path)) is None:
+            return ""
+        fits = entry.shape == fit.wanted[path]
+        grid = model.attention_grid(layer) if fits else positions.table_grid(entry.shape[0])
+        if grid is None:
+            return ""
+        found.setdefault(layers.stage_and_number(layer, model.stage_sizes)[0], set()).add(grid)
+    one_each = [grids for grids in found.values() if len(grids) == 1]
+    if len(one_each) == len(found) and positions.of_one_window([grid for (grid,) in one_each]):
+        return ""
+    listed = ", ".join(" and ".join(map(_grid, sorted(found[stage]))) for stage in sorted(found))
+    return (
+        f"The file's windows are of {listed} tokens from stage to stage, and one window_size makes "
+        "no such, so they are not resized: take weights of a Swin with windows of one size"
+    )
+
+
 def _no_square(name: str, number: str, target: positions.Grid) -> str:
     return (
         f"{name} has {number}, which are no square grid, so they cannot be taken to the model's "
@@ -187,5 +219,5 @@ def _no_square(name: str, number: str, target: positions.Grid) -> str:
     )
 
 
-def _grid(sides: positions.Grid) -> str:
-    return f"{sides[0]}×{sides[1]}"
+def _grid(grid: positions.Grid) -> str:
+    return f"{grid[0]}×{grid[1]}"

@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import difflib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,6 +13,7 @@ import numpy as np
 from flax import traverse_util
 
 from pnoise_jax.weights import (
+    descriptions,
     fitting,
     google_names,
     mismatches,
@@ -21,6 +21,7 @@ from pnoise_jax.weights import (
     torch_names,
 )
 from pnoise_jax.weights.arrays import ArrayFile, Entries, Entry, Shape, read_all
+from pnoise_jax.weights.errors import begin_with, unreadable, weights_at
 from pnoise_jax.weights.files import open_file
 from pnoise_jax.weights.preprocessing import Preprocessing
 from pnoise_jax.weights.torch_names import Renaming
@@ -36,6 +37,7 @@ class Naming:
       entries: the arrays by our paths; those that we lack keep a name of their own.
       renaming: by which arrays of ours get these names; None where they never do.
       num_heads: of its attention, where shapes tell; else None.
+      activation: of its models here, as timm says it.
     """
 
     title: str
@@ -43,6 +45,7 @@ class Naming:
     entries: Callable[[Mapping[str, Shape]], Entries]
     renaming: Renaming | None
     num_heads: Callable[[Mapping[str, Shape]], int | None] = lambda shapes: None
+    activation: str = "gelu"
 
     def recognises(self, names: Iterable[str]) -> int:
         """How many of the names it has in its blocks: no single array decides whose they are."""
@@ -62,7 +65,11 @@ NAMINGS = (
     Naming("timm's ConViT", torch_names.CONVIT_BLOCKS, torch_names.vit_entries, torch_names.VIT),
     Naming("timm's Swin", torch_names.SWIN_BLOCKS, torch_names.swin_entries, torch_names.SWIN),
     Naming(
-        "timm's ResNet", torch_names.RESNET_BLOCKS, torch_names.resnet_entries, torch_names.RESNET
+        "timm's ResNet",
+        torch_names.RESNET_BLOCKS,
+        torch_names.resnet_entries,
+        torch_names.RESNET,
+        activation="relu",
     ),
     Naming(
         "Google's ViT", google_names.BLOCKS, google_names.vit_entries, None, google_names.num_heads
@@ -121,12 +128,15 @@ class Weights:
         """One array after the other, float32: (our path, array).
 
         Raises:
-          ValueError, OSError: the file cannot be read.
+          ValueError: the file is damaged, or has changed.
+          OSError: it cannot be read.
         """
         try:
             yield from read_all(self.file, self.entries)
         except ValueError as error:
-            raise ValueError(f"{_named(self.file.path)}: {error}") from None
+            raise ValueError(f"{weights_at(self.file.path)}: {error}") from None
+        except OSError as error:
+            raise unreadable(weights_at(self.file.path), error) from None
 
     def describe_preprocessing(self) -> str:
         """One line: what images they expect."""
@@ -158,8 +168,9 @@ def match(
         (big_vision begins with zeros); "auto" keeps it where it has as many classes.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: it cannot be read, or its arrays do not fit: which, and whose model it may be.
+      FileNotFoundError, OSError: there is no such file, or it cannot be read.
+      ValueError: it is damaged, or its arrays do not fit: which, and whose model it may be; or the
+        model is none of ours.
     """
     return match_named(open_named(path), model, variables, head=head)
 
@@ -180,7 +191,7 @@ def match_named(
         fit, model, file=file, theirs=named.shapes, ours=ours, options=named.options
     )
     if problems:
-        raise ValueError(f"{_named(file.path)} {problems}")
+        raise ValueError(f"{weights_at(file.path)} {problems}")
     title = [] if file.kind == "run" else [named.title]
     notes = (*title, *fit.notes, *_other_dtypes(file, fit.entries))
     images = preprocessing.of_file(file, named.title)
@@ -191,41 +202,24 @@ def open_named(path: str | os.PathLike) -> NamedFile:
     """A file, and what its names tell.
 
     Raises:
-      FileNotFoundError, ValueError: as `match`.
+      FileNotFoundError, OSError, ValueError: as `match`.
     """
     if not str(path).strip():
         raise ValueError(f"weights={str(path)!r}: give the path of a file or a run, or None")
-    if re.match(r"\w+:/", str(path)) or str(path).startswith(_HUB):
-        raise ValueError(
-            f"{_named(path)} is no path: nothing is downloaded here; get the file, and give its "
-            "path"
-        )
     try:
-        path = Path(path).expanduser()
+        place = Path(path).expanduser()
     except RuntimeError:
         raise ValueError(
-            f"{_named(path)} begins with a user who is not known here: give the whole path"
+            f"{weights_at(path)} begins with a user who is not known here: give the whole path"
         ) from None
-    try:
-        return _name(open_file(path))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{_named(path)} does not exist{_beside(path)}") from None
-    except ValueError as error:
-        raise ValueError(f"{_named(path)} {error}") from None
-    except OSError as error:
-        raise OSError(
-            f"{_named(path)} cannot be read ({error.strerror or error}): make it readable"
-        ) from None
-
-
-def _beside(path: Path) -> str:
-    """Says what is in the place of a file that is not there."""
-    try:
-        names = sorted(other.name for other in path.parent.iterdir())
-    except OSError:
-        return f": there is no directory {path.parent}"
-    near = difflib.get_close_matches(path.name, names) or names[:3]
-    return f": {path.parent} has {', '.join(near) or 'no files'}"
+    of_the_net = re.match(r"\w+:/", str(path)) or str(path).startswith(_HUB)
+    if of_the_net and not os.path.exists(place):  # which raises nothing, whatever the text
+        raise ValueError(
+            f"{weights_at(path)} is no path: nothing is downloaded here; get the file, and "
+            "give its path"
+        )
+    with begin_with(weights_at(place), place):
+        return _name(open_file(place))
 
 
 def _name(file: ArrayFile) -> NamedFile:
@@ -235,6 +229,7 @@ def _name(file: ArrayFile) -> NamedFile:
     naming = find_naming(file.shapes)
     if naming is None:
         raise ValueError(_unknown(file.shapes))
+    descriptions.require_activation(file.statements, naming.activation)
     heads = naming.num_heads(file.shapes)
     options = dict(file.options) | ({} if heads is None else {"num_heads": heads})
     return NamedFile(file, naming.title, naming.entries(file.shapes), options)
@@ -271,7 +266,3 @@ def _other_dtypes(file: ArrayFile, entries: Entries) -> list[str]:
         for dtype, number in sorted(stored.items())
         if dtype != "float32"
     ]
-
-
-def _named(path: str | os.PathLike) -> str:
-    return f"weights={str(path)!r}"

@@ -13,6 +13,7 @@ from pnoise_jax.weights.guessing import guess_channels, guess_model
 _LISTED = 20  # arrays of a kind
 _NO_FLOATS = "without floating-point numbers, to be saved as float32"
 _NOT_IN_SHAPES = ("num_heads", "pooling")  # options of models
+_POOLING = ("token", "mean")  # the values of the latter that models have
 _OTHER_PARTS = {  # of ViTs in timm and big_vision, by the arrays that they have there
     r"/(ls[12]/gamma|gamma_[12])$": "layer scale",
     r"/(q_norm|k_norm)/": "norms of queries and keys",
@@ -107,7 +108,12 @@ def _other_options(model: nn.Module, options: Mapping[str, Any], *, keeps_head: 
         if option == "pooling" and not keeps_head:  # what a fresh head reads is the model's choice
             continue
         theirs, ours = options.get(option), getattr(model, option, None)
-        if theirs is not None and ours is not None and theirs != ours:
+        if option == "pooling" and theirs is not None and theirs not in _POOLING:
+            lines.append(
+                f"has global_pool={theirs!r}, which no model here has: take other weights, or set "
+                "weights_head='fresh' for a head that is trained anew"
+            )
+        elif theirs is not None and ours is not None and theirs != ours:
             lines.append(
                 f"has {option}={theirs!r}, the model {ours!r}: set model.{option}={theirs!r}"
             )

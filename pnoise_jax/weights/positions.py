@@ -1,6 +1,7 @@
 """Position embeddings, and tables of relative position biases, on another grid of tokens."""
 
 import math
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -74,6 +75,27 @@ def table_grid(rows: int) -> Grid | None:
     """The square grid of tokens whose relative positions are so many; None if there is none."""
     side = math.isqrt(max(rows, 0))
     return ((side + 1) // 2,) * 2 if side * side == rows and side % 2 else None
+
+
+def of_one_window(grids: Sequence[Grid]) -> bool:
+    """Whether Swin's windows of one size can be of these rows and columns, stage after stage.
+
+    The tokens' grid is half as large from stage to stage, rounded up, and where a window would not
+    fit into it, is one window. How large the first is, nothing says.
+    """
+    window = max(max(grid) for grid in grids)
+
+    def possible(sides: Sequence[int]) -> bool:
+        largest = window * 2 ** (len(sides) - 1)  # beyond it all windows are whole
+        return any(
+            all(
+                side == min(window, -(-first // 2**stage))  # rounded up
+                for stage, side in enumerate(sides)
+            )
+            for first in range(1, largest + 1)
+        )
+
+    return all(possible(sides) for sides in zip(*grids, strict=True))
 
 
 def table_on_grid(entry: Entry, grid: Grid, target: Grid) -> Entry:

@@ -17,6 +17,7 @@ from flax import traverse_util
 from pnoise_jax.weights import checksums
 from pnoise_jax.weights.arrays import ArrayFile, Read
 from pnoise_jax.weights.descriptions import read_json
+from pnoise_jax.weights.errors import found_damaged
 
 _OF_WEIGHTS = ("params/", "batch_stats/")
 _AT_ONCE = 2**25  # bytes of neighbouring arrays that are restored together
@@ -29,16 +30,18 @@ def open_run(path: Path) -> ArrayFile:
 
     Raises:
       ValueError: there is none, or it is not one of ours.
+      OSError: it cannot be read.
     """
     step = _checkpoint(path)
+    metadata = _metadata(step)
     try:
-        arrays = json.loads((step / "arrays" / "metadata").read_text())
+        arrays = json.loads(metadata)
         prefix = "ema/" if any(name.startswith("ema/") for name in arrays) else ""
         collections = tuple(prefix + name for name in _OF_WEIGHTS)
         ours = {name: arrays[name] for name in sorted(arrays) if name.startswith(collections)}
         shapes = {name: tuple(map(int, shape)) for name, (_, shape, _) in ours.items()}
         dtypes = {name: np.dtype(dtype).name for name, (dtype, _, _) in ours.items()}
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+    except (ValueError, AttributeError, TypeError) as error:
         raise ValueError(f"is no checkpoint of ours ({step}: {error})") from None
 
     @contextlib.contextmanager
@@ -86,8 +89,15 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def fingerprint(path: Path) -> str:
     """What tells the newest checkpoint there from others: a digest of its arrays' checksums."""
-    metadata = (_checkpoint(path) / "arrays" / "metadata").read_bytes()
-    return hashlib.blake2b(metadata, digest_size=16).hexdigest()
+    return hashlib.blake2b(_metadata(_checkpoint(path)), digest_size=16).hexdigest()
+
+
+def _metadata(step: Path) -> bytes:
+    """What is written down of a checkpoint's arrays: JSON."""
+    try:
+        return (step / "arrays" / "metadata").read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ValueError(f"is no checkpoint of ours ({step}: {error})") from None
 
 
 def has_checkpoint(path: Path) -> bool:
@@ -116,7 +126,7 @@ def _find_checkpoint(path: Path) -> Path | None:
 
 def _restore(step: Path, arrays: dict[str, list]) -> dict[str, np.ndarray]:
     """Some arrays of a checkpoint, on the host, checked."""
-    try:
+    with found_damaged(f"{step} is damaged", fix="give the directory of an older checkpoint"):
         wanted = traverse_util.unflatten_dict(
             {
                 name: jax.ShapeDtypeStruct(tuple(shape), dtype)
@@ -126,16 +136,14 @@ def _restore(step: Path, arrays: dict[str, list]) -> dict[str, np.ndarray]:
         )
         on_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
         # Not by a Checkpointer, at whose end hosts wait for each other, though one may have failed.
-        restored = ocp.PyTreeCheckpointHandler().restore(
-            step / "state",
-            args=ocp.args.PyTreeRestore(item=wanted, restore_args=on_host, partial_restore=True),
-        )
+        with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
+            restored = handler.restore(
+                step / "state",
+                args=ocp.args.PyTreeRestore(
+                    item=wanted, restore_args=on_host, partial_restore=True
+                ),
+            )
         flat = traverse_util.flatten_dict(restored, sep="/")
         if any(checksums.describe_array(x) != arrays[name] for name, x in flat.items()):
             raise ValueError("its checksums differ")
-    except Exception as error:  # whatever is wrong with it
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
-        raise ValueError(
-            f"{step} is damaged ({reason}): give the directory of an older checkpoint"
-        ) from None
-    return flat
+        return flat

@@ -136,12 +136,12 @@ def test_a_file_that_appears_meanwhile_stays(run, tmp_path, monkeypatch, links):
 @pytest.mark.parametrize(
     ("section", "changed", "message"),
     [
-        ("model", {"name": "resnet18"}, "is none by the config|unknown option"),
+        ("model", {"name": "resnet18"}, "unknown option of resnet18"),
         ("model", {"depth": 2}, r"params/block_2/.* is \(.*\) by the config and none in the check"),
         ("model", {"image_size": 16}, r"pos_embed is \(1, 17, 16\) by the config and \(1, 5, 16\)"),
         ("model", {"name": None}, "is not that of its checkpoint"),
         ("data", {"mean": None}, "is not that of its checkpoint"),
-        ("data", None, "config.json is not that of its checkpoint .*'data'"),
+        ("data", None, r"is not that of its checkpoint \(it has no 'data'\); rest"),
     ],
 )
 def test_a_config_of_another_model(run, tmp_path, section, changed, message):

@@ -1,5 +1,6 @@
 """Files that are damaged, that change, and numbers that are no weights."""
 
+import errno
 import zipfile
 
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import pytest
 from safetensors.numpy import save
 
 from pnoise_jax import weights
+from pnoise_jax.weights import files
 from tests.weights import sources
 
 
@@ -108,6 +110,37 @@ def test_a_file_that_changes_after_it_was_matched(tmp_path, format_, change, mes
         write(change(arrays))
     with pytest.raises(ValueError, match=rf"weights='{file}': .*{message}"):
         list(found.read())
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "message"),
+    [
+        (MemoryError("full"), MemoryError, "^full$"),
+        (
+            OSError(errno.EMFILE, "Too many open files"),
+            OSError,
+            r"^weights=.*file' cannot be read \(Too many open",
+        ),
+        (
+            RuntimeError("read (os error 5)"),
+            OSError,
+            r"^weights=.*file' cannot be read \(Input/output err",
+        ),
+        (OSError(errno.EINVAL, "Invalid argument"), ValueError, "get it again"),
+        (OSError("Invalid data stream"), ValueError, "get it again"),  # of bzip2
+    ],
+)
+def test_what_the_machine_fails_at_is_no_damage(tmp_path, monkeypatch, raised, kind, message):
+    file = sources.save_timm(tmp_path / "file", "vit_token")
+    found = match(file)
+
+    def refuse(_):
+        raise raised
+
+    monkeypatch.setattr(files, "_safe_open", refuse)
+    with pytest.raises(kind, match=message) as caught:
+        list(found.read())
+    assert type(caught.value) is kind
 
 
 def test_numbers_that_are_no_weights(tmp_path):

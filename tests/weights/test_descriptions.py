@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from pnoise_jax import weights
-from pnoise_jax.weights import files
+from pnoise_jax.weights import descriptions, files
 from tests.weights import sources
 
 
@@ -56,9 +56,9 @@ def test_arguments_go_before_names_and_the_name_is_told(file):
         ({"architecture": "resnetblur18"}, "resnetblur18, which blurs where it strides"),
         ({"architecture": "resnetaa50.a1h_in1k"}, "averages where it strides"),
         ({"architecture": "vit_so400m_patch16_siglip_gap_256.v2_webli"}, "has a GELU by tanh"),
-        ({"architecture": "resnet18", "model_args": {"act_layer": "silu"}}, "act_layer='silu'"),
+        ({"architecture": "swin_s3_tiny_224.ms_in1k"}, "has windows of another size in each stage"),
+        ({"architecture": "resnet18", "model_args": {"act_layer": "gelu"}}, "act_layer='gelu'"),
         ({"model_args": {"output_stride": 8}}, "output_stride=8"),
-        ({"global_pool": "max"}, "has global_pool='max'"),
     ],
 )
 def test_another_function_with_the_same_arrays_is_refused(tmp_path, said, message):
@@ -69,6 +69,15 @@ def test_another_function_with_the_same_arrays_is_refused(tmp_path, said, messag
         ValueError, match=rf"weights='{file}' is of .*{message}, as config\.json be"
     ):
         weights.match(file, sources.resnet(), sources.shapes(sources.resnet(), 32, 32, 3))
+
+
+def test_each_family_has_one_activation(file):
+    """GELU here, and ReLU of ResNets."""
+    describe(file, model_args={"act_layer": "gelu"})
+    match(file, sources.vit())
+    describe(file, model_args={"act_layer": "relu"})
+    with pytest.raises(ValueError, match=rf"weights='{file}' is of .*has act_layer='relu', as con"):
+        match(file, sources.vit())
 
 
 @pytest.mark.parametrize("name", ["resnet50.tv_in1k", "resnet18.a1_in1k", "gluon_resnet50_v1b"])
@@ -95,8 +104,8 @@ def test_what_is_not_understood_is_left(file, said):
 @pytest.mark.parametrize(
     ("said", "sides"),
     [
-        ({"pretrained_cfg": {"input_size": [3, 384, 192]}}, [384, 192]),
-        ({"pretrained_cfg": {"input_size": [3, 8, 8]}, "model_args": {"img_size": 96}}, [96, 96]),
+        ({"pretrained_cfg": {"input_size": [3, 384, 192]}}, (384, 192)),
+        ({"pretrained_cfg": {"input_size": [3, 8, 8]}, "model_args": {"img_size": 96}}, (96, 96)),
     ],
 )
 def test_the_size_of_images(file, said, sides):
@@ -113,3 +122,11 @@ def test_the_files_own_metadata_go_before(file):
     assert files.open_file(file).options == {"pooling": "mean", "num_heads": 3}
     save_file(state, file, metadata=own | {"pnoise_jax.model": '{"num_heads": 9}'})
     assert files.open_file(file).options == {"num_heads": 9}
+
+
+@pytest.mark.parametrize("said", [{"model_args": {"num_heads": 3}}, {"global_pool": "token"}])
+def test_models_are_made_only_for_a_name(file, monkeypatch, said):
+    """All of them, to know their heads."""
+    monkeypatch.setattr(descriptions, "_known_num_heads", pytest.fail)
+    describe(file, **said)
+    match(file, sources.vit())

@@ -11,7 +11,7 @@ import chex
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from pnoise_jax import weights
 from tests.weights import sources
@@ -114,6 +114,21 @@ def test_files_of_the_same_size_are_told_apart_by_their_content(tmp_path):
     assert weights.fingerprint(one) == weights.fingerprint(other)
     flip_last_byte(other)
     assert weights.fingerprint(one) != weights.fingerprint(other)
+
+
+def test_what_has_no_fingerprint_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=rf"weights='{tmp_path}/none' does not exist: "):
+        weights.fingerprint(tmp_path / "none")
+    with pytest.raises(ValueError, match=rf"weights='{tmp_path}' is a directory without a check"):
+        weights.fingerprint(tmp_path)
+
+
+def test_an_array_in_two_shards_is_read_from_the_one_of_the_index(tmp_path):
+    whole = sources.read(sources.save_timm(tmp_path / "whole", "vit_token"), sources.vit())
+    index = shard(tmp_path)
+    second = tmp_path / "model-00002-of-00002.safetensors"
+    save_file(load_file(second) | {"head.bias": np.ones(7, "f4")}, second)
+    chex.assert_trees_all_equal(sources.read(index, sources.vit()), whole)
 
 
 def flip_last_byte(file):

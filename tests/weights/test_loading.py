@@ -1,5 +1,6 @@
 """Variables for a model from a file, read once."""
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -40,6 +41,12 @@ def test_without_a_first_convolution_the_file_is_told_to_lack_it(tmp_path):
     file = sources.save_timm(tmp_path / "file", "vit_token", **{"patch_embed.proj.weight": None})
     with pytest.raises(ValueError, match=r"1 missing: params/patch_embed/kernel \(8, 8, 3, 36\)"):
         weights.load(file, sources.vit())
+
+
+def test_a_model_of_another_kind_is_told_to_lack_a_head(tmp_path):
+    file = sources.save_timm(tmp_path / "file", "vit_token")
+    with pytest.raises(ValueError, match=r"^the model has no params/head, .*: give one of pnoise_"):
+        weights.load(file, nn.Dense(3))
 
 
 def test_what_was_done_is_said(tmp_path):

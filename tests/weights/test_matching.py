@@ -262,6 +262,13 @@ def test_nothing_is_downloaded(path, said):
         match(path, sources.vit())
 
 
+def test_a_folder_may_be_called_as_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "timm").mkdir()
+    sources.save_timm(tmp_path / "timm" / "vit.safetensors", "vit_token")
+    match("timm/vit.safetensors", sources.vit())
+
+
 def test_a_file_that_is_not_there_and_what_is(tmp_path):
     for name in ("vit_base.safetensors", "config.json"):
         (tmp_path / name).touch()
@@ -282,6 +289,10 @@ def test_a_file_that_may_not_be_read_is_named(timm_vit, monkeypatch):
         OSError, match=rf"weights='{timm_vit}' cannot be read \(Permission denied\)"
     ):
         match(timm_vit, sources.vit())
+    with pytest.raises(
+        OSError, match=rf"weights='{timm_vit}' cannot be read \(Permission denied\): make it rea"
+    ):
+        weights.fingerprint(timm_vit)
 
 
 @pytest.mark.parametrize(

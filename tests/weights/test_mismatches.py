@@ -124,3 +124,52 @@ def test_what_a_fresh_head_reads_is_the_models_choice(tmp_path):
     with pytest.raises(ValueError, match=r"has pooling='token', the model 'mean': set model\.pool"):
         weights.match(file, model, sources.shapes(model))
     weights.match(file, model, sources.shapes(model), head="fresh")
+
+
+@pytest.mark.parametrize("pooling", ["max", "avgmax", "catavgmax"])
+def test_pooling_as_no_model_has_it_needs_a_fresh_head(tmp_path, pooling):
+    file = sources.save_timm(tmp_path / "file", "resnet_basic")
+    (tmp_path / "config.json").write_text(f'{{"global_pool": "{pooling}"}}')
+    shapes = sources.shapes(sources.resnet(), 32, 32, 3)
+    with pytest.raises(ValueError, match=f"has global_pool='{pooling}', which no model here has"):
+        weights.match(file, sources.resnet(), shapes)
+    weights.match(file, sources.resnet(), shapes, head="fresh")
+
+
+def swin_with_windows(file, *sides):
+    """Of another size in blocks; of the golden model's five all are of 4×4."""
+    heads = (2, 2, 4, 4, 8)
+    names = [f"layers.{stage}.blocks.{n}" for stage, n in ((0, 0), (0, 1), (1, 0), (1, 1), (2, 0))]
+    tables = {
+        f"{name}.attn.relative_position_bias_table": np.ones(((2 * side - 1) ** 2, number), "f4")
+        for name, side, number in zip(names, sides, heads, strict=True)
+    }
+    return sources.save_timm(file, "swin", **tables)
+
+
+@pytest.mark.parametrize(
+    ("sides", "said"),
+    [
+        ((4, 4, 6, 6, 4), "4×4, 6×6, 4×4"),  # as timm's swin_s3_tiny
+        ((6, 6, 4, 4, 4), "6×6, 4×4, 4×4"),  # the third's grid would have half the second's sides
+        ((4, 6, 4, 4, 4), "4×4 and 6×6, 4×4, 4×4"),
+    ],
+)
+def test_windows_that_differ_are_not_resized(tmp_path, sides, said):
+    file = swin_with_windows(tmp_path / "file", *sides)
+    message = error(file, timm.create("swin"))
+    assert "of another shape: layers." in message
+    assert f"\n  The file's windows are of {said} tokens from stage to stage, and one" in message
+
+
+@pytest.mark.parametrize(
+    ("sides", "said"),
+    [((6, 6, 6, 6, 6), "6×6 → 4×4"), ((4, 4, 4, 4, 2), "2×2 → 4×4"), ((6, 6, 6, 6, 4), "6×6 → 4")],
+)
+def test_windows_of_one_size_may_be_cut_by_the_grid(tmp_path, sides, said):
+    """As of images that were smaller."""
+    model = timm.create("swin")
+    found = weights.match(
+        swin_with_windows(tmp_path / "file", *sides), model, sources.shapes(model)
+    )
+    assert f"; relative positions {said}" in found.describe()

@@ -1,0 +1,79 @@
+"""Arrays of a checkpoint, read without a training."""
+
+import errno
+import json
+import pathlib
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from pnoise_jax import weights
+from pnoise_jax.weights import checksums, matching, runs
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """Of one array."""
+    tree = {"params": {"a": np.arange(3, dtype=np.float32)}}
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "12" / "state", tree)
+    (tmp_path / "12" / "arrays").mkdir()
+    (tmp_path / "12" / "arrays" / "metadata").write_text(json.dumps(checksums.describe(tree)))
+    return tmp_path / "12"
+
+
+def read(checkpoint):
+    with runs.open_run(checkpoint).open() as read:
+        return read("params/a")
+
+
+def test_what_reads_is_closed(checkpoint, monkeypatch):
+    closed = []
+    monkeypatch.setattr(
+        ocp.PyTreeCheckpointHandler, "close", lambda handler: closed.append(handler)
+    )
+    np.testing.assert_array_equal(read(checkpoint), [0, 1, 2])
+    assert len(closed) == 1
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "message"),
+    [
+        (MemoryError("full"), MemoryError, "^full$"),
+        (OSError(errno.EMFILE, "Too many open files"), OSError, "Too many open files"),
+        (ValueError("open [OS error 13: EACCES]"), PermissionError, "Permission denied"),
+        (FileNotFoundError(errno.ENOENT, "No such file"), ValueError, "/12 is damaged .*an older"),
+    ],
+)
+def test_what_the_machine_fails_at_is_no_damage(checkpoint, monkeypatch, raised, kind, message):
+    def refuse(*_, **__):
+        raise raised
+
+    monkeypatch.setattr(ocp.PyTreeCheckpointHandler, "restore", refuse)
+    with pytest.raises(kind, match=message) as caught:
+        read(checkpoint)
+    assert type(caught.value) is kind
+
+
+def test_a_checkpoint_that_cannot_be_read_or_is_none(checkpoint, monkeypatch):
+    """When it is opened, exported, or its content asked for."""
+    metadata = checkpoint / "arrays" / "metadata"
+    text = metadata.read_text()
+    metadata.unlink()
+    for ask in (weights.fingerprint, matching.open_named):
+        with pytest.raises(ValueError, match=rf"^weights='{checkpoint}' is no checkpoint of ours"):
+            ask(checkpoint)
+    metadata.write_text(text)
+
+    def refuse(_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(pathlib.Path, "read_bytes", refuse)  # root may read anything
+    for ask, field in (
+        (weights.fingerprint, "weights="),
+        (matching.open_named, "weights="),
+        (weights.export, "--workdir="),
+    ):
+        with pytest.raises(OSError, match=rf"^{field}'{checkpoint}' cannot be read \(Permission"):
+            ask(checkpoint)
