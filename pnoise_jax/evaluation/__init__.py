@@ -3,6 +3,7 @@
 from pnoise_jax.evaluation.clean import CleanPass, clean_pass
 from pnoise_jax.evaluation.composition import in_batches, label_bits_per_batch, purity
 from pnoise_jax.evaluation.evaluate import evaluate, normalise, predict
+from pnoise_jax.evaluation.metrics import METRICS, Metric, metric_named, published_meter
 from pnoise_jax.evaluation.predictions import Predictions, score_logits
 from pnoise_jax.evaluation.protocols import ORDERS, Protocol, standard_protocols
 from pnoise_jax.evaluation.report import print_report, write_report
@@ -12,10 +13,12 @@ from pnoise_jax.evaluation.views import MAX_VIEWS
 
 __all__ = [
     "MAX_VIEWS",
+    "METRICS",
     "ORDERS",
     "CleanPass",
     "Estimate",
     "Hits",
+    "Metric",
     "Predictions",
     "Protocol",
     "Representations",
@@ -26,9 +29,11 @@ __all__ = [
     "first_noisy_layer",
     "in_batches",
     "label_bits_per_batch",
+    "metric_named",
     "normalise",
     "predict",
     "print_report",
+    "published_meter",
     "purity",
     "score_logits",
     "standard_protocols",

@@ -1,0 +1,117 @@
+"""Metrics of a whole evaluation: from predictions, batch by batch, to one number in percent.
+
+A metric takes the batches of an evaluation in the order in which they were evaluated, so that it
+can be asked whether its value depends on how examples are batched. Accuracy, mean accuracy per
+class and macro F1 do not. A mean over batches does, and so does the published meter.
+"""
+
+import difflib
+import importlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+Batch = tuple[np.ndarray, np.ndarray]  # labels and predicted classes, (b,) each
+Metric = Callable[[Sequence[Batch]], float]
+
+
+def accuracy(batches: Sequence[Batch]) -> float:
+    """The share of examples predicted correctly, in percent."""
+    labels, predicted = _joined(batches)
+    return 100 * float(np.mean(labels == predicted))
+
+
+def mean_per_class(batches: Sequence[Batch]) -> float:
+    """The mean over classes of the accuracy on each class (balanced accuracy), in percent."""
+    labels, predicted = _joined(batches)
+    counts = np.bincount(labels)
+    correct = np.bincount(labels, weights=labels == predicted)
+    return 100 * float(np.mean(correct[counts > 0] / counts[counts > 0]))
+
+
+def macro_f1(batches: Sequence[Batch]) -> float:
+    """The mean over classes of the F1 score, in percent; 0 for a class never predicted correctly.
+
+    The classes are those that occur among labels or predictions, as in scikit-learn's f1_score.
+    """
+    labels, predicted = _joined(batches)
+    size = int(max(labels.max(), predicted.max())) + 1
+    true_positives = np.bincount(labels[labels == predicted], minlength=size)
+    occurrences = np.bincount(labels, minlength=size) + np.bincount(predicted, minlength=size)
+    present = occurrences > 0
+    return 100 * float(np.mean(2 * true_positives[present] / occurrences[present]))
+
+
+def mean_over_batches(metric: Metric) -> Metric:
+    """``metric`` computed on each batch by itself and averaged over batches: a common mistake.
+
+    Only for a metric that is a mean over examples, and batches of one size, is this its value.
+    """
+
+    def averaged(batches: Sequence[Batch]) -> float:
+        return float(np.mean([metric([batch]) for batch in batches]))
+
+    averaged.__name__ = f"{getattr(metric, '__name__', 'metric')}, averaged over batches"
+    return averaged
+
+
+def published_meter(batches: Sequence[Batch]) -> float:
+    """What the published ViT program prints and logs as its accuracy, in percent.
+
+    After each batch it takes the accuracy so far, and it reports the mean of these over batches.
+    Early examples weigh most: with B batches an example of batch j has the weight
+    sum(1 / i for i in j..B) / B, where a plain mean has 1 / B. In class order the first classes
+    therefore count several times as much as the last.
+    """
+    correct = np.cumsum([np.sum(labels == predicted) for labels, predicted in batches])
+    seen = np.cumsum([len(labels) for labels, _ in batches])
+    return 100 * float(np.mean(correct / seen))
+
+
+METRICS: dict[str, Metric] = {
+    "accuracy": accuracy,
+    "mean_per_class": mean_per_class,
+    "macro_f1": macro_f1,
+    "published_meter": published_meter,
+}
+
+
+def metric_named(name: str) -> Metric:
+    """One of `METRICS`, or the function that "module:function" names.
+
+    Raises:
+      ValueError: there is no such metric, module or function.
+    """
+    if name in METRICS:
+        return METRICS[name]
+    module, colon, function = name.partition(":")
+    if not colon:
+        near = difflib.get_close_matches(name, METRICS, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(
+            f"metric={name!r} is unknown: {hint}choose one of {', '.join(METRICS)}, or give "
+            "'module:function', a function of a list of (labels, predicted) pairs, one per batch"
+        )
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"metric={name!r} cannot be imported: {error}") from error
+
+
+def in_batches_of(
+    labels: np.ndarray, predicted: np.ndarray, order: np.ndarray, batch_size: int
+) -> list[Batch]:
+    """What a metric takes: examples in an order, cut into batches; the last may be smaller.
+
+    Args:
+      labels, predicted: (n,), in the data set's order.
+      order: (n,) indices.
+      batch_size: examples in a batch.
+    """
+    cuts = range(batch_size, len(order), batch_size)
+    return list(zip(np.split(labels[order], cuts), np.split(predicted[order], cuts), strict=True))
+
+
+def _joined(batches: Sequence[Batch]) -> Batch:
+    labels, predicted = zip(*batches, strict=True)
+    return np.concatenate(labels), np.concatenate(predicted)
