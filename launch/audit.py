@@ -1,7 +1,8 @@
 """Where does the accuracy come from? python -m launch.audit --config CONFIG --workdir DIR [--flags]
 
-Evaluates trained runs without noise and with it, on the test set shuffled and in class order, in
-batches of several sizes, and says whether the noise helps honestly or reads labels from the order.
+Evaluates trained runs without noise and with it, on the test set in class order and in 40 random
+orders, in batches of several sizes; sets the batch mates of examples by hand; and says whether the
+noise helps honestly, reads the labels of batch mates, or neither.
 The report is DIR/audit/audit.html, beside it audit.json, audit.csv, the figures as SVG and PNG, and
 predictions.npz with what became of every example.
 
@@ -20,7 +21,7 @@ import sys
 from absl import flags
 
 from launch import main
-from pnoise_jax import studies
+from pnoise_jax import evaluation, studies
 
 _SEEDS = flags.DEFINE_list("seeds", None, "Of the runs; default: those in --workdir, else one.")
 _PRESETS = flags.DEFINE_list("presets", [], "Noises to audit beside the config's.")
@@ -36,7 +37,16 @@ _CONFIDENCE = flags.DEFINE_float("confidence", 0.95, "Of the intervals.")
 _INTERVAL = flags.DEFINE_enum(
     "interval", "auto", ["auto", "seeds", "batches"], "Over what: seeds (2 or more), or batches."
 )
-_RESAMPLES = flags.DEFINE_integer("resamples", 2000, "Of the bootstrap.")
+_ORDERS = flags.DEFINE_integer("orders", 40, "How many random orders are scored.")
+_EQUIVALENCE = flags.DEFINE_float(
+    "equivalence", 1.0, "Points of top-1: an effect that is shown to be smaller is called none."
+)
+_METRIC = flags.DEFINE_string(
+    "metric",
+    None,
+    "Scored beside accuracy: mean_per_class, macro_f1, published_meter or module:function.",
+)
+_RESAMPLES = flags.DEFINE_integer("resamples", 2000, "Of the interventions' permutation tests.")
 _OUT = flags.DEFINE_string("out", None, "Directory of the report; default: audit in --workdir.")
 
 
@@ -44,6 +54,8 @@ def audit(config, workdir: str) -> studies.Audit:
     """Checks the flags and runs the audit."""
     settings = studies.AuditSettings(
         batch_sizes=_numbers("batch_sizes", _BATCH_SIZES.value, int),
+        orders=_ORDERS.value,
+        equivalence=_EQUIVALENCE.value,
         purity_steps=_PURITY.value,
         confidence=_CONFIDENCE.value,
         resamples=_RESAMPLES.value,
@@ -58,6 +70,7 @@ def audit(config, workdir: str) -> studies.Audit:
         presets=_PRESETS.value,
         strengths=_numbers("strengths", _STRENGTHS.value, float),
         settings=settings,
+        metric=None if _METRIC.value is None else evaluation.metric_named(_METRIC.value),
         out=_OUT.value,
         command=" ".join(["python -m launch.audit", *sys.argv[1:]]),
     )

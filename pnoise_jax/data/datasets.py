@@ -38,6 +38,7 @@ class Dataset:
       labels: (n,) int32, of all examples: no image is read for it.
       images: n images, anything that can be indexed: uint8 arrays of shape `image_shape`; encoded
         files, as bytes, where images differ in size.
+      class_names: of labels 0, 1, …; None where they are not known.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Dataset:
     image_shape: tuple[int, int, int] | None
     labels: np.ndarray = dataclasses.field(repr=False)
     images: Sequence[Image] | np.ndarray = dataclasses.field(repr=False)
+    class_names: tuple[str, ...] | None = dataclasses.field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -172,7 +174,15 @@ def load(
         found = _read_only(np.stack(list(found))) if cache else found
     else:
         found = [encoded[i] for i in range(len(encoded))] if cache else encoded
-    return Dataset(name, split, directory.num_classes, shape, _read_only(labels), found)
+    return Dataset(
+        name,
+        split,
+        directory.num_classes,
+        shape,
+        _read_only(labels),
+        found,
+        class_names=directory.class_names,
+    )
 
 
 def _prepared(name: str, data_dir: Path) -> Path:

@@ -69,6 +69,7 @@ class PreparedDirectory:
     Attributes:
       path: the directory; ``dataset_info.json`` and ``features.json`` lie in it.
       num_classes: labels are 0..num_classes-1.
+      class_names: of labels 0, 1, …; numbers, as TFDS has them, where they were never named.
       image_shape: (height, width, channels), None where images differ in size.
     """
 
@@ -104,6 +105,7 @@ class PreparedDirectory:
                 "'label' among them, so it is no data set for classification"
             )
         self.num_classes = label.num_classes
+        self.class_names = tuple(label.names)
         self.image_shape = None if None in image.shape else tuple(image.shape)
 
     def read(self, split: str) -> tuple[np.ndarray, Sequence[bytes]]:

@@ -2,13 +2,27 @@
 
 from pnoise_jax.evaluation.clean import CleanPass, clean_pass
 from pnoise_jax.evaluation.composition import in_batches, label_bits_per_batch, purity
-from pnoise_jax.evaluation.evaluate import evaluate, normalise, predict
-from pnoise_jax.evaluation.metrics import METRICS, Metric, metric_named, published_meter
+from pnoise_jax.evaluation.evaluate import batch_logits, evaluate, normalise, predict
+from pnoise_jax.evaluation.metrics import (
+    METRICS,
+    Metric,
+    in_batches_of,
+    metric_named,
+    published_meter,
+)
 from pnoise_jax.evaluation.predictions import Predictions, score_logits
 from pnoise_jax.evaluation.protocols import ORDERS, Protocol, standard_protocols
 from pnoise_jax.evaluation.report import print_report, write_report
 from pnoise_jax.evaluation.representations import Representations, first_noisy_layer
-from pnoise_jax.evaluation.statistics import Estimate, Hits, accuracy, difference
+from pnoise_jax.evaluation.statistics import (
+    Estimate,
+    Hits,
+    accuracy,
+    adjust_p_values,
+    balanced,
+    difference,
+    mean_change,
+)
 from pnoise_jax.evaluation.views import MAX_VIEWS
 
 __all__ = [
@@ -23,12 +37,17 @@ __all__ = [
     "Protocol",
     "Representations",
     "accuracy",
+    "adjust_p_values",
+    "balanced",
+    "batch_logits",
     "clean_pass",
     "difference",
     "evaluate",
     "first_noisy_layer",
     "in_batches",
+    "in_batches_of",
     "label_bits_per_batch",
+    "mean_change",
     "metric_named",
     "normalise",
     "predict",

@@ -129,6 +129,43 @@ class _Program:
         return logits.reshape(-1, self.views, logits.shape[-1]).mean(axis=1)
 
 
+def batch_logits(
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    inputs: np.ndarray,
+    *,
+    noise: bool,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    image_shape: tuple[int, int, int],
+    batch_size: int | None = None,
+    seed: int = 0,
+    layer: int | None = None,
+) -> np.ndarray:
+    """The logits (b, classes), float32, of one batch, or of several that stand one after another.
+
+    Args:
+      model, variables, mean, std, seed: as `predict` takes them. Random noise draws by the place in
+        the batch.
+      inputs: uint8 images (b, height, width, channels), or the inputs of ``layer``.
+      noise: whether the model's injection acts.
+      image_shape: (height, width, channels).
+      batch_size: of the protocol, a divisor of b; None: all of it is one batch.
+      layer: the layer from which the model goes on; None starts from images.
+    """
+    protocol = Protocol(noise=noise, order="shuffled", batch_size=batch_size or len(inputs))
+    model, strength = _with_noise(model, protocol, None, 1)
+    program = _Program(model, tuple(mean), tuple(std), 1, image_shape, layer)
+    name = "image" if layer is None else "representation"
+    batch = {
+        name: inputs,
+        "mask": np.ones(len(inputs), bool),
+        "index": np.arange(len(inputs), dtype=np.int32),
+    }
+    logits = _logits(program, variables, batch, np.uint32(seed), np.float32(strength))
+    return np.asarray(logits, np.float32)
+
+
 def evaluate(
     model: nn.Module,
     variables: Mapping[str, Any],
@@ -220,6 +257,12 @@ def _score(program, replicated, variables, batch, seed, number, strength) -> dic
     key = jax.random.fold_in(jax.random.key(seed), number)
     scores = score_logits(program.logits(variables, batch, key, strength), batch["label"])
     return jax.lax.with_sharding_constraint(scores, replicated)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _logits(program, variables, batch, seed, strength) -> jax.Array:
+    key = jax.random.fold_in(jax.random.key(seed), 0)  # as `predict` has it
+    return program.logits(variables, batch, key, strength)
 
 
 def normalise(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:

@@ -1,14 +1,22 @@
-"""How sure an accuracy is: over seeds, and over what was predicted together.
+"""How sure an accuracy or a difference is: over seeds, examples, batches and orders.
 
-The standard error is bootstrapped. What is drawn with replacement are the seeds, S - 1 of S, and
-the test set's units, U - 1 of U, the same ones for all seeds, as these share the test set. One
-fewer than there are makes the bootstrap's variance of a mean unbiased (T. Hesterberg, What Teachers
-Should Know About the Bootstrap, The American Statistician 69, 2015). A unit is one example, or,
-where noise mixes a batch, the whole batch: its examples were predicted together and are not
-independent.
+The variance of a mean over S seeds and n examples has two crossed sources, seeds and examples, and
+is estimated by V(seeds) + V(units) - V(interaction) (A. C. Cameron, J. B. Gelbach, D. L. Miller,
+Robust Inference With Multiway Clustering, Journal of Business & Economic Statistics 29, 2011). A
+unit is one example, or a whole batch where examples were predicted together in one order. Two
+orders have two ways to cluster the same examples: V(batches of one) + V(batches of the other) -
+V(examples). A mean over many random orders has examples as units, and the variance over orders.
 
-Few seeds make few degrees of freedom: the interval is Student's, with Satterthwaite's degrees of
-freedom for the two sources, S - 1 where seeds dominate and U - 1 where units do.
+Differences are paired by example and by seed. Their interval is Student's with Satterthwaite's
+degrees of freedom. It counts one more example gained and one more lost than were observed (D. G.
+Bonett, R. M. Price, Adjusted Wald Confidence Interval for a Difference of Binomial Proportions
+Based on Paired Data, Journal of Educational and Behavioral Statistics 37, 2012), so that few or no
+differing examples do not pass for certainty.
+
+Accuracies have the interval of Clopper and Pearson at the effective number of examples that the
+variance implies (E. L. Korn, B. I. Graubard, Confidence Intervals for Proportions With Small
+Expected Number of Positive Counts Estimated From Survey Data, Survey Methodology 24, 1998). At 0
+and 100 % it is close to the rule of three, counted in units.
 """
 
 import dataclasses
@@ -23,13 +31,16 @@ class Hits:
     """Which examples a model got right, for each seed.
 
     Attributes:
-      correct: (seeds, n) bool.
+      correct: (seeds, n) bool; or float, the share of several orders in which it was right.
       batches: (n,) int, the batch that each example was mixed in, from 0, the same for all seeds;
-        None where every example stands alone.
+        None where every example counts by itself.
+      order_variance: of the mean accuracy, in points squared, from the choice of random orders: the
+        variance over orders divided by their number.
     """
 
     correct: np.ndarray
     batches: np.ndarray | None = None
+    order_variance: float = 0.0
 
     def __post_init__(self):
         if self.correct.ndim != 2 or 0 in self.correct.shape:
@@ -46,7 +57,7 @@ class Hits:
 
     @property
     def units(self) -> int:
-        """How many examples, or batches, can be drawn."""
+        """How many examples, or batches, there are."""
         return self.correct.shape[1] if self.batches is None else len(np.unique(self.batches))
 
     @property
@@ -62,56 +73,54 @@ class Estimate:
     Attributes:
       value: in percent, or in points for a difference.
       interval: its confidence interval.
-      p_value: of the hypothesis that the value is 0, two-sided, from the same distribution.
+      p_value: of the hypothesis that a difference is 0, two-sided; None for an accuracy.
     """
 
     value: float
     interval: tuple[float, float]
-    p_value: float
+    p_value: float | None = None
 
     @property
     def sign(self) -> int:
-        """1 or -1 where the interval lies on one side of 0, else 0."""
+        """1 or -1 where the interval lies on one side of 0, else 0: not resolved."""
         low, high = self.interval
         return int(low > 0) - int(high < 0)
 
+    def within(self, bound: float) -> bool:
+        """Whether the whole interval lies inside (-bound, bound): equivalence to 0."""
+        low, high = self.interval
+        return -bound < low and high < bound
 
-def accuracy(
-    hits: Hits, *, confidence: float, resamples: int, seed: int, over_seeds: bool = True
-) -> Estimate:
+
+def accuracy(hits: Hits, *, confidence: float, over_seeds: bool = True) -> Estimate:
     """The mean accuracy over seeds, in percent.
 
     Args:
       hits: of one protocol.
       confidence: of the interval, such as 0.95.
-      resamples: bootstrap replicates.
-      seed: of the bootstrap.
-      over_seeds: whether seeds are drawn, too; if not, or if there is one, the interval is about
-        these models alone.
+      over_seeds: whether the interval covers other seeds, too; if not, or if there is one, it is
+        about these models alone.
 
     Raises:
-      ValueError: a confidence outside (0, 1), or fewer than 100 resamples.
+      ValueError: a confidence outside (0, 1).
     """
-    return _estimate([(hits,)], confidence, resamples, seed, over_seeds)
+    tail = _tail(confidence)
+    variance = _variance(hits.correct, [hits.batches], over_seeds)
+    total = variance.total + hits.order_variance / 1e4
+    share = float(hits.correct.mean())
+    return Estimate(100 * share, _clopper_pearson(share, total, variance.freedom, hits, tail))
 
 
 def difference(
-    hits: Hits,
-    reference: Hits,
-    *,
-    confidence: float,
-    resamples: int,
-    seed: int,
-    over_seeds: bool = True,
+    hits: Hits, reference: Hits, *, confidence: float, over_seeds: bool = True
 ) -> Estimate:
-    """The mean accuracy over seeds less that of ``reference``, in points: a paired comparison.
+    """The mean accuracy over seeds minus that of ``reference``, in points.
 
-    Seed s is drawn for both. So are units where the reference has none of its own, or the same;
-    batches of two different orders are drawn apart, and only the seeds are paired.
+    It is paired by seed and by example, whatever order or batches each was predicted in.
 
     Args:
       hits, reference: of the same seeds and examples.
-      confidence, resamples, seed, over_seeds: as in `accuracy`.
+      confidence, over_seeds: as in `accuracy`.
 
     Raises:
       ValueError: as in `accuracy`, or the shapes differ.
@@ -121,84 +130,130 @@ def difference(
             f"a paired comparison needs the same seeds and examples; got {hits.correct.shape} and "
             f"{reference.correct.shape}"
         )
-    if reference.batches is None or np.array_equal(hits.batches, reference.batches):
-        return _estimate([(hits, reference)], confidence, resamples, seed, over_seeds)
-    return _estimate([(hits,), (reference,)], confidence, resamples, seed, over_seeds)
+    changes = hits.correct.astype(np.float64) - reference.correct
+    return _mean_change(
+        changes,
+        [hits.batches, reference.batches],
+        (hits.order_variance + reference.order_variance) / 1e4,
+        confidence,
+        over_seeds,
+    )
 
 
-def _estimate(
-    drawn_apart: Sequence[tuple[Hits, ...]],
-    confidence: float,
-    resamples: int,
-    seed: int,
-    over_seeds: bool,
-) -> Estimate:
-    """Of the first's accuracy less the second's, if there is one; a tuple's members go together."""
+def mean_change(changes: np.ndarray, *, confidence: float) -> Estimate:
+    """The mean of paired changes (n,) in [-1, 1], in points, with its interval and p-value."""
+    return _mean_change(changes[None].astype(np.float64), [None], 0.0, confidence, False)
+
+
+def balanced(hits: Hits, labels: np.ndarray) -> Hits:
+    """The same with examples weighted so that every class counts alike: for balanced accuracy.
+
+    The values of ``correct`` are scaled and no longer shares; only `difference` takes them.
+    """
+    counts = np.bincount(labels)
+    weight = len(labels) / ((counts > 0).sum() * counts[labels])
+    return dataclasses.replace(hits, correct=hits.correct * weight)
+
+
+def adjust_p_values(p_values: Sequence[float]) -> np.ndarray:
+    """Holm's correction for several tests: p-values that hold for all of them together."""
+    p = np.asarray(p_values, np.float64)
+    order = np.argsort(p)
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(stepped, 1)
+    return adjusted
+
+
+@dataclasses.dataclass(frozen=True)
+class _Variance:
+    """Of a mean share: its parts and their degrees of freedom."""
+
+    total: float
+    freedom: float
+
+
+def _tail(confidence: float) -> float:
     if not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence!r}: give a number between 0 and 1, such as 0.95")
-    if resamples < 100:
-        raise ValueError(f"resamples={resamples}: give at least 100, better 2000")
-    generator = np.random.default_rng(seed)
-    together = [hits for group in drawn_apart for hits in group]
-    signs = (1, -1)[: len(together)]
-    by_seed = sum(s * hits.by_seed for s, hits in zip(signs, together, strict=True))
-    drawn = [column for group in drawn_apart for column in _replicates(group, resamples, generator)]
-    replicates = sum(s * column for s, column in zip(signs, drawn, strict=True))
-    of_units = float(replicates.mean(axis=1).var())
-    of_seeds, seeds = 0.0, len(by_seed)
-    if seeds > 1 and over_seeds:
-        of_seeds = float(by_seed.var(ddof=1)) / seeds
-        weights = generator.multinomial(seeds - 1, np.full(seeds, 1 / seeds), size=resamples)
-        error = (replicates * weights).sum(axis=1).std() / (seeds - 1)
-    else:
-        error = np.sqrt(of_units)
-    units = min(hits.units for hits in together)
-    freedom = _degrees_of_freedom((of_seeds, seeds - 1), (of_units, units - 1))
-    bounds = (0.0, 100.0) if len(together) == 1 else (-100.0, 100.0)
-    return _student(float(by_seed.mean()), float(error), freedom, confidence, bounds)
+    return (1 - confidence) / 2
+
+
+def _variance(
+    values: np.ndarray, clusterings: Sequence[np.ndarray | None], over_seeds: bool
+) -> _Variance:
+    """Of the mean of ``values`` (seeds, n), with up to two ways in which examples cluster."""
+    seeds = len(values)
+    by_example = values.mean(axis=0)
+    different = [batches for batches in clusterings if batches is not None]
+    if len(different) == 2 and np.array_equal(*different):
+        different = different[:1]
+    parts = [_clustered(by_example, batches) for batches in different or [None]]
+    of_units = sum(parts)
+    if len(parts) == 2:
+        of_units = max(of_units - _clustered(by_example, None), *parts)
+    units = min(len(np.unique(b)) for b in different) if different else values.shape[1]
+    if seeds == 1 or not over_seeds:
+        return _Variance(of_units, units - 1)
+    of_seeds = float(values.mean(axis=1).var(ddof=1)) / seeds
+    rest = values - by_example - values.mean(axis=1, keepdims=True) + values.mean()
+    interaction = sum(_clustered(row, batches) for row in rest for batches in different or [None])
+    interaction /= max(1, len(different)) * seeds * (seeds - 1)
+    total = max(of_seeds + of_units - interaction, of_seeds, of_units)
+    return _Variance(total, _degrees_of_freedom((of_seeds, seeds - 1), (of_units, units - 1)))
+
+
+def _clustered(values: np.ndarray, batches: np.ndarray | None) -> float:
+    """The variance of the mean of ``values`` (n,), where batches are what varies independently."""
+    deviations = values - values.mean()
+    if batches is not None:
+        deviations = np.bincount(batches, weights=deviations)
+        deviations = deviations[np.bincount(batches) > 0]
+    units = len(deviations)
+    return float(units / (units - 1) * np.sum(deviations**2)) / len(values) ** 2
 
 
 def _degrees_of_freedom(*sources: tuple[float, int]) -> float:
     """Satterthwaite's, of a sum of variances with degrees of freedom of their own."""
     total = sum(variance for variance, _ in sources)
     parts = sum(variance**2 / max(1, freedom) for variance, freedom in sources)
-    return total**2 / parts if parts else 1.0
+    return total**2 / parts if parts else float(max(freedom for _, freedom in sources))
 
 
-def _student(
-    value: float, error: float, freedom: float, confidence: float, bounds: tuple[float, float]
+def _mean_change(
+    changes: np.ndarray,
+    clusterings: Sequence[np.ndarray | None],
+    of_orders: float,
+    confidence: float,
+    over_seeds: bool,
 ) -> Estimate:
-    """The interval value ± t error, cut at the bounds, and the p-value of 0."""
-    half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * error
-    interval = (max(bounds[0], value - half), min(bounds[1], value + half))
-    if error == 0:
-        return Estimate(value, interval, float(value == 0))
-    return Estimate(value, interval, float(2 * stats.t.sf(abs(value) / error, freedom)))
+    """Of changes (seeds, n), with Bonett and Price's two further examples."""
+    tail = _tail(confidence)
+    variance = _variance(changes, clusterings, over_seeds)
+    n = changes.shape[1]
+    if not np.any(changes):  # nothing differs: as few as there are independent units
+        n = min([n, *(len(np.unique(b)) for b in clusterings if b is not None)])
+    value = float(changes.mean())
+    center = value * n / (n + 2)
+    error = np.sqrt(variance.total + of_orders + 2 / (n + 2) ** 2)
+    half = float(stats.t.isf(tail, variance.freedom)) * error
+    interval = (max(-1.0, center - half), min(1.0, center + half))
+    p_value = float(2 * stats.t.sf(abs(center) / error, variance.freedom))
+    return Estimate(100 * value, (100 * interval[0], 100 * interval[1]), p_value)
 
 
-def _replicates(
-    group: tuple[Hits, ...], resamples: int, generator: np.random.Generator
-) -> list[np.ndarray]:
-    """Accuracies in percent on resampled units: for each of the group (resamples, seeds).
-
-    Units with the same counts cannot be told apart. So what is drawn is how often each *kind* of
-    unit comes up: few numbers, however many examples there are.
-    """
-    batches = group[0].batches
-    if batches is None:
-        counts = [hits.correct.astype(np.int64) for hits in group]
-        sizes = np.ones(counts[0].shape[1], np.int64)
+def _clopper_pearson(
+    share: float, variance: float, freedom: float, hits: Hits, tail: float
+) -> tuple[float, float]:
+    """In percent, at the number of independent examples that would have this variance."""
+    seeds, n = hits.correct.shape
+    if variance == 0 or share in (0, 1):
+        size = float(hits.units)
     else:
-        sizes = np.bincount(batches)
-        counts = [_count_by_batch(hits.correct, batches) for hits in group]
-    kinds, frequency = np.unique(np.vstack([*counts, sizes]), axis=1, return_counts=True)
-    *correct, size = kinds
-    units = frequency.sum()
-    drawn = generator.multinomial(units - 1, frequency / units, size=resamples)
-    accuracies = 100 * (drawn @ np.stack(correct, axis=1)) / (drawn @ size)[:, None]
-    return np.split(accuracies, len(group), axis=1)
-
-
-def _count_by_batch(correct: np.ndarray, batches: np.ndarray) -> np.ndarray:
-    """(seeds, batches) int: how many examples of each batch are right."""
-    return np.stack([np.bincount(batches, weights=row).astype(np.int64) for row in correct])
+        size = share * (1 - share) / variance
+        size *= float(stats.t.isf(tail, max(1, n - 1)) / stats.t.isf(tail, freedom)) ** 2
+        size = min(size, float(seeds * n))
+    right = share * size
+    low = stats.beta.ppf(tail, right, size - right + 1) if right > 0 else 0.0
+    high = stats.beta.ppf(1 - tail, right + 1, size - right) if right < size else 1.0
+    return 100 * float(low), 100 * float(high)

@@ -1,6 +1,12 @@
 """Studies: what answers a question. The leak audit, sweeps, and their reports."""
 
-from pnoise_jax.studies.leak import Audit, AuditSettings, assert_independent_of_batch, audit
+from pnoise_jax.studies.leak import (
+    Audit,
+    AuditSettings,
+    Verdict,
+    assert_independent_of_batch,
+    audit,
+)
 from pnoise_jax.studies.leak.runs import audit_runs
 from pnoise_jax.studies.leak.seeds import read_config as read_run_config
 from pnoise_jax.studies.report import read_audit
@@ -10,6 +16,7 @@ from pnoise_jax.studies.sweep_cells import product
 __all__ = [
     "Audit",
     "AuditSettings",
+    "Verdict",
     "assert_independent_of_batch",
     "audit",
     "audit_runs",

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from pnoise_jax.studies import figures, page, style, tables
 
-VERSION = 1  # of audit.json
+VERSION = 2  # of audit.json
 FIGURES = {
     "protocols": figures.protocols,
     "purity": figures.purity,

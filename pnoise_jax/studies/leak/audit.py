@@ -1,20 +1,25 @@
-"""The leak audit: does noise help, or does it read labels from the order of the test set?"""
+"""The leak audit: where does an accuracy come from, the examples or the order they come in?"""
 
 import dataclasses
 import datetime
+import importlib.metadata
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from pnoise_jax.evaluation import Metric
+from pnoise_jax.studies.leak.audited_noise import AuditedNoise
+from pnoise_jax.studies.leak.function_subject import FunctionSubject
+from pnoise_jax.studies.leak.labels import as_classes
 from pnoise_jax.studies.leak.measure import Measurements, measure
 from pnoise_jax.studies.leak.settings import AuditSettings
-from pnoise_jax.studies.leak.subjects import AuditedNoise, FunctionSubject
 from pnoise_jax.studies.leak.summary import Summary
+from pnoise_jax.studies.leak.verdict import Verdict
 from pnoise_jax.studies.report import replace_file, write_audit
 
 
@@ -23,21 +28,18 @@ class Audit:
     """What an audit found.
 
     Attributes:
-      content: what `audit.json` holds; ``content["verdict"]`` is the answer in a sentence.
-      measured: what became of every example.
+      content: what `audit.json` holds.
+      measured: what became of the examples.
+      verdict: the answer: its kind, its text, and what they follow from.
     """
 
     content: dict[str, Any]
     measured: Measurements
-
-    @property
-    def verdict(self) -> str:
-        """The answer in a sentence."""
-        return self.content["verdict"]
+    verdict: Verdict
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """One for each protocol: top-1 in percent, its interval, the vote of the batch."""
+        """One for each protocol: top-1 in percent, its interval, what the meter would print."""
         return self.content["rows"]
 
     def write(self, directory: str | os.PathLike) -> list[Path]:
@@ -64,82 +66,93 @@ def audit(
     *,
     clean: Callable[[np.ndarray], np.ndarray] | None = None,
     settings: AuditSettings | None = None,
+    metric: Metric | None = None,
+    class_names: Sequence[str] | None = None,
     model: str = "the model",
     dataset: str = "the data",
 ) -> Audit:
     """Audits any function of a batch, of any framework.
 
     Args:
-      apply: images (b, ...) to logits (b, classes), as evaluated in the claim: with whatever noise
-        it has at inference. The last batch of an order may be smaller.
-      examples: images (n, ...) and labels (n,) in 0..classes-1.
-      clean: the same without noise; None shows ``apply`` one image at a time, as a deployed
-        classifier sees them. That takes n calls.
-      settings: batch sizes, confidence and so on.
+      apply: inputs (b, ...) to logits (b, classes), as evaluated in the claim: with whatever noise
+        or batch statistics it has at inference. The last batch of an order may be smaller.
+      examples: inputs (n, ...) and labels (n,): class numbers, or names that class_names lists.
+      clean: the same without noise, or with its batch statistics frozen; None shows ``apply`` one
+        example at a time, as a deployed classifier sees them. That takes n calls.
+      settings: batch sizes, numbers of orders, confidence and so on.
+      metric: scored beside accuracy: a function of a list of (labels, predicted) pairs, one for
+        each batch; see `evaluation.METRICS`. The audit says whether it depends on the batching.
+      class_names: the name of each column of the logits.
       model, dataset: their names, for the report.
 
     Returns:
       The audit; ``audit(…).write(directory)`` writes the report.
 
     Raises:
-      ValueError: labels that do not fit, a batch size that makes no sense, or a clean function
-        whose outputs depend on the batch.
+      ValueError: labels that do not fit, a batch size that makes no sense, a function that fails on
+        a batch, or a clean function whose outputs depend on the batch.
     """
-    images, labels = _check_examples(*examples)
+    inputs, labels = np.asarray(examples[0]), np.asarray(examples[1])
+    if labels.ndim != 1 or inputs.shape[:1] != labels.shape:
+        raise ValueError(
+            f"examples: inputs of shape {inputs.shape} and labels of shape {labels.shape}; give "
+            "inputs (n, ...) and labels (n,)"
+        )
+    if not len(labels):
+        raise ValueError("examples: there are none")
+    labels = as_classes(labels, class_names)
     settings = (settings or AuditSettings()).for_labels(labels, dataset)
     settings.over_seeds(1)
-    noise = AuditedNoise(name=f"the noise of {model}", words=f"the noise of {model}")
-    subject = FunctionSubject(
-        apply, clean, images, labels, seed=0, batch_size=max(settings.batch_sizes)
+    noise = AuditedNoise(name=model, words=model)
+    subject = FunctionSubject(apply, clean, inputs, labels, seed=0, batch_size=max(settings.sizes))
+    measured = measure(
+        [subject], labels, (noise,), settings, report=lambda line: None, metric=metric
     )
-    measured = measure([subject], labels, (noise,), settings, report=lambda line: None)
-    content = summarise(measured, settings, model=model, dataset=dataset)
-    return Audit(content | {"split": None, "steps": None, "config": None}, measured)
+    return conclude(
+        measured,
+        settings,
+        model=model,
+        dataset=dataset,
+        class_names=class_names,
+        origin={"split": None, "steps": None, "config": None, "command": None},
+    )
 
 
-def summarise(
-    measured: Measurements, settings: AuditSettings, *, model: str, dataset: str
-) -> dict[str, Any]:
-    """What `audit.json` says of the measurements, and where and when they were made."""
-    return {
-        "question": (
-            f"Does noise at inference help {model} on {dataset}, or does it read labels from the "
-            "order of the test set?"
-        ),
-        **Summary(measured, settings).to_dict(),
+def conclude(
+    measured: Measurements,
+    settings: AuditSettings,
+    *,
+    model: str,
+    dataset: str,
+    class_names: Sequence[str] | None,
+    origin: dict[str, Any],
+) -> Audit:
+    """The audit from its measurements, and where and when they were made."""
+    summary = Summary(measured, settings, class_names)
+    content = {
+        "question": f"Where does the accuracy of {model} on {dataset} come from?",
+        **summary.to_dict(),
         "model": model,
         "dataset": dataset,
+        "project": importlib.metadata.version("pnoise-jax"),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "jax": jax.__version__,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": None,
     }
-
-
-def _check_examples(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    images, labels = np.asarray(images), np.asarray(labels)
-    if labels.ndim != 1 or images.shape[:1] != labels.shape:
-        raise ValueError(
-            f"examples: images of shape {images.shape} and labels of shape {labels.shape}; give "
-            "images (n, ...) and labels (n,)"
-        )
-    if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
-        raise ValueError(
-            f"examples: labels are {labels.dtype} from {labels.min()}; give classes from 0, as "
-            "integers"
-        )
-    return images, labels.astype(np.int32)
+    return Audit(content | origin, measured, summary.verdict)
 
 
 def _arrays(measured: Measurements) -> dict[str, np.ndarray]:
     """Per-example results: "PROTOCOL/rank", "…/predicted", (seeds, n), and "…/batches", (n,)."""
     protocols = {"clean": measured.clean}
     arrays = {"labels": measured.labels, "seeds": np.array(measured.seeds)}
-    for cell in (*measured.grid, *measured.sweep):
-        share = "" if cell.mixed_share is None else f" {cell.mixed_share:g}"
-        name = f"{cell.noise.name}, {cell.order}{share}, {cell.batch_size}"
-        protocols[name] = cell.predictions
-        arrays[f"{name}/batches"] = cell.batches
+    for cell in measured.cells:
+        named = {"shuffled": cell.shuffled, "class_sorted": cell.class_sorted}
+        named |= {f"partly_sorted {c.mixed_share:g}": c for c in cell.sweep}
+        for order, composition in named.items():
+            name = f"{cell.noise.name}, {order}, {cell.batch_size}"
+            protocols[name] = composition.predictions
+            arrays[f"{name}/batches"] = composition.batches
     for name, predictions in protocols.items():
         arrays[f"{name}/rank"] = np.stack([p.rank for p in predictions])
         arrays[f"{name}/predicted"] = np.stack([p.predicted for p in predictions])

@@ -1,6 +1,7 @@
-"""Measures every protocol of an audit, and keeps what became of every example."""
+"""Measures every protocol of an audit, and keeps what became of the examples."""
 
 import dataclasses
+import functools
 import itertools
 import time
 from collections.abc import Callable, Iterable
@@ -8,48 +9,66 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from pnoise_jax import data, evaluation
-from pnoise_jax.evaluation import Hits, Predictions
+from pnoise_jax.evaluation import Hits, Metric, Predictions
+from pnoise_jax.studies.leak import interventions
+from pnoise_jax.studies.leak.audited_noise import AuditedNoise
+from pnoise_jax.studies.leak.dependence import Dependence, check_batches, compare_orders
+from pnoise_jax.studies.leak.orders import CLASS_SORTED, SHUFFLED, Orders
+from pnoise_jax.studies.leak.scores import OrderScores, score_orders
 from pnoise_jax.studies.leak.settings import AuditSettings
-from pnoise_jax.studies.leak.subjects import AuditedNoise, Subject
+from pnoise_jax.studies.leak.subject import Subject
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Cell:
-    """One protocol with noise, for all seeds.
+class Composition:
+    """One way to batch the examples with noise, for all seeds.
 
     Attributes:
-      noise: what acts.
-      order: "shuffled", "class_sorted", or "partly_sorted" for the purity sweep.
-      batch_size: of the protocol.
-      mixed_share: of a batch, that stands out of place; for the purity sweep only.
       predictions: by seed.
       votes: (seeds, n) int32, the class with the largest mean clean logit of each example's group.
       batches: (n,) int32, the batch that each example fell into, the same for all seeds.
       purity: the mean share of an example's mates, those it is mixed with, that have its label.
       label_bits: what the labels of those mixed together tell about one another, bits.
+      mixed_share: of a batch, that stands out of place; None but in the purity sweep.
     """
 
-    noise: AuditedNoise
-    order: str
-    batch_size: int
-    mixed_share: float | None
     predictions: tuple[Predictions, ...]
     votes: np.ndarray
     batches: np.ndarray
     purity: float | None
     label_bits: float
+    mixed_share: float | None = None
 
     @property
     def hits(self) -> Hits:
-        """For statistics: examples that the noise mixed belong together."""
-        correct = np.stack([p.rank < 1 for p in self.predictions])
-        return Hits(correct, self.batches if self.noise.mixes_batch else None)
+        """For statistics: examples predicted in one batch belong together."""
+        return Hits(np.stack([p.rank < 1 for p in self.predictions]), self.batches)
 
-    @property
-    def agreement(self) -> float:
-        """Percent of predictions that equal the vote of their batch."""
-        predicted = np.stack([p.predicted for p in self.predictions])
-        return 100 * float((predicted == self.votes).mean())
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Cell:
+    """One noise at one batch size, for all seeds.
+
+    Attributes:
+      noise: what acts.
+      batch_size: of the protocols.
+      orders: scores by kind of order, over all seeds.
+      shuffled, class_sorted: the first random order, and the classes in the data set's order.
+      sweep: from sorted to mixed batches.
+      dependence: whether predictions depend on the batch at all, exactly.
+      interventions: None where they cannot be made.
+      no_interventions: why, in words.
+    """
+
+    noise: AuditedNoise
+    batch_size: int
+    orders: dict[str, OrderScores]
+    shuffled: Composition
+    class_sorted: Composition
+    sweep: tuple[Composition, ...]
+    dependence: Dependence
+    interventions: interventions.Interventions | None
+    no_interventions: str | None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,49 +80,31 @@ class Measurements:
       num_classes: of the logits.
       seeds: of the models.
       clean: predictions without noise, by seed.
-      grid: noise x batch size x order.
-      sweep: the purity sweep, at the first batch size.
-      largest_change: of a clean logit with other batch mates, and how many examples were tried;
-        None where no clean function was given.
+      cells: noise x batch size.
+      clean_change: of a clean logit with other batch mates, and how many examples were tried; None
+        where no clean function was given.
       seconds: by part, over all seeds.
+      metric: what was scored beside accuracy, if anything.
     """
 
     labels: np.ndarray
     num_classes: int
     seeds: tuple[int, ...]
     clean: tuple[Predictions, ...]
-    grid: tuple[Cell, ...]
-    sweep: tuple[Cell, ...]
-    largest_change: tuple[float, int] | None
+    cells: tuple[Cell, ...]
+    clean_change: tuple[float, int] | None
     seconds: dict[str, float]
+    metric: Metric | None = None
 
     @property
     def clean_hits(self) -> Hits:
         """For statistics."""
         return Hits(np.stack([p.rank < 1 for p in self.clean]))
 
-    def cell(self, noise: AuditedNoise, order: str, batch_size: int) -> Cell:
-        """One cell of the grid."""
-        wanted = (noise.name, order, batch_size)
-        return next(c for c in self.grid if (c.noise.name, c.order, c.batch_size) == wanted)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Plan:
-    """One protocol to run: a cell that is still empty."""
-
-    noise: AuditedNoise
-    order: str
-    batch_size: int
-    mixed_share: float | None = None
-
-    def indices(self, labels: np.ndarray, seed: int) -> np.ndarray:
-        """The order of the examples, (n,)."""
-        if self.mixed_share is None:
-            return data.evaluation_order(labels, self.order, seed=seed)
-        return data.partly_sorted_order(
-            labels, mixed_share=self.mixed_share, batch_size=self.batch_size, seed=seed
-        )
+    def cell(self, noise_id: str, batch_size: int) -> Cell:
+        """One of the cells."""
+        wanted = (noise_id, batch_size)
+        return next(c for c in self.cells if (c.noise.name, c.batch_size) == wanted)
 
 
 def measure(
@@ -112,6 +113,9 @@ def measure(
     noises: tuple[AuditedNoise, ...],
     settings: AuditSettings,
     report: Callable[[str], None],
+    *,
+    metric: Metric | None = None,
+    given: bool = True,
 ) -> Measurements:
     """Runs all protocols on all subjects, one subject at a time.
 
@@ -121,13 +125,15 @@ def measure(
       noises: what to audit, by different names.
       settings: with batch sizes.
       report: takes a line when a subject is done.
+      metric: scored beside accuracy.
+      given: whether the data set's own order means anything.
 
     Raises:
-      ValueError: the clean model's logits depend on the batch, so that it is no reference.
+      ValueError: the clean model's logits depend on the batch, so that it is no reference; a model
+        cannot be resumed where its noise enters; or a function fails on a batch.
     """
-    grid, sweep = plan(noises, settings)
-    orders = {p: p.indices(labels, settings.seed) for p in (*grid, *sweep)}
-    found: dict[_Plan, list] = {p: [] for p in orders}
+    plans = [_Plan(n, k, labels, settings) for n, k in itertools.product(noises, settings.sizes)]
+    orders = Orders.of(labels, settings, given=given)
     clean, seeds, changes = [], [], []
     classes = 0
     timer = _Timer()
@@ -136,29 +142,25 @@ def measure(
         logits, predictions = subject.clean()
         clean.append(predictions)
         timer.lap("clean pass")
-        changes.append(subject.largest_change())
+        changes.append(subject.clean_change())
         _require_reference(subject.seed, logits, changes[-1])
         timer.lap("batch check")
-        noise_seed = (settings.seed + subject.seed) % 2**32
-        for plans, part in ((grid, "protocols"), (sweep, "purity sweep")):
-            for p in plans:
-                noisy = subject.predict(p.noise, orders[p], p.batch_size, noise_seed)
-                groups = evaluation.in_batches(orders[p], p.noise.group_size or p.batch_size)
-                found[p].append((noisy, vote(logits, groups)))
-            timer.lap(part)
+        by_kind = orders.with_predictions(predictions.predicted, settings)
+        for plan in plans:
+            plan.run(subject, logits, by_kind, timer, metric)
         seeds.append(subject.seed)
         classes = logits.shape[1]
-        report(_progress(subject.seed, clean[-1], [found[p][-1][0] for p in grid[:2]]))
+        report(_progress(subject.seed, clean[-1], plans[0]))
         del subject, logits  # before the next one's representations are made
     return Measurements(
         labels=labels,
         num_classes=classes,
         seeds=tuple(seeds),
         clean=tuple(clean),
-        grid=tuple(_cell(p, orders[p], found[p], labels) for p in grid),
-        sweep=tuple(_cell(p, orders[p], found[p], labels) for p in sweep),
-        largest_change=None if None in changes else max(changes),
+        cells=tuple(plan.cell() for plan in plans),
+        clean_change=None if None in changes else max(changes),
         seconds=timer.seconds,
+        metric=metric,
     )
 
 
@@ -176,21 +178,134 @@ class _Timer:
         self._last = now
 
 
-def plan(
-    noises: tuple[AuditedNoise, ...], settings: AuditSettings
-) -> tuple[list[_Plan], list[_Plan]]:
-    """The grid, and the purity sweep of the noises that mix a batch."""
-    grid = [
-        _Plan(noise, order, size)
-        for noise, size, order in itertools.product(noises, settings.batch_sizes, evaluation.ORDERS)
-    ]
-    sweep = [
-        _Plan(noise, "partly_sorted", settings.batch_sizes[0], float(share))
-        for noise in noises
-        if noise.mixes_batch
-        for share in np.linspace(0, 1, settings.purity_steps)
-    ]
-    return grid, sweep
+class _Plan:
+    """One noise at one batch size: what to run on each subject, and what was found so far."""
+
+    def __init__(
+        self, noise: AuditedNoise, batch_size: int, labels: np.ndarray, settings: AuditSettings
+    ):
+        self.noise, self.batch_size = noise, batch_size
+        self._labels, self._settings = labels, settings
+        self._design = interventions.pair_up(
+            labels, batch_size, group_size=noise.group_size, seed=settings.seed
+        )
+        self._no_interventions = None
+        if self._design is None:
+            self._no_interventions = "no two classes have enough examples for a batch of one class"
+        shares = np.linspace(0, 1, settings.purity_steps) if noise.mixes_batch else ()
+        swept = batch_size == settings.sizes[0]
+        self._shares = [float(share) for share in shares] if swept else []
+        self._scores: list[dict[str, OrderScores]] = []
+        self._dependence: list[Dependence] = []
+        self._targets: list[interventions.Found] = []
+        self._found: dict[str | float, list] = {}
+        self._orders: dict[str | float, np.ndarray] = {}
+
+    def run(
+        self,
+        subject: Subject,
+        logits: np.ndarray,
+        by_kind: dict[str, list[np.ndarray]],
+        timer: _Timer,
+        metric: Metric | None,
+    ) -> None:
+        """All protocols of one subject, whose clean logits are (n, classes)."""
+        noise, size = self.noise, self.batch_size
+        if size == self._settings.sizes[0]:
+            subject.require_resumable(noise, size)
+        seed = (self._settings.seed + subject.seed) % 2**32
+        function = subject.batch_function(noise, seed)
+
+        def predict(order: np.ndarray) -> Predictions:
+            return subject.predict(noise, order, size, seed)
+
+        scores, changes, first = {}, [], None
+        for kind, orders in by_kind.items():
+            predictions = map(predict, orders)
+            if kind in (SHUFFLED, CLASS_SORTED):
+                kept = next(predictions)
+                first = first or kept
+                self._keep(kind, orders[0], kept, logits)
+                predictions = itertools.chain([kept], predictions)
+            scored, change = score_orders(
+                predictions, orders, size, self._labels, reference=first, metric=metric
+            )
+            scores[kind] = scored
+            changes.append(change)
+        self._scores.append(scores)
+        timer.lap("protocols")
+        dependence = check_batches(subject.inputs, function, by_kind, size)
+        if not noise.draws_by_batch:
+            dependence = compare_orders(dependence, changes)
+        self._dependence.append(dependence)
+        timer.lap("batch check")
+        for share in self._shares:
+            order = data.partly_sorted_order(
+                self._labels, mixed_share=share, batch_size=size, seed=self._settings.seed
+            )
+            self._keep(share, order, predict(order), logits)
+        timer.lap("purity sweep")
+        self._intervene(subject, logits, seed)
+        timer.lap("interventions")
+
+    def cell(self) -> Cell:
+        """What was found, over all subjects."""
+        return Cell(
+            noise=self.noise,
+            batch_size=self.batch_size,
+            orders={
+                kind: OrderScores.over_seeds([scores[kind] for scores in self._scores])
+                for kind in self._scores[0]
+            },
+            shuffled=self._composition(SHUFFLED),
+            class_sorted=self._composition(CLASS_SORTED),
+            sweep=tuple(map(self._composition, self._shares)),
+            dependence=Dependence.over_seeds(self._dependence),
+            interventions=self._interventions(),
+            no_interventions=self._no_interventions,
+        )
+
+    def _keep(
+        self, name: str | float, order: np.ndarray, predictions: Predictions, logits: np.ndarray
+    ) -> None:
+        groups = evaluation.in_batches(order, self.noise.group_size or self.batch_size)
+        self._orders[name] = order
+        self._found.setdefault(name, []).append((predictions, vote(logits, groups)))
+
+    def _composition(self, name: str | float) -> Composition:
+        predictions, votes = zip(*self._found[name], strict=True)
+        order = self._orders[name]
+        groups = evaluation.in_batches(order, self.noise.group_size or self.batch_size)
+        return Composition(
+            predictions=predictions,
+            votes=np.stack(votes),
+            batches=evaluation.in_batches(order, self.batch_size),
+            purity=evaluation.purity(self._labels, groups),
+            label_bits=evaluation.label_bits_per_batch(self._labels, groups),
+            mixed_share=name if isinstance(name, float) else None,
+        )
+
+    def _intervene(self, subject: Subject, clean: np.ndarray, seed: int) -> None:
+        """Sets mates by hand; the targets depend on the clean logits (n, classes)."""
+        if self._no_interventions is not None:
+            return
+        planned = interventions.choose_targets(self._design, clean)
+        batches_to_logits = functools.partial(subject.logits_of_batches, self.noise, seed=seed)
+        try:
+            found = interventions.intervene(planned, batches_to_logits)
+        except ValueError as error:  # such batches are ours: the user's own protocols worked
+            self._no_interventions = str(error)
+            return
+        self._targets.append(found)
+
+    def _interventions(self) -> interventions.Interventions | None:
+        if self._no_interventions is not None:
+            return None
+        return interventions.summarise(
+            self._targets,
+            resamples=self._settings.resamples,
+            seed=self._settings.seed,
+        )
 
 
 def vote(logits: np.ndarray, batches: np.ndarray) -> np.ndarray:
@@ -206,22 +321,6 @@ def vote(logits: np.ndarray, batches: np.ndarray) -> np.ndarray:
     return sums.argmax(axis=1).astype(np.int32)[batches]
 
 
-def _cell(p: _Plan, order: np.ndarray, found: list, labels: np.ndarray) -> Cell:
-    predictions, votes = zip(*found, strict=True)
-    groups = evaluation.in_batches(order, p.noise.group_size or p.batch_size)
-    return Cell(
-        noise=p.noise,
-        order=p.order,
-        batch_size=p.batch_size,
-        mixed_share=p.mixed_share,
-        predictions=predictions,
-        votes=np.stack(votes),
-        batches=evaluation.in_batches(order, p.batch_size),
-        purity=evaluation.purity(labels, groups),
-        label_bits=evaluation.label_bits_per_batch(labels, groups),
-    )
-
-
 def _require_reference(seed: int, logits: np.ndarray, change: tuple[float, int] | None) -> None:
     if change is None:
         return
@@ -235,8 +334,10 @@ def _require_reference(seed: int, logits: np.ndarray, change: tuple[float, int] 
         )
 
 
-def _progress(seed: int, clean: Predictions, noisy: list[Predictions]) -> str:
-    tops = [100 * float(np.mean(p.rank < 1)) for p in (clean, *noisy)]
+def _progress(seed: int, clean: Predictions, plan: _Plan) -> str:
+    scores = plan._scores[-1]
+    tops = [100 * float(np.mean(clean.rank < 1))]
+    tops += [float(scores[kind].top1.mean()) for kind in (SHUFFLED, CLASS_SORTED)]
     return (
         f"seed {seed}: top-1 clean {tops[0]:.1f} %, noisy shuffled {tops[1]:.1f} %, noisy "
         f"class-sorted {tops[2]:.1f} %"

@@ -12,9 +12,12 @@ import ml_collections
 from rich.console import Console
 
 from pnoise_jax import noise, parallel, training, weights
+from pnoise_jax.evaluation import Metric
 from pnoise_jax.studies import tables
-from pnoise_jax.studies.leak.audit import Audit, summarise
+from pnoise_jax.studies.leak.audit import Audit, conclude
+from pnoise_jax.studies.leak.audited_noise import AuditedNoise
 from pnoise_jax.studies.leak.measure import measure
+from pnoise_jax.studies.leak.model_subject import ModelSubject
 from pnoise_jax.studies.leak.seeds import (
     choose_seeds,
     find_runs,
@@ -23,7 +26,6 @@ from pnoise_jax.studies.leak.seeds import (
     with_seed,
 )
 from pnoise_jax.studies.leak.settings import AuditSettings
-from pnoise_jax.studies.leak.subjects import AuditedNoise, ModelSubject
 from pnoise_jax.studies.report import print_audit
 from pnoise_jax.training import workdir as directories
 from pnoise_jax.training.checks import require_weights
@@ -38,6 +40,7 @@ def audit_runs(
     presets: Sequence[str] = (),
     strengths: Sequence[float] = (),
     settings: AuditSettings | None = None,
+    metric: Metric | None = None,
     out: str | os.PathLike | None = None,
     command: str | None = None,
 ) -> Audit:
@@ -53,7 +56,8 @@ def audit_runs(
       seeds: which; None: those that are there, or the config's where none is.
       presets: further noises under audit, of `noise.PRESETS`.
       strengths: of each noise; its own, if empty.
-      settings: batch sizes, confidence and so on.
+      settings: batch sizes, numbers of orders, confidence and so on.
+      metric: scored beside accuracy, as `audit` takes it.
       out: directory of the report; ``workdir/audit`` if None.
       command: what was typed, for the report.
 
@@ -92,9 +96,15 @@ def audit_runs(
     else:
         runs = _import(experiment, imported, console)
     subjects = _subjects(runs, noises, directory, console, audited)
-    measured = measure(subjects, labels, noises, settings, report=console.print)
-    content = summarise(measured, settings, model=config.model.name, dataset=config.data.name)
-    audit = Audit(content | _origin(config, audited) | {"command": command}, measured)
+    measured = measure(subjects, labels, noises, settings, report=console.print, metric=metric)
+    audit = conclude(
+        measured,
+        settings,
+        model=config.model.name,
+        dataset=config.data.name,
+        class_names=experiment.test_data.class_names,
+        origin=_origin(config, audited) | {"command": command},
+    )
     paths = audit.write(directory)
     print_audit(console, audit.content)
     for written in paths:

@@ -7,6 +7,7 @@ import numpy as np
 
 DEFAULT_BATCH_SIZES = (10, 50, 100)
 MIN_BATCHES = 5  # of a protocol; an interval over fewer says nothing
+MIN_ORDERS = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,16 +17,22 @@ class AuditSettings:
     Attributes:
       batch_sizes: of the protocols; the first is the one that the verdict is about. None takes 10,
         50 and 100, as far as batches of one class are possible.
+      orders: how many random orders are scored, the same for all models; a quarter as many keep the
+        labels' order and permute examples within classes, and as many follow the model's own
+        predictions.
+      equivalence: in points of top-1: an effect whose whole interval is smaller is called none.
       purity_steps: how many batch compositions the purity sweep tries, from sorted to mixed.
-      confidence: of the intervals.
-      resamples: of the bootstrap.
-      seed: of the shuffled order, which all models share, of random noise and of the bootstrap.
+      confidence: of the intervals; 1 minus it is the level of the tests.
+      resamples: random signs in the permutation tests of the interventions.
+      seed: of the random orders, of random noise, of the interventions and of the random signs.
       interval: over what: "seeds" (and what was predicted together), "batches" (a single model, or
         these models alone), or "auto": seeds where there are two or more.
       mixed_batches: allow class-sorted batches that hold more than one class.
     """
 
     batch_sizes: tuple[int, ...] | None = None
+    orders: int = 40
+    equivalence: float = 1.0
     purity_steps: int = 6
     confidence: float = 0.95
     resamples: int = 2000
@@ -38,6 +45,15 @@ class AuditSettings:
             raise ValueError(f"confidence={self.confidence!r}: give a number between 0 and 1")
         if not _is_int(self.resamples) or self.resamples < 100:
             raise ValueError(f"resamples={self.resamples!r}: give a whole number of at least 100")
+        if not _is_int(self.orders) or self.orders < MIN_ORDERS:
+            raise ValueError(
+                f"orders={self.orders!r}: give a whole number of at least {MIN_ORDERS}; fewer "
+                "random orders cannot tell at the level of 5 % where class order falls among them"
+            )
+        if not isinstance(self.equivalence, int | float) or not 0 < self.equivalence <= 100:
+            raise ValueError(
+                f"equivalence={self.equivalence!r}: give a number of points above 0, such as 1.0"
+            )
         if not _is_int(self.purity_steps) or self.purity_steps < 0 or self.purity_steps == 1:
             raise ValueError(
                 f"purity_steps={self.purity_steps!r}: give a whole number of at least 2 (sorted "
@@ -75,7 +91,13 @@ class AuditSettings:
           ValueError: the test set is too small for intervals, or has no class with two examples; a
             batch is larger than the test set, or in class order no batch could hold one class.
         """
-        largest = int(np.bincount(labels).max())
+        counts = np.bincount(labels)
+        if np.count_nonzero(counts) < 2:
+            raise ValueError(
+                f"all {len(labels)} examples of {what} have the same label: with one class there "
+                "is no class order, and no label to read; give examples of at least two classes"
+            )
+        largest = int(counts.max())
         most = len(labels) // MIN_BATCHES
         if largest < 2 or most < 2:
             raise ValueError(
@@ -104,11 +126,28 @@ class AuditSettings:
                 )
         return self
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The batch sizes, once they are known: after `for_labels`."""
+        if self.batch_sizes is None:
+            raise ValueError("batch_sizes=None: call for_labels first")
+        return self.batch_sizes
+
+    @property
+    def level(self) -> float:
+        """Of the tests: how often each may find what is not there."""
+        return 1 - self.confidence
+
+    @property
+    def orders_within(self) -> int:
+        """How many orders permute examples within classes, or within predicted classes."""
+        return self.orders // 4
+
     def over_seeds(self, seeds: int) -> bool:
         """Whether intervals are over seeds.
 
         Raises:
-          ValueError: they shall be, and there are fewer than two.
+          ValueError: they were asked for, and there are fewer than two.
         """
         if self.interval == "seeds" and seeds < 2:
             raise ValueError(

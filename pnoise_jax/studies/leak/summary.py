@@ -1,17 +1,21 @@
-"""From what was measured to what `audit.json` says: rows, comparisons, findings."""
+"""From what was measured to what `audit.json` says: rows, comparisons, orders, verdicts."""
 
-import functools
+import dataclasses
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from pnoise_jax import evaluation
-from pnoise_jax.evaluation import Estimate, Hits, Predictions
-from pnoise_jax.studies.leak import verdict
-from pnoise_jax.studies.leak.measure import Cell, Measurements
+from pnoise_jax.evaluation import Hits, Predictions
+from pnoise_jax.studies.leak import wording
+from pnoise_jax.studies.leak.evidence import gather
+from pnoise_jax.studies.leak.interventions import TARGETS
+from pnoise_jax.studies.leak.measure import Cell, Composition, Measurements
+from pnoise_jax.studies.leak.orders import CLASS_PERMUTED, CLASS_SORTED, KINDS, SHUFFLED
 from pnoise_jax.studies.leak.settings import AuditSettings
-from pnoise_jax.studies.leak.subjects import AuditedNoise
+from pnoise_jax.studies.leak.verdict import Evidence, Verdict, judge
 from pnoise_jax.studies.report import VERSION
 
 COMPARISONS = (  # name of each, and of its reference
@@ -19,210 +23,305 @@ COMPARISONS = (  # name of each, and of its reference
     ("noisy, class-sorted", "clean"),
     ("noisy, class-sorted", "noisy, shuffled"),
 )
+UNITS = {
+    "top1": "percent",
+    "top5": "percent",
+    "balanced": "percent, the mean accuracy per class",
+    "printed": "percent, the published program's mean over batches of the running accuracy",
+    "nll": "nats, mean",
+    "difference": "points of top-1",
+    "purity": "mean share of an example's batch mates that have its label",
+    "label_bits_per_batch": "bits, an estimate",
+    "called": "percent of batches in which the target was called the class of its mates",
+}
 
 
 class Summary:
     """Statistics of an audit's measurements; numbers are rounded only where they are shown."""
 
-    def __init__(self, measured: Measurements, settings: AuditSettings):
-        self._measured = measured
-        self._settings = settings
-        self._noises = list({cell.noise.name: cell.noise for cell in measured.grid}.values())
-        options = {
+    def __init__(
+        self,
+        measured: Measurements,
+        settings: AuditSettings,
+        class_names: Sequence[str] | None = None,
+    ):
+        self._measured, self._settings = measured, settings
+        self._class_names = class_names
+        self._options = {
             "confidence": settings.confidence,
-            "resamples": settings.resamples,
-            "seed": settings.seed,
+            "over_seeds": settings.over_seeds(len(measured.seeds)),
         }
-        if not settings.over_seeds(len(measured.seeds)):
-            options["over_seeds"] = False
-        self._accuracy = functools.partial(evaluation.accuracy, **options)
-        self._difference = functools.partial(evaluation.difference, **options)
+        self._evidence = gather(measured, settings)
+        self.verdicts = {
+            noise_id: self._verdict(noise_id)
+            for noise_id in dict.fromkeys(cell.noise.name for cell in measured.cells)
+        }
+
+    @property
+    def verdict(self) -> Verdict:
+        """Of the first noise, which the audit is about."""
+        return next(iter(self.verdicts.values()))
 
     def to_dict(self) -> dict[str, Any]:
         """The parts of `audit.json` that come from measurements."""
         settings, measured = self._settings, self._measured
-        batch_size = settings.batch_sizes[0]
-        comparisons = [
-            self._comparison(noise, size, of, against)
-            for noise, size in itertools.product(self._noises, settings.batch_sizes)
-            for of, against in COMPARISONS
-        ]
-        over = "seeds and batches" if settings.over_seeds(len(measured.seeds)) else "batches"
-        findings = [self._finding(noise, comparisons) for noise in self._noises]
+        first = measured.cells[0].noise.name
+        headline = measured.cell(first, self.verdict.batch_size)
         return {
             "version": VERSION,
-            "verdict": findings[0]["sentence"],
-            "findings": findings,
-            "rows": [*self._clean_rows(), *map(self._row, measured.grid)],
-            "comparisons": comparisons,
-            "purity": [self._purity(cell) for cell in measured.sweep],
-            "per_class": self._per_class(self._noises[0], batch_size),
-            "headline": {"noise_id": self._noises[0].name, "batch_size": batch_size},
+            "verdict": self.verdict.to_dict(),
+            "findings": [self._finding(noise_id) for noise_id in self.verdicts],
+            "rows": [*self._clean_rows(), *self._noisy_rows()],
+            "comparisons": self._comparisons(),
+            "orders": [row for cell in measured.cells for row in self._orders(cell)],
+            "interventions": [row for cell in measured.cells for row in _interventions(cell)],
+            "purity": [
+                self._purity(cell, composition)
+                for cell in measured.cells
+                for composition in cell.sweep
+            ],
+            "per_class": self._per_class(headline),
+            "metric": self._metric(headline),
+            "headline": {"noise_id": first, "batch_size": headline.batch_size},
             "clean_check": self._clean_check(),
             "confidence": settings.confidence,
-            "resamples": settings.resamples,
-            "interval_over": over,
+            "equivalence": settings.equivalence,
+            "shuffled_orders": settings.orders,
+            "interval_over": "seeds and examples" if self._options["over_seeds"] else "examples",
             "seeds": list(measured.seeds),
             "num_classes": measured.num_classes,
             "n": len(measured.labels),
             "seconds": measured.seconds,
-            "units": {
-                "top1": "percent",
-                "top5": "percent",
-                "nll": "nats, mean",
-                "difference": "points of top-1",
-                "agreement": "percent of predictions",
-                "purity": "mean share of an example's batch mates that have its label",
-                "label_bits_per_batch": "bits, an estimate",
-            },
+            "units": UNITS,
+        }
+
+    def _verdict(self, noise_id: str) -> Verdict:
+        """Of one noise: at the batch size where it is most serious, the first of those."""
+        bounds = {"level": self._settings.level, "equivalence": self._settings.equivalence}
+        found = []
+        for (name, size), evidence in self._evidence.items():
+            if name == noise_id:
+                kinds = judge(evidence, **bounds) or ("undecided",)
+                said = wording.text(evidence, kinds, **bounds)
+                found.append(Verdict(kinds, said, _as_json(evidence), size))
+        return min(found, key=lambda verdict: verdict.seriousness)
+
+    def _finding(self, noise_id: str) -> dict[str, Any]:
+        verdict = self.verdicts[noise_id]
+        noise = self._measured.cell(noise_id, verdict.batch_size).noise
+        return {
+            "noise_id": noise_id,
+            "quality": noise.quality,
+            "strength": noise.strength,
+            "where": noise.where,
+            "batch_size": verdict.batch_size,
+            "verdict": verdict.to_dict(),
         }
 
     def _clean_check(self) -> dict[str, float | int] | None:
-        if self._measured.largest_change is None:
+        if self._measured.clean_change is None:
             return None
-        largest, examples = self._measured.largest_change
+        largest, examples = self._measured.clean_change
         return {"largest_logit_difference": largest, "examples": examples}
 
     def _clean_rows(self) -> list[dict[str, Any]]:
-        """Clean predictions depend neither on order nor on batch: measured once, checked."""
-        scores, uncertain = (
-            _scores(self._measured.clean),
-            self._uncertain(self._measured.clean_hits),
-        )
+        """Clean predictions depend neither on order nor on batch: scored once for each."""
+        measured = self._measured
+        labels = measured.labels
+        uncertain = self._uncertain(measured.clean_hits)
         rows = []
-        for size, order in itertools.product(self._settings.batch_sizes, evaluation.ORDERS):
+        for size, order in itertools.product(self._settings.sizes, evaluation.ORDERS):
+            cell = measured.cell(measured.cells[0].noise.name, size)
+            composition = cell.shuffled if order == SHUFFLED else cell.class_sorted
             protocol = {"noise": False, "noise_id": None, "quality": None, "strength": None}
             protocol |= {"where": None, "order": order, "batch_size": size}
-            composed = _composition(self._measured.cell(self._noises[0], order, size))
-            vote = {"batch_vote_top1": None, "agreement": None}
-            rows.append(protocol | scores | uncertain | composed | vote)
+            scored = _scores(measured.clean, labels, composition)
+            rows.append(protocol | scored | uncertain | _composition(composition, labels))
         return rows
 
-    def _row(self, cell: Cell) -> dict[str, Any]:
+    def _noisy_rows(self) -> list[dict[str, Any]]:
+        cells = self._measured.cells
+        return [self._row(cell, order) for cell in cells for order in evaluation.ORDERS]
+
+    def _row(self, cell: Cell, order: str) -> dict[str, Any]:
+        scores = cell.orders[order]
+        names = ("top1", "top5", "nll", "balanced", "printed", "printed_top5")
+        composition = cell.shuffled if order == SHUFFLED else cell.class_sorted
         return {
             "noise": True,
             "noise_id": cell.noise.name,
             "quality": cell.noise.quality,
             "strength": cell.noise.strength,
             "where": cell.noise.where,
-            "order": cell.order,
+            "order": order,
             "batch_size": cell.batch_size,
-            **_scores(cell.predictions),
-            **self._uncertain(cell.hits),
-            **_composition(cell),
-            **self._vote(cell),
+            **{name: float(getattr(scores, name).mean()) for name in names},
+            "n": len(self._measured.labels),
+            **self._uncertain(self._hits(cell, order)),
+            **_composition(composition, self._measured.labels),
         }
 
-    def _purity(self, cell: Cell) -> dict[str, Any]:
+    def _purity(self, cell: Cell, composition: Composition) -> dict[str, Any]:
         return {
             "noise_id": cell.noise.name,
             "batch_size": cell.batch_size,
-            "mixed_share": cell.mixed_share,
-            **_scores(cell.predictions),
-            **self._uncertain(cell.hits),
-            **_composition(cell),
-            **self._vote(cell),
+            "mixed_share": composition.mixed_share,
+            **_scores(composition.predictions, self._measured.labels, composition),
+            **self._uncertain(composition.hits),
+            **_composition(composition, self._measured.labels),
         }
 
     def _uncertain(self, hits: Hits) -> dict[str, Any]:
         return {
             "seeds": list(self._measured.seeds),
             "top1_by_seed": hits.by_seed.tolist(),
-            "interval": list(self._accuracy(hits).interval),
+            "interval": list(evaluation.accuracy(hits, **self._options).interval),
         }
 
-    def _vote(self, cell: Cell) -> dict[str, float]:
-        correct = cell.votes == self._measured.labels
-        return {"batch_vote_top1": 100 * float(correct.mean()), "agreement": cell.agreement}
-
-    def _hits(self, noise: AuditedNoise, batch_size: int, name: str) -> Hits:
+    def _hits(self, cell: Cell, name: str) -> Hits:
+        """Of a protocol. Independent predictions have no batches that belong together."""
         if name == "clean":
             return self._measured.clean_hits
-        order = {"noisy, shuffled": "shuffled", "noisy, class-sorted": "class_sorted"}[name]
-        return self._measured.cell(noise, order, batch_size).hits
+        if name == SHUFFLED:
+            return cell.orders[SHUFFLED].hits
+        hits = cell.class_sorted.hits
+        return dataclasses.replace(hits, batches=None) if cell.dependence.independent else hits
 
-    def _comparison(
-        self, noise: AuditedNoise, batch_size: int, of: str, against: str
-    ) -> dict[str, Any]:
-        ours, theirs = (self._hits(noise, batch_size, name) for name in (of, against))
-        found = self._difference(ours, theirs)
-        return {
-            "noise_id": noise.name,
-            "batch_size": batch_size,
-            "of": of,
-            "against": against,
-            "difference": found.value,
-            "interval": list(found.interval),
-            "p_value": found.p_value,
-            "difference_by_seed": (ours.by_seed - theirs.by_seed).tolist(),
-        }
-
-    def _finding(self, noise: AuditedNoise, comparisons: list[dict]) -> dict[str, Any]:
-        batch_size = self._settings.batch_sizes[0]
-        honest, leak = (
-            next(
-                c
-                for c in comparisons
-                if (c["noise_id"], c["batch_size"]) == (noise.name, batch_size)
-                and (c["of"], c["against"]) == pair
+    def _comparisons(self) -> list[dict[str, Any]]:
+        """Paired differences; p-values are corrected by Holm over the whole table."""
+        names = {"clean": "clean", "noisy, shuffled": SHUFFLED, "noisy, class-sorted": CLASS_SORTED}
+        rows = []
+        for cell, (of, against) in itertools.product(self._measured.cells, COMPARISONS):
+            ours, theirs = (self._hits(cell, names[name]) for name in (of, against))
+            found = evaluation.difference(ours, theirs, **self._options)
+            if cell.dependence.independent and "clean" not in (of, against):
+                found = evaluation.Estimate(0.0, (0.0, 0.0), 1.0)  # proven, not estimated
+            rows.append(
+                {
+                    "noise_id": cell.noise.name,
+                    "batch_size": cell.batch_size,
+                    "of": of,
+                    "against": against,
+                    "difference": found.value,
+                    "interval": list(found.interval),
+                    "p_value": found.p_value,
+                    "difference_by_seed": (ours.by_seed - theirs.by_seed).tolist(),
+                }
             )
-            for pair in (COMPARISONS[0], COMPARISONS[2])
-        )
-        names = ("clean", "noisy, shuffled", "noisy, class-sorted")
-        tops = [float(self._hits(noise, batch_size, name).by_seed.mean()) for name in names]
-        alike = [other for other in self._noises if other.words == noise.words]
-        found = verdict.judge(
-            name=noise.words if len(alike) == 1 else f"{noise.words} at {noise.where}",
-            mixes_batch=noise.mixes_batch,
-            batch_size=batch_size,
-            clean=tops[0],
-            shuffled=tops[1],
-            class_sorted=tops[2],
-            honest=_estimate(honest),
-            leak=_estimate(leak),
-        )
-        measures = ("difference", "interval", "p_value")
+        adjusted = evaluation.adjust_p_values([row["p_value"] for row in rows])
+        return [row | {"p_adjusted": float(p)} for row, p in zip(rows, adjusted, strict=True)]
+
+    def _orders(self, cell: Cell) -> list[dict[str, Any]]:
+        """Accuracies by kind of order, mean over seeds, and where they fall among random ones."""
+        shuffled = cell.orders[SHUFFLED].by_order
+        rows = []
+        for kind, scores in cell.orders.items():
+            by_order = scores.by_order
+            rows.append(
+                {
+                    "noise_id": cell.noise.name,
+                    "batch_size": cell.batch_size,
+                    "order": kind,
+                    "words": KINDS[kind],
+                    "orders": len(by_order),
+                    "top1": float(by_order.mean()),
+                    "deviation": float(by_order.std(ddof=1)) if len(by_order) > 1 else None,
+                    "lowest": float(by_order.min()),
+                    "highest": float(by_order.max()),
+                    "random_orders_below": int(np.sum(shuffled < by_order.mean() - 1e-9)),
+                    "top1_by_order": by_order.tolist(),
+                }
+            )
+        return rows
+
+    def _metric(self, cell: Cell) -> dict[str, Any] | None:
+        """The user's metric by protocol, and whether it depends on how examples are batched."""
+        metric = self._measured.metric
+        if metric is None:
+            return None
+        fixed = cell.orders[SHUFFLED].metric_of_fixed.mean(axis=0)
+        by_class = cell.orders[CLASS_PERMUTED].metric_of_fixed.mean(axis=0)
+        both = np.concatenate([fixed, by_class])
         return {
-            "noise_id": noise.name,
-            "quality": noise.quality,
-            "strength": noise.strength,
-            "where": noise.where,
-            "batch_size": batch_size,
-            "leaks": found.leaks,
-            "leak": {key: leak[key] for key in measures},
-            "honest": found.honest,
-            "honest_effect": {key: honest[key] for key in measures},
-            "sentence": found.sentence,
+            "name": getattr(metric, "__name__", str(metric)),
+            "shuffled": float(cell.orders[SHUFFLED].metric.mean()),
+            "class_sorted": float(cell.orders[CLASS_SORTED].metric.mean()),
+            "of_fixed_predictions": {"shuffled": fixed.tolist(), "class_sorted": by_class.tolist()},
+            "depends_on_batching": bool(np.ptp(both) > 1e-9 * max(1.0, np.abs(both).max())),
+            "range_of_fixed_predictions": [float(both.min()), float(both.max())],
         }
 
-    def _per_class(self, noise: AuditedNoise, batch_size: int) -> list[dict[str, Any]]:
+    def _per_class(self, cell: Cell) -> list[dict[str, Any]]:
         labels = self._measured.labels
         counts = np.bincount(labels)
-        names = {"clean": "clean", "shuffled": "noisy, shuffled"}
-        names["class_sorted"] = "noisy, class-sorted"
+        names = {"clean": "clean", "shuffled": SHUFFLED, "class_sorted": CLASS_SORTED}
         accuracies = {}
         for column, name in names.items():
-            correct = self._hits(noise, batch_size, name).correct.mean(axis=0)
-            sums = np.bincount(labels, weights=correct)
-            accuracies[column] = 100 * sums / np.maximum(counts, 1)
+            correct = self._hits(cell, name).correct.mean(axis=0)
+            accuracies[column] = 100 * np.bincount(labels, weights=correct) / np.maximum(counts, 1)
         return [
-            {"class": int(c), "n": int(counts[c])}
+            {"class": int(c), "name": self._class_name(c), "n": int(counts[c])}
             | {column: float(values[c]) for column, values in accuracies.items()}
             for c in np.flatnonzero(counts)
         ]
 
-
-def _scores(predictions: tuple[Predictions, ...]) -> dict[str, float | int]:
-    """What `Predictions` sums, mean over seeds."""
-    summaries = [p.summary() for p in predictions]
-    means = {k: float(np.mean([s[k] for s in summaries])) for k in ("top1", "top5", "nll")}
-    return means | {"n": summaries[0]["n"]}
+    def _class_name(self, c: int) -> str:
+        return str(c) if self._class_names is None else str(self._class_names[c])
 
 
-def _estimate(comparison: dict[str, Any]) -> Estimate:
-    low, high = comparison["interval"]
-    return Estimate(comparison["difference"], (low, high), comparison["p_value"])
+def _scores(
+    predictions: tuple[Predictions, ...], labels: np.ndarray, composition: Composition
+) -> dict[str, float | int]:
+    """What `Predictions` sums and what metrics make of it, mean over seeds, in a batching."""
+    order = np.argsort(composition.batches, kind="stable")
+    size = int(np.bincount(composition.batches).max())
+    rows = []
+    for found in predictions:
+        batches, top5 = (
+            evaluation.in_batches_of(labels, predicted, order, size)
+            for predicted in (found.predicted, np.where(found.rank < 5, labels, -1))
+        )
+        rows.append(
+            found.summary()
+            | {
+                "balanced": evaluation.METRICS["mean_per_class"](batches),
+                "printed": evaluation.published_meter(batches),
+                "printed_top5": evaluation.published_meter(top5),
+            }
+        )
+    means = {k: float(np.mean([row[k] for row in rows])) for k in rows[0] if k != "n"}
+    return means | {"n": rows[0]["n"]}
 
 
-def _composition(cell: Cell) -> dict[str, float | None]:
-    return {"purity": cell.purity, "label_bits_per_batch": cell.label_bits}
+def _composition(composition: Composition, labels: np.ndarray) -> dict[str, float | None]:
+    return {
+        "purity": composition.purity,
+        "label_bits_per_batch": composition.label_bits,
+        "batch_vote_top1": 100 * float((composition.votes == labels).mean()),
+    }
+
+
+def _interventions(cell: Cell) -> list[dict[str, Any]]:
+    """One row for each; none where they could not be made."""
+    found = cell.interventions
+    if found is None:
+        return []
+    return [
+        {
+            "noise_id": cell.noise.name,
+            "batch_size": cell.batch_size,
+            "target": kind,
+            "words": TARGETS[kind],
+            "mates": found.mates,
+            "pairs": found.pairs,
+            **dataclasses.asdict(pull),
+        }
+        for kind, pull in found.pulls.items()
+    ]
+
+
+def _as_json(evidence: Evidence) -> dict[str, Any]:
+    """Evidence as nested dicts of plain numbers."""
+    found = dataclasses.asdict(evidence)
+    found["dependence"]["independent"] = evidence.dependence.independent
+    return found

@@ -1,76 +1,216 @@
-"""What an audit found, in plain sentences with their figures."""
+"""What an audit concludes, in kinds that code can branch on, and how each follows from evidence."""
 
 import dataclasses
+from typing import Any
 
 from pnoise_jax.evaluation import Estimate
+from pnoise_jax.studies.leak.dependence import Dependence
+from pnoise_jax.studies.leak.interventions import Interventions
+from pnoise_jax.studies.leak.order_tests import OrderTest
+
+# The most serious first; a verdict is headed by the first of its kinds.
+KINDS = {
+    "leak": "the labels of batch mates are read, and class order gains by it",
+    "order_effect": "the order of the test set moves the accuracy, but not by labels that are read",
+    "prior": "the batch reveals how frequent classes are, and no more about an example",
+    "undecided": "predictions depend on the batch, and the data do not resolve how",
+    "ceiling": "predictions depend on the batch, and the clean model leaves no room to tell how",
+    "harm": "in random order, accuracy is lower than without noise",
+    "honest_gain": "in random order, accuracy is higher than without noise",
+    "independent": "no prediction depends on another example",
+    "no_effect": "in random order, accuracy is that without noise, within the bound of equivalence",
+}
+FEW_ERRORS = 6  # of the clean model: from fewer no test can tell what sorting by labels adds
 
 
 @dataclasses.dataclass(frozen=True)
-class Finding:
-    """What one noise does at one batch size.
+class Evidence:
+    """What was found about one noise at one batch size.
 
     Attributes:
-      leaks: whether class order beats the shuffled order: the interval lies above 0.
-      honest: "gain", "harm" or "no effect" of the noise on the shuffled test set.
-      sentence: both, with their figures.
+      name: of the noise, in a sentence.
+      batch_size: of the protocols.
+      n: how many examples there are.
+      clean: accuracy without noise, percent, mean over seeds.
+      clean_errors: examples that the clean model gets wrong, mean over seeds.
+      majority: percent of the examples that are of the most frequent class.
+      dependence: what the exact checks found.
+      class_order: classes in order, files permuted within them, among random orders.
+      file_order: classes in order and files as they are, among orders with files permuted.
+      given_order: the data set's own order among random ones; None where it means nothing.
+      given_purity: in that order, the share of mates of an example's class minus what chance gives.
+      own_predictions: sorted by the clean model's predictions, among random orders.
+      p_labels: one-sided, that sorting by labels scores no more than by own predictions.
+      interventions: None where they could not be made.
+      honest: shuffled minus clean, in points.
+      honest_balanced: the same with classes weighted alike.
+      prior_gap: the former minus the latter.
     """
 
-    leaks: bool
-    honest: str
-    sentence: str
+    name: str
+    batch_size: int
+    n: int
+    clean: float
+    clean_errors: float
+    majority: float
+    dependence: Dependence
+    class_order: OrderTest
+    file_order: OrderTest
+    given_order: OrderTest | None
+    given_purity: float | None
+    own_predictions: OrderTest
+    p_labels: float
+    interventions: Interventions | None
+    honest: Estimate
+    honest_balanced: Estimate
+    prior_gap: Estimate
+
+    def follows_mates(self, level: float) -> int:
+        """1 where predictions move towards their mates' class, -1 where away from it, else 0."""
+        if self.interventions is None:
+            return 0
+        return self.interventions.direction(level)
+
+    def labels_add(self, level: float) -> bool | None:
+        """Whether sorting by labels scores more than by own predictions; None where none can."""
+        return None if self.clean_errors < FEW_ERRORS else self.p_labels <= level
 
 
-def judge(
-    *,
-    name: str,
-    mixes_batch: bool,
-    batch_size: int,
-    clean: float,
-    shuffled: float,
-    class_sorted: float,
-    honest: Estimate,
-    leak: Estimate,
-) -> Finding:
-    """The finding of one noise. An interval that includes 0 is said to be no proof of absence.
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """The answer for one noise. ``str(verdict)`` is its text.
+
+    Attributes:
+      kinds: all that hold, of `KINDS`, the most serious first.
+      text: the same in sentences with their figures.
+      evidence: what they follow from, as JSON.
+      batch_size: that the figures are of.
+    """
+
+    kinds: tuple[str, ...]
+    text: str
+    evidence: dict[str, Any]
+    batch_size: int
+
+    @property
+    def kind(self) -> str:
+        """The most serious of the kinds."""
+        return self.kinds[0]
+
+    @property
+    def seriousness(self) -> int:
+        """Smaller is more serious."""
+        return list(KINDS).index(self.kind)
+
+    def __str__(self) -> str:
+        return self.text
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `audit.json` has it."""
+        return {
+            "kind": self.kind,
+            "kinds": list(self.kinds),
+            "text": self.text,
+            "batch_size": self.batch_size,
+            "evidence": self.evidence,
+        }
+
+
+def judge(found: Evidence, *, level: float, equivalence: float) -> tuple[str, ...]:
+    """The kinds that hold, the most serious first.
 
     Args:
-      name: of the noise, in words.
-      mixes_batch: whether it can leak at all.
-      batch_size: of the protocol.
-      clean, shuffled, class_sorted: top-1 in percent, mean over seeds.
-      honest: noisy shuffled less clean, in points.
-      leak: noisy class-sorted less noisy shuffled.
+      found: about one noise at one batch size.
+      level: of the tests.
+      equivalence: points of top-1 below which an effect is called none.
     """
-    kind = {1: "gain", -1: "harm", 0: "no effect"}[honest.sign]
-    leads = {
-        1: f"{name} reads labels from the order of the test set",
-        0: f"{name} shows no leak here",
-        -1: f"{name} does worse on a class-sorted test set than on a shuffled one",
-    }
-    lead = leads[leak.sign] if mixes_batch else f"{name} mixes no examples, so nothing can leak"
-    effects = {
-        "gain": f"honestly used it gains {_points(honest)}",
-        "harm": f"honestly used it costs {_points(honest)}",
-        "no effect": f"honestly used it has no effect that shows ({_signed(honest)}: includes 0)",
-    }
-    orders = {
-        1: f"the order alone is worth {_points(leak)}",
-        0: f"the order makes no difference that shows ({_signed(leak)}: includes 0)",
-        -1: f"the order costs {_points(leak)}",
-    }
-    sentence = (
-        f"{lead[0].upper()}{lead[1:]}: in batches of {batch_size} the same weights score "
-        f"{class_sorted:.1f} % in class order and {shuffled:.1f} % shuffled, against {clean:.1f} % "
-        f"without noise; {effects[kind]}, and {orders[leak.sign]}."
+    kinds = set()
+    if found.dependence.independent:
+        kinds.add("independent")
+    else:
+        kinds |= _of_the_order(found, level, equivalence)
+    if found.honest.sign < 0:
+        kinds.add("harm")
+    elif found.honest.sign > 0:
+        kinds.add("prior" if reveals_frequencies(found) else "honest_gain")
+    elif found.honest.within(equivalence):
+        kinds.add("no_effect")
+    return tuple(kind for kind in KINDS if kind in kinds)
+
+
+def leaks(found: Evidence, level: float) -> bool:
+    """Whether class order gains, and does so by the labels of batch mates."""
+    pull = found.follows_mates(level)
+    in_class_order = (
+        found.class_order.sign(level) > 0
+        and pull > 0
+        and found.labels_add(level) is not False
+        and found.class_order.below > (1 - level) * found.class_order.orders
     )
-    return Finding(leaks=mixes_batch and leak.sign > 0, honest=kind, sentence=sentence)
+    return in_class_order or leaks_as_given(found, level)
 
 
-def _points(estimate: Estimate) -> str:
-    low, high = sorted(abs(bound) for bound in estimate.interval)
-    return f"{abs(estimate.value):.1f} points ({low:.1f} to {high:.1f})"
+def leaks_as_given(found: Evidence, level: float) -> bool:
+    """Whether the data set's own order gains, by mates that have an example's label, or lack it."""
+    if found.given_order is None or found.given_order.sign(level) <= 0:
+        return False
+    return found.follows_mates(level) * found.given_purity > 0
 
 
-def _signed(estimate: Estimate) -> str:
-    low, high = estimate.interval
-    return f"{estimate.value:+.1f} points, {low:+.1f} to {high:+.1f}"
+def reveals_frequencies(found: Evidence) -> bool:
+    """Whether a gain is that of the frequent classes alone."""
+    depends = not found.dependence.independent
+    return depends and found.honest_balanced.sign <= 0 and found.prior_gap.sign > 0
+
+
+def needs_no_labels(found: Evidence, level: float) -> bool:
+    """Whether sorting by own predictions gains nearly what sorting by labels does."""
+    own, by_labels = found.own_predictions, found.class_order
+    return (
+        found.labels_add(level) is False
+        and own.sign(level) > 0
+        and own.difference > 0.8 * by_labels.difference
+    )
+
+
+def order_effects(found: Evidence, level: float, equivalence: float) -> dict[str, OrderTest]:
+    """The orders that move the accuracy by something else than labels that are read.
+
+    By "classes", "files" or "given"; effects that are smaller than the bound are left out.
+    """
+    by_class = found.class_order.sign(level)
+    effects = {}
+    if by_class < 0 or (by_class > 0 and needs_no_labels(found, level)):
+        effects["classes"] = found.class_order
+    if found.file_order.sign(level) != 0:
+        effects["files"] = found.file_order
+    given = found.given_order
+    unexplained = by_class <= 0 and not leaks_as_given(found, level)
+    if given is not None and given.sign(level) != 0 and unexplained:
+        effects["given"] = given
+    return {name: test for name, test in effects.items() if not test.within(equivalence)}
+
+
+def _of_the_order(found: Evidence, level: float, equivalence: float) -> set[str]:
+    """What holds of a function that depends on the batch, or that is not deterministic."""
+    kinds = set()
+    if leaks(found, level):
+        kinds.add("leak")
+    if order_effects(found, level, equivalence):
+        kinds.add("order_effect")
+    if kinds or _order_is_worth_nothing(found, level, equivalence):
+        return kinds
+    no_room = found.clean_errors < FEW_ERRORS or 100 - found.clean < equivalence
+    gains = found.class_order.sign(level) > 0
+    return {"ceiling" if no_room and not gains else "undecided"}
+
+
+def _order_is_worth_nothing(found: Evidence, level: float, equivalence: float) -> bool:
+    """Whether the order of this test set is shown to matter by less than the bound.
+
+    Only where no label of a mate pulls, and where something would be seen if it did.
+    """
+    tests = [found.class_order, found.file_order, found.given_order]
+    small = all(test.within(equivalence) for test in tests if test is not None)
+    tried = found.interventions is not None and found.clean_errors >= FEW_ERRORS
+    return small and tried and found.follows_mates(level) == 0

@@ -1,0 +1,112 @@
+"""Whether predictions depend on the other examples of a batch: checked exactly, not estimated.
+
+Two checks. The direct one replaces the mates in batches of the test set and compares logits bit for
+bit, up to rounding. The other compares every example's prediction in all orders that were scored:
+where none differs, no accuracy in any of these orders can differ.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from pnoise_jax.studies.leak.independence import largest_change
+from pnoise_jax.studies.leak.orders import CLASS_SORTED, SHUFFLED
+from pnoise_jax.studies.leak.scores import OrderChange
+
+SAME_SHAPE = 1e-6  # rounding of logits in a batch of the same shape, relative to the largest
+OTHER_PLACE = 1e-4  # and where the example stands elsewhere in the batch
+
+
+@dataclasses.dataclass(frozen=True)
+class Dependence:
+    """What the checks found.
+
+    Attributes:
+      deterministic: whether two calls with the same batch gave the same logits.
+      largest_change: of a logit when its example's mates were replaced, absolute.
+      allowed: what rounding may make of it.
+      batches: of the direct check.
+      examples: whose predictions were compared in all orders, in each model.
+      orders: how many orders those were.
+      changed: how many predictions differed between orders, of the most in one kind.
+      differs: whether anything but rounding differed between orders.
+    """
+
+    deterministic: bool
+    largest_change: float
+    allowed: float
+    batches: int
+    examples: int = 0
+    orders: int = 0
+    changed: int = 0
+    differs: bool = False
+
+    @property
+    def independent(self) -> bool:
+        """Whether nothing depended on anything but the example itself."""
+        fixed = self.largest_change <= self.allowed and not self.differs and not self.changed
+        return self.deterministic and fixed and self.batches > 0
+
+    @classmethod
+    def over_seeds(cls, found: list["Dependence"]) -> "Dependence":
+        """The worst of all seeds; what was tried is added up."""
+        worst = max(found, key=lambda d: d.largest_change / max(d.allowed, 1e-30))
+        return dataclasses.replace(
+            worst,
+            deterministic=all(d.deterministic for d in found),
+            batches=sum(d.batches for d in found),
+            changed=sum(d.changed for d in found),
+            differs=any(d.differs for d in found),
+        )
+
+
+def check_batches(
+    inputs: Callable[[np.ndarray], np.ndarray],
+    apply: Callable[[np.ndarray], np.ndarray],
+    by_kind: dict[str, list[np.ndarray]],
+    batch_size: int,
+) -> Dependence:
+    """Replaces mates in whole batches from random orders and from class order.
+
+    Args:
+      inputs: indices (b,) to examples (b, ...).
+      apply: examples (b, ...) to logits (b, classes).
+      by_kind: orders by kind.
+      batch_size: of the protocol.
+    """
+    largest, scale, count, deterministic = 0.0, 0.0, 0, True
+    for rows in _choose_batches(by_kind, batch_size):
+        x = inputs(rows)
+        logits = np.asarray(apply(x), np.float64)
+        again = np.asarray(apply(x), np.float64)
+        scale = max(scale, float(np.abs(logits).max()))
+        repeated = float(np.abs(again - logits).max())
+        if repeated > SAME_SHAPE * scale:
+            return Dependence(False, repeated, SAME_SHAPE * scale, count)
+        if np.array_equal(x, np.roll(x, -1, axis=0)):
+            continue  # all alike: mates that can be told from others there are none
+        largest = max(largest, largest_change(apply, x).size)
+        count += 1
+    return Dependence(deterministic, largest, SAME_SHAPE * scale, count)
+
+
+def _choose_batches(by_kind: dict[str, list[np.ndarray]], batch_size: int) -> list[np.ndarray]:
+    """The first batches of three random orders, and three batches over the class order."""
+    class_order = by_kind[CLASS_SORTED][0]
+    last = len(class_order) // batch_size - 1
+    starts = batch_size * np.unique(np.linspace(0, last, 3).round().astype(int))
+    return [order[:batch_size] for order in by_kind[SHUFFLED][:3]] + [
+        class_order[start : start + batch_size] for start in starts
+    ]
+
+
+def compare_orders(found: Dependence, changes: list[OrderChange]) -> Dependence:
+    """Adds what a comparison of all orders found."""
+    return dataclasses.replace(
+        found,
+        examples=min(change.examples for change in changes),
+        orders=sum(change.orders for change in changes),
+        changed=max(change.predictions for change in changes),
+        differs=any(c.nll > OTHER_PLACE * max(1.0, c.scale) for c in changes),
+    )

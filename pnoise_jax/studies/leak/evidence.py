@@ -1,0 +1,102 @@
+"""From measurements to the evidence of each noise and batch size."""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+from pnoise_jax import evaluation
+from pnoise_jax.evaluation import Hits
+from pnoise_jax.studies.leak.measure import Cell, Measurements
+from pnoise_jax.studies.leak.order_tests import OrderTest, among, exceeds
+from pnoise_jax.studies.leak.orders import (
+    AS_GIVEN,
+    CLASS_PERMUTED,
+    CLASS_SORTED,
+    OWN_PREDICTIONS,
+    SHUFFLED,
+)
+from pnoise_jax.studies.leak.settings import AuditSettings
+from pnoise_jax.studies.leak.verdict import Evidence
+
+
+def gather(measured: Measurements, settings: AuditSettings) -> dict[tuple[str, int], Evidence]:
+    """The evidence by noise and batch size; tests are corrected for their number together."""
+    found = {
+        (cell.noise.name, cell.batch_size): _evidence(measured, cell, settings)
+        for cell in measured.cells
+    }
+    names = ("class_order", "file_order", "given_order")
+    tests = [
+        (key, name, getattr(evidence, name))
+        for key, evidence in found.items()
+        if not evidence.dependence.independent  # where nothing can be found nothing is tested
+        for name in names
+        if getattr(evidence, name) is not None
+    ]
+    adjusted = evaluation.adjust_p_values([test.p_value for *_, test in tests]) if tests else ()
+    for (key, name, test), p_value in zip(tests, adjusted, strict=True):
+        corrected = dataclasses.replace(test, p_adjusted=float(p_value))
+        found[key] = dataclasses.replace(found[key], **{name: corrected})
+    return found
+
+
+def _evidence(measured: Measurements, cell: Cell, settings: AuditSettings) -> Evidence:
+    labels, n = measured.labels, len(measured.labels)
+    by_order = {kind: scores.by_order for kind, scores in cell.orders.items()}
+    shuffled, permuted = by_order[SHUFFLED], by_order[CLASS_PERMUTED]
+    test = functools.partial(among, n=n, confidence=settings.confidence)
+    given, given_purity = None, None
+    if AS_GIVEN in by_order:
+        given = test(by_order[AS_GIVEN], shuffled)
+        given_purity = _purity_as_given(labels, cell)
+    options = {
+        "confidence": settings.confidence,
+        "over_seeds": settings.over_seeds(len(measured.seeds)),
+    }
+    honest, balanced, gap = honest_effects(measured, cell, options)
+    clean = measured.clean_hits
+    return Evidence(
+        name=cell.noise.words,
+        batch_size=cell.batch_size,
+        n=n,
+        clean=float(clean.by_seed.mean()),
+        clean_errors=n * (1 - float(clean.correct.mean())),
+        majority=100 * float(np.bincount(labels).max()) / n,
+        dependence=cell.dependence,
+        class_order=test(permuted, shuffled),
+        file_order=test(by_order[CLASS_SORTED], permuted),
+        given_order=given,
+        given_purity=given_purity,
+        own_predictions=_uncorrected(test(by_order[OWN_PREDICTIONS], shuffled)),
+        p_labels=exceeds(permuted, by_order[OWN_PREDICTIONS], n=n),
+        interventions=cell.interventions,
+        honest=honest,
+        honest_balanced=balanced,
+        prior_gap=gap,
+    )
+
+
+def honest_effects(measured: Measurements, cell: Cell, options: dict) -> tuple:
+    """Shuffled minus clean: of accuracy, of balanced accuracy, and the former minus the latter."""
+    shuffled, clean = cell.orders[SHUFFLED].hits, measured.clean_hits
+    pairs = [(shuffled, clean)]
+    weighted = [evaluation.balanced(hits, measured.labels) for hits in pairs[0]]
+    pairs.append(tuple(weighted))
+    pairs.append(tuple(_minus(a, b) for a, b in zip(pairs[0], weighted, strict=True)))
+    return tuple(evaluation.difference(*pair, **options) for pair in pairs)
+
+
+def _minus(hits: Hits, others: Hits) -> Hits:
+    return dataclasses.replace(hits, correct=hits.correct - others.correct)
+
+
+def _uncorrected(test: OrderTest) -> OrderTest:
+    """This one only ever speaks against a leak: it is not a further chance to find one."""
+    return dataclasses.replace(test, p_adjusted=test.p_value)
+
+
+def _purity_as_given(labels: np.ndarray, cell: Cell) -> float:
+    """In the data set's own order, the share of mates of one's class minus that in random order."""
+    groups = evaluation.in_batches(np.arange(len(labels)), cell.noise.group_size or cell.batch_size)
+    return (evaluation.purity(labels, groups) or 0.0) - (cell.shuffled.purity or 0.0)

@@ -1,0 +1,272 @@
+"""Interventions: who the batch mates are is set by hand, and the prediction is watched.
+
+Orders alone cannot tell why a prediction depends on its batch. Here the mates of one example are
+all of one class, then all of another, and nothing else changes. If the prediction follows the class
+of the mates, the mates' labels are what is read. Mates come in disjoint groups, one unit each, as
+examples that are mates twice would count as two pieces of evidence.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from scipy import special, stats
+
+WANTED_PAIRS = 12  # of groups of mates; smaller groups make more of them
+MAX_PAIRS = 64
+WANTED_BATCHES = 256  # of each kind of target but the blank one
+
+TARGETS = {
+    "contested": "an example for which the clean model finds both classes likely, among mates of "
+    "one of them",
+    "image": "an example of a third class among mates of one class",
+    "blank": "a blank example among mates of one class",
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Groups:
+    """Disjoint groups of mates, in pairs of two different classes.
+
+    Attributes:
+      members: (pairs, 2, mates) int, indices of examples.
+      classes: (pairs, 2) int, of each group.
+      labels: (n,) of all examples.
+      seed: of further draws.
+    """
+
+    members: np.ndarray
+    classes: np.ndarray
+    labels: np.ndarray
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Planned:
+    """Batches of one target and mates of one class, two after one another for each target.
+
+    Attributes:
+      batches: (m, b) int, indices of examples; the blank example is n.
+      places: (m,) int, where in its batch the target stands.
+      classes: (m,) int, of the mates.
+      others: (m,) int, the other class of the pair: of the mates in the other batch.
+      pairs: (m,) int, the number of the pair.
+      kinds: (m,) str, of the target: one of `TARGETS`.
+    """
+
+    batches: np.ndarray
+    places: np.ndarray
+    classes: np.ndarray
+    others: np.ndarray
+    pairs: np.ndarray
+    kinds: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Found:
+    """What one model made of the targets.
+
+    Attributes:
+      planned: the batches.
+      moved: (m,) the mates' class over the other class, in standard deviations of the logits.
+      predicted: (m,) int.
+    """
+
+    planned: Planned
+    moved: np.ndarray
+    predicted: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Pull:
+    """How far one kind of target follows the class of its mates.
+
+    Attributes:
+      called: percent of batches in which the target was called the class of its mates.
+      called_other: percent in which it was called the other class of the pair, which none of its
+        mates has. Without any influence of the mates it equals `called`.
+      logit: by how much the mates' class rises over the other when the mates are of it, in standard
+        deviations of the logits; mean over pairs.
+      p_toward: of the hypothesis that the prediction does not move towards the mates' class.
+      p_away: that it does not move away from it.
+      batches: how many were tried, for each seed.
+    """
+
+    called: float
+    called_other: float
+    logit: float
+    p_toward: float
+    p_away: float
+    batches: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Interventions:
+    """What came out, over all seeds.
+
+    Attributes:
+      mates: of a target; fewer than in a protocol's batch where classes are small.
+      pairs: of disjoint groups of mates.
+      pulls: by kind of target.
+    """
+
+    mates: int
+    pairs: int
+    pulls: dict[str, Pull]
+
+    def direction(self, level: float) -> int:
+        """1 where predictions move towards their mates' class, -1 where away from it, else 0.
+
+        The kinds of target are asked in the order of `TARGETS`; each has its part of the level.
+        """
+        for pull in self.pulls.values():
+            for p_value, sign in ((pull.p_toward, 1), (pull.p_away, -1)):
+                if p_value <= level / len(self.pulls):
+                    return sign
+        return 0
+
+
+def pair_up(
+    labels: np.ndarray, batch_size: int, *, group_size: int | None, seed: int
+) -> Groups | None:
+    """Groups of mates, as large as the batch allows, or None where no two classes have enough.
+
+    Args:
+      labels: (n,).
+      batch_size: of the protocol.
+      group_size: how many examples the noise mixes, where that is fixed.
+      seed: of the draws.
+    """
+    generator = np.random.default_rng(seed)
+    largest = (group_size or batch_size) - 1
+    pairs: list[np.ndarray] = []
+    for mates in range(largest, 0 if group_size is None else largest - 1, -1):
+        pairs = _disjoint_pairs(labels, mates, generator)
+        if len(pairs) >= WANTED_PAIRS:
+            break
+    if not pairs:
+        return None
+    members = generator.permutation(np.stack(pairs))[:MAX_PAIRS]
+    return Groups(members, labels[members[:, :, 0]], labels, seed)
+
+
+def _disjoint_pairs(
+    labels: np.ndarray, mates: int, generator: np.random.Generator
+) -> list[np.ndarray]:
+    """Pairs (2, mates) of disjoint groups of two different classes."""
+    groups = []
+    for c in generator.permutation(np.unique(labels)):
+        members = generator.permutation(np.flatnonzero(labels == c))
+        groups += np.split(members, range(mates, len(members), mates))
+    groups = [group for group in groups if len(group) == mates]
+    half = len(groups) // 2
+    halves = zip(groups[:half], groups[len(groups) - half :], strict=True)
+    return [np.stack([a, b]) for a, b in halves if labels[a[0]] != labels[b[0]]]
+
+
+def choose_targets(groups: Groups, clean: np.ndarray) -> Planned:
+    """The batches for one model, whose clean logits are (n, classes)."""
+    generator = np.random.default_rng([groups.seed, 3])
+    log_likely = special.log_softmax(clean.astype(np.float64), axis=1)
+    count = int(np.clip(WANTED_BATCHES // (2 * len(groups.members)), 1, 16))
+    rows = []
+    for number, (members, (one, two)) in enumerate(
+        zip(groups.members, groups.classes, strict=True)
+    ):
+        free = np.ones(len(groups.labels), bool)
+        free[members] = False
+        third = np.flatnonzero(free & (groups.labels != one) & (groups.labels != two))
+        both = np.where(free, np.minimum(log_likely[:, one], log_likely[:, two]), -np.inf)
+        chosen = {
+            "contested": np.argsort(-both, kind="stable")[: min(count, int(free.sum()))],
+            "image": generator.choice(third, min(count, len(third)), replace=False),
+            "blank": [len(groups.labels)],
+        }
+        rows += [(t, number, kind) for kind, targets in chosen.items() for t in targets]
+    return _fill(groups, rows, generator)
+
+
+def _fill(groups: Groups, rows: Sequence[tuple], generator: np.random.Generator) -> Planned:
+    """Two batches for each of rows (target, pair, kind); the target stands at the same place."""
+    targets, pairs, kinds = map(np.array, zip(*rows, strict=True))
+    places = np.repeat(generator.integers(0, groups.members.shape[2] + 1, len(rows)), 2)
+    mates = groups.members[pairs].reshape(len(places), -1)
+    batches = [
+        np.insert(of_target, place, target)
+        for of_target, place, target in zip(mates, places, np.repeat(targets, 2), strict=True)
+    ]
+    return Planned(
+        batches=np.stack(batches),
+        places=places,
+        classes=groups.classes[pairs].ravel(),
+        others=groups.classes[pairs, ::-1].ravel(),
+        pairs=np.repeat(pairs, 2),
+        kinds=np.repeat(kinds, 2),
+    )
+
+
+def intervene(planned: Planned, logits_of: Callable[[np.ndarray], np.ndarray]) -> Found:
+    """What one model makes of the targets.
+
+    Args:
+      planned: what to try.
+      logits_of: indices (m, b) of batches to logits (m, b, classes).
+
+    Raises:
+      ValueError: logits are not finite, or the function fails on such batches.
+    """
+    at = np.arange(len(planned.batches))
+    logits = logits_of(planned.batches)[at, planned.places].astype(np.float64)
+    if not np.isfinite(logits).all():
+        raise ValueError("the logits are not finite for some batches of one class")
+    spread = logits.std() or 1.0
+    moved = (logits[at, planned.classes] - logits[at, planned.others]) / spread
+    return Found(planned, moved, logits.argmax(axis=1))
+
+
+def summarise(found: Sequence[Found], *, resamples: int, seed: int) -> Interventions:
+    """The interventions over all models."""
+    planned = found[0].planned
+    kinds = [kind for kind in TARGETS if np.any(planned.kinds == kind)]
+    return Interventions(
+        mates=planned.batches.shape[1] - 1,
+        pairs=len(np.unique(planned.pairs)),
+        pulls={kind: _pull(found, kind, resamples, seed) for kind in kinds},
+    )
+
+
+def _pull(found: Sequence[Found], kind: str, resamples: int, seed: int) -> Pull:
+    rows = found[0].planned.kinds == kind
+    pairs = found[0].planned.pairs[rows]
+    moved = np.mean([of_model.moved[rows] for of_model in found], axis=0)
+    # What the target itself prefers cancels between its two batches.
+    numbers, number = np.unique(pairs, return_inverse=True)
+    by_pair = np.bincount(number, weights=moved) / np.bincount(number, minlength=len(numbers))
+    called, called_other = (
+        100 * float(np.mean([f.predicted[rows] == classes(f)[rows] for f in found]))
+        for classes in (lambda f: f.planned.classes, lambda f: f.planned.others)
+    )
+    return Pull(
+        called=called,
+        called_other=called_other,
+        logit=float(by_pair.mean()),
+        p_toward=_sign_flip(by_pair, resamples, seed),
+        p_away=_sign_flip(-by_pair, resamples, seed),
+        batches=int(rows.sum()),
+    )
+
+
+def _sign_flip(values: np.ndarray, resamples: int, seed: int) -> float:
+    """The p-value that the mean of values which are symmetric about 0 is as large as this."""
+    if len(values) < 2 or np.abs(values).max() < 1e-9:
+        return 1.0
+    found = stats.permutation_test(
+        (values,),
+        np.mean,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=resamples,
+        alternative="greater",
+        rng=np.random.default_rng(seed),
+    )
+    return float(found.pvalue)

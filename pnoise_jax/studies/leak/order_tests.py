@@ -1,0 +1,94 @@
+"""Where one order falls among random ones: tests that take the test set as it is.
+
+The examples stay, their order is drawn anew. So these tests say whether this number on this test
+set comes from the order, which is what is asked; other test sets are left to the intervals.
+"""
+
+import dataclasses
+
+import numpy as np
+from scipy import stats
+
+
+@dataclasses.dataclass(frozen=True)
+class OrderTest:
+    """The accuracy in one kind of order beside the accuracies in others, in percent.
+
+    Attributes:
+      value: in the order that is asked about; the mean where there are several.
+      mean, deviation, lowest, highest: of the orders that it is compared with.
+      orders: how many those are.
+      below: how many of them score less than the value.
+      p_value: two-sided, that the value is one more draw like them.
+      p_adjusted: the same, corrected by Holm for all such tests of the audit.
+      interval: of the value minus the mean, in points, on this test set; it excludes 0 where
+        p_value is small.
+    """
+
+    value: float
+    mean: float
+    deviation: float
+    lowest: float
+    highest: float
+    orders: int
+    below: int
+    p_value: float
+    interval: tuple[float, float]
+    p_adjusted: float = 1.0
+
+    @property
+    def difference(self) -> float:
+        """In points."""
+        return self.value - self.mean
+
+    def sign(self, level: float) -> int:
+        """1 or -1 where the order is resolved to score more or less, else 0."""
+        return int(np.sign(self.difference)) if self.p_adjusted <= level else 0
+
+    def within(self, bound: float) -> bool:
+        """Whether the whole interval of the difference lies inside (-bound, bound)."""
+        low, high = self.interval
+        return -bound < low and high < bound
+
+
+def among(values: np.ndarray, others: np.ndarray, *, n: int, confidence: float) -> OrderTest:
+    """Tests whether orders score as one more draw of the others would.
+
+    Args:
+      values: accuracies in the orders that are asked about, (k,), percent.
+      others: accuracies in the orders to compare with, (m,), percent.
+      n: examples; the deviation counts as half an example at least.
+      confidence: of the interval.
+    """
+    value, count = float(values.mean()), len(others)
+    deviation = float(others.std(ddof=1))
+    error = max(deviation, 50 / n)
+    # As for a single order, even where the value is a mean of several: which examples share a class
+    # is a draw, too, and it is the same in all of these.
+    error *= float(np.sqrt(1 + 1 / count))
+    difference = value - float(others.mean())
+    half = float(stats.t.isf((1 - confidence) / 2, count - 1)) * error
+    return OrderTest(
+        value=value,
+        mean=float(others.mean()),
+        deviation=deviation,
+        lowest=float(others.min()),
+        highest=float(others.max()),
+        orders=count,
+        below=int(np.sum(others < value - 1e-9)),
+        p_value=float(2 * stats.t.sf(abs(difference) / error, count - 1)),
+        interval=(difference - half, difference + half),
+    )
+
+
+def exceeds(values: np.ndarray, others: np.ndarray, *, n: int) -> float:
+    """The one-sided p-value that orders do not score more on average than the others (Welch).
+
+    Args:
+      values, others: accuracies, (k,) and (m,), percent.
+      n: examples; a deviation counts as half an example at least.
+    """
+    parts = [(max(x.var(ddof=1), (50 / n) ** 2) / len(x), len(x) - 1) for x in (values, others)]
+    variance = sum(part for part, _ in parts)
+    freedom = variance**2 / sum(part**2 / count for part, count in parts)
+    return float(stats.t.sf((values.mean() - others.mean()) / np.sqrt(variance), freedom))

@@ -1,0 +1,210 @@
+"""What a verdict says: sentences that follow from its kinds, with their figures."""
+
+from pnoise_jax.evaluation import Estimate
+from pnoise_jax.studies.leak.verdict import (
+    FEW_ERRORS,
+    Evidence,
+    leaks_as_given,
+    order_effects,
+)
+
+
+def text(found: Evidence, kinds: tuple[str, ...], *, level: float, equivalence: float) -> str:
+    """A verdict in sentences: the answer up to the first colon, then what it rests on."""
+    lead = _LEADS[kinds[0]](found) if kinds else "nothing was resolved"
+    told = [_accuracies(found)]
+    if "leak" in kinds:
+        told.append(_leak(found, level))
+    if "order_effect" in kinds:
+        told += _order_effects(found, level, equivalence)
+    told.append(_dependence(found))
+    if "undecided" in kinds:
+        told.append(_undecided(found, level, equivalence))
+    if "ceiling" in kinds:
+        told.append(_ceiling(found))
+    told.append(_honest(found, kinds, equivalence))
+    sentence = f"{found.name} {lead}: {told[0]}"
+    return " ".join([sentence[0].upper() + sentence[1:], *(part for part in told[1:] if part)])
+
+
+_LEADS = {
+    "leak": lambda found: "reads the labels of batch mates",
+    "order_effect": lambda found: "makes the accuracy depend on the order of the test set",
+    "prior": lambda found: "gains only what the class frequencies in a batch tell",
+    "undecided": lambda found: (
+        "makes predictions depend on the batch, and these data do not show how"
+        if found.dependence.deterministic
+        else "gives other predictions each time, so dependence on the batch cannot be checked"
+    ),
+    "ceiling": lambda found: (
+        "makes predictions depend on the batch, and the clean accuracy leaves no room to see how"
+    ),
+    "harm": lambda found: "lowers the accuracy",
+    "honest_gain": lambda found: "raises the accuracy, whatever the order of the test set",
+    "independent": lambda found: "makes no prediction depend on another example",
+    "no_effect": lambda found: "changes the accuracy by less than the bound of equivalence",
+}
+
+
+def _accuracies(found: Evidence) -> str:
+    if found.dependence.independent:
+        return (
+            f"top-1 is {found.class_order.mean:.1f} % in any order, against {found.clean:.1f} % "
+            "clean."
+        )
+    order = found.class_order
+    return (
+        f"in batches of {found.batch_size} the same weights score {order.value:.1f} % in class "
+        f"order and {order.mean:.1f} % in random orders ({order.lowest:.1f} to {order.highest:.1f} "
+        f"in {order.orders}), against {found.clean:.1f} % clean."
+    )
+
+
+def _leak(found: Evidence, level: float) -> str:
+    order = found.class_order
+    if leaks_as_given(found, level) and order.sign(level) <= 0:
+        order = found.given_order
+        where = "The data set's own order"
+    else:
+        where = "Class order"
+    parts = [f"{where} is worth {_signed(order.difference)} points over a random one"]
+    if found.clean_errors >= FEW_ERRORS:
+        parts.append(
+            f"sorted by the model's own clean predictions, which needs no label, it scores "
+            f"{found.own_predictions.value:.1f} %"
+        )
+    sentences = "; ".join(parts) + "."
+    if found.interventions is not None:
+        sentences += f" {_interventions(found)}"
+    return sentences
+
+
+def _interventions(found: Evidence) -> str:
+    """What became of the targets, where any was called by its mates' class more often."""
+    told = [
+        f"{_TARGETS[kind]} is called that class {pull.called:.0f} % of the time, "
+        f"{pull.called_other:.0f} % where they are of the other"
+        for kind, pull in found.interventions.pulls.items()
+        if kind in _TARGETS
+    ]
+    return f"Among mates of one class, {'; '.join(told)}."
+
+
+_TARGETS = {
+    "contested": "an example torn between two classes",
+    "blank": "a blank example",
+}
+
+
+def _order_effects(found: Evidence, level: float, equivalence: float) -> list[str]:
+    effects = order_effects(found, level, equivalence)
+    told = []
+    if "files" in effects:
+        test = effects["files"]
+        told.append(
+            f"With the classes in order, the order of the files within each class moves it by "
+            f"{_signed(test.difference)} points ({test.value:.1f} % against {test.mean:.1f} % with "
+            "files permuted): consecutive files share something other than their label."
+        )
+    if "classes" in effects:
+        test = effects["classes"]
+        why = "batches of one class are not what this function was made for"
+        if test.difference > 0:
+            why = (
+                f"no label is needed, since sorting by the model's own predictions gives "
+                f"{found.own_predictions.value:.1f} %"
+            )
+        told.append(f"Class order moves it by {_signed(test.difference)} points: {why}.")
+    if "given" in effects:
+        test = effects["given"]
+        told.append(
+            f"The data set's own order scores {test.value:.1f} %, {_signed(test.difference)} "
+            "points from random orders, and not by the labels of batch mates."
+        )
+    return told
+
+
+def _dependence(found: Evidence) -> str:
+    checked = found.dependence
+    if not checked.independent:
+        return ""
+    return (
+        f"This was checked, not estimated: {checked.examples} examples in {checked.orders} orders "
+        f"had the same predictions, and replacing the mates in {checked.batches} batches changed "
+        "no logit. Nothing can leak, and no order can matter."
+    )
+
+
+def _undecided(found: Evidence, level: float, equivalence: float) -> str:
+    if not found.dependence.deterministic:
+        return (
+            "Two calls with the same batch differ: fix the random key, so that an example draws "
+            "the same noise in any batch, and audit again."
+        )
+    order = found.class_order
+    if order.sign(level) > 0:
+        own = _signed(found.own_predictions.difference)
+        return (
+            f"Class order is worth {_signed(order.difference)} points over a random one, and "
+            f"sorting by the model's own clean predictions {own}; but no intervention shows that "
+            "the labels of batch mates are read. More examples would sharpen the interventions."
+        )
+    low, high = order.interval
+    limit = max(abs(low), abs(high))
+    if limit >= equivalence:
+        more = found.n * (limit / equivalence) ** 2
+        return (
+            f"Class order differs from random ones by {_signed(order.difference)} points "
+            f"({_signed(low)} to {_signed(high)}); to resolve {_points(equivalence)} would take "
+            f"about {_round_up(more):,} examples like these."
+        )
+    if found.interventions is None:
+        return "No two classes have enough examples to set the mates of an example by hand."
+    return (
+        "The labels of batch mates move the logits, yet class order moves the accuracy by less "
+        f"than {_points(equivalence)} here: audit larger batches, or examples that are harder."
+    )
+
+
+def _round_up(number: float) -> int:
+    digits = max(0, len(str(int(number))) - 2)
+    return -int(-number // 10**digits) * 10**digits
+
+
+def _ceiling(found: Evidence) -> str:
+    return (
+        f"The clean model gets {found.clean_errors:.0f} examples wrong, too few to tell what an "
+        f"order adds: audit at least {FEW_ERRORS} clean errors, with harder or more examples."
+    )
+
+
+def _honest(found: Evidence, kinds: tuple[str, ...], equivalence: float) -> str:
+    effect = _with_interval(found.honest)
+    where = "Used honestly" if found.dependence.independent else "Used honestly, in random order"
+    if "prior" in kinds:
+        return (
+            f"{where}, accuracy changes by {effect} points, and balanced accuracy by "
+            f"{_with_interval(found.honest_balanced)}: {found.majority:.0f} % of the examples are "
+            "of one class, and that is what the batch reveals."
+        )
+    if "harm" in kinds:
+        return f"{where}, it costs points: {effect}."
+    if "honest_gain" in kinds:
+        return f"{where}, it gains points: {effect}."
+    if "no_effect" in kinds:
+        return f"{where}, it changes accuracy by {effect}, less than {_points(equivalence)}."
+    return f"{where}, its effect is not resolved: {effect} points."
+
+
+def _with_interval(estimate: Estimate) -> str:
+    low, high = estimate.interval
+    return f"{_signed(estimate.value)} ({_signed(low)} to {_signed(high)})"
+
+
+def _points(number: float) -> str:
+    return "1 point" if number == 1 else f"{number:g} points"
+
+
+def _signed(points: float) -> str:
+    shown = f"{points:+.1f}".replace("-", "\N{MINUS SIGN}")
+    return "0.0" if float(f"{points:.1f}") == 0 else shown
