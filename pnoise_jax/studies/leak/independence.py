@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -98,19 +98,24 @@ def assert_independent_of_batch(
         ``apply`` is not deterministic.
       TypeError: an ``apply``, outputs or examples of an unknown kind.
     """
-    if batches < 1:
-        raise ValueError(f"batches={batches}; give at least 1")
+    for batch in _batches(apply, x, batches):
+        _assert_independent(batch, rtol, atol)
+
+
+def _batches(apply: Any, x: Any, limit: int) -> Iterator["_Batch"]:
+    """``x`` itself, or the first batches of a loader, without those of a single example."""
+    if limit < 1:
+        raise ValueError(f"batches={limit}; give at least 1")
     if not is_loader(x):
-        _assert_independent(_Batch.of(apply, read_batch(x, "x")), rtol, atol)
+        yield _Batch.of(apply, read_batch(x, "x"))
         return
-    came, tried = 0, 0
-    for number, examples in enumerate(itertools.islice(read_batches(x), batches)):
+    came, given = 0, 0
+    for number, examples in enumerate(itertools.islice(read_batches(x), limit)):
         came = number + 1
         if _has_different_examples(examples.inputs):
-            batch = _Batch.of(apply, examples, f"batch {number} of the loader: ")
-            _assert_independent(batch, rtol, atol)
-            tried += 1
-    if not tried:
+            given += 1
+            yield _Batch.of(apply, examples, f"batch {number} of the loader: ")
+    if not given:
         raise ValueError(
             f"the loader gave {came} batches, none with two different examples; give a loader with "
             "a larger batch size"
