@@ -33,8 +33,9 @@ def as_numpy(outputs: Any) -> np.ndarray:
         chosen = outputs["logits"] if "logits" in outputs else _only(outputs, outputs.values())
     elif hasattr(outputs, "logits"):
         chosen = outputs.logits
-    elif isinstance(outputs, tuple | list) and _axes(outputs) > isinstance(outputs, list):
-        chosen = _only(outputs, outputs)
+    elif isinstance(outputs, tuple | list):
+        per_example = isinstance(outputs, list) and _axes(outputs) <= 1
+        chosen = outputs if per_example or not _axes(outputs) else _only(outputs, outputs)
     array = to_numpy(chosen)
     if not jnp.issubdtype(array.dtype, np.number) and array.dtype != bool:
         raise TypeError(f"expected an array of numbers; got {describe(outputs)}")
@@ -47,9 +48,7 @@ def to_numpy(values: Any) -> np.ndarray:
     Raises:
       ValueError: a list of arrays of several shapes.
     """
-    if hasattr(
-        values, "detach"
-    ):  # PyTorch; its `numpy` has no floats of fewer than 32 bits but one
+    if hasattr(values, "detach"):  # PyTorch, whose `numpy` refuses bfloat16
         short = values.is_floating_point() and values.element_size() < 4
         return (values.float() if short else values).numpy(force=True)
     if scipy.sparse.issparse(values):
