@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from pnoise_jax import models, noise, studies
 from pnoise_jax.studies.leak.independence import largest_change
@@ -71,8 +72,133 @@ def test_our_models_pass_without_noise_and_fail_with_it():
         studies.assert_independent_of_batch(jax.jit(batch_statistics), images)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "makes"),
+    [(np.uint8, np.asarray), (np.int32, jnp.asarray), (np.int64, np.ndarray.tolist)],
+)
+def test_integer_inputs(dtype, makes):
+    ids = np.random.default_rng(4).integers(0, 20, (9, 5)).astype(dtype)
+    table = np.random.default_rng(5).normal(size=(20, 3))
+
+    def embed(x):
+        return table[np.asarray(x)].mean(axis=1)
+
+    studies.assert_independent_of_batch(embed, makes(ids))
+    with pytest.raises(AssertionError, match="example 0 depends on its batch"):
+        studies.assert_independent_of_batch(lambda x: embed(x) - embed(x)[3], makes(ids))
+
+
+def test_low_precision_passes():
+    weights = jnp.asarray(WEIGHTS, jnp.bfloat16)
+    x = jnp.asarray(X, jnp.bfloat16)
+    studies.assert_independent_of_batch(jax.jit(lambda x: jnp.tanh(x) @ weights), x)
+
+
+def test_the_function_may_change_its_argument():
+    def in_place(x):
+        x -= 1
+        return x
+
+    studies.assert_independent_of_batch(in_place, X.copy())
+    assert largest_change(in_place, X).size == 0
+
+
+def test_training_mode_of_flax_is_noticed():
+    model = nnx.BatchNorm(6, rngs=nnx.Rngs(0))
+    with pytest.raises(AssertionError, match="depends on its batch: with other examples"):
+        studies.assert_independent_of_batch(model, X)
+    model.eval()
+    studies.assert_independent_of_batch(model, X)
+
+
+def test_the_size_of_the_batch_and_the_place_in_it_are_noticed():
+    pattern = (
+        r"example \d+ depends on the size of its batch or on its place in it, .* alone, output"
+    )
+    with pytest.raises(AssertionError, match=pattern):
+        studies.assert_independent_of_batch(lambda x: x / len(x), X)
+    with pytest.raises(AssertionError, match=pattern):
+        studies.assert_independent_of_batch(
+            lambda x: x + jax.random.normal(jax.random.key(0), x.shape), X
+        )
+
+
+def test_what_cannot_be_evaluated_alone_depends_on_its_batch():
+    def needs_two(x):
+        if len(x) < 2:
+            raise RuntimeError("more than 1 value per channel, please")
+        return classify(x)
+
+    pattern = (
+        r"example 0 depends on its batch: .* beside 12 others, but not alone \(RuntimeError: more"
+    )
+    with pytest.raises(AssertionError, match=pattern) as failure:
+        studies.assert_independent_of_batch(needs_two, X)
+    assert isinstance(failure.value.__cause__, RuntimeError)
+
+
+def test_other_shapes_in_other_batches_are_errors():
+    with pytest.raises(ValueError, match=r"shape \(\) for a batch of 1; .* \(squeeze"):
+        studies.assert_independent_of_batch(lambda x: x.sum(axis=1, keepdims=True).squeeze(), X)
+    with pytest.raises(
+        ValueError, match=r"of shape \(19,\) .* 13 examples, but of shape \(7,\) in"
+    ):
+        studies.assert_independent_of_batch(lambda x: np.pad(x, ((0, 0), (0, len(x)))), X)
+
+    def grows(x):
+        return x if np.array_equal(x, X) else np.pad(x, ((0, 0), (0, 1)))
+
+    with pytest.raises(ValueError, match=r"but of shape \(7,\) in another batch, of 13"):
+        largest_change(grows, X)
+
+
+def test_outputs_that_are_not_finite_in_some_batches_only():
+    def breaks(x):
+        outputs = classify(x)
+        if x[3, 0] != X[3, 0]:
+            outputs[4, 1] = np.nan
+        return outputs
+
+    with pytest.raises(ValueError, match=r"for example 4 where the examples 1, 3, 5, 7, 9, 11 had"):
+        largest_change(breaks, X)
+    with pytest.raises(AssertionError, match=r"example 4 .* to nan .* example 3 alone .* by inf"):
+        studies.assert_independent_of_batch(breaks, X)
+
+    def breaks_at_large(x):
+        return np.where(len(x) > 1, classify(x), np.inf)
+
+    with pytest.raises(AssertionError, match=r"example 0 depends on the size .* to inf"):
+        studies.assert_independent_of_batch(breaks_at_large, X)
+
+
+def test_a_loader_is_tried_batch_by_batch():
+    loader = [(X[:4], np.zeros(4)), (X[4:5], np.zeros(1)), (X[5:], np.zeros(8))]
+    seen = []
+
+    def first_batch_only(x):
+        seen.append(len(x))
+        return classify(x) + (x.mean(axis=0)[:4] if len(x) == 8 else 0)
+
+    with pytest.raises(AssertionError, match=r"^batch 2 of the loader: example \d depends on its"):
+        studies.assert_independent_of_batch(first_batch_only, loader)
+    seen.clear()
+    studies.assert_independent_of_batch(first_batch_only, iter(loader), batches=2)
+    assert set(seen) == {4, 1}
+    with pytest.raises(ValueError, match="gave 2 batches, none with two different examples"):
+        studies.assert_independent_of_batch(classify, [(X[:1], [0]), (X[:1], [0])])
+    with pytest.raises(ValueError, match="gave 0 batches"):
+        studies.assert_independent_of_batch(classify, [])
+    with pytest.raises(ValueError, match="batches=0; give at least 1"):
+        studies.assert_independent_of_batch(classify, loader, batches=0)
+
+
 def test_bad_input_is_named():
     generator = np.random.default_rng(3)
+    with pytest.raises(ValueError, match=r"batch 1 of the loader: .* not finite for example 2"):
+        studies.assert_independent_of_batch(
+            lambda x: np.where(np.arange(len(x)) == 2, np.nan, x.sum(axis=1)) if len(x) > 4 else x,
+            [(X[:4],), (X[4:],)],
+        )
     with pytest.raises(ValueError, match="give a batch of at least two examples"):
         studies.assert_independent_of_batch(classify, X[:1])
     with pytest.raises(ValueError, match="all examples of x are alike"):

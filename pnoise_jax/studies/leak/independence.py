@@ -1,9 +1,24 @@
 """Does a prediction depend on the other examples of its batch? A test for any model."""
 
 import dataclasses
-from collections.abc import Callable
+import functools
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
+
+from pnoise_jax.studies.leak.examples import Examples, is_loader, read_batch, read_batches
+from pnoise_jax.studies.leak.frameworks import as_batch_function
+
+_CAUSES = (
+    "Usual causes: batch statistics that are not frozen, noise that mixes examples, attention or a "
+    "reshape along the batch axis"
+)
+_SQUEEZE = " (squeeze() without an axis drops that of a batch of one)"
+_MATES = 64  # that are tried one by one, to name the one that matters most
+_ALONE = 8  # examples of a batch that are also tried alone
+_ROUNDING = 100  # times rtol: there other kernels round differently, on GPUs to TF32's 11 bits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,15 +30,17 @@ class Change:
       example: whose logit it is.
       logits: that example's logits beside its own mates, (classes,).
       others: and beside others, (classes,).
+      replaced: the numbers of the mates that gave way to their successors.
     """
 
     size: float
     example: int
     logits: np.ndarray
     others: np.ndarray
+    replaced: np.ndarray
 
 
-def largest_change(apply: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> Change:
+def largest_change(apply: Any, x: Any) -> Change:
     """How much the outputs for examples change when the examples beside them are others.
 
     In each of ``2 ceil(log2 b)`` further calls some examples stay in place while all others give
@@ -31,103 +48,241 @@ def largest_change(apply: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> 
     differ in a digit, so each example is seen with every one of its mates replaced.
 
     Args:
-      apply: a function of a batch: (b, ...) to (b, ...), deterministic.
-      x: the batch, (b, ...), at least two examples, not all alike.
+      apply: a function of a batch, (b, ...) to (b, ...), deterministic; or a model that
+        `assert_independent_of_batch` takes.
+      x: the batch, (b, ...), at least two examples, not all alike; an array of any framework.
 
     Raises:
-      ValueError: fewer than two examples, all alike, or outputs that are not (b, ...) or finite.
+      ValueError: fewer than two examples, all alike, or outputs that are not (b, ...), or not
+        finite, be it in one of the further batches only.
     """
-    x = np.asarray(x)
-    if x.ndim == 0 or len(x) < 2:
-        raise ValueError(f"x has shape {x.shape}; give a batch of at least two examples")
-    successors = np.roll(x, -1, axis=0)
-    if np.array_equal(x, successors):
-        raise ValueError("all examples of x are alike; give different ones")
-    reference = _outputs(apply, x)
-    largest = Change(0.0, 0, reference[0], reference[0])
-    numbers = np.arange(len(x))
-    for digit in range((len(x) - 1).bit_length()):
-        for value in (0, 1):
-            stay = (numbers >> digit) & 1 == value
-            changed = x.copy()
-            changed[~stay] = successors[~stay]
-            found = _outputs(apply, changed)
-            distance = np.abs(found - reference).reshape(len(x), -1).max(axis=1)
-            distance[~stay] = 0
-            example = int(distance.argmax())
-            if distance[example] > largest.size:
-                size = float(distance[example])
-                largest = Change(size, example, reference[example], found[example])
-    return largest
+    change = _largest_change(_Batch.of(apply, read_batch(x, "x")))
+    if not np.isfinite(change.size):
+        replaced = ", ".join(map(str, change.replaced[:8])) + ", …" * (len(change.replaced) > 8)
+        raise ValueError(
+            f"apply gave outputs that are not finite for example {change.example} where the "
+            f"examples {replaced} had given way to their successors, though not in the batch as it "
+            "came"
+        )
+    return change
 
 
 def assert_independent_of_batch(
-    apply: Callable[[np.ndarray], np.ndarray],
-    x: np.ndarray,
+    apply: Any,
+    x: Any,
     *,
     rtol: float = 1e-4,
     atol: float = 1e-5,
+    batches: int = 8,
 ) -> None:
     """Fails if what ``apply`` makes of an example depends on the other examples of its batch.
 
-    A test helper, for any model: batch statistics in training mode, noise that mixes examples, or a
-    wrong reshape fail it.
+    A test helper, for a model of any framework: batch statistics in training mode, noise that mixes
+    examples, or a wrong reshape fail it. Examples are seen beside others, and some of them alone.
 
     Args:
-      apply: a function of a batch, (b, ...) to (b, ...): logits or anything else; deterministic.
-      x: a batch, (b, ...), of at least two examples.
+      apply: a deterministic function of a batch, (b, ...) to (b, ...): logits or anything else. Or
+        a PyTorch or Keras model, called in the mode in which it is; or a fitted estimator of
+        scikit-learn. A function is given what ``x`` holds: tensors of PyTorch, arrays of NumPy.
+      x: a batch, (b, ...), of at least two examples; or a loader of batches, with or without
+        labels, as `read_examples` describes.
       rtol: allowed change relative to the largest output, for what compilers round differently.
+        A batch of one runs other kernels than a larger one: between the two, 100 times as much.
       atol: allowed change on top.
+      batches: of a loader, how many of its first batches are tried.
 
     Raises:
       AssertionError: with the example, by how much it changed, and of its 64 nearest mates the one
-        that matters most by itself.
-      ValueError: as `largest_change`.
+        that matters most by itself; or with the example that cannot be evaluated alone.
+      ValueError: as `largest_change`; outputs that are not of the same shape in a batch of one; or
+        ``apply`` is not deterministic.
+      TypeError: an ``apply``, outputs or examples of an unknown kind.
     """
-    x = np.asarray(x)
-    change = largest_change(apply, x)
-    outputs = _outputs(apply, x)
-    allowed = atol + rtol * float(np.abs(outputs).max())
-    if change.size <= allowed:
+    for batch in _batches(apply, x, batches):
+        _assert_independent(batch, rtol, atol)
+
+
+def _batches(apply: Any, x: Any, limit: int) -> Iterator["_Batch"]:
+    """``x`` itself, or the first batches of a loader, without those of a single example."""
+    if limit < 1:
+        raise ValueError(f"batches={limit}; give at least 1")
+    if not is_loader(x):
+        yield _Batch.of(apply, read_batch(x, "x"))
         return
-    again = float(np.abs(_outputs(apply, x) - outputs).max())
+    came, given = 0, 0
+    for number, examples in enumerate(itertools.islice(read_batches(x), limit)):
+        came = number + 1
+        if _has_different_examples(examples.inputs):
+            given += 1
+            yield _Batch.of(apply, examples, f"batch {number} of the loader: ")
+    if not given:
+        raise ValueError(
+            f"the loader gave {came} batches, none with two different examples; give a loader with "
+            "a larger batch size"
+        )
+
+
+def _assert_independent(batch: "_Batch", rtol: float, atol: float) -> None:
+    largest = float(np.abs(batch.reference).max())
+    allowed = atol + rtol * largest
+    change = _largest_change(batch)
+    if change.size > allowed:
+        _check_deterministic(batch, batch.numbers, batch.reference, allowed)
+        raise AssertionError(
+            f"{batch.where}example {change.example} depends on its batch: with other examples "
+            f"beside it, output {_went(change.logits, change.others, allowed)}. "
+            f"{_most_influential_mate(batch, change.example)}. {_CAUSES}"
+        )
+    allowed = atol + _ROUNDING * rtol * largest
+    for example in sorted({round(place) for place in np.linspace(0, len(batch.x) - 1, _ALONE)}):
+        alone = _alone(batch, example)
+        if _distances(alone, batch.reference[[example]])[0] > allowed:
+            _check_deterministic(batch, batch.numbers, batch.reference, allowed)
+            _check_deterministic(batch, np.array([example]), alone, allowed)
+            raise AssertionError(
+                f"{batch.where}example {example} depends on the size of its batch or on its place "
+                "in it, though not on which examples are beside it: alone, output "
+                f"{_went(batch.reference[example], alone[0], allowed)}. Noise drawn for a batch as "
+                "a whole does this"
+            )
+
+
+def _largest_change(batch: "_Batch") -> Change:
+    numbers, reference = batch.numbers, batch.reference
+    largest = Change(0.0, 0, reference[0], reference[0], numbers[:0])
+    for digit in range((len(numbers) - 1).bit_length()):
+        for value in (0, 1):
+            stay = (numbers >> digit) & 1 == value
+            rows = np.where(stay, numbers, np.roll(numbers, -1))
+            outputs = batch.outputs(rows)
+            distances = _distances(outputs, reference[rows])
+            distances[~stay & np.isfinite(distances)] = 0  # whoever moved need only stay finite
+            i = int(distances.argmax())
+            if distances[i] > largest.size:
+                size, example = float(distances[i]), int(rows[i])
+                largest = Change(size, example, reference[example], outputs[i], numbers[~stay])
+    return largest
+
+
+def _most_influential_mate(batch: "_Batch", example: int) -> str:
+    """Which mate's replacement changes the example most, of the nearest, and by how much."""
+    numbers = batch.numbers
+    nearest = np.argsort(np.abs(numbers - example), kind="stable")[1 : _MATES + 1]
+    sizes = []
+    for mate in nearest:
+        outputs = batch.outputs(np.where(numbers == mate, np.roll(numbers, -1), numbers))
+        sizes.append(float(_distances(outputs, batch.reference)[example]))
+    best = int(np.argmax(sizes))
+    if not sizes[best]:
+        return f"None of its {len(nearest)} nearest mates does it alone"
+    return f"Replacing example {nearest[best]} alone changes it by {sizes[best]:.3g}"
+
+
+def _alone(batch: "_Batch", example: int) -> np.ndarray:
+    """Its outputs in a batch of one, (1, ...)."""
+    try:
+        outputs = batch.apply(batch.x[[example]])
+    except Exception as error:
+        raise AssertionError(
+            f"{batch.where}example {example} depends on its batch: apply takes it beside "
+            f"{len(batch.x) - 1} others, but not alone ({type(error).__name__}: {error}). "
+            f"{_CAUSES}; a function compiled for one batch size needs a wrapper that pads"
+        ) from error
+    return batch.checked(outputs, 1)
+
+
+def _check_deterministic(
+    batch: "_Batch", rows: np.ndarray, outputs: np.ndarray, allowed: float
+) -> None:
+    again = float(_distances(batch.outputs(rows), outputs).max())
     if again > allowed:
         raise ValueError(
-            f"apply is not deterministic: two calls with the same batch differ by {again:.3g}; fix "
-            "its random key"
+            f"{batch.where}apply is not deterministic: two calls with the same batch differ by "
+            f"{again:.3g}; fix its random key or seed, or turn its dropout off"
         )
-    mate, size = _most_influential_mate(apply, x, change.example)
-    flat, others = change.logits.ravel(), change.others.ravel()
-    place = int(np.abs(flat - others).argmax())
-    raise AssertionError(
-        f"example {change.example} depends on its batch: with other examples beside it, output "
-        f"{place} went from {flat[place]:.6g} to {others[place]:.6g} (allowed: {allowed:.2g}). "
-        f"Replacing example {mate} alone changes it by {size:.3g}. Evaluate with batch "
-        "statistics frozen and without noise that mixes examples"
-    )
 
 
-def _most_influential_mate(apply, x: np.ndarray, example: int) -> tuple[int, float]:
-    """The mate whose replacement changes the example most, of the 64 nearest, and by how much."""
-    reference = _outputs(apply, x)[example]
-    distance_to = np.abs(np.arange(len(x)) - example)
-    mates = [int(mate) for mate in np.argsort(distance_to, kind="stable")[1:65]]
-    sizes = []
-    for mate in mates:
-        changed = x.copy()
-        changed[mate] = x[(mate + 1) % len(x)]
-        sizes.append(float(np.abs(_outputs(apply, changed)[example] - reference).max()))
-    best = int(np.argmax(sizes))
-    return mates[best], sizes[best]
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Batch:
+    """A batch under test, and the function that is tested on it.
+
+    Attributes:
+      apply: (b, ...) to (b, ...).
+      x: (n, ...).
+      where: what an error begins with.
+    """
+
+    apply: Callable[[np.ndarray], np.ndarray]
+    x: np.ndarray
+    where: str = ""
+
+    @classmethod
+    def of(cls, apply: Any, examples: Examples, where: str = "") -> "_Batch":
+        x = examples.inputs
+        if len(x) < 2:
+            raise ValueError(f"x has shape {x.shape}; give a batch of at least two examples")
+        if not _has_different_examples(x):
+            raise ValueError("all examples of x are alike; give different ones")
+        return cls(as_batch_function(apply, examples.wrap), x, where)
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """Of the examples, (n,)."""
+        return np.arange(len(self.x))
+
+    @functools.cached_property
+    def reference(self) -> np.ndarray:
+        """The outputs of the batch as it came, (n, ...), finite."""
+        outputs = _as_outputs(self.apply(self.x.copy()), len(self.x), self.where)
+        finite = np.isfinite(outputs).reshape(len(outputs), -1).all(axis=1)
+        if not finite.all():
+            raise ValueError(
+                f"{self.where}apply gave outputs that are not finite for example "
+                f"{finite.argmin()}, in the batch as it came"
+            )
+        return outputs
+
+    def outputs(self, rows: np.ndarray) -> np.ndarray:
+        """Of the examples with the numbers ``rows``, (b,), as a batch: (b, ...)."""
+        return self.checked(self.apply(self.x[rows]), len(rows))
+
+    def checked(self, outputs: np.ndarray, size: int) -> np.ndarray:
+        """Outputs of a batch of ``size`` examples, each of the shape that it has in `reference`."""
+        outputs = _as_outputs(outputs, size, self.where)
+        if outputs.shape[1:] != self.reference.shape[1:]:
+            raise ValueError(
+                f"{self.where}apply gave outputs of shape {self.reference.shape[1:]} for each of "
+                f"{len(self.x)} examples, but of shape {outputs.shape[1:]} in another batch, of "
+                f"{size}; the shape must not depend on the batch"
+            )
+        return outputs
 
 
-def _outputs(apply, x: np.ndarray) -> np.ndarray:
-    outputs = np.asarray(apply(x), np.float64)
-    if outputs.ndim == 0 or len(outputs) != len(x):
+def _as_outputs(outputs: np.ndarray, size: int, where: str) -> np.ndarray:
+    """In double precision, so that differences are exact."""
+    if outputs.ndim == 0 or len(outputs) != size or not outputs.size:
         raise ValueError(
-            f"apply gave an array of shape {outputs.shape} for a batch of {len(x)}; expected one "
-            "output for each example"
+            f"{where}apply gave an array of shape {outputs.shape} for a batch of {size}; expected "
+            "one output for each example" + _SQUEEZE * (size == 1)
         )
-    if not np.isfinite(outputs).all():
-        raise ValueError("apply gave outputs that are not finite")
-    return outputs
+    return outputs.astype(np.result_type(outputs, np.float64))
+
+
+def _has_different_examples(x: np.ndarray) -> bool:
+    return len(x) > 1 and not np.array_equal(x, np.roll(x, -1, axis=0))
+
+
+def _distances(outputs: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """The largest change of each example's outputs, (b,); to or from NaN it is infinite."""
+    same = (outputs == reference) | (np.isnan(outputs) & np.isnan(reference))
+    changes = np.abs(np.subtract(outputs, reference, where=~same, out=np.zeros_like(outputs)))
+    changes[np.isnan(changes)] = np.inf
+    return changes.reshape(len(outputs), -1).max(axis=1)
+
+
+def _went(before: np.ndarray, after: np.ndarray, allowed: float) -> str:
+    """Which output of an example changed most, and how, in words."""
+    before, after = before.ravel(), after.ravel()
+    change = np.where(np.isfinite(after), np.abs(after - before), np.inf)
+    i = int(change.argmax())
+    return f"{i} went from {before[i]:.6g} to {after[i]:.6g} (allowed: {allowed:.2g})"
