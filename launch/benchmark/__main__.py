@@ -6,6 +6,7 @@ Subcommands:
   sweep  runs that share a program: trained together, by vmap, against one after another
   audit  all protocols of an audit against one clean evaluation
   data   the input pipeline: ours against tf.data and against a PIL loop over folders
+  verdicts  how often an audit errs, on simulated functions with a known truth
   models the forward pass and training step of each family against timm's
 
 python -m launch.benchmark SUBCOMMAND --help lists the flags. Every figure printed was measured by
@@ -24,6 +25,7 @@ SUBCOMMANDS = {
     "audit": "launch.benchmark.audit",
     "data": "launch.benchmark.data",
     "models": "launch.benchmark.models",
+    "verdicts": "launch.benchmark.verdicts",
 }
 
 

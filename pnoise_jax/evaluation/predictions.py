@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import special
 
 from pnoise_jax import data
 
@@ -33,7 +34,9 @@ class Predictions:
     @classmethod
     def of(cls, logits: np.ndarray, labels: np.ndarray) -> "Predictions":
         """From logits (n, classes) and labels (n,)."""
-        return cls(**jax.device_get(score_logits(jnp.asarray(logits), jnp.asarray(labels))))
+        found = _score(np, special.logsumexp, np.asarray(logits), np.asarray(labels))
+        types = {"rank": np.int32, "nll": np.float32, "predicted": np.int32}
+        return cls(**{name: array.astype(types[name]) for name, array in found.items()})
 
     def summary(self) -> dict[str, float | int]:
         """``top1`` and ``top5`` in percent, mean ``nll``, and ``n``."""
@@ -108,10 +111,15 @@ def fetch_behind(results: Iterable[Any]) -> Iterator[Any]:
 
 def score_logits(logits: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
     """The arrays of `Predictions`, (b,), from logits (b, classes) and labels (b,)."""
+    return _score(jnp, jax.nn.logsumexp, logits, labels)
+
+
+def _score(xp: Any, logsumexp: Callable, logits: Any, labels: Any) -> dict[str, Any]:
+    """The same by NumPy, which has no shapes to compile for, or by JAX."""
     labels = labels[:, None]
-    true = jnp.take_along_axis(logits, labels, axis=1)
-    classes = jnp.arange(logits.shape[1])
+    true = xp.take_along_axis(logits, labels, axis=1)
+    classes = xp.arange(logits.shape[1])
     # Ties as argmax has them; a logit that is not a number is never behind.
     ahead = ~(logits <= true) | ((logits == true) & (classes < labels))
-    nll = jax.nn.logsumexp(logits, axis=1) - true[:, 0]
+    nll = logsumexp(logits, axis=1) - true[:, 0]
     return {"rank": ahead.sum(axis=1), "nll": nll, "predicted": logits.argmax(axis=1)}

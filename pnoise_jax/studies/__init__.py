@@ -1,6 +1,7 @@
 """Studies: what answers a question. The leak audit, sweeps, and their reports."""
 
 from pnoise_jax.studies.leak import (
+    KINDS,
     Audit,
     AuditSettings,
     Verdict,
@@ -14,6 +15,7 @@ from pnoise_jax.studies.sweep import run_sweep
 from pnoise_jax.studies.sweep_cells import product
 
 __all__ = [
+    "KINDS",
     "Audit",
     "AuditSettings",
     "Verdict",

@@ -2,10 +2,18 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from pnoise_jax.evaluation import Hits, accuracy, difference
+from pnoise_jax.evaluation import (
+    Hits,
+    accuracy,
+    adjust_p_values,
+    balanced,
+    difference,
+    mean_change,
+)
 
-OPTIONS = {"confidence": 0.95, "resamples": 2000, "seed": 0}
+OPTIONS = {"confidence": 0.95}
 
 
 @pytest.fixture
@@ -38,7 +46,35 @@ def test_a_short_last_batch_counts_for_what_it_holds():
     batches = np.array([0, 0, 0, 0, 1])
     found = accuracy(Hits(np.array([[True, True, True, True, False]]), batches), **OPTIONS)
     assert found.value == 80
-    assert found.interval == (0, 100)  # of two batches nothing is known, and 100 % is the most
+    low, high = found.interval
+    assert low < 20
+    assert high > 99  # of two batches hardly anything is known
+
+
+@pytest.mark.parametrize("n", [20, 100, 1000])
+def test_all_right_has_the_interval_of_clopper_and_pearson(n):
+    found = accuracy(Hits(np.ones((1, n), bool)), **OPTIONS)
+    exact = stats.binomtest(n, n).proportion_ci(0.95)
+    assert found.interval == pytest.approx((100 * exact.low, 100))
+    assert 100 - found.interval[0] == pytest.approx(370 / n, rel=0.1)  # about the rule of three
+    none = accuracy(Hits(np.zeros((1, n), bool)), **OPTIONS)
+    assert none.interval == pytest.approx((0, 100 - found.interval[0]))
+
+
+def test_all_right_in_batches_counts_the_batches():
+    batches = np.arange(1000) // 10
+    found = accuracy(Hits(np.ones((5, 1000), bool), batches), **OPTIONS)
+    alone = accuracy(Hits(np.ones((1, 100), bool)), **OPTIONS)
+    assert found.interval == pytest.approx(alone.interval)
+
+
+@pytest.mark.parametrize(("p", "n"), [(0.99, 100), (0.999, 1000), (0.9, 50)])
+def test_intervals_cover_near_100_percent(p, n):
+    generator = np.random.default_rng(n)
+    trials = 400
+    found = [accuracy(Hits(generator.random((1, n)) < p), **OPTIONS) for _ in range(trials)]
+    inside = np.mean([f.interval[0] <= 100 * p <= f.interval[1] for f in found])
+    assert inside > 0.94
 
 
 def test_seeds_that_differ_widen_the_interval(draw):
@@ -62,9 +98,7 @@ def test_intervals_cover(seeds, over_seeds):
         mine = generator.random((seeds, 400))
         difficulty = np.where(generator.random((seeds, 400)) < 0.8, shared, mine)
         p = generator.normal(0.7, 0.02 if over_seeds and seeds > 1 else 0, (seeds, 1))
-        found = accuracy(
-            Hits(difficulty < p), confidence=0.95, resamples=200, seed=0, over_seeds=over_seeds
-        )
+        found = accuracy(Hits(difficulty < p), confidence=0.95, over_seeds=over_seeds)
         inside += found.interval[0] <= 70 <= found.interval[1]
     assert inside / trials > 0.915
 
@@ -91,29 +125,81 @@ def test_the_seeds_are_paired(draw):
     assert width(found) < width(accuracy(Hits(first, batches), **OPTIONS)) / 5
 
 
-def test_no_difference_is_no_effect(draw):
+def test_no_difference_is_known_up_to_the_examples(draw):
     same = draw(3, 1000, 0.7)
     found = difference(Hits(same), Hits(same), **OPTIONS)
-    assert (found.value, found.interval, found.p_value, found.sign) == (0, (0, 0), 1, 0)
+    assert (found.value, found.p_value, found.sign) == (0, 1, 0)
+    assert found.interval[1] == pytest.approx(-found.interval[0])
+    assert 0.2 < found.interval[1] < 0.4  # the rule of three: 3 of 1000
+    assert found.within(1.0)
+    batches = np.arange(1000) // 10
+    clustered = difference(Hits(same, batches), Hits(same), **OPTIONS)
+    assert clustered.interval[1] > 2  # of 100 batches
     other = difference(Hits(draw(1, 3000, 0.7)), Hits(draw(1, 3000, 0.7)), **OPTIONS)
     assert other.sign == 0
     assert other.p_value > 0.05
 
 
-def test_batches_of_two_orders_are_drawn_apart(draw):
+@pytest.mark.parametrize(("n", "rate"), [(50, 0.02), (200, 0.01), (120, 0.2)])
+def test_differences_cover_where_few_examples_differ(n, rate):
+    generator = np.random.default_rng(n)
+    inside, trials = 0, 400
+    for _ in range(trials):
+        u = generator.random(n)
+        found = mean_change(np.where(u < rate, 1, np.where(u < 1.5 * rate, -1, 0)), **OPTIONS)
+        inside += found.interval[0] <= 50 * rate <= found.interval[1]
+    assert inside / trials > 0.94
+
+
+def test_two_orders_are_paired_by_example():
+    """Batches of two orders that share what is hard about an example: pairing removes it."""
+    generator = np.random.default_rng(2)
+    n = 2000
+    hard = generator.random(n)
+    orders = [np.arange(n) // 10, generator.permutation(n) // 10]
+    shared = [generator.normal(0, 0.05, n // 10)[batches] for batches in orders]
+    one, two = (Hits((hard < 0.7 + s)[None], b) for s, b in zip(shared, orders, strict=True))
+    found = difference(one, two, **OPTIONS)
+    apart = np.hypot(width(accuracy(one, **OPTIONS)), width(accuracy(two, **OPTIONS)))
+    assert width(found) < 0.6 * apart
+
+
+def test_batches_of_both_orders_count(draw):
+    """Whole batches are right or wrong, in an order of their own: 200 units, not 2000."""
     correct = np.repeat(draw(1, 200, 0.5), 10, axis=1)
-    one, two = np.arange(2000) // 10, np.random.default_rng(1).permutation(2000) // 10
-    same = difference(Hits(correct, one), Hits(correct, one), **OPTIONS)
-    apart = difference(Hits(correct, one), Hits(correct, two), **OPTIONS)
-    assert width(same) == 0
-    assert width(apart) > 1
+    other = np.repeat(draw(1, 200, 0.5), 10, axis=1)
+    order = np.random.default_rng(1).permutation(2000)
+    batches = np.arange(2000) // 10
+    moved, moved_batches = np.empty_like(other), np.empty_like(batches)
+    moved[:, order], moved_batches[order] = other, batches
+    found = difference(Hits(correct, batches), Hits(moved, moved_batches), **OPTIONS)
+    expected = 2 * 1.97 * 100 * np.sqrt(2 * 0.25 / 200)
+    assert width(found) == pytest.approx(expected, rel=0.1)
+
+
+def test_the_choice_of_orders_has_a_variance():
+    share = np.full((1, 4000), 0.5)
+    found = accuracy(Hits(share, order_variance=4.0), **OPTIONS)
+    assert width(found) == pytest.approx(2 * 1.96 * 2, rel=0.05)
+
+
+def test_balanced_differences_weigh_classes_alike():
+    labels = np.repeat([0, 1], [900, 100])
+    before = np.zeros((1, 1000), bool)
+    after = (labels == 0)[None]
+    found = difference(balanced(Hits(after), labels), balanced(Hits(before), labels), **OPTIONS)
+    assert found.value == pytest.approx(50)
+
+
+def test_holm_is_holms():
+    assert adjust_p_values([0.01, 0.04, 0.03]).tolist() == pytest.approx([0.03, 0.06, 0.06])
+    assert adjust_p_values([0.5, 0.9]).tolist() == [1.0, 1.0]
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"confidence": 1.0}, r"confidence=1\.0: give a number between 0 and 1"),
-        ({"resamples": 10}, r"resamples=10: give at least 100"),
     ],
 )
 def test_bad_options_are_named(changes, message, draw):

@@ -1,0 +1,211 @@
+"""Functions of a batch whose truth is known: what an audit should say of each.
+
+Examples are class prototypes with Gaussian noise, and beside them nuisances that have nothing to do
+with the class. A case draws its examples and gives two functions: the clean one, and the one that
+is audited. What is true of it does not depend on the draw.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+from scipy import special
+
+Function = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What examples are drawn.
+
+    Attributes:
+      n: examples, about.
+      classes: how many.
+      batch_size: of the audit.
+      noise: standard deviation of the noise on the prototypes, which have norm 1.
+      imbalance: 0 for classes of one size; else the share of the largest class.
+      seed: of the draw.
+    """
+
+    n: int
+    classes: int
+    batch_size: int
+    noise: float
+    imbalance: float
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A kind of function with a known truth.
+
+    Attributes:
+      name: in words.
+      draw: a setting to inputs (n, features), labels (n,), the audited function, the clean one.
+      leaks: whether class order gains accuracy by the labels of batch mates.
+      order: whether the order of the files matters, whatever their labels.
+      depends: whether predictions depend on the batch at all.
+    """
+
+    name: str
+    draw: Callable[[Setting], tuple[np.ndarray, np.ndarray, Function, Function]]
+    leaks: bool
+    order: bool
+    depends: bool
+
+
+def draw_labels(setting: Setting, generator: np.random.Generator) -> np.ndarray:
+    """(n,) in random order, at least two of each class."""
+    shares = np.full(setting.classes, 1 / setting.classes)
+    if setting.imbalance:
+        shares = np.full(setting.classes, (1 - setting.imbalance) / (setting.classes - 1))
+        shares[0] = setting.imbalance
+    counts = np.maximum(2, np.round(shares * setting.n).astype(int))
+    return generator.permutation(np.repeat(np.arange(setting.classes), counts))
+
+
+def prototypes(setting: Setting) -> tuple[np.ndarray, np.ndarray, np.random.Generator]:
+    """Inputs (n, classes), labels (n,), and a generator for more."""
+    generator = np.random.default_rng(setting.seed)
+    labels = draw_labels(setting, generator)
+    x = np.eye(setting.classes)[labels]
+    return x + generator.normal(0, setting.noise, x.shape), labels, generator
+
+
+def identity(x: np.ndarray) -> np.ndarray:
+    return x
+
+
+def _mixing(strength: float, mix: Function) -> Callable:
+    """Part of what mates show comes on top of one's own."""
+
+    def draw(setting: Setting):
+        x, labels, _ = prototypes(setting)
+        return x, labels, lambda b: (1 - strength) * b + strength * mix(b), identity
+
+    return draw
+
+
+def _neighbour(b: np.ndarray) -> np.ndarray:
+    return np.roll(b, 1, axis=0)
+
+
+def _mean(b: np.ndarray) -> np.ndarray:
+    return np.broadcast_to(b.mean(axis=0), b.shape)
+
+
+def _attention(b: np.ndarray) -> np.ndarray:
+    """Over the batch, as after a wrong reshape."""
+    return special.softmax(2 * b @ b.T, axis=1) @ b
+
+
+def _with_gain(setting: Setting):
+    """Better than the clean function by itself, and a tenth of a neighbour on top."""
+    x, labels, _ = prototypes(setting)
+    return x, labels, lambda b: 0.9 * b + 0.1 * _neighbour(b), lambda b: b + 0.6 * np.sin(37 * b)
+
+
+def _in_log_prior(setting: Setting):
+    """The mean prediction of the batch as a prior: class frequencies where it is shuffled."""
+    x, labels, _ = prototypes(setting)
+
+    def apply(b):
+        return 3 * b + np.log(special.softmax(3 * b, axis=1).mean(axis=0))
+
+    return x, labels, apply, lambda b: 3 * b
+
+
+def _by_itself(change: Function) -> Callable:
+    def draw(setting: Setting):
+        x, labels, _ = prototypes(setting)
+        return x, labels, change, identity
+
+    return draw
+
+
+def _better_by_itself(setting: Setting):
+    x, labels, _ = prototypes(setting)
+    return x, labels, identity, lambda b: b + 0.6 * np.sin(37 * b)
+
+
+def _batch_temperature(setting: Setting):
+    """Logits divided by their deviation over the batch: confidence changes, predictions do not."""
+    x, labels, _ = prototypes(setting)
+    return x, labels, lambda b: b / (b.std() + 1e-3), identity
+
+
+def _nuisance(runs: bool, pooled: bool) -> Callable:
+    """A bias on the logits that a noisy sensor tells; the batch's mean reading is subtracted.
+
+    Args:
+      runs: whether consecutive files share the bias, as those of one writer or camera do.
+      pooled: whether readings are averaged over the batch.
+    """
+
+    def draw(setting: Setting):
+        x, labels, generator = prototypes(setting)
+        within = np.empty(len(labels), int)  # the number of each file in its class
+        for c in range(setting.classes):
+            members = np.flatnonzero(labels == c)
+            within[members] = np.arange(len(members))
+        if runs:  # a writer, or a camera, for each run of files; the same ones in all classes
+            bias = generator.normal(0, 2, len(labels))[within // setting.batch_size]
+        else:
+            bias = generator.normal(0, 2, len(labels))
+        reading = bias + generator.normal(0, 2, len(labels))
+        slope = np.linspace(-1, 1, setting.classes)
+        inputs = np.column_stack([x + np.outer(bias, slope), reading])
+
+        def alone(b):
+            return b[:, :-1] - np.outer(b[:, -1], slope)
+
+        def together(b):
+            return b[:, :-1] - b[:, -1].mean() * slope
+
+        return inputs, labels, together if pooled else alone, alone
+
+    return draw
+
+
+def _batch_norm(setting: Setting):
+    """In training mode: each logit standardised over the batch; clean by fixed statistics."""
+    x, labels, _ = prototypes(setting)
+    mean, std = x.mean(axis=0), x.std(axis=0)
+
+    def apply(b):
+        return (b - b.mean(axis=0)) / (b.std(axis=0) + 1e-2)
+
+    return x, labels, apply, lambda b: (b - mean) / std
+
+
+CASES = (
+    Case("mean of the batch (optimal Q)", _mixing(0.9, _mean), True, False, True),
+    Case("half the mean of the batch", _mixing(0.5, _mean), True, False, True),
+    Case("0.3 of a neighbour (cyclic shift)", _mixing(0.3, _neighbour), True, False, True),
+    Case("0.1 of a neighbour", _mixing(0.1, _neighbour), True, False, True),
+    Case("attention over the batch", _mixing(0.5, _attention), True, False, True),
+    Case("a gain of its own, and 0.1 of a neighbour", _with_gain, True, False, True),
+    Case("class frequencies of the batch as a prior", _in_log_prior, True, False, True),
+    Case("the clean function", _by_itself(identity), False, False, False),
+    Case("a gain of its own", _better_by_itself, False, False, False),
+    Case("a harm of its own", _by_itself(lambda b: b + 0.6 * np.sin(37 * b)), False, False, False),
+    Case("temperature by the batch", _batch_temperature, False, False, True),
+    Case("nuisance pooled, files in random order", _nuisance(False, True), False, False, True),
+    Case("nuisance pooled, shared by consecutive files", _nuisance(True, True), False, True, True),
+    Case("batch norm in training mode", _batch_norm, False, True, True),
+)
+
+
+def draw_setting(generator: np.random.Generator, n: int | None = None) -> Setting:
+    """A setting at random: sizes, classes, batch sizes, difficulty and balance."""
+    n = int(generator.choice([60, 120, 300, 1000])) if n is None else n
+    classes = int(generator.choice([count for count in (2, 3, 10, 20) if 5 * count <= n]))
+    batch_sizes = [size for size in (2, 4, 10, 20) if size <= n // max(classes, 5)]
+    return Setting(
+        n=n,
+        classes=classes,
+        batch_size=int(generator.choice(batch_sizes)),
+        noise=float(generator.uniform(0.3, 1.2)),
+        imbalance=float(generator.choice([0, 0, 0.6])) if classes > 2 else 0.0,
+        seed=int(generator.integers(2**31)),
+    )

@@ -1,0 +1,196 @@
+"""How often an audit errs: python -m launch.benchmark verdicts [--flags]
+
+Measured on simulated audits of functions with a known truth (launch/benchmark/verdict_cases.py),
+over sizes, numbers of classes, batch sizes, difficulty, class balance and seeds:
+
+  false all-clear   labels leak, and the verdict is headed independent, no_effect or honest_gain
+  false accusation  no labels leak, and the verdict says leak; or it says order_effect, and no
+                    order matters
+  seen              labels leak, and the verdict says so: by the number of examples
+
+Printed: for each function the share of verdicts by kind, and these rates.
+"""
+
+import collections
+import concurrent.futures
+import dataclasses
+import itertools
+import multiprocessing
+from typing import Any
+
+import numpy as np
+from absl import flags
+from rich.console import Console
+from scipy import stats
+
+from launch.benchmark import options, report
+from launch.benchmark.verdict_cases import CASES, Case, Setting, draw_setting
+from pnoise_jax import studies
+
+_AUDITS = flags.DEFINE_integer("audits", 1000, "Simulated audits of each function.", lower_bound=1)
+_SIZES = flags.DEFINE_list(
+    "sizes", ["60", "120", "300", "1000", "3000"], "Numbers of examples for what is seen."
+)
+_PROCESSES = flags.DEFINE_integer("processes", 1, "Audits at a time.", lower_bound=1)
+_SEED = flags.DEFINE_integer("seed", 0, "Of the settings that are drawn.", lower_bound=0)
+_OUT = flags.DEFINE_string("out", None, "JSON file for all counts.")
+
+ALL_CLEAR = ("independent", "no_effect", "honest_gain")
+CHUNK = 50  # audits that a process takes at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """One audit.
+
+    Attributes:
+      case: the number of the function in `CASES`.
+      n: how many examples were asked for.
+      kinds: of the verdict; () where the audit refused.
+    """
+
+    case: int
+    n: int
+    kinds: tuple[str, ...]
+
+
+def main() -> None:
+    """Simulates, prints and writes."""
+    sizes = options.whole_numbers("sizes", _SIZES.value, minimum=60)
+    options.require_writable("out", _OUT.value)
+    console, where = Console(), report.environment()
+    report.print_environment(console, where)
+    any_size = simulate(_AUDITS.value, seed=_SEED.value, processes=_PROCESSES.value)
+    rows = [rates(case, any_size[number]) for number, case in enumerate(CASES)]
+    console.print(_kinds_table(rows))
+    console.print(_errors_table(rows))
+    leaking = [number for number, case in enumerate(CASES) if case.leaks]
+    by_size = {
+        n: simulate(
+            max(1, _AUDITS.value // 10),
+            seed=_SEED.value + 1,
+            processes=_PROCESSES.value,
+            n=n,
+            cases=leaking,
+        )
+        for n in sizes
+    }
+    seen = {
+        CASES[number].name: {n: rates(CASES[number], by_size[n][number])["seen"] for n in sizes}
+        for number in leaking
+    }
+    console.print(_seen_table(seen))
+    content = {"benchmark": "verdicts", **where, "audits": _AUDITS.value, "seed": _SEED.value}
+    report.write(_OUT.value, console, content | {"functions": rows, "seen": seen})
+
+
+def simulate(
+    audits: int,
+    *,
+    seed: int,
+    processes: int = 1,
+    n: int | None = None,
+    cases: list[int] | None = None,
+) -> dict[int, list[Outcome]]:
+    """Outcomes by the number of the function.
+
+    Args:
+      audits: of each function.
+      seed: of the settings.
+      processes: audits at a time.
+      n: how many examples; None draws that, too.
+      cases: numbers of functions; None takes all.
+    """
+    chosen = range(len(CASES)) if cases is None else cases
+    generator = np.random.default_rng(seed)
+    jobs = [(number, draw_setting(generator, n)) for number in chosen for _ in range(audits)]
+    chunks = [jobs[start : start + CHUNK] for start in range(0, len(jobs), CHUNK)]
+    found: dict[int, list[Outcome]] = {number: [] for number in chosen}
+    if processes == 1:
+        outcomes = itertools.chain.from_iterable(map(_run, chunks))
+    else:
+        context = multiprocessing.get_context("spawn")  # JAX does not survive a fork
+        with concurrent.futures.ProcessPoolExecutor(processes, mp_context=context) as pool:
+            outcomes = list(itertools.chain.from_iterable(pool.map(_run, chunks)))
+    for outcome in outcomes:
+        found[outcome.case].append(outcome)
+    return found
+
+
+def _run(jobs: list[tuple[int, Setting]]) -> list[Outcome]:
+    return [Outcome(number, setting.n, audit(CASES[number], setting)) for number, setting in jobs]
+
+
+def audit(case: Case, setting: Setting) -> tuple[str, ...]:
+    """The kinds of the verdict on one draw."""
+    x, labels, apply, clean = case.draw(setting)
+    settings = studies.AuditSettings(
+        batch_sizes=(setting.batch_size,), purity_steps=0, seed=setting.seed, mixed_batches=True
+    )
+    return studies.audit(apply, (x, labels), clean=clean, settings=settings).verdict.kinds
+
+
+def rates(case: Case, outcomes: list[Outcome]) -> dict[str, Any]:
+    """Shares of verdicts, in percent, and how often they err, with 95 % intervals."""
+    headed = collections.Counter(outcome.kinds[0] for outcome in outcomes)
+    all_clear = sum(o.kinds[0] in ALL_CLEAR for o in outcomes) if case.leaks else 0
+    leak = sum("leak" in o.kinds for o in outcomes)
+    order = sum("order_effect" in o.kinds for o in outcomes)
+    accused = 0 if case.leaks else leak
+    if not case.order and not case.leaks:
+        accused = sum(bool({"leak", "order_effect"} & set(o.kinds)) for o in outcomes)
+    count = len(outcomes)
+    return {
+        "function": case.name,
+        "leaks": case.leaks,
+        "order": case.order,
+        "depends": case.depends,
+        "audits": count,
+        "headed": {kind: 100 * headed[kind] / count for kind in studies.KINDS if headed[kind]},
+        "said_leak": 100 * leak / count,
+        "said_order_effect": 100 * order / count,
+        "false_all_clear": _rate(all_clear, count),
+        "false_accusation": _rate(accused, count),
+        "seen": 100 * leak / count,
+    }
+
+
+def _rate(events: int, count: int) -> dict[str, float]:
+    interval = stats.binomtest(events, count).proportion_ci(0.95)
+    return {
+        "events": events,
+        "percent": 100 * events / count,
+        "low": 100 * float(interval.low),
+        "high": 100 * float(interval.high),
+    }
+
+
+def _kinds_table(rows: list[dict[str, Any]]):
+    kinds = [kind for kind in studies.KINDS if any(kind in row["headed"] for row in rows)]
+    lines = [
+        [row["function"], *(f"{row['headed'].get(kind, 0):.0f}" for kind in kinds)] for row in rows
+    ]
+    title = "verdicts headed by each kind, percent of audits"
+    return report.table(title, ["function", *kinds], lines)
+
+
+def _errors_table(rows: list[dict[str, Any]]):
+    lines = []
+    for row in rows:
+        cells = [row["function"], "yes" if row["leaks"] else "no", str(row["audits"])]
+        cells.append(_said(row["false_all_clear"]) if row["leaks"] else "")
+        cells.append("" if row["leaks"] else _said(row["false_accusation"]))
+        lines.append(cells)
+    heads = ["function", "labels leak", "audits", "false all-clear, %", "false accusation, %"]
+    return report.table("errors, percent (95 % interval)", heads, lines)
+
+
+def _seen_table(seen: dict[str, dict[int, float]]):
+    sizes = list(next(iter(seen.values())))
+    lines = [[name, *(f"{by_size[n]:.0f}" for n in sizes)] for name, by_size in seen.items()]
+    title = "leaks that are called so, percent of audits, by the number of examples"
+    return report.table(title, ["function", *map(str, sizes)], lines)
+
+
+def _said(rate: dict[str, float]) -> str:
+    return f"{rate['percent']:.1f} ({rate['low']:.1f} to {rate['high']:.1f})"
