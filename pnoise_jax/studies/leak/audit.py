@@ -5,7 +5,7 @@ import datetime
 import importlib.metadata
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ import numpy as np
 
 from pnoise_jax.evaluation import Metric
 from pnoise_jax.studies.leak.audited_noise import AuditedNoise
+from pnoise_jax.studies.leak.examples import read_examples
+from pnoise_jax.studies.leak.frameworks import as_batch_function
 from pnoise_jax.studies.leak.function_subject import FunctionSubject
 from pnoise_jax.studies.leak.labels import as_classes
 from pnoise_jax.studies.leak.measure import Measurements, measure
@@ -61,10 +63,10 @@ class Audit:
 
 
 def audit(
-    apply: Callable[[np.ndarray], np.ndarray],
-    examples: tuple[np.ndarray, np.ndarray],
+    apply: Any,
+    examples: Any,
     *,
-    clean: Callable[[np.ndarray], np.ndarray] | None = None,
+    clean: Any = None,
     settings: AuditSettings | None = None,
     metric: Metric | None = None,
     class_names: Sequence[str] | None = None,
@@ -75,8 +77,11 @@ def audit(
 
     Args:
       apply: inputs (b, ...) to logits (b, classes), as evaluated in the claim: with whatever noise
-        or batch statistics it has at inference. The last batch of an order may be smaller.
-      examples: inputs (n, ...) and labels (n,): class numbers, or names that class_names lists.
+        or batch statistics it has at inference. A function, a PyTorch or Keras model in the mode in
+        which it is, or a fitted estimator of scikit-learn. The last batch of an order may be
+        smaller. Every order calls it on all examples; see `AuditSettings.orders`.
+      examples: inputs (n, ...) and labels (n,), of any framework, or a loader of such batches,
+        which is read into memory. Labels are class numbers, or names that class_names lists.
       clean: the same without noise, or with its batch statistics frozen; None shows ``apply`` one
         example at a time, as a deployed classifier sees them. That takes n calls.
       settings: batch sizes, numbers of orders, confidence and so on.
@@ -89,32 +94,40 @@ def audit(
       The audit; ``audit(…).write(directory)`` writes the report.
 
     Raises:
+      TypeError: a model or examples of an unknown kind.
       ValueError: labels that do not fit, a batch size that makes no sense, a function that fails on
         a batch, or a clean function whose outputs depend on the batch.
     """
-    inputs, labels = np.asarray(examples[0]), np.asarray(examples[1])
-    if labels.ndim != 1 or inputs.shape[:1] != labels.shape:
-        raise ValueError(
-            f"examples: inputs of shape {inputs.shape} and labels of shape {labels.shape}; give "
-            "inputs (n, ...) and labels (n,)"
-        )
-    if not len(labels):
-        raise ValueError("examples: there are none")
-    labels = as_classes(labels, class_names)
+    found = read_examples(examples)
+    if found.labels is None:
+        raise ValueError("examples: there are no labels; give (inputs, labels), or such batches")
+    labels = as_classes(found.labels, class_names)
     settings = (settings or AuditSettings()).for_labels(labels, dataset)
     settings.over_seeds(1)
-    noise = AuditedNoise(name=model, words=model)
-    subject = FunctionSubject(apply, clean, inputs, labels, seed=0, batch_size=max(settings.sizes))
-    measured = measure(
-        [subject], labels, (noise,), settings, report=lambda line: None, metric=metric
+    functions = [
+        None if function is None else as_batch_function(function, found.wrap)
+        for function in (apply, clean)
+    ]
+    subject = FunctionSubject(
+        *functions, found.inputs, labels, seed=0, batch_size=max(settings.sizes)
     )
+    measured = measure(
+        [subject],
+        labels,
+        (AuditedNoise(name=model, words=model),),
+        settings,
+        report=lambda line: None,
+        metric=metric,
+        given=not found.shuffles,
+    )
+    notes = [] if found.note is None else [f"note: {found.note}"]
     return conclude(
         measured,
         settings,
         model=model,
         dataset=dataset,
         class_names=class_names,
-        origin={"split": None, "steps": None, "config": None, "command": None},
+        origin={"split": None, "steps": None, "config": None, "command": None, "notes": notes},
     )
 
 

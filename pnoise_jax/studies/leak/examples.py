@@ -37,6 +37,11 @@ class Examples:
     note: str | None
     wrap: Callable[[np.ndarray], Any]
 
+    @property
+    def shuffles(self) -> bool:
+        """Whether another reading is known to give another order."""
+        return self.note == _SHUFFLES
+
 
 def read_examples(examples: Any) -> Examples:
     """All examples of a data set, in the order in which they come.

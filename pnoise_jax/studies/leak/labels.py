@@ -16,13 +16,15 @@ def as_classes(labels: np.ndarray, class_names: Sequence[str] | None = None) -> 
       ValueError: labels of another kind, negative ones, or names that are not known.
     """
     labels = np.asarray(labels)
+    if not len(labels):
+        raise ValueError("examples: there are none")
     if labels.dtype.kind in "USO" and all(isinstance(label, str) for label in labels):
         return _numbers_of_names(labels, class_names)
     if not np.issubdtype(labels.dtype, np.integer):
         fix = "give class numbers as integers, such as labels.astype(int)"
         if labels.dtype.kind == "f" and not np.all(labels == np.round(labels)):
             fix = "an audit is of classification; give class numbers as integers"
-        raise ValueError(f"labels are {labels.dtype}, such as {labels[0]!r}: {fix}")
+        raise ValueError(f"labels are {labels.dtype}, such as {labels[0]}: {fix}")
     if labels.min() < 0:
         raise ValueError(f"labels go down to {labels.min()}: give class numbers from 0")
     if class_names is not None and labels.max() >= len(class_names):
