@@ -2,7 +2,7 @@
 
     python -m launch.train --config configs/digits_vit.py --workdir /tmp/digits_vit
 
-Other noises and places: --config.noise.preset=published_vit (or paper_vit, optimal_published, …),
+Other noises and places: --config.noise.preset=paper_vit (or optimal_published, …),
 --config.noise.layer=2, --config.noise.point=attention_input, --config.noise.tokens=patch; noise at
 training too: --config.noise.train=True.
 """

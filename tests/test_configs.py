@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pnoise_jax import data, models, noise, parallel, training
+from pnoise_jax import data, models, noise, parallel, studies, training
 from pnoise_jax.training.checks import check_training
 
 # Every row of the paper's tables 1 (ResNets), 2, 3 and 4 (ViTs), then the other recipes.
@@ -30,7 +30,14 @@ ARGUMENTS = {
         "model=s16,recipe=augreg",
         "model=s16,recipe=augreg_finetune",
     ),
-    "imagenet_resnet": (*TABLE_1, "model=50,recipe=standard", "model=18,noise=published"),
+    "imagenet_resnet": (
+        *TABLE_1,
+        "model=50,recipe=standard",
+        "model=18,noise=published",
+        "recipe=published",
+        "recipe=published,noise=published_gaussian",
+        "recipe=published,noise=published_impulse",
+    ),
     "imagenet_figure2": ("model=b16", "model=50"),
     "imagenet_variants": (
         "model=deit_ti_16_distilled",
@@ -93,7 +100,7 @@ def test_a_config_builds_with_every_preset_that_its_model_has_a_place_for(name, 
     config.batch_size = 48
     config.noise.preset = preset
     config.noise.train = True
-    if "resnet" in name and preset in ("published_vit", "optimal_published"):
+    if "resnet" in name and preset == "optimal_published":
         with pytest.raises(ValueError, match="this model has no such point"):
             training.build(config, load=load)
         return
@@ -137,6 +144,46 @@ def test_a_noise_of_the_tables_is_the_papers(name, argument, expected):
     assert injection.layer == "last"
     assert injection.inference
     assert injection.train == (argument != "noise=optimal")  # the published 95 % command
+
+
+def test_the_published_recipe_is_the_published_script():
+    config = get_config("imagenet_resnet", "recipe=published")
+    assert config.model.name == "resnet34"
+    assert config.noise.preset == "published_resnet"
+    assert (config.weights_required, config.weights_head) == (True, "fresh")
+    assert (config.batch_size, config.evaluation.batch_size) == (512, 512)
+    assert (config.dtype, config.label_smoothing, config.mixup.alpha) == ("float32", 0.0, 0.0)
+    assert config.data.train_transform == "random_resized_crop(scale=(0.05, 1))"
+    assert config.data.test_transform == "resize_square"
+    assert config.data.mean == (0.485, 0.456, 0.406)
+    assert config.data.std == (0.229, 0.224, 0.225)
+    experiment = training.build(config, load=load)
+    assert [(p.noise, p.batch_size) for p in experiment.protocols] == [
+        (False, 512),
+        (True, 512),
+        (True, 512),
+    ]
+    assert config.optimizer.name == "adamw"
+    assert (config.optimizer.weight_decay, config.optimizer.weight_decay_on) == (0.01, "all")
+    for epoch in (0, 1, 50, 99):  # PyTorch's CosineAnnealingLR(100, eta_min=1e-9)
+        expected = 1e-9 + (1e-3 - 1e-9) * (1 + np.cos(np.pi * epoch / 100)) / 2
+        for step in (2502 * epoch, 2502 * epoch + 2501):
+            assert float(experiment.schedule(step)) == pytest.approx(expected, rel=0.03)
+    gaussian = get_config("imagenet_resnet", "model=18,noise=published_gaussian,recipe=published")
+    assert (gaussian.model.name, gaussian.noise.preset) == (
+        "resnet18",
+        "published_resnet_gaussian",
+    )
+
+
+def test_an_audit_of_the_published_recipe_needs_mixed_batches():
+    labels = np.repeat(np.arange(1000), 50)
+    with pytest.raises(ValueError, match="or allow mixed_batches"):
+        studies.AuditSettings(batch_sizes=(512,)).for_labels(labels, "imagenet2012")
+    settings = studies.AuditSettings(batch_sizes=(512,), mixed_batches=True)
+    assert settings.for_labels(labels, "imagenet2012") == settings
+    command = "--batch_sizes=512 --mixed_batches"
+    assert command in importlib.import_module("configs.imagenet_resnet").__doc__
 
 
 def test_every_variant_is_registered_and_has_the_published_site():

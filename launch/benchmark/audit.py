@@ -81,7 +81,7 @@ def main() -> None:
 
 def _check(spec: Spec) -> None:
     options.require_known("model", spec.model, models.list_models())
-    options.require_known("preset", spec.preset, noise.PRESETS)
+    options.require_preset(spec.preset)
     try:
         model = _create_model(spec)
         shape = jax.ShapeDtypeStruct((2, spec.image_size, spec.image_size, 3), jnp.float32)

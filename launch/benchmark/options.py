@@ -5,6 +5,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from pnoise_jax import noise
+
 
 def whole_numbers(flag: str, values: Iterable[str], *, minimum: int) -> tuple[int, ...]:
     """``--flag=64,256`` as numbers.
@@ -30,6 +32,13 @@ def require_known(flag: str, value: str, known: Iterable[str]) -> None:
         near = difflib.get_close_matches(value, known, n=3)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise ValueError(f"--{flag}={value}: unknown; {hint}use one of {', '.join(known)}")
+
+
+def require_preset(value: str) -> None:
+    """Raises ValueError, with near names, unless --preset is one of `noise.PRESETS`."""
+    if value in noise.RETIRED_PRESETS:
+        raise ValueError(f"--preset={value}: {noise.RETIRED_PRESETS[value].reason}")
+    require_known("preset", value, noise.PRESETS)
 
 
 def require_divisible(flag: str, sizes: Iterable[int], devices: Iterable[int]) -> None:

@@ -76,7 +76,7 @@ def _check(spec: Spec) -> None:
     if not spec.presets:
         raise ValueError(f"--preset is empty: use one of {', '.join(noise.PRESETS)}")
     for preset in spec.presets:
-        options.require_known("preset", preset, noise.PRESETS)
+        options.require_preset(preset)
     try:
         for injection in injections(spec).values():
             model = _create_model(spec, injection)

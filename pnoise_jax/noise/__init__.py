@@ -3,9 +3,10 @@
 The paper is *Explore Positive Noise in Deep Learning* (later *NoisyNN*, arXiv 2309.10625).
 """
 
-from pnoise_jax.noise.injection import CONFIG_FIELDS, PRESETS, Injection, Noise
+from pnoise_jax.noise.injection import CONFIG_FIELDS, Injection, Noise, spell_out_retired
 from pnoise_jax.noise.intercept import InjectedModule, Site, list_sites
 from pnoise_jax.noise.linear_transform import LinearTransform
+from pnoise_jax.noise.presets import PRESETS, RETIRED_PRESETS, require_preset
 from pnoise_jax.noise.quality import CyclicShift, Dense, Optimal, QualityMatrix
 from pnoise_jax.noise.stochastic import Gaussian, SaltAndPepper
 from pnoise_jax.noise.taps import Taps, open_taps
@@ -13,6 +14,7 @@ from pnoise_jax.noise.taps import Taps, open_taps
 __all__ = [
     "CONFIG_FIELDS",
     "PRESETS",
+    "RETIRED_PRESETS",
     "CyclicShift",
     "Dense",
     "Gaussian",
@@ -27,4 +29,6 @@ __all__ = [
     "Taps",
     "list_sites",
     "open_taps",
+    "require_preset",
+    "spell_out_retired",
 ]

@@ -1,6 +1,8 @@
 """What noises require of their settings and inputs; each failure says what would be right."""
 
+import difflib
 import math
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
@@ -37,3 +39,11 @@ def require_key(key: jax.Array | None) -> None:
     """Raises ValueError where a random noise is given no key."""
     if key is None:
         raise ValueError("this noise is random: give it a key, jax.random.key(seed)")
+
+
+def unknown(what: str, given: object, known: Iterable[str]) -> str:
+    """A message: what is unknown, the known names that are near, and all of them."""
+    known = list(known)
+    near = difflib.get_close_matches(str(given), known, n=3, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
+    return f"{what}{hint} Choose one of: {', '.join(known)}"

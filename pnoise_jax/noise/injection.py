@@ -1,7 +1,6 @@
 """Injection: which noise enters a model, where, and when. The spec that models take."""
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol, get_args
@@ -10,6 +9,7 @@ import jax
 
 from pnoise_jax.noise import checks
 from pnoise_jax.noise.linear_transform import LinearTransform
+from pnoise_jax.noise.presets import PRESETS, RETIRED_PRESETS, require_preset
 from pnoise_jax.noise.quality import CyclicShift, Optimal, QualityMatrix
 from pnoise_jax.noise.stochastic import Gaussian, SaltAndPepper
 
@@ -188,43 +188,8 @@ CONFIG_FIELDS: dict[str, type] = {
     "stop_gradient": bool,
 }
 
-_CYCLIC = {"name": "linear_transform", "quality": "cyclic_shift"}
-
-# The text gives alpha = 0.3 only in its appendix D; the published ResNet code has 0.4.
-PRESETS: dict[str, dict[str, Any]] = {
-    # The paper's text: eq. 17 at the last layer, at training and at inference.
-    "paper_vit": _CYCLIC | {"strength": 0.3, "train": True, "inference": True},
-    "paper_resnet": _CYCLIC | {"strength": 0.3, "train": True, "inference": True},
-    # The published code's site in ViTs: what the last block's attention reads, patch tokens only.
-    "published_vit": _CYCLIC
-    | {
-        "strength": 0.3,
-        "point": "attention_input",
-        "tokens": "patch",
-        "train": True,
-        "inference": True,
-    },
-    # x + 0.4 stop_gradient(x[i + 1] - x[i]) at the last residual block's input, always on.
-    "published_resnet": _CYCLIC
-    | {"strength": 0.4, "shift": -1, "stop_gradient": True, "train": True, "inference": True},
-    # The published 95 % command: trained without noise, evaluated with it (--tra 0 --inf 1).
-    "optimal_published": {
-        "name": "linear_transform",
-        "quality": "optimal",
-        "point": "attention_input",
-        "tokens": "patch",
-        "train": False,
-        "inference": True,
-    },
-    # Not the paper's: the optimal Q on all tokens at the last block's input, at inference only,
-    # where all of the decision passes through the mixed tokens and the leak shows at once.
-    "optimal_all_tokens": {
-        "name": "linear_transform",
-        "quality": "optimal",
-        "train": False,
-        "inference": True,
-    },
-}
+# The keys that say where and when the noise acts, rather than what it is.
+_PLACE = {field.name for field in dataclasses.fields(Injection)} - {"noise"}
 
 _QUALITIES: dict[str, tuple[type[QualityMatrix], tuple[str, ...]]] = {
     "cyclic_shift": (CyclicShift, ("strength", "shift")),
@@ -240,30 +205,52 @@ _NOISES: dict[str, tuple[str, ...]] = {
 def _from_settings(section: Mapping[str, Any]) -> Injection | None:
     for key in section:
         if key not in CONFIG_FIELDS:
-            raise ValueError(_unknown(f"{key}: unknown key", key, CONFIG_FIELDS))
-    given = {key: value for key, value in section.items() if value not in (None, "None")}
+            raise ValueError(checks.unknown(f"{key}: unknown key", key, CONFIG_FIELDS))
+    given = _given(section)
     preset = given.pop("preset", None)
-    if preset is not None and preset not in PRESETS:
-        raise ValueError(_unknown(f"preset={preset!r}: unknown preset", preset, PRESETS))
-    place = {field.name for field in dataclasses.fields(Injection)} - {"noise"}
-    inherited = dict(PRESETS[preset]) if preset is not None else {}
-    name = given.get("name", inherited.get("name"))
-    if "name" in given or "quality" in given:
-        inherited = {key: value for key, value in inherited.items() if key in place}
-    given.pop("name", None)
+    if preset is not None:
+        require_preset(preset)
+    inherited = _inherited(PRESETS.get(preset, {}), given)
+    name = given.pop("name", inherited.get("name"))
     if name is None or name == "none":
         _refuse_unused(given, "there is no noise: noise.name and noise.preset are not set")
         return None
     if name not in _NOISES:
-        raise ValueError(_unknown(f"name={name!r}: unknown noise", name, _NOISES))
+        raise ValueError(checks.unknown(f"name={name!r}: unknown noise", name, _NOISES))
     settings = {key: value for key, value in (inherited | given).items() if key != "name"}
     if "layer" in settings:
         settings["layer"] = _parse_layer(settings["layer"])
-    where = {key: value for key, value in settings.items() if key in place}
-    what = {key: value for key, value in settings.items() if key not in place}
+    where = {key: value for key, value in settings.items() if key in _PLACE}
+    what = {key: value for key, value in settings.items() if key not in _PLACE}
     unused = {key: value for key, value in what.items() if key not in _NOISES[name]}
     _refuse_unused(unused, f"{name} has no use for it")
     return Injection(_build_noise(name, what), **where)
+
+
+def _given(section: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys that are set."""
+    return {key: value for key, value in section.items() if value not in (None, "None")}
+
+
+def _inherited(settings: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The preset's settings that a section keeps; with another noise or quality, only the place."""
+    if "name" in given or "quality" in given:
+        return {key: value for key, value in settings.items() if key in _PLACE or key == "name"}
+    return dict(settings)
+
+
+def spell_out_retired(section: Mapping[str, Any]) -> dict[str, Any]:
+    """The section of a stored config, with the settings of a retired preset in its name's place.
+
+    So a run that was trained with one can still be evaluated and gone on with.
+    """
+    given = _given(section)
+    if given.get("preset") not in RETIRED_PRESETS:
+        return dict(section)
+    settings = {}
+    if given.get("name") != "none":
+        settings = _inherited(RETIRED_PRESETS[given["preset"]].settings, given)
+    return {**section, **settings, **given, "preset": None}
 
 
 def _build_noise(name: str, settings: dict[str, Any]) -> Noise:
@@ -275,7 +262,7 @@ def _build_noise(name: str, settings: dict[str, Any]) -> Noise:
         return SaltAndPepper(**settings)
     quality = settings.pop("quality", None)
     if quality not in _QUALITIES:
-        raise ValueError(_unknown(f"quality={quality!r}: unknown", quality, _QUALITIES))
+        raise ValueError(checks.unknown(f"quality={quality!r}: unknown", quality, _QUALITIES))
     kind, fields = _QUALITIES[quality]
     of_quality = {key: settings.pop(key) for key in fields if key in settings}
     if quality == "cyclic_shift" and "strength" not in of_quality:
@@ -301,9 +288,3 @@ def _refuse_unused(unused: Mapping[str, Any], why: str) -> None:
     if unused:
         key, value = next(iter(unused.items()))
         raise ValueError(f"{key}={value!r} is set, but {why}; set it to None")
-
-
-def _unknown(what: str, given: Any, known: Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(str(given), known, n=3, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
-    return f"{what}{hint} Choose one of: {', '.join(known)}"

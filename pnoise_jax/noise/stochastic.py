@@ -93,7 +93,8 @@ class SaltAndPepper:
     Attributes:
       probability: the paper's alpha, in [0, 1].
       extremes: whose maximum and minimum: "image", of each example's own representation (the text);
-        "batch", of all examples' (the published code, which makes examples depend on one another).
+        "batch", of all examples' (the published code), which makes examples depend on one another;
+        as there, these are constants to the gradient.
       group_size: with extremes="batch", the examples that share extremes; None is the global batch.
       axis_name: the mapped axis over which the batch is spread, inside ``shard_map`` and ``pmap``;
         the key must be the same on all devices.
@@ -163,6 +164,7 @@ class SaltAndPepper:
         lowest, highest = x.min(inner, keepdims=True), x.max(inner, keepdims=True)
         if self.extremes == "image":
             return lowest, highest
+        lowest, highest = lax.stop_gradient((lowest, highest))
         if mask is not None:
             kept = rows.expand(mask, x)
             lowest = jnp.where(kept, lowest, jnp.inf)

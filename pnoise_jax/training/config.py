@@ -55,9 +55,11 @@ def default_config() -> ml_collections.ConfigDict:
     config.optimizer = config_dict.create(
         name="adamw",  # adamw, sgd
         learning_rate=1e-3,
-        warmup="0 steps",  # linear, then a cosine to zero
-        schedule="cosine",  # cosine, constant
-        weight_decay=0.05,  # decoupled for adamw; on matrices and kernels only
+        warmup="0 steps",  # linear, then the schedule
+        schedule="cosine",  # cosine, cosine_by_epoch (the rate changes once an epoch), constant
+        final_learning_rate=0.0,  # at the end of a cosine
+        weight_decay=0.05,  # decoupled for adamw
+        weight_decay_on="kernels",  # kernels (and other matrices), all (PyTorch's default)
         beta1=0.9,
         beta2=0.999,
         momentum=0.9,  # sgd, Nesterov
@@ -141,7 +143,8 @@ HARMLESS = (
 _CHOICES = {
     "dtype": ("float32", "bfloat16"),
     "optimizer.name": ("adamw", "sgd"),
-    "optimizer.schedule": ("cosine", "constant"),
+    "optimizer.schedule": ("cosine", "cosine_by_epoch", "constant"),
+    "optimizer.weight_decay_on": ("kernels", "all"),
     "weights_head": weights.HEADS,
 }
 _POSITIVE_INTS = (
@@ -155,6 +158,7 @@ _RANGES = {  # field: lowest, highest, and whether these two are allowed
     "label_smoothing": (0, 1, (True, False)),
     "ema_decay": (0, 1, (True, False)),
     "optimizer.learning_rate": (0, math.inf, (True, False)),
+    "optimizer.final_learning_rate": (0, math.inf, (True, False)),
     "optimizer.weight_decay": (0, math.inf, (True, False)),
     "optimizer.beta1": (0, 1, (True, False)),
     "optimizer.beta2": (0, 1, (True, False)),

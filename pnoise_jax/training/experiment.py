@@ -71,14 +71,21 @@ class Experiment:
 
     @property
     def schedule(self) -> optax.Schedule:
-        """The learning rate by step; a run cut by config.steps has a warm-up cut in proportion."""
+        """The learning rate by step; config.steps cuts its warm-up and epochs in proportion."""
         section = self.config.optimizer
-        warmup = self.steps(section.warmup, "optimizer.warmup")
-        if self.config.steps is not None:
-            warmup = round(
-                warmup * self.config.steps / self.steps(self.config.duration, "duration")
-            )
-        return learning_rate_schedule(section, warmup_steps=warmup, total_steps=self.total_steps)
+
+        def cut(duration: str, field: str) -> int:
+            steps = self.steps(duration, field)
+            if self.config.steps is None:
+                return steps
+            return round(steps * self.config.steps / self.steps(self.config.duration, "duration"))
+
+        return learning_rate_schedule(
+            section,
+            warmup_steps=cut(section.warmup, "optimizer.warmup"),
+            total_steps=self.total_steps,
+            steps_per_epoch=max(1, cut("1 epochs", "optimizer.schedule")),
+        )
 
     @property
     def optimizer(self) -> optax.GradientTransformation:

@@ -1,4 +1,4 @@
-"""Optimisers: AdamW and SGD, warm-up and cosine, clipping, decay of matrices and kernels only.
+"""Optimisers: AdamW and SGD, warm-up and cosine, clipping, decay of kernels or of everything.
 
 For fine-tuning: parameters that stay as they are, and learning rates by layer.
 """
@@ -20,13 +20,19 @@ _LISTED = 8  # paths in an error
 
 
 def learning_rate_schedule(
-    config: ml_collections.ConfigDict, *, warmup_steps: int, total_steps: int
+    config: ml_collections.ConfigDict,
+    *,
+    warmup_steps: int,
+    total_steps: int,
+    steps_per_epoch: int = 1,
 ) -> optax.Schedule:
-    """The learning rate by step: linear warm-up, then a cosine to zero, or constant.
+    """The learning rate by step: linear warm-up, then a cosine to the final rate, or constant.
 
     Args:
       config: the config's optimizer section.
       warmup_steps, total_steps: the warm-up is part of the total.
+      steps_per_epoch: for the schedule "cosine_by_epoch": every step of an epoch, a step of the
+        warm-up too, has the rate of the epoch's first step.
 
     Raises:
       ValueError: the warm-up is longer than the run.
@@ -40,7 +46,12 @@ def learning_rate_schedule(
     start = 0.0 if warmup_steps else peak  # optax stays at the start where there is no warm-up
     if config.schedule == "constant":
         return optax.warmup_constant_schedule(start, peak, warmup_steps)
-    return optax.warmup_cosine_decay_schedule(start, peak, warmup_steps, total_steps)
+    cosine = optax.warmup_cosine_decay_schedule(
+        start, peak, warmup_steps, total_steps, end_value=config.final_learning_rate
+    )
+    if config.schedule == "cosine_by_epoch":
+        return lambda step: cosine(step // steps_per_epoch * steps_per_epoch)
+    return cosine
 
 
 def create_optimizer(
@@ -56,6 +67,7 @@ def create_optimizer(
       schedule: the learning rate by step.
       layers: names of the model's layers, from the first; what `learning_rate_multipliers` needs.
     """
+    mask = decayed if config.weight_decay_on == "kernels" else None
     steps = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm is not None else []
     if config.name == "adamw":
         adamw = optax.adamw(
@@ -63,12 +75,12 @@ def create_optimizer(
             b1=config.beta1,
             b2=config.beta2,
             weight_decay=config.weight_decay,
-            mask=decayed,
+            mask=mask,
         )
         steps.append(adamw)
     else:
         if config.weight_decay:
-            steps.append(optax.add_decayed_weights(config.weight_decay, mask=decayed))
+            steps.append(optax.add_decayed_weights(config.weight_decay, mask=mask))
         steps.append(optax.sgd(schedule, momentum=config.momentum, nesterov=True))
     if config.layer_decay is not None or config.head_learning_rate_multiplier != 1:
         steps.append(_scale_by_layer(config, layers))

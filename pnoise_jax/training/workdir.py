@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import ml_collections
 
-from pnoise_jax import weights
+from pnoise_jax import noise, weights
 from pnoise_jax.training.config import default_config, differing, model_config
 
 _WEIGHTS = "weights.json"  # beside config.json, where a run starts from weights
@@ -172,6 +172,8 @@ def read_config(
 ) -> ml_collections.ConfigDict:
     """The config of the run that ``workdir`` holds; what it does not say is at its default.
 
+    A preset that is retired by now is replaced by the settings that it stood for.
+
     Args:
       workdir: the work directory.
       name: of the file there.
@@ -192,6 +194,8 @@ def read_config(
     try:
         config = default_config()
         config.model = model_config(stored["model"]["name"])
+        if "noise" in stored:
+            stored["noise"] = noise.spell_out_retired(stored["noise"])
         config.update(stored)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{file} is not the config of a run ({error})") from None

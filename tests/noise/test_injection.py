@@ -15,39 +15,14 @@ def test_layers():
     assert noise.Injection(OPTIMAL, layer="random").layers(3) == (1, 2, 3)
 
 
-def test_presets_are_the_settings_of_the_paper_and_its_code():
-    paper = noise.Injection.preset("paper_vit")
-    assert paper == noise.Injection(
-        noise.LinearTransform(noise.CyclicShift(0.3)), train=True, inference=True
-    )
-    assert noise.Injection.preset("paper_resnet") == paper
-    assert noise.Injection.preset("published_vit") == noise.Injection(
-        noise.LinearTransform(noise.CyclicShift(0.3)),
-        point="attention_input",
-        tokens="patch",
-        train=True,
-        inference=True,
-    )
-    assert noise.Injection.preset("published_resnet") == noise.Injection(
-        noise.LinearTransform(noise.CyclicShift(0.4, shift=-1)),
+def test_a_section_overrides_its_preset():
+    section = {"preset": "published_resnet", "strength": 0.1, "layer": "6, 8", "shift": None}
+    assert noise.Injection.from_config(section) == noise.Injection(
+        noise.LinearTransform(noise.CyclicShift(0.1, shift=-1)),
+        layer=(6, 8),
         train=True,
         inference=True,
         stop_gradient=True,
-    )
-    assert noise.Injection.preset("optimal_published") == noise.Injection(
-        OPTIMAL, point="attention_input", tokens="patch", train=False, inference=True
-    )
-
-
-def test_a_section_overrides_its_preset():
-    section = {"preset": "published_vit", "strength": 0.1, "layer": "6, 8", "shift": None}
-    assert noise.Injection.from_config(section) == noise.Injection(
-        noise.LinearTransform(noise.CyclicShift(0.1)),
-        layer=(6, 8),
-        point="attention_input",
-        tokens="patch",
-        train=True,
-        inference=True,
     )
     assert noise.Injection.from_config({"preset": "paper_vit", "layer": "3"}).layer == 3
 

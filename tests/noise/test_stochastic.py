@@ -46,6 +46,15 @@ def test_salt_and_pepper_is_equation_18(extremes):
         assert float(share) == pytest.approx(0.2, abs=0.01)
 
 
+def test_only_an_images_own_extremes_have_a_gradient():
+    x = sample()
+    ours = jax.grad(lambda x: noise.SaltAndPepper(1.0)(KEY, x).sum())(x)
+    np.testing.assert_allclose(ours.sum(axis=(1, 2)), 15.0)  # each image's at its two extremes
+    assert int((ours != 0).sum()) == 32
+    batch = noise.SaltAndPepper(1.0, extremes="batch")
+    assert not jax.grad(lambda x: batch(KEY, x).sum())(x).any()
+
+
 def test_no_noise_is_bitwise_nothing():
     x = sample()
     chex.assert_trees_all_equal(noise.Gaussian(strength=0.0)(KEY, x), x)

@@ -62,6 +62,7 @@ PEPPER = {"noise.name": "salt_and_pepper", "noise.probability": 0.1}
         ({"seeds": [0, 0]}, {}, "give different whole numbers"),
         ({"seeds": []}, {}, "seeds is empty"),
         ({"presets": ["paper_vt"]}, {}, "did you mean 'paper_vit'"),
+        ({"presets": ["published_vit"]}, {}, r"published_vit': this preset is retired.*paper_vit"),
         ({"presets": ["optimal_all_tokens"]}, {}, "comes twice"),
         ({"strengths": [0.2, 0.2]}, {}, "comes twice"),
         ({}, {"noise.layer": "9"}, "this model has no layer 9"),

@@ -7,6 +7,7 @@ import traceback
 
 import chex
 import jax
+import numpy as np
 import pytest
 from jax._src.array import ArrayImpl
 
@@ -77,6 +78,32 @@ def test_a_finished_run_is_only_evaluated_again(straight, tmp_path):
     shutil.copytree(directory, tmp_path, dirs_exist_ok=True)
     assert training.train(config, tmp_path) == rows
     assert training.evaluate(None, tmp_path) == rows
+
+
+def test_a_run_that_names_a_retired_preset_can_be_evaluated(straight, data_dir, tmp_path):
+    _, directory, _ = straight
+    shutil.copytree(directory, tmp_path / "named", dirs_exist_ok=True)
+    shutil.copytree(directory, tmp_path / "spelled_out", dirs_exist_ok=True)
+    file = tmp_path / "named" / "config.json"
+    stored = json.loads(file.read_text())
+    stored["noise"] |= {"preset": "published_vit", "strength": 0.2}
+    file.write_text(json.dumps(stored))
+    spelled_out = {
+        "noise.preset": None,
+        "noise.name": "linear_transform",
+        "noise.quality": "cyclic_shift",
+        "noise.strength": 0.2,
+        "noise.point": "attention_input",
+        "noise.tokens": "patch",
+        "noise.train": True,
+        "noise.inference": True,
+    }
+    config = small_config(data_dir, **spelled_out)
+    assert training.read_config(tmp_path / "named").to_dict() == config.to_dict()
+    workdir.claim(tmp_path / "named", config)  # the same run
+    rows = training.evaluate(None, tmp_path / "named")
+    assert rows == training.evaluate(config, tmp_path / "spelled_out")
+    assert rows[1]["nll"] != rows[0]["nll"]
 
 
 def test_evaluate_takes_other_noise_but_no_other_model(straight, data_dir):
@@ -226,6 +253,19 @@ def test_a_cut_run_has_its_warmup_cut(data_dir):
     experiment = training.build(config)
     assert experiment.total_steps == 6
     assert float(experiment.schedule(2)) == pytest.approx(config.optimizer.learning_rate)
+
+
+def test_the_rate_moves_once_an_epoch(data_dir):
+    changes = {"duration": "4 epochs", "optimizer.schedule": "cosine_by_epoch"}
+    changes["data.train_split"] = "train[:192]"  # 12 steps
+    whole = training.build(small_config(data_dir, **changes))
+    cut = training.build(small_config(data_dir, **changes, steps=8))
+    rates = [0.5 * (1 + np.cos(np.pi * epoch / 4)) * 1e-3 for epoch in range(4)]
+    for epoch, rate in enumerate(rates):
+        for step in (12 * epoch, 12 * epoch + 11):
+            assert float(whole.schedule(step)) == pytest.approx(rate)
+        assert float(cut.schedule(2 * epoch)) == pytest.approx(rate)
+        assert float(cut.schedule(2 * epoch + 1)) == pytest.approx(rate)
 
 
 def test_the_header_says_k_and_which_constraints_are_broken(data_dir):

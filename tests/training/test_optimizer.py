@@ -35,6 +35,28 @@ def test_warmup_then_cosine_to_zero():
     np.testing.assert_allclose([constant(5), constant(99)], [0.05, 0.1], rtol=1e-6)
 
 
+def test_a_cosine_by_epoch_ends_near_its_final_rate():
+    """PyTorch's CosineAnnealingLR, stepped once an epoch."""
+    config = section(schedule="cosine_by_epoch", final_learning_rate=0.01)
+    rate = optimizer.learning_rate_schedule(
+        config, warmup_steps=0, total_steps=30, steps_per_epoch=3
+    )
+    epochs = np.arange(30) // 3
+    expected = 0.01 + (0.1 - 0.01) * (1 + np.cos(np.pi * epochs / 10)) / 2
+    np.testing.assert_allclose([rate(step) for step in range(30)], expected, rtol=1e-6)
+    assert float(rate(jnp.int32(30))) == pytest.approx(0.01)
+    smooth = schedule(warmup=0, final_learning_rate=0.01)
+    assert float(smooth(50)) == pytest.approx(0.055)
+    assert float(smooth(100)) == pytest.approx(0.01)
+
+
+def test_a_warmup_by_epoch_starts_with_an_epoch_at_zero():
+    rate = optimizer.learning_rate_schedule(
+        section(schedule="cosine_by_epoch"), warmup_steps=10, total_steps=100, steps_per_epoch=5
+    )
+    np.testing.assert_allclose([rate(4), rate(5), rate(9), rate(10)], [0, 0.05, 0.05, 0.1])
+
+
 def test_a_warmup_longer_than_the_run_is_an_error():
     with pytest.raises(ValueError, match=r"optimizer.warmup='9 epochs' is 200 steps, longer"):
         optimizer.learning_rate_schedule(
@@ -72,6 +94,16 @@ def test_weight_decay_shrinks_kernels_and_nothing_else(name):
         is_kernel = path[-1].key == "kernel"
         momentum = 1.9 if name == "sgd" else 1.0  # Nesterov's first step
         np.testing.assert_allclose(update, -0.05 * momentum * is_kernel, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_weight_decay_on_all_shrinks_everything(name):
+    config = section(name=name, weight_decay=0.5, weight_decay_on="all", momentum=0.0)
+    transform = optimizer.create_optimizer(config, optax.constant_schedule(0.1))
+    zeros = jax.tree.map(jnp.zeros_like, PARAMS)
+    updates, _ = transform.update(zeros, transform.init(PARAMS), PARAMS)
+    for update in jax.tree.leaves(updates):
+        np.testing.assert_allclose(update, -0.05, rtol=1e-5)
 
 
 def test_clipping_is_by_the_norm_over_all_parameters():
