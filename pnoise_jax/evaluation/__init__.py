@@ -7,6 +7,7 @@ from pnoise_jax.evaluation.metrics import (
     METRICS,
     Metric,
     in_batches_of,
+    mean_over_batches,
     metric_named,
     published_meter,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "in_batches_of",
     "label_bits_per_batch",
     "mean_change",
+    "mean_over_batches",
     "metric_named",
     "normalise",
     "predict",

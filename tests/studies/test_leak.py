@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 
 from pnoise_jax import data, evaluation, noise, studies
-from pnoise_jax.evaluation import Estimate
-from pnoise_jax.studies.leak import verdict
+from pnoise_jax.studies.leak.audited_noise import AuditedNoise
 from pnoise_jax.studies.leak.measure import vote
-from pnoise_jax.studies.leak.subjects import AuditedNoise
+from pnoise_jax.studies.leak.orders import Orders
 
 CLASSES, PER_CLASS = 4, 60
-SETTINGS = studies.AuditSettings(batch_sizes=(10, 30), purity_steps=3, resamples=300)
+SETTINGS = studies.AuditSettings(batch_sizes=(10, 30), orders=20, purity_steps=3, resamples=300)
 
 
 @pytest.fixture(scope="module")
@@ -68,29 +67,54 @@ def test_the_grid_holds_every_protocol_clean_beside_noisy(found):
 @pytest.mark.parametrize("batch_size", [10, 30])
 def test_rows_are_what_numpy_finds(found, examples, order_name, batch_size):
     labels = examples[1]
-    order = data.evaluation_order(labels, order_name, seed=0)
+    settings = SETTINGS.for_labels(labels, "")
+    orders = Orders.of(labels, settings, given=True).by_kind[order_name]
+    assert len(orders) == {"shuffled": 20, "class_sorted": 1}[order_name]
+    first = data.evaluation_order(labels, order_name, seed=0)
+    np.testing.assert_array_equal(orders[0], first)
     row = row_of(found, True, order_name, batch_size)
-    predicted = by_hand(mixes, examples, order, batch_size)
-    assert row["top1"] == pytest.approx(100 * np.mean(predicted == labels))
-    assert row["top1_by_seed"] == [row["top1"]]
-    voted = by_hand(lambda x: clean(x).mean(0, keepdims=True), examples, order, batch_size)
+    predicted = [by_hand(mixes, examples, order, batch_size) for order in orders]
+    assert row["top1"] == pytest.approx(100 * np.mean(np.array(predicted) == labels))
+    assert row["top1_by_seed"] == pytest.approx([row["top1"]])
+    printed = [
+        evaluation.published_meter(evaluation.in_batches_of(labels, p, order, batch_size))
+        for p, order in zip(predicted, orders, strict=True)
+    ]
+    assert row["printed"] == pytest.approx(np.mean(printed))
+    voted = by_hand(lambda x: clean(x).mean(0, keepdims=True), examples, first, batch_size)
     assert row["batch_vote_top1"] == pytest.approx(100 * np.mean(voted == labels))
-    assert row["agreement"] == pytest.approx(100 * np.mean(voted == predicted))
     alone = row_of(found, False, order_name, batch_size)
     assert alone["top1"] == pytest.approx(100 * np.mean(clean(examples[0]).argmax(1) == labels))
 
 
+def test_orders_keep_what_they_say(examples):
+    labels = examples[1]
+    settings = SETTINGS.for_labels(labels, "")
+    orders = Orders.of(labels, settings, given=True)
+    predicted = clean(examples[0]).argmax(1)
+    by_kind = orders.with_predictions(predicted, settings)
+    for kind, of_kind in by_kind.items():
+        assert all(sorted(order) == list(range(len(labels))) for order in of_kind), kind
+    permuted = by_kind["class_sorted, files permuted"]
+    assert len(permuted) == 10
+    assert all(np.all(np.diff(labels[order]) >= 0) for order in permuted)
+    assert not np.array_equal(permuted[0], permuted[1])
+    own = by_kind["sorted by own clean predictions"]
+    assert all(np.all(np.diff(predicted[order]) >= 0) for order in own)
+    np.testing.assert_array_equal(by_kind["as given"], [np.arange(len(labels))])
+    assert "as given" not in Orders.of(np.sort(labels), settings, given=True).by_kind
+    assert "as given" not in Orders.of(labels, settings, given=False).by_kind
+
+
 def test_the_leak_is_found_and_said(found):
-    (finding,) = found.content["findings"]
-    assert finding["leaks"]
-    assert finding["honest"] == "harm"
-    assert found.verdict == finding["sentence"]
-    for row in (
-        row_of(found, False, "shuffled", 10),
-        row_of(found, True, "shuffled", 10),
-        row_of(found, True, "class_sorted", 10),
-    ):
-        assert f"{row['top1']:.1f} %" in found.verdict
+    assert found.verdict.kind == "leak"
+    assert found.verdict.kinds == ("leak", "harm")
+    assert str(found.verdict) == found.content["verdict"]["text"]
+    orders = {(o["batch_size"], o["order"]): o for o in found.content["orders"]}
+    size = found.verdict.batch_size
+    for kind in ("shuffled", "class_sorted, files permuted", "sorted by own clean predictions"):
+        assert f"{orders[size, kind]['top1']:.1f} %" in found.verdict.text
+    assert f"{row_of(found, False, 'shuffled', 10)['top1']:.1f} %" in found.verdict.text
     assert row_of(found, True, "class_sorted", 10)["label_bits_per_batch"] == pytest.approx(
         9 * math.log2(CLASSES)
     )
@@ -108,6 +132,7 @@ def test_comparisons_are_paired_differences_of_the_rows(found):
         assert comparison["difference"] == pytest.approx(expected)
         low, high = comparison["interval"]
         assert low <= comparison["difference"] <= high
+        assert comparison["p_adjusted"] >= comparison["p_value"]
 
 
 def test_accuracy_rises_with_purity_alone(found):
@@ -136,28 +161,20 @@ def test_one_image_at_a_time_stands_in_for_the_clean_function(examples):
     )  # in a batch of one the optimal matrix is the identity
 
 
-def test_noise_that_mixes_nothing_does_not_leak(examples):
+def test_a_function_of_single_examples_is_proven_independent(examples):
     found = studies.audit(clean, examples, clean=clean, settings=SETTINGS)
-    (finding,) = found.content["findings"]
-    assert (finding["leaks"], finding["honest"]) == (False, "no effect")
-    assert "shows no leak here" in found.verdict  # the function was not said to mix nothing
-    assert "no effect that shows" in found.verdict
-    assert "the order makes no difference that shows" in found.verdict
-
-
-def test_a_noise_that_mixes_nothing_is_said_not_to_leak():
-    nothing = Estimate(0.0, (0.0, 0.0), 1.0)
-    tops = {"clean": 76.1, "shuffled": 76.1, "class_sorted": 76.1}
-    finding = verdict.judge(
-        name="Gaussian noise",
-        mixes_batch=False,
-        batch_size=10,
-        **tops,
-        honest=nothing,
-        leak=nothing,
-    )
-    assert finding.sentence.startswith("Gaussian noise mixes no examples, so nothing can leak: in")
-    assert not finding.leaks
+    assert found.verdict.kinds == ("independent",)  # 240 examples cannot show no_effect
+    checked = found.verdict.evidence["dependence"]
+    assert checked["independent"]
+    assert checked["examples"] == 240
+    assert checked["changed"] == 0
+    (order,) = [
+        c
+        for c in found.content["comparisons"]
+        if (c["of"], c["against"]) == ("noisy, class-sorted", "noisy, shuffled")
+        and c["batch_size"] == 10
+    ]
+    assert (order["difference"], order["interval"]) == (0, [0, 0])  # known, not estimated
 
 
 def test_noises_that_differ_have_different_names():
@@ -180,9 +197,9 @@ def test_everything_is_written(found, examples, tmp_path):
     assert names == {path.name for path in (tmp_path / "deep" / "audit").iterdir()}
     assert {"audit.json", "audit.csv", "audit.html", "predictions.npz"} < names
     stored = json.loads((tmp_path / "deep" / "audit" / "audit.json").read_text())
-    assert stored["verdict"] == found.verdict
+    assert stored["verdict"] == json.loads(json.dumps(found.verdict.to_dict()))
     with np.load(tmp_path / "deep" / "audit" / "predictions.npz") as arrays:
-        rank = arrays["the noise of the prototype, class_sorted, 10/rank"]
+        rank = arrays["the prototype, class_sorted, 10/rank"]
         assert 100 * np.mean(rank == 0) == row_of(found, True, "class_sorted", 10)["top1"]
         np.testing.assert_array_equal(arrays["labels"], examples[1])
 
@@ -216,6 +233,8 @@ def test_a_clean_function_that_looks_at_the_batch_is_no_reference(examples):
         ({"confidence": 95}, "confidence=95: give a number between 0 and 1"),
         ({"resamples": 10}, "resamples=10: give a whole number of at least 100"),
         ({"purity_steps": 1}, "purity_steps=1: give a whole number of at least 2"),
+        ({"orders": 10}, "orders=10: give a whole number of at least 20"),
+        ({"equivalence": 0}, "equivalence=0: give a number of points above 0"),
     ],
 )
 def test_settings_that_make_no_sense_are_named(settings, message, examples):
@@ -225,7 +244,7 @@ def test_settings_that_make_no_sense_are_named(settings, message, examples):
 
 def test_batches_larger_than_a_class_are_allowed_on_request(examples):
     settings = studies.AuditSettings(
-        batch_sizes=(40,), mixed_batches=True, purity_steps=0, resamples=100
+        batch_sizes=(40,), orders=20, mixed_batches=True, purity_steps=0, resamples=100
     )
     found = studies.audit(mixes, examples, clean=clean, settings=settings)
     assert row_of(found, True, "class_sorted", 40)["purity"] < 1
@@ -244,15 +263,65 @@ def test_default_batch_sizes_hold_one_class():
 @pytest.mark.parametrize(
     ("examples", "message"),
     [
-        ((np.ones((3, 4)), np.array([0, 1])), r"images of shape \(3, 4\) and labels of shape \(2,"),
-        ((np.ones((3, 4)), 3), r"labels of shape \(\)"),
-        ((np.ones((2, 4)), np.array([0.0, 1.0])), "labels are float64"),
-        ((np.ones((2, 4)), np.array([-1, 1])), "from -1"),
+        ((np.ones((3, 4)), np.array([0, 1])), r"inputs of shape \(3, 4\) and labels of shape \(2,"),
+        ((np.ones((3, 4)), None), "there are no labels"),
+        ((np.ones((2, 4)), np.array([0.0, 1.0])), "labels are float64, such as 0.0: give class"),
+        ((np.ones((2, 4)), np.array([0.5, 1.0])), "an audit is of classification"),
+        ((np.ones((2, 4)), np.array([-1, 1])), "labels go down to -1"),
+        ((np.ones((2, 4)), np.array(["cat", "dog"])), "labels are names, such as 'cat': give"),
+        ((np.ones((60, 4)), np.ones(60, int)), "all 60 examples of the data have the same label"),
+        ((np.ones((6, 4)), np.arange(6) % 2), "needs classes of at least 2 and 10 examples"),
+        ((np.ones((0, 4)), np.ones(0, int)), "there are none"),
     ],
 )
 def test_examples_that_do_not_fit_are_named(examples, message):
     with pytest.raises(ValueError, match=message):
         studies.audit(mixes, examples)
+
+
+def test_labels_may_be_names(examples):
+    images, labels = examples
+    names = np.array(["ant", "bee", "cat", "dog"])
+    named = studies.audit(
+        mixes, (images, names[labels]), clean=clean, settings=SETTINGS, class_names=names
+    )
+    assert [c["name"] for c in named.content["per_class"]] == names.tolist()
+    assert named.verdict.kind == "leak"
+    with pytest.raises(ValueError, match="label 'cat' is not in class_names"):
+        studies.audit(mixes, (images, names[labels]), class_names=["ant", "bee"])
+    with pytest.raises(ValueError, match="label 3: class_names has 2 names"):
+        studies.audit(mixes, examples, class_names=["ant", "bee"])
+
+
+def test_a_loader_that_shuffles_has_no_order_of_its_own(examples):
+    images, labels = examples
+    generator = np.random.default_rng(0)
+
+    class Shuffling:
+        def __iter__(self):
+            order = generator.permutation(len(labels))
+            return iter([(images[r], labels[r]) for r in np.split(order, 8)])
+
+    shuffled = studies.audit(mixes, Shuffling(), clean=clean, settings=SETTINGS)
+    fixed = studies.audit(
+        mixes,
+        list(zip(np.split(images, 8), np.split(labels, 8), strict=True)),
+        clean=clean,
+        settings=SETTINGS,
+    )
+    assert "as given" not in {o["order"] for o in shuffled.content["orders"]}
+    assert "as given" in {o["order"] for o in fixed.content["orders"]}
+    assert any("it shuffles" in note for note in shuffled.content["notes"])
+
+
+def test_a_metric_that_depends_on_the_batches_is_said_to(examples):
+    averaged = evaluation.mean_over_batches(evaluation.METRICS["macro_f1"])
+    for metric, depends in ((averaged, True), (evaluation.METRICS["macro_f1"], False)):
+        found = studies.audit(clean, examples, clean=clean, settings=SETTINGS, metric=metric)
+        assert "independent" in found.verdict.kinds  # the predictions do not depend on it
+        assert found.content["metric"]["depends_on_batching"] is depends
+        low, high = found.content["metric"]["range_of_fixed_predictions"]
+        assert (high > low + 1) is depends
 
 
 def test_outputs_that_are_no_logits_are_named(examples):
@@ -266,41 +335,33 @@ def test_logits_that_do_not_fit_the_labels_are_named(examples):
     def broken(x):  # NaN for one example
         return np.where(np.arange(len(x))[:, None] == 3, np.nan, x) if len(x) > 1 else x
 
-    with pytest.raises(ValueError, match="label 3: apply gives 3 logits"):
+    with pytest.raises(ValueError, match="label 3: apply, one example at a time, gives 3 logits"):
         studies.audit(lambda x: x[:, :3], (images, labels), settings=SETTINGS)
     with pytest.raises(ValueError, match=r"shape \(10, 3\) .* expected logits \(10, 4\)"):
         studies.audit(lambda x: x[:, :3], (images, labels), clean=clean, settings=SETTINGS)
-    with pytest.raises(ValueError, match=r"not finite for example \d+"):
+    with pytest.raises(ValueError, match=r"not finite for example \d+, in a batch of 10 with exam"):
         studies.audit(broken, (images, labels), settings=SETTINGS)
 
 
-@pytest.mark.parametrize(
-    ("honest", "leak", "kind", "leaks", "words"),
-    [
-        ((-50, -52, -48), (70, 68, 72), "harm", True, ["reads labels", "costs 50.0 points (48.0"]),
-        ((2, 1, 3), (10, 8, 12), "gain", True, ["gains 2.0 points", "is worth 10.0 points"]),
-        (
-            (0.1, -1, 1.2),
-            (0.0, -1, 1),
-            "no effect",
-            False,
-            ["no effect that shows (+0.1", "includes 0"],
-        ),
-        ((-3, -4, -2), (-2, -3, -1), "harm", False, ["does worse on a class-sorted", "costs 2.0"]),
-    ],
-)
-def test_the_verdict_follows_the_intervals(honest, leak, kind, leaks, words):
-    finding = verdict.judge(
-        name="the optimal quality matrix",
-        mixes_batch=True,
-        batch_size=10,
-        clean=76.1,
-        shuffled=25.1,
-        class_sorted=98.8,
-        honest=Estimate(honest[0], honest[1:], 0.5),
-        leak=Estimate(leak[0], leak[1:], 0.5),
-    )
-    assert (finding.honest, finding.leaks) == (kind, leaks)
-    for text in words:
-        assert text in finding.sentence
-    assert finding.sentence[0].isupper()
+def test_a_function_that_fails_on_some_batches_is_named(examples):
+    images, labels = examples[0][:235], examples[1][:235]
+
+    def whole(x):
+        if len(x) % 10:
+            raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+        return clean(x)
+
+    def other_width(x):
+        return clean(x)[:, : 4 - len(x) % 10 % 2]
+
+    settings = studies.AuditSettings(batch_sizes=(10,), orders=20, purity_steps=0)
+    with pytest.raises(
+        ValueError, match=r"batch of 5 \(the last, partial batch\): RuntimeError: m"
+    ):
+        studies.audit(whole, (images, labels), clean=clean, settings=settings)
+    with pytest.raises(ValueError, match=r"shape \(5, 3\) for a batch of 5 \(the last, partial"):
+        studies.audit(other_width, (images, labels), clean=clean, settings=settings)
+    with pytest.raises(
+        ValueError, match=r"apply, one example at a time, failed on a batch of 1.*give"
+    ):
+        studies.audit(whole, (images, labels), settings=settings)

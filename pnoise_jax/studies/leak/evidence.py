@@ -45,7 +45,12 @@ def _evidence(measured: Measurements, cell: Cell, settings: AuditSettings) -> Ev
     labels, n = measured.labels, len(measured.labels)
     by_order = {kind: scores.by_order for kind, scores in cell.orders.items()}
     shuffled, permuted = by_order[SHUFFLED], by_order[CLASS_PERMUTED]
-    test = functools.partial(among, n=n, confidence=settings.confidence)
+    test = functools.partial(among, least=100 / n, confidence=settings.confidence)
+    # In class order the examples of a batch are often right or wrong together: half a batch.
+    half_batch = max(100, 50 * cell.batch_size) / n
+    file_order = among(
+        by_order[CLASS_SORTED], permuted, least=half_batch, confidence=settings.confidence
+    )
     given, given_purity = None, None
     if AS_GIVEN in by_order:
         given = test(by_order[AS_GIVEN], shuffled)
@@ -65,7 +70,7 @@ def _evidence(measured: Measurements, cell: Cell, settings: AuditSettings) -> Ev
         majority=100 * float(np.bincount(labels).max()) / n,
         dependence=cell.dependence,
         class_order=test(permuted, shuffled),
-        file_order=test(by_order[CLASS_SORTED], permuted),
+        file_order=file_order,
         given_order=given,
         given_purity=given_purity,
         own_predictions=_uncorrected(test(by_order[OWN_PREDICTIONS], shuffled)),

@@ -18,7 +18,7 @@ class OrderTest:
       value: in the order that is asked about; the mean where there are several.
       mean, deviation, lowest, highest: of the orders that it is compared with.
       orders: how many those are.
-      below: how many of them score less than the value.
+      below, above: how many of them score less than the value, and more.
       p_value: two-sided, that the value is one more draw like them.
       p_adjusted: the same, corrected by Holm for all such tests of the audit.
       interval: of the value minus the mean, in points, on this test set; it excludes 0 where
@@ -32,6 +32,7 @@ class OrderTest:
     highest: float
     orders: int
     below: int
+    above: int
     p_value: float
     interval: tuple[float, float]
     p_adjusted: float = 1.0
@@ -42,8 +43,13 @@ class OrderTest:
         return self.value - self.mean
 
     def sign(self, level: float) -> int:
-        """1 or -1 where the order is resolved to score more or less, else 0."""
-        return int(np.sign(self.difference)) if self.p_adjusted <= level else 0
+        """1 or -1 where the order is resolved to score more or less, else 0.
+
+        Both the test and the rank must say so: accuracies of few examples are far from normal.
+        """
+        beyond = self.above if self.difference > 0 else self.below
+        resolved = self.p_adjusted <= level and beyond <= level / 2 * self.orders
+        return int(np.sign(self.difference)) if resolved else 0
 
     def within(self, bound: float) -> bool:
         """Whether the whole interval of the difference lies inside (-bound, bound)."""
@@ -51,18 +57,19 @@ class OrderTest:
         return -bound < low and high < bound
 
 
-def among(values: np.ndarray, others: np.ndarray, *, n: int, confidence: float) -> OrderTest:
+def among(values: np.ndarray, others: np.ndarray, *, least: float, confidence: float) -> OrderTest:
     """Tests whether orders score as one more draw of the others would.
 
     Args:
       values: accuracies in the orders that are asked about, (k,), percent.
       others: accuracies in the orders to compare with, (m,), percent.
-      n: examples; the deviation counts as half an example at least.
+      least: the deviation counts as this many points at least, such as those of one example: few
+        orders that happen to agree are no certainty.
       confidence: of the interval.
     """
     value, count = float(values.mean()), len(others)
     deviation = float(others.std(ddof=1))
-    error = max(deviation, 50 / n)
+    error = max(deviation, least)
     # As for a single order, even where the value is a mean of several: which examples share a class
     # is a draw, too, and it is the same in all of these.
     error *= float(np.sqrt(1 + 1 / count))
@@ -76,8 +83,9 @@ def among(values: np.ndarray, others: np.ndarray, *, n: int, confidence: float) 
         highest=float(others.max()),
         orders=count,
         below=int(np.sum(others < value - 1e-9)),
+        above=int(np.sum(others > value + 1e-9)),
         p_value=float(2 * stats.t.sf(abs(difference) / error, count - 1)),
-        interval=(difference - half, difference + half),
+        interval=(float(difference - half), float(difference + half)),
     )
 
 
@@ -86,9 +94,9 @@ def exceeds(values: np.ndarray, others: np.ndarray, *, n: int) -> float:
 
     Args:
       values, others: accuracies, (k,) and (m,), percent.
-      n: examples; a deviation counts as half an example at least.
+      n: examples; a deviation counts as one example at least.
     """
-    parts = [(max(x.var(ddof=1), (50 / n) ** 2) / len(x), len(x) - 1) for x in (values, others)]
+    parts = [(max(x.var(ddof=1), (100 / n) ** 2) / len(x), len(x) - 1) for x in (values, others)]
     variance = sum(part for part, _ in parts)
     freedom = variance**2 / sum(part**2 / count for part, count in parts)
     return float(stats.t.sf((values.mean() - others.mean()) / np.sqrt(variance), freedom))

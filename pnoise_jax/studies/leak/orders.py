@@ -50,7 +50,7 @@ class Orders:
         found = {
             SHUFFLED: [first, *others],
             CLASS_SORTED: [class_sorted],
-            CLASS_PERMUTED: grouped(labels, settings.orders_within, generator),
+            CLASS_PERMUTED: grouped(labels, settings.orders // 2, generator),
         }
         if given and np.any(np.diff(labels) < 0):
             found[AS_GIVEN] = [np.arange(len(labels))]
@@ -59,7 +59,7 @@ class Orders:
     def with_predictions(self, predicted: np.ndarray, settings: AuditSettings) -> dict:
         """All orders by kind, for a model whose clean predictions are ``predicted``, (n,)."""
         generator = np.random.default_rng([settings.seed, 2])
-        own = grouped(predicted, settings.orders_within, generator)
+        own = grouped(predicted, settings.orders // 4, generator)
         return self.by_kind | {OWN_PREDICTIONS: own}
 
 

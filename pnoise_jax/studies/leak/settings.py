@@ -17,9 +17,8 @@ class AuditSettings:
     Attributes:
       batch_sizes: of the protocols; the first is the one that the verdict is about. None takes 10,
         50 and 100, as far as batches of one class are possible.
-      orders: how many random orders are scored, the same for all models; a quarter as many keep the
-        labels' order and permute examples within classes, and as many follow the model's own
-        predictions.
+      orders: how many random orders are scored, the same for all models; half as many permute
+        examples within classes, and a quarter as many follow the model's own predictions.
       equivalence: in points of top-1: an effect whose whole interval is smaller is called none.
       purity_steps: how many batch compositions the purity sweep tries, from sorted to mixed.
       confidence: of the intervals; 1 minus it is the level of the tests.
@@ -137,11 +136,6 @@ class AuditSettings:
     def level(self) -> float:
         """Of the tests: how often each may find what is not there."""
         return 1 - self.confidence
-
-    @property
-    def orders_within(self) -> int:
-        """How many orders permute examples within classes, or within predicted classes."""
-        return self.orders // 4
 
     def over_seeds(self, seeds: int) -> bool:
         """Whether intervals are over seeds.

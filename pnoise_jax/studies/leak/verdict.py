@@ -142,10 +142,7 @@ def leaks(found: Evidence, level: float) -> bool:
     """Whether class order gains, and does so by the labels of batch mates."""
     pull = found.follows_mates(level)
     in_class_order = (
-        found.class_order.sign(level) > 0
-        and pull > 0
-        and found.labels_add(level) is not False
-        and found.class_order.below > (1 - level) * found.class_order.orders
+        found.class_order.sign(level) > 0 and pull > 0 and found.labels_add(level) is not False
     )
     return in_class_order or leaks_as_given(found, level)
 

@@ -1,0 +1,240 @@
+"""Functions with a known truth get the verdicts that fit them, and no other."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from scipy import special
+
+from launch.benchmark import verdict_cases, verdicts
+from pnoise_jax import studies
+from pnoise_jax.studies.leak import verdict
+from pnoise_jax.studies.leak.dependence import Dependence
+from pnoise_jax.studies.leak.evidence import gather
+from pnoise_jax.studies.leak.verdict import KINDS, judge
+
+CLASSES = 10
+SETTINGS = studies.AuditSettings(batch_sizes=(10,), purity_steps=0, resamples=500)
+
+
+def draw(per_class, noise, classes=CLASSES):
+    labels = np.repeat(np.arange(classes), per_class)
+    generator = np.random.default_rng(0)
+    return np.eye(classes)[labels] + generator.normal(0, noise, (len(labels), classes)), labels
+
+
+def mean_of_batch(b):
+    return (b + b.sum(0)) / (len(b) + 1)
+
+
+def neighbour(share):
+    return lambda b: (1 - share) * b + share * np.roll(b, 1, 0)
+
+
+def identity(b):
+    return b
+
+
+def worse(b):
+    return b + 0.6 * np.sin(37 * b)
+
+
+def batch_norm(b):
+    return (b - b.mean(0)) / (b.std(0) + 1e-3)
+
+
+def audited(apply, examples, clean=identity, settings=SETTINGS):
+    return studies.audit(apply, examples, clean=clean, settings=settings).verdict
+
+
+def test_the_mean_of_the_batch_leaks():
+    found = audited(mean_of_batch, draw(50, 0.7))
+    assert found.kinds == ("leak", "harm")
+    assert "reads the labels of batch mates" in found.text
+    pulls = found.evidence["interventions"]["pulls"]
+    assert pulls["blank"]["called"] > 90
+    assert pulls["blank"]["called_other"] < 5
+
+
+def test_a_leak_on_few_examples_is_not_cleared():
+    """120 images, weak alone: mixing half of the batch's mean. It was called no leak."""
+    found = audited(lambda b: 0.5 * b + 0.5 * b.mean(0), draw(12, 0.9))
+    assert found.kind == "leak"
+
+
+def test_a_gain_of_its_own_does_not_hide_a_leak():
+    found = audited(neighbour(0.1), draw(50, 0.7), clean=worse)
+    assert found.kind == "leak"
+    assert "honest_gain" in found.kinds
+
+
+def test_a_perfect_classifier_is_not_cleared():
+    found = audited(neighbour(0.4), draw(10, 1e-4))
+    assert found.kind == "ceiling"
+    assert "no room" in found.text
+
+
+def test_a_perfect_classifier_whose_shuffled_accuracy_falls_leaks():
+    assert audited(mean_of_batch, draw(20, 0.05)).kind == "leak"
+
+
+def test_examples_by_themselves_are_independent():
+    same = audited(identity, draw(50, 0.7))
+    assert same.kinds == ("independent", "no_effect")
+    better = audited(identity, draw(50, 0.7), clean=worse)
+    assert better.kinds == ("honest_gain", "independent")
+    harmed = audited(worse, draw(100, 0.7))
+    assert harmed.kinds == ("harm", "independent")
+    for found in (same, better, harmed):
+        assert "Nothing can leak" in found.text
+        assert found.evidence["dependence"]["independent"]
+
+
+def test_noise_drawn_anew_each_time_cannot_be_checked():
+    generator = np.random.default_rng(9)
+    found = audited(lambda b: b + generator.normal(0, 0.5, b.shape), draw(50, 0.7))
+    assert found.kind == "undecided"
+    assert "fix the random key" in found.text
+
+
+def test_class_frequencies_are_no_gain():
+    found = audited(mean_of_batch, draw(np.array([910] + [10] * 9), 0.7))
+    assert found.kinds == ("leak", "prior")
+    assert found.evidence["honest"]["value"] > 30
+    assert found.evidence["honest_balanced"]["value"] < 0
+    assert "balanced accuracy by" in found.text
+
+
+def test_training_mode_batch_norm_is_an_order_effect():
+    found = studies.audit(
+        batch_norm, draw(50, 0.7), clean=identity, settings=SETTINGS, model="the network"
+    )
+    assert found.verdict.kind == "order_effect"
+    assert "leak" not in found.verdict.kinds
+    assert "noise" not in found.verdict.text.replace("the noise", "noise")
+
+
+@pytest.fixture(scope="module")
+def writers():
+    """Ten writers, each with a bias that a noisy reading tells; consecutive files share one."""
+    per_class = 100
+    labels = np.repeat(np.arange(CLASSES), per_class)
+    writer = np.tile(np.repeat(np.arange(10), 10), CLASSES)
+    signal = np.eye(CLASSES)[labels] + np.random.default_rng(4).normal(0, 0.3, (1000, CLASSES))
+    bias = np.random.default_rng(6).normal(0, 2.0, 10)[writer]
+    reading = bias + np.random.default_rng(7).normal(0, 2.0, 1000)
+    slope = np.linspace(-1, 1, CLASSES)
+    inputs = np.column_stack([signal + np.outer(bias, slope), reading])
+
+    def pooled(b):
+        return b[:, :-1] - b[:, -1].mean() * slope
+
+    def alone(b):
+        return b[:, :-1] - np.outer(b[:, -1], slope)
+
+    return inputs, labels, pooled, alone
+
+
+def test_a_nuisance_shared_by_consecutive_files_is_no_leak(writers):
+    inputs, labels, pooled, alone = writers
+    found = audited(pooled, (inputs, labels), clean=alone)
+    assert found.kind == "order_effect"
+    assert "leak" not in found.kinds
+    assert "order of the files within each class" in found.text
+    assert found.evidence["file_order"]["value"] - found.evidence["file_order"]["mean"] > 10
+
+
+def test_the_same_nuisance_in_files_at_random_is_no_effect_of_order(writers):
+    inputs, labels, pooled, alone = writers
+    order = np.random.default_rng(11).permutation(len(labels))
+    found = audited(pooled, (inputs[order], labels[order]), clean=alone)
+    assert not {"leak", "order_effect"} & set(found.kinds)
+
+
+def test_labels_read_from_an_order_of_balanced_batches_leak():
+    """Batch norm in training mode gains where each batch holds every class once (few-shot)."""
+    x, labels = draw(100, 1.0)
+    order = np.arange(1000).reshape(CLASSES, 100).T.ravel()  # one of each class, again and again
+    shift = np.random.default_rng(2).normal(0, 2.0, (100, 1)).repeat(CLASSES, 0)
+    found = audited(
+        lambda b: b - 0.9 * b.mean(0), (x[order] + shift, labels[order]), clean=identity
+    )
+    assert found.evidence["given_order"]["value"] > found.evidence["given_order"]["mean"]
+
+
+def test_attention_over_the_batch_leaks():
+    def apply(b):
+        return special.softmax(2 * b @ b.T, axis=1) @ b
+
+    assert audited(apply, draw(50, 0.7)).kind == "leak"
+
+
+def test_all_batch_sizes_count():
+    """A function that mixes large batches only is not independent because small ones are."""
+
+    def apply(b):
+        return mean_of_batch(b) if len(b) > 15 else b
+
+    settings = dataclasses.replace(SETTINGS, batch_sizes=(10, 20))
+    found = audited(apply, draw(50, 0.7), settings=settings)
+    assert found.kind == "leak"
+    assert found.batch_size == 20
+    assert "in batches of 20" in found.text
+
+
+def test_the_verdict_is_an_object_with_a_text():
+    found = audited(mean_of_batch, draw(20, 0.7))
+    assert str(found) == found.text
+    assert found.kind == found.kinds[0]
+    assert found.to_dict().keys() == {"kind", "kinds", "text", "batch_size", "evidence"}
+    assert list(found.kinds) == [kind for kind in KINDS if kind in found.kinds]
+
+
+@pytest.fixture(scope="module")
+def evidence():
+    """Of a leak, to be changed piece by piece."""
+    settings = SETTINGS.for_labels(draw(50, 0.7)[1], "")
+    measured = studies.audit(
+        mean_of_batch, draw(50, 0.7), clean=identity, settings=settings
+    ).measured
+    (found,) = gather(measured, settings).values()
+    return found
+
+
+def judged(found):
+    return judge(found, level=0.05, equivalence=1.0)
+
+
+def test_a_leak_needs_every_piece_of_evidence(evidence):
+    assert judged(evidence) == ("leak", "harm")
+    no_interventions = dataclasses.replace(evidence, interventions=None)
+    assert judged(no_interventions) == ("undecided", "harm")
+    own = dataclasses.replace(evidence.own_predictions, value=evidence.class_order.value)
+    explained = dataclasses.replace(evidence, own_predictions=own, p_labels=0.5)
+    assert judged(explained) == ("order_effect", "harm")
+    like_random = dataclasses.replace(evidence.class_order, p_adjusted=0.2)
+    assert judged(dataclasses.replace(evidence, class_order=like_random)) == ("undecided", "harm")
+
+
+def test_nothing_that_depends_on_the_batch_is_cleared_without_a_bound(evidence):
+    order = dataclasses.replace(evidence.class_order, p_adjusted=0.2, interval=(-0.5, 2.0))
+    open_question = dataclasses.replace(evidence, class_order=order)
+    assert verdict.judge(open_question, level=0.05, equivalence=1.0)[0] == "undecided"
+    changed = Dependence(True, 1.0, 1e-6, 6, 500, 60, 12, True)
+    assert not changed.independent
+    assert not dataclasses.replace(changed, largest_change=0.0).independent
+    assert not Dependence(True, 0.0, 1e-6, 0).independent  # nothing was tried
+
+
+@pytest.mark.parametrize("number", range(len(verdict_cases.CASES)))
+def test_simulated_audits_do_not_err(number):
+    """A small version of `launch.benchmark verdicts`, which measures the rates."""
+    case = verdict_cases.CASES[number]
+    outcomes = verdicts.simulate(6, seed=number, cases=[number])[number]
+    found = verdicts.rates(case, outcomes)
+    assert found["false_all_clear"]["events"] == 0
+    assert found["false_accusation"]["events"] <= 1
+    if not case.depends:
+        assert all("independent" in outcome.kinds for outcome in outcomes)
+    else:
+        assert all("independent" not in outcome.kinds for outcome in outcomes)
