@@ -5,8 +5,8 @@ import string
 from collections.abc import Mapping
 from typing import Any
 
-from pnoise_jax.studies import captions, style, tables
-from pnoise_jax.studies.markup import (
+from pnoise_jax.studies.reporting import captions, style, tables
+from pnoise_jax.studies.reporting.markup import (
     cells,
     column_heads,
     definitions,
@@ -44,7 +44,7 @@ def render(audit: Mapping[str, Any], figures: Mapping[str, bytes]) -> str:
         title=text(f"Leak audit: {audit['model']} on {audit['dataset']}"),
         question=text(audit["question"]),
         meta=text(captions.subject(audit)),
-        verdict=_verdict(audit["verdict"]),
+        verdict=_verdict(audit["verdict"]["text"]),
         headline=_headline(audit),
         reading=captions.READING,
         protocols=_protocols(audit),
@@ -98,7 +98,6 @@ def _headline(audit: Mapping[str, Any]) -> str:
 def _protocols(audit: Mapping[str, Any]) -> str:
     heads = ("batch size", "protocol", f"top-1, % ({_confidence(audit)} % interval)", "top-5, %")
     heads += ("NLL, nats", "mates of same label, %", "label bits per batch", "batch vote, %")
-    heads += ("agrees with vote, %",)
     bodies = []
     for noise_id, group in tables.by_noise(audit).items():
         first = group[0].class_sorted
@@ -128,7 +127,6 @@ def _protocol_rows(found: tables.Siblings) -> list[str]:
             tables.number(100 * line["purity"]),
             tables.number(line["label_bits_per_batch"]),
             tables.number(line["batch_vote_top1"]),
-            tables.number(line["agreement"]),
         ]
         top1 = cells([tables.with_interval(line)], "number strong")
         last = "last" if line is found.class_sorted else None
@@ -155,7 +153,7 @@ def _comparisons(audit: Mapping[str, Any]) -> str:
             for pair in pairs:
                 c = by_pair.get(pair)
                 line += cells([tables.difference(c) if c else tables.MISSING])
-                line += cells([tables.p_value(c["p_value"]) if c else ""], "p")
+                line += cells([tables.p_value(c["p_adjusted"]) if c else ""], "p")
             lines.append(row(line))
         bodies.append("\n".join(lines))
     caption = f"Points of top-1, with {_confidence(audit)} % intervals and p-values."
@@ -204,7 +202,7 @@ def _findings(audit: Mapping[str, Any]) -> str:
     """A section on the noises that the verdict is not about."""
     shown = audit["headline"]["noise_id"]
     items = [
-        element("li", _sentence(finding["sentence"]))
+        element("li", _sentence(finding["verdict"]["text"]))
         for finding in audit["findings"]
         if finding["noise_id"] != shown
     ]

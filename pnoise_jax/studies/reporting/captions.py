@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from pnoise_jax.studies import tables
+from pnoise_jax.studies.reporting import tables
 
 READING = """<dl>
 <dt>Same weights</dt>
@@ -83,14 +83,11 @@ def method(audit: Mapping[str, Any]) -> dict[str, str]:
     """How the numbers came to be, by topic."""
     over = audit["interval_over"]
     intervals = (
-        f"Bootstrap at {100 * audit['confidence']:g} %: {audit['resamples']} resamples of {over}. "
-        "Where noise mixes a batch, it is drawn whole, since its examples depend on each other; "
-        "without noise, examples are. They give a standard error, and Student’s t with the degrees "
-        "of freedom of seeds and units the interval and the two-sided p-value. Differences are "
-        "paired by seed, and against clean by example. Neither is corrected for the number of "
-        "comparisons on this page."
+        f"At {100 * audit['confidence']:g} %, over {over}. Accuracies: Clopper–Pearson at the "
+        "effective number of examples. Differences: paired by example and seed, Student’s t; their "
+        "p-values are corrected by Holm for all comparisons."
     )
-    if over == "batches":
+    if over == "examples":
         intervals += " No seeds are drawn: the intervals do not cover other training runs."
     told = {"Intervals": intervals}
     if audit["clean_check"]:

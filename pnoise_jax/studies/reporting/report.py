@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pnoise_jax.studies import figures, page, style, tables
+from pnoise_jax.studies.reporting import figures, page, style, tables
 
 VERSION = 2  # of audit.json
 FIGURES = {
@@ -100,14 +100,14 @@ def rows_as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def print_audit(console: Console, audit: Mapping[str, Any]) -> None:
     """Prints the verdict, and for each noise a table of the protocols side by side."""
-    console.print(Text(audit["verdict"], style="bold"))
+    console.print(Text(audit["verdict"]["text"], style="bold"))
     for noise_id, group in tables.by_noise(audit).items():
         console.print()
         console.print(_table(noise_id, group))
     note = (
         f"top-1 in percent with {100 * audit['confidence']:g} % intervals over "
         f"{audit['interval_over']}; batch vote: clean predictions averaged over the class-sorted "
-        "batch; agrees: class-sorted predictions equal to that vote"
+        "batch"
     )
     console.print(Text(note, style="dim"))
 
@@ -118,15 +118,13 @@ def _table(noise_id: str, group: Sequence[tables.Siblings]) -> Table:
     table.add_column("batch", justify="right", min_width=5, no_wrap=True)
     for name in (style.CLEAN, style.SHUFFLED, style.CLASS_SORTED):
         table.add_column(name, justify="right", min_width=19, no_wrap=True)
-    for name in ("batch vote", "agrees"):
-        table.add_column(name, justify="right", min_width=6, no_wrap=True)
+    table.add_column("batch vote", justify="right", min_width=6)
     for found in group:
         last = found.class_sorted
         table.add_row(
             str(found.batch_size),
             *(tables.with_interval(row) for row in found.protocols),
             tables.number(last["batch_vote_top1"]),
-            tables.number(last["agreement"]),
         )
     return table
 

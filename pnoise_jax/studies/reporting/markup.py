@@ -4,7 +4,7 @@ import html
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from pnoise_jax.studies import style
+from pnoise_jax.studies.reporting import style
 
 # The colours of the figures, by the CSS variable that replaces them: a page may be dark.
 VARIABLES = {

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from pnoise_jax.studies import style, tables
-from pnoise_jax.studies.style import (
+from pnoise_jax.studies.reporting import style, tables
+from pnoise_jax.studies.reporting.style import (
     BATCH_VOTE,
     CLASS_SORTED,
     CLEAN,
