@@ -26,7 +26,7 @@ from pnoise_jax.studies.leak.seeds import (
 )
 from pnoise_jax.studies.leak.settings import AuditSettings
 from pnoise_jax.studies.reporting import tables
-from pnoise_jax.studies.reporting.report import print_audit
+from pnoise_jax.studies.reporting.console import print_audit
 from pnoise_jax.training import workdir as directories
 from pnoise_jax.training.checks import require_weights
 from pnoise_jax.training.restore import Run, import_weights, restore

@@ -1,58 +1,14 @@
-"""What the audit's page says in words: how to read it, captions, alternatives, the method."""
+"""The words above tables and below figures. What they may say follows from the verdict's kinds."""
 
-import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from pnoise_jax.studies.reporting import tables
-
-READING = """<dl>
-<dt>Same weights</dt>
-<dd>All rows evaluate the same trained weights on the same test examples. Only two things change:
-whether noise acts at inference, and which examples share a batch. A difference between rows is
-therefore not something the model has learned.</dd>
-<dt>Why mixing leaks</dt>
-<dd>Some noises, such as the paper’s linear transforms, add to each example a share of the others in
-its batch, its batch mates. The prediction for one example then depends on who its mates are.</dd>
-<dt>Shuffled, class-sorted</dt>
-<dd>Shuffled batches are random draws, as in use. Class-sorted batches follow the order of the
-classes, as a folder of images is read: the mates mostly share the example’s label. No deployed
-classifier knows that. What class-sorted gains over shuffled is read from the order of the test
-set.</dd>
-<dt>Batch vote</dt>
-<dd>No noise at all: the clean predictions of a batch are averaged, and all its examples are given
-that one answer. Where this does as well as the noise in class order, and both agree, the noise is
-a vote.</dd>
-<dt>Honest effect</dt>
-<dd>Noisy shuffled against clean. It is the only comparison here that says what the noise would do
-in use.</dd>
-</dl>"""
-
-TITLES = {
-    "protocols": "The three protocols.",
-    "purity": "Sorting alone moves the accuracy.",
-    "per_class": "Accuracy by class.",
-}
+from pnoise_jax.studies.reporting import kinds, tables
 
 
-def caption(audit: Mapping[str, Any], name: str) -> str:
-    """What a figure shows, below it."""
-    if name == "per_class":
-        return f"For the noise and the batch size of the verdict{mean_over(audit)}."
-    if name == "purity":
-        return (
-            "The same weights and the same noise, in batches from fully mixed (left) to fully "
-            "sorted (right). Bands are intervals. The clean model’s accuracy does not depend on "
-            "its batches."
-        )
-    votes = [row["batch_vote_top1"] for row in audit["rows"]]
-    diamond = "Diamond: batch vote in class order. " if any(v is not None for v in votes) else ""
-    return (
-        "Vertical line and band: clean accuracy and its interval. Dots, squares and bars: "
-        "accuracy with noise and its interval; its numbers are on the right. "
-        f"{diamond}A dot (shuffled) left of the line is harm in use; a square (class-sorted) right "
-        "of its dot is the leak."
-    )
+def interval(audit: Mapping[str, Any]) -> str:
+    """What brackets mean, for the head of a column."""
+    return f"{tables.percent(audit['confidence'])} interval"
 
 
 def mean_over(audit: Mapping[str, Any]) -> str:
@@ -61,94 +17,175 @@ def mean_over(audit: Mapping[str, Any]) -> str:
     return f", mean over {seeds} seeds" if seeds > 1 else ""
 
 
-def subject(audit: Mapping[str, Any]) -> str:
-    """One line: what was audited, on what."""
-    seeds = len(audit["seeds"])
-    split = f", {audit['split']} split" if audit["split"] else ""
-    parts = (
-        audit["model"],
-        f"{audit['dataset']}{split}: {audit['n']} examples of {audit['num_classes']} classes",
-        f"{seeds} seed{'' if seeds == 1 else 's'}",
-        str(audit["date"]).partition("T")[0],
+def figure_title(audit: Mapping[str, Any], name: str) -> str:
+    """What a figure shows, in a few words."""
+    verdict = kinds.headline_finding(audit)["verdict"]
+    level = 1 - audit["confidence"]
+    if name == "purity":
+        title = "Accuracy by the share of batch mates with the same label"
+        if kinds.order_matters(verdict) and kinds.class_order_sign(verdict, level):
+            title = "Sorting alone moves the accuracy"
+        elif kinds.independent(verdict):
+            title = "Sorting does not change the accuracy"
+        return _of_the_noise(audit, title)
+    if name == "orders":
+        title = "Class order is not told apart from random orders"
+        if kinds.independent(verdict):
+            title = "All orders agree exactly"
+        elif sign := kinds.class_order_sign(verdict, level):
+            title = f"Class order scores {'above' if sign > 0 else 'below'} random orders"
+        return _of_the_noise(audit, title)
+    if name == "interventions":
+        title = "No pull by the class of the mates is resolved"
+        if kinds.independent(verdict):
+            title = "The mates change nothing"
+        elif sign := kinds.pull(verdict, level):
+            title = f"The prediction moves {'toward' if sign > 0 else 'away from'} its mates’ class"
+        return _of_the_noise(audit, title)
+    return {"protocols": "The three protocols.", "per_class": "Accuracy by class."}[name]
+
+
+def figure_caption(audit: Mapping[str, Any], name: str) -> str:
+    """How to read a figure, below it."""
+    return {
+        "protocols": _protocols_figure,
+        "purity": _purity_figure,
+        "orders": _orders_figure,
+        "interventions": _interventions_figure,
+        "per_class": lambda audit: f"For the noise and the batch size of the verdict"
+        f"{mean_over(audit)}.",
+    }[name](audit)
+
+
+def protocols_table(audit: Mapping[str, Any]) -> str:
+    """Above the protocols."""
+    return (
+        "All rows score the same examples. Shuffled: mean over "
+        f"{audit['shuffled_orders']} random orders; its mates, bits and vote are those of the "
+        "first. Class-sorted: class by class, in the data set’s order within each class. "
+        "Balanced: the mean of the accuracies per class. Batch vote: a reference without noise, "
+        "explained above."
     )
-    return " · ".join(part for part in parts if part)
 
 
-def alternative(audit: Mapping[str, Any], name: str) -> str:
-    """The numbers of a figure as text, for those who do not see it."""
-    return {"protocols": _protocols, "purity": _purity, "per_class": _per_class}[name](audit)
-
-
-def method(audit: Mapping[str, Any]) -> dict[str, str]:
-    """How the numbers came to be, by topic."""
-    over = audit["interval_over"]
-    intervals = (
-        f"At {100 * audit['confidence']:g} %, over {over}. Accuracies: Clopper–Pearson at the "
-        "effective number of examples. Differences: paired by example and seed, Student’s t; their "
-        "p-values are corrected by Holm for all comparisons."
+def comparisons_table(audit: Mapping[str, Any]) -> str:
+    """Above the differences."""
+    count = len(audit["comparisons"])
+    return (
+        f"Paired by example and seed. p-values are corrected by Holm for all {count} differences "
+        "of this audit; each interval stands for itself. “Not resolved”: the interval includes 0; "
+        "“not resolved after Holm”: it does not, but the corrected p-value exceeds "
+        f"{1 - audit['confidence']:.2g}. “Exactly”: checked, not estimated."
     )
-    if over == "examples":
-        intervals += " No seeds are drawn: the intervals do not cover other training runs."
-    told = {"Intervals": intervals}
-    if audit["clean_check"]:
-        check = audit["clean_check"]
-        told["Clean check"] = (
-            f"{check['examples']} examples were given to the clean model in other batches: the "
-            f"logits differed by at most {check['largest_logit_difference']:.1g}."
-        )
-    told["Seeds"] = tables.series(audit["seeds"])
-    if audit.get("notes"):
-        told["Weights"] = "; ".join([audit["weights"], *audit["notes"]])
-    if any(audit["steps"] or ()):
-        told["Training steps"] = tables.series(audit["steps"])
-    seconds = audit["seconds"]
-    told["Time"] = ", ".join(f"{part} {tables.number(took)} s" for part, took in seconds.items())
-    if audit["units"]:
-        told["Units"] = "; ".join(f"{name}: {unit}" for name, unit in audit["units"].items())
-    told["The numbers"] = "audit.csv and audit.json, beside this page, hold them unrounded."
-    return told
 
 
-def versions(audit: Mapping[str, Any]) -> dict[str, str]:
-    """When, with what, and on what it ran."""
-    fields = {"Date": "date", "JAX": "jax", "Device": "device", "Audit format": "version"}
-    return {name: str(audit[key]) for name, key in fields.items() if audit[key] is not None}
-
-
-def _protocols(audit: Mapping[str, Any]) -> str:
-    parts = []
-    for noise_id, group in tables.by_noise(audit).items():
-        for found in group:
-            clean, shuffled, in_order = map(tables.with_interval, found.protocols)
-            vote = found.class_sorted["batch_vote_top1"]
-            voted = "" if vote is None else f", batch vote {tables.number(vote)}"
-            parts.append(
-                f"{noise_id}, batch {found.batch_size}: clean {clean}, shuffled {shuffled}, "
-                f"class-sorted {in_order}{voted}."
-            )
-    return "Top-1 in percent. " + " ".join(parts)
-
-
-def _purity(audit: Mapping[str, Any]) -> str:
-    parts = [
-        f"{point['noise_id']}, batch {point['batch_size']}, "
-        f"{tables.number(100 * point['purity'])} % of mates with the same label: "
-        f"{tables.with_interval(point)}, batch vote {tables.number(point['batch_vote_top1'])}."
-        for point in audit["purity"]
-    ]
-    return "Top-1 in percent. " + " ".join(parts)
-
-
-def _per_class(audit: Mapping[str, Any]) -> str:
-    classes = audit["per_class"]
-    fields = {"clean": "clean", "shuffled": "shuffled", "class_sorted": "class-sorted"}
-    if len(classes) > 20:
-        quartiles = {k: statistics.quantiles([c[k] for c in classes], n=4) for k in fields}
-        told = (f"{fields[k]} {', '.join(map(tables.number, q))}" for k, q in quartiles.items())
-        return f"Top-1 in percent, quartiles over {len(classes)} classes: {'; '.join(told)}."
-    told = (
-        f"class {c['class']}: "
-        + ", ".join(f"{name} {tables.number(c[key])}" for key, name in fields.items())
-        for c in classes
+def orders_table(audit: Mapping[str, Any]) -> str:
+    """Above the orders."""
+    return (
+        "The same examples in several orders of each kind; standard deviation, lowest and highest "
+        "are over these orders. “Above”: how many of the "
+        f"{audit['shuffled_orders']} random orders score less than this mean{mean_over(audit)}."
     )
-    return f"Top-1 in percent. {'; '.join(told)}."
+
+
+def interventions_table(audit: Mapping[str, Any]) -> str:
+    """Above the interventions, with the targets in words."""
+    words = {row["target"]: row["words"] for row in audit["interventions"]}
+    names = {"image": "of a third class"}
+    told = "; ".join(f"{names.get(k, k)}: {v}" for k, v in words.items())
+    return (
+        "Each target is put among mates of one class, then among mates of another; nothing else "
+        "changes. Without any influence of the mates it is called both classes equally often. "
+        f"Targets: {told}. Logit shift: by how much the mates’ class rises over the other, in "
+        "standard deviations of the logits, mean over pairs of groups of mates."
+    )
+
+
+def check_table(audit: Mapping[str, Any]) -> str:
+    """Above the exact check."""
+    return (
+        "Two checks without statistics. In some batches all mates of an example are replaced, and "
+        "its logits are compared. And each example’s prediction is compared in all orders that "
+        "were scored. “Changed predictions” differed between orders."
+    )
+
+
+def meter_table(audit: Mapping[str, Any]) -> str:
+    """Above the meter."""
+    return (
+        "“Printed” is what the paper’s published program would print as its accuracy: after each "
+        "batch it takes the accuracy so far, and it reports the mean of these, so early batches "
+        "weigh most. In class order these are the first classes. The clean rows differ only in "
+        "the order in which the same predictions are read."
+    )
+
+
+def classes_table(audit: Mapping[str, Any]) -> str:
+    """Above the classes."""
+    shown, count = len(tables.most_changed(audit)), len(audit["per_class"])
+    wanted = audit["headline"]
+    which = f"The {shown} of {count} classes that change"
+    if shown == count:
+        which = "All classes, first those that change"
+    return (
+        f"{which} most from clean to class-sorted; {wanted['noise_id']}, batches of "
+        f"{wanted['batch_size']}. Top-1 in percent{mean_over(audit)}."
+    )
+
+
+def dependence(found: Mapping[str, Any]) -> str:
+    """The result of the exact check of one noise."""
+    if found["independent"]:
+        return "independent"
+    return "depends on the batch" if found["deterministic"] else "differs from call to call"
+
+
+def _protocols_figure(audit: Mapping[str, Any]) -> str:
+    verdict = kinds.headline_finding(audit)["verdict"]
+    told = " ".join(kinds.KINDS[name].protocols for name in verdict["kinds"])
+    if len(audit["findings"]) > 1:
+        told = f"For the verdict’s noise: {told}"
+    return (
+        "Vertical line and band: clean accuracy and its interval. Dots, squares and bars: accuracy "
+        "with noise and its interval; its numbers are on the right. Diamond: batch vote in class "
+        f"order, without noise. {told}"
+    )
+
+
+def _purity_figure(audit: Mapping[str, Any]) -> str:
+    caption = (
+        "The same examples and the same noise, in batches from fully mixed (left) to fully sorted "
+        f"(right). Bands are {tables.percent(audit['confidence'])} intervals. The clean accuracy "
+        "does not depend on the batches."
+    )
+    names = kinds.headline_finding(audit)["verdict"]["kinds"]
+    if "undecided" in names:
+        caption += " Where this comes from is undecided: a slope alone does not show a leak."
+    if "ceiling" in names:
+        caption += " A flat line at the top proves nothing: there is no room above it."
+    return caption
+
+
+def _orders_figure(audit: Mapping[str, Any]) -> str:
+    return (
+        f"Dots: the accuracies in {audit['shuffled_orders']} random orders of the same examples; "
+        "bar: from the lowest to the highest. Below them, the other orders. Vertical line: clean "
+        "accuracy, which no order changes. Own clean predictions: sorted by the class that the "
+        "clean model predicts, which needs no label. Axes differ."
+    )
+
+
+def _interventions_figure(audit: Mapping[str, Any]) -> str:
+    return (
+        "How often an example among mates of one class is called that class (squares), and how "
+        "often it is called the other class of the pair (circles), in percent of batches. On the "
+        "right: the logit shift, in standard deviations. For the batch size of each noise’s "
+        "verdict."
+    )
+
+
+def _of_the_noise(audit: Mapping[str, Any], title: str) -> str:
+    """A title that is true of the verdict's noise; it says so where there are others."""
+    if len(audit["findings"]) == 1:
+        return f"{title}."
+    return f"{title}, with {kinds.headline_finding(audit)['verdict']['evidence']['name']}."

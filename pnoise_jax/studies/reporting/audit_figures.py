@@ -1,0 +1,201 @@
+"""Figures of an audit's accuracies: by protocol, by how far batches are sorted, and by class."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pnoise_jax.studies.reporting import style, tables
+from pnoise_jax.studies.reporting.figures import (
+    Line,
+    Panel,
+    add_legend,
+    wrapped,
+    show_percents,
+    sweep_figure,
+)
+from pnoise_jax.studies.reporting.style import (
+    BATCH_VOTE,
+    CLASS_SORTED,
+    CLEAN,
+    COLORS,
+    MARKERS,
+    PARTLY_SORTED,
+    SHUFFLED,
+)
+
+MAX_NAMED_CLASSES = 40  # more than these are shown as curves, not one by one
+MAX_NAME = 16  # letters of a class name in a figure
+
+
+@style.styled
+def protocols(audit: Mapping[str, Any]) -> Figure:
+    """Clean, noisy shuffled and noisy class-sorted, for each noise and batch size.
+
+    The vertical line is clean; dots and bars are top-1 and its interval; a hollow mark is what
+    batch voting gives in class order. The numbers on the right are those of the dots.
+    """
+    groups = tables.by_noise(audit)
+    placed = _place(groups)
+    height = 1.0 + 0.36 * (placed[-1][0] + 1.2)
+    figure = Figure(figsize=(style.WIDTH, height), layout="constrained")
+    ax = figure.subplots()
+    _draw_clean(ax, placed)
+    _draw_dots(ax, placed)
+    for y, found in placed:
+        if found is groups[found.noise_id][0]:
+            heading = ax.text(0, y - 0.65, wrapped(found.noise_id), weight="bold", size=10)
+            heading.set_in_layout(False)  # a long one must not narrow the axes
+        if found is groups[found.noise_id][-1]:
+            _write_clean(ax, y, found)
+    ax.set_yticks([y for y, _ in placed], [f"batch {found.batch_size}" for _, found in placed])
+    ax.set_ylim(placed[-1][0] + 1.2, 0)
+    ax.set_xlim(-3, 103)
+    ax.set_xticks(range(0, 101, 20))
+    ax.set_xlabel("top-1, %")
+    ax.grid(visible=False, axis="y")
+    ax.spines["left"].set_visible(False)
+    add_legend(figure, [ax])
+    return figure
+
+
+@style.styled
+def purity(audit: Mapping[str, Any]) -> Figure:
+    """Accuracy against the share of batch mates with the label: what sorting alone gives."""
+    figure = sweep_figure(purity_panels(audit))
+    for ax in figure.axes:
+        ax.set_xlim(-3, 103)
+        ax.set_xticks(range(0, 101, 20))
+    return figure
+
+
+@style.styled
+def per_class(audit: Mapping[str, Any]) -> Figure:
+    """Accuracy by class: one by one where there are few, as sorted curves where there are many."""
+    figure = Figure(figsize=(style.WIDTH, 3.5), layout="constrained")
+    ax = figure.subplots()
+    few = len(audit["per_class"]) <= MAX_NAMED_CLASSES
+    (_draw_classes if few else _draw_class_curves)(ax, audit["per_class"])
+    ax.set_ylabel("top-1, %")
+    show_percents(ax)
+    add_legend(figure, [ax])
+    return figure
+
+
+def purity_panels(audit: Mapping[str, Any]) -> list[Panel]:
+    """The purity sweep as panels, one per noise and batch size, from mixed to sorted."""
+    sweep = [point for point in audit["purity"] if point["purity"] is not None]
+    panels = []
+    for (noise_id, size), points in tables.by_cell(sweep).items():
+        points = sorted(points, key=lambda point: point["purity"])
+        group = tables.by_noise(audit)[noise_id]
+        clean = next((f.clean for f in group if f.batch_size == size), group[0].clean)
+        lines = {CLEAN: _line([clean] * len(points)), PARTLY_SORTED: _line(points)}
+        lines[BATCH_VOTE] = Line([point["batch_vote_top1"] for point in points])
+        x = [100 * point["purity"] for point in points]
+        label = "batch mates of the same label, %"
+        name, _, where = noise_id.partition(" at ")  # the second line, where there is one
+        panels.append(Panel(f"{name}, batch {size}\n{where}".strip(), label, x, lines))
+    return panels
+
+
+def _line(rows: Sequence[Mapping[str, Any]]) -> Line:
+    low, high = zip(*(row["interval"] for row in rows), strict=True)
+    return Line([row["top1"] for row in rows], low, high)
+
+
+def _place(groups: Mapping[str, Sequence[tables.Siblings]]) -> list[tuple[float, tables.Siblings]]:
+    """A y for every noise and batch size, with room for a heading above each noise."""
+    placed, y = [], 0.0
+    for name, group in groups.items():
+        y += 0.9 + 0.6 * (1 + wrapped(name).count("\n"))
+        placed += [(y + i, found) for i, found in enumerate(group)]
+        y += len(group)
+    return placed
+
+
+def _draw_clean(ax: Axes, placed: Sequence[tuple[float, tables.Siblings]]) -> None:
+    """One line, broken between the rows, and a band as wide as the interval."""
+    xs, ys = [], []
+    for y, found in placed:
+        low, high = found.clean["interval"]
+        ax.barh(y, high - low, height=1, left=low, color=COLORS[CLEAN], alpha=0.13, linewidth=0)
+        xs += [found.clean["top1"]] * 2 + [np.nan]
+        ys += [y - 0.5, y + 0.5, np.nan]
+    ax.plot(xs, ys, color=COLORS[CLEAN], label=CLEAN)
+
+
+def _draw_dots(ax: Axes, placed: Sequence[tuple[float, tables.Siblings]]) -> None:
+    """Shuffled a little above class-sorted, so that equal accuracies do not hide each other."""
+    for name, field, shift in ((SHUFFLED, "shuffled", -0.13), (CLASS_SORTED, "class_sorted", 0.13)):
+        rows = [getattr(found, field) for _, found in placed]
+        ys = [y + shift for y, _ in placed]
+        low, high = zip(*(row["interval"] for row in rows), strict=True)
+        ax.hlines(ys, low, high, color=COLORS[name], linewidth=2.2, alpha=0.55)
+        ax.plot([row["top1"] for row in rows], ys, MARKERS[name], color=COLORS[name], label=name)
+    votes = [found.class_sorted["batch_vote_top1"] for _, found in placed]
+    look = {"markerfacecolor": "none", "markersize": 8, "markeredgewidth": 1.2}
+    look |= {"color": COLORS[BATCH_VOTE], "label": BATCH_VOTE}
+    ax.plot(votes, [y + 0.13 for y, _ in placed], MARKERS[BATCH_VOTE], **look)
+    for y, found in placed:
+        _write_numbers(ax, y, found)
+
+
+def _write_numbers(ax: Axes, y: float, found: tables.Siblings) -> None:
+    """Both noisy numbers in two columns beside the axes, where they hide nothing."""
+    for name, row, points in (
+        (SHUFFLED, found.shuffled, 44),
+        (CLASS_SORTED, found.class_sorted, 86),
+    ):
+        ax.annotate(
+            tables.number(row["top1"]),
+            (1, y),
+            (points, 0),
+            xycoords=ax.get_yaxis_transform(),
+            textcoords="offset points",
+            color=COLORS[name],
+            size=10.5,
+            ha="right",
+            va="center_baseline",
+        )
+
+
+def _write_clean(ax: Axes, y: float, found: tables.Siblings) -> None:
+    """The clean number under its line, which ends here."""
+    text = tables.number(found.clean["top1"])
+    look = {"color": COLORS[CLEAN], "size": 10.5, "ha": "center", "va": "top"}
+    ax.text(found.clean["top1"], y + 0.6, text, **look)
+
+
+def _draw_classes(ax: Axes, classes: Sequence[Mapping[str, Any]]) -> None:
+    """One column a class, the best recognised first."""
+    ordered = sorted(classes, key=lambda c: -c["clean"])
+    x = np.arange(len(ordered))
+    shuffled = [c["shuffled"] for c in ordered]
+    class_sorted = [c["class_sorted"] for c in ordered]
+    ax.vlines(x, shuffled, class_sorted, color=style.RULE, linewidth=3, zorder=1)
+    clean = [c["clean"] for c in ordered]
+    look = {"markersize": min(14, 300 / len(ordered)), "markeredgewidth": 2.2}
+    ax.plot(x, clean, "_", color=COLORS[CLEAN], label=CLEAN, **look)
+    for name, values in ((SHUFFLED, shuffled), (CLASS_SORTED, class_sorted)):
+        ax.plot(x, values, MARKERS[name], color=COLORS[name], label=name)
+    names = [textwrap.shorten(c["name"], MAX_NAME, placeholder="…") for c in ordered]
+    names = [name if len(name) <= MAX_NAME else name[: MAX_NAME - 1] + "…" for name in names]
+    ax.set_xticks(x, names)
+    if sum(map(len, names)) + 2 * len(names) > 60:  # they would run into one another
+        ax.tick_params(axis="x", rotation=90)
+    ax.set_xlabel("class, ordered by clean accuracy")
+    ax.grid(visible=False, axis="x")
+
+
+def _draw_class_curves(ax: Axes, classes: Sequence[Mapping[str, Any]]) -> None:
+    """For each protocol its own order: how many classes reach which accuracy."""
+    x = 100 * (np.arange(len(classes)) + 0.5) / len(classes)
+    for name, field in ((CLEAN, "clean"), (SHUFFLED, "shuffled"), (CLASS_SORTED, "class_sorted")):
+        values = np.sort([c[field] for c in classes])
+        ax.plot(x, values, color=COLORS[name], label=name, drawstyle="steps-mid")
+    ax.set_xlim(0, 100)
+    ax.set_xlabel(f"share of the {len(classes)} classes, each line in its own order, %")
