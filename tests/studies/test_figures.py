@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from pnoise_jax.studies import figures, style
-from pnoise_jax.studies.figures import Line, Panel
+from pnoise_jax.studies.reporting import figures, style
+from pnoise_jax.studies.reporting.figures import Line, Panel
 from tests.studies.example_audit import bare_audit, digits_audit, glyphs_audit
 
 PROTOCOLS = ["clean", "noisy, shuffled", "noisy, class-sorted"]

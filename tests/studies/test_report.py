@@ -11,7 +11,7 @@ import re
 import pytest
 from rich.console import Console
 
-from pnoise_jax.studies import figures, markup, report, style
+from pnoise_jax.studies.reporting import figures, markup, report, style
 from tests.studies.example_audit import bare_audit, digits_audit, glyphs_audit
 
 EXAMPLES = {"digits": digits_audit, "glyphs": glyphs_audit, "bare": bare_audit}
