@@ -35,7 +35,7 @@ def test_it_trains_what_is_missing_and_writes_the_report(audited):
     content = json.loads((workdir / "audit" / "audit.json").read_text())
     assert content["seeds"] == [0, 1]
     assert content["steps"] == [30, 30]
-    assert content["interval_over"] == "seeds and batches"
+    assert content["interval_over"] == "seeds and examples"
     assert len(content["rows"]) == 2 * 2 * 2
     assert content["verdict"].split(":")[0] in output.replace("\n", " ")
     evaluated = json.loads((workdir / "seed_0" / "evaluation.json").read_text())["rows"]
