@@ -13,9 +13,9 @@ from pnoise_jax.studies.reporting.figures import (
     Line,
     Panel,
     add_legend,
-    wrapped,
     show_percents,
     sweep_figure,
+    wrapped,
 )
 from pnoise_jax.studies.reporting.style import (
     BATCH_VOTE,
