@@ -1,6 +1,5 @@
 """Figures of an audit's accuracies: by protocol, by how far batches are sorted, and by class."""
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,9 +12,9 @@ from pnoise_jax.studies.reporting.figures import (
     Line,
     Panel,
     add_legend,
-    wrapped,
     show_percents,
     sweep_figure,
+    wrapped,
 )
 from pnoise_jax.studies.reporting.style import (
     BATCH_VOTE,
@@ -182,8 +181,8 @@ def _draw_classes(ax: Axes, classes: Sequence[Mapping[str, Any]]) -> None:
     ax.plot(x, clean, "_", color=COLORS[CLEAN], label=CLEAN, **look)
     for name, values in ((SHUFFLED, shuffled), (CLASS_SORTED, class_sorted)):
         ax.plot(x, values, MARKERS[name], color=COLORS[name], label=name)
-    names = [textwrap.shorten(c["name"], MAX_NAME, placeholder="…") for c in ordered]
-    names = [name if len(name) <= MAX_NAME else name[: MAX_NAME - 1] + "…" for name in names]
+    names = [c["name"] for c in ordered]
+    names = [name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…" for name in names]
     ax.set_xticks(x, names)
     if sum(map(len, names)) + 2 * len(names) > 60:  # they would run into one another
         ax.tick_params(axis="x", rotation=90)

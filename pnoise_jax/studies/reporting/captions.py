@@ -29,7 +29,7 @@ def figure_title(audit: Mapping[str, Any], name: str) -> str:
             title = "Sorting does not change the accuracy"
         return _of_the_noise(audit, title)
     if name == "orders":
-        title = "Class order is not told apart from random orders"
+        title = "Class order is not distinguishable from random orders"
         if kinds.independent(verdict):
             title = "All orders agree exactly"
         elif sign := kinds.class_order_sign(verdict, level):
@@ -40,7 +40,7 @@ def figure_title(audit: Mapping[str, Any], name: str) -> str:
         if kinds.independent(verdict):
             title = "The mates change nothing"
         elif sign := kinds.pull(verdict, level):
-            title = f"The prediction moves {'toward' if sign > 0 else 'away from'} its mates’ class"
+            title = f"Logits move {'towards' if sign > 0 else 'away from'} the class of the mates"
         return _of_the_noise(audit, title)
     return {"protocols": "The three protocols.", "per_class": "Accuracy by class."}[name]
 
@@ -52,8 +52,9 @@ def figure_caption(audit: Mapping[str, Any], name: str) -> str:
         "purity": _purity_figure,
         "orders": _orders_figure,
         "interventions": _interventions_figure,
-        "per_class": lambda audit: f"For the noise and the batch size of the verdict"
-        f"{mean_over(audit)}.",
+        "per_class": lambda audit: (
+            f"For the noise and the batch size of the verdict{mean_over(audit)}."
+        ),
     }[name](audit)
 
 
@@ -72,31 +73,27 @@ def comparisons_table(audit: Mapping[str, Any]) -> str:
     """Above the differences."""
     count = len(audit["comparisons"])
     return (
-        f"Paired by example and seed. p-values are corrected by Holm for all {count} differences "
-        "of this audit; each interval stands for itself. “Not resolved”: the interval includes 0; "
-        "“not resolved after Holm”: it does not, but the corrected p-value exceeds "
-        f"{1 - audit['confidence']:.2g}. “Exactly”: checked, not estimated."
+        "Paired by example and seed. p-values are corrected by Holm’s method for all "
+        f"{count} differences of this audit; each interval stands for itself. “Not resolved”: the "
+        "interval includes 0. “Exactly”: checked, not estimated."
     )
 
 
 def orders_table(audit: Mapping[str, Any]) -> str:
     """Above the orders."""
     return (
-        "The same examples in several orders of each kind; standard deviation, lowest and highest "
-        "are over these orders. “Above”: how many of the "
+        "Top-1 in percent, of the same examples in several orders of each kind; standard "
+        "deviation, lowest and highest are over these orders. “Above”: how many of the "
         f"{audit['shuffled_orders']} random orders score less than this mean{mean_over(audit)}."
     )
 
 
 def interventions_table(audit: Mapping[str, Any]) -> str:
-    """Above the interventions, with the targets in words."""
-    words = {row["target"]: row["words"] for row in audit["interventions"]}
-    names = {"image": "of a third class"}
-    told = "; ".join(f"{names.get(k, k)}: {v}" for k, v in words.items())
+    """Above the interventions."""
     return (
         "Each target is put among mates of one class, then among mates of another; nothing else "
         "changes. Without any influence of the mates it is called both classes equally often. "
-        f"Targets: {told}. Logit shift: by how much the mates’ class rises over the other, in "
+        "Logit shift: by how much the mates’ class rises over the other, in "
         "standard deviations of the logits, mean over pairs of groups of mates."
     )
 
@@ -142,13 +139,18 @@ def dependence(found: Mapping[str, Any]) -> str:
 
 def _protocols_figure(audit: Mapping[str, Any]) -> str:
     verdict = kinds.headline_finding(audit)["verdict"]
-    told = " ".join(kinds.KINDS[name].protocols for name in verdict["kinds"])
-    if len(audit["findings"]) > 1:
-        told = f"For the verdict’s noise: {told}"
+    sign = kinds.class_order_sign(verdict, 1 - audit["confidence"])
+    names = list(verdict["kinds"])
+    if "order_effect" in names and ("leak" in names or not sign):
+        names.remove("order_effect")  # squares show the leak, or they show nothing
+    told = [kinds.KINDS[name].protocols for name in names]
+    if "leak" in names and sign <= 0:
+        told[names.index("leak")] = "The leak is in the data set’s own order, shown below."
+    about = "For the noise of the verdict: " if len(audit["findings"]) > 1 else ""
     return (
         "Vertical line and band: clean accuracy and its interval. Dots, squares and bars: accuracy "
         "with noise and its interval; its numbers are on the right. Diamond: batch vote in class "
-        f"order, without noise. {told}"
+        f"order, without noise. {about}{' '.join(told)}"
     )
 
 
@@ -169,9 +171,10 @@ def _purity_figure(audit: Mapping[str, Any]) -> str:
 def _orders_figure(audit: Mapping[str, Any]) -> str:
     return (
         f"Dots: the accuracies in {audit['shuffled_orders']} random orders of the same examples; "
-        "bar: from the lowest to the highest. Below them, the other orders. Vertical line: clean "
-        "accuracy, which no order changes. Own clean predictions: sorted by the class that the "
-        "clean model predicts, which needs no label. Axes differ."
+        "bar: from the lowest to the highest. Squares: class order, with files in the data set’s "
+        "order (filled) and permuted within each class (hollow). Triangles: sorted by the clean "
+        "model’s own predictions, which needs no label. Vertical line: clean accuracy, which no "
+        f"order changes.{' Axes differ.' if len(audit['findings']) > 1 else ''}"
     )
 
 
@@ -188,4 +191,4 @@ def _of_the_noise(audit: Mapping[str, Any], title: str) -> str:
     """A title that is true of the verdict's noise; it says so where there are others."""
     if len(audit["findings"]) == 1:
         return f"{title}."
-    return f"{title}, with {kinds.headline_finding(audit)['verdict']['evidence']['name']}."
+    return f"{title}, with {audit['headline']['noise_id']}."

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pnoise_jax.studies.reporting import style, tables
+from pnoise_jax.studies.reporting import prose, style, tables
 from pnoise_jax.studies.reporting.figures import add_legend, wrapped
 from pnoise_jax.studies.reporting.style import (
     AS_GIVEN,
@@ -31,7 +31,6 @@ ORDERS = {  # by their names in audit.json
     "sorted by own clean predictions": OWN_PREDICTIONS,
     "as given": AS_GIVEN,
 }
-TARGETS = {"contested": "contested", "image": "third class", "blank": "blank"}
 LEAST_WIDTH = 4.0  # points of top-1 that an axis shows, so that rounding does not look large
 
 
@@ -48,7 +47,7 @@ def orders(audit: Mapping[str, Any]) -> Figure:
     strips = [len(sizes) for sizes in by_noise.values()]
     height = 1.1 + sum(0.85 + 0.52 * count for count in strips)
     figure = Figure(figsize=(style.WIDTH, height), layout="constrained")
-    figure.get_layout_engine().set(hspace=0.06)
+    figure.get_layout_engine().set(h_pad=0.08, hspace=0.06)
     axes = figure.subplots(len(strips), squeeze=False, height_ratios=[0.6 + c for c in strips])
     for ax, (noise_id, sizes) in zip(axes[:, 0], by_noise.items(), strict=True):
         ax.axvline(clean[noise_id]["top1"], color=COLORS[CLEAN], label=CLEAN)
@@ -74,7 +73,7 @@ def interventions(audit: Mapping[str, Any]) -> Figure:
     for cell in shown:
         if cell not in groups:
             continue
-        heading = wrapped(f"{cell[0]}, batch {cell[1]}: {groups[cell][0]['mates']} mates")
+        heading = f"{wrapped(cell[0])}\nbatch {cell[1]}, {groups[cell][0]['mates']} mates"
         y += 0.9 + 0.65 * (1 + heading.count("\n"))
         headings.append((y - 0.65, heading))
         placed += [(y + i, row) for i, row in enumerate(groups[cell])]
@@ -84,7 +83,7 @@ def interventions(audit: Mapping[str, Any]) -> Figure:
     _draw_pulls(ax, placed)
     for at, heading in headings:
         ax.text(0, at, heading, weight="bold", size=10).set_in_layout(False)
-    ax.set_yticks([at for at, _ in placed], [_target(row) for _, row in placed])
+    ax.set_yticks([at for at, _ in placed], [prose.target(row) for _, row in placed])
     ax.set_ylim(y, 0)
     ax.set_xlim(-3, 103)
     ax.set_xticks(range(0, 101, 20))
@@ -122,20 +121,18 @@ def _values(groups) -> list[float]:
 def _show_range(ax: Axes, values: Sequence[float]) -> None:
     """As much of 0 to 100 % as is needed."""
     low, high = min(values), max(values)
-    pad = max(0.06 * (high - low), (LEAST_WIDTH - (high - low)) / 2)
-    low, high = max(low - pad, -1.0), min(high + pad, 101.0)
-    ax.set_xlim(low, max(high, low + LEAST_WIDTH))
+    width = max(1.12 * (high - low), LEAST_WIDTH)
+    start = np.clip((low + high - width) / 2, -0.5, 100.5 - width) if width < 101 else -0.5
+    ax.set_xlim(start, min(start + width, 100.5))
 
 
 def _draw_pulls(ax: Axes, placed: Sequence[tuple[float, Mapping[str, Any]]]) -> None:
     ys = [y for y, _ in placed]
     ends = {key: [row[key] for _, row in placed] for key in ("called", "called_other")}
     ax.hlines(ys, ends["called_other"], ends["called"], color=style.RULE, linewidth=3, zorder=1)
-    for name, key, fill in ((OTHER_CLASS, "called_other", "none"), (MATES_CLASS, "called", None)):
-        look = {"color": COLORS[name], "label": name, "markersize": 7}
-        if fill:
-            look |= {"markerfacecolor": fill, "markeredgewidth": 1.4}
-        ax.plot(ends[key], ys, MARKERS[name], **look)
+    hollow = {"markerfacecolor": "none", "markersize": 10, "markeredgewidth": 1.4}
+    for name, key, look in ((OTHER_CLASS, "called_other", hollow), (MATES_CLASS, "called", {})):
+        ax.plot(ends[key], ys, MARKERS[name], color=COLORS[name], label=name, **look)
     for y, row in placed:
         ax.annotate(
             f"{tables.signed(row['logit'], 2)} sd",
@@ -147,7 +144,3 @@ def _draw_pulls(ax: Axes, placed: Sequence[tuple[float, Mapping[str, Any]]]) -> 
             ha="right",
             va="center_baseline",
         )
-
-
-def _target(row: Mapping[str, Any]) -> str:
-    return TARGETS.get(row["target"], row["target"])

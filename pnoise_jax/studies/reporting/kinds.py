@@ -36,7 +36,8 @@ KINDS = {
     ),
     "order_effect": Kind(
         "order effect",
-        "The order of the test set moves the accuracy, but not because labels are read.",
+        "The order of the test set moves the accuracy by something other than the labels of batch "
+        "mates.",
         "found",
         "The distance from a dot (shuffled) to its square (class-sorted) is the effect of the "
         "order.",
@@ -54,7 +55,7 @@ KINDS = {
         "Predictions depend on the batch, or differ from call to call, and these data do not show "
         "how. This is not an all-clear.",
         "open",
-        "Why a square (class-sorted) is where it is, these data do not show.",
+        "These data do not show why a square (class-sorted) lies where it does.",
     ),
     "ceiling": Kind(
         "ceiling",

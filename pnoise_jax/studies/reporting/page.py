@@ -30,15 +30,15 @@ def render(audit: Mapping[str, Any], figures: Mapping[str, bytes]) -> str:
       audit: the content of audit.json.
       figures: SVG files by name, of those that there are.
     """
-    answer, _, rest = audit["verdict"]["text"].partition(": ")
+    answer, colon, rest = audit["verdict"]["text"].partition(": ")
     finding = kinds.headline_finding(audit)
     return _template().render(
         audit=audit,
         css=stylesheet(),
         kinds=kinds,
         prose=prose,
-        answer=answer + (":" if rest else ""),
-        rest=rest,
+        answer=answer + ("." if colon else ""),
+        rest=rest[:1].upper() + rest[1:],
         tiles=_tiles(audit),
         others=[other for other in audit["findings"] if other is not finding],
         notes=[note for note in audit.get("notes", ()) if note.startswith("note: ")],

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from pnoise_jax.studies.reporting import captions, style, tables
+from pnoise_jax.studies.reporting import captions, prose, style, tables
 
 PROTOCOLS = (  # names of the rows, and their looks
     (style.CLEAN, "clean"),
@@ -16,7 +16,6 @@ EFFECTS = {  # the comparisons, by what they say
     (style.CLASS_SORTED, style.CLEAN): "class-sorted − clean: what class order shows",
     (style.CLASS_SORTED, style.SHUFFLED): "class-sorted − shuffled: what the order adds",
 }
-TARGETS = {"contested": "contested", "image": "of a third class", "blank": "blank"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,11 +99,10 @@ def meter(audit: Mapping[str, Any]) -> Table:
 
 def comparisons(audit: Mapping[str, Any]) -> Table:
     """The paired differences, with corrected p-values."""
-    level = 1 - audit["confidence"]
 
     def line(row: Mapping[str, Any]) -> Line:
         pair = (row["of"], row["against"])
-        cells = [tables.difference(row), tables.significance(row, level)]
+        cells = [tables.difference(row), tables.significance(row)]
         return Line(EFFECTS.get(pair, " − ".join(pair)), cells)
 
     heads = ("difference", f"points of top-1 ({captions.interval(audit)})", "p, after Holm")
@@ -133,11 +131,11 @@ def orders(audit: Mapping[str, Any]) -> Table:
         ]
         return Line(row["words"], cells, looks.get(row["order"]))
 
-    heads = ("order", "orders", "mean top-1, %", "standard deviation", "lowest to highest")
+    heads = ("order", "orders", "mean", "standard deviation", "lowest to highest")
     return Table(
         "orders",
         captions.orders_table(audit),
-        (*heads, "above … random orders"),
+        (*heads, "above random orders"),
         *_split(audit, _by_cell(audit["orders"], line)),
         strong=2,
     )
@@ -149,7 +147,7 @@ def interventions(audit: Mapping[str, Any]) -> Table:
     def line(row: Mapping[str, Any]) -> Line:
         numbers = [tables.number(row[key]) for key in ("called", "called_other")]
         ends = [tables.signed(row["logit"], 2), tables.p_value(row["p_toward"])]
-        return Line(TARGETS.get(row["target"], row["target"]), [str(row["batches"]), *numbers, *ends])
+        return Line(prose.target(row), [str(row["batches"]), *numbers, *ends])
 
     details = {
         cell: f"{rows[0]['mates']} mates, {rows[0]['pairs']} pairs"
@@ -159,7 +157,7 @@ def interventions(audit: Mapping[str, Any]) -> Table:
     return Table(
         "interventions",
         captions.interventions_table(audit),
-        (*heads, "logit shift, sd", "p, toward the mates"),
+        (*heads, "logit shift, sd", "p, towards the mates"),
         *_split(audit, _by_cell(audit["interventions"], line), details),
         strong=2,
     )
@@ -195,7 +193,11 @@ def configuration(fields: Iterable[tuple[str, Any]]) -> Table:
     """What the run was told, field by field."""
     lines = [Line(name, [repr(value)]) for name, value in fields]
     return Table(
-        "configuration", "What the run was told.", ("field", "value"), [Group("", lines)], words=True
+        "configuration",
+        "What the run was told.",
+        ("field", "value"),
+        [Group("", lines)],
+        words=True,
     )
 
 

@@ -13,10 +13,11 @@ def subject(audit: Mapping[str, Any]) -> str:
     """One line: what was audited, on what."""
     seeds = len(audit["seeds"])
     split = f", {audit['split']} split" if audit["split"] else ""
+    trained = audit["config"] is not None
     parts = (
         audit["model"],
         f"{audit['dataset']}{split}: {audit['n']} examples of {audit['num_classes']} classes",
-        f"{seeds} seed{'' if seeds == 1 else 's'}",
+        f"{seeds} seed{'' if seeds == 1 else 's'}" if trained else "",
         str(audit["date"]).partition("T")[0],
     )
     return " · ".join(part for part in parts if part)
@@ -94,6 +95,18 @@ def reading(audit: Mapping[str, Any]) -> dict[str, str]:
     return told
 
 
+def target(row: Mapping[str, Any]) -> str:
+    """The name of an intervention's target."""
+    return {"image": "third class"}.get(row["target"], row["target"])
+
+
+def targets(audit: Mapping[str, Any]) -> dict[str, str]:
+    """What the targets of the interventions are."""
+    return {
+        target(row).capitalize(): row["words"].capitalize() + "." for row in audit["interventions"]
+    }
+
+
 def metric(audit: Mapping[str, Any]) -> str:
     """What the user's metric gives, and whether it sees the batches."""
     found = audit["metric"]
@@ -115,11 +128,11 @@ def method(audit: Mapping[str, Any]) -> dict[str, str]:
     told = {
         "Accuracies": _intervals(audit),
         "Differences": "Paired by example and by seed, with Student’s t interval. p-values are "
-        "two-sided, and corrected by Holm for all differences of the audit.",
+        "two-sided, and corrected by Holm’s method for all differences of the audit.",
         "Orders": f"The test set is taken as it is, and only its order is drawn anew, "
         f"{audit['shuffled_orders']} times. Where another order falls among these is judged by a "
-        "prediction interval with Student’s t. p-values are corrected by Holm for all order tests "
-        "of the audit.",
+        "prediction interval with Student’s t. p-values are corrected by Holm’s method for all "
+        "order tests of the audit.",
         "Interventions": "Sign-flip permutation tests over pairs of disjoint groups of mates, so "
         "that no example counts twice as a mate. They are one-sided; each kind of target has an "
         "equal part of the level.",
@@ -130,12 +143,13 @@ def method(audit: Mapping[str, Any]) -> dict[str, str]:
             f"{check['examples']} examples were given to the clean model among other batch mates: "
             f"the logits differed by at most {tables.small(check['largest_logit_difference'])}."
         )
-    told["Seeds"] = tables.series(audit["seeds"])
+    if audit["config"] is not None:
+        told["Seeds"] = tables.series(audit["seeds"])
     if audit.get("weights"):
         told["Weights"] = "; ".join([audit["weights"], *audit.get("notes", ())])
     if any(audit["steps"] or ()):
         told["Training steps"] = tables.series(audit["steps"])
-    seconds = audit["seconds"]
+    seconds = {part: took for part, took in audit["seconds"].items() if took >= 0.05}
     told["Time"] = ", ".join(f"{part} {tables.number(took)} s" for part, took in seconds.items())
     told["Units"] = "; ".join(f"{name}: {unit}" for name, unit in audit["units"].items())
     told["The numbers"] = "audit.csv and audit.json, beside this page, hold them unrounded."
@@ -149,27 +163,32 @@ def versions(audit: Mapping[str, Any]) -> dict[str, str]:
     return {"Program": project(audit)} | told
 
 
-def class_order_note(audit: Mapping[str, Any]) -> str:
-    """Why the verdict's class order may differ from the class-sorted accuracy in the tables."""
+def headline_note(audit: Mapping[str, Any]) -> str:
+    """What the large numbers are, and why the verdict's class order may differ from them."""
+    wanted = audit["headline"]
+    told = (
+        f"Top-1 with its {captions.interval(audit)}; {wanted['noise_id']}, batches of "
+        f"{wanted['batch_size']}."
+    )
+    if kinds.independent(audit["verdict"]):
+        return told
     permuted = next(
         row
-        for row in tables.by_cell(audit["orders"])[tuple(audit["headline"].values())]
+        for row in tables.by_cell(audit["orders"])[wanted["noise_id"], wanted["batch_size"]]
         if row["order"] == "class_sorted, files permuted"
     )
     return (
-        f"Top-1 with its {captions.interval(audit)}; {audit['headline']['noise_id']}, batches of "
-        f"{audit['headline']['batch_size']}. Class-sorted is one order, with the files of a class "
-        f"as the data set has them; where the verdict speaks of class order, it means "
-        f"{permuted['orders']} orders with these files permuted, "
-        f"{tables.number(permuted['top1'])} % on average."
+        f"{told} Class-sorted is one order, with the files of a class as the data set has them; "
+        f"where the verdict speaks of class order, it means {permuted['orders']} orders with these "
+        f"files permuted, {tables.number(permuted['top1'])} % on average."
     )
 
 
 def _paper(noises: set[str | None]) -> str:
     words = (
-        "The claim under audit is that of the paper Explore Positive Noise in Deep Learning, later "
-        "titled NoisyNN (arXiv 2309.10625): that some noise in a network’s latent representations "
-        "raises its accuracy."
+        "The claim under audit is that of the paper “Explore Positive Noise in Deep Learning”, "
+        "later titled “NoisyNN” (arXiv 2309.10625): some noise in a network’s latent "
+        "representations raises its accuracy."
     )
     if noises & LINEAR_TRANSFORMS:
         words += (
@@ -192,7 +211,7 @@ def _what_differs(audit: Mapping[str, Any]) -> str:
             "audited function on batches, and differ in which examples share a batch."
         )
     return (
-        "All rows score the same trained weights on the same test examples. Only two things "
+        "All rows use the same trained weights and the same test examples. Only two things "
         "change: whether the noise is on, and which examples share a batch. So no difference "
         "between rows comes from training."
     )

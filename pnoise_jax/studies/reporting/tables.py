@@ -117,15 +117,13 @@ def proven(comparison: Mapping[str, Any]) -> bool:
     return list(comparison["interval"]) == [0, 0]
 
 
-def significance(comparison: Mapping[str, Any], level: float) -> str:
-    """A comparison's corrected p-value, and whether the difference is resolved."""
+def significance(comparison: Mapping[str, Any]) -> str:
+    """A comparison's corrected p-value, and whether its interval includes 0."""
     if proven(comparison):
         return MISSING
     low, high = comparison["interval"]
     text = p_value(comparison["p_adjusted"])
-    if low <= 0 <= high:
-        return f"{text}, not resolved"
-    return text if comparison["p_adjusted"] <= level else f"{text}, not resolved after Holm"
+    return f"{text}, not resolved" if low <= 0 <= high else text
 
 
 def p_value(value: float | None) -> str:
