@@ -127,41 +127,64 @@ class Interventions:
 
 
 def pair_up(
-    labels: np.ndarray, batch_size: int, *, group_size: int | None, seed: int
+    labels: np.ndarray, clean: np.ndarray, batch_size: int, *, group_size: int | None, seed: int
 ) -> Groups | None:
     """Groups of mates, as large as the batch allows, or None where no two classes have enough.
 
+    Classes that the clean model confuses are paired first: there a pull shows in predictions.
+
     Args:
       labels: (n,).
+      clean: (n, classes), logits without noise.
       batch_size: of the protocol.
       group_size: how many examples the noise mixes, where that is fixed.
       seed: of the draws.
     """
     generator = np.random.default_rng(seed)
+    confused = _count_confusions(clean)
     largest = (group_size or batch_size) - 1
     pairs: list[np.ndarray] = []
     for mates in range(largest, 0 if group_size is None else largest - 1, -1):
-        pairs = _disjoint_pairs(labels, mates, generator)
+        pairs = _disjoint_pairs(labels, confused, mates, generator)
         if len(pairs) >= WANTED_PAIRS:
             break
     if not pairs:
         return None
-    members = generator.permutation(np.stack(pairs))[:MAX_PAIRS]
+    members = np.stack(pairs[:MAX_PAIRS])
     return Groups(members, labels[members[:, :, 0]], labels, seed)
 
 
+def _count_confusions(clean: np.ndarray) -> np.ndarray:
+    """(classes, classes): how many examples have these two as their likeliest classes."""
+    classes = clean.shape[1]
+    counts = np.zeros((classes, classes), np.int64)
+    if classes > 1:
+        top = np.argpartition(clean, classes - 2, axis=1)[:, -2:]
+        np.add.at(counts, (top[:, 0], top[:, 1]), 1)
+    return counts + counts.T
+
+
 def _disjoint_pairs(
-    labels: np.ndarray, mates: int, generator: np.random.Generator
+    labels: np.ndarray, confused: np.ndarray, mates: int, generator: np.random.Generator
 ) -> list[np.ndarray]:
-    """Pairs (2, mates) of disjoint groups of two different classes."""
-    groups = []
-    for c in generator.permutation(np.unique(labels)):
+    """Pairs (2, mates) of disjoint groups of two different classes, each group in one pair."""
+    groups = {}
+    for c in np.unique(labels):
         members = generator.permutation(np.flatnonzero(labels == c))
-        groups += np.split(members, range(mates, len(members), mates))
-    groups = [group for group in groups if len(group) == mates]
-    half = len(groups) // 2
-    halves = zip(groups[:half], groups[len(groups) - half :], strict=True)
-    return [np.stack([a, b]) for a, b in halves if labels[a[0]] != labels[b[0]]]
+        whole = members[: len(members) // mates * mates].reshape(-1, mates)
+        groups[int(c)] = list(whole)
+    pairs = [(one, two) for one in groups for two in groups if one < two]
+    generator.shuffle(pairs)
+    pairs.sort(key=lambda pair: -confused[pair])
+    found = []
+    for turn in range(len(labels)):  # round by round, so that no pair of classes takes all groups
+        before = len(found)
+        for one, two in pairs:
+            if groups[one] and groups[two] and (turn or confused[one, two]):
+                found.append(np.stack([groups[one].pop(), groups[two].pop()]))
+        if turn and len(found) == before:
+            return found
+    return found
 
 
 def choose_targets(groups: Groups, clean: np.ndarray) -> Planned:

@@ -186,12 +186,8 @@ class _Plan:
     ):
         self.noise, self.batch_size = noise, batch_size
         self._labels, self._settings = labels, settings
-        self._design = interventions.pair_up(
-            labels, batch_size, group_size=noise.group_size, seed=settings.seed
-        )
+        self._design: interventions.Groups | None = None
         self._no_interventions = None
-        if self._design is None:
-            self._no_interventions = "no two classes have enough examples for a batch of one class"
         shares = np.linspace(0, 1, settings.purity_steps) if noise.mixes_batch else ()
         swept = batch_size == settings.sizes[0]
         self._shares = [float(share) for share in shares] if swept else []
@@ -286,7 +282,16 @@ class _Plan:
         )
 
     def _intervene(self, subject: Subject, clean: np.ndarray, seed: int) -> None:
-        """Sets mates by hand; the targets depend on the clean logits (n, classes)."""
+        """Sets mates by hand; who they are depends on the first model's clean logits."""
+        self._design = self._design or interventions.pair_up(
+            self._labels,
+            clean,
+            self.batch_size,
+            group_size=self.noise.group_size,
+            seed=self._settings.seed,
+        )
+        if self._design is None:
+            self._no_interventions = "no two classes have enough examples for a batch of one class"
         if self._no_interventions is not None:
             return
         planned = interventions.choose_targets(self._design, clean)
