@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pnoise_jax.studies.leak.examples import read_examples
+from pnoise_jax.studies.leak.subjects.examples import read_examples
 
 INPUTS = np.random.default_rng(0).normal(size=(7, 2, 3)).astype(np.float32)
 LABELS = np.array([3, 1, 2, 0, 1, 1, 2])

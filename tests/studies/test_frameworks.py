@@ -17,8 +17,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler, scale
 
 from pnoise_jax import studies
-from pnoise_jax.studies.leak.examples import read_examples
-from pnoise_jax.studies.leak.frameworks import as_batch_function, as_numpy, like
+from pnoise_jax.studies.leak.subjects.examples import read_examples
+from pnoise_jax.studies.leak.subjects.frameworks import as_batch_function, as_numpy, like
 
 X = np.random.default_rng(0).normal(size=(9, 6)).astype(np.float32)
 LABELS = np.arange(9) % 3

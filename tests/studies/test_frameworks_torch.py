@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from pnoise_jax import studies
-from pnoise_jax.studies.leak.examples import read_examples
-from pnoise_jax.studies.leak.frameworks import as_numpy
+from pnoise_jax.studies.leak.subjects.examples import read_examples
+from pnoise_jax.studies.leak.subjects.frameworks import as_numpy
 
 torch = pytest.importorskip("torch")
 nn = torch.nn

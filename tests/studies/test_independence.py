@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from pnoise_jax import models, noise, studies
-from pnoise_jax.studies.leak.independence import largest_change
+from pnoise_jax.studies.leak.checks.independence import largest_change
 from tests.models.drawing import draw_variables
 
 X = np.random.default_rng(0).normal(size=(13, 6)).astype(np.float32)

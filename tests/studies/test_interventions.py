@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pnoise_jax.studies.leak import interventions
-from pnoise_jax.studies.leak.order_tests import among, exceeds
+from pnoise_jax.studies.leak.checks import interventions
+from pnoise_jax.studies.leak.checks.order_tests import among, exceeds
 
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(5), 40))
 X = np.eye(5)[LABELS] + np.random.default_rng(1).normal(0, 0.6, (200, 5))

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from pnoise_jax import data, evaluation, noise, studies
-from pnoise_jax.studies.leak.audited_noise import AuditedNoise
+from pnoise_jax.studies.leak.checks.orders import Orders
 from pnoise_jax.studies.leak.measure import vote
-from pnoise_jax.studies.leak.orders import Orders
+from pnoise_jax.studies.leak.subjects.audited_noise import AuditedNoise
 
 CLASSES, PER_CLASS = 4, 60
 SETTINGS = studies.AuditSettings(batch_sizes=(10, 30), orders=20, purity_steps=3, resamples=300)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from pnoise_jax import data, evaluation, models, noise, parallel
-from pnoise_jax.studies.leak.audited_noise import AuditedNoise
-from pnoise_jax.studies.leak.function_subject import FunctionSubject
-from pnoise_jax.studies.leak.model_subject import ModelSubject
+from pnoise_jax.studies.leak.subjects.audited_noise import AuditedNoise
+from pnoise_jax.studies.leak.subjects.function_subject import FunctionSubject
+from pnoise_jax.studies.leak.subjects.model_subject import ModelSubject
 from tests.models.drawing import draw_variables
 
 INJECTION = noise.Injection(noise.LinearTransform(noise.Optimal()), inference=True)

@@ -9,9 +9,9 @@ from scipy import special
 from launch.benchmark import verdict_cases, verdicts
 from pnoise_jax import studies
 from pnoise_jax.studies.leak import verdict
-from pnoise_jax.studies.leak.dependence import Dependence
-from pnoise_jax.studies.leak.evidence import gather
+from pnoise_jax.studies.leak.checks.dependence import Dependence
 from pnoise_jax.studies.leak.verdict import KINDS, judge
+from pnoise_jax.studies.leak.verdict.evidence import gather
 
 CLASSES = 10
 SETTINGS = studies.AuditSettings(batch_sizes=(10,), purity_steps=0, resamples=500)

@@ -1,14 +1,15 @@
 """The leak audit: protocols on trained models, exact checks, interventions, a verdict."""
 
 from pnoise_jax.studies.leak.audit import Audit, audit
-from pnoise_jax.studies.leak.audited_noise import AuditedNoise
-from pnoise_jax.studies.leak.function_subject import FunctionSubject
-from pnoise_jax.studies.leak.independence import assert_independent_of_batch
-from pnoise_jax.studies.leak.measure import Measurements, measure
-from pnoise_jax.studies.leak.model_subject import ModelSubject
+from pnoise_jax.studies.leak.checks.independence import assert_independent_of_batch
+from pnoise_jax.studies.leak.measure import measure
+from pnoise_jax.studies.leak.measurements import Measurements
 from pnoise_jax.studies.leak.runs import audit_runs
 from pnoise_jax.studies.leak.seeds import read_config
 from pnoise_jax.studies.leak.settings import AuditSettings
+from pnoise_jax.studies.leak.subjects.audited_noise import AuditedNoise
+from pnoise_jax.studies.leak.subjects.function_subject import FunctionSubject
+from pnoise_jax.studies.leak.subjects.model_subject import ModelSubject
 from pnoise_jax.studies.leak.verdict import KINDS, Verdict
 
 __all__ = [

@@ -13,15 +13,16 @@ import jax
 import numpy as np
 
 from pnoise_jax.evaluation import Metric
-from pnoise_jax.studies.leak.audited_noise import AuditedNoise
-from pnoise_jax.studies.leak.examples import read_examples
-from pnoise_jax.studies.leak.frameworks import as_batch_function
-from pnoise_jax.studies.leak.function_subject import FunctionSubject
-from pnoise_jax.studies.leak.labels import as_classes
-from pnoise_jax.studies.leak.measure import Measurements, measure
+from pnoise_jax.studies.leak.measure import measure
+from pnoise_jax.studies.leak.measurements import Measurements
 from pnoise_jax.studies.leak.settings import AuditSettings
-from pnoise_jax.studies.leak.summary import Summary
-from pnoise_jax.studies.leak.verdict import Verdict
+from pnoise_jax.studies.leak.subjects.audited_noise import AuditedNoise
+from pnoise_jax.studies.leak.subjects.examples import read_examples
+from pnoise_jax.studies.leak.subjects.frameworks import as_batch_function
+from pnoise_jax.studies.leak.subjects.function_subject import FunctionSubject
+from pnoise_jax.studies.leak.subjects.labels import as_classes
+from pnoise_jax.studies.leak.verdict.kinds import Verdict
+from pnoise_jax.studies.leak.verdict.summary import Summary
 from pnoise_jax.studies.reporting.report import replace_file, write_audit
 
 

@@ -14,9 +14,7 @@ from rich.console import Console
 from pnoise_jax import noise, parallel, training, weights
 from pnoise_jax.evaluation import Metric
 from pnoise_jax.studies.leak.audit import Audit, conclude
-from pnoise_jax.studies.leak.audited_noise import AuditedNoise
 from pnoise_jax.studies.leak.measure import measure
-from pnoise_jax.studies.leak.model_subject import ModelSubject
 from pnoise_jax.studies.leak.seeds import (
     choose_seeds,
     find_runs,
@@ -25,6 +23,8 @@ from pnoise_jax.studies.leak.seeds import (
     with_seed,
 )
 from pnoise_jax.studies.leak.settings import AuditSettings
+from pnoise_jax.studies.leak.subjects.audited_noise import AuditedNoise
+from pnoise_jax.studies.leak.subjects.model_subject import ModelSubject
 from pnoise_jax.studies.reporting import tables
 from pnoise_jax.studies.reporting.console import print_audit
 from pnoise_jax.training import workdir as directories

@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 
 from pnoise_jax import evaluation
-from pnoise_jax.studies.leak.audited_noise import AuditedNoise
+from pnoise_jax.studies.leak.subjects.audited_noise import AuditedNoise
 
 
 class Subject(Protocol):

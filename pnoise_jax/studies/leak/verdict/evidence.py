@@ -7,17 +7,17 @@ import numpy as np
 
 from pnoise_jax import evaluation
 from pnoise_jax.evaluation import Hits
-from pnoise_jax.studies.leak.measure import Cell, Measurements
-from pnoise_jax.studies.leak.order_tests import OrderTest, among, exceeds
-from pnoise_jax.studies.leak.orders import (
+from pnoise_jax.studies.leak.checks.order_tests import OrderTest, among, exceeds
+from pnoise_jax.studies.leak.checks.orders import (
     AS_GIVEN,
     CLASS_PERMUTED,
     CLASS_SORTED,
     OWN_PREDICTIONS,
     SHUFFLED,
 )
+from pnoise_jax.studies.leak.measurements import Cell, Measurements
 from pnoise_jax.studies.leak.settings import AuditSettings
-from pnoise_jax.studies.leak.verdict import Evidence
+from pnoise_jax.studies.leak.verdict.kinds import Evidence
 
 
 def gather(measured: Measurements, settings: AuditSettings) -> dict[tuple[str, int], Evidence]:

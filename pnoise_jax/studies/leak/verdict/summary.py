@@ -8,14 +8,19 @@ from typing import Any
 import numpy as np
 
 from pnoise_jax import evaluation
-from pnoise_jax.evaluation import Hits, Predictions
-from pnoise_jax.studies.leak import wording
-from pnoise_jax.studies.leak.evidence import gather
-from pnoise_jax.studies.leak.interventions import TARGETS
-from pnoise_jax.studies.leak.measure import Cell, Composition, Measurements
-from pnoise_jax.studies.leak.orders import CLASS_PERMUTED, CLASS_SORTED, KINDS, SHUFFLED
+from pnoise_jax.evaluation import Hits
+from pnoise_jax.studies.leak.checks.orders import CLASS_PERMUTED, CLASS_SORTED, KINDS, SHUFFLED
+from pnoise_jax.studies.leak.measurements import Cell, Composition, Measurements
 from pnoise_jax.studies.leak.settings import AuditSettings
-from pnoise_jax.studies.leak.verdict import Evidence, Verdict, judge
+from pnoise_jax.studies.leak.verdict import wording
+from pnoise_jax.studies.leak.verdict.evidence import gather
+from pnoise_jax.studies.leak.verdict.kinds import Verdict, judge
+from pnoise_jax.studies.leak.verdict.rows import (
+    as_json,
+    describe_composition,
+    describe_interventions,
+    score,
+)
 from pnoise_jax.studies.reporting.report import VERSION
 
 COMPARISONS = (  # name of each, and of its reference
@@ -74,7 +79,9 @@ class Summary:
             "rows": [*self._clean_rows(), *self._noisy_rows()],
             "comparisons": self._comparisons(),
             "orders": [row for cell in measured.cells for row in self._orders(cell)],
-            "interventions": [row for cell in measured.cells for row in _interventions(cell)],
+            "interventions": [
+                row for cell in measured.cells for row in describe_interventions(cell)
+            ],
             "purity": [
                 self._purity(cell, composition)
                 for cell in measured.cells
@@ -103,7 +110,7 @@ class Summary:
             if name == noise_id:
                 kinds = judge(evidence, **bounds) or ("undecided",)
                 said = wording.text(evidence, kinds, **bounds)
-                found.append(Verdict(kinds, said, _as_json(evidence), size))
+                found.append(Verdict(kinds, said, as_json(evidence), size))
         return min(found, key=lambda verdict: verdict.seriousness)
 
     def _finding(self, noise_id: str) -> dict[str, Any]:
@@ -135,8 +142,8 @@ class Summary:
             composition = cell.shuffled if order == SHUFFLED else cell.class_sorted
             protocol = {"noise": False, "noise_id": None, "quality": None, "strength": None}
             protocol |= {"where": None, "order": order, "batch_size": size}
-            scored = _scores(measured.clean, labels, composition)
-            rows.append(protocol | scored | uncertain | _composition(composition, labels))
+            scored = score(measured.clean, labels, composition)
+            rows.append(protocol | scored | uncertain | describe_composition(composition, labels))
         return rows
 
     def _noisy_rows(self) -> list[dict[str, Any]]:
@@ -158,7 +165,7 @@ class Summary:
             **{name: float(getattr(scores, name).mean()) for name in names},
             "n": len(self._measured.labels),
             **self._uncertain(self._hits(cell, order)),
-            **_composition(composition, self._measured.labels),
+            **describe_composition(composition, self._measured.labels),
         }
 
     def _purity(self, cell: Cell, composition: Composition) -> dict[str, Any]:
@@ -166,9 +173,9 @@ class Summary:
             "noise_id": cell.noise.name,
             "batch_size": cell.batch_size,
             "mixed_share": composition.mixed_share,
-            **_scores(composition.predictions, self._measured.labels, composition),
+            **score(composition.predictions, self._measured.labels, composition),
             **self._uncertain(composition.hits),
-            **_composition(composition, self._measured.labels),
+            **describe_composition(composition, self._measured.labels),
         }
 
     def _uncertain(self, hits: Hits) -> dict[str, Any]:
@@ -267,61 +274,3 @@ class Summary:
 
     def _class_name(self, c: int) -> str:
         return str(c) if self._class_names is None else str(self._class_names[c])
-
-
-def _scores(
-    predictions: tuple[Predictions, ...], labels: np.ndarray, composition: Composition
-) -> dict[str, float | int]:
-    """What `Predictions` sums and what metrics make of it, mean over seeds, in a batching."""
-    order = np.argsort(composition.batches, kind="stable")
-    size = int(np.bincount(composition.batches).max())
-    rows = []
-    for found in predictions:
-        batches, top5 = (
-            evaluation.in_batches_of(labels, predicted, order, size)
-            for predicted in (found.predicted, np.where(found.rank < 5, labels, -1))
-        )
-        rows.append(
-            found.summary()
-            | {
-                "balanced": evaluation.METRICS["mean_per_class"](batches),
-                "printed": evaluation.published_meter(batches),
-                "printed_top5": evaluation.published_meter(top5),
-            }
-        )
-    means = {k: float(np.mean([row[k] for row in rows])) for k in rows[0] if k != "n"}
-    return means | {"n": rows[0]["n"]}
-
-
-def _composition(composition: Composition, labels: np.ndarray) -> dict[str, float | None]:
-    return {
-        "purity": composition.purity,
-        "label_bits_per_batch": composition.label_bits,
-        "batch_vote_top1": 100 * float((composition.votes == labels).mean()),
-    }
-
-
-def _interventions(cell: Cell) -> list[dict[str, Any]]:
-    """One row for each; none where they could not be made."""
-    found = cell.interventions
-    if found is None:
-        return []
-    return [
-        {
-            "noise_id": cell.noise.name,
-            "batch_size": cell.batch_size,
-            "target": kind,
-            "words": TARGETS[kind],
-            "mates": found.mates,
-            "pairs": found.pairs,
-            **dataclasses.asdict(pull),
-        }
-        for kind, pull in found.pulls.items()
-    ]
-
-
-def _as_json(evidence: Evidence) -> dict[str, Any]:
-    """Evidence as nested dicts of plain numbers."""
-    found = dataclasses.asdict(evidence)
-    found["dependence"]["independent"] = evidence.dependence.independent
-    return found

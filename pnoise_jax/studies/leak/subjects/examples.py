@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pnoise_jax.studies.leak.frameworks import describe, is_array, like, to_numpy
+from pnoise_jax.studies.leak.subjects.frameworks import describe, is_array, like, to_numpy
 
 _INPUTS = ("image", "images", "pixel_values", "input", "inputs", "features", "x")
 _LABELS = ("label", "labels", "target", "targets", "y")

@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pnoise_jax.studies.leak.independence import largest_change
-from pnoise_jax.studies.leak.orders import CLASS_SORTED, SHUFFLED
-from pnoise_jax.studies.leak.scores import OrderChange
+from pnoise_jax.studies.leak.checks.independence import largest_change
+from pnoise_jax.studies.leak.checks.orders import CLASS_SORTED, SHUFFLED
+from pnoise_jax.studies.leak.checks.scores import OrderChange
 
 SAME_SHAPE = 1e-6  # rounding of logits in a batch of the same shape, relative to the largest
 OTHER_PLACE = 1e-4  # and where the example stands elsewhere in the batch

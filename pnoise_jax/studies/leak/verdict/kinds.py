@@ -4,9 +4,9 @@ import dataclasses
 from typing import Any
 
 from pnoise_jax.evaluation import Estimate
-from pnoise_jax.studies.leak.dependence import Dependence
-from pnoise_jax.studies.leak.interventions import Interventions
-from pnoise_jax.studies.leak.order_tests import OrderTest
+from pnoise_jax.studies.leak.checks.dependence import Dependence
+from pnoise_jax.studies.leak.checks.interventions import Interventions
+from pnoise_jax.studies.leak.checks.order_tests import OrderTest
 
 # The most serious first; a verdict is headed by the first of its kinds.
 KINDS = {

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 
 from pnoise_jax import evaluation
-from pnoise_jax.studies.leak.audited_noise import AuditedNoise
-from pnoise_jax.studies.leak.independence import largest_change
+from pnoise_jax.studies.leak.checks.independence import largest_change
+from pnoise_jax.studies.leak.subjects.audited_noise import AuditedNoise
 
 CHECKED = 8  # examples on which a clean function is tried beside others, in 7 batches
 

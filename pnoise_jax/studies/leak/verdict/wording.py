@@ -1,7 +1,7 @@
 """What a verdict says: sentences that follow from its kinds, with their figures."""
 
 from pnoise_jax.evaluation import Estimate
-from pnoise_jax.studies.leak.verdict import (
+from pnoise_jax.studies.leak.verdict.kinds import (
     FEW_ERRORS,
     Evidence,
     leaks_as_given,

@@ -11,8 +11,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from pnoise_jax import data, evaluation
-from pnoise_jax.studies.leak.audited_noise import AuditedNoise
-from pnoise_jax.studies.leak.independence import largest_change
+from pnoise_jax.studies.leak.checks.independence import largest_change
+from pnoise_jax.studies.leak.subjects.audited_noise import AuditedNoise
 
 AT_ONCE = 256  # examples that are given to the devices in batches set by hand
 CHECKED = 8  # examples on which the clean model is tried beside others, in 7 batches

@@ -1,0 +1,70 @@
+"""Parts of the rows of `audit.json`."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from pnoise_jax import evaluation
+from pnoise_jax.evaluation import Predictions
+from pnoise_jax.studies.leak.checks.interventions import TARGETS
+from pnoise_jax.studies.leak.measurements import Cell, Composition
+from pnoise_jax.studies.leak.verdict.kinds import Evidence
+
+
+def score(
+    predictions: tuple[Predictions, ...], labels: np.ndarray, composition: Composition
+) -> dict[str, float | int]:
+    """What `Predictions` sums and what metrics make of it, mean over seeds, in a batching."""
+    order = np.argsort(composition.batches, kind="stable")
+    size = int(np.bincount(composition.batches).max())
+    rows = []
+    for found in predictions:
+        batches, top5 = (
+            evaluation.in_batches_of(labels, predicted, order, size)
+            for predicted in (found.predicted, np.where(found.rank < 5, labels, -1))
+        )
+        rows.append(
+            found.summary()
+            | {
+                "balanced": evaluation.METRICS["mean_per_class"](batches),
+                "printed": evaluation.published_meter(batches),
+                "printed_top5": evaluation.published_meter(top5),
+            }
+        )
+    means = {k: float(np.mean([row[k] for row in rows])) for k in rows[0] if k != "n"}
+    return means | {"n": rows[0]["n"]}
+
+
+def describe_composition(composition: Composition, labels: np.ndarray) -> dict[str, float | None]:
+    return {
+        "purity": composition.purity,
+        "label_bits_per_batch": composition.label_bits,
+        "batch_vote_top1": 100 * float((composition.votes == labels).mean()),
+    }
+
+
+def describe_interventions(cell: Cell) -> list[dict[str, Any]]:
+    """One row for each; none where they could not be made."""
+    found = cell.interventions
+    if found is None:
+        return []
+    return [
+        {
+            "noise_id": cell.noise.name,
+            "batch_size": cell.batch_size,
+            "target": kind,
+            "words": TARGETS[kind],
+            "mates": found.mates,
+            "pairs": found.pairs,
+            **dataclasses.asdict(pull),
+        }
+        for kind, pull in found.pulls.items()
+    ]
+
+
+def as_json(evidence: Evidence) -> dict[str, Any]:
+    """Evidence as nested dicts of plain numbers."""
+    found = dataclasses.asdict(evidence)
+    found["dependence"]["independent"] = evidence.dependence.independent
+    return found
