@@ -3,16 +3,14 @@
 Measured: seconds of wall clock to evaluate a model on random images, everything compiled before,
 
   clean       one evaluation without noise
-  audit       the audit's grid: noise off and on x shuffled and class-sorted x batch sizes; the
-              layers before the noise run once per image, and so does the clean model
-  purity      the same and the purity sweep
-  separately  the same grid, each protocol with noise evaluated from the image on, in one round
+  audit       a whole audit but for its purity sweep: every order of every batch size, the checks of
+              batches and the interventions; the layers before the noise run once per image
+  separately  its clean evaluation and its orders, each evaluated from the image on, in one round
 
 Printed: how many times as long as the clean evaluation of the same round, median and quartiles.
 """
 
 import dataclasses
-import itertools
 from collections.abc import Callable
 
 import jax
@@ -25,16 +23,18 @@ from rich.console import Console
 from launch.benchmark import options, process, report, timing
 from pnoise_jax import data, evaluation, models, noise, parallel
 from pnoise_jax.studies import leak
+from pnoise_jax.studies.leak.checks.orders import SHUFFLED, Orders
 
 _MODEL = flags.DEFINE_string("model", "vit_ti_16", "One of models.list_models().")
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Side of an image, pixels.", lower_bound=1)
 _EXAMPLES = flags.DEFINE_integer("examples", 320, "Images of 5 classes.", lower_bound=8)
 _DEPTH = flags.DEFINE_integer("depth", None, "Blocks of a ViT, if not the model's.", lower_bound=1)
 _PRESET = flags.DEFINE_string("preset", "optimal_all_tokens", "Of noise.PRESETS.")
-_BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["8", "16", "32"], "Of the protocols.")
+_BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["16"], "Of the protocols.")
+_ORDERS = flags.DEFINE_integer("orders", 40, "Random orders; others come on top.", lower_bound=20)
 _DEVICES = flags.DEFINE_list("devices", ["1"], "Numbers of devices to spread the images over.")
 _ROUNDS = flags.DEFINE_integer("rounds", 3, "Calls of each alternative.", lower_bound=1)
-_SEPARATELY = flags.DEFINE_bool("separately", True, "Also each protocol from the image on.")
+_SEPARATELY = flags.DEFINE_bool("separately", True, "Also each order from the image on.")
 _OUT = flags.DEFINE_string("out", None, "JSON file for all ratios and times.")
 
 _CLASSES = 5
@@ -51,6 +51,7 @@ class Spec:
     depth: int | None
     preset: str
     batch_sizes: tuple[int, ...]
+    orders: int
     rounds: int
     separately: bool
 
@@ -65,6 +66,7 @@ def main() -> None:
         _DEPTH.value,
         _PRESET.value,
         options.whole_numbers("batch_sizes", _BATCH_SIZES.value, minimum=2),
+        _ORDERS.value,
         _ROUNDS.value,
         _SEPARATELY.value,
     )
@@ -86,7 +88,7 @@ def _check(spec: Spec) -> None:
         model = _create_model(spec)
         shape = jax.ShapeDtypeStruct((2, spec.image_size, spec.image_size, 3), jnp.float32)
         jax.eval_shape(lambda x: model.init(jax.random.key(0), x), shape)
-        _settings(spec, purity_steps=0).for_labels(_labels(spec), f"--examples={spec.examples}")
+        _settings(spec).for_labels(_labels(spec), f"--examples={spec.examples}")
     except ValueError as error:
         raise ValueError(
             f"--model={spec.model} --image_size={spec.image_size} --depth={spec.depth} "
@@ -106,9 +108,15 @@ def measure(spec: Spec, mesh: Mesh) -> list[dict]:
     pair = {name: accuracies[name] for name in ("audit", "separately") if name in accuracies}
     differing = timing.require_agreement("accuracies", pair, tolerance=0.02)
     times = timing.interleave(calls, rounds=spec.rounds, budgets={"separately": 0})
-    protocols = 2 * 2 * len(spec.batch_sizes)
     compared = timing.compare(times, to="clean")
-    return [{"protocols": protocols, "alternatives": compared, "difference": differing}]
+    orders = sum(map(len, _orders(spec, dataset.labels, dataset.labels).values()))
+    return [
+        {
+            "orders": orders * len(spec.batch_sizes),
+            "alternatives": compared,
+            "difference": differing,
+        }
+    ]
 
 
 def _alternatives(
@@ -121,30 +129,41 @@ def _alternatives(
         protocol = evaluation.Protocol(noise=False, order="shuffled", batch_size=10)
         evaluation.predict(model, variables, dataset, protocol, mesh=mesh, **_PIXELS)
 
-    def run_audit(purity_steps: int):
+    def run_audit():
         subject = leak.ModelSubject(
             model, variables, dataset, noises=(audited,), seed=0, mesh=mesh, **_PIXELS
         )
-        settings = _settings(spec, purity_steps=purity_steps)
+        settings = _settings(spec).for_labels(dataset.labels, "the benchmark")
         measured = leak.measure(
             [subject], dataset.labels, (audited,), settings, report=lambda line: None
         )
-        return np.stack([cell.predictions[0].rank < 1 for cell in measured.grid]).mean(axis=1)
+        return np.concatenate([cell.orders[SHUFFLED].top1[0] for cell in measured.cells])
 
     def separately():
         clean()
-        grid = itertools.product(spec.batch_sizes, evaluation.ORDERS)
-        protocols = [evaluation.Protocol(True, order, size) for size, order in grid]
-        found = [
-            evaluation.predict(model, variables, dataset, protocol, mesh=mesh, **_PIXELS)
-            for protocol in protocols
-        ]
-        return np.stack([predictions.rank < 1 for predictions in found]).mean(axis=1)
+        found = {}
+        for size in spec.batch_sizes:
+            protocol = evaluation.Protocol(True, "shuffled", size)
+            predicted = np.zeros(len(dataset), np.int32)  # any classes: only the number counts
+            for kind, orders in _orders(spec, dataset.labels, predicted).items():
+                found[size, kind] = [
+                    evaluation.predict(
+                        model, variables, dataset, protocol, order=order, mesh=mesh, **_PIXELS
+                    ).summary()["top1"]
+                    for order in orders
+                ]
+        return np.concatenate([found[size, SHUFFLED] for size in spec.batch_sizes])
 
-    calls = {"clean": clean, "audit": lambda: run_audit(0), "purity": lambda: run_audit(6)}
+    calls = {"clean": clean, "audit": run_audit}
     if spec.separately:
         calls["separately"] = separately
     return calls
+
+
+def _orders(spec: Spec, labels: np.ndarray, predicted: np.ndarray) -> dict[str, list[np.ndarray]]:
+    """What the audit scores, by kind."""
+    settings = _settings(spec)
+    return Orders.of(labels, settings, given=True).with_predictions(predicted, settings)
 
 
 def _create_model(spec: Spec):
@@ -155,8 +174,8 @@ def _create_model(spec: Spec):
     return models.create_model(spec.model, num_classes=_CLASSES, injection=injection, **named)
 
 
-def _settings(spec: Spec, *, purity_steps: int) -> leak.AuditSettings:
-    return leak.AuditSettings(batch_sizes=spec.batch_sizes, purity_steps=purity_steps)
+def _settings(spec: Spec) -> leak.AuditSettings:
+    return leak.AuditSettings(batch_sizes=spec.batch_sizes, orders=spec.orders, purity_steps=0)
 
 
 def _labels(spec: Spec) -> np.ndarray:
@@ -178,7 +197,7 @@ def _print(console: Console, spec: Spec, result: dict) -> None:
     ]
     title = (
         f"{devices} x {kind}, {spec.model} {spec.image_size} px\n"
-        f"{spec.examples} images, {result['protocols']} protocols, {spec.rounds} rounds\n"
+        f"{spec.examples} images, {result['orders']} orders, {spec.rounds} rounds\n"
         "ratio: to one clean evaluation"
     )
     console.print(report.table(title, ["what", "seconds", "ratio: median (quartiles)"], rows))

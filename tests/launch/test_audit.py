@@ -13,7 +13,7 @@ SMALL = (
     "--config.model.dim=16",
     "--config.checkpoint.every=30 steps",
 )
-QUICK = ("--batch_sizes=10,20", "--purity_steps=2", "--resamples=200")
+QUICK = ("--orders=20", "--purity_steps=2", "--resamples=200")
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,13 @@ def audited(data_dir, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs")
     arguments = ("--config=configs/digits_vit.py", f"--config.data.data_dir={data_dir}", *SMALL)
     code, output, errors = command.run(
-        "audit", *arguments, f"--workdir={workdir}", "--seeds=0,1", *QUICK
+        "audit",
+        *arguments,
+        f"--workdir={workdir}",
+        "--seeds=0,1",
+        "--batch_sizes=10,20",
+        "--metric=macro_f1",
+        *QUICK,
     )
     assert code == 0, errors
     return workdir, output
@@ -37,6 +43,8 @@ def test_it_trains_what_is_missing_and_writes_the_report(audited):
     assert content["steps"] == [30, 30]
     assert content["interval_over"] == "seeds and examples"
     assert len(content["rows"]) == 2 * 2 * 2
+    assert content["metric"]["name"] == "macro_f1"
+    assert not content["metric"]["depends_on_batching"]
     assert "Verdict: " in output
     assert content["verdict"]["text"] in " ".join(output.split())
     assert content["verdict"]["text"].partition(":")[0] in (
@@ -62,6 +70,7 @@ def test_again_it_takes_the_runs_that_are_there_and_any_noise(audited, tmp_path)
         "--config.noise.preset=paper_vit",
         "--presets=optimal_published",
         "--strengths=0.2,0.4",
+        "--batch_sizes=10",
         *QUICK,
     )
     assert code == 0, errors
@@ -77,6 +86,9 @@ def test_again_it_takes_the_runs_that_are_there_and_any_noise(audited, tmp_path)
     [
         (["--seeds=0,x"], "--seeds=0,x: give whole numbers"),
         (["--batch_sizes=200"], "largest class of digits's split 'test' has 100 examples"),
+        (["--metric=macro"], "metric='macro' is unknown: choose one of accuracy"),
+        (["--orders=5"], "orders=5: give a whole number of at least 20"),
+        (["--presets=published_vit"], "published_vit"),
         (["--config.model.depth=3"], "model.depth: 2 there, 3 now"),
     ],
 )

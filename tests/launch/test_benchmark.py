@@ -108,16 +108,16 @@ def test_step_has_training_noise_on(step_run):
 @pytest.mark.slow
 def test_audit_compares_with_one_clean_evaluation(tmp_path):
     sizes = ("--depth=2", "--image_size=32", "--examples=20", "--batch_sizes=2,4", "--rounds=2")
-    done = run("audit", *sizes, f"--out={tmp_path / 'audit.json'}")
+    done = run("audit", *sizes, "--orders=20", f"--out={tmp_path / 'audit.json'}")
     assert done.returncode == 0, done.stderr
     (result,) = json.loads((tmp_path / "audit.json").read_text())["results"]
-    assert result["protocols"] == 8
-    assert list(result["alternatives"]) == ["clean", "audit", "purity", "separately"]
+    assert result["orders"] == 2 * (20 + 1 + 10 + 5 + 1)
+    assert list(result["alternatives"]) == ["clean", "audit", "separately"]
     separately = result["alternatives"].pop("separately")
     require_compared(result["alternatives"], to="clean", rounds=2)
     assert separately["rounds"] == 1
     assert list(result["difference"]) == ["separately"]
-    assert "8 protocols" in done.stdout
+    assert "74 orders" in done.stdout
 
 
 def test_data_compares_input_pipelines(tmp_path):
