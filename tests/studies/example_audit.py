@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-DATE = "2026-01-02T03:04:05+00:00"
 SITE = "block_input, layer 4, all tokens"
 RANDOM_ORDERS = 40
 # quality, strength, the site, the kinds of its verdict; top-1 shuffled and class-sorted by size.
@@ -29,6 +28,24 @@ TARGETS = {  # their words; percent called as their mates, and as the other clas
     "contested": ("an example torn between two classes", 91.8, 6.6),
     "image": ("an example of a third class", 58.7, 4.9),
     "blank": ("a blank example", 84.3, 3.2),
+}
+ORIGIN = {
+    "seconds": {"clean pass": 1.234, "protocols": 0.87, "interventions": 2.5},
+    "units": {"top1": "percent", "nll": "nats", "label_bits_per_batch": "bits"},
+    "model": "vit_ti_16",
+    "project": "0.1.0",
+    "device": "1 x cpu",
+    "jax": "0.10.2",
+    "date": "2026-01-02T03:04:05+00:00",
+    "split": "test",
+    "weights": "params",
+    "notes": [],
+    "config": {
+        "model": {"name": "vit_ti_16", "depth": 4},
+        "noise": {"preset": "optimal_all_tokens", "strength": 1.0, "layer": None},
+        "betas": [0.9, 0.999],
+    },
+    "command": "python -m launch.audit --config=configs/digits.py --workdir=runs/digits",
 }
 
 
@@ -77,19 +94,7 @@ def make_audit(noises, *, dataset: str, classes: int, clean: float, seeds: int) 
         "question": f"Where does the accuracy of vit_ti_16 on {dataset} come from?",
         "verdict": findings[0]["verdict"],
         "findings": findings,
-        "rows": [
-            *(
-                _row(rng, clean, o, k, **context)
-                for o in ("shuffled", "class_sorted")
-                for k in sizes
-            ),
-            *(
-                _row(rng, pair[i], order, k, noise=noise, **context)
-                for noise in noises
-                for i, order in enumerate(("shuffled", "class_sorted"))
-                for k, pair in noise[4].items()
-            ),
-        ],
+        "rows": _rows(rng, noises, clean, **context),
         "comparisons": [
             row for noise in noises for k in sizes for row in _compared(noise, clean, k)
         ],
@@ -107,29 +112,24 @@ def make_audit(noises, *, dataset: str, classes: int, clean: float, seeds: int) 
         "seeds": list(range(seeds)),
         "num_classes": classes,
         "n": n,
-        "seconds": {"clean pass": 1.234, "protocols": 0.87, "interventions": 2.5},
-        "units": {"top1": "percent", "nll": "nats", "label_bits_per_batch": "bits"},
-        "model": "vit_ti_16",
         "dataset": dataset,
-        "project": "0.1.0",
-        "device": "1 x cpu",
-        "jax": "0.10.2",
-        "date": DATE,
-        "split": "test",
         "steps": [600] * seeds,
-        "weights": "params",
-        "notes": [],
-        "config": {
-            "model": {"name": "vit_ti_16", "depth": 4},
-            "noise": {"preset": "optimal_all_tokens", "strength": 1.0, "layer": None},
-            "betas": [0.9, 0.999],
-        },
-        "command": "python -m launch.audit --config=configs/digits.py --workdir=runs/digits",
+        **copy.deepcopy(ORIGIN),
     }
 
 
 def _name(noise) -> str:
     return f"{noise[0]} {noise[1]:g} at {noise[2]}"
+
+
+def _rows(rng, noises, clean, **context) -> list[dict[str, Any]]:
+    orders = ("shuffled", "class_sorted")
+    rows = [_row(rng, clean, order, k, **context) for order in orders for k in noises[0][4]]
+    for noise in noises:
+        for i, order in enumerate(orders):
+            for k, pair in noise[4].items():
+                rows.append(_row(rng, pair[i], order, k, noise=noise, **context))
+    return rows
 
 
 def _row(rng, top1, order, size, *, n, classes, seeds, noise=None) -> dict[str, Any]:
@@ -298,11 +298,3 @@ def _per_class(rng, pair, clean, classes, n) -> list[dict[str, Any]]:
         {"class": i, "name": names[i], "n": n, "clean": a, "shuffled": b, "class_sorted": c}
         for i, (a, b, c) in enumerate(zip(*columns, strict=True))
     ]
-
-
-def with_finding(audit: dict[str, Any], **changed: Any) -> dict[str, Any]:
-    """A copy in which the evidence of the first verdict is changed."""
-    audit = copy.deepcopy(audit)
-    audit["findings"][0]["verdict"]["evidence"].update(changed)
-    audit["verdict"] = audit["findings"][0]["verdict"]
-    return audit

@@ -1,8 +1,10 @@
 """Pages of audits, read as a browser reads them."""
 
 import collections
+import copy
 import html.parser
 import re
+from typing import Any
 
 from pnoise_jax.studies.reporting import page, report, style
 
@@ -48,3 +50,11 @@ def with_captions(audit: dict) -> Page:
     """The page with empty drawings, which is made in no time."""
     empty = b'<svg viewBox="0 0 1 1"></svg>'
     return Page(page.render(audit, dict.fromkeys(report.FIGURES, empty)))
+
+
+def with_finding(audit: dict[str, Any], **changed: Any) -> dict[str, Any]:
+    """A copy in which the evidence of the first verdict is changed."""
+    audit = copy.deepcopy(audit)
+    audit["findings"][0]["verdict"]["evidence"].update(changed)
+    audit["verdict"] = audit["findings"][0]["verdict"]
+    return audit

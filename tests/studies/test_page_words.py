@@ -5,8 +5,8 @@ import re
 import pytest
 
 from pnoise_jax.studies.reporting import kinds, page
-from tests.studies.example_audit import bare_audit, digits_audit, with_finding
-from tests.studies.example_page import Page, with_captions
+from tests.studies.example_audit import bare_audit, digits_audit
+from tests.studies.example_page import Page, with_captions, with_finding
 
 SAYINGS = {  # what only a page with one of some kinds may say
     r"is the leak\b|The leak is": {"leak"},
@@ -58,6 +58,32 @@ def test_a_leak_in_the_order_as_given_is_not_said_of_class_order():
     assert "is the leak" not in text
     assert "The leak is in the data set’s own order" in text
     assert "Class order is not distinguishable" in text
+
+
+def test_class_order_that_gains_for_reasons_unknown_is_not_called_a_leak():
+    gains = {"value": 75.0, "mean": 70.0, "p_adjusted": 0.0001}
+    audit = with_finding(bare_audit(("undecided",)), class_order=gains)
+    text = with_captions(audit | {"purity": digits_audit()["purity"]}).text
+    assert "Class order scores above random orders." in text
+    for saying in ("Sorting alone moves", "is the leak", "is the effect of the order"):
+        assert saying not in text
+    assert "a slope alone does not show a leak" in text
+
+
+def test_class_order_that_loses_is_below():
+    loses = {"value": 65.0, "mean": 70.0, "p_adjusted": 0.0001}
+    text = with_captions(with_finding(bare_audit(("order_effect",)), class_order=loses)).text
+    assert "Class order scores below random orders." in text
+
+
+def test_a_distance_is_said_to_be_one_thing():
+    both = with_captions(bare_audit(("leak", "order_effect"))).text
+    assert "is the leak" in both
+    assert "is the effect of the order" not in both
+    flat = {"value": 70.1, "mean": 70.0, "p_adjusted": 0.9}
+    by_files = with_captions(with_finding(bare_audit(("order_effect",)), class_order=flat)).text
+    assert "is the effect of the order" not in by_files
+    assert "something other than the labels of batch mates" in by_files
 
 
 def test_titles_name_the_noise_where_there_are_several():

@@ -49,25 +49,13 @@ def project(audit: Mapping[str, Any]) -> str:
 def reading(audit: Mapping[str, Any]) -> dict[str, str]:
     """How to read the page, by terms; it follows from the kinds of the verdicts."""
     held = kinds.held(audit)
-    all_independent = all(kinds.independent(f["verdict"]) for f in audit["findings"])
     told = {
         "What differs": _what_differs(audit),
         "Shuffled, class-sorted": "Shuffled batches are random draws from the test set, as in "
         "use. Class-sorted batches follow the order of the classes, as a folder of images for each "
         "class is read, so batch mates mostly share a label. A deployed classifier gets such "
         "batches only if somebody already knows the labels.",
-    }
-    if all_independent:
-        told["Why nothing can leak"] = (
-            "No prediction depends on another example of its batch. So nothing can leak, and no "
-            "order of the test set can change the accuracy."
-        )
-    else:
-        told["Why the order can matter"] = (
-            "Where a prediction depends on the other examples of its batch, its batch mates, it "
-            "also depends on who they are. In class order the mates’ label is the example’s own "
-            "label, so a prediction that picks up the mates’ label is right more often."
-        )
+    } | _why_the_order_matters(audit)
     told["Honest effect"] = (
         "Shuffled minus clean. It is the only difference here that says what to expect in use."
     )
@@ -201,6 +189,20 @@ def _paper(noises: set[str | None]) -> str:
             "each example by the mean of its batch."
         )
     return words
+
+
+def _why_the_order_matters(audit: Mapping[str, Any]) -> dict[str, str]:
+    if all(kinds.independent(finding["verdict"]) for finding in audit["findings"]):
+        return {
+            "Why nothing can leak": "No prediction depends on another example of its batch. So "
+            "nothing can leak, and no order of the test set can change the accuracy."
+        }
+    return {
+        "Why the order can matter": "Where a prediction depends on the other examples of its "
+        "batch, its batch mates, it also depends on who they are. In class order the mates’ label "
+        "is the example’s own label, so a prediction that picks up the mates’ label is right more "
+        "often."
+    }
 
 
 def _what_differs(audit: Mapping[str, Any]) -> str:
