@@ -16,6 +16,7 @@ With --config.weights=FILE, no run in DIR and no --seeds, these weights are audi
 nothing is trained, and the test split alone must be there.
 """
 
+import shlex
 import sys
 
 from absl import flags
@@ -72,7 +73,7 @@ def audit(config, workdir: str) -> studies.Audit:
         settings=settings,
         metric=None if _METRIC.value is None else evaluation.metric_named(_METRIC.value),
         out=_OUT.value,
-        command=" ".join(["python -m launch.audit", *sys.argv[1:]]),
+        command=shlex.join(["python", "-m", "launch.audit", *sys.argv[1:]]),
     )
 
 

@@ -229,6 +229,7 @@ def _compared(noise, clean, size) -> list[dict[str, Any]]:
                 "p_value": 0.0001 if abs(difference) > 3 else 0.107,
                 "difference_by_seed": [difference - 0.5, difference + 0.5],
                 "p_adjusted": 0.0009 if abs(difference) > 3 else 0.214,
+                "resolved": abs(difference) > 3,
             }
         )
     return rows

@@ -5,6 +5,7 @@ import datetime
 import importlib.metadata
 import io
 import os
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -149,11 +150,28 @@ def conclude(
         "model": model,
         "dataset": dataset,
         "project": importlib.metadata.version("pnoise-jax"),
+        "commit": _commit(),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "jax": jax.__version__,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     return Audit(content | origin, measured, summary.verdict)
+
+
+def _commit() -> str | None:
+    """The commit of this project's own checkout; None where it is installed without one."""
+    here = Path(__file__)
+    try:
+        # A checkout of something else around an installed package is none of ours.
+        for arguments in (["ls-files", "--error-unmatch", here.name], ["rev-parse", "HEAD"]):
+            found = subprocess.run(
+                ["git", *arguments], cwd=here.parent, capture_output=True, text=True, timeout=10
+            )
+            if found.returncode:
+                return None
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip()[:12]
 
 
 def _arrays(measured: Measurements) -> dict[str, np.ndarray]:

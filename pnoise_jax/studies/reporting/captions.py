@@ -71,11 +71,11 @@ def protocols_table(audit: Mapping[str, Any]) -> str:
 
 def comparisons_table(audit: Mapping[str, Any]) -> str:
     """Above the differences."""
-    count = len(audit["comparisons"])
     return (
-        "Paired by example and seed. p-values are corrected by Holm’s method for all "
-        f"{count} differences of this audit; each interval stands for itself. “Not resolved”: the "
-        "interval includes 0. “Exactly”: checked, not estimated."
+        "Paired by example and seed. p-values are corrected by Holm’s method, for each difference "
+        "over all noises and batch sizes; each interval stands for itself. “Not resolved”: the "
+        f"interval includes 0, or p is above {1 - audit['confidence']:.2g}. “Exactly”: checked, "
+        "not estimated."
     )
 
 

@@ -70,15 +70,13 @@ def reading(audit: Mapping[str, Any]) -> dict[str, str]:
         "the make-up of a batch gives away, not how the noise works."
     )
     told["Brackets"] = (
-        f"Numbers in brackets are {tables.percent(audit['confidence'])} intervals. Ranges from the "
-        "lowest to the highest of several orders say so; in a verdict, “in "
-        f"{audit['shuffled_orders']}” marks them."
+        f"Numbers in brackets are {tables.percent(audit['confidence'])} intervals; ranges from the "
+        "lowest to the highest of several orders say so."
     )
     if "no_effect" in held or "undecided" in held:
         told["Bound of equivalence"] = (
             f"An effect is called none only where its whole interval lies within "
-            f"±{audit['equivalence']:g} points. What is neither resolved nor within that bound is "
-            "not resolved."
+            f"±{audit['equivalence']:g} points."
         )
     return told
 
@@ -116,7 +114,8 @@ def method(audit: Mapping[str, Any]) -> dict[str, str]:
     told = {
         "Accuracies": _intervals(audit),
         "Differences": "Paired by example and by seed, with Student’s t interval. p-values are "
-        "two-sided, and corrected by Holm’s method for all differences of the audit.",
+        "two-sided, and corrected by Holm’s method, for each difference over all noises and "
+        "batch sizes.",
         "Orders": f"The test set is taken as it is, and only its order is drawn anew, "
         f"{audit['shuffled_orders']} times. Where another order falls among these is judged by a "
         "prediction interval with Student’s t. p-values are corrected by Holm’s method for all "

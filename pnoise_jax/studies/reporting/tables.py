@@ -118,12 +118,11 @@ def proven(comparison: Mapping[str, Any]) -> bool:
 
 
 def significance(comparison: Mapping[str, Any]) -> str:
-    """A comparison's corrected p-value, and whether its interval includes 0."""
+    """A comparison's corrected p-value, and whether it is resolved."""
     if proven(comparison):
         return MISSING
-    low, high = comparison["interval"]
     text = p_value(comparison["p_adjusted"])
-    return f"{text}, not resolved" if low <= 0 <= high else text
+    return text if comparison["resolved"] else f"{text}, not resolved"
 
 
 def p_value(value: float | None) -> str:

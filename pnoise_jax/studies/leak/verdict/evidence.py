@@ -22,10 +22,13 @@ from pnoise_jax.studies.leak.verdict.kinds import Evidence
 
 def gather(measured: Measurements, settings: AuditSettings) -> dict[tuple[str, int], Evidence]:
     """The evidence by noise and batch size; tests are corrected for their number together."""
-    found = {
-        (cell.noise.name, cell.batch_size): _evidence(measured, cell, settings)
-        for cell in measured.cells
-    }
+    words = [words for _, words in {(c.noise.name, c.noise.words) for c in measured.cells}]
+    found = {}
+    for cell in measured.cells:
+        name = cell.noise.words
+        if words.count(name) > 1:
+            name += f" at {cell.noise.where}"
+        found[cell.noise.name, cell.batch_size] = _evidence(measured, cell, settings, name)
     names = ("class_order", "file_order", "given_order")
     tests = [
         (key, name, getattr(evidence, name))
@@ -38,10 +41,26 @@ def gather(measured: Measurements, settings: AuditSettings) -> dict[tuple[str, i
     for (key, name, test), p_value in zip(tests, adjusted, strict=True):
         corrected = dataclasses.replace(test, p_adjusted=float(p_value))
         found[key] = dataclasses.replace(found[key], **{name: corrected})
-    return found
+    return _correct_honest_effects(found)
 
 
-def _evidence(measured: Measurements, cell: Cell, settings: AuditSettings) -> Evidence:
+def _correct_honest_effects(
+    found: dict[tuple[str, int], Evidence],
+) -> dict[tuple[str, int], Evidence]:
+    """Holm's correction; an independent noise has one effect, whatever the batch size."""
+    families = {
+        key: (key[0], None) if evidence.dependence.independent else key
+        for key, evidence in found.items()
+    }
+    p_values = {families[key]: evidence.honest.p_value for key, evidence in found.items()}
+    adjusted = dict(zip(p_values, evaluation.adjust_p_values(list(p_values.values())), strict=True))
+    return {
+        key: dataclasses.replace(evidence, p_honest=float(adjusted[families[key]]))
+        for key, evidence in found.items()
+    }
+
+
+def _evidence(measured: Measurements, cell: Cell, settings: AuditSettings, name: str) -> Evidence:
     labels, n = measured.labels, len(measured.labels)
     by_order = {kind: scores.by_order for kind, scores in cell.orders.items()}
     shuffled, permuted = by_order[SHUFFLED], by_order[CLASS_PERMUTED]
@@ -62,7 +81,7 @@ def _evidence(measured: Measurements, cell: Cell, settings: AuditSettings) -> Ev
     honest, balanced, gap = honest_effects(measured, cell, options)
     clean = measured.clean_hits
     return Evidence(
-        name=cell.noise.words,
+        name=name,
         batch_size=cell.batch_size,
         n=n,
         clean=float(clean.by_seed.mean()),
@@ -77,6 +96,7 @@ def _evidence(measured: Measurements, cell: Cell, settings: AuditSettings) -> Ev
         p_labels=exceeds(permuted, by_order[OWN_PREDICTIONS], n=n),
         interventions=cell.interventions,
         honest=honest,
+        p_honest=honest.p_value,
         honest_balanced=balanced,
         prior_gap=gap,
     )

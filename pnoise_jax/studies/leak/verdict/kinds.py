@@ -43,6 +43,7 @@ class Evidence:
       p_labels: one-sided, that sorting by labels scores no more than by own predictions.
       interventions: None where they could not be made.
       honest: shuffled minus clean, in points.
+      p_honest: its p-value, corrected by Holm for all noises and batch sizes.
       honest_balanced: the same with classes weighted alike.
       prior_gap: the former minus the latter.
     """
@@ -62,6 +63,7 @@ class Evidence:
     p_labels: float
     interventions: Interventions | None
     honest: Estimate
+    p_honest: float
     honest_balanced: Estimate
     prior_gap: Estimate
 
@@ -129,9 +131,10 @@ def judge(found: Evidence, *, level: float, equivalence: float) -> tuple[str, ..
         kinds.add("independent")
     else:
         kinds |= _of_the_order(found, level, equivalence)
-    if found.honest.sign < 0:
+    honest = found.honest.sign if found.p_honest <= level else 0
+    if honest < 0:
         kinds.add("harm")
-    elif found.honest.sign > 0:
+    elif honest > 0:
         kinds.add("prior" if reveals_frequencies(found) else "honest_gain")
     elif found.honest.within(equivalence):
         kinds.add("no_effect")

@@ -79,6 +79,15 @@ class Summary:
             "rows": [*self._clean_rows(), *self._noisy_rows()],
             "comparisons": self._comparisons(),
             "orders": [row for cell in measured.cells for row in self._orders(cell)],
+            "dependence": [
+                {"noise_id": cell.noise.name, "batch_size": cell.batch_size}
+                | dataclasses.asdict(cell.dependence)
+                | {
+                    "independent": cell.dependence.independent,
+                    "no_interventions": cell.no_interventions,
+                }
+                for cell in measured.cells
+            ],
             "interventions": [
                 row for cell in measured.cells for row in describe_interventions(cell)
             ],
@@ -94,6 +103,7 @@ class Summary:
             "confidence": settings.confidence,
             "equivalence": settings.equivalence,
             "shuffled_orders": settings.orders,
+            "resamples": settings.resamples,
             "interval_over": "seeds and examples" if self._options["over_seeds"] else "examples",
             "seeds": list(measured.seeds),
             "num_classes": measured.num_classes,
@@ -195,28 +205,62 @@ class Summary:
         return dataclasses.replace(hits, batches=None) if cell.dependence.independent else hits
 
     def _comparisons(self) -> list[dict[str, Any]]:
-        """Paired differences; p-values are corrected by Holm over the whole table."""
+        """Paired differences; p-values are corrected by Holm, for each comparison over the audit.
+
+        Where predictions are independent only their honest effect is estimated: no order differs.
+        """
         names = {"clean": "clean", "noisy, shuffled": SHUFFLED, "noisy, class-sorted": CLASS_SORTED}
         rows = []
-        for cell, (of, against) in itertools.product(self._measured.cells, COMPARISONS):
-            ours, theirs = (self._hits(cell, names[name]) for name in (of, against))
-            found = evaluation.difference(ours, theirs, **self._options)
-            if cell.dependence.independent and "clean" not in (of, against):
-                found = evaluation.Estimate(0.0, (0.0, 0.0), 1.0)  # proven, not estimated
-            rows.append(
-                {
-                    "noise_id": cell.noise.name,
-                    "batch_size": cell.batch_size,
-                    "of": of,
-                    "against": against,
-                    "difference": found.value,
-                    "interval": list(found.interval),
-                    "p_value": found.p_value,
-                    "difference_by_seed": (ours.by_seed - theirs.by_seed).tolist(),
-                }
-            )
-        adjusted = evaluation.adjust_p_values([row["p_value"] for row in rows])
-        return [row | {"p_adjusted": float(p)} for row, p in zip(rows, adjusted, strict=True)]
+        for of, against in COMPARISONS:
+            found = []
+            for cell in self._measured.cells:
+                ours, theirs = (self._hits(cell, names[name]) for name in (of, against))
+                estimate = evaluation.difference(ours, theirs, **self._options)
+                if cell.dependence.independent and "clean" not in (of, against):
+                    estimate = evaluation.Estimate(0.0, (0.0, 0.0))  # proven, not estimated
+                found.append(
+                    {
+                        "noise_id": cell.noise.name,
+                        "batch_size": cell.batch_size,
+                        "of": of,
+                        "against": against,
+                        "difference": estimate.value,
+                        "interval": list(estimate.interval),
+                        "p_value": estimate.p_value,
+                        "difference_by_seed": (ours.by_seed - theirs.by_seed).tolist(),
+                    }
+                )
+            rows += self._corrected(found)
+        order = {cell: i for i, cell in enumerate(self._evidence)}
+        return sorted(rows, key=lambda row: order[row["noise_id"], row["batch_size"]])
+
+    def _corrected(self, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The rows of one comparison with their adjusted p-values, None where nothing is tested."""
+        evidence = [self._evidence[row["noise_id"], row["batch_size"]] for row in found]
+        tested = [
+            i
+            for i, (row, of) in enumerate(zip(found, evidence, strict=True))
+            if row["p_value"] is not None and not of.dependence.independent
+        ]
+        adjusted = evaluation.adjust_p_values([found[i]["p_value"] for i in tested])
+        p_values: list[float | None] = [None] * len(found)
+        for i, p_value in zip(tested, adjusted, strict=True):
+            p_values[i] = float(p_value)
+        for i, (row, of) in enumerate(zip(found, evidence, strict=True)):
+            # The verdict's own; an independent noise has it in class order, too.
+            if row["against"] == "clean" and (
+                row["of"] == "noisy, shuffled" or of.dependence.independent
+            ):
+                p_values[i] = of.p_honest
+        return [
+            row | {"p_adjusted": p, "resolved": self._resolved(row["interval"], p)}
+            for row, p in zip(found, p_values, strict=True)
+        ]
+
+    def _resolved(self, interval: Sequence[float], p_value: float | None) -> bool:
+        low, high = interval
+        includes_0 = low <= 0 <= high
+        return p_value is not None and p_value <= self._settings.level and not includes_0
 
     def _orders(self, cell: Cell) -> list[dict[str, Any]]:
         """Accuracies by kind of order, mean over seeds, and where they fall among random ones."""

@@ -54,40 +54,41 @@ def _accuracies(found: Evidence) -> str:
         )
     order = found.class_order
     return (
-        f"in batches of {found.batch_size} the same weights score {order.value:.1f} % in class "
-        f"order and {order.mean:.1f} % in random orders ({order.lowest:.1f} to {order.highest:.1f} "
-        f"in {order.orders}), against {found.clean:.1f} % clean."
+        f"in batches of {found.batch_size}, top-1 is {found.file_order.value:.1f} % in class order "
+        f"and {order.mean:.1f} % in random orders (lowest to highest of {order.orders}: "
+        f"{order.lowest:.1f} to {order.highest:.1f}), against {found.clean:.1f} % clean."
     )
 
 
 def _leak(found: Evidence, level: float) -> str:
     order = found.class_order
+    where = "With the files of each class permuted, class order scores"
     if leaks_as_given(found, level) and order.sign(level) <= 0:
         order = found.given_order
-        where = "The data set's own order"
-    else:
-        where = "Class order"
-    parts = [f"{where} is worth {_signed(order.difference)} points over a random one"]
+        where = "The data set's own order scores"
+    told = (
+        f"{where} {order.value:.1f} %, {_signed(order.difference)} points over a random order, "
+        f"above {order.below} of {order.orders}"
+    )
     if found.clean_errors >= FEW_ERRORS:
-        parts.append(
-            f"sorted by the model's own clean predictions, which needs no label, it scores "
+        told += (
+            "; sorting by the model's own clean predictions, which needs no label, scores "
             f"{found.own_predictions.value:.1f} %"
         )
-    sentences = "; ".join(parts) + "."
-    if found.interventions is not None:
-        sentences += f" {_interventions(found)}"
-    return sentences
+    if found.interventions is None:
+        return f"{told}."
+    return f"{told}. {_interventions(found)}"
 
 
 def _interventions(found: Evidence) -> str:
-    """What became of the targets, where any was called by its mates' class more often."""
+    """What became of the targets that a reader can picture."""
     told = [
-        f"{_TARGETS[kind]} is called that class {pull.called:.0f} % of the time, "
-        f"{pull.called_other:.0f} % where they are of the other"
+        f"{_TARGETS[kind]} is called that class {pull.called:.0f} % of the time "
+        f"({pull.called_other:.0f} % where the mates are of the other class)"
         for kind, pull in found.interventions.pulls.items()
         if kind in _TARGETS
     ]
-    return f"Among mates of one class, {'; '.join(told)}."
+    return f"Among mates of one class, {', and '.join(told)}."
 
 
 _TARGETS = {
