@@ -150,7 +150,7 @@ def pair_up(
             break
     if not pairs:
         return None
-    members = np.stack(pairs[:MAX_PAIRS])
+    members = np.stack(pairs)
     return Groups(members, labels[members[:, :, 0]], labels, seed)
 
 
@@ -182,8 +182,8 @@ def _disjoint_pairs(
         for one, two in pairs:
             if groups[one] and groups[two] and (turn or confused[one, two]):
                 found.append(np.stack([groups[one].pop(), groups[two].pop()]))
-        if turn and len(found) == before:
-            return found
+        if len(found) >= MAX_PAIRS or (turn and len(found) == before):
+            return found[:MAX_PAIRS]
     return found
 
 
