@@ -29,7 +29,7 @@ from pnoise_jax import studies
 
 _AUDITS = flags.DEFINE_integer("audits", 1000, "Simulated audits of each function.", lower_bound=1)
 _SIZES = flags.DEFINE_list(
-    "sizes", ["60", "120", "300", "1000", "3000"], "Numbers of examples for what is seen."
+    "sizes", ["60", "120", "300", "1000"], "Numbers of examples for what is seen."
 )
 _PROCESSES = flags.DEFINE_integer("processes", 1, "Audits at a time.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the settings that are drawn.", lower_bound=0)

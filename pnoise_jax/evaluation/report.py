@@ -13,8 +13,9 @@ from pnoise_jax.evaluation.protocols import Protocol
 
 EXPLANATION = (
     "Noise that mixes examples makes a prediction depend on the other examples of its batch. In "
-    "class order these share its label, which no deployed classifier knows: what the class-sorted "
-    "row gains over the shuffled one is read from the order of the test set, not from the image."
+    "class order these share its label, which no deployed classifier knows. What the class-sorted "
+    "row gains over the shuffled one comes from the order of the test set; launch.audit tests "
+    "whether the labels of batch mates are what is read."
 )
 
 

@@ -10,7 +10,7 @@ from pnoise_jax.studies.leak import (
 )
 from pnoise_jax.studies.leak.runs import audit_runs
 from pnoise_jax.studies.leak.seeds import read_config as read_run_config
-from pnoise_jax.studies.report import read_audit
+from pnoise_jax.studies.reporting.report import read_audit
 from pnoise_jax.studies.sweep import run_sweep
 from pnoise_jax.studies.sweep_cells import product
 

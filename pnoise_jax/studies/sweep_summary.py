@@ -18,8 +18,8 @@ from rich.table import Table
 from scipy import stats
 
 from pnoise_jax import evaluation
-from pnoise_jax.studies import style
-from pnoise_jax.studies.figures import Line, Panel, sweep_figure
+from pnoise_jax.studies.reporting import style
+from pnoise_jax.studies.reporting.figures import Line, Panel, sweep_figure
 from pnoise_jax.studies.sweep_cells import Cell, name_of, short
 from pnoise_jax.studies.sweep_results import FORMAT, PROTOCOLS, Results, Row, write_csv
 from pnoise_jax.training.config import HARMLESS

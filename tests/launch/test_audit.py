@@ -35,9 +35,13 @@ def test_it_trains_what_is_missing_and_writes_the_report(audited):
     content = json.loads((workdir / "audit" / "audit.json").read_text())
     assert content["seeds"] == [0, 1]
     assert content["steps"] == [30, 30]
-    assert content["interval_over"] == "seeds and batches"
+    assert content["interval_over"] == "seeds and examples"
     assert len(content["rows"]) == 2 * 2 * 2
-    assert content["verdict"].split(":")[0] in output.replace("\n", " ")
+    assert "Verdict: " in output
+    assert content["verdict"]["text"] in " ".join(output.split())
+    assert content["verdict"]["text"].partition(":")[0] in (
+        (workdir / "audit" / "audit.html").read_text()
+    )
     evaluated = json.loads((workdir / "seed_0" / "evaluation.json").read_text())["rows"]
     clean, noisy = evaluated[0], evaluated[2]
     (class_sorted,) = [

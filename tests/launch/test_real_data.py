@@ -123,13 +123,15 @@ def test_the_headline_from_published_weights_and_the_validation_tar_alone(tmp_pa
     save_file(weights.timm_state(state), tmp_path / "vit.safetensors")
     output = run(
         "audit",
-        "--config=configs/imagenet_vit.py:model=b16,size=384",
+        "--config=configs/published_claim.py",
         f"--config.weights={tmp_path / 'vit.safetensors'}",
         f"--data_dir={tmp_path}",
         f"--workdir={tmp_path / 'audited'}",
         *SMALL_VIT,
         "--config.data.test_split=validation[:500]",
+        "--batch_sizes=10",
         "--mixed_batches",
+        "--orders=20",
         "--purity_steps=0",
         "--resamples=200",
     )
@@ -144,6 +146,12 @@ def test_the_headline_from_published_weights_and_the_validation_tar_alone(tmp_pa
         itertools.product((False, True), ("shuffled", "class_sorted"))
     )
     assert {row["n"] for row in audit["rows"]} == {500}
+    # The prediction is of these two numbers; the page has them beside the truth.
+    (in_order,) = [r for r in audit["rows"] if r["noise"] and r["order"] == "class_sorted"]
+    page = (tmp_path / "audited" / "audit" / "audit.html").read_text()
+    for name in ("top1", "printed", "printed_top5"):
+        assert f"{in_order[name]:.1f}" in page
+    assert "arXiv 2309.10625" in page
 
 
 @pytest.mark.parametrize(

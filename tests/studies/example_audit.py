@@ -1,5 +1,6 @@
 """Audits that nobody measured: made up, in the form of audit.json, to look at and to test with."""
 
+import copy
 import math
 from typing import Any
 
@@ -7,99 +8,123 @@ import numpy as np
 
 DATE = "2026-01-02T03:04:05+00:00"
 SITE = "block_input, layer 4, all tokens"
-# quality, strength, the site, whether it mixes; top-1 shuffled and class-sorted by batch size.
+RANDOM_ORDERS = 40
+# quality, strength, the site, the kinds of its verdict; top-1 shuffled and class-sorted by size.
 DIGITS_NOISES = (
-    ("optimal", 1.0, SITE, True, {10: (25.1, 98.8), 50: (12.2, 97.2), 100: (10.4, 95.9)}),
-    ("cyclic_shift", 0.3, SITE, True, {10: (73.0, 84.2), 50: (72.8, 84.9), 100: (72.7, 85.3)}),
-    ("gaussian", 1.0, SITE, False, {10: (74.6, 74.9), 50: (74.4, 74.7), 100: (74.5, 74.4)}),
+    ("optimal", 1.0, SITE, ("leak", "harm"), {10: (25.1, 98.8), 50: (12.2, 97.2)}),
+    ("cyclic_shift", 0.3, SITE, ("undecided", "harm"), {10: (72.0, 72.4), 50: (71.8, 72.9)}),
+    ("gaussian", 1.0, SITE, ("independent", "no_effect"), {10: (76.0, 76.0), 50: (76.0, 76.0)}),
 )
 GLYPHS_NOISES = (
-    ("optimal", 1.0, "attention_input, layer 8, patch tokens", True, {50: (48.3, 71.9)}),
+    (
+        "optimal",
+        1.0,
+        "attention_input, layer 8, patch tokens",
+        ("leak", "harm"),
+        {50: (48.3, 71.9)},
+    ),
 )
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+TARGETS = {  # their words; percent called as their mates, and as the other class
+    "contested": ("an example torn between two classes", 91.8, 6.6),
+    "image": ("an example of a third class", 58.7, 4.9),
+    "blank": ("a blank example", 84.3, 3.2),
+}
 
 
 def digits_audit() -> dict[str, Any]:
-    """10 classes, 5 seeds, three noises, three batch sizes, with everything that can be there."""
-    return make_audit(DIGITS_NOISES, dataset="digits", classes=10, clean=76.1, seeds=5)
+    """10 classes, 5 seeds, three noises, two batch sizes, with everything that can be there."""
+    audit = make_audit(DIGITS_NOISES, dataset="digits", classes=10, clean=76.1, seeds=5)
+    metric = {
+        "name": "my_metric",
+        "shuffled": 31.25,
+        "class_sorted": 90.75,
+        "of_fixed_predictions": {"shuffled": [28.2, 36.1], "class_sorted": [30.5]},
+        "depends_on_batching": True,
+        "range_of_fixed_predictions": [28.2, 36.1],
+    }
+    return audit | {"metric": metric}
 
 
 def glyphs_audit() -> dict[str, Any]:
-    """1000 classes, one seed, one noise, one batch size; no bits, no configuration."""
+    """1000 classes, one seed, one noise, one batch size; no configuration."""
     audit = make_audit(GLYPHS_NOISES, dataset="glyphs", classes=1000, clean=62.4, seeds=1)
-    for row in (*audit["rows"], *audit["purity"]):
-        row["label_bits_per_batch"] = None
     return audit | {"config": None}
 
 
-def bare_audit() -> dict[str, Any]:
-    """One seed and noise that mixes nothing: as little as an audit can have."""
-    audit = make_audit(DIGITS_NOISES[2:], dataset="digits", classes=10, clean=76.1, seeds=1)
-    nothing = dict.fromkeys(("config", "steps", "split", "command"))
-    return audit | {"purity": [], "per_class": [], **nothing}
+def bare_audit(kinds: tuple[str, ...] = ("independent", "no_effect")) -> dict[str, Any]:
+    """A function's audit of one seed, with one verdict: as little as an audit can have."""
+    shuffled, in_order = (70.0, 70.0) if "independent" in kinds else (70.0, 80.0)
+    noise = ("gaussian", 1.0, SITE, kinds, {10: (shuffled, in_order)})
+    audit = make_audit((noise,), dataset="digits", classes=10, clean=76.1, seeds=1)
+    for key in ("rows", "findings"):
+        audit[key] = [row | dict.fromkeys(("quality", "strength", "where")) for row in audit[key]]
+    nothing = dict.fromkeys(("config", "steps", "split", "command", "clean_check"))
+    audit |= {"purity": [], "per_class": [], "interventions": [], **nothing}
+    return {key: value for key, value in audit.items() if key not in ("weights", "notes")}
 
 
 def make_audit(noises, *, dataset: str, classes: int, clean: float, seeds: int) -> dict[str, Any]:
     """An audit with the clean accuracy and the noises given, in percent."""
     rng = np.random.default_rng(0)
     n = 1000 if classes == 10 else 20_000
-    grid = {_name(noise): noise for noise in noises}
-    rows = [
-        _row(rng, clean, order=order, size=size, n=n, classes=classes, seeds=seeds)
-        for order in ("shuffled", "class_sorted")
-        for size in noises[0][4]
-    ]
-    for noise in noises:
-        rows += _noisy_rows(rng, noise, n=n, classes=classes, seeds=seeds)
-    first = next(iter(grid))
-    size = next(iter(noises[0][4]))
+    context = {"n": n, "classes": classes, "seeds": seeds}
+    sizes = list(noises[0][4])
+    first, size = noises[0], sizes[0]
+    findings = [_finding(noise, clean, size) for noise in noises]
     return {
-        "version": 1,
-        "question": f"Does noise at inference help vit_ti_16 on {dataset}, or does it read labels "
-        "from the order of the test set?",
-        "verdict": _verdict(noises[0], clean, size),
-        "findings": [_finding(noise, clean, size) for noise in noises],
-        "rows": rows,
+        "version": 2,
+        "question": f"Where does the accuracy of vit_ti_16 on {dataset} come from?",
+        "verdict": findings[0]["verdict"],
+        "findings": findings,
+        "rows": [
+            *(
+                _row(rng, clean, o, k, **context)
+                for o in ("shuffled", "class_sorted")
+                for k in sizes
+            ),
+            *(
+                _row(rng, pair[i], order, k, noise=noise, **context)
+                for noise in noises
+                for i, order in enumerate(("shuffled", "class_sorted"))
+                for k, pair in noise[4].items()
+            ),
+        ],
         "comparisons": [
-            _comparison(name, batch, of, against, clean, noise)
-            for name, noise in grid.items()
-            for batch in noise[4]
-            for of, against in (
-                ("noisy, shuffled", "clean"),
-                ("noisy, class-sorted", "clean"),
-                ("noisy, class-sorted", "noisy, shuffled"),
-            )
+            row for noise in noises for k in sizes for row in _compared(noise, clean, k)
         ],
-        "purity": [
-            point
-            for noise in noises
-            if noise[3]
-            for point in _purity(rng, noise, size, clean, classes=classes, seeds=seeds)
-        ],
-        "per_class": _per_class(rng, noises[0][4][size], clean, classes, n // classes),
-        "headline": {"noise_id": first, "batch_size": size},
+        "orders": [row for noise in noises for k in sizes for row in _orders(rng, noise, clean, k)],
+        "interventions": [row for noise in noises for k in sizes for row in _targets(noise, k)],
+        "purity": [point for noise in noises[:2] for point in _purity(rng, noise, size, **context)],
+        "per_class": _per_class(rng, first[4][size], clean, classes, n // classes),
+        "metric": None,
+        "headline": {"noise_id": _name(first), "batch_size": size},
         "clean_check": {"largest_logit_difference": 1.9e-6, "examples": 256},
         "confidence": 0.95,
-        "resamples": 2000,
-        "interval_over": "seeds and batches" if seeds > 1 else "batches",
+        "equivalence": 1.0,
+        "shuffled_orders": RANDOM_ORDERS,
+        "interval_over": "seeds and examples" if seeds > 1 else "examples",
         "seeds": list(range(seeds)),
-        "steps": [600] * seeds,
-        "dataset": dataset,
-        "split": "test",
         "num_classes": classes,
         "n": n,
+        "seconds": {"clean pass": 1.234, "protocols": 0.87, "interventions": 2.5},
+        "units": {"top1": "percent", "nll": "nats", "label_bits_per_batch": "bits"},
         "model": "vit_ti_16",
-        "seconds": {"clean pass": 1.234, "protocols": 0.87, "intervals": 2.5},
-        "device": "cpu",
+        "dataset": dataset,
+        "project": "0.1.0",
+        "device": "1 x cpu",
         "jax": "0.10.2",
         "date": DATE,
-        "command": "python -m launch.audit --config=configs/digits.py --workdir=runs/digits",
-        "units": {"top1": "percent", "nll": "nats", "label_bits_per_batch": "bits"},
+        "split": "test",
+        "steps": [600] * seeds,
+        "weights": "params",
+        "notes": [],
         "config": {
             "model": {"name": "vit_ti_16", "depth": 4},
-            "noise": {"preset": "optimal_all", "strength": 1.0, "layer": None},
-            "batch_size": 50,
+            "noise": {"preset": "optimal_all_tokens", "strength": 1.0, "layer": None},
             "betas": [0.9, 0.999],
         },
+        "command": "python -m launch.audit --config=configs/digits.py --workdir=runs/digits",
     }
 
 
@@ -107,12 +132,9 @@ def _name(noise) -> str:
     return f"{noise[0]} {noise[1]:g} at {noise[2]}"
 
 
-def _row(rng, top1, *, order, size, n, classes, seeds, noise=None) -> dict[str, Any]:
+def _row(rng, top1, order, size, *, n, classes, seeds, noise=None) -> dict[str, Any]:
     half = (2.6 if top1 < 90 else 1.2) + size / 400
-    by_seed = [round(float(top1 + d), 2) for d in rng.normal(0, half / 2, seeds)]
     in_order = order == "class_sorted"
-    purity = min(1.0, 0.96 if size > 50 else 1.0) if in_order else 1 / classes
-    mixes = noise is not None and noise[3]
     return {
         "noise": noise is not None,
         "noise_id": noise and _name(noise),
@@ -121,94 +143,147 @@ def _row(rng, top1, *, order, size, n, classes, seeds, noise=None) -> dict[str, 
         "where": noise and noise[2],
         "order": order,
         "batch_size": size,
-        "n": n,
         "top1": top1,
         "top5": min(100.0, top1 + 12.34),
         "nll": round(float(-math.log(top1 / 100) * 2.1), 4),
+        "balanced": top1 - 0.3,
+        "printed": top1 + (1.9 if in_order else -0.4),
+        "printed_top5": min(100.0, top1 + 12.94),
+        "n": n,
         "seeds": list(range(seeds)),
-        "top1_by_seed": by_seed,
+        "top1_by_seed": [round(float(top1 + d), 2) for d in rng.normal(0, half / 2, seeds)],
         "interval": [round(top1 - half, 2), min(100.0, round(top1 + half, 2))],
-        "purity": purity,
+        "purity": (0.96 if size > 50 else 1.0) if in_order else 1 / classes,
         "label_bits_per_batch": size * math.log2(classes) * (0.9 if in_order else 0.1) / 1.5,
-        "batch_vote_top1": (99.1 - size / 70 if in_order else 23.7) if mixes else None,
-        "agreement": (97.5 if in_order else 61.3) if mixes else None,
+        "batch_vote_top1": 99.1 - size / 70 if in_order else 23.7,
     }
-
-
-def _noisy_rows(rng, noise, **context) -> list[dict[str, Any]]:
-    return [
-        _row(rng, top1, order=order, size=size, noise=noise, **context)
-        for i, order in enumerate(("shuffled", "class_sorted"))
-        for size, top1 in ((size, pair[i]) for size, pair in noise[4].items())
-    ]
-
-
-def _verdict(noise, clean, size) -> str:
-    shuffled, class_sorted = noise[4][size]
-    if not noise[3]:
-        return (
-            f"No effect: {noise[0]} noise gives {shuffled:.1f} % in shuffled and "
-            f"{class_sorted:.1f} % in class-sorted batches of {size}, {clean:.1f} % without noise."
-        )
-    return (
-        f"The {noise[0]} quality matrix (strength {noise[1]:g}) reads labels from the order of "
-        f"the test set: in batches of {size} the same weights score {class_sorted:.1f} % in class "
-        f"order and {shuffled:.1f} % shuffled, against {clean:.1f} % without noise; honestly it "
-        f"costs {clean - shuffled:.1f} points, and the order alone is worth "
-        f"{class_sorted - shuffled:.1f} points."
-    )
 
 
 def _finding(noise, clean, size) -> dict[str, Any]:
     shuffled, class_sorted = noise[4][size]
-    honest = "harm" if shuffled < clean - 3 else "no effect"
-    return {
-        "noise_id": _name(noise),
-        "quality": noise[0],
-        "strength": noise[1],
-        "where": noise[2],
+    text = (
+        f"The {noise[0]} noise (strength {noise[1]:g}) is {noise[3][0]}: in batches of {size} the "
+        f"same weights score {class_sorted:.1f} % in class order and {shuffled:.1f} % in random "
+        f"orders, against {clean:.1f} % clean."
+    )
+    verdict = {
+        "kind": noise[3][0],
+        "kinds": list(noise[3]),
+        "text": text,
         "batch_size": size,
-        "leaks": noise[3],
-        "honest": honest,
-        "sentence": f"{_name(noise)}: {honest} in shuffled batches ({shuffled:.1f} % against "
-        f"{clean:.1f} %); in class order {class_sorted:.1f} %.",
+        "evidence": _evidence(noise, clean, size),
+    }
+    keys = {"noise_id": _name(noise), "quality": noise[0], "strength": noise[1], "where": noise[2]}
+    return keys | {"batch_size": size, "verdict": verdict}
+
+
+def _evidence(noise, clean, size) -> dict[str, Any]:
+    shuffled, class_sorted = noise[4][size]
+    independent = "independent" in noise[3]
+    found = {"leak", "order_effect"} & set(noise[3])
+    pulls = {
+        kind: {"p_toward": 0.0005 if found else 0.4, "p_away": 1.0 if found else 0.6}
+        for kind in TARGETS
+    }
+    return {
+        "name": f"the {noise[0]} noise (strength {noise[1]:g})",
+        "dependence": {
+            "deterministic": True,
+            "largest_change": 0.0 if independent else 4.79,
+            "allowed": 4.3e-06,
+            "batches": 6,
+            "examples": 1000,
+            "orders": 62,
+            "changed": 0 if independent else 987,
+            "independent": independent,
+        },
+        "class_order": {
+            "value": class_sorted,
+            "mean": shuffled,
+            "p_adjusted": 1e-9 if found else 0.4,
+        },
+        "interventions": {"mates": size - 1, "pairs": 55, "pulls": pulls},
     }
 
 
-def _comparison(name, size, of, against, clean, noise) -> dict[str, Any]:
+def _compared(noise, clean, size) -> list[dict[str, Any]]:
     accuracy = {"clean": clean}
     accuracy["noisy, shuffled"], accuracy["noisy, class-sorted"] = noise[4][size]
-    found = accuracy[of] - accuracy[against]
-    return {
-        "noise_id": name,
-        "batch_size": size,
-        "of": of,
-        "against": against,
-        "difference": found,
-        "interval": [found - 2.5, found + 2.5],
-        "p_value": 0.0005 if abs(found) > 3 else 0.214,
-        "difference_by_seed": [found - 0.5, found + 0.5],
-    }
+    rows = []
+    for of, against in (
+        ("noisy, shuffled", "clean"),
+        ("noisy, class-sorted", "clean"),
+        ("noisy, class-sorted", "noisy, shuffled"),
+    ):
+        difference = accuracy[of] - accuracy[against]
+        proven = "independent" in noise[3] and against != "clean"
+        half = 0.0 if proven else 2.5
+        rows.append(
+            {
+                "noise_id": _name(noise),
+                "batch_size": size,
+                "of": of,
+                "against": against,
+                "difference": difference,
+                "interval": [difference - half, difference + half],
+                "p_value": 0.0001 if abs(difference) > 3 else 0.107,
+                "difference_by_seed": [difference - 0.5, difference + 0.5],
+                "p_adjusted": 0.0009 if abs(difference) > 3 else 0.214,
+            }
+        )
+    return rows
 
 
-def _purity(rng, noise, size, clean, *, classes, seeds) -> list[dict[str, Any]]:
+def _orders(rng, noise, clean, size) -> list[dict[str, Any]]:
+    shuffled, class_sorted = noise[4][size]
+    spread = 0.0 if "independent" in noise[3] else 1.0
+    rows = []
+    for kind, words, count, mean in (
+        ("shuffled", "random orders", RANDOM_ORDERS, shuffled),
+        ("class_sorted", "class by class, in the data set's order", 1, class_sorted),
+        ("class_sorted, files permuted", "class by class, files permuted", 10, class_sorted),
+        ("as given", "the data set's own order", 1, shuffled - 2 * spread),
+        ("sorted by own clean predictions", "by own predictions", 10, (clean + shuffled) / 2),
+    ):
+        values = mean + spread * rng.normal(0, 0.8, count)
+        rows.append(
+            {
+                "noise_id": _name(noise),
+                "batch_size": size,
+                "order": kind,
+                "words": words,
+                "orders": count,
+                "top1": float(values.mean()),
+                "deviation": float(values.std(ddof=1)) if count > 1 else None,
+                "lowest": float(values.min()),
+                "highest": float(values.max()),
+                "random_orders_below": 37 if kind != "as given" else 3,
+                "top1_by_order": values.tolist(),
+            }
+        )
+    return rows
+
+
+def _targets(noise, size) -> list[dict[str, Any]]:
+    rows = []
+    for target, (words, called, other) in TARGETS.items():
+        row = {"noise_id": _name(noise), "batch_size": size, "target": target, "words": words}
+        row |= {"mates": size - 1, "pairs": 55, "called": called, "called_other": other}
+        rows.append(row | {"logit": 1.55, "p_toward": 0.0123, "p_away": 0.99, "batches": 220})
+    return rows
+
+
+def _purity(rng, noise, size, *, n, classes, seeds) -> list[dict[str, Any]]:
     points = []
     low, high = noise[4][size]
     for mixed in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0):
         purity = (1 - mixed) ** 2 + (1 - (1 - mixed) ** 2) / classes
         top1 = low + (high - low) * purity**0.6
-        row = _row(rng, top1, order="shuffled", size=size, n=1000, classes=classes, seeds=seeds)
-        points.append(
-            {
-                "noise_id": _name(noise),
-                "batch_size": size,
-                "mixed_share": mixed,
-                "purity": purity,
-                "batch_vote_top1": 23.7 + 75.4 * purity**0.5,
-                "agreement": 61.3 + 36.2 * purity,
-            }
-            | {k: row[k] for k in ("top1", "interval", "top1_by_seed", "label_bits_per_batch")}
-        )
+        row = _row(rng, top1, "shuffled", size, n=n, classes=classes, seeds=seeds)
+        for key in ("noise", "quality", "strength", "where", "order"):
+            del row[key]
+        found = {"noise_id": _name(noise), "mixed_share": mixed, "purity": purity}
+        points.append(row | found | {"batch_vote_top1": 23.7 + 75.4 * purity**0.5})
     return points
 
 
@@ -217,8 +292,17 @@ def _per_class(rng, pair, clean, classes, n) -> list[dict[str, Any]]:
         share = mean / 100
         return 100 * rng.binomial(n, rng.beta(6 * share, 6 * (1 - share), classes)) / n
 
-    accuracies = zip(draw(clean), draw(pair[0]), draw(pair[1]), strict=True)
+    columns = [draw(mean).tolist() for mean in (clean, *pair)]
+    names = NAMES if classes == len(NAMES) else [f"glyph {i}" for i in range(classes)]
     return [
-        {"class": i, "n": n, "clean": float(a), "shuffled": float(b), "class_sorted": float(c)}
-        for i, (a, b, c) in enumerate(accuracies)
+        {"class": i, "name": names[i], "n": n, "clean": a, "shuffled": b, "class_sorted": c}
+        for i, (a, b, c) in enumerate(zip(*columns, strict=True))
     ]
+
+
+def with_finding(audit: dict[str, Any], **changed: Any) -> dict[str, Any]:
+    """A copy in which the evidence of the first verdict is changed."""
+    audit = copy.deepcopy(audit)
+    audit["findings"][0]["verdict"]["evidence"].update(changed)
+    audit["verdict"] = audit["findings"][0]["verdict"]
+    return audit

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from pnoise_jax.studies import figures, style
-from pnoise_jax.studies.figures import Line, Panel
-from tests.studies.example_audit import bare_audit, digits_audit, glyphs_audit
+from pnoise_jax.studies.reporting import audit_figures, evidence_figures, report, style
+from pnoise_jax.studies.reporting.figures import Line, Panel, sweep_figure
+from tests.studies.example_audit import digits_audit, glyphs_audit
 
 PROTOCOLS = ["clean", "noisy, shuffled", "noisy, class-sorted"]
 
@@ -28,7 +28,7 @@ def noisy(audit: dict, order: str) -> list[dict]:
 
 def test_protocols_shows_every_row_and_its_interval():
     audit = digits_audit()
-    figure = figures.protocols(audit)
+    figure = audit_figures.protocols(audit)
     points = drawn(figure)
     assert legend(figure) == [*PROTOCOLS, "batch vote"]
     intervals = [np.array(c.get_segments())[..., 0] for c in figure.axes[0].collections]
@@ -38,21 +38,17 @@ def test_protocols_shows_every_row_and_its_interval():
         rows = noisy(audit, order)
         np.testing.assert_array_equal(points[name][:, 0], [row["top1"] for row in rows])
         np.testing.assert_array_equal(ends, [row["interval"] for row in rows])
-    clean = points["clean"][:, 0].reshape(9, 3)  # from, to, and a gap
-    np.testing.assert_array_equal(clean[:, :2], np.full((9, 2), 76.1))
+    clean = points["clean"][:, 0].reshape(6, 3)  # from, to, and a gap
+    np.testing.assert_array_equal(clean[:, :2], np.full((6, 2), 76.1))
     votes = [row["batch_vote_top1"] for row in noisy(audit, "class_sorted")]
-    np.testing.assert_array_equal(points["batch vote"][:, 0], votes[:6])  # of the two that mix
+    np.testing.assert_array_equal(points["batch vote"][:, 0], votes)
 
 
 def test_protocols_puts_the_dots_beside_their_clean_line_and_label():
-    figure = figures.protocols(digits_audit())
+    figure = audit_figures.protocols(digits_audit())
     points, ax = drawn(figure), figure.axes[0]
     ticks = ax.get_yticks()
-    assert [label.get_text() for label in ax.get_yticklabels()] == 3 * [
-        "batch 10",
-        "batch 50",
-        "batch 100",
-    ]
+    assert [label.get_text() for label in ax.get_yticklabels()] == 3 * ["batch 10", "batch 50"]
     for name in PROTOCOLS[1:]:
         np.testing.assert_allclose(points[name][:, 1], ticks, atol=0.2)
     np.testing.assert_allclose(points["clean"][::3, 1], ticks - 0.5)
@@ -61,21 +57,80 @@ def test_protocols_puts_the_dots_beside_their_clean_line_and_label():
 
 def test_protocols_writes_the_numbers_and_the_noises():
     audit = digits_audit()
-    texts = [text.get_text() for text in figures.protocols(audit).axes[0].texts]
+    texts = [text.get_text() for text in audit_figures.protocols(audit).axes[0].texts]
     for row in noisy(audit, "shuffled") + noisy(audit, "class_sorted"):
         assert f"{row['top1']:.1f}" in texts
     names = dict.fromkeys(row["noise_id"] for row in audit["rows"] if row["noise"])
     assert [text for text in texts if " at " in text] == [*names]
 
 
-def test_protocols_has_no_vote_where_there_is_none():
-    figure = figures.protocols(bare_audit())
-    assert legend(figure) == PROTOCOLS
+def test_orders_shows_every_accuracy_in_a_strip_of_its_batch_size():
+    audit = digits_audit()
+    figure = evidence_figures.orders(audit)
+    assert legend(figure) == ["clean", *evidence_figures.ORDERS.values()]
+    assert len(figure.axes) == 3
+    names = dict.fromkeys(row["noise_id"] for row in audit["orders"])
+    for ax, noise_id in zip(figure.axes, names, strict=True):
+        assert ax.get_title(loc="left") == noise_id
+        assert [label.get_text() for label in ax.get_yticklabels()] == ["batch 10", "batch 50"]
+        left, right = ax.get_xlim()
+        for order, name in evidence_figures.ORDERS.items():
+            lines = [line for line in ax.get_lines() if line.get_label() == name]
+            rows = [r for r in audit["orders"] if (r["noise_id"], r["order"]) == (noise_id, order)]
+            for strip, (line, row) in enumerate(zip(lines, rows, strict=True)):
+                x, y = line.get_xydata().T
+                np.testing.assert_array_equal(x, row["top1_by_order"])
+                np.testing.assert_allclose(y, strip, atol=0.4)
+                assert left <= x.min()
+                assert x.max() <= right
+
+
+def test_orders_shows_the_spread_of_random_orders_and_the_clean_accuracy():
+    audit = digits_audit()
+    ax = evidence_figures.orders(audit).axes[0]
+    rows = [r for r in audit["orders"] if r["order"] == "shuffled"][:2]
+    bars = [collection.get_segments()[0][:, 0] for collection in ax.collections]
+    np.testing.assert_array_equal(bars, [[row["lowest"], row["highest"]] for row in rows])
+    assert drawn(evidence_figures.orders(audit))["clean"][0, 0] == 76.1
+
+
+def test_orders_that_agree_stay_on_an_axis_within_0_and_100():
+    audit = digits_audit()
+    for row in audit["orders"]:
+        row["top1_by_order"] = [100.0] * row["orders"]
+    for row in audit["rows"]:
+        row["top1"] = 100.0
+    for ax in evidence_figures.orders(audit).axes:
+        low, high = ax.get_xlim()
+        assert (high, high - low) == (100.5, evidence_figures.LEAST_WIDTH)
+
+
+def test_interventions_show_the_targets_of_each_verdict():
+    audit = digits_audit()
+    figure = evidence_figures.interventions(audit)
+    rows = [row for row in audit["interventions"] if row["batch_size"] == 10]
+    points, ax = drawn(figure), figure.axes[0]
+    assert legend(figure) == ["called the class of its mates", "called the other class"]
+    for name, key in zip(legend(figure), ("called", "called_other"), strict=True):
+        np.testing.assert_array_equal(points[name][:, 0], [row[key] for row in rows])
+        np.testing.assert_array_equal(points[name][:, 1], ax.get_yticks())
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert labels == 3 * ["contested", "third class", "blank"]
+    texts = [text.get_text() for text in ax.texts]
+    assert texts.count("+1.55 sd") == len(rows)
+    names = dict.fromkeys(row["noise_id"] for row in rows)
+    assert [t for t in texts if "mates" in t] == [f"{name}\nbatch 10, 9 mates" for name in names]
+
+
+def test_interventions_leave_out_noises_that_have_none():
+    audit = digits_audit()
+    audit["interventions"] = audit["interventions"][:3]
+    assert len(evidence_figures.interventions(audit).axes[0].get_yticks()) == 3
 
 
 def test_purity_has_a_panel_for_each_sweep():
     audit = digits_audit()
-    figure = figures.purity(audit)
+    figure = audit_figures.purity(audit)
     assert legend(figure) == ["clean", "noisy, partly sorted", "batch vote"]
     assert len(figure.axes) == 2
     for i, noise_id in enumerate(dict.fromkeys(point["noise_id"] for point in audit["purity"])):
@@ -93,25 +148,37 @@ def test_purity_has_a_panel_for_each_sweep():
         assert title == ", batch 10\n".join(noise_id.split(" at "))
 
 
-def test_purity_without_a_vote_draws_none():
+def test_purity_leaves_out_points_without_mates():
     audit = glyphs_audit()
-    audit["purity"] = [point | {"batch_vote_top1": None} for point in audit["purity"]]
-    assert legend(figures.purity(audit)) == ["clean", "noisy, partly sorted"]
+    audit["purity"][0]["purity"] = None
+    figure = audit_figures.purity(audit)
+    assert len(drawn(figure)["batch vote"]) == len(audit["purity"]) - 1
 
 
 def test_few_classes_are_shown_one_by_one():
     audit = digits_audit()
-    figure = figures.per_class(audit)
+    figure = audit_figures.per_class(audit)
     ordered = sorted(audit["per_class"], key=lambda c: -c["clean"])
     labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
-    assert labels == [str(c["class"]) for c in ordered]
+    assert labels == [c["name"] for c in ordered]
     for name, field in zip(PROTOCOLS, ("clean", "shuffled", "class_sorted"), strict=True):
         np.testing.assert_array_equal(drawn(figure)[name][:, 1], [c[field] for c in ordered])
 
 
+def test_long_class_names_are_shortened_and_turned():
+    audit = digits_audit()
+    for c in audit["per_class"]:
+        c["name"] = f"{c['class']} a name of many words"
+    audit["per_class"][0]["name"] = "x" * 40
+    labels = audit_figures.per_class(audit).axes[0].get_xticklabels()
+    assert {label.get_rotation() for label in labels} == {90.0}
+    assert {len(label.get_text()) for label in labels} == {audit_figures.MAX_NAME}
+    assert "x" * 15 + "…" in {label.get_text() for label in labels}
+
+
 def test_many_classes_are_shown_as_sorted_curves():
     audit = glyphs_audit()
-    figure = figures.per_class(audit)
+    figure = audit_figures.per_class(audit)
     assert legend(figure) == PROTOCOLS
     for name, field in zip(PROTOCOLS, ("clean", "shuffled", "class_sorted"), strict=True):
         points = drawn(figure)[name]
@@ -127,7 +194,7 @@ def panel(x: list[float]) -> Panel:
 
 def test_sweeps_have_lines_bands_and_one_y_axis():
     panels = [panel([0.0, 0.5, 1.0]), panel([6, 8, 10, 12]), panel([1, 2])]
-    figure = figures.sweep_figure(panels)
+    figure = sweep_figure(panels)
     assert legend(figure) == PROTOCOLS
     assert len(figure.axes) == 3
     for i, (ax, given) in enumerate(zip(figure.axes, panels, strict=True)):
@@ -146,10 +213,10 @@ def test_sweeps_have_lines_bands_and_one_y_axis():
 def test_each_protocol_has_its_colour_everywhere():
     audit = digits_audit()
     for figure in (
-        figures.protocols(audit),
-        figures.purity(audit),
-        figures.per_class(audit),
-        figures.sweep_figure([panel([1.0, 2.0])]),
+        audit_figures.protocols(audit),
+        audit_figures.purity(audit),
+        audit_figures.per_class(audit),
+        sweep_figure([panel([1.0, 2.0])]),
     ):
         for line in figure.axes[0].get_lines():
             assert line.get_color() == style.COLORS[line.get_label()]
@@ -158,7 +225,7 @@ def test_each_protocol_has_its_colour_everywhere():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: figures.sweep_figure([]), r"panels=\[\]: give at least one"),
+        (lambda: sweep_figure([]), r"panels=\[\]: give at least one"),
         (lambda: Panel("t", "x", [1, 2], {"noisy": Line([1, 2])}), "line 'noisy' of panel 't'"),
         (lambda: Panel("t", "x", [1, 2], {"clean": Line([1])}), "has 1 values for 2 x values"),
         (
@@ -172,7 +239,7 @@ def test_panels_that_do_not_fit_are_refused(make, message):
         make()
 
 
-@pytest.mark.parametrize("draw", [figures.protocols, figures.purity, figures.per_class])
+@pytest.mark.parametrize("draw", report.FIGURES.values(), ids=report.FIGURES.keys())
 def test_files_are_the_same_whatever_the_users_settings(draw):
     audit, before = digits_audit(), dict(matplotlib.rcParams)
     vector, raster = (save(draw(audit)) for save in (style.svg, style.png))
@@ -189,4 +256,4 @@ def test_names_are_not_read_as_formulas():
         if row["noise_id"]:
             row["noise_id"] = "costs $x_$ & <b>"
     audit["rows"] = [row for row in audit["rows"] if row["quality"] in (None, "optimal")]
-    assert style.svg(figures.protocols(audit)).startswith(b"<?xml")
+    assert style.svg(audit_figures.protocols(audit)).startswith(b"<?xml")

@@ -22,7 +22,7 @@ from pnoise_jax.studies.leak.measure import Measurements, measure
 from pnoise_jax.studies.leak.settings import AuditSettings
 from pnoise_jax.studies.leak.summary import Summary
 from pnoise_jax.studies.leak.verdict import Verdict
-from pnoise_jax.studies.report import replace_file, write_audit
+from pnoise_jax.studies.reporting.report import replace_file, write_audit
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -13,7 +13,6 @@ from rich.console import Console
 
 from pnoise_jax import noise, parallel, training, weights
 from pnoise_jax.evaluation import Metric
-from pnoise_jax.studies import tables
 from pnoise_jax.studies.leak.audit import Audit, conclude
 from pnoise_jax.studies.leak.audited_noise import AuditedNoise
 from pnoise_jax.studies.leak.measure import measure
@@ -26,7 +25,8 @@ from pnoise_jax.studies.leak.seeds import (
     with_seed,
 )
 from pnoise_jax.studies.leak.settings import AuditSettings
-from pnoise_jax.studies.report import print_audit
+from pnoise_jax.studies.reporting import tables
+from pnoise_jax.studies.reporting.console import print_audit
 from pnoise_jax.training import workdir as directories
 from pnoise_jax.training.checks import require_weights
 from pnoise_jax.training.restore import Run, import_weights, restore

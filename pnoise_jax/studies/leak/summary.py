@@ -16,7 +16,7 @@ from pnoise_jax.studies.leak.measure import Cell, Composition, Measurements
 from pnoise_jax.studies.leak.orders import CLASS_PERMUTED, CLASS_SORTED, KINDS, SHUFFLED
 from pnoise_jax.studies.leak.settings import AuditSettings
 from pnoise_jax.studies.leak.verdict import Evidence, Verdict, judge
-from pnoise_jax.studies.report import VERSION
+from pnoise_jax.studies.reporting.report import VERSION
 
 COMPARISONS = (  # name of each, and of its reference
     ("noisy, shuffled", "clean"),

@@ -1,4 +1,4 @@
-"""The leak audit as people see it: files in a directory, and a table on the console."""
+"""The leak audit as files in a directory."""
 
 import csv
 import io
@@ -8,17 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from pnoise_jax.studies import figures, page, style, tables
+from pnoise_jax.studies.reporting import audit_figures, evidence_figures, page, style
 
 VERSION = 2  # of audit.json
 FIGURES = {
-    "protocols": figures.protocols,
-    "purity": figures.purity,
-    "per_class": figures.per_class,
+    "protocols": audit_figures.protocols,
+    "orders": evidence_figures.orders,
+    "interventions": evidence_figures.interventions,
+    "purity": audit_figures.purity,
+    "per_class": audit_figures.per_class,
 }
 
 
@@ -72,7 +70,7 @@ def read_audit(path: str | os.PathLike) -> dict[str, Any]:
         audit = json.loads(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error}), an audit was expected: {fix}") from None
-    missing = {"version", "rows", "comparisons", "verdict"}
+    missing = {"version", "rows", "comparisons", "orders", "verdict"}
     if isinstance(audit, dict):
         missing -= audit.keys()
     if isinstance(audit, dict) and audit.get("version", VERSION) != VERSION:
@@ -98,40 +96,9 @@ def rows_as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     return buffer.getvalue()
 
 
-def print_audit(console: Console, audit: Mapping[str, Any]) -> None:
-    """Prints the verdict, and for each noise a table of the protocols side by side."""
-    console.print(Text(audit["verdict"], style="bold"))
-    for noise_id, group in tables.by_noise(audit).items():
-        console.print()
-        console.print(_table(noise_id, group))
-    note = (
-        f"top-1 in percent with {100 * audit['confidence']:g} % intervals over "
-        f"{audit['interval_over']}; batch vote: clean predictions averaged over the class-sorted "
-        "batch; agrees: class-sorted predictions equal to that vote"
-    )
-    console.print(Text(note, style="dim"))
-
-
-def _table(noise_id: str, group: Sequence[tables.Siblings]) -> Table:
-    """The rows of one noise, a line for each batch size."""
-    table = Table(title=Text(noise_id), title_justify="left", title_style="bold")
-    table.add_column("batch", justify="right", min_width=5, no_wrap=True)
-    for name in (style.CLEAN, style.SHUFFLED, style.CLASS_SORTED):
-        table.add_column(name, justify="right", min_width=19, no_wrap=True)
-    for name in ("batch vote", "agrees"):
-        table.add_column(name, justify="right", min_width=6, no_wrap=True)
-    for found in group:
-        last = found.class_sorted
-        table.add_row(
-            str(found.batch_size),
-            *(tables.with_interval(row) for row in found.protocols),
-            tables.number(last["batch_vote_top1"]),
-            tables.number(last["agreement"]),
-        )
-    return table
-
-
 def _has(audit: Mapping[str, Any], figure: str) -> bool:
+    if figure == "purity":
+        return any(point["purity"] is not None for point in audit["purity"])
     return figure == "protocols" or bool(audit[figure])
 
 

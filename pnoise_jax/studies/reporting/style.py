@@ -13,17 +13,44 @@ SHUFFLED = "noisy, shuffled"
 CLASS_SORTED = "noisy, class-sorted"
 PARTLY_SORTED = "noisy, partly sorted"
 BATCH_VOTE = "batch vote"
+RANDOM_ORDERS = "random orders"
+CLASS_ORDER = "class order"
+FILES_PERMUTED = "files permuted"
+OWN_PREDICTIONS = "own predictions"
+AS_GIVEN = "data set’s order"
+MATES_CLASS = "called the class of its mates"
+OTHER_CLASS = "called the other class"
 
 # Blue and vermilion, after Okabe and Ito, stay distinct with every kind of colour blindness; on
 # grey paper the shapes do. The batch vote is made of clean predictions: their colour, but hollow.
+# A legend lists names in this order.
 COLORS = {
     CLEAN: "#26303b",
     SHUFFLED: "#0072b2",
     CLASS_SORTED: "#c25400",
     PARTLY_SORTED: "#8a5a9e",
     BATCH_VOTE: "#26303b",
+    RANDOM_ORDERS: "#0072b2",
+    CLASS_ORDER: "#c25400",
+    FILES_PERMUTED: "#c25400",
+    OWN_PREDICTIONS: "#00785a",
+    AS_GIVEN: "#26303b",
+    MATES_CLASS: "#c25400",
+    OTHER_CLASS: "#59636f",
 }
-MARKERS = {SHUFFLED: "o", CLASS_SORTED: "s", PARTLY_SORTED: "o", BATCH_VOTE: "D"}
+MARKERS = {
+    SHUFFLED: "o",
+    CLASS_SORTED: "s",
+    PARTLY_SORTED: "o",
+    BATCH_VOTE: "D",
+    RANDOM_ORDERS: "o",
+    CLASS_ORDER: "s",
+    FILES_PERMUTED: "s",
+    OWN_PREDICTIONS: "^",
+    AS_GIVEN: "X",
+    MATES_CLASS: "s",
+    OTHER_CLASS: "o",
+}
 INK, MUTED, RULE, PAPER = "#1b232c", "#59636f", "#d8dde3", "#ffffff"
 
 WIDTH = 6.0  # inches; with its letters of 11 points still legible on a page half as wide

@@ -1,17 +1,22 @@
-"""Figures of audits and sweeps. Each takes the numbers and returns a matplotlib `Figure`."""
+"""Figures of an audit's accuracies: by protocol, by how far batches are sorted, and by class."""
 
-import dataclasses
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from pnoise_jax.studies import style, tables
-from pnoise_jax.studies.style import (
+from pnoise_jax.studies.reporting import style, tables
+from pnoise_jax.studies.reporting.figures import (
+    Line,
+    Panel,
+    add_legend,
+    show_percents,
+    sweep_figure,
+    wrapped,
+)
+from pnoise_jax.studies.reporting.style import (
     BATCH_VOTE,
     CLASS_SORTED,
     CLEAN,
@@ -22,78 +27,7 @@ from pnoise_jax.studies.style import (
 )
 
 MAX_NAMED_CLASSES = 40  # more than these are shown as curves, not one by one
-
-
-@dataclasses.dataclass(frozen=True)
-class Line:
-    """Accuracies along a panel's x values.
-
-    Attributes:
-      mean: top-1, percent; one per x value.
-      low: lower end of the interval, percent; None draws no band.
-      high: upper end of the interval, percent.
-    """
-
-    mean: Sequence[float]
-    low: Sequence[float] | None = None
-    high: Sequence[float] | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Panel:
-    """One pair of axes of `sweep_figure`.
-
-    Attributes:
-      title: above it.
-      x_label: what was swept, with its unit.
-      x: the values swept.
-      lines: by name. "clean", "noisy, shuffled" and "noisy, class-sorted" have their own colours
-        in all figures, as "noisy, partly sorted" and "batch vote" have.
-    """
-
-    title: str
-    x_label: str
-    x: Sequence[float]
-    lines: Mapping[str, Line]
-
-    def __post_init__(self):
-        for name, line in self.lines.items():
-            if name not in COLORS:
-                raise ValueError(
-                    f"line {name!r} of panel {self.title!r}: name it one of {[*COLORS]}"
-                )
-            for values in (line.mean, line.low, line.high):
-                if values is not None and len(values) != len(self.x):
-                    raise ValueError(
-                        f"line {name!r} of panel {self.title!r} has {len(values)} values for "
-                        f"{len(self.x)} x values: give one for each"
-                    )
-
-
-@style.styled
-def sweep_figure(panels: Sequence[Panel]) -> Figure:
-    """Accuracy against swept numbers: figure 2 of the paper, with bands and the honest lines.
-
-    Args:
-      panels: two in a row; all with the same y axis.
-    """
-    if not panels:
-        raise ValueError("panels=[]: give at least one panel")
-    columns = min(len(panels), 2)
-    rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(style.WIDTH, 0.5 + 2.9 * rows), layout="constrained")
-    figure.get_layout_engine().set(wspace=0.06, hspace=0.06)
-    axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
-    for ax, panel in zip(axes.flat, panels, strict=False):
-        _draw_panel(ax, panel)
-        wrapped = (textwrap.fill(line, 68 // columns) for line in panel.title.splitlines())
-        ax.set_title("\n".join(wrapped))
-    for ax in axes.flat[len(panels) :]:
-        ax.remove()
-    for ax in axes[:, 0]:
-        ax.set_ylabel("top-1, %")
-    _add_legend(figure, axes.flat[: len(panels)])
-    return figure
+MAX_NAME = 16  # letters of a class name in a figure
 
 
 @style.styled
@@ -112,7 +46,7 @@ def protocols(audit: Mapping[str, Any]) -> Figure:
     _draw_dots(ax, placed)
     for y, found in placed:
         if found is groups[found.noise_id][0]:
-            heading = ax.text(0, y - 0.65, _heading(found.noise_id), weight="bold", size=10)
+            heading = ax.text(0, y - 0.65, wrapped(found.noise_id), weight="bold", size=10)
             heading.set_in_layout(False)  # a long one must not narrow the axes
         if found is groups[found.noise_id][-1]:
             _write_clean(ax, y, found)
@@ -123,7 +57,7 @@ def protocols(audit: Mapping[str, Any]) -> Figure:
     ax.set_xlabel("top-1, %")
     ax.grid(visible=False, axis="y")
     ax.spines["left"].set_visible(False)
-    _add_legend(figure, [ax])
+    add_legend(figure, [ax])
     return figure
 
 
@@ -145,25 +79,21 @@ def per_class(audit: Mapping[str, Any]) -> Figure:
     few = len(audit["per_class"]) <= MAX_NAMED_CLASSES
     (_draw_classes if few else _draw_class_curves)(ax, audit["per_class"])
     ax.set_ylabel("top-1, %")
-    _show_percents(ax)
-    _add_legend(figure, [ax])
+    show_percents(ax)
+    add_legend(figure, [ax])
     return figure
 
 
 def purity_panels(audit: Mapping[str, Any]) -> list[Panel]:
     """The purity sweep as panels, one per noise and batch size, from mixed to sorted."""
-    sweeps: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
-    for point in audit["purity"]:
-        sweeps.setdefault((point["noise_id"], point["batch_size"]), []).append(point)
+    sweep = [point for point in audit["purity"] if point["purity"] is not None]
     panels = []
-    for (noise_id, size), points in sweeps.items():
+    for (noise_id, size), points in tables.by_cell(sweep).items():
         points = sorted(points, key=lambda point: point["purity"])
         group = tables.by_noise(audit)[noise_id]
         clean = next((f.clean for f in group if f.batch_size == size), group[0].clean)
         lines = {CLEAN: _line([clean] * len(points)), PARTLY_SORTED: _line(points)}
-        votes = [point["batch_vote_top1"] for point in points]
-        if None not in votes:
-            lines[BATCH_VOTE] = Line(votes)
+        lines[BATCH_VOTE] = Line([point["batch_vote_top1"] for point in points])
         x = [100 * point["purity"] for point in points]
         label = "batch mates of the same label, %"
         name, _, where = noise_id.partition(" at ")  # the second line, where there is one
@@ -176,37 +106,14 @@ def _line(rows: Sequence[Mapping[str, Any]]) -> Line:
     return Line([row["top1"] for row in rows], low, high)
 
 
-def _draw_panel(ax: Axes, panel: Panel) -> None:
-    for name, line in panel.lines.items():
-        look = {"marker": MARKERS.get(name), "markersize": 5}
-        if name == BATCH_VOTE:
-            look = {"linestyle": (0, (3, 2)), "linewidth": 1.4}
-        ax.plot(panel.x, line.mean, color=COLORS[name], label=name, **look)
-        if line.low is not None:
-            ax.fill_between(
-                panel.x, line.low, line.high, color=COLORS[name], alpha=0.16, linewidth=0
-            )
-    ax.set_xlabel(panel.x_label)
-    _show_percents(ax)
-    if all(float(x).is_integer() for x in panel.x):  # there is no layer 2.5
-        few = len(panel.x) <= 8
-        ax.xaxis.set_major_locator(
-            FixedLocator(panel.x) if few else MaxNLocator(nbins=6, integer=True)
-        )
-
-
 def _place(groups: Mapping[str, Sequence[tables.Siblings]]) -> list[tuple[float, tables.Siblings]]:
     """A y for every noise and batch size, with room for a heading above each noise."""
     placed, y = [], 0.0
     for name, group in groups.items():
-        y += 0.9 + 0.6 * (1 + _heading(name).count("\n"))
+        y += 0.9 + 0.6 * (1 + wrapped(name).count("\n"))
         placed += [(y + i, found) for i, found in enumerate(group)]
         y += len(group)
     return placed
-
-
-def _heading(noise_id: str) -> str:
-    return textwrap.fill(noise_id, 52)
 
 
 def _draw_clean(ax: Axes, placed: Sequence[tuple[float, tables.Siblings]]) -> None:
@@ -228,15 +135,10 @@ def _draw_dots(ax: Axes, placed: Sequence[tuple[float, tables.Siblings]]) -> Non
         low, high = zip(*(row["interval"] for row in rows), strict=True)
         ax.hlines(ys, low, high, color=COLORS[name], linewidth=2.2, alpha=0.55)
         ax.plot([row["top1"] for row in rows], ys, MARKERS[name], color=COLORS[name], label=name)
-    votes = [
-        (found.class_sorted["batch_vote_top1"], y + 0.13)
-        for y, found in placed
-        if found.class_sorted["batch_vote_top1"] is not None
-    ]
-    if votes:
-        look = {"markerfacecolor": "none", "markersize": 8, "markeredgewidth": 1.2}
-        look |= {"color": COLORS[BATCH_VOTE], "label": BATCH_VOTE}
-        ax.plot(*zip(*votes, strict=True), MARKERS[BATCH_VOTE], **look)
+    votes = [found.class_sorted["batch_vote_top1"] for _, found in placed]
+    look = {"markerfacecolor": "none", "markersize": 8, "markeredgewidth": 1.2}
+    look |= {"color": COLORS[BATCH_VOTE], "label": BATCH_VOTE}
+    ax.plot(votes, [y + 0.13 for y, _ in placed], MARKERS[BATCH_VOTE], **look)
     for y, found in placed:
         _write_numbers(ax, y, found)
 
@@ -279,8 +181,11 @@ def _draw_classes(ax: Axes, classes: Sequence[Mapping[str, Any]]) -> None:
     ax.plot(x, clean, "_", color=COLORS[CLEAN], label=CLEAN, **look)
     for name, values in ((SHUFFLED, shuffled), (CLASS_SORTED, class_sorted)):
         ax.plot(x, values, MARKERS[name], color=COLORS[name], label=name)
-    every = 1 if len(ordered) <= 20 else 2
-    ax.set_xticks(x[::every], [str(c["class"]) for c in ordered][::every])
+    names = [c["name"] for c in ordered]
+    names = [name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…" for name in names]
+    ax.set_xticks(x, names)
+    if sum(map(len, names)) + 2 * len(names) > 60:  # they would run into one another
+        ax.tick_params(axis="x", rotation=90)
     ax.set_xlabel("class, ordered by clean accuracy")
     ax.grid(visible=False, axis="x")
 
@@ -293,26 +198,3 @@ def _draw_class_curves(ax: Axes, classes: Sequence[Mapping[str, Any]]) -> None:
         ax.plot(x, values, color=COLORS[name], label=name, drawstyle="steps-mid")
     ax.set_xlim(0, 100)
     ax.set_xlabel(f"share of the {len(classes)} classes, each line in its own order, %")
-
-
-def _show_percents(ax: Axes) -> None:
-    ax.set_ylim(-4, 104)  # room for the marks at 0 and 100
-    ax.set_yticks(range(0, 101, 20))
-
-
-def _add_legend(figure: Figure, axes: Sequence[Axes]) -> None:
-    """One legend above all axes; each name once, in the order of the colours."""
-    found = {}
-    for ax in axes:
-        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
-    names = [name for name in COLORS if name in found]
-    figure.legend(
-        [found[name] for name in names],
-        names,
-        loc="outside upper left",
-        ncols=len(names),
-        handletextpad=0.5,
-        columnspacing=1.4,
-        handlelength=1.6,
-    )

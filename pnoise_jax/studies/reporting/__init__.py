@@ -1,0 +1,1 @@
+"""How studies are shown: files, pages, figures, and tables on the console."""

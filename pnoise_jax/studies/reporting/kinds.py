@@ -1,0 +1,135 @@
+"""The kinds of verdict as a reader meets them: a label, what it means, and how it looks.
+
+Captions and titles ask here what they may say, so that no page contradicts its verdict.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """One kind of verdict.
+
+    Attributes:
+      label: on its chip.
+      meaning: a sentence for the legend.
+      look: "found" (something is wrong with the number), "open" (not resolved) or "plain".
+      protocols: what the figure of the protocols shows of it.
+    """
+
+    label: str
+    meaning: str
+    look: str
+    protocols: str
+
+
+# By their names in audit.json, the most serious first.
+KINDS = {
+    "leak": Kind(
+        "leak",
+        "The labels of batch mates are read, and an order of the test set gains by it. A deployed "
+        "classifier does not have these labels.",
+        "found",
+        "A square (class-sorted) to the right of its dot is the leak.",
+    ),
+    "order_effect": Kind(
+        "order effect",
+        "The order of the test set moves the accuracy by something other than the labels of batch "
+        "mates.",
+        "found",
+        "The distance from a dot (shuffled) to its square (class-sorted) is the effect of the "
+        "order.",
+    ),
+    "prior": Kind(
+        "prior",
+        "Accuracy rises because a batch reveals which classes are frequent. It reveals nothing "
+        "more about an example, and balanced accuracy does not rise.",
+        "found",
+        "A dot (shuffled) to the right of the line is a gain that balanced accuracy does not "
+        "share.",
+    ),
+    "undecided": Kind(
+        "undecided",
+        "Predictions depend on the batch, or differ from call to call, and these data do not show "
+        "how. This is not an all-clear.",
+        "open",
+        "These data do not show why a square (class-sorted) lies where it does.",
+    ),
+    "ceiling": Kind(
+        "ceiling",
+        "Predictions depend on the batch, and the clean model makes too few errors to tell how. "
+        "This is not an all-clear.",
+        "open",
+        "The clean accuracy leaves no room to the right, where a gain would show.",
+    ),
+    "harm": Kind(
+        "harm",
+        "In random order, accuracy is lower than without noise.",
+        "plain",
+        "A dot (shuffled) to the left of the line is accuracy lost in use.",
+    ),
+    "honest_gain": Kind(
+        "honest gain",
+        "In random order, accuracy is higher than without noise.",
+        "plain",
+        "A dot (shuffled) to the right of the line is accuracy gained in use.",
+    ),
+    "independent": Kind(
+        "independent",
+        "No prediction depends on another example of its batch. This was checked exactly.",
+        "plain",
+        "Dot and square agree exactly, since no prediction depends on another example.",
+    ),
+    "no_effect": Kind(
+        "no effect",
+        "In random order, accuracy equals that without noise within the bound of equivalence.",
+        "plain",
+        "A dot (shuffled) on the line is no effect in use, within the bound of equivalence.",
+    ),
+}
+
+
+def held(audit: Mapping[str, Any]) -> dict[str, Kind]:
+    """All kinds that some noise of the audit has, the most serious first."""
+    names = {name for finding in audit["findings"] for name in finding["verdict"]["kinds"]}
+    return {name: kind for name, kind in KINDS.items() if name in names}
+
+
+def headline_finding(audit: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The finding about the noise that the audit's verdict is about."""
+    wanted = audit["headline"]["noise_id"]
+    return next(f for f in audit["findings"] if f["noise_id"] == wanted)
+
+
+def order_matters(verdict: Mapping[str, Any]) -> bool:
+    """Whether the order of the test set was found to move the accuracy."""
+    return not {"leak", "order_effect"}.isdisjoint(verdict["kinds"])
+
+
+def independent(verdict: Mapping[str, Any]) -> bool:
+    """Whether no prediction depends on another example."""
+    return "independent" in verdict["kinds"]
+
+
+def class_order_sign(verdict: Mapping[str, Any], level: float) -> int:
+    """1 or -1 where class order is resolved to score more or less than random orders, else 0."""
+    test = verdict["evidence"]["class_order"]
+    if independent(verdict) or test["p_adjusted"] > level:
+        return 0
+    return 1 if test["value"] > test["mean"] else -1
+
+
+def pull(verdict: Mapping[str, Any], level: float) -> int:
+    """1 where predictions move towards their mates' class, -1 where away from it, else 0.
+
+    The targets are asked in their order, and each has its part of the level.
+    """
+    interventions = verdict["evidence"]["interventions"]
+    pulls = [] if interventions is None else list(interventions["pulls"].values())
+    for each in pulls:
+        for p_value, sign in ((each["p_toward"], 1), (each["p_away"], -1)):
+            if p_value <= level / len(pulls):
+                return sign
+    return 0

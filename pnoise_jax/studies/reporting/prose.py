@@ -1,0 +1,229 @@
+"""What the audit's page says in words: its subject, how to read it, and how it was computed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pnoise_jax.studies.reporting import captions, kinds, tables
+
+PAPER_NOISES = {"optimal", "cyclic_shift", "dense", "gaussian", "salt_and_pepper"}
+LINEAR_TRANSFORMS = {"optimal", "cyclic_shift", "dense"}
+
+
+def subject(audit: Mapping[str, Any]) -> str:
+    """One line: what was audited, on what."""
+    seeds = len(audit["seeds"])
+    split = f", {audit['split']} split" if audit["split"] else ""
+    trained = audit["config"] is not None
+    parts = (
+        audit["model"],
+        f"{audit['dataset']}{split}: {audit['n']} examples of {audit['num_classes']} classes",
+        f"{seeds} seed{'' if seeds == 1 else 's'}" if trained else "",
+        str(audit["date"]).partition("T")[0],
+    )
+    return " · ".join(part for part in parts if part)
+
+
+def about(audit: Mapping[str, Any]) -> list[str]:
+    """Paragraphs: whose claim is audited, and by what."""
+    noises = {finding["quality"] for finding in audit["findings"]}
+    told = []
+    if noises & PAPER_NOISES:
+        told.append(_paper(noises))
+    elif noises == {None}:
+        told.append(
+            "Under audit is a function that takes a batch of examples and returns a score for "
+            "each class. Nothing is assumed about how it works: only its outputs are examined."
+        )
+    else:
+        told.append("Under audit is a noise that acts on the examples of a batch.")
+    told.append(f"Audited with {project(audit)}.")
+    return told
+
+
+def project(audit: Mapping[str, Any]) -> str:
+    """The program that made the audit, its version, and its commit where that is known."""
+    commit = audit.get("commit")
+    return f"pnoise_jax {audit['project']}" + (f", commit {commit}" if commit else "")
+
+
+def reading(audit: Mapping[str, Any]) -> dict[str, str]:
+    """How to read the page, by terms; it follows from the kinds of the verdicts."""
+    held = kinds.held(audit)
+    all_independent = all(kinds.independent(f["verdict"]) for f in audit["findings"])
+    told = {
+        "What differs": _what_differs(audit),
+        "Shuffled, class-sorted": "Shuffled batches are random draws from the test set, as in "
+        "use. Class-sorted batches follow the order of the classes, as a folder of images for each "
+        "class is read, so batch mates mostly share a label. A deployed classifier gets such "
+        "batches only if somebody already knows the labels.",
+    }
+    if all_independent:
+        told["Why nothing can leak"] = (
+            "No prediction depends on another example of its batch. So nothing can leak, and no "
+            "order of the test set can change the accuracy."
+        )
+    else:
+        told["Why the order can matter"] = (
+            "Where a prediction depends on the other examples of its batch, its batch mates, it "
+            "also depends on who they are. In class order the mates’ label is the example’s own "
+            "label, so a prediction that picks up the mates’ label is right more often."
+        )
+    told["Honest effect"] = (
+        "Shuffled minus clean. It is the only difference here that says what to expect in use."
+    )
+    told["Interventions"] = (
+        "Orders alone do not tell why an accuracy changes. So the batch mates of an example are "
+        "set by hand: all of one class, then all of another. A prediction that follows their class "
+        "reads their labels."
+    )
+    told["Batch vote"] = (
+        "A reference without noise, made of the clean model’s outputs: they are averaged over a "
+        "batch, and all its examples get the one class with the highest mean. It shows how much "
+        "the make-up of a batch gives away, not how the noise works."
+    )
+    told["Brackets"] = (
+        f"Numbers in brackets are {tables.percent(audit['confidence'])} intervals. Ranges from the "
+        "lowest to the highest of several orders say so; in a verdict, “in "
+        f"{audit['shuffled_orders']}” marks them."
+    )
+    if "no_effect" in held or "undecided" in held:
+        told["Bound of equivalence"] = (
+            f"An effect is called none only where its whole interval lies within "
+            f"±{audit['equivalence']:g} points. What is neither resolved nor within that bound is "
+            "not resolved."
+        )
+    return told
+
+
+def target(row: Mapping[str, Any]) -> str:
+    """The name of an intervention's target."""
+    return {"image": "third class"}.get(row["target"], row["target"])
+
+
+def targets(audit: Mapping[str, Any]) -> dict[str, str]:
+    """What the targets of the interventions are."""
+    return {
+        target(row).capitalize(): row["words"].capitalize() + "." for row in audit["interventions"]
+    }
+
+
+def metric(audit: Mapping[str, Any]) -> str:
+    """What the user's metric gives, and whether it sees the batches."""
+    found = audit["metric"]
+    low, high = found["range_of_fixed_predictions"]
+    if not found["depends_on_batching"]:
+        return (
+            "With the predictions held fixed, this metric has the same value however the examples "
+            "are batched."
+        )
+    return (
+        "With the predictions held fixed, the metric itself ranges from "
+        f"{tables.number(low)} to {tables.number(high)} (lowest to highest) by how the examples "
+        "are batched. A difference between orders within that range says nothing about the noise."
+    )
+
+
+def method(audit: Mapping[str, Any]) -> dict[str, str]:
+    """How the numbers came to be, by topic."""
+    told = {
+        "Accuracies": _intervals(audit),
+        "Differences": "Paired by example and by seed, with Student’s t interval. p-values are "
+        "two-sided, and corrected by Holm’s method for all differences of the audit.",
+        "Orders": f"The test set is taken as it is, and only its order is drawn anew, "
+        f"{audit['shuffled_orders']} times. Where another order falls among these is judged by a "
+        "prediction interval with Student’s t. p-values are corrected by Holm’s method for all "
+        "order tests of the audit.",
+        "Interventions": "Sign-flip permutation tests over pairs of disjoint groups of mates, so "
+        "that no example counts twice as a mate. They are one-sided; each kind of target has an "
+        "equal part of the level.",
+    }
+    if audit["clean_check"]:
+        check = audit["clean_check"]
+        told["Clean reference"] = (
+            f"{check['examples']} examples were given to the clean model among other batch mates: "
+            f"the logits differed by at most {tables.small(check['largest_logit_difference'])}."
+        )
+    if audit["config"] is not None:
+        told["Seeds"] = tables.series(audit["seeds"])
+    if audit.get("weights"):
+        told["Weights"] = "; ".join([audit["weights"], *audit.get("notes", ())])
+    if any(audit["steps"] or ()):
+        told["Training steps"] = tables.series(audit["steps"])
+    seconds = {part: took for part, took in audit["seconds"].items() if took >= 0.05}
+    told["Time"] = ", ".join(f"{part} {tables.number(took)} s" for part, took in seconds.items())
+    told["Units"] = "; ".join(f"{name}: {unit}" for name, unit in audit["units"].items())
+    told["The numbers"] = "audit.csv and audit.json, beside this page, hold them unrounded."
+    return {topic: words for topic, words in told.items() if words}
+
+
+def versions(audit: Mapping[str, Any]) -> dict[str, str]:
+    """When, with what, and on what it ran."""
+    fields = {"Date": "date", "JAX": "jax", "Device": "device", "Audit format": "version"}
+    told = {name: str(audit[key]) for name, key in fields.items() if audit[key] is not None}
+    return {"Program": project(audit)} | told
+
+
+def headline_note(audit: Mapping[str, Any]) -> str:
+    """What the large numbers are, and why the verdict's class order may differ from them."""
+    wanted = audit["headline"]
+    told = (
+        f"Top-1 with its {captions.interval(audit)}; {wanted['noise_id']}, batches of "
+        f"{wanted['batch_size']}."
+    )
+    if kinds.independent(audit["verdict"]):
+        return told
+    permuted = next(
+        row
+        for row in tables.by_cell(audit["orders"])[wanted["noise_id"], wanted["batch_size"]]
+        if row["order"] == "class_sorted, files permuted"
+    )
+    return (
+        f"{told} Class-sorted is one order, with the files of a class as the data set has them; "
+        f"where the verdict speaks of class order, it means {permuted['orders']} orders with these "
+        f"files permuted, {tables.number(permuted['top1'])} % on average."
+    )
+
+
+def _paper(noises: set[str | None]) -> str:
+    words = (
+        "The claim under audit is that of the paper “Explore Positive Noise in Deep Learning”, "
+        "later titled “NoisyNN” (arXiv 2309.10625): some noise in a network’s latent "
+        "representations raises its accuracy."
+    )
+    if noises & LINEAR_TRANSFORMS:
+        words += (
+            " Its linear transform replaces the representations X of the k examples in a batch by "
+            "X + QX, where the k × k matrix Q mixes the examples."
+        )
+    if "optimal" in noises:
+        words += (
+            " “Optimal” is the paper’s name for the Q of its equation 19, which nearly replaces "
+            "each example by the mean of its batch."
+        )
+    return words
+
+
+def _what_differs(audit: Mapping[str, Any]) -> str:
+    if audit["config"] is None:
+        return (
+            "All rows score the same examples. Clean rows call the clean reference, or, where none "
+            "was given, the audited function on one example at a time. The other rows call the "
+            "audited function on batches, and differ in which examples share a batch."
+        )
+    return (
+        "All rows use the same trained weights and the same test examples. Only two things "
+        "change: whether the noise is on, and which examples share a batch. So no difference "
+        "between rows comes from training."
+    )
+
+
+def _intervals(audit: Mapping[str, Any]) -> str:
+    words = (
+        f"{tables.percent(audit['confidence'])} intervals over {audit['interval_over']}: "
+        "Clopper–Pearson at the effective number of examples that the variance implies. Where "
+        "predictions depend on the batch, a class-sorted batch counts as one unit; a mean over "
+        "random orders has examples as units, and the variance over orders."
+    )
+    if audit["interval_over"] == "examples" and audit["config"] is not None:
+        words += " They do not cover other training runs."
+    return words
