@@ -167,6 +167,16 @@ def _nuisance(runs: bool, pooled: bool) -> Callable:
     return draw
 
 
+def _masked(setting: Setting):
+    """A neighbour mixed in, and a class that a mask leaves out."""
+    x, labels, _ = prototypes(setting)
+
+    def mask(b):
+        return np.column_stack([b, np.full(len(b), -1e9)])
+
+    return x, labels, lambda b: mask(0.7 * b + 0.3 * _neighbour(b)), mask
+
+
 def _batch_norm(setting: Setting):
     """In training mode: each logit standardised over the batch; clean by fixed statistics."""
     x, labels, _ = prototypes(setting)
@@ -183,6 +193,7 @@ CASES = (
     Case("half the mean of the batch", _mixing(0.5, _mean), True, False, True),
     Case("0.3 of a neighbour (cyclic shift)", _mixing(0.3, _neighbour), True, False, True),
     Case("0.1 of a neighbour", _mixing(0.1, _neighbour), True, False, True),
+    Case("0.3 of a neighbour, behind a mask", _masked, True, False, True),
     Case("attention over the batch", _mixing(0.5, _attention), True, False, True),
     Case("a gain of its own, and 0.1 of a neighbour", _with_gain, True, False, True),
     Case("class frequencies of the batch as a prior", _in_log_prior, True, False, True),

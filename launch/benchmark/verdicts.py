@@ -46,7 +46,7 @@ class Outcome:
     Attributes:
       case: the number of the function in `CASES`.
       n: how many examples were asked for.
-      kinds: of the verdict; () where the audit refused.
+      kinds: of the verdict.
     """
 
     case: int
@@ -76,7 +76,9 @@ def main() -> None:
         for n in sizes
     }
     seen = {
-        CASES[number].name: {n: rates(CASES[number], by_size[n][number])["seen"] for n in sizes}
+        CASES[number].name: {
+            n: rates(CASES[number], by_size[n][number])["said_leak"] for n in sizes
+        }
         for number in leaking
     }
     console.print(_seen_table(seen))
@@ -149,9 +151,9 @@ def rates(case: Case, outcomes: list[Outcome]) -> dict[str, Any]:
         "headed": {kind: 100 * headed[kind] / count for kind in studies.KINDS if headed[kind]},
         "said_leak": 100 * leak / count,
         "said_order_effect": 100 * order / count,
+        "false_independent": sum("independent" in o.kinds for o in outcomes) * case.depends,
         "false_all_clear": _rate(all_clear, count),
         "false_accusation": _rate(accused, count),
-        "seen": 100 * leak / count,
     }
 
 

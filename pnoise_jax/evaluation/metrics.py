@@ -24,9 +24,14 @@ def accuracy(batches: Sequence[Batch]) -> float:
 def mean_per_class(batches: Sequence[Batch]) -> float:
     """The mean over classes of the accuracy on each class (balanced accuracy), in percent."""
     labels, predicted = _joined(batches)
+    return balanced_accuracy(labels, labels == predicted)
+
+
+def balanced_accuracy(labels: np.ndarray, correct: np.ndarray) -> float:
+    """The same, in percent, from labels (n,) and which examples were predicted correctly, (n,)."""
     counts = np.bincount(labels)
-    correct = np.bincount(labels, weights=labels == predicted)
-    return 100 * float(np.mean(correct[counts > 0] / counts[counts > 0]))
+    by_class = np.bincount(labels, weights=correct)
+    return 100 * float(np.mean(by_class[counts > 0] / counts[counts > 0]))
 
 
 def macro_f1(batches: Sequence[Batch]) -> float:
@@ -68,6 +73,12 @@ def published_meter(batches: Sequence[Batch]) -> float:
     return 100 * float(np.mean(correct / seen))
 
 
+def mean_of_running(correct: np.ndarray, batch_size: int) -> float:
+    """`published_meter` from which examples were predicted correctly, (n,), in their order."""
+    ends = np.append(np.arange(batch_size, len(correct), batch_size), len(correct))
+    return 100 * float(np.mean(np.cumsum(correct)[ends - 1] / ends))
+
+
 METRICS: dict[str, Metric] = {
     "accuracy": accuracy,
     "mean_per_class": mean_per_class,
@@ -96,6 +107,27 @@ def metric_named(name: str) -> Metric:
         return getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"metric={name!r} cannot be imported: {error}") from error
+
+
+def score(metric: Metric, batches: Sequence[Batch]) -> float:
+    """The value of a metric.
+
+    Raises:
+      ValueError: it fails, or gives anything but one finite number; names it.
+    """
+    name = getattr(metric, "__name__", repr(metric))
+    fix = "give a function of a list of (labels, predicted) pairs, one for each batch, to a number"
+    try:
+        value = metric(batches)
+        number = float(value)
+    except Exception as error:
+        raise ValueError(
+            f"metric {name} failed on {len(batches)} batches: {type(error).__name__}: {error}; "
+            f"{fix}"
+        ) from error
+    if not np.isfinite(number):
+        raise ValueError(f"metric {name} gave {number} for {len(batches)} batches; {fix}")
+    return number
 
 
 def in_batches_of(

@@ -235,7 +235,8 @@ def _mean_change(
         n = min([n, *(len(np.unique(b)) for b in clusterings if b is not None)])
     value = float(changes.mean())
     center = value * n / (n + 2)
-    error = np.sqrt(variance.total + of_orders + 2 / (n + 2) ** 2)
+    weight = max(1.0, float(np.abs(changes).max()))  # of the heaviest example, if they have weights
+    error = np.sqrt(variance.total + of_orders + 2 * (weight / (n + 2)) ** 2)
     half = float(stats.t.isf(tail, variance.freedom)) * error
     interval = (max(-1.0, center - half), min(1.0, center + half))
     p_value = float(2 * stats.t.sf(abs(center) / error, variance.freedom))

@@ -16,7 +16,7 @@ def blanked(rows):
 
 def found_for(apply, seed=0):
     groups = interventions.pair_up(LABELS, X, 10, group_size=None, seed=seed)
-    planned = interventions.choose_targets(groups, X)
+    planned = interventions.choose_targets(groups, X, blank=True)
     logits_of = lambda batches: np.stack([apply(blanked(batch)) for batch in batches])  # noqa: E731
     found = interventions.intervene(planned, logits_of)
     return interventions.summarise([found], resamples=500, seed=0)
@@ -33,7 +33,7 @@ def test_groups_are_disjoint_and_of_one_class_each():
 
 def test_batches_hold_the_target_at_its_place_and_mates_of_the_class():
     groups = interventions.pair_up(LABELS, X, 10, group_size=None, seed=0)
-    planned = interventions.choose_targets(groups, X)
+    planned = interventions.choose_targets(groups, X, blank=True)
     assert set(planned.kinds) == set(interventions.TARGETS)
     for i, (batch, place) in enumerate(zip(planned.batches, planned.places, strict=True)):
         mates = np.delete(batch, place)
@@ -84,7 +84,7 @@ def test_what_mates_share_beside_their_class_does_not_pull():
     for seed in range(40):
         brightness = np.append(np.random.default_rng(seed).normal(0, 2, 200), 0.0)
         groups = interventions.pair_up(LABELS, X, 10, group_size=None, seed=seed)
-        planned = interventions.choose_targets(groups, X)
+        planned = interventions.choose_targets(groups, X, blank=True)
 
         def logits_of(batches, brightness=brightness):
             pooled = brightness[batches].mean(axis=1)

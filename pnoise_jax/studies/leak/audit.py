@@ -162,7 +162,7 @@ def _commit() -> str | None:
     """The commit of this project's own checkout; None where it is installed without one."""
     here = Path(__file__)
     try:
-        # A checkout of something else around an installed package is none of ours.
+        # A checkout of something else around an installed package is not ours.
         for arguments in (["ls-files", "--error-unmatch", here.name], ["rev-parse", "HEAD"]):
             found = subprocess.run(
                 ["git", *arguments], cwd=here.parent, capture_output=True, text=True, timeout=10

@@ -1,6 +1,8 @@
 """What an audit asks for, checked before any long work."""
 
 import dataclasses
+import math
+import numbers
 from typing import Literal
 
 import numpy as np
@@ -8,6 +10,7 @@ import numpy as np
 DEFAULT_BATCH_SIZES = (10, 50, 100)
 MIN_BATCHES = 5  # of a protocol; an interval over fewer says nothing
 MIN_ORDERS = 20
+PARTS_OF_LEVEL = 6  # of the interventions: three kinds of target, two directions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +25,8 @@ class AuditSettings:
       equivalence: in points of top-1: an effect whose whole interval is smaller is called none.
       purity_steps: how many batch compositions the purity sweep tries, from sorted to mixed.
       confidence: of the intervals; 1 minus it is the level of the tests.
-      resamples: random signs in the permutation tests of the interventions.
+      resamples: random signs in the permutation tests of the interventions; a confidence that needs
+        more takes more.
       seed: of the random orders, of random noise, of the interventions and of the random signs.
       interval: over what: "seeds" (and what was predicted together), "batches" (a single model, or
         these models alone), or "auto": seeds where there are two or more.
@@ -40,7 +44,7 @@ class AuditSettings:
     mixed_batches: bool = False
 
     def __post_init__(self):
-        if not 0 < self.confidence < 1:
+        if not _is_number(self.confidence) or not 0 < self.confidence < 1:
             raise ValueError(f"confidence={self.confidence!r}: give a number between 0 and 1")
         if not _is_int(self.resamples) or self.resamples < 100:
             raise ValueError(f"resamples={self.resamples!r}: give a whole number of at least 100")
@@ -49,7 +53,7 @@ class AuditSettings:
                 f"orders={self.orders!r}: give a whole number of at least {MIN_ORDERS}; fewer "
                 "random orders cannot tell at the level of 5 % where class order falls among them"
             )
-        if not isinstance(self.equivalence, int | float) or not 0 < self.equivalence <= 100:
+        if not _is_number(self.equivalence) or not 0 < self.equivalence <= 100:
             raise ValueError(
                 f"equivalence={self.equivalence!r}: give a number of points above 0, such as 1.0"
             )
@@ -66,6 +70,8 @@ class AuditSettings:
             )
         if self.batch_sizes is None:
             return
+        if isinstance(self.batch_sizes, list):
+            object.__setattr__(self, "batch_sizes", tuple(self.batch_sizes))
         if not isinstance(self.batch_sizes, tuple) or not self.batch_sizes:
             raise ValueError(
                 f"batch_sizes={self.batch_sizes!r}: give a tuple of some, such as (10, 50), or None"
@@ -133,6 +139,11 @@ class AuditSettings:
         return self.batch_sizes
 
     @property
+    def enough_resamples(self) -> int:
+        """As many as are asked for, and as the level of the interventions needs."""
+        return max(self.resamples, math.ceil(10 * PARTS_OF_LEVEL / self.level))
+
+    @property
     def level(self) -> float:
         """Of the tests: how often each may find what is not there."""
         return 1 - self.confidence
@@ -152,4 +163,8 @@ class AuditSettings:
 
 
 def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)

@@ -42,6 +42,13 @@ KINDS = {
         "The distance from a dot (shuffled) to its square (class-sorted) is the effect of the "
         "order.",
     ),
+    "undecided": Kind(
+        "undecided",
+        "Predictions depend on the batch, or differ from call to call, and these data do not show "
+        "how. This is not an all-clear.",
+        "open",
+        "These data do not show why a square (class-sorted) lies where it does.",
+    ),
     "prior": Kind(
         "prior",
         "Accuracy rises because a batch reveals which classes are frequent. It reveals nothing "
@@ -49,13 +56,6 @@ KINDS = {
         "found",
         "A dot (shuffled) to the right of the line is a gain that balanced accuracy does not "
         "share.",
-    ),
-    "undecided": Kind(
-        "undecided",
-        "Predictions depend on the batch, or differ from call to call, and these data do not show "
-        "how. This is not an all-clear.",
-        "open",
-        "These data do not show why a square (class-sorted) lies where it does.",
     ),
     "ceiling": Kind(
         "ceiling",

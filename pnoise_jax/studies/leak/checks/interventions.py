@@ -68,7 +68,8 @@ class Found:
 
     Attributes:
       planned: the batches.
-      moved: (m,) the mates' class over the other class, in standard deviations of the logits.
+      moved: (m,) the logit of the mates' class minus that of the other class, in standard
+        deviations of this difference.
       predicted: (m,) int.
     """
 
@@ -86,7 +87,7 @@ class Pull:
       called_other: percent in which it was called the other class of the pair, which none of its
         mates has. Without any influence of the mates it equals `called`.
       logit: by how much the mates' class rises over the other when the mates are of it, in standard
-        deviations of the logits; mean over pairs.
+        deviations of their difference; mean over pairs.
       p_toward: of the hypothesis that the prediction does not move towards the mates' class.
       p_away: that it does not move away from it.
       batches: how many were tried, for each seed.
@@ -114,14 +115,19 @@ class Interventions:
     pairs: int
     pulls: dict[str, Pull]
 
+    def resolves(self, level: float) -> bool:
+        """Whether a pull could be found: few pairs are all on one side by chance often enough."""
+        return bool(self.pulls) and 0.5**self.pairs <= level / (2 * len(self.pulls))
+
     def direction(self, level: float) -> int:
         """1 where predictions move towards their mates' class, -1 where away from it, else 0.
 
-        The kinds of target are asked in the order of `TARGETS`; each has its part of the level.
+        The kinds of target are asked in the order of `TARGETS`; each, and each direction, has its
+        part of the level.
         """
         for pull in self.pulls.values():
             for p_value, sign in ((pull.p_toward, 1), (pull.p_away, -1)):
-                if p_value <= level / len(self.pulls):
+                if p_value <= level / (2 * len(self.pulls)):
                     return sign
         return 0
 
@@ -140,17 +146,21 @@ def pair_up(
       group_size: how many examples the noise mixes, where that is fixed.
       seed: of the draws.
     """
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng([seed, 4])
     confused = _count_confusions(clean)
-    largest = (group_size or batch_size) - 1
-    pairs: list[np.ndarray] = []
-    for mates in range(largest, 0 if group_size is None else largest - 1, -1):
+    largest, smallest = (group_size or batch_size) - 1, (group_size or 2) - 1
+    if group_size is None:  # a pair needs two classes of this size
+        largest = min(largest, int(np.sort(np.bincount(labels))[-2]))
+    most: list[np.ndarray] = []
+    for mates in range(largest, smallest - 1, -1):
         pairs = _disjoint_pairs(labels, confused, mates, generator)
-        if len(pairs) >= WANTED_PAIRS:
+        if len(pairs) > len(most):
+            most = pairs
+        if len(most) >= WANTED_PAIRS:
             break
-    if not pairs:
+    if not most:
         return None
-    members = np.stack(pairs)
+    members = np.stack(most)
     return Groups(members, labels[members[:, :, 0]], labels, seed)
 
 
@@ -172,7 +182,8 @@ def _disjoint_pairs(
     for c in np.unique(labels):
         members = generator.permutation(np.flatnonzero(labels == c))
         whole = members[: len(members) // mates * mates].reshape(-1, mates)
-        groups[int(c)] = list(whole)
+        if len(whole):
+            groups[int(c)] = list(whole)
     pairs = [(one, two) for one in groups for two in groups if one < two]
     generator.shuffle(pairs)
     pairs.sort(key=lambda pair: -confused[pair])
@@ -187,10 +198,16 @@ def _disjoint_pairs(
     return found
 
 
-def choose_targets(groups: Groups, clean: np.ndarray) -> Planned:
-    """The batches for one model, whose clean logits are (n, classes)."""
+def choose_targets(groups: Groups, clean: np.ndarray, *, blank: bool) -> Planned:
+    """The batches for one model, whose clean logits are (n, classes).
+
+    Args:
+      groups: of mates.
+      clean: (n, classes).
+      blank: whether there is a blank example, of index n.
+    """
     generator = np.random.default_rng([groups.seed, 3])
-    log_likely = special.log_softmax(clean.astype(np.float64), axis=1)
+    total = special.logsumexp(clean, axis=1)
     count = int(np.clip(WANTED_BATCHES // (2 * len(groups.members)), 1, 16))
     rows = []
     for number, (members, (one, two)) in enumerate(
@@ -199,11 +216,11 @@ def choose_targets(groups: Groups, clean: np.ndarray) -> Planned:
         free = np.ones(len(groups.labels), bool)
         free[members] = False
         third = np.flatnonzero(free & (groups.labels != one) & (groups.labels != two))
-        both = np.where(free, np.minimum(log_likely[:, one], log_likely[:, two]), -np.inf)
+        both = np.where(free, np.minimum(clean[:, one], clean[:, two]) - total, -np.inf)
         chosen = {
             "contested": np.argsort(-both, kind="stable")[: min(count, int(free.sum()))],
             "image": generator.choice(third, min(count, len(third)), replace=False),
-            "blank": [len(groups.labels)],
+            "blank": [len(groups.labels)] if blank else [],
         }
         rows += [(t, number, kind) for kind, targets in chosen.items() for t in targets]
     return _fill(groups, rows, generator)
@@ -242,9 +259,8 @@ def intervene(planned: Planned, logits_of: Callable[[np.ndarray], np.ndarray]) -
     logits = logits_of(planned.batches)[at, planned.places].astype(np.float64)
     if not np.isfinite(logits).all():
         raise ValueError("the logits are not finite for some batches of one class")
-    spread = logits.std() or 1.0
-    moved = (logits[at, planned.classes] - logits[at, planned.others]) / spread
-    return Found(planned, moved, logits.argmax(axis=1))
+    moved = logits[at, planned.classes] - logits[at, planned.others]
+    return Found(planned, moved / (moved.std() or 1.0), logits.argmax(axis=1))
 
 
 def summarise(found: Sequence[Found], *, resamples: int, seed: int) -> Interventions:

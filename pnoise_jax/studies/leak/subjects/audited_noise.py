@@ -34,7 +34,7 @@ class AuditedNoise:
 
     @classmethod
     def of(cls, injection: noise.Injection, num_layers: int) -> "AuditedNoise":
-        """Of an injection into a model of so many layers."""
+        """Of an injection into a model of ``num_layers`` layers."""
         kind = injection.noise
         if getattr(kind, "axis", None) == "views":
             raise ValueError(

@@ -1,5 +1,6 @@
 """Anybody's function of a batch under audit: examples (b, ...) to logits (b, classes)."""
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -26,7 +27,9 @@ class FunctionSubject:
     ):
         """``clean`` is the same without noise; None shows ``apply`` one example at a time."""
         self.seed = seed
-        self.blank = len(labels)
+        # A mean of indices, tokens or words would be another example, or nothing at all.
+        picture = inputs.dtype == np.uint8 and inputs.ndim > 2
+        self.blank = len(labels) if picture or inputs.dtype.kind == "f" else None
         self._apply, self._clean_apply = apply, clean
         self._inputs, self._labels = inputs, labels
         self._batch_size = batch_size
@@ -57,9 +60,14 @@ class FunctionSubject:
         return evaluation.Predictions.of(logits, self._labels)
 
     def inputs(self, rows: np.ndarray) -> np.ndarray:
-        examples = self._inputs[np.minimum(rows, self.blank - 1)].copy()
-        examples[rows == self.blank] = self._inputs.mean(axis=0).astype(self._inputs.dtype)
+        examples = self._inputs[np.minimum(rows, len(self._labels) - 1)]
+        if self.blank is not None and np.any(rows == self.blank):
+            examples[rows == self.blank] = self._mean_example
         return examples
+
+    @functools.cached_property
+    def _mean_example(self) -> np.ndarray:
+        return self._inputs.mean(axis=0).astype(self._inputs.dtype)
 
     def batch_function(
         self, audited: AuditedNoise, seed: int
@@ -87,8 +95,8 @@ class FunctionSubject:
                 culprit = rows[int(np.flatnonzero(~np.isfinite(found).all(axis=1))[0])]
                 raise ValueError(
                     f"{what} gave logits that are not finite for example {culprit}, in a batch of "
-                    f"{len(rows)} with examples {_listed(rows)}{partial}; leave it out, or mend "
-                    "the function"
+                    f"{len(rows)} with examples {_listed(rows)}{partial}; leave it out, or fix "
+                    "the function; a mask must be finite, such as -1e9"
                 )
             parts.append(found)
         logits = np.empty((len(order), self._classes), np.float32)
@@ -101,7 +109,7 @@ class FunctionSubject:
         """The logits of one batch, float32; their shape is checked."""
         count = len(examples)
         try:
-            found = np.asarray(apply(examples), np.float32)
+            found = _as_logits(apply(examples))
         except Exception as error:
             fix = "give a function that takes batches of any size"
             if count == 1 and self._clean_apply is None:
@@ -129,3 +137,16 @@ class FunctionSubject:
 def _listed(rows: np.ndarray) -> str:
     shown = ", ".join(map(str, rows[:10]))
     return f"{shown}, …" if len(rows) > 10 else shown
+
+
+def _as_logits(outputs: np.ndarray) -> np.ndarray:
+    """Outputs (b, classes) in single precision, which is taken around the largest logit of each.
+
+    A softmax ignores what all logits of an example share, and so does a ranking: single precision
+    would keep that, and lose what tells classes apart.
+    """
+    found = np.asarray(outputs, np.float64)
+    if found.ndim == 2 and found.size:
+        with np.errstate(invalid="ignore"):  # inf - inf: reported by the callers as not finite
+            found = found - found.max(axis=1, keepdims=True)
+    return found.astype(np.float32)

@@ -14,11 +14,11 @@ class Subject(Protocol):
 
     Attributes:
       seed: of its training.
-      blank: the index of an example that shows nothing of any class; all others are smaller.
+      blank: the index of an example that shows nothing of any class, n; None where there is none.
     """
 
     seed: int
-    blank: int
+    blank: int | None
 
     def clean(self) -> tuple[np.ndarray, evaluation.Predictions]:
         """Without noise: logits (n, classes) float32 and predictions, in the test set's order."""

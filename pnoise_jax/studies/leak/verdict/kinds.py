@@ -11,9 +11,9 @@ from pnoise_jax.studies.leak.checks.order_tests import OrderTest
 # The most serious first; a verdict is headed by the first of its kinds.
 KINDS = {
     "leak": "the labels of batch mates are read, and class order gains by it",
-    "order_effect": "the order of the test set moves the accuracy, but not by labels that are read",
-    "prior": "the batch reveals how frequent classes are, and no more about an example",
+    "order_effect": "the order of the test set moves the accuracy, and labels are not what is read",
     "undecided": "predictions depend on the batch, and the data do not resolve how",
+    "prior": "the batch reveals how frequent classes are, and no more about an example",
     "ceiling": "predictions depend on the batch, and the clean model leaves no room to tell how",
     "harm": "in random order, accuracy is lower than without noise",
     "honest_gain": "in random order, accuracy is higher than without noise",
@@ -42,6 +42,7 @@ class Evidence:
       own_predictions: sorted by the clean model's predictions, among random orders.
       p_labels: one-sided, that sorting by labels scores no more than by own predictions.
       interventions: None where they could not be made.
+      no_interventions: why, in words.
       honest: shuffled minus clean, in points.
       p_honest: its p-value, corrected by Holm for all noises and batch sizes.
       honest_balanced: the same with classes weighted alike.
@@ -62,6 +63,7 @@ class Evidence:
     own_predictions: OrderTest
     p_labels: float
     interventions: Interventions | None
+    no_interventions: str | None
     honest: Estimate
     p_honest: float
     honest_balanced: Estimate
@@ -174,7 +176,7 @@ def needs_no_labels(found: Evidence, level: float) -> bool:
 
 
 def order_effects(found: Evidence, level: float, equivalence: float) -> dict[str, OrderTest]:
-    """The orders that move the accuracy by something else than labels that are read.
+    """The orders that move the accuracy by something other than labels that are read.
 
     By "classes", "files" or "given"; effects that are smaller than the bound are left out. Half the
     level is asked for: no intervention confirms these, and which examples happen to share a class
@@ -217,5 +219,6 @@ def _order_is_worth_nothing(found: Evidence, level: float, equivalence: float) -
     """
     tests = [found.class_order, found.file_order, found.given_order]
     small = all(test.within(equivalence) for test in tests if test is not None)
-    tried = found.interventions is not None and found.clean_errors >= FEW_ERRORS
+    tried = found.interventions is not None and found.interventions.resolves(level)
+    tried &= found.clean_errors >= FEW_ERRORS
     return small and tried and found.follows_mates(level) == 0

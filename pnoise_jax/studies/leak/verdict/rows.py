@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from pnoise_jax import evaluation
-from pnoise_jax.evaluation import Predictions
+from pnoise_jax.evaluation import Predictions, metrics
 from pnoise_jax.studies.leak.checks.interventions import TARGETS
 from pnoise_jax.studies.leak.measurements import Cell, Composition
 from pnoise_jax.studies.leak.verdict.kinds import Evidence
@@ -18,20 +17,15 @@ def score(
     """What `Predictions` sums and what metrics make of it, mean over seeds, in a batching."""
     order = np.argsort(composition.batches, kind="stable")
     size = int(np.bincount(composition.batches).max())
-    rows = []
-    for found in predictions:
-        batches, top5 = (
-            evaluation.in_batches_of(labels, predicted, order, size)
-            for predicted in (found.predicted, np.where(found.rank < 5, labels, -1))
-        )
-        rows.append(
-            found.summary()
-            | {
-                "balanced": evaluation.METRICS["mean_per_class"](batches),
-                "printed": evaluation.published_meter(batches),
-                "printed_top5": evaluation.published_meter(top5),
-            }
-        )
+    rows = [
+        found.summary()
+        | {
+            "balanced": metrics.balanced_accuracy(labels, found.rank < 1),
+            "printed": metrics.mean_of_running((found.rank < 1)[order], size),
+            "printed_top5": metrics.mean_of_running((found.rank < 5)[order], size),
+        }
+        for found in predictions
+    ]
     means = {k: float(np.mean([row[k] for row in rows])) for k in rows[0] if k != "n"}
     return means | {"n": rows[0]["n"]}
 

@@ -13,6 +13,7 @@ from pnoise_jax.studies.leak.checks.orders import CLASS_PERMUTED, CLASS_SORTED, 
 from pnoise_jax.studies.leak.measurements import Cell, Composition, Measurements
 from pnoise_jax.studies.leak.settings import AuditSettings
 from pnoise_jax.studies.leak.verdict import wording
+from pnoise_jax.studies.leak.verdict.comparisons import compare, hits_of
 from pnoise_jax.studies.leak.verdict.evidence import gather
 from pnoise_jax.studies.leak.verdict.kinds import Verdict, judge
 from pnoise_jax.studies.leak.verdict.rows import (
@@ -23,11 +24,6 @@ from pnoise_jax.studies.leak.verdict.rows import (
 )
 from pnoise_jax.studies.reporting.report import VERSION
 
-COMPARISONS = (  # name of each, and of its reference
-    ("noisy, shuffled", "clean"),
-    ("noisy, class-sorted", "clean"),
-    ("noisy, class-sorted", "noisy, shuffled"),
-)
 UNITS = {
     "top1": "percent",
     "top5": "percent",
@@ -77,7 +73,7 @@ class Summary:
             "verdict": self.verdict.to_dict(),
             "findings": [self._finding(noise_id) for noise_id in self.verdicts],
             "rows": [*self._clean_rows(), *self._noisy_rows()],
-            "comparisons": self._comparisons(),
+            "comparisons": compare(measured, self._evidence, level=settings.level, **self._options),
             "orders": [row for cell in measured.cells for row in self._orders(cell)],
             "dependence": [
                 {"noise_id": cell.noise.name, "batch_size": cell.batch_size}
@@ -103,7 +99,7 @@ class Summary:
             "confidence": settings.confidence,
             "equivalence": settings.equivalence,
             "shuffled_orders": settings.orders,
-            "resamples": settings.resamples,
+            "resamples": settings.enough_resamples,
             "interval_over": "seeds and examples" if self._options["over_seeds"] else "examples",
             "seeds": list(measured.seeds),
             "num_classes": measured.num_classes,
@@ -115,12 +111,13 @@ class Summary:
     def _verdict(self, noise_id: str) -> Verdict:
         """Of one noise: at the batch size where it is most serious, the first of those."""
         bounds = {"level": self._settings.level, "equivalence": self._settings.equivalence}
+        by_size = {size: e for (name, size), e in self._evidence.items() if name == noise_id}
+        independent = [size for size, e in by_size.items() if e.dependence.independent]
         found = []
-        for (name, size), evidence in self._evidence.items():
-            if name == noise_id:
-                kinds = judge(evidence, **bounds) or ("undecided",)
-                said = wording.text(evidence, kinds, **bounds)
-                found.append(Verdict(kinds, said, as_json(evidence), size))
+        for size, evidence in by_size.items():
+            kinds = judge(evidence, **bounds) or ("undecided",)
+            said = wording.text(evidence, kinds, **bounds, independent_at=independent)
+            found.append(Verdict(kinds, said, as_json(evidence), size))
         return min(found, key=lambda verdict: verdict.seriousness)
 
     def _finding(self, noise_id: str) -> dict[str, Any]:
@@ -174,7 +171,7 @@ class Summary:
             "batch_size": cell.batch_size,
             **{name: float(getattr(scores, name).mean()) for name in names},
             "n": len(self._measured.labels),
-            **self._uncertain(self._hits(cell, order)),
+            **self._uncertain(hits_of(self._measured, cell, order)),
             **describe_composition(composition, self._measured.labels),
         }
 
@@ -194,73 +191,6 @@ class Summary:
             "top1_by_seed": hits.by_seed.tolist(),
             "interval": list(evaluation.accuracy(hits, **self._options).interval),
         }
-
-    def _hits(self, cell: Cell, name: str) -> Hits:
-        """Of a protocol. Independent predictions have no batches that belong together."""
-        if name == "clean":
-            return self._measured.clean_hits
-        if name == SHUFFLED:
-            return cell.orders[SHUFFLED].hits
-        hits = cell.class_sorted.hits
-        return dataclasses.replace(hits, batches=None) if cell.dependence.independent else hits
-
-    def _comparisons(self) -> list[dict[str, Any]]:
-        """Paired differences; p-values are corrected by Holm, for each comparison over the audit.
-
-        Where predictions are independent only their honest effect is estimated: no order differs.
-        """
-        names = {"clean": "clean", "noisy, shuffled": SHUFFLED, "noisy, class-sorted": CLASS_SORTED}
-        rows = []
-        for of, against in COMPARISONS:
-            found = []
-            for cell in self._measured.cells:
-                ours, theirs = (self._hits(cell, names[name]) for name in (of, against))
-                estimate = evaluation.difference(ours, theirs, **self._options)
-                if cell.dependence.independent and "clean" not in (of, against):
-                    estimate = evaluation.Estimate(0.0, (0.0, 0.0))  # proven, not estimated
-                found.append(
-                    {
-                        "noise_id": cell.noise.name,
-                        "batch_size": cell.batch_size,
-                        "of": of,
-                        "against": against,
-                        "difference": estimate.value,
-                        "interval": list(estimate.interval),
-                        "p_value": estimate.p_value,
-                        "difference_by_seed": (ours.by_seed - theirs.by_seed).tolist(),
-                    }
-                )
-            rows += self._corrected(found)
-        order = {cell: i for i, cell in enumerate(self._evidence)}
-        return sorted(rows, key=lambda row: order[row["noise_id"], row["batch_size"]])
-
-    def _corrected(self, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The rows of one comparison with their adjusted p-values, None where nothing is tested."""
-        evidence = [self._evidence[row["noise_id"], row["batch_size"]] for row in found]
-        tested = [
-            i
-            for i, (row, of) in enumerate(zip(found, evidence, strict=True))
-            if row["p_value"] is not None and not of.dependence.independent
-        ]
-        adjusted = evaluation.adjust_p_values([found[i]["p_value"] for i in tested])
-        p_values: list[float | None] = [None] * len(found)
-        for i, p_value in zip(tested, adjusted, strict=True):
-            p_values[i] = float(p_value)
-        for i, (row, of) in enumerate(zip(found, evidence, strict=True)):
-            # The verdict's own; an independent noise has it in class order, too.
-            if row["against"] == "clean" and (
-                row["of"] == "noisy, shuffled" or of.dependence.independent
-            ):
-                p_values[i] = of.p_honest
-        return [
-            row | {"p_adjusted": p, "resolved": self._resolved(row["interval"], p)}
-            for row, p in zip(found, p_values, strict=True)
-        ]
-
-    def _resolved(self, interval: Sequence[float], p_value: float | None) -> bool:
-        low, high = interval
-        includes_0 = low <= 0 <= high
-        return p_value is not None and p_value <= self._settings.level and not includes_0
 
     def _orders(self, cell: Cell) -> list[dict[str, Any]]:
         """Accuracies by kind of order, mean over seeds, and where they fall among random ones."""
@@ -308,7 +238,7 @@ class Summary:
         names = {"clean": "clean", "shuffled": SHUFFLED, "class_sorted": CLASS_SORTED}
         accuracies = {}
         for column, name in names.items():
-            correct = self._hits(cell, name).correct.mean(axis=0)
+            correct = hits_of(self._measured, cell, name).correct.mean(axis=0)
             accuracies[column] = 100 * np.bincount(labels, weights=correct) / np.maximum(counts, 1)
         return [
             {"class": int(c), "name": self._class_name(c), "n": int(counts[c])}

@@ -1,5 +1,7 @@
 """What a verdict says: sentences that follow from its kinds, with their figures."""
 
+from collections.abc import Sequence
+
 from pnoise_jax.evaluation import Estimate
 from pnoise_jax.studies.leak.verdict.kinds import (
     FEW_ERRORS,
@@ -9,15 +11,29 @@ from pnoise_jax.studies.leak.verdict.kinds import (
 )
 
 
-def text(found: Evidence, kinds: tuple[str, ...], *, level: float, equivalence: float) -> str:
-    """A verdict in sentences: the answer up to the first colon, then what it rests on."""
-    lead = _LEADS[kinds[0]](found) if kinds else "nothing was resolved"
+def text(
+    found: Evidence,
+    kinds: tuple[str, ...],
+    *,
+    level: float,
+    equivalence: float,
+    independent_at: Sequence[int],
+) -> str:
+    """A verdict in sentences: the answer up to the first colon, then what it rests on.
+
+    Args:
+      found: at one batch size.
+      kinds: that hold there.
+      level, equivalence: as `judge` takes them.
+      independent_at: the batch sizes at which no prediction depends on another example.
+    """
+    lead = _LEADS[kinds[0]](found)
     told = [_accuracies(found)]
     if "leak" in kinds:
         told.append(_leak(found, level))
     if "order_effect" in kinds:
         told += _order_effects(found, level, equivalence)
-    told.append(_dependence(found))
+    told.append(_dependence(found, independent_at))
     if "undecided" in kinds:
         told.append(_undecided(found, level, equivalence))
     if "ceiling" in kinds:
@@ -34,7 +50,7 @@ _LEADS = {
     "undecided": lambda found: (
         "makes predictions depend on the batch, and these data do not show how"
         if found.dependence.deterministic
-        else "gives other predictions each time, so dependence on the batch cannot be checked"
+        else "gives other predictions for the same batch, so nothing can be checked exactly"
     ),
     "ceiling": lambda found: (
         "makes predictions depend on the batch, and the clean accuracy leaves no room to see how"
@@ -75,8 +91,6 @@ def _leak(found: Evidence, level: float) -> str:
             "; sorting by the model's own clean predictions, which needs no label, scores "
             f"{found.own_predictions.value:.1f} %"
         )
-    if found.interventions is None:
-        return f"{told}."
     return f"{told}. {_interventions(found)}"
 
 
@@ -103,9 +117,10 @@ def _order_effects(found: Evidence, level: float, equivalence: float) -> list[st
     if "files" in effects:
         test = effects["files"]
         told.append(
-            f"With the classes in order, the order of the files within each class moves it by "
-            f"{_signed(test.difference)} points ({test.value:.1f} % against {test.mean:.1f} % with "
-            "files permuted): consecutive files share something other than their label."
+            f"With the classes in order, the order of the files within each class changes the "
+            f"accuracy by {_signed(test.difference)} points ({test.value:.1f} % against "
+            f"{test.mean:.1f} % with files permuted): consecutive files share something other than "
+            "their label."
         )
     if "classes" in effects:
         test = effects["classes"]
@@ -115,7 +130,10 @@ def _order_effects(found: Evidence, level: float, equivalence: float) -> list[st
                 f"no label is needed, since sorting by the model's own predictions gives "
                 f"{found.own_predictions.value:.1f} %"
             )
-        told.append(f"Class order moves it by {_signed(test.difference)} points: {why}.")
+        told.append(
+            "With the files of each class permuted, class order changes the accuracy by "
+            f"{_signed(test.difference)} points: {why}."
+        )
     if "given" in effects:
         test = effects["given"]
         told.append(
@@ -125,46 +143,76 @@ def _order_effects(found: Evidence, level: float, equivalence: float) -> list[st
     return told
 
 
-def _dependence(found: Evidence) -> str:
+def _dependence(found: Evidence, sizes: Sequence[int]) -> str:
     checked = found.dependence
     if not checked.independent:
         return ""
     return (
-        f"This was checked, not estimated: {checked.examples} examples in {checked.orders} orders "
-        f"had the same predictions, and replacing the mates in {checked.batches} batches changed "
-        "no logit. Nothing can leak, and no order can matter."
+        f"This was checked, not estimated, in batches of {_listed(sizes)}: each of "
+        f"{checked.examples} examples has the same prediction in all of {checked.orders} orders, "
+        f"and replacing the mates in {checked.batches} batches changed no logit. In such batches "
+        "nothing can leak, and no order can matter."
     )
 
 
 def _undecided(found: Evidence, level: float, equivalence: float) -> str:
-    if not found.dependence.deterministic:
-        return (
-            "Two calls with the same batch differ: fix the random key, so that an example draws "
-            "the same noise in any batch, and audit again."
-        )
+    told = []
     order = found.class_order
-    if order.sign(level) > 0:
-        own = _signed(found.own_predictions.difference)
-        return (
-            f"Class order is worth {_signed(order.difference)} points over a random one, and "
-            f"sorting by the model's own clean predictions {own}; but no intervention shows that "
-            "the labels of batch mates are read. More examples would sharpen the interventions."
+    gains = order.sign(level) > 0
+    if gains:
+        told.append(
+            f"With the files of each class permuted, class order is worth "
+            f"{_signed(order.difference)} points over a random one, and sorting by the model's own "
+            f"clean predictions {_signed(found.own_predictions.difference)}."
         )
-    low, high = order.interval
-    limit = max(abs(low), abs(high))
+    if not found.dependence.deterministic:
+        told.append(
+            "Calls with the same batch differ: the function is random, or it remembers earlier "
+            "batches. Fix the random key, so that an example draws the same noise in any batch, or "
+            "reset what it remembers, and audit again."
+        )
+    elif gains:
+        told.append(_no_pull(found))
+    else:
+        told.append(_what_would_resolve(found, level, equivalence))
+    return " ".join(told)
+
+
+def _no_pull(found: Evidence) -> str:
+    """Why a gain in class order is not called a leak."""
+    if found.interventions is None:
+        return f"The interventions could not be made: {found.no_interventions}."
+    told = "No intervention shows that the labels of batch mates are read."
+    mates = found.interventions.mates
+    if mates + 1 < found.batch_size:
+        told += (
+            f" They used batches of {mates + 1}, not {found.batch_size}, since the classes are "
+            "small."
+        )
+    return f"{told} More examples of each class would sharpen them."
+
+
+def _what_would_resolve(found: Evidence, level: float, equivalence: float) -> str:
+    """Where no order stands out, and yet none is shown to be worth nothing."""
+    tests = {"class order": found.class_order, "the order of files": found.file_order}
+    if found.given_order is not None:
+        tests["the data set's own order"] = found.given_order
+    name, widest = max(tests.items(), key=lambda item: max(map(abs, item[1].interval)))
+    limit = max(map(abs, widest.interval))
     if limit >= equivalence:
+        low, high = widest.interval
         more = found.n * (limit / equivalence) ** 2
         return (
-            f"Class order differs from random ones by {_signed(order.difference)} points "
-            f"({_signed(low)} to {_signed(high)}); to resolve {_points(equivalence)} would take "
-            f"about {_round_up(more):,} examples like these."
+            f"No order stands out. The least certain is {name}: {_signed(widest.difference)} "
+            f"points ({_signed(low)} to {_signed(high)}); resolving {_points(equivalence)} would "
+            f"take about {_round_up(more):,} examples like these."
         )
-    if found.interventions is None:
-        return "No two classes have enough examples to set the mates of an example by hand."
-    return (
-        "The labels of batch mates move the logits, yet class order moves the accuracy by less "
-        f"than {_points(equivalence)} here: audit larger batches, or examples that are harder."
-    )
+    if found.follows_mates(level):
+        return (
+            "The labels of batch mates move the logits, yet no order moves the accuracy by "
+            f"{_points(equivalence)} here: audit larger batches, or harder examples."
+        )
+    return _no_pull(found)
 
 
 def _round_up(number: float) -> int:
@@ -173,14 +221,22 @@ def _round_up(number: float) -> int:
 
 
 def _ceiling(found: Evidence) -> str:
+    if found.clean_errors < FEW_ERRORS:
+        return (
+            f"The clean model gets {found.clean_errors:.0f} examples wrong, too few to tell what "
+            f"an order adds: audit harder or more examples, so that it gets {FEW_ERRORS} wrong at "
+            "least."
+        )
     return (
-        f"The clean model gets {found.clean_errors:.0f} examples wrong, too few to tell what an "
-        f"order adds: audit at least {FEW_ERRORS} clean errors, with harder or more examples."
+        f"The clean accuracy is {found.clean:.1f} %, so an order can add "
+        f"{100 - found.clean:.1f} points at most: audit harder examples."
     )
 
 
 def _honest(found: Evidence, kinds: tuple[str, ...], equivalence: float) -> str:
-    effect = _with_interval(found.honest)
+    low, high = found.honest.interval
+    interval = f"({_signed(low)} to {_signed(high)})"
+    effect = f"{_signed(found.honest.value)} {interval}"
     where = "Used honestly" if found.dependence.independent else "Used honestly, in random order"
     if "prior" in kinds:
         return (
@@ -189,9 +245,9 @@ def _honest(found: Evidence, kinds: tuple[str, ...], equivalence: float) -> str:
             "of one class, and that is what the batch reveals."
         )
     if "harm" in kinds:
-        return f"{where}, it costs points: {effect}."
+        return f"{where}, it costs {-found.honest.value:.1f} points {interval}."
     if "honest_gain" in kinds:
-        return f"{where}, it gains points: {effect}."
+        return f"{where}, it gains {found.honest.value:.1f} points {interval}."
     if "no_effect" in kinds:
         return f"{where}, it changes accuracy by {effect}, less than {_points(equivalence)}."
     return f"{where}, its effect is not resolved: {effect} points."
@@ -200,6 +256,11 @@ def _honest(found: Evidence, kinds: tuple[str, ...], equivalence: float) -> str:
 def _with_interval(estimate: Estimate) -> str:
     low, high = estimate.interval
     return f"{_signed(estimate.value)} ({_signed(low)} to {_signed(high)})"
+
+
+def _listed(sizes: Sequence[int]) -> str:
+    *others, last = map(str, sizes)
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _points(number: float) -> str:

@@ -1,0 +1,95 @@
+"""Paired differences between the protocols of each noise and batch size."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from pnoise_jax import evaluation
+from pnoise_jax.evaluation import Estimate, Hits
+from pnoise_jax.studies.leak.checks.orders import CLASS_SORTED, SHUFFLED
+from pnoise_jax.studies.leak.measurements import Cell, Measurements
+from pnoise_jax.studies.leak.verdict.kinds import Evidence
+
+PROTOCOLS = {"clean": "clean", "noisy, shuffled": SHUFFLED, "noisy, class-sorted": CLASS_SORTED}
+COMPARISONS = (  # name of each, and of its reference
+    ("noisy, shuffled", "clean"),
+    ("noisy, class-sorted", "clean"),
+    ("noisy, class-sorted", "noisy, shuffled"),
+)
+
+
+def hits_of(measured: Measurements, cell: Cell, name: str) -> Hits:
+    """Of "clean", or of noise in an order. Independent predictions have no batches together."""
+    if name == "clean":
+        return measured.clean_hits
+    if name == SHUFFLED:
+        return cell.orders[SHUFFLED].hits
+    hits = cell.class_sorted.hits
+    return dataclasses.replace(hits, batches=None) if cell.dependence.independent else hits
+
+
+def compare(
+    measured: Measurements,
+    evidence: Mapping[tuple[str, int], Evidence],
+    *,
+    level: float,
+    confidence: float,
+    over_seeds: bool,
+) -> list[dict[str, Any]]:
+    """The rows of `audit.json`'s comparisons.
+
+    p-values are corrected by Holm, for each comparison over all noises and batch sizes. Where
+    predictions are independent only their honest effect is estimated: no order differs.
+    """
+    found = {}
+    for pair in COMPARISONS:
+        rows = [
+            _row(measured, cell, *pair, confidence=confidence, over_seeds=over_seeds)
+            for cell in measured.cells
+        ]
+        of_rows = [evidence[row["noise_id"], row["batch_size"]] for row in rows]
+        p_values = _corrected(pair, rows, of_rows)
+        for row, p_value in zip(rows, p_values, strict=True):
+            resolved = _is_resolved(row["interval"], p_value, level)
+            corrected = {"p_adjusted": p_value, "resolved": resolved}
+            found[row["noise_id"], row["batch_size"], pair] = row | corrected
+    return [found[*key, pair] for key in evidence for pair in COMPARISONS]
+
+
+def _row(
+    measured: Measurements, cell: Cell, of: str, against: str, **options: Any
+) -> dict[str, Any]:
+    ours, theirs = (hits_of(measured, cell, PROTOCOLS[name]) for name in (of, against))
+    estimate = evaluation.difference(ours, theirs, **options)
+    if cell.dependence.independent and against != "clean":
+        estimate = Estimate(0.0, (0.0, 0.0))  # proven, not estimated
+    return {
+        "noise_id": cell.noise.name,
+        "batch_size": cell.batch_size,
+        "of": of,
+        "against": against,
+        "difference": estimate.value,
+        "interval": list(estimate.interval),
+        "p_value": estimate.p_value,
+        "difference_by_seed": (ours.by_seed - theirs.by_seed).tolist(),
+    }
+
+
+def _corrected(
+    pair: tuple[str, str], rows: list[dict[str, Any]], evidence: list[Evidence]
+) -> list[float | None]:
+    """The p-values of one comparison; None where it is proven."""
+    if pair == COMPARISONS[0]:
+        return [of.p_honest for of in evidence]  # as the verdicts have them
+    tested = [i for i, of in enumerate(evidence) if not of.dependence.independent]
+    adjusted = evaluation.adjust_p_values([rows[i]["p_value"] for i in tested])
+    by_row = dict(zip(tested, np.asarray(adjusted).tolist(), strict=True))
+    against_clean = pair[1] == "clean"
+    return [by_row.get(i, of.p_honest if against_clean else None) for i, of in enumerate(evidence)]
+
+
+def _is_resolved(interval: list[float], p_value: float | None, level: float) -> bool:
+    low, high = interval
+    return p_value is not None and p_value <= level and not low <= 0 <= high
