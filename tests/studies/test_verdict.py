@@ -86,7 +86,7 @@ def test_examples_by_themselves_are_independent():
     harmed = audited(worse, draw(100, 0.7))
     assert harmed.kinds == ("harm", "independent")
     for found in (same, better, harmed):
-        assert "Nothing can leak" in found.text
+        assert "nothing can leak" in found.text
         assert found.evidence["dependence"]["independent"]
 
 
@@ -94,7 +94,7 @@ def test_noise_drawn_anew_each_time_cannot_be_checked():
     generator = np.random.default_rng(9)
     found = audited(lambda b: b + generator.normal(0, 0.5, b.shape), draw(50, 0.7))
     assert found.kind == "undecided"
-    assert "fix the random key" in found.text
+    assert "Fix the random key" in found.text
 
 
 def test_class_frequencies_are_no_gain():
@@ -160,6 +160,63 @@ def test_labels_read_from_an_order_of_balanced_batches_leak():
         lambda b: b - 0.9 * b.mean(0), (x[order] + shift, labels[order]), clean=identity
     )
     assert found.evidence["given_order"]["value"] > found.evidence["given_order"]["mean"]
+
+
+@pytest.mark.parametrize("clean", [identity, None])
+def test_a_result_that_moves_with_the_batch_size_is_not_independent(clean):
+    def apply(b):
+        return b + np.log(len(b)) * np.linspace(0, 0.5, CLASSES)
+
+    settings = dataclasses.replace(SETTINGS, batch_sizes=(10, 20) if clean else (10,))
+    found = audited(apply, draw(50, 0.7), clean=clean, settings=settings)
+    assert "independent" not in found.kinds
+    assert "depends on how many others are in its batch" in found.text
+
+
+def test_logits_that_change_without_any_prediction_are_worth_nothing():
+    x, labels = draw(100, 0.5)
+    found = audited(lambda b: b / b.std(), (x, labels))
+    assert found.kinds == ("no_effect",)
+
+
+def test_a_last_partial_batch_that_leaks_is_not_independent():
+    x, labels = draw(75, 0.7, classes=4)
+
+    def apply(b):
+        mean = b.mean(0)
+        pure = 1 < len(b) < 50 and np.ptp(np.sort(mean)[-2:]) > 0.5
+        return 0.1 * b + 3 * mean if pure else b
+
+    settings = dataclasses.replace(SETTINGS, batch_sizes=(50,))
+    found = audited(apply, (x[:299], labels[:299]), settings=settings)
+    assert "independent" not in found.kinds
+
+
+@pytest.mark.parametrize("shift", [lambda z: 1e9 + z, lambda z: 1 + 1e-9 * z, lambda z: 1e-7 * z])
+def test_logits_of_any_scale_are_read(shift):
+    found = audited(lambda b: shift(neighbour(0.3)(b)), draw(50, 0.7), clean=lambda b: shift(b))
+    assert found.kind == "leak"
+
+
+def test_a_function_that_remembers_earlier_batches_is_not_cleared():
+    memory = [np.zeros(CLASSES)]
+
+    def apply(b):
+        logits = b + 0.5 * memory[0]
+        memory[0] = b.mean(0)
+        return logits
+
+    found = audited(apply, draw(50, 0.7))
+    assert found.kind in ("undecided", "leak")
+    assert "independent" not in found.kinds
+
+
+def test_interventions_without_power_clear_nothing():
+    labels = np.repeat([0, 1], [2996, 4])
+    x = np.eye(2)[labels] + np.random.default_rng(3).normal(0, 0.7, (3000, 2))
+    settings = dataclasses.replace(SETTINGS, batch_sizes=(4,))
+    found = audited(lambda b: b + 0.5 * (b.mean(0) - [1, 0]), (x, labels), worse, settings)
+    assert found.kind not in ("independent", "no_effect", "honest_gain")
 
 
 def test_attention_over_the_batch_leaks():

@@ -16,7 +16,7 @@ import numpy as np
 from pnoise_jax.evaluation import Metric
 from pnoise_jax.studies.leak.measure import measure
 from pnoise_jax.studies.leak.measurements import Measurements
-from pnoise_jax.studies.leak.settings import AuditSettings
+from pnoise_jax.studies.leak.settings import MIN_BATCHES, AuditSettings
 from pnoise_jax.studies.leak.subjects.audited_noise import AuditedNoise
 from pnoise_jax.studies.leak.subjects.examples import read_examples
 from pnoise_jax.studies.leak.subjects.frameworks import as_batch_function
@@ -86,7 +86,8 @@ def audit(
         which is read into memory. Labels are class numbers, or names that class_names lists.
       clean: the same without noise, or with its batch statistics frozen; None shows ``apply`` one
         example at a time, as a deployed classifier sees them. That takes n calls.
-      settings: batch sizes, numbers of orders, confidence and so on.
+      settings: batch sizes, numbers of orders, confidence and so on; without them a loader's own
+        batch size is audited, if there are five such batches.
       metric: scored beside accuracy: a function of a list of (labels, predicted) pairs, one for
         each batch; see `evaluation.METRICS`. The audit says whether it depends on the batching.
       class_names: the name of each column of the logits.
@@ -104,14 +105,19 @@ def audit(
     if found.labels is None:
         raise ValueError("examples: there are no labels; give (inputs, labels), or such batches")
     labels = as_classes(found.labels, class_names)
-    settings = (settings or AuditSettings()).for_labels(labels, dataset)
+    settings = _settings_for(settings, examples, len(labels)).for_labels(labels, dataset)
     settings.over_seeds(1)
     functions = [
         None if function is None else as_batch_function(function, found.wrap)
         for function in (apply, clean)
     ]
     subject = FunctionSubject(
-        *functions, found.inputs, labels, seed=0, batch_size=max(settings.sizes)
+        *functions,
+        found.inputs,
+        labels,
+        seed=0,
+        batch_size=max(settings.sizes),
+        classes=None if class_names is None else len(class_names),
     )
     measured = measure(
         [subject],
@@ -131,6 +137,16 @@ def audit(
         class_names=class_names,
         origin={"split": None, "steps": None, "config": None, "command": None, "notes": notes},
     )
+
+
+def _settings_for(settings: AuditSettings | None, examples: Any, n: int) -> AuditSettings:
+    """Those given, or the defaults with the batch size of a loader."""
+    if settings is not None:
+        return settings
+    size = getattr(examples, "batch_size", None)
+    if isinstance(size, int) and 2 <= size <= n // MIN_BATCHES:
+        return AuditSettings(batch_sizes=(size,), mixed_batches=True)
+    return AuditSettings()
 
 
 def conclude(

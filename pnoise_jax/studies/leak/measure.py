@@ -11,7 +11,12 @@ import numpy as np
 from pnoise_jax import data, evaluation
 from pnoise_jax.evaluation import Metric, Predictions
 from pnoise_jax.studies.leak.checks import interventions
-from pnoise_jax.studies.leak.checks.dependence import Dependence, check_batches, compare_orders
+from pnoise_jax.studies.leak.checks.dependence import (
+    Dependence,
+    check_batches,
+    compare_orders,
+    differs_by_size,
+)
 from pnoise_jax.studies.leak.checks.orders import CLASS_SORTED, SHUFFLED, Orders
 from pnoise_jax.studies.leak.checks.scores import OrderScores, score_orders
 from pnoise_jax.studies.leak.measurements import Cell, Composition, Measurements
@@ -64,6 +69,8 @@ def measure(
         by_kind = orders.with_predictions(predictions.predicted, settings)
         for plan in plans:
             plan.run(subject, logits, by_kind, timer, metric)
+        alone = predictions if changes[-1] is None else None  # clean is the function itself
+        _compare_sizes(plans, alone)
         seeds.append(subject.seed)
         classes = logits.shape[1]
         report(_progress(subject.seed, clean[-1], plans[0]))
@@ -78,6 +85,16 @@ def measure(
         seconds=timer.seconds,
         metric=metric,
     )
+
+
+def _compare_sizes(plans: list["_Plan"], alone: Predictions | None) -> None:
+    """Notes where the predictions of the last subject depend on how large batches are."""
+    for name in {plan.noise.name for plan in plans}:
+        of_noise = [plan for plan in plans if plan.noise.name == name]
+        found = [plan.last_shuffled for plan in of_noise] + ([] if alone is None else [alone])
+        if not of_noise[0].noise.draws_by_batch and differs_by_size(found):
+            for plan in of_noise:
+                plan.note_dependence_on_size()
 
 
 class _Timer:
@@ -159,6 +176,15 @@ class _Plan:
         timer.lap("purity sweep")
         self._intervene(subject, logits, seed)
         timer.lap("interventions")
+
+    @property
+    def last_shuffled(self) -> Predictions:
+        """Of the last subject, in the first random order."""
+        return self._found[SHUFFLED][-1][0]
+
+    def note_dependence_on_size(self) -> None:
+        """For the last subject."""
+        self._dependence[-1] = dataclasses.replace(self._dependence[-1], differs_by_size=True)
 
     def cell(self) -> Cell:
         """What was found, over all subjects."""

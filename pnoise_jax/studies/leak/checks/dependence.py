@@ -10,9 +10,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from pnoise_jax.evaluation import Predictions
 from pnoise_jax.studies.leak.checks.independence import largest_change
 from pnoise_jax.studies.leak.checks.orders import CLASS_SORTED, SHUFFLED
-from pnoise_jax.studies.leak.checks.scores import OrderChange
+from pnoise_jax.studies.leak.checks.scores import OTHER_KERNEL, OrderChange
 
 SAME_SHAPE = 1e-6  # rounding of logits in a batch of the same shape, relative to the largest
 OTHER_PLACE = 1e-4  # and where the example stands elsewhere in the batch
@@ -31,6 +32,7 @@ class Dependence:
       orders: how many orders those were.
       changed: how many predictions differed between orders, of the most in one kind.
       differs: whether anything but rounding differed between orders.
+      differs_by_size: whether it differed between batch sizes, an example alone among them.
     """
 
     deterministic: bool
@@ -41,12 +43,13 @@ class Dependence:
     orders: int = 0
     changed: int = 0
     differs: bool = False
+    differs_by_size: bool = False
 
     @property
     def independent(self) -> bool:
         """Whether nothing depended on anything but the example itself."""
         fixed = self.largest_change <= self.allowed and not self.differs and not self.changed
-        return self.deterministic and fixed and self.batches > 0
+        return self.deterministic and fixed and not self.differs_by_size and self.batches > 0
 
     @classmethod
     def over_seeds(cls, found: list["Dependence"]) -> "Dependence":
@@ -58,6 +61,7 @@ class Dependence:
             batches=sum(d.batches for d in found),
             changed=sum(d.changed for d in found),
             differs=any(d.differs for d in found),
+            differs_by_size=any(d.differs_by_size for d in found),
         )
 
 
@@ -131,3 +135,13 @@ def compare_orders(found: Dependence, changes: list[OrderChange]) -> Dependence:
         changed=max(change.predictions for change in changes),
         differs=any(c.nll > OTHER_PLACE * max(1.0, c.scale) for c in changes),
     )
+
+
+def differs_by_size(predictions: list[Predictions]) -> bool:
+    """Whether predictions in batches of different sizes differ by more than rounding."""
+    first, *others = predictions
+    for other in others:
+        moved = np.abs(other.nll - first.nll) > OTHER_KERNEL * (1 + np.abs(first.nll))
+        if np.any(moved):
+            return True
+    return False

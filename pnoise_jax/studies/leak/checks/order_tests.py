@@ -51,6 +51,11 @@ class OrderTest:
         resolved = self.p_adjusted <= level and beyond <= level / 2 * self.orders
         return int(np.sign(self.difference)) if resolved else 0
 
+    @property
+    def flat(self) -> bool:
+        """Whether all orders score exactly the same: on this test set the order changes nothing."""
+        return self.lowest == self.highest and abs(self.value - self.mean) < 1e-9
+
     def within(self, bound: float) -> bool:
         """Whether the whole interval of the difference lies inside (-bound, bound)."""
         low, high = self.interval

@@ -24,8 +24,18 @@ class FunctionSubject:
         *,
         seed: int,
         batch_size: int,
+        classes: int | None = None,
     ):
-        """``clean`` is the same without noise; None shows ``apply`` one example at a time."""
+        """Takes the functions, the inputs (n, ...) and labels (n,).
+
+        Args:
+          apply, clean: ``clean`` is the same without noise; None shows ``apply`` one example at a
+            time.
+          inputs, labels: of the examples.
+          seed: of the audit's random orders.
+          batch_size: of the clean evaluation.
+          classes: how many logits there must be; None takes as many as there are.
+        """
         self.seed = seed
         # A mean of indices, tokens or words would be another example, or nothing at all.
         picture = inputs.dtype == np.uint8 and inputs.ndim > 2
@@ -33,7 +43,7 @@ class FunctionSubject:
         self._apply, self._clean_apply = apply, clean
         self._inputs, self._labels = inputs, labels
         self._batch_size = batch_size
-        self._classes: int | None = None
+        self._classes = classes
 
     def clean(self) -> tuple[np.ndarray, evaluation.Predictions]:
         order = np.arange(len(self._labels))

@@ -6,7 +6,7 @@ import functools
 import numpy as np
 
 from pnoise_jax import evaluation
-from pnoise_jax.evaluation import Hits
+from pnoise_jax.evaluation import Estimate, Hits
 from pnoise_jax.studies.leak.checks.order_tests import OrderTest, among, exceeds
 from pnoise_jax.studies.leak.checks.orders import (
     AS_GIVEN,
@@ -79,11 +79,18 @@ def _evidence(measured: Measurements, cell: Cell, settings: AuditSettings, name:
         "over_seeds": settings.over_seeds(len(measured.seeds)),
     }
     honest, balanced, gap = honest_effects(measured, cell, options)
+    if cell.dependence.independent and measured.clean_change is None:
+        honest = Estimate(0.0, (0.0, 0.0), 1.0)  # the clean model is the function itself
     clean = measured.clean_hits
     return Evidence(
         name=name,
         batch_size=cell.batch_size,
         n=n,
+        by_size={
+            other.batch_size: float(other.orders[SHUFFLED].by_order.mean())
+            for other in measured.cells
+            if other.noise.name == cell.noise.name
+        },
         clean=float(clean.by_seed.mean()),
         clean_errors=float(np.mean((~clean.correct).sum(axis=1))),
         majority=100 * float(np.bincount(labels).max()) / n,

@@ -31,6 +31,7 @@ class Evidence:
       name: of the noise, in a sentence.
       batch_size: of the protocols.
       n: how many examples there are.
+      by_size: accuracy in random orders by batch size, percent, of all sizes audited.
       clean: accuracy without noise, percent, mean over seeds.
       clean_errors: examples that the clean model gets wrong, mean over seeds.
       majority: percent of the examples that are of the most frequent class.
@@ -52,6 +53,7 @@ class Evidence:
     name: str
     batch_size: int
     n: int
+    by_size: dict[int, float]
     clean: float
     clean_errors: float
     majority: float
@@ -218,7 +220,7 @@ def _order_is_worth_nothing(found: Evidence, level: float, equivalence: float) -
     Only where no label of a mate pulls, and where something would be seen if it did.
     """
     tests = [found.class_order, found.file_order, found.given_order]
-    small = all(test.within(equivalence) for test in tests if test is not None)
+    small = all(test.within(equivalence) or test.flat for test in tests if test is not None)
     tried = found.interventions is not None and found.interventions.resolves(level)
     tried &= found.clean_errors >= FEW_ERRORS
     return small and tried and found.follows_mates(level) == 0

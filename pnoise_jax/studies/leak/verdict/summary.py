@@ -117,6 +117,7 @@ class Summary:
         for size, evidence in by_size.items():
             kinds = judge(evidence, **bounds) or ("undecided",)
             said = wording.text(evidence, kinds, **bounds, independent_at=independent)
+            said += wording.metric(self._metric(self._measured.cell(noise_id, size)))
             found.append(Verdict(kinds, said, as_json(evidence), size))
         return min(found, key=lambda verdict: verdict.seriousness)
 

@@ -1,8 +1,10 @@
 """What a verdict says: sentences that follow from its kinds, with their figures."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from pnoise_jax.evaluation import Estimate
+from pnoise_jax.studies.leak.checks.order_tests import OrderTest
 from pnoise_jax.studies.leak.verdict.kinds import (
     FEW_ERRORS,
     Evidence,
@@ -43,6 +45,17 @@ def text(
     return " ".join([sentence[0].upper() + sentence[1:], *(part for part in told[1:] if part)])
 
 
+def metric(found: dict[str, Any] | None) -> str:
+    """A further sentence where the user's metric depends on how examples are batched."""
+    if found is None or not found["depends_on_batching"]:
+        return ""
+    low, high = found["range_of_fixed_predictions"]
+    return (
+        f" The metric {found['name']} depends on how examples are batched, whatever the "
+        f"predictions: of the same predictions it makes {low:.1f} to {high:.1f} (lowest to highest)."
+    )
+
+
 _LEADS = {
     "leak": lambda found: "reads the labels of batch mates",
     "order_effect": lambda found: "makes the accuracy depend on the order of the test set",
@@ -77,14 +90,19 @@ def _accuracies(found: Evidence) -> str:
 
 
 def _leak(found: Evidence, level: float) -> str:
-    order = found.class_order
-    where = "With the files of each class permuted, class order scores"
-    if leaks_as_given(found, level) and order.sign(level) <= 0:
+    if leaks_as_given(found, level) and found.class_order.sign(level) <= 0:
         order = found.given_order
-        where = "The data set's own order scores"
+        mates = "have" if found.given_purity > 0 else "lack"
+        told = (
+            f"The data set's own order scores {order.value:.1f} %, {_signed(order.difference)} "
+            f"points over a random order, {_rank(order)}: there, batch mates {mates} an example's "
+            "label more often than by chance."
+        )
+        return f"{told} {_interventions(found)}"
+    order = found.class_order
     told = (
-        f"{where} {order.value:.1f} %, {_signed(order.difference)} points over a random order, "
-        f"above {order.below} of {order.orders}"
+        f"With the files of each class permuted, class order scores {order.value:.1f} %, "
+        f"{_signed(order.difference)} points over a random order, {_rank(order)}"
     )
     if found.clean_errors >= FEW_ERRORS:
         told += (
@@ -92,6 +110,12 @@ def _leak(found: Evidence, level: float) -> str:
             f"{found.own_predictions.value:.1f} %"
         )
     return f"{told}. {_interventions(found)}"
+
+
+def _rank(order: OrderTest) -> str:
+    if order.below == order.orders:
+        return f"above all {order.orders} random orders"
+    return f"above {order.below} of {order.orders} random orders"
 
 
 def _interventions(found: Evidence) -> str:
@@ -124,7 +148,7 @@ def _order_effects(found: Evidence, level: float, equivalence: float) -> list[st
         )
     if "classes" in effects:
         test = effects["classes"]
-        why = "batches of one class are not what this function was made for"
+        why = "the function does worse where all of a batch is of one class"
         if test.difference > 0:
             why = (
                 f"no label is needed, since sorting by the model's own predictions gives "
@@ -145,6 +169,14 @@ def _order_effects(found: Evidence, level: float, equivalence: float) -> list[st
 
 def _dependence(found: Evidence, sizes: Sequence[int]) -> str:
     checked = found.dependence
+    if checked.differs_by_size:
+        by_size = ", ".join(
+            f"{top1:.1f} % in batches of {size}" for size, top1 in found.by_size.items()
+        )
+        return (
+            "What an example is called depends on how many others are in its batch, too: in random "
+            f"orders top-1 is {by_size}."
+        )
     if not checked.independent:
         return ""
     return (
@@ -194,7 +226,10 @@ def _no_pull(found: Evidence) -> str:
 
 def _what_would_resolve(found: Evidence, level: float, equivalence: float) -> str:
     """Where no order stands out, and yet none is shown to be worth nothing."""
-    tests = {"class order": found.class_order, "the order of files": found.file_order}
+    tests = {
+        "class order, with files permuted": found.class_order,
+        "the order of files": found.file_order,
+    }
     if found.given_order is not None:
         tests["the data set's own order"] = found.given_order
     name, widest = max(tests.items(), key=lambda item: max(map(abs, item[1].interval)))
