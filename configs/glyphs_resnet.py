@@ -1,4 +1,4 @@
-"""A small ResNet on characters of 200 or 1000 classes, tested on an unseen typeface.
+"""A small ResNet on characters of 200 or 1000 classes, tested on unseen typefaces.
 
     python -m launch.train --config configs/glyphs_resnet.py:200 --workdir /tmp/glyphs_resnet
     python -m launch.train --config configs/glyphs_resnet.py:1000 --workdir /tmp/glyphs_resnet_1000

@@ -1,4 +1,4 @@
-"""A small ViT on characters of 200 or 1000 classes, tested on an unseen typeface.
+"""A small ViT on characters of 200 or 1000 classes, tested on unseen typefaces.
 
     python -m launch.train --config configs/glyphs_vit.py:200 --workdir /tmp/glyphs_vit
     python -m launch.train --config configs/glyphs_vit.py:1000 --workdir /tmp/glyphs_vit_1000

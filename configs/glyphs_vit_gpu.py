@@ -1,4 +1,4 @@
-"""A ViT for a GPU on characters of 1000 (or 200) classes, tested on an unseen typeface.
+"""A ViT for a GPU on characters of 1000 (or 200) classes, tested on unseen typefaces.
 
     python -m launch.train --config configs/glyphs_vit_gpu.py:1000 --workdir /tmp/glyphs_vit_gpu
 

@@ -1,4 +1,4 @@
-"""Does training with noise help the clean accuracy, hurt it, or do nothing? On the digits.
+"""What does training with noise do to the clean accuracy? On the digits.
 
     python -m launch.sweep --config configs/training_noise.py:vit --workdir /tmp/training_noise_vit
     python -m launch.sweep --config configs/training_noise.py:resnet --workdir /tmp/noise_resnet
@@ -10,8 +10,8 @@ is evaluated clean, and with its own noise in both orders.
 
 50 trainings by 7 programs, of 600 steps of 12 ms (ViT) or 180 of 5 ms (ResNet) on two idle cores,
 measured; the whole sweeps took 23 and 2.4 minutes beside other work. summary.csv in the work
-directory has the difference of the clean accuracy from vanilla's, its interval and p-value; what
-came out is in RESULTS.md.
+directory has the difference of the clean accuracy from vanilla's, its interval, and its p-value,
+corrected by Holm over the table's comparisons; what came out is in RESULTS.md.
 """
 
 from configs import digits_resnet, digits_vit

@@ -4,7 +4,7 @@ Measured: seconds of wall clock in which several runs of configs/digits_vit.py o
 of different seeds, each make one training step, states donated, on batches that are already on the
 devices: one after another by the one compiled step that all of them share ("sequential"), and by
 one program that moves all of them on at once ("together"). Compiling is the first call of each,
-less a later one.
+minus a later one.
 
 Printed: how many times as long together takes as sequential in the same round, its median and
 quartiles; the same for CPU time; and the ratio for whole runs, compiling included, at the medians.

@@ -1,6 +1,7 @@
 """Data: named data sets read by random access, and streams of batches from them."""
 
 from pnoise_jax.data.datasets import Dataset, decode, list_datasets, load
+from pnoise_jax.data.embedded import embedded_version
 from pnoise_jax.data.orders import EVALUATION_ORDERS, evaluation_order, partly_sorted_order
 from pnoise_jax.data.pipeline import Batch, BatchIterator, eval_batches, train_batches
 from pnoise_jax.data.transforms import Transform, create_transform, list_transforms
@@ -13,6 +14,7 @@ __all__ = [
     "Transform",
     "create_transform",
     "decode",
+    "embedded_version",
     "eval_batches",
     "evaluation_order",
     "list_datasets",

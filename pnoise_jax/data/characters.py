@@ -20,25 +20,32 @@ MAX_COPY_SIMILARITY = 0.99  # of one class in a training and a test face
 
 @functools.cache
 def distinct_codepoints(
-    train_faces: tuple[str, ...], test_faces: tuple[str, ...]
+    train_faces: tuple[str, ...],
+    new_faces: tuple[str, ...],
+    similar_faces: tuple[str, ...] = (),
 ) -> tuple[int, ...]:
     """The codepoints that every face has, draws anew, and draws unlike those before; ascending.
 
     Three rules, in this order: all faces draw it, as a letter, number, punctuation mark or symbol;
-    no test face draws it as a training face does (cosine >= MAX_COPY_SIMILARITY); in no face does
+    no new face draws it as a training face does (cosine >= MAX_COPY_SIMILARITY); in no face does
     it look like an earlier codepoint that was kept (cosine >= MAX_SIMILARITY). All arithmetic is
     in whole numbers, up to correctly rounded square roots: the fonts alone decide.
+
+    Args:
+      train_faces: of the training split.
+      new_faces: of the test split.
+      similar_faces: of the test split, too, but free to draw a character as training faces do.
 
     Raises:
       FileNotFoundError: a face's file is missing.
     """
-    codepoints, drawings = plain_drawings(train_faces + test_faces)
+    codepoints, drawings = plain_drawings(train_faces + new_faces + similar_faces)
     pixels = drawings.astype(np.float64)  # products and sums of bytes are exact
     squares = (pixels**2).sum(axis=2)
 
     copied = np.zeros(len(codepoints), bool)
     for train in range(len(train_faces)):
-        for test in range(len(train_faces), len(pixels)):
+        for test in range(len(train_faces), len(train_faces + new_faces)):
             dot = (pixels[train] * pixels[test]).sum(axis=1)
             copied |= dot >= MAX_COPY_SIMILARITY * np.sqrt(squares[train] * squares[test])
 

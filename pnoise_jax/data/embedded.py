@@ -24,6 +24,11 @@ BUILDERS: Mapping[str, type[tfds.core.GeneratorBasedBuilder]] = {
 }
 
 
+def embedded_version(name: str) -> str | None:
+    """The version that is prepared and read under this name; None of a data set not embedded."""
+    return str(BUILDERS[name].VERSION) if name in BUILDERS else None
+
+
 def prepared(name: str, data_dir: Path, *, field: str = "data.data_dir") -> Path:
     """The directory of an embedded data set, prepared if it is not there.
 
@@ -39,7 +44,7 @@ def prepared(name: str, data_dir: Path, *, field: str = "data.data_dir") -> Path
     Raises:
       OSError: `data_dir` is no directory, or cannot be made or written.
     """
-    target = data_dir / name / str(BUILDERS[name].VERSION)
+    target = data_dir / name / embedded_version(name)
     if not target.exists():
         _prepare(name, data_dir, target, field)
     return target

@@ -1,4 +1,4 @@
-"""Characters of many scripts as a TFDS data set: 200 or 1000 classes, tested on unseen fonts."""
+"""Characters of many scripts as a TFDS data set: 200 or 1000 classes, two unseen typefaces."""
 
 import hashlib
 import io
@@ -11,49 +11,86 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 _STYLES = ("", "-Bold", "-Oblique", "-BoldOblique")
-FACES = {
-    "train": tuple(f"DejaVuSans{width}{style}" for width in ("", "Mono") for style in _STYLES),
-    "test": tuple(f"DejaVuSerif{style}" for style in ("", "-Bold", "-Italic", "-BoldItalic")),
+TYPEFACES = {  # and the file names of their faces
+    "DejaVu Sans": tuple(f"DejaVuSans{style}" for style in _STYLES),
+    "DejaVu Sans Mono": tuple(f"DejaVuSansMono{style}" for style in _STYLES),
+    "DejaVu Serif": tuple(f"DejaVuSerif{s}" for s in ("", "-Bold", "-Italic", "-BoldItalic")),
+    "STIXGeneral": tuple(f"STIXGeneral{style}" for style in ("", "Bol", "Italic", "BolIta")),
 }
-RENDERINGS = {"train": 10, "test": 5}  # of a class in each face
+SPLITS = {  # of each config, and the typefaces in them
+    "200": {
+        "train": ("DejaVu Sans", "DejaVu Sans Mono"),
+        "test": ("DejaVu Serif", "STIXGeneral"),
+    },
+    "1000": {"train": ("DejaVu Sans",), "test": ("DejaVu Serif", "DejaVu Sans Mono")},
+}
+EXAMPLES = {"train": 80, "test": 40}  # of every class
 
-_MAX_CLASSES = 1000
-# Of version 1.0.0: SHA-256 of the codepoints of all classes, in decimal, with commas between.
-_CLASSES_SHA256 = "3a36ab6c49841fb0fb45aacce346cd32bbcc86dd1a103874e99949e8d23550af"
+# Its letters are often those of DejaVu Sans: with unseen drawings alone, 1000 classes are not left.
+_SIMILAR = "DejaVu Sans Mono"
+# Of version 2.0.0: SHA-256 of the codepoints of all classes, in decimal, with commas between.
+_CLASSES_SHA256 = {
+    "200": "cae5d07a611c0c7056fee67d569236ff160480202d079bc67c4cd03aa8412a25",
+    "1000": "fe79db0bed9aded7765f24c16ce9f88bb96db3eb5b343ea8524091929e972289",
+}
 
 _DESCRIPTION = """\
-Characters in the 12 DejaVu text faces that ship with matplotlib: 32x32 grey pixels, white on black,
-smooth edges. `train` has the 8 faces of DejaVu Sans and DejaVu Sans Mono, 10 drawings of each class
-in each face; `test` has the 4 faces of DejaVu Serif, which training never shows, 5 drawings in
-each: 80 and 20 examples of every class. Each drawing is turned by up to 10 degrees, sheared,
-stretched, scaled and shifted a little, by amounts that SHA-256 of its `id` fixes.
+Characters in text faces that ship with matplotlib: 32x32 grey pixels, white on black, smooth edges.
+Each typeface has 4 faces: upright and slanted, regular and bold. The test is in two typefaces that
+training never shows:
+
+| config | train                         | test                           |
+|--------|-------------------------------|--------------------------------|
+| 200    | DejaVu Sans, DejaVu Sans Mono | DejaVu Serif, STIXGeneral      |
+| 1000   | DejaVu Sans                   | DejaVu Serif, DejaVu Sans Mono |
+
+`train` has 80 drawings of each class and `test` 40, equally many in each face. Each is turned by up
+to 10 degrees, sheared, stretched, scaled and shifted a little, by amounts that SHA-256 of its `id`
+fixes.
+
+An interval over examples covers other drawings in these faces. It does not cover other typefaces:
+of those the test has two, so accuracies in a third one may differ by more than the interval says.
+`typeface` and `face` are stored with every example, so that accuracies can be split by them.
 
 The classes are the first 200 or 1000 codepoints, ascending, of which
-- every one of the 12 faces has a drawing, and it is a letter, a number, punctuation or a symbol;
+- every face of the config has a drawing, and it is a letter, a number, punctuation or a symbol;
 - no test face's drawing is nearly a training face's (cosine below 0.99 between plain drawings,
-  scaled to one size): some symbols are drawn alike in all fonts;
+  scaled to one size): some symbols are drawn alike in all fonts. DejaVu Sans Mono in the test of
+  `1000` is exempt, since 1000 classes would not be left: it draws 176 of them nearly as some face
+  of DejaVu Sans does, so that half of the test is the easier one;
 - in no face a drawing looks like an earlier class's (cosine below 0.95).
-So class k is the same character, in the same drawings, in both configs. (matplotlib's 4 STIX faces
-are not used: they have only 730 of the 2383 codepoints that the 12 have in common, fewer than 1000
-classes before look-alikes go.)
+So class k may be another character in the other config. (STIXGeneral is not in `1000`: it has only
+730 of the 2383 codepoints that the 12 faces of DejaVu have in common.)
 
 Both splits are stored in rounds, each with one example of every class, so every prefix such as
-`train[:4000]` is balanced; the faces take turns from round to round. `metadata` names the versions
-of matplotlib and FreeType that drew the images (3.10.0 and 3.11.2 draw the same), and the classes'
-codepoints by label.
+`train[:4000]` is balanced. The faces take turns from round to round, and so do the typefaces: in
+class order, consecutive files of a class are in a fixed cycle of faces, a nuisance that they share
+beside their label. `metadata` names the versions of matplotlib and FreeType that drew the images
+(3.10.0 and 3.11.2 draw the same), and the classes' codepoints by label.
 """
+
+
+def faces_of(config: str, split: str) -> tuple[str, ...]:
+    """The faces of a split, one of each typeface in turn."""
+    return tuple(
+        itertools.chain.from_iterable(
+            zip(*(TYPEFACES[name] for name in SPLITS[config][split]), strict=True)
+        )
+    )
 
 
 class Glyphs(tfds.core.GeneratorBasedBuilder):
     """Builder of `glyphs/200` and `glyphs/1000`: image (32, 32, 1) uint8, label from 0.
 
-    Beside them stand `codepoint` and `face`, which say what is drawn, and `id`, the drawing's name,
-    such as "U+0041/DejaVuSans-Bold/3". Source: the fonts DejaVu 2.37 as matplotlib carries them.
+    Beside them stand `codepoint`, `typeface` and `face`, which say what is drawn, and `id`, the
+    drawing's name, such as "U+0041/DejaVuSans-Bold/3". Source: the fonts DejaVu 2.37 and STIX as
+    matplotlib carries them.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("2.0.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {
-        "1.0.0": "Up to 1000 classes; 8 sans-serif faces for training, 4 serif faces for the test."
+        "2.0.0": "Two typefaces in the test of each config, and other classes in `200`.",
+        "1.0.0": "Up to 1000 classes; 8 sans-serif faces for training, 4 serif faces for the test.",
     }
     BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = [
         tfds.core.BuilderConfig(name="200", description="200 classes"),
@@ -72,7 +109,10 @@ class Glyphs(tfds.core.GeneratorBasedBuilder):
                     "image": tfds.features.Image(shape=(32, 32, 1), encoding_format="png"),
                     "label": tfds.features.ClassLabel(num_classes=num_classes),
                     "codepoint": tfds.features.Scalar(np.int32),
-                    "face": tfds.features.ClassLabel(names=FACES["train"] + FACES["test"]),
+                    "typeface": tfds.features.ClassLabel(names=list(TYPEFACES)),
+                    "face": tfds.features.ClassLabel(
+                        names=list(itertools.chain.from_iterable(TYPEFACES.values()))
+                    ),
                 }
             ),
             supervised_keys=("image", "label"),
@@ -85,21 +125,24 @@ class Glyphs(tfds.core.GeneratorBasedBuilder):
         import matplotlib
         from matplotlib import ft2font
 
-        codepoints = class_codepoints()[: int(self.builder_config.name)]
+        codepoints = class_codepoints(self.builder_config.name)
         self.info.metadata.update(
             matplotlib=matplotlib.__version__,
             freetype=ft2font.__freetype_version__,
             codepoints=list(codepoints),
         )
-        return {split: self._generate_examples(codepoints, split) for split in FACES}
+        return {split: self._generate_examples(codepoints, split) for split in EXAMPLES}
 
     def _generate_examples(
         self, codepoints: tuple[int, ...], split: str
     ) -> Iterator[tuple[int, dict]]:
         from pnoise_jax.data import characters  # matplotlib takes long, and is only needed here
 
-        pen = characters.Pen(FACES[split])
-        for position, (label, face, rendering) in enumerate(stored_order(codepoints, split)):
+        config = self.builder_config.name
+        pen = characters.Pen(faces_of(config, split))
+        typefaces = {face: name for name, faces in TYPEFACES.items() for face in faces}
+        order = stored_order(codepoints, config, split)
+        for position, (label, face, rendering) in enumerate(order):
             name = f"U+{codepoints[label]:04X}/{face}/{rendering}"
             jitter = characters.Jitter.from_digest(_hash(name))
             example = {
@@ -107,13 +150,14 @@ class Glyphs(tfds.core.GeneratorBasedBuilder):
                 "image": _png(pen.draw(codepoints[label], face, jitter)),
                 "label": label,
                 "codepoint": codepoints[label],
+                "typeface": typefaces[face],
                 "face": face,
             }
             yield position, example
 
 
-def class_codepoints() -> tuple[int, ...]:
-    """The codepoints of the 1000 classes, by label; a few seconds.
+def class_codepoints(config: str) -> tuple[int, ...]:
+    """The codepoints of the classes of "200" or "1000", by label; a few seconds.
 
     Raises:
       FileNotFoundError: matplotlib's fonts are missing.
@@ -123,26 +167,33 @@ def class_codepoints() -> tuple[int, ...]:
 
     from pnoise_jax.data import characters
 
-    codepoints = characters.distinct_codepoints(FACES["train"], FACES["test"])[:_MAX_CLASSES]
+    test = SPLITS[config]["test"]
+    new = tuple(face for name in test if name != _SIMILAR for face in TYPEFACES[name])
+    similar = TYPEFACES[_SIMILAR] if _SIMILAR in test else ()
+    distinct = characters.distinct_codepoints(faces_of(config, "train"), new, similar)
+    codepoints = distinct[: int(config)]
     digest = hashlib.sha256(",".join(map(str, codepoints)).encode()).hexdigest()
-    if digest != _CLASSES_SHA256:
+    if digest != _CLASSES_SHA256[config]:
         raise ValueError(
-            f"data.name='glyphs/…' {Glyphs.VERSION} is drawn from DejaVu 2.37, and the fonts of "
-            f"matplotlib {matplotlib.__version__} give other classes ({len(codepoints)} of "
-            f"{_MAX_CLASSES}), so results could not be compared. Prepare it with matplotlib 3.10 "
-            "or 3.11; once prepared it is read by any."
+            f"data.name='glyphs/{config}' {Glyphs.VERSION} is drawn from DejaVu 2.37 and STIX, and "
+            f"the fonts of matplotlib {matplotlib.__version__} give other classes "
+            f"({len(codepoints)} of {config}), so results could not be compared. Prepare it with "
+            "matplotlib 3.10 or 3.11; once prepared it is read by any."
         )
     return codepoints
 
 
-def stored_order(codepoints: tuple[int, ...], split: str) -> Iterator[tuple[int, str, int]]:
+def stored_order(
+    codepoints: tuple[int, ...], config: str, split: str
+) -> Iterator[tuple[int, str, int]]:
     """The examples of a split in stored order, each as (label, face, rendering).
 
     A round has every class once, in an order fixed by a hash. Classes differ in the face with
     which they begin, and go on to the next in each round.
     """
-    faces = FACES[split]
-    for rendering, turn in itertools.product(range(RENDERINGS[split]), range(len(faces))):
+    faces = faces_of(config, split)
+    renderings = EXAMPLES[split] // len(faces)
+    for rendering, turn in itertools.product(range(renderings), range(len(faces))):
         ranked = sorted(
             (_hash(f"U+{codepoint:04X}/{split}/{rendering}/{turn}"), label)
             for label, codepoint in enumerate(codepoints)
@@ -153,7 +204,7 @@ def stored_order(codepoints: tuple[int, ...], split: str) -> Iterator[tuple[int,
 
 def _hash(name: str) -> bytes:
     # A hash and not a random generator: no library's version can change the drawings or the order.
-    return hashlib.sha256(f"glyphs/1.0.0/{name}".encode()).digest()
+    return hashlib.sha256(f"glyphs/2.0.0/{name}".encode()).digest()
 
 
 def _png(image: np.ndarray) -> bytes:

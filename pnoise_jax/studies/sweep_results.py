@@ -10,6 +10,7 @@ from typing import Any
 import ml_collections
 
 from pnoise_jax.studies.sweep_cells import Cell, text_at
+from pnoise_jax.training import data_version
 from pnoise_jax.training import workdir as directories
 from pnoise_jax.training.config import flatten
 
@@ -63,10 +64,12 @@ def claim(path: Path, base: ml_collections.ConfigDict) -> None:
     else:
         directories.write_config(path / _BASE, base)
         directories.note_weights(path, base.weights)
+        data_version.note(path, base)
 
 
 def _check(path: Path, base: ml_collections.ConfigDict) -> None:
-    ours = dict(flatten(directories.read_config(path, name=_BASE)))
+    stored = directories.read_config(path, name=_BASE)
+    ours = dict(flatten(stored))
     theirs = dict(flatten(base))
     changed = [
         f"{field}: {ours.get(field)!r} there, {theirs.get(field)!r} now"
@@ -81,6 +84,7 @@ def _check(path: Path, base: ml_collections.ConfigDict) -> None:
             "choose another directory, set these fields back, or move results.csv away (the "
             "trainings in runs/ that still fit are used again)"
         )
+    data_version.check(path, stored, base)
 
 
 class Results:

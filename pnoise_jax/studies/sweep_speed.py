@@ -19,7 +19,7 @@ class Speed:
     """What a program was measured to take.
 
     Attributes:
-      compiling: seconds of the first step, less a later one.
+      compiling: seconds of the first step, minus a later one.
       step: seconds of one step of all its runs, the median of a few.
       runs: how many it moves on at once.
     """

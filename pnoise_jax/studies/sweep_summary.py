@@ -2,8 +2,8 @@
 
 Intervals are Student's t over seeds, and so is the p-value of a difference, paired by seed. They
 say how sure a mean over trainings is, on this one test set: all seeds share it, one shuffled order
-and one draw of random noise (evaluation.seed). They are not corrected for the number of rows: of
-twenty rows without any effect, one is expected to show one.
+and one draw of random noise (evaluation.seed). Intervals hold one by one; p-values are corrected by
+Holm over all differences of the summary, and a difference is resolved where that p-value is small.
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
+from pnoise_jax import evaluation
 from pnoise_jax.studies.reporting import style
 from pnoise_jax.studies.reporting.figures import Line, Panel, sweep_figure
 from pnoise_jax.studies.sweep_cells import Cell, name_of, short
@@ -24,6 +25,7 @@ from pnoise_jax.studies.sweep_results import FORMAT, PROTOCOLS, Results, Row, wr
 from pnoise_jax.training.config import HARMLESS
 
 CONFIDENCE = 0.95
+DIFFERENCES = ("difference", "at_inference")  # of a group
 _LINES = dict(zip(PROTOCOLS, (style.CLEAN, style.SHUFFLED, style.CLASS_SORTED), strict=True))
 
 
@@ -35,20 +37,20 @@ class Mean:
       value: the mean; None where there is nothing to take it of.
       low, high: its interval; None with fewer than two seeds, and of a difference that is the same
         in all seeds, and not 0: Student's t says nothing about it.
-      p_value: of the hypothesis that it is 0; None where that is not asked, or all seeds agree.
+      p_value: of the hypothesis that a difference is 0; None where there is no interval.
+      p_adjusted: the same, corrected for the number of differences in the summary.
     """
 
     value: float | None = None
     low: float | None = None
     high: float | None = None
     p_value: float | None = None
+    p_adjusted: float | None = None
 
     @property
-    def effect(self) -> str:
-        """Of a difference: "no effect" where the interval includes 0; "" without interval."""
-        if self.low is None:
-            return ""
-        return "helps" if self.low > 0 else "hurts" if self.high < 0 else "no effect"
+    def resolved(self) -> bool | None:
+        """Whether a difference is told from 0, after the correction; None without a p-value."""
+        return None if self.p_adjusted is None else self.p_adjusted <= 1 - CONFIDENCE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +92,23 @@ def summarise(cells: Sequence[Cell], results: Results) -> list[Group]:
         shuffled = _top1(rows, "shuffled")
         at_inference = _paired(shuffled, _top1(rows, "clean")) if shuffled else Mean()
         groups.append(Group(dict(values), rows, means, difference, at_inference))
-    return groups
+    return _corrected(groups)
+
+
+def _corrected(groups: Sequence[Group]) -> list[Group]:
+    """The groups with p-values adjusted over all differences that have one."""
+    tested = [
+        (row, name)
+        for row, group in enumerate(groups)
+        for name in DIFFERENCES
+        if getattr(group, name).p_value is not None
+    ]
+    p_values = [getattr(groups[row], name).p_value for row, name in tested]
+    corrected = list(groups)
+    for (row, name), p in zip(tested, evaluation.adjust_p_values(p_values), strict=True):
+        mean = dataclasses.replace(getattr(corrected[row], name), p_adjusted=float(p))
+        corrected[row] = dataclasses.replace(corrected[row], **{name: mean})
+    return corrected
 
 
 def _data(values: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -115,11 +133,13 @@ def mean_of(values: Sequence[float], *, test: bool = False) -> Mean:
     if len(values) < 2:
         return Mean(mean)
     if np.ptp(values) < 1e-9:  # scipy has no interval without variance
-        known = not test or abs(mean) < 1e-9
-        return Mean(mean, mean, mean) if known else Mean(mean)
+        if not test:
+            return Mean(mean, mean, mean)
+        return Mean(0.0, 0.0, 0.0, p_value=1.0) if abs(mean) < 1e-9 else Mean(mean)
     found = stats.ttest_1samp(values, 0.0)
     interval = found.confidence_interval(CONFIDENCE)
-    return Mean(mean, float(interval.low), float(interval.high), found.pvalue if test else None)
+    p_value = float(found.pvalue) if test else None
+    return Mean(mean, float(interval.low), float(interval.high), p_value)
 
 
 def write_summary(path: Path, groups: Sequence[Group]) -> None:
@@ -129,10 +149,12 @@ def write_summary(path: Path, groups: Sequence[Group]) -> None:
         row: dict[str, Any] = {"format": FORMAT, **group.values, "seeds": len(group.rows)}
         for name, mean in group.means.items():
             row |= {name: mean.value, f"{name}_low": mean.low, f"{name}_high": mean.high}
-        for name in ("difference", "at_inference"):
+        for name in DIFFERENCES:
             mean = getattr(group, name)
             row |= {name: mean.value, f"{name}_low": mean.low, f"{name}_high": mean.high}
-            row |= {f"{name}_p_value": mean.p_value, f"{name}_effect": mean.effect}
+            row |= {f"{name}_p_value": mean.p_value, f"{name}_p_adjusted": mean.p_adjusted}
+            resolved = None if mean.resolved is None else str(mean.resolved).lower()
+            row[f"{name}_resolved"] = resolved
         rows.append(row)
     write_csv(path, list(rows[0]), rows)
 
@@ -158,13 +180,16 @@ def _explain(groups: Sequence[Group]) -> str:
     seeds = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
     if counts[-1] < 2:
         return "Top-1 in percent, of one seed: there are no intervals. Let sweep() give several."
+    tested = [getattr(group, name) for group in groups for name in DIFFERENCES]
+    count = sum(mean.p_value is not None for mean in tested)
     return (
         f"Top-1 in percent: mean over {seeds} seeds ± half of the {100 * CONFIDENCE:g} % interval "
-        "(Student's t); shuffled and class-sorted with noise. Δ clean: clean less the first line's "
-        "clean; Δ inference: shuffled less clean; both paired by seed. An interval that includes 0 "
-        "is no effect. All seeds share one test set, one shuffled order and one draw of random "
-        "noise (evaluation.seed). The rows are not corrected for their number: about one in 20 "
-        "without effect shows one. summary.csv has the p-values."
+        "(Student's t); shuffled and class-sorted with noise. Δ clean: clean minus the first "
+        "line's clean; Δ inference: shuffled minus clean; both paired by seed. A difference is not "
+        f"resolved where its p-value, corrected by Holm over the table's {count} differences, is "
+        f"above {1 - CONFIDENCE:.2g}; that is no proof of a small one. Each interval stands alone, "
+        "uncorrected. All seeds share one test set, one shuffled order and one draw of random "
+        "noise (evaluation.seed). summary.csv has the p-values."
     )
 
 
@@ -176,7 +201,8 @@ def _cell(mean: Mean, sign: str = "") -> str:
 
 
 def _change(mean: Mean) -> str:
-    return f"{_cell(mean, sign='+')} {mean.effect}".strip()
+    unresolved = " not resolved" if mean.resolved is False else ""
+    return _cell(mean, sign="+") + unresolved
 
 
 def panels(groups: Sequence[Group]) -> list[Panel]:

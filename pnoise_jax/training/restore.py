@@ -12,6 +12,7 @@ import ml_collections
 from flax import traverse_util
 
 from pnoise_jax import parallel, weights
+from pnoise_jax.training import data_version
 from pnoise_jax.training import workdir as directories
 from pnoise_jax.training.checkpoints import Checkpoints
 from pnoise_jax.training.experiment import Experiment, build
@@ -75,6 +76,7 @@ def restore(
     path = Path(workdir).expanduser().absolute()
     if config is None:
         config = stored
+        on_all_hosts(lambda: data_version.check(path, stored, stored))
     else:
         on_all_hosts(lambda: directories.check(path, config, but=NOT_OF_WEIGHTS))
     experiment = build(config)

@@ -12,6 +12,7 @@ import jax
 import ml_collections
 
 from pnoise_jax import noise, weights
+from pnoise_jax.training import data_version
 from pnoise_jax.training.config import default_config, differing, model_config
 
 _WEIGHTS = "weights.json"  # beside config.json, where a run starts from weights
@@ -37,6 +38,7 @@ def claim(workdir: str | os.PathLike, config: ml_collections.ConfigDict) -> Path
     elif jax.process_index() == 0:
         write_config(file, config)
         note_weights(path, config.weights)
+        data_version.note(path, config)
     return path
 
 
@@ -138,7 +140,7 @@ def lock(path: Path) -> Iterator[None]:
 
 
 def check(workdir: Path, config: ml_collections.ConfigDict, *, but: tuple[str, ...] = ()) -> None:
-    """Raises ValueError where the work directory's config differs from ``config``.
+    """Raises ValueError where the work directory's config, or its data's version, is another.
 
     Args:
       workdir: one that holds a run.
@@ -165,6 +167,7 @@ def check(workdir: Path, config: ml_collections.ConfigDict, *, but: tuple[str, .
             f"--workdir={str(workdir)!r} holds a run of another config ({listed}): choose another "
             "directory, or set these fields back"
         )
+    data_version.check(Path(workdir).expanduser(), stored, config)
 
 
 def read_config(

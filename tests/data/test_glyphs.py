@@ -12,8 +12,8 @@ from matplotlib.path import Path as Contours
 
 from pnoise_jax.data import characters, fonts, glyphs, list_datasets, load
 
-FACES = glyphs.FACES["train"] + glyphs.FACES["test"]
-SIZES = {"train": 16_000, "test": 4_000}
+CONFIGS = tuple(glyphs.SPLITS)
+SIZES = {"train": 16_000, "test": 8_000}  # of glyphs/200
 
 
 @pytest.fixture(scope="module")
@@ -36,50 +36,72 @@ def builder(data_dir):
     return glyphs.Glyphs(config="200", data_dir=data_dir, file_format="array_record")
 
 
-@pytest.fixture(scope="module")
-def plain():
-    """All candidates: {codepoint: row}, and their drawings (faces, n, pixels) of length 1."""
-    codepoints, drawings = characters.plain_drawings(FACES)
+@pytest.fixture(scope="module", params=CONFIGS)
+def plain(request):
+    """A config and all its candidates: {codepoint: row}, and their drawings of length 1, by face.
+
+    The drawings are (faces, n, pixels).
+    """
+    faces = faces_of(request.param)
+    codepoints, drawings = characters.plain_drawings(faces)
     drawings = drawings / np.linalg.norm(drawings.astype(np.float64), axis=2, keepdims=True)
-    return {codepoint: row for row, codepoint in enumerate(codepoints)}, drawings
+    rows = {codepoint: row for row, codepoint in enumerate(codepoints)}
+    return request.param, rows, dict(zip(faces, drawings, strict=True))
+
+
+def faces_of(config):
+    return glyphs.faces_of(config, "train") + glyphs.faces_of(config, "test")
 
 
 # The classes
 
 
 def test_the_classes_never_change():
-    # These are version 1.0.0 of the data set: a change needs another version.
-    assert len(characters.distinct_codepoints(glyphs.FACES["train"], glyphs.FACES["test"])) == 1018
-    classes = glyphs.class_codepoints()
-    assert len(classes) == 1000
-    assert [chr(c) for c in classes[:12]] == list("!$&()*,.0123")
-    assert (chr(classes[199]), chr(classes[-1])) == ("Ƅ", "Ɽ")
-    for first, like_it in [("V", "v"), ("W", "w"), ("B", "Β"), ("A", "А"), ("Ж", "ж")]:
-        assert ord(first) in classes
-        assert not {ord(c) for c in like_it} & set(classes)
+    # These are version 2.0.0 of the data set: a change needs another version.
+    small, large = map(glyphs.class_codepoints, CONFIGS)
+    assert (len(small), len(large)) == (200, 1000)
+    for classes in (small, large):
+        assert [chr(c) for c in classes[:12]] == list("!$&()*,.0123")
+        for first, like_it in [("V", "v"), ("W", "w"), ("B", "Β"), ("A", "А")]:
+            assert ord(first) in classes
+            assert not {ord(c) for c in like_it} & set(classes)
+    assert (chr(small[-1]), chr(large[199]), chr(large[-1])) == ("ơ", "Ƅ", "⬈")
 
 
 def test_the_classes_are_exactly_what_the_rules_leave(plain):
-    rows, drawings = plain
-    train, test = np.split(drawings, [len(glyphs.FACES["train"])])
-    copies = np.einsum("fnd,gnd->nfg", train, test).max(axis=(1, 2)) >= 0.99
-    alike = np.max([face @ face.T for face in drawings], axis=0) >= 0.95
-    classes = characters.distinct_codepoints(glyphs.FACES["train"], glyphs.FACES["test"])
+    config, rows, drawings = plain
+    train = [drawings[face] for face in glyphs.faces_of(config, "train")]
+    # DejaVu Sans Mono may draw as DejaVu Sans does: as few as 857 classes would be left.
+    new = [drawings[f] for f in glyphs.faces_of(config, "test") if "Mono" not in f]
+    copies = np.einsum("fnd,gnd->nfg", train, new).max(axis=(1, 2)) >= 0.99
+    alike = np.max([face @ face.T for face in drawings.values()], axis=0) >= 0.95
+    classes = glyphs.class_codepoints(config)
     kept = [rows[c] for c in classes]
     assert not copies[kept].any()
     np.testing.assert_array_equal(alike[np.ix_(kept, kept)], np.eye(len(kept), dtype=bool))
-    for row in set(rows.values()) - set(kept):
+    for row in set(range(max(kept))) - set(kept):
         earlier = [k for k in kept if k < row]
         assert copies[row] or alike[row, earlier].any(), "dropped without a reason"
 
 
+def test_the_description_says_how_many_classes_mono_draws_as_sans(plain):
+    config, rows, drawings = plain
+    kept = [rows[c] for c in glyphs.class_codepoints(config)]
+    train = [drawings[face][kept] for face in glyphs.faces_of(config, "train")]
+    test = [drawings[face][kept] for face in glyphs.faces_of(config, "test")]
+    copies = np.einsum("fnd,gnd->nfg", train, test).max(axis=(1, 2)) >= 0.99
+    assert copies.sum() == {"200": 0, "1000": 176}[config]
+    assert "draws 176 of them nearly" in glyphs._DESCRIPTION
+
+
 def test_the_candidates_are_all_visible_characters_of_all_faces(plain):
-    charmaps = [fonts.open_face(name).get_charmap() for name in FACES]
-    shared = set.intersection(*(set(charmap) for charmap in charmaps))
+    config, rows, _ = plain
+    charmaps = [fonts.open_face(name).get_charmap() for name in faces_of(config)]
+    shared = set.intersection(*({c for c, glyph in m.items() if glyph} for m in charmaps))
     invisible = {c for c in shared if unicodedata.category(chr(c))[0] in "CMZ"}
-    # OBJECT REPLACEMENT CHARACTER, a symbol by its category, is blank in some face.
-    assert set(plain[0]) == shared - invisible - {0xFFFC}
-    assert len(shared) == 2383
+    # OBJECT REPLACEMENT CHARACTER, a symbol by its category, is blank in some face of DejaVu.
+    assert set(rows) == shared - invisible - {0xFFFC}
+    assert len(shared) == {"200": 730, "1000": 2383}[config]
 
 
 # What is stored
@@ -93,21 +115,27 @@ def test_every_class_is_drawn_equally_often_in_every_face_of_its_split(data_dir,
     assert (dataset.num_classes, dataset.image_shape) == (200, (32, 32, 1))
     source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
     names = builder.info.features["face"].names
-    classes, seen = glyphs.class_codepoints(), collections.Counter()
+    typefaces = builder.info.features["typeface"].names
+    classes, seen = glyphs.class_codepoints("200"), collections.Counter()
     for label, record in zip(dataset.labels, source, strict=True):
         face = names[record["face"]]
         seen[int(record["label"]), face] += 1
         assert record["label"] == label
         assert record["codepoint"] == classes[label]
+        assert face in glyphs.TYPEFACES[typefaces[record["typeface"]]]
         assert record["id"].decode().startswith(f"U+{record['codepoint']:04X}/{face}/")
-    times = glyphs.RENDERINGS[split]
-    assert seen == {(c, face): times for c in range(200) for face in glyphs.FACES[split]}
+    faces = glyphs.faces_of("200", split)
+    assert seen == {(c, face): SIZES[split] / 1600 for c in range(200) for face in faces}
 
 
-def test_the_faces_of_the_test_are_unseen_in_training():
-    assert not set(glyphs.FACES["train"]) & set(glyphs.FACES["test"])
-    assert all("Serif" in face for face in glyphs.FACES["test"])
-    assert not any("Serif" in face for face in glyphs.FACES["train"])
+@pytest.mark.parametrize("config", CONFIGS)
+def test_the_test_has_two_typefaces_that_training_never_shows(config):
+    splits = glyphs.SPLITS[config]
+    assert len(splits["test"]) == 2
+    assert not set(splits["train"]) & set(splits["test"])
+    for split, typefaces in splits.items():
+        names = [fonts.open_face(face).family_name for face in glyphs.faces_of(config, split)]
+        assert collections.Counter(names) == dict.fromkeys(typefaces, 4)
 
 
 @pytest.mark.parametrize("split", SIZES)
@@ -117,21 +145,30 @@ def test_every_round_of_the_stored_order_has_each_class_once(data_dir, split):
     assert not (labels[1:] == labels[:-1]).all(axis=1).any(), "each round has its own order"
 
 
-def test_a_few_rounds_have_each_class_in_each_face():
-    for split, faces in glyphs.FACES.items():
-        order = list(glyphs.stored_order(tuple(range(33, 53)), split))
-        assert len(set(order)) == len(order) == 20 * len(faces) * glyphs.RENDERINGS[split]
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_few_rounds_have_each_class_in_each_face(config):
+    for split, number in glyphs.EXAMPLES.items():
+        faces = glyphs.faces_of(config, split)
+        order = list(glyphs.stored_order(tuple(range(33, 53)), config, split))
+        assert len(set(order)) == len(order) == 20 * number
         assert len({(label, face) for label, face, _ in order[: 20 * len(faces)]}) == 20 * len(
             faces
         )
         assert len({face for _, face, _ in order[:20]}) == len(faces)
 
 
+def test_two_files_of_a_class_that_follow_each_other_are_in_two_typefaces():
+    order = list(glyphs.stored_order(tuple(range(33, 53)), "200", "test"))
+    faces = [face for label, face, _ in order if label == 7]
+    for first, second in zip(faces[::2], faces[1::2], strict=True):
+        assert first.startswith("STIX") != second.startswith("STIX")
+
+
 def test_no_image_is_blank_or_stored_twice(data_dir):
     images = [
         load("glyphs/200", split=split, data_dir=data_dir, cache=True).images for split in SIZES
     ]
-    images = np.concatenate(images).reshape(20_000, -1)
+    images = np.concatenate(images).reshape(24_000, -1)
     assert images.sum(axis=1, dtype=int).min() > 10 * 255  # ten pixels' worth of ink
     assert (images.max(axis=1) > 128).all()
     assert images.mean(axis=1).max() < 0.75 * 255
@@ -140,10 +177,10 @@ def test_no_image_is_blank_or_stored_twice(data_dir):
 
 def test_stored_images_are_the_drawings_that_their_ids_name(builder):
     source = builder.as_data_source("test")
-    pen = characters.Pen(glyphs.FACES["test"])
-    for record in (source[i] for i in range(0, 4000, 40)):
+    pen = characters.Pen(glyphs.faces_of("200", "test"))
+    for record in (source[i] for i in range(0, 8000, 80)):
         name = record["id"].decode()
-        digest = hashlib.sha256(f"glyphs/1.0.0/{name}".encode()).digest()
+        digest = hashlib.sha256(f"glyphs/2.0.0/{name}".encode()).digest()
         drawn = pen.draw(
             int(record["codepoint"]), name.split("/")[1], characters.Jitter.from_digest(digest)
         )
@@ -151,23 +188,21 @@ def test_stored_images_are_the_drawings_that_their_ids_name(builder):
 
 
 def test_the_drawings_never_change(data_dir):
-    # Version 1.0.0 of the data set, drawn alike by matplotlib 3.10.0 and 3.11.2.
+    # Version 2.0.0 of the data set, drawn alike by matplotlib 3.10.0 and 3.11.2.
     dataset = load("glyphs/200", split="test[:100]", data_dir=data_dir, cache=True)
-    assert hashlib.sha256(dataset.images.tobytes()).hexdigest()[:16] == "0eff81c96160dc14"
+    assert hashlib.sha256(dataset.images.tobytes()).hexdigest()[:16] == "acc22c97680ef49b"
 
 
-def test_the_small_config_is_a_part_of_the_large_one():
-    classes = glyphs.class_codepoints()
-    for split in SIZES:
-        large = [example for example in glyphs.stored_order(classes, split) if example[0] < 200]
-        assert large == list(glyphs.stored_order(classes[:200], split))
+def test_a_version_has_a_directory_of_its_own(data_dir):
+    # What was prepared as 1.0.0 stays where it is, and is not read as this version.
+    assert [path.name for path in (data_dir / "glyphs" / "200").iterdir()] == ["2.0.0"]
 
 
 def test_the_data_set_says_what_drew_it(builder):
     metadata = builder.info.metadata
     assert metadata["matplotlib"] == matplotlib.__version__
     assert metadata["freetype"] == matplotlib.ft2font.__freetype_version__
-    assert tuple(metadata["codepoints"]) == glyphs.class_codepoints()[:200]
+    assert tuple(metadata["codepoints"]) == glyphs.class_codepoints("200")
 
 
 # Drawing
@@ -244,6 +279,6 @@ def test_missing_fonts_are_named(tmp_path, monkeypatch):
 
 def test_other_fonts_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(characters, "distinct_codepoints", lambda *_: tuple(range(33, 1033)))
-    with pytest.raises(ValueError, match=r"glyphs/….* give other classes .*Prepare it with"):
+    with pytest.raises(ValueError, match=r"glyphs/1000.* give other classes .*Prepare it with"):
         load("glyphs/1000", split="train", data_dir=tmp_path)
     assert not list(tmp_path.iterdir())
