@@ -170,7 +170,8 @@ def test_a_result_that_moves_with_the_batch_size_is_not_independent(clean):
     settings = dataclasses.replace(SETTINGS, batch_sizes=(10, 20) if clean else (10,))
     found = audited(apply, draw(50, 0.7), clean=clean, settings=settings)
     assert "independent" not in found.kinds
-    assert "depends on how many others are in its batch" in found.text
+    said = "depend on how many examples a batch has" if clean else "when it is alone"
+    assert said in found.text
 
 
 def test_logits_that_change_without_any_prediction_are_worth_nothing():

@@ -35,7 +35,8 @@ def text(
         told.append(_leak(found, level))
     if "order_effect" in kinds:
         told += _order_effects(found, level, equivalence)
-    told.append(_dependence(found, independent_at))
+    if "leak" not in kinds:
+        told.append(_dependence(found, independent_at))
     if "undecided" in kinds:
         told.append(_undecided(found, level, equivalence))
     if "ceiling" in kinds:
@@ -52,7 +53,7 @@ def metric(found: dict[str, Any] | None) -> str:
     low, high = found["range_of_fixed_predictions"]
     return (
         f" The metric {found['name']} depends on how examples are batched, whatever the "
-        f"predictions: of the same predictions it makes {low:.1f} to {high:.1f} (lowest to highest)."
+        f"predictions: of the same ones it makes {low:.1f} to {high:.1f} (lowest to highest)."
     )
 
 
@@ -169,13 +170,15 @@ def _order_effects(found: Evidence, level: float, equivalence: float) -> list[st
 
 def _dependence(found: Evidence, sizes: Sequence[int]) -> str:
     checked = found.dependence
+    if checked.differs_by_size and len(found.by_size) == 1:
+        return "An example is also predicted differently when it is alone."
     if checked.differs_by_size:
         by_size = ", ".join(
             f"{top1:.1f} % in batches of {size}" for size, top1 in found.by_size.items()
         )
         return (
-            "What an example is called depends on how many others are in its batch, too: in random "
-            f"orders top-1 is {by_size}."
+            "Predictions also depend on how many examples a batch has: top-1 in random orders is "
+            f"{by_size}."
         )
     if not checked.independent:
         return ""
