@@ -2,7 +2,7 @@
 
 Evaluates trained runs without noise and with it, on the test set in class order and in 40 random
 orders, in batches of several sizes; sets the batch mates of examples by hand; and says whether the
-noise helps honestly, reads the labels of batch mates, or neither.
+noise raises accuracy honestly, reads the labels of batch mates, or neither.
 The report is DIR/audit/audit.html, beside it audit.json, audit.csv, the figures as SVG and PNG, and
 predictions.npz with what became of every example.
 
