@@ -3,6 +3,7 @@
 The paper is *Explore Positive Noise in Deep Learning* (later *NoisyNN*, arXiv 2309.10625).
 """
 
+from pnoise_jax.noise.erase import Erase
 from pnoise_jax.noise.injection import CONFIG_FIELDS, PRESETS, Injection, Noise
 from pnoise_jax.noise.intercept import InjectedModule, Site, list_sites
 from pnoise_jax.noise.linear_transform import LinearTransform
@@ -15,6 +16,7 @@ __all__ = [
     "PRESETS",
     "CyclicShift",
     "Dense",
+    "Erase",
     "Gaussian",
     "InjectedModule",
     "Injection",
