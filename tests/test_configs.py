@@ -22,6 +22,7 @@ TABLE_4 = [f"model=b16,size={size},noise=optimal" for size in (224, 384)]
 NAMES = sorted(path.stem for path in (pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 # Those that take an argument, "config.py:argument", with every one that they take.
 ARGUMENTS = {
+    "bridge": ("digits", "glyphs"),
     "figure2": ("vit", "resnet"),
     "imagenet_vit": (
         *TABLE_2,

@@ -3,6 +3,7 @@
 The paper is *Explore Positive Noise in Deep Learning* (later *NoisyNN*, arXiv 2309.10625).
 """
 
+from pnoise_jax.noise.erase import Erase
 from pnoise_jax.noise.injection import CONFIG_FIELDS, Injection, Noise, spell_out_retired
 from pnoise_jax.noise.intercept import InjectedModule, Site, list_sites
 from pnoise_jax.noise.linear_transform import LinearTransform
@@ -17,6 +18,7 @@ __all__ = [
     "RETIRED_PRESETS",
     "CyclicShift",
     "Dense",
+    "Erase",
     "Gaussian",
     "InjectedModule",
     "Injection",

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, get_args
 import jax
 
 from pnoise_jax.noise import checks
+from pnoise_jax.noise.erase import Erase
 from pnoise_jax.noise.linear_transform import LinearTransform
 from pnoise_jax.noise.presets import PRESETS, RETIRED_PRESETS, require_preset
 from pnoise_jax.noise.quality import CyclicShift, Optimal, QualityMatrix
@@ -169,9 +170,9 @@ class Injection:
 
 CONFIG_FIELDS: dict[str, type] = {
     "preset": str,  # one of PRESETS; the other keys, where set, override it
-    "name": str,  # linear_transform, gaussian, salt_and_pepper, none
+    "name": str,  # linear_transform, gaussian, salt_and_pepper, erase, none
     "quality": str,  # of linear_transform: cyclic_shift, optimal
-    "strength": float,  # of linear_transform and gaussian
+    "strength": float,  # of linear_transform, gaussian and erase
     "shift": int,  # of cyclic_shift
     "implementation": str,  # of linear_transform: structured, matmul
     "axis": str,  # of linear_transform: batch, tokens, views
@@ -199,6 +200,7 @@ _NOISES: dict[str, tuple[str, ...]] = {
     "linear_transform": ("quality", "strength", "shift", "implementation", "axis", "group_size"),
     "gaussian": ("mean", "std", "strength"),
     "salt_and_pepper": ("probability", "extremes", "group_size"),
+    "erase": ("strength",),
 }
 
 
@@ -260,6 +262,8 @@ def _build_noise(name: str, settings: dict[str, Any]) -> Noise:
         if "probability" not in settings:
             raise ValueError("probability is not set: salt_and_pepper needs one, in [0, 1]")
         return SaltAndPepper(**settings)
+    if name == "erase":
+        return Erase(**settings)
     quality = settings.pop("quality", None)
     if quality not in _QUALITIES:
         raise ValueError(checks.unknown(f"quality={quality!r}: unknown", quality, _QUALITIES))

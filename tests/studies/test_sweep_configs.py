@@ -19,6 +19,8 @@ from tests import test_configs
         ("training_noise", ("resnet",), 50, 50, 7),
         ("inference_mixing", ("vit",), 35, 5, 1),
         ("inference_mixing", ("resnet",), 35, 5, 1),
+        ("bridge", ("digits",), 256, 128, 64),
+        ("bridge", ("glyphs",), 48, 24, 12),
         ("imagenet_figure2", ("model=l16",), 8, 8, 4),
         ("imagenet_figure2", ("model=50,seeds=5,train=no",), 40, 5, 1),
     ],

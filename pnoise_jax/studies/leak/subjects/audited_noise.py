@@ -65,6 +65,7 @@ _NAMES = {
     noise.Dense: ("dense", "the given quality matrix"),
     noise.Gaussian: ("gaussian", "Gaussian noise"),
     noise.SaltAndPepper: ("salt_and_pepper", "salt-and-pepper noise"),
+    noise.Erase: ("erase", "erasing the representation"),
 }
 _NO_SETTINGS = ("strength", "probability", "quality", "values", "implementation", "axis_name")
 

@@ -1,0 +1,220 @@
+"""The bridge: how far models leak at a site, against how much their decision depends on it.
+
+Reads a sweep in which each training is evaluated twice at the same place: with a noise that mixes
+the batch, and with the representation erased (`noise.Erase`), as `configs/bridge.py` lays it out.
+"""
+
+import csv
+import dataclasses
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+from pnoise_jax.studies.sweep_results import Row, write_csv
+
+CONFIDENCE = 0.95
+_RESAMPLES = 2000
+_MODEL = ("model.depth", "model.dim", "model.pooling", "duration", "seed")  # columns read
+COLUMNS = ("depth", "width", "pooling", "epochs", "seed")
+COLUMNS += ("clean", "knocked_out", "shuffled", "class_sorted")
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """One training and its accuracies, top-1 in percent.
+
+    Attributes:
+      depth, width, pooling, epochs, seed: what was trained.
+      clean: without noise.
+      knocked_out: with the site erased; nothing is mixed.
+      shuffled, class_sorted: with the noise at the site, in both orders.
+    """
+
+    depth: int
+    width: int
+    pooling: str
+    epochs: int
+    seed: int
+    clean: float
+    knocked_out: float
+    shuffled: float
+    class_sorted: float
+
+    @property
+    def cell(self) -> tuple:
+        """All but the seed."""
+        return self.depth, self.width, self.pooling, self.epochs
+
+    @property
+    def drop(self) -> float:
+        """How much the decision depends on the site: clean minus knocked out, in points."""
+        return self.clean - self.knocked_out
+
+    @property
+    def over_clean(self) -> float:
+        """The leak as the paper would report it: class-sorted minus clean, in points."""
+        return self.class_sorted - self.clean
+
+    @property
+    def over_shuffled(self) -> float:
+        """What the order alone is worth: class-sorted minus shuffled, in points."""
+        return self.class_sorted - self.shuffled
+
+
+def read_models(workdir: str | os.PathLike) -> list[Model]:
+    """The models of a sweep over `configs/bridge.py`, those that are finished so far.
+
+    Raises:
+      OSError: the work directory has no results.csv.
+      ValueError: it is the result of another sweep.
+    """
+    path = Path(workdir) / "results.csv"
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    missing = [field for field in (*_MODEL, "noise.name") if rows and field not in rows[0]]
+    if missing or not rows:
+        raise ValueError(
+            f"{path} has no {missing[0] if missing else 'row'}: give the work directory of "
+            "launch.sweep --config configs/bridge.py:digits, or of one that sweeps "
+            f"{', '.join((*_MODEL, 'noise.name'))}"
+        )
+    noisy, erased = {}, {}
+    for row in rows:
+        of_kind = erased if row["noise.name"] == "erase" else noisy
+        of_kind[tuple(row[field] for field in _MODEL)] = row
+    models = [_model(row, erased[key]) for key, row in noisy.items() if key in erased]
+    if not models:
+        raise ValueError(
+            f"{path} has no model that is evaluated both with noise and with noise.name=erase: let "
+            "sweep() give both cells for each training"
+        )
+    return models
+
+
+def _model(noisy: Row, erased: Row) -> Model:
+    amount, _, unit = noisy["duration"].partition(" ")
+    if unit.rstrip("s") != "epoch" or not amount.isdigit():
+        raise ValueError(
+            f"duration={noisy['duration']!r}: the table has a column of epochs; give the duration "
+            "as a whole number of them, such as '30 epochs'"
+        )
+    return Model(
+        depth=int(noisy["model.depth"]),
+        width=int(noisy["model.dim"]),
+        pooling=noisy["model.pooling"],
+        epochs=int(amount),
+        seed=int(noisy["seed"]),
+        clean=float(noisy["clean_top1"]),
+        knocked_out=float(erased["shuffled_top1"]),
+        shuffled=float(noisy["shuffled_top1"]),
+        class_sorted=float(noisy["class_sorted_top1"]),
+    )
+
+
+def write_models(path: Path, models: Iterable[Model]) -> None:
+    """A table of `COLUMNS`, one row for each training; accuracies to a thousandth of a point."""
+    rows = [dataclasses.asdict(model) for model in models]
+    write_csv(path, COLUMNS, [{k: _rounded(v) for k, v in row.items()} for row in rows])
+
+
+def _rounded(value):
+    return round(value, 3) if isinstance(value, float) else value
+
+
+@dataclasses.dataclass(frozen=True)
+class Correlation:
+    """Spearman's rank correlation of leak with drop.
+
+    Attributes:
+      value: over all models; NaN where one of the two does not vary.
+      interval: bootstrapped over cells, whose seeds stay together; NaN with fewer than 3 cells.
+      models, cells: how many there are.
+    """
+
+    value: float
+    interval: tuple[float, float]
+    models: int
+    cells: int
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{self.value:.2f} ({low:.2f} to {high:.2f}; {self.models} models)"
+
+
+def correlate(models: Sequence[Model], leak: str, *, seed: int = 0) -> Correlation:
+    """Spearman's rank correlation between a leak and the drop, with a bootstrap interval.
+
+    Args:
+      models: of one data set.
+      leak: "over_clean" or "over_shuffled".
+      seed: of the bootstrap.
+    """
+    by_cell: dict[tuple, list[tuple[float, float]]] = {}
+    for model in models:
+        by_cell.setdefault(model.cell, []).append((model.drop, getattr(model, leak)))
+    cells = [np.array(points) for points in by_cell.values()]
+    value = _spearman(np.concatenate(cells))
+    if len(cells) < 3:
+        return Correlation(value, (np.nan, np.nan), len(models), len(cells))
+    generator = np.random.default_rng(seed)
+    drawn = generator.integers(len(cells), size=(_RESAMPLES, len(cells)))
+    replicates = [_spearman(np.concatenate([cells[i] for i in row])) for row in drawn]
+    tail = 100 * (1 - CONFIDENCE) / 2
+    low, high = np.nanpercentile(replicates, (tail, 100 - tail))
+    return Correlation(value, (float(low), float(high)), len(models), len(cells))
+
+
+def _spearman(points: np.ndarray) -> float:
+    """Of points (n, 2); NaN where a column does not vary, as in a few small resamples."""
+    if not np.ptp(points, axis=0).all():
+        return np.nan
+    return float(stats.spearmanr(points).statistic)
+
+
+def describe(name: str, models: Sequence[Model], *, claimed: float = 9.0) -> str:
+    """Correlations, and the cells that leak at least as much as claimed, in words.
+
+    Args:
+      name: of the data set.
+      models: of one data set.
+      claimed: points over clean, of the mean of a cell's seeds.
+    """
+    groups = {"all": list(models)}
+    for pooling in sorted({model.pooling for model in models}):
+        groups[f"pooling={pooling}"] = [model for model in models if model.pooling == pooling]
+    lines = [f"{name}: Spearman's correlation with the drop (95 %, bootstrap over cells)"]
+    for group, members in groups.items():
+        of_leak = [correlate(members, leak) for leak in ("over_clean", "over_shuffled")]
+        lines.append(f"  {group}: leak over clean {of_leak[0]}, over shuffled {of_leak[1]}")
+    cells = mean_cells(models)
+    leaking = [cell for cell in cells if cell["over_clean"] >= claimed]
+    lines.append(f"  {len(leaking)} of {len(cells)} cells leak {claimed:g} points over clean:")
+    for cell in sorted(leaking, key=lambda cell: -cell["over_clean"]):
+        lines.append("    " + ", ".join(f"{k}={_short(v)}" for k, v in cell.items()))
+    return "\n".join(lines)
+
+
+def mean_cells(models: Iterable[Model]) -> list[dict[str, int | str | float]]:
+    """For each cell what it is and its means over seeds: accuracies, drop, leaks.
+
+    ``errors_removed`` is the leak over clean as a share of the clean errors, in percent.
+    """
+    by_cell: dict[tuple, list[Model]] = {}
+    for model in models:
+        by_cell.setdefault(model.cell, []).append(model)
+    measures = ("clean", "knocked_out", "shuffled", "class_sorted")
+    measures += ("drop", "over_clean", "over_shuffled")
+    cells = []
+    for cell, members in by_cell.items():
+        means = {m: float(np.mean([getattr(model, m) for model in members])) for m in measures}
+        errors = 100 - means["clean"]
+        removed = {"errors_removed": 100 * means["over_clean"] / errors if errors else np.nan}
+        cells.append(dict(zip(COLUMNS, cell, strict=False)) | means | removed)
+    return cells
+
+
+def _short(value: int | str | float) -> str:
+    return f"{value:.1f}" if isinstance(value, float) else str(value)

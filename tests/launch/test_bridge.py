@@ -1,0 +1,30 @@
+"""python -m launch.bridge as a user runs it."""
+
+import csv
+
+from pnoise_jax.studies import bridge
+from tests.launch import command
+from tests.studies.test_bridge import ROWS, write_sweep
+
+
+def test_it_writes_a_table_for_each_sweep_and_one_figure(tmp_path):
+    sweeps = [
+        write_sweep(tmp_path / "digits", ROWS),
+        write_sweep(tmp_path / "glyphs", ROWS, name="glyphs/200"),
+    ]
+    out = tmp_path / "out"
+    listed = ",".join(map(str, sweeps))
+    code, output, errors = command.run("bridge", f"--sweeps={listed}", f"--out={out}")
+    assert code == 0, errors
+    names = ["bridge.png", "bridge.svg", "bridge_digits.csv", "bridge_glyphs.csv"]
+    assert sorted(path.name for path in out.iterdir()) == names
+    with (out / "bridge_glyphs.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert tuple(row) == bridge.COLUMNS
+    assert (row["clean"], row["knocked_out"], row["class_sorted"]) == ("80.0", "50.0", "90.5")
+    assert output.index("digits: Spearman") < output.index("glyphs/200: Spearman")
+
+    code, _, errors = command.run("bridge", f"--sweeps={tmp_path / 'none'}", f"--out={out}")
+    assert code == 1
+    assert "results.csv" in errors
+    assert "Traceback" not in errors
