@@ -9,6 +9,11 @@ attention input, patch tokens only), in batches of 10: with the optimal Q, shuff
 order, and with the patch tokens erased there (zeros, no mixing), which shows how much the decision
 depends on the site. The cells vary depth, width, pooling and training length; launch.bridge pairs
 each training's two evaluations and draws leak against the accuracy that erasing costs.
+
+Measured on one of two busy CPU cores: 92 minutes for the digits (128 trainings), 23 for the glyphs
+(24 trainings). With a head on the class token, cells of one block gain 9 points or more over clean
+on the digits, and none of 2 to 8 blocks does; with a head on the mean, most do. More in
+docs/bridge.md.
 """
 
 from configs import digits_vit, glyphs_vit
