@@ -94,7 +94,7 @@ def interventions_table(audit: Mapping[str, Any]) -> str:
         "Each target is put among mates of one class, then among mates of another; nothing else "
         "changes. Without any influence of the mates it is called both classes equally often. "
         "Logit shift: by how much the mates’ class rises over the other, in "
-        "standard deviations of the logits, mean over pairs of groups of mates."
+        "standard deviations of their difference, mean over pairs of groups of mates."
     )
 
 

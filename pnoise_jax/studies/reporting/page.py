@@ -28,7 +28,7 @@ def render(audit: Mapping[str, Any], figures: Mapping[str, bytes]) -> str:
 
     Args:
       audit: the content of audit.json.
-      figures: SVG files by name, of those that there are.
+      figures: SVG files, by name of the figure.
     """
     answer, colon, rest = audit["verdict"]["text"].partition(": ")
     finding = kinds.headline_finding(audit)

@@ -166,8 +166,8 @@ def headline_note(audit: Mapping[str, Any]) -> str:
     )
     return (
         f"{told} Class-sorted is one order, with the files of a class as the data set has them; "
-        f"where the verdict speaks of class order, it means {permuted['orders']} orders with these "
-        f"files permuted, {tables.number(permuted['top1'])} % on average."
+        f"{permuted['orders']} orders with these files permuted score "
+        f"{tables.number(permuted['top1'])} % on average."
     )
 
 
