@@ -99,8 +99,8 @@ class AuditSettings:
         counts = np.bincount(labels)
         if np.count_nonzero(counts) < 2:
             raise ValueError(
-                f"all {len(labels)} examples of {what} have the same label: with one class there "
-                "is no class order, and no label to read; give examples of at least two classes"
+                f"all {len(labels)} examples of {what} have the same label: one class has no "
+                "class order, and there is nothing to read; give examples of at least two classes"
             )
         largest = int(counts.max())
         most = len(labels) // MIN_BATCHES
