@@ -4,7 +4,6 @@ Everything here releases the interpreter lock while it works, so that threads ru
 EXIF orientation is ignored, as TFDS, tf.image and torchvision's ImageFolder ignore it.
 """
 
-import io
 from typing import NamedTuple
 
 import cv2
@@ -12,14 +11,29 @@ import numpy as np
 import PIL.Image
 import simplejpeg
 
-Image = bytes | np.ndarray
-"""An encoded file (JPEG, PNG, ...), or pixels: uint8 (height, width, channels)."""
+from pnoise_jax.data import conversion
+from pnoise_jax.data.headers import ImageError as ImageError
+from pnoise_jax.data.headers import jpeg_header, png_header, with_height
+
+
+class Encoded(NamedTuple):
+    """An encoded file that is decoded with a number of channels of its own.
+
+    Attributes:
+      data: the file.
+      channels: 1 (gray), 2 (with opacity), 3 (RGB) or 4 (RGBA); None: as the file has them.
+    """
+
+    data: bytes
+    channels: int | None
+
+
+Image = bytes | Encoded | np.ndarray
+"""An encoded file (JPEG, PNG, ...), RGB where it is bytes alone; or pixels: uint8 (height, width,
+channels)."""
 
 Box = tuple[int, int, int, int]
 """(top, left, height, width), pixels."""
-
-MAX_PIXELS = 178_956_970
-"""The largest image that is decoded, as Pillow has it: beyond it, a small file may be a trap."""
 
 _THIN = 16  # the long side / the short side beyond which resizing the whole costs too much
 
@@ -29,9 +43,8 @@ INTERPOLATIONS = {
 }
 
 
-class ImageError(ValueError):
-    """Bytes that are no image, are cut off, or are too large an image."""
-
+# How simplejpeg decodes (components of the file, wanted channels); all else is left to Pillow.
+_COLOURS = {(1, 1): "GRAY", (1, None): "GRAY", (1, 3): "RGB", (3, 3): "RGB", (3, None): "RGB"}
 
 # The pipeline's threads are the parallelism; OpenCV's own would fight with them over the cores.
 cv2.setNumThreads(0)
@@ -45,31 +58,38 @@ def image_size(image: Image) -> tuple[int, int]:
     """
     if isinstance(image, np.ndarray):
         return _checked(image).shape[:2]
-    header = _jpeg_header(image)
+    data, _ = _encoded(image)
+    header = jpeg_header(data) or png_header(data)
     if header is not None:
         return header.height, header.width
-    with _open(image) as opened:
+    with conversion.opened(data) as opened:
         return opened.height, opened.width
 
 
 def decode(image: Image) -> np.ndarray:
-    """All pixels, exactly as Pillow gives them: uint8 (height, width, 3), RGB, of bytes.
+    """All pixels, exactly as Pillow gives them: uint8 (height, width, channels); bytes are RGB.
 
-    Gray, palette and CMYK become RGB, 16 bits become 8, transparency is dropped. An array comes
-    back as it is, with its channels.
+    To RGB, gray, palettes and CMYK are converted, and opacity is dropped. To one channel, gray is
+    converted, and colours are refused unless they are all gray; four channels need an opacity. Of
+    samples of 16 bits the upper 8 are kept; of 9 to 15 bits, where the file says so, too. An array
+    comes back as it is, with its channels.
 
     Raises:
-      ImageError: bytes that are no image, are cut off, or are too large an image.
+      ImageError: bytes that are no image, are cut off, are too large an image, or have samples
+        that cannot be converted faithfully: floating-point, signed or 32-bit numbers.
+      ChannelsError: an image without the channels of `Encoded`.
     """
     if isinstance(image, np.ndarray):
         return _checked(image)
-    header = _jpeg_header(image)
-    if header is not None and header.components in (1, 3):
+    data, channels = _encoded(image)
+    header = jpeg_header(data)
+    colours = None if header is None else _COLOURS.get((header.components, channels))
+    if colours is not None:
         try:
-            return simplejpeg.decode_jpeg(image)
+            return simplejpeg.decode_jpeg(data, colours)
         except ValueError:
             pass  # a mere warning, too, raises: it is for Pillow to tell what is beyond repair
-    return _decode_by_pillow(image)
+    return conversion.decode(data, channels)
 
 
 def crop_and_resize(
@@ -105,7 +125,7 @@ def crop_and_resize(
         raise ValueError(f"interpolation={interpolation!r} needs antialias=True")
     if isinstance(image, np.ndarray):
         return _resize_by_opencv(_crop(_checked(image), box), size)
-    return _resize_by_opencv(_decode_crop(image, box, size), size)
+    return _decode_and_resize(_encoded(image), box, size)
 
 
 def resize_then_crop(
@@ -136,6 +156,10 @@ def resize_then_crop(
 
 
 # Pixels
+
+
+def _encoded(image: bytes | Encoded) -> Encoded:
+    return image if isinstance(image, Encoded) else Encoded(image, 3)
 
 
 def _checked(pixels: np.ndarray) -> np.ndarray:
@@ -201,60 +225,22 @@ def _resize_by_pillow(
 # JPEG
 
 
-class _JpegHeader(NamedTuple):
-    """What a frame header says.
-
-    Attributes:
-      height, width: pixels.
-      components: 1 (gray), 3 (YCbCr, RGB) or 4 (CMYK, YCCK).
-      offset: where in the file the two bytes of the height stand.
-    """
-
-    height: int
-    width: int
-    components: int
-    offset: int
-
-
-def _jpeg_header(encoded: bytes) -> _JpegHeader | None:
-    """The frame header of a JPEG; None: it is no JPEG, or an odd one.
-
-    Raises:
-      ImageError: an image larger than MAX_PIXELS.
-    """
-    if encoded[:2] != b"\xff\xd8":
-        return None
-    position = 2
-    while position + 10 <= len(encoded) and encoded[position] == 0xFF:
-        marker = encoded[position + 1]
-        if marker == 0xFF:  # a fill byte
-            position += 1
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            offset = position + 5
-            height = int.from_bytes(encoded[offset : offset + 2])
-            width = int.from_bytes(encoded[offset + 2 : offset + 4])
-            if not height or not width:
-                return None
-            _require_decodable(height, width)
-            return _JpegHeader(height, width, encoded[offset + 4], offset)
-        else:
-            position += 2 + int.from_bytes(encoded[position + 2 : position + 4])
-    return None
-
-
-def _decode_crop(encoded: bytes, box: Box | None, size: tuple[int, int]) -> np.ndarray:
-    """The crop's pixels, fast; at a half, a quarter or an eighth where `size` is that small."""
-    header = _jpeg_header(encoded)
+def _decode_and_resize(image: Encoded, box: Box | None, size: tuple[int, int]) -> np.ndarray:
+    """A crop, fast; decoded at a half, a quarter or an eighth where `size` is that small."""
+    encoded, channels = image
+    header = jpeg_header(encoded)
+    colours = None if header is None else _COLOURS.get((header.components, channels))
     # Without its end marker, a file may be cut off, which the fast way would not notice.
-    if header is None or header.components not in (1, 3) or not encoded.endswith(b"\xff\xd9"):
-        return _crop(decode(encoded), box)
+    if colours is None or not encoded.endswith(b"\xff\xd9"):
+        return _resize_by_opencv(_crop(decode(image), box), size)
     whole = (0, 0, header.height, header.width)
     top, left, height, width = _inside(box or whole, header.height, header.width)
     factor = _shrink_factor(height, width, size)
     rows = min(header.height, -(-(top + height) // 16) * 16)  # a block of pixels has up to 16 rows
     try:
         pixels = simplejpeg.decode_jpeg(
-            _with_height(encoded, header, rows) if rows < header.height else encoded,
+            with_height(encoded, header, rows) if rows < header.height else encoded,
+            colours,
             fastdct=True,
             fastupsample=True,
             min_height=-(-rows // factor),
@@ -263,63 +249,36 @@ def _decode_crop(encoded: bytes, box: Box | None, size: tuple[int, int]) -> np.n
             strict=False,
         )
     except ValueError:
-        return _crop(decode(encoded), box)
-    return _crop(pixels, (top // factor, left // factor, height // factor, width // factor))
+        return _resize_by_opencv(_crop(decode(image), box), size)
+    return _resize_part(pixels, (top, left, height, width), factor, size)
 
 
-def _with_height(encoded: bytes, header: _JpegHeader, rows: int) -> bytearray:
-    """The same file with fewer rows: the decoder stops where the crop ends.
-
-    Rows are coded from top to bottom, so what remains is decoded as before. What follows is
-    skipped, with a warning that only strict decoding minds.
-    """
-    changed = bytearray(encoded)
-    changed[header.offset : header.offset + 2] = rows.to_bytes(2)
-    return changed
+def _resize_part(pixels: np.ndarray, box: Box, factor: int, size: tuple[int, int]) -> np.ndarray:
+    """The box, in pixels of the image before `pixels` was made smaller by the factor, resized."""
+    if all(side % factor == 0 for side in box):
+        return _resize_by_opencv(_crop(pixels, tuple(side // factor for side in box)), size)
+    top, left, height, width = (side / factor for side in box)
+    # As _resize_by_opencv: where both sides shrink to half, means of as many pixels as are needed.
+    down, right = int(height // size[0]), int(width // size[1])
+    if min(down, right) < 2:
+        down = right = 1
+    finer = (size[0] * down, size[1] * right)
+    y_step, x_step = height / finer[0], width / finer[1]
+    # Pixel i of the result has its middle at (i + 1/2) steps from the edge of the box, and pixel j
+    # of what is read at j + 1/2.
+    moves = np.array(
+        [[x_step, 0, left + (x_step - 1) / 2], [0, y_step, top + (y_step - 1) / 2]], np.float64
+    )
+    found = cv2.warpAffine(
+        pixels,
+        moves,
+        finer[::-1],
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    return _resize_by_opencv(found.reshape(*finer, pixels.shape[2]), size)
 
 
 def _shrink_factor(height: int, width: int, size: tuple[int, int]) -> int:
     """How far a crop may be shrunk while it is decoded and still be no smaller than `size`."""
     return next((f for f in (8, 4, 2) if height >= f * size[0] and width >= f * size[1]), 1)
-
-
-# All else
-
-
-def _decode_by_pillow(encoded: bytes) -> np.ndarray:
-    with _open(encoded) as opened:
-        try:
-            return np.asarray(_to_rgb(opened))
-        except (OSError, SyntaxError, ValueError, EOFError) as error:
-            raise ImageError(f"not a whole image: {error}") from error
-
-
-def _open(encoded: bytes) -> PIL.Image.Image:
-    try:
-        opened = PIL.Image.open(io.BytesIO(encoded))
-    except PIL.Image.DecompressionBombError as error:  # it knows as many pixels as MAX_PIXELS
-        raise ImageError(f"the image is too large: {error}") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        start = bytes(encoded[:8])
-        raise ImageError(
-            f"not an image that can be read: {len(encoded)} bytes that begin with {start!r} "
-            f"({type(error).__name__})"
-        ) from error
-    _require_decodable(opened.height, opened.width)
-    return opened
-
-
-def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
-    if image.mode.startswith("I"):  # 16 bits of gray, which Pillow would clip to 8
-        gray = np.asarray(image).astype(np.int64) >> 8
-        image = PIL.Image.fromarray(np.clip(gray, 0, 255).astype(np.uint8))
-    elif image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # else Pillow warns
-    return image.convert("RGB")
-
-
-def _require_decodable(height: int, width: int) -> None:
-    if height * width > MAX_PIXELS:
-        raise ImageError(
-            f"an image of {height} x {width} pixels is too large: {MAX_PIXELS} are read at most"
-        )

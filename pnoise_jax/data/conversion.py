@@ -1,0 +1,211 @@
+"""What Pillow opens, as pixels of 8 bits with the wanted channels; or refused, by name."""
+
+import contextlib
+import functools
+import io
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import PIL.Image
+
+from pnoise_jax.data import headers
+from pnoise_jax.data.headers import ImageError
+
+# They hold pixels and nothing to be run, as EPS does.
+_FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "PPM", "TIFF", "WEBP", "JPEG2000", "AVIF")
+_DAMAGED = (OSError, SyntaxError, ValueError, EOFError)
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _TILE_WIDTH, _TILE_LENGTH = 258, 262, 322, 323  # tags of TIFF
+_WHITE_IS_ZERO = 0
+
+# Pillow warns of large images; here `headers.MAX_BYTES` decides.
+warnings.filterwarnings("ignore", category=PIL.Image.DecompressionBombWarning)
+
+
+class ChannelsError(ValueError):
+    """An image that does not have the channels that its data set declares."""
+
+
+@contextlib.contextmanager
+def opened(encoded: bytes) -> Iterator[PIL.Image.Image]:
+    """The image, of which only the header has been read.
+
+    Raises:
+      ImageError: bytes that are no image of a known kind, or too large a one.
+    """
+    if headers.png_header(encoded) is not None:
+        encoded = headers.png_without_texts(encoded)
+    try:
+        image = PIL.Image.open(io.BytesIO(encoded), formats=_formats())
+    except PIL.Image.DecompressionBombError as error:
+        raise ImageError(f"the image is too large: {error}") from error
+    except _DAMAGED as error:
+        start = bytes(encoded[:8])
+        raise ImageError(
+            f"not an image that can be read: {len(encoded)} bytes that begin with {start!r} "
+            f"({type(error).__name__})"
+        ) from error
+    with image:
+        headers.require_decodable(image.height, image.width, bits_per_pixel=_bits_per_pixel(image))
+        yield image
+
+
+def decode(encoded: bytes, channels: int | None) -> np.ndarray:
+    """uint8 (height, width, channels); see `images.decode`, which is for callers.
+
+    Raises:
+      ImageError: it cannot be opened, is cut off, or its samples cannot be converted.
+      ChannelsError: it does not have these channels.
+    """
+    with opened(encoded) as image:
+        mode = image.mode
+        try:
+            image.load()
+            pixels = _to_eight_bits(image, encoded)
+            opaque = None if channels is None else _with_channels(pixels, channels)
+        except ImageError:
+            raise
+        except _DAMAGED as error:
+            raise ImageError(f"not a whole image: {error}") from error
+        if channels is None:
+            return _with_channels(pixels, own_channels(pixels))
+    if opaque is None:
+        raise ChannelsError(f"the file has {_described(mode, pixels)}")
+    return opaque
+
+
+def own_channels(image: PIL.Image.Image) -> int:
+    """How many channels the file has: 1 or 2 (gray), 3 or 4, the even ones with opacity."""
+    gray = image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I;16")
+    return (1 if gray else 3) + _has_opacity(image)
+
+
+def sample_bits(encoded: bytes) -> int:
+    """The bits of a sample of the file, from its header: 8 where it has fewer.
+
+    Raises:
+      ImageError: as `opened`.
+    """
+    png = headers.png_header(encoded)
+    if png is not None:
+        return max(8, png.bits)
+    with opened(encoded) as image:
+        return 16 if image.mode.startswith("I") else max(8, *_tiff_bits(image))
+
+
+# Channels
+
+
+def _has_opacity(image: PIL.Image.Image) -> bool:
+    return image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
+
+
+def _with_channels(image: PIL.Image.Image, channels: int) -> np.ndarray | None:
+    """(height, width, channels); None: the image does not have them."""
+    if image.mode in ("La", "RGBa"):  # colours multiplied by the opacity
+        image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
+    if channels == 3:
+        return np.asarray(_to_rgb(image))
+    if channels == 1:
+        return _gray(image)
+    if channels == 4 and _has_opacity(image):
+        return np.asarray(image.convert("RGBA"))
+    if channels == 2 and own_channels(image) == 2:
+        return np.asarray(image.convert("LA"))
+    return None
+
+
+def _gray(image: PIL.Image.Image) -> np.ndarray | None:
+    """(height, width, 1); None where there are colours."""
+    if image.mode in ("1", "L", "LA"):
+        return np.asarray(image.convert("L"))[..., None]
+    pixels = np.asarray(_to_rgb(image))  # a palette, or RGB, that may have gray only
+    is_gray = (pixels[..., :1] == pixels[..., 1:]).all()
+    return np.ascontiguousarray(pixels[..., :1]) if is_gray else None
+
+
+def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # else Pillow warns
+    return image.convert("RGB")
+
+
+def _described(mode: str, image: PIL.Image.Image) -> str:
+    names = {"P": "palette colours", "CMYK": "CMYK colours", "1": "black and white"}
+    opacity = "with" if _has_opacity(image) else "without"
+    return f"{own_channels(image)} channels ({names.get(mode, mode)}, {opacity} opacity)"
+
+
+# Samples
+
+
+def _to_eight_bits(image: PIL.Image.Image, encoded: bytes) -> PIL.Image.Image:
+    """Of more bits the upper 8 are kept.
+
+    Raises:
+      ImageError: samples of which nobody knows which are black and white.
+    """
+    if image.mode == "F":
+        raise ImageError(
+            f"its pixels are floating-point numbers ({image.format}): store them as 8 or 16 bits"
+        )
+    is_wide = image.mode == "I"
+    if is_wide and image.format not in ("PNG", "PPM"):  # there they are 16 bits
+        bits = max(_tiff_bits(image), default=32)
+        raise ImageError(
+            f"its pixels are {'signed ' if bits < 32 else ''}{bits}-bit numbers ({image.format}): "
+            "store them as unsigned 8 or 16 bits"
+        )
+    if not is_wide and not image.mode.startswith("I;16"):
+        return image
+    samples = np.asarray(image)
+    bits = _declared_bits(image, encoded, samples)
+    gray = np.empty(samples.shape, np.uint8)
+    np.right_shift(samples, bits - 8, out=gray, casting="unsafe")
+    if _tags(image).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # which Pillow heeds for 8 bits only
+        np.bitwise_not(gray, out=gray)
+    return PIL.Image.fromarray(gray)
+
+
+def _declared_bits(image: PIL.Image.Image, encoded: bytes, samples: np.ndarray) -> int:
+    """How many bits the samples have: 16, unless the file says that they have fewer."""
+    if image.format == "TIFF":
+        return max(8, *_tiff_bits(image))
+    bits = headers.png_significant_bits(encoded) if image.format == "PNG" else None
+    if bits is None or not 8 <= bits < 16 or samples.max() >= 2**bits:
+        return 16
+    # PNG wants samples of fewer bits stretched to 16, and some programs leave them as they are.
+    values = _values(samples)
+    stretched = (values >> (16 - bits)) * (65535 / (2**bits - 1))
+    return 16 if np.abs(values - stretched).max() <= 2 else bits
+
+
+def _values(samples: np.ndarray) -> np.ndarray:
+    """The different ones, sorted; without another array of the image's size, as np.unique makes."""
+    is_there = np.zeros(65536, bool)
+    for row in samples:
+        is_there[row] = True
+    return np.flatnonzero(is_there)
+
+
+def _tags(image: PIL.Image.Image) -> dict:
+    return getattr(image, "tag_v2", {})
+
+
+def _tiff_bits(image: PIL.Image.Image) -> tuple[int, ...]:
+    """Of each sample of a pixel; of other formats as if they had 8."""
+    return tuple(_tags(image).get(_BITS_PER_SAMPLE, ())) or (8,)
+
+
+def _bits_per_pixel(image: PIL.Image.Image) -> int:
+    tags = _tags(image)
+    # A tile is decoded whole, however small the image is.
+    headers.require_decodable(*(int(tags.get(tag, 1)) for tag in (_TILE_LENGTH, _TILE_WIDTH)))
+    held = {"I": 32, "F": 32, "RGBA": 32, "RGBa": 32, "CMYK": 32}.get(image.mode, 24)
+    return max(held, sum(_tiff_bits(image)))
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    PIL.Image.init()
+    return tuple(name for name in _FORMATS if name in PIL.Image.OPEN)
