@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import numbers
 from collections.abc import Iterable
 from typing import Any
 
@@ -52,6 +53,42 @@ def require_choice(name: str, value: Any, choices: Iterable[str]) -> None:
     """Raises ValueError unless value is one of the choices."""
     if value not in choices:
         raise ValueError(f"{name}={value!r} is unknown{near(str(value), choices)}")
+
+
+_LEAST_STD = 1 / 256  # about one level of a pixel; 1/255 undoes the scaling to [0, 1]
+
+
+def require_statistics(
+    *, prefix: str = "data.", mean: Iterable[float] = (0,), std: Iterable[float] = (1,)
+) -> None:
+    """Raises ValueError unless both are statistics of pixels in [0, 1], one number per channel.
+
+    Args:
+      prefix: of their names, for the error.
+      mean: numbers in [0, 1].
+      std: numbers from 1/256 to 1.
+    """
+    for name, values, least in (("mean", mean, 0.0), ("std", std, _LEAST_STD)):
+        field = f"{prefix}{name}"
+        is_row = isinstance(values, Iterable) and not isinstance(values, str | bytes)
+        found = list(values) if is_row else []
+        if not found or not all(map(_is_finite, found)):
+            raise ValueError(f"{field}={values!r}: give one finite number per channel")
+        if all(least <= value <= 1 for value in found):
+            continue
+        bounds = f"{field}={values!r}: give numbers of pixels in [0, 1], so from {least:.2g} to 1"
+        if max(found) <= 1 or not all(255 * least <= value <= 255 for value in found):
+            raise ValueError(bounds)
+        divided = tuple(float(f"{value / 255:.4g}") for value in found)
+        raise ValueError(
+            f"{bounds}; these look like numbers of pixels from 0 to 255. Divided by 255 they are "
+            f"{field}={divided}"
+        )
+
+
+def _is_finite(value: Any) -> bool:
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_)
+    return is_number and math.isfinite(value)
 
 
 def near(name: str, names: Iterable[str]) -> str:

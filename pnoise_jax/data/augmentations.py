@@ -13,7 +13,13 @@ from typing import ClassVar
 import numpy as np
 
 from pnoise_jax.data import pixel_operations as operations
-from pnoise_jax.data.arguments import draw, require_choice, require_interval, require_number
+from pnoise_jax.data.arguments import (
+    draw,
+    require_choice,
+    require_interval,
+    require_number,
+    require_statistics,
+)
 from pnoise_jax.data.images import Box
 
 
@@ -28,6 +34,9 @@ class PixelStatistics:
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    def __post_init__(self):
+        require_statistics(mean=self.mean, std=self.std)
 
     def fill(self, channels: int) -> tuple[int, ...]:
         """The mean as a pixel, in 0..255, for each channel.

@@ -58,26 +58,24 @@ def decode(encoded: bytes, channels: int | None) -> np.ndarray:
       ChannelsError: it does not have these channels.
     """
     with opened(encoded) as image:
-        mode = image.mode
         try:
             image.load()
-            pixels = _to_eight_bits(image, encoded)
-            opaque = None if channels is None else _with_channels(pixels, channels)
+            eight = _to_eight_bits(image, encoded)
+            pixels = _with_channels(eight, channels or own_channels(eight))
         except ImageError:
             raise
         except _DAMAGED as error:
             raise ImageError(f"not a whole image: {error}") from error
-        if channels is None:
-            return _with_channels(pixels, own_channels(pixels))
-    if opaque is None:
-        raise ChannelsError(f"the file has {_described(mode, pixels)}")
-    return opaque
+        if pixels is None:
+            raise ChannelsError(f"the file has {_described(image)}, not {channels}")
+        return pixels
 
 
 def own_channels(image: PIL.Image.Image) -> int:
-    """How many channels the file has: 1 or 2 (gray), 3 or 4, the even ones with opacity."""
-    gray = image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I;16")
-    return (1 if gray else 3) + _has_opacity(image)
+    """How many channels the file has, as TFDS reads it: 1, 3, or 4 with opacity."""
+    if _has_opacity(image):
+        return 4
+    return 1 if image.mode in ("1", "L") or image.mode.startswith("I") else 3
 
 
 def sample_bits(encoded: bytes) -> int:
@@ -97,7 +95,9 @@ def sample_bits(encoded: bytes) -> int:
 
 
 def _has_opacity(image: PIL.Image.Image) -> bool:
-    return image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
+    """Of gray, one transparent level does not count: TFDS ignores it."""
+    transparent = "transparency" in image.info and image.mode in ("P", "RGB")
+    return transparent or image.mode in ("LA", "La", "PA", "RGBA", "RGBa")
 
 
 def _with_channels(image: PIL.Image.Image, channels: int) -> np.ndarray | None:
@@ -110,8 +110,8 @@ def _with_channels(image: PIL.Image.Image, channels: int) -> np.ndarray | None:
         return _gray(image)
     if channels == 4 and _has_opacity(image):
         return np.asarray(image.convert("RGBA"))
-    if channels == 2 and own_channels(image) == 2:
-        return np.asarray(image.convert("LA"))
+    if channels == 2 and image.mode == "LA":
+        return np.asarray(image)
     return None
 
 
@@ -130,10 +130,12 @@ def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
     return image.convert("RGB")
 
 
-def _described(mode: str, image: PIL.Image.Image) -> str:
-    names = {"P": "palette colours", "CMYK": "CMYK colours", "1": "black and white"}
-    opacity = "with" if _has_opacity(image) else "without"
-    return f"{own_channels(image)} channels ({names.get(mode, mode)}, {opacity} opacity)"
+def _described(image: PIL.Image.Image) -> str:
+    names = {"1": "black and white", "L": "gray", "P": "a palette"}
+    number = 2 if image.mode == "LA" else own_channels(image)
+    opacity = " with opacity" if _has_opacity(image) else ""
+    plural = "s" if number > 1 else ""
+    return f"{number} channel{plural} ({names.get(image.mode, image.mode)}{opacity})"
 
 
 # Samples

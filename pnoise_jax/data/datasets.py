@@ -1,20 +1,19 @@
 """Data sets by name, read by random access and without TensorFlow."""
 
 import dataclasses
-import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image as PilImage
 
 from pnoise_jax.data import embedded, images
 from pnoise_jax.data.arguments import near
+from pnoise_jax.data.conversion import ChannelsError
 from pnoise_jax.data.data_dir import resolve
 from pnoise_jax.data.directory import PreparedDirectory, newest_version
-from pnoise_jax.data.images import Image, ImageError
+from pnoise_jax.data.images import Encoded, Image, ImageError
 from pnoise_jax.data.transforms import Transform
 
 # What launch.prepare makes from files that their owners give out. Any other data set that TFDS has
@@ -37,8 +36,9 @@ class Dataset:
       image_shape: (height, width, channels); None where images differ in size.
       labels: (n,) int32, of all examples: no image is read for it.
       images: n images, anything that can be indexed: uint8 arrays of shape `image_shape`; encoded
-        files, as bytes, where images differ in size.
+        files where images differ in size, as bytes or, of other than three channels, as `Encoded`.
       class_names: of labels 0, 1, …; None where they are not known.
+      channels: of the decoded images; `image_shape` has the same number.
     """
 
     name: str
@@ -48,6 +48,11 @@ class Dataset:
     labels: np.ndarray = dataclasses.field(repr=False)
     images: Sequence[Image] | np.ndarray = dataclasses.field(repr=False)
     class_names: tuple[str, ...] | None = dataclasses.field(default=None, repr=False)
+    channels: int = 3
+
+    def __post_init__(self):
+        if self.image_shape is not None:
+            object.__setattr__(self, "channels", self.image_shape[2])
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -79,6 +84,12 @@ class Dataset:
             raise _UnreadableError(
                 f"{self._name_of(i)} cannot be read ({error}): prepare the data set again, or copy "
                 "it again"
+            ) from error
+        except ChannelsError as error:
+            shape = self.image_shape or (None, None, self.channels)
+            raise ValueError(
+                f"{self._name_of(i)}: {error}, and the data set declares images of shape {shape}: "
+                "correct the shape in its features.json, or prepare it from files that agree"
             ) from error
         except ValueError as error:
             raise ValueError(f"{self._name_of(i)}: {error}") from error
@@ -117,23 +128,33 @@ class _Transformed(Sequence):
         return self._dataset.image(i, self._transform)
 
 
-class _Decoded(Sequence):
-    """Images of one shape, decoded at every access."""
+class _Files(Sequence):
+    """Encoded images, to be decoded with the channels that the data set declares."""
 
-    def __init__(self, encoded: Sequence[bytes], shape: tuple[int, int, int]):
-        self._encoded, self._shape = encoded, shape
+    def __init__(self, encoded: Sequence[bytes], channels: int):
+        self._encoded, self._channels = encoded, channels
 
     def __len__(self) -> int:
         return len(self._encoded)
 
+    def __getitem__(self, i: int) -> Encoded:
+        return Encoded(self._encoded[i], self._channels)
+
+
+class _Decoded(Sequence):
+    """Images of one shape, decoded at every access."""
+
+    def __init__(self, encoded: Sequence[bytes], shape: tuple[int, int, int]):
+        self._files, self._shape = _Files(encoded, shape[2]), shape
+
+    def __len__(self) -> int:
+        return len(self._files)
+
     def __getitem__(self, i: int) -> np.ndarray:
-        # PIL always, where TFDS takes OpenCV if it is installed: the same bytes on every machine.
-        encoded = self._encoded[i]
-        try:
-            with PilImage.open(io.BytesIO(encoded)) as image:
-                return np.asarray(image, np.uint8).reshape(self._shape)
-        except (OSError, SyntaxError, ValueError) as error:
-            raise ImageError(f"no image of shape {self._shape}: {error}") from error
+        pixels = images.decode(self._files[i])
+        if pixels.shape != self._shape:
+            raise ChannelsError(f"the file has {pixels.shape[0]} x {pixels.shape[1]} pixels")
+        return pixels
 
 
 def list_datasets() -> list[str]:
@@ -167,14 +188,15 @@ def load(
         prepared data set is not one.
     """
     directory = PreparedDirectory(_prepared(name, resolve(data_dir)), name)
+    _require_convertible(directory, name)
     labels, encoded = directory.read(split)
-    shape = directory.image_shape
+    shape, channels = directory.image_shape, _channels(directory, encoded)
     if shape is not None:
-        found = _Decoded(encoded, shape)
-        found = _read_only(np.stack(list(found))) if cache else found
+        shape = (*shape[:2], channels)
+        found: Any = _Decoded(encoded, shape)
     else:
-        found = [encoded[i] for i in range(len(encoded))] if cache else encoded
-    return Dataset(
+        found = encoded if channels == 3 else _Files(encoded, channels)
+    dataset = Dataset(
         name,
         split,
         directory.num_classes,
@@ -182,7 +204,36 @@ def load(
         _read_only(labels),
         found,
         class_names=directory.class_names,
+        channels=channels,
     )
+    return dataclasses.replace(dataset, images=_cached(dataset)) if cache else dataset
+
+
+def _require_convertible(directory: PreparedDirectory, name: str) -> None:
+    """Raises ValueError where the images are none of 8 bits in two dimensions."""
+    shape, dtype = directory.declared_shape, directory.image_dtype
+    if len(shape) != 3 or dtype != np.uint8:
+        raise ValueError(
+            f"data.name={name!r} declares images of shape {shape} and dtype {dtype}, and only "
+            "uint8 (height, width, channels) can be read: prepare the data set again with images "
+            "of 8 bits, scaled as its samples need"
+        )
+
+
+def _channels(directory: PreparedDirectory, encoded: Sequence[bytes]) -> int:
+    """As declared; where it is left open, as the first image has it, and all others must."""
+    declared = directory.declared_shape[2]
+    return declared or images.decode(Encoded(encoded[0], None)).shape[2]
+
+
+def _cached(dataset: Dataset) -> Sequence[Image] | np.ndarray:
+    """All images in memory: decoded where they have one shape."""
+    if dataset.image_shape is None:
+        return [dataset.images[i] for i in range(len(dataset))]
+    cached = np.empty((len(dataset), *dataset.image_shape), np.uint8)
+    for i in range(len(dataset)):
+        cached[i] = dataset.image(i, decode)
+    return _read_only(cached)
 
 
 def _prepared(name: str, data_dir: Path) -> Path:

@@ -70,7 +70,10 @@ class PreparedDirectory:
       path: the directory; ``dataset_info.json`` and ``features.json`` lie in it.
       num_classes: labels are 0..num_classes-1.
       class_names: of labels 0, 1, …; numbers, as TFDS has them, where they were never named.
-      image_shape: (height, width, channels), None where images differ in size.
+      declared_shape: of the images, (height, width, channels), as the data set says; None where
+        it leaves one of them open.
+      image_dtype: of the images, as the data set says.
+      image_shape: `declared_shape` where nothing is left open, else None.
     """
 
     def __init__(self, path: Path, name: str):
@@ -106,7 +109,8 @@ class PreparedDirectory:
             )
         self.num_classes = label.num_classes
         self.class_names = tuple(label.names)
-        self.image_shape = None if None in image.shape else tuple(image.shape)
+        self.declared_shape, self.image_dtype = tuple(image.shape), np.dtype(image.np_dtype)
+        self.image_shape = None if None in image.shape else self.declared_shape
 
     def read(self, split: str) -> tuple[np.ndarray, Sequence[bytes]]:
         """Labels, (n,) int32, and encoded images of a split, or of a part or join of splits.

@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-MAX_BYTES = 400_000_000
-"""The most that an image's pixels may take, at three bytes a pixel or more: 133 megapixels of RGB.
+MAX_BYTES = 480_000_000
+"""The most that an image's pixels may take, at three bytes a pixel or more: 160 megapixels of RGB.
 
 A few hundred kilobytes can claim far more, and would take the memory and the time.
 """

@@ -67,12 +67,13 @@ def create_transform(
 
     Raises:
       ValueError: a text that cannot be read, an unknown name or argument, an argument of a wrong
-        type or out of range, a random transform where none is allowed, a wrong order.
+        type or out of range, a random transform where none is allowed, a wrong order; a mean or
+        std that is not of pixels in [0, 1].
     """
+    statistics = PixelStatistics(tuple(mean), tuple(std))
     try:
         first, *rest = [_create(call) for call in _parse(text)]
         _check_order(first, rest, train)
-        statistics = PixelStatistics(tuple(mean), tuple(std))
     except ValueError as error:
         raise ValueError(f"{field}={text!r}: {error}") from None
     return _Chain(first.step, tuple(named.step for named in rest), tuple(size), statistics)

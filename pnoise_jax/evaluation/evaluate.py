@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from pnoise_jax import data, parallel
+from pnoise_jax.data.arguments import require_statistics
 from pnoise_jax.evaluation.predictions import Predictions, collect, fetch_behind, score_logits
 from pnoise_jax.evaluation.protocols import Protocol
 from pnoise_jax.evaluation.representations import Representations, resume
@@ -266,5 +267,10 @@ def _logits(program, variables, batch, seed, strength) -> jax.Array:
 
 
 def normalise(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
-    """uint8 images (..., channels) to float32 ``(image / 255 - mean) / std``."""
+    """uint8 images (..., channels) to float32 ``(image / 255 - mean) / std``.
+
+    Raises:
+      ValueError: a mean or std that is not of pixels in [0, 1], such as one of pixels to 255.
+    """
+    require_statistics(prefix="", mean=mean, std=std)
     return (images.astype(jnp.float32) / 255 - jnp.array(mean)) / jnp.array(std)

@@ -11,6 +11,7 @@ import ml_collections
 from ml_collections import config_dict
 
 from pnoise_jax import evaluation, models, noise, weights
+from pnoise_jax.data.arguments import require_statistics
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -213,12 +214,9 @@ def validate(config: ml_collections.ConfigDict) -> None:
         )
     _require_patterns("optimizer.freeze", given["optimizer.freeze"])
     mean, std = given["data.mean"], given["data.std"]
-    numbers = [*(mean or ["none"]), *(std or ["none"])]
-    fit = all(isinstance(n, int | float) for n in numbers) and len(mean) == len(std)
-    if not fit or min(std) <= 0:
-        raise ValueError(
-            f"data.mean={mean!r}, data.std={std!r}: give one number per channel in each, std > 0"
-        )
+    require_statistics(mean=mean, std=std)
+    if len(mean) != len(std):
+        raise ValueError(f"data.mean={mean!r}, data.std={std!r}: give as many numbers in each")
 
 
 def steps_of(duration: str, *, field: str, examples: int, batch_size: int) -> int:

@@ -67,5 +67,4 @@ def transformed(
     read = transform(config, stored, size, train=False)
     if read is data.decode:
         return stored
-    channels = 3 if stored.image_shape is None else stored.image_shape[2]
-    return stored.transformed(read, (*size, channels))
+    return stored.transformed(read, (*size, stored.channels))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pnoise_jax import data
+from pnoise_jax.data.arguments import require_statistics
 from pnoise_jax.weights import runs
 from pnoise_jax.weights.arrays import ArrayFile
 from pnoise_jax.weights.descriptions import PREPROCESSING as METADATA
@@ -19,12 +20,20 @@ class Preprocessing:
       mean, std: per channel, of pixels in [0, 1]; None where it is not known.
       test_transform: as a config says it, data.test_transform; None where it is not known.
       source: what says so.
+
+    Raises:
+      ValueError: a mean or std that is not of pixels in [0, 1]; names the source.
     """
 
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
     test_transform: str | None
     source: str
+
+    def __post_init__(self):
+        known = {name: getattr(self, name) for name in ("mean", "std")}
+        known = {name: values for name, values in known.items() if values is not None}
+        require_statistics(prefix=f"{self.source}: ", **known)
 
     def describe(self) -> str:
         """One line."""

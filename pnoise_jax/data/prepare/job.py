@@ -37,11 +37,12 @@ class Job:
     target: Path
     short_side: int | None
 
-    def run(self, progress: Progress) -> tuple[dict[str, int], list[str]]:
+    def run(self, progress: Progress) -> tuple[dict[str, int], list[str], dict[int, int]]:
         """Writes what is missing and renames the whole to `target`.
 
         Returns:
-          How many images were changed, by what was done to them; and which are damaged but kept.
+          How many images were changed, by what was done to them; which are damaged but kept; and
+          how many of 16 bits per sample are dark, by `Treated.dark_bits`.
 
         Raises:
           ValueError: images cannot be decoded; up to ten are named. All others are written.
@@ -65,11 +66,12 @@ class Job:
                 f"{self.scratch}. {'Make room; then' if is_full else 'Once this is mended,'} the "
                 "same command goes on from there."
             ) from error
-        changes = collections.Counter[str]()
+        changes, dark = collections.Counter[str](), collections.Counter[int]()
         for note in notes.values():
             changes.update(note.changes)
+            dark.update({int(bits): number for bits, number in note.dark.items()})
         damaged = [name for shard in every for name in notes[shard.path].damaged]
-        return dict(changes.most_common()), damaged
+        return dict(changes.most_common()), damaged, dict(sorted(dark.items()))
 
     def _lay_out(self) -> list[tuple[SplitPlan, list[Shard]]]:
         directory = self.scratch / self.target.name

@@ -104,12 +104,21 @@ def prepare(
         planned = plan(manual_dir, scratch=directory)
         for note in planned.notes:  # before hours are spent on what somebody may not want
             progress.say(f"note: {note}")
-        changes, damaged = Job(planned, directory, target, short_side).run(progress)
+        changes, damaged, dark = Job(planned, directory, target, short_side).run(progress)
     notes = list(planned.notes)
     if damaged:
         notes.append(f"{len(damaged)} images are damaged, but can be read: {shorten(damaged)}")
+    notes += [_dark_note(number, bits) for bits, number in dark.items()]
     splits = publish.splits_of(target)
     return Prepared(name, target, splits, is_new=True, changes=changes, notes=notes)
+
+
+def _dark_note(number: int, bits: int) -> str:
+    return (
+        f"images with 16 bits per sample that need only {bits} of them: {number}. The upper 8 bits "
+        f"are kept, so these have at most {2 ** (bits - 8)} grey levels. If their samples are "
+        f"numbers of {bits} bits, multiply them by {2 ** (16 - bits)} and prepare the data set again"
+    )
 
 
 def _standing(name: str, found: Path) -> Prepared:

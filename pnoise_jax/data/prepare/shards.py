@@ -26,12 +26,14 @@ class Note:
       num_bytes: of its records.
       changes: how many images were changed, by what was done.
       damaged: the images that are damaged but kept.
+      dark: how many images of 16 bits per sample need fewer, by their `Treated.dark_bits`.
     """
 
     digest: str
     num_bytes: int
     changes: Mapping[str, int]
     damaged: Sequence[str]
+    dark: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +103,7 @@ def write_shard(
       OSError: the file cannot be written.
     """
     changes: collections.Counter[str] = collections.Counter()
+    dark: collections.Counter[str] = collections.Counter()
     problems, damaged, num_bytes = [], [], 0
 
     def records() -> Iterator[tuple[str, bytes]]:
@@ -110,6 +113,7 @@ def write_shard(
                 problems.append(treated)
                 continue
             changes.update([treated.change] if treated.change else [])
+            dark.update([] if treated.dark_bits is None else [str(treated.dark_bits)])
             if treated.damage:
                 damaged.append(f"{entry.member.path} ({treated.damage})")
             made = record(entry, treated.data)
@@ -122,7 +126,7 @@ def write_shard(
         _write(part, records())
         if problems:
             raise BadImagesError(problems)
-        note = Note(shard.digest, num_bytes, dict(changes), damaged)
+        note = Note(shard.digest, num_bytes, dict(changes), damaged, dict(dark))
         # A shard of this name that was made from other things must not be taken for this one.
         shard.path.unlink(missing_ok=True)
         _write_note(shard.note_path, note)

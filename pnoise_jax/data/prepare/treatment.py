@@ -9,7 +9,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from pnoise_jax.data import images
+from pnoise_jax.data import conversion, images
 
 Rule = Literal["keep", "repair", "convert"]
 
@@ -20,6 +20,7 @@ REPAIRED_QUALITY = 100  # as TFDS repairs
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _OTHER_FORMATS = ("BMP", "GIF", "PPM", "TIFF", "WEBP")
 _ORIENTATION = 0x0112
+_DARK = 14  # bits that samples of 16 bits need, at most, where the lower ones are likely the image
 _SUPERFLUOUS = 64  # bytes that a JPEG may have too many; more come of damage
 
 
@@ -31,11 +32,14 @@ class Treated:
       data: the file.
       change: what was done to it, "" if nothing.
       damage: what its decoder complains about, "" if nothing.
+      dark_bits: of an image with 16 bits per sample, of which the upper 8 are read: how many its
+        samples need, if that is so few that most levels are lost; else None.
     """
 
     data: bytes
     change: str = ""
     damage: str = ""
+    dark_bits: int | None = None
 
 
 def treat(data: bytes, *, rule: Rule, short_side: int | None = None) -> Treated:
@@ -49,8 +53,8 @@ def treat(data: bytes, *, rule: Rule, short_side: int | None = None) -> Treated:
       short_side: pixels; an image with a longer one becomes a JPEG with this one.
 
     Raises:
-      ValueError: it cannot be decoded, is cut off, damaged, too large or of a kind whose pixels
-        have no 8 bits; says which. With "keep" and "repair", what is damaged but can be read is
+      ValueError: it cannot be decoded, is cut off, damaged, too large or has samples that cannot
+        become 8 bits; says which. With "keep" and "repair", what is damaged but can be read is
         kept.
     """
     if not data:
@@ -78,17 +82,27 @@ def _treat(data: bytes, rule: Rule, short_side: int | None) -> Treated:
         orientation = _orientation(data) if rule == "convert" else 1
         changes = _conversions(data, orientation) if rule == "convert" else []
         if not changes and not shrinks:
+            dark_bits = None
             if damage or not is_jpeg:
-                images.decode(data)
-            return Treated(data, damage=damage)
+                dark_bits = _dark_bits(data, images.decode(data))
+            return Treated(data, damage=damage, dark_bits=dark_bits)
         pixels = _upright(images.decode(data), orientation)
         encoding, quality = ("JPEG" if is_jpeg else "PNG"), CONVERTED_QUALITY
+    dark_bits = _dark_bits(data, pixels)
     image = Image.fromarray(pixels)
     if short_side is not None and min(image.size) > short_side:
         image = _shrunk(image, short_side)
         changes.append("shrunk")
         encoding, quality = "JPEG", SHRUNK_QUALITY
-    return Treated(_encoded(image, encoding, quality), ", ".join(changes), damage)
+    return Treated(_encoded(image, encoding, quality), ", ".join(changes), damage, dark_bits)
+
+
+def _dark_bits(data: bytes, pixels: np.ndarray) -> int | None:
+    """See `Treated`; of an image as it is read."""
+    if data.startswith(_JPEG) or conversion.sample_bits(data) == 8:
+        return None
+    needed = 8 + int(pixels.max()).bit_length()
+    return needed if needed <= _DARK else None
 
 
 def _damage(data: bytes, *, tolerant: bool) -> str:
@@ -140,12 +154,6 @@ def _other_format(data: bytes) -> str:
     """Which it is: only of those that hold pixels and nothing to be run."""
     try:
         with Image.open(io.BytesIO(data), formats=_OTHER_FORMATS) as image:
-            # Of 16 bits the upper 8 are kept; nobody knows which part of these is black to white.
-            if image.mode == "F" or (image.format == "TIFF" and image.mode == "I"):
-                kind = "floating-point" if image.mode == "F" else "32-bit"
-                raise ValueError(
-                    f"its pixels are {kind} numbers ({image.format}): store them as 8 or 16 bits"
-                )
             return image.format
     except UnidentifiedImageError as error:
         raise ValueError(
@@ -159,7 +167,7 @@ def _orientation(data: bytes) -> int:
     if data.startswith(_PNG) and b"eXIf" not in data:
         return 1  # Pillow would decode it to find that out
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with conversion.opened(data) as image:
             if image.format == "TIFF":
                 return 1  # Pillow turns it when it is read
             value = image.getexif().get(_ORIENTATION, 1)
