@@ -4,7 +4,7 @@ import contextlib
 import functools
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import PIL.Image
@@ -17,6 +17,8 @@ _FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "PPM", "TIFF", "WEBP", "JPEG2000
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError)
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _TILE_WIDTH, _TILE_LENGTH = 258, 262, 322, 323  # tags of TIFF
 _WHITE_IS_ZERO = 0
+_TOLD_APART = 14  # of 15 bits the two ways to store them differ by rounding only
+_BAND = 2**22  # pixels that are converted at a time
 
 # Pillow warns of large images; here `headers.MAX_BYTES` decides.
 warnings.filterwarnings("ignore", category=PIL.Image.DecompressionBombWarning)
@@ -60,8 +62,7 @@ def decode(encoded: bytes, channels: int | None) -> np.ndarray:
     with opened(encoded) as image:
         try:
             image.load()
-            eight = _to_eight_bits(image, encoded)
-            pixels = _with_channels(eight, channels or own_channels(eight))
+            pixels = _pixels(image, encoded, channels or own_channels(image))
         except ImageError:
             raise
         except _DAMAGED as error:
@@ -69,6 +70,29 @@ def decode(encoded: bytes, channels: int | None) -> np.ndarray:
         if pixels is None:
             raise ChannelsError(f"the file has {_described(image)}, not {channels}")
         return pixels
+
+
+def _pixels(image: PIL.Image.Image, encoded: bytes, channels: int) -> np.ndarray | None:
+    """(height, width, channels); None: the image does not have them."""
+    to_eight_bits = _to_eight_bits(image, encoded)
+    pixels = np.empty((image.height, image.width, channels), np.uint8)
+    for rows, band in _bands(image):  # the whole at once would take several times its memory
+        part = _with_channels(to_eight_bits(band), channels)
+        if part is None:
+            return None
+        pixels[rows] = part
+    return pixels
+
+
+def _bands(image: PIL.Image.Image) -> Iterator[tuple[slice, PIL.Image.Image]]:
+    """The image in parts of full width, and their rows."""
+    height = max(1, _BAND // image.width)
+    if height >= image.height:
+        yield slice(None), image
+        return
+    for top in range(0, image.height, height):
+        bottom = min(image.height, top + height)
+        yield slice(top, bottom), image.crop((0, top, image.width, bottom))
 
 
 def own_channels(image: PIL.Image.Image) -> int:
@@ -141,8 +165,10 @@ def _described(image: PIL.Image.Image) -> str:
 # Samples
 
 
-def _to_eight_bits(image: PIL.Image.Image, encoded: bytes) -> PIL.Image.Image:
-    """Of more bits the upper 8 are kept.
+def _to_eight_bits(
+    image: PIL.Image.Image, encoded: bytes
+) -> Callable[[PIL.Image.Image], PIL.Image.Image]:
+    """What makes 8 bits of the samples of a part: of more, the upper 8 are kept.
 
     Raises:
       ImageError: samples of which nobody knows which are black and white.
@@ -153,41 +179,39 @@ def _to_eight_bits(image: PIL.Image.Image, encoded: bytes) -> PIL.Image.Image:
         )
     is_wide = image.mode == "I"
     if is_wide and image.format not in ("PNG", "PPM"):  # there they are 16 bits
-        bits = max(_tiff_bits(image), default=32)
+        bits = max(_tiff_bits(image)) if image.format == "TIFF" else 32
         raise ImageError(
             f"its pixels are {'signed ' if bits < 32 else ''}{bits}-bit numbers ({image.format}): "
             "store them as unsigned 8 or 16 bits"
         )
     if not is_wide and not image.mode.startswith("I;16"):
-        return image
-    samples = np.asarray(image)
-    bits = _declared_bits(image, encoded, samples)
-    gray = np.empty(samples.shape, np.uint8)
-    np.right_shift(samples, bits - 8, out=gray, casting="unsafe")
-    if _tags(image).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # which Pillow heeds for 8 bits only
-        np.bitwise_not(gray, out=gray)
-    return PIL.Image.fromarray(gray)
+        return lambda part: part
+    shift = _declared_bits(image, encoded) - 8
+    # Pillow heeds this for 8 bits only.
+    inverted = _tags(image).get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+
+    def upper(part: PIL.Image.Image) -> PIL.Image.Image:
+        gray = (np.asarray(part) >> shift).astype(np.uint8)
+        return PIL.Image.fromarray(255 - gray if inverted else gray)
+
+    return upper
 
 
-def _declared_bits(image: PIL.Image.Image, encoded: bytes, samples: np.ndarray) -> int:
+def _declared_bits(image: PIL.Image.Image, encoded: bytes) -> int:
     """How many bits the samples have: 16, unless the file says that they have fewer."""
     if image.format == "TIFF":
         return max(8, *_tiff_bits(image))
     bits = headers.png_significant_bits(encoded) if image.format == "PNG" else None
-    if bits is None or not 8 <= bits < 16 or samples.max() >= 2**bits:
+    if bits is None or not 8 <= bits <= _TOLD_APART:
         return 16
-    # PNG wants samples of fewer bits stretched to 16, and some programs leave them as they are.
-    values = _values(samples)
-    stretched = (values >> (16 - bits)) * (65535 / (2**bits - 1))
-    return 16 if np.abs(values - stretched).max() <= 2 else bits
-
-
-def _values(samples: np.ndarray) -> np.ndarray:
-    """The different ones, sorted; without another array of the image's size, as np.unique makes."""
     is_there = np.zeros(65536, bool)
-    for row in samples:
-        is_there[row] = True
-    return np.flatnonzero(is_there)
+    for _, band in _bands(image):
+        is_there[np.asarray(band).ravel()] = True
+    values = np.flatnonzero(is_there)
+    # PNG wants samples of fewer bits stretched to 16, and some programs leave them as they are.
+    stretched = (values >> (16 - bits)) * (65535 / (2**bits - 1))
+    as_they_are = values.max() < 2**bits and np.abs(values - stretched).max() > 2
+    return bits if as_they_are else 16
 
 
 def _tags(image: PIL.Image.Image) -> dict:

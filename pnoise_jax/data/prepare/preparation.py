@@ -117,7 +117,7 @@ def _dark_note(number: int, bits: int) -> str:
     return (
         f"images with 16 bits per sample that need only {bits} of them: {number}. The upper 8 bits "
         f"are kept, so these have at most {2 ** (bits - 8)} grey levels. If their samples are "
-        f"numbers of {bits} bits, multiply them by {2 ** (16 - bits)} and prepare the data set again"
+        f"numbers of {bits} bits, multiply them by {2 ** (16 - bits)} and prepare them again"
     )
 
 
