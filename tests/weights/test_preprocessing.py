@@ -52,6 +52,23 @@ def test_timms_config_beside_the_file(tmp_path, section, transform):
 
 
 @pytest.mark.parametrize(
+    ("name", "values", "fix"),
+    [
+        ("mean", [123.675, 116.28, 103.53], r"they are .*mean=\(0.485, 0.456, 0.406\)"),
+        ("std", [58.395, 57.12, 57.375], r"they are .*std=\(0.229, 0.224, 0.225\)"),
+        ("std", [float("inf")] * 3, "finite"),
+        ("mean", [float("nan")] * 3, "finite"),
+    ],
+)
+def test_numbers_on_another_scale_are_refused(tmp_path, name, values, fix):
+    file = sources.save_timm(tmp_path / "model.safetensors", "vit_token")
+    section = IMAGENET | {name: values}
+    (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": section}))
+    with pytest.raises(ValueError, match=rf"config\.json beside the file: {name}=.*{fix}"):
+        expected_by(file)
+
+
+@pytest.mark.parametrize(
     "text", [None, "{", "[1]", '{"model_type": "vit"}', '{"pretrained_cfg": 3}']
 )
 def test_where_nothing_says_it_it_is_unknown(tmp_path, text):

@@ -7,6 +7,7 @@ import tarfile
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pnoise_jax import data
 from pnoise_jax.data import prepare as preparation
@@ -440,3 +441,19 @@ def test_embedded_data_sets_need_no_files(manual):
     assert len(load("digits", manual, "test")) == 1000
     with pytest.raises(ValueError, match="ships with the project"):
         prepare("digits", manual)
+
+
+def test_dark_images_of_sixteen_bits_are_noted(manual):
+    """12 bits in 16: their number is said, and how many grey levels are left."""
+    archives.make_folder(manual)
+    (folder, *_) = sorted({path.parent for path in manual.rglob("*.*")})
+    ramp = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    for i in range(3):
+        Image.fromarray(ramp).save(folder / f"dark{i}.png")
+    Image.fromarray(ramp * 16).save(folder / "bright.png")
+    (note,) = [note for note in prepare("folder/wide", manual).notes if "16 bits" in note]
+    assert note == (
+        "images with 16 bits per sample that need only 12 of them: 3. The upper 8 bits are kept, "
+        "so these have at most 16 grey levels. If their samples are numbers of 12 bits, multiply "
+        "them by 16 and prepare them again"
+    )

@@ -3,6 +3,7 @@
 import io
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
@@ -89,6 +90,20 @@ def test_sixteen_bits_become_eight():
     data = encode(Image.fromarray(gray.astype(np.uint16) * 257), format="PNG")
     treated = treat(data, rule="convert")
     np.testing.assert_array_equal(np.asarray(opened(treated.data))[..., 0], gray)
+
+
+@pytest.mark.parametrize("rule", ["keep", "convert"])
+@pytest.mark.parametrize(
+    ("bits", "dark"), [(16, None), (15, None), (14, 14), (12, 12), (10, 10), (8, 8), (5, 8)]
+)
+def test_of_sixteen_bits_few_may_be_used(bits, dark, rule):
+    ramp = np.linspace(0, 2**bits - 1, 64).astype(np.uint16).reshape(8, 8)
+    for format in ("PNG", "TIFF"):
+        data = encode(Image.fromarray(ramp), format=format)
+        assert treat(data, rule=rule).dark_bits == dark
+    colours = cv2.imencode(".png", np.dstack([ramp] * 3))[1].tobytes()
+    assert treat(colours, rule=rule).dark_bits == dark
+    assert treat(encode(Image.fromarray(ramp.astype(np.uint8) // 20)), rule=rule).dark_bits is None
 
 
 def test_first_frame_of_an_animation():
