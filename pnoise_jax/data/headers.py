@@ -14,7 +14,7 @@ MAX_SCANNED_PIXELS = 4_000_000_000
 _UNUSED_CHUNKS = (b"iCCP", b"iTXt", b"tEXt", b"zTXt")
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
 _PNG = b"\x89PNG\r\n\x1a\n"
-_SHORTEST_SCAN = 10  # bytes
+_SCAN, _PROGRESSIVE = b"\xff\xda", (0xC2, 0xC6, 0xCA, 0xCE)  # markers of JPEG
 
 
 class ImageError(ValueError):
@@ -70,21 +70,23 @@ def jpeg_header(encoded: bytes) -> JpegHeader | None:
             if not height or not width:
                 return None
             require_decodable(height, width, bits_per_pixel=8 * components)
-            _require_few_scans(encoded, height, width)
-            return JpegHeader(height, width, components, offset)
+            header = JpegHeader(height, width, components, offset)
+            _require_few_scans(encoded, header, marker in _PROGRESSIVE)
+            return header
         else:
             position += 2 + int.from_bytes(encoded[position + 2 : position + 4])
     return None
 
 
-def _require_few_scans(encoded: bytes, height: int, width: int) -> None:
-    if height * width * (len(encoded) // _SHORTEST_SCAN) <= MAX_SCANNED_PIXELS:
-        return  # without counting them
-    scans = encoded.count(b"\xff\xda")  # never in coded data, where a zero follows 0xFF
-    if height * width * scans > MAX_SCANNED_PIXELS:
+def _require_few_scans(encoded: bytes, header: JpegHeader, is_progressive: bool) -> None:
+    first = encoded.find(_SCAN, header.offset)
+    if not is_progressive and encoded[first + 4 : first + 5] == bytes([header.components]):
+        return  # the first scan holds everything
+    scans = encoded.count(_SCAN)  # never in coded data, where a zero follows 0xFF
+    if header.height * header.width * scans > MAX_SCANNED_PIXELS:
         raise ImageError(
-            f"a JPEG of {height} x {width} pixels in {scans} scans is too large: the limit is "
-            f"{MAX_SCANNED_PIXELS // 10**9} billion pixels times scans; save it again"
+            f"a JPEG of {header.height} x {header.width} pixels in {scans} scans is too large: the "
+            f"limit is {MAX_SCANNED_PIXELS // 10**9} billion pixels times scans; save it again"
         )
 
 
