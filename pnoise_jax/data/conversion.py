@@ -14,7 +14,6 @@ from pnoise_jax.data.headers import ImageError
 
 # They hold pixels and nothing to be run, as EPS does.
 _FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "PPM", "TIFF", "WEBP", "JPEG2000", "AVIF")
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError)
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _TILE_WIDTH, _TILE_LENGTH = 258, 262, 322, 323  # tags of TIFF
 _WHITE_IS_ZERO = 0
 _TOLD_APART = 14  # of 15 bits the two ways to store them differ by rounding only
@@ -39,9 +38,11 @@ def opened(encoded: bytes) -> Iterator[PIL.Image.Image]:
         encoded = headers.png_without_texts(encoded)
     try:
         image = PIL.Image.open(io.BytesIO(encoded), formats=_formats())
+    except MemoryError:
+        raise
     except PIL.Image.DecompressionBombError as error:
         raise ImageError(f"the image is too large: {error}") from error
-    except _DAMAGED as error:
+    except Exception as error:  # damaged files bring decoders to raise whatever they like
         start = bytes(encoded[:8])
         raise ImageError(
             f"not an image that can be read: {len(encoded)} bytes that begin with {start!r} "
@@ -63,9 +64,9 @@ def decode(encoded: bytes, channels: int | None) -> np.ndarray:
         try:
             image.load()
             pixels = _pixels(image, encoded, channels or own_channels(image))
-        except ImageError:
+        except (ImageError, MemoryError):
             raise
-        except _DAMAGED as error:
+        except Exception as error:  # as above
             raise ImageError(f"not a whole image: {error}") from error
         if pixels is None:
             raise ChannelsError(f"the file has {_described(image)}, not {channels}")
@@ -224,9 +225,9 @@ def _tiff_bits(image: PIL.Image.Image) -> tuple[int, ...]:
 
 
 def _bits_per_pixel(image: PIL.Image.Image) -> int:
-    tags = _tags(image)
-    # A tile is decoded whole, however small the image is.
-    headers.require_decodable(*(int(tags.get(tag, 1)) for tag in (_TILE_LENGTH, _TILE_WIDTH)))
+    tile = [_tags(image).get(tag) for tag in (_TILE_LENGTH, _TILE_WIDTH)]
+    if all(isinstance(side, int) for side in tile):  # it is decoded whole, however small the image
+        headers.require_decodable(*tile)
     held = {"I": 32, "F": 32, "RGBA": 32, "RGBa": 32, "CMYK": 32}.get(image.mode, 24)
     return max(held, sum(_tiff_bits(image)))
 
