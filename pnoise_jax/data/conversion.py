@@ -134,7 +134,7 @@ def _with_channels(image: PIL.Image.Image, channels: int) -> np.ndarray | None:
     if channels == 1:
         return _gray(image)
     if channels == 4 and _has_opacity(image):
-        return np.asarray(image.convert("RGBA"))
+        return np.asarray(image if image.mode == "RGBA" else image.convert("RGBA"))
     if channels == 2 and image.mode == "LA":
         return np.asarray(image)
     return None
@@ -143,7 +143,7 @@ def _with_channels(image: PIL.Image.Image, channels: int) -> np.ndarray | None:
 def _gray(image: PIL.Image.Image) -> np.ndarray | None:
     """(height, width, 1); None where there are colours."""
     if image.mode in ("1", "L", "LA"):
-        return np.asarray(image.convert("L"))[..., None]
+        return np.asarray(image if image.mode == "L" else image.convert("L"))[..., None]
     pixels = np.asarray(_to_rgb(image))  # a palette, or RGB, that may have gray only
     is_gray = (pixels[..., :1] == pixels[..., 1:]).all()
     return np.ascontiguousarray(pixels[..., :1]) if is_gray else None
@@ -152,7 +152,7 @@ def _gray(image: PIL.Image.Image) -> np.ndarray | None:
 def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # else Pillow warns
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _described(image: PIL.Image.Image) -> str:
