@@ -113,7 +113,8 @@ def sample_bits(encoded: bytes) -> int:
     if png is not None:
         return max(8, png.bits)
     with opened(encoded) as image:
-        return 16 if image.mode.startswith("I") else max(8, *_tiff_bits(image))
+        is_wide = image.mode.startswith("I") or _ppm_white(image) > 255
+        return 16 if is_wide else max(8, *_tiff_bits(image))
 
 
 # Channels
@@ -222,6 +223,12 @@ def _tags(image: PIL.Image.Image) -> dict:
 def _tiff_bits(image: PIL.Image.Image) -> tuple[int, ...]:
     """Of each sample of a pixel; of other formats as if they had 8."""
     return tuple(_tags(image).get(_BITS_PER_SAMPLE, ())) or (8,)
+
+
+def _ppm_white(image: PIL.Image.Image) -> int:
+    """The sample that is white in a PPM or PGM; of other formats as if it were 255."""
+    arguments = image.tile[0][3] if image.format == "PPM" and image.tile else ()
+    return arguments[1] if len(arguments) == 2 and isinstance(arguments, tuple) else 255
 
 
 def _bits_per_pixel(image: PIL.Image.Image) -> int:

@@ -71,7 +71,7 @@ def decode(image: Image) -> np.ndarray:
 
     To RGB, gray, palettes and CMYK are converted, and opacity is dropped. To one channel, gray is
     converted, and colours are refused unless they are all gray; four channels need an opacity. Of
-    samples of 16 bits the upper 8 are kept; of 9 to 15 bits, where the file says so, too. An array
+    samples of 16 bits the upper 8 are kept, and of fewer where the file declares them. An array
     comes back as it is, with its channels.
 
     Raises:

@@ -101,7 +101,8 @@ def _dark_bits(data: bytes, pixels: np.ndarray) -> int | None:
     """See `Treated`; of an image as it is read."""
     if data.startswith(_JPEG) or conversion.sample_bits(data) == 8:
         return None
-    needed = 8 + int(pixels.max()).bit_length()
+    is_rounded = data.startswith(b"P")  # a PPM, where Pillow does not cut the lower bits off
+    needed = 8 + max(0, int(pixels.max()) - is_rounded).bit_length()
     return needed if needed <= _DARK else None
 
 

@@ -102,7 +102,10 @@ def test_of_sixteen_bits_few_may_be_used(bits, dark, rule):
         data = encode(Image.fromarray(ramp), format=format)
         assert treat(data, rule=rule).dark_bits == dark
     colours = cv2.imencode(".png", np.dstack([ramp] * 3))[1].tobytes()
-    assert treat(colours, rule=rule).dark_bits == dark
+    ppm = b"P6\n8 8\n65535\n" + np.dstack([ramp] * 3).astype(">u2").tobytes()
+    pgm = b"P5\n8 8\n65535\n" + ramp.astype(">u2").tobytes()
+    for data in (colours, ppm, pgm):
+        assert treat(data, rule=rule).dark_bits == dark
     assert treat(encode(Image.fromarray(ramp.astype(np.uint8) // 20)), rule=rule).dark_bits is None
 
 
