@@ -6,9 +6,18 @@ import os
 import stat
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
+
+from pnoise_jax.data.prepare.litter import is_litter
+from pnoise_jax.terminal import printable
+
+HEAD = 512  # bytes that tell what a file is
+MAX_BYTES = 1 << 29  # of a file that is read whole: far above an image that can be decoded
+_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error)
+_MAX_DEFLATE = 1032  # so many bytes at most come out of one byte that deflate has made
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -30,13 +39,29 @@ class Member:
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """What a source holds: its files, and its folders, empty ones too, by path."""
+    """What a source holds: its files, and its folders, empty ones too, by path.
+
+    Attributes:
+      members: the files.
+      folders: by path.
+      litter: folders of the system's that were not looked into.
+    """
 
     members: list[Member]
     folders: frozenset[str]
+    litter: tuple[str, ...] = ()
 
 
 Read = Callable[[Member], bytes]
+
+
+def require_readable_size(member: Member, where: object) -> None:
+    """Raises OSError where a file is too large to be read whole, before a byte of it is read."""
+    if member.size > MAX_BYTES:
+        raise OSError(
+            f"{where}: {printable(member.path)} has {member.size:,} bytes unpacked, and at most "
+            f"{MAX_BYTES:,} are read of one file: take it away, or store it smaller"
+        )
 
 
 class Source(Protocol):
@@ -58,7 +83,13 @@ class Source(Protocol):
         """
 
     def open(self) -> contextlib.AbstractContextManager[Read]:
-        """What reads a member's bytes, from any thread; it raises OSError."""
+        """What reads a member's bytes, from any thread; it raises OSError.
+
+        What has more than `MAX_BYTES` is refused before it is read.
+        """
+
+    def heads(self, members: Sequence[Member]) -> Iterator[bytes | None]:
+        """The first `HEAD` bytes of each member; None of what cannot be opened."""
 
 
 class Folder:
@@ -73,33 +104,62 @@ class Folder:
         """See `Source`; symbolic links are followed, but for those that lead in a circle."""
         members: list[Member] = []
         folders: set[str] = set()
-        self._scan("", (), members, folders)
-        return Listing(members, frozenset(folders))
+        litter: list[str] = []
+        self._scan("", (), members, folders, litter)
+        return Listing(members, frozenset(folders), tuple(litter))
 
-    def _scan(self, inside: str, above: tuple, members: list[Member], folders: set[str]) -> None:
+    def _scan(
+        self,
+        inside: str,
+        above: tuple,
+        members: list[Member],
+        folders: set[str],
+        litter: list[str],
+    ) -> None:
         directory = self.path / inside
         status = directory.stat()
         here = (status.st_dev, status.st_ino)
         if here in above:
-            raise OSError(f"{directory} is a link to a folder that it lies in: take it away")
+            raise OSError(
+                f"{printable(str(directory))} is a link to a folder that it lies in: take it away"
+            )
         subdirectories = []
         for name in sorted(os.listdir(directory)):
             path = f"{inside}/{name}".lstrip("/")
+            if is_litter(path):  # often nobody but root may look into it
+                litter += [path] * (directory / name).is_dir()
+                continue
             status = os.stat(directory / name)  # a dangling link raises, by name
             if stat.S_ISDIR(status.st_mode):
                 subdirectories.append(path)
             elif stat.S_ISREG(status.st_mode):
                 members.append(Member(path, status.st_size, stamp=status.st_mtime_ns))
             else:
-                raise OSError(f"{directory / name} is neither file nor folder: take it away")
+                raise OSError(
+                    f"{printable(str(directory / name))} is neither file nor folder: take it away"
+                )
         folders.update(subdirectories)
         for path in subdirectories:
-            self._scan(path, (*above, here), members, folders)
+            self._scan(path, (*above, here), members, folders, litter)
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Read]:
         """See `Source`."""
-        yield lambda member: (self.path / member.path).read_bytes()
+
+        def read(member: Member) -> bytes:
+            require_readable_size(member, self.path)
+            return (self.path / member.path).read_bytes()
+
+        yield read
+
+    def heads(self, members: Sequence[Member]) -> Iterator[bytes | None]:
+        """See `Source`."""
+        for member in members:
+            try:
+                with open(self.path / member.path, "rb") as file:
+                    yield file.read(HEAD)
+            except OSError:
+                yield None
 
 
 class Tar:
@@ -114,7 +174,7 @@ class Tar:
         with open(self.path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             for found in _headers(file, 0, size, str(self.path)):
-                path = str(PurePosixPath(found.name))
+                path = _inside(found.name, self.path)
                 if found.isdir():
                     folders.add(path)
                     continue
@@ -123,6 +183,7 @@ class Tar:
                     members += self._inner(file, found, path)
                 else:
                     members.append(Member(path, found.size, found.offset_data))
+        _refuse_twice(members, self.path)
         return Listing(members, _with_parents(members, folders))
 
     def _inner(self, file: BinaryIO, outer: tarfile.TarInfo, path: str) -> list[Member]:
@@ -132,7 +193,7 @@ class Tar:
         for found in _headers(file, outer.offset_data, end, where):
             if not found.isdir():
                 _require_plain(found, where)
-                name = f"{path}/{PurePosixPath(found.name)}"
+                name = f"{path}/{_inside(found.name, where)}"
                 members.append(Member(name, found.size, found.offset_data))
         return members
 
@@ -142,12 +203,19 @@ class Tar:
         with open(self.path, "rb", buffering=0) as file:
 
             def read(member: Member) -> bytes:
+                require_readable_size(member, self.path)
                 data = os.pread(file.fileno(), member.size, member.offset)
                 if len(data) != member.size:
-                    raise OSError(f"{self.path} is cut off in {member.path}")
+                    raise OSError(f"{self.path} is cut off in {printable(member.path)}")
                 return data
 
             yield read
+
+    def heads(self, members: Sequence[Member]) -> Iterator[bytes | None]:
+        """See `Source`."""
+        with open(self.path, "rb", buffering=0) as file:
+            for member in members:
+                yield os.pread(file.fileno(), min(HEAD, member.size), member.offset)
 
 
 class Zip:
@@ -157,13 +225,18 @@ class Zip:
         self.path, self.stamp = path, _stamp(path)
 
     def scan(self) -> Listing:
-        """See `Source`."""
+        """See `Source`; what the directory of the zip says of sizes must be possible."""
         with self._opened() as archive:
             found = archive.infolist()
+        _refuse_overlaps(found, self.path)
+        paths = {info: _inside(info.filename, self.path) for info in found}
         members = [
-            Member(_normal(i.filename), i.file_size, stamp=i.CRC) for i in found if not i.is_dir()
+            Member(path, info.file_size, stamp=info.CRC)
+            for info, path in paths.items()
+            if not info.is_dir()
         ]
-        folders = {_normal(i.filename) for i in found if i.is_dir()}
+        _refuse_twice(members, self.path)
+        folders = {path for info, path in paths.items() if info.is_dir()}
         return Listing(members, _with_parents(members, folders))
 
     @contextlib.contextmanager
@@ -173,12 +246,32 @@ class Zip:
             infos = {_normal(info.filename): info for info in archive.infolist()}
 
             def read(member: Member) -> bytes:
+                require_readable_size(member, self.path)
                 try:
-                    return archive.read(infos[member.path])
+                    # By its size: a read to the end unpacks all there is, whatever it says.
+                    with archive.open(infos[member.path]) as file:
+                        data = file.read(member.size)
                 except Exception as error:  # whatever zipfile and zlib raise on damaged bytes
-                    raise OSError(f"{self.path}: {member.path}: {error}") from error
+                    raise OSError(f"{self.path}: {printable(member.path)}: {error}") from error
+                if len(data) != member.size:
+                    raise OSError(
+                        f"{self.path}: {printable(member.path)} has {len(data)} bytes, and "
+                        f"{member.size} by the zip's directory: download it again"
+                    )
+                return data
 
             yield read
+
+    def heads(self, members: Sequence[Member]) -> Iterator[bytes | None]:
+        """See `Source`."""
+        with self._opened() as archive:
+            infos = {_normal(info.filename): info for info in archive.infolist()}
+            for member in members:
+                try:
+                    with archive.open(infos[member.path]) as file:
+                        yield file.read(HEAD)
+                except (OSError, RuntimeError, EOFError, ValueError, *_ZIP_ERRORS):
+                    yield None  # encrypted, damaged, or packed in a way that is not known
 
     def _opened(self) -> zipfile.ZipFile:
         try:
@@ -216,9 +309,57 @@ def _require_plain(found: tarfile.TarInfo, where: str) -> None:
     if found.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or found.issparse():
         kind = "a link" if found.islnk() or found.issym() else "no plain file"
         raise OSError(
-            f"{where}: {found.name} is {kind}, and its bytes are not in its place: take the "
+            f"{where}: {printable(found.name)} is {kind}, and its bytes are not in its place: "
+            "take the "
             "official archive, or extract this one and give the folder"
         )
+
+
+def _inside(name: str, where: object) -> str:
+    """A member's path, normal.
+
+    Raises:
+      OSError: it leads out of the archive, or nowhere.
+    """
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\0" in name:
+        raise OSError(
+            f"{where}: {printable(name)!r} leads out of the archive: it is not the official one, "
+            "or was made with whole paths; take the official one, or pack it again"
+        )
+    return str(path)
+
+
+def _refuse_twice(members: Sequence[Member], where: object) -> None:
+    seen: set[str] = set()
+    for member in members:
+        if member.path in seen:
+            raise OSError(
+                f"{where} has {printable(member.path)} twice, and only one of them can be meant: "
+                "take the official archive, or pack it again"
+            )
+        seen.add(member.path)
+
+
+def _refuse_overlaps(infos: Sequence[zipfile.ZipInfo], where: object) -> None:
+    """Members that share bytes, or unpack to more than they can: such a zip is made to do harm."""
+    end, before = 0, ""
+    for info in sorted(infos, key=lambda info: info.header_offset):
+        if info.header_offset < end:
+            raise OSError(
+                f"{where}: {printable(before)} and {printable(info.filename)} share bytes of the "
+                "zip: it is damaged, or made to do harm; download it again"
+            )
+        end, before = info.header_offset + 30 + info.compress_size, info.filename
+        stored = info.compress_type == zipfile.ZIP_STORED
+        most = info.compress_size * (1 if stored else _MAX_DEFLATE) + 64
+        if info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) and (
+            info.file_size > most
+        ):
+            raise OSError(
+                f"{where}: {printable(info.filename)} is said to have {info.file_size:,} bytes, "
+                f"which cannot come of {info.compress_size:,}: download it again"
+            )
 
 
 def _normal(path: str) -> str:
