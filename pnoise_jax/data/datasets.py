@@ -39,6 +39,7 @@ class Dataset:
       images: n images, anything that can be indexed: uint8 arrays of shape `image_shape`; encoded
         files, as bytes, where images differ in size.
       class_names: of labels 0, 1, …; None where they are not known.
+      version: of the data set, as "1.0.0"; None where it has none.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Dataset:
     labels: np.ndarray = dataclasses.field(repr=False)
     images: Sequence[Image] | np.ndarray = dataclasses.field(repr=False)
     class_names: tuple[str, ...] | None = dataclasses.field(default=None, repr=False)
+    version: str | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -85,6 +87,16 @@ class Dataset:
 
     def _name_of(self, i: int) -> str:
         return f"image {i} of {self.name}'s split {self.split!r}"
+
+    def relabelled(self, order: np.ndarray, class_names: Sequence[str]) -> "Dataset":
+        """The data set with the classes numbered as elsewhere.
+
+        Args:
+          order: (num_classes,), the new number of each class.
+          class_names: of the new numbers.
+        """
+        labels = _read_only(order[self.labels].astype(np.int32))
+        return dataclasses.replace(self, labels=labels, class_names=tuple(class_names))
 
     def transformed(self, transform: Transform, image_shape: tuple[int, int, int]) -> "Dataset":
         """The data set with every image transformed when it is read.
@@ -182,6 +194,7 @@ def load(
         _read_only(labels),
         found,
         class_names=directory.class_names,
+        version=directory.path.name,
     )
 
 

@@ -17,7 +17,6 @@ from pnoise_jax.data.prepare.kinds import Files
 from pnoise_jax.data.prepare.layout import Layout, find_layout, mixed_levels
 from pnoise_jax.data.prepare.plan import Plan, SplitPlan, shorten
 from pnoise_jax.data.prepare.sources import Folder, Listing
-from pnoise_jax.terminal import printable
 
 VERSION = "1.0.0"
 
@@ -101,7 +100,7 @@ def _order_notes(names: Sequence[str], by_code_points: Sequence[str]) -> list[st
     first = next(i for i, name in enumerate(names) if name != by_code_points[i])
     return [
         f"classes are numbered in natural order: {shorten(names, limit=12)}; label {first} is "
-        f"{printable(names[first])!r}, and {printable(by_code_points[first])!r} in the order of "
+        f"{names[first]!r}, and {by_code_points[first]!r} in the order of "
         "torchvision's ImageFolder"
     ]
 
@@ -130,7 +129,7 @@ def _split_folders(listing: Listing, layout: Layout) -> dict[str, str]:
     for name in folders:
         if not re.fullmatch(r"\w+", name) or name == "all":
             raise ValueError(
-                f"the folder {printable(name)!r} would be a split of that name, and a split's name "
+                f"the folder {name!r} would be a split of that name, and a split's name "
                 "has letters, digits and '_' only, and is not 'all': rename the folder"
             )
     return folders

@@ -324,7 +324,7 @@ def _inside(name: str, where: object) -> str:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\0" in name:
         raise OSError(
-            f"{where}: {printable(name)!r} leads out of the archive: it is not the official one, "
+            f"{where}: {name!r} leads out of the archive: it is not the official one, "
             "or was made with whole paths; take the official one, or pack it again"
         )
     return str(path)
