@@ -16,8 +16,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from pnoise_jax import training, weights
-from pnoise_jax.data import class_names
-from pnoise_jax.studies.sweep_cells import Cell, name_of
+from pnoise_jax.studies.sweep_cells import Cell, name_of, require_one_numbering
 from pnoise_jax.studies.sweep_speed import Speed, chunk_size, measure
 from pnoise_jax.training import data_version
 from pnoise_jax.training import workdir as directories
@@ -92,7 +91,7 @@ def plan(cells: Sequence[Cell], runs: Path | None = None) -> list[list[Training]
             experiment = dataclasses.replace(
                 experiment, model=experiment.model.clone(injection=None)
             )
-        _require_one_numbering(served)
+        require_one_numbering(served)
         run = Training(
             dataclasses.replace(experiment, config=config),
             tuple(served),
@@ -102,19 +101,6 @@ def plan(cells: Sequence[Cell], runs: Path | None = None) -> list[list[Training]
         )
         programs.setdefault(run.program, []).append(run)
     return list(programs.values())
-
-
-def _require_one_numbering(cells: Sequence[Cell]) -> None:
-    """The cells of one training call the same class by the same number, wherever their data are."""
-    one = cells[0].experiment.test_data.class_names
-    for cell in cells[1:]:
-        other = cell.experiment.test_data.class_names
-        if None not in (one, other) and one != other:
-            raise ValueError(
-                f"{cells[0].name} and {cell.name} share a training, and their data name other "
-                f"classes ({class_names.describe_order(one, other)}): give them in sweeps of "
-                "their own"
-            )
 
 
 def training_config(experiment: training.Experiment) -> ml_collections.ConfigDict:

@@ -320,7 +320,7 @@ def test_labels_are_matched_with_the_columns_by_name(examples):
         for note in found.content["notes"]
     )
     np.testing.assert_array_equal(found.measured.labels, plain.measured.labels)
-    np.testing.assert_array_equal(found.measured.clean.rank, plain.measured.clean.rank)
+    np.testing.assert_array_equal(found.measured.clean[0].rank, plain.measured.clean[0].rank)
     other = studies.audit(mixes, loader, clean=clean)  # nobody says what the columns are
     assert (other.measured.labels == order[labels]).all()
 

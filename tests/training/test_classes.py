@@ -124,7 +124,7 @@ def test_an_audit_and_its_table_know_the_classes_by_name(run, places, tmp_path):
     noisy = {"noise.preset": "optimal_all_tokens", "noise.strength": 0.1}
     config = config_on(places["backwards"], **noisy)
     audit = studies.audit_runs(config, run, settings=SETTINGS, out=tmp_path / "audit")
-    assert (audit.measured.clean.rank == 0).all()
+    assert (audit.measured.clean[0].rank == 0).all()
     labels = data.load("folder/x", split="test", data_dir=places["backwards"]).labels
     np.testing.assert_array_equal(audit.measured.labels, 2 - labels)
     assert [c["name"] for c in audit.content["per_class"]] == list(NAMES)

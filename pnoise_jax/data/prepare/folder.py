@@ -17,6 +17,7 @@ from pnoise_jax.data.prepare.kinds import Files
 from pnoise_jax.data.prepare.layout import Layout, find_layout, mixed_levels
 from pnoise_jax.data.prepare.plan import Plan, SplitPlan, shorten
 from pnoise_jax.data.prepare.sources import Folder, Listing
+from pnoise_jax.terminal import printable
 
 VERSION = "1.0.0"
 
@@ -50,24 +51,24 @@ def plan(
             f"--data_dir={scratch.parent} lies in --manual_dir={manual_dir}, among the images: "
             "choose another"
         )
-    source = Folder(manual_dir)
+    source, where = Folder(manual_dir), printable(str(manual_dir))
     listing = source.scan()
-    refuse_hidden_images(listing, where=str(manual_dir))
+    refuse_hidden_images(listing, where=where)
     files = kinds.sort_files(source, listing)
     layout = layout or find_layout(files, listing, manual_dir)
     folders = _split_folders(listing, layout)
-    _require_labels(files, folders, manual_dir)
+    _require_labels(files, folders, where)
     if not skip_unreadable:
         kinds.refuse_unreadable(
             [member for member in files.unreadable if "/" in member.path],
-            where=str(manual_dir),
+            where=where,
             fix="convert them to PNG or JPEG, or leave them out with --skip_unreadable",
         )
     classes = {
-        split: find_classes(files, listing, folder, where=str(manual_dir))
+        split: find_classes(files, listing, folder, where=where)
         for split, folder in folders.items()
     }
-    by_code_points = require_same(classes, where=str(manual_dir))
+    by_code_points = require_same(classes, where=where)
     names = natural_order(by_code_points)
     return Plan(
         name=name,
@@ -135,10 +136,10 @@ def _split_folders(listing: Listing, layout: Layout) -> dict[str, str]:
     return folders
 
 
-def _require_labels(files: Files, folders: dict[str, str], manual_dir: Path) -> None:
+def _require_labels(files: Files, folders: dict[str, str], where: str) -> None:
     loose = [member.path for member in files.images if "/" not in member.path]
     if loose and folders != {"train": "."}:
         raise ValueError(
-            f"{manual_dir} has images without a label, beside its splits {shorten(list(folders))}: "
+            f"{where} has images without a label, beside its splits {shorten(list(folders))}: "
             f"{shorten(loose)}; move them into a class folder"
         )

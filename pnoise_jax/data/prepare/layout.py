@@ -9,6 +9,7 @@ from pnoise_jax.data.prepare.class_folders import top_folders
 from pnoise_jax.data.prepare.kinds import Files
 from pnoise_jax.data.prepare.plan import shorten
 from pnoise_jax.data.prepare.sources import Listing
+from pnoise_jax.terminal import printable
 
 Layout = Literal["classes", "splits"]
 LAYOUTS = ("classes", "splits")
@@ -63,11 +64,11 @@ def _both(files: Files, tops: Sequence[str], manual_dir: Path) -> str:
         splits = f"splits {shorten(tops)}, with classes {shorten(below)}"
     fix = "give the one that is meant"
     if len(tops) == 1:
-        fix += f", or the folder below, --manual_dir={manual_dir / tops[0]}"
+        fix += f", or the folder below, --manual_dir={printable(str(manual_dir / tops[0]))}"
     elif without and below:
         fix += ", or move away the folder whose images have no class"
     return (
-        f"{manual_dir}: are its folders classes or splits?\n"
+        f"{printable(str(manual_dir))}: are its folders classes or splits?\n"
         f"  --layout=classes: split train, with classes {shorten(classes)}\n"
         f"  --layout=splits: {splits}\n"
         f"Run the same command again, and {fix}."

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from pnoise_jax.data.prepare import kinds
+from pnoise_jax.data.prepare.archives import Zip
 from pnoise_jax.data.prepare.class_folders import (
     entries,
     find_classes,
@@ -13,7 +14,7 @@ from pnoise_jax.data.prepare.class_folders import (
 )
 from pnoise_jax.data.prepare.missing import missing_files
 from pnoise_jax.data.prepare.plan import Plan, SplitPlan, shorten
-from pnoise_jax.data.prepare.sources import Folder, Listing, Source, Zip
+from pnoise_jax.data.prepare.sources import Folder, Listing, Source
 from pnoise_jax.terminal import printable
 
 VERSION = "1.0.0"

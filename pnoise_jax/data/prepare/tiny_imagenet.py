@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from pnoise_jax.data.prepare import kinds
+from pnoise_jax.data.prepare.archives import Zip
 from pnoise_jax.data.prepare.class_folders import (
     ClassFolders,
     find_classes,
@@ -15,7 +16,7 @@ from pnoise_jax.data.prepare.class_folders import (
 from pnoise_jax.data.prepare.kinds import Files
 from pnoise_jax.data.prepare.missing import missing_files
 from pnoise_jax.data.prepare.plan import Entry, Plan, SplitPlan, shorten
-from pnoise_jax.data.prepare.sources import Folder, Listing, Member, Source, Zip
+from pnoise_jax.data.prepare.sources import Folder, Listing, Member, Source
 
 VERSION = "1.0.0"
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pnoise_jax.data.prepare import kinds
+from pnoise_jax.data.prepare.archives import Tar
 from pnoise_jax.data.prepare.class_folders import (
     entries,
     find_classes,
@@ -14,7 +15,7 @@ from pnoise_jax.data.prepare.class_folders import (
 )
 from pnoise_jax.data.prepare.missing import missing_files
 from pnoise_jax.data.prepare.plan import Entry, Plan, SplitPlan, shorten
-from pnoise_jax.data.prepare.sources import Folder, Listing, Source, Tar
+from pnoise_jax.data.prepare.sources import Folder, Listing, Source
 
 VERSION = "1.0.0"
 SPLITS = ("train", "validation")

@@ -10,7 +10,7 @@ import pytest
 
 from pnoise_jax.data import prepare as preparation
 from pnoise_jax.data.prepare import sources
-from pnoise_jax.data.prepare.sources import Tar, Zip
+from pnoise_jax.data.prepare.archives import Tar, Zip
 from tests.data import archives
 from tests.data.archives import image
 
