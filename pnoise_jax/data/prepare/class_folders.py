@@ -22,8 +22,8 @@ def refuse_hidden_images(listing: Listing, *, where: str) -> None:
     hidden = [
         member.path
         for member in listing.members
-        if member.path.lower().endswith(tuple(SUFFIXES))
-        and is_hidden(member.path)
+        if "/." in f"/{member.path}"
+        and member.path.lower().endswith(tuple(SUFFIXES))
         and not is_litter(member.path)
     ]
     fix = "rename what begins with a dot, or take it away"
@@ -147,7 +147,8 @@ def _refuse(where: str, what: str, names: Sequence[str], fix: str) -> None:
 
 def _not_utf8(names: Sequence[str]) -> list[str]:
     # Python keeps bytes that it cannot decode as lone surrogates, which nothing can print.
-    return [ascii(name) for name in names if any("\ud800" <= c <= "\udfff" for c in name)]
+    odd = (name for name in names if not name.isascii())
+    return [ascii(name) for name in odd if any("\ud800" <= c <= "\udfff" for c in name)]
 
 
 def _refuse_odd_names(where: str, names: Sequence[str]) -> None:

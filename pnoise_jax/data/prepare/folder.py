@@ -14,7 +14,7 @@ from pnoise_jax.data.prepare.class_folders import (
     top_folders,
 )
 from pnoise_jax.data.prepare.kinds import Files
-from pnoise_jax.data.prepare.layout import Layout, find_layout, mixed_levels
+from pnoise_jax.data.prepare.layout import Layout, deeper_folders, find_layout
 from pnoise_jax.data.prepare.plan import Plan, SplitPlan, shorten
 from pnoise_jax.data.prepare.sources import Folder, Listing
 from pnoise_jax.terminal import printable
@@ -113,7 +113,7 @@ def _notes(files: Files, listing: Listing, folders: dict[str, str]) -> list[str]
         found.append(f"left out {len(paths)} files that cannot be read here: {shorten(paths)}")
     if listing.litter:
         found.append(f"left out folders of the system: {shorten(listing.litter)}")
-    deeper = [path for folder in folders.values() for path in mixed_levels(files, folder)]
+    deeper = [path for folder in folders.values() for path in deeper_folders(files, folder)]
     if deeper:
         found.append(
             "images in folders below a class folder belong to the class: "

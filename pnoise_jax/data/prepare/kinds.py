@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import posixpath
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
@@ -59,7 +60,7 @@ def sort_files(source: Source, listing: Listing) -> Files:
     for member in listing.members:
         if is_hidden(member.path):
             continue
-        suffix = PurePosixPath(member.path).suffix.lower()
+        suffix = posixpath.splitext(member.path)[1].lower()
         if suffix in SUFFIXES:
             images.append(member)
         elif suffix in _UNREADABLE:

@@ -1,5 +1,6 @@
 """What the folders of a tree stand for: classes, or splits with the classes below them."""
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,21 @@ _SPLIT = re.compile(
 )
 
 
+@dataclasses.dataclass
+class _Top:
+    """A folder directly below the directory.
+
+    Attributes:
+      images: how many it holds, at any depth.
+      direct: how many of them lie in it, and in no folder below.
+      below: the names of the folders directly below that hold images.
+    """
+
+    images: int = 0
+    direct: int = 0
+    below: set[str] = dataclasses.field(default_factory=set)
+
+
 def find_layout(files: Files, listing: Listing, manual_dir: Path) -> Layout:
     """What the folders directly below the directory are, where only one answer is possible.
 
@@ -30,42 +46,48 @@ def find_layout(files: Files, listing: Listing, manual_dir: Path) -> Layout:
     Raises:
       ValueError: both are possible; says what the splits and classes would be either way.
     """
-    tops = top_folders(listing, ".")
+    tops = _tops(files, listing)
     if not tops or not files.images:
+        return "classes"  # without classes or images, as `find_classes` says
+    called_splits = [name for name in tops if _SPLIT.fullmatch(name)]
+    below = set().union(*(top.below for top in tops.values()))
+    if len(called_splits) == len(tops) and not all(map(_SPLIT.fullmatch, below)):
+        return "splits"
+    if not called_splits and any(top.direct for top in tops.values()):
         return "classes"
-    named = [name for name in tops if _SPLIT.fullmatch(name)]
-    below = {name: _folders_with_images(files, name) for name in tops}
-    if len(named) == len(tops) and any(below.values()):
-        every = set().union(*below.values())
-        if not all(_SPLIT.fullmatch(name) for name in every):
-            return "splits"
-    direct = {path.partition("/")[0] for path in _paths(files) if path.count("/") == 1}
-    if not named and (direct & set(tops) or not any(below.values())):
+    if not called_splits and not below:  # all images lie beside the folders
         return "classes"
-    raise ValueError(_both(files, tops, manual_dir))
+    raise ValueError(_question(tops, sorted(below), manual_dir))
 
 
-def _both(files: Files, tops: Sequence[str], manual_dir: Path) -> str:
-    """The question, with what each answer would make."""
-    paths = _paths(files)
-    counts = {name: sum(path.startswith(f"{name}/") for path in paths) for name in tops}
-    classes = [f"{name} ({count} image{'s' * (count != 1)})" for name, count in counts.items()]
-    below = sorted({name for top in tops for name in _folders_with_images(files, top)})
-    without = [
-        name
-        for name in tops
-        if any(path.startswith(f"{name}/") and path.count("/") == 1 for path in paths)
+def _tops(files: Files, listing: Listing) -> dict[str, _Top]:
+    tops = {name: _Top() for name in top_folders(listing, ".")}
+    for member in files.images:
+        name, *folders = member.path.split("/")[:-1] or [""]
+        if name in tops:
+            tops[name].images += 1
+            tops[name].direct += not folders
+            tops[name].below.update(folders[:1])
+    return tops
+
+
+def _question(tops: dict[str, _Top], below: Sequence[str], manual_dir: Path) -> str:
+    """Which of the two it is, with what each answer would make."""
+    classes = [
+        f"{name} ({top.images} image{'s' * (top.images != 1)})" for name, top in tops.items()
     ]
+    direct = [name for name, top in tops.items() if top.direct]
     if not below:
         splits = "impossible: there are no class folders in them"
-    elif without:
-        splits = f"impossible: images without a class folder in {shorten(without)}"
+    elif direct:
+        splits = f"impossible: images without a class folder in {shorten(direct)}"
     else:
-        splits = f"splits {shorten(tops)}, with classes {shorten(below)}"
+        splits = f"splits {shorten(list(tops))}, with classes {shorten(below)}"
     fix = "give the one that is meant"
     if len(tops) == 1:
-        fix += f", or the folder below, --manual_dir={printable(str(manual_dir / tops[0]))}"
-    elif without and below:
+        folder = printable(str(manual_dir / next(iter(tops))))
+        fix += f", or the folder below, --manual_dir={folder}"
+    elif direct and below:
         fix += ", or move away the folder whose images have no class"
     return (
         f"{printable(str(manual_dir))}: are its folders classes or splits?\n"
@@ -75,18 +97,13 @@ def _both(files: Files, tops: Sequence[str], manual_dir: Path) -> str:
     )
 
 
-def mixed_levels(files: Files, folder: str) -> list[str]:
+def deeper_folders(files: Files, folder: str) -> list[str]:
     """Folders below class folders whose images become the class's, <class>/<folder>."""
     prefix = "" if folder == "." else f"{folder}/"
-    paths = [path[len(prefix) :] for path in _paths(files) if path.startswith(prefix)]
-    return sorted({"/".join(path.split("/")[:2]) for path in paths if path.count("/") > 1})
-
-
-def _folders_with_images(files: Files, top: str) -> set[str]:
-    """The names of the folders directly below one that hold images, at any depth."""
-    parts = (path.split("/") for path in _paths(files) if path.startswith(f"{top}/"))
-    return {part[1] for part in parts if len(part) > 2}
-
-
-def _paths(files: Files) -> list[str]:
-    return [member.path for member in files.images]
+    found = set()
+    for member in files.images:
+        if member.path.startswith(prefix):
+            parts = member.path[len(prefix) :].split("/")
+            if len(parts) > 2:
+                found.add(f"{parts[0]}/{parts[1]}")
+    return sorted(found)

@@ -124,7 +124,7 @@ def read_layout(directory: Path) -> str | None:
 def class_names_of(directory: Path) -> list[str]:
     """The names of the classes of a prepared directory, by label; [] where they have none."""
     file = directory / "label.labels.txt"
-    return file.read_text("utf-8").splitlines() if file.exists() else []
+    return file.read_text("utf-8").rstrip("\n").split("\n") if file.exists() else []
 
 
 def splits_of(directory: Path) -> dict[str, int]:
