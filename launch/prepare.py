@@ -2,8 +2,8 @@
 
 NAME is imagenet2012, office_home, tiny_imagenet or visda2017, made from the official archives,
 which you put into --manual_dir (from an empty one you learn what to download from where); or
-folder/<name>, made from your own images, <split>/<class>/... or <class>/... there. digits and
-glyphs need no files.
+folder/<name>, made from your own images, <split>/<class>/... or <class>/... there; where it is
+not clear which, both are shown, and --layout says. digits and glyphs need no files.
 
 Every image is verified. Ended early, by a full disk too, the same command goes on where it was. The
 data set appears in --data_dir when it is whole, as TFDS stores it (array_record); one that TFDS has
@@ -16,6 +16,7 @@ from absl import flags
 
 from launch import main
 from pnoise_jax.data import prepare
+from pnoise_jax.data.prepare.plan import shorten
 
 _DATASET = flags.DEFINE_string(
     "dataset", None, f"One of {', '.join(prepare.list_preparable())}.", required=True
@@ -26,6 +27,19 @@ _DATA_DIR = flags.DEFINE_string(
     None,
     "Where data sets are kept, a config's data.data_dir; default: $TFDS_DATA_DIR, else "
     "~/tensorflow_datasets.",
+)
+_LAYOUT = flags.DEFINE_enum(
+    "layout",
+    None,
+    ["classes", "splits"],
+    "Of folder/<name>: what the folders in --manual_dir are, classes or splits with the classes "
+    "below them. Default: found where only one is possible; else both are shown, and you choose.",
+)
+_SKIP_UNREADABLE = flags.DEFINE_bool(
+    "skip_unreadable",
+    False,
+    "Of folder/<name>: leaves out files in formats that are not read, such as .heic, .psd and "
+    ".mp4. By default they are refused; damaged images always are.",
 )
 _SHORT_SIDE = flags.DEFINE_integer(
     "short_side",
@@ -52,6 +66,9 @@ def describe(prepared: prepare.Prepared) -> str:
             "anew",
             f"examples: {sizes}",
         ]
+    if prepared.class_names:
+        shown = shorten(prepared.class_names, limit=12)
+        lines.append(f"classes: {len(prepared.class_names)}, from label 0 on: {shown}")
     lines += [f"note: {note}" for note in prepared.notes]
     lines += ["in a config, or behind launch.train:", *_flags(prepared)]
     return "\n".join(lines)
@@ -83,6 +100,8 @@ def _prepare() -> None:
         manual_dir=_MANUAL_DIR.value,
         data_dir=_DATA_DIR.value,
         short_side=_SHORT_SIDE.value,
+        layout=_LAYOUT.value,
+        skip_unreadable=_SKIP_UNREADABLE.value,
     )
     print(describe(prepared))
 

@@ -39,6 +39,7 @@ class Dataset:
         files where images differ in size, as bytes or, of other than three channels, as `Encoded`.
       class_names: of labels 0, 1, …; None where they are not known.
       channels: of the decoded images; `image_shape` has the same number.
+      version: of the data set, as "1.0.0"; None where it has none.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Dataset:
     images: Sequence[Image] | np.ndarray = dataclasses.field(repr=False)
     class_names: tuple[str, ...] | None = dataclasses.field(default=None, repr=False)
     channels: int = 3
+    version: str | None = None
 
     def __post_init__(self):
         if self.image_shape is not None:
@@ -96,6 +98,16 @@ class Dataset:
 
     def _name_of(self, i: int) -> str:
         return f"image {i} of {self.name}'s split {self.split!r}"
+
+    def relabelled(self, order: np.ndarray, class_names: Sequence[str]) -> "Dataset":
+        """The data set with the classes numbered as elsewhere.
+
+        Args:
+          order: (num_classes,), the new number of each class.
+          class_names: of the new numbers.
+        """
+        labels = _read_only(order[self.labels].astype(np.int32))
+        return dataclasses.replace(self, labels=labels, class_names=tuple(class_names))
 
     def transformed(self, transform: Transform, image_shape: tuple[int, int, int]) -> "Dataset":
         """The data set with every image transformed when it is read.
@@ -205,6 +217,7 @@ def load(
         found,
         class_names=directory.class_names,
         channels=channels,
+        version=directory.path.name,
     )
     return dataclasses.replace(dataset, images=_cached(dataset)) if cache else dataset
 

@@ -18,6 +18,7 @@ from pnoise_jax.studies.sweep_cells import Cell, Overrides, build_cells
 from pnoise_jax.studies.sweep_results import PROTOCOLS, Results
 from pnoise_jax.studies.sweep_summary import Group
 from pnoise_jax.studies.sweep_training import WAYS, Ended, Trainer, Training, plan
+from pnoise_jax.training import data_version
 from pnoise_jax.training import workdir as directories
 
 
@@ -69,10 +70,17 @@ def run_sweep(
             cell.experiment.match_weights()
     path = directories.make_writable(workdir)
     with directories.lock(path):  # before the claim, which else would change another's base
-        sweep_results.claim(path, base)
+        sweep_results.claim(path, base, _describe_data(base, cells))
         results = Results(path / "results.csv", base, list(cells[0].values))
         _finish(cells, results, path, together, console)
         return _sum_up(cells, results, path, console)
+
+
+def _describe_data(base: ml_collections.ConfigDict, cells: Sequence[Cell]) -> dict[str, Any] | None:
+    """The data of the base config, which a cell has loaded; None where none uses them."""
+    same = (cell.experiment for cell in cells if cell.experiment.config.data == base.data)
+    experiment = next(same, None)
+    return None if experiment is None else data_version.describe(experiment)
 
 
 def _finish(

@@ -11,6 +11,7 @@ import ml_collections
 import numpy as np
 
 from pnoise_jax import data, models, training
+from pnoise_jax.data import class_names
 from pnoise_jax.training.checks import check_training
 from pnoise_jax.training.config import flatten, unknown_field
 
@@ -147,6 +148,19 @@ def _build_cell(
         kind = ValueError if isinstance(error, ValueError) else OSError
         raise kind(f"cell {number} of sweep() ({given or 'base'}): {error}") from None
     return Cell({field: text_at(config, field) for field in fields}, experiment)
+
+
+def require_one_numbering(cells: Sequence[Cell]) -> None:
+    """The cells of one training call the same class by the same number, wherever their data are."""
+    one = cells[0].experiment.test_data.class_names
+    for cell in cells[1:]:
+        other = cell.experiment.test_data.class_names
+        if None not in (one, other) and one != other:
+            raise ValueError(
+                f"{cells[0].name} and {cell.name} share a training, and their data name other "
+                f"classes ({class_names.describe_order(one, other)}): give them in sweeps of "
+                "their own"
+            )
 
 
 def override(base: ml_collections.ConfigDict, overrides: Overrides) -> ml_collections.ConfigDict:

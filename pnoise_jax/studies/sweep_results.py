@@ -37,12 +37,15 @@ def has_results(workdir: str | os.PathLike) -> bool:
     return (Path(workdir).expanduser() / "results.csv").exists()
 
 
-def claim(path: Path, base: ml_collections.ConfigDict) -> None:
+def claim(
+    path: Path, base: ml_collections.ConfigDict, described: dict[str, Any] | None = None
+) -> None:
     """Makes a work directory that of sweeps over ``base``, or checks that it already is.
 
     Args:
       path: the directory, there and locked.
       base: the config of all cells.
+      described: its data, as `data_version.describe` gives it, where the cells use them.
 
     Raises:
       ValueError: it holds a run, or the results of another base config, whose differing fields the
@@ -60,14 +63,14 @@ def claim(path: Path, base: ml_collections.ConfigDict) -> None:
                 f"--workdir={str(path)!r} has a results.csv but no {_BASE}, so it is not known "
                 "what its cells have in common; choose another directory, or move results.csv away"
             )
-        _check(path, base)
+        _check(path, base, described)
     else:
         directories.write_config(path / _BASE, base)
         directories.note_weights(path, base.weights)
-        data_version.note(path, base)
+        data_version.note(path, base, described)
 
 
-def _check(path: Path, base: ml_collections.ConfigDict) -> None:
+def _check(path: Path, base: ml_collections.ConfigDict, described: dict[str, Any] | None) -> None:
     stored = directories.read_config(path, name=_BASE)
     ours = dict(flatten(stored))
     theirs = dict(flatten(base))
@@ -84,7 +87,7 @@ def _check(path: Path, base: ml_collections.ConfigDict) -> None:
             "choose another directory, set these fields back, or move results.csv away (the "
             "trainings in runs/ that still fit are used again)"
         )
-    data_version.check(path, stored, base)
+    data_version.check(path, stored, base, described)
 
 
 class Results:

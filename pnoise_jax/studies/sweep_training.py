@@ -16,8 +16,9 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from pnoise_jax import training, weights
-from pnoise_jax.studies.sweep_cells import Cell, name_of
+from pnoise_jax.studies.sweep_cells import Cell, name_of, require_one_numbering
 from pnoise_jax.studies.sweep_speed import Speed, chunk_size, measure
+from pnoise_jax.training import data_version
 from pnoise_jax.training import workdir as directories
 from pnoise_jax.training.checkpoints import Checkpoints
 from pnoise_jax.training.config import HARMLESS, flatten
@@ -90,6 +91,7 @@ def plan(cells: Sequence[Cell], runs: Path | None = None) -> list[list[Training]
             experiment = dataclasses.replace(
                 experiment, model=experiment.model.clone(injection=None)
             )
+        require_one_numbering(served)
         run = Training(
             dataclasses.replace(experiment, config=config),
             tuple(served),
@@ -195,7 +197,8 @@ class Trainer:
     def _claim(self, run: Training) -> None:
         path = run.directory(self._runs)
         try:
-            directories.claim(path, run.experiment.config)
+            described = data_version.describe(run.experiment)
+            directories.claim(path, run.experiment.config, described)
         except ValueError as error:
             raise ValueError(f"{run.name}: {error}{_delete(path)}") from None
 

@@ -117,7 +117,10 @@ class Experiment:
           ValueError, OSError: they cannot be read, or do not fit the model.
         """
         path, head = self.config.weights, head or self.config.weights_head
-        return None if path is None else weights.match(path, self.model, self.variables, head=head)
+        if path is None:
+            return None
+        names = self.test_data.class_names
+        return weights.match(path, self.model, self.variables, head=head, class_names=names)
 
     @property
     def mixing(self) -> Mixing | None:

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from pnoise_jax import evaluation, parallel
 from pnoise_jax.training import console as screen
+from pnoise_jax.training import data_version
 from pnoise_jax.training import workdir as directories
 from pnoise_jax.training.checkpoints import Checkpoints
 from pnoise_jax.training.checks import check_training
@@ -47,8 +48,12 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list
     imported = None if goes_on else match_on_all_hosts(experiment)
     path, console = directories.make_writable(workdir), _console()
     with directories.lock(path):  # before the claim, which else would change another's config
-        on_all_hosts(lambda: directories.claim(path, config))
+        described = data_version.describe(experiment)
+        on_all_hosts(lambda: directories.claim(path, config, described))
         screen.print_header(console, experiment, imported)
+        if goes_on:
+            for sentence in data_version.unnoted(path, described):
+                console.print(sentence, soft_wrap=True, highlight=False)
         program = create_program(experiment, parallel.data_mesh())
         state = _fit_locked(experiment, path, program, console)
     return _report(Run.of(experiment, state), program.mesh, path, console)

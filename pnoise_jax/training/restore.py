@@ -36,7 +36,8 @@ class Run:
       variables: of the model, on the mesh's devices; the moving average where there is one.
       step: of the checkpoint; 0 of weights from elsewhere.
       weights: "params", "ema" for a moving average, or in words where they come from.
-      notes: on weights from elsewhere: what images they expect, and how the config's differ.
+      notes: on weights from elsewhere: what images they expect, and how the config's differ; on a
+        run: how its classes were found in the data.
     """
 
     experiment: Experiment
@@ -79,14 +80,16 @@ def restore(
         on_all_hosts(lambda: data_version.check(path, stored, stored))
     else:
         on_all_hosts(lambda: directories.check(path, config, but=NOT_OF_WEIGHTS))
-    experiment = build(config)
+    experiment, notes = data_version.match_run(build(config), path)
+    for sentence in notes:
+        report(sentence)
     checkpoints = Checkpoints(path / "checkpoints", keep=config.checkpoint.keep, report=report)
     with contextlib.closing(checkpoints):
         restored = checkpoints.restore(experiment.abstract_state(mesh), set_aside=False)
     if restored is None:
         raise FileNotFoundError(f"{path / 'checkpoints'} holds no checkpoint; train there first")
     state, _ = restored
-    return Run.of(experiment, state)
+    return dataclasses.replace(Run.of(experiment, state), notes=notes)
 
 
 def import_weights(

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import ml_collections
@@ -18,11 +19,21 @@ from pnoise_jax.training.config import default_config, differing, model_config
 _WEIGHTS = "weights.json"  # beside config.json, where a run starts from weights
 
 
-def claim(workdir: str | os.PathLike, config: ml_collections.ConfigDict) -> Path:
+def claim(
+    workdir: str | os.PathLike,
+    config: ml_collections.ConfigDict,
+    described: dict[str, Any] | None = None,
+) -> Path:
     """Makes ``workdir`` this config's: creates it, or checks that it already is.
 
+    Args:
+      workdir: the directory.
+      config: of the run.
+      described: its data, as `data_version.describe` gives it, to be noted or compared.
+
     Raises:
-      ValueError: it belongs to another config; the error names the fields that differ.
+      ValueError: it belongs to another config, or has used other data by this name; the error
+        names what differs.
       OSError: it cannot be written.
     """
     path = make_writable(workdir)
@@ -34,11 +45,11 @@ def claim(workdir: str | os.PathLike, config: ml_collections.ConfigDict) -> Path
             "what was trained; choose another directory"
         )
     if trained:  # else whatever was begun here has left nothing
-        check(path, config)
+        check(path, config, described=described)
     elif jax.process_index() == 0:
         write_config(file, config)
         note_weights(path, config.weights)
-        data_version.note(path, config)
+        data_version.note(path, config, described)
     return path
 
 
@@ -139,7 +150,13 @@ def lock(path: Path) -> Iterator[None]:
         yield
 
 
-def check(workdir: Path, config: ml_collections.ConfigDict, *, but: tuple[str, ...] = ()) -> None:
+def check(
+    workdir: Path,
+    config: ml_collections.ConfigDict,
+    *,
+    but: tuple[str, ...] = (),
+    described: dict[str, Any] | None = None,
+) -> None:
     """Raises ValueError where the work directory's config, or its data's version, is another.
 
     Args:
@@ -147,6 +164,7 @@ def check(workdir: Path, config: ml_collections.ConfigDict, *, but: tuple[str, .
       config: what it should be.
       but: prefixes of fields that may differ; with "weights", those the run has started from need
         not be given, nor be there, but others are refused.
+      described: the data to go on with, see `claim`.
     """
     stored = read_config(workdir)
     changed = {
@@ -167,7 +185,7 @@ def check(workdir: Path, config: ml_collections.ConfigDict, *, but: tuple[str, .
             f"--workdir={str(workdir)!r} holds a run of another config ({listed}): choose another "
             "directory, or set these fields back"
         )
-    data_version.check(Path(workdir).expanduser(), stored, config)
+    data_version.check(Path(workdir).expanduser(), stored, config, described)
 
 
 def read_config(

@@ -30,6 +30,7 @@ class ArrayFile:
       dtypes: of every array, as numpy names them.
       options: the model's, where the file says them or what lies beside it.
       statements: all that is said of a safetensors file.
+      class_names: of the head, by label; None where they are not known.
     """
 
     path: Path
@@ -40,6 +41,7 @@ class ArrayFile:
     dtypes: Mapping[str, str] = dataclasses.field(default_factory=dict)
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     statements: tuple[Statement, ...] = ()
+    class_names: tuple[str, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ from pnoise_jax.weights import timm_models
 # "model_args", "pretrained_cfg"; and our own options as "options".
 Statement = tuple[str, Mapping[str, Any]]
 
+CLASS_NAMES = "label_names"  # of the head, by label: a list, as timm's config.json has it
 PREPROCESSING = "pretrained_cfg"  # of a safetensors file, as JSON; in config.json, a section
 _POOLING = {"token": "token", "avg": "mean"}
 # timm's models that have the arrays of ours, and are another function (of timm 1.0.31, all).
@@ -47,6 +48,24 @@ def read_json(path: Path) -> dict[str, Any]:
         return {}
 
 
+def json_list(text: str) -> list[Any] | None:
+    """A list that is JSON; None where it is none."""
+    try:
+        parsed = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return parsed if isinstance(parsed, list) else None
+
+
+def class_names(statements: tuple[Statement, ...]) -> tuple[str, ...] | None:
+    """The classes of the head by label, from the nearest that names them; None where none does."""
+    for _, said in statements:
+        names = said.get(CLASS_NAMES)
+        if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
+            return tuple(names)
+    return None
+
+
 def statements_on(path: Path, metadata: Mapping[str, str]) -> tuple[Statement, ...]:
     """What is said of a safetensors file, the nearest first.
 
@@ -60,6 +79,7 @@ def statements_on(path: Path, metadata: Mapping[str, str]) -> tuple[Statement, .
         "model_args": texts.get("timm.arguments"),
         PREPROCESSING: texts.get(PREPROCESSING),
         "options": texts.get("pnoise_jax.model"),
+        CLASS_NAMES: json_list(metadata.get(CLASS_NAMES, "")),
     }
     beside = path.parent / "config.json"
     return ("the file's metadata", own), (f"{beside.name} beside the file", read_json(beside))

@@ -17,7 +17,14 @@ from flax import traverse_util
 from safetensors.numpy import save_file
 
 from pnoise_jax import models
-from pnoise_jax.weights import errors, preprocessing, runs, timm_models, torch_names
+from pnoise_jax.weights import (
+    descriptions,
+    errors,
+    preprocessing,
+    runs,
+    timm_models,
+    torch_names,
+)
 from pnoise_jax.weights.arrays import ArrayFile, Shape
 from pnoise_jax.weights.guessing import guess_channels
 from pnoise_jax.weights.matching import NAMINGS
@@ -70,6 +77,8 @@ def export(workdir: str | os.PathLike, out: str | os.PathLike | None = None) -> 
         name, channels = config["model"]["name"], guess_channels(file.shapes)
         reference = timm_models.timm_reference(name, model, channels=channels)
         metadata = _metadata(config, model, file, reference)
+        if file.class_names is not None:
+            metadata[descriptions.CLASS_NAMES] = json.dumps(file.class_names)
     except (KeyError, TypeError, ValueError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else error
         raise ValueError(

@@ -195,6 +195,7 @@ def _open_safetensors(path: Path, shards: Mapping[str, Path]) -> ArrayFile:
         {name: _DTYPES.get(dtype, dtype) for name, dtype in dtypes.items()},
         descriptions.options(statements),
         statements,
+        descriptions.class_names(statements),
     )
 
 

@@ -9,6 +9,7 @@ import flax.linen as nn
 from pnoise_jax.models import SwinTransformer, layers
 from pnoise_jax.weights import positions
 from pnoise_jax.weights.arrays import ArrayFile, Entries, Entry, Shape
+from pnoise_jax.weights.classes import Heads
 from pnoise_jax.weights.descriptions import sides
 
 HEADS = ("auto", "keep", "fresh")
@@ -59,11 +60,17 @@ def heads_in(paths: Iterable[str]) -> list[str]:
     return [path for path in paths if path.startswith(_HEADS)]
 
 
-def fit_head(fit: Fit, head: str) -> Fit:
-    """Leaves out a head that is not to be taken.
+def fit_head(fit: Fit, head: str, heads: Heads) -> Fit:
+    """Leaves out a head that is not to be taken; one that is has its classes in our order.
+
+    Args:
+      fit: all that the file has.
+      head: one of HEADS.
+      heads: the names of the classes, theirs and ours.
 
     Raises:
-      ValueError: head is none of HEADS, or the model has none.
+      ValueError: head is none of HEADS, or the model has none; or a head is to be kept, and knows
+        other classes.
     """
     if head not in HEADS:
         raise ValueError(f"weights_head={head!r}: choose one of {', '.join(HEADS)}")
@@ -74,13 +81,22 @@ def fit_head(fit: Fit, head: str) -> Fit:
         )
     theirs, ours = _classes(fit.entries), fit.wanted["params/head/bias"][0]
     before = [path for path in fit.entries if path.startswith(_PRE_LOGITS)]
-    if head != "fresh" and theirs == ours:
+    others = heads.others(ours) if head != "fresh" and theirs == ours else ""
+    if others and head == "keep":
+        raise ValueError(others)
+    if head != "fresh" and theirs == ours and not others:
         if before:
             fit = fit.with_advice(
                 "The file has a layer before the head (pre_logits), which belongs to it: set "
                 "weights_head='fresh' to leave out both"
             )
-        return fit.with_note(f"head kept ({ours} classes)")
+        order, note = heads.order(ours)
+        if order is not None:
+            for path in heads_in(fit.entries):
+                entry = fit.entries[path]
+                reordered = entry.then(entry.shape, lambda x: x[..., order])
+                fit = fit.with_entry(path, reordered)
+        return fit.with_note(f"head kept ({ours} classes{note})")
     if head == "keep":
         there = "no head" if theirs is None else f"a head of {theirs} classes"
         return fit.with_advice(
@@ -95,7 +111,8 @@ def fit_head(fit: Fit, head: str) -> Fit:
         wanted={path: fit.wanted[path] for path in fit.wanted.keys() - set(heads_in(fit.wanted))},
     )
     there = "none there" if theirs is None else theirs
-    return fit.with_note(f"head fresh ({there} → {ours} classes)")
+    note = "; those of the file have other names" if others else ""
+    return fit.with_note(f"head fresh ({there} → {ours} classes{note})")
 
 
 def _classes(entries: Entries) -> int | None:

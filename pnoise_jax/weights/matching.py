@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from flax import traverse_util
 
 from pnoise_jax.weights import (
+    classes,
     descriptions,
     fitting,
     google_names,
@@ -151,7 +152,12 @@ class Weights:
 
 
 def match(
-    path: str | os.PathLike, model: nn.Module, variables: Mapping[str, Any], *, head: str = "keep"
+    path: str | os.PathLike,
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    *,
+    head: str = "keep",
+    class_names: Sequence[str] | None = None,
 ) -> Weights:
     """Finds in a file what a model needs.
 
@@ -165,18 +171,27 @@ def match(
       model: the model.
       variables: its collections as `model.init` gives them, arrays or their shapes.
       head: "keep" the file's; "fresh", as the model initialises it, which is what timm does
-        (big_vision begins with zeros); "auto" keeps it where it has as many classes.
+        (big_vision begins with zeros); "auto" keeps it where it has as many classes, and the same
+        where their names are known.
+      class_names: of the model's classes. Where the file names its own, a head that is kept is put
+        into this order.
 
     Raises:
       FileNotFoundError, OSError: there is no such file, or it cannot be read.
       ValueError: it is damaged, or its arrays do not fit: which, and whose model it may be; or the
-        model is none of ours.
+        model is none of ours; or a head that is to be kept knows other classes.
     """
-    return match_named(open_named(path), model, variables, head=head)
+    named = open_named(path)
+    return match_named(named, model, variables, head=head, class_names=class_names)
 
 
 def match_named(
-    named: NamedFile, model: nn.Module, variables: Mapping[str, Any], *, head: str
+    named: NamedFile,
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    *,
+    head: str,
+    class_names: Sequence[str] | None = None,
 ) -> Weights:
     """`match`, of a file that is open."""
     file = named.file
@@ -184,7 +199,8 @@ def match_named(
         path: tuple(leaf.shape)
         for path, leaf in traverse_util.flatten_dict(dict(variables), sep="/").items()
     }
-    fit = fitting.fit_head(fitting.Fit(named.entries, ours), head)
+    heads = classes.Heads(file, class_names)
+    fit = fitting.fit_head(fitting.Fit(named.entries, ours), head, heads)
     fit = fitting.fit_positions(fit, file, model)
     fit = fitting.fit_relative_positions(fit, model)
     problems = mismatches.describe(

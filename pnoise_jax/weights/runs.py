@@ -57,6 +57,7 @@ def open_run(path: Path) -> ArrayFile:
         opened,
         {name.removeprefix(prefix): dtype for name, dtype in dtypes.items()},
         read_config(path).get("model", {}),
+        class_names=class_names(path),
     )
 
 
@@ -85,6 +86,13 @@ def read_config(path: Path) -> dict[str, Any]:
     """The config of the run whose work directory or checkpoint this is; {} if it is not there."""
     config = read_json(_checkpoint(path).parent.parent / "config.json")
     return config if isinstance(config.get("model"), dict) else {}
+
+
+def class_names(path: Path) -> tuple[str, ...] | None:
+    """The classes of the run whose work directory or checkpoint this is; None: it noted none."""
+    names = read_json(_checkpoint(path).parent.parent / "data.json").get("class_names")
+    is_known = isinstance(names, list) and names and all(isinstance(name, str) for name in names)
+    return tuple(names) if is_known else None
 
 
 def fingerprint(path: Path) -> str:

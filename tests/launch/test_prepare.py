@@ -30,6 +30,7 @@ def test_prepares_once_and_says_what_a_config_needs(tmp_path):
         f"prepared {path}",
         "examples: test 12, train 13",
         "images: 1 CMYK to RGB",
+        "classes: 3, from label 0 on: cat, dog, owl",
         "in a config, or behind launch.train:",
         *flags,
     ]

@@ -293,6 +293,52 @@ def test_labels_may_be_names(examples):
         studies.audit(mixes, examples, class_names=["ant", "bee"])
 
 
+class Loader(list):
+    """Batches of a data set that names its classes, as a loader of torchvision's ImageFolder."""
+
+    def __init__(self, examples, classes):
+        images, labels = examples
+        super().__init__(
+            (images[i : i + 10], labels[i : i + 10]) for i in range(0, len(labels), 10)
+        )
+        self.dataset = type("Part", (), {"dataset": type("Folder", (), {"classes": classes})})
+
+
+def test_labels_are_matched_with_the_columns_by_name(examples):
+    """Where the examples number their classes otherwise than the model, or have some of its."""
+    images, labels = examples
+    columns = ["ant", "bee", "cat", "dog"]
+    plain = studies.audit(mixes, Loader(examples, columns), clean=clean, class_names=columns)
+    assert not any("by name" in note for note in plain.content["notes"])
+    order = np.array([2, 0, 3, 1])  # of each column among the classes of the examples
+    classes = [columns[i] for i in np.argsort(order)]
+    loader = Loader((images, order[labels]), classes)
+    found = studies.audit(mixes, loader, clean=clean, class_names=columns)
+    assert any(
+        "in another order ('ant' is class 0 there and 2 here), so labels are matched by name"
+        in note
+        for note in found.content["notes"]
+    )
+    np.testing.assert_array_equal(found.measured.labels, plain.measured.labels)
+    np.testing.assert_array_equal(found.measured.clean[0].rank, plain.measured.clean[0].rank)
+    other = studies.audit(mixes, loader, clean=clean)  # nobody says what the columns are
+    assert (other.measured.labels == order[labels]).all()
+
+
+@pytest.mark.parametrize("attribute", ["classes", "class_names"])
+def test_examples_of_other_classes_are_refused(examples, attribute):
+    loader = Loader(examples, None)
+    setattr(loader, attribute, ["ant", "bee", "cat", "fox"])
+    with pytest.raises(ValueError, match="'fox' of the latter is not among the 4 of the former"):
+        studies.audit(mixes, loader, class_names=["ant", "bee", "cat", "dog"])
+
+
+def test_names_that_say_nothing_about_each_other(examples):
+    loader = Loader(examples, ["0", "1", "2", "3"])
+    found = studies.audit(mixes, loader, clean=clean, class_names=["ant", "bee", "cat", "dog"])
+    assert any("so labels are compared by number" in note for note in found.content["notes"])
+
+
 def test_a_loader_that_shuffles_has_no_order_of_its_own(examples):
     images, labels = examples
     generator = np.random.default_rng(0)

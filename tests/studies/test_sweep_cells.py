@@ -1,11 +1,20 @@
 """Cells: products, overrides, and errors that name the cell before anything is trained."""
 
+import dataclasses
+
 import ml_collections
 import numpy as np
 import pytest
 
 from pnoise_jax import data, training
-from pnoise_jax.studies.sweep_cells import as_text, build_cells, name_of, product
+from pnoise_jax.studies.sweep_cells import (
+    Cell,
+    as_text,
+    build_cells,
+    name_of,
+    product,
+    require_one_numbering,
+)
 from tests.training.runs import small_config
 
 
@@ -115,3 +124,21 @@ def test_a_locked_config_is_fine(data_dir):
     section = training.model_config("vit_ti_16", image_size=8, patch_size=4, dim=8, num_heads=2)
     (cell,) = build_cells(base, [{"model": section, "noise.layer": "2"}])
     assert cell.experiment.model.dim == 8
+
+
+def test_cells_of_one_training_number_their_classes_alike(data_dir):
+    """Data in another directory, which no weights depend on, may name other classes."""
+    one = build_cells(small_config(data_dir), [{}])[0]
+    experiments = [
+        dataclasses.replace(
+            one.experiment,
+            test_data=dataclasses.replace(one.experiment.test_data, class_names=names),
+        )
+        for names in (("a", "b"), None, ("b", "a"))
+    ]
+    cells = [Cell({"data.data_dir": str(i)}, x) for i, x in enumerate(experiments)]
+    require_one_numbering(cells[:2])
+    with pytest.raises(
+        ValueError, match=r"data_dir=0 and data_dir=2 share a training.*'a' is clas"
+    ):
+        require_one_numbering(cells)

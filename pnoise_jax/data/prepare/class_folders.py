@@ -1,36 +1,20 @@
 """Images in class folders, checked: no image without a class, no class without images."""
 
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
+from decimal import Decimal
 
+from pnoise_jax.data.prepare.kinds import SUFFIXES, Files
+from pnoise_jax.data.prepare.litter import is_hidden, is_litter
 from pnoise_jax.data.prepare.plan import Entry, shorten
 from pnoise_jax.data.prepare.sources import Listing, Member
-
-SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
-)
-# What systems and programs leave about, in lower case; and whatever begins with "._".
-_LITTER = frozenset(
-    {"thumbs.db", "desktop.ini", "__macosx", ".ds_store", ".git", ".svn", ".ipynb_checkpoints"}
-    | {".thumbnails", ".trashes", ".spotlight-v100", ".fseventsd", ".appledouble", "@eadir"}
-)
+from pnoise_jax.terminal import printable
 
 ClassFolders = Mapping[str, Sequence[Member]]
 
-
-def is_image(path: str) -> bool:
-    """Whether a file's name says that it is an image."""
-    return PurePosixPath(path).suffix.lower() in SUFFIXES
-
-
-def is_hidden(path: str) -> bool:
-    """Whether a file, or a folder that it is in, is hidden or what a system leaves about."""
-    return is_litter(path) or any(part.startswith(".") for part in path.split("/"))
-
-
-def is_litter(path: str) -> bool:
-    """Whether a file, or a folder that it is in, is what a system leaves about."""
-    return any(part.lower() in _LITTER or part.startswith("._") for part in path.split("/"))
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
+_JOINERS = "\u200c\u200d"  # in emoji, and in Persian and Indic words
 
 
 def refuse_hidden_images(listing: Listing, *, where: str) -> None:
@@ -38,7 +22,9 @@ def refuse_hidden_images(listing: Listing, *, where: str) -> None:
     hidden = [
         member.path
         for member in listing.members
-        if is_image(member.path) and is_hidden(member.path) and not is_litter(member.path)
+        if "/." in f"/{member.path}"
+        and member.path.lower().endswith(tuple(SUFFIXES))
+        and not is_litter(member.path)
     ]
     fix = "rename what begins with a dot, or take it away"
     _refuse(where, "images in hidden files or folders", hidden, fix)
@@ -61,49 +47,53 @@ def top_folders(listing: Listing, folder: str) -> list[str]:
     return sorted(name for name in found if not is_hidden(name))
 
 
-def find_classes(
-    listing: Listing, folder: str, *, where: str, other_files: Sequence[str] = ()
-) -> ClassFolders:
-    """The images of ``<folder>/<class>/**``, by class, sorted.
+def find_classes(files: Files, listing: Listing, folder: str, *, where: str) -> ClassFolders:
+    """The images of ``<folder>/<class>/**`` by class, sorted.
+
+    Names of classes are in Unicode's composed form (NFC), which macOS takes apart in file names.
 
     Args:
+      files: of the listing, or of this folder of it.
       listing: what the source holds.
       folder: its path there, "." for all.
       where: how messages name it.
-      other_files: suffixes of files that may stand among the images.
 
     Raises:
-      ValueError: there is no class folder; one has no images, or a file that is none; an image
-        lies in none, or is hidden; two names differ in case only; or a file's name is not UTF-8.
+      ValueError: there is no class folder; one has no images, or a name that cannot be kept or
+        looks like another's; an image lies in none; or a file's name is not UTF-8.
     """
     classes: dict[str, list[Member]] = {name: [] for name in top_folders(listing, folder)}
     depth = 0 if folder == "." else folder.count("/") + 1
-    strangers, unlabelled = [], []
-    for member in inside(listing, folder).members:
-        parts = member.path.split("/")[depth:]
-        if is_hidden("/".join(parts)):
+    prefix = "" if folder == "." else f"{folder}/"
+    unlabelled = []
+    for member in files.images:
+        if not member.path.startswith(prefix):
             continue
+        parts = member.path.split("/")[depth:]
         if len(parts) == 1:
-            unlabelled += [member.path] * is_image(member.path)
-        elif is_image(member.path):
+            unlabelled.append(member.path)
+        else:
             classes[parts[0]].append(member)
-        elif not member.path.endswith(tuple(other_files)):
-            strangers.append(member.path)
-    refuse_hidden_images(inside(listing, folder), where=where)
     if not classes:
-        raise ValueError(f"{where} has no class folders, {folder}/<class>/<image>")
-    names = [member.path for members in classes.values() for member in members]
+        fix = (
+            f": its {len(unlabelled)} images have no class, so take the folder away, or choose "
+            "--layout=classes where the folders are classes"
+            if unlabelled and folder != "."
+            else ""
+        )
+        raise ValueError(f"{where} has no class folders, {printable(folder)}/<class>/<image>{fix}")
+    names = [*classes, *(member.path for members in classes.values() for member in members)]
     _refuse(where, "file names that are not UTF-8", _not_utf8(names), "rename them")
-    _refuse(where, "files in class folders that are no images", strangers, "take them away")
     _refuse(where, "images without a label, in no class folder", unlabelled, "move them into one")
     empty = [name for name, members in classes.items() if not members]
     _refuse(where, "class folders without images", empty, "fill them or take them away")
-    _refuse_same_but_case(where, list(classes))
-    return classes
+    _refuse_odd_names(where, list(classes))
+    _refuse_alike(where, list(classes))
+    return {unicodedata.normalize("NFC", name): found for name, found in classes.items()}
 
 
 def require_same(by_split: Mapping[str, ClassFolders], *, where: str) -> list[str]:
-    """The classes, which all splits must have.
+    """The classes, which all splits must have, by code points.
 
     Raises:
       ValueError: they differ; says which split has or lacks which.
@@ -115,11 +105,29 @@ def require_same(by_split: Mapping[str, ClassFolders], *, where: str) -> list[st
     }
     problems = [f"{split} has no {shorten(names)}" for split, names in lacking.items() if names]
     if problems:
+        alike = _alike(every)
+        hint = f" ({alike[0]!a} and {alike[1]!a} differ in {alike[2]} only)" if alike else ""
         raise ValueError(
-            f"{where}: the class folders differ: {'; '.join(problems)}. A label would mean "
+            f"{where}: the class folders differ: {'; '.join(problems)}{hint}. A label would mean "
             "one class here and another there: let all have the same folders."
         )
     return every
+
+
+def natural_order(names: Sequence[str]) -> list[str]:
+    """Names with the numbers in them in the order of numbers: img2 before img10, -1 before 0.
+
+    Letters are in the order of code points, capitals first, as in torchvision's ImageFolder.
+    """
+    if all(_NUMBER.fullmatch(name) for name in names):
+        return sorted(names, key=lambda name: (Decimal(name), name))
+    return sorted(names, key=_natural_key)
+
+
+def _natural_key(name: str) -> tuple:
+    # Numbers stand where their digits would, between "/" and ":"; no other character does.
+    parts = re.findall(r"[0-9]+|[^0-9]", name)
+    return [(ord("0"), int(x)) if x[0] in "0123456789" else (ord(x), 0) for x in parts], name
 
 
 def entries(classes: ClassFolders, names: Sequence[str], folder: str) -> list[Entry]:
@@ -139,15 +147,52 @@ def _refuse(where: str, what: str, names: Sequence[str], fix: str) -> None:
 
 def _not_utf8(names: Sequence[str]) -> list[str]:
     # Python keeps bytes that it cannot decode as lone surrogates, which nothing can print.
-    return [ascii(name) for name in names if any("\ud800" <= c <= "\udfff" for c in name)]
+    odd = (name for name in names if not name.isascii())
+    return [ascii(name) for name in odd if any("\ud800" <= c <= "\udfff" for c in name)]
 
 
-def _refuse_same_but_case(where: str, names: Sequence[str]) -> None:
+def _refuse_odd_names(where: str, names: Sequence[str]) -> None:
+    """Names that a list with one name a line cannot keep, or that show as another's."""
+    odd = [ascii(name) for name in names if name != name.strip() or any(map(_is_invisible, name))]
+    _refuse(
+        where,
+        "class folders whose names begin or end with a blank, or hold line breaks, control or "
+        "invisible characters",
+        odd,
+        "rename them",
+    )
+
+
+def _is_invisible(character: str) -> bool:
+    category = unicodedata.category(character)
+    return category in ("Cc", "Cf", "Zl", "Zp") and character not in _JOINERS
+
+
+def _refuse_alike(where: str, names: Sequence[str]) -> None:
+    if alike := _alike(names):
+        one, other, differ = alike
+        raise ValueError(
+            f"{where} has class folders {one!a} and {other!a}, which differ in {differ} only: one "
+            "class or two? Join or rename them."
+        )
+
+
+def _alike(names: Sequence[str]) -> tuple[str, str, str] | None:
+    """Two names that look the same, and what they differ in; None where there are none."""
     seen: dict[str, str] = {}
     for name in names:
-        other = seen.setdefault(name.casefold(), name)
+        other = seen.setdefault(_look(name), name)
         if other != name:
-            raise ValueError(
-                f"{where} has class folders {other!r} and {name!r}, which differ in case only: "
-                "one class or two? Join or rename them."
+            one, two = (unicodedata.normalize("NFC", x) for x in (other, name))
+            differ = (
+                "case" if one.casefold() == two.casefold() else "blanks or invisible characters"
             )
+            return other, name, "Unicode form" if one == two else differ
+    return None
+
+
+def _look(name: str) -> str:
+    """A name without what the eye does not see."""
+    visible = "".join(c for c in name if unicodedata.category(c) != "Cf")
+    folded = unicodedata.normalize("NFC", visible).casefold()
+    return " ".join(unicodedata.normalize("NFC", folded).split())

@@ -1,64 +1,75 @@
 """People's own images, in one folder for each class (the layout of torchvision's ImageFolder)."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
+from pnoise_jax.data.prepare import kinds
 from pnoise_jax.data.prepare.class_folders import (
     entries,
     find_classes,
-    is_hidden,
-    is_image,
+    natural_order,
     refuse_hidden_images,
     require_same,
     top_folders,
 )
+from pnoise_jax.data.prepare.kinds import Files
+from pnoise_jax.data.prepare.layout import Layout, deeper_folders, find_layout
 from pnoise_jax.data.prepare.plan import Plan, SplitPlan, shorten
 from pnoise_jax.data.prepare.sources import Folder, Listing
+from pnoise_jax.terminal import printable
 
 VERSION = "1.0.0"
 
-_SPLITS = frozenset(
-    {"train", "training", "val", "valid", "validation", "test", "testing", "dev", "eval"}
-)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
-def plan(manual_dir: Path, *, name: str, scratch: Path) -> Plan:
+def plan(
+    manual_dir: Path,
+    *,
+    name: str,
+    scratch: Path,
+    layout: Layout | None = None,
+    skip_unreadable: bool = False,
+) -> Plan:
     """Splits from ``<split>/<class>/**``, or one split "train" from ``<class>/**``.
-
-    Folders called train, val, test and the like are splits; so are others, if all of them hold
-    folders only.
 
     Args:
       manual_dir: where they are.
       name: "folder/<name>".
       scratch: must not lie in `manual_dir`.
+      layout: what the folders are: "classes" or "splits"; None finds it, see `find_layout`.
+      skip_unreadable: leave out files in formats that are not read, instead of refusing them.
 
     Raises:
-      ValueError: the data directory lies among the images; splits differ in their
-        classes; or see `find_classes`.
+      ValueError: the data directory lies among the images; it is not clear what the folders are;
+        splits differ in their classes; files are in formats that are not read; or see
+        `find_classes`.
     """
     if scratch.is_relative_to(manual_dir):
         raise ValueError(
             f"--data_dir={scratch.parent} lies in --manual_dir={manual_dir}, among the images: "
             "choose another"
         )
-    source = Folder(manual_dir)
+    source, where = Folder(manual_dir), printable(str(manual_dir))
     listing = source.scan()
-    refuse_hidden_images(listing, where=str(manual_dir))
-    folders = _split_folders(listing)
-    _require_labels(listing, folders, manual_dir)
-    for split in folders:
-        if not re.fullmatch(r"\w+", split) or split == "all":
-            raise ValueError(
-                f"{manual_dir / split} would be a split of that name, and a split's name has "
-                "letters, digits and '_' only, and is not 'all': rename the folder"
-            )
+    refuse_hidden_images(listing, where=where)
+    files = kinds.sort_files(source, listing)
+    layout = layout or find_layout(files, listing, manual_dir)
+    folders = _split_folders(listing, layout)
+    _require_labels(files, folders, where)
+    if not skip_unreadable:
+        kinds.refuse_unreadable(
+            [member for member in files.unreadable if "/" in member.path],
+            where=where,
+            fix="convert them to PNG or JPEG, or leave them out with --skip_unreadable",
+        )
     classes = {
-        split: find_classes(listing, folder, where=str(manual_dir))
+        split: find_classes(files, listing, folder, where=where)
         for split, folder in folders.items()
     }
-    names = require_same(classes, where=str(manual_dir))
+    by_code_points = require_same(classes, where=where)
+    names = natural_order(by_code_points)
     return Plan(
         name=name,
         version=VERSION,
@@ -68,7 +79,9 @@ def plan(manual_dir: Path, *, name: str, scratch: Path) -> Plan:
         ],
         class_names=names,
         description="Images from class folders.",
-        notes=_notes(listing, folders),
+        notes=[*_order_notes(names, by_code_points), *_notes(files, listing, folders)],
+        class_order="natural",
+        layout=layout,
     )
 
 
@@ -82,36 +95,51 @@ def check_name(name: str) -> None:
         )
 
 
-def _notes(listing: Listing, folders: dict[str, str]) -> list[str]:
-    notes, names = [], list(folders)
-    if not any(name.lower() in _SPLITS for name in names):
-        notes.append(
-            f"read as splits, as they hold only folders: {', '.join(names)}; if these are classes, "
-            "put them into a folder 'train'"
+def _order_notes(names: Sequence[str], by_code_points: Sequence[str]) -> list[str]:
+    if names == by_code_points:
+        return []
+    first = next(i for i, name in enumerate(names) if name != by_code_points[i])
+    return [
+        f"classes are numbered in natural order: {shorten(names, limit=12)}; label {first} is "
+        f"{names[first]!r}, and {by_code_points[first]!r} in the order of "
+        "torchvision's ImageFolder"
+    ]
+
+
+def _notes(files: Files, listing: Listing, folders: dict[str, str]) -> list[str]:
+    found = kinds.notes([files])
+    if files.unreadable:
+        paths = [member.path for member in files.unreadable]
+        found.append(f"left out {len(paths)} files that cannot be read here: {shorten(paths)}")
+    if listing.litter:
+        found.append(f"left out folders of the system: {shorten(listing.litter)}")
+    deeper = [path for folder in folders.values() for path in deeper_folders(files, folder)]
+    if deeper:
+        found.append(
+            "images in folders below a class folder belong to the class: "
+            f"{shorten(list(dict.fromkeys(deeper)), limit=5)}"
         )
-    loose = [m.path for m in listing.members if "/" not in m.path and not is_hidden(m.path)]
-    if loose:
-        notes.append(f"left out, in no class folder: {shorten(loose)}")
-    return notes
+    return found
 
 
-def _split_folders(listing: Listing) -> dict[str, str]:
-    tops = top_folders(listing, ".")
-    with_files = {
-        path.partition("/")[0]
-        for path in (member.path for member in listing.members)
-        if path.count("/") == 1 and not is_hidden(path)
-    }
-    splits = any(name.lower() in _SPLITS for name in tops) or (tops and not with_files & {*tops})
-    # One empty folder more, and nothing below any: then they are classes, and find_classes says so.
-    nested = any(path.count("/") == 1 for path in listing.folders if not is_hidden(path))
-    return {name: name for name in tops} if splits and nested else {"train": "."}
+def _split_folders(listing: Listing, layout: Layout) -> dict[str, str]:
+    """The folder of each split."""
+    if layout == "classes":
+        return {"train": "."}
+    folders = {name: name for name in top_folders(listing, ".")}
+    for name in folders:
+        if not re.fullmatch(r"\w+", name) or name == "all":
+            raise ValueError(
+                f"the folder {name!r} would be a split of that name, and a split's name "
+                "has letters, digits and '_' only, and is not 'all': rename the folder"
+            )
+    return folders
 
 
-def _require_labels(listing: Listing, folders: dict[str, str], manual_dir: Path) -> None:
-    loose = [m.path for m in listing.members if "/" not in m.path and is_image(m.path)]
+def _require_labels(files: Files, folders: dict[str, str], where: str) -> None:
+    loose = [member.path for member in files.images if "/" not in member.path]
     if loose and folders != {"train": "."}:
         raise ValueError(
-            f"{manual_dir} has images without a label, beside its splits {', '.join(folders)}: "
-            f"{', '.join(loose[:10])}; move them into a class folder"
+            f"{where} has images without a label, beside its splits {shorten(list(folders))}: "
+            f"{shorten(loose)}; move them into a class folder"
         )

@@ -9,9 +9,11 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.datasets.imagenet2012 import imagenet2012_dataset_builder as official
 
+from pnoise_jax.data.prepare.archives import Tar
+from pnoise_jax.data.prepare.litter import is_litter
 from pnoise_jax.data.prepare.missing import missing_files
 from pnoise_jax.data.prepare.plan import Entry, Plan, SplitPlan, shorten
-from pnoise_jax.data.prepare.sources import Member, Tar
+from pnoise_jax.data.prepare.sources import Member
 
 VERSION = "5.1.0"
 SPLITS = ("train", "validation")
@@ -53,7 +55,8 @@ def plan(manual_dir: Path, *, scratch: Path) -> Plan:
     splits, notes = [], [f"no {paths[s].name}, so no split {s!r}" for s in paths if s not in there]
     if "train" in there:
         source = Tar(paths["train"], nested=True)
-        found = _train_entries(_remembered(source, scratch / "train.npz"), synsets, source.path)
+        members = _without_litter(_remembered(source, scratch / "train.npz"))
+        found = _train_entries(members, synsets, source.path)
         splits.append(SplitPlan("train", source, found))
         repaired = sum(entry.key in REPAIRED for entry in found)
         if repaired:
@@ -65,7 +68,7 @@ def plan(manual_dir: Path, *, scratch: Path) -> Plan:
             notes.append(f"{_TRAIN} has {len(found)} images, the official one {NUM_TRAIN}")
     if "validation" in there:
         source = Tar(paths["validation"])
-        found = _validation_entries(source.scan().members, synsets, source.path)
+        found = _validation_entries(_without_litter(source.scan().members), synsets, source.path)
         splits.append(SplitPlan("validation", source, found))
     return Plan(
         name="imagenet2012",
@@ -77,6 +80,11 @@ def plan(manual_dir: Path, *, scratch: Path) -> Plan:
         repairs=REPAIRED,
         notes=notes,
     )
+
+
+def _without_litter(members: list[Member]) -> list[Member]:
+    """Without what macOS adds to a tar that it packs again."""
+    return [member for member in members if not is_litter(member.path)]
 
 
 def _names() -> Mapping[str, str]:

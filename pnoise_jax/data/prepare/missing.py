@@ -4,6 +4,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from pnoise_jax.terminal import printable
+
 
 def existing_directory(name: str, manual_dir: str | os.PathLike | None) -> Path:
     """The directory of the downloads.
@@ -42,7 +44,7 @@ def missing_files(
       how: what the page asks for.
     """
     there = sorted(path.name for path in manual_dir.iterdir())
-    listed = ", ".join(there[:10])
+    listed = ", ".join(map(printable, there[:10]))
     lines = "\n".join(f"  {file}" for file in wanted)
     return FileNotFoundError(
         f"--manual_dir={manual_dir} does not hold what {name} is made from:\n{lines}\n"

@@ -2,15 +2,20 @@
 
 from pathlib import Path
 
+from pnoise_jax.data.prepare import kinds
+from pnoise_jax.data.prepare.archives import Zip
 from pnoise_jax.data.prepare.class_folders import (
     entries,
     find_classes,
+    inside,
+    refuse_hidden_images,
     require_same,
     top_folders,
 )
 from pnoise_jax.data.prepare.missing import missing_files
-from pnoise_jax.data.prepare.plan import Plan, SplitPlan
-from pnoise_jax.data.prepare.sources import Folder, Listing, Source, Zip
+from pnoise_jax.data.prepare.plan import Plan, SplitPlan, shorten
+from pnoise_jax.data.prepare.sources import Folder, Listing, Source
+from pnoise_jax.terminal import printable
 
 VERSION = "1.0.0"
 
@@ -35,10 +40,13 @@ def plan(manual_dir: Path, *, scratch: Path) -> Plan:
     source = _find(manual_dir)
     listing = source.scan()
     folders = _domain_folders(source, listing)
-    classes = {
-        domain: find_classes(listing, folder, where=f"{source.path}: {folder}")
-        for domain, folder in folders.items()
-    }
+    classes, files = {}, []
+    for domain, folder in folders.items():
+        where, part = f"{source.path}: {printable(folder)}", inside(listing, folder)
+        refuse_hidden_images(part, where=where)
+        files.append(kinds.sort_files(source, part))
+        kinds.refuse_unreadable(files[-1].unreadable, where=where, fix=kinds.OFFICIAL)
+        classes[domain] = find_classes(files[-1], listing, folder, where=where)
     names = require_same(classes, where=str(source.path))
     return Plan(
         name="office_home",
@@ -50,8 +58,11 @@ def plan(manual_dir: Path, *, scratch: Path) -> Plan:
         class_names=names,
         description="Office-Home: a split for each domain, the same classes in all.",
         homepage="https://www.hemanthdv.org/officeHomeDataset.html",
-        notes=[f"{len(names)} classes, the official archive has {_NUM_CLASSES}"]
-        * (len(names) != _NUM_CLASSES),
+        notes=[
+            *kinds.notes(files),
+            *[f"{len(names)} classes, the official archive has {_NUM_CLASSES}"]
+            * (len(names) != _NUM_CLASSES),
+        ],
     )
 
 
@@ -80,6 +91,6 @@ def _domain_folders(source: Source, listing: Listing) -> dict[str, str]:
     if missing:
         raise FileNotFoundError(
             f"{source.path} lacks the domains {', '.join(missing)}: its folders are "
-            f"{', '.join(names) or 'none'}, and Art, Clipart, Product and Real World are needed"
+            f"{shorten(names) or 'none'}, and Art, Clipart, Product and Real World are needed"
         )
     return folders

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from pnoise_jax.data.prepare.sources import Member, Source
 from pnoise_jax.data.prepare.treatment import Rule
+from pnoise_jax.terminal import printable
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,6 +46,9 @@ class Plan:
       repairs: the keys of the images that TFDS repairs, while all others keep their bytes, odd
         ones too. None: whatever a reader could stumble over is converted.
       notes: what the user should know, such as a split that is not there.
+      class_order: how the names were put in order, for preparation.json: "sorted" by code points,
+        or "natural".
+      layout: of class folders, "classes" or "splits"; None where the data set has its own.
     """
 
     name: str
@@ -55,6 +59,8 @@ class Plan:
     homepage: str = ""
     repairs: frozenset[str] | None = None
     notes: Sequence[str] = ()
+    class_order: str = "sorted"
+    layout: str | None = None
 
     def rule(self, key: str) -> Rule:
         """What `treat` is to do with an image."""
@@ -64,6 +70,6 @@ class Plan:
 
 
 def shorten(names: Sequence[str], *, limit: int = 10, separator: str = ", ") -> str:
-    """Names in a row; of many the first, and how many more there are."""
+    """Names in a row, fit for a terminal; of many the first, and how many more there are."""
     more = f"{separator}and {len(names) - limit} more" if len(names) > limit else ""
-    return separator.join(map(str, names[:limit])) + more
+    return separator.join(printable(str(name)) for name in names[:limit]) + more

@@ -21,9 +21,11 @@ from pnoise_jax.data.prepare import (
     visda,
 )
 from pnoise_jax.data.prepare.job import Job
+from pnoise_jax.data.prepare.layout import LAYOUTS, Layout
 from pnoise_jax.data.prepare.missing import existing_directory
 from pnoise_jax.data.prepare.plan import Plan, shorten
 from pnoise_jax.data.prepare.progress import Progress
+from pnoise_jax.data.prepare.sources import require_readable_size
 
 _MODULES = dict(
     zip(PREPARED_BY_COMMAND, (imagenet, office_home, tiny_imagenet, visda), strict=True)
@@ -42,6 +44,7 @@ class Prepared:
       is_new: whether it was prepared now; else it stood there before.
       changes: how many images were changed, by what was done to them.
       notes: what the user should know.
+      class_names: by label; [] where classes have none.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Prepared:
     is_new: bool
     changes: Mapping[str, int] = dataclasses.field(default_factory=dict)
     notes: Sequence[str] = ()
+    class_names: Sequence[str] = ()
 
 
 def list_preparable() -> list[str]:
@@ -63,6 +67,8 @@ def prepare(
     manual_dir: str | os.PathLike | None = None,
     data_dir: str | os.PathLike | None = None,
     short_side: int | None = None,
+    layout: Layout | None = None,
+    skip_unreadable: bool = False,
 ) -> Prepared:
     """Prepares a data set from downloaded files, or goes on where an earlier call was ended.
 
@@ -76,6 +82,10 @@ def prepare(
       data_dir: where data sets are kept; the directory itself is made, its parents are not.
         None: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       short_side: pixels; images with a longer short side are shrunk to it (antialiased, JPEG).
+      layout: of folder/<name>, what its folders are: "classes", or "splits" with the classes below
+        them; None finds it, or asks where both are possible.
+      skip_unreadable: of folder/<name>, leave out files in formats that are not read (HEIC, PSD,
+        films and the like) instead of refusing them. Damaged images are always refused.
 
     Raises:
       ValueError: an unknown name; labels and images that do not agree; images that cannot be
@@ -87,9 +97,11 @@ def prepare(
         raise ValueError(f"--short_side={short_side} must be at least 1 pixel")
     data_dir = resolve(data_dir, field=_FIELD)
     if name in embedded.BUILDERS:
-        return _embedded(name, manual_dir, data_dir, short_side)
-    plan, version = _planner(name)
-    find = functools.partial(publish.find_prepared, data_dir, name, version, short_side=short_side)
+        return _embedded(name, data_dir, (manual_dir, short_side, layout, skip_unreadable or None))
+    plan, version = _planner(name, layout=layout, skip_unreadable=skip_unreadable)
+    find = functools.partial(
+        publish.find_prepared, data_dir, name, version, short_side=short_side, layout=layout
+    )
     directory, target = staging.staging_directory(data_dir, name), data_dir / name / version
     if found := find():
         if found == target:  # a run that was killed at the very end may have left something
@@ -102,6 +114,7 @@ def prepare(
             return _standing(name, found)
         progress.scanning(manual_dir)
         planned = plan(manual_dir, scratch=directory)
+        _require_readable_sizes(planned)
         for note in planned.notes:  # before hours are spent on what somebody may not want
             progress.say(f"note: {note}")
         changes, damaged, dark = Job(planned, directory, target, short_side).run(progress)
@@ -110,7 +123,8 @@ def prepare(
         notes.append(f"{len(damaged)} images are damaged, but can be read: {shorten(damaged)}")
     notes += [_dark_note(number, bits) for bits, number in dark.items()]
     splits = publish.splits_of(target)
-    return Prepared(name, target, splits, is_new=True, changes=changes, notes=notes)
+    names = list(planned.class_names)
+    return Prepared(name, target, splits, True, changes, notes, names)
 
 
 def _dark_note(number: int, bits: int) -> str:
@@ -129,23 +143,38 @@ def _standing(name: str, found: Path) -> Prepared:
         "the archives of all splits in --manual_dir"
         for split in missing
     ]
-    return Prepared(name, found, splits, is_new=False, notes=notes)
+    names = publish.class_names_of(found)
+    return Prepared(name, found, splits, is_new=False, notes=notes, class_names=names)
 
 
-def _embedded(
-    name: str, manual_dir: str | os.PathLike | None, data_dir: Path, short_side: int | None
-) -> Prepared:
-    if manual_dir is not None or short_side is not None:
+def _require_readable_sizes(plan: Plan) -> None:
+    for split in plan.splits:
+        for entry in split.entries:
+            require_readable_size(entry.member, split.source.path)
+
+
+def _embedded(name: str, data_dir: Path, others: Sequence[object]) -> Prepared:
+    if any(other is not None for other in others):
         raise ValueError(f"--dataset={name} ships with the project: leave out all but --data_dir")
     is_new = newest_version(data_dir / name) is None
     path = embedded.prepared(name, data_dir, field=_FIELD)
     return Prepared(name, path, publish.splits_of(path), is_new=is_new)
 
 
-def _planner(name: str) -> tuple[Callable[..., Plan], str]:
+def _planner(
+    name: str, *, layout: Layout | None, skip_unreadable: bool
+) -> tuple[Callable[..., Plan], str]:
+    if layout not in (None, *LAYOUTS):
+        raise ValueError(f"--layout={layout!r}: choose one of {', '.join(LAYOUTS)}")
     if name.partition("/")[0] == "folder":
         folder.check_name(name)
-        return functools.partial(folder.plan, name=name), folder.VERSION
+        options = {"layout": layout, "skip_unreadable": skip_unreadable}
+        return functools.partial(folder.plan, name=name, **options), folder.VERSION
+    if layout is not None or skip_unreadable:
+        raise ValueError(
+            f"--dataset={name!r} has a layout of its own: --layout and --skip_unreadable are for "
+            "folder/<name>; leave them out"
+        )
     if name not in _MODULES:
         raise ValueError(f"--dataset={name!r} is unknown{near(name, list_preparable())}")
     return _MODULES[name].plan, _MODULES[name].VERSION

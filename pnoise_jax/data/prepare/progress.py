@@ -16,6 +16,8 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
+from pnoise_jax.terminal import printable
+
 
 class Progress:
     """Shown from `scanning` on, gone when it is closed."""
@@ -24,7 +26,7 @@ class Progress:
         console = Console(stderr=True)
         self._bar = RichProgress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),  # of which a path is a part
             BarColumn(),
             MofNCompleteColumn(),
             _ImagesPerSecond(),
@@ -49,7 +51,9 @@ class Progress:
 
     def scanning(self, manual_dir: Path) -> None:
         """The files are being listed; nobody knows how many there are."""
-        self._bar.update(self._task, description=f"listing {manual_dir}", visible=True)
+        self._bar.update(
+            self._task, description=f"listing {printable(str(manual_dir))}", visible=True
+        )
 
     def writing(self, total: int, *, done: int) -> None:
         """Images are being written, of which an earlier run has done some."""

@@ -57,7 +57,13 @@ def write_metadata(
     for split, its_shards in shards.items():
         labels = [entry.label for shard in its_shards for entry in shard.entries]
         np.save(directory / f"labels-{split}.npy", np.array(labels, np.int32))
-    settings = {"format": FORMAT, "short_side": short_side}
+    settings = {
+        "format": FORMAT,
+        "short_side": short_side,
+        "class_order": plan.class_order,
+        "layout": plan.layout,
+        "notes": list(plan.notes),
+    }
     (directory / PREPARATION).write_text(json.dumps(settings))
     written = {shard.path for its_shards in shards.values() for shard in its_shards}
     for path in (*sorted(set(directory.iterdir()) - written), directory):
@@ -74,7 +80,12 @@ def sync(path: Path) -> None:
 
 
 def find_prepared(
-    data_dir: Path, name: str, version: str, *, short_side: int | None
+    data_dir: Path,
+    name: str,
+    version: str,
+    *,
+    short_side: int | None,
+    layout: str | None = None,
 ) -> Path | None:
     """The directory in which the data set stands already, whole; it may be TFDS's own.
 
@@ -95,7 +106,25 @@ def find_prepared(
             f"{found} was prepared {_with(its_own)}, and now it should be {_with(short_side)}: "
             "delete it, or use another --data_dir"
         )
+    its_layout = read_layout(found)
+    if None not in (layout, its_layout) and layout != its_layout:
+        raise ValueError(
+            f"{found} was prepared with --layout={its_layout}, and now it should be "
+            f"--layout={layout}: delete it, or use another --data_dir"
+        )
     return found
+
+
+def read_layout(directory: Path) -> str | None:
+    """What a prepared directory's folders were taken for; None where it is not noted."""
+    file = directory / PREPARATION
+    return json.loads(file.read_text()).get("layout") if file.exists() else None
+
+
+def class_names_of(directory: Path) -> list[str]:
+    """The names of the classes of a prepared directory, by label; [] where they have none."""
+    file = directory / "label.labels.txt"
+    return file.read_text("utf-8").rstrip("\n").split("\n") if file.exists() else []
 
 
 def splits_of(directory: Path) -> dict[str, int]:

@@ -12,6 +12,7 @@ from pnoise_jax.data.prepare.plan import Entry, Plan, SplitPlan
 from pnoise_jax.data.prepare.shards import Shard, digest
 from pnoise_jax.data.prepare.sources import Read
 from pnoise_jax.data.prepare.treatment import treat
+from pnoise_jax.terminal import printable
 
 
 def lay_out(
@@ -95,7 +96,8 @@ def in_order(entries: Sequence[Entry], split: str) -> list[Entry]:
         if one == other:
             raise ValueError(
                 f"two images of split {split!r} are called {entries[i].key!r}: "
-                f"{entries[i].member.path} and {entries[j].member.path}; leave one out"
+                f"{printable(entries[i].member.path)} and {printable(entries[j].member.path)}; "
+                "leave one out"
             )
     return [entries[i] for _, i in hashed]
 

@@ -3,18 +3,20 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
+from pnoise_jax.data.prepare import kinds
+from pnoise_jax.data.prepare.archives import Zip
 from pnoise_jax.data.prepare.class_folders import (
     ClassFolders,
     find_classes,
     inside,
-    is_hidden,
-    is_image,
+    refuse_hidden_images,
     require_same,
     top_folders,
 )
+from pnoise_jax.data.prepare.kinds import Files
 from pnoise_jax.data.prepare.missing import missing_files
 from pnoise_jax.data.prepare.plan import Entry, Plan, SplitPlan, shorten
-from pnoise_jax.data.prepare.sources import Folder, Listing, Member, Source, Zip
+from pnoise_jax.data.prepare.sources import Folder, Listing, Member, Source
 
 VERSION = "1.0.0"
 
@@ -40,13 +42,16 @@ def plan(manual_dir: Path, *, scratch: Path) -> Plan:
     prefix = f"{_ROOT}/" if _ROOT in listing.folders else ""
     _refuse_rearranged(listing, f"{prefix}val", source.path)
     wnids = _read(source, listing, f"{prefix}wnids.txt").split()
-    train = find_classes(
-        listing, f"{prefix}train", where=f"{source.path}: train", other_files=("_boxes.txt",)
-    )
+    where, part = f"{source.path}: train", inside(listing, f"{prefix}train")
+    refuse_hidden_images(part, where=where)
+    files = kinds.sort_files(source, part)
+    kinds.refuse_unreadable(files.unreadable, where=where, fix=kinds.OFFICIAL)
+    train = find_classes(files, listing, f"{prefix}train", where=where)
     where = f"{source.path} (wnids.txt, train)"
     names = require_same({"wnids.txt": dict.fromkeys(wnids, ()), "train": train}, where=where)
     lines = _read(source, listing, f"{prefix}val/val_annotations.txt").splitlines()
-    validation = _validation(listing, f"{prefix}val/images", lines, names, source.path)
+    pictures = kinds.sort_files(source, inside(listing, f"{prefix}val/images"))
+    validation = _validation(pictures, f"{prefix}val/images", lines, names, source.path)
     splits = [
         SplitPlan("train", source, _train_entries(train, names)),
         SplitPlan("validation", source, validation),
@@ -58,7 +63,7 @@ def plan(manual_dir: Path, *, scratch: Path) -> Plan:
         class_names=names,
         description="TinyImageNet: classes are the sorted wnids.",
         homepage="http://cs231n.stanford.edu/",
-        notes=_notes(names, splits),
+        notes=[*kinds.notes([files], expected=["_boxes.txt"]), *_notes(names, splits)],
     )
 
 
@@ -103,14 +108,12 @@ def _train_entries(classes: ClassFolders, names: Sequence[str]) -> list[Entry]:
 
 
 def _validation(
-    listing: Listing, folder: str, lines: Sequence[str], names: Sequence[str], path: Path
+    files: Files, folder: str, lines: Sequence[str], names: Sequence[str], path: Path
 ) -> list[Entry]:
     where = f"{path}: val_annotations.txt"
     label_of = {name: label for label, name in enumerate(names)}
     images: Mapping[str, Member] = {
-        PurePosixPath(member.path).name: member
-        for member in inside(listing, folder).members
-        if is_image(member.path) and not is_hidden(member.path)
+        PurePosixPath(member.path).name: member for member in files.images
     }
     labels: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
@@ -122,7 +125,7 @@ def _validation(
         if wnid not in label_of:
             raise ValueError(f"{where}, line {number}: class {wnid!r} is not in wnids.txt")
         if labels.setdefault(image, label_of[wnid]) != label_of[wnid]:
-            raise ValueError(f"{where}, line {number}: {image} has two labels")
+            raise ValueError(f"{where}, line {number}: {image!r} has two labels")
     unlabelled = sorted(set(images) - set(labels))
     if unlabelled:
         raise ValueError(

@@ -3,10 +3,19 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from pnoise_jax.data.prepare.class_folders import entries, find_classes, require_same, top_folders
+from pnoise_jax.data.prepare import kinds
+from pnoise_jax.data.prepare.archives import Tar
+from pnoise_jax.data.prepare.class_folders import (
+    entries,
+    find_classes,
+    inside,
+    refuse_hidden_images,
+    require_same,
+    top_folders,
+)
 from pnoise_jax.data.prepare.missing import missing_files
 from pnoise_jax.data.prepare.plan import Entry, Plan, SplitPlan, shorten
-from pnoise_jax.data.prepare.sources import Folder, Listing, Source, Tar
+from pnoise_jax.data.prepare.sources import Folder, Listing, Source
 
 VERSION = "1.0.0"
 SPLITS = ("train", "validation")
@@ -45,10 +54,14 @@ def plan(manual_dir: Path, *, scratch: Path) -> Plan:
         split: split if top_folders(listing, ".") == [split] else "."
         for split, listing in listings.items()
     }
-    classes = {
-        split: find_classes(listing, folders[split], where=str(sources[split].path))
-        for split, listing in listings.items()
-    }
+    classes, files = {}, []
+    for split, listing in listings.items():
+        where, part = str(sources[split].path), inside(listing, folders[split])
+        refuse_hidden_images(part, where=where)
+        files.append(kinds.sort_files(sources[split], part))
+        kinds.refuse_unreadable(files[-1].unreadable, where=where, fix=kinds.OFFICIAL)
+        classes[split] = find_classes(files[-1], listing, folders[split], where=where)
+    notes += kinds.notes(files, expected=[_LIST])
     names = require_same(classes, where=str(manual_dir))
     splits = []
     for split, source in sources.items():

@@ -21,7 +21,7 @@ from pnoise_jax.studies.leak.subjects.audited_noise import AuditedNoise
 from pnoise_jax.studies.leak.subjects.examples import read_examples
 from pnoise_jax.studies.leak.subjects.frameworks import as_batch_function
 from pnoise_jax.studies.leak.subjects.function_subject import FunctionSubject
-from pnoise_jax.studies.leak.subjects.labels import as_classes
+from pnoise_jax.studies.leak.subjects.labels import as_classes, in_columns, own_names
 from pnoise_jax.studies.leak.verdict.kinds import Verdict
 from pnoise_jax.studies.leak.verdict.summary import Summary
 from pnoise_jax.studies.reporting.report import replace_file, write_audit
@@ -90,7 +90,8 @@ def audit(
         batch size is audited, if there are five such batches.
       metric: scored beside accuracy: a function of a list of (labels, predicted) pairs, one for
         each batch; see `evaluation.METRICS`. The audit says whether it depends on the batching.
-      class_names: the name of each column of the logits.
+      class_names: the name of each column of the logits. Where the data set of a loader names its
+        classes, labels are matched with the columns by name.
       model, dataset: their names, for the report.
 
     Returns:
@@ -104,7 +105,7 @@ def audit(
     found = read_examples(examples)
     if found.labels is None:
         raise ValueError("examples: there are no labels; give (inputs, labels), or such batches")
-    labels = as_classes(found.labels, class_names)
+    labels, matched = _classes(found.labels, own_names(examples), class_names)
     settings = _settings_for(settings, examples, len(labels)).for_labels(labels, dataset)
     settings.over_seeds(1)
     functions = [
@@ -128,7 +129,7 @@ def audit(
         metric=metric,
         given=not found.shuffles,
     )
-    notes = [] if found.note is None else [f"note: {found.note}"]
+    notes = [f"note: {note}" for note in (found.note, matched) if note is not None]
     return conclude(
         measured,
         settings,
@@ -137,6 +138,16 @@ def audit(
         class_names=class_names,
         origin={"split": None, "steps": None, "config": None, "command": None, "notes": notes},
     )
+
+
+def _classes(
+    labels: np.ndarray, names: Sequence[str] | None, class_names: Sequence[str] | None
+) -> tuple[np.ndarray, str | None]:
+    """Labels as columns of the logits, and a sentence where these differ; see `in_columns`."""
+    if np.asarray(labels).dtype.kind in "USO":  # names already
+        return as_classes(labels, class_names), None
+    numbers, note = in_columns(as_classes(labels), names, class_names)
+    return as_classes(numbers, class_names), note
 
 
 def _settings_for(settings: AuditSettings | None, examples: Any, n: int) -> AuditSettings:

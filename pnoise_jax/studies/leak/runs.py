@@ -27,6 +27,7 @@ from pnoise_jax.studies.leak.subjects.audited_noise import AuditedNoise
 from pnoise_jax.studies.leak.subjects.model_subject import ModelSubject
 from pnoise_jax.studies.reporting import tables
 from pnoise_jax.studies.reporting.console import print_audit
+from pnoise_jax.training import data_version
 from pnoise_jax.training import workdir as directories
 from pnoise_jax.training.checks import require_weights
 from pnoise_jax.training.restore import Run, import_weights, restore
@@ -81,6 +82,8 @@ def audit_runs(
     require_same_config(config, found)
     experiment = training.build(config)
     require_same_task(experiment, found)
+    if found:
+        experiment, _ = data_version.match_run(experiment, next(iter(found.values())))
     labels = experiment.test_data.labels
     what = f"{config.data.name}'s split {config.data.test_split!r}"
     settings = settings.for_labels(labels, what)
@@ -220,7 +223,10 @@ def _train_missing(
         config = training.read_config(next(iter(found.values())))
     missing = [seed for seed in seeds if seed not in found]
     try:
-        total = training.build(config).total_steps
+        experiment = training.build(config)
+        total = experiment.total_steps
+        if found and missing:  # what is trained now must number its classes as the others do
+            data_version.require_same(next(iter(found.values())), experiment)
     except (ValueError, OSError) as error:
         if not missing:
             raise

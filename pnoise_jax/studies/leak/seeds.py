@@ -9,6 +9,8 @@ from pathlib import Path
 import ml_collections
 
 from pnoise_jax import training
+from pnoise_jax.data import class_names
+from pnoise_jax.training import data_version
 from pnoise_jax.training import workdir as directories
 from pnoise_jax.training.config import differing
 from pnoise_jax.training.restore import NOT_OF_WEIGHTS
@@ -83,6 +85,18 @@ def require_same_config(config: ml_collections.ConfigDict, found: dict[int, Path
                 "one by one, or move those that do not belong to another directory"
             )
         directories.check(path, with_seed(config, seed), but=NOT_OF_WEIGHTS)
+        _require_same_classes(reference[0], path)
+
+
+def _require_same_classes(one: Path, other: Path) -> None:
+    """The classes of all seeds have the same numbers."""
+    theirs, ours = (data_version.read(path).get("class_names") for path in (one, other))
+    if None not in (theirs, ours) and theirs != ours:
+        raise ValueError(
+            f"the runs {one.name} and {other.name} in {one.parent} have numbered classes "
+            f"differently ({class_names.describe_order(theirs, ours)}): audit them one by one, or "
+            "move those that do not belong to another directory"
+        )
 
 
 def require_same_task(experiment: training.Experiment, found: dict[int, Path]) -> None:

@@ -229,6 +229,18 @@ def test_missing_validation_image(tmp_path):
         prepare(tmp_path, tmp_path / "data")
 
 
+def test_what_macos_adds_to_a_tar_is_left_out(tmp_path):
+    """Packed again with "./" in front, as `tar c .` does."""
+    synsets = archives.imagenet_synsets()
+    archives.make_imagenet(tmp_path, validation=0)
+    path = tmp_path / "ILSVRC2012_img_train.tar"
+    with tarfile.open(path) as tar:
+        tars = {f"./{member.name}": tar.extractfile(member).read() for member in tar}
+    tars[f"./._{synsets[0]}.tar"] = tars["./.DS_Store"] = b"\0\5\26\7"
+    archives.write_tar(path, tars)
+    assert prepare(tmp_path, tmp_path / "data").splits == {"train": 1000}
+
+
 def test_list_of_the_training_tar_is_kept(tmp_path, monkeypatch):
     """Listing 1.3 million images takes long; a run that fails later need not do it again."""
     bad = {"n01440764_1.JPEG": b"\xff\xd8\xff"}

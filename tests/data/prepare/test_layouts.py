@@ -120,16 +120,6 @@ def test_folder_without_splits(manual):
     assert load("folder/pets", manual, "train").num_classes == 3
 
 
-def test_folder_with_splits_of_other_names(manual):
-    """They might be classes, as of cats/{tabby,siam}: that is told, and what is left out."""
-    archives.make_folder(manual, splits=("photo", "sketch"), changes={"README.md": b""})
-    prepared = prepare("folder/pets", manual)
-    assert prepared.splits == {"photo": 12, "sketch": 12}
-    splits, left_out = prepared.notes
-    assert splits.startswith("read as splits, as they hold only folders: photo, sketch; if these")
-    assert left_out == "left out, in no class folder: README.md"
-
-
 def test_litter_is_left_out(manual):
     litter = ("._0.jpg", ".DS_Store", ".ipynb_checkpoints/0.jpg", ".git/x.jpg", ".idea/x.xml")
     archives.make_folder(manual, changes={f"train/cat/{name}": image(0, 0) for name in litter})
@@ -293,19 +283,17 @@ BAD = {
         {"splits": (), "changes": {"1.jpg": image(0, 0)}},
         r"1 images without a label.*1.jpg",
     ),
-    "folder: what is no image": (
-        "folder/pets",
-        {"changes": {"train/cat/notes.txt": b"cats"}},
-        r"1 files in class folders that are no images: train/cat/notes.txt",
-    ),
     "folder: nothing": ("folder/pets", {"classes": ()}, r"has no class folders"),
     "folder: images only": (
         "folder/pets",
         {"classes": (), "changes": {"1.jpg": image(0, 0)}},
         r"has no class folders",
     ),
-    "folder: a split called all": ("folder/pets", {"splits": ("train", "all")}, r"rename"),
-    "folder: a split with a dash": ("folder/pets", {"splits": ("train", "te-st")}, r"rename"),
+    "folder: splits of other names": (
+        "folder/pets",
+        {"splits": ("train", "all")},
+        r"are its folders classes or splits\?",
+    ),
 }
 
 

@@ -1,8 +1,13 @@
 """Labels as people have them, made into class numbers: the columns of the logits."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+
+from pnoise_jax.data import class_names as names_of_classes
+
+_DEPTH = 8  # of data sets in data sets, such as a part of a part
 
 
 def as_classes(labels: np.ndarray, class_names: Sequence[str] | None = None) -> np.ndarray:
@@ -33,6 +38,54 @@ def as_classes(labels: np.ndarray, class_names: Sequence[str] | None = None) -> 
             f"{len(class_names) - 1}"
         )
     return labels.astype(np.int32)
+
+
+def own_names(examples: Any) -> list[str] | None:
+    """The names of its classes that a data set has, or the data set of a loader; None: none.
+
+    As torchvision, Keras and this project call them: `classes`, `class_names`. Parts of data sets
+    (`torch.utils.data.Subset`) keep the numbers of the whole.
+    """
+    for _ in range(_DEPTH):
+        for attribute in ("classes", "class_names"):
+            names = getattr(examples, attribute, None)
+            if isinstance(names, list | tuple) and names:
+                return list(names) if all(isinstance(name, str) for name in names) else None
+        examples = getattr(examples, "dataset", None)
+    return None
+
+
+def in_columns(
+    labels: np.ndarray, theirs: Sequence[str] | None, columns: Sequence[str] | None
+) -> tuple[np.ndarray, str | None]:
+    """Class numbers of a data set as columns of the logits, and a sentence where these differ.
+
+    Args:
+      labels: (n,), numbers of the data set's classes.
+      theirs: the names that the data set has for them; None where it has none.
+      columns: the name of each column of the logits; None where nobody says.
+
+    Raises:
+      ValueError: the data set has classes that are no columns; lists them.
+    """
+    if theirs is None or columns is None or labels.max() >= len(theirs):
+        return labels, None
+    try:
+        found = names_of_classes.match_classes(
+            columns, theirs, whose="class_names and the examples", number=len(theirs)
+        )
+    except names_of_classes.DifferentClassesError as error:
+        raise ValueError(
+            f"{error}: give the name of each column of the logits as the examples call it, or "
+            "leave class_names out"
+        ) from None
+    if found.kind == "unknown":
+        return labels, "class_names are not those of the examples, so labels are compared by number"
+    if (found.order == np.arange(len(theirs))).all():
+        return labels, None
+    order = names_of_classes.describe_order(columns, theirs)
+    note = f"class_names has the classes of the examples in another order ({order}), so labels are "
+    return found.order[labels].astype(np.int32), f"{note}matched by name"
 
 
 def _numbers_of_names(labels: np.ndarray, class_names: Sequence[str] | None) -> np.ndarray:

@@ -1,0 +1,94 @@
+"""Classes of two sources compared by their names, wherever both know them."""
+
+import dataclasses
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+Names = Sequence[str] | None
+
+_WNID = re.compile(r"n[0-9]{8}")  # a synset of WordNet, as ImageNet names its classes
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
+
+
+class DifferentClassesError(ValueError):
+    """Classes of other names."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Match:
+    """How our classes are found among theirs.
+
+    Attributes:
+      kind: "same": the same names in the same order. "mapped": theirs has all of ours, under other
+        numbers. "unknown": one of the two has no names, or names of another kind.
+      order: (ours,), the number of each of our classes among theirs.
+    """
+
+    kind: Literal["same", "mapped", "unknown"]
+    order: np.ndarray
+
+
+def are_numbers(names: Names) -> bool:
+    """Whether names are the labels themselves, 0, 1, …, as TFDS gives them to unnamed classes."""
+    return names is not None and all(name == str(i) for i, name in enumerate(names))
+
+
+def match_classes(theirs: Names, ours: Names, *, whose: str, number: int) -> Match:
+    """Finds our classes among theirs by name.
+
+    Numbers 0, 1, … are no names, unless the other side has numbers, too. Synsets (n01440764) and
+    words are names of two kinds, and say nothing about each other.
+
+    Args:
+      theirs: names by label, such as a run's; None where they are not known.
+      ours: names by label.
+      whose: in messages, "the run in …" and "data.name=…", joined by "and".
+      number: of our classes.
+
+    Raises:
+      DifferentClassesError: ours has names that theirs lacks; the error lists them.
+    """
+    unknown = Match("unknown", np.arange(number))
+    if theirs is None or ours is None:
+        return unknown
+    theirs, ours = _normal(theirs), _normal(ours)
+    if theirs == ours:
+        return Match("same", np.arange(number))
+    if (are_numbers(theirs) or are_numbers(ours)) and not _all(_NUMBER, [*theirs, *ours]):
+        return unknown
+    if _all(_WNID, theirs) != _all(_WNID, ours) or len(set(theirs)) < len(theirs):
+        return unknown
+    label_of = {name: label for label, name in enumerate(theirs)}
+    missing = [name for name in ours if name not in label_of]
+    if missing:
+        raise DifferentClassesError(
+            f"{whose} have other classes: {_listed(missing)} of the latter "
+            f"{'is' if len(missing) == 1 else 'are'} not among the {len(theirs)} of the former "
+            f"({_listed(theirs)})"
+        )
+    return Match("mapped", np.array([label_of[name] for name in ours]))
+
+
+def describe_order(theirs: Sequence[str], ours: Sequence[str]) -> str:
+    """The first class that has another number: "'10' is class 2 there and 10 here"."""
+    theirs, ours = _normal(theirs), _normal(ours)
+    there, name = next((i, x) for i, x in enumerate(theirs) if list(ours[i : i + 1]) != [x])
+    here = ours.index(name) if name in ours else "none"
+    return f"{name!r} is class {there} there and {here} here"
+
+
+def _normal(names: Sequence[str]) -> list[str]:
+    return [unicodedata.normalize("NFC", name) for name in names]
+
+
+def _all(pattern: re.Pattern[str], names: Sequence[str]) -> bool:
+    return all(map(pattern.fullmatch, names))
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(repr(name) for name in names[:5]) + more

@@ -1,0 +1,233 @@
+"""Images in a tar or a zip, listed without unpacking anything, then read singly."""
+
+import contextlib
+import os
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from pnoise_jax.data.prepare.litter import is_litter
+from pnoise_jax.data.prepare.sources import HEAD, Listing, Member, Read, require_readable_size
+from pnoise_jax.terminal import printable
+
+_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error)
+_MAX_DEFLATE = 1032  # so many bytes at most come out of one byte that deflate has made
+
+
+class Tar:
+    """An uncompressed tar, and the tars in it if `nested`: members `n01440764.tar/<file>`."""
+
+    def __init__(self, path: Path, *, nested: bool = False):
+        self.path, self.nested, self.stamp = path, nested, _stamp(path)
+
+    def scan(self) -> Listing:
+        """See `Source`."""
+        members, folders = [], set()
+        with open(self.path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            for found in _headers(file, 0, size, str(self.path)):
+                path = _inside(found.name, self.path)
+                if found.isdir():
+                    folders.add(path)
+                    continue
+                _require_plain(found, str(self.path))
+                if self.nested and path.endswith(".tar") and not is_litter(path):
+                    members += self._inner(file, found, path)
+                else:
+                    members.append(Member(path, found.size, found.offset_data))
+        _refuse_twice(members, self.path)
+        return Listing(members, _with_parents(members, folders))
+
+    def _inner(self, file: BinaryIO, outer: tarfile.TarInfo, path: str) -> list[Member]:
+        # A tar inside a tar is not compressed, so its members are read where they lie.
+        end = outer.offset_data + outer.size
+        where, members = f"{self.path}: {path}", []
+        for found in _headers(file, outer.offset_data, end, where):
+            if not found.isdir():
+                _require_plain(found, where)
+                name = f"{path}/{_inside(found.name, where)}"
+                members.append(Member(name, found.size, found.offset_data))
+        return members
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Read]:
+        """See `Source`."""
+        with open(self.path, "rb", buffering=0) as file:
+
+            def read(member: Member) -> bytes:
+                require_readable_size(member, self.path)
+                data = os.pread(file.fileno(), member.size, member.offset)
+                if len(data) != member.size:
+                    raise OSError(f"{self.path} is cut off in {printable(member.path)}")
+                return data
+
+            yield read
+
+    def heads(self, members: Sequence[Member]) -> Iterator[bytes | None]:
+        """See `Source`."""
+        with open(self.path, "rb", buffering=0) as file:
+            for member in members:
+                yield os.pread(file.fileno(), min(HEAD, member.size), member.offset)
+
+
+class Zip:
+    """A zip."""
+
+    def __init__(self, path: Path):
+        self.path, self.stamp = path, _stamp(path)
+
+    def scan(self) -> Listing:
+        """See `Source`; what the directory of the zip says of sizes must be possible."""
+        with self._opened() as archive:
+            found = archive.infolist()
+        _refuse_overlaps(found, self.path)
+        paths = {info: _inside(info.filename, self.path) for info in found}
+        members = [
+            Member(path, info.file_size, stamp=info.CRC)
+            for info, path in paths.items()
+            if not info.is_dir()
+        ]
+        _refuse_twice(members, self.path)
+        folders = {path for info, path in paths.items() if info.is_dir()}
+        return Listing(members, _with_parents(members, folders))
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Read]:
+        """See `Source`; the checksum is verified."""
+        with self._opened() as archive:
+            infos = {_normal(info.filename): info for info in archive.infolist()}
+
+            def read(member: Member) -> bytes:
+                require_readable_size(member, self.path)
+                try:
+                    # By its size: a read to the end unpacks all there is, whatever it says.
+                    with archive.open(infos[member.path]) as file:
+                        data = file.read(member.size)
+                except Exception as error:  # whatever zipfile and zlib raise on damaged bytes
+                    raise OSError(f"{self.path}: {printable(member.path)}: {error}") from error
+                if len(data) != member.size:
+                    raise OSError(
+                        f"{self.path}: {printable(member.path)} has {len(data)} bytes, and "
+                        f"{member.size} by the zip's directory: download it again"
+                    )
+                return data
+
+            yield read
+
+    def heads(self, members: Sequence[Member]) -> Iterator[bytes | None]:
+        """See `Source`."""
+        with self._opened() as archive:
+            infos = {_normal(info.filename): info for info in archive.infolist()}
+            for member in members:
+                try:
+                    with archive.open(infos[member.path]) as file:
+                        yield file.read(HEAD)
+                except (OSError, RuntimeError, EOFError, ValueError, *_ZIP_ERRORS):
+                    yield None  # encrypted, damaged, or packed in a way that is not known
+
+    def _opened(self) -> zipfile.ZipFile:
+        try:
+            return zipfile.ZipFile(self.path)
+        except zipfile.BadZipFile as error:
+            raise OSError(
+                f"{self.path} is no whole zip ({error}): cut off, or not the archive? "
+                "Download it again."
+            ) from error
+
+
+def _headers(file: BinaryIO, start: int, end: int, name: str) -> Iterator[tarfile.TarInfo]:
+    """The headers of the tar in bytes start..end of a file; offsets are the file's."""
+    file.seek(start)
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            for found in tar:
+                if found.offset_data + found.size > end:
+                    break
+                yield found
+            else:
+                # A bad header ends tarfile's loop as the true end does, which is a block of zeros.
+                file.seek(tar.offset)
+                if tar.offset + 512 <= end and not any(file.read(512)):
+                    return
+    except tarfile.TarError as error:
+        raise OSError(
+            f"{name} is no whole, uncompressed tar ({error}): cut off, or not the archive? "
+            "Download it again."
+        ) from error
+    raise OSError(f"{name} is cut off or damaged ({end - start} bytes): download it again.")
+
+
+def _require_plain(found: tarfile.TarInfo, where: str) -> None:
+    if found.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or found.issparse():
+        kind = "a link" if found.islnk() or found.issym() else "no plain file"
+        raise OSError(
+            f"{where}: {printable(found.name)} is {kind}, and its bytes are not in its place: "
+            "take the "
+            "official archive, or extract this one and give the folder"
+        )
+
+
+def _inside(name: str, where: object) -> str:
+    """A member's path, normal.
+
+    Raises:
+      OSError: it leads out of the archive, or nowhere.
+    """
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\0" in name:
+        raise OSError(
+            f"{where}: {name!r} leads out of the archive: it is not the official one, "
+            "or was made with whole paths; take the official one, or pack it again"
+        )
+    return str(path)
+
+
+def _refuse_twice(members: Sequence[Member], where: object) -> None:
+    seen: set[str] = set()
+    for member in members:
+        if member.path in seen:
+            raise OSError(
+                f"{where} has {printable(member.path)} twice, and only one of them can be meant: "
+                "take the official archive, or pack it again"
+            )
+        seen.add(member.path)
+
+
+def _refuse_overlaps(infos: Sequence[zipfile.ZipInfo], where: object) -> None:
+    """Members that share bytes, or unpack to more than they can: such a zip is made to do harm."""
+    end, before = 0, ""
+    for info in sorted(infos, key=lambda info: info.header_offset):
+        if info.header_offset < end:
+            raise OSError(
+                f"{where}: {printable(before)} and {printable(info.filename)} share bytes of the "
+                "zip: it is damaged, or made to do harm; download it again"
+            )
+        end, before = info.header_offset + 30 + info.compress_size, info.filename
+        stored = info.compress_type == zipfile.ZIP_STORED
+        most = info.compress_size * (1 if stored else _MAX_DEFLATE) + 64
+        if info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) and (
+            info.file_size > most
+        ):
+            raise OSError(
+                f"{where}: {printable(info.filename)} is said to have {info.file_size:,} bytes, "
+                f"which cannot come of {info.compress_size:,}: download it again"
+            )
+
+
+def _normal(path: str) -> str:
+    """Without "./" and the like."""
+    return str(PurePosixPath(path))
+
+
+def _with_parents(members: list[Member], folders: set[str]) -> frozenset[str]:
+    paths = {member.path.rpartition("/")[0] for member in members} | folders
+    parents = {str(parent) for path in paths for parent in PurePosixPath(path).parents}
+    return frozenset((paths | parents) - {"", "."})
+
+
+def _stamp(path: Path) -> str:
+    status = path.stat()
+    return f"{path.name} {status.st_size} {status.st_mtime_ns}"

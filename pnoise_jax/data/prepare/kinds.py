@@ -1,0 +1,160 @@
+"""Which files are images: by their names, and where names do not say, by their first bytes."""
+
+import collections
+import dataclasses
+import posixpath
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
+
+from pnoise_jax.data.prepare.litter import is_hidden
+from pnoise_jax.data.prepare.plan import shorten
+from pnoise_jax.data.prepare.sources import HEAD, Listing, Member, Source
+
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".pjpeg", ".pjp", ".png", ".apng", ".bmp"}
+    | {".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"}
+)
+# Pictures, films, arrays and archives that `treat` does not read: whoever has them among images
+# would miss them.
+_UNREADABLE = frozenset(
+    {".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".jpx", ".jxr", ".svg", ".svgz", ".ico"}
+    | {".psd", ".psb", ".xcf", ".ai", ".eps", ".pdf", ".tga", ".dds", ".pcx", ".exr", ".hdr"}
+    | {".pfm", ".dib", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".raw"}
+    | {".dcm", ".nii", ".mha", ".fits", ".npy", ".npz", ".mat", ".h5", ".hdf5", ".tfrecord"}
+    | {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"}
+    | {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar"}
+)
+# What to do where the archives of others hold such.
+OFFICIAL = "take the official archive, or take these files away"
+_IMAGE_HEAD = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|II\*\x00|MM\x00\*", re.DOTALL
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """The files of a source that are not hidden, by what they are.
+
+    Attributes:
+      images: what is to be read.
+      by_content: those of them whose names do not say so.
+      unreadable: in formats that are not read, or of no known kind, or that cannot be opened.
+      others: texts and the like, which nobody takes for images.
+    """
+
+    images: Sequence[Member]
+    by_content: Sequence[Member]
+    unreadable: Sequence[Member]
+    others: Sequence[Member]
+
+
+def sort_files(source: Source, listing: Listing) -> Files:
+    """What the files of a listing are. The first bytes of those that have no image's name are read.
+
+    Args:
+      source: where they are.
+      listing: of the source, or of a part of it.
+    """
+    images, by_content, unreadable, others, unknown = [], [], [], [], []
+    for member in listing.members:
+        if is_hidden(member.path):
+            continue
+        suffix = posixpath.splitext(member.path)[1].lower()
+        if suffix in SUFFIXES:
+            images.append(member)
+        elif suffix in _UNREADABLE:
+            unreadable.append(member)
+        else:
+            unknown.append(member)
+    for member, head in zip(unknown, source.heads(unknown), strict=True):
+        if head is None:
+            unreadable.append(member)
+        elif _is_image_head(head, member.size):
+            images.append(member)
+            by_content.append(member)
+        elif _is_text(head):
+            others.append(member)
+        else:
+            unreadable.append(member)
+    return Files(images, by_content, unreadable, others)
+
+
+def _is_image_head(head: bytes, size: int) -> bool:
+    if head.startswith(b"BM"):  # too few bytes to go by, but the next four are the file's size
+        return int.from_bytes(head[2:6], "little") == size
+    return _IMAGE_HEAD.match(head) is not None
+
+
+def _is_text(head: bytes) -> bool:
+    """Whether bytes begin a text; an empty file is one, an SVG is not."""
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):  # as Windows marks UTF-16
+        return all(c.isprintable() or c.isspace() for c in head.decode("utf-16", "replace"))
+    if b"\0" in head or b"<svg" in head:
+        return False
+    try:
+        head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return error.start >= HEAD - 4 or _is_latin_text(head)  # a character may be cut in two
+    return True
+
+
+def _is_latin_text(head: bytes) -> bool:
+    """Whether bytes begin a text in an older encoding: no control characters, few odd letters."""
+    controls = sum(byte < 32 and byte not in b"\t\n\r\f\x1b" for byte in head)
+    return not controls and sum(byte >= 128 for byte in head) <= len(head) // 4
+
+
+def refuse_unreadable(members: Sequence[Member], *, where: str, fix: str) -> None:
+    """Raises ValueError where there are files in formats that are not read.
+
+    Args:
+      members: the files.
+      where: how messages name their source.
+      fix: what the user can do.
+    """
+    if members:
+        raise ValueError(
+            f"{where} has {len(members)} files in formats that are not read here, or of no known "
+            f"kind: {_by_suffix(members)}; {fix}"
+        )
+
+
+def notes(files: Iterable[Files], *, expected: Sequence[str] = ()) -> list[str]:
+    """What the user should know of files that were left out, or taken for images.
+
+    Args:
+      files: of every split.
+      expected: ends of the paths of texts that belong to the data set, and need no word.
+    """
+    files = list(files)
+    found = []
+    by_content = [member for part in files for member in part.by_content]
+    if by_content:
+        found.append(
+            f"{len(by_content)} files are images by their content, not by their names: "
+            f"{_by_suffix(by_content)}"
+        )
+    others = [
+        member
+        for part in files
+        for member in part.others
+        if not member.path.endswith(tuple(expected))
+    ]
+    if others:
+        found.append(f"left out {len(others)} files that are not images: {_by_suffix(others)}")
+    return found
+
+
+def _by_suffix(members: Sequence[Member]) -> str:
+    """How many there are of each suffix, the first few of each by name."""
+    paths: dict[str, list[str]] = collections.defaultdict(list)
+    for member in members:
+        path = PurePosixPath(member.path)
+        paths[path.suffix.lower() or "without a suffix"].append(member.path)
+    kinds = sorted(paths.items(), key=lambda item: (-len(item[1]), item[0]))
+    return shorten(
+        [f"{len(names)} {suffix} ({shorten(names, limit=3)})" for suffix, names in kinds],
+        limit=5,
+        separator="; ",
+    )

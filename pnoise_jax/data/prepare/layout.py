@@ -1,0 +1,109 @@
+"""What the folders of a tree stand for: classes, or splits with the classes below them."""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pnoise_jax.data.prepare.class_folders import top_folders
+from pnoise_jax.data.prepare.kinds import Files
+from pnoise_jax.data.prepare.plan import shorten
+from pnoise_jax.data.prepare.sources import Listing
+from pnoise_jax.terminal import printable
+
+Layout = Literal["classes", "splits"]
+LAYOUTS = ("classes", "splits")
+
+_SPLIT = re.compile(
+    r"(train|training|val|valid|validation|test|testing|dev|eval)"
+    r"([-_ ]?(set|split|data|images?|imgs?|[0-9]+))?",
+    re.IGNORECASE,
+)
+
+
+@dataclasses.dataclass
+class _Top:
+    """A folder directly below the directory.
+
+    Attributes:
+      images: how many it holds, at any depth.
+      direct: how many of them lie in it, and in no folder below.
+      below: the names of the folders directly below that hold images.
+    """
+
+    images: int = 0
+    direct: int = 0
+    below: set[str] = dataclasses.field(default_factory=set)
+
+
+def find_layout(files: Files, listing: Listing, manual_dir: Path) -> Layout:
+    """What the folders directly below the directory are, where only one answer is possible.
+
+    They are splits if all are called so, and have folders below them. They are classes if none is
+    called so, and at least one holds images itself.
+
+    Raises:
+      ValueError: both are possible; says what the splits and classes would be either way.
+    """
+    tops = _tops(files, listing)
+    if not tops or not files.images:
+        return "classes"  # without classes or images, as `find_classes` says
+    called_splits = [name for name in tops if _SPLIT.fullmatch(name)]
+    below = set().union(*(top.below for top in tops.values()))
+    if len(called_splits) == len(tops) and not all(map(_SPLIT.fullmatch, below)):
+        return "splits"
+    if not called_splits and any(top.direct for top in tops.values()):
+        return "classes"
+    if not called_splits and not below:  # all images lie beside the folders
+        return "classes"
+    raise ValueError(_question(tops, sorted(below), manual_dir))
+
+
+def _tops(files: Files, listing: Listing) -> dict[str, _Top]:
+    tops = {name: _Top() for name in top_folders(listing, ".")}
+    for member in files.images:
+        name, *folders = member.path.split("/")[:-1] or [""]
+        if name in tops:
+            tops[name].images += 1
+            tops[name].direct += not folders
+            tops[name].below.update(folders[:1])
+    return tops
+
+
+def _question(tops: dict[str, _Top], below: Sequence[str], manual_dir: Path) -> str:
+    """Which of the two it is, with what each answer would make."""
+    classes = [
+        f"{name} ({top.images} image{'s' * (top.images != 1)})" for name, top in tops.items()
+    ]
+    direct = [name for name, top in tops.items() if top.direct]
+    if not below:
+        splits = "impossible: there are no class folders in them"
+    elif direct:
+        splits = f"impossible: images without a class folder in {shorten(direct)}"
+    else:
+        splits = f"splits {shorten(list(tops))}, with classes {shorten(below)}"
+    fix = "give the one that is meant"
+    if len(tops) == 1:
+        folder = printable(str(manual_dir / next(iter(tops))))
+        fix += f", or the folder below, --manual_dir={folder}"
+    elif direct and below:
+        fix += ", or move away the folder whose images have no class"
+    return (
+        f"{printable(str(manual_dir))}: are its folders classes or splits?\n"
+        f"  --layout=classes: split train, with classes {shorten(classes)}\n"
+        f"  --layout=splits: {splits}\n"
+        f"Run the same command again, and {fix}."
+    )
+
+
+def deeper_folders(files: Files, folder: str) -> list[str]:
+    """Folders below class folders whose images become the class's, <class>/<folder>."""
+    prefix = "" if folder == "." else f"{folder}/"
+    found = set()
+    for member in files.images:
+        if member.path.startswith(prefix):
+            parts = member.path[len(prefix) :].split("/")
+            if len(parts) > 2:
+                found.add(f"{parts[0]}/{parts[1]}")
+    return sorted(found)

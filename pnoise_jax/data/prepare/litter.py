@@ -1,0 +1,23 @@
+"""What systems and programs leave among people's files."""
+
+# Names of files and folders, in lower case. Windows, macOS, Linux, network drives, editors.
+_NAMES = frozenset(
+    {"thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "recycler", "found.000"}
+    | {"system volume information", "icon\r", "__macosx", ".ds_store", ".appledouble", ".trashes"}
+    | {".trash", ".spotlight-v100", ".fseventsd", ".documentrevisions-v100", ".temporaryitems"}
+    | {"lost+found", "lost.dir", ".thumbnails", ".directory", ".nomedia", ".cache", ".snapshot"}
+    | {".snapshots", ".zfs", "@eadir", "@recycle", "@recently-snapshot", "@tmp"}
+    | {"#recycle", "#snapshot", ".recycle", ".git", ".svn", ".hg", ".dvc", ".ipynb_checkpoints"}
+)
+# AppleDouble files; files that Office has open; the trash of a user.
+_BEGINNINGS = ("._", "~$", ".trash-")
+
+
+def is_litter(path: str) -> bool:
+    """Whether a file, or a folder that it is in, is what a system leaves about."""
+    return any(part in _NAMES or part.startswith(_BEGINNINGS) for part in path.lower().split("/"))
+
+
+def is_hidden(path: str) -> bool:
+    """Whether a file, or a folder that it is in, is hidden or what a system leaves about."""
+    return path.startswith(".") or "/." in path or is_litter(path)

@@ -1,0 +1,81 @@
+"""Classes compared by name."""
+
+import unicodedata
+
+import numpy as np
+import pytest
+
+from pnoise_jax.data.class_names import (
+    DifferentClassesError,
+    are_numbers,
+    describe_order,
+    match_classes,
+)
+
+DIGITS = [str(i) for i in range(12)]
+BY_CODE_POINTS = sorted(DIGITS)
+
+
+def match(theirs, ours):
+    return match_classes(theirs, ours, whose="one and the other", number=len(ours or theirs or []))
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "kind", "order"),
+    [
+        (["cat", "dog"], ["cat", "dog"], "same", [0, 1]),
+        (("cat", "dog"), ["dog", "cat"], "mapped", [1, 0]),
+        (["cat", "dog", "owl"], ["owl", "cat"], "mapped", [2, 0]),
+        (["caf\u00e9", "b"], [unicodedata.normalize("NFD", "café"), "b"], "same", [0, 1]),
+        (BY_CODE_POINTS, DIGITS, "mapped", [BY_CODE_POINTS.index(x) for x in DIGITS]),
+        (DIGITS, DIGITS, "same", list(range(12))),
+        # One of the two has no names.
+        (None, ["cat", "dog"], "unknown", [0, 1]),
+        (["cat", "dog"], None, "unknown", [0, 1]),
+        (["0", "1"], ["dog", "cat"], "unknown", [0, 1]),
+        (["dog", "cat"], ["0", "1"], "unknown", [0, 1]),
+        # Words and synsets cannot be compared.
+        (["n01440764", "n01443537"], ["goldfish", "tench"], "unknown", [0, 1]),
+        (["n01443537", "n01440764"], ["n01440764", "n01443537"], "mapped", [1, 0]),
+        (["cat", "cat"], ["cat", "dog"], "unknown", [0, 1]),
+    ],
+)
+def test_matching(theirs, ours, kind, order):
+    found = match(theirs, ours)
+    assert found.kind == kind
+    np.testing.assert_array_equal(found.order, order)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "missing"),
+    [
+        (["cat", "dog"], ["cat", "fox"], "'fox' of the latter is not among the 2"),
+        (["cat", "dog"], ["Cat", "dog"], "'Cat' of the latter is not"),
+        (["a", "b"], ["c", "d"], "'c', 'd' of the latter are not"),
+        (["0", "1"], ["3", "4"], "'3', '4' of the latter are not"),
+        (["a", "b"], ["a", "\x1b[2J"], r"'\x1b[2J' of the latter is not"),
+    ],
+)
+def test_other_classes_are_listed(theirs, ours, missing):
+    with pytest.raises(DifferentClassesError) as error:
+        match(theirs, ours)
+    assert str(error.value).startswith("one and the other have other classes: ")
+    assert missing in str(error.value)
+    assert str(error.value).isprintable()
+
+
+def test_many_other_classes_are_counted():
+    with pytest.raises(DifferentClassesError, match=r"'a0', 'a1', 'a2', 'a3', 'a4' and 15 more of"):
+        match([f"b{i}" for i in range(20)], [f"a{i}" for i in range(20)])
+
+
+def test_numbers_are_no_names():
+    assert are_numbers(DIGITS)
+    assert not are_numbers(BY_CODE_POINTS)
+    assert not are_numbers(None)
+
+
+def test_the_first_difference_is_said():
+    assert describe_order(BY_CODE_POINTS, DIGITS) == "'10' is class 2 there and 10 here"
+    assert describe_order(["a", "b"], ["a", "c"]) == "'b' is class 1 there and none here"
+    assert describe_order(["a", "b"], ["b"]) == "'a' is class 0 there and none here"

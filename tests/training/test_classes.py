@@ -1,0 +1,287 @@
+"""A run knows the names of its classes: on data that numbers them otherwise it is right, or stops.
+
+The data are three classes that a small model learns at once, in two directories: prepared as
+"folder/x" in the usual order, and elsewhere in the opposite one, by the program itself.
+"""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from pnoise_jax import data, parallel, studies, training, weights
+from pnoise_jax.data import prepare as preparation
+from pnoise_jax.data.prepare import folder
+from pnoise_jax.studies import sweep_results
+from pnoise_jax.training import data_version
+from pnoise_jax.training.restore import restore
+from tests.data import archives
+from tests.training.runs import small_config
+
+NAMES = ("ant", "bee", "cow")
+SETTINGS = studies.AuditSettings(batch_sizes=(10,), resamples=100, purity_steps=0)
+
+
+def make(directory, *, classes=NAMES, backwards=False, seed=0):
+    """A data set below a directory; the colour of an image is that of its place in `classes`."""
+    for split in ("train", "test"):
+        for label, name in enumerate(classes):
+            for i in range(20):
+                # Red, green or blue, and noise of its own.
+                pixels = np.random.default_rng([seed, i, split == "test"]).integers(
+                    0, 60, (8, 8, 3)
+                )
+                pixels[:, :, label % 3] += 180
+                encoded = archives.encode(
+                    archives.Image.fromarray(pixels.astype(np.uint8)), format="PNG"
+                )
+                path = directory / "images" / split / name / f"{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(encoded)
+    with pytest.MonkeyPatch.context() as patch:
+        if backwards:
+            patch.setattr(folder, "natural_order", lambda names: names[::-1])
+        preparation.prepare(
+            "folder/x", manual_dir=directory / "images", data_dir=directory / "data"
+        )
+    return directory / "data"
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """By what is in them, the directories of the data."""
+    root = tmp_path_factory.mktemp("classes")
+    return {
+        "usual": make(root / "usual"),
+        "backwards": make(root / "backwards", backwards=True),
+        "others": make(root / "others", classes=("ant", "bee", "dog")),
+        "fewer": make(root / "fewer", classes=("ant", "bee")),
+        "numbers": make(root / "numbers", classes=("0", "1", "2")),
+    }
+
+
+def config_on(place, **changes):
+    sets = {
+        "data.name": "folder/x",
+        "data.train_split": "train",
+        "data.test_split": "test",
+        "data.train_transform": "resize_square",
+        "data.test_transform": "resize_square",
+        "data.mean": (0.5,),
+        "data.std": (0.5,),
+        "data.cache": False,
+        "batch_size": 16,
+        "duration": "40 steps",
+        "checkpoint.every": "40 steps",
+        "noise.preset": None,
+        "evaluation.batch_size": 20,
+    }
+    return small_config(place, **(sets | changes))
+
+
+@pytest.fixture(scope="module")
+def trained(places, tmp_path_factory):
+    """A run on the usual data that makes no mistake there."""
+    path = tmp_path_factory.mktemp("run") / "run"
+    (clean,) = training.train(config_on(places["usual"]), path)
+    assert clean["top1"] == 100
+    return path
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_the_names_are_noted(run):
+    assert json.loads((run / "data.json").read_text()) == {
+        "name": "folder/x",
+        "version": "1.0.0",
+        "num_classes": 3,
+        "class_names": list(NAMES),
+        "train_examples": 60,
+    }
+
+
+def test_the_order_does_not_matter_to_an_evaluation(run, places, capsys):
+    backwards = data.load("folder/x", split="test", data_dir=places["backwards"])
+    assert backwards.class_names == NAMES[::-1]
+    (row,) = training.evaluate(config_on(places["backwards"]), run)
+    assert row["top1"] == 100
+    said = "note: data.name='folder/x' has the run's classes in another order ('ant' is class 0"
+    assert said in " ".join(capsys.readouterr().out.split())
+    written = json.loads((run / "evaluation.json").read_text())
+    assert written["notes"][0].startswith(said)
+    (row,) = training.evaluate(config_on(places["usual"]), run)
+    assert row["top1"] == 100
+    assert json.loads((run / "evaluation.json").read_text())["notes"] == []
+
+
+def test_an_audit_and_its_table_know_the_classes_by_name(run, places, tmp_path):
+    noisy = {"noise.preset": "optimal_all_tokens", "noise.strength": 0.1}
+    config = config_on(places["backwards"], **noisy)
+    audit = studies.audit_runs(config, run, settings=SETTINGS, out=tmp_path / "audit")
+    assert (audit.measured.clean[0].rank == 0).all()
+    labels = data.load("folder/x", split="test", data_dir=places["backwards"]).labels
+    np.testing.assert_array_equal(audit.measured.labels, 2 - labels)
+    assert [c["name"] for c in audit.content["per_class"]] == list(NAMES)
+    assert any("in another order" in note for note in audit.content["notes"])
+
+
+def test_other_classes_are_refused_by_name(run, places):
+    for call in (training.evaluate, studies.audit_runs):
+        with pytest.raises(ValueError, match=r"'dog' of the latter is not among the 3.*'cow'"):
+            call(config_on(places["others"]), run)
+    with pytest.raises(ValueError, match=r"have 3 and 2 classes: evaluate the run on data of its"):
+        training.evaluate(config_on(places["fewer"]), run)
+    assert not (run / "audit").exists()
+
+
+@pytest.mark.parametrize("noted", [None, {"name": "folder/x", "version": None}])
+def test_an_old_run_says_that_it_does_not_know(run, places, noted, capsys):
+    (run / "data.json").unlink()
+    if noted is not None:
+        (run / "data.json").write_text(json.dumps(noted))
+    (row,) = training.evaluate(config_on(places["backwards"]), run)
+    assert row["top1"] < 50
+    said = "note: the run has not noted the names of its classes, so labels are compared by number"
+    assert said in " ".join(capsys.readouterr().out.split())
+    training.train(config_on(places["usual"]), run)  # it goes on, and ends
+    assert said in " ".join(capsys.readouterr().out.split())
+
+
+def test_numbers_say_nothing_about_names(run, places, capsys):
+    (row,) = training.evaluate(config_on(places["numbers"]), run)
+    assert row["top1"] == 100
+    assert "have numbers, and the run's names" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("noted", ["{", "[]", '{"class_names": [1]}', '{"class_names": "abc"}'])
+def test_a_broken_note_is_named(run, noted):
+    (run / "data.json").write_text(noted)
+    with pytest.raises(ValueError, match=r"data\.json cannot be read .*restore it from a copy"):
+        restore(run, mesh=parallel.data_mesh())
+
+
+def test_training_goes_on_with_the_same_classes_alone(run, places):
+    with pytest.raises(
+        ValueError, match=r"other classes, or in another order \('ant' is class 0 t"
+    ):
+        training.train(config_on(places["backwards"]), run)
+    with pytest.raises(ValueError, match=r"'cow' is class 2 there and none here"):
+        training.train(config_on(places["others"]), run)
+
+
+def test_training_goes_on_with_as_many_examples(run, places):
+    config = config_on(places["usual"])
+    described = data_version.describe(training.build(config)) | {"train_examples": 59}
+    (run / "data.json").write_text(json.dumps(described))
+    with pytest.raises(ValueError, match=r"has trained on 59 examples.*there are 60 now"):
+        training.train(config, run)
+
+
+def test_seeds_number_their_classes_alike(run, places, tmp_path):
+    """Those that are there; and one that an audit would train now."""
+    seeds = tmp_path / "seeds"
+    shutil.copytree(run, seeds / "seed_0")
+    stored = json.loads((seeds / "seed_0" / "config.json").read_text())
+    stored["data"]["data_dir"] = str(places["backwards"])  # as if these had been prepared again
+    (seeds / "seed_0" / "config.json").write_text(json.dumps(stored))
+    config = config_on(places["backwards"], **{"noise.preset": "optimal_all_tokens"})
+    with pytest.raises(ValueError, match="folder/x' with other classes, or in another order"):
+        studies.audit_runs(config, seeds, seeds=[0, 1], settings=SETTINGS)
+    assert not (seeds / "seed_1").exists()
+
+
+def test_seeds_that_number_their_classes_differently(run, places, tmp_path):
+    seeds = tmp_path / "seeds"
+    for seed, names in ((0, NAMES), (1, NAMES[::-1])):
+        shutil.copytree(run, seeds / f"seed_{seed}")
+        config = config_on(places["usual"], seed=seed)
+        (seeds / f"seed_{seed}" / "config.json").write_text(config.to_json_best_effort())
+        noted = {"name": "folder/x", "version": "1.0.0", "class_names": list(names)}
+        (seeds / f"seed_{seed}" / "data.json").write_text(json.dumps(noted))
+    with pytest.raises(
+        ValueError, match=r"seed_0 and seed_1 in .* have numbered classes differently"
+    ):
+        studies.audit_runs(config_on(places["usual"]), seeds)
+
+
+def test_a_sweep_goes_on_with_the_same_classes(places, tmp_path):
+    described = [
+        data_version.describe(training.build(config_on(places[place])))
+        for place in ("usual", "backwards")
+    ]
+    base = config_on(places["usual"])
+    sweep_results.claim(tmp_path, base, described[0])
+    (tmp_path / "results.csv").touch()
+    sweep_results.claim(tmp_path, base, described[0])
+    with pytest.raises(ValueError, match="other classes, or in another order"):
+        sweep_results.claim(tmp_path, base, described[1])
+
+
+# Weights
+
+
+def logits_of(found, experiment):
+    """Of the test split, with a model of these weights."""
+    variables = {"batch_stats": {}, "params": {}}
+    for path, array in found.read():
+        section = variables
+        *parents, name = path.split("/")
+        for parent in parents:
+            section = section.setdefault(parent, {})
+        section[name] = array
+    images = np.stack([x["image"] for x in (experiment.test_data[i] for i in range(60))])
+    return experiment.model.apply(variables, (images / 255 - 0.5) / 0.5, train=False)
+
+
+@pytest.mark.parametrize("kind", ["run", "export"])
+def test_a_head_is_put_in_the_order_of_the_data(run, places, tmp_path, kind):
+    path = run
+    if kind == "export":
+        exported = weights.export(run, tmp_path / "model.safetensors")
+        assert json.loads(exported.metadata["label_names"]) == list(NAMES)
+        path = exported.path
+    for place, said in (("usual", "head kept (3 classes)"), ("backwards", "put in the order of")):
+        experiment = training.build(config_on(places[place], weights=str(path)))
+        found = experiment.match_weights(head="keep")
+        assert said in found.describe()
+        predicted = np.argmax(logits_of(found, experiment), -1)
+        np.testing.assert_array_equal(predicted, experiment.test_data.labels)
+
+
+def test_a_head_of_other_classes_is_not_kept(run, places):
+    experiment = training.build(config_on(places["others"], weights=str(run)))
+    with pytest.raises(
+        ValueError, match=r"weights='.*'dog' of the latter is not.*weights_head='fr"
+    ):
+        experiment.match_weights(head="keep")
+    found = experiment.match_weights(head="auto")
+    assert "head fresh (3 → 3 classes; those of the file have other names)" in found.describe()
+    assert not any(path.startswith("params/head/") for path in found.entries)
+    assert "head fresh (3 → 3 classes)" in experiment.match_weights(head="fresh").describe()
+
+
+def test_weights_without_names_are_said_to_have_none(run, places):
+    (run / "data.json").unlink()
+    experiment = training.build(config_on(places["backwards"], weights=str(run)))
+    said = "head kept (3 classes, compared by number: the file has none of the data's class names)"
+    assert said in experiment.match_weights(head="keep").describe()
+
+
+def test_names_that_timm_gives(run, places, tmp_path):
+    """In config.json beside the file, as timm writes it for its hub."""
+    plain = tmp_path / "plain.safetensors"
+    save_file(load_file(weights.export(run, tmp_path / "model.safetensors").path), plain)
+    (tmp_path / "config.json").write_text(json.dumps({"label_names": list(NAMES)}))
+    experiment = training.build(config_on(places["backwards"], weights=str(plain)))
+    found = experiment.match_weights(head="keep")
+    assert "put in the order of the data by name: 'ant' is class 0 there and 2 here" in (
+        found.describe()
+    )
+    predicted = np.argmax(logits_of(found, experiment), -1)
+    np.testing.assert_array_equal(predicted, experiment.test_data.labels)
