@@ -267,4 +267,5 @@ def _logits(program, variables, batch, seed, strength) -> jax.Array:
 
 def normalise(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
     """uint8 images (..., channels) to float32 ``(image / 255 - mean) / std``."""
-    return (images.astype(jnp.float32) / 255 - jnp.array(mean)) / jnp.array(std)
+    mean, std = jnp.array(mean, jnp.float32), jnp.array(std, jnp.float32)
+    return (images.astype(jnp.float32) / 255 - mean) / std

@@ -21,6 +21,7 @@ from pnoise_jax.training.imported import (
     read_to_devices,
     warn_of_preprocessing,
 )
+from pnoise_jax.training.precision import config_types
 from pnoise_jax.training.step import TrainState
 
 # What a restored run may be asked anew, or need not be told again.
@@ -52,6 +53,7 @@ class Run:
         return cls(experiment, state.variables(), int(state.step), weights)
 
 
+@config_types()
 def restore(
     workdir: str | os.PathLike,
     config: ml_collections.ConfigDict | None = None,
@@ -89,6 +91,7 @@ def restore(
     return Run.of(experiment, state)
 
 
+@config_types()
 def import_weights(
     experiment: Experiment, found: weights.Weights, *, mesh: jax.sharding.Mesh
 ) -> Run:
