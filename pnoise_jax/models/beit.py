@@ -28,7 +28,9 @@ class BeitAttention(layers.Attention, kw_only=True):
         """Maps x (batch, 1 + patches, dim) to the same shape."""
         index = _relative_position_index(self.grid)
         shape = (index.max() + 1, self.num_heads)
-        table = self.param("relative_position_bias_table", nn.initializers.zeros, shape, jnp.float32)
+        table = self.param(
+            "relative_position_bias_table", nn.initializers.zeros, shape, jnp.float32
+        )
         return self.attend(x, table[index].transpose(2, 0, 1)[None])
 
 

@@ -176,7 +176,9 @@ class LinearTransform:
             x = jnp.where(rows.expand(mask, x), x, 0)
 
         def i_plus_q(mask):
-            return jnp.eye(k, dtype=jnp.float32) + self.quality.matrix(k, strength=strength, mask=mask)
+            return jnp.eye(k, dtype=jnp.float32) + self.quality.matrix(
+                k, strength=strength, mask=mask
+            )
 
         if axis == 0:
             return _matmul(i_plus_q(mask), x)

@@ -108,7 +108,8 @@ def import_weights(
     flat = read_to_devices(found, parallel.replicated(mesh))
     variables = {"batch_stats": {}} | traverse_util.unflatten_dict(flat, sep="/")
     warnings = [f"note: {warning}" for warning in warn_of_preprocessing(experiment, found)]
-    notes = (found.describe_preprocessing(), *warnings)
+    assumed = filter(None, [found.describe_assumed()])
+    notes = (*assumed, found.describe_preprocessing(), *warnings)
     return Run(experiment, variables, 0, found.describe(), notes)
 
 

@@ -209,7 +209,9 @@ def _make_gradients(loss_of: Callable, accumulate: int) -> Callable:
             {name: jnp.zeros((), jnp.float32) for name in ("loss", "top1")},
         )
         (batch_stats, totals), _ = jax.lax.scan(
-            add_micro_batch, (state.batch_stats, zeros), (jnp.arange(accumulate, dtype=jnp.int32), batch)
+            add_micro_batch,
+            (state.batch_stats, zeros),
+            (jnp.arange(accumulate, dtype=jnp.int32), batch),
         )
         grads, metrics = jax.tree.map(lambda total: total / accumulate, totals)
         return grads, batch_stats, metrics

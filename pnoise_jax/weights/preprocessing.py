@@ -1,9 +1,13 @@
 """What images weights expect: how they were normalised, resized and cropped."""
 
+import contextlib
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from pnoise_jax import data
 from pnoise_jax.weights import runs
@@ -45,6 +49,9 @@ def of_file(file: ArrayFile, title: str) -> Preprocessing | None:
     Args:
       file: with the weights.
       title: whose names the arrays have.
+
+    Raises:
+      ValueError: what is said cannot be, or is of pixels from 0 to 255.
     """
     if file.kind == "run":
         return _of_run(file.path)
@@ -87,7 +94,34 @@ def _of_timm(section: Any, source: str) -> Preprocessing | None:
         "squash": f"resize_square(interpolation={interpolation!r})" if share == 1 else None,
     }.get(str(section.get("crop_mode", "center")))
     found = (_numbers(section.get("mean")), _numbers(section.get("std")), _possible(transform))
+    _require_units(*found[:2], source)
     return None if found == (None, None, None) else Preprocessing(*found, source)
+
+
+def _require_units(
+    mean: tuple[float, ...] | None, std: tuple[float, ...] | None, source: str
+) -> None:
+    """Checks mean and std of pixels in [0, 1], whose deviation is 1 at most.
+
+    Raises:
+      ValueError: they are of pixels from 0 to 255, or are those of nothing.
+    """
+    values = (*(mean or ()), *(std or ()))
+    said = f"goes with mean={mean}, std={std} ({source})"
+    if not np.isfinite(values).all() or min(std or (1.0,)) <= 0:
+        raise ValueError(
+            f"{said}: give finite numbers there, std above 0, or take mean and std out"
+        )
+    if max(map(abs, values), default=0) > 1:
+        fix = ", ".join(
+            f"{name}={[round(x / 255, 6) for x in numbers]}"
+            for name, numbers in (("mean", mean), ("std", std))
+            if numbers
+        )
+        raise ValueError(
+            f"{said}: these are of pixels from 0 to 255, and pixels are from 0 to 1 here and in "
+            f"timm's; divide them by 255 there: {fix}"
+        )
 
 
 def _possible(transform: Any) -> str | None:
@@ -106,5 +140,8 @@ def _create(transform: str, mean: Sequence[float] = (0.5,), std: Sequence[float]
 
 
 def _numbers(values: Any) -> tuple[float, ...] | None:
-    fits = isinstance(values, list) and values and all(isinstance(x, int | float) for x in values)
-    return tuple(map(float, values)) if fits else None
+    if not isinstance(values, list) or not all(type(x) in (int, float) for x in values):
+        return None
+    with contextlib.suppress(OverflowError):  # an integer that no float is as large as
+        return tuple(map(float, values)) or None
+    return (math.inf,)

@@ -52,6 +52,59 @@ def test_timms_config_beside_the_file(tmp_path, section, transform):
 
 
 @pytest.mark.parametrize(
+    ("mean", "std"),
+    [
+        ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+        ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5]),
+        ([0, 0, 0], [1, 1, 1]),
+        ([0.0, 0.0, 0.0], [1 / 255, 1 / 255, 1 / 255]),
+        ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]),
+        ([-0.5], [1e-3]),
+        ([1], [1.0]),
+    ],
+)
+def test_all_that_timm_has_is_taken(tmp_path, mean, std):
+    file = sources.save_timm(tmp_path / "model.safetensors", "vit_token")
+    (tmp_path / "config.json").write_text(
+        json.dumps({"pretrained_cfg": {"mean": mean, "std": std}})
+    )
+    expected = expected_by(file)
+    assert (expected.mean, expected.std) == (tuple(mean), tuple(std))
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        (
+            {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]},
+            r"from 0 to 255.*mean=\[0\.485, 0\.456, 0\.406\], std=\[0\.229, 0\.224, 0\.225\]",
+        ),
+        ({"mean": [127.5], "std": [127.5]}, r"mean=\[0\.5\], std=\[0\.5\]$"),
+        ({"mean": [0.5], "std": [127.5]}, "from 0 to 255"),
+        ({"mean": [0.0], "std": [255]}, r"std=\[1\.0\]"),
+        ({"mean": [128]}, r"them by 255 there: mean=\[0\.501961\]$"),
+        ({"mean": [0.5], "std": [float("inf")]}, "finite numbers there, std above 0"),
+        ({"mean": [float("nan")], "std": [0.5]}, "finite numbers"),
+        ({"mean": [10**400], "std": [0.5]}, "finite numbers"),
+        ({"mean": [0.5], "std": [0]}, "std above 0"),
+        ({"mean": [0.5], "std": [-0.5]}, "std above 0"),
+    ],
+)
+@pytest.mark.parametrize("beside", [True, False])
+def test_units_that_cannot_be_are_refused_with_the_fix(tmp_path, section, message, beside):
+    file = tmp_path / "model.safetensors"
+    state = {k: np.ascontiguousarray(x) for k, x in sources.timm_state("vit_token").items()}
+    save_file(state, file, metadata={} if beside else {"pretrained_cfg": json.dumps(section)})
+    if beside:
+        (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": section}))
+    source = "config.json beside the file" if beside else "the file's metadata"
+    with pytest.raises(
+        ValueError, match=rf"^weights='{file}' goes with mean=.*{source}.*{message}"
+    ):
+        expected_by(file)
+
+
+@pytest.mark.parametrize(
     "text", [None, "{", "[1]", '{"model_type": "vit"}', '{"pretrained_cfg": 3}']
 )
 def test_where_nothing_says_it_it_is_unknown(tmp_path, text):
