@@ -116,20 +116,28 @@ def of_arrays(
 ) -> Known:
     """What is said of arrays of a family, by our paths.
 
-    What is said of other arrays is left out, with a note.
+    What is said of another family is left out, with a note. What names a model of the family with
+    other sizes, as timm's own does where sizes were given anew, is asked for what contradicts, and
+    its name vouches for nothing.
 
     Raises:
       ValueError: their model is another function than the family's here.
     """
     notes, kept = [], []
     for source, said in statements:
-        if why := _of_others(said, family, shapes):
-            notes.append(f"{source} is not of these arrays ({why}): ignored")
+        name = "" if said.get("options") else descriptions.architecture(said)
+        if name and not re.match(family.architectures, name, re.IGNORECASE):
+            notes.append(f"{source} is of {shown(name)}, not of these arrays: ignored")
         else:
             kept.append((source, said))
     source, said = descriptions.nearest(tuple(kept))
     notes += _require_function(source, said, family)
     notes += _other_classes(source, said, shapes)
+    if why := _other_sizes(said, shapes):
+        name = shown(descriptions.architecture(said))
+        notes.append(f"{source} says {name}, which has {why}: it may be another file's")
+        said = {**said, "architecture": None}
+        kept = [(other, said if other == source else theirs) for other, theirs in kept]
     shown_by_arrays = {"num_heads"} & guess_options(shapes).keys()
     return Known(tuple(kept), tuple(notes), _vouched(said) | shown_by_arrays)
 
@@ -161,22 +169,19 @@ def _exact(activation: str) -> str:
     return " (exact)" if activation == "gelu" else ""
 
 
-def _of_others(said: Mapping[str, Any], family: Family, shapes: Mapping[str, Shape]) -> str:
-    """Why a statement is of another model than these arrays; "" where it may be of theirs."""
-    name = descriptions.architecture(said)
+def _other_sizes(said: Mapping[str, Any], shapes: Mapping[str, Shape]) -> str:
+    """A size by which a statement's model differs from these arrays; "" where none is known."""
+    name, given = descriptions.architecture(said), descriptions.arguments(said)
     if not name or said.get("options"):
         return ""
-    if not re.match(family.architectures, name, re.IGNORECASE):
-        return f"it says {shown(name)}"
     theirs = dict(getattr(descriptions.known_model(name), "__dict__", {}))
-    given = descriptions.arguments(said)
     theirs |= {ours: given[timms] for timms, ours in _SIZES.items() if timms in given}
     if (patch := re.search(r"_patch(\d{1,3})(_|\.|$)", name)) and "patch_size" not in given:
         theirs["patch_size"] = int(patch[1])
-    for option, there in guess_options(shapes).items():
-        value = theirs.get(option, there)
-        if option in (*_SIZES.values(), "block") and _plain(value) != _plain(there):
-            return f"it says {shown(name)} with {option}={shown(repr(value))}, here {there!r}"
+    for option, here in guess_options(shapes).items():
+        value = theirs.get(option, here)
+        if option in (*_SIZES.values(), "block") and _plain(value) != _plain(here):
+            return f"{option}={shown(repr(value))} where these have {here!r}"
     return ""
 
 

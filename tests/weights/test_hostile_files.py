@@ -1,4 +1,4 @@
-"""Files that were made to do harm: to hang, to fill the memory, to run code, to paint a terminal."""
+"""Files made to do harm: to hang, to fill the memory, to run code, to paint a terminal."""
 
 import io
 import json
