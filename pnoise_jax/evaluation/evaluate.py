@@ -273,4 +273,5 @@ def normalise(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]
       ValueError: a mean or std that is not of pixels in [0, 1], such as one of pixels to 255.
     """
     require_statistics(prefix="", mean=mean, std=std)
-    return (images.astype(jnp.float32) / 255 - jnp.array(mean)) / jnp.array(std)
+    mean, std = jnp.array(mean, jnp.float32), jnp.array(std, jnp.float32)
+    return (images.astype(jnp.float32) / 255 - mean) / std

@@ -118,7 +118,7 @@ def _score(xp: Any, logsumexp: Callable, logits: Any, labels: Any) -> dict[str, 
     """The same by NumPy, which has no shapes to compile for, or by JAX."""
     labels = labels[:, None]
     true = xp.take_along_axis(logits, labels, axis=1)
-    classes = xp.arange(logits.shape[1])
+    classes = xp.arange(logits.shape[1], dtype=labels.dtype)
     # Ties as argmax has them; a logit that is not a number is never behind.
     ahead = ~(logits <= true) | ((logits == true) & (classes < labels))
     nll = logsumexp(logits, axis=1) - true[:, 0]

@@ -28,7 +28,9 @@ class BeitAttention(layers.Attention, kw_only=True):
         """Maps x (batch, 1 + patches, dim) to the same shape."""
         index = _relative_position_index(self.grid)
         shape = (index.max() + 1, self.num_heads)
-        table = self.param("relative_position_bias_table", nn.initializers.zeros, shape)
+        table = self.param(
+            "relative_position_bias_table", nn.initializers.zeros, shape, jnp.float32
+        )
         return self.attend(x, table[index].transpose(2, 0, 1)[None])
 
 
@@ -59,7 +61,7 @@ class Beit(IsotropicTransformer, kw_only=True):
     @nn.nowrap
     def _logits(self, images: jax.Array, taps: noise.Taps, *, train: bool) -> jax.Array:
         """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
-        token = self.param("cls_token", layers.normal_init, (1, 1, self.dim))
+        token = self.param("cls_token", layers.normal_init, (1, 1, self.dim), jnp.float32)
         x = layers.prepend_token(token, self.embed(images))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
 

@@ -49,8 +49,8 @@ class GatedAttention(nn.Module, kw_only=True):
         by_content = jax.nn.dot_product_attention(query, key, value)
         by_position = jnp.einsum("hts,bshd->bthd", self._position_weights(), value)
 
-        gate = self.param("gating_param", nn.initializers.ones, (self.num_heads,))
-        gate = nn.sigmoid(gate).astype(self.dtype)[:, None]
+        gate = self.param("gating_param", nn.initializers.ones, (self.num_heads,), jnp.float32)
+        gate = nn.sigmoid(gate).astype(self.dtype)[None, None, :, None]
         # timm mixes the weights instead, and divides them by their sum, which is 1 as it is.
         x = (1 - gate) * by_content + gate * by_position
         x = dense(dim, name="proj")(x.reshape(batch, tokens, dim))
@@ -84,7 +84,7 @@ def _neighbours(
     side = math.isqrt(shape[1])
     right, down = np.stack(np.divmod(np.arange(side * side), side)) - (side - 1) / 2
     # Of the logits -|offset|² + 2 <offset, neighbour>, whose maximum is at the neighbour.
-    square = np.stack([2 * right, 2 * down, np.full(side * side, -1.0)])
+    square = np.stack([2 * right, 2 * down, np.full(side * side, -1.0)]).astype(dtype)
     kernel = layers.normal_init(key, shape, dtype)
     return strength * kernel.at[:, : side * side].set(square)
 
@@ -118,11 +118,12 @@ class ConViT(IsotropicTransformer, kw_only=True):
     def _logits(self, images: jax.Array, taps: noise.Taps, *, train: bool) -> jax.Array:
         """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
         x = self.embed(images)
-        pos_embed = self.param("pos_embed", layers.normal_init, (1, x.shape[1], self.dim))
+        shape = (1, x.shape[1], self.dim)
+        pos_embed = self.param("pos_embed", layers.normal_init, shape, jnp.float32)
         x = x + pos_embed.astype(self.dtype)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
 
-        token = self.param("cls_token", layers.normal_init, (1, 1, self.dim))
+        token = self.param("cls_token", layers.normal_init, (1, 1, self.dim), jnp.float32)
         plain = functools.partial(layers.Attention, num_heads=self.num_heads, qkv_bias="none")
         gated = functools.partial(
             GatedAttention,

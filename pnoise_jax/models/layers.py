@@ -71,7 +71,7 @@ class Attention(nn.Module, kw_only=True):
             name="qkv",
         )(x)
         if self.qkv_bias == "query and value":
-            qkv = qkv + self._query_and_value_bias(dim)
+            qkv = qkv + self._query_and_value_bias(dim)[None, None]
         qkv = qkv.reshape(batch, tokens, 3, self.num_heads, dim // self.num_heads)
         query, key, value = jnp.unstack(qkv, axis=2)
         x = jax.nn.dot_product_attention(query, key, value, bias).reshape(batch, tokens, dim)
@@ -80,8 +80,8 @@ class Attention(nn.Module, kw_only=True):
 
     def _query_and_value_bias(self, dim: int) -> jax.Array:
         """The bias of queries, keys and values, (3 * dim,), zero for the keys."""
-        query = self.param("q_bias", nn.initializers.zeros, (dim,))
-        value = self.param("v_bias", nn.initializers.zeros, (dim,))
+        query = self.param("q_bias", nn.initializers.zeros, (dim,), jnp.float32)
+        value = self.param("v_bias", nn.initializers.zeros, (dim,), jnp.float32)
         return jnp.concatenate([query, jnp.zeros_like(query), value]).astype(self.dtype)
 
 
@@ -181,7 +181,8 @@ class Block(nn.Module, kw_only=True):
         if self.layer_scale is None:
             return h
         init = nn.initializers.constant(self.layer_scale)
-        return self.param(name, init, (h.shape[-1],)).astype(self.dtype) * h
+        scale = self.param(name, init, (h.shape[-1],), jnp.float32)
+        return scale.astype(self.dtype)[None, None] * h
 
 
 def drop_path_rates(rate: float, depth: int) -> tuple[float, ...]:

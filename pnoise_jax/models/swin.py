@@ -35,7 +35,7 @@ class WindowAttention(layers.Attention, kw_only=True):
         """What the logits are raised by: (1 or batch * windows, heads, tokens, tokens)."""
         height, width = self.windows.size
         shape = ((2 * height - 1) * (2 * width - 1), self.num_heads)
-        table = self.param("relative_position_bias_table", layers.normal_init, shape)
+        table = self.param("relative_position_bias_table", layers.normal_init, shape, jnp.float32)
         bias = table[layers.relative_position_index(height, width)].transpose(2, 0, 1)[None]
         if not self.windows.shifted:
             return bias

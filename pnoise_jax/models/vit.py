@@ -58,12 +58,14 @@ class VisionTransformer(IsotropicTransformer, kw_only=True):
         """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
         x = self.embed(images)
         if self.distilled:
-            token = self.param("dist_token", layers.normal_init, (1, 1, self.dim))
+            token = self.param("dist_token", layers.normal_init, (1, 1, self.dim), jnp.float32)
             x = layers.prepend_token(token, x)
         if self.class_token:
-            token = self.param("cls_token", nn.initializers.normal(1e-6), (1, 1, self.dim))
+            init = nn.initializers.normal(1e-6)
+            token = self.param("cls_token", init, (1, 1, self.dim), jnp.float32)
             x = layers.prepend_token(token, x)
-        pos_embed = self.param("pos_embed", layers.normal_init, (1, x.shape[1], self.dim))
+        shape = (1, x.shape[1], self.dim)
+        pos_embed = self.param("pos_embed", layers.normal_init, shape, jnp.float32)
         x = x + pos_embed.astype(self.dtype)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
 

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pnoise_jax.noise import checks, rows
 
@@ -59,5 +60,6 @@ class Erase:
         return rows.place_freely(self._apply)(x, mask, strength)
 
     def _apply(self, x: jax.Array, mask: jax.Array | None, strength) -> jax.Array:
-        erased = ((1 - strength) * x).astype(x.dtype)
+        compute = np.promote_types(x.dtype, np.float32)
+        erased = ((1 - strength) * x.astype(compute)).astype(x.dtype)
         return erased if mask is None else jnp.where(rows.expand(mask, x), erased, x)

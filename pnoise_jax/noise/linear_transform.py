@@ -5,6 +5,7 @@ from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from pnoise_jax.noise import checks, rows
@@ -162,7 +163,7 @@ class LinearTransform:
         """``(1 - strength) X + strength T X`` along ``axis``, 0 or 1; float32 inside."""
         if self.implementation == "matmul":
             return self._multiply(x, mask, strength, axis=axis)
-        compute = jnp.promote_types(x.dtype, jnp.float32)
+        compute = np.promote_types(x.dtype, jnp.float32)
         mixed = self.quality.mix(x, axis=axis, mask=mask, axis_name=axis_name).astype(compute)
         if isinstance(strength, int | float) and strength == 1:
             return mixed.astype(x.dtype)
@@ -175,7 +176,9 @@ class LinearTransform:
             x = jnp.where(rows.expand(mask, x), x, 0)
 
         def i_plus_q(mask):
-            return jnp.eye(k) + self.quality.matrix(k, strength=strength, mask=mask)
+            return jnp.eye(k, dtype=jnp.float32) + self.quality.matrix(
+                k, strength=strength, mask=mask
+            )
 
         if axis == 0:
             return _matmul(i_plus_q(mask), x)
@@ -192,6 +195,6 @@ def _matmul(matrix: jax.Array, x: jax.Array) -> jax.Array:
         x,
         axes=1,
         precision=lax.Precision.HIGHEST,
-        preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
+        preferred_element_type=np.promote_types(x.dtype, jnp.float32),
     )
     return product.astype(x.dtype)

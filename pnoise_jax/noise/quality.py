@@ -55,7 +55,7 @@ class QualityMatrix(abc.ABC):
     ) -> jax.Array:
         """Q itself, float32 (k, k); with a ``mask`` (k,), Q of the rows that it keeps."""
         strength = self.strength if strength is None else strength
-        return strength * (self.mixing_matrix(k, mask=mask) - jnp.eye(k))
+        return (strength * (self.mixing_matrix(k, mask=mask) - _eye(k))).astype(jnp.float32)
 
     def mutual_information(self, k: int) -> float:
         """``MI(T, QX) = -log |det(I + Q)|`` in nats (eq. 13); ``inf`` where ``I + Q`` is singular.
@@ -92,8 +92,8 @@ class CyclicShift(QualityMatrix):
 
     def mixing_matrix(self, k: int, *, mask: jax.Array | None = None) -> jax.Array:
         if mask is None:
-            return jnp.roll(jnp.eye(k), self.shift, axis=0)
-        return jax.nn.one_hot(rows.preceding(mask, self.shift), k)
+            return jnp.roll(_eye(k), self.shift, axis=0)
+        return jax.nn.one_hot(rows.preceding(mask, self.shift), k, dtype=jnp.float32)
 
     def mix(self, x: jax.Array, *, axis: int, mask: jax.Array | None, axis_name) -> jax.Array:
         if mask is None:
@@ -125,7 +125,7 @@ class Optimal(QualityMatrix):
         checks.require_finite("strength", self.strength)
 
     def mixing_matrix(self, k: int, *, mask: jax.Array | None = None) -> jax.Array:
-        kept = jnp.ones(k) if mask is None else mask.astype(jnp.float32)
+        kept = jnp.ones(k, jnp.float32) if mask is None else mask.astype(jnp.float32)
         mixed = (jnp.diag(kept) + jnp.outer(kept, kept)) / (kept.sum() + 1)
         return mixed + jnp.diag(1 - kept)
 
@@ -170,8 +170,8 @@ class Dense(QualityMatrix):
 
     def mixing_matrix(self, k: int, *, mask: jax.Array | None = None) -> jax.Array:
         self._require_size(k)
-        kept = jnp.ones(k) if mask is None else mask.astype(jnp.float32)
-        return jnp.eye(k) + jnp.outer(kept, kept) * self.values.astype(np.float32)
+        kept = jnp.ones(k, jnp.float32) if mask is None else mask.astype(jnp.float32)
+        return _eye(k) + jnp.outer(kept, kept) * self.values.astype(np.float32)
 
     def mix(self, x: jax.Array, *, axis: int, mask: jax.Array | None, axis_name) -> jax.Array:
         raise ValueError("Dense has no structure to use: implementation must be 'matmul'")
@@ -199,6 +199,10 @@ class Dense(QualityMatrix):
 
     def __hash__(self) -> int:
         return hash(self._key)
+
+
+def _eye(k: int) -> jax.Array:
+    return jnp.eye(k, dtype=jnp.float32)  # by default of whatever dtype JAX is set to
 
 
 def _log_abs_power_difference(a: float, b: float, n: int) -> float:

@@ -11,6 +11,7 @@ from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from pnoise_jax.noise import checks, rows
@@ -78,7 +79,8 @@ class Gaussian:
 
     def _apply(self, x, key, mask, strength, index) -> jax.Array:
         normal = _for_each_example(jax.random.normal, key, x, index, self.axis_name)
-        noisy = (x + strength * (self.mean + self.std * normal)).astype(x.dtype)
+        e = self.mean + self.std * normal
+        noisy = (x.astype(e.dtype) + strength * e).astype(x.dtype)
         return noisy if mask is None else jnp.where(rows.expand(mask, x), noisy, x)
 
 
@@ -187,9 +189,9 @@ def _for_each_example(
     draw: Callable, key: jax.Array, x: jax.Array, index: jax.Array | None, axis_name
 ) -> jax.Array:
     """``draw(key, shape, dtype)`` for every example of x, in at least float32."""
-    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    dtype = np.promote_types(x.dtype, jnp.float32)
     if index is None:
         first = 0 if axis_name is None else lax.axis_index(axis_name) * x.shape[0]
-        index = first + jnp.arange(x.shape[0])
+        index = first + jnp.arange(x.shape[0], dtype=jnp.int32)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
     return jax.vmap(lambda key: draw(key, x.shape[1:], dtype))(keys)

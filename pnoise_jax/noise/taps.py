@@ -108,7 +108,7 @@ def open_taps(
     if injection.noise.draws or draws_layer:
         key = noise_key(module)
     if draws_layer:
-        chosen = jax.random.randint(jax.random.fold_in(key, 0), (), 1, num_layers + 1)
+        chosen = jax.random.randint(jax.random.fold_in(key, 0), (), 1, num_layers + 1, jnp.int32)
         axis_name = getattr(injection.noise, "axis_name", None)
         if axis_name is not None:  # all devices must agree: their noise may exchange rows
             chosen = lax.all_gather(chosen, axis_name)[0]

@@ -11,6 +11,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from pnoise_jax.training import kinds
 from pnoise_jax.weights import checksums
 
 _UNREADABLE = "unreadable"  # where checkpoints go that turned out broken
@@ -116,6 +117,7 @@ class Checkpoints:
 
         Raises:
           OSError: there are checkpoints, but none is whole.
+          kinds.OtherStateError: one is of another state than `like`; nothing is moved.
         """
         broken: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
@@ -148,6 +150,8 @@ class Checkpoints:
         """The state, or why there is none."""
         try:
             return self._restore_verified(step, like), None
+        except kinds.OtherStateError:  # all hosts read the same descriptions: it raises on each
+            raise
         except Exception as error:  # whatever is wrong with it, an older one may be whole
             return None, (str(error).strip() or repr(error)).splitlines()[0]
 
@@ -155,13 +159,7 @@ class Checkpoints:
         arrays = self._manager.restore(
             step, args=ocp.args.Composite(arrays=ocp.args.JsonRestore())
         ).arrays
-        expected = {name: entry[:2] for name, entry in arrays.items()}
-        wanted = {name: checksums.kind(leaf) for name, leaf in checksums.named_leaves(like)}
-        if expected != wanted:
-            name = min(
-                k for k in expected.keys() | wanted.keys() if expected.get(k) != wanted.get(k)
-            )
-            raise ValueError(f"{name} is {expected.get(name)}; the run has {wanted.get(name)}")
+        kinds.require_same(self.directory / str(step), arrays, like)
         state = self._manager.restore(
             step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like))
         ).state

@@ -55,7 +55,8 @@ def describe_fine_tuning(experiment: Experiment, imported: weights.Weights | Non
     """Which weights the run starts from, and what of them stays as it is."""
     sentences = []
     if imported is not None:
-        sentences = [imported.describe(), imported.describe_preprocessing()]
+        described = (imported.describe(), imported.describe_assumed())
+        sentences = [*filter(None, described), imported.describe_preprocessing()]
     if experiment.frozen is not None:
         params = experiment.variables["params"]
         frozen = experiment.frozen(params)

@@ -22,6 +22,7 @@ from pnoise_jax.training.checkpoints import Checkpoints
 from pnoise_jax.training.checks import check_training
 from pnoise_jax.training.experiment import Experiment, build
 from pnoise_jax.training.imported import match_on_all_hosts, on_all_hosts
+from pnoise_jax.training.precision import config_types
 from pnoise_jax.training.program import Program, advance, create_program, open_batches
 from pnoise_jax.training.restore import Run, has_run, import_weights, restore
 from pnoise_jax.training.step import TrainState
@@ -29,6 +30,7 @@ from pnoise_jax.training.window import NonFiniteLossError, Summary, Window, desc
 from pnoise_jax.training.writers import MetricWriter
 
 
+@config_types()
 def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list[dict[str, Any]]:
     """Trains what ``config`` describes in ``workdir``, or goes on there; then evaluates it.
 
@@ -59,6 +61,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list
     return _report(Run.of(experiment, state), program.mesh, path, console)
 
 
+@config_types()
 def fit(
     experiment: Experiment, path: Path, program: Program, console: Console | None = None
 ) -> TrainState:
@@ -98,6 +101,7 @@ def _fit_locked(
             return _run(experiment, program, state, step, checkpoints, path, console)
 
 
+@config_types()
 def evaluate(
     config: ml_collections.ConfigDict | None, workdir: str | os.PathLike
 ) -> list[dict[str, Any]]:

@@ -47,24 +47,25 @@ class Mixing:
           Images and targets of the same shapes.
         """
         keys = jax.random.split(key, 5)
-        mixed = jax.random.bernoulli(keys[0], self.probability)
+        mixed = jax.random.bernoulli(keys[0], jnp.float32(self.probability))
         both = min(self.alpha, self.cutmix_alpha) > 0
         share_of_cutmix = self.switch_probability if both else float(self.cutmix_alpha > 0)
-        cut = jax.random.bernoulli(keys[1], share_of_cutmix)
+        cut = jax.random.bernoulli(keys[1], jnp.float32(share_of_cutmix))
 
-        share = jnp.ones(())  # of the example itself
+        share = jnp.ones((), jnp.float32)  # of the example itself
         box = jnp.zeros(images.shape[1:3], bool)  # what the partner gives whole
         if self.alpha > 0:
-            drawn = jax.random.beta(keys[2], self.alpha, self.alpha)
+            drawn = jax.random.beta(keys[2], self.alpha, self.alpha, (), jnp.float32)
             share = jnp.where(cut, share, drawn)
         if self.cutmix_alpha > 0:
-            drawn = jax.random.beta(keys[3], self.cutmix_alpha, self.cutmix_alpha)
+            alpha = self.cutmix_alpha
+            drawn = jax.random.beta(keys[3], alpha, alpha, (), jnp.float32)
             box = _box(keys[4], images.shape[1:3], 1 - drawn) & cut
         share, box = jnp.where(mixed, share, 1.0), box & mixed
 
         blended = share * images + (1 - share) * _partners(images)
         images = jnp.where(box[:, :, None], _partners(images), blended).astype(images.dtype)
-        share = share * (1 - box.mean())  # one of the two is 1
+        share = share * (1 - box.mean(dtype=jnp.float32))  # one of the two is 1
         return images, share * targets + (1 - share) * _partners(targets)
 
 
@@ -81,7 +82,7 @@ def _box(key: jax.Array, size: tuple[int, int], area: jax.Array) -> jax.Array:
     inside = []
     for number, side in enumerate(size):
         half = jnp.floor(side * jnp.sqrt(area)) // 2
-        middle = jax.random.randint(jax.random.fold_in(key, number), (), 0, side)
+        middle = jax.random.randint(jax.random.fold_in(key, number), (), 0, side, jnp.int32)
         pixels = jnp.arange(side)
         inside.append((pixels >= middle - half) & (pixels < middle + half))
     return inside[0][:, None] & inside[1][None, :]

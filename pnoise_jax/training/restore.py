@@ -21,6 +21,7 @@ from pnoise_jax.training.imported import (
     read_to_devices,
     warn_of_preprocessing,
 )
+from pnoise_jax.training.precision import config_types
 from pnoise_jax.training.step import TrainState
 
 # What a restored run may be asked anew, or need not be told again.
@@ -53,6 +54,7 @@ class Run:
         return cls(experiment, state.variables(), int(state.step), weights)
 
 
+@config_types()
 def restore(
     workdir: str | os.PathLike,
     config: ml_collections.ConfigDict | None = None,
@@ -92,6 +94,7 @@ def restore(
     return dataclasses.replace(Run.of(experiment, state), notes=notes)
 
 
+@config_types()
 def import_weights(
     experiment: Experiment, found: weights.Weights, *, mesh: jax.sharding.Mesh
 ) -> Run:
@@ -108,7 +111,8 @@ def import_weights(
     flat = read_to_devices(found, parallel.replicated(mesh))
     variables = {"batch_stats": {}} | traverse_util.unflatten_dict(flat, sep="/")
     warnings = [f"note: {warning}" for warning in warn_of_preprocessing(experiment, found)]
-    notes = (found.describe_preprocessing(), *warnings)
+    assumed = filter(None, [found.describe_assumed()])
+    notes = (*assumed, found.describe_preprocessing(), *warnings)
     return Run(experiment, variables, 0, found.describe(), notes)
 
 

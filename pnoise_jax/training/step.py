@@ -124,7 +124,8 @@ def make_train_step(
         ema = state.ema
         if ema_decay is not None:
             averaged = {"params": params, "batch_stats": batch_stats}
-            decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
+            count = state.step.astype(jnp.float32)
+            decay = jnp.minimum(ema_decay, (1 + count) / (10 + count))
             ema = optax.incremental_update(averaged, ema, 1 - decay)
         state = TrainState(state.step + 1, params, batch_stats, opt_state, ema)
         return state, metrics | {"grad_norm": optax.tree.norm(grads)}
@@ -162,7 +163,7 @@ def _make_loss(
             )
         images = evaluation.normalise(batch["image"], mean, std)
         targets = optax.smooth_labels(
-            jax.nn.one_hot(batch["label"], model.num_classes), label_smoothing
+            jax.nn.one_hot(batch["label"], model.num_classes, dtype=jnp.float32), label_smoothing
         )
         if mixing is not None:
             images, targets = mixing(jax.random.fold_in(key, 2), images, targets)
@@ -178,7 +179,7 @@ def _make_loss(
             **given,
         )
         loss = optax.softmax_cross_entropy(logits, targets).mean()
-        top1 = 100 * (logits.argmax(-1) == batch["label"]).mean()
+        top1 = 100 * (logits.argmax(-1) == batch["label"]).mean(dtype=jnp.float32)
         return loss, (updated.get("batch_stats", {}), {"loss": loss, "top1": top1})
 
     return loss_of
@@ -205,10 +206,12 @@ def _make_gradients(loss_of: Callable, accumulate: int) -> Callable:
 
         zeros = (
             jax.tree.map(jnp.zeros_like, state.params),
-            {"loss": jnp.zeros(()), "top1": jnp.zeros(())},
+            {name: jnp.zeros((), jnp.float32) for name in ("loss", "top1")},
         )
         (batch_stats, totals), _ = jax.lax.scan(
-            add_micro_batch, (state.batch_stats, zeros), (jnp.arange(accumulate), batch)
+            add_micro_batch,
+            (state.batch_stats, zeros),
+            (jnp.arange(accumulate, dtype=jnp.int32), batch),
         )
         grads, metrics = jax.tree.map(lambda total: total / accumulate, totals)
         return grads, batch_stats, metrics

@@ -12,12 +12,14 @@ from pnoise_jax import data
 from pnoise_jax.training import workdir as directories
 from pnoise_jax.training.checkpoints import Checkpoints
 from pnoise_jax.training.experiment import Experiment
+from pnoise_jax.training.precision import config_types
 from pnoise_jax.training.program import Program, advance, open_batches
 from pnoise_jax.training.step import TrainState
 from pnoise_jax.training.window import NonFiniteLossError, Window, describe_broken
 from pnoise_jax.training.writers import MetricWriter
 
 
+@config_types()
 def fit_together(
     experiments: Sequence[Experiment], paths: Sequence[Path], program: Program, *, size: int
 ) -> list[TrainState | NonFiniteLossError]:
@@ -89,6 +91,7 @@ def _run_together(
     return states, broken
 
 
+@config_types()
 def start_together(
     experiments: Sequence[Experiment], program: Program
 ) -> tuple[TrainState, tuple[jax.Array, ...]]:

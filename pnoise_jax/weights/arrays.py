@@ -11,9 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from pnoise_jax.weights.descriptions import Statement
+from pnoise_jax.weights.errors import shown
 
 Shape = tuple[int, ...]
 Read = Callable[[str], np.ndarray]
+MOST_DIGITS = 6  # of a number in a name: no model has a million blocks
 FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})  # what is read, as float32
 
 
@@ -28,8 +30,8 @@ class ArrayFile:
       shapes: of every array, as it lies there.
       open: opens the file for reading: a context that gives `read(name)`.
       dtypes: of every array, as numpy names them.
-      options: the model's, where the file says them or what lies beside it.
-      statements: all that is said of a safetensors file.
+      options: the model's, of a run.
+      statements: all that is said of a safetensors file, which may be of another.
       class_names: of the head, by label; None where they are not known.
     """
 
@@ -90,8 +92,11 @@ def put(entries: Entries, path: str, entry: Entry) -> None:
       ValueError: there is one for this path.
     """
     if path in entries:
-        both = f"{' + '.join(entries[path].names)} and {' + '.join(entry.names)}"
-        raise ValueError(f"has two arrays for {path}: {both}; it mixes two models, or two namings")
+        first, second = (" + ".join(map(shown, e.names)) for e in (entries[path], entry))
+        both = f"{first} and {second}"
+        raise ValueError(
+            f"has two arrays for {shown(path)}: {both}; it mixes two models, or two namings"
+        )
     entries[path] = entry
 
 

@@ -8,14 +8,23 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from pnoise_jax.terminal import printable
+
 # An archive that is damaged may be sought in at impossible places, a checkpoint lack parts.
 _OF_THE_FILE = (errno.EINVAL, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
+_LONGEST = 120  # characters of a name that are shown
 _AGAIN = "get it again, it was damaged or cut off"
 
 
 def weights_at(path: str | os.PathLike) -> str:
     """How errors begin."""
     return f"weights={str(path)!r}"
+
+
+def shown(name: str) -> str:
+    """A name from a file, as a message may show it: printable, and not endless."""
+    text = printable(name if len(name) <= _LONGEST else f"{name[:_LONGEST]}…")
+    return text if len(name) <= _LONGEST else f"{text} ({len(name)} characters)"
 
 
 @contextlib.contextmanager
@@ -28,9 +37,9 @@ def begin_with(beginning: str, path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise FileNotFoundError(f"{beginning} does not exist{_beside(path)}") from None
+        raise FileNotFoundError(f"{beginning} does not exist{printable(_beside(path))}") from None
     except ValueError as error:
-        raise ValueError(f"{beginning} {error}") from None
+        raise ValueError(f"{beginning} {printable(str(error), multiline=True)}") from None
     except OSError as error:
         raise unreadable(beginning, error) from None
 

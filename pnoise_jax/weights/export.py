@@ -27,7 +27,7 @@ from pnoise_jax.weights import (
 )
 from pnoise_jax.weights.arrays import ArrayFile, Shape
 from pnoise_jax.weights.guessing import guess_channels
-from pnoise_jax.weights.matching import NAMINGS
+from pnoise_jax.weights.namings import NAMINGS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,6 +3,8 @@
 import contextlib
 import functools
 import hashlib
+import io
+import math
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -13,8 +15,10 @@ from safetensors import safe_open
 
 from pnoise_jax.weights import descriptions, runs
 from pnoise_jax.weights.arrays import ArrayFile, Read, Shape
-from pnoise_jax.weights.errors import begin_with, damaged, found_damaged, weights_at
+from pnoise_jax.weights.errors import begin_with, damaged, found_damaged, shown, weights_at
+from pnoise_jax.weights.regular import require_regular
 
+_HEADER = 2**17  # bytes of a member of an npz that are read for its header
 _ZIP = b"PK\x03\x04"
 _EMPTY_ZIP = b"PK\x05\x06"
 _GIT_LFS = b"version https://"  # git-lfs.github.com/spec/v1
@@ -44,6 +48,7 @@ def open_file(path: Path) -> ArrayFile:
         return _open_directory(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
+    require_regular(path)
     with path.open("rb") as stream:
         start = stream.read(16)
     if start.startswith(_ZIP):
@@ -74,6 +79,7 @@ def fingerprint(path: Path) -> str:
     with begin_with(weights_at(path), path):
         if path.is_dir():
             return runs.fingerprint(path)
+        require_regular(path)
         with path.open("rb") as stream:
             shards = _shards(path, stream.read(16))
         digests = []
@@ -157,10 +163,14 @@ def _shards(path: Path, start: bytes) -> dict[str, Path]:
     for array, name in names.items():
         if not isinstance(name, str) or name != Path(name).name:
             raise ValueError(
-                f"is an index that has {array} in {name!r}, which is no file beside it"
+                f"is an index that has {shown(array)} in {name!r}, which is no file beside it"
             )
-        if not (path.parent / name).is_file():
-            raise ValueError(f"is the index of several files, and {name} is not beside it: get it")
+        try:
+            require_regular(path.parent / name)
+        except (OSError, ValueError) as error:
+            what = error if isinstance(error, ValueError) else "is not beside it: get it"
+            part = shown(name) or "a file without a name"
+            raise ValueError(f"is the index of several files, and {part} {what}") from None
     return {array: path.parent / name for array, name in names.items()}
 
 
@@ -178,24 +188,22 @@ def _open_safetensors(path: Path, shards: Mapping[str, Path]) -> ArrayFile:
             metadata |= file.metadata() or {}
             where |= dict.fromkeys(slices, part)
     if missing := sorted(shards.keys() - where.keys()):
-        raise ValueError(f"is the index of files without {missing[0]}: get all of them again")
+        raise ValueError(
+            f"is the index of files without {shown(missing[0])}: get all of them again"
+        )
 
     def start(stack: contextlib.ExitStack) -> Read:
         files = {part: stack.enter_context(_safe_open(part)) for part in set(where.values())}
         return lambda name: files[where[name]].get_tensor(name)
 
-    statements = descriptions.statements_on(path, metadata)
-    said = descriptions.architecture(statements)
     return ArrayFile(
         path,
         "safetensors",
-        f"safetensors, said to be {said}" if said else "safetensors",
+        "safetensors",
         shapes,
         _opener("safetensors file", start),
         {name: _DTYPES.get(dtype, dtype) for name, dtype in dtypes.items()},
-        descriptions.options(statements),
-        statements,
-        descriptions.class_names(statements),
+        statements=descriptions.statements_on(path, metadata),
     )
 
 
@@ -230,24 +238,31 @@ def _open_zip(path: Path) -> ArrayFile:
 def _header(archive: zipfile.ZipFile, member: str) -> tuple[Shape, str]:
     """Shape and dtype of an array in an npz."""
     try:
-        with archive.open(member) as stream:
+        with archive.open(member) as packed:
+            stream = io.BytesIO(packed.read(_HEADER))  # however long it says it is
             version = np.lib.format.read_magic(stream)
             read = {
                 (1, 0): np.lib.format.read_array_header_1_0,
                 (2, 0): np.lib.format.read_array_header_2_0,
             }[version]
             shape, _, dtype = read(stream)
+            size = stream.tell() + math.prod(shape) * dtype.itemsize
+            if not dtype.hasobject and archive.getinfo(member).file_size != size:
+                raise ValueError(
+                    f"by its header it has {size} bytes, and by the archive "
+                    f"{archive.getinfo(member).file_size}"
+                )
     except (ValueError, KeyError, RuntimeError) as error:  # or encrypted, or packed otherwise
         raise ValueError(
-            f"holds {member}, which is no array as numpy.savez writes it ({error}): get the file "
-            "again, or save it anew"
+            f"holds {shown(member)}, which is no array as numpy.savez writes it ({error}): get the "
+            "file again, or save it anew"
         ) from None
     except Exception as error:  # each compression has its own
-        raise damaged(f"is a broken npz, {member}", error) from None
+        raise damaged(f"is a broken npz, {shown(member)}", error) from None
     if dtype.hasobject:
         raise ValueError(
-            f"holds pickled objects ({member}), and loading them runs whatever code they contain: "
-            "save it with plain arrays, one for each parameter"
+            f"holds pickled objects ({shown(member)}), and loading them runs whatever code they "
+            "contain: save it with plain arrays, one for each parameter"
         )
     bfloat16 = dtype.str[1:] == "V2" and dtype.names is None
     return shape, "bfloat16" if bfloat16 else dtype.name

@@ -12,15 +12,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
-from pnoise_jax.weights.arrays import Entries, Entry, Shape, put
+from pnoise_jax.weights.arrays import MOST_DIGITS, Entries, Entry, Shape, put
 
 _PREFIX = r"(opt/target/|params/img/|params/|)"  # of checkpoints with more beside the model
-_BLOCK = r"Transformer/encoderblock(?:_(\d+))?/"
+_BLOCK = rf"Transformer/encoderblock(?:_([0-9]{{1,{MOST_DIGITS}}}))?/"
 # The names in their blocks, as a regular expression.
 BLOCKS = (
     rf"{_PREFIX}{_BLOCK}"
     r"(LayerNorm_\d|MlpBlock_\d/Dense_\d|MultiHeadDotProductAttention_\d/\w+)/(kernel|bias|scale)"
 )
+_MOST_BLOCKS = 10_000  # in one array of a scanned model
 _TOP = {
     "cls": "cls_token",
     "embedding": "patch_embed",
@@ -80,7 +81,7 @@ def _prefix(names: Iterable[str]) -> str:
 def _unstack(name: str, rest: str, shape: Shape) -> Iterator[tuple[str | None, str, Entry]]:
     """(block of ours, name within it, entry): one, or one for each block of a scanned model."""
     match = re.fullmatch(rf"{_BLOCK}(.+)", rest)
-    if not match or not (match[1] or shape):
+    if not match or not (match[1] or (shape and shape[0] <= _MOST_BLOCKS)):
         yield None, rest, Entry((name,), shape, lambda x: x)
     elif match[1]:
         yield f"block_{int(match[1]) + 1}", match[2], Entry((name,), shape, lambda x: x)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pnoise_jax import models
-from pnoise_jax.weights.arrays import Shape
+from pnoise_jax.weights.arrays import MOST_DIGITS, Shape
 
 
 def guess_channels(shapes: Mapping[str, Shape]) -> int | None:
@@ -20,8 +20,7 @@ def guess_model(shapes: Mapping[str, Shape]) -> str:
 
     What no shape tells, such as the number of heads, is not said.
     """
-    shapes = {path: shape for path, shape in shapes.items() if shape and all(shape)}
-    family, options = _transformer(shapes) or _swin(shapes) or _resnet(shapes)
+    family, options = _guess(shapes)
     if not options:
         return ""
     changed = {
@@ -31,6 +30,16 @@ def guess_model(shapes: Mapping[str, Shape]) -> str:
     name = min(changed, key=lambda name: len(changed[name]))
     given = ", ".join(f"{option}={value!r}" for option, value in changed[name].items())
     return f"{name} with {given}" if given else name
+
+
+def guess_options(shapes: Mapping[str, Shape]) -> dict[str, Any]:
+    """The options of the likely model of arrays by our paths, as far as shapes tell."""
+    return _guess(shapes)[1]
+
+
+def _guess(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]]:
+    shapes = {path: shape for path, shape in shapes.items() if shape and all(shape)}
+    return _transformer(shapes) or _swin(shapes) or _resnet(shapes)
 
 
 def _transformer(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]] | None:
@@ -97,4 +106,5 @@ def _stage_sizes(shapes: Mapping[str, Shape]) -> tuple[int, ...]:
 
 def _numbers(shapes: Mapping[str, Shape], pattern: str) -> list[int]:
     """The different numbers that a pattern captures in the paths."""
-    return sorted({int(match[1]) for path in shapes if (match := re.match(pattern, path))})
+    found = {match[1] for path in shapes if (match := re.match(pattern, path))}
+    return sorted(int(number) for number in found if len(number) <= MOST_DIGITS)

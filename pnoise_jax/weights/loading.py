@@ -36,8 +36,8 @@ def load(
       model: for images of the file's number of channels.
       head: "keep" the file's, "fresh", or "auto": fresh where classes differ.
       key: what a fresh head is drawn from, by default `jax.random.key(0)`.
-      report: takes two sentences: what was taken, what was done to make it fit; and which images
-        the weights expect.
+      report: takes sentences: what was taken, and what was done to make it fit; what is assumed of
+        the model, because nothing shows it; and which images the weights expect.
 
     Returns:
       "params" and "batch_stats", float32; the latter is empty where the model has none.
@@ -52,6 +52,8 @@ def load(
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)
     found = match_named(named, model, shapes, head=head)
     report(found.describe())
+    if found.assumed:
+        report(found.describe_assumed())
     report(found.describe_preprocessing())
     flat = {name: jnp.asarray(array) for name, array in found.read()}
     if not fitting.heads_in(flat):

@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,77 +12,22 @@ import flax.linen as nn
 import numpy as np
 from flax import traverse_util
 
+from pnoise_jax.terminal import printable
 from pnoise_jax.weights import (
     classes,
     descriptions,
     fitting,
-    google_names,
     mismatches,
     preprocessing,
-    torch_names,
+    properties,
 )
 from pnoise_jax.weights.arrays import ArrayFile, Entries, Entry, Shape, read_all
 from pnoise_jax.weights.errors import begin_with, unreadable, weights_at
 from pnoise_jax.weights.files import open_file
+from pnoise_jax.weights.namings import describe_unknown, find_naming
 from pnoise_jax.weights.preprocessing import Preprocessing
-from pnoise_jax.weights.torch_names import Renaming
 
-
-@dataclasses.dataclass(frozen=True)
-class Naming:
-    """A way in which files name a family's arrays.
-
-    Attributes:
-      title: whose, for the reader.
-      blocks: the names in its blocks, as a regular expression.
-      entries: the arrays by our paths; those that we lack keep a name of their own.
-      renaming: by which arrays of ours get these names; None where they never do.
-      num_heads: of its attention, where shapes tell; else None.
-      activation: of its models here, as timm says it.
-    """
-
-    title: str
-    blocks: str
-    entries: Callable[[Mapping[str, Shape]], Entries]
-    renaming: Renaming | None
-    num_heads: Callable[[Mapping[str, Shape]], int | None] = lambda shapes: None
-    activation: str = "gelu"
-
-    def recognises(self, names: Iterable[str]) -> int:
-        """How many of the names it has in its blocks: no single array decides whose they are."""
-        return sum(bool(re.fullmatch(self.blocks, name)) for name in names)
-
-
-_OTHERS = {  # whose names are frequent, but not known
-    "torchvision's of a transformer": "encoder_layer_0.",
-    "transformers' (Hugging Face)": "encoder.layer.0.",
-}
 _HUB = ("hf-hub:", "hf_hub:", "timm/")
-
-# A further family or format adds a line. Of those that know as many names the first is meant.
-NAMINGS = (
-    Naming("timm's ViT", torch_names.VIT_BLOCKS, torch_names.vit_entries, torch_names.VIT),
-    Naming("timm's BEiT", torch_names.BEIT_BLOCKS, torch_names.vit_entries, torch_names.VIT),
-    Naming("timm's ConViT", torch_names.CONVIT_BLOCKS, torch_names.vit_entries, torch_names.VIT),
-    Naming("timm's Swin", torch_names.SWIN_BLOCKS, torch_names.swin_entries, torch_names.SWIN),
-    Naming(
-        "timm's ResNet",
-        torch_names.RESNET_BLOCKS,
-        torch_names.resnet_entries,
-        torch_names.RESNET,
-        activation="relu",
-    ),
-    Naming(
-        "Google's ViT", google_names.BLOCKS, google_names.vit_entries, None, google_names.num_heads
-    ),
-)
-
-
-def find_naming(names: Iterable[str]) -> Naming | None:
-    """The naming that knows most of the names; None where none knows any."""
-    names = list(names)
-    best = max(NAMINGS, key=lambda naming: naming.recognises(names))
-    return best if best.recognises(names) else None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -94,12 +39,16 @@ class NamedFile:
       title: whose names they have.
       entries: the arrays by our paths.
       options: of their model, as far as they are known.
+      family: of the naming; None of a run, whose config says all.
+      known: what is said of them.
     """
 
     file: ArrayFile
     title: str
     entries: Entries
     options: Mapping[str, Any]
+    family: properties.Family | None = None
+    known: properties.Known = dataclasses.field(default_factory=properties.Known)
 
     @property
     def shapes(self) -> dict[str, Shape]:
@@ -117,6 +66,7 @@ class Weights:
       total: how many arrays the model has.
       notes: what was done to make them fit.
       preprocessing: what images they expect; None where nothing says it.
+      assumed: what of the model nothing there says, and is taken to be as here.
     """
 
     file: ArrayFile
@@ -124,6 +74,7 @@ class Weights:
     total: int
     notes: tuple[str, ...]
     preprocessing: Preprocessing | None
+    assumed: tuple[str, ...] = ()
 
     def read(self) -> Iterator[tuple[str, np.ndarray]]:
         """One array after the other, float32: (our path, array).
@@ -145,10 +96,20 @@ class Weights:
             return self.preprocessing.describe()
         return "which mean, std and test_transform the weights expect is not known: check data.*"
 
+    def describe_assumed(self) -> str:
+        """One line: what may differ though all arrays fit; "" where nothing may."""
+        if not self.assumed:
+            return ""
+        return (
+            "assumed, because neither arrays nor a description show it: "
+            f"{', '.join(self.assumed)}; weights of a model that differs in this give wrong logits"
+        )
+
     def describe(self) -> str:
         """One line: how many arrays, from where, and what was done to make them fit."""
         taken = f"{len(self.entries)} of {self.total} arrays from {self.file.path}"
-        return "; ".join([f"weights: {taken} ({self.file.title})", *self.notes])
+        text = "; ".join([f"weights: {taken} ({self.file.title})", *self.notes])
+        return printable(text)
 
 
 def match(
@@ -209,9 +170,14 @@ def match_named(
     if problems:
         raise ValueError(f"{weights_at(file.path)} {problems}")
     title = [] if file.kind == "run" else [named.title]
-    notes = (*title, *fit.notes, *_other_dtypes(file, fit.entries))
-    images = preprocessing.of_file(file, named.title)
-    return Weights(file, fit.entries, len(ours), notes, images)
+    notes = (*title, *fit.notes, *_other_dtypes(file, fit.entries), *named.known.notes)
+    with begin_with(weights_at(file.path), file.path):
+        images = preprocessing.of_file(file, named.title)
+    assumed = ()
+    if named.family is not None:
+        kept = bool(fitting.heads_in(fit.wanted))
+        assumed = properties.assumed(named.known, named.family, model, keeps_head=kept)
+    return Weights(file, fit.entries, len(ours), notes, images, assumed)
 
 
 def open_named(path: str | os.PathLike) -> NamedFile:
@@ -244,33 +210,24 @@ def _name(file: ArrayFile) -> NamedFile:
         return NamedFile(file, "ours", ours, file.options)
     naming = find_naming(file.shapes)
     if naming is None:
-        raise ValueError(_unknown(file.shapes))
-    descriptions.require_activation(file.statements, naming.activation)
-    heads = naming.num_heads(file.shapes)
-    options = dict(file.options) | ({} if heads is None else {"num_heads": heads})
-    return NamedFile(file, naming.title, naming.entries(file.shapes), options)
-
-
-def _unknown(names: Iterable[str]) -> str:
-    """Says that no naming knows the names, and which would if they began otherwise."""
-    names = sorted(names)
-    any_blocks = "|".join(naming.blocks for naming in NAMINGS)
-    wrapped = (re.fullmatch(rf"(?P<wrapper>.+?[./])(?:{any_blocks})", name) for name in names)
-    wrappers = collections.Counter(match["wrapper"] for match in wrapped if match)
-    if wrappers:
-        ((wrapper, _),) = wrappers.most_common(1)
-        number = sum(name.startswith(wrapper) for name in names)
-        which = "all names begin" if number == len(names) else f"{number} of the names begin"
-        fix = f"save it without the {wrapper!r} that {which} with"
-    else:
-        known = ", ".join(naming.title for naming in NAMINGS)
-        others = (whose for whose, part in _OTHERS.items() if any(part in name for name in names))
-        found = next((f"these are {whose}, which are not known; " for whose in others), "")
-        fix = f"{found}give {known}, or a work directory of ours"
-    return (
-        f"has {len(names)} arrays ({', '.join(names[:3])}, …) and none of the namings known here: "
-        f"{fix}"
-    )
+        raise ValueError(describe_unknown(file.shapes))
+    entries, heads = naming.entries(file.shapes), naming.num_heads(file.shapes)
+    shapes = {path: entry.shape for path, entry in entries.items()}
+    known = properties.of_arrays(file.statements, naming.family, shapes)
+    options = descriptions.options(known.statements)
+    if heads is not None:
+        options = {**options, "num_heads": heads}
+        known = dataclasses.replace(known, properties=known.properties | {"num_heads"})
+    if known.statements:
+        title = descriptions.title(known.statements)
+        file = dataclasses.replace(
+            file,
+            title=title,
+            options=options,
+            statements=known.statements,
+            class_names=descriptions.class_names(known.statements),
+        )
+    return NamedFile(file, naming.title, entries, options, naming.family, known)
 
 
 def _other_dtypes(file: ArrayFile, entries: Entries) -> list[str]:

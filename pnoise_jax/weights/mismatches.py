@@ -6,7 +6,9 @@ from typing import Any
 
 import flax.linen as nn
 
+from pnoise_jax.models import Beit, ConViT, ResNet, SwinTransformer
 from pnoise_jax.weights.arrays import FLOATS, ArrayFile, Entries, Entry, Shape
+from pnoise_jax.weights.errors import shown
 from pnoise_jax.weights.fitting import Fit, heads_in
 from pnoise_jax.weights.guessing import guess_channels, guess_model
 
@@ -14,6 +16,7 @@ _LISTED = 20  # arrays of a kind
 _NO_FLOATS = "without floating-point numbers, to be saved as float32"
 _NOT_IN_SHAPES = ("num_heads", "pooling")  # options of models
 _POOLING = ("token", "mean")  # the values of the latter that models have
+_POOLED = {ConViT: "token", Beit: "mean", SwinTransformer: "mean", ResNet: "mean"}  # no option
 _OTHER_PARTS = {  # of ViTs in timm and big_vision, by the arrays that they have there
     r"/(ls[12]/gamma|gamma_[12])$": "layer scale",
     r"/(q_norm|k_norm)/": "norms of queries and keys",
@@ -73,13 +76,17 @@ def describe(
 def _in_order(paths: Iterable[str]) -> list[str]:
     """block_2 before block_10."""
     return sorted(
-        paths, key=lambda path: [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", path)]
+        paths,
+        key=lambda path: [
+            (len(part), part) if place % 2 else (0, part)  # as numbers, however long
+            for place, part in enumerate(re.split(r"([0-9]+)", path))
+        ],
     )
 
 
 def _there(entry: Entry, file: ArrayFile) -> str:
     """Names and shapes as they are in the file."""
-    return " + ".join(f"{name} {file.shapes[name]}" for name in entry.names)
+    return " + ".join(f"{shown(name)} {file.shapes[name]}" for name in entry.names)
 
 
 def _as_ours(entry: Entry, file: ArrayFile) -> str:
@@ -98,7 +105,9 @@ def _no_floats(entries: Entries, paths: Iterable[str], dtypes: Mapping[str, str]
     """The names in the file, with their dtypes."""
     names = dict.fromkeys(name for path in paths for name in entries[path].names)
     there = {name: dtypes.get(name, "float32") for name in names}
-    return [f"{name} ({dtype})" for name, dtype in there.items() if dtype not in FLOATS]
+    return [
+        f"{shown(name)} ({shown(dtype)})" for name, dtype in there.items() if dtype not in FLOATS
+    ]
 
 
 def _other_options(model: nn.Module, options: Mapping[str, Any], *, keeps_head: bool) -> list[str]:
@@ -108,15 +117,16 @@ def _other_options(model: nn.Module, options: Mapping[str, Any], *, keeps_head: 
         if option == "pooling" and not keeps_head:  # what a fresh head reads is the model's choice
             continue
         theirs, ours = options.get(option), getattr(model, option, None)
+        ours = _POOLED.get(type(model), ours) if option == "pooling" else ours
         if option == "pooling" and theirs is not None and theirs not in _POOLING:
             lines.append(
-                f"has global_pool={theirs!r}, which no model here has: take other weights, or set "
-                "weights_head='fresh' for a head that is trained anew"
+                f"has global_pool={shown(repr(theirs))}, which no model here has: take other "
+                "weights, or set weights_head='fresh' for a head that is trained anew"
             )
         elif theirs is not None and ours is not None and theirs != ours:
-            lines.append(
-                f"has {option}={theirs!r}, the model {ours!r}: set model.{option}={theirs!r}"
-            )
+            settable = hasattr(model, option)
+            fix = f"set model.{option}={theirs!r}" if settable else "take weights of another model"
+            lines.append(f"has {option}={theirs!r}, the model {ours!r}: {fix}")
     return lines
 
 
@@ -129,7 +139,7 @@ def _likely_model(entries: Entries, unexpected: Sequence[str], theirs: str, ours
         if re.search(pattern, path)
     }
     if found and not theirs.startswith("beit"):  # which has layer scale here
-        parts = ", ".join(f"{part} ({name})" for part, name in found.items())
+        parts = ", ".join(f"{part} ({shown(name)})" for part, name in found.items())
         return [f"The file's model has {parts}: no ViT here has that, so take other weights"]
     return [f"It looks like {theirs}: set config.model to it"] if theirs not in ("", ours) else []
 

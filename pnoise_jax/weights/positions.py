@@ -9,6 +9,7 @@ import numpy as np
 from pnoise_jax.weights.arrays import Entry, Shape
 
 Grid = tuple[int, int]
+_LARGEST_WINDOW = 1024  # tokens on a side; no image has more
 
 
 def source_grid(tokens: int, *, prefix: int) -> tuple[Grid, int] | None:
@@ -84,6 +85,8 @@ def of_one_window(grids: Sequence[Grid]) -> bool:
     fit into it, is one window. How large the first is, nothing says.
     """
     window = max(max(grid) for grid in grids)
+    if window > _LARGEST_WINDOW:
+        return False
 
     def possible(sides: Sequence[int]) -> bool:
         largest = window * 2 ** (len(sides) - 1)  # beyond it all windows are whole

@@ -1,6 +1,8 @@
 """What images weights expect: how they were normalised, resized and cropped."""
 
+import contextlib
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,9 @@ def of_file(file: ArrayFile, title: str) -> Preprocessing | None:
     Args:
       file: with the weights.
       title: whose names the arrays have.
+
+    Raises:
+      ValueError: what is said cannot be, or is of pixels from 0 to 255.
     """
     if file.kind == "run":
         return _of_run(file.path)
@@ -115,5 +120,8 @@ def _create(transform: str, mean: Sequence[float] = (0.5,), std: Sequence[float]
 
 
 def _numbers(values: Any) -> tuple[float, ...] | None:
-    fits = isinstance(values, list) and values and all(isinstance(x, int | float) for x in values)
-    return tuple(map(float, values)) if fits else None
+    if not isinstance(values, list) or not all(type(x) in (int, float) for x in values):
+        return None
+    with contextlib.suppress(OverflowError):  # an integer that no float is as large as
+        return tuple(map(float, values)) or None
+    return (math.inf,)

@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from pnoise_jax.weights import checksums
 from pnoise_jax.weights.arrays import ArrayFile, Read
 from pnoise_jax.weights.descriptions import read_json
 from pnoise_jax.weights.errors import found_damaged
+from pnoise_jax.weights.regular import require_regular
 
 _OF_WEIGHTS = ("params/", "batch_stats/")
 _AT_ONCE = 2**25  # bytes of neighbouring arrays that are restored together
@@ -103,6 +105,7 @@ def fingerprint(path: Path) -> str:
 def _metadata(step: Path) -> bytes:
     """What is written down of a checkpoint's arrays: JSON."""
     try:
+        require_regular(step / "arrays" / "metadata")
         return (step / "arrays" / "metadata").read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ValueError(f"is no checkpoint of ours ({step}: {error})") from None
@@ -126,9 +129,11 @@ def _find_checkpoint(path: Path) -> Path | None:
     if (path / "state").is_dir():
         return path
     for directory in (path / "checkpoints", path):
-        steps = [int(step.name) for step in directory.glob("[0-9]*") if step.name.isdigit()]
+        steps = [
+            step for step in directory.glob("[0-9]*") if re.fullmatch("[0-9]{1,18}", step.name)
+        ]
         if steps:
-            return directory / str(max(steps))
+            return max(steps, key=lambda step: int(step.name))
     return None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from pnoise_jax.weights.arrays import Entries, Entry, Shape, put
+from pnoise_jax.weights.arrays import MOST_DIGITS, Entries, Entry, Shape, put
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,8 @@ class Renaming:
 @functools.cache
 def _pattern(side: str) -> re.Pattern:
     parts = re.split(r"\{[^}]*\}", side)
-    return re.compile(r"(\d+)".join(map(re.escape, parts)) + r"(?=\.|$)")
+    number = rf"([0-9]{{1,{MOST_DIGITS}}})"
+    return re.compile(number.join(map(re.escape, parts)) + r"(?=\.|$)")
 
 
 @functools.cache

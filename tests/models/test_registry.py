@@ -53,10 +53,11 @@ def test_parameters_and_logits(name):
     model = models.create_model(name)
     image_shape = model.image_shape or (224, 224)  # ResNets take any
     images = jax.ShapeDtypeStruct((2, *image_shape, 3), jnp.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    with jax.enable_x64(True):  # without it, nothing could be anything but float32
+        variables = jax.eval_shape(model.init, jax.random.key(0), images)
+        logits = jax.eval_shape(model.apply, variables, images)
     assert sum(x.size for x in jax.tree.leaves(variables["params"])) == PARAMETERS[name]
     assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
-    logits = jax.eval_shape(model.apply, variables, images)
     chex.assert_shape(logits, (2, 1000))
     chex.assert_type(logits, jnp.float32)
 

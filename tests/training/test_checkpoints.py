@@ -13,6 +13,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from pnoise_jax.training import kinds
 from pnoise_jax.training.checkpoints import Checkpoints
 
 MESH = jax.make_mesh((8,), ("data",), (AxisType.Auto,))
@@ -122,13 +123,38 @@ def test_when_none_is_whole_nothing_is_moved_and_all_are_named(saved):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda tree: tree | {"half": tree["flag"]}, "half"),
-        (lambda tree: tree | {"more": tree["step"]}, "more is None"),
+        (
+            lambda tree: tree | {"half": tree["flag"]},
+            r"half is bfloat16 \(16,\) there and bool \(2,\) here",
+        ),
+        (lambda tree: tree | {"more": tree["step"]}, r"more is missing there and int32 \(\) here"),
+        (lambda tree: tree | {"flag": None}, r"flag is bool \(2,\) there and missing here"),
     ],
 )
-def test_another_dtype_or_tree_is_not_cast_silently(saved, change, message):
-    with pytest.raises(OSError, match=message):
-        restore(saved, change(like()))
+def test_another_state_is_named_and_nothing_is_moved(saved, change, message):
+    """Not damage: a setting differs. Older checkpoints, even one that fits, are not asked."""
+    with contextlib.closing(Checkpoints(saved, keep=4)) as checkpoints:
+        checkpoints.save(5, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), change(like())))
+    reports = []
+    with pytest.raises(
+        kinds.OtherStateError, match=rf"^the checkpoint of step 30 .*{message}.*JAX_ENABLE_X64"
+    ):
+        restore(saved, change(like()), report=reports.append)
+    assert reports == []
+    assert {p.name for p in saved.iterdir()} >= {"5", "10", "20", "30"}
+    assert not (saved.parent / "unreadable").exists()
+
+
+@pytest.mark.parametrize("change", [("float32", "float16"), ("512", "511"), ('"half"', '"hall"')])
+def test_a_damaged_description_is_damage(saved, change):
+    """Ours says what Orbax's own does not."""
+    file = saved / "30" / "arrays" / "metadata"
+    file.write_text(file.read_text().replace(*change))
+    reports = []
+    _, step = restore(saved, report=reports.append)
+    assert step == 20
+    assert reports[0].startswith("the checkpoint of step 30 is broken: ")
+    assert (saved.parent / "unreadable" / "30").is_dir()
 
 
 def test_a_full_disk_is_reported_and_what_is_there_stays(saved):

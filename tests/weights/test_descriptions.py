@@ -1,18 +1,25 @@
 """What config.json beside a file, or its own metadata, say of its model."""
 
 import json
+import re
 
+import jax
 import numpy as np
 import pytest
+from flax import traverse_util
 from safetensors.numpy import save_file
 
-from pnoise_jax import weights
-from pnoise_jax.weights import descriptions, files
+from pnoise_jax import models, weights
+from pnoise_jax.weights import descriptions, properties
+from pnoise_jax.weights.matching import open_named
 from tests.weights import sources
 
 
 def match(file, model):
     return weights.match(file, model, sources.shapes(model))
+
+
+SIZES = {"embed_dim": 36, "depth": 3, "patch_size": 8, "mlp_ratio": 2.0}  # of the golden ViT
 
 
 def describe(file, **said):
@@ -31,9 +38,12 @@ def file(tmp_path):
         ({"global_pool": "avg"}, "pooling='mean'"),
         ({"global_pool": "token", "model_args": {"global_pool": "avg"}}, "pooling='mean'"),
         ({"model_args": {"num_heads": 12}}, "num_heads=12"),
-        ({"architecture": "vit_small_patch16_224.augreg_in21k"}, "num_heads=6"),
-        ({"architecture": "vit_small_patch16_384"}, "num_heads=6"),
-        ({"architecture": "vit_base_patch16_gap_224"}, "num_heads=16"),
+        (
+            {"architecture": "vit_small_patch16_224.augreg_in21k", "model_args": SIZES},
+            "num_heads=6",
+        ),
+        ({"architecture": "vit_small_patch16_384", "model_args": SIZES}, "num_heads=6"),
+        ({"architecture": "vit_base_patch16_gap_224", "model_args": SIZES}, "num_heads=16"),
     ],
 )
 def test_what_no_shape_tells_has_to_be_the_same(file, said, message):
@@ -44,7 +54,10 @@ def test_what_no_shape_tells_has_to_be_the_same(file, said, message):
 
 def test_arguments_go_before_names_and_the_name_is_told(file):
     describe(
-        file, architecture="vit_base_patch16_224", global_pool="token", model_args={"num_heads": 3}
+        file,
+        architecture="vit_base_patch16_224",
+        global_pool="token",
+        model_args=SIZES | {"num_heads": 3},
     )
     said = f"{file} (safetensors, said to be vit_base_patch16_224);"
     assert said in match(file, sources.vit()).describe()
@@ -55,10 +68,18 @@ def test_arguments_go_before_names_and_the_name_is_told(file):
     [
         ({"architecture": "resnetblur18"}, "resnetblur18, which blurs where it strides"),
         ({"architecture": "resnetaa50.a1h_in1k"}, "averages where it strides"),
-        ({"architecture": "vit_so400m_patch16_siglip_gap_256.v2_webli"}, "has a GELU by tanh"),
-        ({"architecture": "swin_s3_tiny_224.ms_in1k"}, "has windows of another size in each stage"),
-        ({"architecture": "resnet18", "model_args": {"act_layer": "gelu"}}, "act_layer='gelu'"),
+        (
+            {"architecture": "resnet18", "model_args": {"layers": [2, 1, 1], "act_layer": "gelu"}},
+            "act_layer='gelu'",
+        ),
         ({"model_args": {"output_stride": 8}}, "output_stride=8"),
+        ({"model_args": {"aa_layer": "avg"}}, "aa_layer='avg'"),
+        ({"model_args": {"block_args": {}, "norm_layer": "groupnorm"}}, "norm_layer='groupnorm'"),
+        ({"model_args": {"replace_stem_pool": True}}, "replace_stem_pool=True"),
+        (
+            {"model_type": "resnet", "depths": [2, 1, 1], "downsample_in_bottleneck": True},
+            "downsample_in_bottleneck=True",
+        ),
     ],
 )
 def test_another_function_with_the_same_arrays_is_refused(tmp_path, said, message):
@@ -69,6 +90,172 @@ def test_another_function_with_the_same_arrays_is_refused(tmp_path, said, messag
         ValueError, match=rf"weights='{file}' is of .*{message}, as config\.json be"
     ):
         weights.match(file, sources.resnet(), sources.shapes(sources.resnet(), 32, 32, 3))
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (
+            {"architecture": "vit_so400m_patch16_siglip_gap_256.v2", "model_args": SIZES},
+            "has a GELU by tanh",
+        ),
+        ({"model_args": {"act_layer": "quick_gelu"}}, "act_layer='quick_gelu'"),
+        ({"model_args": {"act_layer": "gelu_tanh"}}, "act_layer='gelu_tanh'"),
+        ({"model_args": {"act_layer": ["gelu"]}}, r"act_layer=\['gelu'\]"),
+        ({"model_args": {"norm_layer": "rmsnorm"}}, "norm_layer='rmsnorm'"),
+        ({"model_args": {"norm_eps": 0.1}}, "norm_eps=0.1"),
+        ({"model_args": {"norm_eps": float("nan")}}, "norm_eps=nan"),
+        ({"model_args": {"mlp_layer": "glu"}}, "mlp_layer='glu'"),
+        ({"model_args": {"block_fn": "ResPostBlock"}}, "block_fn='ResPostBlock'"),
+        ({"model_args": {"pool_include_prefix": True}}, "pool_include_prefix=True"),
+        ({"model_type": "vit", "hidden_act": "quick_gelu"}, "act_layer='quick_gelu'"),
+        ({"model_type": "vit", "hidden_act": "gelu_new"}, "act_layer='gelu_tanh'"),
+        ({"model_type": "vit", "layer_norm_eps": 0.01}, "norm_eps=0.01"),
+    ],
+)
+def test_another_function_of_a_vit_is_refused(file, said, message):
+    describe(file, **said)
+    with pytest.raises(
+        ValueError, match=rf"weights='{file}' is of .*{message}, as config\.json be"
+    ):
+        match(file, sources.vit())
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({"architecture": "resnet50.a1_in1k"}, r"resnet50\.a1_in1k"),
+        ({"architecture": "resnetblur18"}, "resnetblur18"),
+        ({"architecture": "convit_tiny"}, "convit_tiny"),
+        ({"architecture": "vitamin_small_224"}, "vitamin_small_224"),
+        ({"architecture": "efficientnet_b0"}, "efficientnet_b0"),
+        ({"model_type": "resnet", "depths": [3, 4, 6, 3]}, r"resnet \(transformers\)"),
+        ({"model_type": "bert"}, r"bert \(transformers\)"),
+    ],
+)
+def test_what_is_said_of_another_architecture_is_ignored_and_it_is_said(file, said, why):
+    """Its ways of pooling and preprocessing, too: a ResNet's config beside a ViT was believed."""
+    section = {"mean": [0.1], "std": [0.2]}
+    describe(file, global_pool="max", pretrained_cfg=section, **said)
+    found = match(file, sources.vit())
+    assert re.search(
+        rf"; config\.json beside the file is of {why}, not of these arrays: ignored",
+        found.describe(),
+    )
+    assert (found.preprocessing, found.file.title) == (None, "safetensors")
+    assert found.assumed[0] == "pooling='token'"
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({"architecture": "vit_base_patch16_224"}, "patch_size=16 where these have 8"),
+        ({"architecture": "vit_other_patch32_224"}, "patch_size=32 where these have 8"),
+        (
+            {"architecture": "vit_small_patch16_224", "model_args": SIZES | {"depth": 12}},
+            "depth=12 where these have 3",
+        ),
+        ({"model_type": "vit", "hidden_size": 768}, "dim=768 where these have 36"),
+    ],
+)
+def test_a_model_of_other_sizes_vouches_for_nothing_and_is_still_asked(file, said, why):
+    """timm does not save sizes that `create_model` was given: the file may be its own."""
+    describe(file, **said)
+    found = match(file, sources.vit())
+    assert f"which has {why}: it may be another file's" in found.describe()
+    assert "num_heads=3" in found.assumed  # and not as many as by that name
+    assert "activation='gelu' (exact)" in found.assumed
+    if "model_type" in said:  # of transformers, which have another word for it
+        return
+    describe(file, global_pool="avg", **said)
+    with pytest.raises(ValueError, match="has pooling='mean', the model 'token'"):
+        match(file, sources.vit())
+
+
+@pytest.mark.parametrize(
+    ("said", "assumed"),
+    [
+        ({}, ["pooling='token'", "activation='gelu' (exact)", "epsilon=1e-06", "num_heads=3"]),
+        ({"global_pool": "token"}, ["activation='gelu' (exact)", "epsilon=1e-06", "num_heads=3"]),
+        ({"model_args": {"act_layer": "gelu", "norm_eps": 1e-6}}, ["pooling='token'", "num_heads"]),
+        (
+            {"architecture": "vit_tiny_patch16_224", "model_args": SIZES, "global_pool": "token"},
+            [],
+        ),
+        ({"architecture": "vit_tiny_patch16_224", "model_args": SIZES}, ["pooling='token'"]),
+        (
+            {
+                "model_type": "vit",
+                "hidden_act": "gelu",
+                "layer_norm_eps": 1e-12,
+                "num_attention_heads": 3,
+            },
+            [],
+        ),
+    ],
+)
+def test_what_nothing_shows_is_listed(file, said, assumed):
+    describe(file, **said)
+    found = match(file, sources.vit())
+    assert len(found.assumed) == len(assumed)
+    assert all(map(str.startswith, found.assumed, assumed))
+    sentence = found.describe_assumed()
+    assert sentence.startswith("assumed, because neither arrays nor a descr" if assumed else "")
+    assert bool(sentence) == bool(assumed)
+
+
+def test_small_epsilons_other_classes_and_unknown_arguments_are_noted(file):
+    describe(
+        file,
+        model_type="vit",
+        layer_norm_eps=1e-12,
+        id2label={str(n): "" for n in range(1000)},
+    )
+    notes = match(file, sources.vit()).describe()
+    assert "epsilon of norms 1e-06 here, 1e-12 by config.json beside the file" in notes
+    assert "says num_classes=1000, and the head has 7: make sure" in notes
+    describe(file, model_args={"drop_rate": 0.1, "wave_\x1b[2J": "large"})
+    notes = match(file, sources.vit()).describe()
+    assert r"also says wave_\x1b[2J='large', which is not known here" in notes
+
+
+def test_what_a_fresh_head_reads_is_not_assumed(file):
+    model = sources.vit(9)
+    found = weights.match(file, model, sources.shapes(model), head="auto")
+    assert found.assumed[0] == "activation='gelu' (exact)"
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "assumed"),
+    [
+        (
+            "resnet_basic",
+            sources.resnet(),
+            ("pooling='mean'", "activation='relu'", "epsilon=1e-05"),
+        ),
+    ],
+)
+def test_other_families_assume_other_things(tmp_path, name, model, assumed):
+    file = sources.save_timm(tmp_path / "model.safetensors", name)
+    found = weights.match(file, model, sources.shapes(model, 32, 32, 3))
+    assert len(found.assumed) == len(assumed)
+    assert all(map(str.startswith, found.assumed, assumed))
+
+
+def test_convits_read_their_class_token(tmp_path):
+    """They have no option for it, and timm's may read the mean."""
+    assert properties.CONVIT.pooling == "token"
+    options = {"image_size": 16, "patch_size": 8, "dim": 8, "depth": 2, "num_heads": 2}
+    model = models.create_model("convit_ti", num_classes=3, local_layers=1, **options)
+    drawn = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 16, 16, 3), np.float32))
+    flat = traverse_util.flatten_dict(jax.device_get(drawn), sep="/")
+    state = {name: np.array(x) for name, x in weights.timm_state(flat).items()}
+    save_file(state, tmp_path / "model.safetensors")
+    describe(tmp_path / "model.safetensors", global_pool="avg")
+    with pytest.raises(
+        ValueError, match="pooling='mean', the model 'token': take weights of anoth"
+    ):
+        match(tmp_path / "model.safetensors", model)
 
 
 def test_each_family_has_one_activation(file):
@@ -83,7 +270,9 @@ def test_each_family_has_one_activation(file):
 @pytest.mark.parametrize("name", ["resnet50.tv_in1k", "resnet18.a1_in1k", "gluon_resnet50_v1b"])
 def test_other_trainings_are_the_same_function(tmp_path, name):
     file = sources.save_timm(tmp_path / "model.safetensors", "resnet_basic")
-    describe(file, architecture=name, global_pool="avg", model_args={"act_layer": "relu"})
+    sizes = {"layers": [2, 1, 1], "block": "basic"}
+    arguments = sizes | {"act_layer": "relu"}
+    describe(file, architecture=name, global_pool="avg", model_args=arguments)
     weights.match(file, sources.resnet(), sources.shapes(sources.resnet(), 32, 32, 3))
 
 
@@ -97,7 +286,7 @@ def test_other_trainings_are_the_same_function(tmp_path, name):
 )
 def test_what_is_not_understood_is_left(file, said):
     describe(file, **said)
-    opened = files.open_file(file)
+    opened = open_named(file).file
     assert (opened.title, opened.options) == ("safetensors", {})
 
 
@@ -110,23 +299,24 @@ def test_what_is_not_understood_is_left(file, said):
 )
 def test_the_size_of_images(file, said, sides):
     describe(file, architecture="vit_other", **said)
-    assert files.open_file(file).options == {"image_size": sides}
+    assert open_named(file).options == {"image_size": sides}
 
 
 def test_the_files_own_metadata_go_before(file):
     """As a file of `launch.export` may lie beside another's config.json."""
     describe(file, architecture="resnetblur18", global_pool="max")
     state = {k: np.ascontiguousarray(x) for k, x in sources.timm_state("vit_token").items()}
-    own = {"timm.model": "vit_tiny_patch16_224", "timm.arguments": '{"global_pool": "avg"}'}
+    arguments = json.dumps(SIZES | {"global_pool": "avg"})
+    own = {"timm.model": "vit_tiny_patch16_224", "timm.arguments": arguments}
     save_file(state, file, metadata=own)
-    assert files.open_file(file).options == {"pooling": "mean", "num_heads": 3}
+    assert open_named(file).options == {"pooling": "mean", "num_heads": 3}
     save_file(state, file, metadata=own | {"pnoise_jax.model": '{"num_heads": 9}'})
-    assert files.open_file(file).options == {"num_heads": 9}
+    assert open_named(file).options == {"num_heads": 9}
 
 
 @pytest.mark.parametrize("said", [{"model_args": {"num_heads": 3}}, {"global_pool": "token"}])
 def test_models_are_made_only_for_a_name(file, monkeypatch, said):
     """All of them, to know their heads."""
-    monkeypatch.setattr(descriptions, "_known_num_heads", pytest.fail)
+    monkeypatch.setattr(descriptions, "_known_models", pytest.fail)
     describe(file, **said)
     match(file, sources.vit())

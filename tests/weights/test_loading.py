@@ -54,6 +54,7 @@ def test_what_was_done_is_said(tmp_path):
     (tmp_path / "config.json").write_text('{"pretrained_cfg": {"mean": [0.25, 0.5, 0.5]}}')
     said = []
     weights.load(file, sources.vit(9, image_size=(48, 40)), head="auto", report=said.append)
-    taken, images = said
+    taken, assumed, images = said
+    assert assumed.startswith("assumed, because neither arrays nor a description show it: activa")
     assert taken.endswith("head fresh (7 → 9 classes); position embedding 4×4 → 6×5")
     assert images.startswith("the weights expect mean (0.25, 0.5, 0.5)")

@@ -52,6 +52,26 @@ def test_timms_config_beside_the_file(tmp_path, section, transform):
 
 
 @pytest.mark.parametrize(
+    ("mean", "std"),
+    [
+        ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+        ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5]),
+        ([0, 0, 0], [1, 1, 1]),
+        ([0.0, 0.0, 0.0], [1 / 255, 1 / 255, 1 / 255]),
+        ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]),
+        ([1], [1.0]),
+    ],
+)
+def test_all_that_timm_has_is_taken(tmp_path, mean, std):
+    file = sources.save_timm(tmp_path / "model.safetensors", "vit_token")
+    (tmp_path / "config.json").write_text(
+        json.dumps({"pretrained_cfg": {"mean": mean, "std": std}})
+    )
+    expected = expected_by(file)
+    assert (expected.mean, expected.std) == (tuple(mean), tuple(std))
+
+
+@pytest.mark.parametrize(
     ("name", "values", "fix"),
     [
         ("mean", [123.675, 116.28, 103.53], r"they are .*mean=\(0.485, 0.456, 0.406\)"),

@@ -4,6 +4,7 @@ import errno
 import json
 import pathlib
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
@@ -26,6 +27,34 @@ def checkpoint(tmp_path):
 def read(checkpoint):
     with runs.open_run(checkpoint).open() as read:
         return read("params/a")
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
+@pytest.mark.parametrize("written", [False, True])
+@pytest.mark.parametrize("read_with", [False, True])
+def test_settings_are_no_damage(tmp_path, dtype, written, read_with):
+    """Of a checkpoint that was written with 64 bits or without, and is read so."""
+    numbers = np.linspace(0, 1, 7).astype(dtype)
+    with jax.enable_x64(written):
+        tree = {"params": {"a": numbers if dtype == "float64" else jax.numpy.asarray(numbers)}}
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            checkpointer.save(tmp_path / "12" / "state", tree)
+        described = {"params/a": checksums.describe_array(tree["params"]["a"])}
+    (tmp_path / "12" / "arrays").mkdir()
+    (tmp_path / "12" / "arrays" / "metadata").write_text(json.dumps(described))
+    with (
+        jax.enable_x64(read_with),
+        jax.numpy_dtype_promotion("strict"),
+        jax.numpy_rank_promotion("raise"),
+    ):
+        np.testing.assert_array_equal(read(tmp_path / "12"), numbers)
+
+
+def test_a_checksum_of_float64_is_that_of_the_array_on_a_device():
+    numbers = np.linspace(0, 1, 7)
+    with jax.enable_x64(True):
+        on_device = checksums.describe_array(jax.numpy.asarray(numbers))
+    assert checksums.describe_array(numbers) == on_device
 
 
 def test_what_reads_is_closed(checkpoint, monkeypatch):

@@ -1,0 +1,60 @@
+"""Whether a checkpoint has the arrays of a program: a question of settings, not of damage."""
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import orbax.checkpoint as ocp
+
+from pnoise_jax.weights import checksums
+
+
+class OtherStateError(ValueError):
+    """A checkpoint holds another state than this program's."""
+
+
+def require_same(path: Path, arrays: Mapping[str, list], like: Any) -> None:
+    """Checks names, dtypes and shapes of a checkpoint's arrays.
+
+    Args:
+      path: of the checkpoint, whose name is its step.
+      arrays: what is written down of them, as `checksums.describe` gives it.
+      like: the program's state, arrays or what stands for them.
+
+    Raises:
+      OtherStateError: the checkpoint is of another state, by both descriptions of it.
+      ValueError: its two descriptions, ours and Orbax's, contradict each other: it is damaged.
+    """
+    theirs = {name: entry[:2] for name, entry in arrays.items()}
+    ours = _kinds(like)
+    if theirs == ours:
+        return
+    with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
+        by_orbax = _kinds(handler.metadata(path / "state").tree)
+    if theirs != by_orbax:
+        name = _first_different(theirs, by_orbax)
+        raise ValueError(
+            f"{name} should be {_in_words(theirs.get(name))} and is {_in_words(by_orbax.get(name))}"
+        )
+    name = _first_different(theirs, ours)
+    raise OtherStateError(
+        f"the checkpoint of step {path.name} in {path.parent} is of another state than this "
+        f"program's: {name} is {_in_words(theirs.get(name))} there and "
+        f"{_in_words(ours.get(name))} here. It was saved with another config, another version of "
+        "the code or other settings of JAX (such as JAX_ENABLE_X64): go on with those, or start "
+        "in another workdir"
+    )
+
+
+def _kinds(tree: Any) -> dict[str, list]:
+    return {name: checksums.kind(leaf) for name, leaf in checksums.named_leaves(tree)}
+
+
+def _first_different(one: Mapping[str, list], other: Mapping[str, list]) -> str:
+    return min(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+
+
+def _in_words(kind: list | None) -> str:
+    """Of [dtype, shape]: "float32 (3, 4)"."""
+    return "missing" if kind is None else f"{kind[0]} {tuple(kind[1])}"
