@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import dataset_info, file_adapters
 
-from pnoise_jax.data.directory import FORMAT, PREPARATION, newest_version, preparation
+from pnoise_jax.data import manifest
+from pnoise_jax.data.directory import newest_version
 from pnoise_jax.data.prepare import tfds_layout
 from pnoise_jax.data.prepare.plan import Plan
 from pnoise_jax.data.prepare.shards import Note, Shard
@@ -57,9 +58,9 @@ def write_metadata(
     for split, its_shards in shards.items():
         labels = [entry.label for shard in its_shards for entry in shard.entries]
         np.save(directory / f"labels-{split}.npy", np.array(labels, np.int32))
-    settings = {"format": FORMAT, "short_side": short_side}
-    (directory / PREPARATION).write_text(json.dumps(settings))
     written = {shard.path for its_shards in shards.values() for shard in its_shards}
+    checksums = {path.name: notes[path].file for path in written}
+    manifest.write(directory, short_side=short_side, known=checksums)
     for path in (*sorted(set(directory.iterdir()) - written), directory):
         sync(path)  # the shards are on the disk
 
@@ -89,7 +90,7 @@ def find_prepared(
     if found is None:
         _require_place(data_dir, target)
         return None
-    its_own = preparation(found)["short_side"]
+    its_own = manifest.read(found).short_side
     if its_own != short_side:
         raise ValueError(
             f"{found} was prepared {_with(its_own)}, and now it should be {_with(short_side)}: "
