@@ -76,7 +76,7 @@ class PreparedDirectory:
                 "'label' among them, so it is no data set for classification"
             )
         self.num_classes = label.num_classes
-        self.class_names = tuple(label.names)
+        self.class_names = _class_names(label, path / "label.labels.txt")
         self.image_shape = None if None in image.shape else tuple(image.shape)
 
     def read(self, split: str) -> tuple[np.ndarray, Sequence[bytes]]:
@@ -197,8 +197,9 @@ class PreparedDirectory:
             problem = "A part of it holds no example."
         sizes = ", ".join(f"{name} ({info.num_examples} examples)" for name, info in splits.items())
         raise ValueError(
-            f"split={split!r} (data.train_split, data.test_split) cannot be read: {problem} "
-            f"There are: {sizes}, and parts of them such as 'train[:300]'."
+            f"split={split!r} (data.train_split, data.test_split) cannot be read from "
+            f"{self.path}: {problem} "
+            f"There are: {sizes or 'none'}, and parts of them such as 'train[:300]'."
         )
 
 
@@ -233,6 +234,21 @@ def _load_array(file: Path) -> np.ndarray:
             f"{file} cannot be read ({_first_line(error)}): delete it, and the labels are read "
             "from the records"
         ) from error
+
+
+def _class_names(label: tfds.features.ClassLabel, file: Path) -> tuple[str, ...]:
+    """The names of classes; TFDS takes them from a file, and says nothing if it has too few."""
+    try:
+        is_empty = file.exists() and not file.read_text(encoding="utf-8").strip()
+    except ValueError:
+        is_empty = True
+    names = tuple(label.names)
+    if is_empty or len(set(names)) != label.num_classes or len(names) != label.num_classes:
+        raise OSError(
+            f"{file} does not have a name for each of the {label.num_classes} classes, all "
+            "different, in UTF-8: copy the data set again"
+        )
+    return names
 
 
 def _feature(features: Any, name: str) -> Any:
