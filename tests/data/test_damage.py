@@ -198,9 +198,12 @@ def test_of_much_data_only_sizes_are_compared(copy, monkeypatch):
     monkeypatch.setattr(manifest, "_READ_WHOLE", 1)
     directory = copy("ours")
     expected = read(directory)
+    assert manifest.read(directory).check_all() == 7
     file = shard(directory)
     change(file, lambda x: flip(x, len(x) - (1 << 16) - 9))  # in the padding: nothing is lost
     assert read(directory) == expected
+    with pytest.raises(OSError, match=rf"{file.name} has changed since it was prepared \(crc32c"):
+        manifest.read(directory).check_all()
     change(file, lambda x: x + b"x")
     with pytest.raises(OSError, match=r"has changed since it was prepared \(131073 bytes instead"):
         read(directory)
