@@ -52,7 +52,7 @@ class PreparedDirectory:
         self._manifest = manifest.read(path)
         self._manifest.check_metadata()
         if self._manifest.is_ours and self._manifest.files is None:
-            notice.tell(
+            notice.tell_once(
                 f"{path} was prepared before checksums were recorded: whether its files have "
                 "changed since is not known. Each record is compared with its own checksum, and "
                 "with its label, when it is read"

@@ -1,5 +1,6 @@
 """What people are told on stderr while data is opened; stdout is for a program's results."""
 
+import functools
 import sys
 from collections.abc import Iterable, Iterator
 
@@ -9,6 +10,12 @@ MANY = 20_000  # records, to read which takes so long that somebody may wonder
 def tell(text: str) -> None:
     """Prints a line."""
     print(text, file=sys.stderr, flush=True)
+
+
+@functools.cache
+def tell_once(text: str) -> None:
+    """Prints a line that this process has not printed yet."""
+    tell(text)
 
 
 def told(parts: Iterable[list], what: str, total: int) -> Iterator[list]:

@@ -200,7 +200,7 @@ def open_records(
     require_files(part.filename for part in parts)
     open_files.allow(len(parts))
     if (kept := open_files.capacity()) < len(parts):
-        notice.tell(
+        notice.tell_once(
             f"{Path(parts[0].filename).parent} has {len(parts)} files of records, and {kept} of "
             "them stay open at a time, which makes reading slower: raise the limit of open files "
             "(ulimit -n)"

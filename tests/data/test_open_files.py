@@ -69,6 +69,8 @@ formats = pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
 @formats
 def test_no_more_files_are_open_than_may_be(forty, file_format, monkeypatch, capsys):
     monkeypatch.setattr(resource, "getrlimit", lambda which: (32, 32))
+    notice.tell_once.cache_clear()
+    gc.collect()
     before = open_now()
     whole = opened(forty, file_format)
     assert "40 files of records, and 8 of them stay open" in capsys.readouterr().err
