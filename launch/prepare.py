@@ -15,7 +15,7 @@ import shlex
 from absl import flags
 
 from launch import main
-from pnoise_jax.data import prepare
+from pnoise_jax.data import manifest, prepare
 from pnoise_jax.data.prepare.plan import shorten
 
 _DATASET = flags.DEFINE_string(
@@ -47,6 +47,9 @@ _SHORT_SIDE = flags.DEFINE_integer(
     "Shrinks images with a longer short side to this many pixels; 320 makes training at 224 faster "
     "to read. Default: all stay as large as they are.",
     lower_bound=1,
+)
+_VERIFY = flags.DEFINE_bool(
+    "verify", False, "Reads all files of a data set that is there, and compares their checksums."
 )
 
 
@@ -103,7 +106,18 @@ def _prepare() -> None:
         layout=_LAYOUT.value,
         skip_unreadable=_SKIP_UNREADABLE.value,
     )
-    print(describe(prepared))
+    verified = [_verified(prepared)] if _VERIFY.value else []
+    print("\n".join([describe(prepared), *verified]))
+
+
+def _verified(prepared: prepare.Prepared) -> str:
+    number = manifest.read(prepared.path).check_all()
+    if not number:
+        return (
+            f"not verified: no checksums were recorded when {prepared.path} was prepared; records "
+            "are compared with their own when they are read"
+        )
+    return f"verified: {number} files are as they were prepared"
 
 
 if __name__ == "__main__":

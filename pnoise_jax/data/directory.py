@@ -1,13 +1,8 @@
 """A directory that holds a prepared TFDS data set: its splits, labels and records."""
 
-import hashlib
 import itertools
-import json
-import os
 import re
-import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,14 +10,11 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from pnoise_jax.data import records
-
-PREPARATION = "preparation.json"  # what `launch.prepare` writes beside the records
-FORMAT = 1  # of what it writes: what has another one is not read
+from pnoise_jax.data import manifest, notice, records
+from pnoise_jax.data.remembered import cached_path, remembered
 
 _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
-_LOADING = threading.Lock()  # NumPy parses headers by `ast`, which fails in threads in Python 3.11
-_MANY = 20_000  # records, to read which takes so long that somebody may wonder
+_BLOCK = 4 << 20  # bytes of records that a thread reads at a time, about
 
 
 def newest_version(directory: Path) -> Path | None:
@@ -33,34 +25,6 @@ def newest_version(directory: Path) -> Path | None:
         if (match := _VERSION.fullmatch(path.name)) and (path / "dataset_info.json").is_file()
     ]
     return max(found)[1] if found else None
-
-
-def preparation(directory: Path) -> dict[str, Any]:
-    """How a data set was prepared: {"format": int, "short_side": int or None}.
-
-    Raises:
-      OSError: preparation.json cannot be read, or says something else; names it.
-      ValueError: it was prepared by another version of this package.
-    """
-    file = directory / PREPARATION
-    if not file.exists():  # TFDS has prepared it
-        return {"format": FORMAT, "short_side": None}
-    try:
-        found = json.loads(file.read_text())
-        kind, short_side = found["format"], found.get("short_side")
-        if not isinstance(short_side, int | None):
-            raise TypeError(f"short_side is {short_side!r}")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise OSError(
-            f"{file} cannot be read as what launch.prepare writes ({type(error).__name__}: "
-            f"{error}): delete {directory} and prepare it again, or copy it again"
-        ) from error
-    if kind != FORMAT:
-        raise ValueError(
-            f"{directory} was prepared by another version of this program (format {kind}, and "
-            f"this one knows {FORMAT}): delete it and prepare it again, or use another directory"
-        )
-    return {"format": kind, "short_side": short_side}
 
 
 class PreparedDirectory:
@@ -81,14 +45,21 @@ class PreparedDirectory:
 
         Raises:
           OSError: this is no prepared data set, or one that TFDS cannot read.
-          ValueError: it has no "image" or no "label", or `preparation` raises it.
+          ValueError: it has no "image" or no "label", or `manifest.read` raises it.
         """
         if not (path / "dataset_info.json").is_file():
             raise OSError(
                 f"{path} is not a prepared data set (it has no dataset_info.json). "
                 "Delete it, and prepare it again; or set data.data_dir to another directory."
             )
-        preparation(path)
+        self._manifest = manifest.read(path)
+        self._manifest.check_metadata()
+        if self._manifest.is_ours and self._manifest.files is None:
+            notice.tell_once(
+                f"{path} was prepared before checksums were recorded: whether its files have "
+                "changed since is not known. Each record is compared with its own checksum, and "
+                "with its label, when it is read"
+            )
         self.path, self._name = path, name
         try:
             self._info = tfds.builder_from_directory(path).info
@@ -108,12 +79,14 @@ class PreparedDirectory:
                 "'label' among them, so it is no data set for classification"
             )
         self.num_classes = label.num_classes
-        self.class_names = tuple(label.names)
+        self.class_names = _class_names(label, path / "label.labels.txt")
         self.declared_shape, self.image_dtype = tuple(image.shape), np.dtype(image.np_dtype)
         self.image_shape = None if None in image.shape else self.declared_shape
 
     def read(self, split: str) -> tuple[np.ndarray, Sequence[bytes]]:
         """Labels, (n,) int32, and encoded images of a split, or of a part or join of splits.
+
+        An image is only given out if its record has the label that is returned here.
 
         Raises:
           ValueError: there is no such split, or it holds no example.
@@ -121,29 +94,48 @@ class PreparedDirectory:
         """
         parts = self._parse(split)
         labels = np.concatenate([self.labels(whole)[part] for whole, part in parts])
-        info = self._info.splits[split]
-        return labels, _Images(self._open(info))
+        return labels, _Images(self._open(self._info.splits[split]), labels, self._where(parts))
 
     def labels(self, split: str) -> np.ndarray:
         """All labels of a whole split, (n,) int32: from the file beside the records, if there is.
 
         Else they are read from the records, once: then they are kept in the user's cache.
         """
-        number = self._info.splits[split].num_examples
-        beside = self.path / f"labels-{split}.npy"
-        if beside.exists():
-            where, found = str(beside), _load_array(beside)
+        info = self._info.splits[split]
+        path = self._labels_path(split)
+        if path.parent == self.path:
+            where, advice = (
+                str(path),
+                "; delete this file, and the labels are read from the records",
+            )
+            if self._manifest.check_labels(path.name):
+                advice = ""
+            found = _load_array(path)
         else:
-            where = f"{self.path}, split {split!r}"
-            found = self._remembered(beside.name, number, lambda: self.recorded_labels(split))
-        problem = self._wrong_labels(found, number)
+            where, advice = f"{self.path}, split {split!r}", ""
+            found = remembered(path, info.num_examples, lambda: self.recorded_labels(split))
+        problem = self._wrong_labels(found, info.num_examples)
         if problem:
-            fix = "delete this file, and the labels are read from the records"
-            raise OSError(f"{where}: {problem}" + (f"; {fix}" if beside.exists() else ""))
+            raise OSError(f"{where}: {problem}{advice}")
         return found.astype(np.int32)
 
+    def _labels_path(self, split: str) -> Path:
+        """Where the labels stand, or are to stand."""
+        beside = self.path / f"labels-{split}.npy"
+        if beside.exists():
+            return beside
+        files = [part.filename for part in self._info.splits[split].file_instructions]
+        records.require_files(files)
+        return cached_path(beside.stem, [self.path / "dataset_info.json", *files])
+
+    def _where(self, parts: list[tuple[str, slice]]) -> list[tuple[int, Path]]:
+        """For each part in turn: where it ends in the row of all, and where its labels stand."""
+        sizes = (len(range(self._info.splits[whole].num_examples)[part]) for whole, part in parts)
+        paths = (self._labels_path(whole) for whole, _ in parts)
+        return list(zip(itertools.accumulate(sizes), paths, strict=True))
+
     def _wrong_labels(self, found: np.ndarray, number: int) -> str:
-        """What is wrong with the labels of so many examples, "" if nothing."""
+        """What is wrong with the labels of `number` examples, "" if nothing."""
         if found.shape != (number,) or not np.issubdtype(found.dtype, np.integer):
             return f"{found.dtype} {found.shape}, where the {number} examples need whole numbers"
         if number and not 0 <= found.min() <= found.max() < self.num_classes:
@@ -155,55 +147,42 @@ class PreparedDirectory:
 
     def recorded_labels(self, split: str) -> np.ndarray:
         """All labels of a whole split as the records have them: every record is read."""
-        whole = self._open(self._info.splits[split])
+        info = self._info.splits[split]
+        whole = self._open(info)
+        number = len(whole)
+        size = sum(Path(part.filename).stat().st_size for part in info.file_instructions)
+        length = max(1, min(1024, _BLOCK * number // size))
 
-        def read(i: int) -> int:
-            return records.label_of(records.read_record(whole, i))
+        def read(start: int) -> list[int]:
+            block = whole.block(start, min(start + length, number))
+            return [records.image_and_label(record)[1] for record in block]
 
         what = f"reading the labels of {self.path}, split {split!r}, once"
         with ThreadPoolExecutor(16) as pool:  # each mostly waits for the disk
-            parts = [range(i, min(i + 1024, len(whole))) for i in range(0, len(whole), 1024)]
-            labels = pool.map(lambda part: [read(i) for i in part], parts)
-            return np.array([x for part in _told(labels, what, len(whole)) for x in part], np.int32)
+            labels = pool.map(read, range(0, number, length))
+            return np.array(
+                [x for part in notice.told(labels, what, number) for x in part], np.int32
+            )
 
-    def _open(self, info: tfds.core.SplitInfo) -> Sequence[bytes]:
-        files, searched = len(info.file_instructions), itertools.count()
+    def _open(self, info: tfds.core.SplitInfo) -> records.Records:
+        files = [part.filename for part in info.file_instructions]
+        searched = itertools.count()
+        self._manifest.check_records(Path(file).name for file in files)
 
-        def starts_of(filename: str, number: int) -> np.ndarray:
-            # One number a record, and reading them takes a seek each: minutes on a cold disk.
+        def bounds_of(filename: str, number: int) -> np.ndarray:
+            # Reading one number a record takes a seek each: minutes on a cold disk.
             def find() -> np.ndarray:
                 before = next(searched)
-                if number * files >= _MANY and before % -(-files // 10) == 0:
-                    _tell(f"finding the records of {self.path}, once: {before} of {files} files")
-                return records.find_starts(filename, number)
+                if number * len(files) >= notice.MANY and before % -(-len(files) // 10) == 0:
+                    notice.tell(
+                        f"finding the records of {self.path}, once: {before} of {len(files)} files"
+                    )
+                return records.find_bounds(filename, number)
 
-            return self._remembered(f"starts-{Path(filename).name}.npy", number, find)
+            path = cached_path(f"bounds-{Path(filename).name}", [filename])
+            return remembered(path, number + 1, find)
 
-        return records.open_records(info, self._info.file_format.value, starts_of)
-
-    def _remembered(self, name: str, number: int, compute: Callable[[], np.ndarray]) -> np.ndarray:
-        """What ``compute`` gives, (number,); from the user's cache where it stands there."""
-        info = self.path / "dataset_info.json"
-        written = f"{self.path.resolve()} {info.stat().st_mtime_ns}"
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pnoise_jax"
-        path = cache / hashlib.sha256(written.encode()).hexdigest()[:24] / name
-        try:
-            with _LOADING:
-                found = np.load(path, allow_pickle=False)
-            if found.shape == (number,):
-                return found
-        except (OSError, ValueError, EOFError):
-            pass  # there is none, or a broken one: it is computed again
-        found = compute()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f"{os.getpid()}-{name}")
-            np.save(temporary, found)
-            os.replace(temporary, path)
-        except OSError as error:  # it is only slower without
-            if number >= _MANY:
-                _tell(f"cannot remember {name} in {cache}, so it is read anew each time: {error}")
-        return found
+        return records.open_records(info, self._info.file_format.value, bounds_of)
 
     def _parse(self, split: str) -> list[tuple[str, slice]]:
         """What the expression joins, in order: parts of whole splits."""
@@ -222,23 +201,33 @@ class PreparedDirectory:
             problem = "A part of it holds no example."
         sizes = ", ".join(f"{name} ({info.num_examples} examples)" for name, info in splits.items())
         raise ValueError(
-            f"split={split!r} (data.train_split, data.test_split) cannot be read: {problem} "
-            f"There are: {sizes}, and parts of them such as 'train[:300]'."
+            f"split={split!r} (data.train_split, data.test_split) cannot be read from "
+            f"{self.path}: {problem} "
+            f"There are: {sizes or 'none'}, and parts of them such as 'train[:300]'."
         )
 
 
 class _Images(Sequence):
-    """The encoded images of records."""
+    """The encoded images of records whose labels are as expected."""
 
-    def __init__(self, whole: Sequence[bytes]):
-        self._records = whole
+    def __init__(
+        self, whole: Sequence[bytes], labels: np.ndarray, where: Sequence[tuple[int, Path]]
+    ):
+        self._records, self._labels, self._where = whole, labels, where
 
     def __len__(self) -> int:
         return len(self._records)
 
     def __getitem__(self, i: int) -> bytes:
         i = range(len(self))[i]  # IndexError beyond
-        return records.image_of(records.read_record(self._records, i))
+        image, label = records.image_and_label(self._records[i])
+        if label != self._labels[i]:
+            path = next(path for end, path in self._where if i < end)
+            raise OSError(
+                f"its record says label {label}, and {path} says {self._labels[i]}; if the records "
+                "are right, delete that file, and the labels are read from them"
+            )
+        return image
 
 
 def _load_array(file: Path) -> np.ndarray:
@@ -251,21 +240,19 @@ def _load_array(file: Path) -> np.ndarray:
         ) from error
 
 
-def _told(parts: Iterable[list], what: str, total: int) -> Iterator[list]:
-    """The parts, of so many items together; at every tenth of many a line tells of it."""
-    done, tenths = 0, 0
-    if total >= _MANY:
-        _tell(f"{what}: {total:,} records")
-    for part in parts:
-        done += len(part)
-        if total >= _MANY and 10 * done // total > tenths:
-            tenths = 10 * done // total
-            _tell(f"{what}: {10 * tenths} %")
-        yield part
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+def _class_names(label: tfds.features.ClassLabel, file: Path) -> tuple[str, ...]:
+    """The names of classes; TFDS takes them from a file, and says nothing if it has too few."""
+    try:
+        is_empty = file.exists() and not file.read_text(encoding="utf-8").strip()
+    except ValueError:
+        is_empty = True
+    names = tuple(label.names)
+    if is_empty or len(set(names)) != label.num_classes or len(names) != label.num_classes:
+        raise OSError(
+            f"{file} does not have a name for each of the {label.num_classes} classes, all "
+            "different, in UTF-8: copy the data set again"
+        )
+    return names
 
 
 def _feature(features: Any, name: str) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
+from pnoise_jax.data import manifest
 from pnoise_jax.data.data_dir import make_staging
 from pnoise_jax.data.digits import Digits
 from pnoise_jax.data.directory import PreparedDirectory
@@ -70,6 +71,7 @@ def _prepare(name: str, data_dir: Path, target: Path, field: str) -> None:
         directory = PreparedDirectory(Path(builder.data_dir), name)
         for split in builder.info.splits:
             np.save(directory.path / f"labels-{split}.npy", directory.recorded_labels(split))
+        manifest.write(directory.path)
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.rename(builder.data_dir, target)

@@ -1,198 +1,278 @@
-"""Records of prepared TFDS directories by random access, as bytes: array_record and tfrecord."""
+"""Records of prepared TFDS directories by random access, as bytes: array_record and tfrecord.
 
+Whatever is read is compared with the checksums that both formats have for each record.
+"""
+
+import bisect
 import errno
-import mmap
+import itertools
 import os
-import resource
 import struct
-import sys
-import threading
-from collections.abc import Callable, Sequence
+import weakref
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import tensorflow_datasets as tfds
-from array_record.python.array_record_data_source import ArrayRecordDataSource
+from array_record.python.array_record_module import ArrayRecordReader
 from google.protobuf.message import DecodeError
 from tensorflow_datasets.core.utils.shard_utils import FileInstruction
 from tensorflow_datasets.proto import tf_example_pb2
 
-_OTHER_FILES = 256  # that a process has open beside the records of one split
-_MACOS_FILES = 10_240  # that macOS allows, where it says that there is no limit
+from pnoise_jax.data import notice, open_files
+
+_LENGTH, _CHECKSUM = struct.Struct("<QI"), struct.Struct("<I")
+_FRAME = _LENGTH.size + _CHECKSUM.size  # bytes of a tfrecord's record beside its data
 
 
-class TfRecords(Sequence):
-    """The records of tfrecord files, mapped into memory.
+class Records(Sequence[bytes]):
+    """The records of some files, in their order; threads may share them, and it can be pickled.
 
-    Such a file has no index: its records are counted once, hopping from length to length. It is a
-    row of (uint64 length, uint32 checksum of it, data, uint32 checksum), little-endian.
-
-    Raises:
-      OSError: a file is missing, cut off, or has not the records that are expected of it.
+    A file is opened when one of its records is read. Of more files than a process may have open
+    those stay open that were used last.
     """
 
-    def __init__(self, parts: Sequence[FileInstruction], starts: Sequence[np.ndarray]):
-        """The parts, and for each file the offsets at which its records start: `find_starts`."""
-        self._parts = [(part.filename, part.skip) for part in parts]
-        self._starts = starts
-        self._ends = np.cumsum([part.take for part in parts])
-        self._open()
+    def __init__(self, parts: Sequence[FileInstruction]):
+        """The parts: of each file some rows, [skip, skip + take)."""
+        self._parts = list(parts)
+        self._ends = list(itertools.accumulate(part.take for part in self._parts))
+        self._own_files()
 
-    def _open(self) -> None:
-        self._lock, self._files = threading.Lock(), {}
+    def _own_files(self) -> None:
+        self._owner = object()
+        forget = weakref.finalize(self, open_files.SHARED.forget, self._owner)
+        forget.atexit = False  # the system closes them
 
     def __len__(self) -> int:
-        return int(self._ends[-1])
+        return self._ends[-1]
 
     def __getitem__(self, i: int) -> bytes:
-        i = range(len(self))[i]  # IndexError beyond the end, as a Sequence must
-        part = int(np.searchsorted(self._ends, i, side="right"))
-        before = self._ends[part - 1] if part else 0
-        filename, skip = self._parts[part]
-        starts, row = self._starts[part], int(skip + i - before)
-        file = self._file(filename)
-        start = int(starts[row])
-        end = int(starts[row + 1]) if row + 1 < len(starts) else len(file)
-        if not start + 16 <= end <= len(file) or _length(file, start) != end - start - 16:
-            raise OSError(f"{filename} has changed or is cut off: copy the data set again")
-        return file[start + 12 : end - 4]
+        """Record i.
 
-    def _file(self, filename: str) -> mmap.mmap:
-        with self._lock:
-            if filename not in self._files:
-                self._files[filename] = _map(filename)
-            return self._files[filename]
+        Raises:
+          IndexError: beyond the end.
+          OSError: it is damaged, or cannot be read; names the file and its row.
+        """
+        i = range(len(self))[i]
+        part = bisect.bisect_right(self._ends, i)
+        row = i - self._first(part) + self._parts[part].skip
+        return self._read(part, row, row + 1)[0]
+
+    def block(self, start: int, stop: int) -> list[bytes]:
+        """Records start, ..., stop - 1, read in one go; raises as for one."""
+        found: list[bytes] = []
+        while start < stop:
+            part = bisect.bisect_right(self._ends, start)
+            end = min(stop, self._ends[part])
+            shift = self._parts[part].skip - self._first(part)
+            found += self._read(part, start + shift, end + shift)
+            start = end
+        return found
+
+    def _first(self, part: int) -> int:
+        return self._ends[part - 1] if part else 0
+
+    def _file(self, part: int) -> Any:
+        return open_files.SHARED.get(self._owner, part, lambda: self._open(self._parts[part]))
+
+    @abstractmethod
+    def _open(self, part: FileInstruction) -> Any:
+        """The file of a part, to read from in any thread."""
+
+    @abstractmethod
+    def _read(self, part: int, first: int, last: int) -> list[bytes]:
+        """The rows [first, last) of a part's file."""
 
     def __getstate__(self) -> dict:
-        return {key: self.__dict__[key] for key in ("_parts", "_starts", "_ends")}
+        return {key: value for key, value in self.__dict__.items() if key != "_owner"}
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
-        self._open()
+        self._own_files()
 
 
-def find_starts(filename: str, expected: int) -> np.ndarray:
-    """Where the records of a tfrecord file start, (expected,) int64.
+class ArrayRecords(Records):
+    """The records of array_record files."""
+
+    def _open(self, part: FileInstruction) -> ArrayRecordReader:
+        # As ArrayRecordDataSource does. But that reads a row by `read([row])`, in a time that grows
+        # with the rows of the file; of `read(row, row + 1)` it does not depend on them.
+        reader = ArrayRecordReader(
+            part.filename, options="readahead_buffer_size:0", file_reader_buffer_size=32_768
+        )
+        if not reader.ok():
+            raise _named(part.filename, "cannot be opened", _failure(reader))
+        _require_number(part.filename, reader.num_records(), part.examples_in_shard)
+        return reader
+
+    def _read(self, part: int, first: int, last: int) -> list[bytes]:
+        try:
+            return self._file(part).read(first, last)
+        except (RuntimeError, IndexError) as error:  # whatever is wrong
+            if last - first > 1:  # it tells of the row
+                return [self._read(part, row, row + 1)[0] for row in range(first, last)]
+            reason = f"record {first} of the file is damaged"
+            raise _named(self._parts[part].filename, reason, _first_line(error)) from error
+
+
+class TfRecords(Records):
+    """The records of tfrecord files.
+
+    Such a file has no index: its records are searched once, hopping from length to length. It is a
+    row of (uint64 length, uint32 checksum of it, data, uint32 checksum), little-endian.
+    """
+
+    def __init__(self, parts: Sequence[FileInstruction], bounds: Sequence[np.ndarray]):
+        """The parts, and of each file what `find_bounds` returns."""
+        super().__init__(parts)
+        self._bounds = bounds
+
+    def _open(self, part: FileInstruction) -> open_files.Descriptor:
+        return open_files.Descriptor(part.filename)
+
+    def _read(self, part: int, first: int, last: int) -> list[bytes]:
+        file = self._file(part)
+        try:
+            return [self._row(file.number, part, row) for row in range(first, last)]
+        except OSError as error:
+            if error.errno is None:
+                raise
+            reason = f"record {first} of the file cannot be read"
+            raise _named(self._parts[part].filename, reason, str(error)) from error
+
+    def _row(self, file: int, part: int, row: int) -> bytes:
+        start, end = map(int, self._bounds[part][row : row + 2])
+        # Not in one piece: cutting it would copy the data.
+        data = os.pread(file, end - start - _FRAME, start + _LENGTH.size)
+        rest = os.pread(file, _CHECKSUM.size, end - _CHECKSUM.size)
+        filename = self._parts[part].filename
+        if len(data) + len(rest) != end - start - _LENGTH.size:
+            raise _named(filename, "has changed or is cut off", f"at record {row}")
+        if _CHECKSUM.unpack(rest)[0] != _masked_crc32c(data):
+            raise _named(filename, f"record {row} of the file is damaged", "wrong checksum")
+        return data
+
+
+def find_bounds(filename: str, expected: int) -> np.ndarray:
+    """Where the records of a tfrecord file start, and where the last one ends.
+
+    Returns:
+      (expected + 1,) int64: bytes from the start of the file.
 
     Raises:
-      OSError: the file is missing, cut off, or has another number of records.
+      OSError: the file is missing, damaged, cut off, or has another number of records.
     """
-    starts, start = [], 0
-    size = os.path.getsize(filename)
-    if size:  # else there is nothing to map
-        with _map(filename) as file:
-            while start + 12 <= size:
-                starts.append(start)
-                start += 16 + _length(file, start)
-    if start != size or len(starts) != expected:
-        cut = "is cut off" if start != size else f"has {len(starts)} records"
-        raise OSError(
-            f"{filename} {cut}, and dataset_info.json speaks of {expected} records: copy the data "
-            "set again"
-        )
-    return np.array(starts, np.int64)
+    file = open_files.SHARED.make_room(lambda: open_files.Descriptor(filename))
+    size = os.fstat(file.number).st_size
+    bounds = [0]
+    while bounds[-1] + _LENGTH.size <= size:
+        head = os.pread(file.number, _LENGTH.size, bounds[-1])
+        length, checksum = _LENGTH.unpack(head)
+        if checksum != _masked_crc32c(head[:8]):
+            raise _named(filename, f"is damaged at byte {bounds[-1]}", "wrong checksum of a length")
+        bounds.append(bounds[-1] + length + _FRAME)
+    if bounds[-1] != size:
+        raise _named(filename, "is cut off", f"{size} bytes, and its records have {bounds[-1]}")
+    _require_number(filename, len(bounds) - 1, expected)
+    return np.array(bounds, np.int64)
 
 
 def open_records(
-    info: tfds.core.SplitInfo, file_format: str, starts_of: Callable[[str, int], np.ndarray]
-) -> Sequence[bytes]:
+    info: tfds.core.SplitInfo, file_format: str, bounds_of: Callable[[str, int], np.ndarray]
+) -> Records:
     """The records of a split, or of a part of one, in their order; threads may share them.
 
     Args:
       info: ``builder.info.splits[split]``.
       file_format: "array_record" or "tfrecord".
-      starts_of: takes a tfrecord file's name and its number of records; `find_starts`, or what
+      bounds_of: takes a tfrecord file's name and its number of records; `find_bounds`, or what
         remembers it.
 
     Raises:
-      OSError: a file is missing or cut off, or there are more than a process may open.
+      OSError: a file is missing, empty or cut off.
       ValueError: another format.
     """
     parts = info.file_instructions
-    for part in parts:
-        if not Path(part.filename).is_file():
-            raise FileNotFoundError(f"{part.filename} is missing: copy the data set again")
-    _allow_open_files(len(parts))
+    require_files(part.filename for part in parts)
+    open_files.allow(len(parts))
+    if (kept := open_files.capacity()) < len(parts):
+        notice.tell_once(
+            f"{Path(parts[0].filename).parent} has {len(parts)} files of records, and {kept} of "
+            "them stay open at a time, which makes reading slower: raise the limit of open files "
+            "(ulimit -n)"
+        )
     if file_format == "array_record":
-        return ArrayRecordDataSource(parts)
+        return ArrayRecords(parts)
     if file_format == "tfrecord":
         with ThreadPoolExecutor(8) as pool:  # each mostly waits for the disk
-            starts = list(pool.map(lambda p: starts_of(p.filename, p.examples_in_shard), parts))
-        return TfRecords(parts, starts)
+            bounds = list(pool.map(lambda p: bounds_of(p.filename, p.examples_in_shard), parts))
+        return TfRecords(parts, bounds)
     raise ValueError(
         f"{Path(parts[0].filename).parent} is stored as {file_format}, and array_record and "
         "tfrecord can be read: prepare the data set in one of these"
     )
 
 
-def read_record(whole: Sequence[bytes], i: int) -> bytes:
-    """Record i, 0 <= i < len(whole).
+def require_files(filenames: Iterable[str]) -> None:
+    """Checks that files of records are there, and not empty.
 
     Raises:
-      OSError: it cannot be read; says why.
+      OSError: one is not; names it.
     """
-    try:
-        return whole[i]
-    except (RuntimeError, IndexError, ValueError) as error:  # array_record's, whatever is wrong
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
-        if os.strerror(errno.EMFILE) in reason:
-            raise OSError(f"{reason}; raise the limit of open files (ulimit -n)") from error
-        raise OSError(
-            f"record {i} is damaged or not there ({reason}): copy the data set again"
-        ) from error
+    for filename in filenames:
+        if not os.path.isfile(filename):
+            raise FileNotFoundError(f"{filename} is missing: copy the data set again")
+        if not os.path.getsize(filename):
+            raise OSError(f"{filename} is empty: copy the data set again")
 
 
-def image_of(record: bytes) -> bytes:
-    """The encoded image of a record, a serialised tf.train.Example.
+def image_and_label(record: bytes) -> tuple[bytes, int]:
+    """The encoded image and the label of a record, a serialised tf.train.Example.
 
     Raises:
-      OSError: the record is none, or has no image.
+      OSError: the record is none, or lacks one of them.
     """
-    return _only(record, "image", "bytes_list")
-
-
-def label_of(record: bytes) -> int:
-    """The label of a record; raises as `image_of`."""
-    return _only(record, "label", "int64_list")
-
-
-def _only(record: bytes, name: str, kind: str) -> Any:
+    name = "image"
     try:
-        feature = tf_example_pb2.Example.FromString(record).features.feature[name]
-        return getattr(feature, kind).value[0]
+        features = tf_example_pb2.Example.FromString(record).features.feature
+        image = features[name].bytes_list.value[0]
+        name = "label"
+        return image, features[name].int64_list.value[0]
     except (DecodeError, IndexError) as error:
         raise OSError(
             f"a damaged record, of {len(record)} bytes, without {name!r}: copy the data set again"
         ) from error
 
 
-def _allow_open_files(number: int) -> None:
-    """Lets the process have so many files of records open, as all of them are after a while."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    unlimited = resource.RLIM_INFINITY
-    needed = number + _OTHER_FILES
-    if soft == unlimited or soft >= needed:
-        return
-    limit = hard
-    if hard == unlimited:
-        limit = _MACOS_FILES if sys.platform == "darwin" else max(needed, 1 << 16)
-    if limit < needed:
-        raise OSError(
-            f"the data set has {number} files of records, and this process may have {limit} files "
-            f"open: raise that to at least {needed} (ulimit -Hn, or LimitNOFILE, or nofile in "
-            "/etc/security/limits.conf)"
-        )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+def _require_number(filename: str, found: int, expected: int) -> None:
+    if found != expected:
+        raise _named(filename, f"has {found} records", f"dataset_info.json says {expected}")
 
 
-def _length(file: mmap.mmap, start: int) -> int:
-    return struct.unpack_from("<Q", file, start)[0]
+def _failure(reader: ArrayRecordReader) -> str:
+    """Why it could not be opened."""
+    try:
+        reader.seek(0)
+    except RuntimeError as error:
+        return _first_line(error)
+    return "unknown reason"
 
 
-def _map(filename: str) -> mmap.mmap:
-    with open(filename, "rb") as file:
-        if not os.fstat(file.fileno()).st_size:
-            raise OSError(f"{filename} is empty: copy the data set again")
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+def _named(filename: str, problem: str, reason: str) -> OSError:
+    if os.strerror(errno.EMFILE) in reason:
+        return OSError(errno.EMFILE, reason)
+    return OSError(f"{filename} {problem} ({reason}): copy the data set again")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or repr(error)).splitlines()[0]
+
+
+def _masked_crc32c(data: bytes) -> int:
+    """As tfrecord has it: rotated, and shifted by a constant."""
+    crc = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

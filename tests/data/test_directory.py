@@ -1,19 +1,16 @@
 """Prepared TFDS directories, as TFDS leaves them: formats, versions, damage."""
 
 import io
-import json
-import resource
 import shutil
-import struct
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from array_record.python.array_record_data_source import ArrayRecordDataSource
 from PIL import Image
 
 from pnoise_jax import data
-from pnoise_jax.data import directory, records
+from pnoise_jax.data import notice, records
+from tests.data import tfrecords
 
 
 class Flags(tfds.core.GeneratorBasedBuilder):
@@ -70,22 +67,7 @@ def data_dir(prepared, tmp_path, monkeypatch):
 @pytest.fixture
 def as_tfrecord(data_dir):
     """The same records in the same order as tfrecord files, which TFDS writes with TensorFlow."""
-    directory = data_dir / "flags" / "1.2.0"
-    builder = tfds.builder_from_directory(directory)
-    for split in builder.info.splits.values():
-        for path in split.filepaths:
-            rows = [
-                struct.pack("<QI", len(record), 0) + record + struct.pack("<I", 0)
-                for record in ArrayRecordDataSource(str(path))
-            ]
-            (directory / path.name.replace("array_record", "tfrecord")).write_bytes(b"".join(rows))
-            (directory / path.name).unlink()
-    info = directory / "dataset_info.json"
-    content = json.loads(info.read_text())
-    content["fileFormat"] = "tfrecord"
-    for split in content["splits"]:
-        split["filepathTemplate"] = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
-    info.write_text(json.dumps(content))
+    tfrecords.convert(data_dir / "flags" / "1.2.0")
     return data_dir
 
 
@@ -135,13 +117,33 @@ def test_labels_and_index_are_read_once(as_tfrecord, tmp_path):
     expected = data.load("flags", split="train", data_dir=as_tfrecord).labels
     kept = {path.name: path for path in (tmp_path / "cache").rglob("*.npy")}
     assert "labels-train.npy" in kept
-    assert len(kept) == 4  # and where the records of three shards start
+    assert len(kept) == 4  # and where the records of three shards are
     np.save(kept["labels-train.npy"], expected[::-1])  # is it read?
-    found = data.load("flags", split="train", data_dir=as_tfrecord).labels
-    np.testing.assert_array_equal(found, expected[::-1])
+    dataset = data.load("flags", split="train", data_dir=as_tfrecord)
+    np.testing.assert_array_equal(dataset.labels, expected[::-1])
+    i = np.flatnonzero(expected != expected[::-1])[0]
+    with pytest.raises(
+        OSError,
+        match=rf"image {i} of flags's split 'train' .*its record says label {expected[i]}, and "
+        rf".*cache.*labels-train\.npy says {expected[::-1][i]}",
+    ):
+        list(dataset)
     kept["labels-train.npy"].write_bytes(b"broken")
     found = data.load("flags", split="train", data_dir=as_tfrecord).labels
     np.testing.assert_array_equal(found, expected)
+
+
+def test_what_is_remembered_is_of_these_files(data_dir):
+    """Not of those that stood here before: another order, say."""
+    expected = data.load("flags", split="train", data_dir=data_dir).labels
+    first, _, third = sorted((data_dir / "flags" / "1.2.0").glob("*train*"))
+    contents = first.read_bytes(), third.read_bytes()
+    first.write_bytes(contents[1])
+    third.write_bytes(contents[0])
+    dataset = data.load("flags", split="train", data_dir=data_dir)
+    exchanged = np.concatenate([expected[40:], expected[20:40], expected[:20]])
+    np.testing.assert_array_equal(dataset.labels, exchanged)
+    assert [example["label"] for example in dataset] == exchanged.tolist()
 
 
 def test_the_newest_version_is_taken(data_dir):
@@ -166,18 +168,23 @@ def test_a_name_does_not_lead_elsewhere(name, data_dir):
 
 
 def test_a_damaged_record_is_named(data_dir, prepared):
-    file = next((data_dir / "flags" / "1.2.0").glob("*train*00001*"))
+    directory = data_dir / "flags" / "1.2.0"
+    labels = data.load("flags", split="train", data_dir=data_dir).labels
+    np.save(directory / "labels-train.npy", labels)
+    file = next(directory.glob("*train*00001*"))
     content = bytearray(file.read_bytes())
     content[len(content) // 3 :] = bytes(len(content) - len(content) // 3)
     file.write_bytes(content)
-    with pytest.raises(OSError, match=r"record \d+ is damaged or not there"):
-        data.load("flags", split="train", data_dir=data_dir)  # its labels are in the records
-    np.save(data_dir / "flags" / "1.2.0" / "labels-train.npy", np.zeros(60, np.int32))
     dataset = data.load("flags", split="train", data_dir=data_dir)
     intact = data.load("flags", split="train", data_dir=prepared)
     np.testing.assert_array_equal(dataset[0]["image"], intact[0]["image"])  # of another file
-    with pytest.raises(OSError, match=r"image 25 of flags's .* \(record 25 is damaged"):
+    with pytest.raises(
+        OSError, match=r"image 25 of flags's .* \(.*train.*00001.* cannot be opened"
+    ):
         dataset[25]
+    (directory / "labels-train.npy").unlink()
+    with pytest.raises(OSError, match=r"train.*00001.* cannot be opened"):
+        data.load("flags", split="train", data_dir=data_dir)  # its labels are in the records
 
 
 def test_a_file_with_too_few_records_is_named(data_dir):
@@ -187,34 +194,36 @@ def test_a_file_with_too_few_records_is_named(data_dir):
     file = next(directory.glob("*train*00002*"))
     file.write_bytes(next(directory.glob("*test*00000*")).read_bytes())
     dataset = data.load("flags", split="train", data_dir=data_dir)
-    with pytest.raises(OSError, match=r"image 59 of flags's .*record 59 is damaged or not there"):
+    with pytest.raises(
+        OSError, match=r"image 59 of flags's .*00002.* has \d+ records \(dataset_inf"
+    ):
         dataset[59]
 
 
 @pytest.mark.parametrize("content", [b"\xff\xff\xff", b""])
 def test_a_record_that_is_none_is_named(data_dir, monkeypatch, content):
-    monkeypatch.setattr(records, "read_record", lambda whole, i: content)
-    np.save(data_dir / "flags" / "1.2.0" / "labels-test.npy", np.zeros(12, np.int32))
     dataset = data.load("flags", split="test", data_dir=data_dir)
+    monkeypatch.setattr(records.Records, "__getitem__", lambda whole, i: content)
     with pytest.raises(OSError, match=rf"image 3 of .* damaged record, of {len(content)} bytes"):
         dataset[3]
 
 
 def test_a_tfrecord_file_that_changed_since_it_was_searched_is_named(as_tfrecord):
-    dataset = data.load("flags", split="train", data_dir=as_tfrecord)
     file = next((as_tfrecord / "flags" / "1.2.0").glob("*train*00001*"))
     content = file.read_bytes()
-    for changed in (content[:-7], b"\x01" + content[1:]):
+    dataset = data.load("flags", split="train", data_dir=as_tfrecord)
+    file.write_bytes(content[:-7])
+    with pytest.raises(OSError, match=r"train.*00001.* has changed or is cut off"):
+        list(dataset.images)
+    for changed, problem in (
+        (b"\x01" + content[1:], r"is damaged at byte 0 \(wrong checksum of a length"),
+        (content[:-7], "is cut off"),
+        (b"", "is empty"),
+        (content + content, r"has \d+ records \(dataset_info.json says"),
+    ):
         file.write_bytes(changed)
-        dataset = data.load("flags", split="train", data_dir=as_tfrecord)
-        with pytest.raises(OSError, match=r"train.*00001.* has changed or is cut off"):
-            list(dataset.images)
-    file.write_bytes(b"")
-    with pytest.raises(OSError, match=r"train.*00001.* is empty"):
-        list(data.load("flags", split="train", data_dir=as_tfrecord).images)
-    shutil.rmtree(as_tfrecord.parent / "cache")
-    with pytest.raises(OSError, match=r"train.*00001.* has 0 records"):
-        data.load("flags", split="train", data_dir=as_tfrecord)
+        with pytest.raises(OSError, match=rf"train.*00001.* {problem}"):
+            data.load("flags", split="train", data_dir=as_tfrecord)
 
 
 @pytest.mark.parametrize(
@@ -237,7 +246,7 @@ def test_a_labels_file_that_cannot_be_is_named(data_dir, labels, message):
 
 def test_a_split_without_labels_is_refused(data_dir, monkeypatch):
     """As TFDS stores the test split of ImageNet."""
-    monkeypatch.setattr(records, "label_of", lambda record: -1)
+    monkeypatch.setattr(records, "image_and_label", lambda record: (b"", -1))
     with pytest.raises(OSError, match=r"1\.2\.0, split 'test': labels from -1 to -1"):
         data.load("flags", split="test", data_dir=data_dir)
 
@@ -245,7 +254,7 @@ def test_a_split_without_labels_is_refused(data_dir, monkeypatch):
 @pytest.mark.parametrize("data_set", ["data_dir", "as_tfrecord"])
 def test_reading_many_labels_is_told(data_set, request, monkeypatch, capsys):
     """That it happens once and how far it is; and again, where it cannot be remembered."""
-    monkeypatch.setattr(directory, "_MANY", 50)
+    monkeypatch.setattr(notice, "MANY", 50)
     path = request.getfixturevalue(data_set)
     data.load("flags", split="train", data_dir=path)
     told = capsys.readouterr().err
@@ -257,34 +266,7 @@ def test_reading_many_labels_is_told(data_set, request, monkeypatch, capsys):
     assert not capsys.readouterr().err
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/self")
     data.load("flags", split="train", data_dir=path)
-    assert "cannot remember labels-train.npy in /proc/self" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(("hard", "raised"), [(4096, (4096, 4096)), (resource.RLIM_INFINITY, None)])
-def test_the_limit_of_open_files_is_raised_for_many_files(data_dir, monkeypatch, hard, raised):
-    """All 1024 of ImageNet are open after a while, and 1024 is what many systems allow."""
-    calls = []
-    monkeypatch.setattr(resource, "getrlimit", lambda which: (100, hard))
-    monkeypatch.setattr(resource, "setrlimit", lambda which, limits: calls.append(limits))
-    data.load("flags", split="train", data_dir=data_dir)
-    ((soft, _),) = set(calls)
-    assert soft >= 259
-    assert raised is None or set(calls) == {raised}
-
-
-def test_more_files_than_a_process_may_open_are_refused(data_dir, monkeypatch):
-    monkeypatch.setattr(resource, "getrlimit", lambda which: (100, 200))
-    with pytest.raises(OSError, match=r"3 files of records.* may have 200 .*at least 259 \(ulimit"):
-        data.load("flags", split="train", data_dir=data_dir)
-
-
-def test_too_many_open_files_are_no_damage():
-    class Records(list):
-        def __getitem__(self, i):
-            raise RuntimeError("Failed to open x: Too many open files")
-
-    with pytest.raises(OSError, match=r"^((?!damaged).)*raise the limit of open files \(ulimit"):
-        records.read_record(Records(), 0)
+    assert "cannot remember labels-train.npy in /proc/self/pnoise_jax" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

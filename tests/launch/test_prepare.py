@@ -36,10 +36,13 @@ def test_prepares_once_and_says_what_a_config_needs(tmp_path):
     ]
     assert len(data.load("folder/pets", split="train", data_dir=tmp_path / "data")) == 13
 
-    code, output, errors = command.run("prepare", *arguments, TFDS_DATA_DIR=str(tmp_path / "data"))
+    code, output, errors = command.run(
+        "prepare", *arguments, "--verify", TFDS_DATA_DIR=str(tmp_path / "data")
+    )
     assert code == 0, errors
     assert output.startswith(f"nothing to do: {path} is there")
-    assert output.splitlines()[-4:] == flags
+    assert output.splitlines()[-5:-1] == flags
+    assert output.splitlines()[-1] == "verified: 7 files are as they were prepared"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import dataset_info, file_adapters
 
-from pnoise_jax.data.directory import FORMAT, PREPARATION, newest_version, preparation
+from pnoise_jax.data import manifest
+from pnoise_jax.data.directory import newest_version
 from pnoise_jax.data.prepare import tfds_layout
 from pnoise_jax.data.prepare.plan import Plan
 from pnoise_jax.data.prepare.shards import Note, Shard
@@ -57,15 +58,15 @@ def write_metadata(
     for split, its_shards in shards.items():
         labels = [entry.label for shard in its_shards for entry in shard.entries]
         np.save(directory / f"labels-{split}.npy", np.array(labels, np.int32))
+    written = {shard.path for its_shards in shards.values() for shard in its_shards}
+    checksums = {path.name: notes[path].file for path in written}
     settings = {
-        "format": FORMAT,
         "short_side": short_side,
         "class_order": plan.class_order,
         "layout": plan.layout,
         "notes": list(plan.notes),
     }
-    (directory / PREPARATION).write_text(json.dumps(settings))
-    written = {shard.path for its_shards in shards.values() for shard in its_shards}
+    manifest.write(directory, settings, known=checksums)
     for path in (*sorted(set(directory.iterdir()) - written), directory):
         sync(path)  # the shards are on the disk
 
@@ -100,25 +101,19 @@ def find_prepared(
     if found is None:
         _require_place(data_dir, target)
         return None
-    its_own = preparation(found)["short_side"]
+    prepared = manifest.read(found)
+    its_own, its_layout = prepared.short_side, prepared.layout
     if its_own != short_side:
         raise ValueError(
             f"{found} was prepared {_with(its_own)}, and now it should be {_with(short_side)}: "
             "delete it, or use another --data_dir"
         )
-    its_layout = read_layout(found)
     if None not in (layout, its_layout) and layout != its_layout:
         raise ValueError(
             f"{found} was prepared with --layout={its_layout}, and now it should be "
             f"--layout={layout}: delete it, or use another --data_dir"
         )
     return found
-
-
-def read_layout(directory: Path) -> str | None:
-    """What a prepared directory's folders were taken for; None where it is not noted."""
-    file = directory / PREPARATION
-    return json.loads(file.read_text()).get("layout") if file.exists() else None
 
 
 def class_names_of(directory: Path) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tensorflow_datasets.core import file_adapters
 
-from pnoise_jax.data.directory import FORMAT
+from pnoise_jax.data.manifest import FORMAT, Checksum, checksum
 from pnoise_jax.data.prepare.plan import Entry
 from pnoise_jax.data.prepare.treatment import Treated
 
@@ -23,6 +23,7 @@ class Note:
 
     Attributes:
       digest: of everything that it was made from.
+      file: its checksum.
       num_bytes: of its records.
       changes: how many images were changed, by what was done.
       damaged: the images that are damaged but kept.
@@ -30,6 +31,7 @@ class Note:
     """
 
     digest: str
+    file: Checksum
     num_bytes: int
     changes: Mapping[str, int]
     damaged: Sequence[str]
@@ -57,10 +59,12 @@ class Shard:
     def note(self) -> Note | None:
         """What an earlier run has noted of it; None: it is not there, or made from other things."""
         try:
-            note = Note(**json.loads(self.note_path.read_text()))
-        except (OSError, ValueError, TypeError):
+            noted = json.loads(self.note_path.read_text())
+            note = Note(**noted | {"file": Checksum(**noted["file"])})
+            is_whole = self.path.stat().st_size == note.file.size
+        except (OSError, ValueError, TypeError, KeyError):
             return None
-        return note if note.digest == self.digest and self.path.is_file() else None
+        return note if note.digest == self.digest and is_whole else None
 
 
 class BadImagesError(ValueError):
@@ -126,7 +130,7 @@ def write_shard(
         _write(part, records())
         if problems:
             raise BadImagesError(problems)
-        note = Note(shard.digest, num_bytes, dict(changes), damaged, dict(dark))
+        note = Note(shard.digest, checksum(part), num_bytes, dict(changes), damaged, dict(dark))
         # A shard of this name that was made from other things must not be taken for this one.
         shard.path.unlink(missing_ok=True)
         _write_note(shard.note_path, note)

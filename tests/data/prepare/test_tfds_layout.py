@@ -37,11 +37,15 @@ def test_order_depends_on_the_split():
 
 @pytest.mark.parametrize(
     ("number", "size", "expected"),
-    [(1, 10, 1), (50_000, 110_000, 64), (1_281_167, 110_000, 1024), (500, 1 << 20, 4)],
+    [
+        *[(1, 10, 1), (50_000, 110_000, 64), (1_281_167, 110_000, 1024), (500, 1 << 20, 4)],
+        *[(10_000, 150, 1), (10_001, 150, 2), (1_000_000, 150, 100)],
+    ],
 )
 def test_number_of_shards(number, size, expected):
-    """TFDS's documented ones: imagenet2012 has 1024 and 64 files."""
+    """TFDS's documented ones: imagenet2012 has 1024 and 64 files. And of small records not many."""
     bounds = tfds_layout.shard_bounds([size] * number)
     assert len(bounds) == expected
+    assert all(end - first <= 10_000 for first, end in bounds)
     assert (bounds[0][0], bounds[-1][1]) == (0, number)
     assert all(end == first for (_, end), (first, _) in itertools.pairwise(bounds))

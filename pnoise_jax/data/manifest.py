@@ -1,0 +1,197 @@
+"""preparation.json: how a data set was prepared, and the checksums of its files.
+
+The checksums are CRC-32C: they find what a disk, a copy or a mix of two preparations did, and do
+not keep anybody from changing things on purpose.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+
+PREPARATION = "preparation.json"
+FORMAT = 1  # a directory with another one is not read; "files" came later, and may be missing
+
+# Bytes of records that are read whole to check them before the first is used: about a second. Of
+# more, only sizes are compared; each record has a checksum of its own, verified when it is read.
+_READ_WHOLE = 1 << 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Checksum:
+    """What is known of a file.
+
+    Attributes:
+      size: bytes.
+      crc32c: 8 hexadecimal digits.
+    """
+
+    size: int
+    crc32c: str
+
+    def __post_init__(self):
+        if type(self.size) is not int or not isinstance(self.crc32c, str):
+            raise TypeError(f"the checksum {self} is not a size and a crc32c")
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What preparation.json says of a directory.
+
+    Attributes:
+      directory: where it lies.
+      short_side: pixels that images were shrunk to; None: they were not.
+      files: checksums by file name; None: they were not recorded, by an earlier version of this
+        package, or by TFDS.
+      is_ours: whether `launch.prepare` made the directory, or else TFDS.
+      layout: what class folders were taken for; None where the data set has a layout of its own, or
+        it was not recorded.
+    """
+
+    directory: Path
+    short_side: int | None = None
+    files: Mapping[str, Checksum] | None = None
+    is_ours: bool = False
+    layout: str | None = None
+
+    def check_metadata(self) -> None:
+        """Compares what TFDS reads of a data set, such as the names of classes.
+
+        Raises:
+          OSError: a file is missing or has changed since it was prepared; names it.
+        """
+        for name in self.files or ():
+            if name.endswith((".json", ".txt")):
+                self._check(name)
+
+    def check_labels(self, name: str) -> bool:
+        """Whether the labels file of this name is known to be as it was prepared.
+
+        Raises:
+          OSError: it has changed.
+        """
+        if name not in (self.files or ()):
+            return False
+        self._check(name, "; or delete this file, and the labels are read from the records")
+        return True
+
+    def check_records(self, names: Iterable[str]) -> None:
+        """Compares files of records: their sizes, and of small data sets all bytes.
+
+        Raises:
+          OSError: one is missing or has changed since it was prepared; names it.
+        """
+        known = [name for name in names if name in (self.files or ())]
+        whole = sum(self.files[name].size for name in known) <= _READ_WHOLE if known else False
+        with ThreadPoolExecutor(8) as pool:  # each mostly waits for the disk
+            list(pool.map(functools.partial(self._check, whole=whole), known))
+
+    def check_all(self) -> int:
+        """Compares all bytes of all files, and returns their number; 0 if no checksums are known.
+
+        Raises:
+          OSError: a file is missing or has changed since it was prepared; names it.
+        """
+        with ThreadPoolExecutor(8) as pool:
+            return len(list(pool.map(self._check, self.files or ())))
+
+    def _check(self, name: str, advice: str = "", *, whole: bool = True) -> None:
+        path, expected = self.directory / name, self.files[name]
+        try:
+            status = path.stat()
+            problem = ""
+            if status.st_size != expected.size:
+                problem = f"{status.st_size} bytes instead of {expected.size}"
+            elif whole:
+                found = _crc32c(path, status.st_ino, status.st_size, status.st_mtime_ns)
+                if found != expected.crc32c:
+                    problem = f"crc32c {found} instead of {expected.crc32c}"
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{path} is missing: copy the data set again") from error
+        if problem:
+            raise OSError(
+                f"{path} has changed since it was prepared ({problem}, which {PREPARATION} "
+                f"records): copy the data set again, or prepare it again{advice}"
+            )
+
+
+def checksum(path: Path) -> Checksum:
+    """Reads the file.
+
+    Raises:
+      OSError: it cannot be read.
+    """
+    status = path.stat()
+    return Checksum(
+        status.st_size, _crc32c(path, status.st_ino, status.st_size, status.st_mtime_ns)
+    )
+
+
+@functools.lru_cache(maxsize=1 << 16)  # a process may open a data set often
+def _crc32c(path: Path, *_stamp: int) -> str:
+    found = google_crc32c.Checksum()
+    with open(path, "rb", buffering=0) as file:
+        for _ in found.consume(file, 1 << 20):
+            pass
+    return found.hexdigest().decode()
+
+
+def write(
+    directory: Path,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    known: Mapping[str, Checksum] | None = None,
+) -> None:
+    """Writes preparation.json, with the checksums of all files that stand in the directory.
+
+    Args:
+      directory: whole but for preparation.json.
+      settings: how it was prepared, such as the attributes of `Manifest`.
+      known: checksums that need not be computed.
+    """
+    known = known or {}
+    names = sorted(path.name for path in directory.iterdir() if path.name != PREPARATION)
+    files = {
+        name: dataclasses.asdict(known.get(name) or checksum(directory / name)) for name in names
+    }
+    content = {"format": FORMAT, "short_side": None, **(settings or {}), "files": files}
+    (directory / PREPARATION).write_text(json.dumps(content, indent=1))
+
+
+def read(directory: Path) -> Manifest:
+    """How a data set was prepared.
+
+    Raises:
+      OSError: preparation.json cannot be read, or says something else; names it.
+      ValueError: it was prepared by another version of this package.
+    """
+    file = directory / PREPARATION
+    if not os.path.lexists(file):
+        return Manifest(directory)
+    try:
+        found = json.loads(file.read_text())
+        kind, short_side, files = found["format"], found.get("short_side"), found.get("files")
+        if not isinstance(short_side, int | None):
+            raise TypeError(f"short_side is {short_side!r}")
+        if kind == FORMAT and files is not None:
+            files = {name: Checksum(**value) for name, value in files.items()}
+    except (
+        *(OSError, ValueError, TypeError),
+        *(KeyError, AttributeError, RecursionError),
+    ) as error:
+        raise OSError(
+            f"{file} cannot be read as what launch.prepare writes ({type(error).__name__}: "
+            f"{error}): delete {directory} and prepare it again, or copy it again"
+        ) from error
+    if kind != FORMAT:
+        raise ValueError(
+            f"{directory} was prepared by another version of this program (format {kind}, and "
+            f"this one knows {FORMAT}): delete it and prepare it again, or use another directory"
+        )
+    return Manifest(directory, short_side, files, is_ours=True, layout=found.get("layout"))

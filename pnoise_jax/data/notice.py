@@ -1,0 +1,31 @@
+"""What people are told on stderr while data is opened; stdout is for a program's results."""
+
+import functools
+import sys
+from collections.abc import Iterable, Iterator
+
+MANY = 20_000  # records, to read which takes so long that somebody may wonder
+
+
+def tell(text: str) -> None:
+    """Prints a line."""
+    print(text, file=sys.stderr, flush=True)
+
+
+@functools.cache
+def tell_once(text: str) -> None:
+    """Prints a line that this process has not printed yet."""
+    tell(text)
+
+
+def told(parts: Iterable[list], what: str, total: int) -> Iterator[list]:
+    """The parts, which have `total` items together; of `MANY`, every tenth is told."""
+    done, tenths = 0, 0
+    if total >= MANY:
+        tell(f"{what}: {total:,} records")
+    for part in parts:
+        done += len(part)
+        if total >= MANY and 10 * done // total > tenths:
+            tenths = 10 * done // total
+            tell(f"{what}: {10 * tenths} %")
+        yield part

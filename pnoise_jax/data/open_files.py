@@ -1,0 +1,114 @@
+"""The files that this process keeps open to read records: no more than the system allows."""
+
+import collections
+import contextlib
+import errno
+import os
+import resource
+import sys
+import threading
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
+
+Handle = TypeVar("Handle")
+
+_OTHER_FILES = 256  # that a process may have open beside its records
+_MACOS_FILES = 10_240  # that macOS allows, where it says that there is no limit
+
+
+class OpenFiles:
+    """Open files, by key; the ones that were used last stay open.
+
+    Threads may share it. A file that is dropped is closed when nobody reads from it any more.
+    """
+
+    def __init__(self):
+        # Reentrant: the garbage collector may call `forget` while the lock is held.
+        self._lock = threading.RLock()
+        self._files: collections.OrderedDict[Hashable, Any] = collections.OrderedDict()
+
+    def get(self, owner: Hashable, key: Hashable, open_file: Callable[[], Handle]) -> Handle:
+        """The open file of an owner, opened by `open_file` if need be.
+
+        Raises:
+          OSError: `open_file` raised it; with advice, if too many files are open.
+        """
+        with self._lock:
+            if (owner, key) in self._files:
+                self._files.move_to_end((owner, key))
+                return self._files[owner, key]
+        opened = self.make_room(open_file)  # outside of the lock: a disk may be slow
+        with self._lock:
+            opened = self._files.setdefault((owner, key), opened)
+            self._keep(capacity())
+        return opened
+
+    def make_room(self, open_file: Callable[[], Handle]) -> Handle:
+        """What `open_file` returns; if too many files are open, some are closed first.
+
+        Raises:
+          OSError: it could not be opened even so; or for another reason.
+        """
+        try:
+            return open_file()
+        except OSError as error:
+            if error.errno != errno.EMFILE:
+                raise
+        with self._lock:
+            self._keep(len(self._files) // 2)
+        try:
+            return open_file()
+        except OSError as error:
+            if error.errno != errno.EMFILE:
+                raise
+            raise OSError(
+                f"{error}; this process may have {resource.getrlimit(resource.RLIMIT_NOFILE)[0]} "
+                "files open, and other things than records need them: raise the limit (ulimit -n)"
+            ) from error
+
+    def forget(self, owner: Hashable) -> None:
+        """Drops the files of an owner."""
+        with self._lock:
+            for key in [key for key in self._files if key[0] == owner]:
+                del self._files[key]
+
+    def _keep(self, number: int) -> None:
+        while len(self._files) > number:
+            self._files.popitem(last=False)
+
+
+SHARED = OpenFiles()  # one for all data sets, as the limit is one for the process
+
+
+class Descriptor:
+    """A file descriptor to read from, closed when nobody refers to it."""
+
+    def __init__(self, path: str):
+        self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self):
+        with contextlib.suppress(AttributeError):  # it was never opened
+            os.close(self.number)
+
+
+def capacity() -> int:
+    """How many files of records may be open at a time."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return sys.maxsize
+    return max(4, soft // 4, soft - _OTHER_FILES)
+
+
+def allow(number: int) -> None:
+    """Raises this process's own limit, as far as it may, so that `number` files stay open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = number + _OTHER_FILES
+    unlimited = resource.RLIM_INFINITY
+    if soft == unlimited or soft >= needed:
+        return
+    limit = hard
+    if hard == unlimited:
+        limit = _MACOS_FILES if sys.platform == "darwin" else max(needed, 1 << 16)
+    if limit > soft:
+        with contextlib.suppress(OSError, ValueError):  # then fewer stay open
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))

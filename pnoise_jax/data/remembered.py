@@ -1,0 +1,58 @@
+"""Arrays that are costly to compute, kept in the user's cache."""
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+from pnoise_jax.data import notice
+
+_LOADING = threading.Lock()  # NumPy parses headers by `ast`, which fails in threads in Python 3.11
+
+
+def cached_path(name: str, files: Iterable[str | os.PathLike]) -> Path:
+    """Where an array that was computed from files is kept; changes when one of the files does.
+
+    Raises:
+      OSError: one of the files is missing.
+    """
+    stamps = hashlib.sha256()
+    for file in files:
+        status = os.stat(file)
+        stamp = f"{os.path.realpath(file)} {status.st_size} {status.st_mtime_ns}\n"
+        stamps.update(stamp.encode(errors="surrogateescape"))
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pnoise_jax"
+    return cache / stamps.hexdigest()[:24] / f"{name}.npy"
+
+
+def remembered(path: Path, number: int, compute: Callable[[], np.ndarray]) -> np.ndarray:
+    """What `compute` gives, (number,) integers; from the cache if they are there.
+
+    Args:
+      path: from `cached_path`.
+      number: of values.
+      compute: is called if there is no such file, or a broken one.
+    """
+    try:
+        with _LOADING:
+            found = np.load(path, allow_pickle=False)
+        if found.shape == (number,) and np.issubdtype(found.dtype, np.integer):
+            return found
+    except (OSError, ValueError, EOFError):
+        pass  # there is none, or a broken one: it is computed again
+    found = compute()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{os.getpid()}-{path.name}")
+        np.save(temporary, found)
+        os.replace(temporary, path)
+    except OSError as error:  # it is only slower without
+        if number >= notice.MANY:
+            notice.tell(
+                f"cannot remember {path.name} in {path.parents[1]}, so it is read anew each time: "
+                f"{error}"
+            )
+    return found
