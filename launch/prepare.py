@@ -16,6 +16,7 @@ from absl import flags
 
 from launch import main
 from pnoise_jax.data import prepare
+from pnoise_jax.terminal import say
 
 _DATASET = flags.DEFINE_string(
     "dataset", None, f"One of {', '.join(prepare.list_preparable())}.", required=True
@@ -84,7 +85,7 @@ def _prepare() -> None:
         data_dir=_DATA_DIR.value,
         short_side=_SHORT_SIDE.value,
     )
-    print(describe(prepared))
+    say(describe(prepared))
 
 
 if __name__ == "__main__":

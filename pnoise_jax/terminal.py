@@ -74,3 +74,8 @@ class _Console(Console):
                 yield segment
             else:
                 yield segment._replace(text=printable(segment.text, multiline=True))
+
+
+def say(text: str, *, file: IO[str] | None = None) -> None:
+    """`print` for a message of one or more lines, whatever names it has in it."""
+    print(printable(text, multiline=True), file=file, flush=True)

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from pnoise_jax.data import records
+from pnoise_jax.terminal import say
 
 PREPARATION = "preparation.json"  # what `launch.prepare` writes beside the records
 FORMAT = 1  # of what it writes: what has another one is not read
@@ -261,7 +262,7 @@ def _told(parts: Iterable[list], what: str, total: int) -> Iterator[list]:
 
 
 def _tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    say(text, file=sys.stderr)
 
 
 def _feature(features: Any, name: str) -> Any:
