@@ -9,7 +9,7 @@ from pathlib import Path
 
 import ml_collections
 
-from pnoise_jax import data
+from pnoise_jax import data, writing
 
 _FILE = "data.json"
 _UNNOTED = "1.0.0"  # what runs have used that are older than these notes
@@ -22,7 +22,8 @@ def note(path: Path, config: ml_collections.ConfigDict) -> None:
     if version is None:
         file.unlink(missing_ok=True)
     else:
-        file.write_text(json.dumps({"name": config.data.name, "version": version}) + "\n")
+        content = json.dumps({"name": config.data.name, "version": version}) + "\n"
+        writing.replace_file(file, content)
 
 
 def check(path: Path, stored: ml_collections.ConfigDict, config: ml_collections.ConfigDict) -> None:
