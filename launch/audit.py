@@ -4,7 +4,8 @@ Evaluates trained runs without noise and with it, on the test set in class order
 orders, in batches of several sizes; sets the batch mates of examples by hand; and says whether the
 noise raises accuracy honestly, reads the labels of batch mates, or neither.
 The report is DIR/audit/audit.html, beside it audit.json, audit.csv, the figures as SVG and PNG, and
-predictions.npz with what became of every example.
+predictions.npz with what became of every example. Another audit of these runs goes to DIR/audits;
+--out that holds another audit is refused.
 
     python -m launch.audit --config configs/digits_vit.py --workdir /tmp/digits --seeds=0,1,2,3,4
 

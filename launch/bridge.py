@@ -2,16 +2,20 @@
 
 Each of --sweeps is a work directory of launch.sweep --config configs/bridge.py:digits (or :glyphs);
 one that is still running will do. Into --out go a table of each, bridge_digits.csv, and bridge.svg
-and bridge.png. Correlations and the cells that leak most are printed.
+and bridge.png. Correlations and the cells that leak most are printed. Drawn again from the same
+sweeps, or from more of their cells, these files are replaced; what others have drawn is not.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from absl import flags
 
 from launch import main
+from pnoise_jax import writing
 from pnoise_jax.studies import bridge, bridge_figure
 from pnoise_jax.studies.reporting import style
+from pnoise_jax.terminal import say
 from pnoise_jax.training import workdir as directories
 
 _SWEEPS = flags.DEFINE_list("sweeps", None, "Work directories of the sweeps.", required=True)
@@ -24,14 +28,49 @@ def draw(sweeps: list[str], out: Path) -> None:
     for workdir in sweeps:
         found = bridge.read_models(workdir)
         base = directories.read_config(Path(workdir), name="base_config.json")
+        if base.data.name in models:
+            raise ValueError(
+                f"--sweeps={','.join(sweeps)}: two of them are of data.name={base.data.name!r}; "
+                "give one sweep of each data set"
+            )
         models[base.data.name] = found
-    out.mkdir(parents=True, exist_ok=True)
     for name, found in models.items():
-        bridge.write_models(out / f"bridge_{name.partition('/')[0]}.csv", found)
-        print(bridge.describe(name, found))
+        say(bridge.describe(name, found))
+    tables = {f"bridge_{_short(name, models)}.csv": found for name, found in models.items()}
+    texts = {name: bridge.models_text(found) for name, found in tables.items()}
+    _claim(out, texts)
+    for name, text in texts.items():
+        writing.replace_file(out / name, text)
     figure = bridge_figure.bridge_figure(models)
-    (out / "bridge.svg").write_bytes(style.svg(figure))
-    (out / "bridge.png").write_bytes(style.png(figure))
+    writing.replace_file(out / "bridge.svg", style.svg(figure))
+    writing.replace_file(out / "bridge.png", style.png(figure))
+
+
+def _short(name: str, names: Iterable[str]) -> str:
+    """A data set's name without its variant, where that tells it from the others."""
+    short = name.partition("/")[0]
+    alone = sum(other.partition("/")[0] == short for other in names) == 1
+    return writing.file_name(short if alone else name)
+
+
+def _claim(out: Path, tables: dict[str, str]) -> None:
+    """Makes the directory, or checks that what is there was drawn from fewer of these models."""
+    named = f"--out={str(out)!r}"
+    writing.make_directory(out, named=named)
+    writing.require_places(out, named=named, files=[*tables, "bridge.svg", "bridge.png"])
+    there = {file.name for file in out.glob("bridge_*.csv")}
+    others = [
+        name
+        for name in sorted(there)
+        if not {*(out / name).read_text().splitlines()} <= {*tables.get(name, "").splitlines()}
+    ]
+    if not there:
+        others = [name for name in ("bridge.svg", "bridge.png") if (out / name).exists()]
+    if others:
+        raise FileExistsError(
+            f"{named} holds what other sweeps have drawn ({', '.join(others)}): choose another "
+            "directory, or move these files away"
+        )
 
 
 if __name__ == "__main__":

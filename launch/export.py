@@ -10,6 +10,7 @@ from absl import flags
 
 from launch import main
 from pnoise_jax import weights
+from pnoise_jax.terminal import say
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
 _OUT = flags.DEFINE_string("out", None, "The file; default: model.safetensors in DIR.")
@@ -37,7 +38,7 @@ def describe(exported: weights.Exported) -> str:
 
 
 def _export() -> None:
-    print(describe(weights.export(_WORKDIR.value, _OUT.value)))
+    say(describe(weights.export(_WORKDIR.value, _OUT.value)))
 
 
 if __name__ == "__main__":

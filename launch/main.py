@@ -15,7 +15,9 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from launch import values
 from pnoise_jax import parallel, training
+from pnoise_jax.terminal import printable, say
 
 _TRACEBACK = flags.DEFINE_bool(
     "traceback", False, "Show where an error comes from, not only what it says."
@@ -40,7 +42,14 @@ def define_run_flags(
       read_config: takes the run's own from the work directory.
     """
     workdir = flags.DEFINE_string("workdir", None, "Directory of the run: made, or gone on with.")
-    flags.DEFINE_string("data_dir", None, "Where data sets are: short for --config.data.data_dir.")
+    flags.DEFINE(
+        values.Parser(str, flags.ArgumentParser()),
+        "data_dir",
+        None,
+        "Where data sets are: short for --config.data.data_dir.",
+        serializer=flags.ArgumentSerializer(),
+    )
+    values.let_none_unset_fields()
     given = _given_on_command_line("workdir")
     _require_config_file(_given_on_command_line("config"))
     if config_required or given is None or _given_on_command_line("config") is not None:
@@ -91,21 +100,25 @@ def read_sweep() -> tuple[list, list[str]]:
 def run(main: Callable[[], object], *, on_interrupt: str = "interrupted") -> None:
     """Parses the flags and calls main; an error ends with one message and exit code 1."""
 
+    for stream in (sys.stdout, sys.stderr):  # names may have letters that a terminal cannot show
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
     def guarded(argv: list[str]) -> None:
         if len(argv) > 1:
-            raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+            raise app.UsageError(f"unexpected arguments: {printable(' '.join(argv[1:]))}")
         # Libraries log what they then raise, at length.
         logging.set_verbosity(logging.INFO if _TRACEBACK.value else logging.FATAL)
         try:
             parallel.start(multi_host=_MULTI_HOST.value)
-            if "config" in flags.FLAGS and flags.FLAGS.data_dir is not None:
+            if "config" in flags.FLAGS and flags.FLAGS["data_dir"].present:
                 flags.FLAGS.config.data.data_dir = flags.FLAGS.data_dir
             main()
         except KeyboardInterrupt:
             _end(on_interrupt)
         except Exception as error:
             if _TRACEBACK.value:
-                traceback.print_exc()
+                say(traceback.format_exc(), file=sys.stderr)
             text = str(error) if isinstance(error, _EXPECTED) else _summary(error)
             _end(f"error: {text}" + ("" if _TRACEBACK.value else "\n(--traceback shows where)"))
 
@@ -114,7 +127,9 @@ def run(main: Callable[[], object], *, on_interrupt: str = "interrupted") -> Non
 
 def _parse_flags(argv: list[str]) -> list[str]:
     try:
-        return flags.FLAGS(argv)
+        left = flags.FLAGS(argv)
+        values.unset_flags(flags.FLAGS)
+        return left
     except flags.Error as error:
         lines = str(error).strip().splitlines()
         if "whilst parsing config file" in lines[0]:  # a whole traceback; the last line says it
@@ -163,7 +178,7 @@ def _summary(error: Exception) -> str:
 
 
 def _end(message: str) -> NoReturn:
-    print(message, file=sys.stderr)
+    say(message, file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     if any(t is not threading.main_thread() and not t.daemon for t in threading.enumerate()):

@@ -17,6 +17,7 @@ from absl import flags
 from launch import main
 from pnoise_jax.data import manifest, prepare
 from pnoise_jax.data.prepare.plan import shorten
+from pnoise_jax.terminal import say
 
 _DATASET = flags.DEFINE_string(
     "dataset", None, f"One of {', '.join(prepare.list_preparable())}.", required=True
@@ -107,7 +108,7 @@ def _prepare() -> None:
         skip_unreadable=_SKIP_UNREADABLE.value,
     )
     verified = [_verified(prepared)] if _VERIFY.value else []
-    print("\n".join([describe(prepared), *verified]))
+    say("\n".join([describe(prepared), *verified]))
 
 
 def _verified(prepared: prepare.Prepared) -> str:

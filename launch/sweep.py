@@ -8,7 +8,8 @@ change the config of all cells.
 
 DIR gets results.csv, a row for each cell; summary.csv, means over seeds with intervals; figure.svg
 and figure.png; and in DIR/runs a work directory of every training, which launch.evaluate takes. The
-same command goes on where it was stopped.
+same command goes on where it was stopped. Where DIR has results of other cells as well, summary and
+figure are named by their cells, and those of the others stay.
 """
 
 from absl import flags

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import tempfile
 
 # Tests compile much and compute little. Programs that they start inherit it; tests of what the
 # compiler makes of the noise turn it off. Before JAX is imported, which reads it.
@@ -28,3 +29,21 @@ def data_dir(tmp_path_factory) -> pathlib.Path:
 def digits(data_dir) -> data.Dataset:
     """The test split of the digits."""
     return data.load("digits", split="test", data_dir=data_dir, cache=True)
+
+
+@pytest.fixture
+def unprivileged():
+    """A directory and a function that calls another as a user without root's rights."""
+    with tempfile.TemporaryDirectory() as directory:  # pytest's own are closed to other users
+        os.chmod(directory, 0o755)
+
+        def call(function):
+            if os.getuid() != 0:
+                return function()
+            os.setresuid(65534, 65534, 0)
+            try:
+                return function()
+            finally:
+                os.setresuid(0, 0, 0)
+
+        yield pathlib.Path(directory), call

@@ -24,6 +24,7 @@ from launch.benchmark import options, process, report, timing
 from pnoise_jax import data, evaluation, models, noise, parallel
 from pnoise_jax.studies import leak
 from pnoise_jax.studies.leak.checks.orders import SHUFFLED, Orders
+from pnoise_jax.terminal import create_console
 
 _MODEL = flags.DEFINE_string("model", "vit_ti_16", "One of models.list_models().")
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Side of an image, pixels.", lower_bound=1)
@@ -72,7 +73,7 @@ def main() -> None:
     )
     _check(spec)
     options.require_writable("out", _OUT.value)
-    console, where = Console(), report.environment()
+    console, where = create_console(), report.environment()
     report.print_environment(console, where)
     results = process.measure_on_each(
         devices, measure, spec, console, lambda found: _print(console, spec, found[0])

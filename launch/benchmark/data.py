@@ -27,6 +27,7 @@ from rich.console import Console
 from launch.benchmark import input_pipelines, options, report, textures, timing
 from launch.benchmark.input_pipelines import DATASET, MEAN, STD, Pipeline
 from pnoise_jax.data import prepare
+from pnoise_jax.terminal import create_console
 
 _IMAGES = flags.DEFINE_integer("images", 512, "JPEGs to generate.", lower_bound=8)
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Side of a crop, pixels.", lower_bound=8)
@@ -86,7 +87,7 @@ def main() -> None:
             "generate more images"
         )
     options.require_writable("out", _OUT.value)
-    console, where = Console(), report.environment()
+    console, where = create_console(), report.environment()
     report.print_environment(console, where)
     with_tensorflow = importlib.util.find_spec("tensorflow") is not None
     if not with_tensorflow:

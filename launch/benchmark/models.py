@@ -25,6 +25,7 @@ from rich.console import Console
 
 from launch.benchmark import options, process, report, timing, timm_step
 from pnoise_jax import models, parallel, training, weights
+from pnoise_jax.terminal import create_console
 from pnoise_jax.training import optimizer as optimizers
 
 # The smallest of each family.
@@ -58,7 +59,7 @@ def main() -> None:
     for spec in specs:
         _check(spec)
     options.require_writable("out", _OUT.value)
-    console, where = Console(), report.environment()
+    console, where = create_console(), report.environment()
     report.print_environment(console, where)
     if not with_timm:
         console.print(

@@ -24,6 +24,7 @@ from rich.console import Console
 
 from launch.benchmark import options, process, report, timing
 from pnoise_jax import noise, parallel
+from pnoise_jax.terminal import create_console
 
 _K = flags.DEFINE_list("k", ["64", "256"], "Numbers of rows to mix: the batch sizes.")
 _SHAPE = flags.DEFINE_list("shape", ["197", "768"], "Shape of a row: tokens, features.")
@@ -61,7 +62,7 @@ def main() -> None:
     )
     options.require_divisible("k", spec.ks, devices)
     options.require_writable("out", _OUT.value)
-    console, where = Console(), report.environment()
+    console, where = create_console(), report.environment()
     report.print_environment(console, where)
     results = process.measure_on_each(
         devices, measure, spec, console, lambda found: _print(console, spec, found)

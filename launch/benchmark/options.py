@@ -55,13 +55,18 @@ def require_divisible(flag: str, sizes: Iterable[int], devices: Iterable[int]) -
 
 
 def require_writable(flag: str, file: str | None) -> None:
-    """Raises OSError, before any long work, where the file cannot be written."""
+    """Raises OSError, before any long work, where the file exists or cannot be written."""
     if file is None:
         return
     path = Path(file).expanduser().absolute()
-    if path.is_dir():
+    if path.is_dir() or not file.strip():
         raise IsADirectoryError(f"--{flag}={file} is a directory: name a file in it")
+    if os.path.lexists(path):
+        raise FileExistsError(
+            f"--{flag}={file} exists, and timings are never overwritten: name another file, or "
+            "remove it"
+        )
     if not path.parent.is_dir():
         raise FileNotFoundError(f"--{flag}={file}: {path.parent} does not exist; make it first")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
+    if not os.access(path.parent, os.W_OK | os.X_OK):
         raise PermissionError(f"--{flag}={file} cannot be written; choose another place")

@@ -11,6 +11,9 @@ from typing import Any
 import rich.table
 from rich.console import Console
 
+from pnoise_jax import writing
+from pnoise_jax.terminal import printable
+
 
 def environment() -> dict[str, Any]:
     """Where and when it was measured; taken before, so that the load is that of other programs."""
@@ -57,8 +60,21 @@ def ratio(compared: dict[str, Any], *, decimals: int = 2) -> str:
 
 
 def write(file: str | None, console: Console, content: dict[str, Any]) -> None:
-    """Writes JSON, where a file is named."""
-    if file is not None:
-        path = Path(file).expanduser().absolute()
-        path.write_text(json.dumps(content, indent=2) + "\n")
-        console.print(f"wrote {path}", soft_wrap=True)
+    """Writes JSON to a new file, where one is named; prints it where that fails.
+
+    Raises:
+      OSError: the file is there by now, or cannot be written.
+    """
+    if file is None:
+        return
+    path = Path(file).expanduser().absolute()
+    text = json.dumps(content, indent=2) + "\n"
+    try:
+        writing.create_file(path, text)
+    except OSError as error:
+        console.print(text, soft_wrap=True)
+        raise OSError(
+            f"--out={file} cannot be written ({error.strerror or error}): its content is printed "
+            "above instead"
+        ) from error
+    console.print(f"wrote {printable(str(path))}", soft_wrap=True)

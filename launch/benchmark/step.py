@@ -20,6 +20,7 @@ from rich.console import Console
 
 from launch.benchmark import options, process, report, timing
 from pnoise_jax import models, noise, parallel, training
+from pnoise_jax.terminal import create_console
 from pnoise_jax.training import optimizer as optimizers
 
 _MODEL = flags.DEFINE_string("model", "vit_ti_16", "One of models.list_models().")
@@ -61,7 +62,7 @@ def main() -> None:
     _check(spec)
     options.require_divisible("batch_size", [spec.batch_size], devices)
     options.require_writable("out", _OUT.value)
-    console, where = Console(), report.environment()
+    console, where = create_console(), report.environment()
     report.print_environment(console, where)
     results = process.measure_on_each(
         devices, measure, spec, console, lambda found: _print(console, spec, found[0])

@@ -22,6 +22,7 @@ from rich.console import Console
 from configs import digits_resnet, digits_vit
 from launch.benchmark import options, process, report, timing
 from pnoise_jax import parallel, training
+from pnoise_jax.terminal import create_console
 from pnoise_jax.training.together import open_together, start_together
 
 _CONFIGS = {"vit": digits_vit, "resnet": digits_resnet}
@@ -68,7 +69,7 @@ def main() -> None:
     options.require_divisible("batch_size", [spec.batch_size], devices)
     options.require_writable("out", _OUT.value)
     experiment_of(spec, seed=0)
-    console, where = Console(), report.environment()
+    console, where = create_console(), report.environment()
     report.print_environment(console, where)
     results = process.measure_on_each(
         devices, measure, spec, console, lambda found: _print(console, spec, found)

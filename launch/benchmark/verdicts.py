@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 from absl import flags
-from rich.console import Console
 from scipy import stats
 
 from launch.benchmark import options, report
 from launch.benchmark.verdict_cases import CASES, Case, Setting, draw_setting
 from pnoise_jax import studies
+from pnoise_jax.terminal import create_console
 
 _AUDITS = flags.DEFINE_integer("audits", 1000, "Simulated audits of each function.", lower_bound=1)
 _SIZES = flags.DEFINE_list(
@@ -58,7 +58,7 @@ def main() -> None:
     """Simulates, prints and writes."""
     sizes = options.whole_numbers("sizes", _SIZES.value, minimum=60)
     options.require_writable("out", _OUT.value)
-    console, where = Console(), report.environment()
+    console, where = create_console(), report.environment()
     report.print_environment(console, where)
     any_size = simulate(_AUDITS.value, seed=_SEED.value, processes=_PROCESSES.value)
     rows = [rates(case, any_size[number]) for number, case in enumerate(CASES)]

@@ -13,7 +13,7 @@ from pnoise_jax.evaluation.metrics import (
 )
 from pnoise_jax.evaluation.predictions import Predictions, score_logits
 from pnoise_jax.evaluation.protocols import ORDERS, Protocol, standard_protocols
-from pnoise_jax.evaluation.report import print_report, write_report
+from pnoise_jax.evaluation.report import print_report
 from pnoise_jax.evaluation.representations import Representations, first_noisy_layer
 from pnoise_jax.evaluation.statistics import (
     Estimate,
@@ -58,5 +58,4 @@ __all__ = [
     "purity",
     "score_logits",
     "standard_protocols",
-    "write_report",
 ]

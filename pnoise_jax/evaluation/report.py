@@ -1,15 +1,14 @@
-"""The standard report: the protocols side by side, on the console and as JSON."""
+"""The standard report: the protocols side by side, on the console."""
 
-import json
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pnoise_jax.evaluation.protocols import Protocol
+from pnoise_jax.terminal import printable
 
 EXPLANATION = (
     "Noise that mixes examples makes a prediction depend on the other examples of its batch. In "
@@ -30,7 +29,7 @@ def print_report(
       title: of the table.
       mixes_batch: whether the noise mixes examples; if so, it is said what that means.
     """
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(printable(title)), title_justify="left")
     table.add_column("protocol")
     for column in ("batch", "top-1 %", "top-5 %", "NLL", "examples"):
         table.add_column(column, justify="right")
@@ -47,10 +46,3 @@ def print_report(
     console.print(table)
     if mixes_batch:
         console.print(EXPLANATION, style="dim")
-
-
-def write_report(path: Path, rows: Sequence[Mapping[str, Any]], **context: Any) -> None:
-    """Writes ``rows`` and whatever says where they come from as JSON, at once or not at all."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps({**context, "rows": list(rows)}, indent=2) + "\n")
-    os.replace(temporary, path)

@@ -4,7 +4,6 @@ Reads a sweep in which each training is evaluated twice at the same place: with 
 the batch, and with the representation erased (`noise.Erase`), as `configs/bridge.py` lays it out.
 """
 
-import csv
 import dataclasses
 import os
 from collections.abc import Iterable, Sequence
@@ -13,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from pnoise_jax.studies.sweep_results import Row, write_csv
+from pnoise_jax.studies.sweep_results import Row
+from pnoise_jax.writing import csv_rows, csv_text
 
 CONFIDENCE = 0.95
 _RESAMPLES = 2000
@@ -73,7 +73,7 @@ def read_models(workdir: str | os.PathLike) -> list[Model]:
     """
     path = Path(workdir) / "results.csv"
     with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+        rows = csv_rows(file)
     missing = [field for field in (*_MODEL, "noise.name") if rows and field not in rows[0]]
     if missing or not rows:
         raise ValueError(
@@ -114,10 +114,10 @@ def _model(noisy: Row, erased: Row) -> Model:
     )
 
 
-def write_models(path: Path, models: Iterable[Model]) -> None:
-    """A table of `COLUMNS`, one row for each training; accuracies to a thousandth of a point."""
+def models_text(models: Iterable[Model]) -> str:
+    """A CSV table of `COLUMNS`, a row for each training; accuracies to a thousandth of a point."""
     rows = [dataclasses.asdict(model) for model in models]
-    write_csv(path, COLUMNS, [{k: _rounded(v) for k, v in row.items()} for row in rows])
+    return csv_text(COLUMNS, [{k: _rounded(v) for k, v in row.items()} for row in rows])
 
 
 def _rounded(value):

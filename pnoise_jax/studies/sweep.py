@@ -1,6 +1,8 @@
 """Sweeps: many cells, each trained once at most and evaluated by the standard protocols."""
 
 import dataclasses
+import hashlib
+import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +20,7 @@ from pnoise_jax.studies.sweep_cells import Cell, Overrides, build_cells
 from pnoise_jax.studies.sweep_results import PROTOCOLS, Results
 from pnoise_jax.studies.sweep_summary import Group
 from pnoise_jax.studies.sweep_training import WAYS, Ended, Trainer, Training, plan
+from pnoise_jax.terminal import create_console, printable
 from pnoise_jax.training import data_version
 from pnoise_jax.training import workdir as directories
 
@@ -62,7 +65,7 @@ def run_sweep(
             f"{jax.process_count()} hosts: a sweep runs on one host; start it there without "
             "--multi_host, or split its cells into several sweeps"
         )
-    console = Console() if console is None else console
+    console = create_console() if console is None else console
     cells = build_cells(base, overrides, given=given)
     if not sweep_results.has_results(workdir):
         distinct = {(c.experiment.config.weights, c.experiment.model): c for c in cells}
@@ -93,7 +96,6 @@ def _finish(
     console.print(
         f"{len(cells)} cells, {len(cells) - len(left)} of them finished before; to go: "
         f"{count} trainings by {len(programs)} programs",
-        highlight=False,
     )
     mesh = parallel.data_mesh()
     trainer = Trainer(path / "runs", mesh, console, together=together)
@@ -103,14 +105,14 @@ def _finish(
     broken: dict[str, training.NonFiniteLossError] = {}  # by the run's name
     for runs in programs:
         for group in trainer.train(runs):
-            _evaluate_runs(group, results, path, mesh)
+            _evaluate_runs(group, results, path, mesh, console)
             broken |= {run.name: end for run, end in group if not _is_sound(end)}
             done += len(group)
             names = "; ".join(
                 run.name + ("" if _is_sound(end) else " (broke down)") for run, end in group
             )
             seconds = time.perf_counter() - started
-            console.print(f"{done}/{count} in {seconds:.0f} s: {names}", highlight=False)
+            console.print(f"{done}/{count} in {seconds:.0f} s: {names}")
     _require_sound(broken, count)
 
 
@@ -129,7 +131,9 @@ def _is_sound(end: training.TrainState | training.NonFiniteLossError) -> bool:
     return not isinstance(end, training.NonFiniteLossError)
 
 
-def _evaluate_runs(group: Sequence[Ended], results: Results, path: Path, mesh: Mesh) -> None:
+def _evaluate_runs(
+    group: Sequence[Ended], results: Results, path: Path, mesh: Mesh, console: Console
+) -> None:
     """Adds the cells of these runs to results.csv, up to the first that cannot be evaluated."""
     try:
         for run, state in group:
@@ -138,7 +142,20 @@ def _evaluate_runs(group: Sequence[Ended], results: Results, path: Path, mesh: M
                 for cell, found in _evaluate_cells(run, state, mesh):
                     results.add(cell, found | {"run": where})
     finally:
+        _write_results(results, path, console)
+
+
+def _write_results(results: Results, path: Path, console: Console) -> None:
+    """Writes results.csv; where that fails, what it would hold is printed."""
+    try:
         results.write()
+    except OSError as error:
+        console.print(results.text(), soft_wrap=True)
+        raise OSError(
+            f"--workdir={str(path)!r}: results.csv cannot be written ({error.strerror or error}): "
+            "what it would hold is printed above. Make room or make it writable, and the same "
+            "command evaluates these cells again; their trainings are kept in runs/"
+        ) from error
 
 
 def _evaluate_cells(
@@ -172,22 +189,29 @@ def _without_training_noise(experiment: training.Experiment) -> training.Experim
     return dataclasses.replace(experiment, model=experiment.model.clone(injection=injection))
 
 
+def _digest(cells: Sequence[Cell]) -> str:
+    values = sorted(sorted(cell.values.items()) for cell in cells)
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:8]
+
+
 def _sum_up(cells: Sequence[Cell], results: Results, path: Path, console: Console) -> list[Group]:
     groups = sweep_summary.summarise(cells, results)
     config = cells[0].experiment.config
     title = f"{len(cells)} cells on {config.data.name} ({config.data.test_split})"
     sweep_summary.print_summary(console, groups, title=title)
-    sweep_summary.write_summary(path / "summary.csv", groups)
-    written = [path / "results.csv", path / "summary.csv"]
-    written += sweep_summary.write_figure(path, groups)
+    others = results.others(cells)
+    part = f"-{_digest(cells)}" if others else ""  # never in place of a summary of other cells
+    written = [path / "results.csv", path / f"summary{part}.csv"]
+    sweep_summary.write_summary(written[-1], groups)
+    written += sweep_summary.write_figure(path, groups, part)
     if len(written) == 2:
         console.print("no figure: no number is swept over three values or more")
-    others = results.others(cells)
     if others:
         console.print(
-            f"results.csv keeps {others} row(s) of cells that this sweep does not have; the "
-            "summary leaves them out"
+            f"results.csv keeps {others} row(s) of cells that this sweep does not have; its "
+            f"summary leaves them out, and is named by its cells: {written[1].name}",
+            soft_wrap=True,
         )
     for file in written:
-        console.print(f"wrote {file}", soft_wrap=True, highlight=False)
+        console.print(f"wrote {printable(str(file))}", soft_wrap=True)
     return groups

@@ -1,7 +1,6 @@
 """results.csv: one row for each cell of a sweep, written after each group of them."""
 
 import csv
-import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,22 +11,15 @@ import ml_collections
 from pnoise_jax.studies.sweep_cells import Cell, text_at
 from pnoise_jax.training import data_version
 from pnoise_jax.training import workdir as directories
-from pnoise_jax.training.config import flatten
+from pnoise_jax.training.config import NOT_OF_RESULTS, flatten
+from pnoise_jax.writing import csv_rows, csv_text, replace_file, require_places
 
 FORMAT = 2  # of results.csv and summary.csv; raised when a column changes its meaning
 PROTOCOLS = ("clean", "shuffled", "class_sorted")  # the first without noise
 MEASURES = tuple(f"{protocol}_{name}" for protocol in PROTOCOLS for name in ("top1", "nll"))
 _FIXED = ("run", "updates", "n", *MEASURES)  # no field of a config is called so
 _BASE = "base_config.json"
-# What may differ when a sweep goes on. Unlike in a run, the evaluation's settings may not.
-_HARMLESS = (
-    "data.data_dir",
-    "data.num_threads",
-    "data.cache",
-    "log_every",
-    "checkpoint.",
-    "evaluation.every",
-)
+_FILES = ("results.csv", "summary.csv", "figure.svg", "figure.png", _BASE, "weights.json")
 
 Row = dict[str, str]
 
@@ -52,6 +44,8 @@ def claim(
         error names.
       OSError: it cannot be written.
     """
+    named = f"--workdir={str(path)!r}"
+    require_places(path, named=named, files=_FILES, directories=("runs",))
     if (path / "config.json").exists() or (path / "checkpoints").exists():
         raise ValueError(
             f"--workdir={str(path)!r} holds a run of launch.train; give a sweep a directory of "
@@ -77,7 +71,9 @@ def _check(path: Path, base: ml_collections.ConfigDict, described: dict[str, Any
     changed = [
         f"{field}: {ours.get(field)!r} there, {theirs.get(field)!r} now"
         for field in sorted(ours.keys() | theirs.keys())
-        if ours.get(field) != theirs.get(field) and not field.startswith((*_HARMLESS, "weights"))
+        if ours.get(field) != theirs.get(field)
+        and field != "weights"
+        and not field.startswith(NOT_OF_RESULTS)
     ]
     if not directories.same_weights(path, ours.get("weights"), base.weights):
         changed.append(f"weights: {ours.get('weights')!r} with other content there")
@@ -139,8 +135,12 @@ class Results:
 
     def write(self) -> None:
         """Writes the file, at once or not at all."""
+        replace_file(self._path, self.text())
+
+    def text(self) -> str:
+        """What the file holds."""
         rows = [self._base | row for row in self._rows.values()]
-        write_csv(self._path, ("format", *self._base, *_FIXED), rows)
+        return csv_text(("format", *self._base, *_FIXED), rows)
 
     def _key(self, values: Mapping[str, str]) -> frozenset:
         """The values that differ from the base's: columns may come and go."""
@@ -150,7 +150,7 @@ class Results:
 def _read(path: Path) -> list[Row]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+            rows = csv_rows(file)
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(
             f"{path} is no table in UTF-8 ({error}): restore it from a copy, or move it away (the "
@@ -169,13 +169,7 @@ def _read(path: Path) -> list[Row]:
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes a table, at once or not at all."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text.getvalue(), encoding="utf-8")
-    os.replace(temporary, path)
+    replace_file(path, csv_text(columns, rows))
 
 
 def _text(value: Any) -> str:

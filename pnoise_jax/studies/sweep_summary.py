@@ -15,6 +15,7 @@ import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from scipy import stats
 
 from pnoise_jax import evaluation
@@ -22,7 +23,9 @@ from pnoise_jax.studies.reporting import style
 from pnoise_jax.studies.reporting.figures import Line, Panel, sweep_figure
 from pnoise_jax.studies.sweep_cells import Cell, name_of, short
 from pnoise_jax.studies.sweep_results import FORMAT, PROTOCOLS, Results, Row, write_csv
+from pnoise_jax.terminal import printable
 from pnoise_jax.training.config import HARMLESS
+from pnoise_jax.writing import replace_file
 
 CONFIDENCE = 0.95
 DIFFERENCES = ("difference", "at_inference")  # of a group
@@ -161,13 +164,18 @@ def write_summary(path: Path, groups: Sequence[Group]) -> None:
 
 def print_summary(console: Console, groups: Sequence[Group], *, title: str) -> None:
     """A line for each group, and what the columns mean."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(
+        title=Text(printable(title)),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
     table.add_column("cell", min_width=16, overflow="fold")
     for column in (*PROTOCOLS, "Δ clean", "Δ inference"):
         table.add_column(column.replace("_", "-"), justify="right")
     for group in groups:
         table.add_row(
-            name_of(group.values),
+            Text(printable(name_of(group.values))),
             *(_cell(group.means[name]) for name in PROTOCOLS),
             *(_change(mean) for mean in (group.difference, group.at_inference)),
         )
@@ -243,15 +251,21 @@ def _number(text: str) -> float | None:
         return None
 
 
-def write_figure(directory: Path, groups: Sequence[Group]) -> list[Path]:
-    """figure.svg and figure.png, where something was swept over three numbers or more."""
+def write_figure(directory: Path, groups: Sequence[Group], part: str = "") -> list[Path]:
+    """figure.svg and figure.png, where something was swept over three numbers or more.
+
+    Args:
+      directory: where to.
+      groups: of the sweep.
+      part: what goes behind "figure", where there are other cells than these.
+    """
     drawn = panels(groups)
     if not drawn:
-        for name in ("figure.svg", "figure.png"):  # of an earlier sweep here
+        for name in (f"figure{part}.svg", f"figure{part}.png"):  # of an earlier sweep here
             (directory / name).unlink(missing_ok=True)
         return []
     figure = sweep_figure(drawn)
-    files = {"figure.svg": style.svg(figure), "figure.png": style.png(figure)}
+    files = {f"figure{part}.svg": style.svg(figure), f"figure{part}.png": style.png(figure)}
     for name, content in files.items():
-        (directory / name).write_bytes(content)
+        replace_file(directory / name, content)
     return [directory / name for name in files]

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from pnoise_jax.training import workdir as directories
 from pnoise_jax.training.checkpoints import Checkpoints
 from pnoise_jax.training.config import HARMLESS, flatten
 from pnoise_jax.training.program import trains_with_noise
+from pnoise_jax.writing import file_name
 
 WAYS = ("auto", "never", "always")  # to train the runs of one program together
 _TRACED = ("seed", "noise.strength", "noise.probability")  # what runs of one program differ in
@@ -62,7 +62,7 @@ class Training:
     def directory(self, runs: Path) -> Path:
         """Its work directory: the one with its digest, however it was called then."""
         found = sorted(runs.glob(f"*-{self.identity}"))
-        readable = re.sub(r"[^\w.,=()-]+", "", self.name)[:80]
+        readable = file_name(self.name, longest=80, between="")
         return found[0] if found else runs / f"{readable}-{self.identity}"
 
 
@@ -241,7 +241,6 @@ class Trainer:
         if beside is None:
             self._console.print(
                 f"{size} runs together do not fit into the memory of the device: one after another",
-                highlight=False,
             )
             return False
         count = sum(map(len, pending))
@@ -258,7 +257,6 @@ class Trainer:
             f"step {1000 * alone.step:.1f} ms), {size} together about {seconds[True]:.0f} s "
             f"(compiling {beside.compiling:.1f} s, step {1000 * beside.step:.1f} ms): "
             + ("together" if together else "one after another"),
-            highlight=False,
             soft_wrap=True,
         )
         return together

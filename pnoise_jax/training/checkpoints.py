@@ -11,6 +11,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from pnoise_jax.terminal import say
 from pnoise_jax.training import kinds
 from pnoise_jax.weights import checksums
 
@@ -30,7 +31,7 @@ class Checkpoints:
         directory: str | os.PathLike,
         *,
         keep: int,
-        report: Callable[[str], None] = print,
+        report: Callable[[str], None] = say,
     ):
         """Opens the checkpoints in a directory.
 

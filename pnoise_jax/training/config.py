@@ -99,9 +99,13 @@ def model_config(name: str, **options: Any) -> ml_collections.ConfigDict:
         if option not in allowed:
             raise ValueError(unknown_field(f"model.{option}", [f"model.{key}" for key in allowed]))
     section = {"name": name} | allowed | options
-    return ml_collections.ConfigDict(
-        {k: config_dict.placeholder(int) if v is None else v for k, v in section.items()}
-    )
+    return ml_collections.ConfigDict({k: _option(k, v) for k, v in section.items()})
+
+
+def _option(name: str, value: Any) -> Any:
+    if name == "image_size":  # a number or a pair: the model checks it
+        return config_dict.FieldReference(value, field_type=object)
+    return config_dict.placeholder(int) if value is None else value
 
 
 def parse_arguments(file: str, text: str | None, **choices: Sequence[Any]) -> SimpleNamespace:
@@ -128,18 +132,20 @@ def parse_arguments(file: str, text: str | None, **choices: Sequence[Any]) -> Si
     return SimpleNamespace(**found)
 
 
-# Fields that may differ when a run goes on: they change neither its batches nor its weights.
-HARMLESS = (
+# What a field does not change, by prefixes of fields. Every other field changes the weights.
+# These change no result at all, and may even differ between the hosts of a run:
+OF_HOST = (
     "data.data_dir",
     "data.num_threads",
     "data.num_workers",
-    "data.test_transform",
     "data.cache",
-    "log_every",
-    "checkpoint.",
-    "evaluation.",
     "weights_required",
 )
+# These change no result either: they may differ when a sweep goes on.
+NOT_OF_RESULTS = (*OF_HOST, "log_every", "checkpoint.", "evaluation.every")
+# These change neither batches nor weights: they may differ when a run goes on. The runs of a sweep
+# are found again by a digest of all others.
+HARMLESS = (*NOT_OF_RESULTS, "data.test_transform", "evaluation.")
 
 _CHOICES = {
     "dtype": ("float32", "bfloat16"),
@@ -196,6 +202,9 @@ def validate(config: ml_collections.ConfigDict) -> None:
         of_model = field.startswith("model.") and field != "model.name"
         if not of_model and default is not None and given[field] is None:
             raise ValueError(f"{field}=None: give a value; the default is {default!r}")
+    _require_model_options(given)
+    for field in ("data.data_dir", "weights"):
+        _require_path(field, given[field])
     for field, allowed in _CHOICES.items():
         if given[field] not in allowed:
             raise ValueError(f"{field}={given[field]!r}: choose one of {', '.join(allowed)}")
@@ -251,6 +260,24 @@ def differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, t
         for field in sorted(ours.keys() | theirs.keys())
         if ours.get(field) != theirs.get(field) and not field.startswith(HARMLESS)
     }
+
+
+def _require_model_options(given: Mapping[str, Any]) -> None:
+    """Raises ValueError for an option of None that has a default; unknown models raise later."""
+    name = given["model.name"]
+    defaults = models.default_options(name) if name in models.list_models() else {}
+    for option, default in defaults.items():
+        if default is not None and given.get(f"model.{option}", default) is None:
+            raise ValueError(f"model.{option}=None: give a value; {name} has {default!r}")
+
+
+def _require_path(field: str, path: str | None) -> None:
+    if path is None or (path.strip() and path not in ("None", "none") and "\0" not in path):
+        return
+    called = f" (./{path} where it is called that)" if path in ("None", "none") else ""
+    raise ValueError(
+        f"{field}={path!r} is not a path: give one{called}, or None to leave the field unset"
+    )
 
 
 def _require_patterns(field: str, patterns: Any) -> None:

@@ -29,12 +29,11 @@ def print_header(
     console.rule("configuration")
     for field, value in flatten(config):
         if value is not None:
-            console.print(f"{field} = {value!r}", highlight=False, soft_wrap=True)
+            console.print(f"{field} = {value!r}", soft_wrap=True)
     console.rule("parameters")
     params = jax.eval_shape(experiment.initial_state, jax.random.key(0)).params
     console.print(
         parameter_overview.get_parameter_overview(params, include_stats=False),
-        highlight=False,
         soft_wrap=True,
     )
     console.rule("run")
@@ -45,7 +44,7 @@ def print_header(
         f"{jax.device_count()} {jax.devices()[0].device_kind} device(s)"
     )
     for sentence in [*describe_fine_tuning(experiment, imported), describe_noise(experiment)]:
-        console.print(sentence, highlight=False, soft_wrap=True)
+        console.print(sentence, soft_wrap=True)
     warnings = [] if imported is None else warn_of_preprocessing(experiment, imported)
     for warning in [*warnings, *warn_of_noise(experiment)]:
         console.print(f"note: {warning}", style="yellow")
@@ -132,7 +131,7 @@ class ProgressReport:
             seconds = (self._total - step) / metrics["steps_per_second"]
             left = datetime.timedelta(seconds=round(seconds))
             line = f"step {step}/{self._total}  {text}  {left} left"
-            self._console.print(line, highlight=False, soft_wrap=True)
+            self._console.print(line, soft_wrap=True)
 
 
 @contextlib.contextmanager
@@ -142,10 +141,10 @@ def progress_report(console: Console, *, start: int, total: int) -> Iterator[Pro
         yield ProgressReport(console, None, None, total)
         return
     columns = (
-        TextColumn("step"),
+        TextColumn("step", markup=False),
         MofNCompleteColumn(),
         BarColumn(),
-        TextColumn("{task.fields[status]}"),
+        TextColumn("{task.fields[status]}", markup=False),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as progress:

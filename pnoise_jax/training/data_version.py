@@ -12,7 +12,7 @@ from typing import Any
 
 import ml_collections
 
-from pnoise_jax import data
+from pnoise_jax import data, writing
 from pnoise_jax.data import class_names
 from pnoise_jax.training.experiment import Experiment
 
@@ -48,7 +48,7 @@ def note(
         file.unlink(missing_ok=True)
     else:
         named = {"name": config.data.name, "version": version}
-        file.write_text(json.dumps(named if described is None else described) + "\n")
+        writing.replace_file(file, json.dumps(named if described is None else described) + "\n")
 
 
 def read(path: Path) -> dict[str, Any]:

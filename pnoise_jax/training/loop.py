@@ -15,8 +15,9 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from pnoise_jax import evaluation, parallel
+from pnoise_jax.terminal import create_console
 from pnoise_jax.training import console as screen
-from pnoise_jax.training import data_version
+from pnoise_jax.training import data_version, reports
 from pnoise_jax.training import workdir as directories
 from pnoise_jax.training.checkpoints import Checkpoints
 from pnoise_jax.training.checks import check_training
@@ -58,7 +59,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list
                 console.print(sentence, soft_wrap=True, highlight=False)
         program = create_program(experiment, parallel.data_mesh())
         state = _fit_locked(experiment, path, program, console)
-    return _report(Run.of(experiment, state), program.mesh, path, console)
+    return _report(Run.of(experiment, state), program.mesh, path, console, final=True)
 
 
 @config_types()
@@ -80,7 +81,7 @@ def fit(
       OSError: another process trains there, or the checkpoints do not fit or cannot be written.
       NonFiniteLossError: names the step and the last whole checkpoint.
     """
-    console = Console(quiet=True) if console is None else console
+    console = create_console(quiet=True) if console is None else console
     with directories.lock(path):
         return _fit_locked(experiment, path, program, console)
 
@@ -103,16 +104,22 @@ def _fit_locked(
 
 @config_types()
 def evaluate(
-    config: ml_collections.ConfigDict | None, workdir: str | os.PathLike
+    config: ml_collections.ConfigDict | None,
+    workdir: str | os.PathLike,
+    *,
+    out: str | os.PathLike | None = None,
 ) -> list[dict[str, Any]]:
-    """Evaluates the newest checkpoint in ``workdir`` and writes evaluation.json there.
+    """Evaluates the newest checkpoint in ``workdir`` and writes a report there.
 
-    Where there is no run, and the config names weights, these are evaluated as they are.
+    That is evaluation.json where it measures what this file does, or would; else a file in
+    evaluations/ that is named by what was measured. Where there is no run, and the config names
+    weights, these are evaluated as they are.
 
     Args:
       config: the run's, whose noise, evaluation and data sections may differ; None takes the run's
         own from the work directory.
       workdir: one that `train` has filled, or, for weights, where the report is written.
+      out: where the report is written instead.
 
     Returns:
       The rows of the standard report.
@@ -122,18 +129,30 @@ def evaluate(
     """
     mesh, console = parallel.data_mesh(), _console()
     report = functools.partial(console.print, soft_wrap=True, highlight=False)
+    place = functools.partial(_open_place, workdir, out)
     if config is not None and config.weights is not None and not has_run(workdir):
         experiment = build(config)
         found = match_on_all_hosts(experiment, head="keep")
-        path = directories.make_writable(workdir)
+        path = on_all_hosts(place)
         run = import_weights(experiment, found, mesh=mesh)
         for sentence in (run.weights, *run.notes):
             report(sentence)
     else:
-        path = Path(workdir).expanduser().absolute()
+        directories.read_config(workdir)  # raises where there is no run, and nothing is made
+        path = on_all_hosts(place)
         run = restore(workdir, config, mesh=mesh, report=report)
     report(screen.describe_noise(run.experiment))
     return _report(run, mesh, path, console)
+
+
+def _open_place(workdir: str | os.PathLike, out: str | os.PathLike | None) -> Path:
+    """The directory of the report; raises OSError, before any work, where it cannot be written."""
+    flag, place = ("workdir", workdir) if out is None else ("out", out)
+    if jax.process_index() != 0:
+        return Path(place).expanduser().absolute()
+    path = directories.make_writable(place, flag=flag)
+    reports.require_places(path, named=f"--{flag}={str(place)!r}")
+    return path
 
 
 def _run(
@@ -246,7 +265,9 @@ def _naming_last_checkpoint(path: Path, checkpoints: Checkpoints) -> Iterator[No
         ) from error
 
 
-def _report(run: Run, mesh: Mesh, path: Path, console: Console) -> list[dict[str, Any]]:
+def _report(
+    run: Run, mesh: Mesh, path: Path, console: Console, *, final: bool = False
+) -> list[dict[str, Any]]:
     experiment = run.experiment
     report = functools.partial(console.print, soft_wrap=True, highlight=False)
     rows = experiment.evaluate(run.variables, mesh, experiment.protocols, report=report)
@@ -260,9 +281,12 @@ def _report(run: Run, mesh: Mesh, path: Path, console: Console) -> list[dict[str
         mixes_batch=injection is not None and injection.noise.mixes_batch,
     )
     if jax.process_index() == 0:
-        evaluation.write_report(
-            path / "evaluation.json",
+        written = reports.write(
+            path,
+            run,
             rows,
+            final=final,
+            show=report,
             step=run.step,
             dataset=config.data.name,
             split=config.data.test_split,
@@ -274,7 +298,7 @@ def _report(run: Run, mesh: Mesh, path: Path, console: Console) -> list[dict[str
             jax=jax.__version__,
             config=json.loads(config.to_json_best_effort()),
         )
-        console.print(f"wrote {path / 'evaluation.json'}", soft_wrap=True)
+        report(written.describe(rows))
     return rows
 
 
@@ -294,4 +318,4 @@ def _writer(path: Path, step: int) -> MetricWriter | _NoWriter:
 
 def _console() -> Console:
     """Of the hosts, the first prints."""
-    return Console(quiet=jax.process_index() != 0)
+    return create_console(quiet=jax.process_index() != 0)

@@ -12,6 +12,7 @@ import ml_collections
 from flax import traverse_util
 
 from pnoise_jax import parallel, weights
+from pnoise_jax.terminal import say
 from pnoise_jax.training import data_version
 from pnoise_jax.training import workdir as directories
 from pnoise_jax.training.checkpoints import Checkpoints
@@ -60,7 +61,7 @@ def restore(
     config: ml_collections.ConfigDict | None = None,
     *,
     mesh: jax.sharding.Mesh,
-    report: Callable[[str], None] = print,
+    report: Callable[[str], None] = say,
 ) -> Run:
     """Restores the newest whole checkpoint in ``workdir``; changes nothing there.
 

@@ -12,11 +12,13 @@ from typing import Any
 import jax
 import ml_collections
 
-from pnoise_jax import noise, weights
+from pnoise_jax import noise, weights, writing
 from pnoise_jax.training import data_version
 from pnoise_jax.training.config import default_config, differing, model_config
 
 _WEIGHTS = "weights.json"  # beside config.json, where a run starts from weights
+_FILES = ("config.json", "data.json", _WEIGHTS, "metrics.jsonl", "evaluation.json", ".lock")
+_DIRECTORIES = ("checkpoints", "evaluations", "unreadable")
 
 
 def claim(
@@ -37,6 +39,7 @@ def claim(
       OSError: it cannot be written.
     """
     path = make_writable(workdir)
+    require_layout(path)
     file = path / "config.json"
     trained = has_checkpoint(path)
     if trained and not file.exists():
@@ -47,6 +50,7 @@ def claim(
     if trained:  # else whatever was begun here has left nothing
         check(path, config, described=described)
     elif jax.process_index() == 0:
+        _require_no_results(path, config)
         write_config(file, config)
         note_weights(path, config.weights)
         data_version.note(path, config, described)
@@ -60,7 +64,8 @@ def note_weights(path: Path, given: str | None) -> None:
         note.unlink(missing_ok=True)
     else:
         digest = weights.fingerprint(Path(given).expanduser())
-        note.write_text(json.dumps({"weights": given, "fingerprint": digest}) + "\n")
+        content = json.dumps({"weights": given, "fingerprint": digest}) + "\n"
+        writing.replace_file(note, content)
 
 
 def noted_weights(path: Path) -> tuple[str, str] | None:
@@ -109,24 +114,31 @@ def make_writable(workdir: str | os.PathLike, *, flag: str = "workdir") -> Path:
             "bucket, mount it"
         )
     path = Path(workdir).expanduser().absolute()
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".writable-{os.getpid()}"
-        probe.write_bytes(bytes(4096))  # an empty file fits on a full disk
-        probe.unlink()
-    except OSError as error:
-        raise OSError(
-            f"--{flag}={str(workdir)!r} cannot be written ({error.strerror}): choose another "
-            "directory, or make this one writable and not full"
-        ) from None
-    return path
+    return writing.make_directory(path, named=f"--{flag}={str(workdir)!r}")
+
+
+def require_layout(path: Path) -> None:
+    """Raises OSError where a file stands in the place of a directory of a run, or the reverse."""
+    named = f"--workdir={str(path)!r}"
+    writing.require_places(path, named=named, files=_FILES, directories=_DIRECTORIES)
+
+
+def _require_no_results(path: Path, config: ml_collections.ConfigDict) -> None:
+    """Raises ValueError where the results of another run are, whose checkpoints are gone."""
+    if not ((path / "evaluation.json").exists() and (path / "config.json").exists()):
+        return
+    changed = differing(read_config(path), config)
+    if changed:
+        raise ValueError(
+            f"--workdir={str(path)!r} has the evaluation.json of a run of another config, whose "
+            f"checkpoints are gone (other {', '.join(changed)}): choose another directory, or move "
+            "evaluation.json away"
+        )
 
 
 def write_config(file: Path, config: ml_collections.ConfigDict) -> None:
     """Writes a config as JSON, at once or not at all."""
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text(config.to_json_best_effort(indent=2) + "\n")
-    os.replace(temporary, file)
+    writing.replace_file(file, config.to_json_best_effort(indent=2) + "\n")
 
 
 @contextlib.contextmanager
@@ -139,6 +151,7 @@ def lock(path: Path) -> Iterator[None]:
     if jax.process_index() != 0:
         yield
         return
+    writing.require_places(path, named=f"--workdir={str(path)!r}", files=(".lock",))
     with (path / ".lock").open("a") as file:  # a directory that is refused stays as it was
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -204,12 +217,20 @@ def read_config(
       ValueError: the file is not a config.
     """
     file = Path(workdir).expanduser() / name
+    named = f"--workdir={str(workdir)!r}"
     try:
+        if file.exists() and not file.is_file():
+            kind = "a directory" if file.is_dir() else "not a regular file"
+            raise FileNotFoundError(f"{named} holds no run: {file} is {kind}; move it away")
         stored = json.loads(file.read_text(), object_hook=_lists_to_tuples)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if error.errno is None:
+            raise
         raise FileNotFoundError(
-            f"--workdir={str(workdir)!r} holds no run: {file} does not exist; train there first"
+            f"{named} holds no run: {file} does not exist; train there first"
         ) from None
+    except OSError as error:
+        raise OSError(f"{named}: {file} cannot be read ({error.strerror})") from None
     except ValueError as error:
         raise ValueError(f"{file} is not valid JSON ({error}); restore it from a copy") from None
     try:

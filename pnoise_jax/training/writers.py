@@ -6,6 +6,8 @@ from pathlib import Path
 
 from tensorboardX import SummaryWriter
 
+from pnoise_jax import writing
+
 
 class MetricWriter:
     """Writes scalars by step. A run that goes on from ``step`` drops what was written after it."""
@@ -15,7 +17,8 @@ class MetricWriter:
         if file.exists():
             lines = file.read_text(errors="replace").splitlines()
             kept = [line for line in lines if _step_of(line) <= step]
-            file.write_text("".join(f"{line}\n" for line in kept))
+            if kept != lines:
+                writing.replace_file(file, "".join(f"{line}\n" for line in kept))
         self._jsonl = file.open("a")
         self._events = SummaryWriter(str(workdir), purge_step=step + 1)
 

@@ -95,10 +95,12 @@ def export(workdir: str | os.PathLike, out: str | os.PathLike | None = None) -> 
 
 
 def _require_new(out: Path) -> None:
-    if out.exists():
+    if os.path.lexists(out):
         raise FileExistsError(f"--out={str(out)!r} exists: name another file, or remove it")
     if not out.parent.is_dir():
         raise FileNotFoundError(f"--out={str(out)!r}: {out.parent} is no directory; make it first")
+    if not os.access(out.parent, os.W_OK | os.X_OK):
+        raise PermissionError(f"--out={str(out)!r}: {out.parent} cannot be written; choose another")
 
 
 def _open(workdir: Path) -> tuple[ArrayFile, dict[str, Any]]:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
+from pnoise_jax.terminal import say
 from pnoise_jax.weights import fitting
 from pnoise_jax.weights.guessing import guess_channels
 from pnoise_jax.weights.matching import match_named, open_named
@@ -22,7 +23,7 @@ def load(
     *,
     head: str = "keep",
     key: jax.Array | None = None,
-    report: Callable[[str], None] = print,
+    report: Callable[[str], None] = say,
 ) -> dict[str, Any]:
     """The variables of a model from a file of weights.
 

@@ -175,6 +175,8 @@ def test_generated_jpegs_are_of_imagenets_size(tmp_path):
         (("noise", "--k=8,x"), ("--k=8,x", "'x'")),
         (("noise", "--dtype=float31"), ("--dtype=float31", "float32")),
         (("noise", "--out=absent/noise.json"), ("--out=absent/noise.json", "does not exist")),
+        (("noise", "--out=README.md"), ("--out=README.md exists", "never overwritten")),
+        (("noise", "--out=docs"), ("--out=docs is a directory",)),
         (("audit", "--batch_sizes=8,500"), ("--batch_sizes=8,500", "has only 320 examples")),
         (("audit", "--preset=paper_vt"), ("--preset=paper_vt", "did you mean paper_vit")),
         (("audit", "--preset=published_vit"), ("--preset=published_vit", "retired", "'paper_vit'")),

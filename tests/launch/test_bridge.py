@@ -24,6 +24,14 @@ def test_it_writes_a_table_for_each_sweep_and_one_figure(tmp_path):
     assert (row["clean"], row["knocked_out"], row["class_sorted"]) == ("80.0", "50.0", "90.5")
     assert output.index("digits: Spearman") < output.index("glyphs/200: Spearman")
 
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    again = write_sweep(tmp_path / "again", [(*row[:6], 79.0, *row[7:]) for row in ROWS])
+    for others in (f"{again},{sweeps[1]}", sweeps[1]):  # other numbers; fewer tables than there are
+        code, _, errors = command.run("bridge", f"--sweeps={others}", f"--out={out}")
+        assert code == 1
+        assert "holds what other sweeps have drawn (bridge_" in errors
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+
     code, _, errors = command.run("bridge", f"--sweeps={tmp_path / 'none'}", f"--out={out}")
     assert code == 1
     assert "results.csv" in errors

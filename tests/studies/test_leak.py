@@ -1,5 +1,6 @@
 """The audit of a function whose leak is known, against figures computed by hand."""
 
+import dataclasses
 import json
 import math
 
@@ -202,6 +203,12 @@ def test_everything_is_written(found, examples, tmp_path):
         rank = arrays["the prototype, class_sorted, 10/rank"]
         assert 100 * np.mean(rank == 0) == row_of(found, True, "class_sorted", 10)["top1"]
         np.testing.assert_array_equal(arrays["labels"], examples[1])
+
+    found.write(tmp_path / "deep" / "audit")  # the same again
+    other = dataclasses.replace(found, content=found.content | {"measurement": "of another"})
+    with pytest.raises(FileExistsError, match="holds another audit"):
+        other.write(tmp_path / "deep" / "audit")
+    assert json.loads((tmp_path / "deep" / "audit" / "audit.json").read_text()) == stored
 
 
 def test_a_vote_is_of_the_mean_logit():

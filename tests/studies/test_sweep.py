@@ -148,7 +148,46 @@ def test_rows_of_cells_that_are_gone_are_kept_and_left_out(swept, base, tmp_path
     printed, rows = sweep(base, CELLS[:3], workdir)
     assert len(rows) == 15
     assert "keeps 12 row(s) of cells that this sweep does not have" in printed
-    assert len((workdir / "summary.csv").read_text().splitlines()) == 2
+    (part,) = workdir.glob("summary-*.csv")
+    assert part.name in printed
+    assert len(part.read_text().splitlines()) == 2
+    for name in ("summary.csv", "figure.svg"):  # of all cells
+        assert (workdir / name).read_bytes() == (swept[0] / name).read_bytes()
+
+
+def test_a_sweep_goes_on_with_what_changes_no_result(swept, base, tmp_path):
+    workdir = tmp_path / "copy"
+    shutil.copytree(swept[0], workdir)
+    base.data.num_workers, base.data.num_threads, base.data.cache = 2, 3, False
+    base.checkpoint.keep, base.log_every, base.evaluation.every = 5, "7 steps", "3 steps"
+    printed, _ = sweep(base, CELLS, workdir)
+    assert "15 cells, 15 of them finished before" in printed
+    base.data.test_transform = "resize_square"
+    with pytest.raises(ValueError, match="another base config"):
+        sweep(base, CELLS, workdir)
+    base.data.test_transform, base.weights_head = "none", "fresh"
+    with pytest.raises(ValueError, match=r"another base config \(weights_head"):
+        sweep(base, CELLS, workdir)
+
+
+def test_results_that_cannot_be_written_are_printed(base, tmp_path, monkeypatch):
+    def full(path, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sweep_results, "replace_file", full)
+    text = io.StringIO()
+    with pytest.raises(OSError, match=r"results.csv cannot be written \(No space left"):
+        run_sweep(base, CELLS[:1], tmp_path, console=Console(file=text, width=300))
+    printed = text.getvalue()
+    (row,) = csv.DictReader(printed[printed.index("format,") :].splitlines())
+    assert 0 <= float(row["clean_top1"]) <= 100
+
+
+@pytest.mark.parametrize("name", ["runs", "results.csv", "summary.csv", "figure.png"])
+def test_what_is_in_the_way_of_a_sweep_is_named_before_it(base, tmp_path, name):
+    (tmp_path / name).write_text("") if name == "runs" else (tmp_path / name).mkdir()
+    with pytest.raises(OSError, match=rf"{name} is a (file|directory)"):
+        run_sweep(base, CELLS[:1], tmp_path, console=Console(quiet=True))
 
 
 def test_together_gives_the_same(swept, base, tmp_path, monkeypatch):

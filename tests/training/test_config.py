@@ -185,3 +185,10 @@ def test_workers_do_not_copy_a_cached_data_set():
     config.data.cache, config.data.num_workers = True, 2
     with pytest.raises(ValueError, match=r"data\.cache=True, data\.num_workers=2: every worker"):
         training.validate(config)
+
+
+def test_what_changes_no_result_is_said_once():
+    assert {*configs.OF_HOST} < {*configs.NOT_OF_RESULTS} < {*configs.HARMLESS}
+    fields = [field for field, _ in configs.flatten(training.default_config())]
+    for prefix in configs.HARMLESS:
+        assert any(field.startswith(prefix) for field in fields), prefix

@@ -3,7 +3,6 @@
 from pathlib import Path
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,17 +15,17 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
-from pnoise_jax.terminal import printable
+from pnoise_jax.terminal import create_console, printable
 
 
 class Progress:
     """Shown from `scanning` on, gone when it is closed."""
 
     def __init__(self):
-        console = Console(stderr=True)
+        console = create_console(stderr=True)
         self._bar = RichProgress(
             SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),  # of which a path is a part
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             _ImagesPerSecond(),
@@ -61,7 +60,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Prints a line above the bar, on stderr."""
-        self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._bar.console.print(text, soft_wrap=True)
 
     def advance(self) -> None:
         """One image more."""

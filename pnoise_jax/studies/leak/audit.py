@@ -2,11 +2,13 @@
 
 import dataclasses
 import datetime
+import hashlib
 import importlib.metadata
 import io
+import json
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,9 @@ from pnoise_jax.studies.leak.subjects.function_subject import FunctionSubject
 from pnoise_jax.studies.leak.subjects.labels import as_classes, in_columns, own_names
 from pnoise_jax.studies.leak.verdict.kinds import Verdict
 from pnoise_jax.studies.leak.verdict.summary import Summary
-from pnoise_jax.studies.reporting.report import replace_file, write_audit
+from pnoise_jax.studies.reporting.report import require_own, write_audit
+from pnoise_jax.terminal import printable
+from pnoise_jax.writing import replace_file
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,11 +55,14 @@ class Audit:
 
         predictions.npz holds for each protocol and seed the class that was predicted for each
         example, how many classes the model preferred to the true one, and the example's batch.
+        Where the directory holds this audit, made before, it is replaced.
 
         Raises:
+          FileExistsError: the directory holds another audit, or files of these names.
           OSError: the directory cannot be written.
         """
         directory = Path(directory)
+        require_own(directory, self.content["measurement"], named=repr(str(directory)))
         directory.mkdir(parents=True, exist_ok=True)
         paths = write_audit(directory, self.content)
         content = io.BytesIO()
@@ -168,10 +175,29 @@ def conclude(
     dataset: str,
     class_names: Sequence[str] | None,
     origin: dict[str, Any],
+    measurement: str | None = None,
 ) -> Audit:
-    """The audit from its measurements, and where and when they were made."""
+    """The audit from its measurements, and where and when they were made.
+
+    Args:
+      measured: what became of the examples.
+      settings: what was asked for.
+      model, dataset, class_names: what they are called; made printable here.
+      origin: what else audit.json says.
+      measurement: tells this audit from others, as `identify` does; by default from these names,
+        the settings, the labels and the clean predictions.
+    """
+    model, dataset = printable(model), printable(dataset)
+    if class_names is not None:
+        class_names = [printable(str(name)) for name in class_names]
+    if measurement is None:
+        predicted = b"".join(p.rank.tobytes() + p.predicted.tobytes() for p in measured.clean)
+        what = {"model": model, "dataset": dataset, "classes": class_names}
+        what |= {"clean": hashlib.sha256(predicted).hexdigest()}  # all that is known of a function
+        measurement = identify(settings, measured.labels, measured.metric, what)
     summary = Summary(measured, settings, class_names)
     content = {
+        "measurement": measurement,
         "question": f"Where does the accuracy of {model} on {dataset} come from?",
         **summary.to_dict(),
         "model": model,
@@ -183,6 +209,24 @@ def conclude(
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     return Audit(content | origin, measured, summary.verdict)
+
+
+def identify(
+    settings: AuditSettings, labels: np.ndarray, metric: Metric | None, what: Mapping[str, Any]
+) -> str:
+    """A digest of what an audit measures.
+
+    Args:
+      settings: what is asked for.
+      labels: of the examples.
+      metric: scored beside accuracy.
+      what: is audited: JSON.
+    """
+    digest = hashlib.sha256(np.ascontiguousarray(labels).astype(np.int64).tobytes())
+    name = getattr(metric, "__name__", str(metric))
+    asked = {"settings": dataclasses.asdict(settings), "metric": name, "what": what}
+    digest.update(json.dumps(asked, sort_keys=True, default=str).encode())
+    return digest.hexdigest()[:8]
 
 
 def _commit() -> str | None:

@@ -13,7 +13,8 @@ from rich.console import Console
 
 from pnoise_jax import noise, parallel, training, weights
 from pnoise_jax.evaluation import Metric
-from pnoise_jax.studies.leak.audit import Audit, conclude
+from pnoise_jax.studies.leak import places
+from pnoise_jax.studies.leak.audit import Audit, conclude, identify
 from pnoise_jax.studies.leak.measure import measure
 from pnoise_jax.studies.leak.seeds import (
     choose_seeds,
@@ -27,8 +28,8 @@ from pnoise_jax.studies.leak.subjects.audited_noise import AuditedNoise
 from pnoise_jax.studies.leak.subjects.model_subject import ModelSubject
 from pnoise_jax.studies.reporting import tables
 from pnoise_jax.studies.reporting.console import print_audit
+from pnoise_jax.terminal import create_console, printable
 from pnoise_jax.training import data_version
-from pnoise_jax.training import workdir as directories
 from pnoise_jax.training.checks import require_weights
 from pnoise_jax.training.restore import Run, import_weights, restore
 
@@ -89,9 +90,12 @@ def audit_runs(
     settings = settings.for_labels(labels, what)
     noises = _noises(experiment, config, presets, strengths, settings)
     imported = experiment.match_weights(head="keep") if as_they_are else None
-    directory = directories.make_writable(out or path / "audit", flag="out" if out else "workdir")
+    measurement = identify(
+        settings, labels, metric, places.describe(experiment, path, seeds, noises)
+    )
+    directory = places.open_directory(path, out, measurement, noises, seeds)
 
-    console = Console()
+    console = create_console()
     audited: list[Run] = []
     if imported is None:
         trained = _train_missing(config, path, found, seeds, console)
@@ -106,12 +110,12 @@ def audit_runs(
         model=config.model.name,
         dataset=config.data.name,
         class_names=experiment.test_data.class_names,
-        origin=_origin(config, audited) | {"command": command},
+        origin=_origin(config, audited) | {"command": command and printable(command)},
+        measurement=measurement,
     )
-    paths = audit.write(directory)
     print_audit(console, audit.content)
-    for written in paths:
-        console.print(f"wrote {written}", soft_wrap=True, highlight=False)
+    for written in places.write(audit, directory):
+        console.print(f"wrote {printable(str(written))}", soft_wrap=True)
     return audit
 
 
@@ -141,7 +145,7 @@ def _import(
     """The weights as they are, under the config's seed."""
     run = import_weights(experiment, imported, mesh=parallel.data_mesh())
     for sentence in (run.weights, *run.notes):
-        console.print(sentence, soft_wrap=True, highlight=False)
+        console.print(sentence, soft_wrap=True)
     yield experiment.config.seed, run
 
 
@@ -166,7 +170,7 @@ def _subjects(
             mean=run.experiment.mean,
             std=run.experiment.std,
             scratch=scratch,
-            report=functools.partial(console.print, soft_wrap=True, highlight=False),
+            report=functools.partial(console.print, soft_wrap=True),
         )
         del run  # before the next one is restored
 

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pnoise_jax.studies.reporting import captions, kinds, tables
+from pnoise_jax.terminal import printable
 
 
 def print_audit(console: Console, audit: Mapping[str, Any]) -> None:
@@ -16,10 +17,10 @@ def print_audit(console: Console, audit: Mapping[str, Any]) -> None:
     groups = tables.by_noise(audit)
     first = kinds.headline_finding(audit)
     for finding in (first, *(f for f in audit["findings"] if f is not first)):
-        console.print(Text(finding["noise_id"], style="bold"))
+        console.print(Text(printable(finding["noise_id"]), style="bold"))
         labels = (kinds.KINDS[name].label for name in finding["verdict"]["kinds"])
         console.print(Text(f"Verdict: {', '.join(labels)}", style="bold"))
-        console.print(Text(finding["verdict"]["text"]))
+        console.print(Text(printable(finding["verdict"]["text"])))
         console.print(_table(audit, groups[finding["noise_id"]]))
     note = (
         f"In brackets: the {captions.interval(audit)} over {audit['interval_over']}. Shuffled: "

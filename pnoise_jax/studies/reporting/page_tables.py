@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pnoise_jax.studies.reporting import captions, prose, style, tables
+from pnoise_jax.terminal import printable
 
 PROTOCOLS = (  # names of the rows, and their looks
     (style.CLEAN, "clean"),
@@ -191,7 +192,7 @@ def classes(audit: Mapping[str, Any]) -> Table:
 
 def configuration(fields: Iterable[tuple[str, Any]]) -> Table:
     """What the run was told, field by field."""
-    lines = [Line(name, [repr(value)]) for name, value in fields]
+    lines = [Line(printable(name), [printable(repr(value))]) for name, value in fields]
     return Table(
         "configuration",
         "What the run was told.",

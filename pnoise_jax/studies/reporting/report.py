@@ -1,7 +1,5 @@
 """The leak audit as files in a directory."""
 
-import csv
-import io
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -9,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from pnoise_jax.studies.reporting import audit_figures, evidence_figures, page, style
+from pnoise_jax.writing import csv_text, replace_file, require_places
 
 VERSION = 2  # of audit.json
+FILES = ("audit.json", "audit.csv", "audit.html", "predictions.npz")
 FIGURES = {
     "protocols": audit_figures.protocols,
     "orders": evidence_figures.orders,
@@ -57,6 +57,37 @@ def write_audit(directory: str | os.PathLike, audit: Mapping[str, Any]) -> list[
     return [directory / name for name in contents]
 
 
+def require_own(directory: Path, measurement: str, *, named: str) -> None:
+    """Checks that an audit would replace nothing but itself, measured before.
+
+    Args:
+      directory: where the audit would be written.
+      measurement: its digest.
+      named: what a message calls the directory.
+
+    Raises:
+      FileExistsError: another audit is there, or files of these names.
+      OSError: a directory stands in the place of a file.
+    """
+    names = [*FILES, *(name + suffix for name in FIGURES for suffix in (".svg", ".png"))]
+    require_places(directory, named=named, files=names)
+    there = [name for name in names if (directory / name).exists()]
+    if there and _measurement(directory / "audit.json") != measurement:
+        holds = "another audit" if "audit.json" in there else f"other files ({', '.join(there)})"
+        raise FileExistsError(
+            f"{named} holds {holds}, which would be overwritten: choose another directory, or move "
+            "them away"
+        )
+
+
+def _measurement(file: Path) -> str | None:
+    try:
+        audit = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return audit.get("measurement") if isinstance(audit, dict) else None
+
+
 def read_audit(path: str | os.PathLike) -> dict[str, Any]:
     """Reads audit.json.
 
@@ -89,11 +120,7 @@ def rows_as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as CSV. Intervals become two columns, other lists words; None is an empty cell."""
     flat = [_flat(row) for row in rows]
     columns = list(dict.fromkeys(key for row in flat for key in row))
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(flat)
-    return buffer.getvalue()
+    return csv_text(columns, flat)
 
 
 def _has(audit: Mapping[str, Any], figure: str) -> bool:
@@ -112,13 +139,3 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
         else:
             flat[key] = value
     return flat
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Writes a file at once or not at all."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,0 +1,77 @@
+"""What flags may be: None unsets one, and every field says what it wants."""
+
+import ast
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+# "none" is a value of some text fields: a transform, a noise.
+_UNSET = {int: ("None", "none"), float: ("None", "none"), bool: ("None", "none"), str: ("None",)}
+_WANTED = {int: "a whole number", float: "a number", bool: "true or false"}
+
+
+class Parser(flags.ArgumentParser):
+    """A parser of absl's that takes None for "not set"."""
+
+    def __init__(self, kind: type, parser: flags.ArgumentParser):
+        """Parses what ``parser`` does.
+
+        Args:
+          kind: of the values: int, float, bool or str.
+          parser: of such values.
+        """
+        self._kind, self._parser = kind, parser
+        self.syntactic_help = parser.syntactic_help
+
+    def parse(self, argument: Any) -> Any:
+        """The value, or None.
+
+        Raises:
+          ValueError: it is of another kind; absl names the flag.
+        """
+        if isinstance(argument, str) and argument.strip() in _UNSET[self._kind]:
+            return None
+        try:
+            return self._parser.parse(argument)
+        except (TypeError, ValueError) as error:
+            if self._kind not in _WANTED:
+                raise
+            said = "" if self._kind is bool else f"{error}: "
+            raise ValueError(f"{said}give {_WANTED[self._kind]}{_hint(argument)}") from error
+
+    def flag_type(self) -> str:
+        """For --help."""
+        return self._parser.flag_type()
+
+
+def _hint(argument: Any) -> str:
+    try:
+        several = isinstance(ast.literal_eval(str(argument)), tuple | list)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return ""
+    return ", not several" if several else ""
+
+
+def let_none_unset_fields() -> None:
+    """From now on ``--config.FIELD=None`` sets a field to None, whatever its type."""
+    for kind, parser in (
+        (int, flags.IntegerParser()),
+        (float, flags.FloatParser()),
+        (bool, flags.BooleanParser()),
+        (str, flags.ArgumentParser()),
+    ):
+        config_flags.register_flag_parser_for_type(kind, Parser(kind, parser))
+
+
+def unset_flags(values: flags.FlagValues) -> None:
+    """Flags that are given as None are as if they were not given.
+
+    Raises:
+      flags.IllegalFlagValueError: one is required.
+    """
+    for name in values:
+        flag = values[name]
+        if flag.present and flag.value in ("None", ["None"]):
+            flag.value, flag.present = flag.default, 0
+    values.validate_all_flags()

@@ -1,0 +1,197 @@
+"""Where the numbers of an evaluation go: evaluation.json, or a file named by what was measured."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from pnoise_jax import weights, writing
+from pnoise_jax.terminal import printable
+from pnoise_jax.training import workdir as directories
+from pnoise_jax.training.config import NOT_OF_RESULTS, flatten
+from pnoise_jax.training.restore import Run
+
+OWN = "evaluation.json"  # of the run that the directory holds, under its own settings
+OTHERS = "evaluations"  # a file for every other measurement
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What `write` has done.
+
+    Attributes:
+      file: the report.
+      earlier: the report that it replaces, of the same measurement; None where there was none.
+      moved: where a report of another measurement went that had the name; None where none had it.
+    """
+
+    file: Path
+    earlier: dict[str, Any] | None
+    moved: Path | None
+
+    def describe(self, rows: Sequence[Mapping[str, Any]]) -> str:
+        """A sentence on where the rows are, and whether they were measured before."""
+        text = f"wrote {printable(str(self.file))}"
+        if self.moved is not None:
+            text += (
+                f"; what was there is of another measurement, and is {printable(str(self.moved))} "
+                "now"
+            )
+        if not self.earlier or not self.earlier.get("rows"):
+            return text
+        if self.earlier["rows"] == list(rows):
+            return f"{text}: the same measurement as before, with the same numbers"
+        before = ", ".join(f"{row['top1']:.1f}" for row in self.earlier["rows"])
+        return (
+            f"{text}: the same measurement as before, with other numbers (top-1 was {before} on "
+            f"{self.earlier.get('device')} with jax {self.earlier.get('jax')})"
+        )
+
+
+def measured(run: Run, path: Path) -> dict[str, Any]:
+    """All that the numbers of a run's evaluation depend on, whatever machine computes them.
+
+    Args:
+      run: what is evaluated.
+      path: its work directory, which knows the content of the weights that it started from.
+    """
+    config, test_data = run.experiment.config, run.experiment.test_data
+    labels = hashlib.sha256(test_data.labels.tobytes())
+    labels.update("\n".join(test_data.class_names or ()).encode("utf-8", "surrogatepass"))
+    return {
+        "config": fields_of_results(config),
+        "step": run.step,
+        "weights": content_of_weights(config.weights, path),
+        "labels": labels.hexdigest()[:16],
+    }
+
+
+def write(
+    path: Path,
+    run: Run,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    final: bool,
+    show: Callable[[str], None],
+    **context: Any,
+) -> Report:
+    """Writes the rows and their context to the file that is theirs alone.
+
+    Args:
+      path: the directory of the report.
+      run: what was evaluated, in that work directory or another.
+      rows: of the standard report.
+      final: whether this is the report at the end of the training in that directory.
+      show: takes the report as text where it cannot be written, so that it is not lost.
+      **context: what else the file says.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    measurement = measured(run, path)
+    digest = hashlib.sha256(json.dumps(measurement, sort_keys=True, default=str).encode())
+    content = {"measurement": digest.hexdigest()[:8], **context, "rows": list(rows)}
+    try:
+        return _write(path, run, content, final)
+    except OSError as error:
+        show(json.dumps(content, indent=2))
+        raise OSError(
+            f"the report cannot be written to {str(path)!r} ({error.strerror or error}): it is "
+            "printed above instead, as the JSON of the file"
+        ) from error
+
+
+def _write(path: Path, run: Run, content: dict[str, Any], final: bool) -> Report:
+    digest = content["measurement"]
+    file = path / OWN
+    stored, moved = _read(file), None
+    own = _is_own(path, run.experiment.config)
+    if stored is None:
+        elsewhere = not own
+    else:
+        other = stored.get("measurement") != digest
+        elsewhere = other and not (own and final)
+        if other and not elsewhere:
+            moved, stored = _set_aside(file, stored), None
+    if elsewhere:
+        file = path / OTHERS / f"{_describe(run)}-{digest}.json"
+        file.parent.mkdir(exist_ok=True)
+        stored = _read(file)
+    writing.replace_file(file, json.dumps(content, indent=2) + "\n")
+    return Report(file, stored, moved)
+
+
+def require_places(path: Path, *, named: str) -> None:
+    """Raises OSError, before long work, where a report could not be written."""
+    writing.require_places(path, named=named, files=(OWN,), directories=(OTHERS,))
+
+
+def fields_of_results(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    left_out = (*NOT_OF_RESULTS, "weights")
+    fields = {k: v for k, v in flatten(config) if not k.startswith(left_out)}
+    return fields | {"weights_head": config.weights_head}
+
+
+def content_of_weights(path: str | None, workdir: Path) -> str | None:
+    """What tells the weights that a run starts from."""
+    if path is None:
+        noted = directories.noted_weights(workdir)
+        return None if noted is None else noted[1]
+    noted = directories.noted_weights(workdir)
+    place = Path(path).expanduser()
+    if noted is not None and noted[0] == path:
+        return noted[1]
+    return weights.fingerprint(place) if place.exists() else path
+
+
+def _is_own(path: Path, config: ml_collections.ConfigDict) -> bool:
+    """Whether the settings are those of the run in a directory, or there is no run."""
+    try:
+        return fields_of_results(directories.read_config(path)) == fields_of_results(config)
+    except FileNotFoundError:
+        return True
+
+
+def _describe(run: Run) -> str:
+    """The step, the data, the noise and so on: a part of a file's name."""
+    config = run.experiment.config
+    section, noise = config.evaluation, config.noise
+    parts = [
+        f"step_{run.step}" if run.step else "as_they_are",
+        config.data.name,
+        config.data.test_split,
+        noise.preset or noise.name or "clean",
+        f"batch_{section.batch_size}",
+        f"seed_{section.seed}",
+    ]
+    parts += [f"views_{section.views}"] if section.views > 1 else []
+    return writing.file_name(",".join(parts))
+
+
+def _set_aside(file: Path, stored: Mapping[str, Any] | None) -> Path:
+    digest = (stored or {}).get("measurement")
+    if not isinstance(digest, str) or not digest.isalnum():
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
+    new = file.parent / OTHERS / f"earlier-{digest}.json"
+    new.parent.mkdir(exist_ok=True)
+    number = 1
+    while new.exists():
+        number += 1
+        new = new.with_name(f"earlier-{digest}-{number}.json")
+    writing.move_to_new(file, new)
+    return new
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    """A report, {} where a file is none, None where there is no file."""
+    try:
+        stored = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (ValueError, OSError):
+        return {}
+    return stored if isinstance(stored, dict) else {}

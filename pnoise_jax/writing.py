@@ -1,0 +1,181 @@
+"""Files that are written whole or not at all, and places that are checked before long work."""
+
+import contextlib
+import csv
+import io
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def replace_file(path: Path, content: str | bytes) -> None:
+    """Writes a file, at once or not at all.
+
+    Raises:
+      OSError: it cannot be written; what was there before stays.
+    """
+    temporary = path.with_name(f".{path.name[-200:]}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(_as_bytes(content))
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def create_file(path: Path, content: str | bytes) -> None:
+    """Writes a file that is not there yet, at once or not at all.
+
+    Raises:
+      FileExistsError: it is there by now.
+      OSError: it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name[-200:]}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(_as_bytes(content))
+        move_to_new(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _as_bytes(content: str | bytes) -> bytes:
+    return content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
+
+
+def move_to_new(file: Path, new: Path) -> None:
+    """Moves a file to a name that no other has, and may not have got by now.
+
+    Raises:
+      FileExistsError: another has it.
+    """
+    try:
+        os.link(file, new)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        if os.path.lexists(new):
+            raise FileExistsError(f"{new} exists") from None
+        os.replace(file, new)
+    else:
+        file.unlink()
+
+
+def make_directory(path: Path, *, named: str) -> Path:
+    """Makes a directory, its parents too, and checks that files can be written there.
+
+    Args:
+      path: of the directory.
+      named: what a message calls it, such as ``--out='DIR'``.
+
+    Raises:
+      OSError: it cannot be made or written, or it is a file.
+    """
+    for place in (path, *path.parents):
+        if os.path.lexists(place) and not place.is_dir():
+            what = "a file" if place.exists() else "a link that leads nowhere"
+            where = "it" if place == path else str(place)
+            raise NotADirectoryError(
+                f"{named} cannot be written ({where} is {what}): choose another directory"
+            )
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".writable-{os.getpid()}"
+        probe.write_bytes(bytes(4096))  # an empty file fits on a full disk
+        probe.unlink()
+    except OSError as error:
+        raise OSError(
+            f"{named} cannot be written ({error.strerror}): choose another directory, or make "
+            "this one writable and not full"
+        ) from None
+    return path
+
+
+def require_places(
+    directory: Path, *, named: str, files: Iterable[str] = (), directories: Iterable[str] = ()
+) -> None:
+    """Checks that nothing in a directory stands where a file or directory is about to be written.
+
+    Args:
+      directory: which.
+      named: what a message calls it, such as ``--workdir='DIR'``.
+      files: names of files to be written or read there, where they exist.
+      directories: likewise.
+
+    Raises:
+      OSError: there is something else of such a name, or it cannot be written.
+    """
+    for name in files:
+        place = directory / name
+        if os.path.lexists(place) and not place.is_file():
+            kind = "a directory" if place.is_dir() else "not a regular file"
+            raise OSError(
+                f"{named}: {place} is {kind}, and a file of that name is to be written: move it "
+                "away, or choose another directory"
+            )
+        if place.exists() and not os.access(place, os.R_OK | os.W_OK):
+            raise PermissionError(f"{named}: {place} cannot be read and written: change its mode")
+    for name in directories:
+        place = directory / name
+        if os.path.lexists(place) and not place.is_dir():
+            raise NotADirectoryError(
+                f"{named}: {place} is a file, and a directory of that name is needed: move it "
+                "away, or choose another directory"
+            )
+        if place.exists() and not os.access(place, os.R_OK | os.W_OK | os.X_OK):
+            raise PermissionError(f"{named}: {place} cannot be read and written: change its mode")
+
+
+def file_name(text: str, *, longest: int = 100, between: str = "_") -> str:
+    """A part of a file's name for any text: letters, digits, and a few marks.
+
+    Args:
+      text: a name, a description.
+      longest: in bytes.
+      between: what stands for everything else.
+    """
+    name = re.sub(r"[^\w.,=()-]+", between, text).strip("._-") or "_"
+    return name.encode("utf-8", "replace")[:longest].decode("utf-8", "ignore")
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """A table as CSV, in which no text is a formula to a spreadsheet: an apostrophe goes before."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def csv_rows(text: Iterable[str]) -> list[dict[str, str]]:
+    """The rows of a table that `csv_text` has made.
+
+    Raises:
+      csv.Error: it is not a table.
+    """
+    rows = csv.DictReader(text)
+    return [{key: _without_apostrophe(value) for key, value in row.items()} for row in rows]
+
+
+def _cell(value: Any) -> Any:
+    if not isinstance(value, str) or not value.startswith((*_FORMULA, "'")) or _is_number(value):
+        return value
+    return f"'{value}"
+
+
+def _without_apostrophe(value: Any) -> Any:
+    if isinstance(value, str) and value.startswith("'") and value[1:].startswith((*_FORMULA, "'")):
+        return value[1:]
+    return value
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,218 @@
+"""Where reports go: nothing is overwritten by another measurement."""
+
+import json
+import os
+import shutil
+
+import pytest
+
+from pnoise_jax import training
+from pnoise_jax.training import loop, reports, workdir
+from tests.training.runs import small_config
+
+
+@pytest.fixture(scope="module")
+def trained(data_dir, tmp_path_factory):
+    """A run of one step, its rows, and its report."""
+    directory = tmp_path_factory.mktemp("trained")
+    config = small_config(data_dir, **{"duration": "1 steps", "data.test_split": "test[:100]"})
+    rows = training.train(config, directory)
+    return config, directory, rows
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of it, and its config."""
+    config, directory, _ = trained
+    shutil.copytree(directory, tmp_path / "run")
+    return tmp_path / "run", config.copy_and_resolve_references()
+
+
+def files(directory):
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in directory.rglob("*")
+        if path.is_file() and path.suffix == ".json" and "checkpoints" not in path.parts
+    }
+
+
+CHANGES = [
+    {"evaluation.batch_size": 20},
+    {"evaluation.seed": 1},
+    {"evaluation.views": 2},
+    {"data.test_split": "test[:50]"},
+    {"noise.strength": 0.25},
+]
+
+
+def test_every_measurement_has_a_file_of_its_own(run, capsys):
+    directory, config = run
+    before = files(directory)
+    written = set()
+    for change in CHANGES:
+        changed = config.copy_and_resolve_references()
+        changed.update_from_flattened_dict(change)
+        rows = training.evaluate(changed, directory)
+        (new,) = files(directory).keys() - before.keys() - written
+        written.add(new)
+        report = json.loads((directory / new).read_text())
+        assert report["rows"] == rows
+        assert f"wrote {directory / new}\n" in capsys.readouterr().out
+    assert all(name.startswith("evaluations/step_1,digits,test") for name in written)
+    assert files(directory).items() >= before.items()
+    assert any("batch_20" in name for name in written)
+
+
+def test_the_same_measurement_goes_to_the_same_file_and_says_so(run, capsys):
+    directory, config = run
+    config.evaluation.batch_size = 20
+    training.evaluate(config, directory)
+    (first,) = (directory / "evaluations").iterdir()
+    config.data.num_threads, config.log_every, config.evaluation.every = 1, "7 steps", "1 epochs"
+    training.evaluate(config, directory)
+    assert [*(directory / "evaluations").iterdir()] == [first]
+    assert "the same measurement as before, with the same numbers" in capsys.readouterr().out
+
+    report = json.loads(first.read_text())
+    report["rows"][0]["top1"] = 12.34
+    first.write_text(json.dumps(report | {"device": "another"}))
+    training.evaluate(config, directory)
+    output = capsys.readouterr().out
+    assert "with other numbers (top-1 was 12.3, " in output
+    assert "on another with jax" in output
+
+
+def test_the_runs_own_report_measured_again_is_its_own(run, capsys):
+    directory, _ = run
+    before = (directory / "evaluation.json").read_bytes()
+    training.evaluate(None, directory)
+    assert (directory / "evaluation.json").read_bytes() == before
+    assert not (directory / "evaluations").exists()
+    assert "the same measurement as before, with the same numbers" in capsys.readouterr().out
+
+
+def test_going_on_with_other_settings_keeps_the_first_report(run):
+    directory, config = run
+    before = (directory / "evaluation.json").read_bytes()
+    config.evaluation.batch_size = 20
+    training.train(config, directory)
+    assert (directory / "evaluation.json").read_bytes() == before
+    assert len([*(directory / "evaluations").iterdir()]) == 1
+
+
+def test_the_end_of_a_training_moves_another_measurement_away(run, capsys):
+    """Such as that of weights which were evaluated there before, or of an earlier program."""
+    directory, config = run
+    for content in ("{}", '{"measurement": "../../x", "rows": []}', "no JSON"):
+        (directory / "evaluation.json").write_text(content)
+        rows = training.train(config, directory)
+        assert json.loads((directory / "evaluation.json").read_text())["rows"] == rows
+        assert "what was there is of another measurement" in capsys.readouterr().out
+    kept = {path.read_text() for path in (directory / "evaluations").glob("earlier-*.json")}
+    assert kept == {"{}", '{"measurement": "../../x", "rows": []}', "no JSON"}
+
+
+def test_out_leaves_the_run_alone(run, tmp_path):
+    directory, _ = run
+    before = files(directory)
+    rows = training.evaluate(None, directory, out=tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["rows"] == rows
+    assert files(directory) == before
+
+
+def put_in_the_way(place):
+    """A directory where a file was or will be, and the reverse."""
+    is_directory = place.name in ("checkpoints", "evaluations", "unreadable")
+    shutil.rmtree(place, ignore_errors=True)
+    place.unlink(missing_ok=True)
+    place.write_text("") if is_directory else place.mkdir()
+
+
+@pytest.mark.parametrize("name", ["evaluation.json", "evaluations", "config.json"])
+def test_what_is_in_the_way_of_an_evaluation_is_named_before_it(run, monkeypatch, name):
+    directory, config = run
+    put_in_the_way(directory / name)
+    monkeypatch.setattr(loop, "restore", None)
+    with pytest.raises(OSError, match=f"{name} is a (directory|file)"):
+        training.evaluate(config, directory)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "evaluation.json",
+        "evaluations",
+        "metrics.jsonl",
+        "config.json",
+        ".lock",
+        "checkpoints",
+        "data.json",
+        "unreadable",
+    ],
+)
+def test_what_is_in_the_way_of_a_training_is_named_before_it(run, monkeypatch, name):
+    directory, config = run
+    before = files(directory).items()
+    put_in_the_way(directory / name)
+    monkeypatch.setattr(loop, "create_program", None)
+    with pytest.raises(OSError, match=f"{name} is a (directory|file)"):
+        training.train(config, directory)
+    assert before - files(directory).items() <= {k for k in before if k[0] == name}
+
+
+def test_a_directory_that_may_not_be_written_is_refused_before_the_work(trained, unprivileged):
+    _, directory, _ = trained
+    place, as_other = unprivileged
+    shutil.copytree(directory, place / "run")
+    os.chmod(place / "run", 0o555)
+
+    def check():
+        with pytest.raises(OSError, match=r"^--workdir=.* cannot be written \(Permission denied\)"):
+            training.evaluate(None, place / "run")
+        with pytest.raises(OSError, match=r"^--out=.* cannot be written \(Permission denied\)"):
+            training.evaluate(None, place / "run", out=place / "run" / "new")
+
+    as_other(check)
+
+
+def test_a_report_that_cannot_be_written_after_all_is_printed(run, monkeypatch, capsys):
+    directory, config = run
+    config.evaluation.batch_size = 20
+
+    def full(path, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(reports.writing, "replace_file", full)
+    with pytest.raises(OSError, match=r"No space left on device\): it is printed above instead"):
+        training.evaluate(config, directory)
+    output = capsys.readouterr().out
+    printed = json.loads(output[output.index("\n{\n") :])
+    assert [row["batch_size"] for row in printed["rows"]] == [20, 20, 20]
+    assert printed["config"]["evaluation"]["batch_size"] == 20
+
+
+def test_results_whose_checkpoints_are_gone_are_not_overwritten(run):
+    directory, config = run
+    shutil.rmtree(directory / "checkpoints")
+    before = files(directory)
+    config.optimizer.learning_rate = 0.5
+    with pytest.raises(ValueError, match=r"checkpoints are gone \(other optimizer.learning_rate\)"):
+        training.train(config, directory)
+    assert files(directory) == before
+
+
+def test_checkpoints_that_may_not_be_read_are_not_taken_for_none(trained, unprivileged):
+    """Else the run would be taken for a new one, and its config replaced."""
+    config, directory, _ = trained
+    place, as_other = unprivileged
+    shutil.copytree(directory, place / "run")
+    for path in (place / "run", *(place / "run").iterdir()):
+        path.chmod(0o777)
+    (place / "run" / "checkpoints").chmod(0)
+
+    def check():
+        with pytest.raises(PermissionError, match="checkpoints cannot be read and written"):
+            workdir.claim(place / "run", config)
+
+    as_other(check)
+    (place / "run" / "checkpoints").chmod(0o777)
