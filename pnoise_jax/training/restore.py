@@ -12,7 +12,7 @@ import ml_collections
 from flax import traverse_util
 
 from pnoise_jax import parallel, weights
-from pnoise_jax.training import data_version
+from pnoise_jax.training import agreement, data_version
 from pnoise_jax.training import workdir as directories
 from pnoise_jax.training.checkpoints import Checkpoints
 from pnoise_jax.training.experiment import Experiment, build
@@ -80,6 +80,7 @@ def restore(
     else:
         on_all_hosts(lambda: directories.check(path, config, but=NOT_OF_WEIGHTS))
     experiment = build(config)
+    agreement.require_same_run(experiment, task="evaluate")
     checkpoints = Checkpoints(path / "checkpoints", keep=config.checkpoint.keep, report=report)
     with contextlib.closing(checkpoints):
         restored = checkpoints.restore(experiment.abstract_state(mesh), set_aside=False)
