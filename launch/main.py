@@ -107,6 +107,7 @@ def run(main: Callable[[], object], *, on_interrupt: str = "interrupted") -> Non
         logging.set_verbosity(logging.INFO if _TRACEBACK.value else logging.FATAL)
         try:
             parallel.start(multi_host=_MULTI_HOST.value, timeout=_START_TIMEOUT.value)
+            parallel.require_agreement({"program": Path(sys.argv[0]).stem})
             if "config" in flags.FLAGS and flags.FLAGS.data_dir is not None:
                 flags.FLAGS.config.data.data_dir = flags.FLAGS.data_dir
             with parallel.watchdog(60 * _STALL_MINUTES.value):

@@ -1,11 +1,11 @@
 """What hosts agree on before they work together: facts, outcomes, and a directory they share."""
 
-import collections
+import itertools
 import json
 import os
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,9 +16,8 @@ from pnoise_jax.parallel.arrivals import numbers
 from pnoise_jax.parallel.hosts import LostHostError
 
 _Result = TypeVar("_Result")
-_ROUNDS: collections.Counter = collections.Counter()  # of each topic, the same on all hosts
+_ROUNDS = itertools.count()  # in the same order on all hosts
 _EVERY = 60.0  # seconds from one sentence about who is waited for to the next
-_VISIBLE_WITHIN = 15.0  # seconds; network file systems may take some
 _MOST = 12  # differences that a message lists
 
 
@@ -112,7 +111,9 @@ def on_any_host(flag: bool) -> bool:
     return any(map(json.loads, json.loads(values)))
 
 
-def require_shared_directory(directory: str | os.PathLike, *, flag: str) -> None:
+def require_shared_directory(
+    directory: str | os.PathLike, *, flag: str, within: float = 15.0
+) -> None:
     """Returns where all hosts see the same directory under this path.
 
     All hosts must call it. With one process it returns at once.
@@ -120,6 +121,7 @@ def require_shared_directory(directory: str | os.PathLike, *, flag: str) -> None
     Args:
       directory: there on every host.
       flag: what names it, for the error.
+      within: seconds that a network file system may take to show a new file.
 
     Raises:
       DisagreementError: some host does not see what host 0 wrote; names both.
@@ -135,7 +137,7 @@ def require_shared_directory(directory: str | os.PathLike, *, flag: str) -> None
     else:
         on_all_hosts(lambda: None)
     name = json.loads(collect(f"to share --{flag}", file.name, lambda given: json.dumps(given[0])))
-    seen = "yes" if _appears(path / name) else str(path)
+    seen = "yes" if _appears(path / name, within) else str(path)
     unseen = json.loads(collect(f"to see the files of --{flag}", seen, json.dumps))
     if hosts.index() == 0:
         file.unlink(missing_ok=True)
@@ -149,8 +151,8 @@ def require_shared_directory(directory: str | os.PathLike, *, flag: str) -> None
         )
 
 
-def _appears(file: Path) -> bool:
-    deadline = time.monotonic() + _VISIBLE_WITHIN
+def _appears(file: Path, within: float) -> bool:
+    deadline = time.monotonic() + within
     while True:
         try:  # listing asks the server anew, where looking up a name may be answered from a cache
             os.listdir(file.parent)
@@ -167,32 +169,45 @@ def collect(topic: str, value: str, conclude: Callable[[list[str]], str]) -> str
     """What host 0 concludes from the values of all hosts; returns it on every one of them.
 
     Args:
-      topic: what the hosts wait for, as "to compare their configs".
+      topic: what for, such as "to compare their configs"; the same on all hosts.
       value: of this host.
       conclude: of the values in the order of the hosts; called on host 0.
 
     Raises:
+      DisagreementError: the hosts have come for different topics, as different programs do.
       LostHostError: a host has failed in the meantime.
     """
     client = hosts.client()
     if client is None:
         return conclude([value])
-    _ROUNDS[topic] += 1
-    key = f"pnoise/{topic}/{_ROUNDS[topic]}"
+    key = f"pnoise/round/{next(_ROUNDS)}"
     if hosts.index() == 0:
-        values = [value]
-        for host in range(1, hosts.count()):
-            values.append(_wait_for(f"{key}/{host}", topic, host))
-        client.key_value_set(f"{key}/conclusion", conclusion := conclude(values))
+        given = [_wait_for(f"{key}/{host}", topic, host) for host in range(1, hosts.count())]
+        topics, values = zip((topic, value), *map(json.loads, given), strict=True)
+        error = "" if len(set(topics)) == 1 else _describe_topics(topics)
+        conclusion = [error, "" if error else conclude(list(values))]
+        client.key_value_set(f"{key}/conclusion", json.dumps(conclusion))
     else:
-        client.key_value_set(f"{key}/{hosts.index()}", value)
-        conclusion = _wait_for(f"{key}/conclusion", topic, 0)
+        client.key_value_set(f"{key}/{hosts.index()}", json.dumps([topic, value]))
+        conclusion = json.loads(_wait_for(f"{key}/conclusion", topic, 0))
     # Nobody goes on, or ends, before all have read it from host 0.
-    client.key_value_set(f"{key}/read/{hosts.index()}", "")
+    client.key_value_set(f"{key}/read/{hosts.index()}", "yes")
     if hosts.index() == 0:
         for host in range(1, hosts.count()):
             _wait_for(f"{key}/read/{host}", topic, host)
-    return conclusion
+    if conclusion[0]:
+        raise DisagreementError(conclusion[0])
+    return conclusion[1]
+
+
+def _describe_topics(topics: Sequence[str]) -> str:
+    by_topic: dict[str, list[int]] = {}
+    for host, topic in enumerate(topics):
+        by_topic.setdefault(topic, []).append(host)
+    return (
+        f"the hosts do different things: they wait {_by_host(by_topic)}. Start the same command "
+        "on all, with the same code"
+    )
 
 
 def _wait_for(key: str, topic: str, host: int) -> str:

@@ -68,20 +68,20 @@ class _Reception:
         self._strangers: set[str] = set()
 
     def run(self) -> None:
-        with self._listen() as listener:
-            self._selector.register(listener, selectors.EVENT_READ)
-            try:
+        try:
+            with self._listen() as listener:
+                self._selector.register(listener, selectors.EVENT_READ)
                 self._wait(listener)
-            except (ValueError, TimeoutError) as error:
-                self._tell_all({"error": str(error), "kind": type(error).__name__})
-                self._close_all()
-                raise
-            except BaseException:
-                self._tell_all({"error": "process 0 was interrupted", "kind": "TimeoutError"})
-                self._close_all()
-                raise
-        self._tell_all({"go": True})  # the port is free by now
-        self._close_all()
+                self._selector.unregister(listener)
+            self._tell_all({"go": True})  # the port is free by now
+        except (ValueError, TimeoutError) as error:
+            self._tell_all({"error": str(error), "kind": type(error).__name__})
+            raise
+        except KeyboardInterrupt:
+            self._tell_all({"error": "process 0 was interrupted", "kind": "TimeoutError"})
+            raise
+        finally:
+            self._close_all()
 
     def _listen(self) -> socket.socket:
         bound = os.environ.get("JAX_COORDINATOR_BIND_ADDRESS", f":{self._place.port}")
@@ -175,8 +175,7 @@ class _Reception:
         text = (
             f"{'processes' if len(missing) > 1 else 'process'} {numbers(missing)} of "
             f"{self._place.count} {'have' if len(missing) > 1 else 'has'} not arrived{after} at "
-            f"{self._place.address}; arrived: "
-            + ", ".join(_name(guest) for guest in arrived)
+            f"{self._place.address}; arrived: " + ", ".join(_name(guest) for guest in arrived)
         )
         if self._strangers:
             text += (
@@ -222,9 +221,11 @@ def _arrive(place: Place, timeout: float, report: Callable[[str], None], every: 
     news = reason = ""
     while True:
         try:
-            with socket.create_connection((place.host, place.port), timeout=5.0) as connection:
+            with (
+                socket.create_connection((place.host, place.port), timeout=5.0) as connection,
+                connection.makefile("rb") as lines,
+            ):
                 _send(connection, _introduction(place))
-                lines = connection.makefile("rb")
                 connection.settimeout(30.0)  # process 0 says something every few seconds
                 while line := lines.readline(64 * _LONGEST_LINE):
                     message = json.loads(line)

@@ -25,7 +25,7 @@ from pnoise_jax.parallel.progress import LATEST
 BEAT = 2.5  # seconds from one sign of life to the next
 _LOOK = 4  # beats from one look at all the others to the next
 _SILENCE = 3.5 * BEAT  # after that long without a sign a host counts as lost, if something failed
-_GRACE = 20.0  # seconds that a host has to end by itself after another one has failed
+_GRACE = 10.0  # seconds that a host has to end by itself after another one has failed
 _FAILURE = "pnoise/failure"
 
 

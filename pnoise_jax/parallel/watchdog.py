@@ -14,7 +14,7 @@ import jax
 from pnoise_jax.parallel import hosts
 from pnoise_jax.parallel.progress import LATEST
 
-_LONGER_THAN_BEFORE = 3.0  # times the longest pause so far, such as that of compiling
+_LONGER_THAN_BEFORE = 1.5  # times the longest pause so far, such as that of compiling
 _STATES = {"T": "is stopped (SIGSTOP or a debugger)", "t": "is stopped by a debugger"}
 _STATES |= {"Z": "is dead", "D": "waits for a disk or a network file system"}
 
@@ -24,7 +24,8 @@ def watchdog(limit: float, report: Callable[[str], None] | None = None) -> Itera
     """While it is open, reports when nothing has been noted as done for a while; ends nothing.
 
     It speaks once for each time that a run stands still. A pause is reported after ``limit``
-    seconds, or three times the longest pause so far, as that of compiling, if this is longer.
+    seconds, or one and a half times the longest pause so far, as that of compiling, if this is
+    longer.
 
     Args:
       limit: in seconds; with 0 nothing is watched.
@@ -79,7 +80,8 @@ def describe(main: int, seconds: float) -> str:
     since = hosts.clock(time.time() - seconds)
     lines = [
         f"watchdog: nothing has been finished for {seconds:.0f} s, since {since}; the last was "
-        f"{LATEST.what}. The run goes on; what follows is for finding out what it waits for."
+        f"{LATEST.what}. Nothing is ended. Compiling, as in a first step, may take minutes; else "
+        "what follows shows what is waited for:"
     ]
     lines += [f"  {line}" for line in _workers()] + [f"  {line}" for line in _others()]
     frame = sys._current_frames().get(main)
@@ -94,7 +96,7 @@ def _workers() -> list[str]:
     lines = []
     for child in multiprocessing.active_children():
         state = _state(child.pid)
-        lines.append(f"data worker {child.name} (pid {child.pid}) {_STATES.get(state, 'runs')}")
+        lines.append(f"data worker (pid {child.pid}) {_STATES.get(state, 'runs')}")
     return lines
 
 
