@@ -136,7 +136,7 @@ def _loaded_modules() -> Iterator[tuple[str, str]]:
     installed = tuple({paths[kind] for kind in ("stdlib", "platstdlib", "purelib", "platlib")})
     for name, module in sorted(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        known = name == "pnoise_jax" or name.startswith("pnoise_jax.")
+        known = name == "__mp_main__" or name.partition(".")[0] == "pnoise_jax"
         if not file or known or file.startswith(installed) or not os.path.isfile(file):
             continue
         if os.path.getsize(file) <= _LARGEST_MODULE:
