@@ -25,6 +25,15 @@ _TRACEBACK = flags.DEFINE_bool(
 _MULTI_HOST = flags.DEFINE_bool(
     "multi_host", False, "Join the other hosts, which JAX finds itself: TPU pods, Slurm, Open MPI."
 )
+_START_TIMEOUT = flags.DEFINE_integer(
+    "start_timeout", 600, "Seconds to wait for the other hosts to start.", lower_bound=1
+)
+_STALL_MINUTES = flags.DEFINE_float(
+    "stall_minutes",
+    5.0,
+    "Say where a run stands still that has finished nothing for so long; 0: never.",
+    lower_bound=0.0,
+)
 
 # Their messages are written for the reader; of any other error the type says as much.
 _EXPECTED = (ValueError, OSError, training.NonFiniteLossError)
@@ -110,16 +119,20 @@ def run(main: Callable[[], object], *, on_interrupt: str = "interrupted") -> Non
         # Libraries log what they then raise, at length.
         logging.set_verbosity(logging.INFO if _TRACEBACK.value else logging.FATAL)
         try:
-            parallel.start(multi_host=_MULTI_HOST.value)
+            parallel.start(multi_host=_MULTI_HOST.value, timeout=_START_TIMEOUT.value)
+            parallel.require_agreement({"program": Path(sys.argv[0]).stem})
             if "config" in flags.FLAGS and flags.FLAGS["data_dir"].present:
                 flags.FLAGS.config.data.data_dir = flags.FLAGS.data_dir
-            main()
-        except KeyboardInterrupt:
+            with parallel.watchdog(60 * _STALL_MINUTES.value):
+                main()
+        except KeyboardInterrupt as error:
+            parallel.end_together(error, "interrupted")
             _end(on_interrupt)
         except Exception as error:
             if _TRACEBACK.value:
                 say(traceback.format_exc(), file=sys.stderr)
             text = str(error) if isinstance(error, _EXPECTED) else _summary(error)
+            text = parallel.end_together(error, text)
             _end(f"error: {text}" + ("" if _TRACEBACK.value else "\n(--traceback shows where)"))
 
     app.run(guarded, flags_parser=_parse_flags)
@@ -181,6 +194,8 @@ def _end(message: str) -> NoReturn:
     say(message, file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
+    if parallel.are_several():
+        os._exit(1)  # JAX's own end waits for the other hosts, for minutes
     if any(t is not threading.main_thread() and not t.daemon for t in threading.enumerate()):
         os._exit(1)  # after a failed save Orbax's threads wait for ever
     sys.exit(1)

@@ -133,6 +133,11 @@ class _Transformed(Sequence):
     def __init__(self, dataset: Dataset, transform: Transform):
         self._dataset, self._transform = dataset, transform
 
+    @property
+    def stored(self) -> Sequence[Image] | np.ndarray:
+        """The images before the transform."""
+        return self._dataset.images
+
     def __len__(self) -> int:
         return len(self._dataset)
 

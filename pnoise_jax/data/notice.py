@@ -4,12 +4,14 @@ import functools
 import sys
 from collections.abc import Iterable, Iterator
 
+from pnoise_jax.terminal import say
+
 MANY = 20_000  # records, to read which takes so long that somebody may wonder
 
 
 def tell(text: str) -> None:
     """Prints a line."""
-    print(text, file=sys.stderr, flush=True)
+    say(text, file=sys.stderr)
 
 
 @functools.cache

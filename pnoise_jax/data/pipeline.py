@@ -7,6 +7,8 @@ the hosts' batches one after the other gives the batch of a single host, in the 
 import dataclasses
 import functools
 import os
+import re
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Self
@@ -26,6 +28,27 @@ _AHEAD = 2
 
 # Independent random streams of one seed.
 _SHUFFLE, _AUGMENT = 0, 1
+
+
+class WorkerError(OSError):
+    """A process that makes batches has ended before its time."""
+
+    def __init__(self, exit_code: int, num_workers: int):
+        killed = -exit_code in set(signal.Signals)
+        how = (
+            f"was ended by {signal.Signals(-exit_code).name}"
+            if killed
+            else f"has ended with exit code {exit_code}"
+        )
+        memory = (
+            "; the system does so when memory runs out: lower data.num_workers or data.num_threads"
+            if -exit_code == signal.SIGKILL
+            else ""
+        )
+        super().__init__(
+            f"a data worker (one of data.num_workers={num_workers} processes) {how}{memory}. Start "
+            "the same command again"
+        )
 
 
 class BatchIterator(Iterator[Batch]):
@@ -61,10 +84,16 @@ class BatchIterator(Iterator[Batch]):
             if not flags.FLAGS.is_parsed():  # outside absl's apps; Grain reads its own flags
                 flags.FLAGS.mark_as_parsed()
             stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
-        self._iterator = iter(stream)
+        self._iterator, self._num_workers = iter(stream), num_workers
 
     def __next__(self) -> Batch:
-        return next(self._iterator)
+        try:
+            return next(self._iterator)
+        except RuntimeError as error:  # Grain's; it says no more than the exit code
+            ended = re.search(r"[Ww]orker process was terminated.*exit code (-?\d+)", str(error))
+            if ended is None:
+                raise
+            raise WorkerError(int(ended[1]), self._num_workers) from error
 
     def close(self) -> None:
         """Stops the threads and workers; what they hold is dropped. Closing twice is fine."""

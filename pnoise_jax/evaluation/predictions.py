@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
-from pnoise_jax import data
+from pnoise_jax import data, parallel
 
 REPORT_EVERY = 30.0  # seconds between two sentences on how far it is
 
@@ -77,6 +77,7 @@ def collect(
         for name, array in arrays.items():
             getattr(found, name)[index[real]] = array[real]
         done += int(real.sum())
+        parallel.note_progress(f"{what}, {done} of {len(dataset)} examples")
         now = time.monotonic()
         if not before:
             started, before = now, done

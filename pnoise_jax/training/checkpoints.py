@@ -91,8 +91,9 @@ class Checkpoints:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
             raise OSError(
                 f"cannot write the checkpoint of step {self._saving} to {self.directory}: {reason} "
-                f"(last whole checkpoint: {self.describe_newest()}). Make room or make it "
-                "writable, and start the same command again"
+                f"(last whole checkpoint: {self.describe_newest()}). "
+                + ("Make room or make it writable, and start" if _is_of_disk(error) else "Start")
+                + " the same command again"
             ) from error
 
     def newest(self) -> int | None:
@@ -188,3 +189,13 @@ def _on_any_host(flag: bool) -> bool:
     if jax.process_count() == 1:
         return flag
     return bool(multihost_utils.process_allgather(np.array(flag)).any())
+
+
+def _is_of_disk(error: BaseException | None) -> bool:
+    """Whether it is about files, and not, say, about a host that another one has lost."""
+    text = str(error)
+    return error is not None and (
+        isinstance(error, OSError)
+        or any(words in text for words in ("os_error_code", "Error writing", "Failed writing"))
+        or _is_of_disk(error.__cause__)
+    )

@@ -1,8 +1,6 @@
 """Imported weights on the devices of every host, and what their images should be like."""
 
 import zlib
-from collections.abc import Callable
-from typing import TypeVar
 
 import jax
 import numpy as np
@@ -10,9 +8,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
 
 from pnoise_jax import data, parallel, weights
+from pnoise_jax.parallel import on_all_hosts
 from pnoise_jax.training.experiment import Experiment
-
-_Result = TypeVar("_Result")
 
 
 def match_on_all_hosts(
@@ -47,27 +44,6 @@ def read_to_devices(found: weights.Weights, sharding: NamedSharding) -> dict[str
                 f"(checksums by host: {checksums.tolist()}): give each the same file"
             )
     return arrays
-
-
-def on_all_hosts(call: Callable[[], _Result]) -> _Result:
-    """Calls a function on every host; where it raises on one, all raise, and none waits for ever.
-
-    Raises:
-      ValueError: it has failed on another host; else as the function.
-    """
-    if jax.process_count() == 1:
-        return call()
-    result, failure = None, None
-    try:
-        result = call()
-    except Exception as error:  # whatever it is, the others wait
-        failure = error
-    failed = np.flatnonzero(multihost_utils.process_allgather(np.array(failure is not None)))
-    if failure is not None:
-        raise failure
-    if len(failed):
-        raise ValueError(f"host {failed[0]} has failed; its message says why")
-    return result
 
 
 def warn_of_preprocessing(experiment: Experiment, found: weights.Weights) -> list[str]:

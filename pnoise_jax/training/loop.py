@@ -16,8 +16,8 @@ from rich.console import Console
 
 from pnoise_jax import evaluation, parallel
 from pnoise_jax.terminal import create_console
+from pnoise_jax.training import agreement, data_version, reports
 from pnoise_jax.training import console as screen
-from pnoise_jax.training import data_version, reports
 from pnoise_jax.training import workdir as directories
 from pnoise_jax.training.checkpoints import Checkpoints
 from pnoise_jax.training.checks import check_training
@@ -47,6 +47,8 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list
     """
     experiment = build(config)
     check_training(experiment)
+    agreement.require_same_run(experiment, task="train")
+    agreement.require_shared_workdir(workdir, make=True)
     goes_on = directories.has_checkpoint(workdir)
     imported = None if goes_on else match_on_all_hosts(experiment)
     path, console = directories.make_writable(workdir), _console()
@@ -127,11 +129,13 @@ def evaluate(
     Raises:
       ValueError, OSError: as `train`; FileNotFoundError where there is no run or no checkpoint.
     """
+    agreement.require_shared_workdir(workdir, make=config is not None and bool(config.weights))
     mesh, console = parallel.data_mesh(), _console()
     report = functools.partial(console.print, soft_wrap=True, highlight=False)
     place = functools.partial(_open_place, workdir, out)
     if config is not None and config.weights is not None and not has_run(workdir):
         experiment = build(config)
+        agreement.require_same_run(experiment, task="evaluate")
         found = match_on_all_hosts(experiment, head="keep")
         path = on_all_hosts(place)
         run = import_weights(experiment, found, mesh=mesh)
@@ -172,7 +176,7 @@ def _run(
         writer = stack.enter_context(contextlib.closing(_writer(path, start)))
         progress = stack.enter_context(screen.progress_report(console, start=start, total=total))
         constants = program.constants(experiment)
-        steps = advance(program, state, window.watch(batches), constants)
+        steps = advance(program, state, window.watch(batches), constants, start=start)
         for step, (state, metrics) in enumerate(steps, start + 1):
             window.add(metrics)
             saves = step % every.save == 0 or step == total

@@ -126,22 +126,33 @@ def advance(
     state: TrainState,
     batches: Iterable[Mapping[str, np.ndarray]],
     constants: tuple[Any, ...],
+    *,
+    start: int = 0,
 ) -> Iterator[tuple[TrainState, Metrics]]:
     """Makes one step for each batch: *the* loop, of one run or of several together.
 
     It runs at most `STEPS_AHEAD` steps ahead of the devices, which hold a batch for each.
 
+    Args:
+      program: with the step.
+      state: before the first batch; it is donated.
+      batches: this host's part of each.
+      constants: of `Program.constants`.
+      start: how many steps were made before, for the watchdog.
+
     Yields:
       The state, which the next step takes away, and the step's metrics, still on the devices.
     """
     ahead = collections.deque()
-    for local_batch in batches:
+    parallel.note_progress(f"step {start}")
+    for step, local_batch in enumerate(batches, start + 1):
         batch = parallel.to_devices(local_batch, program.batches)
         with jax.transfer_guard("disallow"):  # the step takes nothing else from the host
             state, metrics = program.step(state, batch, *constants)
         ahead.append(metrics["loss"])
         if len(ahead) > STEPS_AHEAD:
             ahead.popleft().block_until_ready()
+        parallel.note_progress(f"step {step - len(ahead)}")
         yield state, metrics
 
 

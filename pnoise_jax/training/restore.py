@@ -13,7 +13,7 @@ from flax import traverse_util
 
 from pnoise_jax import parallel, weights
 from pnoise_jax.terminal import say
-from pnoise_jax.training import data_version
+from pnoise_jax.training import agreement, data_version
 from pnoise_jax.training import workdir as directories
 from pnoise_jax.training.checkpoints import Checkpoints
 from pnoise_jax.training.experiment import Experiment, build
@@ -84,6 +84,7 @@ def restore(
     else:
         on_all_hosts(lambda: directories.check(path, config, but=NOT_OF_WEIGHTS))
     experiment, notes = data_version.match_run(build(config), path)
+    agreement.require_same_run(experiment, task="evaluate")
     for sentence in notes:
         report(sentence)
     checkpoints = Checkpoints(path / "checkpoints", keep=config.checkpoint.keep, report=report)

@@ -110,8 +110,8 @@ def make_writable(workdir: str | os.PathLike, *, flag: str = "workdir") -> Path:
     """
     if not str(workdir).strip() or "://" in str(workdir):
         raise ValueError(
-            f"--{flag}={str(workdir)!r} is no directory: give the path of one; to keep runs in a "
-            "bucket, mount it"
+            f"--{flag}={str(workdir)!r} is not a directory: give the path of one. To keep runs in "
+            "a bucket, mount it with gcsfuse; several hosts can share NFS, Filestore or Lustre, too"
         )
     path = Path(workdir).expanduser().absolute()
     return writing.make_directory(path, named=f"--{flag}={str(workdir)!r}")

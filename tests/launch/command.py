@@ -3,6 +3,7 @@
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 
@@ -19,7 +20,7 @@ def start(program: str, *arguments: object, **environment: str) -> subprocess.Po
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            cwd=pathlib.Path(__file__).parents[2],
+            cwd=environment.get("CODE", pathlib.Path(__file__).parents[2]),
             env=ENVIRONMENT | environment,
         )
     finally:
@@ -31,3 +32,31 @@ def run(program: str, *arguments: object, **environment: str) -> tuple[int, str,
     process = start(program, *arguments, **environment)
     output, errors = process.communicate(timeout=300)
     return process.returncode, output, errors
+
+
+def start_on_hosts(*hosts: tuple, **environment: str) -> list[subprocess.Popen]:
+    """Starts the hosts of one run, each a program and its arguments.
+
+    A dict among the arguments holds variables of that host alone; of these CODE is the directory
+    whose copy of the project it runs.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    started = []
+    for index, (program, *arguments) in enumerate(hosts):
+        own = {k: v for each in arguments if isinstance(each, dict) for k, v in each.items()}
+        common = {
+            "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+            "JAX_NUM_PROCESSES": str(len(hosts)),
+            "JAX_PROCESS_ID": str(index),
+        }
+        given = [each for each in arguments if not isinstance(each, dict)]
+        started.append(start(program, *given, **(common | environment | own)))
+    return started
+
+
+def ends(hosts: list[subprocess.Popen]) -> tuple[list[int], list[str]]:
+    """The exit codes of hosts, and their errors."""
+    errors = [host.communicate(timeout=300)[1] for host in hosts]
+    return [host.returncode for host in hosts], errors

@@ -151,7 +151,7 @@ def test_a_work_directory_that_cannot_be_used_is_named(tmp_path):
     with pytest.raises(ValueError, match="not the config of a run"):
         workdir.read_config(tmp_path)
     for name in ("", "gs://bucket/run"):
-        with pytest.raises(ValueError, match="is no directory"):
+        with pytest.raises(ValueError, match="is not a directory"):
             workdir.claim(name, config)
 
 

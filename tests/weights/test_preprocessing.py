@@ -5,11 +5,10 @@ import json
 import jax
 import numpy as np
 import pytest
-from jax.experimental import multihost_utils
 from safetensors.numpy import save_file
 
 from pnoise_jax import training, weights
-from pnoise_jax.training.imported import on_all_hosts, warn_of_preprocessing
+from pnoise_jax.training.imported import warn_of_preprocessing
 from pnoise_jax.weights import preprocessing
 from tests.training.runs import small_config
 from tests.weights import sources
@@ -187,18 +186,3 @@ def test_load_of_a_resnet_and_of_a_fresh_head(tmp_path):
     np.testing.assert_array_equal(
         variables["batch_stats"]["bn1"]["mean"], state["bn1.running_mean"]
     )
-
-
-def test_whatever_goes_wrong_on_a_host_the_others_hear_of_it(monkeypatch):
-    heard = []
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    monkeypatch.setattr(
-        multihost_utils, "process_allgather", lambda failed: heard.append(failed) or [failed] * 2
-    )
-
-    def fail():
-        raise RuntimeError("as no library should")
-
-    with pytest.raises(RuntimeError, match="as no library should"):
-        on_all_hosts(fail)
-    assert heard == [True]

@@ -1,6 +1,5 @@
-"""Devices: the mesh, how arrays lie on it, and the start on several hosts."""
+"""Devices: the mesh, and how arrays lie on it."""
 
-import os
 from collections.abc import Mapping
 
 import jax
@@ -8,42 +7,6 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 DATA_AXIS = "data"
-
-
-def start(*, multi_host: bool = False) -> None:
-    """Joins the other hosts, if there are any; call it before anything touches a device.
-
-    The variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID name them; or JAX
-    finds them by itself, on Cloud TPU pods and under Slurm and Open MPI.
-
-    Args:
-      multi_host: there are others, and JAX shall find them.
-
-    Raises:
-      ValueError: some of the three variables are missing, or a number is none; or this is one of
-        several tasks and nobody said that they belong together.
-    """
-    names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-    address, count, index = (os.environ.get(name) for name in names)
-    if address is not None:
-        try:
-            count, index = int(count), int(index)
-        except (TypeError, ValueError):
-            raise ValueError(
-                f"JAX_COORDINATOR_ADDRESS={address!r} with JAX_NUM_PROCESSES={count!r} and "
-                f"JAX_PROCESS_ID={index!r}: the number of processes and this one's, from 0, must "
-                "be set as well"
-            ) from None
-        jax.distributed.initialize(address, count, index)
-    elif multi_host:
-        jax.distributed.initialize()
-    else:
-        for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"):
-            if os.environ.get(name, "1") != "1":
-                raise ValueError(
-                    f"{name}={os.environ[name]}: this is one of several tasks; add --multi_host "
-                    "so that they train together, or start a single one"
-                )
 
 
 def data_mesh() -> Mesh:

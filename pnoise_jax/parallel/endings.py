@@ -1,0 +1,127 @@
+"""How a host ends because of another one: by name, and not alone."""
+
+import ctypes
+import os
+import re
+import signal
+import socket
+import time
+from collections.abc import Iterator
+
+import jax
+
+from pnoise_jax.parallel import hosts
+from pnoise_jax.parallel.agreement import DisagreementError
+from pnoise_jax.parallel.hosts import LostHostError, Watch
+from pnoise_jax.parallel.progress import LATEST
+
+# What XLA's collectives say, as a JaxRuntimeError or, in some places, as a ValueError.
+_STATUS = re.compile(
+    r"(UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED|CANCELLED|DEADLINE_EXCEEDED|FAILED_PRECONDITION): "
+)
+_AGAIN = "The others cannot go on without it: start the same command again on all hosts"
+
+
+def end_together(error: BaseException, text: str) -> str:
+    """Tells the other hosts that this one ends, and finds out whether another one is the reason.
+
+    Args:
+      error: what ends this host.
+      text: what it says.
+
+    Returns:
+      The text, or which host was lost and when, where that is the reason. In a run of one process
+      always the text.
+    """
+    watch = hosts.watch()
+    if watch is None:
+        return text
+    if isinstance(error, DisagreementError):
+        return text  # which all raise alike
+    if not isinstance(error, LostHostError) and _may_be_of_others(error):
+        text = _find_lost(watch) or text
+    hosts.post_failure(text)
+    if hosts.index() == 0:  # the others read it from this process
+        time.sleep(2 * hosts.BEAT)
+    return text
+
+
+def _may_be_of_others(error: BaseException) -> bool:
+    return any(
+        isinstance(each, jax.errors.JaxRuntimeError) or _STATUS.match(str(each))
+        for each in _causes(error)
+    )
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _find_lost(watch: Watch) -> str | None:
+    """Which host has failed or is silent; takes some beats, as a host may have died just now."""
+    for _ in range(5):
+        try:
+            watch.look()
+            failure = hosts.read_failure()
+        except jax.errors.JaxRuntimeError:
+            return _lost_coordinator(watch)
+        if failure is not None and failure["host"] != hosts.index():
+            return hosts.describe_failure(failure)
+        time.sleep(hosts.BEAT)
+    return _lost(watch.describe_silent())
+
+
+def _lost(who: str) -> str | None:
+    at = f" at {LATEST.what}" if LATEST.what else ""
+    return f"lost {who} (this is {hosts.own_name()}{at}). {_AGAIN}" if who else None
+
+
+def _lost_coordinator(watch: Watch) -> str:
+    now = hosts.clock(time.time())
+    return str(
+        _lost(
+            f"{watch.name(0)}, which coordinates all hosts: it does not answer at "
+            f"{watch.address} at {now}"
+        )
+    )
+
+
+def name_lost_hosts_at_abort(watch: Watch) -> None:
+    """Adds a last sentence where JAX aborts this process because another one is gone.
+
+    JAX does so in C++, with a stack trace and the number of a task, and lets no Python function be
+    called before; so the sentence is written by the handler of the signal that abort() raises.
+    """
+
+    def last_words(_: int) -> None:
+        text = _reason(watch)
+        os.write(2, f"error: {text}\n".encode(errors="replace"))
+        os._exit(1)
+
+    handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(last_words)
+    watch.keep = handler  # ctypes does not
+    libc = ctypes.CDLL(None)
+    libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
+    libc.signal.restype = ctypes.c_void_p
+    libc.signal(signal.SIGABRT, ctypes.cast(handler, ctypes.c_void_p))
+
+
+def _reason(watch: Watch) -> str:
+    if watch.failure is not None:
+        return hosts.describe_failure(watch.failure)
+    if hosts.index() != 0 and not _answers(watch.address):
+        return _lost_coordinator(watch)
+    return _lost(watch.describe_silent()) or (
+        f"{hosts.own_name()} was aborted at {hosts.clock(time.time())}, for the reason above"
+    )
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=2.0).close()
+        return True
+    except OSError:
+        return False

@@ -1,0 +1,229 @@
+"""The other hosts: who they are, and whether they live.
+
+Everything goes through the key-value store of JAX's coordination service, which process 0 keeps:
+it needs no device and nothing compiled, and works while the devices wait for a lost host.
+"""
+
+import atexit
+import contextlib
+import dataclasses
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import jax
+from jax._src import distributed  # JAX gives no public access to its key-value store
+
+from pnoise_jax.parallel.progress import LATEST
+from pnoise_jax.terminal import say
+
+BEAT = 2.5  # seconds from one sign of life to the next
+_LOOK = 4  # beats from one look at all the others to the next
+_SILENCE = 3.5 * BEAT  # after that long without a sign a host counts as lost, if something failed
+_GRACE = 10.0  # seconds that a host has to end by itself after another one has failed
+_FAILURE = "pnoise/failure"
+
+
+class LostHostError(OSError):
+    """Another host has failed, or gives no sign of life any more; the message names it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sign:
+    """The last sign of life of a host.
+
+    Attributes:
+      name: such as "host 1 (node7, pid 1234)".
+      count: of its signs so far.
+      what: what it had done last, such as "step 312 of 1000"; empty before it began.
+      said: the time by its own clock, in seconds since 1970.
+      seen: `time.monotonic()` of when it was first seen here.
+    """
+
+    name: str
+    count: int
+    what: str
+    said: float
+    seen: float
+
+    def __str__(self) -> str:
+        at = f", at {self.what}" if self.what else ""
+        return f"{self.name}: last sign of life at {clock(self.said)}{at}"
+
+
+def count() -> int:
+    """How many processes there are; does not touch a device."""
+    return distributed.global_state.num_processes or 1
+
+
+def index() -> int:
+    """The number of this process, from 0; does not touch a device."""
+    return distributed.global_state.process_id or 0
+
+
+def client() -> Any:
+    """The client of the key-value store, where there are several processes; else None."""
+    return distributed.global_state.client if count() > 1 else None
+
+
+def are_several() -> bool:
+    """Whether this process is connected with others."""
+    return client() is not None
+
+
+def own_name() -> str:
+    """Of this host, for messages."""
+    return f"host {index()} ({socket.gethostname()}, pid {os.getpid()})"
+
+
+def clock(seconds: float) -> str:
+    """A time in seconds since 1970, for messages."""
+    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def post_failure(text: str) -> None:
+    """Tells the others that this host ends, and why; only the first one's word counts."""
+    failure = {"host": index(), "name": own_name(), "time": time.time(), "text": text}
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # one was first, or the store is gone
+        client().key_value_set(_FAILURE, json.dumps(failure | {"what": LATEST.what}))
+
+
+def read_failure() -> dict[str, Any] | None:
+    """What the first host that failed has said; None where none has.
+
+    Raises:
+      JaxRuntimeError: process 0, which keeps the store, does not answer.
+    """
+    try:
+        return json.loads(client().key_value_try_get(_FAILURE))
+    except jax.errors.JaxRuntimeError as error:
+        if "NOT_FOUND" in str(error):
+            return None
+        raise
+
+
+def describe_failure(failure: dict[str, Any]) -> str:
+    """In words."""
+    at = f", at {failure['what']}" if failure["what"] else ""
+    return f"{failure['name']} has ended at {clock(failure['time'])}{at}: {failure['text']}"
+
+
+class Watch:
+    """A thread that gives signs of life, and notices when another host has failed.
+
+    Attributes:
+      address: of the coordinator, "host:port".
+      report: takes a sentence, such as who is waited for.
+      signs: the last of each host, as of the last look.
+      failure: what the host that failed first has said, if one has and it is not this one.
+      keep: something that must live as long as the process.
+    """
+
+    def __init__(self, address: str, report: Callable[[str], None]):
+        self.address, self.report = address, report
+        self.signs: dict[int, Sign] = {}
+        self.failure: dict[str, Any] | None = None
+        self.keep: Any = None
+        self._stopped = threading.Event()
+        self._beats = 0
+        self._thread = threading.Thread(target=self._run, name="signs of life", daemon=True)
+
+    def start(self) -> None:
+        """Begins."""
+        self._beat()
+        self._thread.start()
+        atexit.register(self.stop)
+
+    def stop(self) -> None:
+        """Ends the thread, which JAX's client must outlive."""
+        self._stopped.set()
+        self._thread.join(2 * BEAT)
+
+    def look(self) -> None:
+        """Reads the signs of all hosts.
+
+        Raises:
+          JaxRuntimeError: process 0 does not answer.
+        """
+        now = time.monotonic()
+        for key, text in client().key_value_dir_get("pnoise/sign"):
+            number, sign = int(key.rpartition("/")[2]), json.loads(text)
+            known = self.signs.get(number)
+            if known is None or known.count != sign["count"]:
+                self.signs[number] = Sign(seen=now, **sign)
+
+    def name(self, number: int) -> str:
+        """Of a host, with its machine where that is known."""
+        if number not in self.signs:
+            with contextlib.suppress(jax.errors.JaxRuntimeError):
+                self.look()
+        return self.signs[number].name if number in self.signs else f"host {number}"
+
+    def silent(self) -> list[int]:
+        """The other hosts that have given no sign for some beats."""
+        now = time.monotonic()
+        return [
+            number
+            for number in range(count())
+            if number != index()
+            and (number not in self.signs or now - self.signs[number].seen > _SILENCE)
+        ]
+
+    def describe_silent(self) -> str:
+        """Those hosts, and when they were last heard of; empty if there are none."""
+        return "; ".join(
+            str(self.signs[number]) if number in self.signs else f"host {number}: no sign of life"
+            for number in self.silent()
+        )
+
+    def _beat(self) -> None:
+        self._beats += 1
+        sign = {
+            "name": own_name(),
+            "count": self._beats,
+            "what": LATEST.what,
+            "said": time.time(),
+        }
+        client().key_value_set(f"pnoise/sign/{index()}", json.dumps(sign), allow_overwrite=True)
+
+    def _run(self) -> None:
+        while not self._stopped.wait(BEAT):
+            try:
+                self._beat()
+                if self._beats % _LOOK == 1:
+                    self.look()
+                failure = read_failure()
+            except jax.errors.JaxRuntimeError:  # process 0 is gone: JAX ends this process as well
+                continue
+            if failure is not None and failure["host"] != index():
+                self.failure = failure
+                self._end_after_grace()
+                return
+
+    def _end_after_grace(self) -> None:
+        """For the main thread, which may wait for ever for a host that has failed."""
+        assert self.failure is not None
+        if not self._stopped.wait(_GRACE):
+            say(f"error: {describe_failure(self.failure)}", file=sys.stderr)
+            os._exit(1)
+
+
+_WATCHES: list[Watch] = []  # none, or the one of this process
+
+
+def watch() -> Watch | None:
+    """This process's, where it is connected with others."""
+    return _WATCHES[0] if _WATCHES else None
+
+
+def introduce(address: str, *, report: Callable[[str], None]) -> Watch:
+    """Starts to give signs of life to the other hosts, once JAX has connected them."""
+    _WATCHES.append(Watch(address, report))
+    _WATCHES[0].start()
+    return _WATCHES[0]

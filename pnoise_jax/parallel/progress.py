@@ -1,0 +1,27 @@
+"""How far this process is: what the watchdog and the other hosts want to know of it."""
+
+import dataclasses
+import time
+
+
+@dataclasses.dataclass
+class Progress:
+    """What was done last, and when.
+
+    Attributes:
+      what: in words, such as "step 312 of 1000"; empty before anything was noted.
+      when: `time.monotonic()` of that.
+    """
+
+    what: str = ""
+    when: float = 0.0
+
+
+# One for the process, as it has one main thread: the watchdog sees it from another thread.
+LATEST = Progress()
+
+
+def note_progress(what: str) -> None:
+    """Notes that something is done; costs less than a microsecond, so call it after every step."""
+    LATEST.when = time.monotonic()
+    LATEST.what = what

@@ -1,0 +1,53 @@
+"""The start on several hosts: all arrive, then JAX connects them."""
+
+import sys
+from collections.abc import Callable
+
+import jax
+
+from pnoise_jax.parallel import arrivals, endings, hosts
+from pnoise_jax.parallel.launchers import find_place
+from pnoise_jax.terminal import say
+
+
+def start(
+    *, multi_host: bool = False, timeout: float = 600, report: Callable[[str], None] | None = None
+) -> None:
+    """Joins the other hosts, if there are any; call it before anything touches a device.
+
+    The variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID name them; or JAX
+    finds them by itself, on Cloud TPU pods and under Slurm and Open MPI.
+
+    Args:
+      multi_host: there are others, and JAX shall find them.
+      timeout: seconds to wait for the others; every minute the missing ones are named.
+      report: takes a sentence about who is missing; by default it is printed to stderr.
+
+    Raises:
+      ValueError: some of the three variables are missing, or a number is none; two processes have
+        the same number; or this is one of several tasks and nobody said that they belong together.
+      TimeoutError: some host has not arrived; names which.
+      OSError: the coordinator's port cannot be used.
+    """
+    place = find_place(multi_host=multi_host, timeout=timeout)
+    if place is None:
+        return
+    if report is None:
+        report = _to_stderr
+    arrivals.meet(place, timeout=timeout, report=report)
+    local = place.local_device_ids
+    jax.distributed.initialize(
+        place.address,
+        place.count,
+        place.index,
+        local_device_ids=None if local is None else list(local),
+        cluster_detection_method="deactivate",  # else JAX takes one device of each Slurm task
+        # JAX kills the process when this passes, without saying who is missing; all are here now.
+        initialization_timeout=max(60, int(timeout)),
+    )
+    if place.count > 1:
+        endings.name_lost_hosts_at_abort(hosts.introduce(place.address, report=report))
+
+
+def _to_stderr(sentence: str) -> None:
+    say(sentence, file=sys.stderr)

@@ -1,0 +1,186 @@
+"""Several hosts that were not started alike, or that are lost: real processes on this machine."""
+
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+
+import pytest
+
+from pnoise_jax.training import workdir
+from tests.launch import command
+
+ROOT = pathlib.Path(__file__).parents[2]
+CONFIG = f"--config={ROOT}/configs/digits_vit.py"
+
+
+def arguments(data_dir, directory, *more):
+    sizes = ("--config.batch_size=48", "--config.evaluation.batch_size=8")
+    return (CONFIG, *sizes, f"--data_dir={data_dir}", f"--workdir={directory}", *more)
+
+
+def assert_all_say(errors, *sentences):
+    for text in errors:
+        assert "Traceback" not in text
+        for sentence in sentences:
+            assert sentence in text
+
+
+def test_hosts_of_other_configs_stop_and_say_what_differs(data_dir, tmp_path):
+    """Also where the steps differ, for which they would wait for ever."""
+    run = tmp_path / "run"
+    first = arguments(data_dir, run, "--config.steps=40")
+    second = arguments(data_dir, run, "--config.steps=30", "--config.optimizer.learning_rate=0.002")
+    codes, errors = command.ends(command.start_on_hosts(("train", *first), ("train", *second)))
+    assert codes == [1, 1]
+    assert_all_say(
+        errors,
+        "\n  optimizer.learning_rate: 0.001 on host 0; 0.002 on host 1\n",
+        "\n  steps: 40 on host 0; 30 on host 1\n",
+        "\n  steps in all: 40 on host 0; 30 on host 1\n",
+    )
+    assert not run.exists()
+
+
+@pytest.mark.slow
+def test_a_work_directory_that_is_not_shared(data_dir, tmp_path):
+    hosts = [("train", *arguments(data_dir, tmp_path / f"{index}")) for index in range(2)]
+    codes, errors = command.ends(command.start_on_hosts(*hosts))
+    assert codes == [1, 1]
+    assert_all_say(errors, "is not the same directory on all hosts", f"in {tmp_path / '1'}")
+    assert not workdir.has_checkpoint(tmp_path / "0")
+    assert list((tmp_path / "0").iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def trained(data_dir, tmp_path_factory):
+    """A run of two steps."""
+    run = tmp_path_factory.mktemp("hosts") / "run"
+    code, _, errors = command.run("train", *arguments(data_dir, run, "--config.steps=2"))
+    assert code == 0, errors
+    return run
+
+
+@pytest.mark.slow
+def test_evaluation_with_other_batches_stops(trained):
+    hosts = [
+        ("evaluate", f"--workdir={trained}", f"--config.evaluation.batch_size={size}")
+        for size in (8, 16)
+    ]
+    codes, errors = command.ends(command.start_on_hosts(*hosts))
+    assert codes == [1, 1]
+    assert_all_say(errors, "\n  evaluation.batch_size: 8 on host 0; 16 on host 1\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", ["audit", "sweep"])
+def test_programs_of_one_host_refuse_several(data_dir, tmp_path, program):
+    config = f"--config={ROOT}/configs/figure2.py:vit" if program == "sweep" else CONFIG
+    one = (program, config, f"--data_dir={data_dir}", f"--workdir={tmp_path}")
+    codes, errors = command.ends(command.start_on_hosts(one, one))
+    assert codes == [1, 1]
+    assert_all_say(errors, "runs on one host")
+
+
+@pytest.mark.slow
+def test_two_programs_do_not_wait_for_each_other(data_dir, trained):
+    hosts = ("train", *arguments(data_dir, trained)), ("evaluate", f"--workdir={trained}")
+    codes, errors = command.ends(command.start_on_hosts(*hosts))
+    assert codes == [1, 1]
+    assert_all_say(errors, "\n  program: train on host 0; evaluate on host 1\n")
+
+
+@pytest.mark.slow
+def test_other_code_settings_and_data_stop(data_dir, tmp_path):
+    copy = tmp_path / "copy"
+    for folder in ("pnoise_jax", "launch", "configs"):
+        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    with (copy / "pnoise_jax" / "training" / "step.py").open("a") as file:
+        file.write("\n# another version\n")
+    own = {"CODE": str(copy), "PYTHONPATH": str(copy), "JAX_ENABLE_X64": "1"}
+    one = ("train", *arguments(data_dir, tmp_path / "run"))
+    part = "--config.data.train_split=train[:299]"
+    hosts = command.start_on_hosts(
+        one, (*one, part, own | {"XLA_FLAGS": "--xla_cpu_enable_fast_math=true"})
+    )
+    codes, errors = command.ends(hosts)
+    assert codes == [1, 1]
+    assert_all_say(
+        errors,
+        "\n  data.train_split: 'train' on host 0; 'train[:299]' on host 1\n",
+        "\n  training split, examples: 300 on host 0; 299 on host 1\n",
+        "\n  training split, digest of the labels: ",
+        "\n  jax_enable_x64: False on host 0; True on host 1\n",
+        "\n  XLA_FLAGS: '' on host 0; '--xla_cpu_enable_fast_math=true' on host 1\n",
+        "\n  code of pnoise_jax/training/step.py: ",
+    )
+
+
+@pytest.mark.slow
+def test_an_error_of_one_host_ends_the_others_with_it(tmp_path, data_dir):
+    hosts = [
+        ("train", *arguments(place, tmp_path / "run")) for place in (data_dir, "/nowhere/data")
+    ]
+    codes, errors = command.ends(command.start_on_hosts(*hosts))
+    assert codes == [1, 1]
+    assert_all_say(errors, "'/nowhere' does not exist")
+    assert re.search(r"error: host 1 \(\S+, pid \d+\) has ended at \d{4}-", errors[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_host_is_named_with_the_time(data_dir, tmp_path, victim):
+    """Not as a disk that is full; the last checkpoint stays, and the run goes on from it."""
+    run = tmp_path / "run"
+    one = ("train", *arguments(data_dir, run, "--config.checkpoint.every=20 steps"))
+    hosts = command.start_on_hosts(one, one)
+    deadline = time.monotonic() + 200
+    while not (run / "checkpoints" / "20").exists():
+        assert all(host.poll() is None for host in hosts), command.ends(hosts)
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    hosts[victim].send_signal(signal.SIGKILL)
+    killed = time.monotonic()
+    codes, errors = command.ends(hosts)
+    assert time.monotonic() - killed < 60
+    assert codes[victim] == -signal.SIGKILL
+    assert codes[1 - victim] == 1
+    name = rf"host {victim} \({socket.gethostname()}, pid {hosts[victim].pid}\)"
+    (line,) = [line for line in errors[1 - victim].splitlines() if line.startswith("error: ")]
+    assert re.match(rf"error: lost {name}.* at \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d", line)
+    assert "Make room" not in errors[1 - victim]
+    hosts = command.start_on_hosts(*[(*one, "--config.steps=60")] * 2)
+    outputs = [host.communicate(timeout=300) for host in hosts]
+    assert [host.returncode for host in hosts] == [1, 1]  # other steps: a run of another config
+    assert "holds a run of another config" in outputs[0][1]
+
+
+@pytest.mark.slow
+def test_a_stopped_data_worker_is_reported_and_nothing_ends(data_dir, tmp_path):
+    workers = ("--config.data.num_workers=2", "--config.data.cache=False", "--stall_minutes=0.05")
+    process = command.start("train", *arguments(data_dir, tmp_path / "run", *workers))
+    try:
+        while "step 50/" not in process.stdout.readline():
+            assert process.poll() is None
+        children = subprocess.run(
+            ["ps", "-o", "pid=,args=", "--ppid", str(process.pid)],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        worker = max(int(line.split()[0]) for line in children.splitlines() if "spawn_main" in line)
+        command.os.kill(worker, signal.SIGSTOP)
+        for line in process.stderr:
+            if f"data worker (pid {worker}) is stopped" in line:
+                break
+        else:
+            raise AssertionError("the watchdog has not said it")
+        command.os.kill(worker, signal.SIGCONT)
+        while "step 500/" not in process.stdout.readline():
+            assert process.poll() is None
+    finally:
+        process.kill()
+        process.communicate()
