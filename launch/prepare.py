@@ -14,8 +14,9 @@ import shlex
 
 from absl import flags
 
-from launch import main
 from pnoise_jax.data import prepare
+
+from . import main
 
 _DATASET = flags.DEFINE_string(
     "dataset", None, f"One of {', '.join(prepare.list_preparable())}.", required=True

@@ -13,8 +13,9 @@ same command goes on where it was stopped.
 
 from absl import flags
 
-from launch import main
 from pnoise_jax.studies.sweep import WAYS, run_sweep
+
+from . import main
 
 _TOGETHER = flags.DEFINE_enum(
     "together",

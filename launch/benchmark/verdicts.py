@@ -23,9 +23,10 @@ from absl import flags
 from rich.console import Console
 from scipy import stats
 
-from launch.benchmark import options, report
-from launch.benchmark.verdict_cases import CASES, Case, Setting, draw_setting
 from pnoise_jax import studies
+
+from . import options, report
+from .verdict_cases import CASES, Case, Setting, draw_setting
 
 _AUDITS = flags.DEFINE_integer("audits", 1000, "Simulated audits of each function.", lower_bound=1)
 _SIZES = flags.DEFINE_list(
