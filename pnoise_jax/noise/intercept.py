@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from pnoise_jax.noise.injection import Noise
+from pnoise_jax.noise.base import Noise, require_noise
 from pnoise_jax.noise.taps import noise_key
 
 
@@ -89,6 +89,7 @@ class InjectedModule(nn.Module):
     stop_gradient: bool = False
 
     def setup(self):
+        require_noise(self.noise)
         if self.point not in ("input", "output"):
             raise ValueError(f"point={self.point!r}: choose 'input' or 'output'")
         nn.share_scope(self, self.module)
@@ -103,7 +104,8 @@ class InjectedModule(nn.Module):
             return self._noisy(x, site, noise_mask, noise_strength)
 
         def intercept(next_call, args, kwargs, context):
-            path = _path(context)
+            # Flax leaves "module" in the paths of submodules that `module` was given ready-made.
+            path = _path(context).removeprefix("module/")
             if not path or path in inside:
                 return next_call(*args, **kwargs)
             paths[path] = fnmatch.fnmatchcase(path, self.at)
