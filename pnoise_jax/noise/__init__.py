@@ -6,6 +6,7 @@ The paper is *Explore Positive Noise in Deep Learning* (later *NoisyNN*, arXiv 2
 from pnoise_jax.noise.base import Noise
 from pnoise_jax.noise.chain import Chain
 from pnoise_jax.noise.erase import Erase
+from pnoise_jax.noise.inject_nnx import inject_nnx
 from pnoise_jax.noise.injection import (
     CONFIG_FIELDS,
     NOISES,
@@ -40,6 +41,7 @@ __all__ = [
     "Site",
     "Taps",
     "draw_per_example",
+    "inject_nnx",
     "list_sites",
     "open_taps",
     "register_noise",

@@ -88,6 +88,15 @@ class InjectedModule(nn.Module):
     point: Literal["input", "output"] = "input"
     stop_gradient: bool = False
 
+    def __post_init__(self):
+        super().__post_init__()
+        if not isinstance(self.module, nn.Module):
+            raise ValueError(
+                f"module={type(self.module).__name__}: InjectedModule takes a Linen module. For an "
+                "NNX module there is noise.inject_nnx(model, noise, at=...); in Equinox, put the "
+                "noise into the module by eqx.tree_at"
+            )
+
     def setup(self):
         require_noise(self.noise)
         if self.point not in ("input", "output"):
