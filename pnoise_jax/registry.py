@@ -2,14 +2,14 @@
 
 import difflib
 import importlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 
-class Registry(Mapping[str, T], Generic[T]):
-    """A mapping from names to things of one kind; ``"module:Name"`` imports one without a name.
+class Registry(Generic[T]):
+    """Names of things of one kind; ``"module:Name"`` imports one without a name.
 
     A name is given once: what is built in cannot be replaced by accident.
     """
