@@ -16,7 +16,9 @@ points or more over clean on the digits, and none of 2 to 8 blocks does; with a 
 most do. More in docs/bridge.md.
 """
 
-from configs import digits_vit, glyphs_vit
+import digits_vit
+import glyphs_vit
+
 from pnoise_jax import studies
 
 SEEDS = (0, 1)

@@ -12,7 +12,9 @@ Measured on two CPU cores, which other programs shared: 14 minutes (ViT), 5 (Res
 is in RESULTS.md.
 """
 
-from configs import digits_resnet, digits_vit
+import digits_resnet
+import digits_vit
+
 from pnoise_jax import studies
 
 STRENGTHS = (0.1, 0.2, 0.3, 0.4, 0.5)

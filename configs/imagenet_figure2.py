@@ -16,7 +16,9 @@ imagenet_resnet.py for one. NOT measured here; configs/figure2.py is the same on
 measured.
 """
 
-from configs import imagenet_resnet, imagenet_vit
+import imagenet_resnet
+import imagenet_vit
+
 from pnoise_jax import models, studies
 from pnoise_jax.training import parse_arguments
 

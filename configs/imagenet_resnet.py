@@ -52,7 +52,8 @@ batch, which all examples share: in class order one class in a batch, 9.8 %, is 
 In training no gradient reaches what lies before the last block.
 """
 
-from configs import imagenet_vit
+import imagenet_vit
+
 from pnoise_jax.training import default_config, model_config, parse_arguments
 
 NOISES = imagenet_vit.NOISES | {

@@ -15,7 +15,8 @@ there is nothing to expect, and nothing was measured here. Weights: timm's safet
 beit_base_patch16_224.in22k_ft_in22k_in1k, convit_base.fb_in1k, …).
 """
 
-from configs import imagenet_vit
+import imagenet_vit
+
 from pnoise_jax.training import model_config, parse_arguments
 
 MODELS = (

@@ -10,7 +10,9 @@ of one image mixed there. Nothing of this looks at another image, so the order c
 shuffled and the class-sorted column agree.
 """
 
-from configs import digits_resnet, digits_vit
+import digits_resnet
+import digits_vit
+
 from pnoise_jax import studies
 
 SEEDS = range(5)

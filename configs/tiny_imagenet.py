@@ -17,7 +17,9 @@ Cost by arithmetic, at an assumed 200 TFLOP/s (one H100): resnet18 0.2 hours; at
 0.5. NOT measured here, nor is any accuracy.
 """
 
-from configs import imagenet_resnet, imagenet_vit
+import imagenet_resnet
+import imagenet_vit
+
 from pnoise_jax.training import model_config, parse_arguments
 
 

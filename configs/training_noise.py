@@ -14,7 +14,9 @@ directory has the difference of the clean accuracy from vanilla's, its interval,
 corrected by Holm over the table's comparisons; what came out is in RESULTS.md.
 """
 
-from configs import digits_resnet, digits_vit
+import digits_resnet
+import digits_vit
+
 from pnoise_jax.studies import product
 
 SEEDS = range(5)

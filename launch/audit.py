@@ -17,13 +17,11 @@ With --config.weights=FILE, no run in DIR and no --seeds, these weights are audi
 nothing is trained, and the test split alone must be there.
 """
 
-import shlex
-import sys
-
 from absl import flags
 
-from launch import main
 from pnoise_jax import evaluation, studies
+
+from . import main
 
 _SEEDS = flags.DEFINE_list("seeds", None, "Of the runs; default: those in --workdir, else one.")
 _PRESETS = flags.DEFINE_list("presets", [], "Noises to audit beside the config's.")
@@ -74,7 +72,7 @@ def audit(config, workdir: str) -> studies.Audit:
         settings=settings,
         metric=None if _METRIC.value is None else evaluation.metric_named(_METRIC.value),
         out=_OUT.value,
-        command=shlex.join(["python", "-m", "launch.audit", *sys.argv[1:]]),
+        command=main.command_line("audit"),
     )
 
 

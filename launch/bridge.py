@@ -11,12 +11,13 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import main
 from pnoise_jax import writing
 from pnoise_jax.studies import bridge, bridge_figure
 from pnoise_jax.studies.reporting import style
 from pnoise_jax.terminal import say
 from pnoise_jax.training import workdir as directories
+
+from . import main
 
 _SWEEPS = flags.DEFINE_list("sweeps", None, "Work directories of the sweeps.", required=True)
 _OUT = flags.DEFINE_string("out", None, "Where tables and figure go: made.", required=True)

@@ -7,8 +7,9 @@ to a file of its own, in evaluations/ beside it.
 
 from absl import flags
 
-from launch import main
 from pnoise_jax import training
+
+from . import main
 
 _OUT = flags.DEFINE_string("out", None, "Directory of the report; default: --workdir.")
 

@@ -8,9 +8,10 @@ need. The run's data set need not be there. A file that exists is never overwrit
 
 from absl import flags
 
-from launch import main
 from pnoise_jax import weights
 from pnoise_jax.terminal import say
+
+from . import main
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
 _OUT = flags.DEFINE_string("out", None, "The file; default: model.safetensors in DIR.")

@@ -4,6 +4,7 @@ import difflib
 import os
 import re
 import runpy
+import shlex
 import sys
 import threading
 import traceback
@@ -35,6 +36,9 @@ _STALL_MINUTES = flags.DEFINE_float(
     lower_bound=0.0,
 )
 
+_TYPED = sys.argv[1:]
+_BUILT_IN_CONFIGS = Path(__file__).parents[1] / "configs"
+
 # Their messages are written for the reader; of any other error the type says as much.
 _EXPECTED = (ValueError, OSError, training.NonFiniteLossError)
 
@@ -60,7 +64,7 @@ def define_run_flags(
     )
     values.let_none_unset_fields()
     given = _given_on_command_line("workdir")
-    _require_config_file(_given_on_command_line("config"))
+    _find_config_file()
     if config_required or given is None or _given_on_command_line("config") is not None:
         config = config_flags.DEFINE_config_file("config", None, "Config file; see configs/.")
         flags.mark_flag_as_required("config")
@@ -104,6 +108,12 @@ def read_sweep() -> tuple[list, list[str]]:
             "dict such as {'noise.strength': 0.3, 'seed': 1}"
         )
     return cells, list(config_flags.get_override_values(flag))
+
+
+def command_line(program: str) -> str:
+    """The command that started this program, as it was typed."""
+    start = f"pnoise {program}" if __package__ != "launch" else f"python -m launch.{program}"
+    return f"{start} {shlex.join(_TYPED)}"
 
 
 def run(main: Callable[[], object], *, on_interrupt: str = "interrupted") -> None:
@@ -164,16 +174,41 @@ def _end_on_config_error(error: Exception) -> NoReturn:
     _end(f"error: unknown config field {field[1] if field else text}; {hint}")
 
 
-def _require_config_file(given: str | None) -> None:
-    """Ends the program where --config names a file that is not there."""
-    file = Path((given or "").partition(":")[0])
-    if given is None or file.is_file():
+def _find_config_file() -> None:
+    """Finds the file that --config names, and makes the modules beside it importable.
+
+    The configs of this package are found by name from any directory: ``--config digits_vit``. The
+    program ends where there is no such file.
+    """
+    given = _given_on_command_line("config")
+    if given is None:
         return
-    there = sorted(str(path) for path in file.parent.glob("*.py"))
-    near = difflib.get_close_matches(str(file), there, n=2)
-    listed = f"there are: {', '.join(there)}" if there else "give the path of one, see configs/"
-    hint = f"did you mean {' or '.join(near)}?" if near else listed
-    _end(f"error: --config={given}: there is no such file; {hint}")
+    name, colon, argument = given.partition(":")
+    file = Path(name)
+    if not file.is_file():
+        by_name = file.parent in (Path(), Path("configs")) and file.suffix in ("", ".py")
+        file = _BUILT_IN_CONFIGS / f"{file.stem}.py"
+        if not by_name or not file.is_file():
+            _end(f"error: --config={given}: there is no such file; {_similar_configs(name)}")
+        _replace_on_command_line("config", f"{file}{colon}{argument}")
+    sys.path.insert(0, str(file.parent.absolute()))
+
+
+def _similar_configs(name: str) -> str:
+    beside = [str(path) for path in Path(name).parent.glob("*.py")]
+    built_in = sorted(path.stem for path in _BUILT_IN_CONFIGS.glob("*.py"))
+    near = difflib.get_close_matches(name, [*beside, *built_in], n=2)
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return f"give the path of a file, or one of the package's configs: {', '.join(built_in)}"
+
+
+def _replace_on_command_line(flag: str, value: str) -> None:
+    for i, argument in enumerate(sys.argv):
+        name, equals, _ = argument.partition("=")
+        if name in (f"--{flag}", f"-{flag}"):
+            sys.argv[i : i + 1 + (not equals)] = [f"--{flag}={value}"]
+            return
 
 
 def _given_on_command_line(flag: str) -> str | None:

@@ -14,10 +14,11 @@ import shlex
 
 from absl import flags
 
-from launch import main
 from pnoise_jax.data import manifest, prepare
 from pnoise_jax.data.prepare.plan import shorten
 from pnoise_jax.terminal import say
+
+from . import main
 
 _DATASET = flags.DEFINE_string(
     "dataset", None, f"One of {', '.join(prepare.list_preparable())}.", required=True

@@ -14,8 +14,9 @@ figure are named by their cells, and those of the others stay.
 
 from absl import flags
 
-from launch import main
 from pnoise_jax.studies.sweep import WAYS, run_sweep
+
+from . import main
 
 _TOGETHER = flags.DEFINE_enum(
     "together",

@@ -2,8 +2,9 @@
 
 from absl import flags
 
-from launch import main
 from pnoise_jax import training
+
+from . import main
 
 if __name__ == "__main__":
     config, workdir = main.define_run_flags(config_required=True)

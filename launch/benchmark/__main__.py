@@ -18,19 +18,11 @@ import importlib
 import sys
 
 # Imported only when chosen, so that each has flags of its own; each has a main() without arguments.
-SUBCOMMANDS = {
-    "noise": "launch.benchmark.noise",
-    "step": "launch.benchmark.step",
-    "sweep": "launch.benchmark.sweep",
-    "audit": "launch.benchmark.audit",
-    "data": "launch.benchmark.data",
-    "models": "launch.benchmark.models",
-    "verdicts": "launch.benchmark.verdicts",
-}
+SUBCOMMANDS = ("noise", "step", "sweep", "audit", "data", "models", "verdicts")
 
 
 def choose(arguments: list[str]) -> str:
-    """The module of the subcommand that the first argument names.
+    """The subcommand that the first argument names.
 
     Exits with a message, code 1, where it names none; prints the help and exits where it asks.
     """
@@ -39,7 +31,7 @@ def choose(arguments: list[str]) -> str:
         print(__doc__)
         sys.exit(0)
     if name in SUBCOMMANDS:
-        return SUBCOMMANDS[name]
+        return name
     near = difflib.get_close_matches(name, SUBCOMMANDS, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     given = f"unknown subcommand {name!r}" if name else "no subcommand"
@@ -50,11 +42,11 @@ def choose(arguments: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    module = importlib.import_module(choose(sys.argv[1:]))
+    module = importlib.import_module(f".{choose(sys.argv[1:])}", __package__)
     del sys.argv[1]
     from absl import flags
 
-    from launch import main
+    from .. import main
 
     for defining in (main, module):
         flags.adopt_module_key_flags(defining)  # for --help

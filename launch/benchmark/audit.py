@@ -20,11 +20,12 @@ from absl import flags
 from jax.sharding import Mesh
 from rich.console import Console
 
-from launch.benchmark import options, process, report, timing
 from pnoise_jax import data, evaluation, models, noise, parallel
 from pnoise_jax.studies import leak
 from pnoise_jax.studies.leak.checks.orders import SHUFFLED, Orders
 from pnoise_jax.terminal import create_console
+
+from . import options, process, report, timing
 
 _MODEL = flags.DEFINE_string("model", "vit_ti_16", "One of models.list_models().")
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Side of an image, pixels.", lower_bound=1)

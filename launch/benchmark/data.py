@@ -24,10 +24,11 @@ import numpy as np
 from absl import flags
 from rich.console import Console
 
-from launch.benchmark import input_pipelines, options, report, textures, timing
-from launch.benchmark.input_pipelines import DATASET, MEAN, STD, Pipeline
 from pnoise_jax.data import prepare
 from pnoise_jax.terminal import create_console
+
+from . import input_pipelines, options, report, textures, timing
+from .input_pipelines import DATASET, MEAN, STD, Pipeline
 
 _IMAGES = flags.DEFINE_integer("images", 512, "JPEGs to generate.", lower_bound=8)
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Side of a crop, pixels.", lower_bound=8)

@@ -23,10 +23,11 @@ from flax import traverse_util
 from jax.sharding import Mesh
 from rich.console import Console
 
-from launch.benchmark import options, process, report, timing, timm_step
 from pnoise_jax import models, parallel, training, weights
 from pnoise_jax.terminal import create_console
 from pnoise_jax.training import optimizer as optimizers
+
+from . import options, process, report, timing, timm_step
 
 # The smallest of each family.
 _FAMILIES = ("vit_ti_16", "deit_ti_16_distilled", "beit_b_16", "swin_t", "convit_ti", "resnet18")

@@ -22,9 +22,10 @@ from absl import flags
 from jax.sharding import Mesh
 from rich.console import Console
 
-from launch.benchmark import options, process, report, timing
 from pnoise_jax import noise, parallel
 from pnoise_jax.terminal import create_console
+
+from . import options, process, report, timing
 
 _K = flags.DEFINE_list("k", ["64", "256"], "Numbers of rows to mix: the batch sizes.")
 _SHAPE = flags.DEFINE_list("shape", ["197", "768"], "Shape of a row: tokens, features.")

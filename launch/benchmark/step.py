@@ -18,10 +18,11 @@ from absl import flags
 from jax.sharding import Mesh
 from rich.console import Console
 
-from launch.benchmark import options, process, report, timing
 from pnoise_jax import models, noise, parallel, training
 from pnoise_jax.terminal import create_console
 from pnoise_jax.training import optimizer as optimizers
+
+from . import options, process, report, timing
 
 _MODEL = flags.DEFINE_string("model", "vit_ti_16", "One of models.list_models().")
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Side of an image, pixels.", lower_bound=1)

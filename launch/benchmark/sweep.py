@@ -20,10 +20,11 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from configs import digits_resnet, digits_vit
-from launch.benchmark import options, process, report, timing
 from pnoise_jax import parallel, training
 from pnoise_jax.terminal import create_console
 from pnoise_jax.training.together import open_together, start_together
+
+from . import options, process, report, timing
 
 _CONFIGS = {"vit": digits_vit, "resnet": digits_resnet}
 

@@ -22,10 +22,11 @@ import numpy as np
 from absl import flags
 from scipy import stats
 
-from launch.benchmark import options, report
-from launch.benchmark.verdict_cases import CASES, Case, Setting, draw_setting
 from pnoise_jax import studies
 from pnoise_jax.terminal import create_console
+
+from . import options, report
+from .verdict_cases import CASES, Case, Setting, draw_setting
 
 _AUDITS = flags.DEFINE_integer("audits", 1000, "Simulated audits of each function.", lower_bound=1)
 _SIZES = flags.DEFINE_list(

@@ -10,7 +10,7 @@ Every model is called alike::
 from pnoise_jax.models.beit import Beit
 from pnoise_jax.models.classifier import Classifier
 from pnoise_jax.models.convit import ConViT
-from pnoise_jax.models.registry import create_model, default_options, list_models
+from pnoise_jax.models.registry import create_model, default_options, list_models, register_model
 from pnoise_jax.models.resnet import ResNet
 from pnoise_jax.models.swin import SwinTransformer
 from pnoise_jax.models.transformer import IsotropicTransformer, Transformer
@@ -28,4 +28,5 @@ __all__ = [
     "create_model",
     "default_options",
     "list_models",
+    "register_model",
 ]

@@ -59,7 +59,7 @@ class Beit(IsotropicTransformer, kw_only=True):
         return self.grid
 
     @nn.nowrap
-    def _logits(self, images: jax.Array, taps: noise.Taps, *, train: bool) -> jax.Array:
+    def logits(self, images: jax.Array, taps: noise.Taps, *, train: bool) -> jax.Array:
         """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
         token = self.param("cls_token", layers.normal_init, (1, 1, self.dim), jnp.float32)
         x = layers.prepend_token(token, self.embed(images))

@@ -13,7 +13,9 @@ from pnoise_jax.models import checks
 class Classifier(nn.Module, kw_only=True):
     """An image classifier into which an injection's noise may enter.
 
-    A family of models is a subclass, which gives `num_layers`, `layer_name` and `_logits`.
+    A family of models, ours or your own, is a subclass with `num_layers`, `layer_name` and
+    `logits`. Its blocks are submodules; each begins with ``x = taps(x, point="block_input",
+    layer=self.layer)``, so that noise can enter there.
 
     Attributes:
       num_classes: number of logits.
@@ -54,12 +56,24 @@ class Classifier(nn.Module, kw_only=True):
 
     @nn.nowrap
     def layer_name(self, layer: int) -> str:
-        """Name of the submodule that is this layer, counted from 1; its input is all it reads."""
+        """Name of the submodule that is this layer, counted from 1.
+
+        What follows the layer must depend on its input alone: an audit goes on from there.
+        """
         raise NotImplementedError
 
     @nn.nowrap
-    def _logits(self, images: jax.Array, taps: noise.Taps, *, train: bool) -> jax.Array:
-        """What `__call__` returns, for images of the right size that have passed their tap."""
+    def logits(self, images: jax.Array, taps: noise.Taps, *, train: bool) -> jax.Array:
+        """What `__call__` returns, for images of the right size that have passed their tap.
+
+        Args:
+          images: (batch, height, width, channels), float.
+          taps: to be called at each point of a layer where noise may enter.
+          train: turns on dropout and the like.
+
+        Returns:
+          (batch, num_classes), float32.
+        """
         raise NotImplementedError
 
     @nn.compact
@@ -100,4 +114,4 @@ class Classifier(nn.Module, kw_only=True):
             index=index,
             prefix_tokens=self.prefix_tokens,
         )
-        return self._logits(taps(images, point="image"), taps, train=train)
+        return self.logits(taps(images, point="image"), taps, train=train)

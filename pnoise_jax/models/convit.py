@@ -115,7 +115,7 @@ class ConViT(IsotropicTransformer, kw_only=True):
             )
 
     @nn.nowrap
-    def _logits(self, images: jax.Array, taps: noise.Taps, *, train: bool) -> jax.Array:
+    def logits(self, images: jax.Array, taps: noise.Taps, *, train: bool) -> jax.Array:
         """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
         x = self.embed(images)
         shape = (1, x.shape[1], self.dim)

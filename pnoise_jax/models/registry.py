@@ -1,9 +1,8 @@
-"""The models by name. A further family adds its lines to `_MODELS`, and nothing else here."""
+"""The models by name; a family adds its lines to `_BUILT_IN`, and anybody can register more."""
 
 import dataclasses
-import difflib
 import fnmatch
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -11,10 +10,12 @@ import flax.linen as nn
 
 from pnoise_jax import noise
 from pnoise_jax.models.beit import Beit
+from pnoise_jax.models.classifier import Classifier
 from pnoise_jax.models.convit import ConViT
 from pnoise_jax.models.resnet import ResNet
 from pnoise_jax.models.swin import SwinTransformer
 from pnoise_jax.models.vit import VisionTransformer
+from pnoise_jax.registry import Registry, did_you_mean
 
 # The class, and the options in which the named model differs from the class's defaults.
 _Entry = tuple[type[nn.Module], Mapping[str, Any]]
@@ -40,35 +41,93 @@ def _resnet(*stage_sizes: int, block: str) -> _Entry:
     return ResNet, MappingProxyType({"stage_sizes": stage_sizes, "block": block})
 
 
-_MODELS: Mapping[str, _Entry] = MappingProxyType(
-    {
-        "vit_ti_16": _vit(patch_size=16, dim=192, depth=12, num_heads=3),
-        "vit_s_16": _vit(patch_size=16, dim=384, depth=12, num_heads=6),
-        "vit_b_16": _vit(patch_size=16, dim=768, depth=12, num_heads=12),
-        "vit_l_16": _vit(patch_size=16, dim=1024, depth=24, num_heads=16),
-        "deit_ti_16": _vit(patch_size=16, dim=192, depth=12, num_heads=3),
-        "deit_s_16": _vit(patch_size=16, dim=384, depth=12, num_heads=6),
-        "deit_b_16": _vit(patch_size=16, dim=768, depth=12, num_heads=12),
-        "deit_ti_16_distilled": _vit(patch_size=16, dim=192, depth=12, num_heads=3, distilled=True),
-        "deit_s_16_distilled": _vit(patch_size=16, dim=384, depth=12, num_heads=6, distilled=True),
-        "deit_b_16_distilled": _vit(patch_size=16, dim=768, depth=12, num_heads=12, distilled=True),
-        "beit_b_16": _beit(patch_size=16, dim=768, depth=12, num_heads=12, layer_scale=0.1),
-        "beit_l_16": _beit(patch_size=16, dim=1024, depth=24, num_heads=16, layer_scale=1e-5),
-        "swin_t": _swin(dim=96, stage_sizes=(2, 2, 6, 2)),
-        "swin_s": _swin(dim=96, stage_sizes=(2, 2, 18, 2)),
-        "swin_b": _swin(dim=128, stage_sizes=(2, 2, 18, 2)),
-        "swin_l": _swin(dim=192, stage_sizes=(2, 2, 18, 2)),
-        "swin_b_384": _swin(dim=128, stage_sizes=(2, 2, 18, 2), window_size=12, image_size=384),
-        "swin_l_384": _swin(dim=192, stage_sizes=(2, 2, 18, 2), window_size=12, image_size=384),
-        "convit_ti": _convit(dim=192, depth=12, num_heads=4),
-        "convit_s": _convit(dim=432, depth=12, num_heads=9),
-        "convit_b": _convit(dim=768, depth=12, num_heads=16),
-        "resnet18": _resnet(2, 2, 2, 2, block="basic"),
-        "resnet34": _resnet(3, 4, 6, 3, block="basic"),
-        "resnet50": _resnet(3, 4, 6, 3, block="bottleneck"),
-        "resnet101": _resnet(3, 4, 23, 3, block="bottleneck"),
-    }
-)
+_BUILT_IN: Mapping[str, _Entry] = {
+    "vit_ti_16": _vit(patch_size=16, dim=192, depth=12, num_heads=3),
+    "vit_s_16": _vit(patch_size=16, dim=384, depth=12, num_heads=6),
+    "vit_b_16": _vit(patch_size=16, dim=768, depth=12, num_heads=12),
+    "vit_l_16": _vit(patch_size=16, dim=1024, depth=24, num_heads=16),
+    "deit_ti_16": _vit(patch_size=16, dim=192, depth=12, num_heads=3),
+    "deit_s_16": _vit(patch_size=16, dim=384, depth=12, num_heads=6),
+    "deit_b_16": _vit(patch_size=16, dim=768, depth=12, num_heads=12),
+    "deit_ti_16_distilled": _vit(patch_size=16, dim=192, depth=12, num_heads=3, distilled=True),
+    "deit_s_16_distilled": _vit(patch_size=16, dim=384, depth=12, num_heads=6, distilled=True),
+    "deit_b_16_distilled": _vit(patch_size=16, dim=768, depth=12, num_heads=12, distilled=True),
+    "beit_b_16": _beit(patch_size=16, dim=768, depth=12, num_heads=12, layer_scale=0.1),
+    "beit_l_16": _beit(patch_size=16, dim=1024, depth=24, num_heads=16, layer_scale=1e-5),
+    "swin_t": _swin(dim=96, stage_sizes=(2, 2, 6, 2)),
+    "swin_s": _swin(dim=96, stage_sizes=(2, 2, 18, 2)),
+    "swin_b": _swin(dim=128, stage_sizes=(2, 2, 18, 2)),
+    "swin_l": _swin(dim=192, stage_sizes=(2, 2, 18, 2)),
+    "swin_b_384": _swin(dim=128, stage_sizes=(2, 2, 18, 2), window_size=12, image_size=384),
+    "swin_l_384": _swin(dim=192, stage_sizes=(2, 2, 18, 2), window_size=12, image_size=384),
+    "convit_ti": _convit(dim=192, depth=12, num_heads=4),
+    "convit_s": _convit(dim=432, depth=12, num_heads=9),
+    "convit_b": _convit(dim=768, depth=12, num_heads=16),
+    "resnet18": _resnet(2, 2, 2, 2, block="basic"),
+    "resnet34": _resnet(3, 4, 6, 3, block="basic"),
+    "resnet50": _resnet(3, 4, 6, 3, block="bottleneck"),
+    "resnet101": _resnet(3, 4, 23, 3, block="bottleneck"),
+}
+
+
+def _require_model(entry: "_Entry | type") -> None:
+    """Raises ValueError unless this is a class of models, naming what it lacks."""
+    kind = entry if isinstance(entry, type) else entry[0]
+    name = getattr(kind, "__name__", repr(kind))
+    if not (isinstance(kind, type) and issubclass(kind, Classifier)):
+        raise ValueError(f"{name} is not a model: let it be a subclass of models.Classifier")
+    missing = [
+        attribute
+        for attribute in ("num_layers", "layer_name", "logits")
+        if getattr(kind, attribute) is getattr(Classifier, attribute)
+    ]
+    if missing:
+        raise ValueError(
+            f"{name} lacks {', '.join(missing)}: models.Classifier says what a model must define"
+        )
+
+
+MODELS: Registry[Any] = Registry("model", _require_model)
+for _name, _entry in _BUILT_IN.items():
+    MODELS.register(_name, _entry)
+
+
+def register_model(name: str, **options: Any) -> Callable[[type[Classifier]], type[Classifier]]:
+    """A decorator that gives a model of your own a name: ``model_config("mine")`` takes it.
+
+    Without registration, a config can say ``model_config("module:Class")``. One class may have
+    several names, with other options.
+
+    Args:
+      name: a new one.
+      **options: attributes in which the named model differs from the class's defaults.
+
+    Raises:
+      ValueError: the name is taken, an option is unknown, or the class lacks what every
+        `Classifier` must define; says what.
+    """
+
+    def register(kind: type[Classifier]) -> type[Classifier]:
+        _require_model(kind)
+        for option in options:
+            if option not in _options(kind):
+                raise ValueError(_unknown(f"option of {name}", option, _options(kind)))
+        again = name in MODELS and MODELS[name] == (kind, options)
+        if not again:
+            MODELS.register(name, (kind, MappingProxyType(options)))
+        return kind
+
+    return register
+
+
+def _find(name: str) -> _Entry:
+    """The class and its options.
+
+    Raises:
+      ValueError: there is no such model; or it cannot be imported, or is none.
+    """
+    entry = MODELS[name]
+    return (entry, {}) if isinstance(entry, type) else entry
 
 
 def create_model(
@@ -81,7 +140,7 @@ def create_model(
     """Creates a model by name.
 
     Args:
-      name: one of `list_models()`.
+      name: one of `list_models()`, or "module:Class".
       num_classes: number of logits.
       injection: where noise enters, and which; None for the plain model.
       **options: attributes of the model's class that differ from the named model's, such as
@@ -95,9 +154,7 @@ def create_model(
       ValueError: if the name or an option is unknown, if options contradict each other, or if
           the injection names a layer or a point that the model lacks.
     """
-    if name not in _MODELS:
-        raise ValueError(_unknown("model", name, list_models()))
-    module, defaults = _MODELS[name]
+    module, defaults = _find(name)
     allowed = _options(module)
     for option in options:
         if option not in allowed:
@@ -116,16 +173,14 @@ def default_options(name: str) -> dict[str, Any]:
     Raises:
         ValueError: if the name is unknown.
     """
-    if name not in _MODELS:
-        raise ValueError(_unknown("model", name, list_models()))
-    module, defaults = _MODELS[name]
+    module, defaults = _find(name)
     fields = {field.name: field.default for field in dataclasses.fields(module)}
     return {option: defaults.get(option, fields[option]) for option in _options(module)}
 
 
 def list_models(pattern: str = "*") -> list[str]:
     """The sorted names of the models that match a shell-style pattern, such as "vit_*"."""
-    return sorted(fnmatch.filter(_MODELS, pattern))
+    return sorted(fnmatch.filter(MODELS, pattern))
 
 
 def _options(module: type[nn.Module]) -> list[str]:
@@ -135,7 +190,4 @@ def _options(module: type[nn.Module]) -> list[str]:
 
 
 def _unknown(what: str, got: str, allowed: Iterable[str]) -> str:
-    allowed = list(allowed)
-    near = difflib.get_close_matches(got, allowed)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    return f"unknown {what} {got!r}: {hint}Use one of {', '.join(allowed)}"
+    return f"unknown {what} {got!r}{did_you_mean(got, allowed)}"

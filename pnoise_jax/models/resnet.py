@@ -173,7 +173,7 @@ class ResNet(Classifier, kw_only=True):
         return layers.staged_name(layer, self.stage_sizes)
 
     @nn.nowrap
-    def _logits(self, images: jax.Array, taps: noise.Taps, *, train: bool) -> jax.Array:
+    def logits(self, images: jax.Array, taps: noise.Taps, *, train: bool) -> jax.Array:
         """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
         norm = functools.partial(
             nn.BatchNorm,

@@ -147,7 +147,7 @@ class SwinTransformer(Transformer, kw_only=True):
         return Windows(grid, self.attention_grid(layer), (rows, columns))
 
     @nn.nowrap
-    def _logits(self, images: jax.Array, taps: noise.Taps, *, train: bool) -> jax.Array:
+    def logits(self, images: jax.Array, taps: noise.Taps, *, train: bool) -> jax.Array:
         """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
         x = _norm(dtype=self.dtype, name="patch_norm")(self.embed(images))
         for layer in range(1, self.num_layers + 1):

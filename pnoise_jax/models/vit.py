@@ -54,7 +54,7 @@ class VisionTransformer(IsotropicTransformer, kw_only=True):
         return int(self.class_token) + int(self.distilled)
 
     @nn.nowrap
-    def _logits(self, images: jax.Array, taps: noise.Taps, *, train: bool) -> jax.Array:
+    def logits(self, images: jax.Array, taps: noise.Taps, *, train: bool) -> jax.Array:
         """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
         x = self.embed(images)
         if self.distilled:

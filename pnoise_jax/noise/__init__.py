@@ -3,19 +3,30 @@
 The paper is *Explore Positive Noise in Deep Learning* (later *NoisyNN*, arXiv 2309.10625).
 """
 
+from pnoise_jax.noise.base import Noise
+from pnoise_jax.noise.chain import Chain
 from pnoise_jax.noise.erase import Erase
-from pnoise_jax.noise.injection import CONFIG_FIELDS, Injection, Noise, spell_out_retired
+from pnoise_jax.noise.inject_nnx import inject_nnx
+from pnoise_jax.noise.injection import (
+    CONFIG_FIELDS,
+    NOISES,
+    Injection,
+    register_noise,
+    spell_out_retired,
+)
 from pnoise_jax.noise.intercept import InjectedModule, Site, list_sites
 from pnoise_jax.noise.linear_transform import LinearTransform
 from pnoise_jax.noise.presets import PRESETS, RETIRED_PRESETS, require_preset
 from pnoise_jax.noise.quality import CyclicShift, Dense, Optimal, QualityMatrix
-from pnoise_jax.noise.stochastic import Gaussian, SaltAndPepper
+from pnoise_jax.noise.stochastic import Gaussian, SaltAndPepper, draw_per_example
 from pnoise_jax.noise.taps import Taps, open_taps
 
 __all__ = [
     "CONFIG_FIELDS",
+    "NOISES",
     "PRESETS",
     "RETIRED_PRESETS",
+    "Chain",
     "CyclicShift",
     "Dense",
     "Erase",
@@ -29,8 +40,11 @@ __all__ = [
     "SaltAndPepper",
     "Site",
     "Taps",
+    "draw_per_example",
+    "inject_nnx",
     "list_sites",
     "open_taps",
+    "register_noise",
     "require_preset",
     "spell_out_retired",
 ]

@@ -1,56 +1,23 @@
 """Injection: which noise enters a model, where, and when. The spec that models take."""
 
 import dataclasses
+import functools
 import re
-from collections.abc import Mapping
-from typing import Any, Literal, Protocol, get_args
-
-import jax
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, get_args
 
 from pnoise_jax.noise import checks
+from pnoise_jax.noise.base import Noise, require_noise, require_noise_class
 from pnoise_jax.noise.erase import Erase
 from pnoise_jax.noise.linear_transform import LinearTransform
 from pnoise_jax.noise.presets import PRESETS, RETIRED_PRESETS, require_preset
 from pnoise_jax.noise.quality import CyclicShift, Optimal, QualityMatrix
 from pnoise_jax.noise.stochastic import Gaussian, SaltAndPepper
+from pnoise_jax.registry import Registry
 
 Point = Literal["block_input", "attention_input", "image"]
 Tokens = Literal["all", "patch"]
 Layer = int | tuple[int, ...] | Literal["last", "random"]
-
-
-class Noise(Protocol):
-    """A noise: hashable, and a pure function of a key and x (batch, ...)."""
-
-    @property
-    def draws(self) -> bool:
-        """Whether it needs a key."""
-
-    @property
-    def mixes_batch(self) -> bool:
-        """Whether a row of the batch depends on others; such a noise has a ``group_size``."""
-
-    @property
-    def strength(self) -> float:
-        """What a strength given at call time replaces."""
-
-    def with_strength(self, strength: float) -> "Noise":
-        """The same noise of another strength."""
-
-    def __call__(
-        self,
-        key: jax.Array | None,
-        x: jax.Array,
-        *,
-        mask: jax.Array | None = None,
-        strength: jax.Array | float | None = None,
-        index: jax.Array | None = None,
-    ) -> jax.Array:
-        """The noisy x, like x in shape and dtype.
-
-        mask (batch,) is true for real examples, strength replaces the noise's own, and index
-        (batch,), int32, says what each example draws from: by default its place in the batch.
-        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,10 +46,7 @@ class Injection:
     stop_gradient: bool = False
 
     def __post_init__(self):
-        if not callable(self.noise) or not hasattr(self.noise, "draws"):
-            raise ValueError(
-                f"noise={self.noise!r}: give a noise, such as LinearTransform(Optimal())"
-            )
+        require_noise(self.noise)
         if isinstance(self.layer, list):
             object.__setattr__(self, "layer", tuple(self.layer))
         numbers = self.layer if isinstance(self.layer, tuple) else (self.layer,)
@@ -170,7 +134,7 @@ class Injection:
 
 CONFIG_FIELDS: dict[str, type] = {
     "preset": str,  # one of PRESETS; the other keys, where set, override it
-    "name": str,  # linear_transform, gaussian, salt_and_pepper, erase, none
+    "name": str,  # linear_transform, gaussian, salt_and_pepper, erase, none; "module:Name"
     "quality": str,  # of linear_transform: cyclic_shift, optimal
     "strength": float,  # of linear_transform, gaussian and erase
     "shift": int,  # of cyclic_shift
@@ -181,6 +145,7 @@ CONFIG_FIELDS: dict[str, type] = {
     "std": float,  # of gaussian
     "probability": float,  # of salt_and_pepper
     "extremes": str,  # of salt_and_pepper: image, batch
+    "options": dict,  # of a noise of your own: its other fields
     "layer": str,  # "3", "6,8,10,12", "last", "random"
     "point": str,  # block_input, attention_input, image
     "tokens": str,  # all, patch
@@ -196,12 +161,29 @@ _QUALITIES: dict[str, tuple[type[QualityMatrix], tuple[str, ...]]] = {
     "cyclic_shift": (CyclicShift, ("strength", "shift")),
     "optimal": (Optimal, ("strength",)),
 }
-_NOISES: dict[str, tuple[str, ...]] = {
-    "linear_transform": ("quality", "strength", "shift", "implementation", "axis", "group_size"),
-    "gaussian": ("mean", "std", "strength"),
-    "salt_and_pepper": ("probability", "extremes", "group_size"),
-    "erase": ("strength",),
-}
+_LINEAR_TRANSFORM = ("quality", "strength", "shift", "implementation", "axis", "group_size")
+
+NOISES: Registry[type[Noise]] = Registry("noise", require_noise_class)
+NOISES.register("linear_transform", LinearTransform)
+NOISES.register("gaussian", Gaussian)
+NOISES.register("salt_and_pepper", SaltAndPepper)
+NOISES.register("erase", Erase)
+
+
+def register_noise(name: str) -> Callable[[type[Noise]], type[Noise]]:
+    """A decorator that lets configs name a noise of your own: ``noise.name = "mine"``.
+
+    Without registration a config can say ``noise.name = "module:Class"``. Its fields are set by
+    the keys of the noise section that have their names (such as ``noise.strength``), and by
+    ``noise.options``.
+
+    Args:
+      name: a new one.
+
+    Raises:
+      ValueError: the name is taken, or the class lacks what every `Noise` must have; says what.
+    """
+    return functools.partial(NOISES.register, name)
 
 
 def _from_settings(section: Mapping[str, Any]) -> Injection | None:
@@ -217,21 +199,28 @@ def _from_settings(section: Mapping[str, Any]) -> Injection | None:
     if name is None or name == "none":
         _refuse_unused(given, "there is no noise: noise.name and noise.preset are not set")
         return None
-    if name not in _NOISES:
-        raise ValueError(checks.unknown(f"name={name!r}: unknown noise", name, _NOISES))
+    try:
+        kind = NOISES[name]
+    except ValueError as error:
+        raise ValueError(f"name={name!r}: {error}") from error
     settings = {key: value for key, value in (inherited | given).items() if key != "name"}
     if "layer" in settings:
         settings["layer"] = _parse_layer(settings["layer"])
     where = {key: value for key, value in settings.items() if key in _PLACE}
     what = {key: value for key, value in settings.items() if key not in _PLACE}
-    unused = {key: value for key, value in what.items() if key not in _NOISES[name]}
-    _refuse_unused(unused, f"{name} has no use for it")
-    return Injection(_build_noise(name, what), **where)
+    what |= dict(what.pop("options", {}))
+    takes = _LINEAR_TRANSFORM if kind is LinearTransform else _field_names(kind)
+    _refuse_unused({k: v for k, v in what.items() if k not in takes}, f"{name} has no use for it")
+    return Injection(_build_noise(kind, what), **where)
+
+
+def _field_names(kind: type[Noise]) -> set[str]:
+    return {field.name for field in dataclasses.fields(kind)} - {"axis_name"}
 
 
 def _given(section: Mapping[str, Any]) -> dict[str, Any]:
     """The keys that are set."""
-    return {key: value for key, value in section.items() if value not in (None, "None")}
+    return {k: v for k, v in section.items() if v not in (None, "None") and v != {}}
 
 
 def _inherited(settings: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -255,15 +244,13 @@ def spell_out_retired(section: Mapping[str, Any]) -> dict[str, Any]:
     return {**section, **settings, **given, "preset": None}
 
 
-def _build_noise(name: str, settings: dict[str, Any]) -> Noise:
-    if name == "gaussian":
-        return Gaussian(**settings)
-    if name == "salt_and_pepper":
-        if "probability" not in settings:
-            raise ValueError("probability is not set: salt_and_pepper needs one, in [0, 1]")
-        return SaltAndPepper(**settings)
-    if name == "erase":
-        return Erase(**settings)
+def _build_noise(kind: type[Noise], settings: dict[str, Any]) -> Noise:
+    if kind is not LinearTransform:
+        needed = [f.name for f in dataclasses.fields(kind) if _is_required(f)]
+        for field in needed:
+            if field not in settings:
+                raise ValueError(f"{field} is not set: {kind.__name__} needs it")
+        return kind(**settings)
     quality = settings.pop("quality", None)
     if quality not in _QUALITIES:
         raise ValueError(checks.unknown(f"quality={quality!r}: unknown", quality, _QUALITIES))
@@ -275,6 +262,10 @@ def _build_noise(name: str, settings: dict[str, Any]) -> Noise:
         {k: v for k, v in settings.items() if k == "shift"}, f"{quality} has no use for it"
     )
     return LinearTransform(kind(**of_quality), **settings)
+
+
+def _is_required(field: dataclasses.Field) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _parse_layer(value: Any) -> Layer:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from pnoise_jax.noise.injection import Noise
+from pnoise_jax.noise.base import Noise, require_noise
 from pnoise_jax.noise.taps import noise_key
 
 
@@ -88,7 +88,17 @@ class InjectedModule(nn.Module):
     point: Literal["input", "output"] = "input"
     stop_gradient: bool = False
 
+    def __post_init__(self):
+        super().__post_init__()
+        if not isinstance(self.module, nn.Module):
+            raise ValueError(
+                f"module={type(self.module).__name__}: InjectedModule takes a Linen module. For an "
+                "NNX module there is noise.inject_nnx(model, noise, at=...); in Equinox, put the "
+                "noise into the module by eqx.tree_at"
+            )
+
     def setup(self):
+        require_noise(self.noise)
         if self.point not in ("input", "output"):
             raise ValueError(f"point={self.point!r}: choose 'input' or 'output'")
         nn.share_scope(self, self.module)
@@ -103,7 +113,8 @@ class InjectedModule(nn.Module):
             return self._noisy(x, site, noise_mask, noise_strength)
 
         def intercept(next_call, args, kwargs, context):
-            path = _path(context)
+            # Flax leaves "module" in the paths of submodules that `module` was given ready-made.
+            path = _path(context).removeprefix("module/")
             if not path or path in inside:
                 return next_call(*args, **kwargs)
             paths[path] = fnmatch.fnmatchcase(path, self.at)

@@ -9,6 +9,7 @@ import numpy as np
 from jax import lax
 
 from pnoise_jax.noise import checks, rows
+from pnoise_jax.noise.base import Mixes, Noise
 from pnoise_jax.noise.quality import QualityMatrix
 
 Axis = Literal["batch", "tokens", "views"]
@@ -16,10 +17,11 @@ Implementation = Literal["structured", "matmul"]
 
 
 @dataclasses.dataclass(frozen=True)
-class LinearTransform:
+class LinearTransform(Noise):
     """``X + QX``, where Q mixes k rows of X.
 
-    Called as ``noise(key, x, mask=None, strength=None)``; it draws nothing: key may be None.
+    It draws nothing: the key may be None. For axis="tokens", x is (batch, tokens..., features).
+    Sums run in at least float32. With a mask, k is the number of real examples in a group.
     Differentiable in reverse mode; the matmul in forward mode as well.
 
     Attributes:
@@ -41,6 +43,8 @@ class LinearTransform:
     axis: Axis = "batch"
     group_size: int | None = None
     axis_name: rows.AxisName | None = None
+
+    draws = False
 
     def __post_init__(self):
         if not isinstance(self.quality, QualityMatrix):
@@ -73,14 +77,9 @@ class LinearTransform:
             )
 
     @property
-    def draws(self) -> bool:
-        """Whether it needs a key."""
-        return False
-
-    @property
-    def mixes_batch(self) -> bool:
-        """Whether a row of the batch depends on others."""
-        return self.axis != "tokens"
+    def mixes(self) -> Mixes:
+        """ "batch" or "views"; None for "tokens", which stay inside an image."""
+        return None if self.axis == "tokens" else self.axis
 
     @property
     def strength(self) -> float:
@@ -92,44 +91,14 @@ class LinearTransform:
         quality = dataclasses.replace(self.quality, strength=strength)
         return dataclasses.replace(self, quality=quality)
 
-    def __call__(
-        self,
-        key: jax.Array | None,
-        x: jax.Array,
-        *,
-        mask: jax.Array | None = None,
-        strength: jax.Array | float | None = None,
-        index: jax.Array | None = None,
-    ) -> jax.Array:
-        """Adds ``QX`` to X.
-
-        Args:
-          key, index: not used.
-          x: (batch, ...), for axis="tokens" (batch, tokens..., features).
-          mask: (batch,) bool, the real examples; the others contribute nothing and come back as
-            they were. k is then the number of real examples in the group.
-          strength: in place of the quality matrix's own; may be traced.
-
-        Returns:
-          Like x in shape and dtype; sums run in at least float32.
-
-        Raises:
-          ValueError: x is no float array, the batch does not split into groups, or the mask does
-            not fit the batch.
-        """
+    def noisy(self, key, x, *, mask, strength, index) -> jax.Array:
+        """Adds ``QX`` to X; ``strength`` takes the place of the quality matrix's own."""
         del key, index
-        checks.require_batch(x, mask)
-        strength = self.quality.strength if strength is None else strength
-        return rows.place_freely(self._apply)(x, mask, strength)
-
-    def _apply(self, x: jax.Array, mask: jax.Array | None, strength) -> jax.Array:
         if self.axis == "tokens":
-            noisy = self._mix_tokens(x, strength)
-        elif self.axis_name is None:
-            noisy = self._mix_groups(x, mask, strength)
-        else:
-            noisy = self._mix_mapped(x, mask, strength)
-        return noisy if mask is None else jnp.where(rows.expand(mask, x), noisy, x)
+            return self._mix_tokens(x, strength)
+        if self.axis_name is None:
+            return self._mix_groups(x, mask, strength)
+        return self._mix_mapped(x, mask, strength)
 
     def _mix_tokens(self, x: jax.Array, strength) -> jax.Array:
         if x.ndim < 3:

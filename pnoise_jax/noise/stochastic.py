@@ -15,15 +15,14 @@ import numpy as np
 from jax import lax
 
 from pnoise_jax.noise import checks, rows
+from pnoise_jax.noise.base import Mixes, Noise
 
 Extremes = Literal["image", "batch"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Gaussian:
+class Gaussian(Noise):
     """``X + strength * e``, ``e ~ N(mean, std^2)`` for each element (eq. 16: mean 0, std 1).
-
-    Called as ``noise(key, x, mask=None, strength=None)``.
 
     Attributes:
       mean, std: of e, in the units of X.
@@ -44,53 +43,21 @@ class Gaussian:
         if self.std < 0:
             raise ValueError(f"std={self.std!r}: a standard deviation is at least 0")
 
-    @property
-    def draws(self) -> bool:
-        """Whether it needs a key."""
-        return True
-
-    @property
-    def mixes_batch(self) -> bool:
-        """Whether a row of the batch depends on others."""
-        return False
-
-    def with_strength(self, strength: float) -> "Gaussian":
-        """The same noise of another strength."""
-        return dataclasses.replace(self, strength=strength)
-
-    def __call__(
-        self,
-        key: jax.Array,
-        x: jax.Array,
-        *,
-        mask: jax.Array | None = None,
-        strength: jax.Array | float | None = None,
-        index: jax.Array | None = None,
-    ) -> jax.Array:
-        """Adds the noise to x (batch, ...); examples that mask (batch,) excludes stay as they are.
-
-        Raises:
-          ValueError: no key, x is no float array, or the mask does not fit the batch.
-        """
-        checks.require_batch(x, mask)
-        checks.require_key(key)
-        strength = self.strength if strength is None else strength
-        return rows.place_freely(self._apply)(x, key, mask, strength, index)
-
-    def _apply(self, x, key, mask, strength, index) -> jax.Array:
-        normal = _for_each_example(jax.random.normal, key, x, index, self.axis_name)
+    def noisy(self, key, x, *, mask, strength, index) -> jax.Array:
+        """Adds the noise to x."""
+        del mask
+        normal = draw_per_example(jax.random.normal, key, x, index, axis_name=self.axis_name)
         e = self.mean + self.std * normal
-        noisy = (x.astype(e.dtype) + strength * e).astype(x.dtype)
-        return noisy if mask is None else jnp.where(rows.expand(mask, x), noisy, x)
+        return x.astype(e.dtype) + strength * e
 
 
 @dataclasses.dataclass(frozen=True)
-class SaltAndPepper:
+class SaltAndPepper(Noise):
     """Replaces elements by the extremes of the representation (eq. 18).
 
     Each element draws ``p ~ U(0, 1)`` and becomes ``max(X)`` if ``p < probability / 2``, ``min(X)``
-    if ``p > 1 - probability / 2``, else it stays. Called as ``noise(key, x, mask=None,
-    strength=None)``; a strength given at call time takes the place of the probability.
+    if ``p > 1 - probability / 2``, else it stays. A strength given at call time takes the place of
+    the probability.
 
     Attributes:
       probability: the paper's alpha, in [0, 1].
@@ -115,14 +82,9 @@ class SaltAndPepper:
         checks.require_group_size(self.group_size)
 
     @property
-    def draws(self) -> bool:
-        """Whether it needs a key."""
-        return True
-
-    @property
-    def mixes_batch(self) -> bool:
-        """Whether a row of the batch depends on others."""
-        return self.extremes == "batch"
+    def mixes(self) -> Mixes:
+        """ "batch" where all examples share the extremes."""
+        return "batch" if self.extremes == "batch" else None
 
     @property
     def strength(self) -> float:
@@ -133,32 +95,12 @@ class SaltAndPepper:
         """The same noise of another probability."""
         return dataclasses.replace(self, probability=strength)
 
-    def __call__(
-        self,
-        key: jax.Array,
-        x: jax.Array,
-        *,
-        mask: jax.Array | None = None,
-        strength: jax.Array | float | None = None,
-        index: jax.Array | None = None,
-    ) -> jax.Array:
-        """Applies the noise to x (batch, ...); examples that mask (batch,) excludes stay.
-
-        Raises:
-          ValueError: no key, x is no float array, the mask does not fit the batch, or the batch
-            does not split into groups.
-        """
-        checks.require_batch(x, mask)
-        checks.require_key(key)
-        probability = self.probability if strength is None else strength
-        return rows.place_freely(self._apply)(x, key, mask, probability, index)
-
-    def _apply(self, x, key, mask, probability, index) -> jax.Array:
-        uniform = _for_each_example(jax.random.uniform, key, x, index, self.axis_name)
+    def noisy(self, key, x, *, mask, strength, index) -> jax.Array:
+        """Replaces elements of x; ``strength`` is the probability."""
+        uniform = draw_per_example(jax.random.uniform, key, x, index, axis_name=self.axis_name)
         lowest, highest = self._extremes(x, mask)
-        noisy = jnp.where(uniform < probability / 2, highest, x)
-        noisy = jnp.where(uniform > 1 - probability / 2, lowest, noisy)
-        return noisy if mask is None else jnp.where(rows.expand(mask, x), noisy, x)
+        noisy = jnp.where(uniform < strength / 2, highest, x)
+        return jnp.where(uniform > 1 - strength / 2, lowest, noisy)
 
     def _extremes(self, x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         """Minimum and maximum, broadcastable to x."""
@@ -185,11 +127,26 @@ class SaltAndPepper:
         return rows.own(shared, local, self.axis_name) if mapped else shared
 
 
-def _for_each_example(
-    draw: Callable, key: jax.Array, x: jax.Array, index: jax.Array | None, axis_name
+def draw_per_example(
+    draw: Callable,
+    key: jax.Array,
+    x: jax.Array,
+    index: jax.Array | None,
+    *,
+    axis_name: rows.AxisName | None = None,
 ) -> jax.Array:
-    """``draw(key, shape, dtype)`` for every example of x, in at least float32."""
-    dtype = np.promote_types(x.dtype, jnp.float32)
+    """Random numbers of the shape of x, in at least float32, each example's from a key of its own.
+
+    So they do not depend on how many examples or devices there are.
+
+    Args:
+      draw: a function of (key, shape, dtype), such as ``jax.random.normal``.
+      key: of the whole batch.
+      x: (batch, ...).
+      index: (batch,) int32, what is folded into each example's key; None is its place in the batch.
+      axis_name: the mapped axis over which the batch is spread, if there is one.
+    """
+    dtype = np.promote_types(x.dtype, np.float32)
     if index is None:
         first = 0 if axis_name is None else lax.axis_index(axis_name) * x.shape[0]
         index = first + jnp.arange(x.shape[0], dtype=jnp.int32)

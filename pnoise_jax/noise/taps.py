@@ -109,7 +109,7 @@ def open_taps(
         key = noise_key(module)
     if draws_layer:
         chosen = jax.random.randint(jax.random.fold_in(key, 0), (), 1, num_layers + 1, jnp.int32)
-        axis_name = getattr(injection.noise, "axis_name", None)
+        axis_name = injection.noise.axis_name
         if axis_name is not None:  # all devices must agree: their noise may exchange rows
             chosen = lax.all_gather(chosen, axis_name)[0]
     return Taps(injection, num_layers, prefix_tokens, key, chosen, mask, strength, index)

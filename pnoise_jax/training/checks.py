@@ -49,7 +49,7 @@ def _check_groups(experiment: "Experiment") -> None:
 
 def _check_views(experiment: "Experiment") -> None:
     injection, views = experiment.model.injection, experiment.config.evaluation.views
-    if getattr(injection.noise, "axis", None) != "views":
+    if injection.noise.mixes != "views":
         return
     if injection.noise.group_size != views:
         raise ValueError(
@@ -79,7 +79,7 @@ def check_training(experiment: "Experiment") -> None:
     require_frozen(experiment.variables["params"], config.optimizer.freeze)
     injection = experiment.model.injection
     if injection is not None and injection.train:
-        if getattr(injection.noise, "axis", None) == "views":
+        if injection.noise.mixes == "views":
             raise ValueError(
                 "noise.axis='views' with noise.train=True: training shows one view of each image, "
                 "so there are no views to mix; set noise.train=False"

@@ -84,18 +84,21 @@ def test_options_override_the_named_model_and_only_here():
 
 
 def test_an_unknown_name_names_the_near_one_and_all():
-    with pytest.raises(ValueError, match=r"'vit_b16'.*did you mean vit_b_16.*Use one of") as error:
+    pattern = r"'vit_b16'.*did you mean 'vit_b_16'.*Choose one of"
+    with pytest.raises(ValueError, match=pattern) as error:
         models.create_model("vit_b16")
     assert all(name in str(error.value) for name in models.list_models())
 
 
 def test_an_unknown_option_names_the_near_one_and_all():
     with pytest.raises(
-        ValueError, match="option of vit_b_16 'patchsize': did you mean patch_size"
+        ValueError, match="option of vit_b_16 'patchsize'; did you mean 'patch_size'"
     ) as error:
         models.create_model("vit_b_16", patchsize=8)
     assert "image_size" in str(error.value)
-    with pytest.raises(ValueError, match="option of resnet18 'patch_size': Use one of axis_name"):
+    with pytest.raises(
+        ValueError, match=r"option of resnet18 'patch_size'.*Choose one of: axis_name"
+    ):
         models.create_model("resnet18", patch_size=8)
 
 

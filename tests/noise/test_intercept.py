@@ -199,3 +199,13 @@ def test_a_missing_key_and_a_wrong_point_are_named():
         noise.InjectedModule(CNN(), GAUSSIAN, at="Dense_0").apply(variables, x)
     with pytest.raises(ValueError, match="point='middle'"):
         noise.InjectedModule(CNN(), OPTIMAL, at="Dense_0", point="middle").apply(variables, x)
+
+
+def test_submodules_given_ready_made_have_the_paths_that_are_listed():
+    x, module = jnp.ones((4, 5)), nn.Sequential([nn.Dense(3), nn.Dense(2)])
+    assert [site.path for site in noise.list_sites(module, x)] == ["layers_0", "layers_1"]
+    injected = noise.InjectedModule(module, noise.Erase(), at="layers_1")
+    variables = module.init(jax.random.key(0), x)
+    assert not injected.apply(variables, x).any()  # zeros in, and the bias starts at zero
+    with pytest.raises(ValueError, match="There are: layers_0, layers_1"):
+        noise.InjectedModule(module, noise.Erase(), at="nowhere").apply(variables, x)

@@ -36,7 +36,7 @@ class AuditedNoise:
     def of(cls, injection: noise.Injection, num_layers: int) -> "AuditedNoise":
         """Of an injection into a model of ``num_layers`` layers."""
         kind = injection.noise
-        if getattr(kind, "axis", None) == "views":
+        if kind.mixes == "views":
             raise ValueError(
                 "noise.axis='views': an audit shows one view of each image, so there are no views "
                 "to mix; launch.evaluate with evaluation.views compares them"

@@ -1,0 +1,41 @@
+"""The command-line programs under one name: pnoise PROGRAM [--flags]
+
+  train      trains a config in a work directory, or goes on there; then evaluates it
+  evaluate   evaluates a run, or imported weights
+  audit      says where an accuracy comes from
+  sweep      trains and evaluates many variants of a config
+  prepare    prepares data sets from downloads or from your own folders
+  export     writes a run's weights for other programs
+  bridge     relates the leak of small models to that of larger ones
+  benchmark  measures speed, and how often an audit errs
+
+`pnoise PROGRAM --help` lists the flags. In a clone, `python -m launch.PROGRAM` is the same.
+"""
+
+import difflib
+import runpy
+import sys
+
+PROGRAMS = ("train", "evaluate", "audit", "sweep", "prepare", "export", "bridge", "benchmark")
+
+
+def run() -> None:
+    """Runs the program that the first argument names, with the other arguments."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in ("-h", "help", "--help", "-help", "--helpshort", "--helpfull"):
+        print(__doc__)
+        return
+    if name not in PROGRAMS:
+        near = difflib.get_close_matches(name, PROGRAMS, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        sys.exit(
+            f"error: unknown program {name!r}: {hint}the first argument is one of "
+            f"{', '.join(PROGRAMS)}, such as: pnoise train --config digits_vit --workdir DIR"
+        )
+    del sys.argv[1]
+    package = __name__.rpartition(".")[0] or __package__
+    runpy.run_module(f"{package}.{name}", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    run()

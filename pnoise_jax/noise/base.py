@@ -1,0 +1,172 @@
+"""What every noise is: the base class of ours and of anybody's own."""
+
+import dataclasses
+import inspect
+from typing import Any, Literal, Self
+
+import jax
+import jax.numpy as jnp
+
+from pnoise_jax.noise import checks, rows
+
+Mixes = Literal["batch", "views"] | None
+
+
+class Noise:
+    """A pure function of a key and an array x (batch, ...); base class of all noises.
+
+    A noise of your own is a frozen dataclass with a number called ``strength`` and a method
+    `noisy`; the rest has defaults::
+
+        @dataclasses.dataclass(frozen=True)
+        class Scale(noise.Noise):
+            strength: float = 0.1
+
+            def noisy(self, key, x, *, mask, strength, index):
+                factor = noise.draw_per_example(jax.random.normal, key, x[:, :1], index)
+                return x * (1 + strength * factor)
+
+    Class attributes, or fields and properties of the same name, say what a noise is:
+
+    Attributes:
+      draws: whether it needs a key. True by default.
+      mixes: "batch" where an example's noise depends on other examples, "views" where it depends
+        on the other views of its image, which lie next to it; None where on neither, the default.
+      group_size: how many consecutive examples a noise that mixes takes together; a field of such
+        a noise. None is the whole batch.
+      axis_name: the mapped axis over which the batch is spread, inside ``shard_map`` and ``pmap``.
+      strength: what a strength given at call time replaces. Every noise has it.
+    """
+
+    # Without annotations, so that they are not dataclass fields.
+    draws = True
+    mixes = None
+    group_size = None
+    axis_name = None
+
+    @property
+    def mixes_batch(self) -> bool:
+        """Whether a row of the batch depends on others."""
+        return self.mixes is not None
+
+    def with_strength(self, strength: float) -> Self:
+        """The same noise of another strength."""
+        return dataclasses.replace(self, strength=strength)
+
+    def noisy(
+        self,
+        key: jax.Array | None,
+        x: jax.Array,
+        *,
+        mask: jax.Array | None,
+        strength: jax.Array | float,
+        index: jax.Array | None,
+    ) -> jax.Array:
+        """What a noise computes; `__call__` checks the arguments and keeps masked examples.
+
+        Args:
+          key: for noises that draw.
+          x: (batch, ...), floats.
+          mask: (batch,) bool, or None. Of a noise that mixes, the others must contribute nothing.
+          strength: may be traced.
+          index: (batch,) int32, what each example draws from; None is its place in the batch.
+
+        Returns:
+          Of the shape of x; cast to its dtype.
+        """
+        raise NotImplementedError
+
+    def __call__(
+        self,
+        key: jax.Array | None,
+        x: jax.Array,
+        *,
+        mask: jax.Array | None = None,
+        strength: jax.Array | float | None = None,
+        index: jax.Array | None = None,
+    ) -> jax.Array:
+        """Applies the noise.
+
+        Args:
+          key: for noises that draw; else it may be None.
+          x: (batch, ...), floats.
+          mask: (batch,) bool, True for real examples. The others contribute nothing, and come back
+            as they were.
+          strength: in place of the noise's own; may be traced.
+          index: (batch,) int32, what each example draws from: by default its place in the batch.
+
+        Returns:
+          Like x in shape and dtype.
+
+        Raises:
+          ValueError: there is no key and the noise draws, x is not a float array, the mask does not
+            fit the batch, or the batch does not split into groups.
+        """
+        checks.require_batch(x, mask)
+        if self.draws:
+            checks.require_key(key)
+        strength = self.strength if strength is None else strength
+        return rows.place_freely(self._keep_masked)(x, key, mask, strength, index)
+
+    def _keep_masked(self, x, key, mask, strength, index) -> jax.Array:
+        noisy = self.noisy(key, x, mask=mask, strength=strength, index=index).astype(x.dtype)
+        if noisy.shape != x.shape:
+            raise ValueError(
+                f"{type(self).__name__}.noisy returned shape {noisy.shape} for x of shape "
+                f"{x.shape}: return an array of the shape of x"
+            )
+        return noisy if mask is None else jnp.where(rows.expand(mask, x), noisy, x)
+
+
+_KEYWORDS = ("mask", "strength", "index")
+
+
+def require_noise_class(kind: Any) -> None:
+    """Raises ValueError unless ``kind`` is a class of noises, naming what it lacks."""
+    name = getattr(kind, "__name__", repr(kind))
+    if not (isinstance(kind, type) and issubclass(kind, Noise)):
+        raise ValueError(f"{name} is not a noise: let it be a subclass of pnoise_jax.noise.Noise")
+    if not dataclasses.is_dataclass(kind) or not kind.__dataclass_params__.frozen:
+        raise ValueError(
+            f"{name} must be a frozen dataclass, because models and compiled programs are looked "
+            "up by their noise: put @dataclasses.dataclass(frozen=True) before it"
+        )
+    if kind.__call__ is Noise.__call__ and kind.noisy is Noise.noisy:
+        raise ValueError(f"{name} has no method noisy(self, key, x, *, mask, strength, index)")
+    method = "noisy" if kind.__call__ is Noise.__call__ else "__call__"
+    parameters = inspect.signature(getattr(kind, method)).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    missing = [word for word in _KEYWORDS if word not in parameters and not takes_any]
+    if missing:
+        raise ValueError(
+            f"{name}.{method} does not take {', '.join(missing)}: let its signature be "
+            "(self, key, x, *, mask, strength, index)"
+        )
+    fields = {field.name for field in dataclasses.fields(kind)}
+    if "strength" not in fields and not hasattr(kind, "strength"):
+        raise ValueError(
+            f"{name} has no strength: give it a field, strength: float = 1.0, which the strength "
+            "given at call time replaces"
+        )
+    if getattr(kind, "mixes", None) is not None and "group_size" not in fields:
+        raise ValueError(
+            f"{name} mixes examples and has no group_size: give it a field, group_size: int | None "
+            "= None, and mix within groups of that many examples"
+        )
+
+
+def require_noise(value: Any) -> None:
+    """Raises ValueError unless ``value`` is a noise, naming what it lacks."""
+    if isinstance(value, type) or not isinstance(value, Noise):
+        raise ValueError(
+            f"noise={value!r}: give a noise, such as LinearTransform(Optimal()); one of your own "
+            "is a subclass of pnoise_jax.noise.Noise"
+        )
+    require_noise_class(type(value))
+    try:
+        hash(value)
+    except TypeError as error:
+        raise ValueError(
+            f"noise={value!r} cannot be hashed ({error}): let its fields be numbers, strings and "
+            "tuples, not lists or arrays"
+        ) from error

@@ -1,0 +1,60 @@
+"""Several noises in one place, one after another."""
+
+import dataclasses
+
+import jax
+
+from pnoise_jax.noise import checks
+from pnoise_jax.noise.base import Mixes, Noise, require_noise
+
+
+@dataclasses.dataclass(frozen=True)
+class Chain(Noise):
+    """Applies noises in order, each to what the one before it returns.
+
+    Attributes:
+      noises: two or more; those that draw get a key each.
+      strength: multiplies the strength of every one of them.
+      group_size: of those that mix examples; None leaves each its own.
+    """
+
+    noises: tuple[Noise, ...]
+    strength: float = 1.0
+    group_size: int | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "noises", tuple(self.noises))
+        if len(self.noises) < 2:
+            raise ValueError(f"noises={self.noises!r}: give two or more")
+        for noise in self.noises:
+            require_noise(noise)
+        checks.require_finite("strength", self.strength)
+        checks.require_group_size(self.group_size)
+        kinds = {noise.mixes for noise in self.noises} - {None}
+        sizes = {noise.group_size for noise in self.noises if noise.mixes}
+        if len(kinds) > 1 or len(sizes) > 1:
+            raise ValueError(
+                f"noises={self.noises!r}: those that mix examples mix over {kinds} in groups of "
+                f"{sizes}; let them agree"
+            )
+        if self.group_size is None and sizes:
+            object.__setattr__(self, "group_size", sizes.pop())
+
+    @property
+    def draws(self) -> bool:
+        """Whether any of them does."""
+        return any(noise.draws for noise in self.noises)
+
+    @property
+    def mixes(self) -> Mixes:
+        """What any of them mixes."""
+        return next((noise.mixes for noise in self.noises if noise.mixes), None)
+
+    def noisy(self, key, x, *, mask, strength, index) -> jax.Array:
+        """Applies each noise to the result of the one before."""
+        for number, noise in enumerate(self.noises):
+            if noise.mixes and self.group_size is not None:
+                noise = dataclasses.replace(noise, group_size=self.group_size)
+            own_key = jax.random.fold_in(key, number) if noise.draws else None
+            x = noise(own_key, x, mask=mask, strength=noise.strength * strength, index=index)
+        return x

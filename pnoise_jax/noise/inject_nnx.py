@@ -1,0 +1,155 @@
+"""Noise in anybody's NNX module, by the paths of its submodules: no change to its code.
+
+NNX has no interceptors (flax issue 4666). As Flax's own ``nnx.capture`` does, the classes of the
+submodules are wrapped for the length of one call.
+"""
+
+import contextlib
+import fnmatch
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from pnoise_jax.noise.base import Noise, require_noise
+from pnoise_jax.registry import did_you_mean
+
+_WRAPPING = threading.RLock()  # classes are shared by all threads
+
+
+def inject_nnx(
+    model: Any,
+    noise: Noise,
+    *,
+    at: str,
+    point: Literal["input", "output"] = "input",
+    stop_gradient: bool = False,
+) -> Callable[..., Any]:
+    """``model`` with noise at the submodules whose path matches a pattern.
+
+    Call the result as the model is called, inside the function that is jitted. These keywords are
+    its own: ``inject`` (default True), ``noise_key``, ``noise_mask`` (batch,), ``noise_strength``.
+    The model is not changed, and other threads that call it meanwhile get no noise.
+
+    Args:
+      model: any NNX module.
+      noise: what enters.
+      at: glob over the paths of the submodules, joined by "/", such as "layers/0" or "blocks/*".
+      point: "input", the submodule's first argument; or "output", its result.
+      stop_gradient: the noise is a constant to the gradient.
+
+    Raises:
+      ValueError: no path matches: the error lists those that exist; or, at a call, a submodule that
+        matches was not called, as under ``nnx.scan`` and ``nnx.vmap``, which call copies of it.
+    """
+    from flax import nnx  # it takes most of a second to import
+
+    require_noise(noise)
+    if not isinstance(model, nnx.Module):
+        raise ValueError(
+            f"model={type(model).__name__}: give an nnx.Module; for Linen there is InjectedModule"
+        )
+    if point not in ("input", "output"):
+        raise ValueError(f"point={point!r}: choose 'input' or 'output'")
+
+    def injected(
+        *args, inject=True, noise_key=None, noise_mask=None, noise_strength=None, **kwargs
+    ):
+        sites = _sites(model, at)
+        if not inject:
+            return model(*args, **kwargs)
+        reached: list[str] = []
+
+        def add_noise(x: Any, path: str) -> jax.Array:
+            if not isinstance(x, jax.Array | np.ndarray):
+                raise ValueError(
+                    f"the {point} of {path!r} is a {type(x).__name__}, not an array (or it is "
+                    f"passed by keyword); choose another site or point (at={at!r})"
+                )
+            x = jnp.asarray(x)
+            if noise.draws and noise_key is None:
+                raise ValueError("this noise is random: give noise_key=jax.random.key(seed)")
+            key = jax.random.fold_in(noise_key, len(reached)) if noise.draws else None
+            reached.append(path)
+            noisy = noise(key, x, mask=noise_mask, strength=noise_strength)
+            return x + lax.stop_gradient(noisy - x) if stop_gradient else noisy
+
+        def call(original: Callable, module: Any, args: tuple, kwargs: dict) -> Any:
+            path = sites[id(module)]
+            if point == "output":
+                return add_noise(original(module, *args, **kwargs), path)
+            first = add_noise(args[0] if args else None, path)
+            return original(module, first, *args[1:], **kwargs)
+
+        with _wrapped({type(m) for _, m in _named(model) if id(m) in sites}, sites, call):
+            output = model(*args, **kwargs)
+        missed = sorted(set(sites.values()) - set(reached))
+        if missed:
+            raise ValueError(
+                f"at={at!r} matches {', '.join(missed)}, which this call did not call as "
+                "themselves: nnx.scan, nnx.vmap and nnx.remat call copies of a module. Match "
+                "the module around them, or give Linen's InjectedModule the Linen model"
+            )
+        return output
+
+    _sites(model, at)  # so that a pattern that matches nothing fails now
+    return injected
+
+
+def _named(model: Any) -> list[tuple[str, Any]]:
+    """The submodules that can be called, by path."""
+    from flax import nnx
+
+    return [
+        ("/".join(map(str, path)), module)
+        for path, module in nnx.iter_modules(model)
+        if path and callable(module)
+    ]
+
+
+def _sites(model: Any, at: str) -> dict[int, str]:
+    """Paths of the modules that match, by the module's id."""
+    named = _named(model)
+    sites = {id(module): path for path, module in named if fnmatch.fnmatchcase(path, at)}
+    if not sites:
+        raise ValueError(
+            f"at={at!r} matches no submodule{did_you_mean(at, [path for path, _ in named])}"
+        )
+    return sites
+
+
+@contextlib.contextmanager
+def _wrapped(classes: set[type], sites: dict[int, str], call: Callable) -> Iterator[None]:
+    """Sends calls of the sites, from this thread, to ``call(original, module, args, kwargs)``."""
+    thread = threading.get_ident()
+    inside: set[int] = set()  # a subclass's __call__ may call that of its base class
+
+    def wrap(original: Callable) -> Callable:
+        @functools.wraps(original)
+        def wrapper(module, *args, **kwargs):
+            own = id(module)
+            if own not in sites or own in inside or threading.get_ident() != thread:
+                return original(module, *args, **kwargs)
+            inside.add(own)
+            try:
+                return call(original, module, args, kwargs)
+            finally:
+                inside.discard(own)
+
+        return wrapper
+
+    with _WRAPPING, contextlib.ExitStack() as undo:
+        for kind in classes:
+            if "__call__" in vars(kind):
+                undo.callback(setattr, kind, "__call__", vars(kind)["__call__"])
+            else:
+                undo.callback(delattr, kind, "__call__")
+        originals = {kind: kind.__call__ for kind in classes}
+        for kind, original in originals.items():
+            kind.__call__ = wrap(original)
+        yield

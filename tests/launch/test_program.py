@@ -1,0 +1,91 @@
+"""`pnoise PROGRAM`, from any directory: in a clone, and as installed."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from tests.launch import command
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def run(module, *arguments, path, cwd):
+    environment = command.ENVIRONMENT | {"PYTHONPATH": str(path)}
+    return subprocess.run(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=environment,
+        timeout=300,
+    )
+
+
+def test_help_names_every_program(tmp_path):
+    done = run("launch", path=ROOT, cwd=tmp_path)
+    assert done.returncode == 0
+    programs = {file.stem for file in (ROOT / "launch").glob("*.py")} - {"main"}
+    for name in (*(name for name in programs if not name.startswith("__")), "benchmark"):
+        assert f"\n  {name} " in done.stdout
+
+
+def test_an_unknown_program_gets_a_hint(tmp_path):
+    done = run("launch", "trian", path=ROOT, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "unknown program 'trian': did you mean train?" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("digits_vit", "steps=0: give a number"),
+        ("configs/digits_vit.py", "steps=0: give a number"),
+        ("digit_vit", "did you mean digits_vit"),
+        ("elsewhere/digits_vit.py", "there is no such file"),
+    ],
+)
+def test_built_in_configs_are_found_by_name(name, message, tmp_path):
+    arguments = ("train", "--config", name, f"--workdir={tmp_path / 'run'}", "--config.steps=0")
+    done = run("launch", *arguments, path=ROOT, cwd=tmp_path)
+    assert done.returncode == 1
+    assert message in done.stderr
+
+
+def test_a_config_imports_a_module_beside_it(tmp_path):
+    (tmp_path / "my_settings.py").write_text("STEPS = 0\n")
+    (tmp_path / "mine.py").write_text(
+        "import digits_vit_again\nimport my_settings\n\n\ndef get_config():\n"
+        "    config = digits_vit_again.get_config()\n"
+        "    config.steps = my_settings.STEPS\n    return config\n"
+    )
+    (tmp_path / "digits_vit_again.py").write_text((ROOT / "configs/digits_vit.py").read_text())
+    done = run("launch", "train", "--config=mine.py", "--workdir=run", path=ROOT, cwd=tmp_path)
+    assert "steps=0: give a number" in done.stderr
+
+
+@pytest.mark.slow  # builds the package, for which it fetches setuptools
+def test_the_wheel_trains_from_an_empty_folder(tmp_path, data_dir):
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    wheels, site, empty = (tmp_path / name for name in ("wheels", "site", "empty"))
+    empty.mkdir()
+    install = ["install", "--no-deps", "--no-index", "--find-links", wheels, "--target", site]
+    for action in (["wheel", "--no-deps", "-w", wheels, ROOT], [*install, "pnoise-jax"]):
+        subprocess.run([*pip, *map(str, action)], check=True, cwd=empty, timeout=300)
+    program = [site / "bin" / "pnoise", "train", "--config", "digits_vit", "--workdir", "run"]
+    settings = ["--config.steps=4", "--config.optimizer.warmup=0 steps", f"--data_dir={data_dir}"]
+    done = subprocess.run(
+        [*program, *settings],
+        capture_output=True,
+        text=True,
+        cwd=empty,
+        env=command.ENVIRONMENT | {"PYTHONPATH": os.fspath(site)},
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (empty / "run" / "evaluation.json").is_file()
+    assert (site / "pnoise_jax" / "py.typed").is_file()
+    assert (site / "pnoise_jax" / "studies" / "reporting" / "templates" / "page.html").is_file()

@@ -1,0 +1,103 @@
+"""A model of one's own: what it must have, and that it is as good as ours."""
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pnoise_jax import models, noise
+from pnoise_jax.evaluation import representations
+
+
+class Layer(nn.Module):
+    """A layer into which noise can enter."""
+
+    features: int
+    number: int
+
+    @nn.compact
+    def __call__(self, x, taps):
+        x = taps(x, point="block_input", layer=self.number)
+        return x + nn.relu(nn.Dense(self.features)(x))
+
+
+class Mlp(models.Classifier, kw_only=True):
+    """The example of the documentation."""
+
+    features: int = 16
+    depth: int = 2
+
+    @property
+    def num_layers(self):
+        return self.depth
+
+    @nn.nowrap
+    def layer_name(self, layer):
+        return f"layer_{layer}"
+
+    @nn.nowrap
+    def logits(self, images, taps, *, train):
+        x = nn.Dense(self.features, name="embed")(images.reshape(images.shape[0], -1))
+        for number in range(1, self.depth + 1):
+            x = Layer(self.features, number, name=self.layer_name(number))(x, taps)
+        return nn.Dense(self.num_classes, name="head")(x)
+
+
+IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(6, 4, 4, 1)), jnp.float32)
+OPTIMAL = noise.Injection(noise.LinearTransform(noise.Optimal()), layer=2, inference=True)
+
+
+@pytest.fixture
+def registered():
+    models.register_model("wide_mlp", features=32)(Mlp)
+    models.register_model("wide_mlp", features=32)(Mlp)  # a module that is imported again
+    yield
+    del models.registry.MODELS._things["wide_mlp"]
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_registered_model_takes_noise_and_options():
+    assert models.list_models("wide*") == ["wide_mlp"]
+    assert models.default_options("wide_mlp")["features"] == 32
+    model = models.create_model("wide_mlp", num_classes=3, depth=3, injection=OPTIMAL)
+    variables = model.init(jax.random.key(0), IMAGES)
+    assert variables["params"]["embed"]["kernel"].shape == (16, 32)
+    noisy = model.apply(variables, IMAGES)
+    clean, inputs = representations.record_inputs(
+        model.clone(injection=None), variables, IMAGES, (2,)
+    )
+    assert jnp.abs(noisy - clean).max() > 1e-3
+    mixed = OPTIMAL.noise(None, inputs[2])
+    plain = model.clone(injection=None)
+    resumed = representations.resume(plain, variables, mixed, 2, (4, 4, 1))
+    chex.assert_trees_all_close(resumed, noisy, rtol=1e-5)
+
+
+def test_a_config_imports_a_model_by_module_and_name():
+    model = models.create_model(f"{__name__}:Mlp", num_classes=3, features=8)
+    assert model == Mlp(num_classes=3, features=8)
+    with pytest.raises(ValueError, match=r"cannot be imported .*ModuleNotFoundError"):
+        models.create_model("no_such_module:Mlp")
+
+
+class Bare(models.Classifier):
+    """Lacks everything."""
+
+
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize(
+    ("name", "options", "kind", "message"),
+    [
+        ("bare", {}, Bare, "Bare lacks num_layers, layer_name, logits: models.Classifier says"),
+        ("dense", {}, nn.Dense, "Dense is not a model: let it be a subclass of models.Classifier"),
+        ("mlp", {"width": 3}, Mlp, "unknown option of mlp 'width'"),
+        ("vit_b_16", {}, Mlp, "model 'vit_b_16' is registered already"),
+        ("wide_mlp", {"features": 8}, Mlp, "model 'wide_mlp' is registered already"),
+        ("my model", {}, Mlp, "model name 'my model': give letters, digits and underscores"),
+    ],
+)
+def test_bad_input_is_named(name, options, kind, message):
+    with pytest.raises(ValueError, match=message):
+        models.register_model(name, **options)(kind)

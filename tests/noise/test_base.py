@@ -1,0 +1,176 @@
+"""A noise of one's own: what it must have, and that it is as good as ours."""
+
+import dataclasses
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pnoise_jax import noise
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale(noise.Noise):
+    """Scales each example by a random factor: the example of the documentation."""
+
+    strength: float = 0.1
+    spread: float = 1.0
+
+    def noisy(self, key, x, *, mask, strength, index):
+        factor = noise.draw_per_example(jax.random.normal, key, x[:, :1], index)
+        return x * (1 + strength * self.spread * factor)
+
+
+KEY = jax.random.key(3)
+
+
+def images():
+    return jnp.asarray(np.random.default_rng(0).normal(size=(6, 4)), jnp.float32)
+
+
+def test_an_own_noise_keeps_the_masked_examples_and_the_dtype():
+    x = images().astype(jnp.bfloat16)
+    mask = jnp.array([True, False, True, True, False, True])
+    noisy = Scale()(KEY, x, mask=mask)
+    assert noisy.dtype == x.dtype
+    chex.assert_trees_all_equal(noisy[~mask], x[~mask])
+    assert (noisy[mask] != x[mask]).any(axis=1).all()
+
+
+def test_an_own_noise_takes_a_traced_strength_and_draws_by_index():
+    x = images()
+    noisy = jax.jit(lambda x, strength: Scale()(KEY, x, strength=strength))(x, 0.5)
+    chex.assert_trees_all_close(noisy, Scale(0.5)(KEY, x), rtol=1e-6)
+    order = jnp.array([3, 0, 5, 1, 2, 4])
+    permuted = Scale()(KEY, x[order], index=order)
+    chex.assert_trees_all_close(permuted, Scale()(KEY, x)[order], rtol=1e-6)
+
+
+def test_an_own_noise_in_an_injection_and_in_a_foreign_module():
+    assert noise.Injection(Scale()).with_strength(0.7).noise == Scale(0.7)
+    assert noise.Injection(Scale()).in_batches_of(5).noise == Scale()
+    model = noise.InjectedModule(nn.Sequential([nn.Dense(3), nn.Dense(2)]), Scale(), at="layers_1")
+    variables = model.init(KEY, images())
+    clean = model.apply(variables, images(), inject=False)
+    noisy = model.apply(variables, images(), rngs={"noise": KEY})
+    assert (noisy != clean).all()
+
+
+def _named(name, bases=(noise.Noise,), frozen=True, **members):
+    members.setdefault("__annotations__", {"strength": float})
+    members.setdefault("strength", 1.0)
+    return dataclasses.dataclass(frozen=frozen)(type(name, bases, members))
+
+
+def _noisy(self, key, x, *, mask, strength, index):
+    return x
+
+
+def _plain(self, key, x):
+    return x
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (_named("Mine", noisy=_plain), "Mine.noisy does not take mask, strength, index: let its"),
+        (_named("Mine"), "Mine has no method noisy"),
+        (_named("Mine", bases=(), noisy=_noisy), "let it be a subclass of pnoise_jax.noise.Noise"),
+        (_named("Mine", noisy=_noisy, frozen=False), "Mine must be a frozen dataclass"),
+        (type("Mine", (noise.Noise,), {"noisy": _noisy}), "Mine must be a frozen dataclass"),
+        (
+            dataclasses.dataclass(frozen=True)(type("Mine", (noise.Noise,), {"noisy": _noisy})),
+            "Mine has no strength: give it a field",
+        ),
+        (_named("Mine", noisy=_noisy, mixes="batch"), "mixes examples and has no group_size"),
+        (lambda x: x, "is not a noise"),
+    ],
+)
+def test_bad_input_what_a_noise_lacks_is_named(kind, message):
+    with pytest.raises(ValueError, match=message):
+        noise.register_noise("mine")(kind)
+    if isinstance(kind, type):
+        with pytest.raises(ValueError, match="Mine"):
+            noise.Injection(kind())
+
+
+def test_bad_input_at_the_call():
+    wrong = _named("Wrong", noisy=lambda self, key, x, *, mask, strength, index: x[:1])
+    with pytest.raises(ValueError, match=r"Wrong.noisy returned shape \(1, 4\) for x of shape"):
+        wrong()(KEY, images())
+    with pytest.raises(ValueError, match="this noise is random: give it a key"):
+        Scale()(None, images())
+    unhashable = _named("Listed", noisy=_noisy, __annotations__={"strength": list})
+    with pytest.raises(ValueError, match="cannot be hashed"):
+        noise.Injection(unhashable([1.0]))
+    with pytest.raises(ValueError, match="give a noise, such as"):
+        noise.Injection(Scale)
+
+
+@pytest.fixture
+def registered():
+    noise.register_noise("scale")(Scale)
+    yield
+    del noise.NOISES._things["scale"]
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_config_names_a_registered_noise():
+    section = {"name": "scale", "strength": 0.3, "options": {"spread": 2.0}, "layer": "2"}
+    injection = noise.Injection.from_config(section)
+    assert injection == noise.Injection(Scale(0.3, 2.0), layer=2)
+    with pytest.raises(ValueError, match=r"noise.radius=3 is set, but scale has no use for it"):
+        noise.Injection.from_config({"name": "scale", "options": {"radius": 3}})
+    with pytest.raises(
+        ValueError, match=r"noise 'scale' is registered already, as .*Scale: choose"
+    ):
+        noise.register_noise("scale")(_named("Other", noisy=_noisy))
+    assert noise.register_noise("scale")(Scale) is Scale  # a module that is imported again
+
+
+def test_a_config_imports_a_noise_by_module_and_name():
+    section = {"name": f"{__name__}:Scale", "strength": 0.3}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(__import__("sys").modules, __name__, __import__("sys").modules[__name__])
+        assert noise.Injection.from_config(section).noise == Scale(0.3)
+    for name, message in (
+        ("no_such_module:Scale", "cannot be imported .*ModuleNotFoundError"),
+        ("dataclasses:Scale", "cannot be imported .*AttributeError"),
+        ("dataclasses:field", "field is not a noise"),
+        ("gausian", "unknown noise 'gausian'; did you mean 'gaussian'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            noise.Injection.from_config({"name": name})
+
+
+def test_a_chain_applies_its_noises_in_order():
+    x = images()
+    shift = noise.LinearTransform(noise.CyclicShift(0.4))
+    chain = noise.Chain((Scale(), shift))
+    first = Scale()(jax.random.fold_in(KEY, 0), x)
+    chex.assert_trees_all_equal(chain(KEY, x), shift(None, first))
+    halved = chain.with_strength(0.5)(KEY, x)
+    weaker = noise.Chain((Scale(0.05), noise.LinearTransform(noise.CyclicShift(0.2))))
+    chex.assert_trees_all_close(halved, weaker(KEY, x), rtol=1e-6)
+    assert chain.draws
+    assert chain.mixes == "batch"
+    in_twos = noise.Injection(chain).in_batches_of(2).noise
+    chex.assert_trees_all_close(
+        in_twos(KEY, x)[:2], noise.Chain((Scale(), shift))(KEY, x[:2]), rtol=1e-6
+    )
+
+
+def test_bad_input_of_a_chain():
+    mixing = noise.LinearTransform(noise.Optimal(), group_size=2)
+    views = noise.LinearTransform(noise.Optimal(), axis="views", group_size=2)
+    for noises, message in (
+        ((Scale(),), "give two or more"),
+        ((Scale(), "gaussian"), "give a noise, such as"),
+        ((mixing, views), "let them agree"),
+        ((mixing, noise.LinearTransform(noise.Optimal(), group_size=3)), "let them agree"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            noise.Chain(noises)

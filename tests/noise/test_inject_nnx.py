@@ -1,0 +1,135 @@
+"""Noise in NNX modules that know nothing of it, and our models in NNX."""
+
+import dataclasses
+import threading
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from flax import nnx
+
+from pnoise_jax import models, noise
+
+OPTIMAL = noise.LinearTransform(noise.Optimal())
+KEY = jax.random.key(0)
+
+
+class Net(nnx.Module):
+    def __init__(self, rngs):
+        self.layers = nnx.List([nnx.Linear(3, 3, rngs=rngs) for _ in range(2)])
+        self.head = nnx.Linear(3, 2, rngs=rngs)
+
+    def __call__(self, x):
+        for layer in self.layers:
+            x = jnp.tanh(layer(x))
+        return self.head(x)
+
+
+class DeepNet(Net):
+    """Inherits its call."""
+
+
+@pytest.fixture
+def net():
+    return DeepNet(nnx.Rngs(0))
+
+
+X = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)), jnp.float32)
+
+
+def test_noise_enters_where_the_pattern_says(net):
+    injected = noise.inject_nnx(net, OPTIMAL, at="head")
+    hidden = jnp.tanh(net.layers[1](jnp.tanh(net.layers[0](X))))
+    chex.assert_trees_all_close(injected(X), net.head(OPTIMAL(None, hidden)), rtol=1e-6)
+    after = noise.inject_nnx(net, OPTIMAL, at="head", point="output")
+    chex.assert_trees_all_close(after(X), OPTIMAL(None, net(X)), rtol=1e-6)
+    chex.assert_trees_all_equal(injected(X, inject=False), net(X))
+    assert "__call__" not in vars(DeepNet)
+    assert not hasattr(nnx.Linear.__call__, "__wrapped__")
+
+
+def test_under_jit_and_grad_with_a_key_mask_and_strength(net):
+    gaussian = noise.Gaussian()
+    mask = jnp.array([True, True, False, True])
+
+    @nnx.jit
+    def noisy(net, key, strength):
+        injected = noise.inject_nnx(net, gaussian, at="layers/*")
+        return injected(X, noise_key=key, noise_mask=mask, noise_strength=strength)
+
+    output, clean = noisy(net, KEY, 0.5), net(X)
+    chex.assert_trees_all_close(output[2], clean[2], rtol=1e-6)
+    assert (output[:2] != clean[:2]).all()
+    chex.assert_trees_all_close(noisy(net, KEY, 0.0), clean, rtol=1e-6)
+    assert (noisy(net, jax.random.key(1), 0.5)[0] != output[0]).all()
+
+    def loss(net):
+        return noise.inject_nnx(net, noise.Erase(), at="head", stop_gradient=True)(X).sum()
+
+    gradient = nnx.grad(loss)(net)
+    assert jnp.abs(gradient["layers"][0]["kernel"][...]).max() > 0  # as if there were no noise
+
+
+def test_other_threads_get_no_noise(net):
+    seen = []
+    hook = noise.inject_nnx(net, _CallsInAThread(lambda: seen.append(net(X))), at="head")
+    hook(X)
+    chex.assert_trees_all_equal(seen[0], net(X))
+
+
+@dataclasses.dataclass(frozen=True)
+class _CallsInAThread(noise.Noise):
+    function: object
+    strength: float = 1.0
+
+    draws = False
+
+    def noisy(self, key, x, *, mask, strength, index):
+        thread = threading.Thread(target=self.function)
+        thread.start()
+        thread.join()
+        return 0 * x
+
+
+class Repeated(nnx.Module):
+    """Calls a copy of its layer."""
+
+    def __init__(self, rngs):
+        self.layer = nnx.Linear(3, 3, rngs=rngs)
+
+    def __call__(self, x):
+        return nnx.clone(self.layer)(x)
+
+
+def test_bad_input(net):
+    for arguments, message in (
+        ({"at": "layer/0"}, "matches no submodule; did you mean 'layers/0'"),
+        ({"at": ""}, "matches no submodule"),
+        ({"at": "head", "point": "middle"}, "choose 'input' or 'output'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            noise.inject_nnx(net, OPTIMAL, **arguments)
+    with pytest.raises(ValueError, match=r"give an nnx\.Module; for Linen there is InjectedModule"):
+        noise.inject_nnx(nn.Dense(3), OPTIMAL, at="*")
+    with pytest.raises(ValueError, match="this noise is random: give noise_key"):
+        noise.inject_nnx(net, noise.Gaussian(), at="head")(X)
+    with pytest.raises(ValueError, match="matches layer, which this call did not call"):
+        noise.inject_nnx(Repeated(nnx.Rngs(0)), OPTIMAL, at="layer")(X)
+    with pytest.raises(ValueError, match=r"takes a Linen module.*inject_nnx"):
+        noise.InjectedModule(net, OPTIMAL, at="head")
+
+
+def test_our_models_serve_nnx_by_flaxs_bridge():
+    injection = noise.Injection(OPTIMAL, inference=True)
+    model = models.create_model(
+        "vit_ti_16", image_size=8, patch_size=4, dim=12, depth=2, num_classes=3, injection=injection
+    )
+    images = jnp.asarray(np.random.default_rng(0).normal(size=(4, 8, 8, 3)), jnp.float32)
+    bridged = nnx.bridge.ToNNX(model, rngs=nnx.Rngs(0)).lazy_init(images)
+    output = bridged(images)
+    assert output.shape == (4, 3)
+    params = nnx.to_pure_dict(nnx.state(bridged, nnx.Param))
+    chex.assert_trees_all_close(output, model.apply({"params": params}, images), rtol=1e-5)
