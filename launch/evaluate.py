@@ -4,6 +4,11 @@ The config is the run's own, or a file given as --config; its noise, evaluation 
 may differ from the run's.
 """
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from pnoise_jax import stopping
+
+    stopping.listen()
+
 from absl import flags
 
 from launch import main

@@ -15,7 +15,7 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from pnoise_jax import parallel, training
+from pnoise_jax import parallel, stopping, training
 
 _TRACEBACK = flags.DEFINE_bool(
     "traceback", False, "Show where an error comes from, not only what it says."
@@ -89,7 +89,14 @@ def read_sweep() -> tuple[list, list[str]]:
 
 
 def run(main: Callable[[], object], *, on_interrupt: str = "interrupted") -> None:
-    """Parses the flags and calls main; an error ends with one message and exit code 1."""
+    """Parses the flags and calls main; an error ends with one message and exit code 1.
+
+    Where a signal has stopped it, the exit code is `stopping.EXIT_CODE`.
+
+    Args:
+      main: the work.
+      on_interrupt: what to say of a Ctrl-C, where the program does not listen to signals itself.
+    """
 
     def guarded(argv: list[str]) -> None:
         if len(argv) > 1:
@@ -98,9 +105,13 @@ def run(main: Callable[[], object], *, on_interrupt: str = "interrupted") -> Non
         logging.set_verbosity(logging.INFO if _TRACEBACK.value else logging.FATAL)
         try:
             parallel.start(multi_host=_MULTI_HOST.value)
+            stopping.begin()
             if "config" in flags.FLAGS and flags.FLAGS.data_dir is not None:
                 flags.FLAGS.config.data.data_dir = flags.FLAGS.data_dir
             main()
+        except stopping.StoppedError as stopped:
+            print(stopped, file=sys.stderr)
+            sys.exit(stopping.EXIT_CODE)
         except KeyboardInterrupt:
             _end(on_interrupt)
         except Exception as error:
@@ -108,6 +119,8 @@ def run(main: Callable[[], object], *, on_interrupt: str = "interrupted") -> Non
                 traceback.print_exc()
             text = str(error) if isinstance(error, _EXPECTED) else _summary(error)
             _end(f"error: {text}" + ("" if _TRACEBACK.value else "\n(--traceback shows where)"))
+        finally:
+            stopping.restore()
 
     app.run(guarded, flags_parser=_parse_flags)
 

@@ -11,6 +11,11 @@ and figure.png; and in DIR/runs a work directory of every training, which launch
 same command goes on where it was stopped.
 """
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from pnoise_jax import stopping
+
+    stopping.listen()
+
 from absl import flags
 
 from launch import main
@@ -33,7 +38,4 @@ def sweep(config, workdir: str) -> None:
 if __name__ == "__main__":
     _config, _workdir = main.define_run_flags(config_required=True)
     flags.adopt_module_key_flags(main)  # for --help
-    main.run(
-        lambda: sweep(_config.value, _workdir.value),
-        on_interrupt="interrupted; the same command goes on with the trainings that are left",
-    )
+    main.run(lambda: sweep(_config.value, _workdir.value))

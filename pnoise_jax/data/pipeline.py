@@ -4,9 +4,11 @@ The *global* batch of a step is defined first; a host then takes its contiguous 
 the hosts' batches one after the other gives the batch of a single host, in the same order.
 """
 
+import contextlib
 import dataclasses
 import functools
 import os
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Self
@@ -62,8 +64,13 @@ class BatchIterator(Iterator[Batch]):
                 flags.FLAGS.mark_as_parsed()
             stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
         self._iterator = iter(stream)
+        self._starts_workers = bool(num_workers)
 
     def __next__(self) -> Batch:
+        if self._starts_workers:
+            self._starts_workers = False
+            with _signals_kept_from_workers():
+                return next(self._iterator)
         return next(self._iterator)
 
     def close(self) -> None:
@@ -75,6 +82,20 @@ class BatchIterator(Iterator[Batch]):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+@contextlib.contextmanager
+def _signals_kept_from_workers() -> Iterator[None]:
+    """Threads and processes that start here never see SIGINT or SIGTERM.
+
+    Ctrl-C and Slurm send them to all processes of a job, and without its workers the main process
+    could not finish its step. It ends them itself.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def available_cores(num_workers: int = 0) -> int:

@@ -10,11 +10,20 @@ from tensorboardX import SummaryWriter
 class MetricWriter:
     """Writes scalars by step. A run that goes on from ``step`` drops what was written after it."""
 
-    def __init__(self, workdir: Path, *, step: int):
+    def __init__(self, workdir: Path, *, step: int, evaluates: bool = False):
+        """Opens the files.
+
+        Args:
+          workdir: where they are.
+          step: the last one that is done.
+          evaluates: whether the evaluation of this step is done again; drops what it had written.
+        """
         file = workdir / "metrics.jsonl"
         if file.exists():
             lines = file.read_text(errors="replace").splitlines()
             kept = [line for line in lines if _step_of(line) <= step]
+            if evaluates:
+                kept = [k for k in kept if _step_of(k) < step or '"clean/' not in k]
             file.write_text("".join(f"{line}\n" for line in kept))
         self._jsonl = file.open("a")
         self._events = SummaryWriter(str(workdir), purge_step=step + 1)
