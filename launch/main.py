@@ -110,8 +110,7 @@ def run(main: Callable[[], object], *, on_interrupt: str = "interrupted") -> Non
                 flags.FLAGS.config.data.data_dir = flags.FLAGS.data_dir
             main()
         except stopping.StoppedError as stopped:
-            print(stopped, file=sys.stderr)
-            sys.exit(stopping.EXIT_CODE)
+            _end(str(stopped), stopping.EXIT_CODE)
         except KeyboardInterrupt:
             _end(on_interrupt)
         except Exception as error:
@@ -175,10 +174,11 @@ def _summary(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0]}"
 
 
-def _end(message: str) -> NoReturn:
+def _end(message: str, code: int = 1) -> NoReturn:
     print(message, file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
-    if any(t is not threading.main_thread() and not t.daemon for t in threading.enumerate()):
-        os._exit(1)  # after a failed save Orbax's threads wait for ever
-    sys.exit(1)
+    others = [t for t in threading.enumerate() if t is not threading.main_thread()]
+    if code == 1 and any(not thread.daemon for thread in others):
+        os._exit(code)  # after a failed save Orbax's threads wait for ever
+    sys.exit(code)

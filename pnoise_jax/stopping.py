@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on
 _AT_ONCE = 130  # 128 + SIGINT, as shells have it
+_NOTHING = "nothing was written"
 
 
 class StoppedError(Exception):
@@ -22,11 +23,15 @@ class StoppedError(Exception):
       kept: what is saved, as a clause.
     """
 
-    def __init__(self, when: str, kept: str = "nothing was written", then: str = "go on"):
+    def __init__(self, when: str, kept: str = _NOTHING, then: str = "go on"):
         super().__init__(
             f"stopped by {_state.name} {when}; {kept}; start the same command to {then}"
         )
         self.when, self.kept = when, kept
+
+    def with_kept(self, kept: str) -> "StoppedError":
+        """The same from a larger piece of work, of which something is saved as well."""
+        return StoppedError(self.when, kept if self.kept == _NOTHING else f"{self.kept}; {kept}")
 
 
 class _State:
@@ -122,7 +127,7 @@ def requested() -> bool:
     return _state.received
 
 
-def check(when: str, kept: str = "nothing was written", then: str = "go on") -> None:
+def check(when: str, kept: str = _NOTHING, then: str = "go on") -> None:
     """Raises StoppedError, with these words, where a signal has asked for it."""
     if requested():
         raise StoppedError(when, kept, then)

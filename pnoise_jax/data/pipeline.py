@@ -7,8 +7,10 @@ the hosts' batches one after the other gives the batch of a single host, in the 
 import contextlib
 import dataclasses
 import functools
+import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Self
@@ -62,7 +64,8 @@ class BatchIterator(Iterator[Batch]):
         if num_workers:
             if not flags.FLAGS.is_parsed():  # outside absl's apps; Grain reads its own flags
                 flags.FLAGS.mark_as_parsed()
-            stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
+            workers = grain.MultiprocessingOptions(num_workers=num_workers)
+            stream = stream.mp_prefetch(workers, _end_with_parent)
         self._iterator = iter(stream)
         self._starts_workers = bool(num_workers)
 
@@ -82,6 +85,16 @@ class BatchIterator(Iterator[Batch]):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _end_with_parent(index: int, count: int) -> None:
+    """Ends this worker when the main process dies, even by SIGKILL; else it would wait for ever."""
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 @contextlib.contextmanager
