@@ -17,6 +17,11 @@ With --config.weights=FILE, no run in DIR and no --seeds, these weights are audi
 nothing is trained, and the test split alone must be there.
 """
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from pnoise_jax import stopping
+
+    stopping.listen()
+
 from absl import flags
 
 from pnoise_jax import evaluation, studies
@@ -91,7 +96,4 @@ if __name__ == "__main__":
         config_required=False, read_config=studies.read_run_config
     )
     flags.adopt_module_key_flags(main)  # for --help
-    main.run(
-        lambda: audit(_config.value, _workdir.value),
-        on_interrupt="interrupted; the same command goes on with the runs that are trained",
-    )
+    main.run(lambda: audit(_config.value, _workdir.value))

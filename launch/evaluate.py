@@ -5,6 +5,11 @@ may differ from the run's. The run's own evaluation.json stays: what measures so
 to a file of its own, in evaluations/ beside it.
 """
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from pnoise_jax import stopping
+
+    stopping.listen()
+
 from absl import flags
 
 from pnoise_jax import training

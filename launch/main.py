@@ -16,9 +16,10 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from launch import values
-from pnoise_jax import parallel, training
+from pnoise_jax import parallel, stopping, training
 from pnoise_jax.terminal import printable, say
+
+from . import values
 
 _TRACEBACK = flags.DEFINE_bool(
     "traceback", False, "Show where an error comes from, not only what it says."
@@ -117,7 +118,14 @@ def command_line(program: str) -> str:
 
 
 def run(main: Callable[[], object], *, on_interrupt: str = "interrupted") -> None:
-    """Parses the flags and calls main; an error ends with one message and exit code 1."""
+    """Parses the flags and calls main; an error ends with one message and exit code 1.
+
+    Where a signal has stopped it, the exit code is `stopping.EXIT_CODE`.
+
+    Args:
+      main: the work.
+      on_interrupt: what to say of a Ctrl-C, where the program does not listen to signals itself.
+    """
 
     for stream in (sys.stdout, sys.stderr):  # names may have letters that a terminal cannot show
         if hasattr(stream, "reconfigure"):
@@ -130,11 +138,14 @@ def run(main: Callable[[], object], *, on_interrupt: str = "interrupted") -> Non
         logging.set_verbosity(logging.INFO if _TRACEBACK.value else logging.FATAL)
         try:
             parallel.start(multi_host=_MULTI_HOST.value, timeout=_START_TIMEOUT.value)
+            stopping.begin()
             parallel.require_agreement({"program": Path(sys.argv[0]).stem})
             if "config" in flags.FLAGS and flags.FLAGS["data_dir"].present:
                 flags.FLAGS.config.data.data_dir = flags.FLAGS.data_dir
             with parallel.watchdog(60 * _STALL_MINUTES.value):
                 main()
+        except stopping.StoppedError as stopped:
+            _end(str(stopped), stopping.EXIT_CODE)
         except KeyboardInterrupt as error:
             parallel.end_together(error, "interrupted")
             _end(on_interrupt)
@@ -144,6 +155,8 @@ def run(main: Callable[[], object], *, on_interrupt: str = "interrupted") -> Non
             text = str(error) if isinstance(error, _EXPECTED) else _summary(error)
             text = parallel.end_together(error, text)
             _end(f"error: {text}" + ("" if _TRACEBACK.value else "\n(--traceback shows where)"))
+        finally:
+            stopping.restore()
 
     app.run(guarded, flags_parser=_parse_flags)
 
@@ -225,12 +238,13 @@ def _summary(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0]}"
 
 
-def _end(message: str) -> NoReturn:
+def _end(message: str, code: int = 1) -> NoReturn:
     say(message, file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
-    if parallel.are_several():
-        os._exit(1)  # JAX's own end waits for the other hosts, for minutes
-    if any(t is not threading.main_thread() and not t.daemon for t in threading.enumerate()):
-        os._exit(1)  # after a failed save Orbax's threads wait for ever
-    sys.exit(1)
+    if code == 1 and parallel.are_several():
+        os._exit(code)  # JAX's own end waits for the other hosts, for minutes
+    others = [t for t in threading.enumerate() if t is not threading.main_thread()]
+    if code == 1 and any(not thread.daemon for thread in others):
+        os._exit(code)  # after a failed save Orbax's threads wait for ever
+    sys.exit(code)

@@ -12,6 +12,11 @@ same command goes on where it was stopped. Where DIR has results of other cells 
 figure are named by their cells, and those of the others stay.
 """
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from pnoise_jax import stopping
+
+    stopping.listen()
+
 from absl import flags
 
 from pnoise_jax.studies.sweep import WAYS, run_sweep
@@ -35,7 +40,4 @@ def sweep(config, workdir: str) -> None:
 if __name__ == "__main__":
     _config, _workdir = main.define_run_flags(config_required=True)
     flags.adopt_module_key_flags(main)  # for --help
-    main.run(
-        lambda: sweep(_config.value, _workdir.value),
-        on_interrupt="interrupted; the same command goes on with the trainings that are left",
-    )
+    main.run(lambda: sweep(_config.value, _workdir.value))

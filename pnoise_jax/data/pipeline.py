@@ -4,11 +4,14 @@ The *global* batch of a step is defined first; a host then takes its contiguous 
 the hosts' batches one after the other gives the batch of a single host, in the same order.
 """
 
+import contextlib
 import dataclasses
 import functools
+import multiprocessing
 import os
 import re
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Self
@@ -83,12 +86,19 @@ class BatchIterator(Iterator[Batch]):
         if num_workers:
             if not flags.FLAGS.is_parsed():  # outside absl's apps; Grain reads its own flags
                 flags.FLAGS.mark_as_parsed()
-            stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
+            workers = grain.MultiprocessingOptions(num_workers=num_workers)
+            stream = stream.mp_prefetch(workers, _end_with_parent)
         self._iterator, self._num_workers = iter(stream), num_workers
+        self._starts_workers = bool(num_workers)
 
     def __next__(self) -> Batch:
+        shielded = (
+            _signals_kept_from_workers() if self._starts_workers else contextlib.nullcontext()
+        )
+        self._starts_workers = False
         try:
-            return next(self._iterator)
+            with shielded:
+                return next(self._iterator)
         except RuntimeError as error:  # Grain's; it says no more than the exit code
             ended = re.search(r"[Ww]orker process was terminated.*exit code (-?\d+)", str(error))
             if ended is None:
@@ -104,6 +114,30 @@ class BatchIterator(Iterator[Batch]):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _end_with_parent(index: int, count: int) -> None:
+    """Ends this worker when the main process dies, even by SIGKILL; else it would wait for ever."""
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+@contextlib.contextmanager
+def _signals_kept_from_workers() -> Iterator[None]:
+    """Threads and processes that start here never see SIGINT or SIGTERM.
+
+    Ctrl-C and Slurm send them to all processes of a job, and without its workers the main process
+    could not finish its step. It ends them itself.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def available_cores(num_workers: int = 0) -> int:

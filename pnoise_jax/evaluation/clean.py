@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from pnoise_jax import data, parallel
+from pnoise_jax import data, parallel, stopping
 from pnoise_jax.evaluation.evaluate import EXAMPLES_PER_DEVICE, normalise
 from pnoise_jax.evaluation.predictions import Predictions, collect, fetch_behind, score_logits
 from pnoise_jax.evaluation.representations import Representations, allocate, record_inputs
@@ -55,6 +55,7 @@ def clean_pass(
     Raises:
       ValueError: the logits of an example are not finite.
       OSError: there is no room for the representations.
+      StoppedError: as `predict`.
     """
     plain = model.clone(injection=None)
     at_once = mesh.size * min(EXAMPLES_PER_DEVICE, -(-len(dataset) // mesh.size))
@@ -73,6 +74,7 @@ def clean_pass(
             process_count=jax.process_count(),
         ) as batches:
             for index, batch in zip(indices.reshape(-1, at_once), batches, strict=True):
+                stopping.check("while evaluating")
                 yield index, run(parallel.to_devices(batch, parallel.split_batch(mesh)))
 
     kept: dict[int, np.ndarray] = {}

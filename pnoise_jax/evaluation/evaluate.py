@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from pnoise_jax import data, parallel
+from pnoise_jax import data, parallel, stopping
 from pnoise_jax.data.arguments import require_statistics
 from pnoise_jax.evaluation.predictions import Predictions, collect, fetch_behind, score_logits
 from pnoise_jax.evaluation.protocols import Protocol
@@ -67,6 +67,7 @@ def predict(
       ValueError: the protocol wants noise and the model has none, the noise's group size does not
         divide the batch size, the representations lie behind the noise or hold other views, or the
         logits of an example are not finite.
+      StoppedError: a signal came in, and the main program listens to it; see `stopping`.
     """
     if representations is not None and views != 1:
         raise ValueError(
@@ -86,6 +87,7 @@ def predict(
     def scores() -> Iterator[tuple[np.ndarray, dict[str, jax.Array]]]:
         with _open_batches(dataset, representations, indices, at_once) as batches:
             for number, (index, batch) in enumerate(zip(indices, batches, strict=True)):
+                stopping.check("while evaluating")
                 batch = parallel.to_devices(batch, parallel.split_batch(mesh))
                 drawn = np.uint32(number if _draws_layer(model) else 0)
                 yield index, score(batch, np.uint32(seed), drawn, np.float32(strength))
@@ -153,7 +155,11 @@ def batch_logits(
       image_shape: (height, width, channels).
       batch_size: of the protocol, a divisor of b; None: all of it is one batch.
       layer: the layer from which the model goes on; None starts from images.
+
+    Raises:
+      StoppedError: as `predict`.
     """
+    stopping.check("while evaluating")
     protocol = Protocol(noise=noise, order="shuffled", batch_size=batch_size or len(inputs))
     model, strength = _with_noise(model, protocol, None, 1)
     program = _Program(model, tuple(mean), tuple(std), 1, image_shape, layer)

@@ -14,7 +14,7 @@ import ml_collections
 from jax.sharding import Mesh
 from rich.console import Console
 
-from pnoise_jax import parallel, training
+from pnoise_jax import parallel, stopping, training
 from pnoise_jax.studies import sweep_results, sweep_summary
 from pnoise_jax.studies.sweep_cells import Cell, Overrides, build_cells
 from pnoise_jax.studies.sweep_results import PROTOCOLS, Results
@@ -57,6 +57,7 @@ def run_sweep(
       ValueError, OSError: a bad cell or work directory, named, before anything is trained; later, a
         cell whose evaluation is not finite, or a damaged work directory in runs/.
       NonFiniteLossError: trainings broke down; they are named, and all others are finished.
+      StoppedError: a signal came in; what is finished is kept.
     """
     if together not in WAYS:
         raise ValueError(f"--together={together!r}: choose one of {', '.join(WAYS)}")
@@ -75,7 +76,10 @@ def run_sweep(
     with directories.lock(path):  # before the claim, which else would change another's base
         sweep_results.claim(path, base, _describe_data(base, cells))
         results = Results(path / "results.csv", base, list(cells[0].values))
-        _finish(cells, results, path, together, console)
+        try:
+            _finish(cells, results, path, together, console)
+        except stopping.StoppedError as stopped:
+            raise _sum_up_stop(stopped, cells, results, path) from None
         return _sum_up(cells, results, path, console)
 
 
@@ -104,6 +108,7 @@ def _finish(
     done, started = 0, time.perf_counter()
     broken: dict[str, training.NonFiniteLossError] = {}  # by the run's name
     for runs in programs:
+        stopping.check("between two programs")
         for group in trainer.train(runs):
             _evaluate_runs(group, results, path, mesh, console)
             broken |= {run.name: end for run, end in group if not _is_sound(end)}
@@ -114,6 +119,15 @@ def _finish(
             seconds = time.perf_counter() - started
             console.print(f"{done}/{count} in {seconds:.0f} s: {names}")
     _require_sound(broken, count)
+
+
+def _sum_up_stop(
+    stopped: stopping.StoppedError, cells: Sequence[Cell], results: Results, path: Path
+) -> stopping.StoppedError:
+    finished = sum(results.get(cell) is not None for cell in cells)
+    return stopped.with_kept(
+        f"{finished} of {len(cells)} cells are finished and have a row in {path / 'results.csv'}"
+    )
 
 
 def _require_sound(broken: dict[str, training.NonFiniteLossError], count: int) -> None:

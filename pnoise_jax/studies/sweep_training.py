@@ -14,7 +14,7 @@ import ml_collections
 from jax.sharding import Mesh
 from rich.console import Console
 
-from pnoise_jax import training, weights
+from pnoise_jax import stopping, training, weights
 from pnoise_jax.studies.sweep_cells import Cell, name_of, require_one_numbering
 from pnoise_jax.studies.sweep_speed import Speed, chunk_size, measure
 from pnoise_jax.training import data_version
@@ -167,6 +167,7 @@ class Trainer:
             if max(map(len, pending)) == 1 or self._together != "auto":
                 self._choices[family] = self._together == "always"
             else:
+                stopping.check("while measuring how to train")
                 self._choices[family] = self._measure(pending)
 
     def train(self, runs: Sequence[Training]) -> Iterator[list[Ended]]:

@@ -1,8 +1,10 @@
 """Checkpoints that are verified when restored, and give way to the newest whole one."""
 
 import contextlib
+import json
 import os
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,18 @@ from pnoise_jax.training import kinds
 from pnoise_jax.weights import checksums
 
 _UNREADABLE = "unreadable"  # where checkpoints go that turned out broken
+_PENDING = "pending metrics"  # beside the arrays' checksums; no array is called so
+
+
+class _Manager(ocp.CheckpointManager):
+    """Orbax's, which does not ask for preemption on its own.
+
+    It would, by the number of the step and from a background thread; the numbers that `stopping`
+    asks by are others, and the processes could then not agree where to stop.
+    """
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
 
 
 class Checkpoints:
@@ -47,27 +61,35 @@ class Checkpoints:
         self.directory.mkdir(exist_ok=True)
         self._report = report
         self._saving: int | None = None  # the step in flight
-        self._manager = ocp.CheckpointManager(
+        self._manager = _Manager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=ocp.checkpoint_managers.LatestN(keep), create=True
             ),
         )
 
-    def save(self, step: int, state: Any) -> None:
+    def save(self, step: int, state: Any, pending: Sequence[dict[str, float]] = ()) -> None:
         """Starts to save ``state``, which may be donated when this returns.
+
+        Args:
+          step: the number of the checkpoint, also inside the state where that has a "step".
+          state: a tree of arrays.
+          pending: the metrics of the steps before it that are in no report yet.
 
         Raises:
           OSError: this or the previous checkpoint cannot be written.
         """
         self.wait()
         self._saving = step
+        described: dict[str, Any] = checksums.describe(state)
+        if pending:
+            described[_PENDING] = [list(pending), _crc(list(pending))]
         with self._naming_write_errors():
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(state),
-                    arrays=ocp.args.JsonSave(checksums.describe(state)),
+                    arrays=ocp.args.JsonSave(described),
                 ),
                 force=True,
             )
@@ -83,11 +105,18 @@ class Checkpoints:
             self._manager.check_for_errors()
         self._saving = None
 
+    def pending(self, step: int) -> list[dict[str, float]]:
+        """What `save` was given beside the state of a checkpoint that has been restored."""
+        return self._read_described(step).get(_PENDING, [[]])[0]
+
     @contextlib.contextmanager
     def _naming_write_errors(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:  # TensorStore reports a full disk as a ValueError
+            # Orbax lists a step whose commit has failed, and would refuse to save it again.
+            with contextlib.suppress(OSError):
+                self._manager.reload()
             reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
             raise OSError(
                 f"cannot write the checkpoint of step {self._saving} to {self.directory}: {reason} "
@@ -157,10 +186,17 @@ class Checkpoints:
         except Exception as error:  # whatever is wrong with it, an older one may be whole
             return None, (str(error).strip() or repr(error)).splitlines()[0]
 
-    def _restore_verified(self, step: int, like: Any) -> Any:
-        arrays = self._manager.restore(
+    def _read_described(self, step: int) -> dict[str, Any]:
+        """The arrays' kinds and checksums, and the pending metrics."""
+        return self._manager.restore(
             step, args=ocp.args.Composite(arrays=ocp.args.JsonRestore())
         ).arrays
+
+    def _restore_verified(self, step: int, like: Any) -> Any:
+        arrays = self._read_described(step)
+        pending, crc = arrays.pop(_PENDING, ([], _crc([])))
+        if crc != _crc(pending):
+            raise ValueError("its pending metrics are not what was saved: their checksum differs")
         kinds.require_same(self.directory / str(step), arrays, like)
         state = self._manager.restore(
             step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like))
@@ -168,6 +204,11 @@ class Checkpoints:
         for name, (_, _, checksum) in checksums.describe(state).items():
             if checksum != arrays[name][2]:
                 raise ValueError(f"{name} is not what was saved: its checksum differs")
+        inside = dict(checksums.named_leaves(state)).get("step", step)
+        if int(inside) != step:
+            raise ValueError(
+                f"the state inside is that of step {int(inside)}: a copy under another number"
+            )
         return state
 
     def _set_aside(self, steps: list[int]) -> None:
@@ -183,6 +224,10 @@ class Checkpoints:
             if jax.process_count() > 1:
                 multihost_utils.sync_global_devices("broken checkpoints are set aside")
             self._manager.reload()
+
+
+def _crc(pending: list[dict[str, float]]) -> int:
+    return zlib.crc32(json.dumps(pending, sort_keys=True).encode())
 
 
 def _on_any_host(flag: bool) -> bool:

@@ -6,6 +6,7 @@ import ml_collections
 
 from pnoise_jax import parallel
 from pnoise_jax.training.config import flatten
+from pnoise_jax.training.durations import seconds_of
 from pnoise_jax.training.optimizer import require_frozen
 
 if typing.TYPE_CHECKING:
@@ -72,7 +73,8 @@ def check_training(experiment: "Experiment") -> None:
         raise ValueError(f"duration={config.duration!r} is less than one step")
     for field in ("log_every", "checkpoint.every", "evaluation.every"):
         duration = dict(flatten(config))[field]
-        if duration is not None and experiment.steps(duration, field) < 1:
+        by_clock = field == "checkpoint.every" and seconds_of(duration, field=field) is not None
+        if duration is not None and not by_clock and experiment.steps(duration, field) < 1:
             raise ValueError(f"{field}={duration!r} is less than one step")
     _ = experiment.schedule  # checks the warm-up
     require_weights(config)

@@ -12,12 +12,14 @@ from ml_collections import config_dict
 
 from pnoise_jax import evaluation, models, noise, weights
 from pnoise_jax.data.arguments import require_statistics
+from pnoise_jax.training.durations import seconds_of, steps_of
 
 
 def default_config() -> ml_collections.ConfigDict:
     """All fields of a run with their defaults; a config file changes those it cares about.
 
-    Durations are strings: "500 steps", "10 epochs", "1e6 examples". Fields of None are not set.
+    Durations are strings: "500 steps", "10 epochs", "1e6 examples", for checkpoints also
+    "15 minutes". Fields of None are not set.
     """
     config = ml_collections.ConfigDict()
     config.seed = 0
@@ -80,7 +82,11 @@ def default_config() -> ml_collections.ConfigDict:
         views=1,  # of each image, shifted by a 32nd of it; an example's logits are their mean
         every=config_dict.placeholder(str),  # a clean evaluation while training
     )
-    config.checkpoint = config_dict.create(every="10 epochs", keep=3)
+    config.checkpoint = config_dict.create(
+        every="10 epochs",  # or in minutes, such as "5 minutes"; at_most then does not matter
+        at_most="15 minutes",  # from one checkpoint to the next, however long epochs are
+        keep=3,
+    )
     return config
 
 
@@ -185,7 +191,7 @@ _RANGES = {  # field: lowest, highest, and whether these two are allowed
     "mixup.probability": (0, 1, (True, True)),
     "mixup.switch_probability": (0, 1, (True, True)),
 }
-_DURATIONS = ("duration", "log_every", "optimizer.warmup", "evaluation.every", "checkpoint.every")
+_DURATIONS = ("duration", "log_every", "optimizer.warmup", "evaluation.every")
 
 
 def validate(config: ml_collections.ConfigDict) -> None:
@@ -216,6 +222,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     for field in _DURATIONS:
         if given[field] is not None:
             steps_of(given[field], field=field, examples=1, batch_size=1)
+    _require_checkpoint_intervals(given)
     if given["data.cache"] and given["data.num_workers"]:
         raise ValueError(
             f"data.cache=True, data.num_workers={given['data.num_workers']}: every worker would "
@@ -226,30 +233,6 @@ def validate(config: ml_collections.ConfigDict) -> None:
     require_statistics(mean=mean, std=std)
     if len(mean) != len(std):
         raise ValueError(f"data.mean={mean!r}, data.std={std!r}: give as many numbers in each")
-
-
-def steps_of(duration: str, *, field: str, examples: int, batch_size: int) -> int:
-    """A duration such as "10 epochs" in steps, rounded to the nearest.
-
-    Args:
-      duration: a number and a unit: steps (may be left out), epochs or examples.
-      field: its name, for the error.
-      examples: in an epoch.
-      batch_size: examples in a step.
-    """
-    match = re.fullmatch(r"\s*([\d.]+(?:e\d+)?)\s*(steps?|epochs?|examples?)?\s*", str(duration))
-    try:
-        amount = float(match[1])
-        if amount == math.inf:
-            raise ValueError
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"{field}={duration!r}: give a number of steps, epochs or examples, such as "
-            "'500 steps' or '10 epochs'"
-        ) from None
-    unit = (match[2] or "steps").removesuffix("s")
-    per_unit = {"step": 1, "epoch": examples / batch_size, "example": 1 / batch_size}[unit]
-    return round(amount * per_unit)
 
 
 def differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -278,6 +261,21 @@ def _require_path(field: str, path: str | None) -> None:
     raise ValueError(
         f"{field}={path!r} is not a path: give one{called}, or None to leave the field unset"
     )
+
+
+def _require_checkpoint_intervals(given: Mapping[str, Any]) -> None:
+    at_most = given["checkpoint.at_most"]
+    if seconds_of(at_most, field="checkpoint.at_most") is None:
+        raise ValueError(
+            f"checkpoint.at_most={at_most!r}: give minutes, such as '15 minutes'; durations in "
+            "steps, epochs or examples go into checkpoint.every"
+        )
+    every = given["checkpoint.every"]
+    if seconds_of(every, field="checkpoint.every") is None:
+        try:
+            steps_of(every, field="checkpoint.every", examples=1, batch_size=1)
+        except ValueError as error:
+            raise ValueError(f"{error}; or of minutes, such as '5 minutes'") from None
 
 
 def _require_patterns(field: str, patterns: Any) -> None:

@@ -13,7 +13,8 @@ import optax
 
 from pnoise_jax import data, evaluation, models, noise, parallel, weights
 from pnoise_jax.training import checks, inputs
-from pnoise_jax.training.config import steps_of, validate
+from pnoise_jax.training.config import validate
+from pnoise_jax.training.durations import steps_of
 from pnoise_jax.training.mixup import Mixing
 from pnoise_jax.training.optimizer import (
     create_optimizer,

@@ -1,11 +1,10 @@
 """The training loop, and the evaluation of what it leaves."""
 
 import contextlib
-import dataclasses
 import functools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import ml_collections
 from jax.sharding import Mesh
 from rich.console import Console
 
-from pnoise_jax import evaluation, parallel
+from pnoise_jax import evaluation, parallel, stopping
 from pnoise_jax.terminal import create_console
 from pnoise_jax.training import agreement, data_version, reports
 from pnoise_jax.training import console as screen
@@ -23,11 +22,17 @@ from pnoise_jax.training.checkpoints import Checkpoints
 from pnoise_jax.training.checks import check_training
 from pnoise_jax.training.experiment import Experiment, build
 from pnoise_jax.training.imported import match_on_all_hosts, on_all_hosts
+from pnoise_jax.training.intervals import Every, SaveClock
 from pnoise_jax.training.precision import config_types
 from pnoise_jax.training.program import Program, advance, create_program, open_batches
 from pnoise_jax.training.restore import Run, has_run, import_weights, restore
+from pnoise_jax.training.saving import (
+    Saver,
+    check_before_training,
+    stopping_last_evaluation,
+)
 from pnoise_jax.training.step import TrainState
-from pnoise_jax.training.window import NonFiniteLossError, Summary, Window, describe_broken
+from pnoise_jax.training.window import Window
 from pnoise_jax.training.writers import MetricWriter
 
 
@@ -44,6 +49,8 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list
     Raises:
       ValueError, OSError: bad config, data or work directory, named, before anything is compiled.
       NonFiniteLossError: names the step and the last whole checkpoint.
+      StoppedError: a signal came in, and the main program listens to it (`stopping.listen`); what
+        was trained is saved.
     """
     experiment = build(config)
     check_training(experiment)
@@ -52,7 +59,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list
     goes_on = directories.has_checkpoint(workdir)
     imported = None if goes_on else match_on_all_hosts(experiment)
     path, console = directories.make_writable(workdir), _console()
-    with directories.lock(path):  # before the claim, which else would change another's config
+    with directories.lock(path) as require_there:  # before the claim, which would change another's
         described = data_version.describe(experiment)
         on_all_hosts(lambda: directories.claim(path, config, described))
         screen.print_header(console, experiment, imported)
@@ -60,8 +67,10 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list
             for sentence in data_version.unnoted(path, described):
                 console.print(sentence, soft_wrap=True, highlight=False)
         program = create_program(experiment, parallel.data_mesh())
-        state = _fit_locked(experiment, path, program, console)
-    return _report(Run.of(experiment, state), program.mesh, path, console, final=True)
+        state = _fit_locked(experiment, path, program, console, require_there)
+        on_all_hosts(require_there)
+        with stopping_last_evaluation(path, experiment.total_steps):
+            return _report(Run.of(experiment, state), program.mesh, path, console, final=True)
 
 
 @config_types()
@@ -81,27 +90,33 @@ def fit(
 
     Raises:
       OSError: another process trains there, or the checkpoints do not fit or cannot be written.
-      NonFiniteLossError: names the step and the last whole checkpoint.
+      NonFiniteLossError, StoppedError: as `train`.
     """
     console = create_console(quiet=True) if console is None else console
-    with directories.lock(path):
-        return _fit_locked(experiment, path, program, console)
+    with directories.lock(path) as require_there:
+        return _fit_locked(experiment, path, program, console, require_there)
 
 
 def _fit_locked(
-    experiment: Experiment, path: Path, program: Program, console: Console
+    experiment: Experiment,
+    path: Path,
+    program: Program,
+    console: Console,
+    require_there: Callable[[], None],
 ) -> TrainState:
-    """`fit` in a directory that this process has locked."""
+    """`fit` in a directory that this process has locked; see `directories.lock`."""
     with _open_checkpoints(path, experiment.config, console) as checkpoints:
         _require_room(experiment, program, checkpoints)
         restored = checkpoints.restore(program.like)
+        start = 0 if restored is None else restored[1]
+        check_before_training(checkpoints, start, experiment.total_steps)
         if restored is None:
             state, step = program.create(jax.random.key(experiment.config.seed)), 0
         else:
             state, step = restored
             console.print(f"going on from the checkpoint of step {step}")
         with _naming_last_checkpoint(path, checkpoints):
-            return _run(experiment, program, state, step, checkpoints, path, console)
+            return _run(experiment, program, state, step, checkpoints, path, console, require_there)
 
 
 @config_types()
@@ -128,6 +143,7 @@ def evaluate(
 
     Raises:
       ValueError, OSError: as `train`; FileNotFoundError where there is no run or no checkpoint.
+      StoppedError: a signal came in; no report is written.
     """
     agreement.require_shared_workdir(workdir, make=config is not None and bool(config.weights))
     mesh, console = parallel.data_mesh(), _console()
@@ -167,74 +183,52 @@ def _run(
     checkpoints: Checkpoints,
     path: Path,
     console: Console,
+    require_there: Callable[[], None],
 ) -> TrainState:
-    """Trains from step ``start`` to the end."""
-    total, every = experiment.total_steps, _Every.of(experiment)
+    """Trains from step ``start`` to the end, or until a signal asks to stop."""
+    total, every = experiment.total_steps, Every.of(experiment)
+    clock = SaveClock(every.seconds, start)
     window = Window(experiment.config.batch_size, experiment.schedule)
+    window.resume(checkpoints.pending(start) if start else [])
+    saver = Saver(checkpoints, window, clock, require_there=require_there, total=total)
     with contextlib.ExitStack() as stack:
         batches = stack.enter_context(open_batches(experiment, start=start))
-        writer = stack.enter_context(contextlib.closing(_writer(path, start)))
+        writer = stack.enter_context(contextlib.closing(_writer(path, start, every)))
         progress = stack.enter_context(screen.progress_report(console, start=start, total=total))
+
+        def evaluate_clean(step: int) -> None:
+            variables, protocols = state.variables(), experiment.protocols[:1]
+            row = experiment.evaluate(variables, program.mesh, protocols)[0]
+            writer.write(step, {f"clean/{name}": row[name] for name in ("top1", "top5", "nll")})
+            window.restart_clock()
+
+        if every.evaluates(start, total):  # it may have been stopped before it could
+            with saver.stopping_evaluation(start, state):
+                evaluate_clean(start)
         constants = program.constants(experiment)
         steps = advance(program, state, window.watch(batches), constants, start=start)
         for step, (state, metrics) in enumerate(steps, start + 1):
             window.add(metrics)
-            saves = step % every.save == 0 or step == total
-            evaluates = step % every.evaluate == 0 and step < total
+            stops = stopping.requested()
+            saves, evaluates = every.saves(step, total), every.evaluates(step, total)
             if saves or evaluates or step % every.log == 0:
+                on_all_hosts(require_there)
                 summary = window.close(step)
-                _require_finite(summary, checkpoints)
+                saver.require_finite(summary.broken[0])
                 values = {name: float(value) for name, value in summary.metrics.items()}
                 writer.write(step, values | summary.speed)
                 progress.report(step, values | summary.speed)
             elif step == start + 1:
                 window.restart_clock()  # the first one is compiled
-            if saves:
-                checkpoints.save(step, state)
-                window.restart_clock()
+            if saves or stops or clock.is_due(step):
+                saver.save(step, state)
+            if stops and step < total:
+                raise saver.stopped(step)
             if evaluates:
-                row = experiment.evaluate(
-                    state.variables(), program.mesh, experiment.protocols[:1]
-                )[0]
-                writer.write(step, {f"clean/{name}": row[name] for name in ("top1", "top5", "nll")})
-                window.restart_clock()
+                with saver.stopping_evaluation(step, state):
+                    evaluate_clean(step)
         checkpoints.wait()
     return state
-
-
-def _require_finite(summary: Summary, checkpoints: Checkpoints) -> None:
-    """Raises NonFiniteLossError unless all steps of the window were sound."""
-    (broken,) = summary.broken
-    if broken is not None:
-        checkpoints.wait()
-        raise NonFiniteLossError(
-            f"{describe_broken(broken)}; the last whole checkpoint is "
-            f"{checkpoints.describe_newest()}, in {checkpoints.directory}"
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Every:
-    """Steps from one report, checkpoint, evaluation to the next."""
-
-    log: int
-    save: int
-    evaluate: int
-
-    @classmethod
-    def of(cls, experiment: Experiment) -> "_Every":
-        config = experiment.config
-
-        def steps(duration: str | None, field: str) -> int:
-            if duration is None:
-                return experiment.total_steps + 1
-            return experiment.steps(duration, field)
-
-        return cls(
-            log=steps(config.log_every, "log_every"),
-            save=steps(config.checkpoint.every, "checkpoint.every"),
-            evaluate=steps(config.evaluation.every, "evaluation.every"),
-        )
 
 
 def _open_checkpoints(
@@ -248,8 +242,8 @@ def _open_checkpoints(
 
 def _require_room(experiment: Experiment, program: Program, checkpoints: Checkpoints) -> None:
     """For the checkpoints still to come: those to keep, and one more while it is written."""
-    config = experiment.config
-    saves = -(-experiment.total_steps // _Every.of(experiment).save)
+    config, every = experiment.config, Every.of(experiment)
+    saves = -(-experiment.total_steps // every.save)  # and some more by the clock, in a long run
     more = min(config.checkpoint.keep, saves) + 1 - checkpoints.count()
     needed = max(0, more) * program.state_bytes
     directories.require_room(checkpoints.directory.parent, needed)
@@ -316,8 +310,10 @@ class _NoWriter:
         pass
 
 
-def _writer(path: Path, step: int) -> MetricWriter | _NoWriter:
-    return MetricWriter(path, step=step) if jax.process_index() == 0 else _NoWriter()
+def _writer(path: Path, step: int, every: Every) -> MetricWriter | _NoWriter:
+    if jax.process_index() != 0:
+        return _NoWriter()
+    return MetricWriter(path, step=step, evaluates=every.evaluates(step, step + 1))
 
 
 def _console() -> Console:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pnoise_jax import data
+from pnoise_jax import data, stopping
 from pnoise_jax.training import workdir as directories
 from pnoise_jax.training.checkpoints import Checkpoints
 from pnoise_jax.training.experiment import Experiment
@@ -41,6 +41,7 @@ def fit_together(
 
     Raises:
       OSError: another process trains in a directory, or a checkpoint cannot be written.
+      StoppedError: a signal came in; what these runs have trained is lost.
     """
     places = [*experiments, *[experiments[-1]] * (size - len(experiments))]
     with contextlib.ExitStack() as stack:
@@ -79,6 +80,11 @@ def _run_together(
     for step, (moved, metrics) in enumerate(advance(program, states, batches, constants), 1):
         states = moved
         window.add(metrics)
+        if step < total:
+            stopping.check(
+                f"after step {step} of {total} of several runs trained together",
+                "of these runs nothing is saved",
+            )
         if step % every == 0 or step == total:
             summary = window.close(step)
             broken = [old or new for old, new in zip(broken, summary.broken, strict=True)]

@@ -79,6 +79,20 @@ class Window:
                 self._waited += max(0.0, arrived - max(started, self._ended.result()))
             yield batch
 
+    def pending(self) -> list[dict[str, float]]:
+        """The metrics of each step since the last report, for `resume`; waits for the devices."""
+        self._metrics = jax.device_get(self._metrics)
+        return [{name: float(value) for name, value in m.items()} for m in self._metrics]
+
+    def resume(self, pending: Iterable[Mapping[str, float]]) -> None:
+        """Begins with steps that were made before the run was stopped."""
+        self._metrics = [{k: np.float32(v) for k, v in metrics.items()} for metrics in pending]
+
+    def first_broken(self, step: int) -> tuple[int, float] | None:
+        """As `Summary.broken`, of one run, whose window ends with ``step`` so far."""
+        health = [metrics["loss"] + metrics["grad_norm"] for metrics in self._metrics]
+        return _first_broken(np.array(health), step - len(health) + 1)
+
     def restart_clock(self) -> None:
         """Leaves what happened since the last report out of the speed."""
         self._timed, self._waited, self._started = 0, 0.0, time.perf_counter()

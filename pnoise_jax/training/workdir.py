@@ -2,12 +2,13 @@
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jax
 import ml_collections
@@ -142,14 +143,17 @@ def write_config(file: Path, config: ml_collections.ConfigDict) -> None:
 
 
 @contextlib.contextmanager
-def lock(path: Path) -> Iterator[None]:
+def lock(path: Path) -> Iterator[Callable[[], None]]:
     """Keeps other processes on this machine from training in ``path``; ends with the process.
+
+    Yields:
+      A function that raises OSError where the directory has been deleted or replaced since.
 
     Raises:
       OSError: one does.
     """
     if jax.process_index() != 0:
-        yield
+        yield functools.partial(_require_there, path, None)
         return
     writing.require_places(path, named=f"--workdir={str(path)!r}", files=(".lock",))
     with (path / ".lock").open("a") as file:  # a directory that is refused stays as it was
@@ -160,7 +164,27 @@ def lock(path: Path) -> Iterator[None]:
                 f"--workdir={str(path)!r} is in use: another process trains there; wait for it, or "
                 "choose another directory"
             ) from None
-        yield
+        yield functools.partial(_require_there, path, file)
+
+
+def _require_there(path: Path, locked: IO | None) -> None:
+    """Raises OSError where the directory was deleted, or another run has made it anew."""
+    file = path / ".lock"
+    what = None
+    if not (path / "config.json").exists():
+        what = "was deleted or moved" if not path.exists() else "has lost its config.json"
+    elif locked is not None and file.exists() and not _is_same_file(file, locked):
+        what = "was deleted, and another run has made it anew"
+    if what is not None:
+        raise OSError(
+            f"--workdir={str(path)!r} {what} while this run was going on: its checkpoints and "
+            "metrics there are lost, and so is what it has trained. Put the directory back, or "
+            "start again in another one"
+        )
+
+
+def _is_same_file(file: Path, opened: IO) -> bool:
+    return os.path.samestat(file.stat(), os.fstat(opened.fileno()))
 
 
 def check(

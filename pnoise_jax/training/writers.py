@@ -12,11 +12,20 @@ from pnoise_jax import writing
 class MetricWriter:
     """Writes scalars by step. A run that goes on from ``step`` drops what was written after it."""
 
-    def __init__(self, workdir: Path, *, step: int):
+    def __init__(self, workdir: Path, *, step: int, evaluates: bool = False):
+        """Opens the files.
+
+        Args:
+          workdir: where they are.
+          step: the last one that is done.
+          evaluates: whether the evaluation of this step is done again; drops what it had written.
+        """
         file = workdir / "metrics.jsonl"
         if file.exists():
             lines = file.read_text(errors="replace").splitlines()
             kept = [line for line in lines if _step_of(line) <= step]
+            if evaluates:
+                kept = [k for k in kept if _step_of(k) < step or '"clean/' not in k]
             if kept != lines:
                 writing.replace_file(file, "".join(f"{line}\n" for line in kept))
         self._jsonl = file.open("a")

@@ -62,24 +62,43 @@ def checksums(workdir, step=400):
     return json.loads(file.read_text())
 
 
-def test_kill_and_go_on_is_bitwise_the_straight_run(data_dir, tmp_path):
-    straight, killed = tmp_path / "straight", tmp_path / "killed"
-    code, _, errors = command.run("train", *arguments("digits_vit", data_dir, straight, *SMALL))
+@pytest.fixture(scope="module")
+def straight(data_dir, tmp_path_factory):
+    """The run of SMALL without a break."""
+    directory = tmp_path_factory.mktemp("straight")
+    code, _, errors = command.run("train", *arguments("digits_vit", data_dir, directory, *SMALL))
     assert code == 0, errors
-    process = command.start("train", *arguments("digits_vit", data_dir, killed, *SMALL))
+    return directory
+
+
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGKILL, signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)],
+)
+def test_kill_and_go_on_is_bitwise_the_straight_run(straight, data_dir, tmp_path, number):
+    process = command.start("train", *arguments("digits_vit", data_dir, tmp_path, *SMALL))
     deadline = time.monotonic() + 200
-    while not any((killed / "checkpoints" / f"{step}").exists() for step in range(40, 240, 40)):
+    while not any((tmp_path / "checkpoints" / f"{step}").exists() for step in range(40, 240, 40)):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert not (killed / "checkpoints" / "400").exists(), "killed too late"
-    code, output, errors = command.run("train", *arguments("digits_vit", data_dir, killed, *SMALL))
+    process.send_signal(number)
+    _, errors = process.communicate()
+    assert not (tmp_path / "checkpoints" / "400").exists(), "killed too late"
+    if number != signal.SIGKILL:
+        last = max(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
+        assert process.returncode == 75
+        assert errors.splitlines()[-1] == (
+            f"stopped by {number.name} after step {last} of 400; the checkpoint of step {last} is "
+            f"saved in {tmp_path / 'checkpoints'}; start the same command to go on"
+        )
+    code, output, errors = command.run(
+        "train", *arguments("digits_vit", data_dir, tmp_path, *SMALL)
+    )
     assert code == 0, errors
     assert "going on from the checkpoint of step" in output
-    assert checksums(killed) == checksums(straight)
-    reports = [json.loads((d / "evaluation.json").read_text()) for d in (straight, killed)]
+    assert checksums(tmp_path) == checksums(straight)
+    reports = [json.loads((d / "evaluation.json").read_text()) for d in (straight, tmp_path)]
     assert reports[0]["rows"] == reports[1]["rows"]
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import pathlib
+import random
 import shutil
 import subprocess
 import sys
@@ -112,6 +113,78 @@ def test_a_half_written_checkpoint_gives_way_and_can_be_written_again(saved, dam
     chex.assert_trees_all_equal(jax.device_get(state), jax.device_get(state_of(40)))
 
 
+def test_a_copy_under_another_number_is_named_and_gives_way(saved):
+    """Also where it is newer than all that are right."""
+    shutil.rmtree(saved / "30")
+    shutil.copytree(saved / "10", saved / "30")
+    shutil.copytree(saved / "20", saved / "400")
+    reports = []
+    state, step = restore(saved, report=reports.append)
+    assert (step, int(state["step"])) == (20, 20)
+    assert reports[:2] == [
+        f"the checkpoint of step {there} is broken: the state inside is that of step {inside}: a "
+        "copy under another number"
+        for there, inside in ((400, 20), (30, 10))
+    ]
+    assert sorted(p.name for p in saved.iterdir() if p.name.isdigit()) == ["10", "20"]
+
+
+def test_metrics_that_are_in_no_report_come_back_and_are_verified(saved):
+    pending = [{"loss": 0.1, "top1": 33.3}, {"loss": 1 / 3, "top1": 50.0}]
+    with contextlib.closing(Checkpoints(saved, keep=9)) as checkpoints:
+        checkpoints.save(40, state_of(40), pending)
+        checkpoints.wait()
+        assert checkpoints.pending(40) == pending
+        assert checkpoints.pending(30) == []
+        assert checkpoints.restore(like())[1] == 40
+    file = saved / "40" / "arrays" / "metadata"
+    file.write_text(file.read_text().replace("33.3", "33.4"))
+    reports = []
+    assert restore(saved, report=reports.append)[1] == 30
+    assert "its pending metrics are not what was saved" in reports[0]
+
+
+def damaged(content: bytes, how: str, rnd: random.Random) -> bytes | None:
+    """A file's content after some misfortune; None where the file is gone."""
+    if how == "deleted":
+        return None
+    if how == "flipped":
+        place = rnd.randrange(len(content))
+        flipped = content[place] ^ (1 << rnd.randrange(8))
+        return content[:place] + bytes([flipped]) + content[place + 1 :]
+    return {"cut": content[: len(content) // 2], "zeros": bytes(len(content)), "empty": b""}[how]
+
+
+WAYS = ("cut", "zeros", "empty", "deleted", "flipped", "flipped", "flipped")
+
+
+def pick(saved, part):
+    """Pairs of files of the newest checkpoint and ways to damage them: a sample, or all."""
+    files = sorted(p.relative_to(saved) for p in (saved / "30").rglob("*") if p.is_file())
+    pairs = [(file, how) for file in files for how in WAYS if (saved / file).stat().st_size]
+    return random.Random(1).sample(pairs, 12) if part == "some" else pairs
+
+
+@pytest.mark.parametrize("part", ["some", pytest.param("all", marks=pytest.mark.slow)])
+def test_whatever_is_damaged_what_comes_back_is_bitwise_one_that_was_saved(saved, tmp_path, part):
+    """Of some files Orbax reads nothing that matters: then it is the damaged one itself."""
+    rnd, tries = random.Random(5), pick(saved, part)
+    assert len(tries) >= (12 if part == "some" else 80)
+    whole = {step: jax.device_get(state_of(step)) for step in (20, 30)}
+    for number, (file, how) in enumerate(tries):
+        copy = tmp_path / f"{number}" / "checkpoints"
+        shutil.copytree(saved, copy)
+        content = damaged((copy / file).read_bytes(), how, rnd)
+        (copy / file).unlink()
+        if content is not None:
+            (copy / file).write_bytes(content)
+        reports = []
+        state, step = restore(copy, report=reports.append)
+        chex.assert_trees_all_equal(jax.device_get(state), whole[step])
+        assert (step == 20) == any("step 30 is broken" in line for line in reports), (file, how)
+        shutil.rmtree(copy.parent)
+
+
 def test_when_none_is_whole_nothing_is_moved_and_all_are_named(saved):
     for step in (10, 20, 30):
         shutil.rmtree(saved / f"{step}" / "state")
@@ -158,23 +231,36 @@ def test_a_damaged_description_is_damage(saved, change):
 
 
 def test_a_full_disk_is_reported_and_what_is_there_stays(saved):
-    """A child process that may not write files of more than 64 KiB tries to save 16 MB."""
+    """A child process that may not write files of more than 64 KiB tries to save 16 MB.
+
+    Orbax lists a step from the moment on at which its save starts, and does not take it back. When
+    there is room again, the same process can save it.
+    """
     script = f"""
 import resource, signal
 import jax
 from pnoise_jax.training.checkpoints import Checkpoints
 checkpoints = Checkpoints({str(saved)!r}, keep=3)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
+limit = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+resource.setrlimit(resource.RLIMIT_FSIZE, (65536, limit))
 try:
     checkpoints.save(40, {{"x": jax.random.normal(jax.random.key(0), (2048, 2048))}})
     checkpoints.wait()
 except OSError as error:
     print("reported:", error)
+print("newest:", checkpoints.newest(), "count:", checkpoints.count())
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+checkpoints.save(40, {{"x": jax.numpy.ones((2048, 2048))}})
+checkpoints.wait()
+print("then newest:", checkpoints.newest())
 """
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
     )
     assert "reported: cannot write" in done.stdout, done.stderr[-2000:]
     assert "last whole checkpoint: that of step 30" in done.stdout
-    assert restore(saved)[1] == 30
+    assert "newest: 30 count: 3" in done.stdout
+    assert "then newest: 40" in done.stdout, done.stderr[-2000:]
+    saved_later = {"x": jax.ShapeDtypeStruct((2048, 2048), jnp.float32, sharding=EVERYWHERE)}
+    assert restore(saved, saved_later)[1] == 40

@@ -1,5 +1,6 @@
 """The audit of trained runs: one, or one for each of several seeds."""
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -11,7 +12,7 @@ import jax
 import ml_collections
 from rich.console import Console
 
-from pnoise_jax import noise, parallel, training, weights
+from pnoise_jax import noise, parallel, stopping, training, weights
 from pnoise_jax.evaluation import Metric
 from pnoise_jax.studies.leak import places
 from pnoise_jax.studies.leak.audit import Audit, conclude, identify
@@ -69,6 +70,7 @@ def audit_runs(
     Raises:
       ValueError, OSError: bad config, seeds, settings or work directory, named, before any training
         or evaluation.
+      StoppedError: a signal came in; trained runs are kept, what was measured is not.
     """
     if jax.process_count() > 1:
         raise ValueError("an audit runs on one host, on all of its devices; start it on one alone")
@@ -97,13 +99,14 @@ def audit_runs(
 
     console = create_console()
     audited: list[Run] = []
-    if imported is None:
-        trained = _train_missing(config, path, found, seeds, console)
-        runs = _restore_each(config, trained, console)
-    else:
-        runs = _import(experiment, imported, console)
-    subjects = _subjects(runs, noises, directory, console, audited)
-    measured = measure(subjects, labels, noises, settings, report=console.print, metric=metric)
+    with _keeping_runs(path):
+        if imported is None:
+            trained = _train_missing(config, path, found, seeds, console)
+            runs = _restore_each(config, trained, console)
+        else:
+            runs = _import(experiment, imported, console)
+        subjects = _subjects(runs, noises, directory, console, audited)
+        measured = measure(subjects, labels, noises, settings, report=console.print, metric=metric)
     audit = conclude(
         measured,
         settings,
@@ -117,6 +120,17 @@ def audit_runs(
     for written in places.write(audit, directory):
         console.print(f"wrote {printable(str(written))}", soft_wrap=True)
     return audit
+
+
+@contextlib.contextmanager
+def _keeping_runs(workdir: Path) -> Iterator[None]:
+    """Where a signal stops the audit, says what is left of it."""
+    try:
+        yield
+    except stopping.StoppedError as stopped:
+        seeds = sorted(find_runs(workdir))
+        runs = f"the runs of seeds {tables.series(seeds)} are kept in {workdir}; " if seeds else ""
+        raise stopped.with_kept(f"{runs}there is no report yet") from None
 
 
 def _origin(config: ml_collections.ConfigDict, audited: Sequence[Run]) -> dict[str, Any]:

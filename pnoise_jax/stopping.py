@@ -1,0 +1,174 @@
+"""Stopping on SIGTERM or Ctrl-C: the signal is noted, and long loops ask where they can end.
+
+Main programs call `listen` before they import anything heavy. Nothing here imports JAX until
+several processes have to agree.
+"""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on
+_AT_ONCE = 130  # 128 + SIGINT, as shells have it
+_NOTHING = "nothing was written"
+
+
+class StoppedError(Exception):
+    """A loop has ended because of a signal.
+
+    Attributes:
+      when: where it was then, such as "after step 7 of 100".
+      kept: what is saved, as a clause.
+    """
+
+    def __init__(self, when: str, kept: str = _NOTHING, then: str = "go on"):
+        super().__init__(
+            f"stopped by {_state.name} {when}; {kept}; start the same command to {then}"
+        )
+        self.when, self.kept = when, kept
+
+    def with_kept(self, kept: str) -> "StoppedError":
+        """The same from a larger piece of work, of which something is saved as well."""
+        return StoppedError(self.when, kept if self.kept == _NOTHING else f"{self.kept}; {kept}")
+
+
+class _State:
+    """What this process knows; there is one set of signal handlers in a process."""
+
+    def __init__(self):
+        self.name = "SIGTERM"  # of the signal; other hosts' are always this one
+        self.received = False
+        self.has_begun = False  # whether there is anything to finish
+        self.is_shared = False  # whether other processes have to stop at the same place
+        self.polls = 0
+        self.close = None  # undoes `listen`
+
+
+_state = _State()
+
+
+def listen() -> None:
+    """From now on SIGTERM and SIGINT are noted, and end the process only until `begin`.
+
+    Where SIGINT is ignored, as in a background job of a shell, it stays so. Call it in the main
+    thread; a second call does nothing.
+    """
+    if _state.close is not None:
+        return
+    readable, writable = os.pipe()
+    os.set_blocking(writable, False)
+    signals = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signals.append(signal.SIGINT)
+    # Python runs handlers between bytecodes only, not while XLA compiles. The thread always runs.
+    thread = threading.Thread(target=_watch, args=(readable,), name="signals", daemon=True)
+    thread.start()
+    descriptor = signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
+    handlers = {number: signal.signal(number, _do_nothing) for number in signals}
+
+    def close() -> None:
+        for number, handler in handlers.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        signal.set_wakeup_fd(descriptor)
+        os.close(writable)  # ends the thread
+        thread.join()
+        os.close(readable)
+
+    _state.close = close
+
+
+def begin() -> None:
+    """From now on a signal waits until the work asks for it; call it where JAX has started.
+
+    It does nothing without `listen`.
+    """
+    import jax
+
+    if _state.close is None:
+        return
+    _state.is_shared = jax.process_count() > 1
+    _state.has_begun = True
+    if _state.is_shared and not jax.config.jax_enable_preemption_service:
+        restore()  # the processes cannot agree where to stop: a signal ends them
+
+
+def restore() -> None:
+    """Puts the handlers back that were there before `listen`, and forgets what was received."""
+    global _state
+    if _state.close is not None:
+        _state.close()
+    _state = _State()
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[None]:
+    """`listen` and `begin`, for a block of code."""
+    listen()
+    try:
+        begin()
+        yield
+    finally:
+        restore()
+
+
+def requested() -> bool:
+    """Whether to end here, on all hosts; true again whenever it has been true.
+
+    On several hosts each call is one of a common sequence: all must ask equally often.
+    """
+    if _state.received or not _state.is_shared:
+        return _state.received
+    from jax.experimental import multihost_utils
+
+    _state.polls += 1
+    _state.received = multihost_utils.reached_preemption_sync_point(_state.polls)
+    return _state.received
+
+
+def check(when: str, kept: str = _NOTHING, then: str = "go on") -> None:
+    """Raises StoppedError, with these words, where a signal has asked for it."""
+    if requested():
+        raise StoppedError(when, kept, then)
+
+
+def _do_nothing(number: int, frame: object) -> None:
+    """A handler must be there, or nothing would be written to the pipe."""
+
+
+def _watch(readable: int) -> None:
+    while byte := os.read(readable, 1):
+        if byte[0] in (signal.SIGTERM, signal.SIGINT):
+            _receive(signal.Signals(byte[0]))
+
+
+def _receive(number: signal.Signals) -> None:
+    """Runs in the thread, at the moment of the signal."""
+    if not _state.has_begun:
+        _end_at_once(
+            f"stopped by {number.name} before any work was done; nothing was saved; start the "
+            "same command again",
+            EXIT_CODE,
+        )
+    if _state.received or _state.name == "SIGINT":
+        if number == signal.SIGINT:
+            _end_at_once("ended at once by a second Ctrl-C; what was not saved is lost", _AT_ONCE)
+        return
+    _state.name = number.name
+    _say(f"{number.name}: stopping at the next safe place (Ctrl-C again: at once)")
+    if _state.is_shared:  # JAX tells the other hosts, but of SIGTERM only
+        os.kill(os.getpid(), signal.SIGTERM)
+    else:
+        _state.received = True
+
+
+def _end_at_once(sentence: str, code: int) -> None:
+    show_cursor = "\x1b[?25h" if os.isatty(2) else ""  # a progress bar may have hidden it
+    _say(show_cursor + sentence)
+    os._exit(code)
+
+
+def _say(sentence: str) -> None:
+    with contextlib.suppress(OSError):  # nobody may read it any more
+        os.write(2, f"{sentence}\n".encode())

@@ -1,0 +1,46 @@
+"""Durations as a config gives them: "10 epochs" in steps, "15 minutes" in seconds."""
+
+import math
+import re
+
+
+def steps_of(duration: str, *, field: str, examples: int, batch_size: int) -> int:
+    """A duration such as "10 epochs" in steps, rounded to the nearest.
+
+    Args:
+      duration: a number and a unit: steps (may be left out), epochs or examples.
+      field: its name, for the error.
+      examples: in an epoch.
+      batch_size: examples in a step.
+    """
+    match = re.fullmatch(r"\s*([\d.]+(?:e\d+)?)\s*(steps?|epochs?|examples?)?\s*", str(duration))
+    try:
+        amount = float(match[1])
+        if amount == math.inf:
+            raise ValueError
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{field}={duration!r}: give a number of steps, epochs or examples, such as "
+            "'500 steps' or '10 epochs'"
+        ) from None
+    unit = (match[2] or "steps").removesuffix("s")
+    per_unit = {"step": 1, "epoch": examples / batch_size, "example": 1 / batch_size}[unit]
+    return round(amount * per_unit)
+
+
+def seconds_of(duration: str, *, field: str) -> float | None:
+    """A duration such as "15 minutes" in seconds; None where it is not in minutes.
+
+    Raises:
+      ValueError: a number of minutes that is not above 0.
+    """
+    match = re.fullmatch(r"\s*(\S+)\s*minutes?\s*", str(duration))
+    if match is None:
+        return None
+    try:
+        seconds = 60 * float(match[1])
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"{field}={duration!r}: give minutes above 0, such as '15 minutes'")
+    return seconds

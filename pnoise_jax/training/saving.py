@@ -1,0 +1,102 @@
+"""What a run saves on its way, also when a signal stops it."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pnoise_jax import stopping
+from pnoise_jax.training.checkpoints import Checkpoints
+from pnoise_jax.training.imported import on_all_hosts
+from pnoise_jax.training.intervals import SaveClock
+from pnoise_jax.training.step import TrainState
+from pnoise_jax.training.window import NonFiniteLossError, Window, describe_broken
+
+
+class Saver:
+    """Saves the states of one run, with the metrics that are in no report yet."""
+
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        window: Window,
+        clock: SaveClock,
+        *,
+        require_there: Callable[[], None],
+        total: int,
+    ):
+        """Saves into ``checkpoints``.
+
+        Args:
+          checkpoints: of the run.
+          window: the metrics since the last report.
+          clock: restarted by every checkpoint.
+          require_there: raises OSError where the work directory is gone.
+          total: steps of the run.
+        """
+        self._checkpoints, self._window, self._clock = checkpoints, window, clock
+        self._require_there, self._total = require_there, total
+
+    def save(self, step: int, state: TrainState) -> None:
+        """Starts to save the state after ``step``.
+
+        Raises:
+          OSError: this or the previous checkpoint cannot be written.
+          NonFiniteLossError: the state is ruined.
+        """
+        on_all_hosts(self._require_there)
+        pending = self._window.pending()
+        self.require_finite(self._window.first_broken(step))
+        self._checkpoints.save(step, state, pending)
+        self._clock.restart(step)
+        self._window.restart_clock()
+
+    def require_finite(self, broken: tuple[int, float] | None) -> None:
+        """Raises NonFiniteLossError unless all steps of a window were sound."""
+        if broken is not None:
+            self._checkpoints.wait()
+            raise NonFiniteLossError(
+                f"{describe_broken(broken)}; the last whole checkpoint is "
+                f"{self._checkpoints.describe_newest()}, in {self._checkpoints.directory}"
+            )
+
+    def stopped(self, step: int) -> stopping.StoppedError:
+        """What to raise where the state after ``step`` has been given to `save`; waits for it."""
+        self._checkpoints.wait()
+        return stopping.StoppedError(
+            f"after step {step} of {self._total}",
+            f"the checkpoint of step {step} is saved in {self._checkpoints.directory}",
+        )
+
+    @contextlib.contextmanager
+    def stopping_evaluation(self, step: int, state: TrainState) -> Iterator[None]:
+        """Where an evaluation on the way is stopped, the state is saved before all else."""
+        try:
+            yield
+        except stopping.StoppedError:
+            if self._checkpoints.newest() != step:
+                self.save(step, state)
+            raise self.stopped(step) from None
+
+
+def check_before_training(checkpoints: Checkpoints, step: int, total: int) -> None:
+    """Raises StoppedError where a signal came before the first step after ``step``."""
+    if step == total:
+        return
+    if step == 0:
+        stopping.check("before the first step", "nothing was trained or saved", "begin")
+    kept = f"the checkpoint of step {step} stays as it is in {checkpoints.directory}"
+    stopping.check("before another step was trained", kept)
+
+
+@contextlib.contextmanager
+def stopping_last_evaluation(path: Path, total: int) -> Iterator[None]:
+    """Where the evaluation after training is stopped, says that the run is trained."""
+    try:
+        yield
+    except stopping.StoppedError:
+        raise stopping.StoppedError(
+            "in the evaluation after training",
+            f"all {total} steps are trained, and the last checkpoint is saved in "
+            f"{path / 'checkpoints'}",
+            "evaluate",
+        ) from None

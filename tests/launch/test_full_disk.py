@@ -1,0 +1,51 @@
+"""A file system that is really full: the run ends, and goes on once there is room."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from tests.launch import command, full_disk
+
+NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount")
+
+
+def may_mount(directory):
+    try:
+        mount = ["mount", "-t", "tmpfs", "none", directory]
+        return not subprocess.run([*NAMESPACE, *mount], capture_output=True, check=False).returncode
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_the_run_and_the_same_command_goes_on(data_dir, tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    if not may_mount(small):
+        pytest.skip("no file system can be mounted here")
+    straight = tmp_path / "straight"
+    code, _, errors = command.run("train", *full_disk.arguments(straight, data_dir))
+    assert code == 0, errors
+    expected = json.loads((straight / "checkpoints" / "60" / "arrays" / "metadata").read_text())
+    done = subprocess.run(
+        [*NAMESPACE, sys.executable, "-m", "tests.launch.full_disk", small, data_dir],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=pathlib.Path(__file__).parents[2],
+        env=command.ENVIRONMENT,
+    )
+    assert done.returncode == 0, done.stderr
+    tries = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(tries) == len(full_disk.TRIES)
+    for found in tries:
+        assert found["code"] == 1, found
+        assert "Make room" in found["errors"]
+        assert "start the same command again" in found["errors"]
+        assert "Traceback" not in found["errors"]
+        assert found["later_code"] == 0, found["later"]
+        assert "going on from the checkpoint of step" in found["later"]
+        assert found["checksums"] == expected

@@ -1,0 +1,222 @@
+"""Runs that a signal, a crash or a deleted directory stops, and what they are when they go on."""
+
+import json
+import os
+import re
+import shutil
+import signal
+
+import pytest
+
+from pnoise_jax import evaluation, stopping, training
+from pnoise_jax.training.window import Window
+from tests.training.runs import small_config
+
+SPEED = {"steps_per_second", "examples_per_second", "data_wait"}
+
+
+def config_of(data_dir, **changes):
+    """Of 12 steps; a report after 5 and 10, an evaluation after 6."""
+    intervals = {
+        "log_every": "5 steps",
+        "checkpoint.every": "12 steps",
+        "checkpoint.keep": 12,
+        "evaluation.every": "6 steps",
+        "model.dropout": 0.1,
+    }
+    return small_config(data_dir, **(intervals | changes))
+
+
+def what_is_left(directory):
+    """The checksums of the last checkpoint, and the lines of metrics.jsonl but for speed."""
+    lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    checksums = json.loads((directory / "checkpoints" / "12" / "arrays" / "metadata").read_text())
+    return checksums, [{k: v for k, v in line.items() if k not in SPEED} for line in lines]
+
+
+def saved(directory):
+    return sorted(int(path.name) for path in (directory / "checkpoints").iterdir())
+
+
+@pytest.fixture(scope="module")
+def straight(data_dir, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("straight")
+    return directory, training.train(config_of(data_dir), directory)
+
+
+def do_after(step, action, monkeypatch):
+    """Has the loop call ``action`` when it has made ``step`` steps."""
+    add, made = Window.add, []
+
+    def add_and_act(window, metrics):
+        made.append(add(window, metrics))
+        if len(made) == step:
+            action()
+
+    monkeypatch.setattr(Window, "add", add_and_act)
+
+
+def send_sigterm():
+    os.kill(os.getpid(), signal.SIGTERM)
+    while not stopping.requested():  # the thread that notes it
+        pass
+
+
+@pytest.mark.parametrize("step", [8, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 5, 6))])
+def test_a_stopped_run_saves_its_step_and_goes_on_as_if_nothing_was(
+    straight, data_dir, tmp_path, monkeypatch, step
+):
+    """Between two reports, at one, and where an evaluation follows."""
+    directory, rows = straight
+    do_after(step, send_sigterm, monkeypatch)
+    with (
+        stopping.listening(),
+        pytest.raises(stopping.StoppedError) as caught,
+    ):
+        training.train(config_of(data_dir), tmp_path)
+    assert str(caught.value) == (
+        f"stopped by SIGTERM after step {step} of 12; the checkpoint of step {step} is saved in "
+        f"{tmp_path / 'checkpoints'}; start the same command to go on"
+    )
+    assert saved(tmp_path) == [step]
+    monkeypatch.undo()
+    assert training.train(config_of(data_dir), tmp_path) == rows
+    assert what_is_left(tmp_path) == what_is_left(directory)
+
+
+def test_an_evaluation_on_the_way_is_stopped_and_done_again(
+    straight, data_dir, tmp_path, monkeypatch
+):
+    directory, rows = straight
+    open_batches = evaluation.evaluate.__globals__["_open_batches"]
+
+    def send_and_open(*arguments):
+        send_sigterm()
+        return open_batches(*arguments)
+
+    monkeypatch.setitem(evaluation.evaluate.__globals__, "_open_batches", send_and_open)
+    with stopping.listening(), pytest.raises(stopping.StoppedError, match="after step 6 of 12"):
+        training.train(config_of(data_dir), tmp_path)
+    assert saved(tmp_path) == [6]
+    with (
+        stopping.listening(),  # again, where the evaluation is done again: nothing is saved twice
+        pytest.raises(stopping.StoppedError, match="the checkpoint of step 6 is saved"),
+    ):
+        training.train(config_of(data_dir), tmp_path)
+    monkeypatch.undo()
+    assert training.train(config_of(data_dir), tmp_path) == rows
+    assert what_is_left(tmp_path) == what_is_left(directory)
+
+
+def test_a_signal_in_the_last_evaluation_leaves_a_trained_run(
+    straight, data_dir, tmp_path, monkeypatch
+):
+    directory, rows = straight
+    do_after(12, send_sigterm, monkeypatch)
+    with stopping.listening(), pytest.raises(stopping.StoppedError) as caught:
+        training.train(config_of(data_dir), tmp_path)
+    assert "in the evaluation after training; all 12 steps are trained" in str(caught.value)
+    assert str(caught.value).endswith("start the same command to evaluate")
+    assert not (tmp_path / "evaluation.json").exists()
+    assert training.train(config_of(data_dir), tmp_path) == rows
+    assert what_is_left(tmp_path) == what_is_left(directory)
+
+
+def test_a_signal_before_the_first_step_saves_nothing_and_says_so(data_dir, tmp_path):
+    with stopping.listening():
+        send_sigterm()
+        with pytest.raises(stopping.StoppedError) as caught:
+            training.train(config_of(data_dir), tmp_path)
+    assert "before the first step; nothing was trained or saved" in str(caught.value)
+    assert saved(tmp_path) == []
+
+
+def test_a_crash_between_reports_loses_what_the_clock_has_not_saved(
+    straight, data_dir, tmp_path, monkeypatch
+):
+    """With a checkpoint after every step, as 6 ms are shorter than one; and nothing changes."""
+    directory, rows = straight
+
+    def crash():
+        raise RuntimeError("a crash")
+
+    do_after(9, crash, monkeypatch)
+    often = config_of(data_dir, **{"checkpoint.at_most": "0.0001 minutes"})
+    with pytest.raises(RuntimeError, match="a crash"):
+        training.train(often, tmp_path)
+    assert saved(tmp_path) == [*range(1, 9)]
+    monkeypatch.undo()
+    assert training.train(often, tmp_path) == rows
+    assert what_is_left(tmp_path) == what_is_left(directory)
+
+
+@pytest.mark.slow
+def test_the_clock_saves_no_ruined_state(data_dir, tmp_path):
+    changes = {
+        "optimizer.name": "sgd",
+        "optimizer.learning_rate": 1e30,
+        "optimizer.warmup": "1 step",
+        "checkpoint.every": "0.0001 minutes",
+    }
+    with pytest.raises(training.NonFiniteLossError, match=r"step 3 is nan.*that of step 2, in"):
+        training.train(config_of(data_dir, **changes), tmp_path)
+    assert saved(tmp_path) == [1, 2]
+
+
+def test_a_checkpoint_under_another_number_is_not_taken_for_it(straight, data_dir, tmp_path):
+    """A copy of step 6, called 12, would end the training at once."""
+    directory, rows = straight
+    config = config_of(data_dir, **{"checkpoint.every": "6 steps"})
+    training.train(config, tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints" / "12")
+    shutil.copytree(tmp_path / "checkpoints" / "6", tmp_path / "checkpoints" / "12")
+    shutil.copytree(tmp_path / "checkpoints" / "6", tmp_path / "checkpoints" / "40")
+    assert training.train(config, tmp_path) == rows
+    assert what_is_left(tmp_path)[0] == what_is_left(directory)[0]
+    assert {path.name for path in (tmp_path / "unreadable").iterdir()} == {"12", "40"}
+
+
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+def make_anew(directory):
+    shutil.rmtree(directory)
+    directory.mkdir()
+    (directory / "config.json").write_text("{}")
+    (directory / ".lock").touch()
+
+
+@pytest.mark.parametrize(
+    ("delete", "message"),
+    [
+        (shutil.rmtree, "was deleted or moved while this run was going on"),
+        slow(lambda path: path.rename(path.with_name("elsewhere")), "was deleted or moved"),
+        slow(lambda path: (path / "config.json").unlink(), "has lost its config.json"),
+        slow(make_anew, "was deleted, and another run has made it anew"),
+    ],
+)
+def test_a_directory_that_is_gone_ends_the_run_and_is_not_made_again(
+    data_dir, tmp_path, monkeypatch, delete, message
+):
+    directory = tmp_path / "run"
+    do_after(7, lambda: delete(directory), monkeypatch)
+    with pytest.raises(OSError, match=f"{re.escape(str(directory))}.*{message}.*are lost"):
+        training.train(config_of(data_dir), directory)
+    left = set(os.listdir(directory)) if directory.exists() else set()
+    assert "checkpoints" not in left or delete not in (shutil.rmtree, make_anew)
+    assert not (directory / "evaluation.json").exists()
+
+
+@pytest.mark.slow
+def test_a_directory_that_is_deleted_after_the_last_step(data_dir, tmp_path, monkeypatch):
+    directory = tmp_path / "run"
+    wait = training.loop.Checkpoints.wait
+    monkeypatch.setattr(
+        training.loop.Checkpoints,
+        "close",
+        lambda checkpoints: (wait(checkpoints), shutil.rmtree(directory)),
+    )
+    with pytest.raises(OSError, match="was deleted or moved"):
+        training.train(config_of(data_dir), directory)
+    assert not directory.exists()
