@@ -28,10 +28,10 @@ _AT_ONCE = 2**25  # bytes of neighbouring arrays that are restored together
 def open_run(path: Path) -> ArrayFile:
     """Opens the newest checkpoint of a work directory, or the one whose directory is given.
 
-    Only names and shapes are read.
+    Only names, shapes and the number of its step are read.
 
     Raises:
-      ValueError: there is none, or it is not one of ours.
+      ValueError: there is none, it is not one of ours, or its number is not its step.
       OSError: it cannot be read.
     """
     step = _checkpoint(path)
@@ -45,6 +45,8 @@ def open_run(path: Path) -> ArrayFile:
         dtypes = {name: np.dtype(dtype).name for name, (dtype, _, _) in ours.items()}
     except (ValueError, AttributeError, TypeError) as error:
         raise ValueError(f"is no checkpoint of ours ({step}: {error})") from None
+
+    _require_number(step, arrays)
 
     @contextlib.contextmanager
     def opened() -> Iterator[Read]:
@@ -61,6 +63,18 @@ def open_run(path: Path) -> ArrayFile:
         read_config(path).get("model", {}),
         class_names=class_names(path),
     )
+
+
+def _require_number(step: Path, arrays: dict[str, list]) -> None:
+    """Raises ValueError where a checkpoint lies under a number that is not its step."""
+    if not step.name.isdecimal() or "step" not in arrays:
+        return
+    inside = int(_restore(step, {"step": arrays["step"]})["step"])
+    if inside != int(step.name):
+        raise ValueError(
+            f"has a checkpoint under the number {step.name} that is of step {inside} ({step}): it "
+            "was copied or renamed; delete it, or give the directory of another checkpoint"
+        )
 
 
 def _reader(step: Path, arrays: dict[str, list]) -> Read:

@@ -106,3 +106,17 @@ def test_a_checkpoint_that_cannot_be_read_or_is_none(checkpoint, monkeypatch):
     ):
         with pytest.raises(OSError, match=rf"^{field}'{checkpoint}' cannot be read \(Permission"):
             ask(checkpoint)
+
+
+def test_a_checkpoint_under_another_number_is_refused(tmp_path):
+    tree = {"params": {"a": np.arange(3, dtype=np.float32)}, "step": np.array(50, np.int32)}
+    for number in (50, 60):
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            checkpointer.save(tmp_path / "checkpoints" / str(number) / "state", tree)
+        metadata = tmp_path / "checkpoints" / str(number) / "arrays" / "metadata"
+        metadata.parent.mkdir()
+        metadata.write_text(json.dumps(checksums.describe(tree)))
+    assert read(tmp_path / "checkpoints" / "50").tolist() == [0, 1, 2]
+    for path in (tmp_path, tmp_path / "checkpoints" / "60"):
+        with pytest.raises(ValueError, match=r"under the number 60 that is of step 50 .*copied or"):
+            runs.open_run(path)
