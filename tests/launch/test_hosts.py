@@ -110,7 +110,7 @@ def test_other_code_settings_and_data_stop(data_dir, tmp_path):
     assert codes == [1, 1]
     assert_all_say(
         errors,
-        "\n  data.train_split: 'train' on host 0; 'train[:299]' on host 1\n",
+        "\n  data.train_split: 'train[:300]' on host 0; 'train[:299]' on host 1\n",
         "\n  training split, examples: 300 on host 0; 299 on host 1\n",
         "\n  training split, digest of the labels: ",
         "\n  jax_enable_x64: False on host 0; True on host 1\n",
@@ -145,7 +145,7 @@ def test_a_killed_host_is_named_with_the_time(data_dir, tmp_path, victim):
     hosts[victim].send_signal(signal.SIGKILL)
     killed = time.monotonic()
     codes, errors = command.ends(hosts)
-    assert time.monotonic() - killed < 60
+    assert time.monotonic() - killed < 150  # JAX gives up after 100 s where a save waits for it
     assert codes[victim] == -signal.SIGKILL
     assert codes[1 - victim] == 1
     name = rf"host {victim} \({socket.gethostname()}, pid {hosts[victim].pid}\)"
