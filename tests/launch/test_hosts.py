@@ -1,5 +1,7 @@
 """Several hosts that were not started alike, or that are lost: real processes on this machine."""
 
+import contextlib
+import os
 import pathlib
 import re
 import shutil
@@ -110,7 +112,7 @@ def test_other_code_settings_and_data_stop(data_dir, tmp_path):
     assert codes == [1, 1]
     assert_all_say(
         errors,
-        "\n  data.train_split: 'train' on host 0; 'train[:299]' on host 1\n",
+        "\n  data.train_split: 'train[:300]' on host 0; 'train[:299]' on host 1\n",
         "\n  training split, examples: 300 on host 0; 299 on host 1\n",
         "\n  training split, digest of the labels: ",
         "\n  jax_enable_x64: False on host 0; True on host 1\n",
@@ -145,7 +147,7 @@ def test_a_killed_host_is_named_with_the_time(data_dir, tmp_path, victim):
     hosts[victim].send_signal(signal.SIGKILL)
     killed = time.monotonic()
     codes, errors = command.ends(hosts)
-    assert time.monotonic() - killed < 60
+    assert time.monotonic() - killed < 150  # JAX gives up after 100 s where a save waits for it
     assert codes[victim] == -signal.SIGKILL
     assert codes[1 - victim] == 1
     name = rf"host {victim} \({socket.gethostname()}, pid {hosts[victim].pid}\)"
@@ -160,27 +162,30 @@ def test_a_killed_host_is_named_with_the_time(data_dir, tmp_path, victim):
 
 @pytest.mark.slow
 def test_a_stopped_data_worker_is_reported_and_nothing_ends(data_dir, tmp_path):
-    workers = ("--config.data.num_workers=2", "--config.data.cache=False", "--stall_minutes=0.05")
-    process = command.start("train", *arguments(data_dir, tmp_path / "run", *workers))
+    more = ("--config.data.num_workers=2", "--config.data.cache=False", "--config.steps=300")
+    process = command.start(
+        "train", *arguments(data_dir, tmp_path / "run", *more), "--stall_minutes=0.05"
+    )
+    workers = []
     try:
         while "step 50/" not in process.stdout.readline():
             assert process.poll() is None
-        children = subprocess.run(
+        listed = subprocess.run(
             ["ps", "-o", "pid=,args=", "--ppid", str(process.pid)],
             capture_output=True,
             text=True,
             check=True,
         ).stdout
-        worker = max(int(line.split()[0]) for line in children.splitlines() if "spawn_main" in line)
-        command.os.kill(worker, signal.SIGSTOP)
-        for line in process.stderr:
-            if f"data worker (pid {worker}) is stopped" in line:
-                break
-        else:
-            raise AssertionError("the watchdog has not said it")
-        command.os.kill(worker, signal.SIGCONT)
-        while "step 500/" not in process.stdout.readline():
-            assert process.poll() is None
+        workers = [int(line.split()[0]) for line in listed.splitlines() if "spawn_main" in line]
+        os.kill(workers[-1], signal.SIGSTOP)
+        sentence = f"data worker (pid {workers[-1]}) is stopped"
+        assert any(sentence in line for line in process.stderr)
+        os.kill(workers[-1], signal.SIGCONT)
+        process.communicate(timeout=120)
+        assert process.returncode == 0
     finally:
         process.kill()
+        for worker in workers:  # which else keep the pipes open
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGKILL)
         process.communicate()
