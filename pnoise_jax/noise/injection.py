@@ -220,7 +220,11 @@ def _field_names(kind: type[Noise]) -> set[str]:
 
 def _given(section: Mapping[str, Any]) -> dict[str, Any]:
     """The keys that are set."""
-    return {k: v for k, v in section.items() if v not in (None, "None") and v != {}}
+    return {
+        key: value
+        for key, value in section.items()
+        if value not in (None, "None") and not (key == "options" and len(value) == 0)
+    }
 
 
 def _inherited(settings: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

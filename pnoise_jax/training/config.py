@@ -33,7 +33,10 @@ def default_config() -> ml_collections.ConfigDict:
     config.log_every = "50 steps"
     config.model = model_config("vit_ti_16")
     config.noise = config_dict.ConfigDict(
-        {field: config_dict.placeholder(kind) for field, kind in noise.CONFIG_FIELDS.items()}
+        {
+            field: config_dict.ConfigDict() if kind is dict else config_dict.placeholder(kind)
+            for field, kind in noise.CONFIG_FIELDS.items()
+        }
     )
     config.data = config_dict.create(
         name="digits",
@@ -199,7 +202,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     known = dict(flatten(default_config()))
     given = dict(flatten(config))
     for field in given:
-        if field not in known and not field.startswith("model."):
+        if field not in known and not field.startswith(("model.", "noise.options.")):
             raise ValueError(unknown_field(field, known))
     for field in known:  # the model's other options may be left out
         if field not in given and (field == "model.name" or not field.startswith("model.")):

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from pnoise_jax import studies, training
-from pnoise_jax.data import prepare
+from pnoise_jax.data import manifest, prepare
 from tests.training.runs import small_config
 
 CLASSES = [
@@ -30,18 +30,20 @@ ACTS = re.compile(
 
 @pytest.fixture(scope="module")
 def evil_dir(tmp_path_factory):
-    """A data set of such classes, prepared in a directory with such a name."""
+    """A data set of such classes, which somebody else has named, in a directory of such a name."""
     images = tmp_path_factory.mktemp("images")
     generator = np.random.default_rng(0)
     for split in ("train", "test"):
-        for number, name in enumerate(CLASSES):
-            folder = images / split / name
+        for number in range(len(CLASSES)):
+            folder = images / split / f"class{number}"
             folder.mkdir(parents=True)
             for n in range(20):
                 pixels = generator.random((8, 8, 3)) * 60 + number * 25
                 Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{n}.png")
     data_dir = tmp_path_factory.mktemp("data") / "[a-z]+ :smile: \x1b[31m"
-    prepare.prepare("folder/evil", manual_dir=images, data_dir=data_dir)
+    prepared = prepare.prepare("folder/evil", manual_dir=images, data_dir=data_dir).path
+    (prepared / "label.labels.txt").write_text("".join(f"{name}\n" for name in CLASSES))
+    manifest.write(prepared)
     return data_dir
 
 

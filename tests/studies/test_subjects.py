@@ -30,7 +30,7 @@ class Dense(models.Classifier, kw_only=True):
         return f"layer_{layer}"
 
     @nn.nowrap
-    def _logits(self, images, taps, *, train):
+    def logits(self, images, taps, *, train):
         x = images.reshape(images.shape[0], -1)
         for layer in (1, 2):
             tap = functools.partial(taps, layer=layer, point="block_input")

@@ -7,7 +7,7 @@ import sys
 import ml_collections
 import pytest
 
-from pnoise_jax import training
+from pnoise_jax import noise, training
 from pnoise_jax.training import config as configs
 from pnoise_jax.training import workdir
 
@@ -46,7 +46,7 @@ def test_the_model_section_has_every_option_of_its_model():
     section.mlp_dim = 100
     with pytest.raises(ValueError, match=r"unknown field; did you mean model\.patch_size"):
         training.model_config("vit_s_16", patchsize=8)
-    with pytest.raises(ValueError, match="did you mean vit_s_16"):
+    with pytest.raises(ValueError, match="did you mean 'vit_s_16'"):
         training.model_config("vit_s")
 
 
@@ -192,3 +192,16 @@ def test_what_changes_no_result_is_said_once():
     fields = [field for field, _ in configs.flatten(training.default_config())]
     for prefix in configs.HARMLESS:
         assert any(field.startswith(prefix) for field in fields), prefix
+
+
+def test_an_own_noise_and_its_options_survive_the_work_directory(tmp_path):
+    config = training.default_config()
+    config.noise.name = "tests.noise.test_base:Scale"
+    config.noise.options.spread = 2.0
+    training.validate(config)
+    workdir.write_config(tmp_path / "config.json", config)
+    stored = workdir.read_config(tmp_path)
+    assert stored.noise.options.to_dict() == {"spread": 2.0}
+    injection = noise.Injection.from_config(stored.noise)
+    assert type(injection.noise).__name__ == "Scale"
+    assert injection.noise.spread == 2.0

@@ -7,6 +7,7 @@ import unicodedata
 import pytest
 
 from pnoise_jax import data
+from pnoise_jax.data import manifest
 from pnoise_jax.data import prepare as preparation
 from pnoise_jax.data.directory import PreparedDirectory
 from pnoise_jax.data.prepare.class_folders import natural_order
@@ -91,6 +92,7 @@ def test_a_prepared_directory_keeps_its_order(manual):
     prepared = prepare(manual, *trees(*map(str, range(12))))
     older = sorted(map(str, range(12)))
     (prepared.path / "label.labels.txt").write_text("".join(f"{name}\n" for name in older))
+    manifest.write(prepared.path)
     again = prepare(manual)
     assert not again.is_new
     assert list(again.class_names) == older
