@@ -3,11 +3,14 @@
 import contextlib
 import datetime
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
-from clu import parameter_overview
+from flax import traverse_util
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from pnoise_jax import weights
 from pnoise_jax.training.config import flatten
@@ -32,10 +35,7 @@ def print_header(
             console.print(f"{field} = {value!r}", soft_wrap=True)
     console.rule("parameters")
     params = jax.eval_shape(experiment.initial_state, jax.random.key(0)).params
-    console.print(
-        parameter_overview.get_parameter_overview(params, include_stats=False),
-        soft_wrap=True,
-    )
+    console.print(_parameter_table(params))
     console.rule("run")
     steps, data = experiment.total_steps, experiment.train_data
     epochs = steps * config.batch_size / len(data)
@@ -48,6 +48,19 @@ def print_header(
     warnings = [] if imported is None else warn_of_preprocessing(experiment, imported)
     for warning in [*warnings, *warn_of_noise(experiment)]:
         console.print(f"note: {warning}", style="yellow")
+
+
+def _parameter_table(params: Mapping[str, Any]) -> Table:
+    """Names, shapes, dtypes and sizes, and the number of all parameters."""
+    flat = traverse_util.flatten_dict(params, sep="/")
+    table = Table("name", "shape", "dtype", box=box.SIMPLE)
+    table.add_column("size", justify="right")
+    for name, x in flat.items():
+        table.add_row(name, str(x.shape), str(x.dtype), f"{x.size:,}")
+    total = sum(x.size for x in flat.values())
+    table.add_section()
+    table.add_row("all", "", "", f"{total:,}")
+    return table
 
 
 def describe_fine_tuning(experiment: Experiment, imported: weights.Weights | None) -> list[str]:
