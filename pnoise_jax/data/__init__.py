@@ -2,6 +2,7 @@
 
 from pnoise_jax.data.datasets import Dataset, decode, list_datasets, load
 from pnoise_jax.data.embedded import embedded_version
+from pnoise_jax.data.in_memory import InMemory, register_dataset
 from pnoise_jax.data.orders import EVALUATION_ORDERS, evaluation_order, partly_sorted_order
 from pnoise_jax.data.pipeline import Batch, BatchIterator, eval_batches, train_batches
 from pnoise_jax.data.transforms import Transform, create_transform, list_transforms
@@ -11,6 +12,7 @@ __all__ = [
     "Batch",
     "BatchIterator",
     "Dataset",
+    "InMemory",
     "Transform",
     "create_transform",
     "decode",
@@ -21,5 +23,6 @@ __all__ = [
     "list_transforms",
     "load",
     "partly_sorted_order",
+    "register_dataset",
     "train_batches",
 ]

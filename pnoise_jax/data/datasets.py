@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pnoise_jax.data import embedded, images
+from pnoise_jax.data import embedded, images, in_memory
 from pnoise_jax.data.arguments import near
 from pnoise_jax.data.conversion import ChannelsError
 from pnoise_jax.data.data_dir import resolve
@@ -176,7 +176,7 @@ class _Decoded(Sequence):
 
 def list_datasets() -> list[str]:
     """The names that `load` knows by itself; it also reads whatever else TFDS has prepared."""
-    return sorted([*embedded.BUILDERS, *PREPARED_BY_COMMAND])
+    return sorted([*embedded.BUILDERS, *PREPARED_BY_COMMAND, *in_memory.DATASETS])
 
 
 def load(
@@ -190,7 +190,8 @@ def load(
 
     Args:
       name: one of `list_datasets()`, "folder/<name>" for what `launch.prepare` made of your own
-        folders, or any data set that stands prepared below `data_dir` and has "image" and "label".
+        folders, one of your own (`register_dataset`, "module:function"), or any data set that
+        stands prepared below `data_dir` and has "image" and "label".
       split: a TFDS split: `train`, `test`, `train[:300]`, `train[:10%]`, `train+test`.
       data_dir: where data sets are kept; the directory itself is made, its parents are not.
         None: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
@@ -204,6 +205,8 @@ def load(
       OSError: `data_dir` is no directory, or cannot be written; or what stands there as the
         prepared data set is not one.
     """
+    if in_memory.is_registered(name):
+        return _load_registered(name, split)
     directory = PreparedDirectory(_prepared(name, resolve(data_dir)), name)
     _require_convertible(directory, name)
     labels, encoded = directory.read(split)
@@ -225,6 +228,21 @@ def load(
         version=directory.path.name,
     )
     return dataclasses.replace(dataset, images=_cached(dataset)) if cache else dataset
+
+
+def _load_registered(name: str, split: str) -> Dataset:
+    made = in_memory.make(name)
+    images, labels = made.read(split, where=f"data.name={name!r}")
+    return Dataset(
+        name,
+        split,
+        made.num_classes,
+        images.shape[1:],
+        _read_only(labels),
+        _read_only(images),
+        class_names=None if made.class_names is None else tuple(made.class_names),
+        version=made.version,
+    )
 
 
 def _require_convertible(directory: PreparedDirectory, name: str) -> None:

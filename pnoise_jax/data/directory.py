@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import tensorflow_datasets as tfds
 
 from pnoise_jax.data import manifest, notice, records
 from pnoise_jax.data.remembered import cached_path, remembered
+from pnoise_jax.data.splits import parse_split
 
 _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
 _BLOCK = 4 << 20  # bytes of records that a thread reads at a time, about
@@ -186,25 +187,8 @@ class PreparedDirectory:
 
     def _parse(self, split: str) -> list[tuple[str, slice]]:
         """What the expression joins, in order: parts of whole splits."""
-        splits: Mapping[str, Any] = self._info.splits
-        try:
-            instruction = tfds.core.ReadInstruction.from_spec(split)
-            parts = [
-                (part.splitname, slice(part.from_, part.to))
-                for part in instruction.to_absolute(splits)
-            ]
-        except (ValueError, AssertionError, NotImplementedError) as error:
-            problem = _first_line(error)
-        else:
-            if all(range(splits[whole].num_examples)[part] for whole, part in parts):
-                return parts
-            problem = "A part of it holds no example."
-        sizes = ", ".join(f"{name} ({info.num_examples} examples)" for name, info in splits.items())
-        raise ValueError(
-            f"split={split!r} (data.train_split, data.test_split) cannot be read from "
-            f"{self.path}: {problem} "
-            f"There are: {sizes or 'none'}, and parts of them such as 'train[:300]'."
-        )
+        sizes = {name: info.num_examples for name, info in self._info.splits.items()}
+        return parse_split(split, sizes, where=str(self.path))
 
 
 class _Images(Sequence):

@@ -1,0 +1,107 @@
+"""Data sets of one's own, in memory, by name."""
+
+import numpy as np
+import pytest
+
+from pnoise_jax import data
+from pnoise_jax.data import in_memory
+
+
+def blobs():
+    """The example of the documentation: a bright blob in one of four corners."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(120) % 4
+    images = generator.integers(0, 80, (120, 8, 8, 1), np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        row, column = divmod(label, 2)
+        image[4 * row : 4 * row + 4, 4 * column : 4 * column + 4] += 100
+    return data.InMemory(
+        {"train": (images[:80], labels[:80]), "test": (images[80:], labels[80:])},
+        class_names=("top left", "top right", "bottom left", "bottom right"),
+    )
+
+
+def broken():
+    raise RuntimeError("no such file")
+
+
+def wrong():
+    return np.zeros(3)
+
+
+@pytest.fixture(autouse=True)
+def registered():
+    data.register_dataset("blobs")(blobs)
+    yield
+    del in_memory.DATASETS._things["blobs"]
+    in_memory.make.cache_clear()
+
+
+def test_a_registered_data_set_is_read_as_others_are():
+    assert "blobs" in data.list_datasets()
+    train = data.load("blobs", split="train[10:20]+test")
+    whole = blobs().splits
+    assert len(train) == 50
+    assert train.class_names[3] == "bottom right"
+    np.testing.assert_array_equal(train[0]["image"], whole["train"][0][10])
+    np.testing.assert_array_equal(train.labels[10:], whole["test"][1])
+    np.testing.assert_array_equal(train[49]["image"], whole["test"][0][-1])
+    with pytest.raises(ValueError, match="read-only"):
+        train.images[0, 0, 0, 0] = 1
+    by_import = data.load(f"{__name__}:blobs", split="test")
+    np.testing.assert_array_equal(by_import.images, whole["test"][0])
+    with data.train_batches(by_import, batch_size=8, seed=0, start_step=0, num_steps=1) as batches:
+        assert next(batches)["image"].shape == (8, 8, 8, 1)
+
+
+def test_the_version_is_that_of_the_content():
+    same, other = blobs(), blobs()
+    other.splits["test"][1][0] = 3
+    assert same.version == blobs().version != other.version
+    assert data.load("blobs", split="test").version == same.version
+
+
+IMAGES, LABELS = np.zeros((4, 8, 8, 1), np.uint8), np.arange(4)
+
+
+@pytest.mark.parametrize(
+    ("splits", "names", "message"),
+    [
+        ({}, None, "give a dict such as"),
+        ({"train": IMAGES}, None, "split 'train' is a ndarray: give .images, labels."),
+        ({"train": (IMAGES / 255, LABELS)}, None, "images of split 'train' are float64"),
+        ({"train": (IMAGES[..., 0], LABELS)}, None, r"are uint8 \(4, 8, 8\)"),
+        ({"train": (IMAGES, LABELS[:3])}, None, r"are int64 \(3,\), for 4 images"),
+        ({"train": (IMAGES, LABELS / 2)}, None, "labels of split 'train' are float64"),
+        ({"train": (IMAGES, LABELS - 1)}, None, "has label -1: labels count from 0"),
+        ({"train": (IMAGES, LABELS)}, ("a", "b"), "has label 3, and there are 2 class names"),
+        ({"train": (IMAGES, LABELS)}, ("a", "b", "c", "a"), "give every class another name"),
+        (
+            {"train": (IMAGES, LABELS), "test": (IMAGES[:, :4], LABELS)},
+            None,
+            "images of different shapes",
+        ),
+    ],
+)
+def test_bad_input_arrays_are_named(splits, names, message):
+    with pytest.raises(ValueError, match=message):
+        data.InMemory(splits, names)
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "message"),
+    [
+        ("blobs", "val", r"split='val' .* data.name='blobs': .*train \(80 examples\)"),
+        ("blobs", "train[:0]", "A part of it holds no example"),
+        (f"{__name__}:broken", "train", r"failed \(RuntimeError: no such file\)"),
+        (f"{__name__}:wrong", "train", "returned a ndarray: let it return data.InMemory"),
+        (f"{__name__}:missing", "train", "cannot be imported .*AttributeError"),
+        (f"{__name__}:IMAGES", "train", "is not a data set: let it be a function"),
+        ("blob", "train", "data.name='blob' is unknown .*did you mean 'blobs'"),
+    ],
+)
+def test_bad_input_names_are_named(name, split, message):
+    with pytest.raises(ValueError, match=message):
+        data.load(name, split=split)
+    with pytest.raises(ValueError, match="data set 'blobs' is registered already"):
+        data.register_dataset("blobs")(broken)
