@@ -146,6 +146,18 @@ class ProgressReport:
             line = f"step {step}/{self._total}  {text}  {left} left"
             self._console.print(line, soft_wrap=True)
 
+    def compiled(self, seconds: float) -> None:
+        """Says how long the first step took, in which the program was compiled."""
+        self._console.print(f"compiled; the first step took {seconds:.1f} s", soft_wrap=True)
+
+    def evaluated(self, step: int, row: Mapping[str, float]) -> None:
+        """Shows a row of an evaluation on the way."""
+        self._console.print(
+            f"step {step}/{self._total}  clean evaluation: top-1 {row['top1']:.1f} %, "
+            f"NLL {row['nll']:.3f}, {row['n']} examples",
+            soft_wrap=True,
+        )
+
 
 @contextlib.contextmanager
 def progress_report(console: Console, *, start: int, total: int) -> Iterator[ProgressReport]:

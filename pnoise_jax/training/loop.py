@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -200,15 +201,19 @@ def _run(
             variables, protocols = state.variables(), experiment.protocols[:1]
             row = experiment.evaluate(variables, program.mesh, protocols)[0]
             writer.write(step, {f"clean/{name}": row[name] for name in ("top1", "top5", "nll")})
+            progress.evaluated(step, row)
             window.restart_clock()
 
         if every.evaluates(start, total):  # it may have been stopped before it could
             with saver.stopping_evaluation(start, state):
                 evaluate_clean(start)
         constants = program.constants(experiment)
+        began = time.monotonic()
         steps = advance(program, state, window.watch(batches), constants, start=start)
         for step, (state, metrics) in enumerate(steps, start + 1):
             window.add(metrics)
+            if step == start + 1:
+                progress.compiled(time.monotonic() - began)
             stops = stopping.requested()
             saves, evaluates = every.saves(step, total), every.evaluates(step, total)
             if saves or evaluates or step % every.log == 0:

@@ -10,7 +10,14 @@ import time
 import numpy as np
 import pytest
 
-from pnoise_jax.data import Dataset, decode, eval_batches, evaluation_order, pipeline, train_batches
+from pnoise_jax.data import (
+    Dataset,
+    batch_iterator,
+    decode,
+    eval_batches,
+    evaluation_order,
+    train_batches,
+)
 
 SIZE, BATCH = 101, 8  # no batch boundary falls on the end of an epoch
 
@@ -182,7 +189,7 @@ def test_few_batches_lie_ahead_however_many_threads(dataset):
 )
 def test_workers_divide_the_cores(monkeypatch, cores, num_workers, expected):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
-    assert pipeline.available_cores(num_workers) == expected
+    assert batch_iterator.available_cores(num_workers) == expected
 
 
 @pytest.mark.parametrize("num_threads", [0, 2])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pnoise_jax import data, parallel
-from pnoise_jax.data.pipeline import WorkerError
+from pnoise_jax.data.batch_iterator import WorkerError
 from pnoise_jax.parallel.progress import LATEST
 
 

@@ -190,7 +190,9 @@ def test_a_loss_that_is_not_finite_names_its_step_and_the_last_checkpoint(data_d
     assert not (tmp_path / "evaluation.json").exists()
 
 
-def test_accumulation_ema_noise_in_training_and_periodic_evaluation_together(data_dir, tmp_path):
+def test_accumulation_ema_noise_in_training_and_periodic_evaluation_together(
+    data_dir, tmp_path, capsys
+):
     changes = {
         "accumulate": 2,
         "ema_decay": 0.9,
@@ -203,7 +205,11 @@ def test_accumulation_ema_noise_in_training_and_periodic_evaluation_together(dat
     }
     training.train(small_config(data_dir, **changes), tmp_path)
     lines = metric_lines(tmp_path)
-    assert [line["step"] for line in lines if "clean/top1" in line] == [6]
+    (line,) = (line for line in lines if "clean/top1" in line)
+    assert line["step"] == 6
+    printed = capsys.readouterr().out
+    assert f"step 6/12  clean evaluation: top-1 {line['clean/top1']:.1f} %, NLL" in printed
+    assert "compiled; the first step took" in printed
     assert json.loads((tmp_path / "evaluation.json").read_text())["weights"] == "ema"
 
 
