@@ -43,7 +43,7 @@ def plan(manual_dir: Path, *, scratch: Path) -> Plan:
     _refuse_rearranged(listing, f"{prefix}val", source.path)
     wnids = _read(source, listing, f"{prefix}wnids.txt").split()
     where, part = f"{source.path}: train", inside(listing, f"{prefix}train")
-    refuse_hidden_images(part, where=where)
+    refuse_hidden_images(source, part, where=where)
     files = kinds.sort_files(source, part)
     kinds.refuse_unreadable(files.unreadable, where=where, fix=kinds.OFFICIAL)
     train = find_classes(files, listing, f"{prefix}train", where=where)

@@ -57,7 +57,7 @@ def plan(manual_dir: Path, *, scratch: Path) -> Plan:
     classes, files = {}, []
     for split, listing in listings.items():
         where, part = str(sources[split].path), inside(listing, folders[split])
-        refuse_hidden_images(part, where=where)
+        refuse_hidden_images(sources[split], part, where=where)
         files.append(kinds.sort_files(sources[split], part))
         kinds.refuse_unreadable(files[-1].unreadable, where=where, fix=kinds.OFFICIAL)
         classes[split] = find_classes(files[-1], listing, folders[split], where=where)
