@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from pnoise_jax.data import manifest, notice, records
-from pnoise_jax.data.remembered import cached_path, remembered
+from pnoise_jax.data.remembered import cached_path, load_array, remembered
 
 _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
 _BLOCK = 4 << 20  # bytes of records that a thread reads at a time, about
@@ -232,7 +232,7 @@ class _Images(Sequence):
 
 def _load_array(file: Path) -> np.ndarray:
     try:
-        return np.load(file, allow_pickle=False)
+        return load_array(file)
     except (OSError, ValueError, EOFError) as error:
         raise OSError(
             f"{file} cannot be read ({_first_line(error)}): delete it, and the labels are read "

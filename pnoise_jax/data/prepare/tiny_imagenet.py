@@ -16,7 +16,7 @@ from pnoise_jax.data.prepare.class_folders import (
 from pnoise_jax.data.prepare.kinds import Files
 from pnoise_jax.data.prepare.missing import missing_files
 from pnoise_jax.data.prepare.plan import Entry, Plan, SplitPlan, shorten
-from pnoise_jax.data.prepare.sources import Folder, Listing, Member, Source
+from pnoise_jax.data.prepare.sources import Folder, Listing, Member, Source, read_text
 
 VERSION = "1.0.0"
 
@@ -95,8 +95,7 @@ def _read(source: Source, listing: Listing, path: str) -> str:
     found = next((member for member in listing.members if member.path == path), None)
     if found is None:
         raise FileNotFoundError(f"{source.path} lacks {path}, which names the labels")
-    with source.open() as read:
-        return read(found).decode("utf-8", "replace")
+    return read_text(source, found)
 
 
 def _train_entries(classes: ClassFolders, names: Sequence[str]) -> list[Entry]:
