@@ -25,6 +25,12 @@ class _UnreadableError(OSError):
     """An image that cannot be read, named."""
 
 
+def _unreadable(image: str, error: Exception) -> _UnreadableError:
+    return _UnreadableError(
+        f"{image} cannot be read ({error}): prepare the data set again, or copy it again"
+    )
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
     """One split of a data set, by random access: `dataset[i]`, `len(dataset)`.
@@ -83,10 +89,7 @@ class Dataset:
         except _UnreadableError:
             raise  # `transformed` has named it
         except (OSError, ImageError) as error:
-            raise _UnreadableError(
-                f"{self._name_of(i)} cannot be read ({error}): prepare the data set again, or copy "
-                "it again"
-            ) from error
+            raise _unreadable(self._name_of(i), error) from error
         except ChannelsError as error:
             shape = self.image_shape or (None, None, self.channels)
             raise ValueError(
@@ -207,7 +210,10 @@ def load(
     directory = PreparedDirectory(_prepared(name, resolve(data_dir)), name)
     _require_convertible(directory, name)
     labels, encoded = directory.read(split)
-    shape, channels = directory.image_shape, _channels(directory, encoded)
+    try:
+        shape, channels = directory.image_shape, _channels(directory, encoded)
+    except (OSError, ImageError) as error:
+        raise _unreadable(f"image 0 of {name}'s split {split!r}", error) from error
     if shape is not None:
         shape = (*shape[:2], channels)
         found: Any = _Decoded(encoded, shape)

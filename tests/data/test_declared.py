@@ -127,6 +127,12 @@ def test_what_contradicts_the_declaration_is_named(shape, file, message, cache, 
     assert str(shape) in str(error.value)
 
 
+def test_a_first_image_that_cannot_be_read_is_named(tmp_path):
+    prepare(tmp_path, "damaged", (None, None, None), [b"garbage"])
+    with pytest.raises(OSError, match=r"image 0 of damaged's split 'train' cannot be read"):
+        data.load("damaged", split="train", data_dir=tmp_path)
+
+
 def test_undeclared_channels_must_agree(tmp_path):
     files = [encode(GRAY, "PNG"), encode(COLOURS, "PNG")]
     prepare(tmp_path, "odd", (None, None, None), files)

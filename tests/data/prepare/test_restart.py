@@ -352,8 +352,11 @@ def test_data_dir_that_cannot_be(tmp_path, manual_dir):
         prepare(tmp_path / "file", tmp_path)
     with pytest.raises(FileNotFoundError, match=r"--manual_dir=.* does not exist"):
         prepare(tmp_path / "no", tmp_path)
-    with pytest.raises(ValueError, match="--manual_dir is not set"):
-        prepare(None, tmp_path)
+    for unset in (None, ""):
+        with pytest.raises(ValueError, match="--manual_dir is not set"):
+            prepare(unset, tmp_path)
+    with pytest.raises(ValueError, match="--data_dir='' is empty"):
+        prepare(tmp_path, "")
     assert os.listdir(tmp_path) == ["file"]
 
 
