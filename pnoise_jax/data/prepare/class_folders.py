@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
+from pnoise_jax.data.class_names import NUMBER
 from pnoise_jax.data.prepare.kinds import Files, only_images
 from pnoise_jax.data.prepare.litter import is_hidden, is_litter
 from pnoise_jax.data.prepare.plan import Entry, shorten
@@ -13,7 +14,6 @@ from pnoise_jax.terminal import printable
 
 ClassFolders = Mapping[str, Sequence[Member]]
 
-_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 _JOINERS = "\u200c\u200d"  # in emoji, and in Persian and Indic words
 _SELECTORS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")  # of variants of a character
 # They show nothing, although Unicode counts them as letters, marks and symbols.
@@ -121,7 +121,7 @@ def natural_order(names: Sequence[str]) -> list[str]:
 
     Letters are in the order of code points, capitals first, as in torchvision's ImageFolder.
     """
-    if all(_NUMBER.fullmatch(name) for name in names):
+    if all(NUMBER.fullmatch(name) for name in names):
         return sorted(names, key=lambda name: (Decimal(name), name))
     return sorted(names, key=_natural_key)
 
