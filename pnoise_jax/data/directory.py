@@ -67,8 +67,8 @@ class PreparedDirectory:
         except Exception as error:  # whatever is wrong with the files
             raise OSError(
                 f"{path} cannot be read as a prepared data set by tensorflow-datasets "
-                f"{tfds.__version__} ({_first_line(error)}). Was it prepared by another version? "
-                "Delete it and prepare it again, or set data.data_dir to another directory."
+                f"{tfds.__version__} ({records.first_line(error)}). Was it prepared by another "
+                "version? Delete it and prepare it again, or set data.data_dir to another place."
             ) from error
         image, label = _feature(features, "image"), _feature(features, "label")
         if not (
@@ -194,7 +194,7 @@ class PreparedDirectory:
                 for part in instruction.to_absolute(splits)
             ]
         except (ValueError, AssertionError, NotImplementedError) as error:
-            problem = _first_line(error)
+            problem = records.first_line(error)
         else:
             if all(range(splits[whole].num_examples)[part] for whole, part in parts):
                 return parts
@@ -235,8 +235,8 @@ def _load_array(file: Path) -> np.ndarray:
         return load_array(file)
     except (OSError, ValueError, EOFError) as error:
         raise OSError(
-            f"{file} cannot be read ({_first_line(error)}): delete it, and the labels are read "
-            "from the records"
+            f"{file} cannot be read ({records.first_line(error)}): delete it, and the labels are "
+            "read from the records"
         ) from error
 
 
@@ -257,7 +257,3 @@ def _class_names(label: tfds.features.ClassLabel, file: Path) -> tuple[str, ...]
 
 def _feature(features: Any, name: str) -> Any:
     return features[name] if name in features else None  # noqa: SIM401, it has no get()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or repr(error)).splitlines()[0]

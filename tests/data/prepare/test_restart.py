@@ -148,10 +148,10 @@ def test_killed_between_a_note_and_its_shard(tmp_path, monkeypatch):
         write_note(*arguments)
         raise Killed
 
-    write_note = shards_module._write_note
+    write_note = shards_module.replace_file
     for module, name, end, options in (
         (job.publish, "write_metadata", kill, {"short_side": 16}),
-        (shards_module, "_write_note", kill_behind, {}),
+        (shards_module, "replace_file", kill_behind, {}),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(module, name, end)
