@@ -149,23 +149,33 @@ class _Transformed(Sequence):
 
 
 class _Files(Sequence):
-    """Encoded images, to be decoded with the channels that the data set declares."""
+    """Encoded images, with the height, width (either may be open) and channels as declared."""
 
-    def __init__(self, encoded: Sequence[bytes], channels: int):
-        self._encoded, self._channels = encoded, channels
+    def __init__(self, encoded: Sequence[bytes], declared: tuple[int | None, int | None, int]):
+        self._encoded, self._declared = encoded, declared
 
     def __len__(self) -> int:
         return len(self._encoded)
 
     def __getitem__(self, i: int) -> Encoded:
-        return Encoded(self._encoded[i], self._channels)
+        image = Encoded(self._encoded[i], self._declared[2])
+        sides = self._declared[:2]
+        if sides != (None, None):
+            size = images.image_size(image)
+            if any(side not in (None, x) for side, x in zip(sides, size, strict=True)):
+                raise ValueError(
+                    f"the file has {size[0]} x {size[1]} pixels, and the data set declares images "
+                    f"of shape {self._declared}: correct the shape in its features.json, or "
+                    "prepare it from files that agree"
+                )
+        return image
 
 
 class _Decoded(Sequence):
     """Images of one shape, decoded at every access."""
 
     def __init__(self, encoded: Sequence[bytes], shape: tuple[int, int, int]):
-        self._files, self._shape = _Files(encoded, shape[2]), shape
+        self._files, self._shape = _Files(encoded, (None, None, shape[2])), shape
 
     def __len__(self) -> int:
         return len(self._files)
@@ -218,7 +228,8 @@ def load(
         shape = (*shape[:2], channels)
         found: Any = _Decoded(encoded, shape)
     else:
-        found = encoded if channels == 3 else _Files(encoded, channels)
+        declared = (*directory.declared_shape[:2], channels)
+        found = encoded if declared == (None, None, 3) else _Files(encoded, declared)
     dataset = Dataset(
         name,
         split,
