@@ -25,7 +25,7 @@ def require_number(
 ) -> None:
     """Raises ValueError unless value is a finite number in the range."""
     kind = int if whole else (int, float)
-    right = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
+    right = isinstance(value, kind) and _is_finite(value)
     right = right and (at_least is None or value >= at_least)
     right = right and (above is None or value > above)
     right = right and (at_most is None or value <= at_most)
@@ -55,7 +55,7 @@ def require_choice(name: str, value: Any, choices: Iterable[str]) -> None:
         raise ValueError(f"{name}={value!r} is unknown{near(str(value), choices)}")
 
 
-_LEAST_STD = 1 / 256  # about one level of a pixel; 1/255 undoes the scaling to [0, 1]
+_LEAST_STD = 0.0039  # about one level of a pixel; 1/255 undoes the scaling to [0, 1]
 
 
 def require_statistics(
@@ -66,7 +66,7 @@ def require_statistics(
     Args:
       prefix: of their names, for the error.
       mean: numbers in [0, 1].
-      std: numbers from 1/256 to 1.
+      std: numbers from 0.0039 to 1.
     """
     for name, values, least in (("mean", mean, 0.0), ("std", std, _LEAST_STD)):
         field = f"{prefix}{name}"
@@ -77,7 +77,8 @@ def require_statistics(
         if all(least <= value <= 1 for value in found):
             continue
         bounds = f"{field}={values!r}: give numbers of pixels in [0, 1], so from {least:.2g} to 1"
-        if max(found) <= 1 or not all(255 * least <= value <= 255 for value in found):
+        # Some in (0, 1] and some beyond are of two scales, or of none.
+        if max(found) <= 1 or not all(value == least == 0 or 1 < value <= 255 for value in found):
             raise ValueError(bounds)
         divided = tuple(float(f"{value / 255:.4g}") for value in found)
         raise ValueError(
@@ -88,7 +89,7 @@ def require_statistics(
 
 def _is_finite(value: Any) -> bool:
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_)
-    return is_number and math.isfinite(value)
+    return is_number and abs(value) < math.inf  # isfinite fails of whole numbers of 400 digits
 
 
 def near(name: str, names: Iterable[str]) -> str:

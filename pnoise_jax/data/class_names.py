@@ -11,7 +11,7 @@ import numpy as np
 Names = Sequence[str] | None
 
 _WNID = re.compile(r"n[0-9]{8}")  # a synset of WordNet, as ImageNet names its classes
-_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
+NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 
 
 class DifferentClassesError(ValueError):
@@ -58,9 +58,9 @@ def match_classes(theirs: Names, ours: Names, *, whose: str, number: int) -> Mat
     theirs, ours = _normal(theirs), _normal(ours)
     if theirs == ours:
         return Match("same", np.arange(number))
-    if (are_numbers(theirs) or are_numbers(ours)) and not _all(_NUMBER, [*theirs, *ours]):
+    if (are_numbers(theirs) or are_numbers(ours)) and not _all(NUMBER, [*theirs, *ours]):
         return unknown
-    if _all(_WNID, theirs) != _all(_WNID, ours) or len(set(theirs)) < len(theirs):
+    if _are_two_kinds(theirs, ours) or _repeat(theirs) or _repeat(ours):
         return unknown
     label_of = {name: label for label, name in enumerate(theirs)}
     missing = [name for name in ours if name not in label_of]
@@ -83,6 +83,18 @@ def describe_order(theirs: Sequence[str], ours: Sequence[str]) -> str:
 
 def _normal(names: Sequence[str]) -> list[str]:
     return [unicodedata.normalize("NFC", name) for name in names]
+
+
+def _are_two_kinds(theirs: Sequence[str], ours: Sequence[str]) -> bool:
+    """Whether one has synsets, and the other none."""
+    return any(
+        _all(_WNID, some) and not any(map(_WNID.fullmatch, others))
+        for some, others in ((theirs, ours), (ours, theirs))
+    )
+
+
+def _repeat(names: Sequence[str]) -> bool:
+    return len(set(names)) < len(names)
 
 
 def _all(pattern: re.Pattern[str], names: Sequence[str]) -> bool:

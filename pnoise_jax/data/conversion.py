@@ -62,6 +62,7 @@ def decode(encoded: bytes, channels: int | None) -> np.ndarray:
     """
     with opened(encoded) as image:
         try:
+            _require_palette(image, encoded)
             image.load()
             pixels = _pixels(image, encoded, channels or own_channels(image))
         except (ImageError, MemoryError):
@@ -71,6 +72,13 @@ def decode(encoded: bytes, channels: int | None) -> np.ndarray:
         if pixels is None:
             raise ChannelsError(f"the file has {_described(image)}, not {channels}")
         return pixels
+
+
+def _require_palette(image: PIL.Image.Image, encoded: bytes) -> None:
+    """Raises ImageError where a PNG lacks its palette, for which Pillow takes grey levels."""
+    is_indexed = image.format == "PNG" and image.mode == "P"
+    if is_indexed and b"PLTE" not in encoded[: encoded.find(b"IDAT")]:
+        raise ImageError("a PNG whose palette is missing: it is damaged")
 
 
 def _pixels(image: PIL.Image.Image, encoded: bytes, channels: int) -> np.ndarray | None:

@@ -13,10 +13,12 @@ def resolve(data_dir: str | os.PathLike | None, *, field: str = "data.data_dir")
       field: what the user sets it with.
 
     Raises:
-      ValueError: it is a URL.
+      ValueError: it is a URL, or empty.
     """
     if data_dir is None:
         data_dir = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    if not os.fspath(data_dir):  # a shell's variable that is not set; not the working directory
+        raise ValueError(f"{field}='' is empty: give a directory, or leave it out")
     if "://" in os.fspath(data_dir):
         raise ValueError(
             f"{field}={os.fspath(data_dir)!r} is a URL, and data sets are read from a file "

@@ -25,6 +25,12 @@ class _UnreadableError(OSError):
     """An image that cannot be read, named."""
 
 
+def _unreadable(image: str, error: Exception) -> _UnreadableError:
+    return _UnreadableError(
+        f"{image} cannot be read ({error}): prepare the data set again, or copy it again"
+    )
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
     """One split of a data set, by random access: `dataset[i]`, `len(dataset)`.
@@ -83,10 +89,7 @@ class Dataset:
         except _UnreadableError:
             raise  # `transformed` has named it
         except (OSError, ImageError) as error:
-            raise _UnreadableError(
-                f"{self._name_of(i)} cannot be read ({error}): prepare the data set again, or copy "
-                "it again"
-            ) from error
+            raise _unreadable(self._name_of(i), error) from error
         except ChannelsError as error:
             shape = self.image_shape or (None, None, self.channels)
             raise ValueError(
@@ -146,23 +149,33 @@ class _Transformed(Sequence):
 
 
 class _Files(Sequence):
-    """Encoded images, to be decoded with the channels that the data set declares."""
+    """Encoded images, with the height, width (either may be open) and channels as declared."""
 
-    def __init__(self, encoded: Sequence[bytes], channels: int):
-        self._encoded, self._channels = encoded, channels
+    def __init__(self, encoded: Sequence[bytes], declared: tuple[int | None, int | None, int]):
+        self._encoded, self._declared = encoded, declared
 
     def __len__(self) -> int:
         return len(self._encoded)
 
     def __getitem__(self, i: int) -> Encoded:
-        return Encoded(self._encoded[i], self._channels)
+        image = Encoded(self._encoded[i], self._declared[2])
+        sides = self._declared[:2]
+        if sides != (None, None):
+            size = images.image_size(image)
+            if any(side not in (None, x) for side, x in zip(sides, size, strict=True)):
+                raise ValueError(
+                    f"the file has {size[0]} x {size[1]} pixels, and the data set declares images "
+                    f"of shape {self._declared}: correct the shape in its features.json, or "
+                    "prepare it from files that agree"
+                )
+        return image
 
 
 class _Decoded(Sequence):
     """Images of one shape, decoded at every access."""
 
     def __init__(self, encoded: Sequence[bytes], shape: tuple[int, int, int]):
-        self._files, self._shape = _Files(encoded, shape[2]), shape
+        self._files, self._shape = _Files(encoded, (None, None, shape[2])), shape
 
     def __len__(self) -> int:
         return len(self._files)
@@ -210,12 +223,16 @@ def load(
     directory = PreparedDirectory(_prepared(name, resolve(data_dir)), name)
     _require_convertible(directory, name)
     labels, encoded = directory.read(split)
-    shape, channels = directory.image_shape, _channels(directory, encoded)
+    try:
+        shape, channels = directory.image_shape, _channels(directory, encoded)
+    except (OSError, ImageError) as error:
+        raise _unreadable(f"image 0 of {name}'s split {split!r}", error) from error
     if shape is not None:
         shape = (*shape[:2], channels)
         found: Any = _Decoded(encoded, shape)
     else:
-        found = encoded if channels == 3 else _Files(encoded, channels)
+        declared = (*directory.declared_shape[:2], channels)
+        found = encoded if declared == (None, None, 3) else _Files(encoded, declared)
     dataset = Dataset(
         name,
         split,

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from pnoise_jax.data import manifest, notice, records
-from pnoise_jax.data.remembered import cached_path, remembered
+from pnoise_jax.data.remembered import cached_path, load_array, remembered
 from pnoise_jax.data.splits import parse_split
 
 _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
@@ -68,8 +68,8 @@ class PreparedDirectory:
         except Exception as error:  # whatever is wrong with the files
             raise OSError(
                 f"{path} cannot be read as a prepared data set by tensorflow-datasets "
-                f"{tfds.__version__} ({_first_line(error)}). Was it prepared by another version? "
-                "Delete it and prepare it again, or set data.data_dir to another directory."
+                f"{tfds.__version__} ({records.first_line(error)}). Was it prepared by another "
+                "version? Delete it and prepare it again, or set data.data_dir to another place."
             ) from error
         image, label = _feature(features, "image"), _feature(features, "label")
         if not (
@@ -216,11 +216,11 @@ class _Images(Sequence):
 
 def _load_array(file: Path) -> np.ndarray:
     try:
-        return np.load(file, allow_pickle=False)
+        return load_array(file)
     except (OSError, ValueError, EOFError) as error:
         raise OSError(
-            f"{file} cannot be read ({_first_line(error)}): delete it, and the labels are read "
-            "from the records"
+            f"{file} cannot be read ({records.first_line(error)}): delete it, and the labels are "
+            "read from the records"
         ) from error
 
 
@@ -241,7 +241,3 @@ def _class_names(label: tfds.features.ClassLabel, file: Path) -> tuple[str, ...]
 
 def _feature(features: Any, name: str) -> Any:
     return features[name] if name in features else None  # noqa: SIM401, it has no get()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or repr(error)).splitlines()[0]

@@ -175,6 +175,8 @@ def read(directory: Path) -> Manifest:
     if not os.path.lexists(file):
         return Manifest(directory)
     try:
+        if file.exists() and not file.is_file():
+            raise OSError("it is not a regular file")  # a pipe would wait for ever
         found = json.loads(file.read_text())
         kind, short_side, files = found["format"], found.get("short_side"), found.get("files")
         if not isinstance(short_side, int | None):
@@ -191,7 +193,7 @@ def read(directory: Path) -> Manifest:
         ) from error
     if kind != FORMAT:
         raise ValueError(
-            f"{directory} was prepared by another version of this program (format {kind}, and "
+            f"{directory} was prepared by another version of this program (format {kind!r}, and "
             f"this one knows {FORMAT}): delete it and prepare it again, or use another directory"
         )
     return Manifest(directory, short_side, files, is_ours=True, layout=found.get("layout"))

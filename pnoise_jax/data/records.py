@@ -116,7 +116,7 @@ class ArrayRecords(Records):
             if last - first > 1:  # it tells of the row
                 return [self._read(part, row, row + 1)[0] for row in range(first, last)]
             reason = f"record {first} of the file is damaged"
-            raise _named(self._parts[part].filename, reason, _first_line(error)) from error
+            raise _named(self._parts[part].filename, reason, first_line(error)) from error
 
 
 class TfRecords(Records):
@@ -258,7 +258,7 @@ def _failure(reader: ArrayRecordReader) -> str:
     try:
         reader.seek(0)
     except RuntimeError as error:
-        return _first_line(error)
+        return first_line(error)
     return "unknown reason"
 
 
@@ -268,7 +268,8 @@ def _named(filename: str, problem: str, reason: str) -> OSError:
     return OSError(f"{filename} {problem} ({reason}): copy the data set again")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Of its message, or its name where it has none."""
     return (str(error).strip() or repr(error)).splitlines()[0]
 
 

@@ -28,6 +28,22 @@ def cached_path(name: str, files: Iterable[str | os.PathLike]) -> Path:
     return cache / stamps.hexdigest()[:24] / f"{name}.npy"
 
 
+def load_array(path: Path) -> np.ndarray:
+    """The array in an .npy file, of which no more is read than the file has.
+
+    Raises:
+      OSError, ValueError, EOFError: there is none, or it is broken or of another kind.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError("it is not a regular file")  # a pipe would wait for ever
+    with _LOADING:
+        # Mapped, as a broken header may ask for more than there is memory.
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not isinstance(found, np.ndarray):
+        raise ValueError("it is an .npz, and not a single array")
+    return np.array(found)
+
+
 def remembered(path: Path, number: int, compute: Callable[[], np.ndarray]) -> np.ndarray:
     """What `compute` gives, (number,) integers; from the cache if they are there.
 
@@ -37,8 +53,7 @@ def remembered(path: Path, number: int, compute: Callable[[], np.ndarray]) -> np
       compute: is called if there is no such file, or a broken one.
     """
     try:
-        with _LOADING:
-            found = np.load(path, allow_pickle=False)
+        found = load_array(path)
         if found.shape == (number,) and np.issubdtype(found.dtype, np.integer):
             return found
     except (OSError, ValueError, EOFError):

@@ -5,6 +5,8 @@ from types import SimpleNamespace
 
 import tensorflow_datasets as tfds
 
+from pnoise_jax.data import records
+
 
 def parse_split(split: str, sizes: Mapping[str, int], *, where: str) -> list[tuple[str, slice]]:
     """What the expression joins, in order: parts of whole splits.
@@ -23,7 +25,7 @@ def parse_split(split: str, sizes: Mapping[str, int], *, where: str) -> list[tup
         absolute = instruction.to_absolute(infos)
         parts = [(part.splitname, slice(part.from_, part.to)) for part in absolute]
     except (ValueError, AssertionError, NotImplementedError) as error:
-        problem = (str(error).strip() or repr(error)).splitlines()[0]
+        problem = records.first_line(error)
     else:
         if all(range(sizes[whole])[part] for whole, part in parts):
             return parts

@@ -26,6 +26,7 @@ IMAGENET_255 = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
         # Keras models that see pixels from 0 to 255, or from -128
         ((0.0,), (1 / 255,)),
         ((127.5 / 255,), (1 / 255,)),
+        ((0.5,), (0.0039,)),
         ((0,), (1,)),
         ([0.5], [np.float32(0.5)]),
     ],
@@ -40,7 +41,9 @@ def test_what_models_have_is_possible(mean, std):
         ("mean", IMAGENET_255[0], r"to 255\. Divided .* data\.mean=\(0\.485, 0\.456, 0\.406\)"),
         ("std", IMAGENET_255[1], r"to 255\. Divided .* data\.std=\(0\.229, 0\.224, 0\.225\)"),
         ("std", (255.0,), r"they are data\.std=\(1\.0,\)"),
-        ("mean", (0.5, 127.5), r"they are data\.mean=\(0\.001961, 0\.5\)"),
+        ("mean", (0, 127.5), r"they are data\.mean=\(0\.0, 0\.5\)"),
+        ("mean", (0.485, 0.456, 127.5), "from 0 to 1$"),  # two scales: which is meant?
+        ("mean", (10**400,), "from 0 to 1$"),
         ("mean", (65535.0,), r"from 0 to 1$"),
         ("std", (0.9, 58.0), "from 0.0039 to 1$"),
         ("mean", (-0.5,), "from 0 to 1$"),

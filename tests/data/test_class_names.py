@@ -38,6 +38,7 @@ def match(theirs, ours):
         (["n01440764", "n01443537"], ["goldfish", "tench"], "unknown", [0, 1]),
         (["n01443537", "n01440764"], ["n01440764", "n01443537"], "mapped", [1, 0]),
         (["cat", "cat"], ["cat", "dog"], "unknown", [0, 1]),
+        (["dog", "cat"], ["cat", "cat"], "unknown", [0, 1]),
     ],
 )
 def test_matching(theirs, ours, kind, order):
@@ -53,6 +54,7 @@ def test_matching(theirs, ours, kind, order):
         (["cat", "dog"], ["Cat", "dog"], "'Cat' of the latter is not"),
         (["a", "b"], ["c", "d"], "'c', 'd' of the latter are not"),
         (["0", "1"], ["3", "4"], "'3', '4' of the latter are not"),
+        (["n01443537", "n01440764"], ["n01440764", "other"], "'other' of the latter is not among"),
         (["a", "b"], ["a", "\x1b[2J"], r"'\x1b[2J' of the latter is not"),
     ],
 )

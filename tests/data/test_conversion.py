@@ -186,6 +186,12 @@ def test_a_pgm_declares_its_white():
     assert np.abs(images.decode(encoded)[..., 0].astype(int) - (WIDE >> 8)).max() <= 1
 
 
+def without_palette() -> bytes:
+    encoded = encode(PIL.Image.fromarray(picture(8, 8)).quantize(16), "PNG")
+    start = encoded.index(b"PLTE") - 4
+    return encoded[:start] + encoded[start + 12 + int.from_bytes(encoded[start : start + 4]) :]
+
+
 @pytest.mark.parametrize(
     ("encoded", "message"),
     [
@@ -193,6 +199,7 @@ def test_a_pgm_declares_its_white():
         (encode(PIL.Image.fromarray(WIDE.astype(np.int32)), "TIFF"), "32-bit numbers"),
         (tiff(WIDE.astype("<i2").tobytes(), bits=16, kind=2), "signed 16-bit numbers"),
         (b"Pf\n2 2\n-1.0\n" + bytes(16), "floating-point"),
+        (without_palette(), "palette is missing"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "not an image"),
     ],
 )

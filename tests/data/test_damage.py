@@ -5,6 +5,7 @@ checksums of files), and on what TFDS prepares, as array_record and as tfrecord.
 """
 
 import json
+import os
 import random
 import shutil
 
@@ -266,12 +267,24 @@ def test_wrong_labels(copy, kind, fault):
 
 
 @pytest.mark.parametrize("kind", HAVE_LABELS)
-@pytest.mark.parametrize("content", [b"", b"garbage", "cut off", "pickled"])
+@pytest.mark.parametrize(
+    "content", [b"", b"garbage", "cut off", "pickled", "an npz", "beyond memory", "a pipe"]
+)
 def test_labels_that_cannot_be_read(copy, kind, content):
     directory = copy(kind)
     file = directory / "labels-train.npy"
     if content == "pickled":
         np.save(file, np.array([print], object))
+    elif content == "an npz":
+        with open(file, "wb") as opened:
+            np.savez(opened, np.zeros(20, np.int32))
+    elif content == "a pipe":
+        file.unlink()
+        os.mkfifo(file)
+    elif content == "beyond memory":
+        file.write_bytes(
+            file.read_bytes().replace(b"(20,), }" + b" " * 12, b"(20000000000000,), }")
+        )
     else:
         file.write_bytes(file.read_bytes()[:100] if content == "cut off" else content)
     with pytest.raises(OSError, match=r"labels-train\.npy .*delete"):
@@ -357,6 +370,14 @@ def test_damaged_metadata(copy, kind, fault):
             OSError, match=rf"{name} (has changed since it was prepared|is missing)"
         ):
             read(directory)
+
+
+def test_a_pipe_in_place_of_the_preparation_is_not_waited_for(copy):
+    directory = copy("ours")
+    (directory / "preparation.json").unlink()
+    os.mkfifo(directory / "preparation.json")
+    with pytest.raises(OSError, match=r"preparation\.json cannot be read .*not a regular file"):
+        read(directory)
 
 
 def test_exchanged_names_of_classes(copy):

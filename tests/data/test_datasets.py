@@ -164,6 +164,14 @@ def test_a_directory_that_cannot_be_written(path):
         load("digits", split="train", data_dir=path)
 
 
+def test_an_empty_path_is_not_the_working_directory(tmp_path, monkeypatch):
+    """As `--config.data.data_dir=$DATA` gives it, where DATA is not set."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"data\.data_dir='' is empty: give a directory, or leave"):
+        load("digits", split="train", data_dir="")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_url(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=r"data\.data_dir='gs://bucket/tfds' is a URL"):

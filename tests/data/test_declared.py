@@ -127,6 +127,27 @@ def test_what_contradicts_the_declaration_is_named(shape, file, message, cache, 
     assert str(shape) in str(error.value)
 
 
+def test_one_declared_side_is_compared(tmp_path):
+    prepare(tmp_path, "rows", (8, None, 3), [encode(COLOURS, "PNG"), jpeg(picture(9, 8))])
+    dataset = data.load("rows", split="train", data_dir=tmp_path)
+    found = []
+    for i in range(2):
+        try:
+            found.append(dataset[i]["image"].shape)
+        except ValueError as error:
+            found.append(str(error))
+    assert (8, 8, 3) in found
+    (message,) = [x for x in found if isinstance(x, str)]
+    assert "rows's split 'train': the file has 9 x 8 pixels, and the data set declares" in message
+    assert "shape (8, None, 3): correct" in message
+
+
+def test_a_first_image_that_cannot_be_read_is_named(tmp_path):
+    prepare(tmp_path, "damaged", (None, None, None), [b"garbage"])
+    with pytest.raises(OSError, match=r"image 0 of damaged's split 'train' cannot be read"):
+        data.load("damaged", split="train", data_dir=tmp_path)
+
+
 def test_undeclared_channels_must_agree(tmp_path):
     files = [encode(GRAY, "PNG"), encode(COLOURS, "PNG")]
     prepare(tmp_path, "odd", (None, None, None), files)

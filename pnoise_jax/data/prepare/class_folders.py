@@ -5,29 +5,31 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
-from pnoise_jax.data.prepare.kinds import SUFFIXES, Files
+from pnoise_jax.data.class_names import NUMBER
+from pnoise_jax.data.prepare.kinds import Files, only_images
 from pnoise_jax.data.prepare.litter import is_hidden, is_litter
 from pnoise_jax.data.prepare.plan import Entry, shorten
-from pnoise_jax.data.prepare.sources import Listing, Member
+from pnoise_jax.data.prepare.sources import Listing, Member, Source
 from pnoise_jax.terminal import printable
 
 ClassFolders = Mapping[str, Sequence[Member]]
 
-_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 _JOINERS = "\u200c\u200d"  # in emoji, and in Persian and Indic words
+_SELECTORS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")  # of variants of a character
+# They show nothing, although Unicode counts them as letters, marks and symbols.
+_FILLERS = "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0"
 
 
-def refuse_hidden_images(listing: Listing, *, where: str) -> None:
+def refuse_hidden_images(source: Source, listing: Listing, *, where: str) -> None:
     """Raises ValueError where hidden folders or files are images: to be skipped, or a class?"""
     hidden = [
-        member.path
+        member
         for member in listing.members
-        if "/." in f"/{member.path}"
-        and member.path.lower().endswith(tuple(SUFFIXES))
-        and not is_litter(member.path)
+        if "/." in f"/{member.path}" and not is_litter(member.path)
     ]
+    paths = [member.path for member in only_images(source, hidden)]
     fix = "rename what begins with a dot, or take it away"
-    _refuse(where, "images in hidden files or folders", hidden, fix)
+    _refuse(where, "images in hidden files or folders", paths, fix)
 
 
 def inside(listing: Listing, folder: str) -> Listing:
@@ -88,7 +90,7 @@ def find_classes(files: Files, listing: Listing, folder: str, *, where: str) -> 
     empty = [name for name, members in classes.items() if not members]
     _refuse(where, "class folders without images", empty, "fill them or take them away")
     _refuse_odd_names(where, list(classes))
-    _refuse_alike(where, list(classes))
+    refuse_alike(where, list(classes), kind="class")
     return {unicodedata.normalize("NFC", name): found for name, found in classes.items()}
 
 
@@ -119,7 +121,7 @@ def natural_order(names: Sequence[str]) -> list[str]:
 
     Letters are in the order of code points, capitals first, as in torchvision's ImageFolder.
     """
-    if all(_NUMBER.fullmatch(name) for name in names):
+    if all(NUMBER.fullmatch(name) for name in names):
         return sorted(names, key=lambda name: (Decimal(name), name))
     return sorted(names, key=_natural_key)
 
@@ -165,15 +167,17 @@ def _refuse_odd_names(where: str, names: Sequence[str]) -> None:
 
 def _is_invisible(character: str) -> bool:
     category = unicodedata.category(character)
-    return category in ("Cc", "Cf", "Zl", "Zp") and character not in _JOINERS
+    shows_nothing = category in ("Cc", "Cf", "Zl", "Zp") or character in _FILLERS
+    return shows_nothing and character not in _JOINERS
 
 
-def _refuse_alike(where: str, names: Sequence[str]) -> None:
+def refuse_alike(where: str, names: Sequence[str], *, kind: str) -> None:
+    """Raises ValueError where the names of two classes or splits (`kind`) look the same."""
     if alike := _alike(names):
         one, other, differ = alike
         raise ValueError(
-            f"{where} has class folders {one!a} and {other!a}, which differ in {differ} only: one "
-            "class or two? Join or rename them."
+            f"{where} has {kind} folders {one!a} and {other!a}, which differ in {differ} only: one "
+            f"{kind} or two? Join or rename them."
         )
 
 
@@ -193,6 +197,7 @@ def _alike(names: Sequence[str]) -> tuple[str, str, str] | None:
 
 def _look(name: str) -> str:
     """A name without what the eye does not see."""
-    visible = "".join(c for c in name if unicodedata.category(c) != "Cf")
+    visible = "".join(c for c in name if unicodedata.category(c) != "Cf" and c not in _FILLERS)
+    visible = _SELECTORS.sub("", visible)
     folded = unicodedata.normalize("NFC", visible).casefold()
     return " ".join(unicodedata.normalize("NFC", folded).split())

@@ -9,6 +9,7 @@ from pnoise_jax.data.prepare.class_folders import (
     entries,
     find_classes,
     natural_order,
+    refuse_alike,
     refuse_hidden_images,
     require_same,
     top_folders,
@@ -53,10 +54,11 @@ def plan(
         )
     source, where = Folder(manual_dir), printable(str(manual_dir))
     listing = source.scan()
-    refuse_hidden_images(listing, where=where)
+    refuse_hidden_images(source, listing, where=where)
     files = kinds.sort_files(source, listing)
     layout = layout or find_layout(files, listing, manual_dir)
     folders = _split_folders(listing, layout)
+    refuse_alike(where, list(folders), kind="split")
     _require_labels(files, folders, where)
     if not skip_unreadable:
         kinds.refuse_unreadable(

@@ -25,10 +25,15 @@ _UNREADABLE = frozenset(
     | {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"}
     | {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar"}
 )
+# Whatever bytes they begin with: texts of older encodings look like anything.
+_TEXTS = frozenset(
+    {".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml"}
+    | {".html", ".htm", ".log", ".ini", ".cfg", ".url", ".rtf", ".names"}
+)
 # What to do where the archives of others hold such.
 OFFICIAL = "take the official archive, or take these files away"
 _IMAGE_HEAD = re.compile(
-    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|II\*\x00|MM\x00\*", re.DOTALL
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|II[*+]\x00|MM\x00[*+]", re.DOTALL
 )
 
 
@@ -73,11 +78,19 @@ def sort_files(source: Source, listing: Listing) -> Files:
         elif _is_image_head(head, member.size):
             images.append(member)
             by_content.append(member)
-        elif _is_text(head):
+        elif _is_text(head) or (_is_called_text(member) and b"<svg" not in head):
             others.append(member)
         else:
             unreadable.append(member)
     return Files(images, by_content, unreadable, others)
+
+
+def only_images(source: Source, members: Sequence[Member]) -> list[Member]:
+    """Those of the members that are images, by their names or else by their first bytes."""
+    known = [member for member in members if member.path.lower().endswith(tuple(SUFFIXES))]
+    others = [member for member in members if not member.path.lower().endswith(tuple(SUFFIXES))]
+    heads = zip(others, source.heads(others), strict=True)
+    return known + [member for member, head in heads if head and _is_image_head(head, member.size)]
 
 
 def _is_image_head(head: bytes, size: int) -> bool:
@@ -97,6 +110,10 @@ def _is_text(head: bytes) -> bool:
     except UnicodeDecodeError as error:
         return error.start >= HEAD - 4 or _is_latin_text(head)  # a character may be cut in two
     return True
+
+
+def _is_called_text(member: Member) -> bool:
+    return posixpath.splitext(member.path)[1].lower() in _TEXTS
 
 
 def _is_latin_text(head: bytes) -> bool:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +20,9 @@ _SPLIT = re.compile(
     r"([-_ ]?(set|split|data|images?|imgs?|[0-9]+))?",
     re.IGNORECASE,
 )
+# Such as trainA and testB; a class may be called so, too, as train_station is.
+_LIKE_SPLIT = re.compile(r"(?i:train|val|test|dev|eval)(?![a-z])")
+_HOLDER = re.compile("(images?|imgs?|pictures?|pics?|photos?|frames?|data|all)", re.IGNORECASE)
 
 
 @dataclasses.dataclass
@@ -30,18 +33,21 @@ class _Top:
       images: how many it holds, at any depth.
       direct: how many of them lie in it, and in no folder below.
       below: the names of the folders directly below that hold images.
+      is_deep: whether images lie in folders below those.
     """
 
     images: int = 0
     direct: int = 0
     below: set[str] = dataclasses.field(default_factory=set)
+    is_deep: bool = False
 
 
 def find_layout(files: Files, listing: Listing, manual_dir: Path) -> Layout:
     """What the folders directly below the directory are, where only one answer is possible.
 
     They are splits if all are called so, and have folders below them. They are classes if none is
-    called so, and at least one holds images itself.
+    called so, nor all of them nearly so, and at least one holds images itself. A single class
+    with folders below it, or with a name such as "images", may be no class.
 
     Raises:
       ValueError: both are possible; says what the splits and classes would be either way.
@@ -51,12 +57,15 @@ def find_layout(files: Files, listing: Listing, manual_dir: Path) -> Layout:
         return "classes"  # without classes or images, as `find_classes` says
     called_splits = [name for name in tops if _SPLIT.fullmatch(name)]
     below = set().union(*(top.below for top in tops.values()))
+    is_direct = any(top.direct for top in tops.values())
     if len(called_splits) == len(tops) and not all(map(_SPLIT.fullmatch, below)):
-        return "splits"
-    if not called_splits and any(top.direct for top in tops.values()):
-        return "classes"
-    if not called_splits and not below:  # all images lie beside the folders
-        return "classes"
+        if not _is_wrapper(below, any(top.is_deep for top in tops.values())):
+            return "splits"
+    elif not called_splits and not all(map(_LIKE_SPLIT.match, tops)):
+        if is_direct and not _is_wrapper(tops, bool(below)):
+            return "classes"
+        if not is_direct and not below:  # all images lie beside the folders
+            return "classes"
     raise ValueError(_question(tops, sorted(below), manual_dir))
 
 
@@ -68,7 +77,13 @@ def _tops(files: Files, listing: Listing) -> dict[str, _Top]:
             tops[name].images += 1
             tops[name].direct += not folders
             tops[name].below.update(folders[:1])
+            tops[name].is_deep |= len(folders) > 1
     return tops
+
+
+def _is_wrapper(names: Collection[str], has_folders: bool) -> bool:
+    """Whether the only class may be a folder around classes, or around images without any."""
+    return len(names) == 1 and (has_folders or _HOLDER.fullmatch(next(iter(names))) is not None)
 
 
 def _question(tops: dict[str, _Top], below: Sequence[str], manual_dir: Path) -> str:
@@ -89,6 +104,10 @@ def _question(tops: dict[str, _Top], below: Sequence[str], manual_dir: Path) -> 
         fix += f", or the folder below, --manual_dir={folder}"
     elif direct and below:
         fix += ", or move away the folder whose images have no class"
+    if _is_wrapper(below, any(top.is_deep for top in tops.values())):
+        fix += f", or move what lies in each folder {printable(below[0])} one level up"
+    if empty := [name for name, top in tops.items() if not top.images]:
+        fix += f", or move away what has no images, {shorten(empty)}"
     return (
         f"{printable(str(manual_dir))}: are its folders classes or splits?\n"
         f"  --layout=classes: split train, with classes {shorten(classes)}\n"

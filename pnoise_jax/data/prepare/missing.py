@@ -14,7 +14,7 @@ def existing_directory(name: str, manual_dir: str | os.PathLike | None) -> Path:
       ValueError: none is given.
       FileNotFoundError, NotADirectoryError: it is not there, or is a file.
     """
-    if manual_dir is None:
+    if manual_dir is None or not os.fspath(manual_dir):
         raise ValueError(
             f"--manual_dir is not set: give the directory of the files that {name} is made from; "
             "if it is empty, you are told what to download"

@@ -43,7 +43,7 @@ def plan(manual_dir: Path, *, scratch: Path) -> Plan:
     classes, files = {}, []
     for domain, folder in folders.items():
         where, part = f"{source.path}: {printable(folder)}", inside(listing, folder)
-        refuse_hidden_images(part, where=where)
+        refuse_hidden_images(source, part, where=where)
         files.append(kinds.sort_files(source, part))
         kinds.refuse_unreadable(files[-1].unreadable, where=where, fix=kinds.OFFICIAL)
         classes[domain] = find_classes(files[-1], listing, folder, where=where)

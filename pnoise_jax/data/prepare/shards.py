@@ -15,6 +15,7 @@ from tensorflow_datasets.core import file_adapters
 from pnoise_jax.data.manifest import FORMAT, Checksum, checksum
 from pnoise_jax.data.prepare.plan import Entry
 from pnoise_jax.data.prepare.treatment import Treated
+from pnoise_jax.writing import replace_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +134,8 @@ def write_shard(
         note = Note(shard.digest, checksum(part), num_bytes, dict(changes), damaged, dict(dark))
         # A shard of this name that was made from other things must not be taken for this one.
         shard.path.unlink(missing_ok=True)
-        _write_note(shard.note_path, note)
+        # Before the shard gets its name: a note without its shard counts for nothing.
+        replace_file(shard.note_path, json.dumps(dataclasses.asdict(note)))
         os.replace(part, shard.path)
     finally:
         part.unlink(missing_ok=True)
@@ -148,13 +150,6 @@ def _write(path: Path, records: Iterator[tuple[str, bytes]]) -> None:
         raise OSError(f"cannot write {path}: {error}") from error
     with open(path, "rb") as file:
         os.fsync(file.fileno())  # a rename must not outlive its data when the power fails
-
-
-def _write_note(path: Path, note: Note) -> None:
-    # Before the shard gets its name: a note without its shard counts for nothing.
-    temporary = path.with_name(f"part.{path.name}")
-    temporary.write_text(json.dumps(dataclasses.asdict(note)))
-    os.replace(temporary, path)
 
 
 def _in_order(

@@ -12,6 +12,7 @@ from pnoise_jax.data.prepare.litter import is_litter
 from pnoise_jax.terminal import printable
 
 HEAD = 512  # bytes that tell what a file is
+MAX_TEXT = 1 << 26  # of a list of labels; the longest known have some MB
 MAX_BYTES = 1 << 29  # of a file that is read whole: far above an image that can be decoded
 
 
@@ -57,6 +58,21 @@ def require_readable_size(member: Member, where: object) -> None:
             f"{where}: {printable(member.path)} has {member.size:,} bytes unpacked, and at most "
             f"{MAX_BYTES:,} are read of one file: take it away, or store it smaller"
         )
+
+
+def read_text(source: "Source", member: Member) -> str:
+    """A list of labels or classes.
+
+    Raises:
+      OSError: it cannot be read, or is far longer than any list.
+    """
+    if member.size > MAX_TEXT:
+        raise OSError(
+            f"{source.path}: {printable(member.path)} has {member.size:,} bytes unpacked, and at "
+            f"most {MAX_TEXT:,} are read of a list: take the official archive"
+        )
+    with source.open() as read:
+        return read(member).decode("utf-8", "replace")
 
 
 class Source(Protocol):

@@ -16,7 +16,7 @@ from pnoise_jax.data.prepare.class_folders import (
 from pnoise_jax.data.prepare.kinds import Files
 from pnoise_jax.data.prepare.missing import missing_files
 from pnoise_jax.data.prepare.plan import Entry, Plan, SplitPlan, shorten
-from pnoise_jax.data.prepare.sources import Folder, Listing, Member, Source
+from pnoise_jax.data.prepare.sources import Folder, Listing, Member, Source, read_text
 
 VERSION = "1.0.0"
 
@@ -43,7 +43,7 @@ def plan(manual_dir: Path, *, scratch: Path) -> Plan:
     _refuse_rearranged(listing, f"{prefix}val", source.path)
     wnids = _read(source, listing, f"{prefix}wnids.txt").split()
     where, part = f"{source.path}: train", inside(listing, f"{prefix}train")
-    refuse_hidden_images(part, where=where)
+    refuse_hidden_images(source, part, where=where)
     files = kinds.sort_files(source, part)
     kinds.refuse_unreadable(files.unreadable, where=where, fix=kinds.OFFICIAL)
     train = find_classes(files, listing, f"{prefix}train", where=where)
@@ -95,8 +95,7 @@ def _read(source: Source, listing: Listing, path: str) -> str:
     found = next((member for member in listing.members if member.path == path), None)
     if found is None:
         raise FileNotFoundError(f"{source.path} lacks {path}, which names the labels")
-    with source.open() as read:
-        return read(found).decode("utf-8", "replace")
+    return read_text(source, found)
 
 
 def _train_entries(classes: ClassFolders, names: Sequence[str]) -> list[Entry]:

@@ -15,7 +15,7 @@ from pnoise_jax.data.prepare.class_folders import (
 )
 from pnoise_jax.data.prepare.missing import missing_files
 from pnoise_jax.data.prepare.plan import Entry, Plan, SplitPlan, shorten
-from pnoise_jax.data.prepare.sources import Folder, Listing, Source
+from pnoise_jax.data.prepare.sources import Folder, Listing, Source, read_text
 
 VERSION = "1.0.0"
 SPLITS = ("train", "validation")
@@ -57,7 +57,7 @@ def plan(manual_dir: Path, *, scratch: Path) -> Plan:
     classes, files = {}, []
     for split, listing in listings.items():
         where, part = str(sources[split].path), inside(listing, folders[split])
-        refuse_hidden_images(part, where=where)
+        refuse_hidden_images(sources[split], part, where=where)
         files.append(kinds.sort_files(sources[split], part))
         kinds.refuse_unreadable(files[-1].unreadable, where=where, fix=kinds.OFFICIAL)
         classes[split] = find_classes(files[-1], listing, folders[split], where=where)
@@ -95,8 +95,7 @@ def _compare_with_list(
     member = next((member for member in listing.members if member.path == path), None)
     if member is None:
         return
-    with source.open() as read:
-        lines = read(member).decode("utf-8", "replace").splitlines()
+    lines = read_text(source, member).splitlines()
     where, label_of = f"{source.path}: {path}", {entry.key: entry.label for entry in found}
     for number, line in enumerate(filter(None, lines), start=1):
         image, _, label = line.strip().rpartition(" ")

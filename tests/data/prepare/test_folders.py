@@ -115,6 +115,12 @@ UNCLEAR = {
     "one level too high": ("images/train/cat/1.jpg", "images/val/cat/1.jpg"),
     "splits in a split": ("train/train/1.jpg", "test/test/1.jpg"),
     "a split in a split": ("train/train/1.jpg",),
+    "a folder around the classes": ("train/images/cat/1.jpg", "val/images/dog/1.jpg"),
+    "a folder of images without classes": ("train/images/1.jpg", "val/images/1.jpg"),
+    "a cover beside the classes": ("photos/cat/1.jpg", "photos/dog/1.jpg", "photos/cover.jpg"),
+    "images of no class": ("images/1.jpg", "images/2.jpg"),
+    "pairs of domains": ("trainA/1.jpg", "trainB/1.jpg", "testA/1.jpg", "testB/1.jpg"),
+    "parts of a split": ("train_clean/1.jpg", "train_noisy/1.jpg"),
 }
 
 
@@ -129,6 +135,23 @@ def test_where_both_are_possible_both_are_shown(manual, case):
     assert splits.startswith("  --layout=splits: ")
     assert fix.startswith("Run the same command again, and give the one that is meant")
     assert not list((manual.parent / "data").iterdir())
+
+
+@pytest.mark.parametrize("classes", [("cat",), ("train station", "airport"), ("valley",)])
+def test_what_is_clear_is_not_asked(manual, classes):
+    assert read(prepare(manual, *(f"{x}/1.jpg" for x in classes)))["train"] == sorted(classes)
+
+
+def test_how_to_make_an_unclear_tree_clear(manual):
+    with pytest.raises(ValueError, match=r"each folder images one level up\.$"):
+        prepare(manual, "train/images/cat/1.jpg", "val/images/cat/1.jpg")
+    with pytest.raises(ValueError, match=r"away what has no images, annotations\.$"):
+        prepare(manual / "b", *trees("cat", "dog"), ("annotations/1.xml", b"<a/>"))
+
+
+def test_splits_whose_names_look_the_same(manual):
+    with pytest.raises(ValueError, match="split folders 'TRAIN' and 'train', which differ in case"):
+        prepare(manual, *trees("cat", "dog", splits=("TRAIN", "train")))
 
 
 def test_what_is_shown_is_what_comes(manual):
@@ -251,6 +274,7 @@ def form(kind, name):
         ("golden retriever", "golden  retriever", "blanks or invisible characters"),
         ("golden retriever", "golden\u00a0retriever", "blanks or invisible characters"),
         ("cat\u200ddog", "catdog", "blanks or invisible characters"),
+        ("cat\ufe0f", "cat", "blanks or invisible characters"),
     ],
 )
 def test_classes_that_look_the_same(manual, one, other, differ):
@@ -262,7 +286,20 @@ def test_classes_that_look_the_same(manual, one, other, differ):
 
 @pytest.mark.parametrize(
     "name",
-    [" cat", "cat ", "cat\n", "a\nb", "a\tb", "a\x1b[31mb", "a\u202eb", "a\u200bb", "a\u2028b"],
+    [
+        *(
+            " cat",
+            "cat ",
+            "cat\n",
+            "a\nb",
+            "a\tb",
+            "a\x1b[31mb",
+            "a\u202eb",
+            "a\u200bb",
+            "a\u2028b",
+        ),
+        *("cat\u3164", "\u2800", "c\u034fat", "\uffa0cat"),
+    ],
 )
 def test_names_that_cannot_be_kept(manual, name):
     with pytest.raises(ValueError, match="1 class folders whose names begin or end") as error:
@@ -272,7 +309,7 @@ def test_names_that_cannot_be_kept(manual, name):
 
 
 def test_names_that_are_kept(manual):
-    names = ["[red]", "a,b", "it's", "golden retriever", "🐈\u200d⬛", "قطة", "…", "<b>"]
+    names = ["[red]", "a,b", "it's", "golden retriever", "🐈\u200d⬛", "❤\ufe0f", "قطة", "…", "<b>"]
     prepared = prepare(manual, *trees(*names))
     assert set(prepared.class_names) == set(names)
 
@@ -316,12 +353,13 @@ def test_images_of_other_names(manual):
     by_name = [(f"a/{i}{s}", jpeg) for i, s in enumerate((".jfif", ".JPE", ".jpg", ".pjpeg"))]
     by_content = [
         *(("a/photo", jpeg), ("b/IMG_1.jpg_large", image(0, 1)), ("b/x.txt", png)),
+        ("a/big", archives.encode(picture, format="TIFF", big_tiff=True)),
         *((f"b/{kind}", data) for kind, data in encoded.items()),
     ]
     prepared = prepare(manual, *by_name, *by_content)
-    assert prepared.splits == {"train": 11}
+    assert prepared.splits == {"train": 12}
     (note,) = prepared.notes
-    assert note.startswith("7 files are images by their content, not by their names: ")
+    assert note.startswith("8 files are images by their content, not by their names: ")
     for path, _ in by_content[:3]:
         assert path in note
 
@@ -332,12 +370,14 @@ def test_texts_among_images_are_left_out_and_counted(manual):
         *(("train/dog/notes.txt", "caf\xe9".encode("latin-1")), ("train/labels.csv", b"1,2\n")),
         *(("README.md", b""), ("train/dog/LICENSE", b"MIT"), ("train/dog/bm.txt", b"BMW is a car")),
         *(("train/dog/old.txt", "ж".encode("utf-16")), ("train/dog/empty", b"")),
+        *((f"train/dog/{x}.txt", "Это текст".encode(x)) for x in ("cp1251", "utf-16-le")),
+        ("train/dog/gb18030.TXT", "这是中文文本说明文件".encode("gb18030")),
     ]
     long = ("train/dog/long.txt", b"x" + "ж".encode() * 400)  # cut in the middle of a letter
     prepared = prepare(manual, *trees("cat", "dog"), *texts, long)
     assert prepared.splits == {"train": 2, "val": 2}
     (note,) = prepared.notes
-    assert note.startswith("left out 12 files that are not images: ")
+    assert note.startswith("left out 15 files that are not images: ")
     assert "4 .xml (train/cat/0.xml, train/cat/1.xml, train/cat/2.xml, and 1 more)" in note
 
 

@@ -142,6 +142,17 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(manual, member, monkeypatch
     require_untouched(manual)
 
 
+def test_a_list_that_unpacks_to_too_much(manual, monkeypatch):
+    """bzip2 makes a megabyte of thirty bytes, so packed sizes tell little."""
+    monkeypatch.setattr(sources, "MAX_TEXT", 1 << 20)
+    write_tiny(
+        manual, {f"{TINY}/wnids.txt": b"n1\nn2\n" * (1 << 18)}, compression=zipfile.ZIP_BZIP2
+    )
+    with pytest.raises(OSError, match=r"wnids\.txt has 1,572,864 bytes unpacked, and at most"):
+        prepare("tiny_imagenet", manual)
+    require_untouched(manual)
+
+
 def test_a_size_that_the_packed_bytes_cannot_have(manual):
     path = write_tiny(manual)
     patch_directory(path, f"{TINY}/train/n1/images/n1_0.JPEG", size=4_000_000_000)

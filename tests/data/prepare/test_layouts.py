@@ -121,8 +121,9 @@ def test_folder_without_splits(manual):
 
 
 def test_litter_is_left_out(manual):
-    litter = ("._0.jpg", ".DS_Store", ".ipynb_checkpoints/0.jpg", ".git/x.jpg", ".idea/x.xml")
-    archives.make_folder(manual, changes={f"train/cat/{name}": image(0, 0) for name in litter})
+    litter = ("._0.jpg", ".DS_Store", ".ipynb_checkpoints/0.jpg", ".git/x.jpg")
+    changes = {f"train/cat/{name}": image(0, 0) for name in litter}
+    archives.make_folder(manual, changes=changes | {"train/cat/.idea/x.xml": b"<a/>"})
     assert prepare("folder/pets", manual).splits == {"test": 12, "train": 12}
 
 
@@ -255,8 +256,8 @@ BAD = {
     ),
     "folder: hidden images in a class": (
         "folder/pets",
-        {"changes": {"train/cat/.old/1.jpg": image(0, 0), "train/.x/1.jpg": image(0, 0)}},
-        r"2 images in hidden files or folders: train/\.x/1\.jpg, train/cat/\.old/1\.jpg",
+        {"changes": dict.fromkeys(("train/cat/.old/1.jpg", "train/.x/1", "train/.y"), image(0, 0))},
+        r"3 images in hidden files or folders: train/cat/\.old/1\.jpg, train/\.y, train/\.x/1;",
     ),
     "folder: same name but case": (
         "folder/pets",

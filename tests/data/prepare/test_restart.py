@@ -148,10 +148,10 @@ def test_killed_between_a_note_and_its_shard(tmp_path, monkeypatch):
         write_note(*arguments)
         raise Killed
 
-    write_note = shards_module._write_note
+    write_note = shards_module.replace_file
     for module, name, end, options in (
         (job.publish, "write_metadata", kill, {"short_side": 16}),
-        (shards_module, "_write_note", kill_behind, {}),
+        (shards_module, "replace_file", kill_behind, {}),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(module, name, end)
@@ -352,8 +352,11 @@ def test_data_dir_that_cannot_be(tmp_path, manual_dir):
         prepare(tmp_path / "file", tmp_path)
     with pytest.raises(FileNotFoundError, match=r"--manual_dir=.* does not exist"):
         prepare(tmp_path / "no", tmp_path)
-    with pytest.raises(ValueError, match="--manual_dir is not set"):
-        prepare(None, tmp_path)
+    for unset in (None, ""):
+        with pytest.raises(ValueError, match="--manual_dir is not set"):
+            prepare(unset, tmp_path)
+    with pytest.raises(ValueError, match="--data_dir='' is empty"):
+        prepare(tmp_path, "")
     assert os.listdir(tmp_path) == ["file"]
 
 
