@@ -151,6 +151,7 @@ def _headers(file: BinaryIO, start: int, end: int, name: str) -> Iterator[tarfil
                 # A bad header ends tarfile's loop as the true end does, which is a block of zeros.
                 file.seek(tar.offset)
                 if tar.offset + 512 <= end and not any(file.read(512)):
+                    _require_zeros(file, end, name)
                     return
     except tarfile.TarError as error:
         raise OSError(
@@ -158,6 +159,16 @@ def _headers(file: BinaryIO, start: int, end: int, name: str) -> Iterator[tarfil
             "Download it again."
         ) from error
     raise OSError(f"{name} is cut off or damaged ({end - start} bytes): download it again.")
+
+
+def _require_zeros(file: BinaryIO, end: int, name: str) -> None:
+    """Raises OSError where anything but padding follows, which no reader would ever see."""
+    while block := file.read(min(1 << 20, end - file.tell())):
+        if block.count(0) != len(block):
+            raise OSError(
+                f"{name} goes on behind the end of its tar, as archives that were joined by cat do: "
+                "unpack each of them and give the folder, or pack one archive"
+            )
 
 
 def _require_plain(found: tarfile.TarInfo, where: str) -> None:

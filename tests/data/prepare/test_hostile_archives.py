@@ -85,6 +85,20 @@ def test_hostile_tars(manual, case):
     require_untouched(manual)
 
 
+def test_tars_joined_by_cat(manual):
+    """A reader ends at the first one's end; the classes of the second would be lost."""
+    extended_tar(manual, ("train/a/2.jpg", image(0, 1), {}))
+    second = manual / "second.tar"
+    with tarfile.open(second, "w") as tar:
+        add(tar, "train/c/1.jpg", image(0, 2))
+    with (manual / "train.tar").open("ab") as file:
+        file.write(bytes(10_240) + second.read_bytes())
+    second.unlink()
+    with pytest.raises(OSError, match=r"train\.tar goes on behind the end of its tar"):
+        prepare("visda2017", manual)
+    require_untouched(manual)
+
+
 def test_an_escape_in_the_name_of_an_image_is_no_harm(manual):
     extended_tar(manual, ("train/a/3\x1b[2J.jpg", image(0, 1), {}))
     assert prepare("visda2017", manual).splits == {"train": 3}
