@@ -154,6 +154,8 @@ def _is_own(path: Path, config: ml_collections.ConfigDict) -> bool:
         return fields_of_results(directories.read_config(path)) == fields_of_results(config)
     except FileNotFoundError:
         return True
+    except (ValueError, OSError):  # damaged since the start: no reason to lose the numbers
+        return False
 
 
 def _describe(run: Run) -> str:
