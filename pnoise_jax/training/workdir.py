@@ -115,6 +115,11 @@ def make_writable(workdir: str | os.PathLike, *, flag: str = "workdir") -> Path:
             "a bucket, mount it with gcsfuse; several hosts can share NFS, Filestore or Lustre, too"
         )
     path = Path(workdir).expanduser().absolute()
+    if flag == "workdir" and os.fsencode(path).decode(errors="ignore") != str(path):
+        raise ValueError(
+            f"--{flag}={str(workdir)!r} is not in UTF-8, and checkpoints cannot be written there: "
+            "choose another directory, or rename it"
+        )
     return writing.make_directory(path, named=f"--{flag}={str(workdir)!r}")
 
 

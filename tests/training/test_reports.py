@@ -264,3 +264,10 @@ def test_a_config_that_is_damaged_during_the_work_costs_no_numbers(run, monkeypa
     (other,) = (directory / "evaluations").iterdir()
     assert json.loads(other.read_text())["rows"] == rows
     assert files(directory)["evaluation.json"] == own
+
+
+def test_a_name_that_checkpoints_cannot_be_written_below_is_refused_before_the_work(run, tmp_path):
+    place = tmp_path / os.fsdecode(b"caf\xe9")
+    with pytest.raises(ValueError, match="is not in UTF-8, and checkpoints cannot be written"):
+        training.train(run[1], place)
+    assert not place.exists()
