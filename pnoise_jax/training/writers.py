@@ -33,7 +33,7 @@ class MetricWriter:
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """One line in metrics.jsonl, one scalar each in the event file."""
-        if not self._file.exists():  # deleted or moved: what follows is not to be lost with it
+        if not self._file.exists() and self._file.parent.is_dir():  # it alone was deleted or moved
             self._jsonl.close()
             self._jsonl = self._file.open("a")
         self._jsonl.write(json.dumps({"step": step, **metrics}) + "\n")
