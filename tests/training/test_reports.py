@@ -1,9 +1,11 @@
 """Where reports go: nothing is overwritten by another measurement."""
 
+import dataclasses
 import json
 import os
 import shutil
 
+import jax
 import pytest
 
 from pnoise_jax import training
@@ -118,6 +120,26 @@ def test_out_leaves_the_run_alone(run, tmp_path):
     rows = training.evaluate(None, directory, out=tmp_path / "out")
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["rows"] == rows
     assert files(directory) == before
+
+
+def test_other_weights_of_the_same_config_are_another_measurement(run, tmp_path, monkeypatch):
+    """As a run has that was trained again on another machine, or with another version."""
+    directory, _ = run
+    out = tmp_path / "out"
+    training.evaluate(None, directory, out=out)
+    first = files(out)["evaluation.json"]
+    restore = loop.restore
+
+    def restore_another(*arguments, **options):
+        found = restore(*arguments, **options)
+        moved = jax.tree.map(lambda x: x * 1.5, found.variables)
+        return dataclasses.replace(found, variables=moved)
+
+    monkeypatch.setattr(loop, "restore", restore_another)
+    rows = training.evaluate(None, directory, out=out)
+    assert files(out)["evaluation.json"] == first
+    (other,) = (out / "evaluations").iterdir()
+    assert json.loads(other.read_text())["rows"] == rows
 
 
 def put_in_the_way(place):

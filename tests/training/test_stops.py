@@ -216,6 +216,20 @@ def test_a_directory_that_is_gone_ends_the_run_and_is_not_made_again(
 
 
 @pytest.mark.slow
+def test_a_directory_that_is_deleted_during_a_save_is_named(data_dir, tmp_path, monkeypatch):
+    directory = tmp_path / "run"
+    save = training.loop.Checkpoints.save
+
+    def save_and_delete(checkpoints, step, *arguments):
+        save(checkpoints, step, *arguments)
+        shutil.rmtree(directory, ignore_errors=True)
+
+    monkeypatch.setattr(training.loop.Checkpoints, "save", save_and_delete)
+    with pytest.raises(OSError, match="while this run was going on"):
+        training.train(config_of(data_dir, **{"checkpoint.every": "7 steps"}), directory)
+
+
+@pytest.mark.slow
 def test_a_run_without_its_config_says_that_its_checkpoints_are_there(
     data_dir, tmp_path, monkeypatch
 ):
