@@ -145,6 +145,7 @@ def run(main: Callable[[], object], *, on_interrupt: str = "interrupted") -> Non
             with parallel.watchdog(60 * _STALL_MINUTES.value):
                 main()
         except stopping.StoppedError as stopped:
+            stopping.end()
             _end(str(stopped), stopping.EXIT_CODE)
         except KeyboardInterrupt as error:
             parallel.end_together(error, "interrupted")
@@ -155,8 +156,6 @@ def run(main: Callable[[], object], *, on_interrupt: str = "interrupted") -> Non
             text = str(error) if isinstance(error, _EXPECTED) else _summary(error)
             text = parallel.end_together(error, text)
             _end(f"error: {text}" + ("" if _TRACEBACK.value else "\n(--traceback shows where)"))
-        finally:
-            stopping.restore()
 
     app.run(guarded, flags_parser=_parse_flags)
 

@@ -8,6 +8,7 @@ from ml_collections import config_flags
 
 # "none" is a value of some text fields: a transform, a noise.
 _UNSET = {int: ("None", "none"), float: ("None", "none"), bool: ("None", "none"), str: ("None",)}
+_PATHS = ("workdir", "data_dir", "manual_dir", "out")
 _WANTED = {int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -68,10 +69,15 @@ def unset_flags(values: flags.FlagValues) -> None:
     """Flags that are given as None are as if they were not given.
 
     Raises:
-      flags.IllegalFlagValueError: one is required.
+      flags.IllegalFlagValueError: one is required; or a path is blank, as behind a shell variable
+        that is not set: the current directory is not meant.
     """
     for name in values:
         flag = values[name]
         if flag.present and flag.value in ("None", ["None"]):
             flag.value, flag.present = flag.default, 0
+        if name in _PATHS and flag.present and not str(flag.value).strip():
+            raise flags.IllegalFlagValueError(
+                f"flag --{name}={flag.value!r}: give a path, or leave the flag out"
+            )
     values.validate_all_flags()

@@ -94,6 +94,15 @@ def begin() -> None:
         restore()  # the processes cannot agree where to stop: a signal ends them
 
 
+def end() -> None:
+    """From now on SIGTERM is ignored: all is saved, and the exit code is to say so.
+
+    Schedulers send it again while the interpreter ends. A second Ctrl-C still ends it at once.
+    """
+    if _state.close is not None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def restore() -> None:
     """Puts the handlers back that were there before `listen`, and forgets what was received."""
     global _state

@@ -15,6 +15,7 @@ from jax.experimental import multihost_utils
 
 from pnoise_jax.terminal import say
 from pnoise_jax.training import kinds
+from pnoise_jax.training.literal_paths import take_paths_literally
 from pnoise_jax.weights import checksums
 
 _UNREADABLE = "unreadable"  # where checkpoints go that turned out broken
@@ -57,6 +58,7 @@ class Checkpoints:
         Raises:
           OSError: the directory is a file, or cannot be made.
         """
+        take_paths_literally()
         self.directory = Path(directory).absolute()
         self.directory.mkdir(exist_ok=True)
         self._report = report

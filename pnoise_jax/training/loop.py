@@ -30,6 +30,7 @@ from pnoise_jax.training.restore import Run, has_run, import_weights, restore
 from pnoise_jax.training.saving import (
     Saver,
     check_before_training,
+    naming_a_lost_directory,
     stopping_last_evaluation,
 )
 from pnoise_jax.training.step import TrainState
@@ -106,7 +107,8 @@ def _fit_locked(
     require_there: Callable[[], None],
 ) -> TrainState:
     """`fit` in a directory that this process has locked; see `directories.lock`."""
-    with _open_checkpoints(path, experiment.config, console) as checkpoints:
+    opened = _open_checkpoints(path, experiment.config, console)
+    with naming_a_lost_directory(require_there), opened as checkpoints:
         _require_room(experiment, program, checkpoints)
         restored = checkpoints.restore(program.like)
         start = 0 if restored is None else restored[1]

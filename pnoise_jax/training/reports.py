@@ -7,13 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import ml_collections
+import numpy as np
 
 from pnoise_jax import weights, writing
 from pnoise_jax.terminal import printable
 from pnoise_jax.training import workdir as directories
 from pnoise_jax.training.config import NOT_OF_RESULTS, flatten
 from pnoise_jax.training.restore import Run
+from pnoise_jax.weights.checksums import kind, named_leaves
 
 OWN = "evaluation.json"  # of the run that the directory holds, under its own settings
 OTHERS = "evaluations"  # a file for every other measurement
@@ -66,8 +69,18 @@ def measured(run: Run, path: Path) -> dict[str, Any]:
         "config": fields_of_results(config),
         "step": run.step,
         "weights": content_of_weights(config.weights, path),
+        "arrays": _digest(run.variables),
         "labels": labels.hexdigest()[:16],
     }
+
+
+def _digest(variables: Mapping[str, Any]) -> str:
+    """Of what is evaluated: the same config trains other weights on another machine."""
+    total = hashlib.blake2b(digest_size=8)
+    for name, array in named_leaves(variables):
+        total.update(json.dumps([name, *kind(array)]).encode())
+        total.update(np.ascontiguousarray(jax.device_get(array)).tobytes())
+    return total.hexdigest()
 
 
 def write(
@@ -154,6 +167,8 @@ def _is_own(path: Path, config: ml_collections.ConfigDict) -> bool:
         return fields_of_results(directories.read_config(path)) == fields_of_results(config)
     except FileNotFoundError:
         return True
+    except (ValueError, OSError):  # damaged since the start: no reason to lose the numbers
+        return False
 
 
 def _describe(run: Run) -> str:

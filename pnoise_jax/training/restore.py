@@ -87,6 +87,7 @@ def restore(
     agreement.require_same_run(experiment, task="evaluate")
     for sentence in notes:
         report(sentence)
+    on_all_hosts(lambda: _require_checkpoints(path))
     checkpoints = Checkpoints(path / "checkpoints", keep=config.checkpoint.keep, report=report)
     with contextlib.closing(checkpoints):
         restored = checkpoints.restore(experiment.abstract_state(mesh), set_aside=False)
@@ -94,6 +95,15 @@ def restore(
         raise FileNotFoundError(f"{path / 'checkpoints'} holds no checkpoint; train there first")
     state, _ = restored
     return dataclasses.replace(Run.of(experiment, state), notes=notes)
+
+
+def _require_checkpoints(path: Path) -> None:
+    """Raises OSError where a run has no directory of checkpoints; needs no right to write there."""
+    place = path / "checkpoints"
+    if os.path.lexists(place) and not place.is_dir():
+        raise NotADirectoryError(f"{place} is not a directory: put that of the run back")
+    if not place.is_dir():
+        raise FileNotFoundError(f"{place} holds no checkpoint; train there first")
 
 
 @config_types()

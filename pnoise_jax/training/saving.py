@@ -100,3 +100,16 @@ def stopping_last_evaluation(path: Path, total: int) -> Iterator[None]:
             f"{path / 'checkpoints'}",
             "evaluate",
         ) from None
+
+
+@contextlib.contextmanager
+def naming_a_lost_directory(require_there: Callable[[], None]) -> Iterator[None]:
+    """Where the work directory is deleted during a save, says so, and not what Orbax misses."""
+    try:
+        yield
+    except OSError as error:
+        try:
+            require_there()
+        except OSError as lost:
+            raise lost from error
+        raise

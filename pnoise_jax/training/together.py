@@ -40,13 +40,13 @@ def fit_together(
       Of each run the state after the last step; where it broke down, the error, not raised.
 
     Raises:
-      OSError: another process trains in a directory, or a checkpoint cannot be written.
+      OSError: another process trains in a directory, or a checkpoint cannot be written; those that
+        can be are.
       StoppedError: a signal came in; what these runs have trained is lost.
     """
     places = [*experiments, *[experiments[-1]] * (size - len(experiments))]
     with contextlib.ExitStack() as stack:
-        for path in paths:
-            stack.enter_context(directories.lock(path))
+        are_there = [stack.enter_context(directories.lock(path)) for path in paths]
         directories.require_room(paths[0], len(paths) * program.state_bytes)
         writers = [
             stack.enter_context(contextlib.closing(MetricWriter(path, step=0))) for path in paths
@@ -54,13 +54,20 @@ def fit_together(
         batches = stack.enter_context(open_together(places))
         states, broken = _run_together(places, program, batches, writers)
         found: list[TrainState | NonFiniteLossError] = []
+        failures: list[OSError] = []
         for run, path in enumerate(paths):
             if broken[run] is not None:
                 found.append(NonFiniteLossError(describe_broken(broken[run])))
                 continue
             found.append(_take(states, run))
-            with contextlib.closing(Checkpoints(path / "checkpoints", keep=1)) as checkpoints:
-                checkpoints.save(experiments[0].total_steps, found[-1])
+            try:
+                are_there[run]()
+                with contextlib.closing(Checkpoints(path / "checkpoints", keep=1)) as checkpoints:
+                    checkpoints.save(experiments[0].total_steps, found[-1])
+            except OSError as error:  # the runs beside it are saved all the same
+                failures.append(error)
+    if failures:
+        raise failures[0]
     return found
 
 

@@ -115,6 +115,11 @@ def make_writable(workdir: str | os.PathLike, *, flag: str = "workdir") -> Path:
             "a bucket, mount it with gcsfuse; several hosts can share NFS, Filestore or Lustre, too"
         )
     path = Path(workdir).expanduser().absolute()
+    if flag == "workdir" and os.fsencode(path).decode(errors="ignore") != str(path):
+        raise ValueError(
+            f"--{flag}={str(workdir)!r} is not in UTF-8, and checkpoints cannot be written there: "
+            "choose another directory, or rename it"
+        )
     return writing.make_directory(path, named=f"--{flag}={str(workdir)!r}")
 
 
@@ -122,6 +127,9 @@ def require_layout(path: Path) -> None:
     """Raises OSError where a file stands in the place of a directory of a run, or the reverse."""
     named = f"--workdir={str(path)!r}"
     writing.require_places(path, named=named, files=_FILES, directories=_DIRECTORIES)
+    for place in sorted((path / "checkpoints").glob("*")):  # Orbax takes such for its own
+        if place.name.isdecimal() and (not place.is_dir() or place.name != str(int(place.name))):
+            raise OSError(f"{named}: {place} is called like a checkpoint and is none: move it away")
 
 
 def _require_no_results(path: Path, config: ml_collections.ConfigDict) -> None:
@@ -169,17 +177,26 @@ def lock(path: Path) -> Iterator[Callable[[], None]]:
 
 def _require_there(path: Path, locked: IO | None) -> None:
     """Raises OSError where the directory was deleted, or another run has made it anew."""
-    file = path / ".lock"
+    file, named = path / ".lock", f"--workdir={str(path)!r}"
     what = None
-    if not (path / "config.json").exists():
-        what = "was deleted or moved" if not path.exists() else "has lost its config.json"
+    if not path.is_dir():
+        what = "was replaced by a file" if os.path.lexists(path) else "was deleted or moved"
     elif locked is not None and file.exists() and not _is_same_file(file, locked):
         what = "was deleted, and another run has made it anew"
+    elif not (path / "config.json").exists():
+        if not has_checkpoint(path):
+            what = "has lost its config.json"
+        else:
+            raise OSError(
+                f"{named} has lost its config.json while this run was going on: put it back, and "
+                "start the same command again; the checkpoints there are as they were, and what "
+                "was trained since the last one is lost"
+            )
     if what is not None:
         raise OSError(
-            f"--workdir={str(path)!r} {what} while this run was going on: its checkpoints and "
-            "metrics there are lost, and so is what it has trained. Put the directory back, or "
-            "start again in another one"
+            f"{named} {what} while this run was going on: its checkpoints and metrics there are "
+            "lost, and so is what it has trained. Put the directory back, or start again in "
+            "another one"
         )
 
 

@@ -28,11 +28,14 @@ class MetricWriter:
                 kept = [k for k in kept if _step_of(k) < step or '"clean/' not in k]
             if kept != lines:
                 writing.replace_file(file, "".join(f"{line}\n" for line in kept))
-        self._jsonl = file.open("a")
+        self._file, self._jsonl = file, file.open("a")
         self._events = SummaryWriter(str(workdir), purge_step=step + 1)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """One line in metrics.jsonl, one scalar each in the event file."""
+        if not self._file.exists() and self._file.parent.is_dir():  # it alone was deleted or moved
+            self._jsonl.close()
+            self._jsonl = self._file.open("a")
         self._jsonl.write(json.dumps({"step": step, **metrics}) + "\n")
         self._jsonl.flush()
         for name, value in metrics.items():

@@ -80,6 +80,15 @@ def test_a_second_ctrl_c_ends_it_at_once(data_dir, tmp_path):
     assert "ended at once by a second Ctrl-C; what was not saved is lost\n" in errors
 
 
+def test_sigterm_again_and_again_changes_nothing(data_dir, tmp_path):
+    """Also while the interpreter ends: a scheduler goes by the exit code."""
+    process = command.start("train", *arguments(data_dir, tmp_path))
+    (code,), (errors,) = send_when(has_lines(tmp_path), [process], *[TERM] * 400, gap=0.02)
+    assert code == 75, errors
+    assert errors.count("SIGTERM: stopping at the next safe place") == 1
+    assert "is saved" in errors
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [TERM, INT])
 def test_workers_do_not_die_of_a_signal_to_the_whole_group(data_dir, tmp_path, number):

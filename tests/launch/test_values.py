@@ -104,3 +104,15 @@ def test_none_unsets_other_flags():
 def test_none_is_not_a_work_directory():
     with pytest.raises(flags.IllegalFlagValueError, match="--workdir"):
         _flags("--workdir=None")
+
+
+@pytest.mark.parametrize("name", ["workdir", "data_dir", "manual_dir", "out"])
+@pytest.mark.parametrize("value", ["", " ", "\n"])
+def test_a_blank_path_is_not_the_current_directory(name, value):
+    flag_values = flags.FlagValues()
+    flags.DEFINE_string(name, None, "A path.", flag_values=flag_values)
+    flag_values(["program"])
+    values.unset_flags(flag_values)
+    flag_values(["program", f"--{name}={value}"])
+    with pytest.raises(flags.IllegalFlagValueError, match=f"--{name}=.*: give a path"):
+        values.unset_flags(flag_values)

@@ -64,6 +64,19 @@ def test_the_newest_comes_back_bitwise_on_other_devices_too(saved):
         chex.assert_trees_all_equal(jax.device_get(state), jax.device_get(state_of(30)))
 
 
+@pytest.mark.parametrize("name", ["[a-z]+", "run?", "*", "[!x]{0}", "**"])
+def test_names_of_directories_are_no_patterns(tmp_path, name):
+    """Nor do those that they would match get mixed in."""
+    for each, step in (("runs", 20), ("a", 10), (name, 30)):
+        directory = tmp_path / each / "checkpoints"
+        directory.parent.mkdir()
+        with contextlib.closing(Checkpoints(directory, keep=3)) as checkpoints:
+            checkpoints.save(step, jax.device_put(state_of(step), EVERYWHERE))
+    state, step = restore(tmp_path / name / "checkpoints")
+    assert step == 30
+    chex.assert_trees_all_equal(jax.device_get(state), jax.device_get(state_of(30)))
+
+
 def test_the_oldest_are_dropped(tmp_path):
     with contextlib.closing(Checkpoints(tmp_path / "c", keep=2)) as checkpoints:
         assert checkpoints.newest() is None

@@ -1,9 +1,11 @@
 """Where reports go: nothing is overwritten by another measurement."""
 
+import dataclasses
 import json
 import os
 import shutil
 
+import jax
 import pytest
 
 from pnoise_jax import training
@@ -120,6 +122,26 @@ def test_out_leaves_the_run_alone(run, tmp_path):
     assert files(directory) == before
 
 
+def test_other_weights_of_the_same_config_are_another_measurement(run, tmp_path, monkeypatch):
+    """As a run has that was trained again on another machine, or with another version."""
+    directory, _ = run
+    out = tmp_path / "out"
+    training.evaluate(None, directory, out=out)
+    first = files(out)["evaluation.json"]
+    restore = loop.restore
+
+    def restore_another(*arguments, **options):
+        found = restore(*arguments, **options)
+        moved = jax.tree.map(lambda x: x * 1.5, found.variables)
+        return dataclasses.replace(found, variables=moved)
+
+    monkeypatch.setattr(loop, "restore", restore_another)
+    rows = training.evaluate(None, directory, out=out)
+    assert files(out)["evaluation.json"] == first
+    (other,) = (out / "evaluations").iterdir()
+    assert json.loads(other.read_text())["rows"] == rows
+
+
 def put_in_the_way(place):
     """A directory where a file was or will be, and the reverse."""
     is_directory = place.name in ("checkpoints", "evaluations", "unreadable")
@@ -216,3 +238,58 @@ def test_checkpoints_that_may_not_be_read_are_not_taken_for_none(trained, unpriv
 
     as_other(check)
     (place / "run" / "checkpoints").chmod(0o777)
+
+
+@pytest.mark.parametrize("kind", ["file", "dangling link", "none"])
+def test_a_run_whose_checkpoints_are_no_directory_is_named_and_left_alone(run, kind):
+    directory, _ = run
+    place = directory / "checkpoints"
+    shutil.rmtree(place)
+    if kind == "file":
+        place.write_text("")
+    elif kind == "dangling link":
+        place.symlink_to(directory / "nowhere")
+    before = sorted(directory.iterdir())
+    what = "holds no checkpoint; train" if kind == "none" else "is not a directory: put"
+    with pytest.raises(OSError, match=f"checkpoints {what}"):
+        training.evaluate(None, directory)
+    assert sorted(directory.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", ["1", "70", "007", "4\u0662"])
+def test_what_is_called_like_a_checkpoint_and_is_none_is_named(run, monkeypatch, name):
+    """Orbax counts it, and cannot save where a file has the number."""
+    directory, config = run
+    place = directory / "checkpoints" / name
+    if place.name.isascii() and not name.startswith("0"):
+        shutil.rmtree(place, ignore_errors=True)
+        place.write_text("")
+    else:
+        place.mkdir()
+    monkeypatch.setattr(loop, "create_program", None)
+    with pytest.raises(OSError, match=f"{name} is called like a checkpoint and is none: move it"):
+        training.train(config, directory)
+
+
+def test_a_config_that_is_damaged_during_the_work_costs_no_numbers(run, monkeypatch):
+    directory, config = run
+    own = files(directory)["evaluation.json"]
+    measured = reports.measured
+
+    def damage(*arguments):
+        (directory / "config.json").write_text("{}")
+        return measured(*arguments)
+
+    monkeypatch.setattr(reports, "measured", damage)
+    config.evaluation.batch_size = 20
+    rows = training.evaluate(config, directory)
+    (other,) = (directory / "evaluations").iterdir()
+    assert json.loads(other.read_text())["rows"] == rows
+    assert files(directory)["evaluation.json"] == own
+
+
+def test_a_name_that_checkpoints_cannot_be_written_below_is_refused_before_the_work(run, tmp_path):
+    place = tmp_path / os.fsdecode(b"caf\xe9")
+    with pytest.raises(ValueError, match="is not in UTF-8, and checkpoints cannot be written"):
+        training.train(run[1], place)
+    assert not place.exists()

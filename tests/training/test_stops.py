@@ -10,6 +10,7 @@ import pytest
 
 from pnoise_jax import evaluation, stopping, training
 from pnoise_jax.training.window import Window
+from pnoise_jax.training.writers import MetricWriter
 from tests.training.runs import small_config
 
 SPEED = {"steps_per_second", "examples_per_second", "data_wait"}
@@ -187,11 +188,17 @@ def make_anew(directory):
     (directory / ".lock").touch()
 
 
+def put_a_file_there(directory):
+    shutil.rmtree(directory)
+    directory.write_text("")
+
+
 @pytest.mark.parametrize(
     ("delete", "message"),
     [
         (shutil.rmtree, "was deleted or moved while this run was going on"),
         slow(lambda path: path.rename(path.with_name("elsewhere")), "was deleted or moved"),
+        slow(put_a_file_there, "was replaced by a file"),
         slow(lambda path: (path / "config.json").unlink(), "has lost its config.json"),
         slow(make_anew, "was deleted, and another run has made it anew"),
     ],
@@ -203,9 +210,43 @@ def test_a_directory_that_is_gone_ends_the_run_and_is_not_made_again(
     do_after(7, lambda: delete(directory), monkeypatch)
     with pytest.raises(OSError, match=f"{re.escape(str(directory))}.*{message}.*are lost"):
         training.train(config_of(data_dir), directory)
-    left = set(os.listdir(directory)) if directory.exists() else set()
+    left = set(os.listdir(directory)) if directory.is_dir() else set()
     assert "checkpoints" not in left or delete not in (shutil.rmtree, make_anew)
     assert not (directory / "evaluation.json").exists()
+
+
+@pytest.mark.slow
+def test_a_directory_that_is_deleted_during_a_save_is_named(data_dir, tmp_path, monkeypatch):
+    directory = tmp_path / "run"
+    save = training.loop.Checkpoints.save
+
+    def save_and_delete(checkpoints, step, *arguments):
+        save(checkpoints, step, *arguments)
+        shutil.rmtree(directory, ignore_errors=True)
+
+    monkeypatch.setattr(training.loop.Checkpoints, "save", save_and_delete)
+    with pytest.raises(OSError, match="while this run was going on"):
+        training.train(config_of(data_dir, **{"checkpoint.every": "7 steps"}), directory)
+
+
+@pytest.mark.slow
+def test_a_run_without_its_config_says_that_its_checkpoints_are_there(
+    data_dir, tmp_path, monkeypatch
+):
+    do_after(7, (tmp_path / "config.json").unlink, monkeypatch)
+    config = config_of(data_dir, **{"checkpoint.every": "3 steps"})
+    with pytest.raises(OSError, match=r"put it back, .*the checkpoints there are as they were"):
+        training.train(config, tmp_path)
+    assert saved(tmp_path) == [3, 6]
+
+
+def test_metrics_that_are_deleted_on_the_way_go_into_a_new_file(tmp_path):
+    writer = MetricWriter(tmp_path, step=0)
+    writer.write(1, {"loss": 1.0})
+    (tmp_path / "metrics.jsonl").unlink()
+    writer.write(2, {"loss": 2.0})
+    writer.close()
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 2, "loss": 2.0}\n'
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from jax.sharding import AxisType
 
 from pnoise_jax import training
 from pnoise_jax.training import workdir
+from pnoise_jax.training.window import Window
 from tests.training.runs import small_config
 
 MESH = jax.make_mesh((2,), ("data",), (AxisType.Auto,), devices=jax.devices()[:2])
@@ -71,6 +72,25 @@ def test_together_each_is_as_alone(alone, tmp_path):
         )
         assert losses(path) == pytest.approx(losses(directory / f"{number}"), rel=1e-5)
     assert training.fit(experiments[1], paths[1], program).step == 12  # finished: only restored
+
+
+def test_a_directory_that_is_deleted_costs_only_its_own_run(alone, tmp_path, monkeypatch):
+    experiments, _, expected = alone
+    program = training.create_program(experiments[0], MESH, any_strength=True, together=True)
+    paths = claim(tmp_path, experiments)
+    add = Window.add
+
+    def delete_and_add(window, metrics):
+        shutil.rmtree(paths[0], ignore_errors=True)
+        add(window, metrics)
+
+    monkeypatch.setattr(Window, "add", delete_and_add)
+    with pytest.raises(OSError, match=f"{paths[0]}.* was deleted or moved while this run"):
+        training.fit_together(experiments, paths, program, size=2)
+    monkeypatch.undo()
+    assert not paths[0].exists()
+    state = training.fit(experiments[1], paths[1], program)
+    chex.assert_trees_all_close(jax.device_get(state), expected[1], atol=1e-5, rtol=1e-4)
 
 
 def test_without_training_noise_a_shared_program_is_bitwise_the_same(data_dir, tmp_path):

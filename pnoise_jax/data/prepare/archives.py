@@ -166,7 +166,7 @@ def _require_zeros(file: BinaryIO, end: int, name: str) -> None:
     while block := file.read(min(1 << 20, end - file.tell())):
         if block.count(0) != len(block):
             raise OSError(
-                f"{name} goes on behind the end of its tar, as archives that were joined by cat do: "
+                f"{name} goes on behind the end of its tar, as archives joined by cat do: "
                 "unpack each of them and give the folder, or pack one archive"
             )
 

@@ -1,0 +1,30 @@
+"""Orbax below directories whose names are patterns, such as "[a-z]"."""
+
+import glob
+import os
+from collections.abc import Iterator
+
+from etils import epath
+
+_Path = type(epath.Path())
+
+
+def take_paths_literally() -> None:
+    """Has etils' local paths search as pathlib's do: the name of the directory is no pattern.
+
+    Orbax joins what its processes have written by such a search. Below "[a-z]" it would find
+    nothing, and publish checkpoints without arrays; below "run?" it would find those of others.
+    """
+    if not hasattr(_Path.glob, "is_literal"):
+        _Path.glob = _literally(_Path.glob)
+
+
+def _literally(search):
+    def search_literally(self: _Path, pattern: str) -> Iterator[_Path]:
+        text = os.fspath(self)
+        if "://" not in text and glob.has_magic(text):
+            self = type(self)(glob.escape(text))
+        return search(self, pattern)
+
+    search_literally.is_literal = True
+    return search_literally
