@@ -1,5 +1,6 @@
 """Labels as people have them, made into class numbers: the columns of the logits."""
 
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,7 +50,7 @@ def own_names(examples: Any) -> list[str] | None:
     for _ in range(_DEPTH):
         for attribute in ("classes", "class_names"):
             names = getattr(examples, attribute, None)
-            if isinstance(names, list | tuple) and names:
+            if isinstance(names, list | tuple | np.ndarray) and len(names):
                 return list(names) if all(isinstance(name, str) for name in names) else None
         examples = getattr(examples, "dataset", None)
     return None
@@ -94,13 +95,19 @@ def _numbers_of_names(labels: np.ndarray, class_names: Sequence[str] | None) -> 
             f"labels are names, such as {str(labels[0])!r}: give class_names=, the name of each "
             "column of the logits in order, so that they can be compared"
         )
-    numbers = {name: number for number, name in enumerate(class_names)}
+    numbers = {_composed(name): number for number, name in enumerate(class_names)}
     if len(numbers) < len(class_names):
         raise ValueError("class_names: some names come twice")
-    unknown = sorted({str(label) for label in labels} - numbers.keys())
+    labels = [_composed(label) for label in labels]
+    unknown = sorted({*labels} - numbers.keys())
     if unknown:
         raise ValueError(
             f"label {unknown[0]!r} is not in class_names ({len(unknown)} such names; known are "
             f"{', '.join(list(numbers)[:5])}, …)"
         )
-    return np.array([numbers[str(label)] for label in labels], np.int32)
+    return np.array([numbers[label] for label in labels], np.int32)
+
+
+def _composed(name: object) -> str:
+    """An é is one letter, however it is written."""
+    return unicodedata.normalize("NFC", str(name))
