@@ -1,7 +1,7 @@
 """Labels as people have them, made into class numbers: the columns of the logits."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,26 @@ def as_classes(labels: np.ndarray, class_names: Sequence[str] | None = None) -> 
             f"{len(class_names) - 1}"
         )
     return labels.astype(np.int32)
+
+
+def as_names(class_names: Any) -> list[str] | None:
+    """The name of each column of the logits, in order; numbers are names, too.
+
+    Raises:
+      ValueError: it has no order, as a set has none, or is no collection of names.
+    """
+    if class_names is None:
+        return None
+    unordered = isinstance(class_names, str | bytes | Set | Mapping)
+    if unordered or not hasattr(class_names, "__len__"):
+        raise ValueError(
+            f"class_names is a {type(class_names).__name__}: give a list, the name of each column "
+            "of the logits in order (of a dict of names and numbers, sorted by the numbers)"
+        )
+    for name in class_names:
+        if not isinstance(name, str | int | np.integer):
+            raise ValueError(f"class_names has {name!r} in it: give names, as strings")
+    return [str(name) for name in class_names]
 
 
 def own_names(examples: Any) -> list[str] | None:
