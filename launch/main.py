@@ -10,7 +10,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import ml_collections
 from absl import app, flags, logging
@@ -93,7 +93,7 @@ def read_sweep() -> tuple[list, list[str]]:
     flag = flags.FLAGS["config"]
     file, *argument = config_flags.get_config_filename(flag).split(":", 1)
     try:
-        function = runpy.run_path(file).get("sweep")
+        function = _config_names(file).get("sweep")
         cells = None if function is None else function(*argument)
         cells = list(cells) if isinstance(cells, Iterable) else cells
     except Exception as error:
@@ -109,6 +109,14 @@ def read_sweep() -> tuple[list, list[str]]:
             "dict such as {'noise.strength': 0.3, 'seed': 1}"
         )
     return cells, list(config_flags.get_override_values(flag))
+
+
+def _config_names(file: str) -> dict[str, Any]:
+    """What the config file defines; it is not run again where the flag has run it."""
+    module = sys.modules.get("config_config")  # as ml_collections calls it
+    if module is not None and getattr(module, "__file__", None) == file:
+        return vars(module)
+    return runpy.run_path(file)
 
 
 def command_line(program: str) -> str:

@@ -1,11 +1,34 @@
 """Things that are found by name, to which others can add their own: noises, models, and so on."""
 
+import dataclasses
 import difflib
 import importlib
+import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import Generic, TypeVar
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+
+_CONFIG_FILE = "config_config"  # as ml_collections calls the module that --config names
+
+
+class MissingModuleError(ValueError):
+    """What a run has used is in a module that cannot be imported now."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Where a thing of somebody's own is defined.
+
+    Attributes:
+      module: its name, as one imports it.
+      directory: that has to be on PYTHONPATH for this; "" where it is not known. Of a config file
+        or a program, which nobody imports, the file.
+    """
+
+    module: str
+    directory: str
 
 
 class Registry(Generic[T]):
@@ -24,9 +47,13 @@ class Registry(Generic[T]):
         self.kind = kind
         self._check = check
         self._things: dict[str, T] = {}
+        self._origins: dict[str, Origin] = {}
 
     def register(self, name: str, thing: T) -> T:
         """Adds a thing under a new name and returns it.
+
+        A class that is defined anew, by a reloaded module or a notebook's cell, takes the place of
+        its old self.
 
         Raises:
           ValueError: the name is taken, or cannot be one; or the thing lacks what it must have.
@@ -35,7 +62,7 @@ class Registry(Generic[T]):
             raise ValueError(
                 f"{self.kind} name {name!r}: give letters, digits and underscores, such as 'my_one'"
             )
-        if self._things.get(name, thing) is not thing:
+        if name in self._things and not _is_same(self._things[name], thing):
             raise ValueError(
                 f"{self.kind} {name!r} is registered already, as {_full_name(self._things[name])}: "
                 "choose another name"
@@ -51,6 +78,8 @@ class Registry(Generic[T]):
         Raises:
           ValueError: there is none, it cannot be imported, or it lacks what it must have.
         """
+        if name not in self._things and name in self._origins:
+            self._import_from(name, self._origins[name])
         if name in self._things:
             return self._things[name]
         module, colon, attribute = str(name).partition(":")
@@ -66,6 +95,60 @@ class Registry(Generic[T]):
         if self._check is not None:
             self._check(thing)
         return thing
+
+    def origin(self, name: str) -> Origin | None:
+        """Where a thing is defined; None of what is built in, or unknown."""
+        module, colon, _ = str(name).partition(":")
+        if not colon and name not in self._things:
+            return None
+        module = module if colon else _kind(self._things[name]).__module__
+        if module.partition(".")[0] == __name__.partition(".")[0]:
+            return None
+        file = getattr(sys.modules.get(module), "__file__", None)
+        if file is None:
+            return Origin(module, "")
+        if module in ("__main__", _CONFIG_FILE):
+            return Origin(module, str(Path(file).absolute()))
+        is_package = Path(file).stem == "__init__"
+        return Origin(module, str(Path(file).absolute().parents[module.count(".") + is_package]))
+
+    def remember(self, name: str, origin: Origin) -> None:
+        """Notes where a thing was defined, to import it from there when it is asked for."""
+        self._origins[name] = origin
+
+    def _import_from(self, name: str, origin: Origin) -> None:
+        """Imports the module in which a thing was.
+
+        Raises:
+          MissingModuleError: it cannot be imported, or no longer has it.
+        """
+        whose = f"{self.kind} {name!r}"
+        if origin.module in ("__main__", _CONFIG_FILE):
+            config = origin.module == _CONFIG_FILE
+            place = f"the {'config file' if config else 'program'} {origin.directory}"
+            fix = f"give --config={origin.directory}" if config else "register it first"
+            raise MissingModuleError(
+                f"{whose} is defined in {place}, which has not been read: {fix}, or move it to a "
+                'module of its own and name it as "module:Class"'
+            )
+        try:
+            found = importlib.import_module(origin.module)
+            _, colon, attribute = name.partition(":")
+            if colon:
+                getattr(found, attribute)
+        except Exception as error:  # the module is somebody's own, and may raise anything
+            raise MissingModuleError(
+                f"{whose} is of the module {origin.module!r}, which cannot be imported "
+                f"({type(error).__name__}: {error}). When the run was trained, it was in "
+                f"{origin.directory or 'no file'}: put that directory, or where the module is "
+                "now, on PYTHONPATH, or give --config with a config file beside the module"
+            ) from error
+        if not colon and name not in self._things:
+            raise MissingModuleError(
+                f"{whose} is no longer registered by the module {origin.module!r} "
+                f"({getattr(found, '__file__', None)}): put the one that the run was trained with "
+                f"on PYTHONPATH (it was in {origin.directory or 'no file'})"
+            )
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._things)
@@ -86,6 +169,20 @@ def did_you_mean(name: object, known: Iterable[str], *, listed: int = 60) -> str
     return f"{hint} Choose one of: {there}"
 
 
-def _full_name(thing: object) -> str:
-    where = getattr(thing, "__module__", type(thing).__module__)
-    return f"{where}.{getattr(thing, '__qualname__', type(thing).__qualname__)}"
+def _kind(thing: Any) -> Any:
+    """The class, of a pair of class and options."""
+    return thing[0] if isinstance(thing, tuple) else thing
+
+
+def _is_same(old: Any, new: Any) -> bool:
+    """Whether two things are one, defined twice perhaps."""
+    if old is new:
+        return True
+    options = (thing[1:] if isinstance(thing, tuple) else () for thing in (old, new))
+    return _full_name(old) == _full_name(new) and len(set(map(repr, options))) == 1
+
+
+def _full_name(thing: Any) -> str:
+    kind = _kind(thing)
+    where = getattr(kind, "__module__", type(kind).__module__)
+    return f"{where}.{getattr(kind, '__qualname__', type(kind).__qualname__)}"

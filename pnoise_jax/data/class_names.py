@@ -1,5 +1,6 @@
 """Classes of two sources compared by their names, wherever both know them."""
 
+import collections
 import dataclasses
 import re
 import unicodedata
@@ -41,7 +42,8 @@ def match_classes(theirs: Names, ours: Names, *, whose: str, number: int) -> Mat
     """Finds our classes among theirs by name.
 
     Numbers 0, 1, … are no names, unless the other side has numbers, too. Synsets (n01440764) and
-    words are names of two kinds, and say nothing about each other.
+    words are names of two kinds, and say nothing about each other. A name that several classes
+    have, as "crane" of ImageNet, tells only that a class has not changed its number.
 
     Args:
       theirs: names by label, such as a run's; None where they are not known.
@@ -50,7 +52,8 @@ def match_classes(theirs: Names, ours: Names, *, whose: str, number: int) -> Mat
       number: of our classes.
 
     Raises:
-      DifferentClassesError: ours has names that theirs lacks; the error lists them.
+      DifferentClassesError: ours has names that theirs lacks; the error lists them. Or several
+        classes have one name, under other numbers.
     """
     unknown = Match("unknown", np.arange(number))
     if theirs is None or ours is None:
@@ -60,7 +63,7 @@ def match_classes(theirs: Names, ours: Names, *, whose: str, number: int) -> Mat
         return Match("same", np.arange(number))
     if (are_numbers(theirs) or are_numbers(ours)) and not _all(NUMBER, [*theirs, *ours]):
         return unknown
-    if _are_two_kinds(theirs, ours) or _repeat(theirs) or _repeat(ours):
+    if _are_two_kinds(theirs, ours):
         return unknown
     label_of = {name: label for label, name in enumerate(theirs)}
     missing = [name for name in ours if name not in label_of]
@@ -70,15 +73,43 @@ def match_classes(theirs: Names, ours: Names, *, whose: str, number: int) -> Mat
             f"{'is' if len(missing) == 1 else 'are'} not among the {len(theirs)} of the former "
             f"({_listed(theirs)})"
         )
-    return Match("mapped", np.array([label_of[name] for name in ours]))
+    order = np.array([label_of[name] for name in ours])
+    for names in (theirs, ours):
+        for label in _repeated(names):
+            name = names[label]
+            if name in ours and not _agree(theirs, ours, label):
+                raise DifferentClassesError(
+                    f"{whose} have several classes called {name!r}, which cannot be told apart, as "
+                    "not all have the same number in both: give each class a name of its own"
+                )
+            if name in ours:
+                order[label] = label
+    return Match("mapped", order)
 
 
 def describe_order(theirs: Sequence[str], ours: Sequence[str]) -> str:
     """The first class that has another number: "'10' is class 2 there and 10 here"."""
     theirs, ours = _normal(theirs), _normal(ours)
-    there, name = next((i, x) for i, x in enumerate(theirs) if list(ours[i : i + 1]) != [x])
+    different = ((i, x) for i, x in enumerate(theirs) if list(ours[i : i + 1]) != [x])
+    there, name = next(different, ("none", ours[-1]))  # none of theirs: ours are more
     here = ours.index(name) if name in ours else "none"
     return f"{name!r} is class {there} there and {here} here"
+
+
+def are_same(theirs: Sequence[str], ours: Sequence[str]) -> bool:
+    """Whether names are the same in the same order, in whatever Unicode form."""
+    return _normal(theirs) == _normal(ours)
+
+
+def _agree(theirs: Sequence[str], ours: Sequence[str], label: int) -> bool:
+    """Whether a number stands for one name in both."""
+    return list(theirs[label : label + 1]) == list(ours[label : label + 1])
+
+
+def _repeated(names: Sequence[str]) -> list[int]:
+    """The numbers of classes whose names others have, too."""
+    count = collections.Counter(names)
+    return [label for label, name in enumerate(names) if count[name] > 1]
 
 
 def _normal(names: Sequence[str]) -> list[str]:
@@ -91,10 +122,6 @@ def _are_two_kinds(theirs: Sequence[str], ours: Sequence[str]) -> bool:
         _all(_WNID, some) and not any(map(_WNID.fullmatch, others))
         for some, others in ((theirs, ours), (ours, theirs))
     )
-
-
-def _repeat(names: Sequence[str]) -> bool:
-    return len(set(names)) < len(names)
 
 
 def _all(pattern: re.Pattern[str], names: Sequence[str]) -> bool:

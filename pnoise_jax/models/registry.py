@@ -112,9 +112,7 @@ def register_model(name: str, **options: Any) -> Callable[[type[Classifier]], ty
         for option in options:
             if option not in _options(kind):
                 raise ValueError(_unknown(f"option of {name}", option, _options(kind)))
-        again = name in MODELS and MODELS[name] == (kind, options)
-        if not again:
-            MODELS.register(name, (kind, MappingProxyType(options)))
+        MODELS.register(name, (kind, MappingProxyType(options)))
         return kind
 
     return register

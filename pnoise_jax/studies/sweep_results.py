@@ -9,7 +9,7 @@ from typing import Any
 import ml_collections
 
 from pnoise_jax.studies.sweep_cells import Cell, text_at
-from pnoise_jax.training import data_version
+from pnoise_jax.training import data_version, own_modules
 from pnoise_jax.training import workdir as directories
 from pnoise_jax.training.config import NOT_OF_RESULTS, flatten
 from pnoise_jax.writing import csv_rows, csv_text, replace_file, require_places
@@ -62,6 +62,7 @@ def claim(
         directories.write_config(path / _BASE, base)
         directories.note_weights(path, base.weights)
         data_version.note(path, base, described)
+        own_modules.note(path, base)
 
 
 def _check(path: Path, base: ml_collections.ConfigDict, described: dict[str, Any] | None) -> None:

@@ -111,7 +111,7 @@ def _require_same(path: Path, noted: dict[str, Any], described: dict[str, Any]) 
     named = f"data.name={described['name']!r}"
     theirs, ours = noted.get("class_names"), described["class_names"]
     fix = "set data.data_dir to the data it has used, or choose another directory"
-    if None not in (theirs, ours) and theirs != ours:
+    if None not in (theirs, ours) and not class_names.are_same(theirs, ours):
         raise ValueError(
             f"--workdir={str(path)!r} has used {named} with other classes, or in another order "
             f"({class_names.describe_order(theirs, ours)}): {fix}"

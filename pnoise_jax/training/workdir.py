@@ -14,11 +14,13 @@ import jax
 import ml_collections
 
 from pnoise_jax import noise, weights, writing
-from pnoise_jax.training import data_version
+from pnoise_jax.registry import MissingModuleError
+from pnoise_jax.training import data_version, own_modules
 from pnoise_jax.training.config import default_config, differing, model_config
 
 _WEIGHTS = "weights.json"  # beside config.json, where a run starts from weights
-_FILES = ("config.json", "data.json", _WEIGHTS, "metrics.jsonl", "evaluation.json", ".lock")
+_FILES = ("config.json", "data.json", own_modules.FILE, _WEIGHTS, "metrics.jsonl")
+_FILES += ("evaluation.json", ".lock")
 _DIRECTORIES = ("checkpoints", "evaluations", "unreadable")
 
 
@@ -55,6 +57,7 @@ def claim(
         write_config(file, config)
         note_weights(path, config.weights)
         data_version.note(path, config, described)
+        own_modules.note(path, config)
     return path
 
 
@@ -255,7 +258,7 @@ def read_config(
 
     Raises:
       FileNotFoundError: it holds none.
-      ValueError: the file is not a config.
+      ValueError: the file is not a config, or its model is in a module that is not found.
     """
     file = Path(workdir).expanduser() / name
     named = f"--workdir={str(workdir)!r}"
@@ -274,12 +277,15 @@ def read_config(
         raise OSError(f"{named}: {file} cannot be read ({error.strerror})") from None
     except ValueError as error:
         raise ValueError(f"{file} is not valid JSON ({error}); restore it from a copy") from None
+    own_modules.remember(file.parent)
     try:
         config = default_config()
         config.model = model_config(stored["model"]["name"])
         if "noise" in stored:
             stored["noise"] = noise.spell_out_retired(stored["noise"])
         config.update(stored)
+    except MissingModuleError as error:
+        raise ValueError(f"{named}: {error}") from error
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{file} is not the config of a run ({error})") from None
     return config

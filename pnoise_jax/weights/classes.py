@@ -41,9 +41,15 @@ class Heads:
             return found.order, f", put in the order of the data by name: {said}"
         has_names = self.ours is not None and not class_names.are_numbers(self.ours)
         if found.kind == "unknown" and has_names:
-            kind = "none" if self.file.class_names is None else "names of another kind"
-            return None, f", compared by number: the file has {kind} of the data's class names"
+            return None, f", compared by number: {self._why_unknown(number)}"
         return None, ""
+
+    def _why_unknown(self, number: int) -> str:
+        theirs = self.file.class_names
+        if theirs is not None and len(theirs) != number:
+            return f"the file names {len(theirs)} classes"
+        kind = "none" if theirs is None else "names of another kind"
+        return f"the file has {kind} of the data's class names"
 
     def _match(self, number: int) -> class_names.Match:
         theirs = self.file.class_names

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ Statement = tuple[str, Mapping[str, Any]]
 
 CLASS_NAMES = "label_names"  # of the head, by label: a list, as timm's config.json has it
 PREPROCESSING = "pretrained_cfg"  # of a safetensors file, as JSON; in config.json, a section
+UNREADABLE = "unreadable"  # why nothing is known of what says something
 _POOLING = {"token": "token", "avg": "mean"}
 _LARGEST = 2**24  # bytes of a JSON file: an index of shards has some megabytes
 
@@ -52,7 +54,8 @@ def json_list(text: str) -> list[Any] | None:
 
 def class_names(statements: tuple[Statement, ...]) -> tuple[str, ...] | None:
     """The classes of the head by label, from the nearest that names them; None where none does."""
-    for _, said in statements:
+    sections = ((said, said.get(PREPROCESSING)) for _, said in statements)
+    for said in (part for pair in sections for part in pair if isinstance(part, Mapping)):
         names = said.get(CLASS_NAMES)
         if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
             return tuple(names)
@@ -78,8 +81,21 @@ def statements_on(path: Path, metadata: Mapping[str, str]) -> tuple[Statement, .
         CLASS_NAMES: json_list(metadata.get(CLASS_NAMES, "")),
     }
     beside = path.parent / "config.json"
-    said = huggingface.in_timms_words(read_json(beside))
+    said = huggingface.in_timms_words(_described_in(beside))
     return ("the file's metadata", own), (f"{beside.name} beside the file", said)
+
+
+def _described_in(path: Path) -> dict[str, Any]:
+    """What config.json says; that it cannot be read, where that is so."""
+    content = read_beside(path, limit=_LARGEST)
+    if content is None:
+        there = os.path.lexists(path)
+        return {UNREADABLE: "cannot be read"} if there else {}
+    try:
+        parsed = json.loads(content)
+    except (ValueError, RecursionError):
+        return {UNREADABLE: "is not valid JSON"}
+    return parsed if isinstance(parsed, dict) else {UNREADABLE: "holds no JSON object"}
 
 
 def nearest(statements: tuple[Statement, ...]) -> Statement:
@@ -116,6 +132,8 @@ def options(statements: tuple[Statement, ...]) -> dict[str, Any]:
         heads = getattr(known_model(architecture(said)), "num_heads", None)
         if architecture(said).partition(".")[0] == "vit_base_patch16_gap_224":
             heads = 16  # with the shapes of our 12
+    if isinstance(heads, float) and heads.is_integer():
+        heads = int(heads)
     if isinstance(heads, int):  # Swin's are as many as stages, and shapes tell them
         known["num_heads"] = heads
     size = section.get("input_size") if isinstance(section, dict) else None

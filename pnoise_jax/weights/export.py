@@ -17,6 +17,7 @@ from flax import traverse_util
 from safetensors.numpy import save_file
 
 from pnoise_jax import models
+from pnoise_jax.models.registry import MODELS
 from pnoise_jax.weights import (
     descriptions,
     errors,
@@ -71,7 +72,7 @@ def export(workdir: str | os.PathLike, out: str | os.PathLike | None = None) -> 
         out = (workdir.parents[1] if is_checkpoint else workdir) / "model.safetensors"
     out = Path(out).expanduser().absolute()
     _require_new(out)
-    timm_layout(file.shapes)  # raises where there is none
+    _require_names_in_timm(workdir, config, file)
     try:
         model = _create_model(config, file)
         name, channels = config["model"]["name"], guess_channels(file.shapes)
@@ -92,6 +93,22 @@ def export(workdir: str | os.PathLike, out: str | os.PathLike | None = None) -> 
         raise errors.unreadable(f"--workdir={str(workdir)!r}", error) from None
     _write(out, tensors, metadata)
     return Exported(out, file.title, len(tensors), metadata, reference)
+
+
+def _require_names_in_timm(workdir: Path, config: Mapping[str, Any], file: ArrayFile) -> None:
+    """Raises ValueError of a model that timm does not know: one of the user's own, say."""
+    named, name = f"--workdir={str(workdir)!r}", config["model"].get("name")
+    own = isinstance(name, str) and name not in models.list_models()
+    if own or MODELS.origin(str(name)) is not None:
+        raise ValueError(
+            f"{named} is a run of {name!r}, a model of your own, which timm does not have, "
+            "whatever its arrays are called: config.weights takes the directory itself, as does "
+            "pnoise_jax.weights.load"
+        )
+    try:
+        timm_layout(file.shapes)
+    except ValueError as error:
+        raise ValueError(f"{named}: {error}") from None
 
 
 def _require_new(out: Path) -> None:

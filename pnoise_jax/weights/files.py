@@ -216,6 +216,12 @@ def _open_zip(path: Path) -> ArrayFile:
         members = archive.namelist()
     if any(member.endswith(".pkl") for member in members):
         raise ValueError(_pickled(path))
+    if len(set(members)) < len(members):
+        twice = next(member for member in members if members.count(member) > 1)
+        raise ValueError(
+            f"holds {shown(twice)} twice, and it is not known which is meant: save it anew, with "
+            "one array of each name"
+        )
     if not all(member.endswith(".npy") for member in members):
         raise ValueError("is a zip file, but no npz: it holds more than arrays")
     with zipfile.ZipFile(path) as archive:
@@ -254,8 +260,8 @@ def _header(archive: zipfile.ZipFile, member: str) -> tuple[Shape, str]:
                 )
     except (ValueError, KeyError, RuntimeError) as error:  # or encrypted, or packed otherwise
         raise ValueError(
-            f"holds {shown(member)}, which is no array as numpy.savez writes it ({error}): get the "
-            "file again, or save it anew"
+            f"holds {shown(member)}, which is no array as numpy.savez writes it "
+            f"({shown(str(error))}): get the file again, or save it anew"
         ) from None
     except Exception as error:  # each compression has its own
         raise damaged(f"is a broken npz, {shown(member)}", error) from None

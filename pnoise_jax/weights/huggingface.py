@@ -1,5 +1,6 @@
 """A config.json of Hugging Face's transformers, as timm would say it."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +22,7 @@ _ARGUMENTS = {  # theirs, as timm's
     "window_size": "window_size",
     "layer_norm_eps": "norm_eps",
 }
+_UNNAMED = re.compile(r"LABEL_[0-9]+")  # what transformers calls classes without names
 _BY_CLASS_TOKEN = ("vit", "deit")  # whose classifiers read the class token alone
 
 
@@ -45,5 +47,16 @@ def in_timms_words(said: Mapping[str, Any]) -> Mapping[str, Any]:
     return pooling | {
         "architecture": f"{kind} (transformers)",
         "model_args": given,
+        "label_names": _names(labels),
         "num_classes": len(labels) if isinstance(labels, dict) else said.get("num_labels"),
     }
+
+
+def _names(labels: Any) -> list[str] | None:
+    """Their "id2label", {"0": "cat", …}, as a list; None where it names no class, or not all."""
+    if not isinstance(labels, Mapping):
+        return None
+    names = [labels.get(str(number)) for number in range(len(labels))]
+    if not all(isinstance(name, str) for name in names):
+        return None
+    return None if all(map(_UNNAMED.fullmatch, names)) else names

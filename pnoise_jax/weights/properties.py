@@ -20,6 +20,7 @@ _ARCHITECTURES = {
     r"resnetblur": "blurs where it strides",
     r"vit_(base_patch32_siglip_gap_256|large_patch16_siglip_gap_512)": "has a GELU by tanh",
     r"vit_(so400m|giantopt)_patch16_siglip_gap": "has a GELU by tanh",
+    r"vit_.*quickgelu": "has a GELU by a sigmoid",
     r"swin_s3_": "has windows of another size in each stage",
 }
 _FUNCTION = {  # timm's arguments that no array shows, and the values that are ours
@@ -125,6 +126,9 @@ def of_arrays(
     """
     notes, kept = [], []
     for source, said in statements:
+        if why := said.get(descriptions.UNREADABLE):
+            notes.append(f"{source} {shown(str(why))}: ignored")
+            continue
         name = "" if said.get("options") else descriptions.architecture(said)
         if name and not re.match(family.architectures, name, re.IGNORECASE):
             notes.append(f"{source} is of {shown(name)}, not of these arrays: ignored")
@@ -231,8 +235,8 @@ def _other_classes(source: str, said: Mapping[str, Any], shapes: Mapping[str, Sh
     if not there or not isinstance(classes, int) or classes in (0, there[0]):
         return []
     return [
-        f"{source} says num_classes={classes}, and the head has {there[0]}: make sure that it is "
-        "of this file"
+        f"{source} says num_classes={shown(str(classes))}, and the head has {there[0]}: make sure "
+        "that it is of this file"
     ]
 
 
@@ -245,7 +249,7 @@ def _vouched(said: Mapping[str, Any]) -> frozenset[str]:
         "pooling": given.get("global_pool"),
         "activation": given.get("act_layer"),
         "epsilon": given.get("norm_eps"),
-        "num_heads": given.get("num_heads"),
+        "num_heads": descriptions.options((("", said),)).get("num_heads"),
     }
     properties = {name for name, value in found.items() if value}
     if descriptions.known_model(name) is not None:

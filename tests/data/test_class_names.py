@@ -37,8 +37,14 @@ def match(theirs, ours):
         # Words and synsets cannot be compared.
         (["n01440764", "n01443537"], ["goldfish", "tench"], "unknown", [0, 1]),
         (["n01443537", "n01440764"], ["n01440764", "n01443537"], "mapped", [1, 0]),
-        (["cat", "cat"], ["cat", "dog"], "unknown", [0, 1]),
-        (["dog", "cat"], ["cat", "cat"], "unknown", [0, 1]),
+        # Two classes of one name are told apart by numbers that have not changed.
+        (
+            ["crane", "owl", "crane", "cat"],
+            ["crane", "cat", "crane", "owl"],
+            "mapped",
+            [0, 3, 2, 1],
+        ),
+        (["crane", "owl", "crane", "cat"], ["cat", "owl"], "mapped", [3, 1]),
     ],
 )
 def test_matching(theirs, ours, kind, order):
@@ -55,6 +61,8 @@ def test_matching(theirs, ours, kind, order):
         (["a", "b"], ["c", "d"], "'c', 'd' of the latter are not"),
         (["0", "1"], ["3", "4"], "'3', '4' of the latter are not"),
         (["n01443537", "n01440764"], ["n01440764", "other"], "'other' of the latter is not among"),
+        (["cat", "cat"], ["cat", "dog"], "'dog' of the latter is not among the 2"),
+        (["n01440764", "n01443537"], ["n01440764", "tench"], "'tench' of the latter is not"),
         (["a", "b"], ["a", "\x1b[2J"], r"'\x1b[2J' of the latter is not"),
     ],
 )
@@ -64,6 +72,19 @@ def test_other_classes_are_listed(theirs, ours, missing):
     assert str(error.value).startswith("one and the other have other classes: ")
     assert missing in str(error.value)
     assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        (["crane", "crane", "owl"], ["owl", "crane", "crane"]),
+        (["crane", "crane", "owl"], ["owl", "crane"]),
+        (["crane", "cat", "owl"], ["crane", "crane", "owl"]),
+    ],
+)
+def test_classes_of_one_name_that_have_moved_are_refused(theirs, ours):
+    with pytest.raises(DifferentClassesError, match="one and the other have several classes calle"):
+        match(theirs, ours)
 
 
 def test_many_other_classes_are_counted():
@@ -79,5 +100,7 @@ def test_numbers_are_no_names():
 
 def test_the_first_difference_is_said():
     assert describe_order(BY_CODE_POINTS, DIGITS) == "'10' is class 2 there and 10 here"
+    assert describe_order(["a", "b"], ["a", "b", "c"]) == "'c' is class none there and 2 here"
+    assert describe_order(["a", "b", "c"], ["a", "b"]) == "'c' is class 2 there and none here"
     assert describe_order(["a", "b"], ["a", "c"]) == "'b' is class 1 there and none here"
     assert describe_order(["a", "b"], ["b"]) == "'a' is class 0 there and none here"

@@ -137,6 +137,11 @@ def test_a_file_that_appears_meanwhile_stays(run, tmp_path, monkeypatch, links):
     ("section", "changed", "message"),
     [
         ("model", {"name": "resnet18"}, "unknown option of resnet18"),
+        (
+            "model",
+            {"name": "mine:Vit"},
+            "a run of 'mine:Vit', a model of your own, which timm does",
+        ),
         ("model", {"depth": 2}, r"params/block_2/.* is \(.*\) by the config and none in the check"),
         ("model", {"image_size": 16}, r"pos_embed is \(1, 17, 16\) by the config and \(1, 5, 16\)"),
         ("model", {"name": None}, "is not that of its checkpoint"),

@@ -82,6 +82,19 @@ def test_a_config_imports_a_model_by_module_and_name():
         models.create_model("no_such_module:Mlp")
 
 
+def test_a_class_that_is_defined_anew_keeps_its_name():
+    """A notebook's cell that runs again, or a module that is reloaded."""
+    first, second = (type("Mlp", (Mlp,), {"__module__": "notebook"}) for _ in range(2))
+    try:
+        models.register_model("again", features=3)(first)
+        models.register_model("again", features=3)(second)
+        assert type(models.create_model("again")) is second
+        with pytest.raises(ValueError, match=r"registered already, as notebook\.Mlp: choose anoth"):
+            models.register_model("again", features=4)(second)
+    finally:
+        models.registry.MODELS._things.pop("again", None)
+
+
 class Bare(models.Classifier):
     """Lacks everything."""
 

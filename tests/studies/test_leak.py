@@ -296,6 +296,17 @@ def test_labels_may_be_names(examples):
     assert named.verdict.kind == "leak"
     with pytest.raises(ValueError, match="label 'cat' is not in class_names"):
         studies.audit(mixes, (images, names[labels]), class_names=["ant", "bee"])
+    for unordered in (
+        {"ant", "bee"},
+        {0: "ant", 1: "bee"},
+        "ab",
+        iter(["ant", "bee"]),
+        ["a", None],
+    ):
+        with pytest.raises(
+            ValueError, match=r"class_names (is a (set|dict|str|list_it)|has None i)"
+        ):
+            studies.audit(mixes, examples, class_names=unordered)
     with pytest.raises(ValueError, match="label 3: class_names has 2 names"):
         studies.audit(mixes, examples, class_names=["ant", "bee"])
 

@@ -175,6 +175,17 @@ def test_training_goes_on_with_the_same_classes_alone(run, places):
         training.train(config_on(places["others"]), run)
 
 
+def test_training_goes_on_with_more_classes_is_refused_and_unicode_is_not(run, places):
+    described = data_version.describe(training.build(config_on(places["usual"])))
+    path = run / "data.json"
+    path.write_text(json.dumps(described | {"class_names": ["ant", "bee"]}))
+    with pytest.raises(ValueError, match=r"'cow' is class none there and 2 here"):
+        data_version._require_same(run, data_version.read(run), described)
+    path.write_text(json.dumps(described | {"class_names": ["ant", "bee", "cafe\u0301"]}))
+    composed = described | {"class_names": ["ant", "bee", "caf\u00e9"]}
+    data_version._require_same(run, data_version.read(run), composed)
+
+
 def test_training_goes_on_with_as_many_examples(run, places):
     config = config_on(places["usual"])
     described = data_version.describe(training.build(config)) | {"train_examples": 59}

@@ -320,3 +320,64 @@ def test_models_are_made_only_for_a_name(file, monkeypatch, said):
     monkeypatch.setattr(descriptions, "_known_models", pytest.fail)
     describe(file, **said)
     match(file, sources.vit())
+
+
+@pytest.mark.parametrize(
+    ("said", "note"),
+    [
+        ({"model_type": "vit", "id2label": {"0": "b", "1": "a"}}, "put in the order of the data"),
+        ({"model_type": "vit", "id2label": {"0": "LABEL_0", "1": "LABEL_1"}}, "the file has none"),
+        ({"model_type": "vit", "id2label": {"0": "b", "2": "a"}}, "the file has none"),
+        ({"pretrained_cfg": {"label_names": ["b", "a"]}}, "put in the order of the data by name"),
+        ({"label_names": ["b", "a", "c"]}, "compared by number: the file names 3 classes"),
+    ],
+)
+def test_class_names_as_others_write_them(tmp_path, said, note):
+    model = sources.vit().clone(num_classes=2)
+    variables = model.init(jax.random.key(0), np.zeros((1, *model.image_shape, 3), np.float32))
+    flat = traverse_util.flatten_dict(variables, sep="/")
+    flat = {path: np.asarray(x) for path, x in flat.items()}
+    flat["params/head/bias"] = np.array([1.0, 2.0], np.float32)
+    file = tmp_path / "model.safetensors"
+    save_file(weights.timm_state(flat), file)
+    describe(file, **said)
+    found = weights.match(file, model, sources.shapes(model), class_names=("a", "b"))
+    assert note in found.describe()
+    bias = dict(found.read())["params/head/bias"]
+    np.testing.assert_array_equal(bias, [2, 1] if "order" in note else [1, 2])
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("{,}", "is not valid JSON"),
+        ("[1]", "holds no JSON object"),
+        ("[" * 100_000, "is not valid"),
+    ],
+)
+def test_a_description_that_cannot_be_read_is_told(file, content, why):
+    (file.parent / "config.json").write_text(content)
+    assert f"config.json beside the file {why}" in match(file, sources.vit()).describe()
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"model_type": "vit", "num_attention_heads": 12.0}, "num_heads=12, the model 3"),
+        ({"architecture": "vit_base_patch16_clip_quickgelu_224"}, "has a GELU by a sigmoid"),
+    ],
+)
+def test_what_is_said_otherwise_is_compared(file, said, message):
+    describe(file, **said)
+    with pytest.raises(ValueError, match=message):
+        match(file, sources.vit())
+
+
+def test_what_is_said_of_heads_in_words_vouches_for_nothing(file):
+    describe(file, model_type="vit", num_attention_heads="12")
+    assert "num_heads=3" in match(file, sources.vit()).describe_assumed()
+
+
+def test_huge_numbers_are_cut(file):
+    (file.parent / "config.json").write_text('{"num_classes": %s}' % ("9" * 4000))
+    assert len(match(file, sources.vit()).describe()) < 1000

@@ -306,3 +306,18 @@ def test_a_header_is_read_no_further_than_a_header_goes(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="is no array as numpy"):
         files.open_file(tmp_path / "file")
     assert sizes == [2**17]
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_an_array_that_is_there_twice_and_an_endless_message(tmp_path):
+    with zipfile.ZipFile(tmp_path / "file", "w") as archive:
+        for _ in range(2):
+            archive.writestr("head/bias.npy", header_of(1) + b"\0" * 4)
+    with pytest.raises(ValueError, match=r"holds head/bias\.npy twice, and it is not known which"):
+        files.open_file(tmp_path / "file")
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({'9' * 5000},)}}\n".encode()
+    content = np.lib.format.magic(1, 0) + struct.pack("<H", len(header)) + header
+    (tmp_path / "file").write_bytes(npz({"a.npy": content}))
+    with pytest.raises(ValueError, match="is no array as numpy") as error:
+        files.open_file(tmp_path / "file")
+    assert len(str(error.value)) < 500

@@ -23,7 +23,7 @@ from pnoise_jax.studies.leak.subjects.audited_noise import AuditedNoise
 from pnoise_jax.studies.leak.subjects.examples import read_examples
 from pnoise_jax.studies.leak.subjects.frameworks import as_batch_function
 from pnoise_jax.studies.leak.subjects.function_subject import FunctionSubject
-from pnoise_jax.studies.leak.subjects.labels import as_classes, in_columns, own_names
+from pnoise_jax.studies.leak.subjects.labels import as_classes, as_names, in_columns, own_names
 from pnoise_jax.studies.leak.verdict.kinds import Verdict
 from pnoise_jax.studies.leak.verdict.summary import Summary
 from pnoise_jax.studies.reporting.report import require_own, write_audit
@@ -112,6 +112,7 @@ def audit(
     found = read_examples(examples)
     if found.labels is None:
         raise ValueError("examples: there are no labels; give (inputs, labels), or such batches")
+    class_names = as_names(class_names)
     labels, matched = _classes(found.labels, own_names(examples), class_names)
     settings = _settings_for(settings, examples, len(labels)).for_labels(labels, dataset)
     settings.over_seeds(1)

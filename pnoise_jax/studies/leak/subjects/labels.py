@@ -1,6 +1,7 @@
 """Labels as people have them, made into class numbers: the columns of the logits."""
 
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,26 @@ def as_classes(labels: np.ndarray, class_names: Sequence[str] | None = None) -> 
     return labels.astype(np.int32)
 
 
+def as_names(class_names: Any) -> list[str] | None:
+    """The name of each column of the logits, in order; numbers are names, too.
+
+    Raises:
+      ValueError: it has no order, as a set has none, or is no collection of names.
+    """
+    if class_names is None:
+        return None
+    unordered = isinstance(class_names, str | bytes | Set | Mapping)
+    if unordered or not hasattr(class_names, "__len__"):
+        raise ValueError(
+            f"class_names is a {type(class_names).__name__}: give a list, the name of each column "
+            "of the logits in order (of a dict of names and numbers, sorted by the numbers)"
+        )
+    for name in class_names:
+        if not isinstance(name, str | int | np.integer):
+            raise ValueError(f"class_names has {name!r} in it: give names, as strings")
+    return [str(name) for name in class_names]
+
+
 def own_names(examples: Any) -> list[str] | None:
     """The names of its classes that a data set has, or the data set of a loader; None: none.
 
@@ -49,7 +70,7 @@ def own_names(examples: Any) -> list[str] | None:
     for _ in range(_DEPTH):
         for attribute in ("classes", "class_names"):
             names = getattr(examples, attribute, None)
-            if isinstance(names, list | tuple) and names:
+            if isinstance(names, list | tuple | np.ndarray) and len(names):
                 return list(names) if all(isinstance(name, str) for name in names) else None
         examples = getattr(examples, "dataset", None)
     return None
@@ -94,13 +115,19 @@ def _numbers_of_names(labels: np.ndarray, class_names: Sequence[str] | None) -> 
             f"labels are names, such as {str(labels[0])!r}: give class_names=, the name of each "
             "column of the logits in order, so that they can be compared"
         )
-    numbers = {name: number for number, name in enumerate(class_names)}
+    numbers = {_composed(name): number for number, name in enumerate(class_names)}
     if len(numbers) < len(class_names):
         raise ValueError("class_names: some names come twice")
-    unknown = sorted({str(label) for label in labels} - numbers.keys())
+    labels = [_composed(label) for label in labels]
+    unknown = sorted({*labels} - numbers.keys())
     if unknown:
         raise ValueError(
             f"label {unknown[0]!r} is not in class_names ({len(unknown)} such names; known are "
             f"{', '.join(list(numbers)[:5])}, …)"
         )
-    return np.array([numbers[str(label)] for label in labels], np.int32)
+    return np.array([numbers[label] for label in labels], np.int32)
+
+
+def _composed(name: object) -> str:
+    """An é is one letter, however it is written."""
+    return unicodedata.normalize("NFC", str(name))

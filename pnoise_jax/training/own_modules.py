@@ -1,0 +1,56 @@
+"""Where a run's own models and noises are defined: noted beside its config, for whoever reloads it.
+
+The config names them alone, as "module:Class" or by a name that a module of the user's registers.
+The directory that is noted is said where the module is not found; it is not searched by itself, as
+what is in a directory that comes with a run may be anybody's.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from pnoise_jax import writing
+from pnoise_jax.models.registry import MODELS
+from pnoise_jax.noise.injection import NOISES
+from pnoise_jax.registry import Origin
+
+FILE = "modules.json"
+_SECTIONS = {"model": MODELS, "noise": NOISES}
+
+
+def note(path: Path, config: ml_collections.ConfigDict) -> None:
+    """Writes down in which modules the config's own model and noise are, if it has such.
+
+    Args:
+      path: a work directory.
+      config: of the run.
+    """
+    found: dict[str, Any] = {}
+    for section, registry in _SECTIONS.items():
+        name = config[section].get("name")
+        origin = None if name is None else registry.origin(name)
+        if origin is not None:
+            found[section] = {"name": name, **dataclasses.asdict(origin)}
+    if found:
+        writing.replace_file(path / FILE, json.dumps(found, indent=2) + "\n")
+    else:
+        (path / FILE).unlink(missing_ok=True)
+
+
+def remember(path: Path) -> None:
+    """Lets the names that a run has noted be found; a note that cannot be read helps nobody."""
+    try:
+        noted = json.loads((path / FILE).read_text())
+    except (OSError, ValueError, RecursionError):
+        return
+    for section, registry in _SECTIONS.items():
+        found = noted.get(section) if isinstance(noted, Mapping) else None
+        if not isinstance(found, Mapping):
+            continue
+        words = [found.get(word) for word in ("name", "module", "directory")]
+        if all(isinstance(word, str) for word in words):
+            registry.remember(words[0], Origin(*words[1:]))

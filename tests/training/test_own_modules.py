@@ -1,0 +1,153 @@
+"""A run of one's own model and noise is found again, or says where its modules were."""
+
+import importlib
+import json
+import sys
+
+import pytest
+
+from pnoise_jax import models, noise
+from pnoise_jax.registry import Origin
+from pnoise_jax.training import own_modules, workdir
+from pnoise_jax.training.config import model_config
+from tests.launch import command
+from tests.training.runs import small_config
+
+MODULE = '''
+import dataclasses
+from pnoise_jax import models, noise
+
+@models.register_model("own_vit", depth=1, dim=8, num_heads=2, image_size=8, patch_size=4)
+class Own(models.VisionTransformer, kw_only=True):
+    """A ViT by another name."""
+
+@noise.register_noise("own_noise")
+@dataclasses.dataclass(frozen=True)
+class Scale(noise.Noise):
+    strength: float = 0.1
+    spread: float = 1.0
+
+    def noisy(self, key, x, *, mask, strength, index):
+        return x * (1 + strength * self.spread)
+'''
+CONFIG = """
+from pnoise_jax.training import default_config, model_config
+{classes}
+def get_config():
+    config = default_config()
+    config.steps = 2
+    config.batch_size = 20
+    config.model = model_config("own_vit")
+    config.noise.name = "own_noise"
+    config.noise.options = {{"spread": 2.0}}
+    config.data.train_split = "train[:40]"
+    config.data.test_split = "test[:40]"
+    return config
+
+def sweep():
+    return [{{"seed": 0}}]
+"""
+REGISTERED, BY_MODULE = ("own_vit", "own_noise"), ("things.mine:Own", "things.mine:Scale")
+
+
+def forget():
+    for name in ("things.mine", "things"):
+        sys.modules.pop(name, None)
+    importlib.invalidate_caches()
+    for registry, name in ((models.registry.MODELS, "own_vit"), (own_modules.NOISES, "own_noise")):
+        registry._things.pop(name, None)
+        registry._origins.clear()
+
+
+@pytest.fixture
+def home(tmp_path):
+    """The directory with a package of one's own."""
+    file = tmp_path / "home" / "things" / "mine.py"
+    file.parent.mkdir(parents=True)
+    file.write_text(MODULE)
+    yield file.parents[1]
+    forget()
+
+
+@pytest.fixture(params=[REGISTERED, BY_MODULE], ids=["registered", "by module"])
+def run(home, tmp_path, request, data_dir):
+    """A work directory that was begun with them, by a program that has ended."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(home)
+        importlib.import_module("things.mine")
+        config = small_config(data_dir, **{"noise.preset": None})
+        config.model = model_config(request.param[0])
+        config.noise.name = request.param[1]
+        path = workdir.claim(tmp_path / "run", config)
+    forget()
+    return path
+
+
+def test_they_are_imported_where_they_can_be(run, home, monkeypatch):
+    monkeypatch.syspath_prepend(home)
+    config = workdir.read_config(run)
+    assert type(models.create_model(config.model.name)).__name__ == "Own"
+    assert type(noise.Injection.from_config(config.noise).noise).__name__ == "Scale"
+
+
+def test_where_they_were_is_said(run, home):
+    with pytest.raises(
+        ValueError, match=rf"module 'things.mine', which cannot .* was in {home}: p"
+    ):
+        workdir.read_config(run)
+    stored = json.loads((run / "config.json").read_text())
+    stored["model"] = dict(model_config("vit_ti_16"))
+    (run / "config.json").write_text(json.dumps(stored))
+    config = workdir.read_config(run)  # the noise may be replaced, so it is asked for later
+    with pytest.raises(ValueError, match=rf"noise\.name=.*'things.mine', which .* was in {home}"):
+        noise.Injection.from_config(config.noise)
+
+
+def test_a_module_that_no_longer_has_them(run, home, monkeypatch):
+    (home / "things" / "mine.py").write_text("")
+    monkeypatch.syspath_prepend(home)
+    with pytest.raises(ValueError, match=r"no longer registered by|has no attribute 'Own'"):
+        workdir.read_config(run)
+
+
+def test_what_is_built_in_is_not_noted(tmp_path, data_dir):
+    path = workdir.claim(tmp_path / "run", small_config(data_dir))
+    assert not (path / "modules.json").exists()
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"model": 3}', '{"model": {"name": "x"}}'])
+def test_a_broken_note_does_no_harm(tmp_path, content):
+    (tmp_path / "modules.json").write_text(content)
+    own_modules.remember(tmp_path)
+    assert "x" not in models.registry.MODELS._origins
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        ("config_config", r"config file /x/c\.py, which has not been read: give --config=/x/c\.py"),
+        ("__main__", r"program /x/c\.py, which has not been read: register it first"),
+    ],
+)
+def test_what_nobody_can_import(module, message):
+    models.registry.MODELS.remember("own_vit", Origin(module, "/x/c.py"))
+    try:
+        with pytest.raises(ValueError, match=message):
+            models.create_model("own_vit")
+    finally:
+        forget()
+
+
+def test_a_config_file_that_defines_them_can_be_swept(tmp_path, data_dir):
+    """It is run once, or its classes would be registered twice."""
+    file = tmp_path / "mine.py"
+    file.write_text(CONFIG.format(classes=MODULE))
+    code, _, errors = command.run(
+        "sweep", f"--config={file}", f"--workdir={tmp_path / 'sweep'}", f"--data_dir={data_dir}"
+    )
+    assert code == 0, errors
+    code, _, errors = command.run(
+        "evaluate", f"--workdir={next((tmp_path / 'sweep/runs').iterdir())}"
+    )
+    assert code == 1
+    assert f"is defined in the config file {file}, which has not been read: give --con" in errors
