@@ -112,6 +112,10 @@ class Registry(Generic[T]):
         is_package = Path(file).stem == "__init__"
         return Origin(module, str(Path(file).absolute().parents[module.count(".") + is_package]))
 
+    def knows(self, name: str) -> bool:
+        """Whether a name stands for a thing of somebody's own, which may have to be imported."""
+        return name in self._things or name in self._origins or ":" in name
+
     def remember(self, name: str, origin: Origin) -> None:
         """Notes where a thing was defined, to import it from there when it is asked for."""
         self._origins[name] = origin

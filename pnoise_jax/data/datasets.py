@@ -218,7 +218,7 @@ def load(
       OSError: `data_dir` is no directory, or cannot be written; or what stands there as the
         prepared data set is not one.
     """
-    if in_memory.is_registered(name):
+    if in_memory.DATASETS.knows(name):
         return _load_registered(name, split)
     directory = PreparedDirectory(_prepared(name, resolve(data_dir)), name)
     _require_convertible(directory, name)

@@ -122,11 +122,6 @@ def register_dataset(name: str) -> Callable[[Callable[[], InMemory]], Callable[[
     return functools.partial(DATASETS.register, name)
 
 
-def is_registered(name: str) -> bool:
-    """Whether a data set of this name is one of anybody's own."""
-    return name in DATASETS or ":" in name
-
-
 @functools.lru_cache(maxsize=4)
 def make(name: str) -> InMemory:
     """What the function of a registered data set returns; it is called once.

@@ -1,4 +1,4 @@
-"""Where a run's own models and noises are defined: noted beside its config, for whoever reloads it.
+"""Where a run's own models, noises and data are defined: noted beside its config.
 
 The config names them alone, as "module:Class" or by a name that a module of the user's registers.
 The directory that is noted is said where the module is not found; it is not searched by itself, as
@@ -14,16 +14,17 @@ from typing import Any
 import ml_collections
 
 from pnoise_jax import writing
+from pnoise_jax.data.in_memory import DATASETS
 from pnoise_jax.models.registry import MODELS
 from pnoise_jax.noise.injection import NOISES
 from pnoise_jax.registry import Origin
 
 FILE = "modules.json"
-_SECTIONS = {"model": MODELS, "noise": NOISES}
+_SECTIONS = {"model": MODELS, "noise": NOISES, "data": DATASETS}
 
 
 def note(path: Path, config: ml_collections.ConfigDict) -> None:
-    """Writes down in which modules the config's own model and noise are, if it has such.
+    """Writes down in which modules the config's own model, noise and data are, if it has such.
 
     Args:
       path: a work directory.

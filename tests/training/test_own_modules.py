@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from pnoise_jax import models, noise
+from pnoise_jax import data, models, noise
+from pnoise_jax.data import in_memory
 from pnoise_jax.registry import Origin
 from pnoise_jax.training import own_modules, workdir
 from pnoise_jax.training.config import model_config
@@ -15,7 +16,14 @@ from tests.training.runs import small_config
 
 MODULE = '''
 import dataclasses
-from pnoise_jax import models, noise
+import numpy as np
+from pnoise_jax import data, models, noise
+
+@data.register_dataset("own_data")
+def blobs():
+    labels = np.arange(120) % 10
+    images = (20 * labels[:, None, None, None] + np.zeros((8, 8, 1))).astype(np.uint8)
+    return data.InMemory({"train": (images, labels), "test": (images, labels)})
 
 @models.register_model("own_vit", depth=1, dim=8, num_heads=2, image_size=8, patch_size=4)
 class Own(models.VisionTransformer, kw_only=True):
@@ -40,6 +48,7 @@ def get_config():
     config.model = model_config("own_vit")
     config.noise.name = "own_noise"
     config.noise.options = {{"spread": 2.0}}
+    config.data.name = "own_data"
     config.data.train_split = "train[:40]"
     config.data.test_split = "test[:40]"
     return config
@@ -47,14 +56,17 @@ def get_config():
 def sweep():
     return [{{"seed": 0}}]
 """
-REGISTERED, BY_MODULE = ("own_vit", "own_noise"), ("things.mine:Own", "things.mine:Scale")
+REGISTERED = ("own_vit", "own_noise", "own_data")
+BY_MODULE = ("things.mine:Own", "things.mine:Scale", "things.mine:blobs")
 
 
 def forget():
     for name in ("things.mine", "things"):
         sys.modules.pop(name, None)
     importlib.invalidate_caches()
-    for registry, name in ((models.registry.MODELS, "own_vit"), (own_modules.NOISES, "own_noise")):
+    in_memory.make.cache_clear()
+    registries = (models.registry.MODELS, own_modules.NOISES, own_modules.DATASETS)
+    for registry, name in zip(registries, REGISTERED, strict=True):
         registry._things.pop(name, None)
         registry._origins.clear()
 
@@ -77,7 +89,7 @@ def run(home, tmp_path, request, data_dir):
         importlib.import_module("things.mine")
         config = small_config(data_dir, **{"noise.preset": None})
         config.model = model_config(request.param[0])
-        config.noise.name = request.param[1]
+        config.noise.name, config.data.name = request.param[1:]
         path = workdir.claim(tmp_path / "run", config)
     forget()
     return path
@@ -88,6 +100,7 @@ def test_they_are_imported_where_they_can_be(run, home, monkeypatch):
     config = workdir.read_config(run)
     assert type(models.create_model(config.model.name)).__name__ == "Own"
     assert type(noise.Injection.from_config(config.noise).noise).__name__ == "Scale"
+    assert len(data.load(config.data.name, split="test[:30]")) == 30
 
 
 def test_where_they_were_is_said(run, home):
@@ -101,6 +114,8 @@ def test_where_they_were_is_said(run, home):
     config = workdir.read_config(run)  # the noise may be replaced, so it is asked for later
     with pytest.raises(ValueError, match=rf"noise\.name=.*'things.mine', which .* was in {home}"):
         noise.Injection.from_config(config.noise)
+    with pytest.raises(ValueError, match=rf"data set .*'things.mine', which .* was in {home}"):
+        data.load(config.data.name, split="test")
 
 
 def test_a_module_that_no_longer_has_them(run, home, monkeypatch):
