@@ -15,7 +15,7 @@ import time
 from tests.launch import command
 
 # Which checkpoint has to be there, or begun, when the disk fills, and what stays free.
-TRIES = (("15.*tmp*", 0), ("20", 300_000), ("35.*tmp*", 1_000_000), ("45", 2_000_000))
+TRIES = (("15.*tmp*", 0), ("20", 300_000), ("35.*tmp*", 600_000), ("45", 1_000_000))
 
 
 def arguments(workdir, data_dir):
@@ -31,8 +31,8 @@ def arguments(workdir, data_dir):
 
 
 def fill(file, leave):
-    """Writes to ``file`` until nothing but ``leave`` bytes are free."""
-    with file.open("wb", buffering=0) as stream:
+    """Adds to ``file`` until nothing but ``leave`` bytes are free."""
+    with file.open("ab", buffering=0) as stream:
         try:
             while True:
                 stream.write(bytes(65536))
@@ -49,7 +49,9 @@ def run_full(workdir, data_dir, pattern, leave):
             sys.exit(f"no {pattern}: {process.communicate()}")
         time.sleep(0.002)
     filler = workdir.parent / "filler"
-    fill(filler, leave)
+    while process.poll() is None:  # again, as old checkpoints are deleted meanwhile
+        fill(filler, leave)
+        time.sleep(0.02)
     _, errors = process.communicate(timeout=300)
     filler.unlink()
     code, output, later = command.run("train", *arguments(workdir, data_dir))
