@@ -20,7 +20,7 @@ from pnoise_jax.studies.sweep_speed import Speed, chunk_size, measure
 from pnoise_jax.training import data_version
 from pnoise_jax.training import workdir as directories
 from pnoise_jax.training.checkpoints import Checkpoints
-from pnoise_jax.training.config import HARMLESS, flatten
+from pnoise_jax.training.config import HARMLESS, default_config, flatten
 from pnoise_jax.training.program import trains_with_noise
 from pnoise_jax.writing import file_name
 
@@ -107,7 +107,7 @@ def training_config(experiment: training.Experiment) -> ml_collections.ConfigDic
     """The config of the run that gives a cell its weights: one checkpoint, at the end."""
     config = copy.deepcopy(experiment.config)
     if not trains_with_noise(experiment):
-        config.noise.update(dict.fromkeys(config.noise))
+        config.noise = default_config().noise
     config.checkpoint.every = f"{experiment.total_steps} steps"
     config.checkpoint.keep = 1
     config.evaluation.every = None

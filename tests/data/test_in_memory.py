@@ -31,15 +31,15 @@ def wrong():
 
 @pytest.fixture(autouse=True)
 def registered():
-    data.register_dataset("blobs")(blobs)
+    data.register_dataset("corner_blobs")(blobs)
     yield
-    del in_memory.DATASETS._things["blobs"]
+    del in_memory.DATASETS._things["corner_blobs"]
     in_memory.make.cache_clear()
 
 
 def test_a_registered_data_set_is_read_as_others_are():
-    assert "blobs" in data.list_datasets()
-    train = data.load("blobs", split="train[10:20]+test")
+    assert "corner_blobs" in data.list_datasets()
+    train = data.load("corner_blobs", split="train[10:20]+test")
     whole = blobs().splits
     assert len(train) == 50
     assert train.class_names[3] == "bottom right"
@@ -58,7 +58,7 @@ def test_the_version_is_that_of_the_content():
     same, other = blobs(), blobs()
     other.splits["test"][1][0] = 3
     assert same.version == blobs().version != other.version
-    assert data.load("blobs", split="test").version == same.version
+    assert data.load("corner_blobs", split="test").version == same.version
 
 
 IMAGES, LABELS = np.zeros((4, 8, 8, 1), np.uint8), np.arange(4)
@@ -91,17 +91,21 @@ def test_bad_input_arrays_are_named(splits, names, message):
 @pytest.mark.parametrize(
     ("name", "split", "message"),
     [
-        ("blobs", "val", r"split='val' .* data.name='blobs': .*train \(80 examples\)"),
-        ("blobs", "train[:0]", "A part of it holds no example"),
+        (
+            "corner_blobs",
+            "val",
+            r"split='val' .* data.name='corner_blobs': .*train \(80 examples\)",
+        ),
+        ("corner_blobs", "train[:0]", "A part of it holds no example"),
         (f"{__name__}:broken", "train", r"failed \(RuntimeError: no such file\)"),
         (f"{__name__}:wrong", "train", "returned a ndarray: let it return data.InMemory"),
         (f"{__name__}:missing", "train", "cannot be imported .*AttributeError"),
         (f"{__name__}:IMAGES", "train", "is not a data set: let it be a function"),
-        ("blob", "train", "data.name='blob' is unknown .*did you mean 'blobs'"),
+        ("corner_blob", "train", "data.name='corner_blob' is unknown .*you mean 'corner_blobs'"),
     ],
 )
 def test_bad_input_names_are_named(name, split, message):
     with pytest.raises(ValueError, match=message):
         data.load(name, split=split)
-    with pytest.raises(ValueError, match="data set 'blobs' is registered already"):
-        data.register_dataset("blobs")(broken)
+    with pytest.raises(ValueError, match="data set 'corner_blobs' is registered already"):
+        data.register_dataset("corner_blobs")(broken)
