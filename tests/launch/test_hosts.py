@@ -102,7 +102,7 @@ def test_other_code_settings_and_data_stop(data_dir, tmp_path):
         shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
     with (copy / "pnoise_jax" / "training" / "step.py").open("a") as file:
         file.write("\n# another version\n")
-    own = {"CODE": str(copy), "PYTHONPATH": str(copy), "JAX_ENABLE_X64": "1"}
+    own = {"CODE": str(copy), "PYTHONPATH": str(copy), "JAX_DEFAULT_MATMUL_PRECISION": "highest"}
     one = ("train", *arguments(data_dir, tmp_path / "run"))
     part = "--config.data.train_split=train[:299]"
     hosts = command.start_on_hosts(
@@ -115,7 +115,7 @@ def test_other_code_settings_and_data_stop(data_dir, tmp_path):
         "\n  data.train_split: 'train[:300]' on host 0; 'train[:299]' on host 1\n",
         "\n  training split, examples: 300 on host 0; 299 on host 1\n",
         "\n  training split, digest of the labels: ",
-        "\n  jax_enable_x64: False on host 0; True on host 1\n",
+        "\n  jax_default_matmul_precision: None on host 0; highest on host 1\n",
         "\n  XLA_FLAGS: '' on host 0; '--xla_cpu_enable_fast_math=true' on host 1\n",
         "\n  code of pnoise_jax/training/step.py: ",
     )
