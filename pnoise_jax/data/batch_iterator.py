@@ -56,7 +56,7 @@ class BatchIterator(Iterator[Batch]):
         """Makes ``batch_at(step, num_threads)`` for each step.
 
         Args:
-          batch_at: a pure function of the step, which may use so many threads; workers get a
+          batch_at: a pure function of the step, which may use `num_threads` threads; workers get a
             pickled copy.
           steps: consecutive.
           num_threads: that make the images of batches ahead, in every worker; 0 makes each batch
@@ -129,7 +129,7 @@ def _signals_kept_from_workers() -> Iterator[None]:
 
 
 def available_cores(num_workers: int = 0) -> int:
-    """The cores for each of so many processes, of those that this one may use; at most 16."""
+    """How many cores each of `num_workers` processes may use; at most 16."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4
     return max(1, min(16, cores // max(1, num_workers)))
 

@@ -24,8 +24,8 @@ class Match:
     """How our classes are found among theirs.
 
     Attributes:
-      kind: "same": the same names in the same order. "mapped": theirs has all of ours, under other
-        numbers. "unknown": one of the two has no names, or names of another kind.
+      kind: "same": the same names in the same order. "mapped": theirs has all our names, but under
+        other numbers. "unknown": one of the two has no names, or names of another kind.
       order: (ours,), the number of each of our classes among theirs.
     """
 

@@ -181,7 +181,7 @@ def _to_eight_bits(
     """What makes 8 bits of the samples of a part: of more, the upper 8 are kept.
 
     Raises:
-      ImageError: samples of which nobody knows which are black and white.
+      ImageError: samples for which the file does not say what is black and what is white.
     """
     if image.mode == "F":
         raise ImageError(

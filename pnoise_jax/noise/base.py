@@ -1,4 +1,4 @@
-"""What every noise is: the base class of ours and of anybody's own."""
+"""The base class of every noise, ours or your own."""
 
 import dataclasses
 import inspect

@@ -15,7 +15,7 @@ class Chain(Noise):
     Attributes:
       noises: two or more; those that draw get a key each.
       strength: multiplies the strength of every one of them.
-      group_size: of those that mix examples; None leaves each its own.
+      group_size: of the noises that mix examples; None keeps each noise's group size.
     """
 
     noises: tuple[Noise, ...]

@@ -44,12 +44,12 @@ def find_place(
 
     Args:
       environment: the variables.
-      multi_host: there are others, and JAX shall find them.
+      multi_host: there are other hosts, and JAX is to find them.
       timeout: seconds that JAX may take to find the coordinator.
 
     Raises:
       ValueError: the variables are incomplete or contradict each other; or this is one of several
-        tasks, and nobody said that they belong together.
+        tasks, and nothing says that they belong together.
     """
     if environment.get(_ADDRESS) is not None:
         return _named(environment)

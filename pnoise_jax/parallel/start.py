@@ -19,7 +19,7 @@ def start(
     finds them by itself, on Cloud TPU pods and under Slurm and Open MPI.
 
     Args:
-      multi_host: there are others, and JAX shall find them.
+      multi_host: there are other hosts, and JAX is to find them.
       timeout: seconds to wait for the others; every minute the missing ones are named.
       report: takes a sentence about who is missing; by default it is printed to stderr.
 

@@ -14,7 +14,7 @@ from pnoise_jax.data.prepare.sources import HEAD, Listing, Member, Read, require
 from pnoise_jax.terminal import printable
 
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error)
-_MAX_DEFLATE = 1032  # so many bytes at most come out of one byte that deflate has made
+_MAX_DEFLATE = 1032  # the most bytes that one byte of a deflate stream can unpack to
 
 
 class Tar:

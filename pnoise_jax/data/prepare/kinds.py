@@ -55,7 +55,7 @@ class Files:
 
 
 def sort_files(source: Source, listing: Listing) -> Files:
-    """What the files of a listing are. The first bytes of those that have no image's name are read.
+    """What the files of a listing are; files not named as images are judged by their first bytes.
 
     Args:
       source: where they are.
