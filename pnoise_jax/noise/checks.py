@@ -1,12 +1,13 @@
 """What noises require of their settings and inputs; each failure says what would be right."""
 
-import difflib
 import math
 from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from pnoise_jax.registry import did_you_mean
 
 
 def require_batch(x: jax.Array, mask: jax.Array | None) -> None:
@@ -43,7 +44,4 @@ def require_key(key: jax.Array | None) -> None:
 
 def unknown(what: str, given: object, known: Iterable[str]) -> str:
     """A message: what is unknown, the known names that are near, and all of them."""
-    known = list(known)
-    near = difflib.get_close_matches(str(given), known, n=3, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
-    return f"{what}{hint} Choose one of: {', '.join(known)}"
+    return f"{what}{did_you_mean(given, known)}"

@@ -25,7 +25,7 @@ def start(
 
     Raises:
       ValueError: some of the three variables are missing, or a number is none; two processes have
-        the same number; or this is one of several tasks and nobody said that they belong together.
+        the same number; or this is one of several tasks, without --multi_host.
       TimeoutError: some host has not arrived; names which.
       OSError: the coordinator's port cannot be used.
     """

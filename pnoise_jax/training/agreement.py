@@ -28,8 +28,8 @@ MAY_DIFFER = (*OF_HOST, "weights")
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow")
 _PACKAGES += ("opencv-python-headless", "simplejpeg")  # the same pixels
-_SETTINGS = ("enable_x64", "default_matmul_precision", "default_prng_impl", "random_seed_offset")
-_SETTINGS += ("threefry_partitionable", "numpy_dtype_promotion", "use_shardy_partitioner")
+_SETTINGS = ("default_matmul_precision", "default_prng_impl", "random_seed_offset")
+_SETTINGS += ("threefry_partitionable", "use_shardy_partitioner")
 _SETTINGS += ("disable_jit", "optimization_level", "exec_time_optimization_effort")
 _VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
 _VARIABLES += ("JAX_DISABLE_MOST_OPTIMIZATIONS",)

@@ -283,13 +283,18 @@ def _require_checkpoint_intervals(given: Mapping[str, Any]) -> None:
 
 def _require_patterns(field: str, patterns: Any) -> None:
     for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise ValueError(
+                f"{field}={patterns!r}: give patterns of names, such as ('patch_embed/.*',), or () "
+                "to freeze nothing"
+            )
         try:
             re.compile(pattern)
-        except (TypeError, re.error) as error:
+        except re.error as error:
             raise ValueError(
-                f"{field}={patterns!r}: {pattern!r} is no regular expression ({error}); give such "
-                "as 'patch_embed/.*'"
-            ) from None
+                f"{field}={patterns!r}: {pattern!r} is not a valid regular expression ({error}); "
+                "give one such as 'patch_embed/.*'"
+            ) from error
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from pnoise_jax import evaluation, parallel, stopping
+from pnoise_jax.parallel import on_all_hosts
 from pnoise_jax.terminal import create_console
 from pnoise_jax.training import agreement, data_version, reports
 from pnoise_jax.training import console as screen
@@ -22,7 +23,7 @@ from pnoise_jax.training import workdir as directories
 from pnoise_jax.training.checkpoints import Checkpoints
 from pnoise_jax.training.checks import check_training
 from pnoise_jax.training.experiment import Experiment, build
-from pnoise_jax.training.imported import match_on_all_hosts, on_all_hosts
+from pnoise_jax.training.imported import match_on_all_hosts
 from pnoise_jax.training.intervals import Every, SaveClock
 from pnoise_jax.training.precision import config_types
 from pnoise_jax.training.program import Program, advance, create_program, open_batches

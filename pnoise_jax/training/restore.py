@@ -12,16 +12,13 @@ import ml_collections
 from flax import traverse_util
 
 from pnoise_jax import parallel, weights
+from pnoise_jax.parallel import on_all_hosts
 from pnoise_jax.terminal import say
 from pnoise_jax.training import agreement, data_version
 from pnoise_jax.training import workdir as directories
 from pnoise_jax.training.checkpoints import Checkpoints
 from pnoise_jax.training.experiment import Experiment, build
-from pnoise_jax.training.imported import (
-    on_all_hosts,
-    read_to_devices,
-    warn_of_preprocessing,
-)
+from pnoise_jax.training.imported import read_to_devices, warn_of_preprocessing
 from pnoise_jax.training.precision import config_types
 from pnoise_jax.training.step import TrainState
 

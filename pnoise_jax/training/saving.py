@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pnoise_jax import stopping
+from pnoise_jax.parallel import on_all_hosts
 from pnoise_jax.training.checkpoints import Checkpoints
-from pnoise_jax.training.imported import on_all_hosts
 from pnoise_jax.training.intervals import SaveClock
 from pnoise_jax.training.step import TrainState
 from pnoise_jax.training.window import NonFiniteLossError, Window, describe_broken

@@ -140,7 +140,7 @@ def match(
     Raises:
       FileNotFoundError, OSError: there is no such file, or it cannot be read.
       ValueError: it is damaged, or its arrays do not fit: which, and whose model it may be; or the
-        model is none of ours; or a head that is to be kept knows other classes.
+        model is not a `Classifier`; or a head that is kept was trained on other classes.
     """
     named = open_named(path)
     return match_named(named, model, variables, head=head, class_names=class_names)

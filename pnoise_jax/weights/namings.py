@@ -19,7 +19,7 @@ class Naming:
       title: whose, for the reader.
       blocks: the names in its blocks, as a regular expression.
       entries: the arrays by our paths; those that we lack keep a name of their own.
-      renaming: by which arrays of ours get these names; None where they never do.
+      renaming: how our arrays get these names; None where they are only read.
       num_heads: of its attention, where shapes tell; else None.
       family: what its models have in common that no array shows.
     """
@@ -41,7 +41,7 @@ _OTHERS = {  # whose names are frequent, but not known
     "transformers' (Hugging Face)": "encoder.layer.0.",
 }
 
-# A further family or format adds a line. Of those that know as many names the first is meant.
+# A new family or format adds a line. The one that knows most names is taken; of equals, the first.
 NAMINGS = (
     Naming("timm's ViT", torch_names.VIT_BLOCKS, torch_names.vit_entries, torch_names.VIT),
     Naming(
@@ -100,7 +100,7 @@ def describe_unknown(names: Iterable[str]) -> str:
         known = ", ".join(naming.title for naming in NAMINGS)
         others = (whose for whose, part in _OTHERS.items() if any(part in name for name in names))
         found = next((f"these are {whose}, which are not known; " for whose in others), "")
-        fix = f"{found}give {known}, or a work directory of ours"
+        fix = f"{found}give {known}, or the work directory of a run"
     return (
         f"has {len(names)} arrays ({', '.join(map(shown, names[:3]))}, …) and none of the namings "
         f"known here: {fix}"

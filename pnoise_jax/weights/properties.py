@@ -14,7 +14,7 @@ from pnoise_jax.weights.descriptions import Statement
 from pnoise_jax.weights.errors import shown
 from pnoise_jax.weights.guessing import guess_options
 
-# timm's models that have the arrays of ours, and are another function (of timm 1.0.31, all).
+# All models of timm 1.0.31 whose arrays fit ours, but which compute another function.
 _ARCHITECTURES = {
     r"resnetaa": "averages where it strides",
     r"resnetblur": "blurs where it strides",

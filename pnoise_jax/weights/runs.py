@@ -31,7 +31,7 @@ def open_run(path: Path) -> ArrayFile:
     Only names, shapes and the number of its step are read.
 
     Raises:
-      ValueError: there is none, it is not one of ours, or its number is not its step.
+      ValueError: there is none, this package did not write it, or its number is not its step.
       OSError: it cannot be read.
     """
     step = _checkpoint(path)

@@ -134,7 +134,7 @@ def test_labels_and_index_are_read_once(as_tfrecord, tmp_path):
 
 
 def test_what_is_remembered_is_of_these_files(data_dir):
-    """Not of those that stood here before: another order, say."""
+    """Labels that were remembered of records that stood here before are not used."""
     expected = data.load("flags", split="train", data_dir=data_dir).labels
     first, _, third = sorted((data_dir / "flags" / "1.2.0").glob("*train*"))
     contents = first.read_bytes(), third.read_bytes()

@@ -262,8 +262,13 @@ def test_without_fine_tuning_the_state_is_optaxs_own():
         ("optimizer.layer_decay", 0.0, r"layer_decay=0.0: give a number in \(0, 1\]"),
         ("optimizer.layer_decay", 1.5, r"layer_decay=1.5: give a number in \(0, 1\]"),
         ("optimizer.head_learning_rate_multiplier", 0.0, "multiplier=0.0: give a number in"),
-        ("optimizer.freeze", ("block_(1",), r"'block_\(1' is no regular expression \(missing \)"),
-        ("optimizer.freeze", (3,), "3 is no regular expression"),
+        (
+            "optimizer.freeze",
+            ("block_(1",),
+            r"'block_\(1' is not a valid regular expression \(missing \)",
+        ),
+        ("optimizer.freeze", (3,), r"=\[3\]: give patterns of names, such as"),
+        ("optimizer.freeze", (None,), r"or \(\) to freeze nothing"),
         ("weights_head", "zero", "weights_head='zero': choose one of auto, keep, fresh"),
     ],
 )
