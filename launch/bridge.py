@@ -15,7 +15,7 @@ from pnoise_jax import writing
 from pnoise_jax.studies import bridge, bridge_figure
 from pnoise_jax.studies.reporting import style
 from pnoise_jax.terminal import say
-from pnoise_jax.training import workdir as directories
+from pnoise_jax.training import read_config
 
 from . import main
 
@@ -28,7 +28,7 @@ def draw(sweeps: list[str], out: Path) -> None:
     models = {}
     for workdir in sweeps:
         found = bridge.read_models(workdir)
-        base = directories.read_config(Path(workdir), name="base_config.json")
+        base = read_config(Path(workdir), name="base_config.json")
         if base.data.name in models:
             raise ValueError(
                 f"--sweeps={','.join(sweeps)}: two of them are of data.name={base.data.name!r}; "

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from pnoise_jax import parallel, stopping, training
+from pnoise_jax.runs import lock, make_writable
 from pnoise_jax.studies import sweep_results, sweep_summary
 from pnoise_jax.studies.sweep_cells import Cell, Overrides, build_cells
 from pnoise_jax.studies.sweep_results import PROTOCOLS, Results
@@ -22,7 +23,6 @@ from pnoise_jax.studies.sweep_summary import Group
 from pnoise_jax.studies.sweep_training import WAYS, Ended, Trainer, Training, plan
 from pnoise_jax.terminal import create_console, printable
 from pnoise_jax.training import data_version
-from pnoise_jax.training import workdir as directories
 
 
 def run_sweep(
@@ -72,8 +72,8 @@ def run_sweep(
         distinct = {(c.experiment.config.weights, c.experiment.model): c for c in cells}
         for cell in distinct.values():  # raises now, and leaves nothing behind
             cell.experiment.match_weights()
-    path = directories.make_writable(workdir)
-    with directories.lock(path):  # before the claim, which else would change another's base
+    path = make_writable(workdir)
+    with lock(path):  # before the claim, which else would change another's base
         sweep_results.claim(path, base, _describe_data(base, cells))
         results = Results(path / "results.csv", base, list(cells[0].values))
         try:

@@ -8,10 +8,11 @@ from typing import Any
 
 import ml_collections
 
+from pnoise_jax.runs import RunDirectory, write_config
 from pnoise_jax.studies.sweep_cells import Cell, text_at
-from pnoise_jax.training import data_version, own_modules
-from pnoise_jax.training import workdir as directories
+from pnoise_jax.training import data_version, own_modules, run_config
 from pnoise_jax.training.config import NOT_OF_RESULTS, flatten
+from pnoise_jax.training.weights_note import note_weights, same_weights
 from pnoise_jax.writing import csv_rows, csv_text, replace_file, require_places
 
 FORMAT = 2  # of results.csv and summary.csv; raised when a column changes its meaning
@@ -46,7 +47,7 @@ def claim(
     """
     named = f"--workdir={str(path)!r}"
     require_places(path, named=named, files=_FILES, directories=("runs",))
-    if (path / "config.json").exists() or (path / "checkpoints").exists():
+    if RunDirectory(path).has_run() or RunDirectory(path).checkpoints.exists():
         raise ValueError(
             f"--workdir={str(path)!r} holds a run of launch.train; give a sweep a directory of "
             "its own"
@@ -59,14 +60,14 @@ def claim(
             )
         _check(path, base, described)
     else:
-        directories.write_config(path / _BASE, base)
-        directories.note_weights(path, base.weights)
+        write_config(path / _BASE, base)
+        note_weights(path, base.weights)
         data_version.note(path, base, described)
         own_modules.note(path, base)
 
 
 def _check(path: Path, base: ml_collections.ConfigDict, described: dict[str, Any] | None) -> None:
-    stored = directories.read_config(path, name=_BASE)
+    stored = run_config.read_config(path, name=_BASE)
     ours = dict(flatten(stored))
     theirs = dict(flatten(base))
     changed = [
@@ -76,7 +77,7 @@ def _check(path: Path, base: ml_collections.ConfigDict, described: dict[str, Any
         and field != "weights"
         and not field.startswith(NOT_OF_RESULTS)
     ]
-    if not directories.same_weights(path, ours.get("weights"), base.weights):
+    if not same_weights(path, ours.get("weights"), base.weights):
         changed.append(f"weights: {ours.get('weights')!r} with other content there")
     if changed:
         raise ValueError(

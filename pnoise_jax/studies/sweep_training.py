@@ -15,13 +15,13 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from pnoise_jax import stopping, training, weights
+from pnoise_jax.runs import Checkpoints, RunDirectory
 from pnoise_jax.studies.sweep_cells import Cell, name_of, require_one_numbering
 from pnoise_jax.studies.sweep_speed import Speed, chunk_size, measure
-from pnoise_jax.training import data_version
-from pnoise_jax.training import workdir as directories
-from pnoise_jax.training.checkpoints import Checkpoints
+from pnoise_jax.training import data_version, run_config
 from pnoise_jax.training.config import HARMLESS, default_config, flatten
 from pnoise_jax.training.program import trains_with_noise
+from pnoise_jax.training.weights_note import noted_weights
 from pnoise_jax.writing import file_name
 
 WAYS = ("auto", "never", "always")  # to train the runs of one program together
@@ -117,7 +117,7 @@ def training_config(experiment: training.Experiment) -> ml_collections.ConfigDic
 def _contents(cells: Sequence[Cell], runs: Path | None) -> dict[str, str]:
     """By the paths of weights to start from what tells their contents."""
     directories_of_runs = runs.iterdir() if runs is not None and runs.is_dir() else ()
-    noted = dict(filter(None, map(directories.noted_weights, directories_of_runs)))
+    noted = dict(filter(None, map(noted_weights, directories_of_runs)))
     paths = {cell.experiment.config.weights for cell in cells} - {None}
     there = {path: Path(path).expanduser() for path in paths}
     return {
@@ -199,14 +199,14 @@ class Trainer:
         path = run.directory(self._runs)
         try:
             described = data_version.describe(run.experiment)
-            directories.claim(path, run.experiment.config, described)
+            run_config.claim(path, run.experiment.config, described)
         except ValueError as error:
             raise ValueError(f"{run.name}: {error}{_delete(path)}") from None
 
     def _restore(self, run: Training, program: training.Program) -> training.TrainState:
         """Of a finished run."""
         path = run.directory(self._runs)
-        checkpoints = Checkpoints(path / "checkpoints", keep=1, report=self._console.print)
+        checkpoints = Checkpoints(path, keep=1, report=self._console.print)
         with contextlib.closing(checkpoints):
             try:
                 state, step = checkpoints.restore(program.like, set_aside=False)
@@ -285,8 +285,8 @@ class Trainer:
         return self._programs[key]
 
     def _finished(self, run: Training) -> bool:
-        path = run.directory(self._runs) / "checkpoints"
-        return (path / str(run.experiment.total_steps)).is_dir()
+        directory = RunDirectory(run.directory(self._runs))
+        return directory.checkpoint(run.experiment.total_steps).is_dir()
 
 
 def _delete(path: Path) -> str:

@@ -9,10 +9,10 @@ from pnoise_jax.training.config import (
 from pnoise_jax.training.experiment import Experiment, build
 from pnoise_jax.training.loop import evaluate, fit, train
 from pnoise_jax.training.program import Program, create_program
+from pnoise_jax.training.run_config import read_config
 from pnoise_jax.training.step import TrainState, init_state, jit_train_step, make_train_step
 from pnoise_jax.training.together import fit_together
 from pnoise_jax.training.window import NonFiniteLossError
-from pnoise_jax.training.workdir import read_config
 
 __all__ = [
     "Experiment",

@@ -17,8 +17,7 @@ import jax
 import numpy as np
 
 import pnoise_jax
-from pnoise_jax import data, parallel
-from pnoise_jax.training import workdir as directories
+from pnoise_jax import data, parallel, runs
 from pnoise_jax.training.config import OF_HOST, flatten
 from pnoise_jax.training.experiment import Experiment
 
@@ -76,7 +75,7 @@ def require_shared_workdir(workdir: str | os.PathLike, *, make: bool) -> None:
     path = Path(workdir).expanduser().absolute()
     if not make and not parallel.on_any_host(path.is_dir()):
         return
-    parallel.on_all_hosts(lambda: directories.make_writable(workdir))
+    parallel.on_all_hosts(lambda: runs.make_writable(workdir))
     parallel.require_shared_directory(path, flag="workdir")
 
 

@@ -14,9 +14,9 @@ import ml_collections
 
 from pnoise_jax import data, writing
 from pnoise_jax.data import class_names
+from pnoise_jax.runs import RunDirectory
 from pnoise_jax.training.experiment import Experiment
 
-FILE = "data.json"
 _UNNOTED = "1.0.0"  # what runs have used that are older than these notes
 
 
@@ -43,7 +43,7 @@ def note(
       described: as `describe` gives it; without it only the version of an embedded data set is.
     """
     version = data.embedded_version(config.data.name)
-    file = path / FILE
+    file = RunDirectory(path).data
     if version is None and described is None:
         file.unlink(missing_ok=True)
     else:
@@ -57,7 +57,7 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
       ValueError: it cannot be read.
     """
-    file = path / FILE
+    file = RunDirectory(path).data
     try:
         noted = json.loads(file.read_text())
         names = noted.get("class_names")

@@ -14,20 +14,19 @@ import ml_collections
 from jax.sharding import Mesh
 from rich.console import Console
 
-from pnoise_jax import evaluation, parallel, stopping
+from pnoise_jax import evaluation, parallel, runs, stopping
 from pnoise_jax.parallel import on_all_hosts
+from pnoise_jax.runs import Checkpoints, MetricWriter, RunDirectory
 from pnoise_jax.terminal import create_console
-from pnoise_jax.training import agreement, data_version, reports
+from pnoise_jax.training import agreement, data_version, reports, run_config
 from pnoise_jax.training import console as screen
-from pnoise_jax.training import workdir as directories
-from pnoise_jax.training.checkpoints import Checkpoints
 from pnoise_jax.training.checks import check_training
 from pnoise_jax.training.experiment import Experiment, build
 from pnoise_jax.training.imported import match_on_all_hosts
 from pnoise_jax.training.intervals import Every, SaveClock
 from pnoise_jax.training.precision import config_types
 from pnoise_jax.training.program import Program, advance, create_program, open_batches
-from pnoise_jax.training.restore import Run, has_run, import_weights, restore
+from pnoise_jax.training.restore import Run, import_weights, restore
 from pnoise_jax.training.saving import (
     Saver,
     check_before_training,
@@ -36,7 +35,6 @@ from pnoise_jax.training.saving import (
 )
 from pnoise_jax.training.step import TrainState
 from pnoise_jax.training.window import Window
-from pnoise_jax.training.writers import MetricWriter
 
 
 @config_types()
@@ -59,12 +57,12 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list
     check_training(experiment)
     agreement.require_same_run(experiment, task="train")
     agreement.require_shared_workdir(workdir, make=True)
-    goes_on = directories.has_checkpoint(workdir)
+    goes_on = RunDirectory.at(workdir).has_checkpoint()
     imported = None if goes_on else match_on_all_hosts(experiment)
-    path, console = directories.make_writable(workdir), _console()
-    with directories.lock(path) as require_there:  # before the claim, which would change another's
+    path, console = runs.make_writable(workdir), _console()
+    with runs.lock(path) as require_there:  # before the claim, which would change another's
         described = data_version.describe(experiment)
-        on_all_hosts(lambda: directories.claim(path, config, described))
+        on_all_hosts(lambda: run_config.claim(path, config, described))
         screen.print_header(console, experiment, imported)
         if goes_on:
             for sentence in data_version.unnoted(path, described):
@@ -84,7 +82,7 @@ def fit(
 
     Args:
       experiment: the run, checked.
-      path: its work directory; see `workdir.claim`.
+      path: its work directory; see `run_config.claim`.
       program: of this run, or of all that differ from it in seed and strength alone.
       console: what to print on, by default nowhere.
 
@@ -96,7 +94,7 @@ def fit(
       NonFiniteLossError, StoppedError: as `train`.
     """
     console = create_console(quiet=True) if console is None else console
-    with directories.lock(path) as require_there:
+    with runs.lock(path) as require_there:
         return _fit_locked(experiment, path, program, console, require_there)
 
 
@@ -107,7 +105,7 @@ def _fit_locked(
     console: Console,
     require_there: Callable[[], None],
 ) -> TrainState:
-    """`fit` in a directory that this process has locked; see `directories.lock`."""
+    """`fit` in a directory that this process has locked; see `runs.lock`."""
     opened = _open_checkpoints(path, experiment.config, console)
     with naming_a_lost_directory(require_there), opened as checkpoints:
         _require_room(experiment, program, checkpoints)
@@ -153,7 +151,7 @@ def evaluate(
     mesh, console = parallel.data_mesh(), _console()
     report = functools.partial(console.print, soft_wrap=True, highlight=False)
     place = functools.partial(_open_place, workdir, out)
-    if config is not None and config.weights is not None and not has_run(workdir):
+    if config is not None and config.weights is not None and not RunDirectory.at(workdir).has_run():
         experiment = build(config)
         agreement.require_same_run(experiment, task="evaluate")
         found = match_on_all_hosts(experiment, head="keep")
@@ -162,7 +160,7 @@ def evaluate(
         for sentence in (run.weights, *run.notes):
             report(sentence)
     else:
-        directories.read_config(workdir)  # raises where there is no run, and nothing is made
+        run_config.read_config(workdir)  # raises where there is no run, and nothing is made
         path = on_all_hosts(place)
         run = restore(workdir, config, mesh=mesh, report=report)
     report(screen.describe_noise(run.experiment))
@@ -174,7 +172,7 @@ def _open_place(workdir: str | os.PathLike, out: str | os.PathLike | None) -> Pa
     flag, place = ("workdir", workdir) if out is None else ("out", out)
     if jax.process_index() != 0:
         return Path(place).expanduser().absolute()
-    path = directories.make_writable(place, flag=flag)
+    path = runs.make_writable(place, flag=flag)
     reports.require_places(path, named=f"--{flag}={str(place)!r}")
     return path
 
@@ -243,9 +241,7 @@ def _open_checkpoints(
     path: Path, config: ml_collections.ConfigDict, console: Console
 ) -> contextlib.closing:
     report = functools.partial(console.print, soft_wrap=True)
-    return contextlib.closing(
-        Checkpoints(path / "checkpoints", keep=config.checkpoint.keep, report=report)
-    )
+    return contextlib.closing(Checkpoints(path, keep=config.checkpoint.keep, report=report))
 
 
 def _require_room(experiment: Experiment, program: Program, checkpoints: Checkpoints) -> None:
@@ -254,7 +250,7 @@ def _require_room(experiment: Experiment, program: Program, checkpoints: Checkpo
     saves = -(-experiment.total_steps // every.save)  # and some more by the clock, in a long run
     more = min(config.checkpoint.keep, saves) + 1 - checkpoints.count()
     needed = max(0, more) * program.state_bytes
-    directories.require_room(checkpoints.directory.parent, needed)
+    runs.require_room(checkpoints.directory.parent, needed)
 
 
 @contextlib.contextmanager

@@ -18,8 +18,8 @@ from pnoise_jax.data.in_memory import DATASETS
 from pnoise_jax.models.registry import MODELS
 from pnoise_jax.noise.injection import NOISES
 from pnoise_jax.registry import Origin
+from pnoise_jax.runs import RunDirectory
 
-FILE = "modules.json"
 _SECTIONS = {"model": MODELS, "noise": NOISES, "data": DATASETS}
 
 
@@ -37,15 +37,15 @@ def note(path: Path, config: ml_collections.ConfigDict) -> None:
         if origin is not None:
             found[section] = {"name": name, **dataclasses.asdict(origin)}
     if found:
-        writing.replace_file(path / FILE, json.dumps(found, indent=2) + "\n")
+        writing.replace_file(RunDirectory(path).modules, json.dumps(found, indent=2) + "\n")
     else:
-        (path / FILE).unlink(missing_ok=True)
+        (RunDirectory(path).modules).unlink(missing_ok=True)
 
 
 def remember(path: Path) -> None:
     """Lets the names that a run has noted be found; a note that cannot be read helps nobody."""
     try:
-        noted = json.loads((path / FILE).read_text())
+        noted = json.loads((RunDirectory(path).modules).read_text())
     except (OSError, ValueError, RecursionError):
         return
     for section, registry in _SECTIONS.items():

@@ -12,14 +12,13 @@ import ml_collections
 import numpy as np
 
 from pnoise_jax import weights, writing
+from pnoise_jax.runs import RunDirectory
+from pnoise_jax.runs.checksums import kind, named_leaves
 from pnoise_jax.terminal import printable
-from pnoise_jax.training import workdir as directories
+from pnoise_jax.training import run_config
 from pnoise_jax.training.config import NOT_OF_RESULTS, flatten
 from pnoise_jax.training.restore import Run
-from pnoise_jax.weights.checksums import kind, named_leaves
-
-OWN = "evaluation.json"  # of the run that the directory holds, under its own settings
-OTHERS = "evaluations"  # a file for every other measurement
+from pnoise_jax.training.weights_note import noted_weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +119,7 @@ def write(
 
 def _write(path: Path, run: Run, content: dict[str, Any], final: bool) -> Report:
     digest = content["measurement"]
-    file = path / OWN
+    file = RunDirectory(path).evaluation
     stored, moved = _read(file), None
     own = _is_own(path, run.experiment.config)
     if stored is None:
@@ -131,7 +130,7 @@ def _write(path: Path, run: Run, content: dict[str, Any], final: bool) -> Report
         if other and not elsewhere:
             moved, stored = _set_aside(file, stored), None
     if elsewhere:
-        file = path / OTHERS / f"{_describe(run)}-{digest}.json"
+        file = RunDirectory(path).evaluations / f"{_describe(run)}-{digest}.json"
         file.parent.mkdir(exist_ok=True)
         stored = _read(file)
     writing.replace_file(file, json.dumps(content, indent=2) + "\n")
@@ -140,7 +139,9 @@ def _write(path: Path, run: Run, content: dict[str, Any], final: bool) -> Report
 
 def require_places(path: Path, *, named: str) -> None:
     """Raises OSError, before long work, where a report could not be written."""
-    writing.require_places(path, named=named, files=(OWN,), directories=(OTHERS,))
+    run = RunDirectory(path)
+    files, directories = (run.evaluation.name,), (run.evaluations.name,)
+    writing.require_places(path, named=named, files=files, directories=directories)
 
 
 def fields_of_results(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -152,9 +153,9 @@ def fields_of_results(config: ml_collections.ConfigDict) -> dict[str, Any]:
 def content_of_weights(path: str | None, workdir: Path) -> str | None:
     """What tells the weights that a run starts from."""
     if path is None:
-        noted = directories.noted_weights(workdir)
+        noted = noted_weights(workdir)
         return None if noted is None else noted[1]
-    noted = directories.noted_weights(workdir)
+    noted = noted_weights(workdir)
     place = Path(path).expanduser()
     if noted is not None and noted[0] == path:
         return noted[1]
@@ -164,7 +165,7 @@ def content_of_weights(path: str | None, workdir: Path) -> str | None:
 def _is_own(path: Path, config: ml_collections.ConfigDict) -> bool:
     """Whether the settings are those of the run in a directory, or there is no run."""
     try:
-        return fields_of_results(directories.read_config(path)) == fields_of_results(config)
+        return fields_of_results(run_config.read_config(path)) == fields_of_results(config)
     except FileNotFoundError:
         return True
     except (ValueError, OSError):  # damaged since the start: no reason to lose the numbers
@@ -191,7 +192,7 @@ def _set_aside(file: Path, stored: Mapping[str, Any] | None) -> Path:
     digest = (stored or {}).get("measurement")
     if not isinstance(digest, str) or not digest.isalnum():
         digest = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
-    new = file.parent / OTHERS / f"earlier-{digest}.json"
+    new = RunDirectory(file.parent).evaluations / f"earlier-{digest}.json"
     new.parent.mkdir(exist_ok=True)
     number = 1
     while new.exists():

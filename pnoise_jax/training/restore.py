@@ -13,10 +13,9 @@ from flax import traverse_util
 
 from pnoise_jax import parallel, weights
 from pnoise_jax.parallel import on_all_hosts
+from pnoise_jax.runs import Checkpoints, RunDirectory
 from pnoise_jax.terminal import say
-from pnoise_jax.training import agreement, data_version
-from pnoise_jax.training import workdir as directories
-from pnoise_jax.training.checkpoints import Checkpoints
+from pnoise_jax.training import agreement, data_version, run_config
 from pnoise_jax.training.experiment import Experiment, build
 from pnoise_jax.training.imported import read_to_devices, warn_of_preprocessing
 from pnoise_jax.training.precision import config_types
@@ -73,30 +72,30 @@ def restore(
       ValueError, OSError: bad config, data or work directory, named; FileNotFoundError where there
         is no run or no checkpoint.
     """
-    stored = directories.read_config(workdir)
+    stored = run_config.read_config(workdir)
     path = Path(workdir).expanduser().absolute()
     if config is None:
         config = stored
         on_all_hosts(lambda: data_version.check(path, stored, stored))
     else:
-        on_all_hosts(lambda: directories.check(path, config, but=NOT_OF_WEIGHTS))
+        on_all_hosts(lambda: run_config.check(path, config, but=NOT_OF_WEIGHTS))
     experiment, notes = data_version.match_run(build(config), path)
     agreement.require_same_run(experiment, task="evaluate")
     for sentence in notes:
         report(sentence)
     on_all_hosts(lambda: _require_checkpoints(path))
-    checkpoints = Checkpoints(path / "checkpoints", keep=config.checkpoint.keep, report=report)
+    checkpoints = Checkpoints(path, keep=config.checkpoint.keep, report=report)
     with contextlib.closing(checkpoints):
         restored = checkpoints.restore(experiment.abstract_state(mesh), set_aside=False)
     if restored is None:
-        raise FileNotFoundError(f"{path / 'checkpoints'} holds no checkpoint; train there first")
+        raise FileNotFoundError(f"{checkpoints.directory} holds no checkpoint; train there first")
     state, _ = restored
     return dataclasses.replace(Run.of(experiment, state), notes=notes)
 
 
 def _require_checkpoints(path: Path) -> None:
     """Raises OSError where a run has no directory of checkpoints; needs no right to write there."""
-    place = path / "checkpoints"
+    place = RunDirectory(path).checkpoints
     if os.path.lexists(place) and not place.is_dir():
         raise NotADirectoryError(f"{place} is not a directory: put that of the run back")
     if not place.is_dir():
@@ -123,8 +122,3 @@ def import_weights(
     assumed = filter(None, [found.describe_assumed()])
     notes = (*assumed, found.describe_preprocessing(), *warnings)
     return Run(experiment, variables, 0, found.describe(), notes)
-
-
-def has_run(workdir: str | os.PathLike) -> bool:
-    """Whether a run was ever started in a work directory."""
-    return (Path(workdir).expanduser() / "config.json").exists()

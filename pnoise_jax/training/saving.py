@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pnoise_jax import stopping
 from pnoise_jax.parallel import on_all_hosts
-from pnoise_jax.training.checkpoints import Checkpoints
+from pnoise_jax.runs import Checkpoints, RunDirectory
 from pnoise_jax.training.intervals import SaveClock
 from pnoise_jax.training.step import TrainState
 from pnoise_jax.training.window import NonFiniteLossError, Window, describe_broken
@@ -97,7 +97,7 @@ def stopping_last_evaluation(path: Path, total: int) -> Iterator[None]:
         raise stopping.StoppedError(
             "in the evaluation after training",
             f"all {total} steps are trained, and the last checkpoint is saved in "
-            f"{path / 'checkpoints'}",
+            f"{RunDirectory(path).checkpoints}",
             "evaluate",
         ) from None
 

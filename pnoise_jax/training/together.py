@@ -9,14 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from pnoise_jax import data, stopping
-from pnoise_jax.training import workdir as directories
-from pnoise_jax.training.checkpoints import Checkpoints
+from pnoise_jax.runs import Checkpoints, MetricWriter, lock, require_room
 from pnoise_jax.training.experiment import Experiment
 from pnoise_jax.training.precision import config_types
 from pnoise_jax.training.program import Program, advance, open_batches
 from pnoise_jax.training.step import TrainState
 from pnoise_jax.training.window import NonFiniteLossError, Window, describe_broken
-from pnoise_jax.training.writers import MetricWriter
 
 
 @config_types()
@@ -46,8 +44,8 @@ def fit_together(
     """
     places = [*experiments, *[experiments[-1]] * (size - len(experiments))]
     with contextlib.ExitStack() as stack:
-        are_there = [stack.enter_context(directories.lock(path)) for path in paths]
-        directories.require_room(paths[0], len(paths) * program.state_bytes)
+        are_there = [stack.enter_context(lock(path)) for path in paths]
+        require_room(paths[0], len(paths) * program.state_bytes)
         writers = [
             stack.enter_context(contextlib.closing(MetricWriter(path, step=0))) for path in paths
         ]
@@ -62,7 +60,7 @@ def fit_together(
             found.append(_take(states, run))
             try:
                 are_there[run]()
-                with contextlib.closing(Checkpoints(path / "checkpoints", keep=1)) as checkpoints:
+                with contextlib.closing(Checkpoints(path, keep=1)) as checkpoints:
                     checkpoints.save(experiments[0].total_steps, found[-1])
             except OSError as error:  # the runs beside it are saved all the same
                 failures.append(error)

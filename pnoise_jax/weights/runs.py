@@ -15,7 +15,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import traverse_util
 
-from pnoise_jax.weights import checksums
+from pnoise_jax.runs import checksums
 from pnoise_jax.weights.arrays import ArrayFile, Read
 from pnoise_jax.weights.descriptions import read_json
 from pnoise_jax.weights.errors import found_damaged

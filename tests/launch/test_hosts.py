@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from pnoise_jax.training import workdir
+from pnoise_jax.runs import RunDirectory
 from tests.launch import command
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -53,7 +53,7 @@ def test_a_work_directory_that_is_not_shared(data_dir, tmp_path):
     codes, errors = command.ends(command.start_on_hosts(*hosts))
     assert codes == [1, 1]
     assert_all_say(errors, "is not the same directory on all hosts", f"in {tmp_path / '1'}")
-    assert not workdir.has_checkpoint(tmp_path / "0")
+    assert not RunDirectory(tmp_path / "0").has_checkpoint()
     assert list((tmp_path / "0").iterdir()) == []
 
 

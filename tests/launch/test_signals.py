@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from pnoise_jax.training.workdir import has_checkpoint
+from pnoise_jax.runs import RunDirectory
 from tests.launch import command
 
 TERM, INT = signal.SIGTERM, signal.SIGINT
@@ -200,7 +200,9 @@ def test_a_sweep_keeps_its_cells(data_dir, tmp_path, together):
         runs = workdir.glob("runs/*")
         if together == "always":
             return any(has_lines(run)() for run in runs)
-        return (workdir / "results.csv").exists() and sum(map(bool, map(has_checkpoint, runs))) >= 1
+        return (workdir / "results.csv").exists() and any(
+            RunDirectory(run).has_checkpoint() for run in runs
+        )
 
     process = command.start("sweep", *given)
     (code,), (errors,) = send_when(ready, [process], TERM)

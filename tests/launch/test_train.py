@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from pnoise_jax.training import workdir
+from pnoise_jax.runs import RunDirectory
+from pnoise_jax.training import run_config
 from tests.launch import command
 from tests.training.runs import small_config
 from tests.weights import sources
@@ -136,7 +137,7 @@ def test_devices_that_do_not_divide_the_batch(data_dir, tmp_path):
 
 
 def test_evaluate_refuses_typos_and_needs_no_config_file(data_dir, tmp_path):
-    workdir.claim(tmp_path, small_config(data_dir))
+    run_config.claim(tmp_path, small_config(data_dir))
     code, _, errors = command.run("evaluate", f"--workdir={tmp_path}", "--config.noise.strenght=1")
     assert code != 0
     assert errors == "error: unknown config field strenght; did you mean strength?\n"
@@ -286,4 +287,4 @@ def test_two_hosts_with_other_weights_end_both(data_dir, tmp_path, weights_file,
         assert re.search(r"host 1 \(.*\) has failed: weights=", messages[0])
         assert f"weights='{other}' does not exist" in messages[1]
     assert not any("Traceback" in message for message in messages)
-    assert not workdir.has_checkpoint(tmp_path / "run")
+    assert not RunDirectory(tmp_path / "run").has_checkpoint()

@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 
+from pnoise_jax import runs
 from pnoise_jax.studies import bridge, bridge_figure
 from pnoise_jax.studies.reporting import style
 from pnoise_jax.training import default_config
-from pnoise_jax.training import workdir as directories
 
 FIELDS = ("duration", "model.dim", "model.depth", "model.pooling", "noise.name", "seed")
 FIELDS += ("clean_top1", "shuffled_top1", "class_sorted_top1")
@@ -28,7 +28,7 @@ def write_sweep(path, rows, *, name="digits"):
         writer.writerows([FIELDS, *rows])
     config = default_config()
     config.data.name = name
-    directories.write_config(path / "base_config.json", config)
+    runs.write_config(path / "base_config.json", config)
     return path
 
 

@@ -10,12 +10,12 @@ import pytest
 from jax.sharding import AxisType
 from rich.console import Console
 
-from pnoise_jax import parallel, training
+from pnoise_jax import parallel, runs, training
 from pnoise_jax.evaluation.evaluate import _score
 from pnoise_jax.studies import sweep_results, sweep_speed, sweep_training
 from pnoise_jax.studies.sweep import run_sweep
 from pnoise_jax.studies.sweep_cells import build_cells, product
-from pnoise_jax.training import workdir as directories
+from pnoise_jax.training import weights_note
 from tests.training.runs import small_config
 
 CELLS = [
@@ -293,7 +293,7 @@ def test_a_second_sweep_in_a_directory_changes_nothing_there(base, tmp_path):
     sweep_results.claim(tmp_path, base)
     before = (tmp_path / "base_config.json").read_text()
     base.batch_size = 32
-    with directories.lock(tmp_path), pytest.raises(OSError, match="in use: another process trains"):
+    with runs.lock(tmp_path), pytest.raises(OSError, match="in use: another process trains"):
         run_sweep(base, CELLS[:1], tmp_path)
     assert (tmp_path / "base_config.json").read_text() == before
 
@@ -360,7 +360,7 @@ def test_weights_to_start_from_are_known_by_their_content(base, tmp_path):
     before = identity(file)
     shutil.copy(file, copy)
     assert identity(copy) == before
-    directories.note_weights(tmp_path / "runs" / "one", str(file))
+    weights_note.note_weights(tmp_path / "runs" / "one", str(file))
     file.unlink()  # no longer needed, where a run has noted what it was
     assert identity(file, tmp_path / "runs") == before != identity(file, tmp_path / "none")
     file.write_bytes(b"other")

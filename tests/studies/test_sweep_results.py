@@ -7,7 +7,7 @@ import pytest
 
 from pnoise_jax.studies import sweep_results
 from pnoise_jax.studies.sweep_results import MEASURES, Results
-from pnoise_jax.training import workdir
+from pnoise_jax.training import run_config
 from tests.training.runs import small_config
 
 
@@ -116,6 +116,6 @@ def test_a_work_directory_belongs_to_one_base(base, tmp_path):
 
 
 def test_a_run_of_launch_train_is_refused(base, tmp_path):
-    workdir.claim(tmp_path, base)
+    run_config.claim(tmp_path, base)
     with pytest.raises(ValueError, match=r"holds a run of launch\.train"):
         sweep_results.claim(tmp_path, base)

@@ -7,9 +7,9 @@ import sys
 import ml_collections
 import pytest
 
-from pnoise_jax import noise, training
+from pnoise_jax import noise, runs, training
 from pnoise_jax.training import config as configs
-from pnoise_jax.training import workdir
+from pnoise_jax.training import run_config
 
 
 @pytest.mark.parametrize(
@@ -114,51 +114,51 @@ def test_unknown_and_missing_fields_are_named():
 
 def test_a_work_directory_belongs_to_its_config(tmp_path):
     config = training.default_config()
-    workdir.claim(tmp_path, config)
+    run_config.claim(tmp_path, config)
     config.batch_size = 128
     assert json.loads((tmp_path / "config.json").read_text())["batch_size"] == 128
     config.seed = 5  # nothing has been trained: the directory is free for another config
-    workdir.claim(tmp_path, config)
+    run_config.claim(tmp_path, config)
     (tmp_path / "checkpoints" / "10").mkdir(parents=True)
     config.data.num_threads = 5  # changes nothing of the result
     config.evaluation.every = "1 epoch"
     config.log_every = "1 step"
-    workdir.claim(tmp_path, config)
+    run_config.claim(tmp_path, config)
     config.noise.layer = "3"
     config.optimizer.learning_rate = 0.5
     with pytest.raises(
         ValueError, match=r"noise.layer: None there, '3' now; optimizer.learning_rate: 0.001 there"
     ):
-        workdir.claim(tmp_path, config)
+        run_config.claim(tmp_path, config)
 
 
 def test_a_work_directory_that_cannot_be_used_is_named(tmp_path):
     config = training.default_config()
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file' cannot be written"):
-        workdir.claim(tmp_path / "file", config)
+        run_config.claim(tmp_path / "file", config)
     with pytest.raises(OSError, match="workdir='/proc/run' cannot be written"):
-        workdir.claim("/proc/run", config)
+        run_config.claim("/proc/run", config)
     (tmp_path / "lost" / "checkpoints" / "10").mkdir(parents=True)
     with pytest.raises(ValueError, match=r"no config\.json"):
-        workdir.claim(tmp_path / "lost", config)
+        run_config.claim(tmp_path / "lost", config)
     with pytest.raises(OSError, match=r"MB left .* make room"):
-        workdir.require_room(tmp_path, 10**18)
+        runs.require_room(tmp_path, 10**18)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match="not valid JSON"):
-        workdir.read_config(tmp_path)
+        run_config.read_config(tmp_path)
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(ValueError, match="not the config of a run"):
-        workdir.read_config(tmp_path)
+        run_config.read_config(tmp_path)
     for name in ("", "gs://bucket/run"):
         with pytest.raises(ValueError, match="is not a directory"):
-            workdir.claim(name, config)
+            run_config.claim(name, config)
 
 
 def test_a_config_of_an_older_version_is_completed(tmp_path):
     config = training.default_config()
     config.model = training.model_config("resnet18", stage_sizes=(1, 1))
-    workdir.claim(tmp_path, config)
+    run_config.claim(tmp_path, config)
     stored = json.loads((tmp_path / "config.json").read_text())
     del stored["accumulate"], stored["model"]["remat"]
     (tmp_path / "config.json").write_text(json.dumps(stored))
@@ -166,17 +166,17 @@ def test_a_config_of_an_older_version_is_completed(tmp_path):
 
 
 def test_two_processes_do_not_train_in_one_directory(tmp_path):
-    with workdir.lock(tmp_path):
+    with runs.lock(tmp_path):
         script = (
-            "from pnoise_jax.training import workdir; import pathlib\n"
-            f"with workdir.lock(pathlib.Path({str(tmp_path)!r})): print('entered')"
+            "from pnoise_jax import runs; import pathlib\n"
+            f"with runs.lock(pathlib.Path({str(tmp_path)!r})): print('entered')"
         )
         done = subprocess.run(
             [sys.executable, "-c", script], capture_output=True, text=True, check=False
         )
     assert "another process trains there" in done.stderr
     assert "entered" not in done.stdout
-    with workdir.lock(tmp_path):
+    with runs.lock(tmp_path):
         pass
 
 
@@ -199,8 +199,8 @@ def test_an_own_noise_and_its_options_survive_the_work_directory(tmp_path):
     config.noise.name = "tests.noise.test_base:Scale"
     config.noise.options.spread = 2.0
     training.validate(config)
-    workdir.write_config(tmp_path / "config.json", config)
-    stored = workdir.read_config(tmp_path)
+    runs.write_config(tmp_path / "config.json", config)
+    stored = run_config.read_config(tmp_path)
     assert stored.noise.options.to_dict() == {"spread": 2.0}
     injection = noise.Injection.from_config(stored.noise)
     assert type(injection.noise).__name__ == "Scale"

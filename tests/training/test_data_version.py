@@ -6,7 +6,7 @@ import pytest
 
 from pnoise_jax import parallel, training
 from pnoise_jax.studies import sweep_results
-from pnoise_jax.training import workdir
+from pnoise_jax.training import run_config
 from pnoise_jax.training.restore import NOT_OF_WEIGHTS, restore
 
 REFUSED = r"has used data.name='glyphs/200' in version 1\.0\.0, and this program has version 2"
@@ -21,7 +21,7 @@ def config_on(name):
 @pytest.fixture
 def run(tmp_path):
     """A work directory with a checkpoint, of the glyphs as they are now."""
-    workdir.claim(tmp_path, config_on("glyphs/200"))
+    run_config.claim(tmp_path, config_on("glyphs/200"))
     (tmp_path / "checkpoints" / "10").mkdir(parents=True)
     return tmp_path
 
@@ -29,8 +29,8 @@ def run(tmp_path):
 def test_a_run_on_the_same_version_goes_on(run):
     note = json.loads((run / "data.json").read_text())
     assert note == {"name": "glyphs/200", "version": "2.0.0"}
-    workdir.claim(run, config_on("glyphs/200"))
-    workdir.check(run, config_on("digits"), but=NOT_OF_WEIGHTS)  # evaluated on other data
+    run_config.claim(run, config_on("glyphs/200"))
+    run_config.check(run, config_on("digits"), but=NOT_OF_WEIGHTS)  # evaluated on other data
 
 
 @pytest.mark.parametrize("noted", [True, False])
@@ -40,23 +40,23 @@ def test_a_run_on_an_older_version_is_refused(run, noted):
     else:  # it is older than the notes
         (run / "data.json").unlink()
     with pytest.raises(ValueError, match=REFUSED):
-        workdir.claim(run, config_on("glyphs/200"))
+        run_config.claim(run, config_on("glyphs/200"))
     with pytest.raises(ValueError, match=REFUSED):
-        workdir.check(run, config_on("glyphs/200"), but=NOT_OF_WEIGHTS)
+        run_config.check(run, config_on("glyphs/200"), but=NOT_OF_WEIGHTS)
     with pytest.raises(ValueError, match=REFUSED):
         restore(run, mesh=parallel.data_mesh())
 
 
 def test_an_older_run_on_a_data_set_that_never_changed_goes_on(tmp_path):
-    workdir.claim(tmp_path, config_on("digits"))
+    run_config.claim(tmp_path, config_on("digits"))
     (tmp_path / "checkpoints" / "10").mkdir(parents=True)
     (tmp_path / "data.json").unlink()
-    workdir.claim(tmp_path, config_on("digits"))
+    run_config.claim(tmp_path, config_on("digits"))
 
 
 def test_data_sets_of_others_have_no_note(tmp_path):
-    workdir.claim(tmp_path, config_on("glyphs/200"))
-    workdir.claim(tmp_path, config_on("imagenet2012"))  # nothing was trained yet
+    run_config.claim(tmp_path, config_on("glyphs/200"))
+    run_config.claim(tmp_path, config_on("imagenet2012"))  # nothing was trained yet
     assert not (tmp_path / "data.json").exists()
 
 

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from jax._src.array import ArrayImpl
 
-from pnoise_jax import parallel, training
-from pnoise_jax.training import console, workdir
-from pnoise_jax.training.checkpoints import Checkpoints
+from pnoise_jax import parallel, runs, training
+from pnoise_jax.runs import Checkpoints
+from pnoise_jax.training import console, run_config
 from tests.training.runs import small_config
 
 
 def final_state(config, directory):
     like = training.build(config).abstract_state(parallel.data_mesh())
-    with contextlib.closing(Checkpoints(directory / "checkpoints", keep=3)) as checkpoints:
+    with contextlib.closing(Checkpoints(directory, keep=3)) as checkpoints:
         return checkpoints.restore(like)
 
 
@@ -100,7 +100,7 @@ def test_a_run_that_names_a_retired_preset_can_be_evaluated(straight, data_dir, 
     }
     config = small_config(data_dir, **spelled_out)
     assert training.read_config(tmp_path / "named").to_dict() == config.to_dict()
-    workdir.claim(tmp_path / "named", config)  # the same run
+    run_config.claim(tmp_path / "named", config)  # the same run
     rows = training.evaluate(None, tmp_path / "named")
     assert rows == training.evaluate(config, tmp_path / "spelled_out")
     assert rows[1]["nll"] != rows[0]["nll"]
@@ -129,9 +129,9 @@ def test_training_in_another_configs_directory_is_refused(straight, data_dir):
 
 
 def test_a_run_that_is_going_on_elsewhere_keeps_its_config(data_dir, tmp_path):
-    workdir.claim(tmp_path, small_config(data_dir))  # and no checkpoint yet
+    run_config.claim(tmp_path, small_config(data_dir))  # and no checkpoint yet
     before = (tmp_path / "config.json").read_text()
-    with workdir.lock(tmp_path), pytest.raises(OSError, match="in use: another process trains"):
+    with runs.lock(tmp_path), pytest.raises(OSError, match="in use: another process trains"):
         training.train(small_config(data_dir, seed=7), tmp_path)
     assert (tmp_path / "config.json").read_text() == before
 

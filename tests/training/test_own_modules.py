@@ -9,7 +9,7 @@ import pytest
 from pnoise_jax import data, models, noise
 from pnoise_jax.data import in_memory
 from pnoise_jax.registry import Origin
-from pnoise_jax.training import own_modules, workdir
+from pnoise_jax.training import own_modules, run_config
 from pnoise_jax.training.config import model_config
 from tests.launch import command
 from tests.training.runs import small_config
@@ -90,14 +90,14 @@ def run(home, tmp_path, request, data_dir):
         config = small_config(data_dir, **{"noise.preset": None})
         config.model = model_config(request.param[0])
         config.noise.name, config.data.name = request.param[1:]
-        path = workdir.claim(tmp_path / "run", config)
+        path = run_config.claim(tmp_path / "run", config)
     forget()
     return path
 
 
 def test_they_are_imported_where_they_can_be(run, home, monkeypatch):
     monkeypatch.syspath_prepend(home)
-    config = workdir.read_config(run)
+    config = run_config.read_config(run)
     assert type(models.create_model(config.model.name)).__name__ == "Own"
     assert type(noise.Injection.from_config(config.noise).noise).__name__ == "Scale"
     assert len(data.load(config.data.name, split="test[:30]")) == 30
@@ -107,11 +107,11 @@ def test_where_they_were_is_said(run, home):
     with pytest.raises(
         ValueError, match=rf"module 'things.mine', which cannot .* was in {home}: p"
     ):
-        workdir.read_config(run)
+        run_config.read_config(run)
     stored = json.loads((run / "config.json").read_text())
     stored["model"] = dict(model_config("vit_ti_16"))
     (run / "config.json").write_text(json.dumps(stored))
-    config = workdir.read_config(run)  # the noise may be replaced, so it is asked for later
+    config = run_config.read_config(run)  # the noise may be replaced, so it is asked for later
     with pytest.raises(ValueError, match=rf"noise\.name=.*'things.mine', which .* was in {home}"):
         noise.Injection.from_config(config.noise)
     with pytest.raises(ValueError, match=rf"data set .*'things.mine', which .* was in {home}"):
@@ -122,11 +122,11 @@ def test_a_module_that_no_longer_has_them(run, home, monkeypatch):
     (home / "things" / "mine.py").write_text("")
     monkeypatch.syspath_prepend(home)
     with pytest.raises(ValueError, match=r"no longer registered by|has no attribute 'Own'"):
-        workdir.read_config(run)
+        run_config.read_config(run)
 
 
 def test_what_is_built_in_is_not_noted(tmp_path, data_dir):
-    path = workdir.claim(tmp_path / "run", small_config(data_dir))
+    path = run_config.claim(tmp_path / "run", small_config(data_dir))
     assert not (path / "modules.json").exists()
 
 

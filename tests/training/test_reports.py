@@ -9,7 +9,7 @@ import jax
 import pytest
 
 from pnoise_jax import training
-from pnoise_jax.training import loop, reports, workdir
+from pnoise_jax.training import loop, reports, run_config
 from tests.training.runs import small_config
 
 
@@ -234,7 +234,7 @@ def test_checkpoints_that_may_not_be_read_are_not_taken_for_none(trained, unpriv
 
     def check():
         with pytest.raises(PermissionError, match="checkpoints cannot be read and written"):
-            workdir.claim(place / "run", config)
+            run_config.claim(place / "run", config)
 
     as_other(check)
     (place / "run" / "checkpoints").chmod(0o777)

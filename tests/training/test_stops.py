@@ -9,8 +9,8 @@ import signal
 import pytest
 
 from pnoise_jax import evaluation, stopping, training
+from pnoise_jax.runs import MetricWriter
 from pnoise_jax.training.window import Window
-from pnoise_jax.training.writers import MetricWriter
 from tests.training.runs import small_config
 
 SPEED = {"steps_per_second", "examples_per_second", "data_wait"}

@@ -11,7 +11,7 @@ import pytest
 from jax.sharding import AxisType
 
 from pnoise_jax import training
-from pnoise_jax.training import workdir
+from pnoise_jax.training import run_config
 from pnoise_jax.training.window import Window
 from tests.training.runs import small_config
 
@@ -29,7 +29,8 @@ def noisy(data_dir, seed, strength, **more):
 
 def claim(directory, experiments):
     return [
-        workdir.claim(directory / f"{number}", of.config) for number, of in enumerate(experiments)
+        run_config.claim(directory / f"{number}", of.config)
+        for number, of in enumerate(experiments)
     ]
 
 
@@ -144,7 +145,7 @@ def test_accumulation_average_and_batch_statistics_together(data_dir, tmp_path):
     program = training.create_program(experiments[0], MESH, any_strength=True, together=True)
     training.fit_together(experiments, paths, program, size=2)
     one = training.create_program(experiments[1], MESH)
-    training.fit(experiments[1], workdir.claim(tmp_path / "one", experiments[1].config), one)
+    training.fit(experiments[1], run_config.claim(tmp_path / "one", experiments[1].config), one)
     assert losses(paths[1]) == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
 
 

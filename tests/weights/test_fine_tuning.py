@@ -15,9 +15,8 @@ from flax import traverse_util
 from jax.sharding import AxisType
 
 from pnoise_jax import parallel, training, weights
-from pnoise_jax.training import console
-from pnoise_jax.training import workdir as directories
-from pnoise_jax.training.checkpoints import Checkpoints
+from pnoise_jax.runs import Checkpoints
+from pnoise_jax.training import console, run_config
 from pnoise_jax.training.program import advance, open_batches
 from pnoise_jax.training.together import open_together, start_together
 from pnoise_jax.weights import files, runs
@@ -55,7 +54,7 @@ def config_of(data_dir, file, **changes):
 
 def final_state(config, directory):
     like = training.build(config).abstract_state(parallel.data_mesh())
-    with contextlib.closing(Checkpoints(directory / "checkpoints", keep=3)) as checkpoints:
+    with contextlib.closing(Checkpoints(directory, keep=3)) as checkpoints:
         return jax.device_get(checkpoints.restore(like)[0])
 
 
@@ -97,19 +96,19 @@ def test_going_on_is_bitwise_the_same_and_needs_no_weights(straight, data_dir, t
 def test_other_weights_are_another_run(straight, data_dir, weights_file, tmp_path):
     """By their content, where the path leads somewhere."""
     _, directory, _ = straight
-    directories.check(directory, config_of(data_dir, shutil.copy(weights_file, tmp_path / "copy")))
+    run_config.check(directory, config_of(data_dir, shutil.copy(weights_file, tmp_path / "copy")))
     sources.save_random_vit(tmp_path / weights_file.name, dim=16, depth=1, patch_size=4, grid=5)
     with pytest.raises(ValueError, match=rf"weights: '{weights_file}' there, '{tmp_path}/vit"):
-        directories.check(directory, config_of(data_dir, tmp_path / weights_file.name))
+        run_config.check(directory, config_of(data_dir, tmp_path / weights_file.name))
     moved = shutil.copytree(directory, tmp_path / "run")
     note = json.loads((moved / "weights.json").read_text())
     (moved / "weights.json").write_text(json.dumps(note | {"fingerprint": "another"}))
     with pytest.raises(ValueError, match=f"'{weights_file} with other content' there"):
-        directories.check(moved, config_of(data_dir, weights_file))
+        run_config.check(moved, config_of(data_dir, weights_file))
     (moved / "weights.json").unlink()  # its path decides
-    directories.check(moved, config_of(data_dir, weights_file))
+    run_config.check(moved, config_of(data_dir, weights_file))
     with pytest.raises(ValueError, match="weights: "):
-        directories.check(moved, config_of(data_dir, tmp_path / "copy"))
+        run_config.check(moved, config_of(data_dir, tmp_path / "copy"))
     for path in ("/somewhere/resnet.safetensors", None):
         with pytest.raises(ValueError, match=rf"weights: '{weights_file}' there, .* now"):
             training.train(config_of(data_dir, path or "other"), directory)

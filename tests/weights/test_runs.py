@@ -10,7 +10,8 @@ import orbax.checkpoint as ocp
 import pytest
 
 from pnoise_jax import weights
-from pnoise_jax.weights import checksums, matching, runs
+from pnoise_jax.runs import checksums
+from pnoise_jax.weights import matching, runs
 
 
 @pytest.fixture

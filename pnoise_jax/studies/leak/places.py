@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from pnoise_jax import training
+from pnoise_jax.runs import make_writable
 from pnoise_jax.studies.leak.audit import Audit
 from pnoise_jax.studies.leak.seeds import find_runs
 from pnoise_jax.studies.leak.subjects.audited_noise import AuditedNoise
 from pnoise_jax.studies.reporting.report import require_own
 from pnoise_jax.training import reports
-from pnoise_jax.training import workdir as directories
 from pnoise_jax.writing import file_name, make_directory, require_places
 
 
@@ -46,11 +46,11 @@ def open_directory(
     runs = [f"seed_{seed}" for seed in seeds]
     require_places(path, named=f"--workdir={str(path)!r}", directories=runs)
     if out is not None:
-        directory = directories.make_writable(out, flag="out")
+        directory = make_writable(out, flag="out")
         require_own(directory, measurement, named=f"--out={str(out)!r}")
         return directory
     directory = path / "audit"
-    directories.make_writable(path)
+    make_writable(path)
     require_places(path, named=f"--workdir={str(path)!r}", directories=("audit", "audits"))
     named = f"--workdir={str(path)!r}: {directory}"
     try:

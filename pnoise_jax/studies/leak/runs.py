@@ -14,6 +14,7 @@ from rich.console import Console
 
 from pnoise_jax import noise, parallel, stopping, training, weights
 from pnoise_jax.evaluation import Metric
+from pnoise_jax.runs import RunDirectory
 from pnoise_jax.studies.leak import places
 from pnoise_jax.studies.leak.audit import Audit, conclude, identify
 from pnoise_jax.studies.leak.measure import measure
@@ -256,9 +257,7 @@ def _train_missing(
         ) from None
     for seed in seeds:
         runs[seed] = found.get(seed, workdir / f"seed_{seed}")
-        checkpoints = (runs[seed] / "checkpoints").glob("[0-9]*")
-        trained = max((int(path.name) for path in checkpoints if path.name.isdecimal()), default=0)
-        if trained < total:
+        if max(RunDirectory(runs[seed]).steps(), default=0) < total:
             console.rule(f"training seed {seed}")
             training.train(with_seed(config, seed), runs[seed])
     return runs

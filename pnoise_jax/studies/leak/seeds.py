@@ -10,8 +10,8 @@ import ml_collections
 
 from pnoise_jax import training
 from pnoise_jax.data import class_names
-from pnoise_jax.training import data_version
-from pnoise_jax.training import workdir as directories
+from pnoise_jax.runs import RunDirectory
+from pnoise_jax.training import data_version, run_config
 from pnoise_jax.training.config import differing
 from pnoise_jax.training.restore import NOT_OF_WEIGHTS
 
@@ -25,11 +25,11 @@ def find_runs(workdir: Path) -> dict[int, Path]:
       ValueError: the config of one is not readable.
     """
     found = {}
-    if (workdir / "config.json").exists():
+    if RunDirectory(workdir).has_run():
         found[training.read_config(workdir).seed] = workdir
     for directory in sorted(workdir.glob("seed_*")):
         match = _SEED_DIRECTORY.fullmatch(directory.name)
-        if match and (directory / "config.json").exists():
+        if match and RunDirectory(directory).has_run():
             found.setdefault(int(match[1]), directory)
     return found
 
@@ -84,7 +84,7 @@ def require_same_config(config: ml_collections.ConfigDict, found: dict[int, Path
                 f"the seeds in {path.parent} come from different configs ({listed}): audit them "
                 "one by one, or move those that do not belong to another directory"
             )
-        directories.check(path, with_seed(config, seed), but=NOT_OF_WEIGHTS)
+        run_config.check(path, with_seed(config, seed), but=NOT_OF_WEIGHTS)
         _require_same_classes(reference[0], path)
 
 

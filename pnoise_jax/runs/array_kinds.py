@@ -7,7 +7,7 @@ from typing import Any
 
 import orbax.checkpoint as ocp
 
-from pnoise_jax.weights import checksums
+from pnoise_jax.runs import checksums
 
 
 class OtherStateError(ValueError):

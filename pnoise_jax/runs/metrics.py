@@ -7,6 +7,7 @@ from pathlib import Path
 from tensorboardX import SummaryWriter
 
 from pnoise_jax import writing
+from pnoise_jax.runs.layout import RunDirectory
 
 
 class MetricWriter:
@@ -20,7 +21,7 @@ class MetricWriter:
           step: the last one that is done.
           evaluates: whether the evaluation of this step is done again; drops what it had written.
         """
-        file = workdir / "metrics.jsonl"
+        file = RunDirectory(workdir).metrics
         if file.exists():
             lines = file.read_text(errors="replace").splitlines()
             kept = [line for line in lines if _step_of(line) <= step]

@@ -14,8 +14,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from pnoise_jax.training import kinds
-from pnoise_jax.training.checkpoints import Checkpoints
+from pnoise_jax.runs import Checkpoints, OtherStateError
 
 MESH = jax.make_mesh((8,), ("data",), (AxisType.Auto,))
 EVERYWHERE = NamedSharding(MESH, P())
@@ -41,14 +40,14 @@ def like(sharding=EVERYWHERE):
 @pytest.fixture
 def saved(tmp_path):
     """A directory with the checkpoints of steps 10, 20 and 30."""
-    with contextlib.closing(Checkpoints(tmp_path / "checkpoints", keep=3)) as checkpoints:
+    with contextlib.closing(Checkpoints(tmp_path, keep=3)) as checkpoints:
         for step in (10, 20, 30):
             checkpoints.save(step, jax.device_put(state_of(step), EVERYWHERE))
     return tmp_path / "checkpoints"
 
 
 def restore(directory, tree=None, report=print):
-    with contextlib.closing(Checkpoints(directory, keep=3, report=report)) as checkpoints:
+    with contextlib.closing(Checkpoints(directory.parent, keep=3, report=report)) as checkpoints:
         return checkpoints.restore(like() if tree is None else tree)
 
 
@@ -68,8 +67,8 @@ def test_the_newest_comes_back_bitwise_on_other_devices_too(saved):
 def test_names_of_directories_are_no_patterns(tmp_path, name):
     """Nor do those that they would match get mixed in."""
     for each, step in (("runs", 20), ("a", 10), (name, 30)):
-        directory = tmp_path / each / "checkpoints"
-        directory.parent.mkdir()
+        directory = tmp_path / each
+        directory.mkdir()
         with contextlib.closing(Checkpoints(directory, keep=3)) as checkpoints:
             checkpoints.save(step, jax.device_put(state_of(step), EVERYWHERE))
     state, step = restore(tmp_path / name / "checkpoints")
@@ -78,14 +77,17 @@ def test_names_of_directories_are_no_patterns(tmp_path, name):
 
 
 def test_the_oldest_are_dropped(tmp_path):
-    with contextlib.closing(Checkpoints(tmp_path / "c", keep=2)) as checkpoints:
+    with contextlib.closing(Checkpoints(tmp_path, keep=2)) as checkpoints:
         assert checkpoints.newest() is None
         assert checkpoints.restore(like()) is None
         for step in (1, 2, 3):
             checkpoints.save(step, state_of(step))
         checkpoints.wait()
         assert checkpoints.newest() == 3
-    assert sorted(p.name for p in (tmp_path / "c").iterdir() if p.name.isdigit()) == ["2", "3"]
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()) == [
+        "2",
+        "3",
+    ]
 
 
 def test_flipped_bytes_are_found_and_the_one_before_is_taken(saved):
@@ -116,7 +118,7 @@ def test_a_half_written_checkpoint_gives_way_and_can_be_written_again(saved, dam
     else:
         file = largest_file(saved / "40" / "state")
         file.write_bytes(file.read_bytes()[:100])
-    with contextlib.closing(Checkpoints(saved, keep=3)) as checkpoints:
+    with contextlib.closing(Checkpoints(saved.parent, keep=3)) as checkpoints:
         _, step = checkpoints.restore(like())
         assert step == 30
         checkpoints.save(40, state_of(40))
@@ -144,7 +146,7 @@ def test_a_copy_under_another_number_is_named_and_gives_way(saved):
 
 def test_metrics_that_are_in_no_report_come_back_and_are_verified(saved):
     pending = [{"loss": 0.1, "top1": 33.3}, {"loss": 1 / 3, "top1": 50.0}]
-    with contextlib.closing(Checkpoints(saved, keep=9)) as checkpoints:
+    with contextlib.closing(Checkpoints(saved.parent, keep=9)) as checkpoints:
         checkpoints.save(40, state_of(40), pending)
         checkpoints.wait()
         assert checkpoints.pending(40) == pending
@@ -219,11 +221,11 @@ def test_when_none_is_whole_nothing_is_moved_and_all_are_named(saved):
 )
 def test_another_state_is_named_and_nothing_is_moved(saved, change, message):
     """Not damage: a setting differs. Older checkpoints, even one that fits, are not asked."""
-    with contextlib.closing(Checkpoints(saved, keep=4)) as checkpoints:
+    with contextlib.closing(Checkpoints(saved.parent, keep=4)) as checkpoints:
         checkpoints.save(5, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), change(like())))
     reports = []
     with pytest.raises(
-        kinds.OtherStateError, match=rf"^the checkpoint of step 30 .*{message}.*JAX_ENABLE_X64"
+        OtherStateError, match=rf"^the checkpoint of step 30 .*{message}.*JAX_ENABLE_X64"
     ):
         restore(saved, change(like()), report=reports.append)
     assert reports == []
@@ -252,8 +254,8 @@ def test_a_full_disk_is_reported_and_what_is_there_stays(saved):
     script = f"""
 import resource, signal
 import jax
-from pnoise_jax.training.checkpoints import Checkpoints
-checkpoints = Checkpoints({str(saved)!r}, keep=3)
+from pnoise_jax.runs import Checkpoints, OtherStateError, RunDirectory
+checkpoints = Checkpoints({str(saved.parent)!r}, keep=3)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 limit = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
 resource.setrlimit(resource.RLIMIT_FSIZE, (65536, limit))

@@ -5,7 +5,6 @@ import json
 import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,12 +12,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from pnoise_jax.runs import array_kinds, checksums
+from pnoise_jax.runs.layout import RunDirectory
+from pnoise_jax.runs.literal_paths import take_paths_literally
 from pnoise_jax.terminal import say
-from pnoise_jax.training import kinds
-from pnoise_jax.training.literal_paths import take_paths_literally
-from pnoise_jax.weights import checksums
 
-_UNREADABLE = "unreadable"  # where checkpoints go that turned out broken
 _PENDING = "pending metrics"  # beside the arrays' checksums; no array is called so
 
 
@@ -43,15 +41,15 @@ class Checkpoints:
 
     def __init__(
         self,
-        directory: str | os.PathLike,
+        workdir: str | os.PathLike,
         *,
         keep: int,
         report: Callable[[str], None] = say,
     ):
-        """Opens the checkpoints in a directory.
+        """Opens the checkpoints of a run; their directory is made if need be.
 
         Args:
-          directory: where they lie; made if need be.
+          workdir: the directory of the run, which is there.
           keep: how many of the newest stay.
           report: takes a sentence about a broken checkpoint.
 
@@ -59,7 +57,8 @@ class Checkpoints:
           OSError: the directory is a file, or cannot be made.
         """
         take_paths_literally()
-        self.directory = Path(directory).absolute()
+        self._run = RunDirectory.at(workdir)
+        self.directory = self._run.checkpoints
         self.directory.mkdir(exist_ok=True)
         self._report = report
         self._saving: int | None = None  # the step in flight
@@ -150,7 +149,7 @@ class Checkpoints:
 
         Raises:
           OSError: there are checkpoints, but none is whole.
-          kinds.OtherStateError: one is of another state than `like`; nothing is moved.
+          array_kinds.OtherStateError: one is of another state than `like`; nothing is moved.
         """
         broken: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
@@ -183,7 +182,9 @@ class Checkpoints:
         """The state, or why there is none."""
         try:
             return self._restore_verified(step, like), None
-        except kinds.OtherStateError:  # all hosts read the same descriptions: it raises on each
+        except (
+            array_kinds.OtherStateError
+        ):  # all hosts read the same descriptions: it raises on each
             raise
         except Exception as error:  # whatever is wrong with it, an older one may be whole
             return None, (str(error).strip() or repr(error)).splitlines()[0]
@@ -199,7 +200,7 @@ class Checkpoints:
         pending, crc = arrays.pop(_PENDING, ([], _crc([])))
         if crc != _crc(pending):
             raise ValueError("its pending metrics are not what was saved: their checksum differs")
-        kinds.require_same(self.directory / str(step), arrays, like)
+        array_kinds.require_same(self.directory / str(step), arrays, like)
         state = self._manager.restore(
             step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like))
         ).state
@@ -216,7 +217,7 @@ class Checkpoints:
     def _set_aside(self, steps: list[int]) -> None:
         if jax.process_index() == 0:
             for step in steps:
-                target = self.directory.parent / _UNREADABLE / f"{step}"
+                target = self._run.unreadable / f"{step}"
                 while target.exists():
                     target = target.with_name(target.name + "-again")
                 target.parent.mkdir(exist_ok=True)

@@ -1,0 +1,21 @@
+"""The directory of a run: the only place that knows its layout and Orbax."""
+
+from pnoise_jax.runs.array_kinds import OtherStateError
+from pnoise_jax.runs.checkpoints import Checkpoints
+from pnoise_jax.runs.config_file import read_config, write_config
+from pnoise_jax.runs.directory import lock, make_writable, require_layout, require_room
+from pnoise_jax.runs.layout import RunDirectory
+from pnoise_jax.runs.metrics import MetricWriter
+
+__all__ = [
+    "Checkpoints",
+    "MetricWriter",
+    "OtherStateError",
+    "RunDirectory",
+    "lock",
+    "make_writable",
+    "read_config",
+    "require_layout",
+    "require_room",
+    "write_config",
+]

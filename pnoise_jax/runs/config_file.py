@@ -1,0 +1,46 @@
+"""The config of a run as a file: JSON."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from pnoise_jax import writing
+
+
+def write_config(file: Path, config: ml_collections.ConfigDict) -> None:
+    """Writes a config as JSON, at once or not at all."""
+    writing.replace_file(file, config.to_json_best_effort(indent=2) + "\n")
+
+
+def read_config(file: Path, *, named: str) -> dict[str, Any]:
+    """What the file holds, lists as tuples; which fields a config has is not known here.
+
+    Args:
+      file: the path of the JSON.
+      named: what a message calls the directory of the run, such as ``--workdir='DIR'``.
+
+    Raises:
+      FileNotFoundError: there is none.
+      OSError, ValueError: it cannot be read, or is not JSON.
+    """
+    try:
+        if file.exists() and not file.is_file():
+            kind = "a directory" if file.is_dir() else "not a regular file"
+            raise FileNotFoundError(f"{named} holds no run: {file} is {kind}; move it away")
+        return json.loads(file.read_text(), object_hook=_lists_to_tuples)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if error.errno is None:
+            raise
+        raise FileNotFoundError(
+            f"{named} holds no run: {file} does not exist; train there first"
+        ) from None
+    except OSError as error:
+        raise OSError(f"{named}: {file} cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise ValueError(f"{file} is not valid JSON ({error}); restore it from a copy") from None
+
+
+def _lists_to_tuples(section: dict) -> dict:
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in section.items()}

@@ -1,0 +1,116 @@
+"""The directory of a run: made, checked and locked before anything is written there."""
+
+import contextlib
+import fcntl
+import functools
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+import jax
+
+from pnoise_jax import writing
+from pnoise_jax.runs.layout import RunDirectory
+
+
+def make_writable(workdir: str | os.PathLike, *, flag: str = "workdir") -> Path:
+    """The directory, made if need be; the flag that names it is for errors.
+
+    Raises:
+      ValueError: that is no path of one.
+      OSError: it cannot be written.
+    """
+    if not str(workdir).strip() or "://" in str(workdir):
+        raise ValueError(
+            f"--{flag}={str(workdir)!r} is not a directory: give the path of one. To keep runs in "
+            "a bucket, mount it with gcsfuse; several hosts can share NFS, Filestore or Lustre, too"
+        )
+    path = Path(workdir).expanduser().absolute()
+    if flag == "workdir" and os.fsencode(path).decode(errors="ignore") != str(path):
+        raise ValueError(
+            f"--{flag}={str(workdir)!r} is not in UTF-8, and checkpoints cannot be written there: "
+            "choose another directory, or rename it"
+        )
+    return writing.make_directory(path, named=f"--{flag}={str(workdir)!r}")
+
+
+def require_layout(path: Path) -> None:
+    """Raises OSError where a file stands in the place of a directory of a run, or the reverse."""
+    named = f"--workdir={str(path)!r}"
+    run = RunDirectory(path)
+    writing.require_places(
+        path,
+        named=named,
+        files=[file.name for file in run.files],
+        directories=[directory.name for directory in run.directories],
+    )
+    for place in sorted(run.checkpoints.glob("*")):  # Orbax takes such for its own
+        if place.name.isdecimal() and (not place.is_dir() or place.name != str(int(place.name))):
+            raise OSError(f"{named}: {place} is called like a checkpoint and is none: move it away")
+
+
+def require_room(path: Path, needed: int) -> None:
+    """Raises OSError unless the file system of ``path`` has ``needed`` bytes left."""
+    free = shutil.disk_usage(path).free
+    if free < needed:
+        raise OSError(
+            f"--workdir={str(path)!r} has {free / 1e6:.0f} MB left and the checkpoints need about "
+            f"{needed / 1e6:.0f} MB: make room, or lower checkpoint.keep"
+        )
+
+
+@contextlib.contextmanager
+def lock(path: Path) -> Iterator[Callable[[], None]]:
+    """Keeps other processes on this machine from training in ``path``; ends with the process.
+
+    Yields:
+      A function that raises OSError where the directory has been deleted or replaced since.
+
+    Raises:
+      OSError: one does.
+    """
+    if jax.process_index() != 0:
+        yield functools.partial(_require_there, path, None)
+        return
+    place = RunDirectory(path).lock
+    writing.require_places(path, named=f"--workdir={str(path)!r}", files=(place.name,))
+    with place.open("a") as file:  # a directory that is refused stays as it was
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OSError(
+                f"--workdir={str(path)!r} is in use: another process trains there; wait for it, or "
+                "choose another directory"
+            ) from None
+        yield functools.partial(_require_there, path, file)
+
+
+def _require_there(path: Path, locked: IO | None) -> None:
+    """Raises OSError where the directory was deleted, or another run has made it anew."""
+    run, named = RunDirectory(path), f"--workdir={str(path)!r}"
+    what = None
+    if not path.is_dir():
+        what = "was replaced by a file" if os.path.lexists(path) else "was deleted or moved"
+    elif locked is not None and run.lock.exists() and not _is_same_file(run.lock, locked):
+        what = "was deleted, and another run has made it anew"
+    elif not run.has_run():
+        if not run.has_checkpoint():
+            what = "has lost its config.json"
+        else:
+            raise OSError(
+                f"{named} has lost its config.json while this run was going on: put it back, and "
+                "start the same command again; the checkpoints there are as they were, and what "
+                "was trained since the last one is lost"
+            )
+    if what is not None:
+        raise OSError(
+            f"{named} {what} while this run was going on: its checkpoints and metrics there are "
+            "lost, and so is what it has trained. Put the directory back, or start again in "
+            "another one"
+        )
+
+
+def _is_same_file(file: Path, opened: IO) -> bool:
+    return os.path.samestat(file.stat(), os.fstat(opened.fileno()))
