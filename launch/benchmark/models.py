@@ -159,15 +159,14 @@ def _ours(model, variables: dict, batch: dict, mesh: Mesh) -> tuple[Callable, Ca
     section = training.default_config().optimizer
     section.weight_decay = WEIGHT_DECAY
     optimizer = optimizers.create_optimizer(section, lambda _: LEARNING_RATE)
-    step = training.jit_train_step(
-        training.make_train_step(model, optimizer, mean=MEAN, std=STD), mesh
-    )
+    task = training.Classification(model=model, mean=MEAN, std=STD)
+    step = training.jit_train_step(training.make_train_step(task, optimizer), mesh)
     batch = parallel.to_devices(batch, parallel.split_batch(mesh))
     key = parallel.random_key(0, mesh)
     imported = traverse_util.flatten_dict(variables, sep="/")
     state = jax.jit(
         lambda key: training.init_state(
-            model, optimizer, key, images[:1], with_ema=False, imported=imported
+            task, optimizer, key, images[:1], with_ema=False, imported=imported
         ),
         out_shardings=parallel.replicated(mesh),
     )(jax.random.key(0))

@@ -133,11 +133,11 @@ def _optimizer() -> optax.GradientTransformation:
 
 def _create(spec: Spec, mesh: Mesh) -> tuple[training.TrainState, dict[str, jax.Array]]:
     """The state before the first step, and the batch of all steps."""
-    model = _create_model(spec, None)
+    task = training.Classification(model=_create_model(spec, None))
     images = jax.ShapeDtypeStruct((1, spec.image_size, spec.image_size, 3), jnp.float32)
 
     def create(key):
-        return training.init_state(model, _optimizer(), key, images, with_ema=False)
+        return training.init_state(task, _optimizer(), key, images, with_ema=False)
 
     state = jax.jit(create, out_shardings=parallel.replicated(mesh))(jax.random.key(0))
     draw = jax.jit(_draw, static_argnums=0, out_shardings=parallel.split_batch(mesh))
@@ -157,10 +157,8 @@ def _start(
       A call that makes the next step, and the metrics of the first: loss, top1 (percent) and
       grad_norm.
     """
-    model = _create_model(spec, injection)
-    step = training.jit_train_step(
-        training.make_train_step(model, _optimizer(), mean=(0.5,), std=(0.5,)), mesh
-    )
+    task = training.Classification(model=_create_model(spec, injection))
+    step = training.jit_train_step(training.make_train_step(task, _optimizer()), mesh)
     key = parallel.random_key(0, mesh)
     state = jax.tree.map(jnp.copy, state)
 

@@ -13,7 +13,7 @@ from pnoise_jax.evaluation.metrics import (
 )
 from pnoise_jax.evaluation.predictions import Predictions, score_logits
 from pnoise_jax.evaluation.protocols import ORDERS, Protocol, standard_protocols
-from pnoise_jax.evaluation.report import print_report
+from pnoise_jax.evaluation.report import CLASSIFICATION_MEASURES, Measure, print_report
 from pnoise_jax.evaluation.representations import Representations, first_noisy_layer
 from pnoise_jax.evaluation.statistics import (
     Estimate,
@@ -27,12 +27,14 @@ from pnoise_jax.evaluation.statistics import (
 from pnoise_jax.evaluation.views import MAX_VIEWS
 
 __all__ = [
+    "CLASSIFICATION_MEASURES",
     "MAX_VIEWS",
     "METRICS",
     "ORDERS",
     "CleanPass",
     "Estimate",
     "Hits",
+    "Measure",
     "Metric",
     "Predictions",
     "Protocol",

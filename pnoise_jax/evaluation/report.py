@@ -1,5 +1,6 @@
 """The standard report: the protocols side by side, on the console."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,40 @@ from rich.text import Text
 from pnoise_jax.evaluation.protocols import Protocol
 from pnoise_jax.terminal import printable
 
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """One of the numbers that a step or an evaluation gives, and how it is written.
+
+    Attributes:
+      name: the key of the number, such as "top1".
+      label: what a reader sees, such as "top-1".
+      digits: behind the point.
+      unit: such as "percent", which is written beside the number as %.
+    """
+
+    name: str
+    label: str
+    digits: int
+    unit: str
+
+    @property
+    def heading(self) -> str:
+        """Of a column: the label, with % where the numbers are in percent."""
+        return f"{self.label} %" if self.unit == "percent" else self.label
+
+    def text(self, value: float) -> str:
+        """The label and the number: "top-1 97.0 %"."""
+        percent = " %" if self.unit == "percent" else ""
+        return f"{self.label} {value:.{self.digits}f}{percent}"
+
+
+CLASSIFICATION_MEASURES = (
+    Measure("top1", "top-1", 1, "percent"),
+    Measure("top5", "top-5", 1, "percent"),
+    Measure("nll", "NLL", 3, "nats, mean"),
+)
+
 EXPLANATION = (
     "Noise that mixes examples makes a prediction depend on the other examples of its batch. In "
     "class order these share its label, which no deployed classifier knows. What the class-sorted "
@@ -19,28 +54,32 @@ EXPLANATION = (
 
 
 def print_report(
-    console: Console, rows: Sequence[Mapping[str, Any]], *, title: str, mixes_batch: bool
+    console: Console,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    measures: Sequence[Measure] = CLASSIFICATION_MEASURES,
+    title: str,
+    mixes_batch: bool,
 ) -> None:
     """Prints a table of the rows that `evaluate` gives.
 
     Args:
       console: where to.
       rows: one per protocol.
+      measures: the columns, by their names in the rows.
       title: of the table.
       mixes_batch: whether the noise mixes examples; if so, it is said what that means.
     """
     table = Table(title=Text(printable(title)), title_justify="left")
     table.add_column("protocol")
-    for column in ("batch", "top-1 %", "top-5 %", "NLL", "examples"):
+    for column in ("batch", *(measure.heading for measure in measures), "examples"):
         table.add_column(column, justify="right")
     for row in rows:
         protocol = Protocol(row["noise"], row["order"], row["batch_size"])
         table.add_row(
             protocol.name,
             str(protocol.batch_size),
-            f"{row['top1']:.1f}",
-            f"{row['top5']:.1f}",
-            f"{row['nll']:.3f}",
+            *(f"{row[measure.name]:.{measure.digits}f}" for measure in measures),
             str(row["n"]),
         )
     console.print(table)

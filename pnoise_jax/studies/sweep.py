@@ -183,8 +183,8 @@ def _evaluate_cells(
         key = config.evaluation.views, str(config.data)
         try:
             if key not in clean:
-                clean[key] = experiment.evaluate(state.variables(), mesh, protocols[:1])
-            rows = [*clean[key], *experiment.evaluate(state.variables(), mesh, protocols[1:])]
+                clean[key] = experiment.task.evaluate(state.variables(), mesh, protocols[:1])
+            rows = [*clean[key], *experiment.task.evaluate(state.variables(), mesh, protocols[1:])]
         except ValueError as error:
             raise ValueError(f"{cell.name}: {error}") from None
         found: dict[str, Any] = {"updates": int(state.step), "n": rows[0]["n"]}

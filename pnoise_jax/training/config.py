@@ -31,6 +31,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.label_smoothing = 0.0
     config.ema_decay = config_dict.placeholder(float)  # evaluate a moving average of the weights
     config.log_every = "50 steps"
+    config.task = config_dict.create(name="classification")  # what is learned, see task_config
     config.model = model_config("vit_ti_16")
     config.noise = config_dict.ConfigDict(
         {
@@ -202,7 +203,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     known = dict(flatten(default_config()))
     given = dict(flatten(config))
     for field in given:
-        if field not in known and not field.startswith(("model.", "noise.options.")):
+        if field not in known and not field.startswith(("model.", "task.", "noise.options.")):
             raise ValueError(unknown_field(field, known))
     for field in known:  # the model's other options may be left out
         if field not in given and (field == "model.name" or not field.startswith("model.")):

@@ -13,9 +13,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from pnoise_jax import weights
+from pnoise_jax.evaluation import Measure
 from pnoise_jax.training.config import flatten
 from pnoise_jax.training.experiment import Experiment
 from pnoise_jax.training.imported import warn_of_preprocessing
+from pnoise_jax.training.task import Task
+
+_LOSS = Measure("loss", "loss", 4, "")
 
 
 def print_header(
@@ -128,18 +132,30 @@ def _mixed_examples(experiment: Experiment) -> dict[str, int]:
 class ProgressReport:
     """A bar on a terminal, a line per report elsewhere."""
 
-    def __init__(self, console: Console, progress: Progress | None, task, total: int):
-        self._console, self._progress, self._task, self._total = console, progress, task, total
+    def __init__(self, console: Console, task: Task, total: int, bar: Progress | None = None):
+        """Reports the progress of a run.
+
+        Args:
+          console: what to print on.
+          task: says which metrics to show.
+          total: steps of the run.
+          bar: a live one with a single entry; None to print lines.
+        """
+        self._console, self._task, self._total, self._bar = console, task, total, bar
 
     def report(self, step: int, metrics: Mapping[str, float]) -> None:
         """Shows the metrics of the steps since the last report."""
-        text = (
-            f"loss {metrics['loss']:.4f}  top-1 {metrics['top1']:.1f} %  "
-            f"{metrics['examples_per_second']:.0f} examples/s  "
-            f"{metrics['data_wait']:.0f} % of the time waiting for data"
-        )
-        if self._progress is not None:
-            self._progress.update(self._task, completed=step, status=text)
+        parts = [m.text(metrics[m.name]) for m in (_LOSS, *self._task.step_measures)]
+        parts += [
+            f"{metrics['steps_per_second']:.3g} steps/s",
+            f"{metrics['examples_per_second']:.0f} examples/s",
+            f"{metrics['data_wait']:.0f} % of the time waiting for data",
+        ]
+        if "device_memory" in metrics:
+            parts.append(f"{metrics['device_memory'] / 2**30:.1f} GiB of device memory at most")
+        text = "  ".join(parts)
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=step, status=text)
         else:
             seconds = (self._total - step) / metrics["steps_per_second"]
             left = datetime.timedelta(seconds=round(seconds))
@@ -152,18 +168,20 @@ class ProgressReport:
 
     def evaluated(self, step: int, row: Mapping[str, float]) -> None:
         """Shows a row of an evaluation on the way."""
+        shown = ", ".join(m.text(row[m.name]) for m in self._task.row_measures)
         self._console.print(
-            f"step {step}/{self._total}  clean evaluation: top-1 {row['top1']:.1f} %, "
-            f"NLL {row['nll']:.3f}, {row['n']} examples",
+            f"step {step}/{self._total}  clean evaluation: {shown}, {row['n']} examples",
             soft_wrap=True,
         )
 
 
 @contextlib.contextmanager
-def progress_report(console: Console, *, start: int, total: int) -> Iterator[ProgressReport]:
+def progress_report(
+    console: Console, task: Task, *, start: int, total: int
+) -> Iterator[ProgressReport]:
     """A `ProgressReport` for the steps from ``start`` to ``total``."""
     if not console.is_terminal:
-        yield ProgressReport(console, None, None, total)
+        yield ProgressReport(console, task, total)
         return
     columns = (
         TextColumn("step", markup=False),
@@ -172,6 +190,6 @@ def progress_report(console: Console, *, start: int, total: int) -> Iterator[Pro
         TextColumn("{task.fields[status]}", markup=False),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("training", total=total, completed=start, status="compiling")
-        yield ProgressReport(console, progress, task, total)
+    with Progress(*columns, console=console) as bar:
+        bar.add_task("training", total=total, completed=start, status="compiling")
+        yield ProgressReport(console, task, total, bar)

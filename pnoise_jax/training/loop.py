@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -11,22 +10,22 @@ from typing import Any
 
 import jax
 import ml_collections
-from jax.sharding import Mesh
 from rich.console import Console
 
-from pnoise_jax import evaluation, parallel, runs, stopping
+from pnoise_jax import parallel, runs, stopping
 from pnoise_jax.parallel import on_all_hosts
 from pnoise_jax.runs import Checkpoints, MetricWriter, RunDirectory
 from pnoise_jax.terminal import create_console
-from pnoise_jax.training import agreement, data_version, reports, run_config
+from pnoise_jax.training import agreement, data_version, run_config
 from pnoise_jax.training import console as screen
 from pnoise_jax.training.checks import check_training
+from pnoise_jax.training.evaluating import create_main_console, report
 from pnoise_jax.training.experiment import Experiment, build
 from pnoise_jax.training.imported import match_on_all_hosts
 from pnoise_jax.training.intervals import Every, SaveClock
 from pnoise_jax.training.precision import config_types
-from pnoise_jax.training.program import Program, advance, create_program, open_batches
-from pnoise_jax.training.restore import Run, import_weights, restore
+from pnoise_jax.training.program import Program, advance, create_program
+from pnoise_jax.training.restore import Run
 from pnoise_jax.training.saving import (
     Saver,
     check_before_training,
@@ -59,7 +58,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list
     agreement.require_shared_workdir(workdir, make=True)
     goes_on = RunDirectory.at(workdir).has_checkpoint()
     imported = None if goes_on else match_on_all_hosts(experiment)
-    path, console = runs.make_writable(workdir), _console()
+    path, console = runs.make_writable(workdir), create_main_console()
     with runs.lock(path) as require_there:  # before the claim, which would change another's
         described = data_version.describe(experiment)
         on_all_hosts(lambda: run_config.claim(path, config, described))
@@ -71,7 +70,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list
         state = _fit_locked(experiment, path, program, console, require_there)
         on_all_hosts(require_there)
         with stopping_last_evaluation(path, experiment.total_steps):
-            return _report(Run.of(experiment, state), program.mesh, path, console, final=True)
+            return report(Run.of(experiment, state), program.mesh, path, console, final=True)
 
 
 @config_types()
@@ -121,62 +120,6 @@ def _fit_locked(
             return _run(experiment, program, state, step, checkpoints, path, console, require_there)
 
 
-@config_types()
-def evaluate(
-    config: ml_collections.ConfigDict | None,
-    workdir: str | os.PathLike,
-    *,
-    out: str | os.PathLike | None = None,
-) -> list[dict[str, Any]]:
-    """Evaluates the newest checkpoint in ``workdir`` and writes a report there.
-
-    That is evaluation.json where it measures what this file does, or would; else a file in
-    evaluations/ that is named by what was measured. Where there is no run, and the config names
-    weights, these are evaluated as they are.
-
-    Args:
-      config: the run's, whose noise, evaluation and data sections may differ; None takes the run's
-        own from the work directory.
-      workdir: one that `train` has filled, or, for weights, where the report is written.
-      out: where the report is written instead.
-
-    Returns:
-      The rows of the standard report.
-
-    Raises:
-      ValueError, OSError: as `train`; FileNotFoundError where there is no run or no checkpoint.
-      StoppedError: a signal came in; no report is written.
-    """
-    agreement.require_shared_workdir(workdir, make=config is not None and bool(config.weights))
-    mesh, console = parallel.data_mesh(), _console()
-    report = functools.partial(console.print, soft_wrap=True, highlight=False)
-    place = functools.partial(_open_place, workdir, out)
-    if config is not None and config.weights is not None and not RunDirectory.at(workdir).has_run():
-        experiment = build(config)
-        agreement.require_same_run(experiment, task="evaluate")
-        found = match_on_all_hosts(experiment, head="keep")
-        path = on_all_hosts(place)
-        run = import_weights(experiment, found, mesh=mesh)
-        for sentence in (run.weights, *run.notes):
-            report(sentence)
-    else:
-        run_config.read_config(workdir)  # raises where there is no run, and nothing is made
-        path = on_all_hosts(place)
-        run = restore(workdir, config, mesh=mesh, report=report)
-    report(screen.describe_noise(run.experiment))
-    return _report(run, mesh, path, console)
-
-
-def _open_place(workdir: str | os.PathLike, out: str | os.PathLike | None) -> Path:
-    """The directory of the report; raises OSError, before any work, where it cannot be written."""
-    flag, place = ("workdir", workdir) if out is None else ("out", out)
-    if jax.process_index() != 0:
-        return Path(place).expanduser().absolute()
-    path = runs.make_writable(place, flag=flag)
-    reports.require_places(path, named=f"--{flag}={str(place)!r}")
-    return path
-
-
 def _run(
     experiment: Experiment,
     program: Program,
@@ -194,14 +137,17 @@ def _run(
     window.resume(checkpoints.pending(start) if start else [])
     saver = Saver(checkpoints, window, clock, require_there=require_there, total=total)
     with contextlib.ExitStack() as stack:
-        batches = stack.enter_context(open_batches(experiment, start=start))
+        batches = stack.enter_context(experiment.task.open_batches(start))
         writer = stack.enter_context(contextlib.closing(_writer(path, start, every)))
-        progress = stack.enter_context(screen.progress_report(console, start=start, total=total))
+        progress = stack.enter_context(
+            screen.progress_report(console, experiment.task, start=start, total=total)
+        )
 
         def evaluate_clean(step: int) -> None:
             variables, protocols = state.variables(), experiment.protocols[:1]
-            row = experiment.evaluate(variables, program.mesh, protocols)[0]
-            writer.write(step, {f"clean/{name}": row[name] for name in ("top1", "top5", "nll")})
+            row = experiment.task.evaluate(variables, program.mesh, protocols)[0]
+            measures = experiment.task.row_measures
+            writer.write(step, {f"clean/{m.name}": row[m.name] for m in measures})
             progress.evaluated(step, row)
             window.restart_clock()
 
@@ -267,43 +213,6 @@ def _naming_last_checkpoint(path: Path, checkpoints: Checkpoints) -> Iterator[No
         ) from error
 
 
-def _report(
-    run: Run, mesh: Mesh, path: Path, console: Console, *, final: bool = False
-) -> list[dict[str, Any]]:
-    experiment = run.experiment
-    report = functools.partial(console.print, soft_wrap=True, highlight=False)
-    rows = experiment.evaluate(run.variables, mesh, experiment.protocols, report=report)
-    config = experiment.config
-    injection = experiment.model.injection
-    evaluation.print_report(
-        console,
-        rows,
-        title=f"{config.model.name} on {config.data.name} ({config.data.test_split}), "
-        + (f"step {run.step}" if run.step else "weights as they are"),
-        mixes_batch=injection is not None and injection.noise.mixes_batch,
-    )
-    if jax.process_index() == 0:
-        written = reports.write(
-            path,
-            run,
-            rows,
-            final=final,
-            show=report,
-            step=run.step,
-            dataset=config.data.name,
-            split=config.data.test_split,
-            weights=run.weights,
-            notes=list(run.notes),
-            injection=screen.describe_noise(experiment),
-            units={"top1": "percent", "top5": "percent", "nll": "nats, mean", "n": "examples"},
-            device=jax.devices()[0].device_kind,
-            jax=jax.__version__,
-            config=json.loads(config.to_json_best_effort()),
-        )
-        report(written.describe(rows))
-    return rows
-
-
 class _NoWriter:
     """Of the hosts, the first writes."""
 
@@ -318,8 +227,3 @@ def _writer(path: Path, step: int, every: Every) -> MetricWriter | _NoWriter:
     if jax.process_index() != 0:
         return _NoWriter()
     return MetricWriter(path, step=step, evaluates=every.evaluates(step, step + 1))
-
-
-def _console() -> Console:
-    """Of the hosts, the first prints."""
-    return create_console(quiet=jax.process_index() != 0)

@@ -1,4 +1,4 @@
-"""Where a run's own models, noises and data are defined: noted beside its config.
+"""Where a run's own model, noise, data and task are defined: noted beside its config.
 
 The config names them alone, as "module:Class" or by a name that a module of the user's registers.
 The directory that is noted is said where the module is not found; it is not searched by itself, as
@@ -19,12 +19,13 @@ from pnoise_jax.models.registry import MODELS
 from pnoise_jax.noise.injection import NOISES
 from pnoise_jax.registry import Origin
 from pnoise_jax.runs import RunDirectory
+from pnoise_jax.training.task import TASKS
 
-_SECTIONS = {"model": MODELS, "noise": NOISES, "data": DATASETS}
+_SECTIONS = {"model": MODELS, "noise": NOISES, "data": DATASETS, "task": TASKS}
 
 
 def note(path: Path, config: ml_collections.ConfigDict) -> None:
-    """Writes down in which modules the config's own model, noise and data are, if it has such.
+    """Writes down in which modules a config's own model, noise, data and task are defined, if any.
 
     Args:
       path: a work directory.

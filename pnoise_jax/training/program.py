@@ -9,17 +9,17 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from pnoise_jax import data, parallel
+from pnoise_jax import parallel
 from pnoise_jax.training.experiment import Experiment
 from pnoise_jax.training.imported import match_on_all_hosts, read_to_devices
 from pnoise_jax.training.step import (
-    Metrics,
     TrainState,
     TrainStep,
     batch_sharding,
     jit_train_step,
     make_train_step,
 )
+from pnoise_jax.training.task import Metrics
 
 STEPS_AHEAD = 2  # enough that the devices always have the next one
 
@@ -70,17 +70,14 @@ def create_program(
         noise is computed as by the strength's own program, but for the rounding of the strength.
       together: the step moves several runs on at once; see `jit_train_step`.
     """
-    config, model = experiment.config, experiment.model
+    config, task = experiment.config, experiment.task
     takes_strength = any_strength and trains_with_noise(experiment)
     if takes_strength:  # one static strength, so that nothing of it gets into the program
-        model = model.clone(injection=model.injection.with_strength(1.0))
+        injection = task.model.injection.with_strength(1.0)
+        task = dataclasses.replace(task, model=task.model.clone(injection=injection))
     step = make_train_step(
-        model,
+        task,
         experiment.optimizer,
-        mean=experiment.mean,
-        std=experiment.std,
-        label_smoothing=config.label_smoothing,
-        mixing=experiment.mixing,
         accumulate=config.accumulate,
         ema_decay=config.ema_decay,
         frozen=experiment.frozen,
@@ -154,21 +151,3 @@ def advance(
             ahead.popleft().block_until_ready()
         parallel.note_progress(f"step {step - len(ahead)}")
         yield state, metrics
-
-
-def open_batches(experiment: Experiment, *, start: int = 0) -> data.BatchIterator:
-    """This host's part of the batches of a run, from step ``start`` to the end."""
-    config = experiment.config
-    return data.train_batches(
-        experiment.train_data,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        start_step=start,
-        num_steps=experiment.total_steps,
-        micro_batches=config.accumulate,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        num_threads=config.data.num_threads,
-        num_workers=config.data.num_workers,
-        transform=experiment.train_transform,
-    )

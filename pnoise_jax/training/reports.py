@@ -12,6 +12,7 @@ import ml_collections
 import numpy as np
 
 from pnoise_jax import weights, writing
+from pnoise_jax.evaluation import Measure
 from pnoise_jax.runs import RunDirectory
 from pnoise_jax.runs.checksums import kind, named_leaves
 from pnoise_jax.terminal import printable
@@ -35,8 +36,13 @@ class Report:
     earlier: dict[str, Any] | None
     moved: Path | None
 
-    def describe(self, rows: Sequence[Mapping[str, Any]]) -> str:
-        """A sentence on where the rows are, and whether they were measured before."""
+    def describe(self, rows: Sequence[Mapping[str, Any]], *, measure: Measure) -> str:
+        """A sentence on where the rows are, and whether they were measured before.
+
+        Args:
+          rows: of the report.
+          measure: which of their numbers to compare in words.
+        """
         text = f"wrote {printable(str(self.file))}"
         if self.moved is not None:
             text += (
@@ -47,10 +53,11 @@ class Report:
             return text
         if self.earlier["rows"] == list(rows):
             return f"{text}: the same measurement as before, with the same numbers"
-        before = ", ".join(f"{row['top1']:.1f}" for row in self.earlier["rows"])
+        name, digits = measure.name, measure.digits
+        before = ", ".join(f"{row[name]:.{digits}f}" for row in self.earlier["rows"])
         return (
-            f"{text}: the same measurement as before, with other numbers (top-1 was {before} on "
-            f"{self.earlier.get('device')} with jax {self.earlier.get('jax')})"
+            f"{text}: the same measurement as before, with other numbers ({measure.label} was "
+            f"{before} on {self.earlier.get('device')} with jax {self.earlier.get('jax')})"
         )
 
 

@@ -12,6 +12,7 @@ from pnoise_jax.registry import MissingModuleError
 from pnoise_jax.runs import RunDirectory
 from pnoise_jax.training import data_version, own_modules
 from pnoise_jax.training.config import default_config, differing, model_config
+from pnoise_jax.training.task import task_config
 from pnoise_jax.training.weights_note import note_weights, same_weights
 
 
@@ -126,6 +127,8 @@ def read_config(
     try:
         config = default_config()
         config.model = model_config(stored["model"]["name"])
+        if "task" in stored:
+            config.task = task_config(stored["task"]["name"])
         if "noise" in stored:
             stored["noise"] = noise.spell_out_retired(stored["noise"])
         config.update(stored)

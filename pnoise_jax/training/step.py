@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -11,10 +10,10 @@ import optax
 from flax import traverse_util
 from jax.sharding import Mesh, NamedSharding
 
-from pnoise_jax import evaluation, parallel
-from pnoise_jax.training.mixup import Mixing
+from pnoise_jax import parallel
+from pnoise_jax.training.random_streams import RandomStreams
+from pnoise_jax.training.task import Metrics, StepContext, Task, model_parameters
 
-Metrics = dict[str, jax.Array]
 TrainStep = Callable[..., tuple["TrainState", Metrics]]  # of (state, batch, key[, strength])
 
 
@@ -24,10 +23,11 @@ class TrainState:
 
     Attributes:
       step: int32 scalar, the updates made.
-      params: parameters, float32.
+      params: parameters, float32; those of the task's own are at "task".
       batch_stats: moving statistics of the batch norms; empty where there are none.
       opt_state: the optimiser's.
       ema: moving average of params and batch_stats, or None.
+      task: the collections that the task keeps beside these.
     """
 
     step: jax.Array
@@ -35,14 +35,16 @@ class TrainState:
     batch_stats: Any
     opt_state: optax.OptState
     ema: Any
+    task: Any = flax.struct.field(default_factory=dict)
 
     def variables(self) -> dict[str, Any]:
         """What to evaluate the model with: the moving average where there is one."""
-        return self.ema or {"params": self.params, "batch_stats": self.batch_stats}
+        variables = self.ema or {"params": self.params, "batch_stats": self.batch_stats}
+        return {**variables, "params": model_parameters(variables["params"])}
 
 
 def init_state(
-    model: nn.Module,
+    task: Task,
     optimizer: optax.GradientTransformation,
     key: jax.Array,
     images: jax.ShapeDtypeStruct,
@@ -53,16 +55,17 @@ def init_state(
     """The state before the first step; a pure function of the key.
 
     Args:
+      task: what is learned.
       images: shape and dtype of a batch of normalised images.
       with_ema: whether to keep a moving average.
       imported: arrays that stand in for those that the model begins with, by path, such as
         "params/head/bias".
     """
-    variables = model.init({"params": key}, jnp.zeros(images.shape, images.dtype), train=False)
+    variables = dict(task.init(key, images))
     if imported:
         flat = traverse_util.flatten_dict(variables, sep="/")
         variables = traverse_util.unflatten_dict(flat | dict(imported), sep="/")
-    params, batch_stats = variables["params"], variables.get("batch_stats", {})
+    params, batch_stats = variables.pop("params"), variables.pop("batch_stats", {})
     averaged = {"params": params, "batch_stats": batch_stats}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -70,17 +73,14 @@ def init_state(
         batch_stats=batch_stats,
         opt_state=optimizer.init(params),
         ema=jax.tree.map(jnp.copy, averaged) if with_ema else None,
+        task=variables,
     )
 
 
 def make_train_step(
-    model: nn.Module,
+    task: Task,
     optimizer: optax.GradientTransformation,
     *,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    label_smoothing: float = 0.0,
-    mixing: Mixing | None = None,
     accumulate: int = 1,
     ema_decay: float | None = None,
     frozen: Callable[[Any], Any] | None = None,
@@ -88,11 +88,8 @@ def make_train_step(
     """``step(state, batch, key, strength=None) -> state, metrics``, pure; see `jit_train_step`.
 
     Args:
-      model: in training mode it sees normalised images.
+      task: gives the loss.
       optimizer: of the parameters.
-      mean, std: per channel, of images in [0, 1].
-      label_smoothing: share of the target spread evenly over all classes.
-      mixing: of images and targets, within a micro-batch, before noise enters.
       accumulate: micro-batches per update; the batch's arrays are then (accumulate, ...), gradients
         and metrics are means, and noise mixes within one micro-batch.
       ema_decay: of the moving average; None keeps none. Step t decays by at most (1 + t)/(10 + t),
@@ -102,21 +99,23 @@ def make_train_step(
         running statistics.
 
     Returns:
-      The step. Its batch has "image", uint8 (batch, height, width, channels), and "label", int32
-      (batch,); the key is the run's, and step folds its own number into it; a strength, a scalar,
-      stands in for the injection's own and may be traced. Metrics are float32 scalars: loss, top1
-      (percent; of mixed examples, that of the one with whom another is mixed) and grad_norm, before
-      clipping.
+      The step. The key is the run's, and step folds its own number into it; a strength, a scalar,
+      stands in for the injection's own and may be traced. Metrics are float32 scalars: loss, what
+      the task returns beside it, and grad_norm, before clipping.
 
       With a bfloat16 model the gradients of kernels are summed over devices in bfloat16: half the
       traffic, and common practice; the optimiser works in float32.
     """
-    loss_of = _make_loss(model, mean, std, label_smoothing, mixing, frozen)
-    gradients = _make_gradients(loss_of, accumulate)
+    gradients = _make_gradients(_freeze(_check_result(task), frozen), accumulate)
 
     def step(state, batch, key, strength=None):
         key = jax.random.fold_in(key, state.step)
-        grads, batch_stats, metrics = gradients(state, batch, key, strength)
+        collections = {"batch_stats": state.batch_stats, **state.task}
+        grads, collections, metrics = gradients(
+            state.params, collections, batch, state.step, key, strength
+        )
+        collections = dict(collections)
+        batch_stats = collections.pop("batch_stats")
         if frozen is not None:
             batch_stats = _keep_frozen(frozen(state.params), state.batch_stats, batch_stats)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -127,10 +126,54 @@ def make_train_step(
             count = state.step.astype(jnp.float32)
             decay = jnp.minimum(ema_decay, (1 + count) / (10 + count))
             ema = optax.incremental_update(averaged, ema, 1 - decay)
-        state = TrainState(state.step + 1, params, batch_stats, opt_state, ema)
+        state = TrainState(state.step + 1, params, batch_stats, opt_state, ema, collections)
         return state, metrics | {"grad_norm": optax.tree.norm(grads)}
 
     return step
+
+
+def _check_result(task: Task) -> Callable:
+    """The loss of a task, which raises ValueError, when it is traced, where it returns nonsense."""
+    named = f"{type(task).__name__}.loss"
+
+    def checked(params, state, batch, context):
+        returned = task.loss(params, state, batch, context)
+        try:
+            value, (after, metrics) = returned
+            shapes = {name: jnp.shape(x) for name, x in {"loss": value, **metrics}.items()}
+            names = set(after)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{named} returned {type(returned).__name__}: return loss, (state, metrics), "
+                "a scalar and two dicts"
+            ) from error
+        if names != set(state):
+            raise ValueError(
+                f"{named} was given the collections {sorted(state)} and returned {sorted(names)}: "
+                "return each of them, changed or not"
+            )
+        if taken := metrics.keys() & {"loss", "grad_norm"}:
+            raise ValueError(f"{named} returned the metric {min(taken)!r}, a name that is taken")
+        for name, shape in shapes.items():
+            if shape != ():
+                raise ValueError(f"{named} returned {name} of shape {shape}: return a scalar")
+        return value, (after, metrics)
+
+    return checked
+
+
+def _freeze(loss: Callable, frozen: Callable[[Any], Any] | None) -> Callable:
+    """The loss, without a gradient for parameters that are frozen."""
+    if frozen is None:
+        return loss
+
+    def frozen_loss(params, state, batch, context):
+        params = jax.tree.map(
+            lambda still, x: jax.lax.stop_gradient(x) if still else x, frozen(params), params
+        )
+        return loss(params, state, batch, context)
+
+    return frozen_loss
 
 
 def _keep_frozen(frozen: Any, before: Any, after: Any) -> Any:
@@ -145,76 +188,36 @@ def _keep_frozen(frozen: Any, before: Any, after: Any) -> Any:
     )
 
 
-def _make_loss(
-    model: nn.Module,
-    mean: tuple,
-    std: tuple,
-    label_smoothing: float,
-    mixing: Mixing | None,
-    frozen: Callable | None,
-) -> Callable:
-    """``loss_of(params, batch_stats, batch, key, strength) -> loss, (batch_stats, metrics)``."""
+def _make_gradients(loss: Callable, accumulate: int) -> Callable:
+    """``gradients(params, state, batch, step, key, strength) -> gradients, state, metrics``."""
+    value_and_gradient = jax.value_and_grad(loss, has_aux=True)
 
-    def loss_of(params, batch_stats, batch, key, strength):
-        given = {} if strength is None else {"noise_strength": strength}
-        if frozen is not None:
-            params = jax.tree.map(
-                lambda still, x: jax.lax.stop_gradient(x) if still else x, frozen(params), params
-            )
-        images = evaluation.normalise(batch["image"], mean, std)
-        targets = optax.smooth_labels(
-            jax.nn.one_hot(batch["label"], model.num_classes, dtype=jnp.float32), label_smoothing
-        )
-        if mixing is not None:
-            images, targets = mixing(jax.random.fold_in(key, 2), images, targets)
-        logits, updated = model.apply(
-            {"params": params, "batch_stats": batch_stats},
-            images,
-            train=True,
-            mutable=["batch_stats"],
-            rngs={
-                "noise": jax.random.fold_in(key, 0),
-                "dropout": jax.random.fold_in(key, 1),
-            },
-            **given,
-        )
-        loss = optax.softmax_cross_entropy(logits, targets).mean()
-        top1 = 100 * (logits.argmax(-1) == batch["label"]).mean(dtype=jnp.float32)
-        return loss, (updated.get("batch_stats", {}), {"loss": loss, "top1": top1})
+    def of_micro_batch(params, state, batch, step, key, strength):
+        context = StepContext(step, RandomStreams(key), strength)
+        (value, (state, metrics)), grads = value_and_gradient(params, state, batch, context)
+        return grads, state, {"loss": value, **metrics}
 
-    return loss_of
-
-
-def _make_gradients(loss_of: Callable, accumulate: int) -> Callable:
-    """``gradients(state, batch, key, strength) -> gradients, batch_stats, metrics``: means."""
-    gradient_of = jax.grad(loss_of, has_aux=True)
-
-    def gradients(state, batch, key, strength):
+    def gradients(params, state, batch, step, key, strength):
         if accumulate == 1:
-            grads, (batch_stats, metrics) = gradient_of(
-                state.params, state.batch_stats, batch, jax.random.fold_in(key, 0), strength
-            )
-            return grads, batch_stats, metrics
+            return of_micro_batch(params, state, batch, step, jax.random.fold_in(key, 0), strength)
 
-        def add_micro_batch(carry, micro):
-            batch_stats, totals = carry
-            number, micro_batch = micro
-            grads, (batch_stats, metrics) = gradient_of(
-                state.params, batch_stats, micro_batch, jax.random.fold_in(key, number), strength
+        def add_micro_batch(carry, numbered):
+            state, totals = carry
+            number, micro_batch = numbered
+            grads, state, metrics = of_micro_batch(
+                params, state, micro_batch, step, jax.random.fold_in(key, number), strength
             )
-            return (batch_stats, jax.tree.map(jnp.add, totals, (grads, metrics))), None
+            return (state, jax.tree.map(jnp.add, totals, (grads, metrics))), None
 
-        zeros = (
-            jax.tree.map(jnp.zeros_like, state.params),
-            {name: jnp.zeros((), jnp.float32) for name in ("loss", "top1")},
+        first = jax.tree.map(lambda x: x[0], batch)
+        grads, _, metrics = jax.eval_shape(
+            of_micro_batch, params, state, first, step, key, strength
         )
-        (batch_stats, totals), _ = jax.lax.scan(
-            add_micro_batch,
-            (state.batch_stats, zeros),
-            (jnp.arange(accumulate, dtype=jnp.int32), batch),
-        )
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (grads, metrics))
+        numbers = jnp.arange(accumulate, dtype=jnp.int32)
+        (state, totals), _ = jax.lax.scan(add_micro_batch, (state, zeros), (numbers, batch))
         grads, metrics = jax.tree.map(lambda total: total / accumulate, totals)
-        return grads, batch_stats, metrics
+        return grads, state, metrics
 
     return gradients
 

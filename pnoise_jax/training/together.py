@@ -12,7 +12,7 @@ from pnoise_jax import data, stopping
 from pnoise_jax.runs import Checkpoints, MetricWriter, lock, require_room
 from pnoise_jax.training.experiment import Experiment
 from pnoise_jax.training.precision import config_types
-from pnoise_jax.training.program import Program, advance, open_batches
+from pnoise_jax.training.program import Program, advance
 from pnoise_jax.training.step import TrainState
 from pnoise_jax.training.window import NonFiniteLossError, Window, describe_broken
 
@@ -117,7 +117,9 @@ def open_together(experiments: Sequence[Experiment]) -> Iterator[Iterator[data.B
     """Batches with a leading axis, the runs; those of one seed are read once."""
     with contextlib.ExitStack() as stack:
         by_seed = {of.config.seed: of for of in experiments}
-        streams = {seed: stack.enter_context(open_batches(of)) for seed, of in by_seed.items()}
+        streams = {
+            seed: stack.enter_context(of.task.open_batches()) for seed, of in by_seed.items()
+        }
         seeds = [of.config.seed for of in experiments]
 
         def stacked() -> Iterator[data.Batch]:

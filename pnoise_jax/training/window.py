@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import optax
 
-from pnoise_jax.training.step import Metrics
+from pnoise_jax.training.task import Metrics
 
 _Batch = Mapping[str, np.ndarray]
 _REMEDY = (
@@ -37,7 +37,8 @@ class Summary:
     Attributes:
       metrics: means over its steps: () each, or (runs,) of several runs together.
       speed: steps_per_second and examples_per_second of one run; data_wait, the share of the time
-        in percent in which the devices had nothing to do because no batch was ready.
+        in percent in which the devices had nothing to do because no batch was ready; and on
+        accelerators device_memory, the peak of a device in bytes.
       broken: of each run the first step whose loss or gradient is not finite and that value, or
         None; of a single run a list of one.
     """
@@ -111,12 +112,20 @@ class Window:
                 "steps_per_second": self._timed / seconds,
                 "examples_per_second": self._timed * self._batch_size / seconds,
                 "data_wait": 100 * self._waited / seconds,
+                **_device_memory(),
             },
             [_first_broken(values, step - len(fetched) + 1) for values in health.T],
         )
         self._metrics = []
         self.restart_clock()
         return summary
+
+
+def _device_memory() -> dict[str, float]:
+    """The most memory that the first local device has had in use; empty where it does not say."""
+    stats = jax.local_devices()[0].memory_stats() or {}  # None on a CPU
+    peak = stats.get("peak_bytes_in_use")
+    return {} if peak is None else {"device_memory": float(peak)}
 
 
 def _when_ready(x: jax.Array) -> float:

@@ -40,7 +40,12 @@ def open_run(path: Path) -> ArrayFile:
         arrays = json.loads(metadata)
         prefix = "ema/" if any(name.startswith("ema/") for name in arrays) else ""
         collections = tuple(prefix + name for name in _OF_WEIGHTS)
-        ours = {name: arrays[name] for name in sorted(arrays) if name.startswith(collections)}
+        tasks_own = prefix + "params/task/"  # such as a discriminator: no part of the model
+        ours = {
+            name: arrays[name]
+            for name in sorted(arrays)
+            if name.startswith(collections) and not name.startswith(tasks_own)
+        }
         shapes = {name: tuple(map(int, shape)) for name, (_, shape, _) in ours.items()}
         dtypes = {name: np.dtype(dtype).name for name, (dtype, _, _) in ours.items()}
     except (ValueError, AttributeError, TypeError) as error:

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from pnoise_jax import models, parallel, training
+from pnoise_jax.training import Classification
 from pnoise_jax.training.restore import restore
 from pnoise_jax.training.step import init_state, make_train_step
 from tests.models.test_types import SMALL
@@ -82,12 +83,11 @@ def test_the_state_of_every_family_keeps_its_dtypes(name):
         "image": jax.ShapeDtypeStruct((4, *sides, 3), np.uint8),
         "label": jax.ShapeDtypeStruct((4,), np.int32),
     }
-    step = make_train_step(
-        model, optimizer, mean=(0.5,), std=(0.5,), ema_decay=0.9, label_smoothing=0.1
-    )
+    task = Classification(model=model, label_smoothing=0.1)
+    step = make_train_step(task, optimizer, ema_decay=0.9)
 
     def start(key):
-        return init_state(model, optimizer, key, images, with_ema=True)
+        return init_state(task, optimizer, key, images, with_ema=True)
 
     with jax.enable_x64(True):
         state = jax.eval_shape(start, jax.random.key(0))

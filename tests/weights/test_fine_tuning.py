@@ -17,7 +17,7 @@ from jax.sharding import AxisType
 from pnoise_jax import parallel, training, weights
 from pnoise_jax.runs import Checkpoints
 from pnoise_jax.training import console, run_config
-from pnoise_jax.training.program import advance, open_batches
+from pnoise_jax.training.program import advance
 from pnoise_jax.training.together import open_together, start_together
 from pnoise_jax.weights import files, runs
 from tests.training.runs import small_config
@@ -224,7 +224,7 @@ def test_frozen_batch_norms_keep_their_statistics(data_dir, tmp_path):
     (said,) = console.describe_fine_tuning(experiment, None)
     assert "batch norms whose scale is frozen keep their statistics" in said
     before = jax.device_get(state)
-    with open_batches(experiment) as batches:
+    with experiment.task.open_batches() as batches:
         after, metrics = next(advance(program, state, batches, program.constants(experiment)))
     chex.assert_trees_all_equal(after.params["bn1"], before.params["bn1"])
     chex.assert_trees_all_equal(after.batch_stats["bn1"], before.batch_stats["bn1"])

@@ -1,0 +1,123 @@
+"""The evaluation of a run or of imported weights, and its report."""
+
+import functools
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+from jax.sharding import Mesh
+from rich.console import Console
+
+from pnoise_jax import evaluation, parallel, runs
+from pnoise_jax.parallel import on_all_hosts
+from pnoise_jax.runs import RunDirectory
+from pnoise_jax.terminal import create_console
+from pnoise_jax.training import agreement, reports, run_config
+from pnoise_jax.training import console as screen
+from pnoise_jax.training.experiment import build
+from pnoise_jax.training.imported import match_on_all_hosts
+from pnoise_jax.training.precision import config_types
+from pnoise_jax.training.restore import Run, import_weights, restore
+
+
+@config_types()
+def evaluate(
+    config: ml_collections.ConfigDict | None,
+    workdir: str | os.PathLike,
+    *,
+    out: str | os.PathLike | None = None,
+) -> list[dict[str, Any]]:
+    """Evaluates the newest checkpoint in ``workdir`` and writes a report there.
+
+    That is evaluation.json where it measures what this file does, or would; else a file in
+    evaluations/ that is named by what was measured. Where there is no run, and the config names
+    weights, these are evaluated as they are.
+
+    Args:
+      config: the run's, whose noise, evaluation and data sections may differ; None takes the run's
+        own from the work directory.
+      workdir: one that `train` has filled, or, for weights, where the report is written.
+      out: where the report is written instead.
+
+    Returns:
+      The rows of the standard report.
+
+    Raises:
+      ValueError, OSError: as `train`; FileNotFoundError where there is no run or no checkpoint.
+      StoppedError: a signal came in; no report is written.
+    """
+    agreement.require_shared_workdir(workdir, make=config is not None and bool(config.weights))
+    mesh, console = parallel.data_mesh(), create_main_console()
+    show = functools.partial(console.print, soft_wrap=True, highlight=False)
+    place = functools.partial(_open_place, workdir, out)
+    if config is not None and config.weights is not None and not RunDirectory.at(workdir).has_run():
+        experiment = build(config)
+        agreement.require_same_run(experiment, task="evaluate")
+        found = match_on_all_hosts(experiment, head="keep")
+        path = on_all_hosts(place)
+        run = import_weights(experiment, found, mesh=mesh)
+        for sentence in (run.weights, *run.notes):
+            show(sentence)
+    else:
+        run_config.read_config(workdir)  # raises where there is no run, and nothing is made
+        path = on_all_hosts(place)
+        run = restore(workdir, config, mesh=mesh, report=show)
+    show(screen.describe_noise(run.experiment))
+    return report(run, mesh, path, console)
+
+
+def _open_place(workdir: str | os.PathLike, out: str | os.PathLike | None) -> Path:
+    """The directory of the report; raises OSError, before any work, where it cannot be written."""
+    flag, place = ("workdir", workdir) if out is None else ("out", out)
+    if jax.process_index() != 0:
+        return Path(place).expanduser().absolute()
+    path = runs.make_writable(place, flag=flag)
+    reports.require_places(path, named=f"--{flag}={str(place)!r}")
+    return path
+
+
+def report(
+    run: Run, mesh: Mesh, path: Path, console: Console, *, final: bool = False
+) -> list[dict[str, Any]]:
+    experiment = run.experiment
+    show = functools.partial(console.print, soft_wrap=True, highlight=False)
+    task, protocols = experiment.task, experiment.protocols
+    rows = task.evaluate(run.variables, mesh, protocols, report=show)
+    config = experiment.config
+    injection = experiment.model.injection
+    evaluation.print_report(
+        console,
+        rows,
+        measures=task.row_measures,
+        title=f"{config.model.name} on {config.data.name} ({config.data.test_split}), "
+        + (f"step {run.step}" if run.step else "weights as they are"),
+        mixes_batch=injection is not None and injection.noise.mixes_batch,
+    )
+    if jax.process_index() == 0:
+        written = reports.write(
+            path,
+            run,
+            rows,
+            final=final,
+            show=show,
+            step=run.step,
+            dataset=config.data.name,
+            split=config.data.test_split,
+            weights=run.weights,
+            notes=list(run.notes),
+            injection=screen.describe_noise(experiment),
+            units={m.name: m.unit for m in task.row_measures} | {"n": "examples"},
+            device=jax.devices()[0].device_kind,
+            jax=jax.__version__,
+            config=json.loads(config.to_json_best_effort()),
+        )
+        show(written.describe(rows, measure=task.row_measures[0]))
+    return rows
+
+
+def create_main_console() -> Console:
+    """Of the hosts, the first prints."""
+    return create_console(quiet=jax.process_index() != 0)

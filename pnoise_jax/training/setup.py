@@ -1,0 +1,135 @@
+"""The parts that a config describes: data, model, schedule and optimiser, whatever the task."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+
+from pnoise_jax import data, evaluation, weights
+from pnoise_jax.training import inputs
+from pnoise_jax.training.durations import steps_of
+from pnoise_jax.training.optimizer import (
+    create_optimizer,
+    learning_rate_schedule,
+)
+from pnoise_jax.training.optimizer import frozen as find_frozen
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """A config, and the parts of a run that it describes.
+
+    The training split is not touched before it is asked for: a test split alone can be evaluated.
+
+    Attributes:
+      config: the validated config.
+      load: takes a split of the config's data set.
+      test_data: its images are what the model gets.
+      model: with the config's injection.
+      mean, std: per channel, of images in [0, 1].
+    """
+
+    config: ml_collections.ConfigDict
+    load: Callable[..., data.Dataset]
+    test_data: data.Dataset
+    model: nn.Module
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @functools.cached_property
+    def train_data(self) -> data.Dataset:
+        """The training split, its images as they are stored."""
+        return self.load(split=self.config.data.train_split)
+
+    @functools.cached_property
+    def train_transform(self) -> data.Transform:
+        """What makes one of its images what the model gets; random, perhaps."""
+        size = self.test_data.image_shape[:2]
+        return inputs.transform(self.config, self.train_data, size, train=True)
+
+    @property
+    def total_steps(self) -> int:
+        """Updates of the whole run."""
+        return self.config.steps or self.steps(self.config.duration, "duration")
+
+    def steps(self, duration: str, field: str) -> int:
+        """A duration of the config in steps."""
+        return steps_of(
+            duration,
+            field=field,
+            examples=len(self.train_data),
+            batch_size=self.config.batch_size,
+        )
+
+    @property
+    def schedule(self) -> optax.Schedule:
+        """The learning rate by step; config.steps cuts its warm-up and epochs in proportion."""
+        section = self.config.optimizer
+
+        def cut(duration: str, field: str) -> int:
+            steps = self.steps(duration, field)
+            if self.config.steps is None:
+                return steps
+            return round(steps * self.config.steps / self.steps(self.config.duration, "duration"))
+
+        return learning_rate_schedule(
+            section,
+            warmup_steps=cut(section.warmup, "optimizer.warmup"),
+            total_steps=self.total_steps,
+            steps_per_epoch=max(1, cut("1 epochs", "optimizer.schedule")),
+        )
+
+    @property
+    def optimizer(self) -> optax.GradientTransformation:
+        """The optimiser, its schedule included."""
+        return self.create_optimizer(self.schedule)
+
+    def create_optimizer(self, schedule: optax.Schedule) -> optax.GradientTransformation:
+        """The optimiser with another schedule."""
+        layers = [self.model.layer_name(n) for n in range(1, self.model.num_layers + 1)]
+        return create_optimizer(self.config.optimizer, schedule, layers=layers)
+
+    @property
+    def frozen(self) -> Callable[[optax.Params], optax.Params] | None:
+        """Maps parameters to True where they are frozen; None where none are."""
+        patterns = self.config.optimizer.freeze
+        return functools.partial(find_frozen, patterns=patterns) if patterns else None
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """Shapes and dtypes of the model's collections."""
+        return _trace(self.model.clone(injection=None), self.test_data.image_shape)
+
+    def match_weights(self, *, head: str | None = None) -> weights.Weights | None:
+        """The config's weights, still in their file; None where it names none.
+
+        Args:
+          head: in place of the config's weights_head.
+
+        Raises:
+          ValueError, OSError: they cannot be read, or do not fit the model.
+        """
+        path, head = self.config.weights, head or self.config.weights_head
+        if path is None:
+            return None
+        names = self.test_data.class_names
+        return weights.match(path, self.model, self.variables, head=head, class_names=names)
+
+    @property
+    def protocols(self) -> tuple[evaluation.Protocol, ...]:
+        """Clean; and noisy in both orders where the config has noise."""
+        return evaluation.standard_protocols(
+            self.config.evaluation.batch_size, noise=self.model.injection is not None
+        )
+
+
+@functools.lru_cache(maxsize=16)  # the cells of a sweep share their models
+def _trace(model: nn.Module, image_shape: tuple[int, ...]) -> dict[str, Any]:
+    images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+    return jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)

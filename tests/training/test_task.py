@@ -1,0 +1,242 @@
+"""A task of one's own: another loss, parameters and arrays beside the model's, other numbers."""
+
+import dataclasses
+import json
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType
+
+from pnoise_jax import evaluation, parallel, training, weights
+from pnoise_jax.evaluation import Measure
+from pnoise_jax.runs import RunDirectory
+from pnoise_jax.training.random_streams import RandomStreams
+from pnoise_jax.training.task import TASKS, Task, create_task
+from tests.training.runs import small_config
+
+HEAD = nn.Dense(4)  # on the model's logits: tells by how many quarters an image was turned
+
+
+def turn(images, quarters):
+    """Turns each of the images (batch, side, side, channels) by its number of quarters."""
+    turned = jnp.stack([jnp.rot90(images, k, axes=(1, 2)) for k in range(4)])
+    return turned[quarters, jnp.arange(len(images))]
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Rotation(Task):
+    """Tells by how many quarters an image was turned (https://arxiv.org/abs/1803.07728)."""
+
+    weight: float = 1.0
+
+    step_measures = (Measure("turned", "rotations", 1, "percent"),)
+    row_measures = (Measure("turned", "rotations", 1, "percent"),)
+
+    def init(self, key, images):
+        variables = super().init(key, images)
+        head = HEAD.init(jax.random.fold_in(key, 1), jnp.zeros((1, self.model.num_classes)))
+        params = {**variables["params"], "task": head["params"]}
+        return {**variables, "params": params, "seen": {"examples": jnp.int32(0)}}
+
+    def loss(self, params, state, batch, context):
+        quarters = jax.random.randint(context.keys["turn"], batch["label"].shape, 0, 4)
+        images = turn(self.normalise(batch["image"]), quarters)
+        logits, state = self.apply(params, state, images, context)
+        logits = HEAD.apply({"params": params["task"]}, logits)
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, quarters).mean()
+        turned = 100 * (logits.argmax(-1) == quarters).mean(dtype=jnp.float32)
+        examples = state["seen"]["examples"] + len(quarters)
+        return self.weight * loss, (state | {"seen": {"examples": examples}}, {"turned": turned})
+
+    def evaluate(self, variables, mesh, protocols, *, report=None):
+        assert set(variables["params"]) == set(self.setup.variables["params"])
+        rows = super().evaluate(variables, mesh, protocols, report=report)
+        return [{**dataclasses.asdict(p), "turned": row["top1"], "n": row["n"]}
+                for p, row in zip(protocols, rows, strict=True)]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def registered():
+    training.register_task("rotation")(Rotation)
+    yield
+    TASKS._things.pop("rotation")
+
+
+def rotation_config(data_dir, **changes):
+    config = small_config(data_dir, **{"noise.preset": None} | changes)
+    config.task = training.task_config("rotation", weight=0.5)
+    return config
+
+
+@pytest.fixture(scope="module")
+def run(data_dir, tmp_path_factory):
+    path = tmp_path_factory.mktemp("rotation")
+    training.register_task("rotation")(Rotation)
+    config = rotation_config(data_dir, accumulate=2, ema_decay=0.9)
+    config.evaluation.every = "6 steps"
+    training.train(config, path)
+    TASKS._things.pop("rotation")
+    return path
+
+
+def test_the_loop_trains_reports_and_saves_any_task(run):
+    lines = [json.loads(line) for line in RunDirectory(run).metrics.read_text().splitlines()]
+    assert {"loss", "turned", "grad_norm", "learning_rate"} <= lines[0].keys()
+    assert "top1" not in lines[0]
+    assert [line["step"] for line in lines if "clean/turned" in line] == [6]
+    report = json.loads(RunDirectory(run).evaluation.read_text())
+    assert report["units"] == {"turned": "percent", "n": "examples"}
+    assert [row["noise"] for row in report["rows"]] == [False]
+
+
+def test_a_run_goes_on_with_the_arrays_that_the_task_keeps(run, data_dir, tmp_path):
+    config = training.read_config(run)
+    assert config.task.to_dict() == {"name": "rotation", "weight": 0.5}
+    experiment = training.build(config)
+    program = training.create_program(experiment, parallel.data_mesh())
+    whole = training.fit(experiment, run, program)
+    assert int(whole.task["seen"]["examples"]) == 12 * 16
+    assert set(whole.params["task"]) == {"kernel", "bias"}
+    assert "task" not in whole.variables()["params"]
+
+    half = rotation_config(data_dir, accumulate=2, ema_decay=0.9)
+    half.evaluation.every, half.duration = "6 steps", "6 steps"
+    training.train(half, tmp_path)
+    stored = RunDirectory(tmp_path).config
+    stored.write_text(stored.read_text().replace('"duration": "6 steps"', '"duration": "12 steps"'))
+    half.duration = "12 steps"
+    experiment = training.build(half)
+    program = training.create_program(experiment, parallel.data_mesh())
+    resumed = training.fit(experiment, tmp_path, program)
+    assert int(resumed.step) == 12
+    assert int(resumed.task["seen"]["examples"]) == 12 * 16
+
+
+def test_weights_of_a_run_are_those_of_the_model(run):
+    model = training.build(training.read_config(run)).model
+    read = weights.load(run, model)
+    assert "task" not in read["params"]
+
+
+def test_an_evaluation_finds_the_task_of_a_run(run, tmp_path):
+    rows = training.evaluate(None, run, out=tmp_path)
+    assert [set(row) for row in rows] == [{"noise", "order", "batch_size", "turned", "n"}]
+
+
+def test_one_device_equals_eight(data_dir):
+    def moved(mesh):
+        experiment = training.build(rotation_config(data_dir))
+        program = training.create_program(experiment, mesh)
+        state = program.create(jax.random.key(0))
+        with experiment.task.open_batches() as batches:
+            batch = parallel.to_devices(next(iter(batches)), program.batches)
+        return jax.device_get(program.step(state, batch, *program.constants(experiment)))
+
+    one = jax.make_mesh((1,), ("data",), (AxisType.Auto,), devices=jax.devices()[:1])
+    (few, few_metrics), (many, many_metrics) = moved(one), moved(parallel.data_mesh())
+    chex.assert_trees_all_close((few.params, few_metrics), (many.params, many_metrics), atol=2e-5)
+
+
+class WithoutLoss(Task):
+    """Lacks its loss."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class WithoutDefault(Rotation):
+    """Has an option without a default."""
+
+    needed: float
+
+
+class NotADataclass(Rotation):
+    """Declares a field, which Python ignores."""
+
+    more: float = 1.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (WithoutLoss, "WithoutLoss lacks loss: training.Task says what a task must define"),
+        (WithoutDefault, "WithoutDefault.needed has no default: give it one"),
+        (NotADataclass, "NotADataclass declares fields but is not a dataclass: decorate it with"),
+        (dict, "dict is not a task: make it a subclass of training.Task"),
+        (3, "3 is not a task"),
+    ],
+)
+def test_what_a_task_lacks_is_named_when_it_is_registered(kind, message):
+    with pytest.raises(ValueError, match=message):
+        training.register_task("lacking")(kind)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"name": "rotations"}, "unknown task 'rotations'; did you mean 'rotation'"),
+        ({"name": "no_module:Task"}, "task 'no_module:Task' cannot be imported .*No module named"),
+        (
+            {"name": "rotation", "wait": 1.0},
+            "task.wait: unknown option .*; did you mean",
+        ),
+        ({"name": "classification", "weight": 1.0}, "task.weight: the task .* has no options"),
+    ],
+)
+def test_a_bad_task_section_is_refused_by_name(data_dir, section, message):
+    config = small_config(data_dir)
+    config.task = section
+    with pytest.raises(ValueError, match=message):
+        training.build(config)
+
+
+def test_a_name_is_given_once():
+    with pytest.raises(ValueError, match="task 'classification' is registered already"):
+        training.register_task("classification")(Rotation)
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (lambda loss, state: loss, "Bad.loss returned .*: return loss, "),
+        (lambda loss, state: (loss, ({}, {})), r"collections \['batch_stats'\] and returned \[\]"),
+        (
+            lambda loss, state: (loss, (state, {"loss": loss})),
+            "metric 'loss', a name",
+        ),
+        (lambda loss, state: (jnp.ones(3), (state, {})), r"loss of shape \(3,\): return a scalar"),
+        (lambda loss, state: (loss, (state, {"a": jnp.ones(2)})), r"a of shape \(2,\)"),
+    ],
+)
+def test_what_a_loss_returns_wrongly_is_said(data_dir, returned, message):
+    class Bad(Task):
+        def loss(self, params, state, batch, context):
+            logits, state = self.apply(params, state, self.normalise(batch["image"]), context)
+            return returned(logits.mean(), state)
+
+    experiment = training.build(small_config(data_dir))
+    step = training.make_train_step(Bad.from_setup(experiment), experiment.optimizer)
+    state = experiment.abstract_state(parallel.data_mesh())
+    batch = {
+        "image": jax.ShapeDtypeStruct((16, 8, 8, 1), np.uint8),
+        "label": jax.ShapeDtypeStruct((16,), np.int32),
+    }
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(step, state, batch, jax.random.key(0))
+
+
+def test_streams_have_their_own_keys():
+    streams = RandomStreams(jax.random.key(0))
+    names = ["noise", "dropout", "mixup", "turn", "discriminator", "perturbation"]
+    drawn = [int(jax.random.bits(streams[name])) for name in names]
+    assert len(set(drawn)) == len(names)
+    assert drawn == [int(jax.random.bits(RandomStreams(jax.random.key(0))[name])) for name in names]
+
+
+def test_classification_is_the_default(data_dir):
+    task = create_task(training.build(small_config(data_dir)))
+    assert isinstance(task, training.Classification)
+    assert task.row_measures is evaluation.CLASSIFICATION_MEASURES
