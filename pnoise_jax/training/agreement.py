@@ -18,8 +18,9 @@ import numpy as np
 
 import pnoise_jax
 from pnoise_jax import data, parallel, runs
-from pnoise_jax.training.config import OF_HOST, flatten
+from pnoise_jax.training.config import OF_HOST
 from pnoise_jax.training.experiment import Experiment
+from pnoise_jax.training.fields import flatten
 
 # Of a config; narrower than what may change when a run goes on, as all hosts evaluate and save at
 # the same steps. Weights may have another path on each host: what is read is compared.

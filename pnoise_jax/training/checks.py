@@ -3,8 +3,8 @@
 import ml_collections
 
 from pnoise_jax import parallel
-from pnoise_jax.training.config import flatten
 from pnoise_jax.training.durations import seconds_of
+from pnoise_jax.training.fields import flatten
 from pnoise_jax.training.optimizer import require_frozen
 from pnoise_jax.training.setup import Setup
 

@@ -14,8 +14,8 @@ from rich.table import Table
 
 from pnoise_jax import weights
 from pnoise_jax.evaluation import Measure
-from pnoise_jax.training.config import flatten
 from pnoise_jax.training.experiment import Experiment
+from pnoise_jax.training.fields import flatten
 from pnoise_jax.training.imported import warn_of_preprocessing
 from pnoise_jax.training.task import Task
 

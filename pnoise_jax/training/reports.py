@@ -17,7 +17,8 @@ from pnoise_jax.runs import RunDirectory
 from pnoise_jax.runs.checksums import kind, named_leaves
 from pnoise_jax.terminal import printable
 from pnoise_jax.training import run_config
-from pnoise_jax.training.config import NOT_OF_RESULTS, flatten
+from pnoise_jax.training.config import NOT_OF_RESULTS
+from pnoise_jax.training.fields import flatten
 from pnoise_jax.training.restore import Run
 from pnoise_jax.training.weights_note import noted_weights
 

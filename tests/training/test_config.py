@@ -1,6 +1,8 @@
 """Configs: durations, ranges, and errors that name the field."""
 
 import json
+import pathlib
+import re
 import subprocess
 import sys
 
@@ -9,7 +11,11 @@ import pytest
 
 from pnoise_jax import noise, runs, training
 from pnoise_jax.training import config as configs
-from pnoise_jax.training import run_config
+from pnoise_jax.training import config_page, run_config
+from pnoise_jax.training.durations import steps_of
+from pnoise_jax.training.fields import FIELDS
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -26,13 +32,13 @@ from pnoise_jax.training import run_config
     ],
 )
 def test_durations(duration, steps):
-    assert configs.steps_of(duration, field="x", examples=300, batch_size=50) == steps
+    assert steps_of(duration, field="x", examples=300, batch_size=50) == steps
 
 
 @pytest.mark.parametrize("duration", ["ten", "10 years", "", "-5 steps", "1.2.3 epochs", None])
 def test_a_bad_duration_is_named(duration):
     with pytest.raises(ValueError, match=r"log_every=.*'10 epochs'"):
-        configs.steps_of(duration, field="log_every", examples=300, batch_size=50)
+        steps_of(duration, field="log_every", examples=300, batch_size=50)
 
 
 def test_the_model_section_has_every_option_of_its_model():
@@ -59,14 +65,14 @@ def test_the_default_config_is_valid():
     [
         ("batch_size", 0, "batch_size=0: give a whole number of at least 1"),
         ("accumulate", -1, "accumulate=-1"),
-        ("dtype", "float16", "dtype='float16': choose one of float32, bfloat16"),
+        ("dtype", "float16", "dtype='float16': give one of float32, bfloat16"),
         ("label_smoothing", 1.0, r"label_smoothing=1.0: give a number in \[0, 1\)"),
         ("ema_decay", 1.5, "ema_decay=1.5"),
         ("steps", 0, "steps=0"),
         ("seed", -1, "seed=-1"),
-        ("optimizer.name", "adam", "optimizer.name='adam': choose one of adamw, sgd"),
+        ("optimizer.name", "adam", "optimizer.name='adam': give one of adamw, sgd"),
         ("optimizer.schedule", "linear", "one of cosine, cosine_by_epoch, constant"),
-        ("optimizer.weight_decay_on", "biases", "choose one of kernels, all"),
+        ("optimizer.weight_decay_on", "biases", "give one of kernels, all"),
         ("optimizer.final_learning_rate", -1.0, "optimizer.final_learning_rate=-1.0"),
         ("optimizer.learning_rate", -1.0, "optimizer.learning_rate=-1.0"),
         ("optimizer.clip_norm", 0.0, r"optimizer.clip_norm=0.0: give a number in \(0"),
@@ -205,3 +211,16 @@ def test_an_own_noise_and_its_options_survive_the_work_directory(tmp_path):
     injection = noise.Injection.from_config(stored.noise)
     assert type(injection.noise).__name__ == "Scale"
     assert injection.noise.spread == 2.0
+
+
+def test_the_documented_fields_are_those_that_are_declared():
+    """If this fails: python -m pnoise_jax.training.config_page > docs/config.md."""
+    assert (ROOT / "docs" / "config.md").read_text() == config_page.page()
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_default_is_allowed_and_no_field_takes_another_type(name):
+    field = FIELDS[name]
+    field.validate(name, field.default)
+    with pytest.raises(ValueError, match=f"^{re.escape(name)}="):
+        field.validate(name, object())
