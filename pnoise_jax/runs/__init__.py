@@ -5,15 +5,18 @@ from pnoise_jax.runs.checkpoints import Checkpoints
 from pnoise_jax.runs.config_file import read_config, write_config
 from pnoise_jax.runs.directory import lock, make_writable, require_layout, require_room
 from pnoise_jax.runs.layout import RunDirectory
-from pnoise_jax.runs.metrics import MetricWriter
+from pnoise_jax.runs.writers import Writer, Writers, find_writer, open_writers
 
 __all__ = [
     "Checkpoints",
-    "MetricWriter",
     "OtherStateError",
     "RunDirectory",
+    "Writer",
+    "Writers",
+    "find_writer",
     "lock",
     "make_writable",
+    "open_writers",
     "read_config",
     "require_layout",
     "require_room",

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from pnoise_jax import evaluation, parallel, runs
+from pnoise_jax.evaluation import Protocol
 from pnoise_jax.parallel import on_all_hosts
 from pnoise_jax.runs import RunDirectory
 from pnoise_jax.terminal import create_console
@@ -116,6 +118,18 @@ def report(
         )
         show(written.describe(rows, measure=task.row_measures[0]))
     return rows
+
+
+def numbers_of(
+    rows: Sequence[Mapping[str, Any]], measures: Sequence[evaluation.Measure]
+) -> dict[str, float]:
+    """The numbers of a report by the names of their rows: "clean/top1"."""
+    names = [Protocol(row["noise"], row["order"], row["batch_size"]).name for row in rows]
+    return {
+        f"{name}/{measure.name}": row[measure.name]
+        for name, row in zip(names, rows, strict=True)
+        for measure in measures
+    }
 
 
 def create_main_console() -> Console:

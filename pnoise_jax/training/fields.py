@@ -12,6 +12,7 @@ from ml_collections import config_dict
 
 from pnoise_jax import evaluation, noise, weights
 from pnoise_jax.data.arguments import require_statistics
+from pnoise_jax.runs import find_writer
 from pnoise_jax.training.durations import seconds_of, steps_of
 
 
@@ -208,6 +209,31 @@ class Patterns(Field):
 
 
 @dataclasses.dataclass(frozen=True)
+class WriterNames(Field):
+    """Names of writers, none or several."""
+
+    kind = tuple
+    expected = "names of writers, such as ('tensorboard',), or () for none"
+
+    def _allows(self, name: str, value: Any) -> bool:
+        if not isinstance(value, tuple | list) or not all(isinstance(v, str) for v in value):
+            return False
+        for each in value:
+            find_writer(each)  # raises
+        return True
+
+
+@dataclasses.dataclass(frozen=True)
+class Window(Field):
+    """A text "START:STEPS", whole numbers."""
+
+    expected = "START:STEPS, such as '10:5' for the 5 steps that follow step 10"
+
+    def _allows(self, name: str, value: Any) -> bool:
+        return isinstance(value, str) and re.fullmatch(r"\d{1,9}:[1-9]\d{0,8}", value) is not None
+
+
+@dataclasses.dataclass(frozen=True)
 class PerChannel(Field):
     """Numbers, one per channel or one for all."""
 
@@ -244,6 +270,16 @@ FIELDS: dict[str, Field] = {
     ),
     "log_every": Duration(
         "50 steps", "how often metrics are written and printed", affects=Affects.NOTHING
+    ),
+    "writers": WriterNames(
+        ("tensorboard",),
+        "where metrics go beside metrics.jsonl: tensorboard, wandb, mlflow, or module:Class",
+        affects=Affects.NOTHING,
+    ),
+    "profile": Window(
+        None,
+        "START:STEPS writes a profile of these steps to the directory profile",
+        affects=Affects.NOTHING,
     ),
     "task.name": Text(
         "classification",

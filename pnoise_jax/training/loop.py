@@ -14,16 +14,18 @@ from rich.console import Console
 
 from pnoise_jax import parallel, runs, stopping
 from pnoise_jax.parallel import on_all_hosts
-from pnoise_jax.runs import Checkpoints, MetricWriter, RunDirectory
+from pnoise_jax.runs import Checkpoints, RunDirectory, Writers, open_writers
 from pnoise_jax.terminal import create_console
 from pnoise_jax.training import agreement, data_version, run_config
 from pnoise_jax.training import console as screen
 from pnoise_jax.training.checks import check_training
-from pnoise_jax.training.evaluating import create_main_console, report
+from pnoise_jax.training.evaluating import create_main_console, numbers_of, report
 from pnoise_jax.training.experiment import Experiment, build
+from pnoise_jax.training.fields import flatten
 from pnoise_jax.training.imported import match_on_all_hosts
 from pnoise_jax.training.intervals import Every, SaveClock
 from pnoise_jax.training.precision import config_types
+from pnoise_jax.training.profiling import Profiler
 from pnoise_jax.training.program import Program, advance, create_program
 from pnoise_jax.training.restore import Run
 from pnoise_jax.training.saving import (
@@ -33,6 +35,7 @@ from pnoise_jax.training.saving import (
     stopping_last_evaluation,
 )
 from pnoise_jax.training.step import TrainState
+from pnoise_jax.training.task import Metrics
 from pnoise_jax.training.window import Window
 
 
@@ -70,7 +73,10 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list
         state = _fit_locked(experiment, path, program, console, require_there)
         on_all_hosts(require_there)
         with stopping_last_evaluation(path, experiment.total_steps):
-            return report(Run.of(experiment, state), program.mesh, path, console, final=True)
+            rows = report(Run.of(experiment, state), program.mesh, path, console, final=True)
+        with _open_writers(experiment, path, experiment.total_steps) as writers:
+            writers.finish(numbers_of(rows, experiment.task.row_measures))
+        return rows
 
 
 @config_types()
@@ -117,70 +123,98 @@ def _fit_locked(
             state, step = restored
             console.print(f"going on from the checkpoint of step {step}")
         with _naming_last_checkpoint(path, checkpoints):
-            return _run(experiment, program, state, step, checkpoints, path, console, require_there)
+            training = _Training(experiment, program, checkpoints, path, console, require_there)
+            return training.run(state, step)
 
 
-def _run(
-    experiment: Experiment,
-    program: Program,
-    state: TrainState,
-    start: int,
-    checkpoints: Checkpoints,
-    path: Path,
-    console: Console,
-    require_there: Callable[[], None],
-) -> TrainState:
-    """Trains from step ``start`` to the end, or until a signal asks to stop."""
-    total, every = experiment.total_steps, Every.of(experiment)
-    clock = SaveClock(every.seconds, start)
-    window = Window(experiment.config.batch_size, experiment.schedule)
-    window.resume(checkpoints.pending(start) if start else [])
-    saver = Saver(checkpoints, window, clock, require_there=require_there, total=total)
-    with contextlib.ExitStack() as stack:
-        batches = stack.enter_context(experiment.task.open_batches(start))
-        writer = stack.enter_context(contextlib.closing(_writer(path, start, every)))
-        progress = stack.enter_context(
-            screen.progress_report(console, experiment.task, start=start, total=total)
+class _Training:
+    """A run between its first step and its last, in a directory that this process has locked."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        program: Program,
+        checkpoints: Checkpoints,
+        path: Path,
+        console: Console,
+        require_there: Callable[[], None],
+    ):
+        """Readies the run; see `_fit_locked`."""
+        self._experiment, self._program, self._checkpoints = experiment, program, checkpoints
+        self._path, self._console, self._require_there = path, console, require_there
+        self._total, self._every = experiment.total_steps, Every.of(experiment)
+        self._window = Window(experiment.config.batch_size, experiment.schedule)
+
+    def run(self, state: TrainState, start: int) -> TrainState:
+        """Trains from step ``start`` to the end, or until a signal asks to stop."""
+        experiment, window, total = self._experiment, self._window, self._total
+        task = experiment.task
+        window.resume(self._checkpoints.pending(start) if start else [])
+        self._clock = SaveClock(self._every.seconds, start)
+        self._saver = Saver(
+            self._checkpoints, window, self._clock, require_there=self._require_there, total=total
         )
-
-        def evaluate_clean(step: int) -> None:
-            variables, protocols = state.variables(), experiment.protocols[:1]
-            row = experiment.task.evaluate(variables, program.mesh, protocols)[0]
-            measures = experiment.task.row_measures
-            writer.write(step, {f"clean/{m.name}": row[m.name] for m in measures})
-            progress.evaluated(step, row)
-            window.restart_clock()
-
-        if every.evaluates(start, total):  # it may have been stopped before it could
-            with saver.stopping_evaluation(start, state):
-                evaluate_clean(start)
-        constants = program.constants(experiment)
-        began = time.monotonic()
-        steps = advance(program, state, window.watch(batches), constants, start=start)
-        for step, (state, metrics) in enumerate(steps, start + 1):
-            window.add(metrics)
-            if step == start + 1:
-                progress.compiled(time.monotonic() - began)
-            stops = stopping.requested()
-            saves, evaluates = every.saves(step, total), every.evaluates(step, total)
-            if saves or evaluates or step % every.log == 0:
-                on_all_hosts(require_there)
-                summary = window.close(step)
-                saver.require_finite(summary.broken[0])
-                values = {name: float(value) for name, value in summary.metrics.items()}
-                writer.write(step, values | summary.speed)
-                progress.report(step, values | summary.speed)
-            elif step == start + 1:
-                window.restart_clock()  # the first one is compiled
-            if saves or stops or clock.is_due(step):
-                saver.save(step, state)
-            if stops and step < total:
-                raise saver.stopped(step)
+        evaluates = self._every.evaluates(start, total)  # it may have been stopped before it could
+        profiler = Profiler(experiment.config.profile, self._path / "profile")
+        with contextlib.ExitStack() as stack:
+            enter = stack.enter_context
+            batches = enter(task.open_batches(start))
+            self._writers = enter(_open_writers(experiment, self._path, start, evaluates=evaluates))
+            enter(contextlib.closing(profiler))
+            self._progress = enter(
+                screen.progress_report(self._console, task, start=start, total=total)
+            )
             if evaluates:
-                with saver.stopping_evaluation(step, state):
-                    evaluate_clean(step)
-        checkpoints.wait()
-    return state
+                self._evaluate(start, state)
+            constants = self._program.constants(experiment)
+            profiler.after(start)
+            began = time.monotonic()
+            steps = advance(self._program, state, window.watch(batches), constants, start=start)
+            for step, (state, metrics) in enumerate(steps, start + 1):
+                if step == start + 1:
+                    self._progress.compiled(time.monotonic() - began)
+                profiler.after(step, metrics["loss"])
+                self._after_step(step, state, metrics, is_first=step == start + 1)
+            self._checkpoints.wait()
+        return state
+
+    def _after_step(
+        self, step: int, state: TrainState, metrics: Metrics, *, is_first: bool
+    ) -> None:
+        """Reports, saves and evaluates where that is due; raises where a signal asks to stop."""
+        self._window.add(metrics)
+        stops = stopping.requested()
+        saves = self._every.saves(step, self._total)
+        evaluates = self._every.evaluates(step, self._total)
+        if saves or evaluates or step % self._every.log == 0:
+            self._report(step)
+        elif is_first:
+            self._window.restart_clock()  # the first one is compiled
+        if saves or stops or self._clock.is_due(step):
+            self._saver.save(step, state)
+        if stops and step < self._total:
+            raise self._saver.stopped(step)
+        if evaluates:
+            self._evaluate(step, state)
+
+    def _report(self, step: int) -> None:
+        """Writes and shows the metrics since the last report."""
+        on_all_hosts(self._require_there)
+        summary = self._window.close(step)
+        self._saver.require_finite(summary.broken[0])
+        values = {name: float(value) for name, value in summary.metrics.items()} | summary.speed
+        self._writers.write(step, values)
+        self._progress.report(step, values)
+
+    def _evaluate(self, step: int, state: TrainState) -> None:
+        """An evaluation on the way, without noise."""
+        experiment, task = self._experiment, self._experiment.task
+        with self._saver.stopping_evaluation(step, state):
+            protocols = experiment.protocols[:1]
+            row = task.evaluate(state.variables(), self._program.mesh, protocols)[0]
+            self._writers.write(step, {f"clean/{m.name}": row[m.name] for m in task.row_measures})
+            self._progress.evaluated(step, row)
+            self._window.restart_clock()
 
 
 def _open_checkpoints(
@@ -213,17 +247,19 @@ def _naming_last_checkpoint(path: Path, checkpoints: Checkpoints) -> Iterator[No
         ) from error
 
 
-class _NoWriter:
-    """Of the hosts, the first writes."""
-
-    def write(self, step: int, metrics: dict[str, float]) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-def _writer(path: Path, step: int, every: Every) -> MetricWriter | _NoWriter:
+def _open_writers(
+    experiment: Experiment, path: Path, step: int, *, evaluates: bool = False
+) -> contextlib.closing[Writers]:
+    """The writers of a run; on the first host, the others write nothing."""
     if jax.process_index() != 0:
-        return _NoWriter()
-    return MetricWriter(path, step=step, evaluates=every.evaluates(step, step + 1))
+        return contextlib.closing(Writers([]))
+    config = experiment.config
+    return contextlib.closing(
+        open_writers(
+            RunDirectory(path),
+            config.writers,
+            config=dict(flatten(config)),
+            step=step,
+            evaluates=evaluates,
+        )
+    )

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from pnoise_jax import data, stopping
-from pnoise_jax.runs import Checkpoints, MetricWriter, lock, require_room
+from pnoise_jax.runs import Checkpoints, RunDirectory, Writers, lock, open_writers, require_room
 from pnoise_jax.training.experiment import Experiment
+from pnoise_jax.training.fields import flatten
 from pnoise_jax.training.precision import config_types
 from pnoise_jax.training.program import Program, advance
 from pnoise_jax.training.step import TrainState
@@ -47,7 +48,8 @@ def fit_together(
         are_there = [stack.enter_context(lock(path)) for path in paths]
         require_room(paths[0], len(paths) * program.state_bytes)
         writers = [
-            stack.enter_context(contextlib.closing(MetricWriter(path, step=0))) for path in paths
+            stack.enter_context(contextlib.closing(_open_writers(experiment, path)))
+            for experiment, path in zip(experiments, paths, strict=True)
         ]
         batches = stack.enter_context(open_together(places))
         states, broken = _run_together(places, program, batches, writers)
@@ -73,7 +75,7 @@ def _run_together(
     places: Sequence[Experiment],
     program: Program,
     batches: Iterator[data.Batch],
-    writers: Sequence[MetricWriter],
+    writers: Sequence[Writers],
 ) -> tuple[TrainState, list[tuple[int, float] | None]]:
     """The states after the last step, and of each run where it broke down, if it did."""
     experiment = places[0]
@@ -128,6 +130,12 @@ def open_together(experiments: Sequence[Experiment]) -> Iterator[Iterator[data.B
                 yield {key: np.stack([found[seed][key] for seed in seeds]) for key in parts[0]}
 
         yield stacked()
+
+
+def _open_writers(experiment: Experiment, path: Path) -> Writers:
+    config = experiment.config
+    fields = dict(flatten(config))
+    return open_writers(RunDirectory(path), config.writers, config=fields, step=0)
 
 
 @jax.jit

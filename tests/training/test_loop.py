@@ -143,8 +143,8 @@ def test_no_recompilation_and_no_sync_between_reports(data_dir, tmp_path, monkey
 
     def record_fetch(array):
         names = {frame.name for frame in traceback.extract_stack()}
-        if "_run" in names:
-            readers.append(names & {"close", "save", "add", "to_devices", "_run"})
+        if names & {"_after_step", "advance"}:
+            readers.append(names & {"close", "save", "add", "to_devices"})
         return fetch.fget(array)
 
     def record_compile(event, *_, **__):
@@ -208,7 +208,7 @@ def test_accumulation_ema_noise_in_training_and_periodic_evaluation_together(
     (line,) = (line for line in lines if "clean/top1" in line)
     assert line["step"] == 6
     printed = capsys.readouterr().out
-    assert f"step 6/12  clean evaluation: top-1 {line['clean/top1']:.1f} %, NLL" in printed
+    assert f"step 6/12  clean evaluation: top-1 {line['clean/top1']:.1f} %, top-5 " in printed
     assert "compiled; the first step took" in printed
     assert json.loads((tmp_path / "evaluation.json").read_text())["weights"] == "ema"
 
@@ -231,7 +231,7 @@ VIEWS = {"noise.axis": "views", "noise.group_size": 4, "evaluation.views": 4}
         ({"noise.group_size": 3}, "noise.group_size=3 does not divide the batch of 10"),
         ({"noise.axis": "views", "noise.group_size": 2}, r"evaluation\.views=1: set both"),
         ({**VIEWS, "noise.train": True}, "training shows one view of each image"),
-        ({"evaluation.views": 10}, r"evaluation\.views=10: give a number in \[1, 9\]"),
+        ({"evaluation.views": 10}, r"evaluation\.views=10: give a whole number from 1 to 9"),
         ({"duration": "0 steps"}, "less than one step"),
         ({"log_every": "0.2 steps"}, "log_every='0.2 steps' is less than one step"),
         ({"checkpoint.every": "1 example"}, "checkpoint.every='1 example' is less than one step"),
@@ -298,3 +298,15 @@ def test_a_run_can_be_evaluated_on_devices_that_could_not_train_it(straight, dat
     assert training.evaluate(None, tmp_path) == rows
     with pytest.raises(ValueError, match="batch_size=18 is not divisible by 8 devices"):
         training.train(small_config(data_dir, batch_size=18), tmp_path)
+
+
+def test_a_profile_of_some_steps(data_dir, tmp_path):
+    training.train(small_config(data_dir, profile="3:2"), tmp_path)
+    (trace,) = (tmp_path / "profile").rglob("*.xplane.pb")
+    assert trace.stat().st_size > 1000
+
+
+@pytest.mark.parametrize("window", ["3", "3:0", "a:b", "-1:2", "3:2:1"])
+def test_a_bad_profile_window_is_named(data_dir, window):
+    with pytest.raises(ValueError, match=f"profile='{window}': give START:STEPS"):
+        training.build(small_config(data_dir, profile=window))

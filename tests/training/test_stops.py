@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from pnoise_jax import evaluation, stopping, training
-from pnoise_jax.runs import MetricWriter
+from pnoise_jax.runs import RunDirectory, open_writers
 from pnoise_jax.training.window import Window
 from tests.training.runs import small_config
 
@@ -241,7 +241,7 @@ def test_a_run_without_its_config_says_that_its_checkpoints_are_there(
 
 
 def test_metrics_that_are_deleted_on_the_way_go_into_a_new_file(tmp_path):
-    writer = MetricWriter(tmp_path, step=0)
+    writer = open_writers(RunDirectory(tmp_path), ("tensorboard",), config={}, step=0)
     writer.write(1, {"loss": 1.0})
     (tmp_path / "metrics.jsonl").unlink()
     writer.write(2, {"loss": 2.0})

@@ -1,0 +1,45 @@
+"""Event files for TensorBoard."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tensorboardX import SummaryWriter
+
+from pnoise_jax.runs.layout import RunDirectory
+from pnoise_jax.runs.writers.base import grouped
+
+
+class TensorBoardWriter:
+    """Writes scalars in groups, and at the end the report beside the config as hyperparameters."""
+
+    def __init__(self, run: RunDirectory, config: Mapping[str, Any], step: int):
+        """Opens an event file, which hides what others there have after ``step``."""
+        self._events = SummaryWriter(str(run.path), purge_step=step + 1)
+        self._config, self._step = config, step
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """One scalar for each metric."""
+        self._step = step
+        for name, value in metrics.items():
+            self._events.add_scalar(grouped(name), value, step)
+
+    def finish(self, metrics: Mapping[str, float]) -> None:
+        """The rows of the report as scalars of the last step, and the hyperparameters."""
+        fields = {k: v for k, v in self._config.items() if v is not None}
+        plain = {k: v if isinstance(v, int | float | str) else str(v) for k, v in fields.items()}
+        final = {f"report/{name.replace(', ', '_')}": value for name, value in metrics.items()}
+        for name, value in final.items():
+            self._events.add_scalar(name, value, self._step)
+        experiment, summary, end = _hyperparameters(plain, final)
+        for part in (experiment, summary, end):
+            self._events.file_writer.add_summary(part)
+
+    def close(self) -> None:
+        """Flushes and closes the file."""
+        self._events.close()
+
+
+def _hyperparameters(config: Mapping[str, Any], metrics: Mapping[str, float]) -> tuple:
+    from tensorboardX.summary import hparams  # `add_hparams` would open a directory of its own
+
+    return hparams(dict(config), dict(metrics))

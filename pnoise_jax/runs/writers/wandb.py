@@ -1,0 +1,41 @@
+"""Weights & Biases: pip install "pnoise_jax[wandb]"; WANDB_PROJECT and the like are its own."""
+
+import os
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import wandb
+
+from pnoise_jax.runs.layout import RunDirectory
+from pnoise_jax.runs.writers.base import grouped
+
+
+class WandbWriter:
+    """Logs to a run of Weights & Biases, the same one when the run goes on."""
+
+    def __init__(self, run: RunDirectory, config: Mapping[str, Any], step: int):
+        """Starts a run there, or resumes the one whose id is noted in the directory."""
+        identity = run.path / "wandb_id"
+        if not identity.exists():
+            identity.write_text(uuid.uuid4().hex[:8])
+        self._run = wandb.init(
+            project=os.environ.get("WANDB_PROJECT", "pnoise_jax"),
+            id=identity.read_text().strip(),
+            name=run.path.name,
+            dir=str(run.path),
+            config=dict(config),
+            resume="allow",
+        )
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Logs metrics by their grouped names; steps that were logged before are refused there."""
+        self._run.log({grouped(name): value for name, value in metrics.items()}, step=step)
+
+    def finish(self, metrics: Mapping[str, float]) -> None:
+        """The report as the summary of the run."""
+        self._run.summary.update({f"report/{name}": value for name, value in metrics.items()})
+
+    def close(self) -> None:
+        """Ends the run there."""
+        self._run.finish()

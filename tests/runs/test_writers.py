@@ -1,0 +1,162 @@
+"""Where metrics go: event files that TensorBoard's own reader reads, and writers of one's own."""
+
+import contextlib
+import json
+
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
+
+from pnoise_jax import runs, training
+from pnoise_jax.runs import RunDirectory, find_writer, open_writers
+from tests.training.runs import small_config
+
+CONFIG = {"seed": 0, "optimizer.learning_rate": 1e-3, "model.mlp_dim": None, "data.mean": [0.5]}
+
+
+def events(path):
+    """The events of all files, in the format of TFRecord."""
+    for file in sorted(path.glob("events.out.tfevents.*")):
+        content = memoryview(file.read_bytes())
+        while content:
+            length = int.from_bytes(content[:8], "little")
+            yield Event.FromString(bytes(content[12 : 12 + length]))
+            content = content[16 + length :]
+
+
+def scalars(path):
+    return {
+        (value.tag, event.step): value.simple_value
+        for event in events(path)
+        for value in event.summary.value
+        if value.WhichOneof("value") == "simple_value"
+    }
+
+
+def write(path, step, names=("tensorboard",)):
+    with contextlib.closing(
+        open_writers(RunDirectory(path), names, config=CONFIG, step=step)
+    ) as writers:
+        writers.write(step + 1, {"loss": 2.0, "steps_per_second": 5.0, "clean/top1": 50.0})
+        writers.finish({"clean/top1": 60.0, "noisy, class-sorted/top1": 90.0})
+
+
+def test_tensorboard_has_groups_the_report_and_hyperparameters(tmp_path):
+    write(tmp_path, 0)
+    assert scalars(tmp_path) == {
+        ("train/loss", 1): 2.0,
+        ("speed/steps_per_second", 1): 5.0,
+        ("clean/top1", 1): 50.0,
+        ("report/clean/top1", 1): 60.0,
+        ("report/noisy_class-sorted/top1", 1): 90.0,
+    }
+    plugins = [
+        HParamsPluginData.FromString(value.metadata.plugin_data.content)
+        for event in events(tmp_path)
+        for value in event.summary.value
+        if value.metadata.plugin_data.plugin_name == "hparams"
+    ]
+    (start,) = [p.session_start_info for p in plugins if p.HasField("session_start_info")]
+    assert set(start.hparams) == {"seed", "optimizer.learning_rate", "data.mean"}
+    assert start.hparams["optimizer.learning_rate"].number_value == pytest.approx(1e-3)
+
+
+def test_a_run_that_goes_on_drops_the_lines_after_its_checkpoint(tmp_path):
+    for step in (0, 4, 2):
+        write(tmp_path, step)
+    lines = [json.loads(line) for line in RunDirectory(tmp_path).metrics.read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 3]
+
+
+def test_the_last_step_and_the_report_of_a_run_are_written(data_dir, tmp_path):
+    training.train(small_config(data_dir), tmp_path)
+    written = scalars(tmp_path)
+    report = json.loads(RunDirectory(tmp_path).evaluation.read_text())
+    names = ("clean", "noisy_shuffled", "noisy_class-sorted")
+    for name, row in zip(names, report["rows"], strict=True):
+        assert written[f"report/{name}/top1", 12] == pytest.approx(row["top1"], rel=1e-6)
+    assert ("train/loss", 12) in written
+
+
+class Mine:
+    """A writer of one's own."""
+
+    closed = 0
+
+    def __init__(self, run, config, step):
+        self.lines = (run.path / "mine.txt").open("a")
+
+    def write(self, step, metrics):
+        self.lines.write(f"{step} {metrics['loss']:.1f}\n")
+
+    def finish(self, metrics):
+        self.lines.write(f"finished {len(metrics)}\n")
+
+    def close(self):
+        Mine.closed += 1
+        self.lines.close()
+
+
+def test_a_writer_of_ones_own(tmp_path):
+    write(tmp_path, 0, names=(f"{__name__}:Mine",))
+    assert (tmp_path / "mine.txt").read_text() == "1 2.0\nfinished 2\n"
+    assert Mine.closed == 1
+    assert not list(tmp_path.glob("events*"))
+
+
+class Silent:
+    """Lacks two of the methods."""
+
+    def write(self, step, metrics): ...
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("tensorbord", "writers: unknown writer 'tensorbord'; did you mean 'tensorboard'"),
+        (f"{__name__}:Silent", "Silent lacks finish, close: runs.Writer says what a writer does"),
+        ("no_such_module:Writer", "writer 'no_such_module:Writer' cannot be imported"),
+    ],
+)
+def test_a_bad_writer_is_named(name, message):
+    with pytest.raises(ValueError, match=message):
+        find_writer(name)
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_a_writer_whose_library_is_missing_says_how_to_get_it(name):
+    with contextlib.suppress(ImportError):
+        __import__(name)
+        pytest.skip(f"{name} is installed")
+    with pytest.raises(ValueError, match=rf'not installed .*: pip install "pnoise_jax\[{name}\]"'):
+        find_writer(name)
+
+
+def test_weights_and_biases_offline(tmp_path, monkeypatch):
+    """Runs where wandb is installed, which the tests' own extra does not bring."""
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    for step in (0, 4):
+        write(tmp_path, step, names=("wandb",))
+    assert (tmp_path / "wandb_id").read_text()
+    assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 2
+
+
+def test_mlflow_on_disk(tmp_path, monkeypatch):
+    """Runs where mlflow is installed, which the tests' own extra does not bring."""
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # a database needs the whole mlflow
+    mlflow.set_tracking_uri(f"file://{tmp_path / 'store'}")
+    directory = tmp_path / "run"
+    directory.mkdir()
+    for step in (0, 4):
+        write(directory, step, names=("mlflow",))
+    run = mlflow.MlflowClient().get_run((directory / "mlflow_id").read_text())
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["train/loss"] == 2.0
+    assert run.data.metrics["report/noisy_class-sorted/top1"] == 90.0
+    assert run.data.params["optimizer.learning_rate"] == "0.001"
+
+
+def test_the_face_names_what_a_writer_needs():
+    assert {"Writer", "RunDirectory"} <= set(runs.__all__)
