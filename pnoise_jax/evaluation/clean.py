@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from pnoise_jax import data, parallel, stopping
 from pnoise_jax.evaluation.evaluate import EXAMPLES_PER_DEVICE, normalise
 from pnoise_jax.evaluation.predictions import Predictions, collect, fetch_behind, score_logits
-from pnoise_jax.evaluation.representations import Representations, allocate, record_inputs
+from pnoise_jax.evaluation.representations import Representations, allocate
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -101,6 +101,9 @@ def clean_pass(
 def _run(program, replicated, variables, batch):
     model, layers, mean, std = program
     images = normalise(batch["image"], mean, std)
-    logits, inputs = record_inputs(model, variables, images, layers)
+    if layers:
+        logits, inputs = model.apply(variables, images, layers, train=False, method="record_inputs")
+    else:  # any module will do
+        logits, inputs = model.apply(variables, images, train=False), {}
     outputs = logits, inputs, score_logits(logits, batch["label"])
     return jax.lax.with_sharding_constraint(outputs, replicated)

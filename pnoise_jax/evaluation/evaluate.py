@@ -17,7 +17,7 @@ from pnoise_jax import data, parallel, stopping
 from pnoise_jax.data.arguments import require_statistics
 from pnoise_jax.evaluation.predictions import Predictions, collect, fetch_behind, score_logits
 from pnoise_jax.evaluation.protocols import Protocol
-from pnoise_jax.evaluation.representations import Representations, resume
+from pnoise_jax.evaluation.representations import Representations
 from pnoise_jax.evaluation.views import shifted_views
 
 EXAMPLES_PER_DEVICE = 256  # at a time, whatever the protocol's batch size
@@ -74,7 +74,7 @@ def predict(
             f"views={views}: representations hold one view of each image; leave one of the two out"
         )
     model, strength = _with_noise(model, protocol, strength, views)
-    program = _Program(model, tuple(mean), tuple(std), views, dataset.image_shape)
+    program = _Program(model, tuple(mean), tuple(std), views)
     if representations is not None:
         representations.require_before(model)
         program = dataclasses.replace(program, layer=representations.layer)
@@ -103,7 +103,6 @@ class _Program:
     Attributes:
       model: with the injection that acts, of strength 1.
       mean, std, views: as `predict` has them.
-      image_shape: (height, width, channels).
       layer: where representations enter, None where the inputs are images.
     """
 
@@ -111,7 +110,6 @@ class _Program:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     views: int
-    image_shape: tuple[int, int, int]
     layer: int | None = None
 
     def logits(self, variables, batch, key, strength) -> jax.Array:
@@ -126,7 +124,7 @@ class _Program:
         }
         if self.layer is not None:
             x = batch["representation"]
-            return resume(self.model, variables, x, self.layer, self.image_shape, **call)
+            return self.model.apply(variables, x, self.layer, method="resume", **call)
         images = shifted_views(batch["image"], self.views)
         logits = self.model.apply(variables, normalise(images, self.mean, self.std), **call)
         return logits.reshape(-1, self.views, logits.shape[-1]).mean(axis=1)
@@ -140,7 +138,6 @@ def batch_logits(
     noise: bool,
     mean: tuple[float, ...],
     std: tuple[float, ...],
-    image_shape: tuple[int, int, int],
     batch_size: int | None = None,
     seed: int = 0,
     layer: int | None = None,
@@ -152,7 +149,6 @@ def batch_logits(
         the batch.
       inputs: uint8 images (b, height, width, channels), or the inputs of ``layer``.
       noise: whether the model's injection acts.
-      image_shape: (height, width, channels).
       batch_size: of the protocol, a divisor of b; None: all of it is one batch.
       layer: the layer from which the model goes on; None starts from images.
 
@@ -162,7 +158,7 @@ def batch_logits(
     stopping.check("while evaluating")
     protocol = Protocol(noise=noise, order="shuffled", batch_size=batch_size or len(inputs))
     model, strength = _with_noise(model, protocol, None, 1)
-    program = _Program(model, tuple(mean), tuple(std), 1, image_shape, layer)
+    program = _Program(model, tuple(mean), tuple(std), 1, layer)
     name = "image" if layer is None else "representation"
     batch = {
         name: inputs,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import fnmatch
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -70,6 +71,9 @@ _BUILT_IN: Mapping[str, _Entry] = {
 }
 
 
+_METHODS = ("run_embed", "run_block", "run_head")  # that every model defines
+
+
 def _require_model(entry: "_Entry | type") -> None:
     """Raises ValueError unless this is a class of models, naming what it lacks."""
     kind = entry if isinstance(entry, type) else entry[0]
@@ -78,13 +82,30 @@ def _require_model(entry: "_Entry | type") -> None:
         raise ValueError(f"{name} is not a model: let it be a subclass of models.Classifier")
     missing = [
         attribute
-        for attribute in ("num_layers", "layer_name", "logits")
+        for attribute in ("num_layers", *_METHODS)
         if getattr(kind, attribute) is getattr(Classifier, attribute)
     ]
     if missing:
         raise ValueError(
             f"{name} lacks {', '.join(missing)}: models.Classifier says what a model must define"
         )
+    for method in _METHODS:
+        _require_signature(kind, method)
+
+
+def _require_signature(kind: type[Classifier], method: str) -> None:
+    """Raises ValueError unless a method can be called as `Classifier` calls it."""
+    expected = inspect.signature(getattr(Classifier, method))
+    parameters = [p.replace(annotation=p.empty) for p in expected.parameters.values()]
+    by_name = {p.name: None for p in parameters if p.kind is p.KEYWORD_ONLY}
+    in_order = [None] * (len(parameters) - len(by_name))
+    try:
+        inspect.signature(getattr(kind, method)).bind(*in_order, **by_name)
+    except TypeError as error:
+        wanted = expected.replace(parameters=parameters, return_annotation=expected.empty)
+        raise ValueError(
+            f"{kind.__name__}.{method}: {error}; let its signature be {wanted}"
+        ) from error
 
 
 MODELS: Registry[Any] = Registry("model", _require_model)

@@ -73,16 +73,13 @@ def test_what_comes_before_is_not_compiled(name, options):
     model, variables = create(name, options)
     layer = model.num_layers
     images = jnp.zeros((8, *SHAPE))
-    _, inputs = representations.record_inputs(model, variables, images, (layer,))
+    _, inputs = model.apply(variables, images, (layer,), method="record_inputs")
 
     def flops(function, x):
         return jax.jit(function).lower(variables, x).compile().cost_analysis()["flops"]
 
     whole = flops(lambda v, x: model.apply(v, x), images)
-    resumed = flops(
-        lambda v, x: representations.resume(model, v, x, layer, SHAPE, train=False),
-        inputs[layer],
-    )
+    resumed = flops(lambda v, x: model.apply(v, x, layer, method="resume"), inputs[layer])
     assert resumed < whole / 2
 
 

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import pytest
 
 from pnoise_jax import models, noise
-from pnoise_jax.evaluation import representations
 from pnoise_jax.models import layers
 from tests.models import observing
 from tests.models.drawing import draw_variables
@@ -305,12 +304,41 @@ def test_noise_in_a_bfloat16_model(name):
 
 
 @small
-def test_each_layer_reads_nothing_but_its_input(name):
-    model, variables = create_small(name), small_variables(name)
-    logits, inputs = representations.record_inputs(model, variables, X, (1, 2))
+@pytest.mark.parametrize("injection", [None, ALWAYS], ids=["clean", "noisy"])
+def test_a_model_goes_on_from_the_input_of_any_layer(name, injection):
+    model, variables = create_small(name, injection=injection), small_variables(name)
+    logits, inputs = model.apply(variables, X, (1, 2), method="record_inputs")
+    chex.assert_trees_all_close(logits, model.apply(variables, X), rtol=1e-5, atol=1e-5)
+    assert list(inputs) == [1, 2]
     for layer, x in inputs.items():
-        resumed = representations.resume(model, variables, x, layer, X.shape[1:])
+        resumed = model.apply(variables, x, layer, method="resume")
         chex.assert_trees_all_close(resumed, logits, rtol=1e-5, atol=1e-5)
+
+
+@small
+def test_resuming_takes_all_that_a_call_takes(name):
+    model, variables = create_small(name, injection=ALWAYS), small_variables(name)
+    call = {"mask": jnp.array([True, True, True, False]), "noise_strength": 0.7, "train": True}
+    call |= {"index": jnp.arange(4), "mutable": ["batch_stats"]}
+    direct, _ = model.apply(variables, X, **call)
+    (logits, inputs), _ = model.apply(variables, X, (1, 2), method="record_inputs", **call)
+    resumed, _ = model.apply(variables, inputs[2], 2, method="resume", **call)
+    chex.assert_trees_all_close(logits, direct, rtol=1e-5, atol=1e-5)
+    chex.assert_trees_all_close(resumed, direct, rtol=1e-5, atol=1e-5)
+
+
+@small
+def test_no_submodule_or_parameter_has_the_name_of_a_method(name):
+    """For `nnx.bridge.ToNNX`, which finds both as attributes."""
+    assert not set(small_variables(name)["params"]) & set(dir(create_small(name)))
+
+
+@pytest.mark.parametrize("layer", [0, 3])
+def test_a_model_does_not_go_on_from_a_layer_that_it_lacks(layer):
+    model, variables = create_small("vit_ti_16"), small_variables("vit_ti_16")
+    for argument, method in ((layer, "resume"), ((1, layer), "record_inputs")):
+        with pytest.raises(ValueError, match=f"layer={layer}: the layers of .* are 1 to 2"):
+            model.apply(variables, X, argument, method=method)
 
 
 @small
