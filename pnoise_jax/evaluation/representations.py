@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from pnoise_jax import data
+from pnoise_jax import data, noise
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class Representations:
 
     def require_before(self, model: nn.Module) -> None:
         """Raises ValueError if the noise of ``model`` enters before this layer."""
-        if model.injection is not None:
+        if noise.as_injections(model.injection):
             first = first_noisy_layer(model.injection, model.num_layers)
             if first < self.layer:
                 raise ValueError(
@@ -46,9 +46,11 @@ class Representations:
             yield batch | {"mask": mask, "index": index}
 
 
-def first_noisy_layer(injection, num_layers: int) -> int:
+def first_noisy_layer(
+    injection: noise.Injection | tuple[noise.Injection, ...], num_layers: int
+) -> int:
     """The first layer where noise can enter; 0 for the image."""
-    return 0 if injection.point == "image" else min(injection.layers(num_layers))
+    return min(each.first_layer(num_layers) for each in noise.as_injections(injection))
 
 
 def allocate(

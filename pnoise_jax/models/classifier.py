@@ -1,6 +1,6 @@
 """What all models share: common options, how they are called, where noise enters."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -41,7 +41,8 @@ class Classifier(nn.Module, kw_only=True):
       remat: recompute each block in the backward pass instead of keeping its activations.
       dtype: dtype of the blocks' computation. Parameters, statistics, the final norm and the head,
         and so the logits, are float32.
-      injection: where noise enters, and which; None for the plain model.
+      injection: where noise enters, and which: one injection, or a tuple of several, which act at
+        the same place in their order; None for the plain model.
 
     Raises:
       ValueError: at construction, if options contradict each other.
@@ -51,15 +52,23 @@ class Classifier(nn.Module, kw_only=True):
     drop_path: float = 0.0
     remat: bool = False
     dtype: Any = jnp.float32
-    injection: noise.Injection | None = None
+    injection: noise.Injection | tuple[noise.Injection, ...] | None = None
 
     points = ("image", "block_input")  # where an injection may enter
     prefix_tokens = 0  # how many learned tokens stand in front of the patch tokens
 
     def __post_init__(self) -> None:
+        injections = noise.as_injections(self.injection)
+        several = injections if len(injections) > 1 else None
+        object.__setattr__(self, "injection", several or next(iter(injections), None))
         super().__post_init__()
         checks.require_positive(num_classes=self.num_classes)
         checks.require_rate(drop_path=self.drop_path)
+
+    @property
+    def injections(self) -> tuple[noise.Injection, ...]:
+        """All injections, however many."""
+        return noise.as_injections(self.injection)
 
     @property
     def image_shape(self) -> tuple[int, int] | None:
@@ -121,7 +130,7 @@ class Classifier(nn.Module, kw_only=True):
         *,
         train: bool = False,
         mask: jax.Array | None = None,
-        noise_strength: jax.Array | float | None = None,
+        noise_strength: jax.Array | float | Sequence[jax.Array | float] | None = None,
         index: jax.Array | None = None,
     ) -> jax.Array:
         """Classifies images.
@@ -131,7 +140,8 @@ class Classifier(nn.Module, kw_only=True):
           train: turns on dropout, stochastic depth, the injection's training noise, and batch
             norms' own statistics.
           mask: (batch,) bool, True for real examples; only the injection reads it.
-          noise_strength: scalar in place of the injection's own strength; may be traced.
+          noise_strength: scalar in place of the injection's own strength; may be traced. Of several
+            injections a tuple or an array, one for each.
           index: (batch,) int32, what each example's random noise is drawn from; by default its
             place in the batch.
 

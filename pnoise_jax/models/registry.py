@@ -153,7 +153,7 @@ def create_model(
     name: str,
     *,
     num_classes: int = 1000,
-    injection: noise.Injection | None = None,
+    injection: noise.Injection | tuple[noise.Injection, ...] | None = None,
     **options: Any,
 ) -> nn.Module:
     """Creates a model by name.
@@ -161,7 +161,8 @@ def create_model(
     Args:
       name: one of `list_models()`, or "module:Class".
       num_classes: number of logits.
-      injection: where noise enters, and which; None for the plain model.
+      injection: where noise enters, and which: one, or a tuple of several; None for the plain
+          model.
       **options: attributes of the model's class that differ from the named model's, such as
           `image_size`, `dtype` or `remat`.
 
@@ -171,7 +172,7 @@ def create_model(
 
     Raises:
       ValueError: if the name or an option is unknown, if options contradict each other, or if
-          the injection names a layer or a point that the model lacks.
+          an injection names a layer or a point that the model lacks.
     """
     module, defaults = _find(name)
     allowed = _options(module)
@@ -181,8 +182,8 @@ def create_model(
     # A config that was stored as JSON has lists; modules must be hashable.
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
     model = module(**{**defaults, **options}, num_classes=num_classes, injection=injection)
-    if injection is not None:  # now, rather than at the first call
-        injection.validate(num_layers=model.num_layers, points=model.points)
+    for each in model.injections:  # now, rather than at the first call
+        each.validate(num_layers=model.num_layers, points=model.points)
     return model
 
 

@@ -371,6 +371,36 @@ def test_stochastic_depth_leaves_out_branches_of_whole_examples(name):
 
 
 @small
+def test_a_model_takes_several_injections(name):
+    first = noise.Injection(noise.LinearTransform(noise.Optimal()), layer=1, inference=True)
+    model = create_small(name, injection=[first, ALWAYS], remat=True)
+    assert model == create_small(name, injection=(first, ALWAYS), remat=True)
+    assert model.injections == (first, ALWAYS)
+    variables, (_, inputs) = small_variables(name), _inputs(create_small(name), name)
+    x = create_small(name, injection=ALWAYS).apply(
+        variables, first.noise(None, inputs[1]), 1, method="resume"
+    )
+    chex.assert_trees_all_close(model.apply(variables, X), x, rtol=1e-5, atol=1e-5)
+    scaled, _ = apply(model, variables, X, strength=(0.0, 0.0))
+    chex.assert_trees_all_close(scaled, create_small(name).apply(variables, X), atol=1e-5)
+
+
+def _inputs(model, name):
+    return model.apply(small_variables(name), X, (1, 2), method="record_inputs")
+
+
+def test_a_tuple_of_one_injection_is_that_injection():
+    assert create_small("vit_ti_16", injection=(ALWAYS,)) == create_small(
+        "vit_ti_16", injection=ALWAYS
+    )
+    assert create_small("vit_ti_16", injection=()) == create_small("vit_ti_16")
+    with pytest.raises(ValueError, match=r"injection=LinearTransform.*: give a noise\.Injection"):
+        create_small("vit_ti_16", injection=SHIFT)
+    with pytest.raises(ValueError, match=r"layer=3\b.*1 to 2"):
+        create_small("vit_ti_16", injection=(ALWAYS, dataclasses.replace(ALWAYS, layer=3)))
+
+
+@small
 def test_a_place_that_the_model_lacks_raises(name):
     with pytest.raises(ValueError, match=r"layer=3\b.*1 to 2"):
         create_small(name, injection=dataclasses.replace(ALWAYS, layer=3))
