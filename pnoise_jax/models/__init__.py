@@ -10,7 +10,13 @@ Every model is called alike::
 from pnoise_jax.models.beit import Beit
 from pnoise_jax.models.classifier import Classifier
 from pnoise_jax.models.convit import ConViT
-from pnoise_jax.models.registry import create_model, default_options, list_models, register_model
+from pnoise_jax.models.registry import (
+    create_model,
+    default_options,
+    explain_absent_option,
+    list_models,
+    register_model,
+)
 from pnoise_jax.models.resnet import ResNet
 from pnoise_jax.models.swin import SwinTransformer
 from pnoise_jax.models.transformer import IsotropicTransformer, Transformer
@@ -27,6 +33,7 @@ __all__ = [
     "VisionTransformer",
     "create_model",
     "default_options",
+    "explain_absent_option",
     "list_models",
     "register_model",
 ]

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from pnoise_jax import models, noise
+from pnoise_jax import models, noise, training
 from pnoise_jax.models import layers
 from tests.models import observing
 from tests.models.drawing import draw_variables
@@ -95,10 +95,34 @@ def test_an_unknown_option_names_the_near_one_and_all():
     ) as error:
         models.create_model("vit_b_16", patchsize=8)
     assert "image_size" in str(error.value)
-    with pytest.raises(
-        ValueError, match=r"option of resnet18 'patch_size'.*Choose one of: axis_name"
-    ):
-        models.create_model("resnet18", patch_size=8)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "explanation"),
+    [
+        ("resnet18", "image_size", r"takes images of any size \(in a config, data\.image_size"),
+        ("resnet50", "patch_size", "this model has no patches"),
+        ("resnet18", "depth", "stage_sizes is the number of blocks"),
+        ("swin_t", "depth", "stage_sizes is the number of blocks"),
+    ],
+)
+def test_an_option_that_only_other_models_have_is_explained(name, option, explanation):
+    """A name that is merely spelt alike would mislead: image_size is not stage_sizes."""
+    with pytest.raises(ValueError, match=explanation) as error:
+        models.create_model(name, **{option: 8})
+    assert "did you mean" not in str(error.value)
+    assert "There are: " in str(error.value)
+    assert "stage_sizes" in str(error.value)
+    with pytest.raises(ValueError, match=rf"model\.{option}: .*{explanation}"):
+        training.model_config(name, **{option: 8})
+
+
+def test_a_model_of_a_fixed_size_is_not_said_to_take_any():
+    class Fixed(models.ResNet):
+        image_shape = (8, 8)
+
+    with pytest.raises(ValueError, match="'image_size'; did you mean 'stage_sizes'"):
+        models.register_model("fixed", image_size=8)(Fixed)
 
 
 def test_flax_attributes_are_no_options():
