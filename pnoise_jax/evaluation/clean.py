@@ -1,4 +1,4 @@
-"""The clean pass: every example once, without noise, and on the way what noise needs later."""
+"""The clean pass: every example once, without noise, keeping what noisy evaluations start from."""
 
 import dataclasses
 import functools
@@ -19,7 +19,7 @@ from pnoise_jax.evaluation.representations import Representations, allocate
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CleanPass:
-    """What a model without noise makes of a test set, in the data set's order.
+    """The outputs of a model without noise on a test set, in the data set's order.
 
     Attributes:
       predictions: per example.
@@ -82,15 +82,15 @@ def clean_pass(
 
     def scores():
         nonlocal logits
-        for index, (of_batch, inputs, found) in fetch_behind(outputs()):
+        for index, (batch_logits, inputs, batch_scores) in fetch_behind(outputs()):
             if logits is None:
-                logits = np.empty((len(dataset), of_batch.shape[1]), np.float32)
+                logits = np.empty((len(dataset), batch_logits.shape[1]), np.float32)
                 kept.update(allocate(len(dataset), inputs, scratch))
             real = index >= 0
-            logits[index[real]] = of_batch[real]
+            logits[index[real]] = batch_logits[real]
             for layer, x in inputs.items():
                 kept[layer][index[real]] = x[real]
-            yield index, found
+            yield index, batch_scores
 
     predictions = collect(scores(), dataset, "clean", report)
     representations = {layer: Representations(layer, values) for layer, values in kept.items()}

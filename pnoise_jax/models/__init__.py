@@ -1,6 +1,6 @@
-"""Image classifiers in Flax Linen, equal to their timm references, with one visible tap for noise.
+"""Image classifiers in Flax Linen, equal to their timm references, with visible taps for noise.
 
-Every model is called alike::
+All models are called in the same way::
 
     model = create_model("vit_s_16", num_classes=10, injection=injection)
     variables = model.init(key, images)

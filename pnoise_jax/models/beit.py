@@ -14,7 +14,7 @@ from pnoise_jax.models.transformer import IsotropicTransformer
 
 
 class BeitAttention(layers.Attention, kw_only=True):
-    """Self-attention with a learned bias for each relative position, and none of the keys.
+    """Self-attention with a learned bias for each relative position; keys have no bias.
 
     Attributes, beside those of `layers.Attention`:
       grid: rows and columns of the patches, which stand behind one class token.
@@ -37,8 +37,8 @@ class BeitAttention(layers.Attention, kw_only=True):
 class Beit(IsotropicTransformer, kw_only=True):
     """BEiT for classification, the same function as timm's `Beit` without absolute positions.
 
-    The class token takes part in attention alone: the head reads the mean of the patch tokens,
-    normalised after it.
+    The class token takes part only in attention: the head reads the mean of the patch tokens,
+    normalised after the mean.
 
     Attributes, beside those of every `IsotropicTransformer`:
       layer_scale: initial value of the scale of each residual branch.

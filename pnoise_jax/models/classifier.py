@@ -139,7 +139,7 @@ class Classifier(nn.Module, kw_only=True):
           images: (batch, height, width, channels), float, normalised.
           train: turns on dropout, stochastic depth, the injection's training noise, and batch
             norms' own statistics.
-          mask: (batch,) bool, True for real examples; only the injection reads it.
+          mask: (batch,) bool, True for real examples; used only by the noise.
           noise_strength: scalar in place of the injection's own strength; may be traced. Of several
             injections a tuple or an array, one for each.
           index: (batch,) int32, what each example's random noise is drawn from; by default its

@@ -51,7 +51,7 @@ class GatedAttention(nn.Module, kw_only=True):
 
         gate = self.param("gating_param", nn.initializers.ones, (self.num_heads,), jnp.float32)
         gate = nn.sigmoid(gate).astype(self.dtype)[None, None, :, None]
-        # timm mixes the weights instead, and divides them by their sum, which is 1 as it is.
+        # timm mixes the weights instead, and divides them by their sum, which is 1 already.
         x = (1 - gate) * by_content + gate * by_position
         x = dense(dim, name="proj")(x.reshape(batch, tokens, dim))
         return nn.Dropout(self.dropout, deterministic=not self.train)(x)

@@ -22,7 +22,7 @@ _head_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def _conv(features: int, kernel: int, stride: int = 1, *, dtype: Any, name: str) -> nn.Conv:
-    """A square convolution without bias, padded alike on all sides, as in PyTorch."""
+    """A square convolution without bias, padded equally on all sides, as in PyTorch."""
     return nn.Conv(
         features,
         (kernel, kernel),

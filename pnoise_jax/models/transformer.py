@@ -84,7 +84,7 @@ class Transformer(Classifier, kw_only=True):
 
 
 class IsotropicTransformer(Transformer, kw_only=True):
-    """A transformer whose blocks are alike: as many features, heads and tokens in each.
+    """A transformer whose blocks all have the same number of features, heads and tokens.
 
     Attributes, beside those of every `Transformer`:
       dim: features of a token; a multiple of `num_heads`.
