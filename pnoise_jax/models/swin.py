@@ -16,7 +16,7 @@ from pnoise_jax.models.transformer import Transformer
 Grid = tuple[int, int]  # rows and columns
 
 _norm = functools.partial(nn.LayerNorm, epsilon=1e-5)
-_FORBIDDEN = -100.0  # added to the logits of tokens that are no neighbours, as in timm
+_FORBIDDEN = -100.0  # added to the logits of tokens that are not neighbours, as in timm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,12 +67,12 @@ class Windows:
         return x.reshape(x.shape[0], -1, x.shape[-1])
 
     def regions(self) -> np.ndarray:
-        """Numbers the parts of each window that the shift brought together from afar.
+        """Numbers the parts of each window that were not adjacent before the shift.
 
         As in timm, the last rows and columns are counted from where the zeros end.
 
         Returns:
-          (windows, tokens of a window) int; tokens with other numbers are no neighbours.
+          (windows, tokens of a window) int; tokens with different numbers are not neighbours.
         """
         rows, columns = (
             np.arange(count * size) >= count * size - shift
