@@ -151,7 +151,7 @@ class Classifier(nn.Module, kw_only=True):
         Raises:
           ValueError: if the images are not of the model's size.
         """
-        call = {"mask": mask, "strength": noise_strength, "index": index}
+        call = {"mask": mask, "noise_strength": noise_strength, "index": index}
         return self._run(images, train=train, **call)[0]
 
     def record_inputs(
@@ -174,8 +174,7 @@ class Classifier(nn.Module, kw_only=True):
         """
         for layer in layers:
             self._require_layer(layer)
-        strength = call.pop("noise_strength", None)
-        logits, inputs = self._run(images, strength=strength, **call)
+        logits, inputs = self._run(images, **call)
         return logits, {layer: inputs[layer] for layer in layers}
 
     def resume(self, x: jax.Array, layer: int, **call: Any) -> jax.Array:
@@ -196,16 +195,23 @@ class Classifier(nn.Module, kw_only=True):
           ValueError: the model has no such layer.
         """
         self._require_layer(layer)
-        strength = call.pop("noise_strength", None)
-        return self._run(x, first=layer, strength=strength, **call)[0]
+        return self._run(x, first=layer, **call)[0]
 
     @nn.compact
     def _run(
-        self, x: jax.Array, *, first: int = 0, train: bool = False, **noise_call: Any
+        self,
+        x: jax.Array,
+        *,
+        first: int = 0,
+        train: bool = False,
+        mask: jax.Array | None = None,
+        noise_strength: Any = None,
+        index: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[int, jax.Array]]:
-        """The logits and the inputs of all blocks from layer `first`, whose input x is.
+        """The logits, and the inputs of the blocks from layer `first` on.
 
-        Where `first` is 0, x holds images. What a caller does not use, a compiler leaves out.
+        x is the input of layer `first`; where that is 0, images. The compiler drops the outputs
+        that a caller does not use.
         """
         if not first:
             checks.require_images(x, self.image_shape)
@@ -214,8 +220,10 @@ class Classifier(nn.Module, kw_only=True):
             self.injection,
             num_layers=self.num_layers,
             train=train,
+            mask=mask,
+            strength=noise_strength,
+            index=index,
             prefix_tokens=self.prefix_tokens,
-            **noise_call,
         )
         if not first:
             x = self.run_embed(taps(x, point="image"), train=train)

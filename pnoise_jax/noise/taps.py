@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from pnoise_jax.noise.injection import Injection, Point, as_injections
+from pnoise_jax.noise.injection import Injection, Point
+from pnoise_jax.noise.several import as_injections
 
 
 @functools.partial(
