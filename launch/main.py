@@ -16,7 +16,7 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from pnoise_jax import parallel, stopping, training
+from pnoise_jax import models, parallel, stopping, training
 from pnoise_jax.terminal import printable, say
 
 from . import values
@@ -191,6 +191,7 @@ def _end_on_config_error(error: Exception) -> NoReturn:
     field = re.search(r"'(\w+)'", text)
     near = re.search(r'Did you mean "(\w+)"', text)
     hint = f"did you mean {near[1]}?" if near else "see default_config() for all fields"
+    hint = (field and models.explain_absent_option(field[1], ())) or hint
     _end(f"error: unknown config field {field[1] if field else text}; {hint}")
 
 

@@ -1,4 +1,4 @@
-"""The clean pass: every example once, without noise, and on the way what noise needs later."""
+"""The clean pass: every example once, without noise, keeping what noisy evaluations start from."""
 
 import dataclasses
 import functools
@@ -14,12 +14,12 @@ from jax.sharding import Mesh
 from pnoise_jax import data, parallel, stopping
 from pnoise_jax.evaluation.evaluate import EXAMPLES_PER_DEVICE, normalise
 from pnoise_jax.evaluation.predictions import Predictions, collect, fetch_behind, score_logits
-from pnoise_jax.evaluation.representations import Representations, allocate, record_inputs
+from pnoise_jax.evaluation.representations import Representations, allocate
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CleanPass:
-    """What a model without noise makes of a test set, in the data set's order.
+    """The outputs of a model without noise on a test set, in the data set's order.
 
     Attributes:
       predictions: per example.
@@ -82,15 +82,15 @@ def clean_pass(
 
     def scores():
         nonlocal logits
-        for index, (of_batch, inputs, found) in fetch_behind(outputs()):
+        for index, (batch_logits, inputs, batch_scores) in fetch_behind(outputs()):
             if logits is None:
-                logits = np.empty((len(dataset), of_batch.shape[1]), np.float32)
+                logits = np.empty((len(dataset), batch_logits.shape[1]), np.float32)
                 kept.update(allocate(len(dataset), inputs, scratch))
             real = index >= 0
-            logits[index[real]] = of_batch[real]
+            logits[index[real]] = batch_logits[real]
             for layer, x in inputs.items():
                 kept[layer][index[real]] = x[real]
-            yield index, found
+            yield index, batch_scores
 
     predictions = collect(scores(), dataset, "clean", report)
     representations = {layer: Representations(layer, values) for layer, values in kept.items()}
@@ -101,6 +101,9 @@ def clean_pass(
 def _run(program, replicated, variables, batch):
     model, layers, mean, std = program
     images = normalise(batch["image"], mean, std)
-    logits, inputs = record_inputs(model, variables, images, layers)
+    if layers:
+        logits, inputs = model.apply(variables, images, layers, train=False, method="record_inputs")
+    else:  # any module will do
+        logits, inputs = model.apply(variables, images, train=False), {}
     outputs = logits, inputs, score_logits(logits, batch["label"])
     return jax.lax.with_sharding_constraint(outputs, replicated)

@@ -17,8 +17,11 @@ from pnoise_jax import data, parallel, stopping
 from pnoise_jax.data.arguments import require_statistics
 from pnoise_jax.evaluation.predictions import Predictions, collect, fetch_behind, score_logits
 from pnoise_jax.evaluation.protocols import Protocol
-from pnoise_jax.evaluation.representations import Representations, resume
+from pnoise_jax.evaluation.representations import Representations
 from pnoise_jax.evaluation.views import shifted_views
+from pnoise_jax.noise import as_injections
+
+_Strength = float | tuple[float, ...]
 
 EXAMPLES_PER_DEVICE = 256  # at a time, whatever the protocol's batch size
 
@@ -33,7 +36,7 @@ def predict(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     seed: int = 0,
-    strength: float | None = None,
+    strength: _Strength | None = None,
     views: int = 1,
     order: np.ndarray | None = None,
     representations: Representations | None = None,
@@ -47,7 +50,7 @@ def predict(
     strength of their noise alone share one compiled program.
 
     Args:
-      model: with the injection to use where the protocol has noise; its own train and inference
+      model: with the injections to use where the protocol has noise; their train and inference
         switches do not matter here.
       variables: of the model.
       dataset: the test set.
@@ -55,7 +58,7 @@ def predict(
       mesh: the devices.
       mean, std: one number per channel; images are normalised to ``(image / 255 - mean) / std``.
       seed: of the shuffled order and of random noise.
-      strength: of the noise, in place of the injection's own.
+      strength: of the noise, in place of the injection's own; of several injections one each.
       views: of each image, side by side in the batch (`shifted_views`); the logits of an example
         are the mean over its views. Random noise is the same on all of them.
       order: (n,) indices, another order than the protocol names.
@@ -74,7 +77,7 @@ def predict(
             f"views={views}: representations hold one view of each image; leave one of the two out"
         )
     model, strength = _with_noise(model, protocol, strength, views)
-    program = _Program(model, tuple(mean), tuple(std), views, dataset.image_shape)
+    program = _Program(model, tuple(mean), tuple(std), views)
     if representations is not None:
         representations.require_before(model)
         program = dataclasses.replace(program, layer=representations.layer)
@@ -90,7 +93,7 @@ def predict(
                 stopping.check("while evaluating")
                 batch = parallel.to_devices(batch, parallel.split_batch(mesh))
                 drawn = np.uint32(number if _draws_layer(model) else 0)
-                yield index, score(batch, np.uint32(seed), drawn, np.float32(strength))
+                yield index, score(batch, np.uint32(seed), drawn, strength)
 
     what = protocol.name if order is None else "noisy, in the given order"
     return collect(fetch_behind(scores()), dataset, what, report)
@@ -101,9 +104,8 @@ class _Program:
     """What is compiled: static to jit.
 
     Attributes:
-      model: with the injection that acts, of strength 1.
+      model: with the injections that act, of strength 1.
       mean, std, views: as `predict` has them.
-      image_shape: (height, width, channels).
       layer: where representations enter, None where the inputs are images.
     """
 
@@ -111,7 +113,6 @@ class _Program:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     views: int
-    image_shape: tuple[int, int, int]
     layer: int | None = None
 
     def logits(self, variables, batch, key, strength) -> jax.Array:
@@ -126,7 +127,7 @@ class _Program:
         }
         if self.layer is not None:
             x = batch["representation"]
-            return resume(self.model, variables, x, self.layer, self.image_shape, **call)
+            return self.model.apply(variables, x, self.layer, method="resume", **call)
         images = shifted_views(batch["image"], self.views)
         logits = self.model.apply(variables, normalise(images, self.mean, self.std), **call)
         return logits.reshape(-1, self.views, logits.shape[-1]).mean(axis=1)
@@ -140,7 +141,6 @@ def batch_logits(
     noise: bool,
     mean: tuple[float, ...],
     std: tuple[float, ...],
-    image_shape: tuple[int, int, int],
     batch_size: int | None = None,
     seed: int = 0,
     layer: int | None = None,
@@ -151,8 +151,7 @@ def batch_logits(
       model, variables, mean, std, seed: as `predict` takes them. Random noise draws by the place in
         the batch.
       inputs: uint8 images (b, height, width, channels), or the inputs of ``layer``.
-      noise: whether the model's injection acts.
-      image_shape: (height, width, channels).
+      noise: whether the model's injections act.
       batch_size: of the protocol, a divisor of b; None: all of it is one batch.
       layer: the layer from which the model goes on; None starts from images.
 
@@ -162,14 +161,14 @@ def batch_logits(
     stopping.check("while evaluating")
     protocol = Protocol(noise=noise, order="shuffled", batch_size=batch_size or len(inputs))
     model, strength = _with_noise(model, protocol, None, 1)
-    program = _Program(model, tuple(mean), tuple(std), 1, image_shape, layer)
+    program = _Program(model, tuple(mean), tuple(std), 1, layer)
     name = "image" if layer is None else "representation"
     batch = {
         name: inputs,
         "mask": np.ones(len(inputs), bool),
         "index": np.arange(len(inputs), dtype=np.int32),
     }
-    logits = _logits(program, variables, batch, np.uint32(seed), np.float32(strength))
+    logits = _logits(program, variables, batch, np.uint32(seed), strength)
     return np.asarray(logits, np.float32)
 
 
@@ -195,20 +194,34 @@ def evaluate(
 
 
 def _with_noise(
-    model: nn.Module, protocol: Protocol, strength: float | None, views: int
-) -> tuple[nn.Module, float]:
-    """The model with what acts in this protocol, its noise of strength 1; and its real strength."""
+    model: nn.Module, protocol: Protocol, strength: _Strength | None, views: int
+) -> tuple[nn.Module, np.ndarray]:
+    """The model with what acts in this protocol, its noises of strength 1; and their strengths.
+
+    The strengths are a scalar where there is one injection, so that a model need not know of more.
+    """
     if not protocol.noise:
-        return model.clone(injection=None), 0.0
-    if model.injection is None:
+        return model.clone(injection=None), np.float32(0)
+    injections = as_injections(model.injection)
+    if not injections:
         raise ValueError(
             "this protocol has noise at inference, but the model has no injection; "
             "set noise.preset or noise.name"
         )
-    injection = model.injection.in_batches_of(protocol.batch_size * views)
-    strength = injection.noise.strength if strength is None else strength
-    injection = dataclasses.replace(injection.with_strength(1.0), inference=True)
-    return model.clone(injection=injection), strength
+    count = len(injections)
+    strengths = np.float32([i.noise.strength for i in injections] if strength is None else strength)
+    if strengths.size != count:
+        numbers = "give one number" if count == 1 else f"give a tuple of {count} numbers"
+        raise ValueError(f"strength={strength}: the model has {count} injections; {numbers}")
+    injections = tuple(
+        dataclasses.replace(
+            each.in_batches_of(protocol.batch_size * views).with_strength(1.0), inference=True
+        )
+        for each in injections
+    )
+    if count == 1:
+        return model.clone(injection=injections[0]), strengths.reshape(())
+    return model.clone(injection=injections), strengths
 
 
 @contextlib.contextmanager
@@ -233,8 +246,7 @@ def _open_batches(
 
 
 def _draws_layer(model: nn.Module) -> bool:
-    injection = model.injection
-    return injection is not None and injection.layer == "random" and injection.point != "image"
+    return any(each.draws_layer for each in as_injections(model.injection))
 
 
 def _in_chunks(

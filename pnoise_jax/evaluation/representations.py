@@ -1,19 +1,17 @@
-"""What the layers before the noise make of every example: computed once, used by all protocols."""
+"""The output of the layers before the noise: computed once per example, for all protocols."""
 
 import dataclasses
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from pnoise_jax import data
+from pnoise_jax import data, noise
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,7 +28,7 @@ class Representations:
 
     def require_before(self, model: nn.Module) -> None:
         """Raises ValueError if the noise of ``model`` enters before this layer."""
-        if model.injection is not None:
+        if noise.as_injections(model.injection):
             first = first_noisy_layer(model.injection, model.num_layers)
             if first < self.layer:
                 raise ValueError(
@@ -48,65 +46,11 @@ class Representations:
             yield batch | {"mask": mask, "index": index}
 
 
-def first_noisy_layer(injection, num_layers: int) -> int:
+def first_noisy_layer(
+    injection: noise.Injection | tuple[noise.Injection, ...], num_layers: int
+) -> int:
     """The first layer where noise can enter; 0 for the image."""
-    return 0 if injection.point == "image" else min(injection.layers(num_layers))
-
-
-def record_inputs(
-    model: nn.Module, variables: Mapping[str, Any], images: jax.Array, layers: tuple[int, ...]
-) -> tuple[jax.Array, dict[int, jax.Array]]:
-    """The logits (batch, classes) of normalised images, and the input of each of ``layers``."""
-    wanted = {model.layer_name(layer): layer for layer in layers}
-
-    def record(module: nn.Module, x: jax.Array) -> jax.Array:
-        module.sow("inputs", "x", x)  # a collection, as remat lifts those out
-        return x
-
-    with nn.intercept_methods(_at(wanted, record)):
-        logits, found = model.apply(variables, images, train=False, mutable=["inputs"])
-    return logits, {layer: found["inputs"][name]["x"][0] for name, layer in wanted.items()}
-
-
-def resume(
-    model: nn.Module,
-    variables: Mapping[str, Any],
-    x: jax.Array,
-    layer: int,
-    image_shape: tuple[int, ...],
-    **call: Any,
-) -> jax.Array:
-    """The logits (batch, classes) of a model that goes on from the input x of ``layer``; jit it.
-
-    The model runs on empty images and x takes the place of what reaches the layer. So nothing reads
-    what comes before, and the compiler leaves it out.
-
-    Args:
-      model, variables: the model must read ``layer``'s input alone, as `layer_name` promises.
-      x: (batch, ...).
-      layer: from 1.
-      image_shape: (height, width, channels).
-      **call: further arguments of the model's ``apply``.
-    """
-
-    def replace(_: nn.Module, absent: jax.Array) -> jax.Array:
-        return x.astype(absent.dtype)
-
-    images = jnp.zeros((x.shape[0], *image_shape), jnp.float32)
-    with nn.intercept_methods(_at((model.layer_name(layer),), replace)):
-        return model.apply(variables, images, **call)
-
-
-def _at(names: Collection[str], function: Callable[[nn.Module, jax.Array], jax.Array]) -> Callable:
-    """An interceptor: ``function(module, x)`` replaces the input x of the submodules so named."""
-
-    def intercept(next_call, args, kwargs, context):
-        if context.method_name != "__call__" or "/".join(context.module.path) not in names:
-            return next_call(*args, **kwargs)
-        x, *others = args
-        return next_call(function(context.module, x), *others, **kwargs)
-
-    return intercept
+    return min(each.first_layer(num_layers) for each in noise.as_injections(injection))
 
 
 def allocate(

@@ -1,6 +1,6 @@
-"""Image classifiers in Flax Linen, equal to their timm references, with one visible tap for noise.
+"""Image classifiers in Flax Linen, equal to their timm references, with visible taps for noise.
 
-Every model is called alike::
+All models are called in the same way::
 
     model = create_model("vit_s_16", num_classes=10, injection=injection)
     variables = model.init(key, images)
@@ -10,7 +10,13 @@ Every model is called alike::
 from pnoise_jax.models.beit import Beit
 from pnoise_jax.models.classifier import Classifier
 from pnoise_jax.models.convit import ConViT
-from pnoise_jax.models.registry import create_model, default_options, list_models, register_model
+from pnoise_jax.models.registry import (
+    create_model,
+    default_options,
+    explain_absent_option,
+    list_models,
+    register_model,
+)
 from pnoise_jax.models.resnet import ResNet
 from pnoise_jax.models.swin import SwinTransformer
 from pnoise_jax.models.transformer import IsotropicTransformer, Transformer
@@ -27,6 +33,7 @@ __all__ = [
     "VisionTransformer",
     "create_model",
     "default_options",
+    "explain_absent_option",
     "list_models",
     "register_model",
 ]

@@ -14,7 +14,7 @@ from pnoise_jax.models.transformer import IsotropicTransformer
 
 
 class BeitAttention(layers.Attention, kw_only=True):
-    """Self-attention with a learned bias for each relative position, and none of the keys.
+    """Self-attention with a learned bias for each relative position; keys have no bias.
 
     Attributes, beside those of `layers.Attention`:
       grid: rows and columns of the patches, which stand behind one class token.
@@ -37,8 +37,8 @@ class BeitAttention(layers.Attention, kw_only=True):
 class Beit(IsotropicTransformer, kw_only=True):
     """BEiT for classification, the same function as timm's `Beit` without absolute positions.
 
-    The class token takes part in attention alone: the head reads the mean of the patch tokens,
-    normalised after it.
+    The class token takes part only in attention: the head reads the mean of the patch tokens,
+    normalised after the mean.
 
     Attributes, beside those of every `IsotropicTransformer`:
       layer_scale: initial value of the scale of each residual branch.
@@ -59,27 +59,29 @@ class Beit(IsotropicTransformer, kw_only=True):
         return self.grid
 
     @nn.nowrap
-    def logits(self, images: jax.Array, taps: noise.Taps, *, train: bool) -> jax.Array:
-        """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
+    def run_embed(self, images: jax.Array, *, train: bool) -> jax.Array:
         token = self.param("cls_token", layers.normal_init, (1, 1, self.dim), jnp.float32)
-        x = layers.prepend_token(token, self.embed(images))
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = layers.prepend_token(token, self.embed_patches(images))
+        return nn.Dropout(self.dropout, deterministic=not train)(x)
 
-        for layer in range(1, self.depth + 1):
-            # The branches' last layers begin smaller the deeper they are.
-            init = nn.initializers.normal(0.02 / math.sqrt(2 * layer))
-            block = self.block(
-                layer,
-                train,
-                attention=functools.partial(
-                    BeitAttention, grid=self.grid, num_heads=self.num_heads, proj_init=init
-                ),
-                mlp_dim=self.mlp_features,
-                mlp_init=init,
-                layer_scale=self.layer_scale,
-            )
-            x = block(x, taps)
+    @nn.nowrap
+    def run_block(self, x: jax.Array, taps: noise.Taps, *, layer: int, train: bool) -> jax.Array:
+        # The branches' last layers begin smaller the deeper they are.
+        init = nn.initializers.normal(0.02 / math.sqrt(2 * layer))
+        block = self.encoder_block(
+            layer,
+            train,
+            attention=functools.partial(
+                BeitAttention, grid=self.grid, num_heads=self.num_heads, proj_init=init
+            ),
+            mlp_dim=self.mlp_features,
+            mlp_init=init,
+            layer_scale=self.layer_scale,
+        )
+        return block(x, taps)
 
+    @nn.nowrap
+    def run_head(self, x: jax.Array, *, train: bool) -> jax.Array:
         x = x[:, self.prefix_tokens :].astype(jnp.float32).mean(axis=1)
         x = layers.layer_norm(name="fc_norm")(x)
         head_init = nn.initializers.normal(0.001 * 0.02)  # timm's `head_init_scale`

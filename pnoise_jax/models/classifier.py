@@ -1,5 +1,6 @@
-"""What all models have alike: common options, how they are called, where noise enters."""
+"""What all models share: common options, how they are called, where noise enters."""
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -11,11 +12,27 @@ from pnoise_jax.models import checks
 
 
 class Classifier(nn.Module, kw_only=True):
-    """An image classifier into which an injection's noise may enter.
+    """An image classifier with places where noise may enter: an embedding, blocks and a head.
 
-    A family of models, ours or your own, is a subclass with `num_layers`, `layer_name` and
-    `logits`. Its blocks are submodules; each begins with ``x = taps(x, point="block_input",
-    layer=self.layer)``, so that noise can enter there.
+    A family of models, ours or your own, is a subclass that defines `num_layers`, `run_embed`,
+    `run_block` and `run_head`. Each block is a submodule called `layer_name(layer)`. It begins with
+    ``x = taps(x, point="block_input", layer=layer)``, so that noise can enter there::
+
+        class Mlp(models.Classifier, kw_only=True):
+            depth: int = 2
+
+            @property
+            def num_layers(self):
+                return self.depth
+
+            def run_embed(self, images, *, train):
+                return nn.Dense(16, name="embed")(images.reshape(len(images), -1))
+
+            def run_block(self, x, taps, *, layer, train):
+                return Layer(layer, name=self.layer_name(layer))(x, taps)
+
+            def run_head(self, x, *, train):
+                return nn.Dense(self.num_classes, name="head")(x)
 
     Attributes:
       num_classes: number of logits.
@@ -24,7 +41,8 @@ class Classifier(nn.Module, kw_only=True):
       remat: recompute each block in the backward pass instead of keeping its activations.
       dtype: dtype of the blocks' computation. Parameters, statistics, the final norm and the head,
         and so the logits, are float32.
-      injection: where noise enters, and which; None for the plain model.
+      injection: where noise enters, and which: one injection, or a tuple of several, which act at
+        the same place in their order; None for the plain model.
 
     Raises:
       ValueError: at construction, if options contradict each other.
@@ -34,15 +52,23 @@ class Classifier(nn.Module, kw_only=True):
     drop_path: float = 0.0
     remat: bool = False
     dtype: Any = jnp.float32
-    injection: noise.Injection | None = None
+    injection: noise.Injection | tuple[noise.Injection, ...] | None = None
 
     points = ("image", "block_input")  # where an injection may enter
     prefix_tokens = 0  # how many learned tokens stand in front of the patch tokens
 
     def __post_init__(self) -> None:
+        injections = noise.as_injections(self.injection)
+        several = injections if len(injections) > 1 else None
+        object.__setattr__(self, "injection", several or next(iter(injections), None))
         super().__post_init__()
         checks.require_positive(num_classes=self.num_classes)
         checks.require_rate(drop_path=self.drop_path)
+
+    @property
+    def injections(self) -> tuple[noise.Injection, ...]:
+        """All injections, however many."""
+        return noise.as_injections(self.injection)
 
     @property
     def image_shape(self) -> tuple[int, int] | None:
@@ -56,34 +82,55 @@ class Classifier(nn.Module, kw_only=True):
 
     @nn.nowrap
     def layer_name(self, layer: int) -> str:
-        """Name of the submodule that is this layer, counted from 1.
+        """Name of the submodule that is the block of this layer, counted from 1."""
+        return f"block_{layer}"
 
-        What follows the layer must depend on its input alone: an audit goes on from there.
+    # Not `embed` and `head`, as submodules may be called: `nnx.bridge.ToNNX` has one namespace for
+    # methods and submodules.
+
+    @nn.nowrap
+    def run_embed(self, images: jax.Array, *, train: bool) -> jax.Array:
+        """The input of the first block, from images of the right size that have passed their tap.
+
+        Args:
+          images: (batch, height, width, channels), float.
+          train: turns on dropout and the like.
+
+        Returns:
+          (batch, ...).
         """
         raise NotImplementedError
 
     @nn.nowrap
-    def logits(self, images: jax.Array, taps: noise.Taps, *, train: bool) -> jax.Array:
-        """What `__call__` returns, for images of the right size that have passed their tap.
+    def run_block(self, x: jax.Array, taps: noise.Taps, *, layer: int, train: bool) -> jax.Array:
+        """The input of the next block, or of the head.
+
+        Evaluation goes on from a stored x, so the output must depend only on x, on the variables
+        and on the noise that enters in this layer.
 
         Args:
-          images: (batch, height, width, channels), float.
-          taps: to be called at each point of a layer where noise may enter.
+          x: (batch, ...).
+          taps: to be called at each point of the layer where noise may enter.
+          layer: number of the block, from 1.
           train: turns on dropout and the like.
 
         Returns:
-          (batch, num_classes), float32.
+          (batch, ...).
         """
         raise NotImplementedError
 
-    @nn.compact
+    @nn.nowrap
+    def run_head(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """The logits (batch, num_classes), float32, from the last block's output x (batch, ...)."""
+        raise NotImplementedError
+
     def __call__(
         self,
         images: jax.Array,
         *,
         train: bool = False,
         mask: jax.Array | None = None,
-        noise_strength: jax.Array | float | None = None,
+        noise_strength: jax.Array | float | Sequence[jax.Array | float] | None = None,
         index: jax.Array | None = None,
     ) -> jax.Array:
         """Classifies images.
@@ -92,8 +139,9 @@ class Classifier(nn.Module, kw_only=True):
           images: (batch, height, width, channels), float, normalised.
           train: turns on dropout, stochastic depth, the injection's training noise, and batch
             norms' own statistics.
-          mask: (batch,) bool, True for real examples; only the injection reads it.
-          noise_strength: scalar in place of the injection's own strength; may be traced.
+          mask: (batch,) bool, True for real examples; used only by the noise.
+          noise_strength: scalar in place of the injection's own strength; may be traced. Of several
+            injections a tuple or an array, one for each.
           index: (batch,) int32, what each example's random noise is drawn from; by default its
             place in the batch.
 
@@ -103,7 +151,70 @@ class Classifier(nn.Module, kw_only=True):
         Raises:
           ValueError: if the images are not of the model's size.
         """
-        checks.require_images(images, self.image_shape)
+        call = {"mask": mask, "noise_strength": noise_strength, "index": index}
+        return self._run(images, train=train, **call)[0]
+
+    def record_inputs(
+        self, images: jax.Array, layers: Collection[int], **call: Any
+    ) -> tuple[jax.Array, dict[int, jax.Array]]:
+        """What `__call__` returns, and the input of some layers' blocks.
+
+        Call it by ``model.apply(variables, images, layers, method="record_inputs")``.
+
+        Args:
+          images: (batch, height, width, channels), float, normalised.
+          layers: whose inputs to return, from 1.
+          **call: the keywords of `__call__`.
+
+        Returns:
+          The logits (batch, num_classes), and by layer the input of its block, (batch, ...).
+
+        Raises:
+          ValueError: the model has no such layer.
+        """
+        for layer in layers:
+            self._require_layer(layer)
+        logits, inputs = self._run(images, **call)
+        return logits, {layer: inputs[layer] for layer in layers}
+
+    def resume(self, x: jax.Array, layer: int, **call: Any) -> jax.Array:
+        """The logits of a model that goes on from the input of a layer's block.
+
+        Call it by ``model.apply(variables, x, layer, method="resume")``. What comes before the
+        layer is not computed, and noise that would enter there is left out.
+
+        Args:
+          x: (batch, ...), as `record_inputs` returns it.
+          layer: from 1.
+          **call: the keywords of `__call__`.
+
+        Returns:
+          The logits, (batch, num_classes), float32.
+
+        Raises:
+          ValueError: the model has no such layer.
+        """
+        self._require_layer(layer)
+        return self._run(x, first=layer, **call)[0]
+
+    @nn.compact
+    def _run(
+        self,
+        x: jax.Array,
+        *,
+        first: int = 0,
+        train: bool = False,
+        mask: jax.Array | None = None,
+        noise_strength: Any = None,
+        index: jax.Array | None = None,
+    ) -> tuple[jax.Array, dict[int, jax.Array]]:
+        """The logits, and the inputs of the blocks from layer `first` on.
+
+        x is the input of layer `first`; where that is 0, images. The compiler drops the outputs
+        that a caller does not use.
+        """
+        if not first:
+            checks.require_images(x, self.image_shape)
         taps = noise.open_taps(
             self,
             self.injection,
@@ -114,4 +225,29 @@ class Classifier(nn.Module, kw_only=True):
             index=index,
             prefix_tokens=self.prefix_tokens,
         )
-        return self.logits(taps(images, point="image"), taps, train=train)
+        if not first:
+            x = self.run_embed(taps(x, point="image"), train=train)
+        inputs = {}
+        for layer in range(first or 1, self.num_layers + 1):
+            inputs[layer] = x
+            x = self.run_block(x, taps, layer=layer, train=train)
+            self._require_named(layer)
+        return self.run_head(x, train=train), inputs
+
+    @nn.nowrap
+    def _require_layer(self, layer: int) -> None:
+        if not 1 <= layer <= self.num_layers:
+            raise ValueError(
+                f"layer={layer!r}: the layers of this {type(self).__name__} are 1 to "
+                f"{self.num_layers}"
+            )
+
+    @nn.nowrap
+    def _require_named(self, layer: int) -> None:
+        """Raises ValueError unless the block has the name by which optimizers know it."""
+        name = self.layer_name(layer)
+        if not self.scope.name_reserved(name):
+            raise ValueError(
+                f"{type(self).__name__}.run_block created no submodule {name!r} for layer={layer}: "
+                "give the block name=self.layer_name(layer), or let layer_name return its name"
+            )

@@ -51,7 +51,7 @@ class GatedAttention(nn.Module, kw_only=True):
 
         gate = self.param("gating_param", nn.initializers.ones, (self.num_heads,), jnp.float32)
         gate = nn.sigmoid(gate).astype(self.dtype)[None, None, :, None]
-        # timm mixes the weights instead, and divides them by their sum, which is 1 as it is.
+        # timm mixes the weights instead, and divides them by their sum, which is 1 already.
         x = (1 - gate) * by_content + gate * by_position
         x = dense(dim, name="proj")(x.reshape(batch, tokens, dim))
         return nn.Dropout(self.dropout, deterministic=not self.train)(x)
@@ -115,29 +115,39 @@ class ConViT(IsotropicTransformer, kw_only=True):
             )
 
     @nn.nowrap
-    def logits(self, images: jax.Array, taps: noise.Taps, *, train: bool) -> jax.Array:
-        """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
-        x = self.embed(images)
+    def run_embed(self, images: jax.Array, *, train: bool) -> jax.Array:
+        x = self.embed_patches(images)
         shape = (1, x.shape[1], self.dim)
         pos_embed = self.param("pos_embed", layers.normal_init, shape, jnp.float32)
         x = x + pos_embed.astype(self.dtype)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return x if self.local_layers else self._join_class_token(x)
 
+    @nn.nowrap
+    def run_block(self, x: jax.Array, taps: noise.Taps, *, layer: int, train: bool) -> jax.Array:
+        if layer <= self.local_layers:
+            attention = functools.partial(
+                GatedAttention,
+                grid=self.grid,
+                num_heads=self.num_heads,
+                locality_strength=self.locality_strength,
+            )
+        else:
+            attention = functools.partial(
+                layers.Attention, num_heads=self.num_heads, qkv_bias="none"
+            )
+            taps = dataclasses.replace(taps, prefix_tokens=1)
+        block = self.encoder_block(layer, train, attention=attention, mlp_dim=self.mlp_features)
+        x = block(x, taps)
+        return self._join_class_token(x) if layer == self.local_layers else x
+
+    @nn.nowrap
+    def _join_class_token(self, x: jax.Array) -> jax.Array:
+        """Puts the class token in front of the patch tokens."""
         token = self.param("cls_token", layers.normal_init, (1, 1, self.dim), jnp.float32)
-        plain = functools.partial(layers.Attention, num_heads=self.num_heads, qkv_bias="none")
-        gated = functools.partial(
-            GatedAttention,
-            grid=self.grid,
-            num_heads=self.num_heads,
-            locality_strength=self.locality_strength,
-        )
-        for layer in range(1, self.depth + 1):
-            if layer == self.local_layers + 1:
-                x = layers.prepend_token(token, x)
-                taps = dataclasses.replace(taps, prefix_tokens=1)
-            attention = gated if layer <= self.local_layers else plain
-            block = self.block(layer, train, attention=attention, mlp_dim=self.mlp_features)
-            x = block(x, taps)
+        return layers.prepend_token(token, x)
 
+    @nn.nowrap
+    def run_head(self, x: jax.Array, *, train: bool) -> jax.Array:
         x = layers.layer_norm(dtype=jnp.float32, name="norm")(x)[:, 0]
         return nn.Dense(self.num_classes, kernel_init=layers.normal_init, name="head")(x)

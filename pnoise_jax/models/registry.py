@@ -1,7 +1,8 @@
-"""The models by name; a family adds its lines to `_BUILT_IN`, and anybody can register more."""
+"""The models by name: a family adds its lines to `_BUILT_IN`, and anybody can register more."""
 
 import dataclasses
 import fnmatch
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -18,59 +19,55 @@ from pnoise_jax.models.vit import VisionTransformer
 from pnoise_jax.registry import Registry, did_you_mean
 
 # The class, and the options in which the named model differs from the class's defaults.
-_Entry = tuple[type[nn.Module], Mapping[str, Any]]
+_Entry = tuple[type[Classifier], Mapping[str, Any]]
 
 
-def _vit(**options: Any) -> _Entry:
-    return VisionTransformer, MappingProxyType(options)
+def _entry(kind: type[Classifier], **options: Any) -> _Entry:
+    return kind, MappingProxyType(options)
 
 
-def _beit(**options: Any) -> _Entry:
-    return Beit, MappingProxyType(options)
-
-
-def _swin(**options: Any) -> _Entry:
-    return SwinTransformer, MappingProxyType(options)
-
-
-def _convit(**options: Any) -> _Entry:
-    return ConViT, MappingProxyType(options)
-
-
-def _resnet(*stage_sizes: int, block: str) -> _Entry:
-    return ResNet, MappingProxyType({"stage_sizes": stage_sizes, "block": block})
-
+# What ViT, DeiT and BEiT of one size share.
+_TINY = {"patch_size": 16, "dim": 192, "depth": 12, "num_heads": 3}
+_SMALL = {"patch_size": 16, "dim": 384, "depth": 12, "num_heads": 6}
+_BASE = {"patch_size": 16, "dim": 768, "depth": 12, "num_heads": 12}
+_LARGE = {"patch_size": 16, "dim": 1024, "depth": 24, "num_heads": 16}
+_VIT_SIZES = {
+    "ti": _entry(VisionTransformer, **_TINY),
+    "s": _entry(VisionTransformer, **_SMALL),
+    "b": _entry(VisionTransformer, **_BASE),
+}
+_SWIN_384 = {"window_size": 12, "image_size": 384}
 
 _BUILT_IN: Mapping[str, _Entry] = {
-    "vit_ti_16": _vit(patch_size=16, dim=192, depth=12, num_heads=3),
-    "vit_s_16": _vit(patch_size=16, dim=384, depth=12, num_heads=6),
-    "vit_b_16": _vit(patch_size=16, dim=768, depth=12, num_heads=12),
-    "vit_l_16": _vit(patch_size=16, dim=1024, depth=24, num_heads=16),
-    "deit_ti_16": _vit(patch_size=16, dim=192, depth=12, num_heads=3),
-    "deit_s_16": _vit(patch_size=16, dim=384, depth=12, num_heads=6),
-    "deit_b_16": _vit(patch_size=16, dim=768, depth=12, num_heads=12),
-    "deit_ti_16_distilled": _vit(patch_size=16, dim=192, depth=12, num_heads=3, distilled=True),
-    "deit_s_16_distilled": _vit(patch_size=16, dim=384, depth=12, num_heads=6, distilled=True),
-    "deit_b_16_distilled": _vit(patch_size=16, dim=768, depth=12, num_heads=12, distilled=True),
-    "beit_b_16": _beit(patch_size=16, dim=768, depth=12, num_heads=12, layer_scale=0.1),
-    "beit_l_16": _beit(patch_size=16, dim=1024, depth=24, num_heads=16, layer_scale=1e-5),
-    "swin_t": _swin(dim=96, stage_sizes=(2, 2, 6, 2)),
-    "swin_s": _swin(dim=96, stage_sizes=(2, 2, 18, 2)),
-    "swin_b": _swin(dim=128, stage_sizes=(2, 2, 18, 2)),
-    "swin_l": _swin(dim=192, stage_sizes=(2, 2, 18, 2)),
-    "swin_b_384": _swin(dim=128, stage_sizes=(2, 2, 18, 2), window_size=12, image_size=384),
-    "swin_l_384": _swin(dim=192, stage_sizes=(2, 2, 18, 2), window_size=12, image_size=384),
-    "convit_ti": _convit(dim=192, depth=12, num_heads=4),
-    "convit_s": _convit(dim=432, depth=12, num_heads=9),
-    "convit_b": _convit(dim=768, depth=12, num_heads=16),
-    "resnet18": _resnet(2, 2, 2, 2, block="basic"),
-    "resnet34": _resnet(3, 4, 6, 3, block="basic"),
-    "resnet50": _resnet(3, 4, 6, 3, block="bottleneck"),
-    "resnet101": _resnet(3, 4, 23, 3, block="bottleneck"),
+    # DeiT is a ViT, trained in another way; its distilled form has a second token.
+    **{f"vit_{size}_16": entry for size, entry in _VIT_SIZES.items()},
+    "vit_l_16": _entry(VisionTransformer, **_LARGE),
+    **{f"deit_{size}_16": entry for size, entry in _VIT_SIZES.items()},
+    **{
+        f"deit_{size}_16_distilled": _entry(kind, **options, distilled=True)
+        for size, (kind, options) in _VIT_SIZES.items()
+    },
+    "beit_b_16": _entry(Beit, **_BASE, layer_scale=0.1),
+    "beit_l_16": _entry(Beit, **_LARGE, layer_scale=1e-5),
+    "swin_t": _entry(SwinTransformer, dim=96, stage_sizes=(2, 2, 6, 2)),
+    "swin_s": _entry(SwinTransformer, dim=96, stage_sizes=(2, 2, 18, 2)),
+    "swin_b": _entry(SwinTransformer, dim=128, stage_sizes=(2, 2, 18, 2)),
+    "swin_l": _entry(SwinTransformer, dim=192, stage_sizes=(2, 2, 18, 2)),
+    "swin_b_384": _entry(SwinTransformer, dim=128, stage_sizes=(2, 2, 18, 2), **_SWIN_384),
+    "swin_l_384": _entry(SwinTransformer, dim=192, stage_sizes=(2, 2, 18, 2), **_SWIN_384),
+    "convit_ti": _entry(ConViT, dim=192, depth=12, num_heads=4),
+    "convit_s": _entry(ConViT, dim=432, depth=12, num_heads=9),
+    "convit_b": _entry(ConViT, dim=768, depth=12, num_heads=16),
+    "resnet18": _entry(ResNet, stage_sizes=(2, 2, 2, 2), block="basic"),
+    "resnet34": _entry(ResNet, stage_sizes=(3, 4, 6, 3), block="basic"),
+    "resnet50": _entry(ResNet, stage_sizes=(3, 4, 6, 3), block="bottleneck"),
+    "resnet101": _entry(ResNet, stage_sizes=(3, 4, 23, 3), block="bottleneck"),
 }
 
+_METHODS = ("run_embed", "run_block", "run_head")  # that every model defines
 
-def _require_model(entry: "_Entry | type") -> None:
+
+def _require_model(entry: _Entry | type) -> None:
     """Raises ValueError unless this is a class of models, naming what it lacks."""
     kind = entry if isinstance(entry, type) else entry[0]
     name = getattr(kind, "__name__", repr(kind))
@@ -78,18 +75,35 @@ def _require_model(entry: "_Entry | type") -> None:
         raise ValueError(f"{name} is not a model: let it be a subclass of models.Classifier")
     missing = [
         attribute
-        for attribute in ("num_layers", "layer_name", "logits")
+        for attribute in ("num_layers", *_METHODS)
         if getattr(kind, attribute) is getattr(Classifier, attribute)
     ]
     if missing:
         raise ValueError(
             f"{name} lacks {', '.join(missing)}: models.Classifier says what a model must define"
         )
+    for method in _METHODS:
+        _require_signature(kind, method)
+
+
+def _require_signature(kind: type[Classifier], method: str) -> None:
+    """Raises ValueError unless a method can be called as `Classifier` calls it."""
+    expected = inspect.signature(getattr(Classifier, method))
+    parameters = [p.replace(annotation=p.empty) for p in expected.parameters.values()]
+    by_name = {p.name: None for p in parameters if p.kind is p.KEYWORD_ONLY}
+    in_order = [None] * (len(parameters) - len(by_name))
+    try:
+        inspect.signature(getattr(kind, method)).bind(*in_order, **by_name)
+    except TypeError as error:
+        wanted = expected.replace(parameters=parameters, return_annotation=expected.empty)
+        raise ValueError(
+            f"{kind.__name__}.{method}: {error}; let its signature be {wanted}"
+        ) from error
 
 
 MODELS: Registry[Any] = Registry("model", _require_model)
-for _name, _entry in _BUILT_IN.items():
-    MODELS.register(_name, _entry)
+for _name, _named in _BUILT_IN.items():
+    MODELS.register(_name, _named)
 
 
 def register_model(name: str, **options: Any) -> Callable[[type[Classifier]], type[Classifier]]:
@@ -111,7 +125,7 @@ def register_model(name: str, **options: Any) -> Callable[[type[Classifier]], ty
         _require_model(kind)
         for option in options:
             if option not in _options(kind):
-                raise ValueError(_unknown(f"option of {name}", option, _options(kind)))
+                raise ValueError(_unknown(name, option, kind))
         MODELS.register(name, (kind, MappingProxyType(options)))
         return kind
 
@@ -122,7 +136,7 @@ def _find(name: str) -> _Entry:
     """The class and its options.
 
     Raises:
-      ValueError: there is no such model; or it cannot be imported, or is none.
+      ValueError: there is no such model, it cannot be imported, or it is not a model.
     """
     entry = MODELS[name]
     return (entry, {}) if isinstance(entry, type) else entry
@@ -132,7 +146,7 @@ def create_model(
     name: str,
     *,
     num_classes: int = 1000,
-    injection: noise.Injection | None = None,
+    injection: noise.Injection | tuple[noise.Injection, ...] | None = None,
     **options: Any,
 ) -> nn.Module:
     """Creates a model by name.
@@ -140,7 +154,8 @@ def create_model(
     Args:
       name: one of `list_models()`, or "module:Class".
       num_classes: number of logits.
-      injection: where noise enters, and which; None for the plain model.
+      injection: where noise enters, and which: one, or a tuple of several; None for the plain
+          model.
       **options: attributes of the model's class that differ from the named model's, such as
           `image_size`, `dtype` or `remat`.
 
@@ -150,18 +165,17 @@ def create_model(
 
     Raises:
       ValueError: if the name or an option is unknown, if options contradict each other, or if
-          the injection names a layer or a point that the model lacks.
+          an injection names a layer or a point that the model lacks.
     """
     module, defaults = _find(name)
-    allowed = _options(module)
     for option in options:
-        if option not in allowed:
-            raise ValueError(_unknown(f"option of {name}", option, allowed))
+        if option not in _options(module):
+            raise ValueError(_unknown(name, option, module))
     # A config that was stored as JSON has lists; modules must be hashable.
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
     model = module(**{**defaults, **options}, num_classes=num_classes, injection=injection)
-    if injection is not None:  # now, rather than at the first call
-        injection.validate(num_layers=model.num_layers, points=model.points)
+    for each in model.injections:  # now, rather than at the first call
+        each.validate(num_layers=model.num_layers, points=model.points)
     return model
 
 
@@ -187,5 +201,28 @@ def _options(module: type[nn.Module]) -> list[str]:
     return sorted({field.name for field in dataclasses.fields(module)} - taken)
 
 
-def _unknown(what: str, got: str, allowed: Iterable[str]) -> str:
-    return f"unknown {what} {got!r}{did_you_mean(got, allowed)}"
+def explain_absent_option(option: str, options: Iterable[str]) -> str:
+    """Why a model has no such option, where a similar name would mislead; else "".
+
+    Args:
+      option: what some models have.
+      options: those of the model that has not.
+    """
+    if option == "depth" and "stage_sizes" not in options:
+        return ""
+    return _ABSENT.get(option, "")
+
+
+_ABSENT = {
+    "image_size": "this model takes images of any size (in a config, data.image_size sets it)",
+    "patch_size": "this model has no patches",
+    "depth": "this model has stages, and stage_sizes is the number of blocks in each",
+}
+
+
+def _unknown(name: str, option: str, kind: type[Classifier]) -> str:
+    allowed = _options(kind)
+    takes_any = kind.image_shape is Classifier.image_shape
+    why = explain_absent_option(option, allowed) if takes_any or option != "image_size" else ""
+    hint = f": {why}. There are: {', '.join(allowed)}" if why else did_you_mean(option, allowed)
+    return f"unknown option of {name} {option!r}{hint}"

@@ -22,7 +22,7 @@ _head_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def _conv(features: int, kernel: int, stride: int = 1, *, dtype: Any, name: str) -> nn.Conv:
-    """A square convolution without bias, padded alike on all sides, as in PyTorch."""
+    """A square convolution without bias, padded equally on all sides, as in PyTorch."""
     return nn.Conv(
         features,
         (kernel, kernel),
@@ -164,18 +164,16 @@ class ResNet(Classifier, kw_only=True):
 
     @property
     def num_layers(self) -> int:
-        """Number of layers that an injection can address: the residual blocks."""
         return sum(self.stage_sizes)
 
     @nn.nowrap
     def layer_name(self, layer: int) -> str:
-        """Name of the submodule that is this layer, counted from 1; its input is all it reads."""
         return layers.staged_name(layer, self.stage_sizes)
 
     @nn.nowrap
-    def logits(self, images: jax.Array, taps: noise.Taps, *, train: bool) -> jax.Array:
-        """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
-        norm = functools.partial(
+    def _norm(self, train: bool) -> Callable[..., nn.Module]:
+        """Makes a batch norm, given its name."""
+        return functools.partial(
             nn.BatchNorm,
             use_running_average=not train,
             momentum=0.9,
@@ -183,28 +181,34 @@ class ResNet(Classifier, kw_only=True):
             axis_name=self.axis_name,
             dtype=self.dtype,
         )
+
+    @nn.nowrap
+    def run_embed(self, images: jax.Array, *, train: bool) -> jax.Array:
         kernel, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
         x = _conv(self.width, kernel, stride, dtype=self.dtype, name="conv1")(images)
-        x = nn.relu(norm(name="bn1")(x))
+        x = nn.relu(self._norm(train)(name="bn1")(x))
         if self.stem == "imagenet":
             x = lax.platform_dependent(x, cpu=_max_pool_by_slices, default=_max_pool)
+        return x
 
+    @nn.nowrap
+    def run_block(self, x: jax.Array, taps: noise.Taps, *, layer: int, train: bool) -> jax.Array:
         block = nn.remat(ResidualBlock) if self.remat else ResidualBlock
-        rates = layers.drop_path_rates(self.drop_path, self.num_layers)
-        for layer, rate in enumerate(rates, start=1):
-            stage, number = layers.stage_and_number(layer, self.stage_sizes)
-            x = block(
-                layer=layer,
-                kind=self.block,
-                width=self.width * 2 ** (stage - 1),
-                stride=2 if stage > 1 and number == 1 else 1,
-                norm=norm,
-                zero_init_residual=self.zero_init_residual,
-                drop_path=rate,
-                train=train,
-                dtype=self.dtype,
-                name=self.layer_name(layer),
-            )(x, taps)
+        stage, number = layers.stage_and_number(layer, self.stage_sizes)
+        return block(
+            layer=layer,
+            kind=self.block,
+            width=self.width * 2 ** (stage - 1),
+            stride=2 if stage > 1 and number == 1 else 1,
+            norm=self._norm(train),
+            zero_init_residual=self.zero_init_residual,
+            drop_path=layers.drop_path_rates(self.drop_path, self.num_layers)[layer - 1],
+            train=train,
+            dtype=self.dtype,
+            name=self.layer_name(layer),
+        )(x, taps)
 
+    @nn.nowrap
+    def run_head(self, x: jax.Array, *, train: bool) -> jax.Array:
         x = x.astype(jnp.float32).mean(axis=(1, 2))
         return nn.Dense(self.num_classes, kernel_init=_head_init, name="head")(x)

@@ -1,19 +1,94 @@
 """The Swin Transformer (https://arxiv.org/abs/2103.14030), as timm's `swin_transformer`."""
 
+import dataclasses
 import functools
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pnoise_jax import noise
 from pnoise_jax.models import checks, layers
 from pnoise_jax.models.transformer import Transformer
-from pnoise_jax.models.windows import Grid, Windows, fill
+
+Grid = tuple[int, int]  # rows and columns
 
 _norm = functools.partial(nn.LayerNorm, epsilon=1e-5)
-_FORBIDDEN = -100.0  # added to the logits of tokens that are no neighbours, as in timm
+_FORBIDDEN = -100.0  # added to the logits of tokens that are not neighbours, as in timm
+
+
+@dataclasses.dataclass(frozen=True)
+class Windows:
+    """How a grid of tokens is cut into windows.
+
+    Where the windows do not divide the grid, zeros fill up the last ones, as in timm.
+
+    Attributes:
+      grid: of the tokens.
+      size: of a window.
+      shift: by how many rows and columns the grid is rolled before it is cut.
+    """
+
+    grid: Grid
+    size: Grid
+    shift: Grid
+
+    @property
+    def count(self) -> Grid:
+        """Rows and columns of windows."""
+        return tuple(-(-side // size) for side, size in zip(self.grid, self.size, strict=True))
+
+    @property
+    def shifted(self) -> bool:
+        """Whether there is a shift, in whatever direction."""
+        return any(self.shift)
+
+    def cut(self, x: jax.Array) -> jax.Array:
+        """Cuts (batch, tokens, dim) into (batch * windows, tokens of a window, dim)."""
+        batch, _, dim = x.shape
+        x = x.reshape(batch, *self.grid, dim)
+        if self.shifted:
+            x = jnp.roll(x, (-self.shift[0], -self.shift[1]), axis=(1, 2))
+        (rows, columns), (height, width) = self.count, self.size
+        x = fill(x, (rows * height, columns * width))
+        x = x.reshape(batch, rows, height, columns, width, dim).swapaxes(2, 3)
+        return x.reshape(-1, height * width, dim)
+
+    def join(self, x: jax.Array) -> jax.Array:
+        """Undoes `cut`."""
+        (rows, columns), (height, width) = self.count, self.size
+        x = x.reshape(-1, rows, columns, height, width, x.shape[-1]).swapaxes(2, 3)
+        x = x.reshape(-1, rows * height, columns * width, x.shape[-1])
+        x = x[:, : self.grid[0], : self.grid[1]]
+        if self.shifted:
+            x = jnp.roll(x, self.shift, axis=(1, 2))
+        return x.reshape(x.shape[0], -1, x.shape[-1])
+
+    def regions(self) -> np.ndarray:
+        """Numbers the parts of each window that were not adjacent before the shift.
+
+        As in timm, the last rows and columns are counted from where the zeros end.
+
+        Returns:
+          (windows, tokens of a window) int; tokens with different numbers are not neighbours.
+        """
+        rows, columns = (
+            np.arange(count * size) >= count * size - shift
+            for count, size, shift in zip(self.count, self.size, self.shift, strict=True)
+        )
+        number = 2 * rows[:, None] + columns
+        (rows, columns), (height, width) = self.count, self.size
+        return (
+            number.reshape(rows, height, columns, width).swapaxes(1, 2).reshape(-1, height * width)
+        )
+
+
+def fill(x: jax.Array, grid: Grid) -> jax.Array:
+    """Fills up x (batch, rows, columns, dim) with zeros to a grid that is not smaller."""
+    missing = (grid[0] - x.shape[1], grid[1] - x.shape[2])
+    return jnp.pad(x, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0))) if any(missing) else x
 
 
 class WindowAttention(layers.Attention, kw_only=True):
@@ -115,12 +190,10 @@ class SwinTransformer(Transformer, kw_only=True):
 
     @property
     def num_layers(self) -> int:
-        """Number of layers that an injection can address: the blocks of all stages."""
         return sum(self.stage_sizes)
 
     @nn.nowrap
     def layer_name(self, layer: int) -> str:
-        """Name of the submodule that is this layer, counted from 1; its input is all it reads."""
         return layers.staged_name(layer, self.stage_sizes)
 
     @nn.nowrap
@@ -147,20 +220,24 @@ class SwinTransformer(Transformer, kw_only=True):
         return Windows(grid, self.attention_grid(layer), (rows, columns))
 
     @nn.nowrap
-    def logits(self, images: jax.Array, taps: noise.Taps, *, train: bool) -> jax.Array:
-        """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
-        x = _norm(dtype=self.dtype, name="patch_norm")(self.embed(images))
-        for layer in range(1, self.num_layers + 1):
-            stage, number = layers.stage_and_number(layer, self.stage_sizes)
-            if stage > 1 and number == 1:
-                grid = self._grid(stage - 1)
-                x = PatchMerging(grid=grid, dtype=self.dtype, name=f"merge_{stage}")(x)
-            dim = x.shape[-1]
-            attention = functools.partial(
-                WindowAttention, windows=self._windows(layer), num_heads=dim // self.head_dim
-            )
-            block = self.block(layer, train, attention=attention, mlp_dim=4 * dim, norm=_norm)
-            x = block(x, taps)
+    def run_embed(self, images: jax.Array, *, train: bool) -> jax.Array:
+        return _norm(dtype=self.dtype, name="patch_norm")(self.embed_patches(images))
 
+    @nn.nowrap
+    def run_block(self, x: jax.Array, taps: noise.Taps, *, layer: int, train: bool) -> jax.Array:
+        dim = x.shape[-1]
+        attention = functools.partial(
+            WindowAttention, windows=self._windows(layer), num_heads=dim // self.head_dim
+        )
+        block = self.encoder_block(layer, train, attention=attention, mlp_dim=4 * dim, norm=_norm)
+        x = block(x, taps)
+        stage, number = layers.stage_and_number(layer, self.stage_sizes)
+        if number < self.stage_sizes[stage - 1] or stage == len(self.stage_sizes):
+            return x
+        grid = self._grid(stage)
+        return PatchMerging(grid=grid, dtype=self.dtype, name=f"merge_{stage + 1}")(x)
+
+    @nn.nowrap
+    def run_head(self, x: jax.Array, *, train: bool) -> jax.Array:
         x = _norm(dtype=jnp.float32, name="norm")(x).mean(axis=1)
         return nn.Dense(self.num_classes, kernel_init=layers.normal_init, name="head")(x)

@@ -1,4 +1,4 @@
-"""What the models have alike whose tokens are patches of the image."""
+"""What models share whose tokens are patches of the image."""
 
 from typing import Any
 
@@ -54,7 +54,7 @@ class Transformer(Classifier, kw_only=True):
         return height // self.patch_size, width // self.patch_size
 
     @nn.nowrap
-    def embed(self, images: jax.Array) -> jax.Array:
+    def embed_patches(self, images: jax.Array) -> jax.Array:
         """Makes each patch of the images a token, (batch, patches, dim), row after row."""
         patch = (self.patch_size, self.patch_size)
         x = nn.Conv(
@@ -69,8 +69,8 @@ class Transformer(Classifier, kw_only=True):
         return x.reshape(x.shape[0], -1, self.dim)
 
     @nn.nowrap
-    def block(self, layer: int, train: bool, **own: Any) -> layers.Block:
-        """The block that is a layer; `own` are the attributes in which families differ."""
+    def encoder_block(self, layer: int, train: bool, **options: Any) -> layers.Block:
+        """The block of a layer; `options` are the attributes in which families differ."""
         block = nn.remat(layers.Block) if self.remat else layers.Block
         return block(
             layer=layer,
@@ -79,12 +79,12 @@ class Transformer(Classifier, kw_only=True):
             train=train,
             dtype=self.dtype,
             name=self.layer_name(layer),
-            **own,
+            **options,
         )
 
 
 class IsotropicTransformer(Transformer, kw_only=True):
-    """A transformer whose blocks are alike: as many features, heads and tokens in each.
+    """A transformer whose blocks all have the same number of features, heads and tokens.
 
     Attributes, beside those of every `Transformer`:
       dim: features of a token; a multiple of `num_heads`.
@@ -111,10 +111,4 @@ class IsotropicTransformer(Transformer, kw_only=True):
 
     @property
     def num_layers(self) -> int:
-        """Number of layers that an injection can address: the blocks."""
         return self.depth
-
-    @nn.nowrap
-    def layer_name(self, layer: int) -> str:
-        """Name of the submodule that is this layer, counted from 1; its input is all it reads."""
-        return f"block_{layer}"

@@ -54,9 +54,8 @@ class VisionTransformer(IsotropicTransformer, kw_only=True):
         return int(self.class_token) + int(self.distilled)
 
     @nn.nowrap
-    def logits(self, images: jax.Array, taps: noise.Taps, *, train: bool) -> jax.Array:
-        """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
-        x = self.embed(images)
+    def run_embed(self, images: jax.Array, *, train: bool) -> jax.Array:
+        x = self.embed_patches(images)
         if self.distilled:
             token = self.param("dist_token", layers.normal_init, (1, 1, self.dim), jnp.float32)
             x = layers.prepend_token(token, x)
@@ -67,16 +66,19 @@ class VisionTransformer(IsotropicTransformer, kw_only=True):
         shape = (1, x.shape[1], self.dim)
         pos_embed = self.param("pos_embed", layers.normal_init, shape, jnp.float32)
         x = x + pos_embed.astype(self.dtype)
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return nn.Dropout(self.dropout, deterministic=not train)(x)
 
+    @nn.nowrap
+    def run_block(self, x: jax.Array, taps: noise.Taps, *, layer: int, train: bool) -> jax.Array:
         attention = functools.partial(layers.Attention, num_heads=self.num_heads)
-        for layer in range(1, self.depth + 1):
-            block = self.block(layer, train, attention=attention, mlp_dim=self.mlp_features)
-            x = block(x, taps)
+        block = self.encoder_block(layer, train, attention=attention, mlp_dim=self.mlp_features)
+        return block(x, taps)
 
+    @nn.nowrap
+    def run_head(self, x: jax.Array, *, train: bool) -> jax.Array:
         x = layers.layer_norm(dtype=jnp.float32, name="norm")(x)
-        head = functools.partial(nn.Dense, self.num_classes, kernel_init=layers.normal_init)
+        dense = functools.partial(nn.Dense, self.num_classes, kernel_init=layers.normal_init)
         if self.distilled:
-            return (head(name="head")(x[:, 0]) + head(name="head_dist")(x[:, 1])) / 2
+            return (dense(name="head")(x[:, 0]) + dense(name="head_dist")(x[:, 1])) / 2
         x = x[:, 0] if self.pooling == "token" else x[:, self.prefix_tokens :].mean(axis=1)
-        return head(name="head")(x)
+        return dense(name="head")(x)

@@ -42,6 +42,6 @@ def require_key(key: jax.Array | None) -> None:
         raise ValueError("this noise is random: give it a key, jax.random.key(seed)")
 
 
-def unknown(what: str, given: object, known: Iterable[str]) -> str:
+def unknown(what: str, name: object, known: Iterable[str]) -> str:
     """A message: what is unknown, the known names that are near, and all of them."""
-    return f"{what}{did_you_mean(given, known)}"
+    return f"{what}{did_you_mean(name, known)}"

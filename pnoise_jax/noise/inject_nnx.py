@@ -1,4 +1,4 @@
-"""Noise in anybody's NNX module, by the paths of its submodules: no change to its code.
+"""Noise in any NNX module, by the paths of its submodules, without a change to its code.
 
 NNX has no interceptors (flax issue 4666). As Flax's own ``nnx.capture`` does, the classes of the
 submodules are wrapped for the length of one call.
@@ -32,9 +32,10 @@ def inject_nnx(
 ) -> Callable[..., Any]:
     """``model`` with noise at the submodules whose path matches a pattern.
 
-    Call the result as the model is called, inside the function that is jitted. These keywords are
-    its own: ``inject`` (default True), ``noise_key``, ``noise_mask`` (batch,), ``noise_strength``.
-    The model is not changed, and other threads that call it meanwhile get no noise.
+    Call the result as the model is called, inside the function that is jitted, with four more
+    keywords: ``inject``, ``noise_key``, ``noise_mask`` (batch,) and ``noise_strength``. Noise
+    enters only where ``inject=True`` is given, as in `InjectedModule`. The model is not changed,
+    and other threads that call it meanwhile get no noise.
 
     Args:
       model: any NNX module.
@@ -58,7 +59,7 @@ def inject_nnx(
         raise ValueError(f"point={point!r}: choose 'input' or 'output'")
 
     def injected(
-        *args, inject=True, noise_key=None, noise_mask=None, noise_strength=None, **kwargs
+        *args, inject=False, noise_key=None, noise_mask=None, noise_strength=None, **kwargs
     ):
         sites = _sites(model, at)
         if not inject:
@@ -132,14 +133,14 @@ def _wrapped(classes: set[type], sites: dict[int, str], call: Callable) -> Itera
     def wrap(original: Callable) -> Callable:
         @functools.wraps(original)
         def wrapper(module, *args, **kwargs):
-            own = id(module)
-            if own not in sites or own in inside or threading.get_ident() != thread:
+            site = id(module)
+            if site not in sites or site in inside or threading.get_ident() != thread:
                 return original(module, *args, **kwargs)
-            inside.add(own)
+            inside.add(site)
             try:
                 return call(original, module, args, kwargs)
             finally:
-                inside.discard(own)
+                inside.discard(site)
 
         return wrapper
 

@@ -60,6 +60,15 @@ class Injection:
         checks.require_one_of("point", self.point, get_args(Point))
         checks.require_one_of("tokens", self.tokens, get_args(Tokens))
 
+    @property
+    def draws_layer(self) -> bool:
+        """Whether each call draws the layer anew."""
+        return self.layer == "random" and self.point != "image"
+
+    def first_layer(self, num_layers: int) -> int:
+        """The first layer that can be noisy, in a model of ``num_layers``; 0 for the image."""
+        return 0 if self.point == "image" else min(self.layers(num_layers))
+
     def layers(self, num_layers: int) -> tuple[int, ...]:
         """The numbers of the layers that can be noisy, in a model of ``num_layers``."""
         if self.layer == "random":
@@ -205,20 +214,20 @@ def _from_settings(section: Mapping[str, Any]) -> Injection | None:
     for key in section:
         if key not in CONFIG_FIELDS:
             raise ValueError(checks.unknown(f"{key}: unknown key", key, CONFIG_FIELDS))
-    given = _given(section)
-    preset = given.pop("preset", None)
+    fields = _without_unset(section)
+    preset = fields.pop("preset", None)
     if preset is not None:
         require_preset(preset)
-    inherited = _inherited(PRESETS.get(preset, {}), given)
-    name = given.pop("name", inherited.get("name"))
+    inherited = _inherited(PRESETS.get(preset, {}), fields)
+    name = fields.pop("name", inherited.get("name"))
     if name is None or name == "none":
-        _refuse_unused(given, "there is no noise: noise.name and noise.preset are not set")
+        _refuse_unused(fields, "there is no noise: noise.name and noise.preset are not set")
         return None
     try:
         kind = NOISES[name]
     except ValueError as error:
         raise ValueError(f"name={name!r}: {error}") from error
-    settings = {key: value for key, value in (inherited | given).items() if key != "name"}
+    settings = {key: value for key, value in (inherited | fields).items() if key != "name"}
     if "layer" in settings:
         settings["layer"] = _parse_layer(settings["layer"])
     where = {key: value for key, value in settings.items() if key in _PLACE}
@@ -233,7 +242,7 @@ def _field_names(kind: type[Noise]) -> set[str]:
     return {field.name for field in dataclasses.fields(kind)} - {"axis_name"}
 
 
-def _given(section: Mapping[str, Any]) -> dict[str, Any]:
+def _without_unset(section: Mapping[str, Any]) -> dict[str, Any]:
     """The keys that are set."""
     return {
         key: value
@@ -242,9 +251,9 @@ def _given(section: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _inherited(settings: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def _inherited(settings: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
     """The preset's settings that a section keeps; with another noise or quality, only the place."""
-    if "name" in given or "quality" in given:
+    if "name" in fields or "quality" in fields:
         return {key: value for key, value in settings.items() if key in _PLACE or key == "name"}
     return dict(settings)
 
@@ -254,13 +263,13 @@ def spell_out_retired(section: Mapping[str, Any]) -> dict[str, Any]:
 
     So a run that was trained with one can still be evaluated and gone on with.
     """
-    given = _given(section)
-    if given.get("preset") not in RETIRED_PRESETS:
+    fields = _without_unset(section)
+    if fields.get("preset") not in RETIRED_PRESETS:
         return dict(section)
     settings = {}
-    if given.get("name") != "none":
-        settings = _inherited(RETIRED_PRESETS[given["preset"]].settings, given)
-    return {**section, **settings, **given, "preset": None}
+    if fields.get("name") != "none":
+        settings = _inherited(RETIRED_PRESETS[fields["preset"]].settings, fields)
+    return {**section, **settings, **fields, "preset": None}
 
 
 def _build_noise(kind: type[Noise], settings: dict[str, Any]) -> Noise:
@@ -274,13 +283,13 @@ def _build_noise(kind: type[Noise], settings: dict[str, Any]) -> Noise:
     if quality not in _QUALITIES:
         raise ValueError(checks.unknown(f"quality={quality!r}: unknown", quality, _QUALITIES))
     kind, fields = _QUALITIES[quality]
-    of_quality = {key: settings.pop(key) for key in fields if key in settings}
-    if quality == "cyclic_shift" and "strength" not in of_quality:
+    quality_settings = {key: settings.pop(key) for key in fields if key in settings}
+    if quality == "cyclic_shift" and "strength" not in quality_settings:
         raise ValueError("strength is not set: cyclic_shift needs one, the paper's alpha")
     _refuse_unused(
         {k: v for k, v in settings.items() if k == "shift"}, f"{quality} has no use for it"
     )
-    return LinearTransform(kind(**of_quality), **settings)
+    return LinearTransform(kind(**quality_settings), **settings)
 
 
 def _is_required(field: dataclasses.Field) -> bool:
@@ -288,7 +297,7 @@ def _is_required(field: dataclasses.Field) -> bool:
 
 
 def _parse_layer(value: Any) -> Layer:
-    """``"3"`` to 3, ``"6,8"`` to (6, 8); what is no list of numbers stays as it is."""
+    """``"3"`` to 3, ``"6,8"`` to (6, 8); anything else is left as it is."""
     if not isinstance(value, str):
         return value
     parts = [part.strip() for part in value.split(",")]

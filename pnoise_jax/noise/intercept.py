@@ -1,4 +1,4 @@
-"""Noise in anybody's Linen module, by the paths of its submodules: no change to its code."""
+"""Noise in any Linen module, by the paths of its submodules, without a change to its code."""
 
 import dataclasses
 import difflib
@@ -23,7 +23,7 @@ class Site:
     Attributes:
       path: names from the outermost module inwards, joined by "/".
       kind: its class.
-      input, output: shape and dtype of its first argument and of its result, None if no array.
+      input, output: shape and dtype of its first argument and of its result; None if not an array.
     """
 
     path: str
@@ -64,9 +64,11 @@ def list_sites(module: nn.Module, *args, **kwargs) -> list[Site]:
 class InjectedModule(nn.Module):
     """``module`` with noise at the submodules whose path matches a pattern.
 
-    Its parameters are ``module``'s own, name for name. Call it as ``module`` is called; these
-    keywords are its own: ``inject`` (default True), ``noise_mask`` (batch,), ``noise_strength``.
-    A noise that draws needs ``rngs={"noise": key}``. Nothing is injected while initialising.
+    Its parameters are those of ``module``, name for name. Call it as ``module`` is called, with
+    three more keywords: ``inject``, ``noise_mask`` (batch,) and ``noise_strength``. Noise enters
+    only where ``inject=True`` is given: by default a call is ``module``'s own, so that no
+    prediction is noisy by accident, as by an `Injection`'s default. A noise that draws needs
+    ``rngs={"noise": key}``. Nothing is injected while initialising.
 
     Under ``nn.scan`` all layers share one path, so the noise enters each of them; for a noise that
     draws, the scanned module must list "noise" in its ``split_rngs``.
@@ -79,7 +81,8 @@ class InjectedModule(nn.Module):
       stop_gradient: the noise is a constant to the gradient.
 
     Raises:
-      ValueError: at the first call, if no path matches: the error lists those that exist.
+      ValueError: at the first call with inject=True, if no path matches: the error lists those
+        that exist.
     """
 
     module: nn.Module
@@ -103,7 +106,7 @@ class InjectedModule(nn.Module):
             raise ValueError(f"point={self.point!r}: choose 'input' or 'output'")
         nn.share_scope(self, self.module)
 
-    def __call__(self, *args, inject=True, noise_mask=None, noise_strength=None, **kwargs):
+    def __call__(self, *args, inject=False, noise_mask=None, noise_strength=None, **kwargs):
         if not inject or self.is_initializing():
             return self.module(*args, **kwargs)
         paths: dict[str, bool] = {}  # every path reached, and whether it matched
@@ -139,8 +142,8 @@ class InjectedModule(nn.Module):
     def _noisy(self, x: Any, site: nn.Module, mask, strength) -> jax.Array:
         if not isinstance(x, jax.Array | np.ndarray):
             raise ValueError(
-                f"the {self.point} of {'/'.join(site.path)!r} is a {type(x).__name__}, no array "
-                f"(or it is passed by keyword); choose another site or point (at={self.at!r})"
+                f"the {self.point} of {'/'.join(site.path)!r} is a {type(x).__name__}, not an "
+                f"array (or it is passed by keyword); choose another site or point (at={self.at!r})"
             )
         x = jnp.asarray(x)
         key = noise_key(site) if self.noise.draws else None

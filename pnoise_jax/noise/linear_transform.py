@@ -126,7 +126,7 @@ class LinearTransform(Noise):
             return self._mix(x, mask, strength, axis=0, axis_name=self.axis_name)
         mask = None if mask is None else rows.gather(mask, self.axis_name)
         noisy = self._mix_groups(rows.gather(x, self.axis_name), mask, strength)
-        return rows.own(noisy, local, self.axis_name)
+        return rows.take_local(noisy, local, self.axis_name)
 
     def _mix(self, x, mask, strength, *, axis: int, axis_name=None) -> jax.Array:
         """``(1 - strength) X + strength T X`` along ``axis``, 0 or 1; float32 inside."""

@@ -102,7 +102,7 @@ class CyclicShift(QualityMatrix):
             local, mask, x = x.shape[0], rows.gather(mask, axis_name), rows.gather(x, axis_name)
         source = rows.preceding(mask, self.shift)
         mixed = jnp.take_along_axis(x, rows.expand(source, x), axis=axis)
-        return mixed if axis_name is None else rows.own(mixed, local, axis_name)
+        return mixed if axis_name is None else rows.take_local(mixed, local, axis_name)
 
     def log_abs_det(self, k: int) -> float:
         cycles = math.gcd(self.shift, k)
@@ -156,13 +156,13 @@ class Dense(QualityMatrix):
 
     def __post_init__(self):
         checks.require_finite("strength", self.strength)
-        given = np.array(self.values, dtype=np.float64)
-        if given.ndim != 2 or given.shape[0] != given.shape[1] or not given.size:
-            raise ValueError(f"Dense: Q must be square, (k, k); got shape {given.shape}")
-        if not np.isfinite(given).all():
+        values = np.array(self.values, dtype=np.float64)
+        if values.ndim != 2 or values.shape[0] != values.shape[1] or not values.size:
+            raise ValueError(f"Dense: Q must be square, (k, k); got shape {values.shape}")
+        if not np.isfinite(values).all():
             raise ValueError("Dense: Q has entries that are not finite")
-        given.flags.writeable = False
-        object.__setattr__(self, "values", given)
+        values.flags.writeable = False
+        object.__setattr__(self, "values", values)
 
     @property
     def structured(self) -> bool:
@@ -216,15 +216,15 @@ def _log_abs_power_difference(a: float, b: float, n: int) -> float:
 
 def _violations(mixed: np.ndarray, log_abs_det: float) -> tuple[str, ...]:
     """Checks ``mixed = I + Q`` (k, k) against eq. 14."""
-    found = []
+    violations = []
     if log_abs_det == -math.inf:
-        found.append("I+Q is singular: rank(I+Q) < k, so it is not row-equivalent to I")
+        violations.append("I+Q is singular: rank(I+Q) < k, so it is not row-equivalent to I")
     off_diagonal = np.where(np.eye(len(mixed), dtype=bool), -np.inf, mixed)
     largest = off_diagonal.max(axis=1)
     dominated = np.diag(mixed) < largest - 1e-6
     if dominated.any():
         i = int(dominated.argmax())
-        found.append(
+        violations.append(
             f"a neighbour dominates: [I+Q]_ii = {mixed[i, i]:.4g} < [I+Q]_ij = {largest[i]:.4g} "
             f"in row {i}, so the example is more like another than like itself"
         )
@@ -232,5 +232,5 @@ def _violations(mixed: np.ndarray, log_abs_det: float) -> tuple[str, ...]:
     off = np.abs(norms - 1) > 1e-5
     if off.any():
         i = int(off.argmax())
-        found.append(f"the L1 norm of row {i} of I+Q is {norms[i]:.4g}, not 1")
-    return tuple(found)
+        violations.append(f"the L1 norm of row {i} of I+Q is {norms[i]:.4g}, not 1")
+    return tuple(violations)

@@ -167,7 +167,7 @@ def gather(x: jax.Array, axis_name: AxisName) -> jax.Array:
     return lax.all_gather(x, axis_name, axis=0, tiled=True)
 
 
-def own(x: jax.Array, local: int, axis_name: AxisName) -> jax.Array:
+def take_local(x: jax.Array, local: int, axis_name: AxisName) -> jax.Array:
     """This device's ``local`` rows of a gathered array: undoes `gather`."""
     return lax.dynamic_slice_in_dim(x, lax.axis_index(axis_name) * local, local, axis=0)
 

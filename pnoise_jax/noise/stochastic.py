@@ -124,7 +124,7 @@ class SaltAndPepper(Noise):
         groups = rows.split_groups(extreme, self.group_size or extreme.shape[0])
         shared = jnp.broadcast_to(reduce(groups, axis=1, keepdims=True), groups.shape)
         shared = shared.reshape(extreme.shape)
-        return rows.own(shared, local, self.axis_name) if mapped else shared
+        return rows.take_local(shared, local, self.axis_name) if mapped else shared
 
 
 def draw_per_example(

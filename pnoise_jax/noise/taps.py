@@ -1,44 +1,64 @@
-"""Taps: the places in a model where its injection's noise may enter."""
+"""Taps: the places in a model where its injections' noise may enter."""
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from pnoise_jax.noise.injection import Injection, Point
+from pnoise_jax.noise.several import as_injections
 
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=("key", "chosen", "mask", "strength", "index"),
-    meta_fields=("injection", "num_layers", "prefix_tokens"),
+    data_fields=("key", "chosen", "strength"),
+    meta_fields=("injection",),
+)
+@dataclasses.dataclass(frozen=True)
+class _Active:
+    """An injection that acts in one call of a model.
+
+    Attributes:
+      injection: what acts.
+      key: for noises that draw, or None.
+      chosen: the layer drawn for ``layer="random"``, a scalar, or None.
+      strength: handed to the noise.
+    """
+
+    injection: Injection
+    key: jax.Array | None
+    chosen: jax.Array | None
+    strength: jax.Array | float | None
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("active", "mask", "index"),
+    meta_fields=("num_layers", "prefix_tokens"),
 )
 @dataclasses.dataclass(frozen=True)
 class Taps:
-    """An injection made ready for one call of a model; a pytree, so remat and scan can take it.
+    """Injections made ready for one call of a model; a pytree, so remat and scan can take it.
 
     Attributes:
-      injection: what acts in this call, or None.
+      active: the injections that act in this call, in the order in which they act at one place.
       num_layers, prefix_tokens: of the model; prefix tokens stand in front of the patch tokens.
-      key: for noises that draw, or None.
-      chosen: the layer drawn for ``layer="random"``, a scalar, or None.
-      mask, strength, index: handed to the noise.
+      mask, index: handed to the noises.
     """
 
-    injection: Injection | None
+    active: tuple[_Active, ...]
     num_layers: int
     prefix_tokens: int
-    key: jax.Array | None
-    chosen: jax.Array | None
-    mask: jax.Array | None
-    strength: jax.Array | float | None
-    index: jax.Array | None
+    mask: jax.Array | None = None
+    index: jax.Array | None = None
 
     def __call__(self, x: jax.Array, *, point: Point, layer: int = 0) -> jax.Array:
-        """x, with the noise where the injection acts at this layer and point.
+        """x, with the noise of every injection that acts at this layer and point.
 
         Args:
           x: the image (batch, height, width, channels), or a representation: (batch, tokens, dim)
@@ -46,73 +66,124 @@ class Taps:
           point: which point of the layer this is.
           layer: its number, from 1; not needed for the image.
         """
-        injection = self.injection
-        if injection is None or point != injection.point:
-            return x
-        if point == "image":
-            return self._inject(x, 0, prefix_tokens=0)
-        if layer not in injection.layers(self.num_layers):
-            return x
-        inject = functools.partial(self._inject, layer=layer, prefix_tokens=self.prefix_tokens)
-        if self.chosen is not None:
-            return lax.cond(self.chosen == layer, inject, lambda x: x, x)
-        return inject(x)
+        for active in self.active:
+            if point != active.injection.point:
+                continue
+            if point == "image":
+                x = self._inject(x, active, 0, prefix_tokens=0)
+            elif layer in active.injection.layers(self.num_layers):
+                inject = functools.partial(
+                    self._inject, active=active, layer=layer, prefix_tokens=self.prefix_tokens
+                )
+                drawn = active.chosen is not None
+                x = lax.cond(active.chosen == layer, inject, _same, x) if drawn else inject(x)
+        return x
 
-    def _inject(self, x: jax.Array, layer: int, prefix_tokens: int) -> jax.Array:
-        skip = prefix_tokens if self.injection.tokens == "patch" else 0
+    def _inject(self, x: jax.Array, active: _Active, layer: int, prefix_tokens: int) -> jax.Array:
+        injection = active.injection
+        skip = prefix_tokens if injection.tokens == "patch" else 0
         prefix, clean = x[:, :skip], x[:, skip:]
-        key = None if self.key is None else jax.random.fold_in(self.key, layer)
-        noisy = self.injection.noise(
-            key, clean, mask=self.mask, strength=self.strength, index=self.index
+        key = None if active.key is None else jax.random.fold_in(active.key, layer)
+        noisy = injection.noise(
+            key, clean, mask=self.mask, strength=active.strength, index=self.index
         )
-        if self.injection.stop_gradient:
+        if injection.stop_gradient:
             noisy = clean + lax.stop_gradient(noisy - clean)
         return jnp.concatenate([prefix, noisy], axis=1) if skip else noisy
 
 
+def _same(x: jax.Array) -> jax.Array:
+    return x
+
+
 def open_taps(
     module: Any,
-    injection: Injection | None,
+    injection: Injection | Sequence[Injection] | None,
     *,
     num_layers: int,
     train: bool,
     mask: jax.Array | None = None,
-    strength: jax.Array | float | None = None,
+    strength: jax.Array | float | Sequence[jax.Array | float] | None = None,
     index: jax.Array | None = None,
     prefix_tokens: int = 0,
 ) -> Taps:
-    """Readies ``injection`` for one call of a Linen ``module``.
+    """Readies one injection, or several, for one call of a Linen ``module``.
 
-    It is inactive while the module is initialised, and where the injection does not act in this
-    mode: then the taps add no operation, and the model is bitwise the plain one.
+    They are inactive while the module is initialised, and where they do not act in this mode: then
+    the taps add no operation, and the model is bitwise the plain one. Each injection draws from a
+    key of its own, which depends on its position among all of them, whether the others act or not.
 
     Args:
       module: the model; its attribute ``points``, if it has one, lists the points it taps.
       injection: what may act.
       num_layers, prefix_tokens: of the model.
       train: the mode of this call.
-      mask, strength, index: handed to the noise.
+      mask, index: handed to the noises.
+      strength: in place of the noise's own, which None keeps; of several injections one each.
 
     Raises:
-      ValueError: the model lacks the injection's layer or point, or the noise draws and the call
-        has no "noise" key.
+      ValueError: the model lacks an injection's layer or point, a noise draws and the call has no
+        "noise" key, or there is another number of strengths than of injections.
     """
-    if injection is not None:
-        points = getattr(module, "points", (injection.point,))
-        injection.validate(num_layers=num_layers, points=points)
-    acts = injection is not None and (injection.train if train else injection.inference)
-    if not acts or module.is_initializing():
-        return Taps(None, num_layers, prefix_tokens, None, None, None, None, None)
-    key = chosen = None
-    draws_layer = injection.layer == "random" and injection.point != "image"
-    if injection.noise.draws or draws_layer:
-        key = noise_key(module)
-    if draws_layer:
-        chosen = jax.random.randint(jax.random.fold_in(key, 0), (), 1, num_layers + 1, jnp.int32)
-        axis_name = injection.noise.axis_name
-        if axis_name is not None:  # all devices must agree: their noise may exchange rows
-            chosen = lax.all_gather(chosen, axis_name)[0]
-    return Taps(injection, num_layers, prefix_tokens, key, chosen, mask, strength, index)
+    injections = as_injections(injection)
+    for each in injections:
+        points = getattr(module, "points", (each.point,))
+        each.validate(num_layers=num_layers, points=points)
+    strengths = _per_injection(strength, len(injections))
+    acting = [
+        position
+        for position, each in enumerate(injections)
+        if (each.train if train else each.inference) and not module.is_initializing()
+    ]
+    if not acting:
+        return Taps((), num_layers, prefix_tokens)
+    drawn = any(injections[n].noise.draws or injections[n].draws_layer for n in acting)
+    key = noise_key(module) if drawn else None
+    active = tuple(
+        _activate(injections[n], _key_at(key, n), strengths[n], num_layers) for n in acting
+    )
+    return Taps(active, num_layers, prefix_tokens, mask, index)
+
+
+def _activate(
+    injection: Injection,
+    key: jax.Array | None,
+    strength: jax.Array | float | None,
+    num_layers: int,
+) -> _Active:
+    if not (injection.noise.draws or injection.draws_layer):
+        return _Active(injection, None, None, strength)
+    if not injection.draws_layer:
+        return _Active(injection, key, None, strength)
+    chosen = jax.random.randint(jax.random.fold_in(key, 0), (), 1, num_layers + 1, jnp.int32)
+    axis_name = injection.noise.axis_name
+    if axis_name is not None:  # all devices must agree: their noise may exchange rows
+        chosen = lax.all_gather(chosen, axis_name)[0]
+    return _Active(injection, key, chosen, strength)
+
+
+def _key_at(key: jax.Array | None, position: int) -> jax.Array | None:
+    """The key of the injection at a position; the first has the model's own."""
+    if key is None or position == 0:
+        return key
+    # Counted from the end, as the first injection folds in the numbers of layers, from 0.
+    return jax.random.fold_in(key, np.uint32(2**32 - position))
+
+
+def _per_injection(strength: Any, count: int) -> tuple[Any, ...]:
+    """The strength of each injection."""
+    if strength is None or count == 0:
+        return (None,) * count
+    several = isinstance(strength, tuple | list)
+    shape = (len(strength),) if several else jnp.shape(strength)
+    if count == 1 and shape == ():
+        return (strength,)
+    if shape != (count,):
+        raise ValueError(
+            f"strength: got shape {shape} for {count} injection{'s' * (count > 1)}; give "
+            + ("a scalar" if count == 1 else f"one for each, as a tuple or an array ({count},)")
+        )
+    return tuple(strength[n] for n in range(count))
 
 
 def noise_key(module: Any) -> jax.Array:

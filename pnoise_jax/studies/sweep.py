@@ -196,11 +196,10 @@ def _evaluate_cells(
 
 def _without_training_noise(experiment: training.Experiment) -> training.Experiment:
     """The same at inference, where the switch is static and would cost another compilation."""
-    injection = experiment.model.injection
-    if injection is None:
-        return experiment
-    injection = dataclasses.replace(injection, train=False)
-    return dataclasses.replace(experiment, model=experiment.model.clone(injection=injection))
+    injections = tuple(
+        dataclasses.replace(each, train=False) for each in experiment.model.injections
+    )
+    return dataclasses.replace(experiment, model=experiment.model.clone(injection=injections))
 
 
 def _digest(cells: Sequence[Cell]) -> str:

@@ -130,6 +130,10 @@ def _require_model_options(given: Mapping[str, Any]) -> None:
 
 def unknown_field(field: str, known: Iterable[str]) -> str:
     """The message for a field that is not among the known ones."""
+    section, _, option = field.partition(".")
+    options = [name.partition(".")[2] for name in known]
+    if section == "model" and (why := models.explain_absent_option(option, options)):
+        return f"{field}: {why}"
     near = difflib.get_close_matches(field, known, n=3, cutoff=0.6)
     if near:
         return f"{field}: unknown field; did you mean {' or '.join(near)}?"

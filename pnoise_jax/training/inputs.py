@@ -48,7 +48,8 @@ def transform(
         raise ValueError(
             f"{field}='none': {config.model.name} gets images of {size[0]} x {size[1]} pixels, and "
             f"{stored.name} has {stored.image_shape[0]} x {stored.image_shape[1]}; set "
-            "model.image_size (or data.image_size) to these, or resize with 'resize_square'"
+            f"{'model' if 'image_size' in config.model else 'data'}.image_size to these, or resize "
+            "with 'resize_square'"
         )
     return data.create_transform(
         text,

@@ -1,5 +1,7 @@
 """The layers before the noise run once: the same predictions, for less."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,6 +60,27 @@ def test_predictions_are_those_from_the_image_on(name, options, layer, point, da
     assert not np.allclose(resumed.nll, clean.predictions.nll, rtol=1e-3)
 
 
+def test_several_injections_have_one_first_layer(dataset):
+    model, variables = create("vit_ti_16", VIT, 3)
+    gaussian = noise.Injection(noise.Gaussian(std=0.5), layer=(2, 3))
+    both = model.clone(injection=(model.injection, gaussian))
+    assert evaluation.first_noisy_layer(both.injection, 3) == 2
+    mesh = mesh_of(2)
+    clean = evaluation.clean_pass(both, variables, dataset, layers=(2, 3), mesh=mesh, **PIXELS)
+    protocol = evaluation.Protocol(noise=True, order="class_sorted", batch_size=5)
+    predict = functools.partial(evaluation.predict, mesh=mesh, **PIXELS)
+    whole = predict(both, variables, dataset, protocol)
+    resumed = predict(both, variables, dataset, protocol, representations=clean.representations[2])
+    np.testing.assert_allclose(resumed.nll, whole.nll, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match=r"the noise enters layer 2, .* input of layer 3"):
+        predict(both, variables, dataset, protocol, representations=clean.representations[3])
+    only_first = predict(both, variables, dataset, protocol, strength=(0.4, 0.0))
+    alone = predict(model, variables, dataset, protocol)
+    np.testing.assert_allclose(only_first.nll, alone.nll, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match=r"strength=0\.4: the model has 2 .* a tuple of 2 numbers"):
+        predict(both, variables, dataset, protocol, strength=0.4)
+
+
 def test_the_clean_pass_is_the_clean_evaluation(dataset):
     model, variables = create("vit_ti_16", VIT)
     clean = evaluation.clean_pass(model, variables, dataset, layers=(), mesh=mesh_of(4), **PIXELS)
@@ -73,16 +96,13 @@ def test_what_comes_before_is_not_compiled(name, options):
     model, variables = create(name, options)
     layer = model.num_layers
     images = jnp.zeros((8, *SHAPE))
-    _, inputs = representations.record_inputs(model, variables, images, (layer,))
+    _, inputs = model.apply(variables, images, (layer,), method="record_inputs")
 
     def flops(function, x):
         return jax.jit(function).lower(variables, x).compile().cost_analysis()["flops"]
 
     whole = flops(lambda v, x: model.apply(v, x), images)
-    resumed = flops(
-        lambda v, x: representations.resume(model, v, x, layer, SHAPE, train=False),
-        inputs[layer],
-    )
+    resumed = flops(lambda v, x: model.apply(v, x, layer, method="resume"), inputs[layer])
     assert resumed < whole / 2
 
 

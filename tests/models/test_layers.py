@@ -1,9 +1,12 @@
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pnoise_jax import noise
 from pnoise_jax.models import layers
 
 X = jax.random.normal(jax.random.key(0), (200, 3, 2))
@@ -26,6 +29,32 @@ def test_drop_path_zeroes_whole_examples_and_scales_the_others():
 @pytest.mark.parametrize(("rate", "train"), [(0.0, True), (0.4, False)])
 def test_drop_path_that_is_off_needs_no_key_and_changes_nothing(rate, train):
     assert layers.DropPath(rate, train).apply({}, X) is X
+
+
+def test_a_block_leaves_out_its_attention_and_its_mlp_independently():
+    rate, rng = 0.4, np.random.default_rng(0)
+    attention = functools.partial(layers.Attention, num_heads=2)
+    block = layers.Block(layer=1, attention=attention, mlp_dim=8, drop_path=rate, train=True)
+    taps = noise.Taps((), num_layers=1, prefix_tokens=0)
+    x = jnp.tile(X[:1].repeat(2, -1) + 1, (400, 1, 1))  # the same example again and again
+    rngs = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+    shapes = jax.eval_shape(block.init, rngs, x, taps)
+    variables = jax.tree.map(lambda s: rng.normal(size=s.shape).astype(np.float32), shapes)
+    params = variables["params"]
+
+    def branch(module, norm, x):
+        x = layers.layer_norm().apply({"params": params[norm]}, x)
+        return module.apply({"params": params[module.name]}, x) / (1 - rate)
+
+    after_attention = [x[:1], x[:1] + branch(attention(name="attn"), "norm1", x[:1])]
+    mlp = functools.partial(branch, layers.Mlp(hidden_dim=8, name="mlp"), "norm2")
+    outcomes = [y for h in after_attention for y in (h, h + mlp(h))]
+    actual = block.apply(variables, x, taps, rngs=rngs)
+    counts = [jnp.isclose(actual, y, atol=1e-4).all((1, 2)).sum() for y in outcomes]
+    assert sum(counts) == 400
+    left_out, kept = rate, 1 - rate
+    expected = np.outer([left_out, kept], [left_out, kept]).ravel() * 400
+    np.testing.assert_allclose(counts, expected, atol=40)  # 4 standard deviations
 
 
 def test_drop_path_rates_grow_evenly():

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from pnoise_jax import models, noise
-from pnoise_jax.evaluation import representations
 
 
 class Layer(nn.Module):
@@ -33,15 +32,13 @@ class Mlp(models.Classifier, kw_only=True):
     def num_layers(self):
         return self.depth
 
-    @nn.nowrap
-    def layer_name(self, layer):
-        return f"layer_{layer}"
+    def run_embed(self, images, *, train):
+        return nn.Dense(self.features, name="embed")(images.reshape(images.shape[0], -1))
 
-    @nn.nowrap
-    def logits(self, images, taps, *, train):
-        x = nn.Dense(self.features, name="embed")(images.reshape(images.shape[0], -1))
-        for number in range(1, self.depth + 1):
-            x = Layer(self.features, number, name=self.layer_name(number))(x, taps)
+    def run_block(self, x, taps, *, layer, train):
+        return Layer(self.features, layer, name=self.layer_name(layer))(x, taps)
+
+    def run_head(self, x, *, train):
         return nn.Dense(self.num_classes, name="head")(x)
 
 
@@ -65,13 +62,11 @@ def test_a_registered_model_takes_noise_and_options():
     variables = model.init(jax.random.key(0), IMAGES)
     assert variables["params"]["embed"]["kernel"].shape == (16, 32)
     noisy = model.apply(variables, IMAGES)
-    clean, inputs = representations.record_inputs(
-        model.clone(injection=None), variables, IMAGES, (2,)
-    )
+    plain = model.clone(injection=None)
+    clean, inputs = plain.apply(variables, IMAGES, (2,), method="record_inputs")
     assert jnp.abs(noisy - clean).max() > 1e-3
     mixed = OPTIMAL.noise(None, inputs[2])
-    plain = model.clone(injection=None)
-    resumed = representations.resume(plain, variables, mixed, 2, (4, 4, 1))
+    resumed = plain.apply(variables, mixed, 2, method="resume")
     chex.assert_trees_all_close(resumed, noisy, rtol=1e-5)
 
 
@@ -95,15 +90,69 @@ def test_a_class_that_is_defined_anew_keeps_its_name():
         models.registry.MODELS._things.pop("again", None)
 
 
+def test_a_block_has_the_name_that_layer_name_says():
+    class Unnamed(Mlp):
+        def run_block(self, x, taps, *, layer, train):
+            return Layer(self.features, layer)(x, taps)
+
+    with pytest.raises(ValueError, match="created no submodule 'block_1' for layer=1: give the"):
+        Unnamed().init(jax.random.key(0), IMAGES)
+
+    class Renamed(Unnamed):
+        @nn.nowrap
+        def layer_name(self, layer):
+            return f"Layer_{layer - 1}"
+
+    assert "Layer_1" in Renamed().init(jax.random.key(0), IMAGES)["params"]
+
+
 class Bare(models.Classifier):
     """Lacks everything."""
+
+
+class Headless(Mlp):
+    """Lacks a head, as it removes what it inherits."""
+
+    run_head = models.Classifier.run_head
+
+
+class Forgetful(Mlp):
+    """Its head does not take what it is given."""
+
+    def run_head(self, x):
+        return x
+
+
+class Positional(Mlp):
+    """Asks for more than it is given."""
+
+    def run_block(self, x, taps, layer, grid, *, train):
+        return x
 
 
 @pytest.mark.usefixtures("registered")
 @pytest.mark.parametrize(
     ("name", "options", "kind", "message"),
     [
-        ("bare", {}, Bare, "Bare lacks num_layers, layer_name, logits: models.Classifier says"),
+        (
+            "bare",
+            {},
+            Bare,
+            "Bare lacks num_layers, run_embed, run_block, run_head: models.Classifier",
+        ),
+        ("headless", {}, Headless, "Headless lacks run_head: models.Classifier says"),
+        (
+            "forgetful",
+            {},
+            Forgetful,
+            r"Forgetful\.run_head: .*'train'; .* be \(self, x, \*, train\)",
+        ),
+        (
+            "positional",
+            {},
+            Positional,
+            r"Positional\.run_block: missing .*'grid'; let its signature",
+        ),
         ("dense", {}, nn.Dense, "Dense is not a model: let it be a subclass of models.Classifier"),
         ("mlp", {"width": 3}, Mlp, "unknown option of mlp 'width'"),
         ("vit_b_16", {}, Mlp, "model 'vit_b_16' is registered already"),

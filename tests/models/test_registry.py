@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from pnoise_jax import models, noise
-from pnoise_jax.evaluation import representations
+from pnoise_jax import models, noise, training
 from pnoise_jax.models import layers
 from tests.models import observing
 from tests.models.drawing import draw_variables
@@ -96,10 +95,34 @@ def test_an_unknown_option_names_the_near_one_and_all():
     ) as error:
         models.create_model("vit_b_16", patchsize=8)
     assert "image_size" in str(error.value)
-    with pytest.raises(
-        ValueError, match=r"option of resnet18 'patch_size'.*Choose one of: axis_name"
-    ):
-        models.create_model("resnet18", patch_size=8)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "explanation"),
+    [
+        ("resnet18", "image_size", r"takes images of any size \(in a config, data\.image_size"),
+        ("resnet50", "patch_size", "this model has no patches"),
+        ("resnet18", "depth", "stage_sizes is the number of blocks"),
+        ("swin_t", "depth", "stage_sizes is the number of blocks"),
+    ],
+)
+def test_an_option_that_only_other_models_have_is_explained(name, option, explanation):
+    """A name that is merely spelt alike would mislead: image_size is not stage_sizes."""
+    with pytest.raises(ValueError, match=explanation) as error:
+        models.create_model(name, **{option: 8})
+    assert "did you mean" not in str(error.value)
+    assert "There are: " in str(error.value)
+    assert "stage_sizes" in str(error.value)
+    with pytest.raises(ValueError, match=rf"model\.{option}: .*{explanation}"):
+        training.model_config(name, **{option: 8})
+
+
+def test_a_model_of_a_fixed_size_is_not_said_to_take_any():
+    class Fixed(models.ResNet):
+        image_shape = (8, 8)
+
+    with pytest.raises(ValueError, match="'image_size'; did you mean 'stage_sizes'"):
+        models.register_model("fixed", image_size=8)(Fixed)
 
 
 def test_flax_attributes_are_no_options():
@@ -305,12 +328,41 @@ def test_noise_in_a_bfloat16_model(name):
 
 
 @small
-def test_each_layer_reads_nothing_but_its_input(name):
-    model, variables = create_small(name), small_variables(name)
-    logits, inputs = representations.record_inputs(model, variables, X, (1, 2))
+@pytest.mark.parametrize("injection", [None, ALWAYS], ids=["clean", "noisy"])
+def test_a_model_goes_on_from_the_input_of_any_layer(name, injection):
+    model, variables = create_small(name, injection=injection), small_variables(name)
+    logits, inputs = model.apply(variables, X, (1, 2), method="record_inputs")
+    chex.assert_trees_all_close(logits, model.apply(variables, X), rtol=1e-5, atol=1e-5)
+    assert list(inputs) == [1, 2]
     for layer, x in inputs.items():
-        resumed = representations.resume(model, variables, x, layer, X.shape[1:])
+        resumed = model.apply(variables, x, layer, method="resume")
         chex.assert_trees_all_close(resumed, logits, rtol=1e-5, atol=1e-5)
+
+
+@small
+def test_resuming_takes_all_that_a_call_takes(name):
+    model, variables = create_small(name, injection=ALWAYS), small_variables(name)
+    call = {"mask": jnp.array([True, True, True, False]), "noise_strength": 0.7, "train": True}
+    call |= {"index": jnp.arange(4), "mutable": ["batch_stats"]}
+    direct, _ = model.apply(variables, X, **call)
+    (logits, inputs), _ = model.apply(variables, X, (1, 2), method="record_inputs", **call)
+    resumed, _ = model.apply(variables, inputs[2], 2, method="resume", **call)
+    chex.assert_trees_all_close(logits, direct, rtol=1e-5, atol=1e-5)
+    chex.assert_trees_all_close(resumed, direct, rtol=1e-5, atol=1e-5)
+
+
+@small
+def test_no_submodule_or_parameter_has_the_name_of_a_method(name):
+    """For `nnx.bridge.ToNNX`, which finds both as attributes."""
+    assert not set(small_variables(name)["params"]) & set(dir(create_small(name)))
+
+
+@pytest.mark.parametrize("layer", [0, 3])
+def test_a_model_does_not_go_on_from_a_layer_that_it_lacks(layer):
+    model, variables = create_small("vit_ti_16"), small_variables("vit_ti_16")
+    for argument, method in ((layer, "resume"), ((1, layer), "record_inputs")):
+        with pytest.raises(ValueError, match=f"layer={layer}: the layers of .* are 1 to 2"):
+            model.apply(variables, X, argument, method=method)
 
 
 @small
@@ -334,12 +386,43 @@ def test_stochastic_depth_leaves_out_branches_of_whole_examples(name):
         assert branch.any(axis=tuple(range(1, branch.ndim))).all()
     left_out = [~branch.any(axis=tuple(range(1, branch.ndim))) for branch in jax.tree.leaves(last)]
     assert all(2 <= branch.sum() <= 14 for branch in left_out)
+    assert len(left_out) == (1 if name == "resnet18" else 2)
     if len(left_out) == 2:  # attention and MLP are left out independently
         assert (left_out[0] != left_out[1]).any()
     for train in (True, False):
         plain, _ = logits_and_branches(create_small(name), train=train)
         logits, _ = logits_and_branches(model, train=train)
         assert (logits == plain).all() == (not train)
+
+
+@small
+def test_a_model_takes_several_injections(name):
+    first = noise.Injection(noise.LinearTransform(noise.Optimal()), layer=1, inference=True)
+    model = create_small(name, injection=[first, ALWAYS], remat=True)
+    assert model == create_small(name, injection=(first, ALWAYS), remat=True)
+    assert model.injections == (first, ALWAYS)
+    variables, (_, inputs) = small_variables(name), _inputs(create_small(name), name)
+    x = create_small(name, injection=ALWAYS).apply(
+        variables, first.noise(None, inputs[1]), 1, method="resume"
+    )
+    chex.assert_trees_all_close(model.apply(variables, X), x, rtol=1e-5, atol=1e-5)
+    scaled, _ = apply(model, variables, X, strength=(0.0, 0.0))
+    chex.assert_trees_all_close(scaled, create_small(name).apply(variables, X), atol=1e-5)
+
+
+def _inputs(model, name):
+    return model.apply(small_variables(name), X, (1, 2), method="record_inputs")
+
+
+def test_a_tuple_of_one_injection_is_that_injection():
+    assert create_small("vit_ti_16", injection=(ALWAYS,)) == create_small(
+        "vit_ti_16", injection=ALWAYS
+    )
+    assert create_small("vit_ti_16", injection=()) == create_small("vit_ti_16")
+    with pytest.raises(ValueError, match=r"injection=LinearTransform.*: give a noise\.Injection"):
+        create_small("vit_ti_16", injection=SHIFT)
+    with pytest.raises(ValueError, match=r"layer=3\b.*1 to 2"):
+        create_small("vit_ti_16", injection=(ALWAYS, dataclasses.replace(ALWAYS, layer=3)))
 
 
 @small

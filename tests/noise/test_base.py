@@ -54,8 +54,8 @@ def test_an_own_noise_in_an_injection_and_in_a_foreign_module():
     assert noise.Injection(Scale()).in_batches_of(5).noise == Scale()
     model = noise.InjectedModule(nn.Sequential([nn.Dense(3), nn.Dense(2)]), Scale(), at="layers_1")
     variables = model.init(KEY, images())
-    clean = model.apply(variables, images(), inject=False)
-    noisy = model.apply(variables, images(), rngs={"noise": KEY})
+    clean = model.apply(variables, images())
+    noisy = model.apply(variables, images(), inject=True, rngs={"noise": KEY})
     assert (noisy != clean).all()
 
 

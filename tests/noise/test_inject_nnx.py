@@ -43,9 +43,12 @@ X = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)), jnp.float32)
 def test_noise_enters_where_the_pattern_says(net):
     injected = noise.inject_nnx(net, OPTIMAL, at="head")
     hidden = jnp.tanh(net.layers[1](jnp.tanh(net.layers[0](X))))
-    chex.assert_trees_all_close(injected(X), net.head(OPTIMAL(None, hidden)), rtol=1e-6)
+    chex.assert_trees_all_close(
+        injected(X, inject=True), net.head(OPTIMAL(None, hidden)), rtol=1e-6
+    )
     after = noise.inject_nnx(net, OPTIMAL, at="head", point="output")
-    chex.assert_trees_all_close(after(X), OPTIMAL(None, net(X)), rtol=1e-6)
+    chex.assert_trees_all_close(after(X, inject=True), OPTIMAL(None, net(X)), rtol=1e-6)
+    chex.assert_trees_all_equal(injected(X), net(X))  # by default there is no noise
     chex.assert_trees_all_equal(injected(X, inject=False), net(X))
     assert "__call__" not in vars(DeepNet)
     assert not hasattr(nnx.Linear.__call__, "__wrapped__")
@@ -58,7 +61,7 @@ def test_under_jit_and_grad_with_a_key_mask_and_strength(net):
     @nnx.jit
     def noisy(net, key, strength):
         injected = noise.inject_nnx(net, gaussian, at="layers/*")
-        return injected(X, noise_key=key, noise_mask=mask, noise_strength=strength)
+        return injected(X, inject=True, noise_key=key, noise_mask=mask, noise_strength=strength)
 
     output, clean = noisy(net, KEY, 0.5), net(X)
     chex.assert_trees_all_close(output[2], clean[2], rtol=1e-6)
@@ -67,7 +70,8 @@ def test_under_jit_and_grad_with_a_key_mask_and_strength(net):
     assert (noisy(net, jax.random.key(1), 0.5)[0] != output[0]).all()
 
     def loss(net):
-        return noise.inject_nnx(net, noise.Erase(), at="head", stop_gradient=True)(X).sum()
+        injected = noise.inject_nnx(net, noise.Erase(), at="head", stop_gradient=True)
+        return injected(X, inject=True).sum()
 
     gradient = nnx.grad(loss)(net)
     assert jnp.abs(gradient["layers"][0]["kernel"][...]).max() > 0  # as if there were no noise
@@ -76,7 +80,7 @@ def test_under_jit_and_grad_with_a_key_mask_and_strength(net):
 def test_other_threads_get_no_noise(net):
     seen = []
     hook = noise.inject_nnx(net, _CallsInAThread(lambda: seen.append(net(X))), at="head")
-    hook(X)
+    hook(X, inject=True)
     chex.assert_trees_all_equal(seen[0], net(X))
 
 
@@ -115,9 +119,9 @@ def test_bad_input(net):
     with pytest.raises(ValueError, match=r"give an nnx\.Module; for Linen there is InjectedModule"):
         noise.inject_nnx(nn.Dense(3), OPTIMAL, at="*")
     with pytest.raises(ValueError, match="this noise is random: give noise_key"):
-        noise.inject_nnx(net, noise.Gaussian(), at="head")(X)
+        noise.inject_nnx(net, noise.Gaussian(), at="head")(X, inject=True)
     with pytest.raises(ValueError, match="matches layer, which this call did not call"):
-        noise.inject_nnx(Repeated(nnx.Rngs(0)), OPTIMAL, at="layer")(X)
+        noise.inject_nnx(Repeated(nnx.Rngs(0)), OPTIMAL, at="layer")(X, inject=True)
     with pytest.raises(ValueError, match=r"takes a Linen module.*inject_nnx"):
         noise.InjectedModule(net, OPTIMAL, at="head")
 

@@ -15,6 +15,37 @@ def test_layers():
     assert noise.Injection(OPTIMAL, layer="random").layers(3) == (1, 2, 3)
 
 
+def test_by_default_it_acts_in_training_on_all_that_enters_the_last_block():
+    assert noise.Injection(OPTIMAL) == noise.Injection(
+        OPTIMAL,
+        layer="last",
+        point="block_input",
+        tokens="all",
+        train=True,
+        inference=False,
+        stop_gradient=False,
+    )
+
+
+def test_the_first_layer_and_whether_it_is_drawn():
+    for layer, point, first, drawn in (
+        ("last", "block_input", 12, False),
+        ((6, 3), "attention_input", 3, False),
+        ("random", "block_input", 1, True),
+        ("random", "image", 0, False),
+        (5, "image", 0, False),
+    ):
+        injection = noise.Injection(OPTIMAL, layer=layer, point=point)
+        assert injection.first_layer(12) == first
+        assert injection.draws_layer == drawn
+
+
+@pytest.mark.parametrize("layer", [0, -1, True, 2.5, (), (1, 0), (1, "2"), "first", None])
+def test_a_layer_that_cannot_be_is_named(layer):
+    with pytest.raises(ValueError, match=r"layer=.*: give a number from 1, several numbers"):
+        noise.Injection(OPTIMAL, layer=layer)
+
+
 def test_a_section_overrides_its_preset():
     section = {"preset": "published_resnet", "strength": 0.1, "layer": "6, 8", "shift": None}
     assert noise.Injection.from_config(section) == noise.Injection(

@@ -1,5 +1,7 @@
 """Noise in Linen modules that know nothing of it."""
 
+import functools
+
 import chex
 import flax.linen as nn
 import jax
@@ -98,11 +100,11 @@ def test_input_and_output_of_a_site():
 
     at_input = noise.InjectedModule(module, OPTIMAL, at="Dense_1")
     chex.assert_trees_all_close(
-        at_input.apply(variables, x), head(OPTIMAL(None, features)), atol=1e-5
+        at_input.apply(variables, x, inject=True), head(OPTIMAL(None, features)), atol=1e-5
     )
     at_output = noise.InjectedModule(module, OPTIMAL, at="Dense_1", point="output")
     chex.assert_trees_all_close(
-        at_output.apply(variables, x), OPTIMAL(None, head(features)), atol=1e-5
+        at_output.apply(variables, x, inject=True), OPTIMAL(None, head(features)), atol=1e-5
     )
 
 
@@ -111,7 +113,9 @@ def test_numpy_inputs_are_arrays_too():
     variables = initialise(CNN(), x)
     wrapped = noise.InjectedModule(CNN(), OPTIMAL, at="Conv_0")
     chex.assert_trees_all_close(
-        wrapped.apply(variables, x), wrapped.apply(variables, jnp.asarray(x)), atol=1e-6
+        wrapped.apply(variables, x, inject=True),
+        wrapped.apply(variables, jnp.asarray(x), inject=True),
+        atol=1e-6,
     )
 
 
@@ -119,10 +123,10 @@ def test_switched_off_it_is_bitwise_the_module():
     x = image()
     variables = initialise(CNN(), x)
     wrapped = noise.InjectedModule(CNN(), GAUSSIAN, at="Dense_*")
-    chex.assert_trees_all_equal(
-        wrapped.apply(variables, x, inject=False), CNN().apply(variables, x)
-    )
-    noisy = wrapped.apply(variables, x, rngs={"noise": jax.random.key(2)})
+    plain = CNN().apply(variables, x)
+    chex.assert_trees_all_equal(wrapped.apply(variables, x), plain)  # the default
+    chex.assert_trees_all_equal(wrapped.apply(variables, x, inject=False), plain)
+    noisy = wrapped.apply(variables, x, inject=True, rngs={"noise": jax.random.key(2)})
     assert not np.allclose(noisy, CNN().apply(variables, x))
 
 
@@ -130,9 +134,11 @@ def test_it_works_inside_and_around_jit_and_grad():
     x = image()
     variables = initialise(CNN(), x)
     wrapped = noise.InjectedModule(CNN(), OPTIMAL, at="Dense_0")
-    eager = wrapped.apply(variables, x)
-    chex.assert_trees_all_close(jax.jit(wrapped.apply)(variables, x), eager, atol=1e-5)
-    gradient = jax.grad(lambda x: wrapped.apply(variables, x)[0].sum())(x)
+    eager = wrapped.apply(variables, x, inject=True)
+    chex.assert_trees_all_close(
+        jax.jit(functools.partial(wrapped.apply, inject=True))(variables, x), eager, atol=1e-5
+    )
+    gradient = jax.grad(lambda x: wrapped.apply(variables, x, inject=True)[0].sum())(x)
     assert np.abs(gradient[1:]).max() > 0  # the first prediction depends on the other examples
 
 
@@ -140,9 +146,9 @@ def test_train_keyword_and_mask_pass_through():
     x, mask = image(), jnp.arange(6) < 4
     variables = initialise(CNN(), x)
     wrapped = noise.InjectedModule(CNN(), OPTIMAL, at="Conv_0")
-    y = wrapped.apply(variables, x, noise_mask=mask, noise_strength=1.0)
-    chex.assert_trees_all_close(y[:4], wrapped.apply(variables, x[:4]), atol=1e-5)
-    wrapped.apply(variables, x, train=True, rngs={"dropout": jax.random.key(1)})
+    y = wrapped.apply(variables, x, inject=True, noise_mask=mask, noise_strength=1.0)
+    chex.assert_trees_all_close(y[:4], wrapped.apply(variables, x[:4], inject=True), atol=1e-5)
+    wrapped.apply(variables, x, inject=True, train=True, rngs={"dropout": jax.random.key(1)})
 
 
 @pytest.mark.parametrize("path", ["block_0", "block_1/Dense_0"])
@@ -161,8 +167,8 @@ def test_remat_injects_once(path):
     else:
         expected = block(block(x, "block_0", None), "block_1", "dense")
     wrapped = noise.InjectedModule(Remat(), OPTIMAL, at=path)
-    chex.assert_trees_all_close(wrapped.apply(variables, x), expected, atol=1e-5)
-    gradient = jax.grad(lambda v: wrapped.apply(v, x).sum())(variables)
+    chex.assert_trees_all_close(wrapped.apply(variables, x, inject=True), expected, atol=1e-5)
+    gradient = jax.grad(lambda v: wrapped.apply(v, x, inject=True).sum())(variables)
     chex.assert_tree_all_finite(gradient)
 
 
@@ -172,7 +178,7 @@ def test_scan_injects_in_every_layer_with_its_own_key():
     zeros = jax.tree.map(jnp.zeros_like, variables)  # each layer is then the identity
     wrapped = noise.InjectedModule(Scan(), GAUSSIAN, at="layers/inner")
     keys = jax.random.split(jax.random.key(0), 400)
-    draws = jax.vmap(lambda key: wrapped.apply(zeros, x, rngs={"noise": key}))(keys)
+    draws = jax.vmap(lambda key: wrapped.apply(zeros, x, inject=True, rngs={"noise": key}))(keys)
     assert float(draws.var()) == pytest.approx(3.0, rel=0.15)  # three independent draws
 
 
@@ -182,23 +188,25 @@ def test_a_shared_submodule_takes_noise_at_each_call():
     wrapped = noise.InjectedModule(Shared(), OPTIMAL, at="dense")
     ones = jnp.ones((2, 2))
     expected = OPTIMAL(None, OPTIMAL(None, x) @ ones) @ ones
-    chex.assert_trees_all_close(wrapped.apply(variables, x), expected, atol=1e-5)
+    chex.assert_trees_all_close(wrapped.apply(variables, x, inject=True), expected, atol=1e-5)
 
 
 def test_a_pattern_without_a_match_lists_near_ones():
     x = image()
     variables = initialise(CNN(), x)
     with pytest.raises(ValueError, match=r"'dense_1' matches no.*did you mean.*'Dense_1'.*Conv_0"):
-        noise.InjectedModule(CNN(), OPTIMAL, at="dense_1").apply(variables, x)
+        noise.InjectedModule(CNN(), OPTIMAL, at="dense_1").apply(variables, x, inject=True)
 
 
 def test_a_missing_key_and_a_wrong_point_are_named():
     x = image()
     variables = initialise(CNN(), x)
     with pytest.raises(ValueError, match=r"rngs=\{'noise'"):
-        noise.InjectedModule(CNN(), GAUSSIAN, at="Dense_0").apply(variables, x)
+        noise.InjectedModule(CNN(), GAUSSIAN, at="Dense_0").apply(variables, x, inject=True)
     with pytest.raises(ValueError, match="point='middle'"):
-        noise.InjectedModule(CNN(), OPTIMAL, at="Dense_0", point="middle").apply(variables, x)
+        noise.InjectedModule(CNN(), OPTIMAL, at="Dense_0", point="middle").apply(
+            variables, x, inject=True
+        )
 
 
 def test_submodules_given_ready_made_have_the_paths_that_are_listed():
@@ -206,6 +214,7 @@ def test_submodules_given_ready_made_have_the_paths_that_are_listed():
     assert [site.path for site in noise.list_sites(module, x)] == ["layers_0", "layers_1"]
     injected = noise.InjectedModule(module, noise.Erase(), at="layers_1")
     variables = module.init(jax.random.key(0), x)
-    assert not injected.apply(variables, x).any()  # zeros in, and the bias starts at zero
+    noisy = injected.apply(variables, x, inject=True)
+    assert not noisy.any()  # zeros in, and the bias starts at zero
     with pytest.raises(ValueError, match="There are: layers_0, layers_1"):
-        noise.InjectedModule(module, noise.Erase(), at="nowhere").apply(variables, x)
+        noise.InjectedModule(module, noise.Erase(), at="nowhere").apply(variables, x, inject=True)

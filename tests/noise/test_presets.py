@@ -33,6 +33,9 @@ def test_presets_are_the_settings_of_the_paper_and_its_code():
     assert noise.Injection.preset("optimal_published") == noise.Injection(
         OPTIMAL, point="attention_input", tokens="patch", train=False, inference=True
     )
+    assert noise.Injection.preset("optimal_all_tokens") == noise.Injection(
+        OPTIMAL, train=False, inference=True
+    )
 
 
 class Residual(nn.Module):

@@ -13,8 +13,10 @@ QUALITIES = [
     noise.CyclicShift(0.4, shift=-1),
     noise.CyclicShift(0.7, shift=2),
     noise.CyclicShift(1.0, shift=3),
+    noise.CyclicShift(0.0),  # no noise: nothing is lost
     noise.Optimal(),
     noise.Optimal(strength=0.4),
+    noise.Optimal(strength=0.0),
 ]
 
 

@@ -16,7 +16,7 @@ LAYERS = 3
 class Model(nn.Module):
     """Adds 1 at each layer; its first token is a class token."""
 
-    injection: noise.Injection | None = None
+    injection: noise.Injection | tuple[noise.Injection, ...] | None = None
 
     @nn.compact
     def __call__(self, x, train=False, mask=None, strength=None):
@@ -102,7 +102,7 @@ def test_devices_with_keys_of_their_own_agree_on_a_layer_drawn_evenly():
 
     def chosen(key):
         model = Model().bind({}, rngs={"noise": key})
-        return noise.open_taps(model, injection, num_layers=12, train=True).chosen
+        return noise.open_taps(model, injection, num_layers=12, train=True).active[0].chosen
 
     draw = jax.pmap(chosen, axis_name="devices")
     draws = np.stack([draw(jax.random.split(jax.random.key(seed), 8)) for seed in range(60)])
@@ -153,3 +153,116 @@ def test_a_missing_key_is_an_error_even_where_params_has_one():
 def test_nothing_is_injected_while_initialising():
     model = Model(noise.Injection(noise.Gaussian()))
     assert model.init(jax.random.key(0), sample(), train=True) == {}
+
+
+# Several injections -------------------------------------------------------------------------------
+
+GAUSSIAN = noise.Gaussian()
+CYCLIC = noise.LinearTransform(noise.CyclicShift(0.4))
+
+
+def added(injection, **options):
+    """What the model's noise adds up to, where its input is 0 and its noise is additive."""
+    zeros = jnp.zeros((2, 3, 4))
+    return apply(injection, zeros, train=True, **options) - LAYERS
+
+
+def test_each_acts_at_its_own_place():
+    x = sample()
+    first = noise.Injection(OPTIMAL, layer=1, tokens="patch")
+    second = noise.Injection(CYCLIC, layer=(2, 3), stop_gradient=True)
+    image = noise.Injection(CYCLIC, point="image")
+    y = apply((first, second, image), train=True)
+    expected = apply(first, CYCLIC(None, x), train=True) - 2
+    expected = CYCLIC(None, CYCLIC(None, expected) + 1) + 1
+    chex.assert_trees_all_close(y, expected, rtol=1e-5)
+
+
+def test_at_one_place_they_act_in_their_order():
+    gaussian, erase = noise.Injection(GAUSSIAN, layer=2), noise.Injection(noise.Erase(), layer=2)
+    chex.assert_trees_all_close(added((gaussian, erase)), added(erase))
+    chex.assert_trees_all_close(added((erase, gaussian)), added(erase) + added_second(gaussian))
+
+
+def added_second(injection):
+    """What an injection adds in the second place."""
+    return added((noise.Injection(OPTIMAL, train=False), injection))
+
+
+@pytest.mark.parametrize("acts", [True, False])
+def test_a_key_depends_only_on_the_position(acts):
+    first, second = (noise.Injection(GAUSSIAN, layer=layer) for layer in (1, 3))
+    other = noise.Injection(GAUSSIAN, layer=2, train=acts)
+    alone = added(second)
+    chex.assert_trees_all_equal(added((second, noise.Injection(OPTIMAL, train=False))), alone)
+    at_second = added((first, second)) - added(first)
+    chex.assert_trees_all_close(added((other, second)) - added(other), at_second, atol=1e-5)
+    assert abs(np.corrcoef(at_second.ravel(), alone.ravel())[0, 1]) < 0.8
+    assert np.abs(at_second - alone).min() > 1e-3
+
+
+def test_no_two_of_them_draw_the_same():
+    injections = [noise.Injection(GAUSSIAN, layer=layer) for layer in (1, 1, 2, 2, 1)]
+    draws = [
+        added(tuple(injections[: n + 1])) - added(tuple(injections[:n]) or None) for n in range(5)
+    ]
+    for n, draw in enumerate(draws):
+        for other in draws[:n]:
+            assert np.abs(draw - other).max() > 0.5
+
+
+def test_random_layers_are_drawn_independently():
+    both = (noise.Injection(OPTIMAL, layer="random"), noise.Injection(CYCLIC, layer="random"))
+
+    def chosen(key):
+        model = Model().bind({}, rngs={"noise": key})
+        taps = noise.open_taps(model, both, num_layers=3, train=True)
+        return jnp.stack([active.chosen for active in taps.active])
+
+    draws = jax.vmap(chosen)(jax.random.split(jax.random.key(0), 200))
+    assert {tuple(pair) for pair in draws.tolist()} == {
+        (a, b) for a in (1, 2, 3) for b in (1, 2, 3)
+    }
+
+
+@pytest.mark.parametrize("as_array", [True, False])
+def test_each_has_a_strength_of_its_own(as_array):
+    both = (noise.Injection(OPTIMAL, layer=1), noise.Injection(CYCLIC, layer=2))
+    strengths = jnp.array([0.5, 0.2]) if as_array else (jnp.float32(0.5), 0.2)
+    y = jax.jit(lambda s: apply(both, train=True, strength=s))(strengths)
+    expected = CYCLIC(None, OPTIMAL(None, sample(), strength=0.5) + 1, strength=0.2) + 2
+    chex.assert_trees_all_close(y, expected, rtol=1e-5)
+    only_second = (noise.Injection(OPTIMAL, layer=1, train=False), both[1])
+    y = apply(only_second, train=True, strength=strengths)
+    chex.assert_trees_all_close(y, CYCLIC(None, sample() + 1, strength=0.2) + 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("count", "strength", "message"),
+    [
+        (2, 0.3, r"shape \(\) for 2 injections; give one for each, as a tuple or an array \(2,\)"),
+        (2, (0.3, 0.2, 0.1), r"shape \(3,\) for 2 injections"),
+        (1, jnp.ones(2), r"shape \(2,\) for 1 injection; give a scalar"),
+    ],
+)
+def test_another_number_of_strengths_is_an_error(count, strength, message):
+    injections = (noise.Injection(OPTIMAL, layer=1), noise.Injection(CYCLIC, layer=2))[:count]
+    with pytest.raises(ValueError, match=message):
+        apply(injections, train=True, strength=strength)
+
+
+def test_each_is_checked():
+    good = noise.Injection(OPTIMAL)
+    with pytest.raises(ValueError, match="no layer 9"):
+        apply((good, noise.Injection(OPTIMAL, layer=9)), train=True)
+    for wrong in (OPTIMAL, (good, OPTIMAL), "last"):
+        with pytest.raises(ValueError, match=r"injection=.*: give a noise\.Injection, a tuple"):
+            apply(wrong, train=True)
+
+
+def test_what_takes_one_refuses_several():
+    good = noise.Injection(OPTIMAL)
+    assert noise.only_injection(None, "an audit") is None
+    assert noise.only_injection((good,), "an audit") == good
+    with pytest.raises(ValueError, match=r"an audit takes .* one injection, .* has 2: .*Chain"):
+        noise.only_injection((good, good), "an audit")

@@ -1,7 +1,5 @@
 """Models and functions under audit: what is measured is what the model itself computes."""
 
-import functools
-
 import flax.linen as nn
 import jax
 import numpy as np
@@ -17,7 +15,7 @@ INJECTION = noise.Injection(noise.LinearTransform(noise.Optimal()), inference=Tr
 
 
 class Dense(models.Classifier, kw_only=True):
-    """Two dense layers; its tap stands where ``tap`` says."""
+    """Two dense layers; the tap of each is called in its own block, or in the block before it."""
 
     tap: str = "inside"
 
@@ -25,30 +23,26 @@ class Dense(models.Classifier, kw_only=True):
     def num_layers(self) -> int:
         return 2
 
-    @nn.nowrap
-    def layer_name(self, layer: int) -> str:
-        return f"layer_{layer}"
+    def run_embed(self, images, *, train):
+        return images.reshape(images.shape[0], -1)
 
-    @nn.nowrap
-    def logits(self, images, taps, *, train):
-        x = images.reshape(images.shape[0], -1)
-        for layer in (1, 2):
-            tap = functools.partial(taps, layer=layer, point="block_input")
-            if self.tap == "before":
-                x = tap(x)
-                tap = None
-            x = Layer(16, tap=tap, name=f"layer_{layer}")(x)
+    def run_block(self, x, taps, *, layer, train):
+        if self.tap == "inside":
+            x = taps(x, layer=layer, point="block_input")
+        x = nn.relu(nn.Dense(16, name=self.layer_name(layer))(x))
+        if self.tap == "before":
+            x = taps(x, layer=layer + 1, point="block_input")
+        return x
+
+    def run_head(self, x, *, train):
         return nn.Dense(self.num_classes, name="head")(x)
 
 
-class Layer(nn.Module):
-    features: int
-    tap: object = None
+class Scaled(Dense, kw_only=True):
+    """Does more in its call than in its parts."""
 
-    @nn.compact
-    def __call__(self, x):
-        x = x if self.tap is None else self.tap(x)
-        return nn.relu(nn.Dense(self.features)(x))
+    def __call__(self, images, **call):
+        return 2 * super().__call__(images, **call)
 
 
 @pytest.fixture(scope="module")
@@ -66,13 +60,19 @@ def subject_of(model, dataset):
     return ModelSubject(model, variables, dataset, noises=(audited,), seed=0, **options), audited
 
 
-def test_a_tap_before_its_submodule_fails_by_name(dataset):
+def test_a_tap_before_its_block_fails_by_name(dataset):
     model = Dense(num_classes=4, tap="before", injection=INJECTION)
     subject, audited = subject_of(model, dataset)
     subject.clean()
     with pytest.raises(
-        ValueError, match=r"Dense cannot be resumed at layer 2, 'layer_2': with the"
+        ValueError, match="Dense cannot be resumed at layer 2, 'block_2': with the optimal"
     ):
+        subject.require_resumable(audited, 10)
+
+
+def test_a_call_that_is_more_than_its_parts_fails_by_name(dataset):
+    subject, audited = subject_of(Scaled(num_classes=4, injection=INJECTION), dataset)
+    with pytest.raises(ValueError, match=r"Scaled cannot be resumed at layer 2, .*: without noise"):
         subject.require_resumable(audited, 10)
 
 
@@ -109,7 +109,7 @@ def test_the_blank_example_is_black(dataset):
 def test_one_batch_is_as_the_whole_evaluation_has_it(dataset):
     model = Dense(num_classes=4, injection=INJECTION)
     variables = draw_variables(model, np.zeros((1, 4, 4, 1), np.float32))
-    options = {"mean": (0.5,), "std": (0.5,), "image_shape": (4, 4, 1)}
+    options = {"mean": (0.5,), "std": (0.5,)}
     logits = evaluation.batch_logits(model, variables, dataset.images, noise=False, **options)
     images = evaluation.normalise(dataset.images, (0.5,), (0.5,))
     expected = jax.jit(model.clone(injection=None).apply)(variables, images)

@@ -199,7 +199,8 @@ def _noises(
 ) -> tuple[AuditedNoise, ...]:
     """The config's noise and the presets, at each strength; checked against the model."""
     model = experiment.model
-    injections = [model.injection] if model.injection is not None else []
+    injection = noise.only_injection(model.injection, "an audit")
+    injections = [injection] if injection is not None else []
     injections += [noise.Injection.preset(name) for name in presets]
     if not injections:
         raise ValueError(

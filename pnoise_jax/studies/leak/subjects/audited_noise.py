@@ -35,6 +35,7 @@ class AuditedNoise:
     @classmethod
     def of(cls, injection: noise.Injection, num_layers: int) -> "AuditedNoise":
         """Of an injection into a model of ``num_layers`` layers."""
+        injection = noise.only_injection(injection, "an audit")
         kind = injection.noise
         if kind.mixes == "views":
             raise ValueError(
@@ -54,7 +55,7 @@ class AuditedNoise:
             where=where,
             mixes_batch=kind.mixes_batch,
             group_size=_group_size(kind) if kind.mixes_batch else None,
-            draws_by_batch=injection.layer == "random" and injection.point != "image",
+            draws_by_batch=injection.draws_layer,
             injection=injection,
         )
 

@@ -132,7 +132,6 @@ class ModelSubject:
             evaluation.batch_logits,
             model,
             self._variables,
-            image_shape=self._dataset.image_shape,
             noise=noise,
             seed=seed,
             batch_size=batch_size,
@@ -152,9 +151,8 @@ def _require_equal(
     name = model.layer_name(layer)
     raise ValueError(
         f"{type(model).__name__} cannot be resumed at layer {layer}, {name!r}: {kind}, logits "
-        f"computed from that submodule's stored input differ from the model's own by "
+        f"computed from that block's stored input differ from the model's own by "
         f"{difference:.3g} (allowed: {allowed:.2g}). An audit would measure another model. Either "
-        f"the noise enters before {name!r} is called (call the tap inside it, or let layer_name("
-        f"{layer}) name a submodule whose input comes before the tap), or the model reads more "
-        "than that submodule's input"
+        f"the noise of layer {layer} enters before its block (call the tap in run_block, for the "
+        "layer that is run), or what follows depends on more than that block's input"
     )
