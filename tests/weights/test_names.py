@@ -130,7 +130,10 @@ def test_names_that_nobody_knows(tmp_path):
     sources.save_file({"encoder.layers.0.weight": np.ones(3, "f4")}, tmp_path / "file")
     with pytest.raises(
         ValueError,
-        match=r"file' has 1 arrays \(encoder.layers.0.weight, …\) and .*: give timm's ViT, timm",
+        match=(
+            r"file' has 1 arrays \(encoder.layers.0.weight, …\) in no naming .*: give weights of "
+            "timm's ViT, timm"
+        ),
     ):
         match(tmp_path / "file", sources.vit())
 

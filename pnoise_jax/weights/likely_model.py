@@ -1,0 +1,115 @@
+"""Says which model weights that do not fit are likely of, or that it is none of ours."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+
+from pnoise_jax import models
+from pnoise_jax.weights.adapt.head import head_paths
+from pnoise_jax.weights.errors import printable_name
+from pnoise_jax.weights.formats.array_file import Shape
+from pnoise_jax.weights.infer_model import infer_channels, infer_model, infer_options
+from pnoise_jax.weights.names import other_families
+from pnoise_jax.weights.names.naming import NAMINGS
+
+_OTHER_PARTS = {  # of ViTs in timm and big_vision, by the paths of their arrays
+    r"/(ls[12]/gamma|gamma_[12])$": "layer scale",
+    r"/(q_norm|k_norm)/": "norms of queries and keys",
+    r"^params/norm_pre/": "a norm before its blocks",
+    r"^params/fc_norm/": "its last norm after the pooling",
+    r"^params/reg_token$": "registers",
+    r"^params/(attn_pool|MAPHead_0)/": "attention in place of the pooling",
+}
+_IN_BLOCK = r"(params|batch_stats)/(block_\d+|stage\d+_block\d+)/"
+_ADAPTED = r"params/pos_embed$|.*/relative_position_bias_table$"
+_MAX_EXTRA = 0.1  # share of a file's arrays that its likely model may lack
+
+
+def describe_likely_model(
+    stored: Mapping[str, Shape],
+    file_shapes: Mapping[str, Shape],
+    unexpected: Mapping[str, str],
+    *,
+    model_shapes: Mapping[str, Shape],
+) -> tuple[str, str]:
+    """(that the file's model is not one of ours, which of ours it is instead); each may be "".
+
+    Args:
+      stored: the shapes in the file, by their names there.
+      file_shapes: the same by our paths.
+      unexpected: the names of the arrays that the model does not have, by our paths, in order.
+      model_shapes: of the model, by our paths.
+    """
+    if family := other_families.recognise(stored):
+        return (
+            f"These are the weights of {family}, and no model here is one: use other weights",
+            "",
+        )
+    likely = infer_model(file_shapes)
+    is_beit = likely is not None and likely[0].startswith("beit")
+    if parts := _other_parts(unexpected, is_beit=is_beit):
+        return f"The file's model has {parts}: no model here has that, so use other weights", ""
+    if likely is None or likely == infer_model(model_shapes):
+        return "", ""
+    if not _agrees(likely[0], file_shapes):
+        return "", ""
+    name, options = likely
+    changed = ", ".join(f"{option}={value!r}" for option, value in options.items())
+    return (
+        "",
+        f"It looks like {name}{f' with {changed}' if changed else ''}: set config.model to it",
+    )
+
+
+def _other_parts(unexpected: Mapping[str, str], *, is_beit: bool) -> str:
+    """The parts that no model here has, with an array of each; "" where there are none."""
+    if not is_beit:  # which has layer scale here
+        parts = {
+            part: name
+            for pattern, part in _OTHER_PARTS.items()
+            for path, name in reversed(unexpected.items())
+            if re.search(pattern, path)
+        }
+        if parts:
+            return ", ".join(f"{part} ({printable_name(name)})" for part, name in parts.items())
+    for path, name in unexpected.items():
+        known = any(re.fullmatch(naming.blocks, name) for naming in NAMINGS)
+        if re.match(_IN_BLOCK, path) and not known:
+            return f"arrays such as {printable_name(name)} in its blocks"
+    return ""
+
+
+def _agrees(name: str, shapes: Mapping[str, Shape]) -> bool:
+    """Whether a model has almost all arrays of a file, with these shapes.
+
+    The head may be another, and position embeddings and relative positions can be resized.
+    """
+    try:
+        expected = _shapes_of(name, infer_options(shapes), channels=infer_channels(shapes) or 3)
+    except ValueError:  # not with the other options as they are, such as the number of heads
+        return True
+    heads = head_paths(shapes)
+    body = {
+        path: shape
+        for path, shape in shapes.items()
+        if path not in heads and not re.match(_ADAPTED, path)
+    }
+    extra = [path for path in body if path not in expected]
+    same = all(expected.get(path, shape) == shape for path, shape in body.items())
+    return same and len(extra) <= _MAX_EXTRA * len(body)
+
+
+def _shapes_of(name: str, options: Mapping[str, Any], *, channels: int) -> dict[str, Shape]:
+    """The shapes of a model's arrays, at some size of images."""
+    if "num_heads" in models.default_options(name) and "num_heads" not in options:
+        options = {**options, "num_heads": 1}  # any number that divides the width
+    model = models.create_model(name, num_classes=1, **options)
+    sides = model.image_shape or (64, 64)
+    images = jax.ShapeDtypeStruct((1, *sides, channels), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    flat = traverse_util.flatten_dict(dict(variables), sep="/")
+    return {path: tuple(leaf.shape) for path, leaf in flat.items()}

@@ -1,0 +1,45 @@
+"""Recognises families of models that this package does not have, by the names of their arrays."""
+
+import re
+from collections.abc import Iterable
+
+# Patterns that every file of a family matches and none of ours does, the most specific first.
+_FAMILIES = {
+    "a ConvNeXt": (
+        r"stages\.\d+\.blocks\.\d+\.(conv_dw|mlp\.grn)\.",  # timm's
+        r"stages\.\d+\.\d+\.(dwconv|pwconv1)\.",  # its authors'
+        r"(\w+\.)*encoder\.stages\.\d+\.layers\.\d+\.dwconv\.",  # transformers'
+        r"features\.\d+\.\d+\.(block\.\d+\.weight|layer_scale)",  # torchvision's
+    ),
+    "a Swin Transformer V2": (r"(.*\.)?blocks\.\d+\.attn\.(logit_scale|cpb_mlp\..*)",),
+    "a ResNet V2 (pre-activation)": (r"stages\.\d+\.blocks\.\d+\.(conv3|norm3)\.weight",),
+    "an MLP-Mixer": (r"blocks\.\d+\.mlp_tokens\.", r"MixerBlock_\d+/"),
+    "a CaiT": (r"blocks_token_only\.\d+\.",),
+    "an XCiT": (r"blocks\.\d+\.local_mp\.",),
+    "an EVA-02": (r"blocks\.\d+\.mlp\.fc1_[gx]\.",),
+    "an EfficientNet or MobileNet": (r"blocks\.\d+\.\d+\.(conv_dw|conv_pw|conv_pwl)\.",),
+    "a DenseNet": (r"features\.denseblock\d+\.",),
+    "a RegNet": (r"s\d+\.b\d+\.conv\d+\.",),
+    "a VGG": (r"features\.\d+\.weight", r"pre_logits\.fc1\."),
+    "a MaxViT or CoAtNet": (r"stages\.\d+\.blocks\.\d+\.(conv\.conv2_kxk|attn_block)\.",),
+    "a ViT in torchvision's names, which are not read": (r"(\w+\.)*encoder_layer_\d+\.",),
+    "a transformer in Hugging Face's names, which are not read": (
+        r"(\w+\.)*encoder\.layers?\.\d+\.(attention|layernorm_before|mlp|intermediate)\.",
+    ),
+}
+# What our families have, too: the names of a VGG are few and plain.
+_NEEDS_ALL = ("a VGG",)
+
+
+def recognise(names: Iterable[str]) -> str:
+    """The family of the arrays, for the reader, such as "a ConvNeXt"; "" where it is unknown.
+
+    Args:
+      names: of the arrays in the file, which do not all fit a family that this package has.
+    """
+    names = list(names)
+    for family, patterns in _FAMILIES.items():
+        matched = [any(re.match(pattern, name) for name in names) for pattern in patterns]
+        if all(matched) if family in _NEEDS_ALL else any(matched):
+            return family
+    return ""
