@@ -147,7 +147,8 @@ def _channels(theirs: int | None, ours: int | None) -> list[str]:
 def _class_token(entries: Entries, wanted: Mapping[str, Shape], model: nn.Module) -> list[str]:
     """What to set where only one side has a class token and the model can do without."""
     theirs, ours = ("params/cls_token" in paths for paths in (entries, wanted))
-    if theirs == ours or not hasattr(model, "class_token"):
+    is_transformer = any(path.startswith("params/block_") for path in entries)
+    if theirs == ours or not hasattr(model, "class_token") or not is_transformer:
         return []
     if theirs:
         return [

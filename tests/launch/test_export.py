@@ -101,7 +101,9 @@ def test_nothing_is_overwritten(run, exported):
 
 
 def test_places_where_no_file_can_be(run, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"--out='.*file': .*none is not a directory; create it"):
+    with pytest.raises(
+        FileNotFoundError, match=r"--out='.*file': .*none is not a directory; create it"
+    ):
         weights.export(run, tmp_path / "none" / "file")
     with pytest.raises(OSError, match=r"--out='/proc/file' cannot be written .*: choose a place"):
         weights.export(run, "/proc/file")

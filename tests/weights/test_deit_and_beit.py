@@ -96,7 +96,7 @@ def test_tables_of_no_square_grid_cannot_be_resized(tmp_path):
     table = {"blocks.1.attn.relative_position_bias_table": np.ones((7 * 5 + 3, 2), np.float32)}
     file = sources.save_timm(tmp_path / "file", "beit", **table)
     message = (
-        "blocks.1.attn.relative_position_bias_table has 38 rows, which .*no square grid"
+        "blocks.1.attn.relative_position_bias_table has 38 rows, which .*not a square grid"
         ".* resized to the model's 4×4: set model.image_size"
     )
     with pytest.raises(ValueError, match=message):

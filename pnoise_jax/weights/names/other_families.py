@@ -3,11 +3,15 @@
 import re
 from collections.abc import Iterable
 
-# Patterns that every file of a family matches and none of ours does, the most specific first.
+_ABSENT = ", which is not among the models here"
+_UNREAD = ", which are not read"
+# Patterns that the files of a family match and none of ours does, the most specific first.
 _FAMILIES = {
+    "an EdgeNeXt": (r"stages\.\d+\.blocks\.\d+\.(xca|convs)\.",),
+    "a GhostNet": (r"blocks\.\d+\.\d+\.ghost\d\.",),
     "a ConvNeXt": (
         r"stages\.\d+\.blocks\.\d+\.(conv_dw|mlp\.grn)\.",  # timm's
-        r"stages\.\d+\.\d+\.(dwconv|pwconv1)\.",  # its authors'
+        r"stages\.\d+\.\d+\.(dwconv|pwconv1)\.weight",  # its authors'
         r"(\w+\.)*encoder\.stages\.\d+\.layers\.\d+\.dwconv\.",  # transformers'
         r"features\.\d+\.\d+\.(block\.\d+\.weight|layer_scale)",  # torchvision's
     ),
@@ -22,8 +26,10 @@ _FAMILIES = {
     "a RegNet": (r"s\d+\.b\d+\.conv\d+\.",),
     "a VGG": (r"features\.\d+\.weight", r"pre_logits\.fc1\."),
     "a MaxViT or CoAtNet": (r"stages\.\d+\.blocks\.\d+\.(conv\.conv2_kxk|attn_block)\.",),
-    "a ViT in torchvision's names, which are not read": (r"(\w+\.)*encoder_layer_\d+\.",),
-    "a transformer in Hugging Face's names, which are not read": (
+}
+_NAMINGS = {
+    "a ViT in torchvision's names": (r"(\w+\.)*encoder_layer_\d+\.",),
+    "a transformer in Hugging Face's names": (
         r"(\w+\.)*encoder\.layers?\.\d+\.(attention|layernorm_before|mlp|intermediate)\.",
     ),
 }
@@ -32,14 +38,17 @@ _NEEDS_ALL = ("a VGG",)
 
 
 def recognise(names: Iterable[str]) -> str:
-    """The family of the arrays, for the reader, such as "a ConvNeXt"; "" where it is unknown.
+    """What the arrays belong to, for the reader, and why it does not help; "" where it is unknown.
+
+    Such as "a ConvNeXt, which is not among the models here".
 
     Args:
       names: of the arrays in the file, which do not all fit a family that this package has.
     """
     names = list(names)
-    for family, patterns in _FAMILIES.items():
-        matched = [any(re.match(pattern, name) for name in names) for pattern in patterns]
-        if all(matched) if family in _NEEDS_ALL else any(matched):
-            return family
+    for families, reason in ((_FAMILIES, _ABSENT), (_NAMINGS, _UNREAD)):
+        for family, patterns in families.items():
+            matched = [any(re.match(pattern, name) for name in names) for pattern in patterns]
+            if all(matched) if family in _NEEDS_ALL else any(matched):
+                return family + reason
     return ""
