@@ -207,8 +207,8 @@ def open_named(path: str | os.PathLike) -> NamedFile:
         raise ValueError(f"{field}: give the path of a file or a run, or None")
     if str(path).startswith("~"):
         _require_known_user(path)
-    is_url = re.match(r"\w+:/", str(path)) or str(path).startswith("timm/")
-    if is_url and not os.path.exists(path):
+    is_address = re.match(r"\w+:/", str(path)) or str(path).startswith("timm/")
+    if is_address and not hub.is_id(path) and not os.path.exists(path):
         raise ValueError(
             f"{field} is not a path: download the file and give its path, or give an id of the "
             "Hugging Face hub as hf_hub:OWNER/NAME"

@@ -14,6 +14,7 @@ from pnoise_jax.weights.formats.safetensors_file import INDEX
 
 INSTALL = 'pip install "pnoise_jax[hub]"'
 _ID = re.compile(r"hf[_-]hub:(?P<repository>[^@]*)(?:@(?P<revision>.*))?", re.DOTALL)
+_FORM = "is not an id: give hf_hub:OWNER/NAME, or hf_hub:OWNER/NAME@REVISION"
 _WHOLE = "model.safetensors"
 _SHARDED = f"model{INDEX}"
 
@@ -51,8 +52,8 @@ def _download(weights: str) -> Path:
     """The file of weights, or the index of several, in the cache's directory of its commit."""
     field, parts = weights_field(weights), _ID.fullmatch(weights)
     repository, revision = parts["repository"], parts["revision"]
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository, re.ASCII) or revision == "":
-        raise ValueError(f"{field}: give hf_hub:OWNER/NAME, or hf_hub:OWNER/NAME@REVISION")
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repository, re.ASCII) or revision == "":
+        raise ValueError(f"{field} {_FORM}")
     snapshot = _snapshot(field, repository, revision, ("config.json", _WHOLE, _SHARDED))
     if (snapshot / _WHOLE).exists():
         return snapshot / _WHOLE
@@ -79,6 +80,8 @@ def _snapshot(field: str, repository: str, revision: str | None, names: tuple[st
         directory = huggingface_hub.snapshot_download(
             repository, revision=revision, allow_patterns=list(names), library_name="pnoise_jax"
         )
+    except errors.HFValidationError as error:
+        raise ValueError(f"{field} {_FORM} ({error})") from error
     except errors.RevisionNotFoundError as error:
         raise ValueError(f"{field}: {repository} has no revision {revision!r}") from error
     except errors.RepositoryNotFoundError as error:  # or one that needs a login
