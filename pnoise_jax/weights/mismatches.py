@@ -44,15 +44,10 @@ def describe(
     unexpected = _in_order(entries.keys() - wanted.keys())
     common = _in_order(wanted.keys() & entries.keys())
     misshapen = [path for path in common if entries[path].shape != wanted[path]]
-    of_other_shape = [
-        f"{_stored(entries[path], file)}{_converted_shape(entries[path], file)}, where {path} is "
-        f"{wanted[path]}"
-        for path in misshapen
-    ]
     lines = [
         *_list("missing", [f"{path} {wanted[path]}" for path in missing]),
         *_list("unexpected", [_stored(entries[path], file) for path in unexpected]),
-        *_list("of another shape", of_other_shape),
+        *_list("of another shape", [_differs(entries[p], file, p, wanted[p]) for p in misshapen]),
         *_list(
             "that are not floating-point, to be saved as float32",
             _not_floats(entries, common, file.dtypes),
@@ -62,17 +57,18 @@ def describe(
     if not lines:
         return ""
     different = [*missing, *unexpected, *misshapen]
-    foreign = ""
+    foreign, hints = "", []
     if len(different) > len(head_paths(different)):
         names = {path: entries[path].names[0] for path in unexpected}
         foreign, likely = describe_likely_model(
             file.shapes, file_shapes, names, model_shapes=model_shapes
         )
-        channels = _channels(infer_channels(file_shapes), infer_channels(model_shapes))
-        lines = [*filter(None, [foreign or likely]), *([] if foreign else channels), *lines]
-    if different and not foreign:  # no setting helps where the model is not one of ours
+        hints = [*filter(None, [likely]), *_channels(file_shapes, model_shapes)]
+    if foreign:  # no setting helps
+        return "\n  ".join(["does not fit config.model:", foreign, *lines])
+    if different:
         lines += [*match.advice, *_class_token(entries, wanted, model)]
-    return "\n  ".join(["does not fit config.model:", *lines])
+    return "\n  ".join(["does not fit config.model:", *hints, *lines])
 
 
 def _in_order(paths: Iterable[str]) -> list[str]:
@@ -84,6 +80,10 @@ def _in_order(paths: Iterable[str]) -> list[str]:
             for place, part in enumerate(re.split(r"([0-9]+)", path))
         ],
     )
+
+
+def _differs(entry: Entry, file: ArrayFile, path: str, wanted: Shape) -> str:
+    return f"{_stored(entry, file)}{_converted_shape(entry, file)}, where {path} is {wanted}"
 
 
 def _stored(entry: Entry, file: ArrayFile) -> str:
@@ -134,8 +134,9 @@ def _other_options(model: nn.Module, options: Mapping[str, Any], *, keeps_head: 
     return lines
 
 
-def _channels(theirs: int | None, ours: int | None) -> list[str]:
+def _channels(file_shapes: Mapping[str, Shape], model_shapes: Mapping[str, Shape]) -> list[str]:
     """One line where images have another number of channels, or none."""
+    theirs, ours = infer_channels(file_shapes), infer_channels(model_shapes)
     if theirs is None or ours is None or theirs == ours:
         return []
     return [

@@ -142,7 +142,19 @@ def test_what_the_hub_does_not_have_or_show(hub, files):
 
 
 @pytest.mark.parametrize(
-    "name", ["", "timm", "timm/", "/vit", "a/b/c", "timm/vit@", "timm/v\x1b[2J", "../x", "timm/ü", "timm/a..b"]
+    "name",
+    [
+        "",
+        "timm",
+        "timm/",
+        "/vit",
+        "a/b/c",
+        "timm/vit@",
+        "timm/v\x1b[2J",
+        "../x",
+        "timm/ü",
+        "timm/a..b",
+    ],
 )
 def test_what_is_not_an_id(running, name):
     with pytest.raises(ValueError, match=r"is not an id: give hf_hub:OWNER/NAME, or .*@REVISION"):

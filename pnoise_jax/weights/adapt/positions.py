@@ -43,9 +43,20 @@ def adapt_positions(
         )
     if source is None:
         return match.with_advice(_not_square(entry.names[0], f"{number} positions", target, model))
-    grid, file_prefix = source
-    if (grid, file_prefix) == (target, prefix):
+    if source == (target, prefix):
         return match
+    return _resize_positions(match, source, target, prefix, interpolation)
+
+
+def _resize_positions(
+    match: PartialMatch,
+    source: tuple[Grid, int],
+    target: Grid,
+    prefix: int,
+    interpolation: Interpolation,
+) -> PartialMatch:
+    """Resizes from (grid, positions in front) of the file to those of the model, with notes."""
+    entry, (grid, file_prefix) = match.entries[_POSITIONS], source
     resized = resize.resize_embedding(
         entry,
         grid,
