@@ -1,4 +1,4 @@
-"""Errors about weights: they start with the path, and tell a bad file from a failing machine."""
+"""Errors about weights: they start with the path and distinguish bad files from bad machines."""
 
 import contextlib
 import difflib

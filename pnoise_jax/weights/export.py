@@ -32,7 +32,7 @@ class Exported:
 
     Attributes:
       path: of the file.
-      title: whose weights they are, such as "EMA weights of step 12".
+      title: which weights they are, such as "EMA weights of step 12".
       arrays: how many.
       metadata: what the file says about itself.
       reference: timm's name of the model and its arguments; None where timm has none.
@@ -51,7 +51,7 @@ def export(workdir: str | os.PathLike, out: str | os.PathLike | None = None) -> 
     The data set and the devices of the run are not needed.
 
     Args:
-      workdir: of the run, whose newest checkpoint is taken; or a checkpoint in it.
+      workdir: of the run, whose newest checkpoint is used; or a checkpoint in it.
       out: the file, which must not exist; by default model.safetensors in the work directory.
 
     Raises:

@@ -45,7 +45,7 @@ def _infer(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]]:
 
 
 def _infer_transformer(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]] | None:
-    """A pattern of names and the options of a model whose blocks are all alike."""
+    """A pattern of names, and the options, for a model whose blocks are all alike."""
     kernel = shapes.get("params/patch_embed/kernel", ())
     depth = len(_numbers(shapes, r"params/block_(\d+)/"))
     if len(kernel) != 4 or not depth:
@@ -68,7 +68,7 @@ def _infer_transformer(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]
 
 
 def _infer_heads(shapes: Mapping[str, Shape], name: str) -> dict[str, int]:
-    """The number of heads as an option: the last axis of all arrays whose paths end so."""
+    """The number of heads as an option: the last axis of all arrays with this ending."""
     heads = {shape[-1] for path, shape in shapes.items() if path.endswith(name)}
     return {"num_heads": heads.pop()} if len(heads) == 1 else {}
 

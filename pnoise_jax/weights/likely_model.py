@@ -1,4 +1,4 @@
-"""Says which model weights that do not fit are likely of, or that it is none of ours."""
+"""Guesses which model weights that do not fit belong to, or recognises that we lack it."""
 
 import re
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ _OTHER_PARTS = {  # of ViTs in timm and big_vision, by the paths of their arrays
 }
 _IN_BLOCK = r"(params|batch_stats)/(block_\d+|stage\d+_block\d+)/"
 _ADAPTED = r"params/pos_embed$|.*/relative_position_bias_table$"
-_MAX_SHARE = 0.1  # of a file's arrays, that its likely model may lack
+_MAX_SHARE = 0.1  # of a file's arrays that its likely model may lack
 
 
 def describe_likely_model(
@@ -40,7 +40,9 @@ def describe_likely_model(
     *,
     model_shapes: Mapping[str, Shape],
 ) -> tuple[str, str]:
-    """(that the file's model is not one of ours, which of ours it is instead); each may be "".
+    """Two sentences, each "" where it does not apply.
+
+    The first says that we do not have the file's model, the second which of ours it looks like.
 
     Args:
       stored: the shapes in the file, by their names there.
@@ -90,13 +92,15 @@ def _other_parts(unexpected: Mapping[str, str], *, is_beit: bool) -> str:
 
 
 def _differences(name: str, shapes: Mapping[str, Shape]) -> list[str]:
-    """The arrays of a file that its likely model has otherwise; [] where almost all agree.
+    """The arrays of a file that its likely model lacks or has in other shapes.
+
+    [] where almost all agree.
 
     The head may be another, and position embeddings and relative positions can be resized.
     """
     try:
         expected = _shapes_of(name, infer_options(shapes), channels=infer_channels(shapes) or 3)
-    except ValueError:  # not with the other options as they are: nothing to compare with
+    except ValueError:  # it needs other options that shapes do not show: nothing to compare with
         return []
     heads = head_paths(shapes)
     body = [path for path in shapes if path not in heads and not re.match(_ADAPTED, path)]

@@ -30,7 +30,7 @@ from pnoise_jax.weights.stated_options import stated_options, title
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class NamedFile:
-    """A file and what the names of its arrays tell.
+    """A file and what the names of its arrays reveal.
 
     Attributes:
       name: what was asked for, a path or an id of the hub with its commit.
@@ -69,7 +69,7 @@ class Weights:
       entries: what is taken, by our paths, such as "params/head/bias".
       total: how many arrays the model has.
       notes: what was done to make them fit.
-      preprocessing: what images they expect; None where nothing says it.
+      preprocessing: which images they expect; None where it is not known.
       assumed: properties of the model that nothing confirms for the file.
     """
 
@@ -84,7 +84,7 @@ class Weights:
     def read(self) -> Iterator[tuple[str, np.ndarray]]:
         """One array after the other, float32: (our path, array).
 
-        Each call reads the file anew.
+        Each call reads the file again.
 
         Raises:
           ValueError: the file is damaged, or has changed.
@@ -99,7 +99,7 @@ class Weights:
             raise unreadable_error(field, error) from error
 
     def describe_preprocessing(self) -> str:
-        """One line: what images they expect."""
+        """One line: which images they expect."""
         if self.preprocessing is not None:
             return self.preprocessing.describe()
         return "which mean, std and test_transform the weights expect is not known: check data.*"
@@ -197,7 +197,7 @@ def match_named(
 
 
 def open_named(path: str | os.PathLike) -> NamedFile:
-    """Opens a file and finds out what its names tell.
+    """Opens a file and identifies the naming scheme of its arrays.
 
     Raises:
       FileNotFoundError, OSError, ValueError: as `match`.

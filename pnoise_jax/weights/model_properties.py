@@ -74,7 +74,7 @@ class Evidence:
 def collect_evidence(
     infos: tuple[ModelInfo, ...], family: Family, shapes: Mapping[str, Shape]
 ) -> Evidence:
-    """What descriptions tell about arrays of a family, by our paths.
+    """What descriptions reveal about arrays of a family, by our paths.
 
     A description of another family is left out, with a note. One that names a model of the family
     with other sizes, as timm writes it where sizes were given as arguments, can still contradict,

@@ -1,4 +1,4 @@
-"""What images weights expect: how they were normalised, resized and cropped."""
+"""Which images weights expect: how they are normalised, resized and cropped."""
 
 import contextlib
 import dataclasses
@@ -21,7 +21,7 @@ class Preprocessing:
     Attributes:
       mean, std: per channel, of pixels in [0, 1]; None where it is not known.
       test_transform: as in a config's data.test_transform; None where it is not known.
-      source: what says so.
+      source: where this is stated.
 
     Raises:
       ValueError: mean or std are not those of pixels in [0, 1]; names the source.

@@ -123,6 +123,18 @@ def test_a_model_in_shards(hub, files, tmp_path):
     np.testing.assert_array_equal(dict(match(ID).read())["params/head/bias"], state["head.bias"])
 
 
+def test_offline_an_id_stands_for_what_it_stood_for(hub, files, monkeypatch):
+    commit = hub.commit("timm/vit_test.in1k", files)
+    match(ID)
+    hub_ids._download.cache_clear()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    number = len(hub.requests)
+    assert match(ID).name == f"{ID}@{commit}"
+    assert len(hub.requests) == number
+    with pytest.raises(OSError, match=r"^weights='hf_hub:timm/x' cannot be downloaded \(.*: check"):
+        match("hf_hub:timm/x")
+
+
 @pytest.mark.parametrize("left", ["config.json", "README.md"])
 def test_only_safetensors_are_read(hub, files, left):
     commit = hub.commit("timm/x", {left: files[left], "pytorch_model.bin": b"a pickle"})

@@ -1,7 +1,7 @@
 """Weights on the Hugging Face hub, by id: "hf_hub:OWNER/NAME", "hf_hub:OWNER/NAME@REVISION".
 
-The files come into the cache of huggingface_hub, which lists them by commit: an id is resolved
-once per process, so that what is matched is what is read, whoever moves the branch meanwhile.
+huggingface_hub downloads the files into its cache, sorted by commit. An id is resolved once per
+process: what is matched is what is read, even if the branch moves in between.
 """
 
 import functools
@@ -20,12 +20,12 @@ _SHARDED = f"model{INDEX}"
 
 
 def is_id(weights: str | os.PathLike) -> bool:
-    """Whether this is an id of the hub, and not a path that happens to exist."""
+    """Whether this is an id of the hub and not the path of an existing file."""
     return bool(_ID.fullmatch(str(weights))) and not os.path.lexists(weights)
 
 
 def local_path(weights: str | os.PathLike) -> Path:
-    """The path of weights on this machine, downloaded where they are on the hub.
+    """The path of weights on this machine; those on the hub are downloaded first.
 
     Raises:
       ValueError: no such weights are on the hub, or they are not safetensors, or huggingface_hub
@@ -36,7 +36,7 @@ def local_path(weights: str | os.PathLike) -> Path:
 
 
 def resolved_id(weights: str | os.PathLike) -> str:
-    """The id with the commit that it stood for, "hf_hub:OWNER/NAME@COMMIT"; a path as it is.
+    """The id with the commit that it refers to, "hf_hub:OWNER/NAME@COMMIT"; a path as it is.
 
     Raises:
       ValueError, OSError: as `local_path`.
@@ -67,7 +67,7 @@ def _download(weights: str) -> Path:
 
 
 def _snapshot(field: str, repository: str, revision: str | None, names: tuple[str, ...]) -> Path:
-    """Downloads the files of these names, as far as there are such; returns their directory."""
+    """Downloads those of the named files that exist; returns their directory."""
     try:
         import huggingface_hub  # an extra
         from huggingface_hub import errors
@@ -89,10 +89,10 @@ def _snapshot(field: str, repository: str, revision: str | None, names: tuple[st
             f"{field}: the hub has no {repository!r} that you may read: check the spelling; for a "
             "private or gated model, accept its terms there and log in with `hf auth login`"
         ) from error
-    except Exception as error:  # of several network libraries, with bases of their own
+    except Exception as error:  # network libraries have no common base class
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise OSError(
-            f"{field} cannot be downloaded ({reason}): check the connection, or run "
-            f"`hf download {repository}` where there is one and copy the cache"
+            f"{field} cannot be downloaded ({reason}): check the connection; or run "
+            f"`hf download {repository}` on a machine that has one, and copy its cache"
         ) from error
     return Path(directory)

@@ -38,7 +38,7 @@ class Naming:
       num_heads: of its attention, where shapes show it; else None.
       family: what its models have in common that no array shows.
       interpolation: how timm resizes position embeddings of this source.
-      mean, std: how images are normalised where nothing else says it; None: unknown.
+      mean, std: how images are normalised unless the file says otherwise; None: unknown.
     """
 
     title: str
