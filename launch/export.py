@@ -1,9 +1,9 @@
 """Writes a run's weights for others: python -m launch.export --workdir DIR [--out FILE]
 
 The file is safetensors in timm's names and PyTorch's layouts; timm loads it with strict=True and
-computes the same logits. It holds the moving average where the run kept one. Its metadata say which
-model of timm's it is, with which arguments, and which mean, std, interpolation and crop its images
-need. The run's data set need not be there. A file that exists is never overwritten.
+computes the same logits. It holds the moving average where the run kept one. Its metadata name
+timm's model and its arguments, and the mean, std, interpolation and crop that images need. The
+run's data set is not needed. An existing file is never overwritten.
 """
 
 from absl import flags
@@ -15,7 +15,7 @@ from . import main
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
 _OUT = flags.DEFINE_string("out", None, "The file; default: model.safetensors in DIR.")
-_FORMAT = flags.DEFINE_enum("format", "timm", ["timm"], "Whose names the arrays get.")
+_FORMAT = flags.DEFINE_enum("format", "timm", ["timm"], "Naming scheme of the arrays.")
 
 
 def describe(exported: weights.Exported) -> str:
@@ -25,7 +25,7 @@ def describe(exported: weights.Exported) -> str:
         f"wrote {exported.path}: {exported.arrays} arrays, {size:.1f} MB, {exported.title}",
     ]
     if exported.reference is None:
-        lines.append("note: timm has no such model; the names are those of its family")
+        lines.append("note: timm has no such model; the arrays have the names of its family")
     else:
         name, arguments = exported.reference
         given = "".join(f", {argument}={value!r}" for argument, value in arguments.items())

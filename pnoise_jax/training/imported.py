@@ -40,7 +40,7 @@ def read_to_devices(found: weights.Weights, sharding: NamedSharding) -> dict[str
         checksums = multihost_utils.process_allgather(np.uint32(checksum))
         if len(set(checksums.tolist())) > 1:
             raise ValueError(
-                f"weights={str(found.file.path)!r}: not all hosts read the same numbers there "
+                f"weights={found.name!r}: not all hosts read the same numbers there "
                 f"(checksums by host: {checksums.tolist()}): give each the same file"
             )
     return arrays

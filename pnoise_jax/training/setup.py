@@ -115,7 +115,17 @@ class Setup:
         Raises:
           ValueError, OSError: they cannot be read, or do not fit the model.
         """
-        path, head = self.config.weights, head or self.config.weights_head
+        if head is not None and head != self.config.weights_head:
+            return self._match_weights(head)
+        return self._matched_weights
+
+    @functools.cached_property
+    def _matched_weights(self) -> weights.Weights | None:
+        """With the config's weights_head: the header and the start of a run take the same."""
+        return self._match_weights(self.config.weights_head)
+
+    def _match_weights(self, head: str) -> weights.Weights | None:
+        path = self.config.weights
         if path is None:
             return None
         names = self.test_data.class_names

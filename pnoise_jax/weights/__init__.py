@@ -1,25 +1,26 @@
 """Pretrained weights: found in a file, matched with a model, read array by array; and exported.
 
     variables = load("vit_b_16.safetensors", model)           # for model.apply
-    weights = match("vit_b_16.safetensors", model, shapes)    # names and shapes alone
+    weights = match("vit_b_16.safetensors", model, shapes)    # opens the file; reads no array
     print(weights.describe())
     for path, array in weights.read(): ...                    # "params/block_1/attn/qkv/kernel"
 
-`files` and `runs` know formats, and `checksums` whether a run's arrays are whole; `errors` tells
-what is damaged from a machine that fails; `torch_names` and `google_names` know names. `matching`
-joins them with a model: `fitting` takes head and `positions` to it, `mismatches` says what is
-wrong, and `guessing` which model it may be.
-`descriptions` knows what a file says of its model, `preprocessing` which images weights expect.
-`export` goes the other way.
+`formats` knows what a file is, `names` how a source names its arrays, and `adapt` resizes and
+reorders what a model can take differently. `matching` joins them: `entries` says how each of our
+arrays is made from the file's, `model_properties` what no array shows, `preprocessing` which images
+the weights expect. Where they do not fit, `mismatches` and `likely_model` say why. `export` goes
+the other way.
 """
 
-from pnoise_jax.weights.export import Exported, export, timm_layout, timm_state
-from pnoise_jax.weights.files import fingerprint
-from pnoise_jax.weights.fitting import HEADS
+from pnoise_jax.weights.adapt.head import HEADS
+from pnoise_jax.weights.export import Exported, export
+from pnoise_jax.weights.formats.detect import fingerprint
+from pnoise_jax.weights.formats.hub import resolved_id
 from pnoise_jax.weights.loading import load
 from pnoise_jax.weights.matching import Weights, match
+from pnoise_jax.weights.names.timm_layout import timm_layout, timm_state
+from pnoise_jax.weights.names.timm_models import timm_reference
 from pnoise_jax.weights.preprocessing import Preprocessing
-from pnoise_jax.weights.timm_models import timm_reference
 
 __all__ = [
     "HEADS",
@@ -30,6 +31,7 @@ __all__ = [
     "fingerprint",
     "load",
     "match",
+    "resolved_id",
     "timm_layout",
     "timm_reference",
     "timm_state",

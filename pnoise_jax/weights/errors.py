@@ -1,4 +1,4 @@
-"""What is wrong with weights: errors that begin with their path, and tell file from machine."""
+"""Errors about weights: they start with the path and distinguish bad files from bad machines."""
 
 import contextlib
 import difflib
@@ -10,52 +10,53 @@ from pathlib import Path
 
 from pnoise_jax.terminal import printable
 
-# An archive that is damaged may be sought in at impossible places, a checkpoint lack parts.
-_OF_THE_FILE = (errno.EINVAL, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
-_LONGEST = 120  # characters of a name that are shown
-_AGAIN = "get it again, it was damaged or cut off"
+# Reading a damaged archive may seek to impossible positions; a damaged checkpoint may lack files.
+_CAUSED_BY_FILE = (errno.EINVAL, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
+_MAX_NAME = 120  # characters of a name that are shown
+_GET_AGAIN = "download or copy it again, it is damaged or incomplete"
 
 
-def weights_at(path: str | os.PathLike) -> str:
-    """How errors begin."""
+def weights_field(path: str | os.PathLike) -> str:
+    """How errors begin: the config field and its value."""
     return f"weights={str(path)!r}"
 
 
-def shown(name: str) -> str:
-    """A name from a file, as a message may show it: printable, and not endless."""
-    text = printable(name if len(name) <= _LONGEST else f"{name[:_LONGEST]}…")
-    return text if len(name) <= _LONGEST else f"{text} ({len(name)} characters)"
+def printable_name(name: str) -> str:
+    """A name from a file as a message can show it: printable, and at most 120 characters of it."""
+    text = printable(name if len(name) <= _MAX_NAME else f"{name[:_MAX_NAME]}…")
+    return text if len(name) <= _MAX_NAME else f"{text} ({len(name)} characters)"
 
 
 @contextlib.contextmanager
-def begin_with(beginning: str, path: Path) -> Iterator[None]:
-    """Puts what names a path, such as "weights='…'", in front of errors.
+def naming_path(prefix: str, path: Path) -> Iterator[None]:
+    """Puts a prefix that names a path, such as "weights='…'", in front of errors.
 
     Raises:
-      FileNotFoundError, OSError, ValueError: as what happens within does.
+      FileNotFoundError, OSError, ValueError: where the code inside does.
     """
     try:
         yield
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{beginning} does not exist{printable(_beside(path))}") from None
+    except FileNotFoundError as error:
+        text = f"{prefix} does not exist{printable(_suggest_neighbours(path))}"
+        raise FileNotFoundError(text) from error
     except ValueError as error:
-        raise ValueError(f"{beginning} {printable(str(error), multiline=True)}") from None
+        raise ValueError(f"{prefix} {printable(str(error), multiline=True)}") from error
     except OSError as error:
-        raise unreadable(beginning, error) from None
+        raise unreadable_error(prefix, error) from error
 
 
-def unreadable(beginning: str, error: OSError) -> OSError:
-    """Of a file that may be whole, and cannot be read now."""
+def unreadable_error(prefix: str, error: OSError) -> OSError:
+    """The error for a file that may be intact but cannot be read now."""
     fix = (
         "make it readable"
         if isinstance(error, PermissionError)
-        else "this is the machine's fault and not the file's, so mend it there and begin again"
+        else "the machine is at fault, not the file; fix the cause and start again"
     )
-    return OSError(f"{beginning} cannot be read ({error.strerror or error}): {fix}")
+    return OSError(f"{prefix} cannot be read ({error.strerror or error}): {fix}")
 
 
-def _beside(path: Path) -> str:
-    """Says what is in the place of a file that is not there."""
+def _suggest_neighbours(path: Path) -> str:
+    """Lists what is in the directory of a missing file."""
     try:
         names = sorted(other.name for other in path.parent.iterdir())
     except OSError:
@@ -65,28 +66,29 @@ def _beside(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def found_damaged(what: str, *, fix: str = _AGAIN) -> Iterator[None]:
-    """Says what cannot be read, whatever a library raises; each compression has its own errors.
+def naming_damage(what: str, *, fix: str = _GET_AGAIN) -> Iterator[None]:
+    """Turns whatever a library raises into "what (why): fix"; each decompressor has its own errors.
 
     Raises:
-      ValueError: it is damaged: "what (why): fix".
-      OSError, MemoryError: not it, but the machine fails.
+      ValueError: the file is damaged.
+      OSError, MemoryError: the machine failed, not the file.
     """
     try:
         yield
     except Exception as error:
-        raise damaged(what, error, fix=fix) from None
+        replacement = damage_error(what, error, fix=fix)
+        raise replacement from (None if replacement is error else error)
 
 
-def damaged(what: str, error: Exception, *, fix: str = _AGAIN) -> Exception:
-    """What `found_damaged` raises for an error."""
+def damage_error(what: str, error: Exception, *, fix: str = _GET_AGAIN) -> Exception:
+    """The error that `naming_damage` raises in place of another."""
     if isinstance(error, MemoryError):
         return error
     number = error.errno if isinstance(error, OSError) else None
     if number is None:  # safetensors and TensorStore have it in the text
-        said = re.search(r"\bos error (\d+)", str(error), re.IGNORECASE)
-        number = int(said[1]) if said else None
-    if number is not None and number not in _OF_THE_FILE:
+        in_text = re.search(r"\bos error (\d+)", str(error), re.IGNORECASE)
+        number = int(in_text[1]) if in_text else None
+    if number is not None and number not in _CAUSED_BY_FILE:
         return OSError(number, os.strerror(number))
     reason = (str(error).strip() or repr(error)).splitlines()[0]
     return ValueError(f"{what} ({reason}): {fix}")

@@ -1,4 +1,4 @@
-"""Weights as the variables of a model, without a config or a training."""
+"""Loads weights as the variables of a model, without a config or a training run."""
 
 import os
 from collections.abc import Callable
@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from pnoise_jax.terminal import say
-from pnoise_jax.weights import fitting
-from pnoise_jax.weights.guessing import guess_channels
+from pnoise_jax.weights.adapt.head import head_paths
+from pnoise_jax.weights.infer_model import infer_channels
 from pnoise_jax.weights.matching import match_named, open_named
 
 _ANY_SIDE = 64  # of images, for models that take any
@@ -30,43 +30,43 @@ def load(
         model = models.create_model("vit_b_16", image_size=384)
         logits = model.apply(weights.load("vit_base.safetensors", model), images)
 
-    `match` says which files it takes, and what it resizes.
+    `match` says which files are read, and what is resized.
 
     Args:
-      path: of the file, or of a run.
-      model: for images of the file's number of channels.
+      path: of the file or run, or an id of the Hugging Face hub.
+      model: for images with as many channels as the file's.
       head: "keep" the file's, "fresh", or "auto": fresh where classes differ.
-      key: what a fresh head is drawn from, by default `jax.random.key(0)`.
-      report: takes sentences: what was taken, and what was done to make it fit; what is assumed of
-        the model, because nothing shows it; and which images the weights expect.
+      key: initialises a fresh head, by default `jax.random.key(0)`.
+      report: is called with sentences: what was taken and what was done to make it fit; what is
+        assumed of the model because nothing shows it; and which images the weights expect.
 
     Returns:
       "params" and "batch_stats", float32; the latter is empty where the model has none.
 
     Raises:
-      FileNotFoundError, ValueError: as `match`; a file that cannot be read.
+      FileNotFoundError, OSError, ValueError: as `match`; or the file cannot be read.
     """
     named = open_named(path)
-    channels = guess_channels(named.shapes) or 3
+    channels = infer_channels(named.shapes) or 3
     height, width = getattr(model, "image_shape", None) or (_ANY_SIDE, _ANY_SIDE)
     images = jax.ShapeDtypeStruct((1, height, width, channels), jnp.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)
-    found = match_named(named, model, shapes, head=head)
-    report(found.describe())
-    if found.assumed:
-        report(found.describe_assumed())
-    report(found.describe_preprocessing())
-    flat = {name: jnp.asarray(array) for name, array in found.read()}
-    if not fitting.heads_in(flat):
+    weights = match_named(named, model, shapes, head=head)
+    report(weights.describe())
+    if weights.assumed:
+        report(weights.describe_assumed())
+    report(weights.describe_preprocessing())
+    flat = {path: jnp.asarray(array) for path, array in weights.read()}
+    if not head_paths(flat):
         flat |= _fresh_head(model, images, jax.random.key(0) if key is None else key)
     return {"batch_stats": {}} | traverse_util.unflatten_dict(flat, sep="/")
 
 
 def _fresh_head(model: nn.Module, images: jax.ShapeDtypeStruct, key: jax.Array) -> dict:
-    @jax.jit  # what is not asked for is not computed
+    @jax.jit  # what is not returned is not computed
     def draw(key):
         variables = model.init(key, jnp.zeros(images.shape, images.dtype))
         flat = traverse_util.flatten_dict(variables, sep="/")
-        return {name: flat[name] for name in fitting.heads_in(flat)}
+        return {path: flat[path] for path in head_paths(flat)}
 
     return draw(key)

@@ -1,4 +1,4 @@
-"""Matches the weights of a file with the arrays of a model; reads nothing but names and shapes."""
+"""Matches the weights of a file with the arrays of a model; reads only names and shapes."""
 
 import collections
 import dataclasses
@@ -13,62 +13,67 @@ import numpy as np
 from flax import traverse_util
 
 from pnoise_jax.terminal import printable
-from pnoise_jax.weights import (
-    classes,
-    descriptions,
-    fitting,
-    mismatches,
-    preprocessing,
-    properties,
-)
-from pnoise_jax.weights.arrays import ArrayFile, Entries, Entry, Shape, read_all
-from pnoise_jax.weights.errors import begin_with, unreadable, weights_at
-from pnoise_jax.weights.files import open_file
-from pnoise_jax.weights.namings import describe_unknown, find_naming
+from pnoise_jax.weights import mismatches, preprocessing
+from pnoise_jax.weights.adapt import positions
+from pnoise_jax.weights.adapt.head import HeadClasses, adapt_head, head_paths
+from pnoise_jax.weights.adapt.partial_match import PartialMatch
+from pnoise_jax.weights.entries import Entries, Entry, read_entries
+from pnoise_jax.weights.errors import naming_path, unreadable_error, weights_field
+from pnoise_jax.weights.formats import hub, model_info
+from pnoise_jax.weights.formats.array_file import ArrayFile, Format, Shape
+from pnoise_jax.weights.formats.detect import open_file
+from pnoise_jax.weights.model_properties import Evidence, collect_evidence, list_assumptions
+from pnoise_jax.weights.names.naming import Interpolation, Naming, describe_unknown, find_naming
 from pnoise_jax.weights.preprocessing import Preprocessing
-
-_HUB = ("hf-hub:", "hf_hub:", "timm/")
+from pnoise_jax.weights.stated_options import stated_options, title
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class NamedFile:
-    """A file whose names are known.
+    """A file and what the names of its arrays reveal.
 
     Attributes:
+      name: what was asked for, a path or an id of the hub with its commit.
       file: with the arrays.
-      title: whose names they have.
       entries: the arrays by our paths.
-      options: of their model, as far as they are known.
-      family: of the naming; None of a run, whose config says all.
-      known: what is said of them.
+      options: of the model, as far as they are known.
+      naming: of the arrays; None for a run, whose names are ours.
+      evidence: what is known about the model beyond the arrays.
     """
 
+    name: str
     file: ArrayFile
-    title: str
     entries: Entries
     options: Mapping[str, Any]
-    family: properties.Family | None = None
-    known: properties.Known = dataclasses.field(default_factory=properties.Known)
+    naming: Naming | None = None
+    evidence: Evidence = dataclasses.field(default_factory=Evidence)
 
     @property
     def shapes(self) -> dict[str, Shape]:
         """Of the arrays, by our paths."""
         return {path: entry.shape for path, entry in self.entries.items()}
 
+    @property
+    def interpolation(self) -> Interpolation:
+        """How position embeddings of this source are resized."""
+        return Interpolation() if self.naming is None else self.naming.interpolation
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Weights:
-    """Weights that fit a model, still in their file.
+    """Weights that fit a model, not yet read from their file.
 
     Attributes:
+      name: the path, or the id of the hub with its commit.
       file: where they are.
       entries: what is taken, by our paths, such as "params/head/bias".
       total: how many arrays the model has.
       notes: what was done to make them fit.
-      preprocessing: what images they expect; None where nothing says it.
-      assumed: what of the model nothing there says, and is taken to be as here.
+      preprocessing: which images they expect; None where it is not known.
+      assumed: properties of the model that nothing confirms for the file.
     """
 
+    name: str
     file: ArrayFile
     entries: Entries
     total: int
@@ -79,19 +84,22 @@ class Weights:
     def read(self) -> Iterator[tuple[str, np.ndarray]]:
         """One array after the other, float32: (our path, array).
 
+        Each call reads the file again.
+
         Raises:
           ValueError: the file is damaged, or has changed.
           OSError: it cannot be read.
         """
+        field = weights_field(self.name)
         try:
-            yield from read_all(self.file, self.entries)
+            yield from read_entries(self.file, self.entries)
         except ValueError as error:
-            raise ValueError(f"{weights_at(self.file.path)}: {error}") from None
+            raise ValueError(f"{field}: {error}") from error
         except OSError as error:
-            raise unreadable(weights_at(self.file.path), error) from None
+            raise unreadable_error(field, error) from error
 
     def describe_preprocessing(self) -> str:
-        """One line: what images they expect."""
+        """One line: which images they expect."""
         if self.preprocessing is not None:
             return self.preprocessing.describe()
         return "which mean, std and test_transform the weights expect is not known: check data.*"
@@ -107,7 +115,7 @@ class Weights:
 
     def describe(self) -> str:
         """One line: how many arrays, from where, and what was done to make them fit."""
-        taken = f"{len(self.entries)} of {self.total} arrays from {self.file.path}"
+        taken = f"{len(self.entries)} of {self.total} arrays from {self.name}"
         text = "; ".join([f"weights: {taken} ({self.file.title})", *self.notes])
         return printable(text)
 
@@ -122,28 +130,28 @@ def match(
 ) -> Weights:
     """Finds in a file what a model needs.
 
-    Position embeddings and tables of relative positions are taken to the model's grid of patches.
-    All else must be there and fit, but for the head.
+    Position embeddings and tables of relative positions are resized to the model's grid of patches.
+    Everything else must be there and fit, except the head.
 
     Args:
       path: a safetensors file in timm's names of a ViT, DeiT, BEiT, ConViT, Swin or ResNet (or
         torchvision's, of a ResNet), an npz of a ViT in Google's, or a work directory or checkpoint
-        of ours, of which the average is taken where there is one. The content says which.
+        of ours, whose moving average is taken where there is one; the content decides which. Or an
+        id of the Hugging Face hub, "hf_hub:OWNER/NAME" or "hf_hub:OWNER/NAME@REVISION".
       model: the model.
       variables: its collections as `model.init` gives them, arrays or their shapes.
       head: "keep" the file's; "fresh", as the model initialises it, which is what timm does
-        (big_vision begins with zeros); "auto" keeps it where it has as many classes, and the same
-        where their names are known.
+        (big_vision begins with zeros); "auto" keeps it where the classes agree, by their number
+        and, where they are known, their names.
       class_names: of the model's classes. Where the file names its own, a head that is kept is put
         into this order.
 
     Raises:
       FileNotFoundError, OSError: there is no such file, or it cannot be read.
-      ValueError: it is damaged, or its arrays do not fit: which, and whose model it may be; or the
-        model is not a `Classifier`; or a head that is kept was trained on other classes.
+      ValueError: it is damaged, or its arrays do not fit: which, and which model they may be of;
+        or the model is not a `Classifier`; or a head that is kept was trained on other classes.
     """
-    named = open_named(path)
-    return match_named(named, model, variables, head=head, class_names=class_names)
+    return match_named(open_named(path), model, variables, head=head, class_names=class_names)
 
 
 def match_named(
@@ -154,84 +162,101 @@ def match_named(
     head: str,
     class_names: Sequence[str] | None = None,
 ) -> Weights:
-    """`match`, of a file that is open."""
-    file = named.file
-    ours = {
+    """`match` for a file that is open."""
+    file, field = named.file, weights_field(named.name)
+    wanted = {
         path: tuple(leaf.shape)
         for path, leaf in traverse_util.flatten_dict(dict(variables), sep="/").items()
     }
-    heads = classes.Heads(file, class_names)
-    fit = fitting.fit_head(fitting.Fit(named.entries, ours), head, heads)
-    fit = fitting.fit_positions(fit, file, model)
-    fit = fitting.fit_relative_positions(fit, model)
+    partial = PartialMatch(named.entries, wanted)
+    partial = adapt_head(partial, head, HeadClasses(file, class_names))
+    partial = positions.adapt_positions(partial, file, model, named.interpolation)
+    partial = positions.adapt_relative_positions(partial, model)
     problems = mismatches.describe(
-        fit, model, file=file, theirs=named.shapes, ours=ours, options=named.options
+        partial,
+        model,
+        file=file,
+        file_shapes=named.shapes,
+        model_shapes=wanted,
+        options=named.options,
     )
     if problems:
-        raise ValueError(f"{weights_at(file.path)} {problems}")
-    title = [] if file.kind == "run" else [named.title]
-    notes = (*title, *fit.notes, *_other_dtypes(file, fit.entries), *named.known.notes)
-    with begin_with(weights_at(file.path), file.path):
-        images = preprocessing.of_file(file, named.title)
-    assumed = ()
-    if named.family is not None:
-        kept = bool(fitting.heads_in(fit.wanted))
-        assumed = properties.assumed(named.known, named.family, model, keeps_head=kept)
-    return Weights(file, fit.entries, len(ours), notes, images, assumed)
+        raise ValueError(f"{field} {problems}")
+    with naming_path(field, file.path):
+        images = preprocessing.expected_by(file, named.naming)
+    source, assumed = [], ()
+    if named.naming is not None:
+        source = [named.naming.title]
+        keeps_head = bool(head_paths(partial.wanted))
+        assumed = list_assumptions(
+            named.evidence, named.naming.family, model, keeps_head=keeps_head
+        )
+    dtypes = _note_dtypes(file, partial.entries)
+    notes = (*source, *partial.notes, *dtypes, *named.evidence.notes)
+    return Weights(named.name, file, partial.entries, len(wanted), notes, images, assumed)
 
 
 def open_named(path: str | os.PathLike) -> NamedFile:
-    """A file, and what its names tell.
+    """Opens a file and identifies the naming scheme of its arrays.
 
     Raises:
       FileNotFoundError, OSError, ValueError: as `match`.
     """
+    field = weights_field(path)
     if not str(path).strip():
-        raise ValueError(f"weights={str(path)!r}: give the path of a file or a run, or None")
-    try:
-        place = Path(path).expanduser()
-    except RuntimeError:
+        raise ValueError(f"{field}: give the path of a file or a run, or None")
+    if str(path).startswith("~"):
+        _require_known_user(path)
+    is_address = re.match(r"\w+:/", str(path)) or str(path).startswith("timm/")
+    if is_address and not hub.is_id(path) and not os.path.exists(path):
         raise ValueError(
-            f"{weights_at(path)} begins with a user who is not known here: give the whole path"
-        ) from None
-    of_the_net = re.match(r"\w+:/", str(path)) or str(path).startswith(_HUB)
-    if of_the_net and not os.path.exists(place):  # which raises nothing, whatever the text
-        raise ValueError(
-            f"{weights_at(path)} is no path: nothing is downloaded here; get the file, and "
-            "give its path"
+            f"{field} is not a path: download the file and give its path, or give an id of the "
+            "Hugging Face hub as hf_hub:OWNER/NAME"
         )
-    with begin_with(weights_at(place), place):
-        return _name(open_file(place))
+    place, name = hub.local_path(path), hub.resolved_id(path)
+    with naming_path(field, place):
+        return _name_arrays(name, open_file(place))
 
 
-def _name(file: ArrayFile) -> NamedFile:
-    if file.kind == "run":
-        ours = {name: Entry((name,), shape, lambda x: x) for name, shape in file.shapes.items()}
-        return NamedFile(file, "ours", ours, file.options)
+def _require_known_user(path: str | os.PathLike) -> None:
+    try:
+        Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(
+            f"{weights_field(path)} begins with a user who is not known here: give the whole path"
+        ) from error
+
+
+def _name_arrays(name: str, file: ArrayFile) -> NamedFile:
+    if file.format is Format.RUN:
+        entries = {path: Entry((path,), shape, lambda x: x) for path, shape in file.shapes.items()}
+        return NamedFile(name, file, entries, file.options)
     naming = find_naming(file.shapes)
     if naming is None:
-        raise ValueError(describe_unknown(file.shapes))
+        described = model_info.most_specific(file.model_info).architecture
+        raise ValueError(describe_unknown(file.shapes, architecture=described))
     entries, heads = naming.entries(file.shapes), naming.num_heads(file.shapes)
     shapes = {path: entry.shape for path, entry in entries.items()}
-    known = properties.of_arrays(file.statements, naming.family, shapes)
-    options = descriptions.options(known.statements)
+    evidence = collect_evidence(file.model_info, naming.family, shapes)
+    info = model_info.most_specific(evidence.infos)
+    options = stated_options(info)
     if heads is not None:
         options = {**options, "num_heads": heads}
-        known = dataclasses.replace(known, properties=known.properties | {"num_heads"})
-    if known.statements:
-        title = descriptions.title(known.statements)
+        properties = evidence.properties | {"num_heads"}
+        evidence = dataclasses.replace(evidence, properties=properties)
+    if evidence.infos:
         file = dataclasses.replace(
             file,
-            title=title,
+            title=title(info),
             options=options,
-            statements=known.statements,
-            class_names=descriptions.class_names(known.statements),
+            model_info=evidence.infos,
+            class_names=model_info.class_names(evidence.infos),
         )
-    return NamedFile(file, naming.title, entries, options, naming.family, known)
+    return NamedFile(name, file, entries, options, naming, evidence)
 
 
-def _other_dtypes(file: ArrayFile, entries: Entries) -> list[str]:
-    """Says what is stored in another precision than that in which it is read."""
+def _note_dtypes(file: ArrayFile, entries: Entries) -> list[str]:
+    """Says which arrays are stored in another precision than the one they are read in."""
     names = {name for entry in entries.values() for name in entry.names}
     stored = collections.Counter(file.dtypes.get(name, "float32") for name in names)
     return [

@@ -1,4 +1,4 @@
-"""All that keeps the weights of a file from being a model's, in one report."""
+"""Everything that keeps the weights of a file from fitting a model, in one report."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,70 +7,68 @@ from typing import Any
 import flax.linen as nn
 
 from pnoise_jax.models import Beit, ConViT, ResNet, SwinTransformer
-from pnoise_jax.weights.arrays import FLOATS, ArrayFile, Entries, Entry, Shape
-from pnoise_jax.weights.errors import shown
-from pnoise_jax.weights.fitting import Fit, heads_in
-from pnoise_jax.weights.guessing import guess_channels, guess_model
+from pnoise_jax.weights.adapt.head import head_paths
+from pnoise_jax.weights.adapt.partial_match import PartialMatch
+from pnoise_jax.weights.entries import Entries, Entry
+from pnoise_jax.weights.errors import printable_name
+from pnoise_jax.weights.formats.array_file import FLOATS, ArrayFile, Shape
+from pnoise_jax.weights.infer_model import infer_channels
+from pnoise_jax.weights.likely_model import describe_likely_model
 
-_LISTED = 20  # arrays of a kind
-_NO_FLOATS = "without floating-point numbers, to be saved as float32"
+_MAX_LISTED = 20  # arrays of a kind
 _NOT_IN_SHAPES = ("num_heads", "pooling")  # options of models
 _POOLING = ("token", "mean")  # the values of the latter that models have
 _POOLED = {ConViT: "token", Beit: "mean", SwinTransformer: "mean", ResNet: "mean"}  # no option
-_OTHER_PARTS = {  # of ViTs in timm and big_vision, by the arrays that they have there
-    r"/(ls[12]/gamma|gamma_[12])$": "layer scale",
-    r"/(q_norm|k_norm)/": "norms of queries and keys",
-    r"^params/norm_pre/": "a norm before its blocks",
-    r"^params/fc_norm/": "its last norm behind the pooling",
-    r"^params/reg_token$": "registers",
-    r"^params/(attn_pool|MAPHead_0)/": "attention in place of the pooling",
-}
 
 
 def describe(
-    fit: Fit,
+    match: PartialMatch,
     model: nn.Module,
     *,
     file: ArrayFile,
-    theirs: Mapping[str, Shape],
-    ours: Mapping[str, Shape],
+    file_shapes: Mapping[str, Shape],
+    model_shapes: Mapping[str, Shape],
     options: Mapping[str, Any],
 ) -> str:
     """What is missing, unexpected, of another shape or known to differ; "" where all fits.
 
     Args:
-      fit: what the file has, made to fit where that is allowed.
+      match: what the file has, adapted where that is allowed.
       model: the model.
-      file: the arrays as they lie there.
-      theirs, ours: all shapes in the file and of the model, by our paths.
-      options: of their model, as far as they are known.
+      file: the arrays as they are stored.
+      file_shapes, model_shapes: all shapes in the file and of the model, by our paths.
+      options: of the file's model, as far as they are known.
     """
-    entries, wanted = fit.entries, fit.wanted
+    entries, wanted = match.entries, match.wanted
     missing = _in_order(wanted.keys() - entries.keys())
     unexpected = _in_order(entries.keys() - wanted.keys())
     common = _in_order(wanted.keys() & entries.keys())
     misshapen = [path for path in common if entries[path].shape != wanted[path]]
-    other = [
-        f"{_there(entries[path], file)}{_as_ours(entries[path], file)}, where {path} is "
-        f"{wanted[path]}"
-        for path in misshapen
-    ]
     lines = [
-        *_listed("missing", [f"{path} {wanted[path]}" for path in missing]),
-        *_listed("unexpected", [_there(entries[path], file) for path in unexpected]),
-        *_listed("of another shape", other),
-        *_listed(_NO_FLOATS, _no_floats(entries, common, file.dtypes)),
-        *_other_options(model, options, keeps_head=bool(heads_in(wanted))),
+        *_list("missing", [f"{path} {wanted[path]}" for path in missing]),
+        *_list("unexpected", [_stored(entries[path], file) for path in unexpected]),
+        *_list("of another shape", [_differs(entries[p], file, p, wanted[p]) for p in misshapen]),
+        *_list(
+            "that are not floating-point, to be saved as float32",
+            _not_floats(entries, common, file.dtypes),
+        ),
+        *_other_options(model, options, keeps_head=bool(head_paths(wanted))),
     ]
     if not lines:
         return ""
     different = [*missing, *unexpected, *misshapen]
+    foreign, hints = "", []
+    if len(different) > len(head_paths(different)):
+        names = {path: entries[path].names[0] for path in unexpected}
+        foreign, likely = describe_likely_model(
+            file.shapes, file_shapes, names, model_shapes=model_shapes
+        )
+        hints = [*filter(None, [likely]), *_channels(file_shapes, model_shapes)]
+    if foreign:  # no setting helps
+        return "\n  ".join(["does not fit config.model:", foreign, *lines])
     if different:
-        lines += [*fit.advice, *_class_token(entries, wanted, model)]
-    if len(different) > len(heads_in(different)):
-        likely = _likely_model(entries, unexpected, guess_model(theirs), guess_model(ours))
-        lines = [*likely, *_channels(guess_channels(theirs), guess_channels(ours)), *lines]
-    return "\n  ".join(["does not fit config.model:", *lines])
+        lines += [*match.advice, *_class_token(entries, wanted, model)]
+    return "\n  ".join(["does not fit config.model:", *hints, *lines])
 
 
 def _in_order(paths: Iterable[str]) -> list[str]:
@@ -84,29 +82,35 @@ def _in_order(paths: Iterable[str]) -> list[str]:
     )
 
 
-def _there(entry: Entry, file: ArrayFile) -> str:
+def _differs(entry: Entry, file: ArrayFile, path: str, wanted: Shape) -> str:
+    return f"{_stored(entry, file)}{_converted_shape(entry, file)}, where {path} is {wanted}"
+
+
+def _stored(entry: Entry, file: ArrayFile) -> str:
     """Names and shapes as they are in the file."""
-    return " + ".join(f"{shown(name)} {file.shapes[name]}" for name in entry.names)
+    return " + ".join(f"{printable_name(name)} {file.shapes[name]}" for name in entry.names)
 
 
-def _as_ours(entry: Entry, file: ArrayFile) -> str:
-    """The shape that its axes in our order, or what is joined, have; "" where that is the same."""
+def _converted_shape(entry: Entry, file: ArrayFile) -> str:
+    """The shape with the axes in our order, or joined; "" where it is the stored one."""
     shapes = [tuple(file.shapes[name]) for name in entry.names]
     return "" if shapes == [entry.shape] else f", here {entry.shape}"
 
 
-def _listed(what: str, found: list[str]) -> list[str]:
+def _list(what: str, items: Sequence[str]) -> list[str]:
     """One line, or none."""
-    more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
-    return [f"{len(found)} {what}: {', '.join(found[:_LISTED])}{more}"] if found else []
+    more = f" and {len(items) - _MAX_LISTED} more" if len(items) > _MAX_LISTED else ""
+    return [f"{len(items)} {what}: {', '.join(items[:_MAX_LISTED])}{more}"] if items else []
 
 
-def _no_floats(entries: Entries, paths: Iterable[str], dtypes: Mapping[str, str]) -> list[str]:
+def _not_floats(entries: Entries, paths: Iterable[str], dtypes: Mapping[str, str]) -> list[str]:
     """The names in the file, with their dtypes."""
     names = dict.fromkeys(name for path in paths for name in entries[path].names)
-    there = {name: dtypes.get(name, "float32") for name in names}
+    stored = {name: dtypes.get(name, "float32") for name in names}
     return [
-        f"{shown(name)} ({shown(dtype)})" for name, dtype in there.items() if dtype not in FLOATS
+        f"{printable_name(name)} ({printable_name(dtype)})"
+        for name, dtype in stored.items()
+        if dtype not in FLOATS
     ]
 
 
@@ -120,44 +124,32 @@ def _other_options(model: nn.Module, options: Mapping[str, Any], *, keeps_head: 
         ours = _POOLED.get(type(model), ours) if option == "pooling" else ours
         if option == "pooling" and theirs is not None and theirs not in _POOLING:
             lines.append(
-                f"has global_pool={shown(repr(theirs))}, which no model here has: take other "
-                "weights, or set weights_head='fresh' for a head that is trained anew"
+                f"has global_pool={printable_name(repr(theirs))}, which no model here has: use "
+                "other weights, or set weights_head='fresh' to train a new head"
             )
         elif theirs is not None and ours is not None and theirs != ours:
             settable = hasattr(model, option)
-            fix = f"set model.{option}={theirs!r}" if settable else "take weights of another model"
+            fix = f"set model.{option}={theirs!r}" if settable else "use weights of another model"
             lines.append(f"has {option}={theirs!r}, the model {ours!r}: {fix}")
     return lines
 
 
-def _likely_model(entries: Entries, unexpected: Sequence[str], theirs: str, ours: str) -> list[str]:
-    """What else their model is, or is made of, than ours; one line, or none."""
-    found = {
-        part: entries[path].names[0]
-        for pattern, part in _OTHER_PARTS.items()
-        for path in reversed(unexpected)
-        if re.search(pattern, path)
-    }
-    if found and not theirs.startswith("beit"):  # which has layer scale here
-        parts = ", ".join(f"{part} ({shown(name)})" for part, name in found.items())
-        return [f"The file's model has {parts}: no ViT here has that, so take other weights"]
-    return [f"It looks like {theirs}: set config.model to it"] if theirs not in ("", ours) else []
-
-
-def _channels(theirs: int | None, ours: int | None) -> list[str]:
+def _channels(file_shapes: Mapping[str, Shape], model_shapes: Mapping[str, Shape]) -> list[str]:
     """One line where images have another number of channels, or none."""
+    theirs, ours = infer_channels(file_shapes), infer_channels(model_shapes)
     if theirs is None or ours is None or theirs == ours:
         return []
     return [
-        f"The file is for images of {theirs} channel(s), and these have {ours}: take other "
+        f"The file is for images of {theirs} channel(s), and these have {ours}: use other "
         "weights, or other data"
     ]
 
 
 def _class_token(entries: Entries, wanted: Mapping[str, Shape], model: nn.Module) -> list[str]:
-    """What to set where only one of the two has a class token and the model can do without."""
-    theirs, ours = ("params/cls_token" in of for of in (entries, wanted))
-    if theirs == ours or not hasattr(model, "class_token"):
+    """What to set where only one side has a class token and the model can do without."""
+    theirs, ours = ("params/cls_token" in paths for paths in (entries, wanted))
+    is_transformer = any(path.startswith("params/block_") for path in entries)
+    if theirs == ours or not hasattr(model, "class_token") or not is_transformer:
         return []
     if theirs:
         return [

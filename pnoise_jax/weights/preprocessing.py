@@ -1,4 +1,4 @@
-"""What images weights expect: how they were normalised, resized and cropped."""
+"""Which images weights expect: how they are normalised, resized and cropped."""
 
 import contextlib
 import dataclasses
@@ -10,8 +10,8 @@ from typing import Any
 from pnoise_jax import data
 from pnoise_jax.data.arguments import require_statistics
 from pnoise_jax.weights import runs
-from pnoise_jax.weights.arrays import ArrayFile
-from pnoise_jax.weights.descriptions import PREPROCESSING as METADATA
+from pnoise_jax.weights.formats.array_file import ArrayFile, Format
+from pnoise_jax.weights.names.naming import Naming
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,11 +20,11 @@ class Preprocessing:
 
     Attributes:
       mean, std: per channel, of pixels in [0, 1]; None where it is not known.
-      test_transform: as a config says it, data.test_transform; None where it is not known.
-      source: what says so.
+      test_transform: as in a config's data.test_transform; None where it is not known.
+      source: where this is stated.
 
     Raises:
-      ValueError: a mean or std that is not of pixels in [0, 1]; names the source.
+      ValueError: mean or std are not those of pixels in [0, 1]; names the source.
     """
 
     mean: tuple[float, ...] | None
@@ -33,53 +33,49 @@ class Preprocessing:
     source: str
 
     def __post_init__(self):
-        known = {name: getattr(self, name) for name in ("mean", "std")}
-        known = {name: values for name, values in known.items() if values is not None}
+        statistics = {"mean": self.mean, "std": self.std}
+        known = {name: values for name, values in statistics.items() if values is not None}
         require_statistics(prefix=f"{self.source}: ", **known)
 
     def describe(self) -> str:
         """One line."""
+        fields = {"mean": self.mean, "std": self.std, "test_transform": self.test_transform}
         parts = [
-            f"{name} {'unknown' if value is None else value}"
-            for name, value in (
-                ("mean", self.mean),
-                ("std", self.std),
-                ("test_transform", self.test_transform),
-            )
+            f"{name} {'unknown' if value is None else value}" for name, value in fields.items()
         ]
         return f"the weights expect {', '.join(parts)} ({self.source})"
 
 
-def of_file(file: ArrayFile, title: str) -> Preprocessing | None:
-    """What weights expect, as their file, what lies beside it, or their format says; or None.
+def expected_by(file: ArrayFile, naming: Naming | None) -> Preprocessing | None:
+    """What the file, the config.json beside it, or its source say about images; None: nothing.
 
     Args:
       file: with the weights.
-      title: whose names the arrays have.
+      naming: of its arrays; None for a run.
 
     Raises:
-      ValueError: what is said cannot be, or is of pixels from 0 to 255.
+      ValueError: the description is impossible, or is for pixels from 0 to 255.
     """
-    if file.kind == "run":
+    if file.format is Format.RUN:
         return _of_run(file.path)
-    for source, said in file.statements:
-        if found := _of_timm(said.get(METADATA), source):
-            return found
-    if title.startswith("Google"):
-        half = (0.5, 0.5, 0.5)
-        return Preprocessing(half, half, None, "Google's ViTs see pixels in [-1, 1]")
-    return None
+    for info in file.model_info:
+        if preprocessing := _from_timm(info.preprocessing, info.source):
+            return preprocessing
+    if naming is None or naming.mean is None:
+        return None
+    return Preprocessing(naming.mean, naming.std, None, f"as {naming.title} does")
 
 
 def to_timm(section: Mapping[str, Any]) -> dict[str, Any]:
     """A config's data section in timm's words: mean, std, interpolation, crop_pct, crop_mode."""
-    described = {"mean": list(section["mean"]), "std": list(section["std"])}
     crop = _create(section["test_transform"], section["mean"], section["std"]).crop
-    share = getattr(crop, "crop_ratio", None)
-    return described | {
+    ratio = getattr(crop, "crop_ratio", None)
+    return {
+        "mean": list(section["mean"]),
+        "std": list(section["std"]),
         "interpolation": getattr(crop, "interpolation", "bilinear"),
-        "crop_pct": 1.0 if share is None else share,
-        "crop_mode": "squash" if share is None else "center",
+        "crop_pct": 1.0 if ratio is None else ratio,
+        "crop_mode": "squash" if ratio is None else "center",
     }
 
 
@@ -88,24 +84,22 @@ def _of_run(path: Path) -> Preprocessing | None:
     if not isinstance(section, dict):
         return None
     mean, std, text = (section.get(name) for name in ("mean", "std", "test_transform"))
-    return Preprocessing(_numbers(mean), _numbers(std), _possible(text), "the run's config")
+    return Preprocessing(_numbers(mean), _numbers(std), _known(text), "the run's config")
 
 
-def _of_timm(section: Any, source: str) -> Preprocessing | None:
-    """From timm's `pretrained_cfg`; None where it says nothing."""
-    if not isinstance(section, dict):
-        return None
-    interpolation, share = section.get("interpolation"), section.get("crop_pct")
+def _from_timm(section: Mapping[str, Any], source: str) -> Preprocessing | None:
+    """From timm's `pretrained_cfg`; None where it says nothing about images."""
+    interpolation, ratio = section.get("interpolation"), section.get("crop_pct")
     transform = {
-        "center": f"resize_crop({share}, interpolation={interpolation!r})",
-        "squash": f"resize_square(interpolation={interpolation!r})" if share == 1 else None,
+        "center": f"resize_crop({ratio}, interpolation={interpolation!r})",
+        "squash": f"resize_square(interpolation={interpolation!r})" if ratio == 1 else None,
     }.get(str(section.get("crop_mode", "center")))
-    found = (_numbers(section.get("mean")), _numbers(section.get("std")), _possible(transform))
-    return None if found == (None, None, None) else Preprocessing(*found, source)
+    values = (_numbers(section.get("mean")), _numbers(section.get("std")), _known(transform))
+    return None if values == (None, None, None) else Preprocessing(*values, source)
 
 
-def _possible(transform: Any) -> str | None:
-    """The text of a transform, where there is such a one here."""
+def _known(transform: Any) -> str | None:
+    """The text of a transform; None where this package has no such transform."""
     try:
         _create(transform)
     except (ValueError, TypeError):
@@ -122,6 +116,6 @@ def _create(transform: str, mean: Sequence[float] = (0.5,), std: Sequence[float]
 def _numbers(values: Any) -> tuple[float, ...] | None:
     if not isinstance(values, list) or not all(type(x) in (int, float) for x in values):
         return None
-    with contextlib.suppress(OverflowError):  # an integer that no float is as large as
+    with contextlib.suppress(OverflowError):  # an integer too large for a float
         return tuple(map(float, values)) or None
     return (math.inf,)

@@ -16,10 +16,10 @@ import orbax.checkpoint as ocp
 from flax import traverse_util
 
 from pnoise_jax.runs import checksums
-from pnoise_jax.weights.arrays import ArrayFile, Read
-from pnoise_jax.weights.descriptions import read_json
-from pnoise_jax.weights.errors import found_damaged
-from pnoise_jax.weights.regular import require_regular
+from pnoise_jax.weights.errors import naming_damage
+from pnoise_jax.weights.formats.array_file import ArrayFile, Format, Read
+from pnoise_jax.weights.formats.json_files import read_json
+from pnoise_jax.weights.formats.regular_file import require_regular
 
 _OF_WEIGHTS = ("params/", "batch_stats/")
 _AT_ONCE = 2**25  # bytes of neighbouring arrays that are restored together
@@ -60,7 +60,7 @@ def open_run(path: Path) -> ArrayFile:
 
     return ArrayFile(
         path,
-        "run",
+        Format.RUN,
         f"{'EMA weights' if prefix else 'weights'} of step {step.name}",
         {name.removeprefix(prefix): shape for name, shape in shapes.items()},
         opened,
@@ -158,7 +158,7 @@ def _find_checkpoint(path: Path) -> Path | None:
 
 def _restore(step: Path, arrays: dict[str, list]) -> dict[str, np.ndarray]:
     """Some arrays of a checkpoint, on the host, checked."""
-    with found_damaged(f"{step} is damaged", fix="give the directory of an older checkpoint"):
+    with naming_damage(f"{step} is damaged", fix="give the directory of an older checkpoint"):
         wanted = traverse_util.unflatten_dict(
             {
                 name: jax.ShapeDtypeStruct(tuple(shape), dtype)

@@ -101,7 +101,9 @@ def test_nothing_is_overwritten(run, exported):
 
 
 def test_places_where_no_file_can_be(run, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"--out='.*file': .*none is no directory; make it"):
+    with pytest.raises(
+        FileNotFoundError, match=r"--out='.*file': .*none is not a directory; create it"
+    ):
         weights.export(run, tmp_path / "none" / "file")
     with pytest.raises(OSError, match=r"--out='/proc/file' cannot be written .*: choose a place"):
         weights.export(run, "/proc/file")
@@ -144,9 +146,9 @@ def test_a_file_that_appears_meanwhile_stays(run, tmp_path, monkeypatch, links):
         ),
         ("model", {"depth": 2}, r"params/block_2/.* is \(.*\) by the config and none in the check"),
         ("model", {"image_size": 16}, r"pos_embed is \(1, 17, 16\) by the config and \(1, 5, 16\)"),
-        ("model", {"name": None}, "is not that of its checkpoint"),
-        ("data", {"mean": None}, "is not that of its checkpoint"),
-        ("data", None, r"is not that of its checkpoint \(it has no 'data'\); rest"),
+        ("model", {"name": None}, "does not match its checkpoint"),
+        ("data", {"mean": None}, "does not match its checkpoint"),
+        ("data", None, r"does not match its checkpoint \(it has no 'data'\); rest"),
     ],
 )
 def test_a_config_of_another_model(run, tmp_path, section, changed, message):

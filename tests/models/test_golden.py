@@ -12,7 +12,7 @@ import pytest
 from flax import traverse_util
 
 from pnoise_jax import models
-from pnoise_jax.weights.matching import find_naming
+from pnoise_jax.weights.names.naming import find_naming
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pnoise_jax import models, weights
-from pnoise_jax.weights import positions
+from pnoise_jax.weights.adapt import resize
 from tests.models import test_golden as timm
 from tests.weights import sources
 
@@ -96,8 +96,8 @@ def test_tables_of_no_square_grid_cannot_be_resized(tmp_path):
     table = {"blocks.1.attn.relative_position_bias_table": np.ones((7 * 5 + 3, 2), np.float32)}
     file = sources.save_timm(tmp_path / "file", "beit", **table)
     message = (
-        "blocks.1.attn.relative_position_bias_table has 38 rows, which .*no square grid"
-        ".* taken to the model's 4×4: set model.image_size"
+        "blocks.1.attn.relative_position_bias_table has 38 rows, which .*not a square grid"
+        ".* resized to the model's 4×4: set model.image_size"
     )
     with pytest.raises(ValueError, match=message):
         match(file, create("beit"))
@@ -107,7 +107,7 @@ def test_tables_of_no_square_grid_cannot_be_resized(tmp_path):
 def test_tables_are_resized_as_timm_does(grid):
     golden = sources.arrays(sources.GOLDEN / "relative_positions.npz")
     name = f"{grid[0]}x{grid[1]}"
-    resized = positions.resize_table(golden["from"][:25], (3, 3), grid)
+    resized = resize.resize_table(golden["from"][:25], (3, 3), grid)
     np.testing.assert_allclose(resized, golden[f"bare/{name}"], atol=2e-5)
     np.testing.assert_allclose(resized, golden[f"to/{name}"][:-3], atol=2e-5)
     np.testing.assert_array_equal(golden["from"][-3:], golden[f"to/{name}"][-3:])
@@ -115,4 +115,4 @@ def test_tables_are_resized_as_timm_does(grid):
 
 @pytest.mark.parametrize(("rows", "grid"), [(1, (1, 1)), (25, (3, 3)), (35, None), (36, None)])
 def test_the_grid_of_a_table(rows, grid):
-    assert positions.table_grid(rows) == grid
+    assert resize.table_grid(rows) == grid

@@ -10,8 +10,9 @@ from flax import traverse_util
 from safetensors.numpy import save_file
 
 from pnoise_jax import models, weights
-from pnoise_jax.weights import descriptions, properties
+from pnoise_jax.weights import stated_options
 from pnoise_jax.weights.matching import open_named
+from pnoise_jax.weights.names import families
 from tests.weights import sources
 
 
@@ -59,7 +60,7 @@ def test_arguments_go_before_names_and_the_name_is_told(file):
         global_pool="token",
         model_args=SIZES | {"num_heads": 3},
     )
-    said = f"{file} (safetensors, said to be vit_base_patch16_224);"
+    said = f"{file} (safetensors, described as vit_base_patch16_224);"
     assert said in match(file, sources.vit()).describe()
 
 
@@ -139,7 +140,7 @@ def test_what_is_said_of_another_architecture_is_ignored_and_it_is_said(file, sa
     describe(file, global_pool="max", pretrained_cfg=section, **said)
     found = match(file, sources.vit())
     assert re.search(
-        rf"; config\.json beside the file is of {why}, not of these arrays: ignored",
+        rf"; config\.json beside the file describes {why}, which does not have these arrays: ign",
         found.describe(),
     )
     assert (found.preprocessing, found.file.title) == (None, "safetensors")
@@ -244,7 +245,7 @@ def test_other_families_assume_other_things(tmp_path, name, model, assumed):
 
 def test_convits_read_their_class_token(tmp_path):
     """They have no option for it, and timm's may read the mean."""
-    assert properties.CONVIT.pooling == "token"
+    assert families.CONVIT.pooling == "token"
     options = {"image_size": 16, "patch_size": 8, "dim": 8, "depth": 2, "num_heads": 2}
     model = models.create_model("convit_ti", num_classes=3, local_layers=1, **options)
     drawn = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 16, 16, 3), np.float32))
@@ -252,9 +253,7 @@ def test_convits_read_their_class_token(tmp_path):
     state = {name: np.array(x) for name, x in weights.timm_state(flat).items()}
     save_file(state, tmp_path / "model.safetensors")
     describe(tmp_path / "model.safetensors", global_pool="avg")
-    with pytest.raises(
-        ValueError, match="pooling='mean', the model 'token': take weights of anoth"
-    ):
+    with pytest.raises(ValueError, match="pooling='mean', the model 'token': use weights of anoth"):
         match(tmp_path / "model.safetensors", model)
 
 
@@ -317,7 +316,7 @@ def test_the_files_own_metadata_go_before(file):
 @pytest.mark.parametrize("said", [{"model_args": {"num_heads": 3}}, {"global_pool": "token"}])
 def test_models_are_made_only_for_a_name(file, monkeypatch, said):
     """All of them, to know their heads."""
-    monkeypatch.setattr(descriptions, "_known_models", pytest.fail)
+    monkeypatch.setattr(stated_options, "_models_by_timms_name", pytest.fail)
     describe(file, **said)
     match(file, sources.vit())
 

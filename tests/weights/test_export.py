@@ -25,7 +25,7 @@ def test_the_way_back_is_exact(name):
 
 
 def test_arrays_of_no_family():
-    with pytest.raises(ValueError, match="these 1 arrays are of none of the families that have"):
+    with pytest.raises(ValueError, match="these 1 arrays belong to none of the families that have"):
         weights.timm_state({"params/dense/kernel": np.ones((2, 2), "f4")})
 
 

@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from pnoise_jax import weights
+from pnoise_jax.weights.formats.array_file import Format
 from tests.weights import sources
 
 
@@ -25,11 +26,11 @@ def match(file):
 def test_the_suffix_does_not_matter(tmp_path):
     file = tmp_path / "weights.pth"
     sources.save_timm(file, "vit_token")
-    assert match(file).file.kind == "safetensors"
+    assert match(file).file.format is Format.SAFETENSORS
     model = sources.vit(dim=24, depth=2, mlp_dim=48)
     (tmp_path / "weights.bin").write_bytes((sources.GOLDEN / "augreg.npz").read_bytes())
     found = weights.match(tmp_path / "weights.bin", model, sources.shapes(model))
-    assert found.file.kind == "npz"
+    assert found.file.format is Format.NPZ
 
 
 @pytest.mark.parametrize("more", range(1, 129, 8))
@@ -37,7 +38,7 @@ def test_the_header_of_a_safetensors_file_may_begin_as_a_pickle(tmp_path, more):
     """One of these has a length whose lowest byte is 0x80."""
     state = {k: np.ascontiguousarray(x) for k, x in sources.timm_state("vit_token").items()}
     save_file(state, tmp_path / "file", metadata={"note": "x" * more})
-    assert match(tmp_path / "file").file.kind == "safetensors"
+    assert match(tmp_path / "file").file.format is Format.SAFETENSORS
 
 
 @pytest.mark.parametrize(("protocol", "zipped"), [(0, False), (1, False), (2, False), (2, True)])
@@ -98,13 +99,13 @@ def test_a_model_in_shards(tmp_path):
     flip_last_byte(second)
     assert weights.fingerprint(index) != digest
     shutil.copy(tmp_path / "model-00001-of-00002.safetensors", second)
-    with pytest.raises(ValueError, match=r"is the index of files without blocks\.0\.attn"):
+    with pytest.raises(ValueError, match=r"is the index of files that lack blocks\.0\.attn"):
         match(index)
     second.unlink()
     with pytest.raises(ValueError, match=r"model-00002-of-00002\.safetensors is not beside it"):
         match(index)
     index.write_text(json.dumps({"weight_map": {"a": "../whole"}}))
-    with pytest.raises(ValueError, match=r"has a in '\.\./whole', which is no file beside it"):
+    with pytest.raises(ValueError, match=r"has a in '\.\./whole', which is not a file beside it"):
         match(index)
 
 
@@ -176,7 +177,7 @@ def test_a_file_is_read_array_by_array(tmp_path):
 def test_other_archives_and_directories(tmp_path):
     with zipfile.ZipFile(tmp_path / "zip", "w") as archive:
         archive.writestr("readme.txt", "")
-    with pytest.raises(ValueError, match="is a zip file, but no npz"):
+    with pytest.raises(ValueError, match="is a zip file but not an npz"):
         match(tmp_path / "zip")
     with pytest.raises(ValueError, match="is a directory without a checkpoint"):
         match(tmp_path)

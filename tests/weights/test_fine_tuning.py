@@ -19,7 +19,8 @@ from pnoise_jax.runs import Checkpoints
 from pnoise_jax.training import console, run_config
 from pnoise_jax.training.program import advance
 from pnoise_jax.training.together import open_together, start_together
-from pnoise_jax.weights import files, runs
+from pnoise_jax.weights import runs
+from pnoise_jax.weights.formats.detect import open_file
 from tests.training.runs import small_config
 from tests.weights import sources
 
@@ -190,7 +191,7 @@ def test_a_run_is_known_by_its_newest_checkpoint_wherever_one_stands(straight, m
     assert weights.fingerprint(directory) == weights.fingerprint(checkpoints / "12")
     assert weights.fingerprint(directory) != weights.fingerprint(checkpoints / "8")
     monkeypatch.chdir(directory.parent)
-    with files.open_file(Path(directory.name)).open() as read:
+    with open_file(Path(directory.name)).open() as read:
         assert read("params/head/bias").shape == (10,)
 
 

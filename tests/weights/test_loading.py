@@ -45,7 +45,9 @@ def test_without_a_first_convolution_the_file_is_told_to_lack_it(tmp_path):
 
 def test_a_model_of_another_kind_is_told_to_lack_a_head(tmp_path):
     file = sources.save_timm(tmp_path / "file", "vit_token")
-    with pytest.raises(ValueError, match=r"^the model has no params/head, .*: give one of pnoise_"):
+    with pytest.raises(
+        ValueError, match=r"^the model has no params/head for .*: give one of pnoise_"
+    ):
         weights.load(file, nn.Dense(3))
 
 

@@ -22,7 +22,7 @@ def error(file, model, **options):
         ("vit_token", {"blocks.0.mlp.fc1.bias": ()}, "fc1.bias (), where params/block_1/mlp/fc1"),
         ("vit_token", {"pos_embed": (17, 36)}, "pos_embed (17, 36), where"),
         ("vit_token", {"pos_embed": (2, 26, 36)}, "pos_embed (2, 26, 36), where"),
-        ("beit", {"blocks.1.attn.relative_position_bias_table": (2, 2)}, "has 2 rows, which are"),
+        ("beit", {"blocks.1.attn.relative_position_bias_table": (2, 2)}, "has 2 rows, which is"),
         ("beit", {"blocks.1.attn.relative_position_bias_table": (84,)}, "table (84,), where"),
         ("beit", {"blocks.1.attn.relative_position_bias_table": (84, 2, 1)}, "(84, 2, 1), where"),
         ("swin", {"layers.0.blocks.0.attn.relative_position_bias_table": (49, 0)}, "(49, 0), wh"),
@@ -44,7 +44,7 @@ def test_what_is_no_floating_point_number_is_told_with_the_rest(tmp_path):
     np.savez(tmp_path / "file.npz", **arrays)
     model = sources.vit(dim=24, depth=2, mlp_dim=48)
     missing = "\n  1 missing: params/norm/bias (24,)"
-    said = "without floating-point numbers, to be saved as float32: cls (bool)"
+    said = "that are not floating-point, to be saved as float32: cls (bool)"
     assert error(tmp_path / "file.npz", model).endswith(f"{missing}\n  2 {said}, head/bias (int64)")
     assert error(tmp_path / "file.npz", model, head="fresh").endswith(f"{missing}\n  1 {said}")
 
@@ -56,7 +56,7 @@ def test_what_is_no_floating_point_number_is_told_with_the_rest(tmp_path):
         ("blocks.2.gamma_1", "layer scale"),
         ("blocks.2.attn.q_norm.weight", "norms of queries and keys"),
         ("norm_pre.weight", "a norm before its blocks"),
-        ("fc_norm.weight", "its last norm behind the pooling"),
+        ("fc_norm.weight", "its last norm after the pooling"),
         ("reg_token", "registers"),
         ("attn_pool.latent", "attention in place of the pooling"),
     ],
@@ -64,7 +64,7 @@ def test_what_is_no_floating_point_number_is_told_with_the_rest(tmp_path):
 def test_a_vit_as_there_is_none_here(key, part, tmp_path):
     """No name of a model would help, not even where another option differs."""
     file = sources.save_timm(tmp_path / "file", "vit_token", **{key: np.ones(36, "f4")})
-    said = f"\n  The file's model has {part} ({key}): no ViT here has that, so take other weights"
+    said = f"\n  The file's model has {part} ({key}): no model here has that, so use other weights"
     assert error(file, sources.vit()).endswith(f"{said}\n  1 unexpected: {key} (36,)")
     assert f"model:{said}\n" in error(file, sources.vit(depth=2))
 
@@ -97,14 +97,14 @@ def test_advice_on_tables_is_given_once(tmp_path):
     tables = {f"blocks.{n}.{name}": np.ones((38, 2), "f4") for n in (0, 1)}
     file = sources.save_timm(tmp_path / "file", "beit", **tables)
     said = error(file, timm.create("beit"))
-    assert said.count("no square grid") == 1
+    assert said.count("not a square grid") == 1
     assert f"blocks.0.{name} has 38 rows" in said
 
 
 def test_images_of_other_channels_are_told(tmp_path):
     grey = {"patch_embed.proj.weight": np.ones((36, 1, 8, 8), "f4")}
     file = sources.save_timm(tmp_path / "file", "vit_token", **grey)
-    said = "model:\n  The file is for images of 1 channel(s), and these have 3: take other weights"
+    said = "model:\n  The file is for images of 1 channel(s), and these have 3: use other weights"
     assert said in error(file, sources.vit())
 
 
@@ -159,7 +159,7 @@ def test_windows_that_differ_are_not_resized(tmp_path, sides, said):
     file = swin_with_windows(tmp_path / "file", *sides)
     message = error(file, timm.create("swin"))
     assert "of another shape: layers." in message
-    assert f"\n  The file's windows are of {said} tokens from stage to stage, and one" in message
+    assert f"\n  The file's windows are of {said} tokens from stage to stage, which no" in message
 
 
 @pytest.mark.parametrize(

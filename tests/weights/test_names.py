@@ -130,7 +130,10 @@ def test_names_that_nobody_knows(tmp_path):
     sources.save_file({"encoder.layers.0.weight": np.ones(3, "f4")}, tmp_path / "file")
     with pytest.raises(
         ValueError,
-        match=r"file' has 1 arrays \(encoder.layers.0.weight, …\) and .*: give timm's ViT, timm",
+        match=(
+            r"file' has 1 arrays \(encoder.layers.0.weight, …\) in no naming .*: give weights of "
+            "timm's ViT, timm"
+        ),
     ):
         match(tmp_path / "file", sources.vit())
 
@@ -138,3 +141,33 @@ def test_names_that_nobody_knows(tmp_path):
 def test_a_user_whom_nobody_knows():
     with pytest.raises(ValueError, match=r"weights='~nosuchuser/x' begins with a user who is not"):
         match("~nosuchuser/x", sources.vit())
+
+
+def positions(file, model):
+    found = match(file, model)
+    return found, dict(found.read())["params/pos_embed"]
+
+
+def test_the_source_decides_how_positions_are_resized_and_not_the_container(tmp_path):
+    """The same arrays give the same numbers, in an npz and in safetensors."""
+    model = google_model(image_size=48)
+    from_npz, in_npz = positions(google(tmp_path / "file.npz"), model)
+    sources.save_file(sources.arrays(sources.GOLDEN / "augreg.npz"), tmp_path / "file")
+    from_safetensors, in_safetensors = positions(tmp_path / "file", model)
+    np.testing.assert_array_equal(in_npz, in_safetensors)
+    assert "4×4 → 6×6 (bilinear)" in from_npz.describe()
+    assert "4×4 → 6×6 (bilinear)" in from_safetensors.describe()
+    assert from_safetensors.preprocessing == from_npz.preprocessing
+    assert from_npz.preprocessing.mean == (0.5, 0.5, 0.5)
+
+
+def test_timms_names_in_an_npz_are_resized_as_timms(tmp_path):
+    model = sources.vit(image_size=48)
+    np.savez(tmp_path / "file.npz", **timm_state())
+    from_npz, in_npz = positions(tmp_path / "file.npz", model)
+    file = sources.save_timm(tmp_path / "file", "vit_token")
+    from_safetensors, in_safetensors = positions(file, model)
+    np.testing.assert_array_equal(in_npz, in_safetensors)
+    for found in (from_npz, from_safetensors):
+        assert found.describe().endswith("position embedding 4×4 → 6×6")
+        assert found.preprocessing is None

@@ -1,14 +1,15 @@
-"""What timm calls our models, and the arguments with which it builds the same one."""
+"""What timm calls our models, and the arguments with which it builds the same ones."""
 
 from typing import Any
 
 import flax.linen as nn
 
 from pnoise_jax import models
+from pnoise_jax.models.registry import MODELS
 
 _SIZES = {"ti": "tiny", "t": "tiny", "s": "small", "b": "base", "l": "large"}
-_LARGER = ("vit_", "beit_", "deit_base_")  # families that timm also has at 384
-_ARGUMENTS = {  # options of ours that are arguments there
+_ALSO_AT_384 = ("vit_", "beit_", "deit_base_")  # families that timm has at both sizes
+_ARGUMENTS = {  # our option: timm's argument
     "patch_size": "patch_size",
     "dim": "embed_dim",
     "depth": "depth",
@@ -22,17 +23,19 @@ _ARGUMENTS = {  # options of ours that are arguments there
 def timm_reference(
     name: str, model: nn.Module, *, channels: int
 ) -> tuple[str, dict[str, Any]] | None:
-    """timm's name and `create_model`'s further arguments, which JSON can hold.
+    """timm's name of a model and the further arguments of its `create_model`, ready for JSON.
 
     Args:
-      name: of ours, registered.
-      model: made by that name, with any options.
+      name: of our model, as `create_model` takes it.
+      model: created by that name, with any options.
       channels: of the images.
 
     Returns:
       None where timm has no such model: ResNets with another stem, width or number of stages,
-      ConViTs for images that are not square.
+      ConViTs for images that are not square, and models that a user has registered.
     """
+    if MODELS.origin(name) is not None:
+        return None
     theirs = _name(name)
     defaults = models.default_options(name)
     changed = {k: getattr(model, k) for k, v in defaults.items() if getattr(model, k) != v}
@@ -57,7 +60,7 @@ def timm_reference(
     if name.startswith("convit") and {"dim", "num_heads"} & changed.keys():
         arguments["embed_dim"] = model.dim // model.num_heads  # timm's is of one head
     side = defaults["image_size"]
-    if model.image_shape == (384, 384) != (side, side) and theirs.startswith(_LARGER):
+    if model.image_shape == (384, 384) != (side, side) and theirs.startswith(_ALSO_AT_384):
         theirs, side = theirs.replace("224", "384"), 384
     if model.image_shape != (side, side):
         arguments["img_size"] = list(model.image_shape)
@@ -65,13 +68,13 @@ def timm_reference(
 
 
 def _ratio(mlp_dim: int, dim: int) -> float:
-    """A ratio of which timm makes `int(dim * ratio)` hidden features, which rounds down."""
+    """The ratio for which `int(dim * ratio)`, timm's number of hidden features, is mlp_dim."""
     ratio = mlp_dim / dim
     return ratio if int(dim * ratio) == mlp_dim else (mlp_dim + 0.5) / dim
 
 
 def _name(name: str) -> str:
-    """At the size of images that the named model has."""
+    """timm's name, for images of the size that the named model takes."""
     family, *rest = name.split("_")
     if family.startswith("resnet"):
         return name

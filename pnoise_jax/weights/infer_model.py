@@ -1,4 +1,4 @@
-"""Which model weights are of, as their shapes tell."""
+"""Infers from the shapes of arrays which model they belong to."""
 
 import math
 import re
@@ -6,44 +6,46 @@ from collections.abc import Mapping
 from typing import Any
 
 from pnoise_jax import models
-from pnoise_jax.weights.arrays import MOST_DIGITS, Shape
+from pnoise_jax.models.registry import MODELS
+from pnoise_jax.weights.entries import MAX_DIGITS
+from pnoise_jax.weights.formats.array_file import Shape
 
 
-def guess_channels(shapes: Mapping[str, Shape]) -> int | None:
-    """Of the images, as the first convolution has them; None where there is none."""
+def infer_channels(shapes: Mapping[str, Shape]) -> int | None:
+    """The channels of images, from the first convolution; None where there is none."""
     stems = (shapes.get(f"params/{stem}/kernel", ()) for stem in ("patch_embed", "conv1"))
     return next((shape[2] for shape in stems if len(shape) == 4), None)
 
 
-def guess_model(shapes: Mapping[str, Shape]) -> str:
-    """The likely model of arrays by our paths, such as "vit_b_16 with class_token=False"; or "".
+def infer_model(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]] | None:
+    """The likely model of arrays by our paths: its name and the options to change; or None.
 
-    What no shape tells, such as the number of heads, is not said.
+    What no shape shows, such as the number of heads, is not among the options.
     """
-    family, options = _guess(shapes)
+    family, options = _infer(shapes)
     if not options:
-        return ""
+        return None
     changed = {
         name: {k: v for k, v in options.items() if models.default_options(name)[k] != v}
         for name in models.list_models(family)
+        if MODELS.origin(name) is None  # a user's own models have options of their own
     }
     name = min(changed, key=lambda name: len(changed[name]))
-    given = ", ".join(f"{option}={value!r}" for option, value in changed[name].items())
-    return f"{name} with {given}" if given else name
+    return name, changed[name]
 
 
-def guess_options(shapes: Mapping[str, Shape]) -> dict[str, Any]:
-    """The options of the likely model of arrays by our paths, as far as shapes tell."""
-    return _guess(shapes)[1]
+def infer_options(shapes: Mapping[str, Shape]) -> dict[str, Any]:
+    """The options of the likely model of arrays by our paths, as far as shapes show them."""
+    return _infer(shapes)[1]
 
 
-def _guess(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]]:
+def _infer(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]]:
     shapes = {path: shape for path, shape in shapes.items() if shape and all(shape)}
-    return _transformer(shapes) or _swin(shapes) or _resnet(shapes)
+    return _infer_transformer(shapes) or _infer_swin(shapes) or _infer_resnet(shapes)
 
 
-def _transformer(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]] | None:
-    """The names of a family with equal blocks of equal tokens, and the options of its model."""
+def _infer_transformer(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]] | None:
+    """A pattern of names, and the options, for a model whose blocks are all alike."""
     kernel = shapes.get("params/patch_embed/kernel", ())
     depth = len(_numbers(shapes, r"params/block_(\d+)/"))
     if len(kernel) != 4 or not depth:
@@ -56,22 +58,22 @@ def _transformer(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]] | No
         "mlp_dim": None if hidden == 4 * kernel[-1] else hidden,
     }
     if _numbers(shapes, r"params/block_(\d+)/attn/q_bias"):
-        return "beit_*", options | _heads(shapes, "attn/relative_position_bias_table")
+        return "beit_*", options | _infer_heads(shapes, "attn/relative_position_bias_table")
     if gated := _numbers(shapes, r"params/block_(\d+)/attn/(gating_param|pos_proj/)"):
-        heads = _heads(shapes, "attn/gating_param")
+        heads = _infer_heads(shapes, "attn/gating_param")
         return "convit_*", options | heads | {"local_layers": len(gated)}
     if "params/dist_token" in shapes:
         return "deit_*_distilled", options
     return "vit_*", options | {"class_token": "params/cls_token" in shapes}
 
 
-def _heads(shapes: Mapping[str, Shape], name: str) -> dict[str, int]:
-    """The number of heads, which is the last axis of all arrays of a name, as an option."""
+def _infer_heads(shapes: Mapping[str, Shape], name: str) -> dict[str, int]:
+    """The number of heads as an option: the last axis of all arrays with this ending."""
     heads = {shape[-1] for path, shape in shapes.items() if path.endswith(name)}
     return {"num_heads": heads.pop()} if len(heads) == 1 else {}
 
 
-def _swin(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]] | None:
+def _infer_swin(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]] | None:
     kernel = shapes.get("params/patch_embed/kernel", ())
     table = shapes.get("params/stage1_block1/attn/relative_position_bias_table", ())
     if len(kernel) != 4 or len(table) != 2:
@@ -85,7 +87,7 @@ def _swin(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]] | None:
     }
 
 
-def _resnet(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]]:
+def _infer_resnet(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]]:
     stem = shapes.get("params/conv1/kernel", ())
     if not _stage_sizes(shapes) or len(stem) != 4:
         return "resnet*", {}
@@ -105,6 +107,6 @@ def _stage_sizes(shapes: Mapping[str, Shape]) -> tuple[int, ...]:
 
 
 def _numbers(shapes: Mapping[str, Shape], pattern: str) -> list[int]:
-    """The different numbers that a pattern captures in the paths."""
-    found = {match[1] for path in shapes if (match := re.match(pattern, path))}
-    return sorted(int(number) for number in found if len(number) <= MOST_DIGITS)
+    """The different numbers that a pattern captures in the paths, sorted."""
+    numbers = {match[1] for path in shapes if (match := re.match(pattern, path))}
+    return sorted(int(number) for number in numbers if len(number) <= MAX_DIGITS)

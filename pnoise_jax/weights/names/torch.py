@@ -1,4 +1,4 @@
-"""timm's and torchvision's names of arrays, and PyTorch's layouts, as ours."""
+"""Translates timm's and torchvision's names, and PyTorch's layouts, to ours and back."""
 
 import dataclasses
 import functools
@@ -7,15 +7,17 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from pnoise_jax.weights.arrays import MOST_DIGITS, Entries, Entry, Shape, put
+from pnoise_jax.weights.entries import MAX_DIGITS, Entries, Entry, add_entry
+from pnoise_jax.weights.formats.array_file import Shape
 
 
 @dataclasses.dataclass(frozen=True)
 class Renaming:
-    """Pairs of what names begin with, theirs and ours, in whole parts between dots.
+    """Pairs of beginnings of names, theirs and ours, in whole parts between dots.
 
-    The first pair that fits is taken; a name that none fits is the same in both. A number is
-    {+1} in theirs where ours is larger by one, and {} in ours: ("blocks.{+1}", "block_{}").
+    The first pair that matches applies; a name that none matches is the same in both. {+1} in
+    theirs stands for a number that is larger by one in ours, where it is {}:
+    ("blocks.{+1}", "block_{}").
 
     Attributes:
       pairs: (theirs, ours).
@@ -24,23 +26,23 @@ class Renaming:
     pairs: tuple[tuple[str, str], ...]
 
     def ours(self, name: str) -> str:
-        """Ours for theirs: "blocks.0.attn.qkv" is "block_1.attn.qkv"."""
+        """Our name for theirs: "block_1.attn.qkv" for "blocks.0.attn.qkv"."""
         for theirs, ours in self.pairs:
             if match := _pattern(theirs).match(name):
                 numbers = [
-                    int(number) + more
-                    for number, more in zip(match.groups(), _offsets(theirs), strict=True)
+                    int(number) + offset
+                    for number, offset in zip(match.groups(), _offsets(theirs), strict=True)
                 ]
                 return ours.format(*numbers) + name[match.end() :]
         return name
 
     def theirs(self, name: str) -> str:
-        """The other way."""
+        """Their name for ours."""
         for theirs, ours in self.pairs:
             if match := _pattern(ours).match(name):
                 result = theirs
-                for number, more in zip(match.groups(), _offsets(theirs), strict=True):
-                    result = result.replace(f"{{+{more}}}", str(int(number) - more), 1)
+                for number, offset in zip(match.groups(), _offsets(theirs), strict=True):
+                    result = result.replace(f"{{+{offset}}}", str(int(number) - offset), 1)
                 return result + name[match.end() :]
         return name
 
@@ -48,7 +50,7 @@ class Renaming:
 @functools.cache
 def _pattern(side: str) -> re.Pattern:
     parts = re.split(r"\{[^}]*\}", side)
-    number = rf"([0-9]{{1,{MOST_DIGITS}}})"
+    number = rf"([0-9]{{1,{MAX_DIGITS}}})"
     return re.compile(number.join(map(re.escape, parts)) + r"(?=\.|$)")
 
 
@@ -78,9 +80,9 @@ _SWIN = (
     ("head.fc", "head"),
 )
 SWIN = Renaming((*_SWIN, ("layers.{+1}.downsample", "merge_{}")))
-_SWIN_OF_ITS_AUTHORS = Renaming((*_SWIN, ("layers.{+2}.downsample", "merge_{}")))
+_SWIN_BY_ITS_AUTHORS = Renaming((*_SWIN, ("layers.{+2}.downsample", "merge_{}")))
 
-# The names in their blocks, as regular expressions: what tells the families apart.
+# The names of the arrays in blocks, as regular expressions: they tell the families apart.
 _DENSE = r"(norm[12]|attn\.(qkv|proj)|mlp\.fc[12])\.(weight|bias)"
 VIT_BLOCKS = rf"blocks\.\d+\.{_DENSE}"
 BEIT_BLOCKS = rf"blocks\.\d+\.({_DENSE}|gamma_[12]|attn\.([qv]_bias|relative_position_bias_table))"
@@ -105,18 +107,17 @@ def resnet_entries(shapes: Mapping[str, Shape]) -> Entries:
 
 def swin_entries(shapes: Mapping[str, Shape]) -> Entries:
     """A Swin Transformer's arrays by our paths."""
-    # timm merges at the start of a stage, so never in its first; the authors at the end of one.
+    # timm merges at the start of a stage, so never in the first; the authors at the end of one.
     by_authors = any(name.startswith("layers.0.downsample.") for name in shapes)
-    return entries(shapes, _SWIN_OF_ITS_AUTHORS if by_authors else SWIN)
+    return entries(shapes, _SWIN_BY_ITS_AUTHORS if by_authors else SWIN)
 
 
 def entries(shapes: Mapping[str, Shape], renaming: Renaming) -> Entries:
     """The arrays of a PyTorch model by our paths.
 
-    What it stores beside its weights, and is computed here, is left out: positions, masks, and
-    counters of batches.
+    Buffers that are computed here are left out: relative positions, masks, counters of batches.
     """
-    found: Entries = {}
+    by_path: Entries = {}
     for key, shape in shapes.items():
         if key.endswith(_BUFFERS):
             continue
@@ -124,12 +125,12 @@ def entries(shapes: Mapping[str, Shape], renaming: Renaming) -> Entries:
         collection, leaf, axes = _leaf(name, len(shape))
         path = "/".join(filter(None, (collection, owner.replace(".", "/"), leaf)))
         ours = tuple(shape[axis] for axis in axes)
-        put(found, path, Entry((key,), ours, lambda x, axes=axes: np.transpose(x, axes)))
-    return found
+        add_entry(by_path, path, Entry((key,), ours, lambda x, axes=axes: np.transpose(x, axes)))
+    return by_path
 
 
-def exported(path: str, ndim: int, renaming: Renaming) -> tuple[str, tuple[int, ...]]:
-    """The way back: a PyTorch model's name of an array of ours, and the order of its axes there.
+def torch_name(path: str, ndim: int, renaming: Renaming) -> tuple[str, tuple[int, ...]]:
+    """The PyTorch model's name for an array of ours, and the order of its axes there.
 
     Args:
       path: ours, such as "params/block_1/attn/qkv/kernel".
@@ -147,7 +148,7 @@ def exported(path: str, ndim: int, renaming: Renaming) -> tuple[str, tuple[int, 
 
 
 def _leaf(name: str, ndim: int) -> tuple[str, str, tuple[int, ...]]:
-    """Collection, name and order of axes in Flax of one array of a PyTorch module."""
+    """Collection, name and order of axes in Flax for an array of a PyTorch module."""
     if name.startswith("running_"):
         return "batch_stats", name.removeprefix("running_"), tuple(range(ndim))
     if name == "weight" and ndim == 4:  # (out, in, height, width)

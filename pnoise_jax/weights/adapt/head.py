@@ -1,0 +1,152 @@
+"""Keeps the head of a file, with its classes in the model's order, or leaves it out."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from pnoise_jax.data import class_names
+from pnoise_jax.weights.adapt.partial_match import PartialMatch
+from pnoise_jax.weights.entries import Entries
+from pnoise_jax.weights.errors import weights_field
+from pnoise_jax.weights.formats.array_file import ArrayFile
+
+HEADS = ("auto", "keep", "fresh")
+_HEAD_PATHS = ("params/head/", "params/head_dist/")  # the latter of DeiT's distillation token
+_PRE_LOGITS = "params/pre_logits/"  # the original ViT's layer in front of the head, part of it
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadClasses:
+    """The classes of a file's head and of the model that may take it, compared by name.
+
+    Attributes:
+      file: with the head.
+      model_classes: of the model, by label; None where they are not known.
+    """
+
+    file: ArrayFile
+    model_classes: Sequence[str] | None
+
+    def conflict(self, number: int) -> str:
+        """Why a head of this number of classes cannot be kept; "" where it can."""
+        try:
+            self._match(number)
+        except class_names.DifferentClassesError as error:
+            return (
+                f"{error}. Set weights_head='fresh' (or 'auto') to train a new head, or give "
+                "weights, or data, of the same classes"
+            )
+        return ""
+
+    def order(self, number: int) -> tuple[np.ndarray | None, str]:
+        """Where each class of the model is in the file's head, and a note on that.
+
+        The order is None where it is the same or not known.
+        """
+        match = self._match(number)
+        if match.kind == "mapped":
+            changes = class_names.describe_order(self.file.class_names, self.model_classes)
+            return match.order, f", put in the order of the data by name: {changes}"
+        has_names = self.model_classes is not None and not class_names.are_numbers(
+            self.model_classes
+        )
+        if match.kind == "unknown" and has_names:
+            return None, f", compared by number: {self._why_unknown(number)}"
+        return None, ""
+
+    def _why_unknown(self, number: int) -> str:
+        names = self.file.class_names
+        if names is not None and len(names) != number:
+            return f"the file names {len(names)} classes"
+        kind = "none" if names is None else "names of another kind"
+        return f"the file has {kind} of the data's class names"
+
+    def _match(self, number: int) -> class_names.Match:
+        names = self.file.class_names
+        if names is not None and len(names) != number:  # they belong to another head
+            names = None
+        whose = f"{weights_field(self.file.path)} and the data"
+        return class_names.match_classes(names, self.model_classes, whose=whose, number=number)
+
+
+def head_paths(paths: Iterable[str]) -> list[str]:
+    """Those of the paths that belong to a head."""
+    return [path for path in paths if path.startswith(_HEAD_PATHS)]
+
+
+def adapt_head(match: PartialMatch, choice: str, classes: HeadClasses) -> PartialMatch:
+    """Leaves out the file's head or puts its classes into the model's order.
+
+    Args:
+      match: all that the file has.
+      choice: one of HEADS.
+      classes: of the file and of the model.
+
+    Raises:
+      ValueError: the choice is not one of HEADS, or the model has no head; or a head is to be kept
+        and has other classes.
+    """
+    if choice not in HEADS:
+        raise ValueError(f"weights_head={choice!r}: choose one of {', '.join(HEADS)}")
+    if "params/head/bias" not in match.wanted:
+        raise ValueError(
+            "the model has no params/head for a file's head: give one of pnoise_jax.models"
+        )
+    number = match.wanted["params/head/bias"][0]
+    same_number = choice != "fresh" and _num_classes(match.entries) == number
+    conflict = classes.conflict(number) if same_number else ""
+    if conflict and choice == "keep":
+        raise ValueError(conflict)
+    if same_number and not conflict:
+        return _keep(match, classes, number)
+    if choice == "keep":
+        return match.with_advice(_advise_on_classes(_num_classes(match.entries), number))
+    return _leave_out(match, number, "; those of the file have other names" if conflict else "")
+
+
+def _keep(match: PartialMatch, classes: HeadClasses, number: int) -> PartialMatch:
+    if _pre_logits(match.entries):
+        match = match.with_advice(
+            "The file has a layer in front of its head (pre_logits), which belongs to it: set "
+            "weights_head='fresh' to leave out both"
+        )
+    order, note = classes.order(number)
+    if order is not None:
+        for path in head_paths(match.entries):
+            entry = match.entries[path]
+            match = match.with_entry(path, entry.then(entry.shape, lambda x: x[..., order]))
+    return match.with_note(f"head kept ({number} classes{note})")
+
+
+def _leave_out(match: PartialMatch, number: int, note: str) -> PartialMatch:
+    left_out = {*head_paths(match.entries), *_pre_logits(match.entries)}
+    fresh = set(head_paths(match.wanted))
+    before = _num_classes(match.entries)
+    match = dataclasses.replace(
+        match,
+        entries={path: entry for path, entry in match.entries.items() if path not in left_out},
+        wanted={path: shape for path, shape in match.wanted.items() if path not in fresh},
+    )
+    before = "none there" if before is None else before
+    return match.with_note(f"head fresh ({before} → {number} classes{note})")
+
+
+def _advise_on_classes(theirs: int | None, ours: int) -> str:
+    there = "no head" if theirs is None else f"a head of {theirs} classes"
+    return (
+        f"The file has {there}, and the model is for {ours}: to train, set weights_head='auto' for "
+        "a fresh head where classes differ, or 'fresh' for one in any case; to evaluate, give data "
+        "of the file's classes"
+    )
+
+
+def _pre_logits(entries: Entries) -> list[str]:
+    return [path for path in entries if path.startswith(_PRE_LOGITS)]
+
+
+def _num_classes(entries: Entries) -> int | None:
+    """Of the head's kernel, or of the bias where only that is there; None without a head."""
+    paths = (f"{head}{leaf}" for head in _HEAD_PATHS for leaf in ("kernel", "bias"))
+    shapes = (entries[path].shape for path in paths if path in entries)
+    return next((shape[-1] for shape in shapes if shape), None)

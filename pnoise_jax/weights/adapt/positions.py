@@ -1,0 +1,160 @@
+"""Takes position embeddings and tables of relative positions to the model's grid of patches."""
+
+import math
+
+import flax.linen as nn
+
+from pnoise_jax.models import SwinTransformer, layers
+from pnoise_jax.weights.adapt import resize
+from pnoise_jax.weights.adapt.partial_match import PartialMatch
+from pnoise_jax.weights.adapt.resize import Grid
+from pnoise_jax.weights.formats.array_file import ArrayFile
+from pnoise_jax.weights.names.naming import Interpolation
+from pnoise_jax.weights.stated_options import image_sides
+
+_POSITIONS = "params/pos_embed"
+_TABLE = "attn/relative_position_bias_table"
+
+
+def adapt_positions(
+    match: PartialMatch, file: ArrayFile, model: nn.Module, interpolation: Interpolation
+) -> PartialMatch:
+    """Resizes position embeddings to the model's grid of patches.
+
+    The file's grid is the one that the file states, else a square with a position for each token.
+    Where neither works but the numbers of positions agree, the grids are taken to be the same, as
+    timm and big_vision do, and a note says so; else it is a square without the class token's
+    position.
+    """
+    entry = match.entry_of_same_rank(_POSITIONS)
+    if entry is None or entry.shape[0] != 1:
+        return match
+    target, number = model.grid, entry.shape[1]
+    prefix = match.wanted[_POSITIONS][1] - math.prod(target)
+    tokens = _num_prefix_tokens(match, prefix)
+    stated = _stated_grid(match, file, number, tokens)
+    source = stated or resize.square_grid(number, prefix=tokens)
+    same_number = number == match.wanted[_POSITIONS][1]
+    if same_number and not stated and (not source or source[1] != tokens):
+        other = f" and not as {_show(source[0])} without the class token's" if source else ""
+        return match.with_note(
+            f"{number} positions taken as they are, read as {prefix} + {_show(target)}{other}: the "
+            "file does not say which"
+        )
+    if source is None:
+        return match.with_advice(_not_square(entry.names[0], f"{number} positions", target, model))
+    if source == (target, prefix):
+        return match
+    return _resize_positions(match, source, target, prefix, interpolation)
+
+
+def _resize_positions(
+    match: PartialMatch,
+    source: tuple[Grid, int],
+    target: Grid,
+    prefix: int,
+    interpolation: Interpolation,
+) -> PartialMatch:
+    """Resizes from (grid, positions in front) of the file to those of the model, with notes."""
+    entry, (grid, file_prefix) = match.entries[_POSITIONS], source
+    resized = resize.resize_embedding(
+        entry,
+        grid,
+        file_prefix=file_prefix,
+        target=target,
+        prefix=prefix,
+        method=interpolation.method,
+        antialias=interpolation.antialias,
+    )
+    match = match.with_entry(_POSITIONS, resized)
+    if grid != target:
+        how = "" if interpolation == Interpolation() else f" ({interpolation.method})"
+        match = match.with_note(f"position embedding {_show(grid)} → {_show(target)}{how}")
+    if prefix and not file_prefix:
+        match = match.with_note("the class token has no position there: zero")
+    return match
+
+
+def _num_prefix_tokens(match: PartialMatch, prefix: int) -> int:
+    """How many tokens in front of the patches may have a position in the file."""
+    if not prefix and "params/cls_token" in match.wanted:  # ConViT's class token has none
+        return 0
+    return sum(f"params/{token}_token" in match.entries for token in ("cls", "dist"))
+
+
+def _stated_grid(
+    match: PartialMatch, file: ArrayFile, number: int, tokens: int
+) -> tuple[Grid, int] | None:
+    """The grid of patches that the file's options state, and the positions in front of it.
+
+    None where they state nothing, or a grid that contradicts the number of positions.
+    """
+    size = image_sides(file.options.get("image_size"))
+    kernel = match.entry_of_same_rank("params/patch_embed/kernel")
+    if size is None or kernel is None or not all(kernel.shape):
+        return None
+    grid = (size[0] // kernel.shape[0], size[1] // kernel.shape[1])
+    before = number - math.prod(grid)
+    return (grid, before) if min(grid) > 0 and before in (0, tokens) else None
+
+
+def adapt_relative_positions(match: PartialMatch, model: nn.Module) -> PartialMatch:
+    """Resizes tables of relative positions, each of a square grid, to the model's grids.
+
+    Swin's tables are of windows; they stay as they are where one window size cannot explain all.
+    """
+    if isinstance(model, SwinTransformer) and (advice := _describe_windows(match, model)):
+        return match.with_advice(advice)
+    has_advice = False
+    for layer in range(1, model.num_layers + 1):
+        path = f"params/{model.layer_name(layer)}/{_TABLE}"
+        entry = match.entry_of_same_rank(path)
+        if entry is None or entry.shape == match.wanted[path]:
+            continue
+        target = model.attention_grid(layer)
+        extra_rows = match.wanted[path][0] - resize.table_rows(target)
+        grid = resize.table_grid(entry.shape[0] - extra_rows)
+        if grid is not None:
+            match = match.with_entry(path, resize.resize_table_entry(entry, grid, target))
+            match = match.with_note(f"relative positions {_show(grid)} → {_show(target)}")
+        elif not has_advice:  # it would be the same for all layers
+            advice = _not_square(entry.names[0], f"{entry.shape[0]} rows", target, model)
+            match, has_advice = match.with_advice(advice), True
+    return match
+
+
+def _describe_windows(match: PartialMatch, model: SwinTransformer) -> str:
+    """Says that a file has windows of several sizes; "" where one size explains them."""
+    grids_of: dict[int, set[Grid]] = {}  # by stage
+    for layer in range(1, model.num_layers + 1):
+        path = f"params/{model.layer_name(layer)}/{_TABLE}"
+        if (entry := match.entry_of_same_rank(path)) is None:
+            return ""
+        fits = entry.shape == match.wanted[path]
+        grid = model.attention_grid(layer) if fits else resize.table_grid(entry.shape[0])
+        if grid is None:
+            return ""
+        stage, _ = layers.stage_and_number(layer, model.stage_sizes)
+        grids_of.setdefault(stage, set()).add(grid)
+    single = [grid for grids in grids_of.values() if len(grids) == 1 for grid in grids]
+    if len(single) == len(grids_of) and resize.have_one_window_size(single):
+        return ""
+    sizes = (" and ".join(map(_show, sorted(grids_of[stage]))) for stage in sorted(grids_of))
+    return (
+        f"The file's windows are of {', '.join(sizes)} tokens from stage to stage, which no single "
+        "window_size gives, so they are not resized: use weights of a Swin with one window size"
+    )
+
+
+def _not_square(name: str, number: str, target: Grid, model: nn.Module) -> str:
+    fix = "use weights of a model with a square grid"
+    if hasattr(model, "image_size"):
+        fix = "set model.image_size to the size of images that they were made for"
+    return (
+        f"{name} has {number}, which is not a square grid, so it cannot be resized to the model's "
+        f"{_show(target)}: {fix}"
+    )
+
+
+def _show(grid: Grid) -> str:
+    return f"{grid[0]}×{grid[1]}"

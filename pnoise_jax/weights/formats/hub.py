@@ -1,0 +1,98 @@
+"""Weights on the Hugging Face hub, by id: "hf_hub:OWNER/NAME", "hf_hub:OWNER/NAME@REVISION".
+
+huggingface_hub downloads the files into its cache, sorted by commit. An id is resolved once per
+process: what is matched is what is read, even if the branch moves in between.
+"""
+
+import functools
+import os
+import re
+from pathlib import Path
+
+from pnoise_jax.weights.errors import weights_field
+from pnoise_jax.weights.formats.safetensors_file import INDEX
+
+INSTALL = 'pip install "pnoise_jax[hub]"'
+_ID = re.compile(r"hf[_-]hub:(?P<repository>[^@]*)(?:@(?P<revision>.*))?", re.DOTALL)
+_FORM = "is not an id: give hf_hub:OWNER/NAME, or hf_hub:OWNER/NAME@REVISION"
+_WHOLE = "model.safetensors"
+_SHARDED = f"model{INDEX}"
+
+
+def is_id(weights: str | os.PathLike) -> bool:
+    """Whether this is an id of the hub and not the path of an existing file."""
+    return bool(_ID.fullmatch(str(weights))) and not os.path.lexists(weights)
+
+
+def local_path(weights: str | os.PathLike) -> Path:
+    """The path of weights on this machine; those on the hub are downloaded first.
+
+    Raises:
+      ValueError: no such weights are on the hub, or they are not safetensors, or huggingface_hub
+        is not installed.
+      OSError: they cannot be downloaded.
+    """
+    return _download(str(weights)) if is_id(weights) else Path(weights).expanduser()
+
+
+def resolved_id(weights: str | os.PathLike) -> str:
+    """The id with the commit that it refers to, "hf_hub:OWNER/NAME@COMMIT"; a path as it is.
+
+    Raises:
+      ValueError, OSError: as `local_path`.
+    """
+    if not is_id(weights):
+        return str(weights)
+    repository = _ID.fullmatch(str(weights))["repository"]
+    return f"hf_hub:{repository}@{local_path(weights).parent.name}"
+
+
+@functools.lru_cache(maxsize=64)
+def _download(weights: str) -> Path:
+    """The file of weights, or the index of several, in the cache's directory of its commit."""
+    field, parts = weights_field(weights), _ID.fullmatch(weights)
+    repository, revision = parts["repository"], parts["revision"]
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repository, re.ASCII) or revision == "":
+        raise ValueError(f"{field} {_FORM}")
+    snapshot = _snapshot(field, repository, revision, ("config.json", _WHOLE, _SHARDED))
+    if (snapshot / _WHOLE).exists():
+        return snapshot / _WHOLE
+    if (snapshot / _SHARDED).exists():
+        _snapshot(field, repository, snapshot.name, ("model-*-of-*.safetensors",))
+        return snapshot / _SHARDED
+    raise ValueError(
+        f"{field} has no {_WHOLE} at commit {snapshot.name}, and no other format is read from the "
+        "hub: choose another repository or revision, or convert its weights and give the file"
+    )
+
+
+def _snapshot(field: str, repository: str, revision: str | None, names: tuple[str, ...]) -> Path:
+    """Downloads those of the named files that exist; returns their directory."""
+    try:
+        import huggingface_hub  # an extra
+        from huggingface_hub import errors
+    except ImportError as error:
+        raise ValueError(
+            f"{field} is on the Hugging Face hub, and huggingface_hub is not installed: "
+            f"{INSTALL}, or download the file yourself and give its path"
+        ) from error
+    try:
+        directory = huggingface_hub.snapshot_download(
+            repository, revision=revision, allow_patterns=list(names), library_name="pnoise_jax"
+        )
+    except errors.HFValidationError as error:
+        raise ValueError(f"{field} {_FORM} ({error})") from error
+    except errors.RevisionNotFoundError as error:
+        raise ValueError(f"{field}: {repository} has no revision {revision!r}") from error
+    except errors.RepositoryNotFoundError as error:  # or one that needs a login
+        raise ValueError(
+            f"{field}: the hub has no {repository!r} that you may read: check the spelling; for a "
+            "private or gated model, accept its terms there and log in with `hf auth login`"
+        ) from error
+    except Exception as error:  # network libraries have no common base class
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        raise OSError(
+            f"{field} cannot be downloaded ({reason}): check the connection; or run "
+            f"`hf download {repository}` on a machine that has one, and copy its cache"
+        ) from error
+    return Path(directory)

@@ -1,0 +1,121 @@
+"""Guesses which model weights that do not fit belong to, or recognises that we lack it."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+
+from pnoise_jax import models
+from pnoise_jax.weights.adapt.head import head_paths
+from pnoise_jax.weights.errors import printable_name
+from pnoise_jax.weights.formats.array_file import Shape
+from pnoise_jax.weights.infer_model import infer_channels, infer_model, infer_options
+from pnoise_jax.weights.names import other_families
+from pnoise_jax.weights.names.naming import NAMINGS
+
+_LAYER_SCALE = r"/(ls[12]/gamma|gamma_[12])$"
+_LAST_NORM = r"^params/fc_norm/"
+_PARTS_OF_BEIT = (_LAYER_SCALE, _LAST_NORM)
+_OTHER_PARTS = {  # of ViTs in timm and big_vision, by the paths of their arrays
+    _LAYER_SCALE: "layer scale",
+    r"/(q_norm|k_norm)/": "norms of queries and keys",
+    r"^params/norm_pre/": "a norm before its blocks",
+    _LAST_NORM: "its last norm after the pooling",
+    r"^params/reg_token$": "registers",
+    r"^params/(attn_pool|MAPHead_0)/": "attention in place of the pooling",
+    r"^params/patch_embed/backbone/": "convolutions in place of the patch embedding",
+}
+_IN_BLOCK = r"(params|batch_stats)/(block_\d+|stage\d+_block\d+)/"
+_ADAPTED = r"params/pos_embed$|.*/relative_position_bias_table$"
+_MAX_SHARE = 0.1  # of a file's arrays that its likely model may lack
+
+
+def describe_likely_model(
+    stored: Mapping[str, Shape],
+    file_shapes: Mapping[str, Shape],
+    unexpected: Mapping[str, str],
+    *,
+    model_shapes: Mapping[str, Shape],
+) -> tuple[str, str]:
+    """Two sentences, each "" where it does not apply.
+
+    The first says that we do not have the file's model, the second which of ours it looks like.
+
+    Args:
+      stored: the shapes in the file, by their names there.
+      file_shapes: the same by our paths.
+      unexpected: the names of the arrays that the model does not have, by our paths, in order.
+      model_shapes: of the model, by our paths.
+    """
+    if family := other_families.recognise(stored):
+        return f"These are the weights of {family}: use other weights", ""
+    likely = infer_model(file_shapes)
+    is_beit = likely is not None and likely[0].startswith("beit")
+    if parts := _other_parts(unexpected, is_beit=is_beit):
+        return f"The file's model has {parts}: no model here has that, so use other weights", ""
+    if likely is None:
+        return "", ""
+    name, options = likely
+    is_this = likely == infer_model(model_shapes)  # then a few arrays may be damaged
+    differences = _differences(name, file_shapes)
+    if len(differences) > (_MAX_SHARE * len(file_shapes) if is_this else 0):
+        return (
+            f"No model here has these arrays; {name} is the closest, and {len(differences)} "
+            f"differ, such as {printable_name(differences[0])}: use other weights",
+            "",
+        )
+    if is_this:
+        return "", ""
+    changed = ", ".join(f"{option}={value!r}" for option, value in options.items())
+    changed = f" with {changed}" if changed else ""
+    return "", f"It looks like {name}{changed}: set config.model to it"
+
+
+def _other_parts(unexpected: Mapping[str, str], *, is_beit: bool) -> str:
+    """The parts that no model here has, with an array of each; "" where there are none."""
+    parts = {
+        part: name
+        for pattern, part in _OTHER_PARTS.items()
+        for path, name in reversed(unexpected.items())
+        if re.search(pattern, path) and not (is_beit and pattern in _PARTS_OF_BEIT)
+    }
+    if parts:
+        return ", ".join(f"{part} ({printable_name(name)})" for part, name in parts.items())
+    for path, name in unexpected.items():
+        known = any(re.fullmatch(naming.blocks, name) for naming in NAMINGS)
+        if re.match(_IN_BLOCK, path) and not known:
+            return f"arrays such as {printable_name(name)} in its blocks"
+    return ""
+
+
+def _differences(name: str, shapes: Mapping[str, Shape]) -> list[str]:
+    """The arrays of a file that its likely model lacks or has in other shapes.
+
+    [] where almost all agree.
+
+    The head may be another, and position embeddings and relative positions can be resized.
+    """
+    try:
+        expected = _shapes_of(name, infer_options(shapes), channels=infer_channels(shapes) or 3)
+    except ValueError:  # it needs other options that shapes do not show: nothing to compare with
+        return []
+    heads = head_paths(shapes)
+    body = [path for path in shapes if path not in heads and not re.match(_ADAPTED, path)]
+    extra = [path for path in body if path not in expected]
+    other = [path for path in body if expected.get(path, shapes[path]) != shapes[path]]
+    return other + extra if other or len(extra) > _MAX_SHARE * len(body) else []
+
+
+def _shapes_of(name: str, options: Mapping[str, Any], *, channels: int) -> dict[str, Shape]:
+    """The shapes of a model's arrays, at some size of images."""
+    if "num_heads" in models.default_options(name) and "num_heads" not in options:
+        options = {**options, "num_heads": 1}  # any number that divides the width
+    model = models.create_model(name, num_classes=1, **options)
+    sides = model.image_shape or (64, 64)
+    images = jax.ShapeDtypeStruct((1, *sides, channels), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    flat = traverse_util.flatten_dict(dict(variables), sep="/")
+    return {path: tuple(leaf.shape) for path, leaf in flat.items()}

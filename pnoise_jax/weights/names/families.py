@@ -1,0 +1,45 @@
+"""What all models of a family have in common, though no array shows it."""
+
+import dataclasses
+
+_NO_NAME = "(?!)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """The properties of a family of models here that no array shows.
+
+    Attributes:
+      architectures: how timm's or transformers' names of its models begin, as a regular expression.
+      activation: as timm names it.
+      norms: timm's names of its norms.
+      epsilon: of its norms.
+      pooling: what the head reads, where that is not an option; "" where it is, or arrays show it.
+      others: what else no array shows.
+    """
+
+    architectures: str = _NO_NAME
+    activation: str = "gelu"
+    norms: tuple[str, ...] = ("layernorm",)
+    epsilon: float = 1e-6
+    pooling: str = ""
+    others: tuple[str, ...] = ()
+
+
+VIT = Family(r"(test_)?vit(?!amin)|deit|flexivit|(vit|deit) \(transformers\)")
+BEIT = Family(r"beit|data2vec-vision \(transformers\)")
+CONVIT = Family(r"convit", pooling="token")
+SWIN = Family(
+    r"swin_|swin \(transformers\)",
+    epsilon=1e-5,
+    pooling="mean",
+    others=("windows shifted by half their side",),
+)
+RESNET = Family(
+    r"(gluon_|tv_|legacy_|wide_|test_)?(se|eca|ig_|ssl_|swsl_)?resne[tx]t?(?!v2)",
+    activation="relu",
+    norms=("batchnorm", "batchnorm2d"),
+    epsilon=1e-5,
+    pooling="mean",
+    others=("strides in 3×3 convolutions",),
+)

@@ -1,0 +1,138 @@
+"""The naming schemes of files of weights, what each implies, and which of them a file has."""
+
+import collections
+import dataclasses
+import re
+from collections.abc import Callable, Iterable, Mapping
+
+from pnoise_jax.weights.entries import Entries
+from pnoise_jax.weights.errors import printable_name
+from pnoise_jax.weights.formats.array_file import Shape
+from pnoise_jax.weights.infer_model import infer_options
+from pnoise_jax.weights.names import families, google, other_families, torch
+from pnoise_jax.weights.names.torch import Renaming
+
+
+@dataclasses.dataclass(frozen=True)
+class Interpolation:
+    """How position embeddings are resized, as `jax.image.resize` has it.
+
+    Attributes:
+      method: "bicubic" or "bilinear".
+      antialias: smooth first, where the grid shrinks.
+    """
+
+    method: str = "bicubic"
+    antialias: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Naming:
+    """How one source of weights names the arrays of a family, and what its files imply.
+
+    Attributes:
+      title: the source and family, for the reader.
+      blocks: the names of the arrays in its blocks, as a regular expression.
+      entries: the arrays by our paths; those that we lack keep a name of their own.
+      renaming: gives our arrays these names; None where they are only read.
+      num_heads: of its attention, where shapes show it; else None.
+      family: what its models have in common that no array shows.
+      interpolation: how timm resizes position embeddings of this source.
+      mean, std: how images are normalised unless the file says otherwise; None: unknown.
+    """
+
+    title: str
+    blocks: str
+    entries: Callable[[Mapping[str, Shape]], Entries]
+    renaming: Renaming | None
+    num_heads: Callable[[Mapping[str, Shape]], int | None] = lambda shapes: None
+    family: families.Family = families.VIT
+    interpolation: Interpolation = Interpolation()
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    def count_recognised(self, names: Iterable[str]) -> int:
+        """How many of the names are in its blocks: no single array decides on the naming."""
+        return sum(bool(re.fullmatch(self.blocks, name)) for name in names)
+
+
+_HALF = (0.5, 0.5, 0.5)
+
+# A new family or source adds one. The one that recognises most names wins; on a tie, the first.
+NAMINGS = (
+    Naming("timm's ViT", torch.VIT_BLOCKS, torch.vit_entries, torch.VIT),
+    Naming("timm's BEiT", torch.BEIT_BLOCKS, torch.vit_entries, torch.VIT, family=families.BEIT),
+    Naming(
+        "timm's ConViT", torch.CONVIT_BLOCKS, torch.vit_entries, torch.VIT, family=families.CONVIT
+    ),
+    Naming("timm's Swin", torch.SWIN_BLOCKS, torch.swin_entries, torch.SWIN, family=families.SWIN),
+    Naming(
+        "timm's ResNet",
+        torch.RESNET_BLOCKS,
+        torch.resnet_entries,
+        torch.RESNET,
+        family=families.RESNET,
+    ),
+    Naming(
+        "Google's ViT",
+        google.BLOCKS,
+        google.vit_entries,
+        None,
+        google.num_heads,
+        interpolation=Interpolation("bilinear", antialias=False),
+        mean=_HALF,  # pixels in [-1, 1]
+        std=_HALF,
+    ),
+)
+
+
+def find_naming(names: Iterable[str]) -> Naming | None:
+    """The naming that recognises most of the names; None where none recognises any."""
+    names = list(names)
+    best = max(NAMINGS, key=lambda naming: naming.count_recognised(names))
+    return best if best.count_recognised(names) else None
+
+
+def describe_unknown(shapes: Mapping[str, Shape], *, architecture: str = "") -> str:
+    """Says that no naming recognises the names, and what these arrays are instead.
+
+    Args:
+      shapes: of the file's arrays, by their names there.
+      architecture: timm's or transformers' name of the model, where a description gives it.
+    """
+    names = sorted(shapes)
+    some = ", ".join(map(printable_name, names[:3]))
+    beginning = f"has {len(names)} arrays ({some}, …)"
+    if other := other_families.recognise(names):
+        return f"{beginning}, which are those of {other}: {_advice()}"
+    if wrapper := _wrapper(shapes):
+        number = sum(name.startswith(wrapper) for name in names)
+        which = "all names begin" if number == len(names) else f"{number} of the names begin"
+        fix = f"save it without the {printable_name(wrapper)!r} that {which} with"
+        return f"{beginning} in no naming scheme known here: {fix}"
+    described = f", described as {printable_name(architecture)}," if architecture else ""
+    return f"{beginning}{described} in no naming scheme known here: {_advice()}"
+
+
+def _advice() -> str:
+    known = ", ".join(naming.title for naming in NAMINGS)
+    return f"give weights of {known}, or the work directory of a run"
+
+
+def _wrapper(shapes: Mapping[str, Shape]) -> str:
+    """What stands in front of the names of a whole model of ours, such as "module."; or ""."""
+    any_blocks = "|".join(naming.blocks for naming in NAMINGS)
+    matches = (re.fullmatch(rf"(?P<wrapper>.+?[./])(?:{any_blocks})", name) for name in shapes)
+    counted = collections.Counter(match["wrapper"] for match in matches if match)
+    for wrapper, _ in counted.most_common(1):
+        inside = {
+            name.removeprefix(wrapper): shape
+            for name, shape in shapes.items()
+            if name.startswith(wrapper)
+        }
+        naming = find_naming(inside)
+        entries = {} if naming is None else naming.entries(inside)
+        # In ConvNeXt's "stages.0." there are blocks, but no stem: not a model that was wrapped.
+        if infer_options({path: entry.shape for path, entry in entries.items()}):
+            return wrapper
+    return ""

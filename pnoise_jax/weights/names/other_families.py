@@ -1,0 +1,54 @@
+"""Recognises families of models that this package does not have, by the names of their arrays."""
+
+import re
+from collections.abc import Iterable
+
+_ABSENT = ", which is not among the models here"
+_UNREAD = ", which are not read"
+# Patterns that the files of a family match and none of ours does, the most specific first.
+_FAMILIES = {
+    "an EdgeNeXt": (r"stages\.\d+\.blocks\.\d+\.(xca|convs)\.",),
+    "a GhostNet": (r"blocks\.\d+\.\d+\.ghost\d\.",),
+    "a ConvNeXt": (
+        r"stages\.\d+\.blocks\.\d+\.(conv_dw|mlp\.grn)\.",  # timm's
+        r"stages\.\d+\.\d+\.(dwconv|pwconv1)\.weight",  # its authors'
+        r"(\w+\.)*encoder\.stages\.\d+\.layers\.\d+\.dwconv\.",  # transformers'
+        r"features\.\d+\.\d+\.(block\.\d+\.weight|layer_scale)",  # torchvision's
+    ),
+    "a Swin Transformer V2": (r"(.*\.)?blocks\.\d+\.attn\.(logit_scale|cpb_mlp\..*)",),
+    "a ResNet V2 (pre-activation)": (r"stages\.\d+\.blocks\.\d+\.(conv3|norm3)\.weight",),
+    "an MLP-Mixer": (r"blocks\.\d+\.mlp_tokens\.", r"MixerBlock_\d+/"),
+    "a CaiT": (r"blocks_token_only\.\d+\.",),
+    "an XCiT": (r"blocks\.\d+\.local_mp\.",),
+    "an EVA-02": (r"blocks\.\d+\.mlp\.fc1_[gx]\.",),
+    "an EfficientNet or MobileNet": (r"blocks\.\d+\.\d+\.(conv_dw|conv_pw|conv_pwl)\.",),
+    "a DenseNet": (r"features\.denseblock\d+\.",),
+    "a RegNet": (r"s\d+\.b\d+\.conv\d+\.",),
+    "a VGG": (r"features\.\d+\.weight", r"pre_logits\.fc1\."),
+    "a MaxViT or CoAtNet": (r"stages\.\d+\.blocks\.\d+\.(conv\.conv2_kxk|attn_block)\.",),
+}
+_NAMINGS = {
+    "a ViT in torchvision's names": (r"(\w+\.)*encoder_layer_\d+\.",),
+    "a transformer in Hugging Face's names": (
+        r"(\w+\.)*encoder\.layers?\.\d+\.(attention|layernorm_before|mlp|intermediate)\.",
+    ),
+}
+# What our families have, too: the names of a VGG are few and plain.
+_NEEDS_ALL = ("a VGG",)
+
+
+def recognise(names: Iterable[str]) -> str:
+    """What the arrays belong to, for the reader, and why it does not help; "" where it is unknown.
+
+    Such as "a ConvNeXt, which is not among the models here".
+
+    Args:
+      names: of the arrays in the file, which do not all fit a family that this package has.
+    """
+    names = list(names)
+    for families, reason in ((_FAMILIES, _ABSENT), (_NAMINGS, _UNREAD)):
+        for family, patterns in families.items():
+            matched = [any(re.match(pattern, name) for name in names) for pattern in patterns]
+            if all(matched) if family in _NEEDS_ALL else any(matched):
+                return family + reason
+    return ""

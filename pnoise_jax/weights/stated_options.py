@@ -1,0 +1,71 @@
+"""Options of our models, as far as the description of a file states them."""
+
+import functools
+import re
+from typing import Any
+
+from pnoise_jax import models
+from pnoise_jax.weights.errors import printable_name
+from pnoise_jax.weights.formats.model_info import ModelInfo
+from pnoise_jax.weights.names.timm_models import timm_reference
+
+_POOLING = {"token": "token", "avg": "mean"}  # timm's name: ours
+
+
+def title(info: ModelInfo) -> str:
+    """What a safetensors file is, for the reader."""
+    name = info.architecture
+    return f"safetensors, described as {printable_name(name)}" if name else "safetensors"
+
+
+def stated_options(info: ModelInfo) -> dict[str, Any]:
+    """The options that a description states; a way of pooling that we lack keeps timm's name."""
+    if info.options:
+        return info.options
+    options = {}
+    if pooling := info.arguments.get("global_pool"):
+        options["pooling"] = _POOLING[pooling] if pooling in list(_POOLING) else pooling
+    heads = _num_heads(info)
+    if isinstance(heads, int):  # Swin has a list, one per stage, and its shapes show it
+        options["num_heads"] = heads
+    size = info.preprocessing.get("input_size")
+    size = info.arguments.get("img_size", size[1:] if isinstance(size, list) else None)
+    sides = image_sides(size)
+    return options if sides is None else options | {"image_size": sides}
+
+
+def _num_heads(info: ModelInfo) -> Any:
+    if "num_heads" in info.arguments:
+        heads = info.arguments["num_heads"]
+    elif info.architecture.partition(".")[0] == "vit_base_patch16_gap_224":
+        heads = 16  # with the shapes of a model that has 12 here
+    else:
+        heads = getattr(model_called(info.architecture), "num_heads", None)
+    return int(heads) if isinstance(heads, float) and heads.is_integer() else heads
+
+
+def image_sides(size: Any) -> tuple[int, int] | None:
+    """Height and width of images; a number stands for a square. None where it is not a size."""
+    pair = [size, size] if isinstance(size, int) else size
+    if not isinstance(pair, list | tuple) or [type(side) for side in pair] != [int, int]:
+        return None
+    return tuple(pair)
+
+
+def model_called(architecture: str) -> Any:
+    """Our model that timm calls so, ignoring "…_384" and tags such as ".in1k"; None without."""
+    if not architecture:  # saves building all models
+        return None
+    name = architecture.partition(".")[0]
+    by_name = _models_by_timms_name()
+    return by_name.get(re.sub(r"_384$", "_224", name)) or by_name.get(name)
+
+
+@functools.cache
+def _models_by_timms_name() -> dict[str, Any]:
+    by_name: dict[str, Any] = {}
+    for name in models.list_models():
+        model = models.create_model(name)
+        if reference := timm_reference(name, model, channels=3):
+            by_name.setdefault(reference[0], model)
+    return by_name
