@@ -12,7 +12,7 @@ from pnoise_jax.runs import RunDirectory, write_config
 from pnoise_jax.studies.sweep_cells import Cell, text_at
 from pnoise_jax.training import data_version, own_modules, run_config
 from pnoise_jax.training.config import NOT_OF_RESULTS, flatten
-from pnoise_jax.training.weights_note import note_weights, same_weights
+from pnoise_jax.training.starting_weights import note_weights, same_weights
 from pnoise_jax.writing import csv_rows, csv_text, replace_file, require_places
 
 FORMAT = 2  # of results.csv and summary.csv; raised when a column changes its meaning

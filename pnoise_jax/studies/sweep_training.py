@@ -21,7 +21,7 @@ from pnoise_jax.studies.sweep_speed import Speed, chunk_size, measure
 from pnoise_jax.training import data_version, run_config
 from pnoise_jax.training.config import HARMLESS, default_config, flatten
 from pnoise_jax.training.program import trains_with_noise
-from pnoise_jax.training.weights_note import noted_weights
+from pnoise_jax.training.starting_weights import noted_weights
 from pnoise_jax.writing import file_name
 
 WAYS = ("auto", "never", "always")  # to train the runs of one program together

@@ -11,7 +11,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from pnoise_jax import weights, writing
+from pnoise_jax import writing
 from pnoise_jax.evaluation import Measure
 from pnoise_jax.runs import RunDirectory
 from pnoise_jax.runs.checksums import kind, named_leaves
@@ -20,7 +20,7 @@ from pnoise_jax.training import run_config
 from pnoise_jax.training.config import NOT_OF_RESULTS
 from pnoise_jax.training.fields import flatten
 from pnoise_jax.training.restore import Run
-from pnoise_jax.training.weights_note import noted_weights
+from pnoise_jax.training.starting_weights import find_fingerprint, noted_weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,10 +164,9 @@ def content_of_weights(path: str | None, workdir: Path) -> str | None:
         noted = noted_weights(workdir)
         return None if noted is None else noted[1]
     noted = noted_weights(workdir)
-    place = Path(path).expanduser()
     if noted is not None and noted[0] == path:
         return noted[1]
-    return weights.fingerprint(place) if place.exists() else path
+    return find_fingerprint(path) or path
 
 
 def _is_own(path: Path, config: ml_collections.ConfigDict) -> bool:

@@ -12,8 +12,8 @@ from pnoise_jax.registry import MissingModuleError
 from pnoise_jax.runs import RunDirectory
 from pnoise_jax.training import data_version, own_modules
 from pnoise_jax.training.config import default_config, differing, model_config
+from pnoise_jax.training.starting_weights import note_weights, same_weights
 from pnoise_jax.training.task import task_config
-from pnoise_jax.training.weights_note import note_weights, same_weights
 
 
 def claim(

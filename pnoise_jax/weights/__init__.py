@@ -15,6 +15,7 @@ the other way.
 from pnoise_jax.weights.adapt.head import HEADS
 from pnoise_jax.weights.export import Exported, export
 from pnoise_jax.weights.formats.detect import fingerprint
+from pnoise_jax.weights.formats.hub import is_id as is_hub_id
 from pnoise_jax.weights.formats.hub import resolved_id
 from pnoise_jax.weights.loading import load
 from pnoise_jax.weights.matching import Weights, match
@@ -29,6 +30,7 @@ __all__ = [
     "Weights",
     "export",
     "fingerprint",
+    "is_hub_id",
     "load",
     "match",
     "resolved_id",

@@ -18,8 +18,8 @@ from safetensors.numpy import save_file
 
 from pnoise_jax import models
 from pnoise_jax.models.registry import MODELS
-from pnoise_jax.weights import errors, preprocessing, runs
-from pnoise_jax.weights.formats import model_info
+from pnoise_jax.weights import errors, preprocessing
+from pnoise_jax.weights.formats import model_info, run_weights
 from pnoise_jax.weights.formats.array_file import ArrayFile
 from pnoise_jax.weights.infer_model import infer_channels
 from pnoise_jax.weights.names.timm_layout import timm_layout, timm_state
@@ -137,8 +137,8 @@ def _open(workdir: Path) -> tuple[ArrayFile, dict[str, Any]]:
         what = "it is a file" if workdir.exists() else "there is no such directory"
         raise FileNotFoundError(f"{field} holds no run: {what}")
     with errors.naming_path(field, workdir):
-        file = runs.open_run(workdir)
-    config = runs.read_config(workdir)
+        file = run_weights.open_run(workdir)
+    config = run_weights.read_config(workdir)
     if not config:
         raise ValueError(
             f"{field} has a checkpoint but no readable config.json, so its model is not known; "

@@ -9,7 +9,7 @@ from typing import Any
 
 from pnoise_jax import data
 from pnoise_jax.data.arguments import require_statistics
-from pnoise_jax.weights import runs
+from pnoise_jax.weights.formats import run_weights
 from pnoise_jax.weights.formats.array_file import ArrayFile, Format
 from pnoise_jax.weights.names.naming import Naming
 
@@ -80,7 +80,7 @@ def to_timm(section: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_run(path: Path) -> Preprocessing | None:
-    section = runs.read_config(path).get("data")
+    section = run_weights.read_config(path).get("data")
     if not isinstance(section, dict):
         return None
     mean, std, text = (section.get(name) for name in ("mean", "std", "test_transform"))

@@ -15,7 +15,7 @@ from pnoise_jax.evaluation.evaluate import _score
 from pnoise_jax.studies import sweep_results, sweep_speed, sweep_training
 from pnoise_jax.studies.sweep import run_sweep
 from pnoise_jax.studies.sweep_cells import build_cells, product
-from pnoise_jax.training import weights_note
+from pnoise_jax.training import starting_weights
 from tests.training.runs import small_config
 
 CELLS = [
@@ -360,7 +360,7 @@ def test_weights_to_start_from_are_known_by_their_content(base, tmp_path):
     before = identity(file)
     shutil.copy(file, copy)
     assert identity(copy) == before
-    weights_note.note_weights(tmp_path / "runs" / "one", str(file))
+    starting_weights.note_weights(tmp_path / "runs" / "one", str(file))
     file.unlink()  # no longer needed, where a run has noted what it was
     assert identity(file, tmp_path / "runs") == before != identity(file, tmp_path / "none")
     file.write_bytes(b"other")

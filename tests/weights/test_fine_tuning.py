@@ -19,7 +19,7 @@ from pnoise_jax.runs import Checkpoints
 from pnoise_jax.training import console, run_config
 from pnoise_jax.training.program import advance
 from pnoise_jax.training.together import open_together, start_together
-from pnoise_jax.weights import runs
+from pnoise_jax.weights.formats import run_weights
 from pnoise_jax.weights.formats.detect import open_file
 from tests.training.runs import small_config
 from tests.weights import sources
@@ -173,7 +173,7 @@ def test_a_damaged_checkpoint_is_not_taken(straight, data_dir, tmp_path, monkeyp
     damaged = r"checkpoints/12 is damaged \(its checksums differ\)"
     with pytest.raises(ValueError, match=damaged):
         start(config)
-    monkeypatch.setattr(runs, "_AT_ONCE", 1000)  # bytes
+    monkeypatch.setattr(run_weights, "_AT_ONCE", 1000)  # bytes
     reading = training.build(config).match_weights().read()
     before = [next(reading) for _ in range(19)]  # by their names the only one before is not
     assert len(dict(before)) == 19

@@ -11,7 +11,8 @@ import pytest
 
 from pnoise_jax import weights
 from pnoise_jax.runs import checksums
-from pnoise_jax.weights import matching, runs
+from pnoise_jax.weights import matching
+from pnoise_jax.weights.formats import run_weights
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def checkpoint(tmp_path):
 
 
 def read(checkpoint):
-    with runs.open_run(checkpoint).open() as read:
+    with run_weights.open_run(checkpoint).open() as read:
         return read("params/a")
 
 
@@ -120,4 +121,4 @@ def test_a_checkpoint_under_another_number_is_refused(tmp_path):
     assert read(tmp_path / "checkpoints" / "50").tolist() == [0, 1, 2]
     for path in (tmp_path, tmp_path / "checkpoints" / "60"):
         with pytest.raises(ValueError, match=r"under the number 60 that is of step 50 .*copied or"):
-            runs.open_run(path)
+            run_weights.open_run(path)

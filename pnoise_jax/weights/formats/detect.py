@@ -4,9 +4,8 @@ import functools
 import hashlib
 from pathlib import Path
 
-from pnoise_jax.weights import runs
 from pnoise_jax.weights.errors import naming_path, weights_field
-from pnoise_jax.weights.formats import hub, pickles
+from pnoise_jax.weights.formats import hub, pickles, run_weights
 from pnoise_jax.weights.formats.array_file import ArrayFile
 from pnoise_jax.weights.formats.npz import open_npz
 from pnoise_jax.weights.formats.regular_file import require_regular
@@ -70,7 +69,7 @@ def fingerprint(weights: str | Path) -> str:
     path = hub.local_path(weights)
     with naming_path(weights_field(weights), path):
         if path.is_dir():
-            return runs.fingerprint(path)
+            return run_weights.fingerprint(path)
         require_regular(path)
         with path.open("rb") as stream:
             shards = read_index(path, stream.read(16))
@@ -90,7 +89,7 @@ def _digest(path: Path, size: int, changed: int) -> str:
 
 def _open_directory(path: Path) -> ArrayFile:
     inside = {f.name for pattern in (f"*{INDEX}", "*.safetensors") for f in path.glob(pattern)}
-    if inside and not runs.has_checkpoint(path):
+    if inside and not run_weights.has_checkpoint(path):
         some = sorted(inside, key=lambda name: (not name.endswith(INDEX), name))[:3]
         raise ValueError(f"is a directory: give the file of weights in it, {' or '.join(some)}")
-    return runs.open_run(path)
+    return run_weights.open_run(path)

@@ -5,17 +5,13 @@ import hashlib
 import itertools
 import json
 import math
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-import orbax.checkpoint as ocp
-from flax import traverse_util
 
-from pnoise_jax.runs import checksums
+from pnoise_jax.runs import RunDirectory, stored_arrays
 from pnoise_jax.weights.errors import naming_damage
 from pnoise_jax.weights.formats.array_file import ArrayFile, Format, Read
 from pnoise_jax.weights.formats.json_files import read_json
@@ -105,13 +101,13 @@ def _first(size: int, names: list[str], arrays: dict[str, list]) -> dict[str, li
 
 def read_config(path: Path) -> dict[str, Any]:
     """The config of the run whose work directory or checkpoint this is; {} if it is not there."""
-    config = read_json(_checkpoint(path).parent.parent / "config.json")
+    config = read_json(_run(path).config)
     return config if isinstance(config.get("model"), dict) else {}
 
 
 def class_names(path: Path) -> tuple[str, ...] | None:
     """The classes of the run whose work directory or checkpoint this is; None: it noted none."""
-    names = read_json(_checkpoint(path).parent.parent / "data.json").get("class_names")
+    names = read_json(_run(path).data).get("class_names")
     is_known = isinstance(names, list) and names and all(isinstance(name, str) for name in names)
     return tuple(names) if is_known else None
 
@@ -124,58 +120,29 @@ def fingerprint(path: Path) -> str:
 def _metadata(step: Path) -> bytes:
     """What is written down of a checkpoint's arrays: JSON."""
     try:
-        require_regular(step / "arrays" / "metadata")
-        return (step / "arrays" / "metadata").read_bytes()
+        file = stored_arrays.description_file(step)
+        require_regular(file)
+        return file.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ValueError(f"is no checkpoint of ours ({step}: {error})") from None
 
 
 def has_checkpoint(path: Path) -> bool:
     """Whether a directory is a checkpoint, or has one."""
-    return _find_checkpoint(path) is not None
+    return stored_arrays.find_checkpoint(path) is not None
+
+
+def _run(path: Path) -> RunDirectory:
+    return RunDirectory(_checkpoint(path).parent.parent)
 
 
 def _checkpoint(path: Path) -> Path:
-    step = _find_checkpoint(path)
+    step = stored_arrays.find_checkpoint(path)
     if step is None:
         raise ValueError("is a directory without a checkpoint: give a work directory of a run")
     return step
 
 
-def _find_checkpoint(path: Path) -> Path | None:
-    """The directory of a checkpoint: this one, or the newest below it."""
-    path = path.absolute()  # as Orbax wants it
-    if (path / "state").is_dir():
-        return path
-    for directory in (path / "checkpoints", path):
-        steps = [
-            step for step in directory.glob("[0-9]*") if re.fullmatch("[0-9]{1,18}", step.name)
-        ]
-        if steps:
-            return max(steps, key=lambda step: int(step.name))
-    return None
-
-
 def _restore(step: Path, arrays: dict[str, list]) -> dict[str, np.ndarray]:
-    """Some arrays of a checkpoint, on the host, checked."""
     with naming_damage(f"{step} is damaged", fix="give the directory of an older checkpoint"):
-        wanted = traverse_util.unflatten_dict(
-            {
-                name: jax.ShapeDtypeStruct(tuple(shape), dtype)
-                for name, (dtype, shape, _) in arrays.items()
-            },
-            sep="/",
-        )
-        on_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
-        # Not by a Checkpointer, at whose end hosts wait for each other, though one may have failed.
-        with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
-            restored = handler.restore(
-                step / "state",
-                args=ocp.args.PyTreeRestore(
-                    item=wanted, restore_args=on_host, partial_restore=True
-                ),
-            )
-        flat = traverse_util.flatten_dict(restored, sep="/")
-        if any(checksums.describe_array(x) != arrays[name] for name, x in flat.items()):
-            raise ValueError("its checksums differ")
-        return flat
+        return stored_arrays.restore_arrays(step, arrays)

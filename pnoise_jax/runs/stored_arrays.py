@@ -1,0 +1,60 @@
+"""The arrays of a checkpoint by their names, on the host, without the program that saved them."""
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import traverse_util
+
+from pnoise_jax.runs import checksums
+from pnoise_jax.runs.layout import RunDirectory, checkpoint_steps
+
+
+def find_checkpoint(path: Path) -> Path | None:
+    """The directory of a checkpoint: this one, or the newest of the run or directory that it is."""
+    path = path.absolute()  # as Orbax wants it
+    if (path / "state").is_dir():
+        return path
+    for directory in (RunDirectory(path).checkpoints, path):
+        steps = checkpoint_steps(directory)
+        if steps:
+            return steps[max(steps)]
+    return None
+
+
+def description_file(checkpoint: Path) -> Path:
+    """The JSON that says of each array its dtype, shape and checksum, as `checksums.describe`."""
+    return checkpoint / "arrays" / "metadata"
+
+
+def restore_arrays(checkpoint: Path, arrays: Mapping[str, list]) -> dict[str, np.ndarray]:
+    """Some arrays of a checkpoint, verified.
+
+    Args:
+      checkpoint: its directory.
+      arrays: their descriptions by name, [dtype, shape, checksum].
+
+    Raises:
+      ValueError: one is not what was saved. What Orbax raises for files that are damaged.
+    """
+    wanted = traverse_util.unflatten_dict(
+        {
+            name: jax.ShapeDtypeStruct(tuple(shape), dtype)
+            for name, (dtype, shape, _) in arrays.items()
+        },
+        sep="/",
+    )
+    on_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+    # Not by a Checkpointer, at whose end hosts wait for each other, though one may have failed.
+    with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
+        restored = handler.restore(
+            checkpoint / "state",
+            args=ocp.args.PyTreeRestore(item=wanted, restore_args=on_host, partial_restore=True),
+        )
+    flat = traverse_util.flatten_dict(restored, sep="/")
+    if any(checksums.describe_array(x) != arrays[name] for name, x in flat.items()):
+        raise ValueError("its checksums differ")
+    return flat
