@@ -20,6 +20,7 @@ from pnoise_jax import models, parallel, stopping, training
 from pnoise_jax.terminal import printable, say
 
 from . import values
+from .compilation_cache import use_compilation_cache
 
 _TRACEBACK = flags.DEFINE_bool(
     "traceback", False, "Show where an error comes from, not only what it says."
@@ -125,7 +126,9 @@ def command_line(program: str) -> str:
     return f"{start} {shlex.join(_TYPED)}"
 
 
-def run(main: Callable[[], object], *, on_interrupt: str = "interrupted") -> None:
+def run(
+    main: Callable[[], object], *, on_interrupt: str = "interrupted", keep_compiled: bool = True
+) -> None:
     """Parses the flags and calls main; an error ends with one message and exit code 1.
 
     Where a signal has stopped it, the exit code is `stopping.EXIT_CODE`.
@@ -133,6 +136,7 @@ def run(main: Callable[[], object], *, on_interrupt: str = "interrupted") -> Non
     Args:
       main: the work.
       on_interrupt: what to say of a Ctrl-C, where the program does not listen to signals itself.
+      keep_compiled: whether compiled programs are kept on disk; not where compiling is timed.
     """
 
     for stream in (sys.stdout, sys.stderr):  # names may have letters that a terminal cannot show
@@ -146,6 +150,8 @@ def run(main: Callable[[], object], *, on_interrupt: str = "interrupted") -> Non
         logging.set_verbosity(logging.INFO if _TRACEBACK.value else logging.FATAL)
         try:
             parallel.start(multi_host=_MULTI_HOST.value, timeout=_START_TIMEOUT.value)
+            if keep_compiled:
+                use_compilation_cache()
             stopping.begin()
             parallel.require_agreement({"program": Path(sys.argv[0]).stem})
             if "config" in flags.FLAGS and flags.FLAGS["data_dir"].present:

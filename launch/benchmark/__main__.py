@@ -50,4 +50,4 @@ if __name__ == "__main__":
 
     for defining in (main, module):
         flags.adopt_module_key_flags(defining)  # for --help
-    main.run(module.main)
+    main.run(module.main, keep_compiled=False)

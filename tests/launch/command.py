@@ -1,13 +1,24 @@
 """The real command line, in a process of its own with one CPU device."""
 
+import atexit
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 
-ENVIRONMENT = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1", "COLUMNS": "200"}
+CACHE = tempfile.mkdtemp(prefix="pnoise_jax-tests-")  # of what the programs compile
+atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
+
+ENVIRONMENT = os.environ | {
+    "JAX_PLATFORMS": "cpu",
+    "PYTHONUNBUFFERED": "1",
+    "COLUMNS": "200",
+    "XDG_CACHE_HOME": CACHE,
+}
 
 
 def start(program: str, *arguments: object, **environment: str) -> subprocess.Popen:

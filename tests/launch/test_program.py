@@ -89,3 +89,24 @@ def test_the_wheel_trains_from_an_empty_folder(tmp_path, data_dir):
     assert (empty / "run" / "evaluation.json").is_file()
     assert (site / "pnoise_jax" / "py.typed").is_file()
     assert (site / "pnoise_jax" / "studies" / "reporting" / "templates" / "page.html").is_file()
+
+
+def test_a_program_that_starts_again_finds_what_it_has_compiled(data_dir, tmp_path):
+    """In the user's cache; where that cannot be written it compiles again, and says nothing."""
+    config = "configs/digits_vit.py", "--config.steps=1", "--config.model.depth=1"
+    config += ("--config.noise.layer=1", f"--data_dir={data_dir}")
+
+    def train(name, cache):
+        arguments = ("--config", *config, "--workdir", tmp_path / name)
+        code, _, errors = command.run("train", *arguments, XDG_CACHE_HOME=str(cache))
+        assert code == 0, errors
+        assert "ache" not in errors
+
+    cache = tmp_path / "cache"
+    train("first", cache)
+    (programs,) = (cache / "pnoise_jax").glob("compiled-*")
+    kept = {path: path.stat().st_mtime_ns for path in programs.glob("*-cache")}
+    assert kept
+    train("second", cache)
+    assert kept == {path: path.stat().st_mtime_ns for path in programs.glob("*-cache")}
+    train("third", "/proc/self")

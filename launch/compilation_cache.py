@@ -1,0 +1,39 @@
+"""Keeps compiled programs on disk, so that a program that starts again does not compile again."""
+
+import hashlib
+import os
+import platform
+from pathlib import Path
+
+import jax
+
+
+def use_compilation_cache() -> None:
+    """Turns JAX's persistent compilation cache on, unless the user has set it up or turned it off.
+
+    It lies in ``$XDG_CACHE_HOME/pnoise_jax``, else ``~/.cache/pnoise_jax``: one directory for each
+    kind of CPU, since XLA compiles for the instructions of the one it runs on.
+    ``JAX_COMPILATION_CACHE_DIR=DIR`` takes another, ``JAX_ENABLE_COMPILATION_CACHE=0`` turns it
+    off.
+    """
+    if jax.config.jax_compilation_cache_dir is not None:
+        return
+    home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    try:
+        directory = Path(home, "pnoise_jax", f"compiled-{_cpu()}").absolute()
+        directory.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # a home that is missing or cannot be written
+        return
+    if os.access(directory, os.W_OK):
+        jax.config.update("jax_compilation_cache_dir", str(directory))
+
+
+def _cpu() -> str:
+    """A digest of the instructions that the CPU has, or of its name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    known = [line for line in lines if line.startswith(("flags", "Features", "model name"))]
+    text = "\n".join(sorted(set(known))) or platform.processor() or platform.machine()
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
