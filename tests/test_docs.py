@@ -12,7 +12,11 @@ PAGES = (
     *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")),
 )
 # These have tests of their own, which compare what their snippets print.
-TESTED_ELSEWHERE = ("docs/is-my-number-real.md", "docs/independence.md")
+TESTED_ELSEWHERE = (
+    "docs/is-my-number-real.md",
+    "docs/independence.md",
+    "docs/extending.md",
+)
 NEEDS_FILES = "weights.load("  # an exported run: tests/launch/test_export.py
 
 
