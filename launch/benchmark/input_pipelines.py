@@ -13,8 +13,8 @@ import PIL.Image
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from pnoise_jax import data
-from pnoise_jax.data.crops import RandomResizedCrop
-from pnoise_jax.data.transforms import create_transform
+from pnoise_jax.data.image.crops import RandomResizedCrop
+from pnoise_jax.data.image.transforms import create_transform
 
 Pipeline = Callable[[], Iterator[np.ndarray]]
 

@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from pnoise_jax.data import embedded, images, in_memory
-from pnoise_jax.data.arguments import near
-from pnoise_jax.data.conversion import ChannelsError
+from pnoise_jax.data import in_memory
+from pnoise_jax.data.builtin import embedded
 from pnoise_jax.data.data_dir import resolve
 from pnoise_jax.data.directory import PreparedDirectory, newest_version
-from pnoise_jax.data.images import Encoded, Image, ImageError
-from pnoise_jax.data.transforms import Transform
+from pnoise_jax.data.image import images
+from pnoise_jax.data.image.arguments import near
+from pnoise_jax.data.image.conversion import ChannelsError
+from pnoise_jax.data.image.images import Encoded, Image, ImageError
+from pnoise_jax.data.image.transforms import Transform
 
 # What launch.prepare makes from files that their owners give out. Any other data set that TFDS has
 # prepared is read as well.

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pnoise_jax.data.arguments import near
+from pnoise_jax.data.image.arguments import near
 
 EVALUATION_ORDERS = ("shuffled", "class_sorted")
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from pnoise_jax.data.batch_iterator import Batch, BatchIterator
 from pnoise_jax.data.datasets import Dataset, decode
-from pnoise_jax.data.transforms import Transform
+from pnoise_jax.data.image.transforms import Transform
 
 # Independent random streams of one seed.
 _SHUFFLE, _AUGMENT = 0, 1

@@ -1,7 +1,7 @@
 """Evaluation: protocols, exact counts, statistics, and the report that shows them side by side."""
 
-from pnoise_jax.evaluation.clean import CleanPass, clean_pass
-from pnoise_jax.evaluation.composition import in_batches, label_bits_per_batch, purity
+from pnoise_jax.evaluation.batch_composition import in_batches, label_bits_per_batch, purity
+from pnoise_jax.evaluation.clean_pass import CleanPass, clean_pass
 from pnoise_jax.evaluation.evaluate import batch_logits, evaluate, normalise, predict
 from pnoise_jax.evaluation.metrics import (
     METRICS,

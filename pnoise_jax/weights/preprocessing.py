@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pnoise_jax import data
-from pnoise_jax.data.arguments import require_statistics
+from pnoise_jax.data.image.arguments import require_statistics
 from pnoise_jax.weights import runs
 from pnoise_jax.weights.arrays import ArrayFile
 from pnoise_jax.weights.descriptions import PREPROCESSING as METADATA

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pnoise_jax.data import list_datasets, load, train_batches
-from pnoise_jax.data.images import ImageError
+from pnoise_jax.data.image.images import ImageError
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +246,8 @@ TOGETHER = """
 
 KILLED = """
     import json, os, pathlib, signal, sys, time
-    from pnoise_jax.data import datasets, digits, embedded
+    from pnoise_jax.data import datasets
+    from pnoise_jax.data.builtin import digits, embedded
     import sklearn.datasets  # imported once, before the forks
 
     directory = pathlib.Path(sys.argv[1])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from launch.benchmark import textures
-from pnoise_jax.data import images
+from pnoise_jax.data.image import images
 
 ROOT = Path(__file__).parents[2]
 PASSES = ("forward", "backward", "both")

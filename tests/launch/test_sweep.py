@@ -9,7 +9,7 @@ from tests.launch import command
 
 CONFIG = """
 from configs import digits_vit
-from pnoise_jax.studies.sweep_cells import product
+from pnoise_jax.studies.sweep.cells import product
 
 def get_config(layer="1"):
     config = digits_vit.get_config()

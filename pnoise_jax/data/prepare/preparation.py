@@ -6,11 +6,11 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from pnoise_jax.data import embedded
-from pnoise_jax.data.arguments import near
+from pnoise_jax.data.builtin import embedded
 from pnoise_jax.data.data_dir import make_staging, resolve
 from pnoise_jax.data.datasets import PREPARED_BY_COMMAND
 from pnoise_jax.data.directory import newest_version
+from pnoise_jax.data.image.arguments import near
 from pnoise_jax.data.prepare import (
     folder,
     imagenet,

@@ -9,7 +9,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from pnoise_jax.data import conversion, images
+from pnoise_jax.data.image import conversion, images
 
 Rule = Literal["keep", "repair", "convert"]
 

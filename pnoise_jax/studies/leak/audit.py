@@ -16,14 +16,14 @@ import jax
 import numpy as np
 
 from pnoise_jax.evaluation import Metric
+from pnoise_jax.studies.leak.audited.audited_function import FunctionSubject
+from pnoise_jax.studies.leak.audited.audited_noise import AuditedNoise
+from pnoise_jax.studies.leak.audited.examples import read_examples
+from pnoise_jax.studies.leak.audited.frameworks import as_batch_function
+from pnoise_jax.studies.leak.audited.labels import as_classes, as_names, in_columns, own_names
 from pnoise_jax.studies.leak.measure import measure
 from pnoise_jax.studies.leak.measurements import Measurements
 from pnoise_jax.studies.leak.settings import MIN_BATCHES, AuditSettings
-from pnoise_jax.studies.leak.subjects.audited_noise import AuditedNoise
-from pnoise_jax.studies.leak.subjects.examples import read_examples
-from pnoise_jax.studies.leak.subjects.frameworks import as_batch_function
-from pnoise_jax.studies.leak.subjects.function_subject import FunctionSubject
-from pnoise_jax.studies.leak.subjects.labels import as_classes, as_names, in_columns, own_names
 from pnoise_jax.studies.leak.verdict.kinds import Verdict
 from pnoise_jax.studies.leak.verdict.summary import Summary
 from pnoise_jax.studies.reporting.report import require_own, write_audit

@@ -10,6 +10,8 @@ import numpy as np
 
 from pnoise_jax import data, evaluation
 from pnoise_jax.evaluation import Metric, Predictions
+from pnoise_jax.studies.leak.audited.audited import Subject
+from pnoise_jax.studies.leak.audited.audited_noise import AuditedNoise
 from pnoise_jax.studies.leak.checks import interventions
 from pnoise_jax.studies.leak.checks.dependence import (
     Dependence,
@@ -21,8 +23,6 @@ from pnoise_jax.studies.leak.checks.orders import CLASS_SORTED, SHUFFLED, Orders
 from pnoise_jax.studies.leak.checks.scores import OrderScores, score_orders
 from pnoise_jax.studies.leak.measurements import Cell, Composition, Measurements
 from pnoise_jax.studies.leak.settings import AuditSettings
-from pnoise_jax.studies.leak.subjects.audited_noise import AuditedNoise
-from pnoise_jax.studies.leak.subjects.subject import Subject
 
 
 def measure(

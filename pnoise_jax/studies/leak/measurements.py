@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 
 from pnoise_jax.evaluation import Hits, Metric, Predictions
+from pnoise_jax.studies.leak.audited.audited_noise import AuditedNoise
 from pnoise_jax.studies.leak.checks.dependence import Dependence
 from pnoise_jax.studies.leak.checks.interventions import Interventions
 from pnoise_jax.studies.leak.checks.scores import OrderScores
-from pnoise_jax.studies.leak.subjects.audited_noise import AuditedNoise
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from pnoise_jax.studies.reporting import captions, prose, style, tables
+from pnoise_jax.studies.reporting import figure_captions as captions
+from pnoise_jax.studies.reporting import prose, style, tables
 from pnoise_jax.terminal import printable
 
 PROTOCOLS = (  # names of the rows, and their looks

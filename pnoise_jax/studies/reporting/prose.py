@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pnoise_jax.studies.reporting import captions, kinds, tables
+from pnoise_jax.studies.reporting import figure_captions as captions
+from pnoise_jax.studies.reporting import tables
+from pnoise_jax.studies.reporting import verdict_labels as kinds
 
 PAPER_NOISES = {"optimal", "cyclic_shift", "dense", "gaussian", "salt_and_pepper"}
 LINEAR_TRANSFORMS = {"optimal", "cyclic_shift", "dense"}

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from pnoise_jax.studies.leak.subjects.examples import Examples, is_loader, read_batch, read_batches
-from pnoise_jax.studies.leak.subjects.frameworks import as_batch_function
+from pnoise_jax.studies.leak.audited.examples import Examples, is_loader, read_batch, read_batches
+from pnoise_jax.studies.leak.audited.frameworks import as_batch_function
 
 _CAUSES = (
     "Usual causes: batch statistics that are not frozen, noise that mixes examples, attention or a "
