@@ -1,11 +1,13 @@
 """Sweeps: many cells, each trained once at most and evaluated by the standard protocols."""
 
+import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,11 @@ from rich.console import Console
 
 from pnoise_jax import parallel, stopping, training
 from pnoise_jax.studies.sweep import results as sweep_results
+from pnoise_jax.studies.sweep import shards
 from pnoise_jax.studies.sweep import summary as sweep_summary
 from pnoise_jax.studies.sweep.cells import Cell, Overrides, build_cells
 from pnoise_jax.studies.sweep.results import PROTOCOLS, Results
+from pnoise_jax.studies.sweep.shards import Shard
 from pnoise_jax.studies.sweep.summary import Group
 from pnoise_jax.studies.sweep.trainer import WAYS, Ended, Trainer, Training, plan
 from pnoise_jax.terminal import create_console, printable
@@ -32,10 +36,11 @@ def run_sweep(
     workdir: str | os.PathLike,
     *,
     together: str = "auto",
+    shard: Shard | None = None,
     given: Iterable[str] = (),
     console: Console | None = None,
 ) -> list[Group]:
-    """Trains and evaluates all cells, or what is left of them, and sums up.
+    """Trains and evaluates all cells, or those that are missing, and sums up.
 
     Cells that differ in the evaluation section alone share one training, and so do those without
     noise in training, whatever their noise. Trainings that differ in seed and strength alone share
@@ -48,11 +53,15 @@ def run_sweep(
       workdir: made, or gone on with: finished trainings and cells are not repeated.
       together: whether runs of one program train together: "never", "always", or "auto",
         whichever is measured to be faster.
+      shard: the part of the trainings to do here, with the cells that need them; other processes
+        do the other parts in the same work directory, at the same time or at any other. None does
+        all that is missing.
       given: fields that the command line has set, which no cell may set.
       console: what to print on.
 
     Returns:
-      The cells, those that agree in all but the seed as one.
+      The cells, those that agree in all but the seed as one; nothing where a shard leaves cells
+      to other shards.
 
     Raises:
       ValueError, OSError: a bad cell or work directory, named, before anything is trained; later, a
@@ -65,7 +74,7 @@ def run_sweep(
     if jax.process_count() > 1:
         raise ValueError(
             f"{jax.process_count()} hosts: a sweep runs on one host; start it there without "
-            "--multi_host, or split its cells into several sweeps"
+            "--multi_host, or give each host a part of it with --shard=INDEX/COUNT"
         )
     console = create_console() if console is None else console
     cells = build_cells(base, overrides, given=given)
@@ -74,14 +83,60 @@ def run_sweep(
         for cell in distinct.values():  # raises now, and leaves nothing behind
             cell.experiment.match_weights()
     path = directories.make_writable(workdir)
-    with directories.lock(path):  # before the claim, which else would change another's base
-        sweep_results.claim(path, base, _describe_data(base, cells))
-        results = Results(path / "results.csv", base, list(cells[0].values))
+    described = _describe_data(base, cells)
+    claim = functools.partial(sweep_results.claim, path, base, described)
+    with _locked(path, shard, claim):
+        results = Results(path, base, list(cells[0].values), shard)
+        if shard is None:
+            results.merge_shards()
+        ours = _cells_of(shard, cells, path)
+        if shard is not None:
+            console.print(f"shard {shard}: {len(ours)} of the sweep's {len(cells)} cells")
         try:
-            _finish(cells, results, path, together, console)
+            _finish(ours, results, path, together, console)
         except stopping.StoppedError as stopped:
-            raise _sum_up_stop(stopped, cells, results, path) from None
+            raise _sum_up_stop(stopped, ours, results) from None
+        if shard is not None:
+            results = Results(path, base, list(cells[0].values))  # of all shards, by now
+            missing = sum(results.get(cell) is None for cell in cells)
+            if missing:
+                console.print(_what_is_missing(shard, missing, len(cells)), soft_wrap=True)
+                return []
+            results.write()
         return _sum_up(cells, results, path, console)
+
+
+@contextlib.contextmanager
+def _locked(path: Path, shard: Shard | None, claim: Callable[..., None]) -> Iterator[None]:
+    """Claims the work directory, before anything changes there, and keeps others out of it."""
+    if shard is None:
+        with shards.lock_all(path):
+            claim()
+            yield
+    else:
+        with shards.lock_for_shard(path, lambda others: claim(in_use=others)):
+            yield
+
+
+def _cells_of(shard: Shard | None, cells: Sequence[Cell], path: Path) -> Sequence[Cell]:
+    """The cells of a shard: those of every n-th training, in the order of the cells.
+
+    All cells are dealt out, finished ones as well: so the parts do not depend on when a shard
+    starts. Cells that share a training stay together.
+    """
+    if shard is None:
+        return cells
+    runs = [run for program in plan(cells, path / "runs") for run in program]
+    runs.sort(key=lambda run: cells.index(run.cells[0]))
+    return [cell for run in shard.share(runs) for cell in run.cells]
+
+
+def _what_is_missing(shard: Shard, missing: int, count: int) -> str:
+    return (
+        f"shard {shard} has finished its part; {missing} of the {count} cells are still missing, "
+        "and belong to other shards. The shard that finishes last writes the summary; so does "
+        "the same command without --shard, which trains what is missing then"
+    )
 
 
 def _describe_data(base: ml_collections.ConfigDict, cells: Sequence[Cell]) -> dict[str, Any] | None:
@@ -119,24 +174,24 @@ def _finish(
             )
             seconds = time.perf_counter() - started
             console.print(f"{done}/{count} in {seconds:.0f} s: {names}")
-    _require_sound(broken, count)
+    _require_sound(broken, count, results.file)
 
 
 def _sum_up_stop(
-    stopped: stopping.StoppedError, cells: Sequence[Cell], results: Results, path: Path
+    stopped: stopping.StoppedError, cells: Sequence[Cell], results: Results
 ) -> stopping.StoppedError:
     finished = sum(results.get(cell) is not None for cell in cells)
     return stopped.with_kept(
-        f"{finished} of {len(cells)} cells are finished and have a row in {path / 'results.csv'}"
+        f"{finished} of {len(cells)} cells are finished and have a row in {results.file}"
     )
 
 
-def _require_sound(broken: dict[str, training.NonFiniteLossError], count: int) -> None:
+def _require_sound(broken: dict[str, training.NonFiniteLossError], count: int, file: Path) -> None:
     if broken:
         reasons = "; ".join(f"{name}: {error.reason}" for name, error in broken.items())
         raise training.NonFiniteLossError(
             f"{len(broken)} of {count} trainings broke down, the others are finished and in "
-            f"results.csv ({reasons})",
+            f"{file.name} ({reasons})",
             "Leave these out of sweep(), or lower optimizer.learning_rate or their noise.strength, "
             "and start the command again; the summary comes when all cells have a row",
         )
@@ -149,7 +204,7 @@ def _is_sound(end: training.TrainState | training.NonFiniteLossError) -> bool:
 def _evaluate_runs(
     group: Sequence[Ended], results: Results, path: Path, mesh: Mesh, console: Console
 ) -> None:
-    """Adds the cells of these runs to results.csv, up to the first that cannot be evaluated."""
+    """Adds rows for the cells of these runs, up to the first that cannot be evaluated."""
     try:
         for run, state in group:
             if _is_sound(state):
@@ -161,13 +216,14 @@ def _evaluate_runs(
 
 
 def _write_results(results: Results, path: Path, console: Console) -> None:
-    """Writes results.csv; where that fails, what it would hold is printed."""
+    """Writes the rows; where that fails, they are printed."""
     try:
         results.write()
     except OSError as error:
         console.print(results.text(), soft_wrap=True)
+        reason = error.strerror or error
         raise OSError(
-            f"--workdir={str(path)!r}: results.csv cannot be written ({error.strerror or error}): "
+            f"--workdir={str(path)!r}: {results.file.name} cannot be written ({reason}): "
             "what it would hold is printed above. Make room or make it writable, and the same "
             "command evaluates these cells again; their trainings are kept in runs/"
         ) from error

@@ -32,7 +32,7 @@ def base(data_dir):
 
 def test_rows_come_back_and_columns_may_come_and_go(base, tmp_path):
     path = tmp_path / "results.csv"
-    results = Results(path, base, ["noise.strength"])
+    results = Results(tmp_path, base, ["noise.strength"])
     results.add(cell(noise_strength="0.1"), found(50.5))
     results.add(cell(noise_strength="0.5"), found(60.0))
     results.write()
@@ -40,7 +40,7 @@ def test_rows_come_back_and_columns_may_come_and_go(base, tmp_path):
     assert rows(path)[0]["run"] == "runs/a,b"
     assert rows(path)[0]["class_sorted_top1"] == ""
 
-    more = Results(path, base, ["seed", "noise.strength"])  # the base's seed is 0
+    more = Results(tmp_path, base, ["seed", "noise.strength"])  # the base's seed is 0
     assert more.get(cell(seed="0", noise_strength="0.1"))["clean_top1"] == "50.5"
     assert more.get(cell(seed="1", noise_strength="0.1")) is None
     more.add(cell(seed="1", noise_strength="0.1"), found(70.0))
@@ -51,7 +51,7 @@ def test_rows_come_back_and_columns_may_come_and_go(base, tmp_path):
         ("1", "70.0"),
     ]
 
-    fewer = Results(path, base, ["seed"])  # strength is the base's 0.5
+    fewer = Results(tmp_path, base, ["seed"])  # strength is the base's 0.5
     assert fewer.get(cell(seed="0"))["clean_top1"] == "60.0"
     assert fewer.get(cell(seed="1")) is None
     assert fewer.others([cell(seed="0"), cell(seed="1")]) == 2
@@ -71,34 +71,34 @@ def test_rows_come_back_and_columns_may_come_and_go(base, tmp_path):
 def test_another_format_is_refused(base, tmp_path, text):
     (tmp_path / "results.csv").write_text(text)
     with pytest.raises(ValueError, match=r"rows of format .* move the file away"):
-        Results(tmp_path / "results.csv", base, ["seed"])
+        Results(tmp_path, base, ["seed"])
 
 
 def test_a_field_may_be_called_steps_but_not_as_another_column_is(base, tmp_path):
     path = tmp_path / "results.csv"
-    results = Results(path, base, ["steps"])
+    results = Results(tmp_path, base, ["steps"])
     for steps in ("", "5"):
         results.add(cell(steps=steps), found(50.0))
     results.write()
-    again = Results(path, base, ["steps"])
+    again = Results(tmp_path, base, ["steps"])
     assert again.get(cell(steps=""))["updates"] == "12"
     assert again.get(cell(steps="12")) is None
     assert path.read_text().splitlines()[0].count("steps") == 1
     with pytest.raises(ValueError, match=r"sweep\(\) sets 'updates', and results.csv has another"):
-        Results(path, base, ["updates"])
+        Results(tmp_path, base, ["updates"])
 
 
 def test_what_is_no_table_is_refused(base, tmp_path):
     (tmp_path / "results.csv").write_bytes(b"format,seed\n\xff\xfe\n")
     with pytest.raises(ValueError, match=r"results.csv is no table in UTF-8"):
-        Results(tmp_path / "results.csv", base, ["seed"])
+        Results(tmp_path, base, ["seed"])
 
 
 def test_a_work_directory_belongs_to_one_base(base, tmp_path):
     sweep_results.claim(tmp_path, base)
     base.batch_size = 24  # nothing is there yet
     sweep_results.claim(tmp_path, base)
-    results = Results(tmp_path / "results.csv", base, ["seed"])
+    results = Results(tmp_path, base, ["seed"])
     results.add(cell(seed="0"), found(50.0))
     results.write()
     base.data.data_dir = "/elsewhere"
