@@ -32,6 +32,8 @@ def inline_svg(svg: bytes, *, name: str, alternative: str) -> Markup:
     box = re.search(r'viewBox="([\d. ]+)"', drawing)[1]
     inner = drawing[drawing.index(">", drawing.index("<svg")) + 1 : drawing.rindex("</svg>")]
     inner = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", inner, flags=re.S)
+    # The page is the background; matplotlib's would hide the shadow where a figure scrolls.
+    inner = re.sub(r'<g id="patch_1">.*?</g>', "", inner, count=1, flags=re.S)
     inner = re.sub(r'<g id="[^"]*">', "<g>", inner)  # nothing refers to groups
     inner = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", inner)
     inner = re.sub(r"\s*\n\s*", "\n", inner)
