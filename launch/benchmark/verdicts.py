@@ -20,12 +20,10 @@ from typing import Any
 
 import numpy as np
 from absl import flags
-from scipy import stats
 
-from pnoise_jax import studies
-from pnoise_jax.terminal import create_console
+from pnoise_jax import evaluation, studies
 
-from . import options, report
+from . import report
 from .verdict_cases import CASES, Case, Setting, draw_setting
 
 _AUDITS = flags.DEFINE_integer("audits", 1000, "Simulated audits of each function.", lower_bound=1)
@@ -57,10 +55,8 @@ class Outcome:
 
 def main() -> None:
     """Simulates, prints and writes."""
-    sizes = options.whole_numbers("sizes", _SIZES.value, minimum=60)
-    options.require_writable("out", _OUT.value)
-    console, where = create_console(), report.environment()
-    report.print_environment(console, where)
+    sizes = report.whole_numbers("sizes", _SIZES.value, minimum=60)
+    console, where = report.start(_OUT.value)
     any_size = simulate(_AUDITS.value, seed=_SEED.value, processes=_PROCESSES.value)
     rows = [rates(case, any_size[number]) for number, case in enumerate(CASES)]
     console.print(_kinds_table(rows))
@@ -159,13 +155,9 @@ def rates(case: Case, outcomes: list[Outcome]) -> dict[str, Any]:
 
 
 def _rate(events: int, count: int) -> dict[str, float]:
-    interval = stats.binomtest(events, count).proportion_ci(0.95)
-    return {
-        "events": events,
-        "percent": 100 * events / count,
-        "low": 100 * float(interval.low),
-        "high": 100 * float(interval.high),
-    }
+    estimate = evaluation.proportion(events, count, confidence=0.95)
+    low, high = estimate.interval
+    return {"events": events, "percent": estimate.value, "low": low, "high": high}
 
 
 def _kinds_table(rows: list[dict[str, Any]]):

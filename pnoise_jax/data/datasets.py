@@ -13,10 +13,10 @@ from pnoise_jax.data.builtin import embedded
 from pnoise_jax.data.data_dir import resolve
 from pnoise_jax.data.directory import PreparedDirectory, newest_version
 from pnoise_jax.data.image import images
-from pnoise_jax.data.image.arguments import near
 from pnoise_jax.data.image.conversion import ChannelsError
 from pnoise_jax.data.image.images import Encoded, Image, ImageError
 from pnoise_jax.data.image.transforms import Transform
+from pnoise_jax.registry import did_you_mean
 
 # What launch.prepare makes from files that their owners give out. Any other data set that TFDS has
 # prepared is read as well.
@@ -307,7 +307,7 @@ def _prepared(name: str, data_dir: Path) -> Path:
             f"--data_dir={data_dir}; or set data.data_dir to where it stands"
         )
     raise ValueError(
-        f"data.name={name!r} is unknown{near(name, list_datasets())}; "
+        f"data.name={name!r} is unknown{did_you_mean(name, list_datasets())}; "
         f"folder/NAME for your own images; and what TFDS has prepared in {data_dir}."
     )
 

@@ -1,6 +1,7 @@
 """Arrays that are costly to compute, kept in the user's cache."""
 
 import hashlib
+import io
 import os
 import threading
 from collections.abc import Callable, Iterable
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pnoise_jax.data import notice
+from pnoise_jax.writing import replace_file
 
 _LOADING = threading.Lock()  # NumPy parses headers by `ast`, which fails in threads in Python 3.11
 
@@ -61,9 +63,9 @@ def remembered(path: Path, number: int, compute: Callable[[], np.ndarray]) -> np
     found = compute()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{os.getpid()}-{path.name}")
-        np.save(temporary, found)
-        os.replace(temporary, path)
+        encoded = io.BytesIO()
+        np.save(encoded, found)
+        replace_file(path, encoded.getvalue())
     except OSError as error:  # it is only slower without
         if number >= notice.MANY:
             notice.tell(

@@ -21,8 +21,11 @@ from pnoise_jax.evaluation.statistics import (
     accuracy,
     adjust_p_values,
     balanced,
+    degrees_of_freedom,
     difference,
     mean_change,
+    proportion,
+    student,
 )
 from pnoise_jax.evaluation.views import MAX_VIEWS
 
@@ -42,6 +45,7 @@ __all__ = [
     "balanced",
     "batch_logits",
     "clean_pass",
+    "degrees_of_freedom",
     "difference",
     "evaluate",
     "first_noisy_layer",
@@ -54,8 +58,10 @@ __all__ = [
     "normalise",
     "predict",
     "print_report",
+    "proportion",
     "published_meter",
     "purity",
     "score_logits",
     "standard_protocols",
+    "student",
 ]

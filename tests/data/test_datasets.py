@@ -129,7 +129,9 @@ def test_preparation_leaves_stdout_and_the_directory_clean(tmp_path, capfd):
 
 
 def test_an_unknown_name_lists_near_ones(tmp_path):
-    with pytest.raises(ValueError, match=r"data\.name='digit' .*mean 'digits'\?.*there are: digit"):
+    with pytest.raises(
+        ValueError, match=r"data\.name='digit' .*mean 'digits'\? Choose one of: digit"
+    ):
         load("digit", split="train", data_dir=tmp_path)
     assert "digits" in list_datasets()
 

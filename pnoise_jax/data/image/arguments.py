@@ -1,12 +1,13 @@
 """What the transforms share: checks of their arguments, and a draw."""
 
-import difflib
 import math
 import numbers
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+
+from pnoise_jax.registry import did_you_mean
 
 
 def draw(generator: np.random.Generator, low: float, high: float) -> float:
@@ -52,7 +53,7 @@ def require_interval(
 def require_choice(name: str, value: Any, choices: Iterable[str]) -> None:
     """Raises ValueError unless value is one of the choices."""
     if value not in choices:
-        raise ValueError(f"{name}={value!r} is unknown{near(str(value), choices)}")
+        raise ValueError(f"{name}={value!r} is unknown{did_you_mean(value, choices)}")
 
 
 _LEAST_STD = 0.0039  # about one level of a pixel; 1/255 undoes the scaling to [0, 1]
@@ -90,10 +91,3 @@ def require_statistics(
 def _is_finite(value: Any) -> bool:
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_)
     return is_number and abs(value) < math.inf  # isfinite fails of whole numbers of 400 digits
-
-
-def near(name: str, names: Iterable[str]) -> str:
-    """ " (did you mean 'x'?); there are: x, y", for an error on an unknown name."""
-    found = difflib.get_close_matches(name, list(names), n=1)
-    hint = f" (did you mean {found[0]!r}?)" if found else ""
-    return f"{hint}; there are: {', '.join(names) or 'none'}"

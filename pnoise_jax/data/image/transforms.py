@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from pnoise_jax.data.image import augmentations, crops
-from pnoise_jax.data.image.arguments import near
 from pnoise_jax.data.image.augmentations import PixelStatistics
 from pnoise_jax.data.image.images import Image
 from pnoise_jax.data.image.rand_augment import RandAugment
+from pnoise_jax.registry import did_you_mean
 
 Transform = Callable[[Image, np.random.Generator | None], np.ndarray]
 """(encoded image or pixels, generator) -> uint8 (height, width, channels) of the wanted size."""
@@ -144,10 +144,10 @@ def _create(expression: ast.expr) -> _Named:
     call = expression if isinstance(expression, ast.Call) else None
     named = call.func if call else expression
     if not isinstance(named, ast.Name):
-        raise ValueError(f"{ast.unparse(expression)!r} is no name of a transform")
+        raise ValueError(f"{ast.unparse(expression)!r} is not the name of a transform")
     name, known = named.id, {**_CROPS, **_AUGMENTATIONS}
     if name not in known:
-        raise ValueError(f"{name!r} is unknown{near(name, known)}")
+        raise ValueError(f"{name!r} is unknown{did_you_mean(name, known)}")
     if not call:
         return _Named(name, known[name]())
     allowed = list(inspect.signature(known[name]).parameters)
@@ -156,9 +156,8 @@ def _create(expression: ast.expr) -> _Named:
     arguments = dict(zip(allowed, map(_literal, call.args), strict=False))
     for keyword in call.keywords:
         if keyword.arg not in allowed:
-            raise ValueError(
-                f"{name}: the argument {keyword.arg!r} is unknown{near(str(keyword.arg), allowed)}"
-            )
+            hint = did_you_mean(keyword.arg, allowed) if allowed else f": {name} takes none"
+            raise ValueError(f"{name}: the argument {keyword.arg!r} is unknown{hint}")
         if keyword.arg in arguments:
             raise ValueError(f"{name} is given {keyword.arg} twice")
         arguments[keyword.arg] = _literal(keyword.value)
@@ -180,7 +179,7 @@ def _literal(expression: ast.expr) -> Any:
         return ast.literal_eval(expression)
     except ValueError:
         raise ValueError(
-            f"{ast.unparse(expression)!r} is no number, text in quotes or tuple of these"
+            f"{ast.unparse(expression)!r} is not a number, text in quotes or tuple of these"
         ) from None
 
 

@@ -10,7 +10,6 @@ from pnoise_jax.data.builtin import embedded
 from pnoise_jax.data.data_dir import make_staging, resolve
 from pnoise_jax.data.datasets import PREPARED_BY_COMMAND
 from pnoise_jax.data.directory import newest_version
-from pnoise_jax.data.image.arguments import near
 from pnoise_jax.data.prepare import (
     folder,
     imagenet,
@@ -26,6 +25,7 @@ from pnoise_jax.data.prepare.missing import existing_directory
 from pnoise_jax.data.prepare.plan import Plan, shorten
 from pnoise_jax.data.prepare.progress import Progress
 from pnoise_jax.data.prepare.sources import require_readable_size
+from pnoise_jax.registry import did_you_mean
 
 _MODULES = dict(
     zip(PREPARED_BY_COMMAND, (imagenet, office_home, tiny_imagenet, visda), strict=True)
@@ -176,5 +176,5 @@ def _planner(
             "folder/<name>; leave them out"
         )
     if name not in _MODULES:
-        raise ValueError(f"--dataset={name!r} is unknown{near(name, list_preparable())}")
+        raise ValueError(f"--dataset={name!r} is unknown{did_you_mean(name, list_preparable())}")
     return _MODULES[name].plan, _MODULES[name].VERSION

@@ -16,7 +16,6 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from scipy import stats
 
 from pnoise_jax import evaluation
 from pnoise_jax.studies.reporting import style
@@ -135,14 +134,13 @@ def mean_of(values: Sequence[float], *, test: bool = False) -> Mean:
     mean = float(np.mean(values))
     if len(values) < 2:
         return Mean(mean)
-    if np.ptp(values) < 1e-9:  # scipy has no interval without variance
+    if np.ptp(values) < 1e-9:  # there is no interval without variance
         if not test:
             return Mean(mean, mean, mean)
         return Mean(0.0, 0.0, 0.0, p_value=1.0) if abs(mean) < 1e-9 else Mean(mean)
-    found = stats.ttest_1samp(values, 0.0)
-    interval = found.confidence_interval(CONFIDENCE)
-    p_value = float(found.pvalue) if test else None
-    return Mean(mean, float(interval.low), float(interval.high), p_value)
+    error = float(np.std(values, ddof=1)) / len(values) ** 0.5
+    estimate = evaluation.student(mean, error, len(values) - 1, confidence=CONFIDENCE)
+    return Mean(mean, *estimate.interval, estimate.p_value if test else None)
 
 
 def write_summary(path: Path, groups: Sequence[Group]) -> None:

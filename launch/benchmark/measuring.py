@@ -1,14 +1,30 @@
-"""Timing of alternatives against each other, and the check that they compute the same."""
+"""Timing of alternatives against each other, each number of devices in a process of its own."""
 
 import dataclasses
 import math
+import multiprocessing
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AxisType, Mesh
+
+from pnoise_jax import parallel
+
+# glibc hands large buffers back to the system as soon as they are free, and the page faults of the
+# next call's buffers then take up to eight times as long as a shift of rows itself. A measuring
+# process keeps its memory. Other C libraries do not read these.
+_KEEP_MEMORY = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**40),
+    "MALLOC_ARENA_MAX": "1",
+}
 
 
 @dataclasses.dataclass
@@ -57,7 +73,7 @@ def interleave(
 
 
 def compare(times: Mapping[str, Times], *, to: str) -> dict[str, dict[str, Any]]:
-    """What `interleave` measured, summed up.
+    """Sums up what `interleave` measured.
 
     Returns:
       For each alternative the number of "rounds", "seconds" per call by the clock (see `spread`),
@@ -75,7 +91,7 @@ def compare(times: Mapping[str, Times], *, to: str) -> dict[str, dict[str, Any]]
 
 
 def _ratios(taken: Sequence[float], reference: Sequence[float]) -> list[float]:
-    """Round by round; of the rounds in which both took part."""
+    """Round by round, for the rounds in which both took part."""
     return [a / b if b else math.nan for a, b in zip(taken, reference, strict=False)]
 
 
@@ -105,7 +121,46 @@ def require_agreement(what: str, results: Mapping[str, Any], *, tolerance: float
 
 @jax.jit
 def _largest_difference(a: Any, b: Any) -> jax.Array:
-    def of(a, b):
+    def largest(a, b):
         return jnp.abs(a.astype(jnp.float32) - b.astype(jnp.float32)).max()
 
-    return jnp.stack(jax.tree.leaves(jax.tree.map(of, a, b))).max()
+    return jnp.stack(jax.tree.leaves(jax.tree.map(largest, a, b))).max()
+
+
+def measure_on(devices: int, measure: Callable[[Any, Mesh], list[dict]], spec: Any) -> list[dict]:
+    """``measure(spec, mesh)`` in a fresh process, on a mesh of ``devices`` devices.
+
+    JAX has to know the number of devices before it starts, so each needs a process. On a CPU these
+    are host devices, which share its cores; on accelerators, real ones.
+
+    Returns:
+      What measure returns, a list of results, each with the devices and their kind added; or one
+      result that says why it was "skipped": the machine has fewer devices.
+
+    Raises:
+      ChildProcessError: the process was killed.
+      Exception: what measure raises.
+    """
+    os.environ.update({key: os.environ.get(key, value) for key, value in _KEEP_MEMORY.items()})
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        try:
+            return pool.submit(_measure, devices, measure, spec).result()
+        except BrokenProcessPool:
+            raise ChildProcessError(
+                f"--devices={devices}: the measuring process was killed, most likely because "
+                "memory ran out; lower the sizes"
+            ) from None
+
+
+def _measure(devices: int, measure: Callable, spec: Any) -> list[dict]:
+    jax.config.update("jax_num_cpu_devices", devices)
+    available = jax.devices()
+    kind = available[0].device_kind
+    where = {"devices": devices, "device_kind": kind, "platform": jax.default_backend()}
+    if len(available) < devices:
+        return [where | {"skipped": f"this machine has {len(available)} x {kind}"}]
+    mesh = jax.make_mesh(
+        (devices,), (parallel.DATA_AXIS,), (AxisType.Auto,), devices=available[:devices]
+    )
+    return [where | result for result in measure(spec, mesh)]
