@@ -44,8 +44,10 @@ _SHARD = flags.DEFINE_string(
 def sweep(config, workdir: str) -> None:
     """Reads the cells and runs them."""
     shard = None if _SHARD.value is None else Shard.parse(_SHARD.value)
-    cells, given = main.read_sweep()
-    run_sweep(config, cells, workdir, together=_TOGETHER.value, shard=shard, given=given)
+    cells, set_by_flags = main.read_sweep()
+    run_sweep(
+        config, cells, workdir, together=_TOGETHER.value, shard=shard, set_by_flags=set_by_flags
+    )
 
 
 if __name__ == "__main__":

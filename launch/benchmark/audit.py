@@ -105,7 +105,7 @@ def _alternatives(
         evaluation.predict(model, variables, dataset, protocol, mesh=mesh, **_PIXELS)
 
     def run_audit():
-        subject = leak.ModelSubject(
+        subject = leak.AuditedModel(
             model, variables, dataset, noises=(audited,), seed=0, mesh=mesh, **_PIXELS
         )
         settings = _settings(spec).for_labels(dataset.labels, "the benchmark")
@@ -116,18 +116,18 @@ def _alternatives(
 
     def separately():
         clean()
-        found = {}
+        accuracies = {}
         for size in spec.batch_sizes:
             protocol = evaluation.Protocol(True, "shuffled", size)
             predicted = np.zeros(len(dataset), np.int32)  # any classes: only the number counts
             for kind, orders in _orders(spec, dataset.labels, predicted).items():
-                found[size, kind] = [
+                accuracies[size, kind] = [
                     evaluation.predict(
                         model, variables, dataset, protocol, order=order, mesh=mesh, **_PIXELS
                     ).summary()["top1"]
                     for order in orders
                 ]
-        return np.concatenate([found[size, SHUFFLED] for size in spec.batch_sizes])
+        return np.concatenate([accuracies[size, SHUFFLED] for size in spec.batch_sizes])
 
     calls = {"clean": clean, "audit": run_audit}
     if spec.separately:
@@ -138,7 +138,7 @@ def _alternatives(
 def _orders(spec: Spec, labels: np.ndarray, predicted: np.ndarray) -> dict[str, list[np.ndarray]]:
     """What the audit scores, by kind."""
     settings = _settings(spec)
-    return Orders.of(labels, settings, given=True).with_predictions(predicted, settings)
+    return Orders.of(labels, settings, with_given_order=True).with_predictions(predicted, settings)
 
 
 def _create_model(spec: Spec):
@@ -163,10 +163,14 @@ def _random_dataset(spec: Spec) -> data.Dataset:
 def _print(console: Console, spec: Spec, results: list[dict]) -> None:
     (result,) = results
     devices, kind = result["devices"], result["device_kind"]
-    found = result["alternatives"]
+    alternatives = result["alternatives"]
     rows = [
-        [name, report.figure(of["seconds"]["median"]), report.ratio(of) if "ratio" in of else ""]
-        for name, of in found.items()
+        [
+            name,
+            report.figure(times["seconds"]["median"]),
+            report.ratio(times) if "ratio" in times else "",
+        ]
+        for name, times in alternatives.items()
     ]
     title = (
         f"{devices} x {kind}, {spec.model} {spec.image_size} px\n"

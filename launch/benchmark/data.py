@@ -99,12 +99,12 @@ def _prepare(spec: Spec, directory: Path, *, with_tensorflow: bool) -> Prepared:
     folders = directory / "folders"
     input_pipelines.write_folders(folders, spec.images)
     array_record, shrunk = directory / "array_record", directory / "shrunk"
-    found = prepare.prepare(DATASET, manual_dir=folders, data_dir=array_record)
+    prepared = prepare.prepare(DATASET, manual_dir=folders, data_dir=array_record)
     prepare.prepare(DATASET, manual_dir=folders, data_dir=shrunk, short_side=spec.short_side)
     tfrecord = None
     if with_tensorflow:
         tfrecord = directory / "textures.tfrecord"
-        input_pipelines.write_tfrecord(found.path, tfrecord)
+        input_pipelines.write_tfrecord(prepared.path, tfrecord)
     sizes = [file.stat().st_size for file in folders.glob("*/*.jpg")]
     return Prepared(folders, array_record, shrunk, tfrecord, float(np.mean(sizes)) / 1000)
 
@@ -135,9 +135,9 @@ def _measure(spec: Spec, prepared: Prepared, threads: int) -> dict:
     times = measuring.interleave(calls, rounds=spec.rounds)
     compared = measuring.compare(times, to="ours")
     images = spec.images // spec.batch_size * spec.batch_size
-    for name, found in compared.items():
-        found["cpu_seconds_per_image"] = measuring.spread([s / images for s in times[name].cpu])
-        found["seconds_per_image"] = measuring.spread([s / images for s in times[name].wall])
+    for name, figures in compared.items():
+        figures["cpu_seconds_per_image"] = measuring.spread([s / images for s in times[name].cpu])
+        figures["seconds_per_image"] = measuring.spread([s / images for s in times[name].wall])
     return {
         "threads": threads,
         "kilobytes": prepared.kilobytes,
@@ -172,12 +172,12 @@ def _mean_pixel(pipeline: Pipeline, spec: Spec) -> np.ndarray:
 
 def _print(console: Console, spec: Spec, result: dict) -> None:
     rows = []
-    for name, found in result["alternatives"].items():
+    for name, figures in result["alternatives"].items():
         milliseconds = [
-            report.figure(1000 * found[key]["median"])
+            report.figure(1000 * figures[key]["median"])
             for key in ("cpu_seconds_per_image", "seconds_per_image")
         ]
-        ratio = report.ratio({"ratio": found["cpu_ratio"]}) if "cpu_ratio" in found else ""
+        ratio = report.ratio({"ratio": figures["cpu_ratio"]}) if "cpu_ratio" in figures else ""
         rows.append([name, *milliseconds, ratio])
     title = (
         f"{result['threads']} threads, {spec.images} JPEGs of {result['kilobytes']:.0f} kB, "

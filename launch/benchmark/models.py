@@ -156,9 +156,9 @@ def _ours(model, variables: dict, batch: dict, mesh: Mesh) -> tuple[Callable, Ca
     return lambda: apply(on_device, images), advance
 
 
-def _print(console: Console, spec: Spec, found: list[dict]) -> None:
+def _print(console: Console, spec: Spec, results: list[dict]) -> None:
     rows = []
-    for result in found:
+    for result in results:
         compared = result["alternatives"]
         milliseconds = [report.milliseconds(times) for times in compared.values()]
         ratios = ["", ""]
@@ -169,13 +169,14 @@ def _print(console: Console, spec: Spec, found: list[dict]) -> None:
             milliseconds.append("")
         rows.append([result["what"], *milliseconds, *ratios])
     title = (
-        f"{found[0]['device_kind']}, {spec.model}, {spec.image_size} px, batch {spec.batch_size}, "
-        f"float32, {spec.rounds} rounds\ntime of ours / time of timm's: median (quartiles)"
+        f"{results[0]['device_kind']}, {spec.model}, {spec.image_size} px, "
+        f"batch {spec.batch_size}, float32, {spec.rounds} rounds\ntime of ours / time of timm's: "
+        f"median (quartiles)"
     )
     columns = ["", "ours, ms", "timm, ms", "ratio", "CPU time"]
     console.print(report.table(title, columns, rows))
     if spec.with_timm:
-        largest = max(value for result in found for value in result["difference"].values())
+        largest = max(value for result in results for value in result["difference"].values())
         console.print(
             f"before timing, logits and the first loss agreed; largest difference {largest:.2g}"
         )

@@ -138,9 +138,12 @@ def _print(console: Console, spec: Spec, results: list[dict]) -> None:
     devices = results[0]["devices"]
     rows = []
     for result in results:
-        found = result["alternatives"]
-        milliseconds = report.milliseconds(found["structured"])
-        ratios = [report.ratio(found[name]) if name in found else "" for name in ("matmul", "loop")]
+        alternatives = result["alternatives"]
+        milliseconds = report.milliseconds(alternatives["structured"])
+        ratios = [
+            report.ratio(alternatives[name]) if name in alternatives else ""
+            for name in ("matmul", "loop")
+        ]
         rows.append([str(result["k"]), result["quality"], result["pass"], milliseconds, *ratios])
     kind = results[0]["device_kind"]
     title = (
@@ -150,7 +153,7 @@ def _print(console: Console, spec: Spec, results: list[dict]) -> None:
     )
     columns = ["k", "Q", "pass", "ms", "matmul", "loop"]
     console.print(report.table(title, columns, rows))
-    fewest = min(of["rounds"] for result in results for of in result["alternatives"].values())
+    fewest = min(times["rounds"] for result in results for times in result["alternatives"].values())
     if fewest < spec.rounds:
         limit = f"--loop_seconds={spec.loop_seconds:g}"
         console.print(f"{limit}: of the {spec.rounds} rounds the loop had {fewest} or more")

@@ -82,9 +82,9 @@ def create_model(spec: Any, **options: Any) -> Classifier:
         model = models.create_model(spec.model, **named, **options)
         abstract_variables(model, spec.image_size)
     except ValueError as error:
-        given = f"--model={spec.model} --image_size={spec.image_size}"
-        given += "" if depth is None else f" --depth={depth}"
-        raise ValueError(f"{given}: {error}") from None
+        chosen = f"--model={spec.model} --image_size={spec.image_size}"
+        chosen += "" if depth is None else f" --depth={depth}"
+        raise ValueError(f"{chosen}: {error}") from None
     return model
 
 

@@ -100,8 +100,8 @@ def _measure(spec: Spec, runs: int, mesh: Mesh) -> dict:
     compared = measuring.compare(measuring.interleave(calls, rounds=spec.rounds), to="sequential")
     steps = experiments[0].total_steps
     whole = {
-        name: compiling[name] + steps * found["seconds"]["median"]
-        for name, found in compared.items()
+        name: compiling[name] + steps * figures["seconds"]["median"]
+        for name, figures in compared.items()
     }
     return {
         "alternatives": compared,
@@ -115,8 +115,8 @@ def _measure(spec: Spec, runs: int, mesh: Mesh) -> dict:
 def _sequential(experiments: list[training.Experiment], mesh: Mesh) -> Callable:
     """A call that moves all runs on by a step, one after another; it returns their metrics."""
     program = training.create_program(experiments[0], mesh, any_strength=True)
-    states = [program.create(jax.random.key(of.config.seed)) for of in experiments]
-    constants = [program.constants(of) for of in experiments]
+    states = [program.create(jax.random.key(experiment.config.seed)) for experiment in experiments]
+    constants = [program.constants(experiment) for experiment in experiments]
     with open_together(experiments) as batches:
         batch = next(batches)
     batches = [
@@ -127,9 +127,9 @@ def _sequential(experiments: list[training.Experiment], mesh: Mesh) -> Callable:
     def advance():
         metrics = []
         for run, batch in enumerate(batches):
-            states[run], found = program.step(states[run], batch, *constants[run])
-            metrics.append(found)
-        return {name: [found[name] for found in metrics] for name in metrics[0]}
+            states[run], step_metrics = program.step(states[run], batch, *constants[run])
+            metrics.append(step_metrics)
+        return {name: [step_metrics[name] for step_metrics in metrics] for name in metrics[0]}
 
     return advance
 
@@ -153,13 +153,13 @@ def _print(console: Console, spec: Spec, results: list[dict]) -> None:
     devices = results[0]["devices"]
     rows = []
     for result in results:
-        found, compiling = result["alternatives"], result["compile_seconds"]
+        alternatives, compiling = result["alternatives"], result["compile_seconds"]
         rows.append(
             [
                 str(result["runs"]),
-                report.milliseconds(found["sequential"]),
-                report.ratio(found["together"]),
-                report.figure(found["together"]["cpu_ratio"]["median"]),
+                report.milliseconds(alternatives["sequential"]),
+                report.ratio(alternatives["together"]),
+                report.figure(alternatives["together"]["cpu_ratio"]["median"]),
                 f"{report.figure(compiling['sequential'])}, {report.figure(compiling['together'])}",
                 report.figure(result["whole_ratio"]),
             ]

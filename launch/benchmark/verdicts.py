@@ -104,7 +104,7 @@ def simulate(
     generator = np.random.default_rng(seed)
     jobs = [(number, draw_setting(generator, n)) for number in chosen for _ in range(audits)]
     chunks = [jobs[start : start + CHUNK] for start in range(0, len(jobs), CHUNK)]
-    found: dict[int, list[Outcome]] = {number: [] for number in chosen}
+    by_case: dict[int, list[Outcome]] = {number: [] for number in chosen}
     if processes == 1:
         outcomes = itertools.chain.from_iterable(map(_run, chunks))
     else:
@@ -112,8 +112,8 @@ def simulate(
         with concurrent.futures.ProcessPoolExecutor(processes, mp_context=context) as pool:
             outcomes = list(itertools.chain.from_iterable(pool.map(_run, chunks)))
     for outcome in outcomes:
-        found[outcome.case].append(outcome)
-    return found
+        by_case[outcome.case].append(outcome)
+    return by_case
 
 
 def _run(jobs: list[tuple[int, Setting]]) -> list[Outcome]:

@@ -231,17 +231,17 @@ def load(
         raise _unreadable(f"image 0 of {name}'s split {split!r}", error) from error
     if shape is not None:
         shape = (*shape[:2], channels)
-        found: Any = _Decoded(encoded, shape)
+        images_of_split: Any = _Decoded(encoded, shape)
     else:
         declared = (*directory.declared_shape[:2], channels)
-        found = encoded if declared == (None, None, 3) else _Files(encoded, declared)
+        images_of_split = encoded if declared == (None, None, 3) else _Files(encoded, declared)
     dataset = Dataset(
         name,
         split,
         directory.num_classes,
         shape,
         _read_only(labels),
-        found,
+        images_of_split,
         class_names=directory.class_names,
         channels=channels,
         version=directory.path.name,
@@ -297,9 +297,9 @@ def _prepared(name: str, data_dir: Path) -> Path:
         return embedded.prepared(name, data_dir)
     parts = Path(name).parts
     inside = 0 < len(parts) <= 3 and ".." not in parts and not Path(name).is_absolute()
-    found = newest_version(data_dir / name) if inside else None
-    if found is not None:
-        return found
+    directory = newest_version(data_dir / name) if inside else None
+    if directory is not None:
+        return directory
     if name in PREPARED_BY_COMMAND or (inside and parts[0] == "folder" and len(parts) == 2):
         raise FileNotFoundError(
             f"data.name={name!r} is not prepared in data.data_dir={str(data_dir)!r}. Prepare it: "

@@ -72,16 +72,18 @@ def require_statistics(
     for name, values, least in (("mean", mean, 0.0), ("std", std, _LEAST_STD)):
         field = f"{prefix}{name}"
         is_row = isinstance(values, Iterable) and not isinstance(values, str | bytes)
-        found = list(values) if is_row else []
-        if not found or not all(map(_is_finite, found)):
+        numbers_given = list(values) if is_row else []
+        if not numbers_given or not all(map(_is_finite, numbers_given)):
             raise ValueError(f"{field}={values!r}: give one finite number per channel")
-        if all(least <= value <= 1 for value in found):
+        if all(least <= value <= 1 for value in numbers_given):
             continue
         bounds = f"{field}={values!r}: give numbers of pixels in [0, 1], so from {least:.2g} to 1"
         # Some in (0, 1] and some beyond are of two scales, or of none.
-        if max(found) <= 1 or not all(value == least == 0 or 1 < value <= 255 for value in found):
+        if max(numbers_given) <= 1 or not all(
+            value == least == 0 or 1 < value <= 255 for value in numbers_given
+        ):
             raise ValueError(bounds)
-        divided = tuple(float(f"{value / 255:.4g}") for value in found)
+        divided = tuple(float(f"{value / 255:.4g}") for value in numbers_given)
         raise ValueError(
             f"{bounds}; these look like numbers of pixels from 0 to 255. Divided by 255 they are "
             f"{field}={divided}"

@@ -48,7 +48,7 @@ class PixelStatistics:
 
     def noise(self, shape: tuple[int, int, int], generator: np.random.Generator) -> np.ndarray:
         """Normal noise around the mean, uint8: what is standard normal once it is normalised."""
-        mean, std = (np.float32(self._each(of, shape[2])) for of in (self.mean, self.std))
+        mean, std = (np.float32(self._each(values, shape[2])) for values in (self.mean, self.std))
         normal = generator.standard_normal(shape, np.float32)
         return np.rint(255 * (mean + std * normal)).clip(0, 255).astype(np.uint8)
 

@@ -269,14 +269,14 @@ def _resize_part(pixels: np.ndarray, box: Box, factor: int, size: tuple[int, int
     moves = np.array(
         [[x_step, 0, left + (x_step - 1) / 2], [0, y_step, top + (y_step - 1) / 2]], np.float64
     )
-    found = cv2.warpAffine(
+    resized = cv2.warpAffine(
         pixels,
         moves,
         finer[::-1],
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REPLICATE,
     )
-    return _resize_by_opencv(found.reshape(*finer, pixels.shape[2]), size)
+    return _resize_by_opencv(resized.reshape(*finer, pixels.shape[2]), size)
 
 
 def _shrink_factor(height: int, width: int, size: tuple[int, int]) -> int:

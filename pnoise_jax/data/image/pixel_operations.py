@@ -77,8 +77,8 @@ def auto_contrast(pixels: np.ndarray) -> np.ndarray:
     """Stretches each channel, so that its darkest value becomes 0 and its brightest 255."""
 
     def table(counts: np.ndarray) -> np.ndarray:
-        found = np.flatnonzero(counts)
-        low, high = int(found[0]), int(found[-1])
+        levels = np.flatnonzero(counts)
+        low, high = int(levels[0]), int(levels[-1])
         return (_LEVELS - low) * (255 / (high - low)) if high > low else _LEVELS
 
     return _by_histogram(pixels, table)

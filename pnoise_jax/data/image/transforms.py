@@ -112,7 +112,7 @@ def _check_order(first: _Named, rest: Sequence[_Named], train: bool) -> None:
             raise ValueError(f"{named.name!r} decides the size, so it can only come first")
     for named in (first, *rest):
         if named.step.random and not train:
-            deterministic = [name for name, of in _CROPS.items() if not of.random]
+            deterministic = [name for name, crop in _CROPS.items() if not crop.random]
             raise ValueError(
                 f"{named.name!r} is random, which is for training; use one of "
                 f"{', '.join(deterministic)}"

@@ -45,8 +45,8 @@ def inside(listing: Listing, folder: str) -> Listing:
 def top_folders(listing: Listing, folder: str) -> list[str]:
     """The names of the folders directly below one."""
     below = 0 if folder == "." else folder.count("/") + 1
-    found = {path.split("/")[below] for path in inside(listing, folder).folders}
-    return sorted(name for name in found if not is_hidden(name))
+    names = {path.split("/")[below] for path in inside(listing, folder).folders}
+    return sorted(name for name in names if not is_hidden(name))
 
 
 def find_classes(files: Files, listing: Listing, folder: str, *, where: str) -> ClassFolders:
@@ -91,7 +91,10 @@ def find_classes(files: Files, listing: Listing, folder: str, *, where: str) -> 
     _refuse(where, "class folders without images", empty, "fill them or take them away")
     _refuse_odd_names(where, list(classes))
     refuse_alike(where, list(classes), kind="class")
-    return {unicodedata.normalize("NFC", name): found for name, found in classes.items()}
+    return {
+        unicodedata.normalize("NFC", name): folder_of_class
+        for name, folder_of_class in classes.items()
+    }
 
 
 def require_same(by_split: Mapping[str, ClassFolders], *, where: str) -> list[str]:

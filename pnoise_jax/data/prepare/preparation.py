@@ -103,15 +103,15 @@ def prepare(
         publish.find_prepared, data_dir, name, version, short_side=short_side, layout=layout
     )
     directory, target = staging.staging_directory(data_dir, name), data_dir / name / version
-    if found := find():
-        if found == target:  # a run that was killed at the very end may have left something
+    if standing := find():
+        if standing == target:  # a run that was killed at the very end may have left something
             staging.remove(directory)
-        return _standing(name, found)
+        return _standing(name, standing)
     manual_dir = existing_directory(name, manual_dir)
     make_staging(data_dir, name, field=_FIELD).rmdir()  # it can be written
     with staging.locked(directory), Progress() as progress:
-        if found := find():  # by the process that has just let go of the lock
-            return _standing(name, found)
+        if standing := find():  # by the process that has just let go of the lock
+            return _standing(name, standing)
         progress.scanning(manual_dir)
         planned = plan(manual_dir, scratch=directory)
         _require_readable_sizes(planned)
@@ -135,16 +135,16 @@ def _dark_note(number: int, bits: int) -> str:
     )
 
 
-def _standing(name: str, found: Path) -> Prepared:
-    splits = publish.splits_of(found)
+def _standing(name: str, directory: Path) -> Prepared:
+    splits = publish.splits_of(directory)
     missing = [split for split in getattr(_MODULES.get(name), "SPLITS", ()) if split not in splits]
     notes = [
-        f"it has no split {split!r}: to add it, delete {found} and run the same command again with "
-        "the archives of all splits in --manual_dir"
+        f"it has no split {split!r}: to add it, delete {directory} and run the same command again "
+        "with the archives of all splits in --manual_dir"
         for split in missing
     ]
-    names = publish.class_names_of(found)
-    return Prepared(name, found, splits, is_new=False, notes=notes, class_names=names)
+    names = publish.class_names_of(directory)
+    return Prepared(name, directory, splits, is_new=False, notes=notes, class_names=names)
 
 
 def _require_readable_sizes(plan: Plan) -> None:

@@ -97,23 +97,23 @@ def find_prepared(
     target = data_dir / name / version
     if target.exists() and not (target / "dataset_info.json").is_file():
         raise OSError(f"{target} is not a prepared data set: delete it, or use another --data_dir")
-    found = newest_version(data_dir / name)
-    if found is None:
+    directory = newest_version(data_dir / name)
+    if directory is None:
         _require_place(data_dir, target)
         return None
-    prepared = manifest.read(found)
+    prepared = manifest.read(directory)
     its_own, its_layout = prepared.short_side, prepared.layout
     if its_own != short_side:
         raise ValueError(
-            f"{found} was prepared {_with(its_own)}, and now it should be {_with(short_side)}: "
+            f"{directory} was prepared {_with(its_own)}, and now it should be {_with(short_side)}: "
             "delete it, or use another --data_dir"
         )
     if None not in (layout, its_layout) and layout != its_layout:
         raise ValueError(
-            f"{found} was prepared with --layout={its_layout}, and now it should be "
+            f"{directory} was prepared with --layout={its_layout}, and now it should be "
             f"--layout={layout}: delete it, or use another --data_dir"
         )
-    return found
+    return directory
 
 
 def class_names_of(directory: Path) -> list[str]:

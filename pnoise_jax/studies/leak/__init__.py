@@ -2,8 +2,8 @@
 
 from pnoise_jax.studies.leak.audit import Audit, audit
 from pnoise_jax.studies.leak.audit_runs import audit_runs
-from pnoise_jax.studies.leak.audited.audited_function import FunctionSubject
-from pnoise_jax.studies.leak.audited.audited_model import ModelSubject
+from pnoise_jax.studies.leak.audited.audited_function import AuditedFunction
+from pnoise_jax.studies.leak.audited.audited_model import AuditedModel
 from pnoise_jax.studies.leak.audited.audited_noise import AuditedNoise
 from pnoise_jax.studies.leak.checks.independence import assert_independent_of_batch
 from pnoise_jax.studies.leak.measure import measure
@@ -16,10 +16,10 @@ __all__ = [
     "KINDS",
     "Audit",
     "AuditSettings",
+    "AuditedFunction",
+    "AuditedModel",
     "AuditedNoise",
-    "FunctionSubject",
     "Measurements",
-    "ModelSubject",
     "Verdict",
     "assert_independent_of_batch",
     "audit",

@@ -16,7 +16,7 @@ from pnoise_jax import noise, parallel, stopping, training, weights
 from pnoise_jax.evaluation import Metric
 from pnoise_jax.studies.leak import report_directory as places
 from pnoise_jax.studies.leak.audit import Audit, conclude, identify
-from pnoise_jax.studies.leak.audited.audited_model import ModelSubject
+from pnoise_jax.studies.leak.audited.audited_model import AuditedModel
 from pnoise_jax.studies.leak.audited.audited_noise import AuditedNoise
 from pnoise_jax.studies.leak.measure import measure
 from pnoise_jax.studies.leak.seed_runs import (
@@ -75,18 +75,18 @@ def audit_runs(
     if jax.process_count() > 1:
         raise ValueError("an audit runs on one host, on all of its devices; start it on one alone")
     path = Path(workdir).expanduser().absolute()
-    found = find_runs(path)
-    as_they_are = seeds is None and not found and config.weights is not None
-    seeds = choose_seeds(seeds, found, config)
-    if not found:
+    existing = find_runs(path)
+    as_they_are = seeds is None and not existing and config.weights is not None
+    seeds = choose_seeds(seeds, existing, config)
+    if not existing:
         require_weights(config)
     settings = settings or AuditSettings()
     settings.over_seeds(len(seeds))
-    require_same_config(config, found)
+    require_same_config(config, existing)
     experiment = training.build(config)
-    require_same_task(experiment, found)
-    if found:
-        experiment, _ = data_version.match_run(experiment, next(iter(found.values())))
+    require_same_task(experiment, existing)
+    if existing:
+        experiment, _ = data_version.match_run(experiment, next(iter(existing.values())))
     labels = experiment.test_data.labels
     what = f"{config.data.name}'s split {config.data.test_split!r}"
     settings = settings.for_labels(labels, what)
@@ -101,7 +101,7 @@ def audit_runs(
     audited: list[Run] = []
     with _keeping_runs(path):
         if imported is None:
-            trained = _train_missing(config, path, found, seeds, console)
+            trained = _train_missing(config, path, existing, seeds, console)
             runs = _restore_each(config, trained, console)
         else:
             runs = _import(experiment, imported, console)
@@ -169,12 +169,12 @@ def _subjects(
     scratch: Path,
     console: Console,
     audited: list[Run],
-) -> Iterator[ModelSubject]:
+) -> Iterator[AuditedModel]:
     """The subjects; each is noted without its arrays."""
     mesh = parallel.data_mesh()
     for seed, run in runs:
         audited.append(dataclasses.replace(run, variables={}))
-        yield ModelSubject(
+        yield AuditedModel(
             run.experiment.model,
             run.variables,
             run.experiment.test_data,
@@ -231,20 +231,20 @@ def _noises(
 def _train_missing(
     config: ml_collections.ConfigDict,
     workdir: Path,
-    found: dict[int, Path],
+    existing: dict[int, Path],
     seeds: Sequence[int],
     console: Console,
 ) -> dict[int, Path]:
     """The directory of each seed's run; goes on with those that are not finished."""
     runs = {}
-    if found:  # as the others were trained, whatever noise is asked about now
-        config = training.read_config(next(iter(found.values())))
-    missing = [seed for seed in seeds if seed not in found]
+    if existing:  # as the others were trained, whatever noise is asked about now
+        config = training.read_config(next(iter(existing.values())))
+    missing = [seed for seed in seeds if seed not in existing]
     try:
         experiment = training.build(config)
         total = experiment.total_steps
-        if found and missing:  # what is trained now must number its classes as the others do
-            data_version.require_same(next(iter(found.values())), experiment)
+        if existing and missing:  # what is trained now must number its classes as the others do
+            data_version.require_same(next(iter(existing.values())), experiment)
     except (ValueError, OSError) as error:
         if not missing:
             raise
@@ -255,7 +255,7 @@ def _train_missing(
             f"{fix})"
         ) from None
     for seed in seeds:
-        runs[seed] = found.get(seed, workdir / f"seed_{seed}")
+        runs[seed] = existing.get(seed, workdir / f"seed_{seed}")
         checkpoints = (runs[seed] / "checkpoints").glob("[0-9]*")
         trained = max((int(path.name) for path in checkpoints if path.name.isdecimal()), default=0)
         if trained < total:

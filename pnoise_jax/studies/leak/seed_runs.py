@@ -24,14 +24,14 @@ def find_runs(workdir: Path) -> dict[int, Path]:
     Raises:
       ValueError: the config of one is not readable.
     """
-    found = {}
+    runs = {}
     if (workdir / "config.json").exists():
-        found[training.read_config(workdir).seed] = workdir
+        runs[training.read_config(workdir).seed] = workdir
     for directory in sorted(workdir.glob("seed_*")):
         match = _SEED_DIRECTORY.fullmatch(directory.name)
         if match and (directory / "config.json").exists():
-            found.setdefault(int(match[1]), directory)
-    return found
+            runs.setdefault(int(match[1]), directory)
+    return runs
 
 
 def read_config(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
@@ -41,20 +41,20 @@ def read_config(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
       FileNotFoundError: there is none.
       ValueError: it is not readable.
     """
-    found = find_runs(Path(workdir).expanduser())
-    if not found:
+    runs = find_runs(Path(workdir).expanduser())
+    if not runs:
         raise FileNotFoundError(
             f"--workdir={str(workdir)!r} holds no run: neither config.json nor seed_*/config.json "
             "is there; give --config, and what is missing is trained"
         )
-    return training.read_config(next(iter(found.values())))
+    return training.read_config(next(iter(runs.values())))
 
 
 def choose_seeds(
-    seeds: Sequence[int] | None, found: dict[int, Path], config: ml_collections.ConfigDict
+    seeds: Sequence[int] | None, runs: dict[int, Path], config: ml_collections.ConfigDict
 ) -> list[int]:
     if seeds is None:
-        return sorted(found) or [config.seed]
+        return sorted(runs) or [config.seed]
     if not seeds:
         raise ValueError("seeds is empty: give some, such as 0,1,2,3,4, or leave it out")
     chosen = [int(seed) for seed in seeds]
@@ -64,10 +64,10 @@ def choose_seeds(
     return chosen
 
 
-def require_same_config(config: ml_collections.ConfigDict, found: dict[int, Path]) -> None:
+def require_same_config(config: ml_collections.ConfigDict, runs: dict[int, Path]) -> None:
     """All seeds must be of one config, else their mean means nothing."""
     reference = None
-    for seed, path in found.items():
+    for seed, path in runs.items():
         stored = training.read_config(path)
         if stored.seed != seed:
             raise ValueError(
@@ -99,9 +99,9 @@ def _require_same_classes(one: Path, other: Path) -> None:
         )
 
 
-def require_same_task(experiment: training.Experiment, found: dict[int, Path]) -> None:
+def require_same_task(experiment: training.Experiment, runs: dict[int, Path]) -> None:
     """The data set may be another one, but of images and classes that the weights know."""
-    for path in list(found.values())[:1]:
+    for path in list(runs.values())[:1]:
         stored = training.build(training.read_config(path)).test_data
         asked = experiment.test_data
         if (stored.image_shape, stored.num_classes) != (asked.image_shape, asked.num_classes):

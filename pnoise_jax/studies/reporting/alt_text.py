@@ -21,11 +21,11 @@ def alternative(audit: Mapping[str, Any], name: str) -> str:
 def _protocols(audit: Mapping[str, Any]) -> str:
     parts = []
     for noise_id, group in tables.by_noise(audit).items():
-        for found in group:
-            clean, shuffled, in_order = map(tables.with_interval, found.protocols)
-            vote = tables.number(found.class_sorted["batch_vote_top1"])
+        for siblings in group:
+            clean, shuffled, in_order = map(tables.with_interval, siblings.protocols)
+            vote = tables.number(siblings.class_sorted["batch_vote_top1"])
             parts.append(
-                f"{noise_id}, batch {found.batch_size}: clean {clean}, shuffled {shuffled}, "
+                f"{noise_id}, batch {siblings.batch_size}: clean {clean}, shuffled {shuffled}, "
                 f"class-sorted {in_order}, batch vote {vote}."
             )
     return "Top-1 in percent. " + " ".join(parts)
@@ -34,12 +34,12 @@ def _protocols(audit: Mapping[str, Any]) -> str:
 def _orders(audit: Mapping[str, Any]) -> str:
     parts = []
     for (noise_id, size), rows in tables.by_cell(audit["orders"]).items():
-        told = (
+        accuracies = (
             f"{row['words']} {tables.number(row['top1'])} (lowest to highest "
             f"{tables.number(row['lowest'])} to {tables.number(row['highest'])})"
             for row in rows
         )
-        parts.append(f"{noise_id}, batch {size}: {'; '.join(told)}.")
+        parts.append(f"{noise_id}, batch {size}: {'; '.join(accuracies)}.")
     return "Mean top-1 in percent. " + " ".join(parts)
 
 
@@ -69,11 +69,11 @@ def _per_class(audit: Mapping[str, Any]) -> str:
     fields = {"clean": "clean", "shuffled": "shuffled", "class_sorted": "class-sorted"}
     if len(classes) > 20:
         quartiles = {k: statistics.quantiles([c[k] for c in classes], n=4) for k in fields}
-        told = (f"{fields[k]} {', '.join(map(tables.number, q))}" for k, q in quartiles.items())
-        return f"Top-1 in percent, quartiles over {len(classes)} classes: {'; '.join(told)}."
-    told = (
+        parts = (f"{fields[k]} {', '.join(map(tables.number, q))}" for k, q in quartiles.items())
+        return f"Top-1 in percent, quartiles over {len(classes)} classes: {'; '.join(parts)}."
+    parts = (
         f"class {c['name']}: "
         + ", ".join(f"{name} {tables.number(c[key])}" for key, name in fields.items())
         for c in classes
     )
-    return f"Top-1 in percent. {'; '.join(told)}."
+    return f"Top-1 in percent. {'; '.join(parts)}."

@@ -1,4 +1,4 @@
-"""The words above tables and below figures. What they may say follows from the verdict's kinds."""
+"""Captions of tables and figures. What they may say follows from the kinds of the verdict."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from pnoise_jax.studies.reporting import verdict_labels as kinds
 
 
 def interval(audit: Mapping[str, Any]) -> str:
-    """What brackets mean, for the head of a column."""
+    """What brackets mean, for the heading of a column."""
     return f"{tables.percent(audit['confidence'])} interval"
 
 
@@ -37,7 +37,7 @@ def figure_title(audit: Mapping[str, Any], name: str) -> str:
             title = f"Class order scores {'above' if sign > 0 else 'below'} random orders"
         return _of_the_noise(audit, title)
     if name == "interventions":
-        title = "No pull by the class of the mates is resolved"
+        title = "No pull towards the class of the mates is resolved"
         if kinds.independent(verdict):
             title = "The mates change nothing"
         elif sign := kinds.pull(verdict, level):
@@ -60,18 +60,18 @@ def figure_caption(audit: Mapping[str, Any], name: str) -> str:
 
 
 def protocols_table(audit: Mapping[str, Any]) -> str:
-    """Above the protocols."""
+    """The caption of the table: protocols."""
     return (
         "All rows score the same examples. Shuffled: mean over "
         f"{audit['shuffled_orders']} random orders; its mates, bits and vote are those of the "
-        "first. Class-sorted: class by class, in the data set’s order within each class. "
+        "first one. Class-sorted: class by class, in the data set’s order within each class. "
         "Balanced: the mean of the accuracies per class. Batch vote: a reference without noise, "
         "explained above."
     )
 
 
 def comparisons_table(audit: Mapping[str, Any]) -> str:
-    """Above the differences."""
+    """The caption of the table: differences."""
     return (
         "Paired by example and seed. p-values are corrected by Holm’s method, for each difference "
         "over all noises and batch sizes; each interval stands for itself. “Not resolved”: the "
@@ -81,45 +81,46 @@ def comparisons_table(audit: Mapping[str, Any]) -> str:
 
 
 def orders_table(audit: Mapping[str, Any]) -> str:
-    """Above the orders."""
+    """The caption of the table: orders."""
     return (
-        "Top-1 in percent, of the same examples in several orders of each kind; standard "
+        "Top-1 in percent, for the same examples in several orders of each kind; standard "
         "deviation, lowest and highest are over these orders. “Above”: how many of the "
         f"{audit['shuffled_orders']} random orders score less than this mean{mean_over(audit)}."
     )
 
 
 def interventions_table(audit: Mapping[str, Any]) -> str:
-    """Above the interventions."""
+    """The caption of the table: interventions."""
     return (
-        "Each target is put among mates of one class, then among mates of another; nothing else "
-        "changes. Without any influence of the mates it is called both classes equally often. "
-        "Logit shift: by how much the mates’ class rises over the other, in "
-        "standard deviations of their difference, mean over pairs of groups of mates."
+        "Each target is placed among mates of one class, then among mates of another; nothing else "
+        "changes. If the mates had no influence, it would be assigned to both classes equally "
+        "often. Logit shift: how far the logit of the mates’ class rises above the other, in "
+        "standard deviations of their difference; mean over pairs of groups of mates."
     )
 
 
 def check_table(audit: Mapping[str, Any]) -> str:
-    """Above the exact check."""
+    """The caption of the table: exact check."""
     return (
-        "Two checks without statistics. In some batches all mates of an example are replaced, and "
-        "its logits are compared. And each example’s prediction is compared in all orders that "
-        "were scored. “Changed predictions” differed between orders."
+        "Two checks without statistics. In some batches, all mates of an example are replaced and "
+        "its logits are compared. And the prediction of each example is compared across all orders "
+        "that were scored; “changed predictions” are those that differ between orders."
     )
 
 
 def meter_table(audit: Mapping[str, Any]) -> str:
-    """Above the meter."""
+    """The caption of the table: meter."""
     return (
         "“Printed” is what the paper’s published program would print as its accuracy: after each "
-        "batch it takes the accuracy so far, and it reports the mean of these, so early batches "
-        "weigh most. In class order these are the first classes. The clean rows differ only in "
+        "batch it computes the accuracy so far, and it reports the mean of these numbers, so early "
+        "batches weigh most. In class order, early batches hold the first classes. The clean rows "
+        "differ only in "
         "the order in which the same predictions are read."
     )
 
 
 def classes_table(audit: Mapping[str, Any]) -> str:
-    """Above the classes."""
+    """The caption of the table: classes."""
     shown, count = len(tables.most_changed(audit)), len(audit["per_class"])
     wanted = audit["headline"]
     which = f"The {shown} of {count} classes that change"
@@ -131,11 +132,11 @@ def classes_table(audit: Mapping[str, Any]) -> str:
     )
 
 
-def dependence(found: Mapping[str, Any]) -> str:
+def dependence(check: Mapping[str, Any]) -> str:
     """The result of the exact check of one noise."""
-    if found["independent"]:
+    if check["independent"]:
         return "independent"
-    return "depends on the batch" if found["deterministic"] else "differs from call to call"
+    return "depends on the batch" if check["deterministic"] else "differs from call to call"
 
 
 def _protocols_figure(audit: Mapping[str, Any]) -> str:
@@ -144,14 +145,14 @@ def _protocols_figure(audit: Mapping[str, Any]) -> str:
     names = list(verdict["kinds"])
     if "order_effect" in names and ("leak" in names or not sign):
         names.remove("order_effect")  # squares show the leak, or they show nothing
-    told = [kinds.KINDS[name].protocols for name in names]
+    sentences = [kinds.KINDS[name].protocols for name in names]
     if "leak" in names and sign <= 0:
-        told[names.index("leak")] = "The leak is in the data set’s own order, shown below."
+        sentences[names.index("leak")] = "The leak is in the data set’s own order, shown below."
     about = "For the noise of the verdict: " if len(audit["findings"]) > 1 else ""
     return (
         "Vertical line and band: clean accuracy and its interval. Dots, squares and bars: accuracy "
         "with noise and its interval; its numbers are on the right. Diamond: batch vote in class "
-        f"order, without noise. {about}{' '.join(told)}"
+        f"order, without noise. {about}{' '.join(sentences)}"
     )
 
 
@@ -181,15 +182,16 @@ def _orders_figure(audit: Mapping[str, Any]) -> str:
 
 def _interventions_figure(audit: Mapping[str, Any]) -> str:
     return (
-        "How often an example among mates of one class is called that class (squares), and how "
-        "often it is called the other class of the pair (circles), in percent of batches. On the "
-        "right: the logit shift, in standard deviations. For the batch size of each noise’s "
+        "How often an example among mates of one class is assigned to that class (squares), and "
+        "how "
+        "often to the other class of the pair (circles), in percent of batches. On the right: the "
+        "logit shift, in standard deviations. Each noise is shown at the batch size of its "
         "verdict."
     )
 
 
 def _of_the_noise(audit: Mapping[str, Any], title: str) -> str:
-    """A title that is true of the verdict's noise; it says so where there are others."""
+    """A title about the verdict's noise, which it names if there are others."""
     if len(audit["findings"]) == 1:
         return f"{title}."
     return f"{title}, with {audit['headline']['noise_id']}."

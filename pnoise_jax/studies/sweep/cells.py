@@ -81,7 +81,7 @@ def build_cells(
     base: ml_collections.ConfigDict,
     sweep: Iterable[Overrides],
     *,
-    given: Iterable[str] = (),
+    set_by_flags: Iterable[str] = (),
 ) -> list[Cell]:
     """Builds all cells, so that a bad one is found before the first is trained.
 
@@ -89,7 +89,7 @@ def build_cells(
       base: the config of all cells.
       sweep: the overrides of each cell by dotted field; "model" takes a whole section, as
         `training.model_config` makes it.
-      given: fields set on the command line, which no cell may set as well.
+      set_by_flags: fields set on the command line, which no cell may set as well.
 
     Raises:
       ValueError: there are no cells, two are the same, or one is bad: it is named.
@@ -106,7 +106,7 @@ def build_cells(
             )
     fields = list(dict.fromkeys(field for overrides in sweep for field in overrides))
     fields.sort(key=lambda field: field == "seed")  # the seed last
-    _require_not_given(fields, given)
+    _require_not_given(fields, set_by_flags)
     load = functools.cache(data.load)
     cells: dict[tuple[str, ...], Cell] = {}
     for number, overrides in enumerate(sweep, 1):
@@ -120,9 +120,9 @@ def build_cells(
     return list(cells.values())
 
 
-def _require_not_given(fields: Iterable[str], given: Iterable[str]) -> None:
+def _require_not_given(fields: Iterable[str], set_by_flags: Iterable[str]) -> None:
     """A section and a field in it exclude each other, too: the cell's would win silently."""
-    for flag in given:
+    for flag in set_by_flags:
         for field in fields:
             if f"{flag}.".startswith(f"{field}.") or f"{field}.".startswith(f"{flag}."):
                 within = "" if flag == field else f" (as part of {min(flag, field, key=len)!r})"
@@ -144,9 +144,9 @@ def _build_cell(
         experiment = training.build(config, load=load)
         check_training(experiment)
     except (ValueError, OSError) as error:
-        given = ", ".join(f"{field}={as_text(value)}" for field, value in overrides.items())
+        named = ", ".join(f"{field}={as_text(value)}" for field, value in overrides.items())
         kind = ValueError if isinstance(error, ValueError) else OSError
-        raise kind(f"cell {number} of sweep() ({given or 'base'}): {error}") from None
+        raise kind(f"cell {number} of sweep() ({named or 'base'}): {error}") from None
     return Cell({field: text_at(config, field) for field in fields}, experiment)
 
 

@@ -150,9 +150,9 @@ class Results:
         """The row of a cell, None where it is not finished."""
         return self._rows.get(self._key(cell.values))
 
-    def add(self, cell: Cell, found: Mapping[str, Any]) -> None:
+    def add(self, cell: Cell, measures: Mapping[str, Any]) -> None:
         """Takes what was found for a cell: "run", "updates", "n" and `MEASURES`, None for none."""
-        row = {name: _text(found[name]) for name in _FIXED}
+        row = {name: _text(measures[name]) for name in _FIXED}
         key = self._key(cell.values)
         self._rows[key] = {"format": str(FORMAT)} | cell.values | row
         if self._own is not None:

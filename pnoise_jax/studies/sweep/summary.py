@@ -89,7 +89,10 @@ def summarise(cells: Sequence[Cell], results: Results) -> list[Group]:
         common = [seed for seed in rows if seed in baseline]
         difference = Mean()
         if rows is not baseline and common and _data(values) == _data(first):
-            pair = [_top1({seed: of[seed] for seed in common}, "clean") for of in (rows, baseline)]
+            pair = [
+                _top1({seed: by_seed[seed] for seed in common}, "clean")
+                for by_seed in (rows, baseline)
+            ]
             difference = _paired(*pair)
         shuffled = _top1(rows, "shuffled")
         at_inference = _paired(shuffled, _top1(rows, "clean")) if shuffled else Mean()
@@ -213,7 +216,7 @@ def _change(mean: Mean) -> str:
 
 def panels(groups: Sequence[Group]) -> list[Panel]:
     """For each swept number, and groups that agree in all else: a panel, from three values on."""
-    found = []
+    drawn = []
     for field in groups[0].values:
         lines: dict[tuple, list[tuple[float, Group]]] = {}
         for group in groups:
@@ -224,8 +227,8 @@ def panels(groups: Sequence[Group]) -> list[Panel]:
         for others, points in lines.items():
             if len(points) >= 3:
                 points.sort(key=lambda point: point[0])
-                found.append(_panel(field, dict(others), points))
-    return found
+                drawn.append(_panel(field, dict(others), points))
+    return drawn
 
 
 def _panel(field: str, others: dict[str, str], points: list[tuple[float, Group]]) -> Panel:

@@ -37,7 +37,7 @@ def run_sweep(
     *,
     together: str = "auto",
     shard: Shard | None = None,
-    given: Iterable[str] = (),
+    set_by_flags: Iterable[str] = (),
     console: Console | None = None,
 ) -> list[Group]:
     """Trains and evaluates all cells, or those that are missing, and sums up.
@@ -56,7 +56,7 @@ def run_sweep(
       shard: the part of the trainings to do here, with the cells that need them; other processes
         do the other parts in the same work directory, at the same time or at any other. None does
         all that is missing.
-      given: fields that the command line has set, which no cell may set.
+      set_by_flags: fields that the command line has set, which no cell may set.
       console: what to print on.
 
     Returns:
@@ -77,7 +77,7 @@ def run_sweep(
             "--multi_host, or give each host a part of it with --shard=INDEX/COUNT"
         )
     console = create_console() if console is None else console
-    cells = build_cells(base, overrides, given=given)
+    cells = build_cells(base, overrides, set_by_flags=set_by_flags)
     if not sweep_results.has_results(workdir):
         distinct = {(c.experiment.config.weights, c.experiment.model): c for c in cells}
         for cell in distinct.values():  # raises now, and leaves nothing behind
@@ -209,8 +209,8 @@ def _evaluate_runs(
         for run, state in group:
             if _is_sound(state):
                 where = run.directory(path / "runs").relative_to(path)
-                for cell, found in _evaluate_cells(run, state, mesh):
-                    results.add(cell, found | {"run": where})
+                for cell, measures in _evaluate_cells(run, state, mesh):
+                    results.add(cell, measures | {"run": where})
     finally:
         _write_results(results, path, console)
 
@@ -244,11 +244,11 @@ def _evaluate_cells(
             rows = [*clean[key], *experiment.evaluate(state.variables(), mesh, protocols[1:])]
         except ValueError as error:
             raise ValueError(f"{cell.name}: {error}") from None
-        found: dict[str, Any] = {"updates": int(state.step), "n": rows[0]["n"]}
-        found |= dict.fromkeys(sweep_results.MEASURES)
+        measures: dict[str, Any] = {"updates": int(state.step), "n": rows[0]["n"]}
+        measures |= dict.fromkeys(sweep_results.MEASURES)
         for protocol, row in zip(PROTOCOLS, rows, strict=False):
-            found |= {f"{protocol}_{name}": row[name] for name in ("top1", "nll")}
-        yield cell, found
+            measures |= {f"{protocol}_{name}": row[name] for name in ("top1", "nll")}
+        yield cell, measures
 
 
 def _without_training_noise(experiment: training.Experiment) -> training.Experiment:

@@ -61,9 +61,9 @@ class Training:
 
     def directory(self, runs: Path) -> Path:
         """Its work directory: the one with its digest, however it was called then."""
-        found = sorted(runs.glob(f"*-{self.identity}"))
+        existing = sorted(runs.glob(f"*-{self.identity}"))
         readable = file_name(self.name, longest=80, between="")
-        return found[0] if found else runs / f"{readable}-{self.identity}"
+        return existing[0] if existing else runs / f"{readable}-{self.identity}"
 
 
 Ended = tuple[Training, training.TrainState | training.NonFiniteLossError]

@@ -417,7 +417,7 @@ def test_data_directory_among_the_images(manual):
 
 def test_unknown_name(manual):
     with pytest.raises(
-        ValueError, match=r"'tiny_imagnet' is unknown \(did you mean 'tiny_imagenet'"
+        ValueError, match=r"'tiny_imagnet' is unknown; did you mean 'tiny_imagenet'"
     ):
         prepare("tiny_imagnet", manual)
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from pnoise_jax import data, evaluation, models, noise, parallel
-from pnoise_jax.studies.leak.audited.audited_function import FunctionSubject
-from pnoise_jax.studies.leak.audited.audited_model import ModelSubject
+from pnoise_jax.studies.leak.audited.audited_function import AuditedFunction
+from pnoise_jax.studies.leak.audited.audited_model import AuditedModel
 from pnoise_jax.studies.leak.audited.audited_noise import AuditedNoise
 from tests.models.drawing import draw_variables
 
@@ -63,7 +63,7 @@ def subject_of(model, dataset):
     audited = AuditedNoise.of(INJECTION, model.num_layers)
     variables = draw_variables(model, np.zeros((1, *dataset.image_shape), np.float32))
     options = {"mesh": parallel.data_mesh(), "mean": (0.5,), "std": (0.5,)}
-    return ModelSubject(model, variables, dataset, noises=(audited,), seed=0, **options), audited
+    return AuditedModel(model, variables, dataset, noises=(audited,), seed=0, **options), audited
 
 
 def test_a_tap_before_its_submodule_fails_by_name(dataset):
@@ -118,7 +118,7 @@ def test_one_batch_is_as_the_whole_evaluation_has_it(dataset):
 
 def test_a_functions_blank_is_the_mean_example():
     inputs = np.arange(12.0).reshape(4, 3)
-    subject = FunctionSubject(
+    subject = AuditedFunction(
         lambda b: b, None, inputs, np.array([0, 1, 2, 0]), seed=0, batch_size=2
     )
     found = subject.inputs(np.array([4, 1]))

@@ -69,7 +69,7 @@ def test_the_grid_holds_every_protocol_clean_beside_noisy(found):
 def test_rows_are_what_numpy_finds(found, examples, order_name, batch_size):
     labels = examples[1]
     settings = SETTINGS.for_labels(labels, "")
-    orders = Orders.of(labels, settings, given=True).by_kind[order_name]
+    orders = Orders.of(labels, settings, with_given_order=True).by_kind[order_name]
     assert len(orders) == {"shuffled": 20, "class_sorted": 1}[order_name]
     first = data.evaluation_order(labels, order_name, seed=0)
     np.testing.assert_array_equal(orders[0], first)
@@ -91,7 +91,7 @@ def test_rows_are_what_numpy_finds(found, examples, order_name, batch_size):
 def test_orders_keep_what_they_say(examples):
     labels = examples[1]
     settings = SETTINGS.for_labels(labels, "")
-    orders = Orders.of(labels, settings, given=True)
+    orders = Orders.of(labels, settings, with_given_order=True)
     predicted = clean(examples[0]).argmax(1)
     by_kind = orders.with_predictions(predicted, settings)
     for kind, of_kind in by_kind.items():
@@ -103,8 +103,8 @@ def test_orders_keep_what_they_say(examples):
     own = by_kind["sorted by own clean predictions"]
     assert all(np.all(np.diff(predicted[order]) >= 0) for order in own)
     np.testing.assert_array_equal(by_kind["as given"], [np.arange(len(labels))])
-    assert "as given" not in Orders.of(np.sort(labels), settings, given=True).by_kind
-    assert "as given" not in Orders.of(labels, settings, given=False).by_kind
+    assert "as given" not in Orders.of(np.sort(labels), settings, with_given_order=True).by_kind
+    assert "as given" not in Orders.of(labels, settings, with_given_order=False).by_kind
 
 
 def test_the_leak_is_found_and_said(found):

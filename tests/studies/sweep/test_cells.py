@@ -103,11 +103,11 @@ def test_a_bad_cell_is_named(data_dir, overrides, message):
 
 def test_a_field_of_the_command_line_may_not_be_swept(data_dir):
     with pytest.raises(ValueError, match=r"--config.seed is set on the command line and by sweep"):
-        build_cells(small_config(data_dir), [{"seed": 1}], given=["steps", "seed"])
+        build_cells(small_config(data_dir), [{"seed": 1}], set_by_flags=["steps", "seed"])
     section = training.model_config("vit_ti_16", image_size=8, patch_size=4, dim=8, num_heads=2)
     with pytest.raises(ValueError, match=r"--config.model.dim .*\(as part of 'model'\)"):
-        build_cells(small_config(data_dir), [{"model": section}], given=["model.dim"])
-    build_cells(small_config(data_dir), [{"model": section}], given=["model_dim"])
+        build_cells(small_config(data_dir), [{"model": section}], set_by_flags=["model.dim"])
+    build_cells(small_config(data_dir), [{"model": section}], set_by_flags=["model_dim"])
 
 
 def test_data_that_cannot_be_read_name_their_cell(data_dir, monkeypatch):

@@ -12,7 +12,7 @@ from pnoise_jax.studies.leak.checks.independence import largest_change
 CHECKED = 8  # examples on which a clean function is tried beside others, in 7 batches
 
 
-class FunctionSubject:
+class AuditedFunction:
     """A function, the same without noise, and examples."""
 
     def __init__(
@@ -100,15 +100,15 @@ class FunctionSubject:
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             partial = " (the last, partial batch)" if len(rows) < batch_size else ""
-            found = self._call(apply, self._inputs[rows], what, partial)
-            if not np.isfinite(found).all():
-                culprit = rows[int(np.flatnonzero(~np.isfinite(found).all(axis=1))[0])]
+            part = self._call(apply, self._inputs[rows], what, partial)
+            if not np.isfinite(part).all():
+                culprit = rows[int(np.flatnonzero(~np.isfinite(part).all(axis=1))[0])]
                 raise ValueError(
                     f"{what} gave logits that are not finite for example {culprit}, in a batch of "
                     f"{len(rows)} with examples {_listed(rows)}{partial}; leave it out, or fix "
                     "the function; a mask must be finite, such as -1e9"
                 )
-            parts.append(found)
+            parts.append(part)
         logits = np.empty((len(order), self._classes), np.float32)
         logits[order] = np.concatenate(parts)
         return logits
@@ -119,7 +119,7 @@ class FunctionSubject:
         """The logits of one batch, float32; their shape is checked."""
         count = len(examples)
         try:
-            found = _as_logits(apply(examples))
+            logits = _as_logits(apply(examples))
         except Exception as error:
             fix = "give a function that takes batches of any size"
             if count == 1 and self._clean_apply is None:
@@ -128,18 +128,18 @@ class FunctionSubject:
                 f"{what} failed on a batch of {count}{where}: {type(error).__name__}: {error}; "
                 f"{fix}"
             ) from error
-        self._check(found, count, what, where)
-        return found
+        self._check(logits, count, what, where)
+        return logits
 
-    def _check(self, found: np.ndarray, count: int, what: str, where: str) -> None:
+    def _check(self, logits: np.ndarray, count: int, what: str, where: str) -> None:
         expected = (count, self._classes or "classes")
-        known = found.shape[1:] == (self._classes,) or (self._classes is None and found.ndim == 2)
-        if len(found.shape) != 2 or len(found) != count or not known:
+        known = logits.shape[1:] == (self._classes,) or (self._classes is None and logits.ndim == 2)
+        if len(logits.shape) != 2 or len(logits) != count or not known:
             raise ValueError(
-                f"{what} gave an array of shape {found.shape} for a batch of {count}{where}; "
+                f"{what} gave an array of shape {logits.shape} for a batch of {count}{where}; "
                 f"expected logits ({expected[0]}, {expected[1]})"
             )
-        self._classes = found.shape[1]
+        self._classes = logits.shape[1]
         if self._labels.max() >= self._classes:
             raise ValueError(f"label {self._labels.max()}: {what} gives {self._classes} logits")
 
@@ -155,8 +155,8 @@ def _as_logits(outputs: np.ndarray) -> np.ndarray:
     A softmax ignores what all logits of an example share, and so does a ranking: single precision
     would keep that, and lose what tells classes apart.
     """
-    found = np.asarray(outputs, np.float64)
-    if found.ndim == 2 and found.size:
+    logits = np.asarray(outputs, np.float64)
+    if logits.ndim == 2 and logits.size:
         with np.errstate(invalid="ignore"):  # inf - inf: reported by the callers as not finite
-            found = found - found.max(axis=1, keepdims=True)
-    return found.astype(np.float32)
+            logits = logits - logits.max(axis=1, keepdims=True)
+    return logits.astype(np.float32)

@@ -18,7 +18,7 @@ AT_ONCE = 256  # examples that are given to the devices in batches set by hand
 CHECKED = 8  # examples on which the clean model is tried beside others, in 7 batches
 
 
-class ModelSubject:
+class AuditedModel:
     """A model with its variables on a data set."""
 
     def __init__(
@@ -98,10 +98,10 @@ class ModelSubject:
         at_once = max(1, AT_ONCE // size)
         filled = np.resize(batches, (-(-count // at_once) * at_once, size))  # one compiled shape
         function = self._function(model, noise=True, seed=seed, batch_size=size)
-        found = [
+        logits = [
             function(self.inputs(part.ravel())) for part in np.split(filled, len(filled) // at_once)
         ]
-        return np.concatenate(found).reshape(len(filled), size, -1)[:count]
+        return np.concatenate(logits).reshape(len(filled), size, -1)[:count]
 
     def require_resumable(self, audited: AuditedNoise, batch_size: int) -> None:
         layer = self._first_layer(audited)

@@ -92,7 +92,7 @@ def in_columns(
     if theirs is None or columns is None or labels.max() >= len(theirs):
         return labels, None
     try:
-        found = names_of_classes.match_classes(
+        matched = names_of_classes.match_classes(
             columns, theirs, whose="class_names and the examples", number=len(theirs)
         )
     except names_of_classes.DifferentClassesError as error:
@@ -100,13 +100,13 @@ def in_columns(
             f"{error}: give the name of each column of the logits as the examples call it, or "
             "leave class_names out"
         ) from None
-    if found.kind == "unknown":
+    if matched.kind == "unknown":
         return labels, "class_names are not those of the examples, so labels are compared by number"
-    if (found.order == np.arange(len(theirs))).all():
+    if (matched.order == np.arange(len(theirs))).all():
         return labels, None
     order = names_of_classes.describe_order(columns, theirs)
     note = f"class_names has the classes of the examples in another order ({order}), so labels are "
-    return found.order[labels].astype(np.int32), f"{note}matched by name"
+    return matched.order[labels].astype(np.int32), f"{note}matched by name"
 
 
 def _numbers_of_names(labels: np.ndarray, class_names: Sequence[str] | None) -> np.ndarray:

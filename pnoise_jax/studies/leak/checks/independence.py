@@ -109,13 +109,13 @@ def _batches(apply: Any, x: Any, limit: int) -> Iterator["_Batch"]:
     if not is_loader(x):
         yield _Batch.of(apply, read_batch(x, "x"))
         return
-    came, given = 0, 0
+    came, tried = 0, 0
     for number, examples in enumerate(itertools.islice(read_batches(x), limit)):
         came = number + 1
         if _has_different_examples(examples.inputs):
-            given += 1
+            tried += 1
             yield _Batch.of(apply, examples, f"batch {number} of the loader: ")
-    if not given:
+    if not tried:
         raise ValueError(
             f"the loader gave {came} batches, none with two different examples; give a loader with "
             "a larger batch size"

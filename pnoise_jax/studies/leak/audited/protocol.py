@@ -9,7 +9,7 @@ from pnoise_jax import evaluation
 from pnoise_jax.studies.leak.audited.audited_noise import AuditedNoise
 
 
-class Subject(Protocol):
+class Audited(Protocol):
     """One model, trained with one seed, and the examples it is audited on.
 
     Attributes:
