@@ -31,7 +31,10 @@ _DEVICES = flags.DEFINE_list("devices", ["1", "8"], "Numbers of devices to sprea
 flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of x.")
 flags.DEFINE_integer("rounds", 11, "Calls of each alternative.", lower_bound=1)
 flags.DEFINE_float(
-    "loop_seconds", 6.0, "The loop sits out further rounds after so many.", lower_bound=0
+    "loop_seconds",
+    6.0,
+    "Seconds after which the loop takes part in no further rounds.",
+    lower_bound=0,
 )
 _OUT = flags.DEFINE_string("out", None, "JSON file for all ratios and times.")
 

@@ -3,7 +3,7 @@
 Measured on simulated audits of functions with a known truth (launch/benchmark/verdict_cases.py),
 over sizes, numbers of classes, batch sizes, difficulty, class balance and seeds:
 
-  false all-clear   labels leak, and the verdict is headed independent, no_effect or honest_gain
+  false all-clear   labels leak, and the first kind of the verdict is independent, no_effect or honest_gain
   false accusation  no labels leak, and the verdict says leak; or it says order_effect, and no
                     order matters
   seen              labels leak, and the verdict says so: by the number of examples
@@ -165,7 +165,7 @@ def _kinds_table(rows: list[dict[str, Any]]):
     lines = [
         [row["function"], *(f"{row['headed'].get(kind, 0):.0f}" for kind in kinds)] for row in rows
     ]
-    title = "verdicts headed by each kind, percent of audits"
+    title = "first kind of the verdict, percent of audits"
     return report.table(title, ["function", *kinds], lines)
 
 

@@ -206,7 +206,7 @@ def load(
     Args:
       name: one of `list_datasets()`, "folder/<name>" for what `launch.prepare` made of your own
         folders, one of your own (`register_dataset`, "module:function"), or any data set that
-        stands prepared below `data_dir` and has "image" and "label".
+        has been prepared below `data_dir` and has "image" and "label".
       split: a TFDS split: `train`, `test`, `train[:300]`, `train[:10%]`, `train+test`.
       data_dir: where data sets are kept; the directory itself is made, its parents are not.
         None: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
@@ -217,7 +217,7 @@ def load(
       ValueError: an unknown name, or a split that the data set does not have.
       FileNotFoundError: the directory that should hold `data_dir` does not exist, or the data set
         has not been prepared.
-      OSError: `data_dir` is no directory, or cannot be written; or what stands there as the
+      OSError: `data_dir` is not a directory, or cannot be written; or what it has as the
         prepared data set is not one.
     """
     if in_memory.DATASETS.knows(name):
@@ -304,7 +304,7 @@ def _prepared(name: str, data_dir: Path) -> Path:
         raise FileNotFoundError(
             f"data.name={name!r} is not prepared in data.data_dir={str(data_dir)!r}. Prepare it: "
             f"python -m launch.prepare --dataset={name} --manual_dir=DIRECTORY_OF_THE_DOWNLOADS "
-            f"--data_dir={data_dir}; or set data.data_dir to where it stands"
+            f"--data_dir={data_dir}; or set data.data_dir to the directory that has it"
         )
     raise ValueError(
         f"data.name={name!r} is unknown{did_you_mean(name, list_datasets())}; "

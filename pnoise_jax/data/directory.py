@@ -45,7 +45,7 @@ class PreparedDirectory:
         """Opens the directory of data set ``name``.
 
         Raises:
-          OSError: this is no prepared data set, or one that TFDS cannot read.
+          OSError: this is not a prepared data set, or TFDS cannot read it.
           ValueError: it has no "image" or no "label", or `manifest.read` raises it.
         """
         if not (path / "dataset_info.json").is_file():
@@ -77,7 +77,7 @@ class PreparedDirectory:
         ):
             raise ValueError(
                 f"data.name={name!r} has {', '.join(sorted(features))}: no 'image' with a class "
-                "'label' among them, so it is no data set for classification"
+                "'label' among them, so it is not a data set for classification"
             )
         self.num_classes = label.num_classes
         self.class_names = _class_names(label, path / "label.labels.txt")
@@ -121,7 +121,7 @@ class PreparedDirectory:
         return labels.astype(np.int32)
 
     def _labels_path(self, split: str) -> Path:
-        """Where the labels stand, or are to stand."""
+        """The file of the labels, which may not exist yet."""
         beside = self.path / f"labels-{split}.npy"
         if beside.exists():
             return beside
@@ -130,7 +130,7 @@ class PreparedDirectory:
         return cached_path(beside.stem, [self.path / "dataset_info.json", *files])
 
     def _where(self, parts: list[tuple[str, slice]]) -> list[tuple[int, Path]]:
-        """For each part in turn: where it ends in the row of all, and where its labels stand."""
+        """For each part in turn: where it ends in the sequence of all, and its file of labels."""
         sizes = (len(range(self._info.splits[whole].num_examples)[part]) for whole, part in parts)
         paths = (self._labels_path(whole) for whole, _ in parts)
         return list(zip(itertools.accumulate(sizes), paths, strict=True))

@@ -148,7 +148,7 @@ def write(
     *,
     known: Mapping[str, Checksum] | None = None,
 ) -> None:
-    """Writes preparation.json, with the checksums of all files that stand in the directory.
+    """Writes preparation.json, with the checksums of all files in the directory.
 
     Args:
       directory: whole but for preparation.json.

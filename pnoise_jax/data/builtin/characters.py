@@ -61,7 +61,7 @@ def distinct_codepoints(
 
 
 def plain_drawings(faces: Sequence[str]) -> tuple[list[int], np.ndarray]:
-    """All candidates as they stand in the fonts, centred and scaled to one size.
+    """All candidates as the fonts draw them, centred and scaled to one size.
 
     Returns:
       n codepoints, ascending, and their drawings, (faces, n, SIDE * SIDE) uint8.

@@ -43,7 +43,7 @@ def prepared(name: str, data_dir: Path, *, field: str = "data.data_dir") -> Path
       field: what the user sets it with.
 
     Raises:
-      OSError: `data_dir` is no directory, or cannot be made or written.
+      OSError: `data_dir` is not a directory, or cannot be made or written.
     """
     target = data_dir / name / embedded_version(name)
     if not target.exists():

@@ -14,7 +14,9 @@ from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.path import Path as Contours
 from matplotlib.transforms import IdentityTransform
 
-_CHORDS = 4  # that stand for a curve; of 28 pixels, the worst is 0.3 off, the usual one below 0.05
+_CHORDS = (
+    4  # that approximate a curve; of 28 pixels, the worst is 0.3 off, the usual one below 0.05
+)
 _SUBPIXELS = 256  # of Agg
 
 
@@ -38,7 +40,7 @@ def open_face(name: str) -> ft2font.FT2Font:
 
 def common_codepoints(faces: Iterable[ft2font.FT2Font]) -> list[int]:
     """The codepoints that every face has, ascending."""
-    # Glyph 0 is the box that stands for whatever a font lacks.
+    # Glyph 0 is the box drawn for whatever a font lacks.
     return sorted(set.intersection(*({c for c, g in f.get_charmap().items() if g} for f in faces)))
 
 

@@ -82,9 +82,9 @@ def faces_of(config: str, split: str) -> tuple[str, ...]:
 class Glyphs(tfds.core.GeneratorBasedBuilder):
     """Builder of `glyphs/200` and `glyphs/1000`: image (32, 32, 1) uint8, label from 0.
 
-    Beside them stand `codepoint`, `typeface` and `face`, which say what is drawn, and `id`, the
-    drawing's name, such as "U+0041/DejaVuSans-Bold/3". Source: the fonts DejaVu 2.37 and STIX as
-    matplotlib carries them.
+    The other features are `codepoint`, `typeface` and `face`, which say what is drawn, and `id`,
+    the drawing's name, such as "U+0041/DejaVuSans-Bold/3". Source: the fonts DejaVu 2.37 and STIX
+    that come with matplotlib.
     """
 
     VERSION = tfds.core.Version("2.0.0")

@@ -42,7 +42,7 @@ class PixelStatistics:
         """The mean as a pixel, in 0..255, for each channel.
 
         Raises:
-          ValueError: there are not so many means.
+          ValueError: the number of means is wrong.
         """
         return tuple(round(255 * mean) for mean in self._each(self.mean, channels))
 

@@ -40,7 +40,7 @@ class JpegHeader(NamedTuple):
     Attributes:
       height, width: pixels.
       components: 1 (gray), 3 (YCbCr, RGB) or 4 (CMYK, YCCK).
-      offset: where in the file the two bytes of the height stand.
+      offset: of the two bytes of the height in the file.
     """
 
     height: int

@@ -126,7 +126,7 @@ def warp(pixels: np.ndarray, matrix: np.ndarray, fill: tuple[int, ...]) -> np.nd
 
     Args:
       pixels: of at most 4 channels.
-      matrix: (2, 3); what stands at (x, y) comes from matrix @ (x, y, 1).
+      matrix: (2, 3); the pixel at (x, y) comes from matrix @ (x, y, 1).
       fill: for each channel, what comes from outside the image.
     """
     height, width = pixels.shape[:2]

@@ -59,7 +59,7 @@ def create_transform(
       mean, std: of the data set's pixels in [0, 1], for each channel or one for all; what is
         covered or moved out of sight is filled with them.
       train: whether random transforms are allowed.
-      field: where the text stands in the config, for errors.
+      field: the config field that has the text, for errors.
 
     Returns:
       A function of an image and a generator (without random transforms, it is not used): the same
@@ -179,7 +179,7 @@ def _literal(expression: ast.expr) -> Any:
         return ast.literal_eval(expression)
     except ValueError:
         raise ValueError(
-            f"{ast.unparse(expression)!r} is not a number, text in quotes or tuple of these"
+            f"{ast.unparse(expression)!r} is not a number, a text in quotes, or a tuple of these"
         ) from None
 
 

@@ -133,7 +133,7 @@ class Zip:
             return zipfile.ZipFile(self.path)
         except zipfile.BadZipFile as error:
             raise OSError(
-                f"{self.path} is no whole zip ({error}): cut off, or not the archive? "
+                f"{self.path} is not a complete zip ({error}): cut off, or not the archive? "
                 "Download it again."
             ) from error
 
@@ -155,7 +155,7 @@ def _headers(file: BinaryIO, start: int, end: int, name: str) -> Iterator[tarfil
                     return
     except tarfile.TarError as error:
         raise OSError(
-            f"{name} is no whole, uncompressed tar ({error}): cut off, or not the archive? "
+            f"{name} is not a complete, uncompressed tar ({error}): cut off, or not the archive? "
             "Download it again."
         ) from error
     raise OSError(f"{name} is cut off or damaged ({end - start} bytes): download it again.")

@@ -130,7 +130,7 @@ def natural_order(names: Sequence[str]) -> list[str]:
 
 
 def _natural_key(name: str) -> tuple:
-    # Numbers stand where their digits would, between "/" and ":"; no other character does.
+    # Numbers sort where their digits would, between "/" and ":"; no other character does.
     parts = re.findall(r"[0-9]+|[^0-9]", name)
     return [(ord("0"), int(x)) if x[0] in "0123456789" else (ord(x), 0) for x in parts], name
 

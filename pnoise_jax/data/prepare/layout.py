@@ -1,4 +1,4 @@
-"""What the folders of a tree stand for: classes, or splits with the classes below them."""
+"""What the folders of a tree mean: classes, or splits with the classes below them."""
 
 import dataclasses
 import re

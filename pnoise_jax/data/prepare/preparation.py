@@ -89,7 +89,7 @@ def prepare(
 
     Raises:
       ValueError: an unknown name; labels and images that do not agree; images that cannot be
-        decoded, by name; or the data set stands there prepared with another `short_side`.
+        decoded, by name; or the data set is already there, prepared with another `short_side`.
       FileNotFoundError: the downloads are not there: lists them.
       OSError: an archive is cut off, the disk is full, another process prepares the same.
     """

@@ -1,4 +1,4 @@
-"""What stands beside the records: TFDS's metadata, labels, and how it all was prepared."""
+"""The files beside the records: TFDS's metadata, the labels, and how they were prepared."""
 
 import json
 import os
@@ -88,10 +88,10 @@ def find_prepared(
     short_side: int | None,
     layout: str | None = None,
 ) -> Path | None:
-    """The directory in which the data set stands already, whole; it may be TFDS's own.
+    """The directory that already has the whole data set; it may be one that TFDS made.
 
     Raises:
-      OSError: what stands there is no data set, or nothing can be put there.
+      OSError: the directory holds something else, or cannot be written.
       ValueError: it was prepared with other settings, or by another version of this package.
     """
     target = data_dir / name / version
@@ -129,7 +129,7 @@ def splits_of(directory: Path) -> dict[str, int]:
 
 
 def _require_place(data_dir: Path, target: Path) -> None:
-    """Whether `target` could be made, before hours are spent on what is to stand there."""
+    """Whether `target` could be made, before hours are spent on its content."""
     for path in reversed(target.relative_to(data_dir).parents):
         path = data_dir / path
         if path == data_dir or not path.exists():

@@ -47,8 +47,8 @@ def measure(
       with_given_order: whether the data set's own order means anything.
 
     Raises:
-      ValueError: the clean model's logits depend on the batch, so that it is no reference; a model
-        cannot be resumed where its noise enters; or a function fails on a batch.
+      ValueError: the clean model's logits depend on the batch, so it cannot be the reference; a
+        model cannot be resumed where its noise enters; or a function fails on a batch.
     """
     plans = [_Plan(n, k, labels, settings) for n, k in itertools.product(noises, settings.sizes)]
     orders = Orders.of(labels, settings, with_given_order=with_given_order)
@@ -284,8 +284,8 @@ def _require_reference(seed: int, logits: np.ndarray, change: tuple[float, int] 
     allowed = 1e-3 * float(np.abs(logits[:count]).max()) + 1e-5
     if size > allowed:
         raise ValueError(
-            f"the clean model of seed {seed} is no reference: a logit changes by "
-            f"{size:.3g} (allowed: {allowed:.2g}) when its example stands beside others; give "
+            f"the clean model of seed {seed} cannot be the reference: a logit changes by "
+            f"{size:.3g} (allowed: {allowed:.2g}) when its example has other batch mates; give "
             "the model without noise, with its batch statistics frozen"
         )
 

@@ -74,7 +74,7 @@ def comparisons_table(audit: Mapping[str, Any]) -> str:
     """The caption of the table: differences."""
     return (
         "Paired by example and seed. p-values are corrected by Holm’s method, for each difference "
-        "over all noises and batch sizes; each interval stands for itself. “Not resolved”: the "
+        "over all noises and batch sizes; the intervals are not corrected. “Not resolved”: the "
         f"interval includes 0, or p is above {1 - audit['confidence']:.2g}. “Exactly”: checked, "
         "not estimated."
     )

@@ -1,4 +1,4 @@
-"""The tables of an audit's page, as data: what stands in which column, and the words above it."""
+"""The tables of an audit's page, as data: columns, rows and captions."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -199,8 +199,8 @@ def _read(path: Path) -> list[Row]:
         return []
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(
-            f"{path} is no table in UTF-8 ({error}): restore it from a copy, or move it away (the "
-            "trainings in runs/ are used again)"
+            f"{path} is not a table in UTF-8 ({error}): restore it from a copy, or move it away "
+            "(the trainings in runs/ are used again)"
         ) from None
     for row in rows:
         whole = None not in row and None not in row.values() and row.keys() >= set(_FIXED)

@@ -97,7 +97,7 @@ def lock_for_shard(path: Path, claim: Callable[[bool], None]) -> Iterator[None]:
 
     Args:
       path: the work directory, writable.
-      claim: called while no other sweep or shard can start there; it is told whether other shards
+      claim: called while no other sweep or shard can start there; it learns whether other shards
         are at work.
 
     Raises:

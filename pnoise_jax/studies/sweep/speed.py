@@ -29,12 +29,12 @@ class Speed:
     runs: int
 
     def seconds(self, *, programs: int, runs: int, steps: int) -> float:
-        """To compile so many programs and train so many runs of so many steps, in all."""
+        """The time to compile `programs` programs and train `runs` runs of `steps` steps."""
         return programs * self.compiling + runs * steps * self.step / self.runs
 
 
 def chunk_size(runs: int) -> int:
-    """How many of so many runs to train at once: few chunks, and little padding in the last."""
+    """How many of ``runs`` runs to train at once: few chunks, and little padding in the last."""
     return -(-runs // -(-runs // MAX_TOGETHER))
 
 

@@ -51,7 +51,7 @@ class Mean:
 
     @property
     def resolved(self) -> bool | None:
-        """Whether a difference is told from 0, after the correction; None without a p-value."""
+        """Whether a difference is significant after the correction; None without a p-value."""
         return None if self.p_adjusted is None else self.p_adjusted <= 1 - CONFIDENCE
 
 
@@ -196,9 +196,9 @@ def _explain(groups: Sequence[Group]) -> str:
         "(Student's t); shuffled and class-sorted with noise. Δ clean: clean minus the first "
         "line's clean; Δ inference: shuffled minus clean; both paired by seed. A difference is not "
         f"resolved where its p-value, corrected by Holm over the table's {count} differences, is "
-        f"above {1 - CONFIDENCE:.2g}; that is no proof of a small one. Each interval stands alone, "
-        "uncorrected. All seeds share one test set, one shuffled order and one draw of random "
-        "noise (evaluation.seed). summary.csv has the p-values."
+        f"above {1 - CONFIDENCE:.2g}; that does not prove it small. The intervals are not "
+        "corrected. All seeds share one test set, one shuffled order and one draw of random noise ("
+        "evaluation.seed). summary.csv has the p-values."
     )
 
 

@@ -219,7 +219,7 @@ def test_a_vote_is_of_the_mean_logit():
 
 
 def test_a_clean_function_that_looks_at_the_batch_is_no_reference(examples):
-    with pytest.raises(ValueError, match="clean model of seed 0 is no reference"):
+    with pytest.raises(ValueError, match="clean model of seed 0 cannot be the reference"):
         studies.audit(mixes, examples, clean=mixes, settings=SETTINGS)
 
 

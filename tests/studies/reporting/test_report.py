@@ -120,7 +120,7 @@ def test_an_audit_that_cannot_be_written_leaves_the_old_files(tmp_path, broken):
         (json.dumps(digits_audit() | {"version": 1}), "is of version 1, 2 was expected"),
         (json.dumps(digits_audit() | {"version": 3}), "is of version 3, 2 was expected"),
         ('{"rows": []}', "has no comparisons, orders, verdict, version"),
-        ("[1, 2]", "is no audit"),
+        ("[1, 2]", "is not an audit"),
         ("{", "is not JSON"),
         (b"\xff\xfe\x00", "is not JSON"),
     ],

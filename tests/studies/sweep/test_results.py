@@ -90,7 +90,7 @@ def test_a_field_may_be_called_steps_but_not_as_another_column_is(base, tmp_path
 
 def test_what_is_no_table_is_refused(base, tmp_path):
     (tmp_path / "results.csv").write_bytes(b"format,seed\n\xff\xfe\n")
-    with pytest.raises(ValueError, match=r"results.csv is no table in UTF-8"):
+    with pytest.raises(ValueError, match=r"results.csv is not a table in UTF-8"):
         Results(tmp_path, base, ["seed"])
 
 

@@ -45,7 +45,7 @@ def as_names(class_names: Any) -> list[str] | None:
     """The name of each column of the logits, in order; numbers are names, too.
 
     Raises:
-      ValueError: it has no order, as a set has none, or is no collection of names.
+      ValueError: it has no order, as a set has none, or is not a collection of names.
     """
     if class_names is None:
         return None

@@ -26,7 +26,7 @@ class Audited(Protocol):
     def clean_change(self) -> tuple[float, int] | None:
         """How much clean logits change with the examples beside them, and of how many tried.
 
-        None where there is no clean function to ask.
+        None if there is no clean function.
         """
 
     def predict(

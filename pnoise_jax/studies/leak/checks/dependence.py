@@ -16,7 +16,7 @@ from pnoise_jax.studies.leak.checks.orders import CLASS_SORTED, SHUFFLED
 from pnoise_jax.studies.leak.checks.scores import OTHER_KERNEL, OrderChange
 
 SAME_SHAPE = 1e-6  # rounding of logits in a batch of the same shape, relative to the largest
-OTHER_PLACE = 1e-4  # and where the example stands elsewhere in the batch
+OTHER_PLACE = 1e-4  # and if the example has another position in the batch
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,7 +44,7 @@ def largest_change(apply: Any, x: Any) -> Change:
     """How much the outputs for examples change when the examples beside them are others.
 
     In each of ``2 ceil(log2 b)`` further calls some examples stay in place while all others give
-    way to their successors. Which stay is told by one binary digit of their number. Any two numbers
+    way to their successors. One binary digit of their number says which ones stay. Any two numbers
     differ in a digit, so each example is seen with every one of its mates replaced.
 
     Args:

@@ -47,7 +47,7 @@ class Planned:
 
     Attributes:
       batches: (m, b) int, indices of examples; the blank example is n.
-      places: (m,) int, where in its batch the target stands.
+      places: (m,) int, the target's position in its batch.
       classes: (m,) int, of the mates.
       others: (m,) int, the other class of the pair: of the mates in the other batch.
       pairs: (m,) int, the number of the pair.
@@ -227,7 +227,7 @@ def choose_targets(groups: Groups, clean: np.ndarray, *, blank: bool) -> Planned
 
 
 def _fill(groups: Groups, rows: Sequence[tuple], generator: np.random.Generator) -> Planned:
-    """Two batches for each of rows (target, pair, kind); the target stands at the same place."""
+    """Two batches for each of rows (target, pair, kind), the target at one position in both."""
     targets, pairs, kinds = map(np.array, zip(*rows, strict=True))
     places = np.repeat(generator.integers(0, groups.members.shape[2] + 1, len(rows)), 2)
     mates = groups.members[pairs].reshape(len(places), -1)

@@ -8,17 +8,17 @@ from pnoise_jax.studies.leak.checks.dependence import Dependence
 from pnoise_jax.studies.leak.checks.interventions import Interventions
 from pnoise_jax.studies.leak.checks.order_tests import OrderTest
 
-# The most serious first; a verdict is headed by the first of its kinds.
+# The most serious first, which is the order of the kinds in a verdict.
 KINDS = {
     "leak": "the labels of batch mates are read, and class order gains by it",
-    "order_effect": "the order of the test set moves the accuracy, and labels are not what is read",
+    "order_effect": "the order of the test set moves the accuracy, but not because labels are read",
     "undecided": "predictions depend on the batch, and the data do not resolve how",
     "prior": "the batch reveals how frequent classes are, and no more about an example",
     "ceiling": "predictions depend on the batch, and the clean model leaves no room to tell how",
     "harm": "in random order, accuracy is lower than without noise",
     "honest_gain": "in random order, accuracy is higher than without noise",
     "independent": "no prediction depends on another example",
-    "no_effect": "in random order, accuracy is that without noise, within the bound of equivalence",
+    "no_effect": "in random order, accuracy equals that without noise, within the bound of equivalence",
 }
 FEW_ERRORS = 6  # of the clean model: from fewer no test can tell what sorting by labels adds
 
