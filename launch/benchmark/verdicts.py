@@ -3,7 +3,8 @@
 Measured on simulated audits of functions with a known truth (launch/benchmark/verdict_cases.py),
 over sizes, numbers of classes, batch sizes, difficulty, class balance and seeds:
 
-  false all-clear   labels leak, and the first kind of the verdict is independent, no_effect or honest_gain
+  false all-clear   labels leak, but the first kind of the verdict is independent, no_effect or
+                    honest_gain
   false accusation  no labels leak, and the verdict says leak; or it says order_effect, and no
                     order matters
   seen              labels leak, and the verdict says so: by the number of examples

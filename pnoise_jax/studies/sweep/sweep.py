@@ -69,13 +69,7 @@ def run_sweep(
       NonFiniteLossError: trainings broke down; they are named, and all others are finished.
       StoppedError: a signal came in; what is finished is kept.
     """
-    if together not in WAYS:
-        raise ValueError(f"--together={together!r}: choose one of {', '.join(WAYS)}")
-    if jax.process_count() > 1:
-        raise ValueError(
-            f"{jax.process_count()} hosts: a sweep runs on one host; start it there without "
-            "--multi_host, or give each host a part of it with --shard=INDEX/COUNT"
-        )
+    _require_possible(together)
     console = create_console() if console is None else console
     cells = build_cells(base, overrides, set_by_flags=set_by_flags)
     if not sweep_results.has_results(workdir):
@@ -104,6 +98,16 @@ def run_sweep(
                 return []
             results.write()
         return _sum_up(cells, results, path, console)
+
+
+def _require_possible(together: str) -> None:
+    if together not in WAYS:
+        raise ValueError(f"--together={together!r}: choose one of {', '.join(WAYS)}")
+    if jax.process_count() > 1:
+        raise ValueError(
+            f"{jax.process_count()} hosts: a sweep runs on one host; start it there without "
+            "--multi_host, or give each host a part of it with --shard=INDEX/COUNT"
+        )
 
 
 @contextlib.contextmanager

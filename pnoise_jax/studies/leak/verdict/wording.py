@@ -5,12 +5,14 @@ from typing import Any
 
 from pnoise_jax.evaluation import Estimate
 from pnoise_jax.studies.leak.checks.order_tests import OrderTest
+from pnoise_jax.studies.leak.verdict import unresolved
 from pnoise_jax.studies.leak.verdict.kinds import (
     FEW_ERRORS,
     Evidence,
     leaks_as_given,
     order_effects,
 )
+from pnoise_jax.studies.reporting.tables import signed
 
 
 def text(
@@ -38,9 +40,9 @@ def text(
     if "leak" not in kinds:
         sentences.append(_dependence(evidence, independent_at))
     if "undecided" in kinds:
-        sentences.append(_undecided(evidence, level, equivalence))
+        sentences.append(unresolved.undecided(evidence, level, equivalence))
     if "ceiling" in kinds:
-        sentences.append(_ceiling(evidence))
+        sentences.append(unresolved.ceiling(evidence))
     sentences.append(_honest(evidence, kinds, equivalence))
     sentence = f"{evidence.name} {lead}: {sentences[0]}"
     return " ".join([sentence[0].upper() + sentence[1:], *(part for part in sentences[1:] if part)])
@@ -95,7 +97,7 @@ def _leak(evidence: Evidence, level: float) -> str:
         order = evidence.given_order
         mates = "have" if evidence.given_purity > 0 else "lack"
         sentence = (
-            f"The data set's own order scores {order.value:.1f} %, {_signed(order.difference)} "
+            f"The data set's own order scores {order.value:.1f} %, {signed(order.difference)} "
             f"points over a random order, {_rank(order)}: there, batch mates {mates} an example's "
             "label more often than by chance."
         )
@@ -103,7 +105,7 @@ def _leak(evidence: Evidence, level: float) -> str:
     order = evidence.class_order
     sentence = (
         f"With the files of each class permuted, class order scores {order.value:.1f} %, "
-        f"{_signed(order.difference)} points over a random order, {_rank(order)}"
+        f"{signed(order.difference)} points over a random order, {_rank(order)}"
     )
     if evidence.clean_errors >= FEW_ERRORS:
         sentence += (
@@ -143,7 +145,7 @@ def _order_effects(evidence: Evidence, level: float, equivalence: float) -> list
         test = effects["files"]
         sentences.append(
             f"With the classes in order, the order of the files within each class changes the "
-            f"accuracy by {_signed(test.difference)} points ({test.value:.1f} % against "
+            f"accuracy by {signed(test.difference)} points ({test.value:.1f} % against "
             f"{test.mean:.1f} % with files permuted): consecutive files share something other than "
             "their label."
         )
@@ -157,12 +159,12 @@ def _order_effects(evidence: Evidence, level: float, equivalence: float) -> list
             )
         sentences.append(
             "With the files of each class permuted, class order changes the accuracy by "
-            f"{_signed(test.difference)} points: {why}."
+            f"{signed(test.difference)} points: {why}."
         )
     if "given" in effects:
         test = effects["given"]
         sentences.append(
-            f"The data set's own order scores {test.value:.1f} %, {_signed(test.difference)} "
+            f"The data set's own order scores {test.value:.1f} %, {signed(test.difference)} "
             "points from random orders, and not by the labels of batch mates."
         )
     return sentences
@@ -190,92 +192,10 @@ def _dependence(evidence: Evidence, sizes: Sequence[int]) -> str:
     )
 
 
-def _undecided(evidence: Evidence, level: float, equivalence: float) -> str:
-    sentences = []
-    order = evidence.class_order
-    gains = order.sign(level) > 0
-    if gains:
-        sentences.append(
-            f"With the files of each class permuted, class order is worth "
-            f"{_signed(order.difference)} points over a random one, and sorting by the model's own "
-            f"clean predictions {_signed(evidence.own_predictions.difference)}."
-        )
-    if not evidence.dependence.deterministic:
-        sentences.append(
-            "Calls with the same batch differ: the function is random, or it remembers earlier "
-            "batches. Fix the random key, so that an example draws the same noise in any batch, or "
-            "reset what it remembers, and audit again."
-        )
-    elif gains:
-        sentences.append(_no_pull(evidence))
-    else:
-        sentences.append(_what_would_resolve(evidence, level, equivalence))
-    return " ".join(sentences)
-
-
-def _no_pull(evidence: Evidence) -> str:
-    """Why a gain in class order is not called a leak."""
-    if evidence.interventions is None:
-        return f"The interventions could not be made: {evidence.no_interventions}."
-    sentence = "No intervention shows that the labels of batch mates are read."
-    mates = evidence.interventions.mates
-    if mates + 1 < evidence.batch_size:
-        sentence += (
-            f" They used batches of {mates + 1}, not {evidence.batch_size}, since the classes are "
-            "small."
-        )
-    return f"{sentence} More examples of each class would sharpen them."
-
-
-def _what_would_resolve(evidence: Evidence, level: float, equivalence: float) -> str:
-    """What to do if no order stands out, but none is shown to be harmless either."""
-    tests = {
-        "class order, with files permuted": evidence.class_order,
-        "the order of files": evidence.file_order,
-    }
-    if evidence.given_order is not None:
-        tests["the data set's own order"] = evidence.given_order
-    name, widest = max(tests.items(), key=lambda item: max(map(abs, item[1].interval)))
-    limit = max(map(abs, widest.interval))
-    if limit >= equivalence:
-        low, high = widest.interval
-        more = evidence.n * (limit / equivalence) ** 2
-        return (
-            f"No order stands out. The least certain is {name}: {_signed(widest.difference)} "
-            f"points ({_signed(low)} to {_signed(high)}); resolving {_points(equivalence)} would "
-            f"take about {_round_up(more):,} examples like these."
-        )
-    if evidence.follows_mates(level):
-        return (
-            "The labels of batch mates move the logits, yet no order moves the accuracy by "
-            f"{_points(equivalence)} here: audit larger batches, or harder examples."
-        )
-    return _no_pull(evidence)
-
-
-def _round_up(number: float) -> int:
-    digits = max(0, len(str(int(number))) - 2)
-    return -int(-number // 10**digits) * 10**digits
-
-
-def _ceiling(evidence: Evidence) -> str:
-    if evidence.clean_errors < FEW_ERRORS:
-        return (
-            f"The clean model gets {evidence.clean_errors:.0f} examples wrong, too few to tell "
-            f"what "
-            f"an order adds: audit harder or more examples, so that it gets at least {FEW_ERRORS} "
-            "wrong."
-        )
-    return (
-        f"The clean accuracy is {evidence.clean:.1f} %, so an order can add "
-        f"{100 - evidence.clean:.1f} points at most: audit harder examples."
-    )
-
-
 def _honest(evidence: Evidence, kinds: tuple[str, ...], equivalence: float) -> str:
     low, high = evidence.honest.interval
-    interval = f"({_signed(low)} to {_signed(high)})"
-    effect = f"{_signed(evidence.honest.value)} {interval}"
+    interval = f"({signed(low)} to {signed(high)})"
+    effect = f"{signed(evidence.honest.value)} {interval}"
     where = "Used honestly" if evidence.dependence.independent else "Used honestly, in random order"
     if "prior" in kinds:
         return (
@@ -289,24 +209,17 @@ def _honest(evidence: Evidence, kinds: tuple[str, ...], equivalence: float) -> s
     if "honest_gain" in kinds:
         return f"{where}, it gains {evidence.honest.value:.1f} points {interval}."
     if "no_effect" in kinds:
-        return f"{where}, it changes accuracy by {effect}, less than {_points(equivalence)}."
+        return (
+            f"{where}, it changes accuracy by {effect}, less than {unresolved.points(equivalence)}."
+        )
     return f"{where}, its effect is not resolved: {effect} points."
 
 
 def _with_interval(estimate: Estimate) -> str:
     low, high = estimate.interval
-    return f"{_signed(estimate.value)} ({_signed(low)} to {_signed(high)})"
+    return f"{signed(estimate.value)} ({signed(low)} to {signed(high)})"
 
 
 def _listed(sizes: Sequence[int]) -> str:
     *others, last = map(str, sizes)
     return f"{', '.join(others)} and {last}" if others else last
-
-
-def _points(number: float) -> str:
-    return "1 point" if number == 1 else f"{number:g} points"
-
-
-def _signed(points: float) -> str:
-    shown = f"{points:+.1f}".replace("-", "\N{MINUS SIGN}")
-    return "0.0" if float(f"{points:.1f}") == 0 else shown
