@@ -27,18 +27,18 @@ def draw(sweeps: list[str], out: Path) -> None:
     """Writes the tables and the figure, and prints what they show."""
     models = {}
     for workdir in sweeps:
-        found = bridge.read_models(workdir)
+        trained = bridge.read_models(workdir)
         base = read_config(Path(workdir), name="base_config.json")
         if base.data.name in models:
             raise ValueError(
                 f"--sweeps={','.join(sweeps)}: two of them are of data.name={base.data.name!r}; "
                 "give one sweep of each data set"
             )
-        models[base.data.name] = found
-    for name, found in models.items():
-        say(bridge.describe(name, found))
-    tables = {f"bridge_{_short(name, models)}.csv": found for name, found in models.items()}
-    texts = {name: bridge.models_text(found) for name, found in tables.items()}
+        models[base.data.name] = trained
+    for name, trained in models.items():
+        say(bridge.describe(name, trained))
+    tables = {f"bridge_{_short(name, models)}.csv": trained for name, trained in models.items()}
+    texts = {name: bridge.models_text(trained) for name, trained in tables.items()}
     _claim(out, texts)
     for name, text in texts.items():
         writing.replace_file(out / name, text)

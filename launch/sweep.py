@@ -10,6 +10,10 @@ DIR gets results.csv, a row for each cell; summary.csv, means over seeds with in
 and figure.png; and in DIR/runs a work directory of every training, which launch.evaluate takes. The
 same command goes on where it was stopped. Where DIR has results of other cells as well, summary and
 figure are named by their cells, and those of the others stay.
+
+In a job array each job does a part of the sweep in the same DIR, the first of four jobs with
+--shard=0/4. The job that finishes last writes the summary; so does the same command without
+--shard.
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds
@@ -19,7 +23,8 @@ if __name__ == "__main__":  # before the imports, which take seconds
 
 from absl import flags
 
-from pnoise_jax.studies.sweep import WAYS, run_sweep
+from pnoise_jax.studies.sweep.shards import Shard
+from pnoise_jax.studies.sweep.sweep import WAYS, run_sweep
 
 from . import main
 
@@ -29,12 +34,20 @@ _TOGETHER = flags.DEFINE_enum(
     WAYS,
     "Train runs that share a program together, by vmap; auto takes whichever is measured faster.",
 )
+_SHARD = flags.DEFINE_string(
+    "shard",
+    None,
+    "INDEX/COUNT: do every COUNT-th training, starting with number INDEX, which counts from 0.",
+)
 
 
 def sweep(config, workdir: str) -> None:
     """Reads the cells and runs them."""
-    cells, given = main.read_sweep()
-    run_sweep(config, cells, workdir, together=_TOGETHER.value, given=given)
+    shard = None if _SHARD.value is None else Shard.parse(_SHARD.value)
+    cells, set_by_flags = main.read_sweep()
+    run_sweep(
+        config, cells, workdir, together=_TOGETHER.value, shard=shard, set_by_flags=set_by_flags
+    )
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import csv
 import io
 import os
 import re
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ def replace_file(path: Path, content: str | bytes) -> None:
     Raises:
       OSError: it cannot be written; what was there before stays.
     """
-    temporary = path.with_name(f".{path.name[-200:]}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         temporary.write_bytes(_as_bytes(content))
         os.replace(temporary, path)
@@ -34,13 +35,18 @@ def create_file(path: Path, content: str | bytes) -> None:
       FileExistsError: it is there by now.
       OSError: it cannot be written.
     """
-    temporary = path.with_name(f".{path.name[-200:]}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         temporary.write_bytes(_as_bytes(content))
         move_to_new(temporary, path)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    """A name beside ``path`` that no other process has, on this machine or another."""
+    return path.with_name(f".{path.name[-200:]}.{secrets.token_hex(4)}.tmp")
 
 
 def _as_bytes(content: str | bytes) -> bytes:

@@ -7,14 +7,20 @@ import pytest
 from pnoise_jax import writing
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     file = tmp_path / "a"
     writing.replace_file(file, "old\ud800")
     assert file.read_bytes() == b"old\\ud800"
-    (tmp_path / f".a.{os.getpid()}.tmp").mkdir()
-    with pytest.raises(OSError, match="directory"):
+
+    def full(old, new):
+        assert old.read_bytes() == b"new"
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
         writing.replace_file(file, b"new")
     assert file.read_bytes() == b"old\\ud800"
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_a_new_file_takes_no_other_ones_name(tmp_path):

@@ -13,9 +13,10 @@ python -m launch.benchmark SUBCOMMAND --help lists the flags. Every figure print
 the command that prints it, after a check that the alternatives compute the same.
 """
 
-import difflib
 import importlib
 import sys
+
+from pnoise_jax.registry import did_you_mean
 
 # Imported only when chosen, so that each has flags of its own; each has a main() without arguments.
 SUBCOMMANDS = ("noise", "step", "sweep", "audit", "data", "models", "verdicts")
@@ -32,12 +33,10 @@ def choose(arguments: list[str]) -> str:
         sys.exit(0)
     if name in SUBCOMMANDS:
         return name
-    near = difflib.get_close_matches(name, SUBCOMMANDS, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    given = f"unknown subcommand {name!r}" if name else "no subcommand"
+    problem = f"unknown subcommand {name!r}" if name else "no subcommand"
     sys.exit(
-        f"error: {given}: {hint}the first argument is one of {', '.join(SUBCOMMANDS)}, "
-        "such as: python -m launch.benchmark noise"
+        f"error: {problem}{did_you_mean(name, SUBCOMMANDS)}; give it first, such as: "
+        "python -m launch.benchmark noise"
     )
 
 

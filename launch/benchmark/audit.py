@@ -20,23 +20,22 @@ from absl import flags
 from jax.sharding import Mesh
 from rich.console import Console
 
-from pnoise_jax import data, evaluation, models, noise, parallel
+from pnoise_jax import data, evaluation, noise, parallel
 from pnoise_jax.studies import leak
 from pnoise_jax.studies.leak.checks.orders import SHUFFLED, Orders
-from pnoise_jax.terminal import create_console
 
-from . import options, process, report, timing
+from . import measuring, report
 
-_MODEL = flags.DEFINE_string("model", "vit_ti_16", "One of models.list_models().")
-_IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Side of an image, pixels.", lower_bound=1)
-_EXAMPLES = flags.DEFINE_integer("examples", 320, "Images of 5 classes.", lower_bound=8)
-_DEPTH = flags.DEFINE_integer("depth", None, "Blocks of a ViT, if not the model's.", lower_bound=1)
-_PRESET = flags.DEFINE_string("preset", "optimal_all_tokens", "Of noise.PRESETS.")
+flags.DEFINE_string("model", "vit_ti_16", "One of models.list_models().")
+flags.DEFINE_integer("image_size", 224, "Side of an image, pixels.", lower_bound=1)
+flags.DEFINE_integer("examples", 320, "Images of 5 classes.", lower_bound=8)
+flags.DEFINE_integer("depth", None, "Blocks of a ViT, if not the model's.", lower_bound=1)
+flags.DEFINE_string("preset", "optimal_all_tokens", "Of noise.PRESETS.")
 _BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["16"], "Of the protocols.")
-_ORDERS = flags.DEFINE_integer("orders", 40, "Random orders; others come on top.", lower_bound=20)
+flags.DEFINE_integer("orders", 40, "Random orders; others come on top.", lower_bound=20)
 _DEVICES = flags.DEFINE_list("devices", ["1"], "Numbers of devices to spread the images over.")
-_ROUNDS = flags.DEFINE_integer("rounds", 3, "Calls of each alternative.", lower_bound=1)
-_SEPARATELY = flags.DEFINE_bool("separately", True, "Also each order from the image on.")
+flags.DEFINE_integer("rounds", 3, "Calls of each alternative.", lower_bound=1)
+flags.DEFINE_bool("separately", True, "Also each order from the image on.")
 _OUT = flags.DEFINE_string("out", None, "JSON file for all ratios and times.")
 
 _CLASSES = 5
@@ -60,42 +59,16 @@ class Spec:
 
 def main() -> None:
     """Measures, prints and writes."""
-    devices = options.whole_numbers("devices", _DEVICES.value, minimum=1)
-    spec = Spec(
-        _MODEL.value,
-        _IMAGE_SIZE.value,
-        _EXAMPLES.value,
-        _DEPTH.value,
-        _PRESET.value,
-        options.whole_numbers("batch_sizes", _BATCH_SIZES.value, minimum=2),
-        _ORDERS.value,
-        _ROUNDS.value,
-        _SEPARATELY.value,
-    )
-    _check(spec)
-    options.require_writable("out", _OUT.value)
-    console, where = create_console(), report.environment()
-    report.print_environment(console, where)
-    results = process.measure_on_each(
-        devices, measure, spec, console, lambda found: _print(console, spec, found[0])
-    )
-    content = {"benchmark": "audit", **where, "spec": dataclasses.asdict(spec), "results": results}
-    report.write(_OUT.value, console, content)
-
-
-def _check(spec: Spec) -> None:
-    options.require_known("model", spec.model, models.list_models())
-    options.require_preset(spec.preset)
+    devices = report.whole_numbers("devices", _DEVICES.value, minimum=1)
+    batch_sizes = report.whole_numbers("batch_sizes", _BATCH_SIZES.value, minimum=2)
+    spec = report.spec_of(Spec, batch_sizes=batch_sizes)
+    report.require_preset(spec.preset)
+    _create_model(spec)
     try:
-        model = _create_model(spec)
-        shape = jax.ShapeDtypeStruct((2, spec.image_size, spec.image_size, 3), jnp.float32)
-        jax.eval_shape(lambda x: model.init(jax.random.key(0), x), shape)
         _settings(spec).for_labels(_labels(spec), f"--examples={spec.examples}")
     except ValueError as error:
-        raise ValueError(
-            f"--model={spec.model} --image_size={spec.image_size} --depth={spec.depth} "
-            f"--preset={spec.preset} --batch_sizes={','.join(map(str, spec.batch_sizes))}: {error}"
-        ) from None
+        raise ValueError(f"--batch_sizes={','.join(_BATCH_SIZES.value)}: {error}") from None
+    report.run("audit", spec, measure, _print, devices=devices, out=_OUT.value)
 
 
 def measure(spec: Spec, mesh: Mesh) -> list[dict]:
@@ -108,9 +81,9 @@ def measure(spec: Spec, mesh: Mesh) -> list[dict]:
     calls = _alternatives(spec, model, variables, dataset, mesh)
     accuracies = {name: call() for name, call in calls.items()}
     pair = {name: accuracies[name] for name in ("audit", "separately") if name in accuracies}
-    differing = timing.require_agreement("accuracies", pair, tolerance=0.02)
-    times = timing.interleave(calls, rounds=spec.rounds, budgets={"separately": 0})
-    compared = timing.compare(times, to="clean")
+    differing = measuring.require_agreement("accuracies", pair, tolerance=0.02)
+    times = measuring.interleave(calls, rounds=spec.rounds, budgets={"separately": 0})
+    compared = measuring.compare(times, to="clean")
     orders = sum(map(len, _orders(spec, dataset.labels, dataset.labels).values()))
     return [
         {
@@ -132,7 +105,7 @@ def _alternatives(
         evaluation.predict(model, variables, dataset, protocol, mesh=mesh, **_PIXELS)
 
     def run_audit():
-        subject = leak.ModelSubject(
+        subject = leak.AuditedModel(
             model, variables, dataset, noises=(audited,), seed=0, mesh=mesh, **_PIXELS
         )
         settings = _settings(spec).for_labels(dataset.labels, "the benchmark")
@@ -143,18 +116,18 @@ def _alternatives(
 
     def separately():
         clean()
-        found = {}
+        accuracies = {}
         for size in spec.batch_sizes:
             protocol = evaluation.Protocol(True, "shuffled", size)
             predicted = np.zeros(len(dataset), np.int32)  # any classes: only the number counts
             for kind, orders in _orders(spec, dataset.labels, predicted).items():
-                found[size, kind] = [
+                accuracies[size, kind] = [
                     evaluation.predict(
                         model, variables, dataset, protocol, order=order, mesh=mesh, **_PIXELS
                     ).summary()["top1"]
                     for order in orders
                 ]
-        return np.concatenate([found[size, SHUFFLED] for size in spec.batch_sizes])
+        return np.concatenate([accuracies[size, SHUFFLED] for size in spec.batch_sizes])
 
     calls = {"clean": clean, "audit": run_audit}
     if spec.separately:
@@ -165,15 +138,12 @@ def _alternatives(
 def _orders(spec: Spec, labels: np.ndarray, predicted: np.ndarray) -> dict[str, list[np.ndarray]]:
     """What the audit scores, by kind."""
     settings = _settings(spec)
-    return Orders.of(labels, settings, given=True).with_predictions(predicted, settings)
+    return Orders.of(labels, settings, with_given_order=True).with_predictions(predicted, settings)
 
 
 def _create_model(spec: Spec):
-    named = {} if spec.depth is None else {"depth": spec.depth}
-    if "image_size" in models.default_options(spec.model):
-        named["image_size"] = spec.image_size
     injection = noise.Injection.preset(spec.preset)
-    return models.create_model(spec.model, num_classes=_CLASSES, injection=injection, **named)
+    return report.create_model(spec, num_classes=_CLASSES, injection=injection)
 
 
 def _settings(spec: Spec) -> leak.AuditSettings:
@@ -190,12 +160,17 @@ def _random_dataset(spec: Spec) -> data.Dataset:
     return data.Dataset("random", "all", _CLASSES, shape, _labels(spec), images)
 
 
-def _print(console: Console, spec: Spec, result: dict) -> None:
+def _print(console: Console, spec: Spec, results: list[dict]) -> None:
+    (result,) = results
     devices, kind = result["devices"], result["device_kind"]
-    found = result["alternatives"]
+    alternatives = result["alternatives"]
     rows = [
-        [name, report.figure(of["seconds"]["median"]), report.ratio(of) if "ratio" in of else ""]
-        for name, of in found.items()
+        [
+            name,
+            report.figure(times["seconds"]["median"]),
+            report.ratio(times) if "ratio" in times else "",
+        ]
+        for name, times in alternatives.items()
     ]
     title = (
         f"{devices} x {kind}, {spec.model} {spec.image_size} px\n"

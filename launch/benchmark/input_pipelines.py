@@ -1,20 +1,21 @@
-"""Input pipelines to compare: records or files in, batches of augmented training images out.
+"""Input pipelines to compare, and generated JPEGs of ImageNet's sizes for them.
 
-Each crops at random (RandomResizedCrop), resizes, mirrors at random and batches, and is a function
-without arguments that returns an iterator over one pass: (batch, side, side, 3) arrays.
+Each pipeline crops at random (RandomResizedCrop), resizes, mirrors at random and batches, and is a
+function without arguments that returns an iterator over one pass: (batch, side, side, 3) arrays.
 """
 
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import PIL.Image
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from pnoise_jax import data
-from pnoise_jax.data.crops import RandomResizedCrop
-from pnoise_jax.data.transforms import create_transform
+from pnoise_jax.data.image.crops import RandomResizedCrop
+from pnoise_jax.data.image.transforms import create_transform
 
 Pipeline = Callable[[], Iterator[np.ndarray]]
 
@@ -22,6 +23,12 @@ DATASET = "folder/textures"
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+
+_CLASSES = ("brick", "cloth", "grass", "water")
+
+# (height, width): ImageNet's most frequent ones, and some larger and smaller ones.
+_SIZES = ((375, 500), (375, 500), (375, 500), (333, 500), (500, 375), (480, 640), (300, 400))
+_QUALITY = 95
 
 
 def ours(data_dir: Path, *, batch_size: int, side: int, threads: int) -> Pipeline:
@@ -52,9 +59,7 @@ def ours(data_dir: Path, *, batch_size: int, side: int, threads: int) -> Pipelin
     return batches
 
 
-def tf_data(
-    file: Path, *, batch_size: int, side: int, threads: int, dtype: str, fast_decoding: bool
-) -> Pipeline:
+def tf_data(file: Path, *, batch_size: int, side: int, threads: int, dtype: str) -> Pipeline:
     """tf.data on tfrecord, as big_vision and TensorFlow's own examples decode and crop.
 
     Args:
@@ -62,10 +67,8 @@ def tf_data(
       batch_size, side: of what comes out.
       threads: that work on images.
       dtype: "uint8"; "float32" is normalised as well.
-      fast_decoding: with the faster and slightly inexact decoding that `ours` takes.
     """
     tf = _tensorflow()
-    decoding = {"dct_method": "INTEGER_FAST", "fancy_upscaling": False} if fast_decoding else {}
     features = {"image": tf.io.FixedLenFeature([], tf.string)}
     mean, std = (tf.constant([255 * x for x in values]) for values in (MEAN, STD))
 
@@ -81,7 +84,7 @@ def tf_data(
             use_image_if_no_bounding_boxes=True,
         )
         box = tf.concat([begin[:2], size[:2]], axis=0)
-        image = tf.image.decode_and_crop_jpeg(encoded, box, channels=3, **decoding)
+        image = tf.image.decode_and_crop_jpeg(encoded, box, channels=3)
         image = tf.image.resize(image, (side, side))
         if dtype == "uint8":
             return tf.image.random_flip_left_right(tf.cast(image, tf.uint8))
@@ -139,3 +142,26 @@ def pil_folder(folders: Path, *, batch_size: int, side: int) -> Pipeline:
             yield np.stack([load(files[i], generator) for i in chosen])
 
     return batches
+
+
+def write_folders(directory: Path, images: int) -> None:
+    """Writes ``images`` JPEGs as ``<directory>/<class>/<number>.jpg``, the same ones every time."""
+    for name in _CLASSES:
+        (directory / name).mkdir(parents=True)
+    for number in range(images):
+        texture = _texture(np.random.default_rng(number), *_SIZES[number % len(_SIZES)])
+        file = directory / _CLASSES[number % len(_CLASSES)] / f"{number:06}.jpg"
+        PIL.Image.fromarray(texture).save(file, quality=_QUALITY)
+
+
+def _texture(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Noise at every scale, stronger at the coarse ones as in photographs; little in colour."""
+    pixels = np.zeros((height, width, 3), np.float32)
+    for step in (1, 2, 4, 8, 16, 32, 64, 128):
+        shape = (height // step + 2, width // step + 2)
+        gray = generator.standard_normal((*shape, 1), np.float32)
+        colour = generator.standard_normal((*shape, 3), np.float32)
+        noise = gray + 0.4 * colour
+        pixels += step**0.3 * cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+    mean = generator.uniform(90, 160, 3)
+    return np.clip(mean + 50 / pixels.std() * pixels, 0, 255).astype(np.uint8)

@@ -24,10 +24,9 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from pnoise_jax import models, parallel, training, weights
-from pnoise_jax.terminal import create_console
 from pnoise_jax.training import optimizer as optimizers
 
-from . import options, process, report, timing, timm_step
+from . import measuring, report, timm_step
 
 # The smallest of each family.
 _FAMILIES = ("vit_ti_16", "deit_ti_16_distilled", "beit_b_16", "swin_t", "convit_ti", "resnet18")
@@ -58,10 +57,8 @@ def main() -> None:
     sizes = (_IMAGE_SIZE.value, _BATCH_SIZE.value, _ROUNDS.value)
     specs = [Spec(name, *sizes, with_timm) for name in _MODELS.value]
     for spec in specs:
-        _check(spec)
-    options.require_writable("out", _OUT.value)
-    console, where = create_console(), report.environment()
-    report.print_environment(console, where)
+        report.create_model(spec)
+    console, where = report.start(_OUT.value)
     if not with_timm:
         console.print(
             "PyTorch and timm are not installed: our times alone (pip install torch timm)",
@@ -71,37 +68,16 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     results = []
     for spec in specs:  # each in a process of its own, so that its memory is its own
-        results += process.measure_on_each(
-            [1], measure, spec, console, lambda found, spec=spec: _print(console, spec, found)
-        )
+        results += measuring.measure_on(1, measure, spec)
+        _print(console, spec, results[-2:])
     content = {"benchmark": "models", **where, "results": results}
     report.write(_OUT.value, console, content)
 
 
-def _check(spec: Spec) -> None:
-    """Raises ValueError for an unknown model, or sizes that it refuses."""
-    options.require_known("models", spec.model, models.list_models())
-    try:
-        _abstract(spec)
-    except ValueError as error:
-        raise ValueError(f"--models={spec.model} --image_size={spec.image_size}: {error}") from None
-
-
-def _create_model(spec: Spec):
-    sized = "image_size" in models.default_options(spec.model)
-    return models.create_model(spec.model, **({"image_size": spec.image_size} if sized else {}))
-
-
-def _abstract(spec: Spec) -> dict:
-    images = jax.ShapeDtypeStruct((2, spec.image_size, spec.image_size, 3), jnp.float32)
-    model = _create_model(spec)
-    return jax.eval_shape(lambda x: model.init(jax.random.key(0), x), images)
-
-
 def measure(spec: Spec, mesh: Mesh) -> list[dict]:
     """Two results: forward pass and training step, ours against timm's."""
-    model = _create_model(spec)
-    variables = _draw_variables(spec)
+    model = report.create_model(spec)
+    variables = _draw_variables(model, spec.image_size)
     batch = _draw_batch(spec)
     calls = {"ours": _ours(model, variables, batch, mesh)}
     if spec.with_timm:
@@ -116,11 +92,11 @@ def measure(spec: Spec, mesh: Mesh) -> list[dict]:
         # The logits; the loss of the first step.
         firsts = {name: np.asarray(call()) for name, call in alternatives.items()}
         tolerance = 1e-3 * max(1.0, float(np.abs(firsts["ours"]).max()))
-        difference = timing.require_agreement(spec.model, firsts, tolerance=tolerance)
+        difference = measuring.require_agreement(spec.model, firsts, tolerance=tolerance)
         for call in alternatives.values():
             call()
-        times = timing.interleave(alternatives, rounds=spec.rounds)
-        compared = timing.compare(times, to=list(calls)[-1])
+        times = measuring.interleave(alternatives, rounds=spec.rounds)
+        compared = measuring.compare(times, to=list(calls)[-1])
         results.append(
             dataclasses.asdict(spec)
             | {"what": what, "alternatives": compared, "difference": difference}
@@ -128,7 +104,7 @@ def measure(spec: Spec, mesh: Mesh) -> list[dict]:
     return results
 
 
-def _draw_variables(spec: Spec) -> dict:
+def _draw_variables(model: models.Classifier, image_size: int) -> dict:
     """Random, all of them, so that the comparison of the logits tells; batch norms near 1."""
     rng = np.random.default_rng(0)
 
@@ -139,7 +115,7 @@ def _draw_variables(spec: Spec) -> dict:
         fan_in = np.prod(leaf.shape[:-1]) if name == "kernel" else 2500
         return rng.normal(0, fan_in**-0.5, leaf.shape).astype(np.float32)
 
-    return jax.tree.map_with_path(draw, dict(_abstract(spec)))
+    return jax.tree.map_with_path(draw, dict(report.abstract_variables(model, image_size)))
 
 
 def _draw_batch(spec: Spec) -> dict[str, np.ndarray]:
@@ -179,11 +155,11 @@ def _ours(model, variables: dict, batch: dict, mesh: Mesh) -> tuple[Callable, Ca
     return lambda: apply(on_device, images), advance
 
 
-def _print(console: Console, spec: Spec, found: list[dict]) -> None:
+def _print(console: Console, spec: Spec, results: list[dict]) -> None:
     rows = []
-    for result in found:
+    for result in results:
         compared = result["alternatives"]
-        milliseconds = [report.figure(1000 * of["seconds"]["median"]) for of in compared.values()]
+        milliseconds = [report.milliseconds(times) for times in compared.values()]
         ratios = ["", ""]
         if spec.with_timm:
             ours = compared["ours"]
@@ -192,13 +168,14 @@ def _print(console: Console, spec: Spec, found: list[dict]) -> None:
             milliseconds.append("")
         rows.append([result["what"], *milliseconds, *ratios])
     title = (
-        f"{found[0]['device_kind']}, {spec.model}, {spec.image_size} px, batch {spec.batch_size}, "
-        f"float32, {spec.rounds} rounds\ntime of ours / time of timm's: median (quartiles)"
+        f"{results[0]['device_kind']}, {spec.model}, {spec.image_size} px, "
+        f"batch {spec.batch_size}, float32, {spec.rounds} rounds\ntime of ours / time of timm's: "
+        f"median (quartiles)"
     )
     columns = ["", "ours, ms", "timm, ms", "ratio", "CPU time"]
     console.print(report.table(title, columns, rows))
     if spec.with_timm:
-        largest = max(value for result in found for value in result["difference"].values())
+        largest = max(value for result in results for value in result["difference"].values())
         console.print(
             f"before timing, logits and the first loss agreed; largest difference {largest:.2g}"
         )

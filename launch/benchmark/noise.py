@@ -6,7 +6,6 @@ loop, each of
 
   forward   x to X + QX
   backward  the gradient of sum(w * (X + QX)) with respect to x, given w: the pullback alone
-  both      the two results from one compiled function (without the loop: it is their sum)
 
 Printed: how many times as long the alternative takes, in the same round; its median and quartiles.
 """
@@ -23,17 +22,19 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from pnoise_jax import noise, parallel
-from pnoise_jax.terminal import create_console
 
-from . import options, process, report, timing
+from . import measuring, report
 
 _K = flags.DEFINE_list("k", ["64", "256"], "Numbers of rows to mix: the batch sizes.")
 _SHAPE = flags.DEFINE_list("shape", ["197", "768"], "Shape of a row: tokens, features.")
 _DEVICES = flags.DEFINE_list("devices", ["1", "8"], "Numbers of devices to spread the rows over.")
-_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of x.")
-_ROUNDS = flags.DEFINE_integer("rounds", 11, "Calls of each alternative.", lower_bound=1)
-_LOOP_SECONDS = flags.DEFINE_float(
-    "loop_seconds", 6.0, "The loop sits out further rounds after so many.", lower_bound=0
+flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of x.")
+flags.DEFINE_integer("rounds", 11, "Calls of each alternative.", lower_bound=1)
+flags.DEFINE_float(
+    "loop_seconds",
+    6.0,
+    "Seconds after which the loop takes part in no further rounds.",
+    lower_bound=0,
 )
 _OUT = flags.DEFINE_string("out", None, "JSON file for all ratios and times.")
 
@@ -53,23 +54,12 @@ class Spec:
 
 def main() -> None:
     """Measures, prints and writes."""
-    devices = options.whole_numbers("devices", _DEVICES.value, minimum=1)
-    spec = Spec(
-        options.whole_numbers("k", _K.value, minimum=2),
-        options.whole_numbers("shape", _SHAPE.value, minimum=1),
-        _DTYPE.value,
-        _ROUNDS.value,
-        _LOOP_SECONDS.value,
-    )
-    options.require_divisible("k", spec.ks, devices)
-    options.require_writable("out", _OUT.value)
-    console, where = create_console(), report.environment()
-    report.print_environment(console, where)
-    results = process.measure_on_each(
-        devices, measure, spec, console, lambda found: _print(console, spec, found)
-    )
-    content = {"benchmark": "noise", **where, "spec": dataclasses.asdict(spec), "results": results}
-    report.write(_OUT.value, console, content)
+    devices = report.whole_numbers("devices", _DEVICES.value, minimum=1)
+    shape = report.whole_numbers("shape", _SHAPE.value, minimum=1)
+    ks = report.whole_numbers("k", _K.value, minimum=2)
+    spec = report.spec_of(Spec, ks=ks, shape=shape)
+    report.require_divisible("k", spec.ks, devices)
+    report.run("noise", spec, measure, _print, devices=devices, out=_OUT.value)
 
 
 def measure(spec: Spec, mesh: Mesh) -> list[dict]:
@@ -77,10 +67,8 @@ def measure(spec: Spec, mesh: Mesh) -> list[dict]:
     results = []
     for k, quality in itertools.product(spec.ks, ("cyclic_shift", "optimal")):
         for direction, derive in _PASSES.items():
-            functions = alternatives(quality)
-            if direction == "both":
-                functions.pop("loop", None)
-            calls = _compile({name: derive(f) for name, f in functions.items()}, spec, k, mesh)
+            functions = {name: derive(f) for name, f in alternatives(quality).items()}
+            calls = _compile(functions, spec, k, mesh)
             case = {"k": k, "quality": quality, "pass": direction}
             results.append(case | _time(calls, spec, f"k={k}, {quality}, {direction}"))
     return results
@@ -120,15 +108,7 @@ def _backward(function: Function) -> Callable:
     return lambda x, w: jax.vjp(function, x)[1](w)[0]
 
 
-def _both(function: Function) -> Callable:
-    def run(x, w):
-        y, pullback = jax.vjp(function, x)
-        return y, pullback(w)[0]
-
-    return run
-
-
-_PASSES = {"forward": _forward, "backward": _backward, "both": _both}
+_PASSES = {"forward": _forward, "backward": _backward}
 
 
 def _compile(functions: dict[str, Callable], spec: Spec, k: int, mesh: Mesh) -> dict[str, Callable]:
@@ -150,20 +130,23 @@ def _time(calls: dict[str, Callable], spec: Spec, what: str) -> dict:
     """Calls each once, compares what they return, then times them."""
     tolerance = 1e-4 if spec.dtype == "float32" else 0.06  # of values around 1, the largest near 5
     results = {name: call() for name, call in calls.items()}
-    differences = timing.require_agreement(what, results, tolerance=tolerance)
+    differences = measuring.require_agreement(what, results, tolerance=tolerance)
     del results
     budgets = {"loop": spec.loop_seconds}
-    times = timing.interleave(calls, rounds=spec.rounds, budgets=budgets)
-    return {"alternatives": timing.compare(times, to="structured"), "difference": differences}
+    times = measuring.interleave(calls, rounds=spec.rounds, budgets=budgets)
+    return {"alternatives": measuring.compare(times, to="structured"), "difference": differences}
 
 
 def _print(console: Console, spec: Spec, results: list[dict]) -> None:
     devices = results[0]["devices"]
     rows = []
     for result in results:
-        found = result["alternatives"]
-        milliseconds = report.figure(1000 * found["structured"]["seconds"]["median"])
-        ratios = [report.ratio(found[name]) if name in found else "" for name in ("matmul", "loop")]
+        alternatives = result["alternatives"]
+        milliseconds = report.milliseconds(alternatives["structured"])
+        ratios = [
+            report.ratio(alternatives[name]) if name in alternatives else ""
+            for name in ("matmul", "loop")
+        ]
         rows.append([str(result["k"]), result["quality"], result["pass"], milliseconds, *ratios])
     kind = results[0]["device_kind"]
     title = (
@@ -173,7 +156,7 @@ def _print(console: Console, spec: Spec, results: list[dict]) -> None:
     )
     columns = ["k", "Q", "pass", "ms", "matmul", "loop"]
     console.print(report.table(title, columns, rows))
-    fewest = min(of["rounds"] for result in results for of in result["alternatives"].values())
+    fewest = min(times["rounds"] for result in results for times in result["alternatives"].values())
     if fewest < spec.rounds:
         limit = f"--loop_seconds={spec.loop_seconds:g}"
         console.print(f"{limit}: of the {spec.rounds} rounds the loop had {fewest} or more")

@@ -1,43 +1,128 @@
-"""What the benchmarks print and write."""
+"""What the benchmarks have in common around a measurement: flags checked, tables, a JSON file."""
 
+import dataclasses
 import datetime
 import importlib.metadata
 import json
 import os
 import platform
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import jax
+import jax.numpy as jnp
 import rich.table
+from absl import flags
+from jax.sharding import Mesh
 from rich.console import Console
 
-from pnoise_jax import writing
-from pnoise_jax.terminal import printable
+from pnoise_jax import models, noise, writing
+from pnoise_jax.models import Classifier
+from pnoise_jax.registry import did_you_mean
+from pnoise_jax.terminal import create_console, printable
+
+from . import measuring
+
+_Spec = TypeVar("_Spec")
+_WIDE = 1000  # columns where the output is a file or a pipe, which cut nothing
 
 
-def environment() -> dict[str, Any]:
-    """Where and when it was measured; taken before, so that the load is that of other programs."""
-    packages = ("jax", "jaxlib", "flax", "numpy")
-    return {
+def run(
+    benchmark: str,
+    spec: Any,
+    measure: Callable[[Any, Mesh], list[dict]],
+    show: Callable[[Console, Any, list[dict]], None],
+    *,
+    devices: Sequence[int],
+    out: str | None,
+) -> None:
+    """Measures on each number of devices, prints and writes.
+
+    Args:
+      benchmark: its name.
+      spec: what to measure: the flags, checked, in a dataclass.
+      measure: takes the spec and a mesh; see `measuring.measure_on`.
+      show: prints the results of one number of devices.
+      devices: the numbers of devices.
+      out: the JSON file; None for none.
+    """
+    console, where = start(out)
+    results = []
+    for count in devices:
+        measured = measuring.measure_on(count, measure, spec)
+        results += measured
+        if "skipped" in measured[0]:
+            console.print(f"--devices={count} skipped: {measured[0]['skipped']}", style="yellow")
+        else:
+            show(console, spec, measured)
+    content = {"benchmark": benchmark, **where, "spec": dataclasses.asdict(spec)}
+    write(out, console, content | {"results": results})
+
+
+def spec_of(kind: type[_Spec], **checked: Any) -> _Spec:
+    """A dataclass of flags: each field is ``checked``, or else the flag of its name."""
+    names = [field.name for field in dataclasses.fields(kind)]
+    return kind(**{n: checked[n] if n in checked else flags.FLAGS[n].value for n in names})
+
+
+def create_model(spec: Any, **options: Any) -> Classifier:
+    """The model of a spec with a model, an image size and perhaps a depth.
+
+    Raises:
+      ValueError: there is no such model, or it refuses an option; the flags are named.
+    """
+    require_known("model", spec.model, models.list_models())
+    depth = getattr(spec, "depth", None)
+    named = {} if depth is None else {"depth": depth}
+    if "image_size" in models.default_options(spec.model):
+        named["image_size"] = spec.image_size
+    try:
+        model = models.create_model(spec.model, **named, **options)
+        abstract_variables(model, spec.image_size)
+    except ValueError as error:
+        chosen = f"--model={spec.model} --image_size={spec.image_size}"
+        chosen += "" if depth is None else f" --depth={depth}"
+        raise ValueError(f"{chosen}: {error}") from None
+    return model
+
+
+def abstract_variables(model: Classifier, image_size: int) -> Any:
+    """The shapes of a model's variables."""
+    images = jax.ShapeDtypeStruct((2, image_size, image_size, 3), jnp.float32)
+    return jax.eval_shape(lambda x: model.init(jax.random.key(0), x), images)
+
+
+def start(out: str | None) -> tuple[Console, dict[str, Any]]:
+    """A console, and where and when it is measured, which is printed.
+
+    The load is taken before anything is measured, so that it is that of other programs.
+
+    Raises:
+      OSError: the file of --out exists or cannot be written.
+    """
+    _require_writable(out)
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    where = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
-        "versions": {package: importlib.metadata.version(package) for package in packages},
+        "versions": {n: importlib.metadata.version(n) for n in ("jax", "jaxlib", "flax", "numpy")},
         "machine": platform.machine(),
         "cpu_count": os.cpu_count(),
-        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "load_average": load,
     }
-
-
-def print_environment(console: Console, where: dict[str, Any]) -> None:
-    """One line on the machine, and a warning where other programs use it."""
-    load, cpus = where["load_average"], where["cpu_count"]
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDE
+    console = create_console(width=width)
+    cpus = where["cpu_count"]
     console.print(f"jax {where['versions']['jax']}, {cpus} CPU cores, load average {load}")
     if load is not None and load > cpus / 2:
         console.print("other programs are running: expect a wide spread", style="yellow")
+    return console, where
 
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> rich.table.Table:
-    """A table of figures, which stand to the right."""
+    """A table of figures, right-aligned."""
     built = rich.table.Table(title=title, title_justify="left")
     for column in columns:
         built.add_column(column, justify="right", no_wrap=True)
@@ -51,6 +136,11 @@ def figure(value: float, *, decimals: int = 2) -> str:
     return f"{value:.{decimals if value < 10 else 1 if value < 100 else 0}f}"
 
 
+def milliseconds(compared: dict[str, Any]) -> str:
+    """The median time of a call."""
+    return figure(1000 * compared["seconds"]["median"])
+
+
 def ratio(compared: dict[str, Any], *, decimals: int = 2) -> str:
     """The median and the quartiles of the ratios, such as "4.12 (3.90-4.41)"."""
     spread = compared["ratio"]
@@ -60,10 +150,10 @@ def ratio(compared: dict[str, Any], *, decimals: int = 2) -> str:
 
 
 def write(file: str | None, console: Console, content: dict[str, Any]) -> None:
-    """Writes JSON to a new file, where one is named; prints it where that fails.
+    """Writes JSON to a new file, if one is named; prints it if that fails.
 
     Raises:
-      OSError: the file is there by now, or cannot be written.
+      OSError: the file exists by now, or cannot be written.
     """
     if file is None:
         return
@@ -78,3 +168,65 @@ def write(file: str | None, console: Console, content: dict[str, Any]) -> None:
             "above instead"
         ) from error
     console.print(f"wrote {printable(str(path))}", soft_wrap=True)
+
+
+def _require_writable(file: str | None) -> None:
+    if file is None:
+        return
+    path = Path(file).expanduser().absolute()
+    if path.is_dir() or not file.strip():
+        raise IsADirectoryError(f"--out={file} is a directory: name a file in it")
+    if os.path.lexists(path):
+        raise FileExistsError(
+            f"--out={file} exists, and timings are never overwritten: name another file, or "
+            "remove it"
+        )
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"--out={file}: {path.parent} does not exist; make it first")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise PermissionError(f"--out={file} cannot be written; choose another place")
+
+
+def whole_numbers(flag: str, values: Iterable[str], *, minimum: int) -> tuple[int, ...]:
+    """``--flag=64,256`` as numbers.
+
+    Raises:
+      ValueError: one is not a whole number of at least ``minimum``, or the list is empty.
+    """
+    values = list(values)
+    for value in values:
+        if not value.strip().isdecimal() or int(value) < minimum:
+            raise ValueError(
+                f"--{flag}={','.join(values)}: {value!r} is not a whole number of at least "
+                f"{minimum}"
+            )
+    if not values:
+        raise ValueError(f"--{flag} is empty: give one or several whole numbers, such as 8,16")
+    return tuple(map(int, values))
+
+
+def require_known(flag: str, value: str, known: Iterable[str]) -> None:
+    """Raises ValueError, with near names, unless value is known."""
+    known = list(known)
+    if value not in known:
+        raise ValueError(f"--{flag}={value} is unknown{did_you_mean(value, known)}")
+
+
+def require_preset(value: str) -> None:
+    """Raises ValueError, with near names, unless --preset is one of `noise.PRESETS`."""
+    if value in noise.RETIRED_PRESETS:
+        raise ValueError(f"--preset={value}: {noise.RETIRED_PRESETS[value].reason}")
+    require_known("preset", value, noise.PRESETS)
+
+
+def require_divisible(flag: str, sizes: Iterable[int], devices: Iterable[int]) -> None:
+    """Raises ValueError unless every size splits evenly over every number of devices."""
+    sizes = list(sizes)
+    for count in devices:
+        for size in sizes:
+            if size % count:
+                nearest = max(count, round(size / count) * count)
+                raise ValueError(
+                    f"--{flag}={size} is not divisible by --devices={count}: use a multiple of "
+                    f"{count}, such as {nearest}, or fewer devices"
+                )

@@ -18,20 +18,19 @@ from absl import flags
 from jax.sharding import Mesh
 from rich.console import Console
 
-from pnoise_jax import models, noise, parallel, training
-from pnoise_jax.terminal import create_console
+from pnoise_jax import noise, parallel, training
 from pnoise_jax.training import optimizer as optimizers
 
-from . import options, process, report, timing
+from . import measuring, report
 
-_MODEL = flags.DEFINE_string("model", "vit_ti_16", "One of models.list_models().")
-_IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Side of an image, pixels.", lower_bound=1)
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Over all devices.", lower_bound=2)
-_DEPTH = flags.DEFINE_integer("depth", None, "Blocks of a ViT, if not the model's.", lower_bound=1)
+flags.DEFINE_string("model", "vit_ti_16", "One of models.list_models().")
+flags.DEFINE_integer("image_size", 224, "Side of an image, pixels.", lower_bound=1)
+flags.DEFINE_integer("batch_size", 16, "Over all devices.", lower_bound=2)
+flags.DEFINE_integer("depth", None, "Blocks of a ViT, if not the model's.", lower_bound=1)
 _PRESETS = flags.DEFINE_list("preset", ["paper_vit", "optimal_published"], "Of noise.PRESETS.")
 _DEVICES = flags.DEFINE_list("devices", ["1"], "Numbers of devices to spread the batch over.")
-_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of the computation.")
-_ROUNDS = flags.DEFINE_integer("rounds", 12, "Steps of each alternative.", lower_bound=1)
+flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of the computation.")
+flags.DEFINE_integer("rounds", 12, "Steps of each alternative.", lower_bound=1)
 _OUT = flags.DEFINE_string("out", None, "JSON file for all ratios and times.")
 
 
@@ -50,45 +49,16 @@ class Spec:
 
 def main() -> None:
     """Measures, prints and writes."""
-    devices = options.whole_numbers("devices", _DEVICES.value, minimum=1)
-    spec = Spec(
-        _MODEL.value,
-        _IMAGE_SIZE.value,
-        _BATCH_SIZE.value,
-        _DEPTH.value,
-        tuple(_PRESETS.value),
-        _DTYPE.value,
-        _ROUNDS.value,
-    )
-    _check(spec)
-    options.require_divisible("batch_size", [spec.batch_size], devices)
-    options.require_writable("out", _OUT.value)
-    console, where = create_console(), report.environment()
-    report.print_environment(console, where)
-    results = process.measure_on_each(
-        devices, measure, spec, console, lambda found: _print(console, spec, found[0])
-    )
-    content = {"benchmark": "step", **where, "spec": dataclasses.asdict(spec), "results": results}
-    report.write(_OUT.value, console, content)
-
-
-def _check(spec: Spec) -> None:
-    """Raises ValueError for an unknown model or preset, or sizes that the model refuses."""
-    options.require_known("model", spec.model, models.list_models())
-    if not spec.presets:
+    devices = report.whole_numbers("devices", _DEVICES.value, minimum=1)
+    if not _PRESETS.value:
         raise ValueError(f"--preset is empty: use one of {', '.join(noise.PRESETS)}")
-    for preset in spec.presets:
-        options.require_preset(preset)
-    try:
-        for injection in injections(spec).values():
-            model = _create_model(spec, injection)
-        images = jax.ShapeDtypeStruct((2, spec.image_size, spec.image_size, 3), jnp.float32)
-        jax.eval_shape(lambda x: model.init(jax.random.key(0), x), images)
-    except ValueError as error:
-        raise ValueError(
-            f"--model={spec.model} --image_size={spec.image_size} --depth={spec.depth} "
-            f"--preset={','.join(spec.presets)}: {error}"
-        ) from None
+    for preset in _PRESETS.value:
+        report.require_preset(preset)
+    spec = report.spec_of(Spec, presets=tuple(_PRESETS.value))
+    for injection in injections(spec).values():
+        _create_model(spec, injection)
+    report.require_divisible("batch_size", [spec.batch_size], devices)
+    report.run("step", spec, measure, _print, devices=devices, out=_OUT.value)
 
 
 def injections(spec: Spec) -> dict[str, noise.Injection | None]:
@@ -112,18 +82,15 @@ def measure(spec: Spec, mesh: Mesh) -> list[dict]:
     differences = {}
     for preset in spec.presets:
         pair = {name: first_steps[name] for name in first_steps if name.startswith(f"{preset}/")}
-        differences |= timing.require_agreement(preset, pair, tolerance=tolerance)
-    times = timing.interleave(calls, rounds=spec.rounds)
+        differences |= measuring.require_agreement(preset, pair, tolerance=tolerance)
+    times = measuring.interleave(calls, rounds=spec.rounds)
     metrics = {name: {k: float(v) for k, v in step.items()} for name, step in first_steps.items()}
-    compared = timing.compare(times, to="plain")
+    compared = measuring.compare(times, to="plain")
     return [{"alternatives": compared, "difference": differences, "first_step": metrics}]
 
 
 def _create_model(spec: Spec, injection: noise.Injection | None):
-    named = {} if spec.depth is None else {"depth": spec.depth}
-    if "image_size" in models.create_model(spec.model).__dataclass_fields__:
-        named["image_size"] = spec.image_size
-    return models.create_model(spec.model, injection=injection, dtype=spec.dtype, **named)
+    return report.create_model(spec, injection=injection, dtype=spec.dtype)
 
 
 def _optimizer() -> optax.GradientTransformation:
@@ -182,20 +149,16 @@ def _draw(spec: Spec) -> dict[str, jax.Array]:
     }
 
 
-def _step_time(compared: dict) -> str:
-    """The median in milliseconds."""
-    return report.figure(1000 * compared["seconds"]["median"])
-
-
-def _print(console: Console, spec: Spec, result: dict) -> None:
+def _print(console: Console, spec: Spec, results: list[dict]) -> None:
+    (result,) = results
     devices, kind = result["devices"], result["device_kind"]
-    found = result["alternatives"]
-    rows = [
-        [name, _step_time(of), report.ratio(of, decimals=3), f"{of['cpu_ratio']['median']:.3f}"]
-        for name, of in found.items()
-        if name != "plain"
-    ]
-    rows.insert(0, ["plain", _step_time(found["plain"]), "", ""])
+    alternatives = result["alternatives"]
+    rows = [["plain", report.milliseconds(alternatives["plain"]), "", ""]]
+    for name, times in alternatives.items():
+        if name != "plain":
+            cpu_ratio = f"{times['cpu_ratio']['median']:.3f}"
+            ratio = report.ratio(times, decimals=3)
+            rows.append([name, report.milliseconds(times), ratio, cpu_ratio])
     title = (
         f"{devices} x {kind}, training step of {spec.model}, {spec.image_size} px, "
         f"batch {spec.batch_size}, {spec.dtype}, {spec.rounds} rounds\n"

@@ -21,22 +21,21 @@ from rich.console import Console
 
 from configs import digits_resnet, digits_vit
 from pnoise_jax import parallel, training
-from pnoise_jax.terminal import create_console
 from pnoise_jax.training.together import open_together, start_together
 
-from . import options, process, report, timing
+from . import measuring, report
 
 _CONFIGS = {"vit": digits_vit, "resnet": digits_resnet}
 
-_MODEL = flags.DEFINE_enum("model", "vit", list(_CONFIGS), "Of configs/digits_….py.")
+flags.DEFINE_enum("model", "vit", list(_CONFIGS), "Of configs/digits_….py.")
 _RUNS = flags.DEFINE_list("runs", ["5"], "Numbers of runs to train.")
-_DIM = flags.DEFINE_integer("dim", None, "Features of the ViT, if not the config's.", lower_bound=4)
-_DEPTH = flags.DEFINE_integer("depth", None, "Blocks of the ViT.", lower_bound=1)
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 50, "Of a run, over all devices.", lower_bound=2)
+flags.DEFINE_integer("dim", None, "Features of the ViT, if not the config's.", lower_bound=4)
+flags.DEFINE_integer("depth", None, "Blocks of the ViT.", lower_bound=1)
+flags.DEFINE_integer("batch_size", 50, "Of a run, over all devices.", lower_bound=2)
 _DEVICES = flags.DEFINE_list("devices", ["1"], "Numbers of devices to spread the batch over.")
-_PRESET = flags.DEFINE_string("preset", None, "Train with this noise, its strength traced.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Where prepared data sets are kept.")
-_ROUNDS = flags.DEFINE_integer("rounds", 12, "Steps of each alternative.", lower_bound=1)
+flags.DEFINE_string("preset", None, "Train with this noise, its strength traced.")
+flags.DEFINE_string("data_dir", None, "Where prepared data sets are kept.")
+flags.DEFINE_integer("rounds", 12, "Steps of each alternative.", lower_bound=1)
 _OUT = flags.DEFINE_string("out", None, "JSON file for all ratios and times.")
 
 
@@ -56,27 +55,11 @@ class Spec:
 
 def main() -> None:
     """Measures, prints and writes."""
-    devices = options.whole_numbers("devices", _DEVICES.value, minimum=1)
-    spec = Spec(
-        _MODEL.value,
-        options.whole_numbers("runs", _RUNS.value, minimum=2),
-        _DIM.value,
-        _DEPTH.value,
-        _BATCH_SIZE.value,
-        _PRESET.value,
-        _DATA_DIR.value,
-        _ROUNDS.value,
-    )
-    options.require_divisible("batch_size", [spec.batch_size], devices)
-    options.require_writable("out", _OUT.value)
+    devices = report.whole_numbers("devices", _DEVICES.value, minimum=1)
+    spec = report.spec_of(Spec, runs=report.whole_numbers("runs", _RUNS.value, minimum=2))
+    report.require_divisible("batch_size", [spec.batch_size], devices)
     experiment_of(spec, seed=0)
-    console, where = create_console(), report.environment()
-    report.print_environment(console, where)
-    results = process.measure_on_each(
-        devices, measure, spec, console, lambda found: _print(console, spec, found)
-    )
-    content = {"benchmark": "sweep", **where, "spec": dataclasses.asdict(spec), "results": results}
-    report.write(_OUT.value, console, content)
+    report.run("sweep", spec, measure, _print, devices=devices, out=_OUT.value)
 
 
 def experiment_of(spec: Spec, *, seed: int) -> training.Experiment:
@@ -113,12 +96,12 @@ def _measure(spec: Spec, runs: int, mesh: Mesh) -> dict:
             seconds.append(time.perf_counter() - began)
         compiling[name] = max(0.0, seconds[0] - seconds[2])
     what = f"{runs} runs: loss, top-1 and gradient norm of the third step"
-    difference = timing.require_agreement(what, third, tolerance=1e-3)
-    compared = timing.compare(timing.interleave(calls, rounds=spec.rounds), to="sequential")
+    difference = measuring.require_agreement(what, third, tolerance=1e-3)
+    compared = measuring.compare(measuring.interleave(calls, rounds=spec.rounds), to="sequential")
     steps = experiments[0].total_steps
     whole = {
-        name: compiling[name] + steps * found["seconds"]["median"]
-        for name, found in compared.items()
+        name: compiling[name] + steps * figures["seconds"]["median"]
+        for name, figures in compared.items()
     }
     return {
         "alternatives": compared,
@@ -132,8 +115,8 @@ def _measure(spec: Spec, runs: int, mesh: Mesh) -> dict:
 def _sequential(experiments: list[training.Experiment], mesh: Mesh) -> Callable:
     """A call that moves all runs on by a step, one after another; it returns their metrics."""
     program = training.create_program(experiments[0], mesh, any_strength=True)
-    states = [program.create(jax.random.key(of.config.seed)) for of in experiments]
-    constants = [program.constants(of) for of in experiments]
+    states = [program.create(jax.random.key(experiment.config.seed)) for experiment in experiments]
+    constants = [program.constants(experiment) for experiment in experiments]
     with open_together(experiments) as batches:
         batch = next(batches)
     batches = [
@@ -144,9 +127,9 @@ def _sequential(experiments: list[training.Experiment], mesh: Mesh) -> Callable:
     def advance():
         metrics = []
         for run, batch in enumerate(batches):
-            states[run], found = program.step(states[run], batch, *constants[run])
-            metrics.append(found)
-        return {name: [found[name] for found in metrics] for name in metrics[0]}
+            states[run], step_metrics = program.step(states[run], batch, *constants[run])
+            metrics.append(step_metrics)
+        return {name: [step_metrics[name] for step_metrics in metrics] for name in metrics[0]}
 
     return advance
 
@@ -170,13 +153,13 @@ def _print(console: Console, spec: Spec, results: list[dict]) -> None:
     devices = results[0]["devices"]
     rows = []
     for result in results:
-        found, compiling = result["alternatives"], result["compile_seconds"]
+        alternatives, compiling = result["alternatives"], result["compile_seconds"]
         rows.append(
             [
                 str(result["runs"]),
-                report.figure(1000 * found["sequential"]["seconds"]["median"]),
-                report.ratio(found["together"]),
-                report.figure(found["together"]["cpu_ratio"]["median"]),
+                report.milliseconds(alternatives["sequential"]),
+                report.ratio(alternatives["together"]),
+                report.figure(alternatives["together"]["cpu_ratio"]["median"]),
                 f"{report.figure(compiling['sequential'])}, {report.figure(compiling['together'])}",
                 report.figure(result["whole_ratio"]),
             ]

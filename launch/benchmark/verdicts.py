@@ -3,7 +3,8 @@
 Measured on simulated audits of functions with a known truth (launch/benchmark/verdict_cases.py),
 over sizes, numbers of classes, batch sizes, difficulty, class balance and seeds:
 
-  false all-clear   labels leak, and the verdict is headed independent, no_effect or honest_gain
+  false all-clear   labels leak, but the first kind of the verdict is independent, no_effect or
+                    honest_gain
   false accusation  no labels leak, and the verdict says leak; or it says order_effect, and no
                     order matters
   seen              labels leak, and the verdict says so: by the number of examples
@@ -20,12 +21,10 @@ from typing import Any
 
 import numpy as np
 from absl import flags
-from scipy import stats
 
-from pnoise_jax import studies
-from pnoise_jax.terminal import create_console
+from pnoise_jax import evaluation, studies
 
-from . import options, report
+from . import report
 from .verdict_cases import CASES, Case, Setting, draw_setting
 
 _AUDITS = flags.DEFINE_integer("audits", 1000, "Simulated audits of each function.", lower_bound=1)
@@ -57,10 +56,8 @@ class Outcome:
 
 def main() -> None:
     """Simulates, prints and writes."""
-    sizes = options.whole_numbers("sizes", _SIZES.value, minimum=60)
-    options.require_writable("out", _OUT.value)
-    console, where = create_console(), report.environment()
-    report.print_environment(console, where)
+    sizes = report.whole_numbers("sizes", _SIZES.value, minimum=60)
+    console, where = report.start(_OUT.value)
     any_size = simulate(_AUDITS.value, seed=_SEED.value, processes=_PROCESSES.value)
     rows = [rates(case, any_size[number]) for number, case in enumerate(CASES)]
     console.print(_kinds_table(rows))
@@ -108,7 +105,7 @@ def simulate(
     generator = np.random.default_rng(seed)
     jobs = [(number, draw_setting(generator, n)) for number in chosen for _ in range(audits)]
     chunks = [jobs[start : start + CHUNK] for start in range(0, len(jobs), CHUNK)]
-    found: dict[int, list[Outcome]] = {number: [] for number in chosen}
+    by_case: dict[int, list[Outcome]] = {number: [] for number in chosen}
     if processes == 1:
         outcomes = itertools.chain.from_iterable(map(_run, chunks))
     else:
@@ -116,8 +113,8 @@ def simulate(
         with concurrent.futures.ProcessPoolExecutor(processes, mp_context=context) as pool:
             outcomes = list(itertools.chain.from_iterable(pool.map(_run, chunks)))
     for outcome in outcomes:
-        found[outcome.case].append(outcome)
-    return found
+        by_case[outcome.case].append(outcome)
+    return by_case
 
 
 def _run(jobs: list[tuple[int, Setting]]) -> list[Outcome]:
@@ -159,13 +156,9 @@ def rates(case: Case, outcomes: list[Outcome]) -> dict[str, Any]:
 
 
 def _rate(events: int, count: int) -> dict[str, float]:
-    interval = stats.binomtest(events, count).proportion_ci(0.95)
-    return {
-        "events": events,
-        "percent": 100 * events / count,
-        "low": 100 * float(interval.low),
-        "high": 100 * float(interval.high),
-    }
+    estimate = evaluation.proportion(events, count, confidence=0.95)
+    low, high = estimate.interval
+    return {"events": events, "percent": estimate.value, "low": low, "high": high}
 
 
 def _kinds_table(rows: list[dict[str, Any]]):
@@ -173,7 +166,7 @@ def _kinds_table(rows: list[dict[str, Any]]):
     lines = [
         [row["function"], *(f"{row['headed'].get(kind, 0):.0f}" for kind in kinds)] for row in rows
     ]
-    title = "verdicts headed by each kind, percent of audits"
+    title = "first kind of the verdict, percent of audits"
     return report.table(title, ["function", *kinds], lines)
 
 

@@ -1,12 +1,12 @@
 """Data: named data sets read by random access, and streams of batches from them."""
 
 from pnoise_jax.data.batch_iterator import Batch, BatchIterator
+from pnoise_jax.data.builtin.embedded import embedded_version
 from pnoise_jax.data.datasets import Dataset, decode, list_datasets, load
-from pnoise_jax.data.embedded import embedded_version
+from pnoise_jax.data.image.transforms import Transform, create_transform, list_transforms
 from pnoise_jax.data.in_memory import InMemory, register_dataset
 from pnoise_jax.data.orders import EVALUATION_ORDERS, evaluation_order, partly_sorted_order
 from pnoise_jax.data.pipeline import eval_batches, train_batches
-from pnoise_jax.data.transforms import Transform, create_transform, list_transforms
 
 __all__ = [
     "EVALUATION_ORDERS",

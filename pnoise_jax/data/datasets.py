@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from pnoise_jax.data import embedded, images, in_memory
-from pnoise_jax.data.arguments import near
-from pnoise_jax.data.conversion import ChannelsError
+from pnoise_jax.data import in_memory
+from pnoise_jax.data.builtin import embedded
 from pnoise_jax.data.data_dir import resolve
 from pnoise_jax.data.directory import PreparedDirectory, newest_version
-from pnoise_jax.data.images import Encoded, Image, ImageError
-from pnoise_jax.data.transforms import Transform
+from pnoise_jax.data.image import images
+from pnoise_jax.data.image.conversion import ChannelsError
+from pnoise_jax.data.image.images import Encoded, Image, ImageError
+from pnoise_jax.data.image.transforms import Transform
+from pnoise_jax.registry import did_you_mean
 
 # What launch.prepare makes from files that their owners give out. Any other data set that TFDS has
 # prepared is read as well.
@@ -204,7 +206,7 @@ def load(
     Args:
       name: one of `list_datasets()`, "folder/<name>" for what `launch.prepare` made of your own
         folders, one of your own (`register_dataset`, "module:function"), or any data set that
-        stands prepared below `data_dir` and has "image" and "label".
+        has been prepared below `data_dir` and has "image" and "label".
       split: a TFDS split: `train`, `test`, `train[:300]`, `train[:10%]`, `train+test`.
       data_dir: where data sets are kept; the directory itself is made, its parents are not.
         None: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
@@ -215,7 +217,7 @@ def load(
       ValueError: an unknown name, or a split that the data set does not have.
       FileNotFoundError: the directory that should hold `data_dir` does not exist, or the data set
         has not been prepared.
-      OSError: `data_dir` is no directory, or cannot be written; or what stands there as the
+      OSError: `data_dir` is not a directory, or cannot be written; or what it has as the
         prepared data set is not one.
     """
     if in_memory.DATASETS.knows(name):
@@ -229,17 +231,17 @@ def load(
         raise _unreadable(f"image 0 of {name}'s split {split!r}", error) from error
     if shape is not None:
         shape = (*shape[:2], channels)
-        found: Any = _Decoded(encoded, shape)
+        images_of_split: Any = _Decoded(encoded, shape)
     else:
         declared = (*directory.declared_shape[:2], channels)
-        found = encoded if declared == (None, None, 3) else _Files(encoded, declared)
+        images_of_split = encoded if declared == (None, None, 3) else _Files(encoded, declared)
     dataset = Dataset(
         name,
         split,
         directory.num_classes,
         shape,
         _read_only(labels),
-        found,
+        images_of_split,
         class_names=directory.class_names,
         channels=channels,
         version=directory.path.name,
@@ -295,17 +297,17 @@ def _prepared(name: str, data_dir: Path) -> Path:
         return embedded.prepared(name, data_dir)
     parts = Path(name).parts
     inside = 0 < len(parts) <= 3 and ".." not in parts and not Path(name).is_absolute()
-    found = newest_version(data_dir / name) if inside else None
-    if found is not None:
-        return found
+    directory = newest_version(data_dir / name) if inside else None
+    if directory is not None:
+        return directory
     if name in PREPARED_BY_COMMAND or (inside and parts[0] == "folder" and len(parts) == 2):
         raise FileNotFoundError(
             f"data.name={name!r} is not prepared in data.data_dir={str(data_dir)!r}. Prepare it: "
             f"python -m launch.prepare --dataset={name} --manual_dir=DIRECTORY_OF_THE_DOWNLOADS "
-            f"--data_dir={data_dir}; or set data.data_dir to where it stands"
+            f"--data_dir={data_dir}; or set data.data_dir to the directory that has it"
         )
     raise ValueError(
-        f"data.name={name!r} is unknown{near(name, list_datasets())}; "
+        f"data.name={name!r} is unknown{did_you_mean(name, list_datasets())}; "
         f"folder/NAME for your own images; and what TFDS has prepared in {data_dir}."
     )
 

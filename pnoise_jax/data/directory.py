@@ -20,12 +20,12 @@ _BLOCK = 4 << 20  # bytes of records that a thread reads at a time, about
 
 def newest_version(directory: Path) -> Path | None:
     """Of ``<directory>/<major.minor.patch>`` the newest that holds a whole data set, or None."""
-    found = [
+    versions = [
         (tuple(map(int, match.groups())), path)
         for path in (directory.iterdir() if directory.is_dir() else ())
         if (match := _VERSION.fullmatch(path.name)) and (path / "dataset_info.json").is_file()
     ]
-    return max(found)[1] if found else None
+    return max(versions)[1] if versions else None
 
 
 class PreparedDirectory:
@@ -45,7 +45,7 @@ class PreparedDirectory:
         """Opens the directory of data set ``name``.
 
         Raises:
-          OSError: this is no prepared data set, or one that TFDS cannot read.
+          OSError: this is not a prepared data set, or TFDS cannot read it.
           ValueError: it has no "image" or no "label", or `manifest.read` raises it.
         """
         if not (path / "dataset_info.json").is_file():
@@ -77,7 +77,7 @@ class PreparedDirectory:
         ):
             raise ValueError(
                 f"data.name={name!r} has {', '.join(sorted(features))}: no 'image' with a class "
-                "'label' among them, so it is no data set for classification"
+                "'label' among them, so it is not a data set for classification"
             )
         self.num_classes = label.num_classes
         self.class_names = _class_names(label, path / "label.labels.txt")
@@ -111,17 +111,17 @@ class PreparedDirectory:
             )
             if self._manifest.check_labels(path.name):
                 advice = ""
-            found = _load_array(path)
+            labels = _load_array(path)
         else:
             where, advice = f"{self.path}, split {split!r}", ""
-            found = remembered(path, info.num_examples, lambda: self.recorded_labels(split))
-        problem = self._wrong_labels(found, info.num_examples)
+            labels = remembered(path, info.num_examples, lambda: self.recorded_labels(split))
+        problem = self._wrong_labels(labels, info.num_examples)
         if problem:
             raise OSError(f"{where}: {problem}{advice}")
-        return found.astype(np.int32)
+        return labels.astype(np.int32)
 
     def _labels_path(self, split: str) -> Path:
-        """Where the labels stand, or are to stand."""
+        """The file of the labels, which may not exist yet."""
         beside = self.path / f"labels-{split}.npy"
         if beside.exists():
             return beside
@@ -130,18 +130,18 @@ class PreparedDirectory:
         return cached_path(beside.stem, [self.path / "dataset_info.json", *files])
 
     def _where(self, parts: list[tuple[str, slice]]) -> list[tuple[int, Path]]:
-        """For each part in turn: where it ends in the row of all, and where its labels stand."""
+        """For each part in turn: where it ends in the sequence of all, and its file of labels."""
         sizes = (len(range(self._info.splits[whole].num_examples)[part]) for whole, part in parts)
         paths = (self._labels_path(whole) for whole, _ in parts)
         return list(zip(itertools.accumulate(sizes), paths, strict=True))
 
-    def _wrong_labels(self, found: np.ndarray, number: int) -> str:
+    def _wrong_labels(self, labels: np.ndarray, number: int) -> str:
         """What is wrong with the labels of `number` examples, "" if nothing."""
-        if found.shape != (number,) or not np.issubdtype(found.dtype, np.integer):
-            return f"{found.dtype} {found.shape}, where the {number} examples need whole numbers"
-        if number and not 0 <= found.min() <= found.max() < self.num_classes:
+        if labels.shape != (number,) or not np.issubdtype(labels.dtype, np.integer):
+            return f"{labels.dtype} {labels.shape}, where the {number} examples need whole numbers"
+        if number and not 0 <= labels.min() <= labels.max() < self.num_classes:
             return (
-                f"labels from {found.min()} to {found.max()}, and there are {self.num_classes} "
+                f"labels from {labels.min()} to {labels.max()}, and there are {self.num_classes} "
                 f"classes, 0 to {self.num_classes - 1}: is it a split without labels?"
             )
         return ""

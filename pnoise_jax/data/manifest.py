@@ -109,9 +109,9 @@ class Manifest:
             if status.st_size != expected.size:
                 problem = f"{status.st_size} bytes instead of {expected.size}"
             elif whole:
-                found = _crc32c(path, status.st_ino, status.st_size, status.st_mtime_ns)
-                if found != expected.crc32c:
-                    problem = f"crc32c {found} instead of {expected.crc32c}"
+                actual = _crc32c(path, status.st_ino, status.st_size, status.st_mtime_ns)
+                if actual != expected.crc32c:
+                    problem = f"crc32c {actual} instead of {expected.crc32c}"
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{path} is missing: copy the data set again") from error
         if problem:
@@ -135,11 +135,11 @@ def checksum(path: Path) -> Checksum:
 
 @functools.lru_cache(maxsize=1 << 16)  # a process may open a data set often
 def _crc32c(path: Path, *_stamp: int) -> str:
-    found = google_crc32c.Checksum()
+    checksum = google_crc32c.Checksum()
     with open(path, "rb", buffering=0) as file:
-        for _ in found.consume(file, 1 << 20):
+        for _ in checksum.consume(file, 1 << 20):
             pass
-    return found.hexdigest().decode()
+    return checksum.hexdigest().decode()
 
 
 def write(
@@ -148,7 +148,7 @@ def write(
     *,
     known: Mapping[str, Checksum] | None = None,
 ) -> None:
-    """Writes preparation.json, with the checksums of all files that stand in the directory.
+    """Writes preparation.json, with the checksums of all files in the directory.
 
     Args:
       directory: whole but for preparation.json.
@@ -177,8 +177,8 @@ def read(directory: Path) -> Manifest:
     try:
         if file.exists() and not file.is_file():
             raise OSError("it is not a regular file")  # a pipe would wait for ever
-        found = json.loads(file.read_text())
-        kind, short_side, files = found["format"], found.get("short_side"), found.get("files")
+        content = json.loads(file.read_text())
+        kind, short_side, files = content["format"], content.get("short_side"), content.get("files")
         if not isinstance(short_side, int | None):
             raise TypeError(f"short_side is {short_side!r}")
         if kind == FORMAT and files is not None:
@@ -196,4 +196,4 @@ def read(directory: Path) -> Manifest:
             f"{directory} was prepared by another version of this program (format {kind!r}, and "
             f"this one knows {FORMAT}): delete it and prepare it again, or use another directory"
         )
-    return Manifest(directory, short_side, files, is_ours=True, layout=found.get("layout"))
+    return Manifest(directory, short_side, files, is_ours=True, layout=content.get("layout"))

@@ -1,4 +1,4 @@
-"""What people are told on stderr while data is opened; stdout is for a program's results."""
+"""Notices on stderr while data is opened; stdout is for a program's results."""
 
 import functools
 import sys
@@ -21,7 +21,7 @@ def tell_once(text: str) -> None:
 
 
 def told(parts: Iterable[list], what: str, total: int) -> Iterator[list]:
-    """The parts, which have `total` items together; of `MANY`, every tenth is told."""
+    """The parts, which have `total` items together; every tenth of `MANY` is announced."""
     done, tenths = 0, 0
     if total >= MANY:
         tell(f"{what}: {total:,} records")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pnoise_jax.data.arguments import near
+from pnoise_jax.registry import did_you_mean
 
 EVALUATION_ORDERS = ("shuffled", "class_sorted")
 
@@ -21,7 +21,7 @@ def evaluation_order(labels: np.ndarray, order: str, *, seed: int) -> np.ndarray
         return np.random.default_rng(seed).permutation(len(labels))
     if order == "class_sorted":
         return np.argsort(labels, kind="stable")
-    raise ValueError(f"order={order!r} is unknown{near(str(order), EVALUATION_ORDERS)}.")
+    raise ValueError(f"order={order!r} is unknown{did_you_mean(order, EVALUATION_ORDERS)}.")
 
 
 def partly_sorted_order(

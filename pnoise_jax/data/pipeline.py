@@ -13,7 +13,7 @@ import numpy as np
 
 from pnoise_jax.data.batch_iterator import Batch, BatchIterator
 from pnoise_jax.data.datasets import Dataset, decode
-from pnoise_jax.data.transforms import Transform
+from pnoise_jax.data.image.transforms import Transform
 
 # Independent random streams of one seed.
 _SHUFFLE, _AUGMENT = 0, 1
@@ -35,7 +35,7 @@ def train_batches(
 ) -> BatchIterator:
     """This host's part of the training batches of steps start_step, ..., num_steps - 1.
 
-    The examples of all epochs stand in one row, each epoch in an order of its own with every
+    The examples of all epochs form one sequence, each epoch in an order of its own with every
     example once; step s takes the positions [s * batch_size, (s + 1) * batch_size) of that row.
     A batch may therefore span two epochs, and none is cut short. Resuming at a step is nothing
     but another `start_step`; with start_step == num_steps there are no batches.

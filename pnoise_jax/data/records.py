@@ -64,14 +64,14 @@ class Records(Sequence[bytes]):
 
     def block(self, start: int, stop: int) -> list[bytes]:
         """Records start, ..., stop - 1, read in one go; raises as for one."""
-        found: list[bytes] = []
+        block: list[bytes] = []
         while start < stop:
             part = bisect.bisect_right(self._ends, start)
             end = min(stop, self._ends[part])
             shift = self._parts[part].skip - self._first(part)
-            found += self._read(part, start + shift, end + shift)
+            block += self._read(part, start + shift, end + shift)
             start = end
-        return found
+        return block
 
     def _first(self, part: int) -> int:
         return self._ends[part - 1] if part else 0
@@ -248,9 +248,9 @@ def image_and_label(record: bytes) -> tuple[bytes, int]:
         ) from error
 
 
-def _require_number(filename: str, found: int, expected: int) -> None:
-    if found != expected:
-        raise _named(filename, f"has {found} records", f"dataset_info.json says {expected}")
+def _require_number(filename: str, number: int, expected: int) -> None:
+    if number != expected:
+        raise _named(filename, f"has {number} records", f"dataset_info.json says {expected}")
 
 
 def _failure(reader: ArrayRecordReader) -> str:

@@ -1,6 +1,7 @@
 """Arrays that are costly to compute, kept in the user's cache."""
 
 import hashlib
+import io
 import os
 import threading
 from collections.abc import Callable, Iterable
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pnoise_jax.data import notice
+from pnoise_jax.writing import replace_file
 
 _LOADING = threading.Lock()  # NumPy parses headers by `ast`, which fails in threads in Python 3.11
 
@@ -38,10 +40,10 @@ def load_array(path: Path) -> np.ndarray:
         raise ValueError("it is not a regular file")  # a pipe would wait for ever
     with _LOADING:
         # Mapped, as a broken header may ask for more than there is memory.
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
-    if not isinstance(found, np.ndarray):
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not isinstance(array, np.ndarray):
         raise ValueError("it is an .npz, and not a single array")
-    return np.array(found)
+    return np.array(array)
 
 
 def remembered(path: Path, number: int, compute: Callable[[], np.ndarray]) -> np.ndarray:
@@ -53,21 +55,21 @@ def remembered(path: Path, number: int, compute: Callable[[], np.ndarray]) -> np
       compute: is called if there is no such file, or a broken one.
     """
     try:
-        found = load_array(path)
-        if found.shape == (number,) and np.issubdtype(found.dtype, np.integer):
-            return found
+        array = load_array(path)
+        if array.shape == (number,) and np.issubdtype(array.dtype, np.integer):
+            return array
     except (OSError, ValueError, EOFError):
         pass  # there is none, or a broken one: it is computed again
-    found = compute()
+    array = compute()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{os.getpid()}-{path.name}")
-        np.save(temporary, found)
-        os.replace(temporary, path)
+        encoded = io.BytesIO()
+        np.save(encoded, array)
+        replace_file(path, encoded.getvalue())
     except OSError as error:  # it is only slower without
         if number >= notice.MANY:
             notice.tell(
                 f"cannot remember {path.name} in {path.parents[1]}, so it is read anew each time: "
                 f"{error}"
             )
-    return found
+    return array

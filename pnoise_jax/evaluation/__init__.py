@@ -1,7 +1,7 @@
 """Evaluation: protocols, exact counts, statistics, and the report that shows them side by side."""
 
-from pnoise_jax.evaluation.clean import CleanPass, clean_pass
-from pnoise_jax.evaluation.composition import in_batches, label_bits_per_batch, purity
+from pnoise_jax.evaluation.batch_composition import in_batches, label_bits_per_batch, purity
+from pnoise_jax.evaluation.clean_pass import CleanPass, clean_pass
 from pnoise_jax.evaluation.evaluate import batch_logits, evaluate, normalise, predict
 from pnoise_jax.evaluation.metrics import (
     METRICS,
@@ -21,8 +21,11 @@ from pnoise_jax.evaluation.statistics import (
     accuracy,
     adjust_p_values,
     balanced,
+    degrees_of_freedom,
     difference,
     mean_change,
+    proportion,
+    student,
 )
 from pnoise_jax.evaluation.views import MAX_VIEWS
 
@@ -44,6 +47,7 @@ __all__ = [
     "balanced",
     "batch_logits",
     "clean_pass",
+    "degrees_of_freedom",
     "difference",
     "evaluate",
     "first_noisy_layer",
@@ -56,8 +60,10 @@ __all__ = [
     "normalise",
     "predict",
     "print_report",
+    "proportion",
     "published_meter",
     "purity",
     "score_logits",
     "standard_protocols",
+    "student",
 ]

@@ -5,11 +5,12 @@ can be asked whether its value depends on how examples are batched. Accuracy, me
 class and macro F1 do not. A mean over batches does, and so does the published meter.
 """
 
-import difflib
 import importlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
+
+from pnoise_jax.registry import did_you_mean
 
 Batch = tuple[np.ndarray, np.ndarray]  # labels and predicted classes, (b,) each
 Metric = Callable[[Sequence[Batch]], float]
@@ -97,11 +98,9 @@ def metric_named(name: str) -> Metric:
         return METRICS[name]
     module, colon, function = name.partition(":")
     if not colon:
-        near = difflib.get_close_matches(name, METRICS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(
-            f"metric={name!r} is unknown: {hint}choose one of {', '.join(METRICS)}, or give "
-            "'module:function', a function of a list of (labels, predicted) pairs, one per batch"
+            f"metric={name!r} is unknown{did_you_mean(name, METRICS)}; or give 'module:function', "
+            "a function of a list of (labels, predicted) pairs, one per batch"
         )
     try:
         return getattr(importlib.import_module(module), function)

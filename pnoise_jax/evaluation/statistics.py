@@ -145,6 +145,24 @@ def mean_change(changes: np.ndarray, *, confidence: float) -> Estimate:
     return _mean_change(changes[None].astype(np.float64), [None], 0.0, confidence, False)
 
 
+def student(value: float, error: float, freedom: float, *, confidence: float) -> Estimate:
+    """A number with a standard error: its Student interval, and the p-value that it is 0.
+
+    Args:
+      value, error: in the same unit, which the interval has as well; the error is above 0.
+      freedom: degrees of freedom of the error.
+      confidence: of the interval.
+    """
+    half = float(stats.t.isf(_tail(confidence), freedom)) * error
+    p_value = float(2 * stats.t.sf(abs(value) / error, freedom))
+    return Estimate(value, (value - half, value + half), p_value)
+
+
+def proportion(events: int, count: int, *, confidence: float) -> Estimate:
+    """The share of independent events, in percent, with the interval of Clopper and Pearson."""
+    return Estimate(100 * events / count, _binomial(events, count, _tail(confidence)))
+
+
 def balanced(hits: Hits, labels: np.ndarray) -> Hits:
     """The same with examples weighted so that every class counts alike: for balanced accuracy.
 
@@ -163,6 +181,13 @@ def adjust_p_values(p_values: Sequence[float]) -> np.ndarray:
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(stepped, 1)
     return adjusted
+
+
+def degrees_of_freedom(*sources: tuple[float, int]) -> float:
+    """Satterthwaite's, of a sum of variances with degrees of freedom of their own."""
+    total = sum(variance for variance, _ in sources)
+    parts = sum(variance**2 / max(1, freedom) for variance, freedom in sources)
+    return total**2 / parts if parts else float(max(freedom for _, freedom in sources))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,7 +225,7 @@ def _variance(
     interaction = sum(_clustered(row, batches) for row in rest for batches in different or [None])
     interaction /= max(1, len(different)) * seeds * (seeds - 1)
     total = max(of_seeds + of_units - interaction, of_seeds, of_units)
-    return _Variance(total, _degrees_of_freedom((of_seeds, seeds - 1), (of_units, units - 1)))
+    return _Variance(total, degrees_of_freedom((of_seeds, seeds - 1), (of_units, units - 1)))
 
 
 def _clustered(values: np.ndarray, batches: np.ndarray | None) -> float:
@@ -213,13 +238,6 @@ def _clustered(values: np.ndarray, batches: np.ndarray | None) -> float:
     return float(units / (units - 1) * np.sum(deviations**2)) / len(values) ** 2
 
 
-def _degrees_of_freedom(*sources: tuple[float, int]) -> float:
-    """Satterthwaite's, of a sum of variances with degrees of freedom of their own."""
-    total = sum(variance for variance, _ in sources)
-    parts = sum(variance**2 / max(1, freedom) for variance, freedom in sources)
-    return total**2 / parts if parts else float(max(freedom for _, freedom in sources))
-
-
 def _mean_change(
     changes: np.ndarray,
     clusterings: Sequence[np.ndarray | None],
@@ -228,7 +246,6 @@ def _mean_change(
     over_seeds: bool,
 ) -> Estimate:
     """Of changes (seeds, n), with Bonett and Price's two further examples."""
-    tail = _tail(confidence)
     variance = _variance(changes, clusterings, over_seeds)
     n = changes.shape[1]
     if not np.any(changes):  # nothing differs: as few as there are independent units
@@ -237,10 +254,9 @@ def _mean_change(
     center = value * n / (n + 2)
     weight = max(1.0, float(np.abs(changes).max()))  # of the heaviest example, if they have weights
     error = np.sqrt(variance.total + of_orders + 2 * (weight / (n + 2)) ** 2)
-    half = float(stats.t.isf(tail, variance.freedom)) * error
-    interval = (max(-1.0, center - half), min(1.0, center + half))
-    p_value = float(2 * stats.t.sf(abs(center) / error, variance.freedom))
-    return Estimate(100 * value, (100 * interval[0], 100 * interval[1]), p_value)
+    around = student(center, error, variance.freedom, confidence=confidence)
+    low, high = np.clip(around.interval, -1, 1)
+    return Estimate(100 * value, (100 * float(low), 100 * float(high)), around.p_value)
 
 
 def _clopper_pearson(
@@ -254,7 +270,11 @@ def _clopper_pearson(
         size = share * (1 - share) / variance
         size *= float(stats.t.isf(tail, max(1, n - 1)) / stats.t.isf(tail, freedom)) ** 2
         size = min(size, float(seeds * n))
-    right = share * size
+    return _binomial(share * size, size, tail)
+
+
+def _binomial(right: float, size: float, tail: float) -> tuple[float, float]:
+    """Clopper and Pearson's interval of the share ``right / size``, in percent."""
     low = stats.beta.ppf(tail, right, size - right + 1) if right > 0 else 0.0
     high = stats.beta.ppf(1 - tail, right + 1, size - right) if right < size else 1.0
     return 100 * float(low), 100 * float(high)

@@ -8,11 +8,10 @@ from pnoise_jax.studies.leak import (
     assert_independent_of_batch,
     audit,
 )
-from pnoise_jax.studies.leak.runs import audit_runs
-from pnoise_jax.studies.leak.seeds import read_config as read_run_config
+from pnoise_jax.studies.leak.audit_runs import audit_runs
+from pnoise_jax.studies.leak.seed_runs import read_config as read_run_config
 from pnoise_jax.studies.reporting.report import read_audit
-from pnoise_jax.studies.sweep import run_sweep
-from pnoise_jax.studies.sweep_cells import product
+from pnoise_jax.studies.sweep import product, run_sweep
 
 __all__ = [
     "KINDS",

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from pnoise_jax.studies.sweep_results import Row
+from pnoise_jax.studies.sweep.results import Row
 from pnoise_jax.writing import csv_rows, csv_text
 
 CONFIDENCE = 0.95

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pnoise_jax.data import list_datasets, load, train_batches
-from pnoise_jax.data.images import ImageError
+from pnoise_jax.data.image.images import ImageError
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,9 @@ def test_preparation_leaves_stdout_and_the_directory_clean(tmp_path, capfd):
 
 
 def test_an_unknown_name_lists_near_ones(tmp_path):
-    with pytest.raises(ValueError, match=r"data\.name='digit' .*mean 'digits'\?.*there are: digit"):
+    with pytest.raises(
+        ValueError, match=r"data\.name='digit' .*mean 'digits'\? Choose one of: digit"
+    ):
         load("digit", split="train", data_dir=tmp_path)
     assert "digits" in list_datasets()
 
@@ -246,7 +248,8 @@ TOGETHER = """
 
 KILLED = """
     import json, os, pathlib, signal, sys, time
-    from pnoise_jax.data import datasets, digits, embedded
+    from pnoise_jax.data import datasets
+    from pnoise_jax.data.builtin import digits, embedded
     import sklearn.datasets  # imported once, before the forks
 
     directory = pathlib.Path(sys.argv[1])

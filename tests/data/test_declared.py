@@ -6,8 +6,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 from pnoise_jax import data
-from pnoise_jax.data.transforms import create_transform
-from tests.data.pictures import encode, jpeg, picture
+from pnoise_jax.data.image.transforms import create_transform
+from tests.data.image.pictures import encode, jpeg, picture
 
 PIXELS = picture(8, 8)
 COLOURS = PIL.Image.fromarray(PIXELS)

@@ -101,7 +101,7 @@ def test_bad_input_arrays_are_named(splits, names, message):
         (f"{__name__}:wrong", "train", "returned a ndarray: let it return data.InMemory"),
         (f"{__name__}:missing", "train", "cannot be imported .*AttributeError"),
         (f"{__name__}:IMAGES", "train", "is not a data set: let it be a function"),
-        ("corner_blob", "train", "data.name='corner_blob' is unknown .*you mean 'corner_blobs'"),
+        ("corner_blob", "train", "data.name='corner_blob' is unknown; did you mean 'corner_blobs'"),
     ],
 )
 def test_bad_input_names_are_named(name, split, message):

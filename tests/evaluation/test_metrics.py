@@ -60,7 +60,7 @@ def test_a_mean_over_batches_depends_on_the_batches():
 def test_metrics_have_names():
     assert metrics.metric_named("macro_f1") is metrics.macro_f1
     assert metrics.metric_named("pnoise_jax.evaluation.metrics:accuracy") is metrics.accuracy
-    with pytest.raises(ValueError, match="metric='macrof1' is unknown: did you mean 'macro_f1'"):
+    with pytest.raises(ValueError, match="metric='macrof1' is unknown; did you mean 'macro_f1'"):
         metrics.metric_named("macrof1")
     with pytest.raises(ValueError, match="metric='nowhere:f' cannot be imported: No module"):
         metrics.metric_named("nowhere:f")

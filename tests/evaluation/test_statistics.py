@@ -11,6 +11,8 @@ from pnoise_jax.evaluation import (
     balanced,
     difference,
     mean_change,
+    proportion,
+    student,
 )
 
 OPTIONS = {"confidence": 0.95}
@@ -31,6 +33,19 @@ def test_one_seed_gives_the_binomial_interval(draw):
     found = accuracy(Hits(draw(1, 4000, 0.7)), **OPTIONS)
     assert found.interval[0] < found.value < found.interval[1]
     assert width(found) == pytest.approx(2 * 1.96 * 100 * np.sqrt(0.7 * 0.3 / 4000), rel=0.1)
+
+
+def test_a_mean_and_a_share_have_the_intervals_of_scipy():
+    values = np.array([3.0, 5.0, 4.5, 1.0])
+    error = values.std(ddof=1) / 2
+    ours = student(float(values.mean()), error, 3, confidence=0.9)
+    theirs = stats.ttest_1samp(values, 0)
+    assert ours.interval == pytest.approx(tuple(theirs.confidence_interval(0.9)))
+    assert ours.p_value == pytest.approx(theirs.pvalue)
+    for events in (0, 3, 20):
+        low, high = stats.binomtest(events, 20).proportion_ci(0.9)
+        share = proportion(events, 20, confidence=0.9)
+        assert (share.value, *share.interval) == pytest.approx((5 * events, 100 * low, 100 * high))
 
 
 def test_batches_are_drawn_whole(draw):

@@ -86,7 +86,7 @@ def test_again_it_takes_the_runs_that_are_there_and_any_noise(audited, tmp_path)
     [
         (["--seeds=0,x"], "--seeds=0,x: give whole numbers"),
         (["--batch_sizes=200"], "largest class of digits's split 'test' has 100 examples"),
-        (["--metric=macro"], "metric='macro' is unknown: did you mean 'macro_f1'?"),
+        (["--metric=macro"], "metric='macro' is unknown; did you mean 'macro_f1'?"),
         (["--orders=5"], "orders=5: give a whole number of at least 20"),
         (["--presets=published_vit"], "published_vit"),
         (["--config.model.depth=3"], "model.depth: 2 there, 3 now"),

@@ -170,7 +170,7 @@ def test_an_audit_keeps_its_runs(trained, tmp_path):
 
 SWEEP = """
 from configs import digits_vit
-from pnoise_jax.studies.sweep_cells import product
+from pnoise_jax.studies.sweep.cells import product
 
 def get_config():
     config = digits_vit.get_config()

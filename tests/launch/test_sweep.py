@@ -9,7 +9,7 @@ from tests.launch import command
 
 CONFIG = """
 from configs import digits_vit
-from pnoise_jax.studies.sweep_cells import product
+from pnoise_jax.studies.sweep.cells import product
 
 def get_config(layer="1"):
     config = digits_vit.get_config()
@@ -76,6 +76,8 @@ def test_a_sweep_from_a_file_leaves_results_figures_and_runs(config, data_dir, t
         ("yield from", "", (), "sweep() returns None: let it return a list of cells"),
         ("(0.1, 0.2, 0.3)", "(0.1 / 0,)", (), "the config file fails: ZeroDivisionError"),
         ("", "", ("--config.noise.strength=1",), "is set on the command line and by sweep()"),
+        ("", "", ("--shard=2/2",), "--shard='2/2': shards are numbered from 0, so give a number"),
+        ("", "", ("--shard=1",), "--shard='1' is not of the form INDEX/COUNT"),
     ],
 )
 def test_bad_input_ends_with_one_clear_message(config, data_dir, tmp_path, old, new, more, message):
@@ -85,6 +87,34 @@ def test_bad_input_ends_with_one_clear_message(config, data_dir, tmp_path, old, 
     assert message in output + errors
     assert "Traceback" not in errors
     assert not (tmp_path / "sweep").exists()
+
+
+def test_shards_work_side_by_side_in_one_directory(config, data_dir, tmp_path):
+    """As the jobs of an array do; the same command without --shard then has nothing to train."""
+    workdir = tmp_path / "sweep"
+    arguments = (f"--config={config}", f"--workdir={workdir}", f"--data_dir={data_dir}")
+    jobs = [command.start("sweep", *arguments, f"--shard={index}/2") for index in range(2)]
+    outputs, errors = zip(*(job.communicate(timeout=300) for job in jobs), strict=True)
+    assert [job.returncode for job in jobs] == [0, 0], errors
+    for index, count in enumerate((2, 1)):
+        assert f"shard {index}/2: {count} of the sweep's 3 cells" in outputs[index]
+        assert f"to go: {count} trainings by 1 programs" in outputs[index]
+    summed_up = [f"wrote {workdir / 'summary.csv'}" in output for output in outputs]
+    assert any(summed_up)
+    for output, wrote in zip(outputs, summed_up, strict=True):
+        assert wrote != ("are still missing, and belong to other shards" in output)
+
+    code, output, error = sweep(config, workdir, data_dir)
+    assert code == 0, error
+    assert "3 cells, 3 of them finished before; to go: 0 trainings" in output
+    with (workdir / "results.csv").open(newline="") as file:
+        assert sorted(row["noise.strength"] for row in csv.DictReader(file)) == [
+            "0.1",
+            "0.2",
+            "0.3",
+        ]
+    assert len(list((workdir / "runs").iterdir())) == 3
+    assert not list((workdir / "shards").glob("*.csv"))
 
 
 @pytest.mark.slow

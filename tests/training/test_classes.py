@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from pnoise_jax import data, parallel, studies, training, weights
 from pnoise_jax.data import prepare as preparation
 from pnoise_jax.data.prepare import folder
-from pnoise_jax.studies import sweep_results
+from pnoise_jax.studies.sweep import results as sweep_results
 from pnoise_jax.training import data_version
 from pnoise_jax.training.restore import restore
 from tests.data import archives

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from pnoise_jax import parallel, training
-from pnoise_jax.studies import sweep_results
+from pnoise_jax.studies.sweep import results as sweep_results
 from pnoise_jax.training import run_config
 from pnoise_jax.training.restore import NOT_OF_WEIGHTS, restore
 

@@ -7,7 +7,7 @@ import pytest
 
 from pnoise_jax import studies, training
 from pnoise_jax.evaluation import predictions
-from pnoise_jax.studies.sweep import run_sweep
+from pnoise_jax.studies.sweep.sweep import run_sweep
 from tests.training.runs import small_config
 from tests.weights import sources
 

@@ -28,16 +28,16 @@ class Tar:
         members, folders = [], set()
         with open(self.path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
-            for found in _headers(file, 0, size, str(self.path)):
-                path = _inside(found.name, self.path)
-                if found.isdir():
+            for header in _headers(file, 0, size, str(self.path)):
+                path = _inside(header.name, self.path)
+                if header.isdir():
                     folders.add(path)
                     continue
-                _require_plain(found, str(self.path))
+                _require_plain(header, str(self.path))
                 if self.nested and path.endswith(".tar") and not is_litter(path):
-                    members += self._inner(file, found, path)
+                    members += self._inner(file, header, path)
                 else:
-                    members.append(Member(path, found.size, found.offset_data))
+                    members.append(Member(path, header.size, header.offset_data))
         _refuse_twice(members, self.path)
         return Listing(members, _with_parents(members, folders))
 
@@ -45,11 +45,11 @@ class Tar:
         # A tar inside a tar is not compressed, so its members are read where they lie.
         end = outer.offset_data + outer.size
         where, members = f"{self.path}: {path}", []
-        for found in _headers(file, outer.offset_data, end, where):
-            if not found.isdir():
-                _require_plain(found, where)
-                name = f"{path}/{_inside(found.name, where)}"
-                members.append(Member(name, found.size, found.offset_data))
+        for header in _headers(file, outer.offset_data, end, where):
+            if not header.isdir():
+                _require_plain(header, where)
+                name = f"{path}/{_inside(header.name, where)}"
+                members.append(Member(name, header.size, header.offset_data))
         return members
 
     @contextlib.contextmanager
@@ -82,9 +82,9 @@ class Zip:
     def scan(self) -> Listing:
         """See `Source`; what the directory of the zip says of sizes must be possible."""
         with self._opened() as archive:
-            found = archive.infolist()
-        _refuse_overlaps(found, self.path)
-        paths = {info: _inside(info.filename, self.path) for info in found}
+            infos = archive.infolist()
+        _refuse_overlaps(infos, self.path)
+        paths = {info: _inside(info.filename, self.path) for info in infos}
         members = [
             Member(path, info.file_size, stamp=info.CRC)
             for info, path in paths.items()
@@ -133,7 +133,7 @@ class Zip:
             return zipfile.ZipFile(self.path)
         except zipfile.BadZipFile as error:
             raise OSError(
-                f"{self.path} is no whole zip ({error}): cut off, or not the archive? "
+                f"{self.path} is not a complete zip ({error}): cut off, or not the archive? "
                 "Download it again."
             ) from error
 
@@ -143,10 +143,10 @@ def _headers(file: BinaryIO, start: int, end: int, name: str) -> Iterator[tarfil
     file.seek(start)
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
-            for found in tar:
-                if found.offset_data + found.size > end:
+            for header in tar:
+                if header.offset_data + header.size > end:
                     break
-                yield found
+                yield header
             else:
                 # A bad header ends tarfile's loop as the true end does, which is a block of zeros.
                 file.seek(tar.offset)
@@ -155,7 +155,7 @@ def _headers(file: BinaryIO, start: int, end: int, name: str) -> Iterator[tarfil
                     return
     except tarfile.TarError as error:
         raise OSError(
-            f"{name} is no whole, uncompressed tar ({error}): cut off, or not the archive? "
+            f"{name} is not a complete, uncompressed tar ({error}): cut off, or not the archive? "
             "Download it again."
         ) from error
     raise OSError(f"{name} is cut off or damaged ({end - start} bytes): download it again.")
@@ -171,11 +171,11 @@ def _require_zeros(file: BinaryIO, end: int, name: str) -> None:
             )
 
 
-def _require_plain(found: tarfile.TarInfo, where: str) -> None:
-    if found.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or found.issparse():
-        kind = "a link" if found.islnk() or found.issym() else "no plain file"
+def _require_plain(header: tarfile.TarInfo, where: str) -> None:
+    if header.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or header.issparse():
+        kind = "a link" if header.islnk() or header.issym() else "no plain file"
         raise OSError(
-            f"{where}: {printable(found.name)} is {kind}, and its bytes are not in its place: "
+            f"{where}: {printable(header.name)} is {kind}, and its bytes are not in its place: "
             "take the "
             "official archive, or extract this one and give the folder"
         )

@@ -45,8 +45,8 @@ def inside(listing: Listing, folder: str) -> Listing:
 def top_folders(listing: Listing, folder: str) -> list[str]:
     """The names of the folders directly below one."""
     below = 0 if folder == "." else folder.count("/") + 1
-    found = {path.split("/")[below] for path in inside(listing, folder).folders}
-    return sorted(name for name in found if not is_hidden(name))
+    names = {path.split("/")[below] for path in inside(listing, folder).folders}
+    return sorted(name for name in names if not is_hidden(name))
 
 
 def find_classes(files: Files, listing: Listing, folder: str, *, where: str) -> ClassFolders:
@@ -91,7 +91,10 @@ def find_classes(files: Files, listing: Listing, folder: str, *, where: str) -> 
     _refuse(where, "class folders without images", empty, "fill them or take them away")
     _refuse_odd_names(where, list(classes))
     refuse_alike(where, list(classes), kind="class")
-    return {unicodedata.normalize("NFC", name): found for name, found in classes.items()}
+    return {
+        unicodedata.normalize("NFC", name): folder_of_class
+        for name, folder_of_class in classes.items()
+    }
 
 
 def require_same(by_split: Mapping[str, ClassFolders], *, where: str) -> list[str]:
@@ -127,7 +130,7 @@ def natural_order(names: Sequence[str]) -> list[str]:
 
 
 def _natural_key(name: str) -> tuple:
-    # Numbers stand where their digits would, between "/" and ":"; no other character does.
+    # Numbers sort where their digits would, between "/" and ":"; no other character does.
     parts = re.findall(r"[0-9]+|[^0-9]", name)
     return [(ord("0"), int(x)) if x[0] in "0123456789" else (ord(x), 0) for x in parts], name
 

@@ -89,8 +89,8 @@ def plan(
 
 def check_name(name: str) -> None:
     """Raises ValueError unless it is folder/<name> and leads nowhere else."""
-    own = name.partition("/")[2]
-    if not _NAME.fullmatch(own) or re.fullmatch(r"\d+\.\d+\.\d+", own):
+    short_name = name.partition("/")[2]
+    if not _NAME.fullmatch(short_name) or re.fullmatch(r"\d+\.\d+\.\d+", short_name):
         raise ValueError(
             f"--dataset={name!r}: use folder/<name>, a name of letters, digits, '_', '-' and '.' "
             "that is no version, such as folder/pets"
@@ -109,19 +109,19 @@ def _order_notes(names: Sequence[str], by_code_points: Sequence[str]) -> list[st
 
 
 def _notes(files: Files, listing: Listing, folders: dict[str, str]) -> list[str]:
-    found = kinds.notes([files])
+    notes = kinds.notes([files])
     if files.unreadable:
         paths = [member.path for member in files.unreadable]
-        found.append(f"left out {len(paths)} files that cannot be read here: {shorten(paths)}")
+        notes.append(f"left out {len(paths)} files that cannot be read here: {shorten(paths)}")
     if listing.litter:
-        found.append(f"left out folders of the system: {shorten(listing.litter)}")
+        notes.append(f"left out folders of the system: {shorten(listing.litter)}")
     deeper = [path for folder in folders.values() for path in deeper_folders(files, folder)]
     if deeper:
-        found.append(
+        notes.append(
             "images in folders below a class folder belong to the class: "
             f"{shorten(list(dict.fromkeys(deeper)), limit=5)}"
         )
-    return found
+    return notes
 
 
 def _split_folders(listing: Listing, layout: Layout) -> dict[str, str]:

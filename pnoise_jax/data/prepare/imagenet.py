@@ -56,20 +56,22 @@ def plan(manual_dir: Path, *, scratch: Path) -> Plan:
     if "train" in there:
         source = Tar(paths["train"], nested=True)
         members = _without_litter(_remembered(source, scratch / "train.npz"))
-        found = _train_entries(members, synsets, source.path)
-        splits.append(SplitPlan("train", source, found))
-        repaired = sum(entry.key in REPAIRED for entry in found)
+        train_entries = _train_entries(members, synsets, source.path)
+        splits.append(SplitPlan("train", source, train_entries))
+        repaired = sum(entry.key in REPAIRED for entry in train_entries)
         if repaired:
             notes.append(
                 f"{repaired} images are repaired, as TFDS does, but by Pillow instead of "
                 "TensorFlow: their bytes differ from those in TFDS's own directories"
             )
-        if len(found) != NUM_TRAIN:
-            notes.append(f"{_TRAIN} has {len(found)} images, the official one {NUM_TRAIN}")
+        if len(train_entries) != NUM_TRAIN:
+            notes.append(f"{_TRAIN} has {len(train_entries)} images, the official one {NUM_TRAIN}")
     if "validation" in there:
         source = Tar(paths["validation"])
-        found = _validation_entries(_without_litter(source.scan().members), synsets, source.path)
-        splits.append(SplitPlan("validation", source, found))
+        train_entries = _validation_entries(
+            _without_litter(source.scan().members), synsets, source.path
+        )
+        splits.append(SplitPlan("validation", source, train_entries))
     return Plan(
         name="imagenet2012",
         version=VERSION,
@@ -93,15 +95,15 @@ def _names() -> Mapping[str, str]:
 
 def _train_entries(members: list[Member], synsets: list[str], path: Path) -> list[Entry]:
     label_of = {synset: label for label, synset in enumerate(synsets)}
-    found, strangers = [], []
+    known, strangers = [], []
     for member in members:
         tar, _, name = member.path.rpartition("/")
         label = label_of.get(tar.removesuffix(".tar"))
         if label is None:
             strangers.append(member.path)
         else:
-            found.append(Entry(name, label, member))
-    there = {entry.label for entry in found}
+            known.append(Entry(name, label, member))
+    there = {entry.label for entry in known}
     missing = [synset for label, synset in enumerate(synsets) if label not in there]
     if strangers or missing:
         lacks = f"lacks images of {len(missing)} synsets: {shorten(missing)}" if missing else ""
@@ -110,7 +112,7 @@ def _train_entries(members: list[Member], synsets: list[str], path: Path) -> lis
             f"{path} {' and '.join(filter(None, (lacks, has)))}. The official tar holds 1000 tars, "
             "<synset>.tar, and nothing else: download it again."
         )
-    return found
+    return known
 
 
 def _validation_entries(members: list[Member], synsets: list[str], path: Path) -> list[Entry]:

@@ -28,7 +28,7 @@ class Job:
     Attributes:
       plan: what is written.
       scratch: the staging directory; what an earlier run has finished is found there.
-      target: `<data_dir>/<name>/<version>`, where it comes to stand.
+      target: `<data_dir>/<name>/<version>`, the final place.
       short_side: as `prepare` has it.
     """
 

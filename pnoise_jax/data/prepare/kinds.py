@@ -145,10 +145,10 @@ def notes(files: Iterable[Files], *, expected: Sequence[str] = ()) -> list[str]:
       expected: ends of the paths of texts that belong to the data set, and need no word.
     """
     files = list(files)
-    found = []
+    lines = []
     by_content = [member for part in files for member in part.by_content]
     if by_content:
-        found.append(
+        lines.append(
             f"{len(by_content)} files are images by their content, not by their names: "
             f"{_by_suffix(by_content)}"
         )
@@ -159,8 +159,8 @@ def notes(files: Iterable[Files], *, expected: Sequence[str] = ()) -> list[str]:
         if not member.path.endswith(tuple(expected))
     ]
     if others:
-        found.append(f"left out {len(others)} files that are not images: {_by_suffix(others)}")
-    return found
+        lines.append(f"left out {len(others)} files that are not images: {_by_suffix(others)}")
+    return lines
 
 
 def _by_suffix(members: Sequence[Member]) -> str:

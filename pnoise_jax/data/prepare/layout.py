@@ -1,4 +1,4 @@
-"""What the folders of a tree stand for: classes, or splits with the classes below them."""
+"""What the folders of a tree mean: classes, or splits with the classes below them."""
 
 import dataclasses
 import re
@@ -119,10 +119,10 @@ def _question(tops: dict[str, _Top], below: Sequence[str], manual_dir: Path) -> 
 def deeper_folders(files: Files, folder: str) -> list[str]:
     """Folders below class folders whose images become the class's, <class>/<folder>."""
     prefix = "" if folder == "." else f"{folder}/"
-    found = set()
+    folders = set()
     for member in files.images:
         if member.path.startswith(prefix):
             parts = member.path[len(prefix) :].split("/")
             if len(parts) > 2:
-                found.add(f"{parts[0]}/{parts[1]}")
-    return sorted(found)
+                folders.add(f"{parts[0]}/{parts[1]}")
+    return sorted(folders)

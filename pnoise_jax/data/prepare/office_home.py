@@ -85,8 +85,8 @@ def _domain_folders(source: Source, listing: Listing) -> dict[str, str]:
     root = _ROOT if _ROOT in listing.folders else "."
     names = top_folders(listing, root)
     prefix = "" if root == "." else f"{root}/"
-    found = {"".join(filter(str.isalpha, name)).lower(): prefix + name for name in names}
-    folders = {domain: found.get(domain.replace("_", "")) for domain in _DOMAINS}
+    by_letters = {"".join(filter(str.isalpha, name)).lower(): prefix + name for name in names}
+    folders = {domain: by_letters.get(domain.replace("_", "")) for domain in _DOMAINS}
     missing = [domain for domain, folder in folders.items() if folder is None]
     if missing:
         raise FileNotFoundError(

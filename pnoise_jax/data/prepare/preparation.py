@@ -6,8 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from pnoise_jax.data import embedded
-from pnoise_jax.data.arguments import near
+from pnoise_jax.data.builtin import embedded
 from pnoise_jax.data.data_dir import make_staging, resolve
 from pnoise_jax.data.datasets import PREPARED_BY_COMMAND
 from pnoise_jax.data.directory import newest_version
@@ -26,6 +25,7 @@ from pnoise_jax.data.prepare.missing import existing_directory
 from pnoise_jax.data.prepare.plan import Plan, shorten
 from pnoise_jax.data.prepare.progress import Progress
 from pnoise_jax.data.prepare.sources import require_readable_size
+from pnoise_jax.registry import did_you_mean
 
 _MODULES = dict(
     zip(PREPARED_BY_COMMAND, (imagenet, office_home, tiny_imagenet, visda), strict=True)
@@ -89,7 +89,7 @@ def prepare(
 
     Raises:
       ValueError: an unknown name; labels and images that do not agree; images that cannot be
-        decoded, by name; or the data set stands there prepared with another `short_side`.
+        decoded, by name; or the data set is already there, prepared with another `short_side`.
       FileNotFoundError: the downloads are not there: lists them.
       OSError: an archive is cut off, the disk is full, another process prepares the same.
     """
@@ -103,15 +103,15 @@ def prepare(
         publish.find_prepared, data_dir, name, version, short_side=short_side, layout=layout
     )
     directory, target = staging.staging_directory(data_dir, name), data_dir / name / version
-    if found := find():
-        if found == target:  # a run that was killed at the very end may have left something
+    if standing := find():
+        if standing == target:  # a run that was killed at the very end may have left something
             staging.remove(directory)
-        return _standing(name, found)
+        return _standing(name, standing)
     manual_dir = existing_directory(name, manual_dir)
     make_staging(data_dir, name, field=_FIELD).rmdir()  # it can be written
     with staging.locked(directory), Progress() as progress:
-        if found := find():  # by the process that has just let go of the lock
-            return _standing(name, found)
+        if standing := find():  # by the process that has just let go of the lock
+            return _standing(name, standing)
         progress.scanning(manual_dir)
         planned = plan(manual_dir, scratch=directory)
         _require_readable_sizes(planned)
@@ -135,16 +135,16 @@ def _dark_note(number: int, bits: int) -> str:
     )
 
 
-def _standing(name: str, found: Path) -> Prepared:
-    splits = publish.splits_of(found)
+def _standing(name: str, directory: Path) -> Prepared:
+    splits = publish.splits_of(directory)
     missing = [split for split in getattr(_MODULES.get(name), "SPLITS", ()) if split not in splits]
     notes = [
-        f"it has no split {split!r}: to add it, delete {found} and run the same command again with "
-        "the archives of all splits in --manual_dir"
+        f"it has no split {split!r}: to add it, delete {directory} and run the same command again "
+        "with the archives of all splits in --manual_dir"
         for split in missing
     ]
-    names = publish.class_names_of(found)
-    return Prepared(name, found, splits, is_new=False, notes=notes, class_names=names)
+    names = publish.class_names_of(directory)
+    return Prepared(name, directory, splits, is_new=False, notes=notes, class_names=names)
 
 
 def _require_readable_sizes(plan: Plan) -> None:
@@ -176,5 +176,5 @@ def _planner(
             "folder/<name>; leave them out"
         )
     if name not in _MODULES:
-        raise ValueError(f"--dataset={name!r} is unknown{near(name, list_preparable())}")
+        raise ValueError(f"--dataset={name!r} is unknown{did_you_mean(name, list_preparable())}")
     return _MODULES[name].plan, _MODULES[name].VERSION

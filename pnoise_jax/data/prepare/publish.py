@@ -1,4 +1,4 @@
-"""What stands beside the records: TFDS's metadata, labels, and how it all was prepared."""
+"""The files beside the records: TFDS's metadata, the labels, and how they were prepared."""
 
 import json
 import os
@@ -88,32 +88,32 @@ def find_prepared(
     short_side: int | None,
     layout: str | None = None,
 ) -> Path | None:
-    """The directory in which the data set stands already, whole; it may be TFDS's own.
+    """The directory that already has the whole data set; it may be one that TFDS made.
 
     Raises:
-      OSError: what stands there is no data set, or nothing can be put there.
+      OSError: the directory holds something else, or cannot be written.
       ValueError: it was prepared with other settings, or by another version of this package.
     """
     target = data_dir / name / version
     if target.exists() and not (target / "dataset_info.json").is_file():
         raise OSError(f"{target} is not a prepared data set: delete it, or use another --data_dir")
-    found = newest_version(data_dir / name)
-    if found is None:
+    directory = newest_version(data_dir / name)
+    if directory is None:
         _require_place(data_dir, target)
         return None
-    prepared = manifest.read(found)
+    prepared = manifest.read(directory)
     its_own, its_layout = prepared.short_side, prepared.layout
     if its_own != short_side:
         raise ValueError(
-            f"{found} was prepared {_with(its_own)}, and now it should be {_with(short_side)}: "
+            f"{directory} was prepared {_with(its_own)}, and now it should be {_with(short_side)}: "
             "delete it, or use another --data_dir"
         )
     if None not in (layout, its_layout) and layout != its_layout:
         raise ValueError(
-            f"{found} was prepared with --layout={its_layout}, and now it should be "
+            f"{directory} was prepared with --layout={its_layout}, and now it should be "
             f"--layout={layout}: delete it, or use another --data_dir"
         )
-    return found
+    return directory
 
 
 def class_names_of(directory: Path) -> list[str]:
@@ -129,7 +129,7 @@ def splits_of(directory: Path) -> dict[str, int]:
 
 
 def _require_place(data_dir: Path, target: Path) -> None:
-    """Whether `target` could be made, before hours are spent on what is to stand there."""
+    """Whether `target` could be made, before hours are spent on its content."""
     for path in reversed(target.relative_to(data_dir).parents):
         path = data_dir / path
         if path == data_dir or not path.exists():

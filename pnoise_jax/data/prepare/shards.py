@@ -44,7 +44,7 @@ class Shard:
     """A file of records to be written.
 
     Attributes:
-      path: where it stands once it is whole.
+      path: of the complete file.
       note_path: what is remembered of it, apart from the data set.
       entries: its examples, in order.
       digest: of everything that it is made from.

@@ -30,7 +30,7 @@ def lay_out(
     Args:
       split: one of the plan's.
       plan: the data set.
-      directory: where the records are to stand; notes lie beside it.
+      directory: where the records will be; notes are kept beside it.
       short_side: as `prepare` has it.
 
     Raises:
@@ -151,7 +151,7 @@ def serializer(
 
 
 def record_size(entry: Entry, image_size: int) -> int:
-    """Bytes of the record of an entry with an image of so many bytes, without making it."""
+    """Bytes of the record of an entry with an image of `size` bytes, without making it."""
     values = (
         ("image", _field(_field(image_size))),  # a list of one value, in a feature
         ("file_name", _field(_field(len(entry.key.encode())))),
@@ -166,7 +166,7 @@ def file_size(sizes: Sequence[int]) -> int:
 
 
 def _field(size: int) -> int:
-    """Bytes of a message's field of so many bytes: a tag, the length, the bytes."""
+    """Bytes of a message's field of `size` bytes: a tag, the length, the bytes."""
     return 1 + _varint(size) + size
 
 

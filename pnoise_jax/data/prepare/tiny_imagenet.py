@@ -92,10 +92,10 @@ def _refuse_rearranged(listing: Listing, folder: str, path: Path) -> None:
 
 
 def _read(source: Source, listing: Listing, path: str) -> str:
-    found = next((member for member in listing.members if member.path == path), None)
-    if found is None:
+    match = next((member for member in listing.members if member.path == path), None)
+    if match is None:
         raise FileNotFoundError(f"{source.path} lacks {path}, which names the labels")
-    return read_text(source, found)
+    return read_text(source, match)
 
 
 def _train_entries(classes: ClassFolders, names: Sequence[str]) -> list[Entry]:
@@ -135,9 +135,9 @@ def _validation(
 
 
 def _notes(names: Sequence[str], splits: Sequence[SplitPlan]) -> list[str]:
-    found = {"classes": len(names)} | {f"images in {s.name}": len(s.entries) for s in splits}
+    counts = {"classes": len(names)} | {f"images in {s.name}": len(s.entries) for s in splits}
     return [
-        f"{found[what]} {what}, the official archive has {number}"
+        f"{counts[what]} {what}, the official archive has {number}"
         for what, number in _OFFICIAL.items()
-        if found[what] != number
+        if counts[what] != number
     ]

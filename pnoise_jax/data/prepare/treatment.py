@@ -9,7 +9,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from pnoise_jax.data import conversion, images
+from pnoise_jax.data.image import conversion, images
 
 Rule = Literal["keep", "repair", "convert"]
 
@@ -135,20 +135,20 @@ def _is_cmyk(data: bytes) -> bool:
 
 def _conversions(data: bytes, orientation: int) -> list[str]:
     """Why an image cannot stay as it is."""
-    found = []
+    conversions = []
     if data.startswith(_JPEG):
         if _is_cmyk(data):
-            found.append("CMYK to RGB")
+            conversions.append("CMYK to RGB")
     elif data.startswith(_PNG):
         # In a PNG's first chunk: bits per channel, then 0 for gray and 2 for RGB.
         depth, colour = data[24], data[25]
         if depth != 8 or colour not in (0, 2) or b"tRNS" in data[: data.find(b"IDAT")]:
-            found.append("PNG to 8-bit RGB")
+            conversions.append("PNG to 8-bit RGB")
     else:
-        found.append(f"{_other_format(data)} to PNG")
+        conversions.append(f"{_other_format(data)} to PNG")
     if orientation != 1:
-        found.append("turned upright (EXIF)")
-    return found
+        conversions.append("turned upright (EXIF)")
+    return conversions
 
 
 def _other_format(data: bytes) -> str:

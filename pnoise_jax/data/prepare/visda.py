@@ -65,9 +65,9 @@ def plan(manual_dir: Path, *, scratch: Path) -> Plan:
     names = require_same(classes, where=str(manual_dir))
     splits = []
     for split, source in sources.items():
-        found = entries(classes[split], names, folders[split])
-        _compare_with_list(source, listings[split], folders[split], found, names)
-        splits.append(SplitPlan(split, source, found))
+        split_entries = entries(classes[split], names, folders[split])
+        _compare_with_list(source, listings[split], folders[split], split_entries, names)
+        splits.append(SplitPlan(split, source, split_entries))
     if len(names) != _NUM_CLASSES:
         notes.append(f"{len(names)} classes, the official archives have {_NUM_CLASSES}")
     return Plan(
@@ -88,7 +88,11 @@ def _find(manual_dir: Path, split: str) -> Source | None:
 
 
 def _compare_with_list(
-    source: Source, listing: Listing, folder: str, found: Sequence[Entry], names: Sequence[str]
+    source: Source,
+    listing: Listing,
+    folder: str,
+    split_entries: Sequence[Entry],
+    names: Sequence[str],
 ) -> None:
     """Where there is a list, `<class>/<image> <label>` a line, it must say what the folders say."""
     path = _LIST if folder == "." else f"{folder}/{_LIST}"
@@ -96,7 +100,7 @@ def _compare_with_list(
     if member is None:
         return
     lines = read_text(source, member).splitlines()
-    where, label_of = f"{source.path}: {path}", {entry.key: entry.label for entry in found}
+    where, label_of = f"{source.path}: {path}", {entry.key: entry.label for entry in split_entries}
     for number, line in enumerate(filter(None, lines), start=1):
         image, _, label = line.strip().rpartition(" ")
         if image not in label_of:

@@ -1,25 +1,25 @@
 """The leak audit: protocols on trained models, exact checks, interventions, a verdict."""
 
 from pnoise_jax.studies.leak.audit import Audit, audit
+from pnoise_jax.studies.leak.audit_runs import audit_runs
+from pnoise_jax.studies.leak.audited.audited_function import AuditedFunction
+from pnoise_jax.studies.leak.audited.audited_model import AuditedModel
+from pnoise_jax.studies.leak.audited.audited_noise import AuditedNoise
 from pnoise_jax.studies.leak.checks.independence import assert_independent_of_batch
 from pnoise_jax.studies.leak.measure import measure
 from pnoise_jax.studies.leak.measurements import Measurements
-from pnoise_jax.studies.leak.runs import audit_runs
-from pnoise_jax.studies.leak.seeds import read_config
+from pnoise_jax.studies.leak.seed_runs import read_config
 from pnoise_jax.studies.leak.settings import AuditSettings
-from pnoise_jax.studies.leak.subjects.audited_noise import AuditedNoise
-from pnoise_jax.studies.leak.subjects.function_subject import FunctionSubject
-from pnoise_jax.studies.leak.subjects.model_subject import ModelSubject
 from pnoise_jax.studies.leak.verdict import KINDS, Verdict
 
 __all__ = [
     "KINDS",
     "Audit",
     "AuditSettings",
+    "AuditedFunction",
+    "AuditedModel",
     "AuditedNoise",
-    "FunctionSubject",
     "Measurements",
-    "ModelSubject",
     "Verdict",
     "assert_independent_of_batch",
     "audit",

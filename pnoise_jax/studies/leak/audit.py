@@ -16,14 +16,14 @@ import jax
 import numpy as np
 
 from pnoise_jax.evaluation import Metric
+from pnoise_jax.studies.leak.audited.audited_function import AuditedFunction
+from pnoise_jax.studies.leak.audited.audited_noise import AuditedNoise
+from pnoise_jax.studies.leak.audited.examples import read_examples
+from pnoise_jax.studies.leak.audited.frameworks import as_batch_function
+from pnoise_jax.studies.leak.audited.labels import as_classes, as_names, in_columns, own_names
 from pnoise_jax.studies.leak.measure import measure
 from pnoise_jax.studies.leak.measurements import Measurements
 from pnoise_jax.studies.leak.settings import MIN_BATCHES, AuditSettings
-from pnoise_jax.studies.leak.subjects.audited_noise import AuditedNoise
-from pnoise_jax.studies.leak.subjects.examples import read_examples
-from pnoise_jax.studies.leak.subjects.frameworks import as_batch_function
-from pnoise_jax.studies.leak.subjects.function_subject import FunctionSubject
-from pnoise_jax.studies.leak.subjects.labels import as_classes, as_names, in_columns, own_names
 from pnoise_jax.studies.leak.verdict.kinds import Verdict
 from pnoise_jax.studies.leak.verdict.summary import Summary
 from pnoise_jax.studies.reporting.report import require_own, write_audit
@@ -109,20 +109,20 @@ def audit(
       ValueError: labels that do not fit, a batch size that makes no sense, a function that fails on
         a batch, or a clean function whose outputs depend on the batch.
     """
-    found = read_examples(examples)
-    if found.labels is None:
+    collected = read_examples(examples)
+    if collected.labels is None:
         raise ValueError("examples: there are no labels; give (inputs, labels), or such batches")
     class_names = as_names(class_names)
-    labels, matched = _classes(found.labels, own_names(examples), class_names)
+    labels, matched = _classes(collected.labels, own_names(examples), class_names)
     settings = _settings_for(settings, examples, len(labels)).for_labels(labels, dataset)
     settings.over_seeds(1)
     functions = [
-        None if function is None else as_batch_function(function, found.wrap)
+        None if function is None else as_batch_function(function, collected.wrap)
         for function in (apply, clean)
     ]
-    subject = FunctionSubject(
+    subject = AuditedFunction(
         *functions,
-        found.inputs,
+        collected.inputs,
         labels,
         seed=0,
         batch_size=max(settings.sizes),
@@ -135,9 +135,9 @@ def audit(
         settings,
         report=lambda line: None,
         metric=metric,
-        given=not found.shuffles,
+        with_given_order=not collected.shuffles,
     )
-    notes = [f"note: {note}" for note in (found.note, matched) if note is not None]
+    notes = [f"note: {note}" for note in (collected.note, matched) if note is not None]
     return conclude(
         measured,
         settings,
@@ -236,14 +236,14 @@ def _commit() -> str | None:
     try:
         # A checkout of something else around an installed package is not ours.
         for arguments in (["ls-files", "--error-unmatch", here.name], ["rev-parse", "HEAD"]):
-            found = subprocess.run(
+            completed = subprocess.run(
                 ["git", *arguments], cwd=here.parent, capture_output=True, text=True, timeout=10
             )
-            if found.returncode:
+            if completed.returncode:
                 return None
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return found.stdout.strip()[:12]
+    return completed.stdout.strip()[:12]
 
 
 def _arrays(measured: Measurements) -> dict[str, np.ndarray]:

@@ -10,6 +10,8 @@ import numpy as np
 
 from pnoise_jax import data, evaluation
 from pnoise_jax.evaluation import Metric, Predictions
+from pnoise_jax.studies.leak.audited.audited_noise import AuditedNoise
+from pnoise_jax.studies.leak.audited.protocol import Audited
 from pnoise_jax.studies.leak.checks import interventions
 from pnoise_jax.studies.leak.checks.dependence import (
     Dependence,
@@ -21,19 +23,17 @@ from pnoise_jax.studies.leak.checks.orders import CLASS_SORTED, SHUFFLED, Orders
 from pnoise_jax.studies.leak.checks.scores import OrderScores, score_orders
 from pnoise_jax.studies.leak.measurements import Cell, Composition, Measurements
 from pnoise_jax.studies.leak.settings import AuditSettings
-from pnoise_jax.studies.leak.subjects.audited_noise import AuditedNoise
-from pnoise_jax.studies.leak.subjects.subject import Subject
 
 
 def measure(
-    subjects: Iterable[Subject],
+    subjects: Iterable[Audited],
     labels: np.ndarray,
     noises: tuple[AuditedNoise, ...],
     settings: AuditSettings,
     report: Callable[[str], None],
     *,
     metric: Metric | None = None,
-    given: bool = True,
+    with_given_order: bool = True,
 ) -> Measurements:
     """Runs all protocols on all subjects, one subject at a time.
 
@@ -44,14 +44,14 @@ def measure(
       settings: with batch sizes.
       report: takes a line when a subject is done.
       metric: scored beside accuracy.
-      given: whether the data set's own order means anything.
+      with_given_order: whether the data set's own order means anything.
 
     Raises:
-      ValueError: the clean model's logits depend on the batch, so that it is no reference; a model
-        cannot be resumed where its noise enters; or a function fails on a batch.
+      ValueError: the clean model's logits depend on the batch, so it cannot be the reference; a
+        model cannot be resumed where its noise enters; or a function fails on a batch.
     """
     plans = [_Plan(n, k, labels, settings) for n, k in itertools.product(noises, settings.sizes)]
-    orders = Orders.of(labels, settings, given=given)
+    orders = Orders.of(labels, settings, with_given_order=with_given_order)
     clean, seeds, changes = [], [], []
     classes = 0
     timer = _Timer()
@@ -91,8 +91,8 @@ def _compare_sizes(plans: list["_Plan"], alone: Predictions | None) -> None:
     """Notes where the predictions of the last subject depend on how large batches are."""
     for name in {plan.noise.name for plan in plans}:
         of_noise = [plan for plan in plans if plan.noise.name == name]
-        found = [plan.last_shuffled for plan in of_noise] + ([] if alone is None else [alone])
-        if not of_noise[0].noise.draws_by_batch and differs_by_size(found):
+        predictions = [plan.last_shuffled for plan in of_noise] + ([] if alone is None else [alone])
+        if not of_noise[0].noise.draws_by_batch and differs_by_size(predictions):
             for plan in of_noise:
                 plan.note_dependence_on_size()
 
@@ -132,7 +132,7 @@ class _Plan:
 
     def run(
         self,
-        subject: Subject,
+        subject: Audited,
         logits: np.ndarray,
         by_kind: dict[str, list[np.ndarray]],
         timer: _Timer,
@@ -206,11 +206,11 @@ class _Plan:
 
     def _dependence_of(self, orders: dict[str, OrderScores]) -> Dependence:
         """Over all subjects; ties that are passed over must not move an accuracy."""
-        found = Dependence.over_seeds(self._dependence)
+        dependence = Dependence.over_seeds(self._dependence)
         top1 = np.concatenate([scores.top1 for scores in orders.values()], axis=1)
         if self.noise.draws_by_batch or np.ptp(top1, axis=1).max() < 150 / len(self._labels):
-            return found
-        return dataclasses.replace(found, differs=True)
+            return dependence
+        return dataclasses.replace(dependence, differs=True)
 
     def _keep(
         self, name: str | float, order: np.ndarray, predictions: Predictions, logits: np.ndarray
@@ -232,7 +232,7 @@ class _Plan:
             mixed_share=name if isinstance(name, float) else None,
         )
 
-    def _intervene(self, subject: Subject, clean: np.ndarray, seed: int) -> None:
+    def _intervene(self, subject: Audited, clean: np.ndarray, seed: int) -> None:
         """Sets mates by hand; who they are depends on the first model's clean logits."""
         self._design = self._design or interventions.pair_up(
             self._labels,
@@ -248,11 +248,11 @@ class _Plan:
         planned = interventions.choose_targets(self._design, clean, blank=subject.blank is not None)
         batches_to_logits = functools.partial(subject.logits_of_batches, self.noise, seed=seed)
         try:
-            found = interventions.intervene(planned, batches_to_logits)
+            outcome = interventions.intervene(planned, batches_to_logits)
         except ValueError as error:  # such batches are ours: the user's own protocols worked
             self._no_interventions = str(error)
             return
-        self._targets.append(found)
+        self._targets.append(outcome)
 
     def _interventions(self) -> interventions.Interventions | None:
         if self._no_interventions is not None:
@@ -284,8 +284,8 @@ def _require_reference(seed: int, logits: np.ndarray, change: tuple[float, int] 
     allowed = 1e-3 * float(np.abs(logits[:count]).max()) + 1e-5
     if size > allowed:
         raise ValueError(
-            f"the clean model of seed {seed} is no reference: a logit changes by "
-            f"{size:.3g} (allowed: {allowed:.2g}) when its example stands beside others; give "
+            f"the clean model of seed {seed} cannot be the reference: a logit changes by "
+            f"{size:.3g} (allowed: {allowed:.2g}) when its example has other batch mates; give "
             "the model without noise, with its batch statistics frozen"
         )
 

@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 
 from pnoise_jax.evaluation import Hits, Metric, Predictions
+from pnoise_jax.studies.leak.audited.audited_noise import AuditedNoise
 from pnoise_jax.studies.leak.checks.dependence import Dependence
 from pnoise_jax.studies.leak.checks.interventions import Interventions
 from pnoise_jax.studies.leak.checks.scores import OrderScores
-from pnoise_jax.studies.leak.subjects.audited_noise import AuditedNoise
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -21,7 +21,7 @@ class Composition:
       batches: (n,) int32, the batch that each example fell into, the same for all seeds.
       purity: the mean share of an example's mates, those it is mixed with, that have its label.
       label_bits: what the labels of those mixed together tell about one another, bits.
-      mixed_share: of a batch, that stands out of place; None but in the purity sweep.
+      mixed_share: of a batch, that is out of place; None outside the purity sweep.
     """
 
     predictions: tuple[Predictions, ...]

@@ -44,13 +44,15 @@ def protocols(audit: Mapping[str, Any]) -> Figure:
     ax = figure.subplots()
     _draw_clean(ax, placed)
     _draw_dots(ax, placed)
-    for y, found in placed:
-        if found is groups[found.noise_id][0]:
-            heading = ax.text(0, y - 0.65, wrapped(found.noise_id), weight="bold", size=10)
+    for y, siblings in placed:
+        if siblings is groups[siblings.noise_id][0]:
+            heading = ax.text(0, y - 0.65, wrapped(siblings.noise_id), weight="bold", size=10)
             heading.set_in_layout(False)  # a long one must not narrow the axes
-        if found is groups[found.noise_id][-1]:
-            _write_clean(ax, y, found)
-    ax.set_yticks([y for y, _ in placed], [f"batch {found.batch_size}" for _, found in placed])
+        if siblings is groups[siblings.noise_id][-1]:
+            _write_clean(ax, y, siblings)
+    ax.set_yticks(
+        [y for y, _ in placed], [f"batch {siblings.batch_size}" for _, siblings in placed]
+    )
     ax.set_ylim(placed[-1][0] + 1.2, 0)
     ax.set_xlim(-3, 103)
     ax.set_xticks(range(0, 101, 20))
@@ -111,7 +113,7 @@ def _place(groups: Mapping[str, Sequence[tables.Siblings]]) -> list[tuple[float,
     placed, y = [], 0.0
     for name, group in groups.items():
         y += 0.9 + 0.6 * (1 + wrapped(name).count("\n"))
-        placed += [(y + i, found) for i, found in enumerate(group)]
+        placed += [(y + i, siblings) for i, siblings in enumerate(group)]
         y += len(group)
     return placed
 
@@ -119,10 +121,10 @@ def _place(groups: Mapping[str, Sequence[tables.Siblings]]) -> list[tuple[float,
 def _draw_clean(ax: Axes, placed: Sequence[tuple[float, tables.Siblings]]) -> None:
     """One line, broken between the rows, and a band as wide as the interval."""
     xs, ys = [], []
-    for y, found in placed:
-        low, high = found.clean["interval"]
+    for y, siblings in placed:
+        low, high = siblings.clean["interval"]
         ax.barh(y, high - low, height=1, left=low, color=COLORS[CLEAN], alpha=0.13, linewidth=0)
-        xs += [found.clean["top1"]] * 2 + [np.nan]
+        xs += [siblings.clean["top1"]] * 2 + [np.nan]
         ys += [y - 0.5, y + 0.5, np.nan]
     ax.plot(xs, ys, color=COLORS[CLEAN], label=CLEAN)
 
@@ -130,24 +132,24 @@ def _draw_clean(ax: Axes, placed: Sequence[tuple[float, tables.Siblings]]) -> No
 def _draw_dots(ax: Axes, placed: Sequence[tuple[float, tables.Siblings]]) -> None:
     """Shuffled a little above class-sorted, so that equal accuracies do not hide each other."""
     for name, field, shift in ((SHUFFLED, "shuffled", -0.13), (CLASS_SORTED, "class_sorted", 0.13)):
-        rows = [getattr(found, field) for _, found in placed]
+        rows = [getattr(siblings, field) for _, siblings in placed]
         ys = [y + shift for y, _ in placed]
         low, high = zip(*(row["interval"] for row in rows), strict=True)
         ax.hlines(ys, low, high, color=COLORS[name], linewidth=2.2, alpha=0.55)
         ax.plot([row["top1"] for row in rows], ys, MARKERS[name], color=COLORS[name], label=name)
-    votes = [found.class_sorted["batch_vote_top1"] for _, found in placed]
+    votes = [siblings.class_sorted["batch_vote_top1"] for _, siblings in placed]
     look = {"markerfacecolor": "none", "markersize": 8, "markeredgewidth": 1.2}
     look |= {"color": COLORS[BATCH_VOTE], "label": BATCH_VOTE}
     ax.plot(votes, [y + 0.13 for y, _ in placed], MARKERS[BATCH_VOTE], **look)
-    for y, found in placed:
-        _write_numbers(ax, y, found)
+    for y, siblings in placed:
+        _write_numbers(ax, y, siblings)
 
 
-def _write_numbers(ax: Axes, y: float, found: tables.Siblings) -> None:
+def _write_numbers(ax: Axes, y: float, siblings: tables.Siblings) -> None:
     """Both noisy numbers in two columns beside the axes, where they hide nothing."""
     for name, row, points in (
-        (SHUFFLED, found.shuffled, 44),
-        (CLASS_SORTED, found.class_sorted, 86),
+        (SHUFFLED, siblings.shuffled, 44),
+        (CLASS_SORTED, siblings.class_sorted, 86),
     ):
         ax.annotate(
             tables.number(row["top1"]),
@@ -162,11 +164,11 @@ def _write_numbers(ax: Axes, y: float, found: tables.Siblings) -> None:
         )
 
 
-def _write_clean(ax: Axes, y: float, found: tables.Siblings) -> None:
+def _write_clean(ax: Axes, y: float, siblings: tables.Siblings) -> None:
     """The clean number under its line, which ends here."""
-    text = tables.number(found.clean["top1"])
+    text = tables.number(siblings.clean["top1"])
     look = {"color": COLORS[CLEAN], "size": 10.5, "ha": "center", "va": "top"}
-    ax.text(found.clean["top1"], y + 0.6, text, **look)
+    ax.text(siblings.clean["top1"], y + 0.6, text, **look)
 
 
 def _draw_classes(ax: Axes, classes: Sequence[Mapping[str, Any]]) -> None:

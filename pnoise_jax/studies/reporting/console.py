@@ -8,7 +8,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pnoise_jax.studies.reporting import captions, kinds, tables
+from pnoise_jax.studies.reporting import figure_captions as captions
+from pnoise_jax.studies.reporting import tables
+from pnoise_jax.studies.reporting import verdict_labels as kinds
 from pnoise_jax.terminal import printable
 
 

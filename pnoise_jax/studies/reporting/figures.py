@@ -96,13 +96,13 @@ def wrapped(noise_id: str) -> str:
 
 def add_legend(figure: Figure, axes: Sequence[Axes], columns: int = 4) -> None:
     """One legend above all axes; each name once, in the order of the colours."""
-    found = {}
+    handles = {}
     for ax in axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
-    names = [name for name in COLORS if name in found]
+            handles.setdefault(label, handle)
+    names = [name for name in COLORS if name in handles]
     figure.legend(
-        [found[name] for name in names],
+        [handles[name] for name in names],
         names,
         loc="outside upper left",
         ncols=min(len(names), columns),

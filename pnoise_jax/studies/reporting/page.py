@@ -7,9 +7,11 @@ from typing import Any
 
 import jinja2
 
-from pnoise_jax.studies.reporting import captions, kinds, page_tables, prose, tables
-from pnoise_jax.studies.reporting.alternatives import alternative
-from pnoise_jax.studies.reporting.drawings import inline_svg
+from pnoise_jax.studies.reporting import figure_captions as captions
+from pnoise_jax.studies.reporting import page_tables, prose, tables
+from pnoise_jax.studies.reporting import verdict_labels as kinds
+from pnoise_jax.studies.reporting.alt_text import alternative
+from pnoise_jax.studies.reporting.inline_figures import inline_svg
 from pnoise_jax.training.config import flatten
 
 TABLES = {

@@ -1,10 +1,11 @@
-"""The tables of an audit's page, as data: what stands in which column, and the words above it."""
+"""The tables of an audit's page, as data: columns, rows and captions."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from pnoise_jax.studies.reporting import captions, prose, style, tables
+from pnoise_jax.studies.reporting import figure_captions as captions
+from pnoise_jax.studies.reporting import prose, style, tables
 from pnoise_jax.terminal import printable
 
 PROTOCOLS = (  # names of the rows, and their looks
@@ -168,12 +169,12 @@ def exact_check(audit: Mapping[str, Any]) -> Table:
     """Whether predictions depend on the batch, for the verdict of each noise."""
     groups = []
     for finding in audit["findings"]:
-        found = finding["verdict"]["evidence"]["dependence"]
-        compared = f"{found['examples']} × {found['orders']}" if found["orders"] else tables.MISSING
-        changed = str(found["changed"]) if found["orders"] else tables.MISSING
-        cells = [tables.small(found["largest_change"]), tables.small(found["allowed"])]
-        cells += [str(found["batches"]), compared, changed]
-        groups.append(Group(_title(finding), [Line(captions.dependence(found), cells)]))
+        check = finding["verdict"]["evidence"]["dependence"]
+        compared = f"{check['examples']} × {check['orders']}" if check["orders"] else tables.MISSING
+        changed = str(check["changed"]) if check["orders"] else tables.MISSING
+        cells = [tables.small(check["largest_change"]), tables.small(check["allowed"])]
+        cells += [str(check["batches"]), compared, changed]
+        groups.append(Group(_title(finding), [Line(captions.dependence(check), cells)]))
     heads = ("result", "largest change of a logit", "allowed for rounding", "batches")
     heads += ("examples × orders", "changed predictions")
     return Table("check", captions.check_table(audit), heads, groups)
@@ -229,7 +230,7 @@ def _siblings(audit: Mapping[str, Any]) -> list[tables.Siblings]:
 def _by_cell(
     rows: Iterable[Mapping[str, Any]], line: Callable[[Mapping[str, Any]], Line]
 ) -> dict[tuple[str, int], list[Line]]:
-    return {cell: list(map(line, found)) for cell, found in tables.by_cell(rows).items()}
+    return {cell: list(map(line, cell_rows)) for cell, cell_rows in tables.by_cell(rows).items()}
 
 
 def _split(

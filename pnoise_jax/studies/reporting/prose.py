@@ -1,9 +1,11 @@
-"""What the audit's page says in words: its subject, how to read it, and how it was computed."""
+"""The prose of an audit's page: what was audited, how to read it, how it was computed."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from pnoise_jax.studies.reporting import captions, kinds, tables
+from pnoise_jax.studies.reporting import figure_captions as captions
+from pnoise_jax.studies.reporting import tables
+from pnoise_jax.studies.reporting import verdict_labels as kinds
 
 PAPER_NOISES = {"optimal", "cyclic_shift", "dense", "gaussian", "salt_and_pepper"}
 LINEAR_TRANSFORMS = {"optimal", "cyclic_shift", "dense"}
@@ -26,18 +28,19 @@ def subject(audit: Mapping[str, Any]) -> str:
 def about(audit: Mapping[str, Any]) -> list[str]:
     """Paragraphs: whose claim is audited, and by what."""
     noises = {finding["quality"] for finding in audit["findings"]}
-    told = []
+    paragraphs = []
     if noises & PAPER_NOISES:
-        told.append(_paper(noises))
+        paragraphs.append(_paper(noises))
     elif noises == {None}:
-        told.append(
-            "Under audit is a function that takes a batch of examples and returns a score for "
-            "each class. Nothing is assumed about how it works: only its outputs are examined."
+        paragraphs.append(
+            "This audit examines a function that takes a batch of examples and returns a score "
+            "for each class. It assumes nothing about how the function works and looks only at its "
+            "outputs."
         )
     else:
-        told.append("Under audit is a noise that acts on the examples of a batch.")
-    told.append(f"Audited with {project(audit)}.")
-    return told
+        paragraphs.append("This audit examines a noise that acts on the examples of a batch.")
+    paragraphs.append(f"Audited with {project(audit)}.")
+    return paragraphs
 
 
 def project(audit: Mapping[str, Any]) -> str:
@@ -47,38 +50,38 @@ def project(audit: Mapping[str, Any]) -> str:
 
 
 def reading(audit: Mapping[str, Any]) -> dict[str, str]:
-    """How to read the page, by terms; it follows from the kinds of the verdicts."""
+    """How to read the page, by term; this follows from the kinds of the verdicts."""
     held = kinds.held(audit)
-    told = {
+    terms = {
         "What differs": _what_differs(audit),
-        "Shuffled, class-sorted": "Shuffled batches are random draws from the test set, as in "
-        "use. Class-sorted batches follow the order of the classes, as a folder of images for each "
-        "class is read, so batch mates mostly share a label. A deployed classifier gets such "
-        "batches only if somebody already knows the labels.",
+        "Shuffled, class-sorted": "Shuffled batches are drawn at random from the test set, as "
+        "in use. Class-sorted batches follow the order of the classes, as when a folder of images "
+        "is read class by class, so batch mates mostly share a label. A deployed classifier gets "
+        "such batches only if somebody already knows the labels.",
     } | _why_the_order_matters(audit)
-    told["Honest effect"] = (
-        "Shuffled minus clean. It is the only difference here that says what to expect in use."
+    terms["Honest effect"] = (
+        "Shuffled minus clean: the only difference on this page that says what to expect in use."
     )
-    told["Interventions"] = (
-        "Orders alone do not tell why an accuracy changes. So the batch mates of an example are "
-        "set by hand: all of one class, then all of another. A prediction that follows their class "
-        "reads their labels."
+    terms["Interventions"] = (
+        "Orders alone do not explain why an accuracy changes. So the audit chooses the batch mates "
+        "of an example: first all of one class, then all of another. A prediction that follows the "
+        "class of the mates reads their labels."
     )
-    told["Batch vote"] = (
-        "A reference without noise, made of the clean model’s outputs: they are averaged over a "
-        "batch, and all its examples get the one class with the highest mean. It shows how much "
-        "the make-up of a batch gives away, not how the noise works."
+    terms["Batch vote"] = (
+        "A reference without noise: the clean model’s outputs are averaged over a batch, and every "
+        "example in it gets the class with the highest mean. It shows how much the composition of "
+        "a batch gives away, not how the noise works."
     )
-    told["Brackets"] = (
-        f"Numbers in brackets are {tables.percent(audit['confidence'])} intervals; ranges from the "
-        "lowest to the highest of several orders say so."
+    terms["Brackets"] = (
+        f"Numbers in brackets are {tables.percent(audit['confidence'])} intervals, unless they are "
+        "labelled as the lowest to the highest of several orders."
     )
     if "no_effect" in held or "undecided" in held:
-        told["Bound of equivalence"] = (
-            f"An effect is called none only where its whole interval lies within "
+        terms["Bound of equivalence"] = (
+            f"The audit says that there is no effect only if the whole interval lies within "
             f"±{audit['equivalence']:g} points."
         )
-    return told
+    return terms
 
 
 def target(row: Mapping[str, Any]) -> str:
@@ -95,77 +98,81 @@ def targets(audit: Mapping[str, Any]) -> dict[str, str]:
 
 def metric(audit: Mapping[str, Any]) -> str:
     """What the user's metric gives, and whether it sees the batches."""
-    found = audit["metric"]
-    low, high = found["range_of_fixed_predictions"]
-    if not found["depends_on_batching"]:
+    result = audit["metric"]
+    low, high = result["range_of_fixed_predictions"]
+    if not result["depends_on_batching"]:
         return (
             "With the predictions held fixed, this metric has the same value however the examples "
             "are batched."
         )
     return (
         "With the predictions held fixed, the metric itself ranges from "
-        f"{tables.number(low)} to {tables.number(high)} (lowest to highest) by how the examples "
-        "are batched. A difference between orders within that range says nothing about the noise."
+        f"{tables.number(low)} to {tables.number(high)} (lowest to highest), depending on how the "
+        "examples are batched. A difference between orders within that range says nothing about "
+        "the noise."
     )
 
 
 def method(audit: Mapping[str, Any]) -> dict[str, str]:
-    """How the numbers came to be, by topic."""
-    told = {
+    """How the numbers were computed, by topic."""
+    topics = {
         "Accuracies": _intervals(audit),
         "Differences": "Paired by example and by seed, with Student’s t interval. p-values are "
-        "two-sided, and corrected by Holm’s method, for each difference over all noises and "
+        "two-sided, and corrected by Holm’s method: for each difference, over all noises and "
         "batch sizes.",
-        "Orders": f"The test set is taken as it is, and only its order is drawn anew, "
-        f"{audit['shuffled_orders']} times. Where another order falls among these is judged by a "
-        "prediction interval with Student’s t. p-values are corrected by Holm’s method for all "
-        "order tests of the audit.",
+        "Orders": f"The test set stays the same; only its order is drawn again, "
+        f"{audit['shuffled_orders']} times. A prediction interval with Student’s t shows where "
+        "another order falls among these. p-values are corrected by Holm’s method over all order "
+        "tests of the audit.",
         "Interventions": "Sign-flip permutation tests over pairs of disjoint groups of mates, so "
-        "that no example counts twice as a mate. They are one-sided; each kind of target has an "
-        "equal part of the level.",
+        "that no example counts twice as a mate. They are one-sided; each kind of target gets an "
+        "equal share of the level.",
     }
     if audit["clean_check"]:
         check = audit["clean_check"]
-        told["Clean reference"] = (
-            f"{check['examples']} examples were given to the clean model among other batch mates: "
-            f"the logits differed by at most {tables.small(check['largest_logit_difference'])}."
+        topics["Clean reference"] = (
+            f"{check['examples']} examples were given to the clean model with other batch "
+            f"mates; their logits changed by at most "
+            f"{tables.small(check['largest_logit_difference'])}."
         )
     if audit["config"] is not None:
-        told["Seeds"] = tables.series(audit["seeds"])
+        topics["Seeds"] = tables.series(audit["seeds"])
     if audit.get("weights"):
-        told["Weights"] = "; ".join([audit["weights"], *audit.get("notes", ())])
+        topics["Weights"] = "; ".join([audit["weights"], *audit.get("notes", ())])
     if any(audit["steps"] or ()):
-        told["Training steps"] = tables.series(audit["steps"])
+        topics["Training steps"] = tables.series(audit["steps"])
     seconds = {part: took for part, took in audit["seconds"].items() if took >= 0.05}
-    told["Time"] = ", ".join(f"{part} {tables.number(took)} s" for part, took in seconds.items())
-    told["Units"] = "; ".join(f"{name}: {unit}" for name, unit in audit["units"].items())
-    told["The numbers"] = "audit.csv and audit.json, beside this page, hold them unrounded."
-    return {topic: words for topic, words in told.items() if words}
+    topics["Time"] = ", ".join(f"{part} {tables.number(took)} s" for part, took in seconds.items())
+    topics["Units"] = "; ".join(f"{name}: {unit}" for name, unit in audit["units"].items())
+    topics["The numbers"] = (
+        "They are in audit.csv and audit.json, next to this page, without rounding."
+    )
+    return {topic: words for topic, words in topics.items() if words}
 
 
 def versions(audit: Mapping[str, Any]) -> dict[str, str]:
     """When, with what, and on what it ran."""
     fields = {"Date": "date", "JAX": "jax", "Device": "device", "Audit format": "version"}
-    told = {name: str(audit[key]) for name, key in fields.items() if audit[key] is not None}
-    return {"Program": project(audit)} | told
+    entries = {name: str(audit[key]) for name, key in fields.items() if audit[key] is not None}
+    return {"Program": project(audit)} | entries
 
 
 def headline_note(audit: Mapping[str, Any]) -> str:
     """What the large numbers are, and why the verdict's class order may differ from them."""
     wanted = audit["headline"]
-    told = (
+    note = (
         f"Top-1 with its {captions.interval(audit)}; {wanted['noise_id']}, batches of "
         f"{wanted['batch_size']}."
     )
     if kinds.independent(audit["verdict"]):
-        return told
+        return note
     permuted = next(
         row
         for row in tables.by_cell(audit["orders"])[wanted["noise_id"], wanted["batch_size"]]
         if row["order"] == "class_sorted, files permuted"
     )
     return (
-        f"{told} Class-sorted is one order, with the files of a class as the data set has them; "
+        f"{note} Class-sorted is one order, with the files of a class as the data set has them; "
         f"{permuted['orders']} orders with these files permuted score "
         f"{tables.number(permuted['top1'])} % on average."
     )
@@ -197,19 +204,19 @@ def _why_the_order_matters(audit: Mapping[str, Any]) -> dict[str, str]:
             "nothing can leak, and no order of the test set can change the accuracy."
         }
     return {
-        "Why the order can matter": "Where a prediction depends on the other examples of its "
-        "batch, its batch mates, it also depends on who they are. In class order the mates’ label "
-        "is the example’s own label, so a prediction that picks up the mates’ label is right more "
-        "often."
+        "Why the order can matter": "If a prediction depends on the other examples of its "
+        "batch, its batch mates, then it matters which examples these are. In class order the "
+        "mates have the example’s own label, so a prediction that picks up the mates’ label is "
+        "right more often."
     }
 
 
 def _what_differs(audit: Mapping[str, Any]) -> str:
     if audit["config"] is None:
         return (
-            "All rows score the same examples. Clean rows call the clean reference, or, where none "
-            "was given, the audited function on one example at a time. The other rows call the "
-            "audited function on batches, and differ in which examples share a batch."
+            "All rows score the same examples. Clean rows call the clean reference or, if there is "
+            "none, the audited function on one example at a time. The other rows call the audited "
+            "function on batches, and differ in which examples share a batch."
         )
     return (
         "All rows use the same trained weights and the same test examples. Only two things "
@@ -221,9 +228,9 @@ def _what_differs(audit: Mapping[str, Any]) -> str:
 def _intervals(audit: Mapping[str, Any]) -> str:
     words = (
         f"{tables.percent(audit['confidence'])} intervals over {audit['interval_over']}: "
-        "Clopper–Pearson at the effective number of examples that the variance implies. Where "
+        "Clopper–Pearson at the effective number of examples that the variance implies. If "
         "predictions depend on the batch, a class-sorted batch counts as one unit; a mean over "
-        "random orders has examples as units, and the variance over orders."
+        "random orders counts examples as units and adds the variance over orders."
     )
     if audit["interval_over"] == "examples" and audit["config"] is not None:
         words += " They do not cover other training runs."

@@ -67,7 +67,7 @@ def require_own(directory: Path, measurement: str, *, named: str) -> None:
 
     Raises:
       FileExistsError: another audit is there, or files of these names.
-      OSError: a directory stands in the place of a file.
+      OSError: there is a directory where a file should be.
     """
     names = [*FILES, *(name + suffix for name in FIGURES for suffix in (".svg", ".png"))]
     require_places(directory, named=named, files=names)
@@ -110,8 +110,8 @@ def read_audit(path: str | os.PathLike) -> dict[str, Any]:
     if missing:
         lacks = ", ".join(sorted(missing))
         raise ValueError(
-            f"{path} is no audit: it has no {lacks}; an audit of version {VERSION} was expected: "
-            f"{fix}"
+            f"{path} is not an audit: it has no {lacks}; an audit of version {VERSION} was "
+            f"expected: {fix}"
         )
     return audit
 

@@ -56,7 +56,7 @@ def headline(audit: Mapping[str, Any]) -> Siblings:
     """The rows that the verdict is about."""
     wanted = audit["headline"]
     group = by_noise(audit)[wanted["noise_id"]]
-    return next(found for found in group if found.batch_size == wanted["batch_size"])
+    return next(siblings for siblings in group if siblings.batch_size == wanted["batch_size"])
 
 
 def by_cell(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, int], list[Mapping[str, Any]]]:

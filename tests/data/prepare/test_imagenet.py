@@ -203,7 +203,7 @@ def test_truncated_inner_tar(manual_dir, tmp_path, cut):
 
 def test_tar_that_is_none(tmp_path):
     (tmp_path / "ILSVRC2012_img_val.tar").write_text("<html>please log in</html>" * 100)
-    with pytest.raises(OSError, match="is no whole, uncompressed tar"):
+    with pytest.raises(OSError, match="is not a complete, uncompressed tar"):
         prepare(tmp_path, tmp_path / "data")
 
 

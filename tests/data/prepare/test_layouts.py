@@ -416,9 +416,7 @@ def test_data_directory_among_the_images(manual):
 
 
 def test_unknown_name(manual):
-    with pytest.raises(
-        ValueError, match=r"'tiny_imagnet' is unknown \(did you mean 'tiny_imagenet'"
-    ):
+    with pytest.raises(ValueError, match=r"'tiny_imagnet' is unknown; did you mean 'tiny_ima"):
         prepare("tiny_imagnet", manual)
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from pnoise_jax.data import images
+from pnoise_jax.data.image import images
 from pnoise_jax.data.prepare.treatment import treat
 from tests.data.archives import encode, image
-from tests.data.pictures import picture
+from tests.data.image.pictures import picture
 
 PHOTO = Image.open(io.BytesIO(image(3, 5, size=(60, 90))))
 

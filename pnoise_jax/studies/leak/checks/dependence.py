@@ -16,7 +16,7 @@ from pnoise_jax.studies.leak.checks.orders import CLASS_SORTED, SHUFFLED
 from pnoise_jax.studies.leak.checks.scores import OTHER_KERNEL, OrderChange
 
 SAME_SHAPE = 1e-6  # rounding of logits in a batch of the same shape, relative to the largest
-OTHER_PLACE = 1e-4  # and where the example stands elsewhere in the batch
+OTHER_PLACE = 1e-4  # and if the example has another position in the batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,16 +52,16 @@ class Dependence:
         return self.deterministic and fixed and not self.differs_by_size and self.batches > 0
 
     @classmethod
-    def over_seeds(cls, found: list["Dependence"]) -> "Dependence":
+    def over_seeds(cls, by_seed: list["Dependence"]) -> "Dependence":
         """The worst of all seeds; the batches that were tried are added up."""
-        worst = max(found, key=lambda d: d.largest_change / max(d.allowed, 1e-30))
+        worst = max(by_seed, key=lambda d: d.largest_change / max(d.allowed, 1e-30))
         return dataclasses.replace(
             worst,
-            deterministic=all(d.deterministic for d in found),
-            batches=sum(d.batches for d in found),
-            changed=sum(d.changed for d in found),
-            differs=any(d.differs for d in found),
-            differs_by_size=any(d.differs_by_size for d in found),
+            deterministic=all(d.deterministic for d in by_seed),
+            batches=sum(d.batches for d in by_seed),
+            changed=sum(d.changed for d in by_seed),
+            differs=any(d.differs for d in by_seed),
+            differs_by_size=any(d.differs_by_size for d in by_seed),
         )
 
 
@@ -113,7 +113,7 @@ def _repeat(
     if before is not None:
         apply(before)
         again.append(apply(x))
-    return max(float(np.abs(np.asarray(found, np.float64) - logits).max()) for found in again)
+    return max(float(np.abs(np.asarray(repeated, np.float64) - logits).max()) for repeated in again)
 
 
 def _choose_batches(by_kind: dict[str, list[np.ndarray]], batch_size: int) -> list[np.ndarray]:
@@ -126,10 +126,10 @@ def _choose_batches(by_kind: dict[str, list[np.ndarray]], batch_size: int) -> li
     ]
 
 
-def compare_orders(found: Dependence, changes: list[OrderChange]) -> Dependence:
+def compare_orders(dependence: Dependence, changes: list[OrderChange]) -> Dependence:
     """Adds what a comparison of all orders found."""
     return dataclasses.replace(
-        found,
+        dependence,
         examples=min(change.examples for change in changes),
         orders=sum(change.orders for change in changes),
         changed=max(change.predictions for change in changes),

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from pnoise_jax.studies.leak.subjects.examples import Examples, is_loader, read_batch, read_batches
-from pnoise_jax.studies.leak.subjects.frameworks import as_batch_function
+from pnoise_jax.studies.leak.audited.examples import Examples, is_loader, read_batch, read_batches
+from pnoise_jax.studies.leak.audited.frameworks import as_batch_function
 
 _CAUSES = (
     "Usual causes: batch statistics that are not frozen, noise that mixes examples, attention or a "
@@ -44,7 +44,7 @@ def largest_change(apply: Any, x: Any) -> Change:
     """How much the outputs for examples change when the examples beside them are others.
 
     In each of ``2 ceil(log2 b)`` further calls some examples stay in place while all others give
-    way to their successors. Which stay is told by one binary digit of their number. Any two numbers
+    way to their successors. One binary digit of their number says which ones stay. Any two numbers
     differ in a digit, so each example is seen with every one of its mates replaced.
 
     Args:
@@ -109,13 +109,13 @@ def _batches(apply: Any, x: Any, limit: int) -> Iterator["_Batch"]:
     if not is_loader(x):
         yield _Batch.of(apply, read_batch(x, "x"))
         return
-    came, given = 0, 0
+    came, tried = 0, 0
     for number, examples in enumerate(itertools.islice(read_batches(x), limit)):
         came = number + 1
         if _has_different_examples(examples.inputs):
-            given += 1
+            tried += 1
             yield _Batch.of(apply, examples, f"batch {number} of the loader: ")
-    if not given:
+    if not tried:
         raise ValueError(
             f"the loader gave {came} batches, none with two different examples; give a loader with "
             "a larger batch size"

@@ -47,7 +47,7 @@ class Planned:
 
     Attributes:
       batches: (m, b) int, indices of examples; the blank example is n.
-      places: (m,) int, where in its batch the target stands.
+      places: (m,) int, the target's position in its batch.
       classes: (m,) int, of the mates.
       others: (m,) int, the other class of the pair: of the mates in the other batch.
       pairs: (m,) int, the number of the pair.
@@ -187,15 +187,15 @@ def _disjoint_pairs(
     pairs = [(one, two) for one in groups for two in groups if one < two]
     generator.shuffle(pairs)
     pairs.sort(key=lambda pair: -confused[pair])
-    found = []
+    chosen = []
     for turn in range(len(labels)):  # round by round, so that no pair of classes takes all groups
-        before = len(found)
+        before = len(chosen)
         for one, two in pairs:
             if groups[one] and groups[two] and (turn or confused[one, two]):
-                found.append(np.stack([groups[one].pop(), groups[two].pop()]))
-        if len(found) >= MAX_PAIRS or (turn and len(found) == before):
-            return found[:MAX_PAIRS]
-    return found
+                chosen.append(np.stack([groups[one].pop(), groups[two].pop()]))
+        if len(chosen) >= MAX_PAIRS or (turn and len(chosen) == before):
+            return chosen[:MAX_PAIRS]
+    return chosen
 
 
 def choose_targets(groups: Groups, clean: np.ndarray, *, blank: bool) -> Planned:
@@ -227,7 +227,7 @@ def choose_targets(groups: Groups, clean: np.ndarray, *, blank: bool) -> Planned
 
 
 def _fill(groups: Groups, rows: Sequence[tuple], generator: np.random.Generator) -> Planned:
-    """Two batches for each of rows (target, pair, kind); the target stands at the same place."""
+    """Two batches for each of rows (target, pair, kind), the target at one position in both."""
     targets, pairs, kinds = map(np.array, zip(*rows, strict=True))
     places = np.repeat(generator.integers(0, groups.members.shape[2] + 1, len(rows)), 2)
     mates = groups.members[pairs].reshape(len(places), -1)
@@ -263,26 +263,26 @@ def intervene(planned: Planned, logits_of: Callable[[np.ndarray], np.ndarray]) -
     return Found(planned, moved / (moved.std() or 1.0), logits.argmax(axis=1))
 
 
-def summarise(found: Sequence[Found], *, resamples: int, seed: int) -> Interventions:
+def summarise(outcomes: Sequence[Found], *, resamples: int, seed: int) -> Interventions:
     """The interventions over all models."""
-    planned = found[0].planned
+    planned = outcomes[0].planned
     kinds = [kind for kind in TARGETS if np.any(planned.kinds == kind)]
     return Interventions(
         mates=planned.batches.shape[1] - 1,
         pairs=len(np.unique(planned.pairs)),
-        pulls={kind: _pull(found, kind, resamples, seed) for kind in kinds},
+        pulls={kind: _pull(outcomes, kind, resamples, seed) for kind in kinds},
     )
 
 
-def _pull(found: Sequence[Found], kind: str, resamples: int, seed: int) -> Pull:
-    rows = found[0].planned.kinds == kind
-    pairs = found[0].planned.pairs[rows]
-    moved = np.mean([of_model.moved[rows] for of_model in found], axis=0)
+def _pull(outcomes: Sequence[Found], kind: str, resamples: int, seed: int) -> Pull:
+    rows = outcomes[0].planned.kinds == kind
+    pairs = outcomes[0].planned.pairs[rows]
+    moved = np.mean([of_model.moved[rows] for of_model in outcomes], axis=0)
     # What the target itself prefers cancels between its two batches.
     numbers, number = np.unique(pairs, return_inverse=True)
     by_pair = np.bincount(number, weights=moved) / np.bincount(number, minlength=len(numbers))
     called, called_other = (
-        100 * float(np.mean([f.predicted[rows] == classes(f)[rows] for f in found]))
+        100 * float(np.mean([f.predicted[rows] == classes(f)[rows] for f in outcomes]))
         for classes in (lambda f: f.planned.classes, lambda f: f.planned.others)
     )
     return Pull(
@@ -299,7 +299,7 @@ def _sign_flip(values: np.ndarray, resamples: int, seed: int) -> float:
     """The p-value that the mean of values which are symmetric about 0 is as large as this."""
     if len(values) < 2 or np.abs(values).max() < 1e-9:
         return 1.0
-    found = stats.permutation_test(
+    test = stats.permutation_test(
         (values,),
         np.mean,
         permutation_type="samples",
@@ -308,4 +308,4 @@ def _sign_flip(values: np.ndarray, resamples: int, seed: int) -> float:
         alternative="greater",
         rng=np.random.default_rng(seed),
     )
-    return float(found.pvalue)
+    return float(test.pvalue)

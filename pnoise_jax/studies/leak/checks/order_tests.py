@@ -9,6 +9,8 @@ import dataclasses
 import numpy as np
 from scipy import stats
 
+from pnoise_jax import evaluation
+
 
 @dataclasses.dataclass(frozen=True)
 class OrderTest:
@@ -79,7 +81,7 @@ def among(values: np.ndarray, others: np.ndarray, *, least: float, confidence: f
     # is a draw, too, and it is the same in all of these.
     error *= float(np.sqrt(1 + 1 / count))
     difference = value - float(others.mean())
-    half = float(stats.t.isf((1 - confidence) / 2, count - 1)) * error
+    estimate = evaluation.student(difference, error, count - 1, confidence=confidence)
     return OrderTest(
         value=value,
         mean=float(others.mean()),
@@ -89,8 +91,8 @@ def among(values: np.ndarray, others: np.ndarray, *, least: float, confidence: f
         orders=count,
         below=int(np.sum(others < value - 1e-9)),
         above=int(np.sum(others > value + 1e-9)),
-        p_value=float(2 * stats.t.sf(abs(difference) / error, count - 1)),
-        interval=(float(difference - half), float(difference + half)),
+        p_value=estimate.p_value,
+        interval=estimate.interval,
     )
 
 
@@ -103,5 +105,5 @@ def exceeds(values: np.ndarray, others: np.ndarray, *, n: int) -> float:
     """
     parts = [(max(x.var(ddof=1), (100 / n) ** 2) / len(x), len(x) - 1) for x in (values, others)]
     variance = sum(part for part, _ in parts)
-    freedom = variance**2 / sum(part**2 / count for part, count in parts)
+    freedom = evaluation.degrees_of_freedom(*parts)
     return float(stats.t.sf((values.mean() - others.mean()) / np.sqrt(variance), freedom))

@@ -34,33 +34,33 @@ class Orders:
     by_kind: dict[str, list[np.ndarray]]
 
     @classmethod
-    def of(cls, labels: np.ndarray, settings: AuditSettings, *, given: bool) -> "Orders":
+    def of(cls, labels: np.ndarray, settings: AuditSettings, *, with_given_order: bool) -> "Orders":
         """Of a test set.
 
         Args:
           labels: (n,).
           settings: how many, and from which seed.
-          given: whether the data set's own order means anything; it is left out where it is
+          with_given_order: whether the data set's own order means anything; it is left out if it is
             class-sorted anyway.
         """
         class_sorted = data.evaluation_order(labels, "class_sorted", seed=settings.seed)
         first = data.evaluation_order(labels, "shuffled", seed=settings.seed)
         generator = np.random.default_rng([settings.seed, 1])
         others = [generator.permutation(len(labels)) for _ in range(settings.orders - 1)]
-        found = {
+        by_kind = {
             SHUFFLED: [first, *others],
             CLASS_SORTED: [class_sorted],
             CLASS_PERMUTED: grouped(labels, settings.orders // 2, generator),
         }
-        if given and np.any(np.diff(labels) < 0):
-            found[AS_GIVEN] = [np.arange(len(labels))]
-        return cls(found)
+        if with_given_order and np.any(np.diff(labels) < 0):
+            by_kind[AS_GIVEN] = [np.arange(len(labels))]
+        return cls(by_kind)
 
     def with_predictions(self, predicted: np.ndarray, settings: AuditSettings) -> dict:
         """All orders by kind, for a model whose clean predictions are ``predicted``, (n,)."""
         generator = np.random.default_rng([settings.seed, 2])
-        own = grouped(predicted, settings.orders // 4, generator)
-        return self.by_kind | {OWN_PREDICTIONS: own}
+        by_prediction = grouped(predicted, settings.orders // 4, generator)
+        return self.by_kind | {OWN_PREDICTIONS: by_prediction}
 
 
 def grouped(classes: np.ndarray, count: int, generator: np.random.Generator) -> list[np.ndarray]:

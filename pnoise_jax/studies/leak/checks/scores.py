@@ -96,15 +96,15 @@ def score_orders(
     """
     rows, share = [], np.zeros(len(labels))
     nll, differ = 0.0, np.zeros(len(labels), bool)
-    for found, order in zip(predictions, orders, strict=True):
-        reference = reference or found
-        rows.append(_row(found, reference, order, batch_size, labels, metric))
-        share += found.rank < 1
+    for predicted, order in zip(predictions, orders, strict=True):
+        reference = reference or predicted
+        rows.append(_row(predicted, reference, order, batch_size, labels, metric))
+        share += predicted.rank < 1
         whole = order[: len(order) // batch_size * batch_size]
-        moved = np.abs(found.nll - reference.nll)
+        moved = np.abs(predicted.nll - reference.nll)
         nll = max(nll, float(moved[whole].max()))
         # Equal logits may change places by rounding; then the likelihoods are the same.
-        changed = (found.predicted != reference.predicted) & (moved > TIE * (1 + reference.nll))
+        changed = (predicted.predicted != reference.predicted) & (moved > TIE * (1 + reference.nll))
         differ[whole] |= changed[whole]
         partial = order[len(whole) :]
         differ[partial] |= (changed & (moved > OTHER_KERNEL * (1 + reference.nll)))[partial]
@@ -118,7 +118,7 @@ def score_orders(
 
 
 def _row(
-    found: Predictions,
+    predictions: Predictions,
     fixed: Predictions,
     order: np.ndarray,
     batch_size: int,
@@ -126,8 +126,8 @@ def _row(
     metric: Metric | None,
 ) -> dict[str, float]:
     """All numbers of one order."""
-    correct, in_five = (found.rank < k for k in (1, 5))
-    summary = found.summary()
+    correct, in_five = (predictions.rank < k for k in (1, 5))
+    summary = predictions.summary()
     return {
         "top1": summary["top1"],
         "top5": summary["top5"],
@@ -135,7 +135,7 @@ def _row(
         "balanced": metrics.balanced_accuracy(labels, correct),
         "printed": metrics.mean_of_running(correct[order], batch_size),
         "printed_top5": metrics.mean_of_running(in_five[order], batch_size),
-        "metric": _score(metric, labels, found.predicted, order, batch_size),
+        "metric": _score(metric, labels, predictions.predicted, order, batch_size),
         "metric_of_fixed": _score(metric, labels, fixed.predicted, order, batch_size),
     }
 

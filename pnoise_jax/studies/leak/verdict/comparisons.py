@@ -43,7 +43,7 @@ def compare(
     p-values are corrected by Holm, for each comparison over all noises and batch sizes. Where
     predictions are independent only their honest effect is estimated: no order differs.
     """
-    found = {}
+    paired = {}
     for pair in COMPARISONS:
         rows = [
             _row(measured, cell, *pair, confidence=confidence, over_seeds=over_seeds)
@@ -54,21 +54,21 @@ def compare(
         for row, p_value in zip(rows, p_values, strict=True):
             resolved = _is_resolved(row["interval"], p_value, level)
             corrected = {"p_adjusted": p_value, "resolved": resolved}
-            found[row["noise_id"], row["batch_size"], pair] = row | corrected
-    return [found[*key, pair] for key in evidence for pair in COMPARISONS]
+            paired[row["noise_id"], row["batch_size"], pair] = row | corrected
+    return [paired[*key, pair] for key in evidence for pair in COMPARISONS]
 
 
 def _row(
-    measured: Measurements, cell: Cell, of: str, against: str, **options: Any
+    measured: Measurements, cell: Cell, protocol: str, against: str, **options: Any
 ) -> dict[str, Any]:
-    ours, theirs = (hits_of(measured, cell, PROTOCOLS[name]) for name in (of, against))
+    ours, theirs = (hits_of(measured, cell, PROTOCOLS[name]) for name in (protocol, against))
     estimate = evaluation.difference(ours, theirs, **options)
     if cell.dependence.independent and against != "clean":
         estimate = Estimate(0.0, (0.0, 0.0))  # proven, not estimated
     return {
         "noise_id": cell.noise.name,
         "batch_size": cell.batch_size,
-        "of": of,
+        "of": protocol,
         "against": against,
         "difference": estimate.value,
         "interval": list(estimate.interval),
@@ -82,12 +82,14 @@ def _corrected(
 ) -> list[float | None]:
     """The p-values of one comparison; None where it is proven."""
     if pair == COMPARISONS[0]:
-        return [of.p_honest for of in evidence]  # as the verdicts have them
-    tested = [i for i, of in enumerate(evidence) if not of.dependence.independent]
+        return [each.p_honest for each in evidence]  # as the verdicts have them
+    tested = [i for i, each in enumerate(evidence) if not each.dependence.independent]
     adjusted = evaluation.adjust_p_values([rows[i]["p_value"] for i in tested])
     by_row = dict(zip(tested, np.asarray(adjusted).tolist(), strict=True))
     against_clean = pair[1] == "clean"
-    return [by_row.get(i, of.p_honest if against_clean else None) for i, of in enumerate(evidence)]
+    return [
+        by_row.get(i, each.p_honest if against_clean else None) for i, each in enumerate(evidence)
+    ]
 
 
 def _is_resolved(interval: list[float], p_value: float | None, level: float) -> bool:

@@ -23,16 +23,16 @@ from pnoise_jax.studies.leak.verdict.kinds import Evidence
 def gather(measured: Measurements, settings: AuditSettings) -> dict[tuple[str, int], Evidence]:
     """The evidence by noise and batch size; tests are corrected for their number together."""
     words = [words for _, words in {(c.noise.name, c.noise.words) for c in measured.cells}]
-    found = {}
+    by_cell = {}
     for cell in measured.cells:
         name = cell.noise.words
         if words.count(name) > 1:
             name += f" at {cell.noise.where}"
-        found[cell.noise.name, cell.batch_size] = _evidence(measured, cell, settings, name)
+        by_cell[cell.noise.name, cell.batch_size] = _evidence(measured, cell, settings, name)
     names = ("class_order", "file_order", "given_order")
     tests = [
         (key, name, getattr(evidence, name))
-        for key, evidence in found.items()
+        for key, evidence in by_cell.items()
         if not evidence.dependence.independent  # where nothing can be found nothing is tested
         for name in names
         if getattr(evidence, name) is not None
@@ -40,23 +40,23 @@ def gather(measured: Measurements, settings: AuditSettings) -> dict[tuple[str, i
     adjusted = evaluation.adjust_p_values([test.p_value for *_, test in tests]) if tests else ()
     for (key, name, test), p_value in zip(tests, adjusted, strict=True):
         corrected = dataclasses.replace(test, p_adjusted=float(p_value))
-        found[key] = dataclasses.replace(found[key], **{name: corrected})
-    return _correct_honest_effects(found)
+        by_cell[key] = dataclasses.replace(by_cell[key], **{name: corrected})
+    return _correct_honest_effects(by_cell)
 
 
 def _correct_honest_effects(
-    found: dict[tuple[str, int], Evidence],
+    by_cell: dict[tuple[str, int], Evidence],
 ) -> dict[tuple[str, int], Evidence]:
     """Holm's correction; an independent noise has one effect, whatever the batch size."""
     families = {
         key: (key[0], None) if evidence.dependence.independent else key
-        for key, evidence in found.items()
+        for key, evidence in by_cell.items()
     }
-    p_values = {families[key]: evidence.honest.p_value for key, evidence in found.items()}
+    p_values = {families[key]: evidence.honest.p_value for key, evidence in by_cell.items()}
     adjusted = dict(zip(p_values, evaluation.adjust_p_values(list(p_values.values())), strict=True))
     return {
         key: dataclasses.replace(evidence, p_honest=float(adjusted[families[key]]))
-        for key, evidence in found.items()
+        for key, evidence in by_cell.items()
     }
 
 
@@ -70,9 +70,9 @@ def _evidence(measured: Measurements, cell: Cell, settings: AuditSettings, name:
     file_order = among(
         by_order[CLASS_SORTED], permuted, least=half_batch, confidence=settings.confidence
     )
-    given, given_purity = None, None
+    given_order, given_purity = None, None
     if AS_GIVEN in by_order:
-        given = test(by_order[AS_GIVEN], shuffled)
+        given_order = test(by_order[AS_GIVEN], shuffled)
         given_purity = _purity_as_given(labels, cell)
     options = {
         "confidence": settings.confidence,
@@ -97,7 +97,7 @@ def _evidence(measured: Measurements, cell: Cell, settings: AuditSettings, name:
         dependence=cell.dependence,
         class_order=test(permuted, shuffled),
         file_order=file_order,
-        given_order=given,
+        given_order=given_order,
         given_purity=given_purity,
         own_predictions=_uncorrected(test(by_order[OWN_PREDICTIONS], shuffled)),
         p_labels=exceeds(permuted, by_order[OWN_PREDICTIONS], n=n),

@@ -8,10 +8,10 @@ from pnoise_jax.studies.leak.checks.dependence import Dependence
 from pnoise_jax.studies.leak.checks.interventions import Interventions
 from pnoise_jax.studies.leak.checks.order_tests import OrderTest
 
-# The most serious first; a verdict is headed by the first of its kinds.
+# The most serious first, which is the order of the kinds in a verdict.
 KINDS = {
     "leak": "the labels of batch mates are read, and class order gains by it",
-    "order_effect": "the order of the test set moves the accuracy, and labels are not what is read",
+    "order_effect": "the order of the test set moves the accuracy, but not because labels are read",
     "undecided": "predictions depend on the batch, and the data do not resolve how",
     "prior": "the batch reveals how frequent classes are, and no more about an example",
     "ceiling": "predictions depend on the batch, and the clean model leaves no room to tell how",
@@ -122,62 +122,64 @@ class Verdict:
         }
 
 
-def judge(found: Evidence, *, level: float, equivalence: float) -> tuple[str, ...]:
+def judge(evidence: Evidence, *, level: float, equivalence: float) -> tuple[str, ...]:
     """The kinds that hold, the most serious first.
 
     Args:
-      found: about one noise at one batch size.
+      evidence: about one noise at one batch size.
       level: of the tests.
       equivalence: points of top-1 below which an effect is called none.
     """
     kinds = set()
-    if found.dependence.independent:
+    if evidence.dependence.independent:
         kinds.add("independent")
     else:
-        kinds |= _of_the_order(found, level, equivalence)
-    honest = found.honest.sign if found.p_honest <= level else 0
+        kinds |= _of_the_order(evidence, level, equivalence)
+    honest = evidence.honest.sign if evidence.p_honest <= level else 0
     if honest < 0:
         kinds.add("harm")
     elif honest > 0:
-        kinds.add("prior" if reveals_frequencies(found) else "honest_gain")
-    elif found.honest.within(equivalence):
+        kinds.add("prior" if reveals_frequencies(evidence) else "honest_gain")
+    elif evidence.honest.within(equivalence):
         kinds.add("no_effect")
     return tuple(kind for kind in KINDS if kind in kinds)
 
 
-def leaks(found: Evidence, level: float) -> bool:
+def leaks(evidence: Evidence, level: float) -> bool:
     """Whether class order gains, and does so by the labels of batch mates."""
-    pull = found.follows_mates(level)
+    pull = evidence.follows_mates(level)
     in_class_order = (
-        found.class_order.sign(level) > 0 and pull > 0 and found.labels_add(level) is not False
+        evidence.class_order.sign(level) > 0
+        and pull > 0
+        and evidence.labels_add(level) is not False
     )
-    return in_class_order or leaks_as_given(found, level)
+    return in_class_order or leaks_as_given(evidence, level)
 
 
-def leaks_as_given(found: Evidence, level: float) -> bool:
+def leaks_as_given(evidence: Evidence, level: float) -> bool:
     """Whether the data set's own order gains, by mates that have an example's label, or lack it."""
-    if found.given_order is None or found.given_order.sign(level) <= 0:
+    if evidence.given_order is None or evidence.given_order.sign(level) <= 0:
         return False
-    return found.follows_mates(level) * found.given_purity > 0
+    return evidence.follows_mates(level) * evidence.given_purity > 0
 
 
-def reveals_frequencies(found: Evidence) -> bool:
+def reveals_frequencies(evidence: Evidence) -> bool:
     """Whether a gain is that of the frequent classes alone."""
-    depends = not found.dependence.independent
-    return depends and found.honest_balanced.sign <= 0 and found.prior_gap.sign > 0
+    depends = not evidence.dependence.independent
+    return depends and evidence.honest_balanced.sign <= 0 and evidence.prior_gap.sign > 0
 
 
-def needs_no_labels(found: Evidence, level: float) -> bool:
+def needs_no_labels(evidence: Evidence, level: float) -> bool:
     """Whether sorting by own predictions gains nearly what sorting by labels does."""
-    own, by_labels = found.own_predictions, found.class_order
+    by_prediction, by_labels = evidence.own_predictions, evidence.class_order
     return (
-        found.labels_add(level) is False
-        and own.sign(level) > 0
-        and own.difference > 0.8 * by_labels.difference
+        evidence.labels_add(level) is False
+        and by_prediction.sign(level) > 0
+        and by_prediction.difference > 0.8 * by_labels.difference
     )
 
 
-def order_effects(found: Evidence, level: float, equivalence: float) -> dict[str, OrderTest]:
+def order_effects(evidence: Evidence, level: float, equivalence: float) -> dict[str, OrderTest]:
     """The orders that move the accuracy by something other than labels that are read.
 
     By "classes", "files" or "given"; effects that are smaller than the bound are left out. Half the
@@ -185,42 +187,42 @@ def order_effects(found: Evidence, level: float, equivalence: float) -> dict[str
     moves them a little where nothing else does.
     """
     strict = level / 2
-    by_class = found.class_order.sign(level)
+    by_class = evidence.class_order.sign(level)
     effects = {}
-    if by_class > 0 and needs_no_labels(found, level):
-        effects["classes"] = found.class_order
-    if found.class_order.sign(strict) < 0:
-        effects["classes"] = found.class_order
-    if found.file_order.sign(strict) != 0:
-        effects["files"] = found.file_order
-    given = found.given_order
-    unexplained = by_class <= 0 and not leaks_as_given(found, level)
-    if given is not None and given.sign(strict) != 0 and unexplained:
-        effects["given"] = given
+    if by_class > 0 and needs_no_labels(evidence, level):
+        effects["classes"] = evidence.class_order
+    if evidence.class_order.sign(strict) < 0:
+        effects["classes"] = evidence.class_order
+    if evidence.file_order.sign(strict) != 0:
+        effects["files"] = evidence.file_order
+    given_order = evidence.given_order
+    unexplained = by_class <= 0 and not leaks_as_given(evidence, level)
+    if given_order is not None and given_order.sign(strict) != 0 and unexplained:
+        effects["given"] = given_order
     return {name: test for name, test in effects.items() if not test.within(equivalence)}
 
 
-def _of_the_order(found: Evidence, level: float, equivalence: float) -> set[str]:
+def _of_the_order(evidence: Evidence, level: float, equivalence: float) -> set[str]:
     """What holds of a function that depends on the batch, or that is not deterministic."""
     kinds = set()
-    if leaks(found, level):
+    if leaks(evidence, level):
         kinds.add("leak")
-    if order_effects(found, level, equivalence):
+    if order_effects(evidence, level, equivalence):
         kinds.add("order_effect")
-    if kinds or _order_is_worth_nothing(found, level, equivalence):
+    if kinds or _order_is_worth_nothing(evidence, level, equivalence):
         return kinds
-    no_room = found.clean_errors < FEW_ERRORS or 100 - found.clean < equivalence
-    gains = found.class_order.sign(level) > 0
+    no_room = evidence.clean_errors < FEW_ERRORS or 100 - evidence.clean < equivalence
+    gains = evidence.class_order.sign(level) > 0
     return {"ceiling" if no_room and not gains else "undecided"}
 
 
-def _order_is_worth_nothing(found: Evidence, level: float, equivalence: float) -> bool:
+def _order_is_worth_nothing(evidence: Evidence, level: float, equivalence: float) -> bool:
     """Whether the order of this test set is shown to matter by less than the bound.
 
     Only where no label of a mate pulls, and where something would be seen if it did.
     """
-    tests = [found.class_order, found.file_order, found.given_order]
+    tests = [evidence.class_order, evidence.file_order, evidence.given_order]
     small = all(test.within(equivalence) or test.flat for test in tests if test is not None)
-    tried = found.interventions is not None and found.interventions.resolves(level)
-    tried &= found.clean_errors >= FEW_ERRORS
-    return small and tried and found.follows_mates(level) == 0
+    tried = evidence.interventions is not None and evidence.interventions.resolves(level)
+    tried &= evidence.clean_errors >= FEW_ERRORS
+    return small and tried and evidence.follows_mates(level) == 0

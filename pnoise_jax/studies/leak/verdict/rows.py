@@ -18,13 +18,13 @@ def score(
     order = np.argsort(composition.batches, kind="stable")
     size = int(np.bincount(composition.batches).max())
     rows = [
-        found.summary()
+        predicted.summary()
         | {
-            "balanced": metrics.balanced_accuracy(labels, found.rank < 1),
-            "printed": metrics.mean_of_running((found.rank < 1)[order], size),
-            "printed_top5": metrics.mean_of_running((found.rank < 5)[order], size),
+            "balanced": metrics.balanced_accuracy(labels, predicted.rank < 1),
+            "printed": metrics.mean_of_running((predicted.rank < 1)[order], size),
+            "printed_top5": metrics.mean_of_running((predicted.rank < 5)[order], size),
         }
-        for found in predictions
+        for predicted in predictions
     ]
     means = {k: float(np.mean([row[k] for row in rows])) for k in rows[0] if k != "n"}
     return means | {"n": rows[0]["n"]}
@@ -40,8 +40,8 @@ def describe_composition(composition: Composition, labels: np.ndarray) -> dict[s
 
 def describe_interventions(cell: Cell) -> list[dict[str, Any]]:
     """One row for each; none where they could not be made."""
-    found = cell.interventions
-    if found is None:
+    outcome = cell.interventions
+    if outcome is None:
         return []
     return [
         {
@@ -49,16 +49,16 @@ def describe_interventions(cell: Cell) -> list[dict[str, Any]]:
             "batch_size": cell.batch_size,
             "target": kind,
             "words": TARGETS[kind],
-            "mates": found.mates,
-            "pairs": found.pairs,
+            "mates": outcome.mates,
+            "pairs": outcome.pairs,
             **dataclasses.asdict(pull),
         }
-        for kind, pull in found.pulls.items()
+        for kind, pull in outcome.pulls.items()
     ]
 
 
 def as_json(evidence: Evidence) -> dict[str, Any]:
     """Evidence as nested dicts of plain numbers."""
-    found = dataclasses.asdict(evidence)
-    found["dependence"]["independent"] = evidence.dependence.independent
-    return found
+    fields = dataclasses.asdict(evidence)
+    fields["dependence"]["independent"] = evidence.dependence.independent
+    return fields

@@ -113,13 +113,13 @@ class Summary:
         bounds = {"level": self._settings.level, "equivalence": self._settings.equivalence}
         by_size = {size: e for (name, size), e in self._evidence.items() if name == noise_id}
         independent = [size for size, e in by_size.items() if e.dependence.independent]
-        found = []
+        judged = []
         for size, evidence in by_size.items():
             kinds = judge(evidence, **bounds) or ("undecided",)
             said = wording.text(evidence, kinds, **bounds, independent_at=independent)
             said += wording.metric(self._metric(self._measured.cell(noise_id, size)))
-            found.append(Verdict(kinds, said, as_json(evidence), size))
-        return min(found, key=lambda verdict: verdict.seriousness)
+            judged.append(Verdict(kinds, said, as_json(evidence), size))
+        return min(judged, key=lambda verdict: verdict.seriousness)
 
     def _finding(self, noise_id: str) -> dict[str, Any]:
         verdict = self.verdicts[noise_id]

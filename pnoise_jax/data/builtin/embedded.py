@@ -1,0 +1,91 @@
+"""The data sets that ship with the project: prepared on first use, atomically."""
+
+import contextlib
+import io
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+
+from pnoise_jax.data import manifest
+from pnoise_jax.data.builtin.digits import Digits
+from pnoise_jax.data.builtin.glyphs import Glyphs
+from pnoise_jax.data.data_dir import make_staging
+from pnoise_jax.data.directory import PreparedDirectory
+
+# A new one is one more line here: its builder, under "name" or "name/config" as TFDS has it.
+BUILDERS: Mapping[str, type[tfds.core.GeneratorBasedBuilder]] = {
+    "digits": Digits,
+    "glyphs/200": Glyphs,
+    "glyphs/1000": Glyphs,
+}
+
+
+def embedded_version(name: str) -> str | None:
+    """The version that is prepared and read under this name; None of a data set not embedded."""
+    return str(BUILDERS[name].VERSION) if name in BUILDERS else None
+
+
+def prepared(name: str, data_dir: Path, *, field: str = "data.data_dir") -> Path:
+    """The directory of an embedded data set, prepared if it is not there.
+
+    Preparation is atomic: it happens in a directory of its own, `incomplete.<name>.*`, that is
+    renamed when it is whole. Processes may start together, and one may be killed at any moment;
+    at worst it leaves such a directory, which nothing reads and anybody may delete.
+
+    Args:
+      name: one of `BUILDERS`.
+      data_dir: where data sets are kept.
+      field: what the user sets it with.
+
+    Raises:
+      OSError: `data_dir` is not a directory, or cannot be made or written.
+    """
+    target = data_dir / name / embedded_version(name)
+    if not target.exists():
+        _prepare(name, data_dir, target, field)
+    return target
+
+
+def _builder(name: str, data_dir: Path) -> tfds.core.GeneratorBasedBuilder:
+    config = name.partition("/")[2] or None
+    return BUILDERS[name](config=config, data_dir=data_dir, file_format="array_record")
+
+
+def _prepare(name: str, data_dir: Path, target: Path, field: str) -> None:
+    # TFDS itself prepares in a temporary directory, too, but names it by the global `random`
+    # (two processes with one seed meet in it) and fails if another process was first.
+    staging = make_staging(data_dir, name, field=field)
+    try:
+        builder = _builder(name, staging)
+        logging.info("Preparing data set %r in %s", name, target)
+        # stdout is for a program's results, and TFDS would print the staging directory's name.
+        with contextlib.redirect_stdout(io.StringIO()), _without_progress_bars():
+            builder.download_and_prepare(
+                download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+            )
+        directory = PreparedDirectory(Path(builder.data_dir), name)
+        for split in builder.info.splits:
+            np.save(directory.path / f"labels-{split}.npy", directory.recorded_labels(split))
+        manifest.write(directory.path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.rename(builder.data_dir, target)
+        except OSError:
+            if not target.exists():  # else another process was first, with the same data
+                raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    tfds.display_progress_bar(False)
+    try:
+        yield
+    finally:
+        tfds.display_progress_bar(True)

@@ -1,0 +1,144 @@
+"""The first transform of an image: from an encoded file or pixels to pixels of the wanted size.
+
+Each is a frozen dataclass whose fields are its arguments in a config, called as
+``crop(image, generator, size)`` with size = (height, width) of what comes out.
+"""
+
+import dataclasses
+import math
+from typing import ClassVar
+
+import numpy as np
+from numpy.random import Generator
+
+from pnoise_jax.data.image.arguments import draw, require_choice, require_interval, require_number
+from pnoise_jax.data.image.images import (
+    INTERPOLATIONS,
+    Box,
+    Image,
+    crop_and_resize,
+    decode,
+    image_size,
+    resize_then_crop,
+)
+
+Size = tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class NoCrop:
+    """What has the wanted size is left alone, bit for bit; else as `resize_square`.
+
+    The paper's ResNets train and test so: no augmentation but normalisation.
+    """
+
+    random: ClassVar[bool] = False
+
+    def __call__(self, image: Image, generator: Generator | None, size: Size) -> np.ndarray:
+        """uint8 (*size, channels)."""
+        if image_size(image) == size:
+            return decode(image)
+        return ResizeSquare()(image, generator, size)
+
+
+@dataclasses.dataclass(frozen=True)
+class ResizeSquare:
+    """Resizes straight to the wanted size, whatever becomes of the image's proportions.
+
+    The published code's evaluation: torchvision's ``Resize((s, s))`` on PIL images, byte for byte.
+
+    Attributes:
+      interpolation: "bilinear" or "bicubic", antialiased.
+    """
+
+    interpolation: str = "bilinear"
+    random: ClassVar[bool] = False
+
+    def __post_init__(self):
+        require_choice("interpolation", self.interpolation, INTERPOLATIONS)
+
+    def __call__(self, image: Image, generator: Generator | None, size: Size) -> np.ndarray:
+        """uint8 (*size, channels)."""
+        del generator
+        return crop_and_resize(image, None, size, antialias=True, interpolation=self.interpolation)
+
+
+@dataclasses.dataclass(frozen=True)
+class ResizeCrop:
+    """Resizes so that the wanted size is a given share of the short side, and crops the centre.
+
+    timm's evaluation (``crop_mode="center"``), and torchvision's ``Resize(256)``,
+    ``CenterCrop(224)`` on PIL images with the share 0.875, byte for byte.
+
+    Attributes:
+      crop_ratio: the share, in (0, 1].
+      interpolation: "bilinear" or "bicubic", antialiased.
+    """
+
+    crop_ratio: float = 0.875
+    interpolation: str = "bicubic"
+    random: ClassVar[bool] = False
+
+    def __post_init__(self):
+        require_number("crop_ratio", self.crop_ratio, above=0, at_most=1)
+        require_choice("interpolation", self.interpolation, INTERPOLATIONS)
+
+    def __call__(self, image: Image, generator: Generator | None, size: Size) -> np.ndarray:
+        """uint8 (*size, channels)."""
+        del generator
+        resized = self._resized_size(*image_size(image), size)
+        # Halves are rounded to even numbers, as torchvision's CenterCrop does.
+        top, left = (round((have - want) / 2) for have, want in zip(resized, size, strict=True))
+        return resize_then_crop(
+            image, resized, (top, left, *size), interpolation=self.interpolation
+        )
+
+    def _resized_size(self, height: int, width: int, size: Size) -> Size:
+        short_height, short_width = (math.floor(side / self.crop_ratio) for side in size)
+        if short_height != short_width:  # as timm's ResizeKeepRatio
+            ratio = min(height / short_height, width / short_width)
+            return round(height / ratio), round(width / ratio)
+        if height <= width:  # as torchvision's Resize, which cuts the fraction off
+            return short_height, int(short_height * width / height)
+        return int(short_height * height / width), short_height
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomResizedCrop:
+    """A random part of the image, resized to the wanted size: torchvision's rule.
+
+    Area and logarithm of the aspect ratio (width / height) are drawn evenly, up to ten times until
+    the crop fits into the image; else it is the largest central crop with an allowed ratio.
+
+    Attributes:
+      scale: the least and the largest area, as a share of the image's, in (0, 1].
+      ratio: the least and the largest aspect ratio.
+    """
+
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    random: ClassVar[bool] = True
+
+    def __post_init__(self):
+        require_interval("scale", self.scale, above=0, at_most=1)
+        require_interval("ratio", self.ratio, above=0)
+
+    def __call__(self, image: Image, generator: Generator, size: Size) -> np.ndarray:
+        """uint8 (*size, channels)."""
+        box = self.box(*image_size(image), generator)
+        return crop_and_resize(image, box, size, antialias=False)
+
+    def box(self, height: int, width: int, generator: Generator) -> Box:
+        """The crop (top, left, height, width) of an image."""
+        for _ in range(10):
+            area = height * width * draw(generator, *self.scale)
+            ratio = math.exp(draw(generator, *map(math.log, self.ratio)))
+            crop_height = round(math.sqrt(area / ratio))
+            crop_width = round(math.sqrt(area * ratio))
+            if 0 < crop_height <= height and 0 < crop_width <= width:
+                top = int(draw(generator, 0, height - crop_height + 1))
+                left = int(draw(generator, 0, width - crop_width + 1))
+                return top, left, crop_height, crop_width
+        crop_height = max(1, min(height, round(width / self.ratio[0])))
+        crop_width = max(1, min(width, round(height * self.ratio[1])))
+        return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width

@@ -1,0 +1,264 @@
+"""The audit of trained runs: one, or one for each of several seeds."""
+
+import contextlib
+import dataclasses
+import functools
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+from rich.console import Console
+
+from pnoise_jax import noise, parallel, stopping, training, weights
+from pnoise_jax.evaluation import Metric
+from pnoise_jax.runs import RunDirectory
+from pnoise_jax.studies.leak import report_directory as places
+from pnoise_jax.studies.leak.audit import Audit, conclude, identify
+from pnoise_jax.studies.leak.audited.audited_model import AuditedModel
+from pnoise_jax.studies.leak.audited.audited_noise import AuditedNoise
+from pnoise_jax.studies.leak.measure import measure
+from pnoise_jax.studies.leak.seed_runs import (
+    choose_seeds,
+    find_runs,
+    require_same_config,
+    require_same_task,
+    with_seed,
+)
+from pnoise_jax.studies.leak.settings import AuditSettings
+from pnoise_jax.studies.reporting import tables
+from pnoise_jax.studies.reporting.console import print_audit
+from pnoise_jax.terminal import create_console, printable
+from pnoise_jax.training import data_version
+from pnoise_jax.training.checks import require_weights
+from pnoise_jax.training.restore import Run, import_weights, restore
+
+
+def audit_runs(
+    config: ml_collections.ConfigDict,
+    workdir: str | os.PathLike,
+    *,
+    seeds: Sequence[int] | None = None,
+    presets: Sequence[str] = (),
+    strengths: Sequence[float] = (),
+    settings: AuditSettings | None = None,
+    metric: Metric | None = None,
+    out: str | os.PathLike | None = None,
+    command: str | None = None,
+) -> Audit:
+    """Audits the runs in ``workdir``, trains those that are missing, and writes the report.
+
+    The run of seed s is ``workdir`` itself, if it holds that run, else ``workdir/seed_s``. Where
+    there is none, no seeds are given, and the config names weights, these are audited as they are.
+
+    Args:
+      config: of the runs; its noise, evaluation and data sections may differ from theirs. Its noise
+        is the first under audit, which the verdict is about.
+      workdir: holds a run, or one for each seed.
+      seeds: which; None: those that are there, or the config's where none is.
+      presets: further noises under audit, of `noise.PRESETS`.
+      strengths: of each noise; its own, if empty.
+      settings: batch sizes, numbers of orders, confidence and so on.
+      metric: scored beside accuracy, as `audit` takes it.
+      out: directory of the report; ``workdir/audit`` if None.
+      command: what was typed, for the report.
+
+    Returns:
+      The audit, already written.
+
+    Raises:
+      ValueError, OSError: bad config, seeds, settings or work directory, named, before any training
+        or evaluation.
+      StoppedError: a signal came in; trained runs are kept, what was measured is not.
+    """
+    if jax.process_count() > 1:
+        raise ValueError("an audit runs on one host, on all of its devices; start it on one alone")
+    path = Path(workdir).expanduser().absolute()
+    existing = find_runs(path)
+    as_they_are = seeds is None and not existing and config.weights is not None
+    seeds = choose_seeds(seeds, existing, config)
+    if not existing:
+        require_weights(config)
+    settings = settings or AuditSettings()
+    settings.over_seeds(len(seeds))
+    require_same_config(config, existing)
+    experiment = training.build(config)
+    require_same_task(experiment, existing)
+    if existing:
+        experiment, _ = data_version.match_run(experiment, next(iter(existing.values())))
+    labels = experiment.test_data.labels
+    what = f"{config.data.name}'s split {config.data.test_split!r}"
+    settings = settings.for_labels(labels, what)
+    noises = _noises(experiment, config, presets, strengths, settings)
+    imported = experiment.match_weights(head="keep") if as_they_are else None
+    measurement = identify(
+        settings, labels, metric, places.describe(experiment, path, seeds, noises)
+    )
+    directory = places.open_directory(path, out, measurement, noises, seeds)
+
+    console = create_console()
+    audited: list[Run] = []
+    with _keeping_runs(path):
+        if imported is None:
+            trained = _train_missing(config, path, existing, seeds, console)
+            runs = _restore_each(config, trained, console)
+        else:
+            runs = _import(experiment, imported, console)
+        subjects = _subjects(runs, noises, directory, console, audited)
+        measured = measure(subjects, labels, noises, settings, report=console.print, metric=metric)
+    audit = conclude(
+        measured,
+        settings,
+        model=config.model.name,
+        dataset=config.data.name,
+        class_names=experiment.test_data.class_names,
+        origin=_origin(config, audited) | {"command": command and printable(command)},
+        measurement=measurement,
+    )
+    print_audit(console, audit.content)
+    for written in places.write(audit, directory):
+        console.print(f"wrote {printable(str(written))}", soft_wrap=True)
+    return audit
+
+
+@contextlib.contextmanager
+def _keeping_runs(workdir: Path) -> Iterator[None]:
+    """Where a signal stops the audit, says what is left of it."""
+    try:
+        yield
+    except stopping.StoppedError as stopped:
+        seeds = sorted(find_runs(workdir))
+        runs = f"the runs of seeds {tables.series(seeds)} are kept in {workdir}; " if seeds else ""
+        raise stopped.with_kept(f"{runs}there is no report yet") from None
+
+
+def _origin(config: ml_collections.ConfigDict, audited: Sequence[Run]) -> dict[str, Any]:
+    """What `audit.json` says of the runs."""
+    return {
+        "split": config.data.test_split,
+        "steps": [run.step for run in audited],
+        "weights": audited[0].weights,
+        "notes": list(audited[0].notes),
+        "config": config.to_dict(),
+    }
+
+
+def _restore_each(
+    config: ml_collections.ConfigDict, runs: Mapping[int, Path], console: Console
+) -> Iterator[tuple[int, Run]]:
+    """The runs by their seeds, each restored when it is its turn."""
+    mesh = parallel.data_mesh()
+    for seed, path in runs.items():
+        yield seed, restore(path, with_seed(config, seed), mesh=mesh, report=console.print)
+
+
+def _import(
+    experiment: training.Experiment, imported: weights.Weights, console: Console
+) -> Iterator[tuple[int, Run]]:
+    """The weights as they are, under the config's seed."""
+    run = import_weights(experiment, imported, mesh=parallel.data_mesh())
+    for sentence in (run.weights, *run.notes):
+        console.print(sentence, soft_wrap=True)
+    yield experiment.config.seed, run
+
+
+def _subjects(
+    runs: Iterable[tuple[int, Run]],
+    noises: tuple[AuditedNoise, ...],
+    scratch: Path,
+    console: Console,
+    audited: list[Run],
+) -> Iterator[AuditedModel]:
+    """The subjects; each is noted without its arrays."""
+    mesh = parallel.data_mesh()
+    for seed, run in runs:
+        audited.append(dataclasses.replace(run, variables={}))
+        yield AuditedModel(
+            run.experiment.model,
+            run.variables,
+            run.experiment.test_data,
+            noises=noises,
+            seed=seed,
+            mesh=mesh,
+            mean=run.experiment.mean,
+            std=run.experiment.std,
+            scratch=scratch,
+            report=functools.partial(console.print, soft_wrap=True),
+        )
+        del run  # before the next one is restored
+
+
+def _noises(
+    experiment: training.Experiment,
+    config: ml_collections.ConfigDict,
+    presets: Sequence[str],
+    strengths: Sequence[float],
+    settings: AuditSettings,
+) -> tuple[AuditedNoise, ...]:
+    """The config's noise and the presets, at each strength; checked against the model."""
+    model = experiment.model
+    injection = noise.only_injection(model.injection, "an audit")
+    injections = [injection] if injection is not None else []
+    injections += [noise.Injection.preset(name) for name in presets]
+    if not injections:
+        raise ValueError(
+            "there is no noise to audit: set noise.preset or noise.name in the config, or give "
+            "--presets"
+        )
+    audited = []
+    for injection in injections:
+        injection.validate(num_layers=model.num_layers, points=model.points)
+        for strength in strengths or (injection.noise.strength,):
+            try:
+                scaled = injection.with_strength(strength)
+            except ValueError as error:
+                raise ValueError(f"strengths={strength} for {injection.noise}: {error}") from None
+            audited.append(AuditedNoise.of(scaled, model.num_layers))
+        for size in settings.batch_sizes:
+            try:
+                injection.in_batches_of(size)
+            except ValueError as error:
+                raise ValueError(f"batch_sizes={size}: {error}") from None
+    names = [n.name for n in audited]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(
+                f"the noise {name!r} comes twice; leave out the preset or strength that repeats it"
+            )
+    return tuple(audited)
+
+
+def _train_missing(
+    config: ml_collections.ConfigDict,
+    workdir: Path,
+    existing: dict[int, Path],
+    seeds: Sequence[int],
+    console: Console,
+) -> dict[int, Path]:
+    """The directory of each seed's run; goes on with those that are not finished."""
+    runs = {}
+    if existing:  # as the others were trained, whatever noise is asked about now
+        config = training.read_config(next(iter(existing.values())))
+    missing = [seed for seed in seeds if seed not in existing]
+    try:
+        experiment = training.build(config)
+        total = experiment.total_steps
+        if existing and missing:  # what is trained now must number its classes as the others do
+            data_version.require_same(next(iter(existing.values())), experiment)
+    except (ValueError, OSError) as error:
+        if not missing:
+            raise
+        fix = "; leave --seeds out to audit the weights as they are" if config.weights else ""
+        kind = OSError if isinstance(error, OSError) else ValueError
+        raise kind(
+            f"{error} (no run of seed {tables.series(missing)} is there, so it would be trained"
+            f"{fix})"
+        ) from None
+    for seed in seeds:
+        runs[seed] = existing.get(seed, workdir / f"seed_{seed}")
+        if max(RunDirectory(runs[seed]).steps(), default=0) < total:
+            console.rule(f"training seed {seed}")
+            training.train(with_seed(config, seed), runs[seed])
+    return runs

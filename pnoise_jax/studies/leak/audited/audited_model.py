@@ -1,0 +1,158 @@
+"""A model of this project under audit; the layers before the noise run once per image."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from pnoise_jax import data, evaluation
+from pnoise_jax.studies.leak.audited.audited_noise import AuditedNoise
+from pnoise_jax.studies.leak.checks.independence import largest_change
+
+AT_ONCE = 256  # examples that are given to the devices in batches set by hand
+CHECKED = 8  # examples on which the clean model is tried beside others, in 7 batches
+
+
+class AuditedModel:
+    """A model with its variables on a data set."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        variables: Any,
+        dataset: data.Dataset,
+        *,
+        noises: tuple[AuditedNoise, ...],
+        seed: int,
+        mesh: Mesh,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        scratch: Path | None = None,
+        report: Callable[[str], None] | None = None,
+    ):
+        """Takes what `evaluation.predict` takes; ``noises`` are those that will be asked for."""
+        self.seed = seed
+        self.blank = len(dataset)
+        self._model, self._variables, self._dataset = model, variables, dataset
+        self._pixels = {"mean": tuple(mean), "std": tuple(std)}
+        self._options = {"mesh": mesh, "report": report, **self._pixels}
+        firsts = {evaluation.first_noisy_layer(n.injection, model.num_layers) for n in noises}
+        self._layers = tuple(sorted(firsts - {0}))
+        self._scratch = scratch
+
+    @functools.cached_property
+    def _clean(self) -> evaluation.CleanPass:
+        return evaluation.clean_pass(
+            self._model,
+            self._variables,
+            self._dataset,
+            layers=self._layers,
+            scratch=self._scratch,
+            **self._options,
+        )
+
+    def clean(self) -> tuple[np.ndarray, evaluation.Predictions]:
+        return self._clean.logits, self._clean.predictions
+
+    def clean_change(self) -> tuple[float, int]:
+        count = min(len(self._dataset), CHECKED)
+        function = self._function(self._model.clone(injection=None), noise=False, seed=0)
+        return largest_change(function, self.inputs(np.arange(count))).size, count
+
+    def predict(
+        self, audited: AuditedNoise, order: np.ndarray, batch_size: int, seed: int
+    ) -> evaluation.Predictions:
+        return evaluation.predict(
+            self._model.clone(injection=audited.injection),
+            self._variables,
+            self._dataset,
+            evaluation.Protocol(noise=True, order="class_sorted", batch_size=batch_size),
+            order=order,
+            seed=seed,
+            representations=self._clean.representations.get(self._first_layer(audited)),
+            **self._options,
+        )
+
+    def inputs(self, rows: np.ndarray) -> np.ndarray:
+        images = [self._dataset[i]["image"] for i in rows if i != self.blank]
+        blank = np.zeros(self._dataset.image_shape, np.uint8)
+        rest = iter(images)
+        return np.stack([blank if i == self.blank else next(rest) for i in rows])
+
+    def batch_function(
+        self, audited: AuditedNoise, seed: int
+    ) -> Callable[[np.ndarray], np.ndarray]:
+        model = self._model.clone(injection=audited.injection)
+        return self._function(model, noise=True, seed=seed)
+
+    def logits_of_batches(
+        self, audited: AuditedNoise, batches: np.ndarray, seed: int
+    ) -> np.ndarray:
+        model = self._model.clone(injection=audited.injection)
+        count, size = batches.shape
+        at_once = max(1, AT_ONCE // size)
+        filled = np.resize(batches, (-(-count // at_once) * at_once, size))  # one compiled shape
+        function = self._function(model, noise=True, seed=seed, batch_size=size)
+        logits = [
+            function(self.inputs(part.ravel())) for part in np.split(filled, len(filled) // at_once)
+        ]
+        return np.concatenate(logits).reshape(len(filled), size, -1)[:count]
+
+    def require_resumable(self, audited: AuditedNoise, batch_size: int) -> None:
+        layer = self._first_layer(audited)
+        if layer == 0:
+            return
+        rows = np.arange(min(batch_size, len(self._dataset)))
+        images, kept = self.inputs(rows), self._clean.representations[layer].values[rows]
+        for noisy, kind in ((False, "without noise"), (True, f"with {audited.words}")):
+            injection = audited.injection if noisy else None
+            model = self._model.clone(injection=injection)
+            direct = self._function(model, noise=noisy, seed=0)(images)
+            resumed = self._function(model, noise=noisy, seed=0, layer=layer)(kept)
+            _require_equal(self._model, layer, kind, direct, resumed)
+
+    def _first_layer(self, audited: AuditedNoise) -> int:
+        return evaluation.first_noisy_layer(audited.injection, self._model.num_layers)
+
+    def _function(
+        self,
+        model: nn.Module,
+        *,
+        noise: bool,
+        seed: int,
+        batch_size: int | None = None,
+        layer: int | None = None,
+    ) -> Callable[[np.ndarray], np.ndarray]:
+        return functools.partial(
+            evaluation.batch_logits,
+            model,
+            self._variables,
+            noise=noise,
+            seed=seed,
+            batch_size=batch_size,
+            layer=layer,
+            **self._pixels,
+        )
+
+
+def _require_equal(
+    model: nn.Module, layer: int, kind: str, direct: np.ndarray, resumed: np.ndarray
+) -> None:
+    difference = float(np.abs(direct - resumed).max())
+    eps = float(jax.numpy.finfo(getattr(model, "dtype", np.float32)).eps)
+    allowed = max(1e-4, 32 * eps) * float(np.abs(direct).max()) + 1e-5
+    if difference <= allowed:
+        return
+    name = model.layer_name(layer)
+    raise ValueError(
+        f"{type(model).__name__} cannot be resumed at layer {layer}, {name!r}: {kind}, logits "
+        f"computed from that block's stored input differ from the model's own by "
+        f"{difference:.3g} (allowed: {allowed:.2g}). An audit would measure another model. Either "
+        f"the noise of layer {layer} enters before its block (call the tap in run_block, for the "
+        "layer that is run), or what follows depends on more than that block's input"
+    )

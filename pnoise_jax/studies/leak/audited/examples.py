@@ -1,0 +1,212 @@
+"""Anybody's examples as NumPy arrays: arrays of any framework, or a whole loader."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from pnoise_jax.studies.leak.audited.frameworks import describe, is_array, like, to_numpy
+
+_INPUTS = ("image", "images", "pixel_values", "input", "inputs", "features", "x")
+_LABELS = ("label", "labels", "target", "targets", "y")
+
+_SHUFFLES = (
+    "A second pass over the loader began with another batch than the first: it shuffles, or it "
+    "augments at random. The order in which its examples come therefore means nothing."
+)
+_READ_ONCE = (
+    "The examples can be read only once, so it is not known whether they always come in this order."
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Examples:
+    """Examples that were read.
+
+    Attributes:
+      inputs: (n, ...).
+      labels: (n,), of the type they came in; None where there are none.
+      note: a sentence on what the order of the examples is worth, where there is reason to doubt
+        that another reading would give the same; otherwise None.
+      wrap: makes of a NumPy batch what the inputs were: a tensor of their framework.
+    """
+
+    inputs: np.ndarray
+    labels: np.ndarray | None
+    note: str | None
+    wrap: Callable[[np.ndarray], Any]
+
+    @property
+    def shuffles(self) -> bool:
+        """Whether another reading is known to give another order."""
+        return self.note == _SHUFFLES
+
+
+def read_examples(examples: Any) -> Examples:
+    """All examples of a data set, in the order in which they come.
+
+    Args:
+      examples: ``(inputs, labels)``, arrays or tensors of any framework; inputs alone; or a loader:
+        anything that can be iterated and gives batches, such as a PyTorch `DataLoader`, a
+        `tf.data.Dataset` or a list. A batch is ``(inputs, labels)``, inputs alone, or a dict
+        such as ``{"image": …, "label": …}``.
+
+    Raises:
+      TypeError: something else; the error says what came.
+      ValueError: no examples, inputs of several shapes, or labels that are not (n,).
+    """
+    batches = list(read_batches(examples))
+    if not batches:
+        raise ValueError(f"examples: the loader, {describe(examples)}, gave no batches")
+    for number, batch in enumerate(batches):
+        if batch.inputs.shape[1:] != batches[0].inputs.shape[1:]:
+            raise ValueError(
+                f"examples: one input is of shape {batches[0].inputs.shape[1:]} in batch 0 and "
+                f"{batch.inputs.shape[1:]} in batch {number}; resize or pad them to one shape"
+            )
+    labels = [batch.labels for batch in batches if batch.labels is not None]
+    if labels and len(labels) < len(batches):
+        raise ValueError("examples: some batches have labels and others do not")
+    return Examples(
+        inputs=np.concatenate([batch.inputs for batch in batches]),
+        labels=np.concatenate(labels) if labels else None,
+        note=_note_on_order(examples, batches[0]) if is_loader(examples) else None,
+        wrap=batches[0].wrap,
+    )
+
+
+def read_batches(examples: Any) -> Iterator[Examples]:
+    """What `read_examples` takes, batch by batch as a loader gives them; arrays are one batch.
+
+    Raises:
+      TypeError, ValueError: a batch that cannot be read, with its number.
+    """
+    if not is_loader(examples):
+        yield read_batch(examples)
+        return
+    for number, batch in enumerate(examples):
+        yield read_batch(batch, f"examples, batch {number}")
+
+
+def is_loader(examples: Any) -> bool:
+    """Whether ``examples`` are batches to iterate over, and not arrays."""
+    if is_array(examples) or isinstance(examples, Mapping) or _is_plain(examples):
+        return False
+    if isinstance(examples, list) and examples and all(is_array(item) for item in examples):
+        raise TypeError(
+            f"examples: got {describe(examples)}, which may be inputs and labels, batches, or "
+            "inputs one by one; give a tuple (inputs, labels), a list of such, or np.stack(…)"
+        )
+    if isinstance(examples, tuple) and len(examples) == 2:
+        inputs, labels = examples
+        if (is_array(inputs) or isinstance(inputs, list)) and (
+            labels is None or _is_column(labels)
+        ):
+            return False
+    if not isinstance(examples, Iterable) and not hasattr(examples, "__getitem__"):
+        raise TypeError(
+            f"examples: got {describe(examples)}; give (inputs, labels), or a loader that gives "
+            "such batches"
+        )
+    return True
+
+
+def read_batch(batch: Any, where: str = "examples") -> Examples:
+    """One batch: ``(inputs, labels)``, a dict of them, or inputs alone.
+
+    Args:
+      batch: as `read_examples` says.
+      where: what an error calls it.
+
+    Raises:
+      TypeError, ValueError: as `read_examples`.
+    """
+    inputs, labels = _split(batch, where)
+    arrays = []
+    for values in (inputs, labels):
+        array = None if values is None else to_numpy(values)
+        if array is not None and array.dtype == object and not hasattr(values, "iloc"):
+            raise TypeError(f"{where}: cannot make an array of {describe(values)}")
+        arrays.append(array)
+    inputs_array, labels_array = arrays
+    if labels_array is not None and labels_array.ndim == 2 and labels_array.shape[1] == 1:
+        labels_array = labels_array[:, 0]
+    _check_shapes(inputs_array, labels_array, where)
+    return Examples(inputs_array, labels_array, note=None, wrap=like(inputs))
+
+
+def _split(batch: Any, where: str) -> tuple[Any, Any]:
+    if isinstance(batch, Mapping):
+        inputs = [batch[key] for key in _INPUTS if key in batch]
+        labels = [batch[key] for key in _LABELS if key in batch]
+        if len(inputs) == 1 and len(labels) < 2:
+            return inputs[0], labels[0] if labels else None
+        raise TypeError(
+            f"{where}: got {describe(batch)}; expected one entry of {', '.join(_INPUTS)} and at "
+            f"most one of {', '.join(_LABELS)}. For a model of several inputs, give the numbers of "
+            "the examples as inputs, and a function that looks them up"
+        )
+    if is_array(batch) or _is_plain(batch):
+        return batch, None
+    if isinstance(batch, tuple | list) and len(batch) in (1, 2):
+        return batch[0], batch[1] if len(batch) == 2 else None
+    raise TypeError(f"{where}: got {describe(batch)}; expected (inputs, labels)")
+
+
+def _check_shapes(inputs: np.ndarray, labels: np.ndarray | None, where: str) -> None:
+    if labels is None:
+        if inputs.ndim == 0:
+            raise ValueError(f"{where}: inputs of shape (); expected a batch, (n, ...)")
+        return
+    if labels.ndim == 0:
+        raise ValueError(
+            f"{where}: inputs of shape {inputs.shape} and the single label {labels}; give a loader "
+            "of batches, such as a DataLoader of this data set"
+        )
+    if labels.ndim > 1:
+        raise ValueError(
+            f"{where}: labels of shape {labels.shape}; give one for each example, (n,). Of one-hot "
+            "labels that is labels.argmax(1)"
+        )
+    if inputs.shape[:1] != labels.shape:
+        raise ValueError(
+            f"{where}: inputs of shape {inputs.shape} and labels of shape {labels.shape}; expected "
+            "inputs (n, ...) and labels (n,)"
+        )
+
+
+def _note_on_order(loader: Any, first: Examples) -> str | None:
+    if iter(loader) is loader:
+        return _READ_ONCE
+    batch = next(iter(loader), None)
+    if batch is None:
+        return _READ_ONCE
+    second = read_batch(batch, "examples, batch 0 of a second pass")
+    alike = _equal(first.inputs, second.inputs) and _equal(first.labels, second.labels)
+    return None if alike else _SHUFFLES
+
+
+def _equal(a: np.ndarray | None, b: np.ndarray | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    return np.array_equal(a, b, equal_nan=a.dtype.kind in "fc")
+
+
+def _is_column(value: Any) -> bool:
+    """Whether it can be labels: an array, or a list of numbers, strings or arrays of one number."""
+    if not isinstance(value, list):
+        return is_array(value)
+    return not any(isinstance(item, tuple | Mapping) or _axes(item) for item in value)
+
+
+def _axes(value: Any) -> tuple[int, ...]:
+    return tuple(value.shape) if is_array(value) else ()
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is a list of numbers or strings, or of such lists."""
+    nested = isinstance(value, list)
+    while isinstance(value, list) and value:
+        value = value[0]
+    return nested and isinstance(value, int | float | complex | str | np.generic)

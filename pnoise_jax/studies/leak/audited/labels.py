@@ -1,0 +1,133 @@
+"""Labels as people have them, made into class numbers: the columns of the logits."""
+
+import unicodedata
+from collections.abc import Mapping, Sequence, Set
+from typing import Any
+
+import numpy as np
+
+from pnoise_jax.data import class_names as names_of_classes
+
+_DEPTH = 8  # of data sets in data sets, such as a part of a part
+
+
+def as_classes(labels: np.ndarray, class_names: Sequence[str] | None = None) -> np.ndarray:
+    """Class numbers (n,) int32 from labels (n,): whole numbers, or names of classes.
+
+    Args:
+      labels: integers from 0, or strings.
+      class_names: the name of each column of the logits; names are looked up in it.
+
+    Raises:
+      ValueError: labels of another kind, negative ones, or names that are not known.
+    """
+    labels = np.asarray(labels)
+    if not len(labels):
+        raise ValueError("examples: there are none")
+    if labels.dtype.kind in "USO" and all(isinstance(label, str) for label in labels):
+        return _numbers_of_names(labels, class_names)
+    if not np.issubdtype(labels.dtype, np.integer):
+        fix = "give class numbers as integers, such as labels.astype(int)"
+        if labels.dtype.kind == "f" and not np.all(labels == np.round(labels)):
+            fix = "an audit is of classification; give class numbers as integers"
+        raise ValueError(f"labels are {labels.dtype}, such as {labels[0]}: {fix}")
+    if labels.min() < 0:
+        raise ValueError(f"labels go down to {labels.min()}: give class numbers from 0")
+    if class_names is not None and labels.max() >= len(class_names):
+        raise ValueError(
+            f"label {labels.max()}: class_names has {len(class_names)} names, for labels 0 to "
+            f"{len(class_names) - 1}"
+        )
+    return labels.astype(np.int32)
+
+
+def as_names(class_names: Any) -> list[str] | None:
+    """The name of each column of the logits, in order; numbers are names, too.
+
+    Raises:
+      ValueError: it has no order, as a set has none, or is not a collection of names.
+    """
+    if class_names is None:
+        return None
+    unordered = isinstance(class_names, str | bytes | Set | Mapping)
+    if unordered or not hasattr(class_names, "__len__"):
+        raise ValueError(
+            f"class_names is a {type(class_names).__name__}: give a list, the name of each column "
+            "of the logits in order (of a dict of names and numbers, sorted by the numbers)"
+        )
+    for name in class_names:
+        if not isinstance(name, str | int | np.integer):
+            raise ValueError(f"class_names has {name!r} in it: give names, as strings")
+    return [str(name) for name in class_names]
+
+
+def own_names(examples: Any) -> list[str] | None:
+    """The names of its classes that a data set has, or the data set of a loader; None: none.
+
+    As torchvision, Keras and this project call them: `classes`, `class_names`. Parts of data sets
+    (`torch.utils.data.Subset`) keep the numbers of the whole.
+    """
+    for _ in range(_DEPTH):
+        for attribute in ("classes", "class_names"):
+            names = getattr(examples, attribute, None)
+            if isinstance(names, list | tuple | np.ndarray) and len(names):
+                return list(names) if all(isinstance(name, str) for name in names) else None
+        examples = getattr(examples, "dataset", None)
+    return None
+
+
+def in_columns(
+    labels: np.ndarray, theirs: Sequence[str] | None, columns: Sequence[str] | None
+) -> tuple[np.ndarray, str | None]:
+    """Class numbers of a data set as columns of the logits, and a sentence where these differ.
+
+    Args:
+      labels: (n,), numbers of the data set's classes.
+      theirs: the names that the data set has for them; None where it has none.
+      columns: the name of each column of the logits; None where nobody says.
+
+    Raises:
+      ValueError: the data set has classes that are no columns; lists them.
+    """
+    if theirs is None or columns is None or labels.max() >= len(theirs):
+        return labels, None
+    try:
+        matched = names_of_classes.match_classes(
+            columns, theirs, whose="class_names and the examples", number=len(theirs)
+        )
+    except names_of_classes.DifferentClassesError as error:
+        raise ValueError(
+            f"{error}: give the name of each column of the logits as the examples call it, or "
+            "leave class_names out"
+        ) from None
+    if matched.kind == "unknown":
+        return labels, "class_names are not those of the examples, so labels are compared by number"
+    if (matched.order == np.arange(len(theirs))).all():
+        return labels, None
+    order = names_of_classes.describe_order(columns, theirs)
+    note = f"class_names has the classes of the examples in another order ({order}), so labels are "
+    return matched.order[labels].astype(np.int32), f"{note}matched by name"
+
+
+def _numbers_of_names(labels: np.ndarray, class_names: Sequence[str] | None) -> np.ndarray:
+    if class_names is None:
+        raise ValueError(
+            f"labels are names, such as {str(labels[0])!r}: give class_names=, the name of each "
+            "column of the logits in order, so that they can be compared"
+        )
+    numbers = {_composed(name): number for number, name in enumerate(class_names)}
+    if len(numbers) < len(class_names):
+        raise ValueError("class_names: some names come twice")
+    labels = [_composed(label) for label in labels]
+    unknown = sorted({*labels} - numbers.keys())
+    if unknown:
+        raise ValueError(
+            f"label {unknown[0]!r} is not in class_names ({len(unknown)} such names; known are "
+            f"{', '.join(list(numbers)[:5])}, …)"
+        )
+    return np.array([numbers[label] for label in labels], np.int32)
+
+
+def _composed(name: object) -> str:
+    """An é is one letter, however it is written."""
+    return unicodedata.normalize("NFC", str(name))

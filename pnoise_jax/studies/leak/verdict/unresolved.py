@@ -1,0 +1,93 @@
+"""What a verdict says where the data do not resolve a question, and what would resolve it."""
+
+from pnoise_jax.studies.leak.verdict.kinds import FEW_ERRORS, Evidence
+from pnoise_jax.studies.reporting.tables import signed
+
+
+def undecided(evidence: Evidence, level: float, equivalence: float) -> str:
+    """Why a verdict is undecided, and what would resolve it."""
+    sentences = []
+    order = evidence.class_order
+    gains = order.sign(level) > 0
+    if gains:
+        sentences.append(
+            f"With the files of each class permuted, class order is worth "
+            f"{signed(order.difference)} points over a random one, and sorting by the model's own "
+            f"clean predictions {signed(evidence.own_predictions.difference)}."
+        )
+    if not evidence.dependence.deterministic:
+        sentences.append(
+            "Calls with the same batch differ: the function is random, or it remembers earlier "
+            "batches. Fix the random key, so that an example draws the same noise in any batch, or "
+            "reset what it remembers, and audit again."
+        )
+    elif gains:
+        sentences.append(_no_pull(evidence))
+    else:
+        sentences.append(_what_would_resolve(evidence, level, equivalence))
+    return " ".join(sentences)
+
+
+def _no_pull(evidence: Evidence) -> str:
+    """Why a gain in class order is not called a leak."""
+    if evidence.interventions is None:
+        return f"The interventions could not be made: {evidence.no_interventions}."
+    sentence = "No intervention shows that the labels of batch mates are read."
+    mates = evidence.interventions.mates
+    if mates + 1 < evidence.batch_size:
+        sentence += (
+            f" They used batches of {mates + 1}, not {evidence.batch_size}, since the classes are "
+            "small."
+        )
+    return f"{sentence} More examples of each class would sharpen them."
+
+
+def _what_would_resolve(evidence: Evidence, level: float, equivalence: float) -> str:
+    """What to do if no order stands out, but none is shown to be harmless either."""
+    tests = {
+        "class order, with files permuted": evidence.class_order,
+        "the order of files": evidence.file_order,
+    }
+    if evidence.given_order is not None:
+        tests["the data set's own order"] = evidence.given_order
+    name, widest = max(tests.items(), key=lambda item: max(map(abs, item[1].interval)))
+    limit = max(map(abs, widest.interval))
+    if limit >= equivalence:
+        low, high = widest.interval
+        more = evidence.n * (limit / equivalence) ** 2
+        return (
+            f"No order stands out. The least certain is {name}: {signed(widest.difference)} "
+            f"points ({signed(low)} to {signed(high)}); resolving {points(equivalence)} would "
+            f"take about {_round_up(more):,} examples like these."
+        )
+    if evidence.follows_mates(level):
+        return (
+            "The labels of batch mates move the logits, yet no order moves the accuracy by "
+            f"{points(equivalence)} here: audit larger batches, or harder examples."
+        )
+    return _no_pull(evidence)
+
+
+def _round_up(number: float) -> int:
+    digits = max(0, len(str(int(number))) - 2)
+    return -int(-number // 10**digits) * 10**digits
+
+
+def ceiling(evidence: Evidence) -> str:
+    """Why a high clean accuracy hides what an order adds."""
+    if evidence.clean_errors < FEW_ERRORS:
+        return (
+            f"The clean model gets {evidence.clean_errors:.0f} examples wrong, too few to tell "
+            f"what "
+            f"an order adds: audit harder or more examples, so that it gets at least {FEW_ERRORS} "
+            "wrong."
+        )
+    return (
+        f"The clean accuracy is {evidence.clean:.1f} %, so an order can add "
+        f"{100 - evidence.clean:.1f} points at most: audit harder examples."
+    )
+
+
+def points(number: float) -> str:
+    """ "1 point", "0.5 points"."""
+    return "1 point" if number == 1 else f"{number:g} points"

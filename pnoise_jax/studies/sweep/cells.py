@@ -1,0 +1,214 @@
+"""The cells of a sweep: a config and what each cell overrides, checked before anything trains."""
+
+import copy
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from pnoise_jax import data, models, training
+from pnoise_jax.data import class_names
+from pnoise_jax.training.checks import check_training
+from pnoise_jax.training.config import flatten, unknown_field
+
+Overrides = Mapping[str, Any]
+_Section = Mapping | ml_collections.ConfigDict
+
+
+def product(fields: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:
+    """Every combination of the values of some fields, the last one changing fastest.
+
+    ``product({"noise.strength": (0.1, 0.2), "seed": range(5)})`` is ten cells. Add such lists to
+    join them.
+
+    Raises:
+      ValueError: of a field there are no values, or something else than several.
+    """
+    lists = {field: _values(field, values) for field, values in fields.items()}
+    return [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
+
+
+def _values(field: str, values: Iterable[Any]) -> list[Any]:
+    if isinstance(values, str | _Section) or not isinstance(values, Iterable):
+        raise ValueError(
+            f"product: {field}={values!r} is a single value: give those to try in a list, such as "
+            f"{{{field!r}: [{values!r}]}}"
+        )
+    values = list(values)
+    if not values:
+        raise ValueError(
+            f"product: {field}=[] leaves no cells: give at least one value, or leave the field out"
+        )
+    return values
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Cell:
+    """One point of a sweep.
+
+    Attributes:
+      values: of every field that the sweep sets somewhere, this cell's value as text; "" for None.
+      experiment: the base config with the cell's overrides, built.
+    """
+
+    values: dict[str, str]
+    experiment: training.Experiment
+
+    @property
+    def name(self) -> str:
+        """Such as "strength=0.3, layer=4, seed=1"."""
+        return name_of(self.values)
+
+
+def name_of(values: Mapping[str, str]) -> str:
+    """Short names of the fields and their values, those of None left out."""
+    return ", ".join(f"{short(k, values)}={v}" for k, v in values.items() if v != "") or "base"
+
+
+def short(field: str, fields: Iterable[str]) -> str:
+    """ "noise.strength" to "strength"; what would not be clear among ``fields`` stays."""
+    last = field.rpartition(".")[2]
+    alike = [other for other in fields if other.rpartition(".")[2] == last]
+    whole = last == "name" or field.startswith("evaluation.") or len(alike) > 1
+    return field if whole else last
+
+
+def build_cells(
+    base: ml_collections.ConfigDict,
+    sweep: Iterable[Overrides],
+    *,
+    set_by_flags: Iterable[str] = (),
+) -> list[Cell]:
+    """Builds all cells, so that a bad one is found before the first is trained.
+
+    Args:
+      base: the config of all cells.
+      sweep: the overrides of each cell by dotted field; "model" takes a whole section, as
+        `training.model_config` makes it.
+      set_by_flags: fields set on the command line, which no cell may set as well.
+
+    Raises:
+      ValueError: there are no cells, two are the same, or one is bad: it is named.
+      OSError: the data of a cell, which is named, cannot be read or prepared.
+    """
+    sweep = list(sweep)
+    if not sweep:
+        raise ValueError("sweep() gives no cells; each is a dict such as {'noise.strength': 0.3}")
+    for number, overrides in enumerate(sweep, 1):
+        if not isinstance(overrides, Mapping):
+            raise ValueError(
+                f"cell {number} of sweep() is {overrides!r}: give a dict of dotted fields, such as "
+                "{'noise.strength': 0.3}"
+            )
+    fields = list(dict.fromkeys(field for overrides in sweep for field in overrides))
+    fields.sort(key=lambda field: field == "seed")  # the seed last
+    _require_not_given(fields, set_by_flags)
+    load = functools.cache(data.load)
+    cells: dict[tuple[str, ...], Cell] = {}
+    for number, overrides in enumerate(sweep, 1):
+        cell = _build_cell(base, overrides, fields, number, load)
+        key = tuple(cell.values.values())
+        if key in cells:
+            raise ValueError(
+                f"cell {number} of sweep() ({cell.name}) is the same as another: give each once"
+            )
+        cells[key] = cell
+    return list(cells.values())
+
+
+def _require_not_given(fields: Iterable[str], set_by_flags: Iterable[str]) -> None:
+    """A section and a field in it exclude each other, too: the cell's would win silently."""
+    for flag in set_by_flags:
+        for field in fields:
+            if f"{flag}.".startswith(f"{field}.") or f"{field}.".startswith(f"{flag}."):
+                within = "" if flag == field else f" (as part of {min(flag, field, key=len)!r})"
+                raise ValueError(
+                    f"--config.{flag} is set on the command line and by sweep(){within}: leave one "
+                    "of them out"
+                )
+
+
+def _build_cell(
+    base: ml_collections.ConfigDict,
+    overrides: Overrides,
+    fields: Sequence[str],
+    number: int,
+    load: Callable[..., data.Dataset],
+) -> Cell:
+    try:
+        config = override(base, overrides)
+        experiment = training.build(config, load=load)
+        check_training(experiment)
+    except (ValueError, OSError) as error:
+        named = ", ".join(f"{field}={as_text(value)}" for field, value in overrides.items())
+        kind = ValueError if isinstance(error, ValueError) else OSError
+        raise kind(f"cell {number} of sweep() ({named or 'base'}): {error}") from None
+    return Cell({field: text_at(config, field) for field in fields}, experiment)
+
+
+def require_one_numbering(cells: Sequence[Cell]) -> None:
+    """The cells of one training call the same class by the same number, wherever their data are."""
+    one = cells[0].experiment.test_data.class_names
+    for cell in cells[1:]:
+        other = cell.experiment.test_data.class_names
+        if None not in (one, other) and not class_names.are_same(one, other):
+            raise ValueError(
+                f"{cells[0].name} and {cell.name} share a training, and their data name other "
+                f"classes ({class_names.describe_order(one, other)}): give them in sweeps of "
+                "their own"
+            )
+
+
+def override(base: ml_collections.ConfigDict, overrides: Overrides) -> ml_collections.ConfigDict:
+    """A copy of ``base`` with some fields changed.
+
+    Raises:
+      ValueError: an unknown field, or a value of another type than the field's.
+    """
+    config = copy.deepcopy(base)
+    sections = {field: value for field, value in overrides.items() if isinstance(value, _Section)}
+    for field, section in sections.items():
+        if field != "model":
+            raise ValueError(f"{field}={section!r}: only 'model' takes a whole section")
+        with config.unlocked():
+            config.model = ml_collections.ConfigDict(section)
+    for field, value in overrides.items():
+        if field in sections:
+            continue
+        known = [name for name, _ in flatten(config)]
+        if field not in known:
+            raise ValueError(unknown_field(str(field), known))
+        value = value.item() if isinstance(value, np.generic) else value
+        try:
+            config.update_from_flattened_dict({field: value})
+        except (TypeError, ValueError) as error:
+            reason = str(error).splitlines()[0].rpartition(". ")[2]
+            raise ValueError(f"{field}={value!r}: {reason}") from None
+    return config
+
+
+def text_at(config: ml_collections.ConfigDict, field: str) -> str:
+    """`as_text` of a dotted field; "" where the config has no such field."""
+    value = config
+    for part in field.split("."):
+        value = value.get(part) if isinstance(value, _Section) else None
+    return as_text(value)
+
+
+def as_text(value: Any) -> str:
+    """A value as results.csv has it; of a model's section, in what it differs from its name's."""
+    if value is None:
+        return ""
+    if isinstance(value, np.generic):
+        return str(value.item())
+    if not isinstance(value, _Section):
+        return str(value)
+    options = dict(value)
+    name = options.pop("name", None)
+    defaults = models.default_options(name) if name in models.list_models() else {}
+    differing = (f"{k}={v!r}" for k, v in options.items() if v != defaults.get(k))
+    return f"{name}({', '.join(differing)})"

@@ -1,0 +1,272 @@
+"""What a sweep found: means over seeds with intervals, against the first cell, as table and figure.
+
+Intervals are Student's t over seeds, and so is the p-value of a difference, paired by seed. They
+say how sure a mean over trainings is, on this one test set: all seeds share it, one shuffled order
+and one draw of random noise (evaluation.seed). Intervals hold one by one; p-values are corrected by
+Holm over all differences of the summary, and a difference is resolved where that p-value is small.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pnoise_jax import evaluation
+from pnoise_jax.studies.reporting import style
+from pnoise_jax.studies.reporting.figures import Line, Panel, sweep_figure
+from pnoise_jax.studies.sweep.cells import Cell, name_of, short
+from pnoise_jax.studies.sweep.results import FORMAT, PROTOCOLS, Results, Row, write_csv
+from pnoise_jax.terminal import printable
+from pnoise_jax.training.config import HARMLESS
+from pnoise_jax.writing import replace_file
+
+CONFIDENCE = 0.95
+DIFFERENCES = ("difference", "at_inference")  # of a group
+_LINES = dict(zip(PROTOCOLS, (style.CLEAN, style.SHUFFLED, style.CLASS_SORTED), strict=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class Mean:
+    """Of top-1 over seeds, in percent, or of a difference, in points.
+
+    Attributes:
+      value: the mean; None where there is nothing to take it of.
+      low, high: its interval; None with fewer than two seeds, and of a difference that is the same
+        in all seeds, and not 0: Student's t says nothing about it.
+      p_value: of the hypothesis that a difference is 0; None where there is no interval.
+      p_adjusted: the same, corrected for the number of differences in the summary.
+    """
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p_value: float | None = None
+    p_adjusted: float | None = None
+
+    @property
+    def resolved(self) -> bool | None:
+        """Whether a difference is significant after the correction; None without a p-value."""
+        return None if self.p_adjusted is None else self.p_adjusted <= 1 - CONFIDENCE
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Cells that agree in all but the seed.
+
+    Attributes:
+      values: of their swept fields, but the seed.
+      rows: by seed.
+      means: of each protocol.
+      difference: of the clean accuracy from the first group's, paired by seed: what training so,
+        or averaging over views, does. None where the data differ from the first group's.
+      at_inference: of noisy shuffled from clean, paired by seed: what the noise does in use.
+    """
+
+    values: dict[str, str]
+    rows: dict[str, Row]
+    means: dict[str, Mean]
+    difference: Mean
+    at_inference: Mean
+
+
+def summarise(cells: Sequence[Cell], results: Results) -> list[Group]:
+    """The groups of a finished sweep, in its order; the first is the baseline."""
+    by_values: dict[tuple, dict[str, Row]] = {}
+    for cell in cells:
+        values = tuple((k, v) for k, v in cell.values.items() if k != "seed")
+        seed = cell.values.get("seed", str(cell.experiment.config.seed))
+        by_values.setdefault(values, {})[seed] = results.get(cell)
+    first, baseline = next(iter(by_values.items()))
+    groups = []
+    for values, rows in by_values.items():
+        means = {name: mean_of(_top1(rows, name)) for name in PROTOCOLS}
+        common = [seed for seed in rows if seed in baseline]
+        difference = Mean()
+        if rows is not baseline and common and _data(values) == _data(first):
+            pair = [
+                _top1({seed: by_seed[seed] for seed in common}, "clean")
+                for by_seed in (rows, baseline)
+            ]
+            difference = _paired(*pair)
+        shuffled = _top1(rows, "shuffled")
+        at_inference = _paired(shuffled, _top1(rows, "clean")) if shuffled else Mean()
+        groups.append(Group(dict(values), rows, means, difference, at_inference))
+    return _corrected(groups)
+
+
+def _corrected(groups: Sequence[Group]) -> list[Group]:
+    """The groups with p-values adjusted over all differences that have one."""
+    tested = [
+        (row, name)
+        for row, group in enumerate(groups)
+        for name in DIFFERENCES
+        if getattr(group, name).p_value is not None
+    ]
+    p_values = [getattr(groups[row], name).p_value for row, name in tested]
+    corrected = list(groups)
+    for (row, name), p in zip(tested, evaluation.adjust_p_values(p_values), strict=True):
+        mean = dataclasses.replace(getattr(corrected[row], name), p_adjusted=float(p))
+        corrected[row] = dataclasses.replace(corrected[row], **{name: mean})
+    return corrected
+
+
+def _data(values: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Of swept fields those that say what is learned and tested."""
+    return [(k, v) for k, v in values if k.startswith("data.") and not k.startswith(HARMLESS)]
+
+
+def _top1(rows: dict[str, Row], protocol: str) -> list[float]:
+    texts = [row[f"{protocol}_top1"] for row in rows.values()]
+    return [float(text) for text in texts if text]
+
+
+def _paired(ours: Sequence[float], theirs: Sequence[float]) -> Mean:
+    return mean_of([a - b for a, b in zip(ours, theirs, strict=True)], test=True)
+
+
+def mean_of(values: Sequence[float], *, test: bool = False) -> Mean:
+    """The mean over seeds, its interval and, if asked, its p-value."""
+    if not values:
+        return Mean()
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return Mean(mean)
+    if np.ptp(values) < 1e-9:  # there is no interval without variance
+        if not test:
+            return Mean(mean, mean, mean)
+        return Mean(0.0, 0.0, 0.0, p_value=1.0) if abs(mean) < 1e-9 else Mean(mean)
+    error = float(np.std(values, ddof=1)) / len(values) ** 0.5
+    estimate = evaluation.student(mean, error, len(values) - 1, confidence=CONFIDENCE)
+    return Mean(mean, *estimate.interval, estimate.p_value if test else None)
+
+
+def write_summary(path: Path, groups: Sequence[Group]) -> None:
+    """summary.csv: one row for each group."""
+    rows = []
+    for group in groups:
+        row: dict[str, Any] = {"format": FORMAT, **group.values, "seeds": len(group.rows)}
+        for name, mean in group.means.items():
+            row |= {name: mean.value, f"{name}_low": mean.low, f"{name}_high": mean.high}
+        for name in DIFFERENCES:
+            mean = getattr(group, name)
+            row |= {name: mean.value, f"{name}_low": mean.low, f"{name}_high": mean.high}
+            row |= {f"{name}_p_value": mean.p_value, f"{name}_p_adjusted": mean.p_adjusted}
+            resolved = None if mean.resolved is None else str(mean.resolved).lower()
+            row[f"{name}_resolved"] = resolved
+        rows.append(row)
+    write_csv(path, list(rows[0]), rows)
+
+
+def print_summary(console: Console, groups: Sequence[Group], *, title: str) -> None:
+    """A line for each group, and what the columns mean."""
+    table = Table(
+        title=Text(printable(title)),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("cell", min_width=16, overflow="fold")
+    for column in (*PROTOCOLS, "Δ clean", "Δ inference"):
+        table.add_column(column.replace("_", "-"), justify="right")
+    for group in groups:
+        table.add_row(
+            Text(printable(name_of(group.values))),
+            *(_cell(group.means[name]) for name in PROTOCOLS),
+            *(_change(mean) for mean in (group.difference, group.at_inference)),
+        )
+    console.print(table)
+    console.print(_explain(groups), style="dim")
+
+
+def _explain(groups: Sequence[Group]) -> str:
+    counts = sorted({len(group.rows) for group in groups})
+    seeds = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+    if counts[-1] < 2:
+        return "Top-1 in percent, of one seed: there are no intervals. Let sweep() give several."
+    tested = [getattr(group, name) for group in groups for name in DIFFERENCES]
+    count = sum(mean.p_value is not None for mean in tested)
+    return (
+        f"Top-1 in percent: mean over {seeds} seeds ± half of the {100 * CONFIDENCE:g} % interval "
+        "(Student's t); shuffled and class-sorted with noise. Δ clean: clean minus the first "
+        "line's clean; Δ inference: shuffled minus clean; both paired by seed. A difference is not "
+        f"resolved where its p-value, corrected by Holm over the table's {count} differences, is "
+        f"above {1 - CONFIDENCE:.2g}; that does not prove it small. The intervals are not "
+        "corrected. All seeds share one test set, one shuffled order and one draw of random noise ("
+        "evaluation.seed). summary.csv has the p-values."
+    )
+
+
+def _cell(mean: Mean, sign: str = "") -> str:
+    if mean.value is None:
+        return ""
+    half = "" if mean.low is None else f" ± {(mean.high - mean.low) / 2:.1f}"
+    return f"{mean.value:{sign}.1f}{half}"
+
+
+def _change(mean: Mean) -> str:
+    unresolved = " not resolved" if mean.resolved is False else ""
+    return _cell(mean, sign="+") + unresolved
+
+
+def panels(groups: Sequence[Group]) -> list[Panel]:
+    """For each swept number, and groups that agree in all else: a panel, from three values on."""
+    drawn = []
+    for field in groups[0].values:
+        lines: dict[tuple, list[tuple[float, Group]]] = {}
+        for group in groups:
+            x = _number(group.values[field])
+            if x is not None:
+                others = tuple((k, v) for k, v in group.values.items() if k != field)
+                lines.setdefault(others, []).append((x, group))
+        for others, points in lines.items():
+            if len(points) >= 3:
+                points.sort(key=lambda point: point[0])
+                drawn.append(_panel(field, dict(others), points))
+    return drawn
+
+
+def _panel(field: str, others: dict[str, str], points: list[tuple[float, Group]]) -> Panel:
+    lines = {}
+    for protocol, name in _LINES.items():
+        means = [group.means[protocol] for _, group in points]
+        if all(mean.value is not None for mean in means):
+            banded = all(mean.low is not None for mean in means)
+            lines[name] = Line(
+                [mean.value for mean in means],
+                [mean.low for mean in means] if banded else None,
+                [mean.high for mean in means] if banded else None,
+            )
+    return Panel(name_of(others), short(field, [field, *others]), [x for x, _ in points], lines)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def write_figure(directory: Path, groups: Sequence[Group], part: str = "") -> list[Path]:
+    """figure.svg and figure.png, where something was swept over three numbers or more.
+
+    Args:
+      directory: where to.
+      groups: of the sweep.
+      part: what goes behind "figure", where there are other cells than these.
+    """
+    drawn = panels(groups)
+    if not drawn:
+        for name in (f"figure{part}.svg", f"figure{part}.png"):  # of an earlier sweep here
+            (directory / name).unlink(missing_ok=True)
+        return []
+    figure = sweep_figure(drawn)
+    files = {f"figure{part}.svg": style.svg(figure), f"figure{part}.png": style.png(figure)}
+    for name, content in files.items():
+        replace_file(directory / name, content)
+    return [directory / name for name in files]

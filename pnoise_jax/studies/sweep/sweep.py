@@ -1,0 +1,291 @@
+"""Sweeps: many cells, each trained once at most and evaluated by the standard protocols."""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+from jax.sharding import Mesh
+from rich.console import Console
+
+from pnoise_jax import parallel, stopping, training
+from pnoise_jax.runs import make_writable
+from pnoise_jax.studies.sweep import results as sweep_results
+from pnoise_jax.studies.sweep import shards
+from pnoise_jax.studies.sweep import summary as sweep_summary
+from pnoise_jax.studies.sweep.cells import Cell, Overrides, build_cells
+from pnoise_jax.studies.sweep.results import PROTOCOLS, Results
+from pnoise_jax.studies.sweep.shards import Shard
+from pnoise_jax.studies.sweep.summary import Group
+from pnoise_jax.studies.sweep.trainer import WAYS, Ended, Trainer, Training, plan
+from pnoise_jax.terminal import create_console, printable
+from pnoise_jax.training import data_version
+
+
+def run_sweep(
+    base: ml_collections.ConfigDict,
+    overrides: Iterable[Overrides],
+    workdir: str | os.PathLike,
+    *,
+    together: str = "auto",
+    shard: Shard | None = None,
+    set_by_flags: Iterable[str] = (),
+    console: Console | None = None,
+) -> list[Group]:
+    """Trains and evaluates all cells, or those that are missing, and sums up.
+
+    Cells that differ in the evaluation section alone share one training, and so do those without
+    noise in training, whatever their noise. Trainings that differ in seed and strength alone share
+    one compiled program. The work directory gets results.csv, summary.csv, figure.svg and
+    figure.png, and in runs/ a work directory of each training, which `training.evaluate` takes.
+
+    Args:
+      base: the config of all cells.
+      overrides: of each cell, {dotted field: value}; see `product`.
+      workdir: made, or gone on with: finished trainings and cells are not repeated.
+      together: whether runs of one program train together: "never", "always", or "auto",
+        whichever is measured to be faster.
+      shard: the part of the trainings to do here, with the cells that need them; other processes
+        do the other parts in the same work directory, at the same time or at any other. None does
+        all that is missing.
+      set_by_flags: fields that the command line has set, which no cell may set.
+      console: what to print on.
+
+    Returns:
+      The cells, those that agree in all but the seed as one; nothing where a shard leaves cells
+      to other shards.
+
+    Raises:
+      ValueError, OSError: a bad cell or work directory, named, before anything is trained; later, a
+        cell whose evaluation is not finite, or a damaged work directory in runs/.
+      NonFiniteLossError: trainings broke down; they are named, and all others are finished.
+      StoppedError: a signal came in; what is finished is kept.
+    """
+    _require_possible(together)
+    console = create_console() if console is None else console
+    cells = build_cells(base, overrides, set_by_flags=set_by_flags)
+    if not sweep_results.has_results(workdir):
+        distinct = {(c.experiment.config.weights, c.experiment.model): c for c in cells}
+        for cell in distinct.values():  # raises now, and leaves nothing behind
+            cell.experiment.match_weights()
+    path = make_writable(workdir)
+    described = _describe_data(base, cells)
+    claim = functools.partial(sweep_results.claim, path, base, described)
+    with _locked(path, shard, claim):
+        results = Results(path, base, list(cells[0].values), shard)
+        if shard is None:
+            results.merge_shards()
+        ours = _cells_of(shard, cells, path)
+        if shard is not None:
+            console.print(f"shard {shard}: {len(ours)} of the sweep's {len(cells)} cells")
+        try:
+            _finish(ours, results, path, together, console)
+        except stopping.StoppedError as stopped:
+            raise _sum_up_stop(stopped, ours, results) from None
+        if shard is not None:
+            results = Results(path, base, list(cells[0].values))  # of all shards, by now
+            missing = sum(results.get(cell) is None for cell in cells)
+            if missing:
+                console.print(_what_is_missing(shard, missing, len(cells)), soft_wrap=True)
+                return []
+            results.write()
+        return _sum_up(cells, results, path, console)
+
+
+def _require_possible(together: str) -> None:
+    if together not in WAYS:
+        raise ValueError(f"--together={together!r}: choose one of {', '.join(WAYS)}")
+    if jax.process_count() > 1:
+        raise ValueError(
+            f"{jax.process_count()} hosts: a sweep runs on one host; start it there without "
+            "--multi_host, or give each host a part of it with --shard=INDEX/COUNT"
+        )
+
+
+@contextlib.contextmanager
+def _locked(path: Path, shard: Shard | None, claim: Callable[..., None]) -> Iterator[None]:
+    """Claims the work directory, before anything changes there, and keeps others out of it."""
+    if shard is None:
+        with shards.lock_all(path):
+            claim()
+            yield
+    else:
+        with shards.lock_for_shard(path, lambda others: claim(in_use=others)):
+            yield
+
+
+def _cells_of(shard: Shard | None, cells: Sequence[Cell], path: Path) -> Sequence[Cell]:
+    """The cells of a shard: those of every n-th training, in the order of the cells.
+
+    All cells are dealt out, finished ones as well: so the parts do not depend on when a shard
+    starts. Cells that share a training stay together.
+    """
+    if shard is None:
+        return cells
+    runs = [run for program in plan(cells, path / "runs") for run in program]
+    runs.sort(key=lambda run: cells.index(run.cells[0]))
+    return [cell for run in shard.share(runs) for cell in run.cells]
+
+
+def _what_is_missing(shard: Shard, missing: int, count: int) -> str:
+    return (
+        f"shard {shard} has finished its part; {missing} of the {count} cells are still missing, "
+        "and belong to other shards. The shard that finishes last writes the summary; so does "
+        "the same command without --shard, which trains what is missing then"
+    )
+
+
+def _describe_data(base: ml_collections.ConfigDict, cells: Sequence[Cell]) -> dict[str, Any] | None:
+    """The data of the base config, which a cell has loaded; None where none uses them."""
+    same = (cell.experiment for cell in cells if cell.experiment.config.data == base.data)
+    experiment = next(same, None)
+    return None if experiment is None else data_version.describe(experiment)
+
+
+def _finish(
+    cells: Sequence[Cell], results: Results, path: Path, together: str, console: Console
+) -> None:
+    """Trains and evaluates the cells that have no row yet."""
+    left = [cell for cell in cells if results.get(cell) is None]
+    programs = plan(left, path / "runs")
+    count = sum(map(len, programs))
+    console.print(
+        f"{len(cells)} cells, {len(cells) - len(left)} of them finished before; to go: "
+        f"{count} trainings by {len(programs)} programs",
+    )
+    mesh = parallel.data_mesh()
+    trainer = Trainer(path / "runs", mesh, console, together=together)
+    (path / "runs").mkdir(exist_ok=True)
+    trainer.choose(programs)
+    done, started = 0, time.perf_counter()
+    broken: dict[str, training.NonFiniteLossError] = {}  # by the run's name
+    for runs in programs:
+        stopping.check("between two programs")
+        for group in trainer.train(runs):
+            _evaluate_runs(group, results, path, mesh, console)
+            broken |= {run.name: end for run, end in group if not _is_sound(end)}
+            done += len(group)
+            names = "; ".join(
+                run.name + ("" if _is_sound(end) else " (broke down)") for run, end in group
+            )
+            seconds = time.perf_counter() - started
+            console.print(f"{done}/{count} in {seconds:.0f} s: {names}")
+    _require_sound(broken, count, results.file)
+
+
+def _sum_up_stop(
+    stopped: stopping.StoppedError, cells: Sequence[Cell], results: Results
+) -> stopping.StoppedError:
+    finished = sum(results.get(cell) is not None for cell in cells)
+    return stopped.with_kept(
+        f"{finished} of {len(cells)} cells are finished and have a row in {results.file}"
+    )
+
+
+def _require_sound(broken: dict[str, training.NonFiniteLossError], count: int, file: Path) -> None:
+    if broken:
+        reasons = "; ".join(f"{name}: {error.reason}" for name, error in broken.items())
+        raise training.NonFiniteLossError(
+            f"{len(broken)} of {count} trainings broke down, the others are finished and in "
+            f"{file.name} ({reasons})",
+            "Leave these out of sweep(), or lower optimizer.learning_rate or their noise.strength, "
+            "and start the command again; the summary comes when all cells have a row",
+        )
+
+
+def _is_sound(end: training.TrainState | training.NonFiniteLossError) -> bool:
+    return not isinstance(end, training.NonFiniteLossError)
+
+
+def _evaluate_runs(
+    group: Sequence[Ended], results: Results, path: Path, mesh: Mesh, console: Console
+) -> None:
+    """Adds rows for the cells of these runs, up to the first that cannot be evaluated."""
+    try:
+        for run, state in group:
+            if _is_sound(state):
+                where = run.directory(path / "runs").relative_to(path)
+                for cell, measures in _evaluate_cells(run, state, mesh):
+                    results.add(cell, measures | {"run": where})
+    finally:
+        _write_results(results, path, console)
+
+
+def _write_results(results: Results, path: Path, console: Console) -> None:
+    """Writes the rows; where that fails, they are printed."""
+    try:
+        results.write()
+    except OSError as error:
+        console.print(results.text(), soft_wrap=True)
+        reason = error.strerror or error
+        raise OSError(
+            f"--workdir={str(path)!r}: {results.file.name} cannot be written ({reason}): "
+            "what it would hold is printed above. Make room or make it writable, and the same "
+            "command evaluates these cells again; their trainings are kept in runs/"
+        ) from error
+
+
+def _evaluate_cells(
+    run: Training, state: training.TrainState, mesh: Mesh
+) -> Iterator[tuple[Cell, dict[str, Any]]]:
+    """The cells of a run, and what the standard protocols give; clean is not repeated."""
+    clean: dict[tuple[int, str], list[dict[str, Any]]] = {}  # by all that it depends on
+    for cell in run.cells:
+        experiment = _without_training_noise(cell.experiment)
+        config, protocols = experiment.config, experiment.protocols
+        key = config.evaluation.views, str(config.data)
+        try:
+            if key not in clean:
+                clean[key] = experiment.task.evaluate(state.variables(), mesh, protocols[:1])
+            rows = [*clean[key], *experiment.task.evaluate(state.variables(), mesh, protocols[1:])]
+        except ValueError as error:
+            raise ValueError(f"{cell.name}: {error}") from None
+        measures: dict[str, Any] = {"updates": int(state.step), "n": rows[0]["n"]}
+        measures |= dict.fromkeys(sweep_results.MEASURES)
+        for protocol, row in zip(PROTOCOLS, rows, strict=False):
+            measures |= {f"{protocol}_{name}": row[name] for name in ("top1", "nll")}
+        yield cell, measures
+
+
+def _without_training_noise(experiment: training.Experiment) -> training.Experiment:
+    """The same at inference, where the switch is static and would cost another compilation."""
+    injections = tuple(
+        dataclasses.replace(each, train=False) for each in experiment.model.injections
+    )
+    return dataclasses.replace(experiment, model=experiment.model.clone(injection=injections))
+
+
+def _digest(cells: Sequence[Cell]) -> str:
+    values = sorted(sorted(cell.values.items()) for cell in cells)
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:8]
+
+
+def _sum_up(cells: Sequence[Cell], results: Results, path: Path, console: Console) -> list[Group]:
+    groups = sweep_summary.summarise(cells, results)
+    config = cells[0].experiment.config
+    title = f"{len(cells)} cells on {config.data.name} ({config.data.test_split})"
+    sweep_summary.print_summary(console, groups, title=title)
+    others = results.others(cells)
+    part = f"-{_digest(cells)}" if others else ""  # never in place of a summary of other cells
+    written = [path / "results.csv", path / f"summary{part}.csv"]
+    sweep_summary.write_summary(written[-1], groups)
+    written += sweep_summary.write_figure(path, groups, part)
+    if len(written) == 2:
+        console.print("no figure: no number is swept over three values or more")
+    if others:
+        console.print(
+            f"results.csv keeps {others} row(s) of cells that this sweep does not have; its "
+            f"summary leaves them out, and is named by its cells: {written[1].name}",
+            soft_wrap=True,
+        )
+    for file in written:
+        console.print(f"wrote {printable(str(file))}", soft_wrap=True)
+    return groups

@@ -1,0 +1,289 @@
+"""The trainings that a sweep needs, each once; those of one program one by one or together."""
+
+import contextlib
+import copy
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import jax
+import ml_collections
+from jax.sharding import Mesh
+from rich.console import Console
+
+from pnoise_jax import stopping, training
+from pnoise_jax.runs import Checkpoints, RunDirectory
+from pnoise_jax.studies.sweep.cells import Cell, name_of, require_one_numbering
+from pnoise_jax.studies.sweep.speed import Speed, chunk_size, measure
+from pnoise_jax.training import data_version, run_config
+from pnoise_jax.training.config import HARMLESS, default_config, flatten
+from pnoise_jax.training.program import trains_with_noise
+from pnoise_jax.training.starting_weights import find_fingerprint, noted_weights
+from pnoise_jax.writing import file_name
+
+WAYS = ("auto", "never", "always")  # to train the runs of one program together
+_TRACED = ("seed", "noise.strength", "noise.probability")  # what runs of one program differ in
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Training:
+    """A run that some cells need.
+
+    Attributes:
+      experiment: what is trained. Without noise in training it has no noise at all, and serves
+        cells of every noise.
+      cells: those that are evaluated on its weights.
+      identity: a digest of all that the weights depend on.
+      program: the fields that it shares with the runs of its program, as text.
+      family: those that it shares with runs that differ in their noise as well.
+    """
+
+    experiment: training.Experiment
+    cells: tuple[Cell, ...]
+    identity: str
+    program: str
+    family: str
+
+    @property
+    def name(self) -> str:
+        """The swept fields that the weights depend on, such as "strength=0.3, seed=1"."""
+        with_noise = trains_with_noise(self.experiment)
+        return name_of(
+            {
+                field: value
+                for field, value in self.cells[0].values.items()
+                if not field.startswith(HARMLESS) and (with_noise or not field.startswith("noise."))
+            }
+        )
+
+    def directory(self, runs: Path) -> Path:
+        """Its work directory: the one with its digest, however it was called then."""
+        existing = sorted(runs.glob(f"*-{self.identity}"))
+        readable = file_name(self.name, longest=80, between="")
+        return existing[0] if existing else runs / f"{readable}-{self.identity}"
+
+
+Ended = tuple[Training, training.TrainState | training.NonFiniteLossError]
+
+
+def plan(cells: Sequence[Cell], runs: Path | None = None) -> list[list[Training]]:
+    """The trainings that cells need, those of one program together.
+
+    Args:
+      cells: of the sweep.
+      runs: where finished trainings are; they know weights that are gone by now.
+    """
+    fields = functools.partial(_fields, contents=_contents(cells, runs))
+    needed: dict[str, list[Cell]] = {}
+    configs: dict[str, ml_collections.ConfigDict] = {}
+    for cell in cells:
+        config = training_config(cell.experiment)
+        identity = hashlib.sha256(fields(config).encode()).hexdigest()[:8]
+        needed.setdefault(identity, []).append(cell)
+        configs.setdefault(identity, config)
+    programs: dict[str, list[Training]] = {}
+    for identity, served in needed.items():
+        config, experiment = configs[identity], served[0].experiment
+        if not trains_with_noise(experiment):
+            experiment = dataclasses.replace(
+                experiment, model=experiment.model.clone(injection=None)
+            )
+        require_one_numbering(served)
+        run = Training(
+            dataclasses.replace(experiment, config=config),
+            tuple(served),
+            identity,
+            program=fields(config, but=_TRACED),
+            family=fields(config, but=("seed", "noise.")),
+        )
+        programs.setdefault(run.program, []).append(run)
+    return list(programs.values())
+
+
+def training_config(experiment: training.Experiment) -> ml_collections.ConfigDict:
+    """The config of the run that gives a cell its weights: one checkpoint, at the end."""
+    config = copy.deepcopy(experiment.config)
+    if not trains_with_noise(experiment):
+        config.noise = default_config().noise
+    config.checkpoint.every = f"{experiment.total_steps} steps"
+    config.checkpoint.keep = 1
+    config.evaluation.every = None
+    return config
+
+
+def _contents(cells: Sequence[Cell], runs: Path | None) -> dict[str, str]:
+    """By the paths of weights to start from what tells their contents."""
+    directories_of_runs = runs.iterdir() if runs is not None and runs.is_dir() else ()
+    noted = dict(filter(None, map(noted_weights, directories_of_runs)))
+    paths = {cell.experiment.config.weights for cell in cells} - {None}
+    return {path: find_fingerprint(path) or noted.get(path, path) for path in paths}
+
+
+def _fields(
+    config: ml_collections.ConfigDict, *, contents: Mapping[str, str], but: tuple[str, ...] = ()
+) -> str:
+    """The fields that change a run's weights, as text; of weights to start from, the content."""
+    fields = {k: v for k, v in flatten(config) if not k.startswith((*HARMLESS, *but))}
+    if config.weights is not None:
+        fields["weights"] = contents[config.weights]
+    return json.dumps(fields, sort_keys=True)
+
+
+class Trainer:
+    """Trains runs in their work directories, one after another or together."""
+
+    def __init__(self, runs: Path, mesh: Mesh, console: Console, *, together: str):
+        """Trains in the directories below ``runs``.
+
+        Args:
+          runs: where the work directories are.
+          mesh: the devices.
+          console: what to print on.
+          together: "never", "always", or "auto": whichever is measured to be faster.
+        """
+        self._runs, self._mesh, self._console = runs, mesh, console
+        self._together = together
+        self._choices: dict[str, bool] = {}  # by family
+        self._programs: dict[tuple[str, bool], training.Program] = {}  # those compiled already
+        self._create: dict[str, Callable] = {}  # by family: noise is off while a model starts
+
+    def choose(self, programs: Sequence[Sequence[Training]]) -> None:
+        """Decides for each family of programs how it is trained, where need be by measuring."""
+        families: dict[str, list[list[Training]]] = {}
+        for runs in programs:
+            pending = [run for run in runs if not self._finished(run)]
+            for run in pending:
+                run.experiment.match_weights()  # raises now, and not hours later
+            if pending:
+                families.setdefault(runs[0].family, []).append(pending)
+        for family, pending in families.items():
+            if max(map(len, pending)) == 1 or self._together != "auto":
+                self._choices[family] = self._together == "always"
+            else:
+                stopping.check("while measuring how to train")
+                self._choices[family] = self._measure(pending)
+
+    def train(self, runs: Sequence[Training]) -> Iterator[list[Ended]]:
+        """The runs of one program and their states, as soon as some are there.
+
+        Those that were finished before come first. A run that breaks down is given with its error
+        in place of a state, and the others go on.
+
+        Raises:
+          ValueError, OSError: as `training.train`, the run named.
+        """
+        for run in runs:
+            self._claim(run)
+        pending = [run for run in runs if not self._finished(run)]
+        together = len(pending) > 1 and self._choices.get(runs[0].family, False)
+        alone = self._program(runs[0], together=False)
+        for run in runs:
+            if run not in pending:
+                yield [(run, self._restore(run, alone))]
+        if not together:
+            for run in pending:
+                yield [(run, self._fit(run, alone))]
+        else:
+            yield from self._train_together(pending)
+        for way in (False, True):
+            self._programs.pop((runs[0].program, way), None)
+
+    def _claim(self, run: Training) -> None:
+        path = run.directory(self._runs)
+        try:
+            described = data_version.describe(run.experiment)
+            run_config.claim(path, run.experiment.config, described)
+        except ValueError as error:
+            raise ValueError(f"{run.name}: {error}{_delete(path)}") from None
+
+    def _restore(self, run: Training, program: training.Program) -> training.TrainState:
+        """Of a finished run."""
+        path = run.directory(self._runs)
+        checkpoints = Checkpoints(path, keep=1, report=self._console.print)
+        with contextlib.closing(checkpoints):
+            try:
+                state, step = checkpoints.restore(program.like, set_aside=False)
+                if step != run.experiment.total_steps:
+                    raise OSError(f"the checkpoint of step {run.experiment.total_steps} is broken")
+                return state
+            except OSError as error:
+                raise OSError(f"{run.name}: {error}{_delete(path)}") from None
+
+    def _fit(
+        self, run: Training, program: training.Program
+    ) -> training.TrainState | training.NonFiniteLossError:
+        try:
+            return training.fit(run.experiment, run.directory(self._runs), program)
+        except training.NonFiniteLossError as error:
+            return error
+
+    def _train_together(self, runs: Sequence[Training]) -> Iterator[list[Ended]]:
+        program = self._program(runs[0], together=True)
+        size = chunk_size(len(runs))
+        for first in range(0, len(runs), size):
+            chunk = runs[first : first + size]
+            experiments = [run.experiment for run in chunk]
+            paths = [run.directory(self._runs) for run in chunk]
+            states = training.fit_together(experiments, paths, program, size=size)
+            yield list(zip(chunk, states, strict=True))
+
+    def _measure(self, pending: Sequence[Sequence[Training]]) -> bool:
+        """Whether a family's programs, as measured on its largest, take less time together."""
+        runs = max(pending, key=len)
+        size, steps = chunk_size(len(runs)), runs[0].experiment.total_steps
+        alone, beside = self._speeds(runs[:size])
+        if beside is None:
+            self._console.print(
+                f"{size} runs together do not fit into the memory of the device: one after another",
+            )
+            return False
+        count = sum(map(len, pending))
+        padded = sum(-(-len(p) // chunk_size(len(p))) * chunk_size(len(p)) for p in pending)
+        left = len(pending) - 1  # the measured program is compiled by now, either way
+        seconds = {
+            False: alone.seconds(programs=left, runs=count, steps=steps),
+            True: beside.seconds(programs=left, runs=padded, steps=steps),
+        }
+        together = seconds[True] < seconds[False]
+        self._console.print(
+            f"{count} runs of {steps} steps, {len(pending)} program(s), {left} to compile: "
+            f"one after another about {seconds[False]:.0f} s (compiling {alone.compiling:.1f} s, "
+            f"step {1000 * alone.step:.1f} ms), {size} together about {seconds[True]:.0f} s "
+            f"(compiling {beside.compiling:.1f} s, step {1000 * beside.step:.1f} ms): "
+            + ("together" if together else "one after another"),
+            soft_wrap=True,
+        )
+        return together
+
+    def _speeds(self, runs: Sequence[Training]) -> tuple[Speed, Speed | None]:
+        """One after another and together; None where the device's memory is too small for that."""
+        experiments = [run.experiment for run in runs]
+        alone = measure(experiments, self._program(runs[0], False), together=False)
+        try:
+            return alone, measure(experiments, self._program(runs[0], True), together=True)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            del self._programs[runs[0].program, True]
+            return alone, None
+
+    def _program(self, run: Training, together: bool) -> training.Program:
+        key = run.program, together
+        if key not in self._programs:
+            program = training.create_program(
+                run.experiment, self._mesh, any_strength=True, together=together
+            )
+            create = self._create.setdefault(run.family, program.create)
+            self._programs[key] = dataclasses.replace(program, create=create)
+        return self._programs[key]
+
+    def _finished(self, run: Training) -> bool:
+        directory = RunDirectory(run.directory(self._runs))
+        return directory.checkpoint(run.experiment.total_steps).is_dir()
+
+
+def _delete(path: Path) -> str:
+    return f". In a sweep: delete {path}, and the same command trains it again"

@@ -1,0 +1,125 @@
+"""Models and functions under audit: what is measured is what the model itself computes."""
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+
+from pnoise_jax import data, evaluation, models, noise, parallel
+from pnoise_jax.studies.leak.audited.audited_function import AuditedFunction
+from pnoise_jax.studies.leak.audited.audited_model import AuditedModel
+from pnoise_jax.studies.leak.audited.audited_noise import AuditedNoise
+from tests.models.drawing import draw_variables
+
+INJECTION = noise.Injection(noise.LinearTransform(noise.Optimal()), inference=True)
+
+
+class Dense(models.Classifier, kw_only=True):
+    """Two dense layers; the tap of each is called in its own block, or in the block before it."""
+
+    tap: str = "inside"
+
+    @property
+    def num_layers(self) -> int:
+        return 2
+
+    def run_embed(self, images, *, train):
+        return images.reshape(images.shape[0], -1)
+
+    def run_block(self, x, taps, *, layer, train):
+        if self.tap == "inside":
+            x = taps(x, layer=layer, point="block_input")
+        x = nn.relu(nn.Dense(16, name=self.layer_name(layer))(x))
+        if self.tap == "before":
+            x = taps(x, layer=layer + 1, point="block_input")
+        return x
+
+    def run_head(self, x, *, train):
+        return nn.Dense(self.num_classes, name="head")(x)
+
+
+class Scaled(Dense, kw_only=True):
+    """Does more in its call than in its parts."""
+
+    def __call__(self, images, **call):
+        return 2 * super().__call__(images, **call)
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (40, 4, 4, 1), np.uint8)
+    labels = np.repeat(np.arange(4), 10).astype(np.int32)
+    return data.Dataset("random", "all", 4, (4, 4, 1), labels, images)
+
+
+def subject_of(model, dataset):
+    audited = AuditedNoise.of(INJECTION, model.num_layers)
+    variables = draw_variables(model, np.zeros((1, *dataset.image_shape), np.float32))
+    options = {"mesh": parallel.data_mesh(), "mean": (0.5,), "std": (0.5,)}
+    return AuditedModel(model, variables, dataset, noises=(audited,), seed=0, **options), audited
+
+
+def test_a_tap_before_its_block_fails_by_name(dataset):
+    model = Dense(num_classes=4, tap="before", injection=INJECTION)
+    subject, audited = subject_of(model, dataset)
+    subject.clean()
+    with pytest.raises(
+        ValueError, match="Dense cannot be resumed at layer 2, 'block_2': with the optimal"
+    ):
+        subject.require_resumable(audited, 10)
+
+
+def test_a_call_that_is_more_than_its_parts_fails_by_name(dataset):
+    subject, audited = subject_of(Scaled(num_classes=4, injection=INJECTION), dataset)
+    with pytest.raises(ValueError, match=r"Scaled cannot be resumed at layer 2, .*: without noise"):
+        subject.require_resumable(audited, 10)
+
+
+SMALL = {"image_size": 4, "patch_size": 2, "dim": 16, "depth": 2, "num_heads": 2}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Dense(num_classes=4, injection=INJECTION),
+        models.create_model("vit_ti_16", num_classes=4, injection=INJECTION, **SMALL),
+    ],
+    ids=["dense", "vit"],
+)
+def test_batches_set_by_hand_are_what_the_model_computes(model, dataset):
+    subject, audited = subject_of(model, dataset)
+    subject.clean()
+    subject.require_resumable(audited, 10)
+    batches = np.random.default_rng(1).permutation(40).reshape(4, 10)
+    together = subject.logits_of_batches(audited, batches, seed=0)
+    one_by_one = [subject.batch_function(audited, 0)(subject.inputs(rows)) for rows in batches]
+    np.testing.assert_allclose(together, one_by_one, rtol=1e-4, atol=1e-4)
+    predicted = subject.predict(audited, batches.ravel(), 10, seed=0).predicted
+    np.testing.assert_array_equal(together.argmax(-1), predicted[batches])
+
+
+def test_the_blank_example_is_black(dataset):
+    subject, _ = subject_of(Dense(num_classes=4, injection=INJECTION), dataset)
+    found = subject.inputs(np.array([3, subject.blank]))
+    np.testing.assert_array_equal(found[0], dataset.images[3])
+    assert not found[1].any()
+
+
+def test_one_batch_is_as_the_whole_evaluation_has_it(dataset):
+    model = Dense(num_classes=4, injection=INJECTION)
+    variables = draw_variables(model, np.zeros((1, 4, 4, 1), np.float32))
+    options = {"mean": (0.5,), "std": (0.5,)}
+    logits = evaluation.batch_logits(model, variables, dataset.images, noise=False, **options)
+    images = evaluation.normalise(dataset.images, (0.5,), (0.5,))
+    expected = jax.jit(model.clone(injection=None).apply)(variables, images)
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_functions_blank_is_the_mean_example():
+    inputs = np.arange(12.0).reshape(4, 3)
+    subject = AuditedFunction(
+        lambda b: b, None, inputs, np.array([0, 1, 2, 0]), seed=0, batch_size=2
+    )
+    found = subject.inputs(np.array([4, 1]))
+    np.testing.assert_array_equal(found, [inputs.mean(0), inputs[1]])

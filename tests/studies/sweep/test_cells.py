@@ -1,0 +1,144 @@
+"""Cells: products, overrides, and errors that name the cell before anything is trained."""
+
+import dataclasses
+
+import ml_collections
+import numpy as np
+import pytest
+
+from pnoise_jax import data, training
+from pnoise_jax.studies.sweep.cells import (
+    Cell,
+    as_text,
+    build_cells,
+    name_of,
+    product,
+    require_one_numbering,
+)
+from tests.training.runs import small_config
+
+
+def test_a_product_is_every_combination_the_last_field_fastest():
+    assert product({"noise.strength": (0.1, 0.2), "seed": range(2)}) == [
+        {"noise.strength": 0.1, "seed": 0},
+        {"noise.strength": 0.1, "seed": 1},
+        {"noise.strength": 0.2, "seed": 0},
+        {"noise.strength": 0.2, "seed": 1},
+    ]
+
+
+def test_a_cell_is_the_base_with_its_overrides(data_dir):
+    base = small_config(data_dir, **{"noise.preset": "paper_vit"})
+    before = base.to_dict()
+    resnet = training.model_config("resnet18", stage_sizes=(1,), width=8, stem="small")
+    cells = build_cells(
+        base,
+        [
+            {},
+            {"noise.strength": np.float64(0.25), "seed": np.int64(2)},
+            {"model": resnet, "noise.strength": 0.5},
+        ],
+    )
+    assert base.to_dict() == before
+    assert [cell.values for cell in cells] == [
+        {"noise.strength": "", "seed": "0", "model": as_text(base.model)},
+        {"noise.strength": "0.25", "seed": "2", "model": as_text(base.model)},
+        {
+            "noise.strength": "0.5",
+            "seed": "0",
+            "model": "resnet18(stage_sizes=(1,), stem='small', width=8)",
+        },
+    ]
+    strengths = [cell.experiment.model.injection.noise.strength for cell in cells]
+    assert strengths == [0.3, 0.25, 0.5]  # the first is the preset's
+    assert cells[2].experiment.model.num_layers == 1
+    assert cells[0].experiment.train_data is cells[1].experiment.train_data  # loaded once
+
+
+def test_names_are_short_and_leave_out_what_is_not_set():
+    values = {"noise.strength": "0.3", "noise.name": "", "model.name": "vit_ti_16", "seed": "1"}
+    assert name_of(values) == "strength=0.3, model.name=vit_ti_16, seed=1"
+    assert name_of({"noise.strength": ""}) == "base"
+    values = {"evaluation.views": "5", "batch_size": "8", "noise.layer": "1", "other.layer": "2"}
+    assert name_of(values) == "evaluation.views=5, batch_size=8, noise.layer=1, other.layer=2"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ("optimal", r"noise.x='optimal' is a single value: .* \{'noise.x': \['optimal'\]\}"),
+        (0.3, r"noise.x=0.3 is a single value"),
+        ({"name": "vit"}, r"noise.x=\{'name': 'vit'\} is a single value"),
+        ((), r"noise.x=\[\] leaves no cells"),
+    ],
+)
+def test_a_product_of_what_are_not_values_is_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        product({"seed": range(2), "noise.x": values})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([], "gives no cells"),
+        ([{"seed": 1}, ["seed"]], r"cell 2 of sweep\(\) is \['seed'\]: give a dict"),
+        ([{"noise.strenght": 0.3}], r"cell 1 .*strenght=0.3\): .*did you mean noise.strength"),
+        ([{"nois.layer": "1"}], "nois.layer: unknown field; did you mean noise.layer"),
+        ([{"noise": 0.3}], "noise: unknown field"),
+        ([{}, {"noise.layer": "7"}], r"cell 2 .*layer=7\): noise.layer=7: this model has no layer"),
+        ([{"noise.layer": 1}], "noise.layer=1: .*<class 'str'>"),
+        ([{"seed": 0}, {"seed": -1}], r"cell 2 .*seed=-1\): seed=-1: give a number"),
+        ([{"seed": "one"}], "seed='one'"),
+        ([{"seed": 0}, {"seed": 1}, {}], r"cell 3 .*\(seed=0\) is the same as another"),
+        ([{"noise.probability": 0.1}], "noise.probability=0.1 is set, but linear_transform has no"),
+        ([{"batch_size": 12}], "batch_size=12 is not divisible by 8 devices"),
+        ([{"noise": {"preset": "paper_vit"}}], "only 'model' takes a whole section"),
+        ([{"model": {"name": "vit"}}], r"cell 1 .*model=vit\(\)\): .*unknown model 'vit'"),
+    ],
+)
+def test_a_bad_cell_is_named(data_dir, overrides, message):
+    with pytest.raises(ValueError, match=message):
+        build_cells(small_config(data_dir), overrides)
+
+
+def test_a_field_of_the_command_line_may_not_be_swept(data_dir):
+    with pytest.raises(ValueError, match=r"--config.seed is set on the command line and by sweep"):
+        build_cells(small_config(data_dir), [{"seed": 1}], set_by_flags=["steps", "seed"])
+    section = training.model_config("vit_ti_16", image_size=8, patch_size=4, dim=8, num_heads=2)
+    with pytest.raises(ValueError, match=r"--config.model.dim .*\(as part of 'model'\)"):
+        build_cells(small_config(data_dir), [{"model": section}], set_by_flags=["model.dim"])
+    build_cells(small_config(data_dir), [{"model": section}], set_by_flags=["model_dim"])
+
+
+def test_data_that_cannot_be_read_name_their_cell(data_dir, monkeypatch):
+    def load(name, **options):
+        raise FileNotFoundError(f"{name} is not there")
+
+    monkeypatch.setattr(data, "load", load)
+    with pytest.raises(OSError, match=r"cell 1 of sweep\(\) \(seed=1\): digits is not there"):
+        build_cells(small_config(data_dir), [{"seed": 1}])
+
+
+def test_a_locked_config_is_fine(data_dir):
+    base = ml_collections.ConfigDict(small_config(data_dir)).lock()
+    section = training.model_config("vit_ti_16", image_size=8, patch_size=4, dim=8, num_heads=2)
+    (cell,) = build_cells(base, [{"model": section, "noise.layer": "2"}])
+    assert cell.experiment.model.dim == 8
+
+
+def test_cells_of_one_training_number_their_classes_alike(data_dir):
+    """Data in another directory, which no weights depend on, may name other classes."""
+    one = build_cells(small_config(data_dir), [{}])[0]
+    experiments = [
+        dataclasses.replace(
+            one.experiment,
+            test_data=dataclasses.replace(one.experiment.test_data, class_names=names),
+        )
+        for names in (("a", "b"), None, ("b", "a"))
+    ]
+    cells = [Cell({"data.data_dir": str(i)}, x) for i, x in enumerate(experiments)]
+    require_one_numbering(cells[:2])
+    with pytest.raises(
+        ValueError, match=r"data_dir=0 and data_dir=2 share a training.*'a' is clas"
+    ):
+        require_one_numbering(cells)
