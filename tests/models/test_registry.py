@@ -117,6 +117,13 @@ def test_an_option_that_only_other_models_have_is_explained(name, option, explan
         training.model_config(name, **{option: 8})
 
 
+def test_what_is_explained_depends_on_the_options_that_there_are():
+    assert "any size" in models.explain_absent_option("image_size", ("width",))
+    assert "stage_sizes" in models.explain_absent_option("depth", ("width", "stage_sizes"))
+    assert models.explain_absent_option("depth", ("width",)) == ""
+    assert models.explain_absent_option("imagesize", ("width",)) == ""
+
+
 def test_a_model_of_a_fixed_size_is_not_said_to_take_any():
     class Fixed(models.ResNet):
         image_shape = (8, 8)
