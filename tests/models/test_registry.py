@@ -70,6 +70,19 @@ def test_models_compare_and_hash_by_their_options(name):
     assert model != models.create_model(name, dtype=jnp.bfloat16)
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (models.VisionTransformer, "vit_b_16"),
+        (models.Beit, "beit_b_16"),
+        (models.SwinTransformer, "swin_t"),
+        (models.ResNet, "resnet50"),
+    ],
+)
+def test_a_class_without_options_is_a_named_model(kind, name):
+    assert kind() == models.create_model(name)
+
+
 def test_list_models_matches_a_pattern_and_sorts():
     assert models.list_models("vit_*") == ["vit_b_16", "vit_l_16", "vit_s_16", "vit_ti_16"]
     assert models.list_models("resnet?4") == ["resnet34"]
