@@ -70,6 +70,19 @@ def test_models_compare_and_hash_by_their_options(name):
     assert model != models.create_model(name, dtype=jnp.bfloat16)
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (models.VisionTransformer, "vit_b_16"),
+        (models.Beit, "beit_b_16"),
+        (models.SwinTransformer, "swin_t"),
+        (models.ResNet, "resnet50"),
+    ],
+)
+def test_a_class_without_options_is_a_named_model(kind, name):
+    assert kind() == models.create_model(name)
+
+
 def test_list_models_matches_a_pattern_and_sorts():
     assert models.list_models("vit_*") == ["vit_b_16", "vit_l_16", "vit_s_16", "vit_ti_16"]
     assert models.list_models("resnet?4") == ["resnet34"]
@@ -115,6 +128,13 @@ def test_an_option_that_only_other_models_have_is_explained(name, option, explan
     assert "stage_sizes" in str(error.value)
     with pytest.raises(ValueError, match=rf"model\.{option}: .*{explanation}"):
         training.model_config(name, **{option: 8})
+
+
+def test_what_is_explained_depends_on_the_options_that_there_are():
+    assert "any size" in models.explain_absent_option("image_size", ("width",))
+    assert "stage_sizes" in models.explain_absent_option("depth", ("width", "stage_sizes"))
+    assert models.explain_absent_option("depth", ("width",)) == ""
+    assert models.explain_absent_option("imagesize", ("width",)) == ""
 
 
 def test_a_model_of_a_fixed_size_is_not_said_to_take_any():
