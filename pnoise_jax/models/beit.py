@@ -80,12 +80,14 @@ class Beit(IsotropicTransformer, kw_only=True):
         )
         return block(x, taps)
 
+    @property
+    def head_init(self) -> nn.initializers.Initializer:
+        return nn.initializers.normal(0.001 * 0.02)  # timm's `head_init_scale`
+
     @nn.nowrap
-    def run_head(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def run_features(self, x: jax.Array, *, train: bool) -> jax.Array:
         x = x[:, self.prefix_tokens :].astype(jnp.float32).mean(axis=1)
-        x = layers.layer_norm(name="fc_norm")(x)
-        head_init = nn.initializers.normal(0.001 * 0.02)  # timm's `head_init_scale`
-        return nn.Dense(self.num_classes, kernel_init=head_init, name="head")(x)
+        return layers.layer_norm(name="fc_norm")(x)
 
 
 def _relative_position_index(grid: tuple[int, int]) -> np.ndarray:

@@ -1,7 +1,7 @@
 """What all models share: common options, how they are called, where noise enters."""
 
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -43,6 +43,8 @@ class Classifier(nn.Module, kw_only=True):
         and so the logits, are float32.
       injection: where noise enters, and which: one injection, or a tuple of several, which act at
         the same place in their order; None for the plain model.
+      classifier_head: makes a module in place of the last dense layer, given `num_classes`, `train`
+        and its `name`; it maps features (batch, dim) to logits. Set by tasks, not by configs.
 
     Raises:
       ValueError: at construction, if options contradict each other.
@@ -53,6 +55,7 @@ class Classifier(nn.Module, kw_only=True):
     remat: bool = False
     dtype: Any = jnp.float32
     injection: noise.Injection | tuple[noise.Injection, ...] | None = None
+    classifier_head: Callable[..., nn.Module] | None = None
 
     points = ("image", "block_input")  # where an injection may enter
     prefix_tokens = 0  # how many learned tokens stand in front of the patch tokens
@@ -69,6 +72,11 @@ class Classifier(nn.Module, kw_only=True):
     def injections(self) -> tuple[noise.Injection, ...]:
         """All injections, however many."""
         return noise.as_injections(self.injection)
+
+    @property
+    def head_init(self) -> nn.initializers.Initializer:
+        """Initial values of the last dense layer's kernel."""
+        return nn.linear.default_kernel_init
 
     @property
     def image_shape(self) -> tuple[int, int] | None:
@@ -120,9 +128,26 @@ class Classifier(nn.Module, kw_only=True):
         raise NotImplementedError
 
     @nn.nowrap
+    def run_features(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """The features of each image, (batch, dim) float32, from the last block's output."""
+        raise NotImplementedError(
+            f"{type(self).__name__} has no run_features, which maps the last block's output to "
+            "the features (batch, dim) that the last dense layer takes: define it"
+        )
+
+    @nn.nowrap
+    def run_logits(self, features: jax.Array, *, train: bool) -> jax.Array:
+        """The logits (batch, num_classes), float32, from the features (batch, dim)."""
+        if self.classifier_head is not None:
+            head = self.classifier_head(num_classes=self.num_classes, train=train, name="head")
+        else:
+            head = nn.Dense(self.num_classes, kernel_init=self.head_init, name="head")
+        return head(features)
+
+    @nn.nowrap
     def run_head(self, x: jax.Array, *, train: bool) -> jax.Array:
         """The logits (batch, num_classes), float32, from the last block's output x (batch, ...)."""
-        raise NotImplementedError
+        return self.run_logits(self.run_features(x, train=train), train=train)
 
     def __call__(
         self,
@@ -153,6 +178,38 @@ class Classifier(nn.Module, kw_only=True):
         """
         call = {"mask": mask, "noise_strength": noise_strength, "index": index}
         return self._run(images, train=train, **call)[0]
+
+    def forward(
+        self,
+        x: jax.Array,
+        *,
+        start: int | Literal["features"] = 0,
+        end: int | Literal["features", "logits"] = "logits",
+        **call: Any,
+    ) -> jax.Array:
+        """A part of the model, by ``model.apply(variables, x, end="features", method="forward")``.
+
+        Args:
+          x: images for ``start=0``; the input of a layer's block, (batch, ...), for its number; the
+            features (batch, dim) that the last dense layer takes for "features".
+          start: where to begin.
+          end: what to return: the input of a layer's block, the features, or the logits.
+          **call: the keywords of `__call__`.
+
+        Returns:
+          What `end` names.
+
+        Raises:
+          ValueError: the model has no such layer, or the start is not before the end.
+          NotImplementedError: "features" of a model that does not define `run_features`.
+        """
+        order = {"features": self.num_layers + 1, "logits": self.num_layers + 2}
+        for place in (start or 1, end):
+            if place not in order:
+                self._require_layer(place)
+        if not order.get(start, start) < order.get(end, end):
+            raise ValueError(f"start={start!r}, end={end!r}: the start must be before the end")
+        return self._run(x, first=start, end=end, **call)[0]
 
     def record_inputs(
         self, images: jax.Array, layers: Collection[int], **call: Any
@@ -202,17 +259,19 @@ class Classifier(nn.Module, kw_only=True):
         self,
         x: jax.Array,
         *,
-        first: int = 0,
+        first: int | Literal["features"] = 0,
+        end: int | Literal["features", "logits"] = "logits",
         train: bool = False,
         mask: jax.Array | None = None,
         noise_strength: Any = None,
         index: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[int, jax.Array]]:
-        """The logits, and the inputs of the blocks from layer `first` on.
+        """What `end` names, and the inputs of the blocks from layer `first` on; see `forward`.
 
-        x is the input of layer `first`; where that is 0, images. The compiler drops the outputs
-        that a caller does not use.
+        The compiler drops the outputs that a caller does not use.
         """
+        if first == "features":
+            return self.run_logits(x, train=train), {}
         if not first:
             checks.require_images(x, self.image_shape)
         taps = noise.open_taps(
@@ -229,9 +288,13 @@ class Classifier(nn.Module, kw_only=True):
             x = self.run_embed(taps(x, point="image"), train=train)
         inputs = {}
         for layer in range(first or 1, self.num_layers + 1):
+            if layer == end:
+                return x, inputs
             inputs[layer] = x
             x = self.run_block(x, taps, layer=layer, train=train)
             self._require_named(layer)
+        if end == "features":
+            return self.run_features(x, train=train), inputs
         return self.run_head(x, train=train), inputs
 
     @nn.nowrap

@@ -147,7 +147,10 @@ class ConViT(IsotropicTransformer, kw_only=True):
         token = self.param("cls_token", layers.normal_init, (1, 1, self.dim), jnp.float32)
         return layers.prepend_token(token, x)
 
+    @property
+    def head_init(self) -> nn.initializers.Initializer:
+        return layers.normal_init
+
     @nn.nowrap
-    def run_head(self, x: jax.Array, *, train: bool) -> jax.Array:
-        x = layers.layer_norm(dtype=jnp.float32, name="norm")(x)[:, 0]
-        return nn.Dense(self.num_classes, kernel_init=layers.normal_init, name="head")(x)
+    def run_features(self, x: jax.Array, *, train: bool) -> jax.Array:
+        return layers.layer_norm(dtype=jnp.float32, name="norm")(x)[:, 0]

@@ -35,6 +35,9 @@ class Attention(nn.Module, kw_only=True):
         or "none", as in ConViT.
       proj_init: initial values of the output projection.
       dropout: rate of the dropout after the output projection.
+      key_gate: makes a module, given `train` and its `name`, that maps the keys (batch, tokens,
+        heads, dim / heads) to factors (batch, tokens, heads) by which the first token's attention
+        to each token is multiplied after the softmax; None for none.
       train: whether dropout is on.
       dtype: dtype of the computation; parameters are float32.
     """
@@ -42,6 +45,7 @@ class Attention(nn.Module, kw_only=True):
     num_heads: int
     qkv_bias: str = "all"
     proj_init: nn.initializers.Initializer = normal_init
+    key_gate: Callable[..., nn.Module] | None = None
     dropout: float = 0.0
     train: bool = False
     dtype: Any = jnp.float32
@@ -74,9 +78,40 @@ class Attention(nn.Module, kw_only=True):
             qkv = qkv + self._query_and_value_bias(dim)[None, None]
         qkv = qkv.reshape(batch, tokens, 3, self.num_heads, dim // self.num_heads)
         query, key, value = jnp.unstack(qkv, axis=2)
-        x = jax.nn.dot_product_attention(query, key, value, bias).reshape(batch, tokens, dim)
+        gate = None
+        if self.key_gate is not None:
+            gate = self.key_gate(train=self.train, name="key_gate")(key)
+        x = self.weigh_values(query, key, value, bias, gate).reshape(batch, tokens, dim)
         x = nn.Dense(dim, kernel_init=self.proj_init, dtype=self.dtype, name="proj")(x)
         return nn.Dropout(self.dropout, deterministic=not self.train)(x)
+
+    def weigh_values(
+        self,
+        query: jax.Array,
+        key: jax.Array,
+        value: jax.Array,
+        bias: jax.Array | None,
+        gate: jax.Array | None,
+    ) -> jax.Array:
+        """The attention itself; a method of its own, so that an interceptor can change it.
+
+        Args:
+          query, key, value: (batch, tokens, heads, dim / heads).
+          bias: as `attend` has it.
+          gate: factors (batch, tokens, heads) of the first token's attention, or None.
+
+        Returns:
+          (batch, tokens, heads, dim / heads).
+        """
+        if gate is None:
+            return jax.nn.dot_product_attention(query, key, value, bias)
+        scale = jnp.float32(query.shape[-1] ** -0.5)
+        logits = jnp.einsum("bthd,bshd->bhts", query, key, preferred_element_type=jnp.float32)
+        logits = scale * logits if bias is None else scale * logits + bias
+        weights = nn.softmax(logits)
+        gate = gate.astype(jnp.float32).transpose(0, 2, 1)
+        weights = weights.at[:, :, 0].multiply(gate).astype(self.dtype)
+        return jnp.einsum("bhts,bshd->bthd", weights, value)
 
     def _query_and_value_bias(self, dim: int) -> jax.Array:
         """The bias of queries, keys and values, (3 * dim,), zero for the keys."""

@@ -78,6 +78,8 @@ def _require_model(entry: _Entry | type) -> None:
         for attribute in ("num_layers", *_METHODS)
         if getattr(kind, attribute) is getattr(Classifier, attribute)
     ]
+    if kind.run_features is not Classifier.run_features and "run_head" in missing:
+        missing.remove("run_head")  # which is the features and a dense layer
     if missing:
         raise ValueError(
             f"{name} lacks {', '.join(missing)}: models.Classifier says what a model must define"
@@ -197,7 +199,7 @@ def list_models(pattern: str = "*") -> list[str]:
 
 def _options(module: type[nn.Module]) -> list[str]:
     """The attributes that `create_model` hands through: all but Flax's own and its own two."""
-    taken = {"parent", "name", "num_classes", "injection"}
+    taken = {"parent", "name", "num_classes", "injection", "classifier_head", "key_gate"}
     return sorted({field.name for field in dataclasses.fields(module)} - taken)
 
 

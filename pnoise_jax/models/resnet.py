@@ -17,8 +17,6 @@ from pnoise_jax.models import checks, layers
 from pnoise_jax.models.classifier import Classifier
 
 _conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-# PyTorch's default for a dense layer: uniform within ±1/sqrt(fan_in).
-_head_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def _conv(features: int, kernel: int, stride: int = 1, *, dtype: Any, name: str) -> nn.Conv:
@@ -208,7 +206,11 @@ class ResNet(Classifier, kw_only=True):
             name=self.layer_name(layer),
         )(x, taps)
 
+    @property
+    def head_init(self) -> nn.initializers.Initializer:
+        # PyTorch's default for a dense layer: uniform within ±1/sqrt(fan_in).
+        return nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
     @nn.nowrap
-    def run_head(self, x: jax.Array, *, train: bool) -> jax.Array:
-        x = x.astype(jnp.float32).mean(axis=(1, 2))
-        return nn.Dense(self.num_classes, kernel_init=_head_init, name="head")(x)
+    def run_features(self, x: jax.Array, *, train: bool) -> jax.Array:
+        return x.astype(jnp.float32).mean(axis=(1, 2))

@@ -237,7 +237,10 @@ class SwinTransformer(Transformer, kw_only=True):
         grid = self._grid(stage)
         return PatchMerging(grid=grid, dtype=self.dtype, name=f"merge_{stage + 1}")(x)
 
+    @property
+    def head_init(self) -> nn.initializers.Initializer:
+        return layers.normal_init
+
     @nn.nowrap
-    def run_head(self, x: jax.Array, *, train: bool) -> jax.Array:
-        x = _norm(dtype=jnp.float32, name="norm")(x).mean(axis=1)
-        return nn.Dense(self.num_classes, kernel_init=layers.normal_init, name="head")(x)
+    def run_features(self, x: jax.Array, *, train: bool) -> jax.Array:
+        return _norm(dtype=jnp.float32, name="norm")(x).mean(axis=1)

@@ -1,5 +1,7 @@
 """What models share whose tokens are patches of the image."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -18,12 +20,14 @@ class Transformer(Classifier, kw_only=True):
       dim: features of a token.
       dropout: rate after the embedding, the attention's projection and each layer of the MLP:
         timm's `pos_drop_rate` and `proj_drop_rate`. Draws from the "dropout" stream.
+      key_gate: of the last block's attention, see `layers.Attention`; set by tasks, not by configs.
     """
 
     image_size: int | tuple[int, int] = 224
     patch_size: int = 16
     dim: int = 768
     dropout: float = 0.0
+    key_gate: Callable[..., nn.Module] | None = None
 
     points = ("image", "block_input", "attention_input")
 
@@ -71,6 +75,8 @@ class Transformer(Classifier, kw_only=True):
     @nn.nowrap
     def encoder_block(self, layer: int, train: bool, **options: Any) -> layers.Block:
         """The block of a layer; `options` are the attributes in which families differ."""
+        if self.key_gate is not None and layer == self.num_layers:
+            options["attention"] = functools.partial(options["attention"], key_gate=self.key_gate)
         block = nn.remat(layers.Block) if self.remat else layers.Block
         return block(
             layer=layer,

@@ -74,11 +74,20 @@ class VisionTransformer(IsotropicTransformer, kw_only=True):
         block = self.encoder_block(layer, train, attention=attention, mlp_dim=self.mlp_features)
         return block(x, taps)
 
+    @property
+    def head_init(self) -> nn.initializers.Initializer:
+        return layers.normal_init
+
     @nn.nowrap
-    def run_head(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def run_features(self, x: jax.Array, *, train: bool) -> jax.Array:
         x = layers.layer_norm(dtype=jnp.float32, name="norm")(x)
-        dense = functools.partial(nn.Dense, self.num_classes, kernel_init=layers.normal_init)
         if self.distilled:
-            return (dense(name="head")(x[:, 0]) + dense(name="head_dist")(x[:, 1])) / 2
-        x = x[:, 0] if self.pooling == "token" else x[:, self.prefix_tokens :].mean(axis=1)
-        return dense(name="head")(x)
+            return x[:, :2]
+        return x[:, 0] if self.pooling == "token" else x[:, self.prefix_tokens :].mean(axis=1)
+
+    @nn.nowrap
+    def run_logits(self, features: jax.Array, *, train: bool) -> jax.Array:
+        if not self.distilled:
+            return super().run_logits(features, train=train)
+        dense = functools.partial(nn.Dense, self.num_classes, kernel_init=layers.normal_init)
+        return (dense(name="head")(features[:, 0]) + dense(name="head_dist")(features[:, 1])) / 2

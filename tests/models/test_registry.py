@@ -494,3 +494,17 @@ def test_an_option_out_of_its_range_is_named(name, options, message):
 def test_lists_from_a_stored_config_become_tuples():
     model = models.create_model("resnet18", stage_sizes=[1, 1])
     assert hash(model) == hash(models.create_model("resnet18", stage_sizes=(1, 1)))
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_parts_of_a_model_are_the_whole(name):
+    """From the images to a layer, from there to the features, from there to the logits."""
+    model = create_small(name)
+    variables = model.init(jax.random.key(0), X)
+    whole = model.apply(variables, X)
+    x = model.apply(variables, X, end=2, method="forward")
+    features = model.apply(variables, x, start=2, end="features", method="forward")
+    logits = model.apply(variables, features, start="features", method="forward")
+    chex.assert_trees_all_close(logits, whole, atol=1e-6)
+    with pytest.raises(ValueError, match="the start must be before the end"):
+        model.apply(variables, x, start=2, end=2, method="forward")
