@@ -47,6 +47,7 @@ class Registry(Generic[T]):
         self.kind = kind
         self._check = check
         self._things: dict[str, T] = {}
+        self._lazy: dict[str, str] = {}
         self._origins: dict[str, Origin] = {}
 
     def register(self, name: str, thing: T) -> T:
@@ -62,6 +63,8 @@ class Registry(Generic[T]):
             raise ValueError(
                 f"{self.kind} name {name!r}: give letters, digits and underscores, such as 'my_one'"
             )
+        if name in self._lazy:
+            raise ValueError(f"{self.kind} {name!r} is built in: choose another name")
         if name in self._things and not _is_same(self._things[name], thing):
             raise ValueError(
                 f"{self.kind} {name!r} is registered already, as {_full_name(self._things[name])}: "
@@ -71,6 +74,15 @@ class Registry(Generic[T]):
             self._check(thing)
         self._things[name] = thing
         return thing
+
+    def register_lazily(self, name: str, place: str) -> None:
+        """Adds a thing that is imported when it is asked for.
+
+        Args:
+          name: a new one.
+          place: "module:Name".
+        """
+        self._lazy[name] = place
 
     def __getitem__(self, name: str) -> T:
         """The thing of this name, or the one that "module:Name" stands for.
@@ -82,9 +94,10 @@ class Registry(Generic[T]):
             self._import_from(name, self._origins[name])
         if name in self._things:
             return self._things[name]
+        name = self._lazy.get(name, name)
         module, colon, attribute = str(name).partition(":")
         if not colon:
-            raise ValueError(f"unknown {self.kind} {name!r}{did_you_mean(name, self._things)}")
+            raise ValueError(f"unknown {self.kind} {name!r}{did_you_mean(name, self)}")
         try:
             thing = getattr(importlib.import_module(module), attribute)
         except Exception as error:  # the module is somebody's own, and may raise anything
@@ -99,7 +112,7 @@ class Registry(Generic[T]):
     def origin(self, name: str) -> Origin | None:
         """Where a thing is defined; None of what is built in, or unknown."""
         module, colon, _ = str(name).partition(":")
-        if not colon and name not in self._things:
+        if not colon and name not in self._things:  # built in, where it is imported lazily
             return None
         module = module if colon else _kind(self._things[name]).__module__
         if module.partition(".")[0] == __name__.partition(".")[0]:
@@ -155,13 +168,13 @@ class Registry(Generic[T]):
             )
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._things)
+        return iter([*self._things, *self._lazy])
 
     def __len__(self) -> int:
-        return len(self._things)
+        return len(self._things) + len(self._lazy)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._things
+        return name in self._things or name in self._lazy
 
 
 def did_you_mean(name: object, known: Iterable[str], *, listed: int = 60) -> str:

@@ -6,6 +6,7 @@ from pnoise_jax.evaluation.evaluate import batch_logits, evaluate, normalise, pr
 from pnoise_jax.evaluation.metrics import (
     METRICS,
     Metric,
+    balanced_accuracy,
     in_batches_of,
     mean_over_batches,
     metric_named,
@@ -45,6 +46,7 @@ __all__ = [
     "accuracy",
     "adjust_p_values",
     "balanced",
+    "balanced_accuracy",
     "batch_logits",
     "clean_pass",
     "degrees_of_freedom",

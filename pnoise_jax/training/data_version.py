@@ -29,6 +29,7 @@ def describe(experiment: Experiment) -> dict[str, Any]:
         "num_classes": dataset.num_classes,
         "class_names": None if names is None else list(names),
         "train_examples": len(experiment.train_data),
+        **experiment.task.describe_data(),
     }
 
 
@@ -116,12 +117,27 @@ def _require_same(path: Path, noted: dict[str, Any], described: dict[str, Any]) 
             f"--workdir={str(path)!r} has used {named} with other classes, or in another order "
             f"({class_names.describe_order(theirs, ours)}): {fix}"
         )
+    if noted.get("source") != described.get("source") and noted:
+        raise ValueError(
+            f"--workdir={str(path)!r} has learned from the source "
+            f"{_in_words(noted.get('source'))}, and it is {_in_words(described.get('source'))} "
+            f"now: {fix}"
+        )
     then, now = noted.get("train_examples"), described["train_examples"]
     if then is not None and then != now:
         raise ValueError(
             f"--workdir={str(path)!r} has trained on {then} examples of {named}, and there are "
             f"{now} now: {fix}"
         )
+
+
+def _in_words(source: dict[str, Any] | None) -> str:
+    if source is None:
+        return "of no other data set"
+    return (
+        f"{source['name']!r} (version {source['version']}, {source['train_examples']} examples, "
+        f"{len(source['class_names'])} classes)"
+    )
 
 
 def unnoted(path: Path, described: dict[str, Any]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from pnoise_jax.training import checks, inputs
 from pnoise_jax.training.config import validate
 from pnoise_jax.training.setup import Setup
 from pnoise_jax.training.step import TrainState, init_state
-from pnoise_jax.training.task import Task, create_task
+from pnoise_jax.training.task import Task, create_task, prepare_model
 
 
 class Experiment(Setup):
@@ -64,11 +64,13 @@ def build(
     test_data = load(split=section.test_split)
     model = _create_model(config, test_data, injection)
     size = inputs.image_size(config, model, test_data)
+    plain_model, model = model, prepare_model(config.task, model)
     experiment = Experiment(
         config,
         load,
         inputs.transformed(config, test_data, size),
         model,
+        plain_model,
         tuple(section.mean),
         tuple(section.std),
     )

@@ -57,6 +57,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list
     """
     experiment = build(config)
     check_training(experiment)
+    experiment.task.check()
     agreement.require_same_run(experiment, task="train")
     agreement.require_shared_workdir(workdir, make=True)
     goes_on = RunDirectory.at(workdir).has_checkpoint()

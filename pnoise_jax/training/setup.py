@@ -31,7 +31,8 @@ class Setup:
       config: the validated config.
       load: takes a split of the config's data set.
       test_data: its images are what the model gets.
-      model: with the config's injection.
+      model: with the config's injection, and with what the task adds to it.
+      plain_model: without what the task adds: pretrained weights are those of this one.
       mean, std: per channel, of images in [0, 1].
     """
 
@@ -39,6 +40,7 @@ class Setup:
     load: Callable[..., data.Dataset]
     test_data: data.Dataset
     model: nn.Module
+    plain_model: nn.Module
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
@@ -50,8 +52,12 @@ class Setup:
     @functools.cached_property
     def train_transform(self) -> data.Transform:
         """What makes one of its images what the model gets; random, perhaps."""
+        return self.transform_of(self.train_data)
+
+    def transform_of(self, dataset: data.Dataset) -> data.Transform:
+        """What makes a training image of any data set what the model gets."""
         size = self.test_data.image_shape[:2]
-        return inputs.transform(self.config, self.train_data, size, train=True)
+        return inputs.transform(self.config, dataset, size, train=True)
 
     @property
     def total_steps(self) -> int:
@@ -129,7 +135,8 @@ class Setup:
         if path is None:
             return None
         names = self.test_data.class_names
-        return weights.match(path, self.model, self.variables, head=head, class_names=names)
+        shapes = _trace(self.plain_model.clone(injection=None), self.test_data.image_shape)
+        return weights.match(path, self.plain_model, shapes, head=head, class_names=names)
 
     @property
     def protocols(self) -> tuple[evaluation.Protocol, ...]:

@@ -66,6 +66,24 @@ class Task:
         """The task of a run; `options` are those of its config's task section."""
         return cls(model=setup.model, mean=setup.mean, std=setup.std, setup=setup, **options)
 
+    @classmethod
+    def prepare_model(cls, model: nn.Module, **options: Any) -> nn.Module:
+        """What a task trains and evaluates: the config's model, or that with parts of the task's.
+
+        Args:
+          model: the config's.
+          **options: those of the config's task section.
+        """
+        del options
+        return model
+
+    def check(self) -> None:
+        """Raises ValueError where the run cannot be trained; before anything is compiled."""
+
+    def describe_data(self) -> dict[str, Any]:
+        """What a run notes of its data beside those of the data section; plain JSON."""
+        return {}
+
     def init(self, key: jax.Array, images: jax.ShapeDtypeStruct) -> dict[str, Any]:
         """The collections before the first step; a pure function of the key.
 
@@ -204,6 +222,14 @@ def _require_task(kind: Any) -> None:
 
 
 TASKS: Registry[type[Task]] = Registry("task", _require_task)
+for _name, _place in (
+    ("source_only", "source_only:SourceOnly"),
+    ("dann", "dann:Dann"),
+    ("tvt", "tvt:Tvt"),
+    ("ssrt", "ssrt:Ssrt"),
+    ("cdtrans", "cdtrans:CdTrans"),
+):
+    TASKS.register_lazily(_name, f"pnoise_jax.adaptation.{_place}")
 
 
 def register_task(name: str) -> Callable[[type[Task]], type[Task]]:
@@ -251,13 +277,28 @@ def create_task(setup: Setup) -> Task:
     Raises:
       ValueError: an unknown task or option, or a value that the task refuses.
     """
-    options = dict(setup.config.task)
-    name = options.pop("name", None)
-    _require_known(name, options, default_task_options(name))
+    kind, options = _find_task(setup.config.task)
     try:
-        return TASKS[name].from_setup(setup, **options)
+        return kind.from_setup(setup, **options)
     except ValueError as error:
         raise ValueError(f"task: {error}") from error
+
+
+def prepare_model(section: Mapping[str, Any], model: nn.Module) -> nn.Module:
+    """The model that the task of a config trains; see `Task.prepare_model`.
+
+    Raises:
+      ValueError: an unknown task or option, or a model that does not suit the task.
+    """
+    kind, options = _find_task(section)
+    return kind.prepare_model(model, **options)
+
+
+def _find_task(section: Mapping[str, Any]) -> tuple[type[Task], dict[str, Any]]:
+    options = dict(section)
+    name = options.pop("name", None)
+    _require_known(name, options, default_task_options(name))
+    return TASKS[name], options
 
 
 def _options(kind: type[Task]) -> list[dataclasses.Field]:

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pnoise_jax.registry import Registry, did_you_mean
+from pnoise_jax.registry import Registry
 from pnoise_jax.runs.layout import RunDirectory
 from pnoise_jax.runs.writers.base import Writer
 from pnoise_jax.runs.writers.jsonl import JsonlWriter
@@ -21,11 +21,12 @@ def _require_writer(kind: Any) -> None:
 
 
 WRITERS: Registry[type[Writer]] = Registry("writer", _require_writer)
-_MODULES = {  # each imports its library when it is asked for
-    "tensorboard": "pnoise_jax.runs.writers.tensorboard:TensorBoardWriter",
-    "wandb": "pnoise_jax.runs.writers.wandb:WandbWriter",
-    "mlflow": "pnoise_jax.runs.writers.mlflow:MlflowWriter",
-}
+for _name, _place in (  # each imports its library when it is asked for
+    ("tensorboard", "tensorboard:TensorBoardWriter"),
+    ("wandb", "wandb:WandbWriter"),
+    ("mlflow", "mlflow:MlflowWriter"),
+):
+    WRITERS.register_lazily(_name, f"{__name__}.{_place}")
 
 
 def find_writer(name: str) -> type[Writer]:
@@ -34,17 +35,15 @@ def find_writer(name: str) -> type[Writer]:
     Raises:
       ValueError: there is none of this name, or its library is not installed.
     """
-    if name not in _MODULES and ":" not in name and name not in WRITERS:
-        raise ValueError(f"writers: unknown writer {name!r}{did_you_mean(name, _MODULES)}")
     try:
-        return WRITERS[_MODULES.get(name, name)]
+        return WRITERS[name]
     except ValueError as error:
-        if name in _MODULES and isinstance(error.__cause__, ImportError):
+        if name in WRITERS and isinstance(error.__cause__, ImportError):
             raise ValueError(
                 f"writers: {name!r} needs a library that is not installed ({error.__cause__}): "
                 f'pip install "pnoise_jax[{name}]", or take {name!r} out of writers'
             ) from error
-        raise
+        raise ValueError(f"writers: {error}") from error
 
 
 class Writers:

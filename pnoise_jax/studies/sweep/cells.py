@@ -143,6 +143,7 @@ def _build_cell(
         config = override(base, overrides)
         experiment = training.build(config, load=load)
         check_training(experiment)
+        experiment.task.check()
     except (ValueError, OSError) as error:
         named = ", ".join(f"{field}={as_text(value)}" for field, value in overrides.items())
         kind = ValueError if isinstance(error, ValueError) else OSError

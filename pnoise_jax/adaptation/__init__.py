@@ -1,0 +1,12 @@
+"""Unsupervised domain adaptation: each method is a task.
+
+The config's data section describes the target domain, whose labels are used in evaluation alone;
+the task's `source` names the data set with labels to learn from.
+"""
+
+from pnoise_jax.adaptation.dann import Dann
+from pnoise_jax.adaptation.source_only import SourceOnly
+from pnoise_jax.adaptation.task import AdaptationTask
+from pnoise_jax.adaptation.tvt import Tvt
+
+__all__ = ["AdaptationTask", "Dann", "SourceOnly", "Tvt"]

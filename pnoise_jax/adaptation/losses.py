@@ -1,0 +1,54 @@
+"""The terms of the losses, each a mean over a batch; in float32."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
+    """Of logits (batch, classes) and labels (batch,), in nats."""
+    targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)
+    targets = optax.smooth_labels(targets, label_smoothing)
+    return optax.softmax_cross_entropy(logits, targets).mean()
+
+
+def domain_loss(source_logits: jax.Array, target_logits: jax.Array) -> jax.Array:
+    """The binary cross-entropy of a discriminator, in nats; both domains count the same.
+
+    Args:
+      source_logits: of any shape; it should be positive.
+      target_logits: of any shape; it should be negative.
+    """
+    source = optax.sigmoid_binary_cross_entropy(source_logits, jnp.ones_like(source_logits))
+    target = optax.sigmoid_binary_cross_entropy(target_logits, jnp.zeros_like(target_logits))
+    return (source.mean() + target.mean()) / 2
+
+
+def domain_accuracy(source_logits: jax.Array, target_logits: jax.Array) -> jax.Array:
+    """The share of examples whose domain a discriminator tells, in percent; 50 is chance."""
+    source = (source_logits > 0).mean(dtype=jnp.float32)
+    target = (target_logits <= 0).mean(dtype=jnp.float32)
+    return 50 * (source + target)
+
+
+def information_maximisation(logits: jax.Array) -> jax.Array:
+    """Mean entropy minus the entropy of the mean prediction, in bits (TVT, equation 10; SHOT).
+
+    It falls when predictions become confident, and different from each other.
+
+    Args:
+      logits: (batch, classes).
+    """
+    log_p = jax.nn.log_softmax(logits)
+    p = jnp.exp(log_p)
+    mean_entropy = -(p * log_p).sum(-1).mean()
+    mean = p.mean(axis=0)
+    entropy_of_mean = jax.scipy.special.entr(mean).sum()
+    return (mean_entropy - entropy_of_mean) / jnp.log(jnp.float32(2))
+
+
+def binary_entropy(logits: jax.Array) -> jax.Array:
+    """The entropy of a decision between two, in bits, from its logit: 1 where it is open."""
+    p = jax.nn.sigmoid(logits)
+    bits = -(p * jax.nn.log_sigmoid(logits) + (1 - p) * jax.nn.log_sigmoid(-logits))
+    return bits / jnp.log(jnp.float32(2))

@@ -1,0 +1,43 @@
+"""Batches of two domains side by side: source images with labels, target images without."""
+
+from collections.abc import Iterator
+from typing import Any, Self
+
+import numpy as np
+
+from pnoise_jax import data
+
+
+def target_seed(seed: int) -> int:
+    """The seed of the target's stream: with the source's, equal sizes would always pair alike."""
+    return int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])
+
+
+class PairedBatches(Iterator[data.Batch]):
+    """{"image", "label", "target_image"}, by step; close it, or use `with`.
+
+    Each domain is a stream of its own, over whole epochs in an order of its own, so the shorter one
+    comes round more often and no example is favoured. The labels of the target are dropped here:
+    no step sees them.
+    """
+
+    def __init__(self, source: data.BatchIterator, target: data.BatchIterator):
+        """Pairs two streams, which begin at the same step."""
+        self._source, self._target = source, target
+
+    def __next__(self) -> data.Batch:
+        batch = next(self._source)
+        return {**batch, "target_image": next(self._target)["image"]}
+
+    def close(self) -> None:
+        """Stops both streams."""
+        try:
+            self._source.close()
+        finally:
+            self._target.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()

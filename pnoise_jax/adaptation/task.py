@@ -1,0 +1,236 @@
+"""What all methods of adaptation share: two domains, their batches, and how they are evaluated."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import jax
+import numpy as np
+
+from pnoise_jax import data, evaluation
+from pnoise_jax.adaptation.losses import cross_entropy
+from pnoise_jax.adaptation.paired_batches import PairedBatches, target_seed
+from pnoise_jax.data import class_names
+from pnoise_jax.evaluation import Measure
+from pnoise_jax.training.setup import Setup
+from pnoise_jax.training.task import Metrics, State, StepContext, Task, model_parameters
+
+PERCENT = functools.partial(Measure, digits=1, unit="percent")
+LOSS = functools.partial(Measure, digits=4, unit="nats, mean")
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class AdaptationTask(Task):
+    """Learns from a labelled source and an unlabelled target; evaluates on the target.
+
+    The config's data section is the target domain. Batches have batch_size images of each domain,
+    and noise mixes the images of one domain.
+
+    Attributes, beside those of every `Task`:
+      source: the data set of the labelled domain; it has the target's classes, by name.
+      source_split: what of it to train on.
+      label_smoothing: of the source's labels; the config's.
+    """
+
+    source: str = ""
+    source_split: str = "train"
+    label_smoothing: float = dataclasses.field(default=0.0, metadata={"from_config": True})
+
+    step_measures: ClassVar[tuple[Measure, ...]] = (PERCENT("source_top1", "source top-1"),)
+    row_measures: ClassVar[tuple[Measure, ...]] = (
+        PERCENT("top1", "top-1"),
+        PERCENT("per_class_mean", "mean per class"),
+        Measure("nll", "NLL", 3, "nats, mean"),
+    )
+
+    @classmethod
+    def from_setup(cls, setup: Setup, **options: Any) -> Self:
+        """With the config's label smoothing.
+
+        Raises:
+          ValueError: no source is named, or a weight is negative.
+        """
+        if not options.get("source"):
+            raise ValueError("source='' names no data set: set the task's source, the labelled one")
+        for name, value in options.items():
+            if name.endswith("_weight") and not 0 <= value < float("inf"):
+                raise ValueError(f"{name}={value!r}: give a number of at least 0; 0 turns it off")
+        smoothing = setup.config.label_smoothing
+        return super().from_setup(setup, label_smoothing=smoothing, **options)
+
+    def __post_init__(self) -> None:
+        if self.model.prefix_tokens > 1:
+            raise ValueError(
+                f"the model has {self.model.prefix_tokens} tokens with a head each, and tasks of "
+                "adaptation read one: choose a model with a class token alone"
+            )
+
+    @functools.cached_property
+    def source_data(self) -> data.Dataset:
+        """The labelled split, its classes numbered as the target's.
+
+        Raises:
+          ValueError: the two domains have other classes: lists them.
+        """
+        section, target = self.setup.config.data, self.setup.test_data
+        source = data.load(
+            self.source, split=self.source_split, data_dir=section.data_dir, cache=section.cache
+        )
+        named = f"task.source={self.source!r} and data.name={target.name!r}"
+        try:
+            match = class_names.match_classes(
+                target.class_names, source.class_names, whose=named, number=source.num_classes
+            )
+        except class_names.DifferentClassesError as error:
+            raise ValueError(f"{error}: give two domains of the same classes") from error
+        missing = set(target.class_names or ()) - set(source.class_names or ())
+        if source.num_classes != target.num_classes or (match.kind == "mapped" and missing):
+            raise ValueError(
+                f"{named} have {source.num_classes} and {target.num_classes} classes"
+                + (f"; the source lacks {', '.join(sorted(missing)[:5])}" if missing else "")
+                + ": give two domains of the same classes"
+            )
+        if match.kind == "mapped":
+            return source.relabelled(match.order, target.class_names)
+        return source
+
+    def check(self) -> None:
+        """Raises ValueError where the domains cannot be trained on."""
+        size, batch_size = len(self.source_data), self.setup.config.batch_size
+        if batch_size > size:
+            raise ValueError(
+                f"batch_size={batch_size} is larger than task.source_split={self.source_split!r} "
+                f"of {self.source!r} with its {size} examples; lower batch_size"
+            )
+
+    def describe_data(self) -> dict[str, Any]:
+        """What a run notes of its data beside the target's: the source."""
+        source = self.source_data
+        return {
+            "source": {
+                "name": source.name,
+                "version": source.version,
+                "train_examples": len(source),
+                "class_names": list(source.class_names or ()),
+            }
+        }
+
+    def open_source(self, start: int) -> data.BatchIterator:
+        """The batches of the source alone, from step ``start`` on."""
+        return self._open(self.source_data, self.setup.config.seed, start)
+
+    def open_batches(self, start: int = 0) -> PairedBatches:
+        """{"image", "label"} of the source, beside them "target_image", by step."""
+        seed = target_seed(self.setup.config.seed)
+        return PairedBatches(
+            self.open_source(start), self._open(self.setup.train_data, seed, start)
+        )
+
+    def _open(self, dataset: data.Dataset, seed: int, start: int) -> data.BatchIterator:
+        config = self.setup.config
+        return data.train_batches(
+            dataset,
+            batch_size=config.batch_size,
+            seed=seed,
+            start_step=start,
+            num_steps=self.setup.total_steps,
+            micro_batches=config.accumulate,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            num_threads=config.data.num_threads,
+            num_workers=config.data.num_workers,
+            transform=self.setup.transform_of(dataset),
+        )
+
+    def progress(self, step: jax.Array) -> jax.Array:
+        """The share of the run's steps that are done, a scalar."""
+        return step / np.float32(self.setup.total_steps)
+
+    def features(
+        self,
+        params: Any,
+        state: State,
+        images: jax.Array,
+        context: StepContext,
+        *,
+        domain: str,
+        store: Sequence[str] = (),
+        coefficients: Mapping[str, Any] | None = None,
+        **part: Any,
+    ) -> tuple[jax.Array, State, Mapping[str, Any]]:
+        """The model's features of one domain, in training mode, with its noise.
+
+        Args:
+          params, state, context: as `loss` has them.
+          images: normalised; or what ``start`` of `Classifier.forward` takes.
+          domain: "source" or "target": each has random streams of its own.
+          store: collections that modules store arrays in, to return.
+          coefficients: the collection "coefficients".
+          **part: `start` and `end` of `Classifier.forward`; by default from images to features.
+
+        Returns:
+          The features (batch, dim), the state with new batch statistics, and what was stored.
+        """
+        prefix = "" if domain == "source" else f"{domain}_"
+        strength = context.noise_strength
+        variables = {"params": model_parameters(params), "batch_stats": state["batch_stats"]}
+        if coefficients is not None:
+            variables["coefficients"] = coefficients
+        features, updated = self.model.apply(
+            variables,
+            images,
+            train=True,
+            method="forward",
+            mutable=["batch_stats", *store],
+            rngs={
+                "noise": context.keys[f"{prefix}noise"],
+                "dropout": context.keys[f"{prefix}dropout"],
+            },
+            **({} if strength is None else {"noise_strength": strength}),
+            **({"end": "features"} | part),
+        )
+        state = {**state, "batch_stats": updated.get("batch_stats", {})}
+        return features, state, {name: updated.get(name, {}) for name in store}
+
+    def classify(
+        self, params: Any, state: State, features: jax.Array, context: StepContext, *, domain: str
+    ) -> tuple[jax.Array, State, Mapping[str, Any]]:
+        """The logits (batch, classes) of features, in training mode; as `features`."""
+        part = {"start": "features", "end": "logits", "domain": domain}
+        return self.features(params, state, features, context, store=("intermediates",), **part)
+
+    def source_loss(self, logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, Metrics]:
+        """The cross-entropy of the source, and what to log of it."""
+        loss = cross_entropy(logits, labels, self.label_smoothing)
+        top1 = 100 * (logits.argmax(-1) == labels).mean(dtype=np.float32)
+        return loss, {"class_loss": loss, "source_top1": top1}
+
+    def evaluate(
+        self,
+        variables: Mapping[str, Any],
+        mesh: jax.sharding.Mesh,
+        protocols: Sequence[evaluation.Protocol],
+        *,
+        report: Callable[[str], None] | None = None,
+    ) -> list[dict[str, Any]]:
+        """The rows of the target's test split, with the mean over classes of the accuracy."""
+        setup, config, target = self.setup, self.setup.config, self.setup.test_data
+        rows = []
+        for protocol in protocols:
+            predictions = evaluation.predict(
+                self.model,
+                variables,
+                target,
+                protocol,
+                mesh=mesh,
+                mean=self.mean,
+                std=self.std,
+                seed=config.evaluation.seed,
+                views=config.evaluation.views,
+                report=report,
+            )
+            mean = evaluation.balanced_accuracy(setup.test_data.labels, predictions.rank < 1)
+            row = {**dataclasses.asdict(protocol), **predictions.summary()}
+            rows.append(row | {"per_class_mean": mean})
+        return rows
