@@ -35,12 +35,14 @@ class Dann(AdaptationTask):
       information_weight: of information maximisation; 0 turns it off.
       hidden_dim: features of the discriminator's hidden layers; None: a quarter of the model's.
       reverse: whether the gradient is reversed; without, the discriminator only watches.
+      discriminator_dropout: rate of the dropout after each of its hidden layers.
     """
 
     domain_weight: float = 1.0
     information_weight: float = 0.0
     hidden_dim: int | None = None
     reverse: bool = True
+    discriminator_dropout: float = 0.5
 
     step_measures: ClassVar[tuple[Measure, ...]] = (
         *AdaptationTask.step_measures,
@@ -63,7 +65,8 @@ class Dann(AdaptationTask):
 
     def _discriminator(self, dim: int, *, train: bool) -> Discriminator:
         hidden_dim = max(1, dim // 4) if self.hidden_dim is None else self.hidden_dim
-        return Discriminator(hidden_dim=hidden_dim, train=train)
+        dropout = self.discriminator_dropout
+        return Discriminator(hidden_dim=hidden_dim, dropout=dropout, train=train)
 
     def coefficient(self, step: jax.Array) -> jax.Array:
         """Of the reversal at a step; 0 minus itself where nothing is reversed."""

@@ -23,12 +23,11 @@ class GateFactory:
 
     prefix_tokens: int
     detach: bool
+    dropout: float
 
     def __call__(self, *, train: bool, name: str) -> TransferGate:
         """The gate as a submodule."""
-        return TransferGate(
-            prefix_tokens=self.prefix_tokens, detach=self.detach, train=train, name=name
-        )
+        return TransferGate(**dataclasses.asdict(self), train=train, name=name)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -78,8 +77,12 @@ class Tvt(Dann):
                 f"model.pooling={model.pooling!r}: TVT weights the class token's attention, so set "
                 "model.pooling='token'"
             )
-        detach = options.get("detach", cls.detach)
-        return model.clone(key_gate=GateFactory(prefix_tokens=prefix, detach=detach))
+        gate = GateFactory(
+            prefix_tokens=prefix,
+            detach=options.get("detach", cls.detach),
+            dropout=options.get("discriminator_dropout", cls.discriminator_dropout),
+        )
+        return model.clone(key_gate=gate)
 
     def coefficient(self, step: jax.Array) -> jax.Array:
         """Of the reversal into the features."""

@@ -1,0 +1,60 @@
+"""Two small domains of four classes: bright corners, in the target dimmer and upside down."""
+
+import numpy as np
+
+from pnoise_jax import data, training
+
+NAMES = ("top left", "top right", "bottom left", "bottom right")
+
+
+def corners(seed, brightness, names=NAMES, count=160):
+    """Images of one domain, the classes numbered as in ``names``."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(count) % 4
+    images = generator.integers(0, 80, (count, 8, 8, 1), np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        row, column = divmod(NAMES.index(names[label]), 2)
+        image[4 * row : 4 * row + 4, 4 * column : 4 * column + 4] += np.uint8(brightness)
+    cut = 3 * count // 4
+    splits = {"train": (images[:cut], labels[:cut]), "test": (images[cut:], labels[cut:])}
+    return data.InMemory(splits, class_names=names)
+
+
+def source():
+    return corners(0, 120)
+
+
+def target():
+    return corners(1, 60)
+
+
+def renumbered():
+    """The target with its classes in another order."""
+    return corners(1, 60, names=NAMES[::-1])
+
+
+def other_classes():
+    return corners(1, 60, names=("top left", "top right", "bottom left", "middle"))
+
+
+def mislabelled():
+    """The target with other training labels."""
+    made = corners(1, 60)
+    images, labels = made.splits["train"]
+    return data.InMemory({**made.splits, "train": (images, (labels + 1) % 4)}, class_names=NAMES)
+
+
+def config(task="dann", **changes):
+    """A small run; changes as {"task.domain_weight": 0.5}."""
+    made = training.default_config()
+    made.batch_size = 16
+    made.duration = "6 steps"
+    made.log_every = "2 steps"
+    made.checkpoint.every = "3 steps"
+    made.model = training.model_config(
+        "vit_ti_16", image_size=8, patch_size=4, dim=16, depth=2, num_heads=2
+    )
+    made.data.name = f"{__name__}:target"
+    made.task = training.task_config(task, source=f"{__name__}:source")
+    made.update_from_flattened_dict(changes)
+    return made

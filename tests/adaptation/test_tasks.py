@@ -1,0 +1,271 @@
+"""The tasks: their batches, their noise, their gate, what they refuse, and whole runs."""
+
+import json
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from jax.sharding import AxisType
+from scipy import special
+
+from pnoise_jax import models, noise, parallel, training
+from pnoise_jax.adaptation import discriminators
+from pnoise_jax.runs import RunDirectory
+from pnoise_jax.training.random_streams import RandomStreams
+from pnoise_jax.training.task import StepContext
+from tests.adaptation import domains
+
+SOURCE, TARGET = (f"{domains.__name__}:{name}" for name in ("source", "target"))
+
+
+def moved(config, mesh=None, steps=2):
+    """State and metrics after some steps."""
+    experiment = training.build(config)
+    program = training.create_program(experiment, mesh or parallel.data_mesh())
+    state = program.create(jax.random.key(0))
+    with experiment.task.open_batches() as batches:
+        for _ in range(steps):
+            batch = parallel.to_devices(next(batches), program.batches)
+            state, metrics = program.step(state, batch, *program.constants(experiment))
+    return jax.device_get((state, metrics))
+
+
+def test_a_batch_has_labels_of_the_source_alone():
+    task = training.build(domains.config()).task
+    with task.open_batches() as batches:
+        batch = next(batches)
+    assert set(batch) == {"image", "label", "target_image"}
+    assert batch["image"].shape == batch["target_image"].shape == (16, 8, 8, 1)
+
+
+@pytest.mark.parametrize("name", ["dann", "tvt"])
+def test_no_label_of_the_target_reaches_a_step(name):
+    """Other labels of the target's training split change no bit."""
+    changes = {"task.information_weight": 0.1}
+    right = moved(domains.config(name, **changes))
+    wrong = moved(
+        domains.config(name, **changes | {"data.name": f"{domains.__name__}:mislabelled"})
+    )
+    chex.assert_trees_all_equal(right, wrong)
+
+
+def test_both_domains_come_round_without_bias():
+    """Every example of each is seen equally often in whole epochs; pairs change."""
+    config = domains.config(duration="30 steps")  # 480 examples: 4 epochs of 120
+    config.data.train_split = "train[:80]"  # and 6 of 80
+    seen = {"image": [], "target_image": []}
+    with training.build(config).task.open_batches() as batches:
+        for batch in batches:
+            for name in seen:
+                seen[name] += [image.tobytes() for image in batch[name]]
+    counts = {name: np.unique(images, return_counts=True)[1] for name, images in seen.items()}
+    assert (counts["image"] == 4).all()
+    assert len(counts["image"]) == 120
+    assert (counts["target_image"] == 6).all()
+    assert len(counts["target_image"]) == 80
+    pairs = list(zip(seen["image"], seen["target_image"], strict=True))
+    assert len(set(pairs)) > 400
+
+
+def test_the_stream_goes_on_from_any_step():
+    task = training.build(domains.config()).task
+    with task.open_batches() as whole, task.open_batches(3) as rest:
+        for _ in range(3):
+            next(whole)
+        for ours, theirs in zip(whole, rest, strict=True):
+            chex.assert_trees_all_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", ["source_only", "dann", "tvt"])
+def test_eight_devices_equal_one(name):
+    config = domains.config(name, **{"noise.preset": "optimal_all_tokens"})
+    one = jax.make_mesh((1,), ("data",), (AxisType.Auto,), devices=jax.devices()[:1])
+    few, many = moved(config, one), moved(config)
+    chex.assert_trees_all_close((few[0].params, few[1]), (many[0].params, many[1]), atol=5e-5)
+
+
+def test_noise_mixes_the_images_of_one_domain():
+    """The features of the target do not depend on the source's images."""
+    config = domains.config(**{"noise.preset": "optimal_all_tokens"})
+    task = training.build(config).task
+    variables = task.init(jax.random.key(0), jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32))
+    with task.open_batches() as batches:
+        batch = next(batches)
+    context = StepContext(jnp.int32(0), RandomStreams(jax.random.key(1)))
+
+    def features_of_target(source_images, scale):
+        total = 0.0
+        for domain, images in (("source", source_images), ("target", batch["target_image"])):
+            x = task.normalise(images)
+            found, _, _ = task.features(
+                variables["params"], {"batch_stats": {}}, scale * x, context, domain=domain
+            )
+            total = found
+        return total
+
+    plain = features_of_target(batch["image"], 1.0)
+    other = features_of_target(batch["image"][::-1] // 2, 1.0)
+    chex.assert_trees_all_equal(plain, other)
+
+
+def test_the_gate_weights_the_class_tokens_attention_by_the_entropy_of_a_discriminator():
+    """Against NumPy, of one attention layer."""
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(2, 5, 8)).astype(np.float32)
+
+    def make(*, train, name):
+        return discriminators.TransferGate(prefix_tokens=1, train=train, name=name)
+
+    attention = models.layers.Attention(num_heads=2, key_gate=make)
+    variables = attention.init(jax.random.key(0), x)
+    got = attention.apply(variables, x)
+
+    params = jax.tree.map(np.asarray, variables["params"])
+    qkv = x @ params["qkv"]["kernel"] + params["qkv"]["bias"]
+    query, key, value = np.moveaxis(qkv.reshape(2, 5, 3, 2, 4), 2, 0)
+    weights = special.softmax(np.einsum("bthd,bshd->bhts", query, key) / 2, axis=-1)
+    hidden = key[:, 1:]
+    for layer in ("hidden_1", "hidden_2"):
+        dense = params["key_gate"]["discriminator"][layer]
+        hidden = np.maximum(hidden @ dense["kernel"] + dense["bias"], 0)
+    out = params["key_gate"]["discriminator"]["out"]
+    p = special.expit((hidden @ out["kernel"] + out["bias"])[..., 0])  # (batch, patches, heads)
+    entropy = (special.entr(p) + special.entr(1 - p)) / np.log(2)
+    weights[:, :, 0, 1:] *= entropy.transpose(0, 2, 1)
+    mixed = np.einsum("bhts,bshd->bthd", weights, value).reshape(2, 5, 8)
+    expected = mixed @ params["proj"]["kernel"] + params["proj"]["bias"]
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def gradient_of_discriminator(detach):
+    """Of the source's cross-entropy alone, into the discriminator of patches."""
+    changes = {"task.domain_weight": 0.0, "task.patch_weight": 0.0, "task.information_weight": 0.0}
+    experiment = training.build(domains.config("tvt", **changes, **{"task.detach": detach}))
+    task = experiment.task
+    state = experiment.initial_state(jax.random.key(0))
+    with task.open_batches() as batches:
+        batch = next(batches)
+    context = StepContext(jnp.int32(3), RandomStreams(jax.random.key(1)))
+
+    def loss(params):
+        return task.loss(params, {"batch_stats": {}}, batch, context)[0]
+
+    gradient = jax.grad(loss)(state.params)["block_2"]["attn"]["key_gate"]
+    return max(float(abs(leaf).max()) for leaf in jax.tree.leaves(gradient))
+
+
+def test_detached_the_classification_does_not_train_the_discriminator():
+    assert gradient_of_discriminator(True) == 0
+    assert gradient_of_discriminator(False) > 0
+
+
+def test_a_run_is_saved_evaluated_and_goes_on_bitwise(tmp_path):
+    config = domains.config("tvt", **{"noise.preset": "optimal_all_tokens"})
+    rows = training.train(config, tmp_path / "whole")
+    assert [(row["noise"], row["n"]) for row in rows] == [(False, 40), (True, 40), (True, 40)]
+    assert {"top1", "per_class_mean", "nll"} <= rows[0].keys()
+    noted = json.loads(RunDirectory(tmp_path / "whole").data.read_text())
+    assert noted["source"]["train_examples"] == 120
+
+    half = domains.config("tvt", **{"noise.preset": "optimal_all_tokens", "duration": "3 steps"})
+    half.optimizer.schedule = config.optimizer.schedule = "constant"
+    training.train(half, tmp_path / "half")
+    experiment = training.build(config)
+    file = RunDirectory(tmp_path / "half").config
+    file.write_text(file.read_text().replace('"3 steps"', '"6 steps"', 1))
+    program = training.create_program(experiment, parallel.data_mesh())
+    straight = training.fit(experiment, make(tmp_path / "straight"), program)
+    assert int(straight.step) == 6
+
+
+def make(path):
+    path.mkdir()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task.source": ""}, "source='' names no data set: set the task's source"),
+        ({"task.domain_weight": -1.0}, "domain_weight=-1.0: give a number of at least 0"),
+        ({"model.pooling": "mean"}, "model.pooling='mean': TVT weights the class token's"),
+        ({"model.class_token": False, "model.pooling": "mean"}, "not a transformer with a class"),
+        ({"model.distilled": True}, "not a transformer with a class token"),
+        ({"data.name": f"{domains.__name__}:other_classes"}, "other classes.*'bottom right'"),
+        ({"task.source_split": "train[:10]"}, "larger than task.source_split='train.:10.'"),
+        ({"task.weight": 1.0}, "task.weight: unknown option of 'tvt'"),
+    ],
+)
+def test_what_a_task_refuses(changes, message, tmp_path):
+    config = domains.config("tvt")
+    for field, value in changes.items():
+        section, _, key = field.partition(".")
+        with config[section].unlocked():
+            config[section][key] = value
+    with pytest.raises(ValueError, match=message):
+        training.train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_resnet_has_no_transferable_attention():
+    config = domains.config("dann")
+    config.model = training.model_config("resnet18", stage_sizes=(1,), width=8, stem="small")
+    training.build(config)
+    config.task = training.task_config("tvt", source=SOURCE)
+    with pytest.raises(ValueError, match="ResNet is not a transformer with a class token"):
+        training.build(config)
+
+
+def test_classes_are_matched_by_name():
+    config = domains.config(**{"data.name": f"{domains.__name__}:renumbered"})
+    task = training.build(config).task
+    assert task.source_data.class_names == domains.NAMES[::-1]
+    plain = training.build(domains.config()).task.source_data
+    np.testing.assert_array_equal(task.source_data.labels, 3 - plain.labels)
+
+
+def test_a_run_does_not_go_on_with_another_source(tmp_path):
+    config = domains.config()
+    training.train(config, tmp_path)
+    config.task.source = TARGET
+    with pytest.raises(ValueError, match=r"task\.source: "):
+        training.train(config, tmp_path)
+    config.task.source = SOURCE
+    file = RunDirectory(tmp_path).data
+    file.write_text(
+        file.read_text().replace(
+            '"train_examples": 120, "class_names"', '"train_examples": 99, "class_names"'
+        )
+    )
+    with pytest.raises(
+        ValueError, match=r"has learned from the source .* 99 examples.*120 examples"
+    ):
+        training.train(config, tmp_path)
+
+
+def test_reversal_keeps_the_discriminator_from_winning():
+    """Without it the discriminator tells the domains apart; with it, much less."""
+
+    def accuracy(reverse):
+        changes = {"task.reverse": reverse, "duration": "60 steps", "task.domain_weight": 1.0}
+        changes |= {"optimizer.learning_rate": 3e-3, "task.hidden_dim": 16}
+        _, metrics = moved(domains.config(**changes), steps=60)
+        return float(metrics["domain_accuracy"])
+
+    assert accuracy(False) > 90
+    assert accuracy(True) < 80
+
+
+def test_the_gate_is_off_in_the_plain_model():
+    """Weights are those of the plain model; the gate's parameters begin fresh."""
+    experiment = training.build(domains.config("tvt"))
+    plain = experiment.plain_model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))["params"]
+    whole = experiment.variables["params"]
+    extra = set(whole["block_2"]["attn"]) - set(plain["block_2"]["attn"])
+    assert extra == {"key_gate"}
+    assert isinstance(experiment.plain_model, nn.Module)
+    assert experiment.plain_model.key_gate is None
+    assert noise is not None
