@@ -8,7 +8,7 @@ import pathlib
 
 import numpy as np
 import torch
-from torch.nn import functional as F
+from torch.nn import functional
 
 DIM, HEADS, CLASSES, PATCH, SIDE, BATCH = 8, 2, 4, 4, 8, 3
 WEIGHTS = {"domain": 0.7, "patch": 0.3, "information": 0.2}
@@ -59,13 +59,13 @@ def discriminate(p, name, x):
 
 
 def norm(p, name, x):
-    return F.layer_norm(x, (DIM,), p[f"{name}/scale"], p[f"{name}/bias"], 1e-6)
+    return functional.layer_norm(x, (DIM,), p[f"{name}/scale"], p[f"{name}/bias"], 1e-6)
 
 
 def run(p, images):
     """Features (batch, dim) and the patch logits (batch, patches, heads)."""
     kernel = p["patch_embed/kernel"].permute(3, 2, 0, 1)
-    x = F.conv2d(images.permute(0, 3, 1, 2), kernel, p["patch_embed/bias"], stride=PATCH)
+    x = functional.conv2d(images.permute(0, 3, 1, 2), kernel, p["patch_embed/bias"], stride=PATCH)
     x = x.flatten(2).transpose(1, 2)
     x = torch.cat([p["cls_token"].expand(len(x), 1, DIM), x], dim=1) + p["pos_embed"]
     h = norm(p, "block_1/norm1", x)
@@ -84,7 +84,7 @@ def run(p, images):
     h = torch.einsum("bhts,bshd->bthd", weights, v).reshape(x.shape)
     x = x + h @ p["block_1/attn/proj/kernel"] + p["block_1/attn/proj/bias"]
     h = norm(p, "block_1/norm2", x) @ p["block_1/mlp/fc1/kernel"] + p["block_1/mlp/fc1/bias"]
-    x = x + F.gelu(h) @ p["block_1/mlp/fc2/kernel"] + p["block_1/mlp/fc2/bias"]
+    x = x + functional.gelu(h) @ p["block_1/mlp/fc2/kernel"] + p["block_1/mlp/fc2/bias"]
     return norm(p, "norm", x)[:, 0], logits
 
 
@@ -98,7 +98,7 @@ def terms(p, source, target, labels):
     both = Reverse.apply(torch.cat([source, target]), COEFFICIENT["features"])
     domains = torch.cat([torch.ones(BATCH), torch.zeros(BATCH)])
     logits = discriminate(p, "task/global", both)
-    binary = F.binary_cross_entropy_with_logits
+    binary = functional.binary_cross_entropy_with_logits
     patches = [
         binary(source_patches, torch.ones_like(source_patches)),
         binary(target_patches, torch.zeros_like(target_patches)),
@@ -107,7 +107,7 @@ def terms(p, source, target, labels):
     mean = predicted.mean(0)
     mean_entropy = -(predicted * predicted.log2()).sum(-1).mean()
     return {
-        "class": F.cross_entropy(classify(source), labels),
+        "class": functional.cross_entropy(classify(source), labels),
         "domain": binary(logits, domains),
         "patch": sum(patches) / 2,
         "information": mean_entropy + (mean * mean.log2()).sum(),
