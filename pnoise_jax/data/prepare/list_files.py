@@ -11,7 +11,7 @@ from pnoise_jax.data.prepare.plan import Entry, shorten
 from pnoise_jax.data.prepare.sources import MAX_TEXT, Folder, Listing, Member, Source
 from pnoise_jax.terminal import printable
 
-_LINE = re.compile(r"(?P<path>.*\S)\s+(?P<label>[+-]?[0-9]+)")
+_LINE = re.compile(r"(?P<path>.*\S)\s+(?P<label>[+-]?[0-9]{1,9})")
 _EXAMPLES = 3  # of each kind of mistake, in an error
 
 
@@ -138,8 +138,8 @@ def class_names(lists: Mapping[str, Sequence[Line]]) -> list[str]:
         for line in lines:
             name, label = line.class_folder, line.label
             if not 0 <= label < len(every):
-                kind = f"labels out of range (there are {len(every)} classes, so 0 to "
-                mistakes.add(f"{kind}{len(every) - 1})", line.number, f"{line.path!r} {label}")
+                kind = f"labels out of range (of {len(every)} classes: 0 to {len(every) - 1})"
+                mistakes.add(kind, line.number, f"{line.path!r} {label}")
                 continue
             known, there = label_of.setdefault(name, (label, f"{where}, line {line.number}"))
             other, there_too = class_of.setdefault(label, (name, f"{where}, line {line.number}"))

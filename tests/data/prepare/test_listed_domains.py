@@ -231,7 +231,7 @@ EDITS = {
     ),
     "out of range": (
         lambda lines: [x.replace(" 4", " 5") for x in lines],
-        r"2 labels out of range \(there are 5 classes, so 0 to 4\) \(line 9: ",
+        r"2 labels out of range \(of 5 classes: 0 to 4\) \(line 9: ",
     ),
     "negative": (
         lambda lines: [x.replace(" 0", " -1") for x in lines],
@@ -257,6 +257,10 @@ EDITS = {
     "no label": (
         lambda lines: [*lines, "./Art/TV/00001.jpg", "./Art/TV/00001.jpg x"],
         r"2 lines that are not `path label` \(line 11: ",
+    ),
+    "label of many digits": (
+        lambda lines: [*lines, f"./Art/TV/00009.jpg {'9' * 5000}"],
+        r"1 lines that are not `path label` \(line 11: ",
     ),
     "empty": (lambda lines: ["", "  "], r"Art.txt is empty, so 'Art' would have no images"),
 }
