@@ -1,9 +1,9 @@
 """Prepares a data set: python -m launch.prepare --dataset NAME --manual_dir DIR --data_dir DIR
 
-NAME is imagenet2012, office_home, tiny_imagenet or visda2017, made from the official archives,
-which you put into --manual_dir (from an empty one you learn what to download from where); or
-folder/<name>, made from your own images, <split>/<class>/... or <class>/... there; where it is
-not clear which, both are shown, and --layout says. digits and glyphs need no files.
+NAME is domainnet, imagenet2012, office_home, tiny_imagenet or visda2017, made from the official
+archives, which you put into --manual_dir (from an empty one you learn what to download from where);
+or folder/<name>, made from your own images, <split>/<class>/... or <class>/... there; where it is
+not clear which, both are shown, and --layout says. digits, font_digits and glyphs need no files.
 
 Every image is verified. Ended early, by a full disk too, the same command goes on where it was. The
 data set appears in --data_dir when it is whole, as TFDS stores it (array_record); one that TFDS has

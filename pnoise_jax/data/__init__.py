@@ -3,6 +3,7 @@
 from pnoise_jax.data.batch_iterator import Batch, BatchIterator
 from pnoise_jax.data.builtin.embedded import embedded_version
 from pnoise_jax.data.datasets import Dataset, decode, list_datasets, load
+from pnoise_jax.data.image.mean_image import MeanImage, load_mean_image
 from pnoise_jax.data.image.transforms import Transform, create_transform, list_transforms
 from pnoise_jax.data.in_memory import InMemory, register_dataset
 from pnoise_jax.data.orders import EVALUATION_ORDERS, evaluation_order, partly_sorted_order
@@ -14,6 +15,7 @@ __all__ = [
     "BatchIterator",
     "Dataset",
     "InMemory",
+    "MeanImage",
     "Transform",
     "create_transform",
     "decode",
@@ -23,6 +25,7 @@ __all__ = [
     "list_datasets",
     "list_transforms",
     "load",
+    "load_mean_image",
     "partly_sorted_order",
     "register_dataset",
     "train_batches",

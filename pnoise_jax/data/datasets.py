@@ -20,7 +20,7 @@ from pnoise_jax.registry import did_you_mean
 
 # What launch.prepare makes from files that their owners give out. Any other data set that TFDS has
 # prepared is read as well.
-PREPARED_BY_COMMAND = ("imagenet2012", "office_home", "tiny_imagenet", "visda2017")
+PREPARED_BY_COMMAND = ("domainnet", "imagenet2012", "office_home", "tiny_imagenet", "visda2017")
 
 
 class _UnreadableError(OSError):

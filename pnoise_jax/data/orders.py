@@ -4,7 +4,7 @@ import numpy as np
 
 from pnoise_jax.registry import did_you_mean
 
-EVALUATION_ORDERS = ("shuffled", "class_sorted")
+EVALUATION_ORDERS = ("shuffled", "class_sorted", "stored")
 
 
 def evaluation_order(labels: np.ndarray, order: str, *, seed: int) -> np.ndarray:
@@ -12,7 +12,8 @@ def evaluation_order(labels: np.ndarray, order: str, *, seed: int) -> np.ndarray
 
     `shuffled` is a permutation fixed by the seed. `class_sorted` puts the classes one after the
     other, each in the data set's order: what reading a folder per class gives, and where noise
-    over the batch leaks the label. The seed does not change it.
+    over the batch leaks the label. `stored` is the data set's own order, of a published list where
+    the data set was prepared from one. The seed changes neither.
 
     Raises:
       ValueError: another order.
@@ -21,6 +22,8 @@ def evaluation_order(labels: np.ndarray, order: str, *, seed: int) -> np.ndarray
         return np.random.default_rng(seed).permutation(len(labels))
     if order == "class_sorted":
         return np.argsort(labels, kind="stable")
+    if order == "stored":
+        return np.arange(len(labels))
     raise ValueError(f"order={order!r} is unknown{did_you_mean(order, EVALUATION_ORDERS)}.")
 
 

@@ -19,6 +19,7 @@ Changes = Mapping[str, bytes | None]
 
 OFFICE_HOME_CLASSES = ("Alarm_Clock", "Backpack", "Batteries", "Bed", "TV")
 OFFICE_HOME_DOMAINS = ("Art", "Clipart", "Product", "Real World")
+DOMAINNET_DOMAINS = ("clipart", "infograph", "painting", "quickdraw", "real", "sketch")
 VISDA_CLASSES = (
     *("aeroplane", "bicycle", "bus", "car", "horse", "knife"),
     *("motorcycle", "person", "plant", "skateboard", "train", "truck"),
@@ -185,10 +186,18 @@ def make_office_home(
     per_class: int = 2,
     classes: Sequence[str] = OFFICE_HOME_CLASSES,
     domains: Sequence[str] = OFFICE_HOME_DOMAINS,
+    lists: Sequence[str] | None = None,
+    prefix: str = "./",
     extracted: bool = False,
     changes: Changes | None = None,
 ) -> None:
-    """OfficeHomeDataset_10072016.zip, or what comes out of it; paths begin with that name."""
+    """OfficeHomeDataset_10072016.zip, or what comes out of it; paths begin with that name.
+
+    Args:
+      lists: the classes in the order of the published lists, which are then written beside it,
+        with the last image of a class first; None: there are no lists.
+      prefix: of the paths in the lists.
+    """
     root = "OfficeHomeDataset_10072016"
     files = {f"{root}/ImageInfo.csv": b"", f"{root}/imagelist.txt": b""}
     for domain in domains:
@@ -196,8 +205,53 @@ def make_office_home(
             for i in range(1, per_class + 1):
                 data = image(label, i, size=(30 + 10 * i, 48))
                 files[f"{root}/{domain}/{name}/{i:05d}.jpg"] = data
-    files = _changed(files, changes or {})
+    texts = {}
+    for domain in domains if lists is not None else ():
+        called = domain.replace(" ", "_")
+        texts[f"{called}.txt"] = "".join(
+            f"{prefix}{called}/{name}/{i:05d}.jpg {label}\n"
+            for label, name in enumerate(lists)
+            for i in range(per_class, 0, -1)
+        ).encode()
+    files, texts = _changed(files, changes or {}), _changed(texts, changes or {})
+    texts = {name: data for name, data in texts.items() if "/" not in name}
+    files = {name: data for name, data in files.items() if "/" in name}
+    write_folder(directory, texts)
     write_folder(directory, files) if extracted else write_zip(directory / f"{root}.zip", files)
+
+
+def make_domainnet(
+    directory: Path,
+    *,
+    domains: Sequence[str] = ("clipart", "real"),
+    classes: Sequence[str] = ("airplane", "cello", "cell_phone", "The_Mona_Lisa", "t-shirt"),
+    prefix: str = "",
+    extracted: bool = False,
+    changes: Changes | None = None,
+) -> None:
+    """`<domain>.zip`, or the folders, and both lists of each domain; 3 and 2 images of each class.
+
+    Args:
+      prefix: of the paths in the lists, such as "./data/DomainNet/".
+    """
+    suffix = {"quickdraw": ("png", "PNG")}
+    files: dict[str, bytes] = {}
+    for domain in domains:
+        ending, kind = suffix.get(domain, ("jpg", "JPEG"))
+        lists: dict[str, list[str]] = {"train": [], "test": []}
+        for label, name in enumerate(classes):
+            for i in (4, 1, 5, 2, 3):  # the published lists are in no order within a class
+                path = f"{domain}/{name}/{domain}_{label + 1:03d}_{i:06d}.{ending}"
+                files[path] = image(label, 10 * DOMAINNET_DOMAINS.index(domain) + i, format=kind)
+                part = "train" if i in (4, 1, 5) else "test"
+                lists[part].append(f"{prefix}{path} {label}\n")
+        files |= {f"{domain}_{part}.txt": "".join(x).encode() for part, x in lists.items()}
+    files = _changed(files, changes or {})
+    texts = {name: data for name, data in files.items() if "/" not in name}
+    write_folder(directory, files if extracted else texts)
+    for domain in domains if not extracted else ():
+        inside = {name: data for name, data in files.items() if name.startswith(f"{domain}/")}
+        write_zip(directory / f"{domain}.zip", inside)
 
 
 def make_visda(

@@ -130,7 +130,8 @@ def test_preparation_leaves_stdout_and_the_directory_clean(tmp_path, capfd):
 
 def test_an_unknown_name_lists_near_ones(tmp_path):
     with pytest.raises(
-        ValueError, match=r"data\.name='digit' .*mean 'digits'\? Choose one of: digit"
+        ValueError,
+        match=r"data\.name='digit' .*mean 'digits' or 'font_digits'\? Choose one of: digit",
     ):
         load("digit", split="train", data_dir=tmp_path)
     assert "digits" in list_datasets()
@@ -258,8 +259,8 @@ KILLED = """
         os.kill(os.getpid(), signal.SIGKILL)
 
     def while_generating():
-        png, seen = digits._png, []
-        digits._png = lambda values: die() if len(seen) == 900 else seen.append(0) or png(values)
+        encode, seen = digits.encode_counts, []
+        digits.encode_counts = lambda x: die() if len(seen) == 900 else seen.append(0) or encode(x)
 
     def while_saving_labels():
         embedded.PreparedDirectory.recorded_labels = die

@@ -52,3 +52,8 @@ def test_the_seed_decides():
 def test_bad_values_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         data.partly_sorted_order(LABELS, seed=0, **options)
+
+
+def test_the_stored_order_is_the_data_sets_own():
+    order = data.evaluation_order(LABELS, "stored", seed=3)
+    np.testing.assert_array_equal(order, np.arange(len(LABELS)))

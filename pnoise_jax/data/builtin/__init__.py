@@ -1,1 +1,1 @@
-"""The data sets that come with the package: handwritten digits, and glyphs drawn from fonts."""
+"""The data sets that come with the package: digits, handwritten and printed, and glyphs."""

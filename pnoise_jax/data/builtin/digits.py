@@ -64,7 +64,11 @@ class Digits(tfds.core.GeneratorBasedBuilder):
         self, images: np.ndarray, labels: np.ndarray, ids: list[int]
     ) -> Iterator[tuple[int, dict]]:
         for position, i in enumerate(ids):
-            example = {"id": i, "image": _png(images[i].reshape(8, 8)), "label": int(labels[i])}
+            example = {
+                "id": i,
+                "image": encode_counts(images[i].reshape(8, 8)),
+                "label": int(labels[i]),
+            }
             yield position, example
 
 
@@ -94,8 +98,8 @@ def _hash(i: int) -> bytes:
     return hashlib.sha256(f"digits/1.0.0/{i}".encode()).digest()
 
 
-def _png(values: np.ndarray) -> bytes:
-    """Encodes values: (8, 8) in 0..16 as a grey PNG."""
+def encode_counts(values: np.ndarray) -> bytes:
+    """Encodes values: (8, 8) in 0..16 as a grey PNG: v becomes the byte round(v * 255 / 16)."""
     buffer = io.BytesIO()
     Image.fromarray(np.rint(values * (255 / 16)).astype(np.uint8)).save(buffer, format="png")
     return buffer.getvalue()

@@ -13,6 +13,7 @@ from absl import logging
 
 from pnoise_jax.data import manifest
 from pnoise_jax.data.builtin.digits import Digits
+from pnoise_jax.data.builtin.font_digits import FontDigits
 from pnoise_jax.data.builtin.glyphs import Glyphs
 from pnoise_jax.data.data_dir import make_staging
 from pnoise_jax.data.directory import PreparedDirectory
@@ -20,6 +21,7 @@ from pnoise_jax.data.directory import PreparedDirectory
 # A new one is one more line here: its builder, under "name" or "name/config" as TFDS has it.
 BUILDERS: Mapping[str, type[tfds.core.GeneratorBasedBuilder]] = {
     "digits": Digits,
+    "font_digits": FontDigits,
     "glyphs/200": Glyphs,
     "glyphs/1000": Glyphs,
 }

@@ -142,3 +142,92 @@ class RandomResizedCrop:
         crop_height = max(1, min(height, round(width / self.ratio[0])))
         crop_width = max(1, min(width, round(height * self.ratio[1])))
         return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
+
+
+@dataclasses.dataclass(frozen=True)
+class _Square:
+    """Fields of the crops from an image that is squashed first.
+
+    Attributes:
+      crop_ratio: the wanted size as a share of the square's, in (0, 1].
+      interpolation: "bilinear" or "bicubic", antialiased.
+    """
+
+    crop_ratio: float = 0.875
+    interpolation: str = "bilinear"
+
+    def __post_init__(self):
+        require_number("crop_ratio", self.crop_ratio, above=0, at_most=1)
+        require_choice("interpolation", self.interpolation, INTERPOLATIONS)
+
+    def _resized_size(self, size: Size) -> Size:
+        height, width = (round(side / self.crop_ratio) for side in size)
+        return height, width
+
+
+@dataclasses.dataclass(frozen=True)
+class SquareCrop(_Square):
+    """Resizes to a square, whatever becomes of the proportions, and crops the centre.
+
+    The evaluation of SSRT and CDTrans: torchvision's ``Resize((256, 256))``, ``CenterCrop(224)`` on
+    PIL images, byte for byte.
+    """
+
+    random: ClassVar[bool] = False
+
+    def __call__(self, image: Image, generator: Generator | None, size: Size) -> np.ndarray:
+        """uint8 (*size, channels)."""
+        del generator
+        resized = self._resized_size(size)
+        top, left = (round((have - want) / 2) for have, want in zip(resized, size, strict=True))
+        return resize_then_crop(
+            image, resized, (top, left, *size), interpolation=self.interpolation
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class SquareRandomCrop(_Square):
+    """Resizes to a square, whatever becomes of the proportions, and crops a random place.
+
+    The training of TVT, ``Resize((288, 288))``, ``RandomCrop(256)``, with the ratio 256/288, and of
+    CDTrans, 256 and 224, with 0.875.
+    """
+
+    random: ClassVar[bool] = True
+
+    def __call__(self, image: Image, generator: Generator, size: Size) -> np.ndarray:
+        """uint8 (*size, channels)."""
+        resized = self._resized_size(size)
+        top, left = (
+            int(draw(generator, 0, have - want + 1))
+            for have, want in zip(resized, size, strict=True)
+        )
+        return resize_then_crop(
+            image, resized, (top, left, *size), interpolation=self.interpolation
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class SquareRandomResizedCrop(_Square):
+    """Resizes to a square, whatever becomes of the proportions; then as `random_resized_crop`.
+
+    The training of SSRT: ``Resize((256, 256))``, ``RandomResizedCrop(224)``, antialiased.
+
+    Attributes, beside those of the square:
+      scale, ratio: as `random_resized_crop` has them, of the square.
+    """
+
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    random: ClassVar[bool] = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        RandomResizedCrop(self.scale, self.ratio)  # checks them
+
+    def __call__(self, image: Image, generator: Generator, size: Size) -> np.ndarray:
+        """uint8 (*size, channels)."""
+        resized, how = self._resized_size(size), {"interpolation": self.interpolation}
+        square = crop_and_resize(image, None, resized, antialias=True, **how)
+        box = RandomResizedCrop(self.scale, self.ratio).box(*resized, generator)
+        return crop_and_resize(square, box, size, antialias=True, **how)

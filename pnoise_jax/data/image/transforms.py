@@ -28,6 +28,9 @@ _CROPS: Mapping[str, type] = {
     "resize_square": crops.ResizeSquare,
     "resize_crop": crops.ResizeCrop,
     "random_resized_crop": crops.RandomResizedCrop,
+    "square_crop": crops.SquareCrop,
+    "square_random_crop": crops.SquareRandomCrop,
+    "square_random_resized_crop": crops.SquareRandomResizedCrop,
 }
 _AUGMENTATIONS: Mapping[str, type] = {
     "flip": augmentations.Flip,

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Literal
 
 from pnoise_jax.data.prepare.sources import Member, Source
 from pnoise_jax.data.prepare.treatment import Rule
@@ -25,7 +26,7 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class SplitPlan:
-    """One split, its entries in any order."""
+    """One split, its entries in the order in which `Plan.order` "listed" stores them."""
 
     name: str
     source: Source
@@ -47,7 +48,9 @@ class Plan:
         ones too. None: whatever a reader could stumble over is converted.
       notes: what the user should know, such as a split that is not there.
       class_order: how the names were put in order, for preparation.json: "sorted" by code points,
-        or "natural".
+        "natural", or "published".
+      order: in which examples are stored: "hashed", as TFDS does it, or "listed", as the entries
+        of each split are given here, so that the order of a published list is not lost.
       layout: of class folders, "classes" or "splits"; None where the data set has its own.
     """
 
@@ -60,6 +63,7 @@ class Plan:
     repairs: frozenset[str] | None = None
     notes: Sequence[str] = ()
     class_order: str = "sorted"
+    order: Literal["hashed", "listed"] = "hashed"
     layout: str | None = None
 
     def rule(self, key: str) -> Rule:

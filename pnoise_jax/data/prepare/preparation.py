@@ -11,6 +11,7 @@ from pnoise_jax.data.data_dir import make_staging, resolve
 from pnoise_jax.data.datasets import PREPARED_BY_COMMAND
 from pnoise_jax.data.directory import newest_version
 from pnoise_jax.data.prepare import (
+    domainnet,
     folder,
     imagenet,
     office_home,
@@ -28,7 +29,11 @@ from pnoise_jax.data.prepare.sources import require_readable_size
 from pnoise_jax.registry import did_you_mean
 
 _MODULES = dict(
-    zip(PREPARED_BY_COMMAND, (imagenet, office_home, tiny_imagenet, visda), strict=True)
+    zip(
+        PREPARED_BY_COMMAND,
+        (domainnet, imagenet, office_home, tiny_imagenet, visda),
+        strict=True,
+    )
 )
 _FIELD = "--data_dir"
 
@@ -143,6 +148,12 @@ def _standing(name: str, directory: Path) -> Prepared:
         "with the archives of all splits in --manual_dir"
         for split in missing
     ]
+    module = _MODULES.get(name)
+    if hasattr(module, "NEW_IN_VERSION") and directory.name != module.VERSION:
+        notes.append(
+            f"it is version {directory.name}; new in {module.VERSION}: {module.NEW_IN_VERSION}. To "
+            f"have that, delete {directory} and run the same command again"
+        )
     names = publish.class_names_of(directory)
     return Prepared(name, directory, splits, is_new=False, notes=notes, class_names=names)
 

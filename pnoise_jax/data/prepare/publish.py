@@ -39,6 +39,7 @@ def write_metadata(
         features=tfds_layout.features(plan),
         supervised_keys=("image", "label"),
         homepage=plan.homepage,
+        disable_shuffling=plan.order == "listed",
     )
     info.set_file_format(file_adapters.FileFormat.ARRAY_RECORD)
     info.set_splits(
@@ -63,6 +64,7 @@ def write_metadata(
     settings = {
         "short_side": short_side,
         "class_order": plan.class_order,
+        "order": plan.order,
         "layout": plan.layout,
         "notes": list(plan.notes),
     }

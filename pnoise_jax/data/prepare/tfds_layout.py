@@ -22,7 +22,7 @@ _MOST_RECORDS = 10_000
 def lay_out(
     split: SplitPlan, plan: Plan, directory: Path, *, short_side: int | None
 ) -> list[Shard]:
-    """The shards of a split: TFDS's order, and TFDS's number for images as they come.
+    """The shards of a split: the plan's order, and TFDS's number for images as they come.
 
     Shrinking and converting leave the number as it is: it is a matter of the sources, so that it
     is known before an image is read.
@@ -36,7 +36,8 @@ def lay_out(
     Raises:
       ValueError: two entries have one key.
     """
-    ordered = in_order(split.entries, split.name)
+    hashed = in_order(split.entries, split.name)
+    ordered = hashed if plan.order == "hashed" else list(split.entries)
     sizes = _record_sizes(ordered, split, plan)
     bounds = shard_bounds(sizes)
     files = template(directory, plan.name, split.name)

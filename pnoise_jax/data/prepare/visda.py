@@ -1,6 +1,11 @@
-"""VisDA-2017 (classification) from its official tars, or from what comes out of them."""
+"""VisDA-2017 (classification) from its official tars, or from what comes out of them.
 
-from collections.abc import Sequence
+The protocol of the papers: renderings with labels (``train``) as the source, photographs
+(``validation``) as the target, without labels and as the test: ``data.train_split="validation"``
+and ``data.test_split="validation"``. The metric is the mean of the accuracies of the 12 classes,
+whose numbers are alphabetical, as the columns of the papers' tables.
+"""
+
 from pathlib import Path
 
 from pnoise_jax.data.prepare import kinds
@@ -13,11 +18,13 @@ from pnoise_jax.data.prepare.class_folders import (
     require_same,
     top_folders,
 )
+from pnoise_jax.data.prepare.list_files import find_entries, parse_list, unlisted
 from pnoise_jax.data.prepare.missing import missing_files
 from pnoise_jax.data.prepare.plan import Entry, Plan, SplitPlan, shorten
 from pnoise_jax.data.prepare.sources import Folder, Listing, Source, read_text
 
-VERSION = "1.0.0"
+VERSION = "2.0.0"
+NEW_IN_VERSION = "the order in which images are stored, as in the published lists"
 SPLITS = ("train", "validation")
 
 _NUM_CLASSES = 12
@@ -26,6 +33,8 @@ _LIST = "image_list.txt"
 
 def plan(manual_dir: Path, *, scratch: Path) -> Plan:
     """Splits train (renderings) and validation (photographs): those that are there.
+
+    Images are stored in the order of image_list.txt.
 
     Args:
       manual_dir: with train.tar and validation.tar, or the folders that come out of them.
@@ -63,11 +72,22 @@ def plan(manual_dir: Path, *, scratch: Path) -> Plan:
         classes[split] = find_classes(files[-1], listing, folders[split], where=where)
     notes += kinds.notes(files, expected=[_LIST])
     names = require_same(classes, where=str(manual_dir))
-    splits = []
-    for split, source in sources.items():
-        split_entries = entries(classes[split], names, folders[split])
-        _compare_with_list(source, listings[split], folders[split], split_entries, names)
-        splits.append(SplitPlan(split, source, split_entries))
+    splits = [
+        _split(
+            split,
+            source,
+            listings[split],
+            folders[split],
+            entries(classes[split], names, folders[split]),
+            names,
+        )
+        for split, source in sources.items()
+    ]
+    notes += [
+        f"no {_LIST} in {sources[split].path}, so images are in the order of classes and names"
+        for split, listing in listings.items()
+        if not any(member.path.endswith(_LIST) for member in listing.members)
+    ]
     if len(names) != _NUM_CLASSES:
         notes.append(f"{len(names)} classes, the official archives have {_NUM_CLASSES}")
     return Plan(
@@ -78,6 +98,7 @@ def plan(manual_dir: Path, *, scratch: Path) -> Plan:
         description="VisDA-2017, classification: renderings to train, photographs to validate.",
         homepage="https://ai.bu.edu/visda-2017/",
         notes=notes,
+        order="listed",
     )
 
 
@@ -87,32 +108,31 @@ def _find(manual_dir: Path, split: str) -> Source | None:
     return Folder(manual_dir / split) if (manual_dir / split).is_dir() else None
 
 
-def _compare_with_list(
+def _split(
+    split: str,
     source: Source,
     listing: Listing,
     folder: str,
-    split_entries: Sequence[Entry],
-    names: Sequence[str],
-) -> None:
-    """Where there is a list, `<class>/<image> <label>` a line, it must say what the folders say."""
+    by_folder: list[Entry],
+    names: list[str],
+) -> SplitPlan:
+    """A split in the order of its list, where there is one; else in that of classes and names.
+
+    Raises:
+      ValueError: the list lacks an image, or says something else than the folders.
+    """
     path = _LIST if folder == "." else f"{folder}/{_LIST}"
     member = next((member for member in listing.members if member.path == path), None)
     if member is None:
-        return
-    lines = read_text(source, member).splitlines()
-    where, label_of = f"{source.path}: {path}", {entry.key: entry.label for entry in split_entries}
-    for number, line in enumerate(filter(None, lines), start=1):
-        image, _, label = line.strip().rpartition(" ")
-        if image not in label_of:
-            raise ValueError(f"{where}, line {number}: there is no image {image!r}")
-        expected = label_of.pop(image)
-        if label != str(expected):
-            raise ValueError(
-                f"{where}, line {number}: {image} has label {label!r}, and its folder "
-                f"{names[expected]!r} is class {expected}: is it the list of other images?"
-            )
-    if label_of:
+        return SplitPlan(split, source, by_folder)
+    where = f"{source.path}: {path}"
+    lines = parse_list(read_text(source, member), folder=split, where=where)
+    images = Listing([entry.member for entry in by_folder], listing.folders)
+    listed = find_entries(lines, names, source=source, listing=images, folder=folder, where=where)
+    unlabelled = unlisted(images.members, listed)
+    if unlabelled:
         raise ValueError(
-            f"{where} has no label for {len(label_of)} images: {shorten(sorted(label_of))}; take "
-            "the list and the images from one download"
+            f"{where} has no label for {len(unlabelled)} images: {shorten(sorted(unlabelled))}; "
+            "take the list and the images from one download"
         )
+    return SplitPlan(split, source, listed)

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from pnoise_jax.data.image import images
@@ -25,7 +26,10 @@ ODD = {
     "digit": picture(8, 8, 1),
     "one pixel": picture(1, 1, 1),
 }
-CROPS = ("none", "resize_square", "resize_crop", "random_resized_crop")
+CROPS = (
+    *("none", "resize_square", "resize_crop", "random_resized_crop"),
+    *("square_crop", "square_random_crop", "square_random_resized_crop"),
+)
 AUGMENTATIONS = (
     "flip(1)",
     "color_jitter(hue=0.1)",
@@ -153,6 +157,47 @@ def test_random_resized_crop_shows_the_crop():
         np.testing.assert_allclose(corners, [first, last], atol=1)
 
 
+# Crops from a square
+
+
+@pytest.mark.parametrize("image", ["jpeg", "png"])
+@pytest.mark.parametrize(("ratio", "side", "size"), [("0.875", 32, 28), ("256/288", 288, 256)])
+def test_a_crop_from_a_square_is_squashed_first_and_then_cut(image, ratio, side, size):
+    """As PIL does it; every place of a random crop is one of the square's."""
+    pixels = PIL.Image.fromarray(images.decode(FILES[image])).resize(
+        (side, side), PIL.Image.BILINEAR
+    )
+    square, middle = np.asarray(pixels), (side - size) // 2
+    central = create(f"square_crop({ratio})", size=(size, size), train=False)(FILES[image])
+    np.testing.assert_array_equal(central, square[middle:, middle:][:size, :size])
+    transform = create(f"square_random_crop({ratio})", size=(size, size))
+    for seed in range(5):
+        found = transform(FILES[image], rng(seed))
+        places = [(y, x) for y in range(side - size + 1) for x in range(side - size + 1)]
+        assert any(np.array_equal(found, square[y : y + size, x : x + size]) for y, x in places)
+
+
+def test_the_places_of_crops_from_a_square_are_evenly_drawn():
+    y, x = np.mgrid[:32, :32]
+    image = np.stack([y, x], axis=-1).astype(np.uint8)
+    transform, generator = create("square_random_crop(0.875)", size=(28, 28)), rng()
+    corners = np.array([transform(image, generator)[0, 0] for _ in range(2000)])
+    for place in corners.T:
+        counts = np.bincount(place, minlength=5)
+        assert len(counts) == 5
+        assert counts.min() > 330
+
+
+def test_a_resized_crop_from_a_square_is_drawn_in_the_square():
+    square = np.asarray(PIL.Image.fromarray(picture(40, 90)).resize((32, 32), PIL.Image.BILINEAR))
+    arguments = "scale=(0.2, 0.9), ratio=(1, 2)"
+    transform = create(f"square_random_resized_crop(0.875, {arguments})", size=(28, 28))
+    for seed in range(20):
+        box = RandomResizedCrop((0.2, 0.9), (1, 2)).box(32, 32, rng(seed))
+        expected = images.crop_and_resize(square, box, (28, 28), antialias=True)
+        np.testing.assert_array_equal(transform(picture(40, 90), rng(seed)), expected)
+
+
 # The text
 
 
@@ -207,6 +252,10 @@ def test_every_transform_can_be_named():
         ("resize_square('nearest')", ("interpolation='nearest' is unknown", "bicubic")),
         ("resize_crop(0)", ("resize_crop: crop_ratio=0", "above 0")),
         ("resize_crop(1.1)", ("crop_ratio=1.1", "at most 1")),
+        ("square_crop(0)", ("square_crop: crop_ratio=0", "above 0")),
+        ("square_random_crop(288)", ("crop_ratio=288", "at most 1")),
+        ("square_random_crop(interpolation='nearest')", ("'nearest' is unknown",)),
+        ("square_random_resized_crop(scale=(0, 1))", ("scale=0", "above 0")),
         ("random_resized_crop(0.5)", ("scale=0.5", "two numbers")),
         ("random_resized_crop((0, 1))", ("scale=0", "above 0")),
         ("random_resized_crop((0.1, 2))", ("scale=2", "at most 1")),
@@ -232,6 +281,8 @@ def test_bad_texts_are_named_before_training(text, expected):
 
 @pytest.mark.parametrize("text", ["random_resized_crop", "none|flip", "resize_crop|rand_augment"])
 def test_evaluation_takes_no_random_transform(text):
-    expected = r"^data\.test_transform=.* is random.* none, resize_square, resize_crop$"
+    expected = (
+        r"^data\.test_transform=.* is random.* none, resize_square, resize_crop, square_crop$"
+    )
     with pytest.raises(ValueError, match=expected):
         create(text, train=False)
