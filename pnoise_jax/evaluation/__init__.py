@@ -2,7 +2,7 @@
 
 from pnoise_jax.evaluation.batch_composition import in_batches, label_bits_per_batch, purity
 from pnoise_jax.evaluation.clean_pass import CleanPass, clean_pass
-from pnoise_jax.evaluation.evaluate import batch_logits, evaluate, normalise, predict
+from pnoise_jax.evaluation.evaluate import batch_logits, evaluate, normalise, predict, static_mean
 from pnoise_jax.evaluation.metrics import (
     METRICS,
     Metric,
@@ -67,5 +67,6 @@ __all__ = [
     "purity",
     "score_logits",
     "standard_protocols",
+    "static_mean",
     "student",
 ]

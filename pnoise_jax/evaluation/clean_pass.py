@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from pnoise_jax import data, parallel, stopping
-from pnoise_jax.evaluation.evaluate import EXAMPLES_PER_DEVICE, normalise
+from pnoise_jax.evaluation.evaluate import EXAMPLES_PER_DEVICE, normalise, static_mean
 from pnoise_jax.evaluation.predictions import Predictions, collect, fetch_behind, score_logits
 from pnoise_jax.evaluation.representations import Representations, allocate
 
@@ -62,7 +62,7 @@ def clean_pass(
     indices = np.full(-(-len(dataset) // at_once) * at_once, -1, np.int32)
     indices[: len(dataset)] = np.arange(len(dataset))
     run = functools.partial(
-        _run, (plain, layers, tuple(mean), tuple(std)), parallel.replicated(mesh), variables
+        _run, (plain, layers, static_mean(mean), tuple(std)), parallel.replicated(mesh), variables
     )
 
     def outputs():

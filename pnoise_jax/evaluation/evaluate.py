@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -77,7 +77,7 @@ def predict(
             f"views={views}: representations hold one view of each image; leave one of the two out"
         )
     model, strength = _with_noise(model, protocol, strength, views)
-    program = _Program(model, tuple(mean), tuple(std), views)
+    program = _Program(model, static_mean(mean), tuple(std), views)
     if representations is not None:
         representations.require_before(model)
         program = dataclasses.replace(program, layer=representations.layer)
@@ -161,7 +161,7 @@ def batch_logits(
     stopping.check("while evaluating")
     protocol = Protocol(noise=noise, order="shuffled", batch_size=batch_size or len(inputs))
     model, strength = _with_noise(model, protocol, None, 1)
-    program = _Program(model, tuple(mean), tuple(std), 1, layer)
+    program = _Program(model, static_mean(mean), tuple(std), 1, layer)
     name = "image" if layer is None else "representation"
     batch = {
         name: inputs,
@@ -284,12 +284,23 @@ def _logits(program, variables, batch, seed, strength) -> jax.Array:
     return program.logits(variables, batch, key, strength)
 
 
-def normalise(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
+def static_mean(mean: Sequence[float] | data.MeanImage) -> tuple[float, ...] | data.MeanImage:
+    """A mean that can be static to jit: numbers per channel as a tuple, a mean image as it is."""
+    return mean if isinstance(mean, data.MeanImage) else tuple(mean)
+
+
+def normalise(
+    images: jax.Array, mean: tuple[float, ...] | data.MeanImage, std: tuple[float, ...]
+) -> jax.Array:
     """uint8 images (..., channels) to float32 ``(image / 255 - mean) / std``.
+
+    A mean image is subtracted pixel by pixel, and nothing is divided by.
 
     Raises:
       ValueError: a mean or std that is not of pixels in [0, 1], such as one of pixels to 255.
     """
+    if isinstance(mean, data.MeanImage):
+        return mean.subtract(images)
     require_statistics(prefix="", mean=mean, std=std)
     mean, std = jnp.array(mean, jnp.float32), jnp.array(std, jnp.float32)
     return (images.astype(jnp.float32) / 255 - mean) / std

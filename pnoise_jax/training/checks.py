@@ -2,7 +2,7 @@
 
 import ml_collections
 
-from pnoise_jax import parallel
+from pnoise_jax import data, parallel
 from pnoise_jax.training.durations import seconds_of
 from pnoise_jax.training.fields import flatten
 from pnoise_jax.training.optimizer import require_frozen
@@ -12,7 +12,7 @@ from pnoise_jax.training.setup import Setup
 def check_shapes(setup: Setup) -> None:
     """Raises ValueError where model, images and protocols do not fit together."""
     shape = setup.test_data.image_shape
-    if len(setup.mean) not in (1, shape[-1]):
+    if not isinstance(setup.mean, data.MeanImage) and len(setup.mean) not in (1, shape[-1]):
         raise ValueError(
             f"data.mean={setup.mean}: images of {setup.test_data.name} have "
             f"{shape[-1]} channels; give 1 or {shape[-1]} numbers"

@@ -105,7 +105,12 @@ def validate(config: ml_collections.ConfigDict) -> None:
             "get a copy of the whole data set; set data.num_workers=0, or data.cache=False"
         )
     mean, std = given["data.mean"], given["data.std"]
-    if len(mean) != len(std):
+    if given["data.mean_image"] is not None and list(std) != [1.0]:
+        raise ValueError(
+            f"data.mean_image={given['data.mean_image']!r}, data.std={std!r}: nothing is divided "
+            "by where a mean image is subtracted; set data.std=(1.0,)"
+        )
+    if given["data.mean_image"] is None and len(mean) != len(std):
         raise ValueError(f"data.mean={mean!r}, data.std={std!r}: give as many numbers in each")
 
 

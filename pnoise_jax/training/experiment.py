@@ -71,7 +71,9 @@ def build(
         inputs.transformed(config, test_data, size),
         model,
         plain_model,
-        tuple(section.mean),
+        tuple(section.mean)
+        if section.mean_image is None
+        else data.load_mean_image(section.mean_image, size=size),
         tuple(section.std),
     )
     checks.check_shapes(experiment)

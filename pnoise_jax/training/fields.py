@@ -328,6 +328,10 @@ FIELDS: dict[str, Field] = {
         affects=Affects.HOST,
     ),
     "data.mean": PerChannel((0.5,), "mean of the pixels, on a scale from 0 to 1; it is subtracted"),
+    "data.mean_image": Place(
+        None,
+        "Caffe's mean image, ilsvrc_2012_mean.npy, to subtract in place of data.mean; see TVT",
+    ),
     "data.std": PerChannel(
         (0.5,), "standard deviation of the pixels, on the same scale; they are divided by it"
     ),

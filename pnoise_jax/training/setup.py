@@ -33,7 +33,7 @@ class Setup:
       test_data: its images are what the model gets.
       model: with the config's injection, and with what the task adds to it.
       plain_model: without what the task adds: pretrained weights are those of this one.
-      mean, std: per channel, of images in [0, 1].
+      mean, std: per channel, of images in [0, 1]; or a mean image, and a std of 1.
     """
 
     config: ml_collections.ConfigDict
@@ -41,7 +41,7 @@ class Setup:
     test_data: data.Dataset
     model: nn.Module
     plain_model: nn.Module
-    mean: tuple[float, ...]
+    mean: tuple[float, ...] | data.MeanImage
     std: tuple[float, ...]
 
     @functools.cached_property

@@ -52,7 +52,7 @@ class Task:
     """
 
     model: nn.Module
-    mean: tuple[float, ...] = (0.5,)
+    mean: tuple[float, ...] | data.MeanImage = (0.5,)
     std: tuple[float, ...] = (0.5,)
     setup: Setup | None = None
 

@@ -58,3 +58,12 @@ def config(task="dann", **changes):
     made.task = training.task_config(task, source=f"{__name__}:source")
     made.update_from_flattened_dict(changes)
     return made
+
+
+def coloured():
+    """The target with three channels."""
+    made = corners(1, 60)
+    splits = {
+        k: (np.repeat(images, 3, axis=-1), labels) for k, (images, labels) in made.splits.items()
+    }
+    return data.InMemory(splits, class_names=NAMES)

@@ -269,3 +269,22 @@ def test_the_gate_is_off_in_the_plain_model():
     assert isinstance(experiment.plain_model, nn.Module)
     assert experiment.plain_model.key_gate is None
     assert noise is not None
+
+
+def test_a_mean_image_is_subtracted_in_training_and_evaluation(tmp_path):
+    """As TVT does, on images with three channels of the mean image's size."""
+    means = np.random.default_rng(0).uniform(90, 130, (3, 8, 8))
+    np.save(tmp_path / "mean.npy", means)
+    changes = {"data.mean_image": str(tmp_path / "mean.npy"), "data.std": (1.0,)}
+    config = domains.config(**changes, **{"data.name": f"{domains.__name__}:coloured"})
+    config.task.source = f"{domains.__name__}:coloured"
+    experiment = training.build(config)
+    images = experiment.test_data.images[:2]
+    got = experiment.task.normalise(jnp.asarray(images))
+    expected = images / 255 - means[::-1].transpose(1, 2, 0) / 255
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+    rows = training.train(config, tmp_path / "run")
+    assert rows[0]["n"] == 40
+    config.data.std = (0.5,)
+    with pytest.raises(ValueError, match=r"data\.std=\[0\.5\]: nothing is divided by"):
+        training.build(config)

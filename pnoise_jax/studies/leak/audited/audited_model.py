@@ -39,7 +39,7 @@ class AuditedModel:
         self.seed = seed
         self.blank = len(dataset)
         self._model, self._variables, self._dataset = model, variables, dataset
-        self._pixels = {"mean": tuple(mean), "std": tuple(std)}
+        self._pixels = {"mean": evaluation.static_mean(mean), "std": tuple(std)}
         self._options = {"mesh": mesh, "report": report, **self._pixels}
         firsts = {evaluation.first_noisy_layer(n.injection, model.num_layers) for n in noises}
         self._layers = tuple(sorted(firsts - {0}))
