@@ -119,7 +119,7 @@ def test_without_local_layers_it_has_plain_attention_alone():
 def test_the_taps_know_from_where_on_there_is_a_class_token(monkeypatch):
     tapped = []
 
-    def inject(self, x, layer, prefix_tokens):
+    def inject(self, x, active, layer, prefix_tokens):
         tapped.append((layer, x.shape, prefix_tokens))
         return x
 

@@ -268,8 +268,8 @@ def test_without_fine_tuning_the_state_is_optaxs_own():
             r"'block_\(1' is not a valid regular expression \(missing \)",
         ),
         ("optimizer.freeze", (3,), r"=\[3\]: give patterns of names, such as"),
-        ("optimizer.freeze", (None,), r"or \(\) to freeze nothing"),
-        ("weights_head", "zero", "weights_head='zero': choose one of auto, keep, fresh"),
+        ("optimizer.freeze", (None,), r"or \(\) for none"),
+        ("weights_head", "zero", "weights_head='zero': give one of auto, keep, fresh"),
     ],
 )
 def test_a_bad_value_is_named(field, value, message):

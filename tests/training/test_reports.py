@@ -9,7 +9,7 @@ import jax
 import pytest
 
 from pnoise_jax import training
-from pnoise_jax.training import loop, reports, run_config
+from pnoise_jax.training import evaluating, reports, run_config
 from tests.training.runs import small_config
 
 
@@ -128,14 +128,14 @@ def test_other_weights_of_the_same_config_are_another_measurement(run, tmp_path,
     out = tmp_path / "out"
     training.evaluate(None, directory, out=out)
     first = files(out)["evaluation.json"]
-    restore = loop.restore
+    restore = evaluating.restore
 
     def restore_another(*arguments, **options):
         found = restore(*arguments, **options)
         moved = jax.tree.map(lambda x: x * 1.5, found.variables)
         return dataclasses.replace(found, variables=moved)
 
-    monkeypatch.setattr(loop, "restore", restore_another)
+    monkeypatch.setattr(evaluating, "restore", restore_another)
     rows = training.evaluate(None, directory, out=out)
     assert files(out)["evaluation.json"] == first
     (other,) = (out / "evaluations").iterdir()
@@ -154,7 +154,7 @@ def put_in_the_way(place):
 def test_what_is_in_the_way_of_an_evaluation_is_named_before_it(run, monkeypatch, name):
     directory, config = run
     put_in_the_way(directory / name)
-    monkeypatch.setattr(loop, "restore", None)
+    monkeypatch.setattr(evaluating, "restore", None)
     with pytest.raises(OSError, match=f"{name} is a (directory|file)"):
         training.evaluate(config, directory)
 

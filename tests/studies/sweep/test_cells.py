@@ -87,7 +87,7 @@ def test_a_product_of_what_are_not_values_is_refused(values, message):
         ([{"noise": 0.3}], "noise: unknown field"),
         ([{}, {"noise.layer": "7"}], r"cell 2 .*layer=7\): noise.layer=7: this model has no layer"),
         ([{"noise.layer": 1}], "noise.layer=1: .*<class 'str'>"),
-        ([{"seed": 0}, {"seed": -1}], r"cell 2 .*seed=-1\): seed=-1: give a number"),
+        ([{"seed": 0}, {"seed": -1}], r"cell 2 .*seed=-1\): seed=-1: give a whole number"),
         ([{"seed": "one"}], "seed='one'"),
         ([{"seed": 0}, {"seed": 1}, {}], r"cell 3 .*\(seed=0\) is the same as another"),
         ([{"noise.probability": 0.1}], "noise.probability=0.1 is set, but linear_transform has no"),

@@ -324,11 +324,11 @@ def test_an_evaluation_that_is_not_finite_names_its_cell_and_loses_no_other(
     swept, base, tmp_path, monkeypatch
 ):
     def evaluate_cell(self, state, mesh, protocols):
-        if protocols[0].noise and self.config.noise.strength == 0.2:
+        if protocols[0].noise and self.setup.config.noise.strength == 0.2:
             raise ValueError("the logits are not finite")
         return [{"top1": 1.0, "nll": 2.0, "n": 3}] * len(protocols)
 
-    monkeypatch.setattr(training.Experiment, "evaluate", evaluate_cell)
+    monkeypatch.setattr(training.Classification, "evaluate", evaluate_cell)
     workdir = tmp_path / "copy"
     shutil.copytree(swept[0], workdir)
     keep_rows(workdir, slice(6))  # those trained with noise
