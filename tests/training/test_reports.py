@@ -9,7 +9,7 @@ import jax
 import pytest
 
 from pnoise_jax import training
-from pnoise_jax.training import evaluating, reports, run_config
+from pnoise_jax.training import evaluating, loop, reports, run_config
 from tests.training.runs import small_config
 
 
