@@ -15,7 +15,7 @@ import shlex
 from absl import flags
 
 from pnoise_jax.data import manifest, prepare
-from pnoise_jax.data.prepare.plan import shorten
+from pnoise_jax.data.prepare import shorten
 from pnoise_jax.terminal import say
 
 from . import main

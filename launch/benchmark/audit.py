@@ -22,7 +22,7 @@ from rich.console import Console
 
 from pnoise_jax import data, evaluation, noise, parallel
 from pnoise_jax.studies import leak
-from pnoise_jax.studies.leak.checks.orders import SHUFFLED, Orders
+from pnoise_jax.studies.leak import SHUFFLED, Orders
 
 from . import measuring, report
 

@@ -14,8 +14,8 @@ import PIL.Image
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from pnoise_jax import data
-from pnoise_jax.data.image.crops import RandomResizedCrop
-from pnoise_jax.data.image.transforms import create_transform
+from pnoise_jax.data import create_transform
+from pnoise_jax.data.image import RandomResizedCrop
 
 Pipeline = Callable[[], Iterator[np.ndarray]]
 

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from pnoise_jax import data, parallel, stopping
-from pnoise_jax.data.image.arguments import require_statistics
+from pnoise_jax.data.image import require_statistics
 from pnoise_jax.evaluation.predictions import Predictions, collect, fetch_behind, score_logits
 from pnoise_jax.evaluation.protocols import Protocol
 from pnoise_jax.evaluation.representations import Representations

@@ -11,7 +11,7 @@ import ml_collections
 from ml_collections import config_dict
 
 from pnoise_jax import evaluation, noise, weights
-from pnoise_jax.data.image.arguments import require_statistics
+from pnoise_jax.data.image import require_statistics
 from pnoise_jax.runs import find_writer
 from pnoise_jax.training.durations import seconds_of, steps_of
 

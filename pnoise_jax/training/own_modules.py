@@ -14,9 +14,9 @@ from typing import Any
 import ml_collections
 
 from pnoise_jax import writing
-from pnoise_jax.data.in_memory import DATASETS
-from pnoise_jax.models.registry import MODELS
-from pnoise_jax.noise.injection import NOISES
+from pnoise_jax.data import DATASETS
+from pnoise_jax.models import MODELS
+from pnoise_jax.noise import NOISES
 from pnoise_jax.registry import Origin
 from pnoise_jax.runs import RunDirectory
 from pnoise_jax.training.task import TASKS

@@ -17,7 +17,7 @@ from flax import traverse_util
 from safetensors.numpy import save_file
 
 from pnoise_jax import models
-from pnoise_jax.models.registry import MODELS
+from pnoise_jax.models import MODELS
 from pnoise_jax.weights import errors, preprocessing
 from pnoise_jax.weights.formats import model_info, run_weights
 from pnoise_jax.weights.formats.array_file import ArrayFile

@@ -31,9 +31,7 @@ from pnoise_jax.studies.leak.settings import AuditSettings
 from pnoise_jax.studies.reporting import tables
 from pnoise_jax.studies.reporting.console import print_audit
 from pnoise_jax.terminal import create_console, printable
-from pnoise_jax.training import data_version
-from pnoise_jax.training.checks import require_weights
-from pnoise_jax.training.restore import Run, import_weights, restore
+from pnoise_jax.training import Run, data_version, import_weights, require_weights, restore
 
 
 def audit_runs(

@@ -11,9 +11,7 @@ import ml_collections
 from pnoise_jax import training
 from pnoise_jax.data import class_names
 from pnoise_jax.runs import RunDirectory
-from pnoise_jax.training import data_version, run_config
-from pnoise_jax.training.config import differing
-from pnoise_jax.training.restore import NOT_OF_WEIGHTS
+from pnoise_jax.training import NOT_OF_WEIGHTS, data_version, differing, run_config
 
 _SEED_DIRECTORY = re.compile(r"seed_([0-9]+)")
 

@@ -12,7 +12,7 @@ from pnoise_jax.studies.reporting import page_tables, prose, tables
 from pnoise_jax.studies.reporting import verdict_labels as kinds
 from pnoise_jax.studies.reporting.alt_text import alternative
 from pnoise_jax.studies.reporting.inline_figures import inline_svg
-from pnoise_jax.training.config import flatten
+from pnoise_jax.training import flatten
 
 TABLES = {
     "protocols": page_tables.protocols,

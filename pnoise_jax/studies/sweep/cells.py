@@ -12,8 +12,7 @@ import numpy as np
 
 from pnoise_jax import data, models, training
 from pnoise_jax.data import class_names
-from pnoise_jax.training.checks import check_training
-from pnoise_jax.training.config import flatten, unknown_field
+from pnoise_jax.training import check_training, flatten, unknown_field
 
 Overrides = Mapping[str, Any]
 _Section = Mapping | ml_collections.ConfigDict

@@ -23,7 +23,7 @@ from pnoise_jax.studies.reporting.figures import Line, Panel, sweep_figure
 from pnoise_jax.studies.sweep.cells import Cell, name_of, short
 from pnoise_jax.studies.sweep.results import FORMAT, PROTOCOLS, Results, Row, write_csv
 from pnoise_jax.terminal import printable
-from pnoise_jax.training.config import HARMLESS
+from pnoise_jax.training import HARMLESS
 from pnoise_jax.writing import replace_file
 
 CONFIDENCE = 0.95
