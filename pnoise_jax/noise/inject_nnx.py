@@ -73,9 +73,11 @@ def inject_nnx(
                     f"passed by keyword); choose another site or point (at={at!r})"
                 )
             x = jnp.asarray(x)
-            if noise.draws and noise_key is None:
-                raise ValueError("this noise is random: give noise_key=jax.random.key(seed)")
-            key = jax.random.fold_in(noise_key, len(reached)) if noise.draws else None
+            key = None
+            if noise.draws:
+                if noise_key is None:
+                    raise ValueError("this noise is random: give noise_key=jax.random.key(seed)")
+                key = jax.random.fold_in(noise_key, len(reached))
             reached.append(path)
             noisy = noise(key, x, mask=noise_mask, strength=noise_strength)
             return x + lax.stop_gradient(noisy - x) if stop_gradient else noisy

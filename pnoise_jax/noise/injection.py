@@ -121,7 +121,9 @@ class Injection:
     @classmethod
     def preset(cls, name: str) -> "Injection":
         """The paper's and the published code's settings by name; see `PRESETS`."""
-        return cls.from_config({"preset": name})
+        injection = cls.from_config({"preset": name})
+        assert injection is not None, f"preset {name!r} names no noise"
+        return injection
 
     @classmethod
     def from_config(cls, section: Mapping[str, Any]) -> "Injection | None":
@@ -218,7 +220,7 @@ def _from_settings(section: Mapping[str, Any]) -> Injection | None:
     preset = fields.pop("preset", None)
     if preset is not None:
         require_preset(preset)
-    inherited = _inherited(PRESETS.get(preset, {}), fields)
+    inherited = _inherited({} if preset is None else PRESETS[preset], fields)
     name = fields.pop("name", inherited.get("name"))
     if name is None or name == "none":
         _refuse_unused(fields, "there is no noise: noise.name and noise.preset are not set")
@@ -282,29 +284,28 @@ def _build_noise(kind: type[Noise], settings: dict[str, Any]) -> Noise:
     quality = settings.pop("quality", None)
     if quality not in _QUALITIES:
         raise ValueError(checks.unknown(f"quality={quality!r}: unknown", quality, _QUALITIES))
-    kind, fields = _QUALITIES[quality]
+    quality_kind, fields = _QUALITIES[quality]
     quality_settings = {key: settings.pop(key) for key in fields if key in settings}
     if quality == "cyclic_shift" and "strength" not in quality_settings:
         raise ValueError("strength is not set: cyclic_shift needs one, the paper's alpha")
     _refuse_unused(
         {k: v for k, v in settings.items() if k == "shift"}, f"{quality} has no use for it"
     )
-    return LinearTransform(kind(**quality_settings), **settings)
+    return LinearTransform(quality_kind(**quality_settings), **settings)
 
 
 def _is_required(field: dataclasses.Field) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
-def _parse_layer(value: Any) -> Layer:
+def _parse_layer(value: Any) -> Any:
     """``"3"`` to 3, ``"6,8"`` to (6, 8); anything else is left as it is."""
     if not isinstance(value, str):
         return value
     parts = [part.strip() for part in value.split(",")]
     if not all(re.fullmatch(r"-?[0-9]+", part) for part in parts):
         return value
-    numbers = tuple(int(part) for part in parts)
-    return numbers if len(numbers) > 1 else numbers[0]
+    return tuple(map(int, parts)) if len(parts) > 1 else int(parts[0])
 
 
 def _refuse_unused(unused: Mapping[str, Any], why: str) -> None:

@@ -20,7 +20,7 @@ class CNN(nn.Module):
 
     @nn.compact
     def __call__(self, x, train: bool = False):
-        x = nn.avg_pool(nn.relu(nn.Conv(4, (3, 3))(x)), (2, 2), (2, 2))
+        x = nn.max_pool(nn.relu(nn.Conv(4, (3, 3))(x)), (2, 2), (2, 2))
         x = x.reshape(x.shape[0], -1)
         x = nn.Dropout(0.5, deterministic=not train)(nn.relu(nn.Dense(8)(x)))
         return nn.Dense(3)(x)
