@@ -1,6 +1,7 @@
 """What the main programs share: flags, errors without tracebacks, exit codes."""
 
 import difflib
+import io
 import os
 import re
 import runpy
@@ -140,7 +141,7 @@ def run(
     """
 
     for stream in (sys.stdout, sys.stderr):  # names may have letters that a terminal cannot show
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
     def guarded(argv: list[str]) -> None:

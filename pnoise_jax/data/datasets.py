@@ -60,6 +60,16 @@ class Dataset:
     channels: int = 3
     version: str | None = None
 
+    def require_image_shape(self) -> tuple[int, int, int]:
+        """`image_shape`, of images that all have one.
+
+        Raises:
+          ValueError: they differ in size.
+        """
+        if self.image_shape is None:
+            raise ValueError(f"the images of {self.name} differ in size: decode them to one")
+        return self.image_shape
+
     def __post_init__(self):
         if self.image_shape is not None:
             object.__setattr__(self, "channels", self.image_shape[2])

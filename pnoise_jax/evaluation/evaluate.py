@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -76,7 +76,7 @@ def predict(
         raise ValueError(
             f"views={views}: representations hold one view of each image; leave one of the two out"
         )
-    model, strength = _with_noise(model, protocol, strength, views)
+    model, strengths = _with_noise(model, protocol, strength, views)
     program = _Program(model, tuple(mean), tuple(std), views)
     if representations is not None:
         representations.require_before(model)
@@ -93,7 +93,7 @@ def predict(
                 stopping.check("while evaluating")
                 batch = parallel.to_devices(batch, parallel.split_batch(mesh))
                 drawn = np.uint32(number if _draws_layer(model) else 0)
-                yield index, score(batch, np.uint32(seed), drawn, strength)
+                yield index, score(batch, np.uint32(seed), drawn, strengths)
 
     what = protocol.name if order is None else "noisy, in the given order"
     return collect(fetch_behind(scores()), dataset, what, report)
@@ -109,7 +109,7 @@ class _Program:
       layer: where representations enter, None where the inputs are images.
     """
 
-    model: nn.Module
+    model: Any  # a Linen module, whose apply returns logits alone: nothing is mutable
     mean: tuple[float, ...]
     std: tuple[float, ...]
     views: int
@@ -176,7 +176,7 @@ def evaluate(
     model: nn.Module,
     variables: Mapping[str, Any],
     dataset: data.Dataset,
-    protocols: tuple[Protocol, ...],
+    protocols: Sequence[Protocol],
     **options: Any,
 ) -> list[dict[str, Any]]:
     """One row per protocol: its ``noise``, ``order``, ``batch_size``, and what `Predictions` sums.
@@ -201,7 +201,7 @@ def _with_noise(
     The strengths are a scalar where there is one injection, so that a model need not know of more.
     """
     if not protocol.noise:
-        return model.clone(injection=None), np.float32(0)
+        return model.clone(injection=None), np.zeros((), np.float32)
     injections = as_injections(model.injection)
     if not injections:
         raise ValueError(
@@ -209,7 +209,8 @@ def _with_noise(
             "set noise.preset or noise.name"
         )
     count = len(injections)
-    strengths = np.float32([i.noise.strength for i in injections] if strength is None else strength)
+    given = [i.noise.strength for i in injections] if strength is None else strength
+    strengths = np.asarray(given, np.float32)
     if strengths.size != count:
         numbers = "give one number" if count == 1 else f"give a tuple of {count} numbers"
         raise ValueError(f"strength={strength}: the model has {count} injections; {numbers}")
@@ -284,12 +285,14 @@ def _logits(program, variables, batch, seed, strength) -> jax.Array:
     return program.logits(variables, batch, key, strength)
 
 
-def normalise(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
+def normalise(
+    images: jax.Array | np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]
+) -> jax.Array:
     """uint8 images (..., channels) to float32 ``(image / 255 - mean) / std``.
 
     Raises:
       ValueError: a mean or std that is not of pixels in [0, 1], such as one of pixels to 255.
     """
     require_statistics(prefix="", mean=mean, std=std)
-    mean, std = jnp.array(mean, jnp.float32), jnp.array(std, jnp.float32)
-    return (images.astype(jnp.float32) / 255 - mean) / std
+    centred = jnp.asarray(images).astype(jnp.float32) / 255 - jnp.array(mean, jnp.float32)
+    return centred / jnp.array(std, jnp.float32)

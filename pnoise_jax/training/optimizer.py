@@ -6,6 +6,7 @@ For fine-tuning: parameters that stay as they are, and learning rates by layer.
 import difflib
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import ml_collections
@@ -50,7 +51,11 @@ def learning_rate_schedule(
         start, peak, warmup_steps, total_steps, end_value=config.final_learning_rate
     )
     if config.schedule == "cosine_by_epoch":
-        return lambda step: cosine(step // steps_per_epoch * steps_per_epoch)
+
+        def by_epoch(step: Any) -> Any:
+            return cosine(step // steps_per_epoch * steps_per_epoch)
+
+        return by_epoch
     return cosine
 
 

@@ -54,5 +54,6 @@ def remember(path: Path) -> None:
         if not isinstance(found, Mapping):
             continue
         words = [found.get(word) for word in ("name", "module", "directory")]
-        if all(isinstance(word, str) for word in words):
-            registry.remember(words[0], Origin(*words[1:]))
+        match words:
+            case [str() as name, str() as module, str() as directory]:
+                registry.remember(name, Origin(module, directory))

@@ -50,7 +50,7 @@ class Setup:
     @functools.cached_property
     def train_transform(self) -> data.Transform:
         """What makes one of its images what the model gets; random, perhaps."""
-        size = self.test_data.image_shape[:2]
+        size = self.test_data.require_image_shape()[:2]
         return inputs.transform(self.config, self.train_data, size, train=True)
 
     @property

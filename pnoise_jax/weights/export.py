@@ -96,6 +96,8 @@ def _describe(
     """
     model = _create_model(config, file)
     channels = infer_channels(file.shapes)
+    if channels is None:
+        raise ValueError("no first convolution shows the channels of images")
     reference = timm_reference(config["model"]["name"], model, channels=channels)
     metadata = _metadata(config, model, file, reference)
     if file.class_names is not None:
@@ -159,7 +161,8 @@ def _create_model(config: Mapping[str, Any], file: ArrayFile) -> nn.Module:
     sides = model.image_shape or (64, 64)
     images = jax.ShapeDtypeStruct((1, *sides, infer_channels(file.shapes)), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
-    ours = {k: x.shape for k, x in traverse_util.flatten_dict(variables, sep="/").items()}
+    flat: Mapping[str, Any] = dict(traverse_util.flatten_dict(variables, sep="/"))
+    ours = {path: x.shape for path, x in flat.items()}
     if differences := sorted(ours.items() ^ file.shapes.items()):
         path, _ = differences[0]
         raise ValueError(

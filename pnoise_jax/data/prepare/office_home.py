@@ -86,11 +86,11 @@ def _domain_folders(source: Source, listing: Listing) -> dict[str, str]:
     names = top_folders(listing, root)
     prefix = "" if root == "." else f"{root}/"
     by_letters = {"".join(filter(str.isalpha, name)).lower(): prefix + name for name in names}
-    folders = {domain: by_letters.get(domain.replace("_", "")) for domain in _DOMAINS}
-    missing = [domain for domain, folder in folders.items() if folder is None]
+    letters = {domain: domain.replace("_", "") for domain in _DOMAINS}
+    missing = [domain for domain in _DOMAINS if letters[domain] not in by_letters]
     if missing:
         raise FileNotFoundError(
             f"{source.path} lacks the domains {', '.join(missing)}: its folders are "
             f"{shorten(names) or 'none'}, and Art, Clipart, Product and Real World are needed"
         )
-    return folders
+    return {domain: by_letters[letters[domain]] for domain in _DOMAINS}

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import dataset_info, file_adapters
+from tensorflow_datasets.core.splits import SplitDict
 
 from pnoise_jax.data import manifest
 from pnoise_jax.data.directory import newest_version
@@ -42,7 +43,7 @@ def write_metadata(
     )
     info.set_file_format(file_adapters.FileFormat.ARRAY_RECORD)
     info.set_splits(
-        tfds.core.splits.SplitDict(
+        SplitDict(
             [
                 tfds.core.SplitInfo(
                     name=split,

@@ -214,7 +214,7 @@ def _noises(
             except ValueError as error:
                 raise ValueError(f"strengths={strength} for {injection.noise}: {error}") from None
             audited.append(AuditedNoise.of(scaled, model.num_layers))
-        for size in settings.batch_sizes:
+        for size in settings.batch_sizes or ():
             try:
                 injection.in_batches_of(size)
             except ValueError as error:

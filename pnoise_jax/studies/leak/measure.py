@@ -243,6 +243,7 @@ class _Plan:
         )
         if self._design is None:
             self._no_interventions = "no two classes have enough examples for a batch of one class"
+            return
         if self._no_interventions is not None:
             return
         planned = interventions.choose_targets(self._design, clean, blank=subject.blank is not None)

@@ -89,7 +89,9 @@ def require_same_config(config: ml_collections.ConfigDict, runs: dict[int, Path]
 def _require_same_classes(one: Path, other: Path) -> None:
     """The classes of all seeds have the same numbers."""
     theirs, ours = (data_version.read(path).get("class_names") for path in (one, other))
-    if None not in (theirs, ours) and not class_names.are_same(theirs, ours):
+    if theirs is None or ours is None:
+        return
+    if not class_names.are_same(theirs, ours):
         raise ValueError(
             f"the runs {one.name} and {other.name} in {one.parent} have numbered classes "
             f"differently ({class_names.describe_order(theirs, ours)}): audit them one by one, or "

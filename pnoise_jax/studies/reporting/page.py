@@ -24,6 +24,8 @@ TABLES = {
     "classes": page_tables.classes,
 }
 
+_PACKAGE = "pnoise_jax.studies.reporting"
+
 
 def render(audit: Mapping[str, Any], figures: Mapping[str, bytes]) -> str:
     """The page.
@@ -55,14 +57,14 @@ def render(audit: Mapping[str, Any], figures: Mapping[str, bytes]) -> str:
 
 def stylesheet() -> str:
     """The CSS of the page."""
-    folder = importlib.resources.files(__package__) / "templates"
+    folder = importlib.resources.files(_PACKAGE) / "templates"
     return folder.joinpath("page.css").read_text("utf-8").strip()
 
 
 @functools.cache
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader(__package__, "templates"),
+        loader=jinja2.PackageLoader(_PACKAGE, "templates"),
         autoescape=True,  # whatever comes from data is text
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

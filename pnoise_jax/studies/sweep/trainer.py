@@ -123,7 +123,7 @@ def _contents(cells: Sequence[Cell], runs: Path | None) -> dict[str, str]:
     """By the paths of weights to start from what tells their contents."""
     directories_of_runs = runs.iterdir() if runs is not None and runs.is_dir() else ()
     noted = dict(filter(None, map(starting_weights.noted_weights, directories_of_runs)))
-    paths = {cell.experiment.config.weights for cell in cells} - {None}
+    paths: set[str] = {w for cell in cells if (w := cell.experiment.config.weights) is not None}
     return {
         path: starting_weights.find_fingerprint(path) or noted.get(path, path) for path in paths
     }
@@ -212,10 +212,10 @@ class Trainer:
         checkpoints = Checkpoints(path, keep=1, report=self._console.print)
         with contextlib.closing(checkpoints):
             try:
-                state, step = checkpoints.restore(program.like, set_aside=False)
-                if step != run.experiment.total_steps:
+                restored = checkpoints.restore(program.like, set_aside=False)
+                if restored is None or restored[1] != run.experiment.total_steps:
                     raise OSError(f"the checkpoint of step {run.experiment.total_steps} is broken")
-                return state
+                return restored[0]
             except OSError as error:
                 raise OSError(f"{run.name}: {error}{_delete(path)}") from None
 
