@@ -26,6 +26,27 @@ def write_metadata(
     short_side: int | None,
 ) -> None:
     """Makes a directory of finished shards, by split, one that TFDS reads."""
+    _describe(directory, plan, shards, notes).write_to_directory(directory)
+    for split, its_shards in shards.items():
+        labels = [entry.label for shard in its_shards for entry in shard.entries]
+        np.save(directory / f"labels-{split}.npy", np.array(labels, np.int32))
+    written = {shard.path for its_shards in shards.values() for shard in its_shards}
+    checksums = {path.name: notes[path].file for path in written}
+    settings = {
+        "short_side": short_side,
+        "class_order": plan.class_order,
+        "layout": plan.layout,
+        "notes": list(plan.notes),
+    }
+    manifest.write(directory, settings, known=checksums)
+    for path in (*sorted(set(directory.iterdir()) - written), directory):
+        sync(path)  # the shards are on the disk
+
+
+def _describe(
+    directory: Path, plan: Plan, shards: Mapping[str, Sequence[Shard]], notes: Mapping[Path, Note]
+) -> tfds.core.DatasetInfo:
+    """What TFDS is told of the data set."""
     name, _, config = plan.name.partition("/")
     identity = dataset_info.DatasetIdentity(
         name=name,
@@ -55,21 +76,7 @@ def write_metadata(
             ]
         )
     )
-    info.write_to_directory(directory)
-    for split, its_shards in shards.items():
-        labels = [entry.label for shard in its_shards for entry in shard.entries]
-        np.save(directory / f"labels-{split}.npy", np.array(labels, np.int32))
-    written = {shard.path for its_shards in shards.values() for shard in its_shards}
-    checksums = {path.name: notes[path].file for path in written}
-    settings = {
-        "short_side": short_side,
-        "class_order": plan.class_order,
-        "layout": plan.layout,
-        "notes": list(plan.notes),
-    }
-    manifest.write(directory, settings, known=checksums)
-    for path in (*sorted(set(directory.iterdir()) - written), directory):
-        sync(path)  # the shards are on the disk
+    return info
 
 
 def sync(path: Path) -> None:

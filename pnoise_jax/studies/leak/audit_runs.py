@@ -77,15 +77,9 @@ def audit_runs(
     existing = find_runs(path)
     as_they_are = seeds is None and not existing and config.weights is not None
     seeds = choose_seeds(seeds, existing, config)
-    if not existing:
-        require_weights(config)
     settings = settings or AuditSettings()
     settings.over_seeds(len(seeds))
-    require_same_config(config, existing)
-    experiment = training.build(config)
-    require_same_task(experiment, existing)
-    if existing:
-        experiment, _ = data_version.match_run(experiment, next(iter(existing.values())))
+    experiment = _build(config, existing)
     labels = experiment.test_data.labels
     what = f"{config.data.name}'s split {config.data.test_split!r}"
     settings = settings.for_labels(labels, what)
@@ -119,6 +113,22 @@ def audit_runs(
     for written in places.write(audit, directory):
         console.print(f"wrote {printable(str(written))}", soft_wrap=True)
     return audit
+
+
+def _build(config: ml_collections.ConfigDict, existing: Mapping[int, Path]) -> training.Experiment:
+    """The experiment of a config that fits the runs that exist, if any, with their classes.
+
+    Raises:
+      ValueError, OSError: it does not fit them, or describes no runs; named.
+    """
+    if not existing:
+        require_weights(config)
+    require_same_config(config, existing)
+    experiment = training.build(config)
+    require_same_task(experiment, existing)
+    if existing:
+        experiment, _ = data_version.match_run(experiment, next(iter(existing.values())))
+    return experiment
 
 
 @contextlib.contextmanager
