@@ -120,8 +120,9 @@ def _sites(model: Any, at: str) -> dict[int, str]:
     named = _named(model)
     sites = {id(module): path for path, module in named if fnmatch.fnmatchcase(path, at)}
     if not sites:
+        paths = [path for path, _ in named]
         raise ValueError(
-            f"at={at!r} matches no submodule{did_you_mean(at, [path for path, _ in named])}"
+            f"at={at!r} matches no submodule{did_you_mean(at, paths, listed=len(paths))}"
         )
     return sites
 

@@ -1,6 +1,5 @@
 """Writes the weights of a run as safetensors in timm's names; timm loads it with strict=True."""
 
-import contextlib
 import dataclasses
 import importlib.metadata
 import json
@@ -16,7 +15,7 @@ import numpy as np
 from flax import traverse_util
 from safetensors.numpy import save_file
 
-from pnoise_jax import models
+from pnoise_jax import models, writing
 from pnoise_jax.models import MODELS
 from pnoise_jax.weights import errors, preprocessing
 from pnoise_jax.weights.formats import model_info, run_weights
@@ -196,31 +195,19 @@ def _metadata(
     }
 
 
-def _move_to_new(temporary: Path, out: Path) -> None:
-    """Moves a file to a place where meanwhile another may have appeared; that one stays."""
-    try:
-        os.link(temporary, out)
-    except OSError:  # it appeared, or the file system has no links
-        _require_new(out)
-        os.replace(temporary, out)
-
-
 def _write(out: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
     """Writes the file completely or not at all."""
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
-        save_file(tensors, temporary, metadata=metadata)
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)  # safetensors makes it readable for the owner only
-        _move_to_new(temporary, out)
+        with writing.creating(out) as temporary:
+            save_file(tensors, temporary, metadata=metadata)
+            mask = os.umask(0)
+            os.umask(mask)
+            temporary.chmod(0o666 & ~mask)  # safetensors makes it readable for the owner only
     except FileExistsError:
+        _require_new(out)
         raise
     except Exception as error:  # safetensors has no OSError of its own
         raise OSError(
             f"--out={str(out)!r} cannot be written ({error}): choose a place that is writable and "
             "not full"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()

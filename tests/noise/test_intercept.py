@@ -216,5 +216,5 @@ def test_submodules_given_ready_made_have_the_paths_that_are_listed():
     variables = module.init(jax.random.key(0), x)
     noisy = injected.apply(variables, x, inject=True)
     assert not noisy.any()  # zeros in, and the bias starts at zero
-    with pytest.raises(ValueError, match="There are: layers_0, layers_1"):
+    with pytest.raises(ValueError, match="Choose one of: layers_0, layers_1"):
         noise.InjectedModule(module, noise.Erase(), at="nowhere").apply(variables, x, inject=True)
