@@ -115,7 +115,7 @@ def audit_runs(
     return audit
 
 
-def _build(config: ml_collections.ConfigDict, existing: Mapping[int, Path]) -> training.Experiment:
+def _build(config: ml_collections.ConfigDict, existing: dict[int, Path]) -> training.Experiment:
     """The experiment of a config that fits the runs that exist, if any, with their classes.
 
     Raises:
