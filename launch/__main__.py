@@ -12,9 +12,10 @@
 `pnoise PROGRAM --help` lists the flags. In a clone, `python -m launch.PROGRAM` is the same.
 """
 
-import difflib
 import runpy
 import sys
+
+from pnoise_jax.registry import did_you_mean
 
 PROGRAMS = ("train", "evaluate", "audit", "sweep", "prepare", "export", "bridge", "benchmark")
 
@@ -26,11 +27,9 @@ def run() -> None:
         print(__doc__)
         return
     if name not in PROGRAMS:
-        near = difflib.get_close_matches(name, PROGRAMS, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
         sys.exit(
-            f"error: unknown program {name!r}: {hint}the first argument is one of "
-            f"{', '.join(PROGRAMS)}, such as: pnoise train --config digits_vit --workdir DIR"
+            f"error: unknown program {name!r}{did_you_mean(name, PROGRAMS)}; give it first, such "
+            "as: pnoise train --config digits_vit --workdir DIR"
         )
     del sys.argv[1]
     package = __name__.rpartition(".")[0] or __package__

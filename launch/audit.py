@@ -22,6 +22,8 @@ if __name__ == "__main__":  # before the imports, which take seconds
 
     stopping.listen()
 
+from typing import Any, cast
+
 from absl import flags
 
 from pnoise_jax import evaluation, studies
@@ -65,7 +67,7 @@ def audit(config, workdir: str) -> studies.Audit:
         confidence=_CONFIDENCE.value,
         resamples=_RESAMPLES.value,
         seed=config.evaluation.seed,
-        interval=_INTERVAL.value,
+        interval=cast("Any", _INTERVAL.value),
         mixed_batches=_MIXED.value,
     )
     return studies.audit_runs(
@@ -73,7 +75,7 @@ def audit(config, workdir: str) -> studies.Audit:
         workdir,
         seeds=_numbers("seeds", _SEEDS.value, int),
         presets=_PRESETS.value,
-        strengths=_numbers("strengths", _STRENGTHS.value, float),
+        strengths=_numbers("strengths", _STRENGTHS.value, float) or (),
         settings=settings,
         metric=None if _METRIC.value is None else evaluation.metric_named(_METRIC.value),
         out=_OUT.value,

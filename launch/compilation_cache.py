@@ -4,6 +4,7 @@ import hashlib
 import os
 import platform
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -16,7 +17,8 @@ def use_compilation_cache() -> None:
     ``JAX_COMPILATION_CACHE_DIR=DIR`` takes another, ``JAX_ENABLE_COMPILATION_CACHE=0`` turns it
     off.
     """
-    if jax.config.jax_compilation_cache_dir is not None:
+    options: Any = jax.config  # which has them as attributes only once it runs
+    if options.jax_compilation_cache_dir is not None:
         return
     home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
     try:

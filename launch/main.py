@@ -1,6 +1,6 @@
 """What the main programs share: flags, errors without tracebacks, exit codes."""
 
-import difflib
+import io
 import os
 import re
 import runpy
@@ -17,6 +17,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from pnoise_jax import models, parallel, stopping, training
+from pnoise_jax.registry import did_you_mean
 from pnoise_jax.terminal import printable, say
 
 from . import values
@@ -140,7 +141,7 @@ def run(
     """
 
     for stream in (sys.stdout, sys.stderr):  # names may have letters that a terminal cannot show
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
     def guarded(argv: list[str]) -> None:
@@ -216,7 +217,7 @@ def _find_config_file() -> None:
         by_name = file.parent in (Path(), Path("configs")) and file.suffix in ("", ".py")
         file = _BUILT_IN_CONFIGS / f"{file.stem}.py"
         if not by_name or not file.is_file():
-            _end(f"error: --config={given}: there is no such file; {_similar_configs(name)}")
+            _end(f"error: --config={given}: there is no such file{_similar_configs(name)}")
         _replace_on_command_line("config", f"{file}{colon}{argument}")
     sys.path.insert(0, str(file.parent.absolute()))
 
@@ -224,10 +225,7 @@ def _find_config_file() -> None:
 def _similar_configs(name: str) -> str:
     beside = [str(path) for path in Path(name).parent.glob("*.py")]
     built_in = sorted(path.stem for path in _BUILT_IN_CONFIGS.glob("*.py"))
-    near = difflib.get_close_matches(name, [*beside, *built_in], n=2)
-    if near:
-        return f"did you mean {' or '.join(near)}?"
-    return f"give the path of a file, or one of the package's configs: {', '.join(built_in)}"
+    return f"{did_you_mean(name, [*beside, *built_in])}; or give the path of a file"
 
 
 def _replace_on_command_line(flag: str, value: str) -> None:

@@ -11,11 +11,12 @@ prepared itself needs no preparation.
 """
 
 import shlex
+from typing import Any, cast
 
 from absl import flags
 
 from pnoise_jax.data import manifest, prepare
-from pnoise_jax.data.prepare.plan import shorten
+from pnoise_jax.data.prepare import shorten
 from pnoise_jax.terminal import say
 
 from . import main
@@ -105,7 +106,7 @@ def _prepare() -> None:
         manual_dir=_MANUAL_DIR.value,
         data_dir=_DATA_DIR.value,
         short_side=_SHORT_SIDE.value,
-        layout=_LAYOUT.value,
+        layout=cast("Any", _LAYOUT.value),
         skip_unreadable=_SKIP_UNREADABLE.value,
     )
     verified = [_verified(prepared)] if _VERIFY.value else []

@@ -23,8 +23,7 @@ if __name__ == "__main__":  # before the imports, which take seconds
 
 from absl import flags
 
-from pnoise_jax.studies.sweep.shards import Shard
-from pnoise_jax.studies.sweep.sweep import WAYS, run_sweep
+from pnoise_jax.studies.sweep import WAYS, Shard, run_sweep
 
 from . import main
 

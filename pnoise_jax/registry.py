@@ -177,11 +177,36 @@ class Registry(Generic[T]):
         return name in self._things or name in self._lazy
 
 
-def did_you_mean(name: object, known: Iterable[str], *, listed: int = 60) -> str:
-    """The end of a message about an unknown name: what is near, and what there is."""
+def similar(
+    name: object, known: Iterable[str], *, count: int = 3, cutoff: float = 0.5
+) -> list[str]:
+    """The known names that are near an unknown one, the nearest first.
+
+    Args:
+      name: the unknown one.
+      known: all names.
+      count: of at most how many.
+      cutoff: how near they are at least, from 0 to 1.
+    """
+    return difflib.get_close_matches(str(name), list(known), n=count, cutoff=cutoff)
+
+
+def did_you_mean(
+    name: object, known: Iterable[str], *, listed: int = 60, list_always: bool = True
+) -> str:
+    """The end of a message about an unknown name: what is near, and what there is.
+
+    Args:
+      name: the unknown one.
+      known: all names.
+      listed: at most how many of them are listed.
+      list_always: also where some are near.
+    """
     known = list(known)
-    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+    near = similar(name, known)
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
+    if near and not list_always:
+        return hint
     there = ", ".join(known[:listed]) + (", …" if len(known) > listed else "")
     return f"{hint} Choose one of: {there}"
 

@@ -8,7 +8,8 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on
 _AT_ONCE = 130  # 128 + SIGINT, as shells have it
@@ -43,7 +44,7 @@ class _State:
         self.has_begun = False  # whether there is anything to finish
         self.is_shared = False  # whether other processes have to stop at the same place
         self.polls = 0
-        self.close = None  # undoes `listen`
+        self.close: Callable[[], None] | None = None  # undoes `listen`
 
 
 _state = _State()
@@ -90,7 +91,8 @@ def begin() -> None:
         return
     _state.is_shared = jax.process_count() > 1
     _state.has_begun = True
-    if _state.is_shared and not jax.config.jax_enable_preemption_service:
+    options: Any = jax.config  # which has them as attributes only once it runs
+    if _state.is_shared and not options.jax_enable_preemption_service:
         restore()  # the processes cannot agree where to stop: a signal ends them
 
 

@@ -6,7 +6,7 @@ import io
 import os
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,9 @@ def replace_file(path: Path, content: str | bytes) -> None:
     Raises:
       OSError: it cannot be written; what was there before stays.
     """
-    temporary = _temporary(path)
-    try:
+    with _temporary(path) as temporary:
         temporary.write_bytes(_as_bytes(content))
         os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def create_file(path: Path, content: str | bytes) -> None:
@@ -35,18 +31,32 @@ def create_file(path: Path, content: str | bytes) -> None:
       FileExistsError: it is there by now.
       OSError: it cannot be written.
     """
-    temporary = _temporary(path)
-    try:
+    with creating(path) as temporary:
         temporary.write_bytes(_as_bytes(content))
+
+
+@contextlib.contextmanager
+def creating(path: Path) -> Iterator[Path]:
+    """A file beside ``path`` for the block to write, which gets that name once it is whole.
+
+    Raises:
+      FileExistsError: another file has the name by then.
+      OSError: it cannot be written.
+    """
+    with _temporary(path) as temporary:
+        yield temporary
         move_to_new(temporary, path)
+
+
+@contextlib.contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """A name beside ``path`` that no other process has; what stays there at the end is deleted."""
+    temporary = path.with_name(f".{path.name[-200:]}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-
-
-def _temporary(path: Path) -> Path:
-    """A name beside ``path`` that no other process has, on this machine or another."""
-    return path.with_name(f".{path.name[-200:]}.{secrets.token_hex(4)}.tmp")
 
 
 def _as_bytes(content: str | bytes) -> bytes:

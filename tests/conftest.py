@@ -17,6 +17,20 @@ jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 
 
+# Where JAX raises instead of promoting dtypes, except in tests marked flax_promotes.
+STRICT = ("noise", "models", "evaluation", "training/test_step.py")
+
+
+@pytest.fixture(autouse=True)
+def strict_promotion(request):
+    """No implicit promotion in the folders and files of STRICT."""
+    path = request.path.relative_to(pathlib.Path(__file__).parent)
+    is_strict = any(path.is_relative_to(place) for place in STRICT)
+    allowed = request.node.get_closest_marker("flax_promotes") is not None
+    with jax.numpy_dtype_promotion("strict" if is_strict and not allowed else "standard"):
+        yield
+
+
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory) -> pathlib.Path:
     """A directory with the digits in it."""

@@ -132,3 +132,32 @@ def test_no_cell_is_a_formula(text):
 def test_numbers_and_words_stay_as_they_are(value):
     written = writing.csv_text(["a", "b"], [{"a": value, "b": 1}])
     assert written == f"a,b\n{'' if value is None else value},1\n"
+
+
+def test_a_new_file_appears_when_it_is_whole(tmp_path):
+    out = tmp_path / "out"
+    with writing.creating(out) as temporary:
+        temporary.write_text("whole")
+        assert not out.exists()
+    assert out.read_text() == "whole"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def write_new(out, meanwhile):
+    with writing.creating(out) as temporary:
+        temporary.write_text("mine")
+        meanwhile()
+
+
+def test_a_file_that_was_not_finished_leaves_nothing(tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        write_new(tmp_path / "out", lambda: 1 / 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_appeared_meanwhile_stays(tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(FileExistsError):
+        write_new(out, lambda: out.write_text("another's"))
+    assert out.read_text() == "another's"
+    assert list(tmp_path.iterdir()) == [out]

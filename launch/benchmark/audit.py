@@ -12,6 +12,7 @@ Printed: how many times as long as the clean evaluation of the same round, media
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ from rich.console import Console
 
 from pnoise_jax import data, evaluation, noise, parallel
 from pnoise_jax.studies import leak
-from pnoise_jax.studies.leak.checks.orders import SHUFFLED, Orders
+from pnoise_jax.studies.leak import SHUFFLED, Orders
 
 from . import measuring, report
 
@@ -39,7 +40,7 @@ flags.DEFINE_bool("separately", True, "Also each order from the image on.")
 _OUT = flags.DEFINE_string("out", None, "JSON file for all ratios and times.")
 
 _CLASSES = 5
-_PIXELS = {"mean": (0.5,), "std": (0.5,)}
+_PIXELS: dict[str, Any] = {"mean": (0.5,), "std": (0.5,)}
 
 
 @dataclasses.dataclass(frozen=True)

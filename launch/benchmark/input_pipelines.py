@@ -14,8 +14,8 @@ import PIL.Image
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from pnoise_jax import data
-from pnoise_jax.data.image.crops import RandomResizedCrop
-from pnoise_jax.data.image.transforms import create_transform
+from pnoise_jax.data import create_transform
+from pnoise_jax.data.image import RandomResizedCrop
 
 Pipeline = Callable[[], Iterator[np.ndarray]]
 
@@ -113,7 +113,7 @@ def write_tfrecord(directory: Path, file: Path) -> None:
 
 def _tensorflow():
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # else it tells of this machine's CPU
-    import tensorflow
+    import tensorflow  # pyright: ignore[reportMissingModuleSource]  (the extra "benchmark")
 
     return tensorflow
 
@@ -122,7 +122,7 @@ def pil_folder(folders: Path, *, batch_size: int, side: int) -> Pipeline:
     """A loop over class folders with PIL, as torchvision's ImageFolder; float32, normalised."""
     files = sorted(folders.glob("*/*.jpg"))
     crop = RandomResizedCrop()
-    mean, std = np.float32(MEAN), np.float32(STD)
+    mean, std = np.array(MEAN, np.float32), np.array(STD, np.float32)
 
     def load(file: Path, generator: np.random.Generator) -> np.ndarray:
         with file.open("rb") as opened, PIL.Image.open(opened) as encoded:

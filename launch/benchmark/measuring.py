@@ -60,7 +60,7 @@ def interleave(
     times = {name: Times() for name in calls}
     budgets = budgets or {}
     for number in range(rounds):
-        names = list(calls) if number % 2 == 0 else list(reversed(calls))
+        names = list(calls)[:: 1 if number % 2 == 0 else -1]
         for name in names:
             if sum(times[name].wall) > budgets.get(name, math.inf):
                 continue

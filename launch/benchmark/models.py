@@ -14,6 +14,7 @@ import dataclasses
 import importlib.util
 import os
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -81,8 +82,10 @@ def measure(spec: Spec, mesh: Mesh) -> list[dict]:
     batch = _draw_batch(spec)
     calls = {"ours": _ours(model, variables, batch, mesh)}
     if spec.with_timm:
-        name, arguments = weights.timm_reference(spec.model, model, channels=3)
-        state = weights.timm_state(traverse_util.flatten_dict(variables, sep="/"))
+        reference = weights.timm_reference(spec.model, model, channels=3)
+        assert reference is not None, f"timm has no {spec.model}"
+        name, arguments = reference
+        state = weights.timm_state(_flat(variables))
         calls["timm"] = timm_step.prepare(
             name, arguments, state, batch, learning_rate=LEARNING_RATE, weight_decay=WEIGHT_DECAY
         )
@@ -127,6 +130,10 @@ def _draw_batch(spec: Spec) -> dict[str, np.ndarray]:
     }
 
 
+def _flat(variables: dict) -> dict[str, Any]:
+    return dict(traverse_util.flatten_dict(variables, sep="/"))
+
+
 def _ours(model, variables: dict, batch: dict, mesh: Mesh) -> tuple[Callable, Callable]:
     """Calls of the forward pass, which gives logits, and of the next step, which gives its loss."""
     images = (jnp.asarray(batch["image"], jnp.float32) / 255 - MEAN[0]) / STD[0]
@@ -139,10 +146,11 @@ def _ours(model, variables: dict, batch: dict, mesh: Mesh) -> tuple[Callable, Ca
     step = training.jit_train_step(training.make_train_step(task, optimizer), mesh)
     batch = parallel.to_devices(batch, parallel.split_batch(mesh))
     key = parallel.random_key(0, mesh)
-    imported = traverse_util.flatten_dict(variables, sep="/")
+    one = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
+    imported = _flat(variables)
     state = jax.jit(
         lambda key: training.init_state(
-            task, optimizer, key, images[:1], with_ema=False, imported=imported
+            task, optimizer, key, one, with_ema=False, imported=imported
         ),
         out_shardings=parallel.replicated(mesh),
     )(jax.random.key(0))

@@ -9,7 +9,7 @@ import platform
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +63,7 @@ def run(
 
 def spec_of(kind: type[_Spec], **checked: Any) -> _Spec:
     """A dataclass of flags: each field is ``checked``, or else the flag of its name."""
-    names = [field.name for field in dataclasses.fields(kind)]
+    names = [field.name for field in dataclasses.fields(cast("Any", kind))]
     return kind(**{n: checked[n] if n in checked else flags.FLAGS[n].value for n in names})
 
 
@@ -79,7 +79,7 @@ def create_model(spec: Any, **options: Any) -> Classifier:
     if "image_size" in models.default_options(spec.model):
         named["image_size"] = spec.image_size
     try:
-        model = models.create_model(spec.model, **named, **options)
+        model = cast("Classifier", models.create_model(spec.model, **named, **options))
         abstract_variables(model, spec.image_size)
     except ValueError as error:
         chosen = f"--model={spec.model} --image_size={spec.image_size}"

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from configs import digits_resnet, digits_vit
 from pnoise_jax import parallel, training
-from pnoise_jax.training.together import open_together, start_together
+from pnoise_jax.training import open_together, start_together
 
 from . import measuring, report
 

@@ -24,8 +24,9 @@ def prepare(
       batch: "image" uint8 (batch, height, width, channels), "label" int32 (batch,).
       learning_rate, weight_decay: of AdamW.
     """
-    import timm
-    import torch
+    # The extra "benchmark" has them.
+    import timm  # pyright: ignore[reportMissingImports]
+    import torch  # pyright: ignore[reportMissingImports]
 
     torch.set_num_threads(os.cpu_count() or 1)
     torch.manual_seed(0)

@@ -1,15 +1,17 @@
 """Data: named data sets read by random access, and streams of batches from them."""
 
+from pnoise_jax.data import class_names, manifest
 from pnoise_jax.data.batch_iterator import Batch, BatchIterator
 from pnoise_jax.data.builtin.embedded import embedded_version
 from pnoise_jax.data.datasets import Dataset, decode, list_datasets, load
 from pnoise_jax.data.image.mean_image import MeanImage, load_mean_image
 from pnoise_jax.data.image.transforms import Transform, create_transform, list_transforms
-from pnoise_jax.data.in_memory import InMemory, register_dataset
+from pnoise_jax.data.in_memory import DATASETS, InMemory, register_dataset
 from pnoise_jax.data.orders import EVALUATION_ORDERS, evaluation_order, partly_sorted_order
 from pnoise_jax.data.pipeline import eval_batches, train_batches
 
 __all__ = [
+    "DATASETS",
     "EVALUATION_ORDERS",
     "Batch",
     "BatchIterator",
@@ -17,6 +19,7 @@ __all__ = [
     "InMemory",
     "MeanImage",
     "Transform",
+    "class_names",
     "create_transform",
     "decode",
     "embedded_version",
@@ -26,6 +29,7 @@ __all__ = [
     "list_transforms",
     "load",
     "load_mean_image",
+    "manifest",
     "partly_sorted_order",
     "register_dataset",
     "train_batches",

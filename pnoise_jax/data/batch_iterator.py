@@ -65,8 +65,8 @@ class BatchIterator(Iterator[Batch]):
         """
         if num_threads is None:
             num_threads = available_cores(num_workers)
-        batch_at = functools.partial(_at, batch_at, num_threads)
-        batches = grain.MapDataset.range(steps.start, steps.stop).map(batch_at)
+        make_batch = functools.partial(_at, batch_at, num_threads)
+        batches = grain.MapDataset.range(steps.start, steps.stop).map(make_batch)
         # Grain's threads only wait for those that make the images, which all batches share.
         ahead = _AHEAD if num_threads else 0
         options = grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead)
@@ -107,8 +107,12 @@ class BatchIterator(Iterator[Batch]):
 def _end_with_parent(index: int, count: int) -> None:
     """Ends this worker when the main process dies, even by SIGKILL; else it would wait for ever."""
 
+    parent = multiprocessing.parent_process()
+    if parent is None:  # this is the main process
+        return
+
     def wait() -> None:
-        multiprocessing.parent_process().join()
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()

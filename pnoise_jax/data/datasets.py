@@ -16,6 +16,7 @@ from pnoise_jax.data.image import images
 from pnoise_jax.data.image.conversion import ChannelsError
 from pnoise_jax.data.image.images import Encoded, Image, ImageError
 from pnoise_jax.data.image.transforms import Transform
+from pnoise_jax.data.stored_images import Decoded, Files
 from pnoise_jax.registry import did_you_mean
 
 # What launch.prepare makes from files that their owners give out. Any other data set that TFDS has
@@ -104,6 +105,16 @@ class Dataset:
     def _name_of(self, i: int) -> str:
         return f"image {i} of {self.name}'s split {self.split!r}"
 
+    def require_image_shape(self) -> tuple[int, int, int]:
+        """`image_shape`, of images that all have one.
+
+        Raises:
+          ValueError: they differ in size.
+        """
+        if self.image_shape is None:
+            raise ValueError(f"the images of {self.name} differ in size: decode them to one")
+        return self.image_shape
+
     def relabelled(self, order: np.ndarray, class_names: Sequence[str]) -> "Dataset":
         """The data set with the classes numbered as elsewhere.
 
@@ -150,45 +161,6 @@ class _Transformed(Sequence):
         return self._dataset.image(i, self._transform)
 
 
-class _Files(Sequence):
-    """Encoded images, with the height, width (either may be open) and channels as declared."""
-
-    def __init__(self, encoded: Sequence[bytes], declared: tuple[int | None, int | None, int]):
-        self._encoded, self._declared = encoded, declared
-
-    def __len__(self) -> int:
-        return len(self._encoded)
-
-    def __getitem__(self, i: int) -> Encoded:
-        image = Encoded(self._encoded[i], self._declared[2])
-        sides = self._declared[:2]
-        if sides != (None, None):
-            size = images.image_size(image)
-            if any(side not in (None, x) for side, x in zip(sides, size, strict=True)):
-                raise ValueError(
-                    f"the file has {size[0]} x {size[1]} pixels, and the data set declares images "
-                    f"of shape {self._declared}: correct the shape in its features.json, or "
-                    "prepare it from files that agree"
-                )
-        return image
-
-
-class _Decoded(Sequence):
-    """Images of one shape, decoded at every access."""
-
-    def __init__(self, encoded: Sequence[bytes], shape: tuple[int, int, int]):
-        self._files, self._shape = _Files(encoded, (None, None, shape[2])), shape
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __getitem__(self, i: int) -> np.ndarray:
-        pixels = images.decode(self._files[i])
-        if pixels.shape != self._shape:
-            raise ChannelsError(f"the file has {pixels.shape[0]} x {pixels.shape[1]} pixels")
-        return pixels
-
-
 def list_datasets() -> list[str]:
     """The names that `load` knows by itself; it also reads whatever else TFDS has prepared."""
     return sorted([*embedded.BUILDERS, *PREPARED_BY_COMMAND, *in_memory.DATASETS])
@@ -231,10 +203,10 @@ def load(
         raise _unreadable(f"image 0 of {name}'s split {split!r}", error) from error
     if shape is not None:
         shape = (*shape[:2], channels)
-        images_of_split: Any = _Decoded(encoded, shape)
+        images_of_split: Any = Decoded(encoded, shape)
     else:
         declared = (*directory.declared_shape[:2], channels)
-        images_of_split = encoded if declared == (None, None, 3) else _Files(encoded, declared)
+        images_of_split = encoded if declared == (None, None, 3) else Files(encoded, declared)
     dataset = Dataset(
         name,
         split,

@@ -63,8 +63,9 @@ class PreparedDirectory:
             )
         self.path, self._name = path, name
         try:
-            self._info = tfds.builder_from_directory(path).info
-            features = self._info.features
+            # TFDS annotates what it has by name as one of many things, or None.
+            self._info: Any = tfds.builder_from_directory(path).info
+            features: Any = self._info.features
         except Exception as error:  # whatever is wrong with the files
             raise OSError(
                 f"{path} cannot be read as a prepared data set by tensorflow-datasets "
@@ -79,10 +80,10 @@ class PreparedDirectory:
                 f"data.name={name!r} has {', '.join(sorted(features))}: no 'image' with a class "
                 "'label' among them, so it is not a data set for classification"
             )
-        self.num_classes = label.num_classes
         self.class_names = _class_names(label, path / "label.labels.txt")
-        self.declared_shape, self.image_dtype = tuple(image.shape), np.dtype(image.np_dtype)
-        self.image_shape = None if None in image.shape else self.declared_shape
+        self.num_classes = len(self.class_names)
+        self.declared_shape, self.image_dtype = _shape_and_dtype(image)
+        self.image_shape = None if None in self.declared_shape else self.declared_shape
 
     def read(self, split: str) -> tuple[np.ndarray, Sequence[bytes]]:
         """Labels, (n,) int32, and encoded images of a split, or of a part or join of splits.
@@ -237,6 +238,10 @@ def _class_names(label: tfds.features.ClassLabel, file: Path) -> tuple[str, ...]
             "different, in UTF-8: copy the data set again"
         )
     return names
+
+
+def _shape_and_dtype(image: Any) -> tuple[tuple[Any, ...], np.dtype]:
+    return tuple(image.shape), np.dtype(image.np_dtype)
 
 
 def _feature(features: Any, name: str) -> Any:

@@ -76,7 +76,7 @@ class InMemory:
             digest.update(name.encode())
             for array in map(np.ascontiguousarray, arrays):
                 digest.update(f"{array.dtype}{array.shape}".encode())
-                digest.update(array)
+                digest.update(array.data)
         return f"content-{digest.hexdigest()}"
 
 

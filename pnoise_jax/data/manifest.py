@@ -87,8 +87,9 @@ class Manifest:
         Raises:
           OSError: one is missing or has changed since it was prepared; names it.
         """
-        known = [name for name in names if name in (self.files or ())]
-        whole = sum(self.files[name].size for name in known) <= _READ_WHOLE if known else False
+        files = self.files or {}
+        known = [name for name in names if name in files]
+        whole = sum(files[name].size for name in known) <= _READ_WHOLE
         with ThreadPoolExecutor(8) as pool:  # each mostly waits for the disk
             list(pool.map(functools.partial(self._check, whole=whole), known))
 
@@ -102,7 +103,7 @@ class Manifest:
             return len(list(pool.map(self._check, self.files or ())))
 
     def _check(self, name: str, advice: str = "", *, whole: bool = True) -> None:
-        path, expected = self.directory / name, self.files[name]
+        path, expected = self.directory / name, (self.files or {})[name]
         try:
             status = path.stat()
             problem = ""

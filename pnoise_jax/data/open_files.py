@@ -25,7 +25,7 @@ class OpenFiles:
     def __init__(self):
         # Reentrant: the garbage collector may call `forget` while the lock is held.
         self._lock = threading.RLock()
-        self._files: collections.OrderedDict[Hashable, Any] = collections.OrderedDict()
+        self._files = collections.OrderedDict[tuple[Hashable, Hashable], Any]()
 
     def get(self, owner: Hashable, key: Hashable, open_file: Callable[[], Handle]) -> Handle:
         """The open file of an owner, opened by `open_file` if need be.

@@ -106,7 +106,7 @@ class _TrainBatches:
         local = _local_part(positions, self.micro_batches, self.process_index, self.process_count)
         epochs, offsets = np.divmod(local.ravel(), len(self.dataset))
         indices = [
-            _epoch_order(self.seed, epoch, len(self.dataset))[offset]
+            int(_epoch_order(self.seed, epoch, len(self.dataset))[offset])
             for epoch, offset in zip(epochs.tolist(), offsets.tolist(), strict=True)
         ]
         positions = local.ravel().tolist()

@@ -230,6 +230,11 @@ def require_files(filenames: Iterable[str]) -> None:
             raise OSError(f"{filename} is empty: copy the data set again")
 
 
+def _example(record: bytes) -> Any:
+    # The module makes its classes when it is imported.
+    return vars(tf_example_pb2)["Example"].FromString(record)
+
+
 def image_and_label(record: bytes) -> tuple[bytes, int]:
     """The encoded image and the label of a record, a serialised tf.train.Example.
 
@@ -238,7 +243,7 @@ def image_and_label(record: bytes) -> tuple[bytes, int]:
     """
     name = "image"
     try:
-        features = tf_example_pb2.Example.FromString(record).features.feature
+        features = _example(record).features.feature
         image = features[name].bytes_list.value[0]
         name = "label"
         return image, features[name].int64_list.value[0]

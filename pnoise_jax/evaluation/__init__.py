@@ -1,5 +1,6 @@
 """Evaluation: protocols, exact counts, statistics, and the report that shows them side by side."""
 
+from pnoise_jax.evaluation import metrics
 from pnoise_jax.evaluation.batch_composition import in_batches, label_bits_per_batch, purity
 from pnoise_jax.evaluation.clean_pass import CleanPass, clean_pass
 from pnoise_jax.evaluation.evaluate import batch_logits, evaluate, normalise, predict, static_mean
@@ -59,6 +60,7 @@ __all__ = [
     "mean_change",
     "mean_over_batches",
     "metric_named",
+    "metrics",
     "normalise",
     "predict",
     "print_report",

@@ -1,5 +1,7 @@
 """What the composition of a batch says about the labels in it, before any image is looked at."""
 
+from typing import cast
+
 import numpy as np
 from scipy import optimize, special
 
@@ -56,8 +58,11 @@ def label_bits_per_batch(labels: np.ndarray, batches: np.ndarray) -> float:
         np.logaddexp.at(total, batch_of, np.log(home) + log)
         return float(np.mean(np.maximum(total, -700)) / np.log(2))
 
-    found = optimize.minimize_scalar(lambda share: -bits(share), bounds=(0, 1), method="bounded")
-    return max(bits(0.0), bits(float(found.x)), bits(1.0))
+    inner = cast(
+        optimize.OptimizeResult,
+        optimize.minimize_scalar(lambda share: -bits(share), bounds=(0, 1), method="bounded"),
+    )
+    return max(bits(0.0), bits(float(inner.x)), bits(1.0))
 
 
 def _label_counts(labels: np.ndarray, batches: np.ndarray) -> np.ndarray:

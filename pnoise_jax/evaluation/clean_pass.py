@@ -78,12 +78,12 @@ def clean_pass(
                 yield index, run(parallel.to_devices(batch, parallel.split_batch(mesh)))
 
     kept: dict[int, np.ndarray] = {}
-    logits = None
+    logits = np.empty((0, 0), np.float32)  # until the number of classes is known
 
     def scores():
         nonlocal logits
         for index, (batch_logits, inputs, batch_scores) in fetch_behind(outputs()):
-            if logits is None:
+            if not len(logits):
                 logits = np.empty((len(dataset), batch_logits.shape[1]), np.float32)
                 kept.update(allocate(len(dataset), inputs, scratch))
             real = index >= 0

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from pnoise_jax import data, parallel, stopping
-from pnoise_jax.data.image.arguments import require_statistics
+from pnoise_jax.data.image import require_statistics
 from pnoise_jax.evaluation.predictions import Predictions, collect, fetch_behind, score_logits
 from pnoise_jax.evaluation.protocols import Protocol
 from pnoise_jax.evaluation.representations import Representations
@@ -76,7 +76,7 @@ def predict(
         raise ValueError(
             f"views={views}: representations hold one view of each image; leave one of the two out"
         )
-    model, strength = _with_noise(model, protocol, strength, views)
+    model, strengths = _with_noise(model, protocol, strength, views)
     program = _Program(model, static_mean(mean), tuple(std), views)
     if representations is not None:
         representations.require_before(model)
@@ -93,7 +93,7 @@ def predict(
                 stopping.check("while evaluating")
                 batch = parallel.to_devices(batch, parallel.split_batch(mesh))
                 drawn = np.uint32(number if _draws_layer(model) else 0)
-                yield index, score(batch, np.uint32(seed), drawn, strength)
+                yield index, score(batch, np.uint32(seed), drawn, strengths)
 
     what = protocol.name if order is None else "noisy, in the given order"
     return collect(fetch_behind(scores()), dataset, what, report)
@@ -109,7 +109,7 @@ class _Program:
       layer: where representations enter, None where the inputs are images.
     """
 
-    model: nn.Module
+    model: Any  # a Linen module, whose apply returns logits alone: nothing is mutable
     mean: tuple[float, ...]
     std: tuple[float, ...]
     views: int
@@ -176,7 +176,7 @@ def evaluate(
     model: nn.Module,
     variables: Mapping[str, Any],
     dataset: data.Dataset,
-    protocols: tuple[Protocol, ...],
+    protocols: Sequence[Protocol],
     **options: Any,
 ) -> list[dict[str, Any]]:
     """One row per protocol: its ``noise``, ``order``, ``batch_size``, and what `Predictions` sums.
@@ -201,7 +201,7 @@ def _with_noise(
     The strengths are a scalar where there is one injection, so that a model need not know of more.
     """
     if not protocol.noise:
-        return model.clone(injection=None), np.float32(0)
+        return model.clone(injection=None), np.zeros((), np.float32)
     injections = as_injections(model.injection)
     if not injections:
         raise ValueError(
@@ -209,7 +209,8 @@ def _with_noise(
             "set noise.preset or noise.name"
         )
     count = len(injections)
-    strengths = np.float32([i.noise.strength for i in injections] if strength is None else strength)
+    given = [i.noise.strength for i in injections] if strength is None else strength
+    strengths = np.asarray(given, np.float32)
     if strengths.size != count:
         numbers = "give one number" if count == 1 else f"give a tuple of {count} numbers"
         raise ValueError(f"strength={strength}: the model has {count} injections; {numbers}")
@@ -290,7 +291,9 @@ def static_mean(mean: Sequence[float] | data.MeanImage) -> tuple[float, ...] | d
 
 
 def normalise(
-    images: jax.Array, mean: tuple[float, ...] | data.MeanImage, std: tuple[float, ...]
+    images: jax.Array | np.ndarray,
+    mean: tuple[float, ...] | data.MeanImage,
+    std: tuple[float, ...],
 ) -> jax.Array:
     """uint8 images (..., channels) to float32 ``(image / 255 - mean) / std``.
 
@@ -302,5 +305,5 @@ def normalise(
     if isinstance(mean, data.MeanImage):
         return mean.subtract(images)
     require_statistics(prefix="", mean=mean, std=std)
-    mean, std = jnp.array(mean, jnp.float32), jnp.array(std, jnp.float32)
-    return (images.astype(jnp.float32) / 255 - mean) / std
+    centred = jnp.asarray(images).astype(jnp.float32) / 255 - jnp.array(mean, jnp.float32)
+    return centred / jnp.array(std, jnp.float32)

@@ -80,6 +80,12 @@ class Estimate:
     interval: tuple[float, float]
     p_value: float | None = None
 
+    def require_p_value(self) -> float:
+        """`p_value` of a difference, which has one; ValueError of anything else."""
+        if self.p_value is None:
+            raise ValueError(f"{self} is no difference: it has no p-value")
+        return self.p_value
+
     @property
     def sign(self) -> int:
         """1 or -1 where the interval lies on one side of 0, else 0: not resolved."""
@@ -211,7 +217,7 @@ def _variance(
     seeds = len(values)
     by_example = values.mean(axis=0)
     different = [batches for batches in clusterings if batches is not None]
-    if len(different) == 2 and np.array_equal(*different):
+    if len(different) == 2 and np.array_equal(different[0], different[1]):
         different = different[:1]
     parts = [_clustered(by_example, batches) for batches in different or [None]]
     of_units = sum(parts)

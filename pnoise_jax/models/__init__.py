@@ -10,7 +10,9 @@ All models are called in the same way::
 from pnoise_jax.models.beit import Beit
 from pnoise_jax.models.classifier import Classifier
 from pnoise_jax.models.convit import ConViT
+from pnoise_jax.models.layers import stage_and_number
 from pnoise_jax.models.registry import (
+    MODELS,
     create_model,
     default_options,
     explain_absent_option,
@@ -23,6 +25,7 @@ from pnoise_jax.models.transformer import IsotropicTransformer, Transformer
 from pnoise_jax.models.vit import VisionTransformer
 
 __all__ = [
+    "MODELS",
     "Beit",
     "Classifier",
     "ConViT",
@@ -36,4 +39,5 @@ __all__ = [
     "explain_absent_option",
     "list_models",
     "register_model",
+    "stage_and_number",
 ]

@@ -309,7 +309,7 @@ class Classifier(nn.Module, kw_only=True):
     def _require_named(self, layer: int) -> None:
         """Raises ValueError unless the block has the name by which optimizers know it."""
         name = self.layer_name(layer)
-        if not self.scope.name_reserved(name):
+        if self.scope is not None and not self.scope.name_reserved(name):
             raise ValueError(
                 f"{type(self).__name__}.run_block created no submodule {name!r} for layer={layer}: "
                 "give the block name=self.layer_name(layer), or let layer_name return its name"

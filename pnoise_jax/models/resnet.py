@@ -5,7 +5,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -51,7 +51,9 @@ def _pointwise(
 
 def _max_pool(x: jax.Array) -> jax.Array:
     """The maxima of 3x3 pixels around every second one, (batch, height, width, channels)."""
-    return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+    # Flax annotates the padding as a str alone.
+    padding = cast("str", ((1, 1), (1, 1)))
+    return nn.max_pool(x, (3, 3), strides=(2, 2), padding=padding)
 
 
 def _max_pool_by_slices(x: jax.Array) -> jax.Array:

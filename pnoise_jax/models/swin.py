@@ -38,7 +38,8 @@ class Windows:
     @property
     def count(self) -> Grid:
         """Rows and columns of windows."""
-        return tuple(-(-side // size) for side, size in zip(self.grid, self.size, strict=True))
+        (height, width), (rows, columns) = self.grid, self.size
+        return -(-height // rows), -(-width // columns)
 
     @property
     def shifted(self) -> bool:

@@ -5,10 +5,10 @@ The paper is *Explore Positive Noise in Deep Learning* (later *NoisyNN*, arXiv 2
 
 from pnoise_jax.noise.base import Noise
 from pnoise_jax.noise.chain import Chain
+from pnoise_jax.noise.config_fields import CONFIG_FIELDS
 from pnoise_jax.noise.erase import Erase
 from pnoise_jax.noise.inject_nnx import inject_nnx
 from pnoise_jax.noise.injection import (
-    CONFIG_FIELDS,
     NOISES,
     Injection,
     register_noise,

@@ -2,10 +2,11 @@
 
 import dataclasses
 import inspect
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pnoise_jax.noise import checks, rows
 
@@ -38,11 +39,13 @@ class Noise:
       strength: what a strength given at call time replaces. Every noise has it.
     """
 
-    # Without annotations, so that they are not dataclass fields.
-    draws = True
-    mixes = None
-    group_size = None
-    axis_name = None
+    # Noise is no dataclass itself, so these are not fields.
+    draws: bool = True
+    mixes: Mixes = None
+    group_size: int | None = None
+    axis_name: rows.AxisName | None = None
+    strength: float
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
     @property
     def mixes_batch(self) -> bool:
@@ -109,6 +112,7 @@ class Noise:
         return rows.place_freely(self._keep_masked)(x, key, mask, strength, index)
 
     def _keep_masked(self, x, key, mask, strength, index) -> jax.Array:
+        strength = rows.as_factor(strength, np.promote_types(x.dtype, np.float32))
         noisy = self.noisy(key, x, mask=mask, strength=strength, index=index).astype(x.dtype)
         if noisy.shape != x.shape:
             raise ValueError(
@@ -116,6 +120,10 @@ class Noise:
                 f"{x.shape}: return an array of the shape of x"
             )
         return noisy if mask is None else jnp.where(rows.expand(mask, x), noisy, x)
+
+
+def _is_frozen(kind: Any) -> bool:
+    return kind.__dataclass_params__.frozen  # of Any: typeshed does not list it
 
 
 _KEYWORDS = ("mask", "strength", "index")
@@ -126,7 +134,7 @@ def require_noise_class(kind: Any) -> None:
     name = getattr(kind, "__name__", repr(kind))
     if not (isinstance(kind, type) and issubclass(kind, Noise)):
         raise ValueError(f"{name} is not a noise: let it be a subclass of pnoise_jax.noise.Noise")
-    if not dataclasses.is_dataclass(kind) or not kind.__dataclass_params__.frozen:
+    if not dataclasses.is_dataclass(kind) or not _is_frozen(kind):
         raise ValueError(
             f"{name} must be a frozen dataclass, because models and compiled programs are looked "
             "up by their noise: put @dataclasses.dataclass(frozen=True) before it"

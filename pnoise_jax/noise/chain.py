@@ -55,6 +55,6 @@ class Chain(Noise):
         for number, noise in enumerate(self.noises):
             if noise.mixes and self.group_size is not None:
                 noise = dataclasses.replace(noise, group_size=self.group_size)
-            noise_key = jax.random.fold_in(key, number) if noise.draws else None
+            noise_key = jax.random.fold_in(checks.require_key(key), number) if noise.draws else None
             x = noise(noise_key, x, mask=mask, strength=noise.strength * strength, index=index)
         return x

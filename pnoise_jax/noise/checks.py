@@ -36,10 +36,11 @@ def require_group_size(value: int | None) -> None:
         raise ValueError(f"group_size={value!r}: give a whole number of at least 1, or None")
 
 
-def require_key(key: jax.Array | None) -> None:
-    """Raises ValueError where a random noise is given no key."""
+def require_key(key: jax.Array | None) -> jax.Array:
+    """The key; raises ValueError where a random noise is given none."""
     if key is None:
         raise ValueError("this noise is random: give it a key, jax.random.key(seed)")
+    return key
 
 
 def unknown(what: str, name: object, known: Iterable[str]) -> str:

@@ -73,9 +73,11 @@ def inject_nnx(
                     f"passed by keyword); choose another site or point (at={at!r})"
                 )
             x = jnp.asarray(x)
-            if noise.draws and noise_key is None:
-                raise ValueError("this noise is random: give noise_key=jax.random.key(seed)")
-            key = jax.random.fold_in(noise_key, len(reached)) if noise.draws else None
+            key = None
+            if noise.draws:
+                if noise_key is None:
+                    raise ValueError("this noise is random: give noise_key=jax.random.key(seed)")
+                key = jax.random.fold_in(noise_key, len(reached))
             reached.append(path)
             noisy = noise(key, x, mask=noise_mask, strength=noise_strength)
             return x + lax.stop_gradient(noisy - x) if stop_gradient else noisy
@@ -118,8 +120,9 @@ def _sites(model: Any, at: str) -> dict[int, str]:
     named = _named(model)
     sites = {id(module): path for path, module in named if fnmatch.fnmatchcase(path, at)}
     if not sites:
+        paths = [path for path, _ in named]
         raise ValueError(
-            f"at={at!r} matches no submodule{did_you_mean(at, [path for path, _ in named])}"
+            f"at={at!r} matches no submodule{did_you_mean(at, paths, listed=len(paths))}"
         )
     return sites
 

@@ -4,10 +4,11 @@ import dataclasses
 import functools
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 from pnoise_jax.noise import checks
 from pnoise_jax.noise.base import Noise, require_noise, require_noise_class
+from pnoise_jax.noise.config_fields import CONFIG_FIELDS
 from pnoise_jax.noise.erase import Erase
 from pnoise_jax.noise.linear_transform import LinearTransform
 from pnoise_jax.noise.presets import PRESETS, RETIRED_PRESETS, require_preset
@@ -121,7 +122,9 @@ class Injection:
     @classmethod
     def preset(cls, name: str) -> "Injection":
         """The paper's and the published code's settings by name; see `PRESETS`."""
-        return cls.from_config({"preset": name})
+        injection = cls.from_config({"preset": name})
+        assert injection is not None, f"preset {name!r} names no noise"
+        return injection
 
     @classmethod
     def from_config(cls, section: Mapping[str, Any]) -> "Injection | None":
@@ -140,43 +143,6 @@ class Injection:
         except ValueError as error:  # the messages begin with the field's name
             raise ValueError(f"noise.{error}") from None
 
-
-class ConfigField(NamedTuple):
-    """A key of a config's noise section: the type of its values, and what it means."""
-
-    kind: type
-    meaning: str
-
-
-CONFIG_FIELDS: dict[str, ConfigField] = {
-    "preset": ConfigField(str, "one of `noise.PRESETS`; the other keys, where set, override it"),
-    "name": ConfigField(
-        str, 'linear_transform, gaussian, salt_and_pepper, erase, none, or "module:Name"'
-    ),
-    "quality": ConfigField(str, "of linear_transform: cyclic_shift, optimal"),
-    "strength": ConfigField(float, "of linear_transform, gaussian and erase"),
-    "shift": ConfigField(int, "of cyclic_shift: the distance between the examples that are mixed"),
-    "implementation": ConfigField(str, "of linear_transform: structured, matmul"),
-    "axis": ConfigField(str, "of linear_transform, what is mixed: batch, tokens, views"),
-    "group_size": ConfigField(
-        int, "of linear_transform and salt_and_pepper: examples that are mixed; by default a batch"
-    ),
-    "mean": ConfigField(float, "of gaussian"),
-    "std": ConfigField(float, "of gaussian"),
-    "probability": ConfigField(float, "of salt_and_pepper, that a number is replaced"),
-    "extremes": ConfigField(
-        str, "of salt_and_pepper, whether over an image or a batch: image, batch"
-    ),
-    "options": ConfigField(dict, "of a noise of your own: its other fields"),
-    "layer": ConfigField(str, 'where: "3", "6,8,10,12", "last", "random"'),
-    "point": ConfigField(str, "where in the layer: block_input, attention_input; or image"),
-    "tokens": ConfigField(str, "all, patch"),
-    "train": ConfigField(bool, "whether the noise acts in training"),
-    "inference": ConfigField(
-        bool, "the same at inference, where the model is used as a library; reports show both"
-    ),
-    "stop_gradient": ConfigField(bool, "whether the noise is a constant to the gradient"),
-}
 
 # The keys that say where and when the noise acts, rather than what it is.
 _PLACE = {field.name for field in dataclasses.fields(Injection)} - {"noise"}
@@ -218,7 +184,7 @@ def _from_settings(section: Mapping[str, Any]) -> Injection | None:
     preset = fields.pop("preset", None)
     if preset is not None:
         require_preset(preset)
-    inherited = _inherited(PRESETS.get(preset, {}), fields)
+    inherited = _inherited({} if preset is None else PRESETS[preset], fields)
     name = fields.pop("name", inherited.get("name"))
     if name is None or name == "none":
         _refuse_unused(fields, "there is no noise: noise.name and noise.preset are not set")
@@ -282,29 +248,28 @@ def _build_noise(kind: type[Noise], settings: dict[str, Any]) -> Noise:
     quality = settings.pop("quality", None)
     if quality not in _QUALITIES:
         raise ValueError(checks.unknown(f"quality={quality!r}: unknown", quality, _QUALITIES))
-    kind, fields = _QUALITIES[quality]
+    quality_kind, fields = _QUALITIES[quality]
     quality_settings = {key: settings.pop(key) for key in fields if key in settings}
     if quality == "cyclic_shift" and "strength" not in quality_settings:
         raise ValueError("strength is not set: cyclic_shift needs one, the paper's alpha")
     _refuse_unused(
         {k: v for k, v in settings.items() if k == "shift"}, f"{quality} has no use for it"
     )
-    return LinearTransform(kind(**quality_settings), **settings)
+    return LinearTransform(quality_kind(**quality_settings), **settings)
 
 
 def _is_required(field: dataclasses.Field) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
-def _parse_layer(value: Any) -> Layer:
+def _parse_layer(value: Any) -> Any:
     """``"3"`` to 3, ``"6,8"`` to (6, 8); anything else is left as it is."""
     if not isinstance(value, str):
         return value
     parts = [part.strip() for part in value.split(",")]
     if not all(re.fullmatch(r"-?[0-9]+", part) for part in parts):
         return value
-    numbers = tuple(int(part) for part in parts)
-    return numbers if len(numbers) > 1 else numbers[0]
+    return tuple(map(int, parts)) if len(parts) > 1 else int(parts[0])
 
 
 def _refuse_unused(unused: Mapping[str, Any], why: str) -> None:

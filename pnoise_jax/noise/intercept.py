@@ -1,7 +1,6 @@
 """Noise in any Linen module, by the paths of its submodules, without a change to its code."""
 
 import dataclasses
-import difflib
 import fnmatch
 from collections.abc import Callable
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from jax import lax
 
 from pnoise_jax.noise.base import Noise, require_noise
 from pnoise_jax.noise.taps import noise_key
+from pnoise_jax.registry import did_you_mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,6 +169,4 @@ def _describe(value: Any) -> str | None:
 
 
 def _no_match(pattern: str, paths: list[str]) -> str:
-    near = difflib.get_close_matches(pattern, paths, n=3, cutoff=0.4)
-    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
-    return f"at={pattern!r} matches no submodule{hint} There are: {', '.join(paths)}"
+    return f"at={pattern!r} matches no submodule{did_you_mean(pattern, paths, listed=len(paths))}"

@@ -98,7 +98,7 @@ class LinearTransform(Noise):
             return self._mix_tokens(x, strength)
         if self.axis_name is None:
             return self._mix_groups(x, mask, strength)
-        return self._mix_mapped(x, mask, strength)
+        return self._mix_mapped(x, mask, strength, self.axis_name)
 
     def _mix_tokens(self, x: jax.Array, strength) -> jax.Array:
         if x.ndim < 3:
@@ -116,17 +116,19 @@ class LinearTransform(Noise):
         mask = None if mask is None else rows.split_groups(mask, size)
         return self._mix(rows.split_groups(x, size), mask, strength, axis=1).reshape(x.shape)
 
-    def _mix_mapped(self, x: jax.Array, mask: jax.Array | None, strength) -> jax.Array:
+    def _mix_mapped(
+        self, x: jax.Array, mask: jax.Array | None, strength, axis_name: rows.AxisName
+    ) -> jax.Array:
         """Mixes inside shard_map or pmap, x being this device's rows of the batch."""
         local = x.shape[0]
         if self.group_size is not None and local % self.group_size == 0:
             return self._mix_groups(x, mask, strength)
-        whole_batch = self.group_size in (None, local * lax.axis_size(self.axis_name))
+        whole_batch = self.group_size in (None, local * lax.axis_size(axis_name))
         if self.implementation == "structured" and whole_batch:
-            return self._mix(x, mask, strength, axis=0, axis_name=self.axis_name)
-        mask = None if mask is None else rows.gather(mask, self.axis_name)
-        noisy = self._mix_groups(rows.gather(x, self.axis_name), mask, strength)
-        return rows.take_local(noisy, local, self.axis_name)
+            return self._mix(x, mask, strength, axis=0, axis_name=axis_name)
+        mask = None if mask is None else rows.gather(mask, axis_name)
+        noisy = self._mix_groups(rows.gather(x, axis_name), mask, strength)
+        return rows.take_local(noisy, local, axis_name)
 
     def _mix(self, x, mask, strength, *, axis: int, axis_name=None) -> jax.Array:
         """``(1 - strength) X + strength T X`` along ``axis``, 0 or 1; float32 inside."""

@@ -14,6 +14,7 @@ import abc
 import dataclasses
 import functools
 import math
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,13 @@ from pnoise_jax.noise import checks, rows
 @dataclasses.dataclass(frozen=True)
 class QualityMatrix(abc.ABC):
     """What all quality matrices share. ``k`` is the number of rows mixed: the group's examples."""
+
+    if TYPE_CHECKING:  # every quality matrix has it, as a field of its own
+
+        @property
+        def strength(self) -> float:
+            """Scales Q."""
+            ...
 
     @property
     def structured(self) -> bool:
@@ -54,7 +62,7 @@ class QualityMatrix(abc.ABC):
         mask: jax.Array | None = None,
     ) -> jax.Array:
         """Q itself, float32 (k, k); with a ``mask`` (k,), Q of the rows that it keeps."""
-        strength = self.strength if strength is None else strength
+        strength = rows.as_factor(self.strength if strength is None else strength, jnp.float32)
         return (strength * (self.mixing_matrix(k, mask=mask) - _eye(k))).astype(jnp.float32)
 
     def mutual_information(self, k: int) -> float:

@@ -38,6 +38,13 @@ def place_freely(function: Callable) -> Callable:
     return placed
 
 
+def as_factor(value: jax.Array | float, dtype: jax.typing.DTypeLike) -> jax.Array | float:
+    """A number as a factor of arrays of this dtype; a Python float, which fits any, as it is."""
+    if isinstance(value, float):  # numpy's float64 is one as well
+        return float(value)
+    return value if isinstance(value, int) else jnp.asarray(value, dtype)
+
+
 def expand(mask: jax.Array, x: jax.Array) -> jax.Array:
     """``mask`` with trailing axes of length 1, so that it broadcasts against x."""
     return mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim))
@@ -149,15 +156,19 @@ def _sum_rows(x: jax.Array, axis: int) -> jax.Array:
     return lax.platform_dependent(x, cpu=as_product, default=as_reduction)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def repeat(row: jax.Array, k: int, axis: int) -> jax.Array:
     """``row``, of length 1 along ``axis``, k times. Differentiable in reverse mode."""
+    return _repeat(row, k, axis)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _repeat(row: jax.Array, k: int, axis: int) -> jax.Array:
     # Its transpose is the sum over rows: the custom rule has it take the fast form above.
     return jnp.repeat(row, k, axis)
 
 
-repeat.defvjp(
-    lambda row, k, axis: (repeat(row, k, axis), None),
+_repeat.defvjp(
+    lambda row, k, axis: (_repeat(row, k, axis), None),
     lambda k, axis, _, g: (_sum_rows(g, axis),),
 )
 

@@ -1,6 +1,7 @@
 """One injection, several, or none: what a model takes."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from pnoise_jax.noise.injection import Injection
 
@@ -11,8 +12,11 @@ def as_injections(injection: Injection | Sequence[Injection] | None) -> tuple[In
     Raises:
       ValueError: it is something else.
     """
-    several = isinstance(injection, tuple | list)
-    injections = tuple(injection) if several else () if injection is None else (injection,)
+    if injection is None:
+        return ()
+    injections: tuple[Any, ...] = (
+        tuple(injection) if isinstance(injection, tuple | list) else (injection,)
+    )
     for each in injections:
         if not isinstance(each, Injection):
             raise ValueError(

@@ -47,7 +47,7 @@ class Gaussian(Noise):
         """Adds the noise to x."""
         del mask
         normal = draw_per_example(jax.random.normal, key, x, index, axis_name=self.axis_name)
-        e = self.mean + self.std * normal
+        e = float(self.mean) + float(self.std) * normal
         return x.astype(e.dtype) + strength * e
 
 
@@ -117,19 +117,18 @@ class SaltAndPepper(Noise):
 
     def _over_group(self, extreme: jax.Array, reduce: Callable) -> jax.Array:
         """``reduce`` over each group of the batch; extreme: (batch, 1, ...)."""
-        local = extreme.shape[0]
-        mapped = self.axis_name is not None
-        if mapped:
-            extreme = rows.gather(extreme, self.axis_name)
+        local, axis_name = extreme.shape[0], self.axis_name
+        if axis_name is not None:
+            extreme = rows.gather(extreme, axis_name)
         groups = rows.split_groups(extreme, self.group_size or extreme.shape[0])
         shared = jnp.broadcast_to(reduce(groups, axis=1, keepdims=True), groups.shape)
         shared = shared.reshape(extreme.shape)
-        return rows.take_local(shared, local, self.axis_name) if mapped else shared
+        return shared if axis_name is None else rows.take_local(shared, local, axis_name)
 
 
 def draw_per_example(
     draw: Callable,
-    key: jax.Array,
+    key: jax.Array | None,
     x: jax.Array,
     index: jax.Array | None,
     *,
@@ -145,7 +144,11 @@ def draw_per_example(
       x: (batch, ...).
       index: (batch,) int32, what is folded into each example's key; None is its place in the batch.
       axis_name: the mapped axis over which the batch is spread, if there is one.
+
+    Raises:
+      ValueError: the key is None.
     """
+    key = checks.require_key(key)
     dtype = np.promote_types(x.dtype, np.float32)
     if index is None:
         first = 0 if axis_name is None else lax.axis_index(axis_name) * x.shape[0]

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from pnoise_jax.noise import checks
 from pnoise_jax.noise.injection import Injection, Point
 from pnoise_jax.noise.several import as_injections
 
@@ -155,7 +156,8 @@ def _activate(
         return _Active(injection, None, None, strength)
     if not injection.draws_layer:
         return _Active(injection, key, None, strength)
-    chosen = jax.random.randint(jax.random.fold_in(key, 0), (), 1, num_layers + 1, jnp.int32)
+    layer_key = jax.random.fold_in(checks.require_key(key), 0)
+    chosen = jax.random.randint(layer_key, (), 1, num_layers + 1, jnp.int32)
     axis_name = injection.noise.axis_name
     if axis_name is not None:  # all devices must agree: their noise may exchange rows
         chosen = lax.all_gather(chosen, axis_name)[0]

@@ -107,7 +107,7 @@ class _Reception:
             for key, _ in self._selector.select(_TICK):
                 if key.fileobj is listener:
                     self._accept(listener)
-                else:
+                elif isinstance(key.fileobj, socket.socket):
                     self._hear(key.fileobj)
             now = time.monotonic()
             if now - told >= 5 * _TICK:  # so that the others know that process 0 is alive
@@ -201,8 +201,11 @@ class _Reception:
         deadline = time.monotonic() + 2.0
         while self._guests and time.monotonic() < deadline:  # who hangs up first keeps the port
             for key, _ in self._selector.select(0.1):
-                if key.fileobj in self._guests and not _is_open(key.fileobj):
-                    self._forget(key.fileobj)
+                guest = key.fileobj
+                if not isinstance(guest, socket.socket) or guest not in self._guests:
+                    continue
+                if not _is_open(guest):
+                    self._forget(guest)
         for connection in list(self._received):
             self._forget(connection)
         self._selector.close()

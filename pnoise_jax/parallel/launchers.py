@@ -76,8 +76,8 @@ def _named(environment: Mapping[str, str]) -> Place:
     count, index = environment.get(_COUNT), environment.get(_INDEX)
     given = f"{_ADDRESS}={address!r} with {_COUNT}={count!r} and {_INDEX}={index!r}"
     try:
-        numbers = int(count), int(index)
-    except (TypeError, ValueError):
+        numbers = int(count or ""), int(index or "")
+    except ValueError:
         raise ValueError(
             f"{given}: the number of processes and this one's, from 0, must be set as well"
         ) from None
@@ -96,7 +96,7 @@ def _detected(environment: Mapping[str, str], timeout: float) -> Place:
     address, count, index, local = clusters.ClusterEnv.auto_detect_unset_distributed_params(
         None, None, None, None, None, int(timeout)
     )
-    if None in (address, count, index):
+    if address is None or count is None or index is None:
         slurm = any(name.startswith("SLURM_") for name in environment)
         how = (
             "under Slurm start the program through srun, which numbers the tasks"

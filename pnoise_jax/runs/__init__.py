@@ -1,5 +1,6 @@
 """The directory of a run: the only place that knows its layout and Orbax."""
 
+from pnoise_jax.runs import checksums, stored_arrays
 from pnoise_jax.runs.array_kinds import OtherStateError
 from pnoise_jax.runs.checkpoints import Checkpoints
 from pnoise_jax.runs.config_file import read_config, write_config
@@ -13,6 +14,7 @@ __all__ = [
     "RunDirectory",
     "Writer",
     "Writers",
+    "checksums",
     "find_writer",
     "lock",
     "make_writable",
@@ -20,5 +22,6 @@ __all__ = [
     "read_config",
     "require_layout",
     "require_room",
+    "stored_arrays",
     "write_config",
 ]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import orbax.checkpoint as ocp
+from etils import epath
 
 from pnoise_jax.runs import checksums
 
@@ -31,7 +32,7 @@ def require_same(path: Path, arrays: Mapping[str, list], like: Any) -> None:
     if theirs == ours:
         return
     with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
-        by_orbax = _kinds(handler.metadata(path / "state").tree)
+        by_orbax = _kinds(handler.metadata(epath.Path(path / "state")).tree)
     if theirs != by_orbax:
         name = _first_different(theirs, by_orbax)
         raise ValueError(

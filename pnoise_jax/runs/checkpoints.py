@@ -191,9 +191,9 @@ class Checkpoints:
 
     def _read_described(self, step: int) -> dict[str, Any]:
         """The arrays' kinds and checksums, and the pending metrics."""
-        return self._manager.restore(
-            step, args=ocp.args.Composite(arrays=ocp.args.JsonRestore())
-        ).arrays
+        return self._manager.restore(step, args=ocp.args.Composite(arrays=ocp.args.JsonRestore()))[
+            "arrays"
+        ]
 
     def _restore_verified(self, step: int, like: Any) -> Any:
         arrays = self._read_described(step)
@@ -203,7 +203,7 @@ class Checkpoints:
         array_kinds.require_same(self.directory / str(step), arrays, like)
         state = self._manager.restore(
             step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like))
-        ).state
+        )["state"]
         for name, (_, _, checksum) in checksums.describe(state).items():
             if checksum != arrays[name][2]:
                 raise ValueError(f"{name} is not what was saved: its checksum differs")

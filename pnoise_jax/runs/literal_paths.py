@@ -20,7 +20,7 @@ def take_paths_literally() -> None:
 
 
 def _literally(search):
-    def search_literally(self: _Path, pattern: str) -> Iterator[_Path]:
+    def search_literally(self: epath.Path, pattern: str) -> Iterator[epath.Path]:
         text = os.fspath(self)
         if "://" not in text and glob.has_magic(text):
             self = type(self)(glob.escape(text))

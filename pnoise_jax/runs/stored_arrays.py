@@ -3,10 +3,12 @@
 import contextlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from flax import traverse_util
 
 from pnoise_jax.runs import checksums
@@ -51,10 +53,10 @@ def restore_arrays(checkpoint: Path, arrays: Mapping[str, list]) -> dict[str, np
     # Not by a Checkpointer, at whose end hosts wait for each other, though one may have failed.
     with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
         restored = handler.restore(
-            checkpoint / "state",
+            epath.Path(checkpoint / "state"),
             args=ocp.args.PyTreeRestore(item=wanted, restore_args=on_host, partial_restore=True),
         )
-    flat = traverse_util.flatten_dict(restored, sep="/")
+    flat = cast(dict[str, np.ndarray], traverse_util.flatten_dict(restored, sep="/"))
     if any(checksums.describe_array(x) != arrays[name] for name, x in flat.items()):
         raise ValueError("its checksums differ")
     return flat

@@ -1,5 +1,6 @@
 """Studies: what answers a question. The leak audit, sweeps, and their reports."""
 
+from pnoise_jax.studies import bridge, bridge_figure
 from pnoise_jax.studies.leak import (
     KINDS,
     Audit,
@@ -21,6 +22,8 @@ __all__ = [
     "assert_independent_of_batch",
     "audit",
     "audit_runs",
+    "bridge",
+    "bridge_figure",
     "product",
     "read_audit",
     "read_run_config",

@@ -8,6 +8,7 @@ import dataclasses
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from scipy import stats
@@ -171,7 +172,8 @@ def _spearman(points: np.ndarray) -> float:
     """Of points (n, 2); NaN where a column does not vary, as in a few small resamples."""
     if not np.ptp(points, axis=0).all():
         return np.nan
-    return float(stats.spearmanr(points).statistic)
+    correlation, _ = stats.spearmanr(points)
+    return float(cast("float", correlation))
 
 
 def describe(name: str, models: Sequence[Model], *, claimed: float = 9.0) -> str:
@@ -197,7 +199,7 @@ def describe(name: str, models: Sequence[Model], *, claimed: float = 9.0) -> str
     return "\n".join(lines)
 
 
-def mean_cells(models: Iterable[Model]) -> list[dict[str, int | str | float]]:
+def mean_cells(models: Iterable[Model]) -> list[dict[str, Any]]:
     """For each cell what it is and its means over seeds: accuracies, drop, leaks.
 
     ``errors_removed`` is the leak over clean as a share of the clean errors, in percent.

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
 from pnoise_jax.studies.bridge import Model
@@ -26,8 +27,8 @@ def bridge_figure(models: Mapping[str, Sequence[Model]]) -> Figure:
     Args:
       models: by data set; at least one, and of each at least one.
     """
-    figure = Figure(figsize=(style.WIDTH * 1.25, 6.6), layout="constrained")
-    figure.get_layout_engine().set(wspace=0.06, hspace=0.06)
+    layout = ConstrainedLayoutEngine(wspace=0.06, hspace=0.06)
+    figure = Figure(figsize=(style.WIDTH * 1.25, 6.6), layout=layout)
     axes = figure.subplots(2, len(models), sharex="col", sharey="row", squeeze=False)
     depths = sorted({model.depth for group in models.values() for model in group})
     markers = {depth: _MARKERS[i % len(_MARKERS)] for i, depth in enumerate(depths)}

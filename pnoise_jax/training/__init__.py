@@ -1,44 +1,79 @@
 """Training: the config, a task, the pure step and the loop."""
 
+from pnoise_jax.training import (
+    data_version,
+    optimizer,
+    own_modules,
+    reports,
+    run_config,
+    starting_weights,
+)
+from pnoise_jax.training.checks import check_training, require_weights
 from pnoise_jax.training.classification import Classification
 from pnoise_jax.training.config import (
+    HARMLESS,
+    NOT_OF_RESULTS,
     default_config,
+    differing,
     model_config,
     parse_arguments,
+    unknown_field,
     validate,
 )
 from pnoise_jax.training.evaluating import evaluate
 from pnoise_jax.training.experiment import Experiment, build
+from pnoise_jax.training.fields import flatten
 from pnoise_jax.training.loop import fit, train
-from pnoise_jax.training.program import Program, create_program
+from pnoise_jax.training.program import Program, create_program, trains_with_noise
+from pnoise_jax.training.restore import NOT_OF_WEIGHTS, Run, import_weights, restore
 from pnoise_jax.training.run_config import read_config
 from pnoise_jax.training.step import TrainState, init_state, jit_train_step, make_train_step
 from pnoise_jax.training.task import StepContext, Task, register_task, task_config
-from pnoise_jax.training.together import fit_together
+from pnoise_jax.training.together import fit_together, open_together, start_together
 from pnoise_jax.training.window import NonFiniteLossError
 
 __all__ = [
+    "HARMLESS",
+    "NOT_OF_RESULTS",
+    "NOT_OF_WEIGHTS",
     "Classification",
     "Experiment",
     "NonFiniteLossError",
     "Program",
+    "Run",
     "StepContext",
     "Task",
     "TrainState",
     "build",
+    "check_training",
     "create_program",
+    "data_version",
     "default_config",
+    "differing",
     "evaluate",
     "fit",
     "fit_together",
+    "flatten",
+    "import_weights",
     "init_state",
     "jit_train_step",
     "make_train_step",
     "model_config",
+    "open_together",
+    "optimizer",
+    "own_modules",
     "parse_arguments",
     "read_config",
     "register_task",
+    "reports",
+    "require_weights",
+    "restore",
+    "run_config",
+    "start_together",
+    "starting_weights",
     "task_config",
     "train",
+    "trains_with_noise",
+    "unknown_field",
     "validate",
 ]

@@ -11,7 +11,7 @@ from pnoise_jax.training.setup import Setup
 
 def check_shapes(setup: Setup) -> None:
     """Raises ValueError where model, images and protocols do not fit together."""
-    shape = setup.test_data.image_shape
+    shape = setup.test_data.require_image_shape()
     if not isinstance(setup.mean, data.MeanImage) and len(setup.mean) not in (1, shape[-1]):
         raise ValueError(
             f"data.mean={setup.mean}: images of {setup.test_data.name} have "

@@ -1,6 +1,5 @@
 """The config of a run, built from its declared fields and validated."""
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +8,7 @@ import ml_collections
 from ml_collections import config_dict
 
 from pnoise_jax import models
+from pnoise_jax.registry import did_you_mean
 from pnoise_jax.training.fields import FIELDS, Affects, affecting, flatten, noise_section
 
 
@@ -139,7 +139,7 @@ def unknown_field(field: str, known: Iterable[str]) -> str:
     options = [name.partition(".")[2] for name in known]
     if section == "model" and (why := models.explain_absent_option(option, options)):
         return f"{field}: {why}"
-    near = difflib.get_close_matches(field, known, n=3, cutoff=0.6)
-    if near:
-        return f"{field}: unknown field; did you mean {' or '.join(near)}?"
-    return f"{field}: unknown field. There are: {', '.join(known)}"
+    known = list(known)
+    return (
+        f"{field}: unknown field{did_you_mean(field, known, listed=len(known), list_always=False)}"
+    )

@@ -56,7 +56,7 @@ def print_header(
 
 def _parameter_table(params: Mapping[str, Any]) -> Table:
     """Names, shapes, dtypes and sizes, and the number of all parameters."""
-    flat = traverse_util.flatten_dict(params, sep="/")
+    flat: Mapping[str, Any] = dict(traverse_util.flatten_dict(params, sep="/"))
     table = Table("name", "shape", "dtype", box=box.SIMPLE)
     table.add_column("size", justify="right")
     for name, x in flat.items():

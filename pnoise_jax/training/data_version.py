@@ -112,7 +112,7 @@ def _require_same(path: Path, noted: dict[str, Any], described: dict[str, Any]) 
     named = f"data.name={described['name']!r}"
     theirs, ours = noted.get("class_names"), described["class_names"]
     fix = "set data.data_dir to the data it has used, or choose another directory"
-    if None not in (theirs, ours) and not class_names.are_same(theirs, ours):
+    if theirs is not None and ours is not None and not class_names.are_same(theirs, ours):
         raise ValueError(
             f"--workdir={str(path)!r} has used {named} with other classes, or in another order "
             f"({class_names.describe_order(theirs, ours)}): {fix}"
@@ -192,7 +192,7 @@ def match_run(experiment: Experiment, path: Path) -> tuple[Experiment, tuple[str
         ) from None
     if found.kind == "same":
         return experiment, ()
-    if found.kind == "unknown":
+    if found.kind == "unknown" or theirs is None or dataset.class_names is None:
         return experiment, _unknown(theirs, dataset.class_names, named)
     sentence = (
         f"note: {named} has the run's classes in another order "

@@ -14,16 +14,17 @@ def steps_of(duration: str, *, field: str, examples: int, batch_size: int) -> in
       batch_size: examples in a step.
     """
     match = re.fullmatch(r"\s*([\d.]+(?:e\d+)?)\s*(steps?|epochs?|examples?)?\s*", str(duration))
+    number, given_unit = match.groups() if match else ("", None)
     try:
-        amount = float(match[1])
+        amount = float(number)
         if amount == math.inf:
             raise ValueError
-    except (TypeError, ValueError):
+    except ValueError:
         raise ValueError(
             f"{field}={duration!r}: give a number of steps, epochs or examples, such as "
             "'500 steps' or '10 epochs'"
         ) from None
-    unit = (match[2] or "steps").removesuffix("s")
+    unit = (given_unit or "steps").removesuffix("s")
     per_unit = {"step": 1, "epoch": examples / batch_size, "example": 1 / batch_size}[unit]
     return round(amount * per_unit)
 

@@ -59,6 +59,7 @@ def evaluate(
         experiment = build(config)
         agreement.require_same_run(experiment, task="evaluate")
         found = match_on_all_hosts(experiment, head="keep")
+        assert found is not None, "config.weights is set"
         path = on_all_hosts(place)
         run = import_weights(experiment, found, mesh=mesh)
         for sentence in (run.weights, *run.notes):

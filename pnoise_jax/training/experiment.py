@@ -29,7 +29,7 @@ class Experiment(Setup):
         self, key: jax.Array, imported: Mapping[str, jax.Array] | None = None
     ) -> TrainState:
         """The state before the first step; imported weights stand in for the model's own."""
-        images = jax.ShapeDtypeStruct((1, *self.test_data.image_shape), jnp.float32)
+        images = jax.ShapeDtypeStruct((1, *self.test_data.require_image_shape()), jnp.float32)
         with_ema = self.config.ema_decay is not None
         # The rates do not matter here, and those of the schedule ask for the training split.
         optimizer = self.create_optimizer(optax.constant_schedule(0.0))

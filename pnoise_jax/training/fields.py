@@ -5,13 +5,13 @@ import enum
 import math
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import ml_collections
 from ml_collections import config_dict
 
 from pnoise_jax import evaluation, noise, weights
-from pnoise_jax.data.image.arguments import require_statistics
+from pnoise_jax.data.image import require_statistics
 from pnoise_jax.runs import find_writer
 from pnoise_jax.training.durations import seconds_of, steps_of
 
@@ -53,10 +53,7 @@ class Field:
         elif not self._allows(name, value):
             raise ValueError(f"{name}={value!r}: give {self.expected}")
 
-    @property
-    def expected(self) -> str:
-        """What its values are, in words."""
-        return "a text"
+    expected: ClassVar[str] = "a text"  # what its values are, in words; of some fields a property
 
     def _allows(self, name: str, value: Any) -> bool:
         return isinstance(value, str)

@@ -31,7 +31,7 @@ def read_to_devices(found: weights.Weights, sharding: NamedSharding) -> dict[str
         arrays: dict[str, jax.Array] = {}
         checksum = 0
         for path, array in found.read():
-            checksum = checksum if alone else zlib.crc32(array, checksum)
+            checksum = checksum if alone else zlib.crc32(array.data, checksum)
             arrays |= parallel.to_devices({path: array}, sharding)
         return arrays, checksum
 
@@ -51,7 +51,7 @@ def warn_of_preprocessing(experiment: Experiment, found: weights.Weights) -> lis
     expected, section = found.preprocessing, experiment.config.data
     if expected is None:
         return []
-    channels = experiment.test_data.image_shape[-1]
+    channels = experiment.test_data.require_image_shape()[-1]
     warnings = []
     theirs = {"mean": expected.mean, "std": expected.std}
     other = {

@@ -1,6 +1,7 @@
 """When a run reports, saves and evaluates: by the step; for checkpoints by the clock, too."""
 
 import dataclasses
+import math
 import time
 
 import jax
@@ -40,7 +41,7 @@ class Every:
             log=steps(config.log_every, "log_every"),
             save=never if by_clock else steps(section.every, "checkpoint.every"),
             evaluate=steps(config.evaluation.every, "evaluation.every"),
-            seconds=by_clock or seconds_of(section.at_most, field="checkpoint.at_most"),
+            seconds=by_clock or seconds_of(section.at_most, field="checkpoint.at_most") or math.inf,
         )
 
     def saves(self, step: int, total: int) -> bool:

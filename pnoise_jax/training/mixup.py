@@ -53,14 +53,15 @@ class Mixing:
         cut = jax.random.bernoulli(keys[1], jnp.float32(share_of_cutmix))
 
         share = jnp.ones((), jnp.float32)  # of the example itself
-        box = jnp.zeros(images.shape[1:3], bool)  # what the partner gives whole
+        _, height, width, _ = images.shape
+        box = jnp.zeros((height, width), bool)  # what the partner gives whole
         if self.alpha > 0:
             drawn = jax.random.beta(keys[2], self.alpha, self.alpha, (), jnp.float32)
             share = jnp.where(cut, share, drawn)
         if self.cutmix_alpha > 0:
             alpha = self.cutmix_alpha
             drawn = jax.random.beta(keys[3], alpha, alpha, (), jnp.float32)
-            box = _box(keys[4], images.shape[1:3], 1 - drawn) & cut
+            box = _box(keys[4], (height, width), 1 - drawn) & cut
         share, box = jnp.where(mixed, share, 1.0), box & mixed
 
         blended = share * images + (1 - share) * _partners(images)
@@ -81,8 +82,8 @@ def _box(key: jax.Array, size: tuple[int, int], area: jax.Array) -> jax.Array:
     """
     inside = []
     for number, side in enumerate(size):
-        half = jnp.floor(side * jnp.sqrt(area)) // 2
+        half = (jnp.floor(side * jnp.sqrt(area)) // 2).astype(jnp.int32)
         middle = jax.random.randint(jax.random.fold_in(key, number), (), 0, side, jnp.int32)
-        pixels = jnp.arange(side)
+        pixels = jnp.arange(side, dtype=jnp.int32)
         inside.append((pixels >= middle - half) & (pixels < middle + half))
     return inside[0][:, None] & inside[1][None, :]

@@ -3,13 +3,15 @@
 For fine-tuning: parameters that stay as they are, and learning rates by layer.
 """
 
-import difflib
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import ml_collections
 import optax
+
+from pnoise_jax.registry import similar
 
 # Matrices by shape, but not weights of a layer; as timm leaves them.
 _UNDECAYED = ("cls_token", "dist_token", "pos_embed", "relative_position_bias_table")
@@ -50,7 +52,11 @@ def learning_rate_schedule(
         start, peak, warmup_steps, total_steps, end_value=config.final_learning_rate
     )
     if config.schedule == "cosine_by_epoch":
-        return lambda step: cosine(step // steps_per_epoch * steps_per_epoch)
+
+        def by_epoch(step: Any) -> Any:
+            return cosine(step // steps_per_epoch * steps_per_epoch)
+
+        return by_epoch
     return cosine
 
 
@@ -149,7 +155,7 @@ def require_frozen(params: optax.Params, patterns: Sequence[str]) -> None:
     paths = [_path(path) for path, _ in jax.tree.leaves_with_path(params)]
     for pattern in patterns:
         if not any(re.fullmatch(pattern, path) for path in paths):
-            near = difflib.get_close_matches(pattern, paths, n=_LISTED, cutoff=0.3)
+            near = similar(pattern, paths, count=_LISTED, cutoff=0.3)
             some = near or sorted({f"{path.split('/')[0]}/…" for path in paths})[:_LISTED]
             raise ValueError(
                 f"optimizer.freeze: {pattern!r} fits none of the {len(paths)} parameters; near it "

@@ -14,9 +14,9 @@ from typing import Any
 import ml_collections
 
 from pnoise_jax import writing
-from pnoise_jax.data.in_memory import DATASETS
-from pnoise_jax.models.registry import MODELS
-from pnoise_jax.noise.injection import NOISES
+from pnoise_jax.data import DATASETS
+from pnoise_jax.models import MODELS
+from pnoise_jax.noise import NOISES
 from pnoise_jax.registry import Origin
 from pnoise_jax.runs import RunDirectory
 from pnoise_jax.training.task import TASKS
@@ -54,5 +54,6 @@ def remember(path: Path) -> None:
         if not isinstance(found, Mapping):
             continue
         words = [found.get(word) for word in ("name", "module", "directory")]
-        if all(isinstance(word, str) for word in words):
-            registry.remember(words[0], Origin(*words[1:]))
+        match words:
+            case [str() as name, str() as module, str() as directory]:
+                registry.remember(name, Origin(module, directory))

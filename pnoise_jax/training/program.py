@@ -108,6 +108,7 @@ def _make_create(experiment: Experiment, mesh: Mesh) -> Callable[[jax.Array], Tr
 
     def create(key: jax.Array) -> TrainState:
         found = match_on_all_hosts(experiment)
+        assert found is not None, "config.weights is set"
         return start(key, read_to_devices(found, everywhere))
 
     return create

@@ -13,8 +13,7 @@ import numpy as np
 
 from pnoise_jax import writing
 from pnoise_jax.evaluation import Measure
-from pnoise_jax.runs import RunDirectory
-from pnoise_jax.runs.checksums import kind, named_leaves
+from pnoise_jax.runs import RunDirectory, checksums
 from pnoise_jax.terminal import printable
 from pnoise_jax.training import run_config
 from pnoise_jax.training.config import NOT_OF_RESULTS
@@ -84,8 +83,8 @@ def measured(run: Run, path: Path) -> dict[str, Any]:
 def _digest(variables: Mapping[str, Any]) -> str:
     """Of what is evaluated: the same config trains other weights on another machine."""
     total = hashlib.blake2b(digest_size=8)
-    for name, array in named_leaves(variables):
-        total.update(json.dumps([name, *kind(array)]).encode())
+    for name, array in checksums.named_leaves(variables):
+        total.update(json.dumps([name, *checksums.kind(array)]).encode())
         total.update(np.ascontiguousarray(jax.device_get(array)).tobytes())
     return total.hexdigest()
 

@@ -56,7 +56,7 @@ class Setup:
 
     def transform_of(self, dataset: data.Dataset) -> data.Transform:
         """What makes a training image of any data set what the model gets."""
-        size = self.test_data.image_shape[:2]
+        size = self.test_data.require_image_shape()[:2]
         return inputs.transform(self.config, dataset, size, train=True)
 
     @property

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 
 from pnoise_jax import data, evaluation
 from pnoise_jax.evaluation import Measure
@@ -98,7 +99,8 @@ class Task:
         Returns:
           "params", "batch_stats" where the model has some, and the task's own collections.
         """
-        return self.model.init({"params": key}, jnp.zeros(images.shape, images.dtype), train=False)
+        zeros = jnp.zeros(images.shape, images.dtype)
+        return dict(self.model.init({"params": key}, zeros, train=False))
 
     def loss(
         self, params: Any, state: State, batch: data.Batch, context: StepContext
@@ -116,7 +118,7 @@ class Task:
         """
         raise NotImplementedError
 
-    def normalise(self, images: jax.Array) -> jax.Array:
+    def normalise(self, images: jax.Array | np.ndarray) -> jax.Array:
         """Maps images, uint8 (batch, height, width, channels), to what the model takes."""
         return evaluation.normalise(images, self.mean, self.std)
 
@@ -133,13 +135,14 @@ class Task:
           The logits, (batch, num_classes) float32; and the state with new batch statistics.
         """
         strength = context.noise_strength
+        options: dict[str, Any] = {} if strength is None else {"noise_strength": strength}
         logits, updated = self.model.apply(
             {"params": model_parameters(params), "batch_stats": state.get("batch_stats", {})},
             images,
             train=True,
             mutable=["batch_stats"],
             rngs={"noise": context.keys["noise"], "dropout": context.keys["dropout"]},
-            **({} if strength is None else {"noise_strength": strength}),
+            **options,
         )
         return logits, {**state, "batch_stats": updated.get("batch_stats", {})}
 
@@ -150,6 +153,7 @@ class Task:
         with an axis of micro-batches in front where gradients are accumulated.
         """
         setup = self.setup
+        assert setup is not None, "a task without a setup has no data"
         config = setup.config
         return data.train_batches(
             setup.train_data,
@@ -182,6 +186,7 @@ class Task:
           report: takes a sentence on how far it is.
         """
         setup = self.setup
+        assert setup is not None, "a task without a setup has no data"
         return evaluation.evaluate(
             self.model,
             variables,

@@ -56,8 +56,8 @@ def fit_together(
         found: list[TrainState | NonFiniteLossError] = []
         failures: list[OSError] = []
         for run, path in enumerate(paths):
-            if broken[run] is not None:
-                found.append(NonFiniteLossError(describe_broken(broken[run])))
+            if (first := broken[run]) is not None:
+                found.append(NonFiniteLossError(describe_broken(first)))
                 continue
             found.append(_take(states, run))
             try:

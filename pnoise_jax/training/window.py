@@ -4,6 +4,7 @@ import dataclasses
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import jax
 import numpy as np
@@ -53,7 +54,7 @@ class Window:
 
     def __init__(self, batch_size: int, schedule: optax.Schedule):
         self._batch_size, self._schedule = batch_size, schedule
-        self._metrics: list[Metrics] = []
+        self._metrics: list[Any] = []  # `Metrics`, or numbers that were read back
         self._timed = 0  # steps since the clock started
         self._waited = 0.0  # of the seconds since then
         self._started = time.perf_counter()

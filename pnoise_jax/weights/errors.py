@@ -1,13 +1,13 @@
 """Errors about weights: they start with the path and distinguish bad files from bad machines."""
 
 import contextlib
-import difflib
 import errno
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from pnoise_jax.registry import similar
 from pnoise_jax.terminal import printable
 
 # Reading a damaged archive may seek to impossible positions; a damaged checkpoint may lack files.
@@ -61,7 +61,7 @@ def _suggest_neighbours(path: Path) -> str:
         names = sorted(other.name for other in path.parent.iterdir())
     except OSError:
         return f": there is no directory {path.parent}"
-    near = difflib.get_close_matches(path.name, names) or names[:3]
+    near = similar(path.name, names) or names[:3]
     return f": {path.parent} has {', '.join(near) or 'no files'}"
 
 

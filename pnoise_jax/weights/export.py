@@ -1,6 +1,5 @@
 """Writes the weights of a run as safetensors in timm's names; timm loads it with strict=True."""
 
-import contextlib
 import dataclasses
 import importlib.metadata
 import json
@@ -16,8 +15,8 @@ import numpy as np
 from flax import traverse_util
 from safetensors.numpy import save_file
 
-from pnoise_jax import models
-from pnoise_jax.models.registry import MODELS
+from pnoise_jax import models, writing
+from pnoise_jax.models import MODELS
 from pnoise_jax.weights import errors, preprocessing
 from pnoise_jax.weights.formats import model_info, run_weights
 from pnoise_jax.weights.formats.array_file import ArrayFile
@@ -96,6 +95,8 @@ def _describe(
     """
     model = _create_model(config, file)
     channels = infer_channels(file.shapes)
+    if channels is None:
+        raise ValueError("no first convolution shows the channels of images")
     reference = timm_reference(config["model"]["name"], model, channels=channels)
     metadata = _metadata(config, model, file, reference)
     if file.class_names is not None:
@@ -159,7 +160,8 @@ def _create_model(config: Mapping[str, Any], file: ArrayFile) -> nn.Module:
     sides = model.image_shape or (64, 64)
     images = jax.ShapeDtypeStruct((1, *sides, infer_channels(file.shapes)), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
-    ours = {k: x.shape for k, x in traverse_util.flatten_dict(variables, sep="/").items()}
+    flat: Mapping[str, Any] = dict(traverse_util.flatten_dict(variables, sep="/"))
+    ours = {path: x.shape for path, x in flat.items()}
     if differences := sorted(ours.items() ^ file.shapes.items()):
         path, _ = differences[0]
         raise ValueError(
@@ -193,31 +195,19 @@ def _metadata(
     }
 
 
-def _move_to_new(temporary: Path, out: Path) -> None:
-    """Moves a file to a place where meanwhile another may have appeared; that one stays."""
-    try:
-        os.link(temporary, out)
-    except OSError:  # it appeared, or the file system has no links
-        _require_new(out)
-        os.replace(temporary, out)
-
-
 def _write(out: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
     """Writes the file completely or not at all."""
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
-        save_file(tensors, temporary, metadata=metadata)
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)  # safetensors makes it readable for the owner only
-        _move_to_new(temporary, out)
+        with writing.creating(out) as temporary:
+            save_file(tensors, temporary, metadata=metadata)
+            mask = os.umask(0)
+            os.umask(mask)
+            temporary.chmod(0o666 & ~mask)  # safetensors makes it readable for the owner only
     except FileExistsError:
+        _require_new(out)
         raise
     except Exception as error:  # safetensors has no OSError of its own
         raise OSError(
             f"--out={str(out)!r} cannot be written ({error}): choose a place that is writable and "
             "not full"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()

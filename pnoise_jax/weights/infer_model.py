@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pnoise_jax import models
-from pnoise_jax.models.registry import MODELS
+from pnoise_jax.models import MODELS
 from pnoise_jax.weights.entries import MAX_DIGITS
 from pnoise_jax.weights.formats.array_file import Shape
 

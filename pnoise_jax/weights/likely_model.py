@@ -79,7 +79,7 @@ def _other_parts(unexpected: Mapping[str, str], *, is_beit: bool) -> str:
     parts = {
         part: name
         for pattern, part in _OTHER_PARTS.items()
-        for path, name in reversed(unexpected.items())
+        for path, name in reversed(list(unexpected.items()))
         if re.search(pattern, path) and not (is_beit and pattern in _PARTS_OF_BEIT)
     }
     if parts:
@@ -117,5 +117,5 @@ def _shapes_of(name: str, options: Mapping[str, Any], *, channels: int) -> dict[
     sides = model.image_shape or (64, 64)
     images = jax.ShapeDtypeStruct((1, *sides, channels), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
-    flat = traverse_util.flatten_dict(dict(variables), sep="/")
+    flat: Mapping[str, Any] = dict(traverse_util.flatten_dict(dict(variables), sep="/"))
     return {path: tuple(leaf.shape) for path, leaf in flat.items()}

@@ -164,10 +164,8 @@ def match_named(
 ) -> Weights:
     """`match` for a file that is open."""
     file, field = named.file, weights_field(named.name)
-    wanted = {
-        path: tuple(leaf.shape)
-        for path, leaf in traverse_util.flatten_dict(dict(variables), sep="/").items()
-    }
+    flat: Mapping[str, Any] = dict(traverse_util.flatten_dict(dict(variables), sep="/"))
+    wanted = {path: tuple(leaf.shape) for path, leaf in flat.items()}
     partial = PartialMatch(named.entries, wanted)
     partial = adapt_head(partial, head, HeadClasses(file, class_names))
     partial = positions.adapt_positions(partial, file, model, named.interpolation)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pnoise_jax import data
-from pnoise_jax.data.image.arguments import require_statistics
+from pnoise_jax.data.image import require_statistics
 from pnoise_jax.weights.formats import run_weights
 from pnoise_jax.weights.formats.array_file import ArrayFile, Format
 from pnoise_jax.weights.names.naming import Naming

@@ -49,7 +49,8 @@ def image_sides(size: Any) -> tuple[int, int] | None:
     pair = [size, size] if isinstance(size, int) else size
     if not isinstance(pair, list | tuple) or [type(side) for side in pair] != [int, int]:
         return None
-    return tuple(pair)
+    height, width = pair
+    return height, width
 
 
 def model_called(architecture: str) -> Any:

@@ -39,7 +39,7 @@ def test_help_names_every_program(tmp_path):
 def test_an_unknown_program_gets_a_hint(tmp_path):
     done = run("launch", "trian", path=ROOT, cwd=tmp_path)
     assert done.returncode == 1
-    assert "unknown program 'trian': did you mean train?" in done.stderr
+    assert "unknown program 'trian'; did you mean 'train'?" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -48,7 +48,7 @@ def test_an_unknown_program_gets_a_hint(tmp_path):
     [
         ("digits_vit", "steps=0: give a whole number"),
         ("configs/digits_vit.py", "steps=0: give a whole number"),
-        ("digit_vit", "did you mean digits_vit"),
+        ("digit_vit", "did you mean 'digits_vit'"),
         ("elsewhere/digits_vit.py", "there is no such file"),
     ],
 )

@@ -306,6 +306,7 @@ FLOAT32 = {
 
 
 @small
+@pytest.mark.flax_promotes
 def test_bfloat16_compute_but_for_parameters_and_logits(name):
     model = create_small(name, dtype="bfloat16")  # as a config gives it
     shapes = jax.eval_shape(model.init, jax.random.key(0), X)
@@ -339,6 +340,7 @@ def test_dropout_stands_where_timm_has_it(name):
 
 
 @small
+@pytest.mark.flax_promotes
 def test_noise_in_a_bfloat16_model(name):
     model = create_small(name, injection=ALWAYS, dtype=jnp.bfloat16)
     logits, _ = apply(model, small_variables(name), X, strength=jnp.float32(0.3))

@@ -192,6 +192,7 @@ def test_axis_name_shares_the_statistics_of_a_mapped_axis():
     assert jnp.abs(mapped(None)[0].reshape(logits.shape) - logits).max() > 1e-2
 
 
+@pytest.mark.flax_promotes
 def test_statistics_of_a_bfloat16_model_stay_float32():
     _, updated = train(tiny(dtype="bfloat16"), tiny_variables(), IMAGES)
     assert {x.dtype for x in jax.tree.leaves(updated)} == {jnp.dtype("float32")}

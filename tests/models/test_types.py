@@ -39,7 +39,9 @@ def images_of(model, dtype=jnp.float32):
 
 
 @pytest.mark.parametrize("name", SMALL)
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.flax_promotes)]
+)
 def test_training_under_any_switch(name, dtype):
     """Dropout and stochastic depth as well; gradients have their parameters' dtypes."""
     options = SMALL[name] | {"drop_path": 0.1, "dtype": jnp.dtype(dtype)}

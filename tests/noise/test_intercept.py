@@ -20,7 +20,7 @@ class CNN(nn.Module):
 
     @nn.compact
     def __call__(self, x, train: bool = False):
-        x = nn.avg_pool(nn.relu(nn.Conv(4, (3, 3))(x)), (2, 2), (2, 2))
+        x = nn.max_pool(nn.relu(nn.Conv(4, (3, 3))(x)), (2, 2), (2, 2))
         x = x.reshape(x.shape[0], -1)
         x = nn.Dropout(0.5, deterministic=not train)(nn.relu(nn.Dense(8)(x)))
         return nn.Dense(3)(x)
@@ -216,5 +216,5 @@ def test_submodules_given_ready_made_have_the_paths_that_are_listed():
     variables = module.init(jax.random.key(0), x)
     noisy = injected.apply(variables, x, inject=True)
     assert not noisy.any()  # zeros in, and the bias starts at zero
-    with pytest.raises(ValueError, match="There are: layers_0, layers_1"):
+    with pytest.raises(ValueError, match="Choose one of: layers_0, layers_1"):
         noise.InjectedModule(module, noise.Erase(), at="nowhere").apply(variables, x, inject=True)

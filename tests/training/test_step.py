@@ -159,6 +159,7 @@ def test_batch_statistics_move(batch):
     assert all(jax.tree.leaves(moved))
 
 
+@pytest.mark.flax_promotes
 def test_bfloat16_keeps_parameters_in_float32_and_learns(batch):
     state, step = setup(create(dtype=jnp.bfloat16), optax.adam(1e-2))
     _, reference = setup(create(), optax.adam(1e-2))

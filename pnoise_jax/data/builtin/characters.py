@@ -54,7 +54,7 @@ def distinct_codepoints(
         alike |= face @ face.T >= MAX_SIMILARITY * np.sqrt(square[:, None] * square)
 
     kept: list[int] = []
-    for i in np.flatnonzero(~copied):
+    for i in np.flatnonzero(~copied).tolist():
         if not alike[i, kept].any():
             kept.append(i)
     return tuple(codepoints[i] for i in kept)
@@ -72,8 +72,8 @@ def plain_drawings(faces: Sequence[str]) -> tuple[list[int], np.ndarray]:
     for codepoint in fonts.common_codepoints(opened):
         if unicodedata.category(chr(codepoint))[0] not in "LNPS":
             continue  # blanks, controls, and marks that combine with other characters
-        outlines = [fonts.outline(face, codepoint) for face in opened]
-        if any(contours is None for contours in outlines):
+        outlines = [o for face in opened if (o := fonts.outline(face, codepoint)) is not None]
+        if len(outlines) < len(opened):
             continue
         plain = [canvas.draw(fonts.transform(o, extent=_PLAIN_EXTENT)) for o in outlines]
         codepoints.append(codepoint)
@@ -124,9 +124,12 @@ class Pen:
         self._outlines: dict[tuple[str, int], fonts.Contours] = {}
 
     def draw(self, codepoint: int, face: str, jitter: Jitter) -> np.ndarray:
-        """A character, white on black: (SIDE, SIDE) uint8. The face must have it."""
+        """A character, white on black: (SIDE, SIDE) uint8; ValueError if the face lacks it."""
         if (face, codepoint) not in self._outlines:
-            self._outlines[face, codepoint] = fonts.outline(self._faces[face], codepoint)
+            outline = fonts.outline(self._faces[face], codepoint)
+            if outline is None:
+                raise ValueError(f"the font {face} has no U+{codepoint:04X}")
+            self._outlines[face, codepoint] = outline
         contours = fonts.transform(
             self._outlines[face, codepoint],
             extent=jitter.extent,

@@ -47,7 +47,7 @@ def prepared(name: str, data_dir: Path, *, field: str = "data.data_dir") -> Path
     Raises:
       OSError: `data_dir` is not a directory, or cannot be made or written.
     """
-    target = data_dir / name / embedded_version(name)
+    target = data_dir / name / str(BUILDERS[name].VERSION)
     if not target.exists():
         _prepare(name, data_dir, target, field)
     return target

@@ -87,7 +87,9 @@ def transform(
       matrix: (2, 2), for column vectors (x, y); None: the identity.
       shift: (x, y), the middle of the result's bounding box.
     """
-    points = contours.vertices if matrix is None else contours.vertices @ matrix.T
+    points = np.asarray(contours.vertices)
+    if matrix is not None:
+        points = points @ matrix.T
     low, high = points.min(axis=0), points.max(axis=0)
     scale = extent / (high - low).max()
     return Contours((points - (low + high) / 2) * scale + np.array(shift), contours.codes)
@@ -109,7 +111,7 @@ class Canvas:
         Edges are smooth: a pixel is as bright as the share of it that is inside.
         """
         # On Agg's own grid, so that it computes in whole numbers: the same bytes everywhere.
-        points = np.rint((contours.vertices + self._side / 2) * _SUBPIXELS) / _SUBPIXELS
+        points = np.rint((np.asarray(contours.vertices) + self._side / 2) * _SUBPIXELS) / _SUBPIXELS
         self._renderer.clear()
         self._renderer.draw_path(
             self._style, Contours(points, contours.codes), IdentityTransform(), (1, 1, 1)

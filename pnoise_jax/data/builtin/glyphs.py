@@ -97,6 +97,8 @@ class Glyphs(tfds.core.GeneratorBasedBuilder):
         tfds.core.BuilderConfig(name="1000", description="1000 classes"),
     ]
 
+    builder_config: tfds.core.BuilderConfig  # never None, as there are BUILDER_CONFIGS
+
     def _info(self) -> tfds.core.DatasetInfo:
         num_classes = int(self.builder_config.name)
         return tfds.core.DatasetInfo(
@@ -126,7 +128,8 @@ class Glyphs(tfds.core.GeneratorBasedBuilder):
         from matplotlib import ft2font
 
         codepoints = class_codepoints(self.builder_config.name)
-        self.info.metadata.update(
+        metadata: Any = self.info.metadata  # as _info makes it
+        metadata.update(
             matplotlib=matplotlib.__version__,
             freetype=ft2font.__freetype_version__,
             codepoints=list(codepoints),

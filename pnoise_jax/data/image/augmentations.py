@@ -48,7 +48,9 @@ class PixelStatistics:
 
     def noise(self, shape: tuple[int, int, int], generator: np.random.Generator) -> np.ndarray:
         """Normal noise around the mean, uint8: what is standard normal once it is normalised."""
-        mean, std = (np.float32(self._each(values, shape[2])) for values in (self.mean, self.std))
+        mean, std = (
+            np.array(self._each(values, shape[2]), np.float32) for values in (self.mean, self.std)
+        )
         normal = generator.standard_normal(shape, np.float32)
         return np.rint(255 * (mean + std * normal)).clip(0, 255).astype(np.uint8)
 
@@ -161,7 +163,7 @@ class RandomErasing:
         """uint8, of the same shape."""
         if generator.random() >= self.probability:
             return pixels
-        rectangle = self._rectangle(*pixels.shape[:2], generator)
+        rectangle = self._rectangle(pixels.shape[0], pixels.shape[1], generator)
         if rectangle is None:
             return pixels
         top, left, height, width = rectangle

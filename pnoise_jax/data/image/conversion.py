@@ -235,14 +235,15 @@ def _tiff_bits(image: PIL.Image.Image) -> tuple[int, ...]:
 
 def _ppm_white(image: PIL.Image.Image) -> int:
     """The sample that is white in a PPM or PGM; of other formats as if it were 255."""
-    arguments = image.tile[0][3] if image.format == "PPM" and image.tile else ()
+    tile = getattr(image, "tile", ())  # of images that come from a file
+    arguments = tile[0][3] if image.format == "PPM" and tile else ()
     return arguments[1] if len(arguments) == 2 and isinstance(arguments, tuple) else 255
 
 
 def _bits_per_pixel(image: PIL.Image.Image) -> int:
-    tile = [_tags(image).get(tag) for tag in (_TILE_LENGTH, _TILE_WIDTH)]
-    if all(isinstance(side, int) for side in tile):  # it is decoded whole, however small the image
-        headers.require_decodable(*tile)
+    height, width = (_tags(image).get(tag) for tag in (_TILE_LENGTH, _TILE_WIDTH))
+    if isinstance(height, int) and isinstance(width, int):
+        headers.require_decodable(height, width)  # it is decoded whole, however small the image
     held = {"I": 32, "F": 32, "RGBA": 32, "RGBa": 32, "CMYK": 32}.get(image.mode, 24)
     return max(held, sum(_tiff_bits(image)))
 

@@ -197,7 +197,7 @@ def _resize_by_opencv(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     interpolation = cv2.INTER_AREA if halved else cv2.INTER_LINEAR
     # OpenCV takes four channels at most, and drops a single one's axis.
     parts = [
-        cv2.resize(pixels[..., first : first + 4], size[::-1], interpolation=interpolation)
+        cv2.resize(pixels[..., first : first + 4], (size[1], size[0]), interpolation=interpolation)
         for first in range(0, channels, 4)
     ]
     return np.dstack(parts) if len(parts) > 1 else parts[0].reshape(*size, channels)
@@ -212,11 +212,12 @@ def _resize_by_pillow(
     """All, or the part (left, top, right, bottom), resized."""
     if pixels.shape[:2] == size and part is None:
         return pixels
+    width_and_height = (size[1], size[0])
     if pixels.shape[2] == 3:
-        return np.asarray(PIL.Image.fromarray(pixels).resize(size[::-1], resample, box=part))
+        return np.asarray(PIL.Image.fromarray(pixels).resize(width_and_height, resample, box=part))
     # One by one: Pillow would take two channels for gray and opacity, and four for CMYK.
     planes = [
-        PIL.Image.fromarray(pixels[..., channel]).resize(size[::-1], resample, box=part)
+        PIL.Image.fromarray(pixels[..., channel]).resize(width_and_height, resample, box=part)
         for channel in range(pixels.shape[2])
     ]
     return np.stack([np.asarray(plane) for plane in planes], axis=-1)
@@ -231,7 +232,7 @@ def _decode_and_resize(image: Encoded, box: Box | None, size: tuple[int, int]) -
     header = jpeg_header(encoded)
     colours = None if header is None else _COLOURS.get((header.components, channels))
     # Without its end marker, a file may be cut off, which the fast way would not notice.
-    if colours is None or not encoded.endswith(b"\xff\xd9"):
+    if header is None or colours is None or not encoded.endswith(b"\xff\xd9"):
         return _resize_by_opencv(_crop(decode(image), box), size)
     whole = (0, 0, header.height, header.width)
     top, left, height, width = _inside(box or whole, header.height, header.width)
@@ -256,7 +257,8 @@ def _decode_and_resize(image: Encoded, box: Box | None, size: tuple[int, int]) -
 def _resize_part(pixels: np.ndarray, box: Box, factor: int, size: tuple[int, int]) -> np.ndarray:
     """The box, in pixels of the image before `pixels` was made smaller by the factor, resized."""
     if all(side % factor == 0 for side in box):
-        return _resize_by_opencv(_crop(pixels, tuple(side // factor for side in box)), size)
+        top, left, height, width = (side // factor for side in box)
+        return _resize_by_opencv(_crop(pixels, (top, left, height, width)), size)
     top, left, height, width = (side / factor for side in box)
     # As _resize_by_opencv: where both sides shrink to half, means of as many pixels as are needed.
     down, right = int(height // size[0]), int(width // size[1])

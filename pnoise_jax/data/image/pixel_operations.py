@@ -132,7 +132,7 @@ def warp(pixels: np.ndarray, matrix: np.ndarray, fill: tuple[int, ...]) -> np.nd
     height, width = pixels.shape[:2]
     return cv2.warpAffine(
         pixels,
-        np.float64(matrix),
+        np.asarray(matrix, np.float64),
         (width, height),
         flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_CONSTANT,

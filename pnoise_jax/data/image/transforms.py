@@ -79,7 +79,8 @@ def create_transform(
         _check_order(first, rest, train)
     except ValueError as error:
         raise ValueError(f"{field}={text!r}: {error}") from None
-    return _Chain(first.step, tuple(named.step for named in rest), tuple(size), statistics)
+    height, width = size
+    return _Chain(first.step, tuple(named.step for named in rest), (height, width), statistics)
 
 
 @dataclasses.dataclass(frozen=True)

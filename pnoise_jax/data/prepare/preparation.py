@@ -5,6 +5,7 @@ import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pnoise_jax.data.builtin import embedded
 from pnoise_jax.data.data_dir import make_staging, resolve
@@ -28,7 +29,7 @@ from pnoise_jax.data.prepare.progress import Progress
 from pnoise_jax.data.prepare.sources import require_readable_size
 from pnoise_jax.registry import did_you_mean
 
-_MODULES = dict(
+_MODULES: dict[str, Any] = dict(
     zip(
         PREPARED_BY_COMMAND,
         (domainnet, imagenet, office_home, tiny_imagenet, visda),

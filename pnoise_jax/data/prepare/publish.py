@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import dataset_info, file_adapters
+from tensorflow_datasets.core.splits import SplitDict
 
 from pnoise_jax.data import manifest
 from pnoise_jax.data.directory import newest_version
@@ -25,6 +26,28 @@ def write_metadata(
     short_side: int | None,
 ) -> None:
     """Makes a directory of finished shards, by split, one that TFDS reads."""
+    _describe(directory, plan, shards, notes).write_to_directory(directory)
+    for split, its_shards in shards.items():
+        labels = [entry.label for shard in its_shards for entry in shard.entries]
+        np.save(directory / f"labels-{split}.npy", np.array(labels, np.int32))
+    written = {shard.path for its_shards in shards.values() for shard in its_shards}
+    checksums = {path.name: notes[path].file for path in written}
+    settings = {
+        "short_side": short_side,
+        "class_order": plan.class_order,
+        "order": plan.order,
+        "layout": plan.layout,
+        "notes": list(plan.notes),
+    }
+    manifest.write(directory, settings, known=checksums)
+    for path in (*sorted(set(directory.iterdir()) - written), directory):
+        sync(path)  # the shards are on the disk
+
+
+def _describe(
+    directory: Path, plan: Plan, shards: Mapping[str, Sequence[Shard]], notes: Mapping[Path, Note]
+) -> tfds.core.DatasetInfo:
+    """What TFDS is told of the data set."""
     name, _, config = plan.name.partition("/")
     identity = dataset_info.DatasetIdentity(
         name=name,
@@ -43,7 +66,7 @@ def write_metadata(
     )
     info.set_file_format(file_adapters.FileFormat.ARRAY_RECORD)
     info.set_splits(
-        tfds.core.splits.SplitDict(
+        SplitDict(
             [
                 tfds.core.SplitInfo(
                     name=split,
@@ -55,22 +78,7 @@ def write_metadata(
             ]
         )
     )
-    info.write_to_directory(directory)
-    for split, its_shards in shards.items():
-        labels = [entry.label for shard in its_shards for entry in shard.entries]
-        np.save(directory / f"labels-{split}.npy", np.array(labels, np.int32))
-    written = {shard.path for its_shards in shards.values() for shard in its_shards}
-    checksums = {path.name: notes[path].file for path in written}
-    settings = {
-        "short_side": short_side,
-        "class_order": plan.class_order,
-        "order": plan.order,
-        "layout": plan.layout,
-        "notes": list(plan.notes),
-    }
-    manifest.write(directory, settings, known=checksums)
-    for path in (*sorted(set(directory.iterdir()) - written), directory):
-        sync(path)  # the shards are on the disk
+    return info
 
 
 def sync(path: Path) -> None:

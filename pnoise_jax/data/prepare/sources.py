@@ -92,15 +92,18 @@ class Source(Protocol):
         Raises:
           OSError: it cannot be read, or is cut off.
         """
+        ...
 
     def open(self) -> contextlib.AbstractContextManager[Read]:
         """What reads a member's bytes, from any thread; it raises OSError.
 
         What has more than `MAX_BYTES` is refused before it is read.
         """
+        ...
 
     def heads(self, members: Sequence[Member]) -> Iterator[bytes | None]:
         """The first `HEAD` bytes of each member; None of what cannot be opened."""
+        ...
 
 
 class Folder:

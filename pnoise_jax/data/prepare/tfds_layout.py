@@ -3,8 +3,10 @@
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import tensorflow_datasets as tfds
+from etils import epath
 from tensorflow_datasets.core import example_serializer, file_adapters, hashing, naming
 from tensorflow_datasets.core.utils import shard_utils
 
@@ -82,7 +84,7 @@ def _repaired_size(entry: Entry, read: Read) -> int:
 def template(directory: Path, name: str, split: str) -> naming.ShardedFileTemplate:
     """How TFDS names a split's files."""
     return naming.ShardedFileTemplate(
-        data_dir=directory,
+        data_dir=epath.Path(directory),
         dataset_name=name.partition("/")[0],
         split=split,
         filetype_suffix=file_adapters.FileFormat.ARRAY_RECORD.value,
@@ -140,7 +142,8 @@ def serializer(
     TFDS's serializer, but with the fields sorted: protocol buffers leave their order open, and
     TFDS's own differs from process to process.
     """
-    serialize = example_serializer.ExampleSerializer(described.get_serialized_info())
+    info: Any = described.get_serialized_info()  # a tree, which its annotation is not
+    serialize = example_serializer.ExampleSerializer(info)
 
     def record(entry: Entry, image: bytes) -> bytes:
         example = described.encode_example(

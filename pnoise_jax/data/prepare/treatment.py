@@ -155,7 +155,7 @@ def _other_format(data: bytes) -> str:
     """Which it is: only of those that hold pixels and nothing to be run."""
     try:
         with Image.open(io.BytesIO(data), formats=_OTHER_FORMATS) as image:
-            return image.format
+            return str(image.format)
     except UnidentifiedImageError as error:
         raise ValueError(
             f"no image: it begins with {data[:8]!r}, not as JPEG, PNG or "
@@ -187,8 +187,8 @@ def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 def _shrunk(image: Image.Image, short_side: int) -> Image.Image:
     scale = short_side / min(image.size)
-    size = tuple(max(short_side, round(side * scale)) for side in image.size)
-    return image.resize(size, Image.Resampling.BICUBIC)  # antialiased
+    width, height = (max(short_side, round(side * scale)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.BICUBIC)  # antialiased
 
 
 def _encoded(image: Image.Image, encoding: str, quality: int) -> bytes:

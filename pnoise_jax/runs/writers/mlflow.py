@@ -17,7 +17,8 @@ class MlflowWriter:
     def __init__(self, run: RunDirectory, config: Mapping[str, Any], step: int):
         """Starts a run there, or resumes the one whose id is noted in the directory."""
         identity = run.path / "mlflow_id"
-        self._client = mlflow.MlflowClient()
+        # Without the extra, pyright takes this file for the library.
+        self._client = mlflow.MlflowClient()  # pyright: ignore[reportAttributeAccessIssue]
         if identity.exists():
             self._id = identity.read_text().strip()
             return

@@ -31,8 +31,10 @@ class TensorBoardWriter:
         for name, value in final.items():
             self._events.add_scalar(name, value, self._step)
         experiment, summary, end = _hyperparameters(plain, final)
+        file = self._events.file_writer
+        assert file is not None, "finish comes before close"
         for part in (experiment, summary, end):
-            self._events.file_writer.add_summary(part)
+            file.add_summary(part)
 
     def close(self) -> None:
         """Flushes and closes the file."""

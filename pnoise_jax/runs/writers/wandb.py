@@ -19,7 +19,8 @@ class WandbWriter:
         identity = run.path / "wandb_id"
         if not identity.exists():
             identity.write_text(uuid.uuid4().hex[:8])
-        self._run = wandb.init(
+        # Without the extra, pyright takes this file for the library.
+        self._run = wandb.init(  # pyright: ignore[reportAttributeAccessIssue]
             project=os.environ.get("WANDB_PROJECT", "pnoise_jax"),
             id=identity.read_text().strip(),
             name=run.path.name,

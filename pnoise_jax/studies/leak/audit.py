@@ -66,7 +66,8 @@ class Audit:
         directory.mkdir(parents=True, exist_ok=True)
         paths = write_audit(directory, self.content)
         content = io.BytesIO()
-        np.savez_compressed(content, **_arrays(self.measured))
+        arrays: dict[str, Any] = {**_arrays(self.measured)}
+        np.savez_compressed(content, **arrays)
         replace_file(directory / "predictions.npz", content.getvalue())
         return [*paths, directory / "predictions.npz"]
 
@@ -116,12 +117,9 @@ def audit(
     labels, matched = _classes(collected.labels, own_names(examples), class_names)
     settings = _settings_for(settings, examples, len(labels)).for_labels(labels, dataset)
     settings.over_seeds(1)
-    functions = [
-        None if function is None else as_batch_function(function, collected.wrap)
-        for function in (apply, clean)
-    ]
     subject = AuditedFunction(
-        *functions,
+        as_batch_function(apply, collected.wrap),
+        None if clean is None else as_batch_function(clean, collected.wrap),
         collected.inputs,
         labels,
         seed=0,

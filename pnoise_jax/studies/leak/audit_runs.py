@@ -31,9 +31,7 @@ from pnoise_jax.studies.leak.settings import AuditSettings
 from pnoise_jax.studies.reporting import tables
 from pnoise_jax.studies.reporting.console import print_audit
 from pnoise_jax.terminal import create_console, printable
-from pnoise_jax.training import data_version
-from pnoise_jax.training.checks import require_weights
-from pnoise_jax.training.restore import Run, import_weights, restore
+from pnoise_jax.training import Run, data_version, import_weights, require_weights, restore
 
 
 def audit_runs(
@@ -79,15 +77,9 @@ def audit_runs(
     existing = find_runs(path)
     as_they_are = seeds is None and not existing and config.weights is not None
     seeds = choose_seeds(seeds, existing, config)
-    if not existing:
-        require_weights(config)
     settings = settings or AuditSettings()
     settings.over_seeds(len(seeds))
-    require_same_config(config, existing)
-    experiment = training.build(config)
-    require_same_task(experiment, existing)
-    if existing:
-        experiment, _ = data_version.match_run(experiment, next(iter(existing.values())))
+    experiment = _build(config, existing)
     labels = experiment.test_data.labels
     what = f"{config.data.name}'s split {config.data.test_split!r}"
     settings = settings.for_labels(labels, what)
@@ -121,6 +113,22 @@ def audit_runs(
     for written in places.write(audit, directory):
         console.print(f"wrote {printable(str(written))}", soft_wrap=True)
     return audit
+
+
+def _build(config: ml_collections.ConfigDict, existing: dict[int, Path]) -> training.Experiment:
+    """The experiment of a config that fits the runs that exist, if any, with their classes.
+
+    Raises:
+      ValueError, OSError: it does not fit them, or describes no runs; named.
+    """
+    if not existing:
+        require_weights(config)
+    require_same_config(config, existing)
+    experiment = training.build(config)
+    require_same_task(experiment, existing)
+    if existing:
+        experiment, _ = data_version.match_run(experiment, next(iter(existing.values())))
+    return experiment
 
 
 @contextlib.contextmanager
@@ -216,7 +224,7 @@ def _noises(
             except ValueError as error:
                 raise ValueError(f"strengths={strength} for {injection.noise}: {error}") from None
             audited.append(AuditedNoise.of(scaled, model.num_layers))
-        for size in settings.batch_sizes:
+        for size in settings.batch_sizes or ():
             try:
                 injection.in_batches_of(size)
             except ValueError as error:

@@ -12,7 +12,7 @@ from pnoise_jax import data, evaluation
 from pnoise_jax.evaluation import Metric, Predictions
 from pnoise_jax.studies.leak.audited.audited_noise import AuditedNoise
 from pnoise_jax.studies.leak.audited.protocol import Audited
-from pnoise_jax.studies.leak.checks import interventions
+from pnoise_jax.studies.leak.checks import interventions, mate_groups
 from pnoise_jax.studies.leak.checks.dependence import (
     Dependence,
     check_batches,
@@ -119,7 +119,7 @@ class _Plan:
     ):
         self.noise, self.batch_size = noise, batch_size
         self._labels, self._settings = labels, settings
-        self._design: interventions.Groups | None = None
+        self._design: mate_groups.Groups | None = None
         self._no_interventions = None
         shares = np.linspace(0, 1, settings.purity_steps) if noise.mixes_batch else ()
         swept = batch_size == settings.sizes[0]
@@ -234,7 +234,7 @@ class _Plan:
 
     def _intervene(self, subject: Audited, clean: np.ndarray, seed: int) -> None:
         """Sets mates by hand; who they are depends on the first model's clean logits."""
-        self._design = self._design or interventions.pair_up(
+        self._design = self._design or mate_groups.pair_up(
             self._labels,
             clean,
             self.batch_size,
@@ -243,6 +243,7 @@ class _Plan:
         )
         if self._design is None:
             self._no_interventions = "no two classes have enough examples for a batch of one class"
+            return
         if self._no_interventions is not None:
             return
         planned = interventions.choose_targets(self._design, clean, blank=subject.blank is not None)

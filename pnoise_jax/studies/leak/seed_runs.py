@@ -11,9 +11,7 @@ import ml_collections
 from pnoise_jax import training
 from pnoise_jax.data import class_names
 from pnoise_jax.runs import RunDirectory
-from pnoise_jax.training import data_version, run_config
-from pnoise_jax.training.config import differing
-from pnoise_jax.training.restore import NOT_OF_WEIGHTS
+from pnoise_jax.training import NOT_OF_WEIGHTS, data_version, differing, run_config
 
 _SEED_DIRECTORY = re.compile(r"seed_([0-9]+)")
 
@@ -91,7 +89,9 @@ def require_same_config(config: ml_collections.ConfigDict, runs: dict[int, Path]
 def _require_same_classes(one: Path, other: Path) -> None:
     """The classes of all seeds have the same numbers."""
     theirs, ours = (data_version.read(path).get("class_names") for path in (one, other))
-    if None not in (theirs, ours) and not class_names.are_same(theirs, ours):
+    if theirs is None or ours is None:
+        return
+    if not class_names.are_same(theirs, ours):
         raise ValueError(
             f"the runs {one.name} and {other.name} in {one.parent} have numbered classes "
             f"differently ({class_names.describe_order(theirs, ours)}): audit them one by one, or "

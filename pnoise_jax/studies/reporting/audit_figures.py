@@ -179,7 +179,7 @@ def _draw_classes(ax: Axes, classes: Sequence[Mapping[str, Any]]) -> None:
     class_sorted = [c["class_sorted"] for c in ordered]
     ax.vlines(x, shuffled, class_sorted, color=style.RULE, linewidth=3, zorder=1)
     clean = [c["clean"] for c in ordered]
-    look = {"markersize": min(14, 300 / len(ordered)), "markeredgewidth": 2.2}
+    look: dict[str, Any] = {"markersize": min(14, 300 / len(ordered)), "markeredgewidth": 2.2}
     ax.plot(x, clean, "_", color=COLORS[CLEAN], label=CLEAN, **look)
     for name, values in ((SHUFFLED, shuffled), (CLASS_SORTED, class_sorted)):
         ax.plot(x, values, MARKERS[name], color=COLORS[name], label=name)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from pnoise_jax.studies.reporting import prose, style, tables
 from pnoise_jax.studies.reporting.figures import add_legend, wrapped
@@ -46,8 +47,8 @@ def orders(audit: Mapping[str, Any]) -> Figure:
     clean = {noise_id: group[0].clean for noise_id, group in tables.by_noise(audit).items()}
     strips = [len(sizes) for sizes in by_noise.values()]
     height = 1.1 + sum(0.85 + 0.52 * count for count in strips)
-    figure = Figure(figsize=(style.WIDTH, height), layout="constrained")
-    figure.get_layout_engine().set(h_pad=0.08, hspace=0.06)
+    layout = ConstrainedLayoutEngine(h_pad=0.08, hspace=0.06)
+    figure = Figure(figsize=(style.WIDTH, height), layout=layout)
     axes = figure.subplots(len(strips), squeeze=False, height_ratios=[0.6 + c for c in strips])
     for ax, (noise_id, sizes) in zip(axes[:, 0], by_noise.items(), strict=True):
         ax.axvline(clean[noise_id]["top1"], color=COLORS[CLEAN], label=CLEAN)
@@ -98,11 +99,12 @@ def _draw_strip(ax: Axes, y: float, rows: Rows) -> None:
     """Random orders above the middle, the others below it, apart from one another."""
     lanes = {"class_sorted": 0.1, "class_sorted, files permuted": 0.1, "as given": 0.1}
     for row in rows:
-        name, values = ORDERS.get(row["order"], row["order"]), np.array(row["top1_by_order"])
+        order: str = row["order"]
+        name, values = ORDERS.get(order, order), np.array(row["top1_by_order"])
         color = COLORS.get(name, style.MUTED)
         look = {"color": color, "label": name, "clip_on": False}
         marker = MARKERS.get(name, "d")
-        at = np.full(len(values), y + lanes.get(row["order"], 0.26))
+        at = np.full(len(values), y + lanes.get(order, 0.26))
         if name == RANDOM_ORDERS:
             at = y - 0.2 + 0.14 * np.resize([-1, 0, 1, -0.5, 0.5], len(values))
             ax.hlines(y - 0.2, row["lowest"], row["highest"], color=color, alpha=0.25, linewidth=9)

@@ -2,10 +2,11 @@
 
 import dataclasses
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from pnoise_jax.studies.reporting import style
@@ -69,8 +70,8 @@ def sweep_figure(panels: Sequence[Panel]) -> Figure:
         raise ValueError("panels=[]: give at least one panel")
     columns = min(len(panels), 2)
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(style.WIDTH, 0.5 + 2.9 * rows), layout="constrained")
-    figure.get_layout_engine().set(wspace=0.06, hspace=0.06)
+    layout = ConstrainedLayoutEngine(wspace=0.06, hspace=0.06)
+    figure = Figure(figsize=(style.WIDTH, 0.5 + 2.9 * rows), layout=layout)
     axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for ax, panel in zip(axes.flat, panels, strict=False):
         _draw_panel(ax, panel)
@@ -94,7 +95,7 @@ def wrapped(noise_id: str) -> str:
     return textwrap.fill(noise_id, 52)
 
 
-def add_legend(figure: Figure, axes: Sequence[Axes], columns: int = 4) -> None:
+def add_legend(figure: Figure, axes: Iterable[Axes], columns: int = 4) -> None:
     """One legend above all axes; each name once, in the order of the colours."""
     handles = {}
     for ax in axes:
@@ -118,7 +119,7 @@ def _draw_panel(ax: Axes, panel: Panel) -> None:
         if name == BATCH_VOTE:
             look = {"linestyle": (0, (3, 2)), "linewidth": 1.4}
         ax.plot(panel.x, line.mean, color=COLORS[name], label=name, **look)
-        if line.low is not None:
+        if line.low is not None and line.high is not None:
             ax.fill_between(
                 panel.x, line.low, line.high, color=COLORS[name], alpha=0.16, linewidth=0
             )

@@ -29,7 +29,10 @@ def inline_svg(svg: bytes, *, name: str, alternative: str) -> Markup:
       alternative: what the figure says, for those who do not see it; text, escaped here.
     """
     drawing = svg.decode()
-    box = re.search(r'viewBox="([\d. ]+)"', drawing)[1]
+    found = re.search(r'viewBox="([\d. ]+)"', drawing)
+    if found is None:
+        raise ValueError(f"the figure {name!r} has no viewBox")
+    box = found[1]
     inner = drawing[drawing.index(">", drawing.index("<svg")) + 1 : drawing.rindex("</svg>")]
     inner = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", inner, flags=re.S)
     # The page is the background; matplotlib's would hide the shadow where a figure scrolls.

@@ -12,7 +12,7 @@ from pnoise_jax.studies.reporting import page_tables, prose, tables
 from pnoise_jax.studies.reporting import verdict_labels as kinds
 from pnoise_jax.studies.reporting.alt_text import alternative
 from pnoise_jax.studies.reporting.inline_figures import inline_svg
-from pnoise_jax.training.config import flatten
+from pnoise_jax.training import flatten
 
 TABLES = {
     "protocols": page_tables.protocols,
@@ -23,6 +23,8 @@ TABLES = {
     "meter": page_tables.meter,
     "classes": page_tables.classes,
 }
+
+_PACKAGE = "pnoise_jax.studies.reporting"
 
 
 def render(audit: Mapping[str, Any], figures: Mapping[str, bytes]) -> str:
@@ -55,14 +57,14 @@ def render(audit: Mapping[str, Any], figures: Mapping[str, bytes]) -> str:
 
 def stylesheet() -> str:
     """The CSS of the page."""
-    folder = importlib.resources.files(__package__) / "templates"
+    folder = importlib.resources.files(_PACKAGE) / "templates"
     return folder.joinpath("page.css").read_text("utf-8").strip()
 
 
 @functools.cache
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader(__package__, "templates"),
+        loader=jinja2.PackageLoader(_PACKAGE, "templates"),
         autoescape=True,  # whatever comes from data is text
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

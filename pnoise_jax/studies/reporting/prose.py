@@ -86,7 +86,8 @@ def reading(audit: Mapping[str, Any]) -> dict[str, str]:
 
 def target(row: Mapping[str, Any]) -> str:
     """The name of an intervention's target."""
-    return {"image": "third class"}.get(row["target"], row["target"])
+    name: str = row["target"]
+    return "third class" if name == "image" else name
 
 
 def targets(audit: Mapping[str, Any]) -> dict[str, str]:

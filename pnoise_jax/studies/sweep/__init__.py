@@ -1,6 +1,12 @@
 """Sweeps: the same training over a grid of settings and seeds, and what their results say."""
 
 from pnoise_jax.studies.sweep.cells import product
-from pnoise_jax.studies.sweep.sweep import run_sweep
+from pnoise_jax.studies.sweep.shards import Shard
+from pnoise_jax.studies.sweep.sweep import WAYS, run_sweep
 
-__all__ = ["product", "run_sweep"]
+__all__ = [
+    "WAYS",
+    "Shard",
+    "product",
+    "run_sweep",
+]

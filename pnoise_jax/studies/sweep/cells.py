@@ -12,8 +12,7 @@ import numpy as np
 
 from pnoise_jax import data, models, training
 from pnoise_jax.data import class_names
-from pnoise_jax.training.checks import check_training
-from pnoise_jax.training.config import flatten, unknown_field
+from pnoise_jax.training import check_training, flatten, unknown_field
 
 Overrides = Mapping[str, Any]
 _Section = Mapping | ml_collections.ConfigDict
@@ -156,7 +155,9 @@ def require_one_numbering(cells: Sequence[Cell]) -> None:
     one = cells[0].experiment.test_data.class_names
     for cell in cells[1:]:
         other = cell.experiment.test_data.class_names
-        if None not in (one, other) and not class_names.are_same(one, other):
+        if one is None or other is None:
+            continue
+        if not class_names.are_same(one, other):
             raise ValueError(
                 f"{cells[0].name} and {cell.name} share a training, and their data name other "
                 f"classes ({class_names.describe_order(one, other)}): give them in sweeps of "

@@ -12,9 +12,14 @@ from pnoise_jax.runs import RunDirectory, write_config
 from pnoise_jax.studies.sweep import shards
 from pnoise_jax.studies.sweep.cells import Cell, text_at
 from pnoise_jax.studies.sweep.shards import Shard
-from pnoise_jax.training import data_version, own_modules, run_config
-from pnoise_jax.training.config import NOT_OF_RESULTS, flatten
-from pnoise_jax.training.starting_weights import note_weights, same_weights
+from pnoise_jax.training import (
+    NOT_OF_RESULTS,
+    data_version,
+    flatten,
+    own_modules,
+    run_config,
+    starting_weights,
+)
 from pnoise_jax.writing import csv_rows, csv_text, replace_file, require_places
 
 FORMAT = 2  # of results.csv and summary.csv; raised when a column changes its meaning
@@ -70,7 +75,7 @@ def claim(
         _check(path, base, described)
     else:
         write_config(path / _BASE, base)
-        note_weights(path, base.weights)
+        starting_weights.note_weights(path, base.weights)
         data_version.note(path, base, described)
         own_modules.note(path, base)
 
@@ -92,7 +97,7 @@ def _check(path: Path, base: ml_collections.ConfigDict, described: dict[str, Any
         and field != "weights"
         and not field.startswith(NOT_OF_RESULTS)
     ]
-    if not same_weights(path, ours.get("weights"), base.weights):
+    if not starting_weights.same_weights(path, ours.get("weights"), base.weights):
         changed.append(f"weights: {ours.get('weights')!r} with other content there")
     if changed:
         raise ValueError(

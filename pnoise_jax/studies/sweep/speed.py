@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import jax
 
 from pnoise_jax import parallel, training
-from pnoise_jax.training.together import open_together, start_together
+from pnoise_jax.training import open_together, start_together
 
 MAX_TOGETHER = 8  # runs in one program; bounds its memory
 _STEPS = 6  # timed

@@ -23,7 +23,7 @@ from pnoise_jax.studies.reporting.figures import Line, Panel, sweep_figure
 from pnoise_jax.studies.sweep.cells import Cell, name_of, short
 from pnoise_jax.studies.sweep.results import FORMAT, PROTOCOLS, Results, Row, write_csv
 from pnoise_jax.terminal import printable
-from pnoise_jax.training.config import HARMLESS
+from pnoise_jax.training import HARMLESS
 from pnoise_jax.writing import replace_file
 
 CONFIDENCE = 0.95
@@ -81,7 +81,9 @@ def summarise(cells: Sequence[Cell], results: Results) -> list[Group]:
     for cell in cells:
         values = tuple((k, v) for k, v in cell.values.items() if k != "seed")
         seed = cell.values.get("seed", str(cell.experiment.config.seed))
-        by_values.setdefault(values, {})[seed] = results.get(cell)
+        row = results.get(cell)
+        assert row is not None, f"{cell.name} is not finished"
+        by_values.setdefault(values, {})[seed] = row
     first, baseline = next(iter(by_values.items()))
     groups = []
     for values, rows in by_values.items():
@@ -205,7 +207,9 @@ def _explain(groups: Sequence[Group]) -> str:
 def _cell(mean: Mean, sign: str = "") -> str:
     if mean.value is None:
         return ""
-    half = "" if mean.low is None else f" ± {(mean.high - mean.low) / 2:.1f}"
+    half = ""
+    if mean.low is not None and mean.high is not None:
+        half = f" ± {(mean.high - mean.low) / 2:.1f}"
     return f"{mean.value:{sign}.1f}{half}"
 
 
@@ -235,13 +239,13 @@ def _panel(field: str, others: dict[str, str], points: list[tuple[float, Group]]
     lines = {}
     for protocol, name in _LINES.items():
         means = [group.means[protocol] for _, group in points]
-        if all(mean.value is not None for mean in means):
-            banded = all(mean.low is not None for mean in means)
-            lines[name] = Line(
-                [mean.value for mean in means],
-                [mean.low for mean in means] if banded else None,
-                [mean.high for mean in means] if banded else None,
-            )
+        values, low, high = (
+            [value for mean in means if (value := getattr(mean, end)) is not None]
+            for end in ("value", "low", "high")
+        )
+        if len(values) == len(means):
+            banded = len(low) == len(high) == len(means)
+            lines[name] = Line(values, low if banded else None, high if banded else None)
     return Panel(name_of(others), short(field, [field, *others]), [x for x, _ in points], lines)
 
 

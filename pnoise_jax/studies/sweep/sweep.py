@@ -171,7 +171,9 @@ def _finish(
         stopping.check("between two programs")
         for group in trainer.train(runs):
             _evaluate_runs(group, results, path, mesh, console)
-            broken |= {run.name: end for run, end in group if not _is_sound(end)}
+            broken |= {
+                run.name: end for run, end in group if isinstance(end, training.NonFiniteLossError)
+            }
             done += len(group)
             names = "; ".join(
                 run.name + ("" if _is_sound(end) else " (broke down)") for run, end in group
@@ -211,7 +213,7 @@ def _evaluate_runs(
     """Adds rows for the cells of these runs, up to the first that cannot be evaluated."""
     try:
         for run, state in group:
-            if _is_sound(state):
+            if not isinstance(state, training.NonFiniteLossError):
                 where = run.directory(path / "runs").relative_to(path)
                 for cell, measures in _evaluate_cells(run, state, mesh):
                     results.add(cell, measures | {"run": where})

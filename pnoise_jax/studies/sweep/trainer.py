@@ -18,10 +18,15 @@ from pnoise_jax import stopping, training
 from pnoise_jax.runs import Checkpoints, RunDirectory
 from pnoise_jax.studies.sweep.cells import Cell, name_of, require_one_numbering
 from pnoise_jax.studies.sweep.speed import Speed, chunk_size, measure
-from pnoise_jax.training import data_version, run_config
-from pnoise_jax.training.config import HARMLESS, default_config, flatten
-from pnoise_jax.training.program import trains_with_noise
-from pnoise_jax.training.starting_weights import find_fingerprint, noted_weights
+from pnoise_jax.training import (
+    HARMLESS,
+    data_version,
+    default_config,
+    flatten,
+    run_config,
+    starting_weights,
+    trains_with_noise,
+)
 from pnoise_jax.writing import file_name
 
 WAYS = ("auto", "never", "always")  # to train the runs of one program together
@@ -117,9 +122,11 @@ def training_config(experiment: training.Experiment) -> ml_collections.ConfigDic
 def _contents(cells: Sequence[Cell], runs: Path | None) -> dict[str, str]:
     """By the paths of weights to start from what tells their contents."""
     directories_of_runs = runs.iterdir() if runs is not None and runs.is_dir() else ()
-    noted = dict(filter(None, map(noted_weights, directories_of_runs)))
-    paths = {cell.experiment.config.weights for cell in cells} - {None}
-    return {path: find_fingerprint(path) or noted.get(path, path) for path in paths}
+    noted = dict(filter(None, map(starting_weights.noted_weights, directories_of_runs)))
+    paths: set[str] = {w for cell in cells if (w := cell.experiment.config.weights) is not None}
+    return {
+        path: starting_weights.find_fingerprint(path) or noted.get(path, path) for path in paths
+    }
 
 
 def _fields(
@@ -205,10 +212,10 @@ class Trainer:
         checkpoints = Checkpoints(path, keep=1, report=self._console.print)
         with contextlib.closing(checkpoints):
             try:
-                state, step = checkpoints.restore(program.like, set_aside=False)
-                if step != run.experiment.total_steps:
+                restored = checkpoints.restore(program.like, set_aside=False)
+                if restored is None or restored[1] != run.experiment.total_steps:
                     raise OSError(f"the checkpoint of step {run.experiment.total_steps} is broken")
-                return state
+                return restored[0]
             except OSError as error:
                 raise OSError(f"{run.name}: {error}{_delete(path)}") from None
 

@@ -45,8 +45,9 @@ class HeadClasses:
         The order is None where it is the same or not known.
         """
         match = self._match(number)
-        if match.kind == "mapped":
-            changes = class_names.describe_order(self.file.class_names, self.model_classes)
+        theirs, ours = self.file.class_names, self.model_classes
+        if match.kind == "mapped" and theirs is not None and ours is not None:
+            changes = class_names.describe_order(theirs, ours)
             return match.order, f", put in the order of the data by name: {changes}"
         has_names = self.model_classes is not None and not class_names.are_numbers(
             self.model_classes

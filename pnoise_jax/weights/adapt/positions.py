@@ -4,7 +4,7 @@ import math
 
 import flax.linen as nn
 
-from pnoise_jax.models import SwinTransformer, layers
+from pnoise_jax.models import SwinTransformer, stage_and_number
 from pnoise_jax.weights.adapt import resize
 from pnoise_jax.weights.adapt.partial_match import PartialMatch
 from pnoise_jax.weights.adapt.resize import Grid
@@ -134,7 +134,7 @@ def _describe_windows(match: PartialMatch, model: SwinTransformer) -> str:
         grid = model.attention_grid(layer) if fits else resize.table_grid(entry.shape[0])
         if grid is None:
             return ""
-        stage, _ = layers.stage_and_number(layer, model.stage_sizes)
+        stage, _ = stage_and_number(layer, model.stage_sizes)
         grids_of.setdefault(stage, set()).add(grid)
     single = [grid for grids in grids_of.values() if len(grids) == 1 for grid in grids]
     if len(single) == len(grids_of) and resize.have_one_window_size(single):

@@ -89,7 +89,8 @@ def resize(
 def table_grid(rows: int) -> Grid | None:
     """The square grid of tokens with this number of relative positions; None if there is none."""
     side = math.isqrt(max(rows, 0))
-    return ((side + 1) // 2,) * 2 if side * side == rows and side % 2 else None
+    tokens = (side + 1) // 2
+    return (tokens, tokens) if side * side == rows and side % 2 else None
 
 
 def have_one_window_size(grids: Sequence[Grid]) -> bool:

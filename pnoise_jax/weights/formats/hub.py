@@ -43,15 +43,22 @@ def resolved_id(weights: str | os.PathLike) -> str:
     """
     if not is_id(weights):
         return str(weights)
-    repository = _ID.fullmatch(str(weights))["repository"]
+    repository, _ = _parts(str(weights))
     return f"hf_hub:{repository}@{local_path(weights).parent.name}"
+
+
+def _parts(weights: str) -> tuple[str, str | None]:
+    """The repository and the revision of an id, neither checked."""
+    parts = _ID.fullmatch(weights)
+    assert parts is not None, f"{weights} is no id"
+    return parts["repository"], parts["revision"]
 
 
 @functools.lru_cache(maxsize=64)
 def _download(weights: str) -> Path:
     """The file of weights, or the index of several, in the cache's directory of its commit."""
-    field, parts = weights_field(weights), _ID.fullmatch(weights)
-    repository, revision = parts["repository"], parts["revision"]
+    field = weights_field(weights)
+    repository, revision = _parts(weights)
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repository, re.ASCII) or revision == "":
         raise ValueError(f"{field} {_FORM}")
     snapshot = _snapshot(field, repository, revision, ("config.json", _WHOLE, _SHARDED))

@@ -108,8 +108,9 @@ def read_config(path: Path) -> dict[str, Any]:
 def class_names(path: Path) -> tuple[str, ...] | None:
     """The classes of the run whose work directory or checkpoint this is; None: it noted none."""
     names = read_json(_run(path).data).get("class_names")
-    is_known = isinstance(names, list) and names and all(isinstance(name, str) for name in names)
-    return tuple(names) if is_known else None
+    if not isinstance(names, list) or not names:
+        return None
+    return tuple(names) if all(isinstance(name, str) for name in names) else None
 
 
 def fingerprint(path: Path) -> str:

@@ -68,7 +68,8 @@ def open_safetensors(path: Path, shards: Mapping[str, Path]) -> ArrayFile:
     Raises:
       ValueError: one of them is damaged, or lacks an array of the index.
     """
-    shapes, dtypes, metadata, part_of = {}, {}, {}, {}
+    dtypes: dict[str, str] = {}
+    shapes, metadata, part_of = {}, {}, {}
     for part in sorted(set(shards.values())) or [path]:
         broken = f"is a broken safetensors file{f', {part.name}' if shards else ''}"
         with naming_damage(broken), _safe_open(part) as file:

@@ -57,6 +57,7 @@ def _label_names(labels: Any) -> list[str] | None:
     if not isinstance(labels, Mapping):
         return None
     names = [labels.get(str(number)) for number in range(len(labels))]
-    if not all(isinstance(name, str) for name in names):
+    texts = [name for name in names if isinstance(name, str)]
+    if len(texts) < len(names):
         return None
-    return None if all(map(_PLACEHOLDER.fullmatch, names)) else names
+    return None if all(_PLACEHOLDER.fullmatch(text) for text in texts) else texts

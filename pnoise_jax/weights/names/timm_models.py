@@ -5,7 +5,7 @@ from typing import Any
 import flax.linen as nn
 
 from pnoise_jax import models
-from pnoise_jax.models.registry import MODELS
+from pnoise_jax.models import MODELS
 
 _SIZES = {"ti": "tiny", "t": "tiny", "s": "small", "b": "base", "l": "large"}
 _ALSO_AT_384 = ("vit_", "beit_", "deit_base_")  # families that timm has at both sizes

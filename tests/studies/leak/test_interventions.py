@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pnoise_jax.studies.leak.checks import interventions
+from pnoise_jax.studies.leak.checks import interventions, mate_groups
 from pnoise_jax.studies.leak.checks.order_tests import among, exceeds
 
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(5), 40))
@@ -15,7 +15,7 @@ def blanked(rows):
 
 
 def found_for(apply, seed=0):
-    groups = interventions.pair_up(LABELS, X, 10, group_size=None, seed=seed)
+    groups = mate_groups.pair_up(LABELS, X, 10, group_size=None, seed=seed)
     planned = interventions.choose_targets(groups, X, blank=True)
     logits_of = lambda batches: np.stack([apply(blanked(batch)) for batch in batches])  # noqa: E731
     found = interventions.intervene(planned, logits_of)
@@ -23,16 +23,16 @@ def found_for(apply, seed=0):
 
 
 def test_groups_are_disjoint_and_of_one_class_each():
-    groups = interventions.pair_up(LABELS, X, 10, group_size=None, seed=0)
+    groups = mate_groups.pair_up(LABELS, X, 10, group_size=None, seed=0)
     assert groups.members.shape[1] == 2
-    assert len(groups.members) >= interventions.WANTED_PAIRS
+    assert len(groups.members) >= mate_groups.WANTED_PAIRS
     assert len(np.unique(groups.members)) == groups.members.size
     assert np.all(LABELS[groups.members] == groups.classes[:, :, None])
     assert np.all(groups.classes[:, 0] != groups.classes[:, 1])
 
 
 def test_batches_hold_the_target_at_its_place_and_mates_of_the_class():
-    groups = interventions.pair_up(LABELS, X, 10, group_size=None, seed=0)
+    groups = mate_groups.pair_up(LABELS, X, 10, group_size=None, seed=0)
     planned = interventions.choose_targets(groups, X, blank=True)
     assert set(planned.kinds) == set(interventions.TARGETS)
     for i, (batch, place) in enumerate(zip(planned.batches, planned.places, strict=True)):
@@ -49,11 +49,9 @@ def test_batches_hold_the_target_at_its_place_and_mates_of_the_class():
 
 
 def test_a_fixed_group_size_is_kept():
-    assert interventions.pair_up(LABELS, X, 10, group_size=5, seed=0).members.shape[2] == 4
-    assert interventions.pair_up(LABELS, X, 10, group_size=50, seed=0) is None
-    assert (
-        interventions.pair_up(np.array([0, 1, 1]), X[:3], 10, group_size=None, seed=0) is not None
-    )
+    assert mate_groups.pair_up(LABELS, X, 10, group_size=5, seed=0).members.shape[2] == 4
+    assert mate_groups.pair_up(LABELS, X, 10, group_size=50, seed=0) is None
+    assert mate_groups.pair_up(np.array([0, 1, 1]), X[:3], 10, group_size=None, seed=0) is not None
 
 
 def test_mates_that_are_mixed_in_pull_towards_their_class():
@@ -83,7 +81,7 @@ def test_what_mates_share_beside_their_class_does_not_pull():
     directions = []
     for seed in range(40):
         brightness = np.append(np.random.default_rng(seed).normal(0, 2, 200), 0.0)
-        groups = interventions.pair_up(LABELS, X, 10, group_size=None, seed=seed)
+        groups = mate_groups.pair_up(LABELS, X, 10, group_size=None, seed=seed)
         planned = interventions.choose_targets(groups, X, blank=True)
 
         def logits_of(batches, brightness=brightness):

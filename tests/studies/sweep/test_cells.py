@@ -82,8 +82,8 @@ def test_a_product_of_what_are_not_values_is_refused(values, message):
     [
         ([], "gives no cells"),
         ([{"seed": 1}, ["seed"]], r"cell 2 of sweep\(\) is \['seed'\]: give a dict"),
-        ([{"noise.strenght": 0.3}], r"cell 1 .*strenght=0.3\): .*did you mean noise.strength"),
-        ([{"nois.layer": "1"}], "nois.layer: unknown field; did you mean noise.layer"),
+        ([{"noise.strenght": 0.3}], r"cell 1 .*strenght=0.3\): .*did you mean 'noise.strength'"),
+        ([{"nois.layer": "1"}], "nois.layer: unknown field; did you mean 'noise.layer'"),
         ([{"noise": 0.3}], "noise: unknown field"),
         ([{}, {"noise.layer": "7"}], r"cell 2 .*layer=7\): noise.layer=7: this model has no layer"),
         ([{"noise.layer": 1}], "noise.layer=1: .*<class 'str'>"),

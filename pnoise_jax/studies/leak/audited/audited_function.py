@@ -109,7 +109,7 @@ class AuditedFunction:
                     "the function; a mask must be finite, such as -1e9"
                 )
             parts.append(part)
-        logits = np.empty((len(order), self._classes), np.float32)
+        logits = np.empty((len(order), parts[0].shape[1]), np.float32)
         logits[order] = np.concatenate(parts)
         return logits
 

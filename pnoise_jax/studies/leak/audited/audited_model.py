@@ -41,7 +41,7 @@ class AuditedModel:
         self._model, self._variables, self._dataset = model, variables, dataset
         self._pixels = {"mean": evaluation.static_mean(mean), "std": tuple(std)}
         self._options = {"mesh": mesh, "report": report, **self._pixels}
-        firsts = {evaluation.first_noisy_layer(n.injection, model.num_layers) for n in noises}
+        firsts = {self._first_layer(audited) for audited in noises}
         self._layers = tuple(sorted(firsts - {0}))
         self._scratch = scratch
 
@@ -80,7 +80,7 @@ class AuditedModel:
 
     def inputs(self, rows: np.ndarray) -> np.ndarray:
         images = [self._dataset[i]["image"] for i in rows if i != self.blank]
-        blank = np.zeros(self._dataset.image_shape, np.uint8)
+        blank = np.zeros(self._dataset.require_image_shape(), np.uint8)
         rest = iter(images)
         return np.stack([blank if i == self.blank else next(rest) for i in rows])
 
@@ -117,6 +117,7 @@ class AuditedModel:
             _require_equal(self._model, layer, kind, direct, resumed)
 
     def _first_layer(self, audited: AuditedNoise) -> int:
+        assert audited.injection is not None, "the noise of a model is injected"
         return evaluation.first_noisy_layer(audited.injection, self._model.num_layers)
 
     def _function(

@@ -35,7 +35,9 @@ class AuditedNoise:
     @classmethod
     def of(cls, injection: noise.Injection, num_layers: int) -> "AuditedNoise":
         """Of an injection into a model of ``num_layers`` layers."""
-        injection = noise.only_injection(injection, "an audit")
+        only = noise.only_injection(injection, "an audit")
+        assert only is not None, "an audit takes a noise"
+        injection = only
         kind = injection.noise
         if kind.mixes == "views":
             raise ValueError(

@@ -118,8 +118,8 @@ def _numbers_of_names(labels: np.ndarray, class_names: Sequence[str] | None) -> 
     numbers = {_composed(name): number for number, name in enumerate(class_names)}
     if len(numbers) < len(class_names):
         raise ValueError("class_names: some names come twice")
-    labels = [_composed(label) for label in labels]
-    unknown = sorted({*labels} - numbers.keys())
+    composed = [_composed(label) for label in labels]
+    unknown = sorted({*composed} - numbers.keys())
     if unknown:
         raise ValueError(
             f"label {unknown[0]!r} is not in class_names ({len(unknown)} such names; known are "

@@ -2,8 +2,7 @@
 
 Orders alone cannot tell why a prediction depends on its batch. Here the mates of one example are
 all of one class, then all of another, and nothing else changes. If the prediction follows the class
-of the mates, the mates' labels are what is read. Mates come in disjoint groups, one unit each, as
-examples that are mates twice would count as two pieces of evidence.
+of the mates, the mates' labels are what is read.
 """
 
 import dataclasses
@@ -12,8 +11,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy import special, stats
 
-WANTED_PAIRS = 12  # of groups of mates; smaller groups make more of them
-MAX_PAIRS = 64
+from pnoise_jax.studies.leak.checks.mate_groups import Groups
+
 WANTED_BATCHES = 256  # of each kind of target but the blank one
 
 TARGETS = {
@@ -22,23 +21,6 @@ TARGETS = {
     "image": "an example of a third class among mates of one class",
     "blank": "a blank example among mates of one class",
 }
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Groups:
-    """Disjoint groups of mates, in pairs of two different classes.
-
-    Attributes:
-      members: (pairs, 2, mates) int, indices of examples.
-      classes: (pairs, 2) int, of each group.
-      labels: (n,) of all examples.
-      seed: of further draws.
-    """
-
-    members: np.ndarray
-    classes: np.ndarray
-    labels: np.ndarray
-    seed: int
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -130,72 +112,6 @@ class Interventions:
                 if p_value <= level / (2 * len(self.pulls)):
                     return sign
         return 0
-
-
-def pair_up(
-    labels: np.ndarray, clean: np.ndarray, batch_size: int, *, group_size: int | None, seed: int
-) -> Groups | None:
-    """Groups of mates, as large as the batch allows, or None where no two classes have enough.
-
-    Classes that the clean model confuses are paired first: there a pull shows in predictions.
-
-    Args:
-      labels: (n,).
-      clean: (n, classes), logits without noise.
-      batch_size: of the protocol.
-      group_size: how many examples the noise mixes, where that is fixed.
-      seed: of the draws.
-    """
-    generator = np.random.default_rng([seed, 4])
-    confused = _count_confusions(clean)
-    largest, smallest = (group_size or batch_size) - 1, (group_size or 2) - 1
-    if group_size is None:  # a pair needs two classes of this size
-        largest = min(largest, int(np.sort(np.bincount(labels))[-2]))
-    most: list[np.ndarray] = []
-    for mates in range(largest, smallest - 1, -1):
-        pairs = _disjoint_pairs(labels, confused, mates, generator)
-        if len(pairs) > len(most):
-            most = pairs
-        if len(most) >= WANTED_PAIRS:
-            break
-    if not most:
-        return None
-    members = np.stack(most)
-    return Groups(members, labels[members[:, :, 0]], labels, seed)
-
-
-def _count_confusions(clean: np.ndarray) -> np.ndarray:
-    """(classes, classes): how many examples have these two as their likeliest classes."""
-    classes = clean.shape[1]
-    counts = np.zeros((classes, classes), np.int64)
-    if classes > 1:
-        top = np.argpartition(clean, classes - 2, axis=1)[:, -2:]
-        np.add.at(counts, (top[:, 0], top[:, 1]), 1)
-    return counts + counts.T
-
-
-def _disjoint_pairs(
-    labels: np.ndarray, confused: np.ndarray, mates: int, generator: np.random.Generator
-) -> list[np.ndarray]:
-    """Pairs (2, mates) of disjoint groups of two different classes, each group in one pair."""
-    groups = {}
-    for c in np.unique(labels):
-        members = generator.permutation(np.flatnonzero(labels == c))
-        whole = members[: len(members) // mates * mates].reshape(-1, mates)
-        if len(whole):
-            groups[int(c)] = list(whole)
-    pairs = [(one, two) for one in groups for two in groups if one < two]
-    generator.shuffle(pairs)
-    pairs.sort(key=lambda pair: -confused[pair])
-    chosen = []
-    for turn in range(len(labels)):  # round by round, so that no pair of classes takes all groups
-        before = len(chosen)
-        for one, two in pairs:
-            if groups[one] and groups[two] and (turn or confused[one, two]):
-                chosen.append(np.stack([groups[one].pop(), groups[two].pop()]))
-        if len(chosen) >= MAX_PAIRS or (turn and len(chosen) == before):
-            return chosen[:MAX_PAIRS]
-    return chosen
 
 
 def choose_targets(groups: Groups, clean: np.ndarray, *, blank: bool) -> Planned:

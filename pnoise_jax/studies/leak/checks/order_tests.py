@@ -91,7 +91,7 @@ def among(values: np.ndarray, others: np.ndarray, *, least: float, confidence: f
         orders=count,
         below=int(np.sum(others < value - 1e-9)),
         above=int(np.sum(others > value + 1e-9)),
-        p_value=estimate.p_value,
+        p_value=estimate.require_p_value(),
         interval=estimate.interval,
     )
 

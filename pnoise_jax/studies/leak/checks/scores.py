@@ -95,9 +95,10 @@ def score_orders(
       metric: scored beside accuracy.
     """
     rows, share = [], np.zeros(len(labels))
-    nll, differ = 0.0, np.zeros(len(labels), bool)
+    nll, scale, differ = 0.0, 0.0, np.zeros(len(labels), bool)
     for predicted, order in zip(predictions, orders, strict=True):
         reference = reference or predicted
+        scale = float(np.abs(reference.nll).max())
         rows.append(_row(predicted, reference, order, batch_size, labels, metric))
         share += predicted.rank < 1
         whole = order[: len(order) // batch_size * batch_size]
@@ -113,7 +114,6 @@ def score_orders(
         **{name: np.array([[row[name] for row in rows]]) for name in names},
         share=share[None] / len(orders),
     )
-    scale = float(np.abs(reference.nll).max())
     return scores, OrderChange(nll, scale, int(differ.sum()), len(labels), len(orders))
 
 

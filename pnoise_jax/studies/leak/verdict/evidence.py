@@ -52,7 +52,9 @@ def _correct_honest_effects(
         key: (key[0], None) if evidence.dependence.independent else key
         for key, evidence in by_cell.items()
     }
-    p_values = {families[key]: evidence.honest.p_value for key, evidence in by_cell.items()}
+    p_values = {
+        families[key]: evidence.honest.require_p_value() for key, evidence in by_cell.items()
+    }
     adjusted = dict(zip(p_values, evaluation.adjust_p_values(list(p_values.values())), strict=True))
     return {
         key: dataclasses.replace(evidence, p_honest=float(adjusted[families[key]]))
@@ -104,7 +106,7 @@ def _evidence(measured: Measurements, cell: Cell, settings: AuditSettings, name:
         interventions=cell.interventions,
         no_interventions=cell.no_interventions,
         honest=honest,
-        p_honest=honest.p_value,
+        p_honest=honest.require_p_value(),
         honest_balanced=balanced,
         prior_gap=gap,
     )
@@ -113,10 +115,9 @@ def _evidence(measured: Measurements, cell: Cell, settings: AuditSettings, name:
 def honest_effects(measured: Measurements, cell: Cell, options: dict) -> tuple:
     """Shuffled minus clean: of accuracy, of balanced accuracy, and the former minus the latter."""
     shuffled, clean = cell.orders[SHUFFLED].hits, measured.clean_hits
-    pairs = [(shuffled, clean)]
-    weighted = [evaluation.balanced(hits, measured.labels) for hits in pairs[0]]
-    pairs.append(tuple(weighted))
-    pairs.append(tuple(_minus(a, b) for a, b in zip(pairs[0], weighted, strict=True)))
+    weighted = tuple(evaluation.balanced(hits, measured.labels) for hits in (shuffled, clean))
+    differences = tuple(_minus(a, b) for a, b in zip((shuffled, clean), weighted, strict=True))
+    pairs = ((shuffled, clean), weighted, differences)
     return tuple(evaluation.difference(*pair, **options) for pair in pairs)
 
 

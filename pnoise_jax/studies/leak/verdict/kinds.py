@@ -158,7 +158,9 @@ def leaks(evidence: Evidence, level: float) -> bool:
 
 def leaks_as_given(evidence: Evidence, level: float) -> bool:
     """Whether the data set's own order gains, by mates that have an example's label, or lack it."""
-    if evidence.given_order is None or evidence.given_order.sign(level) <= 0:
+    if evidence.given_order is None or evidence.given_purity is None:
+        return False
+    if evidence.given_order.sign(level) <= 0:
         return False
     return evidence.follows_mates(level) * evidence.given_purity > 0
 

@@ -242,9 +242,9 @@ class Summary:
             correct = hits_of(self._measured, cell, name).correct.mean(axis=0)
             accuracies[column] = 100 * np.bincount(labels, weights=correct) / np.maximum(counts, 1)
         return [
-            {"class": int(c), "name": self._class_name(c), "n": int(counts[c])}
+            {"class": c, "name": self._class_name(c), "n": int(counts[c])}
             | {column: float(values[c]) for column, values in accuracies.items()}
-            for c in np.flatnonzero(counts)
+            for c in np.flatnonzero(counts).tolist()
         ]
 
     def _class_name(self, c: int) -> str:

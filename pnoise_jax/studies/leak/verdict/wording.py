@@ -93,9 +93,10 @@ def _accuracies(evidence: Evidence) -> str:
 
 
 def _leak(evidence: Evidence, level: float) -> str:
-    if leaks_as_given(evidence, level) and evidence.class_order.sign(level) <= 0:
-        order = evidence.given_order
-        mates = "have" if evidence.given_purity > 0 else "lack"
+    order, purity = evidence.given_order, evidence.given_purity
+    is_as_given = leaks_as_given(evidence, level) and evidence.class_order.sign(level) <= 0
+    if is_as_given and order is not None and purity is not None:
+        mates = "have" if purity > 0 else "lack"
         sentence = (
             f"The data set's own order scores {order.value:.1f} %, {signed(order.difference)} "
             f"points over a random order, {_rank(order)}: there, batch mates {mates} an example's "
@@ -123,6 +124,7 @@ def _rank(order: OrderTest) -> str:
 
 def _interventions(evidence: Evidence) -> str:
     """What happened to the targets that a reader can picture."""
+    assert evidence.interventions is not None, "there are no interventions to tell of"
     clauses = [
         f"{_TARGETS[kind]} is called that class {pull.called:.0f} % of the time "
         f"({pull.called_other:.0f} % where the mates are of the other class)"

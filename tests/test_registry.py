@@ -1,0 +1,29 @@
+"""Hints at names that are near an unknown one."""
+
+import pytest
+
+from pnoise_jax.registry import did_you_mean, similar
+
+NAMES = ("gaussian", "erase", "linear_transform")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "hint"),
+    [
+        ("gausian", {}, "; did you mean 'gaussian'? Choose one of: gaussian, erase, linear_tra"),
+        ("gausian", {"list_always": False}, "; did you mean 'gaussian'?"),
+        ("x", {"list_always": False}, ". Choose one of: gaussian, erase, linear_transform"),
+        ("x", {"listed": 2}, ". Choose one of: gaussian, erase, …"),
+        (None, {}, ". Choose one of: "),
+    ],
+)
+def test_a_hint_has_what_is_near_and_what_there_is(name, options, hint):
+    text = did_you_mean(name, iter(NAMES), **options)
+    assert text.startswith(hint)
+    assert options.get("list_always", True) or text == hint
+
+
+def test_similar_names_come_nearest_first():
+    assert similar("block_11", ["block_2", "block_12", "head"], count=2) == ["block_12", "block_2"]
+    assert similar("block_11", ["block_2", "block_12", "head"], count=1) == ["block_12"]
+    assert similar("block_11", ["head"]) == []
