@@ -27,7 +27,7 @@ def run(module, *arguments, path, cwd):
 def test_help_names_every_program(tmp_path):
     done = run("launch", path=ROOT, cwd=tmp_path)
     assert done.returncode == 0
-    programs = {file.stem for file in (ROOT / "launch").glob("*.py")} - {"main", "values"}
+    programs = {file.stem for file in (ROOT / "launch").glob("*.py")} - {"compilation_cache", "main", "values"}
     for name in (*(name for name in programs if not name.startswith("__")), "benchmark"):
         assert f"\n  {name} " in done.stdout
 
@@ -42,8 +42,8 @@ def test_an_unknown_program_gets_a_hint(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("digits_vit", "steps=0: give a number"),
-        ("configs/digits_vit.py", "steps=0: give a number"),
+        ("digits_vit", "steps=0: give a whole number"),
+        ("configs/digits_vit.py", "steps=0: give a whole number"),
         ("digit_vit", "did you mean digits_vit"),
         ("elsewhere/digits_vit.py", "there is no such file"),
     ],
@@ -64,7 +64,7 @@ def test_a_config_imports_a_module_beside_it(tmp_path):
     )
     (tmp_path / "digits_vit_again.py").write_text((ROOT / "configs/digits_vit.py").read_text())
     done = run("launch", "train", "--config=mine.py", "--workdir=run", path=ROOT, cwd=tmp_path)
-    assert "steps=0: give a number" in done.stderr
+    assert "steps=0: give a whole number" in done.stderr
 
 
 @pytest.mark.slow  # builds the package, for which it fetches setuptools; .ci/run runs it
@@ -121,5 +121,6 @@ def test_a_program_that_starts_again_finds_what_it_has_compiled(data_dir, tmp_pa
     kept = {path: path.stat().st_mtime_ns for path in programs.glob("*-cache")}
     assert kept
     train("second", cache)
-    assert kept == {path: path.stat().st_mtime_ns for path in programs.glob("*-cache")}
+    # On a busy machine more of them take the second that JAX asks for, to keep a program.
+    assert kept.items() <= {p: p.stat().st_mtime_ns for p in programs.glob("*-cache")}.items()
     train("third", "/proc/self")
