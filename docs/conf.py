@@ -12,7 +12,7 @@ include_patterns = ["*.md", "docs/*.md", "docs/api/*.md"]
 exclude_patterns = [".*", "build", "results", "tests", "pnoise_jax"]
 html_theme = "sphinx_book_theme"
 html_title = f"pnoise_jax {version}"
-html_theme_options = {"show_toc_level": 2}
+html_theme_options = {"show_toc_level": 1, "navbar_persistent": []}  # one search box is enough
 
 myst_heading_anchors = 3  # pages link to one another's headings, as on GitHub
 suppress_warnings = ["myst.xref_missing"]  # of folders; tests/test_docs.py checks links
