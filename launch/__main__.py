@@ -1,7 +1,7 @@
 """The command-line programs under one name: pnoise PROGRAM [--flags]
 
-  train      trains a config in a work directory, or goes on there; then evaluates it
-  evaluate   evaluates a run, or imported weights
+  train      trains a config in a work directory, or resumes there; then evaluates it
+  evaluate   evaluates a run, or pretrained weights
   audit      says where an accuracy comes from
   sweep      trains and evaluates many variants of a config
   prepare    prepares data sets from downloads or from your own folders
@@ -9,7 +9,7 @@
   bridge     relates the leak of small models to that of larger ones
   benchmark  measures speed, and how often an audit errs
 
-`pnoise PROGRAM --help` lists the flags. In a clone, `python -m launch.PROGRAM` is the same.
+`pnoise PROGRAM --help` lists the flags. In a clone, `python -m launch.PROGRAM` does the same.
 """
 
 import runpy

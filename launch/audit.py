@@ -1,20 +1,20 @@
-"""Where does the accuracy come from? python -m launch.audit --config CONFIG --workdir DIR [--flags]
+"""Where does the accuracy come from? pnoise audit --config CONFIG --workdir DIR [--flags]
 
-Evaluates trained runs without noise and with it, on the test set in class order and in 40 random
-orders, in batches of several sizes; sets the batch mates of examples by hand; and says whether the
-noise raises accuracy honestly, reads the labels of batch mates, or neither.
-The report is DIR/audit/audit.html, beside it audit.json, audit.csv, the figures as SVG and PNG, and
-predictions.npz with what became of every example. Another audit of these runs goes to DIR/audits;
---out that holds another audit is refused.
+Evaluates trained runs with and without noise, on the test set in class order and in 40 random
+orders, in batches of several sizes, and replaces the batch mates of examples by hand. Then it says
+whether the noise raises accuracy honestly, reads the labels of batch mates, or neither. It writes
+the report DIR/audit/audit.html, and beside it audit.json, audit.csv, the figures as SVG and PNG,
+and predictions.npz with the prediction for every example. Another audit of these runs goes to
+DIR/audits; an --out directory that holds another audit is refused.
 
-    python -m launch.audit --config configs/digits_vit.py --workdir /tmp/digits --seeds=0,1,2,3,4
+    pnoise audit --config digits_vit --workdir /tmp/digits --seeds=0,1,2,3,4
 
-The run of seed s is in DIR, or in DIR/seed_s; what is missing is trained. Where runs are there,
---config may be left out; its noise, evaluation and data sections may differ from theirs. More
-noises: --presets=paper_vit,optimal_published; --strengths=0.1,0.2,0.3 for each of them.
+The run of seed s is in DIR, or in DIR/seed_s; missing runs are trained. If the runs exist, --config
+can be left out; its noise, evaluation and data sections may differ from theirs. To audit more
+noises: --presets=paper_vit,optimal_published, and --strengths=0.1,0.2,0.3 for each of them.
 
-With --config.weights=FILE, no run in DIR and no --seeds, these weights are audited as they are:
-nothing is trained, and the test split alone must be there.
+With --config.weights=FILE, no run in DIR and no --seeds, these weights are audited directly:
+nothing is trained, and only the test split is needed.
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds
@@ -30,31 +30,43 @@ from pnoise_jax import evaluation, studies
 
 from . import main
 
-_SEEDS = flags.DEFINE_list("seeds", None, "Of the runs; default: those in --workdir, else one.")
-_PRESETS = flags.DEFINE_list("presets", [], "Noises to audit beside the config's.")
-_STRENGTHS = flags.DEFINE_list("strengths", [], "Of each noise; default: its own.")
+_SEEDS = flags.DEFINE_list(
+    "seeds", None, "Seeds of the runs; default: those in --workdir, else one."
+)
+_PRESETS = flags.DEFINE_list("presets", [], "Noises to audit in addition to the config's.")
+_STRENGTHS = flags.DEFINE_list(
+    "strengths", [], "Strengths to audit each noise at; default: its own."
+)
 _BATCH_SIZES = flags.DEFINE_list(
-    "batch_sizes", None, "The verdict is about the first. Default: 10, 50, 100, as classes allow."
+    "batch_sizes",
+    None,
+    "The verdict is about the first. Default: those of 10, 50 and 100 that the classes allow.",
 )
 _MIXED = flags.DEFINE_bool(
     "mixed_batches", False, "Allow class-sorted batches that are larger than any class."
 )
-_PURITY = flags.DEFINE_integer("purity_steps", 6, "Of the purity sweep; 0 leaves it out.")
-_CONFIDENCE = flags.DEFINE_float("confidence", 0.95, "Of the intervals.")
+_PURITY = flags.DEFINE_integer("purity_steps", 6, "Steps of the purity sweep; 0 skips it.")
+_CONFIDENCE = flags.DEFINE_float("confidence", 0.95, "Confidence of the intervals.")
 _INTERVAL = flags.DEFINE_enum(
-    "interval", "auto", ["auto", "seeds", "batches"], "Over what: seeds (2 or more), or batches."
+    "interval",
+    "auto",
+    ["auto", "seeds", "batches"],
+    "What intervals are over: seeds (2 or more), or batches.",
 )
-_ORDERS = flags.DEFINE_integer("orders", 40, "How many random orders are scored.")
+_ORDERS = flags.DEFINE_integer("orders", 40, "Number of random orders to score.")
 _EQUIVALENCE = flags.DEFINE_float(
-    "equivalence", 1.0, "Points of top-1: an effect that is shown to be smaller is called none."
+    "equivalence", 1.0, "Points of top-1; an effect that is shown to be smaller counts as none."
 )
 _METRIC = flags.DEFINE_string(
     "metric",
     None,
-    "Scored beside accuracy: mean_per_class, macro_f1, published_meter or module:function.",
+    "Metric to score beside accuracy: mean_per_class, macro_f1, published_meter or "
+    "module:function.",
 )
-_RESAMPLES = flags.DEFINE_integer("resamples", 2000, "Of the interventions' permutation tests.")
-_OUT = flags.DEFINE_string("out", None, "Directory of the report; default: audit in --workdir.")
+_RESAMPLES = flags.DEFINE_integer(
+    "resamples", 2000, "Resamples of the interventions' permutation tests."
+)
+_OUT = flags.DEFINE_string("out", None, "Directory for the report; default: audit in --workdir.")
 
 
 def audit(config, workdir: str) -> studies.Audit:

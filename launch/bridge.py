@@ -1,9 +1,9 @@
-"""Draws leak against knock-out: python -m launch.bridge --sweeps=DIR,DIR --out=DIR
+"""Draws leak against knock-out: pnoise bridge --sweeps=DIR,DIR --out=DIR
 
-Each of --sweeps is a work directory of launch.sweep --config configs/bridge.py:digits (or :glyphs);
-one that is still running will do. Into --out go a table of each, bridge_digits.csv, and bridge.svg
-and bridge.png. Correlations and the cells that leak most are printed. Drawn again from the same
-sweeps, or from more of their cells, these files are replaced; what others have drawn is not.
+Each of --sweeps is a work directory of pnoise sweep --config bridge:digits (or bridge:glyphs),
+which may still be running. --out gets a table for each, such as bridge_digits.csv, and bridge.svg
+and bridge.png. Correlations and the cells that leak most are printed. Files drawn earlier from the
+same sweeps, or from fewer of their cells, are replaced; files drawn from other sweeps are not.
 """
 
 from collections.abc import Iterable
@@ -20,7 +20,9 @@ from pnoise_jax.training import read_config
 from . import main
 
 _SWEEPS = flags.DEFINE_list("sweeps", None, "Work directories of the sweeps.", required=True)
-_OUT = flags.DEFINE_string("out", None, "Where tables and figure go: made.", required=True)
+_OUT = flags.DEFINE_string(
+    "out", None, "Directory for tables and figures; it is created.", required=True
+)
 
 
 def draw(sweeps: list[str], out: Path) -> None:

@@ -12,10 +12,10 @@ import jax
 def use_compilation_cache() -> None:
     """Turns JAX's persistent compilation cache on, unless the user has set it up or turned it off.
 
-    It lies in ``$XDG_CACHE_HOME/pnoise_jax``, else ``~/.cache/pnoise_jax``: one directory for each
-    kind of CPU, since XLA compiles for the instructions of the one it runs on.
-    ``JAX_COMPILATION_CACHE_DIR=DIR`` takes another, ``JAX_ENABLE_COMPILATION_CACHE=0`` turns it
-    off.
+    The cache is in ``$XDG_CACHE_HOME/pnoise_jax``, else in ``~/.cache/pnoise_jax``: one directory
+    for each kind of CPU, because XLA compiles for the instructions of the CPU that it runs on.
+    ``JAX_COMPILATION_CACHE_DIR=DIR`` chooses another directory, and
+    ``JAX_ENABLE_COMPILATION_CACHE=0`` turns the cache off.
     """
     options: Any = jax.config  # which has them as attributes only once it runs
     if options.jax_compilation_cache_dir is not None:

@@ -1,8 +1,8 @@
-"""Evaluates a run: python -m launch.evaluate --workdir DIR [--config.noise.preset=…]
+"""Evaluates a run: pnoise evaluate --workdir DIR [--config.noise.preset=…]
 
-The config is the run's own, or a file given as --config; its noise, evaluation and data sections
-may differ from the run's. The run's own evaluation.json stays: what measures something else goes
-to a file of its own, in evaluations/ beside it.
+The config is that of the run, or a file given with --config; its noise, evaluation and data
+sections may differ from the run's. The evaluation.json of the run does not change: other
+measurements are written to files of their own in DIR/evaluations.
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds
@@ -16,7 +16,7 @@ from pnoise_jax import training
 
 from . import main
 
-_OUT = flags.DEFINE_string("out", None, "Directory of the report; default: --workdir.")
+_OUT = flags.DEFINE_string("out", None, "Directory for the report; default: --workdir.")
 
 if __name__ == "__main__":
     config, workdir = main.define_run_flags(config_required=False)

@@ -1,9 +1,9 @@
-"""Writes a run's weights for others: python -m launch.export --workdir DIR [--out FILE]
+"""Writes a run's weights for other programs: pnoise export --workdir DIR [--out FILE]
 
-The file is safetensors in timm's names and PyTorch's layouts; timm loads it with strict=True and
-computes the same logits. It holds the moving average where the run kept one. Its metadata name
-timm's model and its arguments, and the mean, std, interpolation and crop that images need. The
-run's data set is not needed. An existing file is never overwritten.
+The file is safetensors with timm's names and PyTorch's layouts; timm loads it with strict=True and
+computes the same logits. It has the moving average of the weights if the run kept one. Its metadata
+name timm's model and its arguments, and the mean, std, interpolation and crop for the images. The
+data set of the run is not needed. An existing file is never overwritten.
 """
 
 from absl import flags
@@ -13,8 +13,8 @@ from pnoise_jax.terminal import say
 
 from . import main
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
-_OUT = flags.DEFINE_string("out", None, "The file; default: model.safetensors in DIR.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Work directory of the run.", required=True)
+_OUT = flags.DEFINE_string("out", None, "File to write; default: model.safetensors in --workdir.")
 _FORMAT = flags.DEFINE_enum("format", "timm", ["timm"], "Naming scheme of the arrays.")
 
 

@@ -24,10 +24,10 @@ from . import values
 from .compilation_cache import use_compilation_cache
 
 _TRACEBACK = flags.DEFINE_bool(
-    "traceback", False, "Show where an error comes from, not only what it says."
+    "traceback", False, "Show where an error comes from, not only its message."
 )
 _MULTI_HOST = flags.DEFINE_bool(
-    "multi_host", False, "Join the other hosts, which JAX finds itself: TPU pods, Slurm, Open MPI."
+    "multi_host", False, "Join the other hosts, which JAX detects: TPU pods, Slurm, Open MPI."
 )
 _START_TIMEOUT = flags.DEFINE_integer(
     "start_timeout", 600, "Seconds to wait for the other hosts to start.", lower_bound=1
@@ -35,14 +35,14 @@ _START_TIMEOUT = flags.DEFINE_integer(
 _STALL_MINUTES = flags.DEFINE_float(
     "stall_minutes",
     5.0,
-    "Say where a run stands still that has finished nothing for so long; 0: never.",
+    "Report where a run stalls after this many minutes without a finished step; 0: never.",
     lower_bound=0.0,
 )
 
 _TYPED = sys.argv[1:]
 _BUILT_IN_CONFIGS = Path(__file__).parents[1] / "configs"
 
-# Their messages are written for the reader; of any other error the type says as much.
+# Their messages are written for the reader; of any other error, the type is printed, too.
 _EXPECTED = (ValueError, OSError, training.NonFiniteLossError)
 
 
@@ -51,25 +51,29 @@ def define_run_flags(
     config_required: bool,
     read_config: Callable[[str], ml_collections.ConfigDict] = training.read_config,
 ) -> tuple[flags.FlagHolder, flags.FlagHolder]:
-    """--config, --workdir and --data_dir; where no config is required, the run's own stands in.
+    """--config, --workdir and --data_dir; if no config is required, that of the run is the default.
 
     Args:
-      config_required: whether there is no run yet.
-      read_config: takes the run's own from the work directory.
+      config_required: whether a config must be given, because there may be no run yet.
+      read_config: reads the config of the run from the work directory.
     """
-    workdir = flags.DEFINE_string("workdir", None, "Directory of the run: made, or gone on with.")
+    workdir = flags.DEFINE_string(
+        "workdir", None, "Work directory of the run; it is created, or the run in it is resumed."
+    )
     flags.DEFINE(
         values.Parser(str, flags.ArgumentParser()),
         "data_dir",
         None,
-        "Where data sets are: short for --config.data.data_dir.",
+        "Directory of the data sets; short for --config.data.data_dir.",
         serializer=flags.ArgumentSerializer(),
     )
     values.let_none_unset_fields()
     given = _given_on_command_line("workdir")
     _find_config_file()
     if config_required or given is None or _given_on_command_line("config") is not None:
-        config = config_flags.DEFINE_config_file("config", None, "Config file; see configs/.")
+        config = config_flags.DEFINE_config_file(
+            "config", None, "Config file, or the name of a built-in config, such as digits_vit."
+        )
         flags.mark_flag_as_required("config")
     else:
         try:
@@ -77,7 +81,7 @@ def define_run_flags(
         except _EXPECTED as error:
             _end(f"error: {error}")
         try:
-            config = config_flags.DEFINE_config_dict("config", stored, "The run's own config.")
+            config = config_flags.DEFINE_config_dict("config", stored, "The config of the run.")
         except Exception as error:
             _end_on_config_error(error)
     flags.mark_flag_as_required("workdir")
@@ -85,9 +89,9 @@ def define_run_flags(
 
 
 def read_sweep() -> tuple[list, list[str]]:
-    """What the config file's ``sweep()`` gives, and the fields that the command line sets.
+    """What the config file's ``sweep()`` returns, and the fields that the command line sets.
 
-    Like ``get_config``, it is called with what follows a colon in --config, if anything does.
+    Like ``get_config``, it gets the text after the colon in --config, if there is one.
 
     Raises:
       ValueError: the file has no such function, or it returns no cells.
@@ -114,7 +118,7 @@ def read_sweep() -> tuple[list, list[str]]:
 
 
 def _config_names(file: str) -> dict[str, Any]:
-    """What the config file defines; it is not run again where the flag has run it."""
+    """What the config file defines; the file is not run again if the flag has run it."""
     module = sys.modules.get("config_config")  # as ml_collections calls it
     if module is not None and getattr(module, "__file__", None) == file:
         return vars(module)
@@ -132,12 +136,12 @@ def run(
 ) -> None:
     """Parses the flags and calls main; an error ends with one message and exit code 1.
 
-    Where a signal has stopped it, the exit code is `stopping.EXIT_CODE`.
+    If a signal has stopped it, the exit code is `stopping.EXIT_CODE`.
 
     Args:
       main: the work.
-      on_interrupt: what to say of a Ctrl-C, where the program does not listen to signals itself.
-      keep_compiled: whether compiled programs are kept on disk; not where compiling is timed.
+      on_interrupt: what to print on Ctrl-C, if the program does not listen to signals itself.
+      keep_compiled: whether compiled programs are kept on disk; False if compiling is timed.
     """
 
     for stream in (sys.stdout, sys.stderr):  # names may have letters that a terminal cannot show
@@ -206,7 +210,7 @@ def _find_config_file() -> None:
     """Finds the file that --config names, and makes the modules beside it importable.
 
     The configs of this package are found by name from any directory: ``--config digits_vit``. The
-    program ends where there is no such file.
+    program ends if there is no such file.
     """
     given = _given_on_command_line("config")
     if given is None:
@@ -237,7 +241,7 @@ def _replace_on_command_line(flag: str, value: str) -> None:
 
 
 def _given_on_command_line(flag: str) -> str | None:
-    """A flag's value before flags are parsed, None if it is not there."""
+    """The value of a flag before flags are parsed; None if it is not given."""
     for argument, following in zip(sys.argv[1:], [*sys.argv[2:], ""], strict=True):
         name, equals, value = argument.partition("=")
         if name in (f"--{flag}", f"-{flag}"):
@@ -255,8 +259,8 @@ def _end(message: str, code: int = 1) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     if code == 1 and parallel.are_several():
-        os._exit(code)  # JAX's own end waits for the other hosts, for minutes
+        os._exit(code)  # JAX's own shutdown waits for the other hosts, for minutes
     others = [t for t in threading.enumerate() if t is not threading.main_thread()]
     if code == 1 and any(not thread.daemon for thread in others):
-        os._exit(code)  # after a failed save Orbax's threads wait for ever
+        os._exit(code)  # after a failed save Orbax's threads wait forever
     sys.exit(code)

@@ -1,13 +1,14 @@
-"""Prepares a data set: python -m launch.prepare --dataset NAME --manual_dir DIR --data_dir DIR
+"""Prepares a data set: pnoise prepare --dataset NAME --manual_dir DIR --data_dir DIR
 
 NAME is domainnet, imagenet2012, office_home, tiny_imagenet or visda2017, made from the official
-archives, which you put into --manual_dir (from an empty one you learn what to download from where);
-or folder/<name>, made from your own images, <split>/<class>/... or <class>/... there; where it is
-not clear which, both are shown, and --layout says. digits, font_digits and glyphs need no files.
+archives, which you put into --manual_dir (if it is empty, the command says what to download from
+where); or folder/<name>, made from your own images in <split>/<class>/... or <class>/... If it is
+not clear which of the two it is, the command shows both, and --layout chooses. digits, font_digits
+and glyphs need no files.
 
-Every image is verified. Ended early, by a full disk too, the same command goes on where it was. The
-data set appears in --data_dir when it is whole, as TFDS stores it (array_record); one that TFDS has
-prepared itself needs no preparation.
+Every image is verified. If the command was stopped, by a full disk too, the same command continues
+where it stopped. The data set appears in --data_dir when it is complete, in the format of TFDS
+(array_record). A data set that TFDS itself has prepared needs no preparation.
 """
 
 import shlex
@@ -24,35 +25,37 @@ from . import main
 _DATASET = flags.DEFINE_string(
     "dataset", None, f"One of {', '.join(prepare.list_preparable())}.", required=True
 )
-_MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "Directory of the downloads, or your images.")
+_MANUAL_DIR = flags.DEFINE_string(
+    "manual_dir", None, "Directory with the downloads, or with your images."
+)
 _DATA_DIR = flags.DEFINE_string(
     "data_dir",
     None,
-    "Where data sets are kept, a config's data.data_dir; default: $TFDS_DATA_DIR, else "
+    "Directory of the data sets, as data.data_dir of a config; default: $TFDS_DATA_DIR, else "
     "~/tensorflow_datasets.",
 )
 _LAYOUT = flags.DEFINE_enum(
     "layout",
     None,
     ["classes", "splits"],
-    "Of folder/<name>: what the folders in --manual_dir are, classes or splits with the classes "
-    "below them. Default: found where only one is possible; else both are shown, and you choose.",
+    "For folder/<name>: whether the folders in --manual_dir are classes, or splits with classes "
+    "below them. Default: the only possible one; if both are, they are shown, and you choose.",
 )
 _SKIP_UNREADABLE = flags.DEFINE_bool(
     "skip_unreadable",
     False,
-    "Of folder/<name>: leaves out files in formats that are not read, such as .heic, .psd and "
+    "For folder/<name>: leave out files in formats that cannot be read, such as .heic, .psd and "
     ".mp4. By default they are refused; damaged images always are.",
 )
 _SHORT_SIDE = flags.DEFINE_integer(
     "short_side",
     None,
-    "Shrinks images with a longer short side to this many pixels; 320 makes training at 224 faster "
-    "to read. Default: all stay as large as they are.",
+    "Shrink images with a longer short side to this many pixels; with 320, training at 224 reads "
+    "images faster. Default: no image is resized.",
     lower_bound=1,
 )
 _VERIFY = flags.DEFINE_bool(
-    "verify", False, "Reads all files of a data set that is there, and compares their checksums."
+    "verify", False, "Read all files of an existing data set, and compare their checksums."
 )
 
 

@@ -1,17 +1,17 @@
-"""Trains and evaluates many cells: python -m launch.sweep --config CONFIG --workdir DIR [--flags]
+"""Trains and evaluates many cells: pnoise sweep --config CONFIG --workdir DIR [--flags]
 
-Beside get_config() the config file has sweep(), which returns a dict for each cell, the fields that
-it changes: {"noise.strength": 0.3, "noise.layer": "4", "seed": 1}. Flags such as --config.steps=100
-change the config of all cells.
+Beside get_config() the config file has sweep(), which returns a list of cells. A cell is a dict of
+the fields that it changes: {"noise.strength": 0.3, "noise.layer": "4", "seed": 1}. Flags such as
+--config.steps=100 change the config of all cells.
 
-    python -m launch.sweep --config configs/figure2.py:vit --workdir /tmp/figure2_vit
+    pnoise sweep --config figure2:vit --workdir /tmp/figure2_vit
 
-DIR gets results.csv, a row for each cell; summary.csv, means over seeds with intervals; figure.svg
-and figure.png; and in DIR/runs a work directory of every training, which launch.evaluate takes. The
-same command goes on where it was stopped. Where DIR has results of other cells as well, summary and
-figure are named by their cells, and those of the others stay.
+DIR gets results.csv, with a row for each cell; summary.csv, with means over seeds and intervals;
+figure.svg and figure.png; and in DIR/runs a work directory for every training, which pnoise
+evaluate takes. The same command resumes a sweep that was stopped. If DIR also has results of other
+cells, the new summary and figure get names of their own.
 
-In a job array each job does a part of the sweep in the same DIR, the first of four jobs with
+In a job array, each job does a part of the sweep in the same DIR: the first of four jobs has
 --shard=0/4. The job that finishes last writes the summary; so does the same command without
 --shard.
 """
@@ -31,12 +31,12 @@ _TOGETHER = flags.DEFINE_enum(
     "together",
     "auto",
     WAYS,
-    "Train runs that share a program together, by vmap; auto takes whichever is measured faster.",
+    "Train runs that share a program together, with vmap; auto measures and takes the faster way.",
 )
 _SHARD = flags.DEFINE_string(
     "shard",
     None,
-    "INDEX/COUNT: do every COUNT-th training, starting with number INDEX, which counts from 0.",
+    "INDEX/COUNT: do every COUNT-th training, starting with training INDEX, counted from 0.",
 )
 
 

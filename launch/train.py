@@ -1,4 +1,12 @@
-"""Trains, or goes on: python -m launch.train --config configs/digits_vit.py --workdir DIR"""
+"""Trains a config, or resumes it, and evaluates it: pnoise train --config CONFIG --workdir DIR
+
+    pnoise train --config digits_vit --workdir /tmp/digits_vit
+
+CONFIG is a Python file with get_config(), or the name of one of the package's own configs. Any
+field can be set on the command line: --config.seed=1, --config.duration="20 epochs". DIR gets
+checkpoints, metrics.jsonl, event files for TensorBoard and the report, evaluation.json. The same
+command resumes a run that was stopped.
+"""
 
 if __name__ == "__main__":  # before the imports, which take seconds
     from pnoise_jax import stopping

@@ -1,4 +1,4 @@
-"""What flags may be: None unsets one, and every field says what it wants."""
+"""Values of flags: None unsets a flag, and errors say what kind of value is expected."""
 
 import ast
 from typing import Any
@@ -13,10 +13,10 @@ _WANTED = {int: "a whole number", float: "a number", bool: "true or false"}
 
 
 class Parser(flags.ArgumentParser):
-    """A parser of absl's that takes None for "not set"."""
+    """A parser of absl that reads None as "not set"."""
 
     def __init__(self, kind: type, parser: flags.ArgumentParser):
-        """Parses what ``parser`` does.
+        """Parses None, and whatever ``parser`` does.
 
         Args:
           kind: of the values: int, float, bool or str.
@@ -29,7 +29,7 @@ class Parser(flags.ArgumentParser):
         """The value, or None.
 
         Raises:
-          ValueError: it is of another kind; absl names the flag.
+          ValueError: the text is of another kind; absl names the flag.
         """
         if isinstance(argument, str) and argument.strip() in _UNSET[self._kind]:
             return None
@@ -66,11 +66,11 @@ def let_none_unset_fields() -> None:
 
 
 def unset_flags(values: flags.FlagValues) -> None:
-    """Flags that are given as None are as if they were not given.
+    """Treats flags that are given as None as not given.
 
     Raises:
-      flags.IllegalFlagValueError: one is required; or a path is blank, as behind a shell variable
-        that is not set: the current directory is not meant.
+      flags.IllegalFlagValueError: such a flag is required; or a path is blank, as from a shell
+        variable that is not set: the current directory is not meant.
     """
     for name in values:
         flag = values[name]

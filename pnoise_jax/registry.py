@@ -1,4 +1,4 @@
-"""Things that are found by name, to which others can add their own: noises, models, and so on."""
+"""Registries of noises, models and so on by name, to which users can add their own."""
 
 import dataclasses
 import difflib
@@ -14,17 +14,17 @@ _CONFIG_FILE = "config_config"  # as ml_collections calls the module that --conf
 
 
 class MissingModuleError(ValueError):
-    """What a run has used is in a module that cannot be imported now."""
+    """A run used something in a module that cannot be imported now."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """Where a thing of somebody's own is defined.
+    """Where something that a user added is defined.
 
     Attributes:
-      module: its name, as one imports it.
-      directory: that has to be on PYTHONPATH for this; "" where it is not known. Of a config file
-        or a program, which nobody imports, the file.
+      module: its name, as in an import.
+      directory: what must be on PYTHONPATH to import it; "" if unknown. For a config file or a
+        program, which nobody imports, the file.
     """
 
     module: str
@@ -32,9 +32,9 @@ class Origin:
 
 
 class Registry(Generic[T]):
-    """Names of things of one kind; ``"module:Name"`` imports one without a name.
+    """Names of things of one kind; ``"module:Name"`` imports one that has no name.
 
-    A name is given once: what is built in cannot be replaced by accident.
+    A name can be registered only once, so that nothing built in is replaced by accident.
     """
 
     def __init__(self, kind: str, check: Callable[[T], None] | None = None):
@@ -42,7 +42,7 @@ class Registry(Generic[T]):
 
         Args:
           kind: what the things are, for messages: "noise", "model".
-          check: raises ValueError where something lacks what this kind must have.
+          check: raises ValueError if a thing lacks something that this kind must have.
         """
         self.kind = kind
         self._check = check
@@ -53,11 +53,11 @@ class Registry(Generic[T]):
     def register(self, name: str, thing: T) -> T:
         """Adds a thing under a new name and returns it.
 
-        A class that is defined anew, by a reloaded module or a notebook's cell, takes the place of
-        its old self.
+        A class that is defined again, by a reloaded module or a cell of a notebook, replaces the
+        old one.
 
         Raises:
-          ValueError: the name is taken, or cannot be one; or the thing lacks what it must have.
+          ValueError: the name is taken or not valid, or the thing lacks something it must have.
         """
         if not name.isidentifier():
             raise ValueError(
@@ -88,7 +88,7 @@ class Registry(Generic[T]):
         """The thing of this name, or the one that "module:Name" stands for.
 
         Raises:
-          ValueError: there is none, it cannot be imported, or it lacks what it must have.
+          ValueError: there is none, it cannot be imported, or it lacks something it must have.
         """
         if name not in self._things and name in self._origins:
             self._import_from(name, self._origins[name])
@@ -110,7 +110,7 @@ class Registry(Generic[T]):
         return thing
 
     def origin(self, name: str) -> Origin | None:
-        """Where a thing is defined; None of what is built in, or unknown."""
+        """Where a thing is defined; None if it is built in, or unknown."""
         module, colon, _ = str(name).partition(":")
         if not colon and name not in self._things:  # built in, where it is imported lazily
             return None
@@ -126,15 +126,15 @@ class Registry(Generic[T]):
         return Origin(module, str(Path(file).absolute().parents[module.count(".") + is_package]))
 
     def knows(self, name: str) -> bool:
-        """Whether a name stands for a thing of somebody's own, which may have to be imported."""
+        """Whether a name stands for a known thing, or one that can be imported."""
         return name in self._things or name in self._origins or ":" in name
 
     def remember(self, name: str, origin: Origin) -> None:
-        """Notes where a thing was defined, to import it from there when it is asked for."""
+        """Notes where a thing was defined, so that it can be imported from there when needed."""
         self._origins[name] = origin
 
     def _import_from(self, name: str, origin: Origin) -> None:
-        """Imports the module in which a thing was.
+        """Imports the module in which a thing was defined.
 
         Raises:
           MissingModuleError: it cannot be imported, or no longer has it.
@@ -194,7 +194,7 @@ def similar(
 def did_you_mean(
     name: object, known: Iterable[str], *, listed: int = 60, list_always: bool = True
 ) -> str:
-    """The end of a message about an unknown name: what is near, and what there is.
+    """The end of a message about an unknown name: similar names, and all names.
 
     Args:
       name: the unknown one.
@@ -212,12 +212,12 @@ def did_you_mean(
 
 
 def _kind(thing: Any) -> Any:
-    """The class, of a pair of class and options."""
+    """The class, if the thing is a pair of class and options; else the thing."""
     return thing[0] if isinstance(thing, tuple) else thing
 
 
 def _is_same(old: Any, new: Any) -> bool:
-    """Whether two things are one, defined twice perhaps."""
+    """Whether two things are the same, even if they were defined twice."""
     if old is new:
         return True
     options = (thing[1:] if isinstance(thing, tuple) else () for thing in (old, new))

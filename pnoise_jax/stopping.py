@@ -1,4 +1,4 @@
-"""Stopping on SIGTERM or Ctrl-C: the signal is noted, and long loops ask where they can end.
+"""Stopping on SIGTERM or Ctrl-C: the signal is noted, and long loops check it where they can end.
 
 Main programs call `listen` before they import anything heavy. Nothing here imports JAX until
 several processes have to agree.
@@ -11,8 +11,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on
-_AT_ONCE = 130  # 128 + SIGINT, as shells have it
+EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command resumes
+_AT_ONCE = 130  # 128 + SIGINT, as in shells
 _NOTHING = "nothing was written"
 
 
@@ -20,7 +20,7 @@ class StoppedError(Exception):
     """A loop has ended because of a signal.
 
     Attributes:
-      when: where it was then, such as "after step 7 of 100".
+      when: where the loop was, such as "after step 7 of 100".
       kept: what is saved, as a clause.
     """
 
@@ -31,12 +31,12 @@ class StoppedError(Exception):
         self.when, self.kept = when, kept
 
     def with_kept(self, kept: str) -> "StoppedError":
-        """The same from a larger piece of work, of which something is saved as well."""
+        """The same error from a larger piece of work, which has saved something as well."""
         return StoppedError(self.when, kept if self.kept == _NOTHING else f"{self.kept}; {kept}")
 
 
 class _State:
-    """What this process knows; there is one set of signal handlers in a process."""
+    """What this process knows; a process has one set of signal handlers."""
 
     def __init__(self):
         self.name = "SIGTERM"  # of the signal; other hosts' are always this one
@@ -51,9 +51,9 @@ _state = _State()
 
 
 def listen() -> None:
-    """From now on SIGTERM and SIGINT are noted, and end the process only until `begin`.
+    """From now on SIGTERM and SIGINT are noted; until `begin`, they end the process at once.
 
-    Where SIGINT is ignored, as in a background job of a shell, it stays so. Call it in the main
+    If SIGINT is ignored, as in a background job of a shell, it stays ignored. Call this in the main
     thread; a second call does nothing.
     """
     if _state.close is not None:
@@ -81,9 +81,9 @@ def listen() -> None:
 
 
 def begin() -> None:
-    """From now on a signal waits until the work asks for it; call it where JAX has started.
+    """From now on a signal waits until the work asks for it; call this after JAX has started.
 
-    It does nothing without `listen`.
+    Without `listen` it does nothing.
     """
     import jax
 
@@ -97,16 +97,16 @@ def begin() -> None:
 
 
 def end() -> None:
-    """From now on SIGTERM is ignored: all is saved, and the exit code is to say so.
+    """From now on SIGTERM is ignored: everything is saved, and the exit code should say so.
 
-    Schedulers send it again while the interpreter ends. A second Ctrl-C still ends it at once.
+    Schedulers send it again while the interpreter shuts down. A second Ctrl-C still ends it.
     """
     if _state.close is not None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def restore() -> None:
-    """Puts the handlers back that were there before `listen`, and forgets what was received."""
+    """Restores the handlers from before `listen`, and forgets what was received."""
     global _state
     if _state.close is not None:
         _state.close()
@@ -125,9 +125,9 @@ def listening() -> Iterator[None]:
 
 
 def requested() -> bool:
-    """Whether to end here, on all hosts; true again whenever it has been true.
+    """Whether to end here, on all hosts; once it is true, it stays true.
 
-    On several hosts each call is one of a common sequence: all must ask equally often.
+    On several hosts all must call it equally often, because the n-th calls belong together.
     """
     if _state.received or not _state.is_shared:
         return _state.received
@@ -139,13 +139,13 @@ def requested() -> bool:
 
 
 def check(when: str, kept: str = _NOTHING, then: str = "go on") -> None:
-    """Raises StoppedError, with these words, where a signal has asked for it."""
+    """Raises StoppedError, with these words, if a signal was received."""
     if requested():
         raise StoppedError(when, kept, then)
 
 
 def _do_nothing(number: int, frame: object) -> None:
-    """A handler must be there, or nothing would be written to the pipe."""
+    """A handler must exist, or nothing would be written to the pipe."""
 
 
 def _watch(readable: int) -> None:
@@ -181,5 +181,5 @@ def _end_at_once(sentence: str, code: int) -> None:
 
 
 def _say(sentence: str) -> None:
-    with contextlib.suppress(OSError):  # nobody may read it any more
+    with contextlib.suppress(OSError):  # maybe nobody reads it any more
         os.write(2, f"{sentence}\n".encode())

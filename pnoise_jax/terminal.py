@@ -1,4 +1,4 @@
-"""What reaches a terminal: text without markup, names without escapes."""
+"""Safe output to a terminal: text without markup, names without escape sequences."""
 
 from collections.abc import Iterable
 from typing import IO, Any
@@ -10,11 +10,11 @@ from rich.text import Text
 
 
 def printable(text: str, *, multiline: bool = False) -> str:
-    r"""Text that a terminal shows as it is, and that moves, colours or reorders nothing there.
+    r"""Text that a terminal shows literally, and that does not move, colour or reorder anything.
 
     Control characters, ANSI escapes, marks of writing direction, line separators and lone
-    surrogates become escapes as Python writes them: ``\x1b``, ``\u202e``, ``\n``. What is printable
-    stays, so that doing it twice changes nothing.
+    surrogates become escapes as Python writes them: ``\x1b``, ``\u202e``, ``\n``. Printable
+    characters stay, so applying it twice changes nothing.
 
     Args:
       text: a name, a path, a message.
@@ -33,17 +33,17 @@ def _escaped(character: str) -> str:
 def create_console(
     *, quiet: bool = False, stderr: bool = False, file: IO[str] | None = None, **options: Any
 ) -> Console:
-    """The console that everything here prints on.
+    """The console that all programs print on.
 
-    Strings, in tables too, are text: no markup, no emoji codes, no highlighting. What is not
-    printable is shown as `printable` shows it. What a `rich.text.Text` holds should go through
-    `printable` before, because rich measures its width first.
+    Strings, in tables too, are plain text: no markup, no emoji codes, no highlighting. Characters
+    that are not printable appear as `printable` shows them. The content of a `rich.text.Text`
+    should go through `printable` before, because rich measures its width first.
 
     Args:
-      quiet: print nothing, as hosts other than the first.
-      stderr: print there, not on stdout.
-      file: where to instead.
-      **options: further ones of `rich.console.Console`, such as its width.
+      quiet: print nothing, for hosts other than the first.
+      stderr: print to stderr, not to stdout.
+      file: print to this file instead.
+      **options: further options of `rich.console.Console`, such as its width.
     """
     return _Console(
         quiet=quiet,
@@ -57,10 +57,10 @@ def create_console(
 
 
 class _Console(Console):
-    """A console whose every string and segment is printable."""
+    """A console that makes every string and segment printable."""
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """A string as text; here, so that a table's columns are as wide as what they show."""
+        """A string as text; done here, so that columns of a table are as wide as their content."""
         return super().render_str(printable(text, multiline=True), **options)
 
     def render(
@@ -68,7 +68,7 @@ class _Console(Console):
         renderable: rich_console.RenderableType,
         options: rich_console.ConsoleOptions | None = None,
     ) -> Iterable[Segment]:
-        """All segments; those that move the cursor, as a progress bar's, are rich's own."""
+        """All segments; those that move the cursor, as for a progress bar, come from rich."""
         for segment in super().render(renderable, options):
             if segment.control:
                 yield segment
@@ -77,5 +77,5 @@ class _Console(Console):
 
 
 def say(text: str, *, file: IO[str] | None = None) -> None:
-    """`print` for a message of one or more lines, whatever names it has in it."""
+    """`print` for a message of one or more lines, which may contain any names."""
     print(printable(text, multiline=True), file=file, flush=True)

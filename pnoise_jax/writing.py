@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and places that are checked before long work."""
+"""Files that are written completely or not at all, and paths that are checked before long work."""
 
 import contextlib
 import csv
@@ -14,10 +14,10 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def replace_file(path: Path, content: str | bytes) -> None:
-    """Writes a file, at once or not at all.
+    """Writes a file, completely or not at all.
 
     Raises:
-      OSError: it cannot be written; what was there before stays.
+      OSError: it cannot be written; the old file stays.
     """
     with _temporary(path) as temporary:
         temporary.write_bytes(_as_bytes(content))
@@ -25,10 +25,10 @@ def replace_file(path: Path, content: str | bytes) -> None:
 
 
 def create_file(path: Path, content: str | bytes) -> None:
-    """Writes a file that is not there yet, at once or not at all.
+    """Writes a new file, completely or not at all.
 
     Raises:
-      FileExistsError: it is there by now.
+      FileExistsError: it already exists.
       OSError: it cannot be written.
     """
     with creating(path) as temporary:
@@ -64,10 +64,10 @@ def _as_bytes(content: str | bytes) -> bytes:
 
 
 def move_to_new(file: Path, new: Path) -> None:
-    """Moves a file to a name that no other has, and may not have got by now.
+    """Moves a file to a name that no other file has, not even one created meanwhile.
 
     Raises:
-      FileExistsError: another has it.
+      FileExistsError: another file has the name.
     """
     try:
         os.link(file, new)
@@ -82,14 +82,14 @@ def move_to_new(file: Path, new: Path) -> None:
 
 
 def make_directory(path: Path, *, named: str) -> Path:
-    """Makes a directory, its parents too, and checks that files can be written there.
+    """Creates a directory and its parents, and checks that files can be written there.
 
     Args:
       path: of the directory.
       named: what a message calls it, such as ``--out='DIR'``.
 
     Raises:
-      OSError: it cannot be made or written, or it is a file.
+      OSError: it cannot be created or written, or it is a file.
     """
     for place in (path, *path.parents):
         if os.path.lexists(place) and not place.is_dir():
@@ -114,16 +114,16 @@ def make_directory(path: Path, *, named: str) -> Path:
 def require_places(
     directory: Path, *, named: str, files: Iterable[str] = (), directories: Iterable[str] = ()
 ) -> None:
-    """Checks that nothing in a directory stands where a file or directory is about to be written.
+    """Checks that nothing in a directory is in the way of files or directories to be written.
 
     Args:
-      directory: which.
+      directory: its path.
       named: what a message calls it, such as ``--workdir='DIR'``.
-      files: names of files to be written or read there, where they exist.
-      directories: likewise.
+      files: names of files to be written there, or read if they exist.
+      directories: names of directories, likewise.
 
     Raises:
-      OSError: there is something else of such a name, or it cannot be written.
+      OSError: something else has such a name, or it cannot be written.
     """
     for name in files:
         place = directory / name
@@ -147,19 +147,19 @@ def require_places(
 
 
 def file_name(text: str, *, longest: int = 100, between: str = "_") -> str:
-    """A part of a file's name for any text: letters, digits, and a few marks.
+    """Any text as part of a file name: letters, digits, and a few marks.
 
     Args:
       text: a name, a description.
       longest: in bytes.
-      between: what stands for everything else.
+      between: what replaces everything else.
     """
     name = re.sub(r"[^\w.,=()-]+", between, text).strip("._-") or "_"
     return name.encode("utf-8", "replace")[:longest].decode("utf-8", "ignore")
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """A table as CSV, in which no text is a formula to a spreadsheet: an apostrophe goes before."""
+    """A table as CSV; text that a spreadsheet would take for a formula gets an apostrophe."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
@@ -168,7 +168,7 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def csv_rows(text: Iterable[str]) -> list[dict[str, str]]:
-    """The rows of a table that `csv_text` has made.
+    """The rows of a table that `csv_text` wrote.
 
     Raises:
       csv.Error: it is not a table.

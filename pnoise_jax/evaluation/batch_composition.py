@@ -1,4 +1,4 @@
-"""What the composition of a batch says about the labels in it, before any image is looked at."""
+"""What the composition of a batch reveals about its labels, before anyone looks at an image."""
 
 from typing import cast
 
@@ -28,15 +28,15 @@ def purity(labels: np.ndarray, batches: np.ndarray) -> float | None:
 
 
 def label_bits_per_batch(labels: np.ndarray, batches: np.ndarray) -> float:
-    """How many bits the labels of a batch tell about one another, mean over batches; at least.
+    """A lower bound of the bits that labels of a batch tell about one another, mean over batches.
 
-    It is the log-likelihood ratio of two accounts of the labels that stand together, to base 2. One
-    has them independent, each drawn from the class frequencies; this is a shuffled test set. The
-    other has each batch a home class, from which a share of its labels comes, the rest being drawn
-    as before; the share is fitted by maximum likelihood. The expected ratio is the labels' total
-    correlation under the second account, and for any other source a lower bound of it (Gibbs'
-    inequality). In pure batches of k it is (k - 1) times the entropy of the label: who knows one
-    label of the batch knows all.
+    It is the log-likelihood ratio, to base 2, of two models of the labels in a batch. In the first
+    they are independent, each drawn from the class frequencies, as in a shuffled test set. In the
+    second each batch has a home class: a share of its labels is of that class, and the rest are
+    drawn as before. The share is fitted by maximum likelihood. The expected ratio is the labels'
+    total correlation under the second model, and a lower bound of it for any other source (Gibbs'
+    inequality). In pure batches of k it is (k - 1) times the entropy of the label: one label of the
+    batch determines all.
 
     Args:
       labels: (n,) in 0..classes-1.
@@ -66,7 +66,7 @@ def label_bits_per_batch(labels: np.ndarray, batches: np.ndarray) -> float:
 
 
 def _label_counts(labels: np.ndarray, batches: np.ndarray) -> np.ndarray:
-    """How many examples of its batch have an example's label, itself included, (n,)."""
+    """For each example, how many in its batch have its label, itself included, (n,)."""
     classes = labels.max() + 1
     together = batches.astype(np.int64) * classes + labels
     _, inverse, counts = np.unique(together, return_inverse=True, return_counts=True)

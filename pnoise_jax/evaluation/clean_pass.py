@@ -1,4 +1,4 @@
-"""The clean pass: every example once, without noise, keeping what noisy evaluations start from."""
+"""The clean pass: every example once, without noise; it keeps what noisy evaluations start from."""
 
 import dataclasses
 import functools
@@ -24,7 +24,7 @@ class CleanPass:
     Attributes:
       predictions: per example.
       logits: (n, classes) float32.
-      representations: the inputs of the layers that were asked for, by layer.
+      representations: the inputs of the requested layers, by layer.
     """
 
     predictions: Predictions
@@ -48,9 +48,9 @@ def clean_pass(
 
     Args:
       model, variables, dataset, mesh, mean, std: as `predict` takes them.
-      layers: whose inputs to keep, from 1.
+      layers: the layers to keep the inputs of, from 1.
       scratch: directory for representations that do not fit into memory.
-      report: takes a sentence on how far it is, every half minute.
+      report: takes a sentence about the progress, every half minute.
 
     Raises:
       ValueError: the logits of an example are not finite.

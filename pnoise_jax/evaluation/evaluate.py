@@ -44,33 +44,33 @@ def predict(
 ) -> Predictions:
     """Evaluates ``model`` on all of ``dataset``.
 
-    The devices take many of the protocol's batches at once, each a group of its own to the noise.
-    Random noise draws by (seed, example): neither the number of devices nor the order changes what
-    an example receives. A random layer is drawn by (seed, batch). Models that differ in the
-    strength of their noise alone share one compiled program.
+    The devices process many batches of the protocol at once; to the noise, each is its own group.
+    Random noise is drawn by (seed, example), so neither the number of devices nor the order changes
+    what an example receives. A random layer is drawn by (seed, batch). Models that differ only in
+    the strength of their noise share one compiled program.
 
     Args:
-      model: with the injections to use where the protocol has noise; their train and inference
+      model: with the injections to use if the protocol has noise; their train and inference
         switches do not matter here.
       variables: of the model.
       dataset: the test set.
-      protocol: noise or not, order, batch size.
+      protocol: with or without noise, order, batch size.
       mesh: the devices.
       mean, std: one number per channel; images are normalised to ``(image / 255 - mean) / std``.
       seed: of the shuffled order and of random noise.
-      strength: of the noise, in place of the injection's own; of several injections one each.
-      views: of each image, side by side in the batch (`shifted_views`); the logits of an example
-        are the mean over its views. Random noise is the same on all of them.
-      order: (n,) indices, another order than the protocol names.
-      representations: of all examples, at a layer before which there is no noise; what comes before
-        it is then not computed again.
-      report: takes a sentence on how far it is, every half minute.
+      strength: replaces the strength of the injection; for several injections, one each.
+      views: number of views of each image, next to one another in the batch (`shifted_views`); the
+        logits of an example are the mean over its views. Random noise is the same on all of them.
+      order: (n,) indices, to replace the order of the protocol.
+      representations: inputs of a layer for all examples, with no noise before that layer; the
+        layers before it are then not computed again.
+      report: takes a sentence about the progress, every half minute.
 
     Raises:
-      ValueError: the protocol wants noise and the model has none, the noise's group size does not
-        divide the batch size, the representations lie behind the noise or hold other views, or the
-        logits of an example are not finite.
-      StoppedError: a signal came in, and the main program listens to it; see `stopping`.
+      ValueError: the protocol has noise and the model has none, the group size of the noise does
+        not divide the batch size, the representations come after the noise or have other views, or
+        the logits of an example are not finite.
+      StoppedError: a signal arrived, and the main program listens for it; see `stopping`.
     """
     if representations is not None and views != 1:
         raise ValueError(
@@ -101,12 +101,12 @@ def predict(
 
 @dataclasses.dataclass(frozen=True)
 class _Program:
-    """What is compiled: static to jit.
+    """What is compiled; a static argument of jit.
 
     Attributes:
       model: with the injections that act, of strength 1.
       mean, std, views: as `predict` has them.
-      layer: where representations enter, None where the inputs are images.
+      layer: where representations enter; None if the inputs are images.
     """
 
     model: Any  # a Linen module, whose apply returns logits alone: nothing is mutable
@@ -116,7 +116,7 @@ class _Program:
     layer: int | None = None
 
     def logits(self, variables, batch, key, strength) -> jax.Array:
-        """(batch, classes), of a batch of images or representations."""
+        """The logits (batch, classes) of a batch of images or representations."""
         repeat = functools.partial(jnp.repeat, repeats=self.views, axis=0)
         call = {
             "train": False,
@@ -145,15 +145,15 @@ def batch_logits(
     seed: int = 0,
     layer: int | None = None,
 ) -> np.ndarray:
-    """The logits (b, classes), float32, of one batch, or of several that stand one after another.
+    """The logits (b, classes), float32, of one batch or of several consecutive ones.
 
     Args:
-      model, variables, mean, std, seed: as `predict` takes them. Random noise draws by the place in
-        the batch.
+      model, variables, mean, std, seed: as `predict` takes them. Random noise is drawn by position
+        in the batch.
       inputs: uint8 images (b, height, width, channels), or the inputs of ``layer``.
       noise: whether the model's injections act.
-      batch_size: of the protocol, a divisor of b; None: all of it is one batch.
-      layer: the layer from which the model goes on; None starts from images.
+      batch_size: of the protocol, a divisor of b; None for one batch of all inputs.
+      layer: the layer from which the model resumes; None starts from images.
 
     Raises:
       StoppedError: as `predict`.
@@ -179,12 +179,12 @@ def evaluate(
     protocols: Sequence[Protocol],
     **options: Any,
 ) -> list[dict[str, Any]]:
-    """One row per protocol: its ``noise``, ``order``, ``batch_size``, and what `Predictions` sums.
+    """One row per protocol: ``noise``, ``order``, ``batch_size``, and the summary of `Predictions`.
 
     Args:
       model, variables, dataset: as `predict` takes them.
       protocols: such as `standard_protocols`.
-      **options: `predict`'s mesh, mean, std, seed, views and report.
+      **options: mesh, mean, std, seed, views and report, as `predict` takes them.
     """
     return [
         dataclasses.asdict(protocol)
@@ -196,9 +196,9 @@ def evaluate(
 def _with_noise(
     model: nn.Module, protocol: Protocol, strength: _Strength | None, views: int
 ) -> tuple[nn.Module, np.ndarray]:
-    """The model with what acts in this protocol, its noises of strength 1; and their strengths.
+    """The model with the noises that act in this protocol, at strength 1; and their strengths.
 
-    The strengths are a scalar where there is one injection, so that a model need not know of more.
+    With one injection the strengths are a scalar, so that a model need not handle several.
     """
     if not protocol.noise:
         return model.clone(injection=None), np.zeros((), np.float32)
@@ -232,7 +232,7 @@ def _open_batches(
     indices: np.ndarray,
     at_once: int,
 ) -> Iterator[Iterator[data.Batch]]:
-    """This host's batches of images, or of representations in their place."""
+    """This host's batches of images, or of representations instead."""
     if representations is not None:
         yield representations.batches(dataset.labels, indices)
         return
@@ -253,10 +253,10 @@ def _draws_layer(model: nn.Module) -> bool:
 def _in_chunks(
     order: np.ndarray, model: nn.Module, batch_size: int, devices: int
 ) -> tuple[np.ndarray, int]:
-    """What the devices are given at a time: indices (chunks, examples), -1 for padding.
+    """What the devices get at a time: indices (chunks, examples), -1 for padding.
 
-    A chunk holds whole batches of the protocol, and the devices share it evenly. It holds a single
-    one, and padding, where the layer is drawn for each batch.
+    A chunk contains whole batches of the protocol, divided evenly among the devices. If the layer
+    is drawn for each batch, it contains one batch and padding.
     """
     smallest = math.lcm(batch_size, devices)
     wanted = min(EXAMPLES_PER_DEVICE * devices, len(order))
@@ -300,7 +300,7 @@ def normalise(
     A mean image is subtracted pixel by pixel, and nothing is divided by.
 
     Raises:
-      ValueError: a mean or std that is not of pixels in [0, 1], such as one of pixels to 255.
+      ValueError: mean or std are not for pixels in [0, 1], but for pixels up to 255, for instance.
     """
     if isinstance(mean, data.MeanImage):
         return mean.subtract(images)

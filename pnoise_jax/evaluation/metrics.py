@@ -1,7 +1,7 @@
 """Metrics of a whole evaluation: from predictions, batch by batch, to one number in percent.
 
-A metric takes the batches of an evaluation in the order in which they were evaluated, so that it
-can be asked whether its value depends on how examples are batched. Accuracy, mean accuracy per
+A metric takes the batches of an evaluation in the order in which they were evaluated, so that an
+audit can test whether its value depends on how examples are batched. Accuracy, mean accuracy per
 class and macro F1 do not. A mean over batches does, and so does the published meter.
 """
 
@@ -29,7 +29,7 @@ def mean_per_class(batches: Sequence[Batch]) -> float:
 
 
 def balanced_accuracy(labels: np.ndarray, correct: np.ndarray) -> float:
-    """The same, in percent, from labels (n,) and which examples were predicted correctly, (n,)."""
+    """`mean_per_class`, from labels (n,) and which examples were predicted correctly, (n,)."""
     counts = np.bincount(labels)
     by_class = np.bincount(labels, weights=correct)
     return 100 * float(np.mean(by_class[counts > 0] / counts[counts > 0]))
@@ -49,9 +49,9 @@ def macro_f1(batches: Sequence[Batch]) -> float:
 
 
 def mean_over_batches(metric: Metric) -> Metric:
-    """``metric`` computed on each batch by itself and averaged over batches: a common mistake.
+    """``metric`` computed for each batch and averaged over batches: a common mistake.
 
-    Only for a metric that is a mean over examples, and batches of one size, is this its value.
+    This equals the metric only if it is a mean over examples, and all batches have one size.
     """
 
     def averaged(batches: Sequence[Batch]) -> float:
@@ -64,9 +64,9 @@ def mean_over_batches(metric: Metric) -> Metric:
 def published_meter(batches: Sequence[Batch]) -> float:
     """What the published ViT program prints and logs as its accuracy, in percent.
 
-    After each batch it takes the accuracy so far, and it reports the mean of these over batches.
-    Early examples weigh most: with B batches an example of batch j has the weight
-    sum(1 / i for i in j..B) / B, where a plain mean has 1 / B. In class order the first classes
+    After each batch the program computes the accuracy so far, and it reports the mean of these over
+    batches. Early examples weigh most: with B batches an example of batch j has the weight
+    sum(1 / i for i in j..B) / B; in a plain mean it is 1 / B. In class order the first classes
     therefore count several times as much as the last.
     """
     correct = np.cumsum([np.sum(labels == predicted) for labels, predicted in batches])
@@ -75,7 +75,7 @@ def published_meter(batches: Sequence[Batch]) -> float:
 
 
 def mean_of_running(correct: np.ndarray, batch_size: int) -> float:
-    """`published_meter` from which examples were predicted correctly, (n,), in their order."""
+    """`published_meter`, from which examples (n,) were predicted correctly, in order."""
     ends = np.append(np.arange(batch_size, len(correct), batch_size), len(correct))
     return 100 * float(np.mean(np.cumsum(correct)[ends - 1] / ends))
 
@@ -89,7 +89,7 @@ METRICS: dict[str, Metric] = {
 
 
 def metric_named(name: str) -> Metric:
-    """One of `METRICS`, or the function that "module:function" names.
+    """A metric of `METRICS` by name, or the function that "module:function" names.
 
     Raises:
       ValueError: there is no such metric, module or function.
@@ -112,7 +112,7 @@ def score(metric: Metric, batches: Sequence[Batch]) -> float:
     """The value of a metric.
 
     Raises:
-      ValueError: it fails, or gives anything but one finite number; names it.
+      ValueError: the metric fails, or returns anything but one finite number; names the metric.
     """
     name = getattr(metric, "__name__", repr(metric))
     fix = "give a function of a list of (labels, predicted) pairs, one for each batch, to a number"
@@ -132,7 +132,7 @@ def score(metric: Metric, batches: Sequence[Batch]) -> float:
 def in_batches_of(
     labels: np.ndarray, predicted: np.ndarray, order: np.ndarray, batch_size: int
 ) -> list[Batch]:
-    """What a metric takes: examples in an order, cut into batches; the last may be smaller.
+    """The argument of a metric: examples in an order, cut into batches; the last may be smaller.
 
     Args:
       labels, predicted: (n,), in the data set's order.

@@ -1,4 +1,4 @@
-"""What a model made of each example of a test set, put together batch by batch."""
+"""The predictions of a model for each example of a test set, collected batch by batch."""
 
 import collections
 import dataclasses
@@ -14,15 +14,15 @@ from scipy import special
 
 from pnoise_jax import data, parallel
 
-REPORT_EVERY = 30.0  # seconds between two sentences on how far it is
+REPORT_EVERY = 30.0  # seconds between two sentences about the progress
 
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """What a model made of each example, in the data set's order.
+    """The predictions of a model for each example, in the order of the data set.
 
     Attributes:
-      rank: (n,) int32, how many classes the model prefers to the true one; 0 is a correct top-1.
+      rank: (n,) int32, how many classes the model prefers to the true one; 0 if top-1 is correct.
       nll: (n,) float32, negative log-likelihood of the true class in nats.
       predicted: (n,) int32, the class with the largest logit.
     """
@@ -33,7 +33,7 @@ class Predictions:
 
     @classmethod
     def of(cls, logits: np.ndarray, labels: np.ndarray) -> "Predictions":
-        """From logits (n, classes) and labels (n,)."""
+        """Predictions from logits (n, classes) and labels (n,)."""
         found = _score(np, special.logsumexp, np.asarray(logits), np.asarray(labels))
         types = {"rank": np.int32, "nll": np.float32, "predicted": np.int32}
         return cls(**{name: array.astype(types[name]) for name, array in found.items()})
@@ -54,13 +54,13 @@ def collect(
     what: str,
     report: Callable[[str], None] | None = None,
 ) -> Predictions:
-    """Puts scores at the places of their examples.
+    """Puts scores in the order of their examples.
 
     Args:
       scores: pairs of indices (b,), -1 for padding, and the arrays of `Predictions` by name, (b,).
       dataset: of the indices.
-      what: was evaluated, for the error and the report.
-      report: takes a sentence on how far it is, every half minute.
+      what: what was evaluated, for the error and the report.
+      report: takes a sentence about the progress, every half minute.
 
     Raises:
       ValueError: a score is missing or not finite.
@@ -71,7 +71,7 @@ def collect(
         predicted=np.full(len(dataset), -1, np.int32),
     )
     started = reported = time.monotonic()
-    done = before = 0  # the first batch, which is compiled, tells nothing about the others
+    done = before = 0  # the first batch, which is compiled, says nothing about the others
     for index, arrays in scores:
         real = index >= 0
         for name, array in arrays.items():
@@ -95,7 +95,7 @@ def collect(
 
 
 def how_far(what: str, done: int, total: int, rate: float) -> str:
-    """A sentence on how many examples are done, how many a second, and how long the rest takes."""
+    """A sentence: how many examples are done, how many per second, and the time that is left."""
     left = datetime.timedelta(seconds=round((total - done) / rate))
     return f"{what}: {done} of {total} examples, {rate:.1f} examples/s, {left} left"
 
@@ -116,11 +116,11 @@ def score_logits(logits: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
 
 
 def _score(xp: Any, logsumexp: Callable, logits: Any, labels: Any) -> dict[str, Any]:
-    """The same by NumPy, which has no shapes to compile for, or by JAX."""
+    """`score_logits` with NumPy, which does not compile for each shape, or with JAX."""
     labels = labels[:, None]
     true = xp.take_along_axis(logits, labels, axis=1)
     classes = xp.arange(logits.shape[1], dtype=labels.dtype)
-    # Ties as argmax has them; a logit that is not a number is never behind.
+    # Ties count as in argmax; a logit that is not a number is never smaller.
     ahead = ~(logits <= true) | ((logits == true) & (classes < labels))
     nll = logsumexp(logits, axis=1) - true[:, 0]
     return {"rank": ahead.sum(axis=1), "nll": nll, "predicted": logits.argmax(axis=1)}

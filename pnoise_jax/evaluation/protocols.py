@@ -8,7 +8,7 @@ class Protocol:
     """One way to evaluate.
 
     Attributes:
-      noise: whether the injection acts at inference.
+      noise: whether the injection acts.
       order: of the test set: "shuffled" or "class_sorted".
       batch_size: how many consecutive examples form a batch, within which noise mixes.
     """
@@ -25,12 +25,12 @@ class Protocol:
 
     @property
     def name(self) -> str:
-        """In words, as the report has it."""
+        """The protocol in words, as in the report."""
         return f"noisy, {self.order.replace('_', '-')}" if self.noise else "clean"
 
 
 def standard_protocols(batch_size: int, *, noise: bool) -> tuple[Protocol, ...]:
-    """Clean, and beside it (where the model has noise) noisy in both orders: never one alone."""
+    """Clean; and if the model has noise, noisy in both orders: never one noisy number alone."""
     clean = Protocol(noise=False, order="shuffled", batch_size=batch_size)
     if not noise:
         return (clean,)

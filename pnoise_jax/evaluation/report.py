@@ -14,13 +14,13 @@ from pnoise_jax.terminal import printable
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
-    """One of the numbers that a step or an evaluation gives, and how it is written.
+    """One of the numbers of a step or an evaluation, and how it is printed.
 
     Attributes:
       name: the key of the number, such as "top1".
       label: what a reader sees, such as "top-1".
-      digits: behind the point.
-      unit: such as "percent", which is written beside the number as %.
+      digits: number of digits after the point.
+      unit: such as "percent", which is printed as %.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Measure:
 
     @property
     def heading(self) -> str:
-        """Of a column: the label, with % where the numbers are in percent."""
+        """The heading of a column: the label, with % if the numbers are in percent."""
         return f"{self.label} %" if self.unit == "percent" else self.label
 
     def text(self, value: float) -> str:
@@ -61,14 +61,14 @@ def print_report(
     title: str,
     mixes_batch: bool,
 ) -> None:
-    """Prints a table of the rows that `evaluate` gives.
+    """Prints a table of the rows that `evaluate` returns.
 
     Args:
-      console: where to.
+      console: where to print.
       rows: one per protocol.
       measures: the columns, by their names in the rows.
       title: of the table.
-      mixes_batch: whether the noise mixes examples; if so, it is said what that means.
+      mixes_batch: whether the noise mixes examples; if so, the report explains what that means.
     """
     table = Table(title=Text(printable(title)), title_justify="left")
     table.add_column("protocol")

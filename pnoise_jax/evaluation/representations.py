@@ -27,7 +27,7 @@ class Representations:
     values: np.ndarray
 
     def require_before(self, model: nn.Module) -> None:
-        """Raises ValueError if the noise of ``model`` enters before this layer."""
+        """Raises ValueError if noise of ``model`` enters before this layer."""
         if noise.as_injections(model.injection):
             first = first_noisy_layer(model.injection, model.num_layers)
             if first < self.layer:
@@ -37,7 +37,7 @@ class Representations:
                 )
 
     def batches(self, labels: np.ndarray, indices: np.ndarray) -> Iterator[data.Batch]:
-        """This host's part of the batches that hold the rows of ``indices``; -1 is padding."""
+        """This host's part of the batches with the rows of ``indices``; -1 is padding."""
         hosts, host = jax.process_count(), jax.process_index()
         for rows in indices:
             index = rows.reshape(hosts, -1)[host]
@@ -56,13 +56,13 @@ def first_noisy_layer(
 def allocate(
     rows: int, like: Mapping[int, jax.Array], scratch: Path | None
 ) -> dict[int, np.ndarray]:
-    """Room for representations: in memory, or in files where they would fill a quarter of it.
+    """Room for representations: in memory, or in files if they would fill a quarter of it.
 
     Args:
-      rows: the examples.
-      like: by layer, arrays (b, ...) such as will be stored.
-      scratch: directory for the files, which have no names there and end with the process; None:
-        the system's.
+      rows: number of examples.
+      like: by layer, arrays (b, ...) like those that will be stored.
+      scratch: directory for the files, which have no names there and vanish with the process; None
+        for that of the system.
 
     Raises:
       OSError: there is no room for the files.

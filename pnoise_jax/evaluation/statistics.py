@@ -1,4 +1,4 @@
-"""How sure an accuracy or a difference is: over seeds, examples, batches and orders.
+"""How certain an accuracy or a difference is: over seeds, examples, batches and orders.
 
 The variance of a mean over S seeds and n examples has two crossed sources, seeds and examples, and
 is estimated by V(seeds) + V(units) - V(interaction) (A. C. Cameron, J. B. Gelbach, D. L. Miller,
@@ -11,7 +11,7 @@ Differences are paired by example and by seed. Their interval is Student's with 
 degrees of freedom. It counts one more example gained and one more lost than were observed (D. G.
 Bonett, R. M. Price, Adjusted Wald Confidence Interval for a Difference of Binomial Proportions
 Based on Paired Data, Journal of Educational and Behavioral Statistics 37, 2012), so that few or no
-differing examples do not pass for certainty.
+differing examples are not taken for certainty.
 
 Accuracies have the interval of Clopper and Pearson at the effective number of examples that the
 variance implies (E. L. Korn, B. I. Graubard, Confidence Intervals for Proportions With Small
@@ -33,7 +33,7 @@ class Hits:
     Attributes:
       correct: (seeds, n) bool; or float, the share of several orders in which it was right.
       batches: (n,) int, the batch that each example was mixed in, from 0, the same for all seeds;
-        None where every example counts by itself.
+        None if every example counts separately.
       order_variance: of the mean accuracy, in points squared, from the choice of random orders: the
         variance over orders divided by their number.
     """
@@ -68,7 +68,7 @@ class Hits:
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A number and how sure it is.
+    """A number and how certain it is.
 
     Attributes:
       value: in percent, or in points for a difference.
@@ -88,12 +88,12 @@ class Estimate:
 
     @property
     def sign(self) -> int:
-        """1 or -1 where the interval lies on one side of 0, else 0: not resolved."""
+        """1 or -1 if the interval is on one side of 0, else 0: not resolved."""
         low, high = self.interval
         return int(low > 0) - int(high < 0)
 
     def within(self, bound: float) -> bool:
-        """Whether the whole interval lies inside (-bound, bound): equivalence to 0."""
+        """Whether the whole interval is inside (-bound, bound): equivalence to 0."""
         low, high = self.interval
         return -bound < low and high < bound
 
@@ -104,8 +104,8 @@ def accuracy(hits: Hits, *, confidence: float, over_seeds: bool = True) -> Estim
     Args:
       hits: of one protocol.
       confidence: of the interval, such as 0.95.
-      over_seeds: whether the interval covers other seeds, too; if not, or if there is one, it is
-        about these models alone.
+      over_seeds: whether the interval covers other seeds, too; if not, or if there is only one, it
+        is about these models.
 
     Raises:
       ValueError: a confidence outside (0, 1).
@@ -122,7 +122,7 @@ def difference(
 ) -> Estimate:
     """The mean accuracy over seeds minus that of ``reference``, in points.
 
-    It is paired by seed and by example, whatever order or batches each was predicted in.
+    It is paired by seed and by example, whatever order or batches they were predicted in.
 
     Args:
       hits, reference: of the same seeds and examples.
@@ -152,10 +152,10 @@ def mean_change(changes: np.ndarray, *, confidence: float) -> Estimate:
 
 
 def student(value: float, error: float, freedom: float, *, confidence: float) -> Estimate:
-    """A number with a standard error: its Student interval, and the p-value that it is 0.
+    """A number with a standard error: its Student interval, and the p-value of it being 0.
 
     Args:
-      value, error: in the same unit, which the interval has as well; the error is above 0.
+      value, error: in the same unit, which is also that of the interval; the error is above 0.
       freedom: degrees of freedom of the error.
       confidence: of the interval.
     """
@@ -170,9 +170,9 @@ def proportion(events: int, count: int, *, confidence: float) -> Estimate:
 
 
 def balanced(hits: Hits, labels: np.ndarray) -> Hits:
-    """The same with examples weighted so that every class counts alike: for balanced accuracy.
+    """The same hits, weighted so that all classes count equally, for balanced accuracy.
 
-    The values of ``correct`` are scaled and no longer shares; only `difference` takes them.
+    The values of ``correct`` are scaled and are no longer shares; only `difference` takes them.
     """
     counts = np.bincount(labels)
     weight = len(labels) / ((counts > 0).sum() * counts[labels])
@@ -190,7 +190,7 @@ def adjust_p_values(p_values: Sequence[float]) -> np.ndarray:
 
 
 def degrees_of_freedom(*sources: tuple[float, int]) -> float:
-    """Satterthwaite's, of a sum of variances with degrees of freedom of their own."""
+    """Satterthwaite's degrees of freedom, of a sum of variances with known degrees of freedom."""
     total = sum(variance for variance, _ in sources)
     parts = sum(variance**2 / max(1, freedom) for variance, freedom in sources)
     return total**2 / parts if parts else float(max(freedom for _, freedom in sources))
@@ -198,7 +198,7 @@ def degrees_of_freedom(*sources: tuple[float, int]) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class _Variance:
-    """Of a mean share: its parts and their degrees of freedom."""
+    """The variance of a mean share: its parts and their degrees of freedom."""
 
     total: float
     freedom: float
@@ -213,7 +213,7 @@ def _tail(confidence: float) -> float:
 def _variance(
     values: np.ndarray, clusterings: Sequence[np.ndarray | None], over_seeds: bool
 ) -> _Variance:
-    """Of the mean of ``values`` (seeds, n), with up to two ways in which examples cluster."""
+    """The variance of the mean of ``values`` (seeds, n), examples clustered in up to two ways."""
     seeds = len(values)
     by_example = values.mean(axis=0)
     different = [batches for batches in clusterings if batches is not None]
@@ -235,7 +235,7 @@ def _variance(
 
 
 def _clustered(values: np.ndarray, batches: np.ndarray | None) -> float:
-    """The variance of the mean of ``values`` (n,), where batches are what varies independently."""
+    """The variance of the mean of ``values`` (n,), in which batches vary independently."""
     deviations = values - values.mean()
     if batches is not None:
         deviations = np.bincount(batches, weights=deviations)
@@ -251,7 +251,7 @@ def _mean_change(
     confidence: float,
     over_seeds: bool,
 ) -> Estimate:
-    """Of changes (seeds, n), with Bonett and Price's two further examples."""
+    """The mean of changes (seeds, n), with the two further examples of Bonett and Price."""
     variance = _variance(changes, clusterings, over_seeds)
     n = changes.shape[1]
     if not np.any(changes):  # nothing differs: as few as there are independent units
@@ -268,7 +268,7 @@ def _mean_change(
 def _clopper_pearson(
     share: float, variance: float, freedom: float, hits: Hits, tail: float
 ) -> tuple[float, float]:
-    """In percent, at the number of independent examples that would have this variance."""
+    """The interval in percent, at the number of independent examples with this variance."""
     seeds, n = hits.correct.shape
     if variance == 0 or share in (0, 1):
         size = float(hits.units)

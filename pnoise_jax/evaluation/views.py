@@ -11,15 +11,15 @@ MAX_VIEWS = len(_SHIFTS)
 def shifted_views(images: jax.Array, count: int) -> jax.Array:
     """Views of each image: itself, then shifted a step in up to eight directions.
 
-    A step is a 32nd of the shorter side, and at least a pixel: 1 pixel of 8 or 32, 7 of 224.
+    A step is a 32nd of the shorter side, and at least a pixel: 1 pixel for 8 or 32, 7 for 224.
 
     Args:
       images: (batch, height, width, channels).
       count: views of each image, 1 to `MAX_VIEWS`.
 
     Returns:
-      (batch * count, height, width, channels), the views of an image next to one another. What a
-      shift uncovers repeats the image's edge.
+      (batch * count, height, width, channels), the views of an image next to one another. The strip
+      that a shift uncovers repeats the edge of the image.
 
     Raises:
       ValueError: a count out of range.

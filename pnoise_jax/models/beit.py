@@ -40,7 +40,9 @@ class Beit(IsotropicTransformer, kw_only=True):
     The class token takes part only in attention: the head reads the mean of the patch tokens,
     normalised after the mean.
 
-    Attributes, beside those of every `IsotropicTransformer`:
+    Takes the attributes of every `IsotropicTransformer`, and these:
+
+    Attributes:
       layer_scale: initial value of the scale of each residual branch.
     """
 

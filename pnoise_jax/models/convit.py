@@ -96,7 +96,9 @@ class ConViT(IsotropicTransformer, kw_only=True):
     alone. The class token joins in front of the block that follows them. So `tokens="patch"` of an
     injection is all tokens before, and all but the first from there on.
 
-    Attributes, beside those of every `IsotropicTransformer`:
+    Takes the attributes of every `IsotropicTransformer`, and these:
+
+    Attributes:
       local_layers: number of blocks with gated attention, below `depth`: timm's
         `local_up_to_layer`.
       locality_strength: how sharply gated attention looks at its neighbours in the beginning.

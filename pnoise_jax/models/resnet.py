@@ -135,7 +135,9 @@ class ResNet(Classifier, kw_only=True):
 
     Padded examples count in its batch norms, whatever the mask says.
 
-    Attributes, beside those of every `Classifier`:
+    Takes the attributes of every `Classifier`, and these:
+
+    Attributes:
       stage_sizes: number of residual blocks of each stage; blocks are named stage1_block1, …,
         and an injection addresses them by their number from 1, counted over all stages.
       block: "basic" or "bottleneck".

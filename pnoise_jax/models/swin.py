@@ -161,7 +161,9 @@ class SwinTransformer(Transformer, kw_only=True):
     dim): windows are cut within the attention. There is no class token, so the noise's "all" tokens
     are its "patch" tokens.
 
-    Attributes, beside those of every `Transformer`:
+    Takes the attributes of every `Transformer`, and these:
+
+    Attributes:
       dim: features of a token in the first stage; they double with each further stage, as 2 x 2
         tokens are merged into one. A multiple of `head_dim`.
       stage_sizes: number of blocks of each stage; blocks are named stage1_block1, …, and an

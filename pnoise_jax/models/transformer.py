@@ -14,7 +14,9 @@ from pnoise_jax.models.classifier import Classifier
 class Transformer(Classifier, kw_only=True):
     """A classifier that cuts images into patches and makes each a token.
 
-    Attributes, beside those of every `Classifier`:
+    Takes the attributes of every `Classifier`, and these:
+
+    Attributes:
       image_size: the images' side, or (height, width), in pixels; multiples of `patch_size`.
       patch_size: side of a patch in pixels.
       dim: features of a token.
@@ -92,7 +94,9 @@ class Transformer(Classifier, kw_only=True):
 class IsotropicTransformer(Transformer, kw_only=True):
     """A transformer whose blocks all have the same number of features, heads and tokens.
 
-    Attributes, beside those of every `Transformer`:
+    Takes the attributes of every `Transformer`, and these:
+
+    Attributes:
       dim: features of a token; a multiple of `num_heads`.
       depth: number of blocks, named block_1 … block_N and addressed by that number.
       num_heads: attention heads of each block.

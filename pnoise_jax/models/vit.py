@@ -17,7 +17,9 @@ from pnoise_jax.models.transformer import IsotropicTransformer
 class VisionTransformer(IsotropicTransformer, kw_only=True):
     """Vision Transformer for classification, the same function as timm's `VisionTransformer`.
 
-    Attributes, beside those of every `IsotropicTransformer`:
+    Takes the attributes of every `IsotropicTransformer`, and these:
+
+    Attributes:
       class_token: whether a learned token stands in front of the patch tokens.
       pooling: what the head reads, after the final norm: "token", the class token, or "mean",
         the mean of the patch tokens alone. A class token then still takes part in attention,

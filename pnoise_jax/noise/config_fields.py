@@ -11,31 +11,36 @@ class ConfigField(NamedTuple):
 
 
 CONFIG_FIELDS: dict[str, ConfigField] = {
-    "preset": ConfigField(str, "one of `noise.PRESETS`; the other keys, where set, override it"),
+    "preset": ConfigField(
+        str, "one of `noise.PRESETS`; the other fields override it where they are set"
+    ),
     "name": ConfigField(
         str, 'linear_transform, gaussian, salt_and_pepper, erase, none, or "module:Name"'
     ),
-    "quality": ConfigField(str, "of linear_transform: cyclic_shift, optimal"),
-    "strength": ConfigField(float, "of linear_transform, gaussian and erase"),
-    "shift": ConfigField(int, "of cyclic_shift: the distance between the examples that are mixed"),
-    "implementation": ConfigField(str, "of linear_transform: structured, matmul"),
-    "axis": ConfigField(str, "of linear_transform, what is mixed: batch, tokens, views"),
+    "quality": ConfigField(str, "for linear_transform: cyclic_shift or optimal"),
+    "strength": ConfigField(
+        float, "for linear_transform, gaussian and erase: how strong the noise is"
+    ),
+    "shift": ConfigField(int, "for cyclic_shift: the distance between the examples that are mixed"),
+    "implementation": ConfigField(str, "for linear_transform: structured or matmul"),
+    "axis": ConfigField(str, "for linear_transform: what is mixed, batch, tokens or views"),
     "group_size": ConfigField(
-        int, "of linear_transform and salt_and_pepper: examples that are mixed; by default a batch"
+        int,
+        "for linear_transform and salt_and_pepper: how many examples are mixed; by default a batch",
     ),
-    "mean": ConfigField(float, "of gaussian"),
-    "std": ConfigField(float, "of gaussian"),
-    "probability": ConfigField(float, "of salt_and_pepper, that a number is replaced"),
+    "mean": ConfigField(float, "for gaussian: its mean"),
+    "std": ConfigField(float, "for gaussian: its standard deviation"),
+    "probability": ConfigField(float, "for salt_and_pepper: that a number is replaced"),
     "extremes": ConfigField(
-        str, "of salt_and_pepper, whether over an image or a batch: image, batch"
+        str, "for salt_and_pepper: extremes of each image or of the batch, image or batch"
     ),
-    "options": ConfigField(dict, "of a noise of your own: its other fields"),
-    "layer": ConfigField(str, 'where: "3", "6,8,10,12", "last", "random"'),
-    "point": ConfigField(str, "where in the layer: block_input, attention_input; or image"),
-    "tokens": ConfigField(str, "all, patch"),
+    "options": ConfigField(dict, "for your own noise: its other fields"),
+    "layer": ConfigField(str, 'which layers: "3", "6,8,10,12", "last" or "random"'),
+    "point": ConfigField(str, "where in the layer: block_input or attention_input; or image"),
+    "tokens": ConfigField(str, "which tokens: all or patch"),
     "train": ConfigField(bool, "whether the noise acts in training"),
     "inference": ConfigField(
-        bool, "the same at inference, where the model is used as a library; reports show both"
+        bool, "whether it acts at inference, if the model is used as a library; reports show both"
     ),
     "stop_gradient": ConfigField(bool, "whether the noise is a constant to the gradient"),
 }

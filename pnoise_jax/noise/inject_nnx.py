@@ -40,7 +40,8 @@ def inject_nnx(
     Args:
       model: any NNX module.
       noise: what enters.
-      at: glob over the paths of the submodules, joined by "/", such as "layers/0" or "blocks/*".
+      at: glob over the paths of the submodules, joined by "/", such as ``layers/0`` or
+        ``blocks/*``.
       point: "input", the submodule's first argument; or "output", its result.
       stop_gradient: the noise is a constant to the gradient.
 

@@ -34,7 +34,8 @@ class Injection:
         the model's input, where layer has no meaning. A noise that mixes examples does the same at
         the image as at all tokens of a ViT's first block: the patch embedding is affine.
       tokens: "all", or "patch": leave the class token alone. The same where there is none.
-      train, inference: whether it acts when the model is applied with train=True, train=False.
+      train: whether it acts when the model is applied with train=True.
+      inference: whether it acts when the model is applied with train=False.
       stop_gradient: the noise is a constant to the gradient: ``x + stop_gradient(noise(x) - x)``.
     """
 

@@ -39,7 +39,8 @@ def list_sites(module: nn.Module, *args, **kwargs) -> list[Site]:
 
     Args:
       module: a Linen module.
-      *args, **kwargs: what its ``__call__`` takes.
+      *args: what its ``__call__`` takes.
+      **kwargs: the keywords that it takes.
     """
     sites: dict[str, Site] = {}
 

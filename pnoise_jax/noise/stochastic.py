@@ -25,7 +25,8 @@ class Gaussian(Noise):
     """``X + strength * e``, ``e ~ N(mean, std^2)`` for each element (eq. 16: mean 0, std 1).
 
     Attributes:
-      mean, std: of e, in the units of X.
+      mean: of e, in the units of X.
+      std: of e, likewise.
       strength: scales e.
       axis_name: the mapped axis over which the batch is spread, inside ``shard_map`` and ``pmap``;
         the key must be the same on all devices.

@@ -18,23 +18,23 @@ from pnoise_jax.parallel.hosts import LostHostError
 _Result = TypeVar("_Result")
 _ROUNDS = itertools.count()  # in the same order on all hosts
 _EVERY = 60.0  # seconds from one sentence about who is waited for to the next
-_MOST = 12  # differences that a message lists
+_MOST = 12  # differences listed in a message
 
 
 class DisagreementError(ValueError):
-    """The hosts were not started alike; the message says what differs, and on which host."""
+    """The hosts were started differently; the message says what differs, and on which host."""
 
 
 def require_agreement(
     facts: Mapping[str, str], *, where_known: Mapping[str, str] | None = None
 ) -> None:
-    """Returns where all hosts give the same facts; else raises the same error on all of them.
+    """Returns if all hosts give the same facts; otherwise all of them raise the same error.
 
     All hosts must call it. With one process it returns at once.
 
     Args:
-      facts: by name, in words; what a host leaves out differs from what another gives.
-      where_known: compared only between hosts that give it.
+      facts: values in words, by name; a fact that only some hosts give counts as different.
+      where_known: further facts, compared only between the hosts that give them.
 
     Raises:
       DisagreementError: names the facts that differ, their values and the hosts.
@@ -82,18 +82,18 @@ def _by_host(by_value: Mapping[str, list[int]]) -> str:
 
 
 def on_all_hosts(call: Callable[[], _Result]) -> _Result:
-    """Calls a function on every host; where it raises on one, all raise, and none waits for ever.
+    """Calls a function on every host; if it raises on one, all raise, and none waits forever.
 
     Raises:
-      LostHostError: it has failed on another host, whose message is in this one; else as the
-        function.
+      LostHostError: the function failed on another host; its message is part of this one.
+      Exception: whatever the function raised on this host.
     """
     if hosts.client() is None:
         return call()
     result, failure = None, None
     try:
         result = call()
-    except Exception as error:  # whatever it is, the others wait
+    except Exception as error:  # of any kind, because the others wait
         failure = error
     text = "" if failure is None else (str(failure).strip() or repr(failure))
     failures = json.loads(collect("to hear of what was done", text, json.dumps))
@@ -106,7 +106,7 @@ def on_all_hosts(call: Callable[[], _Result]) -> _Result:
 
 
 def on_any_host(flag: bool) -> bool:
-    """Whether it holds on some host; all must call it."""
+    """Whether the flag is true on some host; all hosts must call it."""
     values = collect("to hear of the others", json.dumps(flag), json.dumps)
     return any(map(json.loads, json.loads(values)))
 
@@ -114,13 +114,13 @@ def on_any_host(flag: bool) -> bool:
 def require_shared_directory(
     directory: str | os.PathLike, *, flag: str, within: float = 15.0
 ) -> None:
-    """Returns where all hosts see the same directory under this path.
+    """Returns if all hosts see the same directory under this path.
 
     All hosts must call it. With one process it returns at once.
 
     Args:
-      directory: there on every host.
-      flag: what names it, for the error.
+      directory: its path, which exists on every host.
+      flag: the flag that names it, for the error.
       within: seconds that a network file system may take to show a new file.
 
     Raises:
@@ -154,7 +154,7 @@ def require_shared_directory(
 def _appears(file: Path, within: float) -> bool:
     deadline = time.monotonic() + within
     while True:
-        try:  # listing asks the server anew, where looking up a name may be answered from a cache
+        try:  # listing asks the server again; looking up a name may be answered from a cache
             os.listdir(file.parent)
             if file.read_text() == file.name:
                 return True
@@ -166,15 +166,15 @@ def _appears(file: Path, within: float) -> bool:
 
 
 def collect(topic: str, value: str, conclude: Callable[[list[str]], str]) -> str:
-    """What host 0 concludes from the values of all hosts; returns it on every one of them.
+    """Returns, on every host, what host 0 concludes from the values of all hosts.
 
     Args:
-      topic: what for, such as "to compare their configs"; the same on all hosts.
-      value: of this host.
-      conclude: of the values in the order of the hosts; called on host 0.
+      topic: the purpose, such as "to compare their configs"; the same on all hosts.
+      value: the value of this host.
+      conclude: maps the values, in the order of the hosts, to the result; called on host 0.
 
     Raises:
-      DisagreementError: the hosts have come for different topics, as different programs do.
+      DisagreementError: the hosts have different topics, because they run different programs.
       LostHostError: a host has failed in the meantime.
     """
     client = hosts.client()
@@ -190,7 +190,7 @@ def collect(topic: str, value: str, conclude: Callable[[list[str]], str]) -> str
     else:
         client.key_value_set(f"{key}/{hosts.index()}", json.dumps([topic, value]))
         conclusion = json.loads(_wait_for(f"{key}/conclusion", topic, 0))
-    # Nobody goes on, or ends, before all have read it from host 0.
+    # No host continues, or ends, before all have read it from host 0.
     client.key_value_set(f"{key}/read/{hosts.index()}", "yes")
     if hosts.index() == 0:
         for host in range(1, hosts.count()):
@@ -211,7 +211,7 @@ def _describe_topics(topics: Sequence[str]) -> str:
 
 
 def _wait_for(key: str, topic: str, host: int) -> str:
-    """The value of a key, which a host will set: however long that takes, while it lives."""
+    """The value of a key that a host will set; waits for it as long as that host is alive."""
     watch = hosts.watch()
     started = said = time.monotonic()
     while True:

@@ -1,8 +1,8 @@
 """All processes meet at the coordinator's port before JAX starts there.
 
-JAX's own start does not say who is missing, and kills the process when it takes too long. So
-process 0 first listens on that port itself. The others connect and say who they are, one JSON
-object a line; when all are there they are told to go on, and JAX takes the port over.
+JAX's own start does not say which process is missing, and kills the process when it takes too long.
+So process 0 first listens on that port itself. The others connect and identify themselves, with one
+JSON object per line. When all have arrived they are told to continue, and JAX takes over the port.
 """
 
 import json
@@ -27,14 +27,14 @@ def meet(
     """Returns when all processes have arrived.
 
     Args:
-      place: this one.
+      place: of this process.
       timeout: seconds to wait for the others.
       report: takes a sentence about who is missing.
       every: seconds from one such sentence to the next.
 
     Raises:
-      ValueError: two processes have the same number, or they count differently.
-      TimeoutError: some have not arrived; names which.
+      ValueError: two processes have the same number, or the number of processes differs.
+      TimeoutError: some processes have not arrived; the message says which.
       OSError: the port cannot be used.
     """
     if place.count == 1:
@@ -56,7 +56,7 @@ def _introduction(place: Place) -> dict[str, Any]:
 
 
 class _Reception:
-    """Of process 0: notes who has arrived, and lets all go on together."""
+    """On process 0: records who has arrived, and lets all continue together."""
 
     def __init__(
         self, place: Place, timeout: float, report: Callable[[str], None], every: float
@@ -199,7 +199,9 @@ class _Reception:
 
     def _close_all(self) -> None:
         deadline = time.monotonic() + 2.0
-        while self._guests and time.monotonic() < deadline:  # who hangs up first keeps the port
+        while (
+            self._guests and time.monotonic() < deadline
+        ):  # the side that hangs up first keeps the port
             for key, _ in self._selector.select(0.1):
                 guest = key.fileobj
                 if not isinstance(guest, socket.socket) or guest not in self._guests:
@@ -219,7 +221,7 @@ def _is_open(connection: socket.socket) -> bool:
 
 
 def _arrive(place: Place, timeout: float, report: Callable[[str], None], every: float) -> None:
-    """Of the other processes: says who this is, until process 0 says to go on."""
+    """On the other processes: identifies this one, until process 0 tells it to continue."""
     started = said = time.monotonic()
     news = reason = ""
     while True:
@@ -260,7 +262,7 @@ def _arrive(place: Place, timeout: float, report: Callable[[str], None], every: 
 
 
 class _Refused(Exception):  # noqa: N818
-    """Carries what process 0 has said through the handler of network errors."""
+    """Carries the answer of process 0 through the handler of network errors."""
 
 
 def _send(connection: socket.socket, message: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""How a host ends because of another one: by name, and not alone."""
+"""How a host ends when another host fails: all end, and say which host it was."""
 
 import ctypes
 import os
@@ -23,21 +23,21 @@ _AGAIN = "The others cannot go on without it: start the same command again on al
 
 
 def end_together(error: BaseException, text: str) -> str:
-    """Tells the other hosts that this one ends, and finds out whether another one is the reason.
+    """Tells the other hosts that this one ends, and finds out whether another host is the cause.
 
     Args:
       error: what ends this host.
-      text: what it says.
+      text: its message.
 
     Returns:
-      The text, or which host was lost and when, where that is the reason. In a run of one process
-      always the text.
+      The text; or, if another host is the cause, which host was lost and when. In a run with one
+      process, always the text.
     """
     watch = hosts.watch()
     if watch is None:
         return text
     if isinstance(error, DisagreementError):
-        return text  # which all raise alike
+        return text  # the same on all hosts
     if not isinstance(error, LostHostError) and _may_be_of_others(error):
         text = _find_lost(watch) or text
     hosts.post_failure(text)
@@ -60,7 +60,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _find_lost(watch: Watch) -> str | None:
-    """Which host has failed or is silent; takes some beats, as a host may have died just now."""
+    """Which host has failed or is silent; waits some beats, because it may have died just now."""
     for _ in range(5):
         try:
             watch.look()
@@ -89,10 +89,10 @@ def _lost_coordinator(watch: Watch) -> str:
 
 
 def name_lost_hosts_at_abort(watch: Watch) -> None:
-    """Adds a last sentence where JAX aborts this process because another one is gone.
+    """Adds a last sentence when JAX aborts this process because another one is gone.
 
-    JAX does so in C++, with a stack trace and the number of a task, and lets no Python function be
-    called before; so the sentence is written by the handler of the signal that abort() raises.
+    JAX aborts in C++, with a stack trace and the number of a task, and calls no Python function
+    before. So the handler of the signal that abort() raises writes the sentence.
     """
 
     def last_words(_: int) -> None:

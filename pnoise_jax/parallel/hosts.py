@@ -1,7 +1,7 @@
-"""The other hosts: who they are, and whether they live.
+"""The other hosts: who they are, and whether they are alive.
 
-Everything goes through the key-value store of JAX's coordination service, which process 0 keeps:
-it needs no device and nothing compiled, and works while the devices wait for a lost host.
+Everything goes through the key-value store of JAX's coordination service, on process 0. It needs no
+device and no compilation, and works while the devices wait for a lost host.
 """
 
 import atexit
@@ -25,13 +25,13 @@ from pnoise_jax.terminal import say
 
 BEAT = 2.5  # seconds from one sign of life to the next
 _LOOK = 4  # beats from one look at all the others to the next
-_SILENCE = 3.5 * BEAT  # after that long without a sign a host counts as lost, if something failed
+_SILENCE = 3.5 * BEAT  # after this time without a sign a host counts as lost, if something failed
 _GRACE = 10.0  # seconds that a host has to end by itself after another one has failed
 _FAILURE = "pnoise/failure"
 
 
 class LostHostError(OSError):
-    """Another host has failed, or gives no sign of life any more; the message names it."""
+    """Another host has failed, or no longer gives signs of life; the message names it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,10 +40,10 @@ class Sign:
 
     Attributes:
       name: such as "host 1 (node7, pid 1234)".
-      count: of its signs so far.
-      what: what it had done last, such as "step 312 of 1000"; empty before it began.
-      said: the time by its own clock, in seconds since 1970.
-      seen: `time.monotonic()` of when it was first seen here.
+      count: number of its signs so far.
+      what: what it did last, such as "step 312 of 1000"; empty before it began.
+      said: when it was sent, by the clock of that host, in seconds since 1970.
+      seen: when this process first saw it, by `time.monotonic()`.
     """
 
     name: str
@@ -68,17 +68,17 @@ def index() -> int:
 
 
 def client() -> Any:
-    """The client of the key-value store, where there are several processes; else None."""
+    """The client of the key-value store if there are several processes, else None."""
     return distributed.global_state.client if count() > 1 else None
 
 
 def are_several() -> bool:
-    """Whether this process is connected with others."""
+    """Whether this process is connected to others."""
     return client() is not None
 
 
 def own_name() -> str:
-    """Of this host, for messages."""
+    """The name of this host, for messages."""
     return f"host {index()} ({socket.gethostname()}, pid {os.getpid()})"
 
 
@@ -88,14 +88,14 @@ def clock(seconds: float) -> str:
 
 
 def post_failure(text: str) -> None:
-    """Tells the others that this host ends, and why; only the first one's word counts."""
+    """Tells the other hosts that this one ends, and why; only the first failure is kept."""
     failure = {"host": index(), "name": own_name(), "time": time.time(), "text": text}
     with contextlib.suppress(jax.errors.JaxRuntimeError):  # one was first, or the store is gone
         client().key_value_set(_FAILURE, json.dumps(failure | {"what": LATEST.what}))
 
 
 def read_failure() -> dict[str, Any] | None:
-    """What the first host that failed has said; None where none has.
+    """The message of the first host that failed; None if none has.
 
     Raises:
       JaxRuntimeError: process 0, which keeps the store, does not answer.
@@ -109,7 +109,7 @@ def read_failure() -> dict[str, Any] | None:
 
 
 def describe_failure(failure: dict[str, Any]) -> str:
-    """In words."""
+    """A failure in words."""
     at = f", at {failure['what']}" if failure["what"] else ""
     return f"{failure['name']} has ended at {clock(failure['time'])}{at}: {failure['text']}"
 
@@ -119,10 +119,10 @@ class Watch:
 
     Attributes:
       address: of the coordinator, "host:port".
-      report: takes a sentence, such as who is waited for.
-      signs: the last of each host, as of the last look.
-      failure: what the host that failed first has said, if one has and it is not this one.
-      keep: something that must live as long as the process.
+      report: takes a sentence, such as which hosts are being waited for.
+      signs: the last sign of each host, as of the last look.
+      failure: the message of the host that failed first, unless it is this one.
+      keep: an object that must live as long as the process.
     """
 
     def __init__(self, address: str, report: Callable[[str], None]):
@@ -159,14 +159,14 @@ class Watch:
                 self.signs[number] = Sign(seen=now, **sign)
 
     def name(self, number: int) -> str:
-        """Of a host, with its machine where that is known."""
+        """The name of a host, with its machine if that is known."""
         if number not in self.signs:
             with contextlib.suppress(jax.errors.JaxRuntimeError):
                 self.look()
         return self.signs[number].name if number in self.signs else f"host {number}"
 
     def silent(self) -> list[int]:
-        """The other hosts that have given no sign for some beats."""
+        """The other hosts that have given no sign of life for some beats."""
         now = time.monotonic()
         return [
             number
@@ -176,7 +176,7 @@ class Watch:
         ]
 
     def describe_silent(self) -> str:
-        """Those hosts, and when they were last heard of; empty if there are none."""
+        """The silent hosts, and when they were last heard from; empty if there are none."""
         return "; ".join(
             str(self.signs[number]) if number in self.signs else f"host {number}: no sign of life"
             for number in self.silent()
@@ -207,7 +207,7 @@ class Watch:
                 return
 
     def _end_after_grace(self) -> None:
-        """For the main thread, which may wait for ever for a host that has failed."""
+        """Ends the process for the main thread, which may wait forever for a host that failed."""
         assert self.failure is not None
         if not self._stopped.wait(_GRACE):
             say(f"error: {describe_failure(self.failure)}", file=sys.stderr)
@@ -218,7 +218,7 @@ _WATCHES: list[Watch] = []  # none, or the one of this process
 
 
 def watch() -> Watch | None:
-    """This process's, where it is connected with others."""
+    """The watch of this process, if it is connected to others."""
     return _WATCHES[0] if _WATCHES else None
 
 

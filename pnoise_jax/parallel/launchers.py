@@ -12,13 +12,13 @@ _VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where this process stands among the others.
+    """The place of this process among the others.
 
     Attributes:
       address: of the coordinator, which process 0 runs: "host:port".
-      count: how many processes there are.
-      index: of this one, from 0.
-      local_device_ids: the devices of this machine that it takes; None: all that it sees.
+      count: number of processes.
+      index: number of this process, from 0.
+      local_device_ids: the devices of this machine that it uses; None for all that it sees.
     """
 
     address: str
@@ -28,23 +28,23 @@ class Place:
 
     @property
     def host(self) -> str:
-        """Of the address, without brackets around IPv6."""
+        """The host of the address, without brackets around IPv6."""
         return self.address.rpartition(":")[0].strip("[]")
 
     @property
     def port(self) -> int:
-        """Of the address."""
+        """The port of the address."""
         return int(self.address.rpartition(":")[2])
 
 
 def find_place(
     environment: Mapping[str, str] = os.environ, *, multi_host: bool = False, timeout: float = 300
 ) -> Place | None:
-    """This process's place, None where it is alone.
+    """The place of this process; None if there are no others.
 
     Args:
-      environment: the variables.
-      multi_host: there are other hosts, and JAX is to find them.
+      environment: the environment variables.
+      multi_host: whether there are other hosts, which JAX should detect.
       timeout: seconds that JAX may take to find the coordinator.
 
     Raises:
@@ -90,7 +90,7 @@ def _named(environment: Mapping[str, str]) -> Place:
 
 
 def _detected(environment: Mapping[str, str], timeout: float) -> Place:
-    """As JAX finds it, but for the devices of Slurm's tasks."""
+    """The place that JAX detects, except for the devices of Slurm's tasks."""
     from jax._src import clusters  # what jax.distributed.initialize uses; it offers nothing public
 
     address, count, index, local = clusters.ClusterEnv.auto_detect_unset_distributed_params(
@@ -113,7 +113,7 @@ def _detected(environment: Mapping[str, str], timeout: float) -> Place:
 
 
 def _local_devices(environment: Mapping[str, str]) -> tuple[int, ...] | None:
-    """The devices that this process takes: all it sees, unless tasks beside it see them as well."""
+    """The devices that this process uses: all that it sees, unless other tasks see them, too."""
     named = environment.get(_LOCAL_IDS)
     if named:
         try:
@@ -150,7 +150,7 @@ def _visible_devices(environment: Mapping[str, str]) -> int | None:
 
 
 def _tasks_on_node(environment: Mapping[str, str]) -> int:
-    """Of this job step, from lists such as "8(x2),4": two nodes with 8 tasks and one with 4."""
+    """The tasks of this job step by node, from a list such as "8(x2),4": 8, 8 and 4 tasks."""
     listed = environment.get("SLURM_STEP_TASKS_PER_NODE") or environment.get(
         "SLURM_TASKS_PER_NODE", "1"
     )

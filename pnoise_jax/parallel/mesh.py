@@ -1,4 +1,4 @@
-"""Devices: the mesh, and how arrays lie on it."""
+"""Devices: the mesh, and how arrays are placed on it."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ DATA_AXIS = "data"
 
 
 def data_mesh() -> Mesh:
-    """All devices in one axis, over which batches are split and parameters repeated."""
+    """All devices on one axis, over which batches are split and parameters replicated."""
     return jax.make_mesh((jax.device_count(),), (DATA_AXIS,), (AxisType.Auto,))
 
 
@@ -25,7 +25,7 @@ def split_batch(mesh: Mesh, *, axis: int = 0) -> NamedSharding:
 
 
 def random_key(seed: int, mesh: Mesh) -> jax.Array:
-    """``jax.random.key(seed)``, on every device of every host."""
+    """``jax.random.key(seed)``, replicated on every device of every host."""
     return jax.jit(jax.random.key, static_argnums=0, out_shardings=replicated(mesh))(seed)
 
 

@@ -1,4 +1,4 @@
-"""How far this process is: what the watchdog and the other hosts want to know of it."""
+"""How far this process is, for the watchdog and the other hosts."""
 
 import dataclasses
 import time
@@ -10,7 +10,7 @@ class Progress:
 
     Attributes:
       what: in words, such as "step 312 of 1000"; empty before anything was noted.
-      when: `time.monotonic()` of that.
+      when: at what time, by `time.monotonic()`.
     """
 
     what: str = ""
@@ -22,6 +22,6 @@ LATEST = Progress()
 
 
 def note_progress(what: str) -> None:
-    """Notes that something is done; costs less than a microsecond, so call it after every step."""
+    """Notes that something is done. It takes less than a microsecond: call it after every step."""
     LATEST.when = time.monotonic()
     LATEST.what = what

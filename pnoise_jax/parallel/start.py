@@ -15,18 +15,18 @@ def start(
 ) -> None:
     """Joins the other hosts, if there are any; call it before anything touches a device.
 
-    The variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID name them; or JAX
-    finds them by itself, on Cloud TPU pods and under Slurm and Open MPI.
+    The variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID describe them; or
+    JAX detects them, on Cloud TPU pods and under Slurm and Open MPI.
 
     Args:
-      multi_host: there are other hosts, and JAX is to find them.
-      timeout: seconds to wait for the others; every minute the missing ones are named.
-      report: takes a sentence about who is missing; by default it is printed to stderr.
+      multi_host: whether there are other hosts, which JAX should detect.
+      timeout: seconds to wait for the others; the missing ones are named every minute.
+      report: takes a sentence about which are missing; by default it is printed to stderr.
 
     Raises:
-      ValueError: some of the three variables are missing, or a number is none; two processes have
-        the same number; or this is one of several tasks, without --multi_host.
-      TimeoutError: some host has not arrived; names which.
+      ValueError: some of the three variables are missing or not numbers; two processes have the
+        same number; or this is one of several tasks, without --multi_host.
+      TimeoutError: some host has not arrived; the message says which.
       OSError: the coordinator's port cannot be used.
     """
     place = find_place(multi_host=multi_host, timeout=timeout)

@@ -1,4 +1,4 @@
-"""Says where a run stands still: the step, the stack, the data workers and the other hosts."""
+"""Reports where a run stalls: the step, the stack, the data workers and the other hosts."""
 
 import contextlib
 import multiprocessing
@@ -22,16 +22,15 @@ _STATES |= {"Z": "is dead", "D": "waits for a disk or a network file system"}
 
 @contextlib.contextmanager
 def watchdog(limit: float, report: Callable[[str], None] | None = None) -> Iterator[None]:
-    """While it is open, reports when nothing has been noted as done for a while; ends nothing.
+    """While it is open, reports if nothing was noted as done for a while; it does not end the run.
 
-    It speaks once for each time that a run stands still. A pause is reported after ``limit``
-    seconds, or one and a half times the longest pause so far, as that of compiling, if this is
-    longer.
+    It reports each stall once. A pause is reported after ``limit`` seconds, or after 1.5 times the
+    longest pause so far, such as that of compiling, if this is longer.
 
     Args:
-      limit: in seconds; with 0 nothing is watched.
-      report: takes the text, of several lines, in a thread of its own; by default it is printed to
-        stderr.
+      limit: in seconds; 0 turns the watchdog off.
+      report: takes the text, which has several lines, in a separate thread; by default it is
+        printed to stderr.
     """
     if not limit:
         yield
@@ -72,11 +71,11 @@ def _watch(
 
 
 def describe(main: int, seconds: float) -> str:
-    """What is known of a run that stands still.
+    """What is known about a run that stalls.
 
     Args:
       main: the identity of the main thread.
-      seconds: since when.
+      seconds: how long it has stalled.
     """
     since = hosts.clock(time.time() - seconds)
     lines = [
@@ -102,7 +101,7 @@ def _workers() -> list[str]:
 
 
 def _state(pid: int | None) -> str:
-    """The letter by which Linux calls what a process does."""
+    """The letter that Linux uses for the state of a process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (OSError, IndexError):
@@ -110,7 +109,7 @@ def _state(pid: int | None) -> str:
 
 
 def _others() -> list[str]:
-    """The other hosts, and how far they were when they were last heard of."""
+    """The other hosts, and how far they were when they were last heard from."""
     watch = hosts.watch()
     if watch is None:
         return []

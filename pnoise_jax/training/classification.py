@@ -18,7 +18,9 @@ from pnoise_jax.training.task import TASKS, Metrics, State, StepContext, Task
 class Classification(Task):
     """Learns the labels of images.
 
-    Attributes, beside those of every `Task`:
+    Takes the attributes of every `Task`, and these:
+
+    Attributes:
       label_smoothing: share of the target spread evenly over all classes.
       mixing: of images and targets, within a micro-batch, before noise enters; None for none.
     """

@@ -249,7 +249,7 @@ FIELDS: dict[str, Field] = {
         0, "seed of the initial weights, the order of the data and the noise", low=0, high=_SEEDS
     ),
     "duration": Duration("100 epochs", "how long to train"),
-    "steps": Whole(None, "takes the place of duration if set: a short run to try a config"),
+    "steps": Whole(None, "replaces duration if set: a short run to try a config"),
     "batch_size": Whole(128, "examples per update, over all devices"),
     "accumulate": Whole(1, "micro-batches per update; noise mixes within a micro-batch"),
     "dtype": Choice(
@@ -290,7 +290,7 @@ FIELDS: dict[str, Field] = {
     ),
     "data.data_dir": Place(
         None,
-        "where it lies; by default $TFDS_DATA_DIR, else ~/tensorflow_datasets",
+        "directory of the data sets; by default $TFDS_DATA_DIR, else ~/tensorflow_datasets",
         affects=Affects.HOST,
     ),
     "data.train_split": Text("train", 'what to train on, such as "train[:300]"'),
@@ -307,7 +307,7 @@ FIELDS: dict[str, Field] = {
     ),
     "data.test_transform": Text(
         "none",
-        'such as "resize_crop(0.875)"; "none" leaves the images as they are',
+        'resizing and cropping, such as "resize_crop(0.875)"; "none" leaves the images as they are',
         affects=Affects.RESULTS,
     ),
     "data.num_threads": Whole(
@@ -319,7 +319,7 @@ FIELDS: dict[str, Field] = {
     ),
     "data.num_workers": Whole(
         0,
-        "processes to do so, each with its own threads, for hosts with many cores",
+        "processes that read and decode, each with its own threads, for hosts with many cores",
         low=0,
         high=1024,
         affects=Affects.HOST,
@@ -338,14 +338,14 @@ FIELDS: dict[str, Field] = {
     ),
     "mixup.probability": Number(1.0, "probability that a batch is mixed", interval="[0, 1]"),
     "mixup.switch_probability": Number(
-        0.5, "probability that CutMix mixes it, where both are on", interval="[0, 1]"
+        0.5, "probability that CutMix, not mixup, mixes a batch, if both are on", interval="[0, 1]"
     ),
     "optimizer.name": Choice("adamw", "the optimiser", choices=("adamw", "sgd")),
     "optimizer.learning_rate": Number(1e-3, "learning rate at the end of the warm-up"),
     "optimizer.warmup": Duration("0 steps", "linear warm-up, which is part of the duration"),
     "optimizer.schedule": Choice(
         "cosine",
-        "of the learning rate; cosine_by_epoch changes it once an epoch",
+        "schedule of the learning rate; cosine_by_epoch changes it once an epoch",
         choices=("cosine", "cosine_by_epoch", "constant"),
     ),
     "optimizer.final_learning_rate": Number(0.0, "learning rate at the end of a cosine"),
@@ -355,8 +355,10 @@ FIELDS: dict[str, Field] = {
         "what decays: kernels and other matrices, or all parameters (PyTorch's default)",
         choices=("kernels", "all"),
     ),
-    "optimizer.beta1": Number(0.9, "for adamw", interval="[0, 1)"),
-    "optimizer.beta2": Number(0.999, "for adamw", interval="[0, 1)"),
+    "optimizer.beta1": Number(0.9, "decay of the mean of gradients, for adamw", interval="[0, 1)"),
+    "optimizer.beta2": Number(
+        0.999, "decay of the mean of squared gradients, for adamw", interval="[0, 1)"
+    ),
     "optimizer.momentum": Number(0.9, "Nesterov momentum, for sgd", interval="[0, 1)"),
     "optimizer.clip_norm": Number(
         None, "largest norm of the whole gradient; a longer one is scaled down", interval="(0, inf)"
@@ -375,11 +377,12 @@ FIELDS: dict[str, Field] = {
         (), "parameters to leave as they are: ('patch_embed/.*', 'block_[1-6]/.*')"
     ),
     "weights": Place(
-        None, "pretrained weights to start from: an npz or safetensors file, or a run"
+        None,
+        "pretrained weights to start from: an npz or safetensors file, hf_hub:OWNER/NAME, or a run",
     ),
     "weights_head": Choice(
         "keep",
-        "keep the weights' head, start afresh, or (auto) afresh only where the classes differ",
+        "keep the head of the weights, use a fresh one, or (auto) a fresh one if classes differ",
         choices=weights.HEADS,
     ),
     "weights_required": Switch(
@@ -408,7 +411,7 @@ FIELDS: dict[str, Field] = {
     ),
     "checkpoint.every": Minutes(
         "10 epochs",
-        "how often to save; in minutes, checkpoint.at_most does not matter",
+        "how often to save; checkpoint.at_most has no effect if this is in minutes",
         or_steps=True,
         affects=Affects.NOTHING,
     ),
@@ -417,7 +420,9 @@ FIELDS: dict[str, Field] = {
         "longest time between two checkpoints, however long epochs are",
         affects=Affects.NOTHING,
     ),
-    "checkpoint.keep": Whole(3, "how many of the newest checkpoints stay", affects=Affects.NOTHING),
+    "checkpoint.keep": Whole(
+        3, "how many of the newest checkpoints are kept", affects=Affects.NOTHING
+    ),
 }
 
 

@@ -48,7 +48,8 @@ class Task:
 
     Attributes:
       model: maps normalised images to logits, with the config's injection.
-      mean, std: per channel, of images in [0, 1].
+      mean: per channel, of images in [0, 1].
+      std: likewise.
       setup: the data, the config and the rest of the run; None where only the loss is needed.
     """
 

@@ -1,9 +1,9 @@
 """`pnoise PROGRAM`, from any directory: in a clone, and as installed."""
 
-import os
 import pathlib
 import subprocess
 import sys
+import venv
 
 import pytest
 
@@ -27,11 +27,8 @@ def run(module, *arguments, path, cwd):
 def test_help_names_every_program(tmp_path):
     done = run("launch", path=ROOT, cwd=tmp_path)
     assert done.returncode == 0
-    programs = {file.stem for file in (ROOT / "launch").glob("*.py")} - {
-        "main",
-        "values",
-        "compilation_cache",
-    }
+    files = {file.stem for file in (ROOT / "launch").glob("*.py")}
+    programs = files - {"compilation_cache", "main", "values"}
     for name in (*(name for name in programs if not name.startswith("__")), "benchmark"):
         assert f"\n  {name} " in done.stdout
 
@@ -71,25 +68,38 @@ def test_a_config_imports_a_module_beside_it(tmp_path):
     assert "steps=0: give a whole number" in done.stderr
 
 
-@pytest.mark.slow  # builds the package, for which it fetches setuptools
-def test_the_wheel_trains_from_an_empty_folder(tmp_path, data_dir):
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    wheels, site, empty = (tmp_path / name for name in ("wheels", "site", "empty"))
+@pytest.mark.slow  # builds the package, for which it fetches setuptools; .ci/run runs it
+def test_the_package_trains_from_an_empty_folder(tmp_path, data_dir):
+    """The wheel that is built from the sdist, in a new environment, with no clone around."""
+    dist, environment, empty = (tmp_path / name for name in ("dist", "environment", "empty"))
     empty.mkdir()
-    install = ["install", "--no-deps", "--no-index", "--find-links", wheels, "--target", site]
-    for action in (["wheel", "--no-deps", "-w", wheels, ROOT], [*install, "pnoise-jax"]):
-        subprocess.run([*pip, *map(str, action)], check=True, cwd=empty, timeout=300)
-    program = [site / "bin" / "pnoise", "train", "--config", "digits_vit", "--workdir", "run"]
-    settings = ["--config.steps=4", "--config.optimizer.warmup=0 steps", f"--data_dir={data_dir}"]
-    done = subprocess.run(
-        [*program, *settings],
-        capture_output=True,
-        text=True,
-        cwd=empty,
-        env=command.ENVIRONMENT | {"PYTHONPATH": os.fspath(site)},
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+
+    def call(*arguments):
+        done = subprocess.run(
+            list(map(str, arguments)),
+            capture_output=True,
+            text=True,
+            cwd=empty,
+            env=command.ENVIRONMENT,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    call(sys.executable, "-m", "build", "--outdir", dist, ROOT)  # the sdist, and from it the wheel
+    assert sorted(path.suffix for path in dist.iterdir()) == [".gz", ".whl"]
+    venv.create(environment, with_pip=True)
+    python, pnoise = environment / "bin" / "python", environment / "bin" / "pnoise"
+    call(python, "-m", "pip", "install", "--quiet", "--no-deps", *dist.glob("*.whl"))
+    (site,) = (environment / "lib").glob("*/site-packages")
+    others = [path for path in sys.path if path.endswith("site-packages")]  # the dependencies
+    (site / "dependencies.pth").write_text("\n".join(others))
+
+    assert "train" in call(pnoise, "--help")
+    where = call(python, "-c", "import pnoise_jax; print(pnoise_jax.__file__)")
+    assert pathlib.Path(where.strip()).is_relative_to(environment)
+    training = "train", "--config", "digits_vit", "--workdir", "run", "--config.steps=1"
+    call(pnoise, *training, f"--data_dir={data_dir}")
     assert (empty / "run" / "evaluation.json").is_file()
     assert (site / "pnoise_jax" / "py.typed").is_file()
     assert (site / "pnoise_jax" / "studies" / "reporting" / "templates" / "page.html").is_file()
@@ -112,6 +122,6 @@ def test_a_program_that_starts_again_finds_what_it_has_compiled(data_dir, tmp_pa
     kept = {path: path.stat().st_mtime_ns for path in programs.glob("*-cache")}
     assert kept
     train("second", cache)
-    now = {path: path.stat().st_mtime_ns for path in programs.glob("*-cache")}
-    assert kept.items() <= now.items()  # what took less than a second before may be kept now
+    # On a busy machine more of them take the second that JAX asks for, to keep a program.
+    assert kept.items() <= {p: p.stat().st_mtime_ns for p in programs.glob("*-cache")}.items()
     train("third", "/proc/self")
