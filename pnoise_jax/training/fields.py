@@ -40,6 +40,7 @@ class Field:
     affects: Affects = dataclasses.field(default=Affects.WEIGHTS, kw_only=True)
 
     kind = str  # the type of its values
+    expected: ClassVar[str] = "a text"  # what its values are, in words; of some fields a property
 
     def placeholder(self) -> Any:
         """What stands for the field in a config: its default, or an empty place of its type."""
@@ -52,8 +53,6 @@ class Field:
                 raise ValueError(f"{name}=None: give a value; the default is {self.default!r}")
         elif not self._allows(name, value):
             raise ValueError(f"{name}={value!r}: give {self.expected}")
-
-    expected: ClassVar[str] = "a text"  # what its values are, in words; of some fields a property
 
     def _allows(self, name: str, value: Any) -> bool:
         return isinstance(value, str)

@@ -110,7 +110,7 @@ def test_a_bad_value_is_named(field, value, message):
 def test_unknown_and_missing_fields_are_named():
     config = ml_collections.ConfigDict(training.default_config().to_dict())
     config.optimizer.learning_rat = 0.1
-    with pytest.raises(ValueError, match=r"learning_rat: unknown.* mean optimizer\.learning_rate"):
+    with pytest.raises(ValueError, match=r"learning_rat: unknown.* mean 'optimizer\.learning_rate"):
         training.validate(config)
     del config.optimizer.learning_rat
     del config.batch_size
