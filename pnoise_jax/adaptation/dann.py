@@ -101,7 +101,8 @@ class Dann(AdaptationTask):
             both,
             rngs={"dropout": context.keys["discriminator_dropout"]},
         )
-        domains = jnp.split(logits, [len(source)])
+        domains = jnp.asarray(logits)
+        domains = domains[: len(source)], domains[len(source) :]
         loss = domain_loss(*domains)
         metrics = {"domain_loss": loss, "domain_accuracy": domain_accuracy(*domains)}
         return self.domain_weight * loss, metrics

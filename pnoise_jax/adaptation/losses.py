@@ -1,11 +1,13 @@
 """The terms of the losses, each a mean over a batch; in float32."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
+def cross_entropy(logits: jax.Array, labels: Any, label_smoothing: float = 0.0) -> jax.Array:
     """Of logits (batch, classes) and labels (batch,), in nats."""
     targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)
     targets = optax.smooth_labels(targets, label_smoothing)

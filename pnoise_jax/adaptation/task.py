@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import jax
 import numpy as np
@@ -73,7 +73,8 @@ class AdaptationTask(Task):
         Raises:
           ValueError: the two domains have other classes: lists them.
         """
-        section, target = self.setup.config.data, self.setup.test_data
+        setup = self.require_setup()
+        section, target = setup.config.data, setup.test_data
         source = data.load(
             self.source, split=self.source_split, data_dir=section.data_dir, cache=section.cache
         )
@@ -91,13 +92,13 @@ class AdaptationTask(Task):
                 + (f"; the source lacks {', '.join(sorted(missing)[:5])}" if missing else "")
                 + ": give two domains of the same classes"
             )
-        if match.kind == "mapped":
+        if match.kind == "mapped" and target.class_names is not None:
             return source.relabelled(match.order, target.class_names)
         return source
 
     def check(self) -> None:
         """Raises ValueError where the domains cannot be trained on."""
-        size, batch_size = len(self.source_data), self.setup.config.batch_size
+        size, batch_size = len(self.source_data), self.require_setup().config.batch_size
         if batch_size > size:
             raise ValueError(
                 f"batch_size={batch_size} is larger than task.source_split={self.source_split!r} "
@@ -118,34 +119,34 @@ class AdaptationTask(Task):
 
     def open_source(self, start: int) -> data.BatchIterator:
         """The batches of the source alone, from step ``start`` on."""
-        return self._open(self.source_data, self.setup.config.seed, start)
+        return self._open(self.source_data, self.require_setup().config.seed, start)
 
     def open_batches(self, start: int = 0) -> PairedBatches:
         """{"image", "label"} of the source, beside them "target_image", by step."""
-        seed = target_seed(self.setup.config.seed)
+        seed = target_seed(self.require_setup().config.seed)
         return PairedBatches(
-            self.open_source(start), self._open(self.setup.train_data, seed, start)
+            self.open_source(start), self._open(self.require_setup().train_data, seed, start)
         )
 
     def _open(self, dataset: data.Dataset, seed: int, start: int) -> data.BatchIterator:
-        config = self.setup.config
+        config = self.require_setup().config
         return data.train_batches(
             dataset,
             batch_size=config.batch_size,
             seed=seed,
             start_step=start,
-            num_steps=self.setup.total_steps,
+            num_steps=self.require_setup().total_steps,
             micro_batches=config.accumulate,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             num_threads=config.data.num_threads,
             num_workers=config.data.num_workers,
-            transform=self.setup.transform_of(dataset),
+            transform=self.require_setup().transform_of(dataset),
         )
 
     def progress(self, step: jax.Array) -> jax.Array:
         """The share of the run's steps that are done, a scalar."""
-        return step / np.float32(self.setup.total_steps)
+        return step / np.float32(self.require_setup().total_steps)
 
     def features(
         self,
@@ -157,7 +158,8 @@ class AdaptationTask(Task):
         domain: str,
         store: Sequence[str] = (),
         coefficients: Mapping[str, Any] | None = None,
-        **part: Any,
+        start: int | Literal["features"] = 0,
+        end: int | Literal["features", "logits"] = "features",
     ) -> tuple[jax.Array, State, Mapping[str, Any]]:
         """The model's features of one domain, in training mode, with its noise.
 
@@ -167,13 +169,14 @@ class AdaptationTask(Task):
           domain: "source" or "target": each has random streams of its own.
           store: collections that modules store arrays in, to return.
           coefficients: the collection "coefficients".
-          **part: `start` and `end` of `Classifier.forward`; by default from images to features.
+          start, end: as `Classifier.forward` has them; by default from images to features.
 
         Returns:
           The features (batch, dim), the state with new batch statistics, and what was stored.
         """
         prefix = "" if domain == "source" else f"{domain}_"
         strength = context.noise_strength
+        call: dict[str, Any] = {} if strength is None else {"noise_strength": strength}
         variables = {"params": model_parameters(params), "batch_stats": state["batch_stats"]}
         if coefficients is not None:
             variables["coefficients"] = coefficients
@@ -187,8 +190,9 @@ class AdaptationTask(Task):
                 "noise": context.keys[f"{prefix}noise"],
                 "dropout": context.keys[f"{prefix}dropout"],
             },
-            **({} if strength is None else {"noise_strength": strength}),
-            **({"end": "features"} | part),
+            start=start,
+            end=end,
+            **call,
         )
         state = {**state, "batch_stats": updated.get("batch_stats", {})}
         return features, state, {name: updated.get(name, {}) for name in store}
@@ -197,10 +201,18 @@ class AdaptationTask(Task):
         self, params: Any, state: State, features: jax.Array, context: StepContext, *, domain: str
     ) -> tuple[jax.Array, State, Mapping[str, Any]]:
         """The logits (batch, classes) of features, in training mode; as `features`."""
-        part = {"start": "features", "end": "logits", "domain": domain}
-        return self.features(params, state, features, context, store=("intermediates",), **part)
+        return self.features(
+            params,
+            state,
+            features,
+            context,
+            domain=domain,
+            store=("intermediates",),
+            start="features",
+            end="logits",
+        )
 
-    def source_loss(self, logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, Metrics]:
+    def source_loss(self, logits: jax.Array, labels: Any) -> tuple[jax.Array, Metrics]:
         """The cross-entropy of the source, and what to log of it."""
         loss = cross_entropy(logits, labels, self.label_smoothing)
         top1 = 100 * (logits.argmax(-1) == labels).mean(dtype=np.float32)
@@ -215,7 +227,8 @@ class AdaptationTask(Task):
         report: Callable[[str], None] | None = None,
     ) -> list[dict[str, Any]]:
         """The rows of the target's test split, with the mean over classes of the accuracy."""
-        setup, config, target = self.setup, self.setup.config, self.setup.test_data
+        setup = self.require_setup()
+        config, target = setup.config, setup.test_data
         rows = []
         for protocol in protocols:
             predictions = evaluation.predict(

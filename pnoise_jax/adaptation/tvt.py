@@ -121,7 +121,7 @@ class Tvt(Dann):
         return loss, (state, metrics)
 
     def _pass(
-        self, params: Any, state: State, images: jax.Array, context: StepContext, domain: str
+        self, params: Any, state: State, images: Any, context: StepContext, domain: str
     ) -> tuple[jax.Array, State, jax.Array]:
         """A domain's features (batch, dim), the state, and logits of (batch, patches, heads)."""
         coefficient = self.patch_coefficient(context.step, domain=domain)

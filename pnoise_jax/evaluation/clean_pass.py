@@ -39,7 +39,7 @@ def clean_pass(
     *,
     layers: tuple[int, ...],
     mesh: Mesh,
-    mean: tuple[float, ...],
+    mean: data.PixelMean,
     std: tuple[float, ...],
     scratch: Path | None = None,
     report: Callable[[str], None] | None = None,

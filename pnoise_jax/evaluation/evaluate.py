@@ -33,7 +33,7 @@ def predict(
     protocol: Protocol,
     *,
     mesh: Mesh,
-    mean: tuple[float, ...],
+    mean: data.PixelMean,
     std: tuple[float, ...],
     seed: int = 0,
     strength: _Strength | None = None,
@@ -110,7 +110,7 @@ class _Program:
     """
 
     model: Any  # a Linen module, whose apply returns logits alone: nothing is mutable
-    mean: tuple[float, ...]
+    mean: data.PixelMean
     std: tuple[float, ...]
     views: int
     layer: int | None = None
@@ -139,7 +139,7 @@ def batch_logits(
     inputs: np.ndarray,
     *,
     noise: bool,
-    mean: tuple[float, ...],
+    mean: data.PixelMean,
     std: tuple[float, ...],
     batch_size: int | None = None,
     seed: int = 0,
@@ -285,14 +285,14 @@ def _logits(program, variables, batch, seed, strength) -> jax.Array:
     return program.logits(variables, batch, key, strength)
 
 
-def static_mean(mean: Sequence[float] | data.MeanImage) -> tuple[float, ...] | data.MeanImage:
+def static_mean(mean: Sequence[float] | data.PixelMean) -> data.PixelMean:
     """A mean that can be static to jit: numbers per channel as a tuple, a mean image as it is."""
     return mean if isinstance(mean, data.MeanImage) else tuple(mean)
 
 
 def normalise(
     images: jax.Array | np.ndarray,
-    mean: tuple[float, ...] | data.MeanImage,
+    mean: data.PixelMean,
     std: tuple[float, ...],
 ) -> jax.Array:
     """uint8 images (..., channels) to float32 ``(image / 255 - mean) / std``.

@@ -203,11 +203,12 @@ class Classifier(nn.Module, kw_only=True):
           ValueError: the model has no such layer, or the start is not before the end.
           NotImplementedError: "features" of a model that does not define `run_features`.
         """
-        order = {"features": self.num_layers + 1, "logits": self.num_layers + 2}
-        for place in (start or 1, end):
-            if place not in order:
+        places: dict[int | str, int] = {layer: layer for layer in range(self.num_layers + 1)}
+        places |= {"features": self.num_layers + 1, "logits": self.num_layers + 2}
+        for place in (start, end):
+            if place not in places:
                 self._require_layer(place)
-        if not order.get(start, start) < order.get(end, end):
+        if not places[start] < places[end]:
             raise ValueError(f"start={start!r}, end={end!r}: the start must be before the end")
         return self._run(x, first=start, end=end, **call)[0]
 
@@ -298,8 +299,8 @@ class Classifier(nn.Module, kw_only=True):
         return self.run_head(x, train=train), inputs
 
     @nn.nowrap
-    def _require_layer(self, layer: int) -> None:
-        if not 1 <= layer <= self.num_layers:
+    def _require_layer(self, layer: int | str) -> None:
+        if not (isinstance(layer, int) and 1 <= layer <= self.num_layers):
             raise ValueError(
                 f"layer={layer!r}: the layers of this {type(self).__name__} are 1 to "
                 f"{self.num_layers}"

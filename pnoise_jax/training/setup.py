@@ -41,7 +41,7 @@ class Setup:
     test_data: data.Dataset
     model: nn.Module
     plain_model: nn.Module
-    mean: tuple[float, ...] | data.MeanImage
+    mean: data.PixelMean
     std: tuple[float, ...]
 
     @functools.cached_property

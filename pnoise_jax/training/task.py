@@ -54,7 +54,7 @@ class Task:
     """
 
     model: nn.Module
-    mean: tuple[float, ...] | data.MeanImage = (0.5,)
+    mean: data.PixelMean = (0.5,)
     std: tuple[float, ...] = (0.5,)
     setup: Setup | None = None
 
@@ -119,6 +119,16 @@ class Task:
         """
         raise NotImplementedError
 
+    def require_setup(self) -> Setup:
+        """The setup of a task that was made from one.
+
+        Raises:
+          ValueError: it was made for its loss alone.
+        """
+        if self.setup is None:
+            raise ValueError(f"{type(self).__name__} has no setup: make it with from_setup")
+        return self.setup
+
     def normalise(self, images: jax.Array | np.ndarray) -> jax.Array:
         """Maps images, uint8 (batch, height, width, channels), to what the model takes."""
         return evaluation.normalise(images, self.mean, self.std)
@@ -153,8 +163,7 @@ class Task:
         A batch has "image", uint8 (batch, height, width, channels), and "label", int32 (batch,);
         with an axis of micro-batches in front where gradients are accumulated.
         """
-        setup = self.setup
-        assert setup is not None, "a task without a setup has no data"
+        setup = self.require_setup()
         config = setup.config
         return data.train_batches(
             setup.train_data,
@@ -186,8 +195,7 @@ class Task:
           protocols: which rows.
           report: takes a sentence on how far it is.
         """
-        setup = self.setup
-        assert setup is not None, "a task without a setup has no data"
+        setup = self.require_setup()
         return evaluation.evaluate(
             self.model,
             variables,

@@ -13,7 +13,8 @@ def corners(seed, brightness, names=NAMES, count=160):
     labels = np.arange(count) % 4
     images = generator.integers(0, 80, (count, 8, 8, 1), np.uint8)
     for image, label in zip(images, labels, strict=True):
-        row, column = divmod(NAMES.index(names[label]), 2)
+        name = names[label]
+        row, column = divmod(NAMES.index(name) if name in NAMES else 3, 2)
         image[4 * row : 4 * row + 4, 4 * column : 4 * column + 4] += np.uint8(brightness)
     cut = 3 * count // 4
     splits = {"train": (images[:cut], labels[:cut]), "test": (images[cut:], labels[cut:])}

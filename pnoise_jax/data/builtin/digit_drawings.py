@@ -71,8 +71,10 @@ class Pen:
 
     def draw(self, digit: int, face: str, variation: Variation) -> np.ndarray:
         """The bitmap of a digit, (SIDE, SIDE) bool: a pixel is on if half of it is inked."""
+        outline = self._outlines[face, digit]
+        assert outline is not None, "every face that is listed has the ten digits"
         contours = fonts.transform(
-            self._outlines[face, digit],
+            outline,
             extent=variation.extent * _FINE,
             matrix=variation.matrix,
             shift=(variation.right * _FINE, variation.up * _FINE),
@@ -100,9 +102,10 @@ def outlines_digest(faces: Sequence[str]) -> str:
         for digit in range(10):
             contours = fonts.outline(face, ord(str(digit)))
             if contours is not None:
-                sha.update(f"{name}/{digit}/{len(contours.codes)}".encode())
-                sha.update(contours.vertices.astype("<f8").tobytes())
-                sha.update(contours.codes.astype(np.uint8).tobytes())
+                codes = np.asarray(contours.codes, np.uint8)
+                sha.update(f"{name}/{digit}/{len(codes)}".encode())
+                sha.update(np.asarray(contours.vertices).astype("<f8").tobytes())
+                sha.update(codes.tobytes())
     return sha.hexdigest()
 
 

@@ -89,9 +89,8 @@ class FontDigits(tfds.core.GeneratorBasedBuilder):
         from matplotlib import ft2font
 
         _require_known_fonts()
-        self.info.metadata.update(
-            matplotlib=matplotlib.__version__, freetype=ft2font.__freetype_version__
-        )
+        metadata: Any = self.info.metadata
+        metadata.update(matplotlib=matplotlib.__version__, freetype=ft2font.__freetype_version__)
         return {split: self._generate_examples(split) for split in FACES}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:

@@ -48,6 +48,9 @@ class MeanImage:
         return images.astype(np.float32) / 255 - self.pixels
 
 
+PixelMean = tuple[float, ...] | MeanImage  # per channel, or per pixel
+
+
 def load_mean_image(
     path: str | os.PathLike, *, size: tuple[int, int], field: str = "data.mean_image"
 ) -> MeanImage:

@@ -202,4 +202,4 @@ def _domain_folders(source: Source, listing: Listing) -> dict[str, str]:
             f"{source.path} lacks the domains {', '.join(missing)}: its folders are "
             f"{shorten(names) or 'none'}, and Art, Clipart, Product and Real World are needed"
         )
-    return folders
+    return {domain: folder for domain, folder in folders.items() if folder is not None}

@@ -149,7 +149,7 @@ def _standing(name: str, directory: Path) -> Prepared:
         "with the archives of all splits in --manual_dir"
         for split in missing
     ]
-    module = _MODULES.get(name)
+    module: Any = _MODULES.get(name)
     if hasattr(module, "NEW_IN_VERSION") and directory.name != module.VERSION:
         notes.append(
             f"it is version {directory.name}; new in {module.VERSION}: {module.NEW_IN_VERSION}. To "

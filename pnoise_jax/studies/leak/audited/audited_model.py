@@ -30,7 +30,7 @@ class AuditedModel:
         noises: tuple[AuditedNoise, ...],
         seed: int,
         mesh: Mesh,
-        mean: tuple[float, ...],
+        mean: data.PixelMean,
         std: tuple[float, ...],
         scratch: Path | None = None,
         report: Callable[[str], None] | None = None,
