@@ -19,7 +19,7 @@ from pnoise_jax.adaptation.losses import (
 )
 from pnoise_jax.adaptation.task import LOSS, PERCENT, AdaptationTask
 from pnoise_jax.evaluation import Measure
-from pnoise_jax.training.task import OWN_PARAMETERS, Metrics, State, StepContext
+from pnoise_jax.training import OWN_PARAMETERS, Metrics, State, StepContext
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)

@@ -7,7 +7,7 @@ import jax
 
 from pnoise_jax import data
 from pnoise_jax.adaptation.task import AdaptationTask
-from pnoise_jax.training.task import Metrics, State, StepContext
+from pnoise_jax.training import Metrics, State, StepContext
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)

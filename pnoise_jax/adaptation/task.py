@@ -13,8 +13,7 @@ from pnoise_jax.adaptation.losses import cross_entropy
 from pnoise_jax.adaptation.paired_batches import PairedBatches, target_seed
 from pnoise_jax.data import class_names
 from pnoise_jax.evaluation import Measure
-from pnoise_jax.training.setup import Setup
-from pnoise_jax.training.task import Metrics, State, StepContext, Task, model_parameters
+from pnoise_jax.training import Metrics, Setup, State, StepContext, Task, model_parameters
 
 PERCENT = functools.partial(Measure, digits=1, unit="percent")
 LOSS = functools.partial(Measure, digits=4, unit="nats, mean")

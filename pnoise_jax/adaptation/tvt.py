@@ -12,7 +12,7 @@ from pnoise_jax.adaptation.discriminators import TransferGate, find_sown, revers
 from pnoise_jax.adaptation.losses import domain_accuracy, domain_loss
 from pnoise_jax.adaptation.task import LOSS, PERCENT
 from pnoise_jax.evaluation import Measure
-from pnoise_jax.training.task import Metrics, State, StepContext
+from pnoise_jax.training import Metrics, State, StepContext
 
 PUBLISHED_STEPS = 10_000  # of the reversal's schedule in the published code, whatever the run's
 

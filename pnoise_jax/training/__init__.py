@@ -25,10 +25,21 @@ from pnoise_jax.training.experiment import Experiment, build
 from pnoise_jax.training.fields import flatten
 from pnoise_jax.training.loop import fit, train
 from pnoise_jax.training.program import Program, create_program, trains_with_noise
+from pnoise_jax.training.random_streams import RandomStreams
 from pnoise_jax.training.restore import NOT_OF_WEIGHTS, Run, import_weights, restore
 from pnoise_jax.training.run_config import read_config
+from pnoise_jax.training.setup import Setup
 from pnoise_jax.training.step import TrainState, init_state, jit_train_step, make_train_step
-from pnoise_jax.training.task import StepContext, Task, register_task, task_config
+from pnoise_jax.training.task import (
+    OWN_PARAMETERS,
+    Metrics,
+    State,
+    StepContext,
+    Task,
+    model_parameters,
+    register_task,
+    task_config,
+)
 from pnoise_jax.training.together import fit_together, open_together, start_together
 from pnoise_jax.training.window import NonFiniteLossError
 
@@ -36,11 +47,16 @@ __all__ = [
     "HARMLESS",
     "NOT_OF_RESULTS",
     "NOT_OF_WEIGHTS",
+    "OWN_PARAMETERS",
     "Classification",
     "Experiment",
+    "Metrics",
     "NonFiniteLossError",
     "Program",
+    "RandomStreams",
     "Run",
+    "Setup",
+    "State",
     "StepContext",
     "Task",
     "TrainState",
@@ -59,6 +75,7 @@ __all__ = [
     "jit_train_step",
     "make_train_step",
     "model_config",
+    "model_parameters",
     "open_together",
     "optimizer",
     "own_modules",
