@@ -11,7 +11,7 @@ from pnoise_jax.noise.base import Noise, require_noise, require_noise_class
 from pnoise_jax.noise.erase import Erase
 from pnoise_jax.noise.linear_transform import LinearTransform
 from pnoise_jax.noise.presets import PRESETS, RETIRED_PRESETS, require_preset
-from pnoise_jax.noise.quality import CyclicShift, Optimal, QualityMatrix
+from pnoise_jax.noise.quality import CyclicShift, Optimal, QualityMatrix, Reverse
 from pnoise_jax.noise.stochastic import Gaussian, SaltAndPepper
 from pnoise_jax.registry import Registry
 
@@ -153,7 +153,7 @@ CONFIG_FIELDS: dict[str, ConfigField] = {
     "name": ConfigField(
         str, 'linear_transform, gaussian, salt_and_pepper, erase, none, or "module:Name"'
     ),
-    "quality": ConfigField(str, "of linear_transform: cyclic_shift, optimal"),
+    "quality": ConfigField(str, "of linear_transform: cyclic_shift, reverse, optimal"),
     "strength": ConfigField(float, "of linear_transform, gaussian and erase"),
     "shift": ConfigField(int, "of cyclic_shift: the distance between the examples that are mixed"),
     "implementation": ConfigField(str, "of linear_transform: structured, matmul"),
@@ -183,6 +183,7 @@ _PLACE = {field.name for field in dataclasses.fields(Injection)} - {"noise"}
 
 _QUALITIES: dict[str, tuple[type[QualityMatrix], tuple[str, ...]]] = {
     "cyclic_shift": (CyclicShift, ("strength", "shift")),
+    "reverse": (Reverse, ("strength",)),
     "optimal": (Optimal, ("strength",)),
 }
 _LINEAR_TRANSFORM = ("quality", "strength", "shift", "implementation", "axis", "group_size")
@@ -284,8 +285,10 @@ def _build_noise(kind: type[Noise], settings: dict[str, Any]) -> Noise:
         raise ValueError(checks.unknown(f"quality={quality!r}: unknown", quality, _QUALITIES))
     kind, fields = _QUALITIES[quality]
     quality_settings = {key: settings.pop(key) for key in fields if key in settings}
-    if quality == "cyclic_shift" and "strength" not in quality_settings:
-        raise ValueError("strength is not set: cyclic_shift needs one, the paper's alpha")
+    if quality in ("cyclic_shift", "reverse") and "strength" not in quality_settings:
+        raise ValueError(
+            f"strength is not set: {quality} needs one, the share of the other example"
+        )
     _refuse_unused(
         {k: v for k, v in settings.items() if k == "shift"}, f"{quality} has no use for it"
     )
