@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import flax.linen as nn
 import jax
@@ -20,6 +20,7 @@ from pnoise_jax.training.setup import Setup
 OWN_PARAMETERS = "task"  # the entry of the parameters that are the task's and not the model's
 State = Mapping[str, Any]  # collections by name: "batch_stats", and what the task's `init` adds
 Metrics = dict[str, jax.Array]
+AnyState = TypeVar("AnyState")  # step.TrainState, whose module stands above this one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +101,13 @@ class Task:
         """
         return self.model.init({"params": key}, jnp.zeros(images.shape, images.dtype), train=False)
 
+    def after_init(self, state: AnyState) -> AnyState:
+        """The `TrainState` before the first step, pretrained weights included; unchanged here.
+
+        For what a task derives from the weights that the run starts with.
+        """
+        return state
+
     def loss(
         self, params: Any, state: State, batch: data.Batch, context: StepContext
     ) -> tuple[jax.Array, tuple[State, Metrics]]:
@@ -115,6 +123,16 @@ class Task:
           The loss, a scalar; and the collections after the step with further scalars to log.
         """
         raise NotImplementedError
+
+    def after_update(self, state: AnyState, context: StepContext) -> AnyState:
+        """The `TrainState` at the end of a step; unchanged here, without any operation.
+
+        Args:
+          state: after the update, its moving averages included; ``state.step`` counts it.
+          context: the step as `loss` had it, one less than ``state.step``; its keys are others.
+        """
+        del context
+        return state
 
     def normalise(self, images: jax.Array) -> jax.Array:
         """Maps images, uint8 (batch, height, width, channels), to what the model takes."""
