@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 import jax
 import jax.numpy as jnp
 
-from pnoise_jax import data, models, noise
+from pnoise_jax import data, models
 from pnoise_jax.adaptation.bottleneck import FEATURES, HeadFactory, TwoLayers
 from pnoise_jax.adaptation.discriminators import (
     find_sown,
@@ -20,13 +20,13 @@ from pnoise_jax.adaptation.losses import (
     domain_loss,
     information_maximisation,
 )
+from pnoise_jax.adaptation.perturbation import IMAGE, with_perturbed
 from pnoise_jax.adaptation.safe_training import SafeTraining
 from pnoise_jax.adaptation.task import LOSS, PERCENT, AdaptationTask
 from pnoise_jax.evaluation import Measure
 from pnoise_jax.training.task import OWN_PARAMETERS, AnyState, Metrics, State, StepContext
 
 _SAFE, _SNAPSHOT = "safe_training", "snapshot"  # collections of the task
-_IMAGE = 0  # the place before the first layer
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -137,7 +137,7 @@ class Ssrt(AdaptationTask):
         """Where a copy may be perturbed, in the model's order: numbers of layers, 0 the image."""
         depth = self.model.num_layers
         layers = self.layers or {1 + third * depth // 3 for third in range(3)}
-        return tuple(sorted(_IMAGE if layer == "image" else layer for layer in layers))
+        return tuple(sorted(IMAGE if layer == "image" else layer for layer in layers))
 
     @functools.cached_property
     def _safety(self) -> SafeTraining | None:
@@ -239,43 +239,26 @@ class Ssrt(AdaptationTask):
         context: StepContext,
         strength: jax.Array,
     ) -> tuple[jax.Array, jax.Array, State]:
-        """The target's features, those of the copies perturbed at the drawn layer, and the state.
-
-        Copies start at the drawn layer, which no other layer's computation depends on: it is traced
-        once for each stretch between two places, and left out where no copy has started yet.
-        """
+        """The features of the target and of copies perturbed at a drawn layer, and the state."""
         number = jax.random.randint(
             context.keys["perturbed_layer"], (), 0, len(self.places), dtype=jnp.int32
         )
-        drawn = jnp.asarray(self.places, jnp.int32)[number]
-        run = functools.partial(self._stretch, params, context=context)
-        first, last = self.places[0], self.places[-1]
-        x, copy = images, None
-        if first != _IMAGE:
-            x, state = run(state, x, start=_IMAGE, end=first, domain="target")
-        for place, end in zip(self.places, (*self.places[1:], "features"), strict=True):
-            started = self.perturb(x, strength)
-            copy = started if copy is None else jnp.where(drawn == place, started, copy)
-            x, state = run(state, x, start=place, end=end, domain="target")
-            go_on = functools.partial(run, start=place, end=end, domain="perturbed")
-            if place == last:
-                copy, state = go_on(state, copy)
-            else:
-                copy, state = _run_if(drawn <= place, go_on, state, copy, like=x)
-        return x, copy, state
-
-    def perturb(self, x: jax.Array, strength: jax.Array | float) -> jax.Array:
-        """x with a share of the batch in reverse order; the gradient passes x alone."""
-        noisy = noise.LinearTransform(noise.Reverse(self.strength))(None, x, strength=strength)
-        return x + jax.lax.stop_gradient(noisy - x)
+        return with_perturbed(
+            functools.partial(self._stretch, params, context),
+            state,
+            images,
+            places=self.places,
+            drawn=jnp.asarray(self.places, jnp.int32)[number],
+            strength=strength,
+        )
 
     def _stretch(
         self,
         params: Any,
+        context: StepContext,
         state: State,
         x: jax.Array,
         *,
-        context: StepContext,
         start: int,
         end: int | Literal["features"],
         domain: str,
@@ -323,20 +306,3 @@ class Ssrt(AdaptationTask):
 
 def _weights(state: Any) -> dict[str, Any]:
     return {"params": state.params, "batch_stats": state.batch_stats}
-
-
-def _run_if(
-    condition: jax.Array, run: Any, state: State, x: jax.Array, *, like: jax.Array
-) -> tuple[jax.Array, State]:
-    """``run(state, x)`` if the condition holds; else zeros like `like` and the same state."""
-
-    def go_on(batch_stats, x):
-        x, after = run({**state, "batch_stats": batch_stats}, x)
-        return x, after["batch_stats"]
-
-    def skip(batch_stats, x):
-        del x
-        return jnp.zeros_like(like), batch_stats
-
-    x, batch_stats = jax.lax.cond(condition, go_on, skip, state["batch_stats"], x)
-    return x, {**state, "batch_stats": batch_stats}
