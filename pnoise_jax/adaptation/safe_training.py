@@ -55,7 +55,8 @@ class SafeTraining:
 
     def ramp(self, state: State, step: jax.Array) -> jax.Array:
         """sin(pi/2 (step - start) / length), a scalar; 1 where the ramp has ended."""
-        done = (step - state["ramp_start"]) / state["ramp_length"].astype(jnp.float32)
+        elapsed = (step - state["ramp_start"]).astype(jnp.float32)
+        done = elapsed / state["ramp_length"].astype(jnp.float32)
         return jnp.sin(jnp.pi / 2 * jnp.minimum(done, 1.0))
 
     def note(self, state: State, logits: jax.Array) -> tuple[State, jax.Array]:
@@ -115,7 +116,7 @@ class SafeTraining:
         fell, last_means = jnp.zeros((), bool), []
         for scale in range(self.scales + 1):
             parts = jnp.array_split(diversities, 2**scale)
-            means = jnp.stack([part.sum() / jnp.float32(part.size) for part in parts])
+            means = jnp.stack([part.astype(jnp.float32).mean() for part in parts])
             previous = jnp.concatenate([before[scale : scale + 1], means[:-1]])
             fell |= (means < previous - LARGEST_FALL).any()
             last_means.append(means[-1])

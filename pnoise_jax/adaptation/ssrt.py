@@ -191,7 +191,7 @@ class Ssrt(AdaptationTask):
 
     def coefficient(self, step: jax.Array) -> jax.Array:
         """Of the reversal into the bottleneck."""
-        progress = step / jnp.float32(self.reversal_steps)
+        progress = step.astype(jnp.float32) / self.reversal_steps
         return self.reversal_max * reversal_coefficient(progress, steepness=1.0)
 
     def loss(
@@ -287,7 +287,7 @@ class Ssrt(AdaptationTask):
     ) -> tuple[jax.Array, Metrics]:
         """The weighted divergence of two predictions, in a direction drawn anew each step."""
         divergence = functools.partial(confident_divergence, threshold=self.threshold)
-        forward = jax.random.bernoulli(context.keys["direction"])
+        forward = jax.random.bernoulli(context.keys["direction"], jnp.float32(0.5))
         loss = jnp.where(forward, divergence(clean, perturbed), divergence(perturbed, clean))
         return self.self_weight * ramp * loss, {"self_loss": loss}
 

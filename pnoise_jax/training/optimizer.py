@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import optax
 
@@ -53,15 +54,17 @@ def learning_rate_schedule(
         return optax.warmup_constant_schedule(start, peak, warmup_steps)
     if config.schedule == "inverse":
         warmup = optax.linear_schedule(start, peak, warmup_steps)
-        return optax.join_schedules(
-            [warmup, lambda step: peak * (1 + 0.001 * step) ** -0.75], [warmup_steps]
-        )
+        return optax.join_schedules([warmup, lambda i: peak * _inverse(i)], [warmup_steps])
     cosine = optax.warmup_cosine_decay_schedule(
         start, peak, warmup_steps, total_steps, end_value=config.final_learning_rate
     )
     if config.schedule == "cosine_by_epoch":
         return lambda step: cosine(step // steps_per_epoch * steps_per_epoch)
     return cosine
+
+
+def _inverse(step: jax.Array) -> jax.Array:
+    return (1 + 0.001 * jnp.asarray(step, jnp.float32)) ** -0.75
 
 
 def create_optimizer(

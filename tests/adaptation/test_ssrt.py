@@ -18,7 +18,7 @@ from pnoise_jax.adaptation.losses import confident_divergence
 from pnoise_jax.adaptation.perturbation import perturb
 from pnoise_jax.adaptation.ssrt import Ssrt
 from pnoise_jax.runs import RunDirectory
-from pnoise_jax.training import run_config
+from pnoise_jax.training import optimizer, run_config
 from pnoise_jax.training.checks import check_training
 from pnoise_jax.training.random_streams import RandomStreams
 from pnoise_jax.training.task import StepContext
@@ -361,9 +361,9 @@ def test_an_evaluated_image_depends_on_no_other():
 
 
 def make_step(task):
-    optimizer = optax.sgd(0.1)
-    init = jax.jit(lambda key: training.init_state(task, optimizer, key, IMAGES, with_ema=False))
-    return init(jax.random.key(0)), jax.jit(training.make_train_step(task, optimizer))
+    sgd = optax.sgd(0.1)
+    init = jax.jit(lambda key: training.init_state(task, sgd, key, IMAGES, with_ema=False))
+    return init(jax.random.key(0)), jax.jit(training.make_train_step(task, sgd))
 
 
 @pytest.mark.parametrize("published", [False, True])
@@ -450,6 +450,28 @@ def test_micro_batches_are_counted_together():
     state, metrics = step(state, halves, jax.random.key(0))
     diversity = int(state.task["safe_training"]["diversities"][0])
     assert diversity >= metrics["diversity"] >= 1
+
+
+def test_the_state_keeps_its_dtypes_under_64_bits():
+    task = ssrt(information_weight=0.1)
+    inverse = training.default_config().optimizer
+    inverse.schedule = "inverse"
+    schedule = optimizer.learning_rate_schedule(
+        inverse,
+        warmup_steps=2,
+        total_steps=9,
+    )
+    sgd = optax.sgd(schedule, momentum=0.9)
+    with jax.enable_x64(True):
+        state = jax.eval_shape(
+            lambda key: training.init_state(task, sgd, key, IMAGES, with_ema=True),
+            jax.random.key(0),
+        )
+        step = training.make_train_step(task, sgd, ema_decay=0.9)
+        after, metrics = jax.eval_shape(step, state, batch(), jax.random.key(0))
+    assert {x.dtype.name for x in jax.tree.leaves(state)} == {"float32", "int32", "bool"}
+    assert jax.tree.map(lambda x: x.dtype, after) == jax.tree.map(lambda x: x.dtype, state)
+    assert {x.dtype.name for x in metrics.values()} == {"float32"}
 
 
 def small_run(data_dir, duration):
