@@ -6,7 +6,8 @@ the task's `source` names the data set with labels to learn from.
 
 from pnoise_jax.adaptation.dann import Dann
 from pnoise_jax.adaptation.source_only import SourceOnly
+from pnoise_jax.adaptation.ssrt import Ssrt
 from pnoise_jax.adaptation.task import AdaptationTask
 from pnoise_jax.adaptation.tvt import Tvt
 
-__all__ = ["AdaptationTask", "Dann", "SourceOnly", "Tvt"]
+__all__ = ["AdaptationTask", "Dann", "SourceOnly", "Ssrt", "Tvt"]

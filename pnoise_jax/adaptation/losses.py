@@ -54,3 +54,20 @@ def binary_entropy(logits: jax.Array) -> jax.Array:
     p = jax.nn.sigmoid(logits)
     bits = -(p * jax.nn.log_sigmoid(logits) + (1 - p) * jax.nn.log_sigmoid(-logits))
     return bits / jnp.log(jnp.float32(2))
+
+
+def confident_divergence(
+    logits: jax.Array, other_logits: jax.Array, *, threshold: float
+) -> jax.Array:
+    """KL(p || q) in nats over the rows in which p is confident (SSRT); 0 where there are none.
+
+    Args:
+      logits: of p, (batch, classes).
+      other_logits: of q, the same shape; p and q both have a gradient.
+      threshold: what the largest probability of p must exceed.
+    """
+    log_p, log_q = jax.nn.log_softmax(logits), jax.nn.log_softmax(other_logits)
+    p = jnp.exp(log_p)
+    kept = (p.max(-1) > threshold).astype(jnp.float32)
+    divergence = (p * (log_p - log_q)).sum(-1)
+    return (kept * divergence).sum() / jnp.maximum(kept.sum(), 1)

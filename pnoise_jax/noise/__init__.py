@@ -17,7 +17,7 @@ from pnoise_jax.noise.injection import (
 from pnoise_jax.noise.intercept import InjectedModule, Site, list_sites
 from pnoise_jax.noise.linear_transform import LinearTransform
 from pnoise_jax.noise.presets import PRESETS, RETIRED_PRESETS, require_preset
-from pnoise_jax.noise.quality import CyclicShift, Dense, Optimal, QualityMatrix
+from pnoise_jax.noise.quality import CyclicShift, Dense, Optimal, QualityMatrix, Reverse
 from pnoise_jax.noise.several import as_injections, only_injection
 from pnoise_jax.noise.stochastic import Gaussian, SaltAndPepper, draw_per_example
 from pnoise_jax.noise.taps import Taps, open_taps
@@ -38,6 +38,7 @@ __all__ = [
     "Noise",
     "Optimal",
     "QualityMatrix",
+    "Reverse",
     "SaltAndPepper",
     "Site",
     "Taps",

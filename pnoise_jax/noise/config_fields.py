@@ -17,7 +17,7 @@ CONFIG_FIELDS: dict[str, ConfigField] = {
     "name": ConfigField(
         str, 'linear_transform, gaussian, salt_and_pepper, erase, none, or "module:Name"'
     ),
-    "quality": ConfigField(str, "for linear_transform: cyclic_shift or optimal"),
+    "quality": ConfigField(str, "for linear_transform: cyclic_shift, reverse or optimal"),
     "strength": ConfigField(
         float, "for linear_transform, gaussian and erase: how strong the noise is"
     ),

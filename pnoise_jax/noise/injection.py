@@ -12,7 +12,7 @@ from pnoise_jax.noise.config_fields import CONFIG_FIELDS
 from pnoise_jax.noise.erase import Erase
 from pnoise_jax.noise.linear_transform import LinearTransform
 from pnoise_jax.noise.presets import PRESETS, RETIRED_PRESETS, require_preset
-from pnoise_jax.noise.quality import CyclicShift, Optimal, QualityMatrix
+from pnoise_jax.noise.quality import CyclicShift, Optimal, QualityMatrix, Reverse
 from pnoise_jax.noise.stochastic import Gaussian, SaltAndPepper
 from pnoise_jax.registry import Registry
 
@@ -150,6 +150,7 @@ _PLACE = {field.name for field in dataclasses.fields(Injection)} - {"noise"}
 
 _QUALITIES: dict[str, tuple[type[QualityMatrix], tuple[str, ...]]] = {
     "cyclic_shift": (CyclicShift, ("strength", "shift")),
+    "reverse": (Reverse, ("strength",)),
     "optimal": (Optimal, ("strength",)),
 }
 _LINEAR_TRANSFORM = ("quality", "strength", "shift", "implementation", "axis", "group_size")
@@ -251,8 +252,10 @@ def _build_noise(kind: type[Noise], settings: dict[str, Any]) -> Noise:
         raise ValueError(checks.unknown(f"quality={quality!r}: unknown", quality, _QUALITIES))
     quality_kind, fields = _QUALITIES[quality]
     quality_settings = {key: settings.pop(key) for key in fields if key in settings}
-    if quality == "cyclic_shift" and "strength" not in quality_settings:
-        raise ValueError("strength is not set: cyclic_shift needs one, the paper's alpha")
+    if quality in ("cyclic_shift", "reverse") and "strength" not in quality_settings:
+        raise ValueError(
+            f"strength is not set: {quality} needs one, the share of the other example"
+        )
     _refuse_unused(
         {k: v for k, v in settings.items() if k == "shift"}, f"{quality} has no use for it"
     )

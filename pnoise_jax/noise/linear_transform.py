@@ -25,10 +25,11 @@ class LinearTransform(Noise):
     Differentiable in reverse mode; the matmul in forward mode as well.
 
     Attributes:
-      quality: Q: `CyclicShift`, `Optimal` or `Dense`.
+      quality: Q: `CyclicShift`, `Reverse`, `Optimal` or `Dense`.
       implementation: "matmul", the paper's formula as a jitted matmul with I + Q, the reference for
         any Q; or "structured", the same by Q's structure, with one row's communication where the
-        rows are spread over devices. None takes the structure where there is one.
+        rows are spread over devices (`Reverse`: each device's rows, to one other). None takes
+        the structure where there is one.
       axis: which rows Q mixes. "batch": the examples (the paper). "tokens": the tokens, or pixels,
         inside one image. "views": several views of one image, which lie next to one another along
         the batch axis.
@@ -49,7 +50,8 @@ class LinearTransform(Noise):
     def __post_init__(self):
         if not isinstance(self.quality, QualityMatrix):
             raise ValueError(
-                f"quality={self.quality!r}: give CyclicShift(strength), Optimal() or Dense(matrix)"
+                f"quality={self.quality!r}: give CyclicShift(strength), Reverse(strength), "
+                "Optimal() or Dense(matrix)"
             )
         if self.implementation is None:
             chosen = "structured" if self.quality.structured else "matmul"

@@ -1,7 +1,7 @@
 """Quality matrices: the matrices Q of the linear transform noise ``X + QX``.
 
 Every quality matrix here is ``Q = strength * (T - I)``, where ``T`` mixes the k rows of X: a cyclic
-shift (eq. 17 of the paper), the shrunken sum (eq. 19), or any given matrix. So
+shift (eq. 17 of the paper), the reversed order, the shrunken sum (eq. 19), or any given matrix. So
 
     X + QX = (1 - strength) * X + strength * T X,
 
@@ -14,6 +14,7 @@ import abc
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import jax
@@ -106,15 +107,46 @@ class CyclicShift(QualityMatrix):
     def mix(self, x: jax.Array, *, axis: int, mask: jax.Array | None, axis_name) -> jax.Array:
         if mask is None:
             return rows.shift(x, self.shift, axis=axis, axis_name=axis_name)
-        if axis_name is not None:  # the row before may lie anywhere: look at all of them
-            local, mask, x = x.shape[0], rows.gather(mask, axis_name), rows.gather(x, axis_name)
-        source = rows.preceding(mask, self.shift)
-        mixed = jnp.take_along_axis(x, rows.expand(source, x), axis=axis)
-        return mixed if axis_name is None else rows.take_local(mixed, local, axis_name)
+        find = functools.partial(rows.preceding, shift=self.shift)
+        return _take_rows(x, mask, find, axis=axis, axis_name=axis_name)
 
     def log_abs_det(self, k: int) -> float:
         cycles = math.gcd(self.shift, k)
         return cycles * _log_abs_power_difference(1 - self.strength, -self.strength, k // cycles)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reverse(QualityMatrix):
+    """``Q = strength (R - I)``, where R reverses the order of the rows: the last comes first.
+
+    Example i becomes ``(1 - strength) x[i] + strength x[k - 1 - i]``; with odd k the middle one
+    stays. SSRT (https://arxiv.org/abs/2204.07683) perturbs a batch with it.
+
+    Attributes:
+      strength: the share of the other example. Above 0.5 it outweighs the example itself (eq. 14);
+        at 0.5 both become the same, so that ``I + Q`` is singular.
+    """
+
+    strength: float
+
+    def __post_init__(self):
+        checks.require_finite("strength", self.strength)
+
+    def mixing_matrix(self, k: int, *, mask: jax.Array | None = None) -> jax.Array:
+        if mask is None:
+            return jnp.flip(_eye(k), 0)
+        return jax.nn.one_hot(rows.mirrored(mask), k, dtype=jnp.float32)
+
+    def mix(self, x: jax.Array, *, axis: int, mask: jax.Array | None, axis_name) -> jax.Array:
+        if mask is None:
+            return rows.flip(x, axis=axis, axis_name=axis_name)
+        return _take_rows(x, mask, rows.mirrored, axis=axis, axis_name=axis_name)
+
+    def log_abs_det(self, k: int) -> float:
+        eigenvalue = 1 - 2 * self.strength  # once for each pair of rows; the others are 1
+        if k == 1:
+            return 0.0
+        return (k // 2) * math.log(abs(eigenvalue)) if eigenvalue else -math.inf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,6 +243,18 @@ class Dense(QualityMatrix):
 
 def _eye(k: int) -> jax.Array:
     return jnp.eye(k, dtype=jnp.float32)  # by default of whatever dtype JAX is set to
+
+
+def _take_rows(
+    x: jax.Array, mask: jax.Array, find: Callable[[jax.Array], jax.Array], *, axis: int, axis_name
+) -> jax.Array:
+    """x with each row in the place that ``find`` gives for the mask, as indices of rows."""
+    if axis_name is None:
+        return jnp.take_along_axis(x, rows.expand(find(mask), x), axis=axis)
+    # The row may lie on any device: look at all of them.
+    local, mask, x = x.shape[0], rows.gather(mask, axis_name), rows.gather(x, axis_name)
+    mixed = jnp.take_along_axis(x, rows.expand(find(mask), x), axis=axis)
+    return rows.take_local(mixed, local, axis_name)
 
 
 def _log_abs_power_difference(a: float, b: float, n: int) -> float:

@@ -69,6 +69,35 @@ def preceding(mask: jax.Array, shift: int) -> jax.Array:
     return jnp.where(mask, source, jnp.arange(k)).astype(jnp.int32)
 
 
+def mirrored(mask: jax.Array) -> jax.Array:
+    """For each row the index of the row that reversing the order of the kept rows brings there.
+
+    Args:
+      mask: (..., k) bool, the rows to keep. Excluded rows get their own index.
+
+    Returns:
+      int32 (..., k), indices into the last axis.
+    """
+    mask = mask.astype(bool)
+    kept_first = jnp.argsort(~mask, axis=-1, stable=True)
+    rank = jnp.cumsum(mask, axis=-1) - 1
+    last = rank[..., -1:]
+    source = jnp.take_along_axis(kept_first, jnp.where(mask, last - rank, 0), axis=-1)
+    return jnp.where(mask, source, jnp.arange(mask.shape[-1])).astype(jnp.int32)
+
+
+def flip(x: jax.Array, *, axis: int = 0, axis_name: AxisName | None = None) -> jax.Array:
+    """Reverses the order of the rows, over all devices of ``axis_name``: the last comes first.
+
+    Every device sends its rows to one other, once; so does the backward pass.
+    """
+    x = jnp.flip(x, axis)
+    if axis_name is None:
+        return x
+    n = lax.axis_size(axis_name)
+    return lax.ppermute(x, axis_name, [(i, n - 1 - i) for i in range(n)])
+
+
 def shift(
     x: jax.Array, amount: int, *, axis: int = 0, axis_name: AxisName | None = None
 ) -> jax.Array:

@@ -5,7 +5,7 @@ import ml_collections
 from pnoise_jax import data, parallel
 from pnoise_jax.training.durations import seconds_of
 from pnoise_jax.training.fields import flatten
-from pnoise_jax.training.optimizer import require_frozen
+from pnoise_jax.training.optimizer import require_frozen, require_rates
 from pnoise_jax.training.setup import Setup
 
 
@@ -72,7 +72,9 @@ def check_training(setup: Setup) -> None:
             raise ValueError(f"{field}={duration!r} is less than one step")
     _ = setup.schedule  # checks the warm-up
     require_weights(config)
-    require_frozen(setup.variables["params"], config.optimizer.freeze)
+    if config.optimizer.freeze or config.optimizer.rates:
+        require_frozen(setup.parameters, config.optimizer.freeze)
+        require_rates(setup.parameters, config.optimizer.rates)
     injection = setup.model.injection
     if injection is not None and injection.train:
         if injection.noise.mixes == "views":

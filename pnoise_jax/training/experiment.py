@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -34,6 +35,11 @@ class Experiment(Setup):
         # The rates do not matter here, and those of the schedule ask for the training split.
         optimizer = self.create_optimizer(optax.constant_schedule(0.0))
         return init_state(self.task, optimizer, key, images, with_ema=with_ema, imported=imported)
+
+    @functools.cached_property
+    def parameters(self) -> Any:
+        """Shapes and dtypes of the parameters that are trained, those of the task's own too."""
+        return jax.eval_shape(self.initial_state, jax.random.key(0)).params
 
     def abstract_state(self, mesh: jax.sharding.Mesh) -> TrainState:
         """Shapes, dtypes and shardings of the state."""

@@ -205,6 +205,52 @@ class Patterns(Field):
 
 
 @dataclasses.dataclass(frozen=True)
+class Rates(Field):
+    """Texts "PATTERN=FACTOR", none or several."""
+
+    kind = tuple
+    expected = "texts PATTERN=FACTOR, such as ('task/.*=10', '.*/bias=2'), or () for none"
+
+    def _allows(self, name: str, value: Any) -> bool:
+        if not isinstance(value, tuple | list) or not all(isinstance(v, str) for v in value):
+            return False
+        for text in value:
+            try:
+                parse_rate(text)
+            except ValueError as error:
+                raise ValueError(f"{name}={value!r}: {error}") from error
+        return True
+
+
+def parse_rate(text: str) -> tuple[str, float]:
+    """The pattern and the factor of a text "PATTERN=FACTOR".
+
+    Raises:
+      ValueError: the text has no "=", the pattern is not a regular expression, or the factor is
+        not a positive number.
+    """
+    pattern, equals, factor = text.rpartition("=")
+    if not equals or not pattern:
+        raise ValueError(f"{text!r} is not PATTERN=FACTOR; give one such as 'head/.*=10'")
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(
+            f"{pattern!r} is not a valid regular expression ({error}); give one such as 'head/.*'"
+        ) from error
+    try:
+        number = float(factor)
+    except ValueError as error:
+        raise ValueError(f"{text!r}: the factor {factor!r} is not a number") from error
+    if not 0 < number < math.inf:
+        raise ValueError(
+            f"{text!r}: give a factor above 0 and below inf; optimizer.freeze keeps parameters as "
+            "they are"
+        )
+    return pattern, number
+
+
+@dataclasses.dataclass(frozen=True)
 class WriterNames(Field):
     """Names of writers, none or several."""
 
@@ -344,8 +390,9 @@ FIELDS: dict[str, Field] = {
     "optimizer.warmup": Duration("0 steps", "linear warm-up, which is part of the duration"),
     "optimizer.schedule": Choice(
         "cosine",
-        "schedule of the learning rate; cosine_by_epoch changes it once an epoch",
-        choices=("cosine", "cosine_by_epoch", "constant"),
+        "schedule of the learning rate; cosine_by_epoch changes it once an epoch; inverse "
+        "multiplies it with (1 + 0.001 step)^-0.75",
+        choices=("cosine", "cosine_by_epoch", "constant", "inverse"),
     ),
     "optimizer.final_learning_rate": Number(0.0, "learning rate at the end of a cosine"),
     "optimizer.weight_decay": Number(0.05, "weight decay, decoupled from the gradient for adamw"),
@@ -371,6 +418,11 @@ FIELDS: dict[str, Field] = {
         1.0,
         "how much faster the head learns than the rest",
         interval="(0, inf)",
+    ),
+    "optimizer.rates": Rates(
+        (),
+        "what the learning rate is multiplied with, by the first pattern that fits a parameter's "
+        "whole path: ('head/.*=10', '.*/bias=2'); beside layer_decay",
     ),
     "optimizer.freeze": Patterns(
         (), "parameters to leave as they are: ('patch_embed/.*', 'block_[1-6]/.*')"

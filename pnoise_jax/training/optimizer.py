@@ -1,6 +1,6 @@
-"""Optimisers: AdamW and SGD, warm-up and cosine, clipping, decay of kernels or of everything.
+"""Optimisers: AdamW and SGD, warm-up and decay of the rate, clipping, weight decay.
 
-For fine-tuning: parameters that stay as they are, and learning rates by layer.
+For fine-tuning: parameters that stay as they are, and learning rates by layer and by pattern.
 """
 
 import re
@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import optax
 
 from pnoise_jax.registry import similar
+from pnoise_jax.training.fields import parse_rate
 
 # Matrices by shape, but not weights of a layer; as timm leaves them.
 _UNDECAYED = ("cls_token", "dist_token", "pos_embed", "relative_position_bias_table")
@@ -28,7 +30,10 @@ def learning_rate_schedule(
     total_steps: int,
     steps_per_epoch: int = 1,
 ) -> optax.Schedule:
-    """The learning rate by step: linear warm-up, then a cosine to the final rate, or constant.
+    """The learning rate by step: linear warm-up, then what the config's schedule names.
+
+    "cosine" falls to the final rate; "constant" stays; "inverse" is (1 + 0.001 i)^-0.75 times the
+    learning rate i steps after the warm-up, as SSRT's, however long the run is.
 
     Args:
       config: the config's optimizer section.
@@ -48,6 +53,9 @@ def learning_rate_schedule(
     start = 0.0 if warmup_steps else peak  # optax stays at the start where there is no warm-up
     if config.schedule == "constant":
         return optax.warmup_constant_schedule(start, peak, warmup_steps)
+    if config.schedule == "inverse":
+        warmup = optax.linear_schedule(start, peak, warmup_steps)
+        return optax.join_schedules([warmup, lambda i: peak * _inverse(i)], [warmup_steps])
     cosine = optax.warmup_cosine_decay_schedule(
         start, peak, warmup_steps, total_steps, end_value=config.final_learning_rate
     )
@@ -58,6 +66,10 @@ def learning_rate_schedule(
 
         return by_epoch
     return cosine
+
+
+def _inverse(step: Any) -> jax.Array:
+    return (1 + 0.001 * jnp.asarray(step, jnp.float32)) ** -0.75
 
 
 def create_optimizer(
@@ -88,7 +100,8 @@ def create_optimizer(
         if config.weight_decay:
             steps.append(optax.add_decayed_weights(config.weight_decay, mask=mask))
         steps.append(optax.sgd(schedule, momentum=config.momentum, nesterov=True))
-    if config.layer_decay is not None or config.head_learning_rate_multiplier != 1:
+    by_layer = config.layer_decay is not None or config.head_learning_rate_multiplier != 1
+    if by_layer or config.rates:
         steps.append(_scale_by_layer(config, layers))
     optimizer = optax.chain(*steps)
     if not config.freeze:
@@ -121,8 +134,10 @@ def learning_rate_multipliers(
     first (embeddings, stem) counts as layer 0, and what follows the last (final norm, heads) has 1:
     as BEiT and MAE (timm counts the final norm to the last block). What merges a Swin Transformer's
     tokens counts to the block behind it. The heads' are multiplied with
-    ``optimizer.head_learning_rate_multiplier`` as well.
+    ``optimizer.head_learning_rate_multiplier`` as well, and every parameter's with the factor of
+    the first of ``optimizer.rates`` whose pattern fits its whole path, such as "task/out/bias".
     """
+    rates = [parse_rate(text) for text in config.rates]
     numbers = {name: number for number, name in enumerate(layers, 1)}
     numbers |= {f"merge_{s}": n for s in range(9) if (n := numbers.get(f"stage{s}_block1"))}
     numbers |= dict.fromkeys(_EMBEDDING, 0)
@@ -131,7 +146,9 @@ def learning_rate_multipliers(
     def multiplier(path, _):
         factor = base ** (len(layers) + 1 - numbers.get(path[0].key, len(layers) + 1))
         is_head = path[0].key in _HEADS
-        return factor * (config.head_learning_rate_multiplier if is_head else 1.0)
+        factor *= config.head_learning_rate_multiplier if is_head else 1.0
+        fitting = (rate for pattern, rate in rates if re.fullmatch(pattern, _path(path)))
+        return factor * next(fitting, 1.0)
 
     return jax.tree.map_with_path(multiplier, params)
 
@@ -152,20 +169,29 @@ def frozen(params: optax.Params, patterns: Sequence[str]) -> optax.Params:
 
 def require_frozen(params: optax.Params, patterns: Sequence[str]) -> None:
     """Raises ValueError where a pattern fits no parameter, or all are frozen."""
+    _require_fitting("optimizer.freeze", params, patterns)
+    if all(jax.tree.leaves(frozen(params, patterns))):
+        raise ValueError(
+            f"optimizer.freeze={tuple(patterns)!r} leaves no parameter to train: leave "
+            "the head's out"
+        )
+
+
+def require_rates(params: optax.Params, rates: Sequence[str]) -> None:
+    """Raises ValueError where the pattern of one of ``optimizer.rates`` fits no parameter."""
+    _require_fitting("optimizer.rates", params, [parse_rate(text)[0] for text in rates])
+
+
+def _require_fitting(field: str, params: optax.Params, patterns: Sequence[str]) -> None:
     paths = [_path(path) for path, _ in jax.tree.leaves_with_path(params)]
     for pattern in patterns:
         if not any(re.fullmatch(pattern, path) for path in paths):
             near = similar(pattern, paths, count=_LISTED, cutoff=0.3)
             some = near or sorted({f"{path.split('/')[0]}/…" for path in paths})[:_LISTED]
             raise ValueError(
-                f"optimizer.freeze: {pattern!r} fits none of the {len(paths)} parameters; near it "
-                f"are {', '.join(some)}; a pattern fits a whole path, so 'block_1' needs '/.*'"
+                f"{field}: {pattern!r} fits none of the {len(paths)} parameters; near it are "
+                f"{', '.join(some)}; a pattern fits a whole path, so 'block_1' needs '/.*'"
             )
-    if all(jax.tree.leaves(frozen(params, patterns))):
-        raise ValueError(
-            f"optimizer.freeze={tuple(patterns)!r} leaves no parameter to train: leave "
-            "the head's out"
-        )
 
 
 def _path(path: jax.tree_util.KeyPath) -> str:

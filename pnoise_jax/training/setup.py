@@ -112,6 +112,11 @@ class Setup:
         """Shapes and dtypes of the model's collections."""
         return _trace(self.model.clone(injection=None), self.test_data.image_shape)
 
+    @property
+    def parameters(self) -> Any:
+        """Shapes and dtypes of the parameters that are trained."""
+        return self.variables["params"]
+
     def match_weights(self, *, head: str | None = None) -> weights.Weights | None:
         """The config's weights, still in their file; None where it names none.
 

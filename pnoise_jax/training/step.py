@@ -67,7 +67,7 @@ def init_state(
         variables = traverse_util.unflatten_dict(flat | dict(imported), sep="/")
     params, batch_stats = variables.pop("params"), variables.pop("batch_stats", {})
     averaged = {"params": params, "batch_stats": batch_stats}
-    return TrainState(
+    state = TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         batch_stats=batch_stats,
@@ -75,6 +75,7 @@ def init_state(
         ema=jax.tree.map(jnp.copy, averaged) if with_ema else None,
         task=variables,
     )
+    return task.after_init(state)
 
 
 def make_train_step(
@@ -126,7 +127,12 @@ def make_train_step(
             count = state.step.astype(jnp.float32)
             decay = jnp.minimum(ema_decay, (1 + count) / (10 + count))
             ema = optax.incremental_update(averaged, ema, 1 - decay)
+        # Micro-batches count from 0, so the next number's key is nobody's.
+        context = StepContext(
+            state.step, RandomStreams(jax.random.fold_in(key, accumulate)), strength
+        )
         state = TrainState(state.step + 1, params, batch_stats, opt_state, ema, collections)
+        state = task.after_update(state, context)
         return state, metrics | {"grad_norm": optax.tree.norm(grads)}
 
     return step

@@ -103,6 +103,13 @@ class Task:
         zeros = jnp.zeros(images.shape, images.dtype)
         return dict(self.model.init({"params": key}, zeros, train=False))
 
+    def after_init(self, state: Any) -> Any:
+        """The `TrainState` before the first step, pretrained weights included; unchanged here.
+
+        For what a task derives from the weights that the run starts with.
+        """
+        return state
+
     def loss(
         self, params: Any, state: State, batch: data.Batch, context: StepContext
     ) -> tuple[jax.Array, tuple[State, Metrics]]:
@@ -118,6 +125,16 @@ class Task:
           The loss, a scalar; and the collections after the step with further scalars to log.
         """
         raise NotImplementedError
+
+    def after_update(self, state: Any, context: StepContext) -> Any:
+        """The `step.TrainState` at the end of a step; unchanged here, without any operation.
+
+        Args:
+          state: after the update, its moving averages included; ``state.step`` counts it.
+          context: the step as `loss` had it, one less than ``state.step``; its keys are others.
+        """
+        del context
+        return state
 
     def require_setup(self) -> Setup:
         """The setup of a task that was made from one.

@@ -105,6 +105,7 @@ def test_batches_become_groups():
         ({"name": "gausian"}, "noise.name='gausian'.*did you mean 'gaussian'"),
         ({"name": "linear_transform", "quality": "optimum"}, "quality='optimum'.*'optimal'"),
         ({"name": "linear_transform", "quality": "cyclic_shift"}, "strength is not set"),
+        ({"name": "linear_transform", "quality": "reverse"}, "not set: reverse needs one"),
         ({"name": "salt_and_pepper"}, "probability is not set"),
         ({"name": "salt_and_pepper", "probability": 1.5}, r"probability=1.5: .*\[0, 1\]"),
         ({"name": "gaussian", "quality": "optimal"}, "quality='optimal' is set, but gaussian"),

@@ -13,8 +13,8 @@ from jax.sharding import PartitionSpec as P
 
 from pnoise_jax import noise
 
-PAIR = [noise.CyclicShift(0.4, shift=-3), noise.Optimal()]
-QUALITIES = [noise.CyclicShift(0.3), noise.CyclicShift(0.4, shift=-3), noise.Optimal()]
+SHARDED = [noise.CyclicShift(0.4, shift=-3), noise.Reverse(0.3), noise.Optimal()]
+QUALITIES = [noise.CyclicShift(0.3), *SHARDED]
 DTYPES = [jnp.float32, jnp.bfloat16]
 K = 16
 
@@ -163,6 +163,19 @@ def test_a_traced_strength_sweeps_without_recompiling(implementation):
     assert float(slope) == pytest.approx(float((x[-1] - x[0]).sum()), rel=1e-3)
 
 
+def test_reverse_mixes_with_the_row_as_far_from_the_end():
+    x = np.arange(5.0, dtype=np.float32)[:, None]
+    for transform in both(noise.Reverse(0.25)):
+        np.testing.assert_allclose(
+            transform(None, x)[:, 0], [1.0, 1.5, 2.0, 2.5, 3.0], rtol=1e-6
+        )  # 0 and 4, 1 and 3; the middle one stays
+    mask = jnp.array([True, False, True, True, False])
+    kept = noise.LinearTransform(noise.Reverse(1.0))(None, x, mask=mask)
+    np.testing.assert_array_equal(kept[:, 0], [3.0, 1.0, 2.0, 0.0, 4.0])
+    pairs = noise.LinearTransform(noise.Reverse(1.0), group_size=2)
+    np.testing.assert_array_equal(pairs(None, x[:4])[:, 0], [1.0, 0.0, 3.0, 2.0])
+
+
 # ---- sharding ------------------------------------------------------------------------------------
 
 
@@ -202,7 +215,7 @@ def case(name):
     ids=str,
 )
 @pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize("quality", PAIR, ids=repr)
+@pytest.mark.parametrize("quality", SHARDED, ids=repr)
 def test_jit_over_eight_devices_equals_one(quality, call, kind, implementation):
     options, mask = case(call)
     x = sample()
@@ -219,7 +232,7 @@ def test_jit_over_eight_devices_equals_one(quality, call, kind, implementation):
 @pytest.mark.parametrize("implementation", ["structured", "matmul"])
 @pytest.mark.parametrize("devices", [2, 8])
 @pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize("quality", PAIR, ids=repr)
+@pytest.mark.parametrize("quality", SHARDED, ids=repr)
 def test_shard_map_equals_one_device(quality, call, devices, implementation):
     options, mask = case(call)
     x = sample()
@@ -307,6 +320,13 @@ def test_shift_sends_one_row_and_optimal_reduces_one_row_each_way(k, kind):
         assert programme == {("collective-permute", one_row)}
     for programme in programs(noise.LinearTransform(noise.Optimal()), x):
         assert programme == {("all-reduce", one_row)}
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
+def test_reverse_sends_each_device_the_rows_of_one_other(kind):
+    x = jax.device_put(sample((64, 5, 3)), NamedSharding(mesh_of(8, kind), P("data")))
+    for programme in programs(noise.LinearTransform(noise.Reverse(0.3)), x):
+        assert programme == {("collective-permute", 8 * ELEMENTS_IN_A_ROW)}
 
 
 def test_matmul_gathers_every_row():

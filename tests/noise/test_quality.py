@@ -14,6 +14,9 @@ QUALITIES = [
     noise.CyclicShift(0.7, shift=2),
     noise.CyclicShift(1.0, shift=3),
     noise.CyclicShift(0.0),  # no noise: nothing is lost
+    noise.Reverse(0.3),
+    noise.Reverse(0.7),
+    noise.Reverse(0.0),
     noise.Optimal(),
     noise.Optimal(strength=0.4),
     noise.Optimal(strength=0.0),
@@ -24,6 +27,18 @@ def test_cyclic_shift_moves_row_1_to_row_2():
     x = np.arange(1.0, 4.0)
     matrix = np.asarray(noise.CyclicShift(0.25).matrix(3))
     np.testing.assert_allclose(matrix @ x, 0.25 * (np.array([3.0, 1.0, 2.0]) - x), rtol=1e-6)
+
+
+def test_reverse_is_the_flipped_identity():
+    expected = 0.25 * (np.fliplr(np.eye(4)) - np.eye(4))
+    np.testing.assert_allclose(noise.Reverse(0.25).matrix(4), expected, rtol=1e-6)
+    assert noise.Reverse(0.3).mutual_information(65) == pytest.approx(-32 * math.log(0.4))
+    assert noise.Reverse(0.5).mutual_information(5) == math.inf
+    assert noise.Reverse(0.5).mutual_information(1) == 0.0
+    assert noise.Reverse(0.3).violations(5) == ()
+    assert any("singular" in text for text in noise.Reverse(0.5).violations(4))
+    assert any("neighbour dominates" in text for text in noise.Reverse(0.6).violations(4))
+    assert any("L1 norm" in text for text in noise.Reverse(-0.1).violations(4))
 
 
 @pytest.mark.parametrize("k", [1, 2, 5, 10])
@@ -70,7 +85,12 @@ def test_violations_name_the_broken_constraints(k):
 def test_masked_matrix_is_the_smaller_matrix_of_the_kept_rows():
     mask = jnp.array([True, False, True, True, False])
     kept = np.flatnonzero(mask)
-    for quality in [noise.CyclicShift(0.3), noise.CyclicShift(0.3, shift=2), noise.Optimal()]:
+    for quality in [
+        noise.CyclicShift(0.3),
+        noise.CyclicShift(0.3, shift=2),
+        noise.Reverse(0.3),
+        noise.Optimal(),
+    ]:
         masked = np.asarray(quality.matrix(5, mask=mask))
         np.testing.assert_allclose(masked[np.ix_(kept, kept)], quality.matrix(3), atol=1e-7)
         assert not masked[[1, 4]].any()
@@ -99,6 +119,7 @@ def test_dense_compares_and_hashes_by_value():
     [
         (lambda: noise.CyclicShift(math.nan), "strength=nan"),
         (lambda: noise.CyclicShift("0.3"), "strength='0.3'"),
+        (lambda: noise.Reverse(math.inf), "strength=inf"),
         (lambda: noise.CyclicShift(0.3, shift=0), "shift=0"),
         (lambda: noise.CyclicShift(0.3, shift=True), "shift=True"),
         (lambda: noise.Dense(np.ones((2, 3))), r"square.*\(2, 3\)"),

@@ -35,6 +35,16 @@ def test_warmup_then_cosine_to_zero():
     np.testing.assert_allclose([constant(5), constant(99)], [0.05, 0.1], rtol=1e-6)
 
 
+def test_an_inverse_schedule_does_not_know_the_length_of_the_run():
+    """SSRT's: lr0 * (1 + 0.001 i)^-0.75."""
+    steps = np.array([0, 1, 500, 20_000])
+    rates = [schedule(warmup=0, schedule="inverse")(step) for step in steps]
+    np.testing.assert_allclose(rates, 0.1 * (1 + 0.001 * steps) ** -0.75, rtol=1e-6)
+    warmed = schedule(schedule="inverse")
+    np.testing.assert_allclose([warmed(0), warmed(5), warmed(10)], [0, 0.05, 0.1], atol=1e-7)
+    assert float(jax.jit(warmed)(jnp.int32(1010))) == pytest.approx(0.1 * 2**-0.75, rel=1e-6)
+
+
 def test_a_cosine_by_epoch_ends_near_its_final_rate():
     """PyTorch's CosineAnnealingLR, stepped once an epoch."""
     config = section(schedule="cosine_by_epoch", final_learning_rate=0.01)
@@ -137,6 +147,38 @@ def test_learning_rates_fall_by_layer():
         "norm": {"scale": 1.0},
         "head": {"kernel": 10.0},
     }
+
+
+def test_the_first_rate_that_fits_multiplies_that_of_the_layer():
+    config = section(layer_decay=0.5, rates=("block_1/.*/bias=20", ".*/bias=2", "head/.*=10"))
+    params = VIT | {"task": {"out": {"kernel": jnp.ones((4, 1)), "bias": jnp.ones(1)}}}
+    assert optimizer.learning_rate_multipliers(params, config, LAYERS) == {
+        "patch_embed": {"kernel": 0.125},
+        "cls_token": 0.125,
+        "block_1": {"attn": {"qkv": {"kernel": 0.25, "bias": 5.0}}},
+        "block_2": {"norm1": {"scale": 0.5}},
+        "norm": {"scale": 1.0},
+        "head": {"kernel": 10.0},
+        "task": {"out": {"kernel": 1.0, "bias": 2.0}},
+    }
+
+
+def test_rates_alone_scale_the_update():
+    """Published groups: everything at a tenth, the head as it is."""
+    config = section(name="sgd", weight_decay=0.0, momentum=0.0, rates=("head/.*=1", ".*=0.1"))
+    transform = optimizer.create_optimizer(config, optax.constant_schedule(1.0))
+    updates, _ = transform.update(VIT, transform.init(VIT), VIT)
+    np.testing.assert_allclose(updates["head"]["kernel"], -1.0)
+    np.testing.assert_allclose(updates["norm"]["scale"], -0.1, rtol=1e-6)
+    np.testing.assert_allclose(updates["block_1"]["attn"]["qkv"]["bias"], -0.1, rtol=1e-6)
+
+
+def test_a_rate_that_fits_nothing_lists_paths():
+    with pytest.raises(
+        ValueError, match=r"optimizer.rates: 'head/bias' fits none .* near it are .*head/kernel"
+    ):
+        optimizer.require_rates(VIT, ("head/.*=2", "head/bias=3"))
+    optimizer.require_rates(VIT, ("head/.*=2", "head/kernel=3"))
 
 
 def test_what_is_no_layer_is_before_the_first_or_behind_the_last():
@@ -269,6 +311,14 @@ def test_without_fine_tuning_the_state_is_optaxs_own():
         ),
         ("optimizer.freeze", (3,), r"=\[3\]: give patterns of names, such as"),
         ("optimizer.freeze", (None,), r"or \(\) for none"),
+        ("optimizer.rates", ("head/.*",), r"'head/\.\*' is not PATTERN=FACTOR; give one such as"),
+        ("optimizer.rates", ("=2",), "'=2' is not PATTERN=FACTOR"),
+        ("optimizer.rates", ("head/.*=ten",), "the factor 'ten' is not a number"),
+        ("optimizer.rates", ("head/.*=0",), "give a factor above 0 and below inf"),
+        ("optimizer.rates", ("head/.*=-1",), "give a factor above 0 and below inf"),
+        ("optimizer.rates", ("head/.*=nan",), "give a factor above 0 and below inf"),
+        ("optimizer.rates", ("block_(1=2",), r"'block_\(1' is not a valid regular expression"),
+        ("optimizer.rates", (3,), "give texts PATTERN=FACTOR, such as"),
         ("weights_head", "zero", "weights_head='zero': give one of auto, keep, fresh"),
     ],
 )

@@ -8,7 +8,7 @@ from pnoise_jax.studies.reporting import tables
 from pnoise_jax.studies.reporting import verdict_labels as kinds
 
 PAPER_NOISES = {"optimal", "cyclic_shift", "dense", "gaussian", "salt_and_pepper"}
-LINEAR_TRANSFORMS = {"optimal", "cyclic_shift", "dense"}
+LINEAR_TRANSFORMS = {"optimal", "cyclic_shift", "reverse", "dense"}
 
 
 def subject(audit: Mapping[str, Any]) -> str:

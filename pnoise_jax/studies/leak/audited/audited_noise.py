@@ -64,6 +64,7 @@ class AuditedNoise:
 
 _NAMES = {
     noise.CyclicShift: ("cyclic_shift", "the cyclic shift"),
+    noise.Reverse: ("reverse", "the reversed batch"),
     noise.Optimal: ("optimal", "the optimal quality matrix"),
     noise.Dense: ("dense", "the given quality matrix"),
     noise.Gaussian: ("gaussian", "Gaussian noise"),
