@@ -73,17 +73,17 @@ class Setup:
             batch_size=self.config.batch_size,
         )
 
+    def cut_steps(self, duration: str, field: str) -> int:
+        """A duration of the config in steps; config.steps cuts it in proportion, like the run."""
+        steps = self.steps(duration, field)
+        if self.config.steps is None:
+            return steps
+        return round(steps * self.config.steps / self.steps(self.config.duration, "duration"))
+
     @property
     def schedule(self) -> optax.Schedule:
         """The learning rate by step; config.steps cuts its warm-up and epochs in proportion."""
-        section = self.config.optimizer
-
-        def cut(duration: str, field: str) -> int:
-            steps = self.steps(duration, field)
-            if self.config.steps is None:
-                return steps
-            return round(steps * self.config.steps / self.steps(self.config.duration, "duration"))
-
+        section, cut = self.config.optimizer, self.cut_steps
         return learning_rate_schedule(
             section,
             warmup_steps=cut(section.warmup, "optimizer.warmup"),
@@ -134,6 +134,13 @@ class Setup:
         path = self.config.weights
         if path is None:
             return None
+        if getattr(self.model, "classifier_head", None) is not None:
+            if head == "keep":
+                raise ValueError(
+                    "weights_head='keep': the task has a head of its own, which these weights "
+                    "cannot have; set weights_head='fresh'"
+                )
+            head = "fresh"
         names = self.test_data.class_names
         shapes = _trace(self.plain_model.clone(injection=None), self.test_data.image_shape)
         return weights.match(path, self.plain_model, shapes, head=head, class_names=names)
