@@ -190,6 +190,7 @@ class _Training:
 
     def _prepare(self, step: int, state: TrainState) -> TrainState:
         """The state with what the task's batches from ``step`` on depend on."""
+        self._saver.require_finite(self._window.first_broken(step))
         with self._saver.stopping_evaluation(step, state):
             prepared = prepare_period(
                 self._experiment.task,
