@@ -18,7 +18,7 @@ from pnoise_jax.adaptation.pair_batches import PairOrder
 from pnoise_jax.data.in_memory import DATASETS
 from pnoise_jax.runs import RunDirectory
 from pnoise_jax.training import run_config
-from tests.adaptation import domains
+from tests.adaptation import stripes
 
 MESH = jax.make_mesh((2,), ("data",), (AxisType.Auto,), devices=jax.devices()[:2])
 
@@ -30,21 +30,21 @@ def config(options=None, **changes):
     task = training.task_config("cdtrans", **options)
     more = {"checkpoint.every": "1 steps", "checkpoint.keep": 12}
     noisy = {"noise.preset": "paper_vit", "noise.strength": 0.2}
-    return domains.adaptation_config(task, model={"depth": 1}, **noisy | more | changes)
+    return stripes.adaptation_config(task, model={"depth": 1}, **noisy | more | changes)
 
 
 @pytest.fixture(autouse=True)
 def registered():
-    domains.register()
+    stripes.register()
     yield
-    for name in domains.domains():
+    for name in stripes.domains():
         DATASETS._things.pop(name, None)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A finished run: its experiment, program, directory, last state, and what was printed."""
-    domains.register()
+    stripes.register()
     path = tmp_path_factory.mktemp("cdtrans") / "run"
     return (*fit(config(), path), path)
 
@@ -149,9 +149,9 @@ def test_pairs_are_those_of_the_weights_at_their_step(trained, tmp_path):
 
 def test_no_bit_depends_on_the_labels_of_the_target(trained, tmp_path):
     _, _, expected, text, _ = trained
-    domains.register(permuted=True)
+    stripes.register(permuted=True)
     experiment, _, state, other = fit(config(), tmp_path / "permuted")
-    plain = domains.domains()["tiny_target"]().read("train", where="")[1]
+    plain = stripes.domains()["tiny_target"]().read("train", where="")[1]
     assert experiment.train_data.labels.tolist() != plain.tolist()
     chex.assert_trees_all_equal(state, expected)
     pick = lambda t: [line for line in t.splitlines() if " pairs, with " in line]  # noqa: E731
