@@ -8,15 +8,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from pnoise_jax import models
-
 STREAMS = ("source", "target", "fusion")
 _SOURCE, _TARGET, _FUSION = range(3)
 _AXIS = "streams"
 
 
 def run_branches(
-    model: models.Classifier,
+    model: nn.Module,
     variables: Any,
     inputs: jax.Array,
     rngs: Sequence[dict[str, jax.Array]],
@@ -28,7 +26,7 @@ def run_branches(
     result is added to a stream of its own. Noise mixes each stream on its own.
 
     Args:
-      model: a transformer.
+      model: a transformer, such as `models.create_model` makes.
       variables: of the model.
       inputs: of the first block, (3, batch, ...), in the order of `STREAMS`.
       rngs: of each stream.
@@ -52,7 +50,7 @@ def run_branches(
         key, value = _give_fusion(key, _TARGET), _give_fusion(value, _TARGET)
         return method(query, key, value, *rest, **kwargs)
 
-    def run(x: jax.Array, keys: dict[str, jax.Array]) -> jax.Array:
+    def run(x: jax.Array, keys: dict[str, jax.Array]) -> Any:
         return model.apply(
             variables,
             x,

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +18,6 @@ from pnoise_jax.adaptation.paired_batches import target_seed
 from pnoise_jax.adaptation.pairs import describe_pairs, empty_pairs, fill_pairs
 from pnoise_jax.adaptation.task import LOSS, AdaptationTask
 from pnoise_jax.evaluation import Measure
-from pnoise_jax.training import inputs
-from pnoise_jax.training.durations import steps_of
-from pnoise_jax.training.setup import Setup
 from pnoise_jax.training.task import Metrics, State, StepContext, model_parameters
 
 
@@ -81,22 +78,6 @@ class CdTrans(AdaptationTask):
     )
 
     @classmethod
-    def from_setup(cls, setup: Setup, **options: Any) -> Self:
-        """With the config's label smoothing.
-
-        Raises:
-          ValueError: as `AdaptationTask`, or a duration is not one.
-        """
-        task = super().from_setup(setup, **options)
-        for name, least in (("source_duration", 0), ("pair_every", 1)):
-            # In epochs of any length: the training split need not be there for an evaluation.
-            value = getattr(task, name)
-            steps = steps_of(value, field=name, examples=10**9, batch_size=1)
-            if steps < least:
-                raise ValueError(f"{name}={value!r}: give at least {least} step")
-        return task
-
-    @classmethod
     def prepare_model(cls, model: models.Classifier, **options: Any) -> models.Classifier:
         """The model with its head behind a batch norm.
 
@@ -114,7 +95,7 @@ class CdTrans(AdaptationTask):
     def check(self) -> None:
         """Raises ValueError where the run has no step with pairs, or the model no three streams."""
         super().check()
-        total, first = self.setup.total_steps, self._first
+        total, first = self.require_setup().total_steps, self._first
         if first >= total:
             raise ValueError(
                 f"task.source_duration={self.source_duration!r} has {first} steps and the run "
@@ -122,35 +103,43 @@ class CdTrans(AdaptationTask):
             )
         if self._every < 1:
             raise ValueError(f"task.pair_every={self.pair_every!r}: this is less than one step")
-        size, shape = self.setup.config.batch_size, self.setup.test_data.image_shape
-        images = jax.ShapeDtypeStruct((size, *shape), jnp.float32)
-        variables = jax.eval_shape(self.model.init, jax.random.key(0), images)
+        self._trace_branches()
 
-        def trace(variables: Any, images: jax.Array) -> jax.Array:
-            x = self.model.apply(variables, images, end=1, method="forward")
-            rngs = [{"noise": jax.random.key(0), "dropout": jax.random.key(0)}] * len(STREAMS)
-            return run_branches(self.model, variables, jnp.stack([x] * len(STREAMS)), rngs)
+    def _trace_branches(self) -> None:
+        """Raises ValueError unless the model can run three streams of a micro-batch."""
+        setup = self.require_setup()
+        size = setup.config.batch_size // setup.config.accumulate
+        shape = size, *setup.test_data.require_image_shape()
+        images = jax.ShapeDtypeStruct(shape, jnp.float32)
 
-        jax.eval_shape(trace, variables, images)
+        def trace(images: jax.Array) -> jax.Array:
+            rngs = {"params": jax.random.key(0), "noise": jax.random.key(0)}
+            rngs |= {"dropout": jax.random.key(0)}
+            variables = self.model.init(rngs, images)
+            x: Any = self.model.apply(variables, images, end=1, method="forward", rngs=rngs)
+            streams = jnp.stack([x] * len(STREAMS))
+            return run_branches(self.model, variables, streams, [rngs] * len(STREAMS))
+
+        jax.eval_shape(trace, images)
 
     def init(self, key: jax.Array, images: jax.ShapeDtypeStruct) -> dict[str, Any]:
         """The model's collections, and room for as many pairs as there can be."""
-        pairs = empty_pairs(len(self.source_data), len(self.setup.train_data))
+        pairs = empty_pairs(len(self.source_data), len(self.require_setup().train_data))
         return {**super().init(key, images), "pairs": pairs}
 
     @property
     def _first(self) -> int:
         """The first step with pairs."""
-        return self.setup.cut_steps(self.source_duration, "task.source_duration")
+        return self.require_setup().cut_steps(self.source_duration, "task.source_duration")
 
     @property
     def _every(self) -> int:
-        return self.setup.cut_steps(self.pair_every, "task.pair_every")
+        return self.require_setup().cut_steps(self.pair_every, "task.pair_every")
 
     @property
     def preparations(self) -> range:
         """The steps before which pairs are made."""
-        return range(self._first, self.setup.total_steps, self._every)
+        return range(self._first, self.require_setup().total_steps, self._every)
 
     def prepare(
         self,
@@ -167,7 +156,7 @@ class CdTrans(AdaptationTask):
           ValueError: no pair is left.
           StoppedError: a signal came in, and the main program listens to it.
         """
-        target = self._unlabelled(np.zeros(len(self.setup.train_data), np.int32))
+        target = self._unlabelled(np.zeros(len(self.require_setup().train_data), np.int32))
         source_features, _ = self._embed(variables, self.source_data, mesh)
         features, logits = self._embed(variables, target, mesh)
         labels = pseudo_labels.pseudo_labels(features, np.asarray(jax.nn.softmax(logits)))
@@ -178,7 +167,9 @@ class CdTrans(AdaptationTask):
             labels,
             same_label=self.same_label,
         )
-        names = self.setup.test_data.class_names or list(map(str, range(self.model.num_classes)))
+        names = self.require_setup().test_data.class_names or list(
+            map(str, range(self.model.num_classes))
+        )
         for sentence in describe_pairs(pairs, labels, step=step, class_names=names):
             report(sentence)
         if not len(pairs):
@@ -193,15 +184,14 @@ class CdTrans(AdaptationTask):
         self, variables: Mapping[str, Any], dataset: data.Dataset, mesh: jax.sharding.Mesh
     ) -> tuple[np.ndarray, np.ndarray]:
         """The features behind the batch norm, and the logits, of all images as in evaluation."""
-        size = self.setup.test_data.image_shape[:2]
-        images = inputs.transformed(self.setup.config, dataset, size)
+        images = self.require_setup().without_augmentation(dataset)
         return embed(
             self.model, variables, images, mesh=mesh, mean=self.mean, std=self.std, sown="neck"
         )
 
     def _unlabelled(self, labels: np.ndarray) -> data.Dataset:
         """The target's training split with other labels in place of its own."""
-        return dataclasses.replace(self.setup.train_data, labels=labels)
+        return dataclasses.replace(self.require_setup().train_data, labels=labels)
 
     def open_batches(self, start: int = 0) -> data.BatchIterator:
         """{"image", "label"} of the source, before there are pairs."""
@@ -212,7 +202,7 @@ class CdTrans(AdaptationTask):
         if start < self._first:
             return self.open_source(start)
         pairs = {name: np.array(x) for name, x in jax.device_get(state["pairs"]).items()}
-        config, count = self.setup.config, int(pairs["count"])
+        config, count = self.require_setup().config, int(pairs["count"])
         first = start - (start - self._first) % self._every
         target = self._unlabelled(pairs["pseudo_label"])
 
@@ -248,8 +238,11 @@ class CdTrans(AdaptationTask):
             "pseudo_loss": cross_entropy(learner, batch["pseudo_label"]),
             "distillation": distillation(teacher, learner, detach=self.detach),
         }
-        weights = self.source_weight, self.pseudo_weight, self.distillation_weight
-        loss = sum(weight * term for weight, term in zip(weights, terms.values(), strict=True))
+        loss = (
+            self.source_weight * class_loss
+            + self.pseudo_weight * terms["pseudo_loss"]
+            + self.distillation_weight * terms["distillation"]
+        )
         top1 = 100 * (source.argmax(-1) == batch["label"]).mean(dtype=jnp.float32)
         return loss, (after, terms | {"source_top1": top1} | more)
 

@@ -11,8 +11,6 @@ from jax.sharding import Mesh
 
 from pnoise_jax import data, evaluation, parallel, stopping
 from pnoise_jax.adaptation.discriminators import find_sown
-from pnoise_jax.evaluation.evaluate import EXAMPLES_PER_DEVICE
-from pnoise_jax.evaluation.predictions import fetch_behind
 
 
 def embed(
@@ -21,7 +19,7 @@ def embed(
     dataset: data.Dataset,
     *,
     mesh: Mesh,
-    mean: tuple[float, ...],
+    mean: data.PixelMean,
     std: tuple[float, ...],
     sown: str,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -34,7 +32,8 @@ def embed(
       variables: of the model.
       dataset: n images, as the model gets them.
       mesh: the devices.
-      mean, std: per channel, of images in [0, 1].
+      mean: per channel, of images in [0, 1], or a mean image.
+      std: per channel.
       sown: the name of an intermediate, (batch, dim), that the model stores.
 
     Returns:
@@ -45,9 +44,15 @@ def embed(
     """
     model = model.clone(injection=None)
     size = len(dataset)
-    at_once = mesh.size * min(EXAMPLES_PER_DEVICE, -(-size // mesh.size))
+    at_once = mesh.size * min(evaluation.EXAMPLES_PER_DEVICE, -(-size // mesh.size))
     call = functools.partial(
-        _embed, model, tuple(mean), tuple(std), sown, parallel.replicated(mesh), variables
+        _embed,
+        model,
+        evaluation.static_mean(mean),
+        tuple(std),
+        sown,
+        parallel.replicated(mesh),
+        variables,
     )
 
     def results() -> Iterator[tuple[jax.Array, jax.Array]]:
@@ -65,7 +70,7 @@ def embed(
                 done = min(size, (number + 1) * at_once)
                 parallel.note_progress(f"features of {dataset.name}, {done} of {size} images")
 
-    features, logits = zip(*fetch_behind(results()), strict=True)
+    features, logits = zip(*evaluation.fetch_behind(results()), strict=True)
     return np.concatenate(features)[:size], np.concatenate(logits)[:size]
 
 

@@ -20,7 +20,7 @@ def empty_pairs(source_size: int, target_size: int) -> dict[str, jnp.ndarray]:
 
 def fill_pairs(
     empty: Mapping[str, jnp.ndarray], pairs: np.ndarray, labels: np.ndarray
-) -> dict[str, np.ndarray]:
+) -> dict[str, np.ndarray | np.generic]:
     """The arrays of `empty_pairs` with pairs (n, 2) and pseudo labels (target images,)."""
     padded = np.zeros((len(empty["source"]), 2), np.int32)
     padded[: len(pairs)] = pairs

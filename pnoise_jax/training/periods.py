@@ -1,7 +1,8 @@
 """Runs whose batches depend on the weights: the steps between two preparations of the task."""
 
+import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -22,7 +23,7 @@ def advance_in_periods(
     steps: range,
     prepare: Callable[[int, TrainState], TrainState],
     watch: Callable[[Iterable[Any]], Iterator[Any]],
-) -> Iterator[tuple[TrainState, Metrics]]:
+) -> Generator[tuple[TrainState, Metrics]]:
     """Makes the steps of a run, and prepares the batches of each period before its first.
 
     A task without preparations has a single period, the whole run.
@@ -69,4 +70,5 @@ def prepare_period(
             f"{type(task).__name__}.prepare was given {shapes[0]} and returned {shapes[1]}: return "
             "arrays of the same names, shapes and dtypes"
         )
-    return state.replace(task=jax.device_put(prepared, parallel.replicated(mesh)))
+    prepared = jax.device_put(prepared, parallel.replicated(mesh))
+    return dataclasses.replace(state, task=prepared)

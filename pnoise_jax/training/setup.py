@@ -59,6 +59,11 @@ class Setup:
         size = self.test_data.require_image_shape()[:2]
         return inputs.transform(self.config, dataset, size, train=True)
 
+    def without_augmentation(self, dataset: data.Dataset) -> data.Dataset:
+        """Any data set with its images as the model gets those of the test split."""
+        size = self.test_data.require_image_shape()[:2]
+        return inputs.transformed(self.config, dataset, size)
+
     @property
     def total_steps(self) -> int:
         """Updates of the whole run."""

@@ -233,8 +233,6 @@ def test_a_run_without_pairs_ends_with_its_reason(trained, monkeypatch):
     [
         ({"source": ""}, "source='' names no data set"),
         ({"pseudo_weight": -1.0}, "pseudo_weight=-1.0: give a number of at least 0"),
-        ({"source_duration": "long"}, "source_duration='long': give a number of steps"),
-        ({"pair_every": "0 steps"}, "pair_every='0 steps': give at least 1 step"),
     ],
 )
 def test_bad_options_are_named(options, message):
@@ -245,6 +243,8 @@ def test_bad_options_are_named(options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"source_duration": "long"}, "task.source_duration='long': give a number of steps"),
+        ({"pair_every": "0 steps"}, "task.pair_every='0 steps': this is less than one step"),
         (
             {"source_duration": "12 steps"},
             "has 12 steps and the run 12: no step with pairs is left",
