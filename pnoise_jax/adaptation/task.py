@@ -127,7 +127,9 @@ class AdaptationTask(Task):
             self.open_source(start), self._open(self.require_setup().train_data, seed, start)
         )
 
-    def _open(self, dataset: data.Dataset, seed: int, start: int) -> data.BatchIterator:
+    def _open(
+        self, dataset: data.Dataset, seed: int, start: int, **options: Any
+    ) -> data.BatchIterator:
         config = self.require_setup().config
         return data.train_batches(
             dataset,
@@ -141,6 +143,7 @@ class AdaptationTask(Task):
             num_threads=config.data.num_threads,
             num_workers=config.data.num_workers,
             transform=self.require_setup().transform_of(dataset),
+            **options,
         )
 
     def progress(self, step: jax.Array) -> jax.Array:

@@ -32,6 +32,7 @@ def train_batches(
     num_threads: int | None = None,
     num_workers: int = 0,
     transform: Transform = decode,
+    index_at: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> BatchIterator:
     """This host's part of the training batches of steps start_step, ..., num_steps - 1.
 
@@ -56,6 +57,8 @@ def train_batches(
       transform: ``transform(image, generator)`` makes the uint8 array that the batch holds, all of
         one shape; the generator depends on the seed and on the example's position in the row, on
         nothing else. It must not change its input in place.
+      index_at: maps positions in the row (b,) to examples (b,), in place of whole epochs; a pure
+        function, and one that can be pickled where there are workers.
 
     Returns:
       An iterator of {"image": uint8 (b, height, width, channels), "label": int32 (b,)} with
@@ -81,8 +84,9 @@ def train_batches(
             "Raise num_steps to go on."
         )
 
+    index_at = _WholeEpochs(seed, size) if index_at is None else index_at
     source = _TrainBatches(
-        dataset, transform, batch_size, seed, micro_batches, process_index, process_count
+        dataset, transform, index_at, batch_size, seed, micro_batches, process_index, process_count
     )
     return BatchIterator(
         source, range(start_step, num_steps), num_threads=num_threads, num_workers=num_workers
@@ -95,6 +99,7 @@ class _TrainBatches:
 
     dataset: Dataset
     transform: Transform
+    index_at: Callable[[np.ndarray], np.ndarray]
     batch_size: int
     seed: int
     micro_batches: int
@@ -104,11 +109,7 @@ class _TrainBatches:
     def __call__(self, step: int, num_threads: int) -> Batch:
         positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
         local = _local_part(positions, self.micro_batches, self.process_index, self.process_count)
-        epochs, offsets = np.divmod(local.ravel(), len(self.dataset))
-        indices = [
-            int(_epoch_order(self.seed, epoch, len(self.dataset))[offset])
-            for epoch, offset in zip(epochs.tolist(), offsets.tolist(), strict=True)
-        ]
+        indices = self.index_at(local.ravel()).tolist()
         positions = local.ravel().tolist()
 
         def image_at(row: int) -> np.ndarray:
@@ -120,6 +121,21 @@ class _TrainBatches:
         if self.micro_batches == 1:
             return batch
         return {key: x.reshape(*local.shape, *x.shape[1:]) for key, x in batch.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class _WholeEpochs:
+    """The examples of all epochs, each in an order of its own."""
+
+    seed: int
+    size: int
+
+    def __call__(self, positions: np.ndarray) -> np.ndarray:
+        epochs, offsets = np.divmod(positions, self.size)
+        orders = {
+            epoch: _epoch_order(self.seed, epoch, self.size) for epoch in set(epochs.tolist())
+        }
+        return np.array([orders[e][o] for e, o in zip(epochs.tolist(), offsets, strict=True)])
 
 
 @functools.lru_cache(maxsize=4)  # a batch spans two epochs at most; threads may be one behind

@@ -3,7 +3,14 @@
 from pnoise_jax.evaluation import metrics
 from pnoise_jax.evaluation.batch_composition import in_batches, label_bits_per_batch, purity
 from pnoise_jax.evaluation.clean_pass import CleanPass, clean_pass
-from pnoise_jax.evaluation.evaluate import batch_logits, evaluate, normalise, predict, static_mean
+from pnoise_jax.evaluation.evaluate import (
+    EXAMPLES_PER_DEVICE,
+    batch_logits,
+    evaluate,
+    normalise,
+    predict,
+    static_mean,
+)
 from pnoise_jax.evaluation.metrics import (
     METRICS,
     Metric,
@@ -13,7 +20,7 @@ from pnoise_jax.evaluation.metrics import (
     metric_named,
     published_meter,
 )
-from pnoise_jax.evaluation.predictions import Predictions, score_logits
+from pnoise_jax.evaluation.predictions import Predictions, fetch_behind, score_logits
 from pnoise_jax.evaluation.protocols import ORDERS, Protocol, standard_protocols
 from pnoise_jax.evaluation.report import CLASSIFICATION_MEASURES, Measure, print_report
 from pnoise_jax.evaluation.representations import Representations, first_noisy_layer
@@ -33,6 +40,7 @@ from pnoise_jax.evaluation.views import MAX_VIEWS
 
 __all__ = [
     "CLASSIFICATION_MEASURES",
+    "EXAMPLES_PER_DEVICE",
     "MAX_VIEWS",
     "METRICS",
     "ORDERS",
@@ -53,6 +61,7 @@ __all__ = [
     "degrees_of_freedom",
     "difference",
     "evaluate",
+    "fetch_behind",
     "first_noisy_layer",
     "in_batches",
     "in_batches_of",

@@ -46,15 +46,34 @@ class GatedAttention(nn.Module, kw_only=True):
         qk = qk.reshape(batch, tokens, 2, self.num_heads, dim // self.num_heads)
         query, key = jnp.unstack(qk, axis=2)
         value = value.reshape(query.shape)
-        by_content = jax.nn.dot_product_attention(query, key, value)
-        by_position = jnp.einsum("hts,bshd->bthd", self._position_weights(), value)
-
         gate = self.param("gating_param", nn.initializers.ones, (self.num_heads,), jnp.float32)
-        gate = nn.sigmoid(gate).astype(self.dtype)[None, None, :, None]
-        # timm mixes the weights instead, and divides them by their sum, which is 1 already.
-        x = (1 - gate) * by_content + gate * by_position
+        x = self.weigh_values(query, key, value, self._position_weights(), gate)
         x = dense(dim, name="proj")(x.reshape(batch, tokens, dim))
         return nn.Dropout(self.dropout, deterministic=not self.train)(x)
+
+    def weigh_values(
+        self,
+        query: jax.Array,
+        key: jax.Array,
+        value: jax.Array,
+        position_weights: jax.Array,
+        gate: jax.Array,
+    ) -> jax.Array:
+        """The attention itself; a method of its own, as `layers.Attention` has it.
+
+        Args:
+          query, key, value: (batch, tokens, heads, dim / heads).
+          position_weights: (heads, tokens, tokens).
+          gate: (heads,), how much the position counts, before the sigmoid.
+
+        Returns:
+          (batch, tokens, heads, dim / heads).
+        """
+        by_content = jax.nn.dot_product_attention(query, key, value)
+        by_position = jnp.einsum("hts,bshd->bthd", position_weights, value)
+        gate = nn.sigmoid(gate).astype(self.dtype)[None, None, :, None]
+        # timm mixes the weights instead, and divides them by their sum, which is 1 already.
+        return (1 - gate) * by_content + gate * by_position
 
     def _position_weights(self) -> jax.Array:
         """How much each token looks at each other for its position, (heads, tokens, tokens)."""

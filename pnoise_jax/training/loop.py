@@ -24,9 +24,10 @@ from pnoise_jax.training.experiment import Experiment, build
 from pnoise_jax.training.fields import flatten
 from pnoise_jax.training.imported import match_on_all_hosts
 from pnoise_jax.training.intervals import Every, SaveClock
+from pnoise_jax.training.periods import advance_in_periods, prepare_period
 from pnoise_jax.training.precision import config_types
 from pnoise_jax.training.profiling import Profiler
-from pnoise_jax.training.program import Program, advance, create_program
+from pnoise_jax.training.program import Program, create_program
 from pnoise_jax.training.restore import Run
 from pnoise_jax.training.saving import (
     Saver,
@@ -155,11 +156,11 @@ class _Training:
         self._saver = Saver(
             self._checkpoints, window, self._clock, require_there=self._require_there, total=total
         )
+        self._first_steps = {start + 1}  # of which each may be compiled anew
         evaluates = self._every.evaluates(start, total)  # it may have been stopped before it could
         profiler = Profiler(experiment.config.profile, self._path / "profile")
         with contextlib.ExitStack() as stack:
             enter = stack.enter_context
-            batches = enter(task.open_batches(start))
             self._writers = enter(_open_writers(experiment, self._path, start, evaluates=evaluates))
             enter(contextlib.closing(profiler))
             self._progress = enter(
@@ -170,18 +171,39 @@ class _Training:
             constants = self._program.constants(experiment)
             profiler.after(start)
             began = time.monotonic()
-            steps = advance(self._program, state, window.watch(batches), constants, start=start)
-            for step, (state, metrics) in enumerate(steps, start + 1):
+            steps = advance_in_periods(
+                self._program,
+                task,
+                state,
+                constants,
+                steps=range(start, total),
+                prepare=self._prepare,
+                watch=window.watch,
+            )
+            for step, (state, metrics) in enumerate(enter(contextlib.closing(steps)), start + 1):
                 if step == start + 1:
                     self._progress.compiled(time.monotonic() - began)
                 profiler.after(step, metrics["loss"])
-                self._after_step(step, state, metrics, is_first=step == start + 1)
+                self._after_step(step, state, metrics)
             self._checkpoints.wait()
         return state
 
-    def _after_step(
-        self, step: int, state: TrainState, metrics: Metrics, *, is_first: bool
-    ) -> None:
+    def _prepare(self, step: int, state: TrainState) -> TrainState:
+        """The state with what the task's batches from ``step`` on depend on."""
+        self._saver.require_finite(self._window.first_broken(step))
+        with self._saver.stopping_evaluation(step, state):
+            prepared = prepare_period(
+                self._experiment.task,
+                state,
+                step,
+                mesh=self._program.mesh,
+                report=functools.partial(self._console.print, soft_wrap=True, highlight=False),
+            )
+        self._window.restart_clock()
+        self._first_steps.add(step + 1)
+        return prepared
+
+    def _after_step(self, step: int, state: TrainState, metrics: Metrics) -> None:
         """Reports, saves and evaluates where that is due; raises where a signal asks to stop."""
         self._window.add(metrics)
         stops = stopping.requested()
@@ -189,7 +211,7 @@ class _Training:
         evaluates = self._every.evaluates(step, self._total)
         if saves or evaluates or step % self._every.log == 0:
             self._report(step)
-        elif is_first:
+        elif step in self._first_steps:
             self._window.restart_clock()  # the first one is compiled
         if saves or stops or self._clock.is_due(step):
             self._saver.save(step, state)

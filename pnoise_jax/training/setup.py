@@ -59,6 +59,11 @@ class Setup:
         size = self.test_data.require_image_shape()[:2]
         return inputs.transform(self.config, dataset, size, train=True)
 
+    def without_augmentation(self, dataset: data.Dataset) -> data.Dataset:
+        """Any data set with its images as the model gets those of the test split."""
+        size = self.test_data.require_image_shape()[:2]
+        return inputs.transformed(self.config, dataset, size)
+
     @property
     def total_steps(self) -> int:
         """Updates of the whole run."""
@@ -73,17 +78,17 @@ class Setup:
             batch_size=self.config.batch_size,
         )
 
+    def cut_steps(self, duration: str, field: str) -> int:
+        """A duration of the config in steps; config.steps cuts it in proportion, like the run."""
+        steps = self.steps(duration, field)
+        if self.config.steps is None:
+            return steps
+        return round(steps * self.config.steps / self.steps(self.config.duration, "duration"))
+
     @property
     def schedule(self) -> optax.Schedule:
         """The learning rate by step; config.steps cuts its warm-up and epochs in proportion."""
-        section = self.config.optimizer
-
-        def cut(duration: str, field: str) -> int:
-            steps = self.steps(duration, field)
-            if self.config.steps is None:
-                return steps
-            return round(steps * self.config.steps / self.steps(self.config.duration, "duration"))
-
+        section, cut = self.config.optimizer, self.cut_steps
         return learning_rate_schedule(
             section,
             warmup_steps=cut(section.warmup, "optimizer.warmup"),
@@ -139,6 +144,13 @@ class Setup:
         path = self.config.weights
         if path is None:
             return None
+        if getattr(self.model, "classifier_head", None) is not None:
+            if head == "keep":
+                raise ValueError(
+                    "weights_head='keep': the task has a head of its own, which these weights "
+                    "cannot have; set weights_head='fresh'"
+                )
+            head = "fresh"
         names = self.test_data.class_names
         shapes = _trace(self.plain_model.clone(injection=None), self.test_data.image_shape)
         return weights.match(path, self.plain_model, shapes, head=head, class_names=names)

@@ -196,6 +196,47 @@ class Task:
             transform=setup.train_transform,
         )
 
+    @property
+    def preparations(self) -> Sequence[int]:
+        """The steps, ascending, before which `prepare` is called; none by default."""
+        return ()
+
+    def prepare(
+        self,
+        variables: Mapping[str, Any],
+        state: State,
+        step: int,
+        *,
+        mesh: jax.sharding.Mesh,
+        report: Callable[[str], None],
+    ) -> State:
+        """What the batches from ``step`` on depend on, computed from the weights before it.
+
+        It must be a function of its arguments alone. Every checkpoint holds the result, so that a
+        run that goes on sees the same batches.
+
+        Args:
+          variables: of the model, as trained so far; not the moving average.
+          state: the collections that the task keeps beside the model's.
+          step: one of `preparations`.
+          mesh: the devices.
+          report: takes a sentence for the console.
+
+        Returns:
+          The collections, changed or not: arrays of the same shapes and dtypes.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has preparations: define prepare")
+
+    def open_period(self, start: int, state: State) -> data.BatchIterator:
+        """The batches from step ``start`` to the next preparation, or further.
+
+        Args:
+          start: the first step of a period, or where a run goes on within one.
+          state: the collections that the task keeps, with what `prepare` has put there.
+        """
+        del state
+        return self.open_batches(start)
+
     def evaluate(
         self,
         variables: Mapping[str, Any],

@@ -39,10 +39,16 @@ def fit_together(
       Of each run the state after the last step; where it broke down, the error, not raised.
 
     Raises:
+      ValueError: the task prepares batches from the weights.
       OSError: another process trains in a directory, or a checkpoint cannot be written; those that
         can be are.
       StoppedError: a signal came in; what these runs have trained is lost.
     """
+    if experiments[0].task.preparations:
+        raise ValueError(
+            f"the batches of {type(experiments[0].task).__name__} depend on the weights of each "
+            "run: train one after another, by fit"
+        )
     places = [*experiments, *[experiments[-1]] * (size - len(experiments))]
     with contextlib.ExitStack() as stack:
         are_there = [stack.enter_context(lock(path)) for path in paths]

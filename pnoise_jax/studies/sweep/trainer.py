@@ -167,7 +167,9 @@ class Trainer:
             if pending:
                 families.setdefault(runs[0].family, []).append(pending)
         for family, pending in families.items():
-            if max(map(len, pending)) == 1 or self._together != "auto":
+            if pending[0][0].experiment.task.preparations:
+                self._choices[family] = False  # each has batches of its own
+            elif max(map(len, pending)) == 1 or self._together != "auto":
                 self._choices[family] = self._together == "always"
             else:
                 stopping.check("while measuring how to train")

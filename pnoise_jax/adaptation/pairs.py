@@ -1,0 +1,59 @@
+"""The pairs of a period as a run's state holds them, and what to say of them."""
+
+from collections.abc import Mapping, Sequence
+
+import jax.numpy as jnp
+import numpy as np
+
+
+def empty_pairs(source_size: int, target_size: int) -> dict[str, jnp.ndarray]:
+    """Room for as many pairs of source and target images as there can be, without any yet."""
+    room = source_size + target_size
+    return {
+        "source": jnp.zeros(room, jnp.int32),
+        "target": jnp.zeros(room, jnp.int32),
+        "pseudo_label": jnp.zeros(target_size, jnp.int32),
+        "count": jnp.int32(0),
+        "classes": jnp.int32(0),
+    }
+
+
+def fill_pairs(
+    empty: Mapping[str, jnp.ndarray], pairs: np.ndarray, labels: np.ndarray
+) -> dict[str, np.ndarray | np.generic]:
+    """The arrays of `empty_pairs` with pairs (n, 2) and pseudo labels (target images,)."""
+    padded = np.zeros((len(empty["source"]), 2), np.int32)
+    padded[: len(pairs)] = pairs
+    return {
+        "source": padded[:, 0],
+        "target": padded[:, 1],
+        "pseudo_label": labels.astype(np.int32),
+        "count": np.int32(len(pairs)),
+        "classes": np.int32(len(np.unique(labels))),
+    }
+
+
+def describe_pairs(
+    pairs: np.ndarray, labels: np.ndarray, *, step: int, class_names: Sequence[str]
+) -> list[str]:
+    """What to say of new pairs; with a warning where the pseudo labels have collapsed.
+
+    Args:
+      pairs: (n, 2).
+      labels: pseudo labels (target images,).
+      step: at which they were made.
+      class_names: of all classes.
+    """
+    classes, counts = np.unique(labels, return_counts=True)
+    sentences = [
+        f"step {step}: {len(pairs)} pairs, with {len(np.unique(pairs[:, 1]))} of {len(labels)} "
+        f"target images; the pseudo labels are of {len(classes)} of {len(class_names)} classes, "
+        f"the largest with {100 * counts.max() / counts.sum():.0f} % of the images"
+    ]
+    if len(classes) == 1 and len(class_names) > 1:
+        sentences.append(
+            f"warning: at step {step} the pseudo labels have collapsed: every target image has "
+            f"class {class_names[classes[0]]!r}. Raise task.source_duration, or lower "
+            "optimizer.learning_rate"
+        )
+    return sentences

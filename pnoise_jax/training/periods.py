@@ -1,0 +1,74 @@
+"""Runs whose batches depend on the weights: the steps between two preparations of the task."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from pnoise_jax import parallel
+from pnoise_jax.training.program import Program, advance
+from pnoise_jax.training.step import TrainState
+from pnoise_jax.training.task import Metrics, Task, model_parameters
+
+
+def advance_in_periods(
+    program: Program,
+    task: Task,
+    state: TrainState,
+    constants: tuple[Any, ...],
+    *,
+    steps: range,
+    prepare: Callable[[int, TrainState], TrainState],
+    watch: Callable[[Iterable[Any]], Iterator[Any]],
+) -> Generator[tuple[TrainState, Metrics]]:
+    """Makes the steps of a run, and prepares the batches of each period before its first.
+
+    A task without preparations has a single period, the whole run.
+
+    Args:
+      program, state, constants: as `program.advance` has them.
+      task: opens the batches.
+      steps: to make, up to the last of the run.
+      prepare: maps a step and the state before it to a state; called before the steps that the task
+        names.
+      watch: passes batches on.
+
+    Yields:
+      As `program.advance`.
+    """
+    due = {step for step in task.preparations if step in steps}
+    for first, end in itertools.pairwise(sorted({steps.start, *due, steps.stop})):
+        if first in due:
+            state = prepare(first, state)
+        with task.open_period(first, state.task) as batches:
+            period = watch(itertools.islice(batches, end - first))
+            for moved, metrics in advance(program, state, period, constants, start=first):
+                state = moved
+                yield state, metrics
+
+
+def prepare_period(
+    task: Task, state: TrainState, step: int, *, mesh: Mesh, report: Callable[[str], None]
+) -> TrainState:
+    """The state with what `Task.prepare` makes of it, on every device.
+
+    Raises:
+      ValueError: the task returns arrays of other shapes or names than it was given.
+    """
+    variables = {"params": model_parameters(state.params), "batch_stats": state.batch_stats}
+    prepared = dict(task.prepare(variables, state.task, step, mesh=mesh, report=report))
+    before, after = (jax.tree.map(jax.typeof, tree) for tree in (dict(state.task), prepared))
+    shapes = [
+        {jax.tree_util.keystr(path): (x.shape, x.dtype) for path, x in jax.tree.leaves_with_path(t)}
+        for t in (before, after)
+    ]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"{type(task).__name__}.prepare was given {shapes[0]} and returned {shapes[1]}: return "
+            "arrays of the same names, shapes and dtypes"
+        )
+    prepared = jax.device_put(prepared, parallel.replicated(mesh))
+    return dataclasses.replace(state, task=prepared)
