@@ -142,6 +142,12 @@ def test_one_device_equals_eight(data_dir):
     chex.assert_trees_all_close((few.params, few_metrics), (many.params, many_metrics), atol=2e-5)
 
 
+def test_by_default_the_hooks_leave_the_state_alone():
+    task, state = Task(model=nn.Dense(1)), object()
+    assert task.after_init(state) is state
+    assert task.after_update(state, None) is state
+
+
 class WithoutLoss(Task):
     """Lacks its loss."""
 
