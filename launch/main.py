@@ -121,8 +121,9 @@ def call_config_function(name: str) -> Any:
     try:
         function = _config_names(config_file()).get(name)
         returned = None if function is None else function(*argument)
-        is_plain = isinstance(returned, Mapping) or not isinstance(returned, Iterable)
-        return returned if is_plain else list(returned)
+        if isinstance(returned, Iterable) and not isinstance(returned, Mapping):
+            return list(returned)
+        return returned
     except Exception as error:
         _end_on_config_error(error)
 

@@ -18,7 +18,7 @@ from pnoise_jax.adaptation.paired_batches import target_seed
 from pnoise_jax.adaptation.pairs import describe_pairs, empty_pairs, fill_pairs
 from pnoise_jax.adaptation.task import LOSS, AdaptationTask
 from pnoise_jax.evaluation import Measure
-from pnoise_jax.training.task import Metrics, State, StepContext, model_parameters
+from pnoise_jax.training import Metrics, State, StepContext, model_parameters
 
 
 @dataclasses.dataclass(frozen=True)

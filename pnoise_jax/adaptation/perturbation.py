@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from pnoise_jax import noise
-from pnoise_jax.training.task import State
+from pnoise_jax.training import State
 
 IMAGE = 0  # the place before the first layer
 

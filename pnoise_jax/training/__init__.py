@@ -2,6 +2,7 @@
 
 from pnoise_jax.training import (
     data_version,
+    inputs,
     optimizer,
     own_modules,
     reports,
@@ -22,7 +23,7 @@ from pnoise_jax.training.config import (
 )
 from pnoise_jax.training.evaluating import evaluate
 from pnoise_jax.training.experiment import Experiment, build
-from pnoise_jax.training.fields import flatten
+from pnoise_jax.training.fields import flatten, noise_section
 from pnoise_jax.training.loop import fit, train
 from pnoise_jax.training.program import Program, create_program, trains_with_noise
 from pnoise_jax.training.random_streams import RandomStreams
@@ -72,10 +73,12 @@ __all__ = [
     "flatten",
     "import_weights",
     "init_state",
+    "inputs",
     "jit_train_step",
     "make_train_step",
     "model_config",
     "model_parameters",
+    "noise_section",
     "open_together",
     "optimizer",
     "own_modules",

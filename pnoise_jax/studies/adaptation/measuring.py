@@ -14,7 +14,7 @@ from pnoise_jax import data, evaluation, parallel
 from pnoise_jax.evaluation import Hits, Protocol
 from pnoise_jax.runs import RunDirectory
 from pnoise_jax.studies.adaptation.methods import Method, StudyRun
-from pnoise_jax.training.restore import Run, restore
+from pnoise_jax.training import Run, restore
 from pnoise_jax.writing import replace_file
 
 PROTOCOLS = ("clean", "noisy_shuffled", "noisy_listed")  # the last in the target's stored order
@@ -200,5 +200,6 @@ def _read(file: Path, identity: str) -> dict[str, np.ndarray] | None:
 
 def _write(file: Path, identity: str, arrays: Mapping[str, np.ndarray]) -> None:
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, identity=np.array(identity), **arrays)
+    named: dict[str, Any] = {**arrays, "identity": np.array(identity)}
+    np.savez_compressed(buffer, **named)
     replace_file(file, buffer.getvalue())

@@ -12,8 +12,7 @@ import ml_collections
 from pnoise_jax import data, training
 from pnoise_jax.registry import did_you_mean
 from pnoise_jax.studies.sweep.cells import override
-from pnoise_jax.training.checks import check_training
-from pnoise_jax.training.fields import noise_section
+from pnoise_jax.training import check_training, noise_section
 
 SOURCE_ONLY, TARGET_LABELS = "source_only", "target_labels"  # the lower and the upper bound
 METHODS = (SOURCE_ONLY, "dann", "tvt", "ssrt", "cdtrans", TARGET_LABELS)
