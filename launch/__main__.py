@@ -4,6 +4,8 @@
   evaluate   evaluates a run, or pretrained weights
   audit      says where an accuracy comes from
   sweep      trains and evaluates many variants of a config
+  adapt      trains methods of domain adaptation, and says what noise adds to them
+  neighbours says how much label the order of a test set gives away
   prepare    prepares data sets from downloads or from your own folders
   export     writes a run's weights for other programs
   bridge     relates the leak of small models to that of larger ones
@@ -17,7 +19,8 @@ import sys
 
 from pnoise_jax.registry import did_you_mean
 
-PROGRAMS = ("train", "evaluate", "audit", "sweep", "prepare", "export", "bridge", "benchmark")
+PROGRAMS = ("train", "evaluate", "audit", "sweep", "adapt", "neighbours")
+PROGRAMS += ("prepare", "export", "bridge", "benchmark")
 
 
 def run() -> None:

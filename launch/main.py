@@ -8,7 +8,7 @@ import shlex
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -91,20 +91,12 @@ def define_run_flags(
 def read_sweep() -> tuple[list, list[str]]:
     """What the config file's ``sweep()`` returns, and the fields that the command line sets.
 
-    Like ``get_config``, it gets the text after the colon in --config, if there is one.
-
     Raises:
       ValueError: the file has no such function, or it returns no cells.
     """
-    flag = flags.FLAGS["config"]
-    file, *argument = config_flags.get_config_filename(flag).split(":", 1)
-    try:
-        function = _config_names(file).get("sweep")
-        cells = None if function is None else function(*argument)
-        cells = list(cells) if isinstance(cells, Iterable) else cells
-    except Exception as error:
-        _end_on_config_error(error)
-    if function is None:
+    cells = call_config_function("sweep")
+    file = config_file()
+    if cells is None and "sweep" not in _config_names(file):
         raise ValueError(
             f"--config={file} has no sweep(): define it beside get_config(), to return a dict of "
             "dotted fields for each cell, such as {'noise.strength': 0.3, 'seed': 1}"
@@ -114,7 +106,28 @@ def read_sweep() -> tuple[list, list[str]]:
             f"--config={file}: sweep() returns {cells!r}: let it return a list of cells, each a "
             "dict such as {'noise.strength': 0.3, 'seed': 1}"
         )
-    return cells, list(config_flags.get_override_values(flag))
+    return cells, list(config_flags.get_override_values(flags.FLAGS["config"]))
+
+
+def call_config_function(name: str) -> Any:
+    """What a function of the config file beside ``get_config()`` returns; None if it has none.
+
+    Like ``get_config``, it is called with what follows a colon in --config, if anything does. What
+    it yields is put into a list.
+    """
+    _, *argument = config_flags.get_config_filename(flags.FLAGS["config"]).split(":", 1)
+    try:
+        function = _config_names(config_file()).get(name)
+        returned = None if function is None else function(*argument)
+        is_plain = isinstance(returned, Mapping) or not isinstance(returned, Iterable)
+        return returned if is_plain else list(returned)
+    except Exception as error:
+        _end_on_config_error(error)
+
+
+def config_file() -> str:
+    """The file that --config names, without what follows a colon."""
+    return config_flags.get_config_filename(flags.FLAGS["config"]).split(":", 1)[0]
 
 
 def _config_names(file: str) -> dict[str, Any]:
@@ -123,6 +136,24 @@ def _config_names(file: str) -> dict[str, Any]:
     if module is not None and getattr(module, "__file__", None) == file:
         return vars(module)
     return runpy.run_path(file)
+
+
+def whole_numbers(flag: str, values: list[str]) -> tuple[int, ...]:
+    """``--flag=0,1,2`` as numbers.
+
+    Raises:
+      ValueError: one is not a whole number of at least 0, or comes twice, or there are none.
+    """
+    given = ",".join(values)
+    for value in values:
+        if not value.strip().isdecimal():
+            raise ValueError(
+                f"--{flag}={given}: {value!r} is not a whole number; give numbers such as 0,1,2"
+            )
+    numbers = tuple(map(int, values))
+    if not numbers or len(set(numbers)) < len(numbers):
+        raise ValueError(f"--{flag}={given}: give one or several numbers, each once")
+    return numbers
 
 
 def command_line(program: str) -> str:

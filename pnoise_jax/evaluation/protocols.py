@@ -9,7 +9,7 @@ class Protocol:
 
     Attributes:
       noise: whether the injection acts.
-      order: of the test set: "shuffled" or "class_sorted".
+      order: of the test set: "shuffled", "class_sorted", or "stored", the data set's own.
       batch_size: how many consecutive examples form a batch, within which noise mixes.
     """
 

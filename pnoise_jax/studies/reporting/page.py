@@ -36,7 +36,7 @@ def render(audit: Mapping[str, Any], figures: Mapping[str, bytes]) -> str:
     """
     answer, colon, rest = audit["verdict"]["text"].partition(": ")
     finding = kinds.headline_finding(audit)
-    return _template().render(
+    return template("page.html").render(
         audit=audit,
         css=stylesheet(),
         kinds=kinds,
@@ -62,7 +62,8 @@ def stylesheet() -> str:
 
 
 @functools.cache
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """One of the folder templates, with whatever is filled in escaped."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(_PACKAGE, "templates"),
         autoescape=True,  # whatever comes from data is text
@@ -72,7 +73,7 @@ def _template() -> jinja2.Template:
     )
     # No line begins with a percent sign.
     environment.filters["together"] = lambda words: words.replace(" %", "\N{NO-BREAK SPACE}%")
-    return environment.get_template("page.html")
+    return environment.get_template(name)
 
 
 def _tiles(audit: Mapping[str, Any]) -> list[dict[str, str]]:

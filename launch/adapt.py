@@ -1,0 +1,81 @@
+r"""Trains methods of domain adaptation: python -m launch.adapt --config CONFIG --workdir DIR
+
+    python -m launch.adapt --config configs/uda_digits.py --workdir /tmp/uda_digits
+    python -m launch.adapt --config configs/uda_office_home.py --workdir /tmp/office_home \
+        --pairs=Ar-Cl,Cl-Ar --methods=tvt --config.weights=B_16.npz
+
+For each method and seed, with and without the config's noise, DIR/runs gets the work directory of a
+training, which launch.audit and launch.evaluate take. DIR gets adaptation.json and .csv, a row for
+each run and protocol (clean, noisy_shuffled, noisy_listed: the target's stored order), and
+adaptation.html, the table and what it says. Source only and the upper bound, trained on target
+labels, are always trained. The same command goes on where it was stopped.
+
+The config file's get_config() names the source in its task section and the target in its data
+section. Beside it may stand methods(), which returns for some methods the fields that they change:
+{"tvt": {"task.patch_weight": 0.01}}; and pairs(), which returns for each ordered pair of domains
+the fields that it changes. Each pair then has a directory of its own in DIR, and all together
+pairs.csv and pairs.html.
+"""
+
+if __name__ == "__main__":  # before the imports, which take seconds
+    from pnoise_jax import stopping
+
+    stopping.listen()
+
+from absl import flags
+
+from pnoise_jax.studies.adaptation import run_adaptation, run_pairs
+from pnoise_jax.studies.adaptation.summary import METRICS
+
+from . import main
+
+_METHODS = flags.DEFINE_list("methods", None, "Which, such as dann,tvt; default: all.")
+_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Of the runs; intervals need three.")
+_PAIRS = flags.DEFINE_list("pairs", None, "Of the config's pairs(), such as Ar-Cl; default: all.")
+_METRIC = flags.DEFINE_enum(
+    "metric", None, METRICS, "Of values and differences; default: the data set's official one."
+)
+
+
+def adapt(config, workdir: str) -> None:
+    """Reads the methods and pairs, and runs the study."""
+    overrides, pairs = (_read(name) for name in ("methods", "pairs"))
+    options = {
+        "methods": _METHODS.value,
+        "seeds": main.whole_numbers("seeds", _SEEDS.value),
+        "overrides": overrides or {},
+        "metric": _METRIC.value,
+        "command": main.command_line("adapt"),
+    }
+    if pairs is not None:
+        run_pairs(config, workdir, pairs, names=_PAIRS.value, **options)
+    elif _PAIRS.value is not None:
+        raise ValueError(
+            f"--pairs={','.join(_PAIRS.value)}: --config={main.config_file()} has no pairs(): "
+            "leave the flag out, or define pairs(), which returns the fields of each pair"
+        )
+    else:
+        run_adaptation(config, workdir, **options)
+
+
+def _read(name: str) -> dict | None:
+    """What a function of the config file returns, a dict of dicts.
+
+    Raises:
+      ValueError: it returns something else.
+    """
+    returned = main.call_config_function(name)
+    if returned is None:
+        return None
+    if not isinstance(returned, dict) or not all(isinstance(x, dict) for x in returned.values()):
+        raise ValueError(
+            f"--config={main.config_file()}: {name}() returns {returned!r}: let it return a dict "
+            "of dicts of dotted fields, such as {'tvt': {'task.patch_weight': 0.01}}"
+        )
+    return returned
+
+
+if __name__ == "__main__":
+    _config, _workdir = main.define_run_flags(config_required=True)
+    flags.adopt_module_key_flags(main)  # for --help
+    main.run(lambda: adapt(_config.value, _workdir.value))

@@ -1,0 +1,87 @@
+r"""How much label does the order of a test set give away? python -m launch.neighbours [--flags]
+
+For each batch size: the share of batches that hold one class, and the mean share of an image's
+batch mates that are of its class; beside it the latter in a random order. Counted from labels, with
+no model: noise over the batch can read no more than this.
+
+    python -m launch.neighbours
+    python -m launch.neighbours --lists=Art.txt,Clipart.txt
+    python -m launch.neighbours --splits=office_home:art,visda2017:validation --data_dir=DIR
+
+VisDA-2017's validation, ImageNet's and ImageNet-V2 are always shown: their counts are public. The
+counts of Office-Home and DomainNet are not, so these need the published lists (--lists), or the
+data prepared from them (--splits, in the order in which they are stored).
+"""
+
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+from rich.table import Table
+
+from pnoise_jax import data, writing
+from pnoise_jax.studies.adaptation.neighbours import (
+    BATCH_SIZES,
+    Neighbours,
+    known_orders,
+    neighbours,
+    read_list,
+)
+from pnoise_jax.terminal import create_console
+
+from . import main
+
+_LISTS = flags.DEFINE_list("lists", [], "Published list files, path and label a line.")
+_SPLITS = flags.DEFINE_list("splits", [], "Prepared data, NAME:SPLIT, in their stored order.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Where data sets are.")
+_SIZES = flags.DEFINE_list("batch_sizes", [str(size) for size in BATCH_SIZES], "Of the table.")
+_OUT = flags.DEFINE_string("out", None, "JSON file for all numbers.")
+
+
+def run() -> None:
+    """Counts, prints and writes."""
+    sizes = main.whole_numbers("batch_sizes", _SIZES.value)
+    orders = known_orders()
+    for file in _LISTS.value:
+        orders[file] = read_list(file)
+    for text in _SPLITS.value:
+        orders[text] = _stored_labels(text)
+    rows = [neighbours(x, name=name, batch_sizes=sizes) for name, x in orders.items()]
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 1000
+    create_console(width=width).print(_table(rows, sizes))
+    if _OUT.value is not None:
+        content = [dataclasses.asdict(row) for row in rows]
+        writing.replace_file(Path(_OUT.value).expanduser(), json.dumps(content, indent=1) + "\n")
+
+
+def _stored_labels(text: str) -> np.ndarray:
+    name, colon, split = text.rpartition(":")
+    if not colon:
+        raise ValueError(f"--splits={text}: give NAME:SPLIT, such as office_home:art")
+    return np.asarray(data.load(name, split=split, data_dir=_DATA_DIR.value).labels)
+
+
+def _table(rows: list[Neighbours], sizes: tuple[int, ...]) -> Table:
+    title = "one-class batches / mates of the same class, in percent"
+    table = Table(title=title, title_justify="left")
+    table.add_column("order")
+    for head in ("images", *(f"batches of {size}" for size in sizes), "next one", "shuffled"):
+        table.add_column(head, justify="right")
+    for row in rows:
+        cells = [f"{_percent(row.pure[size])} / {_percent(row.same[size])}" for size in sizes]
+        ends = (_percent(row.following), _percent(row.shuffled))
+        table.add_row(row.name, str(row.n), *cells, *ends)
+    return table
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f}"
+
+
+if __name__ == "__main__":
+    flags.adopt_module_key_flags(main)  # for --help
+    main.run(run)

@@ -1,0 +1,204 @@
+"""What is measured of the runs of a study: every prediction, kept to be paired with others."""
+
+import dataclasses
+import io
+import json
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pnoise_jax import data, evaluation, parallel
+from pnoise_jax.evaluation import Hits, Protocol
+from pnoise_jax.runs import RunDirectory
+from pnoise_jax.studies.adaptation.methods import Method, StudyRun
+from pnoise_jax.training.restore import Run, restore
+from pnoise_jax.writing import replace_file
+
+PROTOCOLS = ("clean", "noisy_shuffled", "noisy_listed")  # the last in the target's stored order
+_ORDERS = {"clean": "shuffled", "noisy_shuffled": "shuffled", "noisy_listed": "stored"}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Measured:
+    """One run's predictions on the target.
+
+    Attributes:
+      method: row of the table.
+      seed: of the run.
+      labels: (n,) of the target.
+      predicted: by protocol, (n,) the predicted class.
+      correct: by protocol, (n,) bool.
+      batches: by protocol with noise that mixes a batch, (n,) the batch of each example.
+      looks: evaluations on the way without noise, as (step, accuracy, mean per class), the last
+        step included; of it alone where there were none on the way.
+    """
+
+    method: Method
+    seed: int
+    labels: np.ndarray
+    predicted: Mapping[str, np.ndarray]
+    correct: Mapping[str, np.ndarray]
+    batches: Mapping[str, np.ndarray]
+    looks: tuple[tuple[int, float, float], ...]
+
+    def accuracy(self, protocol: str) -> float:
+        """In percent."""
+        return 100 * float(self.correct[protocol].mean())
+
+    def per_class_mean(self, protocol: str) -> float:
+        """The mean over classes of the accuracy, in percent."""
+        return evaluation.balanced_accuracy(self.labels, self.correct[protocol])
+
+    def purity(self, protocol: str) -> float | None:
+        """The mean share of an example's batch mates of its class; None where nothing is mixed."""
+        batches = self.batches.get(protocol)
+        return None if batches is None else evaluation.purity(self.labels, batches)
+
+
+def rows_of(measured: Measured) -> list[dict[str, Any]]:
+    """The rows of adaptation.json of one run."""
+    return [
+        {
+            "method": measured.method.name,
+            "noise": measured.method.noise,
+            "seed": measured.seed,
+            "protocol": protocol,
+            "accuracy": measured.accuracy(protocol),
+            "per_class_mean": measured.per_class_mean(protocol),
+            "n": len(measured.labels),
+            "purity": measured.purity(protocol),
+        }
+        for protocol in PROTOCOLS
+        if protocol in measured.correct
+    ]
+
+
+def hits(runs: list[Measured], protocol: str) -> Hits:
+    """Which examples the runs of a row got right, by seed."""
+    correct = np.stack([run.correct[protocol] for run in runs])
+    return Hits(correct, runs[0].batches.get(protocol))
+
+
+def measure(run: StudyRun, path: Path, kept: Path, *, report: Callable[[str], None]) -> Measured:
+    """Evaluates a finished run by all protocols, or reads what was measured of it before.
+
+    Args:
+      run: what was trained.
+      path: its directory.
+      kept: the file of its predictions, written where it is not there or is of something else.
+      report: takes a sentence on how far it is.
+
+    Raises:
+      OSError: the run cannot be restored, or the file not written.
+    """
+    identity = _identity(run, path)
+    arrays = _read(kept, identity)
+    if arrays is None:
+        restored = restore(path, run.experiment.config, mesh=parallel.data_mesh(), report=report)
+        arrays = _predict(restored, report)
+        _write(kept, identity, arrays)
+    labels = arrays["labels"]
+    protocols = [name for name in PROTOCOLS if f"{name}_predicted" in arrays]
+    correct = {name: arrays[f"{name}_correct"] for name in protocols}
+    clean = correct["clean"]
+    last = (
+        RunDirectory(path).steps()[-1],
+        100 * float(clean.mean()),
+        evaluation.balanced_accuracy(labels, clean),
+    )
+    return Measured(
+        method=run.method,
+        seed=run.seed,
+        labels=labels,
+        predicted={name: arrays[f"{name}_predicted"] for name in protocols},
+        correct=correct,
+        batches={name: _batches(run, name, labels) for name in protocols if _mixes(run, name)},
+        looks=(*(look for look in read_looks(path) if look[0] < last[0]), last),
+    )
+
+
+def _predict(run: Run, report: Callable[[str], None]) -> dict[str, np.ndarray]:
+    experiment = run.experiment
+    task, target, section = experiment.task, experiment.test_data, experiment.config.evaluation
+    arrays = {"labels": np.asarray(target.labels)}
+    for name in PROTOCOLS if experiment.model.injection is not None else PROTOCOLS[:1]:
+        predictions = evaluation.predict(
+            task.model,
+            run.variables,
+            target,
+            _protocol(name, section.batch_size),
+            mesh=parallel.data_mesh(),
+            mean=task.mean,
+            std=task.std,
+            seed=section.seed,
+            views=section.views,
+            report=report,
+        )
+        arrays[f"{name}_predicted"] = predictions.predicted
+        arrays[f"{name}_correct"] = predictions.rank < 1
+    return arrays
+
+
+def _protocol(name: str, batch_size: int) -> Protocol:
+    return Protocol(noise=name != "clean", order=_ORDERS[name], batch_size=batch_size)
+
+
+def _mixes(run: StudyRun, name: str) -> bool:
+    injections = run.experiment.model.injections
+    return name != "clean" and any(injection.noise.mixes_batch for injection in injections)
+
+
+def _batches(run: StudyRun, name: str, labels: np.ndarray) -> np.ndarray:
+    section = run.experiment.config.evaluation
+    order = data.evaluation_order(labels, _ORDERS[name], seed=section.seed)
+    return evaluation.in_batches(order, section.batch_size)
+
+
+def read_looks(path: Path) -> list[tuple[int, float, float]]:
+    """The evaluations on the way of a run, in the order of their steps."""
+    looks = {}
+    for line in read_metrics(path):
+        if "clean/top1" in line and "clean/per_class_mean" in line:
+            looks[line["step"]] = (line["clean/top1"], line["clean/per_class_mean"])
+        elif "clean/top1" in line:  # classification has no mean per class
+            looks[line["step"]] = (line["clean/top1"], float("nan"))
+    return [(step, *look) for step, look in sorted(looks.items())]
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics; none where it has no such file."""
+    file = RunDirectory(path).metrics
+    if not file.exists():
+        return []
+    return [json.loads(line) for line in file.read_text("utf-8").splitlines() if line.strip()]
+
+
+def _identity(run: StudyRun, path: Path) -> str:
+    """What the predictions depend on, beside the run's own config."""
+    config, target = run.experiment.config, run.experiment.test_data
+    return json.dumps(
+        {
+            "step": RunDirectory(path).steps()[-1],
+            "evaluation": {k: config.evaluation[k] for k in ("batch_size", "seed", "views")},
+            "data": [target.name, target.split, target.version, len(target)],
+            "started": path.joinpath("config.json").stat().st_mtime_ns,
+        }
+    )
+
+
+def _read(file: Path, identity: str) -> dict[str, np.ndarray] | None:
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            arrays = dict(stored)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):  # not there, or not whole
+        return None
+    return arrays if str(arrays.pop("identity", "")) == identity else None
+
+
+def _write(file: Path, identity: str, arrays: Mapping[str, np.ndarray]) -> None:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, identity=np.array(identity), **arrays)
+    replace_file(file, buffer.getvalue())

@@ -1,0 +1,159 @@
+"""The runs of a study: each method, with and without the config's noise, for each seed."""
+
+import copy
+import dataclasses
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import ml_collections
+
+from pnoise_jax import data, training
+from pnoise_jax.registry import did_you_mean
+from pnoise_jax.studies.sweep.cells import override
+from pnoise_jax.training.checks import check_training
+from pnoise_jax.training.fields import noise_section
+
+SOURCE_ONLY, TARGET_LABELS = "source_only", "target_labels"  # the lower and the upper bound
+METHODS = (SOURCE_ONLY, "dann", "tvt", "ssrt", "cdtrans", TARGET_LABELS)
+LABELS = {
+    SOURCE_ONLY: "source only",
+    "dann": "DANN",
+    "tvt": "TVT",
+    "ssrt": "SSRT",
+    "cdtrans": "CDTrans",
+    TARGET_LABELS: "target labels",
+}
+
+Overrides = Mapping[str, Mapping[str, Any]]  # by method, values of dotted fields
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A row of the study's table.
+
+    Attributes:
+      name: one of `METHODS`, or of the config's own.
+      noise: whether it is trained, and evaluated as well, with the config's noise.
+    """
+
+    name: str
+    noise: bool = False
+
+    @property
+    def label(self) -> str:
+        """As readers see it."""
+        return LABELS.get(self.name, self.name) + (" + noise" if self.noise else "")
+
+    def run_name(self, seed: int) -> str:
+        """The directory of the run of a seed."""
+        return f"{self.name}{'-noise' if self.noise else ''}-seed_{seed}"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StudyRun:
+    """One training of a study, built and checked."""
+
+    method: Method
+    seed: int
+    experiment: training.Experiment
+
+    @property
+    def name(self) -> str:
+        """Of its directory."""
+        return self.method.run_name(self.seed)
+
+
+def choose(names: Iterable[str] | None, overrides: Overrides, *, noise: bool) -> list[Method]:
+    """The rows of the table: the bounds are always among them, and every method without noise.
+
+    Args:
+      names: of methods; None: all of `METHODS`, and those that `overrides` adds.
+      overrides: what the config's ``methods()`` returns.
+      noise: whether the config has noise.
+
+    Raises:
+      ValueError: an unknown method, or one that comes twice.
+    """
+    known = list(dict.fromkeys([*METHODS[:-1], *overrides, TARGET_LABELS]))
+    names = known if names is None else list(names)
+    for name in names:
+        if name not in known:
+            raise ValueError(f"methods: {name!r} is unknown{did_you_mean(name, known)}")
+        if names.count(name) > 1:
+            raise ValueError(f"methods: {name!r} comes twice; give each once")
+    rows = []
+    for name in known:
+        if name in names or name in (SOURCE_ONLY, TARGET_LABELS):
+            rows.append(Method(name))
+        if name in names and noise:
+            rows.append(Method(name, noise=True))
+    return rows
+
+
+def build_runs(
+    base: ml_collections.ConfigDict,
+    rows: Sequence[Method],
+    seeds: Sequence[int],
+    overrides: Overrides,
+) -> list[StudyRun]:
+    """All runs, seed by seed, each built and checked, so that a bad one is found before the first.
+
+    Args:
+      base: the study's config: its task section names the source.
+      rows: see `choose`.
+      seeds: of the runs.
+      overrides: what the config's ``methods()`` returns.
+
+    Raises:
+      ValueError: the config has no source, or a run is bad: it is named.
+      OSError: the data cannot be read or prepared.
+    """
+    if not base.task.get("source"):
+        raise ValueError(
+            f"task.name={base.task.name!r}: a study of adaptation needs a source and a target; set "
+            "config.task = task_config('dann', source='NAME', source_split='train'), and the "
+            "target in the data section"
+        )
+    runs, load = [], functools.cache(data.load)
+    for seed in seeds:
+        for row in rows:
+            try:
+                config = configure(base, row, overrides.get(row.name, {}), seed)
+                experiment = training.build(config, load=load)
+                check_training(experiment)
+                experiment.task.check()
+            except (ValueError, OSError) as error:
+                kind = ValueError if isinstance(error, ValueError) else OSError
+                raise kind(f"{row.label}: {error}") from error
+            runs.append(StudyRun(row, seed, experiment))
+    return runs
+
+
+def configure(
+    base: ml_collections.ConfigDict, row: Method, overrides: Mapping[str, Any], seed: int
+) -> ml_collections.ConfigDict:
+    """The config of one run: the base, the method's task, what it overrides, its noise and seed.
+
+    Raises:
+      ValueError: an unknown task, field, or a value of another type than the field's.
+    """
+    config = copy.deepcopy(base)
+    usual = "classification" if row.name == TARGET_LABELS else row.name
+    with config.unlocked():
+        config.task = _task_section(base.task, overrides.get("task.name", usual))
+    rest = {field: value for field, value in overrides.items() if field != "task.name"}
+    config = override(config, rest)
+    if not row.noise:
+        config.noise = noise_section()
+    config.seed = seed
+    return config
+
+
+def _task_section(base: ml_collections.ConfigDict, name: str) -> ml_collections.ConfigDict:
+    """The task of a method: the base's own options where it is the base's, else its defaults."""
+    if name == base.name:
+        return copy.deepcopy(base)
+    if name == "classification":
+        return training.task_config(name)
+    return training.task_config(name, source=base.source, source_split=base.source_split)

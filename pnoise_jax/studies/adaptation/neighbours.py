@@ -1,0 +1,123 @@
+"""How much label the order of a test set gives away: the classes of an image's batch mates.
+
+Counted from labels alone, before any image is looked at. Nothing here is measured on a model: this
+is the most that noise over the batch could read, not what it reads.
+"""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pnoise_jax import evaluation
+
+BATCH_SIZES = (10, 16, 64)
+
+# Images of each class in the validation split of VisDA-2017, in the order of the published list,
+# which is that of the classes.
+VISDA_VALIDATION = (3646, 3475, 4690, 10401, 4691, 2075, 5796, 4000, 4549, 2281, 4236, 5548)
+
+
+@dataclasses.dataclass(frozen=True)
+class Neighbours:
+    """What the batches of one order hold; shares from 0 to 1.
+
+    Attributes:
+      name: of the test set.
+      n, classes: how many images and classes it has.
+      pure: by batch size, the share of batches whose images are all of one class.
+      same: by batch size, the mean share of an image's batch mates that are of its class; None
+        where no image has mates.
+      shuffled: the same in a random order, on average, whatever the batch size; None likewise.
+      following: the share of images whose next one in the order is of their class, the last one's
+        being the first: what a cyclic shift by one mixes with, whatever the batch size.
+    """
+
+    name: str
+    n: int
+    classes: int
+    pure: dict[int, float]
+    same: dict[int, float | None]
+    shuffled: float | None
+    following: float
+
+
+def neighbours(
+    labels: np.ndarray, *, name: str, batch_sizes: Sequence[int] = BATCH_SIZES
+) -> Neighbours:
+    """Counts the neighbours of a test set in the order of its labels.
+
+    Args:
+      labels: (n,) whole numbers of at least 0, in the order in which images are evaluated.
+      name: of the test set.
+      batch_sizes: consecutive images that form a batch; the last one may be smaller.
+
+    Raises:
+      ValueError: there are no labels, or a batch size below 1.
+    """
+    if not len(labels):
+        raise ValueError(f"{name} has no labels: give those of at least one image")
+    for size in batch_sizes:
+        if size < 1:
+            raise ValueError(f"batch_sizes={tuple(batch_sizes)}: {size} is below 1")
+    counts = np.bincount(labels).astype(np.int64)
+    n = len(labels)
+    pure, same = {}, {}
+    for size in batch_sizes:
+        batches = evaluation.in_batches(np.arange(n), size)
+        starts = np.arange(0, n, size)
+        lowest, highest = (ufunc.reduceat(labels, starts) for ufunc in (np.minimum, np.maximum))
+        pure[size] = float(np.mean(lowest == highest))
+        same[size] = evaluation.purity(labels, batches)
+    return Neighbours(
+        name=name,
+        n=n,
+        classes=int((counts > 0).sum()),
+        pure=pure,
+        same=same,
+        shuffled=float((counts * (counts - 1)).sum() / (n * (n - 1))) if n > 1 else None,
+        following=float(np.mean(labels == np.roll(labels, -1))),
+    )
+
+
+def known_orders() -> dict[str, np.ndarray]:
+    """Labels of the public test sets whose order is known exactly without their files, by name.
+
+    Of Office-Home and DomainNet only totals and ranges are published: their rows need their lists.
+    """
+    return {
+        "VisDA-2017 validation, listed": sorted_labels(VISDA_VALIDATION),
+        "ImageNet validation, sorted": sorted_labels([50] * 1000),
+        "ImageNet-V2, sorted": sorted_labels([10] * 1000),
+    }
+
+
+def sorted_labels(counts: Sequence[int]) -> np.ndarray:
+    """Labels in class order, from the number of images of each class."""
+    return np.repeat(np.arange(len(counts)), counts)
+
+
+def read_list(file: str | os.PathLike) -> np.ndarray:
+    """The labels of a published list, ``path label`` a line, in its order.
+
+    Raises:
+      ValueError: a line has no label, or there are none; names it.
+      OSError: the file cannot be read.
+    """
+    labels = []
+    text = Path(file).expanduser().read_text("utf-8", "replace")
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        path, _, label = line.strip().rpartition(" ")
+        if not path or not label.isdecimal():
+            raise ValueError(
+                f"{file}, line {number}: {line[:80]!r} does not end with a blank and a label, a "
+                "whole number: give a list of images and labels"
+            )
+        labels.append(int(label))
+    if not labels:
+        raise ValueError(f"{file} lists no images: give a list of images and labels")
+    return np.array(labels)

@@ -1,0 +1,117 @@
+"""A study of adaptation as one HTML page that opens without a network."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pnoise_jax.studies.adaptation import page_tables
+from pnoise_jax.studies.adaptation.methods import SOURCE_ONLY, TARGET_LABELS
+from pnoise_jax.studies.adaptation.reference import TABLES
+from pnoise_jax.studies.adaptation.summary import Row
+from pnoise_jax.studies.reporting import page as pages
+from pnoise_jax.studies.reporting import tables
+from pnoise_jax.studies.reporting.inline_figures import inline_svg
+from pnoise_jax.studies.reporting.page_tables import configuration
+from pnoise_jax.training.config import flatten
+
+CAPTIONS = {
+    "curves": (
+        "Terms of the losses.",
+        "The first seed of each method; dashed: with noise. Each point is the mean since the one "
+        "before. A domain accuracy near 50 % means that the discriminator cannot tell the domains.",
+    ),
+    "embedding": (
+        "Features of both domains before and after.",
+        "Source only is before adaptation, the others are after; the first seed, without noise at "
+        "inference, the same images in every panel. Each panel is an embedding of its own, so only "
+        "the mixing of source and target can be compared, not places.",
+    ),
+    "transferability": (
+        "Where TVT finds patches transferable.",
+        "The entropy of the patch discriminator, mean over heads: 1 where a patch tells no domain, "
+        "0 where it gives its domain away. The class token's attention is multiplied by it.",
+    ),
+    "confusion": (
+        "Which classes are confused.",
+        "Without noise, over all seeds: source only, and the method with the highest accuracy "
+        "among those that have seen no target label. That choice uses target labels and is for "
+        "looking alone.",
+    ),
+}
+
+LEAK = (
+    "Noise over the batch lets a prediction depend on the other images of its batch. Published "
+    "lists of targets are sorted by class, and the public code that adds such noise to TVT "
+    "evaluates them in their order, sixteen at a time, with the noise on. So the mates of an image "
+    "are mostly of its class. The row “noisy, listed order” does the same; “noisy, shuffled” is "
+    "the same model on the same images without that help."
+)
+PROVEN = {
+    "Proven": (
+        "The public code of the authors’ later method on top of TVT has the optimal quality matrix "
+        "on in every validation, over class-sorted lists, in batches of 16. In these lists most "
+        "mates of an image share its class: launch.neighbours counts them."
+    ),
+    "Implicated, not proven": (
+        "The positive-noise rows of the paper’s tables 5 and 6. Their own evaluation code is not "
+        "public, and no public source has the row of table 5; so neither their order nor their "
+        "batch size is known."
+    ),
+}
+
+
+def render(content: Mapping[str, Any], table: Sequence[Row], figures: Mapping[str, bytes]) -> str:
+    """The page.
+
+    Args:
+      content: of adaptation.json.
+      table: of `summarise`.
+      figures: SVG files, by name of the figure.
+    """
+    reference = TABLES.get(content["data"])
+    shown = [page_tables.methods(content, table)]
+    effects = [page_tables.effects(table)] if any(row.effects for row in table) else []
+    published = [] if reference is None else [page_tables.published(reference)]
+    return pages.template("adaptation.html").render(
+        content=content,
+        css=pages.stylesheet(),
+        answers=content["sentences"],
+        tiles=_tiles(content, table),
+        methods=shown,
+        effects=effects,
+        published=published,
+        figures={name: _figure(name, svg) for name, svg in figures.items()},
+        leak=LEAK,
+        proven=PROVEN,
+        configuration=configuration(flatten(content["config"])),
+    )
+
+
+def _tiles(content: Mapping[str, Any], table: Sequence[Row]) -> list[dict[str, str]]:
+    """Source only, the config's own method or the best one, and the upper bound."""
+    task = content["config"]["task"]["name"]
+    plain = {row.method.name: row for row in table if not row.method.noise}
+    others = [row for name, row in plain.items() if name not in (SOURCE_ONLY, TARGET_LABELS)]
+    own = plain.get(task) if task in {row.method.name for row in others} else None
+    middle = own or (others[0] if others else None)
+    rows = [plain[SOURCE_ONLY], *([middle] if middle else []), plain[TARGET_LABELS]]
+    return [
+        {
+            "name": f"{row.method.label}, clean",
+            "value": tables.number(row.values["clean"].value),
+            "interval": _interval(row),
+        }
+        for row in rows
+    ]
+
+
+def _interval(row: Row) -> str:
+    interval = row.values["clean"].interval
+    if interval is None:
+        return ""
+    return f"({tables.number(interval[0])} to {tables.number(interval[1])})"
+
+
+def _figure(name: str, svg: bytes) -> dict[str, Any]:
+    title, caption = CAPTIONS[name]
+    drawing = inline_svg(svg, name=name, alternative=f"{title} {caption}")
+    return {"drawing": drawing, "title": title, "caption": caption}

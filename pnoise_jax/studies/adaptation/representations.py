@@ -1,0 +1,138 @@
+"""What the runs of a study make of images: features of both domains, and maps of the gate."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+
+from pnoise_jax import data, parallel
+from pnoise_jax.adaptation import AdaptationTask
+from pnoise_jax.adaptation.discriminators import find_sown
+from pnoise_jax.adaptation.losses import binary_entropy
+from pnoise_jax.evaluation import normalise
+from pnoise_jax.studies.adaptation.methods import StudyRun
+from pnoise_jax.training import inputs
+from pnoise_jax.training.restore import Run, restore
+
+EXAMPLES = 256  # of each domain in the embedding
+_MAPS = 6  # images
+_AT_ONCE = 64
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Embedding:
+    """Features of both domains in two dimensions.
+
+    Attributes:
+      points: (n, 2), the source's first.
+      source: (n,) bool, True for the source.
+      labels: (n,).
+      kind: "t-SNE" or "PCA", for few points.
+    """
+
+    points: np.ndarray
+    source: np.ndarray
+    labels: np.ndarray
+    kind: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GateMaps:
+    """How transferable TVT's gate finds the patches of some target images.
+
+    Attributes:
+      images: (n, height, width, channels), uint8, as the model gets them.
+      entropy: (n, rows, columns), bits, mean over heads; 1 is a patch that tells no domain.
+    """
+
+    images: np.ndarray
+    entropy: np.ndarray
+
+
+def restore_run(run: StudyRun, path: Path) -> Run:
+    """The newest checkpoint of a run."""
+    config = run.experiment.config
+    return restore(path, config, mesh=parallel.data_mesh(), report=lambda _: None)
+
+
+def embed(run: Run, source: data.Dataset, target: data.Dataset) -> Embedding | None:
+    """The features of both domains, without noise; None where the model does not define any.
+
+    The same images and the same seed for every run.
+
+    Args:
+      run: what to ask.
+      source, target: with images as the model gets them, and the same classes.
+    """
+    features, labels, domains = [], [], []
+    for is_source, dataset in ((True, source), (False, target)):
+        chosen = _choose(len(dataset), EXAMPLES)
+        try:
+            features.append(_features(run, dataset, chosen))
+        except NotImplementedError:
+            return None
+        labels.append(dataset.labels[chosen])
+        domains.append(np.full(len(chosen), is_source))
+    points, kind = _project(np.concatenate(features))
+    return Embedding(points, np.concatenate(domains), np.concatenate(labels), kind)
+
+
+def _choose(n: int, count: int) -> np.ndarray:
+    return np.sort(np.random.default_rng(0).permutation(n)[:count])
+
+
+def _project(features: np.ndarray) -> tuple[np.ndarray, str]:
+    """To two dimensions; by PCA first, which t-SNE starts from."""
+    n = len(features)
+    if n < 30:
+        return PCA(2, random_state=0).fit_transform(features), "PCA"
+    return TSNE(2, perplexity=min(30.0, n / 5), init="pca", random_state=0).fit_transform(
+        features
+    ), "t-SNE"
+
+
+def _features(run: Run, dataset: data.Dataset, chosen: np.ndarray) -> np.ndarray:
+    task = run.experiment.task
+    model = task.model.clone(injection=None)
+
+    @jax.jit
+    def features(variables, images):
+        x = normalise(images, task.mean, task.std)
+        return model.apply(variables, x, end="features", train=False, method="forward")
+
+    parts = []
+    for start in range(0, len(chosen), _AT_ONCE):
+        images = np.stack([dataset[int(i)]["image"] for i in chosen[start : start + _AT_ONCE]])
+        parts.append(np.asarray(features(run.variables, images), np.float32))
+    return np.concatenate(parts)
+
+
+def map_gate(run: Run) -> GateMaps | None:
+    """The gate's entropy for some images of the target; None where the model has no gate."""
+    task, target = run.experiment.task, run.experiment.test_data
+    if getattr(task.model, "key_gate", None) is None:
+        return None
+    model = task.model.clone(injection=None)
+    images = np.stack([target[int(i)]["image"] for i in _choose(len(target), _MAPS)])
+    x = normalise(images, task.mean, task.std)
+    _, stored = model.apply(run.variables, x, train=False, mutable=["intermediates"])
+    entropy = np.asarray(binary_entropy(find_sown(stored["intermediates"], "domain_logits")))
+    height, width = images.shape[1:3]
+    rows = round((entropy.shape[1] * height / width) ** 0.5)
+    return GateMaps(images, entropy.mean(-1).reshape(len(images), rows, -1))
+
+
+def source_as_seen(run: StudyRun) -> data.Dataset:
+    """The source of a run, its images prepared as the target's are in evaluation.
+
+    Raises:
+      ValueError: its task has none.
+    """
+    experiment = run.experiment
+    if not isinstance(experiment.task, AdaptationTask):
+        raise ValueError(f"{run.name} is of the task {experiment.config.task.name!r}, no source")
+    size = experiment.test_data.image_shape[:2]
+    return inputs.transformed(experiment.config, experiment.task.source_data, size)

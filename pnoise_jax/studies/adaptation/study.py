@@ -1,0 +1,175 @@
+"""The study of one pair of domains: trains what is missing, measures, and writes what it says."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+from rich.console import Console
+
+from pnoise_jax import runs, training
+from pnoise_jax.noise import Injection
+from pnoise_jax.runs import RunDirectory, write_config
+from pnoise_jax.studies.adaptation import measuring, reference, report, summary, wording
+from pnoise_jax.studies.adaptation.methods import Overrides, StudyRun, build_runs, choose
+from pnoise_jax.terminal import create_console, printable
+from pnoise_jax.training import data_version, run_config
+from pnoise_jax.training.config import differing
+from pnoise_jax.writing import replace_file, require_places
+
+SEEDS = (0, 1, 2)
+VERSION = 1  # of adaptation.json
+_BASE = "base_config.json"
+
+
+def run_adaptation(
+    config: ml_collections.ConfigDict,
+    workdir: str | os.PathLike,
+    *,
+    methods: Sequence[str] | None = None,
+    seeds: Sequence[int] = SEEDS,
+    overrides: Overrides | None = None,
+    metric: str | None = None,
+    command: str | None = None,
+) -> dict[str, Any]:
+    """Trains the methods that are missing in ``workdir``, and writes the table and the page.
+
+    Source only and the upper bound, trained on target labels, are always among them, and so is
+    every method without noise. The directory gets adaptation.json, adaptation.csv, adaptation.html
+    with its figures, and in runs/ the work directory of every training. The same call goes on
+    where it was stopped.
+
+    Args:
+      config: of all runs: its task section names the source, its data section the target, its
+        noise section the noise.
+      workdir: of the study, made if need be.
+      methods: of `METHODS` or of ``overrides``; None: all.
+      seeds: of the runs. With fewer than three no interval is claimed.
+      overrides: by method, the fields that it changes; "task.name" where the method is called
+        otherwise than its task.
+      metric: "accuracy" or "per_class_mean"; None: the one that is official for the data set.
+      command: what was typed, for the page.
+
+    Returns:
+      The content of adaptation.json.
+
+    Raises:
+      ValueError, OSError: bad config, method, data or work directory, named, before any training.
+      NonFiniteLossError, StoppedError: as `training.train`; what was finished is kept.
+    """
+    if jax.process_count() > 1:
+        raise ValueError("a study runs on one host, on all of its devices; start it on one alone")
+    overrides = overrides or {}
+    _require_overrides(overrides)
+    metric = metric or reference.METRIC_OF.get(config.data.name, "accuracy")
+    rows = choose(methods, overrides, noise=Injection.from_config(config.noise) is not None)
+    study_runs = build_runs(config, rows, seeds, overrides)
+    path = runs.make_writable(workdir)
+    _claim(path, config)
+    console = create_console()
+    for run in study_runs:
+        _train(run, path / "runs" / run.name, console)
+    measured = [_measure(run, path, console) for run in study_runs]
+    table = summary.summarise(measured, metric=metric)
+    content = _content(config, measured, table, metric, command)
+    replace_file(path / "adaptation.json", json.dumps(content, indent=1) + "\n")
+    replace_file(path / "adaptation.csv", report.rows_text(content["rows"]))
+    report.print_table(console, content, table)
+    for written in report.write_page(path, content, table, study_runs, measured):
+        console.print(f"wrote {printable(str(written))}", soft_wrap=True)
+    return content
+
+
+def _require_overrides(overrides: Overrides) -> None:
+    for method, fields in overrides.items():
+        if not hasattr(fields, "items"):
+            raise ValueError(
+                f"methods() gives {fields!r} for {method!r}: give a dict of dotted fields, such as "
+                "{'task.domain_weight': 0.1}"
+            )
+
+
+def _claim(path: Path, config: ml_collections.ConfigDict) -> None:
+    """Makes the directory that of this study, or checks that it already is.
+
+    Raises:
+      ValueError: it holds a run, or a study of another pair or config, whose fields are named.
+    """
+    named = f"--workdir={str(path)!r}"
+    files = ("adaptation.json", "adaptation.csv", "adaptation.html", _BASE)
+    require_places(path, named=named, files=files, directories=("runs", "measured"))
+    if RunDirectory(path).has_run():
+        raise ValueError(
+            f"{named} holds a run of launch.train; give a study a directory of its own"
+        )
+    if (path / _BASE).exists():
+        stored = run_config.read_config(path, name=_BASE)
+        changed = differing(stored, config)
+        changed.pop("seed", None)
+        if changed:
+            before, now = describe_pair(stored), describe_pair(config)
+            pair = f" of another pair, {before} there and {now} now" if before != now else ""
+            listed = "; ".join(
+                f"{k}: {old!r} there, {new!r} now" for k, (old, new) in changed.items()
+            )
+            raise ValueError(
+                f"{named} holds a study{pair or ' of another config'} ({listed}): choose another "
+                "directory, or set these fields back"
+            )
+    else:
+        write_config(path / _BASE, config)
+    for directory in ("runs", "measured"):
+        (path / directory).mkdir(exist_ok=True)
+
+
+def describe_pair(config: ml_collections.ConfigDict) -> str:
+    """Such as "office_home (art) to office_home (clipart)"."""
+    task, data = config.task, config.data
+    source = f"{task.get('source')} ({task.get('source_split')})"
+    return f"{source} to {data.name} ({data.train_split}, tested on {data.test_split})"
+
+
+def _train(run: StudyRun, path: Path, console: Console) -> None:
+    """Trains what is not finished; refuses the run of another config or pair, by name."""
+    config = run.experiment.config
+    done = max(RunDirectory(path).steps(), default=0) >= run.experiment.total_steps
+    if done and RunDirectory(path).evaluation.exists():
+        described = data_version.describe(run.experiment)
+        run_config.check(path, config, described=described)
+        return
+    console.rule(f"{run.method.label}, seed {run.seed}")
+    training.train(config, path)
+
+
+def _measure(run: StudyRun, path: Path, console: Console) -> measuring.Measured:
+    kept = path / "measured" / f"{run.name}.npz"
+    return measuring.measure(run, path / "runs" / run.name, kept, report=console.print)
+
+
+def _content(
+    config: ml_collections.ConfigDict,
+    measured: Sequence[measuring.Measured],
+    table: Sequence[summary.Row],
+    metric: str,
+    command: str | None,
+) -> dict[str, Any]:
+    """What adaptation.json holds."""
+    return {
+        "version": VERSION,
+        "pair": describe_pair(config),
+        "data": config.data.name,
+        "model": config.model.name,
+        "metric": metric,
+        "seeds": sorted({run.seed for run in measured}),
+        "batch_size": config.batch_size,
+        "evaluation_batch_size": config.evaluation.batch_size,
+        "noise": {k: v for k, v in config.noise.to_dict().items() if v not in (None, {})},
+        "rows": [row for run in measured for row in measuring.rows_of(run)],
+        "table": summary.as_json(table),
+        "sentences": wording.sentences(table, metric=metric),
+        "command": command and printable(command),
+        "config": json.loads(config.to_json_best_effort()),
+    }

@@ -1,0 +1,83 @@
+"""What the table of a study says, in sentences: one for each method, and one on the seeds."""
+
+from collections.abc import Sequence
+
+from pnoise_jax.studies.adaptation.methods import SOURCE_ONLY, TARGET_LABELS, Method
+from pnoise_jax.studies.adaptation.summary import ENOUGH_SEEDS, Difference, Row
+from pnoise_jax.studies.reporting.tables import number, signed
+
+_METRICS = {"accuracy": "accuracy", "per_class_mean": "mean accuracy per class"}
+
+
+def sentences(rows: Sequence[Row], *, metric: str = "accuracy") -> list[str]:
+    """What noise adds to each method that was trained with it, and on top of what.
+
+    Args:
+      rows: of `summarise`.
+      metric: of their values.
+    """
+    by_method = {row.method: row for row in rows}
+    told = [_on_seeds(rows[0].seeds)]
+    for row in rows:
+        if row.method.noise:
+            told.append(_on_noise(row, by_method[Method(row.method.name)], _METRICS[metric]))
+    if not any(row.method.noise for row in rows):
+        told.append("Nothing was trained with noise, so nothing is said about what noise adds.")
+    return told
+
+
+def _on_seeds(seeds: int) -> str:
+    if seeds >= ENOUGH_SEEDS:
+        return (
+            f"{seeds} seeds. Intervals are 95 % and cover other seeds and other images; a "
+            "difference is called resolved where its p-value, corrected by Holm over all "
+            "differences of this study, is below 0.05."
+        )
+    which = "One seed" if seeds == 1 else f"{seeds} seeds"
+    return (
+        f"{which}, and an interval needs at least {ENOUGH_SEEDS}: none is claimed, and no "
+        "difference is called resolved."
+    )
+
+
+def _on_noise(row: Row, plain: Row, metric: str) -> str:
+    """One sentence on one method."""
+    name, base = row.method.label.removesuffix(" + noise"), plain.values["clean"].value
+    effects = row.effects
+    parts = [
+        f"on top of {_baseline(plain, base)}, noise changes the {metric} by "
+        f"{_words(effects['trained'])} when it acts in training alone, and by "
+        f"{_words(effects['shuffled'])} when it acts at inference as well, in shuffled order"
+    ]
+    order = effects["order"]
+    if order.sign > 0:
+        parts.append(
+            f"the target's stored order adds {_words(order)} to the same runs, which is read from "
+            "the batch and not from the image"
+        )
+    elif not order.value:
+        parts.append("the target's stored order changes nothing")
+    else:
+        parts.append(f"the target's stored order changes that by {_words(order)}")
+    return f"{_capital(name)}: {'; '.join(parts)}."
+
+
+def _baseline(plain: Row, base: float) -> str:
+    name = plain.method.label
+    if plain.method.name in (SOURCE_ONLY, TARGET_LABELS) or plain.adapted is None:
+        return f"{name} without noise ({number(base)} %)"
+    return f"{name} without noise ({number(base)} %, {_words(plain.adapted)} against source only)"
+
+
+def _words(difference: Difference) -> str:
+    """+1.2 points (+0.4 to +2.0, resolved)."""
+    points = f"{signed(difference.value)} points"
+    if difference.interval is None:
+        return points
+    low, high = difference.interval
+    resolved = "resolved" if difference.sign else "not resolved"
+    return f"{points} ({signed(low)} to {signed(high)}, {resolved})"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
