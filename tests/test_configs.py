@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from pnoise_jax import data, models, noise, parallel, studies, training
+from pnoise_jax.studies.adaptation import reference
+from pnoise_jax.studies.adaptation.methods import Method, configure
 from pnoise_jax.training.checks import check_training
 
 # Every row of the paper's tables 1 (ResNets), 2, 3 and 4 (ViTs), then the other recipes.
@@ -52,6 +54,7 @@ ARGUMENTS = {
     "glyphs_vit_gpu": ("200", "1000"),
     "inference_mixing": ("vit", "resnet"),
     "training_noise": ("vit", "resnet"),
+    "uda_domainnet": ("split", "union"),
 }
 
 
@@ -64,7 +67,10 @@ _load = data.load  # as it is now: a test may put the function below in its plac
 _STORED = {  # classes, examples of a training split, image shape
     "glyphs/200": (200, 16_000, (32, 32, 1)),
     "glyphs/1000": (1000, 80_000, (32, 32, 1)),
+    "domainnet": (345, 48_000, None),
     "imagenet2012": (1000, 1_281_167, None),
+    "office_home": (65, 4365, None),
+    "visda2017": (12, 55_388, None),
     "imagenet_variants": (
         "model=deit_ti_16_distilled",
         "model=swin_t,noise=cyclic",
@@ -224,6 +230,9 @@ def test_a_config_takes_the_arguments_that_are_tried_here(name):
 def assert_trains(config):
     """Traces the program of the run: mixing, accumulation, averages, frozen parameters and all."""
     config.weights_required = False
+    adapts = config.task.name != "classification"
+    if adapts and config.model.name == "vit_b_16":
+        config.model.depth = 2  # tracing takes long, and blocks are alike
     experiment = training.build(config, load=load)
     check_training(experiment)
     program = training.create_program(experiment, parallel.data_mesh())
@@ -237,6 +246,7 @@ def assert_trains(config):
         for name, shape, dtype in (
             ("image", experiment.test_data.image_shape, jnp.uint8),
             ("label", (), jnp.int32),
+            *([("target_image", experiment.test_data.image_shape, jnp.uint8)] * adapts),
         )
     }
     after, metrics = jax.eval_shape(
@@ -270,3 +280,35 @@ def assert_noise_fits(config):
 def test_a_config_says_its_command(name):
     module = importlib.import_module(f"configs.{name}")
     assert f"--config configs/{name}.py" in module.__doc__
+
+
+UDA = [name for name in NAMES if name.startswith("uda_")]
+
+
+@pytest.mark.parametrize("name", UDA)
+@pytest.mark.parametrize("method", ["source_only", "dann", "tvt", "target_labels"])
+def test_a_study_builds_each_method(name, method, data_dir):
+    module = importlib.import_module(f"configs.{name}")
+    config = configure(
+        module.get_config(), Method(method, noise=True), module.methods().get(method, {}), 0
+    )
+    config.data.data_dir = str(data_dir)
+    config.batch_size = 48
+    if config.model.name == "vit_b_16":
+        config.model.depth = 1
+    experiment = training.build(config, load=load)
+    assert experiment.model.injection.train
+    assert len(experiment.protocols) == 3
+
+
+def test_the_pairs_of_the_papers_are_in_their_order():
+    for name, columns in (
+        ("uda_office_home", reference.OFFICE_HOME_PAIRS),
+        ("uda_domainnet", reference.DOMAINNET_PAIRS),
+    ):
+        pairs = importlib.import_module(f"configs.{name}").pairs()
+        assert tuple(pairs) == columns
+        for fields in pairs.values():
+            assert fields["task.source_split"] != fields["data.train_split"]
+    union = importlib.import_module("configs.uda_domainnet").pairs("union")["clp-skt"]
+    assert union["data.train_split"] == union["data.test_split"] == "sketch_train+sketch_test"

@@ -7,6 +7,7 @@ Subcommands:
   audit  all protocols of an audit against one clean evaluation
   data   the input pipeline: ours against tf.data and against a PIL loop over folders
   verdicts  how often an audit errs, on simulated functions with a known truth
+  adapt  a step of each method of domain adaptation against the sum of its parts
   models the forward pass and training step of each family against timm's
 
 python -m launch.benchmark SUBCOMMAND --help lists the flags. Every figure printed was measured by
@@ -19,7 +20,7 @@ import sys
 from pnoise_jax.registry import did_you_mean
 
 # Imported only when chosen, so that each has flags of its own; each has a main() without arguments.
-SUBCOMMANDS = ("noise", "step", "sweep", "audit", "data", "models", "verdicts")
+SUBCOMMANDS = ("noise", "step", "sweep", "audit", "data", "adapt", "models", "verdicts")
 
 
 def choose(arguments: list[str]) -> str:

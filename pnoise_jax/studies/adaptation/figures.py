@@ -62,12 +62,12 @@ def draw(path: Path, runs: Sequence[StudyRun], measured: Sequence[Measured]) -> 
 def _ask_runs(
     path: Path, first: Mapping[Method, StudyRun]
 ) -> tuple[dict[Method, Embedding], dict[Method, GateMaps]]:
-    """Restores each run once."""
+    """What the runs without noise make of images; each is restored once."""
     embeddings, maps = {}, {}
     before = first[Method(SOURCE_ONLY)]
     source, target = source_as_seen(before), before.experiment.test_data
     for method, run in first.items():
-        if method.name == TARGET_LABELS or (method.name == SOURCE_ONLY and method.noise):
+        if method.noise or method.name == TARGET_LABELS:
             continue
         restored = restore_run(run, path / "runs" / run.name)
         embedded = embed(restored, source, target)

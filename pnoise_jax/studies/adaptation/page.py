@@ -21,9 +21,9 @@ CAPTIONS = {
     ),
     "embedding": (
         "Features of both domains before and after.",
-        "Source only is before adaptation, the others are after; the first seed, without noise at "
-        "inference, the same images in every panel. Each panel is an embedding of its own, so only "
-        "the mixing of source and target can be compared, not places.",
+        "Source only is before adaptation, the others are after; the first seed of the methods "
+        "without noise, the same images in every panel. Each panel is an embedding of its own, so "
+        "only the mixing of source and target can be compared, not places.",
     ),
     "transferability": (
         "Where TVT finds patches transferable.",

@@ -17,7 +17,7 @@ from pnoise_jax.studies.adaptation.methods import StudyRun
 from pnoise_jax.training import inputs
 from pnoise_jax.training.restore import Run, restore
 
-EXAMPLES = 256  # of each domain in the embedding
+EXAMPLES = 150  # of each domain in the embedding
 _MAPS = 6  # images
 _AT_ONCE = 64
 
@@ -89,9 +89,8 @@ def _project(features: np.ndarray) -> tuple[np.ndarray, str]:
     n = len(features)
     if n < 30:
         return PCA(2, random_state=0).fit_transform(features), "PCA"
-    return TSNE(2, perplexity=min(30.0, n / 5), init="pca", random_state=0).fit_transform(
-        features
-    ), "t-SNE"
+    embedding = TSNE(2, perplexity=min(30.0, n / 5), init="pca", max_iter=500, random_state=0)
+    return embedding.fit_transform(features), "t-SNE"
 
 
 def _features(run: Run, dataset: data.Dataset, chosen: np.ndarray) -> np.ndarray:
@@ -117,9 +116,14 @@ def map_gate(run: Run) -> GateMaps | None:
         return None
     model = task.model.clone(injection=None)
     images = np.stack([target[int(i)]["image"] for i in _choose(len(target), _MAPS)])
-    x = normalise(images, task.mean, task.std)
-    _, stored = model.apply(run.variables, x, train=False, mutable=["intermediates"])
-    entropy = np.asarray(binary_entropy(find_sown(stored["intermediates"], "domain_logits")))
+
+    @jax.jit
+    def entropy_of(variables, images):
+        x = normalise(images, task.mean, task.std)
+        _, stored = model.apply(variables, x, train=False, mutable=["intermediates"])
+        return binary_entropy(find_sown(stored["intermediates"], "domain_logits"))
+
+    entropy = np.asarray(entropy_of(run.variables, images), np.float32)
     height, width = images.shape[1:3]
     rows = round((entropy.shape[1] * height / width) ** 0.5)
     return GateMaps(images, entropy.mean(-1).reshape(len(images), rows, -1))

@@ -1,0 +1,40 @@
+"""Printed digits to handwritten ones: domain adaptation in minutes, with data that ship here.
+
+    python -m launch.adapt --config configs/uda_digits.py --workdir /tmp/uda_digits \
+        --seeds=0,1,2,3,4
+"""
+
+from pnoise_jax.training import default_config, model_config, task_config
+
+
+def get_config():
+    """A ViT of 2 blocks, dim 64; batches of 64 images of each domain."""
+    config = default_config()
+    config.duration = "2000 steps"
+    config.batch_size = 64
+    config.model = model_config(
+        "vit_ti_16", image_size=8, patch_size=2, dim=64, depth=2, num_heads=4
+    )
+    config.task = task_config(
+        "tvt",
+        source="font_digits",
+        domain_weight=1.0,
+        patch_weight=0.1,
+        information_weight=0.3,
+    )
+    config.data.name = "digits"
+    config.data.cache = True
+    config.noise.preset = "paper_vit"
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.warmup = "100 steps"
+    config.optimizer.weight_decay = 0.05
+    config.evaluation.batch_size = 16
+    config.evaluation.every = "250 steps"
+    config.checkpoint.every = "1000 steps"
+    config.log_every = "50 steps"
+    return config
+
+
+def methods():
+    """DANN with TVT's weights."""
+    return {"dann": {"task.domain_weight": 1.0, "task.information_weight": 0.3}}

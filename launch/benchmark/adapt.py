@@ -1,0 +1,165 @@
+"""Speed of the methods of domain adaptation: python -m launch.benchmark adapt [--flags]
+
+Measured: seconds of wall clock of the gradient of each method's whole loss, on a batch of each
+domain that is already on the devices, and of its parts: the plain model's forward and backward pass
+on the source, and the same on the target. Both sides are compiled, without noise and without the
+optimiser, and are called in turn.
+
+Printed: how many times as long as its parts a method takes in the same round, median and quartiles;
+the median of the same for CPU time, which other programs disturb less; and the goal. SSRT draws the
+layer from which it runs three passes in place of two, and CDTrans runs three branches in place of
+two, so theirs are above 1 by what they compute.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from jax.sharding import Mesh
+from rich.console import Console
+
+from pnoise_jax import data, parallel, training
+from pnoise_jax.training.random_streams import RandomStreams
+from pnoise_jax.training.task import TASKS, StepContext, Task
+
+from . import measuring, report
+
+GOALS = {"dann": 1.15, "tvt": 1.15, "ssrt": 1.7, "cdtrans": 1.6}  # ratios at most
+_CLASSES = 65
+_PARTS = "parts"
+
+_METHODS = flags.DEFINE_list("methods", list(GOALS), "Tasks to compare with their parts.")
+flags.DEFINE_string("model", "vit_ti_16", "One of models.list_models().")
+flags.DEFINE_integer("image_size", 224, "Side of an image, pixels.", lower_bound=1)
+flags.DEFINE_integer("batch_size", 8, "Images of each domain.", lower_bound=2)
+flags.DEFINE_integer("depth", None, "Blocks of a ViT, if not the model's.", lower_bound=1)
+flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of the computation.")
+flags.DEFINE_integer("rounds", 12, "Calls of each alternative.", lower_bound=1)
+_OUT = flags.DEFINE_string("out", None, "JSON file for all ratios and times.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """What to measure: the flags, checked."""
+
+    methods: tuple[str, ...]
+    model: str
+    image_size: int
+    batch_size: int
+    depth: int | None
+    dtype: str
+    rounds: int
+
+
+def main() -> None:
+    """Measures, prints and writes."""
+    if not _METHODS.value:
+        raise ValueError(f"--methods is empty: use one of {', '.join(GOALS)}")
+    for method in _METHODS.value:
+        report.require_known("methods", method, GOALS)
+        _ = TASKS[method]
+    spec = report.spec_of(Spec, methods=tuple(_METHODS.value))
+    report.create_model(spec, dtype=jnp.dtype(spec.dtype))
+    report.run("adapt", spec, measure, _print, devices=(1,), out=_OUT.value)
+
+
+def measure(spec: Spec, mesh: Mesh) -> list[dict]:
+    """One result: every method against the sum of its parts."""
+    for name in ("source", "target"):
+        images = np.zeros((spec.batch_size, spec.image_size, spec.image_size, 3), np.uint8)
+        labels = np.arange(spec.batch_size) % _CLASSES
+        splits = {"train": (images, labels), "test": (images, labels)}
+        names = tuple(f"class {number}" for number in range(_CLASSES))
+        made = data.InMemory(splits, class_names=names)
+        data.register_dataset(f"benchmark_{name}")(lambda made=made: made)
+    batch = parallel.to_devices(_draw(spec), parallel.split_batch(mesh))
+    calls = {_PARTS: _parts(spec, batch)}
+    for method in spec.methods:
+        calls[method] = _gradient(_task(spec, method), batch)
+    for call in calls.values():  # compiled, and warm
+        jax.block_until_ready(call())
+        jax.block_until_ready(call())
+    times = measuring.interleave(calls, rounds=spec.rounds)
+    return [{"alternatives": measuring.compare(times, to=_PARTS), "goals": GOALS}]
+
+
+def _task(spec: Spec, method: str) -> Task:
+    """A method's task on random data, with its own defaults."""
+    config = training.default_config()
+    options = {} if spec.depth is None else {"depth": spec.depth}
+    known = training.model_config(spec.model)
+    if "image_size" in known:
+        options["image_size"] = spec.image_size
+    else:
+        config.data.image_size = spec.image_size
+    config.model = training.model_config(spec.model, **options)
+    config.dtype = spec.dtype
+    config.batch_size = spec.batch_size
+    config.duration = "10000 steps"
+    config.data.name = "benchmark_target"
+    config.task = training.task_config(method, source="benchmark_source")
+    return training.build(config).task
+
+
+def _parts(spec: Spec, batch: dict[str, jax.Array]) -> Callable[[], Any]:
+    """The plain model's gradients on the source, then on the target."""
+    model = report.create_model(spec, num_classes=_CLASSES, dtype=jnp.dtype(spec.dtype))
+    task = training.Classification(model=model, mean=(0.5,), std=(0.5,))
+    source = {"image": batch["image"], "label": batch["label"]}
+    target = {"image": batch["target_image"], "label": batch["pseudo_label"]}
+    calls = [_gradient(task, half) for half in (source, target)]
+    return lambda: [call() for call in calls]
+
+
+def _gradient(task: Task, batch: dict[str, jax.Array]) -> Callable[[], Any]:
+    """A call of the gradient of a task's loss, with other random numbers at each call."""
+    shape = jax.ShapeDtypeStruct((1, *batch["image"].shape[1:]), jnp.float32)
+    state = dict(jax.jit(lambda key: task.init(key, shape))(jax.random.key(0)))
+    params = state.pop("params")
+    state.setdefault("batch_stats", {})
+    gradients = jax.value_and_grad(task.loss, has_aux=True)
+
+    @jax.jit
+    def run(params, state, batch, step):
+        streams = RandomStreams(jax.random.fold_in(jax.random.key(1), step))
+        return gradients(params, state, batch, StepContext(step, streams))
+
+    count = 0
+
+    def call():
+        nonlocal count
+        count += 1
+        return run(params, state, batch, np.int32(count))
+
+    return call
+
+
+def _draw(spec: Spec) -> dict[str, np.ndarray]:
+    """A random batch of both domains."""
+    rng = np.random.default_rng(0)
+    shape = (spec.batch_size, spec.image_size, spec.image_size, 3)
+    labels = [rng.integers(0, _CLASSES, spec.batch_size, np.int32) for _ in range(2)]
+    images = [rng.integers(0, 256, shape, np.uint8) for _ in range(2)]
+    names = ("image", "target_image", "label", "pseudo_label")
+    return dict(zip(names, (*images, *labels), strict=True))
+
+
+def _print(console: Console, spec: Spec, results: list[dict]) -> None:
+    (result,) = results
+    alternatives = result["alternatives"]
+    rows = [[_PARTS, report.milliseconds(alternatives[_PARTS]), "", "", ""]]
+    for method in spec.methods:
+        times = alternatives[method]
+        cpu_ratio = report.figure(times["cpu_ratio"]["median"])
+        goal = f"at most {GOALS[method]:g}"
+        rows.append([method, report.milliseconds(times), report.ratio(times), cpu_ratio, goal])
+    title = (
+        f"{result['device_kind']}, gradients of {spec.model}, {spec.image_size} px, "
+        f"{spec.batch_size} images of each domain, {spec.dtype}, {spec.rounds} rounds\n"
+        "time / time of the parts, source and target by the plain model: median (quartiles)"
+    )
+    console.print(report.table(title, ["method", "ms", "ratio", "CPU time", "goal"], rows))

@@ -1,0 +1,90 @@
+"""Which runs a study has, how each is configured, and what is refused before any training."""
+
+import pytest
+
+from pnoise_jax import training
+from pnoise_jax.studies.adaptation import reference, run_adaptation
+from pnoise_jax.studies.adaptation.methods import Method, build_runs, choose, configure
+from tests.adaptation import domains
+
+
+def base(**changes):
+    config = domains.config("tvt", **changes)
+    config.noise.preset = "optimal_all_tokens"
+    config.noise.train = True
+    return config
+
+
+def names(rows):
+    return [row.run_name(0) for row in rows]
+
+
+def test_the_bounds_and_every_method_without_noise_are_always_there():
+    assert names(choose(["tvt"], {}, noise=True)) == [
+        "source_only-seed_0",
+        "tvt-seed_0",
+        "tvt-noise-seed_0",
+        "target_labels-seed_0",
+    ]
+    assert names(choose(["tvt"], {}, noise=False))[1:-1] == ["tvt-seed_0"]
+    assert len(choose(None, {}, noise=True)) == 12
+    assert "tvt_published-seed_0" in names(choose(None, {"tvt_published": {}}, noise=True))
+
+
+def test_a_method_has_its_task_its_overrides_and_its_noise():
+    config = base(**{"task.patch_weight": 0.5})
+    plain = configure(config, Method("tvt"), {}, 3)
+    assert (plain.task.name, plain.task.patch_weight, plain.seed) == ("tvt", 0.5, 3)
+    assert plain.noise.preset is None
+    noisy = configure(config, Method("dann", noise=True), {"task.domain_weight": 0.25}, 0)
+    assert (noisy.task.name, noisy.task.domain_weight) == ("dann", 0.25)
+    assert noisy.task.source == config.task.source
+    assert noisy.noise.preset == "optimal_all_tokens"
+    upper = configure(config, Method("target_labels"), {}, 0)
+    assert upper.task.name == "classification"
+    own = configure(config, Method("mine"), {"task.name": "tvt", "task.detach": False}, 0)
+    assert (own.task.name, own.task.detach, own.task.patch_weight) == ("tvt", False, 0.5)
+    assert config.task.detach  # the base stays as it is
+
+
+@pytest.mark.parametrize(
+    ("methods", "overrides", "changes", "message"),
+    [
+        (["tvvt"], {}, {}, "methods: 'tvvt' is unknown; did you mean 'tvt'"),
+        (["tvt", "tvt"], {}, {}, "'tvt' comes twice"),
+        (["tvt"], {"tvt": {"task.patch_wait": 1.0}}, {}, "TVT: task.patch_wait: unknown field"),
+        (["tvt"], {"tvt": 3}, {}, r"methods\(\) gives 3 for 'tvt'"),
+        (["dann"], {"dann": {"task.domain_weight": -1.0}}, {}, "domain_weight=-1.0: give a number"),
+        (["tvt"], {}, {"model.pooling": "mean"}, "TVT: model.pooling='mean'"),
+        (["tvt"], {}, {"data.name": "tests.adaptation.domains:other_classes"}, "classes"),
+        (["tvt"], {}, {"task.source_split": "train[:0]"}, r"train\[:0\]"),
+        (["tvt"], {}, {"data.train_split": "train[:0]"}, r"train\[:0\]"),
+        (["tvt"], {}, {"task.source": ""}, "a study of adaptation needs a source and a target"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_made(
+    tmp_path, methods, overrides, changes, message
+):
+    with pytest.raises(ValueError, match=message):
+        run_adaptation(
+            base(**changes), tmp_path / "study", methods=methods, seeds=[0], overrides=overrides
+        )
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_model_without_a_class_token_is_refused_for_tvt():
+    config = base()
+    config.noise = training.default_config().noise
+    config.model = training.model_config("resnet18")
+    with pytest.raises(ValueError, match=r"TVT: .*not a transformer with a class token"):
+        build_runs(config, choose(["tvt"], {}, noise=False), [0], {})
+
+
+def test_the_published_tables_agree_with_their_averages():
+    assert len(reference.OFFICE_HOME_PAIRS) == 12
+    assert reference.OFFICE_HOME_PAIRS[:4] == ("Ar-Cl", "Ar-Pr", "Ar-Re", "Cl-Ar")
+    for table in reference.TABLES.values():
+        for row in table.rows:
+            assert len(row.values) == len(table.columns)
+            assert row.mean == pytest.approx(row.average, abs=0.11)
+    assert "PN" not in " ".join(row.name for row in reference.OFFICE_HOME.rows)

@@ -1,0 +1,92 @@
+"""What the order of a test set gives away, against counting by hand."""
+
+import numpy as np
+import pytest
+
+from pnoise_jax.studies.adaptation.neighbours import (
+    known_orders,
+    neighbours,
+    read_list,
+    sorted_labels,
+)
+
+
+def test_small_batches_are_counted_as_by_hand():
+    found = neighbours(np.array([0, 0, 0, 1, 1, 1, 1]), name="seven", batch_sizes=(2, 3))
+    # (0 0) (0 1) (1 1) (1): the last image has no mates, and its batch is of one class.
+    assert found.pure[2] == 3 / 4
+    assert found.same[2] == pytest.approx((1 + 1 + 0 + 0 + 1 + 1) / 6)
+    assert found.pure[3] == 1
+    assert found.same[3] == 1
+    assert found.shuffled == pytest.approx((3 * 2 + 4 * 3) / (7 * 6))
+    assert found.following == 5 / 7
+    assert (found.n, found.classes) == (7, 2)
+
+
+def test_the_share_of_a_random_order_is_the_mean_over_orders():
+    labels = sorted_labels([3, 5, 8])
+    generator = np.random.default_rng(0)
+    shares = [
+        neighbours(generator.permutation(labels), name="random", batch_sizes=(4,)).same[4]
+        for _ in range(3000)
+    ]
+    expected = neighbours(labels, name="sorted", batch_sizes=(4,)).shuffled
+    assert np.mean(shares) == pytest.approx(expected, abs=4 * np.std(shares) / 3000**0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "pure", "same", "shuffled"),
+    [
+        ("VisDA-2017 validation, listed", 16, 100, 100, 10),
+        ("VisDA-2017 validation, listed", 64, 99, 100, 10),
+        ("ImageNet validation, sorted", 10, 100, 100, 0),
+        ("ImageNet-V2, sorted", 10, 100, 100, 0),
+    ],
+)
+def test_the_public_lists_give_away_what_is_documented(name, size, pure, same, shuffled):
+    found = neighbours(known_orders()[name], name=name)
+    assert round(100 * found.pure[size]) == pure
+    assert round(100 * found.same[size]) == same
+    assert round(100 * found.shuffled) == shuffled
+
+
+def test_a_shift_by_one_meets_the_same_class_but_once_a_class():
+    found = neighbours(known_orders()["ImageNet validation, sorted"], name="ImageNet")
+    assert found.following == pytest.approx(1 - 1 / 50)
+
+
+def test_a_published_list_is_read_in_its_order(tmp_path):
+    file = tmp_path / "Art.txt"
+    file.write_text("./data/Art/Alarm Clock/1.jpg 3\n\nArt/Bed/2.jpg 0\nArt/Bed/3.jpg 0\n")
+    assert read_list(file).tolist() == [3, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("Art/Bed/1.jpg 0\nArt/Bed/2.jpg\n", "line 2: 'Art/Bed/2.jpg' does not end with a blank"),
+        ("Art/Bed/1.jpg -1\n", "line 1: .* does not end with a blank and a label"),
+        ("7\n", "line 1: '7' does not end with a blank"),
+        ("\n", "lists no images"),
+    ],
+)
+def test_a_list_that_is_none_is_refused(tmp_path, text, message):
+    file = tmp_path / "Art.txt"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_list(file)
+
+
+@pytest.mark.parametrize(
+    ("labels", "sizes", "message"),
+    [([], (2,), "has no labels"), ([1], (0,), "0 is below 1")],
+)
+def test_what_cannot_be_counted_is_refused(labels, sizes, message):
+    with pytest.raises(ValueError, match=message):
+        neighbours(np.array(labels, np.int64), name="none", batch_sizes=sizes)
+
+
+def test_a_single_image_has_no_mates():
+    found = neighbours(np.array([1]), name="one", batch_sizes=(2,))
+    assert found.same[2] is None
+    assert found.shuffled is None
