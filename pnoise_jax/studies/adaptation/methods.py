@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import functools
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import ml_collections
@@ -96,6 +97,8 @@ def build_runs(
     rows: Sequence[Method],
     seeds: Sequence[int],
     overrides: Overrides,
+    *,
+    directory: Path,
 ) -> list[StudyRun]:
     """All runs, seed by seed, each built and checked, so that a bad one is found before the first.
 
@@ -103,7 +106,9 @@ def build_runs(
       base: the study's config: its task section names the source.
       rows: see `choose`.
       seeds: of the runs.
-      overrides: what the config's ``methods()`` returns.
+      overrides: what the config's ``methods()`` returns. The weights "source_only" are those of the
+        study's own run of source only with the same seed.
+      directory: of the runs, absolute; not touched.
 
     Raises:
       ValueError: the config has no source, or a run is bad: it is named.
@@ -119,7 +124,10 @@ def build_runs(
     for seed in seeds:
         for row in rows:
             try:
-                config = configure(base, row, overrides.get(row.name, {}), seed)
+                fields = dict(overrides.get(row.name, {}))
+                if fields.get("weights") == SOURCE_ONLY:
+                    fields["weights"] = str(directory / Method(SOURCE_ONLY).run_name(seed))
+                config = configure(base, row, fields, seed)
                 experiment = training.build(config, load=load)
                 check_training(experiment)
                 experiment.task.check()

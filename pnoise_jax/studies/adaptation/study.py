@@ -49,7 +49,8 @@ def run_adaptation(
       methods: of `METHODS` or of ``overrides``; None: all.
       seeds: of the runs. With fewer than three no interval is claimed.
       overrides: by method, the fields that it changes; "task.name" where the method is called
-        otherwise than its task.
+        otherwise than its task. The weights "source_only" are those of the study's own run of
+        source only with the same seed.
       metric: "accuracy" or "per_class_mean"; None: the one that is official for the data set.
       command: what was typed, for the page.
 
@@ -66,7 +67,8 @@ def run_adaptation(
     _require_overrides(overrides)
     metric = metric or reference.METRIC_OF.get(config.data.name, "accuracy")
     rows = choose(methods, overrides, noise=Injection.from_config(config.noise) is not None)
-    study_runs = build_runs(config, rows, seeds, overrides)
+    directory = RunDirectory.at(workdir).path / "runs"
+    study_runs = build_runs(config, rows, seeds, overrides, directory=directory)
     path = runs.make_writable(workdir)
     _claim(path, config)
     console = create_console()

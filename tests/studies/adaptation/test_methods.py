@@ -47,6 +47,20 @@ def test_a_method_has_its_task_its_overrides_and_its_noise():
     assert config.task.detach  # the base stays as it is
 
 
+def test_a_method_may_start_from_the_run_of_source_only(tmp_path):
+    overrides = {"tvt": {"weights": "source_only"}}
+    rows = choose(["tvt"], overrides, noise=True)
+    runs = build_runs(base(), rows, [4], overrides, directory=tmp_path)
+    weights = {run.name: run.experiment.config.weights for run in runs}
+    start = str(tmp_path / "source_only-seed_4")
+    assert weights == {
+        "source_only-seed_4": None,
+        "tvt-seed_4": start,
+        "tvt-noise-seed_4": start,
+        "target_labels-seed_4": None,
+    }
+
+
 @pytest.mark.parametrize(
     ("methods", "overrides", "changes", "message"),
     [
@@ -72,12 +86,12 @@ def test_bad_input_is_refused_before_anything_is_made(
     assert not (tmp_path / "study").exists()
 
 
-def test_a_model_without_a_class_token_is_refused_for_tvt():
+def test_a_model_without_a_class_token_is_refused_for_tvt(tmp_path):
     config = base()
     config.noise = training.default_config().noise
     config.model = training.model_config("resnet18")
     with pytest.raises(ValueError, match=r"TVT: .*not a transformer with a class token"):
-        build_runs(config, choose(["tvt"], {}, noise=False), [0], {})
+        build_runs(config, choose(["tvt"], {}, noise=False), [0], {}, directory=tmp_path)
 
 
 def test_the_published_tables_agree_with_their_averages():
