@@ -91,8 +91,6 @@ def define_run_flags(
 def read_sweep() -> tuple[list, list[str]]:
     """What the config file's ``sweep()`` returns, and the fields that the command line sets.
 
-    Like ``get_config``, it gets the text after the colon in --config, if there is one.
-
     Raises:
       ValueError: the file has no such function, or it returns no cells.
     """
