@@ -20,7 +20,8 @@ in batches of 16 at evaluation.
 Not as published, unless set: our SGD has Nesterov's momentum, where TVT's and CDTrans' have none;
 the gradients of model and discriminators are clipped together; attention weights are constants to
 the gradient (--config.task.detach=False is the published code); pixels have a mean for each
-channel, where TVT subtracts Caffe's mean image; CDTrans has one schedule over both of its stages;
+channel, where TVT subtracts Caffe's mean image (--config.data.mean_image=ilsvrc_2012_mean.npy, with
+--methods=dann,tvt, since it is of 256 pixels); CDTrans has one schedule over both of its stages;
 and SSRT and CDTrans start from the weights that --config.weights names, where they published from
 other ones (AugReg fine-tuned on ImageNet-1k; DeiT).
 

@@ -11,7 +11,7 @@ import pytest
 
 from pnoise_jax import data, models, noise, parallel, studies, training
 from pnoise_jax.studies.adaptation import reference
-from pnoise_jax.studies.adaptation.methods import Method, configure
+from pnoise_jax.studies.adaptation.methods import METHODS, Method, configure
 from pnoise_jax.training.checks import check_training
 
 # Every row of the paper's tables 1 (ResNets), 2, 3 and 4 (ViTs), then the other recipes.
@@ -286,8 +286,9 @@ UDA = [name for name in NAMES if name.startswith("uda_")]
 
 
 @pytest.mark.parametrize("name", UDA)
-@pytest.mark.parametrize("method", ["source_only", "dann", "tvt", "target_labels"])
-def test_a_study_builds_each_method(name, method, data_dir):
+@pytest.mark.parametrize("method", METHODS)
+def test_a_study_builds_each_method(name, method, data_dir, monkeypatch):
+    monkeypatch.setattr(data, "load", load)  # of the source
     module = importlib.import_module(f"configs.{name}")
     config = configure(
         module.get_config(), Method(method, noise=True), module.methods().get(method, {}), 0
@@ -296,7 +297,9 @@ def test_a_study_builds_each_method(name, method, data_dir):
     config.batch_size = 48
     if config.model.name == "vit_b_16":
         config.model.depth = 1
+    config.weights_required = False
     experiment = training.build(config, load=load)
+    check_training(experiment)
     assert experiment.model.injection.train
     assert len(experiment.protocols) == 3
 

@@ -33,6 +33,7 @@ from pnoise_jax.training.setup import Setup
 from pnoise_jax.training.step import TrainState, init_state, jit_train_step, make_train_step
 from pnoise_jax.training.task import (
     OWN_PARAMETERS,
+    TASKS,
     Metrics,
     State,
     StepContext,
@@ -49,6 +50,7 @@ __all__ = [
     "NOT_OF_RESULTS",
     "NOT_OF_WEIGHTS",
     "OWN_PARAMETERS",
+    "TASKS",
     "Classification",
     "Experiment",
     "Metrics",

@@ -92,6 +92,7 @@ def require_page(workdir, figures):
         "best by target labels",
         "noisy, listed order",
         "Implicated, not proven",
+        "mates are of its class in the stored order",
         "no interval: too few seeds",
     ):
         assert words in page

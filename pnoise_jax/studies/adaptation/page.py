@@ -42,8 +42,8 @@ LEAK = (
     "Noise over the batch lets a prediction depend on the other images of its batch. Published "
     "lists of targets are sorted by class, and the public code that adds such noise to TVT "
     "evaluates them in their order, sixteen at a time, with the noise on. So the mates of an image "
-    "are mostly of its class. The row “noisy, listed order” does the same; “noisy, shuffled” is "
-    "the same model on the same images without that help."
+    "are mostly of its class. “Noisy, listed order” is evaluated in the order in which the target "
+    "is stored here; “noisy, shuffled” is the same model on the same images in a random order."
 )
 PROVEN = {
     "Proven": (
@@ -80,10 +80,24 @@ def render(content: Mapping[str, Any], table: Sequence[Row], figures: Mapping[st
         effects=effects,
         published=published,
         figures={name: _figure(name, svg) for name, svg in figures.items()},
-        leak=LEAK,
+        leak=[LEAK, *_purity(content)],
         proven=PROVEN,
         configuration=configuration(flatten(content["config"])),
     )
+
+
+def _purity(content: Mapping[str, Any]) -> list[str]:
+    """How many of an image's mates are of its class here, in a sentence; none without noise."""
+    purity = {row["protocol"]: row["purity"] for row in content["rows"] if row["purity"]}
+    if len(purity) < 2:
+        return []
+    listed, shuffled = (
+        tables.number(100 * purity[name]) for name in ("noisy_listed", "noisy_shuffled")
+    )
+    return [
+        f"Here, in batches of {content['evaluation_batch_size']}, {listed} % of an image’s mates "
+        f"are of its class in the stored order, and {shuffled} % in the shuffled one."
+    ]
 
 
 def _tiles(content: Mapping[str, Any], table: Sequence[Row]) -> list[dict[str, str]]:
