@@ -102,8 +102,8 @@ def table(studied: Mapping[str, Mapping[str, Any] | None]) -> list[dict[str, Any
             pair: None if study is None else _lines(study).get((method, protocol))
             for pair, study in studied.items()
         }
-        known = [value for value in values.values() if value is not None]
-        average = float(np.mean(known)) if len(known) == len(values) else None
+        there = [value for value in values.values() if value is not None]
+        average = float(np.mean(there)) if len(there) == len(values) else None
         rows.append(key | values | {"average": average})
     return rows
 

@@ -135,5 +135,5 @@ def source_as_seen(run: StudyRun) -> data.Dataset:
     experiment = run.experiment
     if not isinstance(experiment.task, AdaptationTask):
         raise ValueError(f"{run.name} is of the task {experiment.config.task.name!r}, no source")
-    size = experiment.test_data.require_image_shape()[:2]
-    return inputs.transformed(experiment.config, experiment.task.source_data, size)
+    height, width, _ = experiment.test_data[0]["image"].shape
+    return inputs.transformed(experiment.config, experiment.task.source_data, (height, width))
