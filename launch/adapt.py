@@ -24,8 +24,7 @@ if __name__ == "__main__":  # before the imports, which take seconds
 
 from absl import flags
 
-from pnoise_jax.studies.adaptation import run_adaptation, run_pairs
-from pnoise_jax.studies.adaptation.summary import METRICS
+from pnoise_jax.studies.adaptation import METRICS, run_adaptation, run_pairs
 
 from . import main
 

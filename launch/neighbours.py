@@ -24,7 +24,7 @@ from absl import flags
 from rich.table import Table
 
 from pnoise_jax import data, writing
-from pnoise_jax.studies.adaptation.neighbours import (
+from pnoise_jax.studies.adaptation import (
     BATCH_SIZES,
     Neighbours,
     known_orders,

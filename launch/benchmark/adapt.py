@@ -23,8 +23,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from pnoise_jax import data, parallel, training
-from pnoise_jax.training.random_streams import RandomStreams
-from pnoise_jax.training.task import TASKS, StepContext, Task
+from pnoise_jax.training import TASKS, RandomStreams, StepContext, Task
 
 from . import measuring, report
 

@@ -6,9 +6,20 @@ the task's `source` names the data set with labels to learn from.
 
 from pnoise_jax.adaptation.cdtrans import CdTrans
 from pnoise_jax.adaptation.dann import Dann
+from pnoise_jax.adaptation.discriminators import find_sown
+from pnoise_jax.adaptation.losses import binary_entropy
 from pnoise_jax.adaptation.source_only import SourceOnly
 from pnoise_jax.adaptation.ssrt import Ssrt
 from pnoise_jax.adaptation.task import AdaptationTask
 from pnoise_jax.adaptation.tvt import Tvt
 
-__all__ = ["AdaptationTask", "CdTrans", "Dann", "SourceOnly", "Ssrt", "Tvt"]
+__all__ = [
+    "AdaptationTask",
+    "CdTrans",
+    "Dann",
+    "SourceOnly",
+    "Ssrt",
+    "Tvt",
+    "binary_entropy",
+    "find_sown",
+]

@@ -2,6 +2,7 @@
 
 from pnoise_jax.training import (
     data_version,
+    inputs,
     optimizer,
     own_modules,
     reports,
@@ -32,6 +33,7 @@ from pnoise_jax.training.setup import Setup
 from pnoise_jax.training.step import TrainState, init_state, jit_train_step, make_train_step
 from pnoise_jax.training.task import (
     OWN_PARAMETERS,
+    TASKS,
     Metrics,
     State,
     StepContext,
@@ -48,6 +50,7 @@ __all__ = [
     "NOT_OF_RESULTS",
     "NOT_OF_WEIGHTS",
     "OWN_PARAMETERS",
+    "TASKS",
     "Classification",
     "Experiment",
     "Metrics",
@@ -72,6 +75,7 @@ __all__ = [
     "flatten",
     "import_weights",
     "init_state",
+    "inputs",
     "jit_train_step",
     "make_train_step",
     "model_config",

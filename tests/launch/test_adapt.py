@@ -134,7 +134,8 @@ def test_methods_seeds_and_resuming(config, tmp_path):
 def test_pairs_fill_one_table_pair_by_pair(config, tmp_path):
     config.write_text(CONFIG + PAIRS)
     workdir = tmp_path / "pairs"
-    flags = ("--methods=source_only", "--config.noise.preset=None", "--seeds=0")
+    flags = ("--methods=source_only", "--seeds=0")
+    flags += ("--config.noise.preset=None", "--config.noise.train=None")
     code, _, errors = adapt(config, workdir, *flags, "--pairs=Ta-So")
     assert code == 0, errors
     with (workdir / "pairs.csv").open(newline="") as file:

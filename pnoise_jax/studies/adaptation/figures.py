@@ -192,8 +192,7 @@ def confusion_figure(
         ax.set_title(method.label)
         ax.grid(False)
         ax.set_xlabel("predicted class")
-        few = names is not None and len(matrix) == len(names) <= _MAX_CLASSES
-        if few:
+        if names is not None and len(matrix) == len(names) <= _MAX_CLASSES:
             ax.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
             ax.set_yticks(range(len(names)), names, fontsize=7)
         else:

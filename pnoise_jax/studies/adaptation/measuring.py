@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from pnoise_jax import data, evaluation, parallel
+from pnoise_jax import data, evaluation, parallel, training
 from pnoise_jax.evaluation import Hits, Protocol
 from pnoise_jax.runs import RunDirectory
 from pnoise_jax.studies.adaptation.methods import Method, StudyRun
-from pnoise_jax.training.restore import Run, restore
 from pnoise_jax.writing import replace_file
 
 PROTOCOLS = ("clean", "noisy_shuffled", "noisy_listed")  # the last in the target's stored order
@@ -97,7 +96,9 @@ def measure(run: StudyRun, path: Path, kept: Path, *, report: Callable[[str], No
     identity = _identity(run, path)
     arrays = _read(kept, identity)
     if arrays is None:
-        restored = restore(path, run.experiment.config, mesh=parallel.data_mesh(), report=report)
+        restored = training.restore(
+            path, run.experiment.config, mesh=parallel.data_mesh(), report=report
+        )
         arrays = _predict(restored, report)
         _write(kept, identity, arrays)
     labels = arrays["labels"]
@@ -120,7 +121,7 @@ def measure(run: StudyRun, path: Path, kept: Path, *, report: Callable[[str], No
     )
 
 
-def _predict(run: Run, report: Callable[[str], None]) -> dict[str, np.ndarray]:
+def _predict(run: training.Run, report: Callable[[str], None]) -> dict[str, np.ndarray]:
     experiment = run.experiment
     task, target, section = experiment.task, experiment.test_data, experiment.config.evaluation
     arrays = {"labels": np.asarray(target.labels)}
@@ -200,5 +201,6 @@ def _read(file: Path, identity: str) -> dict[str, np.ndarray] | None:
 
 def _write(file: Path, identity: str, arrays: Mapping[str, np.ndarray]) -> None:
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, identity=np.array(identity), **arrays)
+    content: dict[str, Any] = {"identity": np.array(identity), **arrays}
+    np.savez_compressed(buffer, **content)
     replace_file(file, buffer.getvalue())

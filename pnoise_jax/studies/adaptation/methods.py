@@ -12,8 +12,6 @@ import ml_collections
 from pnoise_jax import data, training
 from pnoise_jax.registry import did_you_mean
 from pnoise_jax.studies.sweep.cells import override
-from pnoise_jax.training.checks import check_training
-from pnoise_jax.training.fields import noise_section
 
 SOURCE_ONLY, TARGET_LABELS = "source_only", "target_labels"  # the lower and the upper bound
 METHODS = (SOURCE_ONLY, "dann", "tvt", "ssrt", "cdtrans", TARGET_LABELS)
@@ -129,7 +127,7 @@ def build_runs(
                     fields["weights"] = str(directory / Method(SOURCE_ONLY).run_name(seed))
                 config = configure(base, row, fields, seed)
                 experiment = training.build(config, load=load)
-                check_training(experiment)
+                training.check_training(experiment)
                 experiment.task.check()
             except (ValueError, OSError) as error:
                 kind = ValueError if isinstance(error, ValueError) else OSError
@@ -153,7 +151,7 @@ def configure(
     rest = {field: value for field, value in overrides.items() if field != "task.name"}
     config = override(config, rest)
     if not row.noise:
-        config.noise = noise_section()
+        config.noise = training.default_config().noise
     config.seed = seed
     return config
 

@@ -11,7 +11,7 @@ from pnoise_jax.studies.reporting import page as pages
 from pnoise_jax.studies.reporting import tables
 from pnoise_jax.studies.reporting.inline_figures import inline_svg
 from pnoise_jax.studies.reporting.page_tables import configuration
-from pnoise_jax.training.config import flatten
+from pnoise_jax.training import flatten
 
 CAPTIONS = {
     "curves": (

@@ -102,8 +102,8 @@ def table(studied: Mapping[str, Mapping[str, Any] | None]) -> list[dict[str, Any
             pair: None if study is None else _lines(study).get((method, protocol))
             for pair, study in studied.items()
         }
-        missing = None in values.values()
-        average = None if missing else float(np.mean(list(values.values())))
+        there = [value for value in values.values() if value is not None]
+        average = float(np.mean(there)) if len(there) == len(values) else None
         rows.append(key | values | {"average": average})
     return rows
 

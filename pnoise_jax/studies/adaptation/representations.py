@@ -9,13 +9,10 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
 from pnoise_jax import data, parallel
-from pnoise_jax.adaptation import AdaptationTask
-from pnoise_jax.adaptation.discriminators import find_sown
-from pnoise_jax.adaptation.losses import binary_entropy
+from pnoise_jax.adaptation import AdaptationTask, binary_entropy, find_sown
 from pnoise_jax.evaluation import normalise
 from pnoise_jax.studies.adaptation.methods import StudyRun
-from pnoise_jax.training import inputs
-from pnoise_jax.training.restore import Run, restore
+from pnoise_jax.training import Run, inputs, restore
 
 EXAMPLES = 150  # of each domain in the embedding
 _MAPS = 6  # images
@@ -138,5 +135,5 @@ def source_as_seen(run: StudyRun) -> data.Dataset:
     experiment = run.experiment
     if not isinstance(experiment.task, AdaptationTask):
         raise ValueError(f"{run.name} is of the task {experiment.config.task.name!r}, no source")
-    size = experiment.test_data.image_shape[:2]
-    return inputs.transformed(experiment.config, experiment.task.source_data, size)
+    height, width, _ = experiment.test_data[0]["image"].shape
+    return inputs.transformed(experiment.config, experiment.task.source_data, (height, width))

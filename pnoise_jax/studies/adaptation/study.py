@@ -16,8 +16,7 @@ from pnoise_jax.runs import RunDirectory, write_config
 from pnoise_jax.studies.adaptation import measuring, reference, report, summary, wording
 from pnoise_jax.studies.adaptation.methods import Overrides, StudyRun, build_runs, choose
 from pnoise_jax.terminal import create_console, printable
-from pnoise_jax.training import data_version, run_config
-from pnoise_jax.training.config import differing
+from pnoise_jax.training import data_version, differing, run_config
 from pnoise_jax.writing import replace_file, require_places
 
 SEEDS = (0, 1, 2)

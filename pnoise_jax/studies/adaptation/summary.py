@@ -193,7 +193,8 @@ def _correct(rows: list[Row]) -> list[Row]:
     """The rows with p-values corrected over all differences of the study."""
     differences = [d for row in rows for d in (row.adapted, *row.effects.values())]
     tested = [d for d in differences if d is not None and d.p_value is not None]
-    adjusted = evaluation.adjust_p_values([d.p_value for d in tested]) if tested else []
+    p_values = [d.p_value for d in tested if d.p_value is not None]
+    adjusted = evaluation.adjust_p_values(p_values) if tested else []
     corrected = {
         id(d): dataclasses.replace(d, p_value=float(p))
         for d, p in zip(tested, adjusted, strict=True)
