@@ -55,8 +55,6 @@ def _on_noise(row: Row, plain: Row, metric: str) -> str:
             f"the target's stored order adds {_words(order)} to the same runs, which is read from "
             "the batch and not from the image"
         )
-    elif not order.value:
-        parts.append("the target's stored order changes nothing")
     else:
         parts.append(f"the target's stored order changes that by {_words(order)}")
     return f"{_capital(name)}: {'; '.join(parts)}."
