@@ -33,15 +33,13 @@ from pnoise_jax.training.setup import Setup
 from pnoise_jax.training.step import TrainState, init_state, jit_train_step, make_train_step
 from pnoise_jax.training.task import (
     OWN_PARAMETERS,
-    TASKS,
     Metrics,
     State,
     StepContext,
     Task,
     model_parameters,
-    register_task,
-    task_config,
 )
+from pnoise_jax.training.task_registry import TASKS, register_task, task_config
 from pnoise_jax.training.together import fit_together, open_together, start_together
 from pnoise_jax.training.window import NonFiniteLossError
 

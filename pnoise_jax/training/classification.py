@@ -11,7 +11,8 @@ from pnoise_jax import data
 from pnoise_jax.evaluation import Measure
 from pnoise_jax.training.mixup import Mixing
 from pnoise_jax.training.setup import Setup
-from pnoise_jax.training.task import TASKS, Metrics, State, StepContext, Task
+from pnoise_jax.training.task import Metrics, State, StepContext, Task
+from pnoise_jax.training.task_registry import TASKS
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)

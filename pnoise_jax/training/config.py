@@ -9,7 +9,8 @@ from ml_collections import config_dict
 
 from pnoise_jax import models
 from pnoise_jax.registry import did_you_mean
-from pnoise_jax.training.fields import FIELDS, Affects, affecting, flatten, noise_section
+from pnoise_jax.training.field_kinds import Affects
+from pnoise_jax.training.fields import FIELDS, affecting, flatten, noise_section
 
 
 def default_config() -> ml_collections.ConfigDict:

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from pnoise_jax import noise
-from pnoise_jax.training.fields import FIELDS, Affects
+from pnoise_jax.training.field_kinds import Affects
+from pnoise_jax.training.fields import FIELDS
 
 _HEAD = """# All fields of a config
 

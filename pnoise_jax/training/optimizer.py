@@ -13,7 +13,7 @@ import ml_collections
 import optax
 
 from pnoise_jax.registry import similar
-from pnoise_jax.training.fields import parse_rate
+from pnoise_jax.training.field_kinds import parse_rate
 
 # Matrices by shape, but not weights of a layer; as timm leaves them.
 _UNDECAYED = ("cls_token", "dist_token", "pos_embed", "relative_position_bias_table")

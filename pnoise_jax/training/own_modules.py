@@ -19,7 +19,7 @@ from pnoise_jax.models import MODELS
 from pnoise_jax.noise import NOISES
 from pnoise_jax.registry import Origin
 from pnoise_jax.runs import RunDirectory
-from pnoise_jax.training.task import TASKS
+from pnoise_jax.training.task_registry import TASKS
 
 _SECTIONS = {"model": MODELS, "noise": NOISES, "data": DATASETS, "task": TASKS}
 

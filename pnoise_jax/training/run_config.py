@@ -13,7 +13,7 @@ from pnoise_jax.runs import RunDirectory
 from pnoise_jax.training import data_version, own_modules
 from pnoise_jax.training.config import default_config, differing, model_config
 from pnoise_jax.training.starting_weights import note_weights, same_weights
-from pnoise_jax.training.task import task_config
+from pnoise_jax.training.task_registry import task_config
 
 
 def claim(

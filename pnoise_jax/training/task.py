@@ -1,20 +1,16 @@
-"""What a run learns: the protocol of a task, and the registry that finds one by name."""
+"""What a run learns: the protocol of a task."""
 
 import dataclasses
-import functools
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
 from pnoise_jax import data, evaluation
 from pnoise_jax.evaluation import Measure
-from pnoise_jax.registry import Registry, did_you_mean
 from pnoise_jax.training.random_streams import RandomStreams
 from pnoise_jax.training.setup import Setup
 
@@ -271,123 +267,3 @@ class Task:
 def model_parameters(params: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters without those of the task's own."""
     return {name: value for name, value in params.items() if name != OWN_PARAMETERS}
-
-
-def _require_task(kind: Any) -> None:
-    """Raises ValueError unless this is a class of tasks, naming what it lacks."""
-    name = getattr(kind, "__name__", repr(kind))
-    if not (isinstance(kind, type) and issubclass(kind, Task)):
-        raise ValueError(f"{name} is not a task: make it a subclass of training.Task")
-    if kind.loss is Task.loss:
-        raise ValueError(f"{name} lacks loss: training.Task says what a task must define")
-    for field in _options(kind):
-        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise ValueError(
-                f"{name}.{field.name} has no default: give it one, since a config may leave it out"
-            )
-    declared = set(inspect.get_annotations(kind)) - {"step_measures", "row_measures"}
-    if "__dataclass_params__" not in vars(kind) and declared:
-        raise ValueError(
-            f"{name} declares fields but is not a dataclass: decorate it with "
-            "@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)"
-        )
-
-
-TASKS: Registry[type[Task]] = Registry("task", _require_task)
-for _name, _place in (
-    ("source_only", "source_only:SourceOnly"),
-    ("dann", "dann:Dann"),
-    ("tvt", "tvt:Tvt"),
-    ("ssrt", "ssrt:Ssrt"),
-    ("cdtrans", "cdtrans:CdTrans"),
-):
-    TASKS.register_lazily(_name, f"pnoise_jax.adaptation.{_place}")
-
-
-def register_task(name: str) -> Callable[[type[Task]], type[Task]]:
-    """A decorator that gives a task of your own a name: ``config.task.name = "mine"``.
-
-    Without registration, a config can say ``config.task.name = "module:Class"``.
-
-    Args:
-      name: a new one.
-
-    Raises:
-      ValueError: the name is taken, or the class lacks what every `Task` must define.
-    """
-    return functools.partial(TASKS.register, name)
-
-
-def task_config(name: str, **options: Any) -> ml_collections.ConfigDict:
-    """The task section of a config: a task's name and all its options.
-
-    Raises:
-      ValueError: an unknown name or option.
-    """
-    defaults = default_task_options(name)
-    _require_known(name, options, defaults)
-    return ml_collections.ConfigDict({"name": name} | defaults | options)
-
-
-def default_task_options(name: str) -> dict[str, Any]:
-    """The options of a task and their defaults.
-
-    Raises:
-      ValueError: there is no such task, or it cannot be imported.
-    """
-    return {
-        field.name: field.default
-        if field.default_factory is dataclasses.MISSING
-        else field.default_factory()
-        for field in _options(TASKS[name])
-    }
-
-
-def create_task(setup: Setup) -> Task:
-    """The task that the config of a run names.
-
-    Raises:
-      ValueError: an unknown task or option, or a value that the task refuses.
-    """
-    kind, options = _find_task(setup.config.task)
-    try:
-        return kind.from_setup(setup, **options)
-    except ValueError as error:
-        raise ValueError(f"task: {error}") from error
-
-
-def prepare_model(section: Mapping[str, Any], model: nn.Module) -> nn.Module:
-    """The model that the task of a config trains; see `Task.prepare_model`.
-
-    Raises:
-      ValueError: an unknown task or option, or a model that does not suit the task.
-    """
-    kind, options = _find_task(section)
-    return kind.prepare_model(model, **options)
-
-
-def _find_task(section: Mapping[str, Any]) -> tuple[type[Task], dict[str, Any]]:
-    options = dict(section)
-    name = options.pop("name", None)
-    _require_known(name, options, default_task_options(name))
-    return TASKS[name], options
-
-
-def _options(kind: type[Task]) -> list[dataclasses.Field]:
-    """The fields that are options: all but those of every task, and those that a class fills."""
-    common = {field.name for field in dataclasses.fields(Task)}
-    return [
-        field
-        for field in dataclasses.fields(kind)
-        if field.name not in common and not field.metadata.get("from_config")
-    ]
-
-
-def _require_known(name: str, options: Mapping[str, Any], known: Mapping[str, Any]) -> None:
-    for option in options:
-        if option not in known:
-            if not known:
-                raise ValueError(f"task.{option}: the task {name!r} has no options; leave it out")
-            raise ValueError(
-                f"task.{option}: unknown option of {name!r}{did_you_mean(option, known)}"
-            )

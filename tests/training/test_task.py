@@ -16,7 +16,8 @@ from pnoise_jax import evaluation, parallel, training, weights
 from pnoise_jax.evaluation import Measure
 from pnoise_jax.runs import RunDirectory
 from pnoise_jax.training.random_streams import RandomStreams
-from pnoise_jax.training.task import TASKS, Task, create_task
+from pnoise_jax.training.task import Task
+from pnoise_jax.training.task_registry import TASKS, create_task
 from tests.training.runs import small_config
 
 HEAD = nn.Dense(4)  # on the model's logits: tells by how many quarters an image was turned
