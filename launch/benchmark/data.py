@@ -9,7 +9,8 @@ RandomResizedCrop and a random flip from generated JPEGs of ImageNet's sizes, in
   PIL float32            a loop over class folders with PIL, normalised; on one thread
   ours, short side 320   ours on images that were shrunk when they were prepared
 
-Printed: how many times the CPU time of ours in the same round each takes, median and quartiles.
+Printed: the CPU time of each, divided by that of this package in the same round; median and
+quartiles.
 tf.data needs TensorFlow: pip install 'pnoise-jax[benchmark]'.
 """
 
@@ -182,7 +183,7 @@ def _print(console: Console, spec: Spec, result: dict) -> None:
     title = (
         f"{result['threads']} threads, {spec.images} JPEGs of {result['kilobytes']:.0f} kB, "
         f"{spec.image_size} px, batch {spec.batch_size}, {spec.rounds} rounds\n"
-        "CPU ms, wall ms: per image; ratio: CPU time / CPU time of ours"
+        "CPU ms, wall ms: per image; ratio: CPU time / CPU time of this package"
     )
     columns = ["pipeline", "CPU ms", "wall ms", "ratio: median (quartiles)"]
     console.print(report.table(title, columns, rows))

@@ -177,7 +177,8 @@ def _print(console: Console, spec: Spec, results: list[dict]) -> None:
         rows.append([result["what"], *milliseconds, *ratios])
     title = (
         f"{results[0]['device_kind']}, {spec.model}, {spec.image_size} px, "
-        f"batch {spec.batch_size}, float32, {spec.rounds} rounds\ntime of ours / time of timm's: "
+        f"batch {spec.batch_size}, float32, {spec.rounds} rounds\n"
+        f"time of this package / time of timm: "
         f"median (quartiles)"
     )
     columns = ["", "ours, ms", "timm, ms", "ratio", "CPU time"]

@@ -261,7 +261,7 @@ def _naming_last_checkpoint(path: Path, checkpoints: Checkpoints) -> Iterator[No
     try:
         yield
     except OSError as error:
-        if error.errno is None:  # one of ours, which says it already
+        if error.errno is None:  # raised by this package, and says it already
             raise
         raise OSError(
             f"--workdir={str(path)!r}: {error.strerror}; the last whole checkpoint is "

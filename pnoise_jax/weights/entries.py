@@ -15,11 +15,11 @@ MAX_DIGITS = 6  # of a number in a name: no model has a million blocks
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Entry:
-    """One array of ours, and how to make it from the arrays of a file.
+    """One array of our model, and how to make it from the arrays of a file.
 
     Attributes:
       names: of the arrays in the file; several where ours joins them.
-      shape: of ours.
+      shape: of our array.
       convert: turns the file's arrays into ours.
     """
 

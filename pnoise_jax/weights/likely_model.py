@@ -42,7 +42,7 @@ def describe_likely_model(
 ) -> tuple[str, str]:
     """Two sentences, each "" where it does not apply.
 
-    The first says that we do not have the file's model, the second which of ours it looks like.
+    The first says that we do not have the file's model, the second which model it looks like.
 
     Args:
       stored: the shapes in the file, by their names there.

@@ -181,7 +181,7 @@ def test_a_damaged_checkpoint_is_not_taken(straight, data_dir, tmp_path, monkeyp
         next(reading)
     stored["ema/params/head/bias"][0] = "float31"
     arrays.write_text(json.dumps(stored))
-    with pytest.raises(ValueError, match=r"is no checkpoint of ours \(.*float31"):
+    with pytest.raises(ValueError, match=r"is not a checkpoint of this package \(.*float31"):
         training.build(config).match_weights()
 
 

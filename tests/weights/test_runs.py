@@ -93,7 +93,9 @@ def test_a_checkpoint_that_cannot_be_read_or_is_none(checkpoint, monkeypatch):
     text = metadata.read_text()
     metadata.unlink()
     for ask in (weights.fingerprint, matching.open_named):
-        with pytest.raises(ValueError, match=rf"^weights='{checkpoint}' is no checkpoint of ours"):
+        with pytest.raises(
+            ValueError, match=rf"^weights='{checkpoint}' is not a checkpoint of this package"
+        ):
             ask(checkpoint)
     metadata.write_text(text)
 

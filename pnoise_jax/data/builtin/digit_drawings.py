@@ -12,7 +12,7 @@ from pnoise_jax.data.builtin import fonts
 
 SIDE = 32  # pixels of a bitmap
 _BLOCK = 4  # pixels of a block that becomes one pixel
-_FINE = 4  # a bitmap's pixel is drawn as so many fine ones each way
+_FINE = 4  # each pixel of a bitmap is drawn as 4 by 4 fine ones
 _MOST_SHIFT = 1.5
 
 

@@ -23,7 +23,7 @@ _GIT_LFS = b"version https://"  # git-lfs.github.com/spec/v1
 
 
 def open_file(path: Path) -> ArrayFile:
-    """Opens an npz, a safetensors file, the index of several, or a run or checkpoint of ours.
+    """Opens an npz, a safetensors file, the index of several, or our own run or checkpoint.
 
     Only names and shapes are read.
 
@@ -52,7 +52,7 @@ def open_file(path: Path) -> ArrayFile:
     if pickles.is_pickle(path, start):
         raise ValueError(pickles.refusal(path))
     raise ValueError(
-        "is neither an npz nor a safetensors file nor a work directory of ours; it has "
+        "is neither an npz nor a safetensors file nor the directory of a run; it has "
         f"{path.stat().st_size} bytes and starts with {start!r}"
     )
 

@@ -1,4 +1,4 @@
-"""Reads the weights that a run of ours has left: the average where it kept one."""
+"""Reads the weights that a run has left: the moving average if it kept one."""
 
 import contextlib
 import hashlib
@@ -45,7 +45,7 @@ def open_run(path: Path) -> ArrayFile:
         shapes = {name: tuple(map(int, shape)) for name, (_, shape, _) in ours.items()}
         dtypes = {name: np.dtype(dtype).name for name, (dtype, _, _) in ours.items()}
     except (ValueError, AttributeError, TypeError) as error:
-        raise ValueError(f"is no checkpoint of ours ({step}: {error})") from None
+        raise ValueError(f"is not a checkpoint of this package ({step}: {error})") from None
 
     _require_number(step, arrays)
 
@@ -79,7 +79,7 @@ def _require_number(step: Path, arrays: dict[str, list]) -> None:
 
 
 def _reader(step: Path, arrays: dict[str, list]) -> Read:
-    """Reads these arrays of a checkpoint; with one come those after it, up to so many bytes."""
+    """Reads these arrays of a checkpoint; each with those after it, up to `_AT_ONCE` bytes."""
     names, held = list(arrays), {}
 
     def read(name: str) -> np.ndarray:
@@ -92,7 +92,7 @@ def _reader(step: Path, arrays: dict[str, list]) -> Read:
 
 
 def _first(size: int, names: list[str], arrays: dict[str, list]) -> dict[str, list]:
-    """The first of these arrays, and of those after it as many as have so many bytes."""
+    """The first of these arrays, and those after it up to `size` bytes in all."""
     dtypes_and_shapes = (arrays[name][:2] for name in names)
     sizes = (math.prod(shape) * np.dtype(dtype).itemsize for dtype, shape in dtypes_and_shapes)
     number = sum(total <= size for total in itertools.accumulate(sizes))
@@ -125,7 +125,7 @@ def _metadata(step: Path) -> bytes:
         require_regular(file)
         return file.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ValueError(f"is no checkpoint of ours ({step}: {error})") from None
+        raise ValueError(f"is not a checkpoint of this package ({step}: {error})") from None
 
 
 def has_checkpoint(path: Path) -> bool:

@@ -120,7 +120,7 @@ def _advice() -> str:
 
 
 def _wrapper(shapes: Mapping[str, Shape]) -> str:
-    """What stands in front of the names of a whole model of ours, such as "module."; or ""."""
+    """What stands in front of the names of a whole model, such as "module."; or ""."""
     any_blocks = "|".join(naming.blocks for naming in NAMINGS)
     matches = (re.fullmatch(rf"(?P<wrapper>.+?[./])(?:{any_blocks})", name) for name in shapes)
     counted = collections.Counter(match["wrapper"] for match in matches if match)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 _ABSENT = ", which is not among the models here"
 _UNREAD = ", which are not read"
-# Patterns that the files of a family match and none of ours does, the most specific first.
+# Patterns that files of a family match and none of our families does, the most specific first.
 _FAMILIES = {
     "an EdgeNeXt": (r"stages\.\d+\.blocks\.\d+\.(xca|convs)\.",),
     "a GhostNet": (r"blocks\.\d+\.\d+\.ghost\d\.",),

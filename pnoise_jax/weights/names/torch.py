@@ -130,7 +130,7 @@ def entries(shapes: Mapping[str, Shape], renaming: Renaming) -> Entries:
 
 
 def torch_name(path: str, ndim: int, renaming: Renaming) -> tuple[str, tuple[int, ...]]:
-    """The PyTorch model's name for an array of ours, and the order of its axes there.
+    """The PyTorch model's name for one of our arrays, and the order of its axes there.
 
     Args:
       path: ours, such as "params/block_1/attn/qkv/kernel".
