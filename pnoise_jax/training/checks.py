@@ -49,7 +49,7 @@ def _check_views(setup: Setup) -> None:
     if injection.noise.group_size != views:
         raise ValueError(
             f"noise.axis='views' with noise.group_size={injection.noise.group_size} mixes "
-            f"that many views of an image, and evaluation.views={views}: set both to the same number"
+            f"that many views of an image, and evaluation.views={views}: set both alike"
         )
 
 

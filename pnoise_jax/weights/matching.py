@@ -137,7 +137,7 @@ def match(
       path: a safetensors file in timm's names of a ViT, DeiT, BEiT, ConViT, Swin or ResNet (or
         torchvision's, of a ResNet), an npz of a ViT in Google's, or a work directory or checkpoint
         of this package, whose moving average is taken where there is one; the content decides
-        which. Or an id of the Hugging Face hub, "hf_hub:OWNER/NAME" or "hf_hub:OWNER/NAME@REVISION".
+        which. Or an id of the hub, "hf_hub:OWNER/NAME" or "hf_hub:OWNER/NAME@REVISION".
       model: the model.
       variables: its collections as `model.init` gives them, arrays or their shapes.
       head: "keep" the file's; "fresh", as the model initialises it, which is what timm does
