@@ -263,7 +263,7 @@ def test_jitter_is_stretch_then_shear_then_rotation():
 def test_a_config_that_does_not_exist_lists_those_that_do(tmp_path, name):
     with pytest.raises(ValueError, match=rf"data\.name='{name}' is unknown") as error:
         load(name, split="train", data_dir=tmp_path)
-    assert "Choose one of: digits, font_digits, glyphs/1000, glyphs/200" in str(error.value)
+    assert "Choose one of: digits, domainnet, font_digits, glyphs/1000" in str(error.value)
     assert {"glyphs/200", "glyphs/1000"} <= set(list_datasets())
     assert not list(tmp_path.iterdir())
 

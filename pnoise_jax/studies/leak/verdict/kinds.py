@@ -10,7 +10,7 @@ from pnoise_jax.studies.leak.checks.order_tests import OrderTest
 
 # The most serious first, which is the order of the kinds in a verdict.
 KINDS = {
-    "leak": "the labels of batch mates are read, and class order gains by it",
+    "leak": "the labels of batch mates are read, and accuracy in class order benefits",
     "order_effect": "the order of the test set moves the accuracy, but not because labels are read",
     "undecided": "predictions depend on the batch, and the data do not resolve how",
     "prior": "the batch reveals how frequent classes are, and no more about an example",
