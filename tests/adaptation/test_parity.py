@@ -52,7 +52,9 @@ def ours():
         mock.patch.object(Tvt, "coefficient", return_value=jnp.float32(0.4)),
         mock.patch.object(Tvt, "patch_coefficient", return_value=jnp.float32(0.6)),
     ):
-        (value, (_, metrics)), gradients = jax.value_and_grad(loss, has_aux=True)(arrays("param"))
+        (value, (_, metrics)), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(
+            arrays("param")
+        )
     return value, metrics, gradients
 
 
