@@ -18,7 +18,9 @@ KINDS = {
     "harm": "in random order, accuracy is lower than without noise",
     "honest_gain": "in random order, accuracy is higher than without noise",
     "independent": "no prediction depends on another example",
-    "no_effect": "in random order, accuracy is that without noise, within the bound of equivalence",
+    "no_effect": (
+        "in random order, accuracy is the same as without noise, within the bound of equivalence"
+    ),
 }
 FEW_ERRORS = 6  # of the clean model: from fewer no test can tell what sorting by labels adds
 
