@@ -209,7 +209,7 @@ class CdTrans(AdaptationTask):
         def open_side(dataset: data.Dataset, name: str, seed: int) -> data.BatchIterator:
             side = pairs[name][:count]
             order = PairOrder(side, config.batch_size, first, config.seed)
-            return self._open(dataset, seed, start, index_at=order)
+            return self.open_stream(dataset, seed, start, index_at=order)
 
         return PairBatches(
             open_side(self.source_data, "source", config.seed),

@@ -69,7 +69,7 @@ class Dann(AdaptationTask):
         return Discriminator(hidden_dim=hidden_dim, dropout=dropout, train=train)
 
     def coefficient(self, step: jax.Array) -> jax.Array:
-        """Of the reversal at a step; 0 minus itself where nothing is reversed."""
+        """Of the reversal at a step; 0 if `reverse` is off: no gradient reaches the features."""
         if not self.reverse:
             return jnp.zeros((), jnp.float32)
         return reversal_coefficient(self.progress(step))

@@ -118,32 +118,13 @@ class AdaptationTask(Task):
 
     def open_source(self, start: int) -> data.BatchIterator:
         """The batches of the source alone, from step ``start`` on."""
-        return self._open(self.source_data, self.require_setup().config.seed, start)
+        return self.open_stream(self.source_data, self.require_setup().config.seed, start)
 
     def open_batches(self, start: int = 0) -> PairedBatches:
         """{"image", "label"} of the source, beside them "target_image", by step."""
         seed = target_seed(self.require_setup().config.seed)
         return PairedBatches(
-            self.open_source(start), self._open(self.require_setup().train_data, seed, start)
-        )
-
-    def _open(
-        self, dataset: data.Dataset, seed: int, start: int, **options: Any
-    ) -> data.BatchIterator:
-        config = self.require_setup().config
-        return data.train_batches(
-            dataset,
-            batch_size=config.batch_size,
-            seed=seed,
-            start_step=start,
-            num_steps=self.require_setup().total_steps,
-            micro_batches=config.accumulate,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-            num_threads=config.data.num_threads,
-            num_workers=config.data.num_workers,
-            transform=self.require_setup().transform_of(dataset),
-            **options,
+            self.open_source(start), self.open_stream(self.require_setup().train_data, seed, start)
         )
 
     def progress(self, step: jax.Array) -> jax.Array:

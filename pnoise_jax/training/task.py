@@ -177,11 +177,25 @@ class Task:
         with an axis of micro-batches in front where gradients are accumulated.
         """
         setup = self.require_setup()
+        return self.open_stream(setup.train_data, setup.config.seed, start)
+
+    def open_stream(
+        self, dataset: data.Dataset, seed: int, start: int, **options: Any
+    ) -> data.BatchIterator:
+        """This host's part of the run's batches of a data set, with the config's augmentation.
+
+        Args:
+          dataset: what to read.
+          seed: of its order and augmentation.
+          start: the first step.
+          **options: further arguments of `data.train_batches`.
+        """
+        setup = self.require_setup()
         config = setup.config
         return data.train_batches(
-            setup.train_data,
+            dataset,
             batch_size=config.batch_size,
-            seed=config.seed,
+            seed=seed,
             start_step=start,
             num_steps=setup.total_steps,
             micro_batches=config.accumulate,
@@ -189,7 +203,8 @@ class Task:
             process_count=jax.process_count(),
             num_threads=config.data.num_threads,
             num_workers=config.data.num_workers,
-            transform=setup.train_transform,
+            transform=setup.transform_of(dataset),
+            **options,
         )
 
     @property

@@ -34,7 +34,7 @@ def domains(*, permuted=False):
 
 
 def register(**options):
-    """Makes the domains known, in place of those that were."""
+    """Registers the domains, replacing those registered before."""
     for name, function in domains(**options).items():
         DATASETS._things.pop(name, None)
         data.register_dataset(name)(function)

@@ -1,4 +1,4 @@
-"""Weights of models that are not here: said to be so, with no hint at a setting of ours."""
+"""Weights of unknown models: the message says so, and hints at no setting."""
 
 import numpy as np
 import pytest
