@@ -112,7 +112,13 @@ def test_a_program_that_starts_again_finds_what_it_has_compiled(data_dir, tmp_pa
 
     def train(name, cache):
         arguments = ("--config", *config, "--workdir", tmp_path / name)
-        code, _, errors = command.run("train", *arguments, XDG_CACHE_HOME=str(cache))
+        # JAX keeps what took a second to compile, and a fast machine compiles faster than that.
+        code, _, errors = command.run(
+            "train",
+            *arguments,
+            XDG_CACHE_HOME=str(cache),
+            JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
+        )
         assert code == 0, errors
         assert "ache" not in errors
 
@@ -122,6 +128,5 @@ def test_a_program_that_starts_again_finds_what_it_has_compiled(data_dir, tmp_pa
     kept = {path: path.stat().st_mtime_ns for path in programs.glob("*-cache")}
     assert kept
     train("second", cache)
-    # On a busy machine more of them take the second that JAX asks for, to keep a program.
-    assert kept.items() <= {p: p.stat().st_mtime_ns for p in programs.glob("*-cache")}.items()
+    assert kept == {path: path.stat().st_mtime_ns for path in programs.glob("*-cache")}
     train("third", "/proc/self")
