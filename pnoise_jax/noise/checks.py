@@ -30,6 +30,19 @@ def require_one_of(field: str, value: object, allowed: tuple) -> None:
         raise ValueError(f"{field}={value!r}: choose one of {', '.join(map(repr, allowed))}")
 
 
+def is_count(value: object) -> bool:
+    """Whether value is a whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        return False
+    return int(value) >= 1
+
+
+def require_count(field: str, value: object) -> None:
+    """Raises ValueError unless value is a whole number of at least 1."""
+    if not is_count(value):
+        raise ValueError(f"{field}={value!r}: give a whole number of at least 1")
+
+
 def require_group_size(value: int | None) -> None:
     """Raises ValueError unless value is None or a positive number."""
     if value is not None and (not isinstance(value, int) or value < 1):

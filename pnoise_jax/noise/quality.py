@@ -70,12 +70,23 @@ class QualityMatrix(abc.ABC):
         """``MI(T, QX) = -log |det(I + Q)|`` in nats (eq. 13); ``inf`` where ``I + Q`` is singular.
 
         It measures how much ``I + Q`` contracts, not what a classifier gains: scaling every feature
-        by 1/2 has ``k log 2``. The constraints (`violations`) are there to rule such matrices out.
+        by 1/2 has ``k log 2``. The constraints (`violations`) exclude that matrix, as its rows do
+        not sum to 1, but not contraction: ``Optimal(strength)`` meets them all up to a strength of
+        ``(k + 1) / k``, where this grows without limit. docs/theory.md has more.
+
+        Raises:
+          ValueError: k is not a whole number of at least 1.
         """
-        return -self.log_abs_det(k)
+        checks.require_count("k", k)
+        return 0.0 - self.log_abs_det(k)  # 0.0 of no noise, where the minus sign gives -0.0
 
     def violations(self, k: int) -> tuple[str, ...]:
-        """The constraints of eq. 14 that ``I + Q`` breaks for k rows, in words; empty if none."""
+        """The constraints of eq. 14 that ``I + Q`` breaks for k rows, in words; empty if none.
+
+        Raises:
+          ValueError: k is not a whole number of at least 1.
+        """
+        checks.require_count("k", k)
         return _violations(np.eye(k) + np.asarray(self.matrix(k)), self.log_abs_det(k))
 
 

@@ -82,6 +82,19 @@ def test_violations_name_the_broken_constraints(k):
     assert "L1 norm" in shrink
 
 
+def test_the_constraints_do_not_rule_contraction_out():
+    """I + Q = e I + (1 - e) 1 1^T / k meets them all, for every e above 0."""
+    k, bound = 10, noise.Optimal().mutual_information(10)
+    for contraction in (1 / (k + 1), 1e-3, 1e-6):
+        i_plus_q = contraction * np.eye(k) + (1 - contraction) / k
+        dense = noise.Dense(i_plus_q - np.eye(k))
+        assert dense.violations(k) == ()
+        assert dense.mutual_information(k) == pytest.approx(-(k - 1) * math.log(contraction))
+        assert dense.mutual_information(k) >= bound - 1e-9  # eq. 20 is no upper bound
+    assert noise.CyclicShift(0.5 - 1e-9).violations(k) == ()
+    assert noise.CyclicShift(0.5 - 1e-9).mutual_information(k) == pytest.approx(23.97, abs=0.01)
+
+
 def test_masked_matrix_is_the_smaller_matrix_of_the_kept_rows():
     mask = jnp.array([True, False, True, True, False])
     kept = np.flatnonzero(mask)

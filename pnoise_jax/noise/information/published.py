@@ -1,0 +1,188 @@
+"""The paper's closed forms (eq. 8-15), and what the definitions give in their place.
+
+X are k examples' representations, one number each, and Y their labels, taken as jointly normal
+(as the paper takes them); X' is X with noise. A covariance lists Y first, then X.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from pnoise_jax.noise import checks
+from pnoise_jax.noise.information import arrays
+from pnoise_jax.noise.information.discrete import entropy
+from pnoise_jax.noise.information.gaussian import Normal
+from pnoise_jax.noise.quality import Optimal
+
+_CONTRACTION = float(np.finfo(np.float32).eps)  # below it I + Q is singular in float32
+
+
+def latent_task_entropy(clean: Any, noisy: Any, split: int) -> float:
+    """``H(T; X') = H(Y, X') - H(X)`` in nats, as eq. 8, 9 and 12 have it.
+
+    The paper marks this step as different from a conditional entropy, which would subtract H(X').
+
+    Args:
+      clean, noisy: covariances of (Y, X) and of (Y, X'), of one size.
+      split: how many variables Y has.
+
+    Raises:
+      ValueError: as `gaussian_conditional_entropy`, or the sizes differ.
+    """
+    clean, noisy = _read_pair(clean, noisy, split)
+    return noisy.entropy() - clean.entropy(slice(split, None))
+
+
+def latent_gain(clean: Any, noisy: Any, split: int) -> float:
+    """``MI(T, e) = H(Y, X) - H(Y, X')`` in nats: the second line of eq. 10, 13 and 15.
+
+    It is what eq. 4 becomes with `latent_task_entropy`. Of ``X' = (I + Q) X`` it is
+    ``-log |det(I + Q)|``, whatever Y is. Assumes what eq. 10 and 13 do: Y and X are jointly normal.
+
+    Args:
+      clean, noisy: covariances of (Y, X) and of (Y, X'), of one size.
+      split: how many variables Y has.
+
+    Raises:
+      ValueError: as `latent_task_entropy`.
+    """
+    clean, noisy = _read_pair(clean, noisy, split)
+    return clean.entropy() - noisy.entropy()
+
+
+def conditional_gain(clean: Any, noisy: Any, split: int) -> float:
+    """``H(Y | X) - H(Y | X') = I(Y; X') - I(Y; X)`` in nats: eq. 4 with conditional entropies.
+
+    It is 0 for every invertible ``X' = (I + Q) X``, and at most 0 for every X' that is made from X
+    without looking at Y (the data processing inequality).
+
+    Args:
+      clean, noisy: covariances of (Y, X) and of (Y, X'), of one size.
+      split: how many variables Y has.
+
+    Raises:
+      ValueError: as `latent_task_entropy`.
+    """
+    clean, noisy = _read_pair(clean, noisy, split)
+    given = slice(split, None)
+    return (clean.entropy() - clean.entropy(given)) - (noisy.entropy() - noisy.entropy(given))
+
+
+def gaussian_noise_f(
+    noise_variance: float, x_variances: Any, y_variances: Any, covariances: Any
+) -> float:
+    """f of eq. 11: 1 minus the argument's denominator in eq. 10; negative, or 0 without noise.
+
+    Assumes that examples are independent, that each pair (X_i, Y_i) is jointly normal, and that one
+    scalar noise is added to all k examples: the covariance of the noise is its variance times a
+    matrix of ones. (For independent noise, compare determinants: `latent_gain`.) In ``lambda`` the
+    paper prints no noise variance within the denominator. The derivation needs it; at a variance of
+    1, the paper's (eq. 16), it makes no difference.
+
+    Args:
+      noise_variance: of e, at least 0.
+      x_variances, y_variances: of each example's X_i and Y_i, (k,).
+      covariances: of X_i with Y_i, (k,).
+
+    Raises:
+      ValueError: a variance is not positive, a covariance is as large as its variances allow or
+        larger (the pair is singular), or the shapes differ.
+    """
+    x, y, c = _read_examples(x_variances, y_variances, covariances)
+    variance = arrays.number_within("noise_variance", noise_variance, 0, np.inf)
+    spread = variance * np.sum(1 / x)
+    weight = variance / (1 + spread)  # the paper's lambda
+    coupling = weight * np.sum(c**2 / (x * (x * y - c**2)))
+    return float(-spread - spread * coupling - coupling)
+
+
+def gaussian_noise_gain(
+    noise_variance: float, x_variances: Any, y_variances: Any, covariances: Any
+) -> float:
+    """MI(T, e) of Gaussian noise in nats (eq. 10); never positive.
+
+    It has the assumptions, the arguments and the errors of `gaussian_noise_f`. As a mutual
+    information is never negative, this is not one.
+    """
+    return -math.log1p(-gaussian_noise_f(noise_variance, x_variances, y_variances, covariances)) / 2
+
+
+def salt_and_pepper_gain(probability: float) -> float:
+    """MI(T, e) of salt-and-pepper noise on one element, ``-H(e)`` in nats (eq. 15).
+
+    e is the maximum, the minimum, or nothing, with probabilities alpha/2, alpha/2 and 1 - alpha
+    (eq. 18). Assumes that e is independent of X and Y, and that (X, e) can be read from the noisy
+    X'. (If so, X can be, and nothing is lost.) For several elements it adds up.
+
+    Args:
+      probability: alpha, in [0, 1].
+
+    Raises:
+      ValueError: it is not.
+    """
+    alpha = arrays.number_within("probability", probability, 0, 1)
+    return 0.0 - entropy([alpha / 2, alpha / 2, 1 - alpha])
+
+
+def solve_quality(k: int, nats: float) -> Optimal:
+    """A quality matrix that meets every constraint of eq. 14 and has this mutual information.
+
+    Eq. 14 itself has no solution: ``I + Q = e I + (1 - e) 1 1^T / k`` meets its constraints for
+    each e in (0, 1] and has ``-(k - 1) log e`` nats, so there is no largest. Eq. 19 is the one of
+    e = 1/(k + 1). Nor can any matrix have less than 0: with rows of L1 norm 1, ``|det(I + Q)|`` is
+    at most 1 (Hadamard's inequality).
+
+    Args:
+      k: the number of examples that are mixed.
+      nats: of mutual information by eq. 13.
+
+    Returns:
+      That matrix, which is `Optimal` of the strength ``(1 - e)(k + 1) / k``.
+
+    Raises:
+      ValueError: k = 1, where no Q has any; nats below 0; or so many nats that I + Q would be
+        singular in float32, in which noises compute.
+    """
+    checks.require_count("k", k)
+    if k == 1:
+        raise ValueError("k=1: one example has no other to be mixed with; give k of at least 2")
+    most = -(k - 1) * math.log(_CONTRACTION)
+    why = f"; below 0 the constraints allow none, and above I+Q is singular in float32 for k={k}"
+    contraction = math.exp(-arrays.number_within("nats", nats, 0, most, why) / (k - 1))
+    return Optimal(strength=(1 - contraction) * (k + 1) / k)
+
+
+def _read_pair(clean: Any, noisy: Any, split: int) -> tuple[Normal, Normal]:
+    first, second = (
+        Normal.read(name, value, split=split)
+        for name, value in (("clean", clean), ("noisy", noisy))
+    )
+    if first.covariance.shape != second.covariance.shape:
+        raise ValueError(
+            f"noisy has shape {second.covariance.shape} and clean {first.covariance.shape}: give "
+            "covariances of the same variables"
+        )
+    return first, second
+
+
+def _read_examples(x: Any, y: Any, c: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Variances and covariances of k pairs, each (k,)."""
+    named = {"x_variances": x, "y_variances": y, "covariances": c}
+    named = {name: arrays.real_numbers(name, value) for name, value in named.items()}
+    shapes = {value.shape for value in named.values()}
+    if len(shapes) > 1 or len(next(iter(shapes))) != 1:
+        listed = ", ".join(f"{name} {value.shape}" for name, value in named.items())
+        raise ValueError(f"shapes differ or are not (k,): {listed}; give a number for each example")
+    x, y, c = named.values()
+    for name, variances in (("x_variances", x), ("y_variances", y)):
+        if (variances <= 0).any():
+            i = int(np.argmax(variances <= 0))
+            raise ValueError(f"{name}[{i}]={variances[i]:g}: a variance is positive")
+    if (c**2 >= x * y).any():
+        i = int(np.argmax(c**2 >= x * y))
+        raise ValueError(
+            f"covariances[{i}]={c[i]:g}: the pair ({x[i]:g}, {y[i]:g}) is singular, or impossible; "
+            f"give a covariance between -{math.sqrt(x[i] * y[i]):g} and {math.sqrt(x[i] * y[i]):g}"
+        )
+    return x, y, c
