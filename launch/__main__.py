@@ -9,6 +9,7 @@
   prepare    prepares data sets from downloads or from your own folders
   export     writes a run's weights for other programs
   bridge     relates the leak of small models to that of larger ones
+  theory     checks the paper's theory: every figure of docs/theory.md
   benchmark  measures speed, and how often an audit errs
 
 `pnoise PROGRAM --help` lists the flags. In a clone, `python -m launch.PROGRAM` does the same.
@@ -20,7 +21,7 @@ import sys
 from pnoise_jax.registry import did_you_mean
 
 PROGRAMS = ("train", "evaluate", "audit", "sweep", "adapt", "neighbours")
-PROGRAMS += ("prepare", "export", "bridge", "benchmark")
+PROGRAMS += ("prepare", "export", "bridge", "theory", "benchmark")
 
 
 def run() -> None:

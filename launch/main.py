@@ -131,6 +131,11 @@ def config_file() -> str:
     return config_flags.get_config_filename(flags.FLAGS["config"]).split(":", 1)[0]
 
 
+def built_in_config(name: str) -> ml_collections.ConfigDict:
+    """One of the package's own configs, by name."""
+    return runpy.run_path(str(_BUILT_IN_CONFIGS / f"{name}.py"))["get_config"]()
+
+
 def _config_names(file: str) -> dict[str, Any]:
     """What the config file defines; the file is not run again if the flag has run it."""
     module = sys.modules.get("config_config")  # as ml_collections calls it

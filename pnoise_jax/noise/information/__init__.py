@@ -6,17 +6,16 @@ distribution, or not a covariance matrix of full rank, is an error too, never a 
 
 Which equation of *Explore Positive Noise in Deep Learning* is where:
 
-  1      `entropy`, `gaussian_entropy`
-  2, 4   `mutual_information`, `gaussian_mutual_information`; never negative, so eq. 5 compares it
-         with 0 in vain
-  3      `conditional_entropy`, `gaussian_conditional_entropy`
-  6, 7   `entropy` of p(Y | X), or of p(Y | X + e), for one X
-  8, 9   `latent_task_entropy`; 12 too, and the gain that follows from it is `latent_gain`
-  10, 11 `gaussian_noise_gain`, `gaussian_noise_f`
-  13     `QualityMatrix.mutual_information`
-  14     `QualityMatrix.violations` (of any matrix: ``Dense(Q).violations(k)``), `solve_quality`
-  15     `salt_and_pepper_gain`
-  19, 20 `Optimal`, and its ``mutual_information(k)``
+- 1: `entropy`, `gaussian_entropy`
+- 2, 4, 5: `mutual_information`, `gaussian_mutual_information`
+- 3: `conditional_entropy`, `gaussian_conditional_entropy`
+- 6, 7: `entropy` of p(Y | X), or of p(Y | X + e), for one X
+- 8, 9, 12: `latent_task_entropy`; the gain that follows from it is `latent_gain`
+- 10, 11: `gaussian_noise_gain`, `gaussian_noise_f`
+- 13: `QualityMatrix.mutual_information`
+- 14: `QualityMatrix.violations` (of any matrix Q: ``Dense(Q).violations(k)``), `solve_quality`
+- 15: `salt_and_pepper_gain`
+- 19, 20: `Optimal`, and its ``mutual_information(k)``
 
 The page docs/theory.md says where these differ from what they are derived from; `conditional_gain`
 is what the definitions give.
