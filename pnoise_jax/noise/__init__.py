@@ -3,6 +3,7 @@
 The paper is *Explore Positive Noise in Deep Learning* (later *NoisyNN*, arXiv 2309.10625).
 """
 
+from pnoise_jax.noise import information
 from pnoise_jax.noise.base import Noise
 from pnoise_jax.noise.chain import Chain
 from pnoise_jax.noise.config_fields import CONFIG_FIELDS
@@ -44,6 +45,7 @@ __all__ = [
     "Taps",
     "as_injections",
     "draw_per_example",
+    "information",
     "inject_nnx",
     "list_sites",
     "only_injection",

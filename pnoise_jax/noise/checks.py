@@ -45,7 +45,7 @@ def require_count(field: str, value: object) -> None:
 
 def require_group_size(value: int | None) -> None:
     """Raises ValueError unless value is None or a positive number."""
-    if value is not None and (not isinstance(value, int) or value < 1):
+    if value is not None and not is_count(value):
         raise ValueError(f"group_size={value!r}: give a whole number of at least 1, or None")
 
 

@@ -264,7 +264,7 @@ def test_whatever_the_fourth_constraint_allows_counts_as_positive(seed):
         (lambda: information.latent_gain(np.eye(2), np.eye(4), 1), "noisy has shape"),
         (lambda: information.conditional_gain(np.eye(2), np.ones((2, 2)), 1), "noisy is singular"),
         (lambda: information.gaussian_noise_gain(-1, [1], [1], [0]), "noise_variance=-1: give"),
-        (lambda: information.gaussian_noise_gain(1, [1], [1], [1]), r"covariances\[0\]=1: the"),
+        (lambda: information.gaussian_noise_gain(1, [1], [1], [1]), r"covariances\[0\]=1: with"),
         (lambda: information.gaussian_noise_f(1, [1, 0], [1, 1], [0, 0]), r"x_variances\[1\]=0"),
         (lambda: information.gaussian_noise_f(1, [1], [1, 1], [0]), "shapes differ"),
         (lambda: information.salt_and_pepper_gain(1.5), "probability=1.5: give one number from 0"),

@@ -76,9 +76,8 @@ def gaussian_noise_f(
 
     Assumes that examples are independent, that each pair (X_i, Y_i) is jointly normal, and that one
     scalar noise is added to all k examples: the covariance of the noise is its variance times a
-    matrix of ones. (For independent noise, compare determinants: `latent_gain`.) In ``lambda`` the
-    paper prints no noise variance within the denominator. The derivation needs it; at a variance of
-    1, the paper's (eq. 16), it makes no difference.
+    matrix of ones. (For independent noise, compare determinants: `latent_gain`.) Its ``lambda`` is
+    ``s^2 / (1 + s^2 sum_i 1/x_i)``, of the noise variance s^2 and the variances x_i.
 
     Args:
       noise_variance: of e, at least 0.
@@ -89,11 +88,10 @@ def gaussian_noise_f(
       ValueError: a variance is not positive, a covariance is as large as its variances allow or
         larger (the pair is singular), or the shapes differ.
     """
-    x, y, c = _read_examples(x_variances, y_variances, covariances)
+    x, squared = _read_examples(x_variances, y_variances, covariances)
     variance = arrays.number_within("noise_variance", noise_variance, 0, np.inf)
     spread = variance * np.sum(1 / x)
-    weight = variance / (1 + spread)  # the paper's lambda
-    coupling = weight * np.sum(c**2 / (x * (x * y - c**2)))
+    coupling = variance / (1 + spread) * np.sum(squared / (1 - squared) / x)
     return float(-spread - spread * coupling - coupling)
 
 
@@ -166,23 +164,24 @@ def _read_pair(clean: Any, noisy: Any, split: int) -> tuple[Normal, Normal]:
     return first, second
 
 
-def _read_examples(x: Any, y: Any, c: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Variances and covariances of k pairs, each (k,)."""
+def _read_examples(x: Any, y: Any, c: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Of k pairs the variances of X and the squared correlations, each (k,)."""
     named = {"x_variances": x, "y_variances": y, "covariances": c}
     named = {name: arrays.real_numbers(name, value) for name, value in named.items()}
     shapes = {value.shape for value in named.values()}
     if len(shapes) > 1 or len(next(iter(shapes))) != 1:
         listed = ", ".join(f"{name} {value.shape}" for name, value in named.items())
         raise ValueError(f"shapes differ or are not (k,): {listed}; give a number for each example")
+    for name in ("x_variances", "y_variances"):
+        if (named[name] <= 0).any():
+            i = int(np.argmax(named[name] <= 0))
+            raise ValueError(f"{name}[{i}]={named[name][i]:g}: a variance is positive")
     x, y, c = named.values()
-    for name, variances in (("x_variances", x), ("y_variances", y)):
-        if (variances <= 0).any():
-            i = int(np.argmax(variances <= 0))
-            raise ValueError(f"{name}[{i}]={variances[i]:g}: a variance is positive")
-    if (c**2 >= x * y).any():
-        i = int(np.argmax(c**2 >= x * y))
+    squared = (c / np.sqrt(x) / np.sqrt(y)) ** 2
+    if (squared >= 1).any():
+        i = int(np.argmax(squared >= 1))
         raise ValueError(
-            f"covariances[{i}]={c[i]:g}: the pair ({x[i]:g}, {y[i]:g}) is singular, or impossible; "
-            f"give a covariance between -{math.sqrt(x[i] * y[i]):g} and {math.sqrt(x[i] * y[i]):g}"
+            f"covariances[{i}]={c[i]:g}: with variances of {x[i]:g} and {y[i]:g} the pair is "
+            f"singular, or impossible; give one within {math.sqrt(x[i]) * math.sqrt(y[i]):g} of 0"
         )
-    return x, y, c
+    return x, squared

@@ -67,7 +67,7 @@ def no_maximum() -> Finding:
         "`solve_quality(10, 140)`": information.solve_quality(K, 140),
     }
     rows = tuple(
-        (name, str(len(quality.violations(K))), quality.mutual_information(K))
+        (name, "; ".join(quality.violations(K)) or "none", quality.mutual_information(K))
         for name, quality in qualities.items()
     )
     columns = (f"Q for {K} examples", "constraints broken", "eq. 13")
