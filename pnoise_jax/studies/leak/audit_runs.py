@@ -205,30 +205,26 @@ def _noises(
     strengths: Sequence[float],
     settings: AuditSettings,
 ) -> tuple[AuditedNoise, ...]:
-    """The config's noise and the presets, at each strength; checked against the model."""
+    """The noise of the config, whose injections act together, and of each preset.
+
+    At each strength, and checked against the model.
+    """
     model = experiment.model
-    injection = noise.only_injection(model.injection, "an audit")
-    injections = [injection] if injection is not None else []
-    injections += [noise.Injection.preset(name) for name in presets]
-    if not injections:
+    under_audit = [experiment.injections] if experiment.injections else []
+    under_audit += [(noise.Injection.preset(name),) for name in presets]
+    if not under_audit:
         raise ValueError(
             "there is no noise to audit: set noise.preset or noise.name in the config, or give "
             "--presets"
         )
     audited = []
-    for injection in injections:
-        injection.validate(num_layers=model.num_layers, points=model.points)
-        for strength in strengths or (injection.noise.strength,):
-            try:
-                scaled = injection.with_strength(strength)
-            except ValueError as error:
-                raise ValueError(f"strengths={strength} for {injection.noise}: {error}") from None
+    for injections in under_audit:
+        acting = [each for each in noise.switch_for_evaluation(injections) if each.inference]
+        for injection in acting:
+            injection.validate(num_layers=model.num_layers, points=model.points)
+            _require_group_size(injection, settings.batch_sizes or ())
+        for scaled in _at_strengths(injections, strengths):
             audited.append(AuditedNoise.of(scaled, model.num_layers))
-        for size in settings.batch_sizes or ():
-            try:
-                injection.in_batches_of(size)
-            except ValueError as error:
-                raise ValueError(f"batch_sizes={size}: {error}") from None
     names = [n.name for n in audited]
     for name in names:
         if names.count(name) > 1:
@@ -236,6 +232,35 @@ def _noises(
                 f"the noise {name!r} comes twice; leave out the preset or strength that repeats it"
             )
     return tuple(audited)
+
+
+def _require_group_size(injection: noise.Injection, batch_sizes: Iterable[int]) -> None:
+    for size in batch_sizes:
+        try:
+            injection.in_batches_of(size)
+        except ValueError as error:
+            raise ValueError(f"batch_sizes={size}: {error}") from None
+
+
+def _at_strengths(
+    injections: tuple[noise.Injection, ...], strengths: Sequence[float]
+) -> Iterator[noise.Injection | tuple[noise.Injection, ...]]:
+    """The noise at each strength; as it is where none is given."""
+    if len(injections) == 1:
+        injection = injections[0]
+        for strength in strengths or (injection.noise.strength,):
+            try:
+                yield injection.with_strength(strength)
+            except ValueError as error:
+                raise ValueError(f"strengths={strength} for {injection.noise}: {error}") from None
+    elif strengths:
+        raise ValueError(
+            f"strengths={tuple(strengths)}: the config has {len(injections)} injections "
+            f"({', '.join(each.section for each in injections)}), each of its own strength; "
+            "leave --strengths out, and set their strengths in the config"
+        )
+    else:
+        yield injections
 
 
 def _train_missing(
