@@ -83,7 +83,7 @@ def audit_runs(
     labels = experiment.test_data.labels
     what = f"{config.data.name}'s split {config.data.test_split!r}"
     settings = settings.for_labels(labels, what)
-    noises = _noises(experiment, config, presets, strengths, settings)
+    noises = _noises(experiment, presets, strengths, settings)
     imported = experiment.match_weights(head="keep") if as_they_are else None
     measurement = identify(
         settings, labels, metric, places.describe(experiment, path, seeds, noises)
@@ -200,7 +200,6 @@ def _subjects(
 
 def _noises(
     experiment: training.Experiment,
-    config: ml_collections.ConfigDict,
     presets: Sequence[str],
     strengths: Sequence[float],
     settings: AuditSettings,
