@@ -29,8 +29,8 @@ def as_injections(injection: Injection | Sequence[Injection] | None) -> tuple[In
 def injections_from_config(section: Mapping[str, Any]) -> tuple[Injection, ...]:
     """The injections of a config's noise section: its own, then its ``others`` ordered by name.
 
-    A section that names no noise gives no injection. Each injection is called by its section, such
-    as "noise.others.early".
+    A section that names no noise gives no injection, and ``name="none"`` turns one of the others
+    off, whatever else it sets. Each injection is called by its section, "noise.others.early".
 
     Raises:
       ValueError: as `Injection.from_config`, or one of the others is not a section.
@@ -45,7 +45,8 @@ def injections_from_config(section: Mapping[str, Any]) -> tuple[Injection, ...]:
                 f"{name}={each!r}: give a section, such as "
                 "training.noise_config(preset='paper_vit')"
             )
-        built.append(Injection.from_config(each, name=name))
+        if name == "noise" or each.get("name") != "none":
+            built.append(Injection.from_config(each, name=name))
     return tuple(each for each in built if each is not None)
 
 

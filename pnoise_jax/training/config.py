@@ -103,6 +103,8 @@ def validate(config: ml_collections.ConfigDict) -> None:
             raise ValueError(f"{field} is missing; start the config from default_config()")
     for name, field in FIELDS.items():
         field.validate(name, given[name])
+    if "others" not in config.noise:
+        raise ValueError("noise.others is missing; start the config from default_config()")
     for name, section in config.noise.others.items():
         _require_noise_fields(f"noise.others.{name}", section)
     _require_model_options(given)

@@ -106,7 +106,7 @@ def audit_runs(
         model=config.model.name,
         dataset=config.data.name,
         class_names=experiment.test_data.class_names,
-        origin=_origin(config, audited) | {"command": command and printable(command)},
+        origin=_origin(experiment, audited) | {"command": command and printable(command)},
         measurement=measurement,
     )
     print_audit(console, audit.content)
@@ -142,13 +142,20 @@ def _keeping_runs(workdir: Path) -> Iterator[None]:
         raise stopped.with_kept(f"{runs}there is no report yet") from None
 
 
-def _origin(config: ml_collections.ConfigDict, audited: Sequence[Run]) -> dict[str, Any]:
+def _origin(experiment: training.Experiment, audited: Sequence[Run]) -> dict[str, Any]:
     """What `audit.json` says of the runs."""
+    config = experiment.config
+    acting = {each.section for each in experiment.evaluated_injections}
+    left_out = [
+        f"note: {each.section} acts in training only (inference=False), so it was not audited"
+        for each in experiment.injections
+        if each.section not in acting
+    ]
     return {
         "split": config.data.test_split,
         "steps": [run.step for run in audited],
         "weights": audited[0].weights,
-        "notes": list(audited[0].notes),
+        "notes": [*audited[0].notes, *left_out],
         "config": config.to_dict(),
     }
 
