@@ -30,7 +30,8 @@ def config_of_two(data_dir, *, early=EARLY, **changes):
 def logits(model, variables, *, train, key=3):
     images = jax.random.normal(jax.random.key(1), (8, 8, 8, 1))
     rngs = {name: jax.random.key(key) for name in ("noise", "dropout")}
-    return np.asarray(model.apply(variables, images, train=train, rngs=rngs))
+    apply = jax.jit(lambda *inputs: model.apply(*inputs, train=train, rngs=rngs))
+    return np.asarray(apply(variables, images))
 
 
 @pytest.mark.parametrize("train", [True, False])
