@@ -144,21 +144,26 @@ def _config_names(file: str) -> dict[str, Any]:
     return runpy.run_path(file)
 
 
-def whole_numbers(flag: str, values: list[str]) -> tuple[int, ...]:
+def whole_numbers(
+    flag: str, values: list[str], *, minimum: int = 0, repeats: bool = False
+) -> tuple[int, ...]:
     """``--flag=0,1,2`` as numbers.
 
     Raises:
-      ValueError: one is not a whole number of at least 0, or comes twice, or there are none.
+      ValueError: one is not a whole number of at least ``minimum``, or there are none, or one is
+        given twice where no ``repeats`` are allowed.
     """
     given = ",".join(values)
     for value in values:
-        if not value.strip().isdecimal():
+        if not value.strip().isdecimal() or int(value) < minimum:
             raise ValueError(
-                f"--{flag}={given}: {value!r} is not a whole number; give numbers such as 0,1,2"
+                f"--{flag}={given}: {value!r} is not a whole number of at least {minimum}; give "
+                "numbers such as " + ",".join(str(minimum + n) for n in range(3))
             )
     numbers = tuple(map(int, values))
-    if not numbers or len(set(numbers)) < len(numbers):
-        raise ValueError(f"--{flag}={given}: give one or several numbers, each once")
+    if not numbers or (len(set(numbers)) < len(numbers) and not repeats):
+        once = "" if repeats else ", each once"
+        raise ValueError(f"--{flag}={given}: give one or several numbers{once}")
     return numbers
 
 

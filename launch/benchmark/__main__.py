@@ -1,17 +1,17 @@
 """Measures speed: python -m launch.benchmark SUBCOMMAND [--flags]
 
 Subcommands:
-  noise  the noises alone: structured against matmul against the published code's loop
-  step   a whole training step with noise against the plain one
-  sweep  runs that share a program: trained together, by vmap, against one after another
-  audit  all protocols of an audit against one clean evaluation
-  data   the input pipeline: ours against tf.data and against a PIL loop over folders
-  verdicts  how often an audit errs, on simulated functions with a known truth
-  adapt  a step of each method of domain adaptation against the sum of its parts
-  models the forward pass and training step of each family against timm's
+  noise     the noise alone: structured, as a matmul, and as the published code's loop
+  step      a training step with noise against one without
+  sweep     training several runs together, by vmap, against one after another
+  audit     all protocols of an audit against one clean evaluation
+  data      our input pipeline against tf.data and against a PIL loop over folders
+  adapt     a gradient of each method of domain adaptation against the sum of its parts
+  models    the forward pass and training step of each family of models against timm's
+  verdicts  how often an audit is wrong, on simulated functions for which the truth is known
 
-python -m launch.benchmark SUBCOMMAND --help lists the flags. Every figure printed was measured by
-the command that prints it, after a check that the alternatives compute the same.
+python -m launch.benchmark SUBCOMMAND --help lists the flags. The alternatives take turns, after a
+check that they compute the same, and a ratio compares times of the same round.
 """
 
 import importlib
@@ -19,14 +19,15 @@ import sys
 
 from pnoise_jax.registry import did_you_mean
 
-# Imported only when chosen, so that each has flags of its own; each has a main() without arguments.
+# Only the chosen module is imported, because each defines its own flags. Each has a main().
 SUBCOMMANDS = ("noise", "step", "sweep", "audit", "data", "adapt", "models", "verdicts")
 
 
 def choose(arguments: list[str]) -> str:
     """The subcommand that the first argument names.
 
-    Exits with a message, code 1, where it names none; prints the help and exits where it asks.
+    If it asks for help, the help is printed and the program exits; if it names no subcommand, the
+    program exits with a message and code 1.
     """
     name = arguments[0] if arguments else ""
     if name in ("-h", "help", "--help", "-help", "--helpshort", "--helpfull"):

@@ -1,14 +1,13 @@
 """Speed of the methods of domain adaptation: python -m launch.benchmark adapt [--flags]
 
-Measured: seconds of wall clock of the gradient of each method's whole loss, on a batch of each
-domain that is already on the devices, and of its parts: the plain model's forward and backward pass
-on the source, and the same on the target. Both sides are compiled, without noise and without the
-optimiser, and are called in turn.
+Measured: the wall-clock seconds of the gradient of each method's whole loss, on batches of both
+domains that are already on the devices; and of its parts, the forward and backward pass of the
+plain model on the source and then on the target. All are compiled, without noise and optimiser.
 
-Printed: how many times as long as its parts a method takes in the same round, median and quartiles;
-the median of the same for CPU time, which other programs disturb less; and the goal. SSRT draws the
-layer from which it runs three passes in place of two, and CDTrans runs three branches in place of
-two, so theirs are above 1 by what they compute.
+Printed: how many times as long as its parts a method takes in the same round, as median and
+quartiles; the median of the same ratio for CPU time, which other programs affect less; and the
+goal. SSRT and CDTrans compute more than their parts: from a layer that SSRT draws it runs three
+passes instead of two, and CDTrans runs three branches instead of two.
 """
 
 import dataclasses
@@ -25,32 +24,28 @@ from rich.console import Console
 from pnoise_jax import data, parallel, training
 from pnoise_jax.training import TASKS, RandomStreams, StepContext, Task
 
-from . import measuring, report
+from . import measuring, report, workload
 
 GOALS = {"dann": 1.15, "tvt": 1.15, "ssrt": 1.7, "cdtrans": 1.6}  # ratios at most
 _CLASSES = 65
 _PARTS = "parts"
 
-_METHODS = flags.DEFINE_list("methods", list(GOALS), "Tasks to compare with their parts.")
-flags.DEFINE_string("model", "vit_ti_16", "One of models.list_models().")
-flags.DEFINE_integer("image_size", 224, "Side of an image, pixels.", lower_bound=1)
+_METHODS = flags.DEFINE_list("methods", list(GOALS), "Methods to compare with their parts.")
+flags.DEFINE_string("model", "vit_ti_16", "The model; see models.list_models().")
+flags.DEFINE_integer("image_size", 224, "Side of the images in pixels.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 8, "Images of each domain.", lower_bound=2)
-flags.DEFINE_integer("depth", None, "Blocks of a ViT, if not the model's.", lower_bound=1)
-flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of the computation.")
-flags.DEFINE_integer("rounds", 12, "Calls of each alternative.", lower_bound=1)
+flags.DEFINE_integer("rounds", 12, "How often each alternative is called.", lower_bound=1)
 _OUT = flags.DEFINE_string("out", None, "JSON file for all ratios and times.")
 
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """What to measure: the flags, checked."""
+    """What to measure: the flags, after they were checked."""
 
     methods: tuple[str, ...]
     model: str
     image_size: int
     batch_size: int
-    depth: int | None
-    dtype: str
     rounds: int
 
 
@@ -62,8 +57,8 @@ def main() -> None:
         report.require_known("methods", method, GOALS)
         _ = TASKS[method]
     spec = report.spec_of(Spec, methods=tuple(_METHODS.value))
-    report.create_model(spec, dtype=jnp.dtype(spec.dtype))
-    report.run("adapt", spec, measure, _print, devices=(1,), out=_OUT.value)
+    workload.create_model(spec)
+    report.run("adapt", [spec], measure, _print, out=_OUT.value)
 
 
 def measure(spec: Spec, mesh: Mesh) -> list[dict]:
@@ -87,16 +82,11 @@ def measure(spec: Spec, mesh: Mesh) -> list[dict]:
 
 
 def _task(spec: Spec, method: str) -> Task:
-    """A method's task on random data, with its own defaults."""
+    """A method's task on random data, with its defaults."""
     config = training.default_config()
-    options = {} if spec.depth is None else {"depth": spec.depth}
-    known = training.model_config(spec.model)
-    if "image_size" in known:
-        options["image_size"] = spec.image_size
-    else:
-        config.data.image_size = spec.image_size
-    config.model = training.model_config(spec.model, **options)
-    config.dtype = spec.dtype
+    config.model = training.model_config(spec.model)
+    section = config.model if "image_size" in config.model else config.data
+    section.image_size = spec.image_size
     config.batch_size = spec.batch_size
     config.duration = "10000 steps"
     config.data.name = "benchmark_target"
@@ -106,7 +96,7 @@ def _task(spec: Spec, method: str) -> Task:
 
 def _parts(spec: Spec, batch: dict[str, jax.Array]) -> Callable[[], Any]:
     """The plain model's gradients on the source, then on the target."""
-    model = report.create_model(spec, num_classes=_CLASSES, dtype=jnp.dtype(spec.dtype))
+    model = workload.create_model(spec, num_classes=_CLASSES)
     task = training.Classification(model=model, mean=(0.5,), std=(0.5,))
     source = {"image": batch["image"], "label": batch["label"]}
     target = {"image": batch["target_image"], "label": batch["pseudo_label"]}
@@ -115,7 +105,7 @@ def _parts(spec: Spec, batch: dict[str, jax.Array]) -> Callable[[], Any]:
 
 
 def _gradient(task: Task, batch: dict[str, jax.Array]) -> Callable[[], Any]:
-    """A call of the gradient of a task's loss, with other random numbers at each call."""
+    """A call of the gradient of a task's loss, with new random numbers each time."""
     shape = jax.ShapeDtypeStruct((1, *batch["image"].shape[1:]), jnp.float32)
     state = dict(jax.jit(lambda key: task.init(key, shape))(jax.random.key(0)))
     params = state.pop("params")
@@ -139,12 +129,8 @@ def _gradient(task: Task, batch: dict[str, jax.Array]) -> Callable[[], Any]:
 
 def _draw(spec: Spec) -> dict[str, np.ndarray]:
     """A random batch of both domains."""
-    rng = np.random.default_rng(0)
-    shape = (spec.batch_size, spec.image_size, spec.image_size, 3)
-    labels = [rng.integers(0, _CLASSES, spec.batch_size, np.int32) for _ in range(2)]
-    images = [rng.integers(0, 256, shape, np.uint8) for _ in range(2)]
-    names = ("image", "target_image", "label", "pseudo_label")
-    return dict(zip(names, (*images, *labels), strict=True))
+    source, target = (workload.draw_batch(spec, classes=_CLASSES, seed=seed) for seed in (0, 1))
+    return {**source, "target_image": target["image"], "pseudo_label": target["label"]}
 
 
 def _print(console: Console, spec: Spec, results: list[dict]) -> None:
@@ -158,7 +144,7 @@ def _print(console: Console, spec: Spec, results: list[dict]) -> None:
         rows.append([method, report.milliseconds(times), report.ratio(times), cpu_ratio, goal])
     title = (
         f"{result['device_kind']}, gradients of {spec.model}, {spec.image_size} px, "
-        f"{spec.batch_size} images of each domain, {spec.dtype}, {spec.rounds} rounds\n"
+        f"{spec.batch_size} images of each domain, float32, {spec.rounds} rounds\n"
         "time / time of the parts, source and target by the plain model: median (quartiles)"
     )
     console.print(report.table(title, ["method", "ms", "ratio", "CPU time", "goal"], rows))

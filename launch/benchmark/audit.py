@@ -1,13 +1,15 @@
 """What an audit costs: python -m launch.benchmark audit [--flags]
 
-Measured: seconds of wall clock to evaluate a model on random images, everything compiled before,
+Measured: the wall-clock seconds that it takes to evaluate a compiled model on random images,
 
-  clean       one evaluation without noise
-  audit       a whole audit but for its purity sweep: every order of every batch size, the checks of
-              batches and the interventions; the layers before the noise run once per image
-  separately  its clean evaluation and its orders, each evaluated from the image on, in one round
+  clean       once, without noise
+  audit       in an audit without its purity sweep: all orders of all batch sizes, the checks of
+              batches and the interventions. The layers before the noise run once per image
+  separately  without noise and in all orders of the audit, each time from the image on; this is
+              measured in one round
 
-Printed: how many times as long as the clean evaluation of the same round, median and quartiles.
+Printed: how many times as long as the clean evaluation of the same round each takes, as median and
+quartiles.
 """
 
 import dataclasses
@@ -25,18 +27,21 @@ from pnoise_jax import data, evaluation, noise, parallel
 from pnoise_jax.studies import leak
 from pnoise_jax.studies.leak import SHUFFLED, Orders
 
-from . import measuring, report
+from ..main import whole_numbers
+from . import measuring, report, workload
 
-flags.DEFINE_string("model", "vit_ti_16", "One of models.list_models().")
-flags.DEFINE_integer("image_size", 224, "Side of an image, pixels.", lower_bound=1)
-flags.DEFINE_integer("examples", 320, "Images of 5 classes.", lower_bound=8)
-flags.DEFINE_integer("depth", None, "Blocks of a ViT, if not the model's.", lower_bound=1)
-flags.DEFINE_string("preset", "optimal_all_tokens", "Of noise.PRESETS.")
-_BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["16"], "Of the protocols.")
-flags.DEFINE_integer("orders", 40, "Random orders; others come on top.", lower_bound=20)
-_DEVICES = flags.DEFINE_list("devices", ["1"], "Numbers of devices to spread the images over.")
-flags.DEFINE_integer("rounds", 3, "Calls of each alternative.", lower_bound=1)
-flags.DEFINE_bool("separately", True, "Also each order from the image on.")
+flags.DEFINE_string("model", "vit_ti_16", "The model; see models.list_models().")
+flags.DEFINE_integer("image_size", 224, "Side of the images in pixels.", lower_bound=1)
+flags.DEFINE_integer("examples", 320, "How many images, of 5 classes.", lower_bound=8)
+flags.DEFINE_integer(
+    "depth", None, "Number of blocks of a ViT; by default the model's.", lower_bound=1
+)
+flags.DEFINE_string("preset", "optimal_all_tokens", "One of noise.PRESETS.")
+_BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["16"], "Batch sizes of the protocols.")
+flags.DEFINE_integer(
+    "orders", 40, "Number of random orders; those of other kinds are added.", lower_bound=20
+)
+flags.DEFINE_integer("rounds", 3, "How often each alternative is called.", lower_bound=1)
 _OUT = flags.DEFINE_string("out", None, "JSON file for all ratios and times.")
 
 _CLASSES = 5
@@ -45,7 +50,7 @@ _PIXELS: dict[str, Any] = {"mean": (0.5,), "std": (0.5,)}
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """What to measure: the flags, checked."""
+    """What to measure: the flags, after they were checked."""
 
     model: str
     image_size: int
@@ -55,13 +60,11 @@ class Spec:
     batch_sizes: tuple[int, ...]
     orders: int
     rounds: int
-    separately: bool
 
 
 def main() -> None:
     """Measures, prints and writes."""
-    devices = report.whole_numbers("devices", _DEVICES.value, minimum=1)
-    batch_sizes = report.whole_numbers("batch_sizes", _BATCH_SIZES.value, minimum=2)
+    batch_sizes = whole_numbers("batch_sizes", _BATCH_SIZES.value, minimum=2)
     spec = report.spec_of(Spec, batch_sizes=batch_sizes)
     report.require_preset(spec.preset)
     _create_model(spec)
@@ -69,11 +72,11 @@ def main() -> None:
         _settings(spec).for_labels(_labels(spec), f"--examples={spec.examples}")
     except ValueError as error:
         raise ValueError(f"--batch_sizes={','.join(_BATCH_SIZES.value)}: {error}") from None
-    report.run("audit", spec, measure, _print, devices=devices, out=_OUT.value)
+    report.run("audit", [spec], measure, _print, out=_OUT.value)
 
 
 def measure(spec: Spec, mesh: Mesh) -> list[dict]:
-    """One result: the audit against a clean evaluation."""
+    """One result: an audit against a clean evaluation."""
     model = _create_model(spec)
     images = jnp.zeros((1, spec.image_size, spec.image_size, 3))
     create = jax.jit(model.init, out_shardings=parallel.replicated(mesh))
@@ -81,7 +84,7 @@ def measure(spec: Spec, mesh: Mesh) -> list[dict]:
     dataset = _random_dataset(spec)
     calls = _alternatives(spec, model, variables, dataset, mesh)
     accuracies = {name: call() for name, call in calls.items()}
-    pair = {name: accuracies[name] for name in ("audit", "separately") if name in accuracies}
+    pair = {name: accuracies[name] for name in ("audit", "separately")}
     differing = measuring.require_agreement("accuracies", pair, tolerance=0.02)
     times = measuring.interleave(calls, rounds=spec.rounds, budgets={"separately": 0})
     compared = measuring.compare(times, to="clean")
@@ -98,7 +101,7 @@ def measure(spec: Spec, mesh: Mesh) -> list[dict]:
 def _alternatives(
     spec: Spec, model, variables, dataset: data.Dataset, mesh: Mesh
 ) -> dict[str, Callable[[], object]]:
-    """Calls without arguments; those with noise return what the grid's agreement is checked on."""
+    """Calls without arguments; those with noise return accuracies, which must agree."""
     audited = leak.AuditedNoise.of(model.injection, model.num_layers)
 
     def clean():
@@ -130,21 +133,18 @@ def _alternatives(
                 ]
         return np.concatenate([accuracies[size, SHUFFLED] for size in spec.batch_sizes])
 
-    calls = {"clean": clean, "audit": run_audit}
-    if spec.separately:
-        calls["separately"] = separately
-    return calls
+    return {"clean": clean, "audit": run_audit, "separately": separately}
 
 
 def _orders(spec: Spec, labels: np.ndarray, predicted: np.ndarray) -> dict[str, list[np.ndarray]]:
-    """What the audit scores, by kind."""
+    """The orders of the audit, by kind."""
     settings = _settings(spec)
     return Orders.of(labels, settings, with_given_order=True).with_predictions(predicted, settings)
 
 
 def _create_model(spec: Spec):
     injection = noise.Injection.preset(spec.preset)
-    return report.create_model(spec, num_classes=_CLASSES, injection=injection)
+    return workload.create_model(spec, num_classes=_CLASSES, injection=injection)
 
 
 def _settings(spec: Spec) -> leak.AuditSettings:
@@ -163,7 +163,6 @@ def _random_dataset(spec: Spec) -> data.Dataset:
 
 def _print(console: Console, spec: Spec, results: list[dict]) -> None:
     (result,) = results
-    devices, kind = result["devices"], result["device_kind"]
     alternatives = result["alternatives"]
     rows = [
         [
@@ -174,7 +173,7 @@ def _print(console: Console, spec: Spec, results: list[dict]) -> None:
         for name, times in alternatives.items()
     ]
     title = (
-        f"{devices} x {kind}, {spec.model} {spec.image_size} px\n"
+        f"{result['device_kind']}, {spec.model} {spec.image_size} px\n"
         f"{spec.examples} images, {result['orders']} orders, {spec.rounds} rounds\n"
         "ratio: to one clean evaluation"
     )

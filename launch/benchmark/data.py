@@ -1,15 +1,16 @@
 """Speed of the input pipeline: python -m launch.benchmark data [--flags]
 
-Measured: CPU seconds (of all threads) and seconds of wall clock to make training batches of
-RandomResizedCrop and a random flip from generated JPEGs of ImageNet's sizes, in the page cache, by
+Measured: the CPU seconds of all threads and the wall-clock seconds that it takes to make training
+batches, with RandomResizedCrop and a random flip, from generated JPEGs of ImageNet's sizes that are
+in the page cache, by
 
   ours                   this project's pipeline on array_record, uint8
   tf.data uint8          tf.data on tfrecord with decode_and_crop_jpeg
   tf.data float32        tf.data, normalised on the host
-  PIL float32            a loop over class folders with PIL, normalised; on one thread
-  ours, short side 320   ours on images that were shrunk when they were prepared
+  PIL float32            a loop over class folders with PIL, normalised, on one thread
+  ours, short side 320   ours, from images that were shrunk when they were prepared
 
-Printed: the CPU time of each, divided by that of this package in the same round; median and
+Printed: the CPU time of each divided by that of this package in the same round, as median and
 quartiles.
 tf.data needs TensorFlow: pip install 'pnoise-jax[benchmark]'.
 """
@@ -26,39 +27,42 @@ from rich.console import Console
 
 from pnoise_jax.data import prepare
 
+from ..main import whole_numbers
 from . import input_pipelines, measuring, report
 from .input_pipelines import DATASET, MEAN, STD, Pipeline
 
-flags.DEFINE_integer("images", 512, "JPEGs to generate.", lower_bound=8)
-flags.DEFINE_integer("image_size", 224, "Side of a crop, pixels.", lower_bound=8)
-flags.DEFINE_integer("batch_size", 64, "Images of a batch.", lower_bound=1)
-flags.DEFINE_integer("short_side", 320, "Of the shrunk images.", lower_bound=8)
-_THREADS = flags.DEFINE_list("threads", ["2"], "Numbers of threads; PIL's loop has one.")
+flags.DEFINE_integer("images", 512, "How many JPEGs are generated.", lower_bound=8)
+flags.DEFINE_integer("image_size", 224, "Side of the crops in pixels.", lower_bound=8)
+flags.DEFINE_integer("batch_size", 64, "Images per batch.", lower_bound=1)
+_THREADS = flags.DEFINE_list(
+    "threads", ["2"], "How many threads decode; the PIL loop always has one."
+)
 flags.DEFINE_integer("rounds", 9, "Passes of each alternative.", lower_bound=1)
 _OUT = flags.DEFINE_string("out", None, "JSON file for all ratios and times.")
+
+_SHORT_SIDE = 320  # pixels, of the shrunk images
 
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """What to measure: the flags, checked."""
+    """What to measure: the flags, after they were checked."""
 
     images: int
     image_size: int
     batch_size: int
-    short_side: int
     threads: tuple[int, ...]
     rounds: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """The same images in each pipeline's format.
+    """The same images, in the format of each pipeline.
 
     Attributes:
       folders: class folders.
-      array_record, shrunk: the data directory of the data set, and of the shrunk one.
-      tfrecord: a file of the same records, None without TensorFlow.
-      kilobytes: of an image, the mean.
+      array_record, shrunk: data directories of the data set, and of the same with shrunk images.
+      tfrecord: a file with the same records; None without TensorFlow.
+      kilobytes: mean size of an image.
     """
 
     folders: Path
@@ -70,7 +74,7 @@ class Prepared:
 
 def main() -> None:
     """Measures, prints and writes."""
-    threads = report.whole_numbers("threads", _THREADS.value, minimum=1)
+    threads = whole_numbers("threads", _THREADS.value, minimum=1)
     spec = report.spec_of(Spec, threads=threads)
     if spec.batch_size > spec.images:
         raise ValueError(
@@ -92,7 +96,12 @@ def main() -> None:
         for threads in spec.threads:
             results.append(_measure(spec, prepared, threads))
             _print(console, spec, results[-1])
-    content = {"benchmark": "data", **where, "spec": dataclasses.asdict(spec), "results": results}
+    content = {
+        "benchmark": "data",
+        **where,
+        "specs": [dataclasses.asdict(spec)],
+        "results": results,
+    }
     report.write(_OUT.value, console, content)
 
 
@@ -101,7 +110,7 @@ def _prepare(spec: Spec, directory: Path, *, with_tensorflow: bool) -> Prepared:
     input_pipelines.write_folders(folders, spec.images)
     array_record, shrunk = directory / "array_record", directory / "shrunk"
     prepared = prepare.prepare(DATASET, manual_dir=folders, data_dir=array_record)
-    prepare.prepare(DATASET, manual_dir=folders, data_dir=shrunk, short_side=spec.short_side)
+    prepare.prepare(DATASET, manual_dir=folders, data_dir=shrunk, short_side=_SHORT_SIDE)
     tfrecord = None
     if with_tensorflow:
         tfrecord = directory / "textures.tfrecord"
@@ -123,13 +132,13 @@ def _pipelines(spec: Spec, prepared: Prepared, threads: int) -> dict[str, Pipeli
         }
     pipelines["PIL float32"] = input_pipelines.pil_folder(prepared.folders, **shape)
     shrunk = input_pipelines.ours(prepared.shrunk, threads=threads, **shape)
-    return pipelines | {f"ours, short side {spec.short_side}": shrunk}
+    return pipelines | {f"ours, short side {_SHORT_SIDE}": shrunk}
 
 
 def _measure(spec: Spec, prepared: Prepared, threads: int) -> dict:
     pipelines = _pipelines(spec, prepared, threads)
     means = {name: _mean_pixel(pipeline, spec) for name, pipeline in pipelines.items()}
-    # Each image's crop is another one in each pipeline: the fewer images, the more that matters.
+    # Pipelines draw different crops, which matters more the fewer images there are.
     tolerance = max(4, 32 / spec.images**0.5)
     differences = measuring.require_agreement("mean pixel, of 255", means, tolerance=tolerance)
     calls = {name: functools.partial(_exhaust, pipeline) for name, pipeline in pipelines.items()}
@@ -153,10 +162,10 @@ def _exhaust(pipeline: Pipeline) -> None:
 
 
 def _mean_pixel(pipeline: Pipeline, spec: Spec) -> np.ndarray:
-    """The mean pixel of one pass, (3,) in 0..255: crops differ, but not much in that.
+    """The mean pixel of one pass, (3,), from 0 to 255: it depends little on the crops.
 
     Raises:
-      ArithmeticError: the batches have not the shape or the number that was asked for.
+      ArithmeticError: the batches are not of the expected shape or number.
     """
     sums, images = np.zeros(3), 0
     shape = (spec.batch_size, spec.image_size, spec.image_size, 3)
@@ -187,5 +196,4 @@ def _print(console: Console, spec: Spec, result: dict) -> None:
     )
     columns = ["pipeline", "CPU ms", "wall ms", "ratio: median (quartiles)"]
     console.print(report.table(title, columns, rows))
-    largest = max(result["difference"].values())
-    console.print(f"before timing, the mean pixels agreed; largest difference {largest:.2g}\n")
+    report.say_agreement(console, "the mean pixels", [result])

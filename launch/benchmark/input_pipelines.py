@@ -1,7 +1,7 @@
-"""Input pipelines to compare, and generated JPEGs of ImageNet's sizes for them.
+"""The input pipelines that are compared, and generated JPEGs of ImageNet's sizes.
 
-Each pipeline crops at random (RandomResizedCrop), resizes, mirrors at random and batches, and is a
-function without arguments that returns an iterator over one pass: (batch, side, side, 3) arrays.
+A pipeline is a function without arguments that returns an iterator over one pass. Its batches,
+(batch, side, side, 3), are cropped at random (RandomResizedCrop), resized, and flipped at random.
 """
 
 import os
@@ -26,7 +26,7 @@ STD = (0.229, 0.224, 0.225)
 
 _CLASSES = ("brick", "cloth", "grass", "water")
 
-# (height, width): ImageNet's most frequent ones, and some larger and smaller ones.
+# (height, width): the most frequent sizes of ImageNet, a larger and a smaller one.
 _SIZES = ((375, 500), (375, 500), (375, 500), (333, 500), (500, 375), (480, 640), (300, 400))
 _QUALITY = 95
 
@@ -65,8 +65,8 @@ def tf_data(file: Path, *, batch_size: int, side: int, threads: int, dtype: str)
     Args:
       file: what `write_tfrecord` wrote.
       batch_size, side: of what comes out.
-      threads: that work on images.
-      dtype: "uint8"; "float32" is normalised as well.
+      threads: how many decode.
+      dtype: "uint8", or "float32", which is also normalised.
     """
     tf = _tensorflow()
     features = {"image": tf.io.FixedLenFeature([], tf.string)}
@@ -104,7 +104,7 @@ def tf_data(file: Path, *, batch_size: int, side: int, threads: int, dtype: str)
 
 
 def write_tfrecord(directory: Path, file: Path) -> None:
-    """Writes the array_record files of a prepared data set as one tfrecord file, same records."""
+    """Writes the records of a prepared data set, which are in array_record, to a tfrecord file."""
     paths = sorted(map(str, directory.glob("*.array_record*")))
     with _tensorflow().io.TFRecordWriter(str(file)) as writer:
         for record in ArrayRecordDataSource(paths):
@@ -112,14 +112,14 @@ def write_tfrecord(directory: Path, file: Path) -> None:
 
 
 def _tensorflow():
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # else it tells of this machine's CPU
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # else it prints a note on the CPU
     import tensorflow  # pyright: ignore[reportMissingModuleSource]  (the extra "benchmark")
 
     return tensorflow
 
 
 def pil_folder(folders: Path, *, batch_size: int, side: int) -> Pipeline:
-    """A loop over class folders with PIL, as torchvision's ImageFolder; float32, normalised."""
+    """A loop over class folders with PIL, as in torchvision's ImageFolder; float32, normalised."""
     files = sorted(folders.glob("*/*.jpg"))
     crop = RandomResizedCrop()
     mean, std = np.array(MEAN, np.float32), np.array(STD, np.float32)
@@ -155,7 +155,7 @@ def write_folders(directory: Path, images: int) -> None:
 
 
 def _texture(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Noise at every scale, stronger at the coarse ones as in photographs; little in colour."""
+    """Noise at all scales, stronger at coarse ones, as in photographs, and mostly gray."""
     pixels = np.zeros((height, width, 3), np.float32)
     for step in (1, 2, 4, 8, 16, 32, 64, 128):
         shape = (height // step + 2, width // step + 2)

@@ -1,4 +1,4 @@
-"""Timing of alternatives against each other, each number of devices in a process of its own."""
+"""Times alternatives against each other, in a new process for each number of devices."""
 
 import dataclasses
 import math
@@ -17,9 +17,9 @@ from jax.sharding import AxisType, Mesh
 
 from pnoise_jax import parallel
 
-# glibc hands large buffers back to the system as soon as they are free, and the page faults of the
-# next call's buffers then take up to eight times as long as a shift of rows itself. A measuring
-# process keeps its memory. Other C libraries do not read these.
+# glibc returns large buffers to the system as soon as they are freed, and the page faults of the
+# next call's buffers can take eight times as long as the shift of rows that is measured. So a
+# measuring process keeps its memory. Other C libraries ignore these variables.
 _KEEP_MEMORY = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**40),
@@ -33,7 +33,7 @@ class Times:
 
     Attributes:
       wall: by the clock.
-      cpu: of all this process's threads on all cores, whatever other programs do meanwhile; on an
+      cpu: of all threads of this process; other programs affect it less than `wall`. On an
         accelerator it says little.
     """
 
@@ -47,15 +47,16 @@ def interleave(
     rounds: int,
     budgets: Mapping[str, float] | None = None,
 ) -> dict[str, Times]:
-    """Times the calls in turn, A B C, C B A, A B C, ...: a drift hits all of them alike.
+    """Times the calls in turn, A B C, C B A, A B C, ..., so that a drift affects all of them alike.
 
     Args:
-      calls: already compiled and warm; each returns arrays, which are waited for.
+      calls: compiled and called once before; they return arrays, and the time ends when these are
+        ready.
       rounds: how often each is called.
-      budgets: of some calls, the seconds after which they take part in no further rounds.
+      budgets: for slow calls, the number of seconds after which they are left out.
 
     Returns:
-      The times of each, one for each round it took part in, from the first round on.
+      The times of each call in the rounds in which it took part: the first ones.
     """
     times = {name: Times() for name in calls}
     budgets = budgets or {}
@@ -76,9 +77,9 @@ def compare(times: Mapping[str, Times], *, to: str) -> dict[str, dict[str, Any]]
     """Sums up what `interleave` measured.
 
     Returns:
-      For each alternative the number of "rounds", "seconds" per call by the clock (see `spread`),
-      and against ``to`` the "ratios" round by round, its time / the time of ``to``, their spread,
-      "ratio", and "cpu_ratio", the spread of the ratios of CPU time.
+      For each alternative the number of "rounds" and the "seconds" per call by the clock, as
+      `spread` gives them. For all but ``to`` also "ratios", its time divided by that of ``to`` in
+      each round, their spread as "ratio", and the spread of the ratios of CPU time as "cpu_ratio".
     """
     compared = {}
     for name, taken in times.items():
@@ -91,7 +92,7 @@ def compare(times: Mapping[str, Times], *, to: str) -> dict[str, dict[str, Any]]
 
 
 def _ratios(taken: Sequence[float], reference: Sequence[float]) -> list[float]:
-    """Round by round, for the rounds in which both took part."""
+    """The ratio of each round in which both took part."""
     return [a / b if b else math.nan for a, b in zip(taken, reference, strict=False)]
 
 
@@ -102,7 +103,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def require_agreement(what: str, results: Mapping[str, Any], *, tolerance: float) -> dict:
-    """The largest difference of each result (a pytree of arrays) from the first one.
+    """The largest difference between each result (a pytree of arrays) and the first one.
 
     Raises:
       ArithmeticError: one is above ``tolerance``, or not a number.
@@ -128,14 +129,14 @@ def _largest_difference(a: Any, b: Any) -> jax.Array:
 
 
 def measure_on(devices: int, measure: Callable[[Any, Mesh], list[dict]], spec: Any) -> list[dict]:
-    """``measure(spec, mesh)`` in a fresh process, on a mesh of ``devices`` devices.
+    """``measure(spec, mesh)`` in a new process, on a mesh of ``devices`` devices.
 
-    JAX has to know the number of devices before it starts, so each needs a process. On a CPU these
-    are host devices, which share its cores; on accelerators, real ones.
+    JAX must know the number of devices before it starts, so each number needs its own process. On a
+    CPU the devices are host devices, which share the cores; on accelerators they are real.
 
     Returns:
-      What measure returns, a list of results, each with the devices and their kind added; or one
-      result that says why it was "skipped": the machine has fewer devices.
+      The list of results that ``measure`` returns, with the number of devices and their kind added
+      to each. If the machine has fewer devices, one result that says so under "skipped".
 
     Raises:
       ChildProcessError: the process was killed.

@@ -1,13 +1,13 @@
 """Speed of the models against timm's: python -m launch.benchmark models [--flags]
 
-Measured, for one model of each family: seconds of wall clock of the forward pass in evaluation, and
-of a whole training step (AdamW), on a batch of random images; ours compiled by XLA, timm's in
-PyTorch's eager mode, as its training script runs it, both on all cores, with the same weights.
+Measured: the wall-clock seconds of a forward pass in evaluation and of a training step with AdamW,
+on a batch of random images, for one model of each family. Ours are compiled by XLA; timm's run in
+PyTorch's eager mode, as in its training script. Both use all cores and the same weights.
 
-Printed: how many times as long as timm's ours takes in the same round, median and quartiles; and
-the median of the same for CPU time, which other programs disturb less. PyTorch and timm must be
-installed beside this project (pip install torch timm); without them there are our times alone. For
-the CPU: JAX_PLATFORMS=cpu, where there is an accelerator.
+Printed: our time divided by timm's in the same round, as median and quartiles; and the median of
+the same ratio for CPU time, which other programs affect less. PyTorch and timm must be installed
+(pip install torch timm); without them, only our times are printed. On a machine with an
+accelerator, JAX_PLATFORMS=cpu makes both run on the CPU.
 """
 
 import dataclasses
@@ -25,25 +25,26 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from pnoise_jax import models, parallel, training, weights
-from pnoise_jax.training import optimizer as optimizers
+from pnoise_jax.terminal import say
 
-from . import measuring, report, timm_step
+from . import measuring, report, timm_step, workload
 
 # The smallest of each family.
 _FAMILIES = ("vit_ti_16", "deit_ti_16_distilled", "beit_b_16", "swin_t", "convit_ti", "resnet18")
-_MODELS = flags.DEFINE_list("models", list(_FAMILIES), "Of models.list_models().")
-_IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Side of an image, pixels.", lower_bound=1)
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 2, "Images.", lower_bound=2)
-_ROUNDS = flags.DEFINE_integer("rounds", 5, "Calls of each alternative.", lower_bound=1)
+_MODELS = flags.DEFINE_list(
+    "models", list(_FAMILIES), "Models to measure; see models.list_models()."
+)
+flags.DEFINE_integer("image_size", 224, "Side of the images in pixels.", lower_bound=1)
+flags.DEFINE_integer("batch_size", 2, "Images per batch.", lower_bound=2)
+flags.DEFINE_integer("rounds", 5, "How often each alternative is called.", lower_bound=1)
 _OUT = flags.DEFINE_string("out", None, "JSON file for all ratios and times.")
 
 MEAN = STD = (0.5,)
-LEARNING_RATE, WEIGHT_DECAY = 1e-4, 0.05
 
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """What to measure: the flags, checked, of one model."""
+    """What to measure of one model: the flags, after they were checked."""
 
     model: str
     image_size: int
@@ -55,31 +56,21 @@ class Spec:
 def main() -> None:
     """Measures, prints and writes."""
     with_timm = all(importlib.util.find_spec(name) for name in ("torch", "timm"))
-    sizes = (_IMAGE_SIZE.value, _BATCH_SIZE.value, _ROUNDS.value)
-    specs = [Spec(name, *sizes, with_timm) for name in _MODELS.value]
+    specs = [report.spec_of(Spec, model=name, with_timm=with_timm) for name in _MODELS.value]
     for spec in specs:
-        report.create_model(spec)
-    console, where = report.start(_OUT.value)
+        workload.create_model(spec)
     if not with_timm:
-        console.print(
-            "PyTorch and timm are not installed: our times alone (pip install torch timm)",
-            style="yellow",
-        )
+        say("PyTorch and timm are not installed: only our times (pip install torch timm)")
     # PyTorch's idle threads else keep the cores busy for a while, from ours and other programs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    results = []
-    for spec in specs:  # each in a process of its own, so that its memory is its own
-        results += measuring.measure_on(1, measure, spec)
-        _print(console, spec, results[-2:])
-    content = {"benchmark": "models", **where, "results": results}
-    report.write(_OUT.value, console, content)
+    report.run("models", specs, measure, _print, out=_OUT.value)
 
 
 def measure(spec: Spec, mesh: Mesh) -> list[dict]:
-    """Two results: forward pass and training step, ours against timm's."""
-    model = report.create_model(spec)
+    """Two results, for the forward pass and for the training step: ours against timm's."""
+    model = workload.create_model(spec)
     variables = _draw_variables(model, spec.image_size)
-    batch = _draw_batch(spec)
+    batch = workload.draw_batch(spec)
     calls = {"ours": _ours(model, variables, batch, mesh)}
     if spec.with_timm:
         reference = weights.timm_reference(spec.model, model, channels=3)
@@ -87,12 +78,17 @@ def measure(spec: Spec, mesh: Mesh) -> list[dict]:
         name, arguments = reference
         state = weights.timm_state(_flat(variables))
         calls["timm"] = timm_step.prepare(
-            name, arguments, state, batch, learning_rate=LEARNING_RATE, weight_decay=WEIGHT_DECAY
+            name,
+            arguments,
+            state,
+            batch,
+            learning_rate=workload.LEARNING_RATE,
+            weight_decay=training.default_config().optimizer.weight_decay,
         )
     results = []
     for number, what in enumerate(("forward", "training step")):
         alternatives = {name: pair[number] for name, pair in calls.items()}
-        # The logits; the loss of the first step.
+        # The logits, or the loss of the first step.
         firsts = {name: np.asarray(call()) for name, call in alternatives.items()}
         tolerance = 1e-3 * max(1.0, float(np.abs(firsts["ours"]).max()))
         difference = measuring.require_agreement(spec.model, firsts, tolerance=tolerance)
@@ -108,7 +104,7 @@ def measure(spec: Spec, mesh: Mesh) -> list[dict]:
 
 
 def _draw_variables(model: models.Classifier, image_size: int) -> dict:
-    """Random, all of them, so that the comparison of the logits tells; batch norms near 1."""
+    """Random values for all variables, so that a difference shows in the logits."""
     rng = np.random.default_rng(0)
 
     def draw(path, leaf):
@@ -118,16 +114,7 @@ def _draw_variables(model: models.Classifier, image_size: int) -> dict:
         fan_in = np.prod(leaf.shape[:-1]) if name == "kernel" else 2500
         return rng.normal(0, fan_in**-0.5, leaf.shape).astype(np.float32)
 
-    return jax.tree.map_with_path(draw, dict(report.abstract_variables(model, image_size)))
-
-
-def _draw_batch(spec: Spec) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(1)
-    shape = (spec.batch_size, spec.image_size, spec.image_size, 3)
-    return {
-        "image": rng.integers(0, 256, shape, np.uint8),
-        "label": rng.integers(0, 1000, shape[:1], np.int32),
-    }
+    return jax.tree.map_with_path(draw, dict(workload.abstract_variables(model, image_size)))
 
 
 def _flat(variables: dict) -> dict[str, Any]:
@@ -135,32 +122,15 @@ def _flat(variables: dict) -> dict[str, Any]:
 
 
 def _ours(model, variables: dict, batch: dict, mesh: Mesh) -> tuple[Callable, Callable]:
-    """Calls of the forward pass, which gives logits, and of the next step, which gives its loss."""
+    """A call of the forward pass, which returns logits, and of a step, which returns its loss."""
     images = (jnp.asarray(batch["image"], jnp.float32) / 255 - MEAN[0]) / STD[0]
     apply = jax.jit(model.apply)
     on_device = jax.device_put(variables, parallel.replicated(mesh))
-    section = training.default_config().optimizer
-    section.weight_decay = WEIGHT_DECAY
-    optimizer = optimizers.create_optimizer(section, lambda _: LEARNING_RATE)
     task = training.Classification(model=model, mean=MEAN, std=STD)
-    step = training.jit_train_step(training.make_train_step(task, optimizer), mesh)
+    state = workload.create_state(task, images.shape[1], mesh, imported=_flat(variables))
     batch = parallel.to_devices(batch, parallel.split_batch(mesh))
-    key = parallel.random_key(0, mesh)
-    one = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
-    imported = _flat(variables)
-    state = jax.jit(
-        lambda key: training.init_state(
-            task, optimizer, key, one, with_ema=False, imported=imported
-        ),
-        out_shardings=parallel.replicated(mesh),
-    )(jax.random.key(0))
-
-    def advance() -> jax.Array:
-        nonlocal state
-        state, metrics = step(state, batch, key)
-        return metrics["loss"]
-
-    return lambda: apply(on_device, images), advance
+    advance = workload.make_advance(task, state, batch, mesh)
+    return lambda: apply(on_device, images), lambda: advance()[1]["loss"]
 
 
 def _print(console: Console, spec: Spec, results: list[dict]) -> None:
@@ -178,13 +148,8 @@ def _print(console: Console, spec: Spec, results: list[dict]) -> None:
     title = (
         f"{results[0]['device_kind']}, {spec.model}, {spec.image_size} px, "
         f"batch {spec.batch_size}, float32, {spec.rounds} rounds\n"
-        f"time of this package / time of timm: "
-        f"median (quartiles)"
+        "time of this package / time of timm: median (quartiles)"
     )
     columns = ["", "ours, ms", "timm, ms", "ratio", "CPU time"]
     console.print(report.table(title, columns, rows))
-    if spec.with_timm:
-        largest = max(value for result in results for value in result["difference"].values())
-        console.print(
-            f"before timing, logits and the first loss agreed; largest difference {largest:.2g}"
-        )
+    report.say_agreement(console, "logits and the first loss", results)

@@ -1,8 +1,9 @@
-"""What the benchmarks have in common around a measurement: flags checked, tables, a JSON file."""
+"""What the benchmarks share around a measurement: checks of flags, tables, the JSON file."""
 
 import dataclasses
 import datetime
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -11,15 +12,12 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import jax
-import jax.numpy as jnp
 import rich.table
 from absl import flags
 from jax.sharding import Mesh
 from rich.console import Console
 
-from pnoise_jax import models, noise, writing
-from pnoise_jax.models import Classifier
+from pnoise_jax import noise, writing
 from pnoise_jax.registry import did_you_mean
 from pnoise_jax.terminal import create_console, printable
 
@@ -31,73 +29,47 @@ _WIDE = 1000  # columns where the output is a file or a pipe, which cut nothing
 
 def run(
     benchmark: str,
-    spec: Any,
+    specs: Sequence[Any],
     measure: Callable[[Any, Mesh], list[dict]],
     show: Callable[[Console, Any, list[dict]], None],
     *,
-    devices: Sequence[int],
+    devices: Sequence[int] = (1,),
     out: str | None,
 ) -> None:
-    """Measures on each number of devices, prints and writes.
+    """Measures each spec on each number of devices, prints and writes.
 
     Args:
       benchmark: its name.
-      spec: what to measure: the flags, checked, in a dataclass.
-      measure: takes the spec and a mesh; see `measuring.measure_on`.
-      show: prints the results of one number of devices.
+      specs: what to measure: the flags, checked, in a dataclass; more than one where a flag lists
+        things that are measured one after another.
+      measure: takes a spec and a mesh; see `measuring.measure_on`.
+      show: prints the results of a spec on one number of devices.
       devices: the numbers of devices.
       out: the JSON file; None for none.
     """
     console, where = start(out)
     results = []
-    for count in devices:
+    for spec, count in itertools.product(specs, devices):
         measured = measuring.measure_on(count, measure, spec)
         results += measured
         if "skipped" in measured[0]:
             console.print(f"--devices={count} skipped: {measured[0]['skipped']}", style="yellow")
         else:
             show(console, spec, measured)
-    content = {"benchmark": benchmark, **where, "spec": dataclasses.asdict(spec)}
+    content = {"benchmark": benchmark, **where, "specs": list(map(dataclasses.asdict, specs))}
     write(out, console, content | {"results": results})
 
 
 def spec_of(kind: type[_Spec], **checked: Any) -> _Spec:
-    """A dataclass of flags: each field is ``checked``, or else the flag of its name."""
+    """A dataclass of flags: each field is taken from ``checked``, or is the flag of its name."""
     names = [field.name for field in dataclasses.fields(cast("Any", kind))]
     return kind(**{n: checked[n] if n in checked else flags.FLAGS[n].value for n in names})
 
 
-def create_model(spec: Any, **options: Any) -> Classifier:
-    """The model of a spec with a model, an image size and perhaps a depth.
-
-    Raises:
-      ValueError: there is no such model, or it refuses an option; the flags are named.
-    """
-    require_known("model", spec.model, models.list_models())
-    depth = getattr(spec, "depth", None)
-    named = {} if depth is None else {"depth": depth}
-    if "image_size" in models.default_options(spec.model):
-        named["image_size"] = spec.image_size
-    try:
-        model = cast("Classifier", models.create_model(spec.model, **named, **options))
-        abstract_variables(model, spec.image_size)
-    except ValueError as error:
-        chosen = f"--model={spec.model} --image_size={spec.image_size}"
-        chosen += "" if depth is None else f" --depth={depth}"
-        raise ValueError(f"{chosen}: {error}") from None
-    return model
-
-
-def abstract_variables(model: Classifier, image_size: int) -> Any:
-    """The shapes of a model's variables."""
-    images = jax.ShapeDtypeStruct((2, image_size, image_size, 3), jnp.float32)
-    return jax.eval_shape(lambda x: model.init(jax.random.key(0), x), images)
-
-
 def start(out: str | None) -> tuple[Console, dict[str, Any]]:
-    """A console, and where and when it is measured, which is printed.
+    """A console, and where and when the measurement takes place.
 
-    The load is taken before anything is measured, so that it is that of other programs.
+    The load average is read before anything is measured, so it is that of other programs.
 
     Raises:
       OSError: the file of --out exists or cannot be written.
@@ -117,7 +89,7 @@ def start(out: str | None) -> tuple[Console, dict[str, Any]]:
     cpus = where["cpu_count"]
     console.print(f"jax {where['versions']['jax']}, {cpus} CPU cores, load average {load}")
     if load is not None and load > cpus / 2:
-        console.print("other programs are running: expect a wide spread", style="yellow")
+        console.print("other programs are running, so expect a wide spread", style="yellow")
     return console, where
 
 
@@ -131,8 +103,15 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> rich.table.T
     return built
 
 
+def say_agreement(console: Console, what: str, results: Iterable[dict[str, Any]]) -> None:
+    """Prints what was compared before timing, and the largest difference."""
+    largest = max((d for result in results for d in result["difference"].values()), default=None)
+    if largest is not None:
+        console.print(f"before timing, {what} agreed; largest difference {largest:.2g}\n")
+
+
 def figure(value: float, *, decimals: int = 2) -> str:
-    """4.12, 14.9, 105; ``decimals`` are those of values below 10."""
+    """A number such as 4.12, 14.9 or 105, with ``decimals`` decimals below 10."""
     return f"{value:.{decimals if value < 10 else 1 if value < 100 else 0}f}"
 
 
@@ -185,24 +164,6 @@ def _require_writable(file: str | None) -> None:
         raise FileNotFoundError(f"--out={file}: {path.parent} does not exist; make it first")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise PermissionError(f"--out={file} cannot be written; choose another place")
-
-
-def whole_numbers(flag: str, values: Iterable[str], *, minimum: int) -> tuple[int, ...]:
-    """``--flag=64,256`` as numbers.
-
-    Raises:
-      ValueError: one is not a whole number of at least ``minimum``, or the list is empty.
-    """
-    values = list(values)
-    for value in values:
-        if not value.strip().isdecimal() or int(value) < minimum:
-            raise ValueError(
-                f"--{flag}={','.join(values)}: {value!r} is not a whole number of at least "
-                f"{minimum}"
-            )
-    if not values:
-        raise ValueError(f"--{flag} is empty: give one or several whole numbers, such as 8,16")
-    return tuple(map(int, values))
 
 
 def require_known(flag: str, value: str, known: Iterable[str]) -> None:

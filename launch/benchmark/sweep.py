@@ -1,13 +1,13 @@
 """Speed of training runs together, by vmap: python -m launch.benchmark sweep [--flags]
 
-Measured: seconds of wall clock in which several runs of configs/digits_vit.py or digits_resnet.py,
-of different seeds, each make one training step, states donated, on batches that are already on the
-devices: one after another by the one compiled step that all of them share ("sequential"), and by
-one program that moves all of them on at once ("together"). Compiling is the first call of each,
-minus a later one.
+Measured: the wall-clock seconds of one training step of each of several runs of
+configs/digits_vit.py that differ in their seed, on batches that are already on the device. Either a
+compiled step that all runs share is called for one run after another ("sequential"), or one program
+makes the step of all of them ("together"). The time to compile is that of the first call minus that
+of a later one.
 
-Printed: how many times as long together takes as sequential in the same round, its median and
-quartiles; the same for CPU time; and the ratio for whole runs, compiling included, at the medians.
+Printed: the time together divided by the sequential time in the same round, as median and
+quartiles; the same for CPU time; and the ratio of the medians for whole runs, with compiling.
 """
 
 import dataclasses
@@ -19,63 +19,47 @@ from absl import flags
 from jax.sharding import Mesh
 from rich.console import Console
 
-from configs import digits_resnet, digits_vit
+from configs import digits_vit
 from pnoise_jax import parallel, training
 from pnoise_jax.training import open_together, start_together
 
+from ..main import whole_numbers
 from . import measuring, report
 
-_CONFIGS = {"vit": digits_vit, "resnet": digits_resnet}
-
-flags.DEFINE_enum("model", "vit", list(_CONFIGS), "Of configs/digits_….py.")
-_RUNS = flags.DEFINE_list("runs", ["5"], "Numbers of runs to train.")
-flags.DEFINE_integer("dim", None, "Features of the ViT, if not the config's.", lower_bound=4)
-flags.DEFINE_integer("depth", None, "Blocks of the ViT.", lower_bound=1)
-flags.DEFINE_integer("batch_size", 50, "Of a run, over all devices.", lower_bound=2)
-_DEVICES = flags.DEFINE_list("devices", ["1"], "Numbers of devices to spread the batch over.")
-flags.DEFINE_string("preset", None, "Train with this noise, its strength traced.")
-flags.DEFINE_string("data_dir", None, "Where prepared data sets are kept.")
-flags.DEFINE_integer("rounds", 12, "Steps of each alternative.", lower_bound=1)
+_RUNS = flags.DEFINE_list("runs", ["5"], "How many runs are trained.")
+flags.DEFINE_integer("batch_size", 50, "Examples per step of a run.", lower_bound=2)
+flags.DEFINE_string("preset", None, "Train with the noise of this preset; its strength is traced.")
+flags.DEFINE_integer("rounds", 12, "How many steps of each alternative are timed.", lower_bound=1)
 _OUT = flags.DEFINE_string("out", None, "JSON file for all ratios and times.")
 
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """What to measure: the flags, checked."""
+    """What to measure: the flags, after they were checked."""
 
-    model: str
     runs: tuple[int, ...]
-    dim: int | None
-    depth: int | None
     batch_size: int
     preset: str | None
-    data_dir: str | None
     rounds: int
 
 
 def main() -> None:
     """Measures, prints and writes."""
-    devices = report.whole_numbers("devices", _DEVICES.value, minimum=1)
-    spec = report.spec_of(Spec, runs=report.whole_numbers("runs", _RUNS.value, minimum=2))
-    report.require_divisible("batch_size", [spec.batch_size], devices)
+    spec = report.spec_of(Spec, runs=whole_numbers("runs", _RUNS.value, minimum=2))
+    if spec.preset is not None:
+        report.require_preset(spec.preset)
     experiment_of(spec, seed=0)
-    report.run("sweep", spec, measure, _print, devices=devices, out=_OUT.value)
+    report.run("sweep", [spec], measure, _print, out=_OUT.value)
 
 
 def experiment_of(spec: Spec, *, seed: int) -> training.Experiment:
-    """One of the runs."""
-    config = _CONFIGS[spec.model].get_config()
+    """The run of a seed."""
+    config = digits_vit.get_config()
     config.seed = seed
     config.batch_size = spec.batch_size
-    config.data.data_dir = spec.data_dir
     config.noise.preset = spec.preset
     if spec.preset is not None:
         config.noise.train = True
-    for name, value in (("dim", spec.dim), ("depth", spec.depth)):
-        if value is not None:
-            if spec.model != "vit":
-                raise ValueError(f"--{name}={value}: only --model=vit has it")
-            config.model[name] = value
     return training.build(config)
 
 
@@ -113,7 +97,7 @@ def _measure(spec: Spec, runs: int, mesh: Mesh) -> dict:
 
 
 def _sequential(experiments: list[training.Experiment], mesh: Mesh) -> Callable:
-    """A call that moves all runs on by a step, one after another; it returns their metrics."""
+    """A call that makes a step of each run, one after another, and returns their metrics."""
     program = training.create_program(experiments[0], mesh, any_strength=True)
     states = [program.create(jax.random.key(experiment.config.seed)) for experiment in experiments]
     constants = [program.constants(experiment) for experiment in experiments]
@@ -135,7 +119,7 @@ def _sequential(experiments: list[training.Experiment], mesh: Mesh) -> Callable:
 
 
 def _together(experiments: list[training.Experiment], mesh: Mesh) -> Callable:
-    """The same by one program."""
+    """A call that makes a step of all runs by one program, and returns their metrics."""
     program = training.create_program(experiments[0], mesh, any_strength=True, together=True)
     states, constants = start_together(experiments, program)
     with open_together(experiments) as batches:
@@ -150,7 +134,6 @@ def _together(experiments: list[training.Experiment], mesh: Mesh) -> Callable:
 
 
 def _print(console: Console, spec: Spec, results: list[dict]) -> None:
-    devices = results[0]["devices"]
     rows = []
     for result in results:
         alternatives, compiling = result["alternatives"], result["compile_seconds"]
@@ -165,7 +148,7 @@ def _print(console: Console, spec: Spec, results: list[dict]) -> None:
             ]
         )
     title = (
-        f"{devices} x {results[0]['device_kind']}, digits_{spec.model}, batch {spec.batch_size}, "
+        f"{results[0]['device_kind']}, digits_vit, batch {spec.batch_size}, "
         f"{spec.rounds} rounds\n"
         "ms: one step of all runs, sequential; ratio: time together / sequential, median "
         "(quartiles)\n"
@@ -173,8 +156,4 @@ def _print(console: Console, spec: Spec, results: list[dict]) -> None:
     )
     columns = ["runs", "ms", "ratio", "CPU time", "compile s, seq., tog.", "whole"]
     console.print(report.table(title, columns, rows))
-    largest = max(result["difference"]["together"] for result in results)
-    console.print(
-        "before timing, both agreed in loss, top-1 and gradient norm; "
-        f"largest difference {largest:.2g}\n"
-    )
+    report.say_agreement(console, "loss, top-1 and gradient norm of both", results)

@@ -1,4 +1,4 @@
-"""timm's side of launch.benchmark models: PyTorch's forward pass and training step."""
+"""timm's part of launch.benchmark models: the forward pass and training step in PyTorch."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ def prepare(
     learning_rate: float,
     weight_decay: float,
 ) -> tuple[Callable[[], np.ndarray], Callable[[], float]]:
-    """Calls of the forward pass, which gives logits, and of the next step, which gives its loss.
+    """A call of the forward pass, which returns logits, and of a step, which returns its loss.
 
     Args:
       name, arguments: of `timm.create_model`.

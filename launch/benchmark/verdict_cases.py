@@ -1,8 +1,8 @@
-"""Functions of a batch whose truth is known: what an audit should say of each.
+"""Functions of a batch for which it is known what an audit should say.
 
-Examples are class prototypes with Gaussian noise, and beside them nuisances that have nothing to do
-with the class. A case draws its examples and gives two functions: the clean one, and the one that
-is audited. What is true of it does not depend on the draw.
+Examples are class prototypes with Gaussian noise; some have nuisances as well, which do not depend
+on the class. A case draws its examples and returns two functions, the clean one and the one that is
+audited. The right answer is the same for all draws.
 """
 
 import dataclasses
@@ -16,14 +16,14 @@ Function = Callable[[np.ndarray], np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What examples are drawn.
+    """How the examples of a case are drawn.
 
     Attributes:
-      n: examples, about.
-      classes: how many.
+      n: approximate number of examples.
+      classes: number of classes.
       batch_size: of the audit.
       noise: standard deviation of the noise on the prototypes, which have norm 1.
-      imbalance: 0 for classes of one size; else the share of the largest class.
+      imbalance: 0 if all classes have the same size; else the share of the largest class.
       seed: of the draw.
     """
 
@@ -41,9 +41,10 @@ class Case:
 
     Attributes:
       name: in words.
-      draw: a setting to inputs (n, features), labels (n,), the audited function, the clean one.
-      leaks: whether class order gains accuracy by the labels of batch mates.
-      order: whether the order of the files matters, whatever their labels.
+      draw: maps a setting to inputs (n, features), labels (n,), the audited function and the clean
+        one.
+      leaks: whether accuracy is higher in class order because the labels of batch mates are read.
+      order: whether the order of the files matters in itself.
       depends: whether predictions depend on the batch at all.
     """
 
@@ -55,7 +56,7 @@ class Case:
 
 
 def draw_labels(setting: Setting, generator: np.random.Generator) -> np.ndarray:
-    """(n,) in random order, at least two of each class."""
+    """Labels (n,) in random order, at least two of each class."""
     shares = np.full(setting.classes, 1 / setting.classes)
     if setting.imbalance:
         shares = np.full(setting.classes, (1 - setting.imbalance) / (setting.classes - 1))
@@ -65,7 +66,7 @@ def draw_labels(setting: Setting, generator: np.random.Generator) -> np.ndarray:
 
 
 def prototypes(setting: Setting) -> tuple[np.ndarray, np.ndarray, np.random.Generator]:
-    """Inputs (n, classes), labels (n,), and a generator for more."""
+    """Inputs (n, classes), labels (n,), and a generator for what else a case draws."""
     generator = np.random.default_rng(setting.seed)
     labels = draw_labels(setting, generator)
     x = np.eye(setting.classes)[labels]
@@ -77,7 +78,7 @@ def identity(x: np.ndarray) -> np.ndarray:
 
 
 def _mixing(strength: float, mix: Function) -> Callable:
-    """Part of what mates show comes on top of one's own."""
+    """A part of each output is a mixture of the batch's outputs."""
 
     def draw(setting: Setting):
         x, labels, _ = prototypes(setting)
@@ -100,13 +101,13 @@ def _attention(b: np.ndarray) -> np.ndarray:
 
 
 def _with_gain(setting: Setting):
-    """Better than the clean function by itself, and a tenth of a neighbour on top."""
+    """More accurate than the clean function, and a tenth of a neighbour mixed in."""
     x, labels, _ = prototypes(setting)
     return x, labels, lambda b: 0.9 * b + 0.1 * _neighbour(b), lambda b: b + 0.6 * np.sin(37 * b)
 
 
 def _in_log_prior(setting: Setting):
-    """The mean prediction of the batch as a prior: class frequencies where it is shuffled."""
+    """The mean prediction of the batch as a prior: in random order, the class frequencies."""
     x, labels, _ = prototypes(setting)
 
     def apply(b):
@@ -129,17 +130,17 @@ def _better_by_itself(setting: Setting):
 
 
 def _batch_temperature(setting: Setting):
-    """Logits divided by their deviation over the batch: confidence changes, predictions do not."""
+    """Logits divided by their deviation over the batch, which changes only the confidence."""
     x, labels, _ = prototypes(setting)
     return x, labels, lambda b: b / (b.std() + 1e-3), identity
 
 
 def _nuisance(runs: bool, pooled: bool) -> Callable:
-    """A bias on the logits that a noisy sensor tells; the batch's mean reading is subtracted.
+    """A bias on the logits, which a noisy sensor measures and the function subtracts.
 
     Args:
-      runs: whether consecutive files share the bias, as those of one writer or camera do.
-      pooled: whether readings are averaged over the batch.
+      runs: whether consecutive files share the bias, like those of one writer or camera.
+      pooled: whether the readings of the sensor are averaged over the batch.
     """
 
     def draw(setting: Setting):
@@ -148,7 +149,7 @@ def _nuisance(runs: bool, pooled: bool) -> Callable:
         for c in range(setting.classes):
             members = np.flatnonzero(labels == c)
             within[members] = np.arange(len(members))
-        if runs:  # a writer, or a camera, for each run of files; the same ones in all classes
+        if runs:  # the same writers, or cameras, in all classes
             bias = generator.normal(0, 2, len(labels))[within // setting.batch_size]
         else:
             bias = generator.normal(0, 2, len(labels))
@@ -168,7 +169,7 @@ def _nuisance(runs: bool, pooled: bool) -> Callable:
 
 
 def _masked(setting: Setting):
-    """A neighbour mixed in, and a class that a mask leaves out."""
+    """A neighbour mixed in, and a class that a mask excludes."""
     x, labels, _ = prototypes(setting)
 
     def mask(b):
@@ -178,7 +179,7 @@ def _masked(setting: Setting):
 
 
 def _batch_norm(setting: Setting):
-    """In training mode: each logit standardised over the batch; clean by fixed statistics."""
+    """Logits standardised by the batch, as in training mode; the clean function by all examples."""
     x, labels, _ = prototypes(setting)
     mean, std = x.mean(axis=0), x.std(axis=0)
 
@@ -208,7 +209,7 @@ CASES = (
 
 
 def draw_setting(generator: np.random.Generator, n: int | None = None) -> Setting:
-    """A setting at random: sizes, classes, batch sizes, difficulty and balance."""
+    """A random setting: number of examples and classes, batch size, difficulty and balance."""
     n = int(generator.choice([60, 120, 300, 1000])) if n is None else n
     classes = int(generator.choice([count for count in (2, 3, 10, 20) if 5 * count <= n]))
     batch_sizes = [size for size in (2, 4, 10, 20) if size <= n // max(classes, 5)]

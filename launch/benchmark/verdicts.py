@@ -1,15 +1,16 @@
-"""How often an audit errs: python -m launch.benchmark verdicts [--flags]
+"""How often an audit is wrong: python -m launch.benchmark verdicts [--flags]
 
-Measured on simulated audits of functions with a known truth (launch/benchmark/verdict_cases.py),
-over sizes, numbers of classes, batch sizes, difficulty, class balance and seeds:
+Measured in simulated audits of functions for which the truth is known
+(launch/benchmark/verdict_cases.py), with different numbers of examples and classes, batch sizes,
+difficulty, class balance and seeds:
 
   false all-clear   labels leak, but the first kind of the verdict is independent, no_effect or
                     honest_gain
-  false accusation  no labels leak, and the verdict says leak; or it says order_effect, and no
+  false accusation  labels do not leak, but the verdict says leak; or it says order_effect, but no
                     order matters
-  seen              labels leak, and the verdict says so: by the number of examples
+  seen              labels leak and the verdict says so, by the number of examples
 
-Printed: for each function the share of verdicts by kind, and these rates.
+Printed: for each function the share of each kind of verdict, and these rates.
 """
 
 import collections
@@ -27,16 +28,17 @@ from pnoise_jax import evaluation, studies
 from . import report
 from .verdict_cases import CASES, Case, Setting, draw_setting
 
-_AUDITS = flags.DEFINE_integer("audits", 1000, "Simulated audits of each function.", lower_bound=1)
-_SIZES = flags.DEFINE_list(
-    "sizes", ["60", "120", "300", "1000"], "Numbers of examples for what is seen."
+_AUDITS = flags.DEFINE_integer(
+    "audits", 1000, "How many audits of each function are simulated.", lower_bound=1
 )
-_PROCESSES = flags.DEFINE_integer("processes", 1, "Audits at a time.", lower_bound=1)
-_SEED = flags.DEFINE_integer("seed", 0, "Of the settings that are drawn.", lower_bound=0)
+_PROCESSES = flags.DEFINE_integer(
+    "processes", 1, "How many audits run at the same time.", lower_bound=1
+)
 _OUT = flags.DEFINE_string("out", None, "JSON file for all counts.")
 
 ALL_CLEAR = ("independent", "no_effect", "honest_gain")
-CHUNK = 50  # audits that a process takes at a time
+SIZES = (60, 120, 300, 1000)  # numbers of examples for which "seen" is measured
+CHUNK = 50  # audits that a process is given at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,20 +47,17 @@ class Outcome:
 
     Attributes:
       case: the number of the function in `CASES`.
-      n: how many examples were asked for.
       kinds: of the verdict.
     """
 
     case: int
-    n: int
     kinds: tuple[str, ...]
 
 
 def main() -> None:
     """Simulates, prints and writes."""
-    sizes = report.whole_numbers("sizes", _SIZES.value, minimum=60)
     console, where = report.start(_OUT.value)
-    any_size = simulate(_AUDITS.value, seed=_SEED.value, processes=_PROCESSES.value)
+    any_size = simulate(_AUDITS.value, seed=0, processes=_PROCESSES.value)
     rows = [rates(case, any_size[number]) for number, case in enumerate(CASES)]
     console.print(_kinds_table(rows))
     console.print(_errors_table(rows))
@@ -66,21 +65,21 @@ def main() -> None:
     by_size = {
         n: simulate(
             max(1, _AUDITS.value // 10),
-            seed=_SEED.value + 1,
+            seed=1,
             processes=_PROCESSES.value,
             n=n,
             cases=leaking,
         )
-        for n in sizes
+        for n in SIZES
     }
     seen = {
         CASES[number].name: {
-            n: rates(CASES[number], by_size[n][number])["said_leak"] for n in sizes
+            n: rates(CASES[number], by_size[n][number])["said_leak"] for n in SIZES
         }
         for number in leaking
     }
     console.print(_seen_table(seen))
-    content = {"benchmark": "verdicts", **where, "audits": _AUDITS.value, "seed": _SEED.value}
+    content = {"benchmark": "verdicts", **where, "audits": _AUDITS.value}
     report.write(_OUT.value, console, content | {"functions": rows, "seen": seen})
 
 
@@ -92,13 +91,13 @@ def simulate(
     n: int | None = None,
     cases: list[int] | None = None,
 ) -> dict[int, list[Outcome]]:
-    """Outcomes by the number of the function.
+    """The outcomes of each function, by its number in `CASES`.
 
     Args:
       audits: of each function.
       seed: of the settings.
-      processes: audits at a time.
-      n: how many examples; None draws that, too.
+      processes: how many audits run at the same time.
+      n: number of examples; None draws that as well.
       cases: numbers of functions; None takes all.
     """
     chosen = range(len(CASES)) if cases is None else cases
@@ -118,11 +117,11 @@ def simulate(
 
 
 def _run(jobs: list[tuple[int, Setting]]) -> list[Outcome]:
-    return [Outcome(number, setting.n, audit(CASES[number], setting)) for number, setting in jobs]
+    return [Outcome(number, audit(CASES[number], setting)) for number, setting in jobs]
 
 
 def audit(case: Case, setting: Setting) -> tuple[str, ...]:
-    """The kinds of the verdict on one draw."""
+    """The kinds of the verdict in one simulated audit."""
     x, labels, apply, clean = case.draw(setting)
     settings = studies.AuditSettings(
         batch_sizes=(setting.batch_size,), purity_steps=0, seed=setting.seed, mixed_batches=True
@@ -131,7 +130,7 @@ def audit(case: Case, setting: Setting) -> tuple[str, ...]:
 
 
 def rates(case: Case, outcomes: list[Outcome]) -> dict[str, Any]:
-    """Shares of verdicts, in percent, and how often they err, with 95 % intervals."""
+    """The share of each verdict in percent, and the rates of errors with 95 % intervals."""
     headed = collections.Counter(outcome.kinds[0] for outcome in outcomes)
     all_clear = sum(o.kinds[0] in ALL_CLEAR for o in outcomes) if case.leaks else 0
     leak = sum("leak" in o.kinds for o in outcomes)

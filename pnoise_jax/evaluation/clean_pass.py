@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,32 +57,18 @@ def clean_pass(
       OSError: there is no room for the representations.
       StoppedError: as `predict`.
     """
-    plain = model.clone(injection=None)
     at_once = mesh.size * min(EXAMPLES_PER_DEVICE, -(-len(dataset) // mesh.size))
     indices = np.full(-(-len(dataset) // at_once) * at_once, -1, np.int32)
     indices[: len(dataset)] = np.arange(len(dataset))
-    run = functools.partial(
-        _run, (plain, layers, static_mean(mean), tuple(std)), parallel.replicated(mesh), variables
-    )
-
-    def outputs():
-        with data.eval_batches(
-            dataset,
-            indices=indices,
-            batch_size=at_once,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        ) as batches:
-            for index, batch in zip(indices.reshape(-1, at_once), batches, strict=True):
-                stopping.check("while evaluating")
-                yield index, run(parallel.to_devices(batch, parallel.split_batch(mesh)))
-
+    program = model.clone(injection=None), layers, static_mean(mean), tuple(std)
+    run = functools.partial(_run, program, parallel.replicated(mesh), variables)
+    outputs = _outputs(run, dataset, indices.reshape(-1, at_once), mesh)
     kept: dict[int, np.ndarray] = {}
     logits = np.empty((0, 0), np.float32)  # until the number of classes is known
 
     def scores():
         nonlocal logits
-        for index, (batch_logits, inputs, batch_scores) in fetch_behind(outputs()):
+        for index, (batch_logits, inputs, batch_scores) in fetch_behind(outputs):
             if not len(logits):
                 logits = np.empty((len(dataset), batch_logits.shape[1]), np.float32)
                 kept.update(allocate(len(dataset), inputs, scratch))
@@ -95,6 +81,22 @@ def clean_pass(
     predictions = collect(scores(), dataset, "clean", report)
     representations = {layer: Representations(layer, values) for layer, values in kept.items()}
     return CleanPass(predictions, logits, representations)
+
+
+def _outputs(
+    run: Callable, dataset: data.Dataset, indices: np.ndarray, mesh: Mesh
+) -> Iterator[tuple[np.ndarray, Any]]:
+    """Rows of indices (batches, examples), and what `run` makes of each batch."""
+    with data.eval_batches(
+        dataset,
+        indices=indices.ravel(),
+        batch_size=indices.shape[1],
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    ) as batches:
+        for index, batch in zip(indices, batches, strict=True):
+            stopping.check("while evaluating")
+            yield index, run(parallel.to_devices(batch, parallel.split_batch(mesh)))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

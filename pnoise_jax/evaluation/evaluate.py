@@ -19,7 +19,7 @@ from pnoise_jax.evaluation.predictions import Predictions, collect, fetch_behind
 from pnoise_jax.evaluation.protocols import Protocol
 from pnoise_jax.evaluation.representations import Representations
 from pnoise_jax.evaluation.views import shifted_views
-from pnoise_jax.noise import as_injections
+from pnoise_jax.noise import as_injections, switch_for_evaluation
 
 _Strength = float | tuple[float, ...]
 
@@ -50,8 +50,8 @@ def predict(
     the strength of their noise share one compiled program.
 
     Args:
-      model: with the injections to use if the protocol has noise; their train and inference
-        switches do not matter here.
+      model: with the injections to use if the protocol has noise. Of several, those act whose
+        ``inference`` is True; where it is True of none, and for a single one, all act.
       variables: of the model.
       dataset: the test set.
       protocol: with or without noise, order, batch size.
@@ -202,7 +202,7 @@ def _with_noise(
     """
     if not protocol.noise:
         return model.clone(injection=None), np.zeros((), np.float32)
-    injections = as_injections(model.injection)
+    injections = switch_for_evaluation(model.injection)
     if not injections:
         raise ValueError(
             "this protocol has noise at inference, but the model has no injection; "
@@ -215,8 +215,8 @@ def _with_noise(
         numbers = "give one number" if count == 1 else f"give a tuple of {count} numbers"
         raise ValueError(f"strength={strength}: the model has {count} injections; {numbers}")
     injections = tuple(
-        dataclasses.replace(
-            each.in_batches_of(protocol.batch_size * views).with_strength(1.0), inference=True
+        (each.in_batches_of(protocol.batch_size * views) if each.inference else each).with_strength(
+            1.0
         )
         for each in injections
     )
@@ -247,7 +247,7 @@ def _open_batches(
 
 
 def _draws_layer(model: nn.Module) -> bool:
-    return any(each.draws_layer for each in as_injections(model.injection))
+    return any(each.inference and each.draws_layer for each in as_injections(model.injection))
 
 
 def _in_chunks(

@@ -49,8 +49,9 @@ class Representations:
 def first_noisy_layer(
     injection: noise.Injection | tuple[noise.Injection, ...], num_layers: int
 ) -> int:
-    """The first layer where noise can enter; 0 for the image."""
-    return min(each.first_layer(num_layers) for each in noise.as_injections(injection))
+    """The first layer where noise can enter in an evaluation; 0 for the image."""
+    switched = noise.switch_for_evaluation(injection)
+    return min(each.first_layer(num_layers) for each in switched if each.inference)
 
 
 def allocate(

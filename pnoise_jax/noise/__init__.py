@@ -19,7 +19,11 @@ from pnoise_jax.noise.intercept import InjectedModule, Site, list_sites
 from pnoise_jax.noise.linear_transform import LinearTransform
 from pnoise_jax.noise.presets import PRESETS, RETIRED_PRESETS, require_preset
 from pnoise_jax.noise.quality import CyclicShift, Dense, Optimal, QualityMatrix, Reverse
-from pnoise_jax.noise.several import as_injections, only_injection
+from pnoise_jax.noise.several import (
+    as_injections,
+    injections_from_config,
+    switch_for_evaluation,
+)
 from pnoise_jax.noise.stochastic import Gaussian, SaltAndPepper, draw_per_example
 from pnoise_jax.noise.taps import Taps, open_taps
 
@@ -47,10 +51,11 @@ __all__ = [
     "draw_per_example",
     "information",
     "inject_nnx",
+    "injections_from_config",
     "list_sites",
-    "only_injection",
     "open_taps",
     "register_noise",
     "require_preset",
     "spell_out_retired",
+    "switch_for_evaluation",
 ]

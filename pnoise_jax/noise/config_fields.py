@@ -35,12 +35,19 @@ CONFIG_FIELDS: dict[str, ConfigField] = {
         str, "for salt_and_pepper: extremes of each image or of the batch, image or batch"
     ),
     "options": ConfigField(dict, "for your own noise: its other fields"),
-    "layer": ConfigField(str, 'which layers: "3", "6,8,10,12", "last" or "random"'),
+    "layer": ConfigField(
+        str, 'which layers: 3, (6, 8, 10, 12), "last" or "random"; as a text "3" or "6,8,10,12"'
+    ),
     "point": ConfigField(str, "where in the layer: block_input or attention_input; or image"),
     "tokens": ConfigField(str, "which tokens: all or patch"),
     "train": ConfigField(bool, "whether the noise acts in training"),
     "inference": ConfigField(
-        bool, "whether it acts at inference, if the model is used as a library; reports show both"
+        bool,
+        "whether it acts at inference, if the model is used as a library; reports show both. Of "
+        "several injections only those that do act in noisy evaluations",
     ),
     "stop_gradient": ConfigField(bool, "whether the noise is a constant to the gradient"),
+    "others": ConfigField(
+        dict, "further injections by name, each a section made by `training.noise_config`"
+    ),
 }

@@ -5,6 +5,7 @@ submodules are wrapped for the length of one call.
 """
 
 import contextlib
+import dataclasses
 import fnmatch
 import functools
 import threading
@@ -65,44 +66,70 @@ def inject_nnx(
         sites = _sites(model, at)
         if not inject:
             return model(*args, **kwargs)
-        reached: list[str] = []
-
-        def add_noise(x: Any, path: str) -> jax.Array:
-            if not isinstance(x, jax.Array | np.ndarray):
-                raise ValueError(
-                    f"the {point} of {path!r} is a {type(x).__name__}, not an array (or it is "
-                    f"passed by keyword); choose another site or point (at={at!r})"
-                )
-            x = jnp.asarray(x)
-            key = None
-            if noise.draws:
-                if noise_key is None:
-                    raise ValueError("this noise is random: give noise_key=jax.random.key(seed)")
-                key = jax.random.fold_in(noise_key, len(reached))
-            reached.append(path)
-            noisy = noise(key, x, mask=noise_mask, strength=noise_strength)
-            return x + lax.stop_gradient(noisy - x) if stop_gradient else noisy
-
-        def call(original: Callable, module: Any, args: tuple, kwargs: dict) -> Any:
-            path = sites[id(module)]
-            if point == "output":
-                return add_noise(original(module, *args, **kwargs), path)
-            first = add_noise(args[0] if args else None, path)
-            return original(module, first, *args[1:], **kwargs)
-
+        call = _Call(noise, at, point, stop_gradient, sites, noise_key, noise_mask, noise_strength)
         with _wrapped({type(m) for _, m in _named(model) if id(m) in sites}, sites, call):
             output = model(*args, **kwargs)
-        missed = sorted(set(sites.values()) - set(reached))
-        if missed:
-            raise ValueError(
-                f"at={at!r} matches {', '.join(missed)}, which this call did not call as "
-                "themselves: nnx.scan, nnx.vmap and nnx.remat call copies of a module. Match "
-                "the module around them, or give Linen's InjectedModule the Linen model"
-            )
+        call.require_all_reached()
         return output
 
     _sites(model, at)  # so that a pattern that matches nothing fails now
     return injected
+
+
+@dataclasses.dataclass(frozen=True)
+class _Call:
+    """One call of a model with noise.
+
+    Attributes:
+      noise, at, point, stop_gradient: as `inject_nnx` has them.
+      sites: paths of the modules that match, by the module's id.
+      key, mask, strength: handed to the noise.
+      reached: paths of the sites that were called, in order.
+    """
+
+    noise: Noise
+    at: str
+    point: Literal["input", "output"]
+    stop_gradient: bool
+    sites: dict[int, str]
+    key: jax.Array | None
+    mask: jax.Array | None
+    strength: jax.Array | float | None
+    reached: list[str] = dataclasses.field(default_factory=list)
+
+    def __call__(self, original: Callable, module: Any, args: tuple, kwargs: dict) -> Any:
+        """What a site returns, with noise at its input or output."""
+        path = self.sites[id(module)]
+        if self.point == "output":
+            return self._add_noise(original(module, *args, **kwargs), path)
+        first = self._add_noise(args[0] if args else None, path)
+        return original(module, first, *args[1:], **kwargs)
+
+    def _add_noise(self, x: Any, path: str) -> jax.Array:
+        if not isinstance(x, jax.Array | np.ndarray):
+            raise ValueError(
+                f"the {self.point} of {path!r} is a {type(x).__name__}, not an array (or it is "
+                f"passed by keyword); choose another site or point (at={self.at!r})"
+            )
+        x = jnp.asarray(x)
+        key = None
+        if self.noise.draws:
+            if self.key is None:
+                raise ValueError("this noise is random: give noise_key=jax.random.key(seed)")
+            key = jax.random.fold_in(self.key, len(self.reached))
+        self.reached.append(path)
+        noisy = self.noise(key, x, mask=self.mask, strength=self.strength)
+        return x + lax.stop_gradient(noisy - x) if self.stop_gradient else noisy
+
+    def require_all_reached(self) -> None:
+        """Raises ValueError where the model has not called a module that matches."""
+        missed = sorted(set(self.sites.values()) - set(self.reached))
+        if missed:
+            raise ValueError(
+                f"at={self.at!r} matches {', '.join(missed)}, which this call did not call as "
+                "themselves: nnx.scan, nnx.vmap and nnx.remat call copies of a module. Match "
+                "the module around them, or give Linen's InjectedModule the Linen model"
+            )
 
 
 def _named(model: Any) -> list[tuple[str, Any]]:

@@ -37,6 +37,8 @@ class Injection:
       train: whether it acts when the model is applied with train=True.
       inference: whether it acts when the model is applied with train=False.
       stop_gradient: the noise is a constant to the gradient: ``x + stop_gradient(noise(x) - x)``.
+      section: the section of a config that describes it, by which errors and reports call it; it
+        makes no difference to what is injected.
     """
 
     noise: Noise
@@ -46,6 +48,7 @@ class Injection:
     train: bool = True
     inference: bool = False
     stop_gradient: bool = False
+    section: str = dataclasses.field(default="noise", kw_only=True, compare=False, repr=False)
 
     def __post_init__(self):
         require_noise(self.noise)
@@ -83,14 +86,14 @@ class Injection:
         """Raises ValueError if a model of ``num_layers`` and these points has no such place."""
         if self.point not in points:
             raise ValueError(
-                f"noise.point={self.point!r}: this model has no such point; it has "
+                f"{self.section}.point={self.point!r}: this model has no such point; it has "
                 + ", ".join(map(repr, points))
             )
         absent = [n for n in self.layers(num_layers) if n > num_layers]
         if absent and self.point != "image":
             raise ValueError(
-                f"noise.layer={self.layer!r}: this model has no layer {absent[0]}; its layers are "
-                f"1 to {num_layers}, or 'last' or 'random'"
+                f"{self.section}.layer={self.layer!r}: this model has no layer {absent[0]}; its "
+                f"layers are 1 to {num_layers}, or 'last' or 'random'"
             )
 
     def in_batches_of(self, size: int) -> "Injection":
@@ -107,8 +110,8 @@ class Injection:
         group_size = noise.group_size or size
         if size % group_size:
             raise ValueError(
-                f"noise.group_size={group_size} does not divide the batch of {size} examples; set "
-                "it to a divisor of the batch size, or to None for the whole batch"
+                f"{self.section}.group_size={group_size} does not divide the batch of {size} "
+                "examples; set it to a divisor of the batch size, or to None for the whole batch"
             )
         return dataclasses.replace(self, noise=dataclasses.replace(noise, group_size=group_size))
 
@@ -128,25 +131,31 @@ class Injection:
         return injection
 
     @classmethod
-    def from_config(cls, section: Mapping[str, Any]) -> "Injection | None":
-        """Builds an injection from a config section; its keys are those of `CONFIG_FIELDS`.
+    def from_config(cls, section: Mapping[str, Any], *, name: str = "noise") -> "Injection | None":
+        """Builds one injection from a config section; its keys are those of `CONFIG_FIELDS`.
 
         A key that is absent or None takes its value from the section's preset, if it names one,
         else the default. Another noise or quality than the preset's takes only the preset's place.
-        Returns None where the section names neither a preset nor a noise.
+        Returns None where the section names neither a preset nor a noise. For a section with
+        ``others`` there is `injections_from_config`.
+
+        Args:
+          section: of a config.
+          name: of the section, for errors.
 
         Raises:
           ValueError: an unknown key, preset, noise or quality; a key the chosen noise has no use
-            for; a value outside what is allowed.
+            for; a value outside what is allowed; ``others`` that are set.
         """
         try:
-            return _from_settings(section)
+            injection = _from_settings(section)
         except ValueError as error:  # the messages begin with the field's name
-            raise ValueError(f"noise.{error}") from None
+            raise ValueError(f"{name}.{error}") from None
+        return injection and dataclasses.replace(injection, section=name)
 
 
 # The keys that say where and when the noise acts, rather than what it is.
-_PLACE = {field.name for field in dataclasses.fields(Injection)} - {"noise"}
+_PLACE = {field.name for field in dataclasses.fields(Injection)} - {"noise", "section"}
 
 _QUALITIES: dict[str, tuple[type[QualityMatrix], tuple[str, ...]]] = {
     "cyclic_shift": (CyclicShift, ("strength", "shift")),
@@ -183,6 +192,11 @@ def _from_settings(section: Mapping[str, Any]) -> Injection | None:
         if key not in CONFIG_FIELDS:
             raise ValueError(checks.unknown(f"{key}: unknown key", key, CONFIG_FIELDS))
     fields = _without_unset(section)
+    if "others" in fields:
+        raise ValueError(
+            f"others={list(fields['others'])}: this section describes one injection; a config "
+            "lists all others in noise.others"
+        )
     preset = fields.pop("preset", None)
     if preset is not None:
         require_preset(preset)
@@ -215,7 +229,7 @@ def _without_unset(section: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: value
         for key, value in section.items()
-        if value not in (None, "None") and not (key == "options" and len(value) == 0)
+        if value not in (None, "None") and not (key in ("options", "others") and len(value) == 0)
     }
 
 
@@ -231,9 +245,12 @@ def spell_out_retired(section: Mapping[str, Any]) -> dict[str, Any]:
 
     So a run that was trained with one can still be evaluated and gone on with.
     """
+    section = dict(section)
+    if others := section.get("others"):
+        section["others"] = {name: spell_out_retired(each) for name, each in others.items()}
     fields = _without_unset(section)
     if fields.get("preset") not in RETIRED_PRESETS:
-        return dict(section)
+        return section
     settings = {}
     if fields.get("name") != "none":
         settings = _inherited(RETIRED_PRESETS[fields["preset"]].settings, fields)
@@ -267,10 +284,12 @@ def _is_required(field: dataclasses.Field) -> bool:
 
 
 def _parse_layer(value: Any) -> Any:
-    """``"3"`` to 3, ``"6,8"`` to (6, 8); anything else is left as it is."""
+    """``"3"`` to 3, ``"6,8"`` and ``"(6, 8)"`` to (6, 8); anything else is left as it is."""
     if not isinstance(value, str):
         return value
-    parts = [part.strip() for part in value.split(",")]
+    bracketed = re.fullmatch(r"\((.*)\)|\[(.*)\]", value.strip())
+    listed = bracketed[1] or bracketed[2] or "" if bracketed else value
+    parts = [part.strip() for part in listed.removesuffix(",").split(",")]
     if not all(re.fullmatch(r"-?[0-9]+", part) for part in parts):
         return value
     return tuple(map(int, parts)) if len(parts) > 1 else int(parts[0])

@@ -1,6 +1,7 @@
 """One injection, several, or none: what a model takes."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pnoise_jax.noise.injection import Injection
@@ -25,22 +26,39 @@ def as_injections(injection: Injection | Sequence[Injection] | None) -> tuple[In
     return injections
 
 
-def only_injection(
-    injection: Injection | Sequence[Injection] | None, what: str
-) -> Injection | None:
-    """The only injection of a model; None where it has none.
+def injections_from_config(section: Mapping[str, Any]) -> tuple[Injection, ...]:
+    """The injections of a config's noise section: its own, then its ``others`` ordered by name.
 
-    Args:
-      injection: the model's.
-      what: what takes no more than one, as the subject of the error.
+    A section that names no noise gives no injection, and ``name="none"`` turns one of the others
+    off, whatever else it sets. Each injection is called by its section, "noise.others.early".
 
     Raises:
-      ValueError: there are several.
+      ValueError: as `Injection.from_config`, or one of the others is not a section.
+    """
+    sections = {"noise": {key: section[key] for key in section if key != "others"}}
+    others = section.get("others") or {}
+    sections |= {f"noise.others.{name}": others[name] for name in sorted(others)}
+    built = []
+    for name, each in sections.items():
+        if not hasattr(each, "items"):
+            raise ValueError(
+                f"{name}={each!r}: give a section, such as "
+                "training.noise_config(preset='paper_vit')"
+            )
+        if name == "noise" or each.get("name") != "none":
+            built.append(Injection.from_config(each, name=name))
+    return tuple(each for each in built if each is not None)
+
+
+def switch_for_evaluation(
+    injection: Injection | Sequence[Injection] | None,
+) -> tuple[Injection, ...]:
+    """A model's injections with ``inference`` as it is in an evaluation with noise.
+
+    Those act whose ``inference`` is True. Where that is true of none, all act: an evaluation with
+    noise asks what the noise does, even if it is meant for training alone.
     """
     injections = as_injections(injection)
-    if len(injections) > 1:
-        raise ValueError(
-            f"{what} takes a model with one injection, and this model has {len(injections)}: keep "
-            "one of them, or put their noises into one place by noise.Chain"
-        )
-    return injections[0] if injections else None
+    if any(each.inference for each in injections):
+        return injections
+    return tuple(dataclasses.replace(each, inference=True) for each in injections)

@@ -23,7 +23,7 @@ from pnoise_jax.training.config import (
 )
 from pnoise_jax.training.evaluating import evaluate
 from pnoise_jax.training.experiment import Experiment, build
-from pnoise_jax.training.fields import flatten, noise_section
+from pnoise_jax.training.fields import flatten, noise_config
 from pnoise_jax.training.loop import fit, train
 from pnoise_jax.training.program import Program, create_program, trains_with_noise
 from pnoise_jax.training.random_streams import RandomStreams
@@ -78,7 +78,7 @@ __all__ = [
     "make_train_step",
     "model_config",
     "model_parameters",
-    "noise_section",
+    "noise_config",
     "open_together",
     "optimizer",
     "own_modules",

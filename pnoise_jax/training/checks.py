@@ -2,7 +2,7 @@
 
 import ml_collections
 
-from pnoise_jax import data, parallel
+from pnoise_jax import data, noise, parallel
 from pnoise_jax.training.durations import seconds_of
 from pnoise_jax.training.fields import flatten
 from pnoise_jax.training.optimizer import require_frozen, require_rates
@@ -24,31 +24,32 @@ def check_shapes(setup: Setup) -> None:
             f"model.name={setup.config.model.name!r} does not fit "
             f"{setup.test_data.name}, whose images are {shape}: {error}"
         ) from None
-    for protocol in setup.protocols:
-        if protocol.noise:
-            _check_views(setup)
-            _check_groups(setup)
-            setup.model.injection.in_batches_of(protocol.batch_size * setup.config.evaluation.views)
+    section = setup.config.evaluation
+    for injection in setup.evaluated_injections:
+        _check_views(setup, injection)
+        _check_groups(setup, injection)
+        injection.in_batches_of(section.batch_size * section.views)
 
 
-def _check_groups(setup: Setup) -> None:
-    noise_model, test_data = setup.model.injection.noise, setup.test_data
+def _check_groups(setup: Setup, injection: noise.Injection) -> None:
+    noise_model, test_data = injection.noise, setup.test_data
     batch_size = setup.config.evaluation.batch_size
     if noise_model.mixes_batch and (noise_model.group_size or batch_size) > len(test_data):
         raise ValueError(
-            f"evaluation.batch_size={batch_size}: this noise mixes a batch, and data.test_split="
+            f"evaluation.batch_size={batch_size}: {injection.section} mixes a batch, and "
+            "data.test_split="
             f"{setup.config.data.test_split!r} has {len(test_data)} examples, so the shuffled "
             "and the class-sorted order would be the same single batch; lower evaluation.batch_size"
         )
 
 
-def _check_views(setup: Setup) -> None:
-    injection, views = setup.model.injection, setup.config.evaluation.views
+def _check_views(setup: Setup, injection: noise.Injection) -> None:
+    section, views = injection.section, setup.config.evaluation.views
     if injection.noise.mixes != "views":
         return
     if injection.noise.group_size != views:
         raise ValueError(
-            f"noise.axis='views' with noise.group_size={injection.noise.group_size} mixes "
+            f"{section}.axis='views' with {section}.group_size={injection.noise.group_size} mixes "
             f"that many views of an image, and evaluation.views={views}: set both alike"
         )
 
@@ -75,12 +76,14 @@ def check_training(setup: Setup) -> None:
     if config.optimizer.freeze or config.optimizer.rates:
         require_frozen(setup.parameters, config.optimizer.freeze)
         require_rates(setup.parameters, config.optimizer.rates)
-    injection = setup.model.injection
-    if injection is not None and injection.train:
+    for injection in setup.injections:
+        if not injection.train:
+            continue
+        section = injection.section
         if injection.noise.mixes == "views":
             raise ValueError(
-                "noise.axis='views' with noise.train=True: training shows one view of each image, "
-                "so there are no views to mix; set noise.train=False"
+                f"{section}.axis='views' with {section}.train=True: training shows one view of "
+                f"each image, so there are no views to mix; set {section}.train=False"
             )
         injection.in_batches_of(config.batch_size // config.accumulate)
 

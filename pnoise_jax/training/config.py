@@ -7,10 +7,10 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
-from pnoise_jax import models
+from pnoise_jax import models, noise
 from pnoise_jax.registry import did_you_mean
 from pnoise_jax.training.field_kinds import Affects
-from pnoise_jax.training.fields import FIELDS, affecting, flatten, noise_section
+from pnoise_jax.training.fields import FIELDS, affecting, flatten, noise_config
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -27,7 +27,7 @@ def default_config() -> ml_collections.ConfigDict:
         (config[section] if section else config)[key] = field.placeholder()
         if section == "model":
             config.model = model_config(field.default)
-            config.noise = noise_section()
+            config.noise = noise_config()
     return config
 
 
@@ -87,18 +87,26 @@ NOT_OF_RESULTS = affecting(Affects.HOST, Affects.NOTHING)
 HARMLESS = affecting(Affects.HOST, Affects.NOTHING, Affects.RESULTS)
 
 
+# Sections whose fields are checked by what they describe.
+_OPEN = ("model.", "task.", "noise.options.", "noise.others.")
+
+
 def validate(config: ml_collections.ConfigDict) -> None:
     """Raises ValueError for the first field that is unknown, missing, or out of its range."""
     known = dict(flatten(default_config()))
     given = dict(flatten(config))
     for field in given:
-        if field not in known and not field.startswith(("model.", "task.", "noise.options.")):
+        if field not in known and not field.startswith(_OPEN):
             raise ValueError(unknown_field(field, known))
     for field in known:  # the model's other options may be left out
         if field not in given and (field == "model.name" or not field.startswith("model.")):
             raise ValueError(f"{field} is missing; start the config from default_config()")
     for name, field in FIELDS.items():
         field.validate(name, given[name])
+    if "others" not in config.noise:
+        raise ValueError("noise.others is missing; start the config from default_config()")
+    for name, section in config.noise.others.items():
+        _require_noise_fields(f"noise.others.{name}", section)
     _require_model_options(given)
     if given["data.cache"] and given["data.num_workers"]:
         raise ValueError(
@@ -123,6 +131,20 @@ def differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, t
         for field in sorted(ours.keys() | theirs.keys())
         if ours.get(field) != theirs.get(field) and not field.startswith(HARMLESS)
     }
+
+
+def _require_noise_fields(name: str, section: Any) -> None:
+    """Raises ValueError unless one of noise.others has the fields of a noise section."""
+    how = "make it by training.noise_config(...), such as noise_config(preset='paper_vit')"
+    if not isinstance(section, ml_collections.ConfigDict):
+        raise ValueError(f"{name}={section!r} is not a section: {how}")
+    known = noise.CONFIG_FIELDS
+    for key in section:
+        if key not in known:
+            raise ValueError(unknown_field(f"{name}.{key}", [f"{name}.{k}" for k in known]))
+    for key in known:
+        if key not in section:
+            raise ValueError(f"{name}.{key} is missing: {how}")
 
 
 def _require_model_options(given: Mapping[str, Any]) -> None:

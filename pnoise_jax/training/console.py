@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from pnoise_jax import weights
+from pnoise_jax import noise, weights
 from pnoise_jax.evaluation import Measure
 from pnoise_jax.training.experiment import Experiment
 from pnoise_jax.training.fields import flatten
@@ -92,38 +92,52 @@ def describe_fine_tuning(experiment: Experiment, imported: weights.Weights | Non
 
 
 def describe_noise(experiment: Experiment) -> str:
-    """One sentence: which noise, where, when, and how many examples it mixes."""
-    injection = experiment.model.injection
-    if injection is None:
-        return "no noise"
+    """Which noise, where, when, and how many examples it mixes: a line for each injection."""
+    injections = noise.switch_for_evaluation(experiment.model.injection)
+    return "\n".join(_describe_injection(experiment, each) for each in injections) or "no noise"
+
+
+def _describe_injection(experiment: Experiment, injection: noise.Injection) -> str:
     layers = ", ".join(map(str, injection.layers(experiment.model.num_layers)))
     where = "image" if injection.point == "image" else f"{injection.point}, layer {layers}"
     if injection.layer == "random" and injection.point != "image":
         where += " (one drawn anew each step)"
     when = f"{'on' if injection.train else 'off'} in training"
-    mixing = "".join(f"; k = {k} in {phase}" for phase, k in _mixed_examples(experiment).items())
-    return f"noise: {injection.noise} at {where}, {injection.tokens} tokens; {when}{mixing}"
+    if len(experiment.injections) > 1:
+        when += f", {'on' if injection.inference else 'off'} in noisy evaluation"
+    mixed = _mixed_examples(experiment, injection)
+    mixing = "".join(f"; k = {k} in {phase}" for phase, k in mixed.items())
+    return (
+        f"{injection.section}: {injection.noise} at {where}, {injection.tokens} tokens; "
+        f"{when}{mixing}"
+    )
 
 
 def warn_of_noise(experiment: Experiment) -> list[str]:
-    """The constraints of eq. 14 that the quality matrix breaks at the k of this run."""
-    quality = getattr(getattr(experiment.model.injection, "noise", None), "quality", None)
-    if quality is None:
-        return []
-    return [
-        f"with k = {k} in {phase}, {violation} (eq. 14)"
-        for phase, k in _mixed_examples(experiment).items()
-        if k <= 4096  # the check forms the k x k matrix
-        for violation in quality.violations(k)
-    ]
+    """The constraints of eq. 14 that quality matrices break at the k of this run."""
+    warnings = []
+    for injection in noise.switch_for_evaluation(experiment.model.injection):
+        quality = getattr(injection.noise, "quality", None)
+        if quality is None:
+            continue
+        named = f"{injection.section}: " if len(experiment.injections) > 1 else ""
+        warnings += [
+            f"{named}with k = {k} in {phase}, {violation} (eq. 14)"
+            for phase, k in _mixed_examples(experiment, injection).items()
+            if k <= 4096  # the check forms the k x k matrix
+            for violation in quality.violations(k)
+        ]
+    return warnings
 
 
-def _mixed_examples(experiment: Experiment) -> dict[str, int]:
-    """k, the examples that noise mixes, by phase of the run; empty where it mixes none."""
-    config, injection = experiment.config, experiment.model.injection
-    if injection is None or not injection.noise.mixes_batch:
+def _mixed_examples(experiment: Experiment, injection: noise.Injection) -> dict[str, int]:
+    """k, the examples that an injection mixes, by phase of the run; empty where it mixes none."""
+    config = experiment.config
+    if not injection.noise.mixes_batch:
         return {}
-    batches = {"noisy evaluation": config.evaluation.batch_size}
+    batches = {}
+    if injection.inference:
+        batches["noisy evaluation"] = config.evaluation.batch_size
     if injection.train:
         batches["training"] = config.batch_size // config.accumulate
     return {phase: injection.noise.group_size or size for phase, size in batches.items()}

@@ -90,14 +90,13 @@ def report(
     task, protocols = experiment.task, experiment.protocols
     rows = task.evaluate(run.variables, mesh, protocols, report=show)
     config = experiment.config
-    injection = experiment.model.injection
     evaluation.print_report(
         console,
         rows,
         measures=task.row_measures,
         title=f"{config.model.name} on {config.data.name} ({config.data.test_split}), "
         + (f"step {run.step}" if run.step else "weights as they are"),
-        mixes_batch=injection is not None and injection.noise.mixes_batch,
+        mixes_batch=any(each.noise.mixes_batch for each in experiment.evaluated_injections),
     )
     if jax.process_index() == 0:
         written = reports.write(

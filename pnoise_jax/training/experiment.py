@@ -65,11 +65,11 @@ def build(
       OSError: the data cannot be read or prepared.
     """
     validate(config)
-    injection = noise.Injection.from_config(config.noise)
+    injections = noise.injections_from_config(config.noise)
     section = config.data
     load = functools.partial(load, section.name, data_dir=section.data_dir, cache=section.cache)
     test_data = load(split=section.test_split)
-    model = _create_model(config, test_data, injection)
+    model = _create_model(config, test_data, injections)
     size = inputs.image_size(config, model, test_data)
     plain_model, model = model, prepare_model(config.task, model)
     experiment = Experiment(
@@ -88,20 +88,22 @@ def build(
     return experiment
 
 
-def _create_model(config, dataset: data.Dataset, injection: noise.Injection | None) -> nn.Module:
+def _create_model(
+    config, dataset: data.Dataset, injections: tuple[noise.Injection, ...]
+) -> nn.Module:
     options = dict(config.model)
     name = options.pop("name", None)
     reserved = {"num_classes", "injection", "dtype"} & options.keys()
     if reserved:
         raise ValueError(
             f"model.{min(reserved)} is not set in the model section: the data set gives the "
-            "classes, config.noise the injection, config.dtype the dtype"
+            "classes, config.noise the injections, config.dtype the dtype"
         )
     try:
         return models.create_model(
             name,
             num_classes=dataset.num_classes,
-            injection=injection,
+            injection=injections,
             dtype=jnp.dtype(config.dtype),
             **options,
         )

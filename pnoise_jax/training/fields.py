@@ -7,6 +7,7 @@ import ml_collections
 from ml_collections import config_dict
 
 from pnoise_jax import evaluation, noise, weights
+from pnoise_jax.registry import did_you_mean
 from pnoise_jax.training.field_kinds import (
     Affects,
     Choice,
@@ -229,13 +230,47 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{key}", list(value) if isinstance(value, tuple) else value
 
 
-def noise_section() -> ml_collections.ConfigDict:
-    """The noise section with nothing set; `noise.CONFIG_FIELDS` declares its fields."""
-    return config_dict.ConfigDict(
-        {
-            name: config_dict.ConfigDict()
-            if field.kind is dict
-            else config_dict.placeholder(field.kind)
-            for name, field in noise.CONFIG_FIELDS.items()
-        }
-    )
+def noise_config(**fields: Any) -> ml_collections.ConfigDict:
+    """A noise section: one injection; `noise.CONFIG_FIELDS` declares its fields.
+
+    `config.noise` is one, and each of ``config.noise.others`` is another::
+
+        config.noise.preset = "paper_vit"
+        config.noise.others.early = noise_config(name="gaussian", std=0.1, layer=1)
+
+    Args:
+      **fields: those to set.
+
+    Raises:
+      ValueError: an unknown field.
+      TypeError: a value of another type than the field's.
+    """
+    section = config_dict.ConfigDict({k: _noise_field(k) for k in noise.CONFIG_FIELDS})
+    for key, value in fields.items():
+        if key not in section:
+            raise ValueError(
+                f"noise.{key}: unknown field"
+                + did_you_mean(key, noise.CONFIG_FIELDS, listed=len(noise.CONFIG_FIELDS))
+            )
+        section[key] = value
+    return section
+
+
+def _noise_field(key: str) -> Any:
+    kind = noise.CONFIG_FIELDS[key].kind
+    if kind is dict:
+        return config_dict.ConfigDict()
+    return _Layers(None, field_type=str) if key == "layer" else config_dict.placeholder(kind)
+
+
+class _Layers(config_dict.FieldReference):
+    """A field that keeps numbers as the text that the command line would give: (6, 8) as "6,8".
+
+    So configs that say the same are equal, and runs that were stored as text are resumed.
+    """
+
+    def set(self, value: Any, type_safe: bool = True) -> None:
+        numbers = value if isinstance(value, tuple | list) else (value,)
+        if numbers and all(isinstance(n, int) and not isinstance(n, bool) for n in numbers):
+            value = ",".join(map(str, numbers))
+        super().set(value, type_safe)

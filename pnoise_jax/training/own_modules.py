@@ -32,11 +32,14 @@ def note(path: Path, config: ml_collections.ConfigDict) -> None:
       config: of the run.
     """
     found: dict[str, Any] = {}
-    for section, registry in _SECTIONS.items():
-        name = config[section].get("name")
+    named = {section: (config[section], registry) for section, registry in _SECTIONS.items()}
+    others = config.noise.others.items()
+    named |= {f"noise.others.{other}": (section, NOISES) for other, section in others}
+    for place, (section, registry) in named.items():
+        name = section.get("name")
         origin = None if name is None else registry.origin(name)
         if origin is not None:
-            found[section] = {"name": name, **dataclasses.asdict(origin)}
+            found[place] = {"name": name, **dataclasses.asdict(origin)}
     if found:
         writing.replace_file(RunDirectory(path).modules, json.dumps(found, indent=2) + "\n")
     else:
@@ -49,9 +52,9 @@ def remember(path: Path) -> None:
         noted = json.loads((RunDirectory(path).modules).read_text())
     except (OSError, ValueError, RecursionError):
         return
-    for section, registry in _SECTIONS.items():
-        found = noted.get(section) if isinstance(noted, Mapping) else None
-        if not isinstance(found, Mapping):
+    for place, found in noted.items() if isinstance(noted, Mapping) else ():
+        registry = _SECTIONS.get(place.partition(".")[0])
+        if registry is None or not isinstance(found, Mapping):
             continue
         words = [found.get(word) for word in ("name", "module", "directory")]
         match words:

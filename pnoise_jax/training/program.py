@@ -50,12 +50,14 @@ class Program:
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self.like))
 
     def constants(self, experiment: Experiment) -> tuple[jax.Array, ...]:
-        """What the step of this run takes beside state and batch: its key, its strength."""
+        """What the step of this run takes beside state and batch: its key, its strengths."""
         key = parallel.random_key(experiment.config.seed, self.mesh)
         if not self.takes_strength:
             return (key,)
-        strength = np.float32(experiment.model.injection.noise.strength)
-        return key, jax.device_put(strength, parallel.replicated(self.mesh))
+        strengths = np.array([each.noise.strength for each in experiment.injections], np.float32)
+        if len(strengths) == 1:  # a scalar, so that a model need not handle several
+            strengths = strengths[0]
+        return key, jax.device_put(strengths, parallel.replicated(self.mesh))
 
 
 def create_program(
@@ -73,8 +75,8 @@ def create_program(
     config, task = experiment.config, experiment.task
     takes_strength = any_strength and trains_with_noise(experiment)
     if takes_strength:  # one static strength, so that nothing of it gets into the program
-        injection = task.model.injection.with_strength(1.0)
-        task = dataclasses.replace(task, model=task.model.clone(injection=injection))
+        injections = tuple(each.with_strength(1.0) for each in experiment.injections)
+        task = dataclasses.replace(task, model=task.model.clone(injection=injections))
     step = make_train_step(
         task,
         experiment.optimizer,
@@ -115,8 +117,8 @@ def _make_create(experiment: Experiment, mesh: Mesh) -> Callable[[jax.Array], Tr
 
 
 def trains_with_noise(experiment: Experiment) -> bool:
-    """Whether the injection acts in training."""
-    return experiment.model.injection is not None and experiment.model.injection.train
+    """Whether any injection acts in training."""
+    return any(each.train for each in experiment.injections)
 
 
 def advance(

@@ -181,12 +181,14 @@ def _is_own(path: Path, config: ml_collections.ConfigDict) -> bool:
 def _describe(run: Run) -> str:
     """The step, the data, the noise and so on: a part of a file's name."""
     config = run.experiment.config
-    section, noise = config.evaluation, config.noise
+    section = config.evaluation
+    noises = [config.noise, *config.noise.others.values()]
+    named = [n for each in noises if (n := each.preset or each.name) not in (None, "none")]
     parts = [
         f"step_{run.step}" if run.step else "as_they_are",
         config.data.name,
         config.data.test_split,
-        noise.preset or noise.name or "clean",
+        "_and_".join(named) or "clean",
         f"batch_{section.batch_size}",
         f"seed_{section.seed}",
     ]

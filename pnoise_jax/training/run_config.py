@@ -12,6 +12,7 @@ from pnoise_jax.registry import MissingModuleError
 from pnoise_jax.runs import RunDirectory
 from pnoise_jax.training import data_version, own_modules
 from pnoise_jax.training.config import default_config, differing, model_config
+from pnoise_jax.training.fields import noise_config
 from pnoise_jax.training.starting_weights import note_weights, same_weights
 from pnoise_jax.training.task_registry import task_config
 
@@ -131,6 +132,8 @@ def read_config(
             config.task = task_config(stored["task"]["name"])
         if "noise" in stored:
             stored["noise"] = noise.spell_out_retired(stored["noise"])
+            others = stored["noise"].get("others", {})
+            config.noise.others = {name: noise_config() for name in others}
         config.update(stored)
     except MissingModuleError as error:
         raise ValueError(f"{named}: {error}") from error

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from pnoise_jax import data, evaluation, weights
+from pnoise_jax import data, evaluation, noise, weights
 from pnoise_jax.training import inputs
 from pnoise_jax.training.durations import steps_of
 from pnoise_jax.training.optimizer import (
@@ -31,7 +31,7 @@ class Setup:
       config: the validated config.
       load: takes a split of the config's data set.
       test_data: its images are what the model gets.
-      model: with the config's injection, and with what the task adds to it.
+      model: with the config's injections, and with what the task adds to it.
       plain_model: without what the task adds: pretrained weights are those of this one.
       mean, std: per channel, of images in [0, 1]; or a mean image, and a std of 1.
     """
@@ -43,6 +43,17 @@ class Setup:
     plain_model: nn.Module
     mean: data.PixelMean
     std: tuple[float, ...]
+
+    @property
+    def injections(self) -> tuple[noise.Injection, ...]:
+        """The noises of the model and their places, however many."""
+        return noise.as_injections(self.model.injection)
+
+    @property
+    def evaluated_injections(self) -> tuple[noise.Injection, ...]:
+        """Those that act in an evaluation with noise."""
+        switched = noise.switch_for_evaluation(self.model.injection)
+        return tuple(each for each in switched if each.inference)
 
     @functools.cached_property
     def train_data(self) -> data.Dataset:
@@ -159,7 +170,7 @@ class Setup:
     def protocols(self) -> tuple[evaluation.Protocol, ...]:
         """Clean; and noisy in both orders where the config has noise."""
         return evaluation.standard_protocols(
-            self.config.evaluation.batch_size, noise=self.model.injection is not None
+            self.config.evaluation.batch_size, noise=bool(self.injections)
         )
 
 

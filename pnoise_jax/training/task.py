@@ -43,7 +43,7 @@ class Task:
     and reports work with any task.
 
     Attributes:
-      model: maps normalised images to logits, with the config's injection.
+      model: maps normalised images to logits, with the config's injections.
       mean: per channel, of images in [0, 1].
       std: likewise.
       setup: the data, the config and the rest of the run; None where only the loss is needed.

@@ -7,7 +7,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from launch import values
-from pnoise_jax import training
+from pnoise_jax import noise, training
 from pnoise_jax.training.config import flatten, validate
 
 _UNSET = [field for field, value in flatten(training.default_config()) if value is None]
@@ -17,13 +17,16 @@ _UNSET = [field for field, value in flatten(training.default_config()) if value 
 def parse(monkeypatch):
     """Takes arguments behind --config and gives the config."""
 
-    def parse_arguments(*arguments):
+    def parse_arguments(*arguments, config=None):
         flag_values = flags.FlagValues()
         values.let_none_unset_fields()
         argv = ["program", *arguments]
         monkeypatch.setattr(sys, "argv", argv)
         holder = config_flags.DEFINE_config_dict(
-            "config", training.default_config(), flag_values=flag_values, sys_argv=argv
+            "config",
+            config or training.default_config(),
+            flag_values=flag_values,
+            sys_argv=argv,
         )
         flag_values(argv)
         return holder.value
@@ -46,6 +49,30 @@ def test_none_may_stand_behind_a_blank(parse):
 
 
 _SET = [field for field, value in flatten(training.default_config()) if value is not None]
+
+
+def test_fields_of_further_injections_are_set_as_those_of_the_first(parse):
+    config = training.default_config()
+    config.noise.others.early = training.noise_config(name="gaussian", strength=1.0)
+    flags_of_both = [
+        f"--config.{section}.{field}"
+        for section in ("noise", "noise.others.early")
+        for field in ("preset=None", "layer=6,8", "strength=0.5", "train=false")
+    ]
+    config = parse(*flags_of_both, config=config)
+    for section in (config.noise, config.noise.others.early):
+        assert (section.layer, section.strength, section.train) == ("6,8", 0.5, False)
+    assert config.noise.others.early.name == "gaussian"
+    validate(config)
+
+
+@pytest.mark.parametrize("text", ["6,8", "(6, 8)", "[6,8]", "6, 8"])
+def test_layers_may_be_written_as_a_tuple(parse, text):
+    config = parse("--config.noise.preset=paper_vit", f"--config.noise.layer={text}")
+    (injection,) = noise.injections_from_config(config.noise)
+    assert injection.layer == (6, 8)
+    config = parse("--config.noise.preset=paper_vit", "--config.noise.layer=(6,)")
+    assert noise.injections_from_config(config.noise)[0].layer == 6
 
 
 @pytest.mark.parametrize("field", _SET)

@@ -260,9 +260,10 @@ def test_each_is_checked():
             apply(wrong, train=True)
 
 
-def test_what_takes_one_refuses_several():
-    good = noise.Injection(OPTIMAL)
-    assert noise.only_injection(None, "an audit") is None
-    assert noise.only_injection((good,), "an audit") == good
-    with pytest.raises(ValueError, match=r"an audit takes .* one injection, .* has 2: .*Chain"):
-        noise.only_injection((good, good), "an audit")
+def test_an_evaluation_has_those_that_act_at_inference_or_all():
+    switch = noise.switch_for_evaluation
+    off, on = noise.Injection(OPTIMAL), noise.Injection(OPTIMAL, inference=True)
+    assert switch(None) == ()
+    assert switch(off) == (on,)
+    assert switch((off, on)) == (off, on)
+    assert switch((off, off)) == (on, on)

@@ -11,6 +11,7 @@ from pnoise_jax.data import in_memory
 from pnoise_jax.registry import Origin
 from pnoise_jax.training import own_modules, run_config
 from pnoise_jax.training.config import model_config
+from pnoise_jax.training.fields import noise_config
 from tests.launch import command
 from tests.training.runs import small_config
 
@@ -90,6 +91,7 @@ def run(home, tmp_path, request, data_dir):
         config = small_config(data_dir, **{"noise.preset": None})
         config.model = model_config(request.param[0])
         config.noise.name, config.data.name = request.param[1:]
+        config.noise.others.more = noise_config(name=config.noise.name)
         path = run_config.claim(tmp_path / "run", config)
     forget()
     return path
@@ -99,7 +101,8 @@ def test_they_are_imported_where_they_can_be(run, home, monkeypatch):
     monkeypatch.syspath_prepend(home)
     config = run_config.read_config(run)
     assert type(models.create_model(config.model.name)).__name__ == "Own"
-    assert type(noise.Injection.from_config(config.noise).noise).__name__ == "Scale"
+    injections = noise.injections_from_config(config.noise)
+    assert [type(each.noise).__name__ for each in injections] == ["Scale", "Scale"]
     assert len(data.load(config.data.name, split="test[:30]")) == 30
 
 
@@ -113,7 +116,10 @@ def test_where_they_were_is_said(run, home):
     (run / "config.json").write_text(json.dumps(stored))
     config = run_config.read_config(run)  # the noise may be replaced, so it is asked for later
     with pytest.raises(ValueError, match=rf"noise\.name=.*'things.mine', which .* was in {home}"):
-        noise.Injection.from_config(config.noise)
+        noise.injections_from_config(config.noise)
+    config.noise.name = "none"
+    with pytest.raises(ValueError, match=rf"others\.more\.name=.*, which .* was in {home}"):
+        noise.injections_from_config(config.noise)
     with pytest.raises(ValueError, match=rf"data set .*'things.mine', which .* was in {home}"):
         data.load(config.data.name, split="test")
 

@@ -40,38 +40,20 @@ def plan(manual_dir: Path, *, scratch: Path) -> Plan:
     paths = {split: manual_dir / name for split, name in _names().items()}
     there = [split for split, path in paths.items() if path.is_file()]
     if not there:
-        raise missing_files(
-            manual_dir,
-            "imagenet2012",
-            [
-                f"{_VALIDATION}  (6.3 GiB; alone, it is enough for an audit)",
-                f"{_TRAIN}  (138 GiB; to train)",
-            ],
-            page=_PAGE,
-            how="register and accept the terms; 'Training images (Task 1 & 2)' and "
-            "'Validation images (all tasks)'",
-        )
+        raise _missing(manual_dir)
     synsets = _lines("labels.txt")
     splits, notes = [], [f"no {paths[s].name}, so no split {s!r}" for s in paths if s not in there]
     if "train" in there:
         source = Tar(paths["train"], nested=True)
         members = _without_litter(_remembered(source, scratch / "train.npz"))
-        train_entries = _train_entries(members, synsets, source.path)
-        splits.append(SplitPlan("train", source, train_entries))
-        repaired = sum(entry.key in REPAIRED for entry in train_entries)
-        if repaired:
-            notes.append(
-                f"{repaired} images are repaired, as TFDS does, but by Pillow instead of "
-                "TensorFlow: their bytes differ from those in TFDS's own directories"
-            )
-        if len(train_entries) != NUM_TRAIN:
-            notes.append(f"{_TRAIN} has {len(train_entries)} images, the official one {NUM_TRAIN}")
+        entries = _train_entries(members, synsets, source.path)
+        splits.append(SplitPlan("train", source, entries))
+        notes += _train_notes(entries)
     if "validation" in there:
         source = Tar(paths["validation"])
-        train_entries = _validation_entries(
-            _without_litter(source.scan().members), synsets, source.path
-        )
-        splits.append(SplitPlan("validation", source, train_entries))
+        members = _without_litter(source.scan().members)
+        entries = _validation_entries(members, synsets, source.path)
+        splits.append(SplitPlan("validation", source, entries))
     return Plan(
         name="imagenet2012",
         version=VERSION,
@@ -82,6 +64,34 @@ def plan(manual_dir: Path, *, scratch: Path) -> Plan:
         repairs=REPAIRED,
         notes=notes,
     )
+
+
+def _missing(manual_dir: Path) -> FileNotFoundError:
+    return missing_files(
+        manual_dir,
+        "imagenet2012",
+        [
+            f"{_VALIDATION}  (6.3 GiB; alone, it is enough for an audit)",
+            f"{_TRAIN}  (138 GiB; to train)",
+        ],
+        page=_PAGE,
+        how="register and accept the terms; 'Training images (Task 1 & 2)' and "
+        "'Validation images (all tasks)'",
+    )
+
+
+def _train_notes(entries: list[Entry]) -> list[str]:
+    """What to know of the training split."""
+    notes = []
+    repaired = sum(entry.key in REPAIRED for entry in entries)
+    if repaired:
+        notes.append(
+            f"{repaired} images are repaired, as TFDS does, but by Pillow instead of "
+            "TensorFlow: their bytes differ from those in TFDS's own directories"
+        )
+    if len(entries) != NUM_TRAIN:
+        notes.append(f"{_TRAIN} has {len(entries)} images, the official one {NUM_TRAIN}")
+    return notes
 
 
 def _without_litter(members: list[Member]) -> list[Member]:

@@ -47,17 +47,8 @@ def plan(manual_dir: Path, *, scratch: Path) -> Plan:
         folders; or see `find_classes`.
     """
     del scratch
-    sources = {split: _find(manual_dir, split) for split in SPLITS}
-    notes = [f"no {split}.tar, so no split {split!r}" for split in sources if not sources[split]]
-    sources = {split: source for split, source in sources.items() if source}
-    if not sources:
-        raise missing_files(
-            manual_dir,
-            "visda2017",
-            [f"{split}.tar, or the folder {split} of it" for split in SPLITS],
-            page="https://github.com/VisionLearningGroup/taskcv-2017-public/tree/master/"
-            "classification",
-        )
+    sources = _find_sources(manual_dir)
+    notes = [f"no {split}.tar, so no split {split!r}" for split in SPLITS if split not in sources]
     listings = {split: source.scan() for split, source in sources.items()}
     folders = {  # a class is called train, too
         split: split if top_folders(listing, ".") == [split] else "."
@@ -100,6 +91,21 @@ def plan(manual_dir: Path, *, scratch: Path) -> Plan:
         notes=notes,
         order="listed",
     )
+
+
+def _find_sources(manual_dir: Path) -> dict[str, Source]:
+    """The splits that are there; raises FileNotFoundError where none is."""
+    found = {split: _find(manual_dir, split) for split in SPLITS}
+    sources = {split: source for split, source in found.items() if source}
+    if not sources:
+        raise missing_files(
+            manual_dir,
+            "visda2017",
+            [f"{split}.tar, or the folder {split} of it" for split in SPLITS],
+            page="https://github.com/VisionLearningGroup/taskcv-2017-public/tree/master/"
+            "classification",
+        )
+    return sources
 
 
 def _find(manual_dir: Path, split: str) -> Source | None:

@@ -125,7 +125,7 @@ def _predict(run: training.Run, report: Callable[[str], None]) -> dict[str, np.n
     experiment = run.experiment
     task, target, section = experiment.task, experiment.test_data, experiment.config.evaluation
     arrays = {"labels": np.asarray(target.labels)}
-    for name in PROTOCOLS if experiment.model.injection is not None else PROTOCOLS[:1]:
+    for name in PROTOCOLS if experiment.injections else PROTOCOLS[:1]:
         predictions = evaluation.predict(
             task.model,
             run.variables,
@@ -148,7 +148,7 @@ def _protocol(name: str, batch_size: int) -> Protocol:
 
 
 def _mixes(run: StudyRun, name: str) -> bool:
-    injections = run.experiment.model.injections
+    injections = run.experiment.evaluated_injections
     return name != "clean" and any(injection.noise.mixes_batch for injection in injections)
 
 

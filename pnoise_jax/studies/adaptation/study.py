@@ -11,7 +11,7 @@ import ml_collections
 from rich.console import Console
 
 from pnoise_jax import runs, training
-from pnoise_jax.noise import Injection
+from pnoise_jax.noise import injections_from_config
 from pnoise_jax.runs import RunDirectory, write_config
 from pnoise_jax.studies.adaptation import measuring, reference, report, summary, wording
 from pnoise_jax.studies.adaptation.methods import Overrides, StudyRun, build_runs, choose
@@ -65,7 +65,7 @@ def run_adaptation(
     overrides = overrides or {}
     _require_overrides(overrides)
     metric = metric or reference.METRIC_OF.get(config.data.name, "accuracy")
-    rows = choose(methods, overrides, noise=Injection.from_config(config.noise) is not None)
+    rows = choose(methods, overrides, noise=bool(injections_from_config(config.noise)))
     directory = RunDirectory.at(workdir).path / "runs"
     study_runs = build_runs(config, rows, seeds, overrides, directory=directory)
     path = runs.make_writable(workdir)
@@ -150,6 +150,12 @@ def _measure(run: StudyRun, path: Path, console: Console) -> measuring.Measured:
     return measuring.measure(run, path / "runs" / run.name, kept, report=console.print)
 
 
+def _set_fields(section: dict[str, Any]) -> dict[str, Any]:
+    """A section without what is not set."""
+    fields = {k: _set_fields(v) if isinstance(v, dict) else v for k, v in section.items()}
+    return {k: v for k, v in fields.items() if v not in (None, {})}
+
+
 def _content(
     config: ml_collections.ConfigDict,
     measured: Sequence[measuring.Measured],
@@ -167,7 +173,7 @@ def _content(
         "seeds": sorted({run.seed for run in measured}),
         "batch_size": config.batch_size,
         "evaluation_batch_size": config.evaluation.batch_size,
-        "noise": {k: v for k, v in config.noise.to_dict().items() if v not in (None, {})},
+        "noise": _set_fields(config.noise.to_dict()),
         "rows": [row for run in measured for row in measuring.rows_of(run)],
         "table": summary.as_json(table),
         "sentences": wording.sentences(table, metric=metric),

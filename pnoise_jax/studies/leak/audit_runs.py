@@ -83,7 +83,7 @@ def audit_runs(
     labels = experiment.test_data.labels
     what = f"{config.data.name}'s split {config.data.test_split!r}"
     settings = settings.for_labels(labels, what)
-    noises = _noises(experiment, config, presets, strengths, settings)
+    noises = _noises(experiment, presets, strengths, settings)
     imported = experiment.match_weights(head="keep") if as_they_are else None
     measurement = identify(
         settings, labels, metric, places.describe(experiment, path, seeds, noises)
@@ -106,7 +106,7 @@ def audit_runs(
         model=config.model.name,
         dataset=config.data.name,
         class_names=experiment.test_data.class_names,
-        origin=_origin(config, audited) | {"command": command and printable(command)},
+        origin=_origin(experiment, audited) | {"command": command and printable(command)},
         measurement=measurement,
     )
     print_audit(console, audit.content)
@@ -142,13 +142,20 @@ def _keeping_runs(workdir: Path) -> Iterator[None]:
         raise stopped.with_kept(f"{runs}there is no report yet") from None
 
 
-def _origin(config: ml_collections.ConfigDict, audited: Sequence[Run]) -> dict[str, Any]:
+def _origin(experiment: training.Experiment, audited: Sequence[Run]) -> dict[str, Any]:
     """What `audit.json` says of the runs."""
+    config = experiment.config
+    acting = {each.section for each in experiment.evaluated_injections}
+    left_out = [
+        f"note: {each.section} acts in training only (inference=False), so it was not audited"
+        for each in experiment.injections
+        if each.section not in acting
+    ]
     return {
         "split": config.data.test_split,
         "steps": [run.step for run in audited],
         "weights": audited[0].weights,
-        "notes": list(audited[0].notes),
+        "notes": [*audited[0].notes, *left_out],
         "config": config.to_dict(),
     }
 
@@ -200,35 +207,30 @@ def _subjects(
 
 def _noises(
     experiment: training.Experiment,
-    config: ml_collections.ConfigDict,
     presets: Sequence[str],
     strengths: Sequence[float],
     settings: AuditSettings,
 ) -> tuple[AuditedNoise, ...]:
-    """The config's noise and the presets, at each strength; checked against the model."""
+    """The noise of the config, whose injections act together, and of each preset.
+
+    At each strength, and checked against the model.
+    """
     model = experiment.model
-    injection = noise.only_injection(model.injection, "an audit")
-    injections = [injection] if injection is not None else []
-    injections += [noise.Injection.preset(name) for name in presets]
-    if not injections:
+    under_audit = [experiment.injections] if experiment.injections else []
+    under_audit += [(noise.Injection.preset(name),) for name in presets]
+    if not under_audit:
         raise ValueError(
             "there is no noise to audit: set noise.preset or noise.name in the config, or give "
             "--presets"
         )
     audited = []
-    for injection in injections:
-        injection.validate(num_layers=model.num_layers, points=model.points)
-        for strength in strengths or (injection.noise.strength,):
-            try:
-                scaled = injection.with_strength(strength)
-            except ValueError as error:
-                raise ValueError(f"strengths={strength} for {injection.noise}: {error}") from None
+    for injections in under_audit:
+        acting = [each for each in noise.switch_for_evaluation(injections) if each.inference]
+        for injection in acting:
+            injection.validate(num_layers=model.num_layers, points=model.points)
+            _require_group_size(injection, settings.batch_sizes or ())
+        for scaled in _at_strengths(injections, strengths):
             audited.append(AuditedNoise.of(scaled, model.num_layers))
-        for size in settings.batch_sizes or ():
-            try:
-                injection.in_batches_of(size)
-            except ValueError as error:
-                raise ValueError(f"batch_sizes={size}: {error}") from None
     names = [n.name for n in audited]
     for name in names:
         if names.count(name) > 1:
@@ -236,6 +238,35 @@ def _noises(
                 f"the noise {name!r} comes twice; leave out the preset or strength that repeats it"
             )
     return tuple(audited)
+
+
+def _require_group_size(injection: noise.Injection, batch_sizes: Iterable[int]) -> None:
+    for size in batch_sizes:
+        try:
+            injection.in_batches_of(size)
+        except ValueError as error:
+            raise ValueError(f"batch_sizes={size}: {error}") from None
+
+
+def _at_strengths(
+    injections: tuple[noise.Injection, ...], strengths: Sequence[float]
+) -> Iterator[noise.Injection | tuple[noise.Injection, ...]]:
+    """The noise at each strength; as it is where none is given."""
+    if len(injections) == 1:
+        injection = injections[0]
+        for strength in strengths or (injection.noise.strength,):
+            try:
+                yield injection.with_strength(strength)
+            except ValueError as error:
+                raise ValueError(f"strengths={strength} for {injection.noise}: {error}") from None
+    elif strengths:
+        raise ValueError(
+            f"strengths={tuple(strengths)}: the config has {len(injections)} injections "
+            f"({', '.join(each.section for each in injections)}), each of its own strength; "
+            "leave --strengths out, and set their strengths in the config"
+        )
+    else:
+        yield injections
 
 
 def _train_missing(

@@ -20,7 +20,7 @@ from pnoise_jax.studies.leak.checks.dependence import (
     differs_by_size,
 )
 from pnoise_jax.studies.leak.checks.orders import CLASS_SORTED, SHUFFLED, Orders
-from pnoise_jax.studies.leak.checks.scores import OrderScores, score_orders
+from pnoise_jax.studies.leak.checks.scores import OrderChange, OrderScores, score_orders
 from pnoise_jax.studies.leak.measurements import Cell, Composition, Measurements
 from pnoise_jax.studies.leak.settings import AuditSettings
 
@@ -148,20 +148,7 @@ class _Plan:
         def predict(order: np.ndarray) -> Predictions:
             return subject.predict(noise, order, size, seed)
 
-        scores, changes, first = {}, [], None
-        for kind, orders in by_kind.items():
-            predictions = map(predict, orders)
-            if kind in (SHUFFLED, CLASS_SORTED):
-                kept = next(predictions)
-                first = first or kept
-                self._keep(kind, orders[0], kept, logits)
-                predictions = itertools.chain([kept], predictions)
-            scored, change = score_orders(
-                predictions, orders, size, self._labels, reference=first, metric=metric
-            )
-            scores[kind] = scored
-            changes.append(change)
-        self._scores.append(scores)
+        changes = self._score(predict, by_kind, logits, metric)
         timer.lap("protocols")
         dependence = check_batches(subject.inputs, function, by_kind, size)
         if not noise.draws_by_batch:
@@ -176,6 +163,30 @@ class _Plan:
         timer.lap("purity sweep")
         self._intervene(subject, logits, seed)
         timer.lap("interventions")
+
+    def _score(
+        self,
+        predict: Callable[[np.ndarray], Predictions],
+        by_kind: dict[str, list[np.ndarray]],
+        logits: np.ndarray,
+        metric: Metric | None,
+    ) -> list[OrderChange]:
+        """Keeps the scores in all orders; returns how predictions change with the order."""
+        scores, changes, first = {}, [], None
+        for kind, orders in by_kind.items():
+            predictions = map(predict, orders)
+            if kind in (SHUFFLED, CLASS_SORTED):
+                kept = next(predictions)
+                first = first or kept
+                self._keep(kind, orders[0], kept, logits)
+                predictions = itertools.chain([kept], predictions)
+            scored, change = score_orders(
+                predictions, orders, self.batch_size, self._labels, reference=first, metric=metric
+            )
+            scores[kind] = scored
+            changes.append(change)
+        self._scores.append(scores)
+        return changes
 
     @property
     def last_shuffled(self) -> Predictions:

@@ -72,7 +72,8 @@ def short(field: str, fields: Iterable[str]) -> str:
     """ "noise.strength" to "strength"; what would not be clear among ``fields`` stays."""
     last = field.rpartition(".")[2]
     alike = [other for other in fields if other.rpartition(".")[2] == last]
-    whole = last == "name" or field.startswith("evaluation.") or len(alike) > 1
+    of_section = field.startswith(("evaluation.", "noise.others."))
+    whole = last == "name" or of_section or len(alike) > 1
     return field if whole else last
 
 

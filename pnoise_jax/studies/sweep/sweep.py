@@ -259,9 +259,7 @@ def _evaluate_cells(
 
 def _without_training_noise(experiment: training.Experiment) -> training.Experiment:
     """The same at inference, where the switch is static and would cost another compilation."""
-    injections = tuple(
-        dataclasses.replace(each, train=False) for each in experiment.model.injections
-    )
+    injections = tuple(dataclasses.replace(each, train=False) for each in experiment.injections)
     return dataclasses.replace(experiment, model=experiment.model.clone(injection=injections))
 
 

@@ -30,7 +30,6 @@ from pnoise_jax.training import (
 from pnoise_jax.writing import file_name
 
 WAYS = ("auto", "never", "always")  # to train the runs of one program together
-_TRACED = ("seed", "noise.strength", "noise.probability")  # what runs of one program differ in
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -101,8 +100,8 @@ def plan(cells: Sequence[Cell], runs: Path | None = None) -> list[list[Training]
             dataclasses.replace(experiment, config=config),
             tuple(served),
             identity,
-            program=fields(config, but=_TRACED),
-            family=fields(config, but=("seed", "noise.")),
+            program=fields(config, but=_is_traced),
+            family=fields(config, but=_is_of_noise),
         )
         programs.setdefault(run.program, []).append(run)
     return list(programs.values())
@@ -129,11 +128,25 @@ def _contents(cells: Sequence[Cell], runs: Path | None) -> dict[str, str]:
     }
 
 
+def _is_traced(field: str) -> bool:
+    """Whether runs of one program may differ in a field: the seed and the strengths."""
+    of_noise = field.startswith("noise.") and ".options." not in field
+    return field == "seed" or (of_noise and field.endswith((".strength", ".probability")))
+
+
+def _is_of_noise(field: str) -> bool:
+    """Whether runs of one family may differ in a field."""
+    return field == "seed" or field.startswith("noise.")
+
+
 def _fields(
-    config: ml_collections.ConfigDict, *, contents: Mapping[str, str], but: tuple[str, ...] = ()
+    config: ml_collections.ConfigDict,
+    *,
+    contents: Mapping[str, str],
+    but: Callable[[str], bool] = lambda field: False,
 ) -> str:
     """The fields that change a run's weights, as text; of weights to start from, the content."""
-    fields = {k: v for k, v in flatten(config) if not k.startswith((*HARMLESS, *but))}
+    fields = {k: v for k, v in flatten(config) if not (k.startswith(HARMLESS) or but(k))}
     if config.weights is not None:
         fields["weights"] = contents[config.weights]
     return json.dumps(fields, sort_keys=True)

@@ -1,6 +1,8 @@
 """A noise under audit: its name, its words, and whether it mixes the examples of a batch."""
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from typing import Any
 
 from pnoise_jax import noise
@@ -19,7 +21,8 @@ class AuditedNoise:
       mixes_batch: whether it makes examples of a batch depend on one another.
       group_size: how many consecutive examples it mixes; None is the protocol's batch.
       draws_by_batch: whether what an example receives depends on the number of its batch.
-      injection: of our own models.
+      injection: of our own models; of several, those that do not act are there, too, because the
+        random keys depend on the position of each.
     """
 
     name: str
@@ -30,36 +33,62 @@ class AuditedNoise:
     mixes_batch: bool = True
     group_size: int | None = None
     draws_by_batch: bool = False
-    injection: noise.Injection | None = None
+    injection: noise.Injection | tuple[noise.Injection, ...] | None = None
 
     @classmethod
-    def of(cls, injection: noise.Injection, num_layers: int) -> "AuditedNoise":
-        """Of an injection into a model of ``num_layers`` layers."""
-        only = noise.only_injection(injection, "an audit")
-        assert only is not None, "an audit takes a noise"
-        injection = only
-        kind = injection.noise
-        if kind.mixes == "views":
-            raise ValueError(
-                "noise.axis='views': an audit shows one view of each image, so there are no views "
-                "to mix; launch.evaluate with evaluation.views compares them"
-            )
-        matrix = getattr(kind, "quality", kind)
-        quality, words = _NAMES.get(type(matrix), (type(matrix).__name__,) * 2)
-        settings = _unusual_settings(kind) | _unusual_settings(matrix)
-        others = "".join(f", {field} {value}" for field, value in settings.items())
-        where = _place(injection, num_layers)
+    def of(
+        cls, injection: noise.Injection | tuple[noise.Injection, ...], num_layers: int
+    ) -> "AuditedNoise":
+        """Of one injection into a model of ``num_layers`` layers, or of several together.
+
+        Raises:
+          ValueError: one mixes views.
+        """
+        acting = [each for each in noise.switch_for_evaluation(injection) if each.inference]
+        parts = [_describe(each, num_layers) for each in acting]
+        if len(parts) == 1:
+            return dataclasses.replace(parts[0], injection=injection)
         return cls(
-            name=f"{quality} {kind.strength:g}{others} at {where}",
-            words=f"{words} (strength {kind.strength:g}{others})",
-            quality=quality,
-            strength=float(kind.strength),
-            where=where,
-            mixes_batch=kind.mixes_batch,
-            group_size=_group_size(kind) if kind.mixes_batch else None,
-            draws_by_batch=injection.draws_layer,
+            name=" + ".join(part.name for part in parts),
+            words=" together with ".join(part.words for part in parts),
+            quality=" + ".join(str(part.quality) for part in parts),
+            where=" and ".join(str(part.where) for part in parts),
+            mixes_batch=any(part.mixes_batch for part in parts),
+            group_size=_common_group(parts),
+            draws_by_batch=any(part.draws_by_batch for part in parts),
             injection=injection,
         )
+
+
+def _describe(injection: noise.Injection, num_layers: int) -> AuditedNoise:
+    """Of one injection, still without it."""
+    kind = injection.noise
+    if kind.mixes == "views":
+        raise ValueError(
+            f"{injection.section}.axis='views': an audit shows one view of each image, so there "
+            "are no views to mix; launch.evaluate with evaluation.views compares them"
+        )
+    matrix = getattr(kind, "quality", kind)
+    quality, words = _NAMES.get(type(matrix), (type(matrix).__name__,) * 2)
+    settings = _unusual_settings(kind) | _unusual_settings(matrix)
+    others = "".join(f", {field} {value}" for field, value in settings.items())
+    where = _place(injection, num_layers)
+    return AuditedNoise(
+        name=f"{quality} {kind.strength:g}{others} at {where}",
+        words=f"{words} (strength {kind.strength:g}{others})",
+        quality=quality,
+        strength=float(kind.strength),
+        where=where,
+        mixes_batch=kind.mixes_batch,
+        group_size=_group_size(kind) if kind.mixes_batch else None,
+        draws_by_batch=injection.draws_layer,
+    )
+
+
+def _common_group(parts: Sequence[AuditedNoise]) -> int | None:
+    """How many consecutive examples noises mix, one after another; None is the whole batch."""
+    sizes = [part.group_size for part in parts if part.mixes_batch]
+    return None if None in sizes or not sizes else math.lcm(*filter(None, sizes))
 
 
 _NAMES = {
