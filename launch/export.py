@@ -4,6 +4,8 @@ The file is safetensors with timm's names and PyTorch's layouts; timm loads it w
 computes the same logits. It has the moving average of the weights if the run kept one. Its metadata
 name timm's model and its arguments, and the mean, std, interpolation and crop for the images. The
 data set of the run is not needed. An existing file is never overwritten.
+
+Of domain adaptation, runs of TVT and SSRT cannot be exported: no model of timm has their layers.
 """
 
 from absl import flags

@@ -36,6 +36,9 @@ class TwoLayers(nn.Module, kw_only=True):
 class BottleneckHead(nn.Module, kw_only=True):
     """A bottleneck with a batch norm, and a classifier on it; stores the bottleneck's features.
 
+    The running variance follows the batch's own (biased) variance, as everywhere in Flax; PyTorch's
+    is larger by n/(n-1) for n rows.
+
     Attributes:
       num_classes: number of logits.
       dim: features of the bottleneck and of the classifier's hidden layer.
@@ -58,7 +61,11 @@ class BottleneckHead(nn.Module, kw_only=True):
             name="bottleneck",
         )(features.astype(jnp.float32))
         x = nn.BatchNorm(
-            use_running_average=not self.train, momentum=0.9, epsilon=1e-5, name="norm"
+            use_running_average=not self.train,
+            momentum=0.9,
+            epsilon=1e-5,
+            use_fast_variance=False,  # E[x^2] - E[x]^2 loses digits where features are far from 0
+            name="norm",
         )(x)
         x = nn.Dropout(self.dropout, deterministic=not self.train)(nn.relu(x))
         self.sow("intermediates", FEATURES, x)

@@ -6,11 +6,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 STREAMS = ("source", "target", "fusion")
 _SOURCE, _TARGET, _FUSION = range(3)
-_AXIS = "streams"
+_ATTENDED = "attended"  # the collection of what each attention weighs, and the name there
 
 
 def run_branches(
@@ -20,7 +19,7 @@ def run_branches(
     rngs: Sequence[dict[str, jax.Array]],
     **call: Any,
 ) -> jax.Array:
-    """The features of the three streams, in training mode, by one pass through the same weights.
+    """The features of the three streams, in training mode, by the same weights.
 
     In every block the fusion's queries are the source's, and its keys and values the target's; the
     result is added to a stream of its own. Noise mixes each stream on its own.
@@ -38,19 +37,8 @@ def run_branches(
     Raises:
       ValueError: some layers have attention of another kind.
     """
-    crossed = 0
 
-    def intercept(method: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
-        nonlocal crossed
-        if context.method_name != "weigh_values":
-            return method(*args, **kwargs)
-        crossed += 1
-        query, key, value, *rest = args
-        query = _give_fusion(query, _SOURCE)
-        key, value = _give_fusion(key, _TARGET), _give_fusion(value, _TARGET)
-        return method(query, key, value, *rest, **kwargs)
-
-    def run(x: jax.Array, keys: dict[str, jax.Array]) -> Any:
+    def run(variables: Any, x: jax.Array, keys: dict[str, jax.Array]) -> Any:
         return model.apply(
             variables,
             x,
@@ -59,34 +47,59 @@ def run_branches(
             train=True,
             rngs=keys,
             method="forward",
+            mutable=[] if _ATTENDED in variables else [_ATTENDED],
             **call,
         )
 
-    keys = {name: jnp.stack([of[name] for of in rngs]) for name in rngs[0]}
-    with nn.intercept_methods(intercept):
+    keys = {name: jnp.stack([of[name] for of in rngs[:_FUSION]]) for name in rngs[0]}
+    with nn.intercept_methods(_store_attended):
         # A mapped axis and not a longer batch: examples stay on their devices, and noise that mixes
         # a batch finds the batch of one stream.
-        features = jax.vmap(run, axis_name=_AXIS)(inputs, keys)
-    if crossed != model.num_layers:
+        both, stored = jax.vmap(run, in_axes=(None, 0, 0))(variables, inputs[:_FUSION], keys)
+    attended = jax.tree.map(_cross, stored.get(_ATTENDED, {}), is_leaf=_is_attended)
+    if (crossed := len(jax.tree.leaves(attended, is_leaf=_is_attended))) != model.num_layers:
         raise ValueError(
             f"{crossed} of the {model.num_layers} layers of {type(model).__name__} have an "
             "attention with a method weigh_values(query, key, value, ...), which CDTrans needs in "
             "each: choose another model, such as vit_b_16"
         )
-    return features
+    with nn.intercept_methods(_use_attended):
+        # On its own, so that the compiler drops the queries, keys and values that it does not use.
+        fusion, _ = run({**variables, _ATTENDED: attended}, inputs[_FUSION], rngs[_FUSION])
+    return jnp.concatenate([both, fusion[None]])
 
 
-def _give_fusion(x: jax.Array, origin: int) -> jax.Array:
-    """x of this stream; in the fusion's place, x of the stream of origin."""
-    everyone = lax.all_gather(x, _AXIS)
-    return jnp.where(lax.axis_index(_AXIS) == _FUSION, everyone[origin], x)
+def _store_attended(method: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
+    """Stores the query, key and value of each attention."""
+    if context.method_name == "weigh_values":
+        context.module.sow(_ATTENDED, _ATTENDED, args[:3], reduce_fn=lambda _, last: last)
+    return method(*args, **kwargs)
+
+
+def _use_attended(method: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
+    """Runs each attention on what is stored for it."""
+    if context.method_name != "weigh_values":
+        return method(*args, **kwargs)
+    stored = context.module.get_variable(_ATTENDED, _ATTENDED)
+    return method(*stored, *args[3:], **kwargs)
+
+
+def _is_attended(x: Any) -> bool:
+    return isinstance(x, tuple)
+
+
+def _cross(attended: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
+    """The source's query with the target's key and value, from those of both, (2, ...) each."""
+    query, key, value = attended
+    return query[_SOURCE], key[_TARGET], value[_TARGET]
 
 
 class BnNeck(nn.Module, kw_only=True):
     """A batch norm in front of the last dense layer (https://arxiv.org/abs/1903.07071).
 
     The norm has a scale and no bias, and the dense layer has none either. The normalised features
-    are stored as the intermediate "neck".
+    are stored as the intermediate "neck". The running variance follows the batch's own (biased)
+    variance, as everywhere in Flax; PyTorch's is larger by n/(n-1) for n rows.
 
     Attributes:
       num_classes: number of logits.
@@ -104,6 +117,7 @@ class BnNeck(nn.Module, kw_only=True):
             momentum=0.9,
             epsilon=1e-5,
             use_bias=False,
+            use_fast_variance=False,  # E[x^2] - E[x]^2 loses digits where features are far from 0
             dtype=jnp.float32,
             name="norm",
         )

@@ -50,6 +50,17 @@ class Dann(AdaptationTask):
         PERCENT("domain_accuracy", "domain accuracy"),
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.hidden_dim is not None and self.hidden_dim < 1:
+            raise ValueError(
+                f"hidden_dim={self.hidden_dim!r}: give a number of at least 1, or None"
+            )
+        if not 0 <= self.discriminator_dropout < 1:
+            raise ValueError(
+                f"discriminator_dropout={self.discriminator_dropout!r}: give a rate in [0, 1)"
+            )
+
     def init(self, key: jax.Array, images: jax.ShapeDtypeStruct) -> dict[str, Any]:
         """The model's collections, and the discriminator's parameters."""
         variables = super().init(key, images)

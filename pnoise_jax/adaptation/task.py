@@ -70,38 +70,61 @@ class AdaptationTask(Task):
         """The labelled split, its classes numbered as the target's.
 
         Raises:
-          ValueError: the two domains have other classes: lists them.
+          ValueError, OSError: it cannot be read; or the two domains have other classes: lists them.
         """
-        setup = self.require_setup()
-        section, target = setup.config.data, setup.test_data
-        source = data.load(
-            self.source, split=self.source_split, data_dir=section.data_dir, cache=section.cache
-        )
-        named = f"task.source={self.source!r} and data.name={target.name!r}"
+        target, source = self.require_setup().test_data, self._load_source()
+        named = f"data.name={target.name!r} and task.source={self.source!r}"
+        theirs, ours = target.class_names, source.class_names
         try:
-            match = class_names.match_classes(
-                target.class_names, source.class_names, whose=named, number=source.num_classes
-            )
+            match = class_names.match_classes(theirs, ours, whose=named, number=source.num_classes)
         except class_names.DifferentClassesError as error:
             raise ValueError(f"{error}: give two domains of the same classes") from error
-        missing = set(target.class_names or ()) - set(source.class_names or ())
-        if source.num_classes != target.num_classes or (match.kind == "mapped" and missing):
+        missing = set(theirs or ()) - set(ours or ()) if match.kind == "mapped" else ()
+        if source.num_classes != target.num_classes or missing:
             raise ValueError(
-                f"{named} have {source.num_classes} and {target.num_classes} classes"
+                f"{named} have {target.num_classes} and {source.num_classes} classes"
                 + (f"; the source lacks {', '.join(sorted(missing)[:5])}" if missing else "")
                 + ": give two domains of the same classes"
             )
-        if match.kind == "mapped" and target.class_names is not None:
-            return source.relabelled(match.order, target.class_names)
+        if match.kind == "mapped" and theirs is not None:
+            return source.relabelled(match.order, theirs)
         return source
+
+    def _load_source(self) -> data.Dataset:
+        section = self.require_setup().config.data
+        try:
+            return data.load(
+                self.source, split=self.source_split, data_dir=section.data_dir, cache=section.cache
+            )
+        except (ValueError, OSError) as error:
+            kind = ValueError if isinstance(error, ValueError) else OSError
+            named = f"task.source={self.source!r} with task.source_split={self.source_split!r}"
+            raise kind(f"{named}, read as any data set: {error}") from error
 
     def check(self) -> None:
         """Raises ValueError where the domains cannot be trained on."""
-        size, batch_size = len(self.source_data), self.require_setup().config.batch_size
-        if batch_size > size:
+        config, source = self.require_setup().config, self.source_data
+        section = config.data
+        if self.source == section.name and self.source_split in (
+            section.train_split,
+            section.test_split,
+        ):
             raise ValueError(
-                f"batch_size={batch_size} is larger than task.source_split={self.source_split!r} "
-                f"of {self.source!r} with its {size} examples; lower batch_size"
+                f"task.source={self.source!r} with task.source_split={self.source_split!r} is the "
+                "target itself, whose labels no method may learn: name another domain. Training on "
+                "the target's labels is task.name='classification'"
+            )
+        if config.batch_size > len(source):
+            raise ValueError(
+                f"batch_size={config.batch_size} is larger than "
+                f"task.source_split={self.source_split!r} of {self.source!r} with its "
+                f"{len(source)} examples; lower batch_size"
+            )
+        ours, theirs = source.image_shape, self.require_setup().test_data.image_shape
+        if ours and theirs and ours[-1] != theirs[-1]:
+            raise ValueError(
+                f"the images of task.source={self.source!r} have {ours[-1]} channels and those of "
+                f"data.name={section.name!r} {theirs[-1]}: give two domains with the same"
             )
 
     def describe_data(self) -> dict[str, Any]:

@@ -81,7 +81,10 @@ class InMemory:
 
 
 def _checked(name: str, arrays: Arrays) -> Arrays:
-    fix = "give (images, labels): uint8 (n, height, width, channels), and integers (n,)"
+    fix = (
+        "give (images, labels) of at least one image: uint8 (n, height, width, channels), and "
+        "integers (n,)"
+    )
     if not isinstance(arrays, tuple | list) or len(arrays) != 2:
         raise ValueError(f"split {name!r} is a {type(arrays).__name__}: {fix}")
     images, labels = map(np.asarray, arrays)

@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 from pnoise_jax import models, writing
 from pnoise_jax.models import MODELS
 from pnoise_jax.weights import errors, preprocessing
-from pnoise_jax.weights.formats import model_info, run_weights
+from pnoise_jax.weights.formats import model_info, run_weights, task_parts
 from pnoise_jax.weights.formats.array_file import ArrayFile
 from pnoise_jax.weights.infer_model import infer_channels
 from pnoise_jax.weights.names.timm_layout import timm_layout, timm_state
@@ -56,10 +56,12 @@ def export(workdir: str | os.PathLike, out: str | os.PathLike | None = None) -> 
     Raises:
       FileExistsError, FileNotFoundError: the file exists, or the run or its directory does not.
       OSError: the run cannot be read, or the file cannot be written.
-      ValueError: the checkpoint or the config is damaged, or timm has no names for the model.
+      ValueError: the checkpoint or the config is damaged, timm has no names for the model, or its
+        task has changed it.
     """
     workdir = Path(workdir).expanduser().absolute()
     file, config = _open(workdir)
+    _require_head(workdir)
     out = _default_out(workdir) if out is None else Path(out).expanduser().absolute()
     _require_new(out)
     _require_names_in_timm(workdir, config, file)
@@ -118,6 +120,17 @@ def _require_names_in_timm(workdir: Path, config: Mapping[str, Any], file: Array
         timm_layout(file.shapes)
     except ValueError as error:
         raise ValueError(f"{field}: {error}") from error
+
+
+def _require_head(workdir: Path) -> None:
+    """Raises ValueError for a run whose head has layers that no model of timm has."""
+    if task_parts.has_no_plain_head(task := run_weights.task_name(workdir)):
+        raise ValueError(
+            f"--workdir={str(workdir)!r} is a run of {task}, whose head has layers of its own that "
+            "no model of timm has: evaluate and audit the run itself, by --workdir; or train a "
+            "plain head on its blocks, with config.weights and weights_head='fresh', and export "
+            "that run"
+        )
 
 
 def _require_new(out: Path) -> None:

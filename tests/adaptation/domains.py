@@ -38,6 +38,27 @@ def other_classes():
     return corners(1, 60, names=("top left", "top right", "bottom left", "middle"))
 
 
+def fewer_classes():
+    return data.InMemory(_without(3), class_names=NAMES[:3])
+
+
+def five_without_names():
+    splits = corners(0, 120).splits
+    return data.InMemory({k: (x, np.arange(len(x)) % 5) for k, (x, _) in splits.items()})
+
+
+def empty():
+    """Nothing to train on."""
+    splits = corners(0, 120).splits
+    images, labels = splits["train"]
+    return data.InMemory({**splits, "train": (images[:0], labels[:0])}, class_names=NAMES)
+
+
+def _without(label):
+    splits = corners(0, 120).splits
+    return {k: (x[labels != label], labels[labels != label]) for k, (x, labels) in splits.items()}
+
+
 def mislabelled():
     """The target with other training labels."""
     made = corners(1, 60)

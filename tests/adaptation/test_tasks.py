@@ -1,6 +1,7 @@
 """The tasks: their batches, their noise, their gate, what they refuse, and whole runs."""
 
 import json
+import math
 import shutil
 
 import chex
@@ -13,11 +14,13 @@ from scipy import special
 
 from pnoise_jax import models, parallel, training
 from pnoise_jax.adaptation import discriminators
+from pnoise_jax.adaptation.paired_batches import PairedBatches
 from pnoise_jax.runs import RunDirectory, stored_arrays
 from pnoise_jax.training.random_streams import RandomStreams
 from pnoise_jax.training.task import StepContext
 from tests.adaptation import domains
 
+TASKS = ("dann", "tvt", "ssrt", "cdtrans")
 SOURCE, TARGET = (f"{domains.__name__}:{name}" for name in ("source", "target"))
 
 
@@ -192,6 +195,41 @@ def test_a_run_is_saved_evaluated_and_goes_on_bitwise(tmp_path):
         ({"model.class_token": False, "model.pooling": "mean"}, "not a transformer with a class"),
         ({"model.distilled": True}, "not a transformer with a class token"),
         ({"data.name": f"{domains.__name__}:other_classes"}, "other classes.*'bottom right'"),
+        (
+            {"task.source": f"{domains.__name__}:other_classes"},
+            r"data\.name='.*' and task\.source='.*' have other classes: 'middle' of the latter",
+        ),
+        (
+            {"task.source": f"{domains.__name__}:fewer_classes"},
+            r"have 4 and 3 classes; the source lacks bottom right",
+        ),
+        (
+            {"task.source": f"{domains.__name__}:five_without_names"},
+            r"have 4 and 5 classes: give two domains of the same classes",
+        ),
+        (
+            {"task.source": f"{domains.__name__}:coloured"},
+            "have 3 channels and those of .* 1: give",
+        ),
+        (
+            {"task.source": f"{domains.__name__}:empty"},
+            r"task\.source='.*empty.*at least one image",
+        ),
+        ({"data.name": f"{domains.__name__}:empty"}, r"data\.name='.*empty.*at least one image"),
+        ({"task.source": "digts"}, r"task\.source='digts' with .*did you mean 'digits'"),
+        ({"task.source_split": "trian"}, r"task\.source_split='trian', read as .*: Unknown split"),
+        ({"task.source_split": "train[:0]"}, r"task\.source_split='train\[:0\]', .* no example"),
+        ({"data.train_split": "train[:0]"}, r"split='train\[:0\]' .* no example"),
+        ({"task.source": TARGET}, "with task.source_split='train' is the target itself"),
+        (
+            {"task.source": TARGET, "task.source_split": "test"},
+            "task.source_split='test' is the target itself, whose labels no method may learn",
+        ),
+        ({"task.hidden_dim": 0}, "hidden_dim=0: give a number of at least 1"),
+        (
+            {"task.discriminator_dropout": 1.0},
+            r"discriminator_dropout=1.0: give a rate in \[0, 1\)",
+        ),
         ({"task.source_split": "train[:10]"}, "larger than task.source_split='train.:10.'"),
         ({"task.weight": 1.0}, "task.weight: unknown option of 'tvt'"),
     ],
@@ -205,6 +243,41 @@ def test_what_a_task_refuses(changes, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         training.train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_every_weight_of_every_task_is_at_least_zero():
+    tried = set()
+    for name in TASKS:
+        config = training.task_config(name)
+        for field in [field for field in config if field.endswith("_weight")]:
+            for value in (-0.5, math.nan, math.inf):
+                options = {"source": SOURCE, field: value}
+                if name == "cdtrans":
+                    options |= {"source_duration": "2 steps", "pair_every": "2 steps"}
+                made = domains.config()
+                made.task = training.task_config(name, **options)
+                with pytest.raises(ValueError, match=f"task: {field}={value}: give a number of at"):
+                    training.build(made)
+            tried.add((name, field))
+    assert len(tried) == 2 + 3 + 3 + 3
+
+
+def test_what_else_a_target_loader_carries_is_dropped():
+    """A loader that hands over labels by mistake shows them to no step."""
+
+    class Carrying:
+        def __next__(self):
+            return {"image": np.ones(1), "label": np.ones(1), "target_label": np.ones(1)}
+
+    batch = next(PairedBatches(SourceAlone(), Carrying()))
+    assert set(batch) == {"image", "label", "target_image"}
+    assert batch["label"] == batch["image"] == 0
+    assert batch["target_image"] == 1
+
+
+class SourceAlone:
+    def __next__(self):
+        return {"image": np.zeros(1), "label": np.zeros(1)}
 
 
 def test_a_resnet_has_no_transferable_attention():
@@ -227,10 +300,14 @@ def test_classes_are_matched_by_name():
 def test_a_run_does_not_go_on_with_another_source(tmp_path):
     config = domains.config()
     training.train(config, tmp_path)
-    config.task.source = TARGET
-    with pytest.raises(ValueError, match=r"task\.source: "):
+    config.task.source = f"{domains.__name__}:renumbered"
+    with pytest.raises(ValueError, match=r"another config \(task\.source: "):
         training.train(config, tmp_path)
     config.task.source = SOURCE
+    config.data.name = f"{domains.__name__}:renumbered"
+    with pytest.raises(ValueError, match=r"another config \(data\.name: "):
+        training.train(config, tmp_path)
+    config.data.name = TARGET
     file = RunDirectory(tmp_path).data
     file.write_text(
         file.read_text().replace(

@@ -131,6 +131,24 @@ def test_methods_seeds_and_resuming(config, tmp_path):
 
 
 @pytest.mark.slow
+def test_an_adapted_run_is_audited_in_random_class_and_listed_order(config, tmp_path):
+    workdir = tmp_path / "run"
+    code, _, errors = command.run("train", f"--config={config}", f"--workdir={workdir}")
+    assert code == 0, errors
+    flags = ("--batch_sizes=8", "--orders=20", "--purity_steps=0", "--resamples=200")
+    code, output, errors = command.run("audit", f"--workdir={workdir}", *flags)
+    assert code == 0, errors
+    assert "Verdict:" in output
+    stored = json.loads((workdir / "audit" / "audit.json").read_text())
+    purity = {(row["noise"], row["order"]): row["purity"] for row in stored["rows"]}
+    assert set(purity) == {(n, o) for n in (False, True) for o in ("shuffled", "class_sorted")}
+    assert purity[True, "class_sorted"] > 0.7 > 0.5 > purity[True, "shuffled"]
+    assert {"shuffled", "class_sorted", "as given"} <= {row["order"] for row in stored["orders"]}
+    assert stored["config"]["task"]["name"] == "tvt"
+    assert "mean per class" in command.run("evaluate", f"--workdir={workdir}")[1]
+
+
+@pytest.mark.slow
 def test_pairs_fill_one_table_pair_by_pair(config, tmp_path):
     config.write_text(CONFIG + PAIRS)
     workdir = tmp_path / "pairs"

@@ -13,6 +13,7 @@ import numpy as np
 
 from pnoise_jax.runs import RunDirectory, stored_arrays
 from pnoise_jax.weights.errors import naming_damage
+from pnoise_jax.weights.formats import task_parts
 from pnoise_jax.weights.formats.array_file import ArrayFile, Format, Read
 from pnoise_jax.weights.formats.json_files import read_json
 from pnoise_jax.weights.formats.regular_file import require_regular
@@ -24,10 +25,12 @@ _AT_ONCE = 2**25  # bytes of neighbouring arrays that are restored together
 def open_run(path: Path) -> ArrayFile:
     """Opens the newest checkpoint of a work directory, or the one whose directory is given.
 
-    Only names, shapes and the number of its step are read.
+    Only names, shapes and the number of its step are read. What a task of adaptation has changed in
+    the model is undone where it can be: see `task_parts.as_plain_model`.
 
     Raises:
-      ValueError: there is none, this package did not write it, or its number is not its step.
+      ValueError: there is none, this package did not write it, its number is not its step, or its
+        task has changed the model for good.
       OSError: it cannot be read.
     """
     step = _checkpoint(path)
@@ -54,7 +57,7 @@ def open_run(path: Path) -> ArrayFile:
         read = _reader(step, ours)
         yield lambda name: read(prefix + name)
 
-    return ArrayFile(
+    file = ArrayFile(
         path,
         Format.RUN,
         f"{'EMA weights' if prefix else 'weights'} of step {step.name}",
@@ -64,6 +67,7 @@ def open_run(path: Path) -> ArrayFile:
         read_config(path).get("model", {}),
         class_names=class_names(path),
     )
+    return task_parts.as_plain_model(file, task_name(path))
 
 
 def _require_number(step: Path, arrays: dict[str, list]) -> None:
@@ -103,6 +107,13 @@ def read_config(path: Path) -> dict[str, Any]:
     """The config of the run whose work directory or checkpoint this is; {} if it is not there."""
     config = read_json(_run(path).config)
     return config if isinstance(config.get("model"), dict) else {}
+
+
+def task_name(path: Path) -> str | None:
+    """The task of the run whose work directory or checkpoint this is; None if it is not there."""
+    task = read_config(path).get("task")
+    name = task.get("name") if isinstance(task, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def class_names(path: Path) -> tuple[str, ...] | None:

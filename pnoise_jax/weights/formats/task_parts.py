@@ -1,0 +1,95 @@
+"""What tasks of adaptation change in a model, undone where a plain model can compute the same."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from pnoise_jax.weights.formats.array_file import ArrayFile, Read
+
+_KERNEL, _BIAS = "params/head/kernel", "params/head/bias"
+_SCALE, _DENSE = "params/head/norm/scale", "params/head/dense/kernel"
+_MEAN, _VARIANCE = "batch_stats/head/norm/mean", "batch_stats/head/norm/var"
+_EPSILON = 1e-5  # of the batch norm in CDTrans' head
+
+
+def as_plain_model(file: ArrayFile, task: str | None) -> ArrayFile:
+    """The arrays of a run as those of its plain model, as far as they can be.
+
+    Args:
+      file: of a run.
+      task: the name of its task; None where it is not known.
+
+    Returns:
+      CDTrans' batch norm is folded into the last dense layer, which computes the same logits.
+      SSRT's head, which no dense layer can replace, is left out. Other files are returned as they
+      are.
+
+    Raises:
+      ValueError: the run is TVT's, whose attention is not that of a plain model.
+    """
+    change = None if task is None else _CHANGES.get(task)
+    return file if change is None else change(file)
+
+
+def has_no_plain_head(task: str | None) -> bool:
+    """Whether `as_plain_model` leaves out the head of a task of this name."""
+    return task == "ssrt"
+
+
+def _refuse_gate(file: ArrayFile) -> ArrayFile:
+    gate = next((name for name in file.shapes if "/key_gate/" in name), None)
+    if gate is None:
+        return file
+    raise ValueError(
+        "is a run of TVT, whose last block weights its attention by a discriminator "
+        f"({gate.partition('/key_gate/')[0]}/key_gate) that plain models do not have: evaluate and "
+        "audit the run itself, by --workdir; or take the weights of a run of another task, such as "
+        "source_only or dann"
+    )
+
+
+def _without_head(file: ArrayFile) -> ArrayFile:
+    shapes = {name: shape for name, shape in file.shapes.items() if not _is_of_head(name)}
+    return dataclasses.replace(file, shapes=shapes, class_names=None)
+
+
+def _is_of_head(name: str) -> bool:
+    return name.startswith(("params/head/", "batch_stats/head/"))
+
+
+def _fold_norm(file: ArrayFile) -> ArrayFile:
+    """With ((x - mean) / sqrt(var + epsilon) * scale) @ dense as x @ kernel + bias."""
+    parts = _SCALE, _DENSE, _MEAN, _VARIANCE
+    if not all(name in file.shapes for name in parts):
+        return file
+    shapes = {name: shape for name, shape in file.shapes.items() if not _is_of_head(name)}
+    shapes |= {_KERNEL: file.shapes[_DENSE], _BIAS: file.shapes[_DENSE][-1:]}
+
+    @contextlib.contextmanager
+    def opened() -> Iterator[Read]:
+        with file.open() as read:
+
+            def read_folded(name: str) -> np.ndarray:
+                if name not in (_KERNEL, _BIAS):
+                    return read(name)
+                scale, dense, mean, variance = (read(part).astype(np.float64) for part in parts)
+                kernel = (scale / np.sqrt(variance + _EPSILON))[:, None] * dense
+                return (kernel if name == _KERNEL else -mean @ kernel).astype(np.float32)
+
+            yield read_folded
+
+    dtypes = dict.fromkeys(shapes, "float32") | {
+        k: x for k, x in file.dtypes.items() if k in shapes
+    }
+    return dataclasses.replace(
+        file, shapes=dict(sorted(shapes.items())), open=opened, dtypes=dtypes
+    )
+
+
+_CHANGES: dict[str, Callable[[ArrayFile], ArrayFile]] = {
+    "tvt": _refuse_gate,
+    "ssrt": _without_head,
+    "cdtrans": _fold_norm,
+}
