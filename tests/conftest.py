@@ -1,12 +1,26 @@
 """Eight CPU devices for every test, set before JAX starts; the digits, prepared once."""
 
+import atexit
 import os
 import pathlib
+import shutil
 import tempfile
 
 # Tests compile much and compute little. Programs that they start inherit it; tests of what the
 # compiler makes of the noise turn it off. Before JAX is imported, which reads it.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+
+# What a test or a program that it starts has compiled, later ones load. Each worker has a directory
+# of its own in that of the main process, as JAX does not lock it.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    COMPILED = os.path.join(
+        os.environ["JAX_COMPILATION_CACHE_DIR"], os.environ["PYTEST_XDIST_WORKER"]
+    )
+else:
+    COMPILED = tempfile.mkdtemp(prefix="pnoise_jax-compiled-")
+    atexit.register(shutil.rmtree, COMPILED, ignore_errors=True)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax
 import pytest

@@ -3,7 +3,7 @@
 from typing import cast
 
 import numpy as np
-from scipy import optimize, special
+import scipy
 
 
 def in_batches(order: np.ndarray, batch_size: int) -> np.ndarray:
@@ -53,14 +53,14 @@ def label_bits_per_batch(labels: np.ndarray, batches: np.ndarray) -> float:
     def bits(share: float) -> float:
         # A class that is not in the batch could be its home, too.
         with np.errstate(divide="ignore"):
-            total = np.log(np.maximum(absent, 0)) + special.xlogy(size, 1 - share)
-        log = special.xlogy(others, 1 - share) + counts * np.log(1 - share + share / home)
+            total = np.log(np.maximum(absent, 0)) + scipy.special.xlogy(size, 1 - share)
+        log = scipy.special.xlogy(others, 1 - share) + counts * np.log(1 - share + share / home)
         np.logaddexp.at(total, batch_of, np.log(home) + log)
         return float(np.mean(np.maximum(total, -700)) / np.log(2))
 
     inner = cast(
-        optimize.OptimizeResult,
-        optimize.minimize_scalar(lambda share: -bits(share), bounds=(0, 1), method="bounded"),
+        scipy.optimize.OptimizeResult,
+        scipy.optimize.minimize_scalar(lambda share: -bits(share), bounds=(0, 1), method="bounded"),
     )
     return max(bits(0.0), bits(float(inner.x)), bits(1.0))
 

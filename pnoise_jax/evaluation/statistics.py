@@ -23,7 +23,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+import scipy
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -159,8 +159,8 @@ def student(value: float, error: float, freedom: float, *, confidence: float) ->
       freedom: degrees of freedom of the error.
       confidence: of the interval.
     """
-    half = float(stats.t.isf(_tail(confidence), freedom)) * error
-    p_value = float(2 * stats.t.sf(abs(value) / error, freedom))
+    half = float(scipy.stats.t.isf(_tail(confidence), freedom)) * error
+    p_value = float(2 * scipy.stats.t.sf(abs(value) / error, freedom))
     return Estimate(value, (value - half, value + half), p_value)
 
 
@@ -274,13 +274,14 @@ def _clopper_pearson(
         size = float(hits.units)
     else:
         size = share * (1 - share) / variance
-        size *= float(stats.t.isf(tail, max(1, n - 1)) / stats.t.isf(tail, freedom)) ** 2
+        t = scipy.stats.t
+        size *= float(t.isf(tail, max(1, n - 1)) / t.isf(tail, freedom)) ** 2
         size = min(size, float(seeds * n))
     return _binomial(share * size, size, tail)
 
 
 def _binomial(right: float, size: float, tail: float) -> tuple[float, float]:
     """Clopper and Pearson's interval of the share ``right / size``, in percent."""
-    low = stats.beta.ppf(tail, right, size - right + 1) if right > 0 else 0.0
-    high = stats.beta.ppf(1 - tail, right + 1, size - right) if right < size else 1.0
+    low = scipy.stats.beta.ppf(tail, right, size - right + 1) if right > 0 else 0.0
+    high = scipy.stats.beta.ppf(1 - tail, right + 1, size - right) if right < size else 1.0
     return 100 * float(low), 100 * float(high)

@@ -1,28 +1,25 @@
 """The real command line, in a process of its own with one CPU device."""
 
-import atexit
 import os
 import pathlib
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
-
-CACHE = tempfile.mkdtemp(prefix="pnoise_jax-tests-")  # of what the programs compile
-atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
 
 ENVIRONMENT = os.environ | {
     "JAX_PLATFORMS": "cpu",
     "PYTHONUNBUFFERED": "1",
     "COLUMNS": "200",
-    "XDG_CACHE_HOME": CACHE,
 }
 
 
-def start(program: str, *arguments: object, **environment: str) -> subprocess.Popen:
-    """Starts ``python -m launch.<program>``, which listens to SIGINT."""
+def start(program: str, *arguments: object, **environment: str | None) -> subprocess.Popen:
+    """Starts ``python -m launch.<program>``, which listens to SIGINT.
+
+    A variable of ``environment`` that is None is not set.
+    """
+    variables = {k: v for k, v in (ENVIRONMENT | environment).items() if v is not None}
     # A shell's background jobs, such as CI may be, ignore it, and so would what they start.
     ours = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -32,13 +29,13 @@ def start(program: str, *arguments: object, **environment: str) -> subprocess.Po
             stderr=subprocess.PIPE,
             text=True,
             cwd=environment.get("CODE", pathlib.Path(__file__).parents[2]),
-            env=ENVIRONMENT | environment,
+            env=variables,
         )
     finally:
         signal.signal(signal.SIGINT, ours)
 
 
-def run(program: str, *arguments: object, **environment: str) -> tuple[int, str, str]:
+def run(program: str, *arguments: object, **environment: str | None) -> tuple[int, str, str]:
     """Its exit code, what it printed, and its errors."""
     process = start(program, *arguments, **environment)
     output, errors = process.communicate(timeout=300)
