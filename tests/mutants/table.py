@@ -1,0 +1,97 @@
+"""Which tests must notice a mistake in which file."""
+
+import pathlib
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+# Of each package its files or folders, and the tests to run for each, quickest first. The longest
+# matching path counts: a file of its own comes before its folder.
+PACKAGES = {
+    "noise": {
+        "pnoise_jax/noise": (
+            "noise/test_base.py",
+            "noise/test_quality.py",
+            "noise/test_stochastic.py",
+            "noise/test_erase.py",
+            "noise/test_presets.py",
+            "noise/test_injection.py",
+            "noise/test_taps.py",
+            "noise/test_intercept.py",
+            "noise/test_inject_nnx.py",
+            "noise/test_linear_transform.py",
+        ),
+    },
+    "models": {
+        "pnoise_jax/models": (
+            "models/test_registry.py",
+            "models/test_layers.py",
+            "models/test_vit.py",
+            "models/test_golden.py",
+        ),
+        "pnoise_jax/models/beit.py": ("models/test_beit.py", "models/test_golden.py"),
+        "pnoise_jax/models/convit.py": ("models/test_convit.py", "models/test_golden.py"),
+        "pnoise_jax/models/resnet.py": ("models/test_resnet.py", "models/test_golden.py"),
+        "pnoise_jax/models/swin.py": ("models/test_swin.py", "models/test_golden.py"),
+    },
+    "evaluation": {
+        "pnoise_jax/evaluation": (
+            "evaluation/test_batch_composition.py",
+            "evaluation/test_metrics.py",
+            "evaluation/test_views.py",
+            "evaluation/test_evaluate.py",
+            "evaluation/test_statistics.py",
+        ),
+        "pnoise_jax/evaluation/statistics.py": ("evaluation/test_statistics.py",),
+        "pnoise_jax/evaluation/representations.py": ("evaluation/test_representations.py",),
+    },
+    "step": {
+        "pnoise_jax/training/step.py": ("training/test_step.py", "training/test_optimizer.py"),
+        "pnoise_jax/training/random_streams.py": ("training/test_step.py",),
+        "pnoise_jax/training/mixup.py": ("training/test_mixup.py",),
+        "pnoise_jax/training/classification.py": (
+            "training/test_mixup.py",
+            "training/test_step.py",
+        ),
+    },
+    "weights": {
+        "pnoise_jax/weights": (
+            "weights/test_names.py",
+            "weights/test_files.py",
+            "weights/test_matching.py",
+            "weights/test_descriptions.py",
+            "weights/test_mismatches.py",
+            "weights/test_preprocessing.py",
+            "weights/test_damaged_files.py",
+            "weights/test_other_families.py",
+            "weights/test_fine_tuning.py",
+            "weights/test_export.py",
+        ),
+    },
+    "image": {
+        "pnoise_jax/data/image": (
+            "data/image/test_arguments.py",
+            "data/image/test_crop_geometry.py",
+            "data/image/test_augmentations.py",
+            "data/image/test_transforms.py",
+            "data/image/test_images.py",
+            "data/image/test_conversion.py",
+            "data/image/test_mean_image.py",
+        ),
+    },
+}
+
+
+def files(package: str) -> list[pathlib.Path]:
+    """The source files of a package, as paths from the root; those that only import left out."""
+    found = {
+        file.relative_to(ROOT)
+        for path in PACKAGES[package]
+        for file in ([ROOT / path] if path.endswith(".py") else (ROOT / path).rglob("*.py"))
+    }
+    return sorted(file for file in found if file.name != "__init__.py")
+
+
+def tests_of(package: str, file: pathlib.Path) -> tuple[str, ...]:
+    """The test files that must notice a mistake in a file, as paths from the root."""
+    paths = [path for path in PACKAGES[package] if file.is_relative_to(path)]
+    return tuple(f"tests/{test}" for test in PACKAGES[package][max(paths, key=len)])
