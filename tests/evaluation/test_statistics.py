@@ -155,6 +155,18 @@ def test_no_difference_is_known_up_to_the_examples(draw):
     assert other.p_value > 0.05
 
 
+def test_a_difference_counts_one_more_example_gained_and_one_more_lost():
+    """Of 50 examples 10 are gained and 4 lost: 6 of 52, with the two in the variance, too."""
+    changes = np.repeat([1, -1, 0], [10, 4, 36])
+    found = mean_change(changes, **OPTIONS)
+    assert found.value == pytest.approx(12)
+    center = 100 * 6 / 52
+    error = 100 * np.sqrt(changes.var(ddof=1) / 50 + 2 / 52**2)
+    half = stats.t.ppf(0.975, 49) * error
+    assert found.interval == pytest.approx((center - half, center + half))
+    assert found.p_value == pytest.approx(2 * stats.t.sf(center / error, 49))
+
+
 @pytest.mark.parametrize(("n", "rate"), [(50, 0.02), (200, 0.01), (120, 0.2)])
 def test_differences_cover_where_few_examples_differ(n, rate):
     generator = np.random.default_rng(n)

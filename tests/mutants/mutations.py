@@ -4,6 +4,7 @@ import ast
 import collections
 import dataclasses
 import difflib
+import functools
 import pathlib
 import random
 from collections.abc import Iterator
@@ -19,7 +20,14 @@ Place = tuple[int, int]  # line and column
 # By identity in place of equality, and the other way: the same for None, strings and small numbers.
 SAME = {"Eq_Is", "NotEq_IsNot", "Is_Eq", "IsNot_NotEq"}
 # Decorators that change how fast or how readable a function is, not what it returns.
-HARMLESS = ("functools.cache", "functools.lru_cache", "functools.wraps", "jax.jit", "nn.nowrap")
+HARMLESS = (
+    "functools.cache",
+    "functools.lru_cache",
+    "functools.wraps",
+    "functools.partial(jax.jit",
+    "jax.jit",
+    "nn.nowrap",
+)
 # Arguments that guard against mistakes of a programmer, or say where a warning points.
 GUARDS = {"strict", "kw_only", "frozen", "stacklevel"}
 
@@ -52,12 +60,15 @@ def sample(package: str, number: int, seed: int) -> list[Mutant]:
     draw.shuffle(every)
     mutants = []
     for file, (line, _), mutations in every:
-        draw.shuffle(mutations)
-        if len(mutants) < number and (mutant := _first(package, file, line, mutations)):
+        if len(mutants) == number:
+            break
+        shuffled = draw.sample(mutations, len(mutations))
+        if mutant := _first(package, file, line, shuffled):
             mutants.append(mutant)
     return mutants
 
 
+@functools.cache
 def _places(file: pathlib.Path) -> dict[Place, list[tuple[str, int]]]:
     """Of each place of a file the mutations there: an operator, and which of its occurrences."""
     nodes = list(ast_nodes(get_ast((table.ROOT / file).read_text())))

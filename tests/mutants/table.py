@@ -36,12 +36,14 @@ PACKAGES = {
     "evaluation": {
         "pnoise_jax/evaluation": (
             "evaluation/test_batch_composition.py",
+            "evaluation/test_predictions.py",
             "evaluation/test_metrics.py",
             "evaluation/test_views.py",
             "evaluation/test_evaluate.py",
             "evaluation/test_statistics.py",
         ),
         "pnoise_jax/evaluation/statistics.py": ("evaluation/test_statistics.py",),
+        "pnoise_jax/evaluation/clean_pass.py": ("evaluation/test_representations.py",),
         "pnoise_jax/evaluation/representations.py": ("evaluation/test_representations.py",),
     },
     "step": {

@@ -1,6 +1,7 @@
 """The tests, run on the package as it is and on mutants, in private copies of the working tree."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -60,6 +61,7 @@ class Trials:
         self.cache.mkdir(parents=True, exist_ok=True)
         self.copies = [directory / str(number) for number in range(jobs)]
         self.free: queue.Queue[pathlib.Path] = queue.Queue()
+        self.running: set[subprocess.Popen] = set()
         self.pool = concurrent.futures.ThreadPoolExecutor(jobs)
         for copy in self.copies:
             for name in COPIED:
@@ -96,6 +98,13 @@ class Trials:
         for future in concurrent.futures.as_completed(futures):
             yield future.result()
 
+    def stop(self) -> None:
+        """Ends the tests that still run."""
+        self.pool.shutdown(wait=False, cancel_futures=True)
+        self.deadline = 0.0
+        for process in list(self.running):
+            _kill(process)
+
     def _run(
         self, tests: Iterable[str], mutant: Mutant | None = None, limit: float = float("inf")
     ) -> Outcome:
@@ -128,17 +137,25 @@ class Trials:
             errors="replace",
             start_new_session=True,  # so that what the tests start ends with them
         )
+        self.running.add(process)
         try:
             output, _ = process.communicate(timeout=min(limit, self.deadline - start))
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            _kill(process)
             process.communicate()
             seconds = time.monotonic() - start
             return Outcome("timed out" if seconds > limit else OUT_OF_TIME, seconds)
+        finally:
+            self.running.discard(process)
         lines = [line for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))]
         noticed = lines[-1] if lines else output[-300:]
         seconds = time.monotonic() - start
         return Outcome("failed" if process.returncode else "passed", seconds, noticed)
+
+
+def _kill(process: subprocess.Popen) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _environment(copy: pathlib.Path) -> dict[str, str]:
