@@ -70,14 +70,27 @@ PACKAGES = {
         ),
     },
     "image": {
-        "pnoise_jax/data/image": (
+        "pnoise_jax/data/image": ("data/image/test_images.py", "data/image/test_transforms.py"),
+        "pnoise_jax/data/image/arguments.py": (
             "data/image/test_arguments.py",
-            "data/image/test_crop_geometry.py",
-            "data/image/test_augmentations.py",
             "data/image/test_transforms.py",
+        ),
+        "pnoise_jax/data/image/augmentations.py": ("data/image/test_augmentations.py",),
+        "pnoise_jax/data/image/conversion.py": ("data/image/test_conversion.py",),
+        "pnoise_jax/data/image/crops.py": (
+            "data/image/test_transforms.py",
+            "data/image/test_crop_geometry.py",
+        ),
+        "pnoise_jax/data/image/headers.py": (
             "data/image/test_images.py",
             "data/image/test_conversion.py",
-            "data/image/test_mean_image.py",
+        ),
+        "pnoise_jax/data/image/mean_image.py": ("data/image/test_mean_image.py",),
+        "pnoise_jax/data/image/pixel_operations.py": ("data/image/test_augmentations.py",),
+        "pnoise_jax/data/image/rand_augment.py": ("data/image/test_augmentations.py",),
+        "pnoise_jax/data/image/transforms.py": (
+            "data/image/test_transforms.py",
+            "data/image/test_arguments.py",
         ),
     },
 }
