@@ -6,6 +6,7 @@ import dataclasses
 import json
 import pathlib
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -20,42 +21,37 @@ LISTED = pathlib.Path(__file__).with_name("survivors.md")  # no test can notice 
 def main(arguments: list[str] | None = None) -> int:
     """Returns 0, or 1 where the tests fail on the package as it is."""
     flags = _parse(arguments)
-    start = time.monotonic()
-    sampled = [
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the tests end, too
+    deadline = time.monotonic() + 60 * flags.minutes
+    mutants = [
         mutant
         for package in flags.packages
         for mutant in mutations.sample(package, flags.sample, flags.seed)
     ]
-    random.Random(flags.seed).shuffle(sampled)  # a run cut short has some of each package
-    with tempfile.TemporaryDirectory(prefix="mutants-") as directory:
-        trials = trial.Trials(
-            pathlib.Path(directory),
-            jobs=flags.jobs,
-            deadline=start + 60 * flags.minutes,
-            cache=flags.cache,
-        )
+    random.Random(flags.seed).shuffle(mutants)  # a run cut short has some of each package
+    records = []
+    with (
+        tempfile.TemporaryDirectory(prefix="mutants-") as directory,
+        trial.Trials(pathlib.Path(directory), flags.jobs, deadline, flags.cache) as trials,
+    ):
         unchanged = trials.unchanged(
-            test for mutant in sampled for test in table.tests_of(mutant.package, mutant.file)
+            test for mutant in mutants for test in table.tests_of(mutant.package, mutant.file)
         )
         failing = {test: outcome for test, outcome in unchanged.items() if outcome.kind != "passed"}
         for test, outcome in failing.items():
             print(f"{test} {outcome.kind} on the package as it is: {outcome.noticed}")
-        usable = [
+        mutants = [
             mutant
-            for mutant in sampled
+            for mutant in mutants
             if failing.keys().isdisjoint(table.tests_of(mutant.package, mutant.file))
         ]
-        records = []
-        try:
-            for mutant, outcome in trials.mutants(usable, unchanged):
-                records.append(_record(mutant, outcome))
-                _print_mutant(records[-1], len(records), len(usable))
-                _write(flags, records, unchanged)
-        finally:
-            trials.stop()
-    _write(flags, records, unchanged)
+        _write(flags, records, unchanged)
+        for mutant, outcome in trials.mutants(mutants, unchanged):
+            records.append(_record(mutant, outcome))
+            _print_mutant(records[-1], len(records), len(mutants))
+            _write(flags, records, unchanged)
     _print_summary(records)
-    return 1 if failing else 0
+    return int(any(outcome.kind == "failed" for outcome in failing.values()))
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

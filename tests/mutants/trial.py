@@ -51,7 +51,6 @@ class Trials:
     def __init__(
         self,
         directory: pathlib.Path,
-        *,
         jobs: int,
         deadline: float,
         cache: pathlib.Path | None = None,
@@ -73,6 +72,17 @@ class Trials:
                     shutil.copy(source, copy / name)
             _copy_new(self.cache, copy / "cache")
             self.free.put(copy)
+
+    def __enter__(self) -> "Trials":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Ends the tests that still run."""
+        self.deadline = 0.0
+        self.pool.shutdown(wait=False, cancel_futures=True)
+        for process in list(self.running):
+            _kill(process)
+        self.pool.shutdown()
 
     def unchanged(self, tests: Iterable[str]) -> dict[str, Outcome]:
         """Runs each test file on the package as it is, and keeps what JAX compiled for mutants."""
@@ -97,13 +107,6 @@ class Trials:
         futures = [self.pool.submit(run, mutant) for mutant in mutants]
         for future in concurrent.futures.as_completed(futures):
             yield future.result()
-
-    def stop(self) -> None:
-        """Ends the tests that still run."""
-        self.pool.shutdown(wait=False, cancel_futures=True)
-        self.deadline = 0.0
-        for process in list(self.running):
-            _kill(process)
 
     def _run(
         self, tests: Iterable[str], mutant: Mutant | None = None, limit: float = float("inf")
