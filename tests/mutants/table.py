@@ -75,7 +75,10 @@ PACKAGES = {
             "data/image/test_arguments.py",
             "data/image/test_transforms.py",
         ),
-        "pnoise_jax/data/image/augmentations.py": ("data/image/test_augmentations.py",),
+        "pnoise_jax/data/image/augmentations.py": (
+            "data/image/test_augmentations.py",
+            "data/image/test_transforms.py",
+        ),
         "pnoise_jax/data/image/conversion.py": ("data/image/test_conversion.py",),
         "pnoise_jax/data/image/crops.py": (
             "data/image/test_transforms.py",
@@ -87,7 +90,10 @@ PACKAGES = {
         ),
         "pnoise_jax/data/image/mean_image.py": ("data/image/test_mean_image.py",),
         "pnoise_jax/data/image/pixel_operations.py": ("data/image/test_augmentations.py",),
-        "pnoise_jax/data/image/rand_augment.py": ("data/image/test_augmentations.py",),
+        "pnoise_jax/data/image/rand_augment.py": (
+            "data/image/test_augmentations.py",
+            "data/image/test_transforms.py",
+        ),
         "pnoise_jax/data/image/transforms.py": (
             "data/image/test_transforms.py",
             "data/image/test_arguments.py",
