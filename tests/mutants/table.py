@@ -4,8 +4,8 @@ import pathlib
 
 ROOT = pathlib.Path(__file__).parents[2]
 
-# Of each package its files or folders, and the tests to run for each, quickest first. The longest
-# matching path counts: a file of its own comes before its folder.
+# Of each package its files or folders, and the test files or tests to run for each, quickest first.
+# The longest matching path counts: a file of its own comes before its folder.
 PACKAGES = {
     "noise": {
         "pnoise_jax/noise": (
@@ -47,8 +47,14 @@ PACKAGES = {
         "pnoise_jax/evaluation/representations.py": ("evaluation/test_representations.py",),
     },
     "step": {
-        "pnoise_jax/training/step.py": ("training/test_step.py", "training/test_optimizer.py"),
-        "pnoise_jax/training/random_streams.py": ("training/test_step.py",),
+        "pnoise_jax/training/step.py": (
+            "training/test_task.py::test_what_a_loss_returns_wrongly_is_said",
+            "training/test_step.py",
+        ),
+        "pnoise_jax/training/random_streams.py": (
+            "training/test_task.py::test_streams_have_their_own_keys",
+            "training/test_step.py",
+        ),
         "pnoise_jax/training/mixup.py": ("training/test_mixup.py",),
         "pnoise_jax/training/classification.py": (
             "training/test_mixup.py",
@@ -113,6 +119,6 @@ def files(package: str) -> list[pathlib.Path]:
 
 
 def tests_of(package: str, file: pathlib.Path) -> tuple[str, ...]:
-    """The test files that must notice a mistake in a file, as paths from the root."""
+    """The tests that must notice a mistake in a file, as paths from the root."""
     paths = [path for path in PACKAGES[package] if file.is_relative_to(path)]
     return tuple(f"tests/{test}" for test in PACKAGES[package][max(paths, key=len)])

@@ -1,6 +1,7 @@
 """The train step: pure, the same on any number of devices, accumulation, averages."""
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,18 +52,6 @@ INJECTIONS = {
     "gaussian": noise.Injection(noise.Gaussian(std=0.1)),
     "random": noise.Injection(noise.LinearTransform(noise.Optimal()), layer="random"),
 }
-
-
-@pytest.mark.parametrize("kind", INJECTIONS)
-@pytest.mark.parametrize("name", ["vit", "resnet"])
-def test_eight_devices_equal_one(batch, name, kind):
-    state, step = setup(create(name, INJECTIONS[kind]))
-    expected = step(state, batch, KEY)
-    mesh = jax.make_mesh((8,), ("data",), (AxisType.Auto,))
-    split = jax.device_put(batch, NamedSharding(mesh, P("data")))
-    everywhere = NamedSharding(mesh, P())
-    got = step(jax.device_put(state, everywhere), split, jax.device_put(KEY, everywhere))
-    chex.assert_trees_all_close(jax.device_get(got), jax.device_get(expected), atol=2e-5)
 
 
 def test_loss_is_the_smoothed_cross_entropy_of_the_training_mode_model(batch):
@@ -159,6 +148,45 @@ def test_batch_statistics_move(batch):
     assert all(jax.tree.leaves(moved))
 
 
+class Norms(nn.Module):
+    """Batch norms with and without a scale."""
+
+    num_classes: int = 10
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        x = images.reshape(len(images), -1)
+        for name in ("frozen", "unscaled", "trained"):
+            norm = nn.BatchNorm(not train, use_scale=name != "unscaled", name=name)
+            x = jnp.tanh(norm(x))
+        return nn.Dense(self.num_classes, name="head")(x)
+
+
+def test_frozen_parameters_and_the_statistics_of_their_norms_stay(batch):
+    """Those of a norm without a scale move: nothing says that it is frozen."""
+
+    def frozen(params):
+        return {**jax.tree.map(lambda _: False, params), "frozen": {"scale": True, "bias": True}}
+
+    state, step = setup(Norms(), frozen=frozen)
+    _, plain = setup(Norms())
+    (after, metrics), (other, other_metrics) = step(state, batch, KEY), plain(state, batch, KEY)
+    chex.assert_trees_all_equal(after.params["frozen"], state.params["frozen"])
+    chex.assert_trees_all_equal(after.batch_stats["frozen"], state.batch_stats["frozen"])
+    for name in ("unscaled", "trained", "head"):
+        chex.assert_trees_all_close(after.params[name], other.params[name], rtol=1e-6)
+        assert not np.array_equal(after.params[name]["bias"], state.params[name]["bias"])
+    for name in ("unscaled", "trained"):
+        chex.assert_trees_all_equal(after.batch_stats[name], other.batch_stats[name])
+        assert not np.array_equal(after.batch_stats[name]["mean"], state.batch_stats[name]["mean"])
+    moved = jax.tree.map(lambda a, b: (a - b) / 0.1, state.params, other.params)  # the gradient
+    trained = {name: moved[name] for name in ("unscaled", "trained", "head")}
+    assert float(metrics["grad_norm"]) == pytest.approx(float(optax.tree.norm(trained)), rel=1e-4)
+    assert float(other_metrics["grad_norm"]) == pytest.approx(
+        float(optax.tree.norm(moved)), rel=1e-4
+    )
+
+
 @pytest.mark.flax_promotes
 def test_bfloat16_keeps_parameters_in_float32_and_learns(batch):
     state, step = setup(create(dtype=jnp.bfloat16), optax.adam(1e-2))
@@ -172,3 +200,15 @@ def test_bfloat16_keeps_parameters_in_float32_and_learns(batch):
     assert losses[-1] < 0.7 * losses[0]
     first = setup(create(), optax.adam(1e-2))[0]
     assert losses[0] == pytest.approx(float(reference(first, batch, KEY)[1]["loss"]), rel=2e-2)
+
+
+@pytest.mark.parametrize("kind", INJECTIONS)
+@pytest.mark.parametrize("name", ["vit", "resnet"])
+def test_eight_devices_equal_one(batch, name, kind):
+    state, step = setup(create(name, INJECTIONS[kind]))
+    expected = step(state, batch, KEY)
+    mesh = jax.make_mesh((8,), ("data",), (AxisType.Auto,))
+    split = jax.device_put(batch, NamedSharding(mesh, P("data")))
+    everywhere = NamedSharding(mesh, P())
+    got = step(jax.device_put(state, everywhere), split, jax.device_put(KEY, everywhere))
+    chex.assert_trees_all_close(jax.device_get(got), jax.device_get(expected), atol=2e-5)
