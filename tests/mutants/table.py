@@ -10,28 +10,94 @@ PACKAGES = {
     "noise": {
         "pnoise_jax/noise": (
             "noise/test_base.py",
-            "noise/test_quality.py",
             "noise/test_stochastic.py",
-            "noise/test_erase.py",
+            "noise/test_taps.py",
+            "noise/test_injection.py",
+            "noise/test_linear_transform.py",
+        ),
+        "pnoise_jax/noise/chain.py": (
+            "noise/test_base.py",
+            "noise/test_taps.py",
+        ),
+        "pnoise_jax/noise/config_fields.py": (
             "noise/test_presets.py",
             "noise/test_injection.py",
+        ),
+        "pnoise_jax/noise/erase.py": (
+            "noise/test_erase.py",
+            "noise/test_taps.py",
+        ),
+        "pnoise_jax/noise/inject_nnx.py": ("noise/test_inject_nnx.py",),
+        "pnoise_jax/noise/injection.py": (
+            "noise/test_injection.py",
+            "noise/test_taps.py",
+            "noise/test_presets.py",
+        ),
+        "pnoise_jax/noise/intercept.py": ("noise/test_intercept.py",),
+        "pnoise_jax/noise/linear_transform.py": ("noise/test_linear_transform.py",),
+        "pnoise_jax/noise/presets.py": (
+            "noise/test_presets.py",
+            "noise/test_injection.py",
+        ),
+        "pnoise_jax/noise/quality.py": (
+            "noise/test_quality.py",
+            "noise/test_linear_transform.py",
+        ),
+        "pnoise_jax/noise/rows.py": (
+            "noise/test_stochastic.py",
+            "noise/test_quality.py",
+            "noise/test_linear_transform.py",
+        ),
+        "pnoise_jax/noise/several.py": (
+            "noise/test_injection.py",
+            "noise/test_taps.py",
+        ),
+        "pnoise_jax/noise/stochastic.py": ("noise/test_stochastic.py",),
+        "pnoise_jax/noise/taps.py": (
             "noise/test_taps.py",
             "noise/test_intercept.py",
-            "noise/test_inject_nnx.py",
-            "noise/test_linear_transform.py",
         ),
     },
     "models": {
         "pnoise_jax/models": (
+            "models/test_layers.py",
+            "models/test_vit.py",
             "models/test_registry.py",
+            "models/test_own_model.py",
+            "models/test_golden.py",
+        ),
+        "pnoise_jax/models/beit.py": (
+            "models/test_beit.py",
+            "models/test_golden.py",
+        ),
+        "pnoise_jax/models/convit.py": (
+            "models/test_convit.py",
+            "models/test_golden.py",
+        ),
+        "pnoise_jax/models/resnet.py": (
+            "models/test_resnet.py",
+            "models/test_golden.py",
+        ),
+        "pnoise_jax/models/swin.py": (
+            "models/test_swin.py",
+            "models/test_golden.py",
+        ),
+        "pnoise_jax/models/registry.py": ("models/test_registry.py",),
+        "pnoise_jax/models/vit.py": (
+            "models/test_vit.py",
+            "models/test_deit.py",
+            "models/test_golden.py",
+        ),
+        "pnoise_jax/models/transformer.py": (
+            "models/test_vit.py",
+            "models/test_deit.py",
+            "models/test_golden.py",
+        ),
+        "pnoise_jax/models/layers.py": (
             "models/test_layers.py",
             "models/test_vit.py",
             "models/test_golden.py",
         ),
-        "pnoise_jax/models/beit.py": ("models/test_beit.py", "models/test_golden.py"),
-        "pnoise_jax/models/convit.py": ("models/test_convit.py", "models/test_golden.py"),
-        "pnoise_jax/models/resnet.py": ("models/test_resnet.py", "models/test_golden.py"),
-        "pnoise_jax/models/swin.py": ("models/test_swin.py", "models/test_golden.py"),
     },
     "evaluation": {
         "pnoise_jax/evaluation": (
@@ -63,16 +129,65 @@ PACKAGES = {
     },
     "weights": {
         "pnoise_jax/weights": (
-            "weights/test_names.py",
-            "weights/test_files.py",
+            "weights/test_loading.py",
             "weights/test_matching.py",
-            "weights/test_descriptions.py",
+            "weights/test_files.py",
             "weights/test_mismatches.py",
-            "weights/test_preprocessing.py",
-            "weights/test_damaged_files.py",
-            "weights/test_other_families.py",
+        ),
+        "pnoise_jax/weights/adapt": (
+            "weights/test_matching.py",
+            "weights/test_mismatches.py",
+            "weights/test_deit_and_beit.py",
+            "weights/test_parity.py",
             "weights/test_fine_tuning.py",
+        ),
+        "pnoise_jax/weights/export.py": (
             "weights/test_export.py",
+            "weights/test_runs.py",
+        ),
+        "pnoise_jax/weights/formats": (
+            "weights/test_files.py",
+            "weights/test_damaged_files.py",
+            "weights/test_descriptions.py",
+            "weights/test_hostile_files.py",
+        ),
+        "pnoise_jax/weights/formats/hub.py": ("weights/test_hub.py",),
+        "pnoise_jax/weights/formats/run_weights.py": (
+            "weights/test_runs.py",
+            "weights/test_fine_tuning.py",
+        ),
+        "pnoise_jax/weights/infer_model.py": (
+            "weights/test_descriptions.py",
+            "weights/test_matching.py",
+        ),
+        "pnoise_jax/weights/likely_model.py": (
+            "weights/test_descriptions.py",
+            "weights/test_matching.py",
+            "weights/test_mismatches.py",
+        ),
+        "pnoise_jax/weights/model_properties.py": (
+            "weights/test_descriptions.py",
+            "weights/test_matching.py",
+        ),
+        "pnoise_jax/weights/stated_options.py": ("weights/test_descriptions.py",),
+        "pnoise_jax/weights/mismatches.py": (
+            "weights/test_mismatches.py",
+            "weights/test_descriptions.py",
+        ),
+        "pnoise_jax/weights/errors.py": (
+            "weights/test_mismatches.py",
+            "weights/test_matching.py",
+        ),
+        "pnoise_jax/weights/names": (
+            "weights/test_names.py",
+            "weights/test_matching.py",
+            "weights/test_other_families.py",
+            "weights/test_deit_and_beit.py",
+            "weights/test_parity.py",
+        ),
+        "pnoise_jax/weights/preprocessing.py": (
+            "weights/test_preprocessing.py",
+            "weights/test_descriptions.py",
         ),
     },
     "image": {
