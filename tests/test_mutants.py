@@ -56,10 +56,11 @@ def test_mutants_are_drawn_by_seed_and_differ_at_one_place(package):
 
 
 def test_the_table_names_files_that_exist():
-    for package, paths in table.PACKAGES.items():
-        for path in paths:
-            assert (table.ROOT / path).exists(), path
-            for test in table.tests_of(package, pathlib.Path(path)):
+    for package, row in table.PACKAGES.items():
+        for path in row.by_path:
+            source = pathlib.Path(row.source, path)
+            assert (table.ROOT / source).exists(), source
+            for test in table.tests_of(package, source):
                 assert (table.ROOT / test.partition("::")[0]).exists(), test
 
 
