@@ -74,7 +74,10 @@ PACKAGES = {
         "pnoise_jax/training",
         "tests/training",
         {
-            "classification.py": "mixup step",
+            "classification.py": (
+                "task::test_classification_smooths_and_mixes_as_the_config_says "
+                "task::test_classification_is_the_default step"
+            ),
             "mixup.py": "mixup",
             "random_streams.py": "task::test_streams_have_their_own_keys step",
             "step.py": "task::test_what_a_loss_returns_wrongly_is_said step",

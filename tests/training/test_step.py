@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from pnoise_jax import evaluation, models, noise, training
 from pnoise_jax.training.mixup import Mixing
+from pnoise_jax.training.step import batch_sharding
 
 KEY = jax.random.key(0)
 
@@ -28,6 +29,20 @@ def create(name="vit", injection=None, **options):
         return models.create_model("vit_ti_16", num_classes=10, injection=injection, **options)
     options = {"stage_sizes": (1,), "width": 8, "stem": "small"} | options
     return models.create_model("resnet18", num_classes=10, injection=injection, **options)
+
+
+class Norms(nn.Module):
+    """Batch norms with and without a scale."""
+
+    num_classes: int = 10
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        x = images.reshape(len(images), -1)
+        for name in ("frozen", "unscaled", "trained"):
+            norm = nn.BatchNorm(not train, use_scale=name != "unscaled", name=name)
+            x = jnp.tanh(norm(x))
+        return nn.Dense(self.num_classes, name="head")(x)
 
 
 def setup(model, optimizer=None, with_ema=False, label_smoothing=0.0, mixing=None, **options):
@@ -141,25 +156,48 @@ def test_moving_average(batch):
     chex.assert_trees_all_equal(state.variables(), state.ema)
 
 
+def test_the_moving_average_forgets_the_first_weights_faster(batch):
+    """Step t decays by at most (1 + t) / (10 + t): 1/10, 2/11, 3/12, and then 0.27."""
+    state, step = setup(Norms(), with_ema=True, ema_decay=0.27)
+    expected = state.ema
+    for decay in (1 / 10, 2 / 11, 3 / 12, 0.27, 0.27):
+        state, _ = step(state, batch, KEY)
+        now = {"params": state.params, "batch_stats": state.batch_stats}
+        expected = jax.tree.map(lambda a, b, d=decay: d * a + (1 - d) * b, expected, now)
+        chex.assert_trees_all_close(state.ema, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("accumulate", "together"), [(2, False), (1, True)])
+def test_the_jitted_step_is_the_step_with_examples_split_over_devices(batch, accumulate, together):
+    mesh = jax.make_mesh((8,), ("data",), (AxisType.Auto,))
+    state, step = setup(create(injection=INJECTIONS["cyclic"]), accumulate=accumulate)
+    if accumulate > 1:
+        batch = jax.tree.map(lambda x: x.reshape(accumulate, -1, *x.shape[1:]), batch)
+    arguments = (state, batch, KEY, jnp.float32(0.1))
+    expected = step(*arguments)
+    if together:  # another strength beside it
+        arguments = jax.tree.map(lambda x: jnp.stack([x, x]), arguments[:3])
+        arguments = (*arguments, jnp.float32([0.1, 0.4]))
+    sharding = batch_sharding(mesh, accumulate=accumulate, together=together)
+    assert sharding.spec[-1] == "data"
+    assert len(sharding.spec) == 2  # after the micro-batches, or the runs
+    jitted = training.jit_train_step(
+        step, mesh, accumulate=accumulate, with_strength=True, together=together
+    )
+    after, metrics = jitted(*arguments)
+    assert all(x.sharding.is_fully_replicated for x in jax.tree.leaves((after, metrics)))
+    assert all(x.is_deleted() for x in jax.tree.leaves(arguments[0].params))  # donated
+    if together:
+        assert metrics["loss"][0] != metrics["loss"][1]
+        after, metrics = jax.tree.map(lambda x: x[0], (after, metrics))
+    chex.assert_trees_all_close((after, metrics), expected, atol=2e-5)
+
+
 def test_batch_statistics_move(batch):
     state, step = setup(create("resnet"))
     after, _ = step(state, batch, KEY)
     moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), state.batch_stats, after.batch_stats)
     assert all(jax.tree.leaves(moved))
-
-
-class Norms(nn.Module):
-    """Batch norms with and without a scale."""
-
-    num_classes: int = 10
-
-    @nn.compact
-    def __call__(self, images, train=False):
-        x = images.reshape(len(images), -1)
-        for name in ("frozen", "unscaled", "trained"):
-            norm = nn.BatchNorm(not train, use_scale=name != "unscaled", name=name)
-            x = jnp.tanh(norm(x))
-        return nn.Dense(self.num_classes, name="head")(x)
 
 
 def test_frozen_parameters_and_the_statistics_of_their_norms_stay(batch):
