@@ -28,6 +28,10 @@ def main(arguments: list[str] | None = None) -> int:
         for package in flags.packages
         for mutant in mutations.sample(package, flags.sample, flags.seed)
     ]
+    if flags.again is not None:
+        earlier = json.loads(flags.again.read_text())["mutants"]
+        survivors = {record["diff"] for record in earlier if record["outcome"] == "survived"}
+        mutants = [mutant for mutant in mutants if mutant.diff in survivors]
     random.Random(flags.seed).shuffle(mutants)  # a run cut short has some of each package
     records = []
     with (
@@ -63,6 +67,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=600, help="to stop after")
     parser.add_argument("--out", type=pathlib.Path, help="directory of mutants.json")
     parser.add_argument("--cache", type=pathlib.Path, help="directory of JAX's compilation cache")
+    parser.add_argument("--again", type=pathlib.Path, help="mutants.json: try its survivors again")
     flags = parser.parse_args(arguments)
     if unknown := set(flags.packages) - table.PACKAGES.keys():
         parser.error(f"unknown package {min(unknown)!r}: choose from {', '.join(table.PACKAGES)}")

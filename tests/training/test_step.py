@@ -167,30 +167,32 @@ def test_the_moving_average_forgets_the_first_weights_faster(batch):
         chex.assert_trees_all_close(state.ema, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(("accumulate", "together"), [(2, False), (1, True)])
-def test_the_jitted_step_is_the_step_with_examples_split_over_devices(batch, accumulate, together):
+@pytest.mark.parametrize(
+    "options", [{}, {"accumulate": 2, "with_strength": True}, {"together": True}], ids=repr
+)
+def test_the_jitted_step_is_the_step_with_examples_split_over_devices(batch, options):
     mesh = jax.make_mesh((8,), ("data",), (AxisType.Auto,))
+    accumulate, together = options.get("accumulate", 1), "together" in options
     state, step = setup(create(injection=INJECTIONS["cyclic"]), accumulate=accumulate)
     if accumulate > 1:
         batch = jax.tree.map(lambda x: x.reshape(accumulate, -1, *x.shape[1:]), batch)
-    arguments = (state, batch, KEY, jnp.float32(0.1))
+    arguments = (state, batch, KEY) + (jnp.float32(0.1),) * ("with_strength" in options)
     expected = step(*arguments)
-    if together:  # another strength beside it
-        arguments = jax.tree.map(lambda x: jnp.stack([x, x]), arguments[:3])
-        arguments = (*arguments, jnp.float32([0.1, 0.4]))
-    sharding = batch_sharding(mesh, accumulate=accumulate, together=together)
-    assert sharding.spec[-1] == "data"
-    assert len(sharding.spec) == 2  # after the micro-batches, or the runs
-    jitted = training.jit_train_step(
-        step, mesh, accumulate=accumulate, with_strength=True, together=together
-    )
-    after, metrics = jitted(*arguments)
+    if together:
+        arguments = jax.tree.map(lambda x: jnp.stack([x, x]), arguments)
+    after, metrics = training.jit_train_step(step, mesh, **options)(*arguments)
     assert all(x.sharding.is_fully_replicated for x in jax.tree.leaves((after, metrics)))
     assert all(x.is_deleted() for x in jax.tree.leaves(arguments[0].params))  # donated
-    if together:
-        assert metrics["loss"][0] != metrics["loss"][1]
-        after, metrics = jax.tree.map(lambda x: x[0], (after, metrics))
-    chex.assert_trees_all_close((after, metrics), expected, atol=2e-5)
+    first = jax.tree.map(lambda x: x[0], (after, metrics)) if together else (after, metrics)
+    chex.assert_trees_all_close(first, expected, atol=2e-5)
+
+
+def test_examples_are_split_behind_the_axes_of_runs_and_micro_batches():
+    mesh = jax.make_mesh((8,), ("data",), (AxisType.Auto,))
+    assert batch_sharding(mesh).spec == P("data")
+    assert batch_sharding(mesh, accumulate=2).spec == P(None, "data")
+    assert batch_sharding(mesh, together=True).spec == P(None, "data")
+    assert batch_sharding(mesh, accumulate=2, together=True).spec == P(None, None, "data")
 
 
 def test_batch_statistics_move(batch):
