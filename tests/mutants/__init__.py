@@ -20,6 +20,6 @@ What JAX compiles for them serves the mutants; ``--cache`` keeps it for the next
 A mutant is *killed* if a test fails, and *timed out* if the tests take far longer than they should:
 both count as noticed. One that *survived* is either a gap, for which a test of what is promised is
 to be written, or equal in all that matters to what it replaced: ``survivors.md`` lists these.
-``--again=build/mutants/mutants.json`` tries the survivors of a run, of the same sample and seed, once
-more.
+``--again=build/mutants/mutants.json`` tries the survivors of an earlier run of the same sample and
+seed once more.
 """

@@ -23,16 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     flags = _parse(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the tests end, too
     deadline = time.monotonic() + 60 * flags.minutes
-    mutants = [
-        mutant
-        for package in flags.packages
-        for mutant in mutations.sample(package, flags.sample, flags.seed)
-    ]
-    if flags.again is not None:
-        earlier = json.loads(flags.again.read_text())["mutants"]
-        survivors = {record["diff"] for record in earlier if record["outcome"] == "survived"}
-        mutants = [mutant for mutant in mutants if mutant.diff in survivors]
-    random.Random(flags.seed).shuffle(mutants)  # a run cut short has some of each package
+    mutants = _draw(flags)
     records = []
     with (
         tempfile.TemporaryDirectory(prefix="mutants-") as directory,
@@ -73,6 +64,21 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error(f"unknown package {min(unknown)!r}: choose from {', '.join(table.PACKAGES)}")
     flags.packages = flags.packages or list(table.PACKAGES)
     return flags
+
+
+def _draw(flags: argparse.Namespace) -> list[mutations.Mutant]:
+    """The mutants to try, shuffled: a run that is cut short has some of each package."""
+    mutants = [
+        mutant
+        for package in flags.packages
+        for mutant in mutations.sample(package, flags.sample, flags.seed)
+    ]
+    if flags.again is not None:
+        earlier = json.loads(flags.again.read_text())["mutants"]
+        survivors = {record["diff"] for record in earlier if record["outcome"] == "survived"}
+        mutants = [mutant for mutant in mutants if mutant.diff in survivors]
+    random.Random(flags.seed).shuffle(mutants)
+    return mutants
 
 
 def _record(mutant: mutations.Mutant, outcome: trial.Outcome) -> dict:
