@@ -59,3 +59,15 @@ def test_without_a_reader_nothing_is_reported(clock):
     clock([0, 100, 200])
     found = predictions.collect(scores([[0, 1, 2, 3], [4, 5, 6, 7]]), DATASET, "clean")
     assert np.isfinite(found.nll).all()
+
+
+def test_a_result_is_fetched_while_the_next_is_computed():
+    started = []
+
+    def results():
+        for number in range(3):
+            started.append(number)
+            yield number
+
+    fetched = [(result, len(started)) for result in predictions.fetch_behind(results())]
+    assert fetched == [(0, 2), (1, 3), (2, 3)]

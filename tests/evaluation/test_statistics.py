@@ -218,6 +218,22 @@ def test_balanced_differences_weigh_classes_alike():
     assert found.value == pytest.approx(50)
 
 
+def test_a_balanced_accuracy_is_the_mean_over_the_classes_that_occur():
+    """Also of a class with one example, and with a class number that none has."""
+    labels = np.array([0, 0, 0, 0, 0, 1, 3, 3, 3, 3])
+    correct = np.array([[1, 1, 0, 0, 0, 1, 1, 1, 1, 0]], bool)
+    found = difference(balanced(Hits(correct), labels), balanced(Hits(~correct), labels), **OPTIONS)
+    accuracy_by_class = np.array([2 / 5, 1, 3 / 4])
+    assert found.value == pytest.approx(100 * np.mean(2 * accuracy_by_class - 1))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_difference_is_at_most_100_points(sign):
+    found = mean_change(sign * np.array([1, 1, 1, 1, 0]), **OPTIONS)
+    assert sign * found.value == pytest.approx(80)
+    assert max(sign * bound for bound in found.interval) == 100
+
+
 def test_holm_is_holms():
     assert adjust_p_values([0.01, 0.04, 0.03]).tolist() == pytest.approx([0.03, 0.06, 0.06])
     assert adjust_p_values([0.5, 0.9]).tolist() == [1.0, 1.0]

@@ -12,10 +12,10 @@ class Package:
 
     Attributes:
       source: their folder.
-      tests: the folder of the tests.
+      tests: the folder of the tests, in tests/.
       by_path: of a file or folder in the source, "" being all of it, what its tests are called: of
-        test_base.py "base", of one test in it "base::test_name"; quickest first. The longest path
-        that fits a file counts.
+        test_base.py "base", of one test in it "base::test_name", of another folder's test_run.py
+        "launch/run"; quickest first. The longest path that fits a file counts.
     """
 
     source: str
@@ -26,7 +26,7 @@ class Package:
 PACKAGES = {
     "noise": Package(
         "pnoise_jax/noise",
-        "tests/noise",
+        "noise",
         {
             "": "base stochastic taps injection linear_transform",
             "chain.py": "base taps",
@@ -46,7 +46,7 @@ PACKAGES = {
     ),
     "models": Package(
         "pnoise_jax/models",
-        "tests/models",
+        "models",
         {
             "": "layers vit registry own_model golden",
             "beit.py": "beit golden",
@@ -61,7 +61,7 @@ PACKAGES = {
     ),
     "evaluation": Package(
         "pnoise_jax/evaluation",
-        "tests/evaluation",
+        "evaluation",
         {
             "": "batch_composition predictions metrics views statistics evaluate",
             "clean_pass.py": "representations",
@@ -72,7 +72,7 @@ PACKAGES = {
     ),
     "step": Package(
         "pnoise_jax/training",
-        "tests/training",
+        "training",
         {
             "classification.py": (
                 "task::test_classification_smooths_and_mixes_as_the_config_says "
@@ -85,12 +85,12 @@ PACKAGES = {
     ),
     "weights": Package(
         "pnoise_jax/weights",
-        "tests/weights",
+        "weights",
         {
             "": "loading matching files mismatches",
             "adapt": "matching mismatches deit_and_beit parity fine_tuning",
             "errors.py": "mismatches matching",
-            "export.py": "export runs",
+            "export.py": "export runs launch/export",
             "formats": "files damaged_files descriptions hostile_files",
             "formats/hub.py": "hub",
             "formats/run_weights.py": "runs fine_tuning",
@@ -99,13 +99,15 @@ PACKAGES = {
             "mismatches.py": "mismatches descriptions",
             "model_properties.py": "descriptions matching",
             "names": "names matching other_families deit_and_beit parity",
+            "names/timm_layout.py": "export names",
+            "names/timm_models.py": "export",
             "preprocessing.py": "preprocessing descriptions",
             "stated_options.py": "descriptions",
         },
     ),
     "image": Package(
         "pnoise_jax/data/image",
-        "tests/data/image",
+        "data/image",
         {
             "": "images transforms",
             "arguments.py": "arguments transforms",
@@ -134,5 +136,10 @@ def tests_of(package: str, file: pathlib.Path) -> tuple[str, ...]:
     row = PACKAGES[package]
     inside = file.relative_to(row.source)
     names = row.by_path[max((path for path in row.by_path if inside.is_relative_to(path)), key=len)]
-    parts = (name.partition("::") for name in names.split())
-    return tuple(f"{row.tests}/test_{module}.py{colons}{test}" for module, colons, test in parts)
+    return tuple(_path(row.tests, name) for name in names.split())
+
+
+def _path(folder: str, name: str) -> str:
+    module, colons, test = name.partition("::")
+    other, _, module = module.rpartition("/")
+    return f"tests/{other or folder}/test_{module}.py{colons}{test}"

@@ -109,8 +109,12 @@ def test_a_model_in_shards(tmp_path):
         match(index)
 
 
-def test_files_of_the_same_size_are_told_apart_by_their_content(tmp_path):
-    one = sources.save_timm(tmp_path / "one", "vit_token")
+@pytest.mark.parametrize("kind", ["safetensors", "npz"])
+def test_files_of_the_same_size_are_told_apart_by_their_content(tmp_path, kind):
+    if kind == "npz":
+        one = shutil.copy(sources.GOLDEN / "augreg.npz", tmp_path / "one")
+    else:
+        one = sources.save_timm(tmp_path / "one", "vit_token")
     other = shutil.copy(one, tmp_path / "other")
     assert weights.fingerprint(one) == weights.fingerprint(other)
     flip_last_byte(other)
