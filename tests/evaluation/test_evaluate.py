@@ -184,6 +184,22 @@ def test_models_that_differ_in_strength_share_one_program(variables, odd):
     assert not np.array_equal(weak.nll, strong.nll)
 
 
+@pytest.mark.parametrize(("mixed", "batch_size"), [(False, None), (True, None), (True, 10)])
+def test_logits_of_a_batch(variables, odd, mixed, batch_size):
+    """Of images as they are, or mixed within consecutive batches of the protocol."""
+    model = Linear(injection=noise.Injection(OPTIMAL, point="image"))
+    images = odd.images[:20]
+    found = evaluation.batch_logits(
+        model, variables, images, noise=mixed, batch_size=batch_size, **PIXELS
+    )
+    x = (images.reshape(-1, batch_size or 20, 64) / 255 - 0.5) / 0.5
+    if mixed:
+        x = (x + x.sum(axis=1, keepdims=True)) / (x.shape[1] + 1)
+    expected = np.tanh(x.reshape(20, 64)) @ np.asarray(variables["params"]["Dense_0"]["kernel"])
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_summary_counts():
     predictions = evaluation.Predictions(
         rank=np.array([0, 4, 5, 0]),

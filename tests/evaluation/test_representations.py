@@ -81,8 +81,10 @@ def test_several_injections_have_one_first_layer(dataset):
         predict(both, variables, dataset, protocol, strength=0.4)
 
 
-def test_the_clean_pass_is_the_clean_evaluation(dataset):
-    model, variables = create("vit_ti_16", VIT)
+@pytest.mark.parametrize(("name", "options"), [("vit_ti_16", VIT), ("resnet18", RESNET)])
+def test_the_clean_pass_is_the_clean_evaluation(name, options, dataset):
+    """Batch norms have their running statistics in both."""
+    model, variables = create(name, options)
     clean = evaluation.clean_pass(model, variables, dataset, layers=(), mesh=mesh_of(4), **PIXELS)
     protocol = evaluation.Protocol(noise=False, order="shuffled", batch_size=5)
     found = evaluation.predict(model, variables, dataset, protocol, mesh=mesh_of(4), **PIXELS)

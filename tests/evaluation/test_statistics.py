@@ -155,6 +155,18 @@ def test_no_difference_is_known_up_to_the_examples(draw):
     assert other.p_value > 0.05
 
 
+def test_a_difference_counts_one_more_example_gained_and_one_more_lost():
+    """Of 50 examples 10 are gained and 4 lost: 6 of 52, with the two in the variance, too."""
+    changes = np.repeat([1, -1, 0], [10, 4, 36])
+    found = mean_change(changes, **OPTIONS)
+    assert found.value == pytest.approx(12)
+    center = 100 * 6 / 52
+    error = 100 * np.sqrt(changes.var(ddof=1) / 50 + 2 / 52**2)
+    half = stats.t.ppf(0.975, 49) * error
+    assert found.interval == pytest.approx((center - half, center + half))
+    assert found.p_value == pytest.approx(2 * stats.t.sf(center / error, 49))
+
+
 @pytest.mark.parametrize(("n", "rate"), [(50, 0.02), (200, 0.01), (120, 0.2)])
 def test_differences_cover_where_few_examples_differ(n, rate):
     generator = np.random.default_rng(n)
@@ -204,6 +216,22 @@ def test_balanced_differences_weigh_classes_alike():
     after = (labels == 0)[None]
     found = difference(balanced(Hits(after), labels), balanced(Hits(before), labels), **OPTIONS)
     assert found.value == pytest.approx(50)
+
+
+def test_a_balanced_accuracy_is_the_mean_over_the_classes_that_occur():
+    """Also of a class with one example, and with a class number that none has."""
+    labels = np.array([0, 0, 0, 0, 0, 1, 3, 3, 3, 3])
+    correct = np.array([[1, 1, 0, 0, 0, 1, 1, 1, 1, 0]], bool)
+    found = difference(balanced(Hits(correct), labels), balanced(Hits(~correct), labels), **OPTIONS)
+    accuracy_by_class = np.array([2 / 5, 1, 3 / 4])
+    assert found.value == pytest.approx(100 * np.mean(2 * accuracy_by_class - 1))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_difference_is_at_most_100_points(sign):
+    found = mean_change(sign * np.array([1, 1, 1, 1, 0]), **OPTIONS)
+    assert sign * found.value == pytest.approx(80)
+    assert max(sign * bound for bound in found.interval) == 100
 
 
 def test_holm_is_holms():

@@ -114,6 +114,15 @@ def test_places_where_no_file_can_be(run, tmp_path):
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o666 & ~mask
 
 
+def test_the_weights_of_a_checkpoint_go_where_those_of_its_run_go(run, exported, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run", ignore=lambda *_: ["model.safetensors"])
+    newest = max((copy / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    assert weights.export(newest).path == copy / "model.safetensors"
+    expected, found = load_file(exported[0]), load_file(copy / "model.safetensors")
+    assert found.keys() == expected.keys()
+    assert all(np.array_equal(found[name], x) for name, x in expected.items())
+
+
 @pytest.mark.parametrize("links", [True, False])
 def test_a_file_that_appears_meanwhile_stays(run, tmp_path, monkeypatch, links):
     out = tmp_path / "file"

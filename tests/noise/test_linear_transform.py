@@ -358,6 +358,12 @@ def test_shard_map_sends_one_row_each_way(quality):
 # ---- bad input -----------------------------------------------------------------------------------
 
 
+def test_what_is_mixed_is_said():
+    for axis, mixes in (("batch", "batch"), ("tokens", None), ("views", "views")):
+        size = 4 if axis == "views" else None
+        assert noise.LinearTransform(noise.Optimal(), axis=axis, group_size=size).mixes == mixes
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

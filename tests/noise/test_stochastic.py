@@ -122,6 +122,10 @@ def test_bfloat16_stays():
         assert kind(KEY, x).dtype == jnp.bfloat16
 
 
+def test_only_common_extremes_mix_examples():
+    assert [kind.mixes for kind in NOISES] == [None, None, "batch"]
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

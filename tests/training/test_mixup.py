@@ -61,6 +61,21 @@ def test_cutmix_pastes_a_box(seed):
             np.testing.assert_array_equal(np.diff(inside), 1)
 
 
+def test_boxes_have_the_share_and_the_place_that_are_drawn():
+    """Sides of sqrt(1 - share) of the image's, around any pixel alike, cut off at the edges."""
+    covered = []
+    for seed in range(600):
+        images, _ = mix(Mixing(cutmix_alpha=1.0), seed)
+        pasted = images[0, ..., 0] == PARTNER[0]
+        covered.append((pasted.any(axis=1), pasted.any(axis=0)))
+    generator = np.random.default_rng(0)
+    half = np.floor(16 * np.sqrt(generator.random((100_000, 1)))) // 2
+    middle, pixels = generator.integers(0, 16, (100_000, 1)), np.arange(16)
+    expected = np.mean((pixels >= middle - half) & (pixels < middle + half), axis=0)
+    rows_and_columns = np.mean(covered, axis=0)
+    np.testing.assert_allclose(rows_and_columns, [expected, expected], atol=0.08)
+
+
 def test_shares_follow_the_beta_distribution():
     shares = [np.diag(mix(Mixing(alpha=0.4), seed)[1])[0] for seed in range(300)]
     beta = np.random.default_rng(0).beta(0.4, 0.4, 100_000)

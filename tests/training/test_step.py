@@ -1,6 +1,7 @@
 """The train step: pure, the same on any number of devices, accumulation, averages."""
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from pnoise_jax import evaluation, models, noise, training
 from pnoise_jax.training.mixup import Mixing
+from pnoise_jax.training.step import batch_sharding
 
 KEY = jax.random.key(0)
 
@@ -27,6 +29,20 @@ def create(name="vit", injection=None, **options):
         return models.create_model("vit_ti_16", num_classes=10, injection=injection, **options)
     options = {"stage_sizes": (1,), "width": 8, "stem": "small"} | options
     return models.create_model("resnet18", num_classes=10, injection=injection, **options)
+
+
+class Norms(nn.Module):
+    """Batch norms with and without a scale."""
+
+    num_classes: int = 10
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        x = images.reshape(len(images), -1)
+        for name in ("frozen", "unscaled", "trained"):
+            norm = nn.BatchNorm(not train, use_scale=name != "unscaled", name=name)
+            x = jnp.tanh(norm(x))
+        return nn.Dense(self.num_classes, name="head")(x)
 
 
 def setup(model, optimizer=None, with_ema=False, label_smoothing=0.0, mixing=None, **options):
@@ -51,18 +67,6 @@ INJECTIONS = {
     "gaussian": noise.Injection(noise.Gaussian(std=0.1)),
     "random": noise.Injection(noise.LinearTransform(noise.Optimal()), layer="random"),
 }
-
-
-@pytest.mark.parametrize("kind", INJECTIONS)
-@pytest.mark.parametrize("name", ["vit", "resnet"])
-def test_eight_devices_equal_one(batch, name, kind):
-    state, step = setup(create(name, INJECTIONS[kind]))
-    expected = step(state, batch, KEY)
-    mesh = jax.make_mesh((8,), ("data",), (AxisType.Auto,))
-    split = jax.device_put(batch, NamedSharding(mesh, P("data")))
-    everywhere = NamedSharding(mesh, P())
-    got = step(jax.device_put(state, everywhere), split, jax.device_put(KEY, everywhere))
-    chex.assert_trees_all_close(jax.device_get(got), jax.device_get(expected), atol=2e-5)
 
 
 def test_loss_is_the_smoothed_cross_entropy_of_the_training_mode_model(batch):
@@ -152,11 +156,75 @@ def test_moving_average(batch):
     chex.assert_trees_all_equal(state.variables(), state.ema)
 
 
+def test_the_moving_average_forgets_the_first_weights_faster(batch):
+    """Step t decays by at most (1 + t) / (10 + t): 1/10, 2/11, 3/12, and then 0.27."""
+    state, step = setup(Norms(), with_ema=True, ema_decay=0.27)
+    expected = state.ema
+    for decay in (1 / 10, 2 / 11, 3 / 12, 0.27, 0.27):
+        state, _ = step(state, batch, KEY)
+        now = {"params": state.params, "batch_stats": state.batch_stats}
+        expected = jax.tree.map(lambda a, b, d=decay: d * a + (1 - d) * b, expected, now)
+        chex.assert_trees_all_close(state.ema, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"accumulate": 2, "with_strength": True}, {"together": True}], ids=repr
+)
+def test_the_jitted_step_is_the_step_with_examples_split_over_devices(batch, options):
+    mesh = jax.make_mesh((8,), ("data",), (AxisType.Auto,))
+    accumulate, together = options.get("accumulate", 1), "together" in options
+    state, step = setup(create(injection=INJECTIONS["cyclic"]), accumulate=accumulate)
+    if accumulate > 1:
+        batch = jax.tree.map(lambda x: x.reshape(accumulate, -1, *x.shape[1:]), batch)
+    arguments = (state, batch, KEY) + (jnp.float32(0.1),) * ("with_strength" in options)
+    expected = step(*arguments)
+    if together:
+        arguments = jax.tree.map(lambda x: jnp.stack([x, x]), arguments)
+    after, metrics = training.jit_train_step(step, mesh, **options)(*arguments)
+    assert all(x.sharding.is_fully_replicated for x in jax.tree.leaves((after, metrics)))
+    assert all(x.is_deleted() for x in jax.tree.leaves(arguments[0].params))  # donated
+    first = jax.tree.map(lambda x: x[0], (after, metrics)) if together else (after, metrics)
+    chex.assert_trees_all_close(first, expected, atol=2e-5)
+
+
+def test_examples_are_split_behind_the_axes_of_runs_and_micro_batches():
+    mesh = jax.make_mesh((8,), ("data",), (AxisType.Auto,))
+    assert batch_sharding(mesh).spec == P("data")
+    assert batch_sharding(mesh, accumulate=2).spec == P(None, "data")
+    assert batch_sharding(mesh, together=True).spec == P(None, "data")
+    assert batch_sharding(mesh, accumulate=2, together=True).spec == P(None, None, "data")
+
+
 def test_batch_statistics_move(batch):
     state, step = setup(create("resnet"))
     after, _ = step(state, batch, KEY)
     moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), state.batch_stats, after.batch_stats)
     assert all(jax.tree.leaves(moved))
+
+
+def test_frozen_parameters_and_the_statistics_of_their_norms_stay(batch):
+    """Those of a norm without a scale move: nothing says that it is frozen."""
+
+    def frozen(params):
+        return {**jax.tree.map(lambda _: False, params), "frozen": {"scale": True, "bias": True}}
+
+    state, step = setup(Norms(), frozen=frozen)
+    _, plain = setup(Norms())
+    (after, metrics), (other, other_metrics) = step(state, batch, KEY), plain(state, batch, KEY)
+    chex.assert_trees_all_equal(after.params["frozen"], state.params["frozen"])
+    chex.assert_trees_all_equal(after.batch_stats["frozen"], state.batch_stats["frozen"])
+    for name in ("unscaled", "trained", "head"):
+        chex.assert_trees_all_close(after.params[name], other.params[name], rtol=1e-6)
+        assert not np.array_equal(after.params[name]["bias"], state.params[name]["bias"])
+    for name in ("unscaled", "trained"):
+        chex.assert_trees_all_equal(after.batch_stats[name], other.batch_stats[name])
+        assert not np.array_equal(after.batch_stats[name]["mean"], state.batch_stats[name]["mean"])
+    moved = jax.tree.map(lambda a, b: (a - b) / 0.1, state.params, other.params)  # the gradient
+    trained = {name: moved[name] for name in ("unscaled", "trained", "head")}
+    assert float(metrics["grad_norm"]) == pytest.approx(float(optax.tree.norm(trained)), rel=1e-4)
+    assert float(other_metrics["grad_norm"]) == pytest.approx(
+        float(optax.tree.norm(moved)), rel=1e-4
+    )
 
 
 @pytest.mark.flax_promotes
@@ -172,3 +240,15 @@ def test_bfloat16_keeps_parameters_in_float32_and_learns(batch):
     assert losses[-1] < 0.7 * losses[0]
     first = setup(create(), optax.adam(1e-2))[0]
     assert losses[0] == pytest.approx(float(reference(first, batch, KEY)[1]["loss"]), rel=2e-2)
+
+
+@pytest.mark.parametrize("kind", INJECTIONS)
+@pytest.mark.parametrize("name", ["vit", "resnet"])
+def test_eight_devices_equal_one(batch, name, kind):
+    state, step = setup(create(name, INJECTIONS[kind]))
+    expected = step(state, batch, KEY)
+    mesh = jax.make_mesh((8,), ("data",), (AxisType.Auto,))
+    split = jax.device_put(batch, NamedSharding(mesh, P("data")))
+    everywhere = NamedSharding(mesh, P())
+    got = step(jax.device_put(state, everywhere), split, jax.device_put(KEY, everywhere))
+    chex.assert_trees_all_close(jax.device_get(got), jax.device_get(expected), atol=2e-5)

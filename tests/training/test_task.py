@@ -15,6 +15,7 @@ from jax.sharding import AxisType
 from pnoise_jax import evaluation, parallel, training, weights
 from pnoise_jax.evaluation import Measure
 from pnoise_jax.runs import RunDirectory
+from pnoise_jax.training.mixup import Mixing
 from pnoise_jax.training.random_streams import RandomStreams
 from pnoise_jax.training.task import Task
 from pnoise_jax.training.task_registry import TASKS, create_task
@@ -247,3 +248,11 @@ def test_classification_is_the_default(data_dir):
     task = create_task(training.build(small_config(data_dir)))
     assert isinstance(task, training.Classification)
     assert task.row_measures is evaluation.CLASSIFICATION_MEASURES
+    assert (task.label_smoothing, task.mixing) == (0.0, None)
+
+
+def test_classification_smooths_and_mixes_as_the_config_says(data_dir):
+    changes = {"label_smoothing": 0.1, "mixup.alpha": 0.8, "mixup.probability": 0.5}
+    task = create_task(training.build(small_config(data_dir, **changes)))
+    assert task.label_smoothing == 0.1
+    assert task.mixing == Mixing(alpha=0.8, probability=0.5)

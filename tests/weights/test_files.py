@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from pnoise_jax import weights
+from pnoise_jax.weights.formats import json_files
 from pnoise_jax.weights.formats.array_file import Format
 from tests.weights import sources
 
@@ -109,8 +110,14 @@ def test_a_model_in_shards(tmp_path):
         match(index)
 
 
-def test_files_of_the_same_size_are_told_apart_by_their_content(tmp_path):
-    one = sources.save_timm(tmp_path / "one", "vit_token")
+@pytest.mark.parametrize("kind", ["safetensors", "npz"])
+def test_files_of_the_same_size_are_told_apart_by_their_content(tmp_path, kind, monkeypatch):
+    """They are larger than any JSON file that is read."""
+    monkeypatch.setattr(json_files, "MAX_BYTES", 100)
+    if kind == "npz":
+        one = shutil.copy(sources.GOLDEN / "augreg.npz", tmp_path / "one")
+    else:
+        one = sources.save_timm(tmp_path / "one", "vit_token")
     other = shutil.copy(one, tmp_path / "other")
     assert weights.fingerprint(one) == weights.fingerprint(other)
     flip_last_byte(other)

@@ -291,6 +291,23 @@ def test_magnitudes_are_big_visions():
     assert max(of.sum() for of in covered) == 80 * 80
 
 
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.999])
+def test_a_cutout_around_any_place_ends_at_the_edges(share):
+    """40 pixels to each side of the place that is drawn, of 224."""
+
+    class Fixed:
+        def random(self):
+            return share
+
+    image = np.full((224, 448, 3), 255, np.uint8)
+    covered = (OPERATIONS["cutout"](image, 1, Fixed(), MEAN) == MEAN).all(-1)
+    expected = np.zeros((224, 448), bool)
+    y, x = np.ogrid[:224, :448]
+    row, column = int(224 * share), int(448 * share)
+    expected[(y >= row - 40) & (y < row + 40) & (x >= column - 80) & (x < column + 80)] = True
+    np.testing.assert_array_equal(covered, expected)
+
+
 def test_rand_augment_draws_all_operations_evenly(monkeypatch):
     drawn = []
     for name in OPERATIONS:

@@ -49,6 +49,17 @@ def test_every_kind_of_file_becomes_rgb(kind):
     assert difference(decoded, expected) <= (0 if lossless else rough)
 
 
+@pytest.mark.parametrize(
+    ("kind", "channels"), [("gray", 1), ("gray", None), ("gray", 3), ("RGB", None), ("RGB", 3)]
+)
+def test_jpegs_are_decoded_by_the_fast_decoder(kind, channels, monkeypatch):
+    encoded = JPEGS["jpeg, gray" if kind == "gray" else "jpeg"]
+    image = images.Encoded(encoded, channels)
+    expected = images.conversion.decode(encoded, channels)
+    monkeypatch.setattr(images.conversion, "decode", None)
+    np.testing.assert_array_equal(images.decode(image), expected)
+
+
 def test_exif_orientation_is_ignored():
     np.testing.assert_array_equal(images.decode(JPEGS["jpeg, EXIF"]), images.decode(JPEGS["jpeg"]))
 

@@ -269,7 +269,14 @@ def test_every_transform_can_be_named():
         ("none|color_jitter(-0.1)", ("brightness=-0.1", "at least 0")),
         ("none|color_jitter(hue=0.6)", ("hue=0.6", "at most 0.5")),
         ("none|random_erasing(fill='black')", ("fill='black' is unknown", "mean, noise")),
+        ("none|color_jitter(hue=-0.1)", ("hue=-0.1", "at least 0")),
+        ("none|color_jitter(0.1, -0.2)", ("contrast=-0.2", "at least 0")),
+        ("none|color_jitter(0.1, 0.2, -0.3)", ("saturation=-0.3", "at least 0")),
         ("none|random_erasing(2)", ("probability=2",)),
+        ("none|random_erasing(-0.1)", ("probability=-0.1", "at least 0")),
+        ("none|random_erasing(scale=(0, 0.5))", ("scale=0", "above 0")),
+        ("none|random_erasing(scale=(0.5, 1.1))", ("scale=1.1", "at most 1")),
+        ("none|random_erasing(ratio=(0, 1))", ("ratio=0", "above 0")),
     ],
 )
 def test_bad_texts_are_named_before_training(text, expected):

@@ -1,0 +1,145 @@
+"""Which tests must notice a mistake in which file."""
+
+import dataclasses
+import pathlib
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@dataclasses.dataclass(frozen=True)
+class Package:
+    """Some files, and their tests.
+
+    Attributes:
+      source: their folder.
+      tests: the folder of the tests, in tests/.
+      by_path: of a file or folder in the source, "" being all of it, what its tests are called: of
+        test_base.py "base", of one test in it "base::test_name", of another folder's test_run.py
+        "launch/run"; quickest first. The longest path that fits a file counts.
+    """
+
+    source: str
+    tests: str
+    by_path: dict[str, str]
+
+
+PACKAGES = {
+    "noise": Package(
+        "pnoise_jax/noise",
+        "noise",
+        {
+            "": "base stochastic taps injection linear_transform",
+            "chain.py": "base taps",
+            "config_fields.py": "presets injection",
+            "erase.py": "erase taps",
+            "inject_nnx.py": "inject_nnx",
+            "injection.py": "injection taps presets",
+            "intercept.py": "intercept",
+            "linear_transform.py": "linear_transform",
+            "presets.py": "presets injection",
+            "quality.py": "quality linear_transform",
+            "rows.py": "stochastic quality linear_transform",
+            "several.py": "injection taps",
+            "stochastic.py": "stochastic",
+            "taps.py": "taps intercept",
+        },
+    ),
+    "models": Package(
+        "pnoise_jax/models",
+        "models",
+        {
+            "": "layers vit registry own_model golden",
+            "beit.py": "beit golden",
+            "convit.py": "convit golden",
+            "layers.py": "layers vit golden",
+            "registry.py": "registry",
+            "resnet.py": "resnet golden",
+            "swin.py": "swin golden",
+            "transformer.py": "vit deit golden",
+            "vit.py": "vit deit golden",
+        },
+    ),
+    "evaluation": Package(
+        "pnoise_jax/evaluation",
+        "evaluation",
+        {
+            "": "batch_composition predictions metrics views statistics evaluate",
+            "clean_pass.py": "representations",
+            "evaluate.py": "views evaluate representations",
+            "representations.py": "representations",
+            "statistics.py": "statistics",
+        },
+    ),
+    "step": Package(
+        "pnoise_jax/training",
+        "training",
+        {
+            "classification.py": (
+                "task::test_classification_smooths_and_mixes_as_the_config_says "
+                "task::test_classification_is_the_default step"
+            ),
+            "mixup.py": "mixup",
+            "random_streams.py": "task::test_streams_have_their_own_keys step",
+            "step.py": "task::test_what_a_loss_returns_wrongly_is_said step",
+        },
+    ),
+    "weights": Package(
+        "pnoise_jax/weights",
+        "weights",
+        {
+            "": "loading matching files mismatches",
+            "adapt": "matching mismatches deit_and_beit parity fine_tuning",
+            "errors.py": "mismatches matching",
+            "export.py": "export runs launch/export",
+            "formats": "files damaged_files descriptions hostile_files",
+            "formats/hub.py": "hub",
+            "formats/run_weights.py": "runs fine_tuning",
+            "infer_model.py": "descriptions matching",
+            "likely_model.py": "descriptions matching mismatches",
+            "mismatches.py": "mismatches descriptions",
+            "model_properties.py": "descriptions matching",
+            "names": "names matching other_families deit_and_beit parity",
+            "names/timm_layout.py": "export names",
+            "names/timm_models.py": "export",
+            "preprocessing.py": "preprocessing descriptions",
+            "stated_options.py": "descriptions",
+        },
+    ),
+    "image": Package(
+        "pnoise_jax/data/image",
+        "data/image",
+        {
+            "": "images transforms",
+            "arguments.py": "arguments transforms",
+            "augmentations.py": "augmentations transforms",
+            "conversion.py": "conversion",
+            "crops.py": "transforms crop_geometry",
+            "headers.py": "images conversion",
+            "mean_image.py": "mean_image",
+            "pixel_operations.py": "augmentations",
+            "rand_augment.py": "augmentations transforms",
+            "transforms.py": "transforms arguments",
+        },
+    ),
+}
+
+
+def files(package: str) -> list[pathlib.Path]:
+    """The source files of a package, as paths from the root; those that only import left out."""
+    source, paths = ROOT / PACKAGES[package].source, PACKAGES[package].by_path
+    found = source.rglob("*.py") if "" in paths else (source / path for path in paths)
+    return sorted(file.relative_to(ROOT) for file in found if file.name != "__init__.py")
+
+
+def tests_of(package: str, file: pathlib.Path) -> tuple[str, ...]:
+    """The tests that must notice a mistake in a file, as pytest takes them."""
+    row = PACKAGES[package]
+    inside = file.relative_to(row.source)
+    names = row.by_path[max((path for path in row.by_path if inside.is_relative_to(path)), key=len)]
+    return tuple(_path(row.tests, name) for name in names.split())
+
+
+def _path(folder: str, name: str) -> str:
+    module, colons, test = name.partition("::")
+    other, _, module = module.rpartition("/")
+    return f"tests/{other or folder}/test_{module}.py{colons}{test}"
