@@ -48,9 +48,7 @@ def run(config, workdir: str | None) -> None:
     for site in shown.sites:
         name = "latent" if len(shown.sites) == 1 else f"latent_{site.site.name}"
         figures[name] = showing.latent_figure(shown, site)
-    console = create_console(
-        width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 1000
-    )
+    console = create_console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 1000)
     for table in showing.tables(shown):
         console.print(table)
     for sentence in showing.sentences(shown):

@@ -16,7 +16,7 @@ from pnoise_jax.studies.showing.wording import note_on, shorten
 WIDTH = 1.25 * style.WIDTH
 MARGIN = 0.15  # inches, as all sizes here
 _GAP, _TITLE, _HEAD = 0.14, 0.3, 0.86
-_TALLEST = 1.6
+_TALLEST = 1.3
 _PIXELS = 96  # at most, of an image's side: so that an SVG stays small
 
 
@@ -40,7 +40,8 @@ def image_figure(shown: Shown) -> Figure:
     top = _HEAD + clean
     for column, strength in enumerate(strengths):
         left = MARGIN + column * (width + _GAP)
-        _write(figure, left, top + 0.04, f"strength {strength:g}", size=10.5)
+        named = "strength " if column == 0 or width > 1.2 else ""
+        _write(figure, left, top + 0.04, f"{named}{strength:g}", size=10.5)
     top += 0.34
     for row in range(len(shown.noises)):
         measured = shown.noisy_images[row * len(strengths) : (row + 1) * len(strengths)]
@@ -58,7 +59,7 @@ def _explanation(shown: Shown) -> str:
         f"Noise acts on pixels from 0 to 1, and what leaves this range is clipped. "
         f"{n} image{'s' * (n > 1)} of {width} × {height} pixels, seed {shown.settings.seed}.",
         "Noise that mixes examples mixes these: in each cell they are in the order of the top row."
-        + (f" Drawn: every {_step(shown.images[0])}th pixel." * (_step(shown.images[0]) > 1)),
+        + f" One pixel in {_step(shown.images[0])} is drawn." * (_step(shown.images[0]) > 1),
     )
     return "\n".join(lines)
 
@@ -68,16 +69,16 @@ def _write_title(figure: Figure, top: float, noisy: NoisyImages) -> None:
     shown = noisy.shown
     title = shorten(shown.title, 60)
     text = _write(figure, MARGIN, top + 0.02, title, size=10.5, weight="bold")
-    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
-    end = text.get_window_extent(renderer).x1 / figure.dpi
-    room = int((WIDTH - MARGIN - end) * 13.5)
+    end = text.get_window_extent().x1 / figure.dpi
+    room = int((WIDTH - MARGIN - end) * 15.5)
     _write(figure, end + 0.1, top + 0.035, shorten(note_on(noisy), room), 9, color=style.MUTED)
 
 
 def _draw_clean(figure: Figure, shown: Shown, strips: list[list[np.ndarray]], size: float) -> None:
     """All images with their labels below."""
     columns, number, top = len(strips[0]), 0, _HEAD
-    width = (WIDTH - 2 * MARGIN) / columns
+    aspect = strips[0][0].shape[1] / strips[0][0].shape[0]
+    width = min((WIDTH - 2 * MARGIN) / columns, size * aspect + 0.06)
     letters = max(3, int(width * 12))
     for strip in strips:
         for column, tile in enumerate(strip):
@@ -95,8 +96,9 @@ def _draw_clean(figure: Figure, shown: Shown, strips: list[list[np.ndarray]], si
 def _draw_cell(ax: Axes, noisy: NoisyImages) -> None:
     if noisy.images is None:
         ax.set_axis_off()
-        wrapped = "\n".join(textwrap.wrap(f"none: {noisy.missing}", 26))
-        ax.text(0, 1, wrapped, va="top", fontsize=8.5, color=style.MUTED, transform=ax.transAxes)
+        letters = max(8, int(12 * ax.get_window_extent().width / ax.figure.dpi))
+        wrapped = "\n".join(textwrap.wrap(f"none: {noisy.missing}", letters))
+        ax.text(0, 1, wrapped, va="top", fontsize=8, color=style.MUTED, transform=ax.transAxes)
         return
     tiles = [_tile(image) for image in noisy.images.round().astype(np.uint8)]
     _draw(ax, _montage(tiles))
@@ -125,7 +127,7 @@ def _strips(tiles: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
 
 
 def _step(image: np.ndarray) -> int:
-    """Every how manieth pixel is drawn."""
+    """One pixel in this many is drawn, along each side."""
     return math.ceil(max(image.shape[:2]) / _PIXELS)
 
 

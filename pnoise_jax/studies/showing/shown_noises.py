@@ -4,11 +4,8 @@ import dataclasses
 from collections.abc import Sequence
 
 from pnoise_jax import noise
+from pnoise_jax.noise import Noise
 
-_OWN_SETTINGS = {
-    "gaussian": {"std": 1.0},
-    "salt_and_pepper": {"probability": 1.0},
-}
 _QUALITIES = ("cyclic_shift", "reverse", "optimal")
 _TITLES = {
     "gaussian": "Gaussian",
@@ -32,7 +29,7 @@ class ShownNoise:
 
     name: str
     title: str
-    noise: noise.Noise
+    noise: Noise
     sections: tuple[str, ...] = ()
     strengths: tuple[float, ...] = ()
 
@@ -44,7 +41,7 @@ class ShownNoise:
             return str(error)
         return None
 
-    def in_batches_of(self, k: int) -> noise.Noise:
+    def in_batches_of(self, k: int) -> Noise:
         """The noise, which mixes no more than k examples.
 
         Raises:
@@ -104,8 +101,11 @@ def _registered() -> tuple[dict[noise.Noise, tuple[str, str]], dict[str, str]]:
 
 
 def _sections(name: str) -> list[tuple[str, dict]]:
+    """The sections of a config that give this noise with its defaults, at strength 1."""
     if name != "linear_transform":
-        return [(name, {"name": name} | _OWN_SETTINGS.get(name, {}))]
+        fields = {field.name for field in dataclasses.fields(noise.NOISES[name])}
+        strength = {"strength", "probability"} & fields
+        return [(name, {"name": name} | dict.fromkeys(strength, 1.0))]
     return [(q, {"name": name, "quality": q, "strength": 1.0}) for q in _QUALITIES]
 
 

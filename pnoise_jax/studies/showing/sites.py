@@ -73,8 +73,7 @@ def represent(run: Run, images: np.ndarray, site: Site) -> np.ndarray:
     Returns:
       (n, ...), float32.
     """
-    read = functools.partial(_read, run.experiment, site)
-    read = jax.jit(read)
+    read = jax.jit(functools.partial(_read, run.experiment, site))
     starts = range(0, len(images), _AT_ONCE)
     parts = [read(run.variables, images[start : start + _AT_ONCE]) for start in starts]
     return np.concatenate([np.asarray(part, np.float32) for part in parts])
@@ -86,15 +85,16 @@ def _read(experiment: Experiment, site: Site, variables: Any, images: jax.Array)
     if site.point != "attention_input":
         layer = max(site.layer, 1)
         apply = functools.partial(model.clone(injection=None).apply, method="record_inputs")
-        _, inputs = apply(variables, x, (layer,), train=False)
-        return inputs[layer][:, model.prefix_tokens :] if site.tokens == "patch" else inputs[layer]
+        recorded: Any = apply(variables, x, (layer,), train=False)
+        inputs = recorded[1][layer]
+        return inputs[:, model.prefix_tokens :] if site.tokens == "patch" else inputs
     recorder = _Recorder()
     place = {"layer": site.layer, "point": site.point, "tokens": site.tokens}
     injection = noise.Injection(recorder, **place, inference=True)
     # What remat traces cannot leave it.
     model.clone(injection=injection, remat=False).apply(variables, x, train=False)
-    (recorded,) = recorder.seen
-    return recorded
+    (seen,) = recorder.seen
+    return seen
 
 
 @dataclasses.dataclass(frozen=True)

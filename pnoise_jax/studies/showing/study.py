@@ -200,9 +200,7 @@ def _batch_size(experiment: Experiment) -> int:
     return k
 
 
-def _check(
-    experiment: Experiment, noises: tuple[ShownNoise, ...], settings: ShowSettings
-) -> None:
+def _check(experiment: Experiment, noises: tuple[ShownNoise, ...], settings: ShowSettings) -> None:
     """Raises ValueError where the images cannot be drawn, or not mixed as a noise asks."""
     data = experiment.test_data
     if settings.images > len(data):
