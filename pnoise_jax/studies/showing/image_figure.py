@@ -97,7 +97,8 @@ def _draw_cell(ax: Axes, noisy: NoisyImages) -> None:
     if noisy.images is None:
         ax.set_axis_off()
         letters = max(8, int(12 * ax.get_window_extent().width / ax.figure.dpi))
-        wrapped = "\n".join(textwrap.wrap(f"none: {noisy.missing}", letters))
+        text = f"none: {noisy.missing}" if letters > 20 else "not allowed"
+        wrapped = "\n".join(textwrap.wrap(text, letters))
         ax.text(0, 1, wrapped, va="top", fontsize=8, color=style.MUTED, transform=ax.transAxes)
         return
     tiles = [_tile(image) for image in noisy.images.round().astype(np.uint8)]
