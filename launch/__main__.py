@@ -1,5 +1,6 @@
 """The command-line programs under one name: pnoise PROGRAM [--flags]
 
+  show       shows what noise does to images and to the latent, in pictures
   train      trains a config in a work directory, or resumes there; then evaluates it
   evaluate   evaluates a run, or pretrained weights
   audit      says where an accuracy comes from
@@ -20,7 +21,7 @@ import sys
 
 from pnoise_jax.registry import did_you_mean
 
-PROGRAMS = ("train", "evaluate", "audit", "sweep", "adapt", "neighbours")
+PROGRAMS = ("show", "train", "evaluate", "audit", "sweep", "adapt", "neighbours")
 PROGRAMS += ("prepare", "export", "bridge", "theory", "benchmark")
 
 

@@ -49,17 +49,20 @@ _EXPECTED = (ValueError, OSError, training.NonFiniteLossError)
 def define_run_flags(
     *,
     config_required: bool,
+    workdir_required: bool = True,
     read_config: Callable[[str], ml_collections.ConfigDict] = training.read_config,
 ) -> tuple[flags.FlagHolder, flags.FlagHolder]:
     """--config, --workdir and --data_dir; if no config is required, that of the run is the default.
 
     Args:
       config_required: whether a config must be given, because there may be no run yet.
+      workdir_required: whether a work directory must be given; if not, a config can be enough.
       read_config: reads the config of the run from the work directory.
     """
-    workdir = flags.DEFINE_string(
-        "workdir", None, "Work directory of the run; it is created, or the run in it is resumed."
-    )
+    meaning = "Work directory of the run; it is created, or the run in it is resumed."
+    if not workdir_required:
+        meaning = "Work directory of a run, whose weights are taken."
+    workdir = flags.DEFINE_string("workdir", None, meaning)
     flags.DEFINE(
         values.Parser(str, flags.ArgumentParser()),
         "data_dir",
@@ -84,7 +87,8 @@ def define_run_flags(
             config = config_flags.DEFINE_config_dict("config", stored, "The config of the run.")
         except Exception as error:
             _end_on_config_error(error)
-    flags.mark_flag_as_required("workdir")
+    if workdir_required:
+        flags.mark_flag_as_required("workdir")
     return config, workdir
 
 

@@ -1,0 +1,82 @@
+r"""Shows what noise does to images and to the latent: pnoise show --config CONFIG --out DIR
+
+    python -m launch.show --config configs/digits_vit.py --out /tmp/show
+    python -m launch.show --workdir /tmp/digits_vit --out /tmp/show --strengths=0.1,0.3,1
+
+Shows the noise of the config and every registered noise, at several strengths. DIR gets images.svg
+and images.png: the noises on images of the config's test split; a latent.svg and .png for each
+place in the model where the config's noise enters: norms, cosines to the clean representation, and
+singular values; and the numbers as show.csv and show.json. With --workdir the weights are those of
+a run; otherwise those that the config names, or initial ones, and the figures say which.
+
+Noise that mixes a batch mixes the images drawn; in the latent, evaluation.batch_size images.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from pnoise_jax import parallel, writing
+from pnoise_jax.studies import showing
+from pnoise_jax.studies.reporting import style
+from pnoise_jax.terminal import create_console, say
+
+from . import main
+
+_OUT = flags.DEFINE_string("out", None, "Directory for the figures; it is created.", required=True)
+_STRENGTHS = flags.DEFINE_list("strengths", ["0.1", "0.3", "1"], "Strengths of every noise.")
+_IMAGES = flags.DEFINE_integer("images", 8, "Number of images to draw.")
+_SEED = flags.DEFINE_integer(
+    "seed", 0, "Chooses the images, and what noises draw.", lower_bound=0, upper_bound=2**32 - 1
+)
+
+
+def run(config, workdir: str | None) -> None:
+    """Checks the flags, then shows, prints and writes."""
+    if parallel.are_several():
+        raise ValueError("--multi_host: figures are drawn on one host; leave the flag out")
+    settings = _settings(_STRENGTHS.value)
+    out, named = Path(_OUT.value).expanduser(), f"--out={_OUT.value!r}"
+    writing.make_directory(out, named=named)
+    writing.require_places(out, named=named, files=("show.csv", "show.json", "images.svg"))
+    shown = showing.show(config, workdir, settings)
+    figures = {"images": showing.image_figure(shown)}
+    for site in shown.sites:
+        name = "latent" if len(shown.sites) == 1 else f"latent_{site.site.name}"
+        figures[name] = showing.latent_figure(shown, site)
+    console = create_console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 1000)
+    for table in showing.tables(shown):
+        console.print(table)
+    for sentence in showing.sentences(shown):
+        say(sentence)
+    for name, figure in figures.items():
+        writing.replace_file(out / f"{name}.svg", style.svg(figure))
+        writing.replace_file(out / f"{name}.png", style.png(figure))
+    text = writing.csv_text(showing.COLUMNS, showing.rows(shown))
+    writing.replace_file(out / "show.csv", text)
+    content = json.dumps(showing.content(shown), indent=1, allow_nan=False)
+    writing.replace_file(out / "show.json", content + "\n")
+    say(f"wrote {', '.join(figures)} as SVG and PNG, show.csv and show.json to {out}")
+
+
+def _settings(strengths: Sequence[str]) -> showing.ShowSettings:
+    try:
+        numbers = tuple(map(float, strengths))
+    except ValueError:
+        raise ValueError(
+            f"--strengths={','.join(strengths)}: give numbers, separated by commas"
+        ) from None
+    try:
+        return showing.ShowSettings(numbers, _IMAGES.value, _SEED.value)
+    except ValueError as error:
+        raise ValueError(f"--{error}") from None
+
+
+if __name__ == "__main__":
+    _config, _workdir = main.define_run_flags(config_required=False, workdir_required=False)
+    flags.adopt_module_key_flags(main)  # for --help
+    main.run(lambda: run(_config.value, _workdir.value))
