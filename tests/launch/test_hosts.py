@@ -103,6 +103,7 @@ def test_other_code_settings_and_data_stop(data_dir, tmp_path):
     with (copy / "pnoise_jax" / "training" / "step.py").open("a") as file:
         file.write("\n# another version\n")
     own = {"CODE": str(copy), "PYTHONPATH": str(copy), "JAX_DEFAULT_MATMUL_PRECISION": "highest"}
+    flags = command.ENVIRONMENT.get("XLA_FLAGS", "")
     one = ("train", *arguments(data_dir, tmp_path / "run"))
     part = "--config.data.train_split=train[:299]"
     hosts = command.start_on_hosts(
@@ -116,7 +117,7 @@ def test_other_code_settings_and_data_stop(data_dir, tmp_path):
         "\n  training split, examples: 300 on host 0; 299 on host 1\n",
         "\n  training split, digest of the labels: ",
         "\n  jax_default_matmul_precision: None on host 0; highest on host 1\n",
-        "\n  XLA_FLAGS: '' on host 0; '--xla_cpu_enable_fast_math=true' on host 1\n",
+        f"\n  XLA_FLAGS: {flags!r} on host 0; '--xla_cpu_enable_fast_math=true' on host 1\n",
         "\n  code of pnoise_jax/training/step.py: ",
     )
 
