@@ -196,6 +196,14 @@ FIELDS: dict[str, Field] = {
         high=evaluation.MAX_VIEWS,
         affects=Affects.RESULTS,
     ),
+    "evaluation.weight_draws": Whole(
+        0,
+        "draws of a robust_classification's noisy weights, over which every row averages the "
+        "probabilities; 0 evaluates the weights as they are",
+        low=0,
+        high=10_000,
+        affects=Affects.RESULTS,
+    ),
     "evaluation.every": Duration(
         None, "how often to evaluate without noise while training", affects=Affects.NOTHING
     ),
