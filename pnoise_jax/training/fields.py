@@ -148,6 +148,12 @@ FIELDS: dict[str, Field] = {
     "optimizer.clip_norm": Number(
         None, "largest norm of the whole gradient; a longer one is scaled down", interval="(0, inf)"
     ),
+    "optimizer.gradient_noise_std": Number(
+        0.0, "standard deviation of Gaussian noise on clipped gradients, at the first step; 0: none"
+    ),
+    "optimizer.gradient_noise_decay": Number(
+        0.55, "how its variance falls: that of step t, from 0, is divided by (1 + t)^decay"
+    ),
     "optimizer.layer_decay": Number(
         None,
         "layer-wise decay d: layer l of N learns at d^(N + 1 - l) times the learning rate",

@@ -14,6 +14,7 @@ import optax
 
 from pnoise_jax.registry import similar
 from pnoise_jax.training.field_kinds import parse_rate
+from pnoise_jax.training.gradient_noise import add_gradient_noise
 
 # Matrices by shape, but not weights of a layer; as timm leaves them.
 _UNDECAYED = ("cls_token", "dist_token", "pos_embed", "relative_position_bias_table")
@@ -87,6 +88,9 @@ def create_optimizer(
     """
     mask = decayed if config.weight_decay_on == "kernels" else None
     steps = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm is not None else []
+    if config.gradient_noise_std:
+        noise = add_gradient_noise(config.gradient_noise_std, config.gradient_noise_decay)
+        steps.append(noise)  # after clipping, as in its paper
     if config.name == "adamw":
         adamw = optax.adamw(
             schedule,

@@ -1,6 +1,7 @@
 """Robust classification: off it is the plain step; its parts against what they are made of."""
 
 import functools
+import itertools
 
 import chex
 import jax
@@ -94,7 +95,7 @@ def test_an_attack_is_of_the_loss_of_its_step_with_its_noise(batch):
     moved = np.clip(pixels + 0.1 * np.sign(jax.grad(loss)(images)), 0, 1)
     attacked = loss(jnp.asarray((moved - 0.5) / 0.5))
     assert float(metrics["loss"]) == pytest.approx(float(attacked), rel=1e-4)
-    assert attacked > loss(images) + 0.01
+    assert attacked > loss(images) + 0.004  # the tolerance above is 0.0005
 
 
 def test_weight_noise_is_in_the_gradient_and_not_in_the_weights(batch):
@@ -124,7 +125,7 @@ def test_update_noise_stays_in_the_weights(batch):
     first, _ = step(state, batch, KEY)
     second, _ = step(first, batch, KEY)
     kernels = [s.params["block_1"]["mlp"]["fc1"]["kernel"] for s in (state, first, second)]
-    for before, after in zip(kernels, kernels[1:], strict=False):
+    for before, after in itertools.pairwise(kernels):
         assert np.std(after - before) == pytest.approx(0.5, rel=0.1)
     assert not np.allclose(kernels[1] - kernels[0], kernels[2] - kernels[1], atol=1e-3)
 
