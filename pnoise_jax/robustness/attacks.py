@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -83,6 +84,6 @@ class Attack:
         return self.epsilon if self.steps == 1 else 2.5 * self.epsilon / self.steps
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: Any) -> bool:
     is_real = isinstance(value, int | float) and not isinstance(value, bool)
     return is_real and math.isfinite(value)

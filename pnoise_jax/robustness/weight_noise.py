@@ -134,7 +134,7 @@ class AveragedModel:
         def draw(number: jax.Array) -> jax.Array:
             own_key = jax.random.fold_in(key, number)
             params = self.weight_noise.perturb(own_key, variables["params"])
-            logits = self.model.apply({**variables, "params": params}, *args, **call)
+            logits: Any = self.model.apply({**variables, "params": params}, *args, **call)
             return jax.nn.log_softmax(logits)
 
         drawn = jax.lax.map(draw, jnp.arange(self.draws, dtype=jnp.int32))

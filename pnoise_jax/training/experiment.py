@@ -74,7 +74,8 @@ def build(
     mean, std = _read_statistics(config, size)
     if any(each.point == "image" for each in injections):
         in_pixels = noise.in_pixels(injections, noise.PixelScale(mean, std))
-        model = model.clone(injection=in_pixels if len(in_pixels) > 1 else in_pixels[0])
+        (first, *others) = in_pixels
+        model = model.clone(injection=in_pixels if others else first)
     plain_model, model = model, prepare_model(config.task, model)
     test_data = inputs.transformed(config, test_data, size)
     experiment = Experiment(config, load, test_data, model, plain_model, mean, std)

@@ -22,8 +22,9 @@ def add_gradient_noise(std: float, decay: float) -> optax.GradientTransformation
         del params
         return optax.ScaleByScheduleState(count=jnp.zeros((), jnp.int32))
 
-    def update(updates, state, params=None, *, noise_key, **others):
-        del params, others
+    def update(updates: Any, state: Any, params: Any = None, **others: Any) -> tuple[Any, Any]:
+        del params
+        noise_key = others["noise_key"]
         scale = std * (1 + state.count.astype(jnp.float32)) ** (-decay / 2)
         noise = optax.tree.random_like(noise_key, updates, jax.random.normal)
         noisy = jax.tree.map(lambda g, e: g + (scale * e).astype(g.dtype), updates, noise)
