@@ -10,8 +10,14 @@ import optax
 from pnoise_jax import data, evaluation, noise
 from pnoise_jax.robustness.attacks import Attack
 from pnoise_jax.robustness.weight_noise import AveragedModel, WeightNoise
-from pnoise_jax.training import Classification, Metrics, Setup, State, StepContext
-from pnoise_jax.training.strength_schedule import StrengthSchedule
+from pnoise_jax.training import (
+    Classification,
+    Metrics,
+    Setup,
+    State,
+    StepContext,
+    StrengthSchedule,
+)
 
 _ATTACKS = ("none", "fgsm", "pgd")
 _PGD_STEPS = 10

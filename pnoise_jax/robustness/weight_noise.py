@@ -11,8 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from pnoise_jax.training import RandomStreams
-from pnoise_jax.training.optimizer import path_name, require_fitting
+from pnoise_jax.training import RandomStreams, optimizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +56,7 @@ class WeightNoise:
         """
 
         def noisy(path: jax.tree_util.KeyPath, x: jax.Array) -> jax.Array:
-            name = path_name(path)
+            name = optimizer.path_name(path)
             if not self._fits(name):
                 return x
             own_key = jax.random.fold_in(key, zlib.crc32(name.encode()))
@@ -77,12 +76,12 @@ class WeightNoise:
         Raises:
           ValueError: a pattern fits no parameter, or one that is frozen or not floating-point.
         """
-        require_fitting(field, params, self.on)
+        optimizer.require_fitting(field, params, self.on)
         still = (
             [False] * len(jax.tree.leaves(params)) if frozen is None else jax.tree.leaves(frozen)
         )
         for (path, x), is_frozen in zip(jax.tree.leaves_with_path(params), still, strict=True):
-            name = path_name(path)
+            name = optimizer.path_name(path)
             if not self._fits(name):
                 continue
             if is_frozen:
