@@ -17,10 +17,12 @@ from pnoise_jax.noise.injection import (
 )
 from pnoise_jax.noise.intercept import InjectedModule, Site, list_sites
 from pnoise_jax.noise.linear_transform import LinearTransform
+from pnoise_jax.noise.pixels import PixelScale
 from pnoise_jax.noise.presets import PRESETS, RETIRED_PRESETS, require_preset
 from pnoise_jax.noise.quality import CyclicShift, Dense, Optimal, QualityMatrix, Reverse
 from pnoise_jax.noise.several import (
     as_injections,
+    in_pixels,
     injections_from_config,
     switch_for_evaluation,
 )
@@ -42,6 +44,7 @@ __all__ = [
     "LinearTransform",
     "Noise",
     "Optimal",
+    "PixelScale",
     "QualityMatrix",
     "Reverse",
     "SaltAndPepper",
@@ -49,6 +52,7 @@ __all__ = [
     "Taps",
     "as_injections",
     "draw_per_example",
+    "in_pixels",
     "information",
     "inject_nnx",
     "injections_from_config",

@@ -28,8 +28,10 @@ CONFIG_FIELDS: dict[str, ConfigField] = {
         int,
         "for linear_transform and salt_and_pepper: how many examples are mixed; by default a batch",
     ),
-    "mean": ConfigField(float, "for gaussian: its mean"),
-    "std": ConfigField(float, "for gaussian: its standard deviation"),
+    "mean": ConfigField(float, "for gaussian: its mean; at an image on a scale from 0 to 1"),
+    "std": ConfigField(
+        float, "for gaussian: its standard deviation; at an image on a scale from 0 to 1"
+    ),
     "probability": ConfigField(float, "for salt_and_pepper: that a number is replaced"),
     "extremes": ConfigField(
         str, "for salt_and_pepper: extremes of each image or of the batch, image or batch"
@@ -38,7 +40,11 @@ CONFIG_FIELDS: dict[str, ConfigField] = {
     "layer": ConfigField(
         str, 'which layers: 3, (6, 8, 10, 12), "last" or "random"; as a text "3" or "6,8,10,12"'
     ),
-    "point": ConfigField(str, "where in the layer: block_input or attention_input; or image"),
+    "point": ConfigField(
+        str,
+        "where in the layer: block_input or attention_input; or image: its pixels, from 0 to 1, to "
+        "which range the result is clipped",
+    ),
     "tokens": ConfigField(str, "which tokens: all or patch"),
     "train": ConfigField(bool, "whether the noise acts in training"),
     "inference": ConfigField(

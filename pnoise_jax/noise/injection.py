@@ -11,6 +11,7 @@ from pnoise_jax.noise.base import Noise, require_noise, require_noise_class
 from pnoise_jax.noise.config_fields import CONFIG_FIELDS
 from pnoise_jax.noise.erase import Erase
 from pnoise_jax.noise.linear_transform import LinearTransform
+from pnoise_jax.noise.pixels import PixelScale
 from pnoise_jax.noise.presets import PRESETS, RETIRED_PRESETS, require_preset
 from pnoise_jax.noise.quality import CyclicShift, Optimal, QualityMatrix, Reverse
 from pnoise_jax.noise.stochastic import Gaussian, SaltAndPepper
@@ -37,6 +38,10 @@ class Injection:
       train: whether it acts when the model is applied with train=True.
       inference: whether it acts when the model is applied with train=False.
       stop_gradient: the noise is a constant to the gradient: ``x + stop_gradient(noise(x) - x)``.
+      pixels: for the point "image": how the model's images were normalised. The noise then acts on
+        pixels in [0, 1], and the result is clipped to [0, 1] and normalised again. None: it acts on
+        the images as the model gets them, and nothing is clipped. A config's injections have it
+        from ``data.mean`` and ``data.std``.
       section: the section of a config that describes it, by which errors and reports call it; it
         makes no difference to what is injected.
     """
@@ -48,6 +53,7 @@ class Injection:
     train: bool = True
     inference: bool = False
     stop_gradient: bool = False
+    pixels: PixelScale | None = dataclasses.field(default=None, kw_only=True)
     section: str = dataclasses.field(default="noise", kw_only=True, compare=False, repr=False)
 
     def __post_init__(self):
@@ -64,6 +70,11 @@ class Injection:
             checks.require_one_of(switch, getattr(self, switch), (True, False))
         checks.require_one_of("point", self.point, get_args(Point))
         checks.require_one_of("tokens", self.tokens, get_args(Tokens))
+        if self.pixels is not None and self.point != "image":
+            raise ValueError(
+                f"pixels={self.pixels!r} with point={self.point!r}: only images have pixels; set "
+                "point='image', or pixels=None"
+            )
 
     @property
     def draws_layer(self) -> bool:
@@ -155,7 +166,7 @@ class Injection:
 
 
 # The keys that say where and when the noise acts, rather than what it is.
-_PLACE = {field.name for field in dataclasses.fields(Injection)} - {"noise", "section"}
+_PLACE = {field.name for field in dataclasses.fields(Injection)} - {"noise", "pixels", "section"}
 
 _QUALITIES: dict[str, tuple[type[QualityMatrix], tuple[str, ...]]] = {
     "cyclic_shift": (CyclicShift, ("strength", "shift")),

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pnoise_jax.noise.injection import Injection
+from pnoise_jax.noise.pixels import PixelScale
 
 
 def as_injections(injection: Injection | Sequence[Injection] | None) -> tuple[Injection, ...]:
@@ -48,6 +49,21 @@ def injections_from_config(section: Mapping[str, Any]) -> tuple[Injection, ...]:
         if name == "noise" or each.get("name") != "none":
             built.append(Injection.from_config(each, name=name))
     return tuple(each for each in built if each is not None)
+
+
+def in_pixels(
+    injection: Injection | Sequence[Injection] | None, pixels: PixelScale
+) -> tuple[Injection, ...]:
+    """A model's injections, of which those at the image act on pixels in [0, 1].
+
+    Args:
+      injection: one, several or None.
+      pixels: how the model's images were normalised.
+    """
+    return tuple(
+        dataclasses.replace(each, pixels=pixels) if each.point == "image" else each
+        for each in as_injections(injection)
+    )
 
 
 def switch_for_evaluation(

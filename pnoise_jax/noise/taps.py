@@ -85,9 +85,16 @@ class Taps:
         skip = prefix_tokens if injection.tokens == "patch" else 0
         prefix, clean = x[:, :skip], x[:, skip:]
         key = None if active.key is None else jax.random.fold_in(active.key, layer)
+        pixels = injection.pixels
         noisy = injection.noise(
-            key, clean, mask=self.mask, strength=active.strength, index=self.index
+            key,
+            entering := clean if pixels is None else pixels.to_pixels(clean),
+            mask=self.mask,
+            strength=active.strength,
+            index=self.index,
         )
+        if pixels is not None:
+            noisy = pixels.add(clean, entering, noisy)
         if injection.stop_gradient:
             noisy = clean + lax.stop_gradient(noisy - clean)
         return jnp.concatenate([prefix, noisy], axis=1) if skip else noisy

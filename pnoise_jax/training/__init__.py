@@ -31,6 +31,7 @@ from pnoise_jax.training.restore import NOT_OF_WEIGHTS, Run, import_weights, res
 from pnoise_jax.training.run_config import read_config
 from pnoise_jax.training.setup import Setup
 from pnoise_jax.training.step import TrainState, init_state, jit_train_step, make_train_step
+from pnoise_jax.training.strength_schedule import StrengthSchedule
 from pnoise_jax.training.task import (
     OWN_PARAMETERS,
     Metrics,
@@ -59,6 +60,7 @@ __all__ = [
     "Setup",
     "State",
     "StepContext",
+    "StrengthSchedule",
     "Task",
     "TrainState",
     "build",

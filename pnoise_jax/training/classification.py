@@ -50,6 +50,11 @@ class Classification(Task):
         top1 is in percent; of mixed examples it counts the label of the one that another is mixed
         into.
         """
+        images, targets = self.inputs(batch, context)
+        return self.cross_entropy(params, state, images, targets, batch["label"], context)
+
+    def inputs(self, batch: data.Batch, context: StepContext) -> tuple[jax.Array, jax.Array]:
+        """Normalised images, and targets (batch, classes); smoothed and mixed."""
         images = self.normalise(batch["image"])
         targets = optax.smooth_labels(
             jax.nn.one_hot(batch["label"], self.model.num_classes, dtype=jnp.float32),
@@ -57,9 +62,21 @@ class Classification(Task):
         )
         if self.mixing is not None:
             images, targets = self.mixing(context.keys["mixup"], images, targets)
+        return images, targets
+
+    def cross_entropy(
+        self,
+        params: Any,
+        state: State,
+        images: jax.Array,
+        targets: jax.Array,
+        labels: Any,
+        context: StepContext,
+    ) -> tuple[jax.Array, tuple[State, Metrics]]:
+        """What `loss` returns, of the images and targets that `inputs` gives."""
         logits, state = self.apply(params, state, images, context)
         loss = optax.softmax_cross_entropy(logits, targets).mean()
-        top1 = 100 * (logits.argmax(-1) == batch["label"]).mean(dtype=jnp.float32)
+        top1 = 100 * (logits.argmax(-1) == labels).mean(dtype=jnp.float32)
         return loss, (state, {"top1": top1})
 
 

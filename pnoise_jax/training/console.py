@@ -99,7 +99,9 @@ def describe_noise(experiment: Experiment) -> str:
 
 def _describe_injection(experiment: Experiment, injection: noise.Injection) -> str:
     layers = ", ".join(map(str, injection.layers(experiment.model.num_layers)))
-    where = "image" if injection.point == "image" else f"{injection.point}, layer {layers}"
+    where = f"{injection.point}, layer {layers}"
+    if injection.point == "image":
+        where = "image, pixels from 0 to 1"
     if injection.layer == "random" and injection.point != "image":
         where += " (one drawn anew each step)"
     when = f"{'on' if injection.train else 'off'} in training"

@@ -71,21 +71,28 @@ def build(
     test_data = load(split=section.test_split)
     model = _create_model(config, test_data, injections)
     size = inputs.image_size(config, model, test_data)
+    mean, std = _read_statistics(config, size)
+    if any(each.point == "image" for each in injections):
+        in_pixels = noise.in_pixels(injections, noise.PixelScale(mean, std))
+        (first, *others) = in_pixels
+        model = model.clone(injection=in_pixels if others else first)
     plain_model, model = model, prepare_model(config.task, model)
-    experiment = Experiment(
-        config,
-        load,
-        inputs.transformed(config, test_data, size),
-        model,
-        plain_model,
-        tuple(section.mean)
-        if section.mean_image is None
-        else data.load_mean_image(section.mean_image, size=size),
-        tuple(section.std),
-    )
+    test_data = inputs.transformed(config, test_data, size)
+    experiment = Experiment(config, load, test_data, model, plain_model, mean, std)
     checks.check_shapes(experiment)
     _ = experiment.task  # checks its options
     return experiment
+
+
+def _read_statistics(
+    config: ml_collections.ConfigDict, size: tuple[int, int]
+) -> tuple[data.PixelMean, tuple[float, ...]]:
+    """Mean and standard deviation of the pixels; a mean image of this height and width."""
+    section = config.data
+    std = tuple(section.std)
+    if section.mean_image is None:
+        return tuple(section.mean), std
+    return data.load_mean_image(section.mean_image, size=size), std
 
 
 def _create_model(

@@ -148,6 +148,12 @@ FIELDS: dict[str, Field] = {
     "optimizer.clip_norm": Number(
         None, "largest norm of the whole gradient; a longer one is scaled down", interval="(0, inf)"
     ),
+    "optimizer.gradient_noise_std": Number(
+        0.0, "standard deviation of Gaussian noise on clipped gradients, at the first step; 0: none"
+    ),
+    "optimizer.gradient_noise_decay": Number(
+        0.55, "how its variance falls: that of step t, from 0, is divided by (1 + t)^decay"
+    ),
     "optimizer.layer_decay": Number(
         None,
         "layer-wise decay d: layer l of N learns at d^(N + 1 - l) times the learning rate",
@@ -194,6 +200,14 @@ FIELDS: dict[str, Field] = {
         1,
         "views of each image, shifted by a 32nd of it, whose logits are averaged",
         high=evaluation.MAX_VIEWS,
+        affects=Affects.RESULTS,
+    ),
+    "evaluation.weight_draws": Whole(
+        0,
+        "draws of a robust_classification's noisy weights, over which every row averages the "
+        "probabilities; 0 evaluates the weights as they are",
+        low=0,
+        high=10_000,
         affects=Affects.RESULTS,
     ),
     "evaluation.every": Duration(

@@ -14,6 +14,7 @@ import optax
 
 from pnoise_jax.registry import similar
 from pnoise_jax.training.field_kinds import parse_rate
+from pnoise_jax.training.gradient_noise import add_gradient_noise
 
 # Matrices by shape, but not weights of a layer; as timm leaves them.
 _UNDECAYED = ("cls_token", "dist_token", "pos_embed", "relative_position_bias_table")
@@ -87,6 +88,9 @@ def create_optimizer(
     """
     mask = decayed if config.weight_decay_on == "kernels" else None
     steps = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm is not None else []
+    if config.gradient_noise_std:
+        noise = add_gradient_noise(config.gradient_noise_std, config.gradient_noise_decay)
+        steps.append(noise)  # after clipping, as in its paper
     if config.name == "adamw":
         adamw = optax.adamw(
             schedule,
@@ -147,7 +151,7 @@ def learning_rate_multipliers(
         factor = base ** (len(layers) + 1 - numbers.get(path[0].key, len(layers) + 1))
         is_head = path[0].key in _HEADS
         factor *= config.head_learning_rate_multiplier if is_head else 1.0
-        fitting = (rate for pattern, rate in rates if re.fullmatch(pattern, _path(path)))
+        fitting = (rate for pattern, rate in rates if re.fullmatch(pattern, path_name(path)))
         return factor * next(fitting, 1.0)
 
     return jax.tree.map_with_path(multiplier, params)
@@ -163,13 +167,13 @@ def frozen(params: optax.Params, patterns: Sequence[str]) -> optax.Params:
       patterns: regular expressions.
     """
     return jax.tree.map_with_path(
-        lambda path, _: any(re.fullmatch(pattern, _path(path)) for pattern in patterns), params
+        lambda path, _: any(re.fullmatch(pattern, path_name(path)) for pattern in patterns), params
     )
 
 
 def require_frozen(params: optax.Params, patterns: Sequence[str]) -> None:
     """Raises ValueError where a pattern fits no parameter, or all are frozen."""
-    _require_fitting("optimizer.freeze", params, patterns)
+    require_fitting("optimizer.freeze", params, patterns)
     if all(jax.tree.leaves(frozen(params, patterns))):
         raise ValueError(
             f"optimizer.freeze={tuple(patterns)!r} leaves no parameter to train: leave "
@@ -179,11 +183,12 @@ def require_frozen(params: optax.Params, patterns: Sequence[str]) -> None:
 
 def require_rates(params: optax.Params, rates: Sequence[str]) -> None:
     """Raises ValueError where the pattern of one of ``optimizer.rates`` fits no parameter."""
-    _require_fitting("optimizer.rates", params, [parse_rate(text)[0] for text in rates])
+    require_fitting("optimizer.rates", params, [parse_rate(text)[0] for text in rates])
 
 
-def _require_fitting(field: str, params: optax.Params, patterns: Sequence[str]) -> None:
-    paths = [_path(path) for path, _ in jax.tree.leaves_with_path(params)]
+def require_fitting(field: str, params: optax.Params, patterns: Sequence[str]) -> None:
+    """Raises ValueError where a pattern fits no parameter's whole path; ``field`` has them."""
+    paths = [path_name(path) for path, _ in jax.tree.leaves_with_path(params)]
     for pattern in patterns:
         if not any(re.fullmatch(pattern, path) for path in paths):
             near = similar(pattern, paths, count=_LISTED, cutoff=0.3)
@@ -194,7 +199,8 @@ def _require_fitting(field: str, params: optax.Params, patterns: Sequence[str]) 
             )
 
 
-def _path(path: jax.tree_util.KeyPath) -> str:
+def path_name(path: jax.tree_util.KeyPath) -> str:
+    """A parameter's path as patterns see it: "block_1/attn/qkv/kernel"."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 

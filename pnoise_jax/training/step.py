@@ -107,6 +107,7 @@ def make_train_step(
       With a bfloat16 model the gradients of kernels are summed over devices in bfloat16: half the
       traffic, and common practice; the optimiser works in float32.
     """
+    optimizer = optax.with_extra_args_support(optimizer)
     gradients = _make_gradients(_freeze(_check_result(task), frozen), accumulate)
 
     def step(state, batch, key, strength=None):
@@ -119,7 +120,12 @@ def make_train_step(
         batch_stats = collections.pop("batch_stats")
         if frozen is not None:
             batch_stats = _keep_frozen(frozen(state.params), state.batch_stats, batch_stats)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        updates, opt_state = optimizer.update(
+            grads,
+            state.opt_state,
+            state.params,
+            noise_key=RandomStreams(key)["gradient_noise"],
+        )
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
         if ema_decay is not None:

@@ -58,6 +58,8 @@ class Task:
     step_measures: ClassVar[tuple[Measure, ...]] = ()
     # What a row of `evaluate` holds, in the order of the report's columns.
     row_measures: ClassVar[tuple[Measure, ...]] = evaluation.CLASSIFICATION_MEASURES
+    # Whether `evaluate` averages over noisy weights where evaluation.weight_draws asks for it.
+    averages_weights: ClassVar[bool] = False
 
     @classmethod
     def from_setup(cls, setup: Setup, **options: Any) -> Self:

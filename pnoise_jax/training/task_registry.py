@@ -26,7 +26,11 @@ def _require_task(kind: Any) -> None:
             raise ValueError(
                 f"{name}.{field.name} has no default: give it one, since a config may leave it out"
             )
-    declared = set(inspect.get_annotations(kind)) - {"step_measures", "row_measures"}
+    declared = set(inspect.get_annotations(kind)) - {
+        "step_measures",
+        "row_measures",
+        "averages_weights",
+    }
     if "__dataclass_params__" not in vars(kind) and declared:
         raise ValueError(
             f"{name} declares fields but is not a dataclass: decorate it with "
@@ -36,13 +40,14 @@ def _require_task(kind: Any) -> None:
 
 TASKS: Registry[type[Task]] = Registry("task", _require_task)
 for _name, _place in (
-    ("source_only", "source_only:SourceOnly"),
-    ("dann", "dann:Dann"),
-    ("tvt", "tvt:Tvt"),
-    ("ssrt", "ssrt:Ssrt"),
-    ("cdtrans", "cdtrans:CdTrans"),
+    ("source_only", "adaptation.source_only:SourceOnly"),
+    ("dann", "adaptation.dann:Dann"),
+    ("tvt", "adaptation.tvt:Tvt"),
+    ("ssrt", "adaptation.ssrt:Ssrt"),
+    ("cdtrans", "adaptation.cdtrans:CdTrans"),
+    ("robust_classification", "robustness.task:RobustClassification"),
 ):
-    TASKS.register_lazily(_name, f"pnoise_jax.adaptation.{_place}")
+    TASKS.register_lazily(_name, f"pnoise_jax.{_place}")
 
 
 def register_task(name: str) -> Callable[[type[Task]], type[Task]]:
@@ -91,6 +96,12 @@ def create_task(setup: Setup) -> Task:
       ValueError: an unknown task or option, or a value that the task refuses.
     """
     kind, options = _find_task(setup.config.task)
+    draws = setup.config.evaluation.weight_draws
+    if draws and not kind.averages_weights:
+        raise ValueError(
+            f"evaluation.weight_draws={draws}: the task {setup.config.task.name!r} has no noise on "
+            "weights; set evaluation.weight_draws=0, or take the task 'robust_classification'"
+        )
     try:
         return kind.from_setup(setup, **options)
     except ValueError as error:

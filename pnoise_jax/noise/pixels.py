@@ -1,0 +1,81 @@
+"""Pixels in [0, 1] behind images that were normalised for a model."""
+
+import dataclasses
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from pnoise_jax.noise import checks
+
+
+class MeanOfPixels(Protocol):
+    """A mean image: what is subtracted from each pixel. It must be hashable."""
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """(height, width, channels) float32, in [0, 1]."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class PixelScale:
+    """How images were normalised: ``x = (pixel - mean) / std``, of pixels in [0, 1].
+
+    Attributes:
+      mean: one number per channel or one for all, in [0, 1]; or a mean image.
+      std: likewise.
+    """
+
+    mean: tuple[float, ...] | MeanOfPixels = (0.5,)
+    std: tuple[float, ...] = (0.5,)
+
+    def __post_init__(self):
+        if isinstance(self.mean, list):
+            object.__setattr__(self, "mean", tuple(self.mean))
+        object.__setattr__(self, "std", tuple(self.std))
+        for value in self.mean if isinstance(self.mean, tuple) else ():
+            checks.require_finite("mean", value)
+        for value in self.std:
+            checks.require_finite("std", value)
+            if value <= 0:
+                raise ValueError(f"std={self.std!r}: images were divided by it; give numbers > 0")
+
+    def to_pixels(self, x: jax.Array) -> jax.Array:
+        """Normalised images (batch, height, width, channels) to pixels in [0, 1], >= float32."""
+        dtype = np.promote_types(x.dtype, np.float32)
+        return x.astype(dtype) * self._std(dtype) + self._mean(dtype)
+
+    def normalise(self, pixels: jax.Array) -> jax.Array:
+        """Pixels in [0, 1] to normalised images; the inverse of `to_pixels`."""
+        return (pixels - self._mean(pixels.dtype)) / self._std(pixels.dtype)
+
+    def add(self, x: jax.Array, pixels: jax.Array, noisy: jax.Array) -> jax.Array:
+        """Normalised images with noisy pixels, clipped to [0, 1].
+
+        Pixels that the noise leaves alone stay bitwise what they were.
+
+        Args:
+          x: normalised images, (batch, height, width, channels).
+          pixels: their pixels, as `to_pixels` gives them.
+          noisy: these with noise.
+
+        Returns:
+          Like x in shape and dtype.
+        """
+        # Rounding may put a pixel of 1 above 1. Its own value then is the limit.
+        low = lax.stop_gradient(jnp.minimum(pixels, 0))
+        high = lax.stop_gradient(jnp.maximum(pixels, 1))
+        # Not jnp.clip, which halves the gradient of a pixel that lies on a limit.
+        noisy = jnp.where(noisy < low, low, jnp.where(noisy > high, high, noisy))
+        change = (noisy - pixels) / self._std(pixels.dtype)
+        return (x.astype(change.dtype) + change).astype(x.dtype)
+
+    def _mean(self, dtype: jax.typing.DTypeLike) -> jax.Array:
+        mean = self.mean if isinstance(self.mean, tuple) else self.mean.pixels
+        return jnp.asarray(mean, dtype)
+
+    def _std(self, dtype: jax.typing.DTypeLike) -> jax.Array:
+        return jnp.asarray(self.std, dtype)

@@ -1,0 +1,11 @@
+"""Noise outside the latent: on weights, and by adversaries on images.
+
+Noise on images is an injection at the point "image", and noise on gradients a field of the
+optimizer.
+"""
+
+from pnoise_jax.robustness.attacks import Attack
+from pnoise_jax.robustness.task import RobustClassification
+from pnoise_jax.robustness.weight_noise import AveragedModel, WeightNoise
+
+__all__ = ["Attack", "AveragedModel", "RobustClassification", "WeightNoise"]

@@ -1,0 +1,218 @@
+"""Classification with adversaries and with noise on the weights."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Self, cast
+
+import jax
+import optax
+
+from pnoise_jax import data, evaluation, noise
+from pnoise_jax.robustness.attacks import Attack
+from pnoise_jax.robustness.weight_noise import AveragedModel, WeightNoise
+from pnoise_jax.training import (
+    Classification,
+    Metrics,
+    Setup,
+    State,
+    StepContext,
+    StrengthSchedule,
+)
+
+_ATTACKS = ("none", "fgsm", "pgd")
+_PGD_STEPS = 10
+_SCHEDULES = {  # and what each is of
+    "attack_schedule": "adversary",
+    "weight_noise_schedule": "weight_noise",
+    "update_noise_schedule": "update_noise",
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class RobustClassification(Classification):
+    """Learns the labels of attacked images, with noisy weights; each part is off by default.
+
+    Takes the attributes of `Classification`, and these. Everything is composable with the model's
+    injections. The attack sees what the forward pass of its step sees: the same noise, dropout and
+    perturbed weights, and the targets that label smoothing and mixup leave. Image noise comes on
+    top of the attack.
+
+    Attributes:
+      attack: "none", "fgsm" or "pgd".
+      attack_epsilon: the largest change of a pixel, on the scale from 0 to 1.
+      attack_steps: of PGD; None is 10.
+      attack_step_size: of PGD, on the same scale; None is 2.5 epsilon / steps.
+      attack_random_start: whether the attack starts at a random point within epsilon.
+      attack_schedule: of epsilon and step size, such as "linear 0 to 1 over 10 epochs"; None is
+        constant.
+      weight_noise_std: of Gaussian noise on weights, drawn for each micro-batch's forward and
+        backward pass; the update then applies to the weights without it. 0 for none.
+      weight_noise_on: regular expressions of whole paths of the parameters that have it.
+      weight_noise_schedule: of its standard deviation.
+      update_noise_std: of Gaussian noise that stays in the weights: it is added after each update
+        to all parameters that are not frozen. A moving average takes it in at the next step.
+      update_noise_schedule: of its standard deviation.
+    """
+
+    attack: str = "none"
+    attack_epsilon: float = 8 / 255
+    attack_steps: int | None = None
+    attack_step_size: float | None = None
+    attack_random_start: bool = False
+    attack_schedule: str | None = None
+    weight_noise_std: float = 0.0
+    weight_noise_on: tuple[str, ...] = (".*/kernel",)
+    weight_noise_schedule: str | None = None
+    update_noise_std: float = 0.0
+    update_noise_schedule: str | None = None
+
+    averages_weights: ClassVar[bool] = True
+
+    def __post_init__(self):
+        parts = {name: getattr(self, part) for name, part in _SCHEDULES.items()}  # checks them
+        for name, part in parts.items():
+            text = getattr(self, name)
+            if text is not None:
+                StrengthSchedule.parse(text, field=name)
+                if part is None:
+                    raise ValueError(f"{name}={text!r}: what it schedules is off; set it to None")
+
+    @classmethod
+    def from_setup(cls, setup: Setup, **options: Any) -> Self:
+        """With the config's label smoothing and mixup."""
+        task = super().from_setup(setup, **options)
+        params = setup.variables["params"]
+        frozen = None if setup.frozen is None else setup.frozen(params)
+        if task.weight_noise is not None:
+            task.weight_noise.require_fitting(params, frozen, field="weight_noise_on")
+        elif draws := setup.config.evaluation.weight_draws:
+            raise ValueError(
+                f"weight_noise_std=0 with evaluation.weight_draws={draws}: there is no noise on "
+                "weights to draw; set weight_noise_std, or evaluation.weight_draws=0"
+            )
+        return task
+
+    @property
+    def adversary(self) -> Attack | None:
+        """The attack; None without one."""
+        if self.attack not in _ATTACKS:
+            raise ValueError(f"attack={self.attack!r}: choose one of {', '.join(_ATTACKS)}")
+        given = {"attack_steps": self.attack_steps, "attack_step_size": self.attack_step_size}
+        for name, value in given.items():
+            if self.attack != "pgd" and value is not None:
+                raise ValueError(f"{name}={value!r}: only pgd uses it; set attack='pgd', or None")
+        if self.attack == "none":
+            if self.attack_random_start:
+                raise ValueError("attack_random_start=True, but there is no attack; set it False")
+            return None
+        default = 1 if self.attack == "fgsm" else _PGD_STEPS
+        try:
+            return Attack(
+                self.attack_epsilon,
+                default if self.attack_steps is None else self.attack_steps,
+                self.attack_step_size,
+                self.attack_random_start,
+            )
+        except ValueError as error:
+            raise ValueError(f"attack_{error}") from error
+
+    @property
+    def weight_noise(self) -> WeightNoise | None:
+        """The noise of forward passes; None without any."""
+        try:
+            found = WeightNoise(self.weight_noise_std, self.weight_noise_on)
+        except ValueError as error:
+            raise ValueError(f"weight_noise_{error}") from error
+        return found if found.std else None
+
+    @property
+    def update_noise(self) -> WeightNoise | None:
+        """The noise after updates; None without any."""
+        try:
+            found = WeightNoise(self.update_noise_std, (".*",))
+        except ValueError as error:
+            raise ValueError(f"update_noise_{error}") from error
+        return found if found.std else None
+
+    def loss(
+        self, params: Any, state: State, batch: data.Batch, context: StepContext
+    ) -> tuple[jax.Array, tuple[State, Metrics]]:
+        """The cross-entropy of the attacked images; top1 is that of these, too."""
+        images, targets = self.inputs(batch, context)
+        if self.weight_noise is not None:
+            params = self.weight_noise.perturb(
+                context.keys["weight_noise"],
+                params,
+                strength=self._factor("weight_noise_schedule", context),
+            )
+        if self.adversary is not None:
+            images = self._attacked(params, state, images, targets, context)
+        return self.cross_entropy(params, state, images, targets, batch["label"], context)
+
+    def _attacked(
+        self, params: Any, state: State, images: Any, targets: jax.Array, context: StepContext
+    ) -> jax.Array:
+        assert self.adversary is not None, "called with an attack only"
+        scale = noise.PixelScale(self.mean, self.std)
+        params = jax.lax.stop_gradient(params)
+
+        def loss(pixels: jax.Array) -> jax.Array:
+            logits, _ = self.apply(params, state, scale.normalise(pixels), context)
+            return optax.softmax_cross_entropy(logits, targets).mean()
+
+        pixels = self.adversary(
+            context.keys["attack"],
+            loss,
+            scale.to_pixels(images),
+            strength=self._factor("attack_schedule", context),
+        )
+        return scale.normalise(pixels)
+
+    def after_update(self, state: Any, context: StepContext) -> Any:
+        """The state with noise on the parameters, where there is any."""
+        if self.update_noise is None:
+            return state
+        params = self.update_noise.perturb(
+            context.keys["update_noise"],
+            state.params,
+            strength=self._factor("update_noise_schedule", context),
+        )
+        frozen = None if self.setup is None else self.setup.frozen
+        if frozen is not None:
+            params = jax.tree.map(
+                lambda still, before, after: before if still else after,
+                frozen(state.params),
+                state.params,
+                params,
+            )
+        return state.replace(params=params)
+
+    def _factor(self, name: str, context: StepContext) -> Any:
+        """What a strength is multiplied with in this step."""
+        text = getattr(self, name)
+        if text is None:
+            return 1.0
+        setup = self.require_setup()
+        schedule = StrengthSchedule.parse(text, field=f"task.{name}")
+        return schedule.by_step(lambda duration: setup.cut_steps(duration, f"task.{name}"))(
+            context.step
+        )
+
+    def evaluate(
+        self,
+        variables: Mapping[str, Any],
+        mesh: jax.sharding.Mesh,
+        protocols: Sequence[evaluation.Protocol],
+        *,
+        report: Callable[[str], None] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Rows as those of `Task`; of the mean over draws of the weights, if the config asks."""
+        config = self.require_setup().config.evaluation
+        if not config.weight_draws or isinstance(self.model, AveragedModel):
+            return super().evaluate(variables, mesh, protocols, report=report)
+        assert self.weight_noise is not None, "checked by from_setup"
+        if report is not None:
+            report(f"every row is the mean of {config.weight_draws} draws of noisy weights")
+        averaged = AveragedModel(self.model, self.weight_noise, config.weight_draws, config.seed)
+        task = dataclasses.replace(self, model=cast(Any, averaged))
+        return task.evaluate(variables, mesh, protocols, report=report)

@@ -1,0 +1,140 @@
+"""Gaussian noise on weights, for a forward pass or after an update."""
+
+import dataclasses
+import math
+import re
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from pnoise_jax.training import RandomStreams, optimizer
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightNoise:
+    """``w + std * e``, ``e ~ N(0, 1)``, for the parameters whose whole path fits a pattern.
+
+    Each parameter draws from a key of its own, so that what it receives does not depend on which
+    others have noise.
+
+    Attributes:
+      std: in the units of the weights, at least 0.
+      on: regular expressions of paths such as "block_1/attn/qkv/kernel".
+    """
+
+    std: float
+    on: tuple[str, ...] = (".*/kernel",)
+
+    def __post_init__(self):
+        object.__setattr__(self, "on", tuple(self.on))
+        is_number = isinstance(self.std, int | float) and not isinstance(self.std, bool)
+        if not is_number or not math.isfinite(self.std) or self.std < 0:
+            raise ValueError(f"std={self.std!r}: give a finite number of at least 0")
+        if not self.on:
+            raise ValueError("on=(): name the parameters, such as ('.*/kernel',)")
+        for pattern in self.on:
+            try:
+                re.compile(pattern)
+            except (re.error, TypeError) as error:
+                raise ValueError(
+                    f"on={self.on!r}: {pattern!r} is not a valid regular expression ({error})"
+                ) from error
+
+    def perturb(
+        self, key: jax.Array, params: Any, *, strength: jax.Array | float = 1.0
+    ) -> dict[str, Any]:
+        """The parameters with noise; those without are the same arrays.
+
+        Args:
+          key: of one draw.
+          params: a tree of arrays.
+          strength: multiplies the standard deviation; may be traced.
+        """
+
+        def noisy(path: jax.tree_util.KeyPath, x: jax.Array) -> jax.Array:
+            name = optimizer.path_name(path)
+            if not self._fits(name):
+                return x
+            own_key = jax.random.fold_in(key, zlib.crc32(name.encode()))
+            e = jax.random.normal(own_key, x.shape, x.dtype)
+            return x + jnp.asarray(strength * self.std, x.dtype) * e
+
+        return jax.tree.map_with_path(noisy, params)
+
+    def require_fitting(self, params: Any, frozen: Any, *, field: str) -> None:
+        """Raises ValueError unless these parameters can have the noise.
+
+        Args:
+          params: arrays, or shapes and dtypes.
+          frozen: the same tree, True where a parameter is frozen; None where none is.
+          field: the config's field with the patterns, for errors.
+
+        Raises:
+          ValueError: a pattern fits no parameter, or one that is frozen or not floating-point.
+        """
+        optimizer.require_fitting(field, params, self.on)
+        still = (
+            [False] * len(jax.tree.leaves(params)) if frozen is None else jax.tree.leaves(frozen)
+        )
+        for (path, x), is_frozen in zip(jax.tree.leaves_with_path(params), still, strict=True):
+            name = optimizer.path_name(path)
+            if not self._fits(name):
+                continue
+            if is_frozen:
+                raise ValueError(
+                    f"{field}={self.on!r} fits {name}, which optimizer.freeze keeps as it is: "
+                    "leave it out of one of the two"
+                )
+            if not jnp.issubdtype(x.dtype, jnp.floating):
+                raise ValueError(
+                    f"{field}={self.on!r} fits {name}, whose dtype is {x.dtype}: only "
+                    "floating-point parameters can have noise, so leave it out"
+                )
+
+    def _fits(self, name: str) -> bool:
+        return any(re.fullmatch(pattern, name) for pattern in self.on)
+
+
+@dataclasses.dataclass(frozen=True)
+class AveragedModel:
+    """A model whose probabilities are the mean over several draws of its weights.
+
+    It stands for a model in an evaluation: what that calls is here.
+
+    Attributes:
+      model: what is averaged.
+      weight_noise: of its parameters.
+      draws: how many, at least 1; the same for all images.
+      seed: of the draws.
+    """
+
+    model: nn.Module
+    weight_noise: WeightNoise
+    draws: int
+    seed: int
+
+    @property
+    def injection(self) -> Any:
+        """The model's."""
+        return getattr(self.model, "injection", None)
+
+    def clone(self, **changes: Any) -> "AveragedModel":
+        """The same of a changed model."""
+        return dataclasses.replace(self, model=self.model.clone(**changes))
+
+    def apply(self, variables: Mapping[str, Any], *args: Any, **call: Any) -> jax.Array:
+        """The logarithm of the mean probabilities, (batch, num_classes), which serve as logits."""
+        key = RandomStreams(jax.random.key(self.seed))["weight_noise"]
+
+        def draw(number: jax.Array) -> jax.Array:
+            own_key = jax.random.fold_in(key, number)
+            params = self.weight_noise.perturb(own_key, variables["params"])
+            logits: Any = self.model.apply({**variables, "params": params}, *args, **call)
+            return jax.nn.log_softmax(logits)
+
+        drawn = jax.lax.map(draw, jnp.arange(self.draws, dtype=jnp.int32))
+        return jax.nn.logsumexp(drawn, axis=0) - math.log(self.draws)
