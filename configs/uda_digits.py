@@ -23,10 +23,11 @@ from pnoise_jax.training import default_config, model_config, task_config
 
 
 def get_config():
-    """A ViT of 2 blocks, dim 64; batches of 64 images of each domain."""
+    """A ViT of 2 blocks, dim 64; batches of 32 images of each domain."""
     config = default_config()
-    config.duration = "2000 steps"
-    config.batch_size = 64
+    config.duration = "4000 steps"
+    config.batch_size = 32
+    config.label_smoothing = 0.1
     config.model = model_config(
         "vit_ti_16", image_size=8, patch_size=2, dim=64, depth=2, num_heads=4
     )
@@ -40,20 +41,29 @@ def get_config():
     config.noise.preset = "paper_vit"
     config.data.name = "digits"
     config.data.cache = True
-    config.optimizer.learning_rate = 1e-3
+    config.data.train_transform = "random_resized_crop(scale=(0.6, 1))|color_jitter(0.4, 0.4, 0)"
+    config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup = "100 steps"
     config.optimizer.weight_decay = 0.05
     config.evaluation.batch_size = 16
-    config.evaluation.every = "250 steps"
-    config.checkpoint.every = "1000 steps"
-    config.log_every = "50 steps"
+    config.evaluation.every = "500 steps"
+    config.checkpoint.every = "2000 steps"
+    config.log_every = "100 steps"
     return config
 
 
 def methods():
-    """DANN with TVT's weights; the source alone for the first half of CDTrans."""
+    """DANN with TVT's weights; SSRT from the source's weights; the source first for CDTrans."""
     return {
         "dann": {"task.domain_weight": 1.0, "task.information_weight": 0.3},
-        "ssrt": {"task.bottleneck_dim": 64, "weights": "source_only", "weights_head": "fresh"},
-        "cdtrans": {"task.source_duration": "1000 steps", "task.pair_every": "250 steps"},
+        "ssrt": {
+            "weights": "source_only",
+            "weights_head": "fresh",
+            "task.bottleneck_dim": 64,
+            "task.information_weight": 0.3,
+            "task.reversal_max": 1.0,
+            "task.reversal_steps": 200.0,
+            "task.check_every": 200,
+        },
+        "cdtrans": {"task.source_duration": "1500 steps", "task.pair_every": "100 steps"},
     }
