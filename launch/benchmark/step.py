@@ -2,10 +2,12 @@
 
 Measured: the wall-clock seconds of one training step, compiled and with its state donated as in the
 training loop, on a batch that is already on the devices. The model has no injection ("plain"), or
-the noise of a preset at its last layer, structured and as a matmul.
+the noise of a preset at its last layer, structured and as a matmul, or noise at one of --sites:
+image (Gaussian, on pixels), weights (Gaussian, on all kernels), fgsm, and pgd with 3 steps.
 
 Printed: how many times as long as the plain step of the same round each takes, as median and
-quartiles; and the median of the same ratio for CPU time, which other programs affect less.
+quartiles; the median of the same ratio for CPU time, which other programs affect less; the goal;
+and the memory for what lies between arguments and results, by the compiler's account.
 """
 
 import dataclasses
@@ -16,9 +18,13 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from pnoise_jax import noise, parallel, training
+from pnoise_jax.robustness import RobustClassification
 
 from ..main import whole_numbers
 from . import measuring, report, workload
+
+_PGD_STEPS = 3
+GOALS = {"image": 1.02, "weights": 1.03, "fgsm": 2.2, "pgd": _PGD_STEPS + 1.3}  # ratios at most
 
 flags.DEFINE_string("model", "vit_ti_16", "The model; see models.list_models().")
 flags.DEFINE_integer("image_size", 224, "Side of the images in pixels.", lower_bound=1)
@@ -29,6 +35,7 @@ flags.DEFINE_integer(
 _PRESETS = flags.DEFINE_list(
     "preset", ["paper_vit", "optimal_published"], "Names of noise.PRESETS."
 )
+_SITES = flags.DEFINE_list("sites", list(GOALS), "Noise outside the latent to compare as well.")
 _DEVICES = flags.DEFINE_list("devices", ["1"], "How many devices the batch is spread over.")
 flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Dtype of the computation.")
 flags.DEFINE_integer("rounds", 12, "How many steps of each alternative are timed.", lower_bound=1)
@@ -44,6 +51,7 @@ class Spec:
     batch_size: int
     depth: int | None
     presets: tuple[str, ...]
+    sites: tuple[str, ...]
     dtype: str
     rounds: int
 
@@ -55,7 +63,9 @@ def main() -> None:
         raise ValueError(f"--preset is empty: use one of {', '.join(noise.PRESETS)}")
     for preset in _PRESETS.value:
         report.require_preset(preset)
-    spec = report.spec_of(Spec, presets=tuple(_PRESETS.value))
+    for site in _SITES.value:
+        report.require_known("sites", site, GOALS)
+    spec = report.spec_of(Spec, presets=tuple(_PRESETS.value), sites=tuple(_SITES.value))
     for injection in injections(spec).values():
         _create_model(spec, injection)
     report.require_divisible("batch_size", [spec.batch_size], devices)
@@ -73,16 +83,37 @@ def injections(spec: Spec) -> dict[str, noise.Injection | None]:
     return compared
 
 
+def tasks(spec: Spec) -> dict[str, training.Task]:
+    """All alternatives: those of `injections`, and the sites."""
+    compared: dict[str, training.Task] = {
+        name: training.Classification(model=_create_model(spec, injection))
+        for name, injection in injections(spec).items()
+    }
+    plain = _create_model(spec, None)
+    options = {
+        "weights": {"weight_noise_std": 0.01},
+        "fgsm": {"attack": "fgsm"},
+        "pgd": {"attack": "pgd", "attack_steps": _PGD_STEPS},
+    }
+    for site in spec.sites:
+        if site == "image":
+            gaussian = noise.Gaussian(std=0.1)
+            injection = noise.Injection(gaussian, point="image", pixels=noise.PixelScale())
+            compared[site] = training.Classification(model=_create_model(spec, injection))
+        else:
+            compared[site] = RobustClassification(model=plain, **options[site])
+    return compared
+
+
 def measure(spec: Spec, mesh: Mesh) -> list[dict]:
     """One result: every alternative against the plain step."""
     batch = parallel.to_devices(workload.draw_batch(spec), parallel.split_batch(mesh))
-    plain = training.Classification(model=_create_model(spec, None))
-    state = workload.create_state(plain, spec.image_size, mesh)
+    alternatives = tasks(spec)
+    state = workload.create_state(alternatives["plain"], spec.image_size, mesh)
     calls, first_steps = {}, {}
-    for name, injection in injections(spec).items():
-        task = training.Classification(model=_create_model(spec, injection))
+    for name, task in alternatives.items():
         calls[name] = workload.make_advance(task, state, batch, mesh)
-        _, first_steps[name] = calls[name]()  # compiles
+        _, first_steps[name] = calls[name]()
         jax.block_until_ready(calls[name]())
     tolerance = 1e-3 if spec.dtype == "float32" else 0.1  # of a loss near 7 and a gradient near 1
     differences = {}
@@ -92,7 +123,15 @@ def measure(spec: Spec, mesh: Mesh) -> list[dict]:
     times = measuring.interleave(calls, rounds=spec.rounds)
     metrics = {name: {k: float(v) for k, v in step.items()} for name, step in first_steps.items()}
     compared = measuring.compare(times, to="plain")
-    return [{"alternatives": compared, "difference": differences, "first_step": metrics}]
+    return [
+        {
+            "alternatives": compared,
+            "difference": differences,
+            "first_step": metrics,
+            "memory": {name: call.memory for name, call in calls.items()},
+            "goals": GOALS,
+        }
+    ]
 
 
 def _create_model(spec: Spec, injection: noise.Injection | None):
@@ -103,16 +142,17 @@ def _print(console: Console, spec: Spec, results: list[dict]) -> None:
     (result,) = results
     devices, kind = result["devices"], result["device_kind"]
     alternatives = result["alternatives"]
-    rows = [["plain", report.milliseconds(alternatives["plain"]), "", ""]]
+    rows = []
     for name, times in alternatives.items():
+        row = [name, report.milliseconds(times), "", "", ""]
         if name != "plain":
-            cpu_ratio = f"{times['cpu_ratio']['median']:.3f}"
-            ratio = report.ratio(times, decimals=3)
-            rows.append([name, report.milliseconds(times), ratio, cpu_ratio])
+            goal = f"at most {GOALS[name]:g}" if name in GOALS else ""
+            row[2:] = report.ratio(times, decimals=3), f"{times['cpu_ratio']['median']:.3f}", goal
+        rows.append([*row, report.figure(result["memory"][name] / 2**20)])
     title = (
         f"{devices} x {kind}, training step of {spec.model}, {spec.image_size} px, "
         f"batch {spec.batch_size}, {spec.dtype}, {spec.rounds} rounds\n"
         "time / time of the plain step: median (quartiles)"
     )
-    console.print(report.table(title, ["injection", "ms", "ratio", "CPU time"], rows))
+    console.print(report.table(title, ["noise", "ms", "ratio", "CPU time", "goal", "MiB"], rows))
     report.say_agreement(console, "loss and gradient norm of structured and matmul", results)

@@ -1,6 +1,7 @@
 """What is measured: a model, a batch of random images, training steps."""
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Mapping
 from typing import Any, cast
 
 import jax
@@ -83,20 +84,39 @@ def create_state(
     return jax.jit(create, out_shardings=parallel.replicated(mesh))(jax.random.key(0))
 
 
+@dataclasses.dataclass
+class Advance:
+    """A call makes the next training step, always on the same batch.
+
+    Attributes:
+      step: compiled; it takes the state, which it may reuse, the batch and a key.
+      state: of the last step.
+      batch, key: what every step takes.
+    """
+
+    step: Any
+    state: training.TrainState
+    batch: Mapping[str, jax.Array]
+    key: jax.Array
+
+    def __call__(self) -> tuple[training.TrainState, training.Metrics]:
+        self.state, metrics = self.step(self.state, self.batch, self.key)
+        return self.state, metrics
+
+    @property
+    def memory(self) -> int:
+        """What the step needs beside its arguments and results, bytes on a device."""
+        return self.step.memory_analysis().temp_size_in_bytes
+
+
 def make_advance(
     task: training.Task, state: training.TrainState, batch: Mapping[str, jax.Array], mesh: Mesh
-) -> Callable[[], tuple[training.TrainState, training.Metrics]]:
-    """A call that makes the next training step, on a copy of the state and always one batch."""
-    step = training.jit_train_step(training.make_train_step(task, create_optimizer()), mesh)
+) -> Advance:
+    """Compiles the task's training step, to be called on a copy of the state."""
+    step: Any = training.jit_train_step(training.make_train_step(task, create_optimizer()), mesh)
     key = parallel.random_key(0, mesh)
-    state = jax.tree.map(jnp.copy, state)
-
-    def advance() -> tuple[training.TrainState, training.Metrics]:
-        nonlocal state
-        state, metrics = step(state, batch, key)
-        return state, metrics
-
-    return advance
+    compiled = step.lower(state, batch, key).compile()
+    return Advance(compiled, jax.tree.map(jnp.copy, state), batch, key)
 
 
 def _images(image_size: int) -> jax.ShapeDtypeStruct:

@@ -91,7 +91,11 @@ def test_step_compares_with_the_plain_step(step_run):
     printed, content = step_run
     (result,) = content["results"]
     noisy = ["optimal_published/structured", "optimal_published/matmul"]
-    assert list(result["alternatives"]) == ["plain", *noisy]
+    sites = ["image", "weights", "fgsm", "pgd"]
+    assert list(result["alternatives"]) == ["plain", *noisy, *sites]
+    assert result["memory"].keys() == result["alternatives"].keys()
+    assert min(result["memory"].values()) > 0
+    assert "at most 2.2" in printed
     require_compared(result["alternatives"], to="plain", rounds=2)
     assert "loss and gradient norm of structured and matmul agreed" in printed
     assert list(result["difference"]) == ["optimal_published/matmul"]
@@ -188,6 +192,7 @@ def test_generated_jpegs_are_of_imagenets_size(tmp_path):
         (("step", "--model=vit_ti16"), ("--model=vit_ti16", "did you mean 'vit_ti_16'")),
         (("step", "--preset=paper_vt"), ("--preset=paper_vt", "did you mean 'paper_vit'")),
         (("step", "--preset=published_vit"), ("--preset=published_vit", "retired", "'paper_vit'")),
+        (("step", "--sites=fsgm"), ("--sites=fsgm", "did you mean 'fgsm'")),
         (("step", "--image_size=33"), ("--image_size=33", "multiple of 16")),
         (("step", "--batch_size=6", "--devices=4"), ("--batch_size=6", "multiple of 4")),
     ],

@@ -49,7 +49,8 @@ def draw(path: Path, runs: Sequence[StudyRun], measured: Sequence[Measured]) -> 
     first = {method: first[method] for method in dict.fromkeys(run.method for run in runs)}
     curves = {method: read_metrics(path / "runs" / run.name) for method, run in first.items()}
     embeddings, maps = _ask_runs(path, first)
-    figures = {"curves": curves_figure(curves)}
+    measures = [m for run in first.values() for m in run.experiment.task.step_measures]
+    figures = {"curves": curves_figure(curves, {m.name: m.heading for m in measures})}
     if embeddings:
         figures["embedding"] = embedding_figure(embeddings)
     if maps:
@@ -86,14 +87,21 @@ def terms_of(curves: Mapping[Method, Sequence[Mapping[str, float]]]) -> list[str
 
 
 @style.styled
-def curves_figure(curves: Mapping[Method, Sequence[Mapping[str, float]]]) -> Figure:
-    """A panel for each term of the losses, a line for each method."""
+def curves_figure(
+    curves: Mapping[Method, Sequence[Mapping[str, float]]], headings: Mapping[str, str]
+) -> Figure:
+    """A panel for each term of the losses, a line for each method.
+
+    Args:
+      curves: the lines of metrics.jsonl by method.
+      headings: what a reader sees of a term; by default its name.
+    """
     terms = terms_of(curves)
     rows = max(1, math.ceil(len(terms) / 2))
     figure = Figure(figsize=(style.WIDTH, 1.9 * rows + 0.6), layout="constrained")
     axes = figure.subplots(rows, 2, squeeze=False).ravel()
     for ax, term in zip(axes, terms, strict=False):
-        ax.set_title(term.replace("_", " "))
+        ax.set_title(headings.get(term, term.replace("_", " ")))
         for method, lines in curves.items():
             points = [(line["step"], line[term]) for line in lines if term in line]
             if points:
