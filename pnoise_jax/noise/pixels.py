@@ -38,10 +38,18 @@ class PixelScale:
         object.__setattr__(self, "std", tuple(self.std))
         for value in self.mean if isinstance(self.mean, tuple) else ():
             checks.require_finite("mean", value)
+            if not 0 <= value <= 1:
+                raise ValueError(
+                    f"mean={self.mean!r}: pixels range from 0 to 1, and so does their mean; divide "
+                    "statistics of values from 0 to 255 by 255"
+                )
         for value in self.std:
             checks.require_finite("std", value)
-            if value <= 0:
-                raise ValueError(f"std={self.std!r}: images were divided by it; give numbers > 0")
+            if not 0 < value <= 1:
+                raise ValueError(
+                    f"std={self.std!r}: pixels range from 0 to 1, so give numbers in (0, 1]; "
+                    "divide statistics of values from 0 to 255 by 255"
+                )
 
     def to_pixels(self, x: jax.Array) -> jax.Array:
         """Normalised images (batch, height, width, channels) to pixels in [0, 1], >= float32."""

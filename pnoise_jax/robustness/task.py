@@ -1,15 +1,14 @@
 """Classification with adversaries and with noise on the weights."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Self, cast
+from typing import Any, Self
 
 import jax
 import optax
 
-from pnoise_jax import data, evaluation, noise
+from pnoise_jax import data, noise
 from pnoise_jax.robustness.attacks import Attack
-from pnoise_jax.robustness.weight_noise import AveragedModel, WeightNoise
+from pnoise_jax.robustness.weight_noise import WeightNoise
 from pnoise_jax.training import (
     Classification,
     Metrics,
@@ -21,7 +20,8 @@ from pnoise_jax.training import (
 
 _ATTACKS = ("none", "fgsm", "pgd")
 _PGD_STEPS = 10
-_SCHEDULES = {  # and what each is of
+_EPSILON, _ON = 8 / 255, (".*/kernel",)
+_SCHEDULES = {  # and the part that each changes
     "attack_schedule": "adversary",
     "weight_noise_schedule": "weight_noise",
     "update_noise_schedule": "update_noise",
@@ -55,18 +55,16 @@ class RobustClassification(Classification):
     """
 
     attack: str = "none"
-    attack_epsilon: float = 8 / 255
+    attack_epsilon: float = _EPSILON
     attack_steps: int | None = None
     attack_step_size: float | None = None
     attack_random_start: bool = False
     attack_schedule: str | None = None
     weight_noise_std: float = 0.0
-    weight_noise_on: tuple[str, ...] = (".*/kernel",)
+    weight_noise_on: tuple[str, ...] = _ON
     weight_noise_schedule: str | None = None
     update_noise_std: float = 0.0
     update_noise_schedule: str | None = None
-
-    averages_weights: ClassVar[bool] = True
 
     def __post_init__(self):
         parts = {name: getattr(self, part) for name, part in _SCHEDULES.items()}  # checks them
@@ -76,6 +74,52 @@ class RobustClassification(Classification):
                 StrengthSchedule.parse(text, field=name)
                 if part is None:
                     raise ValueError(f"{name}={text!r}: what it schedules is off; set it to None")
+        if self.adversary is None and self.attack_epsilon != _EPSILON:
+            raise ValueError(
+                f"attack_epsilon={self.attack_epsilon!r}, but there is no attack; set attack to "
+                "'fgsm' or 'pgd', or leave it out"
+            )
+        if self.weight_noise is None and tuple(self.weight_noise_on) != _ON:
+            raise ValueError(
+                f"weight_noise_on={self.weight_noise_on!r}, but weight_noise_std is 0; set "
+                "weight_noise_std, or leave it out"
+            )
+
+    def check(self) -> None:
+        """Raises ValueError where a schedule begins after the end of the run."""
+        super().check()
+        total = self.require_setup().total_steps
+        for name in _SCHEDULES:
+            text = getattr(self, name)
+            if text is None:
+                continue
+            begin = StrengthSchedule.parse(text, field=name).begin
+            first = self.require_setup().cut_steps(begin, f"task.{name}")
+            if first >= total:
+                raise ValueError(
+                    f"task.{name}={text!r} begins at step {first}, and the run has {total}: let it "
+                    "begin earlier, or raise duration"
+                )
+
+    def describe_noise(self) -> list[str]:
+        """The attack, and the noise on weights and after updates, with their schedules."""
+        sentences = []
+        if (attack := self.adversary) is not None:
+            steps = "" if self.attack == "fgsm" else f", {attack.steps} steps"
+            text = f"every training image is attacked: {self.attack}, epsilon {attack.epsilon:.4g}"
+            sentences.append(text + steps + self._describe_schedule("attack_schedule"))
+        for name, part, where in (
+            ("weight_noise_schedule", self.weight_noise, "weights, in training passes"),
+            ("update_noise_schedule", self.update_noise, "weights, after each update"),
+        ):
+            if part is not None:
+                text = f"{where}: Gaussian with std {part.std:g} on {', '.join(part.on)}"
+                sentences.append(text + self._describe_schedule(name))
+        return sentences
+
+    def _describe_schedule(self, name: str) -> str:
+        text = getattr(self, name)
+        return "" if text is None else f"; its strength times {text}"
 
     @classmethod
     def from_setup(cls, setup: Setup, **options: Any) -> Self:
@@ -85,11 +129,6 @@ class RobustClassification(Classification):
         frozen = None if setup.frozen is None else setup.frozen(params)
         if task.weight_noise is not None:
             task.weight_noise.require_fitting(params, frozen, field="weight_noise_on")
-        elif draws := setup.config.evaluation.weight_draws:
-            raise ValueError(
-                f"weight_noise_std=0 with evaluation.weight_draws={draws}: there is no noise on "
-                "weights to draw; set weight_noise_std, or evaluation.weight_draws=0"
-            )
         return task
 
     @property
@@ -97,8 +136,8 @@ class RobustClassification(Classification):
         """The attack; None without one."""
         if self.attack not in _ATTACKS:
             raise ValueError(f"attack={self.attack!r}: choose one of {', '.join(_ATTACKS)}")
-        given = {"attack_steps": self.attack_steps, "attack_step_size": self.attack_step_size}
-        for name, value in given.items():
+        of_pgd = {"attack_steps": self.attack_steps, "attack_step_size": self.attack_step_size}
+        for name, value in of_pgd.items():
             if self.attack != "pgd" and value is not None:
                 raise ValueError(f"{name}={value!r}: only pgd uses it; set attack='pgd', or None")
         if self.attack == "none":
@@ -120,19 +159,19 @@ class RobustClassification(Classification):
     def weight_noise(self) -> WeightNoise | None:
         """The noise of forward passes; None without any."""
         try:
-            found = WeightNoise(self.weight_noise_std, self.weight_noise_on)
+            weight_noise = WeightNoise(self.weight_noise_std, self.weight_noise_on)
         except ValueError as error:
             raise ValueError(f"weight_noise_{error}") from error
-        return found if found.std else None
+        return weight_noise if weight_noise.std else None
 
     @property
     def update_noise(self) -> WeightNoise | None:
         """The noise after updates; None without any."""
         try:
-            found = WeightNoise(self.update_noise_std, (".*",))
+            update_noise = WeightNoise(self.update_noise_std, (".*",))
         except ValueError as error:
             raise ValueError(f"update_noise_{error}") from error
-        return found if found.std else None
+        return update_noise if update_noise.std else None
 
     def loss(
         self, params: Any, state: State, batch: data.Batch, context: StepContext
@@ -188,7 +227,7 @@ class RobustClassification(Classification):
         return state.replace(params=params)
 
     def _factor(self, name: str, context: StepContext) -> Any:
-        """What a strength is multiplied with in this step."""
+        """What a strength is multiplied by in this step."""
         text = getattr(self, name)
         if text is None:
             return 1.0
@@ -197,22 +236,3 @@ class RobustClassification(Classification):
         return schedule.by_step(lambda duration: setup.cut_steps(duration, f"task.{name}"))(
             context.step
         )
-
-    def evaluate(
-        self,
-        variables: Mapping[str, Any],
-        mesh: jax.sharding.Mesh,
-        protocols: Sequence[evaluation.Protocol],
-        *,
-        report: Callable[[str], None] | None = None,
-    ) -> list[dict[str, Any]]:
-        """Rows as those of `Task`; of the mean over draws of the weights, if the config asks."""
-        config = self.require_setup().config.evaluation
-        if not config.weight_draws or isinstance(self.model, AveragedModel):
-            return super().evaluate(variables, mesh, protocols, report=report)
-        assert self.weight_noise is not None, "checked by from_setup"
-        if report is not None:
-            report(f"every row is the mean of {config.weight_draws} draws of noisy weights")
-        averaged = AveragedModel(self.model, self.weight_noise, config.weight_draws, config.seed)
-        task = dataclasses.replace(self, model=cast(Any, averaged))
-        return task.evaluate(variables, mesh, protocols, report=report)

@@ -30,6 +30,8 @@ class WeightNoise:
     on: tuple[str, ...] = (".*/kernel",)
 
     def __post_init__(self):
+        if isinstance(self.on, str):
+            raise ValueError(f"on={self.on!r}: give a tuple of patterns, such as ({self.on!r},)")
         object.__setattr__(self, "on", tuple(self.on))
         is_number = isinstance(self.std, int | float) and not isinstance(self.std, bool)
         if not is_number or not math.isfinite(self.std) or self.std < 0:
@@ -53,7 +55,11 @@ class WeightNoise:
           key: of one draw.
           params: a tree of arrays.
           strength: multiplies the standard deviation; may be traced.
+
+        Raises:
+          ValueError: a pattern fits no parameter.
         """
+        optimizer.require_fitting("on", params, self.on)
 
         def noisy(path: jax.tree_util.KeyPath, x: jax.Array) -> jax.Array:
             name = optimizer.path_name(path)
@@ -116,6 +122,10 @@ class AveragedModel:
     weight_noise: WeightNoise
     draws: int
     seed: int
+
+    def __post_init__(self):
+        if isinstance(self.draws, bool) or not isinstance(self.draws, int) or self.draws < 1:
+            raise ValueError(f"draws={self.draws!r}: give a whole number of at least 1")
 
     @property
     def injection(self) -> Any:

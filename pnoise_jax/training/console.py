@@ -92,9 +92,17 @@ def describe_fine_tuning(experiment: Experiment, imported: weights.Weights | Non
 
 
 def describe_noise(experiment: Experiment) -> str:
-    """Which noise, where, when, and how many examples it mixes: a line for each injection."""
+    """Which noise, where, when, and how many examples it mixes: a line for each noise."""
     injections = noise.switch_for_evaluation(experiment.model.injection)
-    return "\n".join(_describe_injection(experiment, each) for each in injections) or "no noise"
+    lines = [_describe_injection(experiment, each) for each in injections]
+    lines += experiment.task.describe_noise()
+    if std := experiment.config.optimizer.gradient_noise_std:
+        decay = experiment.config.optimizer.gradient_noise_decay
+        lines.append(
+            f"gradients, in training: Gaussian with std {std:g} after clipping, whose variance is "
+            f"divided by (1 + step)^{decay:g}"
+        )
+    return "\n".join(lines) or "no noise"
 
 
 def _describe_injection(experiment: Experiment, injection: noise.Injection) -> str:

@@ -130,7 +130,7 @@ FIELDS: dict[str, Field] = {
     "optimizer.schedule": Choice(
         "cosine",
         "schedule of the learning rate; cosine_by_epoch changes it once an epoch; inverse "
-        "multiplies it with (1 + 0.001 step)^-0.75",
+        "multiplies it by (1 + 0.001 step)^-0.75",
         choices=("cosine", "cosine_by_epoch", "constant", "inverse"),
     ),
     "optimizer.final_learning_rate": Number(0.0, "learning rate at the end of a cosine"),
@@ -166,7 +166,7 @@ FIELDS: dict[str, Field] = {
     ),
     "optimizer.rates": Rates(
         (),
-        "what the learning rate is multiplied with, by the first pattern that fits a parameter's "
+        "what the learning rate is multiplied by, from the first pattern that fits a parameter's "
         "whole path: ('head/.*=10', '.*/bias=2'); beside layer_decay",
     ),
     "optimizer.freeze": Patterns(
@@ -200,14 +200,6 @@ FIELDS: dict[str, Field] = {
         1,
         "views of each image, shifted by a 32nd of it, whose logits are averaged",
         high=evaluation.MAX_VIEWS,
-        affects=Affects.RESULTS,
-    ),
-    "evaluation.weight_draws": Whole(
-        0,
-        "draws of a robust_classification's noisy weights, over which every row averages the "
-        "probabilities; 0 evaluates the weights as they are",
-        low=0,
-        high=10_000,
         affects=Affects.RESULTS,
     ),
     "evaluation.every": Duration(

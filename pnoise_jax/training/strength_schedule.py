@@ -19,7 +19,7 @@ _EXAMPLE = "'linear 0 to 1 over 10 epochs' or 'cosine 1 to 0 over 90 epochs from
 
 @dataclasses.dataclass(frozen=True)
 class StrengthSchedule:
-    """What a strength is multiplied with, by step.
+    """What a strength is multiplied by, as a function of the step.
 
     Attributes:
       shape: "linear", or "cosine", which is flat at both ends.
@@ -37,7 +37,7 @@ class StrengthSchedule:
 
     @classmethod
     def parse(cls, text: str, *, field: str) -> "StrengthSchedule":
-        """Reads "SHAPE FIRST to LAST over DURATION", perhaps with "from DURATION" behind it.
+        """Reads "SHAPE FIRST to LAST over DURATION", optionally followed by "from DURATION".
 
         Args:
           text: from a config.
@@ -51,7 +51,14 @@ class StrengthSchedule:
             raise ValueError(f"{field}={text!r}: give a schedule such as {_EXAMPLE}")
         shape, first, last, over, begin = match.groups(default="0 steps")
         for duration in (over, begin):
-            steps_of(duration, field=field, examples=1, batch_size=1)  # raises
+            try:
+                steps_of(duration, field=field, examples=1, batch_size=1)
+            except ValueError as error:
+                raise ValueError(
+                    f"{field}={text!r}: {error}; give a schedule such as {_EXAMPLE}"
+                ) from error
+        if not float(first) and not float(last):
+            raise ValueError(f"{field}={text!r} is 0 throughout: leave out what it schedules")
         shape = cast('Literal["linear", "cosine"]', shape)
         return cls(shape, float(first), float(last), over, begin)
 

@@ -58,8 +58,6 @@ class Task:
     step_measures: ClassVar[tuple[Measure, ...]] = ()
     # What a row of `evaluate` holds, in the order of the report's columns.
     row_measures: ClassVar[tuple[Measure, ...]] = evaluation.CLASSIFICATION_MEASURES
-    # Whether `evaluate` averages over noisy weights where evaluation.weight_draws asks for it.
-    averages_weights: ClassVar[bool] = False
 
     @classmethod
     def from_setup(cls, setup: Setup, **options: Any) -> Self:
@@ -79,6 +77,10 @@ class Task:
 
     def check(self) -> None:
         """Raises ValueError where the run cannot be trained; before anything is compiled."""
+
+    def describe_noise(self) -> list[str]:
+        """Sentences on the noise of the task's own, beside that of the model's injections."""
+        return []
 
     def describe_data(self) -> dict[str, Any]:
         """What a run notes of its data beside those of the data section; plain JSON."""

@@ -29,7 +29,7 @@ def _require_task(kind: Any) -> None:
     declared = set(inspect.get_annotations(kind)) - {
         "step_measures",
         "row_measures",
-        "averages_weights",
+        "describe_noise",
     }
     if "__dataclass_params__" not in vars(kind) and declared:
         raise ValueError(
@@ -96,12 +96,6 @@ def create_task(setup: Setup) -> Task:
       ValueError: an unknown task or option, or a value that the task refuses.
     """
     kind, options = _find_task(setup.config.task)
-    draws = setup.config.evaluation.weight_draws
-    if draws and not kind.averages_weights:
-        raise ValueError(
-            f"evaluation.weight_draws={draws}: the task {setup.config.task.name!r} has no noise on "
-            "weights; set evaluation.weight_draws=0, or take the task 'robust_classification'"
-        )
     try:
         return kind.from_setup(setup, **options)
     except ValueError as error:

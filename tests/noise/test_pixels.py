@@ -126,7 +126,7 @@ def test_stop_gradient_and_half_precision():
 def test_what_has_no_pixels_is_refused():
     with pytest.raises(ValueError, match=r"pixels=.*point='block_input': only images have pixels"):
         noise.Injection(noise.Gaussian(), pixels=SCALE)
-    with pytest.raises(ValueError, match=r"std=\(0\.0,\): images were divided by it"):
+    with pytest.raises(ValueError, match=r"std=\(0\.0,\): pixels range"):
         noise.PixelScale((0.5,), (0.0,))
     with pytest.raises(ValueError, match="mean=nan: give a finite number"):
         noise.PixelScale((float("nan"),))
@@ -142,3 +142,9 @@ def test_only_injections_at_the_image_get_pixels():
         dataclasses.replace(second, pixels=SCALE),
     )
     assert noise.in_pixels(None, SCALE) == ()
+
+
+@pytest.mark.parametrize(("mean", "std"), [((123.0,), (0.5,)), ((0.5,), (58.0,)), ((0.5,), (0.0,))])
+def test_statistics_of_other_pixels_are_refused(mean, std):
+    with pytest.raises(ValueError, match="pixels range from 0 to 1"):
+        noise.PixelScale(mean, std)

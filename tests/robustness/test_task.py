@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 from pnoise_jax import evaluation, models, noise, parallel, training
 from pnoise_jax.robustness import RobustClassification
-from pnoise_jax.training import RandomStreams
+from pnoise_jax.training import RandomStreams, console
 from pnoise_jax.training.strength_schedule import StrengthSchedule
 from tests.training.runs import small_config
 
@@ -165,7 +165,13 @@ def robust_config(data_dir, changes=(), **options):
             {"optimizer.freeze": ("patch_embed/.*",)},
             r"weight_noise_on=.* fits patch_embed/kernel, which optimizer\.freeze keeps",
         ),
-        ({}, {"evaluation.weight_draws": 2}, r"weight_noise_std=0 with evaluation\.weight_draws=2"),
+        ({"attack_epsilon": 0.5}, {}, r"attack_epsilon=0\.5, but there is no attack"),
+        ({"weight_noise_on": ("head/.*",)}, {}, "weight_noise_on=.*, but weight_noise_std is 0"),
+        (
+            {"attack": "fgsm", "attack_schedule": "linear 0 to 0 over 1 epochs"},
+            {},
+            "attack_schedule='linear 0 to 0 over 1 epochs' is 0 throughout",
+        ),
     ],
 )
 def test_bad_options_are_named(data_dir, options, changes, message):
@@ -173,10 +179,30 @@ def test_bad_options_are_named(data_dir, options, changes, message):
         training.build(robust_config(data_dir, changes, **options))
 
 
-def test_a_task_without_weight_noise_refuses_draws(data_dir):
-    config = small_config(data_dir, **{"evaluation.weight_draws": 2})
-    with pytest.raises(ValueError, match=r"weight_draws=2: the task 'classification' has no noise"):
-        training.build(config)
+def test_a_schedule_that_never_begins_is_named(data_dir):
+    late = "linear 0 to 1 over 1 steps from 900 epochs"
+    experiment = training.build(robust_config(data_dir, attack="fgsm", attack_schedule=late))
+    with pytest.raises(ValueError, match=r"task\.attack_schedule=.* begins at step .* raise"):
+        experiment.task.check()
+
+
+def test_a_run_says_all_of_its_noise(data_dir):
+    config = robust_config(
+        data_dir,
+        {"optimizer.gradient_noise_std": 0.5},
+        attack="fgsm",
+        weight_noise_std=0.25,
+        update_noise_std=0.125,
+    )
+    said = console.describe_noise(training.build(config)).splitlines()
+    assert [line.partition(":")[0] for line in said] == [
+        "every training image is attacked",
+        "weights, in training passes",
+        "weights, after each update",
+        "gradients, in training",
+    ]
+    for line, number in zip(said, ("0.03137", "0.25", "0.125", "0.5"), strict=True):
+        assert number in line
 
 
 def test_what_is_frozen_has_no_update_noise(data_dir):
@@ -191,18 +217,15 @@ def test_what_is_frozen_has_no_update_noise(data_dir):
     assert not np.array_equal(after.params["head"]["kernel"], state.params["head"]["kernel"])
 
 
-def test_a_run_trains_reloads_and_averages_draws(data_dir, tmp_path):
+def test_a_run_trains_and_reloads(data_dir, tmp_path):
     schedule = "linear 0 to 1 over 8 steps"
     options = NOISY | {"attack_schedule": schedule, "weight_noise_schedule": schedule}
     config = robust_config(data_dir, **options)
     rows = training.train(config, tmp_path)
     stored = training.read_config(tmp_path)
     assert not training.differing(stored, config)
-    stored.evaluation.weight_draws = 3
-    averaged = training.evaluate(stored, tmp_path)
-    assert averaged[0]["nll"] != rows[0]["nll"]
     again = training.evaluate(stored, tmp_path)
-    assert again[0]["nll"] == averaged[0]["nll"]
+    assert again[0]["nll"] == rows[0]["nll"]
     assert parallel.data_mesh().size == 8
 
 

@@ -74,6 +74,7 @@ def test_what_cannot_have_noise_is_named(on, frozen, message):
         (float("nan"), (".*",), "std=nan"),
         (True, (".*",), "std=True"),
         (0.1, (), r"on=\(\): name the parameters"),
+        (0.1, "head/kernel", r"on='head/kernel': give a tuple"),
         (0.1, ("(",), r"'\(' is not a valid regular expression"),
         (0.1, (3,), "3 is not a valid regular expression"),
     ],
@@ -98,3 +99,14 @@ def test_an_averaged_model_has_the_mean_probabilities():
         probabilities.append(np.exp(jax.nn.log_softmax(model.apply({"params": params}, images))))
     assert np.std(probabilities, axis=0).max() > 0.01
     np.testing.assert_allclose(np.exp(got), np.mean(probabilities, axis=0), rtol=2e-5)
+
+
+def test_a_pattern_that_fits_nothing_is_named():
+    with pytest.raises(ValueError, match=r"on: 'heads/.*' fits none"):
+        WeightNoise(0.1, ("heads/.*",)).perturb(KEY, PARAMS)
+
+
+@pytest.mark.parametrize("draws", [0, -1, 1.5, True])
+def test_draws_must_be_a_number_of_at_least_one(draws):
+    with pytest.raises(ValueError, match=r"draws=.*: give a whole number of at least 1"):
+        AveragedModel(None, WeightNoise(0.1), draws=draws, seed=0)
