@@ -258,8 +258,8 @@ def _restore(experiment: Experiment, workdir: str | os.PathLike | None) -> tuple
         run = restore(workdir, experiment.config, mesh=parallel.data_mesh())
         averaged = ", moving average" if run.weights == "ema" else ""
         return run, f"weights of the run {os.fspath(workdir)}, step {run.step}{averaged}"
-    found = experiment.match_weights()
-    imported = None if found is None else dict(found.read())
+    pretrained = experiment.match_weights()
+    imported = None if pretrained is None else dict(pretrained.read())
     state = jax.jit(experiment.initial_state)(jax.random.key(experiment.config.seed), imported)
-    text = "initial weights, not trained" if found is None else found.describe()
+    text = "initial weights, not trained" if pretrained is None else pretrained.describe()
     return Run.of(experiment, state), text

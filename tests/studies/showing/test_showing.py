@@ -97,6 +97,11 @@ def test_a_noise_of_the_config_is_shown_once_with_its_strength():
     assert len(names) == len(shown) == 7
 
 
+def test_a_title_has_the_fields_that_differ_from_the_defaults():
+    equal = noise.Injection(noise.Gaussian(mean=float("0.5"), std=float("1.0")), section="noise")
+    assert shown_noises.list_noises((equal,))[0][0].title == "Gaussian (mean=0.5)"
+
+
 def test_noises_that_cannot_be_shown_are_named(monkeypatch):
     monkeypatch.setitem(noise.NOISES._things, "needy", Needy)
     assert "spread is not set" in shown_noises.list_noises(())[1]["needy"]
