@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any, ClassVar, Literal, Self
 
 import jax
@@ -105,15 +106,7 @@ class AdaptationTask(Task):
         """Raises ValueError where the domains cannot be trained on."""
         config, source = self.require_setup().config, self.source_data
         section = config.data
-        if self.source == section.name and self.source_split in (
-            section.train_split,
-            section.test_split,
-        ):
-            raise ValueError(
-                f"task.source={self.source!r} with task.source_split={self.source_split!r} is the "
-                "target itself, whose labels no method may learn: name another domain. Training on "
-                "the target's labels is task.name='classification'"
-            )
+        self._require_another_domain()
         if config.batch_size > len(source):
             raise ValueError(
                 f"batch_size={config.batch_size} is larger than "
@@ -125,6 +118,25 @@ class AdaptationTask(Task):
             raise ValueError(
                 f"the images of task.source={self.source!r} have {ours[-1]} channels and those of "
                 f"data.name={section.name!r} {theirs[-1]}: give two domains with the same"
+            )
+
+    def _require_another_domain(self) -> None:
+        """Raises ValueError where the source is the target, or has images that are evaluated."""
+        section, test_data = self.require_setup().config.data, self.require_setup().test_data
+        if PurePath(self.source) != PurePath(section.name):  # "digits/" names "digits"
+            return
+        named = f"task.source={self.source!r} with task.source_split={self.source_split!r}"
+        if self.source_split in (section.train_split, section.test_split):
+            raise ValueError(
+                f"{named} is the target itself, whose labels no method may learn: name another "
+                "domain. Training on the target's labels is task.name='classification'"
+            )
+        shared = data.count_shared(self.source_data.parts, test_data.parts)
+        if shared:
+            raise ValueError(
+                f"{named} and data.test_split={section.test_split!r} share {shared} images, whose "
+                "labels no method may learn: set splits of the data set that have no image in "
+                "common, or name another domain"
             )
 
     def describe_data(self) -> dict[str, Any]:

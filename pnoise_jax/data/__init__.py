@@ -9,6 +9,7 @@ from pnoise_jax.data.image.transforms import Transform, create_transform, list_t
 from pnoise_jax.data.in_memory import DATASETS, InMemory, register_dataset
 from pnoise_jax.data.orders import EVALUATION_ORDERS, evaluation_order, partly_sorted_order
 from pnoise_jax.data.pipeline import eval_batches, train_batches
+from pnoise_jax.data.splits import count_shared
 
 __all__ = [
     "DATASETS",
@@ -21,6 +22,7 @@ __all__ = [
     "PixelMean",
     "Transform",
     "class_names",
+    "count_shared",
     "create_transform",
     "decode",
     "embedded_version",

@@ -49,6 +49,7 @@ class Dataset:
       class_names: of labels 0, 1, …; None where they are not known.
       channels: of the decoded images; `image_shape` has the same number.
       version: of the data set, as "1.0.0"; None where it has none.
+      parts: the whole splits that the split joins, with the indices taken from each.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Dataset:
     class_names: tuple[str, ...] | None = dataclasses.field(default=None, repr=False)
     channels: int = 3
     version: str | None = None
+    parts: tuple[tuple[str, slice], ...] = dataclasses.field(default=(), repr=False)
 
     def __post_init__(self):
         if self.image_shape is not None:
@@ -217,13 +219,15 @@ def load(
         class_names=directory.class_names,
         channels=channels,
         version=directory.path.name,
+        parts=tuple(directory.parts(split)),
     )
     return dataclasses.replace(dataset, images=_cached(dataset)) if cache else dataset
 
 
 def _load_registered(name: str, split: str) -> Dataset:
     made = in_memory.make(name)
-    images, labels = made.read(split, where=f"data.name={name!r}")
+    where = f"data.name={name!r}"
+    images, labels = made.read(split, where=where)
     return Dataset(
         name,
         split,
@@ -233,6 +237,7 @@ def _load_registered(name: str, split: str) -> Dataset:
         _read_only(images),
         class_names=None if made.class_names is None else tuple(made.class_names),
         version=made.version,
+        parts=tuple(made.parts(split, where=where)),
     )
 
 

@@ -94,7 +94,7 @@ class PreparedDirectory:
           ValueError: there is no such split, or it holds no example.
           OSError: a file is missing or damaged.
         """
-        parts = self._parse(split)
+        parts = self.parts(split)
         labels = np.concatenate([self.labels(whole)[part] for whole, part in parts])
         return labels, _Images(self._open(self._info.splits[split]), labels, self._where(parts))
 
@@ -186,8 +186,8 @@ class PreparedDirectory:
 
         return records.open_records(info, self._info.file_format.value, bounds_of)
 
-    def _parse(self, split: str) -> list[tuple[str, slice]]:
-        """What the expression joins, in order: parts of whole splits."""
+    def parts(self, split: str) -> list[tuple[str, slice]]:
+        """What the expression joins, as `parse_split`, whose errors it raises."""
         sizes = {name: info.num_examples for name, info in self._info.splits.items()}
         return parse_split(split, sizes, where=str(self.path))
 

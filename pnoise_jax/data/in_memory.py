@@ -59,14 +59,18 @@ class InMemory:
         Raises:
           ValueError: there is no such split, or it holds no example.
         """
-        sizes = {name: len(labels) for name, (_, labels) in self.splits.items()}
-        parts = parse_split(split, sizes, where=where)
+        parts = self.parts(split, where=where)
         pieces = [[np.asarray(x)[part] for x in self.splits[name]] for name, part in parts]
         if len(pieces) == 1:
             images, labels = pieces[0]  # not copied
         else:
             images, labels = (np.concatenate(column) for column in zip(*pieces, strict=True))
         return images, labels.astype(np.int32)
+
+    def parts(self, split: str, *, where: str) -> list[tuple[str, slice]]:
+        """What the expression joins, as `parse_split`, whose errors it raises."""
+        sizes = {name: len(labels) for name, (_, labels) in self.splits.items()}
+        return parse_split(split, sizes, where=where)
 
     @functools.cached_property
     def version(self) -> str:

@@ -76,8 +76,10 @@ def check_training(setup: Setup) -> None:
     if config.optimizer.freeze or config.optimizer.rates:
         require_frozen(setup.parameters, config.optimizer.freeze)
         require_rates(setup.parameters, config.optimizer.rates)
+    evaluated = {each.section for each in setup.evaluated_injections}
     for injection in setup.injections:
         if not injection.train:
+            _require_acting(injection, evaluated)
             continue
         section = injection.section
         if injection.noise.mixes == "views":
@@ -86,6 +88,17 @@ def check_training(setup: Setup) -> None:
                 f"each image, so there are no views to mix; set {section}.train=False"
             )
         injection.in_batches_of(config.batch_size // config.accumulate)
+
+
+def _require_acting(injection: noise.Injection, evaluated: set[str]) -> None:
+    """Raises ValueError where noise that is off in training is off in noisy evaluation as well."""
+    section = injection.section
+    if section not in evaluated:
+        raise ValueError(
+            f"{section}.train=False and {section}.inference=False: noisy evaluation applies the "
+            f"noise of {', '.join(sorted(evaluated))}, whose inference is True, so {section} acts "
+            "nowhere; set one of the two to True"
+        )
 
 
 def require_weights(config: ml_collections.ConfigDict) -> None:

@@ -132,13 +132,13 @@ def _scale_by_layer(
 def learning_rate_multipliers(
     params: optax.Params, config: ml_collections.ConfigDict, layers: Sequence[str]
 ) -> optax.Params:
-    """What the learning rate is multiplied with, for every parameter.
+    """What the learning rate is multiplied by, for every parameter.
 
     With d = ``optimizer.layer_decay`` and N layers, layer l has d^(N + 1 - l); what lies before the
     first (embeddings, stem) counts as layer 0, and what follows the last (final norm, heads) has 1:
     as BEiT and MAE (timm counts the final norm to the last block). What merges a Swin Transformer's
-    tokens counts to the block behind it. The heads' are multiplied with
-    ``optimizer.head_learning_rate_multiplier`` as well, and every parameter's with the factor of
+    tokens counts to the block behind it. The heads' are multiplied by
+    ``optimizer.head_learning_rate_multiplier`` as well, and every parameter's by the factor of
     the first of ``optimizer.rates`` whose pattern fits its whole path, such as "task/out/bias".
     """
     rates = [parse_rate(text) for text in config.rates]

@@ -225,6 +225,19 @@ def test_a_run_is_saved_evaluated_and_goes_on_bitwise(tmp_path):
             {"task.source": TARGET, "task.source_split": "test"},
             "task.source_split='test' is the target itself, whose labels no method may learn",
         ),
+        (
+            {
+                "task.source": TARGET,
+                "task.source_split": "test[:30]",
+                "data.test_split": "test[20:]",
+            },
+            r"task\.source_split='test\[:30\]' and data\.test_split='test\[20:\]' share 10 images",
+        ),
+        (
+            {"task.source": TARGET, "task.source_split": "train[:50]+test[-25%:]"},
+            r"data\.test_split='test' share 10 images, whose labels no method may learn: set",
+        ),
+        ({"task.source": TARGET, "task.source_split": "all"}, "share 40 images"),
         ({"task.hidden_dim": 0}, "hidden_dim=0: give a number of at least 1"),
         (
             {"task.discriminator_dropout": 1.0},
@@ -243,6 +256,24 @@ def test_what_a_task_refuses(changes, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         training.train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("source_split", "test_split"),
+    [("test[:50%]", "test[50%:]"), ("test", "train[80:]"), ("train[:50]", "test")],
+)
+def test_one_data_set_may_hold_both_domains(source_split, test_split):
+    config = domains.config(**{"task.source": TARGET, "task.source_split": source_split})
+    config.data.test_split = test_split
+    training.build(config).task.check()
+
+
+def test_a_data_set_by_another_spelling_is_the_same(data_dir):
+    config = domains.config(**{"task.source": "digits/", "task.source_split": "test[:50]"})
+    config.data.name, config.data.data_dir = "digits", str(data_dir)
+    config.data.test_split = "test[:60]"
+    with pytest.raises(ValueError, match=r"task\.source='digits/' .* share 50 images"):
+        training.build(config).task.check()
 
 
 def test_every_weight_of_every_task_is_at_least_zero():

@@ -133,6 +133,25 @@ def test_checks_of_mixing_hold_for_each(data_dir, changes, message):
         training.check_training(experiment)
 
 
+@pytest.mark.parametrize("section", ["noise", "noise.others.early"])
+def test_noise_that_acts_nowhere_is_refused(data_dir, section):
+    off = {f"{section}.train": False, f"{section}.inference": False}
+    experiment = training.build(config_of_two(data_dir, **off))
+    message = rf"{section}\.train=False and {section}\.inference=False: .* acts nowhere; set one"
+    with pytest.raises(ValueError, match=message):
+        training.check_training(experiment)
+    for field in off:
+        training.check_training(training.build(config_of_two(data_dir, **(off | {field: True}))))
+
+
+def test_noise_that_noisy_evaluation_switches_on_is_trained(data_dir):
+    """Where no injection has inference=True, noisy evaluation applies all."""
+    off = {"noise.train": False, "noise.inference": False}
+    training.check_training(training.build(small_config(data_dir, **off)))
+    off |= {"noise.others.early.inference": False}
+    training.check_training(training.build(config_of_two(data_dir, **off)))
+
+
 @pytest.mark.parametrize(
     ("section", "message"),
     [
@@ -247,7 +266,7 @@ def test_an_audit_takes_both_together(run, data_dir, tmp_path):
     audit = studies.audit_runs(config, run, out=tmp_path / "shift", settings=settings)
     (finding,) = audit.content["findings"]
     assert finding["noise_id"] == "cyclic_shift 0.3 at block_input, layer 2, all tokens"
-    assert "noise.others.early acts in training only" in (note := audit.content["notes"][0])
+    assert "noise.others.early is off in noisy evaluation" in (note := audit.content["notes"][0])
     assert note.removeprefix("note: ") in (tmp_path / "shift" / "audit.html").read_text()
     with pytest.raises(ValueError, match=r"strengths=\(0\.1,\): .* 2 injections \(noise, noise\.o"):
         studies.audit_runs(config, run, out=tmp_path, strengths=(0.1,))

@@ -139,7 +139,7 @@ def solve_quality(k: int, nats: float) -> Optimal:
       That matrix, which is `Optimal` of the strength ``(1 - e)(k + 1) / k``.
 
     Raises:
-      ValueError: k = 1, where no Q has any; nats below 0; or so many nats that I + Q would be
+      ValueError: k = 1, where no Q has any; nats below 0; or nats so high that I + Q would be
         singular in float32, in which noises compute.
     """
     checks.require_count("k", k)

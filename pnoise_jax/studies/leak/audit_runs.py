@@ -147,7 +147,7 @@ def _origin(experiment: training.Experiment, audited: Sequence[Run]) -> dict[str
     config = experiment.config
     acting = {each.section for each in experiment.evaluated_injections}
     left_out = [
-        f"note: {each.section} acts in training only (inference=False), so it was not audited"
+        f"note: {each.section} is off in noisy evaluation (inference=False), so it was not audited"
         for each in experiment.injections
         if each.section not in acting
     ]

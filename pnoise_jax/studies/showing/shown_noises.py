@@ -139,8 +139,8 @@ def _describe(unit: noise.Noise) -> str:
     return kind + (f" ({', '.join(texts)})" if texts else "")
 
 
-def _differing(value, but: tuple[str, ...] = ()) -> list[str]:
+def _differing(configured, but: tuple[str, ...] = ()) -> list[str]:
     hidden = ("strength", "probability", *but)
-    fields = [field for field in dataclasses.fields(value) if field.name not in hidden]
-    settings = {field.name: (getattr(value, field.name), field.default) for field in fields}
-    return [f"{name}={got!r}" for name, (got, default) in settings.items() if got is not default]
+    fields = [field for field in dataclasses.fields(configured) if field.name not in hidden]
+    settings = {field.name: (getattr(configured, field.name), field.default) for field in fields}
+    return [f"{name}={value!r}" for name, (value, default) in settings.items() if value != default]

@@ -128,8 +128,9 @@ def show(
     experiment = build(config)
     noises, not_shown = list_noises(experiment.injections)
     k = _batch_size(experiment)
-    _check(experiment, noises, settings)
-    batched = [shown.in_batches_of(k) for shown in noises]  # raises where groups do not fit
+    _check(experiment, settings)
+    batched, unfit = _in_batches(noises, settings, k)
+    noises = tuple(batched)
     run, weights = _restore(experiment, workdir)
     chosen = np.random.default_rng(settings.seed).permutation(len(experiment.test_data))
     count = max(k, min(_EXAMPLES, len(chosen)) // k * k)
@@ -147,12 +148,12 @@ def show(
         f"{config.data.name} ({config.data.test_split})",
         weights,
         noises,
-        not_shown,
+        not_shown | unfit,
         tuple(map(int, chosen[: settings.images])),
         drawn,
         _label(experiment, chosen[: settings.images]),
         tuple(noisy),
-        tuple(_measure(run, site, images[:count], noises, batched, k, settings) for site in sites),
+        tuple(_measure(run, site, images[:count], batched, k, settings) for site in sites),
     )
 
 
@@ -160,12 +161,11 @@ def _measure(
     run: Run,
     site: Site,
     images: np.ndarray,
-    noises: tuple[ShownNoise, ...],
-    batched: list[noise.Noise],
+    batched: dict[ShownNoise, noise.Noise],
     k: int,
     settings: ShowSettings,
 ) -> ShownSite:
-    """Every noise at one site; batched: the noises, which mix within batches of k."""
+    """Every noise at one site; batched: as `_in_batches` has them."""
     clean = represent(run, images, site)
     if not np.isfinite(clean).all():
         raise ValueError(f"the representations at the {site.title} are not finite")
@@ -177,7 +177,7 @@ def _measure(
         return represent(run, pixels.clip(0, 255), site)
 
     measured = []
-    for shown, noisy in zip(noises, batched, strict=True):
+    for shown, noisy in batched.items():
         noisy_at = lambda strength, noisy=noisy: make(noisy, strength)  # noqa: E731
         measured += measure_representation(shown, clean, noisy_at, settings.strengths, k)
     norms = np.linalg.norm(clean.reshape(len(clean), -1), axis=1)
@@ -200,8 +200,8 @@ def _batch_size(experiment: Experiment) -> int:
     return k
 
 
-def _check(experiment: Experiment, noises: tuple[ShownNoise, ...], settings: ShowSettings) -> None:
-    """Raises ValueError where the images cannot be drawn, or not mixed as a noise asks."""
+def _check(experiment: Experiment, settings: ShowSettings) -> None:
+    """Raises ValueError where the images cannot be drawn."""
     data = experiment.test_data
     if settings.images > len(data):
         raise ValueError(
@@ -214,13 +214,37 @@ def _check(experiment: Experiment, noises: tuple[ShownNoise, ...], settings: Sho
             f"data.name={experiment.config.data.name!r}: its images have {channels} channels, and "
             "only images of 1 or 3 can be drawn"
         )
+
+
+def _in_batches(
+    noises: tuple[ShownNoise, ...], settings: ShowSettings, k: int
+) -> tuple[dict[ShownNoise, noise.Noise], dict[str, str]]:
+    """Each noise as it mixes batches of k, and by name why others cannot be shown.
+
+    Raises:
+      ValueError: a noise of the config takes groups that do not divide the images or k.
+    """
+    batched: dict[ShownNoise, noise.Noise] = {}
+    unfit: dict[str, str] = {}
     for shown in noises:
-        size = shown.noise.group_size
-        if shown.noise.mixes_batch and size and settings.images % size:
-            raise ValueError(
-                f"images={settings.images}: {shown.sections[0]}.group_size={size} does not divide "
-                f"it; give a multiple of {size}"
-            )
+        try:
+            _require_groups(shown, settings.images)
+            batched[shown] = shown.in_batches_of(k)
+        except ValueError as error:
+            if shown.sections:
+                raise
+            unfit[shown.name] = str(error)
+    return batched, unfit
+
+
+def _require_groups(shown: ShownNoise, images: int) -> None:
+    size = shown.noise.group_size
+    if shown.noise.mixes_batch and size and images % size:
+        section = shown.sections[0] if shown.sections else shown.name
+        raise ValueError(
+            f"images={images}: {section}.group_size={size} does not divide it; give a multiple of "
+            f"{size}"
+        )
 
 
 def _label(experiment: Experiment, chosen: np.ndarray) -> tuple[str, ...]:
@@ -234,8 +258,8 @@ def _restore(experiment: Experiment, workdir: str | os.PathLike | None) -> tuple
         run = restore(workdir, experiment.config, mesh=parallel.data_mesh())
         averaged = ", moving average" if run.weights == "ema" else ""
         return run, f"weights of the run {os.fspath(workdir)}, step {run.step}{averaged}"
-    found = experiment.match_weights()
-    imported = None if found is None else dict(found.read())
+    pretrained = experiment.match_weights()
+    imported = None if pretrained is None else dict(pretrained.read())
     state = jax.jit(experiment.initial_state)(jax.random.key(experiment.config.seed), imported)
-    text = "initial weights, not trained" if found is None else found.describe()
+    text = "initial weights, not trained" if pretrained is None else pretrained.describe()
     return Run.of(experiment, state), text

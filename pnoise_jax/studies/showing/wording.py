@@ -30,5 +30,5 @@ def in_config(shown: ShownNoise) -> str:
 
 
 def shorten(text: str, letters: int) -> str:
-    """Of at most so many letters."""
+    """The text, cut to at most ``letters`` characters; an ellipsis marks the cut."""
     return text if len(text) <= letters else text[: max(1, letters - 1)].rstrip() + "…"

@@ -47,6 +47,21 @@ class Stubborn(Noise):
         return x
 
 
+@dataclasses.dataclass(frozen=True)
+class Mean(Noise):
+    """Adds the mean of groups of images."""
+
+    strength: float = 1.0
+    group_size: int | None = 3
+
+    mixes = "batch"
+    draws = False
+
+    def noisy(self, key, x, *, mask, strength, index):
+        groups = x.reshape(-1, self.group_size, *x.shape[1:])
+        return x + strength * groups.mean(1).repeat(self.group_size, 0)
+
+
 def test_norms_cosines_and_spectra_are_those_of_the_definitions():
     clean = jax.random.normal(jax.random.key(0), (8, 3, 5))
     x = np.asarray(clean)
@@ -80,6 +95,11 @@ def test_a_noise_of_the_config_is_shown_once_with_its_strength():
     names = {each.name for each in shown}
     assert names >= {"gaussian", "salt_and_pepper", "erase", "reverse", "optimal"}
     assert len(names) == len(shown) == 7
+
+
+def test_a_title_has_the_fields_that_differ_from_the_defaults():
+    equal = noise.Injection(noise.Gaussian(mean=float("0.5"), std=float("1.0")), section="noise")
+    assert shown_noises.list_noises((equal,))[0][0].title == "Gaussian (mean=0.5)"
 
 
 def test_noises_that_cannot_be_shown_are_named(monkeypatch):
@@ -121,6 +141,27 @@ def test_what_does_not_fit_is_refused_before_the_work(config, fields, message):
     config.update_from_flattened_dict(fields)
     with pytest.raises(ValueError, match=message):
         showing.show(config)
+
+
+@pytest.mark.parametrize(
+    ("images", "batch_size", "reason"),
+    [
+        (8, 9, "images=8: mean.group_size=3 does not divide it; give a multiple of 3"),
+        (6, 10, "mean.group_size=3 does not divide the batch of 10 examples"),
+        (6, 9, None),
+    ],
+)
+def test_a_registered_noise_that_does_not_fit_is_not_shown(
+    config, monkeypatch, images, batch_size, reason
+):
+    monkeypatch.setitem(noise.NOISES._things, "mean", Mean)
+    config.noise.name, config.evaluation.batch_size = "gaussian", batch_size
+    shown = showing.show(config, None, showing.ShowSettings((1.0,), images=images))
+    assert ("mean" in {each.name for each in shown.noises}) == (reason is None)
+    assert shown.not_shown.get("mean", "").startswith(reason or "")
+    assert set(shown.not_shown) == ({"mean"} if reason else set())
+    assert {each.shown for each in shown.noisy_images} == set(shown.noises)
+    assert {each.shown for each in shown.sites[0].noisy} == set(shown.noises)
 
 
 def test_images_and_attention_inputs_are_sites_too(config):
