@@ -146,7 +146,7 @@ def _print(console: Console, spec: Spec, results: list[dict]) -> None:
     for name, times in alternatives.items():
         row = [name, report.milliseconds(times), "", "", ""]
         if name != "plain":
-            goal = f"at most {GOALS[name]:g}" if name in GOALS else ""
+            goal = f"≤ {GOALS[name]:g}" if name in GOALS else ""
             row[2:] = report.ratio(times, decimals=3), f"{times['cpu_ratio']['median']:.3f}", goal
         rows.append([*row, report.figure(result["memory"][name] / 2**20)])
     title = (
