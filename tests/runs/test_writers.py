@@ -61,6 +61,13 @@ def test_tensorboard_has_groups_the_report_and_hyperparameters(tmp_path):
     assert start.hparams["optimizer.learning_rate"].number_value == pytest.approx(1e-3)
 
 
+def test_what_is_opened_twice_within_a_second_keeps_both_files(tmp_path):
+    for step in (0, 1, 2):
+        write(tmp_path, step)
+    assert {("train/loss", step) for step in (1, 2, 3)} <= scalars(tmp_path).keys()
+    assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 3
+
+
 def test_a_run_that_goes_on_drops_the_lines_after_its_checkpoint(tmp_path):
     for step in (0, 4, 2):
         write(tmp_path, step)

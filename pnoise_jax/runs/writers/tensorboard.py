@@ -1,5 +1,6 @@
 """Event files for TensorBoard."""
 
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,11 @@ class TensorBoardWriter:
 
     def __init__(self, run: RunDirectory, config: Mapping[str, Any], step: int):
         """Opens an event file, which hides what others there have after ``step``."""
-        self._events = SummaryWriter(str(run.path), purge_step=step + 1)
+        # tensorboardX names a file by host and second, and replaces one of the same name: a run
+        # that opens its writers twice within a second would lose what it wrote first.
+        self._events = SummaryWriter(
+            str(run.path), purge_step=step + 1, filename_suffix=f".{uuid.uuid4().hex[:12]}"
+        )
         self._config, self._step = config, step
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
