@@ -117,6 +117,11 @@ class Dataset:
             raise ValueError(f"the images of {self.name} differ in size: decode them to one")
         return self.image_shape
 
+    @property
+    def stored_images(self) -> Sequence[Image] | np.ndarray:
+        """The images as they are stored, without the transform of `transformed`."""
+        return self.images.stored if isinstance(self.images, _Transformed) else self.images
+
     def relabelled(self, order: np.ndarray, class_names: Sequence[str]) -> "Dataset":
         """The data set with the classes numbered as elsewhere.
 

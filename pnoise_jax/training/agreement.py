@@ -53,8 +53,7 @@ def require_same_run(experiment: Experiment, *, task: str) -> None:
     if task == "train":
         facts |= {"steps in all": str(experiment.total_steps)}
         facts |= _split("training split", experiment.train_data, experiment.train_data.images)
-    stored = getattr(experiment.test_data.images, "stored", experiment.test_data.images)
-    facts |= _split("test split", experiment.test_data, stored)
+    facts |= _split("test split", experiment.test_data, experiment.test_data.stored_images)
     facts |= {"shapes of the parameters": _digest(str(experiment.variables))}
     facts |= _software()
     parallel.require_agreement(facts, where_known=dict(_loaded_modules()))

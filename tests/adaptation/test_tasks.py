@@ -276,6 +276,14 @@ def test_a_data_set_by_another_spelling_is_the_same(data_dir):
         training.build(config).task.check()
 
 
+@pytest.mark.parametrize("transform", ["none", "resize_square"])
+def test_images_in_memory_are_the_same_under_another_name(transform):
+    config = domains.config(**{"task.source": f"{domains.__name__}:part_of_target"})
+    config.data.test_transform = transform
+    with pytest.raises(ValueError, match=r"part_of_target' .* share 10 images, whose labels no"):
+        training.build(config).task.check()
+
+
 def test_every_weight_of_every_task_is_at_least_zero():
     tried = set()
     for name in TASKS:
