@@ -8,6 +8,7 @@ from pnoise_jax.parallel.agreement import (
     require_shared_directory,
 )
 from pnoise_jax.parallel.endings import end_together
+from pnoise_jax.parallel.fsdp import is_split, keep_batches_split, place, require_split
 from pnoise_jax.parallel.hosts import LostHostError, are_several
 from pnoise_jax.parallel.mesh import (
     DATA_AXIS,
@@ -15,8 +16,10 @@ from pnoise_jax.parallel.mesh import (
     random_key,
     replicated,
     require_divisible,
+    require_mesh,
     split_batch,
     to_devices,
+    training_mesh,
 )
 from pnoise_jax.parallel.progress import note_progress
 from pnoise_jax.parallel.start import start
@@ -29,16 +32,22 @@ __all__ = [
     "are_several",
     "data_mesh",
     "end_together",
+    "is_split",
+    "keep_batches_split",
     "note_progress",
     "on_all_hosts",
     "on_any_host",
+    "place",
     "random_key",
     "replicated",
     "require_agreement",
     "require_divisible",
+    "require_mesh",
     "require_shared_directory",
+    "require_split",
     "split_batch",
     "start",
     "to_devices",
+    "training_mesh",
     "watchdog",
 ]

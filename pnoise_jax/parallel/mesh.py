@@ -6,12 +6,37 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-DATA_AXIS = "data"
+DATA_AXIS, FSDP_AXIS = "data", "fsdp"
 
 
 def data_mesh() -> Mesh:
     """All devices on one axis, over which batches are split and parameters replicated."""
     return jax.make_mesh((jax.device_count(),), (DATA_AXIS,), (AxisType.Auto,))
+
+
+def training_mesh(fsdp: int = 1) -> Mesh:
+    """All devices in groups of ``fsdp`` neighbours, over each of which parameters are split.
+
+    Batches are split over all devices, whatever the groups.
+
+    Raises:
+      ValueError: the devices do not divide into such groups.
+    """
+    require_mesh(fsdp)
+    if fsdp == 1:
+        return data_mesh()
+    shape = (jax.device_count() // fsdp, fsdp)
+    return jax.make_mesh(shape, (DATA_AXIS, FSDP_AXIS), (AxisType.Auto, AxisType.Auto))
+
+
+def require_mesh(fsdp: int) -> None:
+    """Raises ValueError unless the devices divide into groups of ``fsdp``."""
+    devices = jax.device_count()
+    if devices % fsdp:
+        groups = ", ".join(str(n) for n in range(1, devices + 1) if devices % n == 0)
+        raise ValueError(
+            f"fsdp={fsdp} does not divide the {devices} devices: choose one of {groups}"
+        )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -20,8 +45,8 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def split_batch(mesh: Mesh, *, axis: int = 0) -> NamedSharding:
-    """The devices share the array along ``axis``, the batch."""
-    return NamedSharding(mesh, PartitionSpec(*[None] * axis, DATA_AXIS))
+    """All devices share the array along ``axis``, the batch."""
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, mesh.axis_names))
 
 
 def random_key(seed: int, mesh: Mesh) -> jax.Array:

@@ -58,6 +58,7 @@ def check_training(setup: Setup) -> None:
     """Raises ValueError where what was built can be evaluated, but not trained on these devices."""
     config, train_data = setup.config, setup.train_data
     _ = setup.train_transform  # checks it
+    parallel.require_split(setup.parameters, parallel.training_mesh(config.fsdp))
     parallel.require_divisible("batch_size", config.batch_size, by_micro_batches=config.accumulate)
     if config.batch_size > len(train_data):
         raise ValueError(

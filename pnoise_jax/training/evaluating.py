@@ -52,7 +52,7 @@ def evaluate(
       StoppedError: a signal came in; no report is written.
     """
     agreement.require_shared_workdir(workdir, make=config is not None and bool(config.weights))
-    mesh, console = parallel.data_mesh(), create_main_console()
+    console = create_main_console()
     show = functools.partial(console.print, soft_wrap=True, highlight=False)
     place = functools.partial(_open_place, workdir, out)
     if config is not None and config.weights is not None and not RunDirectory.at(workdir).has_run():
@@ -61,15 +61,23 @@ def evaluate(
         found = match_on_all_hosts(experiment, head="keep")
         assert found is not None, "config.weights is set"
         path = on_all_hosts(place)
+        mesh = _mesh(config)
         run = import_weights(experiment, found, mesh=mesh)
         for sentence in (run.weights, *run.notes):
             show(sentence)
     else:
-        run_config.read_config(workdir)  # raises where there is no run, and nothing is made
+        stored = run_config.read_config(workdir)  # raises where there is no run: nothing is made
         path = on_all_hosts(place)
+        mesh = _mesh(stored if config is None else config)
         run = restore(workdir, config, mesh=mesh, report=show)
     show(screen.describe_noise(run.experiment))
     return report(run, mesh, path, console)
+
+
+def _mesh(config: ml_collections.ConfigDict) -> Mesh:
+    """The mesh of the training, or of these devices where its groups do not fit them."""
+    fits = jax.device_count() % config.fsdp == 0
+    return parallel.training_mesh(config.fsdp if fits else 1)
 
 
 def _open_place(workdir: str | os.PathLike, out: str | os.PathLike | None) -> Path:

@@ -44,10 +44,11 @@ class Experiment(Setup):
 
     def abstract_state(self, mesh: jax.sharding.Mesh) -> TrainState:
         """Shapes, dtypes and shardings of the state."""
-        sharding = parallel.replicated(mesh)
+        state = jax.eval_shape(self.initial_state, jax.random.key(0))
         return jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            jax.eval_shape(self.initial_state, jax.random.key(0)),
+            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+            state,
+            parallel.place(state, mesh),
         )
 
 

@@ -36,6 +36,12 @@ FIELDS: dict[str, Field] = {
     "steps": Whole(None, "replaces duration if set: a short run to try a config"),
     "batch_size": Whole(128, "examples per update, over all devices"),
     "accumulate": Whole(1, "micro-batches per update; noise mixes within a micro-batch"),
+    "fsdp": Whole(
+        1,
+        "devices that share one copy of the parameters and the optimiser's state; for models too "
+        "large for one device",
+        affects=Affects.NOTHING,
+    ),
     "dtype": Choice(
         "float32",
         "dtype of the computation; parameters are always float32",

@@ -5,7 +5,7 @@ import zlib
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh
 
 from pnoise_jax import data, parallel, weights
 from pnoise_jax.parallel import on_all_hosts
@@ -19,7 +19,7 @@ def match_on_all_hosts(
     return on_all_hosts(lambda: experiment.match_weights(head=head))
 
 
-def read_to_devices(found: weights.Weights, sharding: NamedSharding) -> dict[str, jax.Array]:
+def read_to_devices(found: weights.Weights, mesh: Mesh) -> dict[str, jax.Array]:
     """The arrays of weights by their paths, read one by one: the host never holds all of them.
 
     Raises:
@@ -32,7 +32,9 @@ def read_to_devices(found: weights.Weights, sharding: NamedSharding) -> dict[str
         checksum = 0
         for path, array in found.read():
             checksum = checksum if alone else zlib.crc32(array.data, checksum)
-            arrays |= parallel.to_devices({path: array}, sharding)
+            arrays[path] = jax.make_array_from_callback(
+                array.shape, parallel.place(array, mesh), array.__getitem__
+            )
         return arrays, checksum
 
     arrays, checksum = on_all_hosts(read)

@@ -70,5 +70,5 @@ def prepare_period(
             f"{type(task).__name__}.prepare was given {shapes[0]} and returned {shapes[1]}: return "
             "arrays of the same names, shapes and dtypes"
         )
-    prepared = jax.device_put(prepared, parallel.replicated(mesh))
+    prepared = jax.device_put(prepared, parallel.place(prepared, mesh))
     return dataclasses.replace(state, task=prepared)

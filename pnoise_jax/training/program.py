@@ -73,6 +73,11 @@ def create_program(
       together: the step moves several runs on at once; see `jit_train_step`.
     """
     config, task = experiment.config, experiment.task
+    if config.fsdp > 1 and not parallel.is_split(mesh):
+        raise ValueError(
+            f"fsdp={config.fsdp}: here every device holds all parameters, because several runs are "
+            "trained by one program; set fsdp=1, or train one run by launch.train"
+        )
     takes_strength = any_strength and trains_with_noise(experiment)
     if takes_strength:  # one static strength, so that nothing of it gets into the program
         injections = tuple(each.with_strength(1.0) for each in experiment.injections)
@@ -84,13 +89,16 @@ def create_program(
         ema_decay=config.ema_decay,
         frozen=experiment.frozen,
     )
+    like = experiment.abstract_state(mesh)
+    places = jax.tree.map(lambda leaf: leaf.sharding, like)
     return Program(
         mesh=mesh,
-        like=experiment.abstract_state(mesh),
-        create=_make_create(experiment, mesh),
+        like=like,
+        create=_make_create(experiment, mesh, places),
         step=jit_train_step(
             step,
             mesh,
+            places=places if parallel.is_split(mesh) else None,
             accumulate=config.accumulate,
             with_strength=takes_strength,
             together=together,
@@ -100,18 +108,19 @@ def create_program(
     )
 
 
-def _make_create(experiment: Experiment, mesh: Mesh) -> Callable[[jax.Array], TrainState]:
+def _make_create(
+    experiment: Experiment, mesh: Mesh, places: TrainState
+) -> Callable[[jax.Array], TrainState]:
     """The state before the first step, by key; weights are read when it is called."""
-    everywhere = parallel.replicated(mesh)
     if experiment.config.weights is None:
-        return jax.jit(experiment.initial_state, out_shardings=everywhere)
+        return jax.jit(experiment.initial_state, out_shardings=places)
     # What is read is given away, so that it is in the devices' memory once.
-    start = jax.jit(experiment.initial_state, out_shardings=everywhere, donate_argnums=1)
+    start = jax.jit(experiment.initial_state, out_shardings=places, donate_argnums=1)
 
     def create(key: jax.Array) -> TrainState:
         found = match_on_all_hosts(experiment)
         assert found is not None, "config.weights is set"
-        return start(key, read_to_devices(found, everywhere))
+        return start(key, read_to_devices(found, mesh))
 
     return create
 

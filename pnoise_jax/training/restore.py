@@ -11,7 +11,7 @@ import jax
 import ml_collections
 from flax import traverse_util
 
-from pnoise_jax import parallel, weights
+from pnoise_jax import weights
 from pnoise_jax.parallel import on_all_hosts
 from pnoise_jax.runs import Checkpoints, RunDirectory
 from pnoise_jax.terminal import say
@@ -116,7 +116,7 @@ def import_weights(
     Raises:
       ValueError, OSError: the weights cannot be read.
     """
-    flat = read_to_devices(found, parallel.replicated(mesh))
+    flat = read_to_devices(found, mesh)
     variables = {"batch_stats": {}} | traverse_util.unflatten_dict(flat, sep="/")
     warnings = [f"note: {warning}" for warning in warn_of_preprocessing(experiment, found)]
     assumed = filter(None, [found.describe_assumed()])

@@ -241,8 +241,9 @@ def jit_train_step(
     accumulate: int = 1,
     with_strength: bool = False,
     together: bool = False,
+    places: TrainState | None = None,
 ) -> TrainStep:
-    """``step`` jitted: the state on every device and donated, batches as `batch_sharding` says.
+    """``step`` jitted: the state is donated, and batches lie as `batch_sharding` says.
 
     Args:
       step: `make_train_step`'s.
@@ -251,13 +252,21 @@ def jit_train_step(
       with_strength: the jitted step takes a fourth argument, the noise's strength, traced.
       together: the jitted step moves several runs on at once: every argument and result has a
         leading axis, the runs.
+      places: the sharding of each array of the state; None keeps all of them on every device.
     """
     everywhere = parallel.replicated(mesh)
     batches = batch_sharding(mesh, accumulate=accumulate, together=together)
+    states = everywhere if places is None else places
+
+    def split_step(*args):
+        with parallel.keep_batches_split(mesh):
+            return step(*args)
+
+    whole = step if places is None else split_step
     return jax.jit(
-        jax.vmap(step) if together else step,
-        in_shardings=(everywhere, batches, everywhere) + (everywhere,) * with_strength,
-        out_shardings=everywhere,
+        jax.vmap(whole) if together else whole,
+        in_shardings=(states, batches, everywhere) + (everywhere,) * with_strength,
+        out_shardings=(states, everywhere),
         donate_argnums=0,
     )
 
