@@ -8,6 +8,7 @@
   adapt      trains methods of domain adaptation, and says what noise adds to them
   neighbours says how much label the order of a test set gives away
   prepare    prepares data sets from downloads or from your own folders
+  compile    says whether a run fits a TPU pod, and what bounds it, without one
   export     writes a run's weights for other programs
   bridge     relates the leak of small models to that of larger ones
   theory     checks the paper's theory: every figure of docs/theory.md
@@ -22,7 +23,7 @@ import sys
 from pnoise_jax.registry import did_you_mean
 
 PROGRAMS = ("show", "train", "evaluate", "audit", "sweep", "adapt", "neighbours")
-PROGRAMS += ("prepare", "export", "bridge", "theory", "benchmark")
+PROGRAMS += ("compile", "prepare", "export", "bridge", "theory", "benchmark")
 
 
 def run() -> None:

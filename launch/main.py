@@ -63,22 +63,11 @@ def define_run_flags(
     if not workdir_required:
         meaning = "Work directory of a run, whose weights are taken."
     workdir = flags.DEFINE_string("workdir", None, meaning)
-    flags.DEFINE(
-        values.Parser(str, flags.ArgumentParser()),
-        "data_dir",
-        None,
-        "Directory of the data sets; short for --config.data.data_dir.",
-        serializer=flags.ArgumentSerializer(),
-    )
-    values.let_none_unset_fields()
     given = _given_on_command_line("workdir")
-    _find_config_file()
     if config_required or given is None or _given_on_command_line("config") is not None:
-        config = config_flags.DEFINE_config_file(
-            "config", None, "Config file, or the name of a built-in config, such as digits_vit."
-        )
-        flags.mark_flag_as_required("config")
+        config = define_config_flag()
     else:
+        _define_data_dir()
         try:
             stored = read_config(given)
         except _EXPECTED as error:
@@ -90,6 +79,28 @@ def define_run_flags(
     if workdir_required:
         flags.mark_flag_as_required("workdir")
     return config, workdir
+
+
+def define_config_flag() -> flags.FlagHolder:
+    """--config and --data_dir, of programs that need no run."""
+    _define_data_dir()
+    _find_config_file()
+    config = config_flags.DEFINE_config_file(
+        "config", None, "Config file, or the name of a built-in config, such as digits_vit."
+    )
+    flags.mark_flag_as_required("config")
+    return config
+
+
+def _define_data_dir() -> None:
+    flags.DEFINE(
+        values.Parser(str, flags.ArgumentParser()),
+        "data_dir",
+        None,
+        "Directory of the data sets; short for --config.data.data_dir.",
+        serializer=flags.ArgumentSerializer(),
+    )
+    values.let_none_unset_fields()
 
 
 def read_sweep() -> tuple[list, list[str]]:

@@ -172,6 +172,45 @@ def batch_logits(
     return np.asarray(logits, np.float32)
 
 
+def lower(
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    protocol: Protocol,
+    *,
+    images: tuple[int, int, int],
+    size: int,
+    mesh: Mesh,
+    mean: data.PixelMean,
+    std: tuple[float, ...],
+    views: int = 1,
+) -> tuple[jax.stages.Lowered, int]:
+    """The step of `predict`, lowered for devices that need not be there, and its examples.
+
+    Args:
+      model, protocol, mesh, mean, std, views: as `predict` takes them.
+      variables: shapes, dtypes and shardings of the model's collections.
+      images: their shape.
+      size: examples of the test set.
+    """
+    model, strengths = _with_noise(model, protocol, None, views)
+    program = _Program(model, static_mean(mean), tuple(std), views)
+    _, at_once = _in_chunks(np.arange(size), model, protocol.batch_size, mesh.size)
+    split = parallel.split_batch(mesh)
+    batch = {
+        name: jax.ShapeDtypeStruct((at_once, *shape), dtype, sharding=split)
+        for name, shape, dtype in (
+            ("image", images, np.uint8),
+            ("label", (), np.int32),
+            ("mask", (), np.bool_),
+            ("index", (), np.int32),
+        )
+    }
+    number = np.uint32(0)
+    everywhere = parallel.replicated(mesh)
+    lowered = _score.lower(program, everywhere, variables, batch, number, number, strengths)
+    return lowered, at_once
+
+
 def evaluate(
     model: nn.Module,
     variables: Mapping[str, Any],
@@ -255,15 +294,18 @@ def _in_chunks(
 ) -> tuple[np.ndarray, int]:
     """What the devices get at a time: indices (chunks, examples), -1 for padding.
 
-    A chunk contains whole batches of the protocol, divided evenly among the devices. If the layer
-    is drawn for each batch, it contains one batch and padding.
+    A chunk contains whole batches of the protocol, divided evenly among the devices: every batch
+    on one device where that is no larger than what it takes, so that noise over the batch exchanges
+    nothing. If the layer is drawn for each batch, a chunk contains one batch and padding.
     """
-    smallest = math.lcm(batch_size, devices)
+    smallest = batch_size * devices
     wanted = min(EXAMPLES_PER_DEVICE * devices, len(order))
+    if smallest > max(wanted, devices):
+        smallest = math.lcm(batch_size, devices)
     at_once = smallest * max(1, round(wanted / smallest))
     filled = at_once
     if _draws_layer(model):
-        filled, at_once = batch_size, smallest
+        filled, at_once = batch_size, math.lcm(batch_size, devices)
     chunks = -(-len(order) // filled)
     indices = np.full((chunks, at_once), -1, np.int32)
     padded = np.full(chunks * filled, -1, np.int32)

@@ -7,12 +7,14 @@ from pnoise_jax.parallel.agreement import (
     require_agreement,
     require_shared_directory,
 )
+from pnoise_jax.parallel.collectives import Collective, find_collectives
 from pnoise_jax.parallel.endings import end_together
 from pnoise_jax.parallel.fsdp import is_split, keep_batches_split, place, require_split
 from pnoise_jax.parallel.hosts import LostHostError, are_several
 from pnoise_jax.parallel.mesh import (
     DATA_AXIS,
     data_mesh,
+    mesh_shape,
     random_key,
     replicated,
     require_divisible,
@@ -27,13 +29,16 @@ from pnoise_jax.parallel.watchdog import watchdog
 
 __all__ = [
     "DATA_AXIS",
+    "Collective",
     "DisagreementError",
     "LostHostError",
     "are_several",
     "data_mesh",
     "end_together",
+    "find_collectives",
     "is_split",
     "keep_batches_split",
+    "mesh_shape",
     "note_progress",
     "on_all_hosts",
     "on_any_host",

@@ -5,12 +5,12 @@ it is used and scatters its gradient. See https://arxiv.org/abs/2004.13336.
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import flax.linen as nn
 import jax
-import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from pnoise_jax.parallel.mesh import FSDP_AXIS, replicated, split_batch
@@ -40,23 +40,27 @@ def place(tree: Any, mesh: Mesh, *, smallest: int = SMALLEST) -> Any:
 
 
 def _place_one(shape: tuple[int, ...], mesh: Mesh, smallest: int) -> NamedSharding:
-    devices = mesh.shape.get(FSDP_AXIS, 1)
-    axes = [axis for axis, size in enumerate(shape) if size % devices == 0]
-    if devices == 1 or not axes or np.prod(shape) < smallest:
+    chosen = _axis_to_split(shape, mesh.shape.get(FSDP_AXIS, 1), smallest)
+    if chosen is None:
         return replicated(mesh)
-    chosen = max(axes, key=lambda axis: (shape[axis], axis))
     return NamedSharding(mesh, PartitionSpec(*[None] * chosen, FSDP_AXIS))
 
 
-def require_split(params: Any, mesh: Mesh) -> None:
-    """Raises ValueError where a mesh with groups would split none of these parameters."""
-    shardings = jax.tree.leaves(place(params, mesh))
-    if is_split(mesh) and all(sharding.is_fully_replicated for sharding in shardings):
-        devices = mesh.shape[FSDP_AXIS]
-        largest = max((x.shape for x in jax.tree.leaves(params)), key=np.prod)
+def _axis_to_split(shape: tuple[int, ...], devices: int, smallest: int) -> int | None:
+    axes = [axis for axis, size in enumerate(shape) if size % devices == 0]
+    if devices == 1 or not axes or math.prod(shape) < smallest:
+        return None
+    return max(axes, key=lambda axis: (shape[axis], axis))
+
+
+def require_split(params: Any, fsdp: int) -> None:
+    """Raises ValueError where groups of ``fsdp`` devices would split none of these parameters."""
+    shapes = [x.shape for x in jax.tree.leaves(params)]
+    if fsdp > 1 and all(_axis_to_split(shape, fsdp, SMALLEST) is None for shape in shapes):
         raise ValueError(
-            f"fsdp={devices} would split no parameter: those of at least {SMALLEST} elements with "
-            f"an axis that {devices} divides are split, and the largest is {largest}; set fsdp=1"
+            f"fsdp={fsdp} would split no parameter: those of at least {SMALLEST} elements with an "
+            f"axis that {fsdp} divides are split, and the largest is {max(shapes, key=math.prod)}; "
+            "set fsdp=1"
         )
 
 

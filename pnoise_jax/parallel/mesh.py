@@ -23,15 +23,20 @@ def training_mesh(fsdp: int = 1) -> Mesh:
       ValueError: the devices do not divide into such groups.
     """
     require_mesh(fsdp)
+    shape, axes = mesh_shape(jax.device_count(), fsdp)
+    return jax.make_mesh(shape, axes, (AxisType.Auto,) * len(axes))
+
+
+def mesh_shape(devices: int, fsdp: int) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """The shape of `training_mesh` and the names of its axes; one axis where fsdp is 1."""
     if fsdp == 1:
-        return data_mesh()
-    shape = (jax.device_count() // fsdp, fsdp)
-    return jax.make_mesh(shape, (DATA_AXIS, FSDP_AXIS), (AxisType.Auto, AxisType.Auto))
+        return (devices,), (DATA_AXIS,)
+    return (devices // fsdp, fsdp), (DATA_AXIS, FSDP_AXIS)
 
 
-def require_mesh(fsdp: int) -> None:
-    """Raises ValueError unless the devices divide into groups of ``fsdp``."""
-    devices = jax.device_count()
+def require_mesh(fsdp: int, devices: int | None = None) -> None:
+    """Raises ValueError unless the devices, by default JAX's, divide into groups of ``fsdp``."""
+    devices = jax.device_count() if devices is None else devices
     if devices % fsdp:
         groups = ", ".join(str(n) for n in range(1, devices + 1) if devices % n == 0)
         raise ValueError(
@@ -61,9 +66,11 @@ def to_devices(batch: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict
     }
 
 
-def require_divisible(field: str, size: int, *, by_micro_batches: int = 1) -> None:
+def require_divisible(
+    field: str, size: int, *, by_micro_batches: int = 1, devices: int | None = None
+) -> None:
     """Raises ValueError unless ``size`` examples split evenly over micro-batches and devices."""
-    devices = jax.device_count()
+    devices = jax.device_count() if devices is None else devices
     parts = devices * by_micro_batches
     if size % parts:
         micro = f" x accumulate={by_micro_batches}" if by_micro_batches > 1 else ""

@@ -54,12 +54,20 @@ def _check_views(setup: Setup, injection: noise.Injection) -> None:
         )
 
 
-def check_training(setup: Setup) -> None:
-    """Raises ValueError where what was built can be evaluated, but not trained on these devices."""
+def check_training(setup: Setup, *, devices: int | None = None) -> None:
+    """Raises ValueError where what was built can be evaluated, but not trained on these devices.
+
+    Args:
+      setup: what was built.
+      devices: how many; None for those that JAX has.
+    """
     config, train_data = setup.config, setup.train_data
     _ = setup.train_transform  # checks it
-    parallel.require_split(setup.parameters, parallel.training_mesh(config.fsdp))
-    parallel.require_divisible("batch_size", config.batch_size, by_micro_batches=config.accumulate)
+    parallel.require_mesh(config.fsdp, devices)
+    parallel.require_split(setup.parameters, config.fsdp)
+    parallel.require_divisible(
+        "batch_size", config.batch_size, by_micro_batches=config.accumulate, devices=devices
+    )
     if config.batch_size > len(train_data):
         raise ValueError(
             f"batch_size={config.batch_size} is larger than data.train_split="

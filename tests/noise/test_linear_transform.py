@@ -1,7 +1,6 @@
 """LinearTransform: its two implementations have one meaning, on any sharding."""
 
 import functools
-import re
 
 import chex
 import jax
@@ -11,7 +10,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from pnoise_jax import noise
+from pnoise_jax import noise, parallel
 
 SHARDED = [noise.CyclicShift(0.4, shift=-3), noise.Reverse(0.3), noise.Optimal()]
 QUALITIES = [noise.CyclicShift(0.3), *SHARDED]
@@ -297,11 +296,8 @@ ELEMENTS_IN_A_ROW = 5 * 3
 def collectives(function, x):
     """{(kind, elements sent)} in the program compiled for x."""
     text = jax.jit(function).lower(x).compile().as_text()
-    kinds = "all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter"
-    found = set()
-    for shape, kind in re.findall(rf"= \(?\w+\[([\d,]*)\]\S* ({kinds})(?:-start)?\(", text):
-        found.add((kind, int(np.prod([int(n) for n in shape.split(",") if n]))))
-    return found
+    found = parallel.find_collectives(text, 8)
+    return {(each.kind, each.size // x.dtype.itemsize) for each in found}
 
 
 def programs(transform, x):

@@ -1,0 +1,33 @@
+"""Programs compiled for devices that are not there: do they fit, and what bounds them?"""
+
+from pnoise_jax.studies.ahead_of_time.compiling import (
+    Needs,
+    TooLargeError,
+    build,
+    compile_evaluation,
+    compile_training,
+)
+from pnoise_jax.studies.ahead_of_time.report import (
+    collectives_table,
+    content,
+    describe_bound,
+    table,
+)
+from pnoise_jax.studies.ahead_of_time.suggesting import candidates, suggest
+from pnoise_jax.studies.ahead_of_time.topologies import Topology, open_topology
+
+__all__ = [
+    "Needs",
+    "TooLargeError",
+    "Topology",
+    "build",
+    "candidates",
+    "collectives_table",
+    "compile_evaluation",
+    "compile_training",
+    "content",
+    "describe_bound",
+    "open_topology",
+    "suggest",
+    "table",
+]

@@ -1,0 +1,40 @@
+"""What the chips can do that programs are compiled for."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """A kind of TPU chip.
+
+    Attributes:
+      name: as topologies have it.
+      memory: GiB that programs can use, as libtpu says when one does not fit.
+      flops: bfloat16 operations a second, at peak.
+      memory_bandwidth: bytes a second, between the chip and its memory.
+      link_bandwidth: bytes a second that it sends to its neighbours, over all links.
+      network_bandwidth: bytes a second that it sends to other slices; None where it is not known.
+      longest: side of a slice, in chips.
+      example: a topology of such chips.
+    """
+
+    name: str
+    memory: float
+    flops: float
+    memory_bandwidth: float
+    link_bandwidth: float
+    network_bandwidth: float | None
+    longest: int
+    example: str
+
+
+# From the pages of the generations at docs.cloud.google.com/tpu/docs; a pod's data center network
+# divided by its chips.
+CHIPS = {
+    chip.name: chip
+    for chip in (
+        Chip("v5e", 15.75, 197e12, 819e9, 1600e9 / 8, 6.4e12 / 8 / 256, 16, "v5e:4x4"),
+        Chip("v5p", 95.74, 459e12, 2765e9, 4800e9 / 8, None, 24, "v5p:2x2x2"),
+        Chip("v6e", 31.25, 918e12, 1640e9, 3584e9 / 8, 25.6e12 / 8 / 256, 16, "v6e:4x4"),
+    )
+}

@@ -1,0 +1,198 @@
+"""The steps of a run compiled for devices that are not there, and what the programs need."""
+
+import dataclasses
+import re
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from pnoise_jax import evaluation, parallel, training
+from pnoise_jax.parallel import Collective
+from pnoise_jax.studies.ahead_of_time import stand_in
+from pnoise_jax.studies.ahead_of_time.topologies import Topology
+from pnoise_jax.training.experiment import Experiment
+from pnoise_jax.training.program import create_program
+
+_TOO_LARGE = (
+    re.compile(r"[Uu]sed ([\d.]+[KMGT]?) of ([\d.]+[KMGT]?) hbm"),
+    re.compile(r"\(([\d.]+[KMGT]?)\) exceeds available HBM \(([\d.]+[KMGT]?)\)"),
+)
+
+
+class TooLargeError(ValueError):
+    """A program does not fit into the memory of a device; says what it needs and what there is."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Needs:
+    """What one call of a compiled program needs.
+
+    Attributes:
+      program: "training step" or "evaluation step".
+      examples: of one call, over all devices.
+      memory: bytes of a device: arguments, results, and everything between them.
+      state: bytes of a device, of what stays there between calls.
+      flops: floating-point operations of a device.
+      traffic: bytes that a device reads from its memory and writes there, as the compiler counts.
+      collectives: what is exchanged, those that send most first.
+      seconds: that compiling took.
+    """
+
+    program: str
+    examples: int
+    memory: int
+    state: int
+    flops: float
+    traffic: float
+    collectives: tuple[Collective, ...]
+    seconds: float
+
+    @property
+    def sent(self) -> float:
+        """Bytes that a device sends to others."""
+        return sum(each.sent for each in self.collectives)
+
+    def bounds(self, topology: Topology) -> dict[str, float]:
+        """Seconds that a call takes at least: by computation, memory and links; {} on CPUs.
+
+        Each alone at its peak. Exchanges among more devices than a slice has are counted in
+        "network": of their bytes, each device sends its share of the slice's to other slices.
+        """
+        chip = topology.chip
+        if chip is None:
+            return {}
+        a_slice = len(topology.devices) // topology.slices
+        across = sum(each.sent for each in self.collectives if each.devices > a_slice)
+        bounds = {
+            "computation": self.flops / chip.flops,
+            "memory": self.traffic / chip.memory_bandwidth,
+            "links": self.sent / chip.link_bandwidth,
+        }
+        if topology.slices > 1 and chip.network_bandwidth is not None:
+            bounds["network"] = across / a_slice / chip.network_bandwidth
+        return bounds
+
+
+def build(config: ml_collections.ConfigDict, topology: Topology) -> Experiment:
+    """The run of a config, checked for these devices; its data need not be there.
+
+    Raises:
+      ValueError, OSError: as `training.build` and `training.check_training`.
+    """
+    config = config.copy_and_resolve_references()
+    config.weights, config.weights_required = None, False  # their numbers change no program
+    experiment = training.build(config, load=stand_in.load)
+    training.check_training(experiment, devices=len(topology.devices))
+    topology.mesh(config.fsdp)
+    batch = type(experiment.task).open_batches
+    if batch is not training.Task.open_batches or experiment.task.preparations:
+        raise ValueError(
+            f"task.name={config.task.name!r}: only tasks whose batches are images and labels can "
+            "be compiled ahead of time; set task.name='classification'"
+        )
+    return experiment
+
+
+def compile_training(experiment: Experiment, topology: Topology) -> Needs:
+    """Compiles the training step.
+
+    Raises:
+      TooLargeError: it does not fit.
+    """
+    config = experiment.config
+    program = create_program(experiment, topology.mesh(config.fsdp))
+    lead = (config.accumulate,) if config.accumulate > 1 else ()
+    shape = (*lead, config.batch_size // config.accumulate)
+    batch = {
+        "image": jax.ShapeDtypeStruct(
+            (*shape, *experiment.test_data.require_image_shape()), jnp.uint8
+        ),
+        "label": jax.ShapeDtypeStruct(shape, jnp.int32),
+    }
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    state = sum(_local_bytes(leaf) for leaf in jax.tree.leaves(program.like))
+    return _measure(
+        program.step.lower(program.like, batch, key),
+        "training step",
+        examples=config.batch_size,
+        repeats=config.accumulate,
+        state=state,
+        devices=len(topology.devices),
+    )
+
+
+def compile_evaluation(experiment: Experiment, topology: Topology) -> Needs:
+    """Compiles the evaluation step, of the first protocol with noise, else without.
+
+    Raises:
+      TooLargeError: it does not fit.
+    """
+    mesh = topology.mesh(experiment.config.fsdp)
+    state = experiment.abstract_state(mesh)
+    variables = state.variables()
+    protocols = experiment.protocols
+    protocol = next((each for each in protocols if each.noise), protocols[0])
+    lowered, examples = evaluation.lower(
+        experiment.model,
+        variables,
+        protocol,
+        images=experiment.test_data.require_image_shape(),
+        size=len(experiment.test_data),
+        mesh=mesh,
+        mean=experiment.mean,
+        std=experiment.std,
+        views=experiment.config.evaluation.views,
+    )
+    return _measure(
+        lowered,
+        "evaluation step",
+        examples=examples,
+        repeats=1,
+        state=sum(_local_bytes(leaf) for leaf in jax.tree.leaves(variables)),
+        devices=len(topology.devices),
+    )
+
+
+def _local_bytes(leaf: Any) -> int:
+    shape = leaf.sharding.shard_shape(leaf.shape)
+    return int(jax.ShapeDtypeStruct(shape, leaf.dtype).size) * leaf.dtype.itemsize
+
+
+def _measure(
+    lowered: jax.stages.Lowered,
+    program: str,
+    *,
+    examples: int,
+    repeats: int,
+    state: int,
+    devices: int,
+) -> Needs:
+    began = time.perf_counter()
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        found = [match for pattern in _TOO_LARGE if (match := pattern.search(str(error)))]
+        needed = f"{found[0][1]}iB of {found[0][2]}iB" if found else str(error).splitlines()[0]
+        raise TooLargeError(
+            f"the {program} does not fit into the memory of a device: it needs {needed}"
+        ) from error
+    seconds = time.perf_counter() - began
+    memory: Any = compiled.memory_analysis()
+    arguments = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    cost = compiled.cost_analysis() or {}
+    return Needs(
+        program=program,
+        examples=examples,
+        memory=arguments - memory.alias_size_in_bytes + memory.temp_size_in_bytes,
+        state=state,
+        # The compiler counts the loop over micro-batches once.
+        flops=cost.get("flops", 0.0) * repeats,
+        traffic=cost.get("bytes accessed", 0.0) * repeats,
+        collectives=tuple(parallel.find_collectives(compiled.as_text() or "", devices)),
+        seconds=seconds,
+    )

@@ -1,0 +1,78 @@
+"""What compiled steps need, as a table, as sentences and as JSON."""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from pnoise_jax.studies.ahead_of_time.compiling import Needs
+from pnoise_jax.studies.ahead_of_time.topologies import Topology
+
+_GIB, _MIB = 2**30, 2**20
+_SHOWN = 8  # collectives, of many
+
+
+def table(needs: Needs, topology: Topology) -> Table:
+    """Memory, operations, traffic and exchanges of one program."""
+    result = Table(box=box.SIMPLE, show_header=False, title=f"{needs.program}, a device")
+    chip, memory = topology.chip, f"{needs.memory / _GIB:.2f} GiB"
+    if chip is not None:
+        memory += f" of {chip.memory:.2f} GiB"
+    rows = [
+        ("examples", f"{needs.examples / len(topology.devices):g} of {needs.examples}"),
+        ("memory", memory),
+        ("of it, what stays", f"{needs.state / _GIB:.3f} GiB"),
+        ("operations", f"{needs.flops / 1e12:.3f} TFLOP"),
+        ("memory traffic", f"{needs.traffic / _GIB:.2f} GiB"),
+        ("sent to others", f"{needs.sent / _MIB:.2f} MiB"),
+        ("compiled in", f"{needs.seconds:.0f} s"),
+    ]
+    for row in rows:
+        result.add_row(*row)
+    return result
+
+
+def collectives_table(needs: Needs) -> Table:
+    """The exchanges between devices that send most."""
+    result = Table("exchange", "devices", box=box.SIMPLE, title=f"exchanges of the {needs.program}")
+    for name in ("times", "KiB each", "MiB sent"):
+        result.add_column(name, justify="right")
+    for each in needs.collectives[:_SHOWN]:
+        size, sent = f"{each.size / 1024:,.1f}", f"{each.sent / _MIB:,.3f}"
+        result.add_row(each.kind, str(each.devices), str(each.count), size, sent)
+    if rest := needs.collectives[_SHOWN:]:
+        sent = sum(each.sent for each in rest)
+        result.add_row(f"{len(rest)} more kinds", "", "", "", f"{sent / _MIB:,.3f}")
+    return result
+
+
+def describe_bound(needs: Needs, topology: Topology) -> str:
+    """What a call takes at least, in words; "" where nothing is known of the devices."""
+    bounds = needs.bounds(topology)
+    if not bounds:
+        return ""
+    slowest = max(bounds, key=lambda name: bounds[name])
+    each = ", ".join(f"{name} {1e3 * seconds:.2f} ms" for name, seconds in bounds.items())
+    rate = needs.examples / bounds[slowest]
+    return (
+        f"A {needs.program} takes at least: {each}. It is bound by {slowest}: at most {rate:,.0f} "
+        f"examples/s on {topology.description}, at {bounds['computation'] / bounds[slowest]:.0%} "
+        "of peak. These are bounds from published peaks, not measurements."
+    )
+
+
+def content(needs: Iterable[Needs], topology: Topology, **more: Any) -> dict[str, Any]:
+    """All figures, for JSON."""
+    programs = [
+        dataclasses.asdict(each) | {"sent": each.sent, "bounds": each.bounds(topology)}
+        for each in needs
+    ]
+    return {
+        "topology": topology.name,
+        "slices": topology.slices,
+        "devices": len(topology.devices),
+        **more,
+        "programs": programs,
+    }

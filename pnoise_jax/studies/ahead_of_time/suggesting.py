@@ -1,0 +1,57 @@
+"""What to change in a config whose program does not fit: found by compiling it."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import ml_collections
+
+from pnoise_jax.studies.ahead_of_time.compiling import (
+    Needs,
+    TooLargeError,
+    build,
+    compile_training,
+)
+from pnoise_jax.studies.ahead_of_time.topologies import Topology
+
+_MOST_MICRO_BATCHES = 16
+
+
+def suggest(
+    config: ml_collections.ConfigDict, topology: Topology, report: Callable[[str], None]
+) -> tuple[dict[str, Any], Needs] | None:
+    """The first change that lets the training step fit, and what it needs then; None if none does.
+
+    Args:
+      config: whose training step does not fit.
+      topology: the devices.
+      report: takes a sentence for each change that is tried.
+    """
+    for changes in candidates(config, topology):
+        changed = config.copy_and_resolve_references()
+        changed.update_from_flattened_dict(changes)
+        said = " ".join(f"--config.{field}={value}" for field, value in changes.items())
+        try:
+            needs = compile_training(build(changed, topology), topology)
+        except TooLargeError as error:
+            report(f"with {said}: {error}")
+        except ValueError as error:
+            report(f"{said} is not possible: {error}")
+        else:
+            return changes, needs
+    return None
+
+
+def candidates(config: ml_collections.ConfigDict, topology: Topology) -> Iterator[dict[str, Any]]:
+    """Changes that save memory, the cheapest first.
+
+    Recomputing activations costs a third of the computation, splitting parameters an exchange in
+    every layer, and micro-batches change what noise over the batch mixes.
+    """
+    remat = {"model.remat": True} if config.model.get("remat") is False else {}
+    split = {"fsdp": len(topology.devices) // topology.slices} if config.fsdp == 1 else {}
+    yield from filter(None, [remat, split, remat | split if remat and split else {}])
+    accumulate = 2 * config.accumulate
+    while accumulate <= _MOST_MICRO_BATCHES * config.accumulate:
+        if config.batch_size % (accumulate * len(topology.devices)) == 0:
+            yield remat | split | {"accumulate": accumulate}
+        accumulate *= 2

@@ -1,0 +1,130 @@
+"""Devices that are not there, for which programs can be compiled."""
+
+import dataclasses
+import importlib.util
+import os
+import re
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import AxisType, Mesh
+
+from pnoise_jax import parallel
+from pnoise_jax.registry import did_you_mean
+from pnoise_jax.studies.ahead_of_time.chips import CHIPS, Chip
+
+# libtpu would look for the chips of a machine in Google's cloud, and wait.
+_WITHOUT_CHIPS = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Topology:
+    """The devices to compile for.
+
+    Attributes:
+      name: as it was given, such as "v5e:4x4", or "cpu:8".
+      slices: how many of these, connected by the data center's network.
+      chip: its kind; None for CPU devices.
+      devices: of all slices.
+    """
+
+    name: str
+    slices: int
+    chip: Chip | None
+    devices: tuple[Any, ...]
+
+    @property
+    def description(self) -> str:
+        """In words."""
+        several = f"{self.slices} slices of " if self.slices > 1 else ""
+        return f"{several}{self.name}, {len(self.devices)} devices"
+
+    def mesh(self, fsdp: int = 1) -> Mesh:
+        """The mesh of a training, as `parallel.training_mesh` makes it of real devices.
+
+        Raises:
+          ValueError: the devices do not divide into groups of ``fsdp``, or a group would span
+            several slices.
+        """
+        parallel.require_mesh(fsdp, len(self.devices))
+        a_slice = len(self.devices) // self.slices
+        if a_slice % fsdp:
+            raise ValueError(
+                f"fsdp={fsdp} does not divide the {a_slice} devices of a slice: a group would "
+                "exchange parameters over the data center's network in every step"
+            )
+        shape, axes = parallel.mesh_shape(len(self.devices), fsdp)
+        types = (AxisType.Auto,) * len(axes)
+        if self.chip is None:
+            return jax.make_mesh(shape, axes, types, devices=self.devices)
+        description = topologies.TopologyDescription(list(self.devices))
+        if self.slices == 1:
+            return topologies.make_mesh(description, shape, axes)
+        order = sorted(self.devices, key=lambda device: (device.slice_index, device.id))
+        return Mesh(np.array(order, dtype=object).reshape(shape), axes, axis_types=types)
+
+
+def open_topology(name: str, *, slices: int = 1) -> Topology:
+    """The devices of a topology.
+
+    Args:
+      name: a kind of chip and the shape of a slice, "v5e:4x4"; or "cpu:8", eight CPU devices.
+      slices: how many slices.
+
+    Raises:
+      ValueError: there is no such topology, or libtpu is missing.
+    """
+    kind, _, shape = name.partition(":")
+    examples = ", ".join(chip.example for chip in CHIPS.values())
+    if kind not in ("cpu", *CHIPS):
+        raise ValueError(
+            f"topology={name!r}: unknown kind of chip {kind!r}{did_you_mean(kind, CHIPS)}; give "
+            f"one such as {examples}, or cpu:8"
+        )
+    if kind == "cpu":
+        return _cpu_topology(name, shape, slices)
+    chip = CHIPS[kind]
+    sides = [int(side) for side in shape.split("x")] if re.fullmatch(r"\d+(x\d+)*", shape) else []
+    if len(sides) != 1 + chip.example.count("x") or not all(0 < n <= chip.longest for n in sides):
+        raise ValueError(  # libtpu would end the process
+            f"topology={name!r}: give the shape of a slice of {kind}, such as {chip.example}, with "
+            f"sides of at most {chip.longest} chips"
+        )
+    if slices < 1:
+        raise ValueError(f"slices={slices}: give a number of at least 1")
+    if importlib.util.find_spec("libtpu") is None:
+        raise ValueError(
+            f"topology={name!r}: compiling for TPUs needs libtpu, which is not installed: "
+            'pip install "pnoise_jax[tpu]", on any Linux machine'
+        )
+    for variable, value in _WITHOUT_CHIPS.items():
+        os.environ.setdefault(variable, value)
+    options = {"num_slices": slices} if slices > 1 else {}
+    try:
+        description = topologies.get_topology_desc(platform="tpu", topology_name=name, **options)
+    except Exception as error:  # whatever libtpu says
+        reason = str(error).strip().splitlines()[0][:200]
+        raise ValueError(
+            f"topology={name!r} with slices={slices}: libtpu knows none such ({reason}); examples "
+            f"are {examples}"
+        ) from error
+    return Topology(name, slices, chip, tuple(description.devices))
+
+
+def _cpu_topology(name: str, shape: str, slices: int) -> Topology:
+    if not shape.isdecimal() or not int(shape) or slices != 1:
+        raise ValueError(f"topology={name!r}, slices={slices}: give cpu:8, and a single slice")
+    try:
+        jax.config.update("jax_num_cpu_devices", int(shape))
+    except RuntimeError as error:  # JAX has started
+        if jax.device_count() < int(shape):
+            raise ValueError(
+                f"topology={name!r}: JAX has started with {jax.device_count()} CPU devices"
+            ) from error
+    return Topology(name, slices, None, tuple(jax.devices("cpu")[: int(shape)]))

@@ -1,0 +1,76 @@
+"""Exchanges between devices, read off compiled programs."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from pnoise_jax import parallel
+from pnoise_jax.parallel import Collective, find_collectives
+
+P = PartitionSpec
+
+
+def compiled(function, *shapes, specs):
+    mesh = parallel.training_mesh(2)
+    arguments = [
+        jax.ShapeDtypeStruct(shape, jnp.float32, sharding=NamedSharding(mesh, spec))
+        for shape, spec in zip(shapes, specs, strict=True)
+    ]
+    mapped = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=False)
+    return find_collectives(jax.jit(mapped).lower(*arguments).compile().as_text(), 8)
+
+
+@pytest.mark.parametrize(
+    ("function", "expected", "sent"),
+    [
+        (lambda x: lax.psum(x, "data"), Collective("all-reduce", 4, 48, 1), 72),
+        (lambda x: lax.psum(x, ("data", "fsdp")), Collective("all-reduce", 8, 48, 1), 84),
+        (lambda x: lax.all_gather(x, "fsdp"), Collective("all-gather", 2, 96, 1), 48),
+        (
+            lambda x: lax.ppermute(x, "data", [(0, 1), (1, 0)]),
+            Collective("collective-permute", 8, 48, 1),
+            48,
+        ),
+        (
+            lambda x: lax.psum_scatter(x, "data", tiled=True),
+            Collective("reduce-scatter", 4, 48, 1),
+            36,
+        ),
+    ],
+    ids=["all-reduce of four", "of eight", "all-gather", "permute", "reduce-scatter"],
+)
+def test_what_a_program_exchanges(function, expected, sent):
+    """Of (4, 3) float32 on each device: 48 bytes."""
+    (found,) = compiled(function, (32, 3), specs=(P(("data", "fsdp")),))
+    assert found == expected
+    assert found.sent == pytest.approx(sent)
+
+
+def test_a_loop_counts_as_often_as_it_runs():
+    def looped(x):
+        return lax.scan(lambda x, _: (lax.psum(x, "data") / 4, None), x, length=7)[0]
+
+    (found,) = compiled(looped, (32, 3), specs=(P(("data", "fsdp")),))
+    assert found == Collective("all-reduce", 4, 48, 7)
+
+
+def test_one_device_exchanges_nothing():
+    text = jax.jit(lambda x: x @ x).lower(jnp.ones((4, 4))).compile().as_text()
+    assert find_collectives(text, 1) == []
+
+
+# The forms that TPU programs have: one gather carried out by three kernels, and a ring in a loop
+# whose counter goes from 0 to 8 by steps of 2, of 16 devices named by the axes of a mesh.
+TPU = pathlib.Path(__file__).with_name("tpu_program.txt").read_text()
+
+
+def test_programs_for_tpus():
+    assert find_collectives(TPU, 32) == [
+        Collective("collective-permute", 32, 2 * 96 * 384, 4),
+        Collective("all-gather", 16, 2 * 384 * 384, 1),
+        Collective("all-reduce", 16, 4 * 128, 1),
+    ]

@@ -1,0 +1,166 @@
+"""Compiling for devices that are not there: on CPU devices here, on TPUs where libtpu is."""
+
+import dataclasses
+import importlib.util
+import json
+
+import jax
+import pytest
+
+from pnoise_jax import data
+from pnoise_jax.parallel import Collective
+from pnoise_jax.studies import ahead_of_time
+from pnoise_jax.studies.ahead_of_time import stand_in
+from pnoise_jax.studies.ahead_of_time.chips import CHIPS
+from tests.launch import command
+from tests.training.runs import small_config
+
+HAS_LIBTPU = importlib.util.find_spec("libtpu") is not None
+WIDE = {"model.dim": 128, "batch_size": 64, "evaluation.batch_size": 8}
+
+
+@pytest.fixture(scope="module")
+def topology():
+    return ahead_of_time.open_topology("cpu:8")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("v5e", {}, "topology='v5e': give the shape of a slice of v5e, such as v5e:4x4"),
+        ("v5e:4x4x4", {}, "give the shape of a slice of v5e, such as v5e:4x4"),
+        ("v5p:4x4", {}, "give the shape of a slice of v5p, such as v5p:2x2x2"),
+        ("v5e:16x32", {}, "with sides of at most 16 chips"),
+        ("v5e:0x4", {}, "with sides of at most 16 chips"),
+        ("v9:4x4", {}, "unknown kind of chip 'v9'.*; give one such as v5e:4x4"),
+        ("v5:4x4", {}, "unknown kind of chip 'v5'; did you mean"),
+        ("v5e:4x4", {"slices": 0}, "slices=0: give a number of at least 1"),
+        ("cpu", {}, "give cpu:8"),
+        ("cpu:0", {}, "give cpu:8"),
+        ("cpu:8", {"slices": 2}, "and a single slice"),
+        ("cpu:99", {}, "JAX has started with 8 CPU devices"),
+    ],
+)
+def test_topologies_that_there_are_not(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        ahead_of_time.open_topology(name, **options)
+
+
+@pytest.mark.skipif(HAS_LIBTPU, reason="libtpu is installed")
+def test_without_libtpu_it_says_how_to_get_it():
+    with pytest.raises(ValueError, match=r'needs libtpu.*: pip install "pnoise_jax\[tpu\]"'):
+        ahead_of_time.open_topology("v5e:4x4")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 60}, "batch_size=60 is not divisible by 8 devices"),
+        ({"fsdp": 3}, "fsdp=3 does not divide the 8 devices"),
+        ({"fsdp": 8, "model.dim": 16}, "fsdp=8 would split no parameter"),
+        ({"data.name": "no_such_set"}, "no_such_set"),
+    ],
+)
+def test_bad_configs_are_refused_before_compiling(topology, data_dir, changes, message):
+    with pytest.raises((ValueError, OSError), match=message):
+        ahead_of_time.build(small_config(data_dir, **WIDE | changes), topology)
+
+
+def test_the_training_step_is_measured(topology, data_dir):
+    whole, split = (
+        ahead_of_time.compile_training(
+            ahead_of_time.build(small_config(data_dir, fsdp=fsdp, **WIDE), topology), topology
+        )
+        for fsdp in (1, 8)
+    )
+    assert whole.examples == 64
+    assert whole.memory > whole.state > 2 * split.state > 0
+    assert whole.flops == pytest.approx(split.flops, rel=0.2)
+    # Each of 8 devices sends 2 * 7 / 8 of the gradients, 4 bytes each.
+    experiment = ahead_of_time.build(small_config(data_dir, **WIDE), topology)
+    parameters = sum(x.size for x in jax.tree.leaves(experiment.parameters))
+    assert whole.sent == pytest.approx(4 * parameters * 2 * 7 / 8, rel=0.05)
+    assert {each.kind for each in whole.collectives} == {"all-reduce"}
+    assert "all-gather" in {each.kind for each in split.collectives}
+
+
+def test_the_evaluation_step_keeps_whole_batches_on_a_device(topology, data_dir):
+    """So that noise over a batch exchanges no activations."""
+    experiment = ahead_of_time.build(small_config(data_dir, **WIDE), topology)
+    needs = ahead_of_time.compile_evaluation(experiment, topology)
+    assert needs.examples == 1024  # of 1000, in whole batches of 8 on each of 8 devices
+    assert needs.sent < 20 * needs.examples  # scores, a few numbers each
+
+
+def test_bounds_are_arithmetic(topology):
+    chip = CHIPS["v5e"]
+    exchanged = (Collective("all-reduce", 512, 1000, 3), Collective("all-gather", 16, 800, 1))
+    needs = ahead_of_time.Needs("training step", 4096, 1, 1, 2e12, 3e9, exchanged, 1.0)
+    two = ahead_of_time.Topology("v5e:16x16", 2, chip, (None,) * 512)
+    reduced, gathered = 3 * 2 * 1000 * 511 / 512, 800 * 15 / 16
+    assert needs.bounds(two) == pytest.approx(
+        {
+            "computation": 2e12 / 197e12,
+            "memory": 3e9 / 819e9,
+            "links": (reduced + gathered) / 200e9,
+            "network": reduced / 256 / (6.4e12 / 8 / 256),
+        }
+    )
+    assert "network" not in needs.bounds(dataclasses.replace(two, slices=1))
+    assert needs.bounds(topology) == {}
+    sentence = ahead_of_time.describe_bound(needs, two)
+    assert "It is bound by computation: at most 403,456 examples/s" in sentence
+    assert "not measurements" in sentence
+
+
+def test_what_is_tried_where_a_step_does_not_fit(topology, data_dir):
+    config = small_config(data_dir, **WIDE)
+    assert list(ahead_of_time.candidates(config, topology)) == [
+        {"model.remat": True},
+        {"fsdp": 8},
+        {"model.remat": True, "fsdp": 8},
+        {"model.remat": True, "fsdp": 8, "accumulate": 2},
+        {"model.remat": True, "fsdp": 8, "accumulate": 4},
+        {"model.remat": True, "fsdp": 8, "accumulate": 8},
+    ]
+    config.model.remat, config.fsdp = True, 8
+    assert next(iter(ahead_of_time.candidates(config, topology))) == {"accumulate": 2}
+
+
+def test_imagenet_need_not_be_there(tmp_path):
+    train = stand_in.load("imagenet2012", split="train", data_dir=tmp_path)
+    assert (len(train), train.num_classes) == (1281167, 1000)
+    with pytest.raises(OSError, match="imagenet2012"):
+        stand_in.load("imagenet2012", split="test", data_dir=tmp_path)
+    assert isinstance(train, data.Dataset)
+
+
+def test_the_program(data_dir, tmp_path):
+    out = tmp_path / "needs.json"
+    code, output, errors = command.run(
+        "compile",
+        "--config=digits_vit",
+        "--topology=cpu:4",
+        f"--data_dir={data_dir}",
+        "--config.batch_size=16",
+        "--config.model.depth=1",
+        "--noevaluation",
+        f"--out={out}",
+    )
+    assert code == 0, errors
+    assert "vit_ti_16, 16 examples, on cpu:4, 4 devices" in output
+    assert "all-reduce" in output
+    content = json.loads(out.read_text())
+    assert (content["devices"], content["fits"], content["changes"]) == (4, True, {})
+    assert content["programs"][0]["flops"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_LIBTPU, reason="libtpu is not installed")
+def test_a_pod_without_one(data_dir, tmp_path):
+    """Where the step does not fit, it says what does."""
+    arguments = ["--config=digits_vit", "--topology=v5e:2x2", f"--data_dir={data_dir}"]
+    code, output, errors = command.run("compile", *arguments, "--config.batch_size=64")
+    assert code == 0, errors
+    assert "GiB of 15.75 GiB" in output
+    assert "It is bound by" in output
