@@ -142,6 +142,25 @@ def _local_devices(environment: Mapping[str, str]) -> tuple[int, ...] | None:
     return tuple(range(local * share, (local + 1) * share))
 
 
+def require_whole_node(used: int, environment: Mapping[str, str] = os.environ) -> None:
+    """Raises ValueError where the tasks of this node leave GPUs idle that Slurm has given them.
+
+    Args:
+      used: the GPUs that this task uses.
+      environment: the environment variables.
+    """
+    given = environment.get("SLURM_GPUS_ON_NODE", "")
+    if environment.get(_LOCAL_IDS) or not given.isdecimal():
+        return
+    tasks = _tasks_on_node(environment) if "SLURM_LOCALID" in environment else 1
+    if 0 < used * tasks < int(given):
+        raise ValueError(
+            f"SLURM_GPUS_ON_NODE={given}, and the {tasks} task(s) of this node use {used} GPU(s) "
+            f"each: start {int(given) // used} tasks on each node, or let one task see all GPUs "
+            "(--gres, not --gpus-per-task); or ask Slurm for fewer"
+        )
+
+
 def _visible_devices(environment: Mapping[str, str]) -> int | None:
     for name in _VISIBLE:
         if environment.get(name):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 
 from pnoise_jax.parallel import arrivals, endings, hosts
-from pnoise_jax.parallel.launchers import find_place
+from pnoise_jax.parallel.launchers import find_place, require_whole_node
 from pnoise_jax.terminal import say
 
 
@@ -25,7 +25,8 @@ def start(
 
     Raises:
       ValueError: some of the three variables are missing or not numbers; two processes have the
-        same number; or this is one of several tasks, without --multi_host.
+        same number; this is one of several tasks, without --multi_host; or GPUs of this node would
+        stay idle.
       TimeoutError: some host has not arrived; the message says which.
       OSError: the coordinator's port cannot be used.
     """
@@ -45,6 +46,8 @@ def start(
         # JAX kills the process when this passes, without saying who is missing; all are here now.
         initialization_timeout=max(60, int(timeout)),
     )
+    if jax.default_backend() == "gpu" and local is None:
+        require_whole_node(jax.local_device_count())
     if place.count > 1:
         endings.name_lost_hosts_at_abort(hosts.introduce(place.address, report=report))
 

@@ -46,6 +46,12 @@ def print_header(
     console.print(
         f"{steps} steps of {config.batch_size} examples ({epochs:.1f} epochs of {len(data)}) on "
         f"{jax.device_count()} {jax.devices()[0].device_kind} device(s)"
+        + (
+            ""
+            if (hosts := jax.process_count()) == 1
+            else f", {jax.local_device_count()} of them on this host, one of {hosts}"
+        )
+        + ("" if config.fsdp == 1 else f"; {config.fsdp} share one copy of the parameters")
     )
     for sentence in [*describe_fine_tuning(experiment, imported), describe_noise(experiment)]:
         console.print(sentence, soft_wrap=True)

