@@ -2,6 +2,6 @@
 
 import gc
 
-# Importing and tracing make a million objects that stay; by default Python looks through all of
+# Importing makes a quarter of a million objects that stay; by default Python looks through all of
 # them again and again, for a tenth of the time that a program takes to start.
 gc.set_threshold(50_000, 20, 50)

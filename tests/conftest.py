@@ -12,7 +12,7 @@ import tempfile
 # compiler makes of the noise turn it off. Before JAX is imported, which reads it.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
-# Splitting programs as small as these among threads that compile the parts costs a sixth more CPU
+# Splitting programs as small as these among threads that compile the parts costs a fifth more CPU
 # time. XLA's older emitters of CPU code compile in half the time; from 0.11 on there is no choice.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_cpu_parallel_codegen_split_count=1"
