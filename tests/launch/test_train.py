@@ -21,11 +21,16 @@ def arguments(name, data_dir, workdir, *more):
 
 
 @pytest.mark.parametrize(
-    "name", ["digits_vit", pytest.param("digits_resnet", marks=pytest.mark.slow)]
+    ("name", "more"),
+    [
+        ("digits_vit", ["--config.duration=50 epochs"]),  # half its own
+        pytest.param("digits_vit", [], marks=pytest.mark.slow),
+        pytest.param("digits_resnet", [], marks=pytest.mark.slow),
+    ],
 )
-def test_the_leak_shows_at_once(name, data_dir, tmp_path):
+def test_the_leak_shows_at_once(name, more, data_dir, tmp_path):
     """The README's command: the same weights, three ways."""
-    code, output, errors = command.run("train", *arguments(name, data_dir, tmp_path))
+    code, output, errors = command.run("train", *arguments(name, data_dir, tmp_path, *more))
     assert code == 0, errors
     clean, shuffled, class_sorted = json.loads((tmp_path / "evaluation.json").read_text())["rows"]
     assert {row["n"] for row in (clean, shuffled, class_sorted)} == {1000}

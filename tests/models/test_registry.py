@@ -191,6 +191,11 @@ def apply(model, variables, images, *, train=False, mask=None, strength=None):
     )
 
 
+def call(model, variables, images, *layers, **options):
+    """`model.apply` as one program: eagerly, each of its operations would be compiled."""
+    return jax.jit(lambda v, x: model.apply(v, x, *layers, **options))(variables, images)
+
+
 @small
 def test_the_taps_are_opened_once_with_all_they_need(name):
     mask, index = jnp.array([True, True, True, False]), jnp.arange(4)
@@ -353,22 +358,22 @@ def test_noise_in_a_bfloat16_model(name):
 @pytest.mark.parametrize("injection", [None, ALWAYS], ids=["clean", "noisy"])
 def test_a_model_goes_on_from_the_input_of_any_layer(name, injection):
     model, variables = create_small(name, injection=injection), small_variables(name)
-    logits, inputs = model.apply(variables, X, (1, 2), method="record_inputs")
-    chex.assert_trees_all_close(logits, model.apply(variables, X), rtol=1e-5, atol=1e-5)
+    logits, inputs = call(model, variables, X, (1, 2), method="record_inputs")
+    chex.assert_trees_all_close(logits, call(model, variables, X), rtol=1e-5, atol=1e-5)
     assert list(inputs) == [1, 2]
     for layer, x in inputs.items():
-        resumed = model.apply(variables, x, layer, method="resume")
+        resumed = call(model, variables, x, layer, method="resume")
         chex.assert_trees_all_close(resumed, logits, rtol=1e-5, atol=1e-5)
 
 
 @small
 def test_resuming_takes_all_that_a_call_takes(name):
     model, variables = create_small(name, injection=ALWAYS), small_variables(name)
-    call = {"mask": jnp.array([True, True, True, False]), "noise_strength": 0.7, "train": True}
-    call |= {"index": jnp.arange(4), "mutable": ["batch_stats"]}
-    direct, _ = model.apply(variables, X, **call)
-    (logits, inputs), _ = model.apply(variables, X, (1, 2), method="record_inputs", **call)
-    resumed, _ = model.apply(variables, inputs[2], 2, method="resume", **call)
+    options = {"mask": jnp.array([True, True, True, False]), "noise_strength": 0.7, "train": True}
+    options |= {"index": jnp.arange(4), "mutable": ["batch_stats"]}
+    direct, _ = call(model, variables, X, **options)
+    (logits, inputs), _ = call(model, variables, X, (1, 2), method="record_inputs", **options)
+    resumed, _ = call(model, variables, inputs[2], 2, method="resume", **options)
     chex.assert_trees_all_close(logits, direct, rtol=1e-5, atol=1e-5)
     chex.assert_trees_all_close(resumed, direct, rtol=1e-5, atol=1e-5)
 
@@ -393,7 +398,8 @@ def test_stochastic_depth_leaves_out_branches_of_whole_examples(name):
     x = jnp.tile(X, (4, 1, 1, 1))
 
     def logits_and_branches(model, *, train):
-        return model.apply(
+        return call(
+            model,
             variables,
             x,
             train=train,
@@ -424,16 +430,15 @@ def test_a_model_takes_several_injections(name):
     assert model == create_small(name, injection=(first, ALWAYS), remat=True)
     assert model.injections == (first, ALWAYS)
     variables, (_, inputs) = small_variables(name), _inputs(create_small(name), name)
-    x = create_small(name, injection=ALWAYS).apply(
-        variables, first.noise(None, inputs[1]), 1, method="resume"
-    )
-    chex.assert_trees_all_close(model.apply(variables, X), x, rtol=1e-5, atol=1e-5)
+    second = create_small(name, injection=ALWAYS)
+    x = call(second, variables, first.noise(None, inputs[1]), 1, method="resume")
+    chex.assert_trees_all_close(call(model, variables, X), x, rtol=1e-5, atol=1e-5)
     scaled, _ = apply(model, variables, X, strength=(0.0, 0.0))
-    chex.assert_trees_all_close(scaled, create_small(name).apply(variables, X), atol=1e-5)
+    chex.assert_trees_all_close(scaled, call(create_small(name), variables, X), atol=1e-5)
 
 
 def _inputs(model, name):
-    return model.apply(small_variables(name), X, (1, 2), method="record_inputs")
+    return call(model, small_variables(name), X, (1, 2), method="record_inputs")
 
 
 def test_a_tuple_of_one_injection_is_that_injection():
