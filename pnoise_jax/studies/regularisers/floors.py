@@ -61,7 +61,8 @@ def _pixels(config: ml_collections.ConfigDict, splits: Mapping[str, str]) -> Seq
     arrays = []
     for split in splits.values():
         part = data.load(section.name, split=split, data_dir=section.data_dir, cache=True)
-        arrays += [np.reshape(part.images, (len(part), -1)) / 255, part.labels]
+        images = np.stack([part[i]["image"] for i in range(len(part))])
+        arrays += [images.reshape(len(part), -1) / 255, part.labels]
     return arrays
 
 
