@@ -30,8 +30,7 @@ class Classification(Task):
         training: mixup by the noise's matrix.
 
     Raises:
-      ValueError: labels cannot follow the noise, or the model has no such layer; see
-        `noise_labels.require_mixing`.
+      ValueError: the model has no such layer.
     """
 
     label_smoothing: float = dataclasses.field(default=0.0, metadata={"from_config": True})
@@ -41,10 +40,14 @@ class Classification(Task):
     step_measures: ClassVar[tuple[Measure, ...]] = (Measure("top1", "top-1", 1, "percent"),)
 
     def __post_init__(self):
-        if self.labels_follow_noise:
-            noise_labels.require_mixing(noise.as_injections(self.model.injection))
         if self.mixing is not None and self.mixing.layer:
             self._require_layer(self.mixing.layer)
+
+    def check(self) -> None:
+        """Raises ValueError where labels cannot follow the noise; see `noise_labels`."""
+        super().check()
+        if self.labels_follow_noise:
+            noise_labels.require_mixing(noise.as_injections(self.model.injection))
 
     @classmethod
     def from_setup(cls, setup: Setup, **options: Any) -> Self:
@@ -94,6 +97,7 @@ class Classification(Task):
 
     def _follow_noise(self, targets: jax.Array, context: StepContext) -> jax.Array:
         injections = noise.as_injections(self.model.injection)
+        noise_labels.require_mixing(injections)
         strengths = noise_labels.strengths_of(injections, context.noise_strength)
         layers = self.model.num_layers
         return noise_labels.mix_targets(injections, targets, strengths=strengths, num_layers=layers)

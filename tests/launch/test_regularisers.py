@@ -43,7 +43,9 @@ def arms():
             product({"data.train_transform": ("none|random_shift(1)", "none|random_shift(2)")}),
             views=2,
         ),
-        "none + noise": Arm(product(noise), on_top_of="none"),
+        "none + noise": Arm(
+            product(noise | {"mixup.labels_follow_noise": (True,)}), on_top_of="none"
+        ),
     }
 
 def contrasts():

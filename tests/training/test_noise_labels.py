@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from pnoise_jax import noise, training
+from pnoise_jax import noise, studies, training
 from pnoise_jax.models import create_model
 from pnoise_jax.training import RandomStreams, StepContext
 from pnoise_jax.training.mixup import Mixing
@@ -97,7 +97,7 @@ def test_several_places_mix_in_the_order_of_the_layers():
 def test_rows_that_do_not_sum_to_one_are_normalised():
     kind = noise.LinearTransform(noise.Dense(np.full((4, 4), 0.5)))
     model = injected(noise.Injection(kind, layer=1))
-    training.Classification(model=model, labels_follow_noise=True)
+    training.Classification(model=model, labels_follow_noise=True).check()
     mixed = mix_targets(model.injections, jnp.eye(4), strengths=[1.0], num_layers=2)
     np.testing.assert_allclose(mixed, (np.eye(4) + 0.5) / 3, atol=1e-6)
 
@@ -208,16 +208,19 @@ def test_a_batch_that_is_not_drawn_is_not_mixed():
 )
 def test_labels_that_cannot_follow_are_refused(changes, message, data_dir):
     with pytest.raises(ValueError, match=r"mixup\.labels_follow_noise=True") as error:
-        training.build(small_config(data_dir, **FOLLOW | changes))
+        training.build(small_config(data_dir, **FOLLOW | changes)).task.check()
     assert message in str(error.value)
 
 
 def test_negative_weights_of_a_dense_matrix_are_refused():
     kind = noise.LinearTransform(noise.Dense(np.array([[0.5, -0.5], [0.0, 0.0]])))
+    task = training.Classification(
+        model=injected(noise.Injection(kind, layer=1)), labels_follow_noise=True
+    )
     with pytest.raises(ValueError, match="negative weights"):
-        training.Classification(
-            model=injected(noise.Injection(kind, layer=1)), labels_follow_noise=True
-        )
+        task.check()
+    with pytest.raises(ValueError, match="negative weights"):  # for those who do not check
+        jax.eval_shape(lambda: task.inputs(batch(), context()))
 
 
 @pytest.mark.parametrize(
@@ -233,6 +236,14 @@ def test_bad_layers_of_mixup_are_refused(changes, message, data_dir):
     with pytest.raises(ValueError, match=r"mixup\.layer") as error:
         training.build(small_config(data_dir, **changes))
     assert message in str(error.value)
+
+
+def test_a_sweep_evaluates_the_twin(data_dir, tmp_path):
+    """Where the noise is off in training, as a sweep has it then."""
+    base = small_config(data_dir, **FOLLOW, duration="2 steps", log_every="2 steps")
+    cells = [{"noise.strength": strength, "seed": 0} for strength in (0.2, 0.3)]
+    groups = studies.run_sweep(base, cells, tmp_path / "sweep", together="never")
+    assert all(np.isfinite(group.means["shuffled"].value) for group in groups)
 
 
 @pytest.mark.parametrize("changes", [FOLLOW, {"mixup.layer": 1, "mixup.alpha": 0.5}])
