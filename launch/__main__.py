@@ -5,6 +5,7 @@
   evaluate   evaluates a run, or pretrained weights
   audit      says where an accuracy comes from
   sweep      trains and evaluates many variants of a config
+  regularisers  compares regularisers, tuned alike, with the noise among them
   adapt      trains methods of domain adaptation, and says what noise adds to them
   neighbours says how much label the order of a test set gives away
   prepare    prepares data sets from downloads or from your own folders
@@ -22,7 +23,7 @@ import sys
 
 from pnoise_jax.registry import did_you_mean
 
-PROGRAMS = ("show", "train", "evaluate", "audit", "sweep", "adapt", "neighbours")
+PROGRAMS = ("show", "train", "evaluate", "audit", "sweep", "regularisers", "adapt", "neighbours")
 PROGRAMS += ("compile", "prepare", "export", "bridge", "theory", "benchmark")
 
 

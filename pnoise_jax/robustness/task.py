@@ -67,6 +67,7 @@ class RobustClassification(Classification):
     update_noise_schedule: str | None = None
 
     def __post_init__(self):
+        super().__post_init__()
         parts = {name: getattr(self, part) for name, part in _SCHEDULES.items()}  # checks them
         for name, part in parts.items():
             text = getattr(self, name)
@@ -103,7 +104,7 @@ class RobustClassification(Classification):
 
     def describe_noise(self) -> list[str]:
         """The attack, and the noise on weights and after updates, with their schedules."""
-        sentences = []
+        sentences = super().describe_noise()
         if (attack := self.adversary) is not None:
             steps = "" if self.attack == "fgsm" else f", {attack.steps} steps"
             text = f"every training image is attacked: {self.attack}, epsilon {attack.epsilon:.4g}"

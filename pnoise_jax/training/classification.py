@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from pnoise_jax import data
+from pnoise_jax import data, noise
 from pnoise_jax.evaluation import Measure
-from pnoise_jax.training.mixup import Mixing
+from pnoise_jax.training import noise_labels
+from pnoise_jax.training.mixup import Mixing, mix_with_partners
 from pnoise_jax.training.setup import Setup
 from pnoise_jax.training.task import Metrics, State, StepContext, Task
 from pnoise_jax.training.task_registry import TASKS
@@ -23,24 +24,49 @@ class Classification(Task):
 
     Attributes:
       label_smoothing: share of the target spread evenly over all classes.
-      mixing: of images and targets, within a micro-batch, before noise enters; None for none.
+      mixing: of images, or of the input of a layer, and of targets, within a micro-batch; None for
+        none. Images are mixed before noise enters.
+      labels_follow_noise: whether the targets are mixed as the model's noise mixes the examples in
+        training: mixup by the noise's matrix.
+
+    Raises:
+      ValueError: the model has no such layer.
     """
 
     label_smoothing: float = dataclasses.field(default=0.0, metadata={"from_config": True})
     mixing: Mixing | None = dataclasses.field(default=None, metadata={"from_config": True})
+    labels_follow_noise: bool = dataclasses.field(default=False, metadata={"from_config": True})
 
     step_measures: ClassVar[tuple[Measure, ...]] = (Measure("top1", "top-1", 1, "percent"),)
+
+    def __post_init__(self):
+        if self.mixing is not None and self.mixing.layer:
+            self._require_layer(self.mixing.layer)
+
+    def check(self) -> None:
+        """Raises ValueError where labels cannot follow the noise; see `noise_labels`."""
+        super().check()
+        if self.labels_follow_noise:
+            noise_labels.require_mixing(noise.as_injections(self.model.injection))
 
     @classmethod
     def from_setup(cls, setup: Setup, **options: Any) -> Self:
         """With the config's label smoothing and mixup."""
-        mixing = Mixing(**setup.config.mixup)
+        section = dict(setup.config.mixup)
+        labels_follow_noise = section.pop("labels_follow_noise")
+        mixing = Mixing(**section)
         return super().from_setup(
             setup,
             label_smoothing=setup.config.label_smoothing,
             mixing=mixing if mixing.is_on else None,
+            labels_follow_noise=labels_follow_noise,
             **options,
         )
+
+    def describe_noise(self) -> list[str]:
+        """Whether the labels are mixed by the noise."""
+        follow = "the targets are mixed as the noise mixes the examples"
+        return [*super().describe_noise(), *[follow] * self.labels_follow_noise]
 
     def loss(
         self, params: Any, state: State, batch: data.Batch, context: StepContext
@@ -60,9 +86,41 @@ class Classification(Task):
             jax.nn.one_hot(batch["label"], self.model.num_classes, dtype=jnp.float32),
             self.label_smoothing,
         )
-        if self.mixing is not None:
+        if self.mixing is not None and not self.mixing.layer:
             images, targets = self.mixing(context.keys["mixup"], images, targets)
+        if self.labels_follow_noise:
+            targets = self._follow_noise(targets, context)
+        if self.mixing is not None and self.mixing.layer:
+            share = self.mixing.draw_share(context.keys["mixup"])
+            targets = mix_with_partners(targets, share)
         return images, targets
+
+    def _follow_noise(self, targets: jax.Array, context: StepContext) -> jax.Array:
+        injections = noise.as_injections(self.model.injection)
+        noise_labels.require_mixing(injections)
+        strengths = noise_labels.strengths_of(injections, context.noise_strength)
+        layers = self.model.num_layers
+        return noise_labels.mix_targets(injections, targets, strengths=strengths, num_layers=layers)
+
+    def apply(
+        self, params: Any, state: State, images: jax.Array, context: StepContext
+    ) -> tuple[jax.Array, State]:
+        """The model in training mode, with its noise, and with the input of `mixing`'s layer mixed.
+
+        See `Task.apply`.
+        """
+        if self.mixing is None or not self.mixing.layer:
+            return super().apply(params, state, images, context)
+        injections = noise.as_injections(self.model.injection)
+        share = self.mixing.draw_share(context.keys["mixup"])
+        strengths = (*noise_labels.strengths_of(injections, context.noise_strength), 1 - share)
+        mixes = (*injections, self.mixing.injection(len(images)))
+        mixed = dataclasses.replace(
+            self, model=self.model.clone(injection=mixes), mixing=None, labels_follow_noise=False
+        )
+        strength = strengths if len(strengths) > 1 else strengths[0]
+        context = dataclasses.replace(context, noise_strength=strength)
+        return mixed.apply(params, state, images, context)
 
     def cross_entropy(
         self,
@@ -78,6 +136,14 @@ class Classification(Task):
         loss = optax.softmax_cross_entropy(logits, targets).mean()
         top1 = 100 * (logits.argmax(-1) == labels).mean(dtype=jnp.float32)
         return loss, (state, {"top1": top1})
+
+    def _require_layer(self, layer: int) -> None:
+        last = self.model.num_layers
+        if layer > last:
+            raise ValueError(
+                f"mixup.layer={layer}: this model has no layer {layer}; its layers are 1 to "
+                f"{last}, and 0 stands for the images"
+            )
 
 
 TASKS.register("classification", Classification)

@@ -130,6 +130,13 @@ FIELDS: dict[str, Field] = {
     "mixup.switch_probability": Number(
         0.5, "probability that CutMix, not mixup, mixes a batch, if both are on", interval="[0, 1]"
     ),
+    "mixup.layer": Whole(
+        0, "the layer whose input mixup mixes (Manifold Mixup), from 1; 0: the images", low=0
+    ),
+    "mixup.labels_follow_noise": Switch(
+        False,
+        "mix the targets by the matrix with which linear_transform mixes the examples in training",
+    ),
     "optimizer.name": Choice("adamw", "the optimiser", choices=("adamw", "sgd")),
     "optimizer.learning_rate": Number(1e-3, "learning rate at the end of the warm-up"),
     "optimizer.warmup": Duration("0 steps", "linear warm-up, which is part of the duration"),

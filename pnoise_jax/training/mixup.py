@@ -5,6 +5,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from pnoise_jax import noise
+
 
 @dataclasses.dataclass(frozen=True)
 class Mixing:
@@ -21,12 +23,30 @@ class Mixing:
       cutmix_alpha: of CutMix's; 0 for no CutMix.
       probability: that a batch is mixed at all.
       switch_probability: that it is by CutMix, where both are on.
+      layer: whose input Mixup mixes: 0 for the images, above that Manifold Mixup
+        (https://arxiv.org/abs/1806.05236) at one layer, by `draw_share` and `injection`.
     """
 
     alpha: float = 0.0
     cutmix_alpha: float = 0.0
     probability: float = 1.0
     switch_probability: float = 0.5
+    layer: int = 0
+
+    def __post_init__(self):
+        if not self.layer:
+            return
+        if self.cutmix_alpha > 0:
+            raise ValueError(
+                f"mixup.layer={self.layer}, mixup.cutmix_alpha={self.cutmix_alpha}: CutMix pastes "
+                "boxes of pixels, which layers do not have; set mixup.layer=0, or "
+                "mixup.cutmix_alpha=0"
+            )
+        if not self.is_on:
+            raise ValueError(
+                f"mixup.layer={self.layer}, but mixup is off; set mixup.alpha and "
+                "mixup.probability above 0, or mixup.layer=0"
+            )
 
     @property
     def is_on(self) -> bool:
@@ -47,7 +67,7 @@ class Mixing:
           Images and targets of the same shapes.
         """
         keys = jax.random.split(key, 5)
-        mixed = jax.random.bernoulli(keys[0], jnp.float32(self.probability))
+        mixed = self._draw_whether(keys)
         both = min(self.alpha, self.cutmix_alpha) > 0
         share_of_cutmix = self.switch_probability if both else float(self.cutmix_alpha > 0)
         cut = jax.random.bernoulli(keys[1], jnp.float32(share_of_cutmix))
@@ -56,22 +76,53 @@ class Mixing:
         _, height, width, _ = images.shape
         box = jnp.zeros((height, width), bool)  # what the partner gives whole
         if self.alpha > 0:
-            drawn = jax.random.beta(keys[2], self.alpha, self.alpha, (), jnp.float32)
-            share = jnp.where(cut, share, drawn)
+            share = jnp.where(cut, share, self._draw_mixup(keys))
         if self.cutmix_alpha > 0:
             alpha = self.cutmix_alpha
             drawn = jax.random.beta(keys[3], alpha, alpha, (), jnp.float32)
             box = _box(keys[4], (height, width), 1 - drawn) & cut
         share, box = jnp.where(mixed, share, 1.0), box & mixed
 
-        blended = share * images + (1 - share) * _partners(images)
+        blended = mix_with_partners(images, share)
         images = jnp.where(box[:, :, None], _partners(images), blended).astype(images.dtype)
         share = share * (1 - box.mean(dtype=jnp.float32))  # one of the two is 1
-        return images, share * targets + (1 - share) * _partners(targets)
+        return images, mix_with_partners(targets, share)
+
+    def draw_share(self, key: jax.Array) -> jax.Array:
+        """What an example keeps of itself in a batch mixed at a layer, a scalar in [0, 1].
+
+        The same as that of images where only Mixup is on.
+        """
+        keys = jax.random.split(key, 5)
+        return jnp.where(self._draw_whether(keys), self._draw_mixup(keys), 1.0)
+
+    def injection(self, batch: int) -> noise.Injection:
+        """Mixes the input of `layer`, by the share of the partner as its strength.
+
+        Args:
+          batch: examples that are mixed; how far away the partner is depends on it.
+        """
+        quality = noise.CyclicShift(1.0, shift=_distance(batch))
+        return noise.Injection(noise.LinearTransform(quality), layer=self.layer)
+
+    def _draw_whether(self, keys: jax.Array) -> jax.Array:
+        return jax.random.bernoulli(keys[0], jnp.float32(self.probability))
+
+    def _draw_mixup(self, keys: jax.Array) -> jax.Array:
+        return jax.random.beta(keys[2], self.alpha, self.alpha, (), jnp.float32)
+
+
+def mix_with_partners(x: jax.Array, share: jax.Array) -> jax.Array:
+    """Each row (batch, ...) keeps a share of itself; the rest comes from its partner."""
+    return share * x + (1 - share) * _partners(x)
 
 
 def _partners(x: jax.Array) -> jax.Array:
-    return jnp.roll(x, 2 if len(x) > 2 else 1, axis=0)
+    return jnp.roll(x, _distance(len(x)), axis=0)
+
+
+def _distance(batch: int) -> int:
+    return 2 if batch > 2 else 1
 
 
 def _box(key: jax.Array, size: tuple[int, int], area: jax.Array) -> jax.Array:

@@ -1,1 +1,1 @@
-"""The data sets that come with the package: digits, handwritten and printed, and glyphs."""
+"""The data sets that come with the package or an extra: digits, printed ones, MNIST, glyphs."""

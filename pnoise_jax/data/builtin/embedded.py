@@ -15,6 +15,7 @@ from pnoise_jax.data import manifest
 from pnoise_jax.data.builtin.digits import Digits
 from pnoise_jax.data.builtin.font_digits import FontDigits
 from pnoise_jax.data.builtin.glyphs import Glyphs
+from pnoise_jax.data.builtin.mnist_5k import Mnist5k
 from pnoise_jax.data.data_dir import make_staging
 from pnoise_jax.data.directory import PreparedDirectory
 
@@ -24,6 +25,7 @@ BUILDERS: Mapping[str, type[tfds.core.GeneratorBasedBuilder]] = {
     "font_digits": FontDigits,
     "glyphs/200": Glyphs,
     "glyphs/1000": Glyphs,
+    "mnist_5k": Mnist5k,
 }
 
 

@@ -85,6 +85,34 @@ class Flip:
 
 
 @dataclasses.dataclass(frozen=True)
+class RandomShift:
+    """Shifts the image by whole pixels, drawn evenly for both directions.
+
+    The strip that a shift uncovers repeats the edge of the image, as in the views of an evaluation.
+
+    Attributes:
+      pixels: the longest shift in each of the four directions.
+    """
+
+    pixels: int = 4
+    random: ClassVar[bool] = True
+
+    def __post_init__(self):
+        if type(self.pixels) is not int or self.pixels < 1:
+            raise ValueError(f"pixels={self.pixels!r}: give a whole number of at least 1")
+
+    def __call__(
+        self, pixels: np.ndarray, generator: np.random.Generator, statistics: PixelStatistics
+    ) -> np.ndarray:
+        """uint8, of the same shape."""
+        del statistics
+        top, left = generator.integers(0, 2 * self.pixels, size=2, endpoint=True)
+        both = (self.pixels, self.pixels)
+        padded = np.pad(pixels, (both, both, (0, 0)), mode="edge")
+        return padded[top : top + pixels.shape[0], left : left + pixels.shape[1]]
+
+
+@dataclasses.dataclass(frozen=True)
 class ColorJitter:
     """Changes brightness, contrast, saturation and hue, in random order: torchvision's, on PIL.
 

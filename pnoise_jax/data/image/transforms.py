@@ -34,6 +34,7 @@ _CROPS: Mapping[str, type] = {
 }
 _AUGMENTATIONS: Mapping[str, type] = {
     "flip": augmentations.Flip,
+    "random_shift": augmentations.RandomShift,
     "color_jitter": augmentations.ColorJitter,
     "random_erasing": augmentations.RandomErasing,
     "rand_augment": RandAugment,

@@ -1,12 +1,17 @@
 """Sweeps: the same training over a grid of settings and seeds, and what their results say."""
 
-from pnoise_jax.studies.sweep.cells import product
+from pnoise_jax.studies.sweep.cells import override, product
 from pnoise_jax.studies.sweep.shards import Shard
+from pnoise_jax.studies.sweep.summary import Group, Mean, mean_of
 from pnoise_jax.studies.sweep.sweep import WAYS, run_sweep
 
 __all__ = [
     "WAYS",
+    "Group",
+    "Mean",
     "Shard",
+    "mean_of",
+    "override",
     "product",
     "run_sweep",
 ]

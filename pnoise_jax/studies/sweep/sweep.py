@@ -38,6 +38,7 @@ def run_sweep(
     together: str = "auto",
     shard: Shard | None = None,
     set_by_flags: Iterable[str] = (),
+    clean_only: bool = False,
     console: Console | None = None,
 ) -> list[Group]:
     """Trains and evaluates all cells, or those that are missing, and sums up.
@@ -57,6 +58,7 @@ def run_sweep(
         do the other parts in the same work directory, at the same time or at any other. None does
         all that is missing.
       set_by_flags: fields that the command line has set, which no cell may set.
+      clean_only: evaluate without noise alone, also the cells that have some.
       console: what to print on.
 
     Returns:
@@ -87,7 +89,7 @@ def run_sweep(
         if shard is not None:
             console.print(f"shard {shard}: {len(ours)} of the sweep's {len(cells)} cells")
         try:
-            _finish(ours, results, path, together, console)
+            _finish(ours, results, path, together, console, clean_only)
         except stopping.StoppedError as stopped:
             raise _sum_up_stop(stopped, ours, results) from None
         if shard is not None:
@@ -151,7 +153,12 @@ def _describe_data(base: ml_collections.ConfigDict, cells: Sequence[Cell]) -> di
 
 
 def _finish(
-    cells: Sequence[Cell], results: Results, path: Path, together: str, console: Console
+    cells: Sequence[Cell],
+    results: Results,
+    path: Path,
+    together: str,
+    console: Console,
+    clean_only: bool,
 ) -> None:
     """Trains and evaluates the cells that have no row yet."""
     left = [cell for cell in cells if results.get(cell) is None]
@@ -170,7 +177,7 @@ def _finish(
     for runs in programs:
         stopping.check("between two programs")
         for group in trainer.train(runs):
-            _evaluate_runs(group, results, path, mesh, console)
+            _evaluate_runs(group, results, path, mesh, console, clean_only)
             broken |= {
                 run.name: end for run, end in group if isinstance(end, training.NonFiniteLossError)
             }
@@ -208,14 +215,19 @@ def _is_sound(end: training.TrainState | training.NonFiniteLossError) -> bool:
 
 
 def _evaluate_runs(
-    group: Sequence[Ended], results: Results, path: Path, mesh: Mesh, console: Console
+    group: Sequence[Ended],
+    results: Results,
+    path: Path,
+    mesh: Mesh,
+    console: Console,
+    clean_only: bool,
 ) -> None:
     """Adds rows for the cells of these runs, up to the first that cannot be evaluated."""
     try:
         for run, state in group:
             if not isinstance(state, training.NonFiniteLossError):
                 where = run.directory(path / "runs").relative_to(path)
-                for cell, measures in _evaluate_cells(run, state, mesh):
+                for cell, measures in _evaluate_cells(run, state, mesh, clean_only):
                     results.add(cell, measures | {"run": where})
     finally:
         _write_results(results, path, console)
@@ -236,13 +248,13 @@ def _write_results(results: Results, path: Path, console: Console) -> None:
 
 
 def _evaluate_cells(
-    run: Training, state: training.TrainState, mesh: Mesh
+    run: Training, state: training.TrainState, mesh: Mesh, clean_only: bool
 ) -> Iterator[tuple[Cell, dict[str, Any]]]:
     """The cells of a run, and what the standard protocols give; clean is not repeated."""
     clean: dict[tuple[int, str], list[dict[str, Any]]] = {}  # by all that it depends on
     for cell in run.cells:
         experiment = _without_training_noise(cell.experiment)
-        config, protocols = experiment.config, experiment.protocols
+        config, protocols = experiment.config, experiment.protocols[: 1 if clean_only else None]
         key = config.evaluation.views, str(config.data)
         try:
             if key not in clean:

@@ -8,7 +8,13 @@ import pytest
 from PIL import ImageEnhance, ImageOps
 
 from pnoise_jax.data.image import pixel_operations as operations
-from pnoise_jax.data.image.augmentations import ColorJitter, Flip, PixelStatistics, RandomErasing
+from pnoise_jax.data.image.augmentations import (
+    ColorJitter,
+    Flip,
+    PixelStatistics,
+    RandomErasing,
+    RandomShift,
+)
 from pnoise_jax.data.image.rand_augment import OPERATIONS, RandAugment
 from tests.data.image.pictures import picture
 
@@ -129,6 +135,27 @@ def test_flip_mirrors_a_share_of_the_images(share):
     mirrored = [(x == COLOURS[:, ::-1]).all() for x in found]
     assert all(m or (x == COLOURS).all() for m, x in zip(mirrored, found, strict=True))
     assert abs(np.mean(mirrored) - share) < 0.1 * (0 < share < 1) + 1e-9
+
+
+def test_random_shift_draws_every_shift_and_repeats_the_edge():
+    pixels = picture(6, 5)
+    rows, columns = (np.arange(size) for size in pixels.shape[:2])
+    expected = {
+        pixels[np.clip(rows - down, 0, 5)][:, np.clip(columns - right, 0, 4)].tobytes()
+        for down in (-1, 0, 1)
+        for right in (-1, 0, 1)
+    }
+    generator = rng()
+    found = {RandomShift(1)(pixels, generator, STATISTICS).tobytes() for _ in range(200)}
+    assert found == expected
+    assert len(found) == 9
+    assert RandomShift(9)(pixels, rng(), STATISTICS).shape == pixels.shape
+
+
+@pytest.mark.parametrize("pixels", [0, -1, 1.5, True])
+def test_random_shift_refuses_other_than_whole_pixels(pixels):
+    with pytest.raises(ValueError, match="a whole number of at least 1"):
+        RandomShift(pixels)
 
 
 @pytest.mark.parametrize("pixels", [COLOURS, GRAYS])

@@ -214,7 +214,7 @@ def test_arguments_are_what_they_are_called():
 def test_every_transform_can_be_named():
     assert set(list_transforms()) == {
         *CROPS,
-        *("flip", "color_jitter", "random_erasing", "rand_augment"),
+        *("flip", "random_shift", "color_jitter", "random_erasing", "rand_augment"),
     }
     for name in list_transforms():
         create(name if name in CROPS else f"none|{name}")

@@ -1,0 +1,6 @@
+"""Is the noise a useful regulariser? It and others, tuned alike and compared by seed."""
+
+from pnoise_jax.studies.regularisers.plan import Arm, Seeds, Setting
+from pnoise_jax.studies.regularisers.study import compare_regularisers
+
+__all__ = ["Arm", "Seeds", "Setting", "compare_regularisers"]

@@ -1,0 +1,82 @@
+"""What simple classifiers reach on the same images: nearest neighbour and a support vector machine.
+
+Both are scikit-learn's, on pixels; their settings are chosen like those of the arms, by the
+accuracy on the held-out training examples, from as many candidates.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from pnoise_jax import data, evaluation
+from pnoise_jax.studies.regularisers.plan import Setting
+
+CONFIDENCE = 0.95
+
+# Four of each, as the arms of configs/regularisers.py have.
+NEIGHBOURS = (
+    {"metric": "euclidean"},
+    {"metric": "manhattan"},
+    {"metric": "cosine"},
+    {"metric": "correlation"},
+)
+MACHINES = (
+    {"C": 1.0, "gamma": "scale"},
+    {"C": 10.0, "gamma": "scale"},
+    {"C": 100.0, "gamma": "scale"},
+    {"C": 10.0, "kernel": "linear"},
+)
+
+
+def measure_floors(config: ml_collections.ConfigDict, setting: Setting) -> dict[str, Any]:
+    """By the name of the classifier its chosen settings, and its test accuracy with an interval.
+
+    The interval is that of Clopper and Pearson over test examples: there are no seeds.
+
+    Args:
+      config: of the setting, as it says where the data are.
+      setting: its splits.
+    """
+    tuning, test = (_pixels(config, setting.splits(tuning=stage)) for stage in (True, False))
+    floors = {}
+    for name, candidates in (("1-NN", NEIGHBOURS), ("SVM", MACHINES)):
+        held_out = [_score(name, options, *tuning) for options in candidates]
+        chosen = candidates[int(np.argmax(held_out))]
+        hits = _score(name, chosen, *test)
+        estimate = evaluation.proportion(hits, len(test[3]), confidence=CONFIDENCE)
+        floors[name] = {
+            "chosen": chosen,
+            "top1": estimate.value,
+            "low": estimate.interval[0],
+            "high": estimate.interval[1],
+        }
+    return floors
+
+
+def _pixels(config: ml_collections.ConfigDict, splits: Mapping[str, str]) -> Sequence[np.ndarray]:
+    """Pixels in [0, 1] and labels, of training and of evaluation."""
+    section = config.data
+    arrays = []
+    for split in splits.values():
+        part = data.load(section.name, split=split, data_dir=section.data_dir, cache=True)
+        images = np.stack([part[i]["image"] for i in range(len(part))])
+        arrays += [images.reshape(len(part), -1) / 255, part.labels]
+    return arrays
+
+
+def _score(
+    name: str,
+    options: Mapping[str, Any],
+    images: np.ndarray,
+    labels: np.ndarray,
+    new_images: np.ndarray,
+    new_labels: np.ndarray,
+) -> int:
+    """How many of the new images a classifier gets right that is fitted to the others."""
+    from sklearn.neighbors import KNeighborsClassifier  # a second to import, and only needed here
+    from sklearn.svm import SVC
+
+    classifier = KNeighborsClassifier(1, **options) if name == "1-NN" else SVC(**options)
+    return int((classifier.fit(images, labels).predict(new_images) == new_labels).sum())

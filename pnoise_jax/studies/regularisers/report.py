@@ -1,0 +1,143 @@
+"""The files of a comparison of regularisers: JSON, CSV, Markdown, and a figure."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from pnoise_jax.studies.regularisers.plan import NOTHING
+from pnoise_jax.studies.reporting import style
+from pnoise_jax.writing import csv_text, replace_file
+
+_STEM = "regularisers"
+FILES = tuple(f"{_STEM}.{kind}" for kind in ("json", "csv", "md", "svg", "png"))
+_COLUMNS = ("setting", "arm", "seed", "top1", "top1_views")
+_FLOOR_LINES = {"1-NN": ":", "SVM": "--"}
+
+
+def write(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes all `FILES` to a directory."""
+    figure = draw(content)
+    contents = (
+        json.dumps(content, indent=1) + "\n",
+        csv_text(_COLUMNS, _rows(content)),
+        markdown(content),
+        style.svg(figure),
+        style.png(figure),
+    )
+    for name, text in zip(FILES, contents, strict=True):
+        replace_file(path / name, text)
+
+
+def _rows(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One of each test training."""
+    return [
+        {
+            "setting": name,
+            "arm": arm_name,
+            "seed": seed,
+            "top1": arm["top1"][i],
+            "top1_views": arm["top1_views"][i] if "top1_views" in arm else None,
+        }
+        for name, setting in content["settings"].items()
+        for arm_name, arm in setting["arms"].items()
+        for i, seed in enumerate(setting["test"]["seeds"])
+    ]
+
+
+def markdown(content: Mapping[str, Any]) -> str:
+    """The tables, as a section of a page: the named contrasts, then all arms of each setting."""
+    lines = ["The contrasts that were named beforehand:", ""]
+    lines += ["| data | contrast | difference | p, corrected |", "|---|---|---|---|"]
+    for each in content["contrasts"]:
+        p_value = f"{each['p_adjusted']:.2g}" if "p_adjusted" in each else ""
+        contrast = f"{each['arm']} − {each['against']}"
+        lines.append(f"| {each['setting']} | {contrast} | {_change(each)} | {p_value} |")
+    for name, setting in content["settings"].items():
+        lines += ["", _describe(name, setting), ""]
+        lines += ["| arm | top-1 | − none | − the arm without noise | with views | chosen |"]
+        lines += ["|---|---|---|---|---|---|"]
+        lines += [_line(arm_name, arm) for arm_name, arm in setting["arms"].items()]
+        lines += [_floor_line(kind, floor) for kind, floor in setting["floors"].items()]
+    return "\n".join(lines) + "\n"
+
+
+def _describe(name: str, setting: Mapping[str, Any]) -> str:
+    tuning, test = setting["tuning"], setting["test"]
+    return (
+        f"{name}: `{setting['data']}`, trained on `{test['data.train_split']}`, tested on "
+        f"`{test['data.test_split']}` with {len(test['seeds'])} seeds; tuned on "
+        f"`{tuning['data.train_split']}` by `{tuning['data.test_split']}` with "
+        f"{len(tuning['seeds'])}."
+    )
+
+
+def _line(name: str, arm: Mapping[str, Any]) -> str:
+    views = _mean(arm["mean_views"]) + f" ({arm['views']})" if "views" in arm else ""
+    changes = (_change(arm.get(key)) for key in ("over_none", "over_partner"))
+    chosen = ", ".join(f"{k.rpartition('.')[2]} {v}" for k, v in _told(arm["fields"]).items())
+    return f"| {' | '.join((name, _mean(arm['mean']), *changes, views, chosen))} |"
+
+
+def _told(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the chosen fields the numbers, which were tuned, and no names and switches."""
+    return {
+        key: value
+        for key, value in fields.items()
+        if key == "data.train_transform"
+        or (isinstance(value, int | float) and not isinstance(value, bool))
+    }
+
+
+def _floor_line(name: str, floor: Mapping[str, Any]) -> str:
+    interval = f"{floor['top1']:.1f} ({floor['low']:.1f} to {floor['high']:.1f})"
+    chosen = ", ".join(f"{key} {value}" for key, value in floor["chosen"].items())
+    return f"| {name}, on pixels | {interval} | | | | {chosen} |"
+
+
+def _mean(mean: Mapping[str, float], sign: str = "") -> str:
+    half = f" ± {(mean['high'] - mean['low']) / 2:.1f}" if "low" in mean else ""
+    return f"{mean['value']:{sign}.1f}{half}".replace("-", "−")
+
+
+def _change(difference: Mapping[str, Any] | None) -> str:
+    if difference is None:
+        return ""
+    unresolved = ", not resolved" if difference.get("resolved") is False else ""
+    return _mean(difference, sign="+") + unresolved
+
+
+@style.styled
+def draw(content: Mapping[str, Any]) -> Figure:
+    """A panel of each setting: the mean of every arm with its interval, and the floors as lines."""
+    settings = content["settings"]
+    longest = max(len(setting["arms"]) for setting in settings.values())
+    size = (style.WIDTH * (0.4 + 0.55 * len(settings)), 1.4 + 0.27 * longest)
+    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(wspace=0.06))
+    axes = figure.subplots(1, len(settings), sharey=True, squeeze=False)[0]
+    for ax, (name, setting) in zip(axes, settings.items(), strict=True):
+        _draw_setting(ax, setting)
+        ax.set_title(name)
+        ax.set_xlabel("top-1, percent")
+    axes[0].invert_yaxis()
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower left", ncols=len(labels))
+    return figure
+
+
+def _draw_setting(ax: Axes, setting: Mapping[str, Any]) -> None:
+    arms = setting["arms"]
+    for kind, floor in setting["floors"].items():
+        line = _FLOOR_LINES[kind]
+        ax.axvline(floor["top1"], color=style.MUTED, linewidth=1, linestyle=line, label=kind)
+    ax.axvline(arms[NOTHING]["mean"]["value"], color=style.RULE, linewidth=3, label=NOTHING)
+    for row, arm in enumerate(arms.values()):
+        mean = arm["mean"]
+        color = style.COLORS[style.SHUFFLED if arm["on_top_of"] else style.CLEAN]
+        ax.plot([mean["low"], mean["high"]], [row, row], color=color)
+        ax.plot(mean["value"], row, "o", color=color, markersize=4)
+    ax.set_yticks(range(len(arms)), list(arms))

@@ -1,0 +1,186 @@
+"""Compares regularisers: each is tuned on held-out training examples, and then tested once."""
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+from rich.console import Console
+
+from pnoise_jax import runs
+from pnoise_jax.registry import did_you_mean
+from pnoise_jax.studies.regularisers import report, summary
+from pnoise_jax.studies.regularisers.floors import measure_floors
+from pnoise_jax.studies.regularisers.plan import (
+    Arm,
+    Fields,
+    Seeds,
+    Setting,
+    check_arms,
+    check_splits,
+)
+from pnoise_jax.studies.sweep import Group, override, run_sweep
+from pnoise_jax.terminal import create_console, printable
+
+_STAGES = ("tuning", "tuning_on_top")  # and then "test"
+
+
+def compare_regularisers(
+    config: ml_collections.ConfigDict,
+    workdir: str | os.PathLike,
+    *,
+    arms: Mapping[str, Arm],
+    settings: Mapping[str, Setting],
+    contrasts: Sequence[tuple[str, str]],
+    names: Sequence[str] | None = None,
+    seeds: Seeds | None = None,
+    together: str = "never",
+    command: str | None = None,
+) -> dict[str, Any]:
+    """Tunes and tests all arms in some settings, and writes what came out.
+
+    Every setting gets a directory with three sweeps: tuning, tuning_on_top (of the arms that are on
+    top of another) and test. What is finished there is not repeated, so the same call resumes, and
+    processes may do different settings at the same time. After each setting, ``workdir`` gets
+    regularisers.json, .csv, .md, .svg and .png of all settings that are finished.
+
+    Args:
+      config: of all trainings.
+      workdir: made if need be.
+      arms: by name; all with the same number of candidates.
+      settings: by name.
+      contrasts: pairs of arms that were named beforehand, each to be compared with the second.
+      names: of the settings to do, in their order; None: all.
+      seeds: of both stages.
+      together: as `run_sweep` has it.
+      command: what was typed, for the report.
+
+    Returns:
+      The content of regularisers.json.
+
+    Raises:
+      ValueError, OSError: a bad arm, setting or work directory, named, before any training.
+      NonFiniteLossError, StoppedError: as `run_sweep`; what was finished is kept.
+    """
+    seeds = Seeds() if seeds is None else seeds
+    names = list(settings) if names is None else list(names)
+    check_arms(arms, contrasts)
+    for name in names:
+        if name not in settings:
+            raise ValueError(
+                f"--settings={','.join(names)}: {name!r} is unknown{did_you_mean(name, settings)}"
+            )
+    configs = {name: override(config, settings[name].fields) for name in names}
+    for name, of_setting in configs.items():
+        check_splits(of_setting, name, settings[name])
+    path, console = runs.make_writable(workdir), create_console()
+    for name, of_setting in configs.items():
+        console.rule(name)
+        run = _SettingRun(of_setting, settings[name], arms, seeds, path / name, together, console)
+        summary.write_setting(path / name, run.finish())
+        report.write(path, summary.collect(path, settings, contrasts, command))
+    content = summary.collect(path, settings, contrasts, command)
+    console.print(report.markdown(content), soft_wrap=True, markup=False, highlight=False)
+    for file in report.FILES:
+        console.print(f"wrote {printable(str(path / file))}", soft_wrap=True)
+    return content
+
+
+class _SettingRun:
+    """One setting: its three sweeps and the floors."""
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        setting: Setting,
+        arms: Mapping[str, Arm],
+        seeds: Seeds,
+        path: Path,
+        together: str,
+        console: Console,
+    ):
+        self._config, self._setting, self._arms, self._seeds = config, setting, arms, seeds
+        self._path, self._together, self._console = path, together, console
+
+    def finish(self) -> dict[str, Any]:
+        """Does what is missing; returns the accuracies and how the settings were chosen."""
+        self._path.mkdir(parents=True, exist_ok=True)
+        chosen: dict[str, Fields] = {}
+        tuned: dict[str, list[dict[str, Any]]] = {}
+        for stage, on_top in zip(_STAGES, (False, True), strict=True):
+            candidates = {
+                name: [
+                    {**chosen.get(arm.on_top_of or "", {}), **fields} for fields in arm.candidates
+                ]
+                for name, arm in self._arms.items()
+                if (arm.on_top_of is not None) == on_top
+            }
+            if candidates:
+                tuned |= self._tune(stage, candidates)
+                chosen |= {name: _best(tried)["fields"] for name, tried in tuned.items()}
+        return {
+            "data": self._config.data.name,
+            "tuning": {**self._setting.splits(tuning=True), "seeds": self._seeds.tuning},
+            "test": {**self._setting.splits(tuning=False), "seeds": self._seeds.test},
+            "arms": self._test(chosen, tuned),
+            "floors": measure_floors(self._config, self._setting),
+        }
+
+    def _tune(
+        self, stage: str, candidates: Mapping[str, Sequence[Fields]]
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Of each arm all candidates, with their accuracy on the held-out examples."""
+        flat = [(name, fields) for name, several in candidates.items() for fields in several]
+        groups = self._sweep(stage, [fields for _, fields in flat], self._seeds.tuning)
+        shutil.rmtree(self._path / stage / "runs", ignore_errors=True)  # nothing goes on from them
+        tuned: dict[str, list[dict[str, Any]]] = {}
+        for (name, fields), group in zip(flat, groups, strict=True):
+            tried = {"fields": fields, "held_out_top1": group.means["clean"].value}
+            tuned.setdefault(name, []).append(tried)
+        return tuned
+
+    def _test(
+        self, chosen: Mapping[str, Fields], tuned: Mapping[str, list[dict[str, Any]]]
+    ) -> dict[str, dict[str, Any]]:
+        """By arm what was chosen, and the accuracy of every seed, with views where it has some."""
+        views = {name: self._arms[name].views for name in chosen if self._arms[name].views > 1}
+        cells = [
+            *chosen.values(),
+            *({**chosen[name], "evaluation.views": count} for name, count in views.items()),
+        ]
+        groups = self._sweep("test", cells, self._seeds.test)
+        tested = {
+            name: {
+                "fields": chosen[name],
+                "on_top_of": self._arms[name].on_top_of,
+                "tuning": tuned[name],
+                "top1": _by_seed(group),
+            }
+            for name, group in zip(chosen, groups, strict=False)
+        }
+        for (name, count), group in zip(views.items(), groups[len(chosen) :], strict=True):
+            tested[name] |= {"views": count, "top1_views": _by_seed(group)}
+        return tested
+
+    def _sweep(self, stage: str, cells: Sequence[Fields], seeds: Sequence[int]) -> list[Group]:
+        self._console.print(f"{stage}: {len(cells)} settings, {len(seeds)} seeds")
+        base = override(self._config, self._setting.splits(tuning=stage != "test"))
+        return run_sweep(
+            base,
+            [{**fields, "seed": seed} for fields in cells for seed in seeds],
+            self._path / stage,
+            together=self._together,
+            clean_only=True,
+            console=self._console,
+        )
+
+
+def _best(tried: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The candidate with the highest accuracy; of several the first."""
+    return max(tried, key=lambda candidate: candidate["held_out_top1"])
+
+
+def _by_seed(group: Group) -> list[float]:
+    return [float(row["clean_top1"]) for row in group.rows.values()]

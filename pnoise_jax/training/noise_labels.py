@@ -1,0 +1,127 @@
+"""Labels that are mixed as the noise mixes the examples: mixup by the noise's own matrix."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pnoise_jax import noise
+
+FIELD = "mixup.labels_follow_noise"
+
+
+def strengths_of(
+    injections: Sequence[noise.Injection], noise_strength: Any
+) -> tuple[jax.Array | float, ...]:
+    """The strength of each injection in a step: its own, or those that the step is given.
+
+    Args:
+      injections: of the model.
+      noise_strength: None, a scalar for a single injection, or one number for each.
+    """
+    if noise_strength is None:
+        return tuple(each.noise.strength for each in injections)
+    if isinstance(noise_strength, tuple | list):
+        return tuple(noise_strength)
+    return tuple(jnp.atleast_1d(noise_strength)[n] for n in range(len(injections)))
+
+
+def mix_targets(
+    injections: Sequence[noise.Injection],
+    targets: jax.Array,
+    *,
+    strengths: Sequence[jax.Array | float],
+    num_layers: int,
+) -> jax.Array:
+    """Mixes targets by the matrices ``I + Q`` that mix the examples, in the order of the layers.
+
+    The noise itself is applied to the targets, so that groups, sharding and a traced strength have
+    the same effect on both. Each row is divided by the sum of its weights, so that it stays a
+    distribution for a matrix whose rows do not sum to 1.
+
+    Args:
+      injections: of the model, checked by `require_mixing`; those that are off in training are
+        ignored.
+      targets: (batch, classes), each row a distribution.
+      strengths: of each injection.
+      num_layers: of the model.
+
+    Returns:
+      Of the shape of targets.
+    """
+    acting = [
+        (layer, each, strength)
+        for each, strength in zip(injections, strengths, strict=True)
+        if each.train
+        for layer in _places(each, num_layers)
+    ]
+    for _, each, strength in sorted(acting, key=lambda place: place[0]):
+        targets = each.noise(None, targets, strength=strength)
+    return targets / targets.sum(-1, keepdims=True)
+
+
+def _places(injection: noise.Injection, num_layers: int) -> tuple[int, ...]:
+    """The layers at which it mixes in one call; wherever a drawn layer is, it is one."""
+    if injection.point == "image" or injection.draws_layer:
+        return (injection.first_layer(num_layers),)
+    return injection.layers(num_layers)
+
+
+def require_mixing(injections: Sequence[noise.Injection]) -> None:
+    """Raises ValueError unless all noise in training mixes whole examples by known weights."""
+    acting = [each for each in injections if each.train]
+    if not acting:
+        raise ValueError(
+            f"{FIELD}=True, but no noise acts in training, so labels have nothing to follow; set "
+            f"noise.train=True, or {FIELD}=False"
+        )
+    for each in acting:
+        why = _why_undefined(each)
+        if why is not None:
+            raise ValueError(f"{FIELD}=True: {why}; or set {FIELD}=False")
+    if len(acting) > 1 and any(each.draws_layer for each in acting):
+        raise ValueError(
+            f"{FIELD}=True: of several noises one has layer='random', so their order differs from "
+            f"step to step, and so may the labels' weights; name the layer, or set {FIELD}=False"
+        )
+
+
+def _why_undefined(injection: noise.Injection) -> str | None:
+    """What makes the share of each label unknown, and the fix; None where it is known."""
+    section, kind = injection.section, injection.noise
+    if not isinstance(kind, noise.LinearTransform):
+        return (
+            f"{section} is {type(kind).__name__}, which has no matrix that mixes examples, so no "
+            f"label has a share; set {section}.name='linear_transform'"
+        )
+    if kind.axis != "batch":
+        return (
+            f"{section}.axis={kind.axis!r} mixes within one image, whose label stays the same; set "
+            f"{section}.axis='batch'"
+        )
+    if injection.point == "attention_input":
+        return (
+            f"{section}.point='attention_input' mixes one branch, and the residual keeps the "
+            f"example as it is, so its share is unknown; set {section}.point='block_input'"
+        )
+    if injection.tokens == "patch" and injection.point != "image":
+        return (
+            f"{section}.tokens='patch' leaves a class token as it is, so an example's share is "
+            f"unknown; set {section}.tokens='all', which is the same for models without one"
+        )
+    if isinstance(kind.quality, noise.Dense):
+        values = kind.quality.values
+        weights = np.eye(len(values)) + kind.strength * values
+        if weights.min() < -1e-6 or weights.sum(axis=1).min() <= 1e-6:
+            return (
+                f"{section}: I + Q has negative weights or an empty row, and labels cannot be "
+                "mixed by these; give a Q for which no entry of I + Q is below 0"
+            )
+    elif not 0 <= kind.strength <= 1:
+        return (
+            f"{section}.strength={kind.strength!r} gives an example or its mate a negative weight, "
+            f"and labels cannot be mixed by these; set {section}.strength to 0 to 1"
+        )
+    return None
