@@ -7,6 +7,7 @@ gradients, and knows the true labels.
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
@@ -77,7 +78,7 @@ class Perturbation:
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             if not is_number or not math.isfinite(value) or not 0 <= value <= limit:
                 raise ValueError(f"{listed}: {value!r} is not a {self._range()}")
-        for before, after in zip(strengths, strengths[1:], strict=False):
+        for before, after in itertools.pairwise(strengths):
             if before == after:
                 raise ValueError(f"{listed}: {after!r} comes twice; give each strength once")
             if before > after:
