@@ -88,18 +88,10 @@ class RobustClassification(Classification):
     def check(self) -> None:
         """Raises ValueError where a schedule begins after the end of the run."""
         super().check()
-        total = self.require_setup().total_steps
         for name in _SCHEDULES:
-            text = getattr(self, name)
-            if text is None:
-                continue
-            begin = StrengthSchedule.parse(text, field=name).begin
-            first = self.require_setup().cut_steps(begin, f"task.{name}")
-            if first >= total:
-                raise ValueError(
-                    f"task.{name}={text!r} begins at step {first}, and the run has {total}: let it "
-                    "begin earlier, or raise duration"
-                )
+            if (text := getattr(self, name)) is not None:
+                schedule = StrengthSchedule.parse(text, field=f"task.{name}")
+                self.require_setup().require_beginning(schedule, f"task.{name}")
 
     def describe_noise(self) -> list[str]:
         """The attack, and the noise on weights and after updates, with their schedules."""
@@ -231,8 +223,5 @@ class RobustClassification(Classification):
         text = getattr(self, name)
         if text is None:
             return 1.0
-        setup = self.require_setup()
         schedule = StrengthSchedule.parse(text, field=f"task.{name}")
-        return schedule.by_step(lambda duration: setup.cut_steps(duration, f"task.{name}"))(
-            context.step
-        )
+        return self.require_setup().factor_by_step(schedule, f"task.{name}")(context.step)

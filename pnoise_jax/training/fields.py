@@ -154,6 +154,11 @@ FIELDS: dict[str, Field] = {
     "optimizer.gradient_noise_decay": Number(
         0.55, "how its variance falls: that of step t, from 0, is divided by (1 + t)^decay"
     ),
+    "optimizer.gradient_noise_schedule": Text(
+        None,
+        "what its standard deviation is multiplied by as well, as `noise.schedule` says it; by "
+        "default 1",
+    ),
     "optimizer.layer_decay": Number(
         None,
         "layer-wise decay d: layer l of N learns at d^(N + 1 - l) times the learning rate",

@@ -26,12 +26,13 @@ class StepContext:
     Attributes:
       step: int32 scalar, the updates made before.
       keys: by the names of random streams, such as ``context.keys["noise"]``.
-      noise_strength: scalar in place of the injection's own, or None.
+      noise_strength: in place of the injection's own, or None: a scalar, of several injections one
+        each, of which None leaves its injection's own.
     """
 
     step: jax.Array
     keys: RandomStreams
-    noise_strength: jax.Array | None = None
+    noise_strength: Any = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
