@@ -1,8 +1,10 @@
 """What is checked of an experiment before any long work."""
 
+from collections.abc import Sequence
+
 import ml_collections
 
-from pnoise_jax import data, noise, parallel
+from pnoise_jax import data, evaluation, noise, parallel
 from pnoise_jax.training.durations import seconds_of
 from pnoise_jax.training.fields import flatten
 from pnoise_jax.training.optimizer import require_frozen, require_rates
@@ -31,6 +33,16 @@ def check_shapes(setup: Setup) -> None:
         _check_views(setup, injection)
         _check_groups(setup, injection)
         injection.in_batches_of(section.batch_size * section.views)
+
+
+def check_draws(config: ml_collections.ConfigDict, averaged: Sequence[evaluation.Protocol]) -> None:
+    """Raises ValueError where draws are to be averaged and nothing is drawn."""
+    draws = config.evaluation.draws
+    if draws > 1 and not averaged:
+        raise ValueError(
+            f"evaluation.draws={draws}, but nothing is drawn in an evaluation: no noise of the "
+            "config is random, and its task has no noise on weights; set evaluation.draws=1"
+        )
 
 
 def _check_groups(setup: Setup, injection: noise.Injection) -> None:

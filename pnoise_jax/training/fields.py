@@ -207,6 +207,13 @@ FIELDS: dict[str, Field] = {
         high=evaluation.MAX_VIEWS,
         affects=Affects.RESULTS,
     ),
+    "evaluation.draws": Whole(
+        1,
+        "draws of random noise whose probabilities are averaged, in rows beside the standard ones; "
+        "1: there are no such rows",
+        high=1000,
+        affects=Affects.RESULTS,
+    ),
     "evaluation.every": Duration(
         None, "how often to evaluate without noise while training", affects=Affects.NOTHING
     ),

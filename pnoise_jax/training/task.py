@@ -253,6 +253,16 @@ class Task:
         del state
         return self.open_batches(start)
 
+    @property
+    def averaged_protocols(self) -> tuple[evaluation.Protocol, ...]:
+        """Beside the standard ones, those that average over ``evaluation.draws`` draws of noise."""
+        setup = self.require_setup()
+        draws = setup.config.evaluation.draws
+        if not any(each.noise.draws or each.draws_layer for each in setup.evaluated_injections):
+            return ()
+        noisy = (protocol for protocol in setup.protocols if protocol.noise)
+        return tuple(dataclasses.replace(p, draws=draws) for p in noisy if draws > 1)
+
     def evaluate(
         self,
         variables: Mapping[str, Any],
