@@ -39,7 +39,8 @@ def curves_figure(points: Sequence[Point], title: str) -> Figure:
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     for ax, kind in zip(axes, KINDS, strict=True):
         ax.set_title(TITLES[kind])
-        ax.set_xlabel(f"{AXES[kind]}, pixels from 0 to 1")
+        of_pixels = "" if kind == "salt_and_pepper" else ", pixels from 0 to 1"
+        ax.set_xlabel(f"{AXES[kind]}{of_pixels}")
         ax.set_ylim(0, 100)
         for number, arm in enumerate(arms):
             curve = [p for p in points if (p.arm, p.kind) == (arm, kind)]
