@@ -5,8 +5,9 @@
   evaluate   evaluates a run, or pretrained weights
   audit      says where an accuracy comes from
   sweep      trains and evaluates many variants of a config
-  regularisers  compares regularisers, tuned alike, with the noise among them
+  regularisers compares regularisers, tuned alike, with the noise among them
   adapt      trains methods of domain adaptation, and says what noise adds to them
+  robustness measures accuracy against the strength of noise and attacks
   neighbours says how much label the order of a test set gives away
   prepare    prepares data sets from downloads or from your own folders
   compile    says whether a run fits a TPU pod, and what bounds it, without one
@@ -23,8 +24,8 @@ import sys
 
 from pnoise_jax.registry import did_you_mean
 
-PROGRAMS = ("show", "train", "evaluate", "audit", "sweep", "regularisers", "adapt", "neighbours")
-PROGRAMS += ("compile", "prepare", "export", "bridge", "theory", "benchmark")
+PROGRAMS = ("show", "train", "evaluate", "audit", "sweep", "regularisers", "adapt", "robustness")
+PROGRAMS += ("neighbours", "compile", "prepare", "export", "bridge", "theory", "benchmark")
 
 
 def run() -> None:

@@ -12,6 +12,9 @@ import pytest
 from pnoise_jax import data, models, noise, parallel, studies, training
 from pnoise_jax.studies.adaptation import reference
 from pnoise_jax.studies.adaptation.methods import METHODS, Method, configure
+from pnoise_jax.studies.robustness import CurveSettings
+from pnoise_jax.studies.sweep.cells import override
+from pnoise_jax.training import validate
 from pnoise_jax.training.checks import check_training
 
 # Every row of the paper's tables 1 (ResNets), 2, 3 and 4 (ViTs), then the other recipes.
@@ -97,6 +100,24 @@ def test_a_config_builds(name, data_dir):
     config.data.data_dir = str(data_dir)
     config.batch_size = 48  # 8 devices here
     assert_trains(config)
+
+
+@pytest.mark.parametrize("name", ["robustness_digits", "robustness_glyphs"])
+def test_curves_go_beyond_the_strengths_of_training(name):
+    module = importlib.import_module(f"configs.{name}")
+    strengths = CurveSettings(module.strengths()).strengths
+    for arm, fields in module.arms().items():
+        config = override(module.get_config(), fields)
+        validate(config)
+        trained = [
+            value
+            for field, value in fields.items()
+            if field in ("noise.std", "noise.probability", "task.attack_epsilon")
+        ]
+        assert len(trained) == (arm != "plain")
+        for value in trained:
+            assert value in strengths[arm]
+            assert max(strengths[arm]) > value
 
 
 @pytest.mark.parametrize("preset", noise.PRESETS)

@@ -264,7 +264,7 @@ class AdaptationTask(Task):
                 report=report,
             )
             mean = evaluation.balanced_accuracy(setup.test_data.labels, predictions.rank < 1)
-            row = {**dataclasses.asdict(protocol), **predictions.summary()}
+            row = {**protocol.row(), **predictions.summary()}
             rows.append(row | {"per_class_mean": mean})
         return rows
 

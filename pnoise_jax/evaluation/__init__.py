@@ -21,7 +21,7 @@ from pnoise_jax.evaluation.metrics import (
     metric_named,
     published_meter,
 )
-from pnoise_jax.evaluation.predictions import Predictions, fetch_behind, score_logits
+from pnoise_jax.evaluation.predictions import Predictions, collect, fetch_behind, score_logits
 from pnoise_jax.evaluation.protocols import ORDERS, Protocol, standard_protocols
 from pnoise_jax.evaluation.report import CLASSIFICATION_MEASURES, Measure, print_report
 from pnoise_jax.evaluation.representations import Representations, first_noisy_layer
@@ -59,6 +59,7 @@ __all__ = [
     "balanced_accuracy",
     "batch_logits",
     "clean_pass",
+    "collect",
     "degrees_of_freedom",
     "difference",
     "evaluate",

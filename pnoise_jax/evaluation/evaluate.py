@@ -77,7 +77,7 @@ def predict(
             f"views={views}: representations hold one view of each image; leave one of the two out"
         )
     model, strengths = _with_noise(model, protocol, strength, views)
-    program = _Program(model, static_mean(mean), tuple(std), views)
+    program = _Program(model, static_mean(mean), tuple(std), views, draws=protocol.draws)
     if representations is not None:
         representations.require_before(model)
         program = dataclasses.replace(program, layer=representations.layer)
@@ -107,6 +107,7 @@ class _Program:
       model: with the injections that act, of strength 1.
       mean, std, views: as `predict` has them.
       layer: where representations enter; None if the inputs are images.
+      draws: of the noise, whose probabilities are averaged.
     """
 
     model: Any  # a Linen module, whose apply returns logits alone: nothing is mutable
@@ -114,9 +115,24 @@ class _Program:
     std: tuple[float, ...]
     views: int
     layer: int | None = None
+    draws: int = 1
 
     def logits(self, variables, batch, key, strength) -> jax.Array:
-        """The logits (batch, classes) of a batch of images or representations."""
+        """The logits (batch, classes) of a batch of images or representations.
+
+        Of several draws, the logarithm of the mean probabilities.
+        """
+        if self.draws == 1:
+            return self._draw(variables, batch, key, strength)
+
+        def draw(number: jax.Array) -> jax.Array:
+            own_key = jax.random.fold_in(key, number)
+            return jax.nn.log_softmax(self._draw(variables, batch, own_key, strength))
+
+        drawn = jax.lax.map(draw, jnp.arange(self.draws, dtype=jnp.int32))
+        return jax.nn.logsumexp(drawn, axis=0) - math.log(self.draws)
+
+    def _draw(self, variables, batch, key, strength) -> jax.Array:
         repeat = functools.partial(jnp.repeat, repeats=self.views, axis=0)
         call = {
             "train": False,
@@ -218,7 +234,7 @@ def evaluate(
     protocols: Sequence[Protocol],
     **options: Any,
 ) -> list[dict[str, Any]]:
-    """One row per protocol: ``noise``, ``order``, ``batch_size``, and the summary of `Predictions`.
+    """One row per protocol: `Protocol.row`, and the summary of `Predictions`.
 
     Args:
       model, variables, dataset: as `predict` takes them.
@@ -226,8 +242,7 @@ def evaluate(
       **options: mesh, mean, std, seed, views and report, as `predict` takes them.
     """
     return [
-        dataclasses.asdict(protocol)
-        | predict(model, variables, dataset, protocol, **options).summary()
+        protocol.row() | predict(model, variables, dataset, protocol, **options).summary()
         for protocol in protocols
     ]
 
@@ -239,6 +254,11 @@ def _with_noise(
 
     With one injection the strengths are a scalar, so that a model need not handle several.
     """
+    if protocol.weight_noise:
+        raise ValueError(
+            f"{protocol.name}: the task knows its noise on weights; call its evaluate, or give a "
+            "robustness.AveragedModel and weight_noise=False"
+        )
     if not protocol.noise:
         return model.clone(injection=None), np.zeros((), np.float32)
     injections = switch_for_evaluation(model.injection)

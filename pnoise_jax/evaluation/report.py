@@ -75,7 +75,7 @@ def print_report(
     for column in ("batch", *(measure.heading for measure in measures), "examples"):
         table.add_column(column, justify="right")
     for row in rows:
-        protocol = Protocol(row["noise"], row["order"], row["batch_size"])
+        protocol = Protocol.of_row(row)
         table.add_row(
             protocol.name,
             str(protocol.batch_size),

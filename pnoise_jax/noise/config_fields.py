@@ -52,6 +52,11 @@ CONFIG_FIELDS: dict[str, ConfigField] = {
         "whether it acts at inference, if the model is used as a library; reports show both. Of "
         "several injections only those that do act in noisy evaluations",
     ),
+    "schedule": ConfigField(
+        str,
+        'what its strength is multiplied by in training, such as "linear 0 to 1 over 10 epochs" or '
+        '"cosine 1 to 0 over 90 epochs from 10 epochs"; evaluations have the full strength',
+    ),
     "stop_gradient": ConfigField(bool, "whether the noise is a constant to the gradient"),
     "others": ConfigField(
         dict, "further injections by name, each a section made by `training.noise_config`"

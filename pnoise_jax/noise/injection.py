@@ -216,6 +216,7 @@ def _from_settings(section: Mapping[str, Any]) -> Injection | None:
     if name is None or name == "none":
         _refuse_unused(fields, "there is no noise: noise.name and noise.preset are not set")
         return None
+    fields.pop("schedule", None)  # a model knows no step: training multiplies the strength
     try:
         kind = NOISES[name]
     except ValueError as error:

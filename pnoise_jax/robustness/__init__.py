@@ -5,7 +5,24 @@ optimizer.
 """
 
 from pnoise_jax.robustness.attacks import Attack
+from pnoise_jax.robustness.perturbed import (
+    KINDS,
+    PGD_STEPS,
+    Perturbation,
+    find_zero_gradients,
+    predict_perturbed,
+)
 from pnoise_jax.robustness.task import RobustClassification
 from pnoise_jax.robustness.weight_noise import AveragedModel, WeightNoise
 
-__all__ = ["Attack", "AveragedModel", "RobustClassification", "WeightNoise"]
+__all__ = [
+    "KINDS",
+    "PGD_STEPS",
+    "Attack",
+    "AveragedModel",
+    "Perturbation",
+    "RobustClassification",
+    "WeightNoise",
+    "find_zero_gradients",
+    "predict_perturbed",
+]

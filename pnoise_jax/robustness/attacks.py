@@ -52,6 +52,7 @@ class Attack:
         pixels: jax.Array,
         *,
         strength: jax.Array | float = 1.0,
+        index: jax.Array | None = None,
     ) -> jax.Array:
         """The attacked pixels: in [0, 1], within epsilon of those given, constant to a gradient.
 
@@ -60,6 +61,8 @@ class Attack:
           loss: what is to grow.
           pixels: (batch, height, width, channels), float, in [0, 1].
           strength: multiplies epsilon and the step size; may be traced.
+          index: (batch,) int32, what each example's start is drawn from; None is its place in the
+            batch.
 
         Raises:
           ValueError: the start is random and there is no key.
@@ -73,7 +76,7 @@ class Attack:
 
         start = pixels
         if self.random_start:
-            uniform = noise.draw_per_example(jax.random.uniform, key, pixels, None)
+            uniform = noise.draw_per_example(jax.random.uniform, key, pixels, index)
             start = jnp.clip(pixels + epsilon * (2 * uniform - 1), low, high)
         moved = step(0, start) if self.steps == 1 else lax.fori_loop(0, self.steps, step, start)
         return lax.stop_gradient(moved)

@@ -1,14 +1,15 @@
 """Classification with adversaries and with noise on the weights."""
 
 import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import jax
 import optax
 
-from pnoise_jax import data, noise
+from pnoise_jax import data, evaluation, noise
 from pnoise_jax.robustness.attacks import Attack
-from pnoise_jax.robustness.weight_noise import WeightNoise
+from pnoise_jax.robustness.weight_noise import AveragedModel, WeightNoise
 from pnoise_jax.training import (
     Classification,
     Metrics,
@@ -89,18 +90,10 @@ class RobustClassification(Classification):
     def check(self) -> None:
         """Raises ValueError where a schedule begins after the end of the run."""
         super().check()
-        total = self.require_setup().total_steps
         for name in _SCHEDULES:
-            text = getattr(self, name)
-            if text is None:
-                continue
-            begin = StrengthSchedule.parse(text, field=name).begin
-            first = self.require_setup().cut_steps(begin, f"task.{name}")
-            if first >= total:
-                raise ValueError(
-                    f"task.{name}={text!r} begins at step {first}, and the run has {total}: let it "
-                    "begin earlier, or raise duration"
-                )
+            if (text := getattr(self, name)) is not None:
+                schedule = StrengthSchedule.parse(text, field=f"task.{name}")
+                self.require_setup().require_beginning(schedule, f"task.{name}")
 
     def describe_noise(self) -> list[str]:
         """The attack, and the noise on weights and after updates, with their schedules."""
@@ -189,6 +182,37 @@ class RobustClassification(Classification):
             images = self._attacked(params, state, images, targets, context)
         return self.cross_entropy(params, state, images, targets, batch["label"], context)
 
+    @property
+    def averaged_protocols(self) -> tuple[evaluation.Protocol, ...]:
+        """Those of every task; with noisy weights, one draw of them and the mean over several."""
+        section = self.require_setup().config.evaluation
+        if self.weight_noise is None or section.draws == 1:
+            return super().averaged_protocols
+        one = evaluation.Protocol(False, "shuffled", section.batch_size, weight_noise=True)
+        several = dataclasses.replace(one, draws=section.draws)
+        return (*super().averaged_protocols, one, several)
+
+    def evaluate(
+        self,
+        variables: Mapping[str, Any],
+        mesh: jax.sharding.Mesh,
+        protocols: Sequence[evaluation.Protocol],
+        *,
+        report: Callable[[str], None] | None = None,
+    ) -> list[dict[str, Any]]:
+        """As every task; weights have noise where the protocol says so."""
+        rows = []
+        for protocol in protocols:
+            task, known = self, protocol
+            if protocol.weight_noise and (weight_noise := self.weight_noise) is not None:
+                seed = self.require_setup().config.evaluation.seed
+                model: Any = AveragedModel(self.model, weight_noise, protocol.draws, seed)
+                task = dataclasses.replace(self, model=model)
+                known = dataclasses.replace(protocol, draws=1, weight_noise=False)
+            (row,) = Classification.evaluate(task, variables, mesh, [known], report=report)
+            rows.append(row | protocol.row())
+        return rows
+
     def _attacked(
         self, params: Any, state: State, images: Any, targets: jax.Array, context: StepContext
     ) -> jax.Array:
@@ -232,8 +256,5 @@ class RobustClassification(Classification):
         text = getattr(self, name)
         if text is None:
             return 1.0
-        setup = self.require_setup()
         schedule = StrengthSchedule.parse(text, field=f"task.{name}")
-        return schedule.by_step(lambda duration: setup.cut_steps(duration, f"task.{name}"))(
-            context.step
-        )
+        return self.require_setup().factor_by_step(schedule, f"task.{name}")(context.step)

@@ -57,9 +57,9 @@ class WeightNoise:
           strength: multiplies the standard deviation; may be traced.
 
         Raises:
-          ValueError: a pattern fits no parameter.
+          ValueError: a pattern fits no parameter, or one that is not floating-point.
         """
-        optimizer.require_fitting("on", params, self.on)
+        self.require_fitting(params, None, field="on")
 
         def noisy(path: jax.tree_util.KeyPath, x: jax.Array) -> jax.Array:
             name = optimizer.path_name(path)

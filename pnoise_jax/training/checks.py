@@ -1,12 +1,15 @@
 """What is checked of an experiment before any long work."""
 
+from collections.abc import Sequence
+
 import ml_collections
 
-from pnoise_jax import data, noise, parallel
+from pnoise_jax import data, evaluation, noise, parallel
 from pnoise_jax.training.durations import seconds_of
 from pnoise_jax.training.fields import flatten
 from pnoise_jax.training.optimizer import require_frozen, require_rates
 from pnoise_jax.training.setup import Setup
+from pnoise_jax.training.strength_schedule import StrengthSchedule
 
 
 def check_shapes(setup: Setup) -> None:
@@ -24,11 +27,22 @@ def check_shapes(setup: Setup) -> None:
             f"model.name={setup.config.model.name!r} does not fit "
             f"{setup.test_data.name}, whose images are {shape}: {error}"
         ) from None
+    _ = setup.noise_schedules  # checks them
     section = setup.config.evaluation
     for injection in setup.evaluated_injections:
         _check_views(setup, injection)
         _check_groups(setup, injection)
         injection.in_batches_of(section.batch_size * section.views)
+
+
+def check_draws(config: ml_collections.ConfigDict, averaged: Sequence[evaluation.Protocol]) -> None:
+    """Raises ValueError where draws are to be averaged and nothing is drawn."""
+    draws = config.evaluation.draws
+    if draws > 1 and not averaged:
+        raise ValueError(
+            f"evaluation.draws={draws}, but nothing is drawn in an evaluation: no noise of the "
+            "config is random, and its task has no noise on weights; set evaluation.draws=1"
+        )
 
 
 def _check_groups(setup: Setup, injection: noise.Injection) -> None:
@@ -81,6 +95,7 @@ def check_training(setup: Setup, *, devices: int | None = None) -> None:
         if duration is not None and not by_clock and setup.steps(duration, field) < 1:
             raise ValueError(f"{field}={duration!r} is less than one step")
     _ = setup.schedule  # checks the warm-up
+    _check_schedules(setup)
     require_weights(config)
     if config.optimizer.freeze or config.optimizer.rates:
         require_frozen(setup.parameters, config.optimizer.freeze)
@@ -97,6 +112,21 @@ def check_training(setup: Setup, *, devices: int | None = None) -> None:
                 f"each image, so there are no views to mix; set {section}.train=False"
             )
         injection.in_batches_of(config.batch_size // config.accumulate)
+
+
+def _check_schedules(setup: Setup) -> None:
+    """Raises ValueError where the schedule of a noise is bad, or begins after the run's end."""
+    field, section = "optimizer.gradient_noise_schedule", setup.config.optimizer
+    if (text := section.gradient_noise_schedule) is not None:
+        if not section.gradient_noise_std:
+            raise ValueError(
+                f"{field}={text!r}, but optimizer.gradient_noise_std is 0: set it, or leave "
+                f"{field} out"
+            )
+        setup.require_beginning(StrengthSchedule.parse(text, field=field), field)
+    for schedule, injection in zip(setup.noise_schedules, setup.injections, strict=True):
+        if schedule is not None:
+            setup.require_beginning(schedule, f"{injection.section}.schedule")
 
 
 def _require_acting(injection: noise.Injection, evaluated: set[str]) -> None:

@@ -17,6 +17,7 @@ from pnoise_jax.evaluation import Measure
 from pnoise_jax.training.experiment import Experiment
 from pnoise_jax.training.fields import flatten
 from pnoise_jax.training.imported import warn_of_preprocessing
+from pnoise_jax.training.strength_schedule import StrengthSchedule
 from pnoise_jax.training.task import Task
 
 _LOSS = Measure("loss", "loss", 4, "")
@@ -100,7 +101,10 @@ def describe_fine_tuning(experiment: Experiment, imported: weights.Weights | Non
 def describe_noise(experiment: Experiment) -> str:
     """Which noise, where, when, and how many examples it mixes: a line for each noise."""
     injections = noise.switch_for_evaluation(experiment.model.injection)
-    lines = [_describe_injection(experiment, each) for each in injections]
+    lines = [
+        _describe_injection(experiment, each) + _describe_schedule(schedule)
+        for each, schedule in zip(injections, experiment.noise_schedules, strict=True)
+    ]
     lines += experiment.task.describe_noise()
     if std := experiment.config.optimizer.gradient_noise_std:
         decay = experiment.config.optimizer.gradient_noise_decay
@@ -108,6 +112,8 @@ def describe_noise(experiment: Experiment) -> str:
             f"gradients, in training: Gaussian with std {std:g} after clipping, whose variance is "
             f"divided by (1 + step)^{decay:g}"
         )
+        if text := experiment.config.optimizer.gradient_noise_schedule:
+            lines[-1] += f"; its standard deviation times {text}"
     return "\n".join(lines) or "no noise"
 
 
@@ -127,6 +133,12 @@ def _describe_injection(experiment: Experiment, injection: noise.Injection) -> s
         f"{injection.section}: {injection.noise} at {where}, {injection.tokens} tokens; "
         f"{when}{mixing}"
     )
+
+
+def _describe_schedule(schedule: StrengthSchedule | None) -> str:
+    if schedule is None:
+        return ""
+    return f"; its strength times {schedule} in training, in full in evaluations"
 
 
 def warn_of_noise(experiment: Experiment) -> list[str]:

@@ -95,7 +95,8 @@ def report(
 ) -> list[dict[str, Any]]:
     experiment = run.experiment
     show = functools.partial(console.print, soft_wrap=True, highlight=False)
-    task, protocols = experiment.task, experiment.protocols
+    task = experiment.task
+    protocols = (*experiment.protocols, *task.averaged_protocols)
     rows = task.evaluate(run.variables, mesh, protocols, report=show)
     config = experiment.config
     evaluation.print_report(
@@ -132,7 +133,7 @@ def numbers_of(
     rows: Sequence[Mapping[str, Any]], measures: Sequence[evaluation.Measure]
 ) -> dict[str, float]:
     """The numbers of a report by the names of their rows: "clean/top1"."""
-    names = [Protocol(row["noise"], row["order"], row["batch_size"]).name for row in rows]
+    names = [Protocol.of_row(row).name for row in rows]
     return {
         f"{name}/{measure.name}": row[measure.name]
         for name, row in zip(names, rows, strict=True)

@@ -81,7 +81,7 @@ def build(
     test_data = inputs.transformed(config, test_data, size)
     experiment = Experiment(config, load, test_data, model, plain_model, mean, std)
     checks.check_shapes(experiment)
-    _ = experiment.task  # checks its options
+    checks.check_draws(config, experiment.task.averaged_protocols)  # and the task its options
     return experiment
 
 

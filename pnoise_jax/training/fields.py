@@ -167,6 +167,11 @@ FIELDS: dict[str, Field] = {
     "optimizer.gradient_noise_decay": Number(
         0.55, "how its variance falls: that of step t, from 0, is divided by (1 + t)^decay"
     ),
+    "optimizer.gradient_noise_schedule": Text(
+        None,
+        "what its standard deviation is multiplied by as well, as `noise.schedule` says it; by "
+        "default 1",
+    ),
     "optimizer.layer_decay": Number(
         None,
         "layer-wise decay d: layer l of N learns at d^(N + 1 - l) times the learning rate",
@@ -213,6 +218,13 @@ FIELDS: dict[str, Field] = {
         1,
         "views of each image, shifted by a 32nd of it, whose logits are averaged",
         high=evaluation.MAX_VIEWS,
+        affects=Affects.RESULTS,
+    ),
+    "evaluation.draws": Whole(
+        1,
+        "draws of random noise whose probabilities are averaged, in rows beside the standard ones; "
+        "1: there are no such rows",
+        high=1000,
         affects=Affects.RESULTS,
     ),
     "evaluation.every": Duration(

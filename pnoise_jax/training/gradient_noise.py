@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import optax
 
 
-def add_gradient_noise(std: float, decay: float) -> optax.GradientTransformationExtraArgs:
+def add_gradient_noise(
+    std: float, decay: float, factor: optax.Schedule | None = None
+) -> optax.GradientTransformationExtraArgs:
     """Adds ``N(0, std^2 / (1 + t)^decay)`` to every gradient at step t, counted from 0.
 
     `optax.add_noise` keeps its key in the optimiser's state, the same for every run of a sweep,
@@ -16,6 +18,7 @@ def add_gradient_noise(std: float, decay: float) -> optax.GradientTransformation
     Args:
       std: at the first step.
       decay: of the variance; the paper's gamma, 0.55 there.
+      factor: multiplies the standard deviation too, by step; None is 1.
     """
 
     def init(params: Any) -> optax.ScaleByScheduleState:
@@ -26,6 +29,8 @@ def add_gradient_noise(std: float, decay: float) -> optax.GradientTransformation
         del params
         noise_key = others["noise_key"]
         scale = std * (1 + state.count.astype(jnp.float32)) ** (-decay / 2)
+        if factor is not None:
+            scale = scale * factor(state.count)
         noise = optax.tree.random_like(noise_key, updates, jax.random.normal)
         noisy = jax.tree.map(lambda g, e: g + (scale * e).astype(g.dtype), updates, noise)
         return noisy, optax.ScaleByScheduleState(count=optax.safe_increment(state.count))

@@ -74,7 +74,11 @@ def _inverse(step: Any) -> jax.Array:
 
 
 def create_optimizer(
-    config: ml_collections.ConfigDict, schedule: optax.Schedule, *, layers: Sequence[str] = ()
+    config: ml_collections.ConfigDict,
+    schedule: optax.Schedule,
+    *,
+    layers: Sequence[str] = (),
+    gradient_noise: optax.Schedule | None = None,
 ) -> optax.GradientTransformation:
     """The optimiser of the config's optimizer section.
 
@@ -85,11 +89,13 @@ def create_optimizer(
       config: the config's optimizer section.
       schedule: the learning rate by step.
       layers: names of the model's layers, from the first; what `learning_rate_multipliers` needs.
+      gradient_noise: what the gradients' noise is multiplied by, by step; None leaves it.
     """
     mask = decayed if config.weight_decay_on == "kernels" else None
     steps = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm is not None else []
     if config.gradient_noise_std:
-        noise = add_gradient_noise(config.gradient_noise_std, config.gradient_noise_decay)
+        std, decay = config.gradient_noise_std, config.gradient_noise_decay
+        noise = add_gradient_noise(std, decay, gradient_noise)
         steps.append(noise)  # after clipping, as in its paper
     if config.name == "adamw":
         adamw = optax.adamw(

@@ -12,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding
 from pnoise_jax import parallel
 from pnoise_jax.training.experiment import Experiment
 from pnoise_jax.training.imported import match_on_all_hosts, read_to_devices
+from pnoise_jax.training.noise_schedules import make_scheduled
 from pnoise_jax.training.step import (
     TrainState,
     TrainStep,
@@ -88,6 +89,7 @@ def create_program(
         accumulate=config.accumulate,
         ema_decay=config.ema_decay,
         frozen=experiment.frozen,
+        scheduled=_make_scheduled(experiment),
     )
     like = experiment.abstract_state(mesh)
     places = jax.tree.map(lambda leaf: leaf.sharding, like)
@@ -106,6 +108,15 @@ def create_program(
         batches=batch_sharding(mesh, accumulate=config.accumulate, together=together),
         takes_strength=takes_strength,
     )
+
+
+def _make_scheduled(experiment: Experiment) -> Callable | None:
+    """The strengths of the injections by step; None where none has a schedule."""
+    factors = [
+        None if each is None else experiment.factor_by_step(each, f"{injection.section}.schedule")
+        for each, injection in zip(experiment.noise_schedules, experiment.injections, strict=True)
+    ]
+    return make_scheduled(experiment.injections, factors)
 
 
 def _make_create(

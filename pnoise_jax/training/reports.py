@@ -193,6 +193,7 @@ def _describe(run: Run) -> str:
         f"seed_{section.seed}",
     ]
     parts += [f"views_{section.views}"] if section.views > 1 else []
+    parts += [f"draws_{section.draws}"] if section.draws > 1 else []
     return writing.file_name(",".join(parts))
 
 

@@ -14,11 +14,13 @@ import optax
 from pnoise_jax import data, evaluation, noise, weights
 from pnoise_jax.training import inputs
 from pnoise_jax.training.durations import steps_of
+from pnoise_jax.training.noise_schedules import parse_noise_schedules
 from pnoise_jax.training.optimizer import (
     create_optimizer,
     learning_rate_schedule,
 )
 from pnoise_jax.training.optimizer import frozen as find_frozen
+from pnoise_jax.training.strength_schedule import StrengthSchedule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +91,24 @@ class Setup:
             batch_size=self.config.batch_size,
         )
 
+    @functools.cached_property
+    def noise_schedules(self) -> tuple[StrengthSchedule | None, ...]:
+        """What training multiplies the strength of each injection by; None where it is constant."""
+        return parse_noise_schedules(self.config.noise, self.injections)
+
+    def factor_by_step(self, schedule: StrengthSchedule, field: str) -> optax.Schedule:
+        """What a strength is multiplied by, by step; config.steps cuts it in proportion."""
+        return schedule.by_step(lambda duration: self.cut_steps(duration, field))
+
+    def require_beginning(self, schedule: StrengthSchedule, field: str) -> None:
+        """Raises ValueError where a schedule begins after the end of the run."""
+        first = self.cut_steps(schedule.begin, field)
+        if first >= self.total_steps:
+            raise ValueError(
+                f"{field}={str(schedule)!r} begins at step {first}, and the run has "
+                f"{self.total_steps}: let it begin earlier, or raise duration"
+            )
+
     def cut_steps(self, duration: str, field: str) -> int:
         """A duration of the config in steps; config.steps cuts it in proportion, like the run."""
         steps = self.steps(duration, field)
@@ -110,12 +130,24 @@ class Setup:
     @property
     def optimizer(self) -> optax.GradientTransformation:
         """The optimiser, its schedule included."""
-        return self.create_optimizer(self.schedule)
+        field = "optimizer.gradient_noise_schedule"
+        text = self.config.optimizer.gradient_noise_schedule
+        factor = text and self.factor_by_step(StrengthSchedule.parse(text, field=field), field)
+        return self.create_optimizer(self.schedule, factor)
 
-    def create_optimizer(self, schedule: optax.Schedule) -> optax.GradientTransformation:
-        """The optimiser with another schedule."""
+    def create_optimizer(
+        self, schedule: optax.Schedule, gradient_noise: optax.Schedule | None = None
+    ) -> optax.GradientTransformation:
+        """The optimiser with another schedule.
+
+        Args:
+          schedule: the learning rate by step.
+          gradient_noise: what the gradients' noise is multiplied by, by step; None leaves it.
+        """
         layers = [self.model.layer_name(n) for n in range(1, self.model.num_layers + 1)]
-        return create_optimizer(self.config.optimizer, schedule, layers=layers)
+        return create_optimizer(
+            self.config.optimizer, schedule, layers=layers, gradient_noise=gradient_noise
+        )
 
     @property
     def frozen(self) -> Callable[[optax.Params], optax.Params] | None:

@@ -85,6 +85,7 @@ def make_train_step(
     accumulate: int = 1,
     ema_decay: float | None = None,
     frozen: Callable[[Any], Any] | None = None,
+    scheduled: Callable[[Any, Any], Any] | None = None,
 ) -> TrainStep:
     """``step(state, batch, key, strength=None) -> state, metrics``, pure; see `jit_train_step`.
 
@@ -98,6 +99,8 @@ def make_train_step(
       frozen: maps parameters to a tree of bools, True for those that have no gradient: it is not
         computed, and grad_norm is that of the others. Batch norms whose scale is frozen keep their
         running statistics.
+      scheduled: maps the step and the strengths to the strengths of the injections at that step;
+        None leaves them.
 
     Returns:
       The step. The key is the run's, and step folds its own number into it; a strength, a scalar,
@@ -112,6 +115,8 @@ def make_train_step(
 
     def step(state, batch, key, strength=None):
         key = jax.random.fold_in(key, state.step)
+        if scheduled is not None:
+            strength = scheduled(state.step, strength)
         collections = {"batch_stats": state.batch_stats, **state.task}
         grads, collections, metrics = gradients(
             state.params, collections, batch, state.step, key, strength

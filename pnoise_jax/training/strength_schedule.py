@@ -62,6 +62,11 @@ class StrengthSchedule:
         shape = cast('Literal["linear", "cosine"]', shape)
         return cls(shape, float(first), float(last), over, begin)
 
+    def __str__(self) -> str:
+        """As a config says it."""
+        begin = "" if self.begin == "0 steps" else f" from {self.begin}"
+        return f"{self.shape} {self.first:g} to {self.last:g} over {self.over}{begin}"
+
     def by_step(self, steps: Callable[[str], int]) -> optax.Schedule:
         """The factor as a function of the step.
 

@@ -26,12 +26,13 @@ class StepContext:
     Attributes:
       step: int32 scalar, the updates made before.
       keys: by the names of random streams, such as ``context.keys["noise"]``.
-      noise_strength: scalar in place of the injection's own, or None.
+      noise_strength: in place of the injection's own, or None: a scalar, of several injections one
+        each, of which None leaves its injection's own.
     """
 
     step: jax.Array
     keys: RandomStreams
-    noise_strength: jax.Array | None = None
+    noise_strength: Any = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -251,6 +252,16 @@ class Task:
         """
         del state
         return self.open_batches(start)
+
+    @property
+    def averaged_protocols(self) -> tuple[evaluation.Protocol, ...]:
+        """Beside the standard ones, those that average over ``evaluation.draws`` draws of noise."""
+        setup = self.require_setup()
+        draws = setup.config.evaluation.draws
+        if not any(each.noise.draws or each.draws_layer for each in setup.evaluated_injections):
+            return ()
+        noisy = (protocol for protocol in setup.protocols if protocol.noise)
+        return tuple(dataclasses.replace(p, draws=draws) for p in noisy if draws > 1)
 
     def evaluate(
         self,

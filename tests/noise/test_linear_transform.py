@@ -18,6 +18,15 @@ DTYPES = [jnp.float32, jnp.bfloat16]
 K = 16
 
 
+@pytest.mark.parametrize("quality", QUALITIES, ids=str)
+@pytest.mark.parametrize("implementation", ["structured", "matmul"])
+def test_a_batch_of_one_has_nothing_to_mix(quality, implementation):
+    x = sample((1, 5, 3))
+    alone = noise.LinearTransform(quality, implementation=implementation)(None, x)
+    np.testing.assert_allclose(alone, x, rtol=1e-6)
+    assert quality.violations(1) == ()
+
+
 def tolerance(dtype):
     return {"rtol": 2e-2, "atol": 2e-2} if dtype == jnp.bfloat16 else {"rtol": 1e-5, "atol": 1e-6}
 

@@ -106,6 +106,11 @@ def test_a_pattern_that_fits_nothing_is_named():
         WeightNoise(0.1, ("heads/.*",)).perturb(KEY, PARAMS)
 
 
+def test_whole_numbers_have_no_noise():
+    with pytest.raises(ValueError, match=r"on=\('\.\*',\) fits count, whose dtype is int32"):
+        WeightNoise(0.1, (".*",)).perturb(KEY, PARAMS)
+
+
 @pytest.mark.parametrize("draws", [0, -1, 1.5, True])
 def test_draws_must_be_a_number_of_at_least_one(draws):
     with pytest.raises(ValueError, match=r"draws=.*: give a whole number of at least 1"):

@@ -10,13 +10,14 @@ import jax
 import ml_collections
 from rich.console import Console
 
-from pnoise_jax import runs, training
+from pnoise_jax import runs
 from pnoise_jax.noise import injections_from_config
 from pnoise_jax.runs import RunDirectory, write_config
 from pnoise_jax.studies.adaptation import measuring, reference, report, summary, wording
 from pnoise_jax.studies.adaptation.methods import Overrides, StudyRun, build_runs, choose
+from pnoise_jax.studies.training_runs import train_missing
 from pnoise_jax.terminal import create_console, printable
-from pnoise_jax.training import data_version, differing, run_config
+from pnoise_jax.training import differing, run_config
 from pnoise_jax.writing import replace_file, require_places
 
 SEEDS = (0, 1, 2)
@@ -72,7 +73,8 @@ def run_adaptation(
     _claim(path, config)
     console = create_console()
     for run in study_runs:
-        _train(run, path / "runs" / run.name, console)
+        title = f"{run.method.label}, seed {run.seed}"
+        train_missing(run.experiment, path / "runs" / run.name, title=title, console=console)
     measured = [_measure(run, path, console) for run in study_runs]
     table = summary.summarise(measured, metric=metric)
     content = _content(config, measured, table, metric, command)
@@ -131,18 +133,6 @@ def describe_pair(config: ml_collections.ConfigDict) -> str:
     task, data = config.task, config.data
     source = f"{task.get('source')} ({task.get('source_split')})"
     return f"{source} to {data.name} ({data.train_split}, tested on {data.test_split})"
-
-
-def _train(run: StudyRun, path: Path, console: Console) -> None:
-    """Trains what is not finished; refuses the run of another config or pair, by name."""
-    config = run.experiment.config
-    done = max(RunDirectory(path).steps(), default=0) >= run.experiment.total_steps
-    if done and RunDirectory(path).evaluation.exists():
-        described = data_version.describe(run.experiment)
-        run_config.check(path, config, described=described)
-        return
-    console.rule(f"{run.method.label}, seed {run.seed}")
-    training.train(config, path)
 
 
 def _measure(run: StudyRun, path: Path, console: Console) -> measuring.Measured:

@@ -1,0 +1,42 @@
+"""How robust are small ViTs on unseen typefaces, each trained with one kind of perturbed images?
+
+    python -m launch.robustness --config configs/robustness_glyphs.py --workdir DIR --seeds=0,1,2
+
+Not measured. A plain training is that of configs/glyphs_vit.py:200, minutes on two CPU cores; one
+with PGD takes about four times as long.
+"""
+
+import glyphs_vit
+
+from pnoise_jax.training import noise_config, task_config
+
+IMAGE = {"noise.point": "image"}
+
+
+def get_config():
+    """configs/glyphs_vit.py:200 without noise; the arms add it."""
+    config = glyphs_vit.get_config("200")
+    config.noise = noise_config()
+    config.task = task_config("robust_classification")
+    return config
+
+
+def arms():
+    """Trained plainly; with noise on the images; with adversaries."""
+    return {
+        "plain": {},
+        "gaussian": {"noise.name": "gaussian", "noise.std": 0.1, **IMAGE},
+        "salt_and_pepper": {"noise.name": "salt_and_pepper", "noise.probability": 0.05, **IMAGE},
+        "fgsm": {"task.attack": "fgsm", "task.attack_epsilon": 8 / 255},
+        "pgd": {"task.attack": "pgd", "task.attack_epsilon": 8 / 255, "task.attack_steps": 3},
+    }
+
+
+def strengths():
+    """Up to twice those of training."""
+    return {
+        "gaussian": (0.05, 0.1, 0.2),
+        "salt_and_pepper": (0.02, 0.05, 0.1),
+        "fgsm": (2 / 255, 4 / 255, 8 / 255, 16 / 255),
+        "pgd": (2 / 255, 4 / 255, 8 / 255, 16 / 255),
+    }

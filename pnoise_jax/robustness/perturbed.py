@@ -1,0 +1,258 @@
+"""Accuracy on perturbed test images: Gaussian noise, salt-and-pepper, FGSM and PGD.
+
+What is evaluated is the model in evaluation mode: batch norms use their running statistics, dropout
+and stochastic depth are off, and so is all injected noise. An attacker has its weights, sees its
+gradients, and knows the true labels.
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from pnoise_jax import data, evaluation, noise, parallel, stopping
+from pnoise_jax.robustness.attacks import Attack
+from pnoise_jax.training import RandomStreams
+
+Kind = Literal["gaussian", "salt_and_pepper", "fgsm", "pgd"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+PGD_STEPS = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Perturbation:
+    """What is done to test images; how strongly is said for each evaluation.
+
+    Attributes:
+      kind: "gaussian", whose strength is the standard deviation; "salt_and_pepper", the probability
+        that a number is replaced by the smallest or largest of its image; "fgsm" and "pgd", the
+        largest change of a pixel. All on a scale of pixels from 0 to 1, to which range the result
+        is clipped.
+      steps: of PGD, which starts at a random point and takes steps of 2.5 strength / steps; None is
+        20 for PGD, and right for the others.
+    """
+
+    kind: Kind
+    steps: int | None = None
+
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            raise ValueError(f"kind={self.kind!r}: choose one of {', '.join(KINDS)}")
+        if self.kind != "pgd" and self.steps is not None:
+            raise ValueError(f"steps={self.steps!r}: only pgd has steps; leave it out")
+        if self.kind == "pgd":
+            steps = PGD_STEPS if self.steps is None else self.steps
+            object.__setattr__(self, "steps", Attack(1.0, steps).steps)  # checks them
+
+    @property
+    def is_attack(self) -> bool:
+        """Whether it looks at the model."""
+        return self.kind in ("fgsm", "pgd")
+
+    def require_strengths(self, strengths: Sequence[float], *, field: str) -> tuple[float, ...]:
+        """The strengths as numbers.
+
+        Args:
+          strengths: in ascending order; 0 leaves the images as they are.
+          field: where they come from, for errors.
+
+        Raises:
+          ValueError: there are none, or they are out of range, repeated or not in ascending order.
+        """
+        if isinstance(strengths, str) or not isinstance(strengths, Sequence):
+            raise ValueError(f"{field}={strengths!r}: give a tuple of numbers, such as (0.1, 0.2)")
+        listed = f"{field}=({', '.join(map(str, strengths))})"
+        if not strengths:
+            raise ValueError(f"{listed}: give at least one strength, such as 0.1")
+        limit = math.inf if self.kind == "gaussian" else 1.0
+        for value in strengths:
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not is_number or not math.isfinite(value) or not 0 <= value <= limit:
+                raise ValueError(f"{listed}: {value!r} is not a {self._range()}")
+        for before, after in itertools.pairwise(strengths):
+            if before == after:
+                raise ValueError(f"{listed}: {after!r} comes twice; give each strength once")
+            if before > after:
+                raise ValueError(f"{listed}: give them in ascending order")
+        return tuple(map(float, strengths))
+
+    def _range(self) -> str:
+        if self.kind == "gaussian":
+            return "standard deviation: give finite numbers of at least 0"
+        if self.kind == "salt_and_pepper":
+            return "probability: give numbers from 0 to 1"
+        return (
+            "change of pixels, which range from 0 to 1: give numbers from 0 to 1, such as 8 / 255"
+        )
+
+    def __call__(
+        self,
+        key: jax.Array,
+        loss: Callable[[jax.Array], jax.Array],
+        pixels: jax.Array,
+        *,
+        strength: jax.Array | float,
+        index: jax.Array,
+    ) -> jax.Array:
+        """The perturbed pixels, in [0, 1].
+
+        Args:
+          key: the same for all batches.
+          loss: of pixels, a scalar; what attacks increase.
+          pixels: (batch, height, width, channels), float, in [0, 1].
+          strength: as `kind` says; may be traced.
+          index: (batch,) int32, what each example's random numbers are drawn from.
+        """
+        if self.is_attack:
+            attack = Attack(1.0, self.steps or 1, random_start=self.kind == "pgd")
+            return attack(key, loss, pixels, strength=strength, index=index)
+        applied = noise.Gaussian() if self.kind == "gaussian" else noise.SaltAndPepper(1.0)
+        return jnp.clip(applied(key, pixels, strength=strength, index=index), 0, 1)
+
+
+def predict_perturbed(
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    dataset: data.Dataset,
+    perturbation: Perturbation,
+    strength: float,
+    *,
+    mesh: Mesh,
+    mean: data.PixelMean,
+    std: tuple[float, ...],
+    seed: int = 0,
+    report: Callable[[str], None] | None = None,
+) -> evaluation.Predictions:
+    """Evaluates ``model`` on all of ``dataset``, its images perturbed; each example once.
+
+    An example's random numbers depend on the seed and its index alone, not on the devices, and are
+    the same at every strength. All strengths share one compiled program.
+
+    Args:
+      model: as `evaluation.predict` takes it; its injections are off.
+      variables: of the model.
+      dataset: the test set.
+      perturbation: what is done to its images.
+      strength: how strongly, as `Perturbation` says.
+      mesh: the devices.
+      mean, std: as `evaluation.predict` takes them.
+      seed: of what is drawn.
+      report: takes a sentence about the progress.
+
+    Raises:
+      ValueError: a bad strength, examples without labels, or logits that are not finite.
+      StoppedError: as `evaluation.predict`.
+    """
+    perturbation.require_strengths((strength,), field="strength")
+    program = _Program(model.clone(injection=None), evaluation.static_mean(mean), tuple(std))
+    arguments = variables, np.uint32(seed), np.float32(strength)
+    score = functools.partial(_score, program, perturbation, parallel.replicated(mesh), *arguments)
+    what = f"{perturbation.kind} of strength {strength:g}"
+    return evaluation.collect(_over(dataset, score, mesh), dataset, what, report)
+
+
+def find_zero_gradients(
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    dataset: data.Dataset,
+    *,
+    mesh: Mesh,
+    mean: data.PixelMean,
+    std: tuple[float, ...],
+) -> np.ndarray:
+    """Which examples have no gradient: (n,) bool.
+
+    An attack by gradients leaves these images where they are, or where a random start puts them,
+    which says nothing about robustness.
+
+    Args:
+      model, variables, dataset, mesh, mean, std: as `predict_perturbed` takes them.
+    """
+    program = _Program(model.clone(injection=None), evaluation.static_mean(mean), tuple(std))
+    find = functools.partial(_find_zeros, program, parallel.replicated(mesh), variables)
+    zeros = np.zeros(len(dataset), bool)
+    for index, batch in _over(dataset, find, mesh):
+        zeros[index[index >= 0]] = batch[index >= 0]
+    return zeros
+
+
+@dataclasses.dataclass(frozen=True)
+class _Program:
+    """What is compiled; a static argument of jit."""
+
+    model: Any  # without injections
+    mean: data.PixelMean
+    std: tuple[float, ...]
+
+    def logits(self, variables: Mapping[str, Any], pixels: jax.Array) -> jax.Array:
+        scale = noise.PixelScale(self.mean, self.std)
+        return self.model.apply(variables, scale.normalise(pixels), train=False)
+
+    def loss(self, variables: Mapping[str, Any], labels: jax.Array, pixels: jax.Array) -> jax.Array:
+        """The sum, not the mean, so that no gradient is divided by the size of the batch."""
+        logits = self.logits(variables, pixels).astype(jnp.float32)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).sum()
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _score(program, perturbation, replicated, variables, seed, strength, batch):
+    loss = functools.partial(program.loss, variables, batch["label"])
+    pixels = perturbation(
+        RandomStreams(jax.random.key(seed))[perturbation.kind],
+        loss,
+        _as_pixels(batch["image"]),
+        strength=strength,
+        index=batch["index"],
+    )
+    scores = evaluation.score_logits(program.logits(variables, pixels), batch["label"])
+    return jax.lax.with_sharding_constraint(scores, replicated)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _find_zeros(program, replicated, variables, batch):
+    loss = functools.partial(program.loss, variables, batch["label"])
+    gradient = jax.grad(loss)(_as_pixels(batch["image"]))
+    zeros = (gradient == 0).all(axis=(1, 2, 3))
+    return jax.lax.with_sharding_constraint(zeros, replicated)
+
+
+def _as_pixels(images: jax.Array) -> jax.Array:
+    return images.astype(jnp.float32) / 255
+
+
+def _over(dataset: data.Dataset, function: Callable, mesh: Mesh) -> Iterator[tuple[Any, Any]]:
+    """The indices of each batch, -1 for padding, and what the function makes of it."""
+    if dataset.labels.min(initial=0) < 0:
+        culprit = int(np.argmax(dataset.labels < 0))
+        raise ValueError(
+            f"example {culprit} of {dataset.name}'s split {dataset.split!r} has no label "
+            f"({dataset.labels[culprit]}): accuracy and attacks need one for each; choose a split "
+            "with labels"
+        )
+    most = evaluation.EXAMPLES_PER_DEVICE * mesh.size
+    at_once = min(most, -(-len(dataset) // mesh.size) * mesh.size)
+    indices = np.full(-(-len(dataset) // at_once) * at_once, -1, np.int32)
+    indices[: len(dataset)] = np.arange(len(dataset))
+
+    def results() -> Iterator[tuple[np.ndarray, Any]]:
+        with data.eval_batches(
+            dataset,
+            indices=indices,
+            batch_size=at_once,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        ) as batches:
+            for index, batch in zip(indices.reshape(-1, at_once), batches, strict=True):
+                stopping.check("while evaluating")
+                yield index, function(parallel.to_devices(batch, parallel.split_batch(mesh)))
+
+    return evaluation.fetch_behind(results())

@@ -1,0 +1,196 @@
+"""What is measured of a model: its answers on the test set at every strength, kept to be paired."""
+
+import dataclasses
+import io
+import json
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pnoise_jax import parallel, training
+from pnoise_jax.robustness import (
+    KINDS,
+    PGD_STEPS,
+    Perturbation,
+    find_zero_gradients,
+    predict_perturbed,
+)
+from pnoise_jax.runs import RunDirectory
+from pnoise_jax.studies.robustness.arms import StudyRun, require_classification
+from pnoise_jax.writing import replace_file
+
+STRENGTHS = {
+    "gaussian": (0.05, 0.1, 0.2, 0.3),
+    "salt_and_pepper": (0.02, 0.05, 0.1, 0.2),
+    "fgsm": (2 / 255, 4 / 255, 8 / 255, 16 / 255),
+    "pgd": (2 / 255, 4 / 255, 8 / 255, 16 / 255),
+}
+_WHOLE_RANGE = 1.0  # an epsilon with which any image can become any other
+
+
+@dataclasses.dataclass(frozen=True)
+class CurveSettings:
+    """What is done to the test images.
+
+    Attributes:
+      strengths: by kind, in ascending order; a kind that is left out has those of `STRENGTHS`. All
+        begin with 0, the images as they are.
+      pgd_steps: of PGD.
+      seed: of what is drawn.
+    """
+
+    strengths: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
+    pgd_steps: int = PGD_STEPS
+    seed: int = 0
+
+    def __post_init__(self):
+        for kind in self.strengths:
+            if kind not in KINDS:
+                raise ValueError(f"strengths: {kind!r} is unknown: give some of {', '.join(KINDS)}")
+        try:
+            perturbations = {kind: self.perturbation(kind) for kind in KINDS}
+        except ValueError as error:
+            raise ValueError(f"pgd_{error}") from error
+        checked = {}
+        for kind, perturbation in perturbations.items():
+            given = self.strengths.get(kind, STRENGTHS[kind])
+            numbers = perturbation.require_strengths(given, field=f"strengths.{kind}")
+            checked[kind] = (0.0, *(n for n in numbers if n))
+            if len(checked[kind]) < 2:
+                raise ValueError(f"strengths.{kind}=(0,): give one above 0, such as 0.1")
+        object.__setattr__(self, "strengths", checked)
+
+    def perturbation(self, kind: str) -> Perturbation:
+        """Of a kind."""
+        return Perturbation(kind, self.pgd_steps if kind == "pgd" else None)  # type: ignore[arg-type]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Measured:
+    """One model's answers.
+
+    Attributes:
+      arm: what it is trained with, by name.
+      seed: of its training.
+      correct: by kind, (strengths, n) bool.
+      zero_gradients: (n,) bool, the images that attacks by gradients cannot move.
+      whole_range: (n,) bool, which are right after PGD that may change every pixel at will.
+    """
+
+    arm: str
+    seed: int
+    correct: Mapping[str, np.ndarray]
+    zero_gradients: np.ndarray
+    whole_range: np.ndarray
+
+    def accuracy(self, kind: str) -> np.ndarray:
+        """In percent, by strength."""
+        return 100 * self.correct[kind].mean(axis=1)
+
+
+def measure(
+    run: training.Run, settings: CurveSettings, *, arm: str, report: Callable[[str], None]
+) -> Measured:
+    """Evaluates a model at every strength.
+
+    Args:
+      run: what is evaluated.
+      settings: what is done to its test images.
+      arm: what it is called.
+      report: takes a sentence on how far it is.
+
+    Raises:
+      ValueError: its task is no classification, or the test split has no labels.
+    """
+    experiment = run.experiment
+    require_classification(experiment)
+    task = experiment.task
+    common = (task.model, run.variables, experiment.test_data)
+    options: dict[str, Any] = {"mesh": parallel.data_mesh(), "mean": task.mean, "std": task.std}
+
+    def answers(kind: str, strength: float) -> np.ndarray:
+        predictions = predict_perturbed(
+            *common,
+            settings.perturbation(kind),
+            strength,
+            seed=settings.seed,
+            report=report,
+            **options,
+        )
+        return predictions.rank < 1
+
+    return Measured(
+        arm,
+        experiment.config.seed,
+        {kind: np.stack([answers(kind, s) for s in settings.strengths[kind]]) for kind in KINDS},
+        find_zero_gradients(*common, **options),
+        answers("pgd", _WHOLE_RANGE),
+    )
+
+
+def measure_kept(
+    run: StudyRun,
+    path: Path,
+    kept: Path,
+    settings: CurveSettings,
+    *,
+    report: Callable[[str], None],
+) -> Measured:
+    """`measure` of a finished run of a study, or what was measured of it before.
+
+    Args:
+      run: what was trained.
+      path: its directory.
+      kept: the file of its answers, written where it is not there or is of something else.
+      settings, report: as `measure` has them.
+
+    Raises:
+      OSError: the run cannot be restored, or the file not written.
+    """
+    identity = _identity(run, path, settings)
+    arrays = _read(kept, identity)
+    if arrays is None:
+        restored = training.restore(
+            path, run.experiment.config, mesh=parallel.data_mesh(), report=report
+        )
+        measured = measure(restored, settings, arm=run.arm, report=report)
+        arrays = {
+            **measured.correct,
+            "zero_gradients": measured.zero_gradients,
+            "whole_range": measured.whole_range,
+        }
+        _write(kept, identity, arrays)
+    correct = {kind: arrays[kind] for kind in KINDS}
+    return Measured(run.arm, run.seed, correct, arrays["zero_gradients"], arrays["whole_range"])
+
+
+def _identity(run: StudyRun, path: Path, settings: CurveSettings) -> str:
+    """What the answers depend on, beside the run's own config."""
+    test_data = run.experiment.test_data
+    return json.dumps(
+        {
+            "step": RunDirectory(path).steps()[-1],
+            "settings": dataclasses.asdict(settings),
+            "data": [test_data.name, test_data.split, test_data.version, len(test_data)],
+            "started": RunDirectory(path).config.stat().st_mtime_ns,
+        }
+    )
+
+
+def _read(file: Path, identity: str) -> dict[str, np.ndarray] | None:
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            arrays = dict(stored)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):  # not there, or not whole
+        return None
+    return arrays if str(arrays.pop("identity", "")) == identity else None
+
+
+def _write(file: Path, identity: str, arrays: Mapping[str, np.ndarray]) -> None:
+    buffer = io.BytesIO()
+    content: dict[str, Any] = {"identity": np.array(identity), **arrays}
+    np.savez_compressed(buffer, **content)
+    replace_file(file, buffer.getvalue())

@@ -1,0 +1,119 @@
+"""The curves as a table, rows for CSV, and sentences; files beside one another."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pnoise_jax import training
+from pnoise_jax.robustness import KINDS
+from pnoise_jax.studies.reporting import style
+from pnoise_jax.studies.robustness.figure import AXES, TITLES, curves_figure
+from pnoise_jax.studies.robustness.measuring import CurveSettings
+from pnoise_jax.studies.robustness.summary import ENOUGH_SEEDS, Point
+from pnoise_jax.terminal import printable
+from pnoise_jax.writing import csv_text, replace_file
+
+FILES = ("robustness.json", "robustness.csv", "robustness.svg", "robustness.png")
+COLUMNS = tuple(field.name for field in dataclasses.fields(Point))
+
+
+def sentences(
+    points: Sequence[Point],
+    signs: Sequence[str],
+    settings: CurveSettings,
+    experiments: Mapping[str, training.Experiment],
+) -> list[str]:
+    """What the table leaves out: what was evaluated, and how far it can be trusted.
+
+    Args:
+      points: of all arms.
+      signs: what `masking.find_signs` gives.
+      settings: how they were measured.
+      experiments: one for each arm.
+    """
+    seeds = points[0].seeds
+    over = "seeds and examples" if seeds >= ENOUGH_SEEDS else "examples, not over other seeds"
+    texts = [
+        "Accuracy, %, of the models in evaluation mode (running statistics of batch norms, no "
+        f"dropout, no injected noise), mean of {seeds} seed{'s' * (seeds > 1)}, with 95 % "
+        f"intervals over {over}. PGD takes {settings.pgd_steps} steps from a random start.",
+    ]
+    if any(point.beyond for point in points):
+        texts.append("* is stronger than what the model was trained with.")
+    noisy = [
+        arm
+        for arm, experiment in experiments.items()
+        if any(injection.inference for injection in experiment.injections)
+    ]
+    if noisy:
+        texts.append(
+            f"{', '.join(noisy)}: the noise that acts at inference is off here. With it, gradients "
+            "are random: an attack that does not average them over many draws fails, which is not "
+            "robustness."
+        )
+    if signs:
+        texts.append(
+            f"{len(signs)} sign{'s' * (len(signs) > 1)} that attacks failed; the accuracies under "
+            "attack of these models are not robustness:"
+        )
+        return [*texts, *(f"- {sign}" for sign in signs)]
+    texts.append(
+        "No sign of masked gradients: accuracy falls with epsilon, PGD is at least as strong as "
+        "FGSM and leaves nothing where it may change every pixel at will, and images have "
+        "gradients. Accuracy under attack is still an upper bound: a stronger attack may leave "
+        "less."
+    )
+    return texts
+
+
+def print_tables(console: Console, points: Sequence[Point]) -> None:
+    """A table for each kind: a row for each arm, a column for each strength."""
+    for kind in KINDS:
+        curves: dict[str, list[Point]] = {}
+        for point in points:
+            if point.kind == kind:
+                curves.setdefault(point.arm, []).append(point)
+        strengths = [point.strength for point in next(iter(curves.values()))]
+        title = f"{TITLES[kind]}: accuracy by {AXES[kind]}, %"
+        table = Table(title=title, title_justify="left")
+        table.add_column("trained with")
+        for strength in strengths:
+            table.add_column(f"{strength:.3g}", justify="right")
+        for arm, curve in curves.items():
+            table.add_row(printable(arm), *map(cell, curve))
+        console.print(table)
+
+
+def cell(point: Point) -> str:
+    """81.2 (79.9–82.4), and * beyond the strength of training."""
+    star = "*" if point.beyond else ""
+    return f"{point.accuracy:.1f}{star} ({point.low:.1f}–{point.high:.1f})"
+
+
+def write(
+    path: Path, content: Mapping[str, Any], points: Sequence[Point], console: Console
+) -> None:
+    """Writes `FILES` into a directory, and says so.
+
+    Args:
+      path: the directory.
+      content: of robustness.json.
+      points: to draw, and the rows of robustness.csv.
+      console: where to print.
+    """
+    figure = curves_figure(points, content["title"])
+    rows = [dataclasses.asdict(point) for point in points]
+    contents = (
+        json.dumps(content, indent=1, allow_nan=False) + "\n",
+        csv_text(COLUMNS, rows),
+        style.svg(figure),
+        style.png(figure),
+    )
+    for name, data in zip(FILES, contents, strict=True):
+        replace_file(path / name, data)
+        console.print(f"wrote {printable(str(path / name))}", soft_wrap=True)

@@ -1,0 +1,201 @@
+"""Robustness curves: of models that a study trains, or of a run that is there."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+from rich.console import Console
+
+from pnoise_jax import parallel, runs, training, writing
+from pnoise_jax.runs import RunDirectory, write_config
+from pnoise_jax.studies.robustness import masking, report
+from pnoise_jax.studies.robustness.arms import (
+    Arms,
+    StudyRun,
+    build_runs,
+    require_classification,
+    trained_strengths,
+)
+from pnoise_jax.studies.robustness.measuring import (
+    CurveSettings,
+    Measured,
+    measure,
+    measure_kept,
+)
+from pnoise_jax.studies.robustness.summary import summarise
+from pnoise_jax.studies.training_runs import train_missing
+from pnoise_jax.terminal import create_console, printable
+from pnoise_jax.training import differing, run_config
+
+SEEDS = (0, 1, 2, 3, 4)
+VERSION = 1  # of robustness.json
+_BASE = "base_config.json"
+
+
+def run_curves(
+    config: ml_collections.ConfigDict,
+    workdir: str | os.PathLike,
+    arms: Arms,
+    *,
+    seeds: Sequence[int] = SEEDS,
+    settings: CurveSettings | None = None,
+    command: str | None = None,
+) -> dict[str, Any]:
+    """Trains the models that are missing in ``workdir``, and measures the curves of all.
+
+    The directory gets robustness.json, .csv, .svg and .png, and in runs/ the work directory of
+    every training. The same call goes on where it was stopped.
+
+    Args:
+      config: of all runs.
+      workdir: of the study, made if need be.
+      arms: by name, the fields that each changes; the others are compared with the first.
+      seeds: of the runs. With fewer than three, nothing is claimed about other seeds.
+      settings: what is done to test images.
+      command: what was typed, for the report.
+
+    Returns:
+      The content of robustness.json.
+
+    Raises:
+      ValueError, OSError: bad config, arm, data or work directory, named, before any training.
+      NonFiniteLossError, StoppedError: as `training.train`; what was finished is kept.
+    """
+    _require_one_host()
+    settings = settings or CurveSettings()
+    study_runs = build_runs(config, arms, seeds)
+    path = runs.make_writable(workdir)
+    _claim(path, config)
+    console = create_console()
+    for run in study_runs:
+        title = f"{run.arm}, seed {run.seed}"
+        train_missing(run.experiment, path / "runs" / run.name, title=title, console=console)
+    measured = [_measure(run, path, settings, console) for run in study_runs]
+    experiments = {run.arm: run.experiment for run in study_runs}
+    return _finish(path, config, measured, experiments, settings, command, console)
+
+
+def run_curves_of(
+    workdir: str | os.PathLike,
+    config: ml_collections.ConfigDict | None,
+    out: str | os.PathLike,
+    *,
+    settings: CurveSettings | None = None,
+    command: str | None = None,
+) -> dict[str, Any]:
+    """Measures the curves of a run that is there; its directory is left as it is.
+
+    Args:
+      workdir: of the run.
+      config: the run's, whose evaluation and data sections may differ; None takes its own.
+      out: the directory of the report, made if need be.
+      settings, command: as `run_curves` takes them.
+
+    Returns:
+      The content of robustness.json.
+
+    Raises:
+      ValueError, OSError: as `training.restore`; or its task is no classification.
+    """
+    _require_one_host()
+    settings = settings or CurveSettings()
+    path, console = Path(out).expanduser().absolute(), create_console()
+    writing.make_directory(path, named=f"--out={str(out)!r}")
+    writing.require_places(path, named=f"--out={str(out)!r}", files=report.FILES)
+    require_classification(training.build(config or training.read_config(workdir)))
+    run = training.restore(workdir, config, mesh=parallel.data_mesh())
+    arm = Path(workdir).expanduser().absolute().name
+    measured = [measure(run, settings, arm=arm, report=console.print)]
+    experiments = {arm: run.experiment}
+    return _finish(path, run.experiment.config, measured, experiments, settings, command, console)
+
+
+def _require_one_host() -> None:
+    if jax.process_count() > 1:
+        raise ValueError("a study runs on one host, on all of its devices; start it on one alone")
+
+
+def _measure(run: StudyRun, path: Path, settings: CurveSettings, console: Console) -> Measured:
+    kept = path / "measured" / f"{run.name}.npz"
+    place = path / "runs" / run.name
+    return measure_kept(run, place, kept, settings, report=console.print)
+
+
+def _finish(
+    path: Path,
+    config: ml_collections.ConfigDict,
+    measured: Sequence[Measured],
+    experiments: Mapping[str, training.Experiment],
+    settings: CurveSettings,
+    command: str | None,
+    console: Console,
+) -> dict[str, Any]:
+    """Prints and writes what was measured."""
+    trained = {arm: trained_strengths(experiment) for arm, experiment in experiments.items()}
+    points = summarise(measured, settings, trained)
+    signs = masking.find_signs(measured, settings)
+    content = {
+        "version": VERSION,
+        "title": f"{config.model.name} on {config.data.name} ({config.data.test_split})",
+        "examples": len(measured[0].whole_range),
+        "seeds": sorted({run.seed for run in measured}),
+        "settings": dataclasses.asdict(settings),
+        "trained": trained,
+        "points": [dataclasses.asdict(point) | {"beyond": point.beyond} for point in points],
+        "after_the_whole_range": _share(measured, "whole_range"),
+        "without_gradient": _share(measured, "zero_gradients"),
+        "signs_of_masking": signs,
+        "sentences": report.sentences(points, signs, settings, experiments),
+        "command": command and printable(command),
+        "device": jax.devices()[0].device_kind,
+        "config": json.loads(config.to_json_best_effort()),
+    }
+    report.print_tables(console, points)
+    for sentence in content["sentences"]:
+        console.print(printable(sentence), soft_wrap=True, highlight=False)
+    report.write(path, content, points, console)
+    return content
+
+
+def _share(measured: Sequence[Measured], name: str) -> list[dict[str, Any]]:
+    """For each model the percentage of images of which something is true."""
+    return [
+        {"arm": run.arm, "seed": run.seed, "percent": 100 * float(getattr(run, name).mean())}
+        for run in measured
+    ]
+
+
+def _claim(path: Path, config: ml_collections.ConfigDict) -> None:
+    """Makes the directory that of this study, or checks that it already is.
+
+    Raises:
+      ValueError: it holds a run, or a study of another config, whose fields are named.
+    """
+    named = f"--workdir={str(path)!r}"
+    files = (*report.FILES, _BASE)
+    writing.require_places(path, named=named, files=files, directories=("runs", "measured"))
+    if RunDirectory(path).has_run():
+        raise ValueError(
+            f"{named} holds a run of launch.train; give a study a directory of its own, or leave "
+            "--config out to measure the run"
+        )
+    if (path / _BASE).exists():
+        changed = differing(run_config.read_config(path, name=_BASE), config)
+        changed.pop("seed", None)
+        if changed:
+            listed = "; ".join(
+                f"{k}: {old!r} there, {new!r} now" for k, (old, new) in changed.items()
+            )
+            raise ValueError(
+                f"{named} holds a study of another config ({listed}): choose another directory, or "
+                "set these fields back"
+            )
+    else:
+        write_config(path / _BASE, config)
+    for directory in ("runs", "measured"):
+        (path / directory).mkdir(exist_ok=True)

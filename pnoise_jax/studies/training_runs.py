@@ -1,0 +1,33 @@
+"""Trainings of a study, each in a work directory of its own: made where they are missing."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from pnoise_jax import training
+from pnoise_jax.runs import RunDirectory
+from pnoise_jax.training import data_version, run_config
+
+
+def train_missing(
+    experiment: training.Experiment, path: Path, *, title: str, console: Console
+) -> None:
+    """Trains, or goes on with, what is not finished.
+
+    Args:
+      experiment: the run.
+      path: its work directory.
+      title: what is printed above its training.
+      console: where to print.
+
+    Raises:
+      ValueError: the directory holds the run of another config or of other data, by name.
+    """
+    run = RunDirectory(path)
+    done = max(run.steps(), default=0) >= experiment.total_steps
+    if done and run.evaluation.exists():
+        described = data_version.describe(experiment)
+        run_config.check(path, experiment.config, described=described)
+        return
+    console.rule(title)
+    training.train(experiment.config, path)
