@@ -48,6 +48,8 @@ class Classification(Task):
         super().check()
         if self.labels_follow_noise:
             noise_labels.require_mixing(noise.as_injections(self.model.injection))
+            if self.setup is not None:
+                noise_labels.require_mixing(self.setup.strongest_injections)
 
     @classmethod
     def from_setup(cls, setup: Setup, **options: Any) -> Self:

@@ -96,6 +96,16 @@ class Setup:
         """What training multiplies the strength of each injection by; None where it is constant."""
         return parse_noise_schedules(self.config.noise, self.injections)
 
+    @property
+    def strongest_injections(self) -> tuple[noise.Injection, ...]:
+        """The injections, each with the largest strength that it has in training."""
+        return tuple(
+            each
+            if schedule is None
+            else each.with_strength(each.noise.strength * max(schedule.first, schedule.last))
+            for each, schedule in zip(self.injections, self.noise_schedules, strict=True)
+        )
+
     def factor_by_step(self, schedule: StrengthSchedule, field: str) -> optax.Schedule:
         """What a strength is multiplied by, by step; config.steps cuts it in proportion."""
         return schedule.by_step(lambda duration: self.cut_steps(duration, field))

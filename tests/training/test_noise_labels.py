@@ -117,6 +117,20 @@ def test_the_loss_takes_a_traced_strength_for_both(layer):
     np.testing.assert_allclose(targets(jnp.float32(0.3)), expected, atol=1e-6)
 
 
+def test_targets_follow_schedules():
+    """Of two injections the second has one: in half of the steps it is at half of its strength."""
+    cyclic = [noise.LinearTransform(noise.CyclicShift(0.2, shift=n)) for n in (1, 2)]
+    task = training.Classification(
+        model=injected(*[noise.Injection(each, layer=1, train=True) for each in cyclic]),
+        labels_follow_noise=True,
+    )
+    at_half = context((None, jnp.float32(0.1)))
+    _, targets = task.inputs(batch(), at_half)
+    labels = jax.nn.one_hot(batch()["label"], 10, dtype=jnp.float32)
+    expected = cyclic[1](None, cyclic[0](None, labels), strength=0.1)
+    np.testing.assert_allclose(targets, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_the_twin_at_the_first_layer_is_mixup_of_the_images():
     """Same logits, same targets: the patch embedding is affine."""
     kind = noise.LinearTransform(noise.CyclicShift(0.3))
@@ -191,6 +205,10 @@ def test_a_batch_that_is_not_drawn_is_not_mixed():
         ({"noise.point": "attention_input"}, "point='attention_input' mixes one branch"),
         ({"noise.strength": -0.1}, "noise.strength=-0.1 gives an example or its mate a negative"),
         ({"noise.strength": 1.5}, "noise.strength=1.5 gives an example or its mate a negative"),
+        (
+            {"noise.schedule": "linear 0 to 5 over 4 steps"},
+            "noise.strength=1.5 gives an example or its mate a negative",
+        ),
         (dict.fromkeys(FOLLOW, None) | {"mixup.labels_follow_noise": True}, "no noise acts"),
         ({"noise.name": "gaussian", "noise.quality": None}, "noise is Gaussian, which has no"),
         (
