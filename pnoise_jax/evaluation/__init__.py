@@ -8,10 +8,9 @@ from pnoise_jax.evaluation.evaluate import (
     batch_logits,
     evaluate,
     lower,
-    normalise,
     predict,
-    static_mean,
 )
+from pnoise_jax.evaluation.logits import normalise, static_mean
 from pnoise_jax.evaluation.metrics import (
     METRICS,
     Metric,

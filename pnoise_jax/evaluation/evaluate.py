@@ -9,19 +9,15 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from pnoise_jax import data, parallel, stopping
-from pnoise_jax.data.image import require_statistics
+from pnoise_jax.evaluation.logits import LogitsProgram, Strength, static_mean, with_protocol_noise
 from pnoise_jax.evaluation.predictions import Predictions, collect, fetch_behind, score_logits
 from pnoise_jax.evaluation.protocols import Protocol
 from pnoise_jax.evaluation.representations import Representations
-from pnoise_jax.evaluation.views import shifted_views
-from pnoise_jax.noise import as_injections, switch_for_evaluation
-
-_Strength = float | tuple[float, ...]
+from pnoise_jax.noise import as_injections
 
 EXAMPLES_PER_DEVICE = 256  # at a time, whatever the protocol's batch size
 
@@ -36,7 +32,7 @@ def predict(
     mean: data.PixelMean,
     std: tuple[float, ...],
     seed: int = 0,
-    strength: _Strength | None = None,
+    strength: Strength | None = None,
     views: int = 1,
     order: np.ndarray | None = None,
     representations: Representations | None = None,
@@ -76,8 +72,8 @@ def predict(
         raise ValueError(
             f"views={views}: representations hold one view of each image; leave one of the two out"
         )
-    model, strengths = _with_noise(model, protocol, strength, views)
-    program = _Program(model, static_mean(mean), tuple(std), views, draws=protocol.draws)
+    model, strengths = with_protocol_noise(model, protocol, strength, views)
+    program = LogitsProgram(model, static_mean(mean), tuple(std), views, draws=protocol.draws)
     if representations is not None:
         representations.require_before(model)
         program = dataclasses.replace(program, layer=representations.layer)
@@ -97,56 +93,6 @@ def predict(
 
     what = protocol.name if order is None else "noisy, in the given order"
     return collect(fetch_behind(scores()), dataset, what, report)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Program:
-    """What is compiled; a static argument of jit.
-
-    Attributes:
-      model: with the injections that act, of strength 1.
-      mean, std, views: as `predict` has them.
-      layer: where representations enter; None if the inputs are images.
-      draws: of the noise, whose probabilities are averaged.
-    """
-
-    model: Any  # a Linen module, whose apply returns logits alone: nothing is mutable
-    mean: data.PixelMean
-    std: tuple[float, ...]
-    views: int
-    layer: int | None = None
-    draws: int = 1
-
-    def logits(self, variables, batch, key, strength) -> jax.Array:
-        """The logits (batch, classes) of a batch of images or representations.
-
-        Of several draws, the logarithm of the mean probabilities.
-        """
-        if self.draws == 1:
-            return self._draw(variables, batch, key, strength)
-
-        def draw(number: jax.Array) -> jax.Array:
-            own_key = jax.random.fold_in(key, number)
-            return jax.nn.log_softmax(self._draw(variables, batch, own_key, strength))
-
-        drawn = jax.lax.map(draw, jnp.arange(self.draws, dtype=jnp.int32))
-        return jax.nn.logsumexp(drawn, axis=0) - math.log(self.draws)
-
-    def _draw(self, variables, batch, key, strength) -> jax.Array:
-        repeat = functools.partial(jnp.repeat, repeats=self.views, axis=0)
-        call = {
-            "train": False,
-            "mask": repeat(batch["mask"]),
-            "index": repeat(batch["index"]),
-            "noise_strength": strength,
-            "rngs": {"noise": key},
-        }
-        if self.layer is not None:
-            x = batch["representation"]
-            return self.model.apply(variables, x, self.layer, method="resume", **call)
-        images = shifted_views(batch["image"], self.views)
-        logits = self.model.apply(variables, normalise(images, self.mean, self.std), **call)
-        return logits.reshape(-1, self.views, logits.shape[-1]).mean(axis=1)
 
 
 def batch_logits(
@@ -176,8 +122,8 @@ def batch_logits(
     """
     stopping.check("while evaluating")
     protocol = Protocol(noise=noise, order="shuffled", batch_size=batch_size or len(inputs))
-    model, strength = _with_noise(model, protocol, None, 1)
-    program = _Program(model, static_mean(mean), tuple(std), 1, layer)
+    model, strength = with_protocol_noise(model, protocol, None, 1)
+    program = LogitsProgram(model, static_mean(mean), tuple(std), 1, layer)
     name = "image" if layer is None else "representation"
     batch = {
         name: inputs,
@@ -208,8 +154,8 @@ def lower(
       images: their shape.
       size: examples of the test set.
     """
-    model, strengths = _with_noise(model, protocol, None, views)
-    program = _Program(model, static_mean(mean), tuple(std), views)
+    model, strengths = with_protocol_noise(model, protocol, None, views)
+    program = LogitsProgram(model, static_mean(mean), tuple(std), views, draws=protocol.draws)
     _, at_once = _in_chunks(np.arange(size), model, protocol.batch_size, mesh.size)
     split = parallel.split_batch(mesh)
     batch = {
@@ -245,43 +191,6 @@ def evaluate(
         protocol.row() | predict(model, variables, dataset, protocol, **options).summary()
         for protocol in protocols
     ]
-
-
-def _with_noise(
-    model: nn.Module, protocol: Protocol, strength: _Strength | None, views: int
-) -> tuple[nn.Module, np.ndarray]:
-    """The model with the noises that act in this protocol, at strength 1; and their strengths.
-
-    With one injection the strengths are a scalar, so that a model need not handle several.
-    """
-    if protocol.weight_noise:
-        raise ValueError(
-            f"{protocol.name}: the task knows its noise on weights; call its evaluate, or give a "
-            "robustness.AveragedModel and weight_noise=False"
-        )
-    if not protocol.noise:
-        return model.clone(injection=None), np.zeros((), np.float32)
-    injections = switch_for_evaluation(model.injection)
-    if not injections:
-        raise ValueError(
-            "this protocol has noise at inference, but the model has no injection; "
-            "set noise.preset or noise.name"
-        )
-    count = len(injections)
-    given = [i.noise.strength for i in injections] if strength is None else strength
-    strengths = np.asarray(given, np.float32)
-    if strengths.size != count:
-        numbers = "give one number" if count == 1 else f"give a tuple of {count} numbers"
-        raise ValueError(f"strength={strength}: the model has {count} injections; {numbers}")
-    injections = tuple(
-        (each.in_batches_of(protocol.batch_size * views) if each.inference else each).with_strength(
-            1.0
-        )
-        for each in injections
-    )
-    if count == 1:
-        return model.clone(injection=injections[0]), strengths.reshape(())
-    return model.clone(injection=injections), strengths
 
 
 @contextlib.contextmanager
@@ -345,27 +254,3 @@ def _score(program, replicated, variables, batch, seed, number, strength) -> dic
 def _logits(program, variables, batch, seed, strength) -> jax.Array:
     key = jax.random.fold_in(jax.random.key(seed), 0)  # as `predict` has it
     return program.logits(variables, batch, key, strength)
-
-
-def static_mean(mean: Sequence[float] | data.PixelMean) -> data.PixelMean:
-    """A mean that can be static to jit: numbers per channel as a tuple, a mean image as it is."""
-    return mean if isinstance(mean, data.MeanImage) else tuple(mean)
-
-
-def normalise(
-    images: jax.Array | np.ndarray,
-    mean: data.PixelMean,
-    std: tuple[float, ...],
-) -> jax.Array:
-    """uint8 images (..., channels) to float32 ``(image / 255 - mean) / std``.
-
-    A mean image is subtracted pixel by pixel, and nothing is divided by.
-
-    Raises:
-      ValueError: mean or std are not for pixels in [0, 1], but for pixels up to 255, for instance.
-    """
-    if isinstance(mean, data.MeanImage):
-        return mean.subtract(images)
-    require_statistics(prefix="", mean=mean, std=std)
-    centred = jnp.asarray(images).astype(jnp.float32) / 255 - jnp.array(mean, jnp.float32)
-    return centred / jnp.array(std, jnp.float32)
