@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from pnoise_jax import data, parallel, stopping
-from pnoise_jax.data.image import require_statistics
+from pnoise_jax.evaluation.normalisation import normalise, static_mean
 from pnoise_jax.evaluation.predictions import Predictions, collect, fetch_behind, score_logits
 from pnoise_jax.evaluation.protocols import Protocol
 from pnoise_jax.evaluation.representations import Representations
@@ -22,6 +22,7 @@ from pnoise_jax.evaluation.views import shifted_views
 from pnoise_jax.noise import as_injections, switch_for_evaluation
 
 _Strength = float | tuple[float, ...]
+Score = Callable[[jax.Array, Mapping[str, jax.Array]], Mapping[str, jax.Array]]
 
 EXAMPLES_PER_DEVICE = 256  # at a time, whatever the protocol's batch size
 
@@ -72,6 +73,56 @@ def predict(
         the logits of an example are not finite.
       StoppedError: a signal arrived, and the main program listens for it; see `stopping`.
     """
+    scores = score_examples(
+        model,
+        variables,
+        dataset,
+        protocol,
+        _of_logits,
+        mesh=mesh,
+        mean=mean,
+        std=std,
+        seed=seed,
+        strength=strength,
+        views=views,
+        order=order,
+        representations=representations,
+    )
+    what = protocol.name if order is None else "noisy, in the given order"
+    return collect(scores, dataset, what, report)
+
+
+def score_examples(
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    dataset: data.Dataset,
+    protocol: Protocol,
+    score: Score,
+    *,
+    mesh: Mesh,
+    mean: data.PixelMean,
+    std: tuple[float, ...],
+    seed: int = 0,
+    strength: _Strength | None = None,
+    views: int = 1,
+    order: np.ndarray | None = None,
+    representations: Representations | None = None,
+) -> Iterator[tuple[np.ndarray, Mapping[str, np.ndarray]]]:
+    """What a function says of the model's output for each example, batch by batch.
+
+    Args:
+      score: a function, compiled with the model, of its output (batch, ...) and the batch of
+        `data.eval_batches`; it returns arrays (batch,) by name. A module's own, not a lambda: it is
+        compiled once.
+      model, variables, dataset, protocol, mesh, mean, std, seed, strength, views, order,
+        representations: as `predict` takes them.
+
+    Yields:
+      Indices (b,), -1 for padding, and the arrays by name, (b,).
+
+    Raises:
+      ValueError, StoppedError: as `predict`, but for what is not finite.
+    """
     if representations is not None and views != 1:
         raise ValueError(
             f"views={views}: representations hold one view of each image; leave one of the two out"
@@ -85,7 +136,7 @@ def predict(
     indices, at_once = _in_chunks(
         indices if order is None else order, model, protocol.batch_size, mesh.size
     )
-    score = functools.partial(_score, program, parallel.replicated(mesh), variables)
+    run = functools.partial(_score, program, score, parallel.replicated(mesh), variables)
 
     def scores() -> Iterator[tuple[np.ndarray, dict[str, jax.Array]]]:
         with _open_batches(dataset, representations, indices, at_once) as batches:
@@ -93,10 +144,13 @@ def predict(
                 stopping.check("while evaluating")
                 batch = parallel.to_devices(batch, parallel.split_batch(mesh))
                 drawn = np.uint32(number if _draws_layer(model) else 0)
-                yield index, score(batch, np.uint32(seed), drawn, strengths)
+                yield index, run(batch, np.uint32(seed), drawn, strengths)
 
-    what = protocol.name if order is None else "noisy, in the given order"
-    return collect(fetch_behind(scores()), dataset, what, report)
+    return fetch_behind(scores())
+
+
+def _of_logits(logits: jax.Array, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    return score_logits(logits, batch["label"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,8 +169,10 @@ class _Program:
     views: int
     layer: int | None = None
 
-    def logits(self, variables, batch, key, strength) -> jax.Array:
-        """The logits (batch, classes) of a batch of images or representations."""
+    def outputs(self, variables, batch, key, strength) -> jax.Array:
+        """The logits (batch, classes) of a batch of images or representations; or of a model that
+        returns anything else, this.
+        """
         repeat = functools.partial(jnp.repeat, repeats=self.views, axis=0)
         call = {
             "train": False,
@@ -129,8 +185,8 @@ class _Program:
             x = batch["representation"]
             return self.model.apply(variables, x, self.layer, method="resume", **call)
         images = shifted_views(batch["image"], self.views)
-        logits = self.model.apply(variables, normalise(images, self.mean, self.std), **call)
-        return logits.reshape(-1, self.views, logits.shape[-1]).mean(axis=1)
+        outputs = self.model.apply(variables, normalise(images, self.mean, self.std), **call)
+        return outputs.reshape(-1, self.views, *outputs.shape[1:]).mean(axis=1)
 
 
 def batch_logits(
@@ -272,38 +328,16 @@ def _in_chunks(
     return indices, at_once
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _score(program, replicated, variables, batch, seed, number, strength) -> dict[str, jax.Array]:
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _score(
+    program, score, replicated, variables, batch, seed, number, strength
+) -> dict[str, jax.Array]:
     key = jax.random.fold_in(jax.random.key(seed), number)
-    scores = score_logits(program.logits(variables, batch, key, strength), batch["label"])
+    scores = score(program.outputs(variables, batch, key, strength), batch)
     return jax.lax.with_sharding_constraint(scores, replicated)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _logits(program, variables, batch, seed, strength) -> jax.Array:
     key = jax.random.fold_in(jax.random.key(seed), 0)  # as `predict` has it
-    return program.logits(variables, batch, key, strength)
-
-
-def static_mean(mean: Sequence[float] | data.PixelMean) -> data.PixelMean:
-    """A mean that can be static to jit: numbers per channel as a tuple, a mean image as it is."""
-    return mean if isinstance(mean, data.MeanImage) else tuple(mean)
-
-
-def normalise(
-    images: jax.Array | np.ndarray,
-    mean: data.PixelMean,
-    std: tuple[float, ...],
-) -> jax.Array:
-    """uint8 images (..., channels) to float32 ``(image / 255 - mean) / std``.
-
-    A mean image is subtracted pixel by pixel, and nothing is divided by.
-
-    Raises:
-      ValueError: mean or std are not for pixels in [0, 1], but for pixels up to 255, for instance.
-    """
-    if isinstance(mean, data.MeanImage):
-        return mean.subtract(images)
-    require_statistics(prefix="", mean=mean, std=std)
-    centred = jnp.asarray(images).astype(jnp.float32) / 255 - jnp.array(mean, jnp.float32)
-    return centred / jnp.array(std, jnp.float32)
+    return program.outputs(variables, batch, key, strength)

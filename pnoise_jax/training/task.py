@@ -54,6 +54,7 @@ class Task:
     std: tuple[float, ...] = (0.5,)
     setup: Setup | None = None
 
+    classifies: ClassVar[bool] = True  # whether the model returns logits: audits need them
     # What `loss` returns beside the loss, in the order of the progress line.
     step_measures: ClassVar[tuple[Measure, ...]] = ()
     # What a row of `evaluate` holds, in the order of the report's columns.
