@@ -143,8 +143,8 @@ class Classifier(nn.Module, kw_only=True):
             return x
         raise ValueError(
             f"{type(self).__name__} has no map (batch, rows, columns, dim) of the image: its "
-            f"blocks return shape {x.shape}. Define run_map, which makes a map of that, or choose a model "
-            "whose tokens are patches of the image, or a ResNet"
+            f"blocks return shape {x.shape}. Define run_map, which makes a map of that, or choose "
+            "a model whose tokens are patches of the image, or a ResNet"
         )
 
     @nn.nowrap
