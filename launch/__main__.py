@@ -6,6 +6,7 @@
   audit      says where an accuracy comes from
   sweep      trains and evaluates many variants of a config
   adapt      trains methods of domain adaptation, and says what noise adds to them
+  anomaly    tells classes that training has not seen by reconstruction errors
   neighbours says how much label the order of a test set gives away
   prepare    prepares data sets from downloads or from your own folders
   export     writes a run's weights for other programs
@@ -21,8 +22,8 @@ import sys
 
 from pnoise_jax.registry import did_you_mean
 
-PROGRAMS = ("show", "train", "evaluate", "audit", "sweep", "adapt", "neighbours")
-PROGRAMS += ("prepare", "export", "bridge", "theory", "benchmark")
+PROGRAMS = ("show", "train", "evaluate", "audit", "sweep", "adapt")
+PROGRAMS += ("anomaly", "neighbours", "prepare", "export", "bridge", "theory", "benchmark")
 
 
 def run() -> None:

@@ -1,5 +1,11 @@
 """Denoising autoencoders, on any model; and anomaly scores from what they cannot give back."""
 
+from pnoise_jax.denoising.anomaly import (
+    RocCurve,
+    nearest_distances,
+    roc_curve,
+    score_anomalies,
+)
 from pnoise_jax.denoising.decoder import Decoder, with_decoder
 from pnoise_jax.denoising.errors import psnr, reconstruction_errors
 from pnoise_jax.denoising.task import Denoising, is_off
@@ -7,8 +13,12 @@ from pnoise_jax.denoising.task import Denoising, is_off
 __all__ = [
     "Decoder",
     "Denoising",
+    "RocCurve",
     "is_off",
+    "nearest_distances",
     "psnr",
     "reconstruction_errors",
+    "roc_curve",
+    "score_anomalies",
     "with_decoder",
 ]
