@@ -8,13 +8,12 @@ from pnoise_jax.denoising.anomaly import (
 )
 from pnoise_jax.denoising.decoder import Decoder, with_decoder
 from pnoise_jax.denoising.errors import psnr, reconstruction_errors
-from pnoise_jax.denoising.task import Denoising, is_off
+from pnoise_jax.denoising.task import Denoising
 
 __all__ = [
     "Decoder",
     "Denoising",
     "RocCurve",
-    "is_off",
     "nearest_distances",
     "psnr",
     "reconstruction_errors",

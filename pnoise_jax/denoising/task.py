@@ -99,7 +99,7 @@ class Denoising(Task):
         setup = self.require_setup()
         config = setup.config
         entering = [each for each in setup.injections if each.point == "image" and each.train]
-        if all(is_off(each.noise) for each in entering):
+        if all(each.noise.is_off for each in entering):
             raise ValueError(_explain_no_noise(setup, entering))
         kept = len(self.without_held_out(setup.train_data))
         if config.batch_size > kept:
@@ -232,12 +232,6 @@ def _error_of_images(
 ) -> dict[str, jax.Array]:
     """Of images that are normalised."""
     return _error_of_pixels(scale.to_pixels(images), batch)
-
-
-def is_off(each: noise.Noise) -> bool:
-    """Whether a noise leaves every image as it is, because its strength is 0."""
-    still = isinstance(each, noise.Gaussian) and each.std == 0 and each.mean == 0
-    return each.strength == 0 or still
 
 
 def _explain_no_noise(setup: Setup, entering: Sequence[noise.Injection]) -> str:

@@ -48,6 +48,7 @@ for _name, _place in (
     ("cdtrans", "adaptation.cdtrans:CdTrans"),
     ("robust_classification", "robustness.task:RobustClassification"),
     ("denoising", "denoising.task:Denoising"),
+    ("consistency", "semi_supervised.consistency:Consistency"),
 ):
     TASKS.register_lazily(_name, f"pnoise_jax.{_place}")
 
