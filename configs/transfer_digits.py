@@ -30,7 +30,7 @@ def get_config():
 
 
 def sweep():
-    """Without noise, the baseline; Gaussian noise on pixels; the cyclic shift at the first block."""
+    """Without noise, the baseline; Gaussian on pixels; the cyclic shift at the first block."""
     noises = (
         {"noise.name": "none", "noise.train": None},
         {"noise.name": "gaussian", "noise.train": True, "noise.std": 0.2, "noise.point": "image"},

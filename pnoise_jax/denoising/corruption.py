@@ -5,7 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from pnoise_jax import models, noise
+from pnoise_jax import noise
 
 
 class Corruption(nn.Module, kw_only=True):
@@ -21,8 +21,8 @@ class Corruption(nn.Module, kw_only=True):
     injection: Any = None
 
     @classmethod
-    def of(cls, model: models.Classifier) -> "Corruption":
-        """That of a model."""
+    def of(cls, model: Any) -> "Corruption":
+        """That of a `models.Classifier`."""
         return cls(num_layers=model.num_layers, points=model.points, injection=model.injection)
 
     @nn.compact

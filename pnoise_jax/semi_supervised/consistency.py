@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pnoise_jax import data, noise
-from pnoise_jax.adaptation import target_seed
+from pnoise_jax.adaptation import PairedBatches, target_seed
 from pnoise_jax.evaluation import Measure
 from pnoise_jax.semi_supervised.batches import LabelledAndUnlabelled
 from pnoise_jax.training import (
@@ -131,7 +131,7 @@ class Consistency(Classification):
         """How many examples have labels."""
         return {"labelled_examples": len(self.labelled_data)}
 
-    def open_batches(self, start: int = 0) -> data.BatchIterator:
+    def open_batches(self, start: int = 0) -> data.BatchIterator | PairedBatches:
         """{"image", "label"} of labelled images, beside them "unlabelled_image", by step."""
         setup = self.require_setup()
         seed = setup.config.seed
