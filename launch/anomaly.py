@@ -42,11 +42,11 @@ def run(config, workdir: str) -> None:
     out = Path(workdir if _OUT.value is None else _OUT.value).expanduser()
     out, named = (out / "anomaly", "workdir") if _OUT.value is None else (out, "out")
     if _HELD_OUT.value is None:
-        detections = [anomaly.detect(workdir)]
+        detections = [anomaly.detect(workdir, config)]
     else:
         classes = None if _HELD_OUT.value == ["each"] else _HELD_OUT.value
         runs = list(anomaly.train_held_out(config, workdir, classes))
-        detections = [anomaly.detect(path) for path in runs]
+        detections = [anomaly.detect(*each) for each in runs]
     writing.make_directory(out, named=f"--{named}={str(out)!r}")
     console = create_console()
     for table in anomaly.tables(detections):

@@ -101,7 +101,8 @@ class Consistency(Classification):
     def check(self) -> None:
         """Raises ValueError where there are too few labels, or both views would be the same."""
         super().check()
-        batch_size, count = self.require_setup().config.batch_size, len(self.labelled_data)
+        setup = self.require_setup()
+        batch_size, count = setup.config.batch_size, len(self.labelled_data)
         if batch_size > count:
             raise ValueError(
                 f"batch_size={batch_size} is larger than the {count} labelled images that "
@@ -114,6 +115,15 @@ class Consistency(Classification):
                 "random or mixes examples; set such as noise.name='gaussian', noise.std=0.1, "
                 "noise.point='image', noise.train=True, or task.consistency_weight=0"
             )
+
+        if (text := self.consistency_schedule) is not None:
+            field = "task.consistency_schedule"
+            first = setup.cut_steps(StrengthSchedule.parse(text, field=field).begin, field)
+            if first >= setup.total_steps:
+                raise ValueError(
+                    f"{field}={text!r} begins at step {first}, and the run has "
+                    f"{setup.total_steps}: let it begin earlier, or raise duration"
+                )
 
     @property
     def views_differ(self) -> bool:

@@ -38,14 +38,20 @@ class Detection:
     nearest: denoising.RocCurve | None
 
 
-def detect(workdir: str | os.PathLike) -> Detection:
+def detect(
+    workdir: str | os.PathLike, config: ml_collections.ConfigDict | None = None
+) -> Detection:
     """Scores the test split of a run whose training had held-out classes.
+
+    Args:
+      workdir: of the run.
+      config: the run's, whose evaluation and data sections may differ; None takes the run's own.
 
     Raises:
       ValueError, OSError: there is no such run, or it has nothing held out; named.
     """
     mesh = parallel.data_mesh()
-    run = training.restore(workdir, mesh=mesh)
+    run = training.restore(workdir, config, mesh=mesh)
     scores, anomalous = denoising.score_anomalies(run, mesh=mesh)
     experiment = run.experiment
     names = experiment.test_data.class_names
@@ -80,7 +86,7 @@ def _images(dataset: data.Dataset) -> np.ndarray:
 
 def train_held_out(
     config: ml_collections.ConfigDict, workdir: str | os.PathLike, classes: Sequence[str] | None
-) -> Iterator[Path]:
+) -> Iterator[tuple[Path, ml_collections.ConfigDict]]:
     """Trains a run for each class held out, or goes on with those that are not finished.
 
     Args:
@@ -89,7 +95,7 @@ def train_held_out(
       classes: by name, or by label where they have no names; None for each class of the data.
 
     Yields:
-      The directory of each run.
+      The directory of each run, and its config.
 
     Raises:
       ValueError, OSError: as `training.train`; before any training where a class does not exist.
@@ -108,7 +114,7 @@ def train_held_out(
         total = training.build(ours).total_steps
         if max(RunDirectory(path).steps(), default=0) < total:
             training.train(ours, path)
-        yield path
+        yield path, ours
 
 
 def _with_held_out(
