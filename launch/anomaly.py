@@ -18,6 +18,8 @@ if __name__ == "__main__":  # before the imports, which take seconds
     stopping.listen()
 
 import json
+import os
+import sys
 from pathlib import Path
 
 from absl import flags
@@ -48,7 +50,7 @@ def run(config, workdir: str) -> None:
         runs = list(anomaly.train_held_out(config, workdir, classes))
         detections = [anomaly.detect(*each) for each in runs]
     writing.make_directory(out, named=f"--{named}={str(out)!r}")
-    console = create_console()
+    console = create_console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 1000)
     for table in anomaly.tables(detections):
         console.print(table)
     figure = anomaly.roc_figure(detections)
