@@ -8,6 +8,7 @@
   regularisers compares regularisers, tuned alike, with the noise among them
   adapt      trains methods of domain adaptation, and says what noise adds to them
   robustness measures accuracy against the strength of noise and attacks
+  anomaly    tells classes that training has not seen by reconstruction errors
   neighbours says how much label the order of a test set gives away
   prepare    prepares data sets from downloads or from your own folders
   compile    says whether a run fits a TPU pod, and what bounds it, without one
@@ -25,7 +26,8 @@ import sys
 from pnoise_jax.registry import did_you_mean
 
 PROGRAMS = ("show", "train", "evaluate", "audit", "sweep", "regularisers", "adapt", "robustness")
-PROGRAMS += ("neighbours", "compile", "prepare", "export", "bridge", "theory", "benchmark")
+PROGRAMS += ("anomaly", "neighbours", "compile", "prepare", "export", "bridge", "theory")
+PROGRAMS += ("benchmark",)
 
 
 def run() -> None:

@@ -28,6 +28,7 @@ NAMES = sorted(path.stem for path in (pathlib.Path(__file__).parents[1] / "confi
 # Those that take an argument, "config.py:argument", with every one that they take.
 ARGUMENTS = {
     "bridge": ("digits", "glyphs"),
+    "denoising_digits": ("part=pretrain", "part=finetune"),
     "figure2": ("vit", "resnet"),
     "imagenet_vit": (
         *TABLE_2,
@@ -141,7 +142,9 @@ def test_a_config_builds_with_every_preset_that_its_model_has_a_place_for(name, 
 def test_a_config_builds_with_every_argument(name, argument, data_dir):
     config = get_config(name, argument)
     config.data.data_dir = str(data_dir)
-    if "glyphs" in config.data.name or "digits" in config.data.name:
+    if name == "denoising_digits":
+        config.batch_size = 48
+    elif "glyphs" in config.data.name or "digits" in config.data.name:
         assert argument in config.data.name or argument in config.model.name
         config.batch_size = 48
     if argument in TABLE_1 + TABLE_2 and not argument.endswith("noise=cyclic"):
@@ -248,10 +251,15 @@ def test_a_config_takes_the_arguments_that_are_tried_here(name):
             get_config(name, "300")
 
 
+# What a batch has beside labelled images; for all other tasks it is that of a target domain.
+OTHER_IMAGES = {"classification": None, "denoising": None, "consistency": "unlabelled_image"}
+
+
 def assert_trains(config):
     """Traces the program of the run: mixing, accumulation, averages, frozen parameters and all."""
     config.weights_required = False
-    adapts = config.task.name != "classification"
+    others = OTHER_IMAGES.get(config.task.name, "target_image")
+    adapts = others == "target_image"
     if adapts and config.model.name == "vit_b_16":
         config.model.depth = 2  # tracing takes long, and blocks are alike
     experiment = training.build(config, load=load)
@@ -267,7 +275,7 @@ def assert_trains(config):
         for name, shape, dtype in (
             ("image", experiment.test_data.image_shape, jnp.uint8),
             ("label", (), jnp.int32),
-            *([("target_image", experiment.test_data.image_shape, jnp.uint8)] * adapts),
+            *([(others, experiment.test_data.image_shape, jnp.uint8)] * (others is not None)),
         )
     }
     after, metrics = jax.eval_shape(

@@ -22,7 +22,9 @@ FOLDERS = (
     "evaluation",
     "training",
     "robustness",
+    "denoising",
     "adaptation",
+    "semi_supervised",
     "studies",
     "launch",
 )

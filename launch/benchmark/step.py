@@ -3,7 +3,9 @@
 Measured: the wall-clock seconds of one training step, compiled and with its state donated as in the
 training loop, on a batch that is already on the devices. The model has no injection ("plain"), or
 the noise of a preset at its last layer, structured and as a matmul, or noise at one of --sites:
-image (Gaussian, on pixels), weights (Gaussian, on all kernels), fgsm, and pgd with 3 steps.
+image (Gaussian, on pixels), weights (Gaussian, on all kernels), fgsm, and pgd with 3 steps. The
+site denoising is a step of the denoising task with its default decoder, and "denoising/encoder" the
+same without the decoder: the encoder's map alone, forward and backward.
 
 Printed: how many times as long as the plain step of the same round each takes, as median and
 quartiles; the median of the same ratio for CPU time, which other programs affect less; the goal;
@@ -11,13 +13,16 @@ and the memory for what lies between arguments and results, by the compiler's ac
 """
 
 import dataclasses
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 from absl import flags
 from jax.sharding import Mesh
 from rich.console import Console
 
-from pnoise_jax import noise, parallel, training
+from pnoise_jax import data, noise, parallel, training
+from pnoise_jax.denoising import Denoising
 from pnoise_jax.robustness import RobustClassification
 
 from ..main import whole_numbers
@@ -25,6 +30,7 @@ from . import measuring, report, workload
 
 _PGD_STEPS = 3
 GOALS = {"image": 1.02, "weights": 1.03, "fgsm": 2.2, "pgd": _PGD_STEPS + 1.3}  # ratios at most
+SITES = (*GOALS, "denoising")
 
 flags.DEFINE_string("model", "vit_ti_16", "The model; see models.list_models().")
 flags.DEFINE_integer("image_size", 224, "Side of the images in pixels.", lower_bound=1)
@@ -35,7 +41,7 @@ flags.DEFINE_integer(
 _PRESETS = flags.DEFINE_list(
     "preset", ["paper_vit", "optimal_published"], "Names of noise.PRESETS."
 )
-_SITES = flags.DEFINE_list("sites", list(GOALS), "Noise outside the latent to compare as well.")
+_SITES = flags.DEFINE_list("sites", list(SITES), "Noise outside the latent to compare as well.")
 _DEVICES = flags.DEFINE_list("devices", ["1"], "How many devices the batch is spread over.")
 flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Dtype of the computation.")
 flags.DEFINE_integer("rounds", 12, "How many steps of each alternative are timed.", lower_bound=1)
@@ -64,7 +70,7 @@ def main() -> None:
     for preset in _PRESETS.value:
         report.require_preset(preset)
     for site in _SITES.value:
-        report.require_known("sites", site, GOALS)
+        report.require_known("sites", site, SITES)
     spec = report.spec_of(Spec, presets=tuple(_PRESETS.value), sites=tuple(_SITES.value))
     for injection in injections(spec).values():
         _create_model(spec, injection)
@@ -90,6 +96,9 @@ def tasks(spec: Spec) -> dict[str, training.Task]:
         for name, injection in injections(spec).items()
     }
     plain = _create_model(spec, None)
+    gaussian = noise.Gaussian(std=0.1)
+    injection = noise.Injection(gaussian, point="image", pixels=noise.PixelScale())
+    on_images = _create_model(spec, injection)
     options = {
         "weights": {"weight_noise_std": 0.01},
         "fgsm": {"attack": "fgsm"},
@@ -97,12 +106,37 @@ def tasks(spec: Spec) -> dict[str, training.Task]:
     }
     for site in spec.sites:
         if site == "image":
-            gaussian = noise.Gaussian(std=0.1)
-            injection = noise.Injection(gaussian, point="image", pixels=noise.PixelScale())
-            compared[site] = training.Classification(model=_create_model(spec, injection))
+            compared[site] = training.Classification(model=on_images)
+        elif site == "denoising":
+            compared[f"{site}/encoder"] = _EncoderAlone(model=on_images)
+            compared[site] = Denoising(model=Denoising.prepare_model(on_images))
         else:
             compared[site] = RobustClassification(model=plain, **options[site])
     return compared
+
+
+class _EncoderAlone(training.Task):
+    """The part of a denoising step that its decoder takes no part in."""
+
+    def loss(
+        self,
+        params: Any,
+        state: training.State,
+        batch: data.Batch,
+        context: training.StepContext,
+    ) -> tuple[jax.Array, tuple[training.State, training.Metrics]]:
+        """The mean square of the map of each image, so that all of it has a gradient."""
+        x, updated = self.model.apply(
+            {"params": params, "batch_stats": state["batch_stats"]},
+            self.normalise(batch["image"]),
+            end="map",
+            train=True,
+            method="forward",
+            mutable=["batch_stats"],
+            rngs={"noise": context.keys["noise"], "dropout": context.keys["dropout"]},
+        )
+        state = {**state, "batch_stats": updated.get("batch_stats", {})}
+        return jnp.square(x).mean(), (state, {})
 
 
 def measure(spec: Spec, mesh: Mesh) -> list[dict]:
@@ -112,7 +146,10 @@ def measure(spec: Spec, mesh: Mesh) -> list[dict]:
     state = workload.create_state(alternatives["plain"], spec.image_size, mesh)
     calls, first_steps = {}, {}
     for name, task in alternatives.items():
-        calls[name] = workload.make_advance(task, state, batch, mesh)
+        own = state
+        if isinstance(task, Denoising):  # its parameters are others
+            own = workload.create_state(task, spec.image_size, mesh)
+        calls[name] = workload.make_advance(task, own, batch, mesh)
         _, first_steps[name] = calls[name]()
         jax.block_until_ready(calls[name]())
     tolerance = 1e-3 if spec.dtype == "float32" else 0.1  # of a loss near 7 and a gradient near 1

@@ -8,6 +8,7 @@ from pnoise_jax.adaptation.cdtrans import CdTrans
 from pnoise_jax.adaptation.dann import Dann
 from pnoise_jax.adaptation.discriminators import find_sown
 from pnoise_jax.adaptation.losses import binary_entropy
+from pnoise_jax.adaptation.paired_batches import PairedBatches, target_seed
 from pnoise_jax.adaptation.source_only import SourceOnly
 from pnoise_jax.adaptation.ssrt import Ssrt
 from pnoise_jax.adaptation.task import AdaptationTask
@@ -17,9 +18,11 @@ __all__ = [
     "AdaptationTask",
     "CdTrans",
     "Dann",
+    "PairedBatches",
     "SourceOnly",
     "Ssrt",
     "Tvt",
     "binary_entropy",
     "find_sown",
+    "target_seed",
 ]

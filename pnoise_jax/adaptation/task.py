@@ -37,6 +37,7 @@ class AdaptationTask(Task):
     source_split: str = "train"
     label_smoothing: float = dataclasses.field(default=0.0, metadata={"from_config": True})
 
+    target_fields: ClassVar[tuple[str, ...] | None] = ("label_smoothing",)
     step_measures: ClassVar[tuple[Measure, ...]] = (PERCENT("source_top1", "source top-1"),)
     row_measures: ClassVar[tuple[Measure, ...]] = (
         PERCENT("top1", "top-1"),
@@ -104,6 +105,7 @@ class AdaptationTask(Task):
 
     def check(self) -> None:
         """Raises ValueError where the domains cannot be trained on."""
+        super().check()
         config, source = self.require_setup().config, self.source_data
         section = config.data
         self._require_another_domain()

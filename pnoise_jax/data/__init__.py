@@ -9,6 +9,7 @@ from pnoise_jax.data.image.transforms import Transform, create_transform, list_t
 from pnoise_jax.data.in_memory import DATASETS, InMemory, register_dataset
 from pnoise_jax.data.orders import EVALUATION_ORDERS, evaluation_order, partly_sorted_order
 from pnoise_jax.data.pipeline import eval_batches, train_batches
+from pnoise_jax.data.selection import draw_per_class, select
 from pnoise_jax.data.splits import count_shared
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "count_shared",
     "create_transform",
     "decode",
+    "draw_per_class",
     "embedded_version",
     "eval_batches",
     "evaluation_order",
@@ -35,5 +37,6 @@ __all__ = [
     "manifest",
     "partly_sorted_order",
     "register_dataset",
+    "select",
     "train_batches",
 ]

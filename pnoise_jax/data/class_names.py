@@ -9,6 +9,8 @@ from typing import Literal
 
 import numpy as np
 
+from pnoise_jax.registry import did_you_mean
+
 Names = Sequence[str] | None
 
 _WNID = re.compile(r"n[0-9]{8}")  # a synset of WordNet, as ImageNet names its classes
@@ -85,6 +87,48 @@ def match_classes(theirs: Names, ours: Names, *, whose: str, number: int) -> Mat
             if name in ours:
                 order[label] = label
     return Match("mapped", order)
+
+
+def find_labels(
+    classes: Sequence[int | str], names: Names, *, number: int, field: str
+) -> tuple[int, ...]:
+    """The labels of classes, ascending and each once.
+
+    Args:
+      classes: each by its name, a text, or by its label, a number.
+      names: of all classes; None where they are not known.
+      number: of all classes.
+      field: the config's, for errors.
+
+    Raises:
+      ValueError: it is no list, or there is no such class.
+    """
+    if isinstance(classes, str | int) or not isinstance(classes, Sequence):
+        raise ValueError(
+            f"{field}={classes!r}: give a list of classes, such as ({classes!r},); or () for none"
+        )
+    known = None if names is None else list(_normal(names))
+    return tuple(sorted({_find_label(each, known, number, field) for each in classes}))
+
+
+def _find_label(given: int | str, names: list[str] | None, number: int, field: str) -> int:
+    if isinstance(given, int) and not isinstance(given, bool):
+        if 0 <= given < number:
+            return given
+        raise ValueError(f"{field}: there is no class {given}; labels are 0 to {number - 1}")
+    if not isinstance(given, str):
+        raise ValueError(f"{field}: {given!r} is neither the name of a class nor its label")
+    if names is None:
+        raise ValueError(
+            f"{field}: the data set does not name its classes, so {given!r} is not known; give "
+            f"labels, numbers from 0 to {number - 1}"
+        )
+    (name,) = _normal([given])
+    if name not in names:
+        raise ValueError(f"{field}: there is no class {given!r}{did_you_mean(given, names)}")
+    if names.count(name) > 1:
+        raise ValueError(f"{field}: several classes are called {given!r}; give a label, a number")
+    return names.index(name)
 
 
 def describe_order(theirs: Sequence[str], ours: Sequence[str]) -> str:

@@ -5,12 +5,13 @@ from pnoise_jax.evaluation.batch_composition import in_batches, label_bits_per_b
 from pnoise_jax.evaluation.clean_pass import CleanPass, clean_pass
 from pnoise_jax.evaluation.evaluate import (
     EXAMPLES_PER_DEVICE,
+    Score,
     batch_logits,
     evaluate,
     lower,
     predict,
+    score_examples,
 )
-from pnoise_jax.evaluation.logits import normalise, static_mean
 from pnoise_jax.evaluation.metrics import (
     METRICS,
     Metric,
@@ -20,6 +21,7 @@ from pnoise_jax.evaluation.metrics import (
     metric_named,
     published_meter,
 )
+from pnoise_jax.evaluation.normalisation import normalise, static_mean
 from pnoise_jax.evaluation.predictions import Predictions, collect, fetch_behind, score_logits
 from pnoise_jax.evaluation.protocols import ORDERS, Protocol, standard_protocols
 from pnoise_jax.evaluation.report import CLASSIFICATION_MEASURES, Measure, print_report
@@ -52,6 +54,7 @@ __all__ = [
     "Predictions",
     "Protocol",
     "Representations",
+    "Score",
     "accuracy",
     "adjust_p_values",
     "balanced",
@@ -78,6 +81,7 @@ __all__ = [
     "proportion",
     "published_meter",
     "purity",
+    "score_examples",
     "score_logits",
     "standard_protocols",
     "static_mean",

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from pnoise_jax import data, parallel, stopping
 from pnoise_jax.evaluation.evaluate import EXAMPLES_PER_DEVICE
-from pnoise_jax.evaluation.logits import normalise, static_mean
+from pnoise_jax.evaluation.normalisation import normalise, static_mean
 from pnoise_jax.evaluation.predictions import Predictions, collect, fetch_behind, score_logits
 from pnoise_jax.evaluation.representations import Representations, allocate
 

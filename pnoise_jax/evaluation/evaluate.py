@@ -13,11 +13,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from pnoise_jax import data, parallel, stopping
-from pnoise_jax.evaluation.logits import LogitsProgram, Strength, static_mean, with_protocol_noise
+from pnoise_jax.evaluation.normalisation import static_mean
+from pnoise_jax.evaluation.outputs import OutputProgram, Strength, with_protocol_noise
 from pnoise_jax.evaluation.predictions import Predictions, collect, fetch_behind, score_logits
 from pnoise_jax.evaluation.protocols import Protocol
 from pnoise_jax.evaluation.representations import Representations
 from pnoise_jax.noise import as_injections
+
+Score = Callable[[jax.Array, Mapping[str, jax.Array]], Mapping[str, jax.Array]]
 
 EXAMPLES_PER_DEVICE = 256  # at a time, whatever the protocol's batch size
 
@@ -68,12 +71,62 @@ def predict(
         the logits of an example are not finite.
       StoppedError: a signal arrived, and the main program listens for it; see `stopping`.
     """
+    scores = score_examples(
+        model,
+        variables,
+        dataset,
+        protocol,
+        _of_logits,
+        mesh=mesh,
+        mean=mean,
+        std=std,
+        seed=seed,
+        strength=strength,
+        views=views,
+        order=order,
+        representations=representations,
+    )
+    what = protocol.name if order is None else "noisy, in the given order"
+    return collect(scores, dataset, what, report)
+
+
+def score_examples(
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    dataset: data.Dataset,
+    protocol: Protocol,
+    score: Score,
+    *,
+    mesh: Mesh,
+    mean: data.PixelMean,
+    std: tuple[float, ...],
+    seed: int = 0,
+    strength: Strength | None = None,
+    views: int = 1,
+    order: np.ndarray | None = None,
+    representations: Representations | None = None,
+) -> Iterator[tuple[np.ndarray, Mapping[str, np.ndarray]]]:
+    """What a function says of the model's output for each example, batch by batch.
+
+    Args:
+      score: a function, compiled with the model, of its output (batch, ...) and the batch of
+        `data.eval_batches`; it returns arrays (batch,) by name. A module's own, not a lambda: it is
+        compiled once.
+      model, variables, dataset, protocol, mesh, mean, std, seed, strength, views, order,
+        representations: as `predict` takes them.
+
+    Yields:
+      Indices (b,), -1 for padding, and the arrays by name, (b,).
+
+    Raises:
+      ValueError, StoppedError: as `predict`, but for what is not finite.
+    """
     if representations is not None and views != 1:
         raise ValueError(
             f"views={views}: representations hold one view of each image; leave one of the two out"
         )
     model, strengths = with_protocol_noise(model, protocol, strength, views)
-    program = LogitsProgram(model, static_mean(mean), tuple(std), views, draws=protocol.draws)
+    program = OutputProgram(model, static_mean(mean), tuple(std), views, draws=protocol.draws)
     if representations is not None:
         representations.require_before(model)
         program = dataclasses.replace(program, layer=representations.layer)
@@ -81,7 +134,7 @@ def predict(
     indices, at_once = _in_chunks(
         indices if order is None else order, model, protocol.batch_size, mesh.size
     )
-    score = functools.partial(_score, program, parallel.replicated(mesh), variables)
+    run = functools.partial(_score, program, score, parallel.replicated(mesh), variables)
 
     def scores() -> Iterator[tuple[np.ndarray, dict[str, jax.Array]]]:
         with _open_batches(dataset, representations, indices, at_once) as batches:
@@ -89,10 +142,13 @@ def predict(
                 stopping.check("while evaluating")
                 batch = parallel.to_devices(batch, parallel.split_batch(mesh))
                 drawn = np.uint32(number if _draws_layer(model) else 0)
-                yield index, score(batch, np.uint32(seed), drawn, strengths)
+                yield index, run(batch, np.uint32(seed), drawn, strengths)
 
-    what = protocol.name if order is None else "noisy, in the given order"
-    return collect(fetch_behind(scores()), dataset, what, report)
+    return fetch_behind(scores())
+
+
+def _of_logits(logits: jax.Array, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    return score_logits(logits, batch["label"])
 
 
 def batch_logits(
@@ -123,7 +179,7 @@ def batch_logits(
     stopping.check("while evaluating")
     protocol = Protocol(noise=noise, order="shuffled", batch_size=batch_size or len(inputs))
     model, strength = with_protocol_noise(model, protocol, None, 1)
-    program = LogitsProgram(model, static_mean(mean), tuple(std), 1, layer)
+    program = OutputProgram(model, static_mean(mean), tuple(std), 1, layer)
     name = "image" if layer is None else "representation"
     batch = {
         name: inputs,
@@ -155,7 +211,7 @@ def lower(
       size: examples of the test set.
     """
     model, strengths = with_protocol_noise(model, protocol, None, views)
-    program = LogitsProgram(model, static_mean(mean), tuple(std), views, draws=protocol.draws)
+    program = OutputProgram(model, static_mean(mean), tuple(std), views, draws=protocol.draws)
     _, at_once = _in_chunks(np.arange(size), model, protocol.batch_size, mesh.size)
     split = parallel.split_batch(mesh)
     batch = {
@@ -169,7 +225,9 @@ def lower(
     }
     number = np.uint32(0)
     everywhere = parallel.replicated(mesh)
-    lowered = _score.lower(program, everywhere, variables, batch, number, number, strengths)
+    lowered = _score.lower(
+        program, _of_logits, everywhere, variables, batch, number, number, strengths
+    )
     return lowered, at_once
 
 
@@ -243,14 +301,16 @@ def _in_chunks(
     return indices, at_once
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _score(program, replicated, variables, batch, seed, number, strength) -> dict[str, jax.Array]:
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _score(
+    program, score, replicated, variables, batch, seed, number, strength
+) -> dict[str, jax.Array]:
     key = jax.random.fold_in(jax.random.key(seed), number)
-    scores = score_logits(program.logits(variables, batch, key, strength), batch["label"])
+    scores = score(program.outputs(variables, batch, key, strength), batch)
     return jax.lax.with_sharding_constraint(scores, replicated)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _logits(program, variables, batch, seed, strength) -> jax.Array:
     key = jax.random.fold_in(jax.random.key(seed), 0)  # as `predict` has it
-    return program.logits(variables, batch, key, strength)
+    return program.outputs(variables, batch, key, strength)

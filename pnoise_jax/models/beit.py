@@ -87,9 +87,13 @@ class Beit(IsotropicTransformer, kw_only=True):
         return nn.initializers.normal(0.001 * 0.02)  # timm's `head_init_scale`
 
     @nn.nowrap
+    def run_norm(self, x: jax.Array) -> jax.Array:
+        return layers.layer_norm(name="fc_norm")(x.astype(jnp.float32))
+
+    @nn.nowrap
     def run_features(self, x: jax.Array, *, train: bool) -> jax.Array:
         x = x[:, self.prefix_tokens :].astype(jnp.float32).mean(axis=1)
-        return layers.layer_norm(name="fc_norm")(x)
+        return self.run_norm(x)
 
 
 def _relative_position_index(grid: tuple[int, int]) -> np.ndarray:

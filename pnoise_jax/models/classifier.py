@@ -56,6 +56,7 @@ class Classifier(nn.Module, kw_only=True):
     dtype: Any = jnp.float32
     injection: noise.Injection | tuple[noise.Injection, ...] | None = None
     classifier_head: Callable[..., nn.Module] | None = None
+    image_head: Callable[..., nn.Module] | None = None
 
     points = ("image", "block_input")  # where an injection may enter
     prefix_tokens = 0  # how many learned tokens stand in front of the patch tokens
@@ -136,6 +137,17 @@ class Classifier(nn.Module, kw_only=True):
         )
 
     @nn.nowrap
+    def run_map(self, x: jax.Array) -> jax.Array:
+        """The last block's output x as a map of the image, (batch, rows, columns, dim)."""
+        if x.ndim == 4:
+            return x
+        raise ValueError(
+            f"{type(self).__name__} has no map (batch, rows, columns, dim) of the image: its "
+            f"blocks return shape {x.shape}. Define run_map, which makes a map of that, or choose "
+            "a model whose tokens are patches of the image, or a ResNet"
+        )
+
+    @nn.nowrap
     def run_logits(self, features: jax.Array, *, train: bool) -> jax.Array:
         """The logits (batch, num_classes), float32, from the features (batch, dim)."""
         if self.classifier_head is not None:
@@ -184,7 +196,7 @@ class Classifier(nn.Module, kw_only=True):
         x: jax.Array,
         *,
         start: int | Literal["features"] = 0,
-        end: int | Literal["features", "logits"] = "logits",
+        end: int | Literal["map", "features", "logits"] = "logits",
         **call: Any,
     ) -> jax.Array:
         """A part of the model, by ``model.apply(variables, x, end="features", method="forward")``.
@@ -193,18 +205,20 @@ class Classifier(nn.Module, kw_only=True):
           x: images for ``start=0``; the input of a layer's block, (batch, ...), for its number; the
             features (batch, dim) that the last dense layer takes for "features".
           start: where to begin.
-          end: what to return: the input of a layer's block, the features, or the logits.
+          end: what to return: the input of a layer's block, the last block's output as a map
+            (batch, rows, columns, dim), the features, or the logits.
           **call: the keywords of `__call__`.
 
         Returns:
           What `end` names.
 
         Raises:
-          ValueError: the model has no such layer, or the start is not before the end.
+          ValueError: the model has no such layer or no map, or the start is not before the end.
           NotImplementedError: "features" of a model that does not define `run_features`.
         """
         places: dict[int | str, int] = {layer: layer for layer in range(self.num_layers + 1)}
-        places |= {"features": self.num_layers + 1, "logits": self.num_layers + 2}
+        last = self.num_layers + 1
+        places |= {"map": last, "features": last, "logits": last + 1}
         for place in (start, end):
             if place not in places:
                 self._require_layer(place)
@@ -261,7 +275,7 @@ class Classifier(nn.Module, kw_only=True):
         x: jax.Array,
         *,
         first: int | Literal["features"] = 0,
-        end: int | Literal["features", "logits"] = "logits",
+        end: int | Literal["map", "features", "logits"] = "logits",
         train: bool = False,
         mask: jax.Array | None = None,
         noise_strength: Any = None,
@@ -285,6 +299,7 @@ class Classifier(nn.Module, kw_only=True):
             index=index,
             prefix_tokens=self.prefix_tokens,
         )
+        shape = None if first else x.shape[1:]
         if not first:
             x = self.run_embed(taps(x, point="image"), train=train)
         inputs = {}
@@ -296,7 +311,21 @@ class Classifier(nn.Module, kw_only=True):
             self._require_named(layer)
         if end == "features":
             return self.run_features(x, train=train), inputs
+        if end == "map":
+            return self.run_map(x), inputs
+        if self.image_head is not None:
+            return self._run_image_head(x, shape), inputs
         return self.run_head(x, train=train), inputs
+
+    @nn.nowrap
+    def _run_image_head(self, x: jax.Array, shape: tuple[int, ...] | None) -> jax.Array:
+        """What the image head makes of the last block's output x, for images of this shape."""
+        assert self.image_head is not None, "called with an image head only"
+        if shape is None:
+            raise ValueError(
+                "a model with an image head starts from images, whose shape it returns"
+            )
+        return self.image_head(name="decoder")(self.run_map(x), shape)
 
     @nn.nowrap
     def _require_layer(self, layer: int | str) -> None:

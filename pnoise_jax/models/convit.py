@@ -173,5 +173,9 @@ class ConViT(IsotropicTransformer, kw_only=True):
         return layers.normal_init
 
     @nn.nowrap
+    def run_norm(self, x: jax.Array) -> jax.Array:
+        return layers.layer_norm(dtype=jnp.float32, name="norm")(x)
+
+    @nn.nowrap
     def run_features(self, x: jax.Array, *, train: bool) -> jax.Array:
-        return layers.layer_norm(dtype=jnp.float32, name="norm")(x)[:, 0]
+        return self.run_norm(x)[:, 0]

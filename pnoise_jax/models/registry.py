@@ -199,7 +199,8 @@ def list_models(pattern: str = "*") -> list[str]:
 
 def _options(module: type[nn.Module]) -> list[str]:
     """The attributes that `create_model` hands through: all but Flax's own and its own two."""
-    taken = {"parent", "name", "num_classes", "injection", "classifier_head", "key_gate"}
+    taken = {"parent", "name", "num_classes", "injection"}
+    taken |= {"classifier_head", "image_head", "key_gate"}
     return sorted({field.name for field in dataclasses.fields(module)} - taken)
 
 

@@ -244,6 +244,14 @@ class SwinTransformer(Transformer, kw_only=True):
     def head_init(self) -> nn.initializers.Initializer:
         return layers.normal_init
 
+    @property
+    def last_grid(self) -> Grid:
+        return self._grid(len(self.stage_sizes))
+
+    @nn.nowrap
+    def run_norm(self, x: jax.Array) -> jax.Array:
+        return _norm(dtype=jnp.float32, name="norm")(x)
+
     @nn.nowrap
     def run_features(self, x: jax.Array, *, train: bool) -> jax.Array:
-        return _norm(dtype=jnp.float32, name="norm")(x).mean(axis=1)
+        return self.run_norm(x).mean(axis=1)

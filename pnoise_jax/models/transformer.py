@@ -74,6 +74,23 @@ class Transformer(Classifier, kw_only=True):
         )(images)
         return x.reshape(x.shape[0], -1, self.dim)
 
+    @property
+    def last_grid(self) -> tuple[int, int]:
+        """Rows and columns of the patches after the last block."""
+        return self.grid
+
+    @nn.nowrap
+    def run_norm(self, x: jax.Array) -> jax.Array:
+        """The final norm of tokens, (batch, tokens, dim) float32; its parameters are the head's."""
+        raise NotImplementedError(f"{type(self).__name__} has no run_norm, which run_map needs")
+
+    @nn.nowrap
+    def run_map(self, x: jax.Array) -> jax.Array:
+        """The patch tokens after the final norm, in their rows and columns."""
+        rows, columns = self.last_grid
+        x = self.run_norm(x)[:, -rows * columns :]  # learned tokens stand in front of them
+        return x.reshape(len(x), rows, columns, x.shape[-1])
+
     @nn.nowrap
     def encoder_block(self, layer: int, train: bool, **options: Any) -> layers.Block:
         """The block of a layer; `options` are the attributes in which families differ."""

@@ -81,8 +81,12 @@ class VisionTransformer(IsotropicTransformer, kw_only=True):
         return layers.normal_init
 
     @nn.nowrap
+    def run_norm(self, x: jax.Array) -> jax.Array:
+        return layers.layer_norm(dtype=jnp.float32, name="norm")(x)
+
+    @nn.nowrap
     def run_features(self, x: jax.Array, *, train: bool) -> jax.Array:
-        x = layers.layer_norm(dtype=jnp.float32, name="norm")(x)
+        x = self.run_norm(x)
         if self.distilled:
             return x[:, :2]
         return x[:, 0] if self.pooling == "token" else x[:, self.prefix_tokens :].mean(axis=1)

@@ -52,6 +52,11 @@ class Noise:
         """Whether a row of the batch depends on others."""
         return self.mixes is not None
 
+    @property
+    def is_off(self) -> bool:
+        """Whether it leaves everything as it is, because its strength is 0."""
+        return self.strength == 0
+
     def with_strength(self, strength: float) -> Self:
         """The same noise of another strength."""
         return dataclasses.replace(self, strength=strength)

@@ -41,6 +41,11 @@ class Chain(Noise):
             object.__setattr__(self, "group_size", sizes.pop())
 
     @property
+    def is_off(self) -> bool:
+        """Also where all of them are."""
+        return self.strength == 0 or all(noise.is_off for noise in self.noises)
+
+    @property
     def draws(self) -> bool:
         """Whether any of them does."""
         return any(noise.draws for noise in self.noises)

@@ -44,6 +44,11 @@ class Gaussian(Noise):
         if self.std < 0:
             raise ValueError(f"std={self.std!r}: a standard deviation is at least 0")
 
+    @property
+    def is_off(self) -> bool:
+        """Also where mean and std are 0."""
+        return self.strength == 0 or self.mean == self.std == 0
+
     def noisy(self, key, x, *, mask, strength, index) -> jax.Array:
         """Adds the noise to x."""
         del mask

@@ -34,6 +34,7 @@ from pnoise_jax.training.step import TrainState, init_state, jit_train_step, mak
 from pnoise_jax.training.strength_schedule import StrengthSchedule
 from pnoise_jax.training.task import (
     OWN_PARAMETERS,
+    TARGET_FIELDS,
     Metrics,
     State,
     StepContext,
@@ -49,6 +50,7 @@ __all__ = [
     "NOT_OF_RESULTS",
     "NOT_OF_WEIGHTS",
     "OWN_PARAMETERS",
+    "TARGET_FIELDS",
     "TASKS",
     "Classification",
     "Experiment",

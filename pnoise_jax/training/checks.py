@@ -35,9 +35,19 @@ def check_shapes(setup: Setup) -> None:
         injection.in_batches_of(section.batch_size * section.views)
 
 
-def check_draws(config: ml_collections.ConfigDict, averaged: Sequence[evaluation.Protocol]) -> None:
-    """Raises ValueError where draws are to be averaged and nothing is drawn."""
+def check_draws(
+    config: ml_collections.ConfigDict,
+    averaged: Sequence[evaluation.Protocol],
+    *,
+    classifies: bool,
+) -> None:
+    """Raises ValueError where draws are to be averaged, and nothing is drawn or classified."""
     draws = config.evaluation.draws
+    if draws > 1 and not classifies:
+        raise ValueError(
+            f"evaluation.draws={draws} averages the probabilities of classes, and task.name="
+            f"{config.task.name!r} classifies nothing; set evaluation.draws=1"
+        )
     if draws > 1 and not averaged:
         raise ValueError(
             f"evaluation.draws={draws}, but nothing is drawn in an evaluation: no noise of the "

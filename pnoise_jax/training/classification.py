@@ -12,7 +12,7 @@ from pnoise_jax.evaluation import Measure
 from pnoise_jax.training import noise_labels
 from pnoise_jax.training.mixup import Mixing, mix_with_partners
 from pnoise_jax.training.setup import Setup
-from pnoise_jax.training.task import Metrics, State, StepContext, Task
+from pnoise_jax.training.task import TARGET_FIELDS, Metrics, State, StepContext, Task
 from pnoise_jax.training.task_registry import TASKS
 
 
@@ -37,6 +37,7 @@ class Classification(Task):
     mixing: Mixing | None = dataclasses.field(default=None, metadata={"from_config": True})
     labels_follow_noise: bool = dataclasses.field(default=False, metadata={"from_config": True})
 
+    target_fields: ClassVar[tuple[str, ...] | None] = TARGET_FIELDS
     step_measures: ClassVar[tuple[Measure, ...]] = (Measure("top1", "top-1", 1, "percent"),)
 
     def __post_init__(self):

@@ -81,7 +81,8 @@ def build(
     test_data = inputs.transformed(config, test_data, size)
     experiment = Experiment(config, load, test_data, model, plain_model, mean, std)
     checks.check_shapes(experiment)
-    checks.check_draws(config, experiment.task.averaged_protocols)  # and the task its options
+    task = experiment.task  # checks its options
+    checks.check_draws(config, task.averaged_protocols, classifies=task.classifies)
     return experiment
 
 

@@ -197,7 +197,8 @@ class Setup:
         path = self.config.weights
         if path is None:
             return None
-        if getattr(self.model, "classifier_head", None) is not None:
+        heads = (getattr(self.model, name, None) for name in ("classifier_head", "image_head"))
+        if any(each is not None for each in heads):
             if head == "keep":
                 raise ValueError(
                     "weights_head='keep': the task has a head of its own, which these weights "

@@ -15,6 +15,14 @@ from pnoise_jax.training.random_streams import RandomStreams
 from pnoise_jax.training.setup import Setup
 
 OWN_PARAMETERS = "task"  # the entry of the parameters that are the task's and not the model's
+# Fields of a config that change the targets of examples.
+TARGET_FIELDS = (
+    "label_smoothing",
+    "mixup.alpha",
+    "mixup.cutmix_alpha",
+    "mixup.layer",
+    "mixup.labels_follow_noise",
+)
 State = Mapping[str, Any]  # collections by name: "batch_stats", and what the task's `init` adds
 Metrics = dict[str, jax.Array]
 
@@ -55,6 +63,9 @@ class Task:
     std: tuple[float, ...] = (0.5,)
     setup: Setup | None = None
 
+    classifies: ClassVar[bool] = True  # whether the model returns logits: audits need them
+    # Of `TARGET_FIELDS` those that the loss uses; None where that is not known.
+    target_fields: ClassVar[tuple[str, ...] | None] = None
     # What `loss` returns beside the loss, in the order of the progress line.
     step_measures: ClassVar[tuple[Measure, ...]] = ()
     # What a row of `evaluate` holds, in the order of the report's columns.
@@ -77,7 +88,20 @@ class Task:
         return model
 
     def check(self) -> None:
-        """Raises ValueError where the run cannot be trained; before anything is compiled."""
+        """Raises ValueError where the run cannot be trained; before anything is compiled.
+
+        Here: where the config changes targets in a way that the loss would not notice.
+        """
+        if self.setup is None or self.target_fields is None:
+            return
+        for name in TARGET_FIELDS:
+            section, _, key = name.rpartition(".")
+            value = (self.setup.config[section] if section else self.setup.config)[key]
+            if value and name not in self.target_fields:
+                raise ValueError(
+                    f"{name}={value!r}: the task {self.setup.config.task.name!r} does not use it; "
+                    f"set {name}={type(value)()!r}"
+                )
 
     def describe_noise(self) -> list[str]:
         """Sentences on the noise of the task's own, beside that of the model's injections."""

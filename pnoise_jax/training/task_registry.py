@@ -27,6 +27,8 @@ def _require_task(kind: Any) -> None:
                 f"{name}.{field.name} has no default: give it one, since a config may leave it out"
             )
     declared = set(inspect.get_annotations(kind)) - {
+        "classifies",
+        "target_fields",
         "step_measures",
         "row_measures",
         "describe_noise",
@@ -46,6 +48,8 @@ for _name, _place in (
     ("ssrt", "adaptation.ssrt:Ssrt"),
     ("cdtrans", "adaptation.cdtrans:CdTrans"),
     ("robust_classification", "robustness.task:RobustClassification"),
+    ("denoising", "denoising.task:Denoising"),
+    ("consistency", "semi_supervised.consistency:Consistency"),
 ):
     TASKS.register_lazily(_name, f"pnoise_jax.{_place}")
 

@@ -123,13 +123,12 @@ def _require_names_in_timm(workdir: Path, config: Mapping[str, Any], file: Array
 
 
 def _require_head(workdir: Path) -> None:
-    """Raises ValueError for a run whose head has layers that no model of timm has."""
-    if task_parts.has_no_plain_head(task := run_weights.task_name(workdir)):
+    """Raises ValueError for a run that has no head that a model of timm could have."""
+    if why := task_parts.explain_no_head(task := run_weights.task_name(workdir)):
         raise ValueError(
-            f"--workdir={str(workdir)!r} is a run of {task}, whose head has layers of its own that "
-            "no model of timm has: evaluate and audit the run itself, by --workdir; or train a "
-            "plain head on its blocks, with config.weights and weights_head='fresh', and export "
-            "that run"
+            f"--workdir={str(workdir)!r} is a run of {task}, {why}: evaluate the run itself, by "
+            "--workdir; or train a plain head on its blocks, with config.weights and "
+            "weights_head='fresh', and export that run"
         )
 
 

@@ -243,6 +243,8 @@ def test_a_run_is_saved_evaluated_and_goes_on_bitwise(tmp_path):
             {"task.discriminator_dropout": 1.0},
             r"discriminator_dropout=1.0: give a rate in \[0, 1\)",
         ),
+        ({"mixup.alpha": 0.2}, r"mixup\.alpha=0\.2: the task 'tvt' does not use it; set"),
+        ({"mixup.labels_follow_noise": True}, "labels_follow_noise=True: the task 'tvt' does not"),
         ({"task.source_split": "train[:10]"}, "larger than task.source_split='train.:10.'"),
         ({"task.weight": 1.0}, "task.weight: unknown option of 'tvt'"),
     ],

@@ -5,6 +5,7 @@ import unicodedata
 import numpy as np
 import pytest
 
+from pnoise_jax.data import class_names
 from pnoise_jax.data.class_names import (
     DifferentClassesError,
     are_numbers,
@@ -104,3 +105,36 @@ def test_the_first_difference_is_said():
     assert describe_order(["a", "b", "c"], ["a", "b"]) == "'c' is class 2 there and none here"
     assert describe_order(["a", "b"], ["a", "c"]) == "'b' is class 1 there and none here"
     assert describe_order(["a", "b"], ["b"]) == "'a' is class 0 there and none here"
+
+
+NAMED = ("zwei", "eins", "café", "eins")
+
+
+def test_classes_are_found_by_name_or_label():
+    def find(*classes, names=NAMED):
+        return class_names.find_labels(classes, names, number=4, field="held_out")
+
+    assert find("zwei", 3, "zwei", 0) == (0, 3)
+    assert find() == ()
+    assert find("cafe\N{COMBINING ACUTE ACCENT}") == (2,)
+    assert find(1, names=None) == (1,)
+    assert find("1", names=("0", "2", "1", "3")) == (2,)  # the name, whatever its label
+
+
+@pytest.mark.parametrize(
+    ("classes", "names", "message"),
+    [
+        (("drei",), NAMED, "held_out: there is no class 'drei'"),
+        (("zwie",), NAMED, "did you mean 'zwei'"),
+        (("eins",), NAMED, "several classes are called 'eins'; give a label"),
+        (("1",), None, "does not name its classes, so '1' is not known; give labels"),
+        ((4,), NAMED, "there is no class 4; labels are 0 to 3"),
+        ((None,), NAMED, "None is neither the name"),
+        ("zwei", NAMED, r"held_out='zwei': give a list of classes, such as \('zwei',\)"),
+        (3, NAMED, "held_out=3: give a list"),
+        (None, NAMED, "held_out=None: give a list"),
+    ],
+)
+def test_classes_that_do_not_exist_are_named(classes, names, message):
+    with pytest.raises(ValueError, match=message):
+        class_names.find_labels(classes, names, number=4, field="held_out")

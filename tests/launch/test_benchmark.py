@@ -91,7 +91,7 @@ def test_step_compares_with_the_plain_step(step_run):
     printed, content = step_run
     (result,) = content["results"]
     noisy = ["optimal_published/structured", "optimal_published/matmul"]
-    sites = ["image", "weights", "fgsm", "pgd"]
+    sites = ["image", "weights", "fgsm", "pgd", "denoising/encoder", "denoising"]
     assert list(result["alternatives"]) == ["plain", *noisy, *sites]
     assert result["memory"].keys() == result["alternatives"].keys()
     assert min(result["memory"].values()) > 0
@@ -105,6 +105,7 @@ def test_step_has_training_noise_on(step_run):
     _, content = step_run
     first_step = content["results"][0]["first_step"]
     plain = first_step.pop("plain")
+    assert "psnr" in first_step["denoising"]
     for metrics in first_step.values():
         assert abs(metrics["grad_norm"] - plain["grad_norm"]) > 1e-4
 

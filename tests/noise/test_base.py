@@ -175,3 +175,24 @@ def test_bad_input_of_a_chain():
     ):
         with pytest.raises(ValueError, match=message):
             noise.Chain(noises)
+
+
+@pytest.mark.parametrize(
+    ("each", "off"),
+    [
+        (noise.Gaussian(std=0.1), False),
+        (noise.Gaussian(std=0.1, strength=0.0), True),
+        (noise.Gaussian(std=0.0), True),
+        (noise.Gaussian(std=0.0, mean=0.1), False),
+        (noise.SaltAndPepper(0.0), True),
+        (noise.LinearTransform(noise.CyclicShift(0.3)), False),
+        (noise.LinearTransform(noise.CyclicShift(0.0)), True),
+        (noise.Chain((noise.Gaussian(std=0.0), noise.SaltAndPepper(0.0))), True),
+        (noise.Chain((noise.Gaussian(std=0.0), noise.SaltAndPepper(0.1))), False),
+        (noise.Chain((noise.Gaussian(), noise.SaltAndPepper(0.1)), strength=0.0), True),
+    ],
+)
+def test_noise_that_is_off_changes_nothing(each, off):
+    x = jax.random.normal(jax.random.key(0), (4, 3, 2))
+    assert each.is_off == off
+    assert np.array_equal(each(jax.random.key(1), x), x) == off

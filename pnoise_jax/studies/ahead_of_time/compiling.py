@@ -13,8 +13,6 @@ from pnoise_jax import evaluation, parallel, training
 from pnoise_jax.parallel import Collective
 from pnoise_jax.studies.ahead_of_time import stand_in
 from pnoise_jax.studies.ahead_of_time.topologies import Topology
-from pnoise_jax.training.experiment import Experiment
-from pnoise_jax.training.program import create_program
 
 _TOO_LARGE = (
     re.compile(r"[Uu]sed ([\d.]+[KMGT]?) of ([\d.]+[KMGT]?) hbm"),
@@ -76,7 +74,7 @@ class Needs:
         return bounds
 
 
-def build(config: ml_collections.ConfigDict, topology: Topology) -> Experiment:
+def build(config: ml_collections.ConfigDict, topology: Topology) -> training.Experiment:
     """The run of a config, checked for these devices; its data need not be there.
 
     Raises:
@@ -96,14 +94,14 @@ def build(config: ml_collections.ConfigDict, topology: Topology) -> Experiment:
     return experiment
 
 
-def compile_training(experiment: Experiment, topology: Topology) -> Needs:
+def compile_training(experiment: training.Experiment, topology: Topology) -> Needs:
     """Compiles the training step.
 
     Raises:
       TooLargeError: it does not fit.
     """
     config = experiment.config
-    program = create_program(experiment, topology.mesh(config.fsdp))
+    program = training.create_program(experiment, topology.mesh(config.fsdp))
     lead = (config.accumulate,) if config.accumulate > 1 else ()
     shape = (*lead, config.batch_size // config.accumulate)
     batch = {
@@ -124,7 +122,7 @@ def compile_training(experiment: Experiment, topology: Topology) -> Needs:
     )
 
 
-def compile_evaluation(experiment: Experiment, topology: Topology) -> Needs:
+def compile_evaluation(experiment: training.Experiment, topology: Topology) -> Needs:
     """Compiles the evaluation step, of the first protocol with noise, else without.
 
     Raises:

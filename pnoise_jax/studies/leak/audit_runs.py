@@ -125,6 +125,12 @@ def _build(config: ml_collections.ConfigDict, existing: dict[int, Path]) -> trai
         require_weights(config)
     require_same_config(config, existing)
     experiment = training.build(config)
+    if not experiment.task.classifies:
+        raise ValueError(
+            f"task.name={config.task.name!r} classifies nothing, and an audit says where an "
+            "accuracy comes from: fine-tune a classifier from this run, with weights=RUN and "
+            "weights_head='fresh', and audit that"
+        )
     require_same_task(experiment, existing)
     if existing:
         experiment, _ = data_version.match_run(experiment, next(iter(existing.values())))

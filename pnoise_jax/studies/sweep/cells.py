@@ -142,6 +142,11 @@ def _build_cell(
     try:
         config = override(base, overrides)
         experiment = training.build(config, load=load)
+        if not experiment.task.classifies:
+            raise ValueError(
+                f"task.name={config.task.name!r} classifies nothing, and a sweep compares "
+                "accuracies: train each variant with launch.train"
+            )
         check_training(experiment)
         experiment.task.check()
     except (ValueError, OSError) as error:

@@ -23,8 +23,8 @@ def as_plain_model(file: ArrayFile, task: str | None) -> ArrayFile:
 
     Returns:
       CDTrans' batch norm is folded into the last dense layer, which computes the same logits.
-      SSRT's head, which no dense layer can replace, is left out. Other files are returned as they
-      are.
+      SSRT's head, which no dense layer can replace, is left out, and so is a denoising run's
+      decoder. Other files are returned as they are.
 
     Raises:
       ValueError: the run is TVT's, whose attention is not that of a plain model.
@@ -33,9 +33,15 @@ def as_plain_model(file: ArrayFile, task: str | None) -> ArrayFile:
     return file if change is None else change(file)
 
 
-def has_no_plain_head(task: str | None) -> bool:
-    """Whether `as_plain_model` leaves out the head of a task of this name."""
-    return task == "ssrt"
+def explain_no_head(task: str | None) -> str:
+    """Why `as_plain_model` finds no head in the runs of a task of this name; "" if it does."""
+    return _NO_HEAD.get(task or "", "")
+
+
+_NO_HEAD = {
+    "ssrt": "whose head has layers of its own that no model of timm has",
+    "denoising": "which has a decoder in place of a head: it gives back images and classifies none",
+}
 
 
 def _refuse_gate(file: ArrayFile) -> ArrayFile:
@@ -48,6 +54,12 @@ def _refuse_gate(file: ArrayFile) -> ArrayFile:
         "audit the run itself, by --workdir; or take the weights of a run of another task, such as "
         "source_only or dann"
     )
+
+
+def _without_decoder(file: ArrayFile) -> ArrayFile:
+    shapes = {n: shape for n, shape in file.shapes.items() if not n.startswith("params/decoder/")}
+    title = f"{file.title}, without the decoder"
+    return dataclasses.replace(file, shapes=shapes, class_names=None, title=title)
 
 
 def _without_head(file: ArrayFile) -> ArrayFile:
@@ -91,5 +103,6 @@ def _fold_norm(file: ArrayFile) -> ArrayFile:
 _CHANGES: dict[str, Callable[[ArrayFile], ArrayFile]] = {
     "tvt": _refuse_gate,
     "ssrt": _without_head,
+    "denoising": _without_decoder,
     "cdtrans": _fold_norm,
 }

@@ -1,9 +1,8 @@
-"""The function of a protocol from images to logits: what evaluations compile."""
+"""The function of a protocol from images to what a model returns: what evaluations compile."""
 
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pnoise_jax import data
-from pnoise_jax.data.image import require_statistics
+from pnoise_jax.evaluation.normalisation import normalise
 from pnoise_jax.evaluation.protocols import Protocol
 from pnoise_jax.evaluation.views import shifted_views
 from pnoise_jax.noise import switch_for_evaluation
@@ -21,7 +20,7 @@ Strength = float | tuple[float, ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class LogitsProgram:
+class OutputProgram:
     """What is compiled; a static argument of jit.
 
     Attributes:
@@ -31,17 +30,17 @@ class LogitsProgram:
       draws: of the noise, whose probabilities are averaged.
     """
 
-    model: Any  # a Linen module, whose apply returns logits alone: nothing is mutable
+    model: Any  # a Linen module, whose apply returns one array: nothing is mutable
     mean: data.PixelMean
     std: tuple[float, ...]
     views: int
     layer: int | None = None
     draws: int = 1
 
-    def logits(self, variables, batch, key, strength) -> jax.Array:
-        """The logits (batch, classes) of a batch of images or representations.
+    def outputs(self, variables, batch, key, strength) -> jax.Array:
+        """What the model returns for images or representations: (batch, ...), such as logits.
 
-        Of several draws, the logarithm of the mean probabilities.
+        Of several draws, which only logits can have, the logarithm of the mean probabilities.
         """
         if self.draws == 1:
             return self._draw(variables, batch, key, strength)
@@ -66,8 +65,8 @@ class LogitsProgram:
             x = batch["representation"]
             return self.model.apply(variables, x, self.layer, method="resume", **call)
         images = shifted_views(batch["image"], self.views)
-        logits = self.model.apply(variables, normalise(images, self.mean, self.std), **call)
-        return logits.reshape(-1, self.views, logits.shape[-1]).mean(axis=1)
+        outputs = self.model.apply(variables, normalise(images, self.mean, self.std), **call)
+        return outputs.reshape(-1, self.views, *outputs.shape[1:]).mean(axis=1)
 
 
 def with_protocol_noise(
@@ -105,27 +104,3 @@ def with_protocol_noise(
     if count == 1:
         return model.clone(injection=injections[0]), strengths.reshape(())
     return model.clone(injection=injections), strengths
-
-
-def static_mean(mean: Sequence[float] | data.PixelMean) -> data.PixelMean:
-    """A mean that can be static to jit: numbers per channel as a tuple, a mean image as it is."""
-    return mean if isinstance(mean, data.MeanImage) else tuple(mean)
-
-
-def normalise(
-    images: jax.Array | np.ndarray,
-    mean: data.PixelMean,
-    std: tuple[float, ...],
-) -> jax.Array:
-    """uint8 images (..., channels) to float32 ``(image / 255 - mean) / std``.
-
-    A mean image is subtracted pixel by pixel, and nothing is divided by.
-
-    Raises:
-      ValueError: mean or std are not for pixels in [0, 1], but for pixels up to 255, for instance.
-    """
-    if isinstance(mean, data.MeanImage):
-        return mean.subtract(images)
-    require_statistics(prefix="", mean=mean, std=std)
-    centred = jnp.asarray(images).astype(jnp.float32) / 255 - jnp.array(mean, jnp.float32)
-    return centred / jnp.array(std, jnp.float32)

@@ -1,0 +1,67 @@
+r"""Tells unseen classes by reconstruction errors: pnoise anomaly --workdir RUN
+
+    python -m launch.anomaly --config configs/denoising_digits.py:pretrain \
+        --workdir /tmp/anomalies --held_out=each
+
+RUN is a run of the task denoising with task.held_out_classes. Every image of its test split gets
+its reconstruction error as a score, and RUN/anomaly gets anomaly.json, anomaly.svg and anomaly.png:
+the ROC curve and the area under it, with an interval over test examples. Beside them stands a score
+without a model, the distance to the nearest training image.
+
+With --config and --held_out, a run for each of these classes is trained in a directory of its own
+in --workdir, or resumed there; --held_out=each takes all classes in turn.
+"""
+
+if __name__ == "__main__":  # before the imports, which take seconds
+    from pnoise_jax import stopping
+
+    stopping.listen()
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from pnoise_jax import parallel, writing
+from pnoise_jax.studies import anomaly
+from pnoise_jax.studies.reporting import style
+from pnoise_jax.terminal import create_console, printable, say
+
+from . import main
+
+_HELD_OUT = flags.DEFINE_list(
+    "held_out", None, "Classes to hold out, one run for each; 'each' for all, one after another."
+)
+_OUT = flags.DEFINE_string("out", None, "Directory for the report; default: anomaly in --workdir.")
+
+
+def run(config, workdir: str) -> None:
+    """Trains what is missing, scores, prints and writes."""
+    if parallel.are_several():
+        raise ValueError("--multi_host: anomalies are scored on one host; leave the flag out")
+    out = Path(workdir if _OUT.value is None else _OUT.value).expanduser()
+    out, named = (out / "anomaly", "workdir") if _OUT.value is None else (out, "out")
+    if _HELD_OUT.value is None:
+        detections = [anomaly.detect(workdir, config)]
+    else:
+        classes = None if _HELD_OUT.value == ["each"] else _HELD_OUT.value
+        runs = list(anomaly.train_held_out(config, workdir, classes))
+        detections = [anomaly.detect(*each) for each in runs]
+    writing.make_directory(out, named=f"--{named}={str(out)!r}")
+    console = create_console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 1000)
+    for table in anomaly.tables(detections):
+        console.print(table)
+    figure = anomaly.roc_figure(detections)
+    writing.replace_file(out / "anomaly.svg", style.svg(figure))
+    writing.replace_file(out / "anomaly.png", style.png(figure))
+    text = json.dumps(anomaly.content(detections), indent=1, allow_nan=False)
+    writing.replace_file(out / "anomaly.json", text + "\n")
+    say(f"wrote anomaly.json, anomaly.svg and anomaly.png to {printable(str(out))}")
+
+
+if __name__ == "__main__":
+    _config, _workdir = main.define_run_flags(config_required=False)
+    flags.adopt_module_key_flags(main)  # for --help
+    main.run(lambda: run(_config.value, _workdir.value))

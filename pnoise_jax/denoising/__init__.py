@@ -1,0 +1,23 @@
+"""Denoising autoencoders, on any model; and anomaly scores from what they cannot give back."""
+
+from pnoise_jax.denoising.anomaly import (
+    RocCurve,
+    nearest_distances,
+    roc_curve,
+    score_anomalies,
+)
+from pnoise_jax.denoising.decoder import Decoder, with_decoder
+from pnoise_jax.denoising.errors import psnr, reconstruction_errors
+from pnoise_jax.denoising.task import Denoising
+
+__all__ = [
+    "Decoder",
+    "Denoising",
+    "RocCurve",
+    "nearest_distances",
+    "psnr",
+    "reconstruction_errors",
+    "roc_curve",
+    "score_anomalies",
+    "with_decoder",
+]

@@ -1,0 +1,22 @@
+"""How far decoded pixels are from those of the clean image."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def reconstruction_errors(decoded: jax.Array, images: jax.Array) -> jax.Array:
+    """The mean squared error of each image, (batch,), of pixels on a scale from 0 to 1.
+
+    Args:
+      decoded: (batch, height, width, channels), pixels around [0, 1]; they are not clipped.
+      images: uint8 of that shape, the clean ones.
+    """
+    pixels = images.astype(jnp.float32) / 255
+    return jnp.square(decoded - pixels).mean(axis=(1, 2, 3))
+
+
+def psnr(mse: Any) -> jax.Array:
+    """The peak signal-to-noise ratio in dB, ``-10 log10(mse)``, of pixels from 0 to 1."""
+    return -10 * jnp.log10(mse)

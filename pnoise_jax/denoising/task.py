@@ -1,0 +1,246 @@
+"""The task of a denoising autoencoder: clean pixels from noisy images."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pnoise_jax import data, evaluation, noise
+from pnoise_jax.data import class_names
+from pnoise_jax.denoising.corruption import Corruption
+from pnoise_jax.denoising.decoder import with_decoder
+from pnoise_jax.denoising.errors import psnr, reconstruction_errors
+from pnoise_jax.evaluation import Measure
+from pnoise_jax.training import Metrics, Setup, State, StepContext, Task
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Denoising(Task):
+    """Learns to give back the clean image of one that noise has entered; labels are not used.
+
+    The config's model encodes the image, with the config's noise: at the point "image", and in the
+    latent where it has other injections as well. A small decoder takes the place of the head and
+    returns pixels. The loss is the mean squared error of these, on the scale from 0 to 1. Noise
+    that mixes examples is removed like any other: each image is to come back as it was before.
+
+    A run's weights without the decoder start a classifier: ``config.weights = RUN_DIR`` with
+    ``weights_head = "fresh"``.
+
+    Attributes, beside those of every `Task`:
+      decoder_width: features of the decoder's convolutions.
+      decoder_depth: number of its residual blocks.
+      held_out_classes: classes that neither training nor evaluation sees, by name ("8") or label
+        (8), for `anomaly scores <anomaly.score_anomalies>`. Epochs still count the whole split.
+    """
+
+    decoder_width: int = 64
+    decoder_depth: int = 1
+    held_out_classes: tuple[str | int, ...] = ()
+
+    classifies: ClassVar[bool] = False
+    target_fields: ClassVar[tuple[str, ...] | None] = ()
+    step_measures: ClassVar[tuple[Measure, ...]] = (Measure("psnr", "PSNR", 2, "dB"),)
+    row_measures: ClassVar[tuple[Measure, ...]] = (
+        Measure("mse", "MSE", 5, "pixels from 0 to 1, squared, mean"),
+        Measure("psnr", "PSNR", 2, "dB"),
+        Measure("input_mse", "MSE of the input", 5, "pixels from 0 to 1, squared, mean"),
+    )
+
+    @classmethod
+    def prepare_model(cls, model: nn.Module, **options: Any) -> nn.Module:
+        """The model with a decoder in place of its head."""
+        defaults = {field.name: field.default for field in dataclasses.fields(cls)}
+        width, depth = (
+            options.get(name, defaults[name]) for name in ("decoder_width", "decoder_depth")
+        )
+        return with_decoder(model, width=width, depth=depth)
+
+    @classmethod
+    def from_setup(cls, setup: Setup, **options: Any) -> Self:
+        """With the held-out classes looked up.
+
+        Raises:
+          ValueError: there is no such class, or none is left.
+        """
+        task = super().from_setup(setup, **options)
+        _ = task.held_out
+        return task
+
+    @functools.cached_property
+    def held_out(self) -> tuple[int, ...]:
+        """The labels of the classes that are held out."""
+        dataset = self.require_setup().test_data
+        labels = class_names.find_labels(
+            self.held_out_classes,
+            dataset.class_names,
+            number=dataset.num_classes,
+            field="held_out_classes",
+        )
+        if len(labels) == dataset.num_classes:
+            raise ValueError(
+                f"held_out_classes={tuple(self.held_out_classes)!r} are all classes of "
+                f"{dataset.name}: leave some to learn from"
+            )
+        return labels
+
+    def without_held_out(self, dataset: data.Dataset) -> data.Dataset:
+        """A data set without the classes that are held out."""
+        if not self.held_out:
+            return dataset
+        return data.select(dataset, np.flatnonzero(~np.isin(dataset.labels, self.held_out)))
+
+    def check(self) -> None:
+        """Raises ValueError where there is nothing to remove, or too little to learn from."""
+        super().check()
+        setup = self.require_setup()
+        config = setup.config
+        entering = [each for each in setup.injections if each.point == "image" and each.train]
+        if all(each.noise.is_off for each in entering):
+            raise ValueError(_explain_no_noise(setup, entering))
+        kept = len(self.without_held_out(setup.train_data))
+        if config.batch_size > kept:
+            raise ValueError(
+                f"batch_size={config.batch_size} is larger than data.train_split="
+                f"{config.data.train_split!r} without task.held_out_classes="
+                f"{tuple(self.held_out_classes)!r}, which has {kept} examples; lower batch_size"
+            )
+        self._require_one_view()
+
+    def _require_one_view(self) -> None:
+        views = self.require_setup().config.evaluation.views
+        if views != 1:
+            raise ValueError(
+                f"evaluation.views={views}: shifted images cannot be averaged; set it to 1"
+            )
+
+    def describe_data(self) -> dict[str, Any]:
+        """The classes held out, if any, by their labels."""
+        return {"held_out": list(self.held_out)} if self.held_out else {}
+
+    def loss(
+        self, params: Any, state: State, batch: data.Batch, context: StepContext
+    ) -> tuple[jax.Array, tuple[State, Metrics]]:
+        """The mean squared error in pixels from 0 to 1; with accumulation PSNR is a mean, too."""
+        images = jnp.asarray(batch["image"])
+        decoded, state = self.apply(params, state, self.normalise(images), context)
+        loss = reconstruction_errors(decoded, images).mean()
+        return loss, (state, {"psnr": psnr(loss)})
+
+    def open_batches(self, start: int = 0) -> data.BatchIterator:
+        """The batches of the classes that are not held out."""
+        setup = self.require_setup()
+        return self.open_stream(self.without_held_out(setup.train_data), setup.config.seed, start)
+
+    def evaluate(
+        self,
+        variables: Mapping[str, Any],
+        mesh: jax.sharding.Mesh,
+        protocols: Sequence[evaluation.Protocol],
+        *,
+        report: Callable[[str], None] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Rows, one per protocol, of the test images of classes that are not held out.
+
+        "mse" is the mean over images, "psnr" that of this mean, and "input_mse" the error of the
+        noisy images themselves: what a model that changes nothing would have.
+        """
+        self._require_one_view()
+        dataset = self.without_held_out(self.require_setup().test_data)
+        rows = []
+        for protocol in protocols:
+            errors = self.errors(variables, dataset, mesh, protocol)
+            of_input = self._score(Corruption.of(self.model), {}, dataset, mesh, protocol)
+            mse, input_mse = (float(each.mean(dtype=np.float64)) for each in (errors, of_input))
+            measured = {"mse": mse, "psnr": float(psnr(mse)), "input_mse": input_mse}
+            rows.append(dataclasses.asdict(protocol) | measured | {"n": len(errors)})
+            if report is not None:
+                report(f"{protocol.name}: {len(errors)} examples")
+        return rows
+
+    def errors(
+        self,
+        variables: Mapping[str, Any],
+        dataset: data.Dataset,
+        mesh: jax.sharding.Mesh,
+        protocol: evaluation.Protocol,
+    ) -> np.ndarray:
+        """The reconstruction error of each example of a data set, (n,) float32.
+
+        Args:
+          variables: of the model, its decoder included.
+          dataset: images as the model gets them.
+          mesh: the devices.
+          protocol: clean or noisy; random noise is drawn by (evaluation.seed, example).
+
+        Raises:
+          ValueError: an error is not finite; names the example.
+        """
+        errors = self._score(self.model, variables, dataset, mesh, protocol)
+        if not np.isfinite(errors).all():
+            culprit = int(np.flatnonzero(~np.isfinite(errors))[0])
+            raise ValueError(
+                f"the reconstruction of example {culprit} of {dataset.name}'s split "
+                f"{dataset.split!r} is not finite ({protocol.name}); the weights, or the noise's "
+                "strength, are at fault"
+            )
+        return errors
+
+    def _score(
+        self,
+        model: nn.Module,
+        variables: Mapping[str, Any],
+        dataset: data.Dataset,
+        mesh: jax.sharding.Mesh,
+        protocol: evaluation.Protocol,
+    ) -> np.ndarray:
+        """How far what a model returns is from each clean image, (n,) float32."""
+        scored = evaluation.score_examples(
+            model,
+            variables,
+            dataset,
+            protocol,
+            _error_of_pixels if model is self.model else self._error_of_images,
+            mesh=mesh,
+            mean=self.mean,
+            std=self.std,
+            seed=self.require_setup().config.evaluation.seed,
+        )
+        errors = np.full(len(dataset), np.nan, np.float32)
+        for index, scores in scored:
+            errors[index[index >= 0]] = scores["error"][index >= 0]
+        return errors
+
+    @functools.cached_property
+    def _error_of_images(self) -> evaluation.Score:
+        return functools.partial(_error_of_images, noise.PixelScale(self.mean, self.std))
+
+
+def _error_of_pixels(decoded: jax.Array, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    return {"error": reconstruction_errors(decoded, batch["image"])}
+
+
+def _error_of_images(
+    scale: noise.PixelScale, images: jax.Array, batch: Mapping[str, jax.Array]
+) -> dict[str, jax.Array]:
+    """Of images that are normalised."""
+    return _error_of_pixels(scale.to_pixels(images), batch)
+
+
+def _explain_no_noise(setup: Setup, entering: Sequence[noise.Injection]) -> str:
+    if entering:
+        off = entering[0]
+        return (
+            f"{off.section}: {off.noise} leaves images as they are, so there is nothing to remove; "
+            "give it a strength above 0"
+        )
+    there = [f"{each.section} at {each.point!r}, train={each.train}" for each in setup.injections]
+    return (
+        f"noise: denoising has nothing to remove, since in training no noise enters the image "
+        f"({'; '.join(there) or 'there is none'}); set such as noise.name='gaussian', "
+        "noise.std=0.3, noise.point='image', noise.train=True"
+    )
