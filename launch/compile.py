@@ -10,7 +10,6 @@ import functools
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import jax
 import ml_collections
@@ -34,7 +33,7 @@ _OUT = flags.DEFINE_string("out", None, "File for all figures, as JSON.")
 
 
 def run(config: ml_collections.ConfigDict) -> None:
-    """Compiles, prints and writes; ends with 1 where the training step does not fit."""
+    """Compiles, prints and writes; ends with 1 where a step does not fit."""
     jax.config.update("jax_platforms", "cpu")  # libtpu would look for chips
     topology = ahead_of_time.open_topology(_TOPOLOGY.value, slices=_SLICES.value)
     console = create_console()
@@ -44,37 +43,22 @@ def run(config: ml_collections.ConfigDict) -> None:
         writing.require_places(out.parent, named=f"--out={_OUT.value!r}", files=(out.name,))
     experiment = ahead_of_time.build(config, topology)
     say(f"{config.model.name}, {config.batch_size} examples, on {topology.description}")
-    programs, changes = _compile(experiment, topology, say)
-    for needs in programs:
+    outcome = ahead_of_time.compile_run(
+        experiment,
+        topology,
+        evaluation=_EVALUATION.value,
+        suggests=_SUGGEST.value,
+        report=say,
+    )
+    for needs in outcome.programs:
         console.print(ahead_of_time.table(needs, topology))
         console.print(ahead_of_time.collectives_table(needs))
         say(ahead_of_time.describe_bound(needs, topology))
     if _OUT.value is not None:
-        content = ahead_of_time.content(programs, topology, fits=not changes, changes=changes)
+        content = ahead_of_time.content(outcome, topology)
         writing.replace_file(out, json.dumps(content, indent=1) + "\n")
-    if changes or not programs:
+    if not outcome.fits:
         sys.exit(1)
-
-
-def _compile(experiment, topology, say) -> tuple[list[ahead_of_time.Needs], dict[str, Any]]:
-    """What fits, and what was changed in the config for it; nothing where nothing fits."""
-    try:
-        programs = [ahead_of_time.compile_training(experiment, topology)]
-    except ahead_of_time.TooLargeError as error:
-        say(f"Too large: {error}.")
-        if not _SUGGEST.value:
-            return [], {}
-        found = ahead_of_time.suggest(experiment.config, topology, say)
-        if found is None:
-            say("Nothing that was tried fits: take more devices, or a smaller model or batch.")
-            return [], {}
-        changes, needs = found
-        fields = " ".join(f"--config.{field}={value}" for field, value in changes.items())
-        say(f"It fits with {fields}:")
-        return [needs], changes
-    if _EVALUATION.value:
-        programs.append(ahead_of_time.compile_evaluation(experiment, topology))
-    return programs, {}
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ import dataclasses
 import math
 import re
 
+import numpy as np
+
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{\s*$")
@@ -19,8 +21,9 @@ _INSTRUCTION = re.compile(r"^\s*(ROOT )?%?([\w.\-]+) = ")
 _OPERAND = re.compile(r"%([\w.\-]+)")
 _CHANNEL = re.compile(r"channel_id=(\d+)")
 _ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
-_LISTED_GROUP = re.compile(r"replica_groups=\{\{([\d,]*)\}")
-_GROUPS_BY_SHAPE = re.compile(r"replica_groups=\[(\d+),(\d+)\]")
+_PAIRS = re.compile(r"source_target_pairs=\{(.*?)\}\}")
+_LISTED_GROUPS = re.compile(r"replica_groups=\{(\{.*?\})\}")
+_GROUPS_BY_SHAPE = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _GROUPS_BY_AXES = re.compile(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}")
 _DTYPES = {"pred": 1, "bf16": 2}
 
@@ -34,12 +37,14 @@ class Collective:
       devices: how many take part in one of them.
       size: bytes of the result on a device; of "reduce-scatter" those of what is reduced.
       count: how often a device takes part, in one run of the program.
+      groups: the devices that exchange with each other, by their places in the mesh.
     """
 
     kind: str
     devices: int
     size: int
     count: int
+    groups: tuple[tuple[int, ...], ...] = dataclasses.field(default=(), compare=False, repr=False)
 
     @property
     def sent(self) -> float:
@@ -47,6 +52,26 @@ class Collective:
         share = (self.devices - 1) / self.devices
         factor = {"all-reduce": 2 * share, "collective-permute": 1.0}.get(self.kind, share)
         return self.count * self.size * factor
+
+    def sent_between(self, slices: int, devices: int) -> float:
+        """Bytes that a device sends to other slices, at least: each sends its share of its slice's.
+
+        Args:
+          slices: how many, of as many devices each, in the order of the mesh.
+          devices: of all slices.
+        """
+        a_slice = devices // slices
+        most = 0.0
+        for group in self.groups:
+            reached = {place // a_slice for place in group}
+            if len(reached) == 1:
+                continue
+            share = (len(reached) - 1) / len(reached) * (2 if self.kind == "all-reduce" else 1)
+            if self.kind == "collective-permute":
+                most = max(most, float(self.size))
+            else:
+                most = max(most, self.size * share * len(reached) / len(group))
+        return self.count * most
 
 
 def find_collectives(text: str, devices: int) -> list[Collective]:
@@ -60,7 +85,7 @@ def find_collectives(text: str, devices: int) -> list[Collective]:
       devices: that run the program.
     """
     lines, entry = _split_computations(text)
-    found: collections.Counter[tuple[str, int, int]] = collections.Counter()
+    found: collections.Counter[tuple] = collections.Counter()
     seen: set[tuple[str, str]] = set()
     for computation, times in _count_runs(lines, entry).items():
         for line in lines[computation]:
@@ -73,11 +98,12 @@ def find_collectives(text: str, devices: int) -> list[Collective]:
                 if (kind, channel[1]) in seen:
                     continue
                 seen.add((kind, channel[1]))
-            size, group = _size_of(result, kind, bool(starts)), _group_size(line, devices)
+            size, groups = _size_of(result, kind, bool(starts)), _groups(line, devices)
+            group = devices if kind == "collective-permute" else max(map(len, groups), default=1)
             size *= group if kind == "reduce-scatter" else 1
             if group > 1 and size:
-                found[kind, group, size] += times
-    every = [Collective(*key, count) for key, count in found.items()]
+                found[kind, group, size, groups] += times
+    every = [Collective(*key[:3], count, key[3]) for key, count in found.items()]
     return sorted(every, key=lambda each: -each.sent)
 
 
@@ -152,13 +178,22 @@ def _operands(line: str) -> list[str]:
 
 
 def _size_of(result: str, kind: str, starts: bool) -> int:
-    """Bytes of the result; what starts an operation returns operands and results together."""
-    sizes = [_bytes(dtype, shape) for dtype, shape in _ARRAY.findall(result)]
-    if not starts or kind == "all-reduce":
-        return sum(sizes)
-    if kind == "collective-permute":
-        return sizes[0]
-    return sum(sizes[len(sizes) // 2 :])
+    """Bytes of the result; what starts an operation returns (operands, results, context...)."""
+    if starts and kind != "all-reduce" and result.startswith("("):
+        result = _elements(result)[1]
+    return sum(_bytes(dtype, shape) for dtype, shape in _ARRAY.findall(result))
+
+
+def _elements(shape: str) -> list[str]:
+    """The elements of a tuple's type, which may be tuples themselves."""
+    elements, depth = [""], 0
+    for letter in shape[1:-1]:
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and not depth:
+            elements.append("")
+        else:
+            elements[-1] += letter
+    return elements
 
 
 def _bytes(dtype: str, shape: str) -> int:
@@ -169,12 +204,29 @@ def _bytes(dtype: str, shape: str) -> int:
     return int(width * math.prod(int(n) for n in shape.split(",") if n))
 
 
-def _group_size(line: str, devices: int) -> int:
-    if match := _LISTED_GROUP.search(line):
-        return len(match[1].split(","))
+def _groups(line: str, devices: int) -> tuple[tuple[int, ...], ...]:
+    """The devices that exchange with each other, by their places in the mesh."""
+    if match := _PAIRS.search(line):
+        return tuple(tuple(map(int, pair.split(","))) for pair in re.findall(r"\d+,\d+", match[1]))
+    if match := _LISTED_GROUPS.search(line):
+        return tuple(
+            tuple(map(int, group.split(","))) for group in re.findall(r"\d[\d,]*", match[1])
+        )
     if match := _GROUPS_BY_SHAPE.search(line):
-        return int(match[2])
+        count, size, dimensions, order = match.groups()
+        places = np.arange(devices).reshape([int(n) for n in dimensions.split(",")])
+        if order:
+            places = places.transpose([int(n) for n in order.split(",")])
+        return _rows(places.reshape(int(count), int(size)))
     if match := _GROUPS_BY_AXES.search(line):
-        sizes = dict(re.findall(r"'([^']+)'=(\d+)", match[1]))
-        return math.prod(int(sizes[axis]) for axis in re.findall(r"'([^']+)'", match[2]))
-    return devices
+        sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", match[1])}
+        chosen = re.findall(r"'([^']+)'", match[2])
+        places = np.arange(devices).reshape(list(sizes.values()))
+        last = [list(sizes).index(axis) for axis in chosen]
+        places = np.moveaxis(places, last, range(-len(last), 0))
+        return _rows(places.reshape(-1, math.prod(sizes[axis] for axis in chosen)))
+    return (tuple(range(devices)),)
+
+
+def _rows(places: np.ndarray) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(int(place) for place in row) for row in places)

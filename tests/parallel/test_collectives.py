@@ -74,3 +74,50 @@ def test_programs_for_tpus():
         Collective("all-gather", 16, 2 * 384 * 384, 1),
         Collective("all-reduce", 16, 4 * 128, 1),
     ]
+
+
+FORMS = {
+    "listed": "replica_groups={{0,2,4,6},{1,3,5,7}}",
+    "by shape": "replica_groups=[2,4]<=[4,2]T(1,0)",
+    "by axes": "replica_groups=mesh['data'=4,'fsdp'=2] {'data'}",
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_groups_are_read_in_every_form(form):
+    line = f"  %x = f32[8]{{0}} all-reduce(%y), channel_id=1, {FORMS[form]}, to_apply=%add"
+    (found,) = find_collectives(f"ENTRY %main () -> f32[8] {{\n{line}\n}}\n", 8)
+    assert found.groups == ((0, 2, 4, 6), (1, 3, 5, 7))
+    assert found.devices == 4
+
+
+@pytest.mark.parametrize(
+    ("result", "kind", "size"),
+    [
+        ("(f32[8]{0}, f32[64]{0:T(128)}, u32[]{:S(2)}, u32[]{:S(2)})", "all-gather", 256),
+        ("((f32[8]{0}, f32[2]{0}), (f32[64]{0}, f32[16]{0}))", "all-gather", 320),
+        ("((f32[8]{0}, f32[16]{0}), (f32[8]{0}, f32[16]{0}), u32[])", "collective-permute", 96),
+        ("(f32[8]{0}, f32[16]{0})", "all-reduce", 96),
+    ],
+)
+def test_what_starts_an_operation_counts_its_results(result, kind, size):
+    line = f"  %x = {result} {kind}-start(%y), channel_id=1, replica_groups={{{{0,1}},{{2,3}}}}"
+    (found,) = find_collectives(f"ENTRY %main () -> f32[8] {{\n{line}\n}}\n", 4)
+    assert found.size == size
+
+
+@pytest.mark.parametrize(
+    ("kind", "groups", "between"),
+    [
+        ("all-reduce", ((0, 4), (1, 5), (2, 6), (3, 7)), 1000),  # one device of each slice
+        ("all-reduce", (tuple(range(8)),), 250),  # four of each: each sends a quarter
+        ("all-gather", (tuple(range(8)),), 125),
+        ("all-reduce", ((0, 1, 2, 3), (4, 5, 6, 7)), 0),  # within slices
+        ("collective-permute", ((0, 1), (1, 0)), 0),
+        ("collective-permute", ((3, 4), (4, 3)), 1000),
+    ],
+)
+def test_what_goes_from_slice_to_slice(kind, groups, between):
+    """Two slices of four devices; 1000 bytes."""
+    each = Collective(kind, max(map(len, groups)), 1000, 1, groups)
+    assert each.sent_between(2, 8) == pytest.approx(between)

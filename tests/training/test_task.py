@@ -127,7 +127,8 @@ def test_weights_of_a_run_are_those_of_the_model(run):
 
 def test_an_evaluation_finds_the_task_of_a_run(run, tmp_path):
     rows = training.evaluate(None, run, out=tmp_path)
-    assert [set(row) for row in rows] == [{"noise", "order", "batch_size", "turned", "n"}]
+    protocol = {"noise", "order", "batch_size", "draws", "weight_noise"}
+    assert [set(row) for row in rows] == [protocol | {"turned", "n"}]
 
 
 def test_one_device_equals_eight(data_dir):

@@ -7,6 +7,7 @@ from pnoise_jax.studies.ahead_of_time.compiling import (
     compile_evaluation,
     compile_training,
 )
+from pnoise_jax.studies.ahead_of_time.outcome import Outcome, compile_run
 from pnoise_jax.studies.ahead_of_time.report import (
     collectives_table,
     content,
@@ -18,12 +19,14 @@ from pnoise_jax.studies.ahead_of_time.topologies import Topology, open_topology
 
 __all__ = [
     "Needs",
+    "Outcome",
     "TooLargeError",
     "Topology",
     "build",
     "candidates",
     "collectives_table",
     "compile_evaluation",
+    "compile_run",
     "compile_training",
     "content",
     "describe_bound",

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
+import optax
 
 from pnoise_jax import evaluation, parallel, training
 from pnoise_jax.parallel import Collective
@@ -33,8 +34,9 @@ class Needs:
       examples: of one call, over all devices.
       memory: bytes of a device: arguments, results, and everything between them.
       state: bytes of a device, of what stays there between calls.
-      flops: floating-point operations of a device.
-      traffic: bytes that a device reads from its memory and writes there, as the compiler counts.
+      flops: floating-point operations of a device, at least: the compiler counts loops within the
+        loss, such as the steps of PGD, once.
+      traffic: bytes that a device reads from its memory and writes there, likewise.
       collectives: what is exchanged, those that send most first.
       seconds: that compiling took.
     """
@@ -56,21 +58,22 @@ class Needs:
     def bounds(self, topology: Topology) -> dict[str, float]:
         """Seconds that a call takes at least: by computation, memory and links; {} on CPUs.
 
-        Each alone at its peak. Exchanges among more devices than a slice has are counted in
-        "network": of their bytes, each device sends its share of the slice's to other slices.
+        Each alone at its peak. "network" is what several slices exchange.
         """
         chip = topology.chip
         if chip is None:
             return {}
-        a_slice = len(topology.devices) // topology.slices
-        across = sum(each.sent for each in self.collectives if each.devices > a_slice)
         bounds = {
             "computation": self.flops / chip.flops,
             "memory": self.traffic / chip.memory_bandwidth,
             "links": self.sent / chip.link_bandwidth,
         }
         if topology.slices > 1 and chip.network_bandwidth is not None:
-            bounds["network"] = across / a_slice / chip.network_bandwidth
+            across = (
+                each.sent_between(topology.slices, len(topology.devices))
+                for each in self.collectives
+            )
+            bounds["network"] = sum(across) / chip.network_bandwidth
         return bounds
 
 
@@ -112,14 +115,39 @@ def compile_training(experiment: training.Experiment, topology: Topology) -> Nee
     }
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = sum(_local_bytes(leaf) for leaf in jax.tree.leaves(program.like))
-    return _measure(
+    needs = _measure(
         program.step.lower(program.like, batch, key),
         "training step",
         examples=config.batch_size,
-        repeats=config.accumulate,
         state=state,
         devices=len(topology.devices),
     )
+    if config.accumulate == 1:
+        return needs
+    # The compiler counts the loop over micro-batches once.
+    update = _measure_update(experiment, program, len(topology.devices))
+    return dataclasses.replace(
+        needs,
+        flops=update.flops + config.accumulate * (needs.flops - update.flops),
+        traffic=update.traffic + config.accumulate * (needs.traffic - update.traffic),
+        seconds=needs.seconds + update.seconds,
+    )
+
+
+def _measure_update(
+    experiment: training.Experiment, program: training.Program, devices: int
+) -> Needs:
+    """What a step does once, however many micro-batches it has: the optimiser's part."""
+    optimizer = optax.with_extra_args_support(experiment.optimizer)
+    params, opt_state = program.like.params, program.like.opt_state
+
+    def update(grads: Any, opt_state: Any, params: Any) -> Any:
+        changes, opt_state = optimizer.update(grads, opt_state, params, noise_key=jax.random.key(0))
+        return optax.apply_updates(params, changes), opt_state
+
+    places = jax.tree.map(lambda leaf: leaf.sharding, (params, opt_state))
+    lowered = jax.jit(update, out_shardings=places).lower(params, opt_state, params)
+    return _measure(lowered, "update", examples=0, state=0, devices=devices)
 
 
 def compile_evaluation(experiment: training.Experiment, topology: Topology) -> Needs:
@@ -148,7 +176,6 @@ def compile_evaluation(experiment: training.Experiment, topology: Topology) -> N
         lowered,
         "evaluation step",
         examples=examples,
-        repeats=1,
         state=sum(_local_bytes(leaf) for leaf in jax.tree.leaves(variables)),
         devices=len(topology.devices),
     )
@@ -164,7 +191,6 @@ def _measure(
     program: str,
     *,
     examples: int,
-    repeats: int,
     state: int,
     devices: int,
 ) -> Needs:
@@ -188,9 +214,8 @@ def _measure(
         examples=examples,
         memory=arguments - memory.alias_size_in_bytes + memory.temp_size_in_bytes,
         state=state,
-        # The compiler counts the loop over micro-batches once.
-        flops=cost.get("flops", 0.0) * repeats,
-        traffic=cost.get("bytes accessed", 0.0) * repeats,
+        flops=cost.get("flops", 0.0),
+        traffic=cost.get("bytes accessed", 0.0),
         collectives=tuple(parallel.find_collectives(compiled.as_text() or "", devices)),
         seconds=seconds,
     )

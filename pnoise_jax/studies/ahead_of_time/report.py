@@ -1,13 +1,13 @@
 """What compiled steps need, as a table, as sentences and as JSON."""
 
 import dataclasses
-from collections.abc import Iterable
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
 from pnoise_jax.studies.ahead_of_time.compiling import Needs
+from pnoise_jax.studies.ahead_of_time.outcome import Outcome
 from pnoise_jax.studies.ahead_of_time.topologies import Topology
 
 _GIB, _MIB = 2**30, 2**20
@@ -23,9 +23,9 @@ def table(needs: Needs, topology: Topology) -> Table:
     rows = [
         ("examples", f"{needs.examples / len(topology.devices):g} of {needs.examples}"),
         ("memory", memory),
-        ("of it, what stays", f"{needs.state / _GIB:.3f} GiB"),
-        ("operations", f"{needs.flops / 1e12:.3f} TFLOP"),
-        ("memory traffic", f"{needs.traffic / _GIB:.2f} GiB"),
+        ("kept between steps", f"{needs.state / _GIB:.3f} GiB"),
+        ("operations, at least", f"{needs.flops / 1e12:.3f} TFLOP"),
+        ("memory traffic, at least", f"{needs.traffic / _GIB:.2f} GiB"),
         ("sent to others", f"{needs.sent / _MIB:.2f} MiB"),
         ("compiled in", f"{needs.seconds:.0f} s"),
     ]
@@ -63,16 +63,17 @@ def describe_bound(needs: Needs, topology: Topology) -> str:
     )
 
 
-def content(needs: Iterable[Needs], topology: Topology, **more: Any) -> dict[str, Any]:
+def content(outcome: Outcome, topology: Topology) -> dict[str, Any]:
     """All figures, for JSON."""
     programs = [
         dataclasses.asdict(each) | {"sent": each.sent, "bounds": each.bounds(topology)}
-        for each in needs
+        for each in outcome.programs
     ]
     return {
         "topology": topology.name,
         "slices": topology.slices,
         "devices": len(topology.devices),
-        **more,
+        "fits": outcome.fits,
+        "changes": outcome.changes,
         "programs": programs,
     }

@@ -12,14 +12,17 @@ from pnoise_jax.studies.ahead_of_time.compiling import (
     compile_training,
 )
 from pnoise_jax.studies.ahead_of_time.topologies import Topology
+from pnoise_jax.training import Experiment
 
 _MOST_MICRO_BATCHES = 16
 
 
 def suggest(
     config: ml_collections.ConfigDict, topology: Topology, report: Callable[[str], None]
-) -> tuple[dict[str, Any], Needs] | None:
-    """The first change that lets the training step fit, and what it needs then; None if none does.
+) -> tuple[dict[str, Any], Needs, Experiment] | None:
+    """The first change that lets the training step fit, what it needs then, and the changed run.
+
+    None if none does.
 
     Args:
       config: whose training step does not fit.
@@ -31,13 +34,14 @@ def suggest(
         changed.update_from_flattened_dict(changes)
         said = " ".join(f"--config.{field}={value}" for field, value in changes.items())
         try:
-            needs = compile_training(build(changed, topology), topology)
+            experiment = build(changed, topology)
+            needs = compile_training(experiment, topology)
         except TooLargeError as error:
             report(f"with {said}: {error}")
         except ValueError as error:
             report(f"{said} is not possible: {error}")
         else:
-            return changes, needs
+            return changes, needs, experiment
     return None
 
 

@@ -42,6 +42,7 @@ def topology():
     ],
 )
 def test_topologies_that_there_are_not(name, options, message):
+    jax.devices()  # so that JAX has started
     with pytest.raises(ValueError, match=message):
         ahead_of_time.open_topology(name, **options)
 
@@ -94,7 +95,11 @@ def test_the_evaluation_step_keeps_whole_batches_on_a_device(topology, data_dir)
 
 def test_bounds_are_arithmetic(topology):
     chip = CHIPS["v5e"]
-    exchanged = (Collective("all-reduce", 512, 1000, 3), Collective("all-gather", 16, 800, 1))
+    everybody, neighbours = (tuple(range(512)),), (tuple(range(16)),)
+    exchanged = (
+        Collective("all-reduce", 512, 1000, 3, everybody),
+        Collective("all-gather", 16, 800, 1, neighbours),
+    )
     needs = ahead_of_time.Needs("training step", 4096, 1, 1, 2e12, 3e9, exchanged, 1.0)
     two = ahead_of_time.Topology("v5e:16x16", 2, chip, (None,) * 512)
     reduced, gathered = 3 * 2 * 1000 * 511 / 512, 800 * 15 / 16
@@ -103,7 +108,7 @@ def test_bounds_are_arithmetic(topology):
             "computation": 2e12 / 197e12,
             "memory": 3e9 / 819e9,
             "links": (reduced + gathered) / 200e9,
-            "network": reduced / 256 / (6.4e12 / 8 / 256),
+            "network": 3 * 2 * 1000 / 2 / 256 / (6.4e12 / 8 / 256),
         }
     )
     assert "network" not in needs.bounds(dataclasses.replace(two, slices=1))
@@ -164,3 +169,72 @@ def test_a_pod_without_one(data_dir, tmp_path):
     assert code == 0, errors
     assert "GiB of 15.75 GiB" in output
     assert "It is bound by" in output
+
+
+def compiled_with(topology, data_dir, monkeypatch, too_large, **options):
+    """The outcome where steps that ``too_large`` names by program and accumulate do not fit."""
+    from pnoise_jax.studies.ahead_of_time import outcome, suggesting
+
+    def refuse(program, function):
+        def compiled(experiment, topology):
+            if too_large(program, experiment.config):
+                raise ahead_of_time.TooLargeError(f"the {program} step does not fit")
+            return function(experiment, topology)
+
+        return compiled
+
+    training = refuse("training", lambda e, t: NEEDS)
+    monkeypatch.setattr(outcome, "compile_training", training)
+    monkeypatch.setattr(suggesting, "compile_training", training)
+    monkeypatch.setattr(outcome, "compile_evaluation", refuse("evaluation", lambda e, t: NEEDS))
+    said = []
+    config = small_config(data_dir, **WIDE, **{"noise.train": True})
+    came = ahead_of_time.compile_run(
+        ahead_of_time.build(config, topology),
+        topology,
+        **{"evaluation": True, "suggests": True} | options,
+        report=said.append,
+    )
+    return came, " ".join(said)
+
+
+NEEDS = ahead_of_time.Needs("training step", 64, 1, 1, 1.0, 1.0, (), 1.0)
+
+
+def test_what_does_not_fit_is_never_called_fitting(topology, data_dir, monkeypatch):
+    run = (topology, data_dir, monkeypatch)
+    came, said = compiled_with(*run, lambda program, config: False)
+    assert (came.fits, came.changes, len(came.programs), said) == (True, {}, 2, "")
+
+    came, said = compiled_with(*run, lambda program, config: program == "training")
+    assert (came.fits, came.changes, came.programs) == (False, {}, ())
+    assert "Nothing that was tried fits" in said
+    assert ahead_of_time.content(came, topology)["fits"] is False
+
+    came, said = compiled_with(*run, lambda program, config: program == "training", suggests=False)
+    assert (came.fits, came.programs) == (False, ())
+
+    came, said = compiled_with(
+        *run, lambda program, config: program == "training" and config.accumulate < 2
+    )
+    assert not came.fits
+    assert came.changes == {"model.remat": True, "fsdp": 8, "accumulate": 2}
+    assert len(came.programs) == 2  # the evaluation of the changed run as well
+    assert "noise over the batch mixes 32 examples: it is another experiment" in said
+
+    came, said = compiled_with(*run, lambda program, config: program == "evaluation")
+    assert (came.fits, came.changes, len(came.programs)) == (False, {}, 1)
+    assert "Lower evaluation.batch_size" in said
+
+
+def test_micro_batches_do_not_multiply_the_update(topology, data_dir):
+    """Twice the examples in twice as many micro-batches: twice the passes, and one update."""
+
+    def needs(accumulate):
+        changes = WIDE | {"accumulate": accumulate, "batch_size": 8 * accumulate}
+        experiment = ahead_of_time.build(small_config(data_dir, **changes), topology)
+        return ahead_of_time.compile_training(experiment, topology)
+
+    two, four, eight = (needs(accumulate).flops for accumulate in (2, 4, 8))
+    assert eight - four == pytest.approx(2 * (four - two), rel=0.01)
+    assert 0 < four - two < two  # which has the update as well
