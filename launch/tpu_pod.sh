@@ -7,10 +7,11 @@
 #     launch/tpu_pod.sh delete
 #     launch/tpu_pod.sh follow --config imagenet_vit --workdir /mnt/bucket/run
 #
-# `follow` does all of it, again and again, until the run is finished. --dry-run as the first argument
-# prints the commands. The pod is described by these variables:
+# `follow` does all of it: it creates the pod again when it was taken away, and deletes it when the
+# run is finished; after three failures of another kind it stops, and the pod stays. --dry-run as the
+# first argument prints the commands. The pod is described by these variables:
 #
-#     NAME=pnoise  ZONE=us-central2-b  TYPE=v5litepod-16  RUNTIME=v2-alpha-tpuv5-lite  SPOT=1
+#     NAME=pnoise  ZONE=us-west4-a  TYPE=v5litepod-16  RUNTIME=v2-alpha-tpuv5-lite  SPOT=1
 #     BUCKET=my-bucket  PACKAGE='pnoise_jax[tpu] @ git+https://…'
 
 set -euo pipefail
@@ -49,20 +50,36 @@ on_all_hosts() {  # a command
   gcloud_tpus tpu-vm ssh "$NAME" --worker=all --command="$1"
 }
 
-state() {
-  gcloud compute tpus queued-resources describe "$NAME" --zone="$ZONE" \
-    --format='value(state.state)' 2>/dev/null || true
+state() {  # of the request: ACTIVE, …; ABSENT; or UNKNOWN where Google cannot be asked
+  local answer
+  if answer=$(gcloud compute tpus queued-resources describe "$NAME" --zone="$ZONE" \
+    --format='value(state.state)' 2>&1); then
+    echo "${answer:-UNKNOWN}"
+  elif [[ "$answer" == *NOT_FOUND* ]]; then
+    echo ABSENT
+  else
+    echo UNKNOWN
+  fi
 }
 
 create() {
+  local wait unknown=0
   [[ -z "$DRY_RUN" && "$(state)" == ACTIVE ]] && return
   gcloud_tpus queued-resources create "$NAME" --node-id="$NAME" --accelerator-type="$TYPE" \
-    --runtime-version="$RUNTIME" ${SPOT:+--spot} || [[ -n "$(state)" ]] || return
+    --runtime-version="$RUNTIME" ${SPOT:+--spot} || [[ "$(state)" != ABSENT ]] || return
   [[ -n "$DRY_RUN" ]] && return
-  until [[ "$(state)" == ACTIVE ]]; do
-    case "$(state)" in
-      FAILED | SUSPEND*) echo "error: the request for $NAME is $(state)" >&2; return 1 ;;
+  while true; do
+    wait=$(state)
+    case "$wait" in
+      ACTIVE) return ;;
+      FAILED | SUSPEND* | ABSENT) echo "error: the request for $NAME is $wait" >&2; return 1 ;;
+      UNKNOWN) unknown=$((unknown + 1)) ;;
+      *) unknown=0 ;;
     esac
+    if [[ $unknown -ge 20 ]]; then
+      echo "error: the state of $NAME could not be read 20 times in a row" >&2
+      return 1
+    fi
     sleep "${WAIT:-30}"
   done
 }
@@ -74,11 +91,15 @@ setup() {
     python3 -m venv ~/pnoise && ~/pnoise/bin/pip install -q \"$PACKAGE\""
 }
 
-train() {  # flags of `pnoise train`
+require_flags() {
   if [[ $# -eq 0 ]]; then
     echo "error: give the flags of 'pnoise train', such as --config imagenet_vit" >&2
     exit 2
   fi
+}
+
+train() {  # flags of `pnoise train`
+  require_flags "$@"
   # Google's firewall rule for v6e opens 8476, and not JAX's own port.
   on_all_hosts "JAX_COORDINATOR_PORT=8476 ~/pnoise/bin/pnoise train --multi_host $(printf '%q ' "$@")"
 }
@@ -87,22 +108,29 @@ delete() { gcloud_tpus queued-resources delete "$NAME" --force --quiet; }
 
 follow() {  # flags of `pnoise train`
   local try failures=0
+  require BUCKET PACKAGE  # before anything costs money
+  require_flags "$@"
   for ((try = 1; try <= TRIES; try++)); do
-    create && setup && train "$@" && return
-    [[ -n "$DRY_RUN" ]] && return
-    if [[ "$(state)" == ACTIVE ]]; then  # the pod is there: the program has failed, or a host has
-      failures=$((failures + 1))
-      if [[ $failures -ge 3 ]]; then
-        echo "error: it has failed three times on a pod that is there; '$0 delete' ends its cost" >&2
-        return 1
-      fi
-    else
-      failures=0
-      delete || true  # a pod that was taken away cannot be started again
+    if create && setup && train "$@"; then
+      delete
+      return
     fi
+    case "$(state)" in
+      FAILED | SUSPEND*) failures=0; delete || true ;;  # it cannot be started again
+      ABSENT) failures=0 ;;
+      *)  # the pod is there, or may be: the program has failed, or a host has
+        failures=$((failures + 1))
+        if [[ $failures -ge 3 ]]; then
+          echo "error: it has failed three times, and $NAME may still cost money: see" \
+            "'gcloud compute tpus queued-resources list', and '$0 delete'" >&2
+          return 1
+        fi
+        ;;
+    esac
     echo "try $try of $TRIES has ended; starting anew in ${WAIT:-30} s" >&2
     sleep "${WAIT:-30}"
   done
+  echo "error: $TRIES tries have ended; '$0 delete' deletes $NAME" >&2
   return 1
 }
 

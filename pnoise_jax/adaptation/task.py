@@ -135,7 +135,7 @@ class AdaptationTask(Task):
         if same_set:
             shared = data.count_shared(self.source_data.parts, test_data.parts)
         else:  # perhaps one set under two names
-            shared = _count_equal(test_data.stored_images, self.source_data.stored_images)
+            shared = _count_equal(test_data, self.source_data)
         if shared:
             raise ValueError(
                 f"{named} and data.test_split={section.test_split!r} share {shared} images, whose "
@@ -271,11 +271,19 @@ class AdaptationTask(Task):
         return rows
 
 
-def _count_equal(images: Sequence[Any] | np.ndarray, others: Sequence[Any] | np.ndarray) -> int:
-    """How many images, arrays in memory, are among the others; 0 of files, which are not read."""
-    if not isinstance(images, np.ndarray) or not isinstance(others, np.ndarray):
+_COMPARED = 20_000  # images: all of larger sets are not read for this
+
+
+def _count_equal(dataset: data.Dataset, other: data.Dataset) -> int:
+    """How many images of a data set are among those of another; 0 where there are too many."""
+    if len(dataset) + len(other) > _COMPARED:
         return 0
-    if images.shape[1:] != others.shape[1:]:
-        return 0
-    known = {image.tobytes() for image in others}
-    return sum(image.tobytes() in known for image in images)
+    known = {_content(image) for image in other.stored_images}
+    return sum(_content(image) in known for image in dataset.stored_images)
+
+
+def _content(image: Any) -> bytes:
+    """Of an image in memory its pixels, of an encoded one its file."""
+    if isinstance(image, np.ndarray):
+        return repr(image.shape).encode() + image.tobytes()
+    return image if isinstance(image, bytes) else image.data

@@ -10,7 +10,7 @@ import optax
 from pnoise_jax import data, noise
 from pnoise_jax.evaluation import Measure
 from pnoise_jax.training import noise_labels
-from pnoise_jax.training.mixup import Mixing, mix_with_partners
+from pnoise_jax.training.mixup import Mixing
 from pnoise_jax.training.setup import Setup
 from pnoise_jax.training.task import TARGET_FIELDS, Metrics, State, StepContext, Task
 from pnoise_jax.training.task_registry import TASKS
@@ -48,7 +48,10 @@ class Classification(Task):
         """Raises ValueError where labels cannot follow the noise; see `noise_labels`."""
         super().check()
         if self.labels_follow_noise:
-            noise_labels.require_mixing(noise.as_injections(self.model.injection))
+            injections = noise.as_injections(self.model.injection)
+            noise_labels.require_mixing(injections)
+            if self.mixing is not None and self.mixing.layer:
+                noise_labels.require_mixing([*injections, self.mixing.injection(3)])
             if self.setup is not None:
                 noise_labels.require_mixing(self.setup.strongest_injections)
 
@@ -91,19 +94,21 @@ class Classification(Task):
         )
         if self.mixing is not None and not self.mixing.layer:
             images, targets = self.mixing(context.keys["mixup"], images, targets)
+        injections: list[noise.Injection] = []
+        strengths: list[Any] = []
         if self.labels_follow_noise:
-            targets = self._follow_noise(targets, context)
+            injections += noise.as_injections(self.model.injection)
+            strengths += noise_labels.strengths_of(injections, context.noise_strength)
         if self.mixing is not None and self.mixing.layer:
-            share = self.mixing.draw_share(context.keys["mixup"])
-            targets = mix_with_partners(targets, share)
+            injections.append(self.mixing.injection(len(images)))
+            strengths.append(1 - self.mixing.draw_share(context.keys["mixup"]))
+        if self.labels_follow_noise:
+            noise_labels.require_mixing(injections)
+        if injections:  # in the order of their layers, as the model mixes
+            targets = noise_labels.mix_targets(
+                injections, targets, strengths=strengths, num_layers=self.model.num_layers
+            )
         return images, targets
-
-    def _follow_noise(self, targets: jax.Array, context: StepContext) -> jax.Array:
-        injections = noise.as_injections(self.model.injection)
-        noise_labels.require_mixing(injections)
-        strengths = noise_labels.strengths_of(injections, context.noise_strength)
-        layers = self.model.num_layers
-        return noise_labels.mix_targets(injections, targets, strengths=strengths, num_layers=layers)
 
     def apply(
         self, params: Any, state: State, images: jax.Array, context: StepContext

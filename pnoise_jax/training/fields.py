@@ -222,8 +222,8 @@ FIELDS: dict[str, Field] = {
     ),
     "evaluation.draws": Whole(
         1,
-        "draws of random noise whose probabilities are averaged, in rows beside the standard ones; "
-        "1: there are no such rows",
+        "draws of random noise whose probabilities are averaged, in rows of a report beside the "
+        "standard ones; 1: there are no such rows",
         high=1000,
         affects=Affects.RESULTS,
     ),

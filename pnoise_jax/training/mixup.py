@@ -103,7 +103,7 @@ class Mixing:
           batch: examples that are mixed; how far away the partner is depends on it.
         """
         quality = noise.CyclicShift(1.0, shift=_distance(batch))
-        return noise.Injection(noise.LinearTransform(quality), layer=self.layer)
+        return noise.Injection(noise.LinearTransform(quality), layer=self.layer, section="mixup")
 
     def _draw_whether(self, keys: jax.Array) -> jax.Array:
         return jax.random.bernoulli(keys[0], jnp.float32(self.probability))

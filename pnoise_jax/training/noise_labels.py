@@ -83,8 +83,9 @@ def require_mixing(injections: Sequence[noise.Injection]) -> None:
             raise ValueError(f"{FIELD}=True: {why}; or set {FIELD}=False")
     if len(acting) > 1 and any(each.draws_layer for each in acting):
         raise ValueError(
-            f"{FIELD}=True: of several noises one has layer='random', so their order differs from "
-            f"step to step, and so may the labels' weights; name the layer, or set {FIELD}=False"
+            f"{FIELD}=True: of several noises, mixup at a layer among them, one has "
+            "layer='random', so their order differs from step to step, and so may the labels' "
+            f"weights; name the layer, or set {FIELD}=False"
         )
 
 
@@ -111,9 +112,13 @@ def _why_undefined(injection: noise.Injection) -> str | None:
             f"{section}.tokens='patch' leaves a class token as it is, so an example's share is "
             f"unknown; set {section}.tokens='all', which is the same for models without one"
         )
-    if isinstance(kind.quality, noise.Dense):
-        values = kind.quality.values
-        weights = np.eye(len(values)) + kind.strength * values
+    if not isinstance(kind.quality, noise.CyclicShift | noise.Reverse | noise.Optimal):
+        weights = _weights(kind)
+        if weights is None:
+            return (
+                f"{section}.quality={kind.quality!r}: how many examples it mixes is not said, so "
+                f"its weights cannot be checked; set {section}.group_size"
+            )
         if weights.min() < -1e-6 or weights.sum(axis=1).min() <= 1e-6:
             return (
                 f"{section}: I + Q has negative weights or an empty row, and labels cannot be "
@@ -125,3 +130,12 @@ def _why_undefined(injection: noise.Injection) -> str | None:
             f"and labels cannot be mixed by these; set {section}.strength to 0 to 1"
         )
     return None
+
+
+def _weights(kind: noise.LinearTransform) -> np.ndarray | None:
+    """I + Q; None where its size is not known."""
+    if isinstance(kind.quality, noise.Dense):
+        values = kind.quality.values
+        return np.eye(len(values)) + kind.strength * values
+    size = kind.group_size
+    return None if size is None else np.eye(size) + np.asarray(kind.quality.matrix(size))

@@ -1,6 +1,7 @@
 """Schedules of a noise's strength: "linear 0 to 1 over 10 epochs"."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable
 from typing import Literal, cast
@@ -57,6 +58,10 @@ class StrengthSchedule:
                 raise ValueError(
                     f"{field}={text!r}: {error}; give a schedule such as {_EXAMPLE}"
                 ) from error
+        if math.inf in (float(first), float(last)):
+            raise ValueError(
+                f"{field}={text!r}: give a schedule of finite factors, such as {_EXAMPLE}"
+            )
         if not float(first) and not float(last):
             raise ValueError(f"{field}={text!r} is 0 throughout: leave out what it schedules")
         shape = cast('Literal["linear", "cosine"]', shape)

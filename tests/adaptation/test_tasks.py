@@ -12,7 +12,7 @@ import pytest
 from jax.sharding import AxisType
 from scipy import special
 
-from pnoise_jax import models, parallel, training
+from pnoise_jax import data, models, parallel, training
 from pnoise_jax.adaptation import discriminators
 from pnoise_jax.adaptation.paired_batches import PairedBatches
 from pnoise_jax.runs import RunDirectory, stored_arrays
@@ -275,6 +275,19 @@ def test_a_data_set_by_another_spelling_is_the_same(data_dir):
     config.data.name, config.data.data_dir = "digits", str(data_dir)
     config.data.test_split = "test[:60]"
     with pytest.raises(ValueError, match=r"task\.source='digits/' .* share 50 images"):
+        training.build(config).task.check()
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_a_copy_of_a_prepared_data_set_is_the_same(data_dir, cache):
+    """The target's images in memory, under another name, beside the prepared files."""
+    digits = data.load("digits", split="test[:60]", data_dir=data_dir, cache=True)
+    arrays = np.stack([digits[i]["image"] for i in range(50)]), digits.labels[:50]
+    copied = data.InMemory({"train": arrays, "test": arrays}, class_names=digits.class_names)
+    data.register_dataset(f"copied_digits_{cache}")(lambda: copied)
+    config = domains.config(**{"task.source": f"copied_digits_{cache}"})
+    config.data.name, config.data.data_dir, config.data.cache = "digits", str(data_dir), cache
+    with pytest.raises(ValueError, match="share 50 images, whose labels no method may learn"):
         training.build(config).task.check()
 
 

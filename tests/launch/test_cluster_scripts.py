@@ -15,7 +15,13 @@ GCLOUD = """#!/bin/bash
 echo "gcloud $*" >> "$NOTES"
 take() { head -n 1 "$1" 2>/dev/null; sed -i 1d "$1"; }
 case "$*" in
-  *describe*) take "$STATES" ;;
+  *describe*)
+    state=$(take "$STATES")
+    case "$state" in
+      ABSENT) echo "ERROR: (gcloud) NOT_FOUND: no such resource" >&2; exit 1 ;;
+      CUT) echo "ERROR: connection refused" >&2; exit 1 ;;
+      *) echo "$state" ;;
+    esac ;;
   *ssh*train*) exit "$(take "$CODES")" ;;
 esac
 """
@@ -87,12 +93,12 @@ def test_a_dry_run_starts_nothing(cluster):
     assert "srun --kill-on-bad-exit=1 pnoise train" in output
     code, notes, output = cluster("tpu_pod.sh", "--dry-run", "follow", *FLAGS)
     assert (code, notes) == (0, [])
-    assert output.count("gcloud compute tpus") == 3
+    assert output.count("gcloud compute tpus") == 4
     assert "JAX_COORDINATOR_PORT=8476" in output
 
 
 def test_a_pod_is_asked_for_and_awaited(cluster):
-    states = ("", "WAITING_FOR_RESOURCES", "WAITING_FOR_RESOURCES", "ACTIVE")
+    states = ("ABSENT", "WAITING_FOR_RESOURCES", "WAITING_FOR_RESOURCES", "ACTIVE")
     code, notes, _ = cluster("tpu_pod.sh", "create", states=states, SPOT="1")
     assert code == 0
     assert verbs(notes) == ["describe", "create", *["describe"] * (len(notes) - 2)]
@@ -106,22 +112,52 @@ def test_a_path_with_a_blank_reaches_the_hosts_whole(cluster):
     assert r"--workdir /mnt/bucket/my\ run" in notes[0]
 
 
+ONCE = ["create", "pip install", "pnoise train"]
+
+
+def done(notes):
+    return [verb for verb in verbs(notes) if verb != "describe"]
+
+
 def test_a_pod_that_was_taken_away_is_asked_for_again(cluster):
-    states = ("", "ACTIVE", "SUSPENDED", "", "ACTIVE")
+    """And deleted when the run is finished."""
+    states = ("ABSENT", "ACTIVE", "SUSPENDED", "ABSENT", "ACTIVE")
     code, notes, output = cluster("tpu_pod.sh", "follow", *FLAGS, states=states, codes=[1, 0])
     assert code == 0, output
-    done = [verb for verb in verbs(notes) if verb != "describe"]
-    once = ["create", "pip install", "pnoise train"]
-    assert done == [*once, "delete", *once]
+    assert done(notes) == [*ONCE, "delete", *ONCE, "delete"]
 
 
 def test_a_program_that_fails_on_its_own_does_not_go_on_for_ever(cluster):
-    states = ["", *["ACTIVE"] * 10]
+    states = ["ABSENT", *["ACTIVE"] * 10]
     code, notes, output = cluster("tpu_pod.sh", "follow", *FLAGS, states=states, codes=[1, 1, 1])
     assert code == 1
-    assert "it has failed three times on a pod that is there" in output
-    assert verbs(notes).count("create") == 1
-    assert "delete" not in verbs(notes)
+    assert "it has failed three times, and pnoise may still cost money" in output
+    assert done(notes).count("create") == 1
+    assert "delete" not in done(notes)
+
+
+def test_a_pod_whose_state_cannot_be_read_is_not_deleted(cluster):
+    """It may be training: the connection was cut."""
+    states = ("ABSENT", "ACTIVE", "CUT", "ACTIVE")
+    code, notes, output = cluster("tpu_pod.sh", "follow", *FLAGS, states=states, codes=[255, 0])
+    assert code == 0, output
+    assert done(notes) == ["create", *ONCE[1:], *ONCE[1:], "delete"]
+
+
+def test_waiting_ends_where_the_state_is_never_known(cluster):
+    code, _, output = cluster("tpu_pod.sh", "create", states=["CUT"] * 50)
+    assert code == 1
+    assert "could not be read 20 times in a row" in output
+
+
+@pytest.mark.parametrize("missing", [{"BUCKET": None}, {"PACKAGE": None}])
+def test_what_follow_lacks_is_named_before_anything_costs_money(cluster, missing):
+    code, notes, output = cluster("tpu_pod.sh", "follow", *FLAGS, **missing)
+    assert (code, notes) == (2, [])
+    assert f"error: set {min(missing)}" in output
+    code, notes, output = cluster("tpu_pod.sh", "follow")
+    assert (code, notes) == (2, [])
+    assert "give the flags" in output
 
 
 @pytest.mark.parametrize(

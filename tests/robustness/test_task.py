@@ -254,7 +254,8 @@ def test_a_cosine_is_flat_at_both_ends():
 @pytest.mark.parametrize(
     "text",
     ["", "linear", "linear -1 to 1 over 3 epochs", "linear 0 to nan over 3", "linear 0 to 1", 3,
-     "square 0 to 1 over 3 epochs", "linear 0 to 1 over 3 weeks", "linear 0 to 1 over 3 from x"],
+     "square 0 to 1 over 3 epochs", "linear 0 to 1 over 3 weeks", "linear 0 to 1 over 3 from x",
+     "linear 0 to 1e999 over 3 epochs"],
 )  # fmt: skip
 def test_a_bad_schedule_is_named(text):
     with pytest.raises(ValueError, match=r"noise_schedule=.*: give a"):

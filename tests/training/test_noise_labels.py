@@ -178,6 +178,29 @@ def test_mixup_at_a_layer_is_its_formula():
     assert 0 < share < 1
 
 
+@pytest.mark.parametrize("layers", [(1, 2), (2, 1), (2, 2)], ids=str)
+@pytest.mark.parametrize("name", ["reverse", "in groups"])
+def test_noise_and_mixup_mix_targets_in_the_order_of_their_layers(name, layers):
+    """Their matrices do not commute: each example's own labels show by what it was mixed."""
+    own = noise.Reverse(0.4) if name == "reverse" else noise.CyclicShift(0.4)
+    kind = noise.LinearTransform(own, group_size=4 if name == "in groups" else None)
+    at, mixed_at = layers
+    task = training.Classification(
+        model=injected(noise.Injection(kind, layer=at)),
+        mixing=Mixing(alpha=1.0, layer=mixed_at),
+        labels_follow_noise=True,
+    )
+    _, targets = task.inputs(batch(), context())
+    share = task.mixing.draw_share(context().keys["mixup"])
+    mixed = np.asarray(share * np.eye(BATCH) + (1 - share) * np.roll(np.eye(BATCH), 2, axis=0))
+    groups = 4 if name == "in groups" else 1
+    noisy = matrix(own, BATCH // groups, groups)
+    product = noisy @ mixed if mixed_at < at else mixed @ noisy  # the first acts first
+    labels = np.eye(10)[np.asarray(batch()["label"])]
+    np.testing.assert_allclose(targets, product @ labels, atol=1e-6)
+    assert not np.allclose(noisy @ mixed @ labels, mixed @ noisy @ labels, atol=1e-3)
+
+
 def test_mixup_at_a_layer_leaves_the_noise_its_own_strength():
     kind = noise.Injection(noise.LinearTransform(noise.CyclicShift(0.3)), layer=1)
     own, _, _ = logits_and_targets(Mixing(alpha=0.8, layer=2), kind)
@@ -209,6 +232,10 @@ def test_a_batch_that_is_not_drawn_is_not_mixed():
             {"noise.schedule": "linear 0 to 5 over 4 steps"},
             "noise.strength=1.5 gives an example or its mate a negative",
         ),
+        (
+            {"noise.layer": "random", "mixup.layer": 1, "mixup.alpha": 0.5},
+            "mixup at a layer among them, one has layer='random'",
+        ),
         (dict.fromkeys(FOLLOW, None) | {"mixup.labels_follow_noise": True}, "no noise acts"),
         ({"noise.name": "gaussian", "noise.quality": None}, "noise is Gaussian, which has no"),
         (
@@ -228,6 +255,33 @@ def test_labels_that_cannot_follow_are_refused(changes, message, data_dir):
     with pytest.raises(ValueError, match=r"mixup\.labels_follow_noise=True") as error:
         training.build(small_config(data_dir, **FOLLOW | changes)).task.check()
     assert message in str(error.value)
+
+
+class Away(noise.QualityMatrix):
+    """Moves an example away from the one before it: (1 + s) x[i] - s x[i - 1]."""
+
+    strength = 0.5
+
+    def mixing_matrix(self, k, *, mask=None):
+        del mask
+        return 2 * jnp.eye(k) - jnp.roll(jnp.eye(k), 1, axis=0)
+
+    def mix(self, x, *, axis, mask, axis_name):
+        del mask, axis_name
+        return 2 * x - jnp.roll(x, 1, axis=axis)
+
+    def log_abs_det(self, k):
+        return float(np.linalg.slogdet(np.asarray(np.eye(k) + self.matrix(k)))[1])
+
+
+@pytest.mark.parametrize(("size", "message"), [(4, "negative weights"), (None, "set .*group_size")])
+def test_negative_weights_of_a_matrix_of_ones_own_are_refused(size, message):
+    kind = noise.LinearTransform(Away(), group_size=size)
+    task = training.Classification(
+        model=injected(noise.Injection(kind, layer=1)), labels_follow_noise=True
+    )
+    with pytest.raises(ValueError, match=message):
+        task.check()
 
 
 def test_negative_weights_of_a_dense_matrix_are_refused():

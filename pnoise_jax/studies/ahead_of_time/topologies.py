@@ -111,7 +111,7 @@ def open_topology(name: str, *, slices: int = 1) -> Topology:
     except Exception as error:  # whatever libtpu says
         reason = str(error).strip().splitlines()[0][:200]
         raise ValueError(
-            f"topology={name!r} with slices={slices}: libtpu knows none such ({reason}); examples "
+            f"topology={name!r} with slices={slices}: libtpu does not know it ({reason}); examples "
             f"are {examples}"
         ) from error
     return Topology(name, slices, chip, tuple(description.devices))

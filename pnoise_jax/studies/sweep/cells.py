@@ -147,6 +147,11 @@ def _build_cell(
                 f"task.name={config.task.name!r} classifies nothing, and a sweep compares "
                 "accuracies: train each variant with launch.train"
             )
+        if config.evaluation.draws > 1:
+            raise ValueError(
+                f"evaluation.draws={config.evaluation.draws}: the table of a sweep has no rows for "
+                "means of draws; set evaluation.draws=1, or evaluate the runs by launch.evaluate"
+            )
         check_training(experiment)
         experiment.task.check()
     except (ValueError, OSError) as error:

@@ -379,3 +379,8 @@ def test_results_of_other_weights_are_not_shown(base, tmp_path):
     (tmp_path / "weights").write_bytes(b"other")
     with pytest.raises(ValueError, match=r"weights: '.*' with other content there"):
         sweep_results.claim(tmp_path, base)
+
+
+def test_means_of_draws_are_refused_because_no_row_shows_them(base, tmp_path):
+    with pytest.raises(ValueError, match=r"cell 2 .*evaluation\.draws=16.*set evaluation\.draws=1"):
+        sweep(base, [{"evaluation.draws": 1}, {"evaluation.draws": 16}], tmp_path)
