@@ -103,7 +103,10 @@ def find_collectives(text: str, devices: int) -> list[Collective]:
             size *= group if kind == "reduce-scatter" else 1
             if group > 1 and size:
                 found[kind, group, size, groups] += times
-    every = [Collective(*key[:3], count, key[3]) for key, count in found.items()]
+    every = [
+        Collective(kind, group, size, count, groups)
+        for (kind, group, size, groups), count in found.items()
+    ]
     return sorted(every, key=lambda each: -each.sent)
 
 

@@ -115,7 +115,7 @@ def test_a_resumed_run_is_bitwise_the_same(data_dir, tmp_path, monkeypatch):
 
 
 def fail_after(count, open_batches):
-    """Batches that fail after so many."""
+    """Batches of which the one after ``count`` fails."""
 
     @contextlib.contextmanager
     def opened(task, start=0):
