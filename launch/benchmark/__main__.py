@@ -2,6 +2,7 @@
 
 Subcommands:
   noise     the noise alone: structured, as a matmul, and as the published code's loop
+  exchanges what each noise exchanges between devices, read off the compiled program
   step      a training step with noise against one without
   sweep     training several runs together, by vmap, against one after another
   audit     all protocols of an audit against one clean evaluation
@@ -20,7 +21,17 @@ import sys
 from pnoise_jax.registry import did_you_mean
 
 # Only the chosen module is imported, because each defines its own flags. Each has a main().
-SUBCOMMANDS = ("noise", "step", "sweep", "audit", "data", "adapt", "models", "verdicts")
+SUBCOMMANDS = (
+    "noise",
+    "exchanges",
+    "step",
+    "sweep",
+    "audit",
+    "data",
+    "adapt",
+    "models",
+    "verdicts",
+)
 
 
 def choose(arguments: list[str]) -> str:

@@ -1,0 +1,131 @@
+"""What each noise exchanges between devices: python -m launch.benchmark exchanges [--flags]
+
+Nothing is timed: each noise is compiled for x of shape (k, *shape), whose batch axis is spread over
+the devices, and the exchanges are read off the program, forward (x to noisy x) and backward (the
+gradient with respect to x). Printed: the bytes that a device sends, beside one row of x and beside
+its own rows. --topology=v5e:4x4 compiles for TPUs, with libtpu; see python -m launch.compile.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+from absl import flags
+from jax.sharding import Mesh
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from pnoise_jax import noise, parallel
+from pnoise_jax.studies import ahead_of_time
+
+from ..main import whole_numbers
+from . import report
+
+_TOPOLOGY = flags.DEFINE_string("topology", "cpu:8", "Devices, as launch.compile has them.")
+_K = flags.DEFINE_integer("k", 64, "Batch size: how many rows are mixed.", lower_bound=2)
+_SHAPE = flags.DEFINE_list("shape", ["197", "768"], "Shape of a row: tokens and features.")
+_FSDP = flags.DEFINE_list("fsdp", ["1", "4"], "Devices that share parameters; one mesh for each.")
+flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Dtype of x.")
+_OUT = flags.DEFINE_string("out", None, "JSON file for all figures.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """What to compile: the flags, after they were checked."""
+
+    topology: str
+    k: int
+    shape: tuple[int, ...]
+    fsdp: tuple[int, ...]
+    dtype: str
+
+
+def main() -> None:
+    """Compiles, prints and writes."""
+    jax.config.update("jax_platforms", "cpu")  # libtpu would look for chips
+    shape = whole_numbers("shape", _SHAPE.value, minimum=1, repeats=True)
+    fsdp = whole_numbers("fsdp", _FSDP.value, minimum=1)
+    spec = report.spec_of(Spec, shape=shape, fsdp=fsdp)
+    topology = ahead_of_time.open_topology(spec.topology)
+    report.require_divisible("k", [spec.k], [len(topology.devices)])
+    console, where = report.start(_OUT.value)
+    results = [
+        {"fsdp": groups, **case}
+        for groups in spec.fsdp
+        for case in measure(spec, topology.mesh(groups))
+    ]
+    _print(console, spec, len(topology.devices), results)
+    content = {"benchmark": "exchanges", **where, "specs": [dataclasses.asdict(spec)]}
+    report.write(_OUT.value, console, content | {"results": results})
+
+
+def noises(k: int, devices: int) -> dict[str, noise.Noise]:
+    """Every kind of noise, and implementation, by its name in the table."""
+
+    def linear(quality: noise.QualityMatrix, **options) -> noise.LinearTransform:
+        return noise.LinearTransform(quality, **options)
+
+    shift, optimal = noise.CyclicShift(0.3), noise.Optimal()
+    return {
+        "cyclic shift": linear(shift),
+        "cyclic shift, matmul": linear(shift, implementation="matmul"),
+        "reverse": linear(noise.Reverse(0.3)),
+        "reverse, matmul": linear(noise.Reverse(0.3), implementation="matmul"),
+        "optimal": linear(optimal),
+        "optimal, matmul": linear(optimal, implementation="matmul"),
+        "optimal, groups within a device": linear(optimal, group_size=k // devices),
+        "optimal, over tokens": linear(optimal, axis="tokens"),
+        "Gaussian": noise.Gaussian(),
+        "salt-and-pepper, of the image": noise.SaltAndPepper(0.1, extremes="image"),
+        "salt-and-pepper, of the batch": noise.SaltAndPepper(0.1, extremes="batch"),
+    }
+
+
+def measure(spec: Spec, mesh: Mesh) -> list[dict]:
+    """A result for each noise and pass: bytes that a device sends, by kind."""
+    split = parallel.split_batch(mesh)
+    x = jax.ShapeDtypeStruct((spec.k, *spec.shape), jnp.dtype(spec.dtype), sharding=split)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    results = []
+    for name, each in noises(spec.k, mesh.size).items():
+
+        def forward(key, x, each=each):
+            return each(key, x)
+
+        def backward(key, x, g, each=each):
+            return jax.vjp(lambda x: each(key, x), x)[1](g)[0]
+
+        passes = {"forward": (forward, (key, x)), "backward": (backward, (key, x, x))}
+        for direction, (function, arguments) in passes.items():
+            compiled = jax.jit(function, out_shardings=split).lower(*arguments).compile()
+            exchanges = parallel.find_collectives(compiled.as_text() or "", mesh.size)
+            sent = {}
+            for exchange in exchanges:
+                sent[exchange.kind] = sent.get(exchange.kind, 0.0) + exchange.sent
+            results.append({"noise": name, "pass": direction, "sent": sent})
+    return results
+
+
+def _print(console: Console, spec: Spec, devices: int, results: list[dict]) -> None:
+    row = math.prod(spec.shape) * jnp.dtype(spec.dtype).itemsize
+    console.print(
+        f"x of {spec.k} rows of {row:,} bytes, {spec.k // devices} on each of {devices} devices "
+        f"({spec.topology}): bytes that a device sends"
+    )
+    table = Table("noise", "pass", "fsdp", "by", box=box.SIMPLE)
+    for name in ("bytes", "rows", "of its own rows"):
+        table.add_column(name, justify="right")
+    for result in results:
+        total = sum(result["sent"].values())
+        table.add_row(
+            result["noise"],
+            result["pass"],
+            str(result["fsdp"]),
+            ", ".join(result["sent"]) or "nothing",
+            f"{total:,.0f}",
+            f"{total / row:.3g}",
+            f"{total / row / (spec.k // devices):.0%}",
+        )
+    console.print(table)
