@@ -105,7 +105,7 @@ def _model(**options):
 
 
 def arms():
-    """By name: those of their own, then each with the noise."""
+    """By name: first each regulariser alone, then each of `_OTHERS` combined with the noise."""
     single = {
         "none": Arm(product({"optimizer.learning_rate": (1e-3, 2e-3, 3e-3, 5e-3)})),
         "noise": Arm(product(_TUNED_NOISE | _FIRST)),

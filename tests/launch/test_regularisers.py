@@ -110,24 +110,32 @@ def test_a_study_tunes_tests_and_resumes(config, data_dir, tmp_path, capsys):
         assert {row["shuffled_top1"] for row in rows} == {""}  # nothing is evaluated with noise
     assert (workdir / "regularisers.png").stat().st_size > 0
 
+    for other in ({"seeds": Seeds((5,), (0, 2))}, {"contrasts": []}):
+        with pytest.raises(ValueError, match="holds another comparison"):
+            resume(config, workdir, data_dir, **other)
+    (workdir / "study.json").unlink()  # as if it were older than this file
+    with pytest.raises(ValueError, match=r"small / test / seeds: \[0, 1\] there, \[0, 2\] now"):
+        resume(config, workdir, data_dir, seeds=Seeds((5,), (0, 2)))
+    assert not (workdir / "study.json").exists()
     for file in ("setting.json", "test/results.csv"):  # as if it had been killed before
         (workdir / "small" / file).unlink()
     code, output, errors = compare(config, workdir, data_dir)
     assert code == 0, errors
     assert output.count("to go: 0 trainings") == 2
+    assert (workdir / "study.json").exists()
     assert (
         json.loads((workdir / "regularisers.json").read_text())["settings"] == content["settings"]
     )
 
 
-def resume(config, workdir, data_dir):
+def resume(config, workdir, data_dir, **other):
     """As the command does, but in this process: starting another takes seconds."""
     defined = runpy.run_path(str(config))
     base = defined["get_config"]()
     base.data.data_dir = str(data_dir)
     parts = {name: defined[name]() for name in ("arms", "settings", "contrasts")}
-    seeds = Seeds(tuning=(5,), test=(0, 1))
-    compare_regularisers(base, workdir, names=["small"], seeds=seeds, **parts)
+    options = parts | {"seeds": Seeds(tuning=(5,), test=(0, 1))} | other
+    compare_regularisers(base, workdir, names=["small"], **options)
 
 
 def test_an_unknown_setting_is_named(config, tmp_path):

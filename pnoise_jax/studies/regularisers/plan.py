@@ -4,11 +4,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import ml_collections
-
-from pnoise_jax import data
-from pnoise_jax.registry import did_you_mean
-
 Fields = Mapping[str, Any]  # of a config, by dotted name
 NOTHING = "none"  # the arm without a regulariser, against which all others are compared
 
@@ -57,6 +52,26 @@ class Setting:
         return {"data.train_split": self.train, "data.test_split": self.test}
 
 
+_HIGHEST = 2**32 - 1  # of config.seed
+
+
+def _require_seeds(stage: str, seeds: Any) -> None:
+    """Raises ValueError unless these are different seeds."""
+    if not isinstance(seeds, Sequence) or isinstance(seeds, str):
+        raise ValueError(f"Seeds({stage}={seeds!r}): give a tuple of seeds, such as (0, 1)")
+    for seed in seeds:
+        if type(seed) is not int or not 0 <= seed <= _HIGHEST:
+            raise ValueError(
+                f"Seeds({stage}={seeds!r}): {seed!r} is not a seed: give whole numbers from 0 to "
+                f"{_HIGHEST}"
+            )
+        if seeds.count(seed) > 1:
+            raise ValueError(
+                f"Seeds({stage}={seeds!r}): {seed} is there twice, which would count one training "
+                "as two: give each seed once"
+            )
+
+
 @dataclasses.dataclass(frozen=True)
 class Seeds:
     """The seeds of both stages, which have none in common.
@@ -70,6 +85,8 @@ class Seeds:
     test: tuple[int, ...] = tuple(range(1000, 1010))
 
     def __post_init__(self):
+        for stage, seeds in dataclasses.asdict(self).items():
+            _require_seeds(stage, seeds)
         common = sorted({*self.tuning} & {*self.test})
         if common:
             raise ValueError(
@@ -80,64 +97,4 @@ class Seeds:
             raise ValueError(
                 f"{len(self.tuning)} seed(s) to tune and {len(self.test)} to test: give at least "
                 "one and two"
-            )
-
-
-def check_arms(arms: Mapping[str, Arm], contrasts: Sequence[tuple[str, str]]) -> None:
-    """Raises ValueError unless all arms have one budget, and what they refer to exists."""
-    if NOTHING not in arms:
-        raise ValueError(
-            f"arms() has no {NOTHING!r}: give the arm without a regulariser, with which all others "
-            "are compared"
-        )
-    budgets = {name: len(arm.candidates) for name, arm in arms.items()}
-    for name, arm in arms.items():
-        if not budgets[name] or budgets[name] != budgets[NOTHING]:
-            raise ValueError(
-                f"arm {name!r} has {budgets[name]} candidates and {NOTHING!r} has "
-                f"{budgets[NOTHING]}: give all arms the same number, as a larger budget alone "
-                "raises the accuracy"
-            )
-        if arm.on_top_of is not None:
-            partner = _require_arm(arms, arm.on_top_of, f"arm {name!r} is on top of")
-            if partner.on_top_of is not None:
-                raise ValueError(
-                    f"arm {name!r} is on top of {arm.on_top_of!r}, which is itself on top of "
-                    f"{partner.on_top_of!r}: name an arm of its own"
-                )
-    for pair in contrasts:
-        for name in pair:
-            _require_arm(arms, name, "contrasts() names")
-
-
-def _require_arm(arms: Mapping[str, Arm], name: str, where: str) -> Arm:
-    if name not in arms:
-        raise ValueError(f"{where} {name!r}, which is not an arm{did_you_mean(name, arms)}")
-    return arms[name]
-
-
-def check_splits(config: ml_collections.ConfigDict, name: str, setting: Setting) -> None:
-    """Raises ValueError where tuning would see a test image, or be scored on its own training.
-
-    Args:
-      config: of the setting, as it says where the data are.
-      name: of the setting.
-      setting: its splits.
-    """
-    section = config.data
-    parts = {
-        field: data.load(section.name, split=split, data_dir=section.data_dir).parts
-        for field, split in {
-            "train": setting.train,
-            "test": setting.test,
-            "tune_on": setting.tune_on or setting.train,
-            "held_out": setting.held_out,
-        }.items()
-    }
-    for one, other in (("tune_on", "held_out"), ("train", "test"), ("held_out", "test")):
-        if data.count_shared(parts[one], parts[other]):
-            raise ValueError(
-                f"settings()[{name!r}]: {one} and {other} have examples in common "
-                f"({getattr(setting, one)!r}, {getattr(setting, other)!r}): name splits that "
-                "have none, such as 'train[:300]', 'train[597:]' and 'test'"
             )

@@ -1,7 +1,7 @@
 """The files of a comparison of regularisers: JSON, CSV, Markdown, and a figure."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,13 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from pnoise_jax.studies.regularisers.plan import NOTHING
 from pnoise_jax.studies.reporting import style
+from pnoise_jax.studies.sweep.cells import as_text, short
 from pnoise_jax.writing import csv_text, replace_file
 
 _STEM = "regularisers"
 FILES = tuple(f"{_STEM}.{kind}" for kind in ("json", "csv", "md", "svg", "png"))
 _COLUMNS = ("setting", "arm", "seed", "top1", "top1_views")
+_BAR = r"\|"  # in a cell of a table
 _FLOOR_LINES = {"1-NN": ":", "SVM": "--"}
 
 
@@ -51,19 +53,40 @@ def _rows(content: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def markdown(content: Mapping[str, Any]) -> str:
     """The tables, as a section of a page: the named contrasts, then all arms of each setting."""
-    lines = ["The contrasts that were named beforehand:", ""]
-    lines += ["| data | contrast | difference | p, corrected |", "|---|---|---|---|"]
-    for each in content["contrasts"]:
-        p_value = f"{each['p_adjusted']:.2g}" if "p_adjusted" in each else ""
-        contrast = f"{each['arm']} − {each['against']}"
-        lines.append(f"| {each['setting']} | {contrast} | {_change(each)} | {p_value} |")
+    lines = _contrasts(content["contrasts"], content["corrected_over"])
+    none = {name: each["arms"][NOTHING]["fields"] for name, each in content["settings"].items()}
     for name, setting in content["settings"].items():
         lines += ["", _describe(name, setting), ""]
         lines += ["| arm | top-1 | − none | − the arm without noise | with views | chosen |"]
         lines += ["|---|---|---|---|---|---|"]
-        lines += [_line(arm_name, arm) for arm_name, arm in setting["arms"].items()]
+        lines += [_line(*each, none[name]) for each in setting["arms"].items()]
         lines += [_floor_line(kind, floor) for kind, floor in setting["floors"].items()]
     return "\n".join(lines) + "\n"
+
+
+def _contrasts(contrasts: Sequence[Mapping[str, Any]], size: int) -> list[str]:
+    """Their table, and over how many they are corrected."""
+    if not size:
+        return ["No contrasts were named beforehand."]
+    count = len(contrasts)
+    corrected = f"corrected over {count} of {size} finished"
+    if count < size:
+        corrected = (
+            f"provisional: {corrected}; those that are missing count as p = 1, so the corrected "
+            "p-values can only become smaller"
+        )
+    lines = [f"The contrasts that were named beforehand ({corrected}):", ""]
+    lines += ["| data | contrast | difference | p, corrected |", "|---|---|---|---|"]
+    for each in contrasts:
+        p_value = f"{each['p_adjusted']:.2g}" if "p_adjusted" in each else ""
+        cells = (each["setting"], f"{each['arm']} − {each['against']}", _change(each), p_value)
+        lines.append(_row(cells))
+    return lines
+
+
+def _row(cells: Iterable[str]) -> str:
+    """A line of a table; a bar within a cell, as in "none|random_shift(1)", would end the cell."""
+    return f"| {' | '.join(cell.replace('|', _BAR) for cell in cells)} |"
 
 
 def _describe(name: str, setting: Mapping[str, Any]) -> str:
@@ -76,27 +99,23 @@ def _describe(name: str, setting: Mapping[str, Any]) -> str:
     )
 
 
-def _line(name: str, arm: Mapping[str, Any]) -> str:
+def _line(name: str, arm: Mapping[str, Any], none: Mapping[str, Any]) -> str:
     views = _mean(arm["mean_views"]) + f" ({arm['views']})" if "views" in arm else ""
     changes = (_change(arm.get(key)) for key in ("over_none", "over_partner"))
-    chosen = ", ".join(f"{k.rpartition('.')[2]} {v}" for k, v in _told(arm["fields"]).items())
-    return f"| {' | '.join((name, _mean(arm['mean']), *changes, views, chosen))} |"
+    return _row((name, _mean(arm["mean"]), *changes, views, _told(arm["fields"], none)))
 
 
-def _told(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the chosen fields the numbers, which were tuned, and no names and switches."""
-    return {
-        key: value
-        for key, value in fields.items()
-        if key == "data.train_transform"
-        or (isinstance(value, int | float) and not isinstance(value, bool))
-    }
+def _told(fields: Mapping[str, Any], none: Mapping[str, Any]) -> str:
+    """All fields that were chosen, and those that "none" has and this arm leaves as they are."""
+    shown = {field: as_text(value) or "None" for field, value in fields.items()}
+    shown |= {field: "of the config" for field in none if field not in fields}
+    return ", ".join(f"{short(field, shown)} {value}" for field, value in shown.items())
 
 
 def _floor_line(name: str, floor: Mapping[str, Any]) -> str:
     interval = f"{floor['top1']:.1f} ({floor['low']:.1f} to {floor['high']:.1f})"
     chosen = ", ".join(f"{key} {value}" for key, value in floor["chosen"].items())
-    return f"| {name}, on pixels | {interval} | | | | {chosen} |"
+    return _row((f"{name}, on pixels", interval, "", "", "", chosen))
 
 
 def _mean(mean: Mapping[str, float], sign: str = "") -> str:
@@ -107,8 +126,10 @@ def _mean(mean: Mapping[str, float], sign: str = "") -> str:
 def _change(difference: Mapping[str, Any] | None) -> str:
     if difference is None:
         return ""
-    unresolved = ", not resolved" if difference.get("resolved") is False else ""
-    return _mean(difference, sign="+") + unresolved
+    remark = ", not resolved" if difference.get("resolved") is False else ""
+    if "same_in_all_seeds" in difference:
+        remark = ", same in all seeds"
+    return _mean(difference, sign="+") + remark
 
 
 @style.styled

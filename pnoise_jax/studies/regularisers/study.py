@@ -11,20 +11,18 @@ from rich.console import Console
 
 from pnoise_jax import runs
 from pnoise_jax.registry import did_you_mean
-from pnoise_jax.studies.regularisers import report, summary
-from pnoise_jax.studies.regularisers.floors import measure_floors
-from pnoise_jax.studies.regularisers.plan import (
-    Arm,
-    Fields,
-    Seeds,
-    Setting,
+from pnoise_jax.studies.regularisers import report, study_file, summary
+from pnoise_jax.studies.regularisers.cells import check_cells
+from pnoise_jax.studies.regularisers.checks import (
     check_arms,
+    check_contrasts,
+    check_settings,
     check_splits,
 )
+from pnoise_jax.studies.regularisers.floors import measure_floors
+from pnoise_jax.studies.regularisers.plan import Arm, Fields, Seeds, Setting
 from pnoise_jax.studies.sweep import Group, override, run_sweep
 from pnoise_jax.terminal import create_console, printable
-
-_STAGES = ("tuning", "tuning_on_top")  # and then "test"
 
 
 def compare_regularisers(
@@ -43,7 +41,8 @@ def compare_regularisers(
 
     Every setting gets a directory with three sweeps: tuning, tuning_on_top (of the arms that are on
     top of another) and test. What is finished there is not repeated, so the same call resumes, and
-    processes may do different settings at the same time. After each setting, ``workdir`` gets
+    processes may do different settings at the same time; study.json notes the comparison, and
+    another one in the same directory is refused. After each setting, ``workdir`` gets
     regularisers.json, .csv, .md, .svg and .png of all settings that are finished.
 
     Args:
@@ -61,21 +60,21 @@ def compare_regularisers(
       The content of regularisers.json.
 
     Raises:
-      ValueError, OSError: a bad arm, setting or work directory, named, before any training.
+      ValueError, OSError: a bad arm, setting, contrast or work directory, named, before any
+        training.
       NonFiniteLossError, StoppedError: as `run_sweep`; what was finished is kept.
     """
     seeds = Seeds() if seeds is None else seeds
-    names = list(settings) if names is None else list(names)
-    check_arms(arms, contrasts)
-    for name in names:
-        if name not in settings:
-            raise ValueError(
-                f"--settings={','.join(names)}: {name!r} is unknown{did_you_mean(name, settings)}"
-            )
-    configs = {name: override(config, settings[name].fields) for name in names}
+    check_settings(settings)
+    check_arms(arms)
+    check_contrasts(contrasts, arms)
+    configs = _configs(config, settings, list(settings) if names is None else names)
     for name, of_setting in configs.items():
         check_splits(of_setting, name, settings[name])
+        check_cells(of_setting, name, settings[name], arms)
+    described = study_file.describe(config, arms, settings, seeds, contrasts)
     path, console = runs.make_writable(workdir), create_console()
+    study_file.claim(path, described, config, settings)
     for name, of_setting in configs.items():
         console.rule(name)
         run = _SettingRun(of_setting, settings[name], arms, seeds, path / name, together, console)
@@ -86,6 +85,25 @@ def compare_regularisers(
     for file in report.FILES:
         console.print(f"wrote {printable(str(path / file))}", soft_wrap=True)
     return content
+
+
+def _configs(
+    config: ml_collections.ConfigDict, settings: Mapping[str, Setting], names: Sequence[str]
+) -> dict[str, ml_collections.ConfigDict]:
+    """By name the config of each setting that is to be done."""
+    if not names:
+        raise ValueError("--settings= names no setting: name one, or leave the flag out for all")
+    configs = {}
+    for name in names:
+        if name not in settings:
+            raise ValueError(
+                f"--settings={','.join(names)}: {name!r} is unknown{did_you_mean(name, settings)}"
+            )
+        try:
+            configs[name] = override(config, settings[name].fields)
+        except ValueError as error:
+            raise ValueError(f"settings()[{name!r}]: {error}") from None
+    return configs
 
 
 class _SettingRun:
@@ -109,7 +127,7 @@ class _SettingRun:
         self._path.mkdir(parents=True, exist_ok=True)
         chosen: dict[str, Fields] = {}
         tuned: dict[str, list[dict[str, Any]]] = {}
-        for stage, on_top in zip(_STAGES, (False, True), strict=True):
+        for stage, on_top in zip(study_file.STAGES[:2], (False, True), strict=True):
             candidates = {
                 name: [
                     {**chosen.get(arm.on_top_of or "", {}), **fields} for fields in arm.candidates

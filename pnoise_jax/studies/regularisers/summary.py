@@ -2,7 +2,10 @@
 
 Intervals and p-values are Student's t over seeds, as in the summary of a sweep: they say how sure a
 mean over trainings is, on one test set. The contrasts that were named beforehand are one family for
-Holm's correction, over all settings; the other differences of a setting are another, each.
+Holm's correction, over all settings of the plan; the other differences of a setting are another,
+each. A contrast without a p-value counts in its family as one of 1: of a setting that is not
+finished yet, or a difference that is the same in all seeds. So while settings are missing, the
+p-values are upper bounds: those of the finished study are the same or smaller.
 """
 
 import dataclasses
@@ -13,71 +16,82 @@ from typing import Any
 
 from pnoise_jax import evaluation
 from pnoise_jax.studies.regularisers.plan import NOTHING
+from pnoise_jax.studies.regularisers.study_file import SETTING_FILE, as_json
 from pnoise_jax.studies.sweep import Mean, mean_of
 from pnoise_jax.writing import replace_file
 
-VERSION = 1  # of regularisers.json
-_FILE = "setting.json"
+VERSION = 2  # of regularisers.json
 
 
 def write_setting(directory: Path, content: Mapping[str, Any]) -> None:
     """Notes what was measured in a setting, all of it."""
-    replace_file(directory / _FILE, json.dumps(content, indent=1) + "\n")
+    replace_file(directory / SETTING_FILE, json.dumps(as_json(content), indent=1) + "\n")
 
 
 def collect(
     path: Path,
     names: Sequence[str] | Mapping[str, Any],
-    contrasts: Sequence[tuple[str, str]],
+    contrasts: Sequence[Sequence[str]],
     command: str | None,
 ) -> dict[str, Any]:
     """The content of regularisers.json: all settings that are finished in a work directory.
 
     Args:
       path: the work directory.
-      names: of the settings, in the order of the report.
+      names: of all settings of the plan, in the order of the report.
       contrasts: named beforehand.
       command: what was typed.
     """
-    finished = {name: path / name / _FILE for name in names if (path / name / _FILE).exists()}
-    settings = {name: json.loads(file.read_text()) for name, file in finished.items()}
+    files = {name: path / name / SETTING_FILE for name in names}
+    settings = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
     named: list[dict[str, Any]] = []
     for name, setting in settings.items():
         _summarise(setting["arms"], contrasts)
         for arm, other in contrasts:
             top1 = (setting["arms"][each]["top1"] for each in (arm, other))
             named.append({"setting": name, "arm": arm, "against": other} | _difference(*top1))
-    _correct(named)
-    return {"version": VERSION, "command": command, "contrasts": named, "settings": settings}
+    size = len(contrasts) * len(names)
+    _correct(named, size)
+    return {
+        "version": VERSION,
+        "command": command,
+        "contrasts": named,
+        "corrected_over": size,
+        "settings": settings,
+    }
 
 
-def _summarise(arms: dict[str, Any], contrasts: Sequence[tuple[str, str]]) -> None:
+def _summarise(arms: dict[str, Any], contrasts: Sequence[Sequence[str]]) -> None:
     """Adds to each arm its mean, and the differences that no contrast names."""
     differences = []
+    named = set(map(tuple, contrasts))
     for name, arm in arms.items():
         arm["mean"] = _as_json(mean_of(arm["top1"]))
         if "top1_views" in arm:
             arm["mean_views"] = _as_json(mean_of(arm["top1_views"]))
         for key, other in (("over_none", NOTHING), ("over_partner", arm["on_top_of"])):
-            if other not in (None, name) and (name, other) not in contrasts:
+            if other not in (None, name) and (name, other) not in named:
                 arm[key] = _difference(arm["top1"], arms[other]["top1"])
                 differences.append(arm[key])
-    _correct(differences)
+    _correct(differences, len(differences))
 
 
 def _difference(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
     changes = [a - b for a, b in zip(ours, theirs, strict=True)]
-    return _as_json(mean_of(changes, test=True))
+    mean = mean_of(changes, test=True)
+    same = {} if mean.p_value is not None else {"same_in_all_seeds": True}
+    return _as_json(mean) | same
 
 
 def _as_json(mean: Mean) -> dict[str, Any]:
     return {k: v for k, v in dataclasses.asdict(mean).items() if v is not None}
 
 
-def _correct(differences: Sequence[dict[str, Any]]) -> None:
-    """Adds p-values that are corrected over all that have one, and whether 0 is excluded."""
+def _correct(differences: Sequence[dict[str, Any]], size: int) -> None:
+    """Adds p-values that are corrected over a family of this size, and whether 0 is excluded."""
     tested = [each for each in differences if "p_value" in each]
-    p_values = evaluation.adjust_p_values([each["p_value"] for each in tested])
-    for each, p_value in zip(tested, p_values, strict=True):
+    known = [each["p_value"] for each in tested]
+    p_values = evaluation.adjust_p_values([*known, *[1.0] * (size - len(known))])
+    for each, p_value in zip(tested, p_values, strict=False):
         each["p_adjusted"] = float(p_value)
         each["resolved"] = Mean(p_adjusted=float(p_value)).resolved

@@ -54,13 +54,68 @@ def test_named_contrasts_are_one_family_and_a_settings_other_differences_another
     named = content["contrasts"]
     assert [each["setting"] for each in named] == ["first", "first", "second", "second"]
     smallest = min(named, key=lambda each: each["p_value"])
-    assert smallest["p_adjusted"] == pytest.approx(min(1, 4 * smallest["p_value"]))
+    assert content["corrected_over"] == 6  # of the missing setting, too
+    assert smallest["p_adjusted"] == pytest.approx(min(1, 6 * smallest["p_value"]))
     arms = content["settings"]["first"]["arms"]
     secondary = [arm[key] for arm in arms.values() for key in arm if key.startswith("over_")]
     assert len(secondary) == 4  # noise, twin, mixup and mixup + noise, each over none
     smallest = min(secondary, key=lambda each: each["p_value"])
     assert smallest["p_adjusted"] == pytest.approx(min(1, 4 * smallest["p_value"]))
     assert "over_partner" not in arms["mixup + noise"]  # a contrast has it
+
+
+def test_what_is_missing_can_only_lower_the_corrected_p_values(content, tmp_path):
+    (tmp_path / "missing").mkdir()
+    better = setting()
+    better["arms"]["noise"]["top1"] = [91.0, 92.1, 96.0]  # 10 more than the twin
+    summary.write_setting(tmp_path / "missing", better)
+    finished = summary.collect(tmp_path, ["first", "missing", "second"], CONTRASTS, None)
+    before = {(each["setting"], each["arm"]): each["p_adjusted"] for each in content["contrasts"]}
+    after = {(each["setting"], each["arm"]): each["p_adjusted"] for each in finished["contrasts"]}
+    assert len(before) == 4
+    assert len(after) == 6
+    assert all(after[key] <= p for key, p in before.items())
+    assert "(provisional: corrected over 4 of 6 finished;" in report.markdown(content)
+    assert "(corrected over 6 of 6 finished):" in report.markdown(finished)
+    assert "provisional" not in report.markdown(finished)
+
+
+def test_a_contrast_that_is_the_same_in_all_seeds_stays_in_its_family(tmp_path):
+    (tmp_path / "first").mkdir()
+    constant = setting()
+    constant["arms"]["noise"]["top1"] = [top1 + 1 for top1 in TOP1["twin"]]
+    constant["arms"]["twin"]["top1"] = TOP1["twin"]
+    constant["arms"]["mixup"]["top1"] = [top1 + 5 for top1 in TOP1["none"]]
+    summary.write_setting(tmp_path / "first", constant)
+    content = summary.collect(tmp_path, ["first"], CONTRASTS, None)
+    same, other = content["contrasts"]
+    assert same["same_in_all_seeds"]
+    assert "p_adjusted" not in same
+    assert other["p_adjusted"] == pytest.approx(min(1, 2 * other["p_value"]))
+    table = report.markdown(content)
+    assert "| first | noise − twin | +1.0, same in all seeds |  |" in table
+    arms = content["settings"]["first"]["arms"]
+    assert "| mixup | 77.0 ± 5.0 | +5.0, same in all seeds |" in table
+    tested = [arms[arm]["over_none"] for arm in ("noise", "twin", "mixup + noise")]
+    smallest = min(tested, key=lambda each: each["p_value"])
+    assert smallest["p_adjusted"] == pytest.approx(min(1, 4 * smallest["p_value"]))
+
+
+def test_all_that_was_chosen_is_shown(tmp_path):
+    (tmp_path / "first").mkdir()
+    chosen = setting()
+    chosen["arms"]["noise"]["fields"] = {
+        "noise.name": "linear_transform",
+        "noise.train": True,
+        "data.train_transform": "none|random_shift(1)",
+    }
+    summary.write_setting(tmp_path / "first", chosen)
+    table = report.markdown(summary.collect(tmp_path, ["first"], [], None))
+    assert table.startswith("No contrasts were named beforehand.")
+    (row,) = (line for line in table.splitlines() if line.startswith("| noise |"))
+    assert "noise.name linear_transform, train True, " in row
+    assert r"train_transform none\|random_shift(1), learning_rate of the config |" in row
+    assert row.replace(r"\|", "").count("|") == 7
 
 
 def test_the_files_hold_all_that_was_measured(content, tmp_path):
@@ -74,4 +129,4 @@ def test_the_files_hold_all_that_was_measured(content, tmp_path):
     assert "| mixup | 89.7 ±" in table
     assert "| 90.0 ± 2.5 (5) |" in table
     assert "| 1-NN, on pixels | 97.0 (95.7 to 98.0) |" in table
-    assert "missing" not in table
+    assert "| missing" not in table

@@ -1,0 +1,91 @@
+"""Builds what a comparison would train in a setting, so that a bad field is found before."""
+
+import functools
+import json
+from collections.abc import Callable, Iterator, Mapping
+
+import ml_collections
+
+from pnoise_jax import data, training
+from pnoise_jax.studies.regularisers.plan import Arm, Fields, Setting
+from pnoise_jax.studies.regularisers.study_file import as_json
+from pnoise_jax.studies.sweep import override
+
+_Load = Callable[..., data.Dataset]
+
+
+def check_cells(
+    config: ml_collections.ConfigDict, name: str, setting: Setting, arms: Mapping[str, Arm]
+) -> None:
+    """Raises ValueError or OSError where a candidate cannot be trained or tested, named.
+
+    Every candidate is built as tuning has it, and the first of each arm as the test has it. An arm
+    on top of another is built on its partner's first candidate.
+
+    Args:
+      config: of the setting.
+      name: of the setting.
+      setting: its splits.
+      arms: checked by `check_arms`.
+    """
+    load = functools.cache(data.load)
+    tuning, test = (override(config, setting.splits(tuning=stage)) for stage in (True, False))
+    weights = set()
+    for arm_name, arm in arms.items():
+        named = f"settings()[{name!r}], arm {arm_name!r}"
+        (partner, *_) = arms[arm.on_top_of].candidates if arm.on_top_of else ({},)
+        for number, fields in enumerate(arm.candidates):
+            fields = {**partner, **fields}
+            experiment = _build(tuning, fields, named, load)
+            start = (experiment.config.weights, experiment.model)
+            if experiment.config.weights is not None and start not in weights:
+                experiment.match_weights()
+            weights.add(start)
+            if number == 0:
+                views = {"evaluation.views": arm.views} if arm.views > 1 else {}
+                _build(test, {**fields, **views}, named, load)
+    _require_different(config, name, arms)
+
+
+def _build(
+    base: ml_collections.ConfigDict, fields: Fields, named: str, load: _Load
+) -> training.Experiment:
+    try:
+        experiment = training.build(override(base, fields), load=load)
+        if not experiment.task.classifies:
+            raise ValueError(
+                f"task.name={base.task.name!r} classifies nothing, and the arms are compared by "
+                "their accuracy: set another in get_config()"
+            )
+        training.check_training(experiment)
+        experiment.task.check()
+    except (ValueError, OSError) as error:
+        listed = ", ".join(f"{field}={value}" for field, value in fields.items())
+        kind = ValueError if isinstance(error, ValueError) else OSError
+        raise kind(f"{named} ({listed}): {error}") from None
+    return experiment
+
+
+def _require_different(
+    config: ml_collections.ConfigDict, name: str, arms: Mapping[str, Arm]
+) -> None:
+    """Raises ValueError where two candidates are the same, whatever is chosen for the partners."""
+    seen: dict[str, str] = {}
+    for arm_name, fields in _possible(arms):
+        content = dict(training.flatten(override(config, fields)))
+        key = json.dumps(as_json(content), sort_keys=True)
+        listed = f"arm {arm_name!r} ({', '.join(f'{k}={v}' for k, v in fields.items())})"
+        if key in seen:
+            raise ValueError(
+                f"settings()[{name!r}]: {listed} is the same as {seen[key]}: give each candidate "
+                "once"
+            )
+        seen[key] = listed
+
+
+def _possible(arms: Mapping[str, Arm]) -> Iterator[tuple[str, Fields]]:
+    for name, arm in arms.items():
+        partners = arms[arm.on_top_of].candidates if arm.on_top_of else ({},)
+        for partner in partners:
+            for fields in arm.candidates:
+                yield name, {**partner, **fields}

@@ -1,0 +1,206 @@
+"""study.json: which comparison a work directory belongs to, so that no other is mixed into it."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from pnoise_jax import writing
+from pnoise_jax.studies.regularisers.plan import Arm, Seeds, Setting
+from pnoise_jax.studies.sweep import override
+from pnoise_jax.studies.sweep import results as sweep_results
+from pnoise_jax.training import NOT_OF_RESULTS, flatten, starting_weights
+from pnoise_jax.training.fields import FIELDS
+
+FILE = "study.json"
+SETTING_FILE = "setting.json"  # in the directory of a setting that is finished
+STAGES = ("tuning", "tuning_on_top", "test")  # the sweeps of a setting
+_SHOWN = 5  # differences that an error lists
+
+
+def describe(
+    config: ml_collections.ConfigDict,
+    arms: Mapping[str, Arm],
+    settings: Mapping[str, Setting],
+    seeds: Seeds,
+    contrasts: Sequence[Sequence[str]],
+) -> dict[str, Any]:
+    """A comparison as plain JSON."""
+    return as_json(
+        {
+            "config": dict(flatten(config)),
+            "arms": {name: _shallow(arm) for name, arm in arms.items()},
+            "settings": {name: _shallow(setting) for name, setting in settings.items()},
+            "seeds": _shallow(seeds),
+            "contrasts": contrasts,
+            "weights_content": config.weights and starting_weights.find_fingerprint(config.weights),
+        }
+    )
+
+
+def as_json(content: Any) -> Any:
+    """What the content is once it has been written as JSON and read again."""
+    return json.loads(json.dumps(content, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, ml_collections.ConfigDict):
+        return value.to_dict()
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Sequence):
+        return list(value)
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def _shallow(thing: Any) -> dict[str, Any]:
+    return {field.name: getattr(thing, field.name) for field in dataclasses.fields(thing)}
+
+
+def claim(
+    path: Path,
+    described: Mapping[str, Any],
+    config: ml_collections.ConfigDict,
+    settings: Mapping[str, Setting],
+) -> None:
+    """Makes a work directory that of a comparison, or checks that it already is.
+
+    A directory without the file, which is older than it, is adopted if what is finished there is
+    of the same comparison.
+
+    Args:
+      path: the directory.
+      described: the comparison, by `describe`.
+      config: of all trainings.
+      settings: all of the comparison.
+
+    Raises:
+      ValueError: it belongs to another; the error names what differs.
+      OSError: it cannot be read or written.
+    """
+    writing.require_places(path, named=f"--workdir={str(path)!r}", files=(FILE,))
+    if not (path / FILE).exists():
+        differing = [
+            each for name in described["settings"] for each in _other(path, name, described)
+        ]
+        if differing:
+            raise _another_study(path, differing)
+        _require_same_sweeps(path, config, settings)
+    try:
+        writing.create_file(path / FILE, json.dumps(described, indent=1) + "\n")
+    except FileExistsError:  # of an earlier call, or of a process that started at the same time
+        _require_same(path, _read(path / FILE), described)
+
+
+def _require_same(path: Path, stored: Any, described: Mapping[str, Any]) -> None:
+    ours, theirs = (_comparable(each) for each in (stored, described))
+    content = ours.pop("weights_content", None)
+    if theirs.pop("weights_content") in (content, None) and content is not None:
+        ours["config"].pop("weights", None)  # the same weights, or gone, as the sweeps allow
+        theirs["config"].pop("weights", None)
+    differing = list(differences(ours, theirs))
+    if differing:
+        raise _another_study(path, differing)
+
+
+def _another_study(path: Path, differing: Sequence[str]) -> ValueError:
+    more = f"; and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
+    return ValueError(
+        f"--workdir={str(path)!r} holds another comparison ({'; '.join(differing[:_SHOWN])}"
+        f"{more}): choose another directory, or set these back"
+    )
+
+
+def _other(path: Path, name: str, described: Mapping[str, Any]) -> list[str]:
+    """In what a finished setting differs from the one described."""
+    file = path / name / SETTING_FILE
+    if not file.exists():
+        return []
+    found, setting = json.loads(file.read_text()), Setting(**described["settings"][name])
+    seeds, arms = described["seeds"], described["arms"]
+    there: dict[str, Any] = {stage: found[stage] for stage in ("tuning", "test")}
+    now: dict[str, Any] = {
+        stage: {**setting.splits(tuning=stage == "tuning"), "seeds": seeds[stage]}
+        for stage in ("tuning", "test")
+    }
+    there["arms"] = {
+        arm: {
+            "candidates": [tried["fields"] for tried in of_arm["tuning"]],
+            "on_top_of": of_arm["on_top_of"],
+            "views": of_arm.get("views", 1),
+        }
+        for arm, of_arm in found["arms"].items()
+    }
+    chosen = {arm: of_arm["fields"] for arm, of_arm in found["arms"].items()}
+    now["arms"] = {
+        arm: {
+            **of_arm,
+            "candidates": [
+                {**chosen.get(of_arm["on_top_of"], {}), **fields} for fields in of_arm["candidates"]
+            ],
+        }
+        for arm, of_arm in arms.items()
+    }
+    return list(differences(there, now, name))
+
+
+def _require_same_sweeps(
+    path: Path, config: ml_collections.ConfigDict, settings: Mapping[str, Setting]
+) -> None:
+    """Raises ValueError where a sweep that has begun is of another base config, named."""
+    for name, setting in settings.items():
+        for stage in STAGES:
+            directory = path / name / stage
+            if sweep_results.has_results(directory):  # a claim of these writes nothing
+                splits = setting.splits(tuning=stage != "test")
+                sweep_results.claim(directory, override(config, {**setting.fields, **splits}))
+
+
+def _comparable(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what no result depends on; fields that are newer than the file at their defaults."""
+    defaults = as_json({name: field.default for name, field in FIELDS.items()})
+    config = {k: v for k, v in (defaults | described["config"]).items() if v is not None}
+    return {
+        **described,
+        "config": {k: v for k, v in config.items() if not k.startswith(NOT_OF_RESULTS)},
+    }
+
+
+def differences(there: Any, now: Any, place: str = "") -> Iterator[str]:
+    """Where two pieces of JSON differ, in words."""
+    if _are(list, there, now) and len(there) == len(now) and _are(dict, *there, *now):
+        there, now = ({str(i): x for i, x in enumerate(each, 1)} for each in (there, now))
+    if _are(dict, there, now):
+        for key in dict.fromkeys((*there, *now)):
+            within = f"{place} / {key}" if place else key
+            if key in there and key in now:
+                yield from differences(there[key], now[key], within)
+            else:
+                side, value = ("there", there[key]) if key in there else ("now", now[key])
+                yield f"{within}: {value!r} only {side}"
+    elif there != now:
+        yield f"{place}: {there!r} there, {now!r} now"
+
+
+def _are(kind: type, *values: Any) -> bool:
+    return all(isinstance(value, kind) for value in values)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """What the file holds."""
+    try:
+        stored = json.loads(file.read_text())
+        if not isinstance(stored, dict) or not isinstance(stored.get("config"), dict):
+            raise ValueError("no config in it")
+    except (UnicodeDecodeError, ValueError) as error:
+        raise ValueError(
+            f"{file} cannot be read ({error}), so it is not known what the comparison there is: "
+            "restore it from a copy, or choose another --workdir"
+        ) from None
+    return stored
