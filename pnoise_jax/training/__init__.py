@@ -23,7 +23,7 @@ from pnoise_jax.training.config import (
 )
 from pnoise_jax.training.evaluating import evaluate
 from pnoise_jax.training.experiment import Experiment, build
-from pnoise_jax.training.fields import flatten, noise_config
+from pnoise_jax.training.fields import FIELDS, flatten, noise_config
 from pnoise_jax.training.loop import fit, train
 from pnoise_jax.training.program import Program, create_program, trains_with_noise
 from pnoise_jax.training.random_streams import RandomStreams
@@ -46,6 +46,7 @@ from pnoise_jax.training.together import fit_together, open_together, start_toge
 from pnoise_jax.training.window import NonFiniteLossError
 
 __all__ = [
+    "FIELDS",
     "HARMLESS",
     "NOT_OF_RESULTS",
     "NOT_OF_WEIGHTS",

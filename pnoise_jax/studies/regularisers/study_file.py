@@ -13,8 +13,7 @@ from pnoise_jax import writing
 from pnoise_jax.studies.regularisers.plan import Arm, Seeds, Setting
 from pnoise_jax.studies.sweep import override
 from pnoise_jax.studies.sweep import results as sweep_results
-from pnoise_jax.training import NOT_OF_RESULTS, flatten, starting_weights
-from pnoise_jax.training.fields import FIELDS
+from pnoise_jax.training import FIELDS, NOT_OF_RESULTS, flatten, starting_weights
 
 FILE = "study.json"
 SETTING_FILE = "setting.json"  # in the directory of a setting that is finished
