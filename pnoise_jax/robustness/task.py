@@ -207,7 +207,10 @@ class RobustClassification(Classification):
             if protocol.weight_noise and (weight_noise := self.weight_noise) is not None:
                 seed = self.require_setup().config.evaluation.seed
                 model: Any = AveragedModel(self.model, weight_noise, protocol.draws, seed)
-                task = dataclasses.replace(self, model=model)
+                # Mixing checks the model's layers, and an average has none to check.
+                task = dataclasses.replace(
+                    self, model=model, mixing=None, labels_follow_noise=False
+                )
                 known = dataclasses.replace(protocol, draws=1, weight_noise=False)
             (row,) = Classification.evaluate(task, variables, mesh, [known], report=report)
             rows.append(row | protocol.row())
