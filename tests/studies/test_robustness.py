@@ -22,6 +22,7 @@ ARMS = {
     "noisy": {"noise.name": "gaussian", "noise.std": 0.1, "noise.point": "image"},
     "fgsm": {"task.attack": "fgsm", "task.attack_epsilon": 0.05},
 }
+RESIZED = {f"data.{split}_transform": "resize_square" for split in ("train", "test")}
 SETTINGS = CurveSettings(
     {
         "gaussian": (0.1, 0.3),
@@ -99,8 +100,15 @@ def test_an_existing_run_is_measured_and_left_as_it_is(study, tmp_path):
     assert sorted((p, p.stat().st_mtime_ns) for p in run.rglob("*")) == before
     assert got["seeds"] == [0]
     assert "over examples, not over other seeds" in got["sentences"][0]
+    assert "PGD takes 2 steps from" in got["sentences"][0]
     assert {p["arm"] for p in got["points"]} == {"noisy-seed_0"}
     assert len(got["points"]) == len(content["points"]) // 2
+    config = training.read_config(run)
+    config.evaluation.views = 2
+    seen = robustness.run_curves_of(run, config, tmp_path / "views", settings=SETTINGS)
+    assert not any("evaluation.views" in sentence for sentence in got["sentences"])
+    assert any("not used here: noisy-seed_0 (2)" in sentence for sentence in seen["sentences"])
+    assert seen["points"] == got["points"]
     with pytest.raises(FileNotFoundError):
         robustness.run_curves_of(tmp_path, None, tmp_path / "none", settings=SETTINGS)
 
@@ -114,6 +122,7 @@ def test_noise_at_inference_is_off_and_said_to_be(data_dir, tmp_path):
     settings = CurveSettings(dict.fromkeys(robustness.STRENGTHS, (0.1,)), pgd_steps=1)
     got = robustness.run_curves_of(tmp_path / "run", None, tmp_path / "out", settings=settings)
     assert any("the noise that acts at inference is off here" in s for s in got["sentences"])
+    assert "PGD takes 1 step from" in got["sentences"][0]
 
 
 def test_only_classification_has_curves(data_dir, tmp_path):
@@ -140,7 +149,7 @@ def test_only_classification_has_curves(data_dir, tmp_path):
         ({"a": {}, "b": {"data.test_split": "test[64:128]"}}, r"b: data\.test_split is 'test\[64"),
         ({"a": {}, "b": {"data.test_split": "test[:32]"}}, "give all of them the same test data"),
         (
-            {"a": {}, "b": {"model.image_size": 16, "data.test_transform": "resize_square"}},
+            {"a": {}, "b": {"model.image_size": 16, **RESIZED}},
             r"b: data\.test_transform is 'resize_square', and 'none' in a",
         ),
     ],
