@@ -6,7 +6,7 @@ r"""Accuracy against the strength of noise and attacks: pnoise robustness --work
 The first trains the models that the config file's arms() names, each by the fields that it
 changes, {"plain": {}, "fgsm": {"task.attack": "fgsm"}}, for each seed. The file's strengths() may
 say how strongly test images are perturbed. The same command goes on where it was stopped. The
-second, without --config, measures a run that is there. Both write robustness.json, .csv, .svg and
+second, without --config, measures an existing run. Both write robustness.json, .csv, .svg and
 .png: accuracy under Gaussian noise, salt-and-pepper, FGSM and PGD, with intervals, and every sign
 that an attack failed. Strengths are on a scale of pixels from 0 to 1.
 """
@@ -22,7 +22,7 @@ from pnoise_jax.studies.robustness import SEEDS, CurveSettings, run_curves, run_
 
 from . import main
 
-_OUT = flags.DEFINE_string("out", None, "Of a run that is there: directory of the report.")
+_OUT = flags.DEFINE_string("out", None, "Of an existing run: directory of the report.")
 _SEEDS = flags.DEFINE_list("seeds", list(map(str, SEEDS)), "Of the runs; intervals need three.")
 _PGD_STEPS = flags.DEFINE_integer("pgd_steps", 20, "Steps of PGD at test time.")
 _SEED = flags.DEFINE_integer(
@@ -52,6 +52,11 @@ def measure(config, workdir: str | None) -> None:
                 f"--out is not set: give the directory of the report on --workdir={workdir!r}; or "
                 "give --config, to train and measure its arms() there"
             )
+        if flags.FLAGS["seeds"].present:
+            raise ValueError(
+                f"--seeds={','.join(_SEEDS.value)}: a run has the seed that it was trained with; "
+                "leave --seeds out, or give --config, to train and measure its arms()"
+            )
         run_curves_of(workdir, config, _OUT.value, settings=settings, command=command)
         return
     if _OUT.value is not None:
@@ -77,8 +82,8 @@ def _settings(is_study: bool) -> CurveSettings:
             f"--config={main.config_file()}: strengths() returns {strengths!r}: let it return a "
             "dict, such as {'pgd': (0.02, 0.04)}"
         )
-    given = {kind: _numbers(kind, f.value) for kind, f in _STRENGTHS.items() if f.value is not None}
-    return CurveSettings({**strengths, **given}, _PGD_STEPS.value, _SEED.value)
+    typed = {kind: _numbers(kind, f.value) for kind, f in _STRENGTHS.items() if f.value is not None}
+    return CurveSettings({**strengths, **typed}, _PGD_STEPS.value, _SEED.value)
 
 
 def _numbers(kind: str, values: list[str]) -> tuple[float, ...]:

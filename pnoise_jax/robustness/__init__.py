@@ -5,6 +5,7 @@ optimizer.
 """
 
 from pnoise_jax.robustness.attacks import Attack
+from pnoise_jax.robustness.losses import BLIND, LOSSES
 from pnoise_jax.robustness.perturbed import (
     KINDS,
     PGD_STEPS,
@@ -16,7 +17,9 @@ from pnoise_jax.robustness.task import RobustClassification
 from pnoise_jax.robustness.weight_noise import AveragedModel, WeightNoise
 
 __all__ = [
+    "BLIND",
     "KINDS",
+    "LOSSES",
     "PGD_STEPS",
     "Attack",
     "AveragedModel",

@@ -2,7 +2,8 @@
 
 What is evaluated is the model in evaluation mode: batch norms use their running statistics, dropout
 and stochastic depth are off, and so is all injected noise. An attacker has its weights, sees its
-gradients, and knows the true labels.
+gradients, and knows the true labels. It attacks each example once by each of `LOSSES`, and what
+counts is the worst: an example is right only if it is right after all of them.
 """
 
 import dataclasses
@@ -16,11 +17,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh
 
 from pnoise_jax import data, evaluation, noise, parallel, stopping
+from pnoise_jax.robustness import losses as attack_losses
 from pnoise_jax.robustness.attacks import Attack
+from pnoise_jax.robustness.losses import BLIND, LOSSES
 from pnoise_jax.training import RandomStreams
 
 Kind = Literal["gaussian", "salt_and_pepper", "fgsm", "pgd"]
@@ -37,19 +39,24 @@ class Perturbation:
         that a number is replaced by the smallest or largest of its image; "fgsm" and "pgd", the
         largest change of a pixel. All on a scale of pixels from 0 to 1, to which range the result
         is clipped.
-      steps: of PGD, which starts at a random point and takes steps of 2.5 strength / steps; None is
-        20 for PGD, and right for the others.
+      steps: of PGD, each of 2.5 strength / steps; None is 20. Other kinds take None alone.
+      random_start: whether PGD starts at a random point within the strength, not at the image; None
+        is True. Other kinds take None alone.
     """
 
     kind: Kind
     steps: int | None = None
+    random_start: bool | None = None
 
     def __post_init__(self):
         if self.kind not in KINDS:
             raise ValueError(f"kind={self.kind!r}: choose one of {', '.join(KINDS)}")
         if self.kind != "pgd" and self.steps is not None:
             raise ValueError(f"steps={self.steps!r}: only pgd has steps; leave it out")
+        if self.kind != "pgd" and self.random_start is not None:
+            raise ValueError(f"random_start={self.random_start!r}: only pgd has it; leave it out")
         if self.kind == "pgd":
+            object.__setattr__(self, "random_start", self.random_start is not False)
             steps = PGD_STEPS if self.steps is None else self.steps
             object.__setattr__(self, "steps", Attack(1.0, steps).steps)  # checks them
 
@@ -113,7 +120,7 @@ class Perturbation:
           index: (batch,) int32, what each example's random numbers are drawn from.
         """
         if self.is_attack:
-            attack = Attack(1.0, self.steps or 1, random_start=self.kind == "pgd")
+            attack = Attack(1.0, self.steps or 1, random_start=bool(self.random_start))
             return attack(key, loss, pixels, strength=strength, index=index)
         applied = noise.Gaussian() if self.kind == "gaussian" else noise.SaltAndPepper(1.0)
         return jnp.clip(applied(key, pixels, strength=strength, index=index), 0, 1)
@@ -130,12 +137,14 @@ def predict_perturbed(
     mean: data.PixelMean,
     std: tuple[float, ...],
     seed: int = 0,
+    losses: tuple[str, ...] = LOSSES,
     report: Callable[[str], None] | None = None,
 ) -> evaluation.Predictions:
-    """Evaluates ``model`` on all of ``dataset``, its images perturbed; each example once.
+    """Evaluates ``model`` on all of ``dataset``, its images perturbed; each example counts once.
 
     An example's random numbers depend on the seed and its index alone, not on the devices, and are
-    the same at every strength. All strengths share one compiled program.
+    the same at every strength. All strengths share one compiled program. An attack runs once by
+    each loss; of an example the result is kept that is wrong, or else has the larger nll.
 
     Args:
       model: as `evaluation.predict` takes it; its injections are off.
@@ -146,18 +155,39 @@ def predict_perturbed(
       mesh: the devices.
       mean, std: as `evaluation.predict` takes them.
       seed: of what is drawn.
+      losses: what attacks increase, one or more of `LOSSES`; or "blind", each pixel in a random
+        direction, which says what an attack must beat. Noise has none.
       report: takes a sentence about the progress.
 
     Raises:
-      ValueError: a bad strength, examples without labels, or logits that are not finite.
+      ValueError: a bad strength or loss, examples without labels, or logits that are not finite.
       StoppedError: as `evaluation.predict`.
     """
     perturbation.require_strengths((strength,), field="strength")
+    attack_losses.require(losses)
     program = _Program(model.clone(injection=None), evaluation.static_mean(mean), tuple(std))
     arguments = variables, np.uint32(seed), np.float32(strength)
-    score = functools.partial(_score, program, perturbation, parallel.replicated(mesh), *arguments)
-    what = f"{perturbation.kind} of strength {strength:g}"
-    return evaluation.collect(_over(dataset, score, mesh), dataset, what, report)
+    replicated = parallel.replicated(mesh)
+
+    def attacked(loss: str) -> evaluation.Predictions:
+        score = functools.partial(_score, program, perturbation, loss, replicated, *arguments)
+        by = f" by {loss.replace('_', '-')}" if perturbation.is_attack else ""
+        what = f"{perturbation.kind}{by} of strength {strength:g}"
+        return evaluation.collect(_over(dataset, score, mesh), dataset, what, report)
+
+    run = losses if perturbation.is_attack else losses[:1]
+    return functools.reduce(_worse, map(attacked, run))
+
+
+def _worse(one: evaluation.Predictions, other: evaluation.Predictions) -> evaluation.Predictions:
+    """Of each example the prediction that is wrong, or else has the larger nll."""
+    wrong, other_wrong = one.rank > 0, other.rank > 0
+    takes = (other_wrong & ~wrong) | ((other_wrong == wrong) & (other.nll > one.nll))
+    return evaluation.Predictions(
+        np.where(takes, other.rank, one.rank),
+        np.where(takes, other.nll, one.nll),
+        np.where(takes, other.predicted, one.predicted),
+    )
 
 
 def find_zero_gradients(
@@ -169,7 +199,7 @@ def find_zero_gradients(
     mean: data.PixelMean,
     std: tuple[float, ...],
 ) -> np.ndarray:
-    """Which examples have no gradient: (n,) bool.
+    """Which examples have no gradient of any of `LOSSES`: (n,) bool.
 
     An attack by gradients leaves these images where they are, or where a random start puts them,
     which says nothing about robustness.
@@ -197,21 +227,23 @@ class _Program:
         scale = noise.PixelScale(self.mean, self.std)
         return self.model.apply(variables, scale.normalise(pixels), train=False)
 
-    def loss(self, variables: Mapping[str, Any], labels: jax.Array, pixels: jax.Array) -> jax.Array:
-        """The sum, not the mean, so that no gradient is divided by the size of the batch."""
-        logits = self.logits(variables, pixels).astype(jnp.float32)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).sum()
+    def loss(
+        self, name: str, variables: Mapping[str, Any], labels: jax.Array, pixels: jax.Array
+    ) -> jax.Array:
+        """Of the pixels, summed; see `losses.total`."""
+        return attack_losses.total(name, self.logits(variables, pixels), labels)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _score(program, perturbation, replicated, variables, seed, strength, batch):
-    loss = functools.partial(program.loss, variables, batch["label"])
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _score(program, perturbation, name, replicated, variables, seed, strength, batch):
+    keys = RandomStreams(jax.random.key(seed))
+    pixels = _as_pixels(batch["image"])
+    loss = functools.partial(program.loss, name, variables, batch["label"])
+    if name == BLIND:
+        drawn = noise.draw_per_example(jax.random.uniform, keys[BLIND], pixels, batch["index"])
+        loss = functools.partial(jnp.vdot, jnp.where(drawn < 0.5, -1.0, 1.0))
     pixels = perturbation(
-        RandomStreams(jax.random.key(seed))[perturbation.kind],
-        loss,
-        _as_pixels(batch["image"]),
-        strength=strength,
-        index=batch["index"],
+        keys[perturbation.kind], loss, pixels, strength=strength, index=batch["index"]
     )
     scores = evaluation.score_logits(program.logits(variables, pixels), batch["label"])
     return jax.lax.with_sharding_constraint(scores, replicated)
@@ -219,10 +251,11 @@ def _score(program, perturbation, replicated, variables, seed, strength, batch):
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _find_zeros(program, replicated, variables, batch):
-    loss = functools.partial(program.loss, variables, batch["label"])
-    gradient = jax.grad(loss)(_as_pixels(batch["image"]))
-    zeros = (gradient == 0).all(axis=(1, 2, 3))
-    return jax.lax.with_sharding_constraint(zeros, replicated)
+    pixels, zeros = _as_pixels(batch["image"]), []
+    for name in LOSSES:
+        loss = functools.partial(program.loss, name, variables, batch["label"])
+        zeros.append((jax.grad(loss)(pixels) == 0).all(axis=(1, 2, 3)))
+    return jax.lax.with_sharding_constraint(jnp.stack(zeros).all(axis=0), replicated)
 
 
 def _as_pixels(images: jax.Array) -> jax.Array:

@@ -159,6 +159,16 @@ class RobustClassification(Classification):
         return weight_noise if weight_noise.std else None
 
     @property
+    def strongest_epsilon(self) -> float:
+        """The attack's epsilon times the schedule's largest factor, at most 1; 0 without one."""
+        if self.adversary is None:
+            return 0.0
+        if self.attack_schedule is None:
+            return self.adversary.epsilon
+        schedule = StrengthSchedule.parse(self.attack_schedule, field="attack_schedule")
+        return min(1.0, self.adversary.epsilon * max(schedule.first, schedule.last))
+
+    @property
     def update_noise(self) -> WeightNoise | None:
         """The noise after updates; None without any."""
         try:
@@ -207,7 +217,10 @@ class RobustClassification(Classification):
             if protocol.weight_noise and (weight_noise := self.weight_noise) is not None:
                 seed = self.require_setup().config.evaluation.seed
                 model: Any = AveragedModel(self.model, weight_noise, protocol.draws, seed)
-                task = dataclasses.replace(self, model=model)
+                # Mixing checks the model's layers, and an average has none to check.
+                task = dataclasses.replace(
+                    self, model=model, mixing=None, labels_follow_noise=False
+                )
                 known = dataclasses.replace(protocol, draws=1, weight_noise=False)
             (row,) = Classification.evaluate(task, variables, mesh, [known], report=report)
             rows.append(row | protocol.row())

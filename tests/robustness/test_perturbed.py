@@ -14,6 +14,7 @@ from jax.sharding import AxisType
 from pnoise_jax import evaluation, noise
 from pnoise_jax.robustness import (
     KINDS,
+    LOSSES,
     Attack,
     Perturbation,
     find_zero_gradients,
@@ -97,7 +98,7 @@ def test_fgsm_is_one_signed_step_on_the_model_in_evaluation_mode(variables, odd)
     pixels = np.asarray(odd.images, np.float32) / 255
     moved = np.clip(pixels + 0.05 * np.sign(jax.grad(loss)(pixels)), 0, 1)
     expected = evaluation.Predictions.of(np.asarray(logits(moved)), odd.labels)
-    got = predict(variables, odd, "fgsm", 0.05)
+    got = predict(variables, odd, "fgsm", 0.05, losses=("cross_entropy",))
     np.testing.assert_allclose(got.nll, expected.nll, rtol=1e-4, atol=1e-4)
     assert got.nll.mean() > predict(variables, odd, "fgsm", 0.0).nll.mean()
 
@@ -131,22 +132,61 @@ def test_gaussian_and_salt_and_pepper_are_what_they_are_called():
 
 def test_all_strengths_share_a_program(variables, odd):
     predict(variables, odd, "pgd", 0.01)
-    compiled = perturbed._score._cache_size()
+    compiled = perturbed._score._cache_size()  # of each loss one
     predict(variables, odd, "pgd", 0.02)
     assert perturbed._score._cache_size() == compiled
 
 
+class Rounded(Small):
+    """Sees pixels in steps, which have no gradient."""
+
+    @nn.compact
+    def __call__(self, x, train=False, **call):
+        return Small()(jnp.round(x), train=train)
+
+
+def scaled(variables, factor):
+    dense = jax.tree.map(lambda x: factor * x, variables["params"]["Dense_0"])
+    return {**variables, "params": {**variables["params"], "Dense_0": dense}}
+
+
+@pytest.mark.parametrize("kind", ["fgsm", "pgd"])
+@pytest.mark.parametrize("factor", [30.0, 1e4])
+def test_large_logits_are_no_protection(variables, odd, kind, factor):
+    """Cross-entropy alone leaves more of them right, or all: its gradients vanish."""
+    large = scaled(variables, factor)
+    results = [predict(v, odd, kind, 0.02).rank for v in (variables, large)]
+    np.testing.assert_array_equal(*(rank == 0 for rank in results))
+    if factor == 1e4:
+        (alone, clean) = (
+            predict(large, odd, kind, e, losses=("cross_entropy",)).rank for e in (0.2, 0.0)
+        )
+        assert (alone[clean == 0] == 0).any()
+    assert not find_zero_gradients(Small(), large, odd, mesh=mesh_of(8), **PIXELS).any()
+
+
+def test_an_example_is_right_only_if_it_is_after_every_loss(variables, odd):
+    worst = predict(variables, odd, "pgd", 0.05)
+    each = [predict(variables, odd, "pgd", 0.05, losses=(loss,)).rank == 0 for loss in LOSSES]
+    np.testing.assert_array_equal(worst.rank == 0, np.all(each, axis=0))
+    for loss in ("much", "", "Margin"):
+        with pytest.raises(ValueError, match=r"losses=.*give a tuple of some of cross_entropy"):
+            predict(variables, odd, "pgd", 0.05, losses=(loss,))
+
+
+def test_a_blind_attack_moves_each_pixel_by_epsilon_either_way(variables, odd):
+    first = predict(variables, odd, "fgsm", 0.3, losses=("blind",))
+    assert not np.allclose(first.nll, predict(variables, odd, "fgsm", 0.0).nll, atol=1e-3)
+    assert (first.nll <= predict(variables, odd, "fgsm", 0.3).nll + 1e-4).all()
+    other = predict(variables, odd, "fgsm", 0.3, losses=("blind",), seed=1)
+    assert not np.allclose(first.nll, other.nll, atol=1e-3)
+
+
 def test_images_without_a_gradient_are_found(variables, odd):
-    scaled = jax.tree.map(np.asarray, variables)
-    scaled["params"]["Dense_0"]["kernel"] = 1e4 * scaled["params"]["Dense_0"]["kernel"]
     options = {"mesh": mesh_of(8), **PIXELS}
     assert not find_zero_gradients(Small(), variables, odd, **options).any()
-    saturated = find_zero_gradients(Small(), scaled, odd, **options)
-    clean = predict(scaled, odd, "fgsm", 0.0)
-    np.testing.assert_array_equal(saturated, clean.rank == 0)
-    assert 0 < saturated.sum() < len(odd)
-    attacked = predict(scaled, odd, "fgsm", 1.0)  # it does not move them: no robustness
-    np.testing.assert_array_equal(attacked.rank == 0, saturated)
+    nested = {name: {"Small_0": variables[name]} for name in variables}
+    assert find_zero_gradients(Rounded(), nested, odd, **options).all()
 
 
 def test_examples_without_labels_are_refused(variables, odd):
@@ -185,6 +225,7 @@ def test_bad_strengths_are_named(kind, strengths, message):
         ({"kind": "pgd", "steps": 0}, "steps=0: give a whole number of at least 1"),
         ({"kind": "pgd", "steps": 2.5}, r"steps=2\.5"),
         ({"kind": "fgsm", "steps": 3}, "steps=3: only pgd has steps"),
+        ({"kind": "fgsm", "random_start": False}, "random_start=False: only pgd has it"),
     ],
 )
 def test_bad_settings_are_named(settings, message):

@@ -229,6 +229,20 @@ def test_a_run_trains_and_reloads(data_dir, tmp_path):
     assert parallel.data_mesh().size == 8
 
 
+@pytest.mark.parametrize("layer", [0, 1])
+def test_a_run_with_mixup_ends_with_rows_of_noisy_weights(data_dir, layer):
+    config = small_config(data_dir, **{"evaluation.draws": 3, "data.test_split": "test[:8]"})
+    config.noise.preset = None
+    config.task = training.task_config("robust_classification", weight_noise_std=0.05)
+    config.mixup.alpha, config.mixup.layer = 0.3, layer
+    experiment = training.build(config)
+    params = experiment.initial_state(KEY).params
+    rows = experiment.task.evaluate(
+        {"params": params}, parallel.data_mesh(), experiment.task.averaged_protocols
+    )
+    assert [row.get("draws", 1) for row in rows if row.get("weight_noise")] == [1, 3]
+
+
 def test_a_schedule_multiplies_the_strength(batch, data_dir):
     config = robust_config(
         data_dir,

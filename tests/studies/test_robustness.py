@@ -3,13 +3,18 @@
 import csv
 import dataclasses
 import json
+from types import SimpleNamespace
+from typing import Any
 
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from pnoise_jax import training
 from pnoise_jax.studies import robustness
-from pnoise_jax.studies.robustness import CurveSettings, Measured, arms, masking, summarise
+from pnoise_jax.studies.robustness import CurveSettings, Measured, arms, masking, summarise, verdict
 from tests.training.runs import small_config
 
 ARMS = {
@@ -17,6 +22,7 @@ ARMS = {
     "noisy": {"noise.name": "gaussian", "noise.std": 0.1, "noise.point": "image"},
     "fgsm": {"task.attack": "fgsm", "task.attack_epsilon": 0.05},
 }
+RESIZED = {f"data.{split}_transform": "resize_square" for split in ("train", "test")}
 SETTINGS = CurveSettings(
     {
         "gaussian": (0.1, 0.3),
@@ -86,7 +92,7 @@ def test_another_config_is_refused(study, data_dir):
         robustness.run_curves(study_config(data_dir), run, two, settings=SETTINGS)
 
 
-def test_a_run_that_is_there_is_measured_and_left_as_it_is(study, tmp_path):
+def test_an_existing_run_is_measured_and_left_as_it_is(study, tmp_path):
     workdir, _, content = study
     run = workdir / "runs" / "noisy-seed_0"
     before = sorted((p, p.stat().st_mtime_ns) for p in run.rglob("*"))
@@ -94,8 +100,15 @@ def test_a_run_that_is_there_is_measured_and_left_as_it_is(study, tmp_path):
     assert sorted((p, p.stat().st_mtime_ns) for p in run.rglob("*")) == before
     assert got["seeds"] == [0]
     assert "over examples, not over other seeds" in got["sentences"][0]
+    assert "PGD takes 2 steps from" in got["sentences"][0]
     assert {p["arm"] for p in got["points"]} == {"noisy-seed_0"}
     assert len(got["points"]) == len(content["points"]) // 2
+    config = training.read_config(run)
+    config.evaluation.views = 2
+    seen = robustness.run_curves_of(run, config, tmp_path / "views", settings=SETTINGS)
+    assert not any("evaluation.views" in sentence for sentence in got["sentences"])
+    assert any("not used here: noisy-seed_0 (2)" in sentence for sentence in seen["sentences"])
+    assert seen["points"] == got["points"]
     with pytest.raises(FileNotFoundError):
         robustness.run_curves_of(tmp_path, None, tmp_path / "none", settings=SETTINGS)
 
@@ -109,6 +122,7 @@ def test_noise_at_inference_is_off_and_said_to_be(data_dir, tmp_path):
     settings = CurveSettings(dict.fromkeys(robustness.STRENGTHS, (0.1,)), pgd_steps=1)
     got = robustness.run_curves_of(tmp_path / "run", None, tmp_path / "out", settings=settings)
     assert any("the noise that acts at inference is off here" in s for s in got["sentences"])
+    assert "PGD takes 1 step from" in got["sentences"][0]
 
 
 def test_only_classification_has_curves(data_dir, tmp_path):
@@ -131,12 +145,40 @@ def test_only_classification_has_curves(data_dir, tmp_path):
         ({"a": {"noise.name": "gaussian", "noise.std": -1.0}}, r"a: noise\.std=-1\.0"),
         ({"a": {"noise.name": "gaussian", "noise.std": float("nan")}}, r"a: noise\.std=nan"),
         ({"a b": {}, "a_b": {}}, "would share a directory"),
+        ({"a": {}, "b": {"seed": 3}}, "b: seed=3: the study sets it"),
+        ({"a": {}, "b": {"data.test_split": "test[64:128]"}}, r"b: data\.test_split is 'test\[64"),
+        ({"a": {}, "b": {"data.test_split": "test[:32]"}}, "give all of them the same test data"),
+        (
+            {"a": {}, "b": {"model.image_size": 16, **RESIZED}},
+            r"b: data\.test_transform is 'resize_square', and 'none' in a",
+        ),
     ],
 )
 def test_bad_arms_are_named_before_any_training(data_dir, tmp_path, changed, message):
     with pytest.raises(ValueError, match=message):
         robustness.run_curves(study_config(data_dir), tmp_path, changed, settings=SETTINGS)
     assert not any(tmp_path.iterdir())
+
+
+def test_the_strength_of_training_is_the_largest(data_dir):
+    config = study_config(data_dir)
+    halves = {"name": "gaussian", "std": 0.3, "point": "image"}
+    config.noise.others.first = training.noise_config(
+        **halves, schedule="linear 0 to 2 over 1 epochs"
+    )
+    config.noise.others.second = training.noise_config(**{**halves, "std": 0.8})
+    for name, probability in (("third", 0.2), ("fourth", 0.1)):
+        config.noise.others[name] = training.noise_config(
+            name="salt_and_pepper", probability=probability, point="image"
+        )
+    config.task = training.task_config(
+        "robust_classification",
+        attack="fgsm",
+        attack_epsilon=0.1,
+        attack_schedule="cosine 0.5 to 0.25 over 1 epochs",
+    )
+    expected = {"gaussian": 1.0, "salt_and_pepper": 0.2, "fgsm": 0.05}
+    assert arms.trained_strengths(training.build(config)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -154,19 +196,29 @@ def test_bad_settings_are_named(settings, message):
         CurveSettings(**settings)
 
 
-def measured(fgsm, pgd, *, zeros=0.0, survivors=0.0, seed=0):
-    """Of 100 images, so many percent right, by strength."""
-    correct = {
-        "gaussian": rights([90, 80, 70]),
-        "salt_and_pepper": rights([90, 80]),
-        "fgsm": rights(fgsm),
-        "pgd": rights(pgd),
-    }
-    return Measured("arm", seed, correct, *(rights([share])[0] for share in (zeros, survivors)))
+def measured(fgsm, pgd, *, zeros=0.0, survivors=0.0, chance=10.0, seed=0, **by_loss):
+    """Of 100 images which are right, from percentages by strength.
+
+    Args:
+      fgsm, pgd: after both losses.
+      zeros, survivors, chance: without a gradient, after the whole range, of random pixels.
+      seed: of the run.
+      by_loss: such as pgd_cross_entropy or pgd_blind, where they are others.
+    """
+    attacks = {}
+    for kind, worst in (("fgsm", fgsm), ("pgd", pgd)):
+        curves = {"cross_entropy": worst, "margin": worst, "blind": [90] * len(worst)}
+        attacks[kind] = {k: rights(by_loss.get(f"{kind}_{k}", v)) for k, v in curves.items()}
+    noise = {"gaussian": rights([90, 80, 70]), "salt_and_pepper": rights([90, 80])}
+    shares = (rights([share])[0] for share in (zeros, survivors, chance))
+    return Measured("arm", seed, noise, attacks, *shares)
 
 
 def rights(percent):
     return np.arange(100) < np.asarray(percent)[:, None]
+
+
+NO_STRONGER = ["FGSM is no stronger than random", "PGD is no stronger than random"]
 
 
 @pytest.mark.parametrize(
@@ -174,12 +226,21 @@ def rights(percent):
     [
         (measured([90, 50, 10], [90, 5]), []),
         (measured([90, 30, 40], [90, 5]), ["30.0 % at epsilon 0.05 and 40.0 % at 0.2"]),
-        (measured([90, 50, 10], [90, 91]), ["PGD leaves 91.0 % and FGSM 10.0 %"]),
-        (measured([90, 50, 10], [90, 12]), ["PGD leaves 12.0 % and FGSM 10.0 %"]),
+        (measured([90, 50, 10], [90, 80]), ["PGD of epsilon 0.2 leaves 80.0 % and FGSM of 0.2"]),
+        (measured([90, 50, 10], [90, 12]), ["leaves 12.0 % and FGSM of 0.2 leaves 10.0 %"]),
         (measured([90, 50, 10], [90, 11]), []),  # by chance
         (measured([90, 50, 10], [90, 5], survivors=20), ["at will leaves 20.0 %"]),
+        (measured([90, 50, 10], [90, 5], survivors=1, chance=1), ["images of random pixels 1 %"]),
+        (measured([90, 50, 10], [90, 5], survivors=1, chance=10), []),
         (measured([90, 50, 10], [90, 5], zeros=30), ["30.0 % of the images have a gradient of"]),
-        (measured([90, 90, 90], [90, 90], zeros=100, survivors=90), ["at will", "gradient of"]),
+        (measured([90, 90, 90], [90, 90]), NO_STRONGER),
+        (measured([90, 50, 5], [90, 5], fgsm_blind=[90, 51, 6]), NO_STRONGER[:1]),
+        (measured([90, 50, 10], [90, 5], pgd_cross_entropy=[90, 24]), ["5.0 % where it increases"]),
+        (measured([90, 50, 10], [90, 5], pgd_margin=[90, 24]), []),  # the worst of both counts
+        (
+            measured([90, 90, 90], [90, 90], zeros=100, survivors=90),
+            [*NO_STRONGER, "at will", "gradient of"],
+        ),
     ],
 )
 def test_signs_that_an_attack_failed(run, signs):
@@ -188,6 +249,113 @@ def test_signs_that_an_attack_failed(run, signs):
     for sentence, part in zip(got, signs, strict=True):
         assert part in sentence
         assert sentence.startswith("arm, seed 0: ")
+
+
+def strengths_of(fgsm, pgd):
+    return CurveSettings({**SETTINGS.strengths, "fgsm": fgsm, "pgd": pgd}, pgd_steps=2)
+
+
+def test_fgsm_is_compared_with_every_pgd_that_may_do_as_much():
+    run = measured([90, 20, 10], [90, 40])
+    assert "PGD of epsilon 0.3" in masking.find_signs([run], strengths_of((0.1, 0.2), (0.3,)))[0]
+    smaller = strengths_of((0.1, 0.2), (0.05,))
+    assert masking.find_signs([run], smaller) == []
+    (text,) = verdict.verdicts([run], smaller)
+    assert "FGSM of 0.1, 0.2 was not compared with PGD" in text
+    assert "PGD left" not in text
+    (text,) = verdict.verdicts([measured([90, 40, 10], [90, 20])], strengths_of((0.1, 0.2), (0.1,)))
+    assert "PGD left no more than FGSM" in text
+    assert "FGSM of 0.2 was not compared" in text
+
+
+def test_without_a_sign_the_report_says_what_was_measured():
+    runs = [measured([90, 50, 10], [90, 5], seed=n, survivors=n) for n in (0, 1)]
+    (text,) = verdict.verdicts(runs, SETTINGS)
+    for part in (
+        "no sign of masked gradients",
+        "under FGSM the accuracy fell from 90.0 % to 10.0 % at epsilon 0.2",
+        "under PGD the accuracy fell from 90.0 % to 5.0 % at epsilon 0.2",
+        "random changes of the same size leave 90.0 %",
+        "at will left 0.5 % (images of random pixels: 10 %)",
+        "0 % of the images have no gradient",
+    ):
+        assert part in text
+
+
+def test_an_accuracy_that_does_not_fall_is_undecided():
+    texts = verdict.verdicts([measured([90, 89, 89], [90, 90])], SETTINGS)
+    assert len(texts) == 2
+    assert "arm: undecided under FGSM" in texts[0]
+    assert texts[0].endswith("a larger epsilon would tell")
+    assert "(90.0 % to 90.0 %)" in texts[1]
+    assert texts[1].endswith("a larger epsilon or more steps than 2 would tell")
+    one_of_two = [measured([90, 50, 10], [90, share], seed=share) for share in (5, 90)]
+    (text,) = verdict.verdicts(one_of_two, SETTINGS)
+    assert "undecided under PGD: the accuracy of at least one seed did not fall" in text
+
+
+class Nearest(nn.Module):
+    """The nearest of 200 images."""
+
+    injection: Any = None
+
+    @nn.compact
+    def __call__(self, x, train=False, **call):
+        images, scale = (self.get_variable("params", name) for name in ("images", "scale"))
+        return scale * (2 * self.seen(x.reshape(len(x), -1)) @ images.T - (images**2).sum(axis=1))
+
+    def seen(self, flat):
+        return flat
+
+
+class Quantised(Nearest):
+    """Sees pixels in steps; its gradients are not 0, but those of a fast, small wave."""
+
+    def seen(self, flat):
+        wave = 1e-3 * jnp.sin(1e4 * flat + jnp.arange(flat.shape[1]) ** 2)
+        return jnp.round(2 * flat) / 2 + wave - jax.lax.stop_gradient(wave)
+
+
+LARGE = CurveSettings({**SETTINGS.strengths, "fgsm": (0.3, 0.6), "pgd": (0.3, 0.6)}, pgd_steps=5)
+
+
+def measure_nearest(digits, model, scale=1.0):
+    """Measures it on its 200 images, one of each class."""
+    levels = np.random.default_rng(0).integers(0, 3, (200, 64)).astype(np.float32) / 2
+    images = np.round(255 * levels).astype(np.uint8).reshape(200, 8, 8, 1)
+    run = SimpleNamespace(
+        experiment=SimpleNamespace(
+            task=training.Classification(model=model, mean=(0.0,), std=(1.0,)),
+            test_data=dataclasses.replace(
+                digits, labels=np.arange(200, dtype=np.int32), images=images
+            ),
+            config=SimpleNamespace(seed=0),
+        ),
+        variables={"params": {"images": levels, "scale": np.float32(scale)}},
+    )
+    return robustness.measure(run, LARGE, arm="arm", report=lambda _: None)
+
+
+def test_a_model_whose_gradients_lead_nowhere_gets_signs(digits):
+    """With 200 classes chance is below the limit of survivors, and a random start hid it."""
+    run = measure_nearest(digits, Quantised())
+    signs = masking.find_signs([run], LARGE)
+    assert any("PGD is no stronger than random changes" in sign for sign in signs)
+    assert any("FGSM is no stronger than random changes" in sign for sign in signs)
+    assert not any("no sign" in text for text in verdict.verdicts([run], LARGE))
+
+
+def test_the_scale_of_logits_is_no_protection(digits):
+    plain = measure_nearest(digits, Nearest())
+    assert plain.accuracy("pgd")[-1] < 5
+    assert masking.find_signs([plain], LARGE) == []
+    assert "fell from 100.0 % to 0.0 %" in verdict.verdicts([plain], LARGE)[0]
+    for scale in (30.0, 1000.0):
+        run = measure_nearest(digits, Nearest(), scale)
+        for kind in ("fgsm", "pgd"):
+            np.testing.assert_allclose(run.accuracy(kind), plain.accuracy(kind), atol=1)
+        signs = masking.find_signs([run], LARGE)
+        assert any("% where it increases cross-entropy and" in sign for sign in signs)
 
 
 def test_arms_are_compared_with_the_first_by_seed_and_example():

@@ -3,10 +3,12 @@
 import copy
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
+import numpy as np
 
 from pnoise_jax import data, noise, training
 from pnoise_jax.robustness import KINDS, RobustClassification
@@ -45,7 +47,7 @@ def build_runs(base: ml_collections.ConfigDict, arms: Arms, seeds: Sequence[int]
       seeds: of the runs.
 
     Raises:
-      ValueError: there are no arms, or one is bad: it is named.
+      ValueError: there are no arms, or one is bad or has other test data: it is named.
       OSError: the data cannot be read or prepared.
     """
     if not arms:
@@ -53,7 +55,14 @@ def build_runs(base: ml_collections.ConfigDict, arms: Arms, seeds: Sequence[int]
     names = [file_name(arm) for arm in arms]
     if len(set(names)) < len(names):
         raise ValueError(f"arms(): two of {', '.join(arms)} would share a directory; rename one")
-    runs, load = [], functools.cache(data.load)
+    for arm, fields in arms.items():
+        if "seed" in fields:
+            raise ValueError(
+                f"{arm}: seed={fields['seed']!r}: the study sets it, of every arm the same seeds; "
+                "leave it out, and say --seeds"
+            )
+    runs: list[StudyRun] = []
+    load = functools.cache(data.load)
     for seed in seeds:
         for arm, fields in arms.items():
             try:
@@ -63,6 +72,8 @@ def build_runs(base: ml_collections.ConfigDict, arms: Arms, seeds: Sequence[int]
                 require_classification(experiment)
                 training.check_training(experiment)
                 experiment.task.check()
+                if runs:
+                    _require_same_test_data(experiment, runs[0])
             except (ValueError, OSError) as error:
                 kind = ValueError if isinstance(error, ValueError) else OSError
                 raise kind(f"{arm}: {error}") from error
@@ -80,21 +91,54 @@ def require_classification(experiment: training.Experiment) -> None:
         )
 
 
-def trained_strengths(experiment: training.Experiment) -> dict[str, float]:
-    """By kind of perturbation how strongly the images were perturbed in training.
+def _require_same_test_data(experiment: training.Experiment, first: StudyRun) -> None:
+    """Raises ValueError unless both see the same test images: they are compared one by one."""
+    facts, expected = map(_test_facts, (experiment, first.experiment))
+    changed = [name for name in facts if facts[name] != expected[name]]
+    if changed:
+        name = changed[0]
+        raise ValueError(
+            f"{name} is {facts[name]!r}, and {expected[name]!r} in {first.arm}: arms are compared "
+            "image by image, so give all of them the same test data"
+        )
+    labels = experiment.test_data.labels, first.experiment.test_data.labels
+    if not np.array_equal(*labels):
+        raise ValueError(
+            f"data.data_dir={experiment.config.data.data_dir!r}: its test labels are not those of "
+            f"{first.arm}: arms are compared image by image, so give all of them the same test data"
+        )
 
-    Of a schedule, the strength that it multiplies.
+
+def _test_facts(experiment: training.Experiment) -> dict[str, Any]:
+    section, test_data = experiment.config.data, experiment.test_data
+    return {
+        "data.name": section.name,
+        "data.test_split": section.test_split,
+        "data.test_transform": section.test_transform,
+        "the version of the test data": test_data.version,
+        "the number of test images": len(test_data),
+        "the shape of test images": test_data.require_image_shape(),
+    }
+
+
+def trained_strengths(experiment: training.Experiment) -> dict[str, float]:
+    """By kind of perturbation how strongly the images were perturbed in training, at most.
+
+    A schedule counts with its largest factor. Of several Gaussians the variances add up; of several
+    noises of another kind, the strongest counts.
     """
-    found: dict[str, float] = {}
-    for injection in experiment.injections:
+    strengths: dict[str, float] = {}
+    for injection in experiment.strongest_injections:
         applied = injection.noise
         if not injection.train or injection.point != "image":
             continue
         if isinstance(applied, noise.Gaussian):
-            found["gaussian"] = applied.std * applied.strength
+            std = abs(applied.std * applied.strength)
+            strengths["gaussian"] = math.hypot(strengths.get("gaussian", 0.0), std)
         elif isinstance(applied, noise.SaltAndPepper):
-            found["salt_and_pepper"] = applied.probability
+            before = strengths.get("salt_and_pepper", 0.0)
+            strengths["salt_and_pepper"] = max(before, applied.probability)
     task = experiment.task
     if isinstance(task, RobustClassification) and task.adversary is not None:
-        found[task.attack] = task.adversary.epsilon
-    return {kind: found[kind] for kind in KINDS if kind in found}
+        strengths[task.attack] = task.strongest_epsilon
+    return {kind: strengths[kind] for kind in KINDS if strengths.get(kind)}

@@ -9,7 +9,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pnoise_jax.studies.robustness.measuring import CurveSettings, Measured
+from pnoise_jax.robustness import BLIND
+from pnoise_jax.studies.robustness.figure import TITLES
+from pnoise_jax.studies.robustness.measuring import ATTACKS, CurveSettings, Measured
 
 TOLERANCE = 1.0  # points: an accuracy may rise by this much from chance alone
 SURVIVORS = 1.0  # percent that may be right after an attack that may change every pixel at will
@@ -17,7 +19,7 @@ ZEROS = 1.0  # percent of images without a gradient
 
 
 def find_signs(measured: Sequence[Measured], settings: CurveSettings) -> list[str]:
-    """A sentence for each sign, of each model on its own; none where the attacks look sound.
+    """A sentence for each sign, of each model separately; none where the attacks look sound.
 
     Args:
       measured: the models.
@@ -29,21 +31,34 @@ def find_signs(measured: Sequence[Measured], settings: CurveSettings) -> list[st
         for sign in (
             *_rises(run, settings),
             *_stronger_fgsm(run, settings),
+            *_misled(run, settings),
+            *_blind(run, settings),
             *_survivors(run),
             *_zeros(run),
         )
     ]
 
 
+def comparable(settings: CurveSettings) -> list[tuple[int, int]]:
+    """Where in the strengths FGSM's epsilon is not above PGD's, so that PGD may do all it does."""
+    fgsm, pgd = settings.strengths["fgsm"], settings.strengths["pgd"]
+    return [
+        (i, j)
+        for i, smaller in enumerate(fgsm)
+        for j, larger in enumerate(pgd)
+        if 0 < smaller <= larger
+    ]
+
+
 def _rises(run: Measured, settings: CurveSettings) -> Iterator[str]:
-    for kind in ("fgsm", "pgd"):
+    for kind in ATTACKS:
         strengths, accuracy = settings.strengths[kind], run.accuracy(kind)
         lowest = np.minimum.accumulate(accuracy)
         number = int(np.argmax(accuracy - lowest))
         if accuracy[number] - lowest[number] > TOLERANCE:
             before = int(np.argmin(accuracy[: number + 1]))
             yield (
-                f"the accuracy under {kind} is {accuracy[before]:.1f} % at epsilon "
+                f"the accuracy under {TITLES[kind]} is {accuracy[before]:.1f} % at epsilon "
                 f"{strengths[before]:.3g} and {accuracy[number]:.1f} % at "
                 f"{strengths[number]:.3g}; a larger epsilon allows every smaller change, so the "
                 "attack fails there"
@@ -51,26 +66,57 @@ def _rises(run: Measured, settings: CurveSettings) -> Iterator[str]:
 
 
 def _stronger_fgsm(run: Measured, settings: CurveSettings) -> Iterator[str]:
-    accuracy = {
-        kind: dict(zip(settings.strengths[kind], run.accuracy(kind), strict=True))
-        for kind in ("fgsm", "pgd")
-    }
-    both = [s for s in accuracy["fgsm"] if s in accuracy["pgd"]]
-    worst = max(both, key=lambda s: accuracy["pgd"][s] - accuracy["fgsm"][s])
-    fgsm, pgd = accuracy["fgsm"][worst], accuracy["pgd"][worst]
-    if pgd - fgsm > TOLERANCE:
+    pairs = comparable(settings)
+    if not pairs:
+        return
+    fgsm, pgd = run.accuracy("fgsm"), run.accuracy("pgd")
+    i, j = max(pairs, key=lambda pair: pgd[pair[1]] - fgsm[pair[0]])
+    if pgd[j] - fgsm[i] > TOLERANCE:
+        smaller, larger = settings.strengths["fgsm"][i], settings.strengths["pgd"][j]
         yield (
-            f"at epsilon {worst:.3g} PGD leaves {pgd:.1f} % and FGSM {fgsm:.1f} %; PGD should be "
-            "at least as strong, so its steps are misled or too few"
+            f"PGD of epsilon {larger:.3g} leaves {pgd[j]:.1f} % and FGSM of {smaller:.3g} leaves "
+            f"{fgsm[i]:.1f} %; PGD should be at least as strong, so its steps are misled or too few"
         )
+
+
+def _misled(run: Measured, settings: CurveSettings) -> Iterator[str]:
+    for kind in ATTACKS:
+        entropy, margin = (run.accuracy(kind, loss) for loss in ("cross_entropy", "margin"))
+        worst = int(np.argmax(entropy - margin))
+        if entropy[worst] - margin[worst] > TOLERANCE:
+            yield (
+                f"at epsilon {settings.strengths[kind][worst]:.3g} {TITLES[kind]} leaves "
+                f"{entropy[worst]:.1f} % where it increases cross-entropy and {margin[worst]:.1f} "
+                "% where it increases the margin, which does not depend on the scale of the "
+                "logits; the gradients of cross-entropy mislead, so another loss may leave less "
+                "than the worst of both, which is reported"
+            )
+
+
+def _blind(run: Measured, settings: CurveSettings) -> Iterator[str]:
+    for kind in ATTACKS:
+        blind, attacked = run.accuracy(kind, BLIND), run.accuracy(kind)
+        if (blind - attacked).max() <= TOLERANCE:
+            yield (
+                f"{TITLES[kind]} is no stronger than random changes of the same size at any "
+                f"epsilon: at {settings.strengths[kind][-1]:.3g} it leaves {attacked[-1]:.1f} % "
+                f"and they leave {blind[-1]:.1f} %; the gradients lead nowhere, or the epsilons "
+                "are too small or too large to tell"
+            )
 
 
 def _survivors(run: Measured) -> Iterator[str]:
     share = 100 * float(run.whole_range.mean())
+    random = 100 * float(run.random_images.mean())
     if share > SURVIVORS:
         yield (
             f"PGD that may change every pixel at will leaves {share:.1f} %; it should leave none: "
             "the gradients are masked, or the model hardly looks at the image"
+        )
+    elif share and share >= random / 2:
+        yield (
+            f"PGD that may change every pixel at will leaves {share:.2g} %, and images of random "
+            f"pixels {random:.2g} %; it should leave far fewer, and seems to make images random"
         )
 
 

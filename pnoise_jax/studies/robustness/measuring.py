@@ -12,7 +12,9 @@ import numpy as np
 
 from pnoise_jax import parallel, training
 from pnoise_jax.robustness import (
+    BLIND,
     KINDS,
+    LOSSES,
     PGD_STEPS,
     Perturbation,
     find_zero_gradients,
@@ -28,6 +30,8 @@ STRENGTHS = {
     "fgsm": (2 / 255, 4 / 255, 8 / 255, 16 / 255),
     "pgd": (2 / 255, 4 / 255, 8 / 255, 16 / 255),
 }
+ATTACKS = ("fgsm", "pgd")
+_SHARES = ("zero_gradients", "whole_range", "random_images")  # of `Measured`
 _WHOLE_RANGE = 1.0  # an epsilon with which any image can become any other
 
 
@@ -56,8 +60,8 @@ class CurveSettings:
             raise ValueError(f"pgd_{error}") from error
         checked = {}
         for kind, perturbation in perturbations.items():
-            given = self.strengths.get(kind, STRENGTHS[kind])
-            numbers = perturbation.require_strengths(given, field=f"strengths.{kind}")
+            listed = self.strengths.get(kind, STRENGTHS[kind])
+            numbers = perturbation.require_strengths(listed, field=f"strengths.{kind}")
             checked[kind] = (0.0, *(n for n in numbers if n))
             if len(checked[kind]) < 2:
                 raise ValueError(f"strengths.{kind}=(0,): give one above 0, such as 0.1")
@@ -75,20 +79,33 @@ class Measured:
     Attributes:
       arm: what it is trained with, by name.
       seed: of its training.
-      correct: by kind, (strengths, n) bool.
+      noise: by kind of noise, (strengths, n) bool.
+      attacks: by attack, and by what it increases, (strengths, n) bool; "blind" is a change of each
+        pixel by epsilon in a random direction.
       zero_gradients: (n,) bool, the images that attacks by gradients cannot move.
-      whole_range: (n,) bool, which are right after PGD that may change every pixel at will.
+      whole_range: (n,) bool, which are right after PGD that starts at the image and may change
+        every pixel at will.
+      random_images: (n,) bool, which are right of images of random pixels.
     """
 
     arm: str
     seed: int
-    correct: Mapping[str, np.ndarray]
+    noise: Mapping[str, np.ndarray]
+    attacks: Mapping[str, Mapping[str, np.ndarray]]
     zero_gradients: np.ndarray
     whole_range: np.ndarray
+    random_images: np.ndarray
 
-    def accuracy(self, kind: str) -> np.ndarray:
-        """In percent, by strength."""
-        return 100 * self.correct[kind].mean(axis=1)
+    def correct(self, kind: str) -> np.ndarray:
+        """(strengths, n) bool, which are right: of an attack, after each of its losses."""
+        if kind not in self.attacks:
+            return self.noise[kind]
+        return np.all([self.attacks[kind][loss] for loss in LOSSES], axis=0)
+
+    def accuracy(self, kind: str, loss: str | None = None) -> np.ndarray:
+        """In percent, by strength; of an attack also by one loss alone."""
+        correct = self.correct(kind) if loss is None else self.attacks[kind][loss]
+        return 100 * correct.mean(axis=1)
 
 
 def measure(
@@ -103,7 +120,7 @@ def measure(
       report: takes a sentence on how far it is.
 
     Raises:
-      ValueError: its task is no classification, or the test split has no labels.
+      ValueError: its task is not a classification, or the test split has no labels.
     """
     experiment = run.experiment
     require_classification(experiment)
@@ -111,23 +128,39 @@ def measure(
     common = (task.model, run.variables, experiment.test_data)
     options: dict[str, Any] = {"mesh": parallel.data_mesh(), "mean": task.mean, "std": task.std}
 
-    def answers(kind: str, strength: float) -> np.ndarray:
+    def answers(
+        perturbation: Perturbation, strength: float, losses: tuple[str, ...] = LOSSES
+    ) -> np.ndarray:
         predictions = predict_perturbed(
             *common,
-            settings.perturbation(kind),
+            perturbation,
             strength,
             seed=settings.seed,
+            losses=losses,
             report=report,
             **options,
         )
         return predictions.rank < 1
 
+    clean = answers(Perturbation("gaussian"), 0.0)
+
+    def curve(kind: str, perturbation: Perturbation, loss: str) -> np.ndarray:
+        rest = settings.strengths[kind][1:]  # the first is 0
+        return np.stack([clean, *(answers(perturbation, s, (loss,)) for s in rest)])
+
+    random_step = Perturbation("fgsm")
     return Measured(
         arm,
         experiment.config.seed,
-        {kind: np.stack([answers(kind, s) for s in settings.strengths[kind]]) for kind in KINDS},
+        {k: curve(k, settings.perturbation(k), LOSSES[0]) for k in KINDS if k not in ATTACKS},
+        {
+            kind: {loss: curve(kind, settings.perturbation(kind), loss) for loss in LOSSES}
+            | {BLIND: curve(kind, random_step, BLIND)}
+            for kind in ATTACKS
+        },
         find_zero_gradients(*common, **options),
-        answers("pgd", _WHOLE_RANGE),
+        answers(Perturbation("pgd", settings.pgd_steps, random_start=False), _WHOLE_RANGE),
+        answers(random_step, _WHOLE_RANGE, (BLIND,)),
     )
 
 
@@ -157,14 +190,15 @@ def measure_kept(
             path, run.experiment.config, mesh=parallel.data_mesh(), report=report
         )
         measured = measure(restored, settings, arm=run.arm, report=report)
-        arrays = {
-            **measured.correct,
-            "zero_gradients": measured.zero_gradients,
-            "whole_range": measured.whole_range,
-        }
+        arrays = {name: getattr(measured, name) for name in _SHARES}
+        arrays |= measured.noise
+        for kind in ATTACKS:
+            arrays |= {f"{kind} {loss}": right for loss, right in measured.attacks[kind].items()}
         _write(kept, identity, arrays)
-    correct = {kind: arrays[kind] for kind in KINDS}
-    return Measured(run.arm, run.seed, correct, arrays["zero_gradients"], arrays["whole_range"])
+    noise = {kind: arrays[kind] for kind in KINDS if kind not in ATTACKS}
+    losses = (*LOSSES, BLIND)
+    attacks = {kind: {loss: arrays[f"{kind} {loss}"] for loss in losses} for kind in ATTACKS}
+    return Measured(run.arm, run.seed, noise, attacks, *(arrays[name] for name in _SHARES))
 
 
 def _identity(run: StudyRun, path: Path, settings: CurveSettings) -> str:
@@ -174,6 +208,7 @@ def _identity(run: StudyRun, path: Path, settings: CurveSettings) -> str:
         {
             "step": RunDirectory(path).steps()[-1],
             "settings": dataclasses.asdict(settings),
+            "losses": [*LOSSES, BLIND],
             "data": [test_data.name, test_data.split, test_data.version, len(test_data)],
             "started": RunDirectory(path).config.stat().st_mtime_ns,
         }

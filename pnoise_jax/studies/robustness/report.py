@@ -13,8 +13,9 @@ from pnoise_jax import training
 from pnoise_jax.robustness import KINDS
 from pnoise_jax.studies.reporting import style
 from pnoise_jax.studies.robustness.figure import AXES, TITLES, curves_figure
-from pnoise_jax.studies.robustness.measuring import CurveSettings
+from pnoise_jax.studies.robustness.measuring import CurveSettings, Measured
 from pnoise_jax.studies.robustness.summary import ENOUGH_SEEDS, Point
+from pnoise_jax.studies.robustness.verdict import BOUND, verdicts
 from pnoise_jax.terminal import printable
 from pnoise_jax.writing import csv_text, replace_file
 
@@ -24,6 +25,7 @@ COLUMNS = tuple(field.name for field in dataclasses.fields(Point))
 
 def sentences(
     points: Sequence[Point],
+    measured: Sequence[Measured],
     signs: Sequence[str],
     settings: CurveSettings,
     experiments: Mapping[str, training.Experiment],
@@ -32,6 +34,7 @@ def sentences(
 
     Args:
       points: of all arms.
+      measured: what they summarise.
       signs: what `masking.find_signs` gives.
       settings: how they were measured.
       experiments: one for each arm.
@@ -41,7 +44,9 @@ def sentences(
     texts = [
         "Accuracy, %, of the models in evaluation mode (running statistics of batch norms, no "
         f"dropout, no injected noise), mean of {seeds} seed{'s' * (seeds > 1)}, with 95 % "
-        f"intervals over {over}. PGD takes {settings.pgd_steps} steps from a random start.",
+        f"intervals over {over}. PGD takes {settings.pgd_steps} "
+        f"step{'s' * (settings.pgd_steps > 1)} from a random start. An image counts as right "
+        "under attack if it is after two attacks, by cross-entropy and by the margin.",
     ]
     if any(point.beyond for point in points):
         texts.append("* is stronger than what the model was trained with.")
@@ -56,19 +61,23 @@ def sentences(
             "are random: an attack that does not average them over many draws fails, which is not "
             "robustness."
         )
+    views = {
+        arm: experiment.config.evaluation.views
+        for arm, experiment in experiments.items()
+        if experiment.config.evaluation.views != 1
+    }
+    if views:
+        listed = ", ".join(f"{arm} ({count})" for arm, count in views.items())
+        texts.append(
+            f"evaluation.views is not used here: {listed}. Each test image is seen once, as it is."
+        )
     if signs:
         texts.append(
             f"{len(signs)} sign{'s' * (len(signs) > 1)} that attacks failed; the accuracies under "
             "attack of these models are not robustness:"
         )
-        return [*texts, *(f"- {sign}" for sign in signs)]
-    texts.append(
-        "No sign of masked gradients: accuracy falls with epsilon, PGD is at least as strong as "
-        "FGSM and leaves nothing where it may change every pixel at will, and images have "
-        "gradients. Accuracy under attack is still an upper bound: a stronger attack may leave "
-        "less."
-    )
-    return texts
+        texts += [f"- {sign}" for sign in signs]
+    return [*texts, *verdicts(measured, settings), BOUND]
 
 
 def print_tables(console: Console, points: Sequence[Point]) -> None:

@@ -1,4 +1,4 @@
-"""Robustness curves: of models that a study trains, or of a run that is there."""
+"""Robustness curves: of models that a study trains, or of an existing run."""
 
 import dataclasses
 import json
@@ -22,6 +22,7 @@ from pnoise_jax.studies.robustness.arms import (
     trained_strengths,
 )
 from pnoise_jax.studies.robustness.measuring import (
+    ATTACKS,
     CurveSettings,
     Measured,
     measure,
@@ -33,7 +34,7 @@ from pnoise_jax.terminal import create_console, printable
 from pnoise_jax.training import differing, run_config
 
 SEEDS = (0, 1, 2, 3, 4)
-VERSION = 1  # of robustness.json
+VERSION = 2  # of robustness.json
 _BASE = "base_config.json"
 
 
@@ -88,7 +89,7 @@ def run_curves_of(
     settings: CurveSettings | None = None,
     command: str | None = None,
 ) -> dict[str, Any]:
-    """Measures the curves of a run that is there; its directory is left as it is.
+    """Measures the curves of an existing run; its directory is left as it is.
 
     Args:
       workdir: of the run.
@@ -100,7 +101,7 @@ def run_curves_of(
       The content of robustness.json.
 
     Raises:
-      ValueError, OSError: as `training.restore`; or its task is no classification.
+      ValueError, OSError: as `training.restore`; or its task is not a classification.
     """
     _require_one_host()
     settings = settings or CurveSettings()
@@ -148,9 +149,17 @@ def _finish(
         "trained": trained,
         "points": [dataclasses.asdict(point) | {"beyond": point.beyond} for point in points],
         "after_the_whole_range": _share(measured, "whole_range"),
+        "of_random_images": _share(measured, "random_images"),
         "without_gradient": _share(measured, "zero_gradients"),
+        "accuracy_by_loss": [
+            {"arm": run.arm, "seed": run.seed, "kind": kind, "loss": loss, "percent": percent}
+            for run in measured
+            for kind in ATTACKS
+            for loss in run.attacks[kind]
+            for percent in [run.accuracy(kind, loss).tolist()]
+        ],
         "signs_of_masking": signs,
-        "sentences": report.sentences(points, signs, settings, experiments),
+        "sentences": report.sentences(points, measured, signs, settings, experiments),
         "command": command and printable(command),
         "device": jax.devices()[0].device_kind,
         "config": json.loads(config.to_json_best_effort()),

@@ -97,7 +97,7 @@ def _point(
 
 
 def _hits(runs: Sequence[Measured], kind: str, number: int) -> Hits:
-    return Hits(np.stack([run.correct[kind][number] for run in runs]))
+    return Hits(np.stack([run.correct(kind)[number] for run in runs]))
 
 
 def _correct(points: list[Point]) -> list[Point]:
@@ -105,13 +105,15 @@ def _correct(points: list[Point]) -> list[Point]:
     tested = [p for p in points if p.p_value is not None and (p.strength or p.kind == KINDS[0])]
     values = [p.p_value for p in tested if p.p_value is not None]
     adjusted = evaluation.adjust_p_values(values) if values else []
-    found = {(p.arm, p.kind, p.strength): float(a) for p, a in zip(tested, adjusted, strict=True)}
+    by_point = {
+        (p.arm, p.kind, p.strength): float(a) for p, a in zip(tested, adjusted, strict=True)
+    }
     return [
         point
         if point.p_value is None
         else dataclasses.replace(
             point,
-            p_value=found[point.arm, point.kind if point.strength else KINDS[0], point.strength],
+            p_value=by_point[point.arm, point.kind if point.strength else KINDS[0], point.strength],
         )
         for point in points
     ]
