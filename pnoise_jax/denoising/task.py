@@ -241,6 +241,6 @@ def _explain_no_noise(setup: Setup, entering: Sequence[noise.Injection]) -> str:
     there = [f"{each.section} at {each.point!r}, train={each.train}" for each in setup.injections]
     return (
         f"noise: denoising has nothing to remove, since in training no noise enters the image "
-        f"({'; '.join(there) or 'there is none'}); set such as noise.name='gaussian', "
+        f"({'; '.join(there) or 'there is none'}); set, for example, noise.name='gaussian', "
         "noise.std=0.3, noise.point='image', noise.train=True"
     )
