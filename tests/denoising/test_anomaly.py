@@ -39,9 +39,87 @@ def test_the_interval_has_its_confidence():
     assert 88 <= inside <= 99
 
 
-def test_the_same_seed_gives_the_same_interval_and_confidence_its_width():
-    one, again = (denoising.roc_curve(*drawn(0.5), seed=3).interval for _ in range(2))
-    assert one == again
+def hardly_separated(shift, anomalies, normal):
+    """Normally distributed scores, and the true area."""
+    area = stats.norm.cdf(shift / np.sqrt(2))
+    return lambda g: (g.normal(size=anomalies) + shift, g.normal(size=normal)), area
+
+
+def partly_separated(share, anomalies, normal):
+    """A share of the anomalies look normal, and the others are beyond everything normal."""
+    return lambda g: (
+        np.where(g.random(anomalies) < share, g.random(anomalies), 2.0),
+        g.random(normal),
+    ), 1 - share / 2
+
+
+@pytest.mark.parametrize(
+    ("draw", "area"),
+    [
+        partly_separated(0.1, 10, 200),  # a bootstrap has the true area 60 times in 100 here
+        partly_separated(0.1, 20, 200),
+        partly_separated(0.02, 50, 100),
+        hardly_separated(2.3, 10, 200),
+        hardly_separated(3.3, 20, 200),
+        hardly_separated(2.3, 200, 15),
+    ],
+)
+def test_few_anomalies_and_areas_near_1_have_their_confidence(draw, area):
+    generator, inside = np.random.default_rng(0), 0
+    for _ in range(200):
+        anomalies, normal = draw(generator)
+        scores = np.concatenate([anomalies, normal])
+        anomalous = np.arange(len(scores)) < len(anomalies)
+        low, high = denoising.roc_curve(scores, anomalous).interval
+        inside += low <= area <= high
+    assert inside >= 186  # of 190 expected, two standard deviations less
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_single_misplaced_example_is_not_certainty(sign):
+    scores = np.arange(520.0)
+    anomalous = scores >= 500
+    scores[499] = 500.5  # above one of the 20 anomalies
+    curve = denoising.roc_curve(sign * scores, anomalous)
+    distance = curve.auroc if sign == -1 else 1 - curve.auroc
+    assert distance == pytest.approx(1e-4, rel=1e-9)
+    width = curve.interval[1] - curve.interval[0]
+    assert 0.1 < width < 0.2  # of 20 of 20: 0.17
+    assert curve.interval[0] <= curve.auroc <= curve.interval[1]
+
+
+def test_more_misplaced_examples_never_raise_the_interval_much():
+    """The limits follow the area: there is no jump where it leaves the end."""
+    limits = []
+    for misplaced in range(0, 400, 5):  # normal examples above one anomaly
+        scores = np.r_[np.full(20, 1000.0) + np.arange(20), np.arange(400.0)]
+        scores[20 : 20 + misplaced] += 1000.5
+        limits.append(denoising.roc_curve(scores, np.arange(420) < 20).interval)
+    assert np.abs(np.diff(limits, axis=0)).max() < 0.03
+
+
+@pytest.mark.parametrize(("anomalies", "normal"), [(9, 50), (50, 9), (2, 2)])
+def test_too_few_have_no_interval(anomalies, normal):
+    scores = np.arange(float(anomalies + normal))
+    curve = denoising.roc_curve(scores, scores < anomalies)
+    assert (curve.auroc, curve.interval) == (0.0, None)
+    assert curve.no_interval == "too few for an interval"
+
+
+def test_equal_scores_have_no_interval():
+    curve = denoising.roc_curve(np.full(100, 0.1), np.arange(100) < 30)
+    assert (curve.auroc, curve.interval) == (0.5, None)
+    assert curve.no_interval == "all scores are equal"
+
+
+@pytest.mark.parametrize("confidence", [95, 0, 1, -0.5, float("nan")])
+def test_a_confidence_outside_0_and_1_is_named(confidence):
+    with pytest.raises(ValueError, match=f"confidence={confidence}: give a number between 0 and"):
+        denoising.roc_curve(*drawn(1.0), confidence=confidence)
+
+
+def test_the_confidence_gives_the_width():
+    one = denoising.roc_curve(*drawn(0.5)).interval
     narrow = denoising.roc_curve(*drawn(0.5), confidence=0.5).interval
     assert narrow[1] - narrow[0] < 0.5 * (one[1] - one[0])
 
