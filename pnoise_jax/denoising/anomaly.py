@@ -7,6 +7,8 @@ import scipy.stats
 from jax.sharding import Mesh
 from sklearn import metrics
 
+from pnoise_jax import data
+from pnoise_jax.denoising.held_out import require_unseen_images
 from pnoise_jax.denoising.task import Denoising
 from pnoise_jax.evaluation import Protocol, degrees_of_freedom, proportion
 from pnoise_jax.training import Run
@@ -135,7 +137,9 @@ def _effective_size(
     return area * (1 - area) / variance * float(correction) ** 2
 
 
-def score_anomalies(run: Run, *, mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
+def score_anomalies(
+    run: Run, *, mesh: Mesh, learned: data.Dataset | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Scores the whole test split of a run whose training had held-out classes.
 
     The score of an image is its reconstruction error, without noise.
@@ -143,13 +147,15 @@ def score_anomalies(run: Run, *, mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
     Args:
       run: of the task `Denoising`.
       mesh: the devices.
+      learned: the training split, where the run was restored with another; None takes that of the
+        run's config.
 
     Returns:
       The scores (n,) float32, and which examples are of held-out classes, (n,) bool.
 
     Raises:
       ValueError: the run is of another task, nothing was held out, or the test split has no example
-        of the classes that were, or of the others.
+        of the classes that were, or of the others, or shares images with the training split.
     """
     task, setup = run.experiment.task, run.experiment
     if not isinstance(task, Denoising):
@@ -170,6 +176,7 @@ def score_anomalies(run: Run, *, mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
             f"data.test_split={dataset.split!r} of {dataset.name} has {which} examples of "
             f"task.held_out_classes={tuple(task.held_out_classes)!r}: give a split with both"
         )
+    require_unseen_images(dataset, setup.train_data if learned is None else learned)
     clean = Protocol(noise=False, order="stored", batch_size=setup.config.evaluation.batch_size)
     return task.errors(run.variables, dataset, mesh, clean), anomalous
 

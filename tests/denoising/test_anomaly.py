@@ -1,5 +1,7 @@
 """Anomaly scores: the curve and its interval against other ways, and the study around it."""
 
+import copy
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -209,3 +211,111 @@ def test_what_has_no_anomalies_is_named(runs, data_dir, tmp_path):
     with pytest.raises(ValueError, match="--held_out: there is no class 'eight'"):
         next(anomaly.train_held_out(config, tmp_path, ["eight"]))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ([], "--held_out names no class: give some, or 'each'"),
+        (["8", "8"], "--held_out=8,8 names class '8' twice"),
+        (["1", "2", "1"], "names class '1' twice"),
+        (["8", ""], "--held_out: there is no class ''"),
+    ],
+)
+def test_classes_that_make_no_runs_are_named(data_dir, tmp_path, classes, message):
+    with pytest.raises(ValueError, match=message):
+        next(anomaly.train_held_out(denoising_config(data_dir), tmp_path, classes))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"noise.std": 0.2}, r"noise.std: 0.3 there, 0.2 now"),
+        ({"data.train_split": "train[:400]"}, r"data.train_split: .* 'train\[:400\]' now"),
+        ({"duration": "1 steps"}, "duration"),
+        ({"seed": 7}, "seed: 0 there, 7 now"),
+    ],
+)
+def test_runs_of_another_config_are_not_reported(runs, changes, message):
+    config, path, _ = runs
+    other = copy.deepcopy(config)
+    other.update_from_flattened_dict(changes)
+    with pytest.raises(ValueError, match=f"holds a run of another config.*{message}"):
+        next(anomaly.train_held_out(other, path, ["8"]))
+
+
+def test_the_floor_is_of_the_split_that_was_learned(runs):
+    _, _, (directory,) = runs
+    asked = training.read_config(directory)
+    asked.data.train_split = "train[:60]"
+    ours, other = (anomaly.detect(directory, config) for config in (None, asked))
+    assert ours.nearest.auroc == other.nearest.auroc
+    np.testing.assert_array_equal(ours.nearest.thresholds, other.nearest.thresholds)
+
+
+@pytest.mark.parametrize(
+    ("test_split", "train_split", "shared"),
+    [
+        ("train", None, 200),
+        ("test+train[195:210]", None, 5),
+        ("train[:100]", "test", 100),  # what the config says does not count, but what the run has
+    ],
+)
+def test_training_images_are_no_normal_examples(runs, test_split, train_split, shared):
+    _, _, (directory,) = runs
+    asked = training.read_config(directory)
+    asked.data.test_split = test_split
+    asked.data.train_split = train_split or asked.data.train_split
+    with pytest.raises(ValueError, match=f"shares {shared} images with the training"):
+        anomaly.detect(directory, asked)
+
+
+def test_a_split_beside_the_training_is_scored(runs):
+    _, _, (directory,) = runs
+    asked = training.read_config(directory)
+    asked.data.test_split = "train[200:]+test"
+    assert anomaly.detect(directory, asked).curve.normal > 900
+
+
+def test_tables_say_why_an_interval_is_missing(runs):
+    _, _, (directory,) = runs
+    asked = training.read_config(directory)
+    asked.data.test_split = "test[:60]"
+    few = anomaly.detect(directory, asked)
+    assert 2 <= few.curve.anomalous < 10
+    (entry,) = anomaly.content([few])
+    curve = entry["reconstruction_error"]
+    assert (curve["interval"], curve["no_interval"]) == (None, "too few for an interval")
+    (area, *_), _ = (list(column.cells) for column in anomaly.tables([few])[0].columns[1:3])
+    assert area == f"{curve['auroc']:.3f} (too few for an interval)"
+
+
+def weights_config(data_dir, source, held_out=("8",)):
+    changes = {"weights": str(source), "weights_head": "fresh"}
+    config = denoising_config(data_dir, {"task.held_out_classes": held_out, "duration": "1 steps"})
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+def test_weights_that_know_held_out_classes_are_refused(runs, data_dir, tmp_path):
+    _, _, (directory,) = runs
+    classifier = small_config(data_dir)
+    classifier.model.dim = 8
+    classifier.duration = "1 steps"
+    training.train(classifier, tmp_path / "classifier")
+    (tmp_path / "w.safetensors").write_bytes(b"anything")
+    for source, held_out, message in (
+        (directory, ("3",), r"from the held-out '3' \(that run held out '8'\); start from a run"),
+        (directory, (8, 9), r"from the held-out '9' \(that run held out '8'\)"),
+        (directory / "checkpoints" / "2", ("8", "1"), r"from the held-out '1'"),
+        (tmp_path / "classifier", ("8",), "that run held out no class"),
+        (tmp_path / "w.safetensors", ("8",), "nothing says what they have learned from"),
+    ):
+        experiment = training.build(weights_config(data_dir, source, held_out))
+        with pytest.raises(ValueError, match=message):
+            experiment.task.check()
+    for held_out in (("8",), (8,)):
+        training.build(weights_config(data_dir, directory, held_out)).task.check()
+    config = weights_config(data_dir, tmp_path / "classifier", ())
+    training.build(config).task.check()  # where nothing is held out there is nothing to know
