@@ -116,7 +116,7 @@ def tasks(spec: Spec) -> dict[str, training.Task]:
 
 
 class _EncoderAlone(training.Task):
-    """The part of a denoising step that its decoder takes no part in."""
+    """A denoising step without its decoder."""
 
     def loss(
         self,
@@ -146,10 +146,10 @@ def measure(spec: Spec, mesh: Mesh) -> list[dict]:
     state = workload.create_state(alternatives["plain"], spec.image_size, mesh)
     calls, first_steps = {}, {}
     for name, task in alternatives.items():
-        own = state
+        start = state
         if isinstance(task, Denoising):  # its parameters are others
-            own = workload.create_state(task, spec.image_size, mesh)
-        calls[name] = workload.make_advance(task, own, batch, mesh)
+            start = workload.create_state(task, spec.image_size, mesh)
+        calls[name] = workload.make_advance(task, start, batch, mesh)
         _, first_steps[name] = calls[name]()
         jax.block_until_ready(calls[name]())
     tolerance = 1e-3 if spec.dtype == "float32" else 0.1  # of a loss near 7 and a gradient near 1

@@ -8,6 +8,7 @@ from pnoise_jax.denoising.anomaly import (
 )
 from pnoise_jax.denoising.decoder import Decoder, with_decoder
 from pnoise_jax.denoising.errors import psnr, reconstruction_errors
+from pnoise_jax.denoising.held_out import require_unseen_by_weights, require_unseen_images
 from pnoise_jax.denoising.task import Denoising
 
 __all__ = [
@@ -17,6 +18,8 @@ __all__ = [
     "nearest_distances",
     "psnr",
     "reconstruction_errors",
+    "require_unseen_by_weights",
+    "require_unseen_images",
     "roc_curve",
     "score_anomalies",
     "with_decoder",

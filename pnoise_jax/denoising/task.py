@@ -15,6 +15,7 @@ from pnoise_jax.data import class_names
 from pnoise_jax.denoising.corruption import Corruption
 from pnoise_jax.denoising.decoder import with_decoder
 from pnoise_jax.denoising.errors import psnr, reconstruction_errors
+from pnoise_jax.denoising.held_out import require_unseen_by_weights
 from pnoise_jax.evaluation import Measure
 from pnoise_jax.training import Metrics, Setup, State, StepContext, Task
 
@@ -88,6 +89,12 @@ class Denoising(Task):
             )
         return labels
 
+    @property
+    def held_out_names(self) -> tuple[str, ...]:
+        """The names of the classes that are held out; their labels, as text, without names."""
+        names = self.require_setup().test_data.class_names
+        return tuple(str(label) if names is None else names[label] for label in self.held_out)
+
     def without_held_out(self, dataset: data.Dataset) -> data.Dataset:
         """A data set without the classes that are held out."""
         if not self.held_out:
@@ -95,7 +102,10 @@ class Denoising(Task):
         return data.select(dataset, np.flatnonzero(~np.isin(dataset.labels, self.held_out)))
 
     def check(self) -> None:
-        """Raises ValueError where there is nothing to remove, or too little to learn from."""
+        """Raises ValueError where there is nothing to remove, or too little to learn from.
+
+        Also where classes are held out, and the run starts from weights that may know them.
+        """
         super().check()
         setup = self.require_setup()
         config = setup.config
@@ -110,6 +120,8 @@ class Denoising(Task):
                 f"{tuple(self.held_out_classes)!r}, which has {kept} examples; lower batch_size"
             )
         self._require_one_view()
+        if self.held_out and config.weights is not None:
+            require_unseen_by_weights(config.weights, self.held_out_names)
 
     def _require_one_view(self) -> None:
         views = self.require_setup().config.evaluation.views
@@ -241,6 +253,6 @@ def _explain_no_noise(setup: Setup, entering: Sequence[noise.Injection]) -> str:
     there = [f"{each.section} at {each.point!r}, train={each.train}" for each in setup.injections]
     return (
         f"noise: denoising has nothing to remove, since in training no noise enters the image "
-        f"({'; '.join(there) or 'there is none'}); set such as noise.name='gaussian', "
+        f"({'; '.join(there) or 'there is none'}); set, for example, noise.name='gaussian', "
         "noise.std=0.3, noise.point='image', noise.train=True"
     )

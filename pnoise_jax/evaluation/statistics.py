@@ -164,7 +164,7 @@ def student(value: float, error: float, freedom: float, *, confidence: float) ->
     return Estimate(value, (value - half, value + half), p_value)
 
 
-def proportion(events: int, count: int, *, confidence: float) -> Estimate:
+def proportion(events: float, count: float, *, confidence: float) -> Estimate:
     """The share of independent events, in percent, with the interval of Clopper and Pearson."""
     return Estimate(100 * events / count, _binomial(events, count, _tail(confidence)))
 

@@ -39,9 +39,8 @@ class Consistency(Classification):
 
     Noise that mixes the examples of a batch and draws nothing would make the same view twice. So
     where noise mixes examples, the second view has the batch in another random order, in which
-    every image has other mates. The term then asks that predictions do not depend on mates. Whose
-    labels these have, nobody knows; the labelled images are mixed among themselves, as in
-    classification.
+    every image has other mates. The term then asks that predictions do not depend on mates, of
+    which no labels are used; the labelled images are mixed among themselves, as in classification.
 
     Attributes, beside those of `Classification`:
       labelled_per_class: how many images of each class have a label, drawn by the seed of the run.
@@ -71,10 +70,13 @@ class Consistency(Classification):
 
     def __post_init__(self) -> None:
         weight = self.consistency_weight
-        if not 0 <= weight < math.inf:
+        is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        if not (is_number and 0 <= weight < math.inf):
             raise ValueError(
                 f"consistency_weight={weight!r}: give a number of at least 0; 0 turns it off"
             )
+        if not isinstance(self.stop_gradient, bool):
+            raise ValueError(f"stop_gradient={self.stop_gradient!r}: give True or False")
         if self.divergence not in _DIVERGENCES:
             raise ValueError(
                 f"divergence={self.divergence!r}: choose one of {', '.join(_DIVERGENCES)}"
@@ -98,6 +100,7 @@ class Consistency(Classification):
         chosen = data.draw_per_class(
             setup.train_data.labels,
             self.labelled_per_class,
+            num_classes=setup.test_data.num_classes,
             seed=setup.config.seed,
             field="task.labelled_per_class",
         )
@@ -117,7 +120,7 @@ class Consistency(Classification):
         if self.consistency_weight and not self.views_differ:
             raise ValueError(
                 "noise: both views of an image would be the same, since nothing in training is "
-                "random or mixes examples; set such as noise.name='gaussian', noise.std=0.1, "
+                "random or mixes examples; set, for example, noise.name='gaussian', noise.std=0.1, "
                 "noise.point='image', noise.train=True, or task.consistency_weight=0"
             )
 

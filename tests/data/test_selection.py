@@ -28,13 +28,15 @@ def test_a_selection_is_trained_on_like_any_data_set(digits):
     np.testing.assert_array_equal(np.concatenate(seen), np.full(100, 3))
 
 
-def test_so_many_of_every_class_are_drawn():
-    labels = np.repeat([0, 2, 5], (4, 9, 6))
-    drawn = data.draw_per_class(labels, 4, seed=1, field="count")
-    np.testing.assert_array_equal(np.bincount(labels[drawn]), [4, 0, 4, 0, 0, 4])
+def test_a_fixed_number_of_every_class_is_drawn():
+    labels = np.repeat([0, 2, 1], (4, 9, 6))
+    drawn = data.draw_per_class(labels, 4, num_classes=3, seed=1, field="count")
+    np.testing.assert_array_equal(np.bincount(labels[drawn]), [4, 4, 4])
     assert len(set(drawn)) == 12
-    np.testing.assert_array_equal(drawn, data.draw_per_class(labels, 4, seed=1, field="count"))
-    assert set(drawn) != set(data.draw_per_class(labels, 4, seed=2, field="count"))
+    np.testing.assert_array_equal(
+        drawn, data.draw_per_class(labels, 4, num_classes=3, seed=1, field="count")
+    )
+    assert set(drawn) != set(data.draw_per_class(labels, 4, num_classes=3, seed=2, field="count"))
 
 
 @pytest.mark.parametrize(
@@ -48,4 +50,11 @@ def test_so_many_of_every_class_are_drawn():
 )
 def test_bad_counts_are_named(count, message):
     with pytest.raises(ValueError, match=message):
-        data.draw_per_class(np.repeat([0, 1], (4, 9)), count, seed=0, field="count")
+        data.draw_per_class(np.repeat([0, 1], (4, 9)), count, num_classes=2, seed=0, field="count")
+
+
+@pytest.mark.parametrize(("labels", "missing"), [([], 0), ([0, 0, 2], 1), ([0, 1], 2), ([2, 1], 0)])
+def test_a_class_without_examples_is_named(labels, missing):
+    message = f"count=1: class {missing} has no examples; set a larger data.train_split"
+    with pytest.raises(ValueError, match=message):
+        data.draw_per_class(np.array(labels), 1, num_classes=3, seed=0, field="count")

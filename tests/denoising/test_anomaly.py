@@ -1,5 +1,7 @@
 """Anomaly scores: the curve and its interval against other ways, and the study around it."""
 
+import copy
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -39,9 +41,88 @@ def test_the_interval_has_its_confidence():
     assert 88 <= inside <= 99
 
 
-def test_the_same_seed_gives_the_same_interval_and_confidence_its_width():
-    one, again = (denoising.roc_curve(*drawn(0.5), seed=3).interval for _ in range(2))
-    assert one == again
+def well_separated(shift, anomalies, normal):
+    """Normally distributed scores, and the true area."""
+    area = stats.norm.cdf(shift / np.sqrt(2))
+    return lambda g: (g.normal(size=anomalies) + shift, g.normal(size=normal)), area
+
+
+def partly_separated(share, anomalies, normal):
+    """A share of the anomalies look normal, and the others are beyond everything normal."""
+    return lambda g: (
+        np.where(g.random(anomalies) < share, g.random(anomalies), 2.0),
+        g.random(normal),
+    ), 1 - share / 2
+
+
+@pytest.mark.parametrize(
+    ("draw", "area"),
+    [
+        partly_separated(0.1, 10, 200),
+        partly_separated(0.1, 20, 200),
+        partly_separated(0.02, 50, 100),
+        # A bootstrap has the true area of these three 77 to 81 times in 100.
+        well_separated(2.3, 10, 200),
+        well_separated(3.3, 20, 200),
+        well_separated(2.3, 200, 15),
+    ],
+)
+def test_few_anomalies_and_areas_near_1_have_their_confidence(draw, area):
+    generator, inside = np.random.default_rng(0), 0
+    for _ in range(200):
+        anomalies, normal = draw(generator)
+        scores = np.concatenate([anomalies, normal])
+        anomalous = np.arange(len(scores)) < len(anomalies)
+        low, high = denoising.roc_curve(scores, anomalous).interval
+        inside += low <= area <= high
+    assert inside >= 186  # of 190 expected
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_single_misplaced_example_is_not_certainty(sign):
+    scores = np.arange(520.0)
+    anomalous = scores >= 500
+    scores[499] = 500.5  # above one of the 20 anomalies
+    curve = denoising.roc_curve(sign * scores, anomalous)
+    distance = curve.auroc if sign == -1 else 1 - curve.auroc
+    assert distance == pytest.approx(1e-4, rel=1e-9)
+    width = curve.interval[1] - curve.interval[0]
+    assert 0.1 < width < 0.2  # of 20 of 20: 0.17
+    assert curve.interval[0] <= curve.auroc <= curve.interval[1]
+
+
+def test_more_misplaced_examples_never_raise_the_interval_much():
+    """The limits follow the area: there is no jump where it leaves the end."""
+    limits = []
+    for misplaced in range(0, 400, 5):  # normal examples above one anomaly
+        scores = np.r_[np.full(20, 1000.0) + np.arange(20), np.arange(400.0)]
+        scores[20 : 20 + misplaced] += 1000.5
+        limits.append(denoising.roc_curve(scores, np.arange(420) < 20).interval)
+    assert np.abs(np.diff(limits, axis=0)).max() < 0.03
+
+
+@pytest.mark.parametrize(("anomalies", "normal"), [(9, 50), (50, 9), (2, 2)])
+def test_too_few_have_no_interval(anomalies, normal):
+    scores = np.arange(float(anomalies + normal))
+    curve = denoising.roc_curve(scores, scores < anomalies)
+    assert (curve.auroc, curve.interval) == (0.0, None)
+    assert curve.no_interval == "too few for an interval"
+
+
+def test_equal_scores_have_no_interval():
+    curve = denoising.roc_curve(np.full(100, 0.1), np.arange(100) < 30)
+    assert (curve.auroc, curve.interval) == (0.5, None)
+    assert curve.no_interval == "all scores are equal"
+
+
+@pytest.mark.parametrize("confidence", [95, 0, 1, -0.5, float("nan")])
+def test_a_confidence_outside_0_and_1_is_named(confidence):
+    with pytest.raises(ValueError, match=f"confidence={confidence}: give a number between 0 and"):
+        denoising.roc_curve(*drawn(1.0), confidence=confidence)
+
+
+def test_the_confidence_gives_the_width():
+    one = denoising.roc_curve(*drawn(0.5)).interval
     narrow = denoising.roc_curve(*drawn(0.5), confidence=0.5).interval
     assert narrow[1] - narrow[0] < 0.5 * (one[1] - one[0])
 
@@ -131,3 +212,111 @@ def test_what_has_no_anomalies_is_named(runs, data_dir, tmp_path):
     with pytest.raises(ValueError, match="--held_out: there is no class 'eight'"):
         next(anomaly.train_held_out(config, tmp_path, ["eight"]))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ([], "--held_out names no class: give some, or 'each'"),
+        (["8", "8"], "--held_out=8,8 names class '8' twice"),
+        (["1", "2", "1"], "names class '1' twice"),
+        (["8", ""], "--held_out: there is no class ''"),
+    ],
+)
+def test_classes_that_make_no_runs_are_named(data_dir, tmp_path, classes, message):
+    with pytest.raises(ValueError, match=message):
+        next(anomaly.train_held_out(denoising_config(data_dir), tmp_path, classes))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"noise.std": 0.2}, r"noise.std: 0.3 there, 0.2 now"),
+        ({"data.train_split": "train[:400]"}, r"data.train_split: .* 'train\[:400\]' now"),
+        ({"duration": "1 steps"}, "duration"),
+        ({"seed": 7}, "seed: 0 there, 7 now"),
+    ],
+)
+def test_runs_of_another_config_are_not_reported(runs, changes, message):
+    config, path, _ = runs
+    other = copy.deepcopy(config)
+    other.update_from_flattened_dict(changes)
+    with pytest.raises(ValueError, match=f"holds a run of another config.*{message}"):
+        next(anomaly.train_held_out(other, path, ["8"]))
+
+
+def test_the_floor_is_of_the_split_that_was_learned(runs):
+    _, _, (directory,) = runs
+    asked = training.read_config(directory)
+    asked.data.train_split = "train[:60]"
+    ours, other = (anomaly.detect(directory, config) for config in (None, asked))
+    assert ours.nearest.auroc == other.nearest.auroc
+    np.testing.assert_array_equal(ours.nearest.thresholds, other.nearest.thresholds)
+
+
+@pytest.mark.parametrize(
+    ("test_split", "train_split", "shared"),
+    [
+        ("train", None, 200),
+        ("test+train[195:210]", None, 5),
+        ("train[:100]", "test", 100),  # what the config says does not count, but what the run has
+    ],
+)
+def test_training_images_are_no_normal_examples(runs, test_split, train_split, shared):
+    _, _, (directory,) = runs
+    asked = training.read_config(directory)
+    asked.data.test_split = test_split
+    asked.data.train_split = train_split or asked.data.train_split
+    with pytest.raises(ValueError, match=f"shares {shared} images with the training"):
+        anomaly.detect(directory, asked)
+
+
+def test_a_split_beside_the_training_is_scored(runs):
+    _, _, (directory,) = runs
+    asked = training.read_config(directory)
+    asked.data.test_split = "train[200:]+test"
+    assert anomaly.detect(directory, asked).curve.normal > 900
+
+
+def test_tables_say_why_an_interval_is_missing(runs):
+    _, _, (directory,) = runs
+    asked = training.read_config(directory)
+    asked.data.test_split = "test[:60]"
+    few = anomaly.detect(directory, asked)
+    assert 2 <= few.curve.anomalous < 10
+    (entry,) = anomaly.content([few])
+    curve = entry["reconstruction_error"]
+    assert (curve["interval"], curve["no_interval"]) == (None, "too few for an interval")
+    (area, *_), _ = (list(column.cells) for column in anomaly.tables([few])[0].columns[1:3])
+    assert area == f"{curve['auroc']:.3f} (too few for an interval)"
+
+
+def weights_config(data_dir, source, held_out=("8",)):
+    changes = {"weights": str(source), "weights_head": "fresh"}
+    config = denoising_config(data_dir, {"task.held_out_classes": held_out, "duration": "1 steps"})
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+def test_weights_that_know_held_out_classes_are_refused(runs, data_dir, tmp_path):
+    _, _, (directory,) = runs
+    classifier = small_config(data_dir)
+    classifier.model.dim = 8
+    classifier.duration = "1 steps"
+    training.train(classifier, tmp_path / "classifier")
+    (tmp_path / "w.safetensors").write_bytes(b"anything")
+    for source, held_out, message in (
+        (directory, ("3",), r"from the held-out '3' \(that run held out '8'\); start from a run"),
+        (directory, (8, 9), r"from the held-out '9' \(that run held out '8'\)"),
+        (directory / "checkpoints" / "2", ("8", "1"), r"from the held-out '1'"),
+        (tmp_path / "classifier", ("8",), "that run held out no class"),
+        (tmp_path / "w.safetensors", ("8",), "nothing says what they have learned from"),
+    ):
+        experiment = training.build(weights_config(data_dir, source, held_out))
+        with pytest.raises(ValueError, match=message):
+            experiment.task.check()
+    for held_out in (("8",), (8,)):
+        training.build(weights_config(data_dir, directory, held_out)).task.check()
+    config = weights_config(data_dir, tmp_path / "classifier", ())
+    training.build(config).task.check()  # where nothing is held out there is nothing to know

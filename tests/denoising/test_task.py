@@ -161,7 +161,7 @@ def test_draws_are_not_averaged_where_nothing_is_classified(data_dir):
     ("changes", "message"),
     [
         ({"noise.name": "none", "noise.std": None, "noise.point": None, "noise.train": None},
-         r"noise: denoising has nothing to remove.*\(there is none\); set such as"),
+         r"noise: denoising has nothing to remove.*\(there is none\); set, for example"),
         ({"noise.train": False}, r"in training no noise enters the image \(noise at 'image', "
          r"train=False\)"),
         ({"noise.point": "block_input"}, r"no noise enters the image \(noise at 'block_input'"),

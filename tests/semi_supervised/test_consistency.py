@@ -155,7 +155,7 @@ def test_other_labels_never_reach_the_step(data_dir, digits):
     experiment = build(data_dir)
     train = experiment.train_data
     order = np.random.default_rng(np.random.SeedSequence(0, spawn_key=(3,))).permutation(len(train))
-    drawn = data.draw_per_class(train.labels, 3, seed=0, field="n")
+    drawn = data.draw_per_class(train.labels, 3, num_classes=10, seed=0, field="n")
     after = order[1 + max(np.flatnonzero(np.isin(order, drawn))) :]
     labels = train.labels.copy()
     labels[after] = np.random.default_rng(1).permutation(labels[after])
@@ -204,6 +204,10 @@ def test_a_schedule_multiplies_the_weight(data_dir, batch):
     [
         ({"consistency_weight": -1.0}, {}, r"task: consistency_weight=-1\.0: give a number of at"),
         ({"consistency_weight": float("nan")}, {}, "consistency_weight=nan: give a number"),
+        ({"consistency_weight": "a"}, {}, "consistency_weight='a': give a number"),
+        ({"consistency_weight": True}, {}, "consistency_weight=True: give a number"),
+        ({"consistency_weight": None}, {}, "consistency_weight=None: give a number"),
+        ({"stop_gradient": "no"}, {}, "stop_gradient='no': give True or False"),
         ({"divergence": "l1"}, {}, "divergence='l1': choose one of kl, mse"),
         ({"consistency_schedule": "up"}, {}, "consistency_schedule='up': give a schedule"),
         (

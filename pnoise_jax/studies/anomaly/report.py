@@ -38,6 +38,8 @@ def tables(detections: Sequence[Detection]) -> list[Table]:
 def _with_interval(curve: denoising.RocCurve | None) -> str:
     if curve is None:
         return "–"
+    if curve.interval is None:
+        return f"{curve.auroc:.3f} ({curve.no_interval})"
     low, high = curve.interval
     return f"{curve.auroc:.3f} ({low:.3f} to {high:.3f})"
 
@@ -67,8 +69,9 @@ def _curve(curve: denoising.RocCurve) -> dict[str, Any]:
     """A curve; its first threshold, infinity, is None, since JSON has none."""
     return {
         "auroc": curve.auroc,
-        "interval": list(curve.interval),
-        "confidence": 0.95,
+        "interval": None if curve.interval is None else list(curve.interval),
+        "no_interval": curve.no_interval,
+        "confidence": curve.confidence,
         "normal": curve.normal,
         "anomalous": curve.anomalous,
         "false_positive_rate": curve.false_positive_rate.tolist(),

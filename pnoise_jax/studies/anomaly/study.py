@@ -11,6 +11,9 @@ import numpy as np
 
 from pnoise_jax import data, denoising, parallel, training, writing
 from pnoise_jax.runs import RunDirectory
+from pnoise_jax.studies.training_runs import train_missing
+from pnoise_jax.terminal import create_console, printable
+from pnoise_jax.training import data_version
 
 LARGEST_FLOOR = 10**9  # pixels compared with pixels, beyond which there is no nearest neighbour
 
@@ -46,13 +49,17 @@ def detect(
     Args:
       workdir: of the run.
       config: the run's, whose evaluation and data sections may differ; None takes the run's own.
+        What was learned is always the training split that the run has stored.
 
     Raises:
-      ValueError, OSError: there is no such run, or it has nothing held out; named.
+      ValueError, OSError: there is no such run, it has nothing held out, its weights or its
+        training split have let in what is scored; named.
     """
     mesh = parallel.data_mesh()
     run = training.restore(workdir, config, mesh=mesh)
-    scores, anomalous = denoising.score_anomalies(run, mesh=mesh)
+    trained = _as_trained(workdir, run.experiment)
+    learned = trained.without_augmentation(trained.train_data)
+    scores, anomalous = denoising.score_anomalies(run, mesh=mesh, learned=learned)
     experiment = run.experiment
     names = experiment.test_data.class_names
     labels = np.unique(experiment.test_data.labels[anomalous])
@@ -64,15 +71,39 @@ def detect(
         experiment.config.model.name,
         run.step,
         denoising.roc_curve(scores, anomalous),
-        _nearest(experiment, anomalous),
+        _nearest(trained, learned, experiment.test_data, anomalous),
     )
 
 
-def _nearest(experiment: training.Experiment, anomalous: np.ndarray) -> denoising.RocCurve | None:
+def _as_trained(workdir: str | os.PathLike, experiment: training.Experiment) -> training.Experiment:
+    """The run with the splits it was trained with, read and cut as the experiment reads images.
+
+    Raises:
+      ValueError, OSError: these data are no longer there, or it has started from weights that may
+        know the classes it holds out.
+    """
+    path = RunDirectory.at(workdir).path
+    config, stored = copy.deepcopy(experiment.config), training.read_config(path)
+    for field in ("name", "train_split", "test_split"):
+        config.data[field] = stored.data[field]
+    trained = training.build(config)
+    data_version.check(path, stored, config, data_version.describe(trained))
+    task = trained.task
+    if isinstance(task, denoising.Denoising) and task.held_out and stored.weights is not None:
+        denoising.require_unseen_by_weights(stored.weights, task.held_out_names)
+    return trained
+
+
+def _nearest(
+    trained: training.Experiment,
+    learned: data.Dataset,
+    test_data: data.Dataset,
+    anomalous: np.ndarray,
+) -> denoising.RocCurve | None:
     """The curve of a score without a model, where the data are small enough."""
-    task, test_data = experiment.task, experiment.test_data
+    task = trained.task
     assert isinstance(task, denoising.Denoising), "score_anomalies has checked it"
-    known = task.without_held_out(experiment.without_augmentation(experiment.train_data))
+    known = task.without_held_out(learned)
     pixels = int(np.prod(test_data.require_image_shape()))
     if len(known) * len(test_data) * pixels > LARGEST_FLOOR:
         return None
@@ -98,7 +129,8 @@ def train_held_out(
       The directory of each run, and its config.
 
     Raises:
-      ValueError, OSError: as `training.train`; before any training where a class does not exist.
+      ValueError, OSError: as `training.train`; before any training where a class does not exist,
+        is named twice, or none is. A directory holds the run of another config: named.
     """
     if config.task.name != "denoising":
         raise ValueError(
@@ -108,25 +140,29 @@ def train_held_out(
     test_data = training.build(config).test_data
     names = test_data.class_names or tuple(map(str, range(test_data.num_classes)))
     chosen = names if classes is None else tuple(classes)
-    held_out = [_with_held_out(config, each, test_data) for each in chosen]
-    for name, ours in zip(chosen, held_out, strict=True):
+    labels = [_label_of(each, test_data) for each in chosen]
+    if not chosen:
+        raise ValueError("--held_out names no class: give some, or 'each' for all in turn")
+    if repeated := [chosen[i] for i, label in enumerate(labels) if label in labels[:i]]:
+        raise ValueError(
+            f"--held_out={','.join(chosen)} names class {repeated[0]!r} twice: name each once"
+        )
+    console = create_console()
+    for name, label in zip(chosen, labels, strict=True):
         path = RunDirectory.at(workdir).path / f"held_out_{writing.file_name(name)}"
-        total = training.build(ours).total_steps
-        if max(RunDirectory(path).steps(), default=0) < total:
-            training.train(ours, path)
+        ours = copy.deepcopy(config)
+        ours.task.held_out_classes = (label if test_data.class_names is None else name,)
+        title = printable(f"held out: {name}")
+        train_missing(training.build(ours), path, title=title, console=console)
         yield path, ours
 
 
-def _with_held_out(
-    config: ml_collections.ConfigDict, name: str, test_data: data.Dataset
-) -> ml_collections.ConfigDict:
-    """The config with one class held out; by its label where the data set has no names."""
-    label: str | int = name
-    if test_data.class_names is None:
-        label = int(name) if name.isdecimal() else name
-    data.class_names.find_labels(
-        [label], test_data.class_names, number=test_data.num_classes, field="--held_out"
+def _label_of(name: str, test_data: data.Dataset) -> int:
+    """The label of a class that is named; by its number where the data set has no names."""
+    asked: str | int = name
+    if test_data.class_names is None and name.isdecimal():
+        asked = int(name)
+    (label,) = data.class_names.find_labels(
+        [asked], test_data.class_names, number=test_data.num_classes, field="--held_out"
     )
-    config = copy.deepcopy(config)
-    config.task.held_out_classes = (label,)
-    return config
+    return label

@@ -1,0 +1,72 @@
+"""Classes held out of a training must not have come in by its weights, nor images by its split."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pnoise_jax import data, training, weights
+from pnoise_jax.data import class_names
+from pnoise_jax.runs import stored_arrays
+from pnoise_jax.training import data_version
+
+
+def require_unseen_by_weights(source: str, held_out: Sequence[str]) -> None:
+    """Raises ValueError unless the weights are of a run that held out these classes as well.
+
+    A path that leads nowhere passes: a start from it fails anyway, and a run that goes on was
+    checked when it began. A run that itself began with weights was checked in the same way.
+
+    Args:
+      source: as `config.weights` has it.
+      held_out: the classes by name; by label, as text, where they have no names.
+    """
+    path = Path(source).expanduser()
+    if not path.exists() and not weights.is_hub_id(source):
+        return
+    checkpoint = stored_arrays.find_checkpoint(path) if path.is_dir() else None
+    if checkpoint is None:
+        said, theirs = "nothing says what they have learned from", ()
+    else:
+        theirs = _held_out_by(checkpoint.parent.parent)
+        said = f"that run held out {', '.join(map(repr, theirs)) or 'no class'}"
+    missing = [
+        name for name in held_out if not any(class_names.are_same([name], [x]) for x in theirs)
+    ]
+    if missing:
+        raise ValueError(
+            f"weights={source!r} with task.held_out_classes: the weights may have learned from the "
+            f"held-out {', '.join(map(repr, missing))} ({said}); start from a run of "
+            f"task.name='denoising' with task.held_out_classes={tuple(held_out)!r}, or leave "
+            "weights out"
+        )
+
+
+def _held_out_by(run: Path) -> tuple[str, ...]:
+    """The names of the classes that a run has held out; () where it is of another task."""
+    task = training.read_config(run).task
+    if task.name != "denoising" or not task.held_out_classes:
+        return ()
+    noted = data_version.read(run)
+    names, number = noted.get("class_names"), noted.get("num_classes")
+    if number is None:  # an older run: what its config says is all that is known
+        return tuple(map(str, task.held_out_classes))
+    labels = class_names.find_labels(
+        task.held_out_classes, names, number=number, field="held_out_classes"
+    )
+    return tuple(str(label) if names is None else names[label] for label in labels)
+
+
+def require_unseen_images(test: data.Dataset, learned: data.Dataset) -> None:
+    """Raises ValueError where images that are to be scored are among those of the training.
+
+    Args:
+      test: what is to be scored.
+      learned: the training split.
+    """
+    same_set = test.name == learned.name
+    shared = data.count_shared(test.parts, learned.parts) if same_set else 0
+    if shared:
+        raise ValueError(
+            f"data.test_split={test.split!r} shares {shared} images with the training's "
+            f"{learned.split!r}: what training has seen is no new normal example; give a "
+            "data.test_split without them"
+        )
