@@ -8,8 +8,9 @@ beforehand. In each setting every arm is tuned on held-out training examples, an
 candidate is tested once, with other seeds.
 
 DIR gets regularisers.json, .csv (a row for each test training), .md (the tables), .svg and .png, of
-all settings that are finished. The same command resumes. Several processes may do different
-settings in one DIR: on a CPU, one for each core takes the least time.
+all settings that are finished, and study.json, which notes the comparison: another one in DIR is
+refused. The same command resumes. Several processes may do different settings in one DIR: on a CPU,
+one for each core takes the least time.
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from pnoise_jax import noise, studies, training
+from pnoise_jax import noise, training
 from pnoise_jax.models import create_model
 from pnoise_jax.training import RandomStreams, StepContext
 from pnoise_jax.training.mixup import Mixing
@@ -308,18 +308,3 @@ def test_bad_layers_of_mixup_are_refused(changes, message, data_dir):
     with pytest.raises(ValueError, match=r"mixup\.layer") as error:
         training.build(small_config(data_dir, **changes))
     assert message in str(error.value)
-
-
-def test_a_sweep_evaluates_the_twin(data_dir, tmp_path):
-    """Where the noise is off in training, as a sweep has it then."""
-    base = small_config(data_dir, **FOLLOW, duration="2 steps", log_every="2 steps")
-    cells = [{"noise.strength": strength, "seed": 0} for strength in (0.2, 0.3)]
-    groups = studies.run_sweep(base, cells, tmp_path / "sweep", together="never")
-    assert all(np.isfinite(group.means["shuffled"].value) for group in groups)
-
-
-@pytest.mark.parametrize("changes", [FOLLOW, {"mixup.layer": 1, "mixup.alpha": 0.5}])
-def test_both_train_with_micro_batches(changes, data_dir, tmp_path):
-    config = small_config(data_dir, **changes, accumulate=2, duration="4 steps")
-    rows = training.train(config, tmp_path / "run")
-    assert np.isfinite(rows[0]["nll"])

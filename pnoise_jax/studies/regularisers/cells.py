@@ -33,6 +33,11 @@ def check_cells(
     weights = set()
     for arm_name, arm in arms.items():
         named = f"settings()[{name!r}], arm {arm_name!r}"
+        if 1 < arm.views == config.evaluation.views:
+            raise ValueError(
+                f"{named}: views={arm.views!r} is evaluation.views of the config, with which all "
+                "arms are tested: set evaluation.views=1 there"
+            )
         (partner, *_) = arms[arm.on_top_of].candidates if arm.on_top_of else ({},)
         for number, fields in enumerate(arm.candidates):
             fields = {**partner, **fields}

@@ -59,7 +59,7 @@ def markdown(content: Mapping[str, Any]) -> str:
         lines += ["", _describe(name, setting), ""]
         lines += ["| arm | top-1 | − none | − the arm without noise | with views | chosen |"]
         lines += ["|---|---|---|---|---|---|"]
-        lines += [_line(*each, none[name]) for each in setting["arms"].items()]
+        lines += [_line(each, arm, none[name]) for each, arm in setting["arms"].items()]
         lines += [_floor_line(kind, floor) for kind, floor in setting["floors"].items()]
     return "\n".join(lines) + "\n"
 

@@ -121,7 +121,7 @@ def _other(path: Path, name: str, described: Mapping[str, Any]) -> list[str]:
     file = path / name / SETTING_FILE
     if not file.exists():
         return []
-    found, setting = json.loads(file.read_text()), Setting(**described["settings"][name])
+    found, setting = read_setting(file), Setting(**described["settings"][name])
     seeds, arms = described["seeds"], described["arms"]
     there: dict[str, Any] = {stage: found[stage] for stage in ("tuning", "test")}
     now: dict[str, Any] = {
@@ -130,7 +130,7 @@ def _other(path: Path, name: str, described: Mapping[str, Any]) -> list[str]:
     }
     there["arms"] = {
         arm: {
-            "candidates": [tried["fields"] for tried in of_arm["tuning"]],
+            "candidates": [tried["fields"] for tried in of_arm.get("tuning", ())],
             "on_top_of": of_arm["on_top_of"],
             "views": of_arm.get("views", 1),
         }
@@ -147,6 +147,25 @@ def _other(path: Path, name: str, described: Mapping[str, Any]) -> list[str]:
         for arm, of_arm in arms.items()
     }
     return list(differences(there, now, name))
+
+
+def read_setting(file: Path) -> dict[str, Any]:
+    """What was measured in a finished setting.
+
+    Raises:
+      ValueError: the file is damaged.
+    """
+    try:
+        found = json.loads(file.read_text())
+        parts = [found["data"], found["floors"], found["tuning"]["seeds"], found["test"]["seeds"]]
+        for arm in found["arms"].values():  # a KeyError tells what is missing
+            parts += [arm["fields"], arm["top1"], arm["on_top_of"]]
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"{file} is damaged ({error!r}): restore it from a copy, or delete it, and the same "
+            "command writes it again from the sweeps beside it"
+        ) from None
+    return found
 
 
 def _require_same_sweeps(

@@ -16,7 +16,7 @@ from typing import Any
 
 from pnoise_jax import evaluation
 from pnoise_jax.studies.regularisers.plan import NOTHING
-from pnoise_jax.studies.regularisers.study_file import SETTING_FILE, as_json
+from pnoise_jax.studies.regularisers.study_file import SETTING_FILE, as_json, read_setting
 from pnoise_jax.studies.sweep import Mean, mean_of
 from pnoise_jax.writing import replace_file
 
@@ -43,7 +43,7 @@ def collect(
       command: what was typed.
     """
     files = {name: path / name / SETTING_FILE for name in names}
-    settings = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
+    settings = {name: read_setting(file) for name, file in files.items() if file.exists()}
     named: list[dict[str, Any]] = []
     for name, setting in settings.items():
         _summarise(setting["arms"], contrasts)

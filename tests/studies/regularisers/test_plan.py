@@ -215,6 +215,13 @@ def test_bad_settings_are_refused(settings, message, data_dir, tmp_path):
     assert message in refusal(small_config(data_dir), tmp_path, settings=settings)
 
 
+def test_views_that_all_arms_have_anyway_are_refused(data_dir, tmp_path):
+    config = small_config(data_dir)
+    config.evaluation.views = 3
+    error = refusal(config, tmp_path, arms={"a": Arm(TWO, views=3)})
+    assert "arm 'a': views=3 is evaluation.views" in error
+
+
 def test_no_setting_at_all_is_refused(data_dir, tmp_path):
     assert "names no setting" in refusal(small_config(data_dir), tmp_path, names=[])
 

@@ -101,6 +101,13 @@ def test_a_contrast_that_is_the_same_in_all_seeds_stays_in_its_family(tmp_path):
     assert smallest["p_adjusted"] == pytest.approx(min(1, 4 * smallest["p_value"]))
 
 
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"data": "digits"}'])
+def test_a_damaged_setting_is_named(text, content, tmp_path):
+    (tmp_path / "first" / "setting.json").write_text(text)
+    with pytest.raises(ValueError, match=r"first/setting\.json is damaged"):
+        summary.collect(tmp_path, ["first"], CONTRASTS, None)
+
+
 def test_all_that_was_chosen_is_shown(tmp_path):
     (tmp_path / "first").mkdir()
     chosen = setting()
