@@ -12,12 +12,10 @@ import math
 import jax
 import jax.numpy as jnp
 from absl import flags
-from jax.sharding import Mesh
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from pnoise_jax import noise, parallel
 from pnoise_jax.studies import ahead_of_time
 
 from ..main import whole_numbers
@@ -54,58 +52,13 @@ def main() -> None:
     results = [
         {"fsdp": groups, **case}
         for groups in spec.fsdp
-        for case in measure(spec, topology.mesh(groups))
+        for case in ahead_of_time.noise_exchanges(
+            spec.k, spec.shape, jnp.dtype(spec.dtype), topology.mesh(groups)
+        )
     ]
     _print(console, spec, len(topology.devices), results)
     content = {"benchmark": "exchanges", **where, "specs": [dataclasses.asdict(spec)]}
     report.write(_OUT.value, console, content | {"results": results})
-
-
-def noises(k: int, devices: int) -> dict[str, noise.Noise]:
-    """Every kind of noise, and implementation, by its name in the table."""
-
-    def linear(quality: noise.QualityMatrix, **options) -> noise.LinearTransform:
-        return noise.LinearTransform(quality, **options)
-
-    shift, optimal = noise.CyclicShift(0.3), noise.Optimal()
-    return {
-        "cyclic shift": linear(shift),
-        "cyclic shift, matmul": linear(shift, implementation="matmul"),
-        "reverse": linear(noise.Reverse(0.3)),
-        "reverse, matmul": linear(noise.Reverse(0.3), implementation="matmul"),
-        "optimal": linear(optimal),
-        "optimal, matmul": linear(optimal, implementation="matmul"),
-        "optimal, groups within a device": linear(optimal, group_size=k // devices),
-        "optimal, over tokens": linear(optimal, axis="tokens"),
-        "Gaussian": noise.Gaussian(),
-        "salt-and-pepper, of the image": noise.SaltAndPepper(0.1, extremes="image"),
-        "salt-and-pepper, of the batch": noise.SaltAndPepper(0.1, extremes="batch"),
-    }
-
-
-def measure(spec: Spec, mesh: Mesh) -> list[dict]:
-    """A result for each noise and pass: bytes that a device sends, by kind."""
-    split = parallel.split_batch(mesh)
-    x = jax.ShapeDtypeStruct((spec.k, *spec.shape), jnp.dtype(spec.dtype), sharding=split)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    results = []
-    for name, each in noises(spec.k, mesh.size).items():
-
-        def forward(key, x, each=each):
-            return each(key, x)
-
-        def backward(key, x, g, each=each):
-            return jax.vjp(lambda x: each(key, x), x)[1](g)[0]
-
-        passes = {"forward": (forward, (key, x)), "backward": (backward, (key, x, x))}
-        for direction, (function, arguments) in passes.items():
-            compiled = jax.jit(function, out_shardings=split).lower(*arguments).compile()
-            exchanges = parallel.find_collectives(compiled.as_text() or "", mesh.size)
-            sent = {}
-            for exchange in exchanges:
-                sent[exchange.kind] = sent.get(exchange.kind, 0.0) + exchange.sent
-            results.append({"noise": name, "pass": direction, "sent": sent})
-    return results
 
 
 def _print(console: Console, spec: Spec, devices: int, results: list[dict]) -> None:

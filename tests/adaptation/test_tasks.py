@@ -279,13 +279,13 @@ def test_a_data_set_by_another_spelling_is_the_same(data_dir):
 
 
 @pytest.mark.parametrize("cache", [True, False])
-def test_a_copy_of_a_prepared_data_set_is_the_same(data_dir, cache):
+def test_a_copy_of_a_prepared_data_set_is_the_same(data_dir, cache, monkeypatch):
     """The target's images in memory, under another name, beside the prepared files."""
     digits = data.load("digits", split="test[:60]", data_dir=data_dir, cache=True)
     arrays = np.stack([digits[i]["image"] for i in range(50)]), digits.labels[:50]
     copied = data.InMemory({"train": arrays, "test": arrays}, class_names=digits.class_names)
-    data.register_dataset(f"copied_digits_{cache}")(lambda: copied)
-    config = domains.config(**{"task.source": f"copied_digits_{cache}"})
+    monkeypatch.setattr(domains, f"copied_{cache}", lambda: copied, raising=False)
+    config = domains.config(**{"task.source": f"{domains.__name__}:copied_{cache}"})
     config.data.name, config.data.data_dir, config.data.cache = "digits", str(data_dir), cache
     with pytest.raises(ValueError, match="share 50 images, whose labels no method may learn"):
         training.build(config).task.check()

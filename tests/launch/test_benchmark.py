@@ -172,11 +172,12 @@ def test_generated_jpegs_are_of_imagenets_size(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ((), ("no subcommand", "noise, step, sweep, audit, data, adapt, models")),
+        ((), ("no subcommand", "noise, exchanges, step, sweep, audit, data, adapt")),
         (("nosie",), ("unknown subcommand 'nosie'", "did you mean 'noise'?")),
         (("noise", "step"), ("unexpected arguments: step",)),
         (("noise", "--k=9", "--devices=1,2"), ("--k=9", "--devices=2", "multiple of 2")),
         (("noise", "--k=1"), ("--k=1", "at least 2")),
+        (("exchanges", "--k=60"), ("--k=60 is not divisible by --devices=8", "such as 64")),
         (("noise", "--k=8,x"), ("--k=8,x", "'x'")),
         (("noise", "--dtype=float31"), ("--dtype=float31", "float32")),
         (("noise", "--out=absent/noise.json"), ("--out=absent/noise.json", "does not exist")),

@@ -7,6 +7,7 @@ from pnoise_jax.studies.ahead_of_time.compiling import (
     compile_evaluation,
     compile_training,
 )
+from pnoise_jax.studies.ahead_of_time.exchanges import noise_exchanges
 from pnoise_jax.studies.ahead_of_time.outcome import Outcome, compile_run
 from pnoise_jax.studies.ahead_of_time.report import (
     collectives_table,
@@ -30,6 +31,7 @@ __all__ = [
     "compile_training",
     "content",
     "describe_bound",
+    "noise_exchanges",
     "open_topology",
     "suggest",
     "table",

@@ -1,0 +1,64 @@
+"""What each noise exchanges between devices, read off its compiled program."""
+
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+from jax.typing import DTypeLike
+
+from pnoise_jax import noise, parallel
+
+
+def noises(k: int, devices: int) -> dict[str, noise.Noise]:
+    """Every kind of noise, and implementation, by its name in the table."""
+
+    def linear(quality: noise.QualityMatrix, **options) -> noise.LinearTransform:
+        return noise.LinearTransform(quality, **options)
+
+    shift, optimal = noise.CyclicShift(0.3), noise.Optimal()
+    return {
+        "cyclic shift": linear(shift),
+        "cyclic shift, matmul": linear(shift, implementation="matmul"),
+        "reverse": linear(noise.Reverse(0.3)),
+        "reverse, matmul": linear(noise.Reverse(0.3), implementation="matmul"),
+        "optimal": linear(optimal),
+        "optimal, matmul": linear(optimal, implementation="matmul"),
+        "optimal, groups within a device": linear(optimal, group_size=k // devices),
+        "optimal, over tokens": linear(optimal, axis="tokens"),
+        "Gaussian": noise.Gaussian(),
+        "salt-and-pepper, of the image": noise.SaltAndPepper(0.1, extremes="image"),
+        "salt-and-pepper, of the batch": noise.SaltAndPepper(0.1, extremes="batch"),
+    }
+
+
+def noise_exchanges(
+    k: int, shape: tuple[int, ...], dtype: DTypeLike, mesh: Mesh
+) -> list[dict[str, Any]]:
+    """What noise on x (k, *shape) exchanges where the k rows are split over the devices.
+
+    Returns:
+      For each noise, as `noises` names it, and pass, forward (x to noisy x) and backward (the
+      gradient with respect to x): {"noise", "pass", "sent"}, the bytes that a device sends, by the
+      kind of exchange.
+    """
+    split = parallel.split_batch(mesh)
+    x = jax.ShapeDtypeStruct((k, *shape), dtype, sharding=split)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    results = []
+    for name, each in noises(k, mesh.size).items():
+
+        def forward(key, x, each=each):
+            return each(key, x)
+
+        def backward(key, x, g, each=each):
+            return jax.vjp(lambda x: each(key, x), x)[1](g)[0]
+
+        passes = {"forward": (forward, (key, x)), "backward": (backward, (key, x, x))}
+        for direction, (function, arguments) in passes.items():
+            compiled = jax.jit(function, out_shardings=split).lower(*arguments).compile()
+            exchanges = parallel.find_collectives(compiled.as_text() or "", mesh.size)
+            sent: dict[str, float] = {}
+            for exchange in exchanges:
+                sent[exchange.kind] = sent.get(exchange.kind, 0.0) + exchange.sent
+            results.append({"noise": name, "pass": direction, "sent": sent})
+    return results
