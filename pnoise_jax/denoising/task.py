@@ -32,7 +32,9 @@ class Denoising(Task):
     A run's weights without the decoder start a classifier: ``config.weights = RUN_DIR`` with
     ``weights_head = "fresh"``.
 
-    Attributes, beside those of every `Task`:
+    Takes the attributes of every `Task`, and these:
+
+    Attributes:
       decoder_width: features of the decoder's convolutions.
       decoder_depth: number of its residual blocks.
       held_out_classes: classes that neither training nor evaluation sees, by name ("8") or label

@@ -42,7 +42,9 @@ class Consistency(Classification):
     every image has other mates. The term then asks that predictions do not depend on mates, of
     which no labels are used; the labelled images are mixed among themselves, as in classification.
 
-    Attributes, beside those of `Classification`:
+    Takes the attributes of `Classification`, and these:
+
+    Attributes:
       labelled_per_class: how many images of each class have a label, drawn by the seed of the run.
       consistency_weight: of the second term; 0 turns it off, which leaves a supervised baseline
         with the same labels and steps.
