@@ -67,6 +67,6 @@ def require_unseen_images(test: data.Dataset, learned: data.Dataset) -> None:
     if shared:
         raise ValueError(
             f"data.test_split={test.split!r} shares {shared} images with the training's "
-            f"{learned.split!r}: what training has seen is no new normal example; give a "
+            f"{learned.split!r}: images that training has seen are not new normal examples; give a "
             "data.test_split without them"
         )
