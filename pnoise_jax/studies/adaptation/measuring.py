@@ -1,9 +1,7 @@
 """What is measured of the runs of a study: every prediction, kept to be paired with others."""
 
 import dataclasses
-import io
 import json
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from pnoise_jax import data, evaluation, parallel, training
 from pnoise_jax.evaluation import Hits, Protocol
 from pnoise_jax.runs import RunDirectory
 from pnoise_jax.studies.adaptation.methods import Method, StudyRun
-from pnoise_jax.writing import replace_file
+from pnoise_jax.studies.kept_arrays import read_arrays, write_arrays
 
 PROTOCOLS = ("clean", "noisy_shuffled", "noisy_listed")  # the last in the target's stored order
 _ORDERS = {"clean": "shuffled", "noisy_shuffled": "shuffled", "noisy_listed": "stored"}
@@ -94,13 +92,13 @@ def measure(run: StudyRun, path: Path, kept: Path, *, report: Callable[[str], No
       OSError: the run cannot be restored, or the file not written.
     """
     identity = _identity(run, path)
-    arrays = _read(kept, identity)
+    arrays = read_arrays(kept, identity)
     if arrays is None:
         restored = training.restore(
             path, run.experiment.config, mesh=parallel.data_mesh(), report=report
         )
         arrays = _predict(restored, report)
-        _write(kept, identity, arrays)
+        write_arrays(kept, identity, arrays)
     labels = arrays["labels"]
     protocols = [name for name in PROTOCOLS if f"{name}_predicted" in arrays]
     correct = {name: arrays[f"{name}_correct"] for name in protocols}
@@ -188,19 +186,3 @@ def _identity(run: StudyRun, path: Path) -> str:
             "started": path.joinpath("config.json").stat().st_mtime_ns,
         }
     )
-
-
-def _read(file: Path, identity: str) -> dict[str, np.ndarray] | None:
-    try:
-        with np.load(file, allow_pickle=False) as stored:
-            arrays = dict(stored)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):  # not there, or not whole
-        return None
-    return arrays if str(arrays.pop("identity", "")) == identity else None
-
-
-def _write(file: Path, identity: str, arrays: Mapping[str, np.ndarray]) -> None:
-    buffer = io.BytesIO()
-    content: dict[str, Any] = {"identity": np.array(identity), **arrays}
-    np.savez_compressed(buffer, **content)
-    replace_file(file, buffer.getvalue())

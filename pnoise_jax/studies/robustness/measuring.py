@@ -1,9 +1,7 @@
 """What is measured of a model: its answers on the test set at every strength, kept to be paired."""
 
 import dataclasses
-import io
 import json
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,8 +19,8 @@ from pnoise_jax.robustness import (
     predict_perturbed,
 )
 from pnoise_jax.runs import RunDirectory
+from pnoise_jax.studies.kept_arrays import read_arrays, write_arrays
 from pnoise_jax.studies.robustness.arms import StudyRun, require_classification
-from pnoise_jax.writing import replace_file
 
 STRENGTHS = {
     "gaussian": (0.05, 0.1, 0.2, 0.3),
@@ -184,7 +182,7 @@ def measure_kept(
       OSError: the run cannot be restored, or the file not written.
     """
     identity = _identity(run, path, settings)
-    arrays = _read(kept, identity)
+    arrays = read_arrays(kept, identity)
     if arrays is None:
         restored = training.restore(
             path, run.experiment.config, mesh=parallel.data_mesh(), report=report
@@ -194,7 +192,7 @@ def measure_kept(
         arrays |= measured.noise
         for kind in ATTACKS:
             arrays |= {f"{kind} {loss}": right for loss, right in measured.attacks[kind].items()}
-        _write(kept, identity, arrays)
+        write_arrays(kept, identity, arrays)
     noise = {kind: arrays[kind] for kind in KINDS if kind not in ATTACKS}
     losses = (*LOSSES, BLIND)
     attacks = {kind: {loss: arrays[f"{kind} {loss}"] for loss in losses} for kind in ATTACKS}
@@ -213,19 +211,3 @@ def _identity(run: StudyRun, path: Path, settings: CurveSettings) -> str:
             "started": RunDirectory(path).config.stat().st_mtime_ns,
         }
     )
-
-
-def _read(file: Path, identity: str) -> dict[str, np.ndarray] | None:
-    try:
-        with np.load(file, allow_pickle=False) as stored:
-            arrays = dict(stored)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):  # not there, or not whole
-        return None
-    return arrays if str(arrays.pop("identity", "")) == identity else None
-
-
-def _write(file: Path, identity: str, arrays: Mapping[str, np.ndarray]) -> None:
-    buffer = io.BytesIO()
-    content: dict[str, Any] = {"identity": np.array(identity), **arrays}
-    np.savez_compressed(buffer, **content)
-    replace_file(file, buffer.getvalue())

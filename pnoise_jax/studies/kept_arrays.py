@@ -1,0 +1,29 @@
+"""Arrays that a study keeps on disk, found again only where they are of the same measurement."""
+
+import io
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pnoise_jax.writing import replace_file
+
+
+def read_arrays(file: Path, identity: str) -> dict[str, np.ndarray] | None:
+    """What `write_arrays` has kept there under this identity; None where there is no such thing."""
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            arrays = dict(stored)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):  # not there, or not whole
+        return None
+    return arrays if str(arrays.pop("identity", "")) == identity else None
+
+
+def write_arrays(file: Path, identity: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Keeps arrays by name, with a text that says what they measure."""
+    buffer = io.BytesIO()
+    content: dict[str, Any] = {"identity": np.array(identity), **arrays}
+    np.savez_compressed(buffer, **content)
+    replace_file(file, buffer.getvalue())
