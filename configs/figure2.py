@@ -9,7 +9,7 @@ strengths 0.1 to 0.5 at the last block, and blocks 1 to 4 at strength 0.3; train
 even number of examples I+Q is singular at 0.5. The clean line is what the paper leaves out.
 
 Measured on two CPU cores, which other programs shared: 14 minutes (ViT), 5 (ResNet). What came out
-is in RESULTS.md.
+is in docs/results.md.
 """
 
 import digits_resnet

@@ -11,7 +11,7 @@ is evaluated clean, and with its own noise in both orders.
 50 trainings by 7 programs, of 600 steps of 12 ms (ViT) or 180 of 5 ms (ResNet) on two idle cores,
 measured; the whole sweeps took 23 and 2.4 minutes beside other work. summary.csv in the work
 directory has the difference of the clean accuracy from vanilla's, its interval, and its p-value,
-corrected by Holm over the table's comparisons; what came out is in RESULTS.md.
+corrected by Holm over the table's comparisons; what came out is in docs/results.md.
 """
 
 import digits_resnet

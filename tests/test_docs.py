@@ -19,7 +19,7 @@ PAGES = (
     *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")),
 )
 API_PAGES = sorted(f"docs/api/{p.name}" for p in (ROOT / "docs" / "api").glob("*.md"))
-LINKED = (*PAGES, "RESULTS.md", "CHANGELOG.md", *API_PAGES)
+LINKED = (*PAGES, "CHANGELOG.md", *API_PAGES)
 NOTEBOOK = ROOT / "docs" / "notebooks" / "audit_any_function.py"
 # These have tests of their own, which compare what their snippets print.
 TESTED_ELSEWHERE = (
