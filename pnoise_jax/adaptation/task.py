@@ -132,11 +132,7 @@ class AdaptationTask(Task):
                 f"{named} is the target itself, whose labels no method may learn: name another "
                 "domain. Training on the target's labels is task.name='classification'"
             )
-        if same_set:
-            shared = data.count_shared(self.source_data.parts, test_data.parts)
-        else:  # perhaps one set under two names
-            shared = _count_equal(test_data, self.source_data)
-        if shared:
+        if shared := data.count_shared(test_data, self.source_data):
             raise ValueError(
                 f"{named} and data.test_split={section.test_split!r} share {shared} images, whose "
                 "labels no method may learn: set splits of the data set that have no image in "
@@ -269,21 +265,3 @@ class AdaptationTask(Task):
             row = {**protocol.row(), **predictions.summary()}
             rows.append(row | {"per_class_mean": mean})
         return rows
-
-
-_COMPARED = 20_000  # images: all of larger sets are not read for this
-
-
-def _count_equal(dataset: data.Dataset, other: data.Dataset) -> int:
-    """How many images of a data set are among those of another; 0 where there are too many."""
-    if len(dataset) + len(other) > _COMPARED:
-        return 0
-    known = {_content(image) for image in other.stored_images}
-    return sum(_content(image) in known for image in dataset.stored_images)
-
-
-def _content(image: Any) -> bytes:
-    """Of an image in memory its pixels, of an encoded one its file."""
-    if isinstance(image, np.ndarray):
-        return repr(image.shape).encode() + image.tobytes()
-    return image if isinstance(image, bytes) else image.data

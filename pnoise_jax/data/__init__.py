@@ -10,7 +10,7 @@ from pnoise_jax.data.in_memory import DATASETS, InMemory, register_dataset
 from pnoise_jax.data.orders import EVALUATION_ORDERS, evaluation_order, partly_sorted_order
 from pnoise_jax.data.pipeline import eval_batches, train_batches
 from pnoise_jax.data.selection import draw_per_class, select
-from pnoise_jax.data.splits import count_shared
+from pnoise_jax.data.shared_examples import count_shared
 
 __all__ = [
     "DATASETS",

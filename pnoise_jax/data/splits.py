@@ -1,9 +1,8 @@
 """Parts and joins of splits, in TFDS's words: ``train[:300]``, ``train+test``."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from types import SimpleNamespace
 
-import numpy as np
 import tensorflow_datasets as tfds
 
 from pnoise_jax.data import records
@@ -39,17 +38,3 @@ def parse_split(split: str, sizes: Mapping[str, int], *, where: str) -> list[tup
         f"split={split!r} (data.train_split, data.test_split) cannot be read from {where}: "
         f"{problem} There are: {listed or 'none'}, and parts of them such as 'train[:300]'."
     )
-
-
-def count_shared(ours: Iterable[tuple[str, slice]], theirs: Iterable[tuple[str, slice]]) -> int:
-    """How many examples two splits of one data set have in common; each as `parse_split` has it."""
-    first, second = _indices(ours), _indices(theirs)
-    return sum(len(np.intersect1d(first[whole], second[whole])) for whole in first.keys() & second)
-
-
-def _indices(parts: Iterable[tuple[str, slice]]) -> dict[str, np.ndarray]:
-    """By whole split, the indices of the examples that the parts take from it."""
-    by_split: dict[str, list[np.ndarray]] = {}
-    for whole, part in parts:
-        by_split.setdefault(whole, []).append(np.arange(part.start, part.stop))
-    return {whole: np.concatenate(arrays) for whole, arrays in by_split.items()}

@@ -62,11 +62,9 @@ def require_unseen_images(test: data.Dataset, learned: data.Dataset) -> None:
       test: what is to be scored.
       learned: the training split.
     """
-    same_set = test.name == learned.name
-    shared = data.count_shared(test.parts, learned.parts) if same_set else 0
-    if shared:
+    if shared := data.count_shared(test, learned):
         raise ValueError(
-            f"data.test_split={test.split!r} shares {shared} images with the training's "
-            f"{learned.split!r}: images that training has seen are not new normal examples; give a "
-            "data.test_split without them"
+            f"data.test_split={test.split!r} of {test.name} shares {shared} images with the "
+            f"training split {learned.split!r}: images that training has seen are not new normal "
+            "examples; give a data.test_split without them"
         )

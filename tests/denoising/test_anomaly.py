@@ -1,12 +1,13 @@
 """Anomaly scores: the curve and its interval against other ways, and the study around it."""
 
 import copy
+import sys
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from pnoise_jax import denoising, parallel, training
+from pnoise_jax import data, denoising, parallel, training
 from pnoise_jax.studies import anomaly
 from pnoise_jax.studies.reporting import style
 from tests.denoising.test_task import denoising_config
@@ -268,7 +269,19 @@ def test_training_images_are_no_normal_examples(runs, test_split, train_split, s
     asked = training.read_config(directory)
     asked.data.test_split = test_split
     asked.data.train_split = train_split or asked.data.train_split
-    with pytest.raises(ValueError, match=f"shares {shared} images with the training"):
+    with pytest.raises(ValueError, match=f"of digits shares {shared} images with the training"):
+        anomaly.detect(directory, asked)
+
+
+def test_a_copy_under_another_name_is_no_test_either(runs, data_dir, monkeypatch):
+    _, _, (directory,) = runs
+    learned = data.load("digits", split="train[190:210]", data_dir=data_dir, cache=True)
+    arrays = np.stack([learned[i]["image"] for i in range(20)]), learned.labels
+    copied = data.InMemory({"test": arrays}, class_names=learned.class_names)
+    monkeypatch.setattr(sys.modules[__name__], "copied", lambda: copied, raising=False)
+    asked = training.read_config(directory)
+    asked.data.name = f"{__name__}:copied"
+    with pytest.raises(ValueError, match=f"of {__name__}:copied shares 10 images with the trai"):
         anomaly.detect(directory, asked)
 
 

@@ -124,15 +124,15 @@ def check_splits(config: ml_collections.ConfigDict, name: str, setting: Setting)
         "tune_on": setting.tune_on or setting.train,
         "held_out": setting.held_out,
     }
-    parts = {}
+    loaded = {}
     for field, split in splits.items():
         try:
-            parts[field] = data.load(section.name, split=split, data_dir=section.data_dir).parts
+            loaded[field] = data.load(section.name, split=split, data_dir=section.data_dir)
         except ValueError as error:
             raise ValueError(f"settings()[{name!r}]: {field}={split!r}: {error}") from None
     apart = (("tune_on", "held_out"), ("train", "test"), ("tune_on", "test"), ("held_out", "test"))
     for one, other in apart:
-        if data.count_shared(parts[one], parts[other]):
+        if data.count_shared(loaded[one], loaded[other]):
             raise ValueError(
                 f"settings()[{name!r}]: {one} and {other} have examples in common "
                 f"({splits[one]!r}, {splits[other]!r}): name splits that have none, such as "
