@@ -68,7 +68,7 @@ def _read(name: str) -> dict | None:
         return None
     if not isinstance(returned, dict) or not all(isinstance(x, dict) for x in returned.values()):
         raise ValueError(
-            f"--config={main.config_file()}: {name}() returns {returned!r}: let it return a dict "
+            f"--config={main.config_file()}: {name}() returns {returned!r}: make it return a dict "
             "of dicts of dotted fields, such as {'tvt': {'task.patch_weight': 0.01}}"
         )
     return returned

@@ -118,7 +118,7 @@ def read_sweep() -> tuple[list, list[str]]:
         )
     if not isinstance(cells, list):
         raise ValueError(
-            f"--config={file}: sweep() returns {cells!r}: let it return a list of cells, each a "
+            f"--config={file}: sweep() returns {cells!r}: make it return a list of cells, each a "
             "dict such as {'noise.strength': 0.3, 'seed': 1}"
         )
     return cells, list(config_flags.get_override_values(flags.FLAGS["config"]))

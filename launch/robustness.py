@@ -79,7 +79,7 @@ def _settings(is_study: bool) -> CurveSettings:
     strengths = (main.call_config_function("strengths") if is_study else None) or {}
     if not isinstance(strengths, dict):
         raise ValueError(
-            f"--config={main.config_file()}: strengths() returns {strengths!r}: let it return a "
+            f"--config={main.config_file()}: strengths() returns {strengths!r}: make it return a "
             "dict, such as {'pgd': (0.02, 0.04)}"
         )
     typed = {kind: _numbers(kind, f.value) for kind, f in _STRENGTHS.items() if f.value is not None}
