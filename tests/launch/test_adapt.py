@@ -120,7 +120,7 @@ def test_methods_seeds_and_resuming(config, tmp_path):
     (run / "evaluation.json").unlink()
     code, output, errors = adapt(config, workdir, *flags)
     assert code == 0, errors
-    assert "going on from the checkpoint of step 3" in output
+    assert "resuming from the checkpoint of step 3" in output
     assert json.loads((workdir / "adaptation.json").read_text())["rows"] == stored["rows"]
 
     (workdir / "base_config.json").unlink()

@@ -196,11 +196,11 @@ def put_a_file_there(directory):
 @pytest.mark.parametrize(
     ("delete", "message"),
     [
-        (shutil.rmtree, "was deleted or moved while this run was going on"),
+        (shutil.rmtree, "was deleted or moved while this run was training"),
         slow(lambda path: path.rename(path.with_name("elsewhere")), "was deleted or moved"),
         slow(put_a_file_there, "was replaced by a file"),
-        slow(lambda path: (path / "config.json").unlink(), "has lost its config.json"),
-        slow(make_anew, "was deleted, and another run has made it anew"),
+        slow(lambda path: (path / "config.json").unlink(), "lost its config.json"),
+        slow(make_anew, "was deleted, and another run has recreated it"),
     ],
 )
 def test_a_directory_that_is_gone_ends_the_run_and_is_not_made_again(
@@ -225,7 +225,7 @@ def test_a_directory_that_is_deleted_during_a_save_is_named(data_dir, tmp_path, 
         shutil.rmtree(directory, ignore_errors=True)
 
     monkeypatch.setattr(training.loop.Checkpoints, "save", save_and_delete)
-    with pytest.raises(OSError, match="while this run was going on"):
+    with pytest.raises(OSError, match="while this run was training"):
         training.train(config_of(data_dir, **{"checkpoint.every": "7 steps"}), directory)
 
 
