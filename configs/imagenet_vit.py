@@ -36,8 +36,8 @@ does.
 To expect, NOT measured here: of AugReg's own fine-tuned weights timm reports (crop 0.9) clean b16
 84.5 (224) and 86.0 (384), s16 81.4 and 83.8, ti16 75.5 and 78.4, l16 85.8 and 87.1; from memory.
 The paper claims for b16 84.3 clean, 90.0 (224) and 91.4 (384) with the cyclic shift, 93.9 and 95.1
-with the optimal Q: noisy, on a validation set in class order; launch.audit shows the same weights
-shuffled beside it.
+with the optimal Q: noisy, on a validation set in class order; launch.audit also shows the same
+weights shuffled.
 """
 
 from pnoise_jax.training import default_config, model_config, parse_arguments

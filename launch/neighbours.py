@@ -1,4 +1,4 @@
-r"""How much label does the order of a test set give away? python -m launch.neighbours [--flags]
+r"""How much does a test set's order give away about labels? python -m launch.neighbours [--flags]
 
 For each batch size: the share of batches that hold one class, and the mean share of an image's
 batch mates that are of its class, also in random order. Counted from labels alone, without a model:

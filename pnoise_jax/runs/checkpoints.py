@@ -17,7 +17,7 @@ from pnoise_jax.runs.layout import RunDirectory
 from pnoise_jax.runs.literal_paths import take_paths_literally
 from pnoise_jax.terminal import say
 
-_PENDING = "pending metrics"  # beside the arrays' checksums; no array is called so
+_PENDING = "pending metrics"  # among the arrays' checksums; no array has this name
 
 
 class _Manager(ocp.CheckpointManager):

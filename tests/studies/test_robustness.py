@@ -85,7 +85,7 @@ def test_another_config_is_refused(study, data_dir):
     workdir, two, _ = study
     config = study_config(data_dir)
     config.batch_size = 8
-    with pytest.raises(ValueError, match=r"study with another config \(batch_size: 16 there, 8 now"):
+    with pytest.raises(ValueError, match=r"with another config \(batch_size: 16 there, 8 now"):
         robustness.run_curves(config, workdir, two, seeds=(0,), settings=SETTINGS)
     run = workdir / "runs" / "plain-seed_0"
     with pytest.raises(ValueError, match=r"holds a run of launch\.train"):
