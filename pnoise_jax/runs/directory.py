@@ -57,7 +57,7 @@ def require_room(path: Path, needed: int) -> None:
     if free < needed:
         raise OSError(
             f"--workdir={str(path)!r} has {free / 1e6:.0f} MB left and the checkpoints need about "
-            f"{needed / 1e6:.0f} MB: free some space, or lower checkpoint.keep"
+            f"{needed / 1e6:.0f} MB: make room, or lower checkpoint.keep"
         )
 
 

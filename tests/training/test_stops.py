@@ -235,7 +235,7 @@ def test_a_run_without_its_config_says_that_its_checkpoints_are_there(
 ):
     do_after(7, (tmp_path / "config.json").unlink, monkeypatch)
     config = config_of(data_dir, **{"checkpoint.every": "3 steps"})
-    with pytest.raises(OSError, match=r"put it back, .*the checkpoints there are as they were"):
+    with pytest.raises(OSError, match=r"put it back, .*the checkpoints there are intact"):
         training.train(config, tmp_path)
     assert saved(tmp_path) == [3, 6]
 
