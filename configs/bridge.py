@@ -1,4 +1,4 @@
-"""How far must a ViT lean on the published site to leak as the paper's ViT-B would have to?
+"""How much must a ViT rely on the published site to leak as the paper's ViT-B would have to?
 
     python -m launch.sweep --config configs/bridge.py:digits --workdir /tmp/bridge_digits
     python -m launch.sweep --config configs/bridge.py:glyphs --workdir /tmp/bridge_glyphs
@@ -12,7 +12,7 @@ each training's two evaluations and draws leak against the accuracy that erasing
 
 Measured on one of two busy CPU cores: 92 minutes for the digits (128 trainings), 23 for the glyphs
 (24 trainings, version 1.0.0 of the data). With a head on the class token, cells of one block gain 9
-points or more over clean on the digits, and none of 2 to 8 blocks does; with a head on the mean,
+points or more over clean on the digits, and no cell of 2 to 8 blocks does; with a head on the mean,
 most do. More in docs/bridge.md.
 """
 
@@ -26,12 +26,12 @@ DEPTHS = (1, 2, 4, 8)
 POOLINGS = ("token", "mean")
 EVALUATED = ({}, {"noise.name": ("erase",)})  # the optimal Q, and the knock-out at the same place
 
-# Width 128 and 300 epochs together are left out for their cost alone: half of the whole grid's.
+# Width 128 with 300 epochs is left out only for its cost: half of the whole grid's.
 DIGITS = (
     {"duration": ("30 epochs", "100 epochs"), "model.dim": (32, 64, 128), "model.depth": DEPTHS},
     {"duration": ("300 epochs",), "model.dim": (32, 64), "model.depth": DEPTHS},
 )
-# Sized to an hour's share of one core: one width, and 8 epochs, glyphs_vit.py's own, at two depths.
+# Sized for an hour of one core: one width, and the 8 epochs of glyphs_vit.py at two depths.
 GLYPHS = (
     {"duration": ("4 epochs",), "model.dim": (64,), "model.depth": DEPTHS},
     {"duration": ("8 epochs",), "model.dim": (64,), "model.depth": (2, 4)},

@@ -7,10 +7,10 @@
     python -m launch.sweep --config configs/denoising_digits.py:part=finetune \
         --workdir /tmp/from_scratch
 
-Measured, clean accuracy in percent, means of 5 seeds of the fine-tuning with 95 % intervals over
-these, all from one pretraining on the 797 training digits without labels. With 100 labels 50.1
-(46.8 to 53.3), from scratch 48.1 (44.2 to 52.1); with 300 labels 74.6 (70.8 to 78.4), from scratch
-74.1 (71.4 to 76.8). Paired by seed the gain is 1.9 (-3.1 to 7.0) and 0.5 (-4.1 to 5.0) points: not
+Measured: clean accuracy in percent, means of 5 seeds of fine-tuning with 95 % intervals over these.
+All start from one pretraining on the 797 training digits without labels. With 100 labels 50.1 (46.8
+to 53.3), from scratch 48.1 (44.2 to 52.1); with 300 labels 74.6 (70.8 to 78.4), from scratch 74.1
+(71.4 to 76.8). Paired by seed the gain is 1.9 (-3.1 to 7.0) and 0.5 (-4.1 to 5.0) points: not
 resolved. Noise, decoder and durations were not tuned.
 
 The pretraining removes noise: on the test digits the mean squared error of noisy images is 0.118

@@ -5,11 +5,11 @@
 
 The cyclic shift (eq. 17) on all tokens at a block's input, batches of 10 at inference, 5 seeds:
 strengths 0.1 to 0.5 at the last block, and blocks 1 to 4 at strength 0.3; trained without the noise
-(evaluated with it only), and with it, as in the paper: 45 trainings for 80 cells. Mind that with an
-even number of examples I+Q is singular at 0.5. The clean line is what the paper leaves out.
+(and only evaluated with it), and with it, as in the paper: 45 trainings for 80 cells. Note that
+with an even number of examples I+Q is singular at 0.5. The paper leaves out the clean line.
 
-Measured on two CPU cores, which other programs shared: 14 minutes (ViT), 5 (ResNet). What came out
-is in docs/results.md.
+Measured on two CPU cores that other programs used as well: 14 minutes (ViT), 5 (ResNet). The
+results are in docs/results.md.
 """
 
 import digits_resnet
@@ -32,7 +32,7 @@ def get_config(model="vit"):
 
 
 def sweep(model="vit"):
-    """Two panels, strengths and layers, for each of the two ways to train; both have 4 blocks."""
+    """Two panels, strengths and layers, for both ways to train; both models have 4 blocks."""
     del model
     last = {"noise.strength": STRENGTHS, "noise.layer": ("4",)}
     others = {"noise.strength": (0.3,), "noise.layer": ("1", "2", "3")}

@@ -4,8 +4,8 @@
     python -m launch.train --config configs/glyphs_resnet.py:1000 --workdir /tmp/glyphs_resnet_1000
 
 Measured, seed 1, 200 classes: clean top-1 72.4 %, noisy shuffled 2.7 %, noisy class-sorted 79.3 %;
-7.6 minutes on two cores beside other work, evaluation included. 1000 classes have not been measured
-on version 2.0.0 of the data. Preparing the data takes 9 (1000 classes: 52) seconds of CPU time,
+7.6 minutes on two busy cores, including evaluation. 1000 classes have not been measured on version
+2.0.0 of the data. Preparing the data takes 9 (1000 classes: 52) seconds of CPU time,
 once. More in docs/results.md.
 Other noises as in configs/digits_resnet.py.
 """
@@ -16,7 +16,7 @@ DURATIONS = {"200": "6 epochs", "1000": "2 epochs"}  # of 16 000 and of 80 000 i
 
 
 def get_config(classes: str = "200"):
-    """3 residual blocks of 16 to 64 channels; `classes` is what stands behind the colon."""
+    """3 residual blocks of 16 to 64 channels; `classes` is the text after the colon."""
     if classes not in DURATIONS:
         raise ValueError(f"glyphs_resnet.py:{classes}: give {' or '.join(DURATIONS)}")
     config = default_config()

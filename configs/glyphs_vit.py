@@ -4,8 +4,8 @@
     python -m launch.train --config configs/glyphs_vit.py:1000 --workdir /tmp/glyphs_vit_1000
 
 Measured, seed 1, 200 classes: clean top-1 55.0 %, noisy shuffled 4.1 %, noisy class-sorted 82.2 %;
-6.5 minutes on two cores beside other work, evaluation included. 1000 classes have not been measured
-on version 2.0.0 of the data. Preparing the data takes 9 (1000 classes: 52) seconds of CPU time,
+6.5 minutes on two busy cores, including evaluation. 1000 classes have not been measured on version
+2.0.0 of the data. Preparing the data takes 9 (1000 classes: 52) seconds of CPU time,
 once. More in docs/results.md.
 Other noises as in configs/digits_vit.py.
 """
@@ -16,7 +16,7 @@ DURATIONS = {"200": "8 epochs", "1000": "3 epochs"}  # of 16 000 and of 80 000 i
 
 
 def get_config(classes: str = "200"):
-    """4 blocks, dim 128, 16 patches; `classes` is what stands behind the colon."""
+    """4 blocks, dim 128, 16 patches; `classes` is the text after the colon."""
     if classes not in DURATIONS:
         raise ValueError(f"glyphs_vit.py:{classes}: give {' or '.join(DURATIONS)}")
     config = default_config()

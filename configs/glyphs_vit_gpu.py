@@ -2,8 +2,8 @@
 
     python -m launch.train --config configs/glyphs_vit_gpu.py:1000 --workdir /tmp/glyphs_vit_gpu
 
-NOT MEASURED: neither its accuracy nor its cost is known, and its settings are not tuned. Counted,
-not timed: 22 million parameters; 4 million images at about 9 GFLOP each, for 1000 classes.
+NOT MEASURED: its accuracy and its cost are unknown, and its settings are not tuned. Counted, not
+timed: 22 million parameters; 4 million images at about 9 GFLOP each, for 1000 classes.
 """
 
 from pnoise_jax.training import default_config, model_config
@@ -12,7 +12,7 @@ DURATIONS = {"200": "100 epochs", "1000": "50 epochs"}  # of 16 000 and of 80 00
 
 
 def get_config(classes: str = "1000"):
-    """12 blocks, dim 384, 64 patches, bfloat16; `classes` is what stands behind the colon."""
+    """12 blocks, dim 384, 64 patches, bfloat16; `classes` is the text after the colon."""
     if classes not in DURATIONS:
         raise ValueError(f"glyphs_vit_gpu.py:{classes}: give {' or '.join(DURATIONS)}")
     config = default_config()

@@ -9,11 +9,10 @@ The cyclic shift (eq. 17): strengths 0.1 to 0.5 at the last layer (parts a and c
 0.3 layers 6, 8, 10, 12 of a ViT (part d; the same share of l16's 24), or the last block of each of
 a ResNet's four stages (part b). train=yes trains every cell with its noise, as the paper does;
 train=no trains once and evaluates with each noise. Every cell is evaluated clean, noisy shuffled
-and noisy class-sorted: the paper shows the last alone.
+and noisy class-sorted; the paper shows only the last.
 
-train=yes costs eight runs for each seed, train=no one: see configs/imagenet_vit.py and
-imagenet_resnet.py for one. NOT measured here; configs/figure2.py is the same on the digits,
-measured.
+train=yes costs eight runs per seed, train=no one; configs/imagenet_vit.py and imagenet_resnet.py
+say what a run costs. NOT measured here; configs/figure2.py is the same on the digits, measured.
 """
 
 import imagenet_resnet
@@ -37,7 +36,7 @@ def _parse(arguments):
 
 
 def get_config(arguments=None):
-    """The recipe of the tables; `arguments` is what stands behind the colon."""
+    """The recipe of the tables; `arguments` is the text after the colon."""
     args = _parse(arguments)
     recipe = imagenet_vit if args.model in VITS else imagenet_resnet
     return recipe.get_config(f"model={args.model},noise=cyclic")

@@ -1,4 +1,4 @@
-"""DeiT, Swin, BEiT, ConViT on ImageNet: the variants into which the paper also injects its noise.
+"""DeiT, Swin, BEiT, ConViT on ImageNet: the other models into which the paper injects its noise.
 
     python -m launch.audit --config configs/imagenet_variants.py:model=swin_b \
         --config.weights=swin_b.safetensors --data_dir DATA --workdir /tmp/audit_swin_b
@@ -41,7 +41,7 @@ MODELS = (
 
 
 def get_config(arguments=None):
-    """`arguments` is what stands behind the colon."""
+    """`arguments` is the text after the colon."""
     args = parse_arguments(
         "imagenet_variants.py", arguments, model=MODELS, noise=tuple(imagenet_vit.NOISES)
     )

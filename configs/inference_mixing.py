@@ -1,13 +1,13 @@
-"""Does mixing help honestly at inference: among views of one image, or among its tokens? Digits.
+"""Does honest mixing help at inference: among views of one image, or among its tokens? Digits.
 
     python -m launch.sweep --config configs/inference_mixing.py:vit --workdir /tmp/mixing_vit
     python -m launch.sweep --config configs/inference_mixing.py:resnet --workdir /tmp/mixing_resnet
 
-Trained without noise, 5 seeds. Plain first. Then 5 and 9 views of each test image, itself and its
-shifts by a pixel: clean is the mean of the views' logits, the usual test-time augmentation; noisy
-mixes the views at the last layer's input before that. Last, the tokens (of the ResNet: the pixels)
-of one image mixed there. Nothing of this looks at another image, so the order cannot matter: the
-shuffled and the class-sorted column agree.
+Trained without noise, 5 seeds. First plain. Then 5 and 9 views of each test image, the image itself
+and its shifts by a pixel: clean is the mean of the views' logits, the usual test-time augmentation;
+noisy also mixes the views at the last layer's input. Last, the tokens of one image (for the ResNet:
+its pixels) mixed there. None of these look at another image, so the order cannot matter: the
+shuffled and the class-sorted columns agree.
 """
 
 import digits_resnet
@@ -25,7 +25,7 @@ _OPTIMAL = {"noise.name": ("linear_transform",), "noise.quality": ("optimal",)}
 
 
 def get_config(model="vit"):
-    """configs/digits_vit.py or digits_resnet.py without noise; the cells bring it."""
+    """configs/digits_vit.py or digits_resnet.py without noise; the cells add it."""
     configs = {"vit": digits_vit, "resnet": digits_resnet}
     if model not in configs:
         raise ValueError(f"inference_mixing.py:{model}: give {' or '.join(configs)}")

@@ -1,4 +1,4 @@
-"""The paper's 95 % as its published log has it: public weights, untouched, and the noise.
+"""The paper's 95 % as in its published log: public weights, untouched, and the noise.
 
     python -m launch.audit --config configs/published_claim.py \
         --config.weights=vit_base_patch16_384.augreg_in21k_ft_in1k.safetensors \
@@ -12,8 +12,8 @@ squeezed to a square, normalised by ImageNet's mean and deviation (the weights e
 the audit notes that), in float32.
 
 To expect, written down before anybody ran it and NOT measured here: in class order the published
-meter prints 94.65 top-1 and 99.94 top-5 (the columns "printed" of audit.csv and audit.html). What
-each outcome would mean, and what it costs, is in docs/prediction.md.
+meter prints 94.65 top-1 and 99.94 top-5 (the columns "printed" of audit.csv and audit.html).
+docs/prediction.md says what each outcome would mean, and what a run costs.
 
 Data: python -m launch.prepare --dataset imagenet2012; the validation tar alone is enough.
 """

@@ -1,4 +1,4 @@
-"""Is the noise a useful regulariser? It, its label-mixed twin, and what else is used.
+"""Is the noise a useful regulariser? Compared with its label-mixed twin and the usual ones.
 
     python -m launch.regularisers --config configs/regularisers.py --workdir /tmp/regularisers
 
@@ -8,16 +8,16 @@ mixes the examples. Since a ViT's patch embedding is affine, the twin is mixup o
 fixed share, and mixup at the first layer is mixup of the images; so Manifold Mixup is at the second
 layer here, and so is a second arm of the noise, for comparison.
 
-Every arm has 4 candidates, each trained with 2 seeds and scored on held-out training examples; what
-is chosen is trained with 10 other seeds and tested once. An arm "... + noise" keeps what was chosen
-for its partner, and its 4 candidates are strengths of the noise. Two contrasts are named
+Every arm has 4 candidates, each trained with 2 seeds and scored on held-out training examples; the
+chosen one is trained with 10 other seeds and tested once. An arm "... + noise" keeps what was
+chosen for its partner, and its 4 candidates are strengths of the noise. Two contrasts are fixed
 beforehand: the noise minus its twin, and mixup + noise minus mixup, both tuned.
 
-mnist_5k needs the extra mnist5k. docs/regularisers.md says why the study is designed so.
+mnist_5k needs the extra mnist5k. docs/regularisers.md explains the design.
 
-1620 trainings, 324 in each setting, of which the glyphs have 600 steps and the others 400. NOT
-measured as a whole: on CPU cores that others used as well, a training of the digits took 9 s of CPU
-time and compiling its program 6 s, of which each setting has about 90, many of them kept on disk.
+1620 trainings, 324 per setting, of 600 steps for the glyphs and 400 for the others. NOT measured as
+a whole: on CPU cores that other programs used as well, a training on the digits took 9 s of CPU
+time, and compiling its program 6 s. Each setting has about 90 programs, many of them kept on disk.
 By these figures, two processes on a core each take two hours: one with
 --settings=digits_300,mnist_5k,glyphs_200, the other with --settings=digits_100,digits_797.
 """
@@ -65,7 +65,7 @@ def get_config():
 
 
 def settings():
-    """By name, in the order in which they are done."""
+    """By name, in the order in which they run."""
     digits = {
         "train[:300]": "train[:300]",
         "train[:100]": "train[:100]",
@@ -124,5 +124,5 @@ def arms():
 
 
 def contrasts():
-    """Named beforehand: the first minus the second."""
+    """Fixed beforehand: the first minus the second."""
     return [("noise", "noise, mixed labels"), ("mixup + noise", "mixup")]

@@ -21,7 +21,7 @@ def get_config():
 
 
 def arms():
-    """Trained plainly; with noise on the images; with adversaries."""
+    """Plain training, noise on the images, and adversaries."""
     return {
         "plain": {},
         "gaussian": {"noise.name": "gaussian", "noise.std": 0.2, **IMAGE},
@@ -32,7 +32,7 @@ def arms():
 
 
 def strengths():
-    """Up to two or three times those of training."""
+    """Up to two or three times those in training."""
     return {
         "gaussian": (0.1, 0.2, 0.3, 0.4, 0.5),
         "salt_and_pepper": (0.05, 0.1, 0.2, 0.3),

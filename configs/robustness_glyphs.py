@@ -2,8 +2,8 @@
 
     python -m launch.robustness --config configs/robustness_glyphs.py --workdir DIR --seeds=0,1,2
 
-Not measured. A plain training is that of configs/glyphs_vit.py:200, minutes on two CPU cores; one
-with PGD takes about four times as long.
+Not measured. Plain training is as in configs/glyphs_vit.py:200, minutes on two CPU cores; with PGD
+it takes about four times as long.
 """
 
 import glyphs_vit
@@ -22,7 +22,7 @@ def get_config():
 
 
 def arms():
-    """Trained plainly; with noise on the images; with adversaries."""
+    """Plain training, noise on the images, and adversaries."""
     return {
         "plain": {},
         "gaussian": {"noise.name": "gaussian", "noise.std": 0.1, **IMAGE},
@@ -33,7 +33,7 @@ def arms():
 
 
 def strengths():
-    """Up to twice those of training."""
+    """Up to twice those in training."""
     return {
         "gaussian": (0.05, 0.1, 0.2),
         "salt_and_pepper": (0.02, 0.05, 0.1),

@@ -3,15 +3,15 @@
     python -m launch.sweep --config configs/training_noise.py:vit --workdir /tmp/training_noise_vit
     python -m launch.sweep --config configs/training_noise.py:resnet --workdir /tmp/noise_resnet
 
-Vanilla first, against which the others are paired by seed: Gaussian noise, salt-and-pepper, the
-cyclic shift and the optimal Q over the examples of a batch (50), and both over the tokens (of the
-ResNet: the pixels) of one image; in training, at the last layer, on all tokens; 5 seeds. Every cell
-is evaluated clean, and with its own noise in both orders.
+First vanilla, with which the others are compared, paired by seed: Gaussian noise, salt-and-pepper,
+the cyclic shift and the optimal Q over the examples of a batch (50), and both over the tokens of
+one image (for the ResNet: its pixels); in training, at the last layer, on all tokens; 5 seeds.
+Every cell is evaluated clean, and with its own noise in both orders.
 
-50 trainings by 7 programs, of 600 steps of 12 ms (ViT) or 180 of 5 ms (ResNet) on two idle cores,
-measured; the whole sweeps took 23 and 2.4 minutes beside other work. summary.csv in the work
-directory has the difference of the clean accuracy from vanilla's, its interval, and its p-value,
-corrected by Holm over the table's comparisons; what came out is in docs/results.md.
+Measured: 50 trainings by 7 programs, of 600 steps of 12 ms (ViT) or 180 of 5 ms (ResNet) on two
+idle cores; the whole sweeps took 23 and 2.4 minutes on busy ones. summary.csv in the work directory
+has the difference of the clean accuracy from vanilla's, its interval, and its p-value, corrected by
+Holm over the table's comparisons; the results are in docs/results.md.
 """
 
 import digits_resnet
@@ -33,7 +33,7 @@ _NOISES = (
 
 
 def get_config(model="vit"):
-    """configs/digits_vit.py or digits_resnet.py without noise; the cells bring it."""
+    """configs/digits_vit.py or digits_resnet.py without noise; the cells add it."""
     configs = {"vit": digits_vit, "resnet": digits_resnet}
     if model not in configs:
         raise ValueError(f"training_noise.py:{model}: give {' or '.join(configs)}")

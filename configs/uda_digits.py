@@ -6,24 +6,24 @@
     python -m launch.adapt --config configs/uda_digits.py --workdir /tmp/uda_digits_tvt \
         --methods=tvt --seeds=0
 
-font_digits, drawn from fonts, with labels is the source; digits, written by hand, is the target:
-its training split without labels, tested on its test split. The noise is the paper's cyclic shift
-at the last block's input, in training and at inference.
+The source is font_digits, drawn from fonts, with labels; the target is digits, written by hand: its
+training split without labels, tested on its test split. The noise is the paper's cyclic shift at
+the last block's input, in training and at inference.
 
-Measured with the first command, accuracy on the target in percent at the last step, means of seeds
+Measured with the first command: accuracy on the target in percent at the last step, means of seeds
 0 to 4 with 95 % intervals. Without noise: source only 64.5 (61.0 to 67.9), DANN 69.4 (66.9 to
 71.8), TVT 68.8 (62.6 to 74.6), SSRT 75.0 (66.9 to 82.0), CDTrans 81.1 (74.0 to 86.9), target labels
-97.1 (96.0 to 98.0). So CDTrans makes up for 50.7 % of what lies between the bounds; its seeds reach
-76.1, 82.5, 75.5, 87.5 and 83.7. The noise in training makes SSRT worse by 4.0 points (2.0 to 6.0);
-nothing else that it does to clean accuracy is resolved. docs/adaptation.md has the whole table.
+97.1 (96.0 to 98.0). So CDTrans closes 50.7 % of the gap between the bounds; its seeds reach 76.1,
+82.5, 75.5, 87.5 and 83.7. The noise in training makes SSRT worse by 4.0 points (2.0 to 6.0); no
+other effect on clean accuracy is resolved. docs/adaptation.md has the whole table.
 
-The settings are tuned: about 100 trainings with other settings, most of seeds 0 and 1, were
-compared by accuracy on the target's test labels, which nobody has who adapts. So the figures are
-optimistic, and half of the gap is met with nothing to spare. Among these trainings no DANN, TVT or
-SSRT reached 73.
+The settings are tuned: about 100 trainings with other settings, most with seeds 0 and 1, were
+compared by accuracy on the target's test labels, which are unknown in real adaptation. So the
+figures are optimistic, and CDTrans only just closes half of the gap. Among these trainings no DANN,
+TVT or SSRT reached 73.
 
-A run of CDTrans took 45 to 56 s on two CPU cores, with other programs beside it, and one of a bound
-21 s. What they take on idle cores was not measured.
+A run of CDTrans took 45 to 56 s on two CPU cores that other programs used as well, and one of a
+bound 21 s. Their time on idle cores was not measured.
 """
 
 from pnoise_jax.training import default_config, model_config, task_config
@@ -60,7 +60,7 @@ def get_config():
 
 
 def methods():
-    """DANN with TVT's weights; SSRT from the source's weights; the source first for CDTrans."""
+    """DANN with TVT's weights; SSRT from source-only weights; CDTrans trains the source first."""
     return {
         "dann": {"task.domain_weight": 1.0, "task.information_weight": 0.3},
         "ssrt": {

@@ -5,18 +5,18 @@
     python -m launch.adapt --config configs/uda_domainnet.py:split --workdir /tmp/uda_domainnet \
         --config.weights=ViT-B_16.npz --pairs=clp-skt
 
-The argument names the protocol, and numbers of one cannot be compared with those of the other:
+The argument names the protocol, and numbers from one cannot be compared with those from the other:
 `split` (SSRT and FFTAT) learns from both domains' training lists and tests on the target's test
 list; `union` (CDTrans and PMTrans) takes both lists together, for all three. TVT published nothing
-on DomainNet: its settings here are 20000 steps and weights of 0.1 each, as most of FFTAT's runs
-have, but batches of 64; else as configs/uda_office_home.py, which also says what differs
-from the published codes.
+on DomainNet: its settings here are 20000 steps and weights of 0.1 each, as in most of FFTAT's runs,
+but batches of 64; otherwise as in configs/uda_office_home.py, which also says what differs from the
+published code.
 
 Cost by arithmetic, at an assumed 150 TFLOP/s (bfloat16, one H100): 40 minutes for a TVT run of
 ViT-B/16, so 30 pairs, 3 seeds and 12 rows take about a month: choose pairs and methods. NOT
 measured here.
 
-To expect, NOT measured here: averages of 45.2 are published for SSRT (split) and for CDTrans
+To expect, NOT measured here: an average of 45.2 is published for both SSRT (split) and CDTrans
 (union, from DeiT).
 """
 
@@ -56,7 +56,7 @@ def get_config(protocol="split"):
 
 
 def methods(protocol="split"):
-    """As on Office-Home, but for the bottleneck and the 40 000 steps of SSRT."""
+    """As on Office-Home, except for SSRT's bottleneck and its 40 000 steps."""
     del protocol
     methods = uda_office_home.methods()
     methods["ssrt"] |= {"task.bottleneck_dim": 1024, "duration": "40000 steps"}

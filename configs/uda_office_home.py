@@ -12,18 +12,18 @@ A pair is all labelled images of one domain and all images of another, on which 
 The settings are TVT's for all 12 pairs: 5000 steps of 64 + 64 images of 256 pixels, SGD at 0.003
 (0.03 for the head) with 500 steps of warm-up and a cosine to 0, the gradient's norm clipped at 1,
 weights 0.1 (images), 0.01 (patches) and 0.1 (information maximisation); ViT-B/16 from ImageNet-21k
-(Google's first npz file), dropout 0.1. methods() has what SSRT and CDTrans do otherwise: their
-steps, rates, 224 pixels and ImageNet's mean. The noise is that of the authors' later code:
-the optimal Q on the patch tokens at the last block's attention input, in training and evaluation,
-in batches of 16 at evaluation.
+(Google's first npz file), dropout 0.1. methods() has what SSRT and CDTrans do differently: their
+steps, rates, 224 pixels and ImageNet's mean. The noise is that of the authors' later code: the
+optimal Q on the patch tokens at the last block's attention input, in training and evaluation, in
+batches of 16 at evaluation.
 
-Not as published, unless set: our SGD has Nesterov's momentum, where TVT's and CDTrans' have none;
-the gradients of model and discriminators are clipped together; attention weights are constants to
-the gradient (--config.task.detach=False is the published code); pixels have a mean for each
-channel, where TVT subtracts Caffe's mean image (--config.data.mean_image=ilsvrc_2012_mean.npy, with
---methods=dann,tvt, since it is of 256 pixels); CDTrans has one schedule over both of its stages;
-and SSRT and CDTrans start from the weights that --config.weights names, where they published from
-other ones (AugReg fine-tuned on ImageNet-1k; DeiT).
+Differences from the published code, unless set: our SGD uses Nesterov's momentum, unlike TVT's and
+CDTrans'; the gradients of model and discriminators are clipped together; no gradient flows through
+attention weights (--config.task.detach=False is the published code); pixels have a mean for each
+channel, while TVT subtracts Caffe's mean image (--config.data.mean_image=ilsvrc_2012_mean.npy, with
+--methods=dann,tvt, since it has 256 pixels); CDTrans has one schedule over both of its stages; and
+SSRT and CDTrans start from the weights that --config.weights names, not from those of their papers
+(AugReg fine-tuned on ImageNet-1k; DeiT).
 
 Cost by arithmetic, at an assumed 150 TFLOP/s (bfloat16, one H100): a TVT run of ViT-B/16 at 256
 pixels is 5000 steps x 128 images x 3 x 46 GFLOP, so 10 minutes; with 3 seeds, 12 pairs and both
@@ -81,7 +81,7 @@ def get_config():
 
 
 def methods():
-    """What the methods do otherwise than TVT."""
+    """What the methods do differently from TVT."""
     return {
         "dann": {"task.domain_weight": 0.1, "task.information_weight": 0.1},
         "ssrt": {

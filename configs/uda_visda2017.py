@@ -5,11 +5,11 @@
     python -m launch.adapt --config configs/uda_visda2017.py --workdir /tmp/uda_visda2017 \
         --config.weights=ViT-B_16.npz
 
-The training split with labels is the source; the validation split without labels is the target,
-on which it is also tested. The metric is the official one, the mean of the accuracies of the 12
+The source is the training split with labels; the target is the validation split without labels,
+which is also the test split. The metric is the official one, the mean of the accuracies of the 12
 classes. The settings are TVT's: 20000 steps of 64 + 64 images, weights 1 (images), 0.01 (patches)
-and 1 (information maximisation); else as configs/uda_office_home.py, which also says what differs
-from the published codes. CDTrans' epochs are of the target's training split here.
+and 1 (information maximisation); otherwise as in configs/uda_office_home.py, which also says what
+differs from the published code. CDTrans' epochs are of the target's training split here.
 
 Cost by arithmetic, at an assumed 150 TFLOP/s (bfloat16, one H100): 40 minutes for a TVT run of
 ViT-B/16; a study of 3 seeds and 12 rows about 25 hours.
@@ -46,7 +46,7 @@ def get_config():
 
 
 def methods():
-    """Rates and weights of VisDA, where they are others than Office-Home's."""
+    """Rates and weights for VisDA, if they differ from Office-Home's."""
     methods = uda_office_home.methods()
     methods["dann"] = {"task.domain_weight": 1.0, "task.information_weight": 1.0}
     methods["ssrt"] |= {"task.bottleneck_dim": 1024, "optimizer.learning_rate": 0.0002}

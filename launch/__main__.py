@@ -1,19 +1,19 @@
 """The command-line programs under one name: pnoise PROGRAM [--flags]
 
   show       shows what noise does to images and to the latent, in pictures
-  train      trains a config in a work directory, or resumes there; then evaluates it
+  train      trains a config in a work directory, or resumes it; then evaluates it
   evaluate   evaluates a run, or pretrained weights
   audit      says where an accuracy comes from
   sweep      trains and evaluates many variants of a config
-  regularisers compares regularisers, tuned alike, with the noise among them
+  regularisers compares the noise with other regularisers, all tuned alike
   adapt      trains methods of domain adaptation, and says what noise adds to them
   robustness measures accuracy against the strength of noise and attacks
-  anomaly    tells classes that training has not seen by reconstruction errors
-  neighbours says how much label the order of a test set gives away
+  anomaly    detects classes that training has not seen, by reconstruction errors
+  neighbours says how much the order of a test set gives away about labels
   prepare    prepares data sets from downloads or from your own folders
-  compile    says whether a run fits a TPU pod, and what bounds it, without one
+  compile    says whether a run fits a TPU pod, and what bounds its speed; needs no pod
   export     writes a run's weights for other programs
-  bridge     relates the leak of small models to that of larger ones
+  bridge     relates the leak of small models to how much they rely on the noisy site
   theory     checks the paper's theory: every figure of docs/theory.md
   benchmark  measures speed, and how often an audit errs
 

@@ -5,16 +5,16 @@ r"""Trains methods of domain adaptation: python -m launch.adapt --config CONFIG 
         --pairs=Ar-Cl,Cl-Ar --methods=tvt --config.weights=B_16.npz
 
 For each method and seed, with and without the config's noise, DIR/runs gets the work directory of a
-training, which launch.audit and launch.evaluate take. DIR gets adaptation.json and .csv, a row for
-each run and protocol (clean, noisy_shuffled, noisy_listed: the target's stored order), and
-adaptation.html, the table and what it says. Source only and the upper bound, trained on target
-labels, are always trained. The same command goes on where it was stopped.
+training, which launch.audit and launch.evaluate accept. DIR gets adaptation.json and .csv, with a
+row for each run and protocol (clean, noisy_shuffled, noisy_listed: the target's stored order), and
+adaptation.html, with the table and its explanation. Source only and the upper bound, trained on
+target labels, are always trained. The same command resumes where it was stopped.
 
 The config file's get_config() names the source in its task section and the target in its data
-section. Beside it may stand methods(), which returns for some methods the fields that they change:
-{"tvt": {"task.patch_weight": 0.01}}; and pairs(), which returns for each ordered pair of domains
-the fields that it changes. Each pair then has a directory of its own in DIR, and all together
-pairs.csv and pairs.html.
+section. The file may also define methods(), which returns the fields that some methods change,
+{"tvt": {"task.patch_weight": 0.01}}; and pairs(), which returns the fields that each ordered pair
+of domains changes. Each pair then has its own directory in DIR, and DIR gets pairs.csv and
+pairs.html with all of them.
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds
@@ -28,11 +28,13 @@ from pnoise_jax.studies.adaptation import METRICS, run_adaptation, run_pairs
 
 from . import main
 
-_METHODS = flags.DEFINE_list("methods", None, "Which, such as dann,tvt; default: all.")
-_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Of the runs; intervals need three.")
-_PAIRS = flags.DEFINE_list("pairs", None, "Of the config's pairs(), such as Ar-Cl; default: all.")
+_METHODS = flags.DEFINE_list("methods", None, "Methods, such as dann,tvt; default: all.")
+_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of the runs; intervals need three.")
+_PAIRS = flags.DEFINE_list(
+    "pairs", None, "Pairs from the config's pairs(), such as Ar-Cl; default: all."
+)
 _METRIC = flags.DEFINE_enum(
-    "metric", None, METRICS, "Of values and differences; default: the data set's official one."
+    "metric", None, METRICS, "Metric of the tables; default: the data set's official one."
 )
 
 
@@ -51,14 +53,14 @@ def adapt(config, workdir: str) -> None:
     elif _PAIRS.value is not None:
         raise ValueError(
             f"--pairs={','.join(_PAIRS.value)}: --config={main.config_file()} has no pairs(): "
-            "leave the flag out, or define pairs(), which returns the fields of each pair"
+            "leave the flag out, or define pairs() to return the fields of each pair"
         )
     else:
         run_adaptation(config, workdir, **options)
 
 
 def _read(name: str) -> dict | None:
-    """What a function of the config file returns, a dict of dicts.
+    """The dict of dicts that a function of the config file returns.
 
     Raises:
       ValueError: it returns something else.
@@ -68,7 +70,7 @@ def _read(name: str) -> dict | None:
         return None
     if not isinstance(returned, dict) or not all(isinstance(x, dict) for x in returned.values()):
         raise ValueError(
-            f"--config={main.config_file()}: {name}() returns {returned!r}: let it return a dict "
+            f"--config={main.config_file()}: {name}() returns {returned!r}: make it return a dict "
             "of dicts of dotted fields, such as {'tvt': {'task.patch_weight': 0.01}}"
         )
     return returned

@@ -1,15 +1,15 @@
-r"""Tells unseen classes by reconstruction errors: pnoise anomaly --workdir RUN
+r"""Detects unseen classes by reconstruction errors: pnoise anomaly --workdir RUN
 
-    python -m launch.anomaly --config configs/denoising_digits.py:pretrain \
+    python -m launch.anomaly --config configs/denoising_digits.py:part=pretrain \
         --workdir /tmp/anomalies --held_out=each
 
-RUN is a run of the task denoising with task.held_out_classes. Every image of its test split gets
-its reconstruction error as a score, and RUN/anomaly gets anomaly.json, anomaly.svg and anomaly.png:
-the ROC curve and the area under it, with an interval over test examples. Beside them stands a score
-without a model, the distance to the nearest training image.
+RUN is a run of the task denoising with task.held_out_classes. Every image of its test split is
+scored by its reconstruction error, and RUN/anomaly gets anomaly.json, anomaly.svg and anomaly.png:
+the ROC curve and the area under it, with an interval over test examples. They also show a score
+that needs no model, the distance to the nearest training image.
 
-With --config and --held_out, a run for each of these classes is trained in a directory of its own
-in --workdir, or resumed there; --held_out=each takes all classes in turn.
+With --config and --held_out, one run for each of these classes is trained or resumed, in its own
+directory in --workdir; --held_out=each takes all classes in turn.
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds
@@ -32,13 +32,13 @@ from pnoise_jax.terminal import create_console, printable, say
 from . import main
 
 _HELD_OUT = flags.DEFINE_list(
-    "held_out", None, "Classes to hold out, one run for each; 'each' for all, one after another."
+    "held_out", None, "Classes to hold out, one run for each; 'each' takes all in turn."
 )
 _OUT = flags.DEFINE_string("out", None, "Directory for the report; default: anomaly in --workdir.")
 
 
 def run(config, workdir: str) -> None:
-    """Trains what is missing, scores, prints and writes."""
+    """Trains missing runs, scores, prints and writes."""
     if parallel.are_several():
         raise ValueError("--multi_host: anomalies are scored on one host; leave the flag out")
     out = Path(workdir if _OUT.value is None else _OUT.value).expanduser()

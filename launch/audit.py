@@ -3,7 +3,7 @@
 Evaluates trained runs with and without noise, on the test set in class order and in 40 random
 orders, in batches of several sizes, and replaces the batch mates of examples by hand. Then it says
 whether the noise raises accuracy honestly, reads the labels of batch mates, or neither. It writes
-the report DIR/audit/audit.html, and beside it audit.json, audit.csv, the figures as SVG and PNG,
+the report DIR/audit/audit.html, and next to it audit.json, audit.csv, the figures as SVG and PNG,
 and predictions.npz with the prediction for every example. Another audit of these runs goes to
 DIR/audits; an --out directory that holds another audit is refused.
 
@@ -55,12 +55,12 @@ _INTERVAL = flags.DEFINE_enum(
 )
 _ORDERS = flags.DEFINE_integer("orders", 40, "Number of random orders to score.")
 _EQUIVALENCE = flags.DEFINE_float(
-    "equivalence", 1.0, "Points of top-1; an effect that is shown to be smaller counts as none."
+    "equivalence", 1.0, "Points of top-1; an effect shown to be smaller counts as none."
 )
 _METRIC = flags.DEFINE_string(
     "metric",
     None,
-    "Metric to score beside accuracy: mean_per_class, macro_f1, published_meter or "
+    "Metric to score in addition to accuracy: mean_per_class, macro_f1, published_meter or "
     "module:function.",
 )
 _RESAMPLES = flags.DEFINE_integer(

@@ -1,9 +1,10 @@
 """Compiles a run for a TPU pod without one: pnoise compile --config FILE --topology v5e:16x16
 
-Compiles the training and the evaluation step as they would run there, and says what they need of
-each device: memory, operations, exchanges, and what bounds the speed. Where the training step does
-not fit, it tries what would. ImageNet need not be there. Needs libtpu, on any Linux machine:
-pip install "pnoise_jax[tpu]". --topology cpu:8 compiles for eight CPU devices, to try it.
+Compiles the training and the evaluation step as they would run there, and says what each device
+needs: memory, operations, exchanges, and what bounds the speed. If the training step does not fit,
+it looks for changes that make it fit. ImageNet need not be present. Needs libtpu, on any Linux
+machine: pip install "pnoise_jax[tpu]". To try it without, --topology cpu:8 compiles for eight CPU
+devices.
 """
 
 import functools
@@ -28,12 +29,12 @@ _SLICES = flags.DEFINE_integer(
     "slices", 1, "Slices that the data center's network connects.", lower_bound=1
 )
 _EVALUATION = flags.DEFINE_bool("evaluation", True, "Compile the evaluation step as well.")
-_SUGGEST = flags.DEFINE_bool("suggest", True, "Where the training does not fit, try what does.")
+_SUGGEST = flags.DEFINE_bool("suggest", True, "If the training does not fit, look for changes.")
 _OUT = flags.DEFINE_string("out", None, "File for all figures, as JSON.")
 
 
 def run(config: ml_collections.ConfigDict) -> None:
-    """Compiles, prints and writes; ends with 1 where a step does not fit."""
+    """Compiles, prints and writes; exits with 1 if a step does not fit."""
     jax.config.update("jax_platforms", "cpu")  # libtpu would look for chips
     topology = ahead_of_time.open_topology(_TOPOLOGY.value, slices=_SLICES.value)
     console = create_console()

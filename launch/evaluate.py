@@ -2,7 +2,7 @@
 
 The config is that of the run, or a file given with --config; its noise, evaluation and data
 sections may differ from the run's. The evaluation.json of the run does not change: other
-measurements are written to files of their own in DIR/evaluations.
+measurements are written to separate files in DIR/evaluations.
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds

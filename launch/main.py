@@ -61,7 +61,7 @@ def define_run_flags(
     """
     meaning = "Work directory of the run; it is created, or the run in it is resumed."
     if not workdir_required:
-        meaning = "Work directory of a run, whose weights are taken."
+        meaning = "Work directory of a run whose weights to use."
     workdir = flags.DEFINE_string("workdir", None, meaning)
     given = _given_on_command_line("workdir")
     if config_required or given is None or _given_on_command_line("config") is not None:
@@ -104,7 +104,7 @@ def _define_data_dir() -> None:
 
 
 def read_sweep() -> tuple[list, list[str]]:
-    """What the config file's ``sweep()`` returns, and the fields that the command line sets.
+    """The cells of the config file's ``sweep()``, and the fields that the command line sets.
 
     Raises:
       ValueError: the file has no such function, or it returns no cells.
@@ -113,22 +113,22 @@ def read_sweep() -> tuple[list, list[str]]:
     file = config_file()
     if cells is None and "sweep" not in _config_names(file):
         raise ValueError(
-            f"--config={file} has no sweep(): define it beside get_config(), to return a dict of "
+            f"--config={file} has no sweep(): define it next to get_config() to return a dict of "
             "dotted fields for each cell, such as {'noise.strength': 0.3, 'seed': 1}"
         )
     if not isinstance(cells, list):
         raise ValueError(
-            f"--config={file}: sweep() returns {cells!r}: let it return a list of cells, each a "
+            f"--config={file}: sweep() returns {cells!r}: make it return a list of cells, each a "
             "dict such as {'noise.strength': 0.3, 'seed': 1}"
         )
     return cells, list(config_flags.get_override_values(flags.FLAGS["config"]))
 
 
 def call_config_function(name: str) -> Any:
-    """What a function of the config file beside ``get_config()`` returns; None if it has none.
+    """The result of another function of the config file; None if there is no such function.
 
-    Like ``get_config``, it is called with what follows a colon in --config, if anything does. What
-    it yields is put into a list.
+    Like ``get_config``, it is called with the text after the colon in --config, if there is any.
+    Anything that it yields is put into a list.
     """
     _, *argument = config_flags.get_config_filename(flags.FLAGS["config"]).split(":", 1)
     try:
@@ -142,7 +142,7 @@ def call_config_function(name: str) -> Any:
 
 
 def config_file() -> str:
-    """The file that --config names, without what follows a colon."""
+    """The file that --config names, without the colon and the text after it."""
     return config_flags.get_config_filename(flags.FLAGS["config"]).split(":", 1)[0]
 
 
@@ -264,7 +264,7 @@ def _end_on_config_error(error: Exception) -> NoReturn:
 
 
 def _find_config_file() -> None:
-    """Finds the file that --config names, and makes the modules beside it importable.
+    """Finds the file that --config names, and makes the modules next to it importable.
 
     The configs of this package are found by name from any directory: ``--config digits_vit``. The
     program ends if there is no such file.

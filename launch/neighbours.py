@@ -1,16 +1,16 @@
-r"""How much label does the order of a test set give away? python -m launch.neighbours [--flags]
+r"""How much does a test set's order give away about labels? python -m launch.neighbours [--flags]
 
 For each batch size: the share of batches that hold one class, and the mean share of an image's
-batch mates that are of its class; beside it the latter in a random order. Counted from labels, with
-no model: noise over the batch can read no more than this.
+batch mates that are of its class, also in random order. Counted from labels alone, without a model:
+noise that mixes the batch can read no more than this.
 
     python -m launch.neighbours
     python -m launch.neighbours --lists=Art.txt,Clipart.txt
     python -m launch.neighbours --splits=office_home:art,visda2017:validation --data_dir=DIR
 
-VisDA-2017's validation, ImageNet's and ImageNet-V2 are always shown: their counts are public. The
-counts of Office-Home and DomainNet are not, so these need the published lists (--lists), or the
-data prepared from them (--splits, in the order in which they are stored).
+The validation sets of VisDA-2017 and ImageNet, and ImageNet-V2, are always shown: their counts are
+public. Those of Office-Home and DomainNet are not, so these need the published lists (--lists), or
+the data prepared from them (--splits, in stored order).
 """
 
 import dataclasses
@@ -35,8 +35,8 @@ from pnoise_jax.terminal import create_console
 
 from . import main
 
-_LISTS = flags.DEFINE_list("lists", [], "Published list files, path and label a line.")
-_SPLITS = flags.DEFINE_list("splits", [], "Prepared data, NAME:SPLIT, in their stored order.")
+_LISTS = flags.DEFINE_list("lists", [], "Published list files, each line a path and a label.")
+_SPLITS = flags.DEFINE_list("splits", [], "Prepared data, NAME:SPLIT, in stored order.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where data sets are.")
 _SIZES = flags.DEFINE_list("batch_sizes", [str(size) for size in BATCH_SIZES], "Of the table.")
 _OUT = flags.DEFINE_string("out", None, "JSON file for all numbers.")

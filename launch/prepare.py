@@ -71,8 +71,7 @@ def describe(prepared: prepare.Prepared) -> str:
         ]
     else:
         lines = [
-            f"nothing to do: {prepared.path} is there and used as it is; delete it to prepare it "
-            "anew",
+            f"nothing to do: {prepared.path} already exists; delete it to prepare it again",
             f"examples: {sizes}",
         ]
     if prepared.class_names:
@@ -128,4 +127,4 @@ def _verified(prepared: prepare.Prepared) -> str:
 
 if __name__ == "__main__":
     flags.adopt_module_key_flags(main)  # for --help
-    main.run(_prepare, on_interrupt="interrupted; the same command goes on from where it was")
+    main.run(_prepare, on_interrupt="interrupted; the same command resumes where it stopped")

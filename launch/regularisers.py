@@ -2,15 +2,15 @@ r"""Compares regularisers: pnoise regularisers --config CONFIG --workdir DIR [--
 
     pnoise regularisers --config regularisers --workdir /tmp/regularisers
 
-Beside get_config() the config file has settings(), which returns the data sets by name; arms(),
-the regularisers with the candidates of each; and contrasts(), the pairs of arms that are named
-beforehand. In each setting every arm is tuned on held-out training examples, and the chosen
-candidate is tested once, with other seeds.
+In addition to get_config() the config file defines settings(), which returns the data sets by name;
+arms(), the regularisers and their candidates; and contrasts(), the pairs of arms chosen beforehand.
+In each setting every arm is tuned on held-out training examples, and the chosen candidate is tested
+once, with other seeds.
 
-DIR gets regularisers.json, .csv (a row for each test training), .md (the tables), .svg and .png, of
-all settings that are finished, and study.json, which notes the comparison: another one in DIR is
-refused. The same command resumes. Several processes may do different settings in one DIR: on a CPU,
-one for each core takes the least time.
+DIR gets regularisers.json, .csv (a row for each test training), .md (the tables), .svg and .png of
+all finished settings, and study.json, which records the comparison: DIR refuses any other. The same
+command resumes. Several processes may run different settings in one DIR: on a CPU, one per core
+takes the least time.
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds
@@ -25,9 +25,11 @@ from pnoise_jax.studies.sweep import WAYS
 
 from . import main
 
-_SETTINGS = flags.DEFINE_list("settings", None, "Of the config's settings(); default: all.")
-_TUNING_SEEDS = flags.DEFINE_list("tuning_seeds", list(map(str, Seeds().tuning)), "To tune with.")
-_TEST_SEEDS = flags.DEFINE_list("test_seeds", list(map(str, Seeds().test)), "To test with.")
+_SETTINGS = flags.DEFINE_list("settings", None, "Names from the config's settings(); default: all.")
+_TUNING_SEEDS = flags.DEFINE_list(
+    "tuning_seeds", list(map(str, Seeds().tuning)), "Seeds to tune with."
+)
+_TEST_SEEDS = flags.DEFINE_list("test_seeds", list(map(str, Seeds().test)), "Seeds to test with.")
 _TOGETHER = flags.DEFINE_enum(
     "together", "never", WAYS, "Train the seeds together, with vmap; on a CPU this is slower."
 )
@@ -56,8 +58,8 @@ def _read(name: str) -> dict:
     returned = main.call_config_function(name)
     if not isinstance(returned, dict) or not returned:
         raise ValueError(
-            f"--config={main.config_file()}: {name}() returns {returned!r}: define it beside "
-            "get_config(), to return a dict by name, as configs/regularisers.py does"
+            f"--config={main.config_file()}: {name}() returns {returned!r}: define it next to "
+            "get_config() to return a dict by name, like configs/regularisers.py"
         )
     return returned
 

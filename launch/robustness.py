@@ -3,12 +3,12 @@ r"""Accuracy against the strength of noise and attacks: pnoise robustness --work
     python -m launch.robustness --config configs/robustness_digits.py --workdir /tmp/robustness
     python -m launch.robustness --workdir /tmp/digits_vit --out /tmp/curves --pgd=0.01,0.02,0.04
 
-The first trains the models that the config file's arms() names, each by the fields that it
-changes, {"plain": {}, "fgsm": {"task.attack": "fgsm"}}, for each seed. The file's strengths() may
-say how strongly test images are perturbed. The same command goes on where it was stopped. The
-second, without --config, measures an existing run. Both write robustness.json, .csv, .svg and
-.png: accuracy under Gaussian noise, salt-and-pepper, FGSM and PGD, with intervals, and every sign
-that an attack failed. Strengths are on a scale of pixels from 0 to 1.
+The first trains a model for each seed and each arm of the config file's arms(), which returns the
+fields that each arm changes: {"plain": {}, "fgsm": {"task.attack": "fgsm"}}. The file may define
+strengths(), which says how strongly test images are perturbed. The same command resumes where it
+was stopped. The second, without --config, measures an existing run. Both write robustness.json,
+.csv, .svg and .png: accuracy under Gaussian noise, salt-and-pepper, FGSM and PGD, with intervals,
+and every sign that an attack failed. Strengths are on a scale of pixels from 0 to 1.
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds
@@ -22,11 +22,13 @@ from pnoise_jax.studies.robustness import SEEDS, CurveSettings, run_curves, run_
 
 from . import main
 
-_OUT = flags.DEFINE_string("out", None, "Of an existing run: directory of the report.")
-_SEEDS = flags.DEFINE_list("seeds", list(map(str, SEEDS)), "Of the runs; intervals need three.")
+_OUT = flags.DEFINE_string("out", None, "Directory of the report on an existing run.")
+_SEEDS = flags.DEFINE_list(
+    "seeds", list(map(str, SEEDS)), "Seeds of the runs; intervals need three."
+)
 _PGD_STEPS = flags.DEFINE_integer("pgd_steps", 20, "Steps of PGD at test time.")
 _SEED = flags.DEFINE_integer(
-    "seed", 0, "Of the noise on test images.", lower_bound=0, upper_bound=2**32 - 1
+    "seed", 0, "Seed of the noise on test images.", lower_bound=0, upper_bound=2**32 - 1
 )
 _STRENGTHS = {
     kind: flags.DEFINE_list(kind, None, f"{what} at test time, ascending, such as {example}.")
@@ -42,7 +44,7 @@ _STRENGTHS = {
 def measure(config, workdir: str | None) -> None:
     """Reads the flags, and runs the study or measures the run."""
     if workdir is None:
-        raise ValueError("--workdir is not set: give that of a study, or of a run to measure")
+        raise ValueError("--workdir is not set: give that of a study, or that of a run to measure")
     is_study = flags.FLAGS["config"].using_default_value is False
     settings = _settings(is_study)
     command = main.command_line("robustness")
@@ -54,8 +56,8 @@ def measure(config, workdir: str | None) -> None:
             )
         if flags.FLAGS["seeds"].present:
             raise ValueError(
-                f"--seeds={','.join(_SEEDS.value)}: a run has the seed that it was trained with; "
-                "leave --seeds out, or give --config, to train and measure its arms()"
+                f"--seeds={','.join(_SEEDS.value)}: a run keeps the seed of its training; leave "
+                "--seeds out, or give --config, to train and measure its arms()"
             )
         run_curves_of(workdir, config, _OUT.value, settings=settings, command=command)
         return
@@ -67,8 +69,8 @@ def measure(config, workdir: str | None) -> None:
     arms = main.call_config_function("arms")
     if not isinstance(arms, dict) or not all(isinstance(each, dict) for each in arms.values()):
         raise ValueError(
-            f"--config={main.config_file()}: arms() returns {arms!r}: define it beside "
-            "get_config(), to return a dict of dicts of dotted fields, such as {'plain': {}, "
+            f"--config={main.config_file()}: arms() returns {arms!r}: define it next to "
+            "get_config() to return a dict of dicts of dotted fields, such as {'plain': {}, "
             "'fgsm': {'task.attack': 'fgsm'}}"
         )
     seeds = main.whole_numbers("seeds", _SEEDS.value)
@@ -79,7 +81,7 @@ def _settings(is_study: bool) -> CurveSettings:
     strengths = (main.call_config_function("strengths") if is_study else None) or {}
     if not isinstance(strengths, dict):
         raise ValueError(
-            f"--config={main.config_file()}: strengths() returns {strengths!r}: let it return a "
+            f"--config={main.config_file()}: strengths() returns {strengths!r}: make it return a "
             "dict, such as {'pgd': (0.02, 0.04)}"
         )
     typed = {kind: _numbers(kind, f.value) for kind, f in _STRENGTHS.items() if f.value is not None}

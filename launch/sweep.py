@@ -1,6 +1,6 @@
 """Trains and evaluates many cells: pnoise sweep --config CONFIG --workdir DIR [--flags]
 
-Beside get_config() the config file has sweep(), which returns a list of cells. A cell is a dict of
+The config file defines sweep(), which returns a list of cells. A cell is a dict of
 the fields that it changes: {"noise.strength": 0.3, "noise.layer": 4, "seed": 1}. Flags such as
 --config.steps=100 change the config of all cells.
 

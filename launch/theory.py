@@ -1,9 +1,9 @@
 """The paper's theory, checked: every figure of docs/theory.md. pnoise theory --out DIR
 
-Prints nine tables: eight statements on the paper's equations, by closed forms and simulation, and
-the label information in a model's features, by a probe. For the probe it trains digits_vit in
-DIR/digits_vit, unless that run is there already or --workdir names another. DIR also gets the
-tables as theory.md, and all digits of their figures as theory.json.
+Prints nine tables: eight statements about the paper's equations, by closed forms and simulation,
+and the label information in a model's features, by a probe. For the probe it trains digits_vit in
+DIR/digits_vit, unless that run exists already or --workdir names another. DIR also gets the tables
+as theory.md, and their figures at full precision as theory.json.
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ def run() -> None:
 
 
 def _config(workdir: Path) -> ml_collections.ConfigDict:
-    """Of the run to probe."""
+    """The config of the run to probe."""
     given = _WORKDIR.value is not None
     config = training.read_config(workdir) if given else main.built_in_config("digits_vit")
     if _DATA_DIR.value is not None:
@@ -50,7 +50,7 @@ def _config(workdir: Path) -> ml_collections.ConfigDict:
 
 
 def _probe(config: ml_collections.ConfigDict, workdir: Path) -> theory.Finding:
-    """Probes the run, which is trained first where none is given."""
+    """Probes the run, after training it if none is given."""
     if _WORKDIR.value is None:
         training.train(config, workdir)
     return theory.probe_run(training.restore(workdir, config, mesh=parallel.data_mesh()))

@@ -6,21 +6,21 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-# "none" is a value of some text fields: a transform, a noise.
+# Only None unsets: "none" is a value of some text fields, such as a transform or a noise.
 _UNSET = {int: ("None", "none"), float: ("None", "none"), bool: ("None", "none"), str: ("None",)}
 _PATHS = ("workdir", "data_dir", "manual_dir", "out")
 _WANTED = {int: "a whole number", float: "a number", bool: "true or false"}
 
 
 class Parser(flags.ArgumentParser):
-    """A parser of absl that reads None as "not set"."""
+    """An absl parser that reads None as "not set"."""
 
     def __init__(self, kind: type, parser: flags.ArgumentParser):
-        """Parses None, and whatever ``parser`` does.
+        """Parses None, and everything that ``parser`` parses.
 
         Args:
           kind: of the values: int, float, bool or str.
-          parser: of such values.
+          parser: for such values.
         """
         self._kind, self._parser = kind, parser
         self.syntactic_help = parser.syntactic_help
@@ -29,7 +29,7 @@ class Parser(flags.ArgumentParser):
         """The value, or None.
 
         Raises:
-          ValueError: the text is of another kind; absl names the flag.
+          ValueError: the text is not of this kind; absl names the flag.
         """
         if isinstance(argument, str) and argument.strip() in _UNSET[self._kind]:
             return None
@@ -69,8 +69,8 @@ def unset_flags(values: flags.FlagValues) -> None:
     """Treats flags that are given as None as not given.
 
     Raises:
-      flags.IllegalFlagValueError: such a flag is required; or a path is blank, as from a shell
-        variable that is not set: the current directory is not meant.
+      flags.IllegalFlagValueError: such a flag is required; or a path is blank, as from an unset
+        shell variable: that does not mean the current directory.
     """
     for name in values:
         flag = values[name]

@@ -1,7 +1,7 @@
 """Unsupervised domain adaptation: each method is a task.
 
-The config's data section describes the target domain, whose labels are used in evaluation alone;
-the task's `source` names the data set with labels to learn from.
+The config's data section describes the target domain, whose labels are used only in evaluation; the
+task's `source` names the labelled data set to learn from.
 """
 
 from pnoise_jax.adaptation.cdtrans import CdTrans

@@ -1,4 +1,4 @@
-"""SSRT's head: a bottleneck whose features both a classifier and a discriminator read."""
+"""SSRT's head: a bottleneck whose features feed both a classifier and a discriminator."""
 
 import dataclasses
 
@@ -34,7 +34,7 @@ class TwoLayers(nn.Module, kw_only=True):
 
 
 class BottleneckHead(nn.Module, kw_only=True):
-    """A bottleneck with a batch norm, and a classifier on it; stores the bottleneck's features.
+    """A bottleneck with a batch norm, then a classifier; stores the bottleneck's features.
 
     The running variance follows the batch's own (biased) variance, as everywhere in Flax; PyTorch's
     is larger by n/(n-1) for n rows.
@@ -43,7 +43,7 @@ class BottleneckHead(nn.Module, kw_only=True):
       num_classes: number of logits.
       dim: features of the bottleneck and of the classifier's hidden layer.
       dropout: its rate, in both. Draws from the "dropout" stream.
-      train: turns on dropout, and the batch norm's own statistics.
+      train: turns on dropout, and normalises by the batch's own statistics.
     """
 
     num_classes: int

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 STREAMS = ("source", "target", "fusion")
 _SOURCE, _TARGET, _FUSION = range(3)
-_ATTENDED = "attended"  # the collection of what each attention weighs, and the name there
+_ATTENDED = "attended"  # the collection of each attention's inputs, and their name there
 
 
 def run_branches(
@@ -19,23 +19,23 @@ def run_branches(
     rngs: Sequence[dict[str, jax.Array]],
     **call: Any,
 ) -> jax.Array:
-    """The features of the three streams, in training mode, by the same weights.
+    """The features of the three streams, in training mode, with shared weights.
 
-    In every block the fusion's queries are the source's, and its keys and values the target's; the
-    result is added to a stream of its own. Noise mixes each stream on its own.
+    In every block the fusion takes its queries from the source, and its keys and values from the
+    target; the result is added to a stream of its own. Noise mixes each stream separately.
 
     Args:
       model: a transformer, such as `models.create_model` makes.
       variables: of the model.
-      inputs: of the first block, (3, batch, ...), in the order of `STREAMS`.
+      inputs: to the first block, (3, batch, ...), in the order of `STREAMS`.
       rngs: of each stream.
-      **call: further keywords of `Classifier.__call__`.
+      **call: other keywords of `Classifier.__call__`.
 
     Returns:
       (3, batch, dim) float32.
 
     Raises:
-      ValueError: some layers have attention of another kind.
+      ValueError: some layers have another kind of attention.
     """
 
     def run(variables: Any, x: jax.Array, keys: dict[str, jax.Array]) -> Any:
@@ -53,8 +53,8 @@ def run_branches(
 
     keys = {name: jnp.stack([of[name] for of in rngs[:_FUSION]]) for name in rngs[0]}
     with nn.intercept_methods(_store_attended):
-        # A mapped axis and not a longer batch: examples stay on their devices, and noise that mixes
-        # a batch finds the batch of one stream.
+        # A mapped axis instead of a longer batch: examples stay on their devices, and noise that
+        # mixes a batch sees one stream.
         both, stored = jax.vmap(run, in_axes=(None, 0, 0))(variables, inputs[:_FUSION], keys)
     attended = jax.tree.map(_cross, stored.get(_ATTENDED, {}), is_leaf=_is_attended)
     if (crossed := len(jax.tree.leaves(attended, is_leaf=_is_attended))) != model.num_layers:
@@ -64,7 +64,7 @@ def run_branches(
             "each: choose another model, such as vit_b_16"
         )
     with nn.intercept_methods(_use_attended):
-        # On its own, so that the compiler drops the queries, keys and values that it does not use.
+        # A separate pass, so the compiler drops the queries, keys and values that it does not use.
         fusion, _ = run({**variables, _ATTENDED: attended}, inputs[_FUSION], rngs[_FUSION])
     return jnp.concatenate([both, fusion[None]])
 
@@ -77,7 +77,7 @@ def _store_attended(method: Callable, args: tuple, kwargs: dict, context: Any) -
 
 
 def _use_attended(method: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
-    """Runs each attention on what is stored for it."""
+    """Runs each attention on the inputs stored for it."""
     if context.method_name != "weigh_values":
         return method(*args, **kwargs)
     stored = context.module.get_variable(_ATTENDED, _ATTENDED)
@@ -89,7 +89,7 @@ def _is_attended(x: Any) -> bool:
 
 
 def _cross(attended: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
-    """The source's query with the target's key and value, from those of both, (2, ...) each."""
+    """The source's query with the target's key and value; both domains' are (2, ...) each."""
     query, key, value = attended
     return query[_SOURCE], key[_TARGET], value[_TARGET]
 

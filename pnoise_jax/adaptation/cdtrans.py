@@ -23,7 +23,7 @@ from pnoise_jax.training import Metrics, State, StepContext, model_parameters
 
 @dataclasses.dataclass(frozen=True)
 class NeckFactory:
-    """Makes the head; equal to all others."""
+    """Makes the head; all instances are equal."""
 
     def __call__(self, *, num_classes: int, train: bool, name: str) -> BnNeck:
         """The head as a submodule."""
@@ -34,28 +34,28 @@ class NeckFactory:
 class CdTrans(AdaptationTask):
     """CDTrans (https://arxiv.org/abs/2109.06165) on any transformer.
 
-    At first the model learns the source alone, with the config's label smoothing. Then, from time
-    to time, each target image gets a pseudo label, and images of both domains are paired: each with
-    the nearest of the other domain, where their labels agree. Of a pair the model sees three
-    streams: the source image, the target image, and a fusion whose queries are the source's and
-    whose keys and values are the target's. The loss is the cross-entropy of the source, that of the
-    target with its pseudo label, and the distillation from the fusion to the target.
+    At first the model learns the source alone, with the config's label smoothing. After that, each
+    target image gets a new pseudo label from time to time, and each image is paired with the
+    nearest one of the other domain, if their labels agree. For each pair the model runs three
+    streams: the source image, the target image, and a fusion with the source's queries and the
+    target's keys and values. The loss is the cross-entropy of the source, that of the target with
+    its pseudo label, and the distillation from the fusion to the target.
 
-    Durations are those of a config: an epoch is one of the target's training split. Pretrained
-    weights are the backbone's: set weights_head="fresh".
+    Durations are as in a config, with epochs of the target's training split. Pretrained weights are
+    for the backbone only: set weights_head="fresh".
 
-    As published: stage 1 for 10 epochs and stage 2 for 40, each with a warm-up of its own; SGD with
+    As published: stage 1 for 10 epochs and stage 2 for 40, each with its own warm-up; SGD with
     momentum 0.9, weight decay 1e-4, rate 0.008 and twice that for biases, gradients clipped at 1;
     label_smoothing=0.1; DeiT's weights; model.drop_path=0.1. The pair stage has no smoothing. Here
     both stages are one run, so one schedule spans both.
 
-    Attributes, beside those of every `AdaptationTask`:
-      source_duration: how long the source is learned alone.
+    Attributes, in addition to those of every `AdaptationTask`:
+      source_duration: how long to train on the source alone.
       pair_every: how long pairs and pseudo labels stay the same.
       source_weight, pseudo_weight, distillation_weight: of the three terms; 0 turns one off.
       same_label: keep only pairs whose labels agree, the published "center-aware" filter.
-      detach: the fusion, which teaches, is a constant to the gradient of the distillation; False is
-        the published code.
+      detach: no gradient of the distillation flows through the fusion, its teacher; False is the
+        published code.
       swap: pseudo labels train the fusion and the target teaches it, as in the published code
         before April 2022.
     """
@@ -87,13 +87,13 @@ class CdTrans(AdaptationTask):
         del options
         if not hasattr(model, "key_gate"):
             raise ValueError(
-                f"{type(model).__name__} is not a transformer, which CDTrans needs: choose such a "
-                "model, for example vit_b_16, or task.name='dann'"
+                f"{type(model).__name__} is not a transformer, which CDTrans needs: choose one, "
+                "for example vit_b_16, or task.name='dann'"
             )
         return model.clone(classifier_head=NeckFactory())
 
     def check(self) -> None:
-        """Raises ValueError where the run has no step with pairs, or the model no three streams."""
+        """Raises ValueError if no step has pairs, or the model cannot run three streams."""
         super().check()
         total, first = self.require_setup().total_steps, self._first
         if first >= total:
@@ -102,7 +102,7 @@ class CdTrans(AdaptationTask):
                 f"{total}: no step with pairs is left; lower it, or raise duration"
             )
         if self._every < 1:
-            raise ValueError(f"task.pair_every={self.pair_every!r}: this is less than one step")
+            raise ValueError(f"task.pair_every={self.pair_every!r} is less than one step")
         self._trace_branches()
 
     def _trace_branches(self) -> None:
@@ -150,11 +150,11 @@ class CdTrans(AdaptationTask):
         mesh: jax.sharding.Mesh,
         report: Callable[[str], None],
     ) -> State:
-        """Pseudo labels and pairs by the weights of this step.
+        """Makes pseudo labels and pairs with the weights of this step.
 
         Raises:
           ValueError: no pair is left.
-          StoppedError: a signal came in, and the main program listens to it.
+          StoppedError: the main program received a signal that it listens to.
         """
         target = self._unlabelled(np.zeros(len(self.require_setup().train_data), np.int32))
         source_features, _ = self._embed(variables, self.source_data, mesh)
@@ -174,23 +174,23 @@ class CdTrans(AdaptationTask):
             report(sentence)
         if not len(pairs):
             raise ValueError(
-                f"task: at step {step} no pair is left: no image's nearest one of the other domain "
-                "has its label. Raise task.source_duration, lower optimizer.learning_rate, or set "
-                "task.same_label=False"
+                f"task: at step {step} no pair is left: no image's nearest neighbour in the other "
+                "domain has the same label. Raise task.source_duration, lower "
+                "optimizer.learning_rate, or set task.same_label=False"
             )
         return {**state, "pairs": fill_pairs(state["pairs"], pairs, labels)}
 
     def _embed(
         self, variables: Mapping[str, Any], dataset: data.Dataset, mesh: jax.sharding.Mesh
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The features behind the batch norm, and the logits, of all images as in evaluation."""
+        """The features after the batch norm, and the logits, of all images in evaluation mode."""
         images = self.require_setup().without_augmentation(dataset)
         return embed(
             self.model, variables, images, mesh=mesh, mean=self.mean, std=self.std, sown="neck"
         )
 
     def _unlabelled(self, labels: np.ndarray) -> data.Dataset:
-        """The target's training split with other labels in place of its own."""
+        """The target's training split with these labels instead of its own."""
         return dataclasses.replace(self.require_setup().train_data, labels=labels)
 
     def open_batches(self, start: int = 0) -> data.BatchIterator:
@@ -219,7 +219,7 @@ class CdTrans(AdaptationTask):
     def loss(
         self, params: Any, state: State, batch: data.Batch, context: StepContext
     ) -> tuple[jax.Array, tuple[State, Metrics]]:
-        """The sum of the terms, each of which is logged as well; without pairs of the first."""
+        """The sum of the terms, each of which is also logged; without pairs, the first alone."""
         pairs = state["pairs"]
         more = {"pairs": pairs["count"], "pseudo_classes": pairs["classes"]}
         more = {name: x.astype(jnp.float32) for name, x in more.items()}
@@ -249,7 +249,7 @@ class CdTrans(AdaptationTask):
     def _logits(
         self, params: Any, state: State, batch: data.Batch, context: StepContext
     ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], State]:
-        """Of source, target and fusion, (batch, classes) each; and the state."""
+        """The logits of source, target and fusion, (batch, classes) each, and the state."""
         images = self.normalise(batch["image"]), self.normalise(batch["target_image"])
         starts = [
             self.features(params, state, x, context, domain=domain, end=1)[0]
@@ -275,11 +275,11 @@ class CdTrans(AdaptationTask):
 
 
 def distillation(teacher: jax.Array, learner: jax.Array, *, detach: bool) -> jax.Array:
-    """The cross-entropy of the learner's prediction with the teacher's, in nats, a mean.
+    """The cross-entropy of the learner's prediction against the teacher's: a mean, in nats.
 
     Args:
       teacher, learner: logits, (batch, classes).
-      detach: the teacher is a constant to the gradient.
+      detach: no gradient flows through the teacher.
     """
     p = jax.nn.softmax(teacher)
     p = jax.lax.stop_gradient(p) if detach else p

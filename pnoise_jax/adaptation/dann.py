@@ -1,4 +1,4 @@
-"""Domain-adversarial training: features by which a discriminator cannot tell the domains."""
+"""Domain-adversarial training: features that do not let a discriminator tell the domains apart."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -24,18 +24,18 @@ from pnoise_jax.training import OWN_PARAMETERS, Metrics, State, StepContext
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Dann(AdaptationTask):
-    """DANN (https://arxiv.org/abs/1505.07818), and information maximisation where it is weighted.
+    """DANN (https://arxiv.org/abs/1505.07818), with information maximisation if it has a weight.
 
     The loss is the source's cross-entropy, plus domain_weight times the discriminator's, whose
     gradient is reversed on its way into the features, plus information_weight times the target's
     mean entropy minus the entropy of its mean prediction.
 
-    Attributes, beside those of every `AdaptationTask`:
-      domain_weight: of the discriminator of features; 0 turns it off.
+    Attributes, in addition to those of every `AdaptationTask`:
+      domain_weight: of the feature discriminator; 0 turns it off.
       information_weight: of information maximisation; 0 turns it off.
       hidden_dim: features of the discriminator's hidden layers; None: a quarter of the model's.
-      reverse: whether the gradient is reversed; without, the discriminator only watches.
-      discriminator_dropout: rate of the dropout after each of its hidden layers.
+      reverse: whether the gradient is reversed; if not, the discriminator only watches.
+      discriminator_dropout: dropout rate after each of its hidden layers.
     """
 
     domain_weight: float = 1.0
@@ -80,7 +80,7 @@ class Dann(AdaptationTask):
         return Discriminator(hidden_dim=hidden_dim, dropout=dropout, train=train)
 
     def coefficient(self, step: jax.Array) -> jax.Array:
-        """Of the reversal at a step; 0 if `reverse` is off: no gradient reaches the features."""
+        """The reversal's factor at a step; 0 if `reverse` is off: features get no gradient."""
         if not self.reverse:
             return jnp.zeros((), jnp.float32)
         return reversal_coefficient(self.progress(step))
@@ -88,7 +88,7 @@ class Dann(AdaptationTask):
     def loss(
         self, params: Any, state: State, batch: data.Batch, context: StepContext
     ) -> tuple[jax.Array, tuple[State, Metrics]]:
-        """The sum of the terms, each of which is logged as well."""
+        """The sum of the terms, each of which is also logged."""
         images = self.normalise(batch["image"]), self.normalise(batch["target_image"])
         source, state, _ = self.features(params, state, images[0], context, domain="source")
         target, state, _ = self.features(params, state, images[1], context, domain="target")
@@ -121,7 +121,7 @@ class Dann(AdaptationTask):
     def _information_term(
         self, params: Any, state: State, target: jax.Array, context: StepContext
     ) -> tuple[jax.Array, Metrics]:
-        """Weighted information maximisation on the target; nothing where it is off."""
+        """Weighted information maximisation on the target; nothing if it is off."""
         if not self.information_weight:
             return jnp.zeros((), jnp.float32), {}
         logits, _, _ = self.classify(params, state, target, context, domain="target")

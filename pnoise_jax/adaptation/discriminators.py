@@ -1,4 +1,4 @@
-"""Discriminators of domains, and the reversal of their gradient."""
+"""Domain discriminators, and the reversal of their gradient."""
 
 import functools
 from typing import Any
@@ -16,7 +16,7 @@ def reverse_gradient(x: jax.Array, coefficient: jax.Array) -> jax.Array:
 
     Args:
       x: of any shape.
-      coefficient: a scalar, which may be traced; it has no gradient.
+      coefficient: a scalar; may be traced. It has no gradient.
     """
     del coefficient
     return x
@@ -37,14 +37,14 @@ def reversal_coefficient(progress: jax.Array, *, steepness: float = 10.0) -> jax
     """2 / (1 + exp(-steepness * progress)) - 1: from 0 to about 1 (DANN, section 5.2.2).
 
     Args:
-      progress: the share of the training that is done, a scalar from 0.
+      progress: the finished share of the training, a scalar from 0.
       steepness: how fast it rises.
     """
     return 2 * jax.nn.sigmoid(steepness * progress) - 1
 
 
 class Discriminator(nn.Module, kw_only=True):
-    """Three dense layers with ReLU and dropout between them, as TVT's.
+    """Three dense layers with ReLU and dropout between them, as in TVT.
 
     Attributes:
       hidden_dim: features of the two hidden layers.
@@ -68,17 +68,17 @@ class Discriminator(nn.Module, kw_only=True):
 
 
 class TransferGate(nn.Module, kw_only=True):
-    """How transferable each patch is: the entropy of a discriminator of the domains on its keys.
+    """How transferable each patch is: the entropy of a domain discriminator on its keys.
 
-    It stands in the last block of TVT (https://arxiv.org/abs/2108.05988), in training and
-    inference. What the discriminator says is stored as the intermediate "domain_logits"; its
-    gradient is reversed on its way into the keys, by the coefficient at "reversal" in the
-    collection "coefficients".
+    It is part of TVT's last block (https://arxiv.org/abs/2108.05988), in training and inference.
+    The discriminator's output is stored as the intermediate "domain_logits"; its gradient is
+    reversed on its way into the keys, by the coefficient "reversal" in the collection
+    "coefficients".
 
     Attributes:
-      prefix_tokens: how many tokens stand in front of the patches; their factor is 1.
-      detach: whether the factors are constants to the gradient. TVT's published code does not
-        detach them, so that there the classification trains the discriminator, too.
+      prefix_tokens: the number of tokens before the patches; their factor is 1.
+      detach: whether no gradient flows through the factors. TVT's published code does not detach
+        them, so its classification loss trains the discriminator too.
       dropout: of the discriminator.
       train: whether dropout is on.
     """
@@ -109,7 +109,7 @@ class TransferGate(nn.Module, kw_only=True):
 
 
 def find_sown(collections: Any, name: str) -> jax.Array:
-    """The one array that modules have stored under a name."""
+    """The only array that modules have stored under a name."""
     (leaf,) = (
         leaf
         for path, leaf in jax.tree.leaves_with_path(collections)

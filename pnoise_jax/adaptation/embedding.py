@@ -1,4 +1,4 @@
-"""What a model makes of every image of a data set: features and logits, in evaluation mode."""
+"""Features and logits of every image of a data set, in evaluation mode."""
 
 import functools
 from collections.abc import Iterator, Mapping
@@ -23,14 +23,14 @@ def embed(
     std: tuple[float, ...],
     sown: str,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The array that a module stores, and the logits, of each image; without noise.
+    """An array that a module stores for each image, and the logits, without noise.
 
-    Its labels are not used.
+    Labels are not used.
 
     Args:
       model: a classifier.
       variables: of the model.
-      dataset: n images, as the model gets them.
+      dataset: n images, in the form the model takes.
       mesh: the devices.
       mean: per channel, of images in [0, 1], or a mean image.
       std: per channel.
@@ -40,7 +40,7 @@ def embed(
       (n, dim) and (n, classes), float32, in the data set's order; the same on every host.
 
     Raises:
-      StoppedError: a signal came in, and the main program listens to it; see `stopping`.
+      StoppedError: the main program received a signal that it listens to; see `stopping`.
     """
     model = model.clone(injection=None)
     size = len(dataset)

@@ -1,4 +1,4 @@
-"""The terms of the losses, each a mean over a batch; in float32."""
+"""The terms of the losses, each a float32 mean over a batch."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import optax
 
 
 def cross_entropy(logits: jax.Array, labels: Any, label_smoothing: float = 0.0) -> jax.Array:
-    """Of logits (batch, classes) and labels (batch,), in nats."""
+    """The cross-entropy of logits (batch, classes) with labels (batch,), in nats."""
     targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)
     targets = optax.smooth_labels(targets, label_smoothing)
     return optax.softmax_cross_entropy(logits, targets).mean()
@@ -27,7 +27,7 @@ def domain_loss(source_logits: jax.Array, target_logits: jax.Array) -> jax.Array
 
 
 def domain_accuracy(source_logits: jax.Array, target_logits: jax.Array) -> jax.Array:
-    """The share of examples whose domain a discriminator tells, in percent; 50 is chance."""
+    """The percentage of examples whose domain a discriminator gets right; 50 is chance."""
     source = (source_logits > 0).mean(dtype=jnp.float32)
     target = (target_logits <= 0).mean(dtype=jnp.float32)
     return 50 * (source + target)
@@ -36,7 +36,7 @@ def domain_accuracy(source_logits: jax.Array, target_logits: jax.Array) -> jax.A
 def information_maximisation(logits: jax.Array) -> jax.Array:
     """Mean entropy minus the entropy of the mean prediction, in bits (TVT, equation 10; SHOT).
 
-    It falls when predictions become confident, and different from each other.
+    It falls as predictions become confident and differ from each other.
 
     Args:
       logits: (batch, classes).
@@ -50,7 +50,7 @@ def information_maximisation(logits: jax.Array) -> jax.Array:
 
 
 def binary_entropy(logits: jax.Array) -> jax.Array:
-    """The entropy of a decision between two, in bits, from its logit: 1 where it is open."""
+    """The entropy of a binary decision in bits, from its logit: 1 at a logit of 0."""
     p = jax.nn.sigmoid(logits)
     bits = -(p * jax.nn.log_sigmoid(logits) + (1 - p) * jax.nn.log_sigmoid(-logits))
     return bits / jnp.log(jnp.float32(2))
@@ -59,11 +59,11 @@ def binary_entropy(logits: jax.Array) -> jax.Array:
 def confident_divergence(
     logits: jax.Array, other_logits: jax.Array, *, threshold: float
 ) -> jax.Array:
-    """KL(p || q) in nats over the rows in which p is confident (SSRT); 0 where there are none.
+    """KL(p || q) in nats over the rows in which p is confident (SSRT); 0 if there are none.
 
     Args:
       logits: of p, (batch, classes).
-      other_logits: of q, the same shape; p and q both have a gradient.
+      other_logits: of q, in the same shape; p and q both have a gradient.
       threshold: what the largest probability of p must exceed.
     """
     log_p, log_q = jax.nn.log_softmax(logits), jax.nn.log_softmax(other_logits)

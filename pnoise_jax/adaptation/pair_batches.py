@@ -11,15 +11,15 @@ from pnoise_jax.adaptation.paired_batches import PairedBatches
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PairOrder:
-    """Which example of one side is at each position of a run, while its pairs stay the same.
+    """Which example of one side is at each position of a run, as long as its pairs stay the same.
 
-    Every epoch of pairs has an order of its own and drops what does not fill its last batch. Where
-    there are fewer pairs than a batch holds, it goes on in the next epoch.
+    Every epoch of pairs has its own order and drops an incomplete last batch. If there are fewer
+    pairs than a batch holds, the batch continues into the next epoch.
 
     Attributes:
       side: (pairs,), the examples of one side.
       batch_size: of a step, over all hosts.
-      first: the step at which these pairs begin.
+      first: the first step with these pairs.
       seed: of the orders; the same for both sides.
     """
 
@@ -46,7 +46,7 @@ def _order(seed: int, first: int, epoch: int, size: int) -> np.ndarray:
 
 
 class PairBatches(PairedBatches):
-    """{"image", "label", "target_image", "pseudo_label"}, by step; close it, or use `with`."""
+    """{"image", "label", "target_image", "pseudo_label"} per step; close it, or use `with`."""
 
     def __next__(self) -> data.Batch:
         source, target = next(self._source), next(self._target)

@@ -9,20 +9,20 @@ from pnoise_jax import data
 
 
 def target_seed(seed: int) -> int:
-    """The seed of the target's stream: with the source's, equal sizes would always pair alike."""
+    """The target stream's seed: with the source's, sets of one size would always pair alike."""
     return int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])
 
 
 class PairedBatches(Iterator[data.Batch]):
-    """{"image", "label", "target_image"}, by step; close it, or use `with`.
+    """{"image", "label", "target_image"} for each step; close it, or use `with`.
 
-    Each domain is a stream of its own, over whole epochs in an order of its own, so the shorter one
-    comes round more often and no example is favoured. The labels of the target are dropped here:
-    no step sees them.
+    Each domain is a separate stream, over whole epochs in its own order, so the smaller one repeats
+    more often and no example is favoured. The labels of the target are dropped here: no step sees
+    them.
     """
 
     def __init__(self, source: data.BatchIterator, target: data.BatchIterator):
-        """Pairs two streams, which begin at the same step."""
+        """Pairs two streams that begin at the same step."""
         self._source, self._target = source, target
 
     def __next__(self) -> data.Batch:

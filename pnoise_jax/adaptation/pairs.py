@@ -1,4 +1,4 @@
-"""The pairs of a period as a run's state holds them, and what to say of them."""
+"""The pairs of a period as a run's state holds them, and a message about them."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def empty_pairs(source_size: int, target_size: int) -> dict[str, jnp.ndarray]:
-    """Room for as many pairs of source and target images as there can be, without any yet."""
+    """Empty arrays with room for as many pairs of source and target images as there can be."""
     room = source_size + target_size
     return {
         "source": jnp.zeros(room, jnp.int32),
@@ -36,23 +36,23 @@ def fill_pairs(
 def describe_pairs(
     pairs: np.ndarray, labels: np.ndarray, *, step: int, class_names: Sequence[str]
 ) -> list[str]:
-    """What to say of new pairs; with a warning where the pseudo labels have collapsed.
+    """A message about new pairs, with a warning if the pseudo labels have collapsed.
 
     Args:
       pairs: (n, 2).
       labels: pseudo labels (target images,).
-      step: at which they were made.
+      step: when they were made.
       class_names: of all classes.
     """
     classes, counts = np.unique(labels, return_counts=True)
     sentences = [
         f"step {step}: {len(pairs)} pairs, with {len(np.unique(pairs[:, 1]))} of {len(labels)} "
-        f"target images; the pseudo labels are of {len(classes)} of {len(class_names)} classes, "
+        f"target images; the pseudo labels cover {len(classes)} of {len(class_names)} classes, "
         f"the largest with {100 * counts.max() / counts.sum():.0f} % of the images"
     ]
     if len(classes) == 1 and len(class_names) > 1:
         sentences.append(
-            f"warning: at step {step} the pseudo labels have collapsed: every target image has "
+            f"warning: at step {step} the pseudo labels have collapsed: every target image is of "
             f"class {class_names[classes[0]]!r}. Raise task.source_duration, or lower "
             "optimizer.learning_rate"
         )

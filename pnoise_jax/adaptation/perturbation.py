@@ -20,7 +20,7 @@ def perturb(x: jax.Array, strength: jax.Array | float) -> jax.Array:
       strength: the share of the other example; may be traced.
 
     Returns:
-      ``x + stop_gradient(strength * (x[::-1] - x))``: what is added is a constant to the gradient.
+      ``x + stop_gradient(strength * (x[::-1] - x))``: no gradient flows through the added term.
     """
     noisy = noise.LinearTransform(noise.Reverse(1.0))(None, x, strength=strength)
     return x + jax.lax.stop_gradient(noisy - x)
@@ -37,10 +37,9 @@ def with_perturbed(
 ) -> tuple[jax.Array, jax.Array, State]:
     """The features of images, and those of copies that are perturbed at the drawn place.
 
-    The model is traced twice, once for each stream, however many places there are. A stretch
-    between two places is left out of the copies' stream where no copy has started yet. (A branch
-    for each place would trace the model once for each, and keep room for every branch's
-    activations.)
+    The model is traced twice, once for each stream, however many places there are. The copies'
+    stream skips the stretches before the place where copies start. (One branch for each place would
+    trace the model for each, and reserve memory for every branch's activations.)
 
     Args:
       run: ``run(state, x, start=, end=, domain=)`` runs a stretch of the model, for the domain
@@ -79,7 +78,7 @@ def _run_if(
     end: int | Literal["features"],
     like: jax.Array,
 ) -> tuple[jax.Array, State]:
-    """The stretch of the copies if the condition holds; else zeros like `like`, the same state."""
+    """Runs the copies' stretch if the condition holds; else zeros like `like`, same state."""
 
     def go_on(batch_stats, x):
         before = {**state, "batch_stats": batch_stats}

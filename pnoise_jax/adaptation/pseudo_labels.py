@@ -1,4 +1,4 @@
-"""Pseudo labels of the target, and pairs of a source and a target image of the same class."""
+"""Pseudo labels for the target, and pairs of source and target images of the same class."""
 
 import functools
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-_BLOCK = 2**26  # similarities that are computed at a time; 256 MB
+_BLOCK = 2**26  # similarities to compute at a time; 256 MB
 
 
 def pseudo_labels(
@@ -14,9 +14,9 @@ def pseudo_labels(
 ) -> np.ndarray:
     """The class whose centre is nearest to each example, by cosine (SHOT, equations 4 to 6).
 
-    The first centres are means of the features, weighted by the predicted probabilities. Every
-    further round takes the means of the examples that the round before gave to each class. Only
-    classes that are predicted for some example can be a label. (https://arxiv.org/abs/2002.08546)
+    The first centres are means of the features, weighted by the predicted probabilities. Each
+    later round takes the means of the examples that the previous round gave to each class. Only
+    classes that are predicted for some example can be labels. (https://arxiv.org/abs/2002.08546)
 
     Args:
       features: (n, dim). A constant 1 is appended to each, as in the published code.
@@ -40,7 +40,7 @@ def pseudo_labels(
 
 
 def nearest(queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """For each query (n, dim) the row of the nearest key (m, dim) by cosine, (n,) int32."""
+    """The row of the nearest key (m, dim) by cosine for each query (n, dim), (n,) int32."""
     block = max(1, min(len(queries), _BLOCK // len(keys)))
     return np.asarray(_nearest(normalise_rows(queries), normalise_rows(keys), block))
 
@@ -62,7 +62,7 @@ def find_pairs(
     *,
     same_label: bool = True,
 ) -> np.ndarray:
-    """Each target image with its nearest source image, and each source image with its target one.
+    """Each target image with its nearest source image, and each source image with its target.
 
     Args:
       source, target: features, (n, dim) and (m, dim).
@@ -83,5 +83,5 @@ def find_pairs(
 
 
 def normalise_rows(x: np.ndarray) -> np.ndarray:
-    """The rows of x (n, dim), each of length 1; rows of zeros stay."""
+    """The rows of x (n, dim) scaled to length 1; rows of zeros stay zero."""
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)

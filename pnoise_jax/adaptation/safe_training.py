@@ -1,4 +1,4 @@
-"""Safe training, SSRT's: a ramp that starts again from a snapshot when predictions collapse."""
+"""SSRT's safe training: a ramp that restarts from a snapshot when predictions collapse."""
 
 import dataclasses
 from typing import Any
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 State = dict[str, jax.Array]
 LARGEST_FALL = 1.0  # of the mean number of predicted classes, from one part of a period to the next
-SMALLEST_RAMP = 0.1  # a fall under a smaller ramp is not the perturbation's doing
+SMALLEST_RAMP = 0.1  # under a smaller ramp, the perturbation did not cause the fall
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,11 +16,11 @@ class SafeTraining:
     """How SSRT (https://arxiv.org/abs/2204.07683, section 3.4) keeps a model from collapsing.
 
     The diversity of a step is the number of classes predicted in its target batch. After every
-    period, that period's diversities are split into 1, 2, 4, ... parts. Where the mean of a part is
-    lower by more than 1 than that of the part before, the weights go back to those at the start of
-    the period and the ramp starts again, twice as slowly if the last time was not long ago.
+    period, that period's diversities are split into 1, 2, 4, ... parts. If the mean of any part is
+    more than 1 below that of the part before, the weights go back to those at the start of the
+    period and the ramp starts again, twice as slowly if the last restart was recent.
 
-    All methods are pure functions of arrays, to be traced.
+    All methods are pure functions of arrays, and can be traced.
 
     Attributes:
       period: steps from one check to the next.
@@ -42,7 +42,7 @@ class SafeTraining:
             )
 
     def init(self, num_classes: int) -> State:
-        """What is carried from step to step, before the first."""
+        """The state before the first step."""
         return {
             "seen": jnp.zeros(num_classes, bool),  # classes predicted in this step
             "diversities": jnp.zeros(self.period, jnp.int32),
@@ -54,25 +54,25 @@ class SafeTraining:
         }
 
     def ramp(self, state: State, step: jax.Array) -> jax.Array:
-        """sin(pi/2 (step - start) / length), a scalar; 1 where the ramp has ended."""
+        """sin(pi/2 (step - start) / length), a scalar; 1 after the end of the ramp."""
         elapsed = (step - state["ramp_start"]).astype(jnp.float32)
         done = elapsed / state["ramp_length"].astype(jnp.float32)
         return jnp.sin(jnp.pi / 2 * jnp.minimum(done, 1.0))
 
     def note(self, state: State, logits: jax.Array) -> tuple[State, jax.Array]:
-        """The state after the target's logits (batch, classes) of a micro-batch; its diversity."""
+        """The state after a micro-batch's target logits (batch, classes), and its diversity."""
         predicted = jnp.zeros_like(state["seen"]).at[logits.argmax(-1)].set(True)
         return state | {"seen": state["seen"] | predicted}, predicted.sum(dtype=jnp.int32)
 
     def end_step(
         self, state: State, current: Any, snapshot: Any, *, step: jax.Array
     ) -> tuple[State, Any, Any]:
-        """The end of a step; of a period, too, where it is the period's last.
+        """Ends a step, and the period if it is the period's last step.
 
         Args:
           state: after `note`.
-          current: the weights, a tree of arrays; or None, so that the ramp alone starts again.
-          snapshot: those at the start of the period, or None.
+          current: the weights, a tree of arrays; or None, to restart only the ramp.
+          snapshot: the weights at the start of the period, or None.
           step: its number, from 0.
 
         Returns:
@@ -96,13 +96,13 @@ class SafeTraining:
         return jax.lax.cond(is_last, end_period, same, state, current, snapshot)
 
     def _end_period(self, state: State, step: jax.Array) -> tuple[State, jax.Array]:
-        """The state for the next period, and whether the weights are to go back."""
+        """The state for the next period, and whether to restore the snapshot."""
         fell, means = self._compare(state["diversities"], state["last_means"])
         fell &= self.ramp(state, step) > SMALLEST_RAMP
         now, length = step + 1, state["ramp_length"]
         soon = now - state["last_restore"] <= length
         after = {
-            "last_means": state["last_means"],  # a period that was undone is nothing to compare to
+            "last_means": state["last_means"],  # nothing is compared with an undone period
             "ramp_start": now,
             "ramp_length": jnp.where(soon, 2 * length, length),
             "last_restore": now,

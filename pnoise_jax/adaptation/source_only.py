@@ -1,4 +1,4 @@
-"""The lower bound: a model that has never seen the target."""
+"""The lower bound: a model that never sees the target."""
 
 import dataclasses
 from typing import Any
@@ -12,7 +12,7 @@ from pnoise_jax.training import Metrics, State, StepContext
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class SourceOnly(AdaptationTask):
-    """Learns the labels of the source, and is evaluated on the target."""
+    """Learns the source's labels; evaluated on the target."""
 
     def open_batches(self, start: int = 0) -> data.BatchIterator:
         """{"image", "label"} of the source."""

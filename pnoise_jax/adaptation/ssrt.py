@@ -1,4 +1,4 @@
-"""SSRT: safe self-refinement, which asks for the same prediction of a perturbed image."""
+"""SSRT: safe self-refinement; an image and its perturbed copy should get the same prediction."""
 
 import dataclasses
 import functools
@@ -36,28 +36,28 @@ class Ssrt(AdaptationTask):
     The loss is the source's cross-entropy; plus domain_weight times the loss of a discriminator of
     the bottleneck's features, whose gradient is reversed; plus self_weight times the divergence
     between the predictions for a target image and for its perturbed copy; plus information_weight
-    times information maximisation on the target, in bits. A copy is perturbed once a step, at the
-    input of a layer drawn anew: the noise `Reverse`, a constant to the gradient. Its strength and
+    times information maximisation on the target, in bits. Each step draws a layer, and perturbs the
+    copies at its input by the noise `Reverse`, through which no gradient flows. Its strength and
     self_weight rise along the ramp of `SafeTraining`.
 
-    Attributes, beside those of every `AdaptationTask`:
-      layers: where copies are perturbed: numbers of layers from 1, and "image"; by default at a
-        third of the model's depth from each other, 1, 5 and 9 of 12.
+    Attributes, in addition to those of every `AdaptationTask`:
+      layers: where copies are perturbed: layer numbers from 1, and "image"; by default a third of
+        the model's depth apart: 1, 5 and 9 of 12.
       strength: the share of the other image in a perturbed copy.
-      threshold: a prediction counts where its largest probability is above it.
+      threshold: a prediction counts if its largest probability is above this.
       domain_weight: of the discriminator; 0 turns it off.
       self_weight: of the divergence; 0 turns it off, and with it the perturbed copies and the safe
         training.
       information_weight: of information maximisation; 0 turns it off.
       bottleneck_dim: features of the head's bottleneck; published 2048 for Office-Home, else 1024.
-      dropout: its rate in head and discriminator.
+      dropout: the rate in the head and the discriminator.
       reversal_max, reversal_steps: the reversal's coefficient after step i is
         reversal_max * (2 / (1 + exp(-i / reversal_steps)) - 1), whatever the length of the run.
-      safe_training: whether the ramp and the snapshots are on; without, the ramp is 1.
-      check_every: steps from one check of the safe training to the next.
+      safe_training: whether the ramp and the snapshots are on; if not, the ramp is 1.
+      check_every: steps between checks of the safe training.
       scales: a check splits them into up to 2^scales parts.
-      published_restore: a check restores nothing and only starts the ramp again, as in the
-        published code, whose snapshot was no copy. No snapshot is then kept.
+      published_restore: a check restores nothing and only restarts the ramp, as in the published
+        code, whose snapshot was not a copy. No snapshot is kept then.
     """
 
     layers: tuple[int | str, ...] = ()
@@ -83,7 +83,7 @@ class Ssrt(AdaptationTask):
 
     @classmethod
     def prepare_model(cls, model: models.Classifier, **options: Any) -> models.Classifier:
-        """The model with the bottleneck and its classifier in place of the last dense layer."""
+        """The model with the bottleneck and its classifier instead of the last dense layer."""
         dim = options.get("bottleneck_dim", cls.bottleneck_dim)
         dropout = options.get("dropout", cls.dropout)
         return model.clone(classifier_head=HeadFactory(dim=dim, dropout=dropout))
@@ -118,13 +118,13 @@ class Ssrt(AdaptationTask):
             raise ValueError(f"layers={tuple(self.layers)!r}: name each layer once")
 
     def check(self) -> None:
-        """Raises ValueError where the domains, the weights or the batch do not suit the method."""
+        """Raises ValueError if the domains, the weights or the batch do not suit the method."""
         super().check()
         config = self.require_setup().config
         if config.weights is not None and config.weights_head != "fresh":
             raise ValueError(
-                f"weights_head={config.weights_head!r}: SSRT's head has layers of its own, which "
-                "no weights of a plain model hold; set weights_head='fresh'"
+                f"weights_head={config.weights_head!r}: SSRT's head has extra layers, which the "
+                "weights of a plain model lack; set weights_head='fresh'"
             )
         if self.self_weight and config.batch_size // config.accumulate < 2:
             raise ValueError(
@@ -134,14 +134,14 @@ class Ssrt(AdaptationTask):
 
     @functools.cached_property
     def places(self) -> tuple[int, ...]:
-        """Where a copy may be perturbed, in the model's order: numbers of layers, 0 the image."""
+        """Where a copy may be perturbed, in the model's order: layer numbers, 0 for the image."""
         depth = self.model.num_layers
         layers = self.layers or {1 + third * depth // 3 for third in range(3)}
         return tuple(sorted(IMAGE if layer == "image" else int(layer) for layer in layers))
 
     @functools.cached_property
     def _safety(self) -> SafeTraining | None:
-        """None where there is nothing to keep safe."""
+        """The safe training; None if there is nothing to keep safe."""
         if not self.safe_training:
             if self.published_restore:
                 raise ValueError(
@@ -164,7 +164,7 @@ class Ssrt(AdaptationTask):
         return {**variables, "params": params, **safe}
 
     def after_init(self, state: Any) -> Any:
-        """With the first snapshot."""
+        """The state with the first snapshot."""
         if self._safety is None or self.published_restore:
             return state
         return state.replace(
@@ -172,7 +172,7 @@ class Ssrt(AdaptationTask):
         )
 
     def after_update(self, state: Any, context: StepContext) -> Any:
-        """Ends a step of the safe training: the weights may be those of the snapshot again."""
+        """Ends a step of the safe training, which may restore the snapshot's weights."""
         if self._safety is None:
             return state
         snapshot = state.task.get(_SNAPSHOT)
@@ -190,14 +190,14 @@ class Ssrt(AdaptationTask):
         )
 
     def coefficient(self, step: jax.Array) -> jax.Array:
-        """Of the reversal into the bottleneck."""
+        """The factor of the reversal into the bottleneck."""
         progress = step.astype(jnp.float32) / self.reversal_steps
         return self.reversal_max * reversal_coefficient(progress, steepness=1.0)
 
     def loss(
         self, params: Any, state: State, batch: data.Batch, context: StepContext
     ) -> tuple[jax.Array, tuple[State, Metrics]]:
-        """The sum of the terms, each of which is logged as well."""
+        """The sum of the terms, each of which is also logged."""
         images, target = self.normalise(batch["image"]), self.normalise(batch["target_image"])
         ramp = jnp.ones((), jnp.float32)
         if self._safety is not None:
@@ -263,14 +263,14 @@ class Ssrt(AdaptationTask):
         end: int | Literal["features"],
         domain: str,
     ) -> tuple[jax.Array, State]:
-        """The layers from `start` to before `end`, with the domain's noise."""
+        """The layers from `start` up to, but not including, `end`, with the domain's noise."""
         x, state, _ = self.features(params, state, x, context, start=start, end=end, domain=domain)
         return x, state
 
     def _domain_term(
         self, params: Any, bottleneck: jax.Array, context: StepContext
     ) -> tuple[jax.Array, Metrics]:
-        """The discriminator's weighted loss on the bottleneck of both domains, and its metrics."""
+        """The discriminator's weighted loss on both domains' bottleneck, and its metrics."""
         logits = self._discriminator(train=True).apply(
             {"params": params[OWN_PARAMETERS]["discriminator"]},
             reverse_gradient(bottleneck, self.coefficient(context.step)),
@@ -284,14 +284,14 @@ class Ssrt(AdaptationTask):
     def _self_term(
         self, clean: jax.Array, perturbed: jax.Array, ramp: jax.Array, context: StepContext
     ) -> tuple[jax.Array, Metrics]:
-        """The weighted divergence of two predictions, in a direction drawn anew each step."""
+        """The weighted divergence of two predictions, in a direction drawn each step."""
         divergence = functools.partial(confident_divergence, threshold=self.threshold)
         forward = jax.random.bernoulli(context.keys["direction"], jnp.float32(0.5))
         loss = jnp.where(forward, divergence(clean, perturbed), divergence(perturbed, clean))
         return self.self_weight * ramp * loss, {"self_loss": loss}
 
     def _note(self, state: State, logits: jax.Array, ramp: jax.Array) -> tuple[State, Metrics]:
-        """The state after the target's predictions, and what to log of the safe training."""
+        """The state after the target's predictions, and the safe training's metrics."""
         if self._safety is None:
             return state, {}
         safe, diversity = self._safety.note(state[_SAFE], logits)

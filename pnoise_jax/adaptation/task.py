@@ -27,10 +27,10 @@ class AdaptationTask(Task):
     The config's data section is the target domain. Batches have batch_size images of each domain,
     and noise mixes the images of one domain.
 
-    Attributes, beside those of every `Task`:
+    Attributes, in addition to those of every `Task`:
       source: the data set of the labelled domain; it has the target's classes, by name.
-      source_split: what of it to train on.
-      label_smoothing: of the source's labels; the config's.
+      source_split: the part of it to train on.
+      label_smoothing: of the source's labels, from the config.
     """
 
     source: str = ""
@@ -63,16 +63,16 @@ class AdaptationTask(Task):
     def __post_init__(self) -> None:
         if self.model.prefix_tokens > 1:
             raise ValueError(
-                f"the model has {self.model.prefix_tokens} tokens with a head each, and tasks of "
-                "adaptation read one: choose a model with a class token alone"
+                f"the model has {self.model.prefix_tokens} tokens, each with its own head, and "
+                "adaptation tasks read only one: choose a model with only a class token"
             )
 
     @functools.cached_property
     def source_data(self) -> data.Dataset:
-        """The labelled split, its classes numbered as the target's.
+        """The labelled split, with its classes numbered like the target's.
 
         Raises:
-          ValueError, OSError: it cannot be read; or the two domains have other classes: lists them.
+          ValueError, OSError: it cannot be read, or the domains' classes differ; lists these.
         """
         target, source = self.require_setup().test_data, self._load_source()
         named = f"data.name={target.name!r} and task.source={self.source!r}"
@@ -101,10 +101,10 @@ class AdaptationTask(Task):
         except (ValueError, OSError) as error:
             kind = ValueError if isinstance(error, ValueError) else OSError
             named = f"task.source={self.source!r} with task.source_split={self.source_split!r}"
-            raise kind(f"{named}, read as any data set: {error}") from error
+            raise kind(f"{named}, read like any data set: {error}") from error
 
     def check(self) -> None:
-        """Raises ValueError where the domains cannot be trained on."""
+        """Raises ValueError if the domains cannot be trained on."""
         super().check()
         config, source = self.require_setup().config, self.source_data
         section = config.data
@@ -112,7 +112,7 @@ class AdaptationTask(Task):
         if config.batch_size > len(source):
             raise ValueError(
                 f"batch_size={config.batch_size} is larger than "
-                f"task.source_split={self.source_split!r} of {self.source!r} with its "
+                f"task.source_split={self.source_split!r} of {self.source!r}, which has "
                 f"{len(source)} examples; lower batch_size"
             )
         ours, theirs = source.image_shape, self.require_setup().test_data.image_shape
@@ -123,7 +123,7 @@ class AdaptationTask(Task):
             )
 
     def _require_another_domain(self) -> None:
-        """Raises ValueError where the source is the target, or has images that are evaluated."""
+        """Raises ValueError if the source is the target, or contains images of the test split."""
         section, test_data = self.require_setup().config.data, self.require_setup().test_data
         named = f"task.source={self.source!r} with task.source_split={self.source_split!r}"
         same_set = PurePath(self.source) == PurePath(section.name)  # "digits/" names "digits"
@@ -140,7 +140,7 @@ class AdaptationTask(Task):
             )
 
     def describe_data(self) -> dict[str, Any]:
-        """What a run notes of its data beside the target's: the source."""
+        """What a run records about its data in addition to the target: the source."""
         source = self.source_data
         return {
             "source": {
@@ -156,14 +156,14 @@ class AdaptationTask(Task):
         return self.open_stream(self.source_data, self.require_setup().config.seed, start)
 
     def open_batches(self, start: int = 0) -> PairedBatches:
-        """{"image", "label"} of the source, beside them "target_image", by step."""
+        """{"image", "label"} of the source, and "target_image", for each step."""
         seed = target_seed(self.require_setup().config.seed)
         return PairedBatches(
             self.open_source(start), self.open_stream(self.require_setup().train_data, seed, start)
         )
 
     def progress(self, step: jax.Array) -> jax.Array:
-        """The share of the run's steps that are done, a scalar."""
+        """The finished share of the run's steps, a scalar."""
         return step / np.float32(self.require_setup().total_steps)
 
     def features(
@@ -182,15 +182,15 @@ class AdaptationTask(Task):
         """The model's features of one domain, in training mode, with its noise.
 
         Args:
-          params, state, context: as `loss` has them.
-          images: normalised; or what ``start`` of `Classifier.forward` takes.
-          domain: "source" or "target": each has random streams of its own.
-          store: collections that modules store arrays in, to return.
+          params, state, context: as in `loss`.
+          images: normalised; or the input that ``start`` of `Classifier.forward` expects.
+          domain: "source" or "target": each has its own random streams.
+          store: collections in which modules store arrays, to return.
           coefficients: the collection "coefficients".
-          start, end: as `Classifier.forward` has them; by default from images to features.
+          start, end: as in `Classifier.forward`; by default from images to features.
 
         Returns:
-          The features (batch, dim), the state with new batch statistics, and what was stored.
+          The features (batch, dim), the state with new batch statistics, and the stored arrays.
         """
         prefix = "" if domain == "source" else f"{domain}_"
         strength = context.noise_strength
@@ -218,7 +218,7 @@ class AdaptationTask(Task):
     def classify(
         self, params: Any, state: State, features: jax.Array, context: StepContext, *, domain: str
     ) -> tuple[jax.Array, State, Mapping[str, Any]]:
-        """The logits (batch, classes) of features, in training mode; as `features`."""
+        """The logits (batch, classes) of features, in training mode; see `features`."""
         return self.features(
             params,
             state,
@@ -231,7 +231,7 @@ class AdaptationTask(Task):
         )
 
     def source_loss(self, logits: jax.Array, labels: Any) -> tuple[jax.Array, Metrics]:
-        """The cross-entropy of the source, and what to log of it."""
+        """The cross-entropy of the source, and its metrics."""
         loss = cross_entropy(logits, labels, self.label_smoothing)
         top1 = 100 * (logits.argmax(-1) == labels).mean(dtype=np.float32)
         return loss, {"class_loss": loss, "source_top1": top1}
@@ -244,7 +244,7 @@ class AdaptationTask(Task):
         *,
         report: Callable[[str], None] | None = None,
     ) -> list[dict[str, Any]]:
-        """The rows of the target's test split, with the mean over classes of the accuracy."""
+        """The rows of the target's test split, with the mean of the per-class accuracies."""
         setup = self.require_setup()
         config, target = setup.config, setup.test_data
         rows = []

@@ -1,4 +1,4 @@
-"""TVT: transferable vision transformers, with discriminators of images and of patches."""
+"""TVT: transferable vision transformers, with discriminators for images and for patches."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -34,14 +34,14 @@ class GateFactory:
 class Tvt(Dann):
     """TVT (https://arxiv.org/abs/2108.05988) on any transformer with a class token.
 
-    Beside the terms of `Dann`, a discriminator of the domains looks at the keys of the patches in
-    each head of the last block, and the class token's attention to a patch is multiplied by that
+    In addition to the terms of `Dann`, a domain discriminator reads the keys of the patches in each
+    head of the last block, and the class token's attention to a patch is multiplied by that
     discriminator's entropy: patches that look alike in both domains count more. The defaults are
     the published settings for Office-Home.
 
-    Attributes, beside those of every `Dann`:
-      patch_weight: of the discriminator of patches; 0 turns its loss off.
-      detach: whether the class token's weights are constants to the gradient, as the paper's
+    Attributes, in addition to those of every `Dann`:
+      patch_weight: of the patch discriminator; 0 turns its loss off.
+      detach: whether no gradient flows through these weights of the attention, as the paper's
         description suggests; False is the published code.
       published_schedule: the reversal's schedule counts to 10 000 whatever the length of the run,
         and twice as fast for patches, as in the published code; False counts the run's steps.
@@ -70,7 +70,7 @@ class Tvt(Dann):
         if not hasattr(model, "key_gate") or prefix != 1:
             raise ValueError(
                 f"{type(model).__name__} is not a transformer with a class token, which TVT needs: "
-                "choose such a model, for example vit_b_16, or task.name='dann'"
+                "choose one, for example vit_b_16, or task.name='dann'"
             )
         if getattr(model, "pooling", "token") != "token":
             raise ValueError(
@@ -85,13 +85,13 @@ class Tvt(Dann):
         return model.clone(key_gate=gate)
 
     def coefficient(self, step: jax.Array) -> jax.Array:
-        """Of the reversal into the features."""
+        """The factor of the reversal into the features."""
         if self.published_schedule and self.reverse:
             return reversal_coefficient(step / jnp.float32(PUBLISHED_STEPS))
         return super().coefficient(step)
 
     def patch_coefficient(self, step: jax.Array, *, domain: str) -> jax.Array:
-        """Of the reversal into the keys; published, each domain's pass is a step of its own."""
+        """The factor of the reversal into the keys; published, each domain's pass is a step."""
         if self.published_schedule and self.reverse:
             calls = 2 * step + (domain == "target")
             return reversal_coefficient(calls / jnp.float32(PUBLISHED_STEPS))
@@ -100,7 +100,7 @@ class Tvt(Dann):
     def loss(
         self, params: Any, state: State, batch: data.Batch, context: StepContext
     ) -> tuple[jax.Array, tuple[State, Metrics]]:
-        """The sum of the terms, each of which is logged as well."""
+        """The sum of the terms, each of which is also logged."""
         source, state, source_keys = self._pass(params, state, batch["image"], context, "source")
         target, state, target_keys = self._pass(
             params, state, batch["target_image"], context, "target"

@@ -107,7 +107,7 @@ def _checked(name: str, arrays: Arrays) -> Arrays:
 def _require_function(function: Callable[[], InMemory]) -> None:
     if not callable(function):
         raise ValueError(
-            f"{function!r} is not a data set: let it be a function without arguments that returns "
+            f"{function!r} is not a data set: make it a function without arguments that returns "
             "data.InMemory"
         )
 
@@ -143,6 +143,6 @@ def make(name: str) -> InMemory:
         raise ValueError(f"data.name={name!r} failed ({type(error).__name__}: {error})") from error
     if not isinstance(made, InMemory):
         raise ValueError(
-            f"data.name={name!r} returned a {type(made).__name__}: let it return data.InMemory"
+            f"data.name={name!r} returned a {type(made).__name__}: make it return data.InMemory"
         )
     return made

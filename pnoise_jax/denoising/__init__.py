@@ -1,4 +1,4 @@
-"""Denoising autoencoders, on any model; and anomaly scores from what they cannot give back."""
+"""Denoising autoencoders for any model, and anomaly scores from their reconstruction errors."""
 
 from pnoise_jax.denoising.anomaly import (
     RocCurve,

@@ -1,4 +1,4 @@
-"""How well reconstruction errors tell classes that training has never shown from those it has."""
+"""How well reconstruction errors separate classes that training never showed from the others."""
 
 import dataclasses
 
@@ -13,28 +13,27 @@ from pnoise_jax.denoising.task import Denoising
 from pnoise_jax.evaluation import Protocol, degrees_of_freedom, proportion
 from pnoise_jax.training import Run
 
-FEWEST = 10  # examples of a group, below which there is no interval
-# At most how many examples an area may count for, in examples of the smaller group. Scores of both
-# groups from one distribution count for 3; simulated coverage holds up to 4.
+FEWEST = 10  # examples; a smaller group has no interval
+# The most examples that an area may count for, in multiples of the smaller group. If the scores of
+# both groups have one distribution, that is 3; in simulations the coverage holds up to 4.
 _LIMIT = 4.0
-_FEW_MISPLACED = 3.0  # examples of the smaller group, up to which the limit is lower
+_FEW_MISPLACED = 3.0  # examples of the smaller group; with fewer, the limit is lower
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RocCurve:
-    """How well scores tell anomalies from what is normal.
+    """How well scores separate anomalies from normal examples.
 
     Attributes:
       false_positive_rate, true_positive_rate: (points,), from (0, 0) to (1, 1).
-      thresholds: (points,), an example is called an anomaly from this score on; the first is
-        infinite.
+      thresholds: (points,), the lowest score that counts as an anomaly; the first is infinite.
       auroc: the area under the curve: the probability that an anomaly has a higher score than a
-        normal example, ties counting half.
-      interval: of the area; None where there is none.
+        normal example, with ties counted as half.
+      interval: of the area, or None.
       confidence: of the interval.
-      no_interval: why there is no interval: "too few for an interval" of a group of fewer than
-        `FEWEST`, or "all scores are equal"; None where there is one.
-      normal, anomalous: how many examples.
+      no_interval: why there is no interval: "too few for an interval" if a group is smaller than
+        `FEWEST`, or "all scores are equal"; None if there is one.
+      normal, anomalous: numbers of examples.
     """
 
     false_positive_rate: np.ndarray
@@ -51,11 +50,11 @@ class RocCurve:
 def roc_curve(scores: np.ndarray, anomalous: np.ndarray, *, confidence: float = 0.95) -> RocCurve:
     """The ROC curve of scores, with an interval of its area.
 
-    The interval is about other test examples, not about another training. It has no less than its
-    confidence for groups of ten and for areas near 0 and 1, where it is wider than it would need to
-    be: that of Clopper and Pearson, for as many examples as have the variance of DeLong, DeLong and
+    The interval covers other test examples, not another training. It is the Clopper-Pearson
+    interval for the number of examples that would give the variance of DeLong, DeLong and
     Clarke-Pearson (Comparing the Areas under Two or More Correlated ROC Curves, Biometrics 44,
-    1988), as `evaluation` has it for accuracies.
+    1988), like those of accuracies in `evaluation`. Its coverage is at least its confidence, for
+    groups of ten and for areas near 0 and 1 too; there it is wider than it needs to be.
 
     Args:
       scores: (n,), higher for anomalies.
@@ -63,8 +62,8 @@ def roc_curve(scores: np.ndarray, anomalous: np.ndarray, *, confidence: float = 
       confidence: of the interval.
 
     Raises:
-      ValueError: shapes differ, a score is not finite, one of the groups has fewer than two
-        examples, or a confidence outside (0, 1).
+      ValueError: shapes differ, a score is not finite, a group has fewer than two examples, or the
+        confidence is outside (0, 1).
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence!r}: give a number between 0 and 1, such as 0.95")
@@ -85,7 +84,7 @@ def roc_curve(scores: np.ndarray, anomalous: np.ndarray, *, confidence: float = 
         )
     false_rate, true_rate, thresholds = metrics.roc_curve(anomalous, scores)
     ranks = scipy.stats.rankdata(np.concatenate([anomalies, normal]))[: len(anomalies)]
-    # Twice Mann and Whitney's U, since ties make halves: a whole number, exact at both ends.
+    # Twice the Mann-Whitney U, because ties make halves: a whole number, exact at both ends.
     doubled = round(2 * ranks.sum()) - len(anomalies) * (len(anomalies) + 1)
     auroc = doubled / (2 * len(anomalies) * len(normal))
     reason, interval = _why_no_interval(scores, **sizes), None
@@ -111,8 +110,8 @@ def _interval(
     if misplaced == 0:
         size = float(smaller)
     else:
-        # Near the ends the variance that is seen says little about the true one: the number of
-        # examples is limited, to the smaller group where nothing is misplaced.
+        # Near the ends the sample variance says little about the true one, so the number of
+        # examples is capped: at the size of the smaller group if nothing is misplaced.
         limit = smaller * (1 + (_LIMIT - 1) * min(1.0, misplaced / _FEW_MISPLACED))
         size = min(limit, _effective_size(anomalies, normal, doubled / (2 * pairs), confidence))
     share = doubled / (2 * pairs)
@@ -123,7 +122,7 @@ def _interval(
 def _effective_size(
     anomalies: np.ndarray, normal: np.ndarray, area: float, confidence: float
 ) -> float:
-    """How many independent examples an area would have to be a share of, to vary as much."""
+    """The number of independent examples whose accuracy would vary as much as this area."""
     ranks = scipy.stats.rankdata(np.concatenate([anomalies, normal]))
     below = ranks[: len(anomalies)] - scipy.stats.rankdata(anomalies)
     above = len(anomalies) - ranks[len(anomalies) :] + scipy.stats.rankdata(normal)
@@ -147,15 +146,15 @@ def score_anomalies(
     Args:
       run: of the task `Denoising`.
       mesh: the devices.
-      learned: the training split, where the run was restored with another; None takes that of the
+      learned: the training split, if the run was restored with another one; by default that of the
         run's config.
 
     Returns:
       The scores (n,) float32, and which examples are of held-out classes, (n,) bool.
 
     Raises:
-      ValueError: the run is of another task, nothing was held out, or the test split has no example
-        of the classes that were, or of the others, or shares images with the training split.
+      ValueError: the run is of another task, nothing was held out, or the test split lacks held-out
+        or other classes, or shares images with the training split.
     """
     task, setup = run.experiment.task, run.experiment
     if not isinstance(task, Denoising):
@@ -182,7 +181,7 @@ def score_anomalies(
 
 
 def nearest_distances(images: np.ndarray, training_images: np.ndarray) -> np.ndarray:
-    """The distance of each image to the nearest training image, (n,): a score without a model.
+    """The distance from each image to the nearest training image, (n,): a score without a model.
 
     Args:
       images: (n, ...) uint8.

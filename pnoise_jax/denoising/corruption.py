@@ -1,4 +1,4 @@
-"""What a model's noise makes of images before anything else: what a denoising model is given."""
+"""The noisy images that a denoising model sees."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ from pnoise_jax import noise
 
 
 class Corruption(nn.Module, kw_only=True):
-    """Returns images with a model's noise at the point "image", bitwise what the model is given.
+    """Returns images with a model's noise at the point "image", bitwise as the model sees them.
 
     Attributes:
-      num_layers, points: of the model; its other injections are checked by them.
-      injection: of the model, all of them: those in the latent do nothing here.
+      num_layers, points: of the model; they serve to check its other injections.
+      injection: all the model's injections; those in the latent do nothing here.
     """
 
     num_layers: int
@@ -22,7 +22,7 @@ class Corruption(nn.Module, kw_only=True):
 
     @classmethod
     def of(cls, model: Any) -> "Corruption":
-        """That of a `models.Classifier`."""
+        """The corruption of a `models.Classifier`."""
         return cls(num_layers=model.num_layers, points=model.points, injection=model.injection)
 
     @nn.compact
@@ -35,7 +35,7 @@ class Corruption(nn.Module, kw_only=True):
         noise_strength: Any = None,
         index: jax.Array | None = None,
     ) -> jax.Array:
-        """As `Classifier.__call__`, but the images, normalised like those that it takes."""
+        """Like `Classifier.__call__`, but returns the images, normalised like its input."""
         taps = noise.open_taps(
             self,
             self.injection,

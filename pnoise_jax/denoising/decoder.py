@@ -16,12 +16,13 @@ class Decoder(nn.Module, kw_only=True):
     All convolutions work at the resolution of the map. The last layer gives each cell of the map
     the pixels of its patch of the image (sub-pixel convolution,
     https://arxiv.org/abs/1609.05158): nothing is interpolated, and there is no other upsampling.
-    Where the cells do not divide the image evenly, patches are rounded up, and what lies beyond
-    the lower and right edge is cut off.
+    If the cells do not divide the image evenly, patches are rounded up, and pixels beyond the lower
+    and right edges are cut off.
 
     Attributes:
       width: features of the convolutions.
-      depth: number of residual blocks, each of two 3x3 convolutions; 0 decodes every cell alone.
+      depth: number of residual blocks, each of two 3x3 convolutions; with 0, every cell is decoded
+        by itself.
     """
 
     width: int
@@ -51,11 +52,11 @@ class Decoder(nn.Module, kw_only=True):
 
 
 class ResidualConvolutions(nn.Module):
-    """x plus two 3x3 convolutions of it, normalised before each."""
+    """x plus two 3x3 convolutions of it, each after a normalisation."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps x (batch, rows, columns, width) to its shape."""
+        """Maps x (batch, rows, columns, width) to the same shape."""
         h = x
         for name in ("conv1", "conv2"):
             h = nn.LayerNorm(use_fast_variance=False, name=f"{name}_norm")(h)
@@ -113,7 +114,6 @@ def with_decoder(model: nn.Module, *, width: int, depth: int) -> nn.Module:
     """
     if not isinstance(model, models.Classifier):
         raise ValueError(
-            f"{type(model).__name__} cannot have a decoder: let it be a subclass of "
-            "models.Classifier"
+            f"{type(model).__name__} cannot have a decoder: make it a subclass of models.Classifier"
         )
     return model.clone(image_head=DecoderFactory(width, depth))

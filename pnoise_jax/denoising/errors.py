@@ -1,4 +1,4 @@
-"""How far decoded pixels are from those of the clean image."""
+"""Differences between decoded pixels and the clean image."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ def reconstruction_errors(decoded: jax.Array, images: jax.Array) -> jax.Array:
 
     Args:
       decoded: (batch, height, width, channels), pixels around [0, 1]; they are not clipped.
-      images: uint8 of that shape, the clean ones.
+      images: the clean images, uint8, of the same shape.
     """
     pixels = images.astype(jnp.float32) / 255
     return jnp.square(decoded - pixels).mean(axis=(1, 2, 3))

@@ -1,4 +1,4 @@
-"""Classes held out of a training must not have come in by its weights, nor images by its split."""
+"""Held-out classes must not enter through weights, nor training images through the test split."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,21 +10,21 @@ from pnoise_jax.training import data_version
 
 
 def require_unseen_by_weights(source: str, held_out: Sequence[str]) -> None:
-    """Raises ValueError unless the weights are of a run that held out these classes as well.
+    """Raises ValueError unless the weights come from a run that also held out these classes.
 
-    A path that leads nowhere passes: a start from it fails anyway, and a run that goes on was
-    checked when it began. A run that itself began with weights was checked in the same way.
+    A path that does not exist passes: starting from it fails anyway, and a resumed run was checked
+    when it started. If that run itself started from weights, it was checked in the same way.
 
     Args:
       source: as `config.weights` has it.
-      held_out: the classes by name; by label, as text, where they have no names.
+      held_out: the classes by name, or by label, as text, if they have no names.
     """
     path = Path(source).expanduser()
     if not path.exists() and not weights.is_hub_id(source):
         return
     checkpoint = stored_arrays.find_checkpoint(path) if path.is_dir() else None
     if checkpoint is None:
-        said, theirs = "nothing says what they have learned from", ()
+        said, theirs = "their training data are unknown", ()
     else:
         theirs = _held_out_by(checkpoint.parent.parent)
         said = f"that run held out {', '.join(map(repr, theirs)) or 'no class'}"
@@ -41,13 +41,13 @@ def require_unseen_by_weights(source: str, held_out: Sequence[str]) -> None:
 
 
 def _held_out_by(run: Path) -> tuple[str, ...]:
-    """The names of the classes that a run has held out; () where it is of another task."""
+    """The names of the classes that a run has held out; () if it is of another task."""
     task = training.read_config(run).task
     if task.name != "denoising" or not task.held_out_classes:
         return ()
     noted = data_version.read(run)
     names, number = noted.get("class_names"), noted.get("num_classes")
-    if number is None:  # an older run: what its config says is all that is known
+    if number is None:  # an older run: only its config is known
         return tuple(map(str, task.held_out_classes))
     labels = class_names.find_labels(
         task.held_out_classes, names, number=number, field="held_out_classes"
@@ -56,10 +56,10 @@ def _held_out_by(run: Path) -> tuple[str, ...]:
 
 
 def require_unseen_images(test: data.Dataset, learned: data.Dataset) -> None:
-    """Raises ValueError where images that are to be scored are among those of the training.
+    """Raises ValueError if any images to be scored are in the training split.
 
     Args:
-      test: what is to be scored.
+      test: the images to be scored.
       learned: the training split.
     """
     if shared := data.count_shared(test, learned):

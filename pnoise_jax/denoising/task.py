@@ -22,17 +22,17 @@ from pnoise_jax.training import Metrics, Setup, State, StepContext, Task
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Denoising(Task):
-    """Learns to give back the clean image of one that noise has entered; labels are not used.
+    """Learns to reconstruct the clean image from a noisy one; labels are not used.
 
     The config's model encodes the image, with the config's noise: at the point "image", and in the
-    latent where it has other injections as well. A small decoder takes the place of the head and
-    returns pixels. The loss is the mean squared error of these, on the scale from 0 to 1. Noise
-    that mixes examples is removed like any other: each image is to come back as it was before.
+    latent if there are other injections. A small decoder replaces the head and returns pixels. The
+    loss is their mean squared error, on the scale from 0 to 1. Noise that mixes examples is removed
+    like any other: the target is the image before it was mixed.
 
-    A run's weights without the decoder start a classifier: ``config.weights = RUN_DIR`` with
-    ``weights_head = "fresh"``.
+    A classifier can start from a run's weights without the decoder: ``config.weights = RUN_DIR``
+    with ``weights_head = "fresh"``.
 
-    Takes the attributes of every `Task`, and these:
+    Has the attributes of every `Task`, and these:
 
     Attributes:
       decoder_width: features of the decoder's convolutions.
@@ -65,7 +65,7 @@ class Denoising(Task):
 
     @classmethod
     def from_setup(cls, setup: Setup, **options: Any) -> Self:
-        """With the held-out classes looked up.
+        """Looks up the held-out classes.
 
         Raises:
           ValueError: there is no such class, or none is left.
@@ -93,7 +93,7 @@ class Denoising(Task):
 
     @property
     def held_out_names(self) -> tuple[str, ...]:
-        """The names of the classes that are held out; their labels, as text, without names."""
+        """The names of the held-out classes, or their labels, as text, if they have no names."""
         names = self.require_setup().test_data.class_names
         return tuple(str(label) if names is None else names[label] for label in self.held_out)
 
@@ -104,9 +104,9 @@ class Denoising(Task):
         return data.select(dataset, np.flatnonzero(~np.isin(dataset.labels, self.held_out)))
 
     def check(self) -> None:
-        """Raises ValueError where there is nothing to remove, or too little to learn from.
+        """Raises ValueError if there is nothing to remove, or too little to learn from.
 
-        Also where classes are held out, and the run starts from weights that may know them.
+        Also if classes are held out and the run starts from weights that may have learned them.
         """
         super().check()
         setup = self.require_setup()
@@ -139,7 +139,7 @@ class Denoising(Task):
     def loss(
         self, params: Any, state: State, batch: data.Batch, context: StepContext
     ) -> tuple[jax.Array, tuple[State, Metrics]]:
-        """The mean squared error in pixels from 0 to 1; with accumulation PSNR is a mean, too."""
+        """The mean squared error of pixels from 0 to 1; with accumulation, PSNR is a mean too."""
         images = jnp.asarray(batch["image"])
         decoded, state = self.apply(params, state, self.normalise(images), context)
         loss = reconstruction_errors(decoded, images).mean()
@@ -160,8 +160,8 @@ class Denoising(Task):
     ) -> list[dict[str, Any]]:
         """Rows, one per protocol, of the test images of classes that are not held out.
 
-        "mse" is the mean over images, "psnr" that of this mean, and "input_mse" the error of the
-        noisy images themselves: what a model that changes nothing would have.
+        "mse" is the mean over images, "psnr" its PSNR, and "input_mse" the error of the noisy
+        images themselves, that is, of a model that changes nothing.
         """
         self._require_one_view()
         dataset = self.without_held_out(self.require_setup().test_data)
@@ -187,20 +187,20 @@ class Denoising(Task):
 
         Args:
           variables: of the model, its decoder included.
-          dataset: images as the model gets them.
+          dataset: images in the form the model takes.
           mesh: the devices.
           protocol: clean or noisy; random noise is drawn by (evaluation.seed, example).
 
         Raises:
-          ValueError: an error is not finite; names the example.
+          ValueError: the error of an example is not finite.
         """
         errors = self._score(self.model, variables, dataset, mesh, protocol)
         if not np.isfinite(errors).all():
             culprit = int(np.flatnonzero(~np.isfinite(errors))[0])
             raise ValueError(
                 f"the reconstruction of example {culprit} of {dataset.name}'s split "
-                f"{dataset.split!r} is not finite ({protocol.name}); the weights, or the noise's "
-                "strength, are at fault"
+                f"{dataset.split!r} is not finite ({protocol.name}); check the weights and the "
+                "noise's strength"
             )
         return errors
 
@@ -212,7 +212,7 @@ class Denoising(Task):
         mesh: jax.sharding.Mesh,
         protocol: evaluation.Protocol,
     ) -> np.ndarray:
-        """How far what a model returns is from each clean image, (n,) float32."""
+        """The error of a model's output against each clean image, (n,) float32."""
         scored = evaluation.score_examples(
             model,
             variables,
@@ -241,7 +241,7 @@ def _error_of_pixels(decoded: jax.Array, batch: Mapping[str, jax.Array]) -> dict
 def _error_of_images(
     scale: noise.PixelScale, images: jax.Array, batch: Mapping[str, jax.Array]
 ) -> dict[str, jax.Array]:
-    """Of images that are normalised."""
+    """The error of normalised images."""
     return _error_of_pixels(scale.to_pixels(images), batch)
 
 
@@ -249,12 +249,12 @@ def _explain_no_noise(setup: Setup, entering: Sequence[noise.Injection]) -> str:
     if entering:
         off = entering[0]
         return (
-            f"{off.section}: {off.noise} leaves images as they are, so there is nothing to remove; "
+            f"{off.section}: {off.noise} does not change images, so there is nothing to remove; "
             "give it a strength above 0"
         )
     there = [f"{each.section} at {each.point!r}, train={each.train}" for each in setup.injections]
     return (
-        f"noise: denoising has nothing to remove, since in training no noise enters the image "
+        f"noise: denoising has nothing to remove, since no noise enters the image in training "
         f"({'; '.join(there) or 'there is none'}); set, for example, noise.name='gaussian', "
         "noise.std=0.3, noise.point='image', noise.train=True"
     )

@@ -72,7 +72,7 @@ def _require_model(entry: _Entry | type) -> None:
     kind = entry if isinstance(entry, type) else entry[0]
     name = getattr(kind, "__name__", repr(kind))
     if not (isinstance(kind, type) and issubclass(kind, Classifier)):
-        raise ValueError(f"{name} is not a model: let it be a subclass of models.Classifier")
+        raise ValueError(f"{name} is not a model: make it a subclass of models.Classifier")
     missing = [
         attribute
         for attribute in ("num_layers", *_METHODS)
@@ -99,7 +99,7 @@ def _require_signature(kind: type[Classifier], method: str) -> None:
     except TypeError as error:
         wanted = expected.replace(parameters=parameters, return_annotation=expected.empty)
         raise ValueError(
-            f"{kind.__name__}.{method}: {error}; let its signature be {wanted}"
+            f"{kind.__name__}.{method}: {error}; make its signature {wanted}"
         ) from error
 
 

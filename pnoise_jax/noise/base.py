@@ -138,7 +138,7 @@ def require_noise_class(kind: Any) -> None:
     """Raises ValueError unless ``kind`` is a class of noises, naming what it lacks."""
     name = getattr(kind, "__name__", repr(kind))
     if not (isinstance(kind, type) and issubclass(kind, Noise)):
-        raise ValueError(f"{name} is not a noise: let it be a subclass of pnoise_jax.noise.Noise")
+        raise ValueError(f"{name} is not a noise: make it a subclass of pnoise_jax.noise.Noise")
     if not dataclasses.is_dataclass(kind) or not _is_frozen(kind):
         raise ValueError(
             f"{name} must be a frozen dataclass, because models and compiled programs are looked "
@@ -152,7 +152,7 @@ def require_noise_class(kind: Any) -> None:
     missing = [word for word in _KEYWORDS if word not in parameters and not takes_any]
     if missing:
         raise ValueError(
-            f"{name}.{method} does not take {', '.join(missing)}: let its signature be "
+            f"{name}.{method} does not take {', '.join(missing)}: make its signature "
             "(self, key, x, *, mask, strength, index)"
         )
     fields = {field.name for field in dataclasses.fields(kind)}
@@ -180,6 +180,6 @@ def require_noise(value: Any) -> None:
         hash(value)
     except TypeError as error:
         raise ValueError(
-            f"noise={value!r} cannot be hashed ({error}): let its fields be numbers, strings and "
+            f"noise={value!r} cannot be hashed ({error}): make its fields numbers, strings and "
             "tuples, not lists or arrays"
         ) from error

@@ -35,7 +35,7 @@ class Chain(Noise):
         if len(kinds) > 1 or len(sizes) > 1:
             raise ValueError(
                 f"noises={self.noises!r}: those that mix examples mix over {kinds} in groups of "
-                f"{sizes}; let them agree"
+                f"{sizes}; make them agree"
             )
         if self.group_size is None and sizes:
             object.__setattr__(self, "group_size", sizes.pop())

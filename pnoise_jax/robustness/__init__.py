@@ -1,6 +1,6 @@
-"""Noise outside the latent: on weights, and by adversaries on images.
+"""Noise outside the latent: on weights, and from adversaries on images.
 
-Noise on images is an injection at the point "image", and noise on gradients a field of the
+Noise on images is an injection at the point "image"; noise on gradients is a field of the
 optimizer.
 """
 

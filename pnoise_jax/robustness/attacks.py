@@ -16,16 +16,16 @@ Loss = Callable[[jax.Array], jax.Array]  # of pixels (batch, height, width, chan
 
 @dataclasses.dataclass(frozen=True)
 class Attack:
-    """Moves pixels so that a loss grows, by at most epsilon each: steps along the gradient's sign.
+    """Changes each pixel by at most epsilon to increase a loss, in steps along the gradient's sign.
 
-    One step of size epsilon is FGSM, several are PGD.
+    One step of size epsilon is FGSM; several are PGD.
 
     Attributes:
       epsilon: the largest change of a pixel, on the scale from 0 to 1: in (0, 1].
-      steps: how many, at least 1.
+      steps: number of steps, at least 1.
       step_size: on the same scale; None is epsilon for one step, else 2.5 epsilon / steps, as in
         the PGD paper's code.
-      random_start: whether to start at a random point within epsilon, not at the image.
+      random_start: whether to start at a random point within epsilon instead of at the image.
     """
 
     epsilon: float
@@ -54,18 +54,18 @@ class Attack:
         strength: jax.Array | float = 1.0,
         index: jax.Array | None = None,
     ) -> jax.Array:
-        """The attacked pixels: in [0, 1], within epsilon of those given, constant to a gradient.
+        """The attacked pixels: in [0, 1], within epsilon of those given, with no gradient.
 
         Args:
-          key: of the random start; else None.
-          loss: what is to grow.
+          key: for the random start; otherwise None.
+          loss: what to increase.
           pixels: (batch, height, width, channels), float, in [0, 1].
           strength: multiplies epsilon and the step size; may be traced.
-          index: (batch,) int32, what each example's start is drawn from; None is its place in the
+          index: (batch,) int32, seeds each example's random start; by default its place in the
             batch.
 
         Raises:
-          ValueError: the start is random and there is no key.
+          ValueError: the start is random but there is no key.
         """
         pixels = lax.stop_gradient(pixels)
         epsilon, size = strength * self.epsilon, strength * self._size()

@@ -1,7 +1,7 @@
-"""What attacks increase at test time.
+"""The losses that attacks increase at test time.
 
-Cross-entropy alone can be misled: where logits are large, its gradients vanish, or point away from
-the nearest mistake. The margin has the same gradient signs whatever the logits are multiplied by
+Cross-entropy alone can mislead: where logits are large, its gradients vanish, or point away from
+the nearest mistake. The signs of the margin's gradients do not depend on the scale of the logits
 (N. Carlini, D. Wagner, https://arxiv.org/abs/1608.04644; F. Croce, M. Hein,
 https://arxiv.org/abs/2003.01690).
 """
@@ -14,11 +14,11 @@ import optax
 
 Loss = Literal["cross_entropy", "margin"]
 LOSSES: tuple[Loss, ...] = ("cross_entropy", "margin")
-BLIND = "blind"  # not a loss of the model: a random direction, what an attack must beat
+BLIND = "blind"  # not a loss of the model: a random direction, which an attack must beat
 
 
 def total(name: str, logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """The sum over examples, not the mean, so that no gradient is divided by the batch size.
+    """The sum over examples: with a mean, gradients would be divided by the batch size.
 
     Args:
       name: one of `LOSSES`: "margin" is the largest wrong logit minus the true one.

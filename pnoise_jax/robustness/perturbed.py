@@ -1,9 +1,9 @@
 """Accuracy on perturbed test images: Gaussian noise, salt-and-pepper, FGSM and PGD.
 
-What is evaluated is the model in evaluation mode: batch norms use their running statistics, dropout
-and stochastic depth are off, and so is all injected noise. An attacker has its weights, sees its
-gradients, and knows the true labels. It attacks each example once by each of `LOSSES`, and what
-counts is the worst: an example is right only if it is right after all of them.
+The model is in evaluation mode: batch norms use their running statistics, dropout and stochastic
+depth are off, and so is all injected noise. The attacker has its weights, sees its gradients, and
+knows the true labels. It attacks each example once by each of `LOSSES`, and the worst counts: an
+example is right only if it is right after all of them.
 """
 
 import dataclasses
@@ -32,16 +32,15 @@ PGD_STEPS = 20
 
 @dataclasses.dataclass(frozen=True)
 class Perturbation:
-    """What is done to test images; how strongly is said for each evaluation.
+    """What is done to test images; each evaluation gives the strength.
 
     Attributes:
       kind: "gaussian", whose strength is the standard deviation; "salt_and_pepper", the probability
         that a number is replaced by the smallest or largest of its image; "fgsm" and "pgd", the
-        largest change of a pixel. All on a scale of pixels from 0 to 1, to which range the result
-        is clipped.
-      steps: of PGD, each of 2.5 strength / steps; None is 20. Other kinds take None alone.
-      random_start: whether PGD starts at a random point within the strength, not at the image; None
-        is True. Other kinds take None alone.
+        largest change of a pixel. Pixels range from 0 to 1, and the result is clipped to that.
+      steps: of PGD, each of 2.5 strength / steps; None is 20. Must be None for other kinds.
+      random_start: whether PGD starts at a random point within the strength instead of at the
+        image; None is True. Must be None for other kinds.
     """
 
     kind: Kind
@@ -62,14 +61,14 @@ class Perturbation:
 
     @property
     def is_attack(self) -> bool:
-        """Whether it looks at the model."""
+        """Whether it uses the model."""
         return self.kind in ("fgsm", "pgd")
 
     def require_strengths(self, strengths: Sequence[float], *, field: str) -> tuple[float, ...]:
         """The strengths as numbers.
 
         Args:
-          strengths: in ascending order; 0 leaves the images as they are.
+          strengths: in ascending order; 0 leaves the images unchanged.
           field: where they come from, for errors.
 
         Raises:
@@ -114,10 +113,10 @@ class Perturbation:
 
         Args:
           key: the same for all batches.
-          loss: of pixels, a scalar; what attacks increase.
+          loss: a scalar function of pixels, which attacks increase.
           pixels: (batch, height, width, channels), float, in [0, 1].
-          strength: as `kind` says; may be traced.
-          index: (batch,) int32, what each example's random numbers are drawn from.
+          strength: see `kind`; may be traced.
+          index: (batch,) int32, seeds each example's random numbers.
         """
         if self.is_attack:
             attack = Attack(1.0, self.steps or 1, random_start=bool(self.random_start))
@@ -140,23 +139,23 @@ def predict_perturbed(
     losses: tuple[str, ...] = LOSSES,
     report: Callable[[str], None] | None = None,
 ) -> evaluation.Predictions:
-    """Evaluates ``model`` on all of ``dataset``, its images perturbed; each example counts once.
+    """Evaluates ``model`` on all of ``dataset``, with perturbed images; each example counts once.
 
-    An example's random numbers depend on the seed and its index alone, not on the devices, and are
-    the same at every strength. All strengths share one compiled program. An attack runs once by
-    each loss; of an example the result is kept that is wrong, or else has the larger nll.
+    An example's random numbers depend only on the seed and its index, not on the devices, and are
+    the same at every strength. All strengths share one compiled program. An attack runs once for
+    each loss; for each example the wrong result is kept, or else the one with the larger nll.
 
     Args:
       model: as `evaluation.predict` takes it; its injections are off.
       variables: of the model.
       dataset: the test set.
       perturbation: what is done to its images.
-      strength: how strongly, as `Perturbation` says.
+      strength: see `Perturbation`.
       mesh: the devices.
       mean, std: as `evaluation.predict` takes them.
-      seed: of what is drawn.
-      losses: what attacks increase, one or more of `LOSSES`; or "blind", each pixel in a random
-        direction, which says what an attack must beat. Noise has none.
+      seed: of the random numbers.
+      losses: what attacks increase, one or more of `LOSSES`; or "blind", which moves each pixel in
+        a random direction, as a baseline for attacks. Noise ignores it.
       report: takes a sentence about the progress.
 
     Raises:
@@ -180,7 +179,7 @@ def predict_perturbed(
 
 
 def _worse(one: evaluation.Predictions, other: evaluation.Predictions) -> evaluation.Predictions:
-    """Of each example the prediction that is wrong, or else has the larger nll."""
+    """For each example the wrong prediction, or else the one with the larger nll."""
     wrong, other_wrong = one.rank > 0, other.rank > 0
     takes = (other_wrong & ~wrong) | ((other_wrong == wrong) & (other.nll > one.nll))
     return evaluation.Predictions(
@@ -199,10 +198,10 @@ def find_zero_gradients(
     mean: data.PixelMean,
     std: tuple[float, ...],
 ) -> np.ndarray:
-    """Which examples have no gradient of any of `LOSSES`: (n,) bool.
+    """Which examples have a zero gradient for all of `LOSSES`: (n,) bool.
 
-    An attack by gradients leaves these images where they are, or where a random start puts them,
-    which says nothing about robustness.
+    A gradient attack leaves these images unchanged, or where a random start puts them, which says
+    nothing about robustness.
 
     Args:
       model, variables, dataset, mesh, mean, std: as `predict_perturbed` takes them.
@@ -217,7 +216,7 @@ def find_zero_gradients(
 
 @dataclasses.dataclass(frozen=True)
 class _Program:
-    """What is compiled; a static argument of jit."""
+    """Everything static that is compiled; a static argument of jit."""
 
     model: Any  # without injections
     mean: data.PixelMean
@@ -230,7 +229,7 @@ class _Program:
     def loss(
         self, name: str, variables: Mapping[str, Any], labels: jax.Array, pixels: jax.Array
     ) -> jax.Array:
-        """Of the pixels, summed; see `losses.total`."""
+        """The loss of the pixels, summed; see `losses.total`."""
         return attack_losses.total(name, self.logits(variables, pixels), labels)
 
 
@@ -263,13 +262,13 @@ def _as_pixels(images: jax.Array) -> jax.Array:
 
 
 def _over(dataset: data.Dataset, function: Callable, mesh: Mesh) -> Iterator[tuple[Any, Any]]:
-    """The indices of each batch, -1 for padding, and what the function makes of it."""
+    """The indices of each batch, -1 for padding, and the function's result for it."""
     if dataset.labels.min(initial=0) < 0:
         culprit = int(np.argmax(dataset.labels < 0))
         raise ValueError(
             f"example {culprit} of {dataset.name}'s split {dataset.split!r} has no label "
-            f"({dataset.labels[culprit]}): accuracy and attacks need one for each; choose a split "
-            "with labels"
+            f"({dataset.labels[culprit]}): accuracy and attacks need one for every example; choose "
+            "a split with labels"
         )
     most = evaluation.EXAMPLES_PER_DEVICE * mesh.size
     at_once = min(most, -(-len(dataset) // mesh.size) * mesh.size)

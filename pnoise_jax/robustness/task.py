@@ -22,7 +22,7 @@ from pnoise_jax.training import (
 _ATTACKS = ("none", "fgsm", "pgd")
 _PGD_STEPS = 10
 _EPSILON, _ON = 8 / 255, (".*/kernel",)
-_SCHEDULES = {  # and the part that each changes
+_SCHEDULES = {  # and what each schedules
     "attack_schedule": "adversary",
     "weight_noise_schedule": "weight_noise",
     "update_noise_schedule": "update_noise",
@@ -33,10 +33,10 @@ _SCHEDULES = {  # and the part that each changes
 class RobustClassification(Classification):
     """Learns the labels of attacked images, with noisy weights; each part is off by default.
 
-    Takes the attributes of `Classification`, and these. Everything is composable with the model's
+    Has the attributes of `Classification`, and these. All parts can be combined with the model's
     injections. The attack sees what the forward pass of its step sees: the same noise, dropout and
-    perturbed weights, and the targets that label smoothing and mixup leave. Image noise comes on
-    top of the attack.
+    perturbed weights, and the targets after label smoothing and mixup. Image noise comes on top of
+    the attack.
 
     Attributes:
       attack: "none", "fgsm" or "pgd".
@@ -47,11 +47,11 @@ class RobustClassification(Classification):
       attack_schedule: of epsilon and step size, such as "linear 0 to 1 over 10 epochs"; None is
         constant.
       weight_noise_std: of Gaussian noise on weights, drawn for each micro-batch's forward and
-        backward pass; the update then applies to the weights without it. 0 for none.
-      weight_noise_on: regular expressions of whole paths of the parameters that have it.
+        backward pass; the update then applies to the weights without it. 0 turns it off.
+      weight_noise_on: regular expressions that match whole paths of the parameters that have it.
       weight_noise_schedule: of its standard deviation.
       update_noise_std: of Gaussian noise that stays in the weights: it is added after each update
-        to all parameters that are not frozen. A moving average takes it in at the next step.
+        to all parameters that are not frozen. A moving average picks it up at the next step.
       update_noise_schedule: of its standard deviation.
     """
 
@@ -88,7 +88,7 @@ class RobustClassification(Classification):
             )
 
     def check(self) -> None:
-        """Raises ValueError where a schedule begins after the end of the run."""
+        """Raises ValueError if a schedule begins after the end of the run."""
         super().check()
         for name in _SCHEDULES:
             if (text := getattr(self, name)) is not None:
@@ -127,7 +127,7 @@ class RobustClassification(Classification):
 
     @property
     def adversary(self) -> Attack | None:
-        """The attack; None without one."""
+        """The attack, or None."""
         if self.attack not in _ATTACKS:
             raise ValueError(f"attack={self.attack!r}: choose one of {', '.join(_ATTACKS)}")
         of_pgd = {"attack_steps": self.attack_steps, "attack_step_size": self.attack_step_size}
@@ -136,7 +136,9 @@ class RobustClassification(Classification):
                 raise ValueError(f"{name}={value!r}: only pgd uses it; set attack='pgd', or None")
         if self.attack == "none":
             if self.attack_random_start:
-                raise ValueError("attack_random_start=True, but there is no attack; set it False")
+                raise ValueError(
+                    "attack_random_start=True, but there is no attack; set it to False"
+                )
             return None
         default = 1 if self.attack == "fgsm" else _PGD_STEPS
         try:
@@ -151,7 +153,7 @@ class RobustClassification(Classification):
 
     @property
     def weight_noise(self) -> WeightNoise | None:
-        """The noise of forward passes; None without any."""
+        """The weight noise of forward passes, or None."""
         try:
             weight_noise = WeightNoise(self.weight_noise_std, self.weight_noise_on)
         except ValueError as error:
@@ -170,7 +172,7 @@ class RobustClassification(Classification):
 
     @property
     def update_noise(self) -> WeightNoise | None:
-        """The noise after updates; None without any."""
+        """The weight noise after updates, or None."""
         try:
             update_noise = WeightNoise(self.update_noise_std, (".*",))
         except ValueError as error:
@@ -180,7 +182,7 @@ class RobustClassification(Classification):
     def loss(
         self, params: Any, state: State, batch: data.Batch, context: StepContext
     ) -> tuple[jax.Array, tuple[State, Metrics]]:
-        """The cross-entropy of the attacked images; top1 is that of these, too."""
+        """The cross-entropy of the attacked images; top1 is theirs too."""
         images, targets = self.inputs(batch, context)
         if self.weight_noise is not None:
             params = self.weight_noise.perturb(
@@ -194,7 +196,7 @@ class RobustClassification(Classification):
 
     @property
     def averaged_protocols(self) -> tuple[evaluation.Protocol, ...]:
-        """Those of every task; with noisy weights, one draw of them and the mean over several."""
+        """Those of every task; with weight noise also one draw of it, and a mean over several."""
         section = self.require_setup().config.evaluation
         if self.weight_noise is None or section.draws == 1:
             return super().averaged_protocols
@@ -210,7 +212,7 @@ class RobustClassification(Classification):
         *,
         report: Callable[[str], None] | None = None,
     ) -> list[dict[str, Any]]:
-        """As every task; weights have noise where the protocol says so."""
+        """As every task; weights have noise if the protocol says so."""
         rows = []
         for protocol in protocols:
             task, known = self, protocol
@@ -246,7 +248,7 @@ class RobustClassification(Classification):
         return scale.normalise(pixels)
 
     def after_update(self, state: Any, context: StepContext) -> Any:
-        """The state with noise on the parameters, where there is any."""
+        """The state, with the update noise, if any, on its parameters."""
         if self.update_noise is None:
             return state
         params = self.update_noise.perturb(
@@ -265,7 +267,7 @@ class RobustClassification(Classification):
         return state.replace(params=params)
 
     def _factor(self, name: str, context: StepContext) -> Any:
-        """What a strength is multiplied by in this step."""
+        """The factor of a strength in this step."""
         text = getattr(self, name)
         if text is None:
             return 1.0

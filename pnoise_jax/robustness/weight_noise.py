@@ -16,14 +16,13 @@ from pnoise_jax.training import RandomStreams, optimizer
 
 @dataclasses.dataclass(frozen=True)
 class WeightNoise:
-    """``w + std * e``, ``e ~ N(0, 1)``, for the parameters whose whole path fits a pattern.
+    """``w + std * e``, ``e ~ N(0, 1)``, for parameters whose whole path matches a pattern.
 
-    Each parameter draws from a key of its own, so that what it receives does not depend on which
-    others have noise.
+    Each parameter has its own key, so its noise does not depend on which others have noise.
 
     Attributes:
       std: in the units of the weights, at least 0.
-      on: regular expressions of paths such as "block_1/attn/qkv/kernel".
+      on: regular expressions for paths such as "block_1/attn/qkv/kernel".
     """
 
     std: float
@@ -49,15 +48,15 @@ class WeightNoise:
     def perturb(
         self, key: jax.Array, params: Any, *, strength: jax.Array | float = 1.0
     ) -> dict[str, Any]:
-        """The parameters with noise; those without are the same arrays.
+        """The parameters with noise; those that get none are the same arrays.
 
         Args:
-          key: of one draw.
+          key: for one draw.
           params: a tree of arrays.
           strength: multiplies the standard deviation; may be traced.
 
         Raises:
-          ValueError: a pattern fits no parameter, or one that is not floating-point.
+          ValueError: a pattern matches no parameter, or one that is not floating-point.
         """
         self.require_fitting(params, None, field="on")
 
@@ -76,11 +75,11 @@ class WeightNoise:
 
         Args:
           params: arrays, or shapes and dtypes.
-          frozen: the same tree, True where a parameter is frozen; None where none is.
+          frozen: the same tree, True where a parameter is frozen; None if none is.
           field: the config's field with the patterns, for errors.
 
         Raises:
-          ValueError: a pattern fits no parameter, or one that is frozen or not floating-point.
+          ValueError: a pattern matches no parameter, or one that is frozen or not floating-point.
         """
         optimizer.require_fitting(field, params, self.on)
         still = (
@@ -92,12 +91,12 @@ class WeightNoise:
                 continue
             if is_frozen:
                 raise ValueError(
-                    f"{field}={self.on!r} fits {name}, which optimizer.freeze keeps as it is: "
-                    "leave it out of one of the two"
+                    f"{field}={self.on!r} matches {name}, which optimizer.freeze freezes: leave it "
+                    "out of one of the two"
                 )
             if not jnp.issubdtype(x.dtype, jnp.floating):
                 raise ValueError(
-                    f"{field}={self.on!r} fits {name}, whose dtype is {x.dtype}: only "
+                    f"{field}={self.on!r} matches {name}, whose dtype is {x.dtype}: only "
                     "floating-point parameters can have noise, so leave it out"
                 )
 
@@ -109,12 +108,12 @@ class WeightNoise:
 class AveragedModel:
     """A model whose probabilities are the mean over several draws of its weights.
 
-    It stands for a model in an evaluation: what that calls is here.
+    It can replace a model in an evaluation: it has everything that an evaluation calls.
 
     Attributes:
-      model: what is averaged.
-      weight_noise: of its parameters.
-      draws: how many, at least 1; the same for all images.
+      model: the model to average.
+      weight_noise: on its parameters.
+      draws: number of draws, at least 1; they are the same for all images.
       seed: of the draws.
     """
 
@@ -129,15 +128,15 @@ class AveragedModel:
 
     @property
     def injection(self) -> Any:
-        """The model's."""
+        """The model's injection."""
         return getattr(self.model, "injection", None)
 
     def clone(self, **changes: Any) -> "AveragedModel":
-        """The same of a changed model."""
+        """The same with a changed model."""
         return dataclasses.replace(self, model=self.model.clone(**changes))
 
     def apply(self, variables: Mapping[str, Any], *args: Any, **call: Any) -> jax.Array:
-        """The logarithm of the mean probabilities, (batch, num_classes), which serve as logits."""
+        """The logarithm of the mean probabilities, (batch, num_classes), to use as logits."""
         key = RandomStreams(jax.random.key(self.seed))["weight_noise"]
 
         def draw(number: jax.Array) -> jax.Array:

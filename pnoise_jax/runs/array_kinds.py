@@ -1,4 +1,4 @@
-"""Whether a checkpoint has the arrays of a program: a question of settings, not of damage."""
+"""Checks that a checkpoint has a program's arrays; if not, settings differ, it is not damaged."""
 
 import contextlib
 from collections.abc import Mapping
@@ -12,19 +12,19 @@ from pnoise_jax.runs import checksums
 
 
 class OtherStateError(ValueError):
-    """A checkpoint holds another state than this program's."""
+    """A checkpoint holds a different state from this program's."""
 
 
 def require_same(path: Path, arrays: Mapping[str, list], like: Any) -> None:
-    """Checks names, dtypes and shapes of a checkpoint's arrays.
+    """Checks the names, dtypes and shapes of a checkpoint's arrays.
 
     Args:
       path: of the checkpoint, whose name is its step.
-      arrays: what is written down of them, as `checksums.describe` gives it.
-      like: the program's state, arrays or what stands for them.
+      arrays: our stored description of them, as from `checksums.describe`.
+      like: the program's state: arrays or ShapeDtypeStructs.
 
     Raises:
-      OtherStateError: the checkpoint is of another state, by both descriptions of it.
+      OtherStateError: the checkpoint is of another state, by both of its descriptions.
       ValueError: its two descriptions, ours and Orbax's, contradict each other: it is damaged.
     """
     theirs = {name: entry[:2] for name, entry in arrays.items()}
@@ -43,7 +43,7 @@ def require_same(path: Path, arrays: Mapping[str, list], like: Any) -> None:
         f"the checkpoint of step {path.name} in {path.parent} is of another state than this "
         f"program's: {name} is {_in_words(theirs.get(name))} there and "
         f"{_in_words(ours.get(name))} here. It was saved with another config, another version of "
-        "the code or other settings of JAX (such as JAX_ENABLE_X64): go on with those, or start "
+        "the code or other settings of JAX (such as JAX_ENABLE_X64): resume with those, or start "
         "in another workdir"
     )
 
@@ -57,5 +57,5 @@ def _first_different(one: Mapping[str, list], other: Mapping[str, list]) -> str:
 
 
 def _in_words(kind: list | None) -> str:
-    """Of [dtype, shape]: "float32 (3, 4)"."""
+    """[dtype, shape] in words: "float32 (3, 4)"."""
     return "missing" if kind is None else f"{kind[0]} {tuple(kind[1])}"

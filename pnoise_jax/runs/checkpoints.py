@@ -1,4 +1,4 @@
-"""Checkpoints that are verified when restored, and give way to the newest whole one."""
+"""Checkpoints that are verified when restored; broken ones give way to the newest whole one."""
 
 import contextlib
 import json
@@ -17,14 +17,14 @@ from pnoise_jax.runs.layout import RunDirectory
 from pnoise_jax.runs.literal_paths import take_paths_literally
 from pnoise_jax.terminal import say
 
-_PENDING = "pending metrics"  # beside the arrays' checksums; no array is called so
+_PENDING = "pending metrics"  # among the arrays' checksums; no array has this name
 
 
 class _Manager(ocp.CheckpointManager):
-    """Orbax's, which does not ask for preemption on its own.
+    """Orbax's manager, without its own check for preemption.
 
-    It would, by the number of the step and from a background thread; the numbers that `stopping`
-    asks by are others, and the processes could then not agree where to stop.
+    That check runs in a background thread and counts steps; `stopping` counts differently, so the
+    processes could not agree where to stop.
     """
 
     def reached_preemption(self, step: int) -> bool:
@@ -34,9 +34,8 @@ class _Manager(ocp.CheckpointManager):
 class Checkpoints:
     """The checkpoints of one run: Orbax directories, each with a checksum of every array.
 
-    Orbax writes in the background and publishes a checkpoint by renaming its directory; what it
-    restores it does not check, so arrays with flipped bytes come back as wrong numbers. Here they
-    are found.
+    Orbax writes in the background and publishes a checkpoint by renaming its directory. It does not
+    check what it restores, so flipped bytes become wrong numbers. The checksums detect these.
     """
 
     def __init__(
@@ -46,11 +45,11 @@ class Checkpoints:
         keep: int,
         report: Callable[[str], None] = say,
     ):
-        """Opens the checkpoints of a run; their directory is made if need be.
+        """Opens the checkpoints of a run; creates their directory if necessary.
 
         Args:
-          workdir: the directory of the run, which is there.
-          keep: how many of the newest stay.
+          workdir: the existing directory of the run.
+          keep: how many of the newest to keep.
           report: takes a sentence about a broken checkpoint.
 
         Raises:
@@ -73,9 +72,9 @@ class Checkpoints:
         """Starts to save ``state``, which may be donated when this returns.
 
         Args:
-          step: the number of the checkpoint, also inside the state where that has a "step".
+          step: the number of the checkpoint, equal to the state's "step" if it has one.
           state: a tree of arrays.
-          pending: the metrics of the steps before it that are in no report yet.
+          pending: the metrics of earlier steps that are in no report yet.
 
         Raises:
           OSError: this or the previous checkpoint cannot be written.
@@ -107,7 +106,7 @@ class Checkpoints:
         self._saving = None
 
     def pending(self, step: int) -> list[dict[str, float]]:
-        """What `save` was given beside the state of a checkpoint that has been restored."""
+        """The pending metrics that `save` was given with the restored checkpoint."""
         return self._read_described(step).get(_PENDING, [[]])[0]
 
     @contextlib.contextmanager
@@ -127,29 +126,29 @@ class Checkpoints:
             ) from error
 
     def newest(self) -> int | None:
-        """The step of the newest checkpoint on disk, None if there is none."""
+        """The step of the newest checkpoint on disk, or None."""
         return max(self._manager.all_steps(), default=None)
 
     def describe_newest(self) -> str:
-        """The newest but the one in flight, for a message: "that of step 7", or "none"."""
+        """The newest, except one being saved, for a message: "that of step 7", or "none"."""
         whole = [step for step in self._manager.all_steps() if step != self._saving]
         return f"that of step {max(whole)}" if whole else "none"
 
     def count(self) -> int:
-        """How many there are."""
+        """The number of checkpoints."""
         return len(self._manager.all_steps())
 
     def restore(self, like: Any, *, set_aside: bool = True) -> tuple[Any, int] | None:
-        """The newest whole checkpoint and its step, None if there has been none.
+        """The newest whole checkpoint and its step, or None if nothing was ever saved.
 
         Args:
-          like: a tree of ShapeDtypeStructs with shardings: what to restore, and onto what.
-          set_aside: move broken ones that are newer into the folder "unreadable" beside these, so
-            that their steps can be saved again.
+          like: a tree of ShapeDtypeStructs with shardings: what to restore, and where to.
+          set_aside: move newer, broken ones to the folder "unreadable" next to these, so that their
+            steps can be saved again.
 
         Raises:
           OSError: there are checkpoints, but none is whole.
-          array_kinds.OtherStateError: one is of another state than `like`; nothing is moved.
+          array_kinds.OtherStateError: the state of one differs from `like`; nothing is moved.
         """
         broken: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
@@ -179,7 +178,7 @@ class Checkpoints:
             self._manager.close()
 
     def _try_restore(self, step: int, like: Any) -> tuple[Any, str | None]:
-        """The state, or why there is none."""
+        """The state, or why it cannot be restored."""
         try:
             return self._restore_verified(step, like), None
         except (
@@ -199,18 +198,18 @@ class Checkpoints:
         arrays = self._read_described(step)
         pending, crc = arrays.pop(_PENDING, ([], _crc([])))
         if crc != _crc(pending):
-            raise ValueError("its pending metrics are not what was saved: their checksum differs")
+            raise ValueError("its pending metrics differ from those saved, by their checksum")
         array_kinds.require_same(self.directory / str(step), arrays, like)
         state = self._manager.restore(
             step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like))
         )["state"]
         for name, (_, _, checksum) in checksums.describe(state).items():
             if checksum != arrays[name][2]:
-                raise ValueError(f"{name} is not what was saved: its checksum differs")
+                raise ValueError(f"{name} differs from what was saved, by its checksum")
         inside = dict(checksums.named_leaves(state)).get("step", step)
         if int(inside) != step:
             raise ValueError(
-                f"the state inside is that of step {int(inside)}: a copy under another number"
+                f"it holds the state of step {int(inside)}: it is a copy under another number"
             )
         return state
 
@@ -240,7 +239,7 @@ def _on_any_host(flag: bool) -> bool:
 
 
 def _is_of_disk(error: BaseException | None) -> bool:
-    """Whether it is about files, and not, say, about a host that another one has lost."""
+    """Whether the error is about files, and not, say, about a lost host."""
     text = str(error)
     return error is not None and (
         isinstance(error, OSError)

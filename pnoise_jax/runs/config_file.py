@@ -1,4 +1,4 @@
-"""The config of a run as a file: JSON."""
+"""The config of a run as a JSON file."""
 
 import json
 from pathlib import Path
@@ -10,19 +10,19 @@ from pnoise_jax import writing
 
 
 def write_config(file: Path, config: ml_collections.ConfigDict) -> None:
-    """Writes a config as JSON, at once or not at all."""
+    """Writes a config as JSON, atomically."""
     writing.replace_file(file, config.to_json_best_effort(indent=2) + "\n")
 
 
 def read_config(file: Path, *, named: str) -> dict[str, Any]:
-    """What the file holds, lists as tuples; which fields a config has is not known here.
+    """The content of the file, with lists as tuples; the fields themselves are not checked here.
 
     Args:
       file: the path of the JSON.
       named: what a message calls the directory of the run, such as ``--workdir='DIR'``.
 
     Raises:
-      FileNotFoundError: there is none.
+      FileNotFoundError: there is no such file.
       OSError, ValueError: it cannot be read, or is not JSON.
     """
     try:

@@ -1,4 +1,4 @@
-"""The directory of a run: made, checked and locked before anything is written there."""
+"""The directory of a run: created, checked and locked before anything is written there."""
 
 import contextlib
 import fcntl
@@ -16,16 +16,16 @@ from pnoise_jax.runs.layout import RunDirectory
 
 
 def make_writable(workdir: str | os.PathLike, *, flag: str = "workdir") -> Path:
-    """The directory, made if need be; the flag that names it is for errors.
+    """The directory, created if necessary; the flag's name is for errors.
 
     Raises:
-      ValueError: that is no path of one.
+      ValueError: the path cannot be a directory.
       OSError: it cannot be written.
     """
     if not str(workdir).strip() or "://" in str(workdir):
         raise ValueError(
             f"--{flag}={str(workdir)!r} is not a directory: give the path of one. To keep runs in "
-            "a bucket, mount it with gcsfuse; several hosts can share NFS, Filestore or Lustre, too"
+            "a bucket, mount it with gcsfuse; several hosts can also share NFS, Filestore or Lustre"
         )
     path = Path(workdir).expanduser().absolute()
     if flag == "workdir" and os.fsencode(path).decode(errors="ignore") != str(path):
@@ -37,7 +37,7 @@ def make_writable(workdir: str | os.PathLike, *, flag: str = "workdir") -> Path:
 
 
 def require_layout(path: Path) -> None:
-    """Raises OSError where a file stands in the place of a directory of a run, or the reverse."""
+    """Raises OSError if a file is where a run needs a directory, or vice versa."""
     named = f"--workdir={str(path)!r}"
     run = RunDirectory(path)
     writing.require_places(
@@ -46,9 +46,9 @@ def require_layout(path: Path) -> None:
         files=[file.name for file in run.files],
         directories=[directory.name for directory in run.directories],
     )
-    for place in sorted(run.checkpoints.glob("*")):  # Orbax takes such for its own
+    for place in sorted(run.checkpoints.glob("*")):  # Orbax would take these for its own
         if place.name.isdecimal() and (not place.is_dir() or place.name != str(int(place.name))):
-            raise OSError(f"{named}: {place} is called like a checkpoint and is none: move it away")
+            raise OSError(f"{named}: {place} has a checkpoint's name but is not one: move it away")
 
 
 def require_room(path: Path, needed: int) -> None:
@@ -66,17 +66,17 @@ def lock(path: Path) -> Iterator[Callable[[], None]]:
     """Keeps other processes on this machine from training in ``path``; ends with the process.
 
     Yields:
-      A function that raises OSError where the directory has been deleted or replaced since.
+      A function that raises OSError if the directory has been deleted or replaced since.
 
     Raises:
-      OSError: one does.
+      OSError: another process already trains there.
     """
     if jax.process_index() != 0:
         yield functools.partial(_require_there, path, None)
         return
     place = RunDirectory(path).lock
     writing.require_places(path, named=f"--workdir={str(path)!r}", files=(place.name,))
-    with place.open("a") as file:  # a directory that is refused stays as it was
+    with place.open("a") as file:  # leaves a refused directory unchanged
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -88,27 +88,26 @@ def lock(path: Path) -> Iterator[Callable[[], None]]:
 
 
 def _require_there(path: Path, locked: IO | None) -> None:
-    """Raises OSError where the directory was deleted, or another run has made it anew."""
+    """Raises OSError if the directory was deleted, or recreated by another run."""
     run, named = RunDirectory(path), f"--workdir={str(path)!r}"
     what = None
     if not path.is_dir():
         what = "was replaced by a file" if os.path.lexists(path) else "was deleted or moved"
     elif locked is not None and run.lock.exists() and not _is_same_file(run.lock, locked):
-        what = "was deleted, and another run has made it anew"
+        what = "was deleted, and another run has recreated it"
     elif not run.has_run():
         if not run.has_checkpoint():
             what = "has lost its config.json"
         else:
             raise OSError(
-                f"{named} has lost its config.json while this run was going on: put it back, and "
-                "start the same command again; the checkpoints there are as they were, and what "
-                "was trained since the last one is lost"
+                f"{named} lost its config.json while this run was training: put it back, and start "
+                "the same command again; the checkpoints there are intact, but the steps since the "
+                "last one are lost"
             )
     if what is not None:
         raise OSError(
-            f"{named} {what} while this run was going on: its checkpoints and metrics there are "
-            "lost, and so is what it has trained. Put the directory back, or start again in "
-            "another one"
+            f"{named} {what} while this run was training: its checkpoints and metrics there are "
+            "lost, and so is its progress. Put the directory back, or start again in another one"
         )
 
 

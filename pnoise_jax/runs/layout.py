@@ -1,4 +1,4 @@
-"""Where everything lies in the directory of a run."""
+"""The layout of a run's directory."""
 
 import dataclasses
 import os
@@ -10,7 +10,7 @@ _STEP = re.compile("[0-9]{1,18}")
 
 @dataclasses.dataclass(frozen=True)
 class RunDirectory:
-    """The paths in the directory of a run; nothing is touched by asking for them.
+    """The paths in the directory of a run; reading them touches no file.
 
     Attributes:
       path: of the directory, as given; see `RunDirectory.at` for one from a flag.
@@ -30,32 +30,32 @@ class RunDirectory:
 
     @property
     def data(self) -> Path:
-        """Which data it has used: the version, the classes and how many examples."""
+        """The data it used: the version, the classes and the number of examples."""
         return self.path / "data.json"
 
     @property
     def modules(self) -> Path:
-        """In which modules its own model, noise, data set and task are defined."""
+        """The modules that define its own model, noise, data set and task."""
         return self.path / "modules.json"
 
     @property
     def weights(self) -> Path:
-        """Which pretrained weights it started from; absent where it started from none."""
+        """The pretrained weights it started from; absent if it started from none."""
         return self.path / "weights.json"
 
     @property
     def metrics(self) -> Path:
-        """The metrics by step, a line of JSON each."""
+        """The metrics, one line of JSON per report."""
         return self.path / "metrics.jsonl"
 
     @property
     def evaluation(self) -> Path:
-        """The report of this run under its own settings."""
+        """The report of this run with its own settings."""
         return self.path / "evaluation.json"
 
     @property
     def evaluations(self) -> Path:
-        """The directory of the reports of every other measurement."""
+        """The directory for the reports of all other measurements."""
         return self.path / "evaluations"
 
     @property
@@ -65,12 +65,12 @@ class RunDirectory:
 
     @property
     def unreadable(self) -> Path:
-        """Where checkpoints are moved that turned out to be broken."""
+        """Where broken checkpoints are moved."""
         return self.path / "unreadable"
 
     @property
     def lock(self) -> Path:
-        """The file that a process holds while it trains here."""
+        """The file that a process locks while it trains here."""
         return self.path / ".lock"
 
     @property
@@ -89,11 +89,11 @@ class RunDirectory:
         return self.config.exists()
 
     def steps(self) -> list[int]:
-        """The steps of the checkpoints here, in order; not of one that is half written."""
+        """The steps of the complete checkpoints here, in order."""
         return sorted(checkpoint_steps(self.checkpoints))
 
     def has_checkpoint(self) -> bool:
-        """Whether a run here would go on, rather than start."""
+        """Whether a run here would resume instead of starting."""
         return bool(self.steps())
 
     def checkpoint(self, step: int) -> Path:
@@ -102,6 +102,6 @@ class RunDirectory:
 
 
 def checkpoint_steps(directory: Path) -> dict[int, Path]:
-    """The checkpoints that lie in a directory, by their steps."""
+    """The checkpoints in a directory, by step."""
     named = (path for path in directory.glob("[0-9]*") if _STEP.fullmatch(path.name))
     return {int(path.name): path for path in named}

@@ -10,10 +10,10 @@ _Path = type(epath.Path())
 
 
 def take_paths_literally() -> None:
-    """Has etils' local paths search as pathlib's do: the name of the directory is no pattern.
+    """Makes etils' local paths search like pathlib's: the directory's name is not a pattern.
 
-    Orbax joins what its processes have written by such a search. Below "[a-z]" it would find
-    nothing, and publish checkpoints without arrays; below "run?" it would find those of others.
+    Orbax uses such a search to join the files of its processes. Below "[a-z]" it would find
+    nothing, and publish checkpoints without arrays; below "run?" it would find other runs' files.
     """
     if not hasattr(_Path.glob, "is_literal"):
         _Path.glob = _literally(_Path.glob)

@@ -1,4 +1,4 @@
-"""The arrays of a checkpoint by their names, on the host, without the program that saved them."""
+"""The arrays of a checkpoint by name, on the host, without the program that saved them."""
 
 import contextlib
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from pnoise_jax.runs.layout import RunDirectory, checkpoint_steps
 
 
 def find_checkpoint(path: Path) -> Path | None:
-    """The directory of a checkpoint: this one, or the newest of the run or directory that it is."""
+    """The directory of a checkpoint: this path, or the newest one if it is a run or directory."""
     path = path.absolute()  # as Orbax wants it
     if (path / "state").is_dir():
         return path
@@ -28,7 +28,7 @@ def find_checkpoint(path: Path) -> Path | None:
 
 
 def description_file(checkpoint: Path) -> Path:
-    """The JSON that says of each array its dtype, shape and checksum, as `checksums.describe`."""
+    """The JSON with each array's dtype, shape and checksum, from `checksums.describe`."""
     return checkpoint / "arrays" / "metadata"
 
 
@@ -40,7 +40,7 @@ def restore_arrays(checkpoint: Path, arrays: Mapping[str, list]) -> dict[str, np
       arrays: their descriptions by name, [dtype, shape, checksum].
 
     Raises:
-      ValueError: one is not what was saved. What Orbax raises for files that are damaged.
+      ValueError: one differs from what was saved. Orbax raises its own errors for damaged files.
     """
     wanted = traverse_util.unflatten_dict(
         {
@@ -50,7 +50,7 @@ def restore_arrays(checkpoint: Path, arrays: Mapping[str, list]) -> dict[str, np
         sep="/",
     )
     on_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
-    # Not by a Checkpointer, at whose end hosts wait for each other, though one may have failed.
+    # Not with a Checkpointer: when it ends, hosts wait for each other, though one may have failed.
     with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
         restored = handler.restore(
             epath.Path(checkpoint / "state"),

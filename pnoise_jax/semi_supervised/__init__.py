@@ -1,4 +1,4 @@
-"""Learning from few labels and many images without."""
+"""Learning from a few labelled images and many unlabelled ones."""
 
 from pnoise_jax.semi_supervised.consistency import Consistency, divergence
 

@@ -1,11 +1,11 @@
-"""Batches of labelled images, and of as many without labels."""
+"""Batches with equally many labelled and unlabelled images."""
 
 from pnoise_jax import data
 from pnoise_jax.adaptation import PairedBatches
 
 
 class LabelledAndUnlabelled(PairedBatches):
-    """{"image", "label", "unlabelled_image"}, by step; close it, or use `with`.
+    """{"image", "label", "unlabelled_image"} for each step; close it, or use `with`.
 
     The labels of the second stream are dropped here: no step sees them.
     """

@@ -1,4 +1,4 @@
-"""Consistency: two noisy views of an image without a label get the same prediction."""
+"""Consistency: two noisy views of an unlabelled image should get the same prediction."""
 
 import dataclasses
 import functools
@@ -29,30 +29,30 @@ _VIEWS = ("first_view", "second_view")
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Consistency(Classification):
-    """Learns some labels, and to predict the same for two noisy views of every image.
+    """Learns from a few labels, and to give two noisy views of an image the same prediction.
 
     The loss is the cross-entropy of labelled images, as in `Classification`, plus
-    consistency_weight times how far apart the predictions for two views of each unlabelled image
-    are (the Pi-model, https://arxiv.org/abs/1610.02242). A view is a pass in training mode: the
-    config's injections, in the image or in the latent, and dropout, each with a key of its own.
-    Batches have batch_size images of each kind; the unlabelled ones are the whole training split.
+    consistency_weight times the divergence between the predictions for two views of each unlabelled
+    image (the Pi-model, https://arxiv.org/abs/1610.02242). A view is a pass in training mode: the
+    config's injections, in the image or in the latent, and dropout, each with its own key. Batches
+    have batch_size images of each kind; the unlabelled ones are the whole training split.
 
-    Noise that mixes the examples of a batch and draws nothing would make the same view twice. So
-    where noise mixes examples, the second view has the batch in another random order, in which
-    every image has other mates. The term then asks that predictions do not depend on mates, of
-    which no labels are used; the labelled images are mixed among themselves, as in classification.
+    Noise that mixes the examples of a batch and draws nothing would make the same view twice. So if
+    noise mixes examples, the second view has the batch in another random order, which gives every
+    image other mates. The term then asks that predictions not depend on these mates, whose labels
+    are not used; the labelled images are mixed among themselves, as in classification.
 
-    Takes the attributes of `Classification`, and these:
+    Has the attributes of `Classification`, and these:
 
     Attributes:
       labelled_per_class: how many images of each class have a label, drawn by the seed of the run.
       consistency_weight: of the second term; 0 turns it off, which leaves a supervised baseline
         with the same labels and steps.
-      consistency_schedule: what the weight is multiplied by, such as "linear 0 to 1 over 10
-        epochs"; None is constant.
+      consistency_schedule: the factor of the weight, such as "linear 0 to 1 over 10 epochs"; None
+        is constant.
       divergence: "kl", of the second view's prediction from the first's, in nats; or "mse", the
         squared difference of probabilities, summed over classes.
-      stop_gradient: whether the first view's prediction is a constant to the gradient.
+      stop_gradient: whether no gradient flows through the first view's prediction.
     """
 
     labelled_per_class: int = 10
@@ -87,8 +87,8 @@ class Consistency(Classification):
             StrengthSchedule.parse(text, field="consistency_schedule")
             if not weight:
                 raise ValueError(
-                    f"consistency_schedule={text!r}: what it schedules is off; set it to None, or "
-                    "consistency_weight above 0"
+                    f"consistency_schedule={text!r}: the weight that it schedules is 0; set it to "
+                    "None, or consistency_weight above 0"
                 )
 
     @functools.cached_property
@@ -96,7 +96,7 @@ class Consistency(Classification):
         """The examples whose labels are learned.
 
         Raises:
-          ValueError: a class has fewer.
+          ValueError: a class has too few.
         """
         setup = self.require_setup()
         chosen = data.draw_per_class(
@@ -109,7 +109,7 @@ class Consistency(Classification):
         return data.select(setup.train_data, chosen)
 
     def check(self) -> None:
-        """Raises ValueError where there are too few labels, or both views would be the same."""
+        """Raises ValueError if there are too few labels, or if both views would be the same."""
         super().check()
         setup = self.require_setup()
         batch_size, count = setup.config.batch_size, len(self.labelled_data)
@@ -132,12 +132,12 @@ class Consistency(Classification):
             if first >= setup.total_steps:
                 raise ValueError(
                     f"{field}={text!r} begins at step {first}, and the run has "
-                    f"{setup.total_steps}: let it begin earlier, or raise duration"
+                    f"{setup.total_steps}: make it begin earlier, or raise duration"
                 )
 
     @property
     def views_differ(self) -> bool:
-        """Whether anything makes a difference between two passes of one image."""
+        """Whether two passes of one image can differ."""
         model = self.model
         acting = [each for each in model.injections if each.train and not each.noise.is_off]
         config = self.require_setup().config
@@ -152,7 +152,7 @@ class Consistency(Classification):
         return {"labelled_examples": len(self.labelled_data)}
 
     def open_batches(self, start: int = 0) -> data.BatchIterator | PairedBatches:
-        """{"image", "label"} of labelled images, beside them "unlabelled_image", by step."""
+        """{"image", "label"} of labelled images, and "unlabelled_image", for each step."""
         setup = self.require_setup()
         seed = setup.config.seed
         labelled = self.open_stream(self.labelled_data, seed, start)
@@ -164,7 +164,7 @@ class Consistency(Classification):
     def loss(
         self, params: Any, state: State, batch: data.Batch, context: StepContext
     ) -> tuple[jax.Array, tuple[State, Metrics]]:
-        """The sum of both terms; top1 is that of labelled images."""
+        """The sum of both terms; top1 is of the labelled images."""
         loss, (state, metrics) = super().loss(params, state, batch, context)
         if not self.consistency_weight:
             return loss, (state, metrics | {"consistency": jnp.zeros((), jnp.float32)})
@@ -180,7 +180,7 @@ class Consistency(Classification):
         return loss + weight * apart, (state, metrics | {"consistency": apart})
 
     def _order(self, size: int, context: StepContext) -> jax.Array:
-        """The order of the second view's batch: another one where noise mixes examples."""
+        """The order of the second view's batch: a new one if noise mixes examples."""
         if not any(each.train and each.noise.mixes_batch for each in self.model.injections):
             return jnp.arange(size)
         return jax.random.permutation(context.keys["view_order"], size)
@@ -188,12 +188,12 @@ class Consistency(Classification):
     def _view(
         self, params: Any, state: State, images: jax.Array, context: StepContext, name: str
     ) -> tuple[jax.Array, State]:
-        """The logits of one view, with random streams of its own."""
+        """The logits of one view, with its own random streams."""
         context = dataclasses.replace(context, keys=RandomStreams(context.keys[name]))
         return self.apply(params, state, images, context)
 
     def _factor(self, context: StepContext) -> Any:
-        """What the weight is multiplied by in this step."""
+        """The factor of the weight in this step."""
         if self.consistency_schedule is None:
             return 1.0
         setup, field = self.require_setup(), "task.consistency_schedule"
@@ -202,9 +202,9 @@ class Consistency(Classification):
 
 
 def _depends_on_order(each: noise.Noise, size: int) -> bool:
-    """Whether a noise without randomness gives an example something else in another order.
+    """Whether a noise without randomness changes an example's result if the order changes.
 
-    The optimal Q over a whole batch does not: everybody gets the same mean.
+    The optimal Q over a whole batch does not: it uses the same mean in any order.
     """
     if each.mixes != "batch":
         return False
@@ -217,7 +217,7 @@ def _depends_on_order(each: noise.Noise, size: int) -> bool:
 
 
 def divergence(first: jax.Array, second: jax.Array, *, kind: str) -> jax.Array:
-    """How far apart two predictions are, a mean over the batch.
+    """The divergence of two predictions, averaged over the batch.
 
     Args:
       first, second: logits (batch, classes).

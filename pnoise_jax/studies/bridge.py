@@ -1,7 +1,7 @@
-"""The bridge: how far models leak at a site, against how much their decision depends on it.
+"""The bridge: how much models leak at a site, against how much their decision depends on it.
 
 Reads a sweep in which each training is evaluated twice at the same place: with a noise that mixes
-the batch, and with the representation erased (`noise.Erase`), as `configs/bridge.py` lays it out.
+the batch, and with the representation erased (`noise.Erase`), as in `configs/bridge.py`.
 """
 
 import dataclasses
@@ -89,8 +89,8 @@ def read_models(workdir: str | os.PathLike) -> list[Model]:
     models = [_model(row, erased[key]) for key, row in noisy.items() if key in erased]
     if not models:
         raise ValueError(
-            f"{path} has no model that is evaluated both with noise and with noise.name=erase: let "
-            "sweep() give both cells for each training"
+            f"{path} has no model that is evaluated both with noise and with noise.name=erase: "
+            "make sweep() give both cells for each training"
         )
     return models
 

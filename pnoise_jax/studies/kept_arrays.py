@@ -1,4 +1,4 @@
-"""Arrays that a study keeps on disk, found again only where they are of the same measurement."""
+"""Arrays that a study keeps on disk, and reads back only if the measurement is the same."""
 
 import io
 import zipfile
@@ -12,7 +12,7 @@ from pnoise_jax.writing import replace_file
 
 
 def read_arrays(file: Path, identity: str) -> dict[str, np.ndarray] | None:
-    """What `write_arrays` has kept there under this identity; None where there is no such thing."""
+    """The arrays that `write_arrays` wrote under this identity, or None."""
     try:
         with np.load(file, allow_pickle=False) as stored:
             arrays = dict(stored)
@@ -22,7 +22,7 @@ def read_arrays(file: Path, identity: str) -> dict[str, np.ndarray] | None:
 
 
 def write_arrays(file: Path, identity: str, arrays: Mapping[str, np.ndarray]) -> None:
-    """Keeps arrays by name, with a text that says what they measure."""
+    """Writes arrays by name, with a text that identifies what they measure."""
     buffer = io.BytesIO()
     content: dict[str, Any] = {"identity": np.array(identity), **arrays}
     np.savez_compressed(buffer, **content)

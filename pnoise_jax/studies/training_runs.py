@@ -1,4 +1,4 @@
-"""Trainings of a study, each in a work directory of its own: made where they are missing."""
+"""Runs the missing trainings of a study, each in its own work directory."""
 
 from pathlib import Path
 
@@ -12,16 +12,16 @@ from pnoise_jax.training import data_version, run_config
 def train_missing(
     experiment: training.Experiment, path: Path, *, title: str, console: Console
 ) -> None:
-    """Trains, or goes on with, what is not finished.
+    """Trains or resumes a run that is not finished.
 
     Args:
       experiment: the run.
       path: its work directory.
-      title: what is printed above its training.
+      title: to print above its training.
       console: where to print.
 
     Raises:
-      ValueError: the directory holds the run of another config or of other data, by name.
+      ValueError: the directory holds a run with another config or other data; names them.
     """
     run = RunDirectory(path)
     done = max(run.steps(), default=0) >= experiment.total_steps

@@ -1,4 +1,4 @@
-"""The kinds of fields that a config has: what each may be, and what another value would affect."""
+"""The kinds of config fields: the values that each allows, and what another value would affect."""
 
 import dataclasses
 import enum
@@ -14,12 +14,12 @@ from pnoise_jax.training.durations import seconds_of, steps_of
 
 
 class Affects(enum.Enum):
-    """What another value of a field would change, and so when it may be another."""
+    """What another value of a field would change, and so when it may change."""
 
-    WEIGHTS = "the weights: it stays as it is when a run goes on"
-    RESULTS = "results, not weights: it may change when a run goes on, not within a sweep"
-    NOTHING = "no result: it may change when a run or a sweep goes on"
-    HOST = "no result: it may change when a run goes on, and differ between hosts"
+    WEIGHTS = "the weights: it may not change when a run is resumed"
+    RESULTS = "results, not weights: it may change when a run is resumed, not within a sweep"
+    NOTHING = "no result: it may change when a run or a sweep is resumed"
+    HOST = "no result: it may change when a run is resumed, and differ between hosts"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Field:
     """A field of a config.
 
     Attributes:
-      default: what it is where a config says nothing; None where it is then not set.
-      meaning: in words, as the documentation has it.
+      default: its value if a config does not set it; None leaves it unset.
+      meaning: in words, for the documentation.
       affects: what depends on it.
     """
 
@@ -40,7 +40,7 @@ class Field:
     expected: ClassVar[str] = "a text"  # what its values are, in words; of some fields a property
 
     def placeholder(self) -> Any:
-        """What stands for the field in a config: its default, or an empty place of its type."""
+        """The field's initial value in a config: its default, or a placeholder of its type."""
         return config_dict.placeholder(self.kind) if self.default is None else self.default
 
     def validate(self, name: str, value: Any) -> None:

@@ -52,7 +52,7 @@ FIELDS: dict[str, Field] = {
     ),
     "ema_decay": Number(
         None,
-        "decay of a moving average of the weights, which is then what is evaluated",
+        "decay of a moving average of the weights, which is then evaluated instead of them",
         interval="[0, 1)",
     ),
     "log_every": Duration(
@@ -60,7 +60,7 @@ FIELDS: dict[str, Field] = {
     ),
     "writers": WriterNames(
         ("tensorboard",),
-        "where metrics go beside metrics.jsonl: tensorboard, wandb, mlflow, or module:Class",
+        "where else metrics go, besides metrics.jsonl: tensorboard, wandb, mlflow, or module:Class",
         affects=Affects.NOTHING,
     ),
     "profile": Window(
@@ -93,16 +93,16 @@ FIELDS: dict[str, Field] = {
     "data.image_size": Whole(None, "side of the images in pixels; by default the model's"),
     "data.train_transform": Text(
         "none",
-        'augmentation, such as "random_resized_crop|flip"; "none" leaves the images as they are',
+        'augmentation, such as "random_resized_crop|flip"; "none" leaves the images unchanged',
     ),
     "data.test_transform": Text(
         "none",
-        'resizing and cropping, such as "resize_crop(0.875)"; "none" leaves the images as they are',
+        'resizing and cropping, such as "resize_crop(0.875)"; "none" leaves the images unchanged',
         affects=Affects.RESULTS,
     ),
     "data.num_threads": Whole(
         None,
-        "threads that read and decode; by default one for each core",
+        "threads that read and decode; by default one per core",
         low=0,
         high=1024,
         affects=Affects.HOST,
@@ -117,7 +117,7 @@ FIELDS: dict[str, Field] = {
     "data.mean": PerChannel((0.5,), "mean of the pixels, on a scale from 0 to 1; it is subtracted"),
     "data.mean_image": Place(
         None,
-        "Caffe's mean image, ilsvrc_2012_mean.npy, to subtract in place of data.mean; see TVT",
+        "Caffe's mean image, ilsvrc_2012_mean.npy, to subtract instead of data.mean; see TVT",
     ),
     "data.std": PerChannel(
         (0.5,), "standard deviation of the pixels, on the same scale; they are divided by it"
@@ -128,14 +128,16 @@ FIELDS: dict[str, Field] = {
     ),
     "mixup.probability": Number(1.0, "probability that a batch is mixed", interval="[0, 1]"),
     "mixup.switch_probability": Number(
-        0.5, "probability that CutMix, not mixup, mixes a batch, if both are on", interval="[0, 1]"
+        0.5,
+        "probability that CutMix mixes a batch instead of mixup, if both are on",
+        interval="[0, 1]",
     ),
     "mixup.layer": Whole(
-        0, "the layer whose input mixup mixes (Manifold Mixup), from 1; 0: the images", low=0
+        0, "layer, from 1, whose input mixup mixes (Manifold Mixup); 0 mixes the images", low=0
     ),
     "mixup.labels_follow_noise": Switch(
         False,
-        "mix the targets by the matrix with which linear_transform mixes the examples in training",
+        "mix the targets by the same matrix as linear_transform mixes the examples in training",
     ),
     "optimizer.name": Choice("adamw", "the optimiser", choices=("adamw", "sgd")),
     "optimizer.learning_rate": Number(1e-3, "learning rate at the end of the warm-up"),
@@ -162,15 +164,14 @@ FIELDS: dict[str, Field] = {
         None, "largest norm of the whole gradient; a longer one is scaled down", interval="(0, inf)"
     ),
     "optimizer.gradient_noise_std": Number(
-        0.0, "standard deviation of Gaussian noise on clipped gradients, at the first step; 0: none"
+        0.0, "standard deviation of Gaussian noise on clipped gradients, at the first step; 0: off"
     ),
     "optimizer.gradient_noise_decay": Number(
-        0.55, "how its variance falls: that of step t, from 0, is divided by (1 + t)^decay"
+        0.55, "how its variance falls: at step t, from 0, it is divided by (1 + t)^decay"
     ),
     "optimizer.gradient_noise_schedule": Text(
         None,
-        "what its standard deviation is multiplied by as well, as `noise.schedule` says it; by "
-        "default 1",
+        "another factor of its standard deviation, written like `noise.schedule`; by default 1",
     ),
     "optimizer.layer_decay": Number(
         None,
@@ -179,16 +180,16 @@ FIELDS: dict[str, Field] = {
     ),
     "optimizer.head_learning_rate_multiplier": Number(
         1.0,
-        "how much faster the head learns than the rest",
+        "factor of the head's learning rate",
         interval="(0, inf)",
     ),
     "optimizer.rates": Rates(
         (),
-        "what the learning rate is multiplied by, from the first pattern that fits a parameter's "
-        "whole path: ('head/.*=10', '.*/bias=2'); beside layer_decay",
+        "factors of the learning rate, by the first pattern that matches a parameter's whole path: "
+        "('head/.*=10', '.*/bias=2'); in addition to layer_decay",
     ),
     "optimizer.freeze": Patterns(
-        (), "parameters to leave as they are: ('patch_embed/.*', 'block_[1-6]/.*')"
+        (), "parameters not to train: ('patch_embed/.*', 'block_[1-6]/.*')"
     ),
     "weights": Place(
         None,
@@ -222,8 +223,8 @@ FIELDS: dict[str, Field] = {
     ),
     "evaluation.draws": Whole(
         1,
-        "draws of random noise whose probabilities are averaged, in rows of a report beside the "
-        "standard ones; 1: there are no such rows",
+        "draws of random noise whose probabilities are averaged, in additional rows of the report; "
+        "1: no such rows",
         high=1000,
         affects=Affects.RESULTS,
     ),
@@ -242,13 +243,13 @@ FIELDS: dict[str, Field] = {
         affects=Affects.NOTHING,
     ),
     "checkpoint.keep": Whole(
-        3, "how many of the newest checkpoints are kept", affects=Affects.NOTHING
+        3, "how many of the newest checkpoints to keep", affects=Affects.NOTHING
     ),
 }
 
 
 def affecting(*kinds: Affects) -> tuple[str, ...]:
-    """The names of the fields that affect one of these."""
+    """The names of the fields that affect any of these."""
     return tuple(name for name, field in FIELDS.items() if field.affects in kinds)
 
 
@@ -273,8 +274,8 @@ def noise_config(**fields: Any) -> ml_collections.ConfigDict:
       **fields: those to set.
 
     Raises:
-      ValueError: an unknown field.
-      TypeError: a value of another type than the field's.
+      ValueError: a field is unknown.
+      TypeError: a value has the wrong type for its field.
     """
     section = config_dict.ConfigDict({k: _noise_field(k) for k in noise.CONFIG_FIELDS})
     for key, value in fields.items():
@@ -295,9 +296,9 @@ def _noise_field(key: str) -> Any:
 
 
 class _Layers(config_dict.FieldReference):
-    """A field that keeps numbers as the text that the command line would give: (6, 8) as "6,8".
+    """A field that stores numbers as text, as the command line gives them: (6, 8) as "6,8".
 
-    So configs that say the same are equal, and runs that were stored as text are resumed.
+    So configs that mean the same are equal, and runs that stored text can be resumed.
     """
 
     def set(self, value: Any, type_safe: bool = True) -> None:

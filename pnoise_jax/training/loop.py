@@ -123,7 +123,7 @@ def _fit_locked(
             state, step = program.create(jax.random.key(experiment.config.seed)), 0
         else:
             state, step = restored
-            console.print(f"going on from the checkpoint of step {step}")
+            console.print(f"resuming from the checkpoint of step {step}")
         with _naming_last_checkpoint(path, checkpoints):
             training = _Training(experiment, program, checkpoints, path, console, require_there)
             return training.run(state, step)

@@ -145,7 +145,7 @@ def learning_rate_multipliers(
     as BEiT and MAE (timm counts the final norm to the last block). What merges a Swin Transformer's
     tokens counts to the block behind it. The heads' are multiplied by
     ``optimizer.head_learning_rate_multiplier`` as well, and every parameter's by the factor of
-    the first of ``optimizer.rates`` whose pattern fits its whole path, such as "task/out/bias".
+    the first of ``optimizer.rates`` whose pattern matches its whole path, such as "task/out/bias".
     """
     rates = [parse_rate(text) for text in config.rates]
     numbers = {name: number for number, name in enumerate(layers, 1)}
@@ -164,7 +164,7 @@ def learning_rate_multipliers(
 
 
 def frozen(params: optax.Params, patterns: Sequence[str]) -> optax.Params:
-    """True for the parameters whose whole path, such as "block_1/attn/qkv/kernel", fits a pattern.
+    """True where a parameter's whole path, "block_1/attn/qkv/kernel" say, matches a pattern.
 
     A batch norm whose scale is frozen keeps its statistics, too.
 
@@ -178,7 +178,7 @@ def frozen(params: optax.Params, patterns: Sequence[str]) -> optax.Params:
 
 
 def require_frozen(params: optax.Params, patterns: Sequence[str]) -> None:
-    """Raises ValueError where a pattern fits no parameter, or all are frozen."""
+    """Raises ValueError where a pattern matches no parameter, or all are frozen."""
     require_fitting("optimizer.freeze", params, patterns)
     if all(jax.tree.leaves(frozen(params, patterns))):
         raise ValueError(
@@ -188,20 +188,20 @@ def require_frozen(params: optax.Params, patterns: Sequence[str]) -> None:
 
 
 def require_rates(params: optax.Params, rates: Sequence[str]) -> None:
-    """Raises ValueError where the pattern of one of ``optimizer.rates`` fits no parameter."""
+    """Raises ValueError where the pattern of one of ``optimizer.rates`` matches no parameter."""
     require_fitting("optimizer.rates", params, [parse_rate(text)[0] for text in rates])
 
 
 def require_fitting(field: str, params: optax.Params, patterns: Sequence[str]) -> None:
-    """Raises ValueError where a pattern fits no parameter's whole path; ``field`` has them."""
+    """Raises ValueError where a pattern matches no parameter's whole path; ``field`` has them."""
     paths = [path_name(path) for path, _ in jax.tree.leaves_with_path(params)]
     for pattern in patterns:
         if not any(re.fullmatch(pattern, path) for path in paths):
             near = similar(pattern, paths, count=_LISTED, cutoff=0.3)
             some = near or sorted({f"{path.split('/')[0]}/…" for path in paths})[:_LISTED]
             raise ValueError(
-                f"{field}: {pattern!r} fits none of the {len(paths)} parameters; near it are "
-                f"{', '.join(some)}; a pattern fits a whole path, so 'block_1' needs '/.*'"
+                f"{field}: {pattern!r} matches none of the {len(paths)} parameters; near it are "
+                f"{', '.join(some)}; a pattern must match a whole path, so 'block_1' needs '/.*'"
             )
 
 

@@ -116,7 +116,7 @@ class Setup:
         if first >= self.total_steps:
             raise ValueError(
                 f"{field}={str(schedule)!r} begins at step {first}, and the run has "
-                f"{self.total_steps}: let it begin earlier, or raise duration"
+                f"{self.total_steps}: make it begin earlier, or raise duration"
             )
 
     def cut_steps(self, duration: str, field: str) -> int:

@@ -113,7 +113,7 @@ def test_a_run_goes_on_bit_for_bit(trained, tmp_path, step):
     copy = restored(trained, step, tmp_path)
     _, _, state, text = fit(config(), copy, program)
     chex.assert_trees_all_equal(state, expected)
-    assert f"going on from the checkpoint of step {step}" in text
+    assert f"resuming from the checkpoint of step {step}" in text
     assert text.count(" pairs, with ") == (2 if step <= 5 else 1)
 
 
@@ -211,7 +211,7 @@ def test_collapsed_pseudo_labels_are_reported(trained):
     made = experiment.task.prepare(variables, state, 5, mesh=MESH, report=said.append)
     assert int(made["pairs"]["classes"]) == 1
     assert said[1].startswith(
-        "warning: at step 5 the pseudo labels have collapsed: every target image has class '2'. "
+        "warning: at step 5 the pseudo labels have collapsed: every target image is of class '2'. "
         "Raise task.source_duration"
     )
     made = dataclasses.replace(experiment.task, same_label=False).prepare(
@@ -244,14 +244,14 @@ def test_bad_options_are_named(options, message):
     ("options", "message"),
     [
         ({"source_duration": "long"}, "task.source_duration='long': give a number of steps"),
-        ({"pair_every": "0 steps"}, "task.pair_every='0 steps': this is less than one step"),
+        ({"pair_every": "0 steps"}, "task.pair_every='0 steps' is less than one step"),
         (
             {"source_duration": "12 steps"},
             "has 12 steps and the run 12: no step with pairs is left",
         ),
         (
             {"pair_every": "0.01 epochs"},
-            "task.pair_every='0.01 epochs': this is less than one step",
+            "task.pair_every='0.01 epochs' is less than one step",
         ),
     ],
 )

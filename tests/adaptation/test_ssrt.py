@@ -574,5 +574,5 @@ def test_weights_come_without_a_head(data_dir):
     config = small_run(data_dir, "3 steps")
     task = training.build(config).task
     config.weights, config.weights_head = "somewhere.npz", "keep"
-    with pytest.raises(ValueError, match="weights_head='keep': SSRT's head has layers of its own"):
+    with pytest.raises(ValueError, match="weights_head='keep': SSRT's head has extra layers"):
         dataclasses.replace(task, setup=dataclasses.replace(task.setup, config=config)).check()

@@ -98,9 +98,9 @@ def test_bad_input_arrays_are_named(splits, names, message):
         ),
         ("corner_blobs", "train[:0]", "A part of it holds no example"),
         (f"{__name__}:broken", "train", r"failed \(RuntimeError: no such file\)"),
-        (f"{__name__}:wrong", "train", "returned a ndarray: let it return data.InMemory"),
+        (f"{__name__}:wrong", "train", "returned a ndarray: make it return data.InMemory"),
         (f"{__name__}:missing", "train", "cannot be imported .*AttributeError"),
-        (f"{__name__}:IMAGES", "train", "is not a data set: let it be a function"),
+        (f"{__name__}:IMAGES", "train", "is not a data set: make it a function"),
         ("corner_blob", "train", "data.name='corner_blob' is unknown; did you mean 'corner_blobs'"),
     ],
 )

@@ -324,7 +324,7 @@ def test_weights_that_know_held_out_classes_are_refused(runs, data_dir, tmp_path
         (directory, (8, 9), r"from the held-out '9' \(that run held out '8'\)"),
         (directory / "checkpoints" / "2", ("8", "1"), r"from the held-out '1'"),
         (tmp_path / "classifier", ("8",), "that run held out no class"),
-        (tmp_path / "w.safetensors", ("8",), "nothing says what they have learned from"),
+        (tmp_path / "w.safetensors", ("8",), "their training data are unknown"),
     ):
         experiment = training.build(weights_config(data_dir, source, held_out))
         with pytest.raises(ValueError, match=message):

@@ -162,13 +162,14 @@ def test_draws_are_not_averaged_where_nothing_is_classified(data_dir):
     [
         ({"noise.name": "none", "noise.std": None, "noise.point": None, "noise.train": None},
          r"noise: denoising has nothing to remove.*\(there is none\); set, for example"),
-        ({"noise.train": False}, r"in training no noise enters the image \(noise at 'image', "
+        ({"noise.train": False}, r"no noise enters the image in training \(noise at 'image', "
          r"train=False\)"),
-        ({"noise.point": "block_input"}, r"no noise enters the image \(noise at 'block_input'"),
-        ({"noise.std": 0.0}, r"noise: Gaussian\(.*\) leaves images as they are"),
-        ({"noise.strength": 0.0}, r"noise: Gaussian\(.*\) leaves images as they are"),
+        ({"noise.point": "block_input"},
+         r"no noise enters the image in training \(noise at 'block_input'"),
+        ({"noise.std": 0.0}, r"noise: Gaussian\(.*\) does not change images"),
+        ({"noise.strength": 0.0}, r"noise: Gaussian\(.*\) does not change images"),
         ({"noise.name": "salt_and_pepper", "noise.std": None, "noise.probability": 0.0},
-         r"noise: SaltAndPepper\(.*\) leaves images as they are"),
+         r"noise: SaltAndPepper\(.*\) does not change images"),
         ({"label_smoothing": 0.1}, r"label_smoothing=0\.1: the task 'denoising' does not use it; "
          r"set label_smoothing=0\.0"),
         ({"mixup.alpha": 0.2}, r"mixup\.alpha=0\.2: the task 'denoising' does not use it"),

@@ -120,7 +120,7 @@ def test_methods_seeds_and_resuming(config, tmp_path):
     (run / "evaluation.json").unlink()
     code, output, errors = adapt(config, workdir, *flags)
     assert code == 0, errors
-    assert "going on from the checkpoint of step 3" in output
+    assert "resuming from the checkpoint of step 3" in output
     assert json.loads((workdir / "adaptation.json").read_text())["rows"] == stored["rows"]
 
     (workdir / "base_config.json").unlink()
@@ -179,7 +179,7 @@ def test_pairs_fill_one_table_pair_by_pair(config, tmp_path):
         ("--pairs=Ar-Cl", "", "has no pairs(): leave the flag out, or define pairs()"),
         ("--pairs=So-Tb", PAIRS, "pairs: 'So-Tb' is unknown; did you mean 'So-Ta'"),
         ("--config.task.patch_weight=-1", "", "patch_weight=-1.0: give a number of at least 0"),
-        ("--seeds=0", "def methods():\n    return [1]\n", "methods() returns [1]: let it return"),
+        ("--seeds=0", "def methods():\n    return [1]\n", "methods() returns [1]: make it return"),
     ],
 )
 def test_bad_input_ends_with_one_clear_message(config, tmp_path, flag, added, message):

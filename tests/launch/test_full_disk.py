@@ -48,5 +48,5 @@ def test_a_full_disk_ends_the_run_and_the_same_command_goes_on(data_dir, tmp_pat
         # A thread of Orbax may add a traceback of its own; the last words are ours.
         assert found["errors"].rstrip().endswith("(--traceback shows where)")
         assert found["later_code"] == 0, found["later"]
-        assert "going on from the checkpoint of step" in found["later"]
+        assert "resuming from the checkpoint of step" in found["later"]
         assert found["checksums"] == expected

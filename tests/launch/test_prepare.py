@@ -109,5 +109,5 @@ def test_interrupted(tmp_path):
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert not output
-    assert errors == "interrupted; the same command goes on from where it was\n"
+    assert errors == "interrupted; the same command resumes where it stopped\n"
     assert not list(tmp_path.glob("data/**/part.*"))

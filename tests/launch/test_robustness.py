@@ -70,9 +70,9 @@ def test_a_run_is_measured_without_a_config(study, tmp_path):
     [
         (("--workdir=RUN",), "--out is not set: give the directory of the report"),
         (("--config=MINE", "--workdir=STUDY", "--out=x"), "--out='x': a study writes to --workdir"),
-        (("--config=digits_vit", "--workdir=NEW"), "arms() returns None: define it beside"),
+        (("--config=digits_vit", "--workdir=NEW"), "arms() returns None: define it next to"),
         (("--workdir=RUN", "--out=OUT", "--pgd=much"), "--pgd=much: give numbers"),
-        (("--workdir=RUN", "--out=OUT", "--seeds=0,1"), "--seeds=0,1: a run has the seed"),
+        (("--workdir=RUN", "--out=OUT", "--seeds=0,1"), "--seeds=0,1: a run keeps the seed"),
     ],
 )
 def test_bad_input_ends_with_one_clear_message(study, tmp_path, flags, message):

@@ -72,8 +72,8 @@ def test_a_sweep_from_a_file_leaves_results_figures_and_runs(config, data_dir, t
 @pytest.mark.parametrize(
     ("old", "new", "more", "message"),
     [
-        ("def sweep", "def swep", (), "has no sweep(): define it beside get_config()"),
-        ("yield from", "", (), "sweep() returns None: let it return a list of cells"),
+        ("def sweep", "def swep", (), "has no sweep(): define it next to get_config()"),
+        ("yield from", "", (), "sweep() returns None: make it return a list of cells"),
         ("(0.1, 0.2, 0.3)", "(0.1 / 0,)", (), "the config file fails: ZeroDivisionError"),
         ("", "", ("--config.noise.strength=1",), "is set on the command line and by sweep()"),
         ("", "", ("--shard=2/2",), "--shard='2/2': shards are numbered from 0, so give a number"),

@@ -102,7 +102,7 @@ def test_kill_and_go_on_is_bitwise_the_straight_run(straight, data_dir, tmp_path
         "train", *arguments("digits_vit", data_dir, tmp_path, *SMALL)
     )
     assert code == 0, errors
-    assert "going on from the checkpoint of step" in output
+    assert "resuming from the checkpoint of step" in output
     assert checksums(tmp_path) == checksums(straight)
     reports = [json.loads((d / "evaluation.json").read_text()) for d in (straight, tmp_path)]
     assert reports[0]["rows"] == reports[1]["rows"]

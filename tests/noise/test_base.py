@@ -77,9 +77,9 @@ def _plain(self, key, x):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        (_named("Mine", noisy=_plain), "Mine.noisy does not take mask, strength, index: let its"),
+        (_named("Mine", noisy=_plain), "Mine.noisy does not take mask, strength, index: make its"),
         (_named("Mine"), "Mine has no method noisy"),
-        (_named("Mine", bases=(), noisy=_noisy), "let it be a subclass of pnoise_jax.noise.Noise"),
+        (_named("Mine", bases=(), noisy=_noisy), "make it a subclass of pnoise_jax.noise.Noise"),
         (_named("Mine", noisy=_noisy, frozen=False), "Mine must be a frozen dataclass"),
         (type("Mine", (noise.Noise,), {"noisy": _noisy}), "Mine must be a frozen dataclass"),
         (
@@ -170,8 +170,8 @@ def test_bad_input_of_a_chain():
     for noises, message in (
         ((Scale(),), "give two or more"),
         ((Scale(), "gaussian"), "give a noise, such as"),
-        ((mixing, views), "let them agree"),
-        ((mixing, noise.LinearTransform(noise.Optimal(), group_size=3)), "let them agree"),
+        ((mixing, views), "make them agree"),
+        ((mixing, noise.LinearTransform(noise.Optimal(), group_size=3)), "make them agree"),
     ):
         with pytest.raises(ValueError, match=message):
             noise.Chain(noises)

@@ -158,12 +158,12 @@ def robust_config(data_dir, changes=(), **options):
         (
             {"weight_noise_std": 0.1, "weight_noise_on": ("heads/kernel",)},
             {},
-            r"task: weight_noise_on: 'heads/kernel' fits none .* near it are head/kernel",
+            r"task: weight_noise_on: 'heads/kernel' matches none .* near it are head/kernel",
         ),
         (
             {"weight_noise_std": 0.1},
             {"optimizer.freeze": ("patch_embed/.*",)},
-            r"weight_noise_on=.* fits patch_embed/kernel, which optimizer\.freeze keeps",
+            r"weight_noise_on=.* matches patch_embed/kernel, which optimizer\.freeze freezes",
         ),
         ({"attack_epsilon": 0.5}, {}, r"attack_epsilon=0\.5, but there is no attack"),
         ({"weight_noise_on": ("head/.*",)}, {}, "weight_noise_on=.*, but weight_noise_std is 0"),

@@ -51,11 +51,15 @@ def test_strength_scales_it_and_zero_is_bitwise_nothing():
         (
             (".*/kernal",),
             None,
-            r"weights: '\.\*/kernal' fits none of the 4 parameters; near it are",
+            r"weights: '\.\*/kernal' matches none of the 4 parameters; near it are",
         ),
-        (("first",), None, r"fits none .*first/.*a pattern fits a whole path"),
-        ((".*",), None, r"weights=.* fits count, whose dtype is int32: only floating-point"),
-        ((".*/kernel",), "second/kernel", r"fits second/kernel, which optimizer\.freeze keeps"),
+        (("first",), None, r"matches none .*first/.*a pattern must match a whole path"),
+        ((".*",), None, r"weights=.* matches count, whose dtype is int32: only floating-point"),
+        (
+            (".*/kernel",),
+            "second/kernel",
+            r"matches second/kernel, which optimizer\.freeze freezes",
+        ),
     ],
 )
 def test_what_cannot_have_noise_is_named(on, frozen, message):
@@ -102,12 +106,12 @@ def test_an_averaged_model_has_the_mean_probabilities():
 
 
 def test_a_pattern_that_fits_nothing_is_named():
-    with pytest.raises(ValueError, match=r"on: 'heads/.*' fits none"):
+    with pytest.raises(ValueError, match=r"on: 'heads/.*' matches none"):
         WeightNoise(0.1, ("heads/.*",)).perturb(KEY, PARAMS)
 
 
 def test_whole_numbers_have_no_noise():
-    with pytest.raises(ValueError, match=r"on=\('\.\*',\) fits count, whose dtype is int32"):
+    with pytest.raises(ValueError, match=r"on=\('\.\*',\) matches count, whose dtype is int32"):
         WeightNoise(0.1, (".*",)).perturb(KEY, PARAMS)
 
 

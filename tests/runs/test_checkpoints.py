@@ -137,8 +137,8 @@ def test_a_copy_under_another_number_is_named_and_gives_way(saved):
     state, step = restore(saved, report=reports.append)
     assert (step, int(state["step"])) == (20, 20)
     assert reports[:2] == [
-        f"the checkpoint of step {there} is broken: the state inside is that of step {inside}: a "
-        "copy under another number"
+        f"the checkpoint of step {there} is broken: it holds the state of step {inside}: it "
+        "is a copy under another number"
         for there, inside in ((400, 20), (30, 10))
     ]
     assert sorted(p.name for p in saved.iterdir() if p.name.isdigit()) == ["10", "20"]
@@ -156,7 +156,7 @@ def test_metrics_that_are_in_no_report_come_back_and_are_verified(saved):
     file.write_text(file.read_text().replace("33.3", "33.4"))
     reports = []
     assert restore(saved, report=reports.append)[1] == 30
-    assert "its pending metrics are not what was saved" in reports[0]
+    assert "its pending metrics differ from those saved" in reports[0]
 
 
 def damaged(content: bytes, how: str, rnd: random.Random) -> bytes | None:

@@ -213,7 +213,7 @@ def test_a_schedule_multiplies_the_weight(data_dir, batch):
         (
             {"consistency_weight": 0.0, "consistency_schedule": "linear 0 to 1 over 1 epochs"},
             {},
-            "what it schedules is off",
+            "the weight that it schedules is 0",
         ),
     ],
 )
@@ -237,7 +237,7 @@ TOKENS = SHIFT | {"noise.axis": "tokens"}
          r"batch_size=16 is larger than the 10 labelled images that task\.labelled_per_class=1"),
         ({}, {}, "noise: both views of an image would be the same"),
         ({"consistency_schedule": "linear 0 to 1 over 1 steps from 900 epochs"}, GAUSSIAN,
-         r"task\.consistency_schedule=.* begins at step \d+, and the run has 12: let it begin"),
+         r"task\.consistency_schedule=.* begins at step \d+, and the run has 12: make it begin"),
         ({}, GAUSSIAN | OFF, "noise: both views of an image would be the same"),
         ({}, GAUSSIAN | {"noise.std": 0.0}, "noise: both views of an image would be the same"),
         ({}, OPTIMAL, "noise: both views of an image would be the same"),

@@ -85,7 +85,7 @@ def test_another_config_is_refused(study, data_dir):
     workdir, two, _ = study
     config = study_config(data_dir)
     config.batch_size = 8
-    with pytest.raises(ValueError, match=r"study of another config \(batch_size: 16 there, 8 now"):
+    with pytest.raises(ValueError, match=r"with another config \(batch_size: 16 there, 8 now"):
         robustness.run_curves(config, workdir, two, seeds=(0,), settings=SETTINGS)
     run = workdir / "runs" / "plain-seed_0"
     with pytest.raises(ValueError, match=r"holds a run of launch\.train"):
@@ -129,7 +129,7 @@ def test_only_classification_has_curves(data_dir, tmp_path):
     config = study_config(data_dir)
     config.task = training.task_config("source_only", source="digits", source_split="train[:50]")
     experiment = training.build(config)
-    with pytest.raises(ValueError, match=r"task\.name='source_only': robustness curves are of"):
+    with pytest.raises(ValueError, match=r"task\.name='source_only': robustness curves need"):
         arms.require_classification(experiment)
     with pytest.raises(ValueError, match=r"plain: task\.name='source_only'"):
         robustness.run_curves(config, tmp_path, {"plain": {}}, settings=SETTINGS)
@@ -138,14 +138,14 @@ def test_only_classification_has_curves(data_dir, tmp_path):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({}, r"arms\(\) returns none"),
+        ({}, r"arms\(\) returns no arm"),
         ({"a": {"task.atack": "fgsm"}}, r"a: task\.atack: unknown field.*attack"),
         ({"a": {"task.attack": "pgd", "task.attack_steps": 0}}, "a: task: attack_steps=0"),
         ({"a": {"task.attack": "fgsm", "task.attack_epsilon": 8.0}}, r"attack_epsilon=8\.0"),
         ({"a": {"noise.name": "gaussian", "noise.std": -1.0}}, r"a: noise\.std=-1\.0"),
         ({"a": {"noise.name": "gaussian", "noise.std": float("nan")}}, r"a: noise\.std=nan"),
         ({"a b": {}, "a_b": {}}, "would share a directory"),
-        ({"a": {}, "b": {"seed": 3}}, "b: seed=3: the study sets it"),
+        ({"a": {}, "b": {"seed": 3}}, "b: seed=3: the study sets the seeds"),
         ({"a": {}, "b": {"data.test_split": "test[64:128]"}}, r"b: data\.test_split is 'test\[64"),
         ({"a": {}, "b": {"data.test_split": "test[:32]"}}, "give all of them the same test data"),
         (
@@ -230,12 +230,12 @@ NO_STRONGER = ["FGSM is no stronger than random", "PGD is no stronger than rando
         (measured([90, 50, 10], [90, 12]), ["leaves 12.0 % and FGSM of 0.2 leaves 10.0 %"]),
         (measured([90, 50, 10], [90, 11]), []),  # by chance
         (measured([90, 50, 10], [90, 5], survivors=20), ["at will leaves 20.0 %"]),
-        (measured([90, 50, 10], [90, 5], survivors=1, chance=1), ["images of random pixels 1 %"]),
+        (measured([90, 50, 10], [90, 5], survivors=1, chance=1), ["random pixels leave 1 %"]),
         (measured([90, 50, 10], [90, 5], survivors=1, chance=10), []),
         (measured([90, 50, 10], [90, 5], zeros=30), ["30.0 % of the images have a gradient of"]),
         (measured([90, 90, 90], [90, 90]), NO_STRONGER),
         (measured([90, 50, 5], [90, 5], fgsm_blind=[90, 51, 6]), NO_STRONGER[:1]),
-        (measured([90, 50, 10], [90, 5], pgd_cross_entropy=[90, 24]), ["5.0 % where it increases"]),
+        (measured([90, 50, 10], [90, 5], pgd_cross_entropy=[90, 24]), ["5.0 % if it increases"]),
         (measured([90, 50, 10], [90, 5], pgd_margin=[90, 24]), []),  # the worst of both counts
         (
             measured([90, 90, 90], [90, 90], zeros=100, survivors=90),
@@ -355,7 +355,7 @@ def test_the_scale_of_logits_is_no_protection(digits):
         for kind in ("fgsm", "pgd"):
             np.testing.assert_allclose(run.accuracy(kind), plain.accuracy(kind), atol=1)
         signs = masking.find_signs([run], LARGE)
-        assert any("% where it increases cross-entropy and" in sign for sign in signs)
+        assert any("% if it increases cross-entropy and" in sign for sign in signs)
 
 
 def test_arms_are_compared_with_the_first_by_seed_and_example():

@@ -267,7 +267,7 @@ def test_what_is_called_like_a_checkpoint_and_is_none_is_named(run, monkeypatch,
     else:
         place.mkdir()
     monkeypatch.setattr(loop, "create_program", None)
-    with pytest.raises(OSError, match=f"{name} is called like a checkpoint and is none: move it"):
+    with pytest.raises(OSError, match=f"{name} has a checkpoint's name but is not one: move it"):
         training.train(config, directory)
 
 

@@ -196,11 +196,11 @@ def put_a_file_there(directory):
 @pytest.mark.parametrize(
     ("delete", "message"),
     [
-        (shutil.rmtree, "was deleted or moved while this run was going on"),
+        (shutil.rmtree, "was deleted or moved while this run was training"),
         slow(lambda path: path.rename(path.with_name("elsewhere")), "was deleted or moved"),
         slow(put_a_file_there, "was replaced by a file"),
-        slow(lambda path: (path / "config.json").unlink(), "has lost its config.json"),
-        slow(make_anew, "was deleted, and another run has made it anew"),
+        slow(lambda path: (path / "config.json").unlink(), "lost its config.json"),
+        slow(make_anew, "was deleted, and another run has recreated it"),
     ],
 )
 def test_a_directory_that_is_gone_ends_the_run_and_is_not_made_again(
@@ -225,7 +225,7 @@ def test_a_directory_that_is_deleted_during_a_save_is_named(data_dir, tmp_path, 
         shutil.rmtree(directory, ignore_errors=True)
 
     monkeypatch.setattr(training.loop.Checkpoints, "save", save_and_delete)
-    with pytest.raises(OSError, match="while this run was going on"):
+    with pytest.raises(OSError, match="while this run was training"):
         training.train(config_of(data_dir, **{"checkpoint.every": "7 steps"}), directory)
 
 
@@ -235,7 +235,7 @@ def test_a_run_without_its_config_says_that_its_checkpoints_are_there(
 ):
     do_after(7, (tmp_path / "config.json").unlink, monkeypatch)
     config = config_of(data_dir, **{"checkpoint.every": "3 steps"})
-    with pytest.raises(OSError, match=r"put it back, .*the checkpoints there are as they were"):
+    with pytest.raises(OSError, match=r"put it back, .*the checkpoints there are intact"):
         training.train(config, tmp_path)
     assert saved(tmp_path) == [3, 6]
 

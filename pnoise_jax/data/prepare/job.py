@@ -63,8 +63,8 @@ class Job:
             is_full = any(os.strerror(code) in str(error) for code in _FULL)
             raise OSError(
                 f"{error}; {len(notes)} of {len(every)} files of records are finished and stay in "
-                f"{self.scratch}. {'Make room; then' if is_full else 'Once this is mended,'} the "
-                "same command goes on from there."
+                f"{self.scratch}. {'Make room; then' if is_full else 'Once this is fixed,'} the "
+                "same command resumes from there."
             ) from error
         changes, dark = collections.Counter[str](), collections.Counter[int]()
         for note in notes.values():

@@ -33,7 +33,7 @@ def find_writer(name: str) -> type[Writer]:
     """The class of a writer.
 
     Raises:
-      ValueError: there is none of this name, or its library is not installed.
+      ValueError: there is no writer of this name, or its library is not installed.
     """
     try:
         return WRITERS[name]
@@ -81,10 +81,10 @@ def open_writers(
 
     Args:
       run: the directory of the run.
-      names: beside metrics.jsonl.
+      names: the writers in addition to metrics.jsonl.
       config: all fields of the run by their dotted names.
-      step: the last one that is done; what was written after it is dropped.
-      evaluates: whether the evaluation of this step is done again.
+      step: the last finished one; anything written after it is dropped.
+      evaluates: whether the evaluation of this step is repeated.
     """
     kinds = [find_writer(name) for name in names]
     with contextlib.ExitStack() as opened:  # where one cannot be opened, the others are closed

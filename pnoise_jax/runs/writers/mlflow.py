@@ -12,7 +12,7 @@ _LONGEST = 500  # characters of a parameter, which older servers allow
 
 
 class MlflowWriter:
-    """Logs to a run of MLflow, the same one when the run goes on."""
+    """Logs to a run of MLflow, the same one when the run is resumed."""
 
     def __init__(self, run: RunDirectory, config: Mapping[str, Any], step: int):
         """Starts a run there, or resumes the one whose id is noted in the directory."""
@@ -37,7 +37,7 @@ class MlflowWriter:
             self._client.log_metric(self._id, grouped(name), value, step=step)
 
     def finish(self, metrics: Mapping[str, float]) -> None:
-        """The report, as metrics without a step of their own."""
+        """The report, as metrics without steps."""
         for name, value in metrics.items():
             self._client.log_metric(self._id, f"report/{name.replace(', ', '_')}", value)
 

@@ -11,7 +11,7 @@ from pnoise_jax.runs.writers.base import grouped
 
 
 class TensorBoardWriter:
-    """Writes scalars in groups, and at the end the report beside the config as hyperparameters."""
+    """Writes scalars in groups, and at the end the report, with the config as hyperparameters."""
 
     def __init__(self, run: RunDirectory, config: Mapping[str, Any], step: int):
         """Opens an event file, which hides what others there have after ``step``."""

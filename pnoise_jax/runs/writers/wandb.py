@@ -12,7 +12,7 @@ from pnoise_jax.runs.writers.base import grouped
 
 
 class WandbWriter:
-    """Logs to a run of Weights & Biases, the same one when the run goes on."""
+    """Logs to a run of Weights & Biases, the same one when the run is resumed."""
 
     def __init__(self, run: RunDirectory, config: Mapping[str, Any], step: int):
         """Starts a run there, or resumes the one whose id is noted in the directory."""

@@ -1,4 +1,4 @@
-"""The study of domain adaptation: what each method gains, and what noise adds to it."""
+"""The domain adaptation study: what each method gains, and what noise adds to it."""
 
 from pnoise_jax.studies.adaptation.methods import METHODS, Method
 from pnoise_jax.studies.adaptation.neighbours import (

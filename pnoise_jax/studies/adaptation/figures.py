@@ -20,7 +20,7 @@ from pnoise_jax.studies.adaptation.representations import (
 )
 from pnoise_jax.studies.reporting import style
 
-# Of metrics.jsonl, what no term of a loss is.
+# The keys of metrics.jsonl that are not terms of a loss.
 _NOT_TERMS = {
     "step",
     "time",
@@ -32,17 +32,17 @@ _NOT_TERMS = {
     "device_memory",
 }
 _COLORS = ("#0072b2", "#c25400", "#00785a", "#8a5a9e", "#26303b", "#59636f")
-_MAX_CLASSES = 30  # whose names a confusion matrix can show
-# The series of the domains; the colours are those that a dark page replaces.
+_MAX_CLASSES = 30  # more names do not fit on a confusion matrix
+# The series of the domains, in colours that a dark page replaces.
 _SOURCE_COLOR, _TARGET_COLOR = style.COLORS[style.SHUFFLED], style.COLORS[style.CLASS_SORTED]
 
 
 def draw(path: Path, runs: Sequence[StudyRun], measured: Sequence[Measured]) -> dict[str, Figure]:
-    """The figures by name: those for which there is something to show.
+    """The figures by name; those with nothing to show are left out.
 
     Args:
       path: of the study.
-      runs: all of it.
+      runs: all its runs.
       measured: of the same runs.
     """
     first = {run.method: run for run in reversed(runs)}  # the first seed of each row
@@ -63,7 +63,7 @@ def draw(path: Path, runs: Sequence[StudyRun], measured: Sequence[Measured]) -> 
 def _ask_runs(
     path: Path, first: Mapping[Method, StudyRun]
 ) -> tuple[dict[Method, Embedding], dict[Method, GateMaps]]:
-    """What the runs without noise make of images; each is restored once."""
+    """The embeddings and gate maps of the runs without noise; each run is restored once."""
     embeddings, maps = {}, {}
     before = first[Method(SOURCE_ONLY)]
     source, target = source_as_seen(before), before.experiment.test_data
@@ -81,7 +81,7 @@ def _ask_runs(
 
 
 def terms_of(curves: Mapping[Method, Sequence[Mapping[str, float]]]) -> list[str]:
-    """The metrics of steps to draw, in the order in which they first come."""
+    """The metrics of steps to draw, in order of first appearance."""
     keys = [key for lines in curves.values() for line in lines for key in line]
     return [k for k in dict.fromkeys(keys) if k not in _NOT_TERMS and "/" not in k]
 
@@ -90,11 +90,11 @@ def terms_of(curves: Mapping[Method, Sequence[Mapping[str, float]]]) -> list[str
 def curves_figure(
     curves: Mapping[Method, Sequence[Mapping[str, float]]], headings: Mapping[str, str]
 ) -> Figure:
-    """A panel for each term of the losses, a line for each method.
+    """A panel for each term of the losses, with a line for each method.
 
     Args:
       curves: the lines of metrics.jsonl by method.
-      headings: what a reader sees of a term; by default its name.
+      headings: the titles of the terms; by default their names.
     """
     terms = terms_of(curves)
     rows = max(1, math.ceil(len(terms) / 2))
@@ -123,7 +123,7 @@ def _line(method: Method, methods: Mapping[Method, object]) -> dict[str, str]:
 
 @style.styled
 def embedding_figure(embeddings: Mapping[Method, Embedding]) -> Figure:
-    """A panel for each method: source only is before adaptation, the others after."""
+    """A panel for each method: source only shows the state before adaptation, the others after."""
     rows = math.ceil(len(embeddings) / 2)
     figure = Figure(figsize=(style.WIDTH, 2.9 * rows + 0.4), layout="constrained")
     axes = figure.subplots(rows, 2, squeeze=False).ravel()
@@ -151,7 +151,7 @@ def _scatter(ax: Axes, embedding: Embedding) -> None:
 
 @style.styled
 def maps_figure(maps: Mapping[Method, GateMaps]) -> Figure:
-    """Images of the target, and below them the gate's entropy in each row's model."""
+    """Images of the target, and below them the gate's entropy, one model per row."""
     first = next(iter(maps.values()))
     columns = len(first.images)
     figure = Figure(figsize=(style.WIDTH, 1.15 * (1 + len(maps)) + 0.5), layout="constrained")
@@ -171,7 +171,7 @@ def maps_figure(maps: Mapping[Method, GateMaps]) -> Figure:
 
 
 def _confusions(measured: Sequence[Measured]) -> dict[Method, np.ndarray]:
-    """Of source only and the best method without target labels: (classes, classes), in percent."""
+    """(classes, classes) in percent, of source only and the best method without target labels."""
     means: dict[Method, list[float]] = {}
     for run in measured:
         means.setdefault(run.method, []).append(run.accuracy("clean"))
@@ -192,7 +192,7 @@ def _confusion(runs: Sequence[Measured]) -> np.ndarray:
 def confusion_figure(
     confusions: Mapping[Method, np.ndarray], names: Sequence[str] | None
 ) -> Figure:
-    """True classes from top to bottom, predicted ones from left to right, percent of a row."""
+    """True classes as rows, predicted ones as columns, in percent of a row."""
     figure = Figure(figsize=(style.WIDTH, 3.5), layout="constrained")
     axes = figure.subplots(1, len(confusions), squeeze=False)[0]
     for ax, (method, matrix) in zip(axes, confusions.items(), strict=True):

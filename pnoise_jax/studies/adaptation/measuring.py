@@ -1,4 +1,4 @@
-"""What is measured of the runs of a study: every prediction, kept to be paired with others."""
+"""Measures every prediction of a study's runs, and keeps them to be paired with others."""
 
 import dataclasses
 import json
@@ -23,14 +23,14 @@ class Measured:
     """One run's predictions on the target.
 
     Attributes:
-      method: row of the table.
+      method: the row of the table.
       seed: of the run.
       labels: (n,) of the target.
       predicted: by protocol, (n,) the predicted class.
       correct: by protocol, (n,) bool.
       batches: by protocol with noise that mixes a batch, (n,) the batch of each example.
-      looks: evaluations on the way without noise, as (step, accuracy, mean per class), the last
-        step included; of it alone where there were none on the way.
+      looks: the evaluations without noise during training, as (step, accuracy, mean per class),
+        including the last step; only that one if there were no others.
     """
 
     method: Method
@@ -46,17 +46,17 @@ class Measured:
         return 100 * float(self.correct[protocol].mean())
 
     def per_class_mean(self, protocol: str) -> float:
-        """The mean over classes of the accuracy, in percent."""
+        """The mean of the per-class accuracies, in percent."""
         return evaluation.balanced_accuracy(self.labels, self.correct[protocol])
 
     def purity(self, protocol: str) -> float | None:
-        """The mean share of an example's batch mates of its class; None where nothing is mixed."""
+        """The mean share of batch mates of an example's class; None if nothing is mixed."""
         batches = self.batches.get(protocol)
         return None if batches is None else evaluation.purity(self.labels, batches)
 
 
 def rows_of(measured: Measured) -> list[dict[str, Any]]:
-    """The rows of adaptation.json of one run."""
+    """The rows of one run in adaptation.json."""
     return [
         {
             "method": measured.method.name,
@@ -80,16 +80,16 @@ def hits(runs: list[Measured], protocol: str) -> Hits:
 
 
 def measure(run: StudyRun, path: Path, kept: Path, *, report: Callable[[str], None]) -> Measured:
-    """Evaluates a finished run by all protocols, or reads what was measured of it before.
+    """Evaluates a finished run by all protocols, or reads its earlier predictions.
 
     Args:
-      run: what was trained.
+      run: the run.
       path: its directory.
-      kept: the file of its predictions, written where it is not there or is of something else.
-      report: takes a sentence on how far it is.
+      kept: the file of its predictions; written if it is missing or belongs to something else.
+      report: takes a sentence about the progress.
 
     Raises:
-      OSError: the run cannot be restored, or the file not written.
+      OSError: the run cannot be restored, or the file cannot be written.
     """
     identity = _identity(run, path)
     arrays = read_arrays(kept, identity)
@@ -157,7 +157,7 @@ def _batches(run: StudyRun, name: str, labels: np.ndarray) -> np.ndarray:
 
 
 def read_looks(path: Path) -> list[tuple[int, float, float]]:
-    """The evaluations on the way of a run, in the order of their steps."""
+    """The evaluations during a run's training, in order of their steps."""
     looks = {}
     for line in read_metrics(path):
         if "clean/top1" in line and "clean/per_class_mean" in line:
@@ -168,7 +168,7 @@ def read_looks(path: Path) -> list[tuple[int, float, float]]:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics; none where it has no such file."""
+    """The lines of a run's metrics; none if there is no such file."""
     file = RunDirectory(path).metrics
     if not file.exists():
         return []
@@ -176,7 +176,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def _identity(run: StudyRun, path: Path) -> str:
-    """What the predictions depend on, beside the run's own config."""
+    """What the predictions depend on, in addition to the run's own config."""
     config, target = run.experiment.config, run.experiment.test_data
     return json.dumps(
         {

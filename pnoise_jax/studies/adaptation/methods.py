@@ -32,8 +32,8 @@ class Method:
     """A row of the study's table.
 
     Attributes:
-      name: one of `METHODS`, or of the config's own.
-      noise: whether it is trained, and evaluated as well, with the config's noise.
+      name: one of `METHODS`, or one that the config adds.
+      noise: whether it is trained, and also evaluated, with the config's noise.
     """
 
     name: str
@@ -41,11 +41,11 @@ class Method:
 
     @property
     def label(self) -> str:
-        """As readers see it."""
+        """The name for readers."""
         return LABELS.get(self.name, self.name) + (" + noise" if self.noise else "")
 
     def run_name(self, seed: int) -> str:
-        """The directory of the run of a seed."""
+        """The name of the directory of the run with this seed."""
         return f"{self.name}{'-noise' if self.noise else ''}-seed_{seed}"
 
 
@@ -64,15 +64,15 @@ class StudyRun:
 
 
 def choose(names: Iterable[str] | None, overrides: Overrides, *, noise: bool) -> list[Method]:
-    """The rows of the table: the bounds are always among them, and every method without noise.
+    """The rows of the table, always with the bounds and with every method without noise.
 
     Args:
-      names: of methods; None: all of `METHODS`, and those that `overrides` adds.
-      overrides: what the config's ``methods()`` returns.
+      names: of methods; None takes all of `METHODS`, and those that `overrides` adds.
+      overrides: the result of the config's ``methods()``.
       noise: whether the config has noise.
 
     Raises:
-      ValueError: an unknown method, or one that comes twice.
+      ValueError: a method is unknown, or named twice.
     """
     known = list(dict.fromkeys([*METHODS[:-1], *overrides, TARGET_LABELS]))
     names = known if names is None else list(names)
@@ -98,24 +98,24 @@ def build_runs(
     *,
     directory: Path,
 ) -> list[StudyRun]:
-    """All runs, seed by seed, each built and checked, so that a bad one is found before the first.
+    """All runs, seed by seed; each is built and checked before the first one trains.
 
     Args:
       base: the study's config: its task section names the source.
       rows: see `choose`.
       seeds: of the runs.
-      overrides: what the config's ``methods()`` returns. The weights "source_only" are those of the
-        study's own run of source only with the same seed.
+      overrides: the result of the config's ``methods()``. The weights "source_only" are those of
+        the study's own source-only run with the same seed.
       directory: of the runs, absolute; not touched.
 
     Raises:
-      ValueError: the config has no source, or a run is bad: it is named.
+      ValueError: the config has no source, or a run is bad; names it.
       OSError: the data cannot be read or prepared.
     """
     if not base.task.get("source"):
         raise ValueError(
-            f"task.name={base.task.name!r}: a study of adaptation needs a source and a target; set "
-            "config.task = task_config('dann', source='NAME', source_split='train'), and the "
+            f"task.name={base.task.name!r}: an adaptation study needs a source and a target; set "
+            "config.task = task_config('dann', source='NAME', source_split='train'), and name the "
             "target in the data section"
         )
     runs, load = [], functools.cache(data.load)
@@ -139,10 +139,10 @@ def build_runs(
 def configure(
     base: ml_collections.ConfigDict, row: Method, overrides: Mapping[str, Any], seed: int
 ) -> ml_collections.ConfigDict:
-    """The config of one run: the base, the method's task, what it overrides, its noise and seed.
+    """The config of one run: the base with the method's task, overrides, noise and seed.
 
     Raises:
-      ValueError: an unknown task, field, or a value of another type than the field's.
+      ValueError: a task or field is unknown, or a value has the wrong type for its field.
     """
     config = copy.deepcopy(base)
     usual = "classification" if row.name == TARGET_LABELS else row.name
@@ -157,7 +157,7 @@ def configure(
 
 
 def _task_section(base: ml_collections.ConfigDict, name: str) -> ml_collections.ConfigDict:
-    """The task of a method: the base's own options where it is the base's, else its defaults."""
+    """The task of a method: the base's options if it is the base's task, or else its defaults."""
     if name == base.name:
         return copy.deepcopy(base)
     if name == "classification":

@@ -1,7 +1,7 @@
-"""How much label the order of a test set gives away: the classes of an image's batch mates.
+"""How much the order of a test set gives away about labels: the classes of batch mates.
 
-Counted from labels alone, before any image is looked at. Nothing here is measured on a model: this
-is the most that noise over the batch could read, not what it reads.
+Counted from labels alone, without a model or an image: this is the most that noise over the batch
+could read, not what it reads.
 """
 
 import dataclasses
@@ -15,24 +15,24 @@ from pnoise_jax import evaluation
 
 BATCH_SIZES = (10, 16, 64)
 
-# Images of each class in the validation split of VisDA-2017, in the order of the published list,
-# which is that of the classes.
+# Images per class in the validation split of VisDA-2017, in the order of the published list, which
+# is sorted by class.
 VISDA_VALIDATION = (3646, 3475, 4690, 10401, 4691, 2075, 5796, 4000, 4549, 2281, 4236, 5548)
 
 
 @dataclasses.dataclass(frozen=True)
 class Neighbours:
-    """What the batches of one order hold; shares from 0 to 1.
+    """The classes within the batches of one order; shares from 0 to 1.
 
     Attributes:
       name: of the test set.
-      n, classes: how many images and classes it has.
+      n, classes: the number of images and of classes.
       pure: by batch size, the share of batches whose images are all of one class.
-      same: by batch size, the mean share of an image's batch mates that are of its class; None
-        where no image has mates.
-      shuffled: the same in a random order, on average, whatever the batch size; None likewise.
-      following: the share of images whose next one in the order is of their class, the last one's
-        being the first: what a cyclic shift by one mixes with, whatever the batch size.
+      same: by batch size, the mean share of an image's batch mates that are of its class; None if
+        no image has mates.
+      shuffled: the same in random order, on average, for any batch size; None likewise.
+      following: the share of images that are of the same class as the next one in the order, with
+        the first after the last: what a cyclic shift by one mixes with, for any batch size.
     """
 
     name: str
@@ -58,7 +58,7 @@ def neighbours(
       ValueError: there are no labels, or a batch size below 1.
     """
     if not len(labels):
-        raise ValueError(f"{name} has no labels: give those of at least one image")
+        raise ValueError(f"{name} has no labels: give at least one")
     for size in batch_sizes:
         if size < 1:
             raise ValueError(f"batch_sizes={tuple(batch_sizes)}: {size} is below 1")
@@ -85,7 +85,7 @@ def neighbours(
 def known_orders() -> dict[str, np.ndarray]:
     """Labels of the public test sets whose order is known exactly without their files, by name.
 
-    Of Office-Home and DomainNet only totals and ranges are published: their rows need their lists.
+    For Office-Home and DomainNet only totals and ranges are published: their rows need the lists.
     """
     return {
         "VisDA-2017 validation, listed": sorted_labels(VISDA_VALIDATION),
@@ -95,15 +95,15 @@ def known_orders() -> dict[str, np.ndarray]:
 
 
 def sorted_labels(counts: Sequence[int]) -> np.ndarray:
-    """Labels in class order, from the number of images of each class."""
+    """Labels in class order, from the number of images per class."""
     return np.repeat(np.arange(len(counts)), counts)
 
 
 def read_list(file: str | os.PathLike) -> np.ndarray:
-    """The labels of a published list, ``path label`` a line, in its order.
+    """The labels of a published list, in its order; each line is ``path label``.
 
     Raises:
-      ValueError: a line has no label, or there are none; names it.
+      ValueError: a line has no label, or there are no lines.
       OSError: the file cannot be read.
     """
     labels = []
@@ -114,7 +114,7 @@ def read_list(file: str | os.PathLike) -> np.ndarray:
         path, _, label = line.strip().rpartition(" ")
         if not path or not label.isdecimal():
             raise ValueError(
-                f"{file}, line {number}: {line[:80]!r} does not end with a blank and a label, a "
+                f"{file}, line {number}: {line[:80]!r} does not end with a space and a label, a "
                 "whole number: give a list of images and labels"
             )
         labels.append(int(label))

@@ -1,4 +1,4 @@
-"""A study of adaptation as one HTML page that opens without a network."""
+"""An adaptation study as one HTML page that works offline."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,45 +16,47 @@ from pnoise_jax.training import flatten
 CAPTIONS = {
     "curves": (
         "Terms of the losses.",
-        "The first seed of each method; dashed: with noise. Each point is the mean since the one "
-        "before. A domain accuracy near 50 % means that the discriminator cannot tell the domains.",
+        "The first seed of each method; dashed: with noise. Each point is the mean since the "
+        "previous one. A domain accuracy near 50 % means that the discriminator cannot tell the "
+        "domains apart.",
     ),
     "embedding": (
         "Features of both domains before and after.",
-        "Source only is before adaptation, the others are after; the first seed of the methods "
-        "without noise, the same images in every panel. Each panel is an embedding of its own, so "
-        "only the mixing of source and target can be compared, not places.",
+        "Source only shows the features before adaptation, the others after; the first seed of the "
+        "methods without noise, with the same images in every panel. Each panel is a separate "
+        "embedding, so compare only how source and target mix, not positions.",
     ),
     "transferability": (
         "Where TVT finds patches transferable.",
-        "The entropy of the patch discriminator, mean over heads: 1 where a patch tells no domain, "
-        "0 where it gives its domain away. The class token's attention is multiplied by it.",
+        "The entropy of the patch discriminator, averaged over heads: 1 if a patch says nothing "
+        "about its domain, 0 if it gives its domain away. The class token's attention is "
+        "multiplied by it.",
     ),
     "confusion": (
         "Which classes are confused.",
-        "Without noise, over all seeds: source only, and the method with the highest accuracy "
-        "among those that have seen no target label. That choice uses target labels and is for "
-        "looking alone.",
+        "Without noise, over all seeds: source only, and the most accurate method among those "
+        "that have seen no target label. That choice uses target labels, so it serves only this "
+        "figure.",
     ),
 }
 
 LEAK = (
-    "Noise over the batch lets a prediction depend on the other images of its batch. Published "
+    "Noise that mixes a batch lets a prediction depend on the other images of the batch. Published "
     "lists of targets are sorted by class, and the public code that adds such noise to TVT "
-    "evaluates them in their order, sixteen at a time, with the noise on. So the mates of an image "
-    "are mostly of its class. “Noisy, listed order” is evaluated in the order in which the target "
-    "is stored here; “noisy, shuffled” is the same model on the same images in a random order."
+    "evaluates them in order, sixteen at a time, with the noise on. So the mates of an image are "
+    "mostly of its class. “Noisy, listed order” uses the order in which the target is stored here; "
+    "“noisy, shuffled” is the same model on the same images in random order."
 )
 PROVEN = {
     "Proven": (
-        "The public code of the authors’ later method on top of TVT has the optimal quality matrix "
-        "on in every validation, over class-sorted lists, in batches of 16. In these lists most "
-        "mates of an image share its class: launch.neighbours counts them."
+        "The public code of the authors’ later method, built on TVT, keeps the optimal quality "
+        "matrix on in every validation, over class-sorted lists, in batches of 16. In these lists "
+        "most mates of an image share its class: launch.neighbours counts them."
     ),
     "Implicated, not proven": (
-        "The positive-noise rows of the paper’s tables 5 and 6. Their own evaluation code is not "
-        "public, and no public source has the row of table 5; so neither their order nor their "
-        "batch size is known."
+        "The positive-noise rows of the paper’s tables 5 and 6. Their evaluation code is not "
+        "public, so neither their order nor their batch size is known. No public source has the "
+        "row of table 5."
     ),
 }
 
@@ -87,7 +89,7 @@ def render(content: Mapping[str, Any], table: Sequence[Row], figures: Mapping[st
 
 
 def _purity(content: Mapping[str, Any]) -> list[str]:
-    """How many of an image's mates are of its class here, in a sentence; none without noise."""
+    """A sentence about the share of an image's mates of its class; none without noise."""
     purity = {row["protocol"]: row["purity"] for row in content["rows"] if row["purity"]}
     if len(purity) < 2:
         return []
@@ -101,7 +103,7 @@ def _purity(content: Mapping[str, Any]) -> list[str]:
 
 
 def _tiles(content: Mapping[str, Any], table: Sequence[Row]) -> list[dict[str, str]]:
-    """Source only, the config's own method or the best one, and the upper bound."""
+    """Tiles for source only, the config's own method or the best one, and the upper bound."""
     task = content["config"]["task"]["name"]
     plain = {row.method.name: row for row in table if not row.method.noise}
     others = [row for name, row in plain.items() if name not in (SOURCE_ONLY, TARGET_LABELS)]

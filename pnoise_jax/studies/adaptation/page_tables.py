@@ -19,7 +19,7 @@ _LOOKS = {"clean": "clean", "noisy_shuffled": "shuffled", "noisy_listed": "class
 
 
 def heads() -> tuple[str, ...]:
-    """Of the columns of the study's table."""
+    """The heads of the columns of the study's table."""
     return (
         "method",
         *PROTOCOL_NAMES.values(),
@@ -50,9 +50,9 @@ def methods(content: Mapping[str, Any], rows: Sequence[Row]) -> Table:
     caption = (
         f"The {metric} on the target in percent, mean over {_seeds(content)}. Checkpoints are the "
         "last of each run, chosen without target labels. “Best by target labels” is the best of "
-        "the evaluations on the way, without noise, as TVT and CDTrans report; its worth is what "
-        "that choice adds. “Gap closed” is the share of what lies between source only and target "
-        "labels, clean."
+        "the evaluations without noise during training, as TVT and CDTrans report; its worth is "
+        "what that choice adds. “Gap closed” is the share of the clean gap between source only and "
+        "target labels."
     )
     return Table("methods", caption, heads(), [Group("", lines)], strong=1)
 
@@ -70,15 +70,15 @@ def effects(rows: Sequence[Row]) -> Table:
         if row.effects
     ]
     caption = (
-        "What noise changes, in points: the first two against the same method without noise, "
-        "evaluated clean; the last against the same runs in shuffled order. Paired by seed and "
-        "image; p-values are corrected by Holm over all differences of the study."
+        "What noise changes, in points: the first two compared with the same method without noise, "
+        "evaluated clean; the last compared with the same runs in shuffled order. Paired by seed "
+        "and image; p-values are corrected by Holm over all differences of the study."
     )
     return Table("effects", caption, ("noise", "points", "p, after Holm"), groups, strong=1)
 
 
 def published(reference: ReferenceTable) -> Table:
-    """Rows that others report."""
+    """Published rows."""
     columns = (*reference.columns, "average, as printed")
     lines = [
         Line(row.name, [*(number(v) for v in row.values), number(row.average)])
@@ -95,7 +95,7 @@ def pairs(
     reference: ReferenceTable | None,
     metric: str,
 ) -> Table:
-    """All pairs, ours first; beside them what others report."""
+    """All pairs: our rows, then published ones."""
     looks = _LOOKS
     ours = [
         Line(
@@ -105,7 +105,7 @@ def pairs(
         )
         for row in rows
     ]
-    groups = [Group("Measured here", ours, "means over seeds; a dash is still missing")]
+    groups = [Group("Measured here", ours, "means over seeds; a dash: still missing")]
     if reference is not None:
         lines = [
             Line(row.name, [*(number(v) for v in row.values), number(row.average)])
@@ -117,7 +117,7 @@ def pairs(
 
 
 def difference(value: Difference | None) -> str:
-    """+1.2 (+0.4 to +2.0); a dash for none."""
+    """+1.2 (+0.4 to +2.0), or a dash."""
     if value is None:
         return MISSING
     if value.interval is None:

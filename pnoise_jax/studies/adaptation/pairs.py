@@ -1,4 +1,4 @@
-"""Several ordered pairs of domains: a study of each, and one table in the papers' order."""
+"""Several ordered pairs of domains: a study for each, and one table in the papers' order."""
 
 import functools
 import json
@@ -30,25 +30,24 @@ def run_pairs(
     names: Sequence[str] | None = None,
     **options: Any,
 ) -> list[dict[str, Any]]:
-    """Studies some ordered pairs, each in a directory of its own, and writes a table of all.
+    """Studies some ordered pairs, each in its own directory, and writes a table of all.
 
-    The table, pairs.csv and pairs.html, is written after every pair, so that it is there while the
-    others are still to come. The same call goes on where it was stopped.
+    The table, as pairs.csv and pairs.html, is updated after every pair. The same call resumes where
+    it was stopped.
 
     Args:
       config: of all pairs.
-      workdir: of all pairs, made if need be.
+      workdir: of all pairs; created if necessary.
       pairs: by name, in the order of the columns, the fields that a pair changes.
-      names: which of them to study now; None: all. Those that were studied before stay in the
-        table.
+      names: the pairs to study now; None studies all. Pairs studied before stay in the table.
       **options: of `run_adaptation`.
 
     Returns:
-      The rows of the table: "method", "noise", "protocol", one entry for each pair, None where it
-      is missing, and their mean, "average", None where one is missing.
+      The rows of the table: "method", "noise", "protocol", one entry for each pair, None if it is
+      missing, and their mean, "average", None if any is missing.
 
     Raises:
-      ValueError: an unknown pair; else as `run_adaptation`.
+      ValueError: a pair is unknown; otherwise as `run_adaptation`.
     """
     names = list(pairs) if names is None else list(names)
     for name in names:
@@ -90,7 +89,7 @@ def table(studied: Mapping[str, Mapping[str, Any] | None]) -> list[dict[str, Any
     """A row for each method, with and without noise, and protocol; means over seeds, in percent.
 
     Args:
-      studied: by pair the content of its adaptation.json, None where there is none yet.
+      studied: by pair, the content of its adaptation.json, or None if there is none yet.
     """
     lines = functools.reduce(
         lambda seen, study: seen | _lines(study), filter(None, studied.values()), {}

@@ -18,7 +18,7 @@ from pnoise_jax.studies.reporting.tables import number
 def print_table(
     console: Console, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]
 ) -> None:
-    """Means over seeds, in percent; a dash where a pair is missing."""
+    """Means over seeds, in percent, with a dash for a missing pair."""
     shown = Table(title="accuracy by ordered pair, %", title_justify="left")
     shown.add_column("method")
     for column in (*columns, "average"):
@@ -42,7 +42,7 @@ def render(
 
     Args:
       rows: of `pairs.table`.
-      studied: by pair the content of its adaptation.json, None where it is missing.
+      studied: by pair, the content of its adaptation.json, or None if it is missing.
       config: of all pairs.
     """
     reference, columns = TABLES.get(config.data.name), list(studied)

@@ -1,7 +1,7 @@
-"""Published rows to stand beside a study's own: what others report, in percent, and where.
+"""Published rows to compare with a study's own, in percent, and their sources.
 
-Not among them is the paper's own row for Office-Home, "ViT-B + positive noise" of its table 5: no
-public source has its numbers.
+The paper's own row for Office-Home, "ViT-B + positive noise" of its table 5, is missing: no public
+source has its numbers.
 """
 
 import dataclasses
@@ -54,10 +54,10 @@ class ReferenceTable:
     """A published table.
 
     Attributes:
-      title: what it is, and of which metric.
+      title: what it shows, and its metric.
       columns: of its values.
       rows: the methods.
-      origin: where the numbers stand.
+      origin: the source of the numbers.
     """
 
     title: str
@@ -106,4 +106,4 @@ VISDA = ReferenceTable(
 )  # fmt: skip
 
 TABLES = {"office_home": OFFICE_HOME, "visda2017": VISDA}
-METRIC_OF = {"visda2017": "per_class_mean"}  # the official metric, where it is not the accuracy
+METRIC_OF = {"visda2017": "per_class_mean"}  # the official metric, if it is not the accuracy

@@ -1,4 +1,4 @@
-"""What a study leaves beside its runs: the table on the console, CSV, figures and the page."""
+"""The output of a study: the table on the console, CSV, figures and the page."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the runs of a study make of images: features of both domains, and maps of the gate."""
+"""How the runs of a study represent images: features of both domains, and maps of the gate."""
 
 import dataclasses
 from pathlib import Path
@@ -38,11 +38,12 @@ class Embedding:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GateMaps:
-    """How transferable TVT's gate finds the patches of some target images.
+    """How transferable TVT's gate considers the patches of some target images.
 
     Attributes:
-      images: (n, height, width, channels), uint8, as the model gets them.
-      entropy: (n, rows, columns), bits, mean over heads; 1 is a patch that tells no domain.
+      images: (n, height, width, channels), uint8, in the form the model takes.
+      entropy: (n, rows, columns), bits, mean over heads; 1 if a patch says nothing about its
+        domain.
     """
 
     images: np.ndarray
@@ -56,13 +57,13 @@ def restore_run(run: StudyRun, path: Path) -> Run:
 
 
 def embed(run: Run, source: data.Dataset, target: data.Dataset) -> Embedding | None:
-    """The features of both domains, without noise; None where the model does not define any.
+    """The features of both domains, without noise; None if the model does not define any.
 
-    The same images and the same seed for every run.
+    Every run gets the same images and seed.
 
     Args:
-      run: what to ask.
-      source, target: with images as the model gets them, and the same classes.
+      run: the run.
+      source, target: with images in the form the model takes, and the same classes.
     """
     features, labels, domains = [], [], []
     for is_source, dataset in ((True, source), (False, target)):
@@ -82,7 +83,7 @@ def _choose(n: int, count: int) -> np.ndarray:
 
 
 def _project(features: np.ndarray) -> tuple[np.ndarray, str]:
-    """To two dimensions; by PCA first, which t-SNE starts from."""
+    """Projects to two dimensions, by PCA first, which t-SNE starts from."""
     n = len(features)
     if n < 30:
         return PCA(2, random_state=0).fit_transform(features), "PCA"
@@ -107,7 +108,7 @@ def _features(run: Run, dataset: data.Dataset, chosen: np.ndarray) -> np.ndarray
 
 
 def map_gate(run: Run) -> GateMaps | None:
-    """The gate's entropy for some images of the target; None where the model has no gate."""
+    """The gate's entropy for some images of the target; None if the model has no gate."""
     task, target = run.experiment.task, run.experiment.test_data
     if getattr(task.model, "key_gate", None) is None:
         return None
@@ -127,13 +128,13 @@ def map_gate(run: Run) -> GateMaps | None:
 
 
 def source_as_seen(run: StudyRun) -> data.Dataset:
-    """The source of a run, its images prepared as the target's are in evaluation.
+    """The source of a run, with images prepared like the target's in evaluation.
 
     Raises:
-      ValueError: its task has none.
+      ValueError: its task has no source.
     """
     experiment = run.experiment
     if not isinstance(experiment.task, AdaptationTask):
-        raise ValueError(f"{run.name} is of the task {experiment.config.task.name!r}, no source")
+        raise ValueError(f"{run.name}: the task {experiment.config.task.name!r} has no source")
     height, width, _ = experiment.test_data[0]["image"].shape
     return inputs.transformed(experiment.config, experiment.task.source_data, (height, width))

@@ -1,4 +1,4 @@
-"""The study of one pair of domains: trains what is missing, measures, and writes what it says."""
+"""The study of one pair of domains: trains what is missing, measures, and writes the results."""
 
 import json
 import os
@@ -35,30 +35,31 @@ def run_adaptation(
     metric: str | None = None,
     command: str | None = None,
 ) -> dict[str, Any]:
-    """Trains the methods that are missing in ``workdir``, and writes the table and the page.
+    """Trains the methods that ``workdir`` lacks, and writes the table and the page.
 
-    Source only and the upper bound, trained on target labels, are always among them, and so is
-    every method without noise. The directory gets adaptation.json, adaptation.csv, adaptation.html
-    with its figures, and in runs/ the work directory of every training. The same call goes on
-    where it was stopped.
+    They always include source only, the upper bound trained on target labels, and every method
+    without noise. The directory gets adaptation.json, adaptation.csv, adaptation.html with its
+    figures, and in runs/ the work directory of every training. The same call resumes where it was
+    stopped.
 
     Args:
       config: of all runs: its task section names the source, its data section the target, its
         noise section the noise.
-      workdir: of the study, made if need be.
-      methods: of `METHODS` or of ``overrides``; None: all.
-      seeds: of the runs. With fewer than three no interval is claimed.
-      overrides: by method, the fields that it changes; "task.name" where the method is called
-        otherwise than its task. The weights "source_only" are those of the study's own run of
-        source only with the same seed.
-      metric: "accuracy" or "per_class_mean"; None: the one that is official for the data set.
+      workdir: of the study; created if necessary.
+      methods: from `METHODS` or ``overrides``; None takes all.
+      seeds: of the runs. With fewer than three there are no intervals.
+      overrides: by method, the fields that it changes; "task.name" if the method's name is not its
+        task's. The weights "source_only" are those of the study's own source-only run with the same
+        seed.
+      metric: "accuracy" or "per_class_mean"; None takes the data set's official one.
       command: what was typed, for the page.
 
     Returns:
       The content of adaptation.json.
 
     Raises:
-      ValueError, OSError: bad config, method, data or work directory, named, before any training.
+      ValueError, OSError: the config, a method, the data or the work directory is bad; names it,
+        before any training.
       NonFiniteLossError, StoppedError: as `training.train`; what was finished is kept.
     """
     if jax.process_count() > 1:
@@ -96,18 +97,17 @@ def _require_overrides(overrides: Overrides) -> None:
 
 
 def _claim(path: Path, config: ml_collections.ConfigDict) -> None:
-    """Makes the directory that of this study, or checks that it already is.
+    """Claims the directory for this study, or checks that it already belongs to it.
 
     Raises:
-      ValueError: it holds a run, or a study of another pair or config, whose fields are named.
+      ValueError: it holds a run, or a study of another pair or config; names the fields that
+        differ.
     """
     named = f"--workdir={str(path)!r}"
     files = ("adaptation.json", "adaptation.csv", "adaptation.html", _BASE)
     require_places(path, named=named, files=files, directories=("runs", "measured"))
     if RunDirectory(path).has_run():
-        raise ValueError(
-            f"{named} holds a run of launch.train; give a study a directory of its own"
-        )
+        raise ValueError(f"{named} holds a run of launch.train; give the study its own directory")
     if (path / _BASE).exists():
         stored = run_config.read_config(path, name=_BASE)
         changed = differing(stored, config)
@@ -129,7 +129,7 @@ def _claim(path: Path, config: ml_collections.ConfigDict) -> None:
 
 
 def describe_pair(config: ml_collections.ConfigDict) -> str:
-    """Such as "office_home (art) to office_home (clipart)"."""
+    """The pair in words: "office_home (art) to office_home (clipart)"."""
     task, data = config.task, config.data
     source = f"{task.get('source')} ({task.get('source_split')})"
     return f"{source} to {data.name} ({data.train_split}, tested on {data.test_split})"
@@ -141,7 +141,7 @@ def _measure(run: StudyRun, path: Path, console: Console) -> measuring.Measured:
 
 
 def _set_fields(section: dict[str, Any]) -> dict[str, Any]:
-    """A section without what is not set."""
+    """A section without its unset fields."""
     fields = {k: _set_fields(v) if isinstance(v, dict) else v for k, v in section.items()}
     return {k: v for k, v in fields.items() if v not in (None, {})}
 

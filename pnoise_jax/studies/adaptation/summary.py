@@ -1,4 +1,4 @@
-"""What the runs of a study say: the table, what noise adds to each method, and how sure that is.
+"""The results of a study: the table, what noise adds to each method, and how certain that is.
 
 Differences are paired by seed and by example. With fewer than three seeds nothing is claimed about
 other seeds: there are no intervals, and nothing is called resolved.
@@ -18,7 +18,7 @@ from pnoise_jax.studies.adaptation.methods import SOURCE_ONLY, TARGET_LABELS, Me
 CONFIDENCE = 0.95
 ENOUGH_SEEDS = 3
 METRICS = ("accuracy", "per_class_mean")
-# What is compared: by name, (the noisy row's protocol, minus what).
+# The comparisons by name: (the noisy row's protocol, minus what).
 NOISE_EFFECTS = {
     "trained": ("clean", "the method without noise"),
     "shuffled": ("noisy_shuffled", "the method without noise"),
@@ -28,7 +28,7 @@ NOISE_EFFECTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Value:
-    """A mean over seeds, in percent, and its interval where there are seeds enough."""
+    """A mean over seeds, in percent, and its interval if there are enough seeds."""
 
     value: float
     interval: tuple[float, float] | None
@@ -41,7 +41,7 @@ class Difference:
     Attributes:
       value: mean over seeds.
       interval: None with fewer than three seeds.
-      p_value: corrected by Holm over all of the study; None likewise.
+      p_value: corrected by Holm over the whole study; None likewise.
     """
 
     value: float
@@ -50,7 +50,7 @@ class Difference:
 
     @property
     def sign(self) -> int:
-        """1 or -1 where it is resolved, else 0."""
+        """1 or -1 if it is resolved, otherwise 0."""
         if self.interval is None or self.p_value is None or self.p_value >= 1 - CONFIDENCE:
             return 0
         return int(self.interval[0] > 0) - int(self.interval[1] < 0)
@@ -61,17 +61,17 @@ class Row:
     """A line of the study's table.
 
     Attributes:
-      method: which.
-      seeds: how many.
+      method: the method.
+      seeds: number of seeds.
       values: by protocol, of the study's metric.
       other: by protocol, the mean of the other metric.
-      chosen: the mean over seeds of the best evaluation on the way, by target labels; None where
-        there were none on the way.
-      choice: how much that is above the last checkpoint's, mean over seeds; None likewise.
-      adapted: over source only, without noise at inference; None for source only itself.
-      gap_closed: of what lies between source only and target labels, in percent; None where the
-        two do not differ, and for themselves.
-      effects: by name of `NOISE_EFFECTS`; none without noise.
+      chosen: the mean over seeds of the best evaluation during training, by target labels; None if
+        there were none.
+      choice: by how much that exceeds the last checkpoint, mean over seeds; None likewise.
+      adapted: the gain over source only, without noise at inference; None for source only itself.
+      gap_closed: the share of the gap between source only and target labels, in percent; None for
+        these two, and if they do not differ.
+      effects: by name of `NOISE_EFFECTS`; empty without noise.
     """
 
     method: Method
@@ -89,11 +89,11 @@ def summarise(measured: Sequence[Measured], *, metric: str = "accuracy") -> list
     """The rows of the table, in the order of the runs.
 
     Args:
-      measured: of every row the same seeds.
-      metric: one of `METRICS`, of all values and differences.
+      measured: every row with the same seeds.
+      metric: one of `METRICS`, for all values and differences.
 
     Raises:
-      ValueError: another metric.
+      ValueError: the metric is unknown.
     """
     if metric not in METRICS:
         raise ValueError(f"metric={metric!r} is unknown: give one of {', '.join(METRICS)}")
@@ -106,7 +106,7 @@ def summarise(measured: Sequence[Measured], *, metric: str = "accuracy") -> list
 
 
 class _Study:
-    """All runs by row, and what is asked of them."""
+    """All runs by row, and what is computed from them."""
 
     def __init__(self, groups: dict[Method, list[Measured]], metric: str):
         self._groups, self._metric = groups, metric
@@ -145,7 +145,7 @@ class _Study:
         correct = self._hits(runs[0].method, protocol)
         if self._metric == "accuracy":
             estimate = evaluation.accuracy(correct, confidence=CONFIDENCE)
-        else:  # weighted examples are no proportion; Student's interval around their mean
+        else:  # a weighted mean is not a proportion, so it gets Student's interval
             zeros = dataclasses.replace(correct, correct=np.zeros_like(correct.correct))
             estimate = evaluation.difference(correct, zeros, confidence=CONFIDENCE)
         return Value(mean, estimate.interval)
@@ -178,7 +178,7 @@ class _Study:
         return 100 * (self._mean(method, "clean") - low) / (high - low) if high > low else None
 
     def _choice(self, runs: list[Measured]) -> tuple[float | None, float | None]:
-        """The best look by target labels, and how much better it is than the last."""
+        """The best evaluation by target labels, and by how much it exceeds the last."""
         if any(len(run.looks) < 2 for run in runs):
             return None, None
         place = 1 + METRICS.index(self._metric)

@@ -1,4 +1,4 @@
-"""What the table of a study says, in sentences: one for each method, and one on the seeds."""
+"""The table of a study in sentences: one for each method, and one about the seeds."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ def sentences(rows: Sequence[Row], *, metric: str = "accuracy") -> list[str]:
     """What noise adds to each method that was trained with it, and on top of what.
 
     Args:
-      rows: of `summarise`.
+      rows: from `summarise`.
       metric: of their values.
     """
     by_method = {row.method: row for row in rows}
@@ -22,7 +22,7 @@ def sentences(rows: Sequence[Row], *, metric: str = "accuracy") -> list[str]:
         if row.method.noise:
             told.append(_on_noise(row, by_method[Method(row.method.name)], _METRICS[metric]))
     if not any(row.method.noise for row in rows):
-        told.append("Nothing was trained with noise, so nothing is said about what noise adds.")
+        told.append("Nothing was trained with noise, so this says nothing about what noise adds.")
     return told
 
 
@@ -30,18 +30,18 @@ def _on_seeds(seeds: int) -> str:
     if seeds >= ENOUGH_SEEDS:
         return (
             f"{seeds} seeds. Intervals are 95 % and cover other seeds and other images; a "
-            "difference is called resolved where its p-value, corrected by Holm over all "
+            "difference is called resolved if its p-value, corrected by Holm over all "
             "differences of this study, is below 0.05."
         )
     which = "One seed" if seeds == 1 else f"{seeds} seeds"
     return (
-        f"{which}, and an interval needs at least {ENOUGH_SEEDS}: none is claimed, and no "
-        "difference is called resolved."
+        f"{which}, but an interval needs at least {ENOUGH_SEEDS}: none is given, and no difference "
+        "is called resolved."
     )
 
 
 def _on_noise(row: Row, plain: Row, metric: str) -> str:
-    """One sentence on one method."""
+    """One sentence about one method."""
     name, base = row.method.label.removesuffix(" + noise"), plain.values["clean"].value
     effects = row.effects
     parts = [
@@ -52,8 +52,8 @@ def _on_noise(row: Row, plain: Row, metric: str) -> str:
     order = effects["order"]
     if order.sign > 0:
         parts.append(
-            f"the target's stored order adds {_words(order)} to the same runs, which is read from "
-            "the batch and not from the image"
+            f"the target's stored order adds {_words(order)} to the same runs, read from the batch "
+            "and not from the image"
         )
     else:
         parts.append(f"the target's stored order changes that by {_words(order)}")

@@ -1,4 +1,4 @@
-"""Programs compiled for devices that are not there: do they fit, and what bounds them?"""
+"""Programs compiled for absent devices: do they fit, and what bounds their speed?"""
 
 from pnoise_jax.studies.ahead_of_time.compiling import (
     Needs,

@@ -1,4 +1,4 @@
-"""What the chips can do that programs are compiled for."""
+"""The chips that programs can be compiled for."""
 
 import dataclasses
 
@@ -8,13 +8,13 @@ class Chip:
     """A kind of TPU chip.
 
     Attributes:
-      name: as topologies have it.
-      memory: GiB that programs can use, as libtpu says when one does not fit.
-      flops: bfloat16 operations a second, at peak.
-      memory_bandwidth: bytes a second, between the chip and its memory.
-      link_bandwidth: bytes a second that it sends to its neighbours, over all links.
-      network_bandwidth: bytes a second that it sends to other slices; None where it is not known.
-      longest: side of a slice, in chips.
+      name: as in topologies.
+      memory: GiB that programs can use, as libtpu reports when one does not fit.
+      flops: peak bfloat16 operations per second.
+      memory_bandwidth: bytes per second between the chip and its memory.
+      link_bandwidth: bytes per second that it sends to its neighbours, over all links.
+      network_bandwidth: bytes per second that it sends to other slices; None if unknown.
+      longest: the longest side of a slice, in chips.
       example: a topology of such chips.
     """
 

@@ -1,4 +1,4 @@
-"""The steps of a run compiled for devices that are not there, and what the programs need."""
+"""Compiles the steps of a run for absent devices, and reports what the programs need."""
 
 import dataclasses
 import re
@@ -22,7 +22,7 @@ _TOO_LARGE = (
 
 
 class TooLargeError(ValueError):
-    """A program does not fit into the memory of a device; says what it needs and what there is."""
+    """A program does not fit into a device's memory; says what it needs and what is available."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,14 +31,14 @@ class Needs:
 
     Attributes:
       program: "training step" or "evaluation step".
-      examples: of one call, over all devices.
-      memory: bytes of a device: arguments, results, and everything between them.
-      state: bytes of a device, of what stays there between calls.
-      flops: floating-point operations of a device, at least: the compiler counts loops within the
-        loss, such as the steps of PGD, once.
-      traffic: bytes that a device reads from its memory and writes there, likewise.
-      collectives: what is exchanged, those that send most first.
-      seconds: that compiling took.
+      examples: per call, over all devices.
+      memory: bytes per device: arguments, results and intermediate values.
+      state: bytes per device that stay there between calls.
+      flops: floating-point operations per device, a lower bound: the compiler counts loops within
+        the loss, such as the steps of PGD, once.
+      traffic: bytes that a device reads from and writes to its memory, also a lower bound.
+      collectives: the exchanges between devices, largest first.
+      seconds: compile time.
     """
 
     program: str
@@ -56,9 +56,9 @@ class Needs:
         return sum(each.sent for each in self.collectives)
 
     def bounds(self, topology: Topology) -> dict[str, float]:
-        """Seconds that a call takes at least: by computation, memory and links; {} on CPUs.
+        """Lower bounds on a call's seconds, from computation, memory and links; {} on CPUs.
 
-        Each alone at its peak. "network" is what several slices exchange.
+        Each assumes its own peak rate. "network" is the exchange between slices.
         """
         chip = topology.chip
         if chip is None:
@@ -78,7 +78,7 @@ class Needs:
 
 
 def build(config: ml_collections.ConfigDict, topology: Topology) -> training.Experiment:
-    """The run of a config, checked for these devices; its data need not be there.
+    """The run of a config, checked for these devices; its data need not be present.
 
     Raises:
       ValueError, OSError: as `training.build` and `training.check_training`.
@@ -124,7 +124,7 @@ def compile_training(experiment: training.Experiment, topology: Topology) -> Nee
     )
     if config.accumulate == 1:
         return needs
-    # The compiler counts the loop over micro-batches once.
+    # The compiler counts the loop over micro-batches only once.
     update = _measure_update(experiment, program, len(topology.devices))
     return dataclasses.replace(
         needs,
@@ -137,7 +137,7 @@ def compile_training(experiment: training.Experiment, topology: Topology) -> Nee
 def _measure_update(
     experiment: training.Experiment, program: training.Program, devices: int
 ) -> Needs:
-    """What a step does once, however many micro-batches it has: the optimiser's part."""
+    """The part of a step that runs once, however many micro-batches it has: the optimiser's."""
     optimizer = optax.with_extra_args_support(experiment.optimizer)
     params, opt_state = program.like.params, program.like.opt_state
 
@@ -151,7 +151,7 @@ def _measure_update(
 
 
 def compile_evaluation(experiment: training.Experiment, topology: Topology) -> Needs:
-    """Compiles the evaluation step, of the first protocol with noise, else without.
+    """Compiles the evaluation step of the first protocol with noise, or else without.
 
     Raises:
       TooLargeError: it does not fit.

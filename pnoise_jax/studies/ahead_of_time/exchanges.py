@@ -34,12 +34,11 @@ def noises(k: int, devices: int) -> dict[str, noise.Noise]:
 def noise_exchanges(
     k: int, shape: tuple[int, ...], dtype: DTypeLike, mesh: Mesh
 ) -> list[dict[str, Any]]:
-    """What noise on x (k, *shape) exchanges where the k rows are split over the devices.
+    """What noise on x (k, *shape) exchanges when the k rows are split over the devices.
 
     Returns:
-      For each noise, as `noises` names it, and pass, forward (x to noisy x) and backward (the
-      gradient with respect to x): {"noise", "pass", "sent"}, the bytes that a device sends, by the
-      kind of exchange.
+      {"noise", "pass", "sent"} for each noise of `noises` and each pass, forward (x to noisy x) and
+      backward (the gradient with respect to x): the bytes that a device sends, by kind of exchange.
     """
     split = parallel.split_batch(mesh)
     x = jax.ShapeDtypeStruct((k, *shape), dtype, sharding=split)

@@ -17,13 +17,13 @@ from pnoise_jax.training import Experiment
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What came of compiling a run.
+    """The result of compiling a run.
 
     Attributes:
-      fits: whether every program fits as the config has it.
-      changes: of the config, with which the training step fits; {} where it does as it is, or where
-        nothing that was tried helps.
-      programs: what those need that fit.
+      fits: whether every program fits with the unchanged config.
+      changes: changes of the config that make the training step fit; {} if none are needed, or if
+        none that was tried helps.
+      programs: the needs of those that fit.
     """
 
     fits: bool
@@ -45,8 +45,8 @@ def compile_run(
       experiment: made by `build`.
       topology: the devices.
       evaluation: whether to compile the evaluation step as well.
-      suggests: whether to look for changes with which the training step fits.
-      report: takes sentences on what does not fit, and what does.
+      suggests: whether to look for changes that make the training step fit.
+      report: takes sentences about what fits and what does not.
     """
     try:
         programs, changes = [compile_training(experiment, topology)], {}
@@ -55,7 +55,7 @@ def compile_run(
         found = suggest(experiment.config, topology, report) if suggests else None
         if found is None:
             if suggests:
-                report("Nothing that was tried fits: take more devices, or a smaller model.")
+                report("No change that was tried fits: take more devices, or a smaller model.")
             return Outcome(False, {}, ())
         changes, needs, experiment = found
         programs = [needs]
@@ -80,4 +80,4 @@ def _warn_of(changes: dict[str, Any], experiment: Experiment) -> str:
     if "accumulate" not in changes or not mixes:
         return ""
     size = experiment.config.batch_size // experiment.config.accumulate
-    return f" But then noise over the batch mixes {size} examples: it is another experiment."
+    return f" But then noise over the batch mixes {size} examples: a different experiment."

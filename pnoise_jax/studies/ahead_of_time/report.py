@@ -1,4 +1,4 @@
-"""What compiled steps need, as a table, as sentences and as JSON."""
+"""What compiled steps need, as a table, sentences and JSON."""
 
 import dataclasses
 from typing import Any
@@ -11,7 +11,7 @@ from pnoise_jax.studies.ahead_of_time.outcome import Outcome
 from pnoise_jax.studies.ahead_of_time.topologies import Topology
 
 _GIB, _MIB = 2**30, 2**20
-_SHOWN = 8  # collectives, of many
+_SHOWN = 8  # collectives; there may be many
 
 
 def table(needs: Needs, topology: Topology) -> Table:
@@ -35,7 +35,7 @@ def table(needs: Needs, topology: Topology) -> Table:
 
 
 def collectives_table(needs: Needs) -> Table:
-    """The exchanges between devices that send most."""
+    """The largest exchanges between devices."""
     result = Table("exchange", "devices", box=box.SIMPLE, title=f"exchanges of the {needs.program}")
     for name in ("times", "KiB each", "MiB sent"):
         result.add_column(name, justify="right")
@@ -49,7 +49,7 @@ def collectives_table(needs: Needs) -> Table:
 
 
 def describe_bound(needs: Needs, topology: Topology) -> str:
-    """What a call takes at least, in words; "" where nothing is known of the devices."""
+    """The lower bounds on a call's time, in words; "" if nothing is known about the devices."""
     bounds = needs.bounds(topology)
     if not bounds:
         return ""

@@ -1,17 +1,17 @@
-"""What a data set is known to hold, so that a run can be compiled where its images are not."""
+"""The known sizes of data sets, to compile a run without its images."""
 
 import numpy as np
 
 from pnoise_jax import data
 
-# Classes, and examples by split, of data sets that few machines have.
+# Classes, and examples per split, of data sets that few machines have.
 _KNOWN = {"imagenet2012": (1000, {"train": 1281167, "validation": 50000})}
 
 
 def load(
     name: str, *, split: str, data_dir: str | None = None, cache: bool = False
 ) -> data.Dataset:
-    """As `data.load`; of ImageNet, where it is not there, a stand-in whose images cannot be read.
+    """Like `data.load`, but if ImageNet is missing, a stand-in whose images cannot be read.
 
     Raises:
       ValueError, OSError: as `data.load`.

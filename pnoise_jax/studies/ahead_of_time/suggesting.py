@@ -1,4 +1,4 @@
-"""What to change in a config whose program does not fit: found by compiling it."""
+"""Finds changes that make a config's program fit, by compiling it with them."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,14 +20,14 @@ _MOST_MICRO_BATCHES = 16
 def suggest(
     config: ml_collections.ConfigDict, topology: Topology, report: Callable[[str], None]
 ) -> tuple[dict[str, Any], Needs, Experiment] | None:
-    """The first change that lets the training step fit, what it needs then, and the changed run.
+    """The first change that makes the training step fit, what it then needs, and the changed run.
 
-    None if none does.
+    None if no change does.
 
     Args:
-      config: whose training step does not fit.
+      config: its training step does not fit.
       topology: the devices.
-      report: takes a sentence for each change that is tried.
+      report: takes a sentence about each change that is tried.
     """
     for changes in candidates(config, topology):
         changed = config.copy_and_resolve_references()
@@ -46,7 +46,7 @@ def suggest(
 
 
 def candidates(config: ml_collections.ConfigDict, topology: Topology) -> Iterator[dict[str, Any]]:
-    """Changes that save memory, the cheapest first.
+    """Changes that save memory, cheapest first.
 
     Recomputing activations costs a third of the computation, splitting parameters an exchange in
     every layer, and micro-batches change what noise over the batch mixes.

@@ -1,4 +1,4 @@
-"""Devices that are not there, for which programs can be compiled."""
+"""Absent devices, for which programs can be compiled."""
 
 import dataclasses
 import importlib.util
@@ -28,8 +28,8 @@ class Topology:
     """The devices to compile for.
 
     Attributes:
-      name: as it was given, such as "v5e:4x4", or "cpu:8".
-      slices: how many of these, connected by the data center's network.
+      name: as given, such as "v5e:4x4", or "cpu:8".
+      slices: number of slices, connected by the data center's network.
       chip: its kind; None for CPU devices.
       devices: of all slices.
     """
@@ -46,7 +46,7 @@ class Topology:
         return f"{several}{self.name}, {len(self.devices)} devices"
 
     def mesh(self, fsdp: int = 1) -> Mesh:
-        """The mesh of a training, as `parallel.training_mesh` makes it of real devices.
+        """The mesh of a training, as `parallel.training_mesh` makes it from real devices.
 
         Raises:
           ValueError: the devices do not divide into groups of ``fsdp``, or a group would span
@@ -75,7 +75,7 @@ def open_topology(name: str, *, slices: int = 1) -> Topology:
 
     Args:
       name: a kind of chip and the shape of a slice, "v5e:4x4"; or "cpu:8", eight CPU devices.
-      slices: how many slices.
+      slices: number of slices.
 
     Raises:
       ValueError: there is no such topology, or libtpu is missing.

@@ -1,4 +1,4 @@
-"""Anomaly detection by reconstruction errors: runs with classes held out, and their ROC curves."""
+"""Anomaly detection by reconstruction errors: runs with held-out classes, and their ROC curves."""
 
 from pnoise_jax.studies.anomaly.figure import roc_figure
 from pnoise_jax.studies.anomaly.report import content, tables

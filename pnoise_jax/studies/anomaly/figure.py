@@ -1,4 +1,4 @@
-"""The ROC curves of anomaly detection: a panel for each class held out."""
+"""The ROC curves of anomaly detection: a panel for each held-out class."""
 
 import math
 from collections.abc import Sequence

@@ -66,7 +66,7 @@ def content(detections: Sequence[Detection]) -> list[dict[str, Any]]:
 
 
 def _curve(curve: denoising.RocCurve) -> dict[str, Any]:
-    """A curve; its first threshold, infinity, is None, since JSON has none."""
+    """A curve; its first threshold, infinity, becomes None, since JSON has no infinity."""
     return {
         "auroc": curve.auroc,
         "interval": None if curve.interval is None else list(curve.interval),

@@ -1,4 +1,4 @@
-"""Trains runs that each hold out a class, and measures how well they tell it from the others."""
+"""Trains runs that each hold out a class, and measures how well they detect it."""
 
 import copy
 import dataclasses
@@ -15,7 +15,7 @@ from pnoise_jax.studies.training_runs import train_missing
 from pnoise_jax.terminal import create_console, printable
 from pnoise_jax.training import data_version
 
-LARGEST_FLOOR = 10**9  # pixels compared with pixels, beyond which there is no nearest neighbour
+LARGEST_FLOOR = 10**9  # comparisons of pixels, above which the nearest neighbour is skipped
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -23,9 +23,9 @@ class Detection:
     """One run and its anomalies.
 
     Attributes:
-      held_out: the names of the classes that training did not show; their labels if they have none.
+      held_out: the names of the held-out classes; their labels if they have no names.
       run: its directory.
-      data, split, model: what was scored, and by which model.
+      data, split, model: the scored data, and the model.
       step: of the checkpoint.
       curve: of the reconstruction errors.
       nearest: of the distances to the nearest training image; None for large data.
@@ -49,11 +49,11 @@ def detect(
     Args:
       workdir: of the run.
       config: the run's, whose evaluation and data sections may differ; None takes the run's own.
-        What was learned is always the training split that the run has stored.
+        The training images are always those of the run's stored split.
 
     Raises:
-      ValueError, OSError: there is no such run, it has nothing held out, its weights or its
-        training split have let in what is scored; named.
+      ValueError, OSError: there is no such run, nothing was held out, or its weights or its
+        training split contain what is scored.
     """
     mesh = parallel.data_mesh()
     run = training.restore(workdir, config, mesh=mesh)
@@ -76,11 +76,11 @@ def detect(
 
 
 def _as_trained(workdir: str | os.PathLike, experiment: training.Experiment) -> training.Experiment:
-    """The run with the splits it was trained with, read and cut as the experiment reads images.
+    """The run with the splits it was trained on, with images prepared as the experiment does.
 
     Raises:
-      ValueError, OSError: these data are no longer there, or it has started from weights that may
-        know the classes it holds out.
+      ValueError, OSError: these data no longer exist, or the run started from weights that may have
+        learned the classes it holds out.
     """
     path = RunDirectory.at(workdir).path
     config, stored = copy.deepcopy(experiment.config), training.read_config(path)
@@ -100,7 +100,7 @@ def _nearest(
     test_data: data.Dataset,
     anomalous: np.ndarray,
 ) -> denoising.RocCurve | None:
-    """The curve of a score without a model, where the data are small enough."""
+    """The curve of a score without a model, if the data are small enough."""
     task = trained.task
     assert isinstance(task, denoising.Denoising), "score_anomalies has checked it"
     known = task.without_held_out(learned)
@@ -118,19 +118,19 @@ def _images(dataset: data.Dataset) -> np.ndarray:
 def train_held_out(
     config: ml_collections.ConfigDict, workdir: str | os.PathLike, classes: Sequence[str] | None
 ) -> Iterator[tuple[Path, ml_collections.ConfigDict]]:
-    """Trains a run for each class held out, or goes on with those that are not finished.
+    """Trains a run for each held-out class, or resumes those that are not finished.
 
     Args:
-      config: of the task "denoising"; what it holds out is replaced.
+      config: of the task "denoising"; its held-out classes are replaced.
       workdir: gets a directory held_out_CLASS for each.
-      classes: by name, or by label where they have no names; None for each class of the data.
+      classes: by name, or by label if they have no names; None for all classes of the data.
 
     Yields:
       The directory of each run, and its config.
 
     Raises:
-      ValueError, OSError: as `training.train`; before any training where a class does not exist,
-        is named twice, or none is. A directory holds the run of another config: named.
+      ValueError, OSError: as `training.train`; also, before any training, if a class does not exist
+        or is named twice, or no class is named. Or a directory holds the run of another config.
     """
     if config.task.name != "denoising":
         raise ValueError(
@@ -158,7 +158,7 @@ def train_held_out(
 
 
 def _label_of(name: str, test_data: data.Dataset) -> int:
-    """The label of a class that is named; by its number where the data set has no names."""
+    """The label of a named class; by its number if the data set has no names."""
     asked: str | int = name
     if test_data.class_names is None and name.isdecimal():
         asked = int(name)

@@ -1,4 +1,4 @@
-"""Builds what a comparison would train in a setting, so that a bad field is found before."""
+"""Builds everything a comparison would train in a setting, to find bad fields beforehand."""
 
 import functools
 import json
@@ -17,16 +17,16 @@ _Load = Callable[..., data.Dataset]
 def check_cells(
     config: ml_collections.ConfigDict, name: str, setting: Setting, arms: Mapping[str, Arm]
 ) -> None:
-    """Raises ValueError or OSError where a candidate cannot be trained or tested, named.
+    """Raises ValueError or OSError, naming the candidate, if one cannot be trained or tested.
 
-    Every candidate is built as tuning has it, and the first of each arm as the test has it. An arm
-    on top of another is built on its partner's first candidate.
+    Every candidate is built as in tuning, and the first of each arm also as in the test. An arm on
+    top of another is built on its partner's first candidate.
 
     Args:
       config: of the setting.
       name: of the setting.
       setting: its splits.
-      arms: checked by `check_arms`.
+      arms: already checked by `check_arms`.
     """
     load = functools.cache(data.load)
     tuning, test = (override(config, setting.splits(tuning=stage)) for stage in (True, False))
@@ -35,8 +35,8 @@ def check_cells(
         named = f"settings()[{name!r}], arm {arm_name!r}"
         if 1 < arm.views == config.evaluation.views:
             raise ValueError(
-                f"{named}: views={arm.views!r} is evaluation.views of the config, with which all "
-                "arms are tested: set evaluation.views=1 there"
+                f"{named}: views={arm.views!r} equals the config's evaluation.views, with which "
+                "all arms are tested: set evaluation.views=1 there"
             )
         (partner, *_) = arms[arm.on_top_of].candidates if arm.on_top_of else ({},)
         for number, fields in enumerate(arm.candidates):
@@ -59,8 +59,8 @@ def _build(
         experiment = training.build(override(base, fields), load=load)
         if not experiment.task.classifies:
             raise ValueError(
-                f"task.name={base.task.name!r} classifies nothing, and the arms are compared by "
-                "their accuracy: set another in get_config()"
+                f"task.name={base.task.name!r} does not classify, but the arms are compared by "
+                "accuracy: set another task in get_config()"
             )
         training.check_training(experiment)
         experiment.task.check()
@@ -74,7 +74,7 @@ def _build(
 def _require_different(
     config: ml_collections.ConfigDict, name: str, arms: Mapping[str, Arm]
 ) -> None:
-    """Raises ValueError where two candidates are the same, whatever is chosen for the partners."""
+    """Raises ValueError if two candidates are equal, whatever is chosen for the partners."""
     seen: dict[str, str] = {}
     for arm_name, fields in _possible(arms):
         content = dict(training.flatten(override(config, fields)))

@@ -1,4 +1,4 @@
-"""What a comparison refuses before anything is trained: unfair, unknown or misspelt plans."""
+"""Refuses unfair, unknown or misspelt plans before anything is trained."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from pnoise_jax import data, writing
 from pnoise_jax.registry import did_you_mean
 from pnoise_jax.studies.regularisers.plan import NOTHING, Arm, Setting
 
-# Sections and fields that are the same for all arms, and who sets them.
+# Sections and fields that are the same for all arms, and where they are set.
 _COMMON = {
     **dict.fromkeys(("data.train_split", "data.test_split"), "a Setting's splits"),
     **dict.fromkeys(("data", "duration", "steps"), "get_config() or a Setting's fields"),
@@ -30,14 +30,14 @@ _OF_SETTINGS = {
 
 
 def check_settings(settings: Any) -> None:
-    """Raises ValueError unless these are settings by names that directories can have."""
+    """Raises ValueError unless these are settings whose names can be directories."""
     _require_mapping("settings()", settings, "Setting(train=..., held_out=..., test=...)")
     for name, setting in settings.items():
         named = f"settings()[{name!r}]"
         plain = isinstance(name, str) and "." not in name and writing.file_name(name) == name
         if not plain:
             raise ValueError(
-                f"{named}: a directory gets this name: give letters, digits and underscores"
+                f"{named}: this becomes a directory's name: use letters, digits and underscores"
             )
         if not isinstance(setting, Setting):
             raise ValueError(f"{named} is {setting!r}: give a Setting(train=..., ...)")
@@ -55,13 +55,13 @@ def check_settings(settings: Any) -> None:
 
 
 def check_arms(arms: Any) -> None:
-    """Raises ValueError unless all arms have one budget and the same data, and their partners."""
+    """Raises ValueError unless all arms have the same budget and data, and partners that exist."""
     _require_mapping("arms()", arms, "Arm([{'optimizer.learning_rate': 1e-3}])")
     for name, arm in arms.items():
         _require_arm_types(name, arm)
     if NOTHING not in arms:
         raise ValueError(
-            f"arms() has no {NOTHING!r}: give the arm without a regulariser, with which all others "
+            f"arms() has no {NOTHING!r}: add the arm without a regulariser, with which all others "
             "are compared"
         )
     budgets = {name: len(arm.candidates) for name, arm in arms.items()}
@@ -69,7 +69,7 @@ def check_arms(arms: Any) -> None:
         if not budgets[name] or budgets[name] != budgets[NOTHING]:
             raise ValueError(
                 f"arm {name!r} has {budgets[name]} candidates and {NOTHING!r} has "
-                f"{budgets[NOTHING]}: give all arms the same number, as a larger budget alone "
+                f"{budgets[NOTHING]}: give all arms the same number, since a larger budget alone "
                 "raises the accuracy"
             )
         for fields in arm.candidates:
@@ -79,7 +79,7 @@ def check_arms(arms: Any) -> None:
             if partner.on_top_of is not None:
                 raise ValueError(
                     f"arm {name!r} is on top of {arm.on_top_of!r}, which is itself on top of "
-                    f"{partner.on_top_of!r}: name an arm of its own"
+                    f"{partner.on_top_of!r}: name an arm that is on top of none"
                 )
 
 
@@ -103,17 +103,17 @@ def check_contrasts(contrasts: Any, arms: Mapping[str, Arm]) -> None:
             )
         if set(pair) in seen:
             raise ValueError(
-                f"contrasts() has {tuple(pair)!r} twice, in this order or the other, which the "
-                "correction would count as two arms' difference twice: give each pair once"
+                f"contrasts() has {tuple(pair)!r} twice, in this order or the other, so the "
+                "correction would count the difference twice: give each pair once"
             )
         seen.append(set(pair))
 
 
 def check_splits(config: ml_collections.ConfigDict, name: str, setting: Setting) -> None:
-    """Raises ValueError where tuning would see a test image, or be scored on its own training.
+    """Raises ValueError if tuning would see a test image, or score images that it trained on.
 
     Args:
-      config: of the setting, as it says where the data are.
+      config: of the setting, which says where the data are.
       name: of the setting.
       setting: its splits.
     """
@@ -135,8 +135,8 @@ def check_splits(config: ml_collections.ConfigDict, name: str, setting: Setting)
         if data.count_shared(loaded[one], loaded[other]):
             raise ValueError(
                 f"settings()[{name!r}]: {one} and {other} have examples in common "
-                f"({splits[one]!r}, {splits[other]!r}): name splits that have none, such as "
-                "'train[:300]', 'train[597:]' and 'test'"
+                f"({splits[one]!r}, {splits[other]!r}): name splits without common examples, such "
+                "as 'train[:300]', 'train[597:]' and 'test'"
             )
 
 
@@ -154,17 +154,17 @@ def _require_arm_types(name: Any, arm: Any) -> None:
     if arm.on_top_of is not None and not isinstance(arm.on_top_of, str):
         raise ValueError(f"arm {name!r}: on_top_of={arm.on_top_of!r}: give the name of an arm")
     if type(arm.views) is not int or arm.views < 1:
-        raise ValueError(f"arm {name!r}: views={arm.views!r}: give a whole number from 1 on")
+        raise ValueError(f"arm {name!r}: views={arm.views!r}: give a whole number of at least 1")
 
 
 def _require_common(name: str, fields: Mapping[str, Any]) -> None:
-    """Raises ValueError where a candidate changes what all arms must have in common."""
+    """Raises ValueError if a candidate changes a field that must be the same for all arms."""
     for field, value in fields.items():
         for common, where in _COMMON.items():
             if field != _FREE and f"{field}.".startswith(f"{common}."):
                 raise ValueError(
-                    f"arm {name!r} sets {field}={value!r}, which all arms must have in common, or "
-                    "the difference between them would not be the regulariser's: leave it out; "
+                    f"arm {name!r} sets {field}={value!r}, which must be the same for all arms, or "
+                    "their difference would not be due to the regulariser: leave it out; "
                     f"{where} may set it, for all arms"
                 )
 

@@ -1,7 +1,7 @@
-"""What simple classifiers reach on the same images: nearest neighbour and a support vector machine.
+"""The accuracy of simple classifiers on the same images: nearest neighbour and an SVM.
 
-Both are scikit-learn's, on pixels; their settings are chosen like those of the arms, by the
-accuracy on the held-out training examples, from as many candidates.
+Both are scikit-learn's, on pixels; their settings are chosen like those of the arms, by accuracy on
+the held-out training examples, from the same number of candidates.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from pnoise_jax.studies.regularisers.plan import Setting
 
 CONFIDENCE = 0.95
 
-# Four of each, as the arms of configs/regularisers.py have.
+# Four of each, like the arms of configs/regularisers.py.
 NEIGHBOURS = (
     {"metric": "euclidean"},
     {"metric": "manhattan"},
@@ -31,12 +31,12 @@ MACHINES = (
 
 
 def measure_floors(config: ml_collections.ConfigDict, setting: Setting) -> dict[str, Any]:
-    """By the name of the classifier its chosen settings, and its test accuracy with an interval.
+    """The chosen settings of each classifier, by name, and its test accuracy with an interval.
 
-    The interval is that of Clopper and Pearson over test examples: there are no seeds.
+    The Clopper-Pearson interval is over test examples: there are no seeds.
 
     Args:
-      config: of the setting, as it says where the data are.
+      config: of the setting, which says where the data are.
       setting: its splits.
     """
     tuning, test = (_pixels(config, setting.splits(tuning=stage)) for stage in (True, False))
@@ -74,7 +74,7 @@ def _score(
     new_images: np.ndarray,
     new_labels: np.ndarray,
 ) -> int:
-    """How many of the new images a classifier gets right that is fitted to the others."""
+    """How many new images a classifier gets right after it is fitted to the others."""
     from sklearn.neighbors import KNeighborsClassifier  # a second to import, and only needed here
     from sklearn.svm import SVC
 

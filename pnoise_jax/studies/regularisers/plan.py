@@ -10,13 +10,13 @@ NOTHING = "none"  # the arm without a regulariser, against which all others are 
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
-    """A way to regularise, and the settings that are tried for it.
+    """A way to regularise, and the settings to try for it.
 
     Attributes:
       candidates: the fields that each changes; `product` makes them.
       on_top_of: an arm that is tuned first, whose chosen fields this one keeps.
-      views: of each test image, whose logits are averaged in a further evaluation; only arms that
-        are trained with shifts have more than one.
+      views: the number of views of each test image whose logits another evaluation averages; more
+        than one only for arms trained with shifts.
     """
 
     candidates: Sequence[Fields]
@@ -29,10 +29,10 @@ class Setting:
     """The data of a comparison, and what it changes in the config of all arms.
 
     Attributes:
-      train: the split whose models are tested.
+      train: the split that the tested models are trained on.
       test: the split that they are tested on, once.
       tune_on: the split that candidates are trained on; by default `train`.
-      held_out: the split of training examples by which a candidate is chosen.
+      held_out: the split of training examples that candidates are chosen by.
       fields: what else this setting changes, such as the data set.
     """
 
@@ -67,7 +67,7 @@ def _require_seeds(stage: str, seeds: Any) -> None:
             )
         if seeds.count(seed) > 1:
             raise ValueError(
-                f"Seeds({stage}={seeds!r}): {seed} is there twice, which would count one training "
+                f"Seeds({stage}={seeds!r}): {seed} appears twice, which would count one training "
                 "as two: give each seed once"
             )
 
@@ -90,8 +90,8 @@ class Seeds:
         common = sorted({*self.tuning} & {*self.test})
         if common:
             raise ValueError(
-                f"seed {common[0]} is one of the tuning and one of the test: choose others, so "
-                "that the chosen settings meet fresh seeds"
+                f"seed {common[0]} is in both tuning and test: choose others, so that the chosen "
+                "settings are tested with fresh seeds"
             )
         if not self.tuning or len(self.test) < 2:
             raise ValueError(

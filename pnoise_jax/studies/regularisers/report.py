@@ -36,7 +36,7 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _rows(content: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One of each test training."""
+    """One row for each test training."""
     return [
         {
             "setting": name,
@@ -52,7 +52,7 @@ def _rows(content: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def markdown(content: Mapping[str, Any]) -> str:
-    """The tables, as a section of a page: the named contrasts, then all arms of each setting."""
+    """The tables, as a section of a page: the contrasts, then all arms of each setting."""
     lines = _contrasts(content["contrasts"], content["corrected_over"])
     none = {name: each["arms"][NOTHING]["fields"] for name, each in content["settings"].items()}
     for name, setting in content["settings"].items():
@@ -65,17 +65,17 @@ def markdown(content: Mapping[str, Any]) -> str:
 
 
 def _contrasts(contrasts: Sequence[Mapping[str, Any]], size: int) -> list[str]:
-    """Their table, and over how many they are corrected."""
+    """The table of contrasts, and the number that they are corrected over."""
     if not size:
-        return ["No contrasts were named beforehand."]
+        return ["No contrasts were chosen beforehand."]
     count = len(contrasts)
     corrected = f"corrected over {count} of {size} finished"
     if count < size:
         corrected = (
-            f"provisional: {corrected}; those that are missing count as p = 1, so the corrected "
-            "p-values can only become smaller"
+            f"provisional: {corrected}; missing ones count as p = 1, so the corrected p-values can "
+            "only become smaller"
         )
-    lines = [f"The contrasts that were named beforehand ({corrected}):", ""]
+    lines = [f"The contrasts that were chosen beforehand ({corrected}):", ""]
     lines += ["| data | contrast | difference | p, corrected |", "|---|---|---|---|"]
     for each in contrasts:
         p_value = f"{each['p_adjusted']:.2g}" if "p_adjusted" in each else ""
@@ -106,7 +106,7 @@ def _line(name: str, arm: Mapping[str, Any], none: Mapping[str, Any]) -> str:
 
 
 def _told(fields: Mapping[str, Any], none: Mapping[str, Any]) -> str:
-    """All fields that were chosen, and those that "none" has and this arm leaves as they are."""
+    """All fields that were chosen, and those of "none" that this arm leaves unchanged."""
     shown = {field: as_text(value) or "None" for field, value in fields.items()}
     shown |= {field: "of the config" for field in none if field not in fields}
     return ", ".join(f"{short(field, shown)} {value}" for field, value in shown.items())
@@ -134,7 +134,7 @@ def _change(difference: Mapping[str, Any] | None) -> str:
 
 @style.styled
 def draw(content: Mapping[str, Any]) -> Figure:
-    """A panel of each setting: the mean of every arm with its interval, and the floors as lines."""
+    """A panel for each setting: each arm's mean with its interval, and the floors as lines."""
     settings = content["settings"]
     longest = max(len(setting["arms"]) for setting in settings.values())
     size = (style.WIDTH * (0.4 + 0.55 * len(settings)), 1.4 + 0.27 * longest)

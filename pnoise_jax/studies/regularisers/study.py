@@ -37,31 +37,31 @@ def compare_regularisers(
     together: str = "never",
     command: str | None = None,
 ) -> dict[str, Any]:
-    """Tunes and tests all arms in some settings, and writes what came out.
+    """Tunes and tests all arms in some settings, and writes the results.
 
-    Every setting gets a directory with three sweeps: tuning, tuning_on_top (of the arms that are on
-    top of another) and test. What is finished there is not repeated, so the same call resumes, and
-    processes may do different settings at the same time; study.json notes the comparison, and
-    another one in the same directory is refused. After each setting, ``workdir`` gets
-    regularisers.json, .csv, .md, .svg and .png of all settings that are finished.
+    Every setting gets a directory with three sweeps: tuning, tuning_on_top (the arms that are on
+    top of another) and test. Finished trainings are not repeated, so the same call resumes, and
+    several processes may run different settings at the same time. study.json records the
+    comparison; the directory refuses any other. After each setting, ``workdir`` gets
+    regularisers.json, .csv, .md, .svg and .png of all finished settings.
 
     Args:
       config: of all trainings.
-      workdir: made if need be.
+      workdir: created if necessary.
       arms: by name; all with the same number of candidates.
       settings: by name.
-      contrasts: pairs of arms that were named beforehand, each to be compared with the second.
-      names: of the settings to do, in their order; None: all.
+      contrasts: pairs of arms chosen beforehand; the first is compared with the second.
+      names: of the settings to run, in this order; None runs all.
       seeds: of both stages.
-      together: as `run_sweep` has it.
+      together: as in `run_sweep`.
       command: what was typed, for the report.
 
     Returns:
       The content of regularisers.json.
 
     Raises:
-      ValueError, OSError: a bad arm, setting, contrast or work directory, named, before any
-        training.
+      ValueError, OSError: an arm, a setting, a contrast or the work directory is bad; names it,
+        before any training.
       NonFiniteLossError, StoppedError: as `run_sweep`; what was finished is kept.
     """
     seeds = Seeds() if seeds is None else seeds
@@ -90,7 +90,7 @@ def compare_regularisers(
 def _configs(
     config: ml_collections.ConfigDict, settings: Mapping[str, Setting], names: Sequence[str]
 ) -> dict[str, ml_collections.ConfigDict]:
-    """By name the config of each setting that is to be done."""
+    """The config of each setting to run, by name."""
     if not names:
         raise ValueError("--settings= names no setting: name one, or leave the flag out for all")
     configs = {}
@@ -123,7 +123,7 @@ class _SettingRun:
         self._path, self._together, self._console = path, together, console
 
     def finish(self) -> dict[str, Any]:
-        """Does what is missing; returns the accuracies and how the settings were chosen."""
+        """Runs what is missing; returns the accuracies and how the settings were chosen."""
         self._path.mkdir(parents=True, exist_ok=True)
         chosen: dict[str, Fields] = {}
         tuned: dict[str, list[dict[str, Any]]] = {}
@@ -149,10 +149,10 @@ class _SettingRun:
     def _tune(
         self, stage: str, candidates: Mapping[str, Sequence[Fields]]
     ) -> dict[str, list[dict[str, Any]]]:
-        """Of each arm all candidates, with their accuracy on the held-out examples."""
+        """All candidates of each arm, with their accuracy on the held-out examples."""
         flat = [(name, fields) for name, several in candidates.items() for fields in several]
         groups = self._sweep(stage, [fields for _, fields in flat], self._seeds.tuning)
-        shutil.rmtree(self._path / stage / "runs", ignore_errors=True)  # nothing goes on from them
+        shutil.rmtree(self._path / stage / "runs", ignore_errors=True)  # nothing needs them now
         tuned: dict[str, list[dict[str, Any]]] = {}
         for (name, fields), group in zip(flat, groups, strict=True):
             tried = {"fields": fields, "held_out_top1": group.means["clean"].value}
@@ -162,7 +162,7 @@ class _SettingRun:
     def _test(
         self, chosen: Mapping[str, Fields], tuned: Mapping[str, list[dict[str, Any]]]
     ) -> dict[str, dict[str, Any]]:
-        """By arm what was chosen, and the accuracy of every seed, with views where it has some."""
+        """What was chosen for each arm, and the accuracy of every seed, also with views if any."""
         views = {name: self._arms[name].views for name in chosen if self._arms[name].views > 1}
         cells = [
             *chosen.values(),
@@ -196,7 +196,7 @@ class _SettingRun:
 
 
 def _best(tried: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The candidate with the highest accuracy; of several the first."""
+    """The candidate with the highest accuracy; the first one if several tie."""
     return max(tried, key=lambda candidate: candidate["held_out_top1"])
 
 

@@ -1,4 +1,4 @@
-"""study.json: which comparison a work directory belongs to, so that no other is mixed into it."""
+"""study.json: the comparison that a work directory belongs to, so that no other is mixed in."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ from pnoise_jax.studies.sweep import results as sweep_results
 from pnoise_jax.training import FIELDS, NOT_OF_RESULTS, flatten, starting_weights
 
 FILE = "study.json"
-SETTING_FILE = "setting.json"  # in the directory of a setting that is finished
+SETTING_FILE = "setting.json"  # in the directory of a finished setting
 STAGES = ("tuning", "tuning_on_top", "test")  # the sweeps of a setting
 _SHOWN = 5  # differences that an error lists
 
@@ -42,7 +42,7 @@ def describe(
 
 
 def as_json(content: Any) -> Any:
-    """What the content is once it has been written as JSON and read again."""
+    """The content after it has been written as JSON and read again."""
     return json.loads(json.dumps(content, default=_plain))
 
 
@@ -68,10 +68,10 @@ def claim(
     config: ml_collections.ConfigDict,
     settings: Mapping[str, Setting],
 ) -> None:
-    """Makes a work directory that of a comparison, or checks that it already is.
+    """Claims a work directory for a comparison, or checks that it already belongs to it.
 
-    A directory without the file, which is older than it, is adopted if what is finished there is
-    of the same comparison.
+    An older directory, without the file, is adopted if what is finished there belongs to the same
+    comparison.
 
     Args:
       path: the directory.
@@ -80,7 +80,7 @@ def claim(
       settings: all of the comparison.
 
     Raises:
-      ValueError: it belongs to another; the error names what differs.
+      ValueError: it belongs to another comparison; the error names what differs.
       OSError: it cannot be read or written.
     """
     writing.require_places(path, named=f"--workdir={str(path)!r}", files=(FILE,))
@@ -117,7 +117,7 @@ def _another_study(path: Path, differing: Sequence[str]) -> ValueError:
 
 
 def _other(path: Path, name: str, described: Mapping[str, Any]) -> list[str]:
-    """In what a finished setting differs from the one described."""
+    """How a finished setting differs from the one described."""
     file = path / name / SETTING_FILE
     if not file.exists():
         return []
@@ -150,7 +150,7 @@ def _other(path: Path, name: str, described: Mapping[str, Any]) -> list[str]:
 
 
 def read_setting(file: Path) -> dict[str, Any]:
-    """What was measured in a finished setting.
+    """The measurements of a finished setting.
 
     Raises:
       ValueError: the file is damaged.
@@ -158,12 +158,12 @@ def read_setting(file: Path) -> dict[str, Any]:
     try:
         found = json.loads(file.read_text())
         parts = [found["data"], found["floors"], found["tuning"]["seeds"], found["test"]["seeds"]]
-        for arm in found["arms"].values():  # a KeyError tells what is missing
+        for arm in found["arms"].values():  # a KeyError says what is missing
             parts += [arm["fields"], arm["top1"], arm["on_top_of"]]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
             f"{file} is damaged ({error!r}): restore it from a copy, or delete it, and the same "
-            "command writes it again from the sweeps beside it"
+            "command writes it again from the sweeps next to it"
         ) from None
     return found
 
@@ -171,7 +171,7 @@ def read_setting(file: Path) -> dict[str, Any]:
 def _require_same_sweeps(
     path: Path, config: ml_collections.ConfigDict, settings: Mapping[str, Setting]
 ) -> None:
-    """Raises ValueError where a sweep that has begun is of another base config, named."""
+    """Raises ValueError, naming the sweep, if one that was started has another base config."""
     for name, setting in settings.items():
         for stage in STAGES:
             directory = path / name / stage
@@ -181,7 +181,7 @@ def _require_same_sweeps(
 
 
 def _comparable(described: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what no result depends on; fields that are newer than the file at their defaults."""
+    """Only what results depend on; fields that are newer than the file get their defaults."""
     defaults = as_json({name: field.default for name, field in FIELDS.items()})
     config = {k: v for k, v in (defaults | described["config"]).items() if v is not None}
     return {
@@ -211,14 +211,14 @@ def _are(kind: type, *values: Any) -> bool:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """What the file holds."""
+    """The content of the file."""
     try:
         stored = json.loads(file.read_text())
         if not isinstance(stored, dict) or not isinstance(stored.get("config"), dict):
             raise ValueError("no config in it")
     except (UnicodeDecodeError, ValueError) as error:
         raise ValueError(
-            f"{file} cannot be read ({error}), so it is not known what the comparison there is: "
-            "restore it from a copy, or choose another --workdir"
+            f"{file} cannot be read ({error}), so the comparison there is unknown: restore it from "
+            "a copy, or choose another --workdir"
         ) from None
     return stored

@@ -1,11 +1,11 @@
 """What a comparison of regularisers found: means, and differences paired by seed.
 
-Intervals and p-values are Student's t over seeds, as in the summary of a sweep: they say how sure a
-mean over trainings is, on one test set. The contrasts that were named beforehand are one family for
-Holm's correction, over all settings of the plan; the other differences of a setting are another,
-each. A contrast without a p-value counts in its family as one of 1: of a setting that is not
-finished yet, or a difference that is the same in all seeds. So while settings are missing, the
-p-values are upper bounds: those of the finished study are the same or smaller.
+Intervals and p-values are Student's t over seeds, as in the summary of a sweep: they say how
+certain a mean over trainings is, on one test set. The contrasts chosen beforehand are one family
+for Holm's correction, over all settings of the plan; the other differences of each setting are a
+family of their own. A contrast without a p-value, because its setting is not finished or the
+difference is the same in all seeds, counts as p = 1. So while settings are missing, the p-values
+are upper bounds: those of the finished study are the same or smaller.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ VERSION = 2  # of regularisers.json
 
 
 def write_setting(directory: Path, content: Mapping[str, Any]) -> None:
-    """Notes what was measured in a setting, all of it."""
+    """Writes all the measurements of a setting."""
     replace_file(directory / SETTING_FILE, json.dumps(as_json(content), indent=1) + "\n")
 
 
@@ -34,12 +34,12 @@ def collect(
     contrasts: Sequence[Sequence[str]],
     command: str | None,
 ) -> dict[str, Any]:
-    """The content of regularisers.json: all settings that are finished in a work directory.
+    """The content of regularisers.json: all finished settings of a work directory.
 
     Args:
       path: the work directory.
       names: of all settings of the plan, in the order of the report.
-      contrasts: named beforehand.
+      contrasts: chosen beforehand.
       command: what was typed.
     """
     files = {name: path / name / SETTING_FILE for name in names}
@@ -62,7 +62,7 @@ def collect(
 
 
 def _summarise(arms: dict[str, Any], contrasts: Sequence[Sequence[str]]) -> None:
-    """Adds to each arm its mean, and the differences that no contrast names."""
+    """Adds to each arm its mean, and the differences that are not contrasts."""
     differences = []
     named = set(map(tuple, contrasts))
     for name, arm in arms.items():

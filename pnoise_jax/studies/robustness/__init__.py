@@ -1,4 +1,4 @@
-"""Robustness curves: accuracy against the strength of what is done to test images."""
+"""Robustness curves: accuracy against the strength of noise and attacks on test images."""
 
 from pnoise_jax.studies.robustness.figure import curves_figure
 from pnoise_jax.studies.robustness.masking import find_signs

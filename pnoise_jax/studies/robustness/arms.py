@@ -1,4 +1,4 @@
-"""The models whose curves are drawn: what each is trained with, and how strongly."""
+"""The models whose curves are drawn: how each is trained, and with which strengths."""
 
 import copy
 import dataclasses
@@ -23,7 +23,7 @@ class StudyRun:
     """One training of a study, built and checked.
 
     Attributes:
-      arm: what it is trained with, by name.
+      arm: the name of the arm.
       seed: of the run.
       experiment: what its config describes.
     """
@@ -39,7 +39,7 @@ class StudyRun:
 
 
 def build_runs(base: ml_collections.ConfigDict, arms: Arms, seeds: Sequence[int]) -> list[StudyRun]:
-    """All runs, seed by seed, each built and checked, so that a bad one is found before the first.
+    """All runs, seed by seed; each is built and checked before the first one trains.
 
     Args:
       base: the study's config.
@@ -47,19 +47,19 @@ def build_runs(base: ml_collections.ConfigDict, arms: Arms, seeds: Sequence[int]
       seeds: of the runs.
 
     Raises:
-      ValueError: there are no arms, or one is bad or has other test data: it is named.
+      ValueError: there are no arms, or one is bad or has different test data; names it.
       OSError: the data cannot be read or prepared.
     """
     if not arms:
-        raise ValueError("arms() returns none: give at least {'plain': {}}")
+        raise ValueError("arms() returns no arm: give at least {'plain': {}}")
     names = [file_name(arm) for arm in arms]
     if len(set(names)) < len(names):
         raise ValueError(f"arms(): two of {', '.join(arms)} would share a directory; rename one")
     for arm, fields in arms.items():
         if "seed" in fields:
             raise ValueError(
-                f"{arm}: seed={fields['seed']!r}: the study sets it, of every arm the same seeds; "
-                "leave it out, and say --seeds"
+                f"{arm}: seed={fields['seed']!r}: the study sets the seeds, the same for every "
+                "arm; leave it out, and use --seeds"
             )
     runs: list[StudyRun] = []
     load = functools.cache(data.load)
@@ -82,11 +82,11 @@ def build_runs(base: ml_collections.ConfigDict, arms: Arms, seeds: Sequence[int]
 
 
 def require_classification(experiment: training.Experiment) -> None:
-    """Raises ValueError unless the labels of the test split are what the model predicts."""
+    """Raises ValueError unless the model predicts the labels of the test split."""
     if not isinstance(experiment.task, training.Classification):
         raise ValueError(
-            f"task.name={experiment.config.task.name!r}: robustness curves are of models trained "
-            "by 'classification' or 'robust_classification', whose labels are those of the test "
+            f"task.name={experiment.config.task.name!r}: robustness curves need a model trained "
+            "by 'classification' or 'robust_classification', which predicts the labels of the test "
             "split; give a run of one of these"
         )
 
@@ -122,10 +122,10 @@ def _test_facts(experiment: training.Experiment) -> dict[str, Any]:
 
 
 def trained_strengths(experiment: training.Experiment) -> dict[str, float]:
-    """By kind of perturbation how strongly the images were perturbed in training, at most.
+    """The largest strength in training, by kind of perturbation.
 
-    A schedule counts with its largest factor. Of several Gaussians the variances add up; of several
-    noises of another kind, the strongest counts.
+    A schedule counts with its largest factor. For several Gaussians the variances add up; for
+    several noises of another kind, the strongest counts.
     """
     strengths: dict[str, float] = {}
     for injection in experiment.strongest_injections:

@@ -27,7 +27,7 @@ _MARKERS = "os^DvP"
 
 @style.styled
 def curves_figure(points: Sequence[Point], title: str) -> Figure:
-    """Accuracy against strength; dashed beyond the strength of an arm's training.
+    """Accuracy against strength; dashed beyond the strength in an arm's training.
 
     Args:
       points: of all arms and kinds.

@@ -1,7 +1,7 @@
-"""Signs that an attack failed, not that a model is robust: gradients that are masked.
+"""Signs of masked gradients: an attack failed, which does not make the model robust.
 
-An attack by gradients only bounds robustness from above. Where its results contradict what every
-attack that works must show, the bound says little (A. Athalye et al., https://arxiv.org/abs/1802.00420;
+A gradient attack only bounds robustness from above. If its results contradict what every working
+attack must show, the bound says little (A. Athalye et al., https://arxiv.org/abs/1802.00420;
 N. Carlini et al., https://arxiv.org/abs/1902.06705).
 """
 
@@ -14,12 +14,12 @@ from pnoise_jax.studies.robustness.figure import TITLES
 from pnoise_jax.studies.robustness.measuring import ATTACKS, CurveSettings, Measured
 
 TOLERANCE = 1.0  # points: an accuracy may rise by this much from chance alone
-SURVIVORS = 1.0  # percent that may be right after an attack that may change every pixel at will
+SURVIVORS = 1.0  # percent that may be right after an attack with unlimited changes of pixels
 ZEROS = 1.0  # percent of images without a gradient
 
 
 def find_signs(measured: Sequence[Measured], settings: CurveSettings) -> list[str]:
-    """A sentence for each sign, of each model separately; none where the attacks look sound.
+    """A sentence for each sign, for each model separately; none if the attacks look sound.
 
     Args:
       measured: the models.
@@ -40,7 +40,7 @@ def find_signs(measured: Sequence[Measured], settings: CurveSettings) -> list[st
 
 
 def comparable(settings: CurveSettings) -> list[tuple[int, int]]:
-    """Where in the strengths FGSM's epsilon is not above PGD's, so that PGD may do all it does."""
+    """Pairs of strengths where FGSM's epsilon is at most PGD's: PGD can do all that FGSM does."""
     fgsm, pgd = settings.strengths["fgsm"], settings.strengths["pgd"]
     return [
         (i, j)
@@ -86,10 +86,10 @@ def _misled(run: Measured, settings: CurveSettings) -> Iterator[str]:
         if entropy[worst] - margin[worst] > TOLERANCE:
             yield (
                 f"at epsilon {settings.strengths[kind][worst]:.3g} {TITLES[kind]} leaves "
-                f"{entropy[worst]:.1f} % where it increases cross-entropy and {margin[worst]:.1f} "
-                "% where it increases the margin, which does not depend on the scale of the "
-                "logits; the gradients of cross-entropy mislead, so another loss may leave less "
-                "than the worst of both, which is reported"
+                f"{entropy[worst]:.1f} % if it increases cross-entropy and {margin[worst]:.1f} "
+                "% if it increases the margin, whose gradient signs do not depend on the "
+                "scale of the logits; those of cross-entropy mislead, so another loss may leave "
+                "less than the worst of both, which is reported"
             )
 
 
@@ -100,8 +100,8 @@ def _blind(run: Measured, settings: CurveSettings) -> Iterator[str]:
             yield (
                 f"{TITLES[kind]} is no stronger than random changes of the same size at any "
                 f"epsilon: at {settings.strengths[kind][-1]:.3g} it leaves {attacked[-1]:.1f} % "
-                f"and they leave {blind[-1]:.1f} %; the gradients lead nowhere, or the epsilons "
-                "are too small or too large to tell"
+                f"and random changes leave {blind[-1]:.1f} %; the gradients lead nowhere, or the "
+                "epsilons are too small or too large to tell"
             )
 
 
@@ -111,16 +111,16 @@ def _survivors(run: Measured) -> Iterator[str]:
     if share > SURVIVORS:
         yield (
             f"PGD that may change every pixel at will leaves {share:.1f} %; it should leave none: "
-            "the gradients are masked, or the model hardly looks at the image"
+            "the gradients are masked, or the model hardly uses the image"
         )
     elif share and share >= random / 2:
         yield (
-            f"PGD that may change every pixel at will leaves {share:.2g} %, and images of random "
-            f"pixels {random:.2g} %; it should leave far fewer, and seems to make images random"
+            f"PGD that may change every pixel at will leaves {share:.2g} %, and random pixels "
+            f"leave {random:.2g} %; it should leave far fewer, and seems to make images random"
         )
 
 
 def _zeros(run: Measured) -> Iterator[str]:
     share = 100 * float(run.zero_gradients.mean())
     if share > ZEROS:
-        yield f"{share:.1f} % of the images have a gradient of exactly 0, so attacks have no lead"
+        yield f"{share:.1f} % of the images have a gradient of exactly 0, which no attack can use"

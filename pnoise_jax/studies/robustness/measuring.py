@@ -1,4 +1,4 @@
-"""What is measured of a model: its answers on the test set at every strength, kept to be paired."""
+"""Measures a model's answers on the test set at every strength, and keeps them to be paired."""
 
 import dataclasses
 import json
@@ -39,9 +39,9 @@ class CurveSettings:
 
     Attributes:
       strengths: by kind, in ascending order; a kind that is left out has those of `STRENGTHS`. All
-        begin with 0, the images as they are.
+        begin with 0, the unchanged images.
       pgd_steps: of PGD.
-      seed: of what is drawn.
+      seed: of the random numbers.
     """
 
     strengths: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
@@ -75,15 +75,15 @@ class Measured:
     """One model's answers.
 
     Attributes:
-      arm: what it is trained with, by name.
+      arm: the name of the arm.
       seed: of its training.
       noise: by kind of noise, (strengths, n) bool.
-      attacks: by attack, and by what it increases, (strengths, n) bool; "blind" is a change of each
-        pixel by epsilon in a random direction.
-      zero_gradients: (n,) bool, the images that attacks by gradients cannot move.
-      whole_range: (n,) bool, which are right after PGD that starts at the image and may change
-        every pixel at will.
-      random_images: (n,) bool, which are right of images of random pixels.
+      attacks: by attack and loss, (strengths, n) bool; "blind" changes each pixel by epsilon in a
+        random direction.
+      zero_gradients: (n,) bool, the images that gradient attacks cannot move.
+      whole_range: (n,) bool, right after PGD that starts at the image and may change every pixel at
+        will.
+      random_images: (n,) bool, right if the image is replaced by random pixels.
     """
 
     arm: str
@@ -95,13 +95,13 @@ class Measured:
     random_images: np.ndarray
 
     def correct(self, kind: str) -> np.ndarray:
-        """(strengths, n) bool, which are right: of an attack, after each of its losses."""
+        """(strengths, n) bool: right; for an attack, right after each of its losses."""
         if kind not in self.attacks:
             return self.noise[kind]
         return np.all([self.attacks[kind][loss] for loss in LOSSES], axis=0)
 
     def accuracy(self, kind: str, loss: str | None = None) -> np.ndarray:
-        """In percent, by strength; of an attack also by one loss alone."""
+        """In percent, by strength; for an attack also with one loss alone."""
         correct = self.correct(kind) if loss is None else self.attacks[kind][loss]
         return 100 * correct.mean(axis=1)
 
@@ -112,10 +112,10 @@ def measure(
     """Evaluates a model at every strength.
 
     Args:
-      run: what is evaluated.
+      run: the model to evaluate.
       settings: what is done to its test images.
-      arm: what it is called.
-      report: takes a sentence on how far it is.
+      arm: its name.
+      report: takes a sentence about the progress.
 
     Raises:
       ValueError: its task is not a classification, or the test split has no labels.
@@ -170,16 +170,16 @@ def measure_kept(
     *,
     report: Callable[[str], None],
 ) -> Measured:
-    """`measure` of a finished run of a study, or what was measured of it before.
+    """`measure` for a finished run of a study, or its earlier result.
 
     Args:
-      run: what was trained.
+      run: the run.
       path: its directory.
-      kept: the file of its answers, written where it is not there or is of something else.
-      settings, report: as `measure` has them.
+      kept: the file of its answers; written if it is missing or belongs to something else.
+      settings, report: as in `measure`.
 
     Raises:
-      OSError: the run cannot be restored, or the file not written.
+      OSError: the run cannot be restored, or the file cannot be written.
     """
     identity = _identity(run, path, settings)
     arrays = read_arrays(kept, identity)
@@ -200,7 +200,7 @@ def measure_kept(
 
 
 def _identity(run: StudyRun, path: Path, settings: CurveSettings) -> str:
-    """What the answers depend on, beside the run's own config."""
+    """What the answers depend on, in addition to the run's own config."""
     test_data = run.experiment.test_data
     return json.dumps(
         {

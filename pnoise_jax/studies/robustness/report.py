@@ -1,4 +1,4 @@
-"""The curves as a table, rows for CSV, and sentences; files beside one another."""
+"""The curves as tables, CSV rows, sentences and files."""
 
 import dataclasses
 import json
@@ -30,12 +30,12 @@ def sentences(
     settings: CurveSettings,
     experiments: Mapping[str, training.Experiment],
 ) -> list[str]:
-    """What the table leaves out: what was evaluated, and how far it can be trusted.
+    """What the table leaves out: what was evaluated, and how far to trust it.
 
     Args:
       points: of all arms.
       measured: what they summarise.
-      signs: what `masking.find_signs` gives.
+      signs: from `masking.find_signs`.
       settings: how they were measured.
       experiments: one for each arm.
     """
@@ -45,11 +45,11 @@ def sentences(
         "Accuracy, %, of the models in evaluation mode (running statistics of batch norms, no "
         f"dropout, no injected noise), mean of {seeds} seed{'s' * (seeds > 1)}, with 95 % "
         f"intervals over {over}. PGD takes {settings.pgd_steps} "
-        f"step{'s' * (settings.pgd_steps > 1)} from a random start. An image counts as right "
-        "under attack if it is after two attacks, by cross-entropy and by the margin.",
+        f"step{'s' * (settings.pgd_steps > 1)} from a random start. Under attack, an image counts "
+        "as right if it is right after two attacks, by cross-entropy and by the margin.",
     ]
     if any(point.beyond for point in points):
-        texts.append("* is stronger than what the model was trained with.")
+        texts.append("* is stronger than in the model's training.")
     noisy = [
         arm
         for arm, experiment in experiments.items()
@@ -69,19 +69,19 @@ def sentences(
     if views:
         listed = ", ".join(f"{arm} ({count})" for arm, count in views.items())
         texts.append(
-            f"evaluation.views is not used here: {listed}. Each test image is seen once, as it is."
+            f"evaluation.views is not used here: {listed}. Each test image is seen once, unshifted."
         )
     if signs:
         texts.append(
-            f"{len(signs)} sign{'s' * (len(signs) > 1)} that attacks failed; the accuracies under "
-            "attack of these models are not robustness:"
+            f"{len(signs)} sign{'s' * (len(signs) > 1)} that attacks failed; for these models, "
+            "accuracy under attack does not show robustness:"
         )
         texts += [f"- {sign}" for sign in signs]
     return [*texts, *verdicts(measured, settings), BOUND]
 
 
 def print_tables(console: Console, points: Sequence[Point]) -> None:
-    """A table for each kind: a row for each arm, a column for each strength."""
+    """A table for each kind, with a row for each arm and a column for each strength."""
     for kind in KINDS:
         curves: dict[str, list[Point]] = {}
         for point in points:
@@ -99,7 +99,7 @@ def print_tables(console: Console, points: Sequence[Point]) -> None:
 
 
 def cell(point: Point) -> str:
-    """81.2 (79.9–82.4), and * beyond the strength of training."""
+    """81.2 (79.9–82.4), with * beyond the strength of training."""
     star = "*" if point.beyond else ""
     return f"{point.accuracy:.1f}{star} ({point.low:.1f}–{point.high:.1f})"
 
@@ -107,12 +107,12 @@ def cell(point: Point) -> str:
 def write(
     path: Path, content: Mapping[str, Any], points: Sequence[Point], console: Console
 ) -> None:
-    """Writes `FILES` into a directory, and says so.
+    """Writes `FILES` to a directory, and prints that.
 
     Args:
       path: the directory.
       content: of robustness.json.
-      points: to draw, and the rows of robustness.csv.
+      points: to draw and to write to robustness.csv.
       console: where to print.
     """
     figure = curves_figure(points, content["title"])

@@ -1,4 +1,4 @@
-"""Robustness curves: of models that a study trains, or of an existing run."""
+"""Robustness curves, for models that a study trains or for an existing run."""
 
 import dataclasses
 import json
@@ -47,14 +47,14 @@ def run_curves(
     settings: CurveSettings | None = None,
     command: str | None = None,
 ) -> dict[str, Any]:
-    """Trains the models that are missing in ``workdir``, and measures the curves of all.
+    """Trains the models that ``workdir`` lacks, and measures the curves of all.
 
     The directory gets robustness.json, .csv, .svg and .png, and in runs/ the work directory of
-    every training. The same call goes on where it was stopped.
+    every training. The same call resumes where it was stopped.
 
     Args:
       config: of all runs.
-      workdir: of the study, made if need be.
+      workdir: of the study; created if necessary.
       arms: by name, the fields that each changes; the others are compared with the first.
       seeds: of the runs. With fewer than three, nothing is claimed about other seeds.
       settings: what is done to test images.
@@ -64,7 +64,8 @@ def run_curves(
       The content of robustness.json.
 
     Raises:
-      ValueError, OSError: bad config, arm, data or work directory, named, before any training.
+      ValueError, OSError: the config, an arm, the data or the work directory is bad; names it,
+        before any training.
       NonFiniteLossError, StoppedError: as `training.train`; what was finished is kept.
     """
     _require_one_host()
@@ -89,13 +90,13 @@ def run_curves_of(
     settings: CurveSettings | None = None,
     command: str | None = None,
 ) -> dict[str, Any]:
-    """Measures the curves of an existing run; its directory is left as it is.
+    """Measures the curves of an existing run, without changing its directory.
 
     Args:
       workdir: of the run.
       config: the run's, whose evaluation and data sections may differ; None takes its own.
-      out: the directory of the report, made if need be.
-      settings, command: as `run_curves` takes them.
+      out: the directory of the report; created if necessary.
+      settings, command: as in `run_curves`.
 
     Returns:
       The content of robustness.json.
@@ -136,7 +137,7 @@ def _finish(
     command: str | None,
     console: Console,
 ) -> dict[str, Any]:
-    """Prints and writes what was measured."""
+    """Prints and writes the results."""
     trained = {arm: trained_strengths(experiment) for arm, experiment in experiments.items()}
     points = summarise(measured, settings, trained)
     signs = masking.find_signs(measured, settings)
@@ -172,7 +173,7 @@ def _finish(
 
 
 def _share(measured: Sequence[Measured], name: str) -> list[dict[str, Any]]:
-    """For each model the percentage of images of which something is true."""
+    """For each model, the percentage of images for which something is true."""
     return [
         {"arm": run.arm, "seed": run.seed, "percent": 100 * float(getattr(run, name).mean())}
         for run in measured
@@ -180,17 +181,17 @@ def _share(measured: Sequence[Measured], name: str) -> list[dict[str, Any]]:
 
 
 def _claim(path: Path, config: ml_collections.ConfigDict) -> None:
-    """Makes the directory that of this study, or checks that it already is.
+    """Claims the directory for this study, or checks that it already belongs to it.
 
     Raises:
-      ValueError: it holds a run, or a study of another config, whose fields are named.
+      ValueError: it holds a run, or a study with another config; names the fields that differ.
     """
     named = f"--workdir={str(path)!r}"
     files = (*report.FILES, _BASE)
     writing.require_places(path, named=named, files=files, directories=("runs", "measured"))
     if RunDirectory(path).has_run():
         raise ValueError(
-            f"{named} holds a run of launch.train; give a study a directory of its own, or leave "
+            f"{named} holds a run of launch.train; give the study its own directory, or leave "
             "--config out to measure the run"
         )
     if (path / _BASE).exists():
@@ -201,8 +202,8 @@ def _claim(path: Path, config: ml_collections.ConfigDict) -> None:
                 f"{k}: {old!r} there, {new!r} now" for k, (old, new) in changed.items()
             )
             raise ValueError(
-                f"{named} holds a study of another config ({listed}): choose another directory, or "
-                "set these fields back"
+                f"{named} holds a study with another config ({listed}): choose another directory, "
+                "or set these fields back"
             )
     else:
         write_config(path / _BASE, config)

@@ -1,4 +1,4 @@
-"""The points of the curves: means over seeds, intervals, and what each arm adds to the first."""
+"""The points of the curves: means over seeds, intervals, and differences from the first arm."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -19,15 +19,15 @@ class Point:
     """Accuracy of an arm at one strength.
 
     Attributes:
-      arm, kind, strength: which.
+      arm, kind, strength: what was measured.
       accuracy: mean over seeds, in percent.
-      low, high: its interval: over seeds and examples, with fewer than three seeds over examples.
-      seeds: how many.
-      trained: the strength of this kind that the arm was trained with, or None.
-      gain: the accuracy minus that of the first arm, in points, paired by seed and example; None of
-        that arm, and with fewer than three seeds.
+      low, high: its interval: over seeds and examples; with fewer than three seeds, over examples.
+      seeds: number of seeds.
+      trained: the strength of this kind in the arm's training, or None.
+      gain: the accuracy minus that of the first arm, in points, paired by seed and example; None
+        for the first arm, and with fewer than three seeds.
       gain_low, gain_high: its interval.
-      p_value: of no gain, corrected by Holm over all of the study.
+      p_value: for no gain, corrected by Holm over the whole study.
     """
 
     arm: str
@@ -45,7 +45,7 @@ class Point:
 
     @property
     def beyond(self) -> bool:
-        """Whether it is stronger than what the arm was trained with of this kind."""
+        """Whether it is stronger than this kind was in the arm's training."""
         return self.trained is not None and self.strength > self.trained * (1 + 1e-6)
 
 
@@ -57,9 +57,9 @@ def summarise(
     """The points, arm by arm.
 
     Args:
-      measured: of every arm the same seeds; the first arm is what others are compared with.
+      measured: every arm with the same seeds; the others are compared with the first.
       settings: how they were measured.
-      trained: by arm, what `arms.trained_strengths` gives.
+      trained: by arm, the result of `arms.trained_strengths`.
     """
     arms: dict[str, list[Measured]] = {}
     for run in measured:
@@ -101,7 +101,7 @@ def _hits(runs: Sequence[Measured], kind: str, number: int) -> Hits:
 
 
 def _correct(points: list[Point]) -> list[Point]:
-    """With p-values corrected over all; strength 0 is tested once for each arm, not four times."""
+    """The points with corrected p-values; strength 0 counts once per arm, not four times."""
     tested = [p for p in points if p.p_value is not None and (p.strength or p.kind == KINDS[0])]
     values = [p.p_value for p in tested if p.p_value is not None]
     adjusted = evaluation.adjust_p_values(values) if values else []

@@ -1,4 +1,4 @@
-"""What attacks showed of each arm, in measured numbers: they look sound, or it is undecided."""
+"""What the attacks showed for each arm, in numbers: they look sound, or it is undecided."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ BOUND = (
 
 
 def verdicts(measured: Sequence[Measured], settings: CurveSettings) -> list[str]:
-    """Sentences on each arm: what is undecided; else, without signs, what was checked.
+    """Sentences about each arm: what is undecided or, if there are no signs, what was checked.
 
     Args:
       measured: the models.
@@ -35,7 +35,7 @@ def verdicts(measured: Sequence[Measured], settings: CurveSettings) -> list[str]
 
 
 def _undecided(runs: Sequence[Measured], kind: str, settings: CurveSettings) -> list[str]:
-    """A sentence where the accuracy of one of the models hardly fell."""
+    """A sentence if the accuracy of one of the models hardly fell."""
     curve = min((run.accuracy(kind) for run in runs), key=lambda curve: curve[0] - curve.min())
     if curve[0] - curve.min() > masking.TOLERANCE:
         return []
@@ -73,7 +73,7 @@ def _no_sign(runs: Sequence[Measured], settings: CurveSettings) -> str:
 
 
 def _compared(runs: Sequence[Measured], settings: CurveSettings) -> str:
-    """By how much PGD leaves more than FGSM, where both can be compared."""
+    """How much more PGD leaves than FGSM, if they can be compared."""
     pairs = masking.comparable(settings)
     compared = {i for i, _ in pairs}
     left = [f"{s:.3g}" for i, s in enumerate(settings.strengths["fgsm"]) if s and i not in compared]

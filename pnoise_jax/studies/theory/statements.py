@@ -48,7 +48,7 @@ def independence_of_labels() -> Finding:
     ]
     _, log_det = np.linalg.slogdet(np.kron(mixing, np.eye(features)))
     rows = (
-        ("optimal, labels that X tells of", gains[0]),
+        ("optimal, labels that depend on X", gains[0]),
         ("optimal, random labels", gains[1]),
         (f"optimal, {features} features an example", -float(log_det)),
         ("halving every feature", _HALF.mutual_information(K)),
@@ -75,7 +75,7 @@ def no_maximum() -> Finding:
 
 
 def units() -> Finding:
-    """More is gained than there is to know."""
+    """The gain exceeds what there is to know."""
     rows = []
     for name, k, classes in (
         ("a batch of 10, 10 classes", 10, 10),

@@ -73,7 +73,7 @@ def test_a_method_may_start_from_the_run_of_source_only(tmp_path):
         (["tvt"], {}, {"data.name": "tests.adaptation.domains:other_classes"}, "classes"),
         (["tvt"], {}, {"task.source_split": "train[:0]"}, r"train\[:0\]"),
         (["tvt"], {}, {"data.train_split": "train[:0]"}, r"train\[:0\]"),
-        (["tvt"], {}, {"task.source": ""}, "a study of adaptation needs a source and a target"),
+        (["tvt"], {}, {"task.source": ""}, "an adaptation study needs a source and a target"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_made(

@@ -64,9 +64,9 @@ def test_a_published_list_is_read_in_its_order(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("Art/Bed/1.jpg 0\nArt/Bed/2.jpg\n", "line 2: 'Art/Bed/2.jpg' does not end with a blank"),
-        ("Art/Bed/1.jpg -1\n", "line 1: .* does not end with a blank and a label"),
-        ("7\n", "line 1: '7' does not end with a blank"),
+        ("Art/Bed/1.jpg 0\nArt/Bed/2.jpg\n", "line 2: 'Art/Bed/2.jpg' does not end with a space"),
+        ("Art/Bed/1.jpg -1\n", "line 1: .* does not end with a space and a label"),
+        ("7\n", "line 1: '7' does not end with a space"),
         ("\n", "lists no images"),
     ],
 )

@@ -208,7 +208,7 @@ def test_what_does_not_fit_is_never_called_fitting(topology, data_dir, monkeypat
 
     came, said = compiled_with(*run, lambda program, config: program == "training")
     assert (came.fits, came.changes, came.programs) == (False, {}, ())
-    assert "Nothing that was tried fits" in said
+    assert "No change that was tried fits" in said
     assert ahead_of_time.content(came, topology)["fits"] is False
 
     came, said = compiled_with(*run, lambda program, config: program == "training", suggests=False)
@@ -220,7 +220,7 @@ def test_what_does_not_fit_is_never_called_fitting(topology, data_dir, monkeypat
     assert not came.fits
     assert came.changes == {"model.remat": True, "fsdp": 8, "accumulate": 2}
     assert len(came.programs) == 2  # the evaluation of the changed run as well
-    assert "noise over the batch mixes 32 examples: it is another experiment" in said
+    assert "noise over the batch mixes 32 examples: a different experiment" in said
 
     came, said = compiled_with(*run, lambda program, config: program == "evaluation")
     assert (came.fits, came.changes, len(came.programs)) == (False, {}, 1)

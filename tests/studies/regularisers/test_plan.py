@@ -136,7 +136,7 @@ def test_bad_contrasts_are_refused(contrasts, message):
 )
 def test_arms_have_data_budget_and_evaluation_in_common(field, value):
     unfair = Arm([TWO[0], {**TWO[1], field: value}])
-    with pytest.raises(ValueError, match="in common") as error:
+    with pytest.raises(ValueError, match="must be the same for all arms") as error:
         check_arms({"none": Arm(TWO), "unfair": unfair})
     assert f"arm 'unfair' sets {field}={value!r}" in str(error.value)
 
@@ -194,7 +194,7 @@ def test_a_bad_candidate_is_found_before_any_training(arms, message, data_dir, t
     ("settings", "message"),
     [
         ({"a": "train"}, "settings()['a'] is 'train'"),
-        ({"../a": Setting(train="a", test="b", held_out="c")}, "a directory gets this name"),
+        ({"../a": Setting(train="a", test="b", held_out="c")}, "this becomes a directory's name"),
         ({"a": Setting(train=3, test="b", held_out="c")}, "settings()['a']: train=3"),
         (
             {"a": Setting(train="a", test="b", held_out="c", fields={"seed": 3})},
@@ -219,7 +219,7 @@ def test_views_that_all_arms_have_anyway_are_refused(data_dir, tmp_path):
     config = small_config(data_dir)
     config.evaluation.views = 3
     error = refusal(config, tmp_path, arms={"a": Arm(TWO, views=3)})
-    assert "arm 'a': views=3 is evaluation.views" in error
+    assert "arm 'a': views=3 equals the config's evaluation.views" in error
 
 
 def test_no_setting_at_all_is_refused(data_dir, tmp_path):

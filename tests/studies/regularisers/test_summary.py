@@ -118,7 +118,7 @@ def test_all_that_was_chosen_is_shown(tmp_path):
     }
     summary.write_setting(tmp_path / "first", chosen)
     table = report.markdown(summary.collect(tmp_path, ["first"], [], None))
-    assert table.startswith("No contrasts were named beforehand.")
+    assert table.startswith("No contrasts were chosen beforehand.")
     (row,) = (line for line in table.splitlines() if line.startswith("| noise |"))
     assert "noise.name linear_transform, train True, " in row
     assert r"train_transform none\|random_shift(1), learning_rate of the config |" in row

@@ -44,7 +44,7 @@ def test_the_right_conditional_entropy_leaves_no_gain(findings):
 
 def test_random_labels_score_the_same(findings):
     finding = figures(findings["independence_of_labels"], 1)
-    told, random = finding["optimal, labels that X tells of"], finding["optimal, random labels"]
+    told, random = finding["optimal, labels that depend on X"], finding["optimal, random labels"]
     assert told == pytest.approx(random, abs=1e-9)
     assert finding["optimal, 64 features an example"] == pytest.approx(64 * random, rel=1e-6)
 
