@@ -32,6 +32,7 @@ LIBRARIES = (
     "tensorboardX",
     "tensorflow_datasets",
 )
+THRESHOLDS = (50_000, 20, 50)  # tracing makes many objects that stay
 LIMIT = 300  # seconds that a program may take
 
 
@@ -47,6 +48,7 @@ def serve() -> str | None:
     for name in LIBRARIES:
         importlib.import_module(name)
     gc.freeze()  # what all share is not looked through again
+    gc.set_threshold(*THRESHOLDS)
     for line in sys.stdin:
         request = json.loads(line)
         child = os.fork()
