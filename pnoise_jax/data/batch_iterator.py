@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Self
 
-import grain
 import numpy as np
 from absl import flags
 
@@ -63,6 +62,8 @@ class BatchIterator(Iterator[Batch]):
             when it is asked for, None takes one for each core that this process may use.
           num_workers: processes that make batches ahead, in turn; 0: none.
         """
+        import grain  # here, as it takes long, and a program that only lists its flags needs none
+
         if num_threads is None:
             num_threads = available_cores(num_workers)
         make_batch = functools.partial(_at, batch_at, num_threads)

@@ -3,9 +3,8 @@
 import dataclasses
 
 import numpy as np
-import scipy.stats
+import scipy
 from jax.sharding import Mesh
-from sklearn import metrics
 
 from pnoise_jax import data
 from pnoise_jax.denoising.held_out import require_unseen_images
@@ -65,6 +64,8 @@ def roc_curve(scores: np.ndarray, anomalous: np.ndarray, *, confidence: float = 
       ValueError: shapes differ, a score is not finite, a group has fewer than two examples, or the
         confidence is outside (0, 1).
     """
+    from sklearn import metrics  # here, as importing scikit-learn takes long
+
     if not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence!r}: give a number between 0 and 1, such as 0.95")
     scores, anomalous = np.asarray(scores, np.float64), np.asarray(anomalous)

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import special
+import scipy
 
 from pnoise_jax import data, parallel
 
@@ -34,7 +34,7 @@ class Predictions:
     @classmethod
     def of(cls, logits: np.ndarray, labels: np.ndarray) -> "Predictions":
         """Predictions from logits (n, classes) and labels (n,)."""
-        found = _score(np, special.logsumexp, np.asarray(logits), np.asarray(labels))
+        found = _score(np, scipy.special.logsumexp, np.asarray(logits), np.asarray(labels))
         types = {"rank": np.int32, "nll": np.float32, "predicted": np.int32}
         return cls(**{name: array.astype(types[name]) for name, array in found.items()})
 

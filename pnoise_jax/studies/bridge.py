@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from pnoise_jax.studies.sweep.results import Row
 from pnoise_jax.writing import csv_rows, csv_text
@@ -172,7 +172,7 @@ def _spearman(points: np.ndarray) -> float:
     """Of points (n, 2); NaN where a column does not vary, as in a few small resamples."""
     if not np.ptp(points, axis=0).all():
         return np.nan
-    correlation, _ = stats.spearmanr(points)
+    correlation, _ = scipy.stats.spearmanr(points)
     return float(cast("float", correlation))
 
 

@@ -1,14 +1,16 @@
 """The bridge's figure: leak against drop, a column for each data set."""
 
-from collections.abc import Mapping, Sequence
+from __future__ import annotations
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.lines import Line2D
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from pnoise_jax.studies.bridge import Model
 from pnoise_jax.studies.reporting import style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 CLAIMED = (9, 11)  # points over clean: the paper's 84 and 86 % to 95 %
 _LEAKS = {
@@ -27,8 +29,7 @@ def bridge_figure(models: Mapping[str, Sequence[Model]]) -> Figure:
     Args:
       models: by data set; at least one, and of each at least one.
     """
-    layout = ConstrainedLayoutEngine(wspace=0.06, hspace=0.06)
-    figure = Figure(figsize=(style.WIDTH * 1.25, 6.6), layout=layout)
+    figure = style.new_figure(style.WIDTH * 1.25, 6.6, wspace=0.06, hspace=0.06)
     axes = figure.subplots(2, len(models), sharex="col", sharey="row", squeeze=False)
     depths = sorted({model.depth for group in models.values() for model in group})
     markers = {depth: _MARKERS[i % len(_MARKERS)] for i, depth in enumerate(depths)}
@@ -62,6 +63,8 @@ def _draw_models(ax: Axes, models: Sequence[Model], leak: str, markers: Mapping[
 
 def _add_legends(figure: Figure, markers: Mapping[int, str]) -> None:
     """What colours and the band mean, and the markers of the depths."""
+    from matplotlib.lines import Line2D
+
     claimed = Line2D([], [], color="#c25400", alpha=0.3, linewidth=8)
     heads = [Line2D([], [], color=color, marker="o", linestyle="") for color in _COLORS.values()]
     names = [*_HEADS.values(), "the paper's gain"]

@@ -1,12 +1,17 @@
 """The real command line, in a process of its own with one CPU device."""
 
+import atexit
+import functools
+import json
 import os
 import pathlib
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 
+ROOT = pathlib.Path(__file__).parents[2]
 ENVIRONMENT = os.environ | {
     "JAX_PLATFORMS": "cpu",
     "PYTHONUNBUFFERED": "1",
@@ -28,7 +33,7 @@ def start(program: str, *arguments: object, **environment: str | None) -> subpro
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            cwd=environment.get("CODE", pathlib.Path(__file__).parents[2]),
+            cwd=environment.get("CODE", ROOT),
             env=variables,
         )
     finally:
@@ -36,10 +41,41 @@ def start(program: str, *arguments: object, **environment: str | None) -> subpro
 
 
 def run(program: str, *arguments: object, **environment: str | None) -> tuple[int, str, str]:
-    """Its exit code, what it printed, and its errors."""
+    """Its exit code, what it printed, and its errors.
+
+    Without an ``environment`` of its own the process is forked from one that has imported the
+    libraries, which saves two seconds.
+    """
+    if not environment:
+        return _run_forked(program, *map(str, arguments))
     process = start(program, *arguments, **environment)
     output, errors = process.communicate(timeout=300)
     return process.returncode, output, errors
+
+
+def _run_forked(program: str, *arguments: str) -> tuple[int, str, str]:
+    with tempfile.NamedTemporaryFile("r") as output, tempfile.NamedTemporaryFile("r") as errors:
+        request = {"program": program, "arguments": arguments}
+        request |= {"output": output.name, "errors": errors.name}
+        server = _fork_server()
+        server.stdin.write(json.dumps(request) + "\n")
+        server.stdin.flush()
+        return int(server.stdout.readline()), output.read(), errors.read()
+
+
+@functools.cache
+def _fork_server() -> subprocess.Popen:
+    """The server of `fork_server`, which ends with this process."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tests.launch.fork_server"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=ENVIRONMENT | {"OMP_NUM_THREADS": "1"},  # more of them are threads
+    )
+    atexit.register(server.communicate)
+    return server
 
 
 def start_on_hosts(*hosts: tuple, **environment: str) -> list[subprocess.Popen]:

@@ -1,12 +1,13 @@
 """The figures of a study: loss curves by term, embeddings, maps of the gate, confusions."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from pnoise_jax.studies.adaptation.measuring import Measured, read_metrics
 from pnoise_jax.studies.adaptation.methods import SOURCE_ONLY, TARGET_LABELS, Method, StudyRun
@@ -19,6 +20,10 @@ from pnoise_jax.studies.adaptation.representations import (
     source_as_seen,
 )
 from pnoise_jax.studies.reporting import style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # The keys of metrics.jsonl that are not terms of a loss.
 _NOT_TERMS = {
@@ -98,7 +103,7 @@ def curves_figure(
     """
     terms = terms_of(curves)
     rows = max(1, math.ceil(len(terms) / 2))
-    figure = Figure(figsize=(style.WIDTH, 1.9 * rows + 0.6), layout="constrained")
+    figure = style.new_figure(style.WIDTH, 1.9 * rows + 0.6)
     axes = figure.subplots(rows, 2, squeeze=False).ravel()
     for ax, term in zip(axes, terms, strict=False):
         ax.set_title(headings.get(term, term.replace("_", " ")))
@@ -125,7 +130,7 @@ def _line(method: Method, methods: Mapping[Method, object]) -> dict[str, str]:
 def embedding_figure(embeddings: Mapping[Method, Embedding]) -> Figure:
     """A panel for each method: source only shows the state before adaptation, the others after."""
     rows = math.ceil(len(embeddings) / 2)
-    figure = Figure(figsize=(style.WIDTH, 2.9 * rows + 0.4), layout="constrained")
+    figure = style.new_figure(style.WIDTH, 2.9 * rows + 0.4)
     axes = figure.subplots(rows, 2, squeeze=False).ravel()
     for ax in axes:
         ax.set_axis_off()
@@ -154,7 +159,7 @@ def maps_figure(maps: Mapping[Method, GateMaps]) -> Figure:
     """Images of the target, and below them the gate's entropy, one model per row."""
     first = next(iter(maps.values()))
     columns = len(first.images)
-    figure = Figure(figsize=(style.WIDTH, 1.15 * (1 + len(maps)) + 0.5), layout="constrained")
+    figure = style.new_figure(style.WIDTH, 1.15 * (1 + len(maps)) + 0.5)
     axes = figure.subplots(1 + len(maps), columns, squeeze=False)
     for ax in axes.ravel():
         ax.set_xticks([])
@@ -193,7 +198,7 @@ def confusion_figure(
     confusions: Mapping[Method, np.ndarray], names: Sequence[str] | None
 ) -> Figure:
     """True classes as rows, predicted ones as columns, in percent of a row."""
-    figure = Figure(figsize=(style.WIDTH, 3.5), layout="constrained")
+    figure = style.new_figure(style.WIDTH, 3.5)
     axes = figure.subplots(1, len(confusions), squeeze=False)[0]
     for ax, (method, matrix) in zip(axes, confusions.items(), strict=True):
         shown = ax.imshow(matrix, cmap="viridis", vmin=0, vmax=100)

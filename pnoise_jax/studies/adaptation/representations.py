@@ -5,8 +5,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
 
 from pnoise_jax import data, parallel
 from pnoise_jax.adaptation import AdaptationTask, binary_entropy, find_sown
@@ -84,6 +82,9 @@ def _choose(n: int, count: int) -> np.ndarray:
 
 def _project(features: np.ndarray) -> tuple[np.ndarray, str]:
     """Projects to two dimensions, by PCA first, which t-SNE starts from."""
+    from sklearn.decomposition import PCA  # here, as importing scikit-learn takes long
+    from sklearn.manifold import TSNE
+
     n = len(features)
     if n < 30:
         return PCA(2, random_state=0).fit_transform(features), "PCA"

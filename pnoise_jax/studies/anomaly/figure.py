@@ -1,15 +1,18 @@
 """The ROC curves of anomaly detection: a panel for each held-out class."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
+from typing import TYPE_CHECKING
 
 from pnoise_jax.studies.anomaly.study import Detection
 from pnoise_jax.studies.reporting import style
 from pnoise_jax.terminal import printable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _COLUMNS = 5
 _ERROR, _NEAREST = "#0072b2", "#c25400"
@@ -25,8 +28,7 @@ def roc_figure(detections: Sequence[Detection]) -> Figure:
     columns = min(_COLUMNS, len(detections))
     rows = math.ceil(len(detections) / columns)
     width = style.WIDTH if columns > 1 else style.WIDTH / 2
-    layout = ConstrainedLayoutEngine(wspace=0.04, hspace=0.04)
-    figure = Figure(figsize=(width, 1.1 + rows * width / columns), layout=layout)
+    figure = style.new_figure(width, 1.1 + rows * width / columns, wspace=0.04, hspace=0.04)
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for ax in axes.flat[len(detections) :]:
         ax.set_axis_off()

@@ -1,18 +1,20 @@
 """The files of a comparison of regularisers: JSON, CSV, Markdown, and a figure."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
+from typing import TYPE_CHECKING, Any
 
 from pnoise_jax.studies.regularisers.plan import NOTHING
 from pnoise_jax.studies.reporting import style
 from pnoise_jax.studies.sweep.cells import as_text, short
 from pnoise_jax.writing import csv_text, replace_file
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _STEM = "regularisers"
 FILES = tuple(f"{_STEM}.{kind}" for kind in ("json", "csv", "md", "svg", "png"))
@@ -138,7 +140,7 @@ def draw(content: Mapping[str, Any]) -> Figure:
     settings = content["settings"]
     longest = max(len(setting["arms"]) for setting in settings.values())
     size = (style.WIDTH * (0.4 + 0.55 * len(settings)), 1.4 + 0.27 * longest)
-    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(wspace=0.06))
+    figure = style.new_figure(*size, wspace=0.06)
     axes = figure.subplots(1, len(settings), sharey=True, squeeze=False)[0]
     for ax, (name, setting) in zip(axes, settings.items(), strict=True):
         _draw_setting(ax, setting)

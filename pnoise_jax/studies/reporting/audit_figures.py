@@ -1,11 +1,11 @@
 """Figures of an audit's accuracies: by protocol, by how far batches are sorted, and by class."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from pnoise_jax.studies.reporting import style, tables
 from pnoise_jax.studies.reporting.figures import (
@@ -26,6 +26,10 @@ from pnoise_jax.studies.reporting.style import (
     SHUFFLED,
 )
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 MAX_NAMED_CLASSES = 40  # more than these are shown as curves, not one by one
 MAX_NAME = 16  # letters of a class name in a figure
 
@@ -40,7 +44,7 @@ def protocols(audit: Mapping[str, Any]) -> Figure:
     groups = tables.by_noise(audit)
     placed = _place(groups)
     height = 1.0 + 0.36 * (placed[-1][0] + 1.2)
-    figure = Figure(figsize=(style.WIDTH, height), layout="constrained")
+    figure = style.new_figure(style.WIDTH, height)
     ax = figure.subplots()
     _draw_clean(ax, placed)
     _draw_dots(ax, placed)
@@ -76,7 +80,7 @@ def purity(audit: Mapping[str, Any]) -> Figure:
 @style.styled
 def per_class(audit: Mapping[str, Any]) -> Figure:
     """Accuracy by class: one by one where there are few, as sorted curves where there are many."""
-    figure = Figure(figsize=(style.WIDTH, 3.5), layout="constrained")
+    figure = style.new_figure(style.WIDTH, 3.5)
     ax = figure.subplots()
     few = len(audit["per_class"]) <= MAX_NAMED_CLASSES
     (_draw_classes if few else _draw_class_curves)(ax, audit["per_class"])

@@ -1,12 +1,11 @@
 """Figures of what a verdict rests on: where orders fall, and what interventions do."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from pnoise_jax.studies.reporting import prose, style, tables
 from pnoise_jax.studies.reporting.figures import add_legend, wrapped
@@ -22,6 +21,10 @@ from pnoise_jax.studies.reporting.style import (
     OWN_PREDICTIONS,
     RANDOM_ORDERS,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -47,8 +50,7 @@ def orders(audit: Mapping[str, Any]) -> Figure:
     clean = {noise_id: group[0].clean for noise_id, group in tables.by_noise(audit).items()}
     strips = [len(sizes) for sizes in by_noise.values()]
     height = 1.1 + sum(0.85 + 0.52 * count for count in strips)
-    layout = ConstrainedLayoutEngine(h_pad=0.08, hspace=0.06)
-    figure = Figure(figsize=(style.WIDTH, height), layout=layout)
+    figure = style.new_figure(style.WIDTH, height, h_pad=0.08, hspace=0.06)
     axes = figure.subplots(len(strips), squeeze=False, height_ratios=[0.6 + c for c in strips])
     for ax, (noise_id, sizes) in zip(axes[:, 0], by_noise.items(), strict=True):
         ax.axvline(clean[noise_id]["top1"], color=COLORS[CLEAN], label=CLEAN)
@@ -79,7 +81,7 @@ def interventions(audit: Mapping[str, Any]) -> Figure:
         headings.append((y - 0.65, heading))
         placed += [(y + i, row) for i, row in enumerate(groups[cell])]
         y += len(groups[cell])
-    figure = Figure(figsize=(style.WIDTH, 1.1 + 0.31 * (y + 0.3)), layout="constrained")
+    figure = style.new_figure(style.WIDTH, 1.1 + 0.31 * (y + 0.3))
     ax = figure.subplots()
     _draw_pulls(ax, placed)
     for at, heading in headings:

@@ -1,16 +1,18 @@
 """Figures of accuracies along something that was swept, and what all figures share."""
 
+from __future__ import annotations
+
 import dataclasses
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FixedLocator, MaxNLocator
+from typing import TYPE_CHECKING
 
 from pnoise_jax.studies.reporting import style
 from pnoise_jax.studies.reporting.style import BATCH_VOTE, COLORS, MARKERS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +72,7 @@ def sweep_figure(panels: Sequence[Panel]) -> Figure:
         raise ValueError("panels=[]: give at least one panel")
     columns = min(len(panels), 2)
     rows = -(-len(panels) // columns)
-    layout = ConstrainedLayoutEngine(wspace=0.06, hspace=0.06)
-    figure = Figure(figsize=(style.WIDTH, 0.5 + 2.9 * rows), layout=layout)
+    figure = style.new_figure(style.WIDTH, 0.5 + 2.9 * rows, wspace=0.06, hspace=0.06)
     axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for ax, panel in zip(axes.flat, panels, strict=False):
         _draw_panel(ax, panel)
@@ -126,6 +127,8 @@ def _draw_panel(ax: Axes, panel: Panel) -> None:
     ax.set_xlabel(panel.x_label)
     show_percents(ax)
     if all(float(x).is_integer() for x in panel.x):  # there is no layer 2.5
+        from matplotlib.ticker import FixedLocator, MaxNLocator
+
         few = len(panel.x) <= 8
         ax.xaxis.set_major_locator(
             FixedLocator(panel.x) if few else MaxNLocator(nbins=6, integer=True)

@@ -1,12 +1,18 @@
 """One look for all figures: a colour for each protocol, plain axes, the same bytes every time.
 
-No global state: the settings hold while a figure is drawn, and pyplot is not used.
+No global state: the settings hold while a figure is drawn, and pyplot is not used. Matplotlib is
+imported by the functions that draw, as most commands end without a figure.
 """
 
-import io
+from __future__ import annotations
 
-import matplotlib.style
-from matplotlib.figure import Figure
+import functools
+import io
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 CLEAN = "clean"
 SHUFFLED = "noisy, shuffled"
@@ -91,8 +97,35 @@ STYLE = {
     "ytick.major.size": 0,
 }
 
-# As a decorator: the function draws in this style, whatever the user's own settings are.
-styled = matplotlib.style.context(["default", STYLE])
+_Arguments = ParamSpec("_Arguments")
+_Drawn = TypeVar("_Drawn")
+
+
+def styled(draw: Callable[_Arguments, _Drawn]) -> Callable[_Arguments, _Drawn]:
+    """A decorator: the function draws in this style, whatever the user's own settings are."""
+
+    @functools.wraps(draw)
+    def draw_styled(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Drawn:
+        import matplotlib.style
+
+        with matplotlib.style.context(["default", STYLE]):
+            return draw(*args, **kwargs)
+
+    return draw_styled
+
+
+def new_figure(width: float, height: float, **spacing: Any) -> Figure:
+    """A figure of this size in inches that arranges its axes itself.
+
+    Args:
+      width: in inches.
+      height: in inches.
+      spacing: between axes, as matplotlib's ``ConstrainedLayoutEngine`` takes it.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(**spacing))
 
 
 def svg(figure: Figure) -> bytes:

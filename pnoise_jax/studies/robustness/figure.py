@@ -1,13 +1,17 @@
 """The figure: a panel for each kind of perturbation, a line with its interval for each arm."""
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from pnoise_jax.robustness import KINDS
 from pnoise_jax.studies.reporting import style
 from pnoise_jax.studies.robustness.summary import Point
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 TITLES = {
     "gaussian": "Gaussian",
@@ -34,7 +38,7 @@ def curves_figure(points: Sequence[Point], title: str) -> Figure:
       title: of the figure.
     """
     arms = list(dict.fromkeys(point.arm for point in points))
-    figure = Figure(figsize=(style.WIDTH * 1.25, 6.4), layout="constrained")
+    figure = style.new_figure(style.WIDTH * 1.25, 6.4)
     axes = figure.subplots(2, 2, sharey=True).ravel()
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     for ax, kind in zip(axes, KINDS, strict=True):

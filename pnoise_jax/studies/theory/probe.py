@@ -4,10 +4,6 @@ import dataclasses
 
 import jax
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from pnoise_jax import data, evaluation, noise
 from pnoise_jax.noise import information
@@ -51,6 +47,9 @@ def label_information(
     Raises:
       ValueError: a class is in fewer batches than there are folds.
     """
+    # Here, as importing scikit-learn takes long.
+    from sklearn import linear_model, model_selection, pipeline, preprocessing
+
     label_of, _ = np.unique(np.stack([labels, batches]), axis=1)  # each class and batch once
     classes, counts = np.unique(label_of, return_counts=True)
     if counts.min() < _FOLDS:
@@ -58,11 +57,14 @@ def label_information(
             f"class {classes[counts.argmin()]} is in {counts.min()} batches, and the probe needs "
             f"{_FOLDS}: give more examples, or smaller batches"
         )
-    folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=0)
+    folds = model_selection.StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=0)
     gained, correct = np.empty(len(labels)), np.empty(len(labels), bool)
     entropy = information.entropy(np.bincount(labels) / len(labels))
     for train, test in folds.split(features, labels, batches):
-        probe = make_pipeline(StandardScaler(), LogisticRegression(C=_PENALTY, max_iter=1000))
+        probe = pipeline.make_pipeline(
+            preprocessing.StandardScaler(),
+            linear_model.LogisticRegression(C=_PENALTY, max_iter=1000),
+        )
         probe.fit(features[train], labels[train])
         log_p = probe.predict_log_proba(features[test])
         columns = np.searchsorted(probe.classes_, labels[test])

@@ -11,7 +11,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import stats
+import scipy
 
 from pnoise_jax import noise
 from pnoise_jax.noise import information
@@ -50,10 +50,10 @@ def read_example(weights: np.ndarray, a: float, mates: Mates) -> Example:
         elif weight:
             means, shares = _merged(np.concatenate([means + weight, means - weight]), shares)
     deviation = float(np.linalg.norm(weights))
-    accuracy = float(shares @ stats.norm.cdf(a * means / deviation))
+    accuracy = float(shares @ scipy.stats.norm.cdf(a * means / deviation))
     far = abs(a) * np.abs(means).max() + 10 * deviation
     x = np.linspace(-far, far, _GRID)
-    density = shares @ stats.norm.pdf(x, a * means[:, None], deviation)
+    density = shares @ scipy.stats.norm.pdf(x, a * means[:, None], deviation)
     joint = np.stack([density, density[::-1]])  # of both labels: the grid is symmetric
     return Example(accuracy, information.mutual_information(joint / joint.sum()))
 

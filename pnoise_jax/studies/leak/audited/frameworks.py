@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse
+import scipy
 
 _SCORES = ("predict_proba", "decision_function", "predict")
 _MODULE = ("eval", "training", "parameters", "forward")

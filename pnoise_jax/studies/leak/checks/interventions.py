@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy import special, stats
+import scipy
 
 from pnoise_jax.studies.leak.checks.mate_groups import Groups
 
@@ -123,7 +123,7 @@ def choose_targets(groups: Groups, clean: np.ndarray, *, blank: bool) -> Planned
       blank: whether there is a blank example, of index n.
     """
     generator = np.random.default_rng([groups.seed, 3])
-    total = special.logsumexp(clean, axis=1)
+    total = scipy.special.logsumexp(clean, axis=1)
     count = int(np.clip(WANTED_BATCHES // (2 * len(groups.members)), 1, 16))
     rows = []
     for number, (members, (one, two)) in enumerate(
@@ -215,7 +215,7 @@ def _sign_flip(values: np.ndarray, resamples: int, seed: int) -> float:
     """The p-value that the mean of values which are symmetric about 0 is as large as this."""
     if len(values) < 2 or np.abs(values).max() < 1e-9:
         return 1.0
-    test = stats.permutation_test(
+    test = scipy.stats.permutation_test(
         (values,),
         np.mean,
         permutation_type="samples",

@@ -7,7 +7,7 @@ set comes from the order, which is what is asked; other test sets are left to th
 import dataclasses
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from pnoise_jax import evaluation
 
@@ -106,4 +106,4 @@ def exceeds(values: np.ndarray, others: np.ndarray, *, n: int) -> float:
     parts = [(max(x.var(ddof=1), (100 / n) ** 2) / len(x), len(x) - 1) for x in (values, others)]
     variance = sum(part for part, _ in parts)
     freedom = evaluation.degrees_of_freedom(*parts)
-    return float(stats.t.sf((values.mean() - others.mean()) / np.sqrt(variance), freedom))
+    return float(scipy.stats.t.sf((values.mean() - others.mean()) / np.sqrt(variance), freedom))
