@@ -10,6 +10,7 @@ All models are called in the same way::
 from pnoise_jax.models.beit import Beit
 from pnoise_jax.models.classifier import Classifier
 from pnoise_jax.models.convit import ConViT
+from pnoise_jax.models.davit import DaViT
 from pnoise_jax.models.layers import stage_and_number
 from pnoise_jax.models.registry import (
     MODELS,
@@ -29,6 +30,7 @@ __all__ = [
     "Beit",
     "Classifier",
     "ConViT",
+    "DaViT",
     "IsotropicTransformer",
     "ResNet",
     "SwinTransformer",

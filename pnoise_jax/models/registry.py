@@ -13,6 +13,7 @@ from pnoise_jax import noise
 from pnoise_jax.models.beit import Beit
 from pnoise_jax.models.classifier import Classifier
 from pnoise_jax.models.convit import ConViT
+from pnoise_jax.models.davit import DaViT
 from pnoise_jax.models.resnet import ResNet
 from pnoise_jax.models.swin import SwinTransformer
 from pnoise_jax.models.vit import VisionTransformer
@@ -58,6 +59,12 @@ _BUILT_IN: Mapping[str, _Entry] = {
     "convit_ti": _entry(ConViT, dim=192, depth=12, num_heads=4),
     "convit_s": _entry(ConViT, dim=432, depth=12, num_heads=9),
     "convit_b": _entry(ConViT, dim=768, depth=12, num_heads=16),
+    "davit_t": _entry(DaViT, dim=96, stage_sizes=(2, 2, 6, 2)),
+    "davit_s": _entry(DaViT, dim=96, stage_sizes=(2, 2, 18, 2)),
+    "davit_b": _entry(DaViT, dim=128, stage_sizes=(2, 2, 18, 2)),
+    "davit_l": _entry(DaViT, dim=192, stage_sizes=(2, 2, 18, 2)),
+    "davit_h": _entry(DaViT, dim=256, stage_sizes=(2, 2, 18, 2)),
+    "davit_g": _entry(DaViT, dim=384, stage_sizes=(2, 2, 24, 6)),
     "resnet18": _entry(ResNet, stage_sizes=(2, 2, 2, 2), block="basic"),
     "resnet34": _entry(ResNet, stage_sizes=(3, 4, 6, 3), block="basic"),
     "resnet50": _entry(ResNet, stage_sizes=(3, 4, 6, 3), block="bottleneck"),

@@ -41,7 +41,8 @@ def infer_options(shapes: Mapping[str, Shape]) -> dict[str, Any]:
 
 def _infer(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]]:
     shapes = {path: shape for path, shape in shapes.items() if shape and all(shape)}
-    return _infer_transformer(shapes) or _infer_swin(shapes) or _infer_resnet(shapes)
+    infer = (_infer_transformer, _infer_swin, _infer_davit)
+    return next(filter(None, (each(shapes) for each in infer)), None) or _infer_resnet(shapes)
 
 
 def _infer_transformer(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]] | None:
@@ -85,6 +86,13 @@ def _infer_swin(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]] | Non
         "head_dim": kernel[-1] // table[1],
         "window_size": (math.isqrt(table[0]) + 1) // 2,
     }
+
+
+def _infer_davit(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]] | None:
+    stem = shapes.get("params/patch_embed/kernel", ())
+    if len(stem) != 4 or "params/stage1_block1/cpe1/proj/kernel" not in shapes:
+        return None
+    return "davit_*", {"dim": stem[-1], "stage_sizes": _stage_sizes(shapes)}
 
 
 def _infer_resnet(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]]:

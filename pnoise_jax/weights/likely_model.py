@@ -1,7 +1,7 @@
 """Guesses which model weights that do not fit belong to, or recognises that we lack it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,7 +18,10 @@ from pnoise_jax.weights.names.naming import NAMINGS
 
 _LAYER_SCALE = r"/(ls[12]/gamma|gamma_[12])$"
 _LAST_NORM = r"^params/fc_norm/"
-_PARTS_OF_BEIT = (_LAYER_SCALE, _LAST_NORM)
+_OWN_PARTS = {  # of our families, by the beginning of their models' names
+    "beit": (_LAYER_SCALE, _LAST_NORM),
+    "davit": (_LAST_NORM,),
+}
 _OTHER_PARTS = {  # of ViTs in timm and big_vision, by the paths of their arrays
     _LAYER_SCALE: "layer scale",
     r"/(q_norm|k_norm)/": "norms of queries and keys",
@@ -53,8 +56,8 @@ def describe_likely_model(
     if family := other_families.recognise(stored):
         return f"These are the weights of {family}: use other weights", ""
     likely = infer_model(file_shapes)
-    is_beit = likely is not None and likely[0].startswith("beit")
-    if parts := _other_parts(unexpected, is_beit=is_beit):
+    family = "" if likely is None else likely[0].partition("_")[0]
+    if parts := _other_parts(unexpected, known=_OWN_PARTS.get(family, ())):
         return f"The file's model has {parts}: no model here has that, so use other weights", ""
     if likely is None:
         return "", ""
@@ -74,19 +77,24 @@ def describe_likely_model(
     return "", f"It looks like {name}{changed}: set config.model to it"
 
 
-def _other_parts(unexpected: Mapping[str, str], *, is_beit: bool) -> str:
-    """The parts that no model here has, with an array of each; "" where there are none."""
+def _other_parts(unexpected: Mapping[str, str], *, known: Sequence[str]) -> str:
+    """The parts that no model here has, with an array of each; "" where there are none.
+
+    Args:
+      unexpected: our paths and the names in the file.
+      known: patterns of the paths that the likely model has.
+    """
     parts = {
         part: name
         for pattern, part in _OTHER_PARTS.items()
         for path, name in reversed(list(unexpected.items()))
-        if re.search(pattern, path) and not (is_beit and pattern in _PARTS_OF_BEIT)
+        if re.search(pattern, path) and pattern not in known
     }
     if parts:
         return ", ".join(f"{part} ({printable_name(name)})" for part, name in parts.items())
     for path, name in unexpected.items():
-        known = any(re.fullmatch(naming.blocks, name) for naming in NAMINGS)
-        if re.match(_IN_BLOCK, path) and not known:
+        is_named = any(re.fullmatch(naming.blocks, name) for naming in NAMINGS)
+        if re.match(_IN_BLOCK, path) and not is_named:
             return f"arrays such as {printable_name(name)} in its blocks"
     return ""
 

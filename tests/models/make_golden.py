@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from timm.models.beit import Beit
 from timm.models.convit import ConVit
+from timm.models.davit import DaVit
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet, downsample_conv
 from timm.models.swin_transformer import SwinTransformer
@@ -53,8 +54,8 @@ def perturb(model: nn.Module) -> None:
         if name.endswith((".attn.proj", ".mlp.fc2")):
             module.weight.mul_(0.005)
             module.bias.mul_(0.005)
-        # What stands at the beginning of Swin's residual stream: likewise.
-        if name.endswith(("patch_embed.norm", "downsample.reduction")):
+        # What stands at the beginning of Swin's and DaViT's residual streams: likewise.
+        if name.endswith(("patch_embed.norm", "downsample.reduction", "stem.norm")):
             for parameter in module.parameters():
                 parameter.mul_(0.005)
     for name, parameter in model.named_parameters():
@@ -94,6 +95,11 @@ def swin(**options: object) -> nn.Module:
 def convit(**options: object) -> nn.Module:
     """A ConViT with such patches and MLPs as the ViT's, and 9 features a head."""
     return ConVit(patch_size=8, mlp_ratio=2, embed_dim=9, num_classes=NUM_CLASSES, **options)
+
+
+def davit(**options: object) -> nn.Module:
+    """A DaViT with windows of 3 x 3 tokens."""
+    return DaVit(window_size=3, num_classes=NUM_CLASSES, **options)
 
 
 def resnet(block: type[nn.Module], *layers: int, width: int, small_stem: bool) -> nn.Module:
@@ -168,6 +174,7 @@ def main() -> None:
     write("resnet_small_stem", resnet(BasicBlock, 1, 1, width=8, small_stem=True))
     write_deit_and_beit()
     write_swin_and_convit()
+    write_davit()
 
 
 def write_deit_and_beit() -> None:
@@ -184,6 +191,13 @@ def write_swin_and_convit() -> None:
     padded = swin(img_size=(44, 24), patch_size=4, depths=(2, 2), num_heads=(2, 4))
     write("swin_padded", padded, height=44, width=24)
     write("convit", convit(img_size=32, depth=3, num_heads=4, local_up_to_layer=2))
+
+
+def write_davit() -> None:
+    torch.manual_seed(3)
+    # 11 x 5 and 6 x 3 tokens: filled up for the stem, for windows and to be halved.
+    model = davit(embed_dims=(8, 16), depths=(1, 2), num_heads=(2, 4))
+    write("davit", model, height=42, width=20)
 
 
 if __name__ == "__main__":

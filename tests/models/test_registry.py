@@ -26,6 +26,12 @@ PARAMETERS = {
     "convit_ti": 5_710_512,
     "convit_s": 27_777_322,
     "convit_b": 86_540_040,
+    "davit_t": 28_360_168,
+    "davit_s": 49_745_896,
+    "davit_b": 87_954_408,
+    "davit_l": 196_811_752,
+    "davit_h": 348_922_856,
+    "davit_g": 1_406_470_120,
     "resnet18": 11_689_512,
     "resnet34": 21_797_672,
     "resnet50": 25_557_032,
@@ -50,11 +56,10 @@ def test_every_listed_model_has_a_count():
 @pytest.mark.parametrize("name", models.list_models())
 def test_parameters_and_logits(name):
     model = models.create_model(name)
-    image_shape = model.image_shape or (224, 224)  # ResNets take any
+    image_shape = model.image_shape or (224, 224)  # ResNets and DaViTs take any
     images = jax.ShapeDtypeStruct((2, *image_shape, 3), jnp.float32)
     with jax.enable_x64(True):  # without it, nothing could be anything but float32
-        variables = jax.eval_shape(model.init, jax.random.key(0), images)
-        logits = jax.eval_shape(model.apply, variables, images)
+        logits, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), images)
     assert sum(x.size for x in jax.tree.leaves(variables["params"])) == PARAMETERS[name]
     assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     chex.assert_shape(logits, (2, 1000))
@@ -76,6 +81,7 @@ def test_models_compare_and_hash_by_their_options(name):
         (models.VisionTransformer, "vit_b_16"),
         (models.Beit, "beit_b_16"),
         (models.SwinTransformer, "swin_t"),
+        (models.DaViT, "davit_t"),
         (models.ResNet, "resnet50"),
     ],
 )
@@ -155,11 +161,13 @@ def test_flax_attributes_are_no_options():
 VIT = {"patch_size": 4, "image_size": 8, "dim": 16, "depth": 2, "num_heads": 2}
 RESNET = {"stage_sizes": (1, 1), "width": 4, "stem": "small"}
 SWIN = {"patch_size": 2, "dim": 16, "head_dim": 8, "stage_sizes": (1, 1), "window_size": 2}
+DAVIT = {"dim": 16, "head_dim": 8, "stage_sizes": (2,), "window_size": 2}
 SMALL = {
     "vit_ti_16": VIT,
     "beit_b_16": VIT,
     "swin_t": SWIN | {"image_size": 8},
     "convit_ti": VIT | {"local_layers": 1},
+    "davit_t": DAVIT,
     "resnet18": RESNET,
 }
 X = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
@@ -306,6 +314,7 @@ def test_remat_recomputes_every_block_and_draws_the_same_noise_again(name):
 FLOAT32 = {
     "beit_b_16": {"fc_norm"},
     "convit_ti": {"norm", "block_1/attn/pos_proj"},
+    "davit_t": {"fc_norm"},
     "resnet18": set(),
 }
 
@@ -329,9 +338,9 @@ def test_bfloat16_compute_but_for_parameters_and_logits(name):
 
 @small
 def test_dropout_stands_where_timm_has_it(name):
-    """After the embedding, but for Swin's; nowhere in ResNets."""
-    if name == "resnet18":
-        with pytest.raises(ValueError, match="unknown option of resnet18 'dropout'"):
+    """After the embedding, but for Swin's; nowhere in ResNets and DaViTs."""
+    if name in ("resnet18", "davit_t"):
+        with pytest.raises(ValueError, match=f"unknown option of {name} 'dropout'"):
             create_small(name, dropout=0.5)
         return
     model = create_small(name, dropout=0.5)
@@ -392,7 +401,7 @@ def test_a_model_does_not_go_on_from_a_layer_that_it_lacks(layer):
             model.apply(variables, X, argument, method=method)
 
 
-@small
+@pytest.mark.parametrize("name", SMALL.keys() - {"davit_t"})  # whose pairs have one rate
 def test_stochastic_depth_leaves_out_branches_of_whole_examples(name):
     model, variables = create_small(name, drop_path=0.5), small_variables(name)
     x = jnp.tile(X, (4, 1, 1, 1))
@@ -485,6 +494,10 @@ def test_resnets_have_no_attention():
         ("swin_t", {"window_size": 0}, "window_size=0: give whole numbers of at least 1"),
         ("swin_t", {"stage_sizes": (2, 0)}, r"stage_sizes=\(2, 0\)"),
         ("swin_t", {"drop_path": 1.0}, r"drop_path=1.0: give a number in \[0, 1\)"),
+        ("davit_t", {"stage_sizes": (2, 1)}, r"stage_sizes=\(2, 1\): give even numbers, as a bl"),
+        ("davit_t", {"head_dim": 36}, "dim=96 is not divisible by head_dim=36"),
+        ("davit_t", {"window_size": 0}, "window_size=0"),
+        ("davit_t", {"image_size": 224}, r"takes images of any size \(in a config, data.image_si"),
         ("convit_ti", {"depth": 0}, "depth=0"),
         ("convit_ti", {"dropout": -1}, "dropout=-1"),
         ("resnet18", {"drop_path": -0.1}, "drop_path=-0.1"),
@@ -506,12 +519,11 @@ def test_lists_from_a_stored_config_become_tuples():
 @pytest.mark.parametrize("name", sorted(SMALL))
 def test_parts_of_a_model_are_the_whole(name):
     """From the images to a layer, from there to the features, from there to the logits."""
-    model = create_small(name)
-    variables = model.init(jax.random.key(0), X)
-    whole = model.apply(variables, X)
-    x = model.apply(variables, X, end=2, method="forward")
-    features = model.apply(variables, x, start=2, end="features", method="forward")
-    logits = model.apply(variables, features, start="features", method="forward")
-    chex.assert_trees_all_close(logits, whole, atol=1e-6)
+    model, variables = create_small(name), small_variables(name)
+    whole = call(model, variables, X)
+    x = call(model, variables, X, end=2, method="forward")
+    features = call(model, variables, x, start=2, end="features", method="forward")
+    logits = call(model, variables, features, start="features", method="forward")
+    chex.assert_trees_all_close(logits, whole, rtol=1e-5, atol=1e-5)
     with pytest.raises(ValueError, match="the start must be before the end"):
         model.apply(variables, x, start=2, end=2, method="forward")

@@ -29,6 +29,7 @@ SMALL = {
         "stage_sizes": (2, 1),
         "window_size": 2,
     },
+    "davit_t": {"dim": 16, "head_dim": 8, "stage_sizes": (2,), "window_size": 2},
     "resnet18": {"stage_sizes": (1, 1), "width": 4},
 }
 FLOAT32 = {jnp.dtype("float32")}

@@ -67,6 +67,13 @@ MEAN = {"class_token": False, "global_pool": "avg", "fc_norm": False}
         ("convit_ti", {"num_heads": 6}, ("convit_tiny", {"num_heads": 6, "embed_dim": 32})),
         ("convit_s", {"local_layers": 8}, ("convit_small", {"local_up_to_layer": 8})),
         ("convit_ti", {"image_size": (224, 240)}, None),
+        ("davit_g", {}, ("davit_giant", {})),
+        ("davit_t", {"window_size": 12}, ("davit_tiny", {"window_size": 12})),
+        (
+            "davit_s",
+            {"dim": 16, "head_dim": 8, "stage_sizes": (2, 4)},
+            ("davit_small", {"embed_dims": [16, 32], "depths": [1, 2], "num_heads": [2, 4]}),
+        ),
         ("resnet18", {"stage_sizes": (1, 1, 1, 1)}, ("resnet18", {"layers": [1, 1, 1, 1]})),
         ("resnet18", {"stem": "small"}, None),
     ],
@@ -96,6 +103,8 @@ def test_timm_rounds_hidden_features_to_the_same():
 SMALL = {"image_size": 32, "patch_size": 8, "dim": 44, "depth": 2, "num_heads": 4, "mlp_dim": 60}
 STAGES = {"image_size": 64, "dim": 16, "head_dim": 4, "window_size": 4, "stage_sizes": (2, 1)}
 
+DAVIT = {"dim": 16, "head_dim": 4, "window_size": 4, "stage_sizes": (2, 2)}
+
 
 @pytest.mark.parametrize(
     ("name", "options"),
@@ -107,6 +116,7 @@ STAGES = {"image_size": 64, "dim": 16, "head_dim": 4, "window_size": 4, "stage_s
         ("swin_t", STAGES),
         ("swin_b_384", STAGES),
         ("convit_ti", SMALL | {"local_layers": 1}),
+        ("davit_t", DAVIT),
         ("resnet34", {"stage_sizes": (1, 1, 1, 1)}),
     ],
 )

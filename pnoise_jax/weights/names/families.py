@@ -1,6 +1,7 @@
 """What all models of a family have in common, though no array shows it."""
 
 import dataclasses
+from collections.abc import Mapping
 
 _NO_NAME = "(?!)"
 
@@ -15,6 +16,8 @@ class Family:
       norms: timm's names of its norms.
       epsilon: of its norms.
       pooling: what the head reads, where that is not an option; "" where it is, or arrays show it.
+      arguments: timm's arguments that no array shows, and the values that its models have here.
+      blocks_per_depth: how many blocks here a number of timm's `depths` counts.
       others: what else no array shows.
     """
 
@@ -23,6 +26,8 @@ class Family:
     norms: tuple[str, ...] = ("layernorm",)
     epsilon: float = 1e-6
     pooling: str = ""
+    arguments: Mapping[str, tuple] = dataclasses.field(default_factory=dict)
+    blocks_per_depth: int = 1
     others: tuple[str, ...] = ()
 
 
@@ -34,6 +39,20 @@ SWIN = Family(
     epsilon=1e-5,
     pooling="mean",
     others=("windows shifted by half their side",),
+)
+DAVIT = Family(
+    r"davit_",
+    norms=("layernorm", "layernorm2d"),
+    epsilon=1e-5,
+    pooling="mean",
+    arguments={
+        "attn_types": (["spatial", "channel"],),
+        "channel_attn_v2": (False,),
+        "norm_layer_cl": ("layernorm",),
+        "cpe_act": (False,),
+    },
+    blocks_per_depth=2,
+    others=("channel attention that weighs queries, as published",),
 )
 RESNET = Family(
     r"(gluon_|tv_|legacy_|wide_|test_)?(se|eca|ig_|ssl_|swsl_)?resne[tx]t?(?!v2)",

@@ -67,6 +67,9 @@ NAMINGS = (
     ),
     Naming("timm's Swin", torch.SWIN_BLOCKS, torch.swin_entries, torch.SWIN, family=families.SWIN),
     Naming(
+        "timm's DaViT", torch.DAVIT_BLOCKS, torch.davit_entries, torch.DAVIT, family=families.DAVIT
+    ),
+    Naming(
         "timm's ResNet",
         torch.RESNET_BLOCKS,
         torch.resnet_entries,

@@ -9,6 +9,7 @@ _UNREAD = ", which are not read"
 _FAMILIES = {
     "an EdgeNeXt": (r"stages\.\d+\.blocks\.\d+\.(xca|convs)\.",),
     "a GhostNet": (r"blocks\.\d+\.\d+\.ghost\d\.",),
+    "a DaViT of Florence-2": (r"(.*\.)?blocks\.\d+\.(\d+\.)?(spatial|channel)_block\.",),
     "a ConvNeXt": (
         r"stages\.\d+\.blocks\.\d+\.(conv_dw|mlp\.grn)\.",  # timm's
         r"stages\.\d+\.\d+\.(dwconv|pwconv1)\.weight",  # its authors'

@@ -1,5 +1,6 @@
 """What timm calls our models, and the arguments with which it builds the same ones."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -7,7 +8,16 @@ import flax.linen as nn
 from pnoise_jax import models
 from pnoise_jax.models import MODELS
 
-_SIZES = {"ti": "tiny", "t": "tiny", "s": "small", "b": "base", "l": "large"}
+_SIZES = {
+    "ti": "tiny",
+    "t": "tiny",
+    "s": "small",
+    "b": "base",
+    "l": "large",
+    "xl": "xlarge",
+    "h": "huge",
+    "g": "giant",
+}
 _ALSO_AT_384 = ("vit_", "beit_", "deit_base_")  # families that timm has at both sizes
 _ARGUMENTS = {  # our option: timm's argument
     "patch_size": "patch_size",
@@ -42,6 +52,8 @@ def timm_reference(
     arguments: dict[str, Any] = {"num_classes": model.num_classes}
     if channels != 3:
         arguments["in_chans"] = channels
+    if name.startswith("davit"):
+        return theirs, arguments | _davit_arguments(model, changed)
     if name.startswith("resnet"):
         if {"stem", "width", "block"} & changed.keys() or len(model.stage_sizes) != 4:
             return None
@@ -67,6 +79,19 @@ def timm_reference(
     return theirs, arguments
 
 
+def _davit_arguments(model: models.DaViT, changed: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of timm's that differ, as these options do from the named model's."""
+    arguments = {"window_size": model.window_size} if "window_size" in changed else {}
+    if not {"dim", "head_dim", "stage_sizes"} & changed.keys():
+        return arguments
+    dims = [model.dim * 2**stage for stage in range(len(model.stage_sizes))]
+    return arguments | {
+        "embed_dims": dims,
+        "depths": [number // 2 for number in model.stage_sizes],
+        "num_heads": [dim // model.head_dim for dim in dims],
+    }
+
+
 def _ratio(mlp_dim: int, dim: int) -> float:
     """The ratio for which `int(dim * ratio)`, timm's number of hidden features, is mlp_dim."""
     ratio = mlp_dim / dim
@@ -79,8 +104,8 @@ def _name(name: str) -> str:
     if family.startswith("resnet"):
         return name
     size = _SIZES[rest[0]]
-    if family == "convit":
-        return f"convit_{size}"
+    if family in ("convit", "davit"):
+        return f"{family}_{size}"
     if family == "swin":
         return f"swin_{size}_patch4_window{'12_384' if rest[1:] else '7_224'}"
     distilled = "_distilled" if "distilled" in rest else ""

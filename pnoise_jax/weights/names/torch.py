@@ -82,12 +82,48 @@ _SWIN = (
 SWIN = Renaming((*_SWIN, ("layers.{+1}.downsample", "merge_{}")))
 _SWIN_BY_ITS_AUTHORS = Renaming((*_SWIN, ("layers.{+2}.downsample", "merge_{}")))
 
+
+@dataclasses.dataclass(frozen=True)
+class PairedRenaming(Renaming):
+    """The same where theirs number pairs of blocks, and ours blocks.
+
+    What is "blocks.1.0" there, the first of the second pair, the pairs call "blocks.2".
+    """
+
+    def ours(self, name: str) -> str:
+        """Our name for theirs."""
+        if match := re.match(rf"({_STAGE})\.([0-9]{{1,{MAX_DIGITS}}})\.([01])(?=\.)", name):
+            name = f"{match[1]}.{2 * int(match[2]) + int(match[3])}{name[match.end() :]}"
+        return super().ours(name)
+
+    def theirs(self, name: str) -> str:
+        """Their name for ours."""
+        name = super().theirs(name)
+        if match := re.match(rf"({_STAGE})\.([0-9]{{1,{MAX_DIGITS}}})(?=\.)", name):
+            pair, which = divmod(int(match[2]), 2)
+            name = f"{match[1]}.{pair}.{which}{name[match.end() :]}"
+        return name
+
+
+_STAGE = rf"stages\.[0-9]{{1,{MAX_DIGITS}}}\.blocks"
+DAVIT = PairedRenaming(
+    (
+        ("stages.{+1}.blocks.{+1}", "stage{}_block{}"),
+        ("stages.{+1}.downsample", "merge_{}"),
+        ("stem.conv", "patch_embed"),
+        ("stem.norm", "patch_norm"),
+        ("head.norm", "fc_norm"),
+        ("head.fc", "head"),
+    )
+)
+
 # The names of the arrays in blocks, as regular expressions: they tell the families apart.
 _DENSE = r"(norm[12]|attn\.(qkv|proj)|mlp\.fc[12])\.(weight|bias)"
 VIT_BLOCKS = rf"blocks\.\d+\.{_DENSE}"
 BEIT_BLOCKS = rf"blocks\.\d+\.({_DENSE}|gamma_[12]|attn\.([qv]_bias|relative_position_bias_table))"
 CONVIT_BLOCKS = rf"blocks\.\d+\.({_DENSE}|attn\.((qk|v|pos_proj)\.(weight|bias)|gating_param))"
 SWIN_BLOCKS = rf"layers\.\d+\.blocks\.\d+\.({_DENSE}|attn\.relative_position_bias_table)"
+DAVIT_BLOCKS = rf"stages\.\d+\.blocks\.\d+\.[01]\.({_DENSE}|cpe[12]\.proj\.(weight|bias))"
 RESNET_BLOCKS = (
     r"layer\d+\.\d+\.((conv|bn)\d|downsample\.[01])\.(weight|bias|running_mean|running_var)"
 )
@@ -103,6 +139,11 @@ def vit_entries(shapes: Mapping[str, Shape]) -> Entries:
 def resnet_entries(shapes: Mapping[str, Shape]) -> Entries:
     """A ResNet's arrays by our paths."""
     return entries(shapes, RESNET)
+
+
+def davit_entries(shapes: Mapping[str, Shape]) -> Entries:
+    """A DaViT's arrays by our paths."""
+    return entries(shapes, DAVIT)
 
 
 def swin_entries(shapes: Mapping[str, Shape]) -> Entries:
