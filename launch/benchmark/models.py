@@ -31,7 +31,7 @@ from . import measuring, report, timm_step, workload
 
 # The smallest of each family.
 _FAMILIES = ("vit_ti_16", "deit_ti_16_distilled", "beit_b_16", "swin_t", "convit_ti", "davit_t")
-_FAMILIES += ("resnet18",)
+_FAMILIES += ("maxvit_t", "resnet18")
 _MODELS = flags.DEFINE_list(
     "models", list(_FAMILIES), "Models to measure; see models.list_models()."
 )

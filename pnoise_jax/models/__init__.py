@@ -12,6 +12,8 @@ from pnoise_jax.models.classifier import Classifier
 from pnoise_jax.models.convit import ConViT
 from pnoise_jax.models.davit import DaViT
 from pnoise_jax.models.layers import stage_and_number
+from pnoise_jax.models.maxvit import MaxVit
+from pnoise_jax.models.parallel_vit import ParallelViT
 from pnoise_jax.models.registry import (
     MODELS,
     create_model,
@@ -32,6 +34,8 @@ __all__ = [
     "ConViT",
     "DaViT",
     "IsotropicTransformer",
+    "MaxVit",
+    "ParallelViT",
     "ResNet",
     "SwinTransformer",
     "Transformer",

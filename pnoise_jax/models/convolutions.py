@@ -85,5 +85,5 @@ def _sum_of_slices(
         for j in range(width):
             last = (i + (rows - 1) * strides[0] + 1, j + (columns - 1) * strides[1] + 1)
             part = wide[:, i : last[0] : strides[0], j : last[1] : strides[1]]
-            total = total + part * weights[i, j, 0]
+            total = total + part * weights[i, j, 0][None, None, None]
     return total.astype(x.dtype)

@@ -84,11 +84,13 @@ class Transformer(Classifier, kw_only=True):
         return x.reshape(len(x), rows, columns, x.shape[-1])
 
     @nn.nowrap
-    def encoder_block(self, layer: int, train: bool, **options: Any) -> layers.Block:
-        """The block of a layer; `options` are the attributes in which families differ."""
+    def encoder_block(
+        self, layer: int, train: bool, *, kind: type[nn.Module] = layers.Block, **options: Any
+    ) -> nn.Module:
+        """The block of a layer, of this kind; `options` are attributes in which families differ."""
         if self.key_gate is not None and layer == self.num_layers:
             options["attention"] = functools.partial(options["attention"], key_gate=self.key_gate)
-        block = nn.remat(layers.Block) if self.remat else layers.Block
+        block: Callable[..., nn.Module] = nn.remat(kind) if self.remat else kind
         return block(
             layer=layer,
             dropout=self.dropout,

@@ -6,7 +6,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from pnoise_jax.models import Beit, ConViT, DaViT, ResNet, SwinTransformer
+from pnoise_jax.models import Beit, ConViT, DaViT, MaxVit, ParallelViT, ResNet, SwinTransformer
 from pnoise_jax.weights.adapt.head import head_paths
 from pnoise_jax.weights.adapt.partial_match import PartialMatch
 from pnoise_jax.weights.entries import Entries, Entry
@@ -21,7 +21,8 @@ _NOT_IN_DAVITS = ("head_dim", "window_size")  # which Swin's tables show
 _POOLING = ("token", "mean")  # the values of the latter that models have
 _POOLED = {  # where it is no option
     ConViT: "token",
-    **dict.fromkeys((Beit, SwinTransformer, DaViT, ResNet), "mean"),
+    ParallelViT: "map",
+    **dict.fromkeys((Beit, SwinTransformer, DaViT, MaxVit, ResNet), "mean"),
 }
 
 
@@ -126,7 +127,7 @@ def _other_options(model: nn.Module, options: Mapping[str, Any], *, keeps_head: 
             continue
         theirs, ours = options.get(option), getattr(model, option, None)
         ours = _POOLED.get(type(model), ours) if option == "pooling" else ours
-        if option == "pooling" and theirs is not None and theirs not in _POOLING:
+        if option == "pooling" and theirs not in (None, ours, *_POOLING):
             lines.append(
                 f"has global_pool={printable_name(repr(theirs))}, which no model here has: use "
                 "other weights, or set weights_head='fresh' to train a new head"

@@ -23,6 +23,7 @@ _ARCHITECTURES = {
     r"vit_(so400m|giantopt)_patch16_siglip_gap": "has a GELU by tanh",
     r"vit_.*quickgelu": "has a GELU by a sigmoid",
     r"davit_\w*_fl": "has queries that attend to keys between channels",
+    r"maxvit_\w*(rw|pm)_": "puts a head's queries, keys and values side by side",
     r"swin_s3_": "has windows of another size in each stage",
 }
 _FUNCTION = {  # timm's arguments that no array shows, and the values that our models have
@@ -46,6 +47,7 @@ _HARMLESS = {  # arguments that arrays show, that are compared elsewhere, or for
     *("patch_drop_rate", "zero_init_last", "weight_init", "head_init_scale", "local_up_to_layer"),
     *("locality_strength", "use_pos_embed", "use_abs_pos_emb", "use_rel_pos_bias", "distilled"),
     *("use_shared_rel_pos_bias", "block_args", "fix_init", "use_mean_pooling", "embed_dims"),
+    *("stem_bias", "head_hidden_size", "block_type", "transformer_dim_head"),
     *("down_kernel_size", "named_blocks", "ffn", "head_norm_first"),
 }
 _SIZES = {  # timm's argument that shapes show: our option

@@ -75,12 +75,12 @@ def image_sides(size: Any) -> tuple[int, int] | None:
 
 
 def model_called(architecture: str) -> Any:
-    """Our model that timm calls so, ignoring "…_384" and tags such as ".in1k"; None without."""
+    """Our model that timm calls so, or None, ignoring "…_384", "…_512" and tags as ".in1k"."""
     if not architecture:  # saves building all models
         return None
     name = architecture.partition(".")[0]
     by_name = _models_by_timms_name()
-    return by_name.get(re.sub(r"_384$", "_224", name)) or by_name.get(name)
+    return by_name.get(re.sub(r"_(384|512)$", "_224", name)) or by_name.get(name)
 
 
 @functools.cache

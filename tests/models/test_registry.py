@@ -32,6 +32,11 @@ PARAMETERS = {
     "davit_l": 196_811_752,
     "davit_h": 348_922_856,
     "davit_g": 1_406_470_120,
+    "maxvit_t": 30_916_528,
+    "maxvit_s": 68_927_956,
+    "maxvit_b": 119_467_708,
+    "maxvit_l": 211_785_560,
+    "maxvit_xl": 474_951_952,
     "resnet18": 11_689_512,
     "resnet34": 21_797_672,
     "resnet50": 25_557_032,
@@ -42,6 +47,9 @@ PARAMETERS = {
     "swin_l": 196_532_476,
     "swin_b_384": 87_903_584,
     "swin_l_384": 196_735_516,
+    "vit_b_8": 86_576_872,
+    "vit_b_32": 88_224_232,
+    "vit_h_14": 632_045_800,
     "vit_ti_16": 5_717_416,
     "vit_s_16": 22_050_664,
     "vit_b_16": 86_567_656,
@@ -82,6 +90,7 @@ def test_models_compare_and_hash_by_their_options(name):
         (models.Beit, "beit_b_16"),
         (models.SwinTransformer, "swin_t"),
         (models.DaViT, "davit_t"),
+        (models.MaxVit, "maxvit_t"),
         (models.ResNet, "resnet50"),
     ],
 )
@@ -90,7 +99,7 @@ def test_a_class_without_options_is_a_named_model(kind, name):
 
 
 def test_list_models_matches_a_pattern_and_sorts():
-    assert models.list_models("vit_*") == ["vit_b_16", "vit_l_16", "vit_s_16", "vit_ti_16"]
+    assert models.list_models("vit_*_16") == ["vit_b_16", "vit_l_16", "vit_s_16", "vit_ti_16"]
     assert models.list_models("resnet?4") == ["resnet34"]
     assert models.list_models("bert*") == []
 
@@ -162,11 +171,13 @@ VIT = {"patch_size": 4, "image_size": 8, "dim": 16, "depth": 2, "num_heads": 2}
 RESNET = {"stage_sizes": (1, 1), "width": 4, "stem": "small"}
 SWIN = {"patch_size": 2, "dim": 16, "head_dim": 8, "stage_sizes": (1, 1), "window_size": 2}
 DAVIT = {"dim": 16, "head_dim": 8, "stage_sizes": (2,), "window_size": 2}
+MAXVIT = {"dim": 8, "stem_dim": 4, "head_dim": 4, "stage_sizes": (1, 1), "image_size": 32}
 SMALL = {
     "vit_ti_16": VIT,
     "beit_b_16": VIT,
     "swin_t": SWIN | {"image_size": 8},
     "convit_ti": VIT | {"local_layers": 1},
+    "vit_parallel_s_14": VIT,
     "davit_t": DAVIT,
     "resnet18": RESNET,
 }
@@ -315,6 +326,7 @@ FLOAT32 = {
     "beit_b_16": {"fc_norm"},
     "convit_ti": {"norm", "block_1/attn/pos_proj"},
     "davit_t": {"fc_norm"},
+    "maxvit_t": {"fc_norm", "pre_head"},
     "resnet18": set(),
 }
 

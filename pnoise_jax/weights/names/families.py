@@ -32,6 +32,7 @@ class Family:
 
 
 VIT = Family(r"(test_)?vit(?!amin)|deit|flexivit|(vit|deit) \(transformers\)")
+PARALLEL_VIT = Family(r"vit_\w*_xp_", norms=("rmsnorm",))
 BEIT = Family(r"beit|data2vec-vision \(transformers\)")
 CONVIT = Family(r"convit", pooling="token")
 SWIN = Family(
@@ -53,6 +54,30 @@ DAVIT = Family(
     },
     blocks_per_depth=2,
     others=("channel attention that weighs queries, as published",),
+)
+MAXVIT = Family(
+    r"maxvit_",
+    activation="gelu_tanh",
+    norms=("batchnorm", "batchnorm2d", "layernorm", "layernorm2d"),
+    epsilon=1e-3,
+    pooling="mean",
+    arguments={
+        "conv_act_layer": ("gelu_tanh",),
+        "conv_attn_act_layer": ("silu",),
+        "conv_attn_early": (False,),
+        "conv_norm_eps": (1e-3,),
+        "conv_padding": ("same",),
+        "conv_pool_type": ("avg2",),
+        "conv_pre_norm_act": (False,),
+        "conv_stride_mode": ("dw",),
+        "partition_ratio": (32,),
+        "transformer_act_layer": ("gelu_tanh",),
+        "transformer_head_first": (False,),
+        "transformer_norm_eps": (1e-5,),
+        "transformer_partition_ratio": (32,),
+        "transformer_rel_pos_type": ("bias_tf",),
+    },
+    others=("padding as TensorFlow's", "heads behind queries, keys and values"),
 )
 RESNET = Family(
     r"(gluon_|tv_|legacy_|wide_|test_)?(se|eca|ig_|ssl_|swsl_)?resne[tx]t?(?!v2)",

@@ -26,7 +26,11 @@ _FAMILIES = {
     "a DenseNet": (r"features\.denseblock\d+\.",),
     "a RegNet": (r"s\d+\.b\d+\.conv\d+\.",),
     "a VGG": (r"features\.\d+\.weight", r"pre_logits\.fc1\."),
-    "a MaxViT or CoAtNet": (r"stages\.\d+\.blocks\.\d+\.(conv\.conv2_kxk|attn_block)\.",),
+    "a MaxViT with a network for its positions (rmlp)": (
+        r"stages\.\d+\.blocks\.\d+\.attn_(block|grid)\.attn\.rel_pos\.mlp\.",
+    ),
+    "a MaxxViT": (r"stages\.\d+\.blocks\.\d+\.conv\.conv_dw\.",),
+    "a CoAtNet": (r"stages\.\d+\.blocks\.\d+\.(conv2_kxk|attn\.rel_pos)\.",),
 }
 _NAMINGS = {
     "a ViT in torchvision's names": (r"(\w+\.)*encoder_layer_\d+\.",),

@@ -1,5 +1,6 @@
 """What timm calls our models, and the arguments with which it builds the same ones."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +19,8 @@ _SIZES = {
     "h": "huge",
     "g": "giant",
 }
-_ALSO_AT_384 = ("vit_", "beit_", "deit_base_")  # families that timm has at both sizes
+_ALSO_AT_384 = r"(vit|beit)_.*_patch(16|32)|deit_base_"  # what timm has at both sizes
+_MAXVIT_SIZES = (224, 384, 512)  # of images, in the names of timm's
 _ARGUMENTS = {  # our option: timm's argument
     "patch_size": "patch_size",
     "dim": "embed_dim",
@@ -46,12 +48,16 @@ def timm_reference(
     """
     if MODELS.origin(name) is not None:
         return None
+    if isinstance(model, models.ParallelViT):
+        return _parallel_reference(model, channels)
     theirs = _name(name)
     defaults = models.default_options(name)
     changed = {k: getattr(model, k) for k, v in defaults.items() if getattr(model, k) != v}
     arguments: dict[str, Any] = {"num_classes": model.num_classes}
     if channels != 3:
         arguments["in_chans"] = channels
+    if name.startswith("maxvit"):
+        return _maxvit_reference(theirs, model, changed, arguments)
     if name.startswith("davit"):
         return theirs, arguments | _davit_arguments(model, changed)
     if name.startswith("resnet"):
@@ -72,7 +78,7 @@ def timm_reference(
     if name.startswith("convit") and {"dim", "num_heads"} & changed.keys():
         arguments["embed_dim"] = model.dim // model.num_heads  # timm's is of one head
     side = defaults["image_size"]
-    if model.image_shape == (384, 384) != (side, side) and theirs.startswith(_ALSO_AT_384):
+    if model.image_shape == (384, 384) != (side, side) and re.match(_ALSO_AT_384, theirs):
         theirs, side = theirs.replace("224", "384"), 384
     if model.image_shape != (side, side):
         arguments["img_size"] = list(model.image_shape)
@@ -92,6 +98,50 @@ def _davit_arguments(model: models.DaViT, changed: Mapping[str, Any]) -> dict[st
     }
 
 
+def _parallel_reference(model: models.ParallelViT, channels: int) -> tuple[str, dict[str, Any]]:
+    """timm's name of a model with parallel blocks, and all in which ours differs from it."""
+    arguments: dict[str, Any] = {
+        "num_classes": model.num_classes,
+        "embed_dim": model.dim,
+        "depth": model.depth,
+        "num_heads": model.num_heads,
+        "global_pool": "map",
+        "class_token": False,
+        "pre_norm": False,
+    }
+    if channels != 3:
+        arguments["in_chans"] = channels
+    if model.patch_size != 14:
+        arguments["patch_size"] = model.patch_size
+    if model.mlp_features != 4 * model.dim:
+        arguments["mlp_ratio"] = _ratio(model.mlp_features, model.dim)
+    if model.image_shape != (224, 224):
+        arguments["img_size"] = list(model.image_shape)
+    return "vit_huge_patch14_xp_224", arguments
+
+
+def _maxvit_reference(
+    theirs: str, model: models.MaxVit, changed: Mapping[str, Any], arguments: dict[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """timm's name and arguments, as these options differ from the named model's."""
+    height, width = model.image_shape
+    if height == width and height in _MAXVIT_SIZES:
+        theirs = theirs.replace("224", str(height))
+    else:
+        arguments["img_size"] = [height, width]
+    if not {"dim", "stem_dim", "head_dim", "stage_sizes"} & changed.keys():
+        return theirs, arguments
+    dims = [model.dim * 2**stage for stage in range(len(model.stage_sizes))]
+    return theirs, arguments | {
+        "embed_dim": dims,
+        "depths": list(model.stage_sizes),
+        "block_type": ["M"] * len(dims),
+        "stem_width": model.stem_dim,
+        "head_hidden_size": dims[-1],
+        "transformer_dim_head": model.head_dim,
+    }
+
+
 def _ratio(mlp_dim: int, dim: int) -> float:
     """The ratio for which `int(dim * ratio)`, timm's number of hidden features, is mlp_dim."""
     ratio = mlp_dim / dim
@@ -106,6 +156,8 @@ def _name(name: str) -> str:
     size = _SIZES[rest[0]]
     if family in ("convit", "davit"):
         return f"{family}_{size}"
+    if family == "maxvit":
+        return f"maxvit_{size}_tf_224"
     if family == "swin":
         return f"swin_{size}_patch4_window{'12_384' if rest[1:] else '7_224'}"
     distilled = "_distilled" if "distilled" in rest else ""
