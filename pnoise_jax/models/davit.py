@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from pnoise_jax import noise
 from pnoise_jax.models import checks, convolutions, layers
 from pnoise_jax.models.classifier import Classifier
-from pnoise_jax.models.windows import WindowAttention, Windows, fill, halved
+from pnoise_jax.models.windows import WindowAttention, Windows, fill, grid_of, halved
 
 _STRIDE = 4  # of the stem
 
@@ -86,7 +86,7 @@ class Downsampling(nn.Module, kw_only=True):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps x (batch, rows, columns, features) to (batch, rows / 2, columns / 2, dim)."""
-        rows, columns = halved(x.shape[1:3])
+        rows, columns = halved(grid_of(x))
         x = layers.torch_layer_norm(dtype=self.dtype, name="norm")(x)
         return nn.Conv(
             self.dim,
@@ -153,7 +153,7 @@ class DaViT(Classifier, kw_only=True):
 
     @nn.nowrap
     def run_embed(self, images: jax.Array, *, train: bool) -> jax.Array:
-        sides = (-(-side // _STRIDE) * _STRIDE for side in images.shape[1:3])
+        height, width = (-(-side // _STRIDE) * _STRIDE for side in grid_of(images))
         x = nn.Conv(
             self.dim,
             (7, 7),
@@ -162,7 +162,7 @@ class DaViT(Classifier, kw_only=True):
             kernel_init=layers.conv_init,
             dtype=self.dtype,
             name="patch_embed",
-        )(fill(images, tuple(sides)))
+        )(fill(images, (height, width)))
         return layers.torch_layer_norm(dtype=self.dtype, name="patch_norm")(x)
 
     @nn.nowrap
@@ -172,7 +172,7 @@ class DaViT(Classifier, kw_only=True):
         attention = ChannelAttention
         if number % 2:
             size = (self.window_size, self.window_size)
-            attention = functools.partial(WindowAttention, windows=Windows(x.shape[1:3], size))
+            attention = functools.partial(WindowAttention, windows=Windows(grid_of(x), size))
         block = nn.remat(layers.Block) if self.remat else layers.Block
         x = block(
             layer=layer,

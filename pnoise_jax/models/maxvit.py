@@ -11,7 +11,15 @@ import jax.numpy as jnp
 from pnoise_jax import noise
 from pnoise_jax.models import checks, convolutions, layers
 from pnoise_jax.models.classifier import Classifier
-from pnoise_jax.models.windows import Grid, SpreadWindows, WindowAttention, Windows, fill, halved
+from pnoise_jax.models.windows import (
+    Grid,
+    SpreadWindows,
+    WindowAttention,
+    Windows,
+    fill,
+    grid_of,
+    halved,
+)
 
 _STRIDE = 32  # image pixels per token of the last of four stages, and of a window's side
 _gelu = functools.partial(nn.gelu, approximate=True)
@@ -108,7 +116,7 @@ class MbConv(nn.Module, kw_only=True):
     def _shorten(self, x: jax.Array) -> jax.Array:
         """The shortcut of a block: x, where it has the shape of the output."""
         if self.stride == 2:
-            (rows, columns), dim = halved(x.shape[1:3]), x.shape[-1]
+            (rows, columns), dim = halved(grid_of(x)), x.shape[-1]
             x = fill(x, (2 * rows, 2 * columns)).reshape(len(x), rows, 2, columns, 2, dim)
             x = x.mean(axis=(2, 4))
         if x.shape[-1] == self.dim:
@@ -152,7 +160,7 @@ class MaxVitBlock(nn.Module, kw_only=True):
                 layer=self.layer,
                 attention=functools.partial(
                     RelativeAttention,
-                    windows=cut(x.shape[1:3], self.window),
+                    windows=cut(grid_of(x), self.window),
                     num_heads=self.dim // self.head_dim,
                     qkv_init=_xavier,
                     proj_init=_xavier,

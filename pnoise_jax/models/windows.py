@@ -106,6 +106,11 @@ def fill(x: jax.Array, grid: Grid) -> jax.Array:
     return jnp.pad(x, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0))) if any(missing) else x
 
 
+def grid_of(x: jax.Array) -> Grid:
+    """Rows and columns of a map (batch, rows, columns, dim)."""
+    return x.shape[1], x.shape[2]
+
+
 def halved(grid: Grid) -> Grid:
     """The grid after merging."""
     return ((grid[0] + 1) // 2, (grid[1] + 1) // 2)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from timm.layers import RmsNorm
 from timm.models.beit import Beit
 from timm.models.convit import ConVit
 from timm.models.davit import DaVit
@@ -24,7 +25,6 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.maxxvit import MaxxVit, model_cfgs
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet, downsample_conv
 from timm.models.swin_transformer import SwinTransformer
-from timm.layers import RmsNorm
 from timm.models.vision_transformer import ParallelScalingBlock, VisionTransformer
 from torch import nn
 

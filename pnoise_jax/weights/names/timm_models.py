@@ -56,9 +56,9 @@ def timm_reference(
     arguments: dict[str, Any] = {"num_classes": model.num_classes}
     if channels != 3:
         arguments["in_chans"] = channels
-    if name.startswith("maxvit"):
+    if isinstance(model, models.MaxVit):
         return _maxvit_reference(theirs, model, changed, arguments)
-    if name.startswith("davit"):
+    if isinstance(model, models.DaViT):
         return theirs, arguments | _davit_arguments(model, changed)
     if name.startswith("resnet"):
         if {"stem", "width", "block"} & changed.keys() or len(model.stage_sizes) != 4:
