@@ -134,8 +134,8 @@ def match(
     Everything else must be there and fit, except the head.
 
     Args:
-      path: a safetensors file in timm's names of a ViT, DeiT, BEiT, ConViT, Swin or ResNet (or
-        torchvision's, of a ResNet), an npz of a ViT in Google's, or a work directory or checkpoint
+      path: a safetensors file in timm's names of a ViT, DeiT, BEiT, ConViT, Swin, DaViT, MaxViT or
+        ResNet (or torchvision's, of a ResNet), an npz of a ViT in Google's, or a work directory or checkpoint
         of this package, whose moving average is taken where there is one; the content decides
         which. Or an id of the hub, "hf_hub:OWNER/NAME" or "hf_hub:OWNER/NAME@REVISION".
       model: the model.
