@@ -103,7 +103,7 @@ def test_every_model_has_its_counterpart():
 @pytest.mark.parametrize("name", TIMM)
 def test_parameters(name):
     with torch.device("meta"):
-        theirs = timm.create_model(TIMM[name], **ARGUMENTS.get(name, {}))
+        theirs = timm.create_model(TIMM[name], num_classes=1000, **ARGUMENTS.get(name, {}))
     model = models.create_model(name)
     images = jax.ShapeDtypeStruct((1, *(model.image_shape or (224, 224)), 3), np.float32)
     ours = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
