@@ -496,7 +496,7 @@ def test_a_model_takes_several_injections(name):
 
 
 def _inputs(model, name):
-    return call(model, small_variables(name), X, (1, 2), method="record_inputs")
+    return call(model, small_variables(name), images_for(name), (1, 2), method="record_inputs")
 
 
 def test_a_tuple_of_one_injection_is_that_injection():
