@@ -1,4 +1,5 @@
-"""DeiT, Swin, BEiT, ConViT on ImageNet: the other models into which the paper injects its noise.
+"""Further models on ImageNet: DeiT, Swin, BEiT and ConViT, into which the paper also injects its
+noise, and DaViT, MaxViT and ViT-22B, with which it compares.
 
     python -m launch.audit --config configs/imagenet_variants.py:model=swin_b \
         --config.weights=swin_b.safetensors --data_dir DATA --workdir /tmp/audit_swin_b
@@ -12,7 +13,9 @@ The settings are those of configs/imagenet_vit.py, recipe=paper, with the normal
 weights of the family expect. The paper's results for them are in a supplement that we do not have:
 there is nothing to expect, and nothing was measured here. Weights: timm's safetensors
 (huggingface.co/timm: swin_base_patch4_window7_224.ms_in22k_ft_in1k, deit_base_patch16_224.fb_in1k,
-beit_base_patch16_224.in22k_ft_in22k_in1k, convit_base.fb_in1k, …).
+beit_base_patch16_224.in22k_ft_in22k_in1k, convit_base.fb_in1k, davit_base.msft_in1k,
+maxvit_base_tf_224.in1k, …). There are none of davit_l, davit_h and davit_g, and of vit_22b and its
+kin, which train from scratch here unless you give some.
 """
 
 import imagenet_vit
@@ -37,7 +40,23 @@ MODELS = (
     "convit_ti",
     "convit_s",
     "convit_b",
+    "davit_t",
+    "davit_s",
+    "davit_b",
+    "davit_l",
+    "davit_h",
+    "davit_g",
+    "maxvit_t",
+    "maxvit_s",
+    "maxvit_b",
+    "maxvit_l",
+    "maxvit_xl",
+    "vit_22b",
+    "vit_parallel_s_14",
+    "vit_parallel_g_14",
 )
+_WITHOUT_WEIGHTS = ("davit_l", "davit_h", "davit_g", "vit_22b", "vit_parallel")
+_LARGE = ("_l", "_h", "_g", "_xl", "_22b", "384")
 
 
 def get_config(arguments=None):
@@ -46,8 +65,9 @@ def get_config(arguments=None):
         "imagenet_variants.py", arguments, model=MODELS, noise=tuple(imagenet_vit.NOISES)
     )
     config = imagenet_vit.get_config(f"noise={args.noise}")
-    config.model = model_config(args.model, remat="_l" in args.model or "384" in args.model)
-    if not args.model.startswith("beit"):  # which keeps 0.5, as the ViTs do
+    config.model = model_config(args.model, remat=any(part in args.model for part in _LARGE))
+    config.weights_required = not args.model.startswith(_WITHOUT_WEIGHTS)
+    if not args.model.startswith(("beit", "vit")):  # which keep 0.5
         config.data.mean = (0.485, 0.456, 0.406)
         config.data.std = (0.229, 0.224, 0.225)
     return config

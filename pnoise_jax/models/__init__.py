@@ -10,7 +10,10 @@ All models are called in the same way::
 from pnoise_jax.models.beit import Beit
 from pnoise_jax.models.classifier import Classifier
 from pnoise_jax.models.convit import ConViT
+from pnoise_jax.models.davit import DaViT
 from pnoise_jax.models.layers import stage_and_number
+from pnoise_jax.models.maxvit import MaxVit
+from pnoise_jax.models.parallel_vit import ParallelViT
 from pnoise_jax.models.registry import (
     MODELS,
     create_model,
@@ -29,7 +32,10 @@ __all__ = [
     "Beit",
     "Classifier",
     "ConViT",
+    "DaViT",
     "IsotropicTransformer",
+    "MaxVit",
+    "ParallelViT",
     "ResNet",
     "SwinTransformer",
     "Transformer",

@@ -77,7 +77,7 @@ class Beit(IsotropicTransformer, kw_only=True):
                 BeitAttention, grid=self.grid, num_heads=self.num_heads, proj_init=init
             ),
             mlp_dim=self.mlp_features,
-            mlp_init=init,
+            mlp=functools.partial(layers.Mlp, out_init=init),
             layer_scale=self.layer_scale,
         )
         return block(x, taps)

@@ -38,6 +38,31 @@ def require_equal_heads(dim: int, num_heads: int) -> None:
         )
 
 
+def require_whole_heads(dim: int, head_dim: int) -> None:
+    """Raises ValueError unless heads of `head_dim` features share the features of a token."""
+    if dim % head_dim:
+        raise ValueError(
+            f"dim={dim} is not divisible by head_dim={head_dim}: the heads share the features, so "
+            "change one of them"
+        )
+
+
+def image_shape(image_size: Any) -> tuple[int, int]:
+    """Height and width of images, in pixels, from what a model's `image_size` says.
+
+    Raises:
+      ValueError: it is neither a side nor (height, width).
+    """
+    if isinstance(image_size, int):
+        image_size = (image_size, image_size)
+    if not isinstance(image_size, tuple) or len(image_size) != 2:
+        raise ValueError(
+            f"image_size={image_size!r}: give the images' side, or (height, width), in pixels"
+        )
+    require_positive(image_size=image_size)
+    return image_size
+
+
 def require_images(images: jax.Array, image_shape: tuple[int, int] | None) -> None:
     """Raises ValueError unless images are (batch, height, width, channels) of the model's size."""
     if images.ndim == 4 and image_shape in (None, images.shape[1:3]):

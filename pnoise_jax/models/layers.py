@@ -10,10 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from pnoise_jax import noise
+from pnoise_jax.noise.injection import Point
 
 # With Flax's fast variance, E[x^2] - E[x]^2: the exact one made a training step of ViT-Ti on a CPU
 # 1.7 times as long. It loses digits only where a token's mean is far from 0 against its deviation.
 layer_norm = functools.partial(nn.LayerNorm, epsilon=1e-6)
+# The same with PyTorch's default epsilon.
+torch_layer_norm = functools.partial(nn.LayerNorm, epsilon=1e-5)
+exact_gelu = functools.partial(nn.gelu, approximate=False)
 # timm's `trunc_normal_(std=.02)` cuts at ±2, a hundred standard deviations: a plain normal.
 normal_init = nn.initializers.normal(0.02)
 # PyTorch's default for a convolution, which timm leaves in place: uniform within ±1/sqrt(fan_in).
@@ -33,7 +37,10 @@ class Attention(nn.Module, kw_only=True):
       num_heads: number of heads; it divides the features of a token.
       qkv_bias: what has a bias: "all" of queries, keys and values; "query and value", as in BEiT;
         or "none", as in ConViT.
+      qkv_init: initial values of the kernel of queries, keys and values.
       proj_init: initial values of the output projection.
+      qk_norm: makes a norm over the features of a head, given its `name` and `dtype`, through which
+        queries and keys pass, each by its own; None for none.
       dropout: rate of the dropout after the output projection.
       key_gate: makes a module, given `train` and its `name`, that maps the keys (batch, tokens,
         heads, dim / heads) to factors (batch, tokens, heads) by which the first token's attention
@@ -44,7 +51,9 @@ class Attention(nn.Module, kw_only=True):
 
     num_heads: int
     qkv_bias: str = "all"
+    qkv_init: nn.initializers.Initializer = normal_init
     proj_init: nn.initializers.Initializer = normal_init
+    qk_norm: Callable[..., nn.Module] | None = None
     key_gate: Callable[..., nn.Module] | None = None
     dropout: float = 0.0
     train: bool = False
@@ -66,18 +75,27 @@ class Attention(nn.Module, kw_only=True):
         Returns:
           (batch, tokens, dim).
         """
-        batch, tokens, dim = x.shape
+        dim = x.shape[-1]
         qkv = nn.Dense(
             3 * dim,
             use_bias=self.qkv_bias == "all",
-            kernel_init=normal_init,
+            kernel_init=self.qkv_init,
             dtype=self.dtype,
             name="qkv",
         )(x)
         if self.qkv_bias == "query and value":
             qkv = qkv + self._query_and_value_bias(dim)[None, None]
+        return self.attend_projected(qkv, bias)
+
+    @nn.nowrap
+    def attend_projected(self, qkv: jax.Array, bias: jax.Array | None = None) -> jax.Array:
+        """`attend` from queries, keys and values side by side, (batch, tokens, 3 * dim)."""
+        batch, tokens, dim = *qkv.shape[:2], qkv.shape[-1] // 3
         qkv = qkv.reshape(batch, tokens, 3, self.num_heads, dim // self.num_heads)
         query, key, value = jnp.unstack(qkv, axis=2)
+        if self.qk_norm is not None:
+            query = self.qk_norm(dtype=self.dtype, name="q_norm")(query)
+            key = self.qk_norm(dtype=self.dtype, name="k_norm")(key)
         gate = None
         if self.key_gate is not None:
             gate = self.key_gate(train=self.train, name="key_gate")(key)
@@ -121,18 +139,21 @@ class Attention(nn.Module, kw_only=True):
 
 
 class Mlp(nn.Module, kw_only=True):
-    """Two dense layers with the exact GELU between them.
+    """Two dense layers with an activation between them.
 
     Attributes:
       hidden_dim: features between the two layers.
-      out_init: initial values of the second layer.
+      in_init, out_init: initial values of the first and of the second layer.
+      activation: by default the exact GELU.
       dropout: rate of the dropout after each layer.
       train: whether dropout is on.
       dtype: dtype of the computation; parameters are float32.
     """
 
     hidden_dim: int
+    in_init: nn.initializers.Initializer = normal_init
     out_init: nn.initializers.Initializer = normal_init
+    activation: Callable[[jax.Array], jax.Array] = exact_gelu
     dropout: float = 0.0
     train: bool = False
     dtype: Any = jnp.float32
@@ -141,8 +162,8 @@ class Mlp(nn.Module, kw_only=True):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps x (..., dim) to the same shape."""
         dim = x.shape[-1]
-        x = nn.Dense(self.hidden_dim, kernel_init=normal_init, dtype=self.dtype, name="fc1")(x)
-        x = nn.gelu(x, approximate=False)
+        x = nn.Dense(self.hidden_dim, kernel_init=self.in_init, dtype=self.dtype, name="fc1")(x)
+        x = self.activation(x)
         x = nn.Dropout(self.dropout, deterministic=not self.train)(x)
         x = nn.Dense(dim, kernel_init=self.out_init, dtype=self.dtype, name="fc2")(x)
         return nn.Dropout(self.dropout, deterministic=not self.train)(x)
@@ -176,10 +197,13 @@ class Block(nn.Module, kw_only=True):
       attention: makes the attention, (batch, tokens, dim) to the same shape, given its `name`,
         `dropout`, `train` and `dtype`.
       mlp_dim: hidden features of the MLP.
-      mlp_init: initial values of the MLP's second layer.
+      mlp: makes the MLP, given its `hidden_dim`, `name`, `dropout`, `train` and `dtype`.
       norm: makes a layer norm, given its `name` and `dtype`.
       layer_scale: initial value of the scales by which both branches are multiplied, one for each
         feature (https://arxiv.org/abs/2103.17239); None for none.
+      encoding: makes a module that the block's input passes before each branch, such as one that
+        encodes positions, given its `name` and `dtype`; None for none.
+      points: where noise may enter this block.
       dropout: rate of the dropout inside attention and MLP.
       drop_path: rate at which stochastic depth leaves out each residual branch.
       train: whether both are on.
@@ -189,9 +213,11 @@ class Block(nn.Module, kw_only=True):
     layer: int
     attention: Callable[..., nn.Module]
     mlp_dim: int
-    mlp_init: nn.initializers.Initializer = normal_init
+    mlp: Callable[..., nn.Module] = Mlp
     norm: Callable[..., nn.Module] = layer_norm
     layer_scale: float | None = None
+    encoding: Callable[..., nn.Module] | None = None
+    points: tuple[Point, ...] = ("block_input", "attention_input")
     dropout: float = 0.0
     drop_path: float = 0.0
     train: bool = False
@@ -199,18 +225,26 @@ class Block(nn.Module, kw_only=True):
 
     @nn.compact
     def __call__(self, x: jax.Array, taps: noise.Taps) -> jax.Array:
-        """Maps x (batch, tokens, dim) to the same shape."""
+        """Maps x (batch, tokens, dim), or what the attention takes, to the same shape."""
         common = {"dropout": self.dropout, "train": self.train, "dtype": self.dtype}
-        x = taps(x, layer=self.layer, point="block_input")
+        x = self._tapped(x, taps, "block_input")
+        x = self._encoded(x, "cpe1")
         h = self.norm(dtype=self.dtype, name="norm1")(x)
-        h = taps(h, layer=self.layer, point="attention_input")
+        h = self._tapped(h, taps, "attention_input")
         h = self.attention(**common, name="attn")(h)
         h = self._scaled(h, "gamma_1")
         x = x + DropPath(self.drop_path, self.train, name="drop_path1")(h)
+        x = self._encoded(x, "cpe2")
         h = self.norm(dtype=self.dtype, name="norm2")(x)
-        h = Mlp(hidden_dim=self.mlp_dim, out_init=self.mlp_init, **common, name="mlp")(h)
+        h = self.mlp(hidden_dim=self.mlp_dim, **common, name="mlp")(h)
         h = self._scaled(h, "gamma_2")
         return x + DropPath(self.drop_path, self.train, name="drop_path2")(h)
+
+    def _tapped(self, x: jax.Array, taps: noise.Taps, point: Point) -> jax.Array:
+        return taps(x, layer=self.layer, point=point) if point in self.points else x
+
+    def _encoded(self, x: jax.Array, name: str) -> jax.Array:
+        return x if self.encoding is None else self.encoding(dtype=self.dtype, name=name)(x)
 
     def _scaled(self, h: jax.Array, name: str) -> jax.Array:
         if self.layer_scale is None:

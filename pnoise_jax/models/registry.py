@@ -13,6 +13,9 @@ from pnoise_jax import noise
 from pnoise_jax.models.beit import Beit
 from pnoise_jax.models.classifier import Classifier
 from pnoise_jax.models.convit import ConViT
+from pnoise_jax.models.davit import DaViT
+from pnoise_jax.models.maxvit import MaxVit
+from pnoise_jax.models.parallel_vit import ParallelViT
 from pnoise_jax.models.resnet import ResNet
 from pnoise_jax.models.swin import SwinTransformer
 from pnoise_jax.models.vit import VisionTransformer
@@ -42,6 +45,13 @@ _BUILT_IN: Mapping[str, _Entry] = {
     # DeiT is a ViT, trained in another way; its distilled form has a second token.
     **{f"vit_{size}_16": entry for size, entry in _VIT_SIZES.items()},
     "vit_l_16": _entry(VisionTransformer, **_LARGE),
+    "vit_b_8": _entry(VisionTransformer, **{**_BASE, "patch_size": 8}),
+    "vit_b_32": _entry(VisionTransformer, **{**_BASE, "patch_size": 32}),
+    "vit_h_14": _entry(VisionTransformer, patch_size=14, dim=1280, depth=32, num_heads=16),
+    # ViT-22B, and its blocks in the sizes of ViT-S and ViT-g.
+    "vit_22b": _entry(ParallelViT, dim=6144, depth=48, num_heads=48),
+    "vit_parallel_s_14": _entry(ParallelViT, dim=384, depth=12, num_heads=6),
+    "vit_parallel_g_14": _entry(ParallelViT, dim=1408, depth=40, num_heads=16, mlp_dim=6144),
     **{f"deit_{size}_16": entry for size, entry in _VIT_SIZES.items()},
     **{
         f"deit_{size}_16_distilled": _entry(kind, **options, distilled=True)
@@ -58,6 +68,17 @@ _BUILT_IN: Mapping[str, _Entry] = {
     "convit_ti": _entry(ConViT, dim=192, depth=12, num_heads=4),
     "convit_s": _entry(ConViT, dim=432, depth=12, num_heads=9),
     "convit_b": _entry(ConViT, dim=768, depth=12, num_heads=16),
+    "davit_t": _entry(DaViT, dim=96, stage_sizes=(2, 2, 6, 2)),
+    "davit_s": _entry(DaViT, dim=96, stage_sizes=(2, 2, 18, 2)),
+    "davit_b": _entry(DaViT, dim=128, stage_sizes=(2, 2, 18, 2)),
+    "davit_l": _entry(DaViT, dim=192, stage_sizes=(2, 2, 18, 2)),
+    "davit_h": _entry(DaViT, dim=256, stage_sizes=(2, 2, 18, 2)),
+    "davit_g": _entry(DaViT, dim=384, stage_sizes=(2, 2, 24, 6)),
+    "maxvit_t": _entry(MaxVit, dim=64, stage_sizes=(2, 2, 5, 2)),
+    "maxvit_s": _entry(MaxVit, dim=96, stage_sizes=(2, 2, 5, 2)),
+    "maxvit_b": _entry(MaxVit, dim=96, stage_sizes=(2, 6, 14, 2)),
+    "maxvit_l": _entry(MaxVit, dim=128, stem_dim=128, stage_sizes=(2, 6, 14, 2)),
+    "maxvit_xl": _entry(MaxVit, dim=192, stem_dim=192, stage_sizes=(2, 6, 14, 2)),
     "resnet18": _entry(ResNet, stage_sizes=(2, 2, 2, 2), block="basic"),
     "resnet34": _entry(ResNet, stage_sizes=(3, 4, 6, 3), block="basic"),
     "resnet50": _entry(ResNet, stage_sizes=(3, 4, 6, 3), block="bottleneck"),

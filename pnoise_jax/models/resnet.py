@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from pnoise_jax import noise
-from pnoise_jax.models import checks, layers
+from pnoise_jax.models import checks, convolutions, layers
 from pnoise_jax.models.classifier import Classifier
 
 _conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -28,25 +28,10 @@ def _conv(features: int, kernel: int, stride: int = 1, *, dtype: Any, name: str)
         padding=kernel // 2,
         use_bias=False,
         kernel_init=_conv_init,
-        conv_general_dilated=_pointwise if kernel == 1 else lax.conv_general_dilated,
+        conv_general_dilated=convolutions.pointwise if kernel == 1 else lax.conv_general_dilated,
         dtype=dtype,
         name=name,
     )
-
-
-def _pointwise(
-    x: jax.Array, kernel: jax.Array, strides: tuple[int, int], *others: Any, **options: Any
-) -> jax.Array:
-    """A 1x1 convolution; on CPUs a product of matrices, whose gradients XLA computes faster."""
-
-    def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        x = x[:, :: strides[0], :: strides[1]]  # where nothing is padded
-        return jnp.matmul(x, kernel[0, 0], precision=options.get("precision"))
-
-    def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return lax.conv_general_dilated(x, kernel, strides, *others, **options)
-
-    return lax.platform_dependent(x, kernel, cpu=product, default=convolution)
 
 
 def _max_pool(x: jax.Array) -> jax.Array:
@@ -175,13 +160,8 @@ class ResNet(Classifier, kw_only=True):
     @nn.nowrap
     def _norm(self, train: bool) -> Callable[..., nn.Module]:
         """Makes a batch norm, given its name."""
-        return functools.partial(
-            nn.BatchNorm,
-            use_running_average=not train,
-            momentum=0.9,
-            epsilon=1e-5,
-            axis_name=self.axis_name,
-            dtype=self.dtype,
+        return convolutions.batch_norm(
+            train=train, epsilon=1e-5, axis_name=self.axis_name, dtype=self.dtype
         )
 
     @nn.nowrap

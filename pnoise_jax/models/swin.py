@@ -1,114 +1,28 @@
 """The Swin Transformer (https://arxiv.org/abs/2103.14030), as timm's `swin_transformer`."""
 
-import dataclasses
 import functools
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from pnoise_jax import noise
 from pnoise_jax.models import checks, layers
 from pnoise_jax.models.transformer import Transformer
+from pnoise_jax.models.windows import Grid, WindowAttention, Windows, fill, halved
 
-Grid = tuple[int, int]  # rows and columns
-
-_norm = functools.partial(nn.LayerNorm, epsilon=1e-5)
 _FORBIDDEN = -100.0  # added to the logits of tokens that are not neighbours, as in timm
 
 
-@dataclasses.dataclass(frozen=True)
-class Windows:
-    """How a grid of tokens is cut into windows.
+class ShiftedWindowAttention(WindowAttention, kw_only=True):
+    """Self-attention within windows, with a bias for each relative position.
 
-    Where the windows do not divide the grid, zeros fill up the last ones, as in timm.
-
-    Attributes:
-      grid: of the tokens.
-      size: of a window.
-      shift: by how many rows and columns the grid is rolled before it is cut.
+    Tokens that became neighbours only by the windows' shift do not attend to each other. Zeros that
+    fill up a window take part in its attention, as in timm.
     """
 
-    grid: Grid
-    size: Grid
-    shift: Grid
-
-    @property
-    def count(self) -> Grid:
-        """Rows and columns of windows."""
-        (height, width), (rows, columns) = self.grid, self.size
-        return -(-height // rows), -(-width // columns)
-
-    @property
-    def shifted(self) -> bool:
-        """Whether there is a shift, in whatever direction."""
-        return any(self.shift)
-
-    def cut(self, x: jax.Array) -> jax.Array:
-        """Cuts (batch, tokens, dim) into (batch * windows, tokens of a window, dim)."""
-        batch, _, dim = x.shape
-        x = x.reshape(batch, *self.grid, dim)
-        if self.shifted:
-            x = jnp.roll(x, (-self.shift[0], -self.shift[1]), axis=(1, 2))
-        (rows, columns), (height, width) = self.count, self.size
-        x = fill(x, (rows * height, columns * width))
-        x = x.reshape(batch, rows, height, columns, width, dim).swapaxes(2, 3)
-        return x.reshape(-1, height * width, dim)
-
-    def join(self, x: jax.Array) -> jax.Array:
-        """Undoes `cut`."""
-        (rows, columns), (height, width) = self.count, self.size
-        x = x.reshape(-1, rows, columns, height, width, x.shape[-1]).swapaxes(2, 3)
-        x = x.reshape(-1, rows * height, columns * width, x.shape[-1])
-        x = x[:, : self.grid[0], : self.grid[1]]
-        if self.shifted:
-            x = jnp.roll(x, self.shift, axis=(1, 2))
-        return x.reshape(x.shape[0], -1, x.shape[-1])
-
-    def regions(self) -> np.ndarray:
-        """Numbers the parts of each window that were not adjacent before the shift.
-
-        As in timm, the last rows and columns are counted from where the zeros end.
-
-        Returns:
-          (windows, tokens of a window) int; tokens with different numbers are not neighbours.
-        """
-        rows, columns = (
-            np.arange(count * size) >= count * size - shift
-            for count, size, shift in zip(self.count, self.size, self.shift, strict=True)
-        )
-        number = 2 * rows[:, None] + columns
-        (rows, columns), (height, width) = self.count, self.size
-        return (
-            number.reshape(rows, height, columns, width).swapaxes(1, 2).reshape(-1, height * width)
-        )
-
-
-def fill(x: jax.Array, grid: Grid) -> jax.Array:
-    """Fills up x (batch, rows, columns, dim) with zeros to a grid that is not smaller."""
-    missing = (grid[0] - x.shape[1], grid[1] - x.shape[2])
-    return jnp.pad(x, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0))) if any(missing) else x
-
-
-class WindowAttention(layers.Attention, kw_only=True):
-    """Self-attention within windows of the tokens' grid, with a bias for each relative position.
-
-    Attributes, beside those of `layers.Attention`:
-      windows: how the tokens are cut; zeros that fill up a window take part in its attention, as
-        in timm.
-    """
-
-    windows: Windows
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps x (batch, tokens, dim), the tokens of the whole grid, to the same shape."""
-        return self.windows.join(self.attend(self.windows.cut(x), self._bias(len(x))))
-
-    def _bias(self, batch: int) -> jax.Array:
-        """What the logits are raised by: (1 or batch * windows, heads, tokens, tokens)."""
+    def bias(self, batch: int) -> jax.Array:
         height, width = self.windows.size
         shape = ((2 * height - 1) * (2 * width - 1), self.num_heads)
         table = self.param("relative_position_bias_table", layers.normal_init, shape, jnp.float32)
@@ -139,7 +53,7 @@ class PatchMerging(nn.Module, kw_only=True):
         x = fill(x.reshape(batch, *self.grid, dim), (2 * rows, 2 * columns))
         x = x.reshape(batch, rows, 2, columns, 2, dim).transpose(0, 1, 3, 4, 2, 5)
         x = x.reshape(batch, rows * columns, 4 * dim)
-        x = _norm(dtype=self.dtype, name="norm")(x)
+        x = layers.torch_layer_norm(dtype=self.dtype, name="norm")(x)
         return nn.Dense(
             2 * dim,
             use_bias=False,
@@ -147,11 +61,6 @@ class PatchMerging(nn.Module, kw_only=True):
             dtype=self.dtype,
             name="reduction",
         )(x)
-
-
-def halved(grid: Grid) -> Grid:
-    """The grid after merging."""
-    return ((grid[0] + 1) // 2, (grid[1] + 1) // 2)
 
 
 class SwinTransformer(Transformer, kw_only=True):
@@ -185,11 +94,7 @@ class SwinTransformer(Transformer, kw_only=True):
         checks.require_positive(
             stage_sizes=self.stage_sizes, head_dim=self.head_dim, window_size=self.window_size
         )
-        if self.dim % self.head_dim:
-            raise ValueError(
-                f"dim={self.dim} is not divisible by head_dim={self.head_dim}: the heads share the "
-                "features, so change one of them"
-            )
+        checks.require_whole_heads(self.dim, self.head_dim)
 
     @property
     def num_layers(self) -> int:
@@ -224,15 +129,19 @@ class SwinTransformer(Transformer, kw_only=True):
 
     @nn.nowrap
     def run_embed(self, images: jax.Array, *, train: bool) -> jax.Array:
-        return _norm(dtype=self.dtype, name="patch_norm")(self.embed_patches(images))
+        return layers.torch_layer_norm(dtype=self.dtype, name="patch_norm")(
+            self.embed_patches(images)
+        )
 
     @nn.nowrap
     def run_block(self, x: jax.Array, taps: noise.Taps, *, layer: int, train: bool) -> jax.Array:
         dim = x.shape[-1]
         attention = functools.partial(
-            WindowAttention, windows=self._windows(layer), num_heads=dim // self.head_dim
+            ShiftedWindowAttention, windows=self._windows(layer), num_heads=dim // self.head_dim
         )
-        block = self.encoder_block(layer, train, attention=attention, mlp_dim=4 * dim, norm=_norm)
+        block = self.encoder_block(
+            layer, train, attention=attention, mlp_dim=4 * dim, norm=layers.torch_layer_norm
+        )
         x = block(x, taps)
         stage, number = layers.stage_and_number(layer, self.stage_sizes)
         if number < self.stage_sizes[stage - 1] or stage == len(self.stage_sizes):
@@ -250,7 +159,7 @@ class SwinTransformer(Transformer, kw_only=True):
 
     @nn.nowrap
     def run_norm(self, x: jax.Array) -> jax.Array:
-        return _norm(dtype=jnp.float32, name="norm")(x)
+        return layers.torch_layer_norm(dtype=jnp.float32, name="norm")(x)
 
     @nn.nowrap
     def run_features(self, x: jax.Array, *, train: bool) -> jax.Array:

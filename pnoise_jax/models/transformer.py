@@ -35,23 +35,15 @@ class Transformer(Classifier, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        size = self.image_size
-        if not isinstance(size, int) and not (isinstance(size, tuple) and len(size) == 2):
-            raise ValueError(
-                f"image_size={size!r}: give the images' side, or (height, width), in pixels"
-            )
-        checks.require_positive(
-            image_size=self.image_shape, patch_size=self.patch_size, dim=self.dim
-        )
+        checks.image_shape(self.image_size)
+        checks.require_positive(patch_size=self.patch_size, dim=self.dim)
         checks.require_rate(dropout=self.dropout)
         checks.require_whole_patches(self.image_size, self.image_shape, self.patch_size)
 
     @property
     def image_shape(self) -> tuple[int, int]:
         """Height and width of the images, in pixels."""
-        if isinstance(self.image_size, int):
-            return (self.image_size, self.image_size)
-        return self.image_size
+        return checks.image_shape(self.image_size)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -92,11 +84,13 @@ class Transformer(Classifier, kw_only=True):
         return x.reshape(len(x), rows, columns, x.shape[-1])
 
     @nn.nowrap
-    def encoder_block(self, layer: int, train: bool, **options: Any) -> layers.Block:
-        """The block of a layer; `options` are the attributes in which families differ."""
+    def encoder_block(
+        self, layer: int, train: bool, *, kind: type[nn.Module] = layers.Block, **options: Any
+    ) -> nn.Module:
+        """The block of a layer, of this kind; `options` are attributes in which families differ."""
         if self.key_gate is not None and layer == self.num_layers:
             options["attention"] = functools.partial(options["attention"], key_gate=self.key_gate)
-        block = nn.remat(layers.Block) if self.remat else layers.Block
+        block: Callable[..., nn.Module] = nn.remat(kind) if self.remat else kind
         return block(
             layer=layer,
             dropout=self.dropout,

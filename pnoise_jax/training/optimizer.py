@@ -20,6 +20,7 @@ from pnoise_jax.training.gradient_noise import add_gradient_noise
 _UNDECAYED = ("cls_token", "dist_token", "pos_embed", "relative_position_bias_table")
 # What comes before the first layer, in all models.
 _EMBEDDING = ("patch_embed", "patch_norm", "cls_token", "dist_token", "pos_embed", "conv1", "bn1")
+_EMBEDDING += ("conv2",)  # of MaxViT's stem
 _HEADS = ("head", "head_dist")
 _LISTED = 8  # paths in an error
 

@@ -29,6 +29,7 @@ def infer_model(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]] | Non
         name: {k: v for k, v in options.items() if models.default_options(name)[k] != v}
         for name in models.list_models(family)
         if MODELS.origin(name) is None  # a user's own models have options of their own
+        and options.keys() <= models.default_options(name).keys()
     }
     name = min(changed, key=lambda name: len(changed[name]))
     return name, changed[name]
@@ -41,7 +42,8 @@ def infer_options(shapes: Mapping[str, Shape]) -> dict[str, Any]:
 
 def _infer(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]]:
     shapes = {path: shape for path, shape in shapes.items() if shape and all(shape)}
-    return _infer_transformer(shapes) or _infer_swin(shapes) or _infer_resnet(shapes)
+    infer = (_infer_transformer, _infer_swin, _infer_davit, _infer_maxvit)
+    return next(filter(None, (each(shapes) for each in infer)), None) or _infer_resnet(shapes)
 
 
 def _infer_transformer(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]] | None:
@@ -50,13 +52,18 @@ def _infer_transformer(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]
     depth = len(_numbers(shapes, r"params/block_(\d+)/"))
     if len(kernel) != 4 or not depth:
         return None
-    hidden = shapes.get("params/block_1/mlp/fc1/bias", (4 * kernel[-1],))[0]
+    biases = (shapes.get(f"params/block_1/{name}") for name in ("mlp/fc1/bias", "mlp_bias"))
+    hidden = next(filter(None, biases), (4 * kernel[-1],))[0]
     options = {
         "patch_size": kernel[0],
         "dim": kernel[-1],
         "depth": depth,
         "mlp_dim": None if hidden == 4 * kernel[-1] else hidden,
     }
+    if _numbers(shapes, r"params/block_(\d+)/in_proj/"):
+        (of_head,) = shapes.get("params/block_1/attn/q_norm/scale", (0,))
+        heads = {"num_heads": kernel[-1] // of_head} if of_head else {}
+        return "vit_[2p]*", options | heads
     if _numbers(shapes, r"params/block_(\d+)/attn/q_bias"):
         return "beit_*", options | _infer_heads(shapes, "attn/relative_position_bias_table")
     if gated := _numbers(shapes, r"params/block_(\d+)/attn/(gating_param|pos_proj/)"):
@@ -85,6 +92,25 @@ def _infer_swin(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]] | Non
         "head_dim": kernel[-1] // table[1],
         "window_size": (math.isqrt(table[0]) + 1) // 2,
     }
+
+
+def _infer_davit(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]] | None:
+    stem = shapes.get("params/patch_embed/kernel", ())
+    if len(stem) != 4 or "params/stage1_block1/cpe1/proj/kernel" not in shapes:
+        return None
+    return "davit_*", {"dim": stem[-1], "stage_sizes": _stage_sizes(shapes)}
+
+
+def _infer_maxvit(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]] | None:
+    stem = shapes.get("params/conv2/kernel", ())
+    out = shapes.get("params/stage1_block1/conv/conv3_1x1/kernel", ())
+    if len(stem) != 4 or len(out) != 4:
+        return None
+    options = {"dim": out[-1], "stem_dim": stem[-1], "stage_sizes": _stage_sizes(shapes)}
+    table = shapes.get("params/stage1_block1/attn_block/attn/relative_position_bias_table", ())
+    if len(table) == 3 and out[-1] % table[0] == 0:
+        options["head_dim"] = out[-1] // table[0]
+    return "maxvit_*", options
 
 
 def _infer_resnet(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]]:

@@ -18,14 +18,25 @@ from pnoise_jax.weights.names.naming import NAMINGS
 
 _LAYER_SCALE = r"/(ls[12]/gamma|gamma_[12])$"
 _LAST_NORM = r"^params/fc_norm/"
-_PARTS_OF_BEIT = (_LAYER_SCALE, _LAST_NORM)
+_NORMS_OF_HEADS = r"/(q_norm|k_norm)/"
+_ATTENTION_POOLING = r"^params/(attn_pool|MAPHead_0)/"
+_OWN_PARTS = {  # of our families, by the beginning of their models' names
+    "beit": (_LAYER_SCALE, _LAST_NORM),
+    "davit": (_LAST_NORM,),
+    "maxvit": (_LAST_NORM,),
+    "vit_22b": (_NORMS_OF_HEADS, _ATTENTION_POOLING),
+    "vit_parallel": (_NORMS_OF_HEADS, _ATTENTION_POOLING),
+}
+_FOREIGN_PARTS = {  # which only this family lacks
+    "maxvit": {r"^params/norm/": "a norm before the pooling, as timm's own MaxViTs (_rw_) have"},
+}
 _OTHER_PARTS = {  # of ViTs in timm and big_vision, by the paths of their arrays
     _LAYER_SCALE: "layer scale",
-    r"/(q_norm|k_norm)/": "norms of queries and keys",
+    _NORMS_OF_HEADS: "norms of queries and keys",
     r"^params/norm_pre/": "a norm before its blocks",
     _LAST_NORM: "its last norm after the pooling",
     r"^params/reg_token$": "registers",
-    r"^params/(attn_pool|MAPHead_0)/": "attention in place of the pooling",
+    _ATTENTION_POOLING: "attention in place of the pooling",
     r"^params/patch_embed/backbone/": "convolutions in place of the patch embedding",
 }
 _IN_BLOCK = r"(params|batch_stats)/(block_\d+|stage\d+_block\d+)/"
@@ -53,8 +64,7 @@ def describe_likely_model(
     if family := other_families.recognise(stored):
         return f"These are the weights of {family}: use other weights", ""
     likely = infer_model(file_shapes)
-    is_beit = likely is not None and likely[0].startswith("beit")
-    if parts := _other_parts(unexpected, is_beit=is_beit):
+    if parts := _other_parts(unexpected, "" if likely is None else likely[0]):
         return f"The file's model has {parts}: no model here has that, so use other weights", ""
     if likely is None:
         return "", ""
@@ -74,21 +84,31 @@ def describe_likely_model(
     return "", f"It looks like {name}{changed}: set config.model to it"
 
 
-def _other_parts(unexpected: Mapping[str, str], *, is_beit: bool) -> str:
-    """The parts that no model here has, with an array of each; "" where there are none."""
+def _other_parts(unexpected: Mapping[str, str], likely: str) -> str:
+    """The parts that no model here has, with an array of each; "" where there are none.
+
+    Args:
+      unexpected: our paths and the names in the file.
+      likely: the name of the likely model, or "".
+    """
     parts = {
         part: name
-        for pattern, part in _OTHER_PARTS.items()
+        for pattern, part in (_OTHER_PARTS | _of_family(likely, _FOREIGN_PARTS, {})).items()
         for path, name in reversed(list(unexpected.items()))
-        if re.search(pattern, path) and not (is_beit and pattern in _PARTS_OF_BEIT)
+        if re.search(pattern, path) and pattern not in _of_family(likely, _OWN_PARTS, ())
     }
     if parts:
         return ", ".join(f"{part} ({printable_name(name)})" for part, name in parts.items())
     for path, name in unexpected.items():
-        known = any(re.fullmatch(naming.blocks, name) for naming in NAMINGS)
-        if re.match(_IN_BLOCK, path) and not known:
+        is_named = any(re.fullmatch(naming.blocks, name) for naming in NAMINGS)
+        if re.match(_IN_BLOCK, path) and not is_named:
             return f"arrays such as {printable_name(name)} in its blocks"
     return ""
+
+
+def _of_family(likely: str, parts: Mapping[str, Any], default: Any) -> Any:
+    """What `parts` has for the beginning of a model's name."""
+    return next((found for start, found in parts.items() if likely.startswith(start)), default)
 
 
 def _differences(name: str, shapes: Mapping[str, Shape]) -> list[str]:

@@ -134,10 +134,10 @@ def match(
     Everything else must be there and fit, except the head.
 
     Args:
-      path: a safetensors file in timm's names of a ViT, DeiT, BEiT, ConViT, Swin or ResNet (or
-        torchvision's, of a ResNet), an npz of a ViT in Google's, or a work directory or checkpoint
-        of this package, whose moving average is taken where there is one; the content decides
-        which. Or an id of the hub, "hf_hub:OWNER/NAME" or "hf_hub:OWNER/NAME@REVISION".
+      path: a safetensors file in timm's names of a ViT, DeiT, BEiT, ConViT, Swin, DaViT, MaxViT or
+        ResNet (or torchvision's, of a ResNet), an npz of a ViT in Google's, or a work directory or
+        checkpoint of this package, whose moving average is taken where there is one; the content
+        decides which. Or an id of the hub, "hf_hub:OWNER/NAME" or "hf_hub:OWNER/NAME@REVISION".
       model: the model.
       variables: its collections as `model.init` gives them, arrays or their shapes.
       head: "keep" the file's; "fresh", as the model initialises it, which is what timm does

@@ -6,7 +6,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from pnoise_jax.models import Beit, ConViT, ResNet, SwinTransformer
+from pnoise_jax.models import Beit, ConViT, DaViT, MaxVit, ParallelViT, ResNet, SwinTransformer
 from pnoise_jax.weights.adapt.head import head_paths
 from pnoise_jax.weights.adapt.partial_match import PartialMatch
 from pnoise_jax.weights.entries import Entries, Entry
@@ -17,8 +17,13 @@ from pnoise_jax.weights.likely_model import describe_likely_model
 
 _MAX_LISTED = 20  # arrays of a kind
 _NOT_IN_SHAPES = ("num_heads", "pooling")  # options of models
+_NOT_IN_DAVITS = ("head_dim", "window_size")  # which Swin's tables show
 _POOLING = ("token", "mean")  # the values of the latter that models have
-_POOLED = {ConViT: "token", Beit: "mean", SwinTransformer: "mean", ResNet: "mean"}  # no option
+_POOLED = {  # where it is no option
+    ConViT: "token",
+    ParallelViT: "map",
+    **dict.fromkeys((Beit, SwinTransformer, DaViT, MaxVit, ResNet), "mean"),
+}
 
 
 def describe(
@@ -117,12 +122,12 @@ def _not_floats(entries: Entries, paths: Iterable[str], dtypes: Mapping[str, str
 def _other_options(model: nn.Module, options: Mapping[str, Any], *, keeps_head: bool) -> list[str]:
     """Options that differ and change the function, though not the shapes."""
     lines = []
-    for option in _NOT_IN_SHAPES:
+    for option in _NOT_IN_SHAPES + (_NOT_IN_DAVITS if isinstance(model, DaViT) else ()):
         if option == "pooling" and not keeps_head:  # what a fresh head reads is the model's choice
             continue
         theirs, ours = options.get(option), getattr(model, option, None)
         ours = _POOLED.get(type(model), ours) if option == "pooling" else ours
-        if option == "pooling" and theirs is not None and theirs not in _POOLING:
+        if option == "pooling" and theirs not in (None, ours, *_POOLING):
             lines.append(
                 f"has global_pool={printable_name(repr(theirs))}, which no model here has: use "
                 "other weights, or set weights_head='fresh' to train a new head"

@@ -22,6 +22,8 @@ _ARCHITECTURES = {
     r"vit_(base_patch32_siglip_gap_256|large_patch16_siglip_gap_512)": "has a GELU by tanh",
     r"vit_(so400m|giantopt)_patch16_siglip_gap": "has a GELU by tanh",
     r"vit_.*quickgelu": "has a GELU by a sigmoid",
+    r"davit_\w*_fl": "has queries that attend to keys between channels",
+    r"maxvit_\w*(rw|pm)_": "puts a head's queries, keys and values side by side",
     r"swin_s3_": "has windows of another size in each stage",
 }
 _FUNCTION = {  # timm's arguments that no array shows, and the values that our models have
@@ -44,15 +46,19 @@ _HARMLESS = {  # arguments that arrays show, that are compared elsewhere, or for
     *("drop_rate", "drop_path_rate", "proj_drop_rate", "attn_drop_rate", "pos_drop_rate"),
     *("patch_drop_rate", "zero_init_last", "weight_init", "head_init_scale", "local_up_to_layer"),
     *("locality_strength", "use_pos_embed", "use_abs_pos_emb", "use_rel_pos_bias", "distilled"),
-    *("use_shared_rel_pos_bias", "block_args", "fix_init", "use_mean_pooling"),
+    *("use_shared_rel_pos_bias", "block_args", "fix_init", "use_mean_pooling", "embed_dims"),
+    *("stem_bias", "head_hidden_size", "block_type", "transformer_dim_head"),
+    *("down_kernel_size", "named_blocks", "ffn", "head_norm_first"),
 }
 _SIZES = {  # timm's argument that shapes show: our option
     "embed_dim": "dim",
+    "embed_dims": "dim",
     "depth": "depth",
     "patch_size": "patch_size",
     "depths": "stage_sizes",
     "layers": "stage_sizes",
 }
+_OF_DAVITS = ("head_dim", "window_size")  # options that no array of a DaViT shows
 _SMALL = 1e-5  # epsilons up to this matter less than rounding weights to half precision
 
 
@@ -87,7 +93,7 @@ def collect_evidence(
     info = most_specific(infos)
     notes += _require_function(info, family)
     notes += _note_other_classes(info, shapes)
-    if difference := _other_sizes(info, shapes):
+    if difference := _other_sizes(info, shapes, family):
         name = printable_name(info.architecture)
         notes.append(f"{info.source} says {name}, which has {difference}: it may be another file's")
         nameless = info.without_architecture()
@@ -136,6 +142,7 @@ def list_assumptions(
         "activation": f"activation={family.activation!r}{exact}",
         "epsilon": f"epsilon={family.epsilon:g} of norms",
         "num_heads": f"num_heads={heads}" if heads is not None else "",
+        **_davit_properties(model),
         "others": ", ".join(family.others),
     }
     if isinstance(model, models.ResNet) and model.block != "bottleneck":
@@ -145,7 +152,14 @@ def list_assumptions(
     )
 
 
-def _other_sizes(info: ModelInfo, shapes: Mapping[str, Shape]) -> str:
+def _davit_properties(model: nn.Module) -> dict[str, str]:
+    """What no array shows of a DaViT alone."""
+    if not isinstance(model, models.DaViT):
+        return {}
+    return {name: f"{name}={getattr(model, name)}" for name in _OF_DAVITS}
+
+
+def _other_sizes(info: ModelInfo, shapes: Mapping[str, Shape], family: Family) -> str:
     """A size in which the described model differs from these arrays; "" where none is known."""
     name, arguments = info.architecture, info.arguments
     if not name or info.options:
@@ -157,9 +171,18 @@ def _other_sizes(info: ModelInfo, shapes: Mapping[str, Shape]) -> str:
         described["patch_size"] = int(patch[1])
     for option, actual in infer_options(shapes).items():
         value = described.get(option, actual)
+        if option == "dim" and isinstance(value, list):  # of each stage
+            value = next(iter(value), None)
+        if option == "stage_sizes" and "depths" in arguments:
+            value = _times(value, family.blocks_per_depth)
         if option in (*_SIZES.values(), "block") and _as_list(value) != _as_list(actual):
             return f"{option}={printable_name(repr(value))} where these have {actual!r}"
     return ""
+
+
+def _times(depths: Any, factor: int) -> Any:
+    """The numbers of blocks for timm's depths, as anybody wrote them."""
+    return [factor * d for d in depths] if isinstance(depths, list) else depths
 
 
 def _as_list(value: Any) -> Any:
@@ -184,7 +207,7 @@ def _require_function(info: ModelInfo, family: Family) -> list[str]:
     epsilon = arguments.get("norm_eps", family.epsilon)
     if epsilon != family.epsilon:
         notes = [f"epsilon of norms {family.epsilon:g} here, {epsilon:g} by {info.source}"]
-    checked = {*_FUNCTION, *_HARMLESS, "act_layer", "norm_layer", "norm_eps"}
+    checked = {*_FUNCTION, *_HARMLESS, *family.arguments, "act_layer", "norm_layer", "norm_eps"}
     if unknown := sorted(arguments.keys() - checked):
         listed = ", ".join(
             f"{printable_name(key)}={printable_name(repr(arguments[key]))}" for key in unknown[:5]
@@ -199,6 +222,7 @@ def _other_function(info: ModelInfo, family: Family) -> str:
         if re.match(beginning, info.architecture):
             return difference
     function = _FUNCTION | {"act_layer": (family.activation,), "norm_layer": family.norms}
+    function |= family.arguments
     for argument, ours in function.items():
         value = info.arguments.get(argument)
         if value is not None and not any(value is our or value == our for our in ours):
@@ -223,7 +247,7 @@ def _note_other_classes(info: ModelInfo, shapes: Mapping[str, Shape]) -> list[st
 def _confirmed(info: ModelInfo) -> frozenset[str]:
     """The properties of our model that a description confirms."""
     if info.options:
-        return frozenset({"pooling", "activation", "epsilon", "num_heads", "others"})
+        return frozenset({"pooling", "activation", "epsilon", "num_heads", "others", *_OF_DAVITS})
     stated = {
         "pooling": info.arguments.get("global_pool"),
         "activation": info.arguments.get("act_layer"),
@@ -232,5 +256,5 @@ def _confirmed(info: ModelInfo) -> frozenset[str]:
     }
     properties = {name for name, value in stated.items() if value}
     if model_called(info.architecture) is not None:
-        properties |= {"activation", "epsilon", "num_heads", "others"}
+        properties |= {"activation", "epsilon", "num_heads", "others", *_OF_DAVITS}
     return frozenset(properties)

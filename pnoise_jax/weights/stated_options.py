@@ -1,5 +1,6 @@
 """Options of our models, as far as the description of a file states them."""
 
+import contextlib
 import functools
 import re
 from typing import Any
@@ -28,6 +29,7 @@ def stated_options(info: ModelInfo) -> dict[str, Any]:
     heads = _num_heads(info)
     if isinstance(heads, int):  # Swin has a list, one per stage, and its shapes show it
         options["num_heads"] = heads
+    options |= _davit_options(info)
     size = info.preprocessing.get("input_size")
     size = info.arguments.get("img_size", size[1:] if isinstance(size, list) else None)
     sides = image_sides(size)
@@ -44,6 +46,25 @@ def _num_heads(info: ModelInfo) -> Any:
     return int(heads) if isinstance(heads, float) and heads.is_integer() else heads
 
 
+def _davit_options(info: ModelInfo) -> dict[str, Any]:
+    """The options of a DaViT that its arrays do not show; {} for other models."""
+    model, arguments = model_called(info.architecture), info.arguments
+    if not isinstance(model, models.DaViT):
+        return {}
+    options = {"window_size": arguments.get("window_size", model.window_size)}
+    heads, dims = arguments.get("num_heads"), arguments.get("embed_dims")
+    if heads is None and dims is None:
+        return options | {"head_dim": model.head_dim}
+    if heads is None:
+        heads = [model.dim // model.head_dim * 2**stage for stage in range(len(model.stage_sizes))]
+    if dims is None:
+        dims = [model.dim * 2**stage for stage in range(len(model.stage_sizes))]
+    with contextlib.suppress(TypeError, ZeroDivisionError, ValueError):  # as anybody wrote it
+        of_heads = {dim / number for dim, number in zip(dims, heads, strict=True)}
+        return options | {"head_dim": of_heads.pop() if len(of_heads) == 1 else sorted(of_heads)}
+    return options | {"head_dim": f"num_heads={heads!r}"}
+
+
 def image_sides(size: Any) -> tuple[int, int] | None:
     """Height and width of images; a number stands for a square. None where it is not a size."""
     pair = [size, size] if isinstance(size, int) else size
@@ -54,12 +75,12 @@ def image_sides(size: Any) -> tuple[int, int] | None:
 
 
 def model_called(architecture: str) -> Any:
-    """Our model that timm calls so, ignoring "…_384" and tags such as ".in1k"; None without."""
+    """Our model that timm calls so, or None, ignoring "…_384", "…_512" and tags as ".in1k"."""
     if not architecture:  # saves building all models
         return None
     name = architecture.partition(".")[0]
     by_name = _models_by_timms_name()
-    return by_name.get(re.sub(r"_384$", "_224", name)) or by_name.get(name)
+    return by_name.get(re.sub(r"_(384|512)$", "_224", name)) or by_name.get(name)
 
 
 @functools.cache

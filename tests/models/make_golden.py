@@ -5,9 +5,9 @@ Run by hand, in an environment with PyTorch and timm (last run: torch 2.13, timm
     python tests/models/make_golden.py
 
 Each file holds timm's state dict under "state/", "images" (batch, height, width, channels) and
-"logits" (batch, classes); for ResNets also what one forward pass in training mode gives and leaves
-behind: "train_logits", the new running statistics under "train_state/", and under "train_count/"
-over how many values each batch norm averaged.
+"logits" (batch, classes); for models with batch norms also what one forward pass in training mode
+gives and leaves behind: "train_logits", the new running statistics under "train_state/", and under
+"train_count/" over how many values each batch norm averaged.
 
 The weights are drawn so that every parameter and every constant matters: no norm is the identity,
 no bias is zero, and what enters a norm is so small that its epsilon shows in the logits.
@@ -17,12 +17,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from timm.layers import RmsNorm
 from timm.models.beit import Beit
 from timm.models.convit import ConVit
+from timm.models.davit import DaVit
 from timm.models.deit import VisionTransformerDistilled
+from timm.models.maxxvit import MaxxVit, model_cfgs
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet, downsample_conv
 from timm.models.swin_transformer import SwinTransformer
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import ParallelScalingBlock, VisionTransformer
 from torch import nn
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -34,8 +37,9 @@ NUM_CLASSES = 7
 def perturb(model: nn.Module) -> None:
     """Draws every parameter and running statistic anew, norms and biases included."""
     for name, module in model.named_modules():
-        if isinstance(module, (nn.LayerNorm, nn.BatchNorm2d)):
+        if isinstance(module, (nn.LayerNorm, nn.BatchNorm2d, RmsNorm)):
             module.weight.uniform_(0.5, 1.5)
+        if isinstance(module, (nn.LayerNorm, nn.BatchNorm2d)):
             module.bias.normal_(std=0.2)
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(std=0.01)
@@ -50,19 +54,19 @@ def perturb(model: nn.Module) -> None:
             if module.bias is not None:
                 module.bias.normal_(std=0.01)
         # The last layer of a transformer's residual branch: it keeps the stream small.
-        if name.endswith((".attn.proj", ".mlp.fc2")):
+        if name.endswith((".attn.proj", ".mlp.fc2", "_out_proj", "attn_pool.proj")):
             module.weight.mul_(0.005)
             module.bias.mul_(0.005)
-        # What stands at the beginning of Swin's residual stream: likewise.
-        if name.endswith(("patch_embed.norm", "downsample.reduction")):
+        # What stands at the beginning of Swin's and DaViT's residual streams: likewise.
+        if name.endswith(("patch_embed.norm", "downsample.reduction", "stem.norm")):
             for parameter in module.parameters():
                 parameter.mul_(0.005)
     for name, parameter in model.named_parameters():
         if name in ("cls_token", "dist_token", "pos_embed"):
             parameter.normal_(std=0.005)
-        if name.endswith((".q_bias", ".v_bias")):
+        if name.endswith((".q_bias", ".v_bias", ".mlp_bias", ".latent")):
             parameter.normal_(std=0.2)
-        if name.endswith(".relative_position_bias_table"):
+        if name.endswith("relative_position_bias_table"):
             parameter.normal_()
         if name.endswith((".gamma_1", ".gamma_2")):
             parameter.uniform_(0.5, 1.5)
@@ -80,6 +84,15 @@ def deit(**options: object) -> nn.Module:
     return VisionTransformerDistilled(patch_size=8, mlp_ratio=2, num_classes=NUM_CLASSES, **options)
 
 
+def parallel_vit(**options: object) -> nn.Module:
+    """A ViT with parallel blocks, patches of 7 pixels and such MLPs."""
+    blocks = {"block_fn": ParallelScalingBlock, "norm_layer": RmsNorm, "qk_norm": True}
+    head = {"class_token": False, "global_pool": "map", "qkv_bias": False}
+    return VisionTransformer(
+        patch_size=7, mlp_ratio=2, num_classes=NUM_CLASSES, **blocks, **head, **options
+    )
+
+
 def beit(**options: object) -> nn.Module:
     """A BEiT with such patches and MLPs."""
     positions = {"use_abs_pos_emb": False, "use_rel_pos_bias": True, "init_values": 0.1}
@@ -94,6 +107,17 @@ def swin(**options: object) -> nn.Module:
 def convit(**options: object) -> nn.Module:
     """A ConViT with such patches and MLPs as the ViT's, and 9 features a head."""
     return ConVit(patch_size=8, mlp_ratio=2, embed_dim=9, num_classes=NUM_CLASSES, **options)
+
+
+def davit(**options: object) -> nn.Module:
+    """A DaViT with windows of 3 x 3 tokens."""
+    return DaVit(window_size=3, num_classes=NUM_CLASSES, **options)
+
+
+def maxvit(**options: object) -> nn.Module:
+    """A MaxViT with the settings of TensorFlow's and heads of 4 features."""
+    cfg = model_cfgs["maxvit_tiny_tf"]
+    return MaxxVit(cfg, transformer_dim_head=4, num_classes=NUM_CLASSES, **options)
 
 
 def resnet(block: type[nn.Module], *layers: int, width: int, small_stem: bool) -> nn.Module:
@@ -143,14 +167,16 @@ def training_step(model: nn.Module, images: torch.Tensor) -> dict[str, np.ndarra
 
 
 @torch.no_grad()
-def write(name: str, model: nn.Module, *, height: int = 32, width: int = 32) -> None:
+def write(
+    name: str, model: nn.Module, *, height: int = 32, width: int = 32, batch: int = BATCH
+) -> None:
     """Writes one file."""
     perturb(model)
-    images = torch.randn(BATCH, 3, height, width)
+    images = torch.randn(batch, 3, height, width)
     golden = arrays(model.state_dict(), "state/")
     golden["images"] = images.permute(0, 2, 3, 1).numpy()
     golden["logits"] = model.eval()(images).numpy()
-    if isinstance(model, ResNet):
+    if isinstance(model, (ResNet, MaxxVit)):
         golden |= training_step(model, images)
     np.savez_compressed(GOLDEN / f"{name}.npz", **golden)
     print(f"{name}: logits of size {np.abs(golden['logits']).mean():.3f}")
@@ -168,6 +194,9 @@ def main() -> None:
     write("resnet_small_stem", resnet(BasicBlock, 1, 1, width=8, small_stem=True))
     write_deit_and_beit()
     write_swin_and_convit()
+    write_davit()
+    write_maxvit()
+    write_parallel_vit()
 
 
 def write_deit_and_beit() -> None:
@@ -184,6 +213,27 @@ def write_swin_and_convit() -> None:
     padded = swin(img_size=(44, 24), patch_size=4, depths=(2, 2), num_heads=(2, 4))
     write("swin_padded", padded, height=44, width=24)
     write("convit", convit(img_size=32, depth=3, num_heads=4, local_up_to_layer=2))
+
+
+def write_davit() -> None:
+    torch.manual_seed(3)
+    # 11 x 5 and 6 x 3 tokens: filled up for the stem, for windows and to be halved.
+    model = davit(embed_dims=(8, 16), depths=(1, 2), num_heads=(2, 4))
+    write("davit", model, height=42, width=20)
+
+
+def write_maxvit() -> None:
+    torch.manual_seed(4)
+    sizes = {"embed_dim": (8, 16), "depths": (2, 1), "block_type": ("M", "M"), "stem_width": 8}
+    # Windows of 2 x 3 tokens. The first shortcut has no convolution.
+    model = maxvit(img_size=(64, 96), head_hidden_size=16, **sizes)
+    write("maxvit", model, height=64, width=96, batch=2)
+
+
+def write_parallel_vit() -> None:
+    torch.manual_seed(5)
+    model = parallel_vit(img_size=(28, 21), embed_dim=24, depth=2, num_heads=2)
+    write("parallel_vit", model, height=28, width=21)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ VIT = {"patch_size": 8, "image_size": 32}
 TINY = VIT | {"dim": 24, "depth": 2, "num_heads": 2, "mlp_dim": 48}
 VIT_SMALL = TINY | {"pooling": "mean"}
 SWIN = {"dim": 8, "head_dim": 4, "window_size": 4}
+DAVIT = {"dim": 8, "head_dim": 4, "window_size": 3, "stage_sizes": (2, 4)}
+MAXVIT = {"dim": 8, "stem_dim": 8, "head_dim": 4, "stage_sizes": (2, 1), "image_size": (64, 96)}
 MODELS = {
     "vit_token": ("vit_ti_16", VIT | {"dim": 36, "depth": 3, "num_heads": 3, "mlp_dim": 72}),
     "vit_mean": ("vit_ti_16", VIT_SMALL | {"image_size": (32, 16)}),
@@ -32,11 +34,17 @@ MODELS = {
         "convit_ti",
         TINY | {"dim": 36, "depth": 3, "num_heads": 4, "mlp_dim": 72, "local_layers": 2},
     ),
+    "davit": ("davit_t", DAVIT),
+    "maxvit": ("maxvit_t", MAXVIT),
+    "parallel_vit": (
+        "vit_parallel_s_14",
+        TINY | {"patch_size": 7, "image_size": (28, 21)},
+    ),
     "resnet_basic": ("resnet18", {"stage_sizes": (2, 1, 1), "width": 6}),
     "resnet_bottleneck": ("resnet50", {"stage_sizes": (1, 2), "width": 8}),
     "resnet_small_stem": ("resnet18", {"stage_sizes": (1, 1), "width": 8, "stem": "small"}),
 }
-RESNETS = [name for name in MODELS if name.startswith("resnet")]
+WITH_BATCH_NORMS = [name for name in MODELS if name.startswith(("resnet", "maxvit"))]
 
 Arrays = dict[str, np.ndarray]
 
@@ -91,7 +99,7 @@ def test_logits(name):
     assert_logits_equal(logits, golden["logits"])
 
 
-@pytest.mark.parametrize("name", RESNETS)
+@pytest.mark.parametrize("name", WITH_BATCH_NORMS)
 def test_a_training_forward_pass(name):
     golden = load(name)
     state = below(golden, "state/")

@@ -26,6 +26,17 @@ PARAMETERS = {
     "convit_ti": 5_710_512,
     "convit_s": 27_777_322,
     "convit_b": 86_540_040,
+    "davit_t": 28_360_168,
+    "davit_s": 49_745_896,
+    "davit_b": 87_954_408,
+    "davit_l": 196_811_752,
+    "davit_h": 348_922_856,
+    "davit_g": 1_406_470_120,
+    "maxvit_t": 30_916_528,
+    "maxvit_s": 68_927_956,
+    "maxvit_b": 119_467_708,
+    "maxvit_l": 211_785_560,
+    "maxvit_xl": 474_951_952,
     "resnet18": 11_689_512,
     "resnet34": 21_797_672,
     "resnet50": 25_557_032,
@@ -36,6 +47,12 @@ PARAMETERS = {
     "swin_l": 196_532_476,
     "swin_b_384": 87_903_584,
     "swin_l_384": 196_735_516,
+    "vit_b_8": 86_576_872,
+    "vit_b_32": 88_224_232,
+    "vit_h_14": 632_045_800,
+    "vit_22b": 22_209_743_848,
+    "vit_parallel_s_14": 23_751_016,
+    "vit_parallel_g_14": 1_037_523_688,
     "vit_ti_16": 5_717_416,
     "vit_s_16": 22_050_664,
     "vit_b_16": 86_567_656,
@@ -50,11 +67,10 @@ def test_every_listed_model_has_a_count():
 @pytest.mark.parametrize("name", models.list_models())
 def test_parameters_and_logits(name):
     model = models.create_model(name)
-    image_shape = model.image_shape or (224, 224)  # ResNets take any
+    image_shape = model.image_shape or (224, 224)  # ResNets and DaViTs take any
     images = jax.ShapeDtypeStruct((2, *image_shape, 3), jnp.float32)
     with jax.enable_x64(True):  # without it, nothing could be anything but float32
-        variables = jax.eval_shape(model.init, jax.random.key(0), images)
-        logits = jax.eval_shape(model.apply, variables, images)
+        logits, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), images)
     assert sum(x.size for x in jax.tree.leaves(variables["params"])) == PARAMETERS[name]
     assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     chex.assert_shape(logits, (2, 1000))
@@ -76,6 +92,8 @@ def test_models_compare_and_hash_by_their_options(name):
         (models.VisionTransformer, "vit_b_16"),
         (models.Beit, "beit_b_16"),
         (models.SwinTransformer, "swin_t"),
+        (models.DaViT, "davit_t"),
+        (models.MaxVit, "maxvit_t"),
         (models.ResNet, "resnet50"),
     ],
 )
@@ -84,7 +102,7 @@ def test_a_class_without_options_is_a_named_model(kind, name):
 
 
 def test_list_models_matches_a_pattern_and_sorts():
-    assert models.list_models("vit_*") == ["vit_b_16", "vit_l_16", "vit_s_16", "vit_ti_16"]
+    assert models.list_models("vit_*_16") == ["vit_b_16", "vit_l_16", "vit_s_16", "vit_ti_16"]
     assert models.list_models("resnet?4") == ["resnet34"]
     assert models.list_models("bert*") == []
 
@@ -155,17 +173,31 @@ def test_flax_attributes_are_no_options():
 VIT = {"patch_size": 4, "image_size": 8, "dim": 16, "depth": 2, "num_heads": 2}
 RESNET = {"stage_sizes": (1, 1), "width": 4, "stem": "small"}
 SWIN = {"patch_size": 2, "dim": 16, "head_dim": 8, "stage_sizes": (1, 1), "window_size": 2}
+DAVIT = {"dim": 16, "head_dim": 8, "stage_sizes": (2,), "window_size": 2}
+MAXVIT = {"dim": 8, "stem_dim": 4, "head_dim": 4, "stage_sizes": (1, 1), "image_size": 32}
 SMALL = {
     "vit_ti_16": VIT,
     "beit_b_16": VIT,
     "swin_t": SWIN | {"image_size": 8},
     "convit_ti": VIT | {"local_layers": 1},
+    "vit_parallel_s_14": VIT,
+    "davit_t": DAVIT,
+    "maxvit_t": MAXVIT,
     "resnet18": RESNET,
 }
 X = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
+LARGER = jax.random.normal(jax.random.key(1), (4, 32, 32, 3))  # MaxViT's windows need 32 pixels
 SHIFT = noise.LinearTransform(noise.CyclicShift(0.3))
 ALWAYS = noise.Injection(SHIFT, layer=2, train=True, inference=True)
 small = pytest.mark.parametrize("name", SMALL)
+# Their programs take long to compile; the golden files and test_types compile some by default.
+_SLOW = ("davit_t", "maxvit_t")
+COMPILED = {n: pytest.param(n, marks=pytest.mark.slow) if n in _SLOW else n for n in SMALL}
+compiled = pytest.mark.parametrize("name", COMPILED.values())
+
+
+def images_for(name: str) -> jax.Array:
+    return LARGER if name == "maxvit_t" else X
 
 
 def create_small(name: str, **options) -> nn.Module:
@@ -174,7 +206,7 @@ def create_small(name: str, **options) -> nn.Module:
 
 @functools.cache
 def small_variables(name: str) -> dict:
-    return draw_variables(create_small(name), X)
+    return draw_variables(create_small(name), images_for(name))
 
 
 @functools.partial(jax.jit, static_argnames=("model", "train"))
@@ -201,7 +233,7 @@ def test_the_taps_are_opened_once_with_all_they_need(name):
     mask, index = jnp.array([True, True, True, False]), jnp.arange(4)
     call = {"mask": mask, "index": index, "train": True, "noise_strength": 0.3}
     model = create_small(name, injection=ALWAYS)
-    ((opened,), tapped) = observing.taps(model, small_variables(name), X, **call)
+    ((opened,), tapped) = observing.taps(model, small_variables(name), images_for(name), **call)
     assert opened.pop("mask") is mask
     assert opened.pop("index") is index
     assert opened == {
@@ -222,7 +254,7 @@ def test_an_injection_changes_no_parameter(name):
     def program(injection):
         model = create_small(name, injection=injection)
         init = jax.jit(functools.partial(model.init, train=True))
-        return init.lower(jax.random.key(0), X).as_text()
+        return init.lower(jax.random.key(0), images_for(name)).as_text()
 
     gaussian = noise.Injection(noise.Gaussian(), layer="random")
     assert program(ALWAYS) == program(gaussian) == program(None)
@@ -236,13 +268,13 @@ def test_an_injection_that_does_not_act_compiles_to_the_plain_model(name, train)
 
     def program(injection):
         model = create_small(name, injection=injection)
-        return apply.lower(model, variables, X, train=train).as_text()
+        return apply.lower(model, variables, images_for(name), train=train).as_text()
 
     assert program(idle) == program(None)
     assert program(ALWAYS) != program(None)
 
 
-@small
+@compiled
 def test_every_layer_and_point_is_another_place(name):
     model = create_small(name)
     # Without the image: patches are embedded linearly, so there noise on it is noise at layer 1.
@@ -251,38 +283,41 @@ def test_every_layer_and_point_is_another_place(name):
         for point in model.points[1:]
         for layer in (1, 2)
     ]
-    logits = [apply(model.clone(injection=i), small_variables(name), X)[0] for i in injections]
+    logits = [
+        apply(model.clone(injection=i), small_variables(name), images_for(name))[0]
+        for i in injections
+    ]
     for a, b in itertools.combinations(logits, 2):
         assert jnp.abs(a - b).max() > 1e-3
 
 
-@small
+@compiled
 def test_noise_on_the_image_is_noise_before_the_model(name):
     model = create_small(name, injection=dataclasses.replace(ALWAYS, point="image"))
-    expected = apply(create_small(name), small_variables(name), SHIFT(None, X))
+    expected = apply(create_small(name), small_variables(name), SHIFT(None, images_for(name)))
     chex.assert_trees_all_close(
-        apply(model, small_variables(name), X), expected, rtol=1e-5, atol=1e-5
+        apply(model, small_variables(name), images_for(name)), expected, rtol=1e-5, atol=1e-5
     )
 
 
-@small
+@compiled
 def test_strength_and_mask_reach_the_noise(name):
     model, variables = create_small(name, injection=ALWAYS), small_variables(name)
-    plain, _ = apply(create_small(name), variables, X)
-    logits, _ = apply(model, variables, X)
-    silent, _ = apply(model, variables, X, strength=0.0)
+    plain, _ = apply(create_small(name), variables, images_for(name))
+    logits, _ = apply(model, variables, images_for(name))
+    silent, _ = apply(model, variables, images_for(name), strength=0.0)
     chex.assert_trees_all_close(silent, plain, rtol=1e-5, atol=1e-6)
-    given, _ = apply(model, variables, X, strength=0.3)
+    given, _ = apply(model, variables, images_for(name), strength=0.3)
     chex.assert_trees_all_close(given, logits, rtol=1e-5, atol=1e-6)
 
     mask = jnp.array([True, True, True, False])
-    masked, _ = apply(model, variables, X, mask=mask)
-    alone, _ = apply(model, variables, X[:3])
+    masked, _ = apply(model, variables, images_for(name), mask=mask)
+    alone, _ = apply(model, variables, images_for(name)[:3])
     chex.assert_trees_all_close(masked[:3], alone, rtol=1e-5, atol=1e-6)
     assert jnp.abs(masked[:3] - logits[:3]).max() > 1e-6
 
 
-@small
+@compiled
 def test_remat_recomputes_every_block_and_draws_the_same_noise_again(name):
     injection = noise.Injection(noise.Gaussian(std=0.1), layer="random")
     plain = create_small(name, injection=injection)
@@ -290,7 +325,7 @@ def test_remat_recomputes_every_block_and_draws_the_same_noise_again(name):
     rest = {k: v for k, v in small_variables(name).items() if k != "params"}
 
     def loss(params, model):
-        logits, updated = apply(model, {"params": params, **rest}, X, train=True)
+        logits, updated = apply(model, {"params": params, **rest}, images_for(name), train=True)
         return jnp.square(logits).sum(), updated
 
     step = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=1)
@@ -306,21 +341,29 @@ def test_remat_recomputes_every_block_and_draws_the_same_noise_again(name):
 FLOAT32 = {
     "beit_b_16": {"fc_norm"},
     "convit_ti": {"norm", "block_1/attn/pos_proj"},
+    "davit_t": {"fc_norm"},
+    "maxvit_t": {"fc_norm", "pre_head"},
+    "vit_parallel_s_14": {
+        "norm",
+        "attn_pool",
+        *(f"attn_pool/{name}" for name in ("q", "kv", "proj", "norm", "mlp", "mlp/fc1", "mlp/fc2")),
+        *(f"attn_pool/mlp/Dropout_{n}" for n in (0, 1)),
+    },
     "resnet18": set(),
 }
 
 
-@small
+@compiled
 @pytest.mark.flax_promotes
 def test_bfloat16_compute_but_for_parameters_and_logits(name):
     model = create_small(name, dtype="bfloat16")  # as a config gives it
-    shapes = jax.eval_shape(model.init, jax.random.key(0), X)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images_for(name))
     assert {x.dtype for x in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
-    outputs = observing.outputs(model, small_variables(name), X)
+    outputs = observing.outputs(model, small_variables(name), images_for(name))
     in_float32 = {path for path, x in outputs.items() if x.dtype != jnp.bfloat16}
     assert in_float32 == {"", "head"} | FLOAT32.get(name, {"norm"})
     logits, expected = (
-        apply(create_small(name, dtype=dtype), small_variables(name), X)[0]
+        apply(create_small(name, dtype=dtype), small_variables(name), images_for(name))[0]
         for dtype in ("bfloat16", "float32")
     )
     chex.assert_type(logits, jnp.float32)
@@ -329,50 +372,61 @@ def test_bfloat16_compute_but_for_parameters_and_logits(name):
 
 @small
 def test_dropout_stands_where_timm_has_it(name):
-    """After the embedding, but for Swin's; nowhere in ResNets."""
-    if name == "resnet18":
-        with pytest.raises(ValueError, match="unknown option of resnet18 'dropout'"):
+    """After the embedding, but for Swin's; nowhere in models with convolutions."""
+    if name in ("resnet18", "davit_t", "maxvit_t"):
+        with pytest.raises(ValueError, match=f"unknown option of {name} 'dropout'"):
             create_small(name, dropout=0.5)
         return
     model = create_small(name, dropout=0.5)
     rngs = {"dropout": jax.random.key(0)}
-    outputs = observing.outputs(model, small_variables(name), X, train=True, rngs=rngs)
+    outputs = observing.outputs(
+        model, small_variables(name), images_for(name), train=True, rngs=rngs
+    )
     dropped = {path for path in outputs if "Dropout" in path and "drop_path" not in path}
     blocks = [model.layer_name(layer) for layer in (1, 2)]
     within = {"attn/Dropout_0", "mlp/Dropout_0", "mlp/Dropout_1"}
+    if name == "vit_parallel_s_14":  # the attention's and the head's have the rate 0
+        within = {"attn/Dropout_0", "Dropout_0"}
+        dropped = {path for path in dropped if not path.startswith("attn_pool")}
     first = set() if name == "swin_t" else {"Dropout_0"}
     assert dropped == first | {f"{block}/{layer}" for block in blocks for layer in within}
 
 
-@small
+@compiled
 @pytest.mark.flax_promotes
 def test_noise_in_a_bfloat16_model(name):
     model = create_small(name, injection=ALWAYS, dtype=jnp.bfloat16)
-    logits, _ = apply(model, small_variables(name), X, strength=jnp.float32(0.3))
-    expected, _ = apply(create_small(name, injection=ALWAYS), small_variables(name), X)
+    logits, _ = apply(model, small_variables(name), images_for(name), strength=jnp.float32(0.3))
+    expected, _ = apply(
+        create_small(name, injection=ALWAYS), small_variables(name), images_for(name)
+    )
     chex.assert_type(logits, jnp.float32)
     chex.assert_trees_all_close(logits, expected, atol=0.03 * float(jnp.abs(expected).max()))
 
 
-@small
+@compiled
 @pytest.mark.parametrize("injection", [None, ALWAYS], ids=["clean", "noisy"])
 def test_a_model_goes_on_from_the_input_of_any_layer(name, injection):
     model, variables = create_small(name, injection=injection), small_variables(name)
-    logits, inputs = call(model, variables, X, (1, 2), method="record_inputs")
-    chex.assert_trees_all_close(logits, call(model, variables, X), rtol=1e-5, atol=1e-5)
+    logits, inputs = call(model, variables, images_for(name), (1, 2), method="record_inputs")
+    chex.assert_trees_all_close(
+        logits, call(model, variables, images_for(name)), rtol=1e-5, atol=1e-5
+    )
     assert list(inputs) == [1, 2]
     for layer, x in inputs.items():
         resumed = call(model, variables, x, layer, method="resume")
         chex.assert_trees_all_close(resumed, logits, rtol=1e-5, atol=1e-5)
 
 
-@small
+@compiled
 def test_resuming_takes_all_that_a_call_takes(name):
     model, variables = create_small(name, injection=ALWAYS), small_variables(name)
     options = {"mask": jnp.array([True, True, True, False]), "noise_strength": 0.7, "train": True}
     options |= {"index": jnp.arange(4), "mutable": ["batch_stats"]}
-    direct, _ = call(model, variables, X, **options)
-    (logits, inputs), _ = call(model, variables, X, (1, 2), method="record_inputs", **options)
+    direct, _ = call(model, variables, images_for(name), **options)
+    (logits, inputs), _ = call(
+        model, variables, images_for(name), (1, 2), method="record_inputs", **options
+    )
     resumed, _ = call(model, variables, inputs[2], 2, method="resume", **options)
     chex.assert_trees_all_close(logits, direct, rtol=1e-5, atol=1e-5)
     chex.assert_trees_all_close(resumed, direct, rtol=1e-5, atol=1e-5)
@@ -392,10 +446,11 @@ def test_a_model_does_not_go_on_from_a_layer_that_it_lacks(layer):
             model.apply(variables, X, argument, method=method)
 
 
-@small
+# DaViT's pairs have one rate.
+@pytest.mark.parametrize("name", [each for n, each in COMPILED.items() if n != "davit_t"])
 def test_stochastic_depth_leaves_out_branches_of_whole_examples(name):
     model, variables = create_small(name, drop_path=0.5), small_variables(name)
-    x = jnp.tile(X, (4, 1, 1, 1))
+    x = jnp.tile(images_for(name), (4, 1, 1, 1))
 
     def logits_and_branches(model, *, train):
         return call(
@@ -414,8 +469,9 @@ def test_stochastic_depth_leaves_out_branches_of_whole_examples(name):
         assert branch.any(axis=tuple(range(1, branch.ndim))).all()
     left_out = [~branch.any(axis=tuple(range(1, branch.ndim))) for branch in jax.tree.leaves(last)]
     assert all(2 <= branch.sum() <= 14 for branch in left_out)
-    assert len(left_out) == (1 if name == "resnet18" else 2)
-    if len(left_out) == 2:  # attention and MLP are left out independently
+    branches = {"resnet18": 1, "vit_parallel_s_14": 1, "maxvit_t": 5}
+    assert len(left_out) == branches.get(name, 2)
+    if len(left_out) > 1:  # attention and MLP are left out independently
         assert (left_out[0] != left_out[1]).any()
     for train in (True, False):
         plain, _ = logits_and_branches(create_small(name), train=train)
@@ -423,7 +479,7 @@ def test_stochastic_depth_leaves_out_branches_of_whole_examples(name):
         assert (logits == plain).all() == (not train)
 
 
-@small
+@compiled
 def test_a_model_takes_several_injections(name):
     first = noise.Injection(noise.LinearTransform(noise.Optimal()), layer=1, inference=True)
     model = create_small(name, injection=[first, ALWAYS], remat=True)
@@ -432,13 +488,15 @@ def test_a_model_takes_several_injections(name):
     variables, (_, inputs) = small_variables(name), _inputs(create_small(name), name)
     second = create_small(name, injection=ALWAYS)
     x = call(second, variables, first.noise(None, inputs[1]), 1, method="resume")
-    chex.assert_trees_all_close(call(model, variables, X), x, rtol=1e-5, atol=1e-5)
-    scaled, _ = apply(model, variables, X, strength=(0.0, 0.0))
-    chex.assert_trees_all_close(scaled, call(create_small(name), variables, X), atol=1e-5)
+    chex.assert_trees_all_close(call(model, variables, images_for(name)), x, rtol=1e-5, atol=1e-5)
+    scaled, _ = apply(model, variables, images_for(name), strength=(0.0, 0.0))
+    chex.assert_trees_all_close(
+        scaled, call(create_small(name), variables, images_for(name)), atol=1e-5
+    )
 
 
 def _inputs(model, name):
-    return call(model, small_variables(name), X, (1, 2), method="record_inputs")
+    return call(model, small_variables(name), images_for(name), (1, 2), method="record_inputs")
 
 
 def test_a_tuple_of_one_injection_is_that_injection():
@@ -485,6 +543,10 @@ def test_resnets_have_no_attention():
         ("swin_t", {"window_size": 0}, "window_size=0: give whole numbers of at least 1"),
         ("swin_t", {"stage_sizes": (2, 0)}, r"stage_sizes=\(2, 0\)"),
         ("swin_t", {"drop_path": 1.0}, r"drop_path=1.0: give a number in \[0, 1\)"),
+        ("davit_t", {"stage_sizes": (2, 1)}, r"stage_sizes=\(2, 1\): give even numbers, as a bl"),
+        ("davit_t", {"head_dim": 36}, "dim=96 is not divisible by head_dim=36"),
+        ("davit_t", {"window_size": 0}, "window_size=0"),
+        ("davit_t", {"image_size": 224}, r"takes images of any size \(in a config, data.image_si"),
         ("convit_ti", {"depth": 0}, "depth=0"),
         ("convit_ti", {"dropout": -1}, "dropout=-1"),
         ("resnet18", {"drop_path": -0.1}, "drop_path=-0.1"),
@@ -503,15 +565,14 @@ def test_lists_from_a_stored_config_become_tuples():
     assert hash(model) == hash(models.create_model("resnet18", stage_sizes=(1, 1)))
 
 
-@pytest.mark.parametrize("name", sorted(SMALL))
+@compiled
 def test_parts_of_a_model_are_the_whole(name):
     """From the images to a layer, from there to the features, from there to the logits."""
-    model = create_small(name)
-    variables = model.init(jax.random.key(0), X)
-    whole = model.apply(variables, X)
-    x = model.apply(variables, X, end=2, method="forward")
-    features = model.apply(variables, x, start=2, end="features", method="forward")
-    logits = model.apply(variables, features, start="features", method="forward")
-    chex.assert_trees_all_close(logits, whole, atol=1e-6)
+    model, variables = create_small(name), small_variables(name)
+    whole = call(model, variables, images_for(name))
+    x = call(model, variables, images_for(name), end=2, method="forward")
+    features = call(model, variables, x, start=2, end="features", method="forward")
+    logits = call(model, variables, features, start="features", method="forward")
+    chex.assert_trees_all_close(logits, whole, rtol=1e-5, atol=1e-5)
     with pytest.raises(ValueError, match="the start must be before the end"):
         model.apply(variables, x, start=2, end=2, method="forward")

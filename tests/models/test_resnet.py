@@ -255,7 +255,7 @@ def test_noise_at_a_block_is_what_both_its_branches_read(kind, stride):
 def test_pointwise_convolutions_are_convolutions(stride):
     convolutions = [
         nn.Conv(5, (1, 1), strides=stride, use_bias=False, padding=0, **special)
-        for special in ({}, {"conv_general_dilated": resnet._pointwise})
+        for special in ({}, {"conv_general_dilated": resnet.convolutions.pointwise})
     ]
     x = jax.random.normal(jax.random.key(0), (2, 7, 6, 3))
     kernel = {"kernel": jax.random.normal(jax.random.key(1), (1, 1, 3, 5))}

@@ -9,7 +9,7 @@ from flax import traverse_util
 
 from pnoise_jax import models, weights
 from pnoise_jax.models import swin
-from pnoise_jax.models.swin import Windows
+from pnoise_jax.models.windows import Windows
 from tests.models import observing
 from tests.models.drawing import draw_variables
 from tests.weights import sources
@@ -124,7 +124,7 @@ def test_a_shift_cuts_windows_elsewhere():
 def test_tokens_attend_to_their_neighbours_only():
     """Which outputs of an attention change with which inputs."""
     windows = Windows((4, 4), (2, 2), (1, 1))
-    attention = swin.WindowAttention(windows=windows, num_heads=2)
+    attention = swin.ShiftedWindowAttention(windows=windows, num_heads=2)
     x = jax.random.normal(jax.random.key(0), (1, 16, 8))
     shapes = jax.eval_shape(lambda: attention.init(jax.random.key(0), x))
     rng = np.random.default_rng(0)

@@ -19,6 +19,12 @@ TIMM = {
     "vit_s_16": "vit_small_patch16_224",
     "vit_b_16": "vit_base_patch16_224",
     "vit_l_16": "vit_large_patch16_224",
+    "vit_b_8": "vit_base_patch8_224",
+    "vit_b_32": "vit_base_patch32_224",
+    "vit_h_14": "vit_huge_patch14_224",
+    "vit_22b": "vit_huge_patch14_xp_224",
+    "vit_parallel_s_14": "vit_huge_patch14_xp_224",
+    "vit_parallel_g_14": "vit_huge_patch14_xp_224",
     "deit_ti_16": "deit_tiny_patch16_224",
     "deit_s_16": "deit_small_patch16_224",
     "deit_b_16": "deit_base_patch16_224",
@@ -36,17 +42,51 @@ TIMM = {
     "convit_ti": "convit_tiny",
     "convit_s": "convit_small",
     "convit_b": "convit_base",
+    "davit_t": "davit_tiny",
+    "davit_s": "davit_small",
+    "davit_b": "davit_base",
+    "davit_l": "davit_large",
+    "davit_h": "davit_huge",
+    "davit_g": "davit_giant",
+    "maxvit_t": "maxvit_tiny_tf_224",
+    "maxvit_s": "maxvit_small_tf_224",
+    "maxvit_b": "maxvit_base_tf_224",
+    "maxvit_l": "maxvit_large_tf_224",
+    "maxvit_xl": "maxvit_xlarge_tf_224",
     "resnet18": "resnet18",
     "resnet34": "resnet34",
     "resnet50": "resnet50",
     "resnet101": "resnet101",
 }
+_PARALLEL = {"global_pool": "map", "class_token": False, "pre_norm": False}
+# What timm's name does not say.
+ARGUMENTS = {
+    "vit_22b": _PARALLEL | {"embed_dim": 6144, "depth": 48, "num_heads": 48},
+    "vit_parallel_s_14": _PARALLEL | {"embed_dim": 384, "depth": 12, "num_heads": 6},
+    "vit_parallel_g_14": _PARALLEL
+    | {"embed_dim": 1408, "depth": 40, "num_heads": 16, "mlp_ratio": 48 / 11},
+}
 # Theirs and ours, by the start of the name.
 SMALLER = {
+    "vit_22b": (  # no machine has memory for two of its blocks twice
+        {"embed_dim": 256, "num_heads": 2, "depth": 2, "img_size": (42, 28)},
+        {"dim": 256, "num_heads": 2, "depth": 2, "image_size": (42, 28)},
+    ),
+    "vit_parallel": (
+        {"depth": 2, "img_size": (42, 28)},
+        {"depth": 2, "image_size": (42, 28)},
+    ),
+    "vit_h_14": ({"depth": 2, "img_size": (42, 28)}, {"depth": 2, "image_size": (42, 28)}),
+    "vit_b_32": ({"depth": 2, "img_size": (64, 96)}, {"depth": 2, "image_size": (64, 96)}),
     "resnet": ({"layers": (1, 2, 1, 1)}, {"stage_sizes": (1, 2, 1, 1)}),
     "swin": (
         {"depths": (2, 1, 1, 1), "img_size": (64, 48)},
         {"stage_sizes": (2, 1, 1, 1), "image_size": (64, 48)},
+    ),
+    "davit": ({"depths": (1, 1, 1, 1)}, {"stage_sizes": (2, 2, 2, 2)}),
+    "maxvit": (
+        {"depths": (1, 2, 1, 1), "img_size": (64, 96)},
+        {"stage_sizes": (1, 2, 1, 1), "image_size": (64, 96)},
     ),
     "convit": (  # timm's has squares alone
         {"depth": 3, "local_up_to_layer": 2, "img_size": 48},
@@ -63,7 +103,7 @@ def test_every_model_has_its_counterpart():
 @pytest.mark.parametrize("name", TIMM)
 def test_parameters(name):
     with torch.device("meta"):
-        theirs = timm.create_model(TIMM[name])
+        theirs = timm.create_model(TIMM[name], num_classes=1000, **ARGUMENTS.get(name, {}))
     model = models.create_model(name)
     images = jax.ShapeDtypeStruct((1, *(model.image_shape or (224, 224)), 3), np.float32)
     ours = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
@@ -74,7 +114,8 @@ def test_parameters(name):
 def test_logits(name):
     theirs, ours = next(pair for start, pair in SMALLER.items() if name.startswith(start))
     torch.manual_seed(0)
-    reference = timm.create_model(TIMM[name], num_classes=7, **theirs).eval()
+    arguments = ARGUMENTS.get(name, {}) | theirs
+    reference = timm.create_model(TIMM[name], num_classes=7, **arguments).eval()
     make_golden.perturb(reference)
     images = torch.randn(2, 3, *ours.get("image_size", (64, 48)))
     with torch.no_grad():

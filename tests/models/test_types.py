@@ -29,6 +29,21 @@ SMALL = {
         "stage_sizes": (2, 1),
         "window_size": 2,
     },
+    "vit_parallel_s_14": {
+        "patch_size": 4,
+        "image_size": 8,
+        "dim": 16,
+        "depth": 1,
+        "num_heads": 2,
+    },
+    "maxvit_t": {
+        "dim": 8,
+        "stem_dim": 4,
+        "head_dim": 4,
+        "stage_sizes": (1,),
+        "image_size": 32,
+    },
+    "davit_t": {"dim": 16, "head_dim": 8, "stage_sizes": (2,), "window_size": 2},
     "resnet18": {"stage_sizes": (1, 1), "width": 4},
 }
 FLOAT32 = {jnp.dtype("float32")}

@@ -14,6 +14,7 @@ Run by hand, in an environment with PyTorch and timm (last run: torch 2.13, timm
 - deit_distilled_resized.npz, beit_resized.npz: as resized.npz, of the families' golden files.
 - swin_resized.npz, convit_resized.npz: the same; Swin with windows of 6 x 6 tokens, and ConViT, for
   which timm has no filter, on 48 x 48 pixels with positions by `resample_abs_pos_embed`.
+- maxvit_resized.npz: the same, on images of 96 x 64 pixels with weights for 64 x 96.
 - relative_positions.npz: "from" (5 * 5 + 3, 2), a table for 3 x 3 tokens and three others, and
   "to/<rows>x<columns>" as `resize_rel_pos_bias_table` has it; "bare/…" the same without the others.
 """
@@ -23,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table
-from timm.models import beit, swin_transformer
+from timm.models import beit, maxxvit, swin_transformer
 from timm.models.convit import ConVit
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
@@ -162,6 +163,23 @@ def write_resized_convit() -> None:
     write("convit_resized", images, model(images).numpy())
 
 
+@torch.no_grad()
+def write_resized_maxvit() -> None:
+    sizes = {"embed_dim": (8, 16), "depths": (2, 1), "block_type": ("M", "M"), "stem_width": 8}
+    model = maxxvit.MaxxVit(
+        maxxvit.model_cfgs["maxvit_tiny_tf"],
+        img_size=(96, 64),
+        num_classes=CLASSES,
+        transformer_dim_head=4,
+        head_hidden_size=16,
+        **sizes,
+    )
+    state = maxxvit.checkpoint_filter_fn(timm_state("maxvit"), model)
+    model.eval().load_state_dict(state)
+    images = torch.randn(1, 3, 96, 64)
+    write("maxvit_resized", images, model(images).numpy())
+
+
 def write_relative_positions() -> None:
     table = torch.randn(5 * 5 + 3, 2)
     golden = {"from": table.numpy()}
@@ -205,6 +223,8 @@ def main() -> None:
     torch.manual_seed(2)
     write_resized_swin()
     write_resized_convit()
+    torch.manual_seed(3)
+    write_resized_maxvit()
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ def test_arrays_of_no_family():
         weights.timm_state({"params/dense/kernel": np.ones((2, 2), "f4")})
 
 
+MAP = {"num_heads": 48, "global_pool": "map", "class_token": False, "pre_norm": False}
 MEAN = {"class_token": False, "global_pool": "avg", "fc_norm": False}
 
 
@@ -67,6 +68,41 @@ MEAN = {"class_token": False, "global_pool": "avg", "fc_norm": False}
         ("convit_ti", {"num_heads": 6}, ("convit_tiny", {"num_heads": 6, "embed_dim": 32})),
         ("convit_s", {"local_layers": 8}, ("convit_small", {"local_up_to_layer": 8})),
         ("convit_ti", {"image_size": (224, 240)}, None),
+        ("maxvit_xl", {}, ("maxvit_xlarge_tf_224", {})),
+        ("maxvit_b", {"image_size": (384, 384)}, ("maxvit_base_tf_384", {})),
+        ("maxvit_t", {"image_size": 512}, ("maxvit_tiny_tf_512", {})),
+        ("maxvit_t", {"image_size": 256}, ("maxvit_tiny_tf_224", {"img_size": [256, 256]})),
+        (
+            "maxvit_s",
+            {"dim": 16, "head_dim": 8, "stem_dim": 4, "stage_sizes": (2, 1)},
+            (
+                "maxvit_small_tf_224",
+                {"embed_dim": [16, 32], "depths": [2, 1], "block_type": ["M", "M"]}
+                | {"stem_width": 4, "head_hidden_size": 32, "transformer_dim_head": 8},
+            ),
+        ),
+        ("vit_h_14", {}, ("vit_huge_patch14_224", {})),
+        ("vit_h_14", {"image_size": 384 - 6}, ("vit_huge_patch14_224", {"img_size": [378, 378]})),
+        ("vit_b_32", {"image_size": 384}, ("vit_base_patch32_384", {})),
+        ("vit_b_8", {"image_size": 384}, ("vit_base_patch8_224", {"img_size": [384, 384]})),
+        ("vit_22b", {}, ("vit_huge_patch14_xp_224", MAP | {"embed_dim": 6144, "depth": 48})),
+        (
+            "vit_parallel_g_14",
+            {"image_size": 32, "patch_size": 16, "num_heads": 44, "depth": 48},
+            (
+                "vit_huge_patch14_xp_224",
+                MAP
+                | {"embed_dim": 1408, "depth": 48, "patch_size": 16, "img_size": [32, 32]}
+                | {"mlp_ratio": 6144 / 1408, "num_heads": 44},
+            ),
+        ),
+        ("davit_g", {}, ("davit_giant", {})),
+        ("davit_t", {"window_size": 12}, ("davit_tiny", {"window_size": 12})),
+        (
+            "davit_s",
+            {"dim": 16, "head_dim": 8, "stage_sizes": (2, 4)},
+            ("davit_small", {"embed_dims": [16, 32], "depths": [1, 2], "num_heads": [2, 4]}),
+        ),
         ("resnet18", {"stage_sizes": (1, 1, 1, 1)}, ("resnet18", {"layers": [1, 1, 1, 1]})),
         ("resnet18", {"stem": "small"}, None),
     ],
@@ -96,6 +132,9 @@ def test_timm_rounds_hidden_features_to_the_same():
 SMALL = {"image_size": 32, "patch_size": 8, "dim": 44, "depth": 2, "num_heads": 4, "mlp_dim": 60}
 STAGES = {"image_size": 64, "dim": 16, "head_dim": 4, "window_size": 4, "stage_sizes": (2, 1)}
 
+MAXVIT = {"image_size": 64, "dim": 16, "stem_dim": 8, "head_dim": 4, "stage_sizes": (2, 1)}
+DAVIT = {"dim": 16, "head_dim": 4, "window_size": 4, "stage_sizes": (2, 2)}
+
 
 @pytest.mark.parametrize(
     ("name", "options"),
@@ -107,6 +146,9 @@ STAGES = {"image_size": 64, "dim": 16, "head_dim": 4, "window_size": 4, "stage_s
         ("swin_t", STAGES),
         ("swin_b_384", STAGES),
         ("convit_ti", SMALL | {"local_layers": 1}),
+        ("vit_parallel_g_14", SMALL),
+        ("davit_t", DAVIT),
+        ("maxvit_t", MAXVIT),
         ("resnet34", {"stage_sizes": (1, 1, 1, 1)}),
     ],
 )

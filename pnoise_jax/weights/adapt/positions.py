@@ -4,11 +4,11 @@ import math
 
 import flax.linen as nn
 
-from pnoise_jax.models import SwinTransformer, stage_and_number
+from pnoise_jax.models import MaxVit, SwinTransformer, stage_and_number
 from pnoise_jax.weights.adapt import resize
 from pnoise_jax.weights.adapt.partial_match import PartialMatch
 from pnoise_jax.weights.adapt.resize import Grid
-from pnoise_jax.weights.formats.array_file import ArrayFile
+from pnoise_jax.weights.formats.array_file import ArrayFile, Shape
 from pnoise_jax.weights.names.naming import Interpolation
 from pnoise_jax.weights.stated_options import image_sides
 
@@ -102,7 +102,10 @@ def adapt_relative_positions(match: PartialMatch, model: nn.Module) -> PartialMa
     """Resizes tables of relative positions, each of a square grid, to the model's grids.
 
     Swin's tables are of windows; they stay as they are where one window size cannot explain all.
+    MaxViT's are of windows and of grids, and say themselves which.
     """
+    if isinstance(model, MaxVit):
+        return _adapt_maxvit(match, model)
     if isinstance(model, SwinTransformer) and (advice := _describe_windows(match, model)):
         return match.with_advice(advice)
     has_advice = False
@@ -121,6 +124,26 @@ def adapt_relative_positions(match: PartialMatch, model: nn.Module) -> PartialMa
             advice = _not_square(entry.names[0], f"{entry.shape[0]} rows", target, model)
             match, has_advice = match.with_advice(advice), True
     return match
+
+
+def _adapt_maxvit(match: PartialMatch, model: MaxVit) -> PartialMatch:
+    """Resizes MaxViT's tables (heads, 2 * rows - 1, 2 * columns - 1)."""
+    for layer in range(1, model.num_layers + 1):
+        for part in ("attn_block", "attn_grid"):
+            path = f"params/{model.layer_name(layer)}/{part}/{_TABLE}"
+            entry = match.entry_of_same_rank(path)
+            if entry is None or entry.shape == match.wanted[path]:
+                continue
+            if len(entry.shape) != 3 or not all(side % 2 for side in entry.shape[1:]):
+                continue  # of no grid, which the report on mismatches will show
+            grid, target = _table_grid(entry.shape), model.attention_grid(layer)
+            match = match.with_entry(path, resize.resize_table_of_heads(entry, grid, target))
+            match = match.with_note(f"relative positions {_show(grid)} → {_show(target)}")
+    return match
+
+
+def _table_grid(shape: Shape) -> Grid:
+    return (shape[1] + 1) // 2, (shape[2] + 1) // 2
 
 
 def _describe_windows(match: PartialMatch, model: SwinTransformer) -> str:

@@ -134,6 +134,21 @@ def resize_table_entry(entry: Entry, grid: Grid, target: Grid) -> Entry:
     return entry.then(shape, convert)
 
 
+def resize_table_of_heads(entry: Entry, grid: Grid, target: Grid) -> Entry:
+    """A table for another grid, where heads come first and relative positions have two axes.
+
+    Args:
+      entry: (heads, 2 * rows - 1, 2 * columns - 1).
+      grid: rows and columns of tokens in the file.
+      target: the model's.
+    """
+    heads = entry.shape[0]
+    shape = (heads, *(2 * side - 1 for side in target))
+    return entry.then(
+        shape, lambda x: resize_table(x.reshape(heads, -1).T, grid, target).T.reshape(shape)
+    )
+
+
 def table_rows(grid: Grid) -> int:
     """How many relative positions two tokens of a grid can have."""
     return math.prod(2 * side - 1 for side in grid)

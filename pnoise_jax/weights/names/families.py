@@ -1,6 +1,7 @@
 """What all models of a family have in common, though no array shows it."""
 
 import dataclasses
+from collections.abc import Mapping
 
 _NO_NAME = "(?!)"
 
@@ -15,6 +16,8 @@ class Family:
       norms: timm's names of its norms.
       epsilon: of its norms.
       pooling: what the head reads, where that is not an option; "" where it is, or arrays show it.
+      arguments: timm's arguments that no array shows, and the values that its models have here.
+      blocks_per_depth: how many blocks here a number of timm's `depths` counts.
       others: what else no array shows.
     """
 
@@ -23,10 +26,13 @@ class Family:
     norms: tuple[str, ...] = ("layernorm",)
     epsilon: float = 1e-6
     pooling: str = ""
+    arguments: Mapping[str, tuple] = dataclasses.field(default_factory=dict)
+    blocks_per_depth: int = 1
     others: tuple[str, ...] = ()
 
 
 VIT = Family(r"(test_)?vit(?!amin)|deit|flexivit|(vit|deit) \(transformers\)")
+PARALLEL_VIT = Family(r"vit_\w*_xp_", norms=("rmsnorm",))
 BEIT = Family(r"beit|data2vec-vision \(transformers\)")
 CONVIT = Family(r"convit", pooling="token")
 SWIN = Family(
@@ -34,6 +40,44 @@ SWIN = Family(
     epsilon=1e-5,
     pooling="mean",
     others=("windows shifted by half their side",),
+)
+DAVIT = Family(
+    r"davit_",
+    norms=("layernorm", "layernorm2d"),
+    epsilon=1e-5,
+    pooling="mean",
+    arguments={
+        "attn_types": (["spatial", "channel"],),
+        "channel_attn_v2": (False,),
+        "norm_layer_cl": ("layernorm",),
+        "cpe_act": (False,),
+    },
+    blocks_per_depth=2,
+    others=("channel attention that weighs queries, as published",),
+)
+MAXVIT = Family(
+    r"maxvit_",
+    activation="gelu_tanh",
+    norms=("batchnorm", "batchnorm2d", "layernorm", "layernorm2d"),
+    epsilon=1e-3,
+    pooling="mean",
+    arguments={
+        "conv_act_layer": ("gelu_tanh",),
+        "conv_attn_act_layer": ("silu",),
+        "conv_attn_early": (False,),
+        "conv_norm_eps": (1e-3,),
+        "conv_padding": ("same",),
+        "conv_pool_type": ("avg2",),
+        "conv_pre_norm_act": (False,),
+        "conv_stride_mode": ("dw",),
+        "partition_ratio": (32,),
+        "transformer_act_layer": ("gelu_tanh",),
+        "transformer_head_first": (False,),
+        "transformer_norm_eps": (1e-5,),
+        "transformer_partition_ratio": (32,),
+        "transformer_rel_pos_type": ("bias_tf",),
+    },
+    others=("padding as TensorFlow's", "heads behind queries, keys and values"),
 )
 RESNET = Family(
     r"(gluon_|tv_|legacy_|wide_|test_)?(se|eca|ig_|ssl_|swsl_)?resne[tx]t?(?!v2)",

@@ -65,7 +65,24 @@ NAMINGS = (
     Naming(
         "timm's ConViT", torch.CONVIT_BLOCKS, torch.vit_entries, torch.VIT, family=families.CONVIT
     ),
+    Naming(
+        "timm's ViT with parallel blocks",
+        torch.PARALLEL_VIT_BLOCKS,
+        torch.parallel_vit_entries,
+        torch.PARALLEL_VIT,
+        family=families.PARALLEL_VIT,
+    ),
     Naming("timm's Swin", torch.SWIN_BLOCKS, torch.swin_entries, torch.SWIN, family=families.SWIN),
+    Naming(
+        "timm's DaViT", torch.DAVIT_BLOCKS, torch.davit_entries, torch.DAVIT, family=families.DAVIT
+    ),
+    Naming(
+        "timm's MaxViT",
+        torch.MAXVIT_BLOCKS,
+        torch.maxvit_entries,
+        torch.MAXVIT,
+        family=families.MAXVIT,
+    ),
     Naming(
         "timm's ResNet",
         torch.RESNET_BLOCKS,

@@ -9,6 +9,7 @@ _UNREAD = ", which are not read"
 _FAMILIES = {
     "an EdgeNeXt": (r"stages\.\d+\.blocks\.\d+\.(xca|convs)\.",),
     "a GhostNet": (r"blocks\.\d+\.\d+\.ghost\d\.",),
+    "a DaViT of Florence-2": (r"(.*\.)?blocks\.\d+\.(\d+\.)?(spatial|channel)_block\.",),
     "a ConvNeXt": (
         r"stages\.\d+\.blocks\.\d+\.(conv_dw|mlp\.grn)\.",  # timm's
         r"stages\.\d+\.\d+\.(dwconv|pwconv1)\.weight",  # its authors'
@@ -25,7 +26,11 @@ _FAMILIES = {
     "a DenseNet": (r"features\.denseblock\d+\.",),
     "a RegNet": (r"s\d+\.b\d+\.conv\d+\.",),
     "a VGG": (r"features\.\d+\.weight", r"pre_logits\.fc1\."),
-    "a MaxViT or CoAtNet": (r"stages\.\d+\.blocks\.\d+\.(conv\.conv2_kxk|attn_block)\.",),
+    "a MaxViT with a network for its positions (rmlp)": (
+        r"stages\.\d+\.blocks\.\d+\.attn_(block|grid)\.attn\.rel_pos\.mlp\.",
+    ),
+    "a MaxxViT": (r"stages\.\d+\.blocks\.\d+\.conv\.conv_dw\.",),
+    "a CoAtNet": (r"stages\.\d+\.blocks\.\d+\.(conv2_kxk|attn\.rel_pos)\.",),
 }
 _NAMINGS = {
     "a ViT in torchvision's names": (r"(\w+\.)*encoder_layer_\d+\.",),

@@ -37,6 +37,7 @@ def timm_layout(shapes: Mapping[str, Shape]) -> dict[str, tuple[str, tuple[int, 
     Raises:
       ValueError: they belong to none of timm's families.
     """
+    best, most = {}, 0
     for naming in NAMINGS:
         if naming.renaming is None:
             continue
@@ -48,10 +49,13 @@ def timm_layout(shapes: Mapping[str, Shape]) -> dict[str, tuple[str, tuple[int, 
             name: tuple(shapes[path][axis] for axis in axes)
             for path, (name, axes) in layout.items()
         }
-        if naming.count_recognised(theirs):
+        recognised = naming.count_recognised(theirs)
+        if recognised > most:
             read_back = {path: entry.shape for path, entry in naming.entries(theirs).items()}
             if read_back == dict(shapes):
-                return layout
+                best, most = layout, recognised
+    if best:
+        return best
     raise ValueError(
         f"these {len(shapes)} arrays belong to none of the families that have names in timm: "
         f"{', '.join(naming.title for naming in NAMINGS if naming.renaming)}"

@@ -1,5 +1,7 @@
 """What timm calls our models, and the arguments with which it builds the same ones."""
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -7,8 +9,18 @@ import flax.linen as nn
 from pnoise_jax import models
 from pnoise_jax.models import MODELS
 
-_SIZES = {"ti": "tiny", "t": "tiny", "s": "small", "b": "base", "l": "large"}
-_ALSO_AT_384 = ("vit_", "beit_", "deit_base_")  # families that timm has at both sizes
+_SIZES = {
+    "ti": "tiny",
+    "t": "tiny",
+    "s": "small",
+    "b": "base",
+    "l": "large",
+    "xl": "xlarge",
+    "h": "huge",
+    "g": "giant",
+}
+_ALSO_AT_384 = r"(vit|beit)_.*_patch(16|32)|deit_base_"  # what timm has at both sizes
+_MAXVIT_SIZES = (224, 384, 512)  # of images, in the names of timm's
 _ARGUMENTS = {  # our option: timm's argument
     "patch_size": "patch_size",
     "dim": "embed_dim",
@@ -36,12 +48,18 @@ def timm_reference(
     """
     if MODELS.origin(name) is not None:
         return None
+    if isinstance(model, models.ParallelViT):
+        return _parallel_reference(model, channels)
     theirs = _name(name)
     defaults = models.default_options(name)
     changed = {k: getattr(model, k) for k, v in defaults.items() if getattr(model, k) != v}
     arguments: dict[str, Any] = {"num_classes": model.num_classes}
     if channels != 3:
         arguments["in_chans"] = channels
+    if isinstance(model, models.MaxVit):
+        return _maxvit_reference(theirs, model, changed, arguments)
+    if isinstance(model, models.DaViT):
+        return theirs, arguments | _davit_arguments(model, changed)
     if name.startswith("resnet"):
         if {"stem", "width", "block"} & changed.keys() or len(model.stage_sizes) != 4:
             return None
@@ -60,11 +78,68 @@ def timm_reference(
     if name.startswith("convit") and {"dim", "num_heads"} & changed.keys():
         arguments["embed_dim"] = model.dim // model.num_heads  # timm's is of one head
     side = defaults["image_size"]
-    if model.image_shape == (384, 384) != (side, side) and theirs.startswith(_ALSO_AT_384):
+    if model.image_shape == (384, 384) != (side, side) and re.match(_ALSO_AT_384, theirs):
         theirs, side = theirs.replace("224", "384"), 384
     if model.image_shape != (side, side):
         arguments["img_size"] = list(model.image_shape)
     return theirs, arguments
+
+
+def _davit_arguments(model: models.DaViT, changed: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of timm's that differ, as these options do from the named model's."""
+    arguments = {"window_size": model.window_size} if "window_size" in changed else {}
+    if not {"dim", "head_dim", "stage_sizes"} & changed.keys():
+        return arguments
+    dims = [model.dim * 2**stage for stage in range(len(model.stage_sizes))]
+    return arguments | {
+        "embed_dims": dims,
+        "depths": [number // 2 for number in model.stage_sizes],
+        "num_heads": [dim // model.head_dim for dim in dims],
+    }
+
+
+def _parallel_reference(model: models.ParallelViT, channels: int) -> tuple[str, dict[str, Any]]:
+    """timm's name of a model with parallel blocks, and all in which ours differs from it."""
+    arguments: dict[str, Any] = {
+        "num_classes": model.num_classes,
+        "embed_dim": model.dim,
+        "depth": model.depth,
+        "num_heads": model.num_heads,
+        "global_pool": "map",
+        "class_token": False,
+        "pre_norm": False,
+    }
+    if channels != 3:
+        arguments["in_chans"] = channels
+    if model.patch_size != 14:
+        arguments["patch_size"] = model.patch_size
+    if model.mlp_features != 4 * model.dim:
+        arguments["mlp_ratio"] = _ratio(model.mlp_features, model.dim)
+    if model.image_shape != (224, 224):
+        arguments["img_size"] = list(model.image_shape)
+    return "vit_huge_patch14_xp_224", arguments
+
+
+def _maxvit_reference(
+    theirs: str, model: models.MaxVit, changed: Mapping[str, Any], arguments: dict[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """timm's name and arguments, as these options differ from the named model's."""
+    height, width = model.image_shape
+    if height == width and height in _MAXVIT_SIZES:
+        theirs = theirs.replace("224", str(height))
+    else:
+        arguments["img_size"] = [height, width]
+    if not {"dim", "stem_dim", "head_dim", "stage_sizes"} & changed.keys():
+        return theirs, arguments
+    dims = [model.dim * 2**stage for stage in range(len(model.stage_sizes))]
+    return theirs, arguments | {
+        "embed_dim": dims,
+        "depths": list(model.stage_sizes),
+        "block_type": ["M"] * len(dims),
+        "stem_width": model.stem_dim,
+        "head_hidden_size": dims[-1],
+        "transformer_dim_head": model.head_dim,
+    }
 
 
 def _ratio(mlp_dim: int, dim: int) -> float:
@@ -79,8 +154,10 @@ def _name(name: str) -> str:
     if family.startswith("resnet"):
         return name
     size = _SIZES[rest[0]]
-    if family == "convit":
-        return f"convit_{size}"
+    if family in ("convit", "davit"):
+        return f"{family}_{size}"
+    if family == "maxvit":
+        return f"maxvit_{size}_tf_224"
     if family == "swin":
         return f"swin_{size}_patch4_window{'12_384' if rest[1:] else '7_224'}"
     distilled = "_distilled" if "distilled" in rest else ""

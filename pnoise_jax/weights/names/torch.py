@@ -65,6 +65,14 @@ VIT = Renaming(
         ("patch_embed.proj", "patch_embed"),
     )
 )
+PARALLEL_VIT = Renaming(
+    (
+        ("blocks.{+1}.q_norm", "block_{}.attn.q_norm"),
+        ("blocks.{+1}.k_norm", "block_{}.attn.k_norm"),
+        ("blocks.{+1}.attn_out_proj", "block_{}.attn.proj"),
+        *VIT.pairs,
+    )
+)
 RESNET = Renaming(
     (
         ("layer{+0}.{+1}.downsample.0", "stage{}_block{}.downsample_conv"),
@@ -82,12 +90,79 @@ _SWIN = (
 SWIN = Renaming((*_SWIN, ("layers.{+1}.downsample", "merge_{}")))
 _SWIN_BY_ITS_AUTHORS = Renaming((*_SWIN, ("layers.{+2}.downsample", "merge_{}")))
 
+
+@dataclasses.dataclass(frozen=True)
+class PairedRenaming(Renaming):
+    """The same where theirs number pairs of blocks, and ours blocks.
+
+    What is "blocks.1.0" there, the first of the second pair, the pairs call "blocks.2".
+    """
+
+    def ours(self, name: str) -> str:
+        """Our name for theirs."""
+        if match := re.match(rf"({_STAGE})\.([0-9]{{1,{MAX_DIGITS}}})\.([01])(?=\.)", name):
+            name = f"{match[1]}.{2 * int(match[2]) + int(match[3])}{name[match.end() :]}"
+        return super().ours(name)
+
+    def theirs(self, name: str) -> str:
+        """Their name for ours."""
+        name = super().theirs(name)
+        if match := re.match(rf"({_STAGE})\.([0-9]{{1,{MAX_DIGITS}}})(?=\.)", name):
+            pair, which = divmod(int(match[2]), 2)
+            name = f"{match[1]}.{pair}.{which}{name[match.end() :]}"
+        return name
+
+
+_STAGE = rf"stages\.[0-9]{{1,{MAX_DIGITS}}}\.blocks"
+DAVIT = PairedRenaming(
+    (
+        ("stages.{+1}.blocks.{+1}", "stage{}_block{}"),
+        ("stages.{+1}.downsample", "merge_{}"),
+        ("stem.conv", "patch_embed"),
+        ("stem.norm", "patch_norm"),
+        ("head.norm", "fc_norm"),
+        ("head.fc", "head"),
+    )
+)
+
+_MAXVIT_BLOCK = ("stages.{+1}.blocks.{+1}", "stage{}_block{}")
+_TABLE = "relative_position_bias_table"
+MAXVIT = Renaming(
+    (
+        *(
+            (
+                f"{_MAXVIT_BLOCK[0]}.{part}.attn.rel_pos.{_TABLE}",
+                f"{_MAXVIT_BLOCK[1]}.{part}.attn.{_TABLE}",
+            )
+            for part in ("attn_block", "attn_grid")
+        ),
+        (f"{_MAXVIT_BLOCK[0]}.conv.shortcut.expand", f"{_MAXVIT_BLOCK[1]}.conv.shortcut_expand"),
+        _MAXVIT_BLOCK,
+        ("stem.norm1", "bn1"),
+        ("stem.conv1", "conv1"),
+        ("stem.conv2", "conv2"),
+        ("head.norm", "fc_norm"),
+        ("head.pre_logits.fc", "pre_head"),
+        ("head.fc", "head"),
+    )
+)
+
 # The names of the arrays in blocks, as regular expressions: they tell the families apart.
 _DENSE = r"(norm[12]|attn\.(qkv|proj)|mlp\.fc[12])\.(weight|bias)"
 VIT_BLOCKS = rf"blocks\.\d+\.{_DENSE}"
 BEIT_BLOCKS = rf"blocks\.\d+\.({_DENSE}|gamma_[12]|attn\.([qv]_bias|relative_position_bias_table))"
 CONVIT_BLOCKS = rf"blocks\.\d+\.({_DENSE}|attn\.((qk|v|pos_proj)\.(weight|bias)|gating_param))"
+PARALLEL_VIT_BLOCKS = (
+    r"blocks\.\d+\.((in_norm|in_proj|[qk]_norm|(attn|mlp)_out_proj)\.(weight|bias)|mlp_bias)"
+)
 SWIN_BLOCKS = rf"layers\.\d+\.blocks\.\d+\.({_DENSE}|attn\.relative_position_bias_table)"
+DAVIT_BLOCKS = rf"stages\.\d+\.blocks\.\d+\.[01]\.({_DENSE}|cpe[12]\.proj\.(weight|bias))"
+_NORM = r"(weight|bias|running_mean|running_var)"
+MAXVIT_BLOCKS = (
+    rf"stages\.\d+\.blocks\.\d+\.(conv\.((pre_norm|norm[12])\.{_NORM}|"
+    r"(conv1_1x1|conv2_kxk|conv3_1x1|se\.fc[12]|shortcut\.expand)\.(weight|bias))|"
+    rf"attn_(block|grid)\.({_DENSE}|attn\.rel_pos\.relative_position_bias_table))"
+)
 RESNET_BLOCKS = (
     r"layer\d+\.\d+\.((conv|bn)\d|downsample\.[01])\.(weight|bias|running_mean|running_var)"
 )
@@ -100,9 +175,24 @@ def vit_entries(shapes: Mapping[str, Shape]) -> Entries:
     return entries(shapes, VIT)
 
 
+def parallel_vit_entries(shapes: Mapping[str, Shape]) -> Entries:
+    """The arrays of a ViT with parallel blocks by our paths."""
+    return entries(shapes, PARALLEL_VIT)
+
+
 def resnet_entries(shapes: Mapping[str, Shape]) -> Entries:
     """A ResNet's arrays by our paths."""
     return entries(shapes, RESNET)
+
+
+def davit_entries(shapes: Mapping[str, Shape]) -> Entries:
+    """A DaViT's arrays by our paths."""
+    return entries(shapes, DAVIT)
+
+
+def maxvit_entries(shapes: Mapping[str, Shape]) -> Entries:
+    """A MaxViT's arrays by our paths."""
+    return entries(shapes, MAXVIT)
 
 
 def swin_entries(shapes: Mapping[str, Shape]) -> Entries:

@@ -1,0 +1,89 @@
+"""Convolutions and batch norms that several families share."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def batch_norm(*, train: bool, epsilon: float, axis_name: str | None, dtype: Any) -> Callable:
+    """Makes a batch norm given its `name`, with PyTorch's default momentum.
+
+    Args:
+      train: normalise by the batch's own statistics, and update the running ones.
+      epsilon: added to the variance.
+      axis_name: axis of `shard_map` or `pmap` over which the statistics are shared, or None.
+      dtype: dtype of the computation; parameters and statistics are float32.
+    """
+    return functools.partial(
+        nn.BatchNorm,
+        use_running_average=not train,
+        momentum=0.9,
+        epsilon=epsilon,
+        axis_name=axis_name,
+        dtype=dtype,
+    )
+
+
+def pointwise(
+    x: jax.Array, kernel: jax.Array, strides: tuple[int, int], *others: Any, **options: Any
+) -> jax.Array:
+    """A 1x1 convolution; on CPUs a product of matrices, whose gradients XLA computes faster.
+
+    For `conv_general_dilated` of `flax.linen.Conv`.
+    """
+
+    def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        x = x[:, :: strides[0], :: strides[1]]  # where nothing is padded
+        return jnp.matmul(x, kernel[0, 0], precision=options.get("precision"))
+
+    def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(x, kernel, strides, *others, **options)
+
+    return lax.platform_dependent(x, kernel, cpu=product, default=convolution)
+
+
+def depthwise(
+    x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Any, **options: Any
+) -> jax.Array:
+    """A depthwise convolution; on CPUs a sum over the kernel, as XLA's own is slow there.
+
+    For `conv_general_dilated` of `flax.linen.Conv`, without dilation.
+    """
+
+    def total(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        pads = padding
+        if isinstance(padding, str):
+            pads = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
+        return _sum_of_slices(x, kernel, strides=strides, padding=tuple(map(tuple, pads)))
+
+    def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(x, kernel, strides, padding, **options)
+
+    return lax.platform_dependent(x, kernel, cpu=total, default=convolution)
+
+
+# Traced once for all blocks of a stage.
+@functools.partial(jax.jit, static_argnames=("strides", "padding"), inline=True)
+def _sum_of_slices(
+    x: jax.Array, kernel: jax.Array, *, strides: tuple[int, int], padding: tuple[tuple, tuple]
+) -> jax.Array:
+    """The same, (batch, height', width', channels): of the image, one slice for each weight."""
+    height, width = kernel.shape[:2]
+    wide, weights = x.astype(jnp.float32), kernel.astype(jnp.float32)  # as a convolution sums
+    wide = jnp.pad(wide, ((0, 0), *padding, (0, 0)))
+    rows, columns = (
+        (side - size) // stride + 1
+        for side, size, stride in zip(wide.shape[1:3], (height, width), strides, strict=True)
+    )
+    total = jnp.zeros((), jnp.float32)
+    for i in range(height):
+        for j in range(width):
+            last = (i + (rows - 1) * strides[0] + 1, j + (columns - 1) * strides[1] + 1)
+            part = wide[:, i : last[0] : strides[0], j : last[1] : strides[1]]
+            total = total + part * weights[i, j, 0][None, None, None]
+    return total.astype(x.dtype)
