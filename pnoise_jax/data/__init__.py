@@ -3,13 +3,14 @@
 from pnoise_jax.data import class_names, manifest
 from pnoise_jax.data.batch_iterator import Batch, BatchIterator
 from pnoise_jax.data.builtin.embedded import embedded_version
-from pnoise_jax.data.datasets import Dataset, decode, list_datasets, load
+from pnoise_jax.data.dataset import Dataset, decode, select
+from pnoise_jax.data.datasets import list_datasets, load
 from pnoise_jax.data.image.mean_image import MeanImage, PixelMean, load_mean_image
 from pnoise_jax.data.image.transforms import Transform, create_transform, list_transforms
 from pnoise_jax.data.in_memory import DATASETS, InMemory, register_dataset
 from pnoise_jax.data.orders import EVALUATION_ORDERS, evaluation_order, partly_sorted_order
 from pnoise_jax.data.pipeline import eval_batches, train_batches
-from pnoise_jax.data.selection import draw_per_class, select
+from pnoise_jax.data.selection import draw_per_class
 from pnoise_jax.data.splits import count_shared
 
 __all__ = [
