@@ -39,7 +39,7 @@ class Dataset:
       channels: of the decoded images; `image_shape` has the same number.
       version: of the data set, as "1.0.0"; None where it has none.
       parts: the whole splits that the split joins, with the indices taken from each.
-      label_sets: (n, k) int32, of images with several labels all that are correct, padded with -1;
+      label_sets: (n, k) int32, of images with several labels all that are correct, padded by -1;
         `labels` is then the original one. None where each image has one label.
       occurring: the labels that occur in the whole splits, however small a part was taken; None
         where that was not asked.

@@ -277,7 +277,8 @@ def label_set(record: bytes) -> tuple[int, ...]:
 
 
 def padded(sets: Sequence[Sequence[int]]) -> np.ndarray:
-    """Sets of labels as (n, longest) int32, each filled up with -1."""
+    """Sets of labels as (n, longest) int32, each label once, filled up with -1."""
+    sets = [list(dict.fromkeys(labels)) for labels in sets]
     width = max([1, *map(len, sets)])
     rows = np.full((len(sets), width), -1, np.int32)
     for row, labels in zip(rows, sets, strict=True):

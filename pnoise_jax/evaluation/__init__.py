@@ -3,6 +3,7 @@
 from pnoise_jax.evaluation import metrics
 from pnoise_jax.evaluation.batch_composition import in_batches, label_bits_per_batch, purity
 from pnoise_jax.evaluation.clean_pass import CleanPass, clean_pass
+from pnoise_jax.evaluation.correctness import as_single_labels, is_correct
 from pnoise_jax.evaluation.evaluate import (
     EXAMPLES_PER_DEVICE,
     Score,
@@ -22,6 +23,7 @@ from pnoise_jax.evaluation.metrics import (
     published_meter,
 )
 from pnoise_jax.evaluation.normalisation import normalise, static_mean
+from pnoise_jax.evaluation.outputs import of_classes
 from pnoise_jax.evaluation.predictions import Predictions, collect, fetch_behind, score_logits
 from pnoise_jax.evaluation.protocols import ORDERS, Protocol, standard_protocols
 from pnoise_jax.evaluation.report import CLASSIFICATION_MEASURES, Measure, print_report
@@ -57,6 +59,7 @@ __all__ = [
     "Score",
     "accuracy",
     "adjust_p_values",
+    "as_single_labels",
     "balanced",
     "balanced_accuracy",
     "batch_logits",
@@ -69,6 +72,7 @@ __all__ = [
     "first_noisy_layer",
     "in_batches",
     "in_batches_of",
+    "is_correct",
     "label_bits_per_batch",
     "lower",
     "mean_change",
@@ -76,6 +80,7 @@ __all__ = [
     "metric_named",
     "metrics",
     "normalise",
+    "of_classes",
     "predict",
     "print_report",
     "proportion",

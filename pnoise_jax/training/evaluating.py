@@ -19,7 +19,7 @@ from pnoise_jax.runs import RunDirectory
 from pnoise_jax.terminal import create_console
 from pnoise_jax.training import agreement, reports, run_config
 from pnoise_jax.training import console as screen
-from pnoise_jax.training.experiment import build
+from pnoise_jax.training.experiment import Experiment, build
 from pnoise_jax.training.imported import match_on_all_hosts
 from pnoise_jax.training.precision import config_types
 from pnoise_jax.training.restore import Run, import_weights, restore
@@ -71,6 +71,8 @@ def evaluate(
         mesh = _mesh(stored if config is None else config)
         run = restore(workdir, config, mesh=mesh, report=show)
     show(screen.describe_noise(run.experiment))
+    for sentence in run.experiment.describe_scoring():
+        show(sentence)
     return report(run, mesh, path, console)
 
 
@@ -104,7 +106,8 @@ def report(
         rows,
         measures=task.row_measures,
         title=f"{config.model.name} on {config.data.name} ({config.data.test_split}), "
-        + (f"step {run.step}" if run.step else "weights as they are"),
+        + (f"step {run.step}" if run.step else "weights as they are")
+        + _classes(experiment),
         mixes_batch=any(each.noise.mixes_batch for each in experiment.evaluated_injections),
     )
     if jax.process_index() == 0:
@@ -119,6 +122,7 @@ def report(
             split=config.data.test_split,
             weights=run.weights,
             notes=list(run.notes),
+            scoring=experiment.describe_scoring(),
             injection=screen.describe_noise(experiment),
             units={m.name: m.unit for m in task.row_measures} | {"n": "examples"},
             device=jax.devices()[0].device_kind,
@@ -127,6 +131,15 @@ def report(
         )
         show(written.describe(rows, measure=task.row_measures[0]))
     return rows
+
+
+def _classes(experiment: Experiment) -> str:
+    """Which logits count, where that could be asked."""
+    dataset, counted = experiment.test_data, experiment.evaluated_data
+    if counted.num_classes < dataset.num_classes:
+        return f", {counted.num_classes} of {dataset.num_classes} classes"
+    fewer = dataset.occurring is not None and len(dataset.occurring) < dataset.num_classes
+    return f", all {dataset.num_classes} classes" if fewer else ""
 
 
 def numbers_of(

@@ -70,6 +70,8 @@ def measured(run: Run, path: Path) -> dict[str, Any]:
     """
     config, test_data = run.experiment.config, run.experiment.test_data
     labels = hashlib.sha256(test_data.labels.tobytes())
+    if test_data.label_sets is not None:
+        labels.update(test_data.label_sets.tobytes())
     labels.update("\n".join(test_data.class_names or ()).encode("utf-8", "surrogatepass"))
     return {
         "config": fields_of_results(config),
@@ -194,6 +196,7 @@ def _describe(run: Run) -> str:
     ]
     parts += [f"views_{section.views}"] if section.views > 1 else []
     parts += [f"draws_{section.draws}"] if section.draws > 1 else []
+    parts += [f"classes_{section.classes}"] if section.classes != "all" else []
     return writing.file_name(",".join(parts))
 
 

@@ -58,6 +58,44 @@ class Setup:
         return tuple(each for each in switched if each.inference)
 
     @functools.cached_property
+    def evaluated_data(self) -> data.Dataset:
+        """The test split as predictions are scored on it, with the classes that count.
+
+        These are the model's, or, where ``evaluation.classes`` says so, those that occur in the
+        whole split; `Dataset.restricted` has numbered them anew.
+        """
+        restricts = self.config.evaluation.classes == "of_data_set"
+        return self.test_data.restricted() if restricts else self.test_data
+
+    def describe_scoring(self) -> list[str]:
+        """Sentences on which logits count and what is correct, where that is not plain."""
+        dataset, sentences = self.test_data, list(self.test_data.notes)
+        if dataset.label_sets is not None:
+            sentences.append(
+                f"{dataset.name}: a prediction is correct if it is any label of its image; class "
+                "order is that of the original labels"
+            )
+        return [*sentences, *self._describe_classes()]
+
+    def _describe_classes(self) -> list[str]:
+        dataset, number = self.test_data, self.test_data.num_classes
+        there = number if dataset.occurring is None else len(dataset.occurring)
+        if self.config.evaluation.classes == "of_data_set":
+            return [
+                f"evaluation.classes='of_data_set': {there} of the model's {number} logits count, "
+                f"those of the classes of {dataset.name}"
+            ]
+        if there == number:
+            return []
+        published = ""
+        if dataset.name in ("imagenet_a", "imagenet_r"):
+            published = "; published numbers mostly count these alone ('of_data_set')"
+        return [
+            f"evaluation.classes='all': all {number} logits count, and {dataset.name} has {there} "
+            f"of the classes{published}"
+        ]
+
+    @functools.cached_property
     def train_data(self) -> data.Dataset:
         """The training split, its images as they are stored."""
         return self.load(split=self.config.data.train_split)

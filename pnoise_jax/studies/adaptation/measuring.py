@@ -121,7 +121,7 @@ def measure(run: StudyRun, path: Path, kept: Path, *, report: Callable[[str], No
 
 def _predict(run: training.Run, report: Callable[[str], None]) -> dict[str, np.ndarray]:
     experiment = run.experiment
-    task, target, section = experiment.task, experiment.test_data, experiment.config.evaluation
+    task, target, section = experiment.task, experiment.evaluated_data, experiment.config.evaluation
     arrays = {"labels": np.asarray(target.labels)}
     for name in PROTOCOLS if experiment.injections else PROTOCOLS[:1]:
         predictions = evaluation.predict(

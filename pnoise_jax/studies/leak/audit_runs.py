@@ -80,7 +80,7 @@ def audit_runs(
     settings = settings or AuditSettings()
     settings.over_seeds(len(seeds))
     experiment = _build(config, existing)
-    labels = experiment.test_data.labels
+    labels = experiment.evaluated_data.labels
     what = f"{config.data.name}'s split {config.data.test_split!r}"
     settings = settings.for_labels(labels, what)
     noises = _noises(experiment, presets, strengths, settings)
@@ -99,13 +99,21 @@ def audit_runs(
         else:
             runs = _import(experiment, imported, console)
         subjects = _subjects(runs, noises, directory, console, audited)
-        measured = measure(subjects, labels, noises, settings, report=console.print, metric=metric)
+        measured = measure(
+            subjects,
+            labels,
+            noises,
+            settings,
+            report=console.print,
+            metric=metric,
+            label_sets=experiment.evaluated_data.label_sets,
+        )
     audit = conclude(
         measured,
         settings,
         model=config.model.name,
         dataset=config.data.name,
-        class_names=experiment.test_data.class_names,
+        class_names=experiment.evaluated_data.class_names,
         origin=_origin(experiment, audited) | {"command": command and printable(command)},
         measurement=measurement,
     )
@@ -157,11 +165,12 @@ def _origin(experiment: training.Experiment, audited: Sequence[Run]) -> dict[str
         for each in experiment.injections
         if each.section not in acting
     ]
+    scoring = [f"note: {sentence}" for sentence in experiment.describe_scoring()]
     return {
         "split": config.data.test_split,
         "steps": [run.step for run in audited],
         "weights": audited[0].weights,
-        "notes": [*audited[0].notes, *left_out],
+        "notes": [*audited[0].notes, *scoring, *left_out],
         "config": config.to_dict(),
     }
 
@@ -199,7 +208,7 @@ def _subjects(
         yield AuditedModel(
             run.experiment.model,
             run.variables,
-            run.experiment.test_data,
+            run.experiment.evaluated_data,
             noises=noises,
             seed=seed,
             mesh=mesh,

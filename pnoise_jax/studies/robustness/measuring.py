@@ -123,7 +123,7 @@ def measure(
     experiment = run.experiment
     require_classification(experiment)
     task = experiment.task
-    common = (task.model, run.variables, experiment.test_data)
+    common = (task.model, run.variables, experiment.evaluated_data)
     options: dict[str, Any] = {"mesh": parallel.data_mesh(), "mean": task.mean, "std": task.std}
 
     def answers(

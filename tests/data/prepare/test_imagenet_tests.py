@@ -63,6 +63,7 @@ def make_real(directory, labels, *, sets=None):
         sets[0] = sets[6] = []
         sets[3] = [500, labels[3], 7]
         sets[4] = [labels[4] + 1]
+        sets[5] = [labels[5], labels[5]]
     (directory / "real.json").write_text(json.dumps(sets))
     return sets
 
@@ -168,6 +169,8 @@ def test_real_is_what_tfds_prepares_and_leaves_out_images_without_labels(
     found = [tuple(row[row >= 0].tolist()) for row in ours.label_sets]
     assert found.count((500, few_images[3], 7)) == 1
     assert () not in found
+    assert (few_images[5],) in found  # each label once, whatever the file repeats
+    assert max(map(len, found)) == ours.label_sets.shape[1] == 3
     assert ours.class_names == tuple(synsets)
     # The images are those of the labels: class c has the picture of c % 50.
     for i in (0, 1, 1000, 1997):
