@@ -4,7 +4,7 @@ from pnoise_jax.data import class_names, manifest
 from pnoise_jax.data.batch_iterator import Batch, BatchIterator
 from pnoise_jax.data.builtin.embedded import embedded_version
 from pnoise_jax.data.dataset import Dataset, decode, select
-from pnoise_jax.data.datasets import list_datasets, load
+from pnoise_jax.data.datasets import is_prepared, list_datasets, load, suggest
 from pnoise_jax.data.image.mean_image import MeanImage, PixelMean, load_mean_image
 from pnoise_jax.data.image.transforms import Transform, create_transform, list_transforms
 from pnoise_jax.data.in_memory import DATASETS, InMemory, register_dataset
@@ -31,6 +31,7 @@ __all__ = [
     "embedded_version",
     "eval_batches",
     "evaluation_order",
+    "is_prepared",
     "list_datasets",
     "list_transforms",
     "load",
@@ -39,5 +40,6 @@ __all__ = [
     "partly_sorted_order",
     "register_dataset",
     "select",
+    "suggest",
     "train_batches",
 ]

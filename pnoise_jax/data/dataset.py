@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -46,6 +46,8 @@ class Dataset:
       outputs: of a model's outputs those that are the classes of this data set, in the order of
         its labels; None where these are all of them.
       notes: sentences on what was left out.
+      stored_order: of the examples: "hashed", by a hash of their names, as TFDS shuffles them;
+        "listed", as a published list or their owner has them; None where that is not known.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Dataset:
     occurring: np.ndarray | None = dataclasses.field(default=None, repr=False)
     outputs: tuple[int, ...] | None = dataclasses.field(default=None, repr=False)
     notes: tuple[str, ...] = dataclasses.field(default=(), repr=False)
+    stored_order: Literal["hashed", "listed"] | None = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self):
         if self.image_shape is not None:

@@ -91,6 +91,7 @@ def load(
         parts=parts,
         label_sets=directory.label_sets(split),
         occurring=_occurring(directory, parts),
+        stored_order="listed" if directory.is_listed else "hashed",
     )
     if dataset.label_sets is not None:
         dataset = _with_labels_only(dataset)
@@ -121,6 +122,11 @@ def _with_labels_only(dataset: Dataset) -> Dataset:
         f"{len(kept)} count"
     )
     return dataclasses.replace(select(dataset, kept), notes=(*dataset.notes, note))
+
+
+def is_prepared(name: str, data_dir: str | os.PathLike | None) -> bool:
+    """Whether a data set stands below a directory, by `launch.prepare` or TFDS; reads nothing."""
+    return newest_version(resolve(data_dir) / name) is not None
 
 
 def _load_registered(name: str, split: str) -> Dataset:
@@ -193,6 +199,7 @@ def _prepared(name: str, data_dir: Path) -> Path:
 
 
 def suggest(name: str, known: Sequence[str]) -> str:
-    """The end of a message about an unknown name, with the names of ImageNet-C where it is near."""
-    base = imagenet_sets.CORRUPTED
-    return did_you_mean(name, imagenet_sets.CORRUPTED_NAMES if name.startswith(base) else known)
+    """The end of a message about an unknown name, with the variants of ImageNet-V2 and -C."""
+    base = name.partition("/")[0]
+    variants = [each for each in imagenet_sets.NAMES if each.startswith(f"{base}/")]
+    return did_you_mean(name, variants or known)

@@ -12,6 +12,7 @@ import ml_collections
 import optax
 
 from pnoise_jax import data, evaluation, noise, weights
+from pnoise_jax.data import imagenet_sets
 from pnoise_jax.training import inputs
 from pnoise_jax.training.durations import steps_of
 from pnoise_jax.training.noise_schedules import parse_noise_schedules
@@ -75,7 +76,7 @@ class Setup:
                 f"{dataset.name}: a prediction is correct if it is any label of its image; class "
                 "order is that of the original labels"
             )
-        return [*sentences, *self._describe_classes()]
+        return [*sentences, *self._describe_classes(), *self._describe_corrupted()]
 
     def _describe_classes(self) -> list[str]:
         dataset, number = self.test_data, self.test_data.num_classes
@@ -94,6 +95,30 @@ class Setup:
             f"evaluation.classes='all': all {number} logits count, and {dataset.name} has {there} "
             f"of the classes{published}"
         ]
+
+    def _describe_corrupted(self) -> list[str]:
+        """Of ImageNet-C: whose images they are, and whether they are shown as published."""
+        dataset, side = self.test_data, imagenet_sets.CORRUPTED_SIDE
+        if dataset.name not in imagenet_sets.CORRUPTED_NAMES:
+            return []
+        sentences = []
+        if dataset.version != imagenet_sets.OFFICIAL_CORRUPTED_VERSION:
+            sentences.append(
+                f"{dataset.name} is version {dataset.version}, which TFDS has made anew: its "
+                "numbers are close to those of the published files, not the same"
+            )
+        if self.test_data.require_image_shape()[:2] != (side, side):
+            sentences.append(
+                f"the published images of ImageNet-C have {side} x {side} pixels, and the model "
+                "gets them resized: its numbers are not those of other models"
+            )
+        transform = self.config.data.test_transform
+        if transform not in ("none", "resize_square"):
+            sentences.append(
+                f"the images of ImageNet-C are cropped already, and data.test_transform="
+                f"{transform!r} crops them again; 'resize_square' shows them as published"
+            )
+        return sentences
 
     @functools.cached_property
     def train_data(self) -> data.Dataset:

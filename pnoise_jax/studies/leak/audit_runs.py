@@ -12,7 +12,8 @@ import jax
 import ml_collections
 from rich.console import Console
 
-from pnoise_jax import noise, parallel, stopping, training, weights
+from pnoise_jax import data, noise, parallel, stopping, training, weights
+from pnoise_jax.data import imagenet_sets
 from pnoise_jax.evaluation import Metric
 from pnoise_jax.runs import RunDirectory
 from pnoise_jax.studies.leak import report_directory as places
@@ -166,6 +167,8 @@ def _origin(experiment: training.Experiment, audited: Sequence[Run]) -> dict[str
         if each.section not in acting
     ]
     scoring = [f"note: {sentence}" for sentence in experiment.describe_scoring()]
+    if experiment.test_data.name in imagenet_sets.NAMES:
+        scoring += _name_stored_order(experiment.test_data)
     return {
         "split": config.data.test_split,
         "steps": [run.step for run in audited],
@@ -173,6 +176,16 @@ def _origin(experiment: training.Experiment, audited: Sequence[Run]) -> dict[str
         "notes": [*audited[0].notes, *scoring, *left_out],
         "config": config.to_dict(),
     }
+
+
+def _name_stored_order(dataset: data.Dataset) -> list[str]:
+    """What the order "as given" is; readers of class folders have class order for it."""
+    if dataset.stored_order != "hashed":
+        return []
+    return [
+        "note: the order as given is that of the records, by a hash of the files' names, as TFDS "
+        "shuffles them; the published folders are in class order"
+    ]
 
 
 def _restore_each(
