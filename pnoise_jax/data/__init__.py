@@ -1,6 +1,6 @@
 """Data: named data sets read by random access, and streams of batches from them."""
 
-from pnoise_jax.data import class_names, manifest
+from pnoise_jax.data import class_names, imagenet_sets, manifest
 from pnoise_jax.data.batch_iterator import Batch, BatchIterator
 from pnoise_jax.data.builtin.embedded import embedded_version
 from pnoise_jax.data.dataset import Dataset, decode, select
@@ -31,6 +31,7 @@ __all__ = [
     "embedded_version",
     "eval_batches",
     "evaluation_order",
+    "imagenet_sets",
     "is_prepared",
     "list_datasets",
     "list_transforms",

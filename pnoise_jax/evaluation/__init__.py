@@ -1,6 +1,6 @@
 """Evaluation: protocols, exact counts, statistics, and the report that shows them side by side."""
 
-from pnoise_jax.evaluation import metrics
+from pnoise_jax.evaluation import corruption_error, metrics
 from pnoise_jax.evaluation.batch_composition import in_batches, label_bits_per_batch, purity
 from pnoise_jax.evaluation.clean_pass import CleanPass, clean_pass
 from pnoise_jax.evaluation.correctness import as_single_labels, is_correct
@@ -65,6 +65,7 @@ __all__ = [
     "batch_logits",
     "clean_pass",
     "collect",
+    "corruption_error",
     "degrees_of_freedom",
     "difference",
     "evaluate",

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from pnoise_jax.data.imagenet_sets import BENCHMARK, SEVERITIES
+from pnoise_jax.data import imagenet_sets
 
 # Percent, mean over severities.
 ALEXNET_ERRORS = {
@@ -41,9 +41,11 @@ def errors_by_corruption(top1: Mapping[tuple[str, int], float]) -> dict[str, flo
     """
     corruptions = dict.fromkeys(corruption for corruption, _ in top1)
     return {
-        corruption: float(np.mean([100 - top1[corruption, severity] for severity in SEVERITIES]))
+        corruption: float(
+            np.mean([100 - top1[corruption, severity] for severity in imagenet_sets.SEVERITIES])
+        )
         for corruption in corruptions
-        if all((corruption, severity) in top1 for severity in SEVERITIES)
+        if all((corruption, severity) in top1 for severity in imagenet_sets.SEVERITIES)
     }
 
 
@@ -57,10 +59,10 @@ def mean_errors(errors: Mapping[str, float]) -> dict[str, float]:
       "mean_error" and "mce"; nothing where one of the 15 is missing: a mean over others is another
       number.
     """
-    if any(corruption not in errors for corruption in BENCHMARK):
+    if any(corruption not in errors for corruption in imagenet_sets.BENCHMARK):
         return {}
-    relative = [100 * errors[name] / ALEXNET_ERRORS[name] for name in BENCHMARK]
+    relative = [100 * errors[name] / ALEXNET_ERRORS[name] for name in imagenet_sets.BENCHMARK]
     return {
-        "mean_error": float(np.mean([errors[name] for name in BENCHMARK])),
+        "mean_error": float(np.mean([errors[name] for name in imagenet_sets.BENCHMARK])),
         "mce": float(np.mean(relative)),
     }
