@@ -26,7 +26,12 @@ from pnoise_jax.evaluation.normalisation import normalise, static_mean
 from pnoise_jax.evaluation.outputs import of_classes
 from pnoise_jax.evaluation.predictions import Predictions, collect, fetch_behind, score_logits
 from pnoise_jax.evaluation.protocols import ORDERS, Protocol, standard_protocols
-from pnoise_jax.evaluation.report import CLASSIFICATION_MEASURES, Measure, print_report
+from pnoise_jax.evaluation.report import (
+    CLASSIFICATION_MEASURES,
+    EXPLANATION,
+    Measure,
+    print_report,
+)
 from pnoise_jax.evaluation.representations import Representations, first_noisy_layer
 from pnoise_jax.evaluation.statistics import (
     Estimate,
@@ -45,6 +50,7 @@ from pnoise_jax.evaluation.views import MAX_VIEWS
 __all__ = [
     "CLASSIFICATION_MEASURES",
     "EXAMPLES_PER_DEVICE",
+    "EXPLANATION",
     "MAX_VIEWS",
     "METRICS",
     "ORDERS",

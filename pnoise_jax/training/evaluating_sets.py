@@ -11,14 +11,17 @@ from typing import Any
 
 import jax
 import ml_collections
+from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pnoise_jax import data, parallel, writing
 from pnoise_jax.data import class_names, imagenet_sets
-from pnoise_jax.evaluation import Protocol, corruption_error
+from pnoise_jax.evaluation import EXPLANATION, Protocol, corruption_error
 from pnoise_jax.parallel import on_all_hosts
 from pnoise_jax.runs import RunDirectory
+from pnoise_jax.terminal import printable
 from pnoise_jax.training import agreement, data_version, reports, run_config
 from pnoise_jax.training.evaluating import (
     create_main_console,
@@ -182,6 +185,7 @@ def _table_content(run: Run, measured: Sequence[Mapping[str, Any]]) -> dict[str,
         "weights": run.weights,
         "step": run.step,
         "classes": config.evaluation.classes,
+        "mixes_batch": any(each.noise.mixes_batch for each in run.experiment.evaluated_injections),
         "sets": list(measured),
         "corrupted": {name: found for name in protocols if (found := _corrupted(measured, name))},
         "config": json.loads(config.to_json_best_effort()),
@@ -209,10 +213,12 @@ def _corrupted(measured: Sequence[Mapping[str, Any]], protocol: str) -> dict[str
 
 def print_table(console: Console, content: Mapping[str, Any]) -> None:
     """The sets side by side, and below them the measures of ImageNet-C."""
-    table = Table(title=f"{content['model']}, top-1 in percent", title_justify="left")
-    for heading in ("test set", "logits of", "protocol", "batch"):
-        table.add_column(heading, justify="right" if heading in ("logits of", "batch") else "left")
-    for heading in ("top-1 %", "top-5 %", "examples"):
+    of = f"step {content['step']}" if content["step"] else "weights as they are"
+    title = Text(printable(f"{content['model']}, {of}"))
+    table = Table(title=title, title_justify="left", box=box.SIMPLE)
+    table.add_column("test set", overflow="fold")
+    table.add_column("protocol", overflow="fold")
+    for heading in ("batch", "logits", "top-1 %", "top-5 %", "examples"):
         table.add_column(heading, justify="right")
     for each in content["sets"]:
         if each["name"] in imagenet_sets.CORRUPTED_NAMES and len(content["sets"]) > 12:
@@ -220,10 +226,12 @@ def print_table(console: Console, content: Mapping[str, Any]) -> None:
         for row in each["rows"]:
             protocol = Protocol.of_row(row)
             numbers = (f"{row['top1']:.2f}", f"{row['top5']:.2f}", str(row["n"]))
-            classes = f"{each['classes']} classes"
-            table.add_row(each["name"], classes, protocol.name, str(protocol.batch_size), *numbers)
+            counts = (str(protocol.batch_size), str(each["classes"]))
+            table.add_row(each["name"], protocol.name, *counts, *numbers)
     if table.row_count:
         console.print(table)
+        if content["mixes_batch"]:
+            console.print(EXPLANATION, style="dim")
     for protocol, found in content["corrupted"].items():
         console.print(_in_words(protocol, found), soft_wrap=True, highlight=False)
 

@@ -139,7 +139,7 @@ def test_corruptions_are_summed_up_by_protocol(capsys):
     assert found["noisy, shuffled"]["mean_error"] == pytest.approx(60)
     by_hand = [100 * 23 / error for error in corruption_error.ALEXNET_ERRORS.values()]
     assert found["clean"]["mce"] == pytest.approx(np.mean(by_hand))
-    content = {"model": "x", "sets": measured, "corrupted": found}
+    content = {"model": "x", "step": 8, "mixes_batch": True, "sets": measured, "corrupted": found}
     evaluating_sets.print_table(create_main_console(), content)
     printed = " ".join(capsys.readouterr().out.split())
     assert "ImageNet-C, clean: mean error of the 15 corruptions 23.00 %; mCE" in printed

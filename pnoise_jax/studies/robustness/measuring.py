@@ -201,9 +201,11 @@ def measure_kept(
 
 def _identity(run: StudyRun, path: Path, settings: CurveSettings) -> str:
     """What the answers depend on, beside the run's own config."""
-    test_data = run.experiment.test_data
+    test_data, classes = run.experiment.test_data, run.experiment.config.evaluation.classes
+    counted = {} if classes == "all" else {"classes": classes}
     return json.dumps(
         {
+            **counted,
             "step": RunDirectory(path).steps()[-1],
             "settings": dataclasses.asdict(settings),
             "losses": [*LOSSES, BLIND],
