@@ -3,6 +3,16 @@
 The config is that of the run, or a file given with --config; its noise, evaluation and data
 sections may differ from the run's. The evaluation.json of the run does not change: other
 measurements are written to separate files in DIR/evaluations.
+
+With --sets, the run, or the weights that --config.weights names, is evaluated on several test sets
+of ImageNet's classes, and a table compares them; mCE is printed where ImageNet-C is among them:
+
+    pnoise evaluate --config CONFIG --config.weights=FILE --data_dir DATA --workdir DIR \
+        --sets=imagenet2012,imagenet2012_real,imagenet_v2/matched-frequency,imagenet_sketch
+    pnoise evaluate … --sets=imagenet_a,imagenet_r --config.evaluation.classes=of_data_set
+    pnoise evaluate … --sets=imagenet2012_corrupted
+
+What was measured before is not measured again, so a command that was stopped continues.
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds
@@ -17,8 +27,23 @@ from pnoise_jax import training
 from . import main
 
 _OUT = flags.DEFINE_string("out", None, "Directory for the report; default: --workdir.")
+_SETS = flags.DEFINE_list(
+    "sets",
+    None,
+    "Test sets to compare in a table: imagenet2012, imagenet2012_real, imagenet_v2/VARIANT, "
+    "imagenet_a, imagenet_r, imagenet_sketch, imagenet2012_corrupted (all 75), or one of these 75.",
+)
+
+
+def evaluate(config, workdir: str) -> None:
+    """Evaluates the run on its test split, or on the sets of --sets."""
+    if _SETS.value is None:
+        training.evaluate(config, workdir, out=_OUT.value)
+    else:
+        training.evaluate_sets(config, workdir, _SETS.value, out=_OUT.value)
+
 
 if __name__ == "__main__":
-    config, workdir = main.define_run_flags(config_required=False)
+    _config, _workdir = main.define_run_flags(config_required=False)
     flags.adopt_module_key_flags(main)  # for --help
-    main.run(lambda: training.evaluate(config.value, workdir.value, out=_OUT.value))
+    main.run(lambda: evaluate(_config.value, _workdir.value))

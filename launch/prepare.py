@@ -1,10 +1,11 @@
 """Prepares a data set: pnoise prepare --dataset NAME --manual_dir DIR --data_dir DIR
 
-NAME is domainnet, imagenet2012, office_home, tiny_imagenet or visda2017, made from the official
-archives, which you put into --manual_dir (if it is empty, the command says what to download from
-where); or folder/<name>, made from your own images in <split>/<class>/... or <class>/... If it is
-not clear which of the two it is, the command shows both, and --layout chooses. digits, font_digits
-and glyphs need no files.
+NAME is domainnet, imagenet2012, office_home, tiny_imagenet or visda2017, or one of the test sets
+with ImageNet's classes (imagenet_v2/matched-frequency, imagenet_a, imagenet2012_real and so on),
+made from the official archives, which you put into --manual_dir (if it is empty, the command says
+what to download from where); or folder/<name>, made from your own images in <split>/<class>/... or
+<class>/... If it is not clear which of the two it is, the command shows both, and --layout chooses.
+digits, font_digits and glyphs need no files.
 
 Every image is verified. If the command was stopped, by a full disk too, the same command continues
 where it stopped. The data set appears in --data_dir when it is complete, in the format of TFDS

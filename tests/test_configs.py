@@ -46,6 +46,7 @@ ARGUMENTS = {
         "recipe=published,noise=published_impulse",
     ),
     "imagenet_figure2": ("model=b16", "model=50"),
+    "imagenet_test_sets": ("model=vit_b_16",),
     "imagenet_variants": (
         "model=deit_ti_16_distilled",
         "model=swin_t,noise=cyclic",
@@ -225,6 +226,19 @@ def test_every_variant_is_registered_and_has_the_published_site():
         options = dict(get_config("imagenet_variants", f"model={name}").model)
         model = models.create_model(options.pop("name"), **options)
         noise.Injection.preset("optimal_published").validate(
+            num_layers=model.num_layers, points=model.points
+        )
+
+
+def test_every_row_of_table_3_takes_the_published_noise():
+    rows = importlib.import_module("configs.imagenet_test_sets").MODELS
+    assert {"vit_b_16", "vit_b_16_384", "deit_b_16", "swin_b_384"} <= set(rows)
+    for row in rows:
+        config = get_config("imagenet_test_sets", f"model={row}")
+        validate(config)
+        options = dict(config.model)
+        model = models.create_model(options.pop("name"), **options)
+        noise.Injection.from_config(config.noise).validate(
             num_layers=model.num_layers, points=model.points
         )
 

@@ -246,7 +246,7 @@ class AdaptationTask(Task):
     ) -> list[dict[str, Any]]:
         """The rows of the target's test split, with the mean of the per-class accuracies."""
         setup = self.require_setup()
-        config, target = setup.config, setup.test_data
+        config, target = setup.config, setup.evaluated_data
         rows = []
         for protocol in protocols:
             predictions = evaluation.predict(
@@ -261,7 +261,7 @@ class AdaptationTask(Task):
                 views=config.evaluation.views,
                 report=report,
             )
-            mean = evaluation.balanced_accuracy(setup.test_data.labels, predictions.rank < 1)
+            mean = evaluation.balanced_accuracy(target.labels, predictions.rank < 1)
             row = {**protocol.row(), **predictions.summary()}
             rows.append(row | {"per_class_mean": mean})
         return rows

@@ -1,15 +1,16 @@
 """Data: named data sets read by random access, and streams of batches from them."""
 
-from pnoise_jax.data import class_names, manifest
+from pnoise_jax.data import class_names, imagenet_sets, manifest
 from pnoise_jax.data.batch_iterator import Batch, BatchIterator
 from pnoise_jax.data.builtin.embedded import embedded_version
-from pnoise_jax.data.datasets import Dataset, decode, list_datasets, load
+from pnoise_jax.data.dataset import Dataset, decode, select
+from pnoise_jax.data.datasets import is_prepared, list_datasets, load, suggest
 from pnoise_jax.data.image.mean_image import MeanImage, PixelMean, load_mean_image
 from pnoise_jax.data.image.transforms import Transform, create_transform, list_transforms
 from pnoise_jax.data.in_memory import DATASETS, InMemory, register_dataset
 from pnoise_jax.data.orders import EVALUATION_ORDERS, evaluation_order, partly_sorted_order
 from pnoise_jax.data.pipeline import eval_batches, train_batches
-from pnoise_jax.data.selection import draw_per_class, select
+from pnoise_jax.data.selection import draw_per_class
 from pnoise_jax.data.shared_examples import count_shared
 
 __all__ = [
@@ -30,6 +31,8 @@ __all__ = [
     "embedded_version",
     "eval_batches",
     "evaluation_order",
+    "imagenet_sets",
+    "is_prepared",
     "list_datasets",
     "list_transforms",
     "load",
@@ -38,5 +41,6 @@ __all__ = [
     "partly_sorted_order",
     "register_dataset",
     "select",
+    "suggest",
     "train_batches",
 ]

@@ -40,6 +40,19 @@ def are_numbers(names: Names) -> bool:
     return names is not None and all(name == str(i) for i, name in enumerate(names))
 
 
+def misnumbered(names: Names) -> int | None:
+    """The first label that contradicts its name, where names are the numbers 0, 1, … in disorder.
+
+    So they are where somebody has sorted the folders 0 to 999 of ImageNet-V2 as strings: label 2
+    is then class 10.
+    """
+    if names is None or are_numbers(names):
+        return None
+    if sorted(names) != sorted(map(str, range(len(names)))):
+        return None
+    return next(label for label, name in enumerate(names) if name != str(label))
+
+
 def match_classes(theirs: Names, ours: Names, *, whose: str, number: int) -> Match:
     """Finds our classes among theirs by name.
 
@@ -55,9 +68,11 @@ def match_classes(theirs: Names, ours: Names, *, whose: str, number: int) -> Mat
 
     Raises:
       DifferentClassesError: ours has names that theirs lacks; the error lists them. Or several
-        classes have one name, under other numbers.
+        classes have one name, under other numbers. Or one has the numbers 0, 1, … for names, in
+        another order, and the other has none, or names of another kind.
     """
     unknown = Match("unknown", np.arange(number))
+    _refuse_misnumbered(theirs, ours, whose)
     if theirs is None or ours is None:
         return unknown
     theirs, ours = _normal(theirs), _normal(ours)
@@ -143,6 +158,21 @@ def describe_order(theirs: Sequence[str], ours: Sequence[str]) -> str:
 def are_same(theirs: Sequence[str], ours: Sequence[str]) -> bool:
     """Whether names are the same in the same order, in whatever Unicode form."""
     return _normal(theirs) == _normal(ours)
+
+
+def _refuse_misnumbered(theirs: Names, ours: Names, whose: str) -> None:
+    """Raises DifferentClassesError where labels would be compared that contradict their names."""
+    for names, others in ((theirs, ours), (ours, theirs)):
+        label = misnumbered(names)
+        if label is None or (others is not None and _all(NUMBER, others)):
+            continue
+        assert names is not None, "None is not misnumbered"
+        raise DifferentClassesError(
+            f"{whose} cannot be compared by number: on one side label {label} is the class called "
+            f"{names[label]!r}, as where folders 0, 1, 2, … are sorted as strings, and the other "
+            "side does not name its classes so. Prepare the data set again, in the order of the "
+            "numbers (imagenet_v2 is: python -m launch.prepare --dataset imagenet_v2/…)"
+        )
 
 
 def _agree(theirs: Sequence[str], ours: Sequence[str], label: int) -> bool:

@@ -8,164 +8,27 @@ from typing import Any
 
 import numpy as np
 
-from pnoise_jax.data import in_memory
+from pnoise_jax.data import imagenet_sets, in_memory
 from pnoise_jax.data.builtin import embedded
 from pnoise_jax.data.data_dir import resolve
+from pnoise_jax.data.dataset import Dataset, decode, read_only, select, unreadable
 from pnoise_jax.data.directory import PreparedDirectory, newest_version
 from pnoise_jax.data.image import images
-from pnoise_jax.data.image.conversion import ChannelsError
 from pnoise_jax.data.image.images import Encoded, Image, ImageError
-from pnoise_jax.data.image.transforms import Transform
 from pnoise_jax.data.stored_images import Decoded, Files
 from pnoise_jax.registry import did_you_mean
 
 # What launch.prepare makes from files that their owners give out. Any other data set that TFDS has
 # prepared is read as well.
-PREPARED_BY_COMMAND = ("domainnet", "imagenet2012", "office_home", "tiny_imagenet", "visda2017")
-
-
-class _UnreadableError(OSError):
-    """An image that cannot be read, named."""
-
-
-def _unreadable(image: str, error: Exception) -> _UnreadableError:
-    return _UnreadableError(
-        f"{image} cannot be read ({error}): prepare the data set again, or copy it again"
-    )
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Dataset:
-    """One split of a data set, by random access: `dataset[i]`, `len(dataset)`.
-
-    Attributes:
-      name: the data set, as given to `load`.
-      split: the split, a TFDS expression such as `train` or `train[:300]`.
-      num_classes: labels are 0..num_classes-1.
-      image_shape: (height, width, channels); None where images differ in size.
-      labels: (n,) int32, of all examples: no image is read for it.
-      images: n images, anything that can be indexed: uint8 arrays of shape `image_shape`; encoded
-        files where images differ in size, as bytes or, of other than three channels, as `Encoded`.
-      class_names: of labels 0, 1, …; None where they are not known.
-      channels: of the decoded images; `image_shape` has the same number.
-      version: of the data set, as "1.0.0"; None where it has none.
-      parts: the whole splits that the split joins, with the indices taken from each.
-    """
-
-    name: str
-    split: str
-    num_classes: int
-    image_shape: tuple[int, int, int] | None
-    labels: np.ndarray = dataclasses.field(repr=False)
-    images: Sequence[Image] | np.ndarray = dataclasses.field(repr=False)
-    class_names: tuple[str, ...] | None = dataclasses.field(default=None, repr=False)
-    channels: int = 3
-    version: str | None = None
-    parts: tuple[tuple[str, slice], ...] = dataclasses.field(default=(), repr=False)
-
-    def __post_init__(self):
-        if self.image_shape is not None:
-            object.__setattr__(self, "channels", self.image_shape[2])
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        """Example i: {"image": uint8 (height, width, channels), "label": int}.
-
-        Raises:
-          IndexError: beyond the end.
-          OSError: the image cannot be read or decoded; names it.
-        """
-        return {"image": self.image(i, decode), "label": int(self.labels[i])}
-
-    def image(
-        self, i: int, transform: Transform, generator: np.random.Generator | None = None
-    ) -> np.ndarray:
-        """Image i, transformed.
-
-        Raises:
-          IndexError: beyond the end.
-          OSError: the image cannot be read or decoded; names it.
-          ValueError: the transform does not fit the image; names it.
-        """
-        try:
-            return transform(self.images[i], generator)
-        except _UnreadableError:
-            raise  # `transformed` has named it
-        except (OSError, ImageError) as error:
-            raise _unreadable(self._name_of(i), error) from error
-        except ChannelsError as error:
-            shape = self.image_shape or (None, None, self.channels)
-            raise ValueError(
-                f"{self._name_of(i)}: {error}, and the data set declares images of shape {shape}: "
-                "correct the shape in its features.json, or prepare it from files that agree"
-            ) from error
-        except ValueError as error:
-            raise ValueError(f"{self._name_of(i)}: {error}") from error
-
-    def _name_of(self, i: int) -> str:
-        return f"image {i} of {self.name}'s split {self.split!r}"
-
-    def require_image_shape(self) -> tuple[int, int, int]:
-        """`image_shape`, of images that all have one.
-
-        Raises:
-          ValueError: they differ in size.
-        """
-        if self.image_shape is None:
-            raise ValueError(f"the images of {self.name} differ in size: decode them to one")
-        return self.image_shape
-
-    @property
-    def stored_images(self) -> Sequence[Image] | np.ndarray:
-        """The images as they are stored, without the transform of `transformed`."""
-        return self.images.stored if isinstance(self.images, _Transformed) else self.images
-
-    def relabelled(self, order: np.ndarray, class_names: Sequence[str]) -> "Dataset":
-        """The data set with the classes numbered as elsewhere.
-
-        Args:
-          order: (num_classes,), the new number of each class.
-          class_names: of the new numbers.
-        """
-        labels = _read_only(order[self.labels].astype(np.int32))
-        return dataclasses.replace(self, labels=labels, class_names=tuple(class_names))
-
-    def transformed(self, transform: Transform, image_shape: tuple[int, int, int]) -> "Dataset":
-        """The data set with every image transformed when it is read.
-
-        Args:
-          transform: without randomness; it is called as ``transform(image, None)``.
-          image_shape: of what it returns.
-        """
-        return dataclasses.replace(
-            self, image_shape=image_shape, images=_Transformed(self, transform)
-        )
-
-
-def decode(image: Image, generator: np.random.Generator | None = None) -> np.ndarray:
-    """The transform that only decodes."""
-    del generator
-    return images.decode(image)
-
-
-class _Transformed(Sequence):
-    """The images of a data set, transformed at every access."""
-
-    def __init__(self, dataset: Dataset, transform: Transform):
-        self._dataset, self._transform = dataset, transform
-
-    @property
-    def stored(self) -> Sequence[Image] | np.ndarray:
-        """The images before the transform."""
-        return self._dataset.images
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-    def __getitem__(self, i: int) -> np.ndarray:
-        return self._dataset.image(i, self._transform)
+PREPARED_BY_COMMAND = (
+    "domainnet",
+    "imagenet2012",
+    "office_home",
+    "tiny_imagenet",
+    "visda2017",
+    *imagenet_sets.FIXED_NAMES,
+    imagenet_sets.PATTERN,
+)
 
 
 def list_datasets() -> list[str]:
@@ -207,26 +70,63 @@ def load(
     try:
         shape, channels = directory.image_shape, _channels(directory, encoded)
     except (OSError, ImageError) as error:
-        raise _unreadable(f"image 0 of {name}'s split {split!r}", error) from error
+        raise unreadable(f"image 0 of {name}'s split {split!r}", error) from error
     if shape is not None:
         shape = (*shape[:2], channels)
         images_of_split: Any = Decoded(encoded, shape)
     else:
         declared = (*directory.declared_shape[:2], channels)
         images_of_split = encoded if declared == (None, None, 3) else Files(encoded, declared)
+    parts = tuple(directory.parts(split))
     dataset = Dataset(
         name,
         split,
         directory.num_classes,
         shape,
-        _read_only(labels),
+        read_only(labels),
         images_of_split,
         class_names=directory.class_names,
         channels=channels,
         version=directory.path.name,
-        parts=tuple(directory.parts(split)),
+        parts=parts,
+        label_sets=directory.label_sets(split),
+        occurring=_occurring(directory, parts),
+        stored_order="listed" if directory.is_listed else "hashed",
     )
+    if dataset.label_sets is not None:
+        dataset = _with_labels_only(dataset)
     return dataclasses.replace(dataset, images=_cached(dataset)) if cache else dataset
+
+
+def _occurring(directory: PreparedDirectory, parts: Sequence[tuple[str, slice]]) -> np.ndarray:
+    """The labels of the whole splits that the parts are of, sets included."""
+    found = []
+    for whole in dict.fromkeys(whole for whole, _ in parts):
+        found += [directory.labels(whole)]
+        sets = directory.label_sets(whole)
+        found += [] if sets is None else [sets[sets >= 0]]
+    return np.unique(np.concatenate(found))
+
+
+def _with_labels_only(dataset: Dataset) -> Dataset:
+    """Without the images that have no label at all: no prediction of them is right or wrong."""
+    assert dataset.label_sets is not None, "called with sets only"
+    kept = np.flatnonzero((dataset.label_sets >= 0).any(axis=1))
+    missing = len(dataset) - len(kept)
+    if not missing:
+        return dataset
+    if not len(kept):
+        raise ValueError(f"no image of {dataset.name}'s split {dataset.split!r} has a label")
+    note = (
+        f"{dataset.name}, {dataset.split}: {missing} images without a label are left out, "
+        f"{len(kept)} count"
+    )
+    return dataclasses.replace(select(dataset, kept), notes=(*dataset.notes, note))
+
+
+def is_prepared(name: str, data_dir: str | os.PathLike | None) -> bool:
+    """Whether a data set stands below a directory, by `launch.prepare` or TFDS; reads nothing."""
+    return newest_version(resolve(data_dir) / name) is not None
 
 
 def _load_registered(name: str, split: str) -> Dataset:
@@ -238,11 +138,14 @@ def _load_registered(name: str, split: str) -> Dataset:
         split,
         made.num_classes,
         images.shape[1:],
-        _read_only(labels),
-        _read_only(images),
+        read_only(labels),
+        read_only(images),
         class_names=None if made.class_names is None else tuple(made.class_names),
         version=made.version,
         parts=tuple(made.parts(split, where=where)),
+        occurring=np.unique(
+            np.concatenate([made.splits[whole][1] for whole, _ in made.parts(split, where=where)])
+        ),
     )
 
 
@@ -270,7 +173,7 @@ def _cached(dataset: Dataset) -> Sequence[Image] | np.ndarray:
     cached = np.empty((len(dataset), *dataset.image_shape), np.uint8)
     for i in range(len(dataset)):
         cached[i] = dataset.image(i, decode)
-    return _read_only(cached)
+    return read_only(cached)
 
 
 def _prepared(name: str, data_dir: Path) -> Path:
@@ -282,19 +185,21 @@ def _prepared(name: str, data_dir: Path) -> Path:
     directory = newest_version(data_dir / name) if inside else None
     if directory is not None:
         return directory
-    if name in PREPARED_BY_COMMAND or (inside and parts[0] == "folder" and len(parts) == 2):
+    official = (*PREPARED_BY_COMMAND, *imagenet_sets.CORRUPTED_NAMES)
+    if name in official or (inside and parts[0] == "folder" and len(parts) == 2):
         raise FileNotFoundError(
             f"data.name={name!r} is not prepared in data.data_dir={str(data_dir)!r}. Prepare it: "
             f"python -m launch.prepare --dataset={name} --manual_dir=DIRECTORY_OF_THE_DOWNLOADS "
             f"--data_dir={data_dir}; or set data.data_dir to the directory that has it"
         )
     raise ValueError(
-        f"data.name={name!r} is unknown{did_you_mean(name, list_datasets())}; "
+        f"data.name={name!r} is unknown{suggest(name, list_datasets())}; "
         f"folder/NAME for your own images; and what TFDS has prepared in {data_dir}."
     )
 
 
-def _read_only(array: np.ndarray) -> np.ndarray:
-    # Examples are views: a transform that writes in place must not change the data set.
-    array.flags.writeable = False
-    return array
+def suggest(name: str, known: Sequence[str]) -> str:
+    """The end of a message about an unknown name, with the variants of ImageNet-V2 and -C."""
+    base = name.partition("/")[0]
+    variants = [each for each in imagenet_sets.NAMES if each.startswith(f"{base}/")]
+    return did_you_mean(name, variants or known)

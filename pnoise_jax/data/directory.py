@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from pnoise_jax.data import manifest, notice, records
+from pnoise_jax.data.records import LABEL_SET, ORIGINAL_LABEL
 from pnoise_jax.data.remembered import cached_path, load_array, remembered
 from pnoise_jax.data.splits import parse_split
 
@@ -31,6 +32,8 @@ def newest_version(directory: Path) -> Path | None:
 class PreparedDirectory:
     """A data set that TFDS, or `launch.prepare`, has prepared, with an "image" and a "label".
 
+    Or with the "original_label" and the "real_label" of imagenet2012_real, a set of labels.
+
     Attributes:
       path: the directory; ``dataset_info.json`` and ``features.json`` lie in it.
       num_classes: labels are 0..num_classes-1.
@@ -39,6 +42,9 @@ class PreparedDirectory:
         it leaves one of them open.
       image_dtype: of the images, as the data set says.
       image_shape: `declared_shape` where nothing is left open, else None.
+      has_label_sets: whether an image has a set of labels, each of which is correct.
+      is_listed: whether records are in the order in which they were listed, not in TFDS's hashed
+        order, which is as good as random.
     """
 
     def __init__(self, path: Path, name: str):
@@ -73,6 +79,11 @@ class PreparedDirectory:
                 "version? Delete it and prepare it again, or set data.data_dir to another place."
             ) from error
         image, label = _feature(features, "image"), _feature(features, "label")
+        original, several = (_feature(features, x) for x in (ORIGINAL_LABEL, LABEL_SET))
+        sets = isinstance(getattr(several, "feature", None), tfds.features.ClassLabel)
+        self.has_label_sets = label is None and sets
+        self._label = ORIGINAL_LABEL if self.has_label_sets else "label"
+        label = original if self.has_label_sets else label
         if not (
             isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel)
         ):
@@ -80,7 +91,8 @@ class PreparedDirectory:
                 f"data.name={name!r} has {', '.join(sorted(features))}: no 'image' with a class "
                 "'label' among them, so it is not a data set for classification"
             )
-        self.class_names = _class_names(label, path / "label.labels.txt")
+        self.is_listed = bool(self._info.disable_shuffling)
+        self.class_names = _class_names(label, path / f"{self._label}.labels.txt")
         self.num_classes = len(self.class_names)
         self.declared_shape, self.image_dtype = _shape_and_dtype(image)
         self.image_shape = None if None in self.declared_shape else self.declared_shape
@@ -96,7 +108,42 @@ class PreparedDirectory:
         """
         parts = self.parts(split)
         labels = np.concatenate([self.labels(whole)[part] for whole, part in parts])
-        return labels, _Images(self._open(self._info.splits[split]), labels, self._where(parts))
+        whole = self._open(self._info.splits[split])
+        return labels, _Images(whole, labels, self._where(parts), self._label)
+
+    def label_sets(self, split: str) -> np.ndarray | None:
+        """The labels that are correct for each image of a split, (n, k) int32, padded with -1.
+
+        None where each image has one label. An image may have none.
+
+        Raises:
+          ValueError, OSError: as `read`.
+        """
+        if not self.has_label_sets:
+            return None
+        parts = [self._whole_label_sets(whole)[part] for whole, part in self.parts(split)]
+        width = max(part.shape[1] for part in parts)
+        fill = {"mode": "constant", "constant_values": -1}
+        return np.concatenate(
+            [np.pad(part, ((0, 0), (0, width - part.shape[1])), **fill) for part in parts]
+        )
+
+    def _whole_label_sets(self, split: str) -> np.ndarray:
+        number = self._info.splits[split].num_examples
+        path = self._array_path("label_sets", split)
+        if path.parent == self.path:
+            self._manifest.check_labels(path.name)
+            sets = _load_array(path)
+        else:
+            sets = remembered(path, number, lambda: self._recorded_label_sets(split), axes=2)
+        is_right = sets.ndim == 2 and len(sets) == number and sets.dtype.kind in "iu"
+        if not is_right or not -1 <= sets.min() <= sets.max() < self.num_classes:
+            raise OSError(
+                f"{path}: {sets.dtype} {sets.shape} is not a set of labels from 0 to "
+                f"{self.num_classes - 1} for each of {number} images; delete this file, and they "
+                "are read from the records"
+            )
+        return sets.astype(np.int32)
 
     def labels(self, split: str) -> np.ndarray:
         """All labels of a whole split, (n,) int32: from the file beside the records, if there is.
@@ -104,7 +151,7 @@ class PreparedDirectory:
         Else they are read from the records, once: then they are kept in the user's cache.
         """
         info = self._info.splits[split]
-        path = self._labels_path(split)
+        path = self._array_path("labels", split)
         if path.parent == self.path:
             where, advice = (
                 str(path),
@@ -121,9 +168,9 @@ class PreparedDirectory:
             raise OSError(f"{where}: {problem}{advice}")
         return labels.astype(np.int32)
 
-    def _labels_path(self, split: str) -> Path:
-        """The file of the labels, which may not exist yet."""
-        beside = self.path / f"labels-{split}.npy"
+    def _array_path(self, what: str, split: str) -> Path:
+        """The file of the labels, or of their sets, which may not exist yet."""
+        beside = self.path / f"{what}-{split}.npy"
         if beside.exists():
             return beside
         files = [part.filename for part in self._info.splits[split].file_instructions]
@@ -133,7 +180,7 @@ class PreparedDirectory:
     def _where(self, parts: list[tuple[str, slice]]) -> list[tuple[int, Path]]:
         """For each part in turn: where it ends in the sequence of all, and its file of labels."""
         sizes = (len(range(self._info.splits[whole].num_examples)[part]) for whole, part in parts)
-        paths = (self._labels_path(whole) for whole, _ in parts)
+        paths = (self._array_path("labels", whole) for whole, _ in parts)
         return list(zip(itertools.accumulate(sizes), paths, strict=True))
 
     def _wrong_labels(self, labels: np.ndarray, number: int) -> str:
@@ -149,22 +196,30 @@ class PreparedDirectory:
 
     def recorded_labels(self, split: str) -> np.ndarray:
         """All labels of a whole split as the records have them: every record is read."""
+
+        def label_of(record: bytes) -> int:
+            return records.image_and_label(record, self._label)[1]
+
+        return np.array(self._of_each(split, label_of), np.int32)
+
+    def _recorded_label_sets(self, split: str) -> np.ndarray:
+        return records.padded(self._of_each(split, records.label_set))
+
+    def _of_each(self, split: str, function: Callable[[bytes], Any]) -> list[Any]:
+        """What a function makes of each record of a whole split."""
         info = self._info.splits[split]
         whole = self._open(info)
         number = len(whole)
         size = sum(Path(part.filename).stat().st_size for part in info.file_instructions)
         length = max(1, min(1024, _BLOCK * number // size))
 
-        def read(start: int) -> list[int]:
-            block = whole.block(start, min(start + length, number))
-            return [records.image_and_label(record)[1] for record in block]
+        def read(start: int) -> list[Any]:
+            return [function(x) for x in whole.block(start, min(start + length, number))]
 
         what = f"reading the labels of {self.path}, split {split!r}, once"
         with ThreadPoolExecutor(16) as pool:  # each mostly waits for the disk
-            labels = pool.map(read, range(0, number, length))
-            return np.array(
-                [x for part in notice.told(labels, what, number) for x in part], np.int32
-            )
+            found = pool.map(read, range(0, number, length))
+            return [x for part in notice.told(found, what, number) for x in part]
 
     def _open(self, info: tfds.core.SplitInfo) -> records.Records:
         files = [part.filename for part in info.file_instructions]
@@ -196,16 +251,21 @@ class _Images(Sequence):
     """The encoded images of records whose labels are as expected."""
 
     def __init__(
-        self, whole: Sequence[bytes], labels: np.ndarray, where: Sequence[tuple[int, Path]]
+        self,
+        whole: Sequence[bytes],
+        labels: np.ndarray,
+        where: Sequence[tuple[int, Path]],
+        feature: str,
     ):
         self._records, self._labels, self._where = whole, labels, where
+        self._feature = feature
 
     def __len__(self) -> int:
         return len(self._records)
 
     def __getitem__(self, i: int) -> bytes:
         i = range(len(self))[i]  # IndexError beyond
-        image, label = records.image_and_label(self._records[i])
+        image, label = records.image_and_label(self._records[i], self._feature)
         if label != self._labels[i]:
             path = next(path for end, path in self._where if i < end)
             raise OSError(

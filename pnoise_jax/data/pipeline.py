@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from pnoise_jax.data.batch_iterator import Batch, BatchIterator
-from pnoise_jax.data.datasets import Dataset, decode
+from pnoise_jax.data.dataset import Dataset, decode
 from pnoise_jax.data.image.transforms import Transform
 
 # Independent random streams of one seed.
@@ -169,7 +169,8 @@ def eval_batches(
 
     Returns:
       An iterator of {"image": uint8 (b, height, width, channels), "label": int32 (b,),
-      "mask": bool (b,), "index": int32 (b,)} with b = batch_size / process_count.
+      "mask": bool (b,), "index": int32 (b,)} with b = batch_size / process_count; and the
+      "label_set", int32 (b, k), of images with several labels, as `Dataset.targets` gives it.
 
     Raises:
       ValueError: a batch that cannot be divided, an index out of range.
@@ -191,7 +192,6 @@ def eval_batches(
             "with Dataset.transformed"
         )
     padding = np.zeros(dataset.image_shape, np.uint8)
-    labels = np.append(dataset.labels, np.int32(0))  # the last is padding's, at index -1
 
     def batch_at(step: int, num_threads: int) -> Batch:
         rows = padded[step * batch_size : (step + 1) * batch_size]
@@ -202,7 +202,7 @@ def eval_batches(
 
         return {
             "image": _gather(image_at, len(index), num_threads),
-            "label": labels[index],
+            **dataset.targets(index),
             "mask": index >= 0,
             "index": index,
         }

@@ -26,6 +26,8 @@ from tensorflow_datasets.proto import tf_example_pb2
 from pnoise_jax.data import notice, open_files
 
 _LENGTH, _CHECKSUM = struct.Struct("<QI"), struct.Struct("<I")
+# Of data sets whose images have several labels, as TFDS's imagenet2012_real has them.
+ORIGINAL_LABEL, LABEL_SET = "original_label", "real_label"
 _FRAME = _LENGTH.size + _CHECKSUM.size  # bytes of a tfrecord's record beside its data
 
 
@@ -235,8 +237,12 @@ def _example(record: bytes) -> Any:
     return vars(tf_example_pb2)["Example"].FromString(record)
 
 
-def image_and_label(record: bytes) -> tuple[bytes, int]:
+def image_and_label(record: bytes, label: str = "label") -> tuple[bytes, int]:
     """The encoded image and the label of a record, a serialised tf.train.Example.
+
+    Args:
+      record: its bytes.
+      label: what the feature of the label is called.
 
     Raises:
       OSError: the record is none, or lacks one of them.
@@ -245,12 +251,39 @@ def image_and_label(record: bytes) -> tuple[bytes, int]:
     try:
         features = _example(record).features.feature
         image = features[name].bytes_list.value[0]
-        name = "label"
+        name = label
         return image, features[name].int64_list.value[0]
     except (DecodeError, IndexError) as error:
         raise OSError(
             f"a damaged record, of {len(record)} bytes, without {name!r}: copy the data set again"
         ) from error
+
+
+def label_set(record: bytes) -> tuple[int, ...]:
+    """All labels of a record whose image may have several, or none.
+
+    Raises:
+      OSError: the record is none, or has no such feature.
+    """
+    try:
+        features = _example(record).features.feature
+        if LABEL_SET in features:
+            return tuple(features[LABEL_SET].int64_list.value)
+    except DecodeError:
+        pass
+    raise OSError(
+        f"a damaged record, of {len(record)} bytes, without {LABEL_SET!r}: copy the data set again"
+    )
+
+
+def padded(sets: Sequence[Sequence[int]]) -> np.ndarray:
+    """Sets of labels as (n, longest) int32, each label once, filled up with -1."""
+    sets = [list(dict.fromkeys(labels)) for labels in sets]
+    width = max([1, *map(len, sets)])
+    rows = np.full((len(sets), width), -1, np.int32)
+    for row, labels in zip(rows, sets, strict=True):
+        row[: len(labels)] = labels
+    return rows
 
 
 def _require_number(filename: str, number: int, expected: int) -> None:

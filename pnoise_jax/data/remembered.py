@@ -46,17 +46,20 @@ def load_array(path: Path) -> np.ndarray:
     return np.array(array)
 
 
-def remembered(path: Path, number: int, compute: Callable[[], np.ndarray]) -> np.ndarray:
-    """What `compute` gives, (number,) integers; from the cache if they are there.
+def remembered(
+    path: Path, number: int, compute: Callable[[], np.ndarray], *, axes: int = 1
+) -> np.ndarray:
+    """What `compute` gives, (number, ...) integers; from the cache if they are there.
 
     Args:
       path: from `cached_path`.
       number: of values.
+      axes: of the array.
       compute: is called if there is no such file, or a broken one.
     """
     try:
         array = load_array(path)
-        if array.shape == (number,) and np.issubdtype(array.dtype, np.integer):
+        if array.ndim == axes and len(array) == number and np.issubdtype(array.dtype, np.integer):
             return array
     except (OSError, ValueError, EOFError):
         pass  # there is none, or a broken one: it is computed again

@@ -1,37 +1,6 @@
-"""Some examples of a data set: those of given indices, or a fixed number of each class."""
-
-import dataclasses
-from collections.abc import Sequence
+"""A fixed number of examples of each class."""
 
 import numpy as np
-
-from pnoise_jax.data.datasets import Dataset
-from pnoise_jax.data.image.images import Image
-
-
-def select(dataset: Dataset, indices: np.ndarray) -> Dataset:
-    """The data set with some of its examples, its classes numbered as before.
-
-    Args:
-      dataset: n examples.
-      indices: (m,) of these, in the order of the new data set.
-    """
-    labels = dataset.labels[indices]
-    labels.flags.writeable = False
-    return dataclasses.replace(dataset, labels=labels, images=_Selected(dataset.images, indices))
-
-
-class _Selected(Sequence):
-    """Images by their position among those selected."""
-
-    def __init__(self, images: Sequence[Image] | np.ndarray, indices: np.ndarray):
-        self._images, self._indices = images, indices
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, i: int) -> Image:
-        return self._images[int(self._indices[i])]
 
 
 def draw_per_class(

@@ -1,8 +1,9 @@
 """Evaluation: protocols, exact counts, statistics, and the report that shows them side by side."""
 
-from pnoise_jax.evaluation import metrics
+from pnoise_jax.evaluation import corruption_error, metrics
 from pnoise_jax.evaluation.batch_composition import in_batches, label_bits_per_batch, purity
 from pnoise_jax.evaluation.clean_pass import CleanPass, clean_pass
+from pnoise_jax.evaluation.correctness import as_single_labels, is_correct
 from pnoise_jax.evaluation.evaluate import (
     EXAMPLES_PER_DEVICE,
     Score,
@@ -22,9 +23,15 @@ from pnoise_jax.evaluation.metrics import (
     published_meter,
 )
 from pnoise_jax.evaluation.normalisation import normalise, static_mean
+from pnoise_jax.evaluation.outputs import of_classes
 from pnoise_jax.evaluation.predictions import Predictions, collect, fetch_behind, score_logits
 from pnoise_jax.evaluation.protocols import ORDERS, Protocol, standard_protocols
-from pnoise_jax.evaluation.report import CLASSIFICATION_MEASURES, Measure, print_report
+from pnoise_jax.evaluation.report import (
+    CLASSIFICATION_MEASURES,
+    EXPLANATION,
+    Measure,
+    print_report,
+)
 from pnoise_jax.evaluation.representations import Representations, first_noisy_layer
 from pnoise_jax.evaluation.statistics import (
     Estimate,
@@ -43,6 +50,7 @@ from pnoise_jax.evaluation.views import MAX_VIEWS
 __all__ = [
     "CLASSIFICATION_MEASURES",
     "EXAMPLES_PER_DEVICE",
+    "EXPLANATION",
     "MAX_VIEWS",
     "METRICS",
     "ORDERS",
@@ -57,11 +65,13 @@ __all__ = [
     "Score",
     "accuracy",
     "adjust_p_values",
+    "as_single_labels",
     "balanced",
     "balanced_accuracy",
     "batch_logits",
     "clean_pass",
     "collect",
+    "corruption_error",
     "degrees_of_freedom",
     "difference",
     "evaluate",
@@ -69,6 +79,7 @@ __all__ = [
     "first_noisy_layer",
     "in_batches",
     "in_batches_of",
+    "is_correct",
     "label_bits_per_batch",
     "lower",
     "mean_change",
@@ -76,6 +87,7 @@ __all__ = [
     "metric_named",
     "metrics",
     "normalise",
+    "of_classes",
     "predict",
     "print_report",
     "proportion",

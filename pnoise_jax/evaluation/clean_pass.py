@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from pnoise_jax import data, parallel, stopping
 from pnoise_jax.evaluation.evaluate import EXAMPLES_PER_DEVICE
 from pnoise_jax.evaluation.normalisation import normalise, static_mean
+from pnoise_jax.evaluation.outputs import of_classes
 from pnoise_jax.evaluation.predictions import Predictions, collect, fetch_behind, score_logits
 from pnoise_jax.evaluation.representations import Representations, allocate
 
@@ -61,7 +62,7 @@ def clean_pass(
     at_once = mesh.size * min(EXAMPLES_PER_DEVICE, -(-len(dataset) // mesh.size))
     indices = np.full(-(-len(dataset) // at_once) * at_once, -1, np.int32)
     indices[: len(dataset)] = np.arange(len(dataset))
-    program = model.clone(injection=None), layers, static_mean(mean), tuple(std)
+    program = model.clone(injection=None), layers, static_mean(mean), tuple(std), dataset.outputs
     run = functools.partial(_run, program, parallel.replicated(mesh), variables)
     outputs = _outputs(run, dataset, indices.reshape(-1, at_once), mesh)
     kept: dict[int, np.ndarray] = {}
@@ -102,11 +103,12 @@ def _outputs(
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _run(program, replicated, variables, batch):
-    model, layers, mean, std = program
+    model, layers, mean, std, classes = program
     images = normalise(batch["image"], mean, std)
     if layers:
         logits, inputs = model.apply(variables, images, layers, train=False, method="record_inputs")
     else:  # any module will do
         logits, inputs = model.apply(variables, images, train=False), {}
-    outputs = logits, inputs, score_logits(logits, batch["label"])
+    logits = of_classes(logits, classes)
+    outputs = logits, inputs, score_logits(logits, batch)
     return jax.lax.with_sharding_constraint(outputs, replicated)

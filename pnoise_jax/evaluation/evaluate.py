@@ -52,7 +52,8 @@ def predict(
       model: with the injections to use if the protocol has noise. Of several, those act whose
         ``inference`` is True; where it is True of none, and for a single one, all act.
       variables: of the model.
-      dataset: the test set.
+      dataset: the test set. Of a restricted one (`Dataset.restricted`) only the outputs for its
+        classes count.
       protocol: with or without noise, order, batch size.
       mesh: the devices.
       mean, std: one number per channel; images are normalised to ``(image / 255 - mean) / std``.
@@ -126,7 +127,14 @@ def score_examples(
             f"views={views}: representations hold one view of each image; leave one of the two out"
         )
     model, strengths = with_protocol_noise(model, protocol, strength, views)
-    program = OutputProgram(model, static_mean(mean), tuple(std), views, draws=protocol.draws)
+    program = OutputProgram(
+        model,
+        static_mean(mean),
+        tuple(std),
+        views,
+        draws=protocol.draws,
+        classes=dataset.outputs,
+    )
     if representations is not None:
         representations.require_before(model)
         program = dataclasses.replace(program, layer=representations.layer)
@@ -148,7 +156,7 @@ def score_examples(
 
 
 def _of_logits(logits: jax.Array, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    return score_logits(logits, batch["label"])
+    return score_logits(logits, batch)
 
 
 def batch_logits(
@@ -162,6 +170,7 @@ def batch_logits(
     batch_size: int | None = None,
     seed: int = 0,
     layer: int | None = None,
+    classes: tuple[int, ...] | None = None,
 ) -> np.ndarray:
     """The logits (b, classes), float32, of one batch or of several consecutive ones.
 
@@ -172,6 +181,7 @@ def batch_logits(
       noise: whether the model's injections act.
       batch_size: of the protocol, a divisor of b; None for one batch of all inputs.
       layer: the layer from which the model resumes; None starts from images.
+      classes: of the model's outputs those to return; None for all. `Dataset.outputs` has them.
 
     Raises:
       StoppedError: as `predict`.
@@ -179,7 +189,7 @@ def batch_logits(
     stopping.check("while evaluating")
     protocol = Protocol(noise=noise, order="shuffled", batch_size=batch_size or len(inputs))
     model, strength = with_protocol_noise(model, protocol, None, 1)
-    program = OutputProgram(model, static_mean(mean), tuple(std), 1, layer)
+    program = OutputProgram(model, static_mean(mean), tuple(std), 1, layer, classes=classes)
     name = "image" if layer is None else "representation"
     batch = {
         name: inputs,
@@ -260,7 +270,7 @@ def _open_batches(
 ) -> Iterator[Iterator[data.Batch]]:
     """This host's batches of images, or of representations instead."""
     if representations is not None:
-        yield representations.batches(dataset.labels, indices)
+        yield representations.batches(dataset, indices)
         return
     with data.eval_batches(
         dataset,

@@ -28,6 +28,7 @@ class OutputProgram:
       mean, std, views: as `predict` has them.
       layer: where representations enter; None if the inputs are images.
       draws: of the noise, whose probabilities are averaged.
+      classes: of the outputs those that count; None for all.
     """
 
     model: Any  # a Linen module, whose apply returns one array: nothing is mutable
@@ -36,6 +37,7 @@ class OutputProgram:
     views: int
     layer: int | None = None
     draws: int = 1
+    classes: tuple[int, ...] | None = None
 
     def outputs(self, variables, batch, key, strength) -> jax.Array:
         """What the model returns for images or representations: (batch, ...), such as logits.
@@ -63,10 +65,17 @@ class OutputProgram:
         }
         if self.layer is not None:
             x = batch["representation"]
-            return self.model.apply(variables, x, self.layer, method="resume", **call)
+            outputs = self.model.apply(variables, x, self.layer, method="resume", **call)
+            return of_classes(outputs, self.classes)
         images = shifted_views(batch["image"], self.views)
         outputs = self.model.apply(variables, normalise(images, self.mean, self.std), **call)
+        outputs = of_classes(outputs, self.classes)
         return outputs.reshape(-1, self.views, *outputs.shape[1:]).mean(axis=1)
+
+
+def of_classes(logits: jax.Array, classes: tuple[int, ...] | None) -> jax.Array:
+    """The logits (batch, classes) of some classes, in this order; of all where these are None."""
+    return logits if classes is None else logits[:, jnp.array(classes, jnp.int32)]
 
 
 def with_protocol_noise(

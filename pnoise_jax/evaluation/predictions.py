@@ -13,6 +13,7 @@ import numpy as np
 import scipy
 
 from pnoise_jax import data, parallel
+from pnoise_jax.evaluation.correctness import preferred_labels
 
 REPORT_EVERY = 30.0  # seconds between two sentences about the progress
 
@@ -23,7 +24,8 @@ class Predictions:
 
     Attributes:
       rank: (n,) int32, how many classes the model prefers to the true one; 0 if top-1 is correct.
-      nll: (n,) float32, negative log-likelihood of the true class in nats.
+        Of an image with several labels the one counts that it prefers among them.
+      nll: (n,) float32, negative log-likelihood of the true class, or of any of them, in nats.
       predicted: (n,) int32, the class with the largest logit.
     """
 
@@ -32,9 +34,12 @@ class Predictions:
     predicted: np.ndarray
 
     @classmethod
-    def of(cls, logits: np.ndarray, labels: np.ndarray) -> "Predictions":
-        """Predictions from logits (n, classes) and labels (n,)."""
-        found = _score(np, scipy.special.logsumexp, np.asarray(logits), np.asarray(labels))
+    def of(
+        cls, logits: np.ndarray, labels: np.ndarray, label_sets: np.ndarray | None = None
+    ) -> "Predictions":
+        """Predictions from logits (n, classes), labels (n,) and perhaps sets of them (n, k)."""
+        labels = np.asarray(labels)
+        found = _score(np, scipy.special.logsumexp, np.asarray(logits), labels, label_sets)
         types = {"rank": np.int32, "nll": np.float32, "predicted": np.int32}
         return cls(**{name: array.astype(types[name]) for name, array in found.items()})
 
@@ -110,17 +115,26 @@ def fetch_behind(results: Iterable[Any]) -> Iterator[Any]:
     yield from map(jax.device_get, waiting)
 
 
-def score_logits(logits: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
-    """The arrays of `Predictions`, (b,), from logits (b, classes) and labels (b,)."""
-    return _score(jnp, jax.nn.logsumexp, logits, labels)
+def score_logits(logits: jax.Array, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """The arrays of `Predictions`, (b,).
+
+    Args:
+      logits: (b, classes).
+      batch: with the targets of `data.Dataset.targets`.
+    """
+    return _score(jnp, jax.nn.logsumexp, logits, batch["label"], batch.get("label_set"))
 
 
-def _score(xp: Any, logsumexp: Callable, logits: Any, labels: Any) -> dict[str, Any]:
+def _score(
+    xp: Any, logsumexp: Callable, logits: Any, labels: Any, label_sets: Any
+) -> dict[str, Any]:
     """`score_logits` with NumPy, which does not compile for each shape, or with JAX."""
+    labels, members = preferred_labels(xp, logits, labels, label_sets)
     labels = labels[:, None]
     true = xp.take_along_axis(logits, labels, axis=1)
     classes = xp.arange(logits.shape[1], dtype=labels.dtype)
     # Ties count as in argmax; a logit that is not a number is never smaller.
     ahead = ~(logits <= true) | ((logits == true) & (classes < labels))
-    nll = logsumexp(logits, axis=1) - true[:, 0]
+    likelihood = true[:, 0] if label_sets is None else logsumexp(members, axis=1)
+    nll = logsumexp(logits, axis=1) - likelihood
     return {"rank": ahead.sum(axis=1), "nll": nll, "predicted": logits.argmax(axis=1)}

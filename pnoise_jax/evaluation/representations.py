@@ -36,13 +36,13 @@ class Representations:
                     f"layer {self.layer}; make them for layer {first} or before"
                 )
 
-    def batches(self, labels: np.ndarray, indices: np.ndarray) -> Iterator[data.Batch]:
+    def batches(self, dataset: data.Dataset, indices: np.ndarray) -> Iterator[data.Batch]:
         """This host's part of the batches with the rows of ``indices``; -1 is padding."""
         hosts, host = jax.process_count(), jax.process_index()
         for rows in indices:
             index = rows.reshape(hosts, -1)[host]
             mask = index >= 0
-            batch = {"representation": self.values[index], "label": labels[index]}
+            batch = {"representation": self.values[index], **dataset.targets(index)}
             yield batch | {"mask": mask, "index": index}
 
 

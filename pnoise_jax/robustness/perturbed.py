@@ -159,12 +159,15 @@ def predict_perturbed(
       report: takes a sentence about the progress.
 
     Raises:
-      ValueError: a bad strength or loss, examples without labels, or logits that are not finite.
+      ValueError: a bad strength or loss, examples without labels, attacks where examples have
+        several, or logits that are not finite.
       StoppedError: as `evaluation.predict`.
     """
     perturbation.require_strengths((strength,), field="strength")
     attack_losses.require(losses)
-    program = _Program(model.clone(injection=None), evaluation.static_mean(mean), tuple(std))
+    if perturbation.is_attack:
+        _require_single_labels(dataset)
+    program = _program(model, dataset, mean, std)
     arguments = variables, np.uint32(seed), np.float32(strength)
     replicated = parallel.replicated(mesh)
 
@@ -206,7 +209,8 @@ def find_zero_gradients(
     Args:
       model, variables, dataset, mesh, mean, std: as `predict_perturbed` takes them.
     """
-    program = _Program(model.clone(injection=None), evaluation.static_mean(mean), tuple(std))
+    _require_single_labels(dataset)
+    program = _program(model, dataset, mean, std)
     find = functools.partial(_find_zeros, program, parallel.replicated(mesh), variables)
     zeros = np.zeros(len(dataset), bool)
     for index, batch in _over(dataset, find, mesh):
@@ -221,16 +225,33 @@ class _Program:
     model: Any  # without injections
     mean: data.PixelMean
     std: tuple[float, ...]
+    classes: tuple[int, ...] | None = None
 
     def logits(self, variables: Mapping[str, Any], pixels: jax.Array) -> jax.Array:
         scale = noise.PixelScale(self.mean, self.std)
-        return self.model.apply(variables, scale.normalise(pixels), train=False)
+        logits = self.model.apply(variables, scale.normalise(pixels), train=False)
+        return evaluation.of_classes(logits, self.classes)
 
     def loss(
         self, name: str, variables: Mapping[str, Any], labels: jax.Array, pixels: jax.Array
     ) -> jax.Array:
         """The loss of the pixels, summed; see `losses.total`."""
         return attack_losses.total(name, self.logits(variables, pixels), labels)
+
+
+def _program(
+    model: nn.Module, dataset: data.Dataset, mean: data.PixelMean, std: tuple[float, ...]
+) -> _Program:
+    mean = evaluation.static_mean(mean)
+    return _Program(model.clone(injection=None), mean, tuple(std), dataset.outputs)
+
+
+def _require_single_labels(dataset: data.Dataset) -> None:
+    if dataset.label_sets is not None:
+        raise ValueError(
+            f"{dataset.name}: an attack increases the loss of one label, and these images have "
+            "several; attack images of imagenet2012"
+        )
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
@@ -244,7 +265,7 @@ def _score(program, perturbation, name, replicated, variables, seed, strength, b
     pixels = perturbation(
         keys[perturbation.kind], loss, pixels, strength=strength, index=batch["index"]
     )
-    scores = evaluation.score_logits(program.logits(variables, pixels), batch["label"])
+    scores = evaluation.score_logits(program.logits(variables, pixels), batch)
     return jax.lax.with_sharding_constraint(scores, replicated)
 
 

@@ -22,6 +22,7 @@ from pnoise_jax.training.config import (
     validate,
 )
 from pnoise_jax.training.evaluating import evaluate
+from pnoise_jax.training.evaluating_sets import evaluate_sets
 from pnoise_jax.training.experiment import Experiment, build
 from pnoise_jax.training.fields import FIELDS, flatten, noise_config
 from pnoise_jax.training.loop import fit, train
@@ -73,6 +74,7 @@ __all__ = [
     "default_config",
     "differing",
     "evaluate",
+    "evaluate_sets",
     "fit",
     "fit_together",
     "flatten",

@@ -91,11 +91,12 @@ def _config(experiment: Experiment) -> dict[str, str]:
 def _split(which: str, dataset: data.Dataset, images) -> dict[str, str]:
     places = np.linspace(0, len(dataset) - 1, min(_EXAMPLES, len(dataset)), dtype=int)
     parts = [images[int(i)] for i in places]
+    sets = dataset.labels[:0] if dataset.label_sets is None else dataset.label_sets
     return {
         f"{which}, examples": str(len(dataset)),
         f"{which}, classes": str(dataset.num_classes),
         f"{which}, digest of the class names": _digest(repr(dataset.class_names)),
-        f"{which}, digest of the labels": _digest(dataset.labels.tobytes()),
+        f"{which}, digest of the labels": _digest(dataset.labels.tobytes(), sets.tobytes()),
         f"{which}, digest of {len(parts)} images": _digest(
             *(part if isinstance(part, bytes) else np.asarray(part).tobytes() for part in parts)
         ),

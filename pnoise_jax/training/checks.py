@@ -55,6 +55,16 @@ def check_draws(
         )
 
 
+def check_classes(config: ml_collections.ConfigDict, *, classifies: bool) -> None:
+    """Raises ValueError where logits are to be left out, and there are none."""
+    classes = config.evaluation.classes
+    if classes != "all" and not classifies:
+        raise ValueError(
+            f"evaluation.classes={classes!r} chooses logits, and task.name={config.task.name!r} "
+            "classifies nothing; set evaluation.classes='all'"
+        )
+
+
 def _check_groups(setup: Setup, injection: noise.Injection) -> None:
     noise_model, test_data = injection.noise, setup.test_data
     batch_size = setup.config.evaluation.batch_size

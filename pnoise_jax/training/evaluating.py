@@ -3,9 +3,9 @@
 import functools
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
@@ -19,7 +19,7 @@ from pnoise_jax.runs import RunDirectory
 from pnoise_jax.terminal import create_console
 from pnoise_jax.training import agreement, reports, run_config
 from pnoise_jax.training import console as screen
-from pnoise_jax.training.experiment import build
+from pnoise_jax.training.experiment import Experiment, build
 from pnoise_jax.training.imported import match_on_all_hosts
 from pnoise_jax.training.precision import config_types
 from pnoise_jax.training.restore import Run, import_weights, restore
@@ -54,7 +54,36 @@ def evaluate(
     agreement.require_shared_workdir(workdir, make=config is not None and bool(config.weights))
     console = create_main_console()
     show = functools.partial(console.print, soft_wrap=True, highlight=False)
-    place = functools.partial(_open_place, workdir, out)
+    opened = open_run(config, workdir, show, place=functools.partial(open_place, workdir, out))
+    run = opened.run
+    show(screen.describe_noise(run.experiment))
+    for sentence in run.experiment.describe_scoring():
+        show(sentence)
+    return report(run, opened.mesh, opened.path, console)
+
+
+class Opened(NamedTuple):
+    """What is to be evaluated, on which devices, and where its report goes."""
+
+    run: Run
+    mesh: Mesh
+    path: Path
+
+
+def open_run(
+    config: ml_collections.ConfigDict | None,
+    workdir: str | os.PathLike,
+    show: Callable[[str], None],
+    *,
+    place: Callable[[], Path],
+) -> Opened:
+    """The newest checkpoint in ``workdir``, or, where there is no run, the config's weights.
+
+    Args:
+      config, workdir: as `evaluate` takes them.
+      show: takes sentences on weights and broken checkpoints.
+      place: opens the directory of the report, once it is known that there is something to do.
+    """
     if config is not None and config.weights is not None and not RunDirectory.at(workdir).has_run():
         experiment = build(config)
         agreement.require_same_run(experiment, task="evaluate")
@@ -70,8 +99,7 @@ def evaluate(
         path = on_all_hosts(place)
         mesh = _mesh(stored if config is None else config)
         run = restore(workdir, config, mesh=mesh, report=show)
-    show(screen.describe_noise(run.experiment))
-    return report(run, mesh, path, console)
+    return Opened(run, mesh, path)
 
 
 def _mesh(config: ml_collections.ConfigDict) -> Mesh:
@@ -80,7 +108,7 @@ def _mesh(config: ml_collections.ConfigDict) -> Mesh:
     return parallel.training_mesh(config.fsdp if fits else 1)
 
 
-def _open_place(workdir: str | os.PathLike, out: str | os.PathLike | None) -> Path:
+def open_place(workdir: str | os.PathLike, out: str | os.PathLike | None) -> Path:
     """The directory of the report; raises OSError, before any work, where it cannot be written."""
     flag, place = ("workdir", workdir) if out is None else ("out", out)
     if jax.process_index() != 0:
@@ -96,37 +124,68 @@ def report(
     experiment = run.experiment
     show = functools.partial(console.print, soft_wrap=True, highlight=False)
     task = experiment.task
-    protocols = (*experiment.protocols, *task.averaged_protocols)
-    rows = task.evaluate(run.variables, mesh, protocols, report=show)
+    rows = measure(run, mesh, show)
     config = experiment.config
     evaluation.print_report(
         console,
         rows,
         measures=task.row_measures,
         title=f"{config.model.name} on {config.data.name} ({config.data.test_split}), "
-        + (f"step {run.step}" if run.step else "weights as they are"),
+        + (f"step {run.step}" if run.step else "weights as they are")
+        + _classes(experiment),
         mixes_batch=any(each.noise.mixes_batch for each in experiment.evaluated_injections),
     )
     if jax.process_index() == 0:
-        written = reports.write(
-            path,
-            run,
-            rows,
-            final=final,
-            show=show,
-            step=run.step,
-            dataset=config.data.name,
-            split=config.data.test_split,
-            weights=run.weights,
-            notes=list(run.notes),
-            injection=screen.describe_noise(experiment),
-            units={m.name: m.unit for m in task.row_measures} | {"n": "examples"},
-            device=jax.devices()[0].device_kind,
-            jax=jax.__version__,
-            config=json.loads(config.to_json_best_effort()),
-        )
+        written = write_report(run, rows, path, show, final=final)
         show(written.describe(rows, measure=task.row_measures[0]))
     return rows
+
+
+def measure(run: Run, mesh: Mesh, show: Callable[[str], None]) -> list[dict[str, Any]]:
+    """The rows of the standard report, and those that average over draws."""
+    task = run.experiment.task
+    protocols = (*run.experiment.protocols, *task.averaged_protocols)
+    return task.evaluate(run.variables, mesh, protocols, report=show)
+
+
+def write_report(
+    run: Run,
+    rows: Sequence[Mapping[str, Any]],
+    path: Path,
+    show: Callable[[str], None],
+    *,
+    final: bool = False,
+) -> reports.Report:
+    """Writes the rows of a run to the file that is theirs; see `reports.write`."""
+    experiment, task = run.experiment, run.experiment.task
+    config = experiment.config
+    return reports.write(
+        path,
+        run,
+        rows,
+        final=final,
+        show=show,
+        step=run.step,
+        dataset=config.data.name,
+        split=config.data.test_split,
+        weights=run.weights,
+        notes=list(run.notes),
+        scoring=experiment.describe_scoring(),
+        injection=screen.describe_noise(experiment),
+        units={m.name: m.unit for m in task.row_measures} | {"n": "examples"},
+        device=jax.devices()[0].device_kind,
+        jax=jax.__version__,
+        config=json.loads(config.to_json_best_effort()),
+    )
+
+
+def _classes(experiment: Experiment) -> str:
+    """Which logits count, where that could be asked."""
+    dataset, counted = experiment.test_data, experiment.evaluated_data
+    if counted.num_classes < dataset.num_classes:
+        return f", {counted.num_classes} of {dataset.num_classes} classes"
+    fewer = dataset.occurring is not None and len(dataset.occurring) < dataset.num_classes
+    return f", all {dataset.num_classes} classes" if fewer else ""
 
 
 def numbers_of(

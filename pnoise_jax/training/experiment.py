@@ -82,6 +82,7 @@ def build(
     experiment = Experiment(config, load, test_data, model, plain_model, mean, std)
     checks.check_shapes(experiment)
     task = experiment.task  # checks its options
+    checks.check_classes(config, classifies=task.classifies)
     checks.check_draws(config, task.averaged_protocols, classifies=task.classifies)
     return experiment
 

@@ -228,6 +228,13 @@ FIELDS: dict[str, Field] = {
         high=1000,
         affects=Affects.RESULTS,
     ),
+    "evaluation.classes": Choice(
+        "all",
+        "which of the model's logits count: all, or those of the classes that occur in the whole "
+        "test split (of_data_set), as published for ImageNet-A and -R",
+        choices=("all", "of_data_set"),
+        affects=Affects.RESULTS,
+    ),
     "evaluation.every": Duration(
         None, "how often to evaluate without noise while training", affects=Affects.NOTHING
     ),

@@ -70,6 +70,8 @@ def measured(run: Run, path: Path) -> dict[str, Any]:
     """
     config, test_data = run.experiment.config, run.experiment.test_data
     labels = hashlib.sha256(test_data.labels.tobytes())
+    if test_data.label_sets is not None:
+        labels.update(test_data.label_sets.tobytes())
     labels.update("\n".join(test_data.class_names or ()).encode("utf-8", "surrogatepass"))
     return {
         "config": fields_of_results(config),
@@ -87,6 +89,17 @@ def _digest(variables: Mapping[str, Any]) -> str:
         total.update(json.dumps([name, *checksums.kind(array)]).encode())
         total.update(np.ascontiguousarray(jax.device_get(array)).tobytes())
     return total.hexdigest()
+
+
+def find(path: Path, run: Run) -> dict[str, Any] | None:
+    """The report of this very measurement, where it has been written before; else None."""
+    digest = _measurement(run, path)
+    directory = RunDirectory(path)
+    for file in (directory.evaluation, directory.evaluations / f"{_describe(run)}-{digest}.json"):
+        stored = _read(file)
+        if stored and stored.get("measurement") == digest and stored.get("rows"):
+            return stored
+    return None
 
 
 def write(
@@ -111,9 +124,7 @@ def write(
     Raises:
       OSError: it cannot be written.
     """
-    measurement = measured(run, path)
-    digest = hashlib.sha256(json.dumps(measurement, sort_keys=True, default=str).encode())
-    content = {"measurement": digest.hexdigest()[:8], **context, "rows": list(rows)}
+    content = {"measurement": _measurement(run, path), **context, "rows": list(rows)}
     try:
         return _write(path, run, content, final)
     except OSError as error:
@@ -122,6 +133,12 @@ def write(
             f"the report cannot be written to {str(path)!r} ({error.strerror or error}): it is "
             "printed above instead, as the JSON of the file"
         ) from error
+
+
+def _measurement(run: Run, path: Path) -> str:
+    """What tells this measurement from others."""
+    text = json.dumps(measured(run, path), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _write(path: Path, run: Run, content: dict[str, Any], final: bool) -> Report:
@@ -194,6 +211,7 @@ def _describe(run: Run) -> str:
     ]
     parts += [f"views_{section.views}"] if section.views > 1 else []
     parts += [f"draws_{section.draws}"] if section.draws > 1 else []
+    parts += [f"classes_{section.classes}"] if section.classes != "all" else []
     return writing.file_name(",".join(parts))
 
 

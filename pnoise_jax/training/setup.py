@@ -12,6 +12,7 @@ import ml_collections
 import optax
 
 from pnoise_jax import data, evaluation, noise, weights
+from pnoise_jax.data import imagenet_sets
 from pnoise_jax.training import inputs
 from pnoise_jax.training.durations import steps_of
 from pnoise_jax.training.noise_schedules import parse_noise_schedules
@@ -56,6 +57,68 @@ class Setup:
         """Those that act in an evaluation with noise."""
         switched = noise.switch_for_evaluation(self.model.injection)
         return tuple(each for each in switched if each.inference)
+
+    @functools.cached_property
+    def evaluated_data(self) -> data.Dataset:
+        """The test split as predictions are scored on it, with the classes that count.
+
+        These are the model's, or, where ``evaluation.classes`` says so, those that occur in the
+        whole split; `Dataset.restricted` has numbered them anew.
+        """
+        restricts = self.config.evaluation.classes == "of_data_set"
+        return self.test_data.restricted() if restricts else self.test_data
+
+    def describe_scoring(self) -> list[str]:
+        """Sentences on which logits count and what is correct, where that is not plain."""
+        dataset, sentences = self.test_data, list(self.test_data.notes)
+        if dataset.label_sets is not None:
+            sentences.append(
+                f"{dataset.name}: a prediction is correct if it is any label of its image; class "
+                "order is that of the original labels"
+            )
+        return [*sentences, *self._describe_classes(), *self._describe_corrupted()]
+
+    def _describe_classes(self) -> list[str]:
+        dataset, number = self.test_data, self.test_data.num_classes
+        there = number if dataset.occurring is None else len(dataset.occurring)
+        if self.config.evaluation.classes == "of_data_set":
+            return [
+                f"evaluation.classes='of_data_set': {there} of the model's {number} logits count, "
+                f"those of the classes of {dataset.name}"
+            ]
+        if there == number:
+            return []
+        published = ""
+        if dataset.name in ("imagenet_a", "imagenet_r"):
+            published = "; published numbers mostly count these alone ('of_data_set')"
+        return [
+            f"evaluation.classes='all': all {number} logits count, and {dataset.name} has {there} "
+            f"of the classes{published}"
+        ]
+
+    def _describe_corrupted(self) -> list[str]:
+        """Of ImageNet-C: whose images they are, and whether they are shown as published."""
+        dataset, side = self.test_data, imagenet_sets.CORRUPTED_SIDE
+        if dataset.name not in imagenet_sets.CORRUPTED_NAMES:
+            return []
+        sentences = []
+        if dataset.version != imagenet_sets.OFFICIAL_CORRUPTED_VERSION:
+            sentences.append(
+                f"{dataset.name} is version {dataset.version}, which TFDS has made anew: its "
+                "numbers are close to those of the published files, not the same"
+            )
+        if self.test_data.require_image_shape()[:2] != (side, side):
+            sentences.append(
+                f"the published images of ImageNet-C have {side} x {side} pixels, and the model "
+                "gets them resized: its numbers are not those of other models"
+            )
+        transform = self.config.data.test_transform
+        if transform not in ("none", "resize_square"):
+            sentences.append(
+                f"the images of ImageNet-C are cropped already, and data.test_transform="
+                f"{transform!r} crops them again; 'resize_square' shows them as published"
+            )
+        return sentences
 
     @functools.cached_property
     def train_data(self) -> data.Dataset:

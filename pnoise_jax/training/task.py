@@ -307,7 +307,7 @@ class Task:
         return evaluation.evaluate(
             self.model,
             variables,
-            setup.test_data,
+            setup.evaluated_data,
             protocols,
             mesh=mesh,
             mean=self.mean,

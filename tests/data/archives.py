@@ -5,6 +5,7 @@ Every function writes into `directory`, what `launch.prepare --manual_dir` is gi
 """
 
 import functools
+import gzip
 import io
 import tarfile
 import zipfile
@@ -150,6 +151,108 @@ def _tar_bytes(files: Mapping[str, bytes]) -> bytes:
         for name, data in files.items():
             _add(tar, name, data)
     return buffer.getvalue()
+
+
+def make_imagenet_v2(
+    directory: Path,
+    *,
+    published: str = "matched-frequency",
+    per_class: int = 1,
+    folders: Sequence[str] | None = None,
+    suffix: str = ".tar.gz",
+    compressed: bool = False,
+    changes: Changes | None = None,
+) -> None:
+    """imagenetv2-matched-frequency.tar.gz, which is a plain tar where it is not `compressed`.
+
+    Args:
+      folders: of classes 0, 1, …; None: called by these numbers.
+      suffix: of the tar; "" writes what comes out of it.
+    """
+    name = f"imagenetv2-{published}"
+    folders = [str(i) for i in range(1000)] if folders is None else folders
+    files = {
+        f"{name}-format-val/{folder}/{label:04x}_{i}.jpeg": image(label % 50, i, size=(10, 12))
+        for label, folder in enumerate(folders)
+        for i in range(per_class)
+    }
+    files = _changed(files, changes or {})
+    if not suffix:
+        write_folder(directory, files)
+        return
+    data = _tar_bytes(files)
+    path = directory / f"{name}{suffix}"
+    path.write_bytes(gzip.compress(data, compresslevel=1) if compressed else data)
+
+
+def make_imagenet_class_set(
+    directory: Path,
+    name: str,
+    *,
+    per_class: int = 1,
+    synsets: Sequence[str] | None = None,
+    extracted: bool = False,
+    changes: Changes | None = None,
+) -> None:
+    """imagenet-a.tar, imagenet-r.tar or ImageNet-Sketch.zip.
+
+    Args:
+      name: "imagenet_a", "imagenet_r" or "imagenet_sketch".
+      synsets: of the folders; None: every fifth of the 1000, or all for the sketches.
+    """
+    if synsets is None:
+        synsets = imagenet_synsets() if name == "imagenet_sketch" else imagenet_synsets()[3::5]
+    label_of = {synset: label for label, synset in enumerate(imagenet_synsets())}
+    root = {"imagenet_a": "imagenet-a", "imagenet_r": "imagenet-r", "imagenet_sketch": "sketch"}
+    suffix = "JPEG" if name == "imagenet_sketch" else "jpg"
+    files = {} if name == "imagenet_sketch" else {f"{root[name]}/README.txt": b"of the authors"}
+    files |= {
+        # As in ImageNet-A, a file's name is its own, and not that of its folder.
+        f"{root[name]}/{synset}/{label_of.get(synset, 0):04d}_{i}.{suffix}": image(
+            label_of.get(synset, 0) % 50, i, size=(10, 12)
+        )
+        for synset in synsets
+        for i in range(per_class)
+    }
+    files = _changed(files, changes or {})
+    if extracted:
+        write_folder(directory, files)
+    elif name == "imagenet_sketch":
+        write_zip(directory / "ImageNet-Sketch.zip", files)
+    else:
+        write_tar(directory / f"{root[name]}.tar", files)
+
+
+def make_imagenet_c(
+    directory: Path,
+    *,
+    archive: str = "noise",
+    corruption: str = "gaussian_noise",
+    severity: int = 1,
+    labels: Sequence[int],
+    prefix: str = "",
+    size: tuple[int, int] = (224, 224),
+    extracted: bool = False,
+    changes: Changes | None = None,
+) -> None:
+    """noise.tar, or the folders in it, with one corruption at one severity.
+
+    Args:
+      labels: of validation images 1, 2, …
+      prefix: in front of the paths in the tar.
+    """
+    synsets = imagenet_synsets()
+    files = {
+        f"{prefix}{corruption}/{severity}/{synsets[label]}/ILSVRC2012_val_{i:08d}.JPEG": image(
+            label % 50, severity, size=size
+        )
+        for i, label in enumerate(labels, start=1)
+    }
+    files = _changed(files, changes or {})
+    if extracted:
+        write_folder(directory, files)
+    else:
+        write_tar(directory / f"{archive}.tar", files)
 
 
 def make_tiny_imagenet(

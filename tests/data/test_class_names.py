@@ -54,6 +54,16 @@ def test_matching(theirs, ours, kind, order):
     np.testing.assert_array_equal(found.order, order)
 
 
+@pytest.mark.parametrize("others", [None, [f"n{i:08d}" for i in range(12)], ["a"] * 12])
+def test_numbers_that_were_sorted_as_strings_are_not_compared_by_number(others):
+    """As the folders of ImageNet-V2, by torchvision's ImageFolder."""
+    for theirs, ours in ((others, BY_CODE_POINTS), (BY_CODE_POINTS, others)):
+        with pytest.raises(DifferentClassesError, match="label 2 is the class called '10'"):
+            match(theirs, ours)
+    assert match(others, DIGITS).kind == "unknown"
+    assert match(BY_CODE_POINTS, BY_CODE_POINTS).kind == "same"
+
+
 @pytest.mark.parametrize(
     ("theirs", "ours", "missing"),
     [

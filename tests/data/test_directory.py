@@ -246,7 +246,7 @@ def test_a_labels_file_that_cannot_be_is_named(data_dir, labels, message):
 
 def test_a_split_without_labels_is_refused(data_dir, monkeypatch):
     """As TFDS stores the test split of ImageNet."""
-    monkeypatch.setattr(records, "image_and_label", lambda record: (b"", -1))
+    monkeypatch.setattr(records, "image_and_label", lambda record, label: (b"", -1))
     with pytest.raises(OSError, match=r"1\.2\.0, split 'test': labels from -1 to -1"):
         data.load("flags", split="test", data_dir=data_dir)
 

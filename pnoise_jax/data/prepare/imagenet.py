@@ -20,8 +20,9 @@ SPLITS = ("train", "validation")
 NUM_TRAIN = 1_281_167
 REPAIRED = frozenset(official.CMYK_IMAGES + official.PNG_IMAGES)
 
-_TRAIN, _VALIDATION = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
-_PAGE = "https://image-net.org/challenges/LSVRC/2012/2012-downloads.php"
+VALIDATION = "ILSVRC2012_img_val.tar"
+PAGE = "https://image-net.org/challenges/LSVRC/2012/2012-downloads.php"
+_TRAIN = "ILSVRC2012_img_train.tar"
 
 
 def plan(manual_dir: Path, *, scratch: Path) -> Plan:
@@ -41,29 +42,51 @@ def plan(manual_dir: Path, *, scratch: Path) -> Plan:
     there = [split for split, path in paths.items() if path.is_file()]
     if not there:
         raise _missing(manual_dir)
-    synsets = _lines("labels.txt")
+    names = synsets()
     splits, notes = [], [f"no {paths[s].name}, so no split {s!r}" for s in paths if s not in there]
     if "train" in there:
         source = Tar(paths["train"], nested=True)
         members = _without_litter(_remembered(source, scratch / "train.npz"))
-        entries = _train_entries(members, synsets, source.path)
+        entries = _train_entries(members, names, source.path)
         splits.append(SplitPlan("train", source, entries))
         notes += _train_notes(entries)
     if "validation" in there:
-        source = Tar(paths["validation"])
-        members = _without_litter(source.scan().members)
-        entries = _validation_entries(members, synsets, source.path)
+        source, entries = read_validation(paths["validation"])
         splits.append(SplitPlan("validation", source, entries))
     return Plan(
         name="imagenet2012",
         version=VERSION,
         splits=splits,
-        class_names=synsets,
+        class_names=names,
         description="ILSVRC 2012, as TFDS's imagenet2012 stores it.",
         homepage="https://image-net.org/",
         repairs=REPAIRED,
+        jpeg_only=True,
         notes=notes,
     )
+
+
+def synsets() -> list[str]:
+    """The 1000 synsets, by label."""
+    return _lines("labels.txt")
+
+
+def validation_labels() -> list[int]:
+    """The labels of validation images 1, 2, …, 50 000."""
+    label_of = {synset: label for label, synset in enumerate(synsets())}
+    return [label_of[synset] for synset in _lines("validation_labels.txt")]
+
+
+def read_validation(path: Path) -> tuple[Tar, list[Entry]]:
+    """The tar of the validation images, and an entry of each, in the order of their numbers.
+
+    Raises:
+      OSError: it is cut off or damaged.
+      ValueError: it lacks images, or has others.
+    """
+    source = Tar(path)
+    members = _without_litter(source.scan().members)
+    return source, _validation_entries(members, path)
 
 
 def _missing(manual_dir: Path) -> FileNotFoundError:
@@ -71,10 +94,10 @@ def _missing(manual_dir: Path) -> FileNotFoundError:
         manual_dir,
         "imagenet2012",
         [
-            f"{_VALIDATION}  (6.3 GiB; alone, it is enough for an audit)",
+            f"{VALIDATION}  (6.3 GiB; alone, it is enough for an audit)",
             f"{_TRAIN}  (138 GiB; to train)",
         ],
-        page=_PAGE,
+        page=PAGE,
         how="register and accept the terms; 'Training images (Task 1 & 2)' and "
         "'Validation images (all tasks)'",
     )
@@ -100,7 +123,7 @@ def _without_litter(members: list[Member]) -> list[Member]:
 
 
 def _names() -> Mapping[str, str]:
-    return {"train": _TRAIN, "validation": _VALIDATION}
+    return {"train": _TRAIN, "validation": VALIDATION}
 
 
 def _train_entries(members: list[Member], synsets: list[str], path: Path) -> list[Entry]:
@@ -125,9 +148,8 @@ def _train_entries(members: list[Member], synsets: list[str], path: Path) -> lis
     return known
 
 
-def _validation_entries(members: list[Member], synsets: list[str], path: Path) -> list[Entry]:
-    label_of = {synset: label for label, synset in enumerate(synsets)}
-    labels = [label_of[synset] for synset in _lines("validation_labels.txt")]
+def _validation_entries(members: list[Member], path: Path) -> list[Entry]:
+    labels = validation_labels()
     by_name = {member.path.rpartition("/")[2]: member for member in members}
     expected = {f"ILSVRC2012_val_{i:08d}.JPEG": label for i, label in enumerate(labels, start=1)}
     missing = [name for name in expected if name not in by_name]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from pnoise_jax.data.image import images
 from pnoise_jax.data.prepare import publish, staging, tfds_layout
 from pnoise_jax.data.prepare.plan import Entry, Plan, SplitPlan, shorten
 from pnoise_jax.data.prepare.progress import Progress
@@ -120,9 +121,22 @@ class Job:
 
             def treat_entry(entry: Entry) -> Treated:
                 rule = self.plan.rule(entry.key)
-                return treat(read(entry.member), rule=rule, short_side=self.short_side)
+                treated = treat(read(entry.member), rule=rule, short_side=self.short_side)
+                self._require_size(treated)
+                return treated
 
             yield treat_entry
+
+    def _require_size(self, treated: Treated) -> None:
+        expected = self.plan.image_shape
+        if expected is None:
+            return
+        size = images.image_size(treated.data)
+        if size != expected[:2]:
+            raise ValueError(
+                f"{size[0]} x {size[1]} pixels, and the official images have {expected[0]} x "
+                f"{expected[1]}"
+            )
 
     def _publish(
         self, shards: Sequence[tuple[SplitPlan, list[Shard]]], notes: dict[Path, Note]

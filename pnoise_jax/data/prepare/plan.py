@@ -14,14 +14,18 @@ class Entry:
     """One example.
 
     Attributes:
-      key: its `file_name`, by whose hash TFDS orders a split.
+      key: its `file_name`.
       label: the class.
       member: where its bytes are.
+      hash_key: by whose hash TFDS orders a split; "" where that is `key`.
+      label_set: of an image with several labels, those that are correct; may be empty.
     """
 
     key: str
     label: int
     member: Member
+    hash_key: str = ""
+    label_set: tuple[int, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +56,8 @@ class Plan:
       order: in which examples are stored: "hashed", as TFDS does it, or "listed", as the entries
         of each split are given here, so that the order of a published list is not lost.
       layout: of class folders, "classes" or "splits"; None where the data set has its own.
+      jpeg_only: whether the data set declares its images as JPEG, as some of TFDS's do.
+      image_shape: (height, width, channels) that all images must have; None where sizes differ.
     """
 
     name: str
@@ -65,6 +71,13 @@ class Plan:
     class_order: str = "sorted"
     order: Literal["hashed", "listed"] = "hashed"
     layout: str | None = None
+    jpeg_only: bool = False
+    image_shape: tuple[int, int, int] | None = None
+
+    @property
+    def has_label_sets(self) -> bool:
+        """Whether its entries have a `label_set`."""
+        return any(e.label_set is not None for split in self.splits for e in split.entries[:1])
 
     def rule(self, key: str) -> Rule:
         """What `treat` is to do with an image."""

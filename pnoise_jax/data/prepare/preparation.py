@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pnoise_jax.data import imagenet_sets
 from pnoise_jax.data.builtin import embedded
 from pnoise_jax.data.data_dir import make_staging, resolve
-from pnoise_jax.data.datasets import PREPARED_BY_COMMAND
+from pnoise_jax.data.datasets import PREPARED_BY_COMMAND, suggest
 from pnoise_jax.data.directory import newest_version
 from pnoise_jax.data.prepare import (
     domainnet,
@@ -21,21 +22,64 @@ from pnoise_jax.data.prepare import (
     tiny_imagenet,
     visda,
 )
+from pnoise_jax.data.prepare.imagenet_tests import corrupted, folder_sets, real
 from pnoise_jax.data.prepare.job import Job
 from pnoise_jax.data.prepare.layout import LAYOUTS, Layout
 from pnoise_jax.data.prepare.missing import existing_directory
 from pnoise_jax.data.prepare.plan import Plan, shorten
 from pnoise_jax.data.prepare.progress import Progress
 from pnoise_jax.data.prepare.sources import require_readable_size
-from pnoise_jax.registry import did_you_mean
 
-_MODULES: dict[str, Any] = dict(
-    zip(
-        PREPARED_BY_COMMAND,
-        (domainnet, imagenet, office_home, tiny_imagenet, visda),
-        strict=True,
-    )
-)
+
+@dataclasses.dataclass(frozen=True)
+class _Official:
+    """A data set of official archives.
+
+    Attributes:
+      plan: what it is made of.
+      version: of what is made.
+      splits: all that there can be, where archives may be missing.
+      new_in_version: what an older version has not.
+      other_version: what to know of a directory of another version, where somebody else makes it.
+    """
+
+    plan: Callable[..., Plan]
+    version: str
+    splits: Sequence[str] = ()
+    new_in_version: str | None = None
+    other_version: str | None = None
+
+    @classmethod
+    def of_module(cls, module: Any) -> "_Official":
+        """As a module of this package has it."""
+        return cls(
+            module.plan,
+            module.VERSION,
+            getattr(module, "SPLITS", ()),
+            getattr(module, "NEW_IN_VERSION", None),
+        )
+
+
+_OFFICIAL: dict[str, _Official] = {
+    "domainnet": _Official.of_module(domainnet),
+    "imagenet2012": _Official.of_module(imagenet),
+    "office_home": _Official.of_module(office_home),
+    "tiny_imagenet": _Official.of_module(tiny_imagenet),
+    "visda2017": _Official.of_module(visda),
+    real.NAME: _Official.of_module(real),
+    **{
+        name: _Official(functools.partial(folder_sets.plan, name=name), published.version)
+        for name, published in folder_sets.SETS.items()
+    },
+    **{
+        name: _Official(
+            functools.partial(corrupted.plan, name=name),
+            corrupted.VERSION,
+            other_version=corrupted.OTHER_VERSION,
+        )
+        for name in imagenet_sets.CORRUPTED_NAMES
+    },
+}
 _FIELD = "--data_dir"
 
 
@@ -64,7 +108,7 @@ class Prepared:
 
 def list_preparable() -> list[str]:
     """The names that `prepare` knows."""
-    return [*sorted([*_MODULES, *embedded.BUILDERS]), "folder/<name>"]
+    return [*sorted([*PREPARED_BY_COMMAND, *embedded.BUILDERS]), "folder/<name>"]
 
 
 def prepare(
@@ -120,6 +164,12 @@ def prepare(
             return _standing(name, standing)
         progress.scanning(manual_dir)
         planned = plan(manual_dir, scratch=directory)
+        if planned.image_shape is not None and short_side is not None:
+            height, width, _ = planned.image_shape
+            raise ValueError(
+                f"--short_side={short_side}: the images of {name} are {height} x {width} pixels "
+                "already; leave it out"
+            )
         _require_readable_sizes(planned)
         for note in planned.notes:  # before hours are spent on what somebody may not want
             progress.say(f"note: {note}")
@@ -143,18 +193,23 @@ def _dark_note(number: int, bits: int) -> str:
 
 def _standing(name: str, directory: Path) -> Prepared:
     splits = publish.splits_of(directory)
-    missing = [split for split in getattr(_MODULES.get(name), "SPLITS", ()) if split not in splits]
+    official = _OFFICIAL.get(name)
+    wanted = () if official is None else official.splits
     notes = [
         f"it has no split {split!r}: to add it, delete {directory} and run the same command again "
         "with the archives of all splits in --manual_dir"
-        for split in missing
+        for split in wanted
+        if split not in splits
     ]
-    module: Any = _MODULES.get(name)
-    if hasattr(module, "NEW_IN_VERSION") and directory.name != module.VERSION:
-        notes.append(
-            f"it is version {directory.name}; new in {module.VERSION}: {module.NEW_IN_VERSION}. To "
-            f"have that, delete {directory} and run the same command again"
-        )
+    if official is not None and directory.name != official.version:
+        if official.new_in_version is not None:
+            notes.append(
+                f"it is version {directory.name}; new in {official.version}: "
+                f"{official.new_in_version}. To have that, delete {directory} and run the same "
+                "command again"
+            )
+        if official.other_version is not None:
+            notes.append(f"it is version {directory.name}: {official.other_version}")
     names = publish.class_names_of(directory)
     return Prepared(name, directory, splits, is_new=False, notes=notes, class_names=names)
 
@@ -187,6 +242,6 @@ def _planner(
             f"--dataset={name!r} has a layout of its own: --layout and --skip_unreadable are for "
             "folder/<name>; leave them out"
         )
-    if name not in _MODULES:
-        raise ValueError(f"--dataset={name!r} is unknown{did_you_mean(name, list_preparable())}")
-    return _MODULES[name].plan, _MODULES[name].VERSION
+    if name not in _OFFICIAL:
+        raise ValueError(f"--dataset={name!r} is unknown{suggest(name, list_preparable())}")
+    return _OFFICIAL[name].plan, _OFFICIAL[name].version

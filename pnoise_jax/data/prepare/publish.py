@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import dataset_info, file_adapters
 from tensorflow_datasets.core.splits import SplitDict
 
-from pnoise_jax.data import manifest
+from pnoise_jax.data import manifest, records
 from pnoise_jax.data.directory import newest_version
 from pnoise_jax.data.prepare import tfds_layout
 from pnoise_jax.data.prepare.plan import Plan
@@ -30,6 +30,9 @@ def write_metadata(
     for split, its_shards in shards.items():
         labels = [entry.label for shard in its_shards for entry in shard.entries]
         np.save(directory / f"labels-{split}.npy", np.array(labels, np.int32))
+        if plan.has_label_sets:
+            sets = [entry.label_set or () for shard in its_shards for entry in shard.entries]
+            np.save(directory / f"label_sets-{split}.npy", records.padded(sets))
     written = {shard.path for its_shards in shards.values() for shard in its_shards}
     checksums = {path.name: notes[path].file for path in written}
     settings = {
@@ -60,7 +63,7 @@ def _describe(
         builder=identity,
         description=plan.description,
         features=tfds_layout.features(plan),
-        supervised_keys=("image", "label"),
+        supervised_keys=("image", records.LABEL_SET if plan.has_label_sets else "label"),
         homepage=plan.homepage,
         disable_shuffling=plan.order == "listed",
     )
@@ -128,8 +131,11 @@ def find_prepared(
 
 def class_names_of(directory: Path) -> list[str]:
     """The names of the classes of a prepared directory, by label; [] where they have none."""
-    file = directory / "label.labels.txt"
-    return file.read_text("utf-8").rstrip("\n").split("\n") if file.exists() else []
+    for label in ("label", records.ORIGINAL_LABEL):
+        file = directory / f"{label}.labels.txt"
+        if file.exists():
+            return file.read_text("utf-8").rstrip("\n").split("\n")
+    return []
 
 
 def splits_of(directory: Path) -> dict[str, int]:

@@ -14,6 +14,7 @@ from pnoise_jax.data.prepare.plan import Entry, Plan, SplitPlan
 from pnoise_jax.data.prepare.shards import Shard, digest
 from pnoise_jax.data.prepare.sources import Read
 from pnoise_jax.data.prepare.treatment import treat
+from pnoise_jax.data.records import LABEL_SET, ORIGINAL_LABEL
 from pnoise_jax.terminal import printable
 
 # Of a shard. Other readers than this package's, TFDS's among them, read an array_record file's
@@ -98,7 +99,9 @@ def in_order(entries: Sequence[Entry], split: str) -> list[Entry]:
       ValueError: two have one key.
     """
     hasher = hashing.Hasher(split)
-    hashed = sorted((hasher.hash_key(entry.key), i) for i, entry in enumerate(entries))
+    hashed = sorted(
+        (hasher.hash_key(entry.hash_key or entry.key), i) for i, entry in enumerate(entries)
+    )
     for (one, i), (other, j) in itertools.pairwise(hashed):
         if one == other:
             raise ValueError(
@@ -125,13 +128,20 @@ def shard_bounds(sizes: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def features(plan: Plan) -> tfds.features.FeaturesDict:
-    """As TFDS's imagenet2012 has them: image (height, width, 3), label, file_name."""
-    only_jpeg = plan.repairs is not None
-    image = tfds.features.Image(encoding_format="jpeg" if only_jpeg else None)
+    """As TFDS has them: image (height, width, 3), label, file_name.
+
+    Where images have several labels, original_label and real_label, as in imagenet2012_real.
+    """
+    encoding = "jpeg" if plan.jpeg_only else None
+    image = tfds.features.Image(shape=plan.image_shape, encoding_format=encoding)
+    described: dict[str, Any] = {"image": image}
     label = tfds.features.ClassLabel(names=plan.class_names)
-    return tfds.features.FeaturesDict(
-        {"image": image, "label": label, "file_name": tfds.features.Text()}
-    )
+    if plan.has_label_sets:
+        several = tfds.features.Sequence(tfds.features.ClassLabel(names=plan.class_names))
+        described |= {ORIGINAL_LABEL: label, LABEL_SET: several}
+    else:
+        described["label"] = label
+    return tfds.features.FeaturesDict(described | {"file_name": tfds.features.Text()})
 
 
 def serializer(
@@ -146,9 +156,12 @@ def serializer(
     serialize = example_serializer.ExampleSerializer(info)
 
     def record(entry: Entry, image: bytes) -> bytes:
-        example = described.encode_example(
-            {"image": image, "label": entry.label, "file_name": entry.key}
-        )
+        values = {"image": image, "file_name": entry.key}
+        if entry.label_set is None:
+            values |= {"label": entry.label}
+        else:
+            values |= {ORIGINAL_LABEL: entry.label, LABEL_SET: list(entry.label_set)}
+        example = described.encode_example(values)
         return serialize.get_tf_example(example).SerializeToString(deterministic=True)
 
     return record
@@ -156,17 +169,24 @@ def serializer(
 
 def record_size(entry: Entry, image_size: int) -> int:
     """Bytes of the record of an entry with an image of `size` bytes, without making it."""
-    values = (
+    values = [
         ("image", _field(_field(image_size))),  # a list of one value, in a feature
         ("file_name", _field(_field(len(entry.key.encode())))),
-        ("label", _field(_field(_varint(entry.label)))),
-    )
+        ("label" if entry.label_set is None else ORIGINAL_LABEL, _labels_size([entry.label])),
+    ]
+    if entry.label_set is not None:
+        values.append((LABEL_SET, _labels_size(entry.label_set)))
     return _field(sum(_field(_field(len(name)) + _field(size)) for name, size in values))
 
 
 def file_size(sizes: Sequence[int]) -> int:
     """About how many bytes an array_record file of such records has: measured, rounded up."""
     return sum(sizes) + 128 * len(sizes) + (128 << 10)
+
+
+def _labels_size(labels: Sequence[int]) -> int:
+    """Bytes of a feature that holds class numbers, of which an empty list takes none."""
+    return _field(_field(sum(map(_varint, labels))) if labels else 0)
 
 
 def _field(size: int) -> int:

@@ -121,7 +121,7 @@ def measure(run: StudyRun, path: Path, kept: Path, *, report: Callable[[str], No
 
 def _predict(run: training.Run, report: Callable[[str], None]) -> dict[str, np.ndarray]:
     experiment = run.experiment
-    task, target, section = experiment.task, experiment.test_data, experiment.config.evaluation
+    task, target, section = experiment.task, experiment.evaluated_data, experiment.config.evaluation
     arrays = {"labels": np.asarray(target.labels)}
     for name in PROTOCOLS if experiment.injections else PROTOCOLS[:1]:
         predictions = evaluation.predict(
@@ -178,10 +178,13 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 def _identity(run: StudyRun, path: Path) -> str:
     """What the predictions depend on, in addition to the run's own config."""
     config, target = run.experiment.config, run.experiment.test_data
+    section = {name: config.evaluation[name] for name in ("batch_size", "seed", "views")}
+    if config.evaluation.classes != "all":
+        section["classes"] = config.evaluation.classes
     return json.dumps(
         {
             "step": RunDirectory(path).steps()[-1],
-            "evaluation": {k: config.evaluation[k] for k in ("batch_size", "seed", "views")},
+            "evaluation": section,
             "data": [target.name, target.split, target.version, len(target)],
             "started": path.joinpath("config.json").stat().st_mtime_ns,
         }

@@ -248,6 +248,8 @@ def _arrays(measured: Measurements) -> dict[str, np.ndarray]:
     """Per-example results: "PROTOCOL/rank", "…/predicted", (seeds, n), and "…/batches", (n,)."""
     protocols = {"clean": measured.clean}
     arrays = {"labels": measured.labels, "seeds": np.array(measured.seeds)}
+    if measured.label_sets is not None:
+        arrays["label_sets"] = measured.label_sets
     for cell in measured.cells:
         named = {"shuffled": cell.shuffled, "class_sorted": cell.class_sorted}
         named |= {f"partly_sorted {c.mixed_share:g}": c for c in cell.sweep}

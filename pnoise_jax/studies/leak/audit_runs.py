@@ -12,7 +12,8 @@ import jax
 import ml_collections
 from rich.console import Console
 
-from pnoise_jax import noise, parallel, stopping, training, weights
+from pnoise_jax import data, noise, parallel, stopping, training, weights
+from pnoise_jax.data import imagenet_sets
 from pnoise_jax.evaluation import Metric
 from pnoise_jax.runs import RunDirectory
 from pnoise_jax.studies.leak import report_directory as places
@@ -80,7 +81,7 @@ def audit_runs(
     settings = settings or AuditSettings()
     settings.over_seeds(len(seeds))
     experiment = _build(config, existing)
-    labels = experiment.test_data.labels
+    labels = experiment.evaluated_data.labels
     what = f"{config.data.name}'s split {config.data.test_split!r}"
     settings = settings.for_labels(labels, what)
     noises = _noises(experiment, presets, strengths, settings)
@@ -99,13 +100,21 @@ def audit_runs(
         else:
             runs = _import(experiment, imported, console)
         subjects = _subjects(runs, noises, directory, console, audited)
-        measured = measure(subjects, labels, noises, settings, report=console.print, metric=metric)
+        measured = measure(
+            subjects,
+            labels,
+            noises,
+            settings,
+            report=console.print,
+            metric=metric,
+            label_sets=experiment.evaluated_data.label_sets,
+        )
     audit = conclude(
         measured,
         settings,
         model=config.model.name,
         dataset=config.data.name,
-        class_names=experiment.test_data.class_names,
+        class_names=experiment.evaluated_data.class_names,
         origin=_origin(experiment, audited) | {"command": command and printable(command)},
         measurement=measurement,
     )
@@ -157,13 +166,26 @@ def _origin(experiment: training.Experiment, audited: Sequence[Run]) -> dict[str
         for each in experiment.injections
         if each.section not in acting
     ]
+    scoring = [f"note: {sentence}" for sentence in experiment.describe_scoring()]
+    if experiment.test_data.name in imagenet_sets.NAMES:
+        scoring += _name_stored_order(experiment.test_data)
     return {
         "split": config.data.test_split,
         "steps": [run.step for run in audited],
         "weights": audited[0].weights,
-        "notes": [*audited[0].notes, *left_out],
+        "notes": [*audited[0].notes, *scoring, *left_out],
         "config": config.to_dict(),
     }
+
+
+def _name_stored_order(dataset: data.Dataset) -> list[str]:
+    """What the order "as given" is; readers of class folders have class order for it."""
+    if dataset.stored_order != "hashed":
+        return []
+    return [
+        "note: the order as given is that of the records, by a hash of the files' names, as TFDS "
+        "shuffles them; the published folders are in class order"
+    ]
 
 
 def _restore_each(
@@ -199,7 +221,7 @@ def _subjects(
         yield AuditedModel(
             run.experiment.model,
             run.variables,
-            run.experiment.test_data,
+            run.experiment.evaluated_data,
             noises=noises,
             seed=seed,
             mesh=mesh,

@@ -34,23 +34,26 @@ def measure(
     *,
     metric: Metric | None = None,
     with_given_order: bool = True,
+    label_sets: np.ndarray | None = None,
 ) -> Measurements:
     """Runs all protocols on all subjects, one subject at a time.
 
     Args:
       subjects: made lazily, so that one subject's representations are in memory at a time.
-      labels: (n,) of the test set.
+      labels: (n,) of the test set; by them orders are sorted and mates chosen.
       noises: what to audit, by different names.
       settings: with batch sizes.
       report: takes a line when a subject is done.
       metric: scored beside accuracy.
       with_given_order: whether the data set's own order means anything.
+      label_sets: (n, k) of images with several labels; the subjects must score by them, too.
 
     Raises:
       ValueError: the clean model's logits depend on the batch, so it cannot be the reference; a
         model cannot be resumed where its noise enters; or a function fails on a batch.
     """
-    plans = [_Plan(n, k, labels, settings) for n, k in itertools.product(noises, settings.sizes)]
+    pairs = itertools.product(noises, settings.sizes)
+    plans = [_Plan(noise, size, labels, settings, label_sets) for noise, size in pairs]
     orders = Orders.of(labels, settings, with_given_order=with_given_order)
     clean, seeds, changes = [], [], []
     classes = 0
@@ -64,7 +67,8 @@ def measure(
         _require_reference(subject.seed, logits, changes[-1])
         timer.lap("batch check")
         if metric is not None and not seeds:  # before any long work
-            whole = [(labels, predictions.predicted)]
+            predicted = predictions.predicted
+            whole = [(evaluation.as_single_labels(predicted, labels, label_sets), predicted)]
             evaluation.metrics.score(metric, whole)
         by_kind = orders.with_predictions(predictions.predicted, settings)
         for plan in plans:
@@ -77,6 +81,7 @@ def measure(
         del subject, logits  # before the next one's representations are made
     return Measurements(
         labels=labels,
+        label_sets=label_sets,
         num_classes=classes,
         seeds=tuple(seeds),
         clean=tuple(clean),
@@ -115,10 +120,16 @@ class _Plan:
     """One noise at one batch size: what to run on each subject, and what was found so far."""
 
     def __init__(
-        self, noise: AuditedNoise, batch_size: int, labels: np.ndarray, settings: AuditSettings
+        self,
+        noise: AuditedNoise,
+        batch_size: int,
+        labels: np.ndarray,
+        settings: AuditSettings,
+        label_sets: np.ndarray | None,
     ):
         self.noise, self.batch_size = noise, batch_size
         self._labels, self._settings = labels, settings
+        self._label_sets = label_sets
         self._design: mate_groups.Groups | None = None
         self._no_interventions = None
         shares = np.linspace(0, 1, settings.purity_steps) if noise.mixes_batch else ()
@@ -181,7 +192,13 @@ class _Plan:
                 self._keep(kind, orders[0], kept, logits)
                 predictions = itertools.chain([kept], predictions)
             scored, change = score_orders(
-                predictions, orders, self.batch_size, self._labels, reference=first, metric=metric
+                predictions,
+                orders,
+                self.batch_size,
+                self._labels,
+                reference=first,
+                metric=metric,
+                label_sets=self._label_sets,
             )
             scores[kind] = scored
             changes.append(change)

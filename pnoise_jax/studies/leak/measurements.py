@@ -69,6 +69,8 @@ class Measurements:
 
     Attributes:
       labels: (n,).
+      label_sets: (n, k) of images with several labels, each of which is correct; None where each
+        image has one. `labels` are then the original ones.
       num_classes: of the logits.
       seeds: of the models.
       clean: predictions without noise, by seed.
@@ -87,6 +89,7 @@ class Measurements:
     clean_change: tuple[float, int] | None
     seconds: dict[str, float]
     metric: Metric | None = None
+    label_sets: np.ndarray | None = None
 
     @property
     def clean_hits(self) -> Hits:

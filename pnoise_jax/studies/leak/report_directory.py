@@ -1,10 +1,13 @@
 """Where the report of an audit of runs goes: a directory of no other audit."""
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from pnoise_jax import training
 from pnoise_jax.runs import make_writable
@@ -29,10 +32,15 @@ def describe(
     return {
         "config": {k: v for k, v in fields.items() if k != "seed"},
         "weights": reports.content_of_weights(experiment.config.weights, weights_of),
-        "classes": experiment.test_data.class_names,
+        "classes": experiment.evaluated_data.class_names,
+        "label_sets": _digest(experiment.evaluated_data.label_sets),
         "noises": [repr(each.injection) for each in noises],
         "seeds": list(seeds),
     }
+
+
+def _digest(label_sets: np.ndarray | None) -> str | None:
+    return None if label_sets is None else hashlib.sha256(label_sets.tobytes()).hexdigest()[:16]
 
 
 def open_directory(

@@ -123,7 +123,7 @@ def measure(
     experiment = run.experiment
     require_classification(experiment)
     task = experiment.task
-    common = (task.model, run.variables, experiment.test_data)
+    common = (task.model, run.variables, experiment.evaluated_data)
     options: dict[str, Any] = {"mesh": parallel.data_mesh(), "mean": task.mean, "std": task.std}
 
     def answers(
@@ -201,9 +201,11 @@ def measure_kept(
 
 def _identity(run: StudyRun, path: Path, settings: CurveSettings) -> str:
     """What the answers depend on, in addition to the run's own config."""
-    test_data = run.experiment.test_data
+    test_data, classes = run.experiment.test_data, run.experiment.config.evaluation.classes
+    counted = {} if classes == "all" else {"classes": classes}
     return json.dumps(
         {
+            **counted,
             "step": RunDirectory(path).steps()[-1],
             "settings": dataclasses.asdict(settings),
             "losses": [*LOSSES, BLIND],

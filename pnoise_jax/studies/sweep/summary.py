@@ -120,7 +120,11 @@ def _corrected(groups: Sequence[Group]) -> list[Group]:
 
 def _data(values: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """Of swept fields those that say what is learned and tested."""
-    return [(k, v) for k, v in values if k.startswith("data.") and not k.startswith(HARMLESS)]
+    return [
+        (k, v)
+        for k, v in values
+        if k == "evaluation.classes" or (k.startswith("data.") and not k.startswith(HARMLESS))
+    ]
 
 
 def _top1(rows: dict[str, Row], protocol: str) -> list[float]:

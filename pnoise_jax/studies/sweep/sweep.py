@@ -251,11 +251,11 @@ def _evaluate_cells(
     run: Training, state: training.TrainState, mesh: Mesh, clean_only: bool
 ) -> Iterator[tuple[Cell, dict[str, Any]]]:
     """The cells of a run, and what the standard protocols give; clean is not repeated."""
-    clean: dict[tuple[int, str], list[dict[str, Any]]] = {}  # by all that it depends on
+    clean: dict[tuple[int, str, str], list[dict[str, Any]]] = {}  # by all that it depends on
     for cell in run.cells:
         experiment = _without_training_noise(cell.experiment)
         config, protocols = experiment.config, experiment.protocols[: 1 if clean_only else None]
-        key = config.evaluation.views, str(config.data)
+        key = config.evaluation.views, config.evaluation.classes, str(config.data)
         try:
             if key not in clean:
                 clean[key] = experiment.task.evaluate(state.variables(), mesh, protocols[:1])

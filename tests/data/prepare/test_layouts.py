@@ -11,7 +11,7 @@ from PIL import Image
 
 from pnoise_jax import data
 from pnoise_jax.data import prepare as preparation
-from pnoise_jax.data.datasets import Dataset
+from pnoise_jax.data.dataset import Dataset
 from tests.data import archives
 from tests.data.archives import image
 

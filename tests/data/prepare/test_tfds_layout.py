@@ -1,12 +1,13 @@
 """Sizes and orders that are known before an image is read."""
 
 import itertools
+from pathlib import Path
 
 import pytest
 
 from pnoise_jax.data.prepare import tfds_layout
-from pnoise_jax.data.prepare.plan import Entry, Plan
-from pnoise_jax.data.prepare.sources import Member
+from pnoise_jax.data.prepare.plan import Entry, Plan, SplitPlan
+from pnoise_jax.data.prepare.sources import Folder, Member
 
 
 def entry(key="a.jpg", label=0):
@@ -20,6 +21,15 @@ def test_size_of_a_record(size, label, key):
     plan = Plan("x", "1.0.0", (), [str(i) for i in range(1000)], "")
     record = tfds_layout.serializer(tfds_layout.features(plan))(entry(key, label), bytes(size))
     assert len(record) == tfds_layout.record_size(entry(key, label), size)
+
+
+@pytest.mark.parametrize("labels", [(), (0,), (999,), (3, 127, 128), tuple(range(0, 1000, 7))])
+def test_size_of_a_record_with_several_labels(labels):
+    several = Entry("a.jpg", 128, Member("a.jpg", 0), label_set=labels)
+    splits = (SplitPlan("x", Folder(Path()), [several]),)
+    plan = Plan("x", "1.0.0", splits, [str(i) for i in range(1000)], "")
+    record = tfds_layout.serializer(tfds_layout.features(plan))(several, bytes(100))
+    assert len(record) == tfds_layout.record_size(several, 100)
 
 
 def test_two_images_of_one_name_are_refused():

@@ -137,6 +137,7 @@ class AuditedModel:
             seed=seed,
             batch_size=batch_size,
             layer=layer,
+            classes=self._dataset.outputs,
             **self._pixels,
         )
 

@@ -89,8 +89,10 @@ def in_columns(
     Raises:
       ValueError: the data set has classes that are no columns; lists them.
     """
-    if theirs is None or columns is None or labels.max() >= len(theirs):
+    if theirs is None or labels.max() >= len(theirs):
         return labels, None
+    if columns is None:
+        return labels, _doubt(theirs)
     try:
         matched = names_of_classes.match_classes(
             columns, theirs, whose="class_names and the examples", number=len(theirs)
@@ -107,6 +109,19 @@ def in_columns(
     order = names_of_classes.describe_order(columns, theirs)
     note = f"class_names has the classes of the examples in another order ({order}), so labels are "
     return matched.order[labels].astype(np.int32), f"{note}matched by name"
+
+
+def _doubt(theirs: Sequence[str]) -> str | None:
+    """A sentence where numbers were sorted as strings, as torchvision does with ImageNet-V2's."""
+    label = names_of_classes.misnumbered(theirs)
+    if label is None:
+        return None
+    return (
+        f"the examples call label {label} class {theirs[label]!r}, as where folders 0, 1, 2, … are "
+        "sorted as strings: unless the model was trained on labels of this order, they are wrong. "
+        "Give class_names, the name of each column of the logits ('0', '1', …), and they are "
+        "matched by name"
+    )
 
 
 def _numbers_of_names(labels: np.ndarray, class_names: Sequence[str] | None) -> np.ndarray:

@@ -1,11 +1,12 @@
 """Scores of one model in several orders of one kind."""
 
 import dataclasses
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from pnoise_jax.evaluation import Hits, Metric, Predictions, metrics
+from pnoise_jax.evaluation import Hits, Metric, Predictions, as_single_labels, metrics
 
 OTHER_KERNEL = 1e-2  # the same between batches of two sizes, which other kernels compute
 TIE = 1e-6  # a difference of likelihoods, relative, that rounding makes
@@ -83,6 +84,7 @@ def score_orders(
     *,
     reference: Predictions | None,
     metric: Metric | None,
+    label_sets: np.ndarray | None = None,
 ) -> tuple[OrderScores, OrderChange]:
     """Scores of one seed, and by how much predictions differ from a reference.
 
@@ -93,13 +95,17 @@ def score_orders(
       labels: (n,).
       reference: predictions of the same examples in another order; None: in the first one.
       metric: scored beside accuracy.
+      label_sets: (n, k), where images have several labels.
     """
     rows, share = [], np.zeros(len(labels))
     nll, scale, differ = 0.0, 0.0, np.zeros(len(labels), bool)
     for predicted, order in zip(predictions, orders, strict=True):
         reference = reference or predicted
         scale = float(np.abs(reference.nll).max())
-        rows.append(_row(predicted, reference, order, batch_size, labels, metric))
+        scored = functools.partial(
+            _score, metric, labels, label_sets, order=order, batch_size=batch_size
+        )
+        rows.append(_row(predicted, reference, order, batch_size, labels, scored))
         share += predicted.rank < 1
         whole = order[: len(order) // batch_size * batch_size]
         moved = np.abs(predicted.nll - reference.nll)
@@ -123,7 +129,7 @@ def _row(
     order: np.ndarray,
     batch_size: int,
     labels: np.ndarray,
-    metric: Metric | None,
+    scored: Callable[[np.ndarray], float],
 ) -> dict[str, float]:
     """All numbers of one order."""
     correct, in_five = (predictions.rank < k for k in (1, 5))
@@ -135,19 +141,22 @@ def _row(
         "balanced": metrics.balanced_accuracy(labels, correct),
         "printed": metrics.mean_of_running(correct[order], batch_size),
         "printed_top5": metrics.mean_of_running(in_five[order], batch_size),
-        "metric": _score(metric, labels, predictions.predicted, order, batch_size),
-        "metric_of_fixed": _score(metric, labels, fixed.predicted, order, batch_size),
+        "metric": scored(predictions.predicted),
+        "metric_of_fixed": scored(fixed.predicted),
     }
 
 
 def _score(
     metric: Metric | None,
     labels: np.ndarray,
+    label_sets: np.ndarray | None,
     predicted: np.ndarray,
+    *,
     order: np.ndarray,
     batch_size: int,
 ) -> float:
     """The metric, NaN without one."""
     if metric is None:
         return np.nan
+    labels = as_single_labels(predicted, labels, label_sets)
     return metrics.score(metric, metrics.in_batches_of(labels, predicted, order, batch_size))

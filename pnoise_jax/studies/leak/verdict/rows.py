@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from pnoise_jax.evaluation import Predictions, metrics
+from pnoise_jax.evaluation import Predictions, is_correct, metrics
 from pnoise_jax.studies.leak.checks.interventions import TARGETS
-from pnoise_jax.studies.leak.measurements import Cell, Composition
+from pnoise_jax.studies.leak.measurements import Cell, Composition, Measurements
 from pnoise_jax.studies.leak.verdict.kinds import Evidence
 
 
@@ -30,11 +30,14 @@ def score(
     return means | {"n": rows[0]["n"]}
 
 
-def describe_composition(composition: Composition, labels: np.ndarray) -> dict[str, float | None]:
+def describe_composition(
+    composition: Composition, measured: Measurements
+) -> dict[str, float | None]:
+    correct = is_correct(composition.votes, measured.labels, measured.label_sets)
     return {
         "purity": composition.purity,
         "label_bits_per_batch": composition.label_bits,
-        "batch_vote_top1": 100 * float((composition.votes == labels).mean()),
+        "batch_vote_top1": 100 * float(correct.mean()),
     }
 
 

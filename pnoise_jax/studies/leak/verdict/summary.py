@@ -151,7 +151,7 @@ class Summary:
             protocol = {"noise": False, "noise_id": None, "quality": None, "strength": None}
             protocol |= {"where": None, "order": order, "batch_size": size}
             scored = score(measured.clean, labels, composition)
-            rows.append(protocol | scored | uncertain | describe_composition(composition, labels))
+            rows.append(protocol | scored | uncertain | describe_composition(composition, measured))
         return rows
 
     def _noisy_rows(self) -> list[dict[str, Any]]:
@@ -173,7 +173,7 @@ class Summary:
             **{name: float(getattr(scores, name).mean()) for name in names},
             "n": len(self._measured.labels),
             **self._uncertain(hits_of(self._measured, cell, order)),
-            **describe_composition(composition, self._measured.labels),
+            **describe_composition(composition, self._measured),
         }
 
     def _purity(self, cell: Cell, composition: Composition) -> dict[str, Any]:
@@ -183,7 +183,7 @@ class Summary:
             "mixed_share": composition.mixed_share,
             **score(composition.predictions, self._measured.labels, composition),
             **self._uncertain(composition.hits),
-            **describe_composition(composition, self._measured.labels),
+            **describe_composition(composition, self._measured),
         }
 
     def _uncertain(self, hits: Hits) -> dict[str, Any]:

@@ -1,0 +1,142 @@
+"""ImageNet-C from its published tars: one corruption at one severity.
+
+These are the published files, on which published numbers are measured. TFDS has a data set of the
+same name, which corrupts the validation images anew, with random numbers of its own: its version is
+3.1.0, and its numbers are close to the published ones, not the same.
+"""
+
+import re
+from pathlib import Path, PurePosixPath
+
+from pnoise_jax.data.imagenet_sets import (
+    ARCHIVES,
+    CORRUPTED_SIDE,
+    OFFICIAL_CORRUPTED_VERSION,
+    corruption_of,
+)
+from pnoise_jax.data.prepare import imagenet, kinds
+from pnoise_jax.data.prepare.archives import Tar
+from pnoise_jax.data.prepare.class_folders import find_classes, inside, refuse_hidden_images
+from pnoise_jax.data.prepare.missing import missing_files
+from pnoise_jax.data.prepare.plan import Entry, Plan, SplitPlan, shorten
+from pnoise_jax.data.prepare.sources import Folder, Listing, Source
+
+VERSION = OFFICIAL_CORRUPTED_VERSION
+OTHER_VERSION = (
+    "TFDS has made these images by corrupting the validation set anew. For the published files, on "
+    "which published numbers are measured, choose another --data_dir and run the same command again"
+)
+
+_PAGE = "https://zenodo.org/records/2235448"
+_NUMBER = re.compile(r"ILSVRC2012_val_([0-9]{8})\.JPEG")
+
+
+def plan(manual_dir: Path, *, scratch: Path, name: str) -> Plan:
+    """The split validation: of each validation image its corrupted version.
+
+    Args:
+      manual_dir: with the tar that the corruption is in (noise.tar, blur.tar, weather.tar,
+        digital.tar, extra.tar), or the folders that come out of it, <corruption>/<severity>.
+      scratch: not needed.
+      name: "imagenet2012_corrupted/<corruption>_<severity>".
+
+    Raises:
+      FileNotFoundError: it is not there.
+      OSError: the tar is cut off or damaged.
+      ValueError: its folders are not the 1000 synsets, or its images not the 50 000 of the
+        validation set, each in the folder of its class.
+    """
+    del scratch
+    corruption, severity = corruption_of(name)
+    source, listing, root = _find(manual_dir, name, corruption, severity)
+    where = f"{source.path}: {root}" if root != "." else str(source.path)
+    part = inside(listing, root)
+    refuse_hidden_images(source, part, where=where)
+    files = kinds.sort_files(source, part)
+    kinds.refuse_unreadable(files.unreadable, where=where, fix=kinds.OFFICIAL)
+    classes = find_classes(files, listing, root, where=where)
+    names = imagenet.synsets()
+    missing = [synset for synset in names if synset not in classes]
+    strangers = [folder for folder in classes if folder not in set(names)]
+    if missing or strangers:
+        lacks = f"lacks class folders: {shorten(missing)}" if missing else ""
+        has = f"has folders of no synset: {shorten(strangers)}" if strangers else ""
+        raise ValueError(
+            f"{where} {' and '.join(filter(None, (lacks, has)))}. The official tar has a folder "
+            "for each of ImageNet's 1000 synsets: download it again"
+        )
+    entries = [
+        Entry(PurePosixPath(member.path).name, label, member)
+        for label, folder in enumerate(names)
+        for member in classes[folder]
+    ]
+    _require_labels(entries, where)
+    return Plan(
+        name=name,
+        version=VERSION,
+        splits=[SplitPlan("validation", source, entries)],
+        class_names=names,
+        description=f"ImageNet-C, {corruption} of severity {severity}: the published files.",
+        homepage=_PAGE,
+        repairs=frozenset(),
+        jpeg_only=True,
+        image_shape=(CORRUPTED_SIDE, CORRUPTED_SIDE, 3),
+        notes=[
+            "these are the published files. TFDS's imagenet2012_corrupted is made anew from the "
+            "validation set, and its numbers differ a little"
+        ],
+    )
+
+
+def _find(
+    manual_dir: Path, name: str, corruption: str, severity: int
+) -> tuple[Source, Listing, str]:
+    """Where the images are, what is there, and the folder of the severity."""
+    archive = next(key for key, names in ARCHIVES.items() if corruption in names)
+    inner = f"{corruption}/{severity}"
+    for folder in (manual_dir / inner, manual_dir / archive / inner):
+        if folder.is_dir():
+            source = Folder(folder)
+            return source, source.scan(), "."
+    path = manual_dir / f"{archive}.tar"
+    if not path.is_file():
+        wanted = f"{archive}.tar, or the folder {inner} that comes out of it"
+        raise missing_files(manual_dir, name, [wanted], page=_PAGE)
+    source = Tar(path)
+    listing = source.scan()
+    for root in (inner, f"{archive}/{inner}"):
+        if root in listing.folders:
+            return source, listing, root
+    raise ValueError(
+        f"{path} has no folder {inner}, and the official {archive}.tar has: it is cut off, or "
+        "another archive; download it again"
+    )
+
+
+def _require_labels(entries: list[Entry], where: str) -> None:
+    """Raises ValueError unless all validation images are there, in the folders of their classes."""
+    expected = imagenet.validation_labels()
+    seen: set[int] = set()
+    for entry in entries:
+        match = _NUMBER.fullmatch(entry.key)
+        number = int(match[1]) if match else 0
+        if not 1 <= number <= len(expected):
+            raise ValueError(
+                f"{where}: {entry.member.path} is not called as a validation image, "
+                f"ILSVRC2012_val_00000001.JPEG to ...{len(expected):08d}.JPEG: {kinds.OFFICIAL}"
+            )
+        if expected[number - 1] != entry.label:
+            right = imagenet.synsets()[expected[number - 1]]
+            raise ValueError(
+                f"{where}: {entry.member.path} shows class {right}, and lies in another folder: "
+                "some script has rearranged it; take the official archive"
+            )
+        if number in seen:
+            raise ValueError(f"{where} has {entry.key} twice: {kinds.OFFICIAL}")
+        seen.add(number)
+    missing = [f"{i:08d}" for i in range(1, len(expected) + 1) if i not in seen]
+    if missing:
+        raise ValueError(
+            f"{where} lacks {len(missing)} of the {len(expected)} images: "
+            f"{shorten(missing)}: download it again"
+        )

@@ -1,0 +1,114 @@
+"""Audits where images have several labels, or only some classes count: one rule for all numbers."""
+
+import dataclasses
+import functools
+
+import numpy as np
+import pytest
+
+from pnoise_jax import data, evaluation, noise, parallel
+from pnoise_jax.evaluation import Predictions, metrics
+from pnoise_jax.studies.leak.audit import conclude
+from pnoise_jax.studies.leak.audited.audited_model import AuditedModel
+from pnoise_jax.studies.leak.audited.audited_noise import AuditedNoise
+from pnoise_jax.studies.leak.checks.orders import SHUFFLED
+from pnoise_jax.studies.leak.measure import measure
+from pnoise_jax.studies.leak.settings import AuditSettings
+from tests.models.drawing import draw_variables
+from tests.studies.leak.test_audited import Dense
+
+CLASSES, OCCURRING = 20, np.array([2, 3, 7, 11, 13])
+SETTINGS = AuditSettings(batch_sizes=(10,), orders=20, purity_steps=3, resamples=200)
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    """100 images of 5 of the 20 classes; each second image has another label, too."""
+    generator = np.random.default_rng(3)
+    labels = generator.permutation(np.repeat(OCCURRING, 20)).astype(np.int32)
+    images = generator.integers(0, 200, (100, 4, 4, 1), np.uint8)
+    images[:, :2] += (3 * labels).astype(np.uint8)[:, None, None, None]
+    sets = np.stack([labels, np.full(100, -1, np.int32)], axis=1)
+    sets[::2, 1] = (labels[::2] + 1) % CLASSES
+    return data.Dataset(
+        "several",
+        "test",
+        CLASSES,
+        (4, 4, 1),
+        labels,
+        images,
+        label_sets=sets,
+        occurring=np.unique(sets[sets >= 0]),
+    )
+
+
+@functools.lru_cache(maxsize=2)
+def restricted(dataset):
+    return dataset.restricted()
+
+
+@functools.lru_cache(maxsize=4)
+def audit(dataset):
+    """An audit with the optimal matrix, and the logits of the clean model."""
+    injection = noise.Injection(noise.LinearTransform(noise.Optimal()), inference=True)
+    model = Dense(num_classes=CLASSES, injection=injection)
+    variables = draw_variables(model, np.zeros((1, 4, 4, 1), np.float32))
+    audited = AuditedNoise.of(injection, model.num_layers)
+    options = {"mesh": parallel.data_mesh(), "mean": (0.5,), "std": (0.5,)}
+    subject = AuditedModel(model, variables, dataset, noises=(audited,), seed=0, **options)
+    logits, _ = subject.clean()
+    settings = SETTINGS.for_labels(dataset.labels, "the data")
+    measured = measure(
+        [subject],
+        dataset.labels,
+        (audited,),
+        settings,
+        report=lambda line: None,
+        metric=metrics.accuracy,
+        label_sets=dataset.label_sets,
+    )
+    origin = {"split": None, "steps": None, "config": None, "command": None, "notes": []}
+    found = conclude(
+        measured, settings, model="dense", dataset="several", class_names=None, origin=origin
+    )
+    return found, logits
+
+
+@pytest.mark.parametrize("restricts", [False, True])
+def test_all_numbers_of_an_audit_count_the_same_as_correct(dataset, restricts):
+    dataset = restricted(dataset) if restricts else dataset
+    found, logits = audit(dataset)
+    labels, sets, measured = dataset.labels, dataset.label_sets, found.measured
+    clean = Predictions.of(logits, labels, sets)
+    rows = {(row["noise"], row["order"]): row for row in found.rows}
+    assert rows[False, "shuffled"]["top1"] == pytest.approx(clean.summary()["top1"])
+    assert rows[False, "shuffled"]["top1"] > 100 * np.mean(logits.argmax(1) == labels)
+    (cell,) = measured.cells
+    for kind, scores in cell.orders.items():  # the metric is accuracy, computed by another way
+        np.testing.assert_allclose(scores.metric, scores.top1, rtol=1e-9, err_msg=kind)
+        assert scores.share.mean() == pytest.approx(scores.top1.mean() / 100)
+    for composition in (cell.shuffled, cell.class_sorted, *cell.sweep):
+        for predictions in composition.predictions:
+            right = evaluation.is_correct(predictions.predicted, labels, sets)
+            np.testing.assert_array_equal(predictions.rank < 1, right)
+        right = evaluation.is_correct(composition.votes, labels, sets)
+        if composition is cell.class_sorted:
+            share = rows[True, "class_sorted"]["batch_vote_top1"]
+            assert share == pytest.approx(100 * right.mean())
+    # Sorted by the original label, whatever else is correct.
+    in_order = labels[np.argsort(cell.class_sorted.batches, kind="stable")]
+    assert (np.diff(in_order) >= 0).all()
+    assert found.content["num_classes"] == dataset.num_classes == (9 if restricts else 20)
+    assert len(found.content["per_class"]) == 5
+
+
+def test_an_audit_by_original_labels_alone_gives_other_numbers(dataset, tmp_path):
+    """The sets reach the verdict: without them other examples are right."""
+    with_sets, _ = audit(dataset)
+    without, _ = audit(dataclasses.replace(dataset, label_sets=None))
+    tops = [found.measured.cells[0].orders[SHUFFLED].top1.mean() for found in (with_sets, without)]
+    assert tops[0] > tops[1]
+    for found, is_there in ((with_sets, True), (without, False)):
+        found.write(tmp_path / str(is_there))
+        with np.load(tmp_path / str(is_there) / "predictions.npz") as arrays:
+            assert ("label_sets" in arrays) == is_there
