@@ -22,7 +22,13 @@ from pnoise_jax.evaluation.metrics import (
     published_meter,
 )
 from pnoise_jax.evaluation.normalisation import normalise, static_mean
-from pnoise_jax.evaluation.predictions import Predictions, collect, fetch_behind, score_logits
+from pnoise_jax.evaluation.predictions import (
+    Predictions,
+    collect,
+    fetch_behind,
+    log_sum_exp,
+    score_logits,
+)
 from pnoise_jax.evaluation.protocols import ORDERS, Protocol, standard_protocols
 from pnoise_jax.evaluation.report import CLASSIFICATION_MEASURES, Measure, print_report
 from pnoise_jax.evaluation.representations import Representations, first_noisy_layer
@@ -70,6 +76,7 @@ __all__ = [
     "in_batches",
     "in_batches_of",
     "label_bits_per_batch",
+    "log_sum_exp",
     "lower",
     "mean_change",
     "mean_over_batches",

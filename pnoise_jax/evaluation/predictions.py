@@ -10,11 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import special
 
 from pnoise_jax import data, parallel
 
 REPORT_EVERY = 30.0  # seconds between two sentences about the progress
+_ROWS = 64  # that are scored at once: 1 000 logits of each stay in a CPU's cache
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +34,16 @@ class Predictions:
     @classmethod
     def of(cls, logits: np.ndarray, labels: np.ndarray) -> "Predictions":
         """Predictions from logits (n, classes) and labels (n,)."""
-        found = _score(np, special.logsumexp, np.asarray(logits), np.asarray(labels))
-        types = {"rank": np.int32, "nll": np.float32, "predicted": np.int32}
-        return cls(**{name: array.astype(types[name]) for name, array in found.items()})
+        logits, labels = np.asarray(logits), np.asarray(labels)
+        found = cls(*(np.empty(len(labels), dtype) for dtype in (np.int32, np.float32, np.int32)))
+        with np.errstate(invalid="ignore"):  # inf - inf: callers report what is not finite
+            for start in range(0, len(labels), _ROWS):
+                rows = slice(start, start + _ROWS)
+                part, true = logits[rows], labels[rows]
+                found.rank[rows] = _rank(part, true)
+                found.predicted[rows], total = _log_sum_exp(part)
+                found.nll[rows] = total - part[np.arange(len(part)), true]
+        return found
 
     def summary(self) -> dict[str, float | int]:
         """``top1`` and ``top5`` in percent, mean ``nll``, and ``n``."""
@@ -110,17 +117,45 @@ def fetch_behind(results: Iterable[Any]) -> Iterator[Any]:
     yield from map(jax.device_get, waiting)
 
 
+def log_sum_exp(logits: np.ndarray) -> np.ndarray:
+    """The logarithm of the sum of exponentials, (n, classes) to (n,), in the dtype of the logits.
+
+    In a quarter of the time of SciPy's, without its options: a large audit needs thousands of
+    millions of exponentials.
+    """
+    parts = (logits[start : start + _ROWS] for start in range(0, len(logits), _ROWS))
+    return np.concatenate([_log_sum_exp(part)[1] for part in parts])
+
+
+def _log_sum_exp(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The class of the largest logit, (n,), and `log_sum_exp`, which needs it."""
+    top = logits.argmax(axis=1)[:, None]
+    largest = np.take_along_axis(logits, top, axis=1)
+    rest = np.exp(logits - largest)
+    np.put_along_axis(rest, top, 0, axis=1)  # its 1 would swallow the others
+    return top[:, 0], largest[:, 0] + np.log1p(rest.sum(axis=1))
+
+
+def _rank(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """How many classes are ahead of the true one: logits (n, classes), labels (n,), to (n,).
+
+    Ties count as in argmax; a logit that is not a number is never smaller.
+    """
+    labels = labels[:, None]
+    true = np.take_along_axis(logits, labels, axis=1)
+    rank = logits.shape[1] - np.count_nonzero(logits <= true, axis=1)
+    equal = logits == true
+    if np.count_nonzero(equal) > len(labels):  # more than the true classes themselves
+        rank += np.count_nonzero(equal & (np.arange(logits.shape[1]) < labels), axis=1)
+    return rank
+
+
 def score_logits(logits: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
     """The arrays of `Predictions`, (b,), from logits (b, classes) and labels (b,)."""
-    return _score(jnp, jax.nn.logsumexp, logits, labels)
-
-
-def _score(xp: Any, logsumexp: Callable, logits: Any, labels: Any) -> dict[str, Any]:
-    """`score_logits` with NumPy, which does not compile for each shape, or with JAX."""
     labels = labels[:, None]
-    true = xp.take_along_axis(logits, labels, axis=1)
-    classes = xp.arange(logits.shape[1], dtype=labels.dtype)
-    # Ties count as in argmax; a logit that is not a number is never smaller.
+    true = jnp.take_along_axis(logits, labels, axis=1)
+    classes = jnp.arange(logits.shape[1], dtype=labels.dtype)
+    # As `_rank` counts.
     ahead = ~(logits <= true) | ((logits == true) & (classes < labels))
-    nll = logsumexp(logits, axis=1) - true[:, 0]
+    nll = jax.nn.logsumexp(logits, axis=1) - true[:, 0]
     return {"rank": ahead.sum(axis=1), "nll": nll, "predicted": logits.argmax(axis=1)}
