@@ -168,7 +168,7 @@ def test_cells_that_differ_in_the_seed_are_built_and_checked_once(data_dir, monk
 
 @pytest.mark.parametrize("seed", [-1, 2**40, 0.5, "one"])
 def test_a_bad_seed_is_found_after_good_ones(data_dir, seed):
-    with pytest.raises(ValueError, match="cell 3 of sweep.*seed="):
+    with pytest.raises(ValueError, match=r"cell 3 of sweep.*seed="):
         build_cells(small_config(data_dir), [{"seed": 0}, {"seed": 1}, {"seed": seed}])
 
 

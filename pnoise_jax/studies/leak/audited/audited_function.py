@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from pnoise_jax import evaluation
+from pnoise_jax.evaluation.predictions import AT_ONCE
 from pnoise_jax.studies.leak.audited.audited_noise import AuditedNoise
 from pnoise_jax.studies.leak.checks.independence import largest_change
 
 CHECKED = 8  # examples on which a clean function is tried beside others, in 7 batches
-SCORED = 256  # examples at least that are scored at once
 
 
 class AuditedFunction:
@@ -52,8 +52,11 @@ class AuditedFunction:
         apply, batch_size, what = self._clean_apply, self._batch_size, "clean"
         if apply is None:
             apply, batch_size, what = self._apply, 1, "apply, one example at a time,"
-        parts = list(self._parts(apply, order, batch_size, what))
-        logits = np.concatenate([part for _, part in parts])
+        logits = np.empty((0, 0), np.float32)
+        for rows, part in self._parts(apply, order, batch_size, what):
+            if not logits.size:
+                logits = np.empty((len(order), part.shape[1]), np.float32)
+            logits[rows] = part
         return logits, evaluation.Predictions.of(logits, self._labels)
 
     def clean_change(self) -> tuple[float, int] | None:
@@ -74,16 +77,10 @@ class AuditedFunction:
             nll=np.empty(len(order), np.float32),
             predicted=np.empty(len(order), np.int32),
         )
-        waiting: list[tuple[np.ndarray, np.ndarray]] = []
-        for number, part in enumerate(self._parts(self._apply, order, batch_size, "apply"), 1):
-            waiting.append(part)
-            scored = len(waiting) * batch_size >= SCORED
-            if scored or number * batch_size >= len(order):
-                rows, logits = map(np.concatenate, zip(*waiting, strict=True))
-                predictions = evaluation.Predictions.of(logits, self._labels[rows])
-                for field in dataclasses.fields(found):
-                    getattr(found, field.name)[rows] = getattr(predictions, field.name)
-                waiting = []
+        for rows, logits in self._scored_at_once(order, batch_size):
+            predictions = evaluation.Predictions.of(logits, self._labels[rows])
+            for field in dataclasses.fields(found):
+                getattr(found, field.name)[rows] = getattr(predictions, field.name)
         return found
 
     def inputs(self, rows: np.ndarray) -> np.ndarray:
@@ -110,6 +107,19 @@ class AuditedFunction:
 
     def require_resumable(self, audited: AuditedNoise, batch_size: int) -> None:
         """A function is always called from its inputs on."""
+
+    def _scored_at_once(
+        self, order: np.ndarray, batch_size: int
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """What `_parts` gives, of several batches: small ones cost more calls than arithmetic."""
+        parts, size = [], 0
+        for rows, logits in self._parts(self._apply, order, batch_size, "apply"):
+            parts.append((rows, logits))
+            size += logits.size
+            if size >= AT_ONCE or rows[-1] == order[-1]:
+                several_rows, several_logits = map(np.concatenate, zip(*parts, strict=True))
+                yield several_rows, several_logits
+                parts, size = [], 0
 
     def _parts(
         self, apply: Callable, order: np.ndarray, batch_size: int, what: str
