@@ -213,8 +213,6 @@ def run(
         logging.set_verbosity(logging.INFO if _TRACEBACK.value else logging.FATAL)
         try:
             parallel.start(multi_host=_MULTI_HOST.value, timeout=_START_TIMEOUT.value)
-            if huge_pages.in_use():
-                _say_once(huge_pages.SENTENCE)
             if keep_compiled:
                 use_compilation_cache()
             stopping.begin()
@@ -223,6 +221,8 @@ def run(
                 flags.FLAGS.config.data.data_dir = flags.FLAGS.data_dir
             with parallel.watchdog(60 * _STALL_MINUTES.value):
                 main()
+            if huge_pages.in_use():  # after the work: an error is the only line on stderr
+                _say_once(huge_pages.SENTENCE)
         except stopping.StoppedError as stopped:
             stopping.end()
             _end(str(stopped), stopping.EXIT_CODE)
