@@ -14,7 +14,7 @@ import numpy as np
 from pnoise_jax import data, parallel
 
 REPORT_EVERY = 30.0  # seconds between two sentences about the progress
-AT_ONCE = 2**17  # logits that are scored at once: they stay in a CPU's cache
+_AT_ONCE = 2**17  # logits that are scored at once: they stay in a CPU's cache
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Predictions:
     def of(cls, logits: np.ndarray, labels: np.ndarray) -> "Predictions":
         """Predictions from logits (n, classes) and labels (n,)."""
         logits, labels = np.asarray(logits), np.asarray(labels)
-        found = cls(*(np.empty(len(labels), dtype) for dtype in (np.int32, np.float32, np.int32)))
+        found = cls._empty(len(labels))
         with np.errstate(invalid="ignore"):  # inf - inf: callers report what is not finite
             for rows in _parts(logits):
                 part, true = logits[rows], labels[rows]
@@ -43,6 +43,42 @@ class Predictions:
                 found.predicted[rows], total = _log_sum_exp(part)
                 found.nll[rows] = total - part[np.arange(len(part)), true]
         return found
+
+    @classmethod
+    def of_batches(
+        cls, batches: Iterable[tuple[np.ndarray, np.ndarray]], labels: np.ndarray
+    ) -> "Predictions":
+        """The same of batches, pairs of indices (b,) and logits (b, classes).
+
+        All logits together are never in memory. Several small batches are scored at once, since
+        each would cost more calls than arithmetic.
+
+        Args:
+          batches: in any order; together they have every example once.
+          labels: (n,), of all examples.
+        """
+        found = cls._empty(len(labels))
+        waiting, size = [], 0
+
+        def score() -> None:
+            rows, logits = map(np.concatenate, zip(*waiting, strict=True))
+            part = cls.of(logits, labels[rows])
+            for field in dataclasses.fields(cls):
+                getattr(found, field.name)[rows] = getattr(part, field.name)
+
+        for batch in batches:
+            waiting.append(batch)
+            size += batch[1].size
+            if size >= _AT_ONCE:
+                score()
+                waiting, size = [], 0
+        if waiting:
+            score()
+        return found
+
+    @classmethod
+    def _empty(cls, count: int) -> "Predictions":
+        return cls(*(np.empty(count, dtype) for dtype in (np.int32, np.float32, np.int32)))
 
     def summary(self) -> dict[str, float | int]:
         """``top1`` and ``top5`` in percent, mean ``nll``, and ``n``."""
@@ -127,7 +163,7 @@ def log_sum_exp(logits: np.ndarray) -> np.ndarray:
 
 def _parts(logits: np.ndarray) -> Iterator[slice]:
     """Of the rows of logits (n, classes)."""
-    size = max(1, AT_ONCE // logits.shape[1])
+    size = max(1, _AT_ONCE // logits.shape[1])
     yield from (slice(start, start + size) for start in range(0, len(logits), size))
 
 

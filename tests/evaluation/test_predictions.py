@@ -130,3 +130,18 @@ def test_in_jax_the_scores_are_the_same():
     assert np.array_equal(ours.rank, theirs["rank"])
     assert np.array_equal(ours.predicted, theirs["predicted"])
     np.testing.assert_allclose(ours.nll, theirs["nll"], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 90])
+@pytest.mark.parametrize("at_once", [1, 100, 2**17])
+def test_batches_in_any_order_give_the_same_predictions(monkeypatch, size, at_once):
+    monkeypatch.setattr(predictions, "_AT_ONCE", at_once)
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(90, 6)).astype(np.float32)
+    labels = generator.integers(0, 6, 90)
+    order = generator.permutation(90)
+    rows = np.split(order, range(size, 90, size))
+    found = predictions.Predictions.of_batches(((r, logits[r]) for r in rows), labels)
+    whole = predictions.Predictions.of(logits, labels)
+    for name in ("rank", "nll", "predicted"):
+        assert np.array_equal(getattr(found, name), getattr(whole, name))

@@ -1,13 +1,11 @@
 """Anybody's function of a batch under audit: examples (b, ...) to logits (b, classes)."""
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from pnoise_jax import evaluation
-from pnoise_jax.evaluation.predictions import AT_ONCE
 from pnoise_jax.studies.leak.audited.audited_noise import AuditedNoise
 from pnoise_jax.studies.leak.checks.independence import largest_change
 
@@ -72,16 +70,8 @@ class AuditedFunction:
         self, audited: AuditedNoise, order: np.ndarray, batch_size: int, seed: int
     ) -> evaluation.Predictions:
         del audited, seed
-        found = evaluation.Predictions(
-            rank=np.empty(len(order), np.int32),
-            nll=np.empty(len(order), np.float32),
-            predicted=np.empty(len(order), np.int32),
-        )
-        for rows, logits in self._scored_at_once(order, batch_size):
-            predictions = evaluation.Predictions.of(logits, self._labels[rows])
-            for field in dataclasses.fields(found):
-                getattr(found, field.name)[rows] = getattr(predictions, field.name)
-        return found
+        batches = self._parts(self._apply, order, batch_size, "apply")
+        return evaluation.Predictions.of_batches(batches, self._labels)
 
     def inputs(self, rows: np.ndarray) -> np.ndarray:
         examples = self._inputs[np.minimum(rows, len(self._labels) - 1)]
@@ -107,19 +97,6 @@ class AuditedFunction:
 
     def require_resumable(self, audited: AuditedNoise, batch_size: int) -> None:
         """A function is always called from its inputs on."""
-
-    def _scored_at_once(
-        self, order: np.ndarray, batch_size: int
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """What `_parts` gives, of several batches: small ones cost more calls than arithmetic."""
-        parts, size = [], 0
-        for rows, logits in self._parts(self._apply, order, batch_size, "apply"):
-            parts.append((rows, logits))
-            size += logits.size
-            if size >= AT_ONCE or rows[-1] == order[-1]:
-                several_rows, several_logits = map(np.concatenate, zip(*parts, strict=True))
-                yield several_rows, several_logits
-                parts, size = [], 0
 
     def _parts(
         self, apply: Callable, order: np.ndarray, batch_size: int, what: str
