@@ -171,7 +171,8 @@ def _log_sum_exp(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The class of the largest logit, (n,), and `log_sum_exp`, which needs it."""
     top = logits.argmax(axis=1)[:, None]
     largest = np.take_along_axis(logits, top, axis=1)
-    rest = np.exp(logits - largest)
+    rest = logits - largest
+    np.exp(rest, out=rest)
     np.put_along_axis(rest, top, 0, axis=1)  # its 1 would swallow the others
     return top[:, 0], largest[:, 0] + np.log1p(rest.sum(axis=1))
 
