@@ -2,6 +2,10 @@
 
 import gc
 
+from . import huge_pages
+
+huge_pages.start_again()  # if Python is about to run one of them, and before it imports anything
+
 # Importing makes a quarter of a million objects that stay; by default Python looks through all of
 # them again and again, for a tenth of the time that a program takes to start.
 gc.set_threshold(50_000, 20, 50)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+import jax
 import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -20,7 +21,7 @@ from pnoise_jax import models, parallel, stopping, training
 from pnoise_jax.registry import did_you_mean
 from pnoise_jax.terminal import printable, say
 
-from . import values
+from . import huge_pages, values
 from .compilation_cache import use_compilation_cache
 
 _TRACEBACK = flags.DEFINE_bool(
@@ -220,6 +221,8 @@ def run(
                 flags.FLAGS.config.data.data_dir = flags.FLAGS.data_dir
             with parallel.watchdog(60 * _STALL_MINUTES.value):
                 main()
+            if huge_pages.in_use():  # after the work: an error is the only line on stderr
+                _say_once(huge_pages.SENTENCE)
         except stopping.StoppedError as stopped:
             stopping.end()
             _end(str(stopped), stopping.EXIT_CODE)
@@ -234,6 +237,12 @@ def run(
             _end(f"error: {text}" + ("" if _TRACEBACK.value else "\n(--traceback shows where)"))
 
     app.run(guarded, flags_parser=_parse_flags)
+
+
+def _say_once(sentence: str) -> None:
+    """To stderr, on the first host."""
+    if not parallel.are_several() or jax.process_index() == 0:
+        say(sentence, file=sys.stderr)
 
 
 def _parse_flags(argv: list[str]) -> list[str]:

@@ -24,7 +24,13 @@ from pnoise_jax.evaluation.metrics import (
 )
 from pnoise_jax.evaluation.normalisation import normalise, static_mean
 from pnoise_jax.evaluation.outputs import of_classes
-from pnoise_jax.evaluation.predictions import Predictions, collect, fetch_behind, score_logits
+from pnoise_jax.evaluation.predictions import (
+    Predictions,
+    collect,
+    fetch_behind,
+    log_sum_exp,
+    score_logits,
+)
 from pnoise_jax.evaluation.protocols import ORDERS, Protocol, standard_protocols
 from pnoise_jax.evaluation.report import (
     CLASSIFICATION_MEASURES,
@@ -81,6 +87,7 @@ __all__ = [
     "in_batches_of",
     "is_correct",
     "label_bits_per_batch",
+    "log_sum_exp",
     "lower",
     "mean_change",
     "mean_over_batches",

@@ -16,6 +16,7 @@ from pnoise_jax import data, parallel
 from pnoise_jax.evaluation.correctness import preferred_labels
 
 REPORT_EVERY = 30.0  # seconds between two sentences about the progress
+_AT_ONCE = 2**17  # logits that are scored at once: they stay in a CPU's cache
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,10 +39,57 @@ class Predictions:
         cls, logits: np.ndarray, labels: np.ndarray, label_sets: np.ndarray | None = None
     ) -> "Predictions":
         """Predictions from logits (n, classes), labels (n,) and perhaps sets of them (n, k)."""
-        labels = np.asarray(labels)
-        found = _score(np, scipy.special.logsumexp, np.asarray(logits), labels, label_sets)
-        types = {"rank": np.int32, "nll": np.float32, "predicted": np.int32}
-        return cls(**{name: array.astype(types[name]) for name, array in found.items()})
+        logits, labels = np.asarray(logits), np.asarray(labels)
+        found = cls._empty(len(labels))
+        with np.errstate(invalid="ignore"):  # inf - inf: callers report what is not finite
+            for rows in _parts(logits):
+                part, sets = logits[rows], None if label_sets is None else label_sets[rows]
+                true, members = preferred_labels(np, part, labels[rows], sets)
+                found.rank[rows] = _rank(part, true)
+                found.predicted[rows], total = _log_sum_exp(part)
+                of_true = members[:, 0] if sets is None else scipy.special.logsumexp(members, 1)
+                found.nll[rows] = total - of_true
+        return found
+
+    @classmethod
+    def of_batches(
+        cls,
+        batches: Iterable[tuple[np.ndarray, np.ndarray]],
+        labels: np.ndarray,
+        label_sets: np.ndarray | None = None,
+    ) -> "Predictions":
+        """The same of batches, pairs of indices (b,) and logits (b, classes).
+
+        All logits together are never in memory. Several small batches are scored at once, since
+        each would cost more calls than arithmetic.
+
+        Args:
+          batches: in any order; together they have every example once.
+          labels: (n,), of all examples.
+          label_sets: (n, k), of all examples, where they have several labels.
+        """
+        found = cls._empty(len(labels))
+        waiting, size = [], 0
+
+        def score() -> None:
+            rows, logits = map(np.concatenate, zip(*waiting, strict=True))
+            part = cls.of(logits, labels[rows], None if label_sets is None else label_sets[rows])
+            for field in dataclasses.fields(cls):
+                getattr(found, field.name)[rows] = getattr(part, field.name)
+
+        for batch in batches:
+            waiting.append(batch)
+            size += batch[1].size
+            if size >= _AT_ONCE:
+                score()
+                waiting, size = [], 0
+        if waiting:
+            score()
+        return found
+
+    @classmethod
+    def _empty(cls, count: int) -> "Predictions":
+        return cls(*(np.empty(count, dtype) for dtype in (np.int32, np.float32, np.int32)))
 
     def summary(self) -> dict[str, float | int]:
         """``top1`` and ``top5`` in percent, mean ``nll``, and ``n``."""
@@ -115,6 +163,45 @@ def fetch_behind(results: Iterable[Any]) -> Iterator[Any]:
     yield from map(jax.device_get, waiting)
 
 
+def log_sum_exp(logits: np.ndarray) -> np.ndarray:
+    """The logarithm of the sum of exponentials, (n, classes) to (n,), in the dtype of the logits.
+
+    In a quarter of the time of SciPy's, without its options: a large audit needs thousands of
+    millions of exponentials.
+    """
+    return np.concatenate([_log_sum_exp(logits[rows])[1] for rows in _parts(logits)])
+
+
+def _parts(logits: np.ndarray) -> Iterator[slice]:
+    """Of the rows of logits (n, classes)."""
+    size = max(1, _AT_ONCE // logits.shape[1])
+    yield from (slice(start, start + size) for start in range(0, len(logits), size))
+
+
+def _log_sum_exp(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The class of the largest logit, (n,), and `log_sum_exp`, which needs it."""
+    top = logits.argmax(axis=1)[:, None]
+    largest = np.take_along_axis(logits, top, axis=1)
+    rest = logits - largest
+    np.exp(rest, out=rest)
+    np.put_along_axis(rest, top, 0, axis=1)  # its 1 would swallow the others
+    return top[:, 0], largest[:, 0] + np.log1p(rest.sum(axis=1))
+
+
+def _rank(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """How many classes are ahead of the true one: logits (n, classes), labels (n,), to (n,).
+
+    Ties count as in argmax; a logit that is not a number is never smaller.
+    """
+    labels = labels[:, None]
+    true = np.take_along_axis(logits, labels, axis=1)
+    rank = logits.shape[1] - np.count_nonzero(logits <= true, axis=1)
+    equal = logits == true
+    if np.count_nonzero(equal) > len(labels):  # more than the true classes themselves
+        rank += np.count_nonzero(equal & (np.arange(logits.shape[1]) < labels), axis=1)
+    return rank
+
+
 def score_logits(logits: jax.Array, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
     """The arrays of `Predictions`, (b,).
 
@@ -122,19 +209,13 @@ def score_logits(logits: jax.Array, batch: Mapping[str, Any]) -> dict[str, jax.A
       logits: (b, classes).
       batch: with the targets of `data.Dataset.targets`.
     """
-    return _score(jnp, jax.nn.logsumexp, logits, batch["label"], batch.get("label_set"))
-
-
-def _score(
-    xp: Any, logsumexp: Callable, logits: Any, labels: Any, label_sets: Any
-) -> dict[str, Any]:
-    """`score_logits` with NumPy, which does not compile for each shape, or with JAX."""
-    labels, members = preferred_labels(xp, logits, labels, label_sets)
+    label_sets = batch.get("label_set")
+    labels, members = preferred_labels(jnp, logits, batch["label"], label_sets)
     labels = labels[:, None]
-    true = xp.take_along_axis(logits, labels, axis=1)
-    classes = xp.arange(logits.shape[1], dtype=labels.dtype)
-    # Ties count as in argmax; a logit that is not a number is never smaller.
+    true = jnp.take_along_axis(logits, labels, axis=1)
+    classes = jnp.arange(logits.shape[1], dtype=labels.dtype)
+    # As `_rank` counts.
     ahead = ~(logits <= true) | ((logits == true) & (classes < labels))
-    likelihood = true[:, 0] if label_sets is None else logsumexp(members, axis=1)
-    nll = logsumexp(logits, axis=1) - likelihood
+    likelihood = members[:, 0] if label_sets is None else jax.nn.logsumexp(members, axis=1)
+    nll = jax.nn.logsumexp(logits, axis=1) - likelihood
     return {"rank": ahead.sum(axis=1), "nll": nll, "predicted": logits.argmax(axis=1)}

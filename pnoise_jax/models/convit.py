@@ -25,6 +25,7 @@ class GatedAttention(nn.Module, kw_only=True):
       num_heads: number of heads; it divides the features of a token.
       locality_strength: how sharply the heads look at their neighbours in the beginning.
       dropout: rate of the dropout after the output projection.
+      kernel: as `layers.Attention` has it.
       train: whether dropout is on.
       dtype: dtype of the computation; parameters are float32.
     """
@@ -33,6 +34,7 @@ class GatedAttention(nn.Module, kw_only=True):
     num_heads: int
     locality_strength: float = 1.0
     dropout: float = 0.0
+    kernel: str = "xla"
     train: bool = False
     dtype: Any = jnp.float32
 
@@ -69,7 +71,8 @@ class GatedAttention(nn.Module, kw_only=True):
         Returns:
           (batch, tokens, heads, dim / heads).
         """
-        by_content = jax.nn.dot_product_attention(query, key, value)
+        kernel = layers.choose_kernel(self.kernel, query, None, train=self.train)
+        by_content = jax.nn.dot_product_attention(query, key, value, implementation=kernel)
         by_position = jnp.einsum("hts,bshd->bthd", position_weights, value)
         gate = nn.sigmoid(gate).astype(self.dtype)[None, None, :, None]
         # timm mixes the weights instead, and divides them by their sum, which is 1 already.

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pnoise_jax import noise
+from pnoise_jax.models import attention_kernels
 from pnoise_jax.noise.injection import Point
 
 # With Flax's fast variance, E[x^2] - E[x]^2: the exact one made a training step of ViT-Ti on a CPU
@@ -45,6 +46,7 @@ class Attention(nn.Module, kw_only=True):
       key_gate: makes a module, given `train` and its `name`, that maps the keys (batch, tokens,
         heads, dim / heads) to factors (batch, tokens, heads) by which the first token's attention
         to each token is multiplied after the softmax; None for none.
+      kernel: what computes it, one of `attention_kernels.KERNELS`.
       train: whether dropout is on.
       dtype: dtype of the computation; parameters are float32.
     """
@@ -56,6 +58,7 @@ class Attention(nn.Module, kw_only=True):
     qk_norm: Callable[..., nn.Module] | None = None
     key_gate: Callable[..., nn.Module] | None = None
     dropout: float = 0.0
+    kernel: str = "xla"
     train: bool = False
     dtype: Any = jnp.float32
 
@@ -121,8 +124,11 @@ class Attention(nn.Module, kw_only=True):
         Returns:
           (batch, tokens, heads, dim / heads).
         """
+        kernel = choose_kernel(
+            self.kernel, query, bias, train=self.train, weighted=gate is not None
+        )
         if gate is None:
-            return jax.nn.dot_product_attention(query, key, value, bias)
+            return jax.nn.dot_product_attention(query, key, value, bias, implementation=kernel)
         scale = jnp.float32(query.shape[-1] ** -0.5)
         logits = jnp.einsum("bthd,bshd->bhts", query, key, preferred_element_type=jnp.float32)
         logits = scale * logits if bias is None else scale * logits + bias
@@ -136,6 +142,28 @@ class Attention(nn.Module, kw_only=True):
         query = self.param("q_bias", nn.initializers.zeros, (dim,), jnp.float32)
         value = self.param("v_bias", nn.initializers.zeros, (dim,), jnp.float32)
         return jnp.concatenate([query, jnp.zeros_like(query), value]).astype(self.dtype)
+
+
+def choose_kernel(
+    name: str, query: jax.Array, bias: jax.Array | None, *, train: bool, weighted: bool = False
+) -> Any:
+    """What `jax.nn.dot_product_attention` takes as its implementation.
+
+    Args:
+      name: one of `attention_kernels.KERNELS`.
+      query: (batch, tokens, heads, dim / heads).
+      bias: as `Attention.attend` has it.
+      train: whether the model trains. An attack differentiates a model that does not, so "auto"
+        counts every attention as trained.
+      weighted: whether weights are changed after the softmax.
+
+    Raises:
+      ValueError: as `attention_kernels.choose`.
+    """
+    case = attention_kernels.case_here(
+        query, bias=bias is not None, weighted=weighted, training=train or name == "auto"
+    )
+    return attention_kernels.choose(name, case)
 
 
 class Mlp(nn.Module, kw_only=True):

@@ -7,7 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from pnoise_jax.models import checks, layers
+from pnoise_jax.models import attention_kernels, checks, layers
 from pnoise_jax.models.classifier import Classifier
 
 
@@ -22,6 +22,8 @@ class Transformer(Classifier, kw_only=True):
       dim: features of a token.
       dropout: rate after the embedding, the attention's projection and each layer of the MLP:
         timm's `pos_drop_rate` and `proj_drop_rate`. Draws from the "dropout" stream.
+      attention_kernel: what computes the attention: "xla"; "cudnn", flash attention on NVIDIA GPUs
+        in bfloat16 or float16; or "auto", cuDNN in the layers where it is possible.
       key_gate: of the last block's attention, see `layers.Attention`; set by tasks, not by configs.
     """
 
@@ -29,6 +31,7 @@ class Transformer(Classifier, kw_only=True):
     patch_size: int = 16
     dim: int = 768
     dropout: float = 0.0
+    attention_kernel: str = "xla"
     key_gate: Callable[..., nn.Module] | None = None
 
     points = ("image", "block_input", "attention_input")
@@ -38,6 +41,7 @@ class Transformer(Classifier, kw_only=True):
         checks.image_shape(self.image_size)
         checks.require_positive(patch_size=self.patch_size, dim=self.dim)
         checks.require_rate(dropout=self.dropout)
+        attention_kernels.require_kernel(self.attention_kernel)
         checks.require_whole_patches(self.image_size, self.image_shape, self.patch_size)
 
     @property
@@ -90,6 +94,9 @@ class Transformer(Classifier, kw_only=True):
         """The block of a layer, of this kind; `options` are attributes in which families differ."""
         if self.key_gate is not None and layer == self.num_layers:
             options["attention"] = functools.partial(options["attention"], key_gate=self.key_gate)
+        if self.attention_kernel != "xla":
+            kernel = self.attention_kernel
+            options["attention"] = functools.partial(options["attention"], kernel=kernel)
         block: Callable[..., nn.Module] = nn.remat(kind) if self.remat else kind
         return block(
             layer=layer,

@@ -98,7 +98,8 @@ def check_training(setup: Setup, *, devices: int | None = None) -> None:
     config, train_data = setup.config, setup.train_data
     _ = setup.train_transform  # checks it
     parallel.require_mesh(config.fsdp, devices)
-    parallel.require_split(setup.parameters, config.fsdp)
+    if config.fsdp > 1:  # asking for the parameters traces how the model starts, which takes long
+        parallel.require_split(setup.parameters, config.fsdp)
     parallel.require_divisible(
         "batch_size", config.batch_size, by_micro_batches=config.accumulate, devices=devices
     )
@@ -109,8 +110,9 @@ def check_training(setup: Setup, *, devices: int | None = None) -> None:
         )
     if setup.steps(config.duration, "duration") < 1:
         raise ValueError(f"duration={config.duration!r} is less than one step")
+    fields = dict(flatten(config))
     for field in ("log_every", "checkpoint.every", "evaluation.every"):
-        duration = dict(flatten(config))[field]
+        duration = fields[field]
         by_clock = field == "checkpoint.every" and seconds_of(duration, field=field) is not None
         if duration is not None and not by_clock and setup.steps(duration, field) < 1:
             raise ValueError(f"{field}={duration!r} is less than one step")

@@ -1,5 +1,6 @@
 """The config of a run, built from its declared fields and validated."""
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -93,7 +94,7 @@ _OPEN = ("model.", "task.", "noise.options.", "noise.others.")
 
 def validate(config: ml_collections.ConfigDict) -> None:
     """Raises ValueError for the first field that is unknown, missing, or out of its range."""
-    known = dict(flatten(default_config()))
+    known = _default_fields()
     given = dict(flatten(config))
     for field in given:
         if field not in known and not field.startswith(_OPEN):
@@ -121,6 +122,11 @@ def validate(config: ml_collections.ConfigDict) -> None:
         )
     if given["data.mean_image"] is None and len(mean) != len(std):
         raise ValueError(f"data.mean={mean!r}, data.std={std!r}: give as many numbers in each")
+
+
+@functools.cache  # a sweep validates thousands of configs
+def _default_fields() -> Mapping[str, Any]:
+    return dict(flatten(default_config()))
 
 
 def differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

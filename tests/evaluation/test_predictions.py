@@ -2,8 +2,10 @@
 
 import types
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import special
 
 from pnoise_jax import data
 from pnoise_jax.evaluation import predictions
@@ -71,3 +73,75 @@ def test_a_result_is_fetched_while_the_next_is_computed():
 
     fetched = [(result, len(started)) for result in predictions.fetch_behind(results())]
     assert fetched == [(0, 2), (1, 3), (2, 3)]
+
+
+def _score_plainly(logits, labels):
+    """Row by row, as the definitions say; (rank, nll, predicted)."""
+    rows = []
+    for row, label in zip(logits, labels, strict=True):
+        ahead = [c for c, x in enumerate(row) if not x <= row[label]]
+        ahead += [c for c in range(label) if row[c] == row[label]]
+        rows.append((len(ahead), special.logsumexp(row.astype(np.float64)) - row[label]))
+    rank, nll = map(np.array, zip(*rows, strict=True))
+    return rank, nll, logits.argmax(axis=1)
+
+
+@pytest.mark.parametrize("classes", [1, 2, 7, 130])
+@pytest.mark.parametrize("kind", ["plain", "ties", "confident", "masked", "far from 0"])
+def test_predictions_are_what_the_definitions_say(classes, kind):
+    generator = np.random.default_rng(classes)
+    logits = generator.normal(size=(150, classes)).astype(np.float32)
+    labels = generator.integers(0, classes, 150)
+    if kind == "ties":
+        logits = logits.round()
+    if kind == "confident":
+        logits -= 30
+        logits[np.arange(150), labels] = 0  # as audits shift them: so nothing is rounded off
+    if kind == "masked":
+        logits[:, ::2] = -1e9
+    if kind == "far from 0":
+        logits += 1000
+    rank, nll, predicted = _score_plainly(logits, labels)
+    found = predictions.Predictions.of(logits, labels)
+    assert np.array_equal(found.rank, rank)
+    assert np.array_equal(found.predicted, predicted)
+    tolerance = {"confident": 1e-20, "masked": 100, "far from 0": 2e-4}.get(kind, 1e-6)
+    np.testing.assert_allclose(found.nll, nll, rtol=1e-5, atol=tolerance)
+    total = special.logsumexp(logits, axis=1)
+    np.testing.assert_allclose(predictions.log_sum_exp(logits), total, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_logits_that_are_not_finite_do_not_count_as_right(value):
+    logits = np.zeros((3, 4), np.float32)
+    logits[0, 2] = logits[1, 1] = value
+    found = predictions.Predictions.of(logits, np.array([1, 1, 0]))
+    ranks = {"nan": [2, 4, 0], "inf": [2, 0, 0], "-inf": [1, 3, 0]}
+    assert found.rank.tolist() == ranks[str(value)]
+    assert np.isfinite(found.nll[2])
+
+
+def test_in_jax_the_scores_are_the_same():
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(90, 6)).astype(np.float32).round(1)
+    labels = generator.integers(0, 6, 90)
+    ours = predictions.Predictions.of(logits, labels)
+    theirs = predictions.score_logits(jnp.asarray(logits), jnp.asarray(labels, jnp.int32))
+    assert np.array_equal(ours.rank, theirs["rank"])
+    assert np.array_equal(ours.predicted, theirs["predicted"])
+    np.testing.assert_allclose(ours.nll, theirs["nll"], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 90])
+@pytest.mark.parametrize("at_once", [1, 100, 2**17])
+def test_batches_in_any_order_give_the_same_predictions(monkeypatch, size, at_once):
+    monkeypatch.setattr(predictions, "_AT_ONCE", at_once)
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(90, 6)).astype(np.float32)
+    labels = generator.integers(0, 6, 90)
+    order = generator.permutation(90)
+    rows = np.split(order, range(size, 90, size))
+    found = predictions.Predictions.of_batches(((r, logits[r]) for r in rows), labels)
+    whole = predictions.Predictions.of(logits, labels)
+    for name in ("rank", "nll", "predicted"):
+        assert np.array_equal(getattr(found, name), getattr(whole, name))

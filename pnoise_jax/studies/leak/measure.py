@@ -301,9 +301,9 @@ def vote(logits: np.ndarray, batches: np.ndarray) -> np.ndarray:
       batches: (n,), the number of each example's batch, from 0.
     """
     order = np.argsort(batches, kind="stable")
-    starts = np.flatnonzero(np.diff(batches[order], prepend=-1))
-    sums = np.add.reduceat(logits[order], starts, axis=0, dtype=np.float64)
-    return sums.argmax(axis=1).astype(np.int32)[batches]
+    members = np.split(order, np.flatnonzero(np.diff(batches[order])) + 1)
+    classes = [logits[rows].sum(axis=0, dtype=np.float64).argmax() for rows in members]
+    return np.array(classes, np.int32)[batches]
 
 
 def _require_reference(seed: int, logits: np.ndarray, change: tuple[float, int] | None) -> None:

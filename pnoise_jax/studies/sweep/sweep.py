@@ -133,7 +133,8 @@ def _cells_of(shard: Shard | None, cells: Sequence[Cell], path: Path) -> Sequenc
     if shard is None:
         return cells
     runs = [run for program in plan(cells, path / "runs") for run in program]
-    runs.sort(key=lambda run: cells.index(run.cells[0]))
+    position = {id(cell): number for number, cell in enumerate(cells)}
+    runs.sort(key=lambda run: position[id(run.cells[0])])
     return [cell for run in shard.share(runs) for cell in run.cells]
 
 

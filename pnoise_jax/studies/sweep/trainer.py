@@ -1,13 +1,13 @@
 """The trainings that a sweep needs, each once; those of one program one by one or together."""
 
 import contextlib
-import copy
 import dataclasses
 import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import ml_collections
@@ -16,7 +16,7 @@ from rich.console import Console
 
 from pnoise_jax import stopping, training
 from pnoise_jax.runs import Checkpoints, RunDirectory
-from pnoise_jax.studies.sweep.cells import Cell, name_of, require_one_numbering
+from pnoise_jax.studies.sweep.cells import Cell, copy_config, name_of, require_one_numbering
 from pnoise_jax.studies.sweep.speed import Speed, chunk_size, measure
 from pnoise_jax.training import (
     HARMLESS,
@@ -37,24 +37,30 @@ class Training:
     """A run that some cells need.
 
     Attributes:
-      experiment: what is trained. Without noise in training it has no noise at all, and serves
-        cells of every noise.
       cells: those that are evaluated on its weights.
       identity: a digest of all that the weights depend on.
       program: the fields that it shares with the runs of its program, as text.
       family: those that it shares with runs that differ in their noise as well.
     """
 
-    experiment: training.Experiment
     cells: tuple[Cell, ...]
     identity: str
     program: str
     family: str
 
+    @functools.cached_property
+    def experiment(self) -> training.Experiment:
+        """What is trained: without noise in training, with no noise at all, for every cell."""
+        experiment = self.cells[0].experiment
+        model = experiment.model
+        if not trains_with_noise(experiment):
+            model = model.clone(injection=None)
+        return dataclasses.replace(experiment, config=training_config(experiment), model=model)
+
     @property
     def name(self) -> str:
         """The swept fields that the weights depend on, such as "strength=0.3, seed=1"."""
-        with_noise = trains_with_noise(self.experiment)
+        with_noise = trains_with_noise(self.cells[0].experiment)
         return name_of(
             {
                 field: value
@@ -80,28 +86,23 @@ def plan(cells: Sequence[Cell], runs: Path | None = None) -> list[list[Training]
       cells: of the sweep.
       runs: where finished trainings are; they know weights that are gone by now.
     """
-    fields = functools.partial(_fields, contents=_contents(cells, runs))
+    texts = functools.partial(_text_of, contents=_contents(cells, runs))
     needed: dict[str, list[Cell]] = {}
-    configs: dict[str, ml_collections.ConfigDict] = {}
+    described: dict[str, dict[str, Any]] = {}  # the fields of each training's config
     for cell in cells:
-        config = training_config(cell.experiment)
-        identity = hashlib.sha256(fields(config).encode()).hexdigest()[:8]
+        fields = _training_fields(cell.experiment)
+        identity = hashlib.sha256(texts(fields).encode()).hexdigest()[:8]
         needed.setdefault(identity, []).append(cell)
-        configs.setdefault(identity, config)
+        described.setdefault(identity, fields)
     programs: dict[str, list[Training]] = {}
     for identity, served in needed.items():
-        config, experiment = configs[identity], served[0].experiment
-        if not trains_with_noise(experiment):
-            experiment = dataclasses.replace(
-                experiment, model=experiment.model.clone(injection=None)
-            )
+        fields = described[identity]
         require_one_numbering(served)
         run = Training(
-            dataclasses.replace(experiment, config=config),
             tuple(served),
             identity,
-            program=fields(config, but=_is_traced),
-            family=fields(config, but=_is_of_noise),
+            program=texts(fields, but=_is_traced),
+            family=texts(fields, but=_is_of_noise),
         )
         programs.setdefault(run.program, []).append(run)
     return list(programs.values())
@@ -109,13 +110,28 @@ def plan(cells: Sequence[Cell], runs: Path | None = None) -> list[list[Training]
 
 def training_config(experiment: training.Experiment) -> ml_collections.ConfigDict:
     """The config of the run that gives a cell its weights: one checkpoint, at the end."""
-    config = copy.deepcopy(experiment.config)
+    config = copy_config(experiment.config)
     if not trains_with_noise(experiment):
         config.noise = default_config().noise
     config.checkpoint.every = f"{experiment.total_steps} steps"
     config.checkpoint.keep = 1
     config.evaluation.every = None
     return config
+
+
+def _training_fields(experiment: training.Experiment) -> dict[str, Any]:
+    """Those fields of `training_config` that change a run's weights; without a copy of it."""
+    fields = {k: v for k, v in flatten(experiment.config) if not k.startswith(HARMLESS)}
+    if not trains_with_noise(experiment):
+        fields = {k: v for k, v in fields.items() if not k.startswith("noise.")}
+        fields |= _default_noise()
+    return fields
+
+
+@functools.cache
+def _default_noise() -> Mapping[str, Any]:
+    fields = flatten({"noise": default_config().noise})
+    return {k: v for k, v in fields if not k.startswith(HARMLESS)}
 
 
 def _contents(cells: Sequence[Cell], runs: Path | None) -> dict[str, str]:
@@ -139,17 +155,17 @@ def _is_of_noise(field: str) -> bool:
     return field == "seed" or field.startswith("noise.")
 
 
-def _fields(
-    config: ml_collections.ConfigDict,
+def _text_of(
+    fields: Mapping[str, Any],
     *,
     contents: Mapping[str, str],
     but: Callable[[str], bool] = lambda field: False,
 ) -> str:
-    """The fields that change a run's weights, as text; of weights to start from, the content."""
-    fields = {k: v for k, v in flatten(config) if not (k.startswith(HARMLESS) or but(k))}
-    if config.weights is not None:
-        fields["weights"] = contents[config.weights]
-    return json.dumps(fields, sort_keys=True)
+    """Fields of a config as text; of weights to start from, the content."""
+    kept = {k: v for k, v in fields.items() if not but(k)}
+    if kept["weights"] is not None:
+        kept["weights"] = contents[kept["weights"]]
+    return json.dumps(kept, sort_keys=True)
 
 
 class Trainer:

@@ -118,3 +118,29 @@ def test_orders_that_all_score_the_same_do_not_make_certainty():
     assert found.p_value > 0.01  # one example of 500 is no discovery
     assert exceeds(np.full(10, 70.0), np.full(10, 70.0), n=500) == pytest.approx(0.5)
     assert exceeds(np.full(10, 71.0), np.full(10, 70.0), n=500) < 1e-6
+
+
+@pytest.mark.parametrize(("classes", "mates"), [(1, 2), (2, 3), (30, 4), (50, 9)])
+def test_pairs_are_those_of_all_pairs_of_classes_sorted_by_confusion(classes, mates):
+    generator = np.random.default_rng(classes)
+    labels = generator.integers(0, classes, 1200)
+    confused = np.triu(generator.poisson(0.1, (classes, classes)), 1)
+    confused += confused.T
+
+    draws = np.random.default_rng(5)
+    groups = {}
+    for c in np.unique(labels):
+        members = draws.permutation(np.flatnonzero(labels == c))
+        groups[c] = [members[i : i + mates] for i in range(0, len(members) - mates + 1, mates)]
+    pairs = [(one, two) for one in groups for two in groups if one < two]
+    draws.shuffle(pairs)
+    pairs.sort(key=lambda pair: -confused[pair])
+    expected, before, turn = [], -1, 0
+    while len(expected) < mate_groups.MAX_PAIRS and (turn < 2 or len(expected) > before):
+        before = len(expected)
+        for one, two in pairs:
+            if groups[one] and groups[two] and (turn or confused[one, two]):
+                expected.append([groups[one].pop(), groups[two].pop()])
+        turn += 1
+    chosen = mate_groups._disjoint_pairs(labels, confused, mates, np.random.default_rng(5))
+    assert np.array(chosen).tolist() == np.array(expected[: mate_groups.MAX_PAIRS]).tolist()

@@ -11,6 +11,7 @@ from pnoise_jax.studies.sweep.cells import (
     Cell,
     as_text,
     build_cells,
+    copy_config,
     name_of,
     product,
     require_one_numbering,
@@ -143,3 +144,50 @@ def test_cells_of_one_training_number_their_classes_alike(data_dir):
         ValueError, match=r"data_dir=0 and data_dir=2 share a training.*'a' is clas"
     ):
         require_one_numbering(cells)
+
+
+def test_cells_that_differ_in_the_seed_are_built_and_checked_once(data_dir, monkeypatch):
+    built = []
+
+    def build(config, **options):
+        built.append(config.seed)
+        return training.experiment.build(config, **options)
+
+    monkeypatch.setattr(training, "build", build)
+    fields = {"noise.strength": (0.1, 0.2), "seed": range(40)}
+    base = small_config(data_dir, **{"noise.preset": "paper_vit"})
+    cells = build_cells(base, product(fields))
+    assert built == [0, 0]
+    assert [cell.experiment.config.seed for cell in cells] == 2 * list(range(40))
+    assert [cell.experiment.task.setup.config.seed for cell in cells] == 2 * list(range(40))
+    assert {c.experiment.model.injection.noise.strength for c in cells[:40]} == {0.1}
+    assert str(cells[-1].experiment.config).replace("seed: 39", "seed: 0") == str(
+        cells[40].experiment.config
+    )
+
+
+@pytest.mark.parametrize("seed", [-1, 2**40, 0.5, "one"])
+def test_a_bad_seed_is_found_after_good_ones(data_dir, seed):
+    with pytest.raises(ValueError, match=r"cell 3 of sweep.*seed="):
+        build_cells(small_config(data_dir), [{"seed": 0}, {"seed": 1}, {"seed": seed}])
+
+
+def test_nothing_is_traced_for_a_cell_whose_parameters_nobody_asks_for(data_dir, monkeypatch):
+    def fail(*arguments, **options):
+        raise AssertionError("traced")
+
+    monkeypatch.setattr(training.Experiment, "initial_state", fail)
+    assert build_cells(small_config(data_dir), [{"optimizer.learning_rate": 0.1}])
+
+
+def test_a_copy_of_a_config_keeps_its_types_and_shares_nothing(data_dir):
+    base = small_config(data_dir)
+    plain = copy_config(base)
+    with base.unlocked():
+        base.twice = base.get_oneway_ref("seed") * 2  # has a function that cannot be pickled
+    for copied in (plain, copy_config(base)):
+        copied.seed = 3
+        assert base.seed == 0
+        with pytest.raises(TypeError):
+            copied.ema_decay = "much"
+    assert copy_config(base).twice == 0

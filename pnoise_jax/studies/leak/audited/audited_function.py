@@ -1,7 +1,7 @@
 """Anybody's function of a batch under audit: examples (b, ...) to logits (b, classes)."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -50,7 +50,11 @@ class AuditedFunction:
         apply, batch_size, what = self._clean_apply, self._batch_size, "clean"
         if apply is None:
             apply, batch_size, what = self._apply, 1, "apply, one example at a time,"
-        logits = self._logits(apply, order, batch_size, what)
+        logits = np.empty((0, 0), np.float32)
+        for rows, part in self._parts(apply, order, batch_size, what):
+            if not logits.size:
+                logits = np.empty((len(order), part.shape[1]), np.float32)
+            logits[rows] = part
         return logits, evaluation.Predictions.of(logits, self._labels)
 
     def clean_change(self) -> tuple[float, int] | None:
@@ -66,8 +70,8 @@ class AuditedFunction:
         self, audited: AuditedNoise, order: np.ndarray, batch_size: int, seed: int
     ) -> evaluation.Predictions:
         del audited, seed
-        logits = self._logits(self._apply, order, batch_size, "apply")
-        return evaluation.Predictions.of(logits, self._labels)
+        batches = self._parts(self._apply, order, batch_size, "apply")
+        return evaluation.Predictions.of_batches(batches, self._labels)
 
     def inputs(self, rows: np.ndarray) -> np.ndarray:
         examples = self._inputs[np.minimum(rows, len(self._labels) - 1)]
@@ -94,24 +98,22 @@ class AuditedFunction:
     def require_resumable(self, audited: AuditedNoise, batch_size: int) -> None:
         """A function is always called from its inputs on."""
 
-    def _logits(self, apply: Callable, order: np.ndarray, batch_size: int, what: str) -> np.ndarray:
-        """(n, classes), in the order of the examples, of batches that follow ``order``."""
-        parts = []
+    def _parts(
+        self, apply: Callable, order: np.ndarray, batch_size: int, what: str
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The examples (b,) of each batch of an order, and their logits (b, classes)."""
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             partial = " (the last, partial batch)" if len(rows) < batch_size else ""
             part = self._call(apply, self._inputs[rows], what, partial)
-            if not np.isfinite(part).all():
+            if not np.isfinite(part.min()):  # the largest logits are 0, where they are finite
                 culprit = rows[int(np.flatnonzero(~np.isfinite(part).all(axis=1))[0])]
                 raise ValueError(
                     f"{what} gave logits that are not finite for example {culprit}, in a batch of "
                     f"{len(rows)} with examples {_listed(rows)}{partial}; leave it out, or fix "
                     "the function; a mask must be finite, such as -1e9"
                 )
-            parts.append(part)
-        logits = np.empty((len(order), parts[0].shape[1]), np.float32)
-        logits[order] = np.concatenate(parts)
-        return logits
+            yield rows, part
 
     def _call(
         self, apply: Callable, examples: np.ndarray, what: str, where: str = ""
@@ -155,8 +157,10 @@ def _as_logits(outputs: np.ndarray) -> np.ndarray:
     A softmax ignores what all logits of an example share, and so does a ranking: single precision
     would keep that, and lose what tells classes apart.
     """
-    logits = np.asarray(outputs, np.float64)
+    logits = np.asarray(outputs)
+    if logits.dtype != np.float32:  # whose differences are rounded once, either way
+        logits = logits.astype(np.float64)
     if logits.ndim == 2 and logits.size:
         with np.errstate(invalid="ignore"):  # inf - inf: reported by the callers as not finite
             logits = logits - logits.max(axis=1, keepdims=True)
-    return logits.astype(np.float32)
+    return logits.astype(np.float32, copy=False)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import scipy
 
+from pnoise_jax import evaluation
 from pnoise_jax.studies.leak.checks.mate_groups import Groups
 
 WANTED_BATCHES = 256  # of each kind of target but the blank one
@@ -123,7 +124,7 @@ def choose_targets(groups: Groups, clean: np.ndarray, *, blank: bool) -> Planned
       blank: whether there is a blank example, of index n.
     """
     generator = np.random.default_rng([groups.seed, 3])
-    total = scipy.special.logsumexp(clean, axis=1)
+    total = evaluation.log_sum_exp(clean)
     count = int(np.clip(WANTED_BATCHES // (2 * len(groups.members)), 1, 16))
     rows = []
     for number, (members, (one, two)) in enumerate(

@@ -4,11 +4,13 @@ The groups are disjoint, one unit of evidence each: examples that are mates twic
 """
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 
 WANTED_PAIRS = 12  # of groups of mates; smaller groups make more of them
 MAX_PAIRS = 64
+_ROWS = 1024
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,8 +66,8 @@ def _count_confusions(clean: np.ndarray) -> np.ndarray:
     """(classes, classes): how many examples have these two as their likeliest classes."""
     classes = clean.shape[1]
     counts = np.zeros((classes, classes), np.int64)
-    if classes > 1:
-        top = np.argpartition(clean, classes - 2, axis=1)[:, -2:]
+    for start in range(0, len(clean) if classes > 1 else 0, _ROWS):  # each logit gets an index
+        top = np.argpartition(clean[start : start + _ROWS], classes - 2, axis=1)[:, -2:]
         np.add.at(counts, (top[:, 0], top[:, 1]), 1)
     return counts + counts.T
 
@@ -80,15 +82,27 @@ def _disjoint_pairs(
         whole = members[: len(members) // mates * mates].reshape(-1, mates)
         if len(whole):
             groups[int(c)] = list(whole)
-    pairs = [(one, two) for one in groups for two in groups if one < two]
+    classes = np.array(list(groups), int)  # they ascend
+    pairs = classes[np.stack(np.triu_indices(len(classes), 1), axis=1)]
     generator.shuffle(pairs)
-    pairs.sort(key=lambda pair: -confused[pair])
+    often = confused[pairs[:, 0], pairs[:, 1]]
+    pairs = pairs[np.argsort(-often, kind="stable")]
     chosen = []
     for turn in range(len(labels)):  # round by round, so that no pair of classes takes all groups
         before = len(chosen)
-        for one, two in pairs:
+        for one, two in _as_numbers(pairs):
             if groups[one] and groups[two] and (turn or confused[one, two]):
                 chosen.append(np.stack([groups[one].pop(), groups[two].pop()]))
-        if len(chosen) >= MAX_PAIRS or (turn and len(chosen) == before):
-            return chosen[:MAX_PAIRS]
+                if len(chosen) == MAX_PAIRS:
+                    return chosen
+            elif not turn and not confused[one, two]:
+                break  # and none of those that follow
+        if turn and len(chosen) == before:
+            return chosen
     return chosen
+
+
+def _as_numbers(pairs: np.ndarray) -> Iterator[list[int]]:
+    """The rows, as lists; of half a million pairs the first few are mostly enough."""
+    for start in range(0, len(pairs), _ROWS):
+        yield from pairs[start : start + _ROWS].tolist()

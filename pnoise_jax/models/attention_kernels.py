@@ -1,0 +1,116 @@
+"""Which kernel computes an attention: XLA's operations, or flash attention of cuDNN on GPUs."""
+
+import dataclasses
+import functools
+import re
+import sys
+
+import jax
+import jax.numpy as jnp
+
+from pnoise_jax.registry import did_you_mean
+
+KERNELS = ("xla", "auto", "cudnn")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Case:
+    """What decides whether cuDNN can compute an attention.
+
+    Attributes:
+      platform: of the devices: "cpu", "cuda", "rocm", "tpu".
+      capability: compute capability of the GPU, such as (9, 0); () where there is none.
+      dtype: of queries, keys and values.
+      tokens: that attend to each other.
+      head_dim: features of a head.
+      bias: whether something is added to the logits; a mask counts as a bias.
+      weighted: whether attention weights are changed after the softmax, which cuDNN never shows.
+      training: whether it is differentiated.
+    """
+
+    platform: str
+    capability: tuple[int, ...] = ()
+    dtype: str
+    tokens: int
+    head_dim: int
+    bias: bool = False
+    weighted: bool = False
+    training: bool = True
+
+
+def refusal(case: Case) -> str | None:
+    """Why cuDNN cannot compute this, in words; None where it can. The rules are those of JAX."""
+    if case.platform != "cuda":
+        return f"it runs on NVIDIA GPUs, and this is {case.platform}"
+    if case.dtype not in ("bfloat16", "float16"):
+        return f"it takes bfloat16 and float16, and the computation is in {case.dtype}"
+    if case.weighted:
+        return "it cannot change the weights after the softmax"
+    if case.capability < (8, 0):
+        shown = ".".join(map(str, case.capability)) or "unknown"
+        return f"it needs compute capability 8.0, and the GPU has {shown}"
+    largest = 256 if case.capability >= (9, 0) else 128
+    if case.head_dim > largest or case.head_dim % 8:
+        return f"head_dim={case.head_dim}: it takes multiples of 8 up to {largest}"
+    if case.training and case.bias and case.tokens % 2:
+        return f"{case.tokens} tokens: in training, with a bias, their number must be even"
+    return None
+
+
+def require_kernel(name: str) -> None:
+    """Raises ValueError unless attention_kernel is one of `KERNELS`."""
+    if name not in KERNELS:
+        raise ValueError(
+            f"attention_kernel={name!r}{did_you_mean(name, KERNELS)}; choose one of "
+            f"{', '.join(KERNELS)}"
+        )
+
+
+def choose(name: str, case: Case) -> str:
+    """The `implementation` of `jax.nn.dot_product_attention`: "xla" or "cudnn".
+
+    Args:
+      name: one of `KERNELS`. "auto" takes cuDNN where it can, and says once why not on a GPU.
+      case: the attention, which may be that of one layer among many.
+
+    Raises:
+      ValueError: another name; or cuDNN is asked for and cannot compute this.
+    """
+    require_kernel(name)
+    if name == "xla":
+        return "xla"
+    reason = refusal(case)
+    if reason is None:
+        return "cudnn"
+    if name == "cudnn":
+        raise ValueError(
+            f"attention_kernel='cudnn': {reason}; set attention_kernel='auto', which then takes "
+            "XLA's, or 'xla'"
+        )
+    if case.platform == "cuda":
+        _say_once(f"attention_kernel='auto' takes XLA's where cuDNN cannot: {reason}")
+    return "xla"
+
+
+def case_here(query: jax.Array, *, bias: bool, weighted: bool, training: bool) -> Case:
+    """The case of queries (batch, tokens, heads, dim / heads) on the devices of this process."""
+    device = jax.local_devices()[0]
+    capability = str(getattr(device, "compute_capability", ""))
+    platform = device.platform
+    if platform == "gpu":
+        platform = "cuda" if re.fullmatch(r"\d+\.\d+", capability) else "rocm"
+    return Case(
+        platform=platform,
+        capability=tuple(map(int, capability.split("."))) if platform == "cuda" else (),
+        dtype=jnp.dtype(query.dtype).name,
+        tokens=query.shape[1],
+        head_dim=query.shape[-1],
+        bias=bias,
+        weighted=weighted,
+        training=training,
+    )
+
+
+@functools.cache
+def _say_once(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)

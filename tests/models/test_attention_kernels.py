@@ -1,0 +1,106 @@
+"""Which kernel computes an attention: what cuDNN takes, and that XLA's results stay."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pnoise_jax import models
+from pnoise_jax.models import attention_kernels, layers
+from pnoise_jax.models.attention_kernels import Case, choose, refusal
+
+VIT = Case(platform="cuda", capability=(9, 0), dtype="bfloat16", tokens=197, head_dim=64)
+SMALL = {
+    "vit_ti_16": {"depth": 1},
+    "beit_b_16": {"depth": 1},
+    "swin_t": {"stage_sizes": (1, 1), "window_size": 4},
+    "convit_ti": {"depth": 2, "local_layers": 1},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, None),  # ViT-B/16 at 224
+        ({"tokens": 577}, None),  # at 384
+        ({"dtype": "float16", "capability": (8, 0)}, None),
+        ({"bias": True, "tokens": 198}, None),
+        ({"bias": True, "training": False}, None),
+        ({"head_dim": 256}, None),
+        ({"head_dim": 256, "capability": (8, 9)}, "multiples of 8 up to 128"),
+        ({"head_dim": 264}, "up to 256"),
+        ({"head_dim": 36}, "head_dim=36"),
+        ({"bias": True}, "197 tokens: in training, with a bias"),  # BEiT
+        ({"bias": True, "tokens": 49, "head_dim": 32}, "49 tokens"),  # Swin
+        ({"dtype": "float32"}, "the computation is in float32"),
+        ({"weighted": True}, "after the softmax"),
+        ({"platform": "cpu"}, "this is cpu"),
+        ({"platform": "tpu"}, "this is tpu"),
+        ({"platform": "rocm"}, "this is rocm"),
+        ({"capability": (7, 5)}, "the GPU has 7.5"),
+        ({"capability": ()}, "the GPU has unknown"),
+    ],
+    ids=str,
+)
+def test_what_cudnn_takes(changes, reason, capsys):
+    case = dataclasses.replace(VIT, **changes)
+    attention_kernels._say_once.cache_clear()
+    if reason is None:
+        assert refusal(case) is None
+        assert choose("auto", case) == choose("cudnn", case) == "cudnn"
+    else:
+        assert reason in refusal(case)
+        with pytest.raises(
+            ValueError, match=r"attention_kernel='cudnn'.*set attention_kernel='auto'"
+        ):
+            choose("cudnn", case)
+        assert [choose("auto", case) for _ in range(12)] == 12 * ["xla"]
+    assert choose("xla", case) == "xla"
+    said = capsys.readouterr().err.count("attention_kernel='auto'")
+    assert said == (reason is not None and case.platform == "cuda")
+
+
+@pytest.mark.parametrize("name", ["", "flash", "Cudnn", "cuddn"])
+def test_another_name_is_refused_before_anything_is_computed(name):
+    with pytest.raises(ValueError, match=r"attention_kernel=.*xla, auto, cudnn"):
+        models.create_model("vit_ti_16", num_classes=3, attention_kernel=name)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_on_this_device_auto_is_xla_and_cudnn_an_error(name):
+    images = jnp.ones((2, 32, 32, 3))
+    options = {"num_classes": 3, "image_size": 32, "patch_size": 4, **SMALL[name]}
+
+    def gradient(model):
+        def loss(variables, images):
+            return model.apply(variables, images, train=True, rngs=keys).sum()
+
+        variables = jax.eval_shape(model.init, jax.random.key(0), images)
+        return jax.make_jaxpr(jax.value_and_grad(loss))(variables, images)
+
+    keys = {"dropout": jax.random.key(1)}
+    programs = [
+        str(gradient(models.create_model(name, attention_kernel=kernel, **options)))
+        for kernel in ("xla", "auto")
+    ]
+    assert programs[0] == programs[1]
+    model = models.create_model(name, attention_kernel="cudnn", **options)
+    with pytest.raises(ValueError, match=r"attention_kernel='cudnn'.*this is cpu"):
+        jax.eval_shape(model.init, jax.random.key(0), images)
+
+
+def test_runs_under_vmap_are_those_of_one_after_another():
+    module = layers.Attention(num_heads=2, kernel="auto", train=True)
+    x = jax.random.normal(jax.random.key(0), (3, 2, 5, 8))
+    variables = jax.vmap(lambda key: module.init(key, x[0]))(jax.random.split(jax.random.key(1), 3))
+
+    def loss(variables, x):
+        return jnp.square(module.apply(variables, x)).sum()
+
+    together = jax.vmap(jax.grad(loss))(variables, x)
+    for run in range(3):
+        alone = jax.grad(loss)(jax.tree.map(lambda leaf, i=run: leaf[i], variables), x[run])
+        for ours, theirs in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
+            np.testing.assert_allclose(ours[run], theirs, rtol=1e-5, atol=1e-6)
