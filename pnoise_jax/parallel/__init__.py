@@ -24,6 +24,7 @@ from pnoise_jax.parallel.mesh import (
     training_mesh,
 )
 from pnoise_jax.parallel.progress import note_progress
+from pnoise_jax.parallel.reducing import reduce_kernels_in
 from pnoise_jax.parallel.start import start
 from pnoise_jax.parallel.watchdog import watchdog
 
@@ -44,6 +45,7 @@ __all__ = [
     "on_any_host",
     "place",
     "random_key",
+    "reduce_kernels_in",
     "replicated",
     "require_agreement",
     "require_divisible",

@@ -39,7 +39,7 @@ def create_config():
 
 
 def examples_by_step(experiment, program):
-    """For each step {place in the global batch: [label, checksum of the image]}, of this process."""
+    """For each step {place in the global batch: [label, checksum of the image]}, of this host."""
     steps = []
     with experiment.task.open_batches() as batches:
         for local in batches:
