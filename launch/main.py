@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+import jax
 import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -307,6 +308,15 @@ def _given_on_command_line(flag: str) -> str | None:
 
 
 def _summary(error: Exception) -> str:
+    origin = traceback.extract_tb(error.__traceback__)[-1]
+    if origin.filename.endswith("xla_bridge.py"):  # where JAX starts devices
+        platforms = jax.config.jax_platforms
+        named = "no devices" if platforms is None else f"JAX_PLATFORMS={platforms!r}"
+        return (
+            f"{named}: JAX cannot start them ({str(error).partition(' (set ')[0] or 'not there'}): "
+            "pip install 'pnoise_jax[tpu]' or 'pnoise_jax[cuda12]', with their drivers; or set "
+            "JAX_PLATFORMS=cpu"
+        )
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0]}"
 

@@ -48,6 +48,51 @@ def test_hosts_of_other_configs_stop_and_say_what_differs(data_dir, tmp_path):
 
 
 @pytest.mark.slow
+def test_hosts_with_different_numbers_of_devices(data_dir, tmp_path):
+    run = tmp_path / "run"
+    one = ("train", *arguments(data_dir, run))
+    hosts = [(*one, {"JAX_NUM_CPU_DEVICES": count}) for count in ("1", "2")]
+    codes, errors = command.ends(command.start_on_hosts(*hosts))
+    assert codes == [1, 1]
+    assert_all_say(errors, "\n  devices of the host: 1 x cpu on host 0; 2 x cpu on host 1\n")
+    assert not run.exists()
+
+
+@pytest.mark.slow
+def test_groups_that_do_not_divide_the_devices_of_all_hosts(data_dir, tmp_path):
+    one = ("train", *arguments(data_dir, tmp_path / "run", "--config.fsdp=4"))
+    codes, errors = command.ends(command.start_on_hosts(one, one, JAX_NUM_CPU_DEVICES="3"))
+    assert codes == [1, 1]
+    assert_all_say(errors, "fsdp=4 does not divide the 6 devices: choose one of 1, 2, 3, 6")
+
+
+@pytest.mark.slow
+def test_a_port_in_use(data_dir, tmp_path):
+    with socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True) as taken:
+        port = taken.getsockname()[1]
+        own = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}"}
+        code, _, errors = command.run(
+            "train",
+            *arguments(data_dir, tmp_path / "run"),
+            JAX_NUM_PROCESSES="2",
+            JAX_PROCESS_ID="0",
+            **own,
+        )
+    assert code == 1
+    assert_all_say([errors], f"process 0 cannot listen on port {port}", "set another port in JAX_")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+def test_devices_that_are_not_installed(data_dir, tmp_path, platform):
+    run = tmp_path / "run"
+    code, _, errors = command.run("train", *arguments(data_dir, run), JAX_PLATFORMS=platform)
+    assert code == 1
+    assert_all_say([errors], f"JAX_PLATFORMS='{platform}': JAX cannot start them (", "pip install")
+    assert not run.exists()
+
+
+@pytest.mark.slow
 def test_a_work_directory_that_is_not_shared(data_dir, tmp_path):
     hosts = [("train", *arguments(data_dir, tmp_path / f"{index}")) for index in range(2)]
     codes, errors = command.ends(command.start_on_hosts(*hosts))
