@@ -310,7 +310,8 @@ def _given_on_command_line(flag: str) -> str | None:
 def _summary(error: Exception) -> str:
     origin = traceback.extract_tb(error.__traceback__)[-1]
     if origin.filename.endswith("xla_bridge.py"):  # where JAX starts devices
-        platforms = jax.config.jax_platforms
+        options: Any = jax.config  # which has them as attributes only once it runs
+        platforms = options.jax_platforms
         named = "no devices" if platforms is None else f"JAX_PLATFORMS={platforms!r}"
         return (
             f"{named}: JAX cannot start them ({str(error).partition(' (set ')[0] or 'not there'}): "

@@ -12,6 +12,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen import dtypes
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 from jax.typing import DTypeLike
@@ -69,8 +70,8 @@ def _replaced(module: nn.Module, **fields: Any) -> Iterator[None]:
 
 def _promote_all_but_kernel(inputs: Any, kernel: Any, bias: Any, *, dtype: Any) -> tuple:
     """As Flax does, but the kernel keeps its dtype: that of its gradient, which is not rounded."""
-    dtype = nn.dtypes.canonicalize_dtype(inputs, kernel, bias, dtype=dtype)
-    inputs, bias = nn.dtypes.promote_dtype(inputs, bias, dtype=dtype)
+    dtype = dtypes.canonicalize_dtype(inputs, kernel, bias, dtype=dtype)
+    inputs, bias = dtypes.promote_dtype(inputs, bias, dtype=dtype)
     return inputs, kernel, bias
 
 
