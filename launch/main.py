@@ -1,5 +1,6 @@
 """What the main programs share: flags, errors without tracebacks, exit codes."""
 
+import contextlib
 import io
 import os
 import re
@@ -227,6 +228,10 @@ def run(
         except KeyboardInterrupt as error:
             parallel.end_together(error, "interrupted")
             _end(on_interrupt)
+        except SystemExit as error:  # rich raises it where nobody reads the output any more
+            if not parallel.are_several():
+                raise
+            _end(f"error: {parallel.end_together(error, 'its output was closed')}")
         except Exception as error:
             if _TRACEBACK.value:
                 say(traceback.format_exc(), file=sys.stderr)
@@ -323,9 +328,10 @@ def _summary(error: Exception) -> str:
 
 
 def _end(message: str, code: int = 1) -> NoReturn:
-    say(message, file=sys.stderr)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with contextlib.suppress(BrokenPipeError):
+        say(message, file=sys.stderr)
+        sys.stderr.flush()
+        sys.stdout.flush()
     if code == 1 and parallel.are_several():
         os._exit(code)  # JAX's own shutdown waits for the other hosts, for minutes
     others = [t for t in threading.enumerate() if t is not threading.main_thread()]

@@ -207,6 +207,28 @@ def test_a_killed_host_is_named_with_the_time(data_dir, tmp_path, victim):
 
 
 @pytest.mark.slow
+def test_a_host_whose_output_is_closed_ends_all(data_dir, tmp_path):
+    """Also in a save, which waits for the other hosts, as they wait for a step of this one."""
+    run = tmp_path / "run"
+    more = ("--config.checkpoint.every=1 steps", "--config.log_every=1 steps")
+    one = ("train", *arguments(data_dir, run, *more))
+    hosts = command.start_on_hosts(one, one)
+    deadline = time.monotonic() + 400
+    while not (run / "checkpoints" / "3").exists():
+        assert all(host.poll() is None for host in hosts), command.ends(hosts)
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    hosts[0].stdout.close()
+    hosts[0].stdout = None
+    closed = time.monotonic()
+    codes, errors = command.ends(hosts)
+    assert time.monotonic() - closed < 150
+    assert codes == [1, 1]
+    assert "its output was closed" in errors[0]
+    assert re.search(r"error: host 0 \(\S+, pid \d+\) has ended at .*output was closed", errors[1])
+
+
+@pytest.mark.slow
 def test_a_stopped_data_worker_is_reported_and_nothing_ends(data_dir, tmp_path):
     more = ("--config.data.num_workers=2", "--config.data.cache=False", "--config.steps=300")
     process = command.start(

@@ -45,7 +45,12 @@ def run_grid(grid, data_dir, *runs):
                 env=os.environ | environment,
             )
         )
-    outputs = [process.communicate(timeout=300) for process in started]
+    try:
+        outputs = [process.communicate(timeout=1200) for process in started]
+    finally:
+        for process in started:  # one that has ended is not killed
+            process.kill()
+            process.wait()
     assert [process.returncode for process in started] == [0] * processes, outputs
     return [json.loads(output.splitlines()[-1]) for output, _ in outputs]
 

@@ -1,6 +1,7 @@
 """The dtype in which devices sum gradients of kernels: what it changes, and what it exchanges."""
 
 import functools
+import json
 
 import chex
 import flax.linen as nn
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pnoise_jax import noise, parallel
+from pnoise_jax import noise, parallel, training
 from pnoise_jax.training.experiment import build
 from pnoise_jax.training.program import create_program
 from tests.training.runs import small_config
@@ -143,6 +144,24 @@ def test_kernels_are_exchanged_in_the_stated_dtype(dtype, reduce_dtype, wide, da
         head = 2 * 7 / 8 * 16 * 10 * (reduce_dtype is None)
         assert sent["bf16"] >= 2 * (kernels - head)
         assert sent["f32"] < 2 * kernels
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes", [{"fsdp": 8}, {"accumulate": 2}, {"optimizer.freeze": ("head/.*",)}]
+)
+def test_a_run_is_the_same_run(changes, data_dir, tmp_path):
+    """Where parameters are split, gradients accumulated, or some parameters frozen."""
+    losses = {}
+    for reduce_dtype in (None, "float32", "bfloat16"):
+        run = tmp_path / str(reduce_dtype)
+        options = {"model.dim": 128, "reduce_dtype": reduce_dtype, "log_every": "1 steps"}
+        training.train(small_config(data_dir, **options | changes), run)
+        lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+        losses[reduce_dtype] = [line["loss"] for line in lines if "loss" in line]
+    assert losses["float32"] == pytest.approx(losses[None], rel=1e-5)
+    assert losses["bfloat16"] == pytest.approx(losses[None], rel=0.02)
+    assert losses["bfloat16"][2:] != pytest.approx(losses[None][2:], rel=1e-7)
 
 
 def test_other_dtypes_are_refused(data_dir):
