@@ -22,6 +22,7 @@ from pnoise_jax.parallel.mesh import (
     split_batch,
     to_devices,
     training_mesh,
+    whole_on_host,
 )
 from pnoise_jax.parallel.progress import note_progress
 from pnoise_jax.parallel.reducing import reduce_kernels_in
@@ -57,4 +58,5 @@ __all__ = [
     "to_devices",
     "training_mesh",
     "watchdog",
+    "whole_on_host",
 ]

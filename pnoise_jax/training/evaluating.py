@@ -107,11 +107,13 @@ def report(
         + (f"step {run.step}" if run.step else "weights as they are"),
         mixes_batch=any(each.noise.mixes_batch for each in experiment.evaluated_injections),
     )
+    arrays = reports.digest_arrays(run.variables)
     if jax.process_index() == 0:
         written = reports.write(
             path,
             run,
             rows,
+            arrays=arrays,
             final=final,
             show=show,
             step=run.step,

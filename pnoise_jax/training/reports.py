@@ -7,11 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import ml_collections
 import numpy as np
 
-from pnoise_jax import writing
+from pnoise_jax import parallel, writing
 from pnoise_jax.evaluation import Measure
 from pnoise_jax.runs import RunDirectory, checksums
 from pnoise_jax.terminal import printable
@@ -61,12 +60,13 @@ class Report:
         )
 
 
-def measured(run: Run, path: Path) -> dict[str, Any]:
+def measured(run: Run, path: Path, arrays: str) -> dict[str, Any]:
     """All that the numbers of a run's evaluation depend on, whatever machine computes them.
 
     Args:
       run: what is evaluated.
       path: its work directory, which knows the content of the weights that it started from.
+      arrays: what `digest_arrays` says of its variables.
     """
     config, test_data = run.experiment.config, run.experiment.test_data
     labels = hashlib.sha256(test_data.labels.tobytes())
@@ -75,17 +75,20 @@ def measured(run: Run, path: Path) -> dict[str, Any]:
         "config": fields_of_results(config),
         "step": run.step,
         "weights": content_of_weights(config.weights, path),
-        "arrays": _digest(run.variables),
+        "arrays": arrays,
         "labels": labels.hexdigest()[:16],
     }
 
 
-def _digest(variables: Mapping[str, Any]) -> str:
-    """Of what is evaluated: the same config trains other weights on another machine."""
+def digest_arrays(variables: Mapping[str, Any]) -> str:
+    """Of what is evaluated: the same config trains other weights on another machine.
+
+    All hosts must call it: each may hold a part of an array alone.
+    """
     total = hashlib.blake2b(digest_size=8)
     for name, array in checksums.named_leaves(variables):
         total.update(json.dumps([name, *checksums.kind(array)]).encode())
-        total.update(np.ascontiguousarray(jax.device_get(array)).tobytes())
+        total.update(np.ascontiguousarray(parallel.whole_on_host(array)).tobytes())
     return total.hexdigest()
 
 
@@ -94,6 +97,7 @@ def write(
     run: Run,
     rows: Sequence[Mapping[str, Any]],
     *,
+    arrays: str,
     final: bool,
     show: Callable[[str], None],
     **context: Any,
@@ -104,6 +108,7 @@ def write(
       path: the directory of the report.
       run: what was evaluated, in that work directory or another.
       rows: of the standard report.
+      arrays: what `digest_arrays` says of the run's variables.
       final: whether this is the report at the end of the training in that directory.
       show: takes the report as text where it cannot be written, so that it is not lost.
       **context: what else the file says.
@@ -111,7 +116,7 @@ def write(
     Raises:
       OSError: it cannot be written.
     """
-    measurement = measured(run, path)
+    measurement = measured(run, path, arrays)
     digest = hashlib.sha256(json.dumps(measurement, sort_keys=True, default=str).encode())
     content = {"measurement": digest.hexdigest()[:8], **context, "rows": list(rows)}
     try:
