@@ -1,5 +1,6 @@
 """What the main programs share: flags, errors without tracebacks, exit codes."""
 
+import contextlib
 import io
 import os
 import re
@@ -229,6 +230,10 @@ def run(
         except KeyboardInterrupt as error:
             parallel.end_together(error, "interrupted")
             _end(on_interrupt)
+        except SystemExit as error:  # rich raises it where nobody reads the output any more
+            if not parallel.are_several():
+                raise
+            _end(f"error: {parallel.end_together(error, 'its output was closed')}")
         except Exception as error:
             if _TRACEBACK.value:
                 say(traceback.format_exc(), file=sys.stderr)
@@ -316,14 +321,25 @@ def _given_on_command_line(flag: str) -> str | None:
 
 
 def _summary(error: Exception) -> str:
+    origin = traceback.extract_tb(error.__traceback__)[-1]
+    if origin.filename.endswith("xla_bridge.py"):  # where JAX starts devices
+        options: Any = jax.config  # which has them as attributes only once it runs
+        platforms = options.jax_platforms
+        named = "no devices" if platforms is None else f"JAX_PLATFORMS={platforms!r}"
+        return (
+            f"{named}: JAX cannot start them ({str(error).partition(' (set ')[0] or 'not there'}): "
+            "pip install 'pnoise_jax[tpu]' or 'pnoise_jax[cuda12]', with their drivers; or set "
+            "JAX_PLATFORMS=cpu"
+        )
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0]}"
 
 
 def _end(message: str, code: int = 1) -> NoReturn:
-    say(message, file=sys.stderr)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with contextlib.suppress(BrokenPipeError):
+        say(message, file=sys.stderr)
+        sys.stderr.flush()
+        sys.stdout.flush()
     if code == 1 and parallel.are_several():
         os._exit(code)  # JAX's own shutdown waits for the other hosts, for minutes
     others = [t for t in threading.enumerate() if t is not threading.main_thread()]

@@ -3,6 +3,7 @@
 Subcommands:
   noise     the noise alone: structured, as a matmul, and as the published code's loop
   exchanges what each noise exchanges between devices, read off the compiled program
+  checkpoint saving and restoring a training state, and what it holds up
   step      a training step with noise against one without
   sweep     training several runs together, by vmap, against one after another
   audit     all protocols of an audit against one clean evaluation
@@ -24,6 +25,7 @@ from pnoise_jax.registry import did_you_mean
 SUBCOMMANDS = (
     "noise",
     "exchanges",
+    "checkpoint",
     "step",
     "sweep",
     "audit",

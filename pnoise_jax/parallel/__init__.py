@@ -22,8 +22,10 @@ from pnoise_jax.parallel.mesh import (
     split_batch,
     to_devices,
     training_mesh,
+    whole_on_host,
 )
 from pnoise_jax.parallel.progress import note_progress
+from pnoise_jax.parallel.reducing import reduce_kernels_in
 from pnoise_jax.parallel.start import start
 from pnoise_jax.parallel.watchdog import watchdog
 
@@ -44,6 +46,7 @@ __all__ = [
     "on_any_host",
     "place",
     "random_key",
+    "reduce_kernels_in",
     "replicated",
     "require_agreement",
     "require_divisible",
@@ -55,4 +58,5 @@ __all__ = [
     "to_devices",
     "training_mesh",
     "watchdog",
+    "whole_on_host",
 ]

@@ -20,6 +20,7 @@ _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _INSTRUCTION = re.compile(r"^\s*(ROOT )?%?([\w.\-]+) = ")
 _OPERAND = re.compile(r"%([\w.\-]+)")
 _CHANNEL = re.compile(r"channel_id=(\d+)")
+_CHAIN = "chain_id="  # of kernels that carry out one operation together
 _ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
 _PAIRS = re.compile(r"source_target_pairs=\{(.*?)\}\}")
 _LISTED_GROUPS = re.compile(r"replica_groups=\{(\{.*?\})\}")
@@ -38,6 +39,7 @@ class Collective:
       size: bytes of the result on a device; of "reduce-scatter" those of what is reduced.
       count: how often a device takes part, in one run of the program.
       groups: the devices that exchange with each other, by their places in the mesh.
+      dtype: of what is exchanged, as XLA names it: "f32"; several are joined by "+".
     """
 
     kind: str
@@ -45,6 +47,7 @@ class Collective:
     size: int
     count: int
     groups: tuple[tuple[int, ...], ...] = dataclasses.field(default=(), compare=False, repr=False)
+    dtype: str = dataclasses.field(default="", compare=False)
 
     @property
     def sent(self) -> float:
@@ -94,7 +97,7 @@ def find_collectives(text: str, devices: int) -> list[Collective]:
                 continue
             result, kind, starts = match.groups()
             channel = _CHANNEL.search(line)
-            if channel is not None:
+            if channel is not None and _CHAIN in line:  # else programs use a number again
                 if (kind, channel[1]) in seen:
                     continue
                 seen.add((kind, channel[1]))
@@ -102,10 +105,10 @@ def find_collectives(text: str, devices: int) -> list[Collective]:
             group = devices if kind == "collective-permute" else max(map(len, groups), default=1)
             size *= group if kind == "reduce-scatter" else 1
             if group > 1 and size:
-                found[kind, group, size, groups] += times
+                found[kind, group, size, groups, _dtypes(result)] += times
     every = [
-        Collective(kind, group, size, count, groups)
-        for (kind, group, size, groups), count in found.items()
+        Collective(kind, group, size, count, groups, dtype)
+        for (kind, group, size, groups, dtype), count in found.items()
     ]
     return sorted(every, key=lambda each: -each.sent)
 
@@ -197,6 +200,12 @@ def _elements(shape: str) -> list[str]:
         else:
             elements[-1] += letter
     return elements
+
+
+def _dtypes(result: str) -> str:
+    """What an operation's result holds, without the numbers that TPUs keep beside it."""
+    dtypes = {dtype for dtype, shape in _ARRAY.findall(result) if shape}
+    return "+".join(sorted(dtypes)) or "+".join(sorted({d for d, _ in _ARRAY.findall(result)}))
 
 
 def _bytes(dtype: str, shape: str) -> int:

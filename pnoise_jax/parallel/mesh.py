@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 DATA_AXIS, FSDP_AXIS = "data", "fsdp"
@@ -64,6 +65,16 @@ def to_devices(batch: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict
     return {
         key: jax.make_array_from_process_local_data(sharding, value) for key, value in batch.items()
     }
+
+
+def whole_on_host(array: jax.Array) -> np.ndarray:
+    """An array in the memory of every host; all of them must call it.
+
+    Of an array that is split over several hosts, each holds a part alone.
+    """
+    if array.is_fully_addressable or array.is_fully_replicated:
+        return np.asarray(array)
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
 
 
 def require_divisible(

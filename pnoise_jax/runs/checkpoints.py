@@ -13,6 +13,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from pnoise_jax.runs import array_kinds, checksums
+from pnoise_jax.runs.damage import describe_damage
 from pnoise_jax.runs.layout import RunDirectory
 from pnoise_jax.runs.literal_paths import take_paths_literally
 from pnoise_jax.terminal import say
@@ -186,7 +187,7 @@ class Checkpoints:
         ):  # all hosts read the same descriptions: it raises on each
             raise
         except Exception as error:  # whatever is wrong with it, an older one may be whole
-            return None, (str(error).strip() or repr(error)).splitlines()[0]
+            return None, describe_damage(self.directory / str(step), error)
 
     def _read_described(self, step: int) -> dict[str, Any]:
         """The arrays' kinds and checksums, and the pending metrics."""

@@ -135,8 +135,9 @@ def report(
         + _classes(experiment),
         mixes_batch=any(each.noise.mixes_batch for each in experiment.evaluated_injections),
     )
+    arrays = reports.digest_arrays(run.variables)
     if jax.process_index() == 0:
-        written = write_report(run, rows, path, show, final=final)
+        written = write_report(run, rows, path, show, arrays=arrays, final=final)
         show(written.describe(rows, measure=task.row_measures[0]))
     return rows
 
@@ -154,6 +155,7 @@ def write_report(
     path: Path,
     show: Callable[[str], None],
     *,
+    arrays: str,
     final: bool = False,
 ) -> reports.Report:
     """Writes the rows of a run to the file that is theirs; see `reports.write`."""
@@ -163,6 +165,7 @@ def write_report(
         path,
         run,
         rows,
+        arrays=arrays,
         final=final,
         show=show,
         step=run.step,

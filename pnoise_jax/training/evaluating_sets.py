@@ -157,12 +157,13 @@ def _measured(
     experiment = run.experiment
     for sentence in experiment.describe_scoring():
         show(sentence)
-    found = reports.find(path, run)
+    arrays = reports.digest_arrays(run.variables)
+    found = reports.find(path, run, arrays)
     if parallel.on_any_host(found is None):  # all measure, or none
         found = None
     rows = measure(run, mesh, show) if found is None else found["rows"]
     if found is None and jax.process_index() == 0:
-        write_report(run, rows, path, show)
+        write_report(run, rows, path, show, arrays=arrays)
     row = rows[0]
     already = "" if found is None else " (measured before)"
     counted = experiment.evaluated_data.num_classes

@@ -240,11 +240,23 @@ class _Training:
             self._window.restart_clock()
 
 
+@contextlib.contextmanager
 def _open_checkpoints(
     path: Path, config: ml_collections.ConfigDict, console: Console
-) -> contextlib.closing:
+) -> Iterator[Checkpoints]:
+    """Closed at the end, but where this host alone has failed.
+
+    A save in progress would wait for the other hosts, and they wait for a step of this one.
+    """
     report = functools.partial(console.print, soft_wrap=True)
-    return contextlib.closing(Checkpoints(path, keep=config.checkpoint.keep, report=report))
+    checkpoints = Checkpoints(path, keep=config.checkpoint.keep, report=report)
+    try:
+        yield checkpoints
+    except BaseException as error:
+        if isinstance(error, stopping.StoppedError) or not parallel.are_several():
+            checkpoints.close()
+        raise
+    checkpoints.close()
 
 
 def _require_room(experiment: Experiment, program: Program, checkpoints: Checkpoints) -> None:

@@ -104,6 +104,7 @@ def create_program(
             accumulate=config.accumulate,
             with_strength=takes_strength,
             together=together,
+            reduce_dtype=config.reduce_dtype,
         ),
         batches=batch_sharding(mesh, accumulate=config.accumulate, together=together),
         takes_strength=takes_strength,

@@ -7,11 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import ml_collections
 import numpy as np
 
-from pnoise_jax import writing
+from pnoise_jax import parallel, writing
 from pnoise_jax.evaluation import Measure
 from pnoise_jax.runs import RunDirectory, checksums
 from pnoise_jax.terminal import printable
@@ -61,12 +60,13 @@ class Report:
         )
 
 
-def measured(run: Run, path: Path) -> dict[str, Any]:
+def measured(run: Run, path: Path, arrays: str) -> dict[str, Any]:
     """All that the numbers of a run's evaluation depend on, whatever machine computes them.
 
     Args:
       run: what is evaluated.
       path: its work directory, which knows the content of the weights that it started from.
+      arrays: what `digest_arrays` says of its variables.
     """
     config, test_data = run.experiment.config, run.experiment.test_data
     labels = hashlib.sha256(test_data.labels.tobytes())
@@ -77,23 +77,26 @@ def measured(run: Run, path: Path) -> dict[str, Any]:
         "config": fields_of_results(config),
         "step": run.step,
         "weights": content_of_weights(config.weights, path),
-        "arrays": _digest(run.variables),
+        "arrays": arrays,
         "labels": labels.hexdigest()[:16],
     }
 
 
-def _digest(variables: Mapping[str, Any]) -> str:
-    """Of what is evaluated: the same config trains other weights on another machine."""
+def digest_arrays(variables: Mapping[str, Any]) -> str:
+    """Of what is evaluated: the same config trains other weights on another machine.
+
+    All hosts must call it: each may hold a part of an array alone.
+    """
     total = hashlib.blake2b(digest_size=8)
     for name, array in checksums.named_leaves(variables):
         total.update(json.dumps([name, *checksums.kind(array)]).encode())
-        total.update(np.ascontiguousarray(jax.device_get(array)).tobytes())
+        total.update(np.ascontiguousarray(parallel.whole_on_host(array)).tobytes())
     return total.hexdigest()
 
 
-def find(path: Path, run: Run) -> dict[str, Any] | None:
-    """The report of this very measurement, where it has been written before; else None."""
-    digest = _measurement(run, path)
+def find(path: Path, run: Run, arrays: str) -> dict[str, Any] | None:
+    """The report of this very measurement if it was written before, else None; as `write`."""
+    digest = _measurement(run, path, arrays)
     directory = RunDirectory(path)
     for file in (directory.evaluation, directory.evaluations / f"{_describe(run)}-{digest}.json"):
         stored = _read(file)
@@ -107,6 +110,7 @@ def write(
     run: Run,
     rows: Sequence[Mapping[str, Any]],
     *,
+    arrays: str,
     final: bool,
     show: Callable[[str], None],
     **context: Any,
@@ -117,6 +121,7 @@ def write(
       path: the directory of the report.
       run: what was evaluated, in that work directory or another.
       rows: of the standard report.
+      arrays: what `digest_arrays` says of the run's variables.
       final: whether this is the report at the end of the training in that directory.
       show: takes the report as text where it cannot be written, so that it is not lost.
       **context: what else the file says.
@@ -124,7 +129,7 @@ def write(
     Raises:
       OSError: it cannot be written.
     """
-    content = {"measurement": _measurement(run, path), **context, "rows": list(rows)}
+    content = {"measurement": _measurement(run, path, arrays), **context, "rows": list(rows)}
     try:
         return _write(path, run, content, final)
     except OSError as error:
@@ -135,9 +140,9 @@ def write(
         ) from error
 
 
-def _measurement(run: Run, path: Path) -> str:
+def _measurement(run: Run, path: Path, arrays: str) -> str:
     """What tells this measurement from others."""
-    text = json.dumps(measured(run, path), sort_keys=True, default=str)
+    text = json.dumps(measured(run, path, arrays), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 

@@ -108,7 +108,8 @@ def make_train_step(
       the task returns beside it, and grad_norm, before clipping.
 
       With a bfloat16 model the gradients of kernels are summed over devices in bfloat16: half the
-      traffic, and common practice; the optimiser works in float32.
+      traffic, and common practice; `jit_train_step` can state another dtype. The optimiser works
+      in float32.
     """
     optimizer = optax.with_extra_args_support(optimizer)
     gradients = _make_gradients(_freeze(_check_result(task), frozen), accumulate)
@@ -247,6 +248,7 @@ def jit_train_step(
     with_strength: bool = False,
     together: bool = False,
     places: TrainState | None = None,
+    reduce_dtype: str | None = None,
 ) -> TrainStep:
     """``step`` jitted: the state is donated, and batches lie as `batch_sharding` says.
 
@@ -258,18 +260,18 @@ def jit_train_step(
       together: the jitted step moves several runs on at once: every argument and result has a
         leading axis, the runs.
       places: the sharding of each array of the state; None keeps all of them on every device.
+      reduce_dtype: in which devices sum their gradients of kernels; None: as they are computed.
     """
     everywhere = parallel.replicated(mesh)
     batches = batch_sharding(mesh, accumulate=accumulate, together=together)
     states = everywhere if places is None else places
 
-    def split_step(*args):
-        with parallel.keep_batches_split(mesh):
+    def sharded_step(*args):
+        with parallel.keep_batches_split(mesh), parallel.reduce_kernels_in(reduce_dtype, mesh):
             return step(*args)
 
-    whole = step if places is None else split_step
     return jax.jit(
-        jax.vmap(whole) if together else whole,
+        jax.vmap(sharded_step) if together else sharded_step,
         in_shardings=(states, batches, everywhere) + (everywhere,) * with_strength,
         out_shardings=(states, everywhere),
         donate_argnums=0,

@@ -216,3 +216,34 @@ def test_tables_are_whole_where_the_output_is_not_a_terminal(capsys, monkeypatch
     printed = capsys.readouterr().out
     assert all(f"{column}, whole" in printed for column in columns)
     assert "…" not in printed
+
+
+@pytest.mark.slow
+def test_checkpoints_are_measured(tmp_path):
+    out = tmp_path / "checkpoint.json"
+    sizes = ("--models=vit_ti_16", "--image_size=32", "--batch_size=4", "--rounds=2")
+    done = run("checkpoint", *sizes, "--devices=2", "--fsdp=2", f"--dir={tmp_path}", f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    assert "A checkpoint every 15 minutes holds up the training for" in done.stdout
+    (result,) = json.loads(out.read_text())["results"]
+    assert result["bytes"] > 3 * 4 * 5_500_000  # parameters and two moments, float32
+    for spread in result["seconds"].values():
+        require_spread(spread)
+    seconds = {name: spread["median"] for name, spread in result["seconds"].items()}
+    assert seconds["blocked"] < seconds["save"]
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]  # nothing is left
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--models=vit_tiny", "--models=vit_tiny is unknown"),
+        ("--fsdp=2", "fsdp=2 does not divide the 1 devices: choose one of 1"),
+        ("--dir=/nowhere", "--dir=/nowhere is not a directory; make it first"),
+    ],
+)
+def test_bad_flags_of_checkpoint_are_named(flag, message):
+    done = run("checkpoint", flag)
+    assert done.returncode == 1
+    assert message in done.stderr

@@ -48,6 +48,51 @@ def test_hosts_of_other_configs_stop_and_say_what_differs(data_dir, tmp_path):
 
 
 @pytest.mark.slow
+def test_hosts_with_different_numbers_of_devices(data_dir, tmp_path):
+    run = tmp_path / "run"
+    one = ("train", *arguments(data_dir, run))
+    hosts = [(*one, {"JAX_NUM_CPU_DEVICES": count}) for count in ("1", "2")]
+    codes, errors = command.ends(command.start_on_hosts(*hosts))
+    assert codes == [1, 1]
+    assert_all_say(errors, "\n  devices of the host: 1 x cpu on host 0; 2 x cpu on host 1\n")
+    assert not run.exists()
+
+
+@pytest.mark.slow
+def test_groups_that_do_not_divide_the_devices_of_all_hosts(data_dir, tmp_path):
+    one = ("train", *arguments(data_dir, tmp_path / "run", "--config.fsdp=4"))
+    codes, errors = command.ends(command.start_on_hosts(one, one, JAX_NUM_CPU_DEVICES="3"))
+    assert codes == [1, 1]
+    assert_all_say(errors, "fsdp=4 does not divide the 6 devices: choose one of 1, 2, 3, 6")
+
+
+@pytest.mark.slow
+def test_a_port_in_use(data_dir, tmp_path):
+    with socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True) as taken:
+        port = taken.getsockname()[1]
+        own = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}"}
+        code, _, errors = command.run(
+            "train",
+            *arguments(data_dir, tmp_path / "run"),
+            JAX_NUM_PROCESSES="2",
+            JAX_PROCESS_ID="0",
+            **own,
+        )
+    assert code == 1
+    assert_all_say([errors], f"process 0 cannot listen on port {port}", "set another port in JAX_")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+def test_devices_that_are_not_installed(data_dir, tmp_path, platform):
+    run = tmp_path / "run"
+    code, _, errors = command.run("train", *arguments(data_dir, run), JAX_PLATFORMS=platform)
+    assert code == 1
+    assert_all_say([errors], f"JAX_PLATFORMS='{platform}': JAX cannot start them (", "pip install")
+    assert not run.exists()
+
+
+@pytest.mark.slow
 def test_a_work_directory_that_is_not_shared(data_dir, tmp_path):
     hosts = [("train", *arguments(data_dir, tmp_path / f"{index}")) for index in range(2)]
     codes, errors = command.ends(command.start_on_hosts(*hosts))
@@ -159,6 +204,28 @@ def test_a_killed_host_is_named_with_the_time(data_dir, tmp_path, victim):
     outputs = [host.communicate(timeout=300) for host in hosts]
     assert [host.returncode for host in hosts] == [1, 1]  # other steps: a run of another config
     assert "holds a run of another config" in outputs[0][1]
+
+
+@pytest.mark.slow
+def test_a_host_whose_output_is_closed_ends_all(data_dir, tmp_path):
+    """Also in a save, which waits for the other hosts, as they wait for a step of this one."""
+    run = tmp_path / "run"
+    more = ("--config.checkpoint.every=1 steps", "--config.log_every=1 steps")
+    one = ("train", *arguments(data_dir, run, *more))
+    hosts = command.start_on_hosts(one, one)
+    deadline = time.monotonic() + 400
+    while not (run / "checkpoints" / "3").exists():
+        assert all(host.poll() is None for host in hosts), command.ends(hosts)
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    hosts[0].stdout.close()
+    hosts[0].stdout = None
+    closed = time.monotonic()
+    codes, errors = command.ends(hosts)
+    assert time.monotonic() - closed < 150
+    assert codes == [1, 1]
+    assert "its output was closed" in errors[0]
+    assert re.search(r"error: host 0 \(\S+, pid \d+\) has ended at .*output was closed", errors[1])
 
 
 @pytest.mark.slow

@@ -76,6 +76,13 @@ def test_programs_for_tpus():
     ]
 
 
+def test_operations_of_one_channel_all_count():
+    """As `lax.psum` under `shard_map` makes them; only kernels of one chain are one operation."""
+    line = "  %x = f32[8]{0} all-reduce(%y), channel_id=1, replica_groups={{0,1}}, to_apply=%add"
+    (found,) = find_collectives(f"ENTRY %main () -> f32[8] {{\n{line}\n{line}\n}}\n", 2)
+    assert (found.count, found.dtype) == (2, "f32")
+
+
 FORMS = {
     "listed": "replica_groups={{0,2,4,6},{1,3,5,7}}",
     "by shape": "replica_groups=[2,4]<=[4,2]T(1,0)",

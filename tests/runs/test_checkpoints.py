@@ -3,6 +3,7 @@
 import contextlib
 import pathlib
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -103,6 +104,63 @@ def test_flipped_bytes_are_found_and_the_one_before_is_taken(saved):
     assert reports[0].startswith("the checkpoint of step 30 is broken: params/kernel is not what")
     assert reports[1].startswith("moved the checkpoint of step 30 to")
     assert (saved.parent / "unreadable" / "30").is_dir()  # moved, not deleted
+
+
+@pytest.mark.parametrize(
+    ("of", "message"),
+    [
+        ("d/*", r"its file state/d/\w+ is missing"),
+        ("manifest.ocdbt", "its file state/manifest.ocdbt is missing"),
+        (
+            "ocdbt.process_0/d/*",
+            r"shard \d.0 of kernel cannot be read: a file in state/ is missing or damaged",
+        ),
+    ],
+)
+def test_a_missing_shard_is_named_and_the_one_before_is_taken(tmp_path, of, message):
+    """Of arrays that lie on several devices, as groups of `fsdp` share them."""
+    split = {"kernel": NamedSharding(MESH, P("data"))}
+    tree = {"kernel": jax.random.normal(jax.random.key(0), (512, 256))}
+    with contextlib.closing(Checkpoints(tmp_path, keep=3)) as checkpoints:
+        for step in (10, 20):
+            checkpoints.save(step, jax.device_put(tree, split))
+    asked = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, split
+    )
+    state = tmp_path / "checkpoints" / "20" / "state"
+    file = max(state.glob(of), key=lambda path: path.stat().st_size)
+    file.unlink()
+    reports = []
+    _, step = restore(tmp_path / "checkpoints", asked, report=reports.append)
+    assert step == 10
+    assert re.fullmatch(f"the checkpoint of step 20 is broken: {message}", reports[0])
+    shutil.rmtree(tmp_path / "checkpoints" / "10")
+    shutil.move(tmp_path / "unreadable" / "20", tmp_path / "checkpoints" / "20")
+    with pytest.raises(OSError, match=rf"step 20: {message}\); restore the directory from a copy"):
+        restore(tmp_path / "checkpoints", asked)
+
+
+def test_a_failed_commit_does_not_stand_in_the_way_of_later_saves(tmp_path, monkeypatch):
+    """Orbax lists its step, and would skip, without a word, every save up to it."""
+    state = jax.device_put(state_of(10), EVERYWHERE)
+    with contextlib.closing(Checkpoints(tmp_path, keep=3)) as checkpoints:
+        with monkeypatch.context() as patched:
+
+            async def fail(src, dst):
+                raise OSError(f"cannot rename {src}")
+
+            patched.setattr("orbax.checkpoint._src.path.async_path.rename", fail)
+            checkpoints.save(30, state)
+            with pytest.raises(OSError, match="cannot write the checkpoint of step 30"):
+                checkpoints.wait()
+        assert checkpoints.newest() is None
+        for step in (10, 30):  # before it, and it
+            checkpoints.save(step, jax.device_put(state_of(step), EVERYWHERE))
+            checkpoints.wait()
+            assert checkpoints.newest() == step
+        restored, step = checkpoints.restore(like())
+    assert step == 30
+    chex.assert_trees_all_equal(jax.device_get(restored), jax.device_get(state_of(30)))
 
 
 @pytest.mark.parametrize("damage", ["empty", "half", "no metadata", "truncated"])

@@ -36,15 +36,17 @@ def table(needs: Needs, topology: Topology) -> Table:
 
 def collectives_table(needs: Needs) -> Table:
     """The largest exchanges between devices."""
-    result = Table("exchange", "devices", box=box.SIMPLE, title=f"exchanges of the {needs.program}")
+    result = Table(
+        "exchange", "of", "devices", box=box.SIMPLE, title=f"exchanges of the {needs.program}"
+    )
     for name in ("times", "KiB each", "MiB sent"):
         result.add_column(name, justify="right")
     for each in needs.collectives[:_SHOWN]:
         size, sent = f"{each.size / 1024:,.1f}", f"{each.sent / _MIB:,.3f}"
-        result.add_row(each.kind, str(each.devices), str(each.count), size, sent)
+        result.add_row(each.kind, each.dtype, str(each.devices), str(each.count), size, sent)
     if rest := needs.collectives[_SHOWN:]:
         sent = sum(each.sent for each in rest)
-        result.add_row(f"{len(rest)} more kinds", "", "", "", f"{sent / _MIB:,.3f}")
+        result.add_row(f"{len(rest)} more kinds", "", "", "", "", f"{sent / _MIB:,.3f}")
     return result
 
 

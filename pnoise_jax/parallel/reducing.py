@@ -1,0 +1,124 @@
+"""The dtype in which the devices' gradients of kernels are summed, where it is stated.
+
+The compiler sums what each device has in the dtype in which it was computed. Where another is
+stated, each device computes its share of a gradient, and the shares are summed in that dtype.
+"""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.linen import dtypes
+from jax import lax
+from jax.sharding import Mesh, PartitionSpec
+from jax.typing import DTypeLike
+
+# The modules that have kernels, and the field that holds the operation on input and kernel.
+_OPERATIONS = {
+    nn.Dense: ("dot_general", lax.dot_general),
+    nn.DenseGeneral: ("dot_general", lax.dot_general),
+    nn.Conv: ("conv_general_dilated", lax.conv_general_dilated),
+}
+
+
+@contextlib.contextmanager
+def reduce_kernels_in(dtype: DTypeLike | None, mesh: Mesh) -> Iterator[None]:
+    """While a step is traced, gradients of kernels are summed over devices in ``dtype``.
+
+    The kernels of `nn.Dense`, `nn.DenseGeneral` and `nn.Conv`, of any model. None leaves the dtype
+    in which gradients are computed, and the program as it is.
+    """
+    if dtype is None or mesh.size == 1:
+        yield
+        return
+
+    def interceptor(
+        call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext
+    ) -> Any:
+        module = context.module
+        name, operation = _OPERATIONS.get(type(module), ("", None))
+        if context.method_name != "__call__" or operation is None:
+            return call(*args, **kwargs)
+        operation = getattr(module, name) or operation
+        reducing = functools.partial(_apply, operation, jnp.dtype(dtype), mesh)
+        with _replaced(module, promote_dtype=_promote_all_but_kernel, **{name: reducing}):
+            return call(*args, **kwargs)
+
+    with nn.intercept_methods(interceptor):
+        yield
+
+
+@contextlib.contextmanager
+def _replaced(module: nn.Module, **fields: Any) -> Iterator[None]:
+    """Other fields of a module for one call; a clone would have other parameters.
+
+    And a method of ours in place of the module's would skip the interceptors of noise.
+    """
+    before = {name: getattr(module, name) for name in fields}
+    for name, value in fields.items():
+        object.__setattr__(module, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            object.__setattr__(module, name, value)
+
+
+def _promote_all_but_kernel(inputs: Any, kernel: Any, bias: Any, *, dtype: Any) -> tuple:
+    """As Flax does, but the kernel keeps its dtype: that of its gradient, which is not rounded."""
+    dtype = dtypes.canonicalize_dtype(inputs, kernel, bias, dtype=dtype)
+    inputs, bias = dtypes.promote_dtype(inputs, bias, dtype=dtype)
+    return inputs, kernel, bias
+
+
+def _apply(
+    operation: Callable,
+    dtype: Any,
+    mesh: Mesh,
+    x: jax.Array,
+    kernel: jax.Array,
+    *arguments: Any,
+    **options: Any,
+) -> jax.Array:
+    """The operation on x (batch, ...) and a kernel; its gradient is summed as stated."""
+
+    def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return operation(x, kernel.astype(x.dtype), *arguments, **options)
+
+    if x.ndim < 2 or x.shape[0] % mesh.size or _mixes_batch(operation, arguments):
+        return plain(x, kernel)
+    axes = mesh.axis_names
+
+    def sum_of_shares(x: jax.Array, g: jax.Array) -> jax.Array:
+        anything = jnp.zeros(kernel.shape, x.dtype)  # the operation is linear in it
+        (share,) = jax.vjp(lambda kernel: plain(x, kernel), anything)[1](g)
+        return lax.psum(share.astype(dtype), axes)
+
+    def backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array, jax.Array]:
+        x, kernel = saved
+        (dx,) = jax.vjp(lambda x: plain(x, kernel), x)[1](g)
+        split = PartitionSpec(axes)
+        total = jax.shard_map(
+            sum_of_shares,
+            mesh=mesh,
+            in_specs=(split, split),
+            out_specs=PartitionSpec(),
+            check_vma=False,  # it would sum the shares by itself, as they are computed
+        )(x, g)
+        return dx, total.astype(kernel.dtype)
+
+    reduced = jax.custom_vjp(plain)
+    reduced.defvjp(lambda x, kernel: (plain(x, kernel), (x, kernel)), backward)
+    return reduced(x, kernel)
+
+
+def _mixes_batch(operation: Callable, arguments: tuple) -> bool:
+    """Whether a product is over the first axis of x, or has an axis of several products."""
+    if operation is not lax.dot_general:
+        return False
+    (contracted, _), (several, _) = arguments[0]
+    return 0 in contracted or bool(several)

