@@ -191,7 +191,7 @@ SHIFT = noise.LinearTransform(noise.CyclicShift(0.3))
 ALWAYS = noise.Injection(SHIFT, layer=2, train=True, inference=True)
 small = pytest.mark.parametrize("name", SMALL)
 # Their programs take long to compile; the golden files and test_types compile some by default.
-_SLOW = ("davit_t", "maxvit_t")
+_SLOW = ("davit_t", "maxvit_t", "vit_parallel_s_14")
 COMPILED = {n: pytest.param(n, marks=pytest.mark.slow) if n in _SLOW else n for n in SMALL}
 compiled = pytest.mark.parametrize("name", COMPILED.values())
 
