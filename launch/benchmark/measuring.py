@@ -21,8 +21,8 @@ from .. import huge_pages
 
 # glibc returns large buffers to the system as soon as they are freed, and the page faults of the
 # next call's buffers can take eight times as long as the shift of rows that is measured. So a
-# measuring process keeps its memory, which programs do not: it more than doubled the peak of a
-# training run, and was no faster there than huge pages. Other C libraries ignore these variables.
+# measuring process keeps its memory, which programs do not: it doubled the peak
+# of a training run, and gained little beside huge pages. Other C libraries ignore these variables.
 _KEEP_MEMORY = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**40),
