@@ -145,7 +145,7 @@ def test_hints_survive_a_model_of_the_users_own(tmp_path):
     try:
         file = sources.save_timm(tmp_path / "file", "vit_token")
         (tmp_path / "config.json").write_text('{"architecture": "vit_tiny_patch16_224"}')
-        with pytest.raises(ValueError, match="It looks like vit_b_16 with patch_size=8, dim=36"):
+        with pytest.raises(ValueError, match="It looks like vit_b_8 with dim=36"):
             weights.match(file, sources.vit(depth=2), sources.shapes(sources.vit(depth=2)))
         assert weights.timm_reference("vit_mine", Mine(), channels=3) is None
     finally:
