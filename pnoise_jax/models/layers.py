@@ -11,7 +11,6 @@ import numpy as np
 
 from pnoise_jax import noise
 from pnoise_jax.models import attention_kernels
-from pnoise_jax.noise.injection import Point
 
 # With Flax's fast variance, E[x^2] - E[x]^2: the exact one made a training step of ViT-Ti on a CPU
 # 1.7 times as long. It loses digits only where a token's mean is far from 0 against its deviation.
@@ -245,7 +244,7 @@ class Block(nn.Module, kw_only=True):
     norm: Callable[..., nn.Module] = layer_norm
     layer_scale: float | None = None
     encoding: Callable[..., nn.Module] | None = None
-    points: tuple[Point, ...] = ("block_input", "attention_input")
+    points: tuple[noise.Point, ...] = ("block_input", "attention_input")
     dropout: float = 0.0
     drop_path: float = 0.0
     train: bool = False
@@ -268,7 +267,7 @@ class Block(nn.Module, kw_only=True):
         h = self._scaled(h, "gamma_2")
         return x + DropPath(self.drop_path, self.train, name="drop_path2")(h)
 
-    def _tapped(self, x: jax.Array, taps: noise.Taps, point: Point) -> jax.Array:
+    def _tapped(self, x: jax.Array, taps: noise.Taps, point: noise.Point) -> jax.Array:
         return taps(x, layer=self.layer, point=point) if point in self.points else x
 
     def _encoded(self, x: jax.Array, name: str) -> jax.Array:

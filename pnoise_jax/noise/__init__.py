@@ -12,6 +12,7 @@ from pnoise_jax.noise.inject_nnx import inject_nnx
 from pnoise_jax.noise.injection import (
     NOISES,
     Injection,
+    Point,
     register_noise,
     spell_out_retired,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "Noise",
     "Optimal",
     "PixelScale",
+    "Point",
     "QualityMatrix",
     "Reverse",
     "SaltAndPepper",

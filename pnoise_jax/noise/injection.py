@@ -17,6 +17,7 @@ from pnoise_jax.noise.quality import CyclicShift, Optimal, QualityMatrix, Revers
 from pnoise_jax.noise.stochastic import Gaussian, SaltAndPepper
 from pnoise_jax.registry import Registry
 
+# Where in a layer noise may enter.
 Point = Literal["block_input", "attention_input", "image"]
 Tokens = Literal["all", "patch"]
 Layer = int | tuple[int, ...] | Literal["last", "random"]

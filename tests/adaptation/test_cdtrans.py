@@ -117,6 +117,7 @@ SWIN = {"patch_size": 1, "dim": 8, "head_dim": 4, "stage_sizes": (2, 1), "window
         ("beit_b_16", SIZES),
         ("convit_ti", SIZES | {"depth": 3, "local_layers": 1}),
         ("swin_t", SWIN | {"image_size": SIDE}),
+        ("vit_parallel_s_14", SIZES),
     ],
 )
 def test_every_transformer_has_three_streams(name, options):
