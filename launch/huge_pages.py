@@ -19,6 +19,7 @@ _STARTED_AGAIN = "_PNOISE_STARTED_AGAIN"  # the id of the process, which stays t
 _FIRST_GLIBC = (2, 35)
 _MODE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _PLUGINS = ("jax_plugins", "libtpu")  # modules of JAX on accelerators
+_WATCHERS = ("bdb", "pydevd", "debugpy", "_lsprof", "coverage")  # of debuggers and profilers
 
 _state = {"decided": False, "in_use": False}
 
@@ -37,7 +38,8 @@ def start_again() -> None:
     if again:
         _state["in_use"] = os.environ.pop(VARIABLE, None) == TUNABLE
         return
-    if not is_program(sys.orig_argv, sys.argv) or not sys.executable or not help_here():
+    watched = not sys.modules.keys().isdisjoint(_WATCHERS)  # and would lose this process
+    if watched or not is_program(sys.orig_argv, sys.argv) or not sys.executable or not help_here():
         return
     environment = os.environ | {VARIABLE: TUNABLE, _STARTED_AGAIN: str(os.getpid())}
     try:

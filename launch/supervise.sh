@@ -4,14 +4,15 @@
 #     launch/supervise.sh --config imagenet_vit --workdir /shared/run
 #
 # What follows the script are the flags of `pnoise train`. With several hosts, start it on each of
-# them: when one process of the run is lost the others end, and the scripts start all again. A
-# signal to the script goes to the run, which saves and ends, and is not started again.
+# them: when one process of the run is lost the others end, and the scripts start all again. SIGTERM
+# or Ctrl-C stops the script and its run, which saves first; with several hosts, stop the script on
+# each, or the others start the run again and wait for this host.
 #
 # Variables, with their defaults:
 #   PROCESSES=1  processes of the run on this machine; more than one only if they are the whole run
 #   TRIES=5      failures in a row, with no new checkpoint between them, after which it gives up
 #   WAIT=10      seconds until it starts again after a failure; doubled each time, at most 640
-#   GRACE=180    seconds until processes are killed that do not end after another one has failed
+#   GRACE=180    seconds until processes are killed that do not end after another one has ended
 
 set -uo pipefail
 
@@ -26,23 +27,24 @@ for ((i = 1; i <= $#; i++)); do
     --workdir | -workdir) workdir=${!next:-} ;;
   esac
 done
+workdir=${workdir/#\~\//$HOME/}  # as the program reads it
 if [[ -z "$workdir" ]]; then
   echo "error: give the flags of 'pnoise train', such as --config imagenet_vit --workdir DIR" >&2
   exit 2
 fi
-for name in PROCESSES TRIES; do
-  if ! [[ "${!name}" =~ ^[1-9][0-9]*$ ]]; then
-    echo "error: $name=${!name}: give a whole number of at least 1" >&2
+for name in PROCESSES TRIES WAIT GRACE; do
+  least=$([[ $name == WAIT || $name == GRACE ]] && echo 0 || echo 1)
+  if ! [[ "${!name}" =~ ^(0|[1-9][0-9]*)$ && ${!name} -ge $least ]]; then
+    echo "error: $name=${!name}: give a whole number of at least $least" >&2
     exit 2
   fi
 done
 
-pass_on() {  # the name of a signal
-  stopping=1
-  [[ ${#pids[@]} -eq 0 ]] || kill -s "$1" "${pids[@]}" 2>/dev/null
+stop() {
+  stopping=1  # and SIGTERM to the run, also for Ctrl-C: bash starts it with SIGINT ignored
+  [[ ${#pids[@]} -eq 0 ]] || kill -TERM "${pids[@]}" 2>/dev/null
 }
-trap 'pass_on TERM' TERM
-trap 'pass_on INT' INT
+trap stop TERM INT
 
 newest() {  # checkpoint
   find "$workdir/checkpoints" -mindepth 1 -maxdepth 1 -printf '%f\n' 2>/dev/null |
@@ -64,7 +66,7 @@ start() {  # flags of `pnoise train`
 }
 
 await() {  # sets code: 0 if all are done, 75 if all that are not were stopped, else that of a failure
-  local pid ended left failed_at=''
+  local pid ended left ended_at=''
   code=0
   while [[ ${#pids[@]} -gt 0 ]]; do
     left=()
@@ -76,29 +78,29 @@ await() {  # sets code: 0 if all are done, 75 if all that are not were stopped, 
       wait "$pid"
       ended=$?
       [[ $ended -eq 0 || $code -ne 0 && $code -ne 75 ]] || code=$ended
-      [[ $ended -eq 0 || $ended -eq 75 || -n "$failed_at" ]] || failed_at=$SECONDS
+      ended_at=${ended_at:-$SECONDS}
     done
     pids=("${left[@]}")
-    if [[ -n "$failed_at" && $((SECONDS - failed_at)) -ge $GRACE && ${#pids[@]} -gt 0 ]]; then
-      echo "supervise: killing ${pids[*]}: $GRACE s after a failure, not ended" >&2
+    if [[ -n "$ended_at" && $((SECONDS - ended_at)) -ge $GRACE && ${#pids[@]} -gt 0 ]]; then
+      echo "supervise: killing ${pids[*]}, still running $GRACE s after another process ended" >&2
       kill -KILL "${pids[@]}" 2>/dev/null
     fi
     [[ ${#pids[@]} -eq 0 ]] || sleep 0.5
   done
 }
 
-failures=0
+failures=0 pause=0
 while true; do
   before=$(newest)
   start "$@"
-  [[ -z "$stopping" ]] || pass_on TERM  # the signal came while they were started
+  [[ -z "$stopping" ]] || stop  # the signal came while they were started
   await
   if [[ $code -eq 0 || $code -eq 130 || -n "$stopping" ]]; then
     exit "$code"
   fi
   after=$(newest)
-  pause=0
   [[ "$after" == "$before" ]] || failures=0
+  if [[ $failures -eq 0 ]]; then pause=0; fi
   if [[ $code -ne 75 || "$after" == "$before" ]]; then
     failures=$((failures + 1))
     if [[ $failures -ge $TRIES ]]; then
@@ -106,7 +108,7 @@ while true; do
         "$code; giving up" >&2
       exit "$code"
     fi
-    pause=$((failures > 6 ? 640 : WAIT << (failures - 1)))
+    pause=$((pause > 0 ? 2 * pause : WAIT))
     [[ $pause -le 640 ]] || pause=640
   fi
   echo "supervise: ended with exit code $code; starting again in $pause s, from" \

@@ -168,5 +168,5 @@ def _print(console: Console, spec: Spec, results: list[dict]) -> None:
     lost = result["seconds"]["blocked"]["median"] / result["every_seconds"]
     console.print(
         f"A checkpoint every {result['every_seconds'] / 60:g} minutes holds up the training for "
-        f"{lost:.3%} of its time: spread over the steps between, as much of a step.\n"
+        f"{lost:.3%} of its time, that is, of each step on average.\n"
     )

@@ -48,6 +48,8 @@ class Dataset:
       notes: sentences on what was left out.
       stored_order: of the examples: "hashed", by a hash of their names, as TFDS shuffles them;
         "listed", as a published list or their owner has them; None where that is not known.
+      content: tells apart data sets of one name and version with other files; None where nothing
+        was recorded about them, or the version says all.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Dataset:
     outputs: tuple[int, ...] | None = dataclasses.field(default=None, repr=False)
     notes: tuple[str, ...] = dataclasses.field(default=(), repr=False)
     stored_order: Literal["hashed", "listed"] | None = dataclasses.field(default=None, repr=False)
+    content: str | None = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self):
         if self.image_shape is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pnoise_jax.data import imagenet_sets, in_memory
+from pnoise_jax.data import imagenet_sets, in_memory, manifest
 from pnoise_jax.data.builtin import embedded
 from pnoise_jax.data.data_dir import resolve
 from pnoise_jax.data.dataset import Dataset, decode, read_only, select, unreadable
@@ -92,6 +92,7 @@ def load(
         label_sets=directory.label_sets(split),
         occurring=_occurring(directory, parts),
         stored_order="listed" if directory.is_listed else "hashed",
+        content=None if name in embedded.BUILDERS else manifest.digest(directory.path),
     )
     if dataset.label_sets is not None:
         dataset = _with_labels_only(dataset)

@@ -40,6 +40,8 @@ class Predictions:
     ) -> "Predictions":
         """Predictions from logits (n, classes), labels (n,) and perhaps sets of them (n, k)."""
         logits, labels = np.asarray(logits), np.asarray(labels)
+        if logits.dtype not in (np.float32, np.float64):  # half precision cannot sum many classes
+            logits = logits.astype(np.float32)
         found = cls._empty(len(labels))
         with np.errstate(invalid="ignore"):  # inf - inf: callers report what is not finite
             for rows in _parts(logits):
@@ -197,7 +199,7 @@ def _rank(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     true = np.take_along_axis(logits, labels, axis=1)
     rank = logits.shape[1] - np.count_nonzero(logits <= true, axis=1)
     equal = logits == true
-    if np.count_nonzero(equal) > len(labels):  # more than the true classes themselves
+    if np.count_nonzero(equal, axis=1).max(initial=0) > 1:  # more than the true class itself
         rank += np.count_nonzero(equal & (np.arange(logits.shape[1]) < labels), axis=1)
     return rank
 

@@ -80,6 +80,8 @@ def choose(name: str, case: Case) -> str:
     if name == "xla":
         return "xla"
     reason = refusal(case)
+    if reason is None and name == "auto" and case.bias:
+        reason = "with a bias or a mask it is untried here"
     if reason is None:
         return "cudnn"
     if name == "cudnn":

@@ -29,8 +29,9 @@ _OPERATIONS = {
 def reduce_kernels_in(dtype: DTypeLike | None, mesh: Mesh) -> Iterator[None]:
     """While a step is traced, gradients of kernels are summed over devices in ``dtype``.
 
-    The kernels of `nn.Dense`, `nn.DenseGeneral` and `nn.Conv`, of any model. None leaves the dtype
-    in which gradients are computed, and the program as it is.
+    The kernels of `nn.Dense`, `nn.DenseGeneral` and `nn.Conv`, in any model, where the devices
+    divide the first axis of the input. Modules of other classes, also subclasses of these, keep the
+    dtype in which their gradients are computed; with None all do, and the program stays as it is.
     """
     if dtype is None or mesh.size == 1:
         yield

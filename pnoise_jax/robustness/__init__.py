@@ -12,6 +12,7 @@ from pnoise_jax.robustness.perturbed import (
     Perturbation,
     find_zero_gradients,
     predict_perturbed,
+    require_single_labels,
 )
 from pnoise_jax.robustness.task import RobustClassification
 from pnoise_jax.robustness.weight_noise import AveragedModel, WeightNoise
@@ -28,4 +29,5 @@ __all__ = [
     "WeightNoise",
     "find_zero_gradients",
     "predict_perturbed",
+    "require_single_labels",
 ]

@@ -166,7 +166,7 @@ def predict_perturbed(
     perturbation.require_strengths((strength,), field="strength")
     attack_losses.require(losses)
     if perturbation.is_attack:
-        _require_single_labels(dataset)
+        require_single_labels(dataset)
     program = _program(model, dataset, mean, std)
     arguments = variables, np.uint32(seed), np.float32(strength)
     replicated = parallel.replicated(mesh)
@@ -209,7 +209,7 @@ def find_zero_gradients(
     Args:
       model, variables, dataset, mesh, mean, std: as `predict_perturbed` takes them.
     """
-    _require_single_labels(dataset)
+    require_single_labels(dataset)
     program = _program(model, dataset, mean, std)
     find = functools.partial(_find_zeros, program, parallel.replicated(mesh), variables)
     zeros = np.zeros(len(dataset), bool)
@@ -246,7 +246,8 @@ def _program(
     return _Program(model.clone(injection=None), mean, tuple(std), dataset.outputs)
 
 
-def _require_single_labels(dataset: data.Dataset) -> None:
+def require_single_labels(dataset: data.Dataset) -> None:
+    """Raises ValueError if images have several labels, since an attack needs one."""
     if dataset.label_sets is not None:
         raise ValueError(
             f"{dataset.name}: an attack increases the loss of one label, and these images have "

@@ -217,8 +217,9 @@ class RobustClassification(Classification):
         for protocol in protocols:
             task, known = self, protocol
             if protocol.weight_noise and (weight_noise := self.weight_noise) is not None:
-                seed = self.require_setup().config.evaluation.seed
-                model: Any = AveragedModel(self.model, weight_noise, protocol.draws, seed)
+                setup = self.require_setup()
+                seed, classes = setup.config.evaluation.seed, setup.evaluated_data.outputs
+                model: Any = AveragedModel(self.model, weight_noise, protocol.draws, seed, classes)
                 # Mixing checks the model's layers, and an average has none to check.
                 task = dataclasses.replace(
                     self, model=model, mixing=None, labels_follow_noise=False

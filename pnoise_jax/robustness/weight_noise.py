@@ -115,12 +115,14 @@ class AveragedModel:
       weight_noise: on its parameters.
       draws: number of draws, at least 1; they are the same for all images.
       seed: of the draws.
+      classes: the outputs that count, if not all do; the others get no probability.
     """
 
     model: nn.Module
     weight_noise: WeightNoise
     draws: int
     seed: int
+    classes: tuple[int, ...] | None = None
 
     def __post_init__(self):
         if isinstance(self.draws, bool) or not isinstance(self.draws, int) or self.draws < 1:
@@ -143,6 +145,9 @@ class AveragedModel:
             own_key = jax.random.fold_in(key, number)
             params = self.weight_noise.perturb(own_key, variables["params"])
             logits: Any = self.model.apply({**variables, "params": params}, *args, **call)
+            if self.classes is not None:
+                counts = jnp.isin(jnp.arange(logits.shape[-1]), jnp.array(self.classes))
+                logits = jnp.where(counts, logits, -jnp.inf)
             return jax.nn.log_softmax(logits)
 
         drawn = jax.lax.map(draw, jnp.arange(self.draws, dtype=jnp.int32))

@@ -1,5 +1,6 @@
 """What is wrong with a checkpoint that cannot be read, in a sentence."""
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,13 +21,15 @@ def describe_damage(checkpoint: Path, error: Exception) -> str:
       error: what reading it has raised.
     """
     texts = [str(each).strip() or repr(each) for each in _causes(error)]
+    checkpoint = Path(os.path.normpath(checkpoint))  # as TensorStore names it
     named = [Path(name) for text in texts for name in _FILE.findall(text)]
     for file in (*named, checkpoint / _MANIFEST):
         if not file.exists() and file.is_relative_to(checkpoint):
             return f"its file {file.relative_to(checkpoint)} is missing"
     for name, part, place in (match.groups() for text in texts for match in _PART.finditer(text)):
-        place = Path(place).relative_to(checkpoint)
-        return f"shard {part} of {name} cannot be read: a file in {place}/ is missing or damaged"
+        if Path(place).is_relative_to(checkpoint):
+            place = f"{Path(place).relative_to(checkpoint)}/"
+        return f"shard {part} of {name} cannot be read: a file in {place} is missing or damaged"
     return _DETAILS.sub("", texts[0].splitlines()[0])
 
 

@@ -70,16 +70,28 @@ def evaluate_sets(
     show = functools.partial(console.print, soft_wrap=True, highlight=False)
     place = functools.partial(open_place, workdir, out)
     opened = open_run(config_for(base, names[0]), workdir, show, place=place)
+    _require_classification(opened.run)
     path = opened.path
     measured = []
     for name in names:
         run = opened.run if name == names[0] else _on(opened.run, config_for(base, name), workdir)
+        if run is not opened.run:  # whose notes were shown when it was opened
+            for note in run.notes:
+                show(note)
         measured.append(_measured(name, run, opened.mesh, path, show))
     content = _table_content(opened.run, measured)
     print_table(console, content)
     if jax.process_index() == 0:
         show(f"wrote {_write(path, content)}")
     return content
+
+
+def _require_classification(run: Run) -> None:
+    if not run.experiment.task.classifies:
+        raise ValueError(
+            f"--sets compares accuracies, and task.name={run.experiment.config.task.name!r} "
+            "classifies nothing: evaluate a run of a task that does"
+        )
 
 
 def expand(sets: Sequence[str]) -> list[str]:
@@ -174,6 +186,7 @@ def _measured(
         "version": experiment.test_data.version,
         "classes": counted,
         "scoring": experiment.describe_scoring(),
+        "notes": list(run.notes),
         "rows": rows,
     }
 
@@ -222,10 +235,10 @@ def print_table(console: Console, content: Mapping[str, Any]) -> None:
     for heading in ("batch", "logits", "top-1 %", "top-5 %", "examples"):
         table.add_column(heading, justify="right")
     for each in content["sets"]:
-        if each["name"] in imagenet_sets.CORRUPTED_NAMES and len(content["sets"]) > 12:
-            continue  # the means below stand for them
         for row in each["rows"]:
             protocol = Protocol.of_row(row)
+            if _in_means(each["name"], content["corrupted"].get(protocol.name)):
+                continue
             numbers = (f"{row['top1']:.2f}", f"{row['top5']:.2f}", str(row["n"]))
             counts = (str(protocol.batch_size), str(each["classes"]))
             table.add_row(each["name"], protocol.name, *counts, *numbers)
@@ -235,6 +248,14 @@ def print_table(console: Console, content: Mapping[str, Any]) -> None:
             console.print(EXPLANATION, style="dim")
     for protocol, found in content["corrupted"].items():
         console.print(_in_words(protocol, found), soft_wrap=True, highlight=False)
+
+
+def _in_means(name: str, corrupted: Mapping[str, Any] | None) -> bool:
+    """Whether the mean over the severities of a corruption, printed below, stands for this set."""
+    if not corrupted or name not in imagenet_sets.CORRUPTED_NAMES:
+        return False
+    corruption, _ = imagenet_sets.corruption_of(name)
+    return corruption in corrupted["errors"]
 
 
 def _in_words(protocol: str, found: Mapping[str, Any]) -> str:

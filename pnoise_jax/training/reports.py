@@ -79,6 +79,7 @@ def measured(run: Run, path: Path, arrays: str) -> dict[str, Any]:
         "weights": content_of_weights(config.weights, path),
         "arrays": arrays,
         "labels": labels.hexdigest()[:16],
+        "data": [test_data.version, test_data.content],
     }
 
 

@@ -61,9 +61,9 @@ def _infer_transformer(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]
         "mlp_dim": None if hidden == 4 * kernel[-1] else hidden,
     }
     if _numbers(shapes, r"params/block_(\d+)/in_proj/"):
-        (of_head,) = shapes.get("params/block_1/attn/q_norm/scale", (0,))
-        heads = {"num_heads": kernel[-1] // of_head} if of_head else {}
-        return "vit_[2p]*", options | heads
+        norm = shapes.get("params/block_1/attn/q_norm/scale", ())
+        whole = len(norm) == 1 and norm[0] > 0 and kernel[-1] % norm[0] == 0
+        return "vit_[2p]*", options | ({"num_heads": kernel[-1] // norm[0]} if whole else {})
     if _numbers(shapes, r"params/block_(\d+)/attn/q_bias"):
         return "beit_*", options | _infer_heads(shapes, "attn/relative_position_bias_table")
     if gated := _numbers(shapes, r"params/block_(\d+)/attn/(gating_param|pos_proj/)"):

@@ -61,6 +61,7 @@ def _davit_options(info: ModelInfo) -> dict[str, Any]:
         dims = [model.dim * 2**stage for stage in range(len(model.stage_sizes))]
     with contextlib.suppress(TypeError, ZeroDivisionError, ValueError):  # as anybody wrote it
         of_heads = {dim / number for dim, number in zip(dims, heads, strict=True)}
+        of_heads = {int(size) if size.is_integer() else size for size in of_heads}
         return options | {"head_dim": of_heads.pop() if len(of_heads) == 1 else sorted(of_heads)}
     return options | {"head_dim": f"num_heads={heads!r}"}
 

@@ -121,12 +121,24 @@ def test_logits_that_are_not_finite_do_not_count_as_right(value):
     assert np.isfinite(found.nll[2])
 
 
+def test_a_tie_counts_beside_a_row_that_is_not_finite():
+    logits = np.array([[np.nan, 1], [1, 1]], np.float32)
+    assert predictions.Predictions.of(logits, np.array([0, 1])).rank.tolist() == [2, 1]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.int32])
+def test_other_dtypes_are_scored_in_single_precision(dtype):
+    found = predictions.Predictions.of(np.zeros((1, 70_000), dtype), np.array([0]))
+    np.testing.assert_allclose(found.nll, np.log(70_000), rtol=1e-5)
+
+
 def test_in_jax_the_scores_are_the_same():
     generator = np.random.default_rng(0)
     logits = generator.normal(size=(90, 6)).astype(np.float32).round(1)
     labels = generator.integers(0, 6, 90)
     ours = predictions.Predictions.of(logits, labels)
-    theirs = predictions.score_logits(jnp.asarray(logits), jnp.asarray(labels, jnp.int32))
+    batch = {"label": jnp.asarray(labels, jnp.int32)}
+    theirs = predictions.score_logits(jnp.asarray(logits), batch)
     assert np.array_equal(ours.rank, theirs["rank"])
     assert np.array_equal(ours.predicted, theirs["predicted"])
     np.testing.assert_allclose(ours.nll, theirs["nll"], rtol=1e-5, atol=1e-6)

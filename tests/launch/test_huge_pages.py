@@ -210,6 +210,13 @@ def test_it_starts_again_once(folder):
     assert "_PNOISE_STARTED_AGAIN" not in seen["environment"]
 
 
+@in_processes
+@pytest.mark.parametrize("watcher", [("pdb", "-c", "c", "-c", "q"), ("cProfile",)])
+def test_debuggers_and_profilers_keep_their_process(folder, watcher):
+    done = run(folder, "-m", *watcher, "pnoise", input="")
+    assert '"in_use": false' in done.stdout
+
+
 @pytest.mark.parametrize(
     ("command", "arguments", "expected"),
     [

@@ -21,6 +21,7 @@ flock -u 9
 echo "$* ${JAX_PROCESS_ID:-alone}" >> "$NOTES"
 [[ -z "$step" ]] || mkdir -p "$RUN/checkpoints/$step"
 if [[ $code == wait ]]; then trap 'exit 75' TERM; while true; do sleep 0.1; done; fi
+if [[ $code == hang ]]; then trap '' TERM; while true; do sleep 0.1; done; fi
 [[ $code != KILL ]] || kill -KILL $$
 exit "$code"
 """
@@ -33,15 +34,16 @@ def supervise(tmp_path):
     (tmp_path / "pnoise").chmod(0o755)
     run, notes = tmp_path / "a run", tmp_path / "notes"
 
-    def start(*plan, **variables):
+    def start(*plan, start_new_session=False, workdir=f"--workdir={run}", **variables):
         (tmp_path / "plan").write_text("".join(f"{line}\n" for line in plan))
         notes.write_text("")
         own = {"PLAN": tmp_path / "plan", "NOTES": notes, "RUN": run, "WAIT": "0"} | variables
         process = subprocess.Popen(
-            ["bash", SCRIPT, "--config", "digits_vit", "--workdir", run],
+            ["bash", SCRIPT, "--config", "digits_vit", workdir],
             env=os.environ | {"PNOISE": str(tmp_path / "pnoise")} | {k: str(own[k]) for k in own},
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=start_new_session,
         )
         return process, lambda: notes.read_text().splitlines()
 
@@ -57,7 +59,7 @@ def test_a_run_that_fails_is_started_again_with_the_same_flags(supervise, tmp_pa
     process, notes = supervise("1", "KILL 20", "0")
     code, errors = end(process)
     assert code == 0
-    assert notes() == [f"train --config digits_vit --workdir {tmp_path / 'a run'} alone"] * 3
+    assert notes() == [f"train --config digits_vit --workdir={tmp_path / 'a run'} alone"] * 3
     first, second = [line for line in errors.splitlines() if line.startswith("supervise: ")]
     assert "exit code 1; starting again in 0 s, from the beginning" in first
     assert "exit code 137; starting again in 0 s, from the checkpoint of step 20" in second
@@ -114,8 +116,35 @@ def test_the_others_are_killed_if_they_do_not_end_after_a_failure(supervise):
     process, notes = supervise("wait", "1", "0", "0", PROCESSES="2", GRACE="1")
     code, errors = end(process)
     assert code == 0
-    assert "1 s after a failure, not ended" in errors
+    assert "still running 1 s after another process ended" in errors
     assert sorted(line[-1] for line in notes()) == ["0", "0", "1", "1"]
+
+
+def test_the_others_are_killed_if_they_do_not_stop_with_one(supervise):
+    process, _ = supervise("75", "KILL", "0", "0", PROCESSES="2", GRACE="1")
+    assert end(process)[0] == 0
+    process, _ = supervise("75", "hang", "0", "0", PROCESSES="2", GRACE="1")
+    code, errors = end(process)
+    assert code == 0
+    assert "still running 1 s after" in errors
+
+
+def test_ctrl_c_stops_the_run_and_the_script(supervise):
+    """The terminal sends it to the whole group, and bash has its children ignore it."""
+    process, notes = supervise("wait", "0", start_new_session=True)
+    wait_for(notes)
+    os.killpg(process.pid, signal.SIGINT)
+    assert end(process)[0] == 75
+    assert len(notes()) == 1
+
+
+def test_a_home_directory_is_read_as_the_program_reads_it(supervise, tmp_path):
+    process, notes = supervise(
+        "75 10", "75 20", "0", TRIES="1", HOME=tmp_path, workdir="--workdir=~/a run"
+    )
+    code, errors = end(process)
+    assert (code, len(notes())) == (0, 3)
+    assert "from the checkpoint of step 20" in errors
 
 
 def wait_for(notes):
@@ -132,6 +161,9 @@ def wait_for(notes):
         (("--config", "x"), {}, "give the flags of 'pnoise train'"),
         (("--workdir=x",), {"TRIES": "0"}, "TRIES=0: give a whole number of at least 1"),
         (("--workdir=x",), {"PROCESSES": "two"}, "PROCESSES=two: give a whole number"),
+        (("--workdir=x",), {"WAIT": "5s"}, "WAIT=5s: give a whole number of at least 0"),
+        (("--workdir=x",), {"GRACE": "3m"}, "GRACE=3m: give a whole number of at least 0"),
+        (("--workdir=x",), {"WAIT": "010"}, "WAIT=010: give a whole number"),
     ],
 )
 def test_what_is_missing_is_named(arguments, variables, message):

@@ -1,5 +1,6 @@
 """Noise on weights: what it draws, where, and what it refuses; averages over draws."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -103,6 +104,34 @@ def test_an_averaged_model_has_the_mean_probabilities():
         probabilities.append(np.exp(jax.nn.log_softmax(model.apply({"params": params}, images))))
     assert np.std(probabilities, axis=0).max() > 0.01
     np.testing.assert_allclose(np.exp(got), np.mean(probabilities, axis=0), rtol=2e-5)
+
+
+def test_classes_that_do_not_count_decide_nothing():
+    """Where a third class takes all the probability of one draw, the other draw would decide."""
+
+    class Fixed(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            kernel = self.param("kernel", nn.initializers.zeros, (3,))
+            return jnp.where(kernel[0] > 0, jnp.array([0.0, 3, 10]), jnp.array([1.0, 0, -10]))[None]
+
+    weight_noise = WeightNoise(1.0)
+    variables = {"params": {"kernel": jnp.zeros(3)}}
+    seed = next(
+        seed
+        for seed in range(20)
+        if len({float(draw(seed, number) > 0) for number in range(2)}) == 2
+    )
+    logits = AveragedModel(Fixed(), weight_noise, 2, seed, (0, 1)).apply(variables, jnp.ones(1))
+    each = [jax.nn.softmax(jnp.array(pair)) for pair in ([0.0, 3.0], [1.0, 0.0])]
+    np.testing.assert_allclose(jnp.exp(logits[0, :2]), sum(each) / 2, rtol=1e-5)
+    assert jnp.exp(logits[0, 2]) == 0
+
+
+def draw(seed, number):
+    key = RandomStreams(jax.random.key(seed))["weight_noise"]
+    params = {"kernel": jnp.zeros(3)}
+    return WeightNoise(1.0).perturb(jax.random.fold_in(key, number), params)["kernel"][0]
 
 
 def test_a_pattern_that_fits_nothing_is_named():

@@ -101,7 +101,7 @@ def test_flipped_bytes_are_found_and_the_one_before_is_taken(saved):
     state, step = restore(saved, report=reports.append)
     assert step == 20
     chex.assert_trees_all_equal(jax.device_get(state), jax.device_get(state_of(20)))
-    assert reports[0].startswith("the checkpoint of step 30 is broken: params/kernel is not what")
+    assert reports[0].startswith("the checkpoint of step 30 is broken: params/kernel differs from")
     assert reports[1].startswith("moved the checkpoint of step 30 to")
     assert (saved.parent / "unreadable" / "30").is_dir()  # moved, not deleted
 
@@ -138,6 +138,28 @@ def test_a_missing_shard_is_named_and_the_one_before_is_taken(tmp_path, of, mess
     shutil.move(tmp_path / "unreadable" / "20", tmp_path / "checkpoints" / "20")
     with pytest.raises(OSError, match=rf"step 20: {message}\); restore the directory from a copy"):
         restore(tmp_path / "checkpoints", asked)
+
+
+@pytest.mark.parametrize("place", ["x/../run", 'a "b" \\ c'])
+def test_damage_is_described_wherever_the_run_lies(tmp_path, place):
+    """TensorStore names normalised paths, and quotes them."""
+    (tmp_path / "x").mkdir()
+    run = tmp_path / place
+    run.mkdir()
+    split = {"kernel": NamedSharding(MESH, P("data"))}
+    tree = {"kernel": jax.random.normal(jax.random.key(0), (512, 256))}
+    with contextlib.closing(Checkpoints(run, keep=3)) as checkpoints:
+        for step in (10, 20):
+            checkpoints.save(step, jax.device_put(tree, split))
+    state = run / "checkpoints" / "20" / "state"
+    max(state.glob("ocdbt.process_0/d/*"), key=lambda path: path.stat().st_size).unlink()
+    asked = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, split
+    )
+    reports = []
+    _, step = restore(run / "checkpoints", asked, report=reports.append)
+    assert step == 10
+    assert reports[0].startswith("the checkpoint of step 20 is broken: ")
 
 
 def test_a_failed_commit_does_not_stand_in_the_way_of_later_saves(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from pnoise_jax.data import imagenet_sets
 from pnoise_jax.data.prepare import imagenet, prepare
 from pnoise_jax.data.prepare.imagenet_tests import corrupted, real
 from pnoise_jax.evaluation import corruption_error
-from pnoise_jax.training import evaluating_sets
+from pnoise_jax.training import evaluating_sets, reports
 from pnoise_jax.training.evaluating import create_main_console
 from tests.data import archives
 from tests.data.prepare.test_imagenet_tests import make_real
@@ -171,6 +171,43 @@ def test_what_was_measured_is_not_measured_again_and_is_the_report_of_evaluate(
     assert rows == table["sets"][0]["rows"]
     (file,) = (run / "evaluations").glob("*imagenet_a*classes_of_data_set*")
     assert json.loads(file.read_text())["scoring"]
+
+
+def test_other_images_with_the_same_labels_are_another_measurement(table, run, data_dir, tmp_path):
+    prepare("imagenet_a", manual_dir=data_dir / "manual", data_dir=tmp_path, short_side=4)
+    ours, other = (
+        evaluating_sets.config_for(
+            config_on(path, **{"evaluation.classes": "of_data_set"}), "imagenet_a"
+        )
+        for path in (data_dir, tmp_path)
+    )
+    opened = training.restore(run, ours, mesh=parallel.data_mesh())
+    elsewhere = evaluating_sets._on(opened, other, run)
+    labels = (each.experiment.test_data.labels for each in (opened, elsewhere))
+    np.testing.assert_array_equal(*labels)
+    arrays = reports.digest_arrays(opened.variables)
+    assert reports.find(run, opened, arrays)["rows"] == table["sets"][0]["rows"]
+    assert reports.find(run, elsewhere, arrays) is None
+
+
+def test_sets_without_a_mean_have_rows(capsys):
+    row = evaluation.Protocol(noise=False, order="stored", batch_size=10).row()
+    row |= {"top1": 80.0, "top5": 90.0, "n": 9}
+    measured = [
+        {
+            "name": f"imagenet2012_corrupted/{kind}_3",
+            "version": "1.0.0",
+            "classes": 9,
+            "rows": [row],
+        }
+        for kind in imagenet_sets.BENCHMARK
+    ]
+    corrupted = {"clean": evaluating_sets._corrupted(measured, "clean")}
+    content = {"model": "x", "step": 8, "mixes_batch": False, "sets": measured}
+    evaluating_sets.print_table(create_main_console(), content | {"corrupted": corrupted})
+    printed = capsys.readouterr().out
+    assert all(kind in printed.replace("\n", "") for kind in ("snow_3", "fog_3"))
+    assert printed.count("80.00") == 15
 
 
 def test_all_classes_are_another_measurement_and_the_line_says_so(table, run, data_dir, capsys):

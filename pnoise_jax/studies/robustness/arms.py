@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 
 from pnoise_jax import data, noise, training
-from pnoise_jax.robustness import KINDS, RobustClassification
+from pnoise_jax.robustness import KINDS, RobustClassification, require_single_labels
 from pnoise_jax.studies.sweep.cells import override
 from pnoise_jax.writing import file_name
 
@@ -89,6 +89,7 @@ def require_classification(experiment: training.Experiment) -> None:
             "by 'classification' or 'robust_classification', which predicts the labels of the test "
             "split; give a run of one of these"
         )
+    require_single_labels(experiment.test_data)
 
 
 def _require_same_test_data(experiment: training.Experiment, first: StudyRun) -> None:
@@ -115,6 +116,7 @@ def _test_facts(experiment: training.Experiment) -> dict[str, Any]:
         "data.name": section.name,
         "data.test_split": section.test_split,
         "data.test_transform": section.test_transform,
+        "evaluation.classes": experiment.config.evaluation.classes,
         "the version of the test data": test_data.version,
         "the number of test images": len(test_data),
         "the shape of test images": test_data.require_image_shape(),
