@@ -33,6 +33,11 @@ def make_writable(workdir: str | os.PathLike, *, flag: str = "workdir") -> Path:
             f"--{flag}={str(workdir)!r} is not in UTF-8, and checkpoints cannot be written there: "
             "choose another directory, or rename it"
         )
+    if flag == "workdir" and os.name == "posix" and "\\" in str(path):
+        raise ValueError(
+            f"--{flag}={str(workdir)!r} has a backslash, which the library that stores arrays "
+            "reads as a slash: checkpoints would lack them. Choose another directory, or rename it"
+        )
     return writing.make_directory(path, named=f"--{flag}={str(workdir)!r}")
 
 

@@ -217,7 +217,10 @@ def test_a_run_is_saved_evaluated_and_goes_on_bitwise(tmp_path):
         ),
         ({"data.name": f"{domains.__name__}:empty"}, r"data\.name='.*empty.*at least one image"),
         ({"task.source": "digts"}, r"task\.source='digts' with .*did you mean 'digits'"),
-        ({"task.source_split": "trian"}, r"task\.source_split='trian', read as .*: Unknown split"),
+        (
+            {"task.source_split": "trian"},
+            r"task\.source_split='trian', read like .*: Unknown split",
+        ),
         ({"task.source_split": "train[:0]"}, r"task\.source_split='train\[:0\]', .* no example"),
         ({"data.train_split": "train[:0]"}, r"split='train\[:0\]' .* no example"),
         ({"task.source": TARGET}, "with task.source_split='train' is the target itself"),

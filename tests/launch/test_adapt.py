@@ -46,7 +46,7 @@ def test_a_study_leaves_a_table_a_page_and_runs(config, tmp_path):
     code, output, errors = adapt(config, workdir, *flags)
     assert code == 0, errors
     assert "Source only: on top of source only without noise" in output
-    assert "One seed, and an interval needs at least 3: none is claimed" in output
+    assert "One seed, but an interval needs at least 3: none is given" in output
     stored = json.loads((workdir / "adaptation.json").read_text())
     assert [(r["method"], r["noise"], r["seed"], r["protocol"]) for r in stored["rows"]] == [
         ("source_only", False, 1, "clean"),

@@ -172,7 +172,7 @@ def test_generated_jpegs_are_of_imagenets_size(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ((), ("no subcommand", "noise, exchanges, step, sweep, audit, data, adapt")),
+        ((), ("no subcommand", "noise, exchanges, checkpoint, step, sweep, audit, data, adapt")),
         (("nosie",), ("unknown subcommand 'nosie'", "did you mean 'noise'?")),
         (("noise", "step"), ("unexpected arguments: step",)),
         (("noise", "--k=9", "--devices=1,2"), ("--k=9", "--devices=2", "multiple of 2")),

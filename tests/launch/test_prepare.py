@@ -40,7 +40,7 @@ def test_prepares_once_and_says_what_a_config_needs(tmp_path):
         "prepare", *arguments, "--verify", TFDS_DATA_DIR=str(tmp_path / "data")
     )
     assert code == 0, errors
-    assert output.startswith(f"nothing to do: {path} is there")
+    assert output.startswith(f"nothing to do: {path} already exists")
     assert output.splitlines()[-5:-1] == flags
     assert output.splitlines()[-1] == "verified: 7 files are as they were prepared"
 

@@ -115,7 +115,7 @@ def test_classes_that_do_not_count_decide_nothing():
             kernel = self.param("kernel", nn.initializers.zeros, (3,))
             return jnp.where(kernel[0] > 0, jnp.array([0.0, 3, 10]), jnp.array([1.0, 0, -10]))[None]
 
-    weight_noise = WeightNoise(1.0)
+    weight_noise = WeightNoise(1.0, (".*",))
     variables = {"params": {"kernel": jnp.zeros(3)}}
     seed = next(
         seed
@@ -131,7 +131,7 @@ def test_classes_that_do_not_count_decide_nothing():
 def draw(seed, number):
     key = RandomStreams(jax.random.key(seed))["weight_noise"]
     params = {"kernel": jnp.zeros(3)}
-    return WeightNoise(1.0).perturb(jax.random.fold_in(key, number), params)["kernel"][0]
+    return WeightNoise(1.0, (".*",)).perturb(jax.random.fold_in(key, number), params)["kernel"][0]
 
 
 def test_a_pattern_that_fits_nothing_is_named():

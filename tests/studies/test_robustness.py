@@ -327,12 +327,14 @@ def measure_nearest(digits, model, scale=1.0):
     """Measures it on its 200 images, one of each class."""
     levels = np.random.default_rng(0).integers(0, 3, (200, 64)).astype(np.float32) / 2
     images = np.round(255 * levels).astype(np.uint8).reshape(200, 8, 8, 1)
+    images_of_200 = dataclasses.replace(
+        digits, labels=np.arange(200, dtype=np.int32), images=images
+    )
     run = SimpleNamespace(
         experiment=SimpleNamespace(
             task=training.Classification(model=model, mean=(0.0,), std=(1.0,)),
-            test_data=dataclasses.replace(
-                digits, labels=np.arange(200, dtype=np.int32), images=images
-            ),
+            test_data=images_of_200,
+            evaluated_data=images_of_200,
             config=SimpleNamespace(seed=0),
         ),
         variables={"params": {"images": levels, "scale": np.float32(scale)}},

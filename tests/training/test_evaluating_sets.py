@@ -202,11 +202,11 @@ def test_sets_without_a_mean_have_rows(capsys):
         }
         for kind in imagenet_sets.BENCHMARK
     ]
-    corrupted = {"clean": evaluating_sets._corrupted(measured, "clean")}
-    content = {"model": "x", "step": 8, "mixes_batch": False, "sets": measured}
-    evaluating_sets.print_table(create_main_console(), content | {"corrupted": corrupted})
+    assert evaluating_sets._corrupted(measured, "clean") == {}
+    content = {"model": "x", "step": 8, "mixes_batch": False, "sets": measured, "corrupted": {}}
+    evaluating_sets.print_table(create_main_console(), content)
     printed = capsys.readouterr().out
-    assert all(kind in printed.replace("\n", "") for kind in ("snow_3", "fog_3"))
+    assert "fog_3" in printed
     assert printed.count("80.00") == 15
 
 

@@ -53,7 +53,7 @@ def test_what_no_array_shows_is_assumed_or_confirmed(file):
         (SIZES | {"window_size": 7}, "window_size=7, the model 3: set model.window_size=7"),
         ({k: SIZES[k] for k in ("embed_dims", "depths", "num_heads")}, "window_size=7, the mod"),
         (SIZES | {"num_heads": [1, 2]}, "head_dim=8.*, the model 4: set model.head_dim=8"),
-        (SIZES | {"num_heads": [2, 2]}, r"head_dim=\[4.0, 8.0\], the model 4"),
+        (SIZES | {"num_heads": [2, 2]}, r"head_dim=\[4, 8\], the model 4"),
         (SIZES | {"num_heads": "two"}, "head_dim=.*the model 4"),
         (SIZES | {"channel_attn_v2": True}, "is of timm's davit_tiny, which has channel_attn_v2"),
         (SIZES | {"cpe_act": True}, "has cpe_act=True"),
@@ -106,3 +106,17 @@ def test_a_davit_is_named_where_another_family_is_asked_for(file):
     without = sources.save_timm(file.parent / "without", "davit", **{name: None})
     with pytest.raises(ValueError, match="1 missing: params/stage2_block4/cpe2/proj/kernel"):
         match(without, create())
+
+
+def test_a_file_of_a_model_with_an_image_head_starts_a_classifier(tmp_path):
+    """It has nothing behind the last block; a file with a part of that is damaged."""
+    parts = ("head.norm.weight", "head.norm.bias", "head.fc.weight", "head.fc.bias")
+    file = sources.save_timm(tmp_path / "blocks", "davit", **dict.fromkeys(parts))
+    model = create()
+    found = weights.match(file, model, sources.shapes(model, 32, 32, 3), head="fresh")
+    said = "head fresh (none there → 7 classes, with fc_norm, which the file lacks as well)"
+    assert said in found.describe()
+    assert not [name for name in dict(found.read()) if "fc_norm" in name]
+    file = sources.save_timm(tmp_path / "damaged", "davit", **dict.fromkeys(parts[1:]))
+    with pytest.raises(ValueError, match="1 missing: params/fc_norm/bias"):
+        weights.match(file, model, sources.shapes(model, 32, 32, 3), head="fresh")

@@ -14,6 +14,8 @@ from pnoise_jax.weights.formats.array_file import ArrayFile
 HEADS = ("auto", "keep", "fresh")
 _HEAD_PATHS = ("params/head/", "params/head_dist/")  # the latter of DeiT's distillation token
 _PRE_LOGITS = "params/pre_logits/"  # the original ViT's layer in front of the head, part of it
+# Between the last block and the head. A model that was trained with an image head lacks them.
+_POOLING = ("fc_norm", "pre_head", "attn_pool")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,8 +124,10 @@ def _keep(match: PartialMatch, classes: HeadClasses, number: int) -> PartialMatc
 
 def _leave_out(match: PartialMatch, number: int, note: str) -> PartialMatch:
     left_out = {*head_paths(match.entries), *_pre_logits(match.entries)}
-    fresh = set(head_paths(match.wanted))
-    before = _num_classes(match.entries)
+    fresh, before = set(head_paths(match.wanted)), _num_classes(match.entries)
+    if before is None and (pooling := _lacking_pooling(match)):
+        fresh |= {path for path in match.wanted if path.split("/")[1] in pooling}
+        note += f", with {' and '.join(pooling)}, which the file lacks as well"
     match = dataclasses.replace(
         match,
         entries={path: entry for path, entry in match.entries.items() if path not in left_out},
@@ -131,6 +135,16 @@ def _leave_out(match: PartialMatch, number: int, note: str) -> PartialMatch:
     )
     before = "none there" if before is None else before
     return match.with_note(f"head fresh ({before} → {number} classes{note})")
+
+
+def _lacking_pooling(match: PartialMatch) -> list[str]:
+    """The modules between the last block and the head, if the file has nothing of any of them."""
+    wanted = [name for name in _POOLING if _has_module(match.wanted, name)]
+    return [] if any(_has_module(match.entries, name) for name in wanted) else wanted
+
+
+def _has_module(paths: Iterable[str], name: str) -> bool:
+    return any(path.startswith(f"params/{name}/") for path in paths)
 
 
 def _advise_on_classes(theirs: int | None, ours: int) -> str:

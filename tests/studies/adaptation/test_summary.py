@@ -85,7 +85,7 @@ def test_fewer_than_three_seeds_claim_nothing(seeds):
     assert rows[2].effects["order"].value > 0
     assert rows[2].effects["order"].sign == 0
     told = sentences(rows)
-    assert "an interval needs at least 3: none is claimed" in told[0]
+    assert "an interval needs at least 3: none is given" in told[0]
     assert "resolved" not in told[1]
 
 

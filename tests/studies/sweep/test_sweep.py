@@ -48,7 +48,7 @@ def sweep(base, cells, workdir, **options):
 def compiled_steps(run):
     """How many training steps are compiled while ``run`` runs, and what it returns."""
     found, returned = compiled(run)
-    return found["jit(step)"], returned
+    return found["jit(sharded_step)"], returned
 
 
 def compiled(run):
@@ -86,7 +86,7 @@ def test_strengths_and_seeds_share_one_compiled_step(swept):
     And two programs evaluate them: without noise, and with noise of any strength.
     """
     workdir, found, (printed, rows) = swept
-    assert found["jit(step)"] == 2
+    assert found["jit(sharded_step)"] == 2
     assert found["jit(_score)"] == 2
     assert "15 cells, 0 of them finished before; to go: 9 trainings by 2 programs" in printed
     assert len(rows) == 15
