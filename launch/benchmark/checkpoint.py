@@ -1,13 +1,14 @@
 """Saving and restoring a training state: python -m launch.benchmark checkpoint [--flags]
 
-Measured: the time for which `Checkpoints.save` holds up the training, which is that of checksums
-and of a copy on the host; the time until the checkpoint is on disk; the time to restore it with its
-checksums, from files that the system may still hold in memory; and training steps while a
-checkpoint is written and while none is, on a batch that is already on the devices. The state is
-that of a model with AdamW, on --devices that share it in groups of --fsdp.
+Measured: the time for which `Checkpoints.save` holds up the training, that is, for checksums and a
+copy on the host; the time until the checkpoint is on disk, which includes three steps made
+meanwhile; the time to restore it with its checksums, from files that the system may still hold in
+memory; and training steps while a checkpoint is written and while none is, on a batch that is
+already on the devices. The state is that of a model with AdamW, on --devices that share it in
+groups of --fsdp.
 
-Printed: seconds, and seconds per GB of state; and the part of the training's time that is lost
-where a checkpoint is written every 15 minutes, the default of checkpoint.at_most.
+Printed: seconds, seconds per GB of state, and the share of the training's time that is lost if a
+checkpoint is written every 15 minutes, the default of checkpoint.at_most.
 """
 
 import dataclasses
