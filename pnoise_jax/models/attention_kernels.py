@@ -70,7 +70,8 @@ def choose(name: str, case: Case) -> str:
     """The `implementation` of `jax.nn.dot_product_attention`: "xla" or "cudnn".
 
     Args:
-      name: one of `KERNELS`. "auto" takes cuDNN where it can, and says once why not on a GPU.
+      name: one of `KERNELS`. "auto" takes cuDNN where it can and there is no bias, with which it
+        has not been tried; on a GPU it says once why not.
       case: the attention, which may be that of one layer among many.
 
     Raises:
@@ -81,7 +82,7 @@ def choose(name: str, case: Case) -> str:
         return "xla"
     reason = refusal(case)
     if reason is None and name == "auto" and case.bias:
-        reason = "with a bias or a mask it is untried here"
+        reason = "it has not been tried with a bias or a mask"
     if reason is None:
         return "cudnn"
     if name == "cudnn":

@@ -108,9 +108,9 @@ def sent_by_dtype(data_dir, tmp_path, **changes):
     """Bytes that a device sends to sum gradients, before the CPU's compiler widens bfloat16."""
     config = small_config(data_dir, **changes)
     program = create_program(build(config), parallel.training_mesh())
-    batch = {
-        "image": jax.ShapeDtypeStruct((16, 8, 8, 1), jnp.uint8),
-        "label": jax.ShapeDtypeStruct((16,), jnp.int32),
+    batch = {  # of a size that no other test compiles: nothing is dumped of what is in the cache
+        "image": jax.ShapeDtypeStruct((24, 8, 8, 1), jnp.uint8),
+        "label": jax.ShapeDtypeStruct((24,), jnp.int32),
     }
     key = jax.eval_shape(lambda: jax.random.key(0))
     options = {"xla_dump_to": str(tmp_path), "xla_dump_hlo_pass_re": "spmd-partitioning"}
