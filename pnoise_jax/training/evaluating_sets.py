@@ -137,10 +137,12 @@ def config_for(config: ml_collections.ConfigDict, name: str) -> ml_collections.C
 def _require_prepared(names: Sequence[str], data_dir: str | None) -> None:
     missing = [name for name in names if not data.is_prepared(name, data_dir)]
     if missing:
+        default = "$TFDS_DATA_DIR, or ~/tensorflow_datasets without it"
+        where = default if data_dir is None else f"data.data_dir={str(data_dir)!r}"
         listed = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" * (len(missing) > 8))
         raise FileNotFoundError(
-            f"--sets: {len(missing)} of {len(names)} data sets are not prepared in "
-            f"data.data_dir={str(data_dir)!r}: {listed}. Prepare each: python -m launch.prepare "
+            f"--sets: {len(missing)} of {len(names)} data sets are not prepared in {where}: "
+            f"{listed}. Prepare each: python -m launch.prepare "
             f"--dataset={missing[0]} --manual_dir=DIRECTORY_OF_THE_DOWNLOADS, or leave it out"
         )
 
