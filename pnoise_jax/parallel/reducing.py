@@ -55,9 +55,10 @@ def reduce_kernels_in(dtype: DTypeLike | None, mesh: Mesh) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _replaced(module: nn.Module, **fields: Any) -> Iterator[None]:
-    """Other fields of a module for one call; a clone would have other parameters.
+    """Replaces fields of a module for one call.
 
-    And a method of ours in place of the module's would skip the interceptors of noise.
+    A clone would have other parameters, and calling a method of our own would skip the interceptors
+    that inject noise.
     """
     before = {name: getattr(module, name) for name in fields}
     for name, value in fields.items():

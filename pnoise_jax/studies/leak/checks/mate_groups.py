@@ -96,7 +96,7 @@ def _disjoint_pairs(
                 if len(chosen) == MAX_PAIRS:
                     return chosen
             elif not turn and not confused[one, two]:
-                break  # and none of those that follow
+                break  # the pairs that follow were not confused either
         if turn and len(chosen) == before:
             return chosen
     return chosen
