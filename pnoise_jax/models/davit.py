@@ -99,7 +99,7 @@ class Downsampling(nn.Module, kw_only=True):
         )(fill(x, (2 * rows, 2 * columns)))
 
 
-class DaViT(Classifier, kw_only=True):
+class DaViT(layers.Staged, Classifier, kw_only=True):
     """DaViT for classification, the same function as timm's `DaVit`.
 
     Takes images of any size, square or not, as timm's does: zeros fill up what the stem, a window
@@ -142,14 +142,6 @@ class DaViT(Classifier, kw_only=True):
                 f"stage_sizes={self.stage_sizes!r}: give even numbers, as a block of spatial and "
                 "one of channel attention make a pair: twice the published depths"
             )
-
-    @property
-    def num_layers(self) -> int:
-        return sum(self.stage_sizes)
-
-    @nn.nowrap
-    def layer_name(self, layer: int) -> str:
-        return layers.staged_name(layer, self.stage_sizes)
 
     @nn.nowrap
     def run_embed(self, images: jax.Array, *, train: bool) -> jax.Array:

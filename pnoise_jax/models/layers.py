@@ -311,7 +311,19 @@ def stage_and_number(layer: int, stage_sizes: Sequence[int]) -> tuple[int, int]:
     return stage, number
 
 
-def staged_name(layer: int, stage_sizes: Sequence[int]) -> str:
-    """Name of the submodule that is this layer of a model with stages."""
-    stage, number = stage_and_number(layer, stage_sizes)
-    return f"stage{stage}_block{number}"
+class Staged:
+    """The layers of a `Classifier` with stages: its blocks, counted from 1 over all stages.
+
+    The first base of such a model, which has the field `stage_sizes`, the blocks of each stage.
+    """
+
+    stage_sizes: tuple[int, ...]
+
+    @property
+    def num_layers(self) -> int:
+        return sum(self.stage_sizes)
+
+    @nn.nowrap
+    def layer_name(self, layer: int) -> str:
+        stage, number = stage_and_number(layer, self.stage_sizes)
+        return f"stage{stage}_block{number}"

@@ -177,7 +177,7 @@ class MaxVitBlock(nn.Module, kw_only=True):
         return x
 
 
-class MaxVit(Classifier, kw_only=True):
+class MaxVit(layers.Staged, Classifier, kw_only=True):
     """MaxViT for classification, the same function as timm's `MaxxVit` with its `_tf_` settings.
 
     In training it updates the collection "batch_stats", as `ResNet` does, and padded examples count
@@ -250,14 +250,6 @@ class MaxVit(Classifier, kw_only=True):
         """Rows and columns of a window, and of the grid, in tokens."""
         height, width = self.image_shape
         return height // _STRIDE, width // _STRIDE
-
-    @property
-    def num_layers(self) -> int:
-        return sum(self.stage_sizes)
-
-    @nn.nowrap
-    def layer_name(self, layer: int) -> str:
-        return layers.staged_name(layer, self.stage_sizes)
 
     @nn.nowrap
     def attention_grid(self, layer: int) -> Grid:

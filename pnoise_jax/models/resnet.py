@@ -111,7 +111,7 @@ class ResidualBlock(nn.Module, kw_only=True):
         return nn.relu(layers.DropPath(self.drop_path, self.train, name="drop_path")(h) + x)
 
 
-class ResNet(Classifier, kw_only=True):
+class ResNet(layers.Staged, Classifier, kw_only=True):
     """ResNet for classification, the same function as timm's `ResNet`.
 
     In training it updates the collection "batch_stats", which must then be mutable. The running
@@ -148,14 +148,6 @@ class ResNet(Classifier, kw_only=True):
             raise ValueError(f'block={self.block!r} is unknown: use "basic" or "bottleneck"')
         if self.stem not in ("imagenet", "small"):
             raise ValueError(f'stem={self.stem!r} is unknown: use "imagenet" or "small"')
-
-    @property
-    def num_layers(self) -> int:
-        return sum(self.stage_sizes)
-
-    @nn.nowrap
-    def layer_name(self, layer: int) -> str:
-        return layers.staged_name(layer, self.stage_sizes)
 
     @nn.nowrap
     def _norm(self, train: bool) -> Callable[..., nn.Module]:

@@ -63,7 +63,7 @@ class PatchMerging(nn.Module, kw_only=True):
         )(x)
 
 
-class SwinTransformer(Transformer, kw_only=True):
+class SwinTransformer(layers.Staged, Transformer, kw_only=True):
     """Swin Transformer for classification, the same function as timm's `SwinTransformer`.
 
     A representation is the sequence of all tokens of a stage's grid, row after row, (batch, tokens,
@@ -95,14 +95,6 @@ class SwinTransformer(Transformer, kw_only=True):
             stage_sizes=self.stage_sizes, head_dim=self.head_dim, window_size=self.window_size
         )
         checks.require_whole_heads(self.dim, self.head_dim)
-
-    @property
-    def num_layers(self) -> int:
-        return sum(self.stage_sizes)
-
-    @nn.nowrap
-    def layer_name(self, layer: int) -> str:
-        return layers.staged_name(layer, self.stage_sizes)
 
     @nn.nowrap
     def attention_grid(self, layer: int) -> Grid:

@@ -23,7 +23,7 @@ class Outcome:
       fits: whether every program fits with the unchanged config.
       changes: changes of the config that make the training step fit; {} if none are needed, or if
         none that was tried helps.
-      programs: the needs of those that fit.
+      programs: what each program that fits needs.
     """
 
     fits: bool
