@@ -79,10 +79,11 @@ def _lost(who: str) -> str | None:
 
 
 def _lost_coordinator(watch: Watch) -> str:
+    # It must not be asked for its name: where JAX aborts, the call would never return.
     now = hosts.clock(time.time())
     return str(
         _lost(
-            f"{watch.name(0)}, which coordinates all hosts: it does not answer at "
+            f"{watch.known_name(0)}, which coordinates all hosts: it does not answer at "
             f"{watch.address} at {now}"
         )
     )

@@ -9,13 +9,14 @@ import contextlib
 import dataclasses
 import json
 import os
+import queue
 import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from jax._src import distributed  # JAX gives no public access to its key-value store
@@ -27,7 +28,10 @@ BEAT = 2.5  # seconds from one sign of life to the next
 _LOOK = 4  # beats from one look at all the others to the next
 _SILENCE = 3.5 * BEAT  # after this time without a sign a host counts as lost, if something failed
 _GRACE = 10.0  # seconds that a host has to end by itself after another one has failed
+_ANSWER = 10.0  # seconds in which the key-value store must answer
 _FAILURE = "pnoise/failure"
+
+_Answer = TypeVar("_Answer")
 
 
 class LostHostError(OSError):
@@ -87,11 +91,41 @@ def clock(seconds: float) -> str:
     return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
 
 
+def ask(request: Callable[[Any], _Answer]) -> _Answer:
+    """What the key-value store answers to a request, a function of its client.
+
+    JAX's own calls have no time limit: if process 0 ends at a bad moment, they wait for ever.
+
+    Raises:
+      JaxRuntimeError: there is no answer within 10 seconds, or what the request raises.
+    """
+    answers: queue.SimpleQueue = queue.SimpleQueue()
+    store = client()
+
+    def run() -> None:
+        try:
+            answers.put((request(store), None))
+        except jax.errors.JaxRuntimeError as error:
+            answers.put((None, error))
+
+    threading.Thread(target=run, name="request", daemon=True).start()
+    try:
+        answer, error = answers.get(timeout=_ANSWER)
+    except queue.Empty:
+        raise jax.errors.JaxRuntimeError(
+            f"UNAVAILABLE: process 0 has not answered for {_ANSWER:g} s"
+        ) from None
+    if error is not None:
+        raise error
+    return answer
+
+
 def post_failure(text: str) -> None:
     """Tells the other hosts that this one ends, and why; only the first failure is kept."""
     failure = {"host": index(), "name": own_name(), "time": time.time(), "text": text}
+    value = json.dumps(failure | {"what": LATEST.what})
     with contextlib.suppress(jax.errors.JaxRuntimeError):  # one was first, or the store is gone
-        client().key_value_set(_FAILURE, json.dumps(failure | {"what": LATEST.what}))
+        ask(lambda store: store.key_value_set(_FAILURE, value))
 
 
 def read_failure() -> dict[str, Any] | None:
@@ -101,7 +135,7 @@ def read_failure() -> dict[str, Any] | None:
       JaxRuntimeError: process 0, which keeps the store, does not answer.
     """
     try:
-        return json.loads(client().key_value_try_get(_FAILURE))
+        return json.loads(ask(lambda store: store.key_value_try_get(_FAILURE)))
     except jax.errors.JaxRuntimeError as error:
         if "NOT_FOUND" in str(error):
             return None
@@ -152,17 +186,21 @@ class Watch:
           JaxRuntimeError: process 0 does not answer.
         """
         now = time.monotonic()
-        for key, text in client().key_value_dir_get("pnoise/sign"):
+        for key, text in ask(lambda store: store.key_value_dir_get("pnoise/sign")):
             number, sign = int(key.rpartition("/")[2]), json.loads(text)
             known = self.signs.get(number)
             if known is None or known.count != sign["count"]:
                 self.signs[number] = Sign(seen=now, **sign)
 
     def name(self, number: int) -> str:
-        """The name of a host, with its machine if that is known."""
+        """The name of a host, with its machine if that is known; may ask for it."""
         if number not in self.signs:
             with contextlib.suppress(jax.errors.JaxRuntimeError):
                 self.look()
+        return self.known_name(number)
+
+    def known_name(self, number: int) -> str:
+        """The name of a host, with its machine if that is known by now."""
         return self.signs[number].name if number in self.signs else f"host {number}"
 
     def silent(self) -> list[int]:

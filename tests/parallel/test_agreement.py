@@ -14,17 +14,13 @@ from pnoise_jax import parallel
 HERE = pathlib.Path(__file__)
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    """Of both, by what was tried."""
-    root = tmp_path_factory.mktemp("hosts")
+def run_two(program, *arguments):
+    """Runs a program of this directory as two processes, to the end; the arguments are theirs."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     hosts = []
-    for index in range(2):
-        for name in ("shared", str(index)):
-            (root / name).mkdir(exist_ok=True)
+    for index, own in enumerate(arguments):
         environment = {
             "JAX_COORDINATOR_ADDRESS": address,
             "JAX_NUM_PROCESSES": "2",
@@ -34,20 +30,31 @@ def results(tmp_path_factory):
         }
         hosts.append(
             subprocess.Popen(
-                [
-                    sys.executable,
-                    HERE.with_name("two_hosts.py"),
-                    root / "shared",
-                    root / f"{index}",
-                ],
+                [sys.executable, HERE.with_name(program), *own],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
                 env=os.environ | environment,
             )
         )
-    outputs = [host.communicate(timeout=120) for host in hosts]
-    assert [host.returncode for host in hosts] == [0, 0], outputs
+    try:
+        outputs = [host.communicate(timeout=120) for host in hosts]
+    finally:
+        for host in hosts:
+            host.kill()
+    return [host.returncode for host in hosts], outputs
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Of both, by what was tried."""
+    root = tmp_path_factory.mktemp("hosts")
+    for name in ("shared", "0", "1"):
+        (root / name).mkdir()
+    codes, outputs = run_two(
+        "two_hosts.py", *((root / "shared", root / index) for index in ("0", "1"))
+    )
+    assert codes == [0, 0], outputs
     return [json.loads(output) for output, _ in outputs]
 
 
@@ -120,6 +127,13 @@ def test_hosts_that_do_different_things_do_not_wait_for_each_other(results):
     assert "the hosts do different things" in text
     assert "on host 0" in text
     assert "on host 1" in text
+
+
+def test_the_loss_of_the_coordinator_ends_a_host_that_asks_it(tmp_path):
+    """Where JAX aborts, a request that waits for its answer would keep the host for ever."""
+    codes, (_, (_, errors)) = run_two("lost_coordinator.py", *2 * [(tmp_path / "joined",)])
+    assert codes == [1, 1]
+    assert "lost host 0, which coordinates all hosts: it does not answer at 127.0.0.1:" in errors
 
 
 def test_one_host_agrees_with_itself(tmp_path):
