@@ -160,4 +160,7 @@ def draw_per_example(
         first = 0 if axis_name is None else lax.axis_index(axis_name) * x.shape[0]
         index = first + jnp.arange(x.shape[0], dtype=jnp.int32)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
-    return jax.vmap(lambda key: draw(key, x.shape[1:], dtype))(keys)
+    # JAX's default lets devices share the work of one key's numbers, and computes twice as many for
+    # it. Here devices have examples, and so keys, of their own, and need not pay for that.
+    with jax.threefry_partitionable(False):
+        return jax.vmap(lambda key: draw(key, x.shape[1:], dtype))(keys)

@@ -188,7 +188,7 @@ def test_bad_input_of_a_chain():
         (noise.LinearTransform(noise.CyclicShift(0.3)), False),
         (noise.LinearTransform(noise.CyclicShift(0.0)), True),
         (noise.Chain((noise.Gaussian(std=0.0), noise.SaltAndPepper(0.0))), True),
-        (noise.Chain((noise.Gaussian(std=0.0), noise.SaltAndPepper(0.1))), False),
+        (noise.Chain((noise.Gaussian(std=0.0), noise.SaltAndPepper(0.3))), False),
         (noise.Chain((noise.Gaussian(), noise.SaltAndPepper(0.1)), strength=0.0), True),
     ],
 )
