@@ -44,7 +44,7 @@ def learning_rate_schedule(
         warm-up too, has the rate of the epoch's first step.
 
     Raises:
-      ValueError: the warm-up is longer than the run.
+      ValueError: the warm-up is longer than the run, or leaves no step for a cosine.
     """
     if warmup_steps > total_steps:
         raise ValueError(
@@ -58,6 +58,12 @@ def learning_rate_schedule(
     if config.schedule == "inverse":
         warmup = optax.linear_schedule(start, peak, warmup_steps)
         return optax.join_schedules([warmup, lambda i: peak * _inverse(i)], [warmup_steps])
+    if warmup_steps == total_steps:
+        raise ValueError(
+            f"optimizer.warmup={config.warmup!r} is all of the run's {total_steps} steps, which "
+            f"leaves none for optimizer.schedule={config.schedule!r}; shorten it, or set the "
+            "schedule 'constant'"
+        )
     cosine = optax.warmup_cosine_decay_schedule(
         start, peak, warmup_steps, total_steps, end_value=config.final_learning_rate
     )

@@ -238,6 +238,7 @@ VIEWS = {"noise.axis": "views", "noise.group_size": 4, "evaluation.views": 4}
         ({"evaluation.every": "0 epochs"}, "evaluation.every='0 epochs' is less than one step"),
         ({"evaluation.batch_size": 1001}, "would be the same single batch; lower evaluation.batch"),
         ({"optimizer.warmup": "99 steps"}, "longer than the run's 12"),
+        ({"optimizer.warmup": "12 steps"}, "all of the run's 12 steps, which leaves none"),
     ],
 )
 def test_a_bad_config_fails_by_name_before_anything_is_written(
