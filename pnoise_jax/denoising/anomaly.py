@@ -192,4 +192,4 @@ def nearest_distances(images: np.ndarray, training_images: np.ndarray) -> np.nda
 
     flat = (x.reshape(len(x), -1).astype(np.float32) / 255 for x in (images, training_images))
     ours, theirs = flat
-    return NearestNeighbors(n_neighbors=1).fit(theirs).kneighbors(ours)[0][:, 0]
+    return NearestNeighbors(n_neighbors=1, algorithm="brute").fit(theirs).kneighbors(ours)[0][:, 0]

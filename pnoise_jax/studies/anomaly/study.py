@@ -15,7 +15,7 @@ from pnoise_jax.studies.training_runs import train_missing
 from pnoise_jax.terminal import create_console, printable
 from pnoise_jax.training import data_version
 
-LARGEST_FLOOR = 10**9  # comparisons of pixels, above which the nearest neighbour is skipped
+LARGEST_FLOOR = 2 * 10**11  # comparisons of pixels, some seconds; above it there is no neighbour
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
