@@ -18,6 +18,7 @@ from pnoise_jax.weights.names.naming import NAMINGS
 
 _LAYER_SCALE = r"/(ls[12]/gamma|gamma_[12])$"
 _LAST_NORM = r"^params/fc_norm/"
+_REGISTERS = r"^params/reg_token$"
 _NORMS_OF_HEADS = r"/(q_norm|k_norm)/"
 _ATTENTION_POOLING = r"^params/(attn_pool|MAPHead_0)/"
 _OWN_PARTS = {  # of our families, by the beginning of their models' names
@@ -26,6 +27,8 @@ _OWN_PARTS = {  # of our families, by the beginning of their models' names
     "maxvit": (_LAST_NORM,),
     "vit_22b": (_NORMS_OF_HEADS, _ATTENTION_POOLING),
     "vit_parallel": (_NORMS_OF_HEADS, _ATTENTION_POOLING),
+    "vit": (_LAYER_SCALE, _LAST_NORM, _REGISTERS),
+    "deit3": (_LAYER_SCALE, _LAST_NORM, _REGISTERS),
 }
 _FOREIGN_PARTS = {  # which only this family lacks
     "maxvit": {r"^params/norm/": "a norm before the pooling, as timm's own MaxViTs (_rw_) have"},
@@ -35,7 +38,7 @@ _OTHER_PARTS = {  # of ViTs in timm and big_vision, by the paths of their arrays
     _NORMS_OF_HEADS: "norms of queries and keys",
     r"^params/norm_pre/": "a norm before its blocks",
     _LAST_NORM: "its last norm after the pooling",
-    r"^params/reg_token$": "registers",
+    _REGISTERS: "registers",
     _ATTENTION_POOLING: "attention in place of the pooling",
     r"^params/patch_embed/backbone/": "convolutions in place of the patch embedding",
 }

@@ -23,9 +23,10 @@ from pnoise_jax.weights.formats import hub, model_info
 from pnoise_jax.weights.formats.array_file import ArrayFile, Format, Shape
 from pnoise_jax.weights.formats.detect import open_file
 from pnoise_jax.weights.model_properties import Evidence, collect_evidence, list_assumptions
+from pnoise_jax.weights.names.families import VIT
 from pnoise_jax.weights.names.naming import Interpolation, Naming, describe_unknown, find_naming
 from pnoise_jax.weights.preprocessing import Preprocessing
-from pnoise_jax.weights.stated_options import stated_options, title
+from pnoise_jax.weights.stated_options import stated_options, title, with_last_norm
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -238,6 +239,8 @@ def _name_arrays(name: str, file: ArrayFile) -> NamedFile:
     evidence = collect_evidence(file.model_info, naming.family, shapes)
     info = model_info.most_specific(evidence.infos)
     options = stated_options(info)
+    if naming.family is VIT and "params/fc_norm/scale" in shapes and "pooling" in options:
+        options = {**options, "pooling": with_last_norm(options["pooling"])}
     if heads is not None:
         options = {**options, "num_heads": heads}
         properties = evidence.properties | {"num_heads"}

@@ -41,6 +41,13 @@ SWIN = Family(
     pooling="mean",
     others=("windows shifted by half their side",),
 )
+SWIN_V2 = Family(
+    r"swinv2_(?!cr_)",
+    epsilon=1e-5,
+    pooling="mean",
+    arguments={"qkv_bias_separate": (False,)},
+    others=("windows shifted by half their side",),
+)
 DAVIT = Family(
     r"davit_",
     norms=("layernorm", "layernorm2d"),

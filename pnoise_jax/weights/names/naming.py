@@ -61,9 +61,13 @@ _HALF = (0.5, 0.5, 0.5)
 # A new family or source adds one. The one that recognises most names wins; on a tie, the first.
 NAMINGS = (
     Naming("timm's ViT", torch.VIT_BLOCKS, torch.vit_entries, torch.VIT),
-    Naming("timm's BEiT", torch.BEIT_BLOCKS, torch.vit_entries, torch.VIT, family=families.BEIT),
+    Naming("timm's BEiT", torch.BEIT_BLOCKS, torch.beit_entries, torch.BEIT, family=families.BEIT),
     Naming(
-        "timm's ConViT", torch.CONVIT_BLOCKS, torch.vit_entries, torch.VIT, family=families.CONVIT
+        "timm's ConViT",
+        torch.CONVIT_BLOCKS,
+        torch.beit_entries,
+        torch.BEIT,
+        family=families.CONVIT,
     ),
     Naming(
         "timm's ViT with parallel blocks",
@@ -73,6 +77,13 @@ NAMINGS = (
         family=families.PARALLEL_VIT,
     ),
     Naming("timm's Swin", torch.SWIN_BLOCKS, torch.swin_entries, torch.SWIN, family=families.SWIN),
+    Naming(
+        "timm's Swin V2",
+        torch.SWIN_V2_BLOCKS,
+        torch.swin_v2_entries,
+        torch.SWIN_V2,
+        family=families.SWIN_V2,
+    ),
     Naming(
         "timm's DaViT", torch.DAVIT_BLOCKS, torch.davit_entries, torch.DAVIT, family=families.DAVIT
     ),

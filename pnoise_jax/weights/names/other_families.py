@@ -16,7 +16,9 @@ _FAMILIES = {
         r"(\w+\.)*encoder\.stages\.\d+\.layers\.\d+\.dwconv\.",  # transformers'
         r"features\.\d+\.\d+\.(block\.\d+\.weight|layer_scale)",  # torchvision's
     ),
-    "a Swin Transformer V2": (r"(.*\.)?blocks\.\d+\.attn\.(logit_scale|cpb_mlp\..*)",),
+    "a Swin Transformer V2 of another kind (cr)": (
+        r"stages\.\d+\.blocks\.\d+\.attn\.(logit_scale|meta_mlp\.)",
+    ),
     "a ResNet V2 (pre-activation)": (r"stages\.\d+\.blocks\.\d+\.(conv3|norm3)\.weight",),
     "an MLP-Mixer": (r"blocks\.\d+\.mlp_tokens\.", r"MixerBlock_\d+/"),
     "a CaiT": (r"blocks_token_only\.\d+\.",),
