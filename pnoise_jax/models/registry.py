@@ -46,7 +46,8 @@ _DEIT3 = {"prefix_positions": False, "layer_scale": 1e-6}
 # timm's own models for 256 pixels, whose head reads the mean of the patch tokens.
 _REGISTERS = {"patch_size": 16, "image_size": 256, "class_token": False, "register_tokens": 4}
 _REG_GAP = {**_REGISTERS, **_DEIT3, "layer_scale": 1e-5, "pooling": "mean_then_norm"}
-_SO150M = {**_REGISTERS, "pooling": "mean", "dim": 896, "depth": 18, "num_heads": 14}
+_SO150M = {"dim": 896, "depth": 18, "num_heads": 14, "mlp_dim": 2304}
+_SO150M2 = {"dim": 832, "depth": 21, "num_heads": 13, "mlp_dim": 2176, "qkv_bias": False}
 _SWIN_384 = {"window_size": 12, "image_size": 384}
 _SWIN_V2_SIZES = {
     "t": {"dim": 96, "stage_sizes": (2, 2, 6, 2)},
@@ -77,7 +78,16 @@ _BUILT_IN: Mapping[str, _Entry] = {
     "vit_medium_16_reg4": _entry(VisionTransformer, **{**_REG_GAP, **_MEDIUM}),
     "vit_mediumd_16_reg4": _entry(VisionTransformer, **{**_REG_GAP, **_MEDIUM, "depth": 20}),
     "vit_betwixt_16_reg4": _entry(VisionTransformer, **_REG_GAP, dim=640, depth=12, num_heads=10),
-    "vit_so150m_16_reg4": _entry(VisionTransformer, **_SO150M, mlp_dim=2304),
+    "vit_so150m_16_reg4": _entry(VisionTransformer, **_REGISTERS, **_SO150M, pooling="mean"),
+    "vit_so150m2_16_reg1": _entry(
+        VisionTransformer,
+        **{**_REG_GAP, **_SO150M2, "register_tokens": 1, "prefix_positions": True},
+    ),
+    # CLIP's image encoders, fine-tuned.
+    "vit_b_32_clip": _entry(VisionTransformer, **{**_BASE, "patch_size": 32}, pre_norm=True),
+    "vit_b_16_clip": _entry(VisionTransformer, **_BASE, pre_norm=True),
+    "vit_l_14_clip": _entry(VisionTransformer, **{**_LARGE, "patch_size": 14}, pre_norm=True),
+    "vit_h_14_clip": _entry(VisionTransformer, **_HUGE, pre_norm=True),
     # ViT-22B, and its blocks in the sizes of ViT-S and ViT-g.
     "vit_22b": _entry(ParallelViT, dim=6144, depth=48, num_heads=48),
     "vit_parallel_s_14": _entry(ParallelViT, dim=384, depth=12, num_heads=6),

@@ -6,6 +6,7 @@ registers (https://arxiv.org/abs/2309.16588) have those scales and no class toke
 """
 
 import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -34,6 +35,10 @@ class VisionTransformer(IsotropicTransformer, kw_only=True):
         `global_pool="avg"` does unless told otherwise. A class token always takes part in
         attention.
       layer_scale: initial value of the scale of each residual branch; 0 for no scales.
+      qkv_bias: whether queries, keys and values have a bias.
+      pre_norm: whether a norm stands in front of the first block, as in CLIP's image encoders
+        (https://arxiv.org/abs/2103.00020). As there, the patch embedding then has no bias, and the
+        epsilon of all norms is 1e-5 in place of 1e-6.
       distilled: DeiT's second learned token, behind the class token, with a head of its own. The
         logits are the mean of both heads', in training too: as timm's, unless that is told to
         distil, when its heads learn from labels and from a teacher. There is no teacher here, and
@@ -45,6 +50,8 @@ class VisionTransformer(IsotropicTransformer, kw_only=True):
     prefix_positions: bool = True
     pooling: str = "token"
     layer_scale: float = 0.0
+    qkv_bias: bool = True
+    pre_norm: bool = False
     distilled: bool = False
 
     def __post_init__(self) -> None:
@@ -78,7 +85,7 @@ class VisionTransformer(IsotropicTransformer, kw_only=True):
 
     @nn.nowrap
     def run_embed(self, images: jax.Array, *, train: bool) -> jax.Array:
-        x = self.embed_patches(images)
+        x = self.embed_patches(images, use_bias=not self.pre_norm)
         if not self.prefix_positions:
             x = self._add_positions(x)
         near_zero = nn.initializers.normal(1e-6)
@@ -92,7 +99,13 @@ class VisionTransformer(IsotropicTransformer, kw_only=True):
                 x = layers.prepend_tokens(tokens, x)
         if self.prefix_positions:
             x = self._add_positions(x)
-        return nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return self._layer_norm(dtype=self.dtype, name="norm_pre")(x) if self.pre_norm else x
+
+    @property
+    def _layer_norm(self) -> Callable[..., nn.Module]:
+        """Makes a norm, given its `dtype` and `name`."""
+        return layers.torch_layer_norm if self.pre_norm else layers.layer_norm
 
     @nn.nowrap
     def _add_positions(self, x: jax.Array) -> jax.Array:
@@ -103,12 +116,17 @@ class VisionTransformer(IsotropicTransformer, kw_only=True):
 
     @nn.nowrap
     def run_block(self, x: jax.Array, taps: noise.Taps, *, layer: int, train: bool) -> jax.Array:
-        attention = functools.partial(layers.Attention, num_heads=self.num_heads)
+        attention = functools.partial(
+            layers.Attention,
+            num_heads=self.num_heads,
+            qkv_bias="all" if self.qkv_bias else "none",
+        )
         block = self.encoder_block(
             layer,
             train,
             attention=attention,
             mlp_dim=self.mlp_features,
+            norm=self._layer_norm,
             layer_scale=self.layer_scale or None,
         )
         return block(x, taps)
@@ -120,7 +138,7 @@ class VisionTransformer(IsotropicTransformer, kw_only=True):
     @nn.nowrap
     def run_norm(self, x: jax.Array) -> jax.Array:
         name = "fc_norm" if self.pooling == "mean_then_norm" else "norm"
-        return layers.layer_norm(dtype=jnp.float32, name=name)(x)
+        return self._layer_norm(dtype=jnp.float32, name=name)(x)
 
     @nn.nowrap
     def run_features(self, x: jax.Array, *, train: bool) -> jax.Array:

@@ -80,6 +80,8 @@ def _infer_vit(
     """The names of plain ViTs that these may be, and what is added to the options."""
     tokens = count_tokens(shapes)
     options |= {"class_token": tokens["cls"] > 0, "register_tokens": tokens["reg"]}
+    options["qkv_bias"] = "params/block_1/attn/qkv/bias" in shapes
+    options["pre_norm"] = "params/norm_pre/scale" in shapes
     if "params/fc_norm/scale" in shapes:
         options["pooling"] = "mean_then_norm"
     positions = shapes.get("params/pos_embed", ())

@@ -111,7 +111,7 @@ def model_called(architecture: str) -> Any:
 
 def _any_size(name: str) -> str:
     """timm's name without the sides of images and the number of registers, which arrays show."""
-    return re.sub(r"_reg\d+_", "_reg_", re.sub(r"_(224|256|384|448|512)$", "", name))
+    return re.sub(r"_reg\d+_", "_reg_", re.sub(r"_(224|256|336|384|448|512)$", "", name))
 
 
 @functools.cache

@@ -13,11 +13,12 @@ The weights are drawn so that every parameter and every constant matters: no nor
 no bias is zero, and what enters a norm is so small that its epsilon shows in the logits.
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from timm.layers import RmsNorm
+from timm.layers import LayerNorm, RmsNorm
 from timm.models.beit import Beit
 from timm.models.convit import ConVit
 from timm.models.davit import DaVit
@@ -220,6 +221,7 @@ def main() -> None:
     write_parallel_vit()
     write_registers()
     write_swin_v2()
+    write_pre_norm()
 
 
 def write_deit_and_beit() -> None:
@@ -266,6 +268,13 @@ def write_registers() -> None:
     model = vit(img_size=(32, 24), reg_tokens=2, **reg_gap, **small)
     write("vit_registers", model, width=24)
     write("vit_all_tokens", vit(img_size=32, reg_tokens=3, **small))
+
+
+def write_pre_norm() -> None:
+    torch.manual_seed(8)
+    options = {"pre_norm": True, "qkv_bias": False, "norm_layer": partial(LayerNorm, eps=1e-5)}
+    model = vit(img_size=32, embed_dim=24, depth=2, num_heads=2, **options)
+    write("vit_pre_norm", model)
 
 
 def write_swin_v2() -> None:

@@ -35,6 +35,7 @@ MODELS = {
         "deit3_s_16",
         TINY | {"register_tokens": 3, "prefix_positions": True},
     ),
+    "vit_pre_norm": ("vit_b_16_clip", TINY | {"qkv_bias": False}),
     "deit_distilled": ("deit_ti_16_distilled", TINY),
     "beit": ("beit_b_16", TINY),
     "swin": ("swin_t", SWIN | {"image_size": 32, "patch_size": 2, "stage_sizes": (2, 2, 1)}),

@@ -32,6 +32,7 @@ class Family:
 
 
 VIT = Family(r"(test_)?vit(?!amin)|deit|flexivit|(vit|deit) \(transformers\)")
+CLIP = dataclasses.replace(VIT, epsilon=1e-5)  # a ViT with a norm in front of its blocks
 PARALLEL_VIT = Family(r"vit_\w*_xp_", norms=("rmsnorm",))
 BEIT = Family(r"beit|data2vec-vision \(transformers\)")
 CONVIT = Family(r"convit", pooling="token")

@@ -37,6 +37,7 @@ _ARGUMENTS = {  # our option: timm's argument
     "class_token": "class_token",
     "register_tokens": "reg_tokens",
     "layer_scale": "init_values",
+    "qkv_bias": "qkv_bias",
     "window_size": "window_size",
     "local_layers": "local_up_to_layer",
 }
@@ -54,9 +55,12 @@ def timm_reference(
 
     Returns:
       None where timm has no such model: ResNets with another stem, width or number of stages,
-      ConViTs for images that are not square, and models that a user has registered.
+      ConViTs for images that are not square, ViTs whose `pre_norm`, and with it the epsilon of
+      their norms, is not the named model's, and models that a user has registered.
     """
     if MODELS.origin(name) is not None:
+        return None
+    if getattr(model, "pre_norm", False) != models.default_options(name).get("pre_norm", False):
         return None
     if isinstance(model, models.ParallelViT):
         return _parallel_reference(model, channels)
@@ -199,5 +203,7 @@ def _name(name: str) -> str:
         return f"swin_{size}_patch4_window{'12_384' if rest[1:] else '7_224'}"
     if rest[2:] and rest[2].startswith("reg"):
         return f"vit_{size}_patch{rest[1]}_{rest[2]}_gap_256"
+    if rest[2:] == ["clip"]:
+        return f"vit_{size}_patch{rest[1]}_clip_224"
     distilled = "_distilled" if "distilled" in rest else ""
     return f"{family}_{size}{distilled}_patch{rest[1]}_224"
