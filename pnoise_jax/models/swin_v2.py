@@ -51,7 +51,7 @@ class CosineWindowAttention(ShiftedWindowAttention, kw_only=True):
     ) -> jax.Array:
         init = nn.initializers.constant(math.log(10))
         log_factor = self.param("logit_scale", init, (self.num_heads, 1, 1), jnp.float32)
-        factor = jnp.exp(jnp.minimum(log_factor, math.log(_MAX_FACTOR)))[:, 0]
+        factor = jnp.exp(jnp.minimum(log_factor, math.log(_MAX_FACTOR)))[None, None, :, :, 0]
         factor = factor * query.shape[-1] ** 0.5  # by which the attention divides
         query = (_unit_length(query) * factor).astype(self.dtype)
         key = _unit_length(key).astype(self.dtype)

@@ -74,16 +74,17 @@ def _infer_transformer(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]
     return _infer_vit(shapes, options)
 
 
-def _infer_vit(
-    shapes: Mapping[str, Shape], options: dict[str, Any]
-) -> tuple[str, dict[str, Any]]:
+def _infer_vit(shapes: Mapping[str, Shape], options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """The names of plain ViTs that these may be, and what is added to the options."""
     tokens = count_tokens(shapes)
     options |= {"class_token": tokens["cls"] > 0, "register_tokens": tokens["reg"]}
-    options["qkv_bias"] = "params/block_1/attn/qkv/bias" in shapes
+    kernel, bias = (f"params/block_1/attn/qkv/{leaf}" in shapes for leaf in ("kernel", "bias"))
+    options["qkv_bias"] = bias or not kernel
     options["pre_norm"] = "params/norm_pre/scale" in shapes
     if "params/fc_norm/scale" in shapes:
         options["pooling"] = "mean_then_norm"
+    elif not options["class_token"]:
+        options["pooling"] = "mean"
     positions = shapes.get("params/pos_embed", ())
     if len(positions) == 3 and (in_front := sum(tokens.values())):
         squares = [_is_square(positions[1] - number) for number in (0, in_front)]

@@ -127,7 +127,9 @@ def _not_floats(entries: Entries, paths: Iterable[str], dtypes: Mapping[str, str
 def _other_options(model: nn.Module, options: Mapping[str, Any], *, keeps_head: bool) -> list[str]:
     """Options that differ and change the function, though not the shapes."""
     lines = []
-    beyond_arrays = () if _goes_on_in_larger_windows(model, options) else options_beyond_arrays(model)
+    beyond_arrays = (
+        () if _goes_on_in_larger_windows(model, options) else options_beyond_arrays(model)
+    )
     for option in _NOT_IN_SHAPES + beyond_arrays:
         if option == "pooling" and not keeps_head:  # what a fresh head reads is the model's choice
             continue

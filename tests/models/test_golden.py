@@ -43,8 +43,7 @@ MODELS = {
     "swinv2": ("swinv2_t", SWIN_V2 | {"stage_sizes": (2, 2, 1)}),
     "swinv2_padded": (  # and with weights that go on from windows of other sizes
         "swinv2_t",
-        SWIN
-        | {"image_size": (44, 24), "stage_sizes": (2, 2), "pretrained_window_sizes": (3, 0)},
+        SWIN | {"image_size": (44, 24), "stage_sizes": (2, 2), "pretrained_window_sizes": (3, 0)},
     ),
     "convit": (
         "convit_ti",

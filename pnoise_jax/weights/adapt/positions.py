@@ -72,7 +72,9 @@ def _resize_positions(
         how = "" if interpolation == Interpolation() else f" ({interpolation.method})"
         match = match.with_note(f"position embedding {_show(grid)} → {_show(target)}{how}")
     if prefix and not file_prefix:
-        tokens = "class token has no position" if prefix == 1 else "learned tokens have no positions"
+        tokens = (
+            "class token has no position" if prefix == 1 else "learned tokens have no positions"
+        )
         match = match.with_note(f"the {tokens} there: zero")
     return match
 

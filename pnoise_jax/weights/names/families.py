@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
-_NO_NAME = "(?!)"
+NO_NAME = "(?!)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Family:
       others: what else no array shows.
     """
 
-    architectures: str = _NO_NAME
+    architectures: str = NO_NAME
     activation: str = "gelu"
     norms: tuple[str, ...] = ("layernorm",)
     epsilon: float = 1e-6
@@ -31,7 +31,7 @@ class Family:
     others: tuple[str, ...] = ()
 
 
-VIT = Family(r"(test_)?vit(?!amin)|deit|flexivit|(vit|deit) \(transformers\)")
+VIT = Family(r"(test_)?vit(?!amin)|deit|flexivit|eva_large_patch14_|(vit|deit) \(transformers\)")
 CLIP = dataclasses.replace(VIT, epsilon=1e-5)  # a ViT with a norm in front of its blocks
 PARALLEL_VIT = Family(r"vit_\w*_xp_", norms=("rmsnorm",))
 BEIT = Family(r"beit|data2vec-vision \(transformers\)")
