@@ -82,7 +82,7 @@ def test_a_deit_with_what_only_vits_have_here(key, part, tmp_path):
 @pytest.mark.parametrize(
     ("key", "shape", "said"),
     [
-        ("blocks.0.ls1.gamma", (36,), "looks like deit3_s_16 with patch_size=8, dim=36, depth=3"),
+        ("blocks.0.ls1.gamma", (36,), "looks like deit3_b_16 with patch_size=8, dim=36, depth=3"),
         ("norm_pre.weight", (36,), "looks like vit_b_16_clip with patch_size=8, dim=36, depth=3"),
         ("fc_norm.weight", (36,), "mlp_dim=72, pooling='mean_then_norm': set config.model to it"),
         ("reg_token", (1, 4, 36), "register_tokens=4"),
