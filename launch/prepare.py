@@ -5,7 +5,8 @@ with ImageNet's classes (imagenet_v2/matched-frequency, imagenet_a, imagenet2012
 made from the official archives, which you put into --manual_dir (if it is empty, the command says
 what to download from where); or folder/<name>, made from your own images in <split>/<class>/... or
 <class>/... If it is not clear which of the two it is, the command shows both, and --layout chooses.
-digits, font_digits and glyphs need no files.
+imagenet2012_corrupted stands for all of ImageNet-C that --manual_dir has. digits, font_digits and
+glyphs need no files.
 
 Every image is verified. If the command was stopped, by a full disk too, the same command continues
 where it stopped. The data set appears in --data_dir when it is complete, in the format of TFDS
@@ -104,8 +105,13 @@ def _flags(prepared: prepare.Prepared) -> list[str]:
 
 
 def _prepare() -> None:
+    for name in prepare.expand(_DATASET.value, _MANUAL_DIR.value):
+        _prepare_one(name)
+
+
+def _prepare_one(name: str) -> None:
     prepared = prepare.prepare(
-        _DATASET.value,
+        name,
         manual_dir=_MANUAL_DIR.value,
         data_dir=_DATA_DIR.value,
         short_side=_SHORT_SIDE.value,

@@ -192,7 +192,7 @@ def similar(
 
 
 def did_you_mean(
-    name: object, known: Iterable[str], *, listed: int = 60, list_always: bool = True
+    name: object, known: Iterable[str], *, listed: int = 100, list_always: bool = True
 ) -> str:
     """The end of a message about an unknown name: similar names, and all names.
 

@@ -30,8 +30,8 @@ from pnoise_jax.terminal import say
 from . import measuring, report, timm_step, workload
 
 # The smallest of each family.
-_FAMILIES = ("vit_ti_16", "deit_ti_16_distilled", "beit_b_16", "swin_t", "convit_ti", "davit_t")
-_FAMILIES += ("maxvit_t", "resnet18")
+_FAMILIES = ("vit_ti_16", "vit_little_16_reg4", "deit_ti_16_distilled", "beit_b_16", "swin_t")
+_FAMILIES += ("swinv2_t", "convit_ti", "davit_t", "maxvit_t", "resnet18")
 _MODELS = flags.DEFINE_list(
     "models", list(_FAMILIES), "Models to measure; see models.list_models()."
 )

@@ -61,10 +61,10 @@ class AdaptationTask(Task):
         return super().from_setup(setup, label_smoothing=smoothing, **options)
 
     def __post_init__(self) -> None:
-        if self.model.prefix_tokens > 1:
+        if getattr(self.model, "distilled", False):
             raise ValueError(
-                f"the model has {self.model.prefix_tokens} tokens, each with its own head, and "
-                "adaptation tasks read only one: choose a model with only a class token"
+                "the model has two tokens, each with its own head, and adaptation tasks read only "
+                "one: choose a model with only a class token"
             )
 
     @functools.cached_property

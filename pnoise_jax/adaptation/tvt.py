@@ -67,7 +67,12 @@ class Tvt(Dann):
           ValueError: it has no class token, or it is not a transformer.
         """
         prefix = model.prefix_tokens
-        if not hasattr(model, "key_gate") or prefix != 1:
+        has_class_token = prefix > 0 and getattr(model, "class_token", True)
+        if (
+            not hasattr(model, "key_gate")
+            or not has_class_token
+            or getattr(model, "distilled", False)
+        ):
             raise ValueError(
                 f"{type(model).__name__} is not a transformer with a class token, which TVT needs: "
                 "choose one, for example vit_b_16, or task.name='dann'"

@@ -24,6 +24,7 @@ from pnoise_jax.models.registry import (
 )
 from pnoise_jax.models.resnet import ResNet
 from pnoise_jax.models.swin import SwinTransformer
+from pnoise_jax.models.swin_v2 import SwinTransformerV2
 from pnoise_jax.models.transformer import IsotropicTransformer, Transformer
 from pnoise_jax.models.vit import VisionTransformer
 
@@ -38,6 +39,7 @@ __all__ = [
     "ParallelViT",
     "ResNet",
     "SwinTransformer",
+    "SwinTransformerV2",
     "Transformer",
     "VisionTransformer",
     "create_model",

@@ -63,7 +63,7 @@ class Beit(IsotropicTransformer, kw_only=True):
     @nn.nowrap
     def run_embed(self, images: jax.Array, *, train: bool) -> jax.Array:
         token = self.param("cls_token", layers.normal_init, (1, 1, self.dim), jnp.float32)
-        x = layers.prepend_token(token, self.embed_patches(images))
+        x = layers.prepend_tokens(token, self.embed_patches(images))
         return nn.Dropout(self.dropout, deterministic=not train)(x)
 
     @nn.nowrap

@@ -1,5 +1,6 @@
 """What models require of their options."""
 
+import math
 from typing import Any
 
 import jax
@@ -11,6 +12,20 @@ def require_positive(**options: Any) -> None:
         numbers = value if isinstance(value, tuple) else (value,)
         if not numbers or not all(type(number) is int and number >= 1 for number in numbers):
             raise ValueError(f"{name}={value!r}: give whole numbers of at least 1")
+
+
+def require_count(**options: Any) -> None:
+    """Raises ValueError unless each option is a whole number of at least 0."""
+    for name, value in options.items():
+        if type(value) is not int or value < 0:
+            raise ValueError(f"{name}={value!r}: give a whole number of at least 0")
+
+
+def require_finite(**options: Any) -> None:
+    """Raises ValueError unless each option is a finite number."""
+    for name, value in options.items():
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"{name}={value!r}: give a number, such as 1e-5")
 
 
 def require_rate(**options: Any) -> None:

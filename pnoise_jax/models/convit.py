@@ -169,7 +169,7 @@ class ConViT(IsotropicTransformer, kw_only=True):
     def _join_class_token(self, x: jax.Array) -> jax.Array:
         """Puts the class token in front of the patch tokens."""
         token = self.param("cls_token", layers.normal_init, (1, 1, self.dim), jnp.float32)
-        return layers.prepend_token(token, x)
+        return layers.prepend_tokens(token, x)
 
     @property
     def head_init(self) -> nn.initializers.Initializer:

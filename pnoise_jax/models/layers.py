@@ -24,10 +24,10 @@ normal_init = nn.initializers.normal(0.02)
 conv_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
-def prepend_token(token: jax.Array, x: jax.Array) -> jax.Array:
-    """Puts a learned token (1, 1, dim) in front of each example's in x (batch, tokens, dim)."""
-    token = jnp.broadcast_to(token.astype(x.dtype), (x.shape[0], 1, x.shape[-1]))
-    return jnp.concatenate([token, x], axis=1)
+def prepend_tokens(tokens: jax.Array, x: jax.Array) -> jax.Array:
+    """Puts learned tokens (1, number, dim) in front of each example's in x (batch, tokens, dim)."""
+    tokens = jnp.broadcast_to(tokens.astype(x.dtype), (x.shape[0], *tokens.shape[1:]))
+    return jnp.concatenate([tokens, x], axis=1)
 
 
 class Attention(nn.Module, kw_only=True):
@@ -217,7 +217,7 @@ class DropPath(nn.Module):
 
 
 class Block(nn.Module, kw_only=True):
-    """A pre-norm encoder block: attention, then an MLP, each inside a residual.
+    """An encoder block: attention, then an MLP, each inside a residual.
 
     Attributes:
       layer: number of this block in the whole model, from 1: how an injection addresses it.
@@ -226,6 +226,8 @@ class Block(nn.Module, kw_only=True):
       mlp_dim: hidden features of the MLP.
       mlp: makes the MLP, given its `hidden_dim`, `name`, `dropout`, `train` and `dtype`.
       norm: makes a layer norm, given its `name` and `dtype`.
+      post_norm: whether the norms stand behind attention and MLP, still inside the residuals, and
+        not in front of them. The point "attention_input" is what the attention reads in both.
       layer_scale: initial value of the scales by which both branches are multiplied, one for each
         feature (https://arxiv.org/abs/2103.17239); None for none.
       encoding: makes a module that the block's input passes before each branch, such as one that
@@ -242,6 +244,7 @@ class Block(nn.Module, kw_only=True):
     mlp_dim: int
     mlp: Callable[..., nn.Module] = Mlp
     norm: Callable[..., nn.Module] = layer_norm
+    post_norm: bool = False
     layer_scale: float | None = None
     encoding: Callable[..., nn.Module] | None = None
     points: tuple[noise.Point, ...] = ("block_input", "attention_input")
@@ -256,14 +259,15 @@ class Block(nn.Module, kw_only=True):
         common = {"dropout": self.dropout, "train": self.train, "dtype": self.dtype}
         x = self._tapped(x, taps, "block_input")
         x = self._encoded(x, "cpe1")
-        h = self.norm(dtype=self.dtype, name="norm1")(x)
-        h = self._tapped(h, taps, "attention_input")
+        norm = self.norm(dtype=self.dtype, name="norm1")
+        h = self._tapped(x if self.post_norm else norm(x), taps, "attention_input")
         h = self.attention(**common, name="attn")(h)
-        h = self._scaled(h, "gamma_1")
+        h = self._scaled(norm(h) if self.post_norm else h, "gamma_1")
         x = x + DropPath(self.drop_path, self.train, name="drop_path1")(h)
         x = self._encoded(x, "cpe2")
-        h = self.norm(dtype=self.dtype, name="norm2")(x)
-        h = self.mlp(hidden_dim=self.mlp_dim, **common, name="mlp")(h)
+        norm = self.norm(dtype=self.dtype, name="norm2")
+        mlp = self.mlp(hidden_dim=self.mlp_dim, **common, name="mlp")
+        h = norm(mlp(x)) if self.post_norm else mlp(norm(x))
         h = self._scaled(h, "gamma_2")
         return x + DropPath(self.drop_path, self.train, name="drop_path2")(h)
 

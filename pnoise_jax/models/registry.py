@@ -1,94 +1,23 @@
-"""The models by name: a family adds its lines to `_BUILT_IN`, and anybody can register more."""
+"""The models by name: the built-in ones, and those that anybody registers."""
 
 import dataclasses
 import fnmatch
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from types import MappingProxyType
 from typing import Any
 
 import flax.linen as nn
 
 from pnoise_jax import noise
-from pnoise_jax.models.beit import Beit
+from pnoise_jax.models.built_in import BUILT_IN, Entry
 from pnoise_jax.models.classifier import Classifier
-from pnoise_jax.models.convit import ConViT
-from pnoise_jax.models.davit import DaViT
-from pnoise_jax.models.maxvit import MaxVit
-from pnoise_jax.models.parallel_vit import ParallelViT
-from pnoise_jax.models.resnet import ResNet
-from pnoise_jax.models.swin import SwinTransformer
-from pnoise_jax.models.vit import VisionTransformer
 from pnoise_jax.registry import Registry, did_you_mean
-
-# The class, and the options in which the named model differs from the class's defaults.
-_Entry = tuple[type[Classifier], Mapping[str, Any]]
-
-
-def _entry(kind: type[Classifier], **options: Any) -> _Entry:
-    return kind, MappingProxyType(options)
-
-
-# What ViT, DeiT and BEiT of one size share.
-_TINY = {"patch_size": 16, "dim": 192, "depth": 12, "num_heads": 3}
-_SMALL = {"patch_size": 16, "dim": 384, "depth": 12, "num_heads": 6}
-_BASE = {"patch_size": 16, "dim": 768, "depth": 12, "num_heads": 12}
-_LARGE = {"patch_size": 16, "dim": 1024, "depth": 24, "num_heads": 16}
-_VIT_SIZES = {
-    "ti": _entry(VisionTransformer, **_TINY),
-    "s": _entry(VisionTransformer, **_SMALL),
-    "b": _entry(VisionTransformer, **_BASE),
-}
-_SWIN_384 = {"window_size": 12, "image_size": 384}
-
-_BUILT_IN: Mapping[str, _Entry] = {
-    # DeiT is a ViT, trained in another way; its distilled form has a second token.
-    **{f"vit_{size}_16": entry for size, entry in _VIT_SIZES.items()},
-    "vit_l_16": _entry(VisionTransformer, **_LARGE),
-    "vit_b_8": _entry(VisionTransformer, **{**_BASE, "patch_size": 8}),
-    "vit_b_32": _entry(VisionTransformer, **{**_BASE, "patch_size": 32}),
-    "vit_h_14": _entry(VisionTransformer, patch_size=14, dim=1280, depth=32, num_heads=16),
-    # ViT-22B, and its blocks in the sizes of ViT-S and ViT-g.
-    "vit_22b": _entry(ParallelViT, dim=6144, depth=48, num_heads=48),
-    "vit_parallel_s_14": _entry(ParallelViT, dim=384, depth=12, num_heads=6),
-    "vit_parallel_g_14": _entry(ParallelViT, dim=1408, depth=40, num_heads=16, mlp_dim=6144),
-    **{f"deit_{size}_16": entry for size, entry in _VIT_SIZES.items()},
-    **{
-        f"deit_{size}_16_distilled": _entry(kind, **options, distilled=True)
-        for size, (kind, options) in _VIT_SIZES.items()
-    },
-    "beit_b_16": _entry(Beit, **_BASE, layer_scale=0.1),
-    "beit_l_16": _entry(Beit, **_LARGE, layer_scale=1e-5),
-    "swin_t": _entry(SwinTransformer, dim=96, stage_sizes=(2, 2, 6, 2)),
-    "swin_s": _entry(SwinTransformer, dim=96, stage_sizes=(2, 2, 18, 2)),
-    "swin_b": _entry(SwinTransformer, dim=128, stage_sizes=(2, 2, 18, 2)),
-    "swin_l": _entry(SwinTransformer, dim=192, stage_sizes=(2, 2, 18, 2)),
-    "swin_b_384": _entry(SwinTransformer, dim=128, stage_sizes=(2, 2, 18, 2), **_SWIN_384),
-    "swin_l_384": _entry(SwinTransformer, dim=192, stage_sizes=(2, 2, 18, 2), **_SWIN_384),
-    "convit_ti": _entry(ConViT, dim=192, depth=12, num_heads=4),
-    "convit_s": _entry(ConViT, dim=432, depth=12, num_heads=9),
-    "convit_b": _entry(ConViT, dim=768, depth=12, num_heads=16),
-    "davit_t": _entry(DaViT, dim=96, stage_sizes=(2, 2, 6, 2)),
-    "davit_s": _entry(DaViT, dim=96, stage_sizes=(2, 2, 18, 2)),
-    "davit_b": _entry(DaViT, dim=128, stage_sizes=(2, 2, 18, 2)),
-    "davit_l": _entry(DaViT, dim=192, stage_sizes=(2, 2, 18, 2)),
-    "davit_h": _entry(DaViT, dim=256, stage_sizes=(2, 2, 18, 2)),
-    "davit_g": _entry(DaViT, dim=384, stage_sizes=(2, 2, 24, 6)),
-    "maxvit_t": _entry(MaxVit, dim=64, stage_sizes=(2, 2, 5, 2)),
-    "maxvit_s": _entry(MaxVit, dim=96, stage_sizes=(2, 2, 5, 2)),
-    "maxvit_b": _entry(MaxVit, dim=96, stage_sizes=(2, 6, 14, 2)),
-    "maxvit_l": _entry(MaxVit, dim=128, stem_dim=128, stage_sizes=(2, 6, 14, 2)),
-    "maxvit_xl": _entry(MaxVit, dim=192, stem_dim=192, stage_sizes=(2, 6, 14, 2)),
-    "resnet18": _entry(ResNet, stage_sizes=(2, 2, 2, 2), block="basic"),
-    "resnet34": _entry(ResNet, stage_sizes=(3, 4, 6, 3), block="basic"),
-    "resnet50": _entry(ResNet, stage_sizes=(3, 4, 6, 3), block="bottleneck"),
-    "resnet101": _entry(ResNet, stage_sizes=(3, 4, 23, 3), block="bottleneck"),
-}
 
 _METHODS = ("run_embed", "run_block", "run_head")  # that every model defines
 
 
-def _require_model(entry: _Entry | type) -> None:
+def _require_model(entry: Entry | type) -> None:
     """Raises ValueError unless this is a class of models, naming what it lacks."""
     kind = entry if isinstance(entry, type) else entry[0]
     name = getattr(kind, "__name__", repr(kind))
@@ -125,7 +54,7 @@ def _require_signature(kind: type[Classifier], method: str) -> None:
 
 
 MODELS: Registry[Any] = Registry("model", _require_model)
-for _name, _named in _BUILT_IN.items():
+for _name, _named in BUILT_IN.items():
     MODELS.register(_name, _named)
 
 
@@ -155,7 +84,7 @@ def register_model(name: str, **options: Any) -> Callable[[type[Classifier]], ty
     return register
 
 
-def _find(name: str) -> _Entry:
+def _find(name: str) -> Entry:
     """The class and its options.
 
     Raises:

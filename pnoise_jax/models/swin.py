@@ -1,7 +1,9 @@
 """The Swin Transformer (https://arxiv.org/abs/2103.14030), as timm's `swin_transformer`."""
 
 import functools
-from typing import Any
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -23,15 +25,19 @@ class ShiftedWindowAttention(WindowAttention, kw_only=True):
     """
 
     def bias(self, batch: int) -> jax.Array:
-        height, width = self.windows.size
-        shape = ((2 * height - 1) * (2 * width - 1), self.num_heads)
-        table = self.param("relative_position_bias_table", layers.normal_init, shape, jnp.float32)
-        bias = table[layers.relative_position_index(height, width)].transpose(2, 0, 1)[None]
+        bias = self.table()[layers.relative_position_index(*self.windows.size)]
+        bias = bias.transpose(2, 0, 1)[None]
         if not self.windows.shifted:
             return bias
         regions = jnp.asarray(self.windows.regions())
         apart = regions[:, None, :, None] != regions[:, None, None, :]
         return jnp.tile(bias + jnp.where(apart, _FORBIDDEN, 0.0), (batch, 1, 1, 1))
+
+    def table(self) -> jax.Array:
+        """The bias of each relative position, (relative positions, heads)."""
+        height, width = self.windows.size
+        shape = ((2 * height - 1) * (2 * width - 1), self.num_heads)
+        return self.param("relative_position_bias_table", layers.normal_init, shape, jnp.float32)
 
 
 class PatchMerging(nn.Module, kw_only=True):
@@ -39,10 +45,12 @@ class PatchMerging(nn.Module, kw_only=True):
 
     Attributes:
       grid: rows and columns of the tokens that come in.
+      norm_last: whether the norm stands behind the projection and not in front of it.
       dtype: dtype of the computation; parameters are float32.
     """
 
     grid: Grid
+    norm_last: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -53,14 +61,15 @@ class PatchMerging(nn.Module, kw_only=True):
         x = fill(x.reshape(batch, *self.grid, dim), (2 * rows, 2 * columns))
         x = x.reshape(batch, rows, 2, columns, 2, dim).transpose(0, 1, 3, 4, 2, 5)
         x = x.reshape(batch, rows * columns, 4 * dim)
-        x = layers.torch_layer_norm(dtype=self.dtype, name="norm")(x)
-        return nn.Dense(
+        norm = layers.torch_layer_norm(dtype=self.dtype, name="norm")
+        reduction = nn.Dense(
             2 * dim,
             use_bias=False,
             kernel_init=layers.normal_init,
             dtype=self.dtype,
             name="reduction",
-        )(x)
+        )
+        return norm(reduction(x)) if self.norm_last else reduction(norm(x))
 
 
 class SwinTransformer(layers.Staged, Transformer, kw_only=True):
@@ -88,6 +97,9 @@ class SwinTransformer(layers.Staged, Transformer, kw_only=True):
     stage_sizes: tuple[int, ...] = (2, 2, 6, 2)
     head_dim: int = 32
     window_size: int = 7
+
+    post_norm = False  # whether the norms of blocks and of merging stand behind what they norm
+    block_norm_options: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -129,17 +141,32 @@ class SwinTransformer(layers.Staged, Transformer, kw_only=True):
     def run_block(self, x: jax.Array, taps: noise.Taps, *, layer: int, train: bool) -> jax.Array:
         dim = x.shape[-1]
         attention = functools.partial(
-            ShiftedWindowAttention, windows=self._windows(layer), num_heads=dim // self.head_dim
+            self.attention_kind(layer), windows=self._windows(layer), num_heads=dim // self.head_dim
         )
         block = self.encoder_block(
-            layer, train, attention=attention, mlp_dim=4 * dim, norm=layers.torch_layer_norm
+            layer,
+            train,
+            attention=attention,
+            mlp_dim=4 * dim,
+            norm=functools.partial(layers.torch_layer_norm, **self.block_norm_options),
+            post_norm=self.post_norm,
         )
         x = block(x, taps)
         stage, number = layers.stage_and_number(layer, self.stage_sizes)
         if number < self.stage_sizes[stage - 1] or stage == len(self.stage_sizes):
             return x
-        grid = self._grid(stage)
-        return PatchMerging(grid=grid, dtype=self.dtype, name=f"merge_{stage + 1}")(x)
+        merging = PatchMerging(
+            grid=self._grid(stage),
+            norm_last=self.post_norm,
+            dtype=self.dtype,
+            name=f"merge_{stage + 1}",
+        )
+        return merging(x)
+
+    @nn.nowrap
+    def attention_kind(self, layer: int) -> Callable[..., nn.Module]:
+        """Makes a layer's attention, given the attributes of `ShiftedWindowAttention`."""
+        return ShiftedWindowAttention
 
     @property
     def head_init(self) -> nn.initializers.Initializer:

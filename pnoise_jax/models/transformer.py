@@ -56,7 +56,7 @@ class Transformer(Classifier, kw_only=True):
         return height // self.patch_size, width // self.patch_size
 
     @nn.nowrap
-    def embed_patches(self, images: jax.Array) -> jax.Array:
+    def embed_patches(self, images: jax.Array, *, use_bias: bool = True) -> jax.Array:
         """Makes each patch of the images a token, (batch, patches, dim), row after row."""
         patch = (self.patch_size, self.patch_size)
         x = nn.Conv(
@@ -64,6 +64,7 @@ class Transformer(Classifier, kw_only=True):
             patch,
             strides=patch,
             padding="VALID",
+            use_bias=use_bias,
             kernel_init=layers.conv_init,
             dtype=self.dtype,
             name="patch_embed",

@@ -1,16 +1,19 @@
 """The Vision Transformer (https://arxiv.org/abs/2010.11929), equal to timm's `vision_transformer`.
 
 DeiT (https://arxiv.org/abs/2012.12877) is the same model, or with a second token: `distilled`.
+DeiT III (https://arxiv.org/abs/2204.07118) scales its residual branches, and timm's models with
+registers (https://arxiv.org/abs/2309.16588) have those scales and no class token.
 """
 
 import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from pnoise_jax import noise
-from pnoise_jax.models import layers
+from pnoise_jax.models import checks, layers
 from pnoise_jax.models.transformer import IsotropicTransformer
 
 
@@ -21,10 +24,21 @@ class VisionTransformer(IsotropicTransformer, kw_only=True):
 
     Attributes:
       class_token: whether a learned token stands in front of the patch tokens.
-      pooling: what the head reads, after the final norm: "token", the class token, or "mean",
-        the mean of the patch tokens alone. A class token then still takes part in attention,
-        as in timm with `global_pool="avg", fc_norm=False`; note that timm's own default for
-        `global_pool="avg"` puts the norm after the mean instead.
+      register_tokens: how many further learned tokens stand there, behind the class token. They
+        take part in attention only: no head reads them. To noise they are prefix tokens, as the
+        class token is, so "patch" leaves them alone.
+      prefix_positions: whether class token and registers have position embeddings of their own;
+        False is timm's `no_embed_class=True`.
+      pooling: what the head reads: "token", the class token after the final norm; "mean", the
+        mean of the patch tokens after it, timm's `global_pool="avg", fc_norm=False`; or
+        "mean_then_norm", their mean, normalised afterwards by `fc_norm`, which is what timm's
+        `global_pool="avg"` does unless told otherwise. A class token always takes part in
+        attention.
+      layer_scale: initial value of the scale of each residual branch; 0 for no scales.
+      qkv_bias: whether queries, keys and values have a bias.
+      pre_norm: whether a norm stands in front of the first block, as in CLIP's image encoders
+        (https://arxiv.org/abs/2103.00020). As there, the patch embedding then has no bias, and the
+        epsilon of all norms is 1e-5 in place of 1e-6.
       distilled: DeiT's second learned token, behind the class token, with a head of its own. The
         logits are the mean of both heads', in training too: as timm's, unless that is told to
         distil, when its heads learn from labels and from a teacher. There is no teacher here, and
@@ -32,13 +46,22 @@ class VisionTransformer(IsotropicTransformer, kw_only=True):
     """
 
     class_token: bool = True
+    register_tokens: int = 0
+    prefix_positions: bool = True
     pooling: str = "token"
+    layer_scale: float = 0.0
+    qkv_bias: bool = True
+    pre_norm: bool = False
     distilled: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.pooling not in ("token", "mean"):
-            raise ValueError(f'pooling={self.pooling!r} is unknown: use "token" or "mean"')
+        checks.require_count(register_tokens=self.register_tokens)
+        checks.require_finite(layer_scale=self.layer_scale)
+        if self.pooling not in ("token", "mean", "mean_then_norm"):
+            raise ValueError(
+                f'pooling={self.pooling!r} is unknown: use "token", "mean" or "mean_then_norm"'
+            )
         if self.pooling == "token" and not self.class_token:
             raise ValueError(
                 'pooling="token" reads the class token, which class_token=False removes: '
@@ -49,31 +72,63 @@ class VisionTransformer(IsotropicTransformer, kw_only=True):
                 "distilled=True has one head on the class token and one on the distillation token: "
                 'use it with class_token=True and pooling="token"'
             )
+        if self.distilled and (self.register_tokens or not self.prefix_positions):
+            raise ValueError(
+                "distilled=True is DeiT, which has no registers and a position for each token: use "
+                "it with register_tokens=0 and prefix_positions=True"
+            )
 
     @property
     def prefix_tokens(self) -> int:
         """How many learned tokens stand in front of the patch tokens."""
-        return int(self.class_token) + int(self.distilled)
+        return int(self.class_token) + int(self.distilled) + self.register_tokens
 
     @nn.nowrap
     def run_embed(self, images: jax.Array, *, train: bool) -> jax.Array:
-        x = self.embed_patches(images)
-        if self.distilled:
-            token = self.param("dist_token", layers.normal_init, (1, 1, self.dim), jnp.float32)
-            x = layers.prepend_token(token, x)
-        if self.class_token:
-            init = nn.initializers.normal(1e-6)
-            token = self.param("cls_token", init, (1, 1, self.dim), jnp.float32)
-            x = layers.prepend_token(token, x)
+        x = self.embed_patches(images, use_bias=not self.pre_norm)
+        if not self.prefix_positions:
+            x = self._add_positions(x)
+        near_zero = nn.initializers.normal(1e-6)
+        for name, number, init in (  # the last one stands first
+            ("dist_token", int(self.distilled), layers.normal_init),
+            ("reg_token", self.register_tokens, near_zero),
+            ("cls_token", int(self.class_token), near_zero),
+        ):
+            if number:
+                tokens = self.param(name, init, (1, number, self.dim), jnp.float32)
+                x = layers.prepend_tokens(tokens, x)
+        if self.prefix_positions:
+            x = self._add_positions(x)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return self._layer_norm(dtype=self.dtype, name="norm_pre")(x) if self.pre_norm else x
+
+    @property
+    def _layer_norm(self) -> Callable[..., nn.Module]:
+        """Makes a norm, given its `dtype` and `name`."""
+        return layers.torch_layer_norm if self.pre_norm else layers.layer_norm
+
+    @nn.nowrap
+    def _add_positions(self, x: jax.Array) -> jax.Array:
+        """x (batch, tokens, dim) and a learned position embedding for each token."""
         shape = (1, x.shape[1], self.dim)
         pos_embed = self.param("pos_embed", layers.normal_init, shape, jnp.float32)
-        x = x + pos_embed.astype(self.dtype)
-        return nn.Dropout(self.dropout, deterministic=not train)(x)
+        return x + pos_embed.astype(self.dtype)
 
     @nn.nowrap
     def run_block(self, x: jax.Array, taps: noise.Taps, *, layer: int, train: bool) -> jax.Array:
-        attention = functools.partial(layers.Attention, num_heads=self.num_heads)
-        block = self.encoder_block(layer, train, attention=attention, mlp_dim=self.mlp_features)
+        attention = functools.partial(
+            layers.Attention,
+            num_heads=self.num_heads,
+            qkv_bias="all" if self.qkv_bias else "none",
+        )
+        block = self.encoder_block(
+            layer,
+            train,
+            attention=attention,
+            mlp_dim=self.mlp_features,
+            norm=self._layer_norm,
+            layer_scale=self.layer_scale or None,
+        )
         return block(x, taps)
 
     @property
@@ -82,10 +137,14 @@ class VisionTransformer(IsotropicTransformer, kw_only=True):
 
     @nn.nowrap
     def run_norm(self, x: jax.Array) -> jax.Array:
-        return layers.layer_norm(dtype=jnp.float32, name="norm")(x)
+        name = "fc_norm" if self.pooling == "mean_then_norm" else "norm"
+        return self._layer_norm(dtype=jnp.float32, name=name)(x)
 
     @nn.nowrap
     def run_features(self, x: jax.Array, *, train: bool) -> jax.Array:
+        if self.pooling == "mean_then_norm":
+            patches = x[:, self.prefix_tokens :].astype(jnp.float32)
+            return self.run_norm(patches.mean(axis=1))
         x = self.run_norm(x)
         if self.distilled:
             return x[:, :2]

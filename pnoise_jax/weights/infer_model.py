@@ -42,7 +42,7 @@ def infer_options(shapes: Mapping[str, Shape]) -> dict[str, Any]:
 
 def _infer(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]]:
     shapes = {path: shape for path, shape in shapes.items() if shape and all(shape)}
-    infer = (_infer_transformer, _infer_swin, _infer_davit, _infer_maxvit)
+    infer = (_infer_transformer, _infer_swin, _infer_swin_v2, _infer_davit, _infer_maxvit)
     return next(filter(None, (each(shapes) for each in infer)), None) or _infer_resnet(shapes)
 
 
@@ -71,7 +71,39 @@ def _infer_transformer(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]
         return "convit_*", options | heads | {"local_layers": len(gated)}
     if "params/dist_token" in shapes:
         return "deit_*_distilled", options
-    return "vit_*", options | {"class_token": "params/cls_token" in shapes}
+    return _infer_vit(shapes, options)
+
+
+def _infer_vit(shapes: Mapping[str, Shape], options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The names of plain ViTs that these may be, and what is added to the options."""
+    tokens = count_tokens(shapes)
+    options |= {"class_token": tokens["cls"] > 0, "register_tokens": tokens["reg"]}
+    kernel, bias = (f"params/block_1/attn/qkv/{leaf}" in shapes for leaf in ("kernel", "bias"))
+    options["qkv_bias"] = bias or not kernel
+    options["pre_norm"] = "params/norm_pre/scale" in shapes
+    if "params/fc_norm/scale" in shapes:
+        options["pooling"] = "mean_then_norm"
+    elif not options["class_token"]:
+        options["pooling"] = "mean"
+    positions = shapes.get("params/pos_embed", ())
+    if len(positions) == 3 and (in_front := sum(tokens.values())):
+        squares = [_is_square(positions[1] - number) for number in (0, in_front)]
+        if any(squares):
+            options["prefix_positions"] = squares[1]
+    is_scaled = "params/block_1/gamma_1" in shapes
+    if is_scaled and options["class_token"]:
+        return "deit3_*", options | {"layer_scale": 1e-6}
+    return "vit_*", options | {"layer_scale": 1e-5 if is_scaled else 0.0}
+
+
+def count_tokens(shapes: Mapping[str, Shape]) -> dict[str, int]:
+    """How many learned tokens of each kind stand in front of the patches."""
+    kinds = {kind: shapes.get(f"params/{kind}_token", ()) for kind in ("cls", "dist", "reg")}
+    return {kind: shape[1] if len(shape) == 3 else 0 for kind, shape in kinds.items()}
+
+
+def _is_square(number: int) -> bool:
+    return number > 0 and math.isqrt(number) ** 2 == number
 
 
 def _infer_heads(shapes: Mapping[str, Shape], name: str) -> dict[str, int]:
@@ -92,6 +124,15 @@ def _infer_swin(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]] | Non
         "head_dim": kernel[-1] // table[1],
         "window_size": (math.isqrt(table[0]) + 1) // 2,
     }
+
+
+def _infer_swin_v2(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]] | None:
+    kernel = shapes.get("params/patch_embed/kernel", ())
+    scale = shapes.get("params/stage1_block1/attn/logit_scale", ())
+    if len(kernel) != 4 or len(scale) != 3:
+        return None
+    options = {"patch_size": kernel[0], "dim": kernel[-1], "stage_sizes": _stage_sizes(shapes)}
+    return "swinv2_*", options | {"head_dim": kernel[-1] // scale[0]}
 
 
 def _infer_davit(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]] | None:

@@ -18,14 +18,19 @@ from pnoise_jax.weights.names.naming import NAMINGS
 
 _LAYER_SCALE = r"/(ls[12]/gamma|gamma_[12])$"
 _LAST_NORM = r"^params/fc_norm/"
+_REGISTERS = r"^params/reg_token$"
 _NORMS_OF_HEADS = r"/(q_norm|k_norm)/"
 _ATTENTION_POOLING = r"^params/(attn_pool|MAPHead_0)/"
+_FIRST_NORM = r"^params/norm_pre/"
+_OF_VITS = (_LAYER_SCALE, _LAST_NORM, _FIRST_NORM, _REGISTERS)
 _OWN_PARTS = {  # of our families, by the beginning of their models' names
     "beit": (_LAYER_SCALE, _LAST_NORM),
     "davit": (_LAST_NORM,),
     "maxvit": (_LAST_NORM,),
     "vit_22b": (_NORMS_OF_HEADS, _ATTENTION_POOLING),
     "vit_parallel": (_NORMS_OF_HEADS, _ATTENTION_POOLING),
+    "vit": _OF_VITS,
+    "deit3": _OF_VITS,
 }
 _FOREIGN_PARTS = {  # which only this family lacks
     "maxvit": {r"^params/norm/": "a norm before the pooling, as timm's own MaxViTs (_rw_) have"},
@@ -33,9 +38,9 @@ _FOREIGN_PARTS = {  # which only this family lacks
 _OTHER_PARTS = {  # of ViTs in timm and big_vision, by the paths of their arrays
     _LAYER_SCALE: "layer scale",
     _NORMS_OF_HEADS: "norms of queries and keys",
-    r"^params/norm_pre/": "a norm before its blocks",
+    _FIRST_NORM: "a norm before its blocks",
     _LAST_NORM: "its last norm after the pooling",
-    r"^params/reg_token$": "registers",
+    _REGISTERS: "registers",
     _ATTENTION_POOLING: "attention in place of the pooling",
     r"^params/patch_embed/backbone/": "convolutions in place of the patch embedding",
 }

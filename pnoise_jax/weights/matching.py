@@ -23,9 +23,10 @@ from pnoise_jax.weights.formats import hub, model_info
 from pnoise_jax.weights.formats.array_file import ArrayFile, Format, Shape
 from pnoise_jax.weights.formats.detect import open_file
 from pnoise_jax.weights.model_properties import Evidence, collect_evidence, list_assumptions
+from pnoise_jax.weights.names import families
 from pnoise_jax.weights.names.naming import Interpolation, Naming, describe_unknown, find_naming
 from pnoise_jax.weights.preprocessing import Preprocessing
-from pnoise_jax.weights.stated_options import stated_options, title
+from pnoise_jax.weights.stated_options import stated_options, title, with_last_norm
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -235,9 +236,14 @@ def _name_arrays(name: str, file: ArrayFile) -> NamedFile:
         raise ValueError(describe_unknown(file.shapes, architecture=described))
     entries, heads = naming.entries(file.shapes), naming.num_heads(file.shapes)
     shapes = {path: entry.shape for path, entry in entries.items()}
+    if naming.family is families.VIT and "params/norm_pre/scale" in shapes:
+        naming = dataclasses.replace(naming, family=families.CLIP)
     evidence = collect_evidence(file.model_info, naming.family, shapes)
     info = model_info.most_specific(evidence.infos)
     options = stated_options(info)
+    is_vit = naming.family in (families.VIT, families.CLIP)
+    if is_vit and "params/fc_norm/scale" in shapes and "pooling" in options:
+        options = {**options, "pooling": with_last_norm(options["pooling"])}
     if heads is not None:
         options = {**options, "num_heads": heads}
         properties = evidence.properties | {"num_heads"}

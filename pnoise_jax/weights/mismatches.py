@@ -6,7 +6,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from pnoise_jax.models import Beit, ConViT, DaViT, MaxVit, ParallelViT, ResNet, SwinTransformer
+from pnoise_jax import models
 from pnoise_jax.weights.adapt.head import head_paths
 from pnoise_jax.weights.adapt.partial_match import PartialMatch
 from pnoise_jax.weights.entries import Entries, Entry
@@ -14,15 +14,20 @@ from pnoise_jax.weights.errors import printable_name
 from pnoise_jax.weights.formats.array_file import FLOATS, ArrayFile, Shape
 from pnoise_jax.weights.infer_model import infer_channels
 from pnoise_jax.weights.likely_model import describe_likely_model
+from pnoise_jax.weights.stated_options import options_beyond_arrays
 
 _MAX_LISTED = 20  # arrays of a kind
 _NOT_IN_SHAPES = ("num_heads", "pooling")  # options of models
-_NOT_IN_DAVITS = ("head_dim", "window_size")  # which Swin's tables show
-_POOLING = ("token", "mean")  # the values of the latter that models have
-_POOLED = {  # where it is no option
-    ConViT: "token",
-    ParallelViT: "map",
-    **dict.fromkeys((Beit, SwinTransformer, DaViT, MaxVit, ResNet), "mean"),
+_POOLING = ("token", "mean", "mean_then_norm")  # the values of the latter that models have
+_POOLED: Mapping[type, str] = {  # where it is no option
+    models.ConViT: "token",
+    models.ParallelViT: "map",
+    models.Beit: "mean",
+    models.SwinTransformer: "mean",
+    models.SwinTransformerV2: "mean",
+    models.DaViT: "mean",
+    models.MaxVit: "mean",
+    models.ResNet: "mean",
 }
 
 
@@ -122,7 +127,10 @@ def _not_floats(entries: Entries, paths: Iterable[str], dtypes: Mapping[str, str
 def _other_options(model: nn.Module, options: Mapping[str, Any], *, keeps_head: bool) -> list[str]:
     """Options that differ and change the function, though not the shapes."""
     lines = []
-    for option in _NOT_IN_SHAPES + (_NOT_IN_DAVITS if isinstance(model, DaViT) else ()):
+    beyond_arrays = (
+        () if _goes_on_in_larger_windows(model, options) else options_beyond_arrays(model)
+    )
+    for option in _NOT_IN_SHAPES + beyond_arrays:
         if option == "pooling" and not keeps_head:  # what a fresh head reads is the model's choice
             continue
         theirs, ours = options.get(option), getattr(model, option, None)
@@ -132,11 +140,22 @@ def _other_options(model: nn.Module, options: Mapping[str, Any], *, keeps_head: 
                 f"has global_pool={printable_name(repr(theirs))}, which no model here has: use "
                 "other weights, or set weights_head='fresh' to train a new head"
             )
-        elif theirs is not None and ours is not None and theirs != ours:
+        elif theirs is not None and ours is not None and _as_tuple(theirs) != _as_tuple(ours):
             settable = hasattr(model, option)
             fix = f"set model.{option}={theirs!r}" if settable else "use weights of another model"
             lines.append(f"has {option}={theirs!r}, the model {ours!r}: {fix}")
     return lines
+
+
+def _as_tuple(value: Any) -> Any:
+    """A list, as JSON has it, as our options have it."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _goes_on_in_larger_windows(model: nn.Module, options: Mapping[str, Any]) -> bool:
+    """Whether a Swin V2 measures distances in the windows for which a file was trained."""
+    sizes = getattr(model, "pretrained_window_sizes", ())
+    return bool(sizes) and sizes[0] == options.get("window_size") != model.window_size
 
 
 def _channels(file_shapes: Mapping[str, Shape], model_shapes: Mapping[str, Shape]) -> list[str]:

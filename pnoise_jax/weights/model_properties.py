@@ -13,7 +13,7 @@ from pnoise_jax.weights.formats.array_file import Shape
 from pnoise_jax.weights.formats.model_info import ModelInfo, most_specific
 from pnoise_jax.weights.infer_model import infer_options
 from pnoise_jax.weights.names.families import Family
-from pnoise_jax.weights.stated_options import model_called, stated_options
+from pnoise_jax.weights.stated_options import model_called, options_beyond_arrays, stated_options
 
 # The models of timm 1.0.31 whose arrays fit ours though they compute another function.
 _ARCHITECTURES = {
@@ -25,6 +25,7 @@ _ARCHITECTURES = {
     r"davit_\w*_fl": "has queries that attend to keys between channels",
     r"maxvit_\w*(rw|pm)_": "puts a head's queries, keys and values side by side",
     r"swin_s3_": "has windows of another size in each stage",
+    r"vit_\w*_rpn_": "has its norms behind attention and MLP",
 }
 _FUNCTION = {  # timm's arguments that no array shows, and the values that our models have
     "aa_layer": (),
@@ -48,7 +49,7 @@ _HARMLESS = {  # arguments that arrays show, that are compared elsewhere, or for
     *("locality_strength", "use_pos_embed", "use_abs_pos_emb", "use_rel_pos_bias", "distilled"),
     *("use_shared_rel_pos_bias", "block_args", "fix_init", "use_mean_pooling", "embed_dims"),
     *("stem_bias", "head_hidden_size", "block_type", "transformer_dim_head"),
-    *("down_kernel_size", "named_blocks", "ffn", "head_norm_first"),
+    *("down_kernel_size", "named_blocks", "ffn", "head_norm_first", "pretrained_window_sizes"),
 }
 _SIZES = {  # timm's argument that shapes show: our option
     "embed_dim": "dim",
@@ -58,7 +59,6 @@ _SIZES = {  # timm's argument that shapes show: our option
     "depths": "stage_sizes",
     "layers": "stage_sizes",
 }
-_OF_DAVITS = ("head_dim", "window_size")  # options that no array of a DaViT shows
 _SMALL = 1e-5  # epsilons up to this matter less than rounding weights to half precision
 
 
@@ -142,7 +142,7 @@ def list_assumptions(
         "activation": f"activation={family.activation!r}{exact}",
         "epsilon": f"epsilon={family.epsilon:g} of norms",
         "num_heads": f"num_heads={heads}" if heads is not None else "",
-        **_davit_properties(model),
+        **{name: f"{name}={getattr(model, name)}" for name in options_beyond_arrays(model)},
         "others": ", ".join(family.others),
     }
     if isinstance(model, models.ResNet) and model.block != "bottleneck":
@@ -150,13 +150,6 @@ def list_assumptions(
     return tuple(
         text for name, text in properties.items() if text and name not in evidence.properties
     )
-
-
-def _davit_properties(model: nn.Module) -> dict[str, str]:
-    """What no array shows of a DaViT alone."""
-    if not isinstance(model, models.DaViT):
-        return {}
-    return {name: f"{name}={getattr(model, name)}" for name in _OF_DAVITS}
 
 
 def _other_sizes(info: ModelInfo, shapes: Mapping[str, Shape], family: Family) -> str:
@@ -247,7 +240,8 @@ def _note_other_classes(info: ModelInfo, shapes: Mapping[str, Shape]) -> list[st
 def _confirmed(info: ModelInfo) -> frozenset[str]:
     """The properties of our model that a description confirms."""
     if info.options:
-        return frozenset({"pooling", "activation", "epsilon", "num_heads", "others", *_OF_DAVITS})
+        own = {"head_dim", "window_size", "pretrained_window_sizes"}
+        return frozenset({"pooling", "activation", "epsilon", "num_heads", "others", *own})
     stated = {
         "pooling": info.arguments.get("global_pool"),
         "activation": info.arguments.get("act_layer"),
@@ -255,6 +249,7 @@ def _confirmed(info: ModelInfo) -> frozenset[str]:
         "num_heads": stated_options(info).get("num_heads"),
     }
     properties = {name for name, value in stated.items() if value}
-    if model_called(info.architecture) is not None:
-        properties |= {"activation", "epsilon", "num_heads", "others", *_OF_DAVITS}
+    if (model := model_called(info.architecture)) is not None:
+        properties |= {"activation", "epsilon", "num_heads", "others"}
+        properties |= {*options_beyond_arrays(model)}
     return frozenset(properties)

@@ -29,11 +29,16 @@ def stated_options(info: ModelInfo) -> dict[str, Any]:
     heads = _num_heads(info)
     if isinstance(heads, int):  # Swin has a list, one per stage, and its shapes show it
         options["num_heads"] = heads
-    options |= _davit_options(info)
+    options |= _davit_options(info) | _swin_v2_options(info)
     size = info.preprocessing.get("input_size")
     size = info.arguments.get("img_size", size[1:] if isinstance(size, list) else None)
     sides = image_sides(size)
     return options if sides is None else options | {"image_size": sides}
+
+
+def with_last_norm(pooling: str) -> str:
+    """The pooling of a ViT whose arrays show that its last norm comes after it."""
+    return "mean_then_norm" if pooling == "mean" else pooling
 
 
 def _num_heads(info: ModelInfo) -> Any:
@@ -66,6 +71,28 @@ def _davit_options(info: ModelInfo) -> dict[str, Any]:
     return options | {"head_dim": f"num_heads={heads!r}"}
 
 
+def _swin_v2_options(info: ModelInfo) -> dict[str, Any]:
+    """The options of a Swin V2 that its arrays do not show; {} for other models."""
+    model, arguments = model_called(info.architecture), info.arguments
+    if not isinstance(model, models.SwinTransformerV2):
+        return {}
+    sizes = arguments.get("pretrained_window_sizes", model.pretrained_window_sizes)
+    sizes = tuple(sizes) if isinstance(sizes, list | tuple) else sizes
+    return {
+        "window_size": arguments.get("window_size", model.window_size),
+        "pretrained_window_sizes": () if sizes == (0,) * len(model.stage_sizes) else sizes,
+    }
+
+
+def options_beyond_arrays(model: Any) -> tuple[str, ...]:
+    """The options of a model of ours that are its family's own and that no array shows."""
+    if isinstance(model, models.DaViT):
+        return ("head_dim", "window_size")
+    if isinstance(model, models.SwinTransformerV2):
+        return ("window_size", "pretrained_window_sizes")
+    return ()
+
+
 def image_sides(size: Any) -> tuple[int, int] | None:
     """Height and width of images; a number stands for a square. None where it is not a size."""
     pair = [size, size] if isinstance(size, int) else size
@@ -76,12 +103,15 @@ def image_sides(size: Any) -> tuple[int, int] | None:
 
 
 def model_called(architecture: str) -> Any:
-    """Our model that timm calls so, or None, ignoring "…_384", "…_512" and tags as ".in1k"."""
+    """Our model that timm calls so, or None: of any image size, number of registers and tag."""
     if not architecture:  # saves building all models
         return None
-    name = architecture.partition(".")[0]
-    by_name = _models_by_timms_name()
-    return by_name.get(re.sub(r"_(384|512)$", "_224", name)) or by_name.get(name)
+    return _models_by_timms_name().get(_any_size(architecture.partition(".")[0]))
+
+
+def _any_size(name: str) -> str:
+    """timm's name without the sides of images and the number of registers, which arrays show."""
+    return re.sub(r"_reg\d+_", "_reg_", re.sub(r"_(224|256|336|384|448|512)$", "", name))
 
 
 @functools.cache
@@ -90,5 +120,5 @@ def _models_by_timms_name() -> dict[str, Any]:
     for name in models.list_models():
         model = models.create_model(name)
         if reference := timm_reference(name, model, channels=3):
-            by_name.setdefault(reference[0], model)
+            by_name.setdefault(_any_size(reference[0]), model)
     return by_name

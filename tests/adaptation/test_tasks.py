@@ -117,13 +117,14 @@ def test_noise_mixes_the_images_of_one_domain():
     chex.assert_trees_all_equal(plain, other)
 
 
-def test_the_gate_weights_the_class_tokens_attention_by_the_entropy_of_a_discriminator():
-    """Against NumPy, of one attention layer."""
+@pytest.mark.parametrize("prefix", [1, 3])
+def test_the_gate_weights_the_class_tokens_attention_by_the_entropy_of_a_discriminator(prefix):
+    """Against NumPy, of one attention layer; the other tokens in front are registers."""
     generator = np.random.default_rng(0)
     x = generator.normal(size=(2, 5, 8)).astype(np.float32)
 
     def make(*, train, name):
-        return discriminators.TransferGate(prefix_tokens=1, train=train, name=name)
+        return discriminators.TransferGate(prefix_tokens=prefix, train=train, name=name)
 
     attention = models.layers.Attention(num_heads=2, key_gate=make)
     variables = attention.init(jax.random.key(0), x)
@@ -133,14 +134,14 @@ def test_the_gate_weights_the_class_tokens_attention_by_the_entropy_of_a_discrim
     qkv = x @ params["qkv"]["kernel"] + params["qkv"]["bias"]
     query, key, value = np.moveaxis(qkv.reshape(2, 5, 3, 2, 4), 2, 0)
     weights = special.softmax(np.einsum("bthd,bshd->bhts", query, key) / 2, axis=-1)
-    hidden = key[:, 1:]
+    hidden = key[:, prefix:]
     for layer in ("hidden_1", "hidden_2"):
         dense = params["key_gate"]["discriminator"][layer]
         hidden = np.maximum(hidden @ dense["kernel"] + dense["bias"], 0)
     out = params["key_gate"]["discriminator"]["out"]
     p = special.expit((hidden @ out["kernel"] + out["bias"])[..., 0])  # (batch, patches, heads)
     entropy = (special.entr(p) + special.entr(1 - p)) / np.log(2)
-    weights[:, :, 0, 1:] *= entropy.transpose(0, 2, 1)
+    weights[:, :, 0, prefix:] *= entropy.transpose(0, 2, 1)
     mixed = np.einsum("bhts,bshd->bthd", weights, value).reshape(2, 5, 8)
     expected = mixed @ params["proj"]["kernel"] + params["proj"]["bias"]
     np.testing.assert_allclose(got, expected, atol=1e-5)
@@ -194,6 +195,10 @@ def test_a_run_is_saved_evaluated_and_goes_on_bitwise(tmp_path):
         ({"model.pooling": "mean"}, "model.pooling='mean': TVT weights the class token's"),
         ({"model.class_token": False, "model.pooling": "mean"}, "not a transformer with a class"),
         ({"model.distilled": True}, "not a transformer with a class token"),
+        (
+            {"model.class_token": False, "model.register_tokens": 1, "model.pooling": "mean"},
+            "not a transformer with a class token",
+        ),
         ({"data.name": f"{domains.__name__}:other_classes"}, "other classes.*'bottom right'"),
         (
             {"task.source": f"{domains.__name__}:other_classes"},

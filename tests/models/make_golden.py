@@ -13,11 +13,12 @@ The weights are drawn so that every parameter and every constant matters: no nor
 no bias is zero, and what enters a norm is so small that its epsilon shows in the logits.
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from timm.layers import RmsNorm
+from timm.layers import LayerNorm, RmsNorm
 from timm.models.beit import Beit
 from timm.models.convit import ConVit
 from timm.models.davit import DaVit
@@ -25,6 +26,7 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.maxxvit import MaxxVit, model_cfgs
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet, downsample_conv
 from timm.models.swin_transformer import SwinTransformer
+from timm.models.swin_transformer_v2 import SwinTransformerV2
 from timm.models.vision_transformer import ParallelScalingBlock, VisionTransformer
 from torch import nn
 
@@ -62,16 +64,31 @@ def perturb(model: nn.Module) -> None:
             for parameter in module.parameters():
                 parameter.mul_(0.005)
     for name, parameter in model.named_parameters():
-        if name in ("cls_token", "dist_token", "pos_embed"):
+        if name in ("cls_token", "dist_token", "reg_token", "pos_embed"):
             parameter.normal_(std=0.005)
         if name.endswith((".q_bias", ".v_bias", ".mlp_bias", ".latent")):
             parameter.normal_(std=0.2)
         if name.endswith("relative_position_bias_table"):
             parameter.normal_()
-        if name.endswith((".gamma_1", ".gamma_2")):
+        if name.endswith((".gamma_1", ".gamma_2", ".ls1.gamma", ".ls2.gamma")):
             parameter.uniform_(0.5, 1.5)
         if name.endswith(".gating_param"):
             parameter.normal_()
+        if name.endswith(".logit_scale"):  # some above log(100), from where on it is cut
+            parameter.uniform_(2.0, 6.0)
+    if isinstance(model, SwinTransformerV2):
+        perturb_post_norms(model)
+
+
+@torch.no_grad()
+def perturb_post_norms(model: nn.Module) -> None:
+    """Keeps the residual stream small where norms end the branches, which then read it as it is."""
+    for name, module in model.named_modules():
+        if name.endswith((".norm1", ".norm2", "downsample.norm")):
+            module.weight.mul_(0.005)
+            module.bias.mul_(0.005)
+        if name.endswith((".qkv", ".fc1")):
+            module.weight.mul_(200)
 
 
 def vit(**options: object) -> nn.Module:
@@ -102,6 +119,11 @@ def beit(**options: object) -> nn.Module:
 def swin(**options: object) -> nn.Module:
     """A Swin Transformer with windows of 4 x 4 patches."""
     return SwinTransformer(window_size=4, embed_dim=8, num_classes=NUM_CLASSES, **options)
+
+
+def swin_v2(**options: object) -> nn.Module:
+    """A Swin Transformer V2 with such windows."""
+    return SwinTransformerV2(window_size=4, embed_dim=8, num_classes=NUM_CLASSES, **options)
 
 
 def convit(**options: object) -> nn.Module:
@@ -197,6 +219,9 @@ def main() -> None:
     write_davit()
     write_maxvit()
     write_parallel_vit()
+    write_registers()
+    write_swin_v2()
+    write_pre_norm()
 
 
 def write_deit_and_beit() -> None:
@@ -234,6 +259,31 @@ def write_parallel_vit() -> None:
     torch.manual_seed(5)
     model = parallel_vit(img_size=(28, 21), embed_dim=24, depth=2, num_heads=2)
     write("parallel_vit", model, height=28, width=21)
+
+
+def write_registers() -> None:
+    torch.manual_seed(6)
+    small = {"embed_dim": 24, "depth": 2, "num_heads": 2, "init_values": 1e-5}
+    reg_gap = {"class_token": False, "no_embed_class": True, "global_pool": "avg"}
+    model = vit(img_size=(32, 24), reg_tokens=2, **reg_gap, **small)
+    write("vit_registers", model, width=24)
+    write("vit_all_tokens", vit(img_size=32, reg_tokens=3, **small))
+
+
+def write_pre_norm() -> None:
+    torch.manual_seed(8)
+    options = {"pre_norm": True, "qkv_bias": False, "norm_layer": partial(LayerNorm, eps=1e-5)}
+    model = vit(img_size=32, embed_dim=24, depth=2, num_heads=2, **options)
+    write("vit_pre_norm", model)
+
+
+def write_swin_v2() -> None:
+    torch.manual_seed(7)
+    write("swinv2", swin_v2(img_size=32, patch_size=2, depths=(2, 2, 1), num_heads=(2, 4, 8)))
+    # 11 x 6 tokens, as swin_padded's.
+    sizes = {"patch_size": 4, "depths": (2, 2), "num_heads": (2, 4)}
+    padded = swin_v2(img_size=(44, 24), pretrained_window_sizes=(3, 0), **sizes)
+    write("swinv2_padded", padded, height=44, width=24)
 
 
 if __name__ == "__main__":

@@ -20,16 +20,31 @@ VIT = {"patch_size": 8, "image_size": 32}
 TINY = VIT | {"dim": 24, "depth": 2, "num_heads": 2, "mlp_dim": 48}
 VIT_SMALL = TINY | {"pooling": "mean"}
 SWIN = {"dim": 8, "head_dim": 4, "window_size": 4}
+SWIN_V2 = SWIN | {"patch_size": 2, "image_size": 32}
 DAVIT = {"dim": 8, "head_dim": 4, "window_size": 3, "stage_sizes": (2, 4)}
 MAXVIT = {"dim": 8, "stem_dim": 8, "head_dim": 4, "stage_sizes": (2, 1), "image_size": (64, 96)}
 MODELS = {
     "vit_token": ("vit_ti_16", VIT | {"dim": 36, "depth": 3, "num_heads": 3, "mlp_dim": 72}),
     "vit_mean": ("vit_ti_16", VIT_SMALL | {"image_size": (32, 16)}),
     "vit_no_class_token": ("vit_ti_16", VIT_SMALL | {"class_token": False}),
+    "vit_registers": (
+        "vit_medium_16_reg4",
+        TINY | {"register_tokens": 2, "image_size": (32, 24)},
+    ),
+    "vit_all_tokens": (  # a class token, registers and a position of each
+        "deit3_s_16",
+        TINY | {"register_tokens": 3, "prefix_positions": True},
+    ),
+    "vit_pre_norm": ("vit_b_16_clip", TINY | {"qkv_bias": False}),
     "deit_distilled": ("deit_ti_16_distilled", TINY),
     "beit": ("beit_b_16", TINY),
     "swin": ("swin_t", SWIN | {"image_size": 32, "patch_size": 2, "stage_sizes": (2, 2, 1)}),
     "swin_padded": ("swin_t", SWIN | {"image_size": (44, 24), "stage_sizes": (2, 2)}),
+    "swinv2": ("swinv2_t", SWIN_V2 | {"stage_sizes": (2, 2, 1)}),
+    "swinv2_padded": (  # and with weights that go on from windows of other sizes
+        "swinv2_t",
+        SWIN | {"image_size": (44, 24), "stage_sizes": (2, 2), "pretrained_window_sizes": (3, 0)},
+    ),
     "convit": (
         "convit_ti",
         TINY | {"dim": 36, "depth": 3, "num_heads": 4, "mlp_dim": 72, "local_layers": 2},

@@ -23,6 +23,11 @@ PARAMETERS = {
     "deit_ti_16_distilled": 5_910_800,
     "deit_s_16_distilled": 22_436_432,
     "deit_b_16_distilled": 87_338_192,
+    "deit3_s_16": 22_059_496,
+    "deit3_m_16": 38_849_512,
+    "deit3_b_16": 86_585_320,
+    "deit3_l_16": 304_374_760,
+    "deit3_h_14": 632_126_440,
     "convit_ti": 5_710_512,
     "convit_s": 27_777_322,
     "convit_b": 86_540_040,
@@ -47,9 +52,30 @@ PARAMETERS = {
     "swin_l": 196_532_476,
     "swin_b_384": 87_903_584,
     "swin_l_384": 196_735_516,
+    "swinv2_t": 28_347_154,
+    "swinv2_t_window16": 28_347_154,
+    "swinv2_s": 49_728_418,
+    "swinv2_s_window16": 49_728_418,
+    "swinv2_b": 87_918_816,
+    "swinv2_b_window16": 87_918_816,
+    "swinv2_b_256": 87_918_816,
+    "swinv2_b_384": 87_918_816,
+    "swinv2_l_256": 196_739_932,
+    "swinv2_l_384": 196_739_932,
     "vit_b_8": 86_576_872,
     "vit_b_32": 88_224_232,
     "vit_h_14": 632_045_800,
+    "vit_b_16_clip": 86_568_424,
+    "vit_b_32_clip": 88_225_000,
+    "vit_l_14_clip": 304_204_776,
+    "vit_h_14_clip": 632_047_080,
+    "vit_wee_16_reg1": 13_422_568,
+    "vit_little_16_reg4": 22_516_008,
+    "vit_medium_16_reg4": 38_881_768,
+    "vit_mediumd_16_reg4": 64_109_032,
+    "vit_betwixt_16_reg4": 60_398_440,
+    "vit_so150m_16_reg4": 134_131_560,
+    "vit_so150m2_16_reg1": 136_059_560,
     "vit_22b": 22_209_743_848,
     "vit_parallel_s_14": 23_751_016,
     "vit_parallel_g_14": 1_037_523_688,
@@ -92,6 +118,7 @@ def test_models_compare_and_hash_by_their_options(name):
         (models.VisionTransformer, "vit_b_16"),
         (models.Beit, "beit_b_16"),
         (models.SwinTransformer, "swin_t"),
+        (models.SwinTransformerV2, "swinv2_t"),
         (models.DaViT, "davit_t"),
         (models.MaxVit, "maxvit_t"),
         (models.ResNet, "resnet50"),
@@ -102,7 +129,7 @@ def test_a_class_without_options_is_a_named_model(kind, name):
 
 
 def test_list_models_matches_a_pattern_and_sorts():
-    assert models.list_models("vit_*_16") == ["vit_b_16", "vit_l_16", "vit_s_16", "vit_ti_16"]
+    assert models.list_models("vit_?_16") == ["vit_b_16", "vit_l_16", "vit_s_16"]
     assert models.list_models("resnet?4") == ["resnet34"]
     assert models.list_models("bert*") == []
 
@@ -177,8 +204,10 @@ DAVIT = {"dim": 16, "head_dim": 8, "stage_sizes": (2,), "window_size": 2}
 MAXVIT = {"dim": 8, "stem_dim": 4, "head_dim": 4, "stage_sizes": (1, 1), "image_size": 32}
 SMALL = {
     "vit_ti_16": VIT,
+    "vit_medium_16_reg4": VIT,
     "beit_b_16": VIT,
     "swin_t": SWIN | {"image_size": 8},
+    "swinv2_t": SWIN | {"image_size": 8},
     "convit_ti": VIT | {"local_layers": 1},
     "vit_parallel_s_14": VIT,
     "davit_t": DAVIT,
@@ -191,7 +220,8 @@ SHIFT = noise.LinearTransform(noise.CyclicShift(0.3))
 ALWAYS = noise.Injection(SHIFT, layer=2, train=True, inference=True)
 small = pytest.mark.parametrize("name", SMALL)
 # Their programs take long to compile; the golden files and test_types compile some by default.
-_SLOW = ("davit_t", "maxvit_t", "vit_parallel_s_14")
+_SLOW = ("davit_t", "maxvit_t", "swinv2_t", "vit_medium_16_reg4", "vit_parallel_s_14")
+PREFIX = {"vit_ti_16": 1, "beit_b_16": 1, "vit_medium_16_reg4": 4}  # learned tokens in front
 COMPILED = {n: pytest.param(n, marks=pytest.mark.slow) if n in _SLOW else n for n in SMALL}
 compiled = pytest.mark.parametrize("name", COMPILED.values())
 
@@ -241,7 +271,7 @@ def test_the_taps_are_opened_once_with_all_they_need(name):
         "num_layers": 2,
         "train": True,
         "strength": 0.3,
-        "prefix_tokens": 1 if name in ("vit_ti_16", "beit_b_16") else 0,
+        "prefix_tokens": PREFIX.get(name, 0),
     }
     assert [place[:2] for place in tapped] == [
         (None, "image"),
@@ -341,6 +371,11 @@ def test_remat_recomputes_every_block_and_draws_the_same_noise_again(name):
 FLOAT32 = {
     "beit_b_16": {"fc_norm"},
     "convit_ti": {"norm", "block_1/attn/pos_proj"},
+    "vit_medium_16_reg4": {"fc_norm"},
+    "swinv2_t": {
+        "norm",
+        *(f"stage{n}_block1/attn/{name}" for n in (1, 2) for name in ("cpb_fc1", "cpb_fc2")),
+    },
     "davit_t": {"fc_norm"},
     "maxvit_t": {"fc_norm", "pre_head"},
     "vit_parallel_s_14": {
@@ -388,7 +423,7 @@ def test_dropout_stands_where_timm_has_it(name):
     if name == "vit_parallel_s_14":  # the attention's and the head's have the rate 0
         within = {"attn/Dropout_0", "Dropout_0"}
         dropped = {path for path in dropped if not path.startswith("attn_pool")}
-    first = set() if name == "swin_t" else {"Dropout_0"}
+    first = set() if name in ("swin_t", "swinv2_t") else {"Dropout_0"}
     assert dropped == first | {f"{block}/{layer}" for block in blocks for layer in within}
 
 
@@ -543,6 +578,17 @@ def test_resnets_have_no_attention():
         ("swin_t", {"window_size": 0}, "window_size=0: give whole numbers of at least 1"),
         ("swin_t", {"stage_sizes": (2, 0)}, r"stage_sizes=\(2, 0\)"),
         ("swin_t", {"drop_path": 1.0}, r"drop_path=1.0: give a number in \[0, 1\)"),
+        ("swinv2_t", {"pretrained_window_sizes": (12,)}, r"sizes=\(12,\): give one side for each"),
+        (
+            "swinv2_t",
+            {"pretrained_window_sizes": (-1, 0, 0, 0)},
+            r"sizes=\(-1, 0, 0, 0\): give one",
+        ),
+        ("swinv2_t", {"pretrained_window_sizes": 12}, "sizes=12: give one side for each of the 4"),
+        ("vit_ti_16", {"register_tokens": -1}, "register_tokens=-1: give a whole number of at le"),
+        ("vit_ti_16", {"register_tokens": True}, "register_tokens=True: give a whole number"),
+        ("vit_ti_16", {"layer_scale": None}, "layer_scale=None: give a number"),
+        ("vit_ti_16", {"layer_scale": float("nan")}, "layer_scale=nan: give a number"),
         ("davit_t", {"stage_sizes": (2, 1)}, r"stage_sizes=\(2, 1\): give even numbers, as a bl"),
         ("davit_t", {"head_dim": 36}, "dim=96 is not divisible by head_dim=36"),
         ("davit_t", {"window_size": 0}, "window_size=0"),

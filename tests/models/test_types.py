@@ -29,6 +29,21 @@ SMALL = {
         "stage_sizes": (2, 1),
         "window_size": 2,
     },
+    "swinv2_t": {
+        "patch_size": 2,
+        "image_size": 8,
+        "dim": 16,
+        "head_dim": 8,
+        "stage_sizes": (2, 1),
+        "window_size": 2,
+    },
+    "vit_wee_16_reg1": {
+        "patch_size": 4,
+        "image_size": 8,
+        "dim": 16,
+        "depth": 1,
+        "num_heads": 2,
+    },
     "vit_parallel_s_14": {
         "patch_size": 4,
         "image_size": 8,

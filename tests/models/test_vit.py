@@ -14,6 +14,7 @@ from tests.models import observing
 from tests.models.drawing import draw_variables
 
 TINY = {"patch_size": 4, "image_size": 8, "dim": 16, "depth": 2, "num_heads": 2, "num_classes": 5}
+LEAVES = ("scale", "bias")
 IMAGES = jax.random.normal(jax.random.key(1), (3, 8, 8, 3))
 
 
@@ -42,6 +43,114 @@ def test_parameter_names_and_shapes():
     }
     params = traverse_util.flatten_dict(tiny_variables()["params"], sep="/")
     assert {name: x.shape for name, x in params.items()} == expected
+
+
+REGISTERS = {"register_tokens": 3, "layer_scale": 0.5, "qkv_bias": False}
+REG_GAP = REGISTERS | {
+    "class_token": False,
+    "prefix_positions": False,
+    "pooling": "mean_then_norm",
+    "pre_norm": True,
+}
+
+
+@pytest.mark.parametrize(
+    ("options", "added", "missing"),
+    [
+        ({"prefix_positions": False}, {"pos_embed": (1, 4, 16)}, ()),
+        (
+            REGISTERS,
+            {
+                "reg_token": (1, 3, 16),
+                "pos_embed": (1, 8, 16),
+                **{f"block_{n}/gamma_{m}": (16,) for n in (1, 2) for m in (1, 2)},
+            },
+            ("block_1/attn/qkv/bias", "block_2/attn/qkv/bias"),
+        ),
+        (
+            REG_GAP,
+            {
+                "reg_token": (1, 3, 16),
+                "pos_embed": (1, 4, 16),
+                **{f"{norm}/{leaf}": (16,) for norm in ("norm_pre", "fc_norm") for leaf in LEAVES},
+                **{f"block_{n}/gamma_{m}": (16,) for n in (1, 2) for m in (1, 2)},
+            },
+            (
+                *("block_1/attn/qkv/bias", "block_2/attn/qkv/bias", "cls_token"),
+                *("norm/scale", "norm/bias", "patch_embed/bias"),
+            ),
+        ),
+    ],
+)
+def test_options_add_and_remove_parameters(options, added, missing):
+    plain, params = (
+        {
+            name: x.shape
+            for name, x in traverse_util.flatten_dict(variables["params"], sep="/").items()
+        }
+        for variables in (tiny_variables(), draw_variables(tiny(**options), IMAGES))
+    )
+    assert params == {name: x for name, x in (plain | added).items() if name not in missing}
+
+
+def test_initial_values_of_the_parts_that_options_add():
+    model = tiny(**REG_GAP | {"dim": 64, "depth": 1})
+    params = jax.jit(model.init)(jax.random.key(0, impl="rbg"), IMAGES)["params"]
+    np.testing.assert_allclose(params["reg_token"].std(), 1e-6, rtol=0.3)
+    for name in ("gamma_1", "gamma_2"):
+        np.testing.assert_array_equal(params["block_1"][name], 0.5)
+    for name in ("norm_pre", "fc_norm"):
+        assert (params[name]["scale"] == 1).all()
+
+
+@pytest.mark.parametrize("prefix_positions", [True, False])
+def test_learned_tokens_stand_in_front_in_timms_order(prefix_positions):
+    """The class token, the registers, the patches."""
+    model = tiny(register_tokens=3, prefix_positions=prefix_positions)
+    variables = draw_variables(model, IMAGES)
+    _, inputs = model.apply(variables, IMAGES, (1,), method="record_inputs")
+    params = variables["params"]
+    learned = jnp.concatenate([params["cls_token"], params["reg_token"]], axis=1)
+    if prefix_positions:
+        learned = learned + params["pos_embed"][:, :4]
+    chex.assert_shape(inputs[1], (3, 8, 16))
+    for tokens in inputs[1]:
+        np.testing.assert_allclose(tokens[:4], learned[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", ["token", "mean", "mean_then_norm"])
+def test_the_head_reads_no_register(pooling):
+    """Seen without the blocks, whose scales are 0 here."""
+    model = tiny(register_tokens=3, layer_scale=1.0, pooling=pooling)
+    variables = draw_variables(model, IMAGES)
+    for block in ("block_1", "block_2"):
+        for name in ("gamma_1", "gamma_2"):
+            variables["params"][block][name] = jnp.zeros(16)
+    x = jax.random.normal(jax.random.key(3), (3, 8, 16))
+    read = [
+        bool(
+            (
+                _resume(model, variables, x.at[:, token].add(x[0, 0]))
+                != _resume(model, variables, x)
+            ).any()
+        )
+        for token in range(8)
+    ]
+    assert read == [pooling == "token", False, False, False, *([pooling != "token"] * 4)]
+
+
+def _resume(model, variables, x):
+    return model.apply(variables, x, 1, method="resume")
+
+
+def test_noise_on_patches_leaves_registers_alone():
+    injection = noise.Injection(
+        noise.Gaussian(), layer=1, tokens="patch", point="block_input", inference=True
+    )
+    model = tiny(register_tokens=3, injection=injection)
+    ((opened,), _) = observing.taps(model, draw_variables(model, IMAGES), IMAGES)
+    assert opened["prefix_tokens"] == 4
+    assert tiny(**REG_GAP).prefix_tokens == 3
 
 
 def test_initial_values_are_timms():
@@ -77,7 +186,9 @@ def test_every_parameter_matters():
         ({"image_size": 10}, "image_size=10 is not divisible by patch_size=4.*multiple of 4"),
         ({"image_size": (8, 6)}, r"image_size=\(8, 6\) is not divisible"),
         ({"image_size": 0}, r"image_size=\(0, 0\): give whole numbers"),
-        ({"pooling": "max"}, 'pooling=\'max\' is unknown: use "token" or "mean"'),
+        ({"pooling": "max"}, 'pooling=\'max\' is unknown: use "token", "mean" or "mean_then_norm"'),
+        ({"distilled": True, "register_tokens": 1}, "DeiT, which has no registers and a position"),
+        ({"distilled": True, "prefix_positions": False}, "use it with register_tokens=0 and pre"),
         ({"class_token": False}, 'pooling="token" reads the class token.*use pooling="mean"'),
         ({"num_heads": 3}, "dim=16 is not divisible by num_heads=3"),
     ],

@@ -14,6 +14,7 @@ Run by hand, in an environment with PyTorch and timm (last run: torch 2.13, timm
 - deit_distilled_resized.npz, beit_resized.npz: as resized.npz, of the families' golden files.
 - swin_resized.npz, convit_resized.npz: the same; Swin with windows of 6 x 6 tokens, and ConViT, for
   which timm has no filter, on 48 x 48 pixels with positions by `resample_abs_pos_embed`.
+- vit_registers_resized.npz, vit_all_tokens_resized.npz: the same, of ViTs with registers.
 - maxvit_resized.npz: the same, on images of 96 x 64 pixels with weights for 64 x 96.
 - relative_positions.npz: "from" (5 * 5 + 3, 2), a table for 3 x 3 tokens and three others, and
   "to/<rows>x<columns>" as `resize_rel_pos_bias_table` has it; "bare/…" the same without the others.
@@ -211,6 +212,26 @@ def write_positions() -> None:
     np.savez_compressed(GOLDEN / "positions.npz", **golden)
 
 
+@torch.no_grad()
+def write_resized_registers() -> None:
+    small = {"embed_dim": 24, "depth": 2, "num_heads": 2, "init_values": 1e-5}
+    reg_gap = {"class_token": False, "no_embed_class": True, "global_pool": "avg"}
+    for name, options in (
+        ("vit_registers", {"reg_tokens": 2, **reg_gap}),
+        ("vit_all_tokens", {"reg_tokens": 3}),
+    ):
+        model = vit(img_size=(48, 40), **small, **options)
+        # timm's filter resizes from squares alone: the grid of 4 x 3 is said here.
+        state = timm_state(name)
+        if name == "vit_registers":
+            state["pos_embed"] = resample_abs_pos_embed(
+                state["pos_embed"], (6, 5), old_size=(4, 3), num_prefix_tokens=0
+            )
+        model.load_state_dict(checkpoint_filter_fn(state, model))
+        images = torch.randn(2, 3, 48, 40)
+        write(f"{name}_resized", images, model(images).numpy())
+
+
 def main() -> None:
     torch.manual_seed(0)
     GOLDEN.mkdir(exist_ok=True)
@@ -225,6 +246,8 @@ def main() -> None:
     write_resized_convit()
     torch.manual_seed(3)
     write_resized_maxvit()
+    torch.manual_seed(4)
+    write_resized_registers()
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ def test_arrays_of_no_family():
 
 
 MAP = {"num_heads": 48, "global_pool": "map", "class_token": False, "pre_norm": False}
+SIDE_384 = {"img_size": [384, 384]}
 MEAN = {"class_token": False, "global_pool": "avg", "fc_norm": False}
 
 
@@ -85,6 +86,61 @@ MEAN = {"class_token": False, "global_pool": "avg", "fc_norm": False}
         ("vit_h_14", {"image_size": 384 - 6}, ("vit_huge_patch14_224", {"img_size": [378, 378]})),
         ("vit_b_32", {"image_size": 384}, ("vit_base_patch32_384", {})),
         ("vit_b_8", {"image_size": 384}, ("vit_base_patch8_224", {"img_size": [384, 384]})),
+        (
+            "vit_ti_16",
+            {"register_tokens": 4, "prefix_positions": False, "layer_scale": 0.1},
+            (
+                "vit_tiny_patch16_224",
+                {"reg_tokens": 4, "no_embed_class": True, "init_values": 0.1},
+            ),
+        ),
+        (
+            "vit_s_16",
+            {"class_token": False, "pooling": "mean_then_norm", "qkv_bias": False},
+            ("vit_small_patch16_224", MEAN | {"fc_norm": True, "qkv_bias": False}),
+        ),
+        ("vit_little_16_reg4", {}, ("vit_little_patch16_reg4_gap_256", {})),
+        ("vit_little_16_reg4", {"depth": 2}, ("vit_little_patch16_reg4_gap_256", {"depth": 2})),
+        (
+            "vit_wee_16_reg1",
+            {"image_size": 384, "mlp_dim": None, "layer_scale": 0.0},
+            (
+                "vit_wee_patch16_reg1_gap_256",
+                {"img_size": [384, 384], "mlp_ratio": 4.0, "init_values": 0.0},
+            ),
+        ),
+        (
+            "vit_betwixt_16_reg4",
+            {"class_token": True, "pooling": "token"},
+            (
+                "vit_betwixt_patch16_reg4_gap_256",
+                {"class_token": True, "global_pool": "token", "fc_norm": False},
+            ),
+        ),
+        ("vit_so150m2_16_reg1", {}, ("vit_so150m2_patch16_reg1_gap_256", {})),
+        ("deit3_b_16", {"image_size": 384}, ("deit3_base_patch16_384", {})),
+        ("deit3_m_16", {"image_size": 384}, ("deit3_medium_patch16_224", {"img_size": [384, 384]})),
+        ("vit_l_14_clip", {}, ("vit_large_patch14_clip_224", {})),
+        ("vit_b_16_clip", {"image_size": 384}, ("vit_base_patch16_clip_224", SIDE_384)),
+        ("vit_b_16_clip", {"pre_norm": False}, None),
+        ("vit_b_16", {"pre_norm": True}, None),
+        ("swinv2_t", {}, ("swinv2_tiny_window8_256", {})),
+        ("swinv2_s_window16", {}, ("swinv2_small_window16_256", {})),
+        ("swinv2_l_384", {}, ("swinv2_large_window12to24_192to384", {})),
+        (
+            "swinv2_b_256",
+            {"pretrained_window_sizes": ()},
+            ("swinv2_base_window12to16_192to256", {"pretrained_window_sizes": [0, 0, 0, 0]}),
+        ),
+        (
+            "swinv2_t",
+            {"window_size": 4, "pretrained_window_sizes": (8, 4), "stage_sizes": (2, 2)},
+            (
+                "swinv2_tiny_window8_256",
+                {"window_size": 4, "depths": [2, 2], "num_heads": [3, 6]}
+                | {"pretrained_window_sizes": [8, 4]},
+            ),
+        ),
         ("vit_22b", {}, ("vit_huge_patch14_xp_224", MAP | {"embed_dim": 6144, "depth": 48})),
         (
             "vit_parallel_g_14",
@@ -143,7 +199,14 @@ DAVIT = {"dim": 16, "head_dim": 4, "window_size": 4, "stage_sizes": (2, 2)}
         ("vit_b_16", SMALL | {"image_size": (24, 40), "class_token": False, "pooling": "mean"}),
         ("deit_b_16_distilled", SMALL | {"image_size": 384, "patch_size": 64}),
         ("beit_b_16", SMALL),
+        ("vit_s_16", SMALL | {"register_tokens": 3, "layer_scale": 0.1, "qkv_bias": False}),
+        ("vit_little_16_reg4", SMALL),
+        ("vit_so150m_16_reg4", SMALL | {"mlp_dim": None}),
+        ("deit3_s_16", SMALL | {"register_tokens": 2, "pooling": "mean_then_norm"}),
+        ("vit_b_32_clip", SMALL),
         ("swin_t", STAGES),
+        ("swinv2_t", STAGES),
+        ("swinv2_l_384", STAGES | {"pretrained_window_sizes": (3, 0)}),
         ("swin_b_384", STAGES),
         ("convit_ti", SMALL | {"local_layers": 1}),
         ("vit_parallel_g_14", SMALL),

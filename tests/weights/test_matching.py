@@ -154,16 +154,16 @@ def test_another_model_is_named(timm_vit, model):
 def test_missing_unexpected_and_misshapen_arrays_are_told_together(tmp_path):
     changes = {
         "norm.bias": None,
-        "fc_norm.weight": np.ones(36, "f4"),
+        "attn_pool.latent": np.ones(36, "f4"),
         "blocks.1.mlp.fc1.weight": np.ones((70, 36), "f4"),
     }
     file = sources.save_timm(tmp_path / "file", "vit_token", **changes)
     with pytest.raises(
         ValueError,
         match=(
-            r"file' does not fit config\.model:\n  The file's model has its last norm .*\n"
+            r"file' does not fit config\.model:\n  The file's model has attention in place of .*\n"
             r"  1 missing: params/norm/bias \(36,\)\n"
-            r"  1 unexpected: fc_norm\.weight \(36,\)\n  3 of another shape: "
+            r"  1 unexpected: attn_pool\.latent \(36,\)\n  3 of another shape: "
             r"blocks\.1\.mlp\.fc1\.weight \(70, 36\), here \(36, 70\), where "
             r"params/block_2/mlp/fc1/kernel is \(36, 72\), head\.bias .* is \(36, 9\)$"
         ),

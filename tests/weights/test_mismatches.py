@@ -52,12 +52,7 @@ def test_what_is_no_floating_point_number_is_told_with_the_rest(tmp_path):
 @pytest.mark.parametrize(
     ("key", "part"),
     [
-        ("blocks.2.ls1.gamma", "layer scale"),
-        ("blocks.2.gamma_1", "layer scale"),
         ("blocks.2.attn.q_norm.weight", "norms of queries and keys"),
-        ("norm_pre.weight", "a norm before its blocks"),
-        ("fc_norm.weight", "its last norm after the pooling"),
-        ("reg_token", "registers"),
         ("attn_pool.latent", "attention in place of the pooling"),
     ],
 )
@@ -67,6 +62,35 @@ def test_a_vit_as_there_is_none_here(key, part, tmp_path):
     said = f"\n  The file's model has {part} ({key}): no model here has that, so use other weights"
     assert error(file, sources.vit()).endswith(f"{said}\n  1 unexpected: {key} (36,)")
     assert f"model:{said}\n" in error(file, sources.vit(depth=2))
+
+
+@pytest.mark.parametrize(
+    ("key", "part"),
+    [
+        ("blocks.1.ls1.gamma", "layer scale"),
+        ("norm_pre.weight", "a norm before its blocks"),
+        ("fc_norm.weight", "its last norm after the pooling"),
+        ("reg_token", "registers"),
+    ],
+)
+def test_a_deit_with_what_only_vits_have_here(key, part, tmp_path):
+    file = sources.save_timm(tmp_path / "file", "deit_distilled", **{key: np.ones(24, "f4")})
+    said = f"\n  The file's model has {part} ({key}): no model here has that, so use other weights"
+    assert said in error(file, sources.vit())
+
+
+@pytest.mark.parametrize(
+    ("key", "shape", "said"),
+    [
+        ("blocks.0.ls1.gamma", (36,), "looks like deit3_b_16 with patch_size=8, dim=36, depth=3"),
+        ("norm_pre.weight", (36,), "looks like vit_b_16_clip with patch_size=8, dim=36, depth=3"),
+        ("fc_norm.weight", (36,), "mlp_dim=72, pooling='mean_then_norm': set config.model to it"),
+        ("reg_token", (1, 4, 36), "register_tokens=4"),
+    ],
+)
+def test_a_vit_with_such_a_part_is_named(key, shape, said, tmp_path):
+    file = sources.save_timm(tmp_path / "file", "vit_token", **{key: np.ones(shape, "f4")})
+    assert said in error(file, sources.vit())
 
 
 def test_a_model_is_not_named_to_itself(tmp_path):

@@ -1,5 +1,7 @@
 """Weights of unknown models: the message says so, and hints at no setting."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -45,7 +47,10 @@ def convnext(*, block="stages.{}.blocks.{}", dwconv="conv_dw", fc1="mlp.fc1", **
         ({"features.0.weight": (1,), "pre_logits.fc1.weight": (1,)}, "a VGG"),
         ({"s1.b1.conv1.conv.weight": (1,)}, "a RegNet"),
         ({"stages.0.blocks.0.norm3.weight": (1,)}, "a ResNet V2 (pre-activation)"),
-        ({"layers.0.blocks.0.attn.logit_scale": (2, 1, 1)}, "a Swin Transformer V2"),
+        (
+            {"stages.0.blocks.0.attn.logit_scale": (2,)},
+            "a Swin Transformer V2 of another kind (cr)",
+        ),
         ({"blocks.0.mlp_tokens.fc1.weight": (3, 4)}, "an MLP-Mixer"),
     ],
 )
@@ -71,6 +76,16 @@ def test_another_family_with_blocks_like_ours(tmp_path, arrays, family):
     assert expected in said
     assert " set " not in said
     assert "looks like" not in said
+
+
+@pytest.mark.parametrize("name", ["deit3_s_16", "vit_ti_16"])
+def test_a_vit_with_rotary_positions_is_no_deit3(tmp_path, name):
+    """No array shows them: all others are those of a DeiT III, but for the names of its scales."""
+    state = {k: x.shape for k, x in sources.timm_state("vit_all_tokens").items()}
+    model = models.create_model(name, num_classes=7, **timm.MODELS["vit_all_tokens"][1])
+    renamed = {re.sub(r"\.ls([12])\.gamma$", r".gamma_\1", k): x for k, x in state.items()}
+    said = error(tmp_path, renamed, model)
+    assert "those of an EVA or a ViT with rotary positions, which is not among the models" in said
 
 
 def test_blocks_without_a_stem_are_not_a_wrapped_model(tmp_path):

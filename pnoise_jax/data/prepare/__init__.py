@@ -1,10 +1,11 @@
 """Preparing data sets from the files that their owners give out, without TensorFlow."""
 
 from pnoise_jax.data.prepare.plan import shorten
-from pnoise_jax.data.prepare.preparation import Prepared, list_preparable, prepare
+from pnoise_jax.data.prepare.preparation import Prepared, expand, list_preparable, prepare
 
 __all__ = [
     "Prepared",
+    "expand",
     "list_preparable",
     "prepare",
     "shorten",

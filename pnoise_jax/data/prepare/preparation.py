@@ -111,6 +111,18 @@ def list_preparable() -> list[str]:
     return [*sorted([*PREPARED_BY_COMMAND, *embedded.BUILDERS]), "folder/<name>"]
 
 
+def expand(name: str, manual_dir: str | os.PathLike | None = None) -> list[str]:
+    """The data sets that a name stands for: itself, or all of ImageNet-C's that can be made.
+
+    Those of one tar come one after the other, so that one process reads what it holds once.
+
+    Args:
+      name: one that `prepare` takes, or "imagenet2012_corrupted".
+      manual_dir: where the downloads are.
+    """
+    return corrupted.names_in(manual_dir) if name == imagenet_sets.CORRUPTED else [name]
+
+
 def prepare(
     name: str,
     *,

@@ -18,9 +18,15 @@ import numpy as np
 from pnoise_jax.evaluation import Metric
 from pnoise_jax.studies.leak.audited.audited_function import AuditedFunction
 from pnoise_jax.studies.leak.audited.audited_noise import AuditedNoise
-from pnoise_jax.studies.leak.audited.examples import read_examples
+from pnoise_jax.studies.leak.audited.examples import Examples, read_examples
 from pnoise_jax.studies.leak.audited.frameworks import as_batch_function
-from pnoise_jax.studies.leak.audited.labels import as_classes, as_names, in_columns, own_names
+from pnoise_jax.studies.leak.audited.labels import (
+    as_classes,
+    as_label_sets,
+    as_names,
+    in_columns,
+    own_names,
+)
 from pnoise_jax.studies.leak.measure import measure
 from pnoise_jax.studies.leak.measurements import Measurements
 from pnoise_jax.studies.leak.settings import MIN_BATCHES, AuditSettings
@@ -80,6 +86,7 @@ def audit(
     settings: AuditSettings | None = None,
     metric: Metric | None = None,
     class_names: Sequence[str] | None = None,
+    label_sets: Any = None,
     model: str = "the model",
     dataset: str = "the data",
 ) -> Audit:
@@ -100,6 +107,9 @@ def audit(
         each batch; see `evaluation.METRICS`. The audit says whether it depends on the batching.
       class_names: the name of each column of the logits. Where the data set of a loader names its
         classes, labels are matched with the columns by name.
+      label_sets: of examples with several labels all that are correct, as ReaL has them: for each
+        example its class numbers, as columns of the logits; an array of them is padded by -1.
+        Orders are still sorted by the labels. Batches that are dicts can hold them as "label_set".
       model, dataset: their names, for the report.
 
     Returns:
@@ -115,6 +125,7 @@ def audit(
         raise ValueError("examples: there are no labels; give (inputs, labels), or such batches")
     class_names = as_names(class_names)
     labels, matched = _classes(collected.labels, own_names(examples), class_names)
+    sets = _label_sets(label_sets, collected, is_moved=not np.array_equal(labels, collected.labels))
     settings = _settings_for(settings, examples, len(labels)).for_labels(labels, dataset)
     settings.over_seeds(1)
     subject = AuditedFunction(
@@ -125,6 +136,7 @@ def audit(
         seed=0,
         batch_size=max(settings.sizes),
         classes=None if class_names is None else len(class_names),
+        label_sets=sets,
     )
     measured = measure(
         [subject],
@@ -134,6 +146,7 @@ def audit(
         report=lambda line: None,
         metric=metric,
         with_given_order=not collected.shuffles,
+        label_sets=sets,
     )
     notes = [f"note: {note}" for note in (collected.note, matched) if note is not None]
     return conclude(
@@ -154,6 +167,25 @@ def _classes(
         return as_classes(labels, class_names), None
     numbers, note = in_columns(as_classes(labels), names, class_names)
     return as_classes(numbers, class_names), note
+
+
+def _label_sets(given: Any, collected: Examples, *, is_moved: bool) -> np.ndarray | None:
+    """The label sets that are given, or those of the batches, as `as_label_sets` has them.
+
+    Raises:
+      ValueError: both are, or the labels were matched by name, which sets are not.
+    """
+    if given is not None and collected.label_sets is not None:
+        raise ValueError('label_sets: the batches have "label_set", too; give one of the two')
+    sets = collected.label_sets if given is None else given
+    if sets is None:
+        return None
+    if is_moved:
+        raise ValueError(
+            "label_sets are numbers of columns of the logits, and the labels here are names, or "
+            "numbers of another order: give them as columns as well, and leave class_names out"
+        )
+    return as_label_sets(sets, len(collected.inputs))
 
 
 def _settings_for(settings: AuditSettings | None, examples: Any, n: int) -> AuditSettings:
@@ -193,6 +225,8 @@ def conclude(
         predicted = b"".join(p.rank.tobytes() + p.predicted.tobytes() for p in measured.clean)
         what = {"model": model, "dataset": dataset, "classes": class_names}
         what |= {"clean": hashlib.sha256(predicted).hexdigest()}  # all that is known of a function
+        if measured.label_sets is not None:
+            what["label_sets"] = hashlib.sha256(measured.label_sets.tobytes()).hexdigest()
         measurement = identify(settings, measured.labels, measured.metric, what)
     summary = Summary(measured, settings, class_names)
     content = {

@@ -4,11 +4,12 @@ import math
 
 import flax.linen as nn
 
-from pnoise_jax.models import MaxVit, SwinTransformer, stage_and_number
+from pnoise_jax.models import MaxVit, SwinTransformer, SwinTransformerV2, stage_and_number
 from pnoise_jax.weights.adapt import resize
 from pnoise_jax.weights.adapt.partial_match import PartialMatch
 from pnoise_jax.weights.adapt.resize import Grid
 from pnoise_jax.weights.formats.array_file import ArrayFile, Shape
+from pnoise_jax.weights.infer_model import count_tokens
 from pnoise_jax.weights.names.naming import Interpolation
 from pnoise_jax.weights.stated_options import image_sides
 
@@ -71,15 +72,19 @@ def _resize_positions(
         how = "" if interpolation == Interpolation() else f" ({interpolation.method})"
         match = match.with_note(f"position embedding {_show(grid)} → {_show(target)}{how}")
     if prefix and not file_prefix:
-        match = match.with_note("the class token has no position there: zero")
+        tokens = (
+            "class token has no position" if prefix == 1 else "learned tokens have no positions"
+        )
+        match = match.with_note(f"the {tokens} there: zero")
     return match
 
 
 def _num_prefix_tokens(match: PartialMatch, prefix: int) -> int:
     """How many tokens in front of the patches may have a position in the file."""
-    if not prefix and "params/cls_token" in match.wanted:  # ConViT's class token has none
+    if not prefix and any(count_tokens(match.wanted).values()):  # they have no positions
         return 0
-    return sum(f"params/{token}_token" in match.entries for token in ("cls", "dist"))
+    shapes = {path: entry.shape for path, entry in match.entries.items()}
+    return sum(count_tokens(shapes).values())
 
 
 def _stated_grid(
@@ -104,6 +109,8 @@ def adapt_relative_positions(match: PartialMatch, model: nn.Module) -> PartialMa
     Swin's tables are of windows; they stay as they are where one window size cannot explain all.
     MaxViT's are of windows and of grids, and say themselves which.
     """
+    if isinstance(model, SwinTransformerV2):  # which computes its tables
+        return match
     if isinstance(model, MaxVit):
         return _adapt_maxvit(match, model)
     if isinstance(model, SwinTransformer) and (advice := _describe_windows(match, model)):

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
-_NO_NAME = "(?!)"
+NO_NAME = "(?!)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Family:
       others: what else no array shows.
     """
 
-    architectures: str = _NO_NAME
+    architectures: str = NO_NAME
     activation: str = "gelu"
     norms: tuple[str, ...] = ("layernorm",)
     epsilon: float = 1e-6
@@ -31,7 +31,8 @@ class Family:
     others: tuple[str, ...] = ()
 
 
-VIT = Family(r"(test_)?vit(?!amin)|deit|flexivit|(vit|deit) \(transformers\)")
+VIT = Family(r"(test_)?vit(?!amin)|deit|flexivit|eva_large_patch14_|(vit|deit) \(transformers\)")
+CLIP = dataclasses.replace(VIT, epsilon=1e-5)  # a ViT with a norm in front of its blocks
 PARALLEL_VIT = Family(r"vit_\w*_xp_", norms=("rmsnorm",))
 BEIT = Family(r"beit|data2vec-vision \(transformers\)")
 CONVIT = Family(r"convit", pooling="token")
@@ -39,6 +40,13 @@ SWIN = Family(
     r"swin_|swin \(transformers\)",
     epsilon=1e-5,
     pooling="mean",
+    others=("windows shifted by half their side",),
+)
+SWIN_V2 = Family(
+    r"swinv2_(?!cr_)",
+    epsilon=1e-5,
+    pooling="mean",
+    arguments={"qkv_bias_separate": (False,)},
     others=("windows shifted by half their side",),
 )
 DAVIT = Family(

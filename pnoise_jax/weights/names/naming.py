@@ -37,6 +37,8 @@ class Naming:
       renaming: gives our arrays these names; None where they are only read.
       num_heads: of its attention, where shapes show it; else None.
       family: what its models have in common that no array shows.
+      needs: what one of the names must match, as a regular expression; "" for nothing.
+      never: what none of them may match.
       interpolation: how timm resizes position embeddings of this source.
       mean, std: how images are normalised unless the file says otherwise; None: unknown.
     """
@@ -47,12 +49,22 @@ class Naming:
     renaming: Renaming | None
     num_heads: Callable[[Mapping[str, Shape]], int | None] = lambda shapes: None
     family: families.Family = families.VIT
+    needs: str = ""
+    never: str = families.NO_NAME
     interpolation: Interpolation = Interpolation()
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 
     def count_recognised(self, names: Iterable[str]) -> int:
-        """How many of the names are in its blocks: no single array decides on the naming."""
+        """How many of the names are in its blocks: no single array decides on the naming.
+
+        0 where a name that its files need is missing, or one is there that they never have.
+        """
+        names = list(names)
+        if any(re.fullmatch(self.never, name) for name in names):
+            return 0
+        if self.needs and not any(re.fullmatch(self.needs, name) for name in names):
+            return 0
         return sum(bool(re.fullmatch(self.blocks, name)) for name in names)
 
 
@@ -60,10 +72,28 @@ _HALF = (0.5, 0.5, 0.5)
 
 # A new family or source adds one. The one that recognises most names wins; on a tie, the first.
 NAMINGS = (
-    Naming("timm's ViT", torch.VIT_BLOCKS, torch.vit_entries, torch.VIT),
-    Naming("timm's BEiT", torch.BEIT_BLOCKS, torch.vit_entries, torch.VIT, family=families.BEIT),
+    Naming(  # EVA, and ViTs with rotary positions, which no array shows, have scales of that name
+        "timm's ViT",
+        torch.VIT_BLOCKS,
+        torch.vit_entries,
+        torch.VIT,
+        never=r"blocks\.\d+\.gamma_[12]",
+    ),
     Naming(
-        "timm's ConViT", torch.CONVIT_BLOCKS, torch.vit_entries, torch.VIT, family=families.CONVIT
+        "timm's BEiT",
+        torch.BEIT_BLOCKS,
+        torch.beit_entries,
+        torch.BEIT,
+        needs=r"blocks\.\d+\.attn\.relative_position_bias_table",
+        family=families.BEIT,
+    ),
+    Naming(
+        "timm's ConViT",
+        torch.CONVIT_BLOCKS,
+        torch.beit_entries,
+        torch.BEIT,
+        needs=r"blocks\.\d+\.attn\.(pos_proj\.weight|gating_param|qk\.weight)",
+        family=families.CONVIT,
     ),
     Naming(
         "timm's ViT with parallel blocks",
@@ -73,6 +103,13 @@ NAMINGS = (
         family=families.PARALLEL_VIT,
     ),
     Naming("timm's Swin", torch.SWIN_BLOCKS, torch.swin_entries, torch.SWIN, family=families.SWIN),
+    Naming(
+        "timm's Swin V2",
+        torch.SWIN_V2_BLOCKS,
+        torch.swin_v2_entries,
+        torch.SWIN_V2,
+        family=families.SWIN_V2,
+    ),
     Naming(
         "timm's DaViT", torch.DAVIT_BLOCKS, torch.davit_entries, torch.DAVIT, family=families.DAVIT
     ),

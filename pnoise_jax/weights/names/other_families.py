@@ -16,11 +16,14 @@ _FAMILIES = {
         r"(\w+\.)*encoder\.stages\.\d+\.layers\.\d+\.dwconv\.",  # transformers'
         r"features\.\d+\.\d+\.(block\.\d+\.weight|layer_scale)",  # torchvision's
     ),
-    "a Swin Transformer V2": (r"(.*\.)?blocks\.\d+\.attn\.(logit_scale|cpb_mlp\..*)",),
+    "a Swin Transformer V2 of another kind (cr)": (
+        r"stages\.\d+\.blocks\.\d+\.attn\.(logit_scale|meta_mlp\.)",
+    ),
     "a ResNet V2 (pre-activation)": (r"stages\.\d+\.blocks\.\d+\.(conv3|norm3)\.weight",),
     "an MLP-Mixer": (r"blocks\.\d+\.mlp_tokens\.", r"MixerBlock_\d+/"),
     "a CaiT": (r"blocks_token_only\.\d+\.",),
     "an XCiT": (r"blocks\.\d+\.local_mp\.",),
+    "an EVA or a ViT with rotary positions": (r"blocks\.\d+\.gamma_[12]",),
     "an EVA-02": (r"blocks\.\d+\.mlp\.fc1_[gx]\.",),
     "an EfficientNet or MobileNet": (r"blocks\.\d+\.\d+\.(conv_dw|conv_pw|conv_pwl)\.",),
     "a DenseNet": (r"features\.denseblock\d+\.",),
@@ -38,6 +41,10 @@ _NAMINGS = {
         r"(\w+\.)*encoder\.layers?\.\d+\.(attention|layernorm_before|mlp|intermediate)\.",
     ),
 }
+# Of our families, what theirs never have.
+_UNLESS = {
+    "an EVA or a ViT with rotary positions": r"blocks\.\d+\.attn\.relative_position_bias_table",
+}
 # What our families have, too: the names of a VGG are few and plain.
 _NEEDS_ALL = ("a VGG",)
 
@@ -53,6 +60,8 @@ def recognise(names: Iterable[str]) -> str:
     names = list(names)
     for families, reason in ((_FAMILIES, _ABSENT), (_NAMINGS, _UNREAD)):
         for family, patterns in families.items():
+            if (ours := _UNLESS.get(family)) and any(re.match(ours, name) for name in names):
+                continue
             matched = [any(re.match(pattern, name) for name in names) for pattern in patterns]
             if all(matched) if family in _NEEDS_ALL else any(matched):
                 return family + reason

@@ -13,20 +13,31 @@ _SIZES = {
     "ti": "tiny",
     "t": "tiny",
     "s": "small",
+    "m": "medium",
     "b": "base",
     "l": "large",
     "xl": "xlarge",
     "h": "huge",
     "g": "giant",
 }
-_ALSO_AT_384 = r"(vit|beit)_.*_patch(16|32)|deit_base_"  # what timm has at both sizes
+# What timm has at both sizes.
+_ALSO_AT_384 = r"(vit|beit)_[a-z]+_patch(16|32)_224|deit_base_|deit3_(small|base|large)_"
 _MAXVIT_SIZES = (224, 384, 512)  # of images, in the names of timm's
+_SWIN_V2_WINDOWS = {  # by what our names end in
+    "": "window8_256",
+    "window16": "window16_256",
+    "256": "window12to16_192to256",
+    "384": "window12to24_192to384",
+}
 _ARGUMENTS = {  # our option: timm's argument
     "patch_size": "patch_size",
     "dim": "embed_dim",
     "depth": "depth",
     "num_heads": "num_heads",
     "class_token": "class_token",
+    "register_tokens": "reg_tokens",
+    "layer_scale": "init_values",
+    "qkv_bias": "qkv_bias",
     "window_size": "window_size",
     "local_layers": "local_up_to_layer",
 }
@@ -44,9 +55,12 @@ def timm_reference(
 
     Returns:
       None where timm has no such model: ResNets with another stem, width or number of stages,
-      ConViTs for images that are not square, and models that a user has registered.
+      ConViTs for images that are not square, ViTs whose `pre_norm`, and with it the epsilon of
+      their norms, is not the named model's, and models that a user has registered.
     """
     if MODELS.origin(name) is not None:
+        return None
+    if getattr(model, "pre_norm", False) != models.default_options(name).get("pre_norm", False):
         return None
     if isinstance(model, models.ParallelViT):
         return _parallel_reference(model, channels)
@@ -66,13 +80,16 @@ def timm_reference(
         sizes = {"layers": list(model.stage_sizes)} if "stage_sizes" in changed else {}
         return theirs, arguments | sizes
     arguments |= {there: changed[ours] for ours, there in _ARGUMENTS.items() if ours in changed}
-    if (getattr(model, "mlp_dim", None) or 4 * model.dim) != 4 * model.dim:
-        arguments["mlp_ratio"] = _ratio(model.mlp_dim, model.dim)
-    if changed.get("pooling") == "mean":
-        arguments |= {"global_pool": "avg", "fc_norm": False}
+    if isinstance(model, models.IsotropicTransformer):
+        arguments |= _mlp_argument(model, defaults, changed)
+    if isinstance(model, models.VisionTransformer):
+        arguments |= _vit_arguments(changed)
     if name.startswith("swin") and {"dim", "head_dim", "stage_sizes"} & changed.keys():
         heads = [model.dim * 2**stage // model.head_dim for stage in range(len(model.stage_sizes))]
         arguments |= {"depths": list(model.stage_sizes), "num_heads": heads}
+    if isinstance(model, models.SwinTransformerV2) and changed:
+        sizes = model.pretrained_window_sizes or (0,) * len(model.stage_sizes)
+        arguments |= {"pretrained_window_sizes": list(sizes)}
     if name.startswith("convit") and model.grid[0] != model.grid[1]:
         return None
     if name.startswith("convit") and {"dim", "num_heads"} & changed.keys():
@@ -83,6 +100,28 @@ def timm_reference(
     if model.image_shape != (side, side):
         arguments["img_size"] = list(model.image_shape)
     return theirs, arguments
+
+
+def _mlp_argument(
+    model: models.IsotropicTransformer, defaults: Mapping[str, Any], changed: Mapping[str, Any]
+) -> dict[str, Any]:
+    """timm's ratio of the MLP's features, where it is not the named model's."""
+    is_usual = model.mlp_features == 4 * model.dim and defaults["mlp_dim"] is None
+    if is_usual or not {"dim", "mlp_dim"} & changed.keys():
+        return {}
+    return {"mlp_ratio": _ratio(model.mlp_features, model.dim)}
+
+
+def _vit_arguments(changed: Mapping[str, Any]) -> dict[str, Any]:
+    """timm's arguments of a ViT for these options, which differ from the named model's."""
+    arguments: dict[str, Any] = {}
+    if "prefix_positions" in changed:
+        arguments["no_embed_class"] = not changed["prefix_positions"]
+    if "pooling" in changed:
+        is_token = changed["pooling"] == "token"
+        arguments["global_pool"] = "token" if is_token else "avg"
+        arguments["fc_norm"] = changed["pooling"] == "mean_then_norm"
+    return arguments
 
 
 def _davit_arguments(model: models.DaViT, changed: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,12 +192,18 @@ def _name(name: str) -> str:
     family, *rest = name.split("_")
     if family.startswith("resnet"):
         return name
-    size = _SIZES[rest[0]]
+    size = _SIZES.get(rest[0], rest[0])
     if family in ("convit", "davit"):
         return f"{family}_{size}"
     if family == "maxvit":
         return f"maxvit_{size}_tf_224"
+    if family == "swinv2":
+        return f"swinv2_{size}_{_SWIN_V2_WINDOWS['_'.join(rest[1:])]}"
     if family == "swin":
         return f"swin_{size}_patch4_window{'12_384' if rest[1:] else '7_224'}"
+    if rest[2:] and rest[2].startswith("reg"):
+        return f"vit_{size}_patch{rest[1]}_{rest[2]}_gap_256"
+    if rest[2:] == ["clip"]:
+        return f"vit_{size}_patch{rest[1]}_clip_224"
     distilled = "_distilled" if "distilled" in rest else ""
     return f"{family}_{size}{distilled}_patch{rest[1]}_224"

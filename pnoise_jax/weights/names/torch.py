@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -59,10 +59,17 @@ def _offsets(theirs: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\{\+(\d+)\}", theirs))
 
 
-VIT = Renaming(
+BEIT = Renaming(  # and ConViT's
     (
         ("blocks.{+1}", "block_{}"),
         ("patch_embed.proj", "patch_embed"),
+    )
+)
+VIT = Renaming(
+    (
+        ("blocks.{+1}.ls1.gamma", "block_{}.gamma_1"),
+        ("blocks.{+1}.ls2.gamma", "block_{}.gamma_2"),
+        *BEIT.pairs,
     )
 )
 PARALLEL_VIT = Renaming(
@@ -70,7 +77,7 @@ PARALLEL_VIT = Renaming(
         ("blocks.{+1}.q_norm", "block_{}.attn.q_norm"),
         ("blocks.{+1}.k_norm", "block_{}.attn.k_norm"),
         ("blocks.{+1}.attn_out_proj", "block_{}.attn.proj"),
-        *VIT.pairs,
+        *BEIT.pairs,
     )
 )
 RESNET = Renaming(
@@ -89,6 +96,12 @@ _SWIN = (
 )
 SWIN = Renaming((*_SWIN, ("layers.{+1}.downsample", "merge_{}")))
 _SWIN_BY_ITS_AUTHORS = Renaming((*_SWIN, ("layers.{+2}.downsample", "merge_{}")))
+_SWIN_V2 = (
+    ("layers.{+1}.blocks.{+1}.attn.cpb_mlp.0", "stage{}_block{}.attn.cpb_fc1"),
+    ("layers.{+1}.blocks.{+1}.attn.cpb_mlp.2", "stage{}_block{}.attn.cpb_fc2"),
+)
+SWIN_V2 = Renaming((*_SWIN_V2, *SWIN.pairs))
+_SWIN_V2_BY_ITS_AUTHORS = Renaming((*_SWIN_V2, *_SWIN_BY_ITS_AUTHORS.pairs))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,13 +162,17 @@ MAXVIT = Renaming(
 
 # The names of the arrays in blocks, as regular expressions: they tell the families apart.
 _DENSE = r"(norm[12]|attn\.(qkv|proj)|mlp\.fc[12])\.(weight|bias)"
-VIT_BLOCKS = rf"blocks\.\d+\.{_DENSE}"
+VIT_BLOCKS = rf"blocks\.\d+\.({_DENSE}|ls[12]\.gamma)"
 BEIT_BLOCKS = rf"blocks\.\d+\.({_DENSE}|gamma_[12]|attn\.([qv]_bias|relative_position_bias_table))"
 CONVIT_BLOCKS = rf"blocks\.\d+\.({_DENSE}|attn\.((qk|v|pos_proj)\.(weight|bias)|gating_param))"
 PARALLEL_VIT_BLOCKS = (
     r"blocks\.\d+\.((in_norm|in_proj|[qk]_norm|(attn|mlp)_out_proj)\.(weight|bias)|mlp_bias)"
 )
 SWIN_BLOCKS = rf"layers\.\d+\.blocks\.\d+\.({_DENSE}|attn\.relative_position_bias_table)"
+SWIN_V2_BLOCKS = (
+    rf"layers\.\d+\.blocks\.\d+\.({_DENSE}|"
+    r"attn\.(logit_scale|[qv]_bias|cpb_mlp\.[02]\.(weight|bias)))"
+)
 DAVIT_BLOCKS = rf"stages\.\d+\.blocks\.\d+\.[01]\.({_DENSE}|cpe[12]\.proj\.(weight|bias))"
 _NORM = r"(weight|bias|running_mean|running_var)"
 MAXVIT_BLOCKS = (
@@ -167,12 +184,18 @@ RESNET_BLOCKS = (
     r"layer\d+\.\d+\.((conv|bn)\d|downsample\.[01])\.(weight|bias|running_mean|running_var)"
 )
 
-_BUFFERS = (".relative_position_index", ".attn_mask", ".num_batches_tracked")
+_BUFFERS = (".relative_position_index", ".relative_coords_table", ".attn_mask")
+_BUFFERS += (".num_batches_tracked",)
 
 
 def vit_entries(shapes: Mapping[str, Shape]) -> Entries:
-    """A ViT's, DeiT's, BEiT's or ConViT's arrays by our paths."""
+    """A ViT's or DeiT's arrays by our paths."""
     return entries(shapes, VIT)
+
+
+def beit_entries(shapes: Mapping[str, Shape]) -> Entries:
+    """A BEiT's or ConViT's arrays by our paths."""
+    return entries(shapes, BEIT)
 
 
 def parallel_vit_entries(shapes: Mapping[str, Shape]) -> Entries:
@@ -197,9 +220,17 @@ def maxvit_entries(shapes: Mapping[str, Shape]) -> Entries:
 
 def swin_entries(shapes: Mapping[str, Shape]) -> Entries:
     """A Swin Transformer's arrays by our paths."""
-    # timm merges at the start of a stage, so never in the first; the authors at the end of one.
-    by_authors = any(name.startswith("layers.0.downsample.") for name in shapes)
-    return entries(shapes, _SWIN_BY_ITS_AUTHORS if by_authors else SWIN)
+    return entries(shapes, _SWIN_BY_ITS_AUTHORS if _is_by_authors(shapes) else SWIN)
+
+
+def swin_v2_entries(shapes: Mapping[str, Shape]) -> Entries:
+    """A Swin Transformer V2's arrays by our paths."""
+    return entries(shapes, _SWIN_V2_BY_ITS_AUTHORS if _is_by_authors(shapes) else SWIN_V2)
+
+
+def _is_by_authors(names: Iterable[str]) -> bool:
+    """timm merges at the start of a stage, so never in the first; the authors at the end of one."""
+    return any(name.startswith("layers.0.downsample.") for name in names)
 
 
 def entries(shapes: Mapping[str, Shape], renaming: Renaming) -> Entries:

@@ -23,8 +23,8 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from pnoise_jax import data
 from pnoise_jax.data import imagenet_sets
-from pnoise_jax.data.prepare import imagenet, prepare
-from pnoise_jax.data.prepare.imagenet_tests import real
+from pnoise_jax.data.prepare import expand, imagenet, prepare
+from pnoise_jax.data.prepare.imagenet_tests import corrupted, real
 from tests.data import archives
 
 V2, A, R, SKETCH = "imagenet_v2/matched-frequency", "imagenet_a", "imagenet_r", "imagenet_sketch"
@@ -303,6 +303,34 @@ def test_corrupted_images(layout, manual_dir, tmp_path, few_images):
         "published files"
         in json.loads((prepared.path / "preparation.json").read_text())["notes"][0]
     )
+
+
+def test_a_tar_of_corruptions_is_scanned_once(manual_dir, tmp_path, few_images, monkeypatch):
+    """Until it is another file."""
+    del few_images[1000:]
+    archives.make_imagenet_c(manual_dir, severity=3, labels=few_images)
+    scans, scan = [], corrupted.Tar.scan
+    monkeypatch.setattr(corrupted.Tar, "scan", lambda self: scans.append(self) or scan(self))
+    corrupted._scan.cache_clear()
+    for _ in range(3):
+        corrupted.plan(manual_dir, scratch=tmp_path, name=C)
+    assert len(scans) == 1
+    os.utime(manual_dir / "noise.tar", ns=(0, 0))
+    corrupted.plan(manual_dir, scratch=tmp_path, name=C)
+    assert len(scans) == 2
+
+
+def test_one_name_stands_for_all_corruptions_that_are_there(tmp_path):
+    (tmp_path / "noise.tar").touch()
+    (tmp_path / "extra" / "spatter" / "2").mkdir(parents=True)
+    (tmp_path / "fog" / "5").mkdir(parents=True)
+    names = [name.partition("/")[2] for name in expand("imagenet2012_corrupted", tmp_path)]
+    assert names == [
+        *(f"{noise}_noise_{n}" for noise in ("gaussian", "shot", "impulse") for n in range(1, 6)),
+        *("fog_5", "spatter_2"),
+    ]
+    assert expand("imagenet_a", tmp_path) == ["imagenet_a"]
+    assert len(expand("imagenet2012_corrupted", tmp_path / "fog")) == 95
 
 
 def first_image(folder):

@@ -6,7 +6,7 @@ import functools
 import numpy as np
 import pytest
 
-from pnoise_jax import data, evaluation, noise, parallel
+from pnoise_jax import data, evaluation, noise, parallel, studies
 from pnoise_jax.evaluation import Predictions, metrics
 from pnoise_jax.studies.leak.audit import conclude
 from pnoise_jax.studies.leak.audited.audited_model import AuditedModel
@@ -112,3 +112,77 @@ def test_an_audit_by_original_labels_alone_gives_other_numbers(dataset, tmp_path
         found.write(tmp_path / str(is_there))
         with np.load(tmp_path / str(is_there) / "predictions.npz") as arrays:
             assert ("label_sets" in arrays) == is_there
+
+
+# Anybody's function -------------------------------------------------------------------------------
+
+
+def answers(dataset):
+    """Some right, some right by the other label of an image, some wrong."""
+    number = np.arange(100)
+    return (dataset.labels + (number % 4 == 0) + 7 * (number % 5 == 0))[:, None] % CLASSES
+
+
+def of_function(dataset, **given):
+    """An audit of a function that is shown its answers."""
+
+    def apply(batch):
+        return np.eye(CLASSES, dtype=np.float32)[np.asarray(batch)[:, 0].astype(int)]
+
+    examples = given.pop("examples", (answers(dataset), dataset.labels))
+    found = studies.audit(apply, examples, clean=apply, settings=SETTINGS, **given)
+    return found, apply(answers(dataset))
+
+
+@pytest.mark.parametrize("kind", ["array", "lists", "batches"])
+def test_a_function_is_scored_by_sets_of_labels(dataset, kind):
+    sets = dataset.label_sets
+    given = {
+        "array": {"label_sets": sets},
+        "lists": {"label_sets": [[*reversed(row[row >= 0].tolist())] for row in sets]},
+        "batches": {
+            "examples": [
+                {
+                    "x": answers(dataset)[part],
+                    "label": dataset.labels[part],
+                    "label_set": sets[part],
+                }
+                for part in (slice(0, 60), slice(60, 100))
+            ]
+        },
+    }[kind]
+    found, logits = of_function(dataset, **given)
+    expected = Predictions.of(logits, dataset.labels, sets).summary()["top1"]
+    plain, _ = of_function(dataset)
+    clean = [next(r for r in a.rows if not r["noise"])["top1"] for a in (found, plain)]
+    assert clean == [pytest.approx(expected), pytest.approx(60)]
+    assert expected == 80
+    assert found.content["measurement"] != plain.content["measurement"]
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        ([[1]] * 99, "label_sets: got 99 of them; give one for each of the 100 examples"),
+        (7, "label_sets: got int; give one for each of the 100"),
+        ([[1]] * 99 + [[]], "that of example 99 is empty, so nothing would be correct"),
+        ([[1]] * 99 + [[-1, -1]], "that of example 99 is empty"),
+        ([[1]] * 99 + [[0.5]], r"that of example 99 is \[0.5\]; give class numbers"),
+        ([1] * 100, "that of example 0 is 1; give class numbers"),
+        ([[-2]] * 100, "that of example 0 has the label -2"),
+        ([[CLASSES]] * 100, "label 20: clean gives 20 logits"),
+    ],
+)
+def test_other_sets_of_labels_are_refused(dataset, sets, message):
+    with pytest.raises(ValueError, match=message):
+        of_function(dataset, label_sets=sets)
+
+
+def test_sets_of_labels_and_labels_by_name_are_refused(dataset):
+    names = [f"class {number}" for number in range(CLASSES)]
+    examples = (answers(dataset), [names[i] for i in dataset.labels])
+    with pytest.raises(ValueError, match="label_sets are numbers of columns of the logits, and th"):
+        of_function(dataset, examples=examples, class_names=names, label_sets=dataset.label_sets)
+    batch = {"x": answers(dataset), "y": dataset.labels, "label_set": dataset.label_sets}
+    with pytest.raises(ValueError, match='the batches have "label_set", too; give one of the two'):
+        of_function(dataset, examples=[batch], label_sets=dataset.label_sets)

@@ -5,11 +5,14 @@ same name, which corrupts the validation images anew, with random numbers of its
 3.1.0, and its numbers are close to the published ones, not the same.
 """
 
+import functools
+import os
 import re
 from pathlib import Path, PurePosixPath
 
 from pnoise_jax.data.imagenet_sets import (
     ARCHIVES,
+    CORRUPTED_NAMES,
     CORRUPTED_SIDE,
     OFFICIAL_CORRUPTED_VERSION,
     corruption_of,
@@ -92,18 +95,17 @@ def _find(
     manual_dir: Path, name: str, corruption: str, severity: int
 ) -> tuple[Source, Listing, str]:
     """Where the images are, what is there, and the folder of the severity."""
-    archive = next(key for key, names in ARCHIVES.items() if corruption in names)
-    inner = f"{corruption}/{severity}"
-    for folder in (manual_dir / inner, manual_dir / archive / inner):
+    *folders, path = _places(manual_dir, corruption, severity)
+    archive, inner = path.stem, f"{corruption}/{severity}"
+    for folder in folders:
         if folder.is_dir():
             source = Folder(folder)
             return source, source.scan(), "."
-    path = manual_dir / f"{archive}.tar"
     if not path.is_file():
         wanted = f"{archive}.tar, or the folder {inner} that comes out of it"
         raise missing_files(manual_dir, name, [wanted], page=_PAGE)
     source = Tar(path)
-    listing = source.scan()
+    listing = _scan(path.absolute(), source.stamp)
     for root in (inner, f"{archive}/{inner}"):
         if root in listing.folders:
             return source, listing, root
@@ -111,6 +113,35 @@ def _find(
         f"{path} has no folder {inner}, and the official {archive}.tar has: it is cut off, or "
         "another archive; download it again"
     )
+
+
+def names_in(manual_dir: str | os.PathLike | None) -> list[str]:
+    """The data sets whose tars or folders are in a directory; all of them where none is."""
+    directory = Path(manual_dir or os.curdir)
+    return [
+        name
+        for name in CORRUPTED_NAMES
+        if any(path.exists() for path in _places(directory, *corruption_of(name)))
+    ] or [*CORRUPTED_NAMES]
+
+
+def _places(manual_dir: Path, corruption: str, severity: int) -> tuple[Path, Path, Path]:
+    """Where the images of a severity may be: two folders, or the tar."""
+    archive = next(key for key, names in ARCHIVES.items() if corruption in names)
+    inner = f"{corruption}/{severity}"
+    return manual_dir / inner, manual_dir / archive / inner, manual_dir / f"{archive}.tar"
+
+
+@functools.lru_cache(maxsize=1)
+def _scan(path: Path, stamp: str) -> Listing:
+    """What a tar holds: 15 or 20 of the data sets are in one, with 50 000 files each.
+
+    Args:
+      path: of the tar.
+      stamp: tells that it is the file that was read before.
+    """
+    del stamp
+    return Tar(path).scan()
 
 
 def _require_labels(entries: list[Entry], where: str) -> None:

@@ -25,6 +25,7 @@ class AuditedFunction:
         seed: int,
         batch_size: int,
         classes: int | None = None,
+        label_sets: np.ndarray | None = None,
     ):
         """Takes the functions, the inputs (n, ...) and labels (n,).
 
@@ -35,6 +36,7 @@ class AuditedFunction:
           seed: of the audit's random orders.
           batch_size: of the clean evaluation.
           classes: how many logits there must be; None takes as many as there are.
+          label_sets: (n, k) of examples with several labels, padded by -1, all correct.
         """
         self.seed = seed
         # A mean of indices, tokens or words would be another example, or nothing at all.
@@ -42,6 +44,8 @@ class AuditedFunction:
         self.blank = len(labels) if picture or inputs.dtype.kind == "f" else None
         self._apply, self._clean_apply = apply, clean
         self._inputs, self._labels = inputs, labels
+        self._label_sets = label_sets
+        self._last_label = int(max(labels.max(), -1 if label_sets is None else label_sets.max()))
         self._batch_size = batch_size
         self._classes = classes
 
@@ -55,7 +59,7 @@ class AuditedFunction:
             if not logits.size:
                 logits = np.empty((len(order), part.shape[1]), np.float32)
             logits[rows] = part
-        return logits, evaluation.Predictions.of(logits, self._labels)
+        return logits, evaluation.Predictions.of(logits, self._labels, self._label_sets)
 
     def clean_change(self) -> tuple[float, int] | None:
         if self._clean_apply is None:
@@ -71,7 +75,7 @@ class AuditedFunction:
     ) -> evaluation.Predictions:
         del audited, seed
         batches = self._parts(self._apply, order, batch_size, "apply")
-        return evaluation.Predictions.of_batches(batches, self._labels)
+        return evaluation.Predictions.of_batches(batches, self._labels, self._label_sets)
 
     def inputs(self, rows: np.ndarray) -> np.ndarray:
         examples = self._inputs[np.minimum(rows, len(self._labels) - 1)]
@@ -142,8 +146,8 @@ class AuditedFunction:
                 f"expected logits ({expected[0]}, {expected[1]})"
             )
         self._classes = logits.shape[1]
-        if self._labels.max() >= self._classes:
-            raise ValueError(f"label {self._labels.max()}: {what} gives {self._classes} logits")
+        if self._last_label >= self._classes:
+            raise ValueError(f"label {self._last_label}: {what} gives {self._classes} logits")
 
 
 def _listed(rows: np.ndarray) -> str:

@@ -1,7 +1,7 @@
 """Anybody's examples as NumPy arrays: arrays of any framework, or a whole loader."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,12 +30,15 @@ class Examples:
       note: a sentence on what the order of the examples is worth, where there is reason to doubt
         that another reading would give the same; otherwise None.
       wrap: makes of a NumPy batch what the inputs were: a tensor of their framework.
+      label_sets: of each example all labels that are correct, where batches are dicts and have
+        them as "label_set"; otherwise None.
     """
 
     inputs: np.ndarray
     labels: np.ndarray | None
     note: str | None
     wrap: Callable[[np.ndarray], Any]
+    label_sets: Sequence[np.ndarray] | None = None
 
     @property
     def shuffles(self) -> bool:
@@ -68,9 +71,11 @@ def read_examples(examples: Any) -> Examples:
     labels = [batch.labels for batch in batches if batch.labels is not None]
     if labels and len(labels) < len(batches):
         raise ValueError("examples: some batches have labels and others do not")
+    sets = [row for batch in batches if batch.label_sets is not None for row in batch.label_sets]
     return Examples(
         inputs=np.concatenate([batch.inputs for batch in batches]),
         labels=np.concatenate(labels) if labels else None,
+        label_sets=sets or None,
         note=_note_on_order(examples, batches[0]) if is_loader(examples) else None,
         wrap=batches[0].wrap,
     )
@@ -133,7 +138,14 @@ def read_batch(batch: Any, where: str = "examples") -> Examples:
     if labels_array is not None and labels_array.ndim == 2 and labels_array.shape[1] == 1:
         labels_array = labels_array[:, 0]
     _check_shapes(inputs_array, labels_array, where)
-    return Examples(inputs_array, labels_array, note=None, wrap=like(inputs))
+    sets = batch.get("label_set") if isinstance(batch, Mapping) else None
+    return Examples(
+        inputs_array,
+        labels_array,
+        note=None,
+        wrap=like(inputs),
+        label_sets=None if sets is None else list(to_numpy(sets)),
+    )
 
 
 def _split(batch: Any, where: str) -> tuple[Any, Any]:
@@ -167,7 +179,7 @@ def _check_shapes(inputs: np.ndarray, labels: np.ndarray | None, where: str) -> 
     if labels.ndim > 1:
         raise ValueError(
             f"{where}: labels of shape {labels.shape}; give one for each example, (n,). Of one-hot "
-            "labels that is labels.argmax(1)"
+            "labels that is labels.argmax(1); where several are correct, label_sets= takes them"
         )
     if inputs.shape[:1] != labels.shape:
         raise ValueError(

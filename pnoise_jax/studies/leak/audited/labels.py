@@ -41,6 +41,39 @@ def as_classes(labels: np.ndarray, class_names: Sequence[str] | None = None) -> 
     return labels.astype(np.int32)
 
 
+def as_label_sets(sets: Any, count: int) -> np.ndarray:
+    """The labels of examples that have several, (n, k) int32, padded by -1.
+
+    Args:
+      sets: of each example all class numbers that are correct, in any order: lists, or an array
+        that is padded by -1.
+      count: of the examples.
+
+    Raises:
+      ValueError: another number of sets, an empty one, or labels that are not whole numbers.
+    """
+    if not isinstance(sets, Sequence | np.ndarray) or len(sets) != count:
+        size = f"{len(sets)} of them" if hasattr(sets, "__len__") else type(sets).__name__
+        raise ValueError(f"label_sets: got {size}; give one for each of the {count} examples")
+    rows = []
+    for number, row in enumerate(sets):
+        labels = np.asarray(row)
+        if labels.ndim != 1 or (labels.size and not np.issubdtype(labels.dtype, np.integer)):
+            raise ValueError(f"label_sets: that of example {number} is {row!r}; give class numbers")
+        if labels.size and labels.min() < -1:
+            raise ValueError(f"label_sets: that of example {number} has the label {labels.min()}")
+        rows.append(np.unique(labels[labels >= 0]))
+        if not rows[-1].size:
+            raise ValueError(
+                f"label_sets: that of example {number} is empty, so nothing would be correct: "
+                "leave the example out, as ReaL does"
+            )
+    padded = np.full((count, max(row.size for row in rows)), -1, np.int32)
+    for number, row in enumerate(rows):
+        padded[number, : row.size] = row
+    return padded
+
+
 def as_names(class_names: Any) -> list[str] | None:
     """The name of each column of the logits, in order; numbers are names, too.
 
