@@ -26,7 +26,7 @@ class ProjectedAttention(layers.Attention, kw_only=True):
     @nn.compact
     def __call__(self, qkv: jax.Array) -> jax.Array:
         """Maps queries, keys and values side by side, (batch, tokens, 3 * dim), to dim features."""
-        return self.attend_projected(qkv)
+        return self.attend_projected(self._by_head(qkv))
 
 
 class ParallelBlock(nn.Module, kw_only=True):

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from pnoise_jax import noise
+from pnoise_jax import noise, parallel
 from pnoise_jax.models import layers
 from pnoise_jax.models.transformer import IsotropicTransformer
 
@@ -75,6 +75,10 @@ class VisionTransformer(IsotropicTransformer, kw_only=True):
         attention = functools.partial(layers.Attention, num_heads=self.num_heads)
         block = self.encoder_block(layer, train, attention=attention, mlp_dim=self.mlp_features)
         return block(x, taps)
+
+    @property
+    def matmul_split(self) -> parallel.MatmulSplit:
+        return self.block_split
 
     @property
     def head_init(self) -> nn.initializers.Initializer:

@@ -9,11 +9,15 @@ from pnoise_jax.parallel.agreement import (
 )
 from pnoise_jax.parallel.collectives import Collective, find_collectives
 from pnoise_jax.parallel.endings import end_together
-from pnoise_jax.parallel.fsdp import is_split, keep_batches_split, place, require_split
+from pnoise_jax.parallel.fsdp import place, require_split
 from pnoise_jax.parallel.hosts import LostHostError, are_several
+from pnoise_jax.parallel.matmuls import MatmulSplit, lay_out
 from pnoise_jax.parallel.mesh import (
     DATA_AXIS,
+    batch_parts,
     data_mesh,
+    is_split,
+    make_mesh,
     mesh_shape,
     random_key,
     replicated,
@@ -34,12 +38,15 @@ __all__ = [
     "Collective",
     "DisagreementError",
     "LostHostError",
+    "MatmulSplit",
     "are_several",
+    "batch_parts",
     "data_mesh",
     "end_together",
     "find_collectives",
     "is_split",
-    "keep_batches_split",
+    "lay_out",
+    "make_mesh",
     "mesh_shape",
     "note_progress",
     "on_all_hosts",

@@ -97,11 +97,15 @@ def check_training(setup: Setup, *, devices: int | None = None) -> None:
     """
     config, train_data = setup.config, setup.train_data
     _ = setup.train_transform  # checks it
-    parallel.require_mesh(config.fsdp, devices)
+    _check_devices(setup, devices)
     if config.fsdp > 1:  # asking for the parameters traces how the model starts, which takes long
         parallel.require_split(setup.parameters, config.fsdp)
     parallel.require_divisible(
-        "batch_size", config.batch_size, by_micro_batches=config.accumulate, devices=devices
+        "batch_size",
+        config.batch_size,
+        by_micro_batches=config.accumulate,
+        tensor_parallel=config.tensor_parallel,
+        devices=devices,
     )
     if config.batch_size > len(train_data):
         raise ValueError(
@@ -134,6 +138,29 @@ def check_training(setup: Setup, *, devices: int | None = None) -> None:
                 f"each image, so there are no views to mix; set {section}.train=False"
             )
         injection.in_batches_of(config.batch_size // config.accumulate)
+
+
+def _check_devices(setup: Setup, devices: int | None) -> None:
+    """Raises ValueError where the devices cannot share parameters and products as configured."""
+    config = setup.config
+    if devices is None:
+        parallel.training_mesh(config.fsdp, config.tensor_parallel)
+    parallel.require_mesh(config.fsdp, config.tensor_parallel, devices)
+    if config.tensor_parallel == 1:
+        return
+    if setup.matmul_split is None:
+        raise ValueError(
+            f"tensor_parallel={config.tensor_parallel}: the matrix products of model.name="
+            f"{config.model.name!r} cannot be split over devices, those of ViT, DeiT and BEiT can; "
+            "set tensor_parallel=1, and fsdp if the model is too large for one device"
+        )
+    setup.matmul_split.require(config.tensor_parallel)
+    if config.reduce_dtype is not None:
+        raise ValueError(
+            f"reduce_dtype={config.reduce_dtype!r} with tensor_parallel={config.tensor_parallel}: "
+            "gradients of products that are split are summed as they are computed; leave "
+            "reduce_dtype out, or set tensor_parallel=1"
+        )
 
 
 def _check_schedules(setup: Setup) -> None:

@@ -71,7 +71,9 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list
         if goes_on:
             for sentence in data_version.unnoted(path, described):
                 console.print(sentence, soft_wrap=True, highlight=False)
-        program = create_program(experiment, parallel.training_mesh(config.fsdp))
+        program = create_program(
+            experiment, parallel.training_mesh(config.fsdp, config.tensor_parallel)
+        )
         state = _fit_locked(experiment, path, program, console, require_there)
         on_all_hosts(require_there)
         with stopping_last_evaluation(path, experiment.total_steps):

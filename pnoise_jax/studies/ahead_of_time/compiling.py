@@ -87,7 +87,7 @@ def build(config: ml_collections.ConfigDict, topology: Topology) -> training.Exp
     config.weights, config.weights_required = None, False  # their numbers change no program
     experiment = training.build(config, load=stand_in.load)
     training.check_training(experiment, devices=len(topology.devices))
-    topology.mesh(config.fsdp)
+    topology.mesh(config.fsdp, config.tensor_parallel)
     batch = type(experiment.task).open_batches
     if batch is not training.Task.open_batches or experiment.task.preparations:
         raise ValueError(
@@ -104,7 +104,9 @@ def compile_training(experiment: training.Experiment, topology: Topology) -> Nee
       TooLargeError: it does not fit.
     """
     config = experiment.config
-    program = training.create_program(experiment, topology.mesh(config.fsdp))
+    program = training.create_program(
+        experiment, topology.mesh(config.fsdp, config.tensor_parallel)
+    )
     lead = (config.accumulate,) if config.accumulate > 1 else ()
     shape = (*lead, config.batch_size // config.accumulate)
     batch = {
@@ -156,7 +158,7 @@ def compile_evaluation(experiment: training.Experiment, topology: Topology) -> N
     Raises:
       TooLargeError: it does not fit.
     """
-    mesh = topology.mesh(experiment.config.fsdp)
+    mesh = topology.mesh(experiment.config.fsdp, experiment.config.tensor_parallel)
     state = experiment.abstract_state(mesh)
     variables = state.variables()
     protocols = experiment.protocols

@@ -46,24 +46,25 @@ class Topology:
         several = f"{self.slices} slices of " if self.slices > 1 else ""
         return f"{several}{self.name}, {len(self.devices)} devices"
 
-    def mesh(self, fsdp: int = 1) -> Mesh:
+    def mesh(self, fsdp: int = 1, tensor_parallel: int = 1) -> Mesh:
         """The mesh of a training, as `parallel.training_mesh` makes it from real devices.
 
         Raises:
-          ValueError: the devices do not divide into groups of ``fsdp``, or a group would span
-            several slices.
+          ValueError: the devices do not divide into such groups, a group of ``fsdp`` would span
+            several slices, or one of ``tensor_parallel`` several hosts.
         """
-        parallel.require_mesh(fsdp, len(self.devices))
+        parallel.require_mesh(fsdp, tensor_parallel, len(self.devices))
         a_slice = len(self.devices) // self.slices
-        if a_slice % fsdp:
+        if a_slice % (fsdp * tensor_parallel):
+            and_shared = f" x tensor_parallel={tensor_parallel}" if tensor_parallel > 1 else ""
             raise ValueError(
-                f"fsdp={fsdp} does not divide the {a_slice} devices of a slice: a group would "
-                "exchange parameters over the data center's network in every step"
+                f"fsdp={fsdp}{and_shared} does not divide the {a_slice} devices of a slice: a "
+                "group would exchange parameters over the data center's network in every step"
             )
+        if self.chip is None or tensor_parallel > 1:
+            return parallel.make_mesh(self.devices, fsdp, tensor_parallel)
         shape, axes = parallel.mesh_shape(len(self.devices), fsdp)
         types = (AxisType.Auto,) * len(axes)
-        if self.chip is None:
-            return jax.make_mesh(shape, axes, types, devices=self.devices)
         description = topologies.TopologyDescription(list(self.devices))
         if self.slices == 1:
             return topologies.make_mesh(description, shape, axes)
