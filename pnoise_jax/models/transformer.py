@@ -149,5 +149,6 @@ class IsotropicTransformer(Transformer, kw_only=True):
             by_head=("attn/qkv",),
             columns=("mlp/fc1",),
             rows=("attn/proj", "mlp/fc2"),
+            between=("attn", "mlp"),
             sizes={"num_heads": self.num_heads, "mlp_dim": self.mlp_features},
         )

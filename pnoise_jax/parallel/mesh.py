@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 DATA_AXIS, FSDP_AXIS, MODEL_AXIS = "data", "fsdp", "model"
@@ -38,10 +38,12 @@ def make_mesh(devices: Sequence[Any], fsdp: int = 1, tensor_parallel: int = 1) -
     Raises:
       ValueError: devices that share products are not on the same host.
     """
-    shape, axes = mesh_shape(len(devices), fsdp, tensor_parallel)
+    shape, axes = _mesh_shape(len(devices), fsdp, tensor_parallel)
     types = (AxisType.Auto,) * len(axes)
-    if tensor_parallel == 1:
-        return jax.make_mesh(shape, axes, types, devices=devices)
+    slices = {getattr(device, "slice_index", 0) for device in devices}
+    if tensor_parallel == 1 and len(slices) == 1:
+        ordered = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+        return Mesh(ordered, axes, axis_types=types)
     # Host after host. By the shape of the network alone a group might lie on several, and each
     # reads only the examples of its own groups.
     places = np.empty(len(devices), object)
@@ -61,7 +63,7 @@ def _host_and_number(device: Any) -> tuple[int, int, int]:
     return getattr(device, "slice_index", 0), device.process_index, device.id
 
 
-def mesh_shape(
+def _mesh_shape(
     devices: int, fsdp: int, tensor_parallel: int = 1
 ) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """The shape of `training_mesh` and the names of its axes; those of size 1 are left out."""

@@ -151,8 +151,8 @@ def _check_devices(setup: Setup, devices: int | None) -> None:
     if setup.matmul_split is None:
         raise ValueError(
             f"tensor_parallel={config.tensor_parallel}: the matrix products of model.name="
-            f"{config.model.name!r} cannot be split over devices, those of ViT, DeiT and BEiT can; "
-            "set tensor_parallel=1, and fsdp if the model is too large for one device"
+            f"{config.model.name!r} cannot be split over devices, those of ViT, DeiT, BEiT and "
+            "ViT-22B can; set tensor_parallel=1, and fsdp if the model is too large for one device"
         )
     setup.matmul_split.require(config.tensor_parallel)
     if config.reduce_dtype is not None:

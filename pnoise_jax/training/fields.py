@@ -45,7 +45,7 @@ FIELDS: dict[str, Field] = {
     "tensor_parallel": Whole(
         1,
         "devices of a host that share the matrix products of each block, by heads and by hidden "
-        "features, and have the same examples; for ViT, DeiT and BEiT",
+        "features, and have the same examples; for ViT, DeiT, BEiT and ViT-22B",
         affects=Affects.NOTHING,
     ),
     "dtype": Choice(

@@ -25,6 +25,7 @@ SPLIT = parallel.MatmulSplit(
     by_head=("attn/qkv",),
     columns=("mlp/fc1",),
     rows=("attn/proj", "mlp/fc2"),
+    between=("attn", "mlp"),
     sizes={"num_heads": 4, "mlp_dim": 512},
 )
 
@@ -200,6 +201,7 @@ def test_a_run_is_that_of_one_device(name, alone, data_dir):
             {"attention_kernel": "auto"},
             {"name": "salt_and_pepper", "probability": 0.1, "extremes": "batch"},
         ),
+        ("vit_22b", {"dropout": 0.1, "remat": True}, {"name": "erase", "strength": 0.2}),
         ("vit_ti_16", {"class_token": False, "pooling": "mean"}, {"preset": "optimal_all_tokens"}),
     ],
 )
@@ -253,6 +255,24 @@ def test_a_branch_exchanges_one_result_each_way(program, passes, data_dir):
     # Rows of the kernel to queries, keys and values, each device's half, for heads.
     assert found.pop(("all-to-all", 4 * 128 * 3 * 128 // 2)) == 2 * passes
     assert all(size <= 4 * 3 * 128 for _, size in found)  # biases, and sums of squares
+
+
+@pytest.mark.parametrize(("program", "passes"), [("training", 2), ("evaluation", 1)])
+def test_attention_and_mlp_in_parallel(program, passes, data_dir):
+    """ViT-22B's blocks sum the results of both branches, and its head that of an MLP."""
+    sums, others = [], []
+    for batch_size in (64, 128):
+        config = small_config(data_dir, tensor_parallel=2, batch_size=batch_size)
+        config.model = training.model_config(
+            "vit_22b", image_size=8, patch_size=4, dim=128, depth=2, num_heads=4
+        )
+        config["evaluation"].batch_size = 16
+        found = exchanges(config, parallel.training_mesh(1, 2), program)
+        others.append({key: count for key, count in found.items() if key[0] != "all-reduce"})
+        sums.append(sum(size * n for (kind, size), n in found.items() if kind == "all-reduce"))
+    examples = (128 - 64) // 4  # of a group
+    assert sums[1] - sums[0] == 4 * 128 * examples * (2 * 2 * 4 + 1) * passes
+    assert others[0] == others[1]  # of kernels and biases
 
 
 @pytest.fixture(scope="module")

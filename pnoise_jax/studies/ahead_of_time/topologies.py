@@ -7,9 +7,8 @@ import re
 from typing import Any
 
 import jax
-import numpy as np
 from jax.experimental import topologies
-from jax.sharding import AxisType, Mesh
+from jax.sharding import Mesh
 
 from pnoise_jax import parallel
 from pnoise_jax.registry import did_you_mean
@@ -61,15 +60,7 @@ class Topology:
                 f"fsdp={fsdp}{and_shared} does not divide the {a_slice} devices of a slice: a "
                 "group would exchange parameters over the data center's network in every step"
             )
-        if self.chip is None or tensor_parallel > 1:
-            return parallel.make_mesh(self.devices, fsdp, tensor_parallel)
-        shape, axes = parallel.mesh_shape(len(self.devices), fsdp)
-        types = (AxisType.Auto,) * len(axes)
-        description = topologies.TopologyDescription(list(self.devices))
-        if self.slices == 1:
-            return topologies.make_mesh(description, shape, axes)
-        order = sorted(self.devices, key=lambda device: (device.slice_index, device.id))
-        return Mesh(np.array(order, dtype=object).reshape(shape), axes, axis_types=types)
+        return parallel.make_mesh(self.devices, fsdp, tensor_parallel)
 
 
 def open_topology(name: str, *, slices: int = 1) -> Topology:
