@@ -1,6 +1,7 @@
 """One process of a grid: trains a small run, or goes on with others'; prints what came, as JSON.
 
-Arguments: JSON with "data_dir", "fsdp", "tensor_parallel" and "runs"; each run is trained to its end, in order.
+Arguments: JSON with "data_dir", "fsdp", "tensor_parallel" and "runs"; each run is trained to its
+end, in order.
 """
 
 import json

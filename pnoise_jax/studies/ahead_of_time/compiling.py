@@ -39,6 +39,7 @@ class Needs:
       traffic: bytes that a device reads from and writes to its memory, also a lower bound.
       collectives: the exchanges between devices, largest first.
       seconds: compile time.
+      shared: devices that have the same examples, as they share matrix products.
     """
 
     program: str
@@ -49,6 +50,7 @@ class Needs:
     traffic: float
     collectives: tuple[Collective, ...]
     seconds: float
+    shared: int = 1
 
     @property
     def sent(self) -> float:
@@ -123,6 +125,7 @@ def compile_training(experiment: training.Experiment, topology: Topology) -> Nee
         examples=config.batch_size,
         state=state,
         devices=len(topology.devices),
+        shared=config.tensor_parallel,
     )
     if config.accumulate == 1:
         return needs
@@ -180,6 +183,7 @@ def compile_evaluation(experiment: training.Experiment, topology: Topology) -> N
         examples=examples,
         state=sum(_local_bytes(leaf) for leaf in jax.tree.leaves(variables)),
         devices=len(topology.devices),
+        shared=experiment.config.tensor_parallel,
     )
 
 
@@ -195,6 +199,7 @@ def _measure(
     examples: int,
     state: int,
     devices: int,
+    shared: int = 1,
 ) -> Needs:
     began = time.perf_counter()
     try:
@@ -220,4 +225,5 @@ def _measure(
         traffic=cost.get("bytes accessed", 0.0),
         collectives=tuple(parallel.find_collectives(compiled.as_text() or "", devices)),
         seconds=seconds,
+        shared=shared,
     )
