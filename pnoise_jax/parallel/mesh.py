@@ -15,7 +15,7 @@ DATA_AXIS, FSDP_AXIS, MODEL_AXIS = "data", "fsdp", "model"
 
 def data_mesh() -> Mesh:
     """All devices on one axis, over which batches are split and parameters replicated."""
-    return jax.make_mesh((jax.device_count(),), (DATA_AXIS,), (AxisType.Auto,))
+    return make_mesh(jax.devices())
 
 
 def training_mesh(fsdp: int = 1, tensor_parallel: int = 1) -> Mesh:

@@ -1,6 +1,7 @@
 """What is checked of an experiment before any long work."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import ml_collections
 
@@ -10,6 +11,19 @@ from pnoise_jax.training.fields import flatten
 from pnoise_jax.training.optimizer import require_frozen, require_rates
 from pnoise_jax.training.setup import Setup
 from pnoise_jax.training.strength_schedule import StrengthSchedule
+
+
+class ConfigError(ValueError):
+    """What a run was asked for cannot be trained, however often it is started."""
+
+
+@contextlib.contextmanager
+def as_config_errors() -> Iterator[None]:
+    """Makes a ConfigError of a ValueError."""
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def check_shapes(setup: Setup) -> None:

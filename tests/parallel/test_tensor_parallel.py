@@ -247,7 +247,8 @@ def exchanges(config, mesh, program):
 @pytest.mark.parametrize(("program", "passes"), [("training", 2), ("evaluation", 1)])
 def test_a_branch_exchanges_one_result_each_way(program, passes, data_dir):
     """Two blocks of two branches each, over two devices that have 80 tokens."""
-    config = small_config(data_dir, tensor_parallel=2, batch_size=64, **TWO_BLOCKS)
+    changes = TWO_BLOCKS | {"model.dropout": 0.1, "model.drop_path": 0.1, "noise.train": True}
+    config = small_config(data_dir, tensor_parallel=2, batch_size=64, **changes)
     config["evaluation"].batch_size = 16
     found = exchanges(config, parallel.training_mesh(1, 2), program)
     tokens = 64 // 4 * 5
