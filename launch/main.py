@@ -45,6 +45,8 @@ _TYPED = sys.argv[1:]
 _BUILT_IN_CONFIGS = Path(__file__).parents[1] / "configs"
 
 # Their messages are written for the reader; of any other error, the type is printed, too.
+WRONG_COMMAND = 64  # EX_USAGE of sysexits.h
+
 _EXPECTED = (ValueError, OSError, training.NonFiniteLossError)
 
 
@@ -195,7 +197,9 @@ def run(
 ) -> None:
     """Parses the flags and calls main; an error ends with one message and exit code 1.
 
-    If a signal has stopped it, the exit code is `stopping.EXIT_CODE`.
+    The exit code is `WRONG_COMMAND` where the same command would fail again: flags or a config that
+    cannot be read, or a `training.ConfigError`. If a signal has stopped it, it is
+    `stopping.EXIT_CODE`.
 
     Args:
       main: the work.
@@ -239,7 +243,10 @@ def run(
                 say(traceback.format_exc(), file=sys.stderr)
             text = str(error) if isinstance(error, _EXPECTED) else _summary(error)
             text = parallel.end_together(error, text)
-            _end(f"error: {text}" + ("" if _TRACEBACK.value else "\n(--traceback shows where)"))
+            code = WRONG_COMMAND if isinstance(error, training.ConfigError) else 1
+            _end(
+                f"error: {text}" + ("" if _TRACEBACK.value else "\n(--traceback shows where)"), code
+            )
 
     app.run(guarded, flags_parser=_parse_flags)
 
@@ -258,8 +265,8 @@ def _parse_flags(argv: list[str]) -> list[str]:
     except flags.Error as error:
         lines = str(error).strip().splitlines()
         if "whilst parsing config file" in lines[0]:  # a whole traceback; the last line says it
-            _end(f"error: the config file fails: {lines[-1].strip()}")
-        _end(f"error: {error}\n(--help lists the flags)")
+            _end(f"error: the config file fails: {lines[-1].strip()}", WRONG_COMMAND)
+        _end(f"error: {error}\n(--help lists the flags)", WRONG_COMMAND)
     except Exception as error:
         _end_on_config_error(error)
 
@@ -268,13 +275,13 @@ def _end_on_config_error(error: Exception) -> NoReturn:
     origin = traceback.extract_tb(error.__traceback__)[-1]
     if "config_dict" not in origin.filename:  # the config file's own
         place = f"{origin.filename}:{origin.lineno}"
-        _end(f"error: the config file fails: {_summary(error)} ({place})")
+        _end(f"error: the config file fails: {_summary(error)} ({place})", WRONG_COMMAND)
     text = str(error).replace("\\", "")
     field = re.search(r"'(\w+)'", text)
     near = re.search(r'Did you mean "(\w+)"', text)
     hint = f"did you mean {near[1]}?" if near else "see default_config() for all fields"
     hint = (field and models.explain_absent_option(field[1], ())) or hint
-    _end(f"error: unknown config field {field[1] if field else text}; {hint}")
+    _end(f"error: unknown config field {field[1] if field else text}; {hint}", WRONG_COMMAND)
 
 
 def _find_config_file() -> None:
@@ -292,7 +299,8 @@ def _find_config_file() -> None:
         by_name = file.parent in (Path(), Path("configs")) and file.suffix in ("", ".py")
         file = _BUILT_IN_CONFIGS / f"{file.stem}.py"
         if not by_name or not file.is_file():
-            _end(f"error: --config={given}: there is no such file{_similar_configs(name)}")
+            missing = f"there is no such file{_similar_configs(name)}"
+            _end(f"error: --config={given}: {missing}", WRONG_COMMAND)
         _replace_on_command_line("config", f"{file}{colon}{argument}")
     sys.path.insert(0, str(file.parent.absolute()))
 
@@ -340,9 +348,9 @@ def _end(message: str, code: int = 1) -> NoReturn:
         say(message, file=sys.stderr)
         sys.stderr.flush()
         sys.stdout.flush()
-    if code == 1 and parallel.are_several():
+    if code != stopping.EXIT_CODE and parallel.are_several():
         os._exit(code)  # JAX's own shutdown waits for the other hosts, for minutes
     others = [t for t in threading.enumerate() if t is not threading.main_thread()]
-    if code == 1 and any(not thread.daemon for thread in others):
+    if code != stopping.EXIT_CODE and any(not thread.daemon for thread in others):
         os._exit(code)  # after a failed save Orbax's threads wait forever
     sys.exit(code)

@@ -6,7 +6,8 @@
 # What follows the script are the flags of `pnoise train`. With several hosts, start it on each of
 # them: when one process of the run is lost the others end, and the scripts start all again. SIGTERM
 # or Ctrl-C stops the script and its run, which saves first; with several hosts, stop the script on
-# each, or the others start the run again and wait for this host.
+# each, or the others start the run again and wait for this host. A wrong flag or config, exit code
+# 64, is not tried again.
 #
 # Variables, with their defaults:
 #   PROCESSES=1  processes of the run on this machine; more than one only if they are the whole run
@@ -96,6 +97,10 @@ while true; do
   [[ -z "$stopping" ]] || stop  # the signal came while they were started
   await
   if [[ $code -eq 0 || $code -eq 130 || -n "$stopping" ]]; then
+    exit "$code"
+  fi
+  if [[ $code -eq 64 ]]; then
+    echo "supervise: the same command would fail again; not starting it again" >&2
     exit "$code"
   fi
   after=$(newest)

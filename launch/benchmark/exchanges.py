@@ -7,6 +7,7 @@ its own rows. --topology=v5e:4x4 compiles for TPUs, with libtpu; see python -m l
 """
 
 import dataclasses
+import itertools
 import math
 
 import jax
@@ -25,6 +26,9 @@ _TOPOLOGY = flags.DEFINE_string("topology", "cpu:8", "Devices, as launch.compile
 _K = flags.DEFINE_integer("k", 64, "Batch size: how many rows are mixed.", lower_bound=2)
 _SHAPE = flags.DEFINE_list("shape", ["197", "768"], "Shape of a row: tokens and features.")
 _FSDP = flags.DEFINE_list("fsdp", ["1", "4"], "Devices that share parameters; one mesh for each.")
+_TENSOR_PARALLEL = flags.DEFINE_list(
+    "tensor_parallel", ["1"], "Devices that have the same rows; one mesh for each and each --fsdp."
+)
 flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Dtype of x.")
 _OUT = flags.DEFINE_string("out", None, "JSON file for all figures.")
 
@@ -37,6 +41,7 @@ class Spec:
     k: int
     shape: tuple[int, ...]
     fsdp: tuple[int, ...]
+    tensor_parallel: tuple[int, ...]
     dtype: str
 
 
@@ -45,15 +50,16 @@ def main() -> None:
     jax.config.update("jax_platforms", "cpu")  # libtpu would look for chips
     shape = whole_numbers("shape", _SHAPE.value, minimum=1, repeats=True)
     fsdp = whole_numbers("fsdp", _FSDP.value, minimum=1)
-    spec = report.spec_of(Spec, shape=shape, fsdp=fsdp)
+    shared = whole_numbers("tensor_parallel", _TENSOR_PARALLEL.value, minimum=1)
+    spec = report.spec_of(Spec, shape=shape, fsdp=fsdp, tensor_parallel=shared)
     topology = ahead_of_time.open_topology(spec.topology)
     report.require_divisible("k", [spec.k], [len(topology.devices)])
     console, where = report.start(_OUT.value)
     results = [
-        {"fsdp": groups, **case}
-        for groups in spec.fsdp
+        {"fsdp": fsdp, "tensor_parallel": shared, **case}
+        for fsdp, shared in itertools.product(spec.fsdp, spec.tensor_parallel)
         for case in ahead_of_time.noise_exchanges(
-            spec.k, spec.shape, jnp.dtype(spec.dtype), topology.mesh(groups)
+            spec.k, spec.shape, jnp.dtype(spec.dtype), topology.mesh(fsdp, shared)
         )
     ]
     _print(console, spec, len(topology.devices), results)
@@ -64,10 +70,10 @@ def main() -> None:
 def _print(console: Console, spec: Spec, devices: int, results: list[dict]) -> None:
     row = math.prod(spec.shape) * jnp.dtype(spec.dtype).itemsize
     console.print(
-        f"x of {spec.k} rows of {row:,} bytes, {spec.k // devices} on each of {devices} devices "
-        f"({spec.topology}): bytes that a device sends"
+        f"x of {spec.k} rows of {row:,} bytes, split over {devices} devices ({spec.topology}), "
+        "or groups of --tensor_parallel of them: bytes that a device sends"
     )
-    table = Table("noise", "pass", "fsdp", "by", box=box.SIMPLE)
+    table = Table("noise", "pass", "fsdp", "tensor_parallel", "by", box=box.SIMPLE)
     for name in ("bytes", "rows", "of its own rows"):
         table.add_column(name, justify="right")
     for result in results:
@@ -76,9 +82,10 @@ def _print(console: Console, spec: Spec, devices: int, results: list[dict]) -> N
             result["noise"],
             result["pass"],
             str(result["fsdp"]),
+            str(result["tensor_parallel"]),
             ", ".join(result["sent"]) or "nothing",
             f"{total:,.0f}",
             f"{total / row:.3g}",
-            f"{total / row / (spec.k // devices):.0%}",
+            f"{total / row / (result['tensor_parallel'] * spec.k / devices):.0%}",
         )
     console.print(table)

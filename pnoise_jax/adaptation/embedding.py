@@ -44,7 +44,9 @@ def embed(
     """
     model = model.clone(injection=None)
     size = len(dataset)
-    at_once = mesh.size * min(evaluation.EXAMPLES_PER_DEVICE, -(-size // mesh.size))
+    at_once = parallel.batch_parts(mesh) * min(
+        evaluation.EXAMPLES_PER_DEVICE, -(-size // parallel.batch_parts(mesh))
+    )
     call = functools.partial(
         _embed,
         model,

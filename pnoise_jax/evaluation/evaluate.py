@@ -140,7 +140,7 @@ def score_examples(
         program = dataclasses.replace(program, layer=representations.layer)
     indices = data.evaluation_order(dataset.labels, protocol.order, seed=seed)
     indices, at_once = _in_chunks(
-        indices if order is None else order, model, protocol.batch_size, mesh.size
+        indices if order is None else order, model, protocol.batch_size, parallel.batch_parts(mesh)
     )
     run = functools.partial(_score, program, score, parallel.replicated(mesh), variables)
 
@@ -222,7 +222,7 @@ def lower(
     """
     model, strengths = with_protocol_noise(model, protocol, None, views)
     program = OutputProgram(model, static_mean(mean), tuple(std), views, draws=protocol.draws)
-    _, at_once = _in_chunks(np.arange(size), model, protocol.batch_size, mesh.size)
+    _, at_once = _in_chunks(np.arange(size), model, protocol.batch_size, parallel.batch_parts(mesh))
     split = parallel.split_batch(mesh)
     batch = {
         name: jax.ShapeDtypeStruct((at_once, *shape), dtype, sharding=split)
@@ -311,12 +311,20 @@ def _in_chunks(
     return indices, at_once
 
 
+def _lay_out(model: nn.Module, mesh: Mesh) -> contextlib.AbstractContextManager:
+    """Where devices share matrix products, they do so here as in training."""
+    if parallel.batch_parts(mesh) == mesh.size:
+        return contextlib.nullcontext()
+    return parallel.lay_out(mesh, getattr(model, "matmul_split", None))
+
+
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _score(
     program, score, replicated, variables, batch, seed, number, strength
 ) -> dict[str, jax.Array]:
     key = jax.random.fold_in(jax.random.key(seed), number)
-    scores = score(program.outputs(variables, batch, key, strength), batch)
+    with _lay_out(program.model, replicated.mesh):
+        scores = score(program.outputs(variables, batch, key, strength), batch)
     return jax.lax.with_sharding_constraint(scores, replicated)
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pnoise_jax import noise
+from pnoise_jax import noise, parallel
 from pnoise_jax.models import layers
 from pnoise_jax.models.transformer import IsotropicTransformer
 
@@ -81,6 +81,10 @@ class Beit(IsotropicTransformer, kw_only=True):
             layer_scale=self.layer_scale,
         )
         return block(x, taps)
+
+    @property
+    def matmul_split(self) -> parallel.MatmulSplit:
+        return self.block_split
 
     @property
     def head_init(self) -> nn.initializers.Initializer:

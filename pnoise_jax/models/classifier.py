@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from pnoise_jax import noise
+from pnoise_jax import noise, parallel
 from pnoise_jax.models import checks
 
 
@@ -82,6 +82,11 @@ class Classifier(nn.Module, kw_only=True):
     @property
     def image_shape(self) -> tuple[int, int] | None:
         """Height and width of the images, in pixels; None where a model takes any."""
+        return None
+
+    @property
+    def matmul_split(self) -> parallel.MatmulSplit | None:
+        """How devices can share the matrix products of a block; None where they cannot."""
         return None
 
     @property

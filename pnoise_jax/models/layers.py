@@ -1,6 +1,7 @@
 """What models share, each equal to its counterpart in timm."""
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -85,15 +86,16 @@ class Attention(nn.Module, kw_only=True):
             dtype=self.dtype,
             name="qkv",
         )(x)
+        qkv = self._by_head(qkv)
         if self.qkv_bias == "query and value":
-            qkv = qkv + self._query_and_value_bias(dim)[None, None]
+            qkv = qkv + self._by_head(self._query_and_value_bias(dim)[None, None])
         return self.attend_projected(qkv, bias)
 
     @nn.nowrap
     def attend_projected(self, qkv: jax.Array, bias: jax.Array | None = None) -> jax.Array:
-        """`attend` from queries, keys and values side by side, (batch, tokens, 3 * dim)."""
-        batch, tokens, dim = *qkv.shape[:2], qkv.shape[-1] // 3
-        qkv = qkv.reshape(batch, tokens, 3, self.num_heads, dim // self.num_heads)
+        """`attend` from queries, keys and values, (batch, tokens, 3, heads, dim / heads)."""
+        batch, tokens, _, heads, width = qkv.shape
+        dim = heads * width
         query, key, value = jnp.unstack(qkv, axis=2)
         if self.qk_norm is not None:
             query = self.qk_norm(dtype=self.dtype, name="q_norm")(query)
@@ -135,6 +137,15 @@ class Attention(nn.Module, kw_only=True):
         gate = gate.astype(jnp.float32).transpose(0, 2, 1)
         weights = weights.at[:, :, 0].multiply(gate).astype(self.dtype)
         return jnp.einsum("bhts,bshd->bthd", weights, value)
+
+    @nn.nowrap
+    def _by_head(self, qkv: jax.Array) -> jax.Array:
+        """(batch, tokens, 3 * dim) as (batch, tokens, 3, heads, dim / heads).
+
+        Where matrix products are split over devices the projection returns it so already.
+        """
+        features = math.prod(qkv.shape[2:])
+        return qkv.reshape(*qkv.shape[:2], 3, self.num_heads, features // (3 * self.num_heads))
 
     def _query_and_value_bias(self, dim: int) -> jax.Array:
         """The bias of queries, keys and values, (3 * dim,), zero for the keys."""

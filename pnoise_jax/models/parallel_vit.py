@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from pnoise_jax import noise
+from pnoise_jax import noise, parallel
 from pnoise_jax.models import layers
 from pnoise_jax.models.transformer import IsotropicTransformer
 
@@ -26,7 +26,7 @@ class ProjectedAttention(layers.Attention, kw_only=True):
     @nn.compact
     def __call__(self, qkv: jax.Array) -> jax.Array:
         """Maps queries, keys and values side by side, (batch, tokens, 3 * dim), to dim features."""
-        return self.attend_projected(qkv)
+        return self.attend_projected(self._by_head(qkv))
 
 
 class ParallelBlock(nn.Module, kw_only=True):
@@ -62,7 +62,10 @@ class ParallelBlock(nn.Module, kw_only=True):
         h = _norm(dtype=self.dtype, name="in_norm")(x)
         h = taps(h, layer=self.layer, point="attention_input")
         h = dense(self.mlp_dim + 3 * dim, use_bias=False, name="in_proj")(h)
-        hidden, qkv = h[..., : self.mlp_dim], h[..., self.mlp_dim :]
+        if isinstance(h, tuple):  # where devices share the product, see `ParallelViT.matmul_split`
+            hidden, qkv = h
+        else:
+            hidden, qkv = h[..., : self.mlp_dim], h[..., self.mlp_dim :]
         bias = self.param("mlp_bias", nn.initializers.zeros, (self.mlp_dim,), jnp.float32)
         hidden = layers.exact_gelu(hidden + bias.astype(self.dtype)[None, None])
         hidden = nn.Dropout(self.dropout, deterministic=not self.train)(hidden)
@@ -111,6 +114,16 @@ class ParallelViT(IsotropicTransformer, kw_only=True):
     """
 
     patch_size: int = 14
+
+    @property
+    def matmul_split(self) -> parallel.MatmulSplit:
+        return parallel.MatmulSplit(
+            fused=("in_proj",),
+            columns=("attn_pool/mlp/fc1",),
+            rows=("attn/proj", "mlp_out_proj", "attn_pool/mlp/fc2"),
+            between=("attn", "Dropout_0", "mlp"),  # that of the hidden features has no other name
+            sizes=self.block_split.sizes,
+        )
 
     @nn.nowrap
     def run_embed(self, images: jax.Array, *, train: bool) -> jax.Array:

@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from pnoise_jax import parallel
 from pnoise_jax.models import attention_kernels, checks, layers
 from pnoise_jax.models.classifier import Classifier
 
@@ -141,3 +142,14 @@ class IsotropicTransformer(Transformer, kw_only=True):
     @property
     def num_layers(self) -> int:
         return self.depth
+
+    @property
+    def block_split(self) -> parallel.MatmulSplit:
+        """`matmul_split` of models whose blocks are `layers.Block` with `layers.Attention`."""
+        return parallel.MatmulSplit(
+            by_head=("attn/qkv",),
+            columns=("mlp/fc1",),
+            rows=("attn/proj", "mlp/fc2"),
+            between=("attn", "mlp"),
+            sizes={"num_heads": self.num_heads, "mlp_dim": self.mlp_features},
+        )

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from pnoise_jax import noise
+from pnoise_jax import noise, parallel
 from pnoise_jax.models import checks, layers
 from pnoise_jax.models.transformer import IsotropicTransformer
 
@@ -130,6 +130,10 @@ class VisionTransformer(IsotropicTransformer, kw_only=True):
             layer_scale=self.layer_scale or None,
         )
         return block(x, taps)
+
+    @property
+    def matmul_split(self) -> parallel.MatmulSplit:
+        return self.block_split
 
     @property
     def head_init(self) -> nn.initializers.Initializer:

@@ -9,12 +9,15 @@ from pnoise_jax.parallel.agreement import (
 )
 from pnoise_jax.parallel.collectives import Collective, find_collectives
 from pnoise_jax.parallel.endings import end_together
-from pnoise_jax.parallel.fsdp import is_split, keep_batches_split, place, require_split
+from pnoise_jax.parallel.fsdp import place, require_split
 from pnoise_jax.parallel.hosts import LostHostError, are_several
+from pnoise_jax.parallel.matmuls import MatmulSplit, lay_out
 from pnoise_jax.parallel.mesh import (
     DATA_AXIS,
+    batch_parts,
     data_mesh,
-    mesh_shape,
+    is_split,
+    make_mesh,
     random_key,
     replicated,
     require_divisible,
@@ -34,13 +37,15 @@ __all__ = [
     "Collective",
     "DisagreementError",
     "LostHostError",
+    "MatmulSplit",
     "are_several",
+    "batch_parts",
     "data_mesh",
     "end_together",
     "find_collectives",
     "is_split",
-    "keep_batches_split",
-    "mesh_shape",
+    "lay_out",
+    "make_mesh",
     "note_progress",
     "on_all_hosts",
     "on_any_host",

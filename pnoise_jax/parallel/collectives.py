@@ -25,7 +25,10 @@ _ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
 _PAIRS = re.compile(r"source_target_pairs=\{(.*?)\}\}")
 _LISTED_GROUPS = re.compile(r"replica_groups=\{(\{.*?\})\}")
 _GROUPS_BY_SHAPE = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
-_GROUPS_BY_AXES = re.compile(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}")
+_GROUPS_BY_AXES = re.compile(
+    r"replica_groups=mesh\[([^\]]*)\]"
+    r"(?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? \{([^}]*)\}"
+)
 _DTYPES = {"pred": 1, "bf16": 2}
 
 
@@ -226,18 +229,22 @@ def _groups(line: str, devices: int) -> tuple[tuple[int, ...], ...]:
         )
     if match := _GROUPS_BY_SHAPE.search(line):
         count, size, dimensions, order = match.groups()
-        places = np.arange(devices).reshape([int(n) for n in dimensions.split(",")])
-        if order:
-            places = places.transpose([int(n) for n in order.split(",")])
-        return _rows(places.reshape(int(count), int(size)))
+        return _rows(_numbered(devices, dimensions, order).reshape(int(count), int(size)))
     if match := _GROUPS_BY_AXES.search(line):
         sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", match[1])}
-        chosen = re.findall(r"'([^']+)'", match[2])
-        places = np.arange(devices).reshape(list(sizes.values()))
+        chosen = re.findall(r"'([^']+)'", match[4])
+        numbered = _numbered(devices, match[2] or str(devices), match[3])
+        places = numbered.reshape(list(sizes.values()))
         last = [list(sizes).index(axis) for axis in chosen]
         places = np.moveaxis(places, last, range(-len(last), 0))
         return _rows(places.reshape(-1, math.prod(sizes[axis] for axis in chosen)))
     return (tuple(range(devices)),)
+
+
+def _numbered(devices: int, dimensions: str, order: str | None) -> np.ndarray:
+    """Places in the mesh, in an order written as the axes of an array and their permutation."""
+    places = np.arange(devices).reshape([int(n) for n in dimensions.split(",")])
+    return places.transpose([int(n) for n in order.split(",")]) if order else places
 
 
 def _rows(places: np.ndarray) -> tuple[tuple[int, ...], ...]:

@@ -1,48 +1,111 @@
 """Devices: the mesh, and how arrays are placed on it."""
 
-from collections.abc import Mapping
+import collections
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-DATA_AXIS, FSDP_AXIS = "data", "fsdp"
+DATA_AXIS, FSDP_AXIS, MODEL_AXIS = "data", "fsdp", "model"
 
 
 def data_mesh() -> Mesh:
     """All devices on one axis, over which batches are split and parameters replicated."""
-    return jax.make_mesh((jax.device_count(),), (DATA_AXIS,), (AxisType.Auto,))
+    return make_mesh(jax.devices())
 
 
-def training_mesh(fsdp: int = 1) -> Mesh:
-    """All devices in groups of ``fsdp`` neighbours, over each of which parameters are split.
+def training_mesh(fsdp: int = 1, tensor_parallel: int = 1) -> Mesh:
+    """All devices in groups of neighbours that share parameters or matrix products.
 
-    Batches are split over all devices, whatever the groups.
+    Args:
+      fsdp: parts of the parameters; batches are split over them as well.
+      tensor_parallel: neighbours on a host that share the matrix products of the same examples.
 
     Raises:
       ValueError: the devices do not divide into such groups.
     """
-    require_mesh(fsdp)
-    shape, axes = mesh_shape(jax.device_count(), fsdp)
-    return jax.make_mesh(shape, axes, (AxisType.Auto,) * len(axes))
+    require_mesh(fsdp, tensor_parallel)
+    return make_mesh(jax.devices(), fsdp, tensor_parallel)
 
 
-def mesh_shape(devices: int, fsdp: int) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """The shape of `training_mesh` and the names of its axes; one axis where fsdp is 1."""
-    if fsdp == 1:
-        return (devices,), (DATA_AXIS,)
-    return (devices // fsdp, fsdp), (DATA_AXIS, FSDP_AXIS)
+def make_mesh(devices: Sequence[Any], fsdp: int = 1, tensor_parallel: int = 1) -> Mesh:
+    """`training_mesh` of these devices, which may be absent ones.
+
+    Raises:
+      ValueError: devices that share products are not on the same host.
+    """
+    shape, axes = _mesh_shape(len(devices), fsdp, tensor_parallel)
+    types = (AxisType.Auto,) * len(axes)
+    slices = {getattr(device, "slice_index", 0) for device in devices}
+    if tensor_parallel == 1 and len(slices) == 1:
+        ordered = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+        return Mesh(ordered, axes, axis_types=types)
+    # Host after host. By the shape of the network alone a group might lie on several, and each
+    # reads only the examples of its own groups.
+    places = np.empty(len(devices), object)
+    places[:] = sorted(devices, key=_host_and_number)
+    for group in places.reshape(-1, tensor_parallel):
+        if len({_host_and_number(device)[:2] for device in group}) > 1:
+            sizes = collections.Counter(_host_and_number(device)[:2] for device in devices)
+            raise ValueError(
+                f"tensor_parallel={tensor_parallel} does not divide the {min(sizes.values())} "
+                f"devices of a host, and those that share products must be on one: choose one of "
+                f"{_divisors(math.gcd(*sizes.values()))}"
+            )
+    return Mesh(places.reshape(shape), axes, axis_types=types)
 
 
-def require_mesh(fsdp: int, devices: int | None = None) -> None:
-    """Raises ValueError unless the devices, by default JAX's, divide into groups of ``fsdp``."""
+def _host_and_number(device: Any) -> tuple[int, int, int]:
+    return getattr(device, "slice_index", 0), device.process_index, device.id
+
+
+def _mesh_shape(
+    devices: int, fsdp: int, tensor_parallel: int = 1
+) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """The shape of `training_mesh` and the names of its axes; those of size 1 are left out."""
+    sizes = {FSDP_AXIS: fsdp, MODEL_AXIS: tensor_parallel}
+    sizes = {axis: size for axis, size in sizes.items() if size > 1}
+    data = devices // math.prod(sizes.values())
+    return (data, *sizes.values()), (DATA_AXIS, *sizes)
+
+
+def require_mesh(fsdp: int, tensor_parallel: int = 1, devices: int | None = None) -> None:
+    """Raises ValueError unless the devices, by default JAX's, divide into such groups."""
     devices = jax.device_count() if devices is None else devices
-    if devices % fsdp:
-        groups = ", ".join(str(n) for n in range(1, devices + 1) if devices % n == 0)
+    if devices % tensor_parallel:
         raise ValueError(
-            f"fsdp={fsdp} does not divide the {devices} devices: choose one of {groups}"
+            f"tensor_parallel={tensor_parallel} does not divide the {devices} devices: choose one "
+            f"of {_divisors(devices)}"
         )
+    groups = devices // tensor_parallel
+    if groups % fsdp:
+        what = "devices" if tensor_parallel == 1 else f"groups of {tensor_parallel} devices"
+        raise ValueError(
+            f"fsdp={fsdp} does not divide the {groups} {what}: choose one of {_divisors(groups)}"
+        )
+
+
+def _divisors(number: int) -> str:
+    return ", ".join(str(n) for n in range(1, number + 1) if number % n == 0)
+
+
+def is_split(mesh: Mesh) -> bool:
+    """Whether parameters are split on this mesh."""
+    return mesh.shape.get(FSDP_AXIS, 1) * mesh.shape.get(MODEL_AXIS, 1) > 1
+
+
+def batch_axes(mesh: Mesh) -> tuple[str, ...]:
+    """The axes over which batches are split: all but that of devices that share products."""
+    return tuple(axis for axis in mesh.axis_names if axis != MODEL_AXIS)
+
+
+def batch_parts(mesh: Mesh) -> int:
+    """Into how many parts batches are split."""
+    return mesh.size // mesh.shape.get(MODEL_AXIS, 1)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -51,8 +114,8 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def split_batch(mesh: Mesh, *, axis: int = 0) -> NamedSharding:
-    """All devices share the array along ``axis``, the batch."""
-    return NamedSharding(mesh, PartitionSpec(*[None] * axis, mesh.axis_names))
+    """The devices share the array along ``axis``, the batch, as `batch_axes` says."""
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, batch_axes(mesh)))
 
 
 def random_key(seed: int, mesh: Mesh) -> jax.Array:
@@ -78,14 +141,24 @@ def whole_on_host(array: jax.Array) -> np.ndarray:
 
 
 def require_divisible(
-    field: str, size: int, *, by_micro_batches: int = 1, devices: int | None = None
+    field: str,
+    size: int,
+    *,
+    by_micro_batches: int = 1,
+    tensor_parallel: int = 1,
+    devices: int | None = None,
 ) -> None:
-    """Raises ValueError unless ``size`` examples split evenly over micro-batches and devices."""
+    """Raises ValueError unless ``size`` examples split evenly over micro-batches and devices.
+
+    Devices that share matrix products, ``tensor_parallel`` of them, have the same examples.
+    """
     devices = jax.device_count() if devices is None else devices
-    parts = devices * by_micro_batches
+    groups = devices // tensor_parallel
+    parts = groups * by_micro_batches
     if size % parts:
+        what = "devices" if tensor_parallel == 1 else f"groups of {tensor_parallel} devices"
         micro = f" x accumulate={by_micro_batches}" if by_micro_batches > 1 else ""
         raise ValueError(
-            f"{field}={size} is not divisible by {devices} devices{micro}: "
+            f"{field}={size} is not divisible by {groups} {what}{micro}: "
             f"use a multiple of {parts}, such as {max(parts, round(size / parts) * parts)}"
         )

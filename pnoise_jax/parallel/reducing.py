@@ -46,7 +46,7 @@ def reduce_kernels_in(dtype: DTypeLike | None, mesh: Mesh) -> Iterator[None]:
             return call(*args, **kwargs)
         operation = getattr(module, name) or operation
         reducing = functools.partial(_apply, operation, jnp.dtype(dtype), mesh)
-        with _replaced(module, promote_dtype=_promote_all_but_kernel, **{name: reducing}):
+        with replaced_fields(module, promote_dtype=_promote_all_but_kernel, **{name: reducing}):
             return call(*args, **kwargs)
 
     with nn.intercept_methods(interceptor):
@@ -54,7 +54,7 @@ def reduce_kernels_in(dtype: DTypeLike | None, mesh: Mesh) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _replaced(module: nn.Module, **fields: Any) -> Iterator[None]:
+def replaced_fields(module: nn.Module, **fields: Any) -> Iterator[None]:
     """Replaces fields of a module for one call.
 
     A clone would have other parameters, and calling a method of our own would skip the interceptors

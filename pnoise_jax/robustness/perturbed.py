@@ -292,8 +292,8 @@ def _over(dataset: data.Dataset, function: Callable, mesh: Mesh) -> Iterator[tup
             f"({dataset.labels[culprit]}): accuracy and attacks need one for every example; choose "
             "a split with labels"
         )
-    most = evaluation.EXAMPLES_PER_DEVICE * mesh.size
-    at_once = min(most, -(-len(dataset) // mesh.size) * mesh.size)
+    most = evaluation.EXAMPLES_PER_DEVICE * parallel.batch_parts(mesh)
+    at_once = min(most, -(-len(dataset) // parallel.batch_parts(mesh)) * parallel.batch_parts(mesh))
     indices = np.full(-(-len(dataset) // at_once) * at_once, -1, np.int32)
     indices[: len(dataset)] = np.arange(len(dataset))
 

@@ -9,7 +9,7 @@ from pnoise_jax.training import (
     run_config,
     starting_weights,
 )
-from pnoise_jax.training.checks import check_training, require_weights
+from pnoise_jax.training.checks import ConfigError, check_training, require_weights
 from pnoise_jax.training.classification import Classification
 from pnoise_jax.training.config import (
     HARMLESS,
@@ -55,6 +55,7 @@ __all__ = [
     "TARGET_FIELDS",
     "TASKS",
     "Classification",
+    "ConfigError",
     "Experiment",
     "Metrics",
     "NonFiniteLossError",

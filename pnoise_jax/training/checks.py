@@ -1,6 +1,7 @@
 """What is checked of an experiment before any long work."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import ml_collections
 
@@ -10,6 +11,19 @@ from pnoise_jax.training.fields import flatten
 from pnoise_jax.training.optimizer import require_frozen, require_rates
 from pnoise_jax.training.setup import Setup
 from pnoise_jax.training.strength_schedule import StrengthSchedule
+
+
+class ConfigError(ValueError):
+    """What a run was asked for cannot be trained, however often it is started."""
+
+
+@contextlib.contextmanager
+def as_config_errors() -> Iterator[None]:
+    """Makes a ConfigError of a ValueError."""
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def check_shapes(setup: Setup) -> None:
@@ -97,11 +111,15 @@ def check_training(setup: Setup, *, devices: int | None = None) -> None:
     """
     config, train_data = setup.config, setup.train_data
     _ = setup.train_transform  # checks it
-    parallel.require_mesh(config.fsdp, devices)
+    _check_devices(setup, devices)
     if config.fsdp > 1:  # asking for the parameters traces how the model starts, which takes long
         parallel.require_split(setup.parameters, config.fsdp)
     parallel.require_divisible(
-        "batch_size", config.batch_size, by_micro_batches=config.accumulate, devices=devices
+        "batch_size",
+        config.batch_size,
+        by_micro_batches=config.accumulate,
+        tensor_parallel=config.tensor_parallel,
+        devices=devices,
     )
     if config.batch_size > len(train_data):
         raise ValueError(
@@ -134,6 +152,29 @@ def check_training(setup: Setup, *, devices: int | None = None) -> None:
                 f"each image, so there are no views to mix; set {section}.train=False"
             )
         injection.in_batches_of(config.batch_size // config.accumulate)
+
+
+def _check_devices(setup: Setup, devices: int | None) -> None:
+    """Raises ValueError where the devices cannot share parameters and products as configured."""
+    config = setup.config
+    if devices is None:
+        parallel.training_mesh(config.fsdp, config.tensor_parallel)
+    parallel.require_mesh(config.fsdp, config.tensor_parallel, devices)
+    if config.tensor_parallel == 1:
+        return
+    if setup.matmul_split is None:
+        raise ValueError(
+            f"tensor_parallel={config.tensor_parallel}: the matrix products of model.name="
+            f"{config.model.name!r} cannot be split over devices, those of ViT, DeiT, BEiT and "
+            "ViT-22B can; set tensor_parallel=1, and fsdp if the model is too large for one device"
+        )
+    setup.matmul_split.require(config.tensor_parallel)
+    if config.reduce_dtype is not None:
+        raise ValueError(
+            f"reduce_dtype={config.reduce_dtype!r} with tensor_parallel={config.tensor_parallel}: "
+            "gradients of products that are split are summed as they are computed; leave "
+            "reduce_dtype out, or set tensor_parallel=1"
+        )
 
 
 def _check_schedules(setup: Setup) -> None:

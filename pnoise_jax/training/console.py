@@ -53,6 +53,7 @@ def print_header(
             else f", {jax.local_device_count()} of them on this host, one of {hosts}"
         )
         + ("" if config.fsdp == 1 else f"; {config.fsdp} share one copy of the parameters")
+        + ("" if (shared := config.tensor_parallel) == 1 else f"; {shared} share matrix products")
         + ("" if (sums := config.reduce_dtype) is None else f"; gradients are summed in {sums}")
     )
     for sentence in [*describe_fine_tuning(experiment, imported), describe_noise(experiment)]:

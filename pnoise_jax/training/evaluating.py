@@ -104,8 +104,12 @@ def open_run(
 
 def _mesh(config: ml_collections.ConfigDict) -> Mesh:
     """The mesh of the training, or of these devices where its groups do not fit them."""
-    fits = jax.device_count() % config.fsdp == 0
-    return parallel.training_mesh(config.fsdp if fits else 1)
+    for groups in (config.fsdp, config.tensor_parallel), (config.fsdp, 1):
+        try:
+            return parallel.training_mesh(*groups)
+        except ValueError:
+            continue
+    return parallel.training_mesh()
 
 
 def open_place(workdir: str | os.PathLike, out: str | os.PathLike | None) -> Path:

@@ -48,7 +48,7 @@ class Experiment(Setup):
         return jax.tree.map(
             lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
             state,
-            parallel.place(state, mesh),
+            parallel.place(state, mesh, self.matmul_split),
         )
 
 

@@ -42,6 +42,12 @@ FIELDS: dict[str, Field] = {
         "large for one device",
         affects=Affects.NOTHING,
     ),
+    "tensor_parallel": Whole(
+        1,
+        "devices of a host that share the matrix products of each block, by heads and by hidden "
+        "features, and have the same examples; for ViT, DeiT, BEiT and ViT-22B",
+        affects=Affects.NOTHING,
+    ),
     "dtype": Choice(
         "float32",
         "dtype of the computation; parameters are always float32",

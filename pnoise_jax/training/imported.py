@@ -19,7 +19,9 @@ def match_on_all_hosts(
     return on_all_hosts(lambda: experiment.match_weights(head=head))
 
 
-def read_to_devices(found: weights.Weights, mesh: Mesh) -> dict[str, jax.Array]:
+def read_to_devices(
+    found: weights.Weights, mesh: Mesh, matmul_split: parallel.MatmulSplit | None = None
+) -> dict[str, jax.Array]:
     """The arrays of weights by their paths, read one by one: the host never holds all of them.
 
     Raises:
@@ -32,9 +34,8 @@ def read_to_devices(found: weights.Weights, mesh: Mesh) -> dict[str, jax.Array]:
         checksum = 0
         for path, array in found.read():
             checksum = checksum if alone else zlib.crc32(array.data, checksum)
-            arrays[path] = jax.make_array_from_callback(
-                array.shape, parallel.place(array, mesh), array.__getitem__
-            )
+            (place,) = parallel.place({path: array}, mesh, matmul_split).values()
+            arrays[path] = jax.make_array_from_callback(array.shape, place, array.__getitem__)
         return arrays, checksum
 
     arrays, checksum = on_all_hosts(read)

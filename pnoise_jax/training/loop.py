@@ -18,7 +18,7 @@ from pnoise_jax.runs import Checkpoints, RunDirectory, Writers, open_writers
 from pnoise_jax.terminal import create_console
 from pnoise_jax.training import agreement, data_version, run_config
 from pnoise_jax.training import console as screen
-from pnoise_jax.training.checks import check_training
+from pnoise_jax.training.checks import as_config_errors, check_training
 from pnoise_jax.training.evaluating import create_main_console, numbers_of, report
 from pnoise_jax.training.experiment import Experiment, build
 from pnoise_jax.training.fields import flatten
@@ -51,14 +51,16 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list
       The rows of the standard report.
 
     Raises:
-      ValueError, OSError: bad config, data or work directory, named, before anything is compiled.
+      ConfigError: bad config or work directory, named, before anything is compiled.
+      ValueError, OSError: bad data or work directory, likewise.
       NonFiniteLossError: names the step and the last whole checkpoint.
       StoppedError: a signal came in, and the main program listens to it (`stopping.listen`); what
         was trained is saved.
     """
-    experiment = build(config)
-    check_training(experiment)
-    experiment.task.check()
+    with as_config_errors():
+        experiment = build(config)
+        check_training(experiment)
+        experiment.task.check()
     agreement.require_same_run(experiment, task="train")
     agreement.require_shared_workdir(workdir, make=True)
     goes_on = RunDirectory.at(workdir).has_checkpoint()
@@ -66,12 +68,15 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list
     path, console = runs.make_writable(workdir), create_main_console()
     with runs.lock(path) as require_there:  # before the claim, which would change another's
         described = data_version.describe(experiment)
-        on_all_hosts(lambda: run_config.claim(path, config, described))
+        with as_config_errors():
+            on_all_hosts(lambda: run_config.claim(path, config, described))
         screen.print_header(console, experiment, imported)
         if goes_on:
             for sentence in data_version.unnoted(path, described):
                 console.print(sentence, soft_wrap=True, highlight=False)
-        program = create_program(experiment, parallel.training_mesh(config.fsdp))
+        program = create_program(
+            experiment, parallel.training_mesh(config.fsdp, config.tensor_parallel)
+        )
         state = _fit_locked(experiment, path, program, console, require_there)
         on_all_hosts(require_there)
         with stopping_last_evaluation(path, experiment.total_steps):

@@ -8,7 +8,6 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from pnoise_jax import parallel
 from pnoise_jax.training.program import Program, advance
 from pnoise_jax.training.step import TrainState
 from pnoise_jax.training.task import Metrics, Task, model_parameters
@@ -70,5 +69,6 @@ def prepare_period(
             f"{type(task).__name__}.prepare was given {shapes[0]} and returned {shapes[1]}: return "
             "arrays of the same names, shapes and dtypes"
         )
-    prepared = jax.device_put(prepared, parallel.place(prepared, mesh))
+    places = jax.tree.map(lambda x: x.sharding, dict(state.task))
+    prepared = jax.device_put(prepared, places)
     return dataclasses.replace(state, task=prepared)

@@ -74,11 +74,12 @@ def create_program(
       together: the step moves several runs on at once; see `jit_train_step`.
     """
     config, task = experiment.config, experiment.task
-    if config.fsdp > 1 and not parallel.is_split(mesh):
-        raise ValueError(
-            f"fsdp={config.fsdp}: here every device holds all parameters, because several runs are "
-            "trained by one program; set fsdp=1, or train one run by launch.train"
-        )
+    for field in ("fsdp", "tensor_parallel"):
+        if config[field] > 1 and not parallel.is_split(mesh):
+            raise ValueError(
+                f"{field}={config[field]}: here every device holds all parameters, because several "
+                f"runs are trained by one program; set {field}=1, or train one run by launch.train"
+            )
     takes_strength = any_strength and trains_with_noise(experiment)
     if takes_strength:  # one static strength, so that nothing of it gets into the program
         injections = tuple(each.with_strength(1.0) for each in experiment.injections)
@@ -105,6 +106,7 @@ def create_program(
             with_strength=takes_strength,
             together=together,
             reduce_dtype=config.reduce_dtype,
+            matmul_split=experiment.matmul_split,
         ),
         batches=batch_sharding(mesh, accumulate=config.accumulate, together=together),
         takes_strength=takes_strength,
@@ -132,7 +134,7 @@ def _make_create(
     def create(key: jax.Array) -> TrainState:
         found = match_on_all_hosts(experiment)
         assert found is not None, "config.weights is set"
-        return start(key, read_to_devices(found, mesh))
+        return start(key, read_to_devices(found, mesh, experiment.matmul_split))
 
     return create
 

@@ -116,7 +116,7 @@ def import_weights(
     Raises:
       ValueError, OSError: the weights cannot be read.
     """
-    flat = read_to_devices(found, mesh)
+    flat = read_to_devices(found, mesh, experiment.matmul_split)
     variables = {"batch_stats": {}} | traverse_util.unflatten_dict(flat, sep="/")
     warnings = [f"note: {warning}" for warning in warn_of_preprocessing(experiment, found)]
     assumed = filter(None, [found.describe_assumed()])

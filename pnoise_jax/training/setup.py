@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from pnoise_jax import data, evaluation, noise, weights
+from pnoise_jax import data, evaluation, noise, parallel, weights
 from pnoise_jax.data import imagenet_sets
 from pnoise_jax.training import inputs
 from pnoise_jax.training.durations import steps_of
@@ -51,6 +51,11 @@ class Setup:
     def injections(self) -> tuple[noise.Injection, ...]:
         """The noises of the model and their places, however many."""
         return noise.as_injections(self.model.injection)
+
+    @property
+    def matmul_split(self) -> parallel.MatmulSplit | None:
+        """How devices can share the model's matrix products; None where they cannot."""
+        return getattr(self.model, "matmul_split", None)
 
     @property
     def evaluated_injections(self) -> tuple[noise.Injection, ...]:

@@ -249,6 +249,7 @@ def jit_train_step(
     together: bool = False,
     places: TrainState | None = None,
     reduce_dtype: str | None = None,
+    matmul_split: parallel.MatmulSplit | None = None,
 ) -> TrainStep:
     """``step`` jitted: the state is donated, and batches lie as `batch_sharding` says.
 
@@ -261,13 +262,17 @@ def jit_train_step(
         leading axis, the runs.
       places: the sharding of each array of the state; None keeps all of them on every device.
       reduce_dtype: in which devices sum their gradients of kernels; None: as they are computed.
+      matmul_split: of the model, for a mesh with a model axis.
     """
     everywhere = parallel.replicated(mesh)
     batches = batch_sharding(mesh, accumulate=accumulate, together=together)
     states = everywhere if places is None else places
 
     def sharded_step(*args):
-        with parallel.keep_batches_split(mesh), parallel.reduce_kernels_in(reduce_dtype, mesh):
+        with (
+            parallel.lay_out(mesh, matmul_split),
+            parallel.reduce_kernels_in(reduce_dtype, mesh),
+        ):
             return step(*args)
 
     return jax.jit(

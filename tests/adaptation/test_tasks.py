@@ -93,6 +93,15 @@ def test_eight_devices_equal_one(name):
     chex.assert_trees_all_close((few[0].params, few[1]), (many[0].params, many[1]), atol=5e-5)
 
 
+def test_devices_that_share_matrix_products_equal_one():
+    """TVT weighs the attention of the class token by factors for each head."""
+    config = domains.config("tvt", **{"noise.preset": "optimal_all_tokens"})
+    few = moved(config, parallel.make_mesh(jax.devices()[:1]))
+    config.tensor_parallel = 2
+    many = moved(config, parallel.training_mesh(1, 2))
+    chex.assert_trees_all_close((few[0].params, few[1]), (many[0].params, many[1]), atol=5e-5)
+
+
 def test_noise_mixes_the_images_of_one_domain():
     """The features of the target do not depend on the source's images."""
     config = domains.config(**{"noise.preset": "optimal_all_tokens"})

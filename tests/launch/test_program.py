@@ -52,7 +52,7 @@ def test_an_unknown_program_gets_a_hint(tmp_path):
 def test_built_in_configs_are_found_by_name(name, message, tmp_path):
     arguments = ("train", "--config", name, f"--workdir={tmp_path / 'run'}", "--config.steps=0")
     done = run("launch", *arguments, path=ROOT, cwd=tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 64
     assert message in done.stderr
 
 

@@ -74,6 +74,14 @@ def test_it_gives_up_after_failures_without_a_new_checkpoint(supervise):
     )
 
 
+@pytest.mark.parametrize("first", [(), ("1 10",)])
+def test_a_wrong_command_is_not_tried_again(first, supervise):
+    process, notes = supervise(*first, "64", "0")
+    code, errors = end(process)
+    assert (code, len(notes())) == (64, 1 + len(first))
+    assert errors.splitlines()[-1].startswith("supervise: the same command would fail again")
+
+
 def test_a_run_that_was_stopped_and_saved_goes_on_at_once(supervise):
     process, notes = supervise("75 10", "75 20", "75 30", "0", TRIES="1", WAIT="1000")
     assert end(process)[0] == 0
@@ -129,6 +137,10 @@ def test_the_others_are_killed_if_they_do_not_stop_with_one(supervise):
     assert "still running 1 s after" in errors
 
 
+@pytest.mark.skipif(
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN,
+    reason="the tests were started with Ctrl-C ignored, as by nohup and &, and so is the script",
+)
 def test_ctrl_c_stops_the_run_and_the_script(supervise):
     """The terminal sends it to the whole group, and bash has its children ignore it."""
     process, notes = supervise("wait", "0", start_new_session=True)

@@ -1,6 +1,7 @@
 """One process of a grid: trains a small run, or goes on with others'; prints what came, as JSON.
 
-Arguments: JSON with "data_dir", "fsdp" and "runs"; each run is trained to its end, in order.
+Arguments: JSON with "data_dir", "fsdp", "tensor_parallel" and "runs"; each run is trained to its
+end, in order.
 """
 
 import json
@@ -24,6 +25,7 @@ def create_config():
     return small_config(
         GIVEN["data_dir"],
         fsdp=GIVEN["fsdp"],
+        tensor_parallel=GIVEN["tensor_parallel"],
         **{
             "model.dim": 128,  # its MLP's kernels are just large enough to be split
             "model.dropout": 0.1,
@@ -83,7 +85,7 @@ def evaluated(experiment, run, mesh):
 
 
 config = create_config()
-mesh = parallel.training_mesh(config.fsdp)
+mesh = parallel.training_mesh(config.fsdp, config.tensor_parallel)
 experiment = build(config)
 rows = {workdir: training.train(config, workdir) for workdir in GIVEN["runs"]}
 run = training.restore(GIVEN["runs"][0], config, mesh=mesh)

@@ -87,6 +87,9 @@ FORMS = {
     "listed": "replica_groups={{0,2,4,6},{1,3,5,7}}",
     "by shape": "replica_groups=[2,4]<=[4,2]T(1,0)",
     "by axes": "replica_groups=mesh['data'=4,'fsdp'=2] {'data'}",
+    "by axes of renumbered devices": (
+        "replica_groups=mesh['a'=2,'b'=1,'c'=4], device_ids=([4,2]T(1,0)) {'c'}"
+    ),
 }
 
 

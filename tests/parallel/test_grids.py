@@ -19,13 +19,17 @@ OTHERS = [grid for grid in GRIDS if grid != (1, 1)]
 STEPS, EXAMPLES = 6, 101
 
 
-def run_grid(grid, data_dir, *runs):
-    """What each process of a grid prints, which trains the runs in these directories."""
+def run_grid(grid, data_dir, *runs, **groups):
+    """What each process of a grid prints, which trains the runs in these directories.
+
+    `groups` are fsdp and tensor_parallel; by default those of the grid.
+    """
     processes, devices = grid
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    given = {"data_dir": str(data_dir), "fsdp": GRIDS[grid], "runs": list(map(str, runs))}
+    groups = {"fsdp": GRIDS[grid], "tensor_parallel": 1} | groups
+    given = {"data_dir": str(data_dir), "runs": list(map(str, runs))} | groups
     started = []
     for index in range(processes):
         environment = {
@@ -103,6 +107,16 @@ def test_two_processes_of_two_devices_train_as_one(alone, data_dir, tmp_path):
     copy_first_half(expected_run, goes_on)
     members = run_grid((2, 2), data_dir, run, goes_on)
     assert [member["devices"] for member in members] == [[2, 4], [2, 4]]
+    assert_same(members, run, expected, expected_run)
+    assert_same_numbers(goes_on, expected_run)
+
+
+def test_the_devices_of_a_process_share_products(alone, data_dir, tmp_path):
+    """Each process has a part of every batch, the same on both of its devices."""
+    expected_run, expected = alone
+    run, goes_on = tmp_path / "run", tmp_path / "goes_on"
+    copy_first_half(expected_run, goes_on)
+    members = run_grid((2, 2), data_dir, run, goes_on, fsdp=2, tensor_parallel=2)
     assert_same(members, run, expected, expected_run)
     assert_same_numbers(goes_on, expected_run)
 

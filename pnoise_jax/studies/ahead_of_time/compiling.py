@@ -39,6 +39,7 @@ class Needs:
       traffic: bytes that a device reads from and writes to its memory, also a lower bound.
       collectives: the exchanges between devices, largest first.
       seconds: compile time.
+      shared: devices that have the same examples, as they share matrix products.
     """
 
     program: str
@@ -49,6 +50,7 @@ class Needs:
     traffic: float
     collectives: tuple[Collective, ...]
     seconds: float
+    shared: int = 1
 
     @property
     def sent(self) -> float:
@@ -87,7 +89,7 @@ def build(config: ml_collections.ConfigDict, topology: Topology) -> training.Exp
     config.weights, config.weights_required = None, False  # their numbers change no program
     experiment = training.build(config, load=stand_in.load)
     training.check_training(experiment, devices=len(topology.devices))
-    topology.mesh(config.fsdp)
+    topology.mesh(config.fsdp, config.tensor_parallel)
     batch = type(experiment.task).open_batches
     if batch is not training.Task.open_batches or experiment.task.preparations:
         raise ValueError(
@@ -104,7 +106,9 @@ def compile_training(experiment: training.Experiment, topology: Topology) -> Nee
       TooLargeError: it does not fit.
     """
     config = experiment.config
-    program = training.create_program(experiment, topology.mesh(config.fsdp))
+    program = training.create_program(
+        experiment, topology.mesh(config.fsdp, config.tensor_parallel)
+    )
     lead = (config.accumulate,) if config.accumulate > 1 else ()
     shape = (*lead, config.batch_size // config.accumulate)
     batch = {
@@ -121,6 +125,7 @@ def compile_training(experiment: training.Experiment, topology: Topology) -> Nee
         examples=config.batch_size,
         state=state,
         devices=len(topology.devices),
+        shared=config.tensor_parallel,
     )
     if config.accumulate == 1:
         return needs
@@ -156,7 +161,7 @@ def compile_evaluation(experiment: training.Experiment, topology: Topology) -> N
     Raises:
       TooLargeError: it does not fit.
     """
-    mesh = topology.mesh(experiment.config.fsdp)
+    mesh = topology.mesh(experiment.config.fsdp, experiment.config.tensor_parallel)
     state = experiment.abstract_state(mesh)
     variables = state.variables()
     protocols = experiment.protocols
@@ -178,6 +183,7 @@ def compile_evaluation(experiment: training.Experiment, topology: Topology) -> N
         examples=examples,
         state=sum(_local_bytes(leaf) for leaf in jax.tree.leaves(variables)),
         devices=len(topology.devices),
+        shared=experiment.config.tensor_parallel,
     )
 
 
@@ -193,6 +199,7 @@ def _measure(
     examples: int,
     state: int,
     devices: int,
+    shared: int = 1,
 ) -> Needs:
     began = time.perf_counter()
     try:
@@ -218,4 +225,5 @@ def _measure(
         traffic=cost.get("bytes accessed", 0.0),
         collectives=tuple(parallel.find_collectives(compiled.as_text() or "", devices)),
         seconds=seconds,
+        shared=shared,
     )

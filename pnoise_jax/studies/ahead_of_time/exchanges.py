@@ -44,7 +44,7 @@ def noise_exchanges(
     x = jax.ShapeDtypeStruct((k, *shape), dtype, sharding=split)
     key = jax.eval_shape(lambda: jax.random.key(0))
     results = []
-    for name, each in noises(k, mesh.size).items():
+    for name, each in noises(k, parallel.batch_parts(mesh)).items():
 
         def forward(key, x, each=each):
             return each(key, x)

@@ -20,8 +20,9 @@ def table(needs: Needs, topology: Topology) -> Table:
     chip, memory = topology.chip, f"{needs.memory / _GIB:.2f} GiB"
     if chip is not None:
         memory += f" of {chip.memory:.2f} GiB"
+    examples = needs.shared * needs.examples / len(topology.devices)
     rows = [
-        ("examples", f"{needs.examples / len(topology.devices):g} of {needs.examples}"),
+        ("examples", f"{examples:g} of {needs.examples}"),
         ("memory", memory),
         ("kept between steps", f"{needs.state / _GIB:.3f} GiB"),
         ("operations, at least", f"{needs.flops / 1e12:.3f} TFLOP"),

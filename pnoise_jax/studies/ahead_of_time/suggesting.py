@@ -52,10 +52,11 @@ def candidates(config: ml_collections.ConfigDict, topology: Topology) -> Iterato
     every layer, and micro-batches change what noise over the batch mixes.
     """
     remat = {"model.remat": True} if config.model.get("remat") is False else {}
-    split = {"fsdp": len(topology.devices) // topology.slices} if config.fsdp == 1 else {}
+    groups = len(topology.devices) // config.tensor_parallel
+    split = {"fsdp": groups // topology.slices} if config.fsdp == 1 else {}
     yield from filter(None, [remat, split, remat | split if remat and split else {}])
     accumulate = 2 * config.accumulate
     while accumulate <= _MOST_MICRO_BATCHES * config.accumulate:
-        if config.batch_size % (accumulate * len(topology.devices)) == 0:
+        if config.batch_size % (accumulate * groups) == 0:
             yield remat | split | {"accumulate": accumulate}
         accumulate *= 2

@@ -7,9 +7,8 @@ import re
 from typing import Any
 
 import jax
-import numpy as np
 from jax.experimental import topologies
-from jax.sharding import AxisType, Mesh
+from jax.sharding import Mesh
 
 from pnoise_jax import parallel
 from pnoise_jax.registry import did_you_mean
@@ -46,29 +45,22 @@ class Topology:
         several = f"{self.slices} slices of " if self.slices > 1 else ""
         return f"{several}{self.name}, {len(self.devices)} devices"
 
-    def mesh(self, fsdp: int = 1) -> Mesh:
+    def mesh(self, fsdp: int = 1, tensor_parallel: int = 1) -> Mesh:
         """The mesh of a training, as `parallel.training_mesh` makes it from real devices.
 
         Raises:
-          ValueError: the devices do not divide into groups of ``fsdp``, or a group would span
-            several slices.
+          ValueError: the devices do not divide into such groups, a group of ``fsdp`` would span
+            several slices, or one of ``tensor_parallel`` several hosts.
         """
-        parallel.require_mesh(fsdp, len(self.devices))
+        parallel.require_mesh(fsdp, tensor_parallel, len(self.devices))
         a_slice = len(self.devices) // self.slices
-        if a_slice % fsdp:
+        if a_slice % (fsdp * tensor_parallel):
+            and_shared = f" x tensor_parallel={tensor_parallel}" if tensor_parallel > 1 else ""
             raise ValueError(
-                f"fsdp={fsdp} does not divide the {a_slice} devices of a slice: a group would "
-                "exchange parameters over the data center's network in every step"
+                f"fsdp={fsdp}{and_shared} does not divide the {a_slice} devices of a slice: a "
+                "group would exchange parameters over the data center's network in every step"
             )
-        shape, axes = parallel.mesh_shape(len(self.devices), fsdp)
-        types = (AxisType.Auto,) * len(axes)
-        if self.chip is None:
-            return jax.make_mesh(shape, axes, types, devices=self.devices)
-        description = topologies.TopologyDescription(list(self.devices))
-        if self.slices == 1:
-            return topologies.make_mesh(description, shape, axes)
-        order = sorted(self.devices, key=lambda device: (device.slice_index, device.id))
-        return Mesh(np.array(order, dtype=object).reshape(shape), axes, axis_types=types)
+        return parallel.make_mesh(self.devices, fsdp, tensor_parallel)
 
 
 def open_topology(name: str, *, slices: int = 1) -> Topology:

@@ -14,8 +14,11 @@ _COMMON = {
     **dict.fromkeys(("data.train_split", "data.test_split"), "a Setting's splits"),
     **dict.fromkeys(("data", "duration", "steps"), "get_config() or a Setting's fields"),
     **dict.fromkeys(
-        ("batch_size", "accumulate", "fsdp", "task", "weights", "weights_head", "weights_required"),
+        ("batch_size", "accumulate", "fsdp", "tensor_parallel", "task"),
         "get_config() or a Setting's fields",
+    ),
+    **dict.fromkeys(
+        ("weights", "weights_head", "weights_required"), "get_config() or a Setting's fields"
     ),
     "seed": "Seeds",
     "evaluation.views": "Arm(views=...)",

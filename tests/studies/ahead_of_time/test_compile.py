@@ -58,6 +58,8 @@ def test_without_libtpu_it_says_how_to_get_it():
     [
         ({"batch_size": 60}, "batch_size=60 is not divisible by 8 devices"),
         ({"fsdp": 3}, "fsdp=3 does not divide the 8 devices"),
+        ({"tensor_parallel": 3}, "tensor_parallel=3 does not divide the 8 devices"),
+        ({"tensor_parallel": 4}, "tensor_parallel=4 does not divide num_heads=2 of the model"),
         ({"fsdp": 8, "model.dim": 16}, "fsdp=8 would split no parameter"),
         ({"data.name": "no_such_set"}, "no_such_set"),
     ],
@@ -161,6 +163,35 @@ def test_the_program(data_dir, tmp_path):
 
 
 @pytest.mark.slow
+def test_shared_products_save_memory_and_computation(topology, data_dir):
+    whole, shared = (
+        ahead_of_time.compile_training(
+            ahead_of_time.build(small_config(data_dir, tensor_parallel=n, **WIDE), topology),
+            topology,
+        )
+        for n in (1, 2)
+    )
+    assert shared.state == pytest.approx(whole.state / 2, rel=0.1)
+    # Each device has twice the examples, and half of each product.
+    assert shared.flops == pytest.approx(whole.flops, rel=0.2)
+    pairs = [each for each in shared.collectives if each.groups == ((0, 1), (2, 3), (4, 5), (6, 7))]
+    tokens = 64 // 4 * 5
+    sums = [each for each in pairs if (each.kind, each.size) == ("all-reduce", 4 * tokens * 128)]
+    assert [each.count for each in sums] == [4]  # two branches, forward and backward
+
+
+@pytest.mark.skipif(not HAS_LIBTPU, reason="libtpu is not installed")
+@pytest.mark.parametrize("topology", ["v5e:4x4", "v6e:4x4", "v5p:2x2x2"])
+def test_groups_on_pods(topology):
+    """Groups may be smaller than a side of the pod; products are shared within a host."""
+    pod = ahead_of_time.open_topology(topology)
+    assert dict(pod.mesh(2).shape)["fsdp"] == 2
+    groups = pod.mesh(2, 4).devices.reshape(-1, 4)
+    assert all(len({device.process_index for device in group}) == 1 for group in groups)
+    with pytest.raises(ValueError, match="tensor_parallel=8 does not divide the 4 devices of a ho"):
+        pod.mesh(1, 8)
+
+
 @pytest.mark.skipif(not HAS_LIBTPU, reason="libtpu is not installed")
 def test_a_pod_without_one(data_dir, tmp_path):
     """Where the step does not fit, it says what does."""

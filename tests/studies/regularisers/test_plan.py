@@ -127,6 +127,7 @@ def test_bad_contrasts_are_refused(contrasts, message):
         ("batch_size", 10),
         ("accumulate", 2),
         ("fsdp", 2),
+        ("tensor_parallel", 2),
         ("seed", 3),
         ("evaluation.views", 5),
         ("evaluation.seed", 5),
