@@ -9,7 +9,7 @@ import denoising_digits
 
 
 def get_config():
-    """A narrow ViT: 16 patches of 64 pixels, each encoded as 32 numbers, and read out by a matrix."""
+    """A narrow ViT: each of 16 patches of 64 pixels becomes 32 numbers, read out by a matrix."""
     config = denoising_digits.get_config("part=pretrain")
     config.data.name = "glyphs/200"
     config.data.mean = (0.16,)
