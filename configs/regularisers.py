@@ -15,11 +15,11 @@ beforehand: the noise minus its twin, and mixup + noise minus mixup, both tuned.
 
 mnist_5k needs the extra mnist5k. docs/regularisers.md explains the design.
 
-1620 trainings, 324 per setting, of 600 steps for the glyphs and 400 for the others. Measured on two
-cores that other programs used as well: mnist_5k took 37 minutes of CPU time, and the last 250
-trainings of digits_300 took 36. By these figures, two processes on a core each take two hours for
-all: one with --settings=digits_300,mnist_5k,glyphs_200, the other with
---settings=digits_100,digits_797.
+1620 trainings, 324 per setting, of 600 steps for the glyphs and 400 for the others. Measured on
+cores that other programs used as well: mnist_5k took 37 minutes of CPU time, the last 250 trainings
+of digits_300 36, and the other three settings together 2 hours and 26 minutes on one core. By these
+figures, two processes on a core each take about two hours for all: one with
+--settings=digits_300,mnist_5k,glyphs_200, the other with --settings=digits_100,digits_797.
 """
 
 from pnoise_jax.studies import product
