@@ -320,7 +320,7 @@ class Quantised(Nearest):
         return jnp.round(2 * flat) / 2 + wave - jax.lax.stop_gradient(wave)
 
 
-LARGE = CurveSettings({**SETTINGS.strengths, "fgsm": (0.3, 0.6), "pgd": (0.3, 0.6)}, pgd_steps=5)
+LARGE = CurveSettings({**SETTINGS.strengths, "fgsm": (0.3, 0.6), "pgd": (0.3, 0.6)}, pgd_steps=10)
 
 
 def measure_nearest(digits, model, scale=1.0):
