@@ -62,7 +62,7 @@ def test_its_anomalies_are_measured_and_drawn(run):
          "task.labelled_per_class=99: class"),
         ("train", ("--config=consistency_digits", "--config.task.consistency_weight=-1."),
          "consistency_weight=-1.0: give a number of at least 0"),
-        ("train", (*PRETRAIN, "--config.task.held_out_classes=8"), "held_out_classes"),
+        ("train", (*PRETRAIN, "--config.task.held_out_classes=eight"), "there is no class"),
         ("audit", PRETRAIN, "'denoising' classifies nothing"),
     ],
 )  # fmt: skip

@@ -117,7 +117,7 @@ def test_kill_and_go_on_is_bitwise_the_straight_run(straight, data_dir, tmp_path
         ("--config.batch_size=many", "--config.batch_size=many: invalid literal"),
         ("--config.noise.preset=publishd_resnet", "did you mean 'published_resnet'"),
         ("--config.noise.preset=published_vit", "noise.preset='published_vit': this preset is re"),
-        ("--config.model.name=vit_t_16", "did you mean vit_ti_16"),
+        ("--config.model.name=vit_t_16", "did you mean 'vit_ti_16'"),
         ("--config.data.name=digit", "did you mean 'digits'"),
         ("--config.data.data_dir=/nowhere/data", "'/nowhere' does not exist"),
         ("--workdir=/proc/run", "--workdir='/proc/run' cannot be written"),
