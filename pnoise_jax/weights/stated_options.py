@@ -85,7 +85,7 @@ def _swin_v2_options(info: ModelInfo) -> dict[str, Any]:
 
 
 def options_beyond_arrays(model: Any) -> tuple[str, ...]:
-    """The options of a model of ours that are its family's own and that no array shows."""
+    """The options of one of our models that only its family has and that no array shows."""
     if isinstance(model, models.DaViT):
         return ("head_dim", "window_size")
     if isinstance(model, models.SwinTransformerV2):
