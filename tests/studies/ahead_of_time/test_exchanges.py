@@ -8,7 +8,7 @@ ROW = 5 * 3 * 4  # bytes
 
 
 def structured(parts):
-    """What a device sends by kind of exchange, where 64 rows are split into that number of parts."""
+    """What a device sends by kind of exchange, where 64 rows are split into that many parts."""
     return {
         "cyclic shift": {"collective-permute": ROW},
         "reverse": {"collective-permute": 64 / parts * ROW},
