@@ -59,9 +59,8 @@ def clean_pass(
       OSError: there is no room for the representations.
       StoppedError: as `predict`.
     """
-    at_once = parallel.batch_parts(mesh) * min(
-        EXAMPLES_PER_DEVICE, -(-len(dataset) // parallel.batch_parts(mesh))
-    )
+    parts = parallel.batch_parts(mesh)
+    at_once = parts * min(EXAMPLES_PER_DEVICE, -(-len(dataset) // parts))
     indices = np.full(-(-len(dataset) // at_once) * at_once, -1, np.int32)
     indices[: len(dataset)] = np.arange(len(dataset))
     program = model.clone(injection=None), layers, static_mean(mean), tuple(std), dataset.outputs
