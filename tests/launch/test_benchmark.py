@@ -201,7 +201,7 @@ def test_generated_jpegs_are_of_imagenets_size(tmp_path):
         (("growth", "--depth=4"), ("--depth=4", "two sizes")),
         (("growth", "--dim=32,60"), ("--dim=60 is not a multiple of 32", "such as 64")),
         (("growth", "--devices=1,3"), ("--batch_size=32", "--devices=3")),
-        (("growth", "--examples=40,80"), ("--examples=40 --classes=250",)),
+        (("growth", "--examples=40,80"), ("--examples=80 --classes=250",)),
         (("growth", "--cells=250,505"), ("--cells=505 is not a multiple of 10",)),
         (("scaling", "--devices=2,4"), ("--devices=2,4: give 1",)),
         (("scaling", "--images=100"), ("--images=100 is not a multiple of 128",)),
