@@ -10,6 +10,8 @@ Subcommands:
   data      our input pipeline against tf.data and against a PIL loop over folders
   adapt     a gradient of each method of domain adaptation against the sum of its parts
   models    the forward pass and training step of each family of models against timm's
+  growth    how the cost of a step, an audit and a sweep's plan grows with their sizes
+  scaling   what more devices and hosts add to a training step and to the input pipeline
   verdicts  how often an audit is wrong, on simulated functions for which the truth is known
 
 python -m launch.benchmark SUBCOMMAND --help lists the flags. The alternatives take turns, after a
@@ -32,6 +34,8 @@ SUBCOMMANDS = (
     "data",
     "adapt",
     "models",
+    "growth",
+    "scaling",
     "verdicts",
 )
 

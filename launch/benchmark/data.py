@@ -20,6 +20,7 @@ import functools
 import importlib.util
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import flags
@@ -120,7 +121,7 @@ def _prepare(spec: Spec, directory: Path, *, with_tensorflow: bool) -> Prepared:
 
 
 def _pipelines(spec: Spec, prepared: Prepared, threads: int) -> dict[str, Pipeline]:
-    shape = {"batch_size": spec.batch_size, "side": spec.image_size}
+    shape: dict[str, Any] = {"batch_size": spec.batch_size, "side": spec.image_size}
     pipelines = {"ours": input_pipelines.ours(prepared.array_record, threads=threads, **shape)}
     if prepared.tfrecord is not None:
         tf_data = functools.partial(
@@ -141,7 +142,10 @@ def _measure(spec: Spec, prepared: Prepared, threads: int) -> dict:
     # Pipelines draw different crops, which matters more the fewer images there are.
     tolerance = max(4, 32 / spec.images**0.5)
     differences = measuring.require_agreement("mean pixel, of 255", means, tolerance=tolerance)
-    calls = {name: functools.partial(_exhaust, pipeline) for name, pipeline in pipelines.items()}
+    calls = {
+        name: functools.partial(input_pipelines.exhaust, pipeline)
+        for name, pipeline in pipelines.items()
+    }
     times = measuring.interleave(calls, rounds=spec.rounds)
     compared = measuring.compare(times, to="ours")
     images = spec.images // spec.batch_size * spec.batch_size
@@ -154,11 +158,6 @@ def _measure(spec: Spec, prepared: Prepared, threads: int) -> dict:
         "alternatives": compared,
         "difference": differences,
     }
-
-
-def _exhaust(pipeline: Pipeline) -> None:
-    for _ in pipeline():
-        pass
 
 
 def _mean_pixel(pipeline: Pipeline, spec: Spec) -> np.ndarray:

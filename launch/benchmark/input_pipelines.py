@@ -5,8 +5,9 @@ A pipeline is a function without arguments that returns an iterator over one pas
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -31,8 +32,23 @@ _SIZES = ((375, 500), (375, 500), (375, 500), (333, 500), (500, 375), (480, 640)
 _QUALITY = 95
 
 
-def ours(data_dir: Path, *, batch_size: int, side: int, threads: int) -> Pipeline:
-    """This project's training pipeline on array_record, uint8."""
+def ours(
+    data_dir: Path,
+    *,
+    batch_size: int,
+    side: int,
+    threads: int,
+    streams: Sequence[Mapping[str, Any]] = ({},),
+) -> Pipeline:
+    """This project's training pipeline on array_record, uint8.
+
+    Args:
+      data_dir: the data directory of the prepared images.
+      batch_size, side: of what comes out; the batches of all hosts together.
+      threads: how many decode.
+      streams: read one after another; for each, what other arguments `data.train_batches` gets. By
+        default a single host reads one pass.
+    """
     dataset = data.load(DATASET, split="train", data_dir=data_dir)
     transform = create_transform(
         "random_resized_crop|flip",
@@ -44,19 +60,26 @@ def ours(data_dir: Path, *, batch_size: int, side: int, threads: int) -> Pipelin
     )
 
     def batches() -> Iterator[np.ndarray]:
-        with data.train_batches(
-            dataset,
-            batch_size=batch_size,
-            seed=0,
-            start_step=0,
-            num_steps=len(dataset) // batch_size,
-            num_threads=threads,
-            transform=transform,
-        ) as stream:
-            for batch in stream:
-                yield batch["image"]
+        for options in streams:
+            steps = {"start_step": 0, "num_steps": len(dataset) // batch_size, **options}
+            with data.train_batches(
+                dataset,
+                batch_size=batch_size,
+                seed=0,
+                num_threads=threads,
+                transform=transform,
+                **steps,
+            ) as stream:
+                for batch in stream:
+                    yield batch["image"]
 
     return batches
+
+
+def exhaust(pipeline: Pipeline) -> None:
+    """Makes all batches of a pass."""
+    for _ in pipeline():
+        pass
 
 
 def tf_data(file: Path, *, batch_size: int, side: int, threads: int, dtype: str) -> Pipeline:

@@ -29,6 +29,8 @@ _KEEP_MEMORY = {
     "MALLOC_ARENA_MAX": "1",
 }
 
+_MARGIN = 0.15  # by which an exponent may exceed the expected one
+
 
 @dataclasses.dataclass
 class Times:
@@ -103,6 +105,27 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     """Median, quartiles and extremes."""
     names = ("min", "lower_quartile", "median", "upper_quartile", "max")
     return dict(zip(names, np.percentile(values, (0, 25, 50, 75, 100)).tolist(), strict=True))
+
+
+def exponents(sizes: Sequence[float], seconds: Sequence[Sequence[float]]) -> list[float]:
+    """The exponent of each round: the slope of log seconds over log size, by least squares.
+
+    Args:
+      sizes: two at least.
+      seconds: for each size, those of all rounds.
+    """
+    slopes, _ = np.polyfit(np.log(sizes), np.log(np.array(seconds)), deg=1)
+    return slopes.tolist()
+
+
+def exceeds(exponent: Mapping[str, float], expected: float) -> bool:
+    """Whether more than the noise of the measurement speaks for a faster growth than expected.
+
+    Args:
+      exponent: the spread of the exponents of all rounds.
+      expected: what is expected at most.
+    """
+    return exponent["lower_quartile"] > expected + _MARGIN
 
 
 def require_agreement(what: str, results: Mapping[str, Any], *, tolerance: float) -> dict:

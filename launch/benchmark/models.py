@@ -2,10 +2,11 @@
 
 Measured: the wall-clock seconds of a forward pass in evaluation and of a training step with AdamW,
 on a batch of random images, for one model of each family. Ours are compiled by XLA; timm's run in
-PyTorch's eager mode, as in its training script. Both use all cores and the same weights.
+PyTorch's eager mode, as in its training script, and with --compiled also by torch.compile, which
+takes minutes per model to compile. All use all cores and the same weights.
 
 Printed: our time divided by timm's in the same round, as median and quartiles; and the median of
-the same ratio for CPU time, which other programs affect less. PyTorch and timm must be installed
+the same ratio with CPU time, which other programs affect less. PyTorch and timm must be installed
 (pip install torch timm); without them, only our times are printed. On a machine with an
 accelerator, JAX_PLATFORMS=cpu makes both run on the CPU.
 """
@@ -38,9 +39,11 @@ _MODELS = flags.DEFINE_list(
 flags.DEFINE_integer("image_size", 224, "Side of the images in pixels.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 2, "Images per batch.", lower_bound=2)
 flags.DEFINE_integer("rounds", 5, "How often each alternative is called.", lower_bound=1)
+flags.DEFINE_bool("compiled", False, "Whether timm's models are also compiled by torch.compile.")
 _OUT = flags.DEFINE_string("out", None, "JSON file for all ratios and times.")
 
 MEAN = STD = (0.5,)
+_COMPILED = "timm compiled"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,16 +55,23 @@ class Spec:
     batch_size: int
     rounds: int
     with_timm: bool
+    compiled: bool
 
 
 def main() -> None:
     """Measures, prints and writes."""
     with_timm = all(importlib.util.find_spec(name) for name in ("torch", "timm"))
-    specs = [report.spec_of(Spec, model=name, with_timm=with_timm) for name in _MODELS.value]
+    compiled = with_timm and flags.FLAGS.compiled
+    specs = [
+        report.spec_of(Spec, model=name, with_timm=with_timm, compiled=compiled)
+        for name in _MODELS.value
+    ]
     for spec in specs:
         workload.create_model(spec)
     if not with_timm:
         say("PyTorch and timm are not installed: only our times (pip install torch timm)")
+    elif compiled:
+        timm_step.require_compiler()
     # PyTorch's idle threads else keep the cores busy for a while, from ours and other programs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     report.run("models", specs, measure, _print, out=_OUT.value)
@@ -78,14 +88,16 @@ def measure(spec: Spec, mesh: Mesh) -> list[dict]:
         assert reference is not None, f"timm has no {spec.model}"
         name, arguments = reference
         state = weights.timm_state(_flat(variables))
-        calls["timm"] = timm_step.prepare(
-            name,
-            arguments,
-            state,
-            batch,
-            learning_rate=workload.LEARNING_RATE,
-            weight_decay=training.default_config().optimizer.weight_decay,
-        )
+        for compiled in (False, True)[: 1 + spec.compiled]:
+            calls[_COMPILED if compiled else "timm"] = timm_step.prepare(
+                name,
+                arguments,
+                state,
+                batch,
+                learning_rate=workload.LEARNING_RATE,
+                weight_decay=training.default_config().optimizer.weight_decay,
+                compiled=compiled,
+            )
     results = []
     for number, what in enumerate(("forward", "training step")):
         alternatives = {name: pair[number] for name, pair in calls.items()}
@@ -96,11 +108,11 @@ def measure(spec: Spec, mesh: Mesh) -> list[dict]:
         for call in alternatives.values():
             call()
         times = measuring.interleave(alternatives, rounds=spec.rounds)
-        compared = measuring.compare(times, to=list(calls)[-1])
-        results.append(
-            dataclasses.asdict(spec)
-            | {"what": what, "alternatives": compared, "difference": difference}
-        )
+        compared = measuring.compare(times, to="timm" if spec.with_timm else "ours")
+        result = {"what": what, "alternatives": compared, "difference": difference}
+        if spec.compiled:
+            result["to_compiled"] = measuring.compare(times, to=_COMPILED)["ours"]
+        results.append(dataclasses.asdict(spec) | result)
     return results
 
 
@@ -135,22 +147,29 @@ def _ours(model, variables: dict, batch: dict, mesh: Mesh) -> tuple[Callable, Ca
 
 
 def _print(console: Console, spec: Spec, results: list[dict]) -> None:
-    rows = []
+    columns, rows = ["", "ours, ms"], []
+    if spec.with_timm:
+        columns += ["timm, ms", "ratio", "CPU time"]
+    if spec.compiled:
+        columns += ["timm compiled, ms", "ratio", "CPU time"]
     for result in results:
         compared = result["alternatives"]
-        milliseconds = [report.milliseconds(times) for times in compared.values()]
-        ratios = ["", ""]
+        row = [result["what"], report.milliseconds(compared["ours"])]
         if spec.with_timm:
-            ours = compared["ours"]
-            ratios = [report.ratio(ours), f"{ours['cpu_ratio']['median']:.2f}"]
-        else:
-            milliseconds.append("")
-        rows.append([result["what"], *milliseconds, *ratios])
+            row += [report.milliseconds(compared["timm"]), *_ratios(compared["ours"])]
+        if spec.compiled:
+            row += [report.milliseconds(compared[_COMPILED]), *_ratios(result["to_compiled"])]
+        rows.append(row)
     title = (
         f"{results[0]['device_kind']}, {spec.model}, {spec.image_size} px, "
-        f"batch {spec.batch_size}, float32, {spec.rounds} rounds\n"
-        "time of this package / time of timm: median (quartiles)"
+        f"batch {spec.batch_size}, float32, {spec.rounds} rounds"
     )
-    columns = ["", "ours, ms", "timm, ms", "ratio", "CPU time"]
+    if spec.with_timm:
+        title += "\ntime of this package / time of timm: median (quartiles)"
     console.print(report.table(title, columns, rows))
     report.say_agreement(console, "logits and the first loss", results)
+
+
+def _ratios(ours: dict[str, Any]) -> list[str]:
+    """Of the time by the clock and of the CPU time."""
+    return [report.ratio(ours), f"{ours['cpu_ratio']['median']:.2f}"]

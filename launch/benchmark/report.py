@@ -180,6 +180,13 @@ def require_preset(value: str) -> None:
     require_known("preset", value, noise.PRESETS)
 
 
+def require_multiple(flag: str, size: int, unit: int) -> None:
+    """Raises ValueError unless a size is a multiple of ``unit``."""
+    if size % unit:
+        nearest = max(unit, round(size / unit) * unit)
+        raise ValueError(f"--{flag}={size} is not a multiple of {unit}: use one, such as {nearest}")
+
+
 def require_divisible(flag: str, sizes: Iterable[int], devices: Iterable[int]) -> None:
     """Raises ValueError unless every size splits evenly over every number of devices."""
     sizes = list(sizes)

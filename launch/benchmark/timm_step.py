@@ -1,6 +1,7 @@
 """timm's part of launch.benchmark models: the forward pass and training step in PyTorch."""
 
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ def prepare(
     *,
     learning_rate: float,
     weight_decay: float,
+    compiled: bool = False,
 ) -> tuple[Callable[[], np.ndarray], Callable[[], float]]:
     """A call of the forward pass, which returns logits, and of a step, which returns its loss.
 
@@ -23,6 +25,8 @@ def prepare(
       state: the state dict, loaded strictly.
       batch: "image" uint8 (batch, height, width, channels), "label" int32 (batch,).
       learning_rate, weight_decay: of AdamW.
+      compiled: by `torch.compile` with its defaults, as timm's scripts do with --torchcompile; the
+        first call of each then takes minutes.
     """
     # The extra "benchmark" has them.
     import timm  # pyright: ignore[reportMissingImports]
@@ -35,6 +39,8 @@ def prepare(
     trained = timm.create_model(name, drop_path_rate=0.0, **arguments).train()
     for model in (evaluated, trained):
         model.load_state_dict(tensors, strict=True)
+        if compiled:
+            model.compile()
     images = torch.from_numpy(batch["image"]).permute(0, 3, 1, 2).contiguous()
     labels = torch.from_numpy(batch["label"]).long()
     normalised = (images.float() / 255 - 0.5) / 0.5
@@ -58,3 +64,16 @@ def prepare(
         return float(loss.detach())
 
     return forward, advance
+
+
+def require_compiler() -> None:
+    """torch.compile translates models for a CPU into C++.
+
+    Raises:
+      ValueError: there is no compiler that it would find.
+    """
+    names = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++"]
+    if not any(map(shutil.which, names)):
+        raise ValueError(
+            f"--compiled: there is no {' or '.join(names)}, which torch.compile needs; install one"
+        )

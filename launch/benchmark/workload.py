@@ -10,13 +10,15 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from pnoise_jax import models, parallel, training
+from pnoise_jax import models, noise, parallel, training
 from pnoise_jax.models import Classifier
 from pnoise_jax.training import optimizer as optimizers
 
 from . import report
 
 LEARNING_RATE = 1e-4
+
+_PATCH, _HEAD_DIM, _CLASSES = 8, 32, 10  # of small steps
 
 
 def create_model(spec: Any, **options: Any) -> Classifier:
@@ -108,6 +110,11 @@ class Advance:
         """What the step needs beside its arguments and results, bytes on a device."""
         return self.step.memory_analysis().temp_size_in_bytes
 
+    @property
+    def flops(self) -> float:
+        """Of a step on a device, by the compiler's account."""
+        return self.step.cost_analysis()["flops"]
+
 
 def make_advance(
     task: training.Task, state: training.TrainState, batch: Mapping[str, jax.Array], mesh: Mesh
@@ -117,6 +124,56 @@ def make_advance(
     key = parallel.random_key(0, mesh)
     compiled = step.lower(state, batch, key).compile()
     return Advance(compiled, jax.tree.map(jnp.copy, state), batch, key)
+
+
+@dataclasses.dataclass(frozen=True)
+class SmallStep:
+    """A training step that takes milliseconds: its ViT has patches of 8 pixels and heads of 32.
+
+    Attributes:
+      batch_size: examples, over all devices.
+      image_size: side of the images in pixels.
+      dim: features of a token.
+      depth: number of blocks.
+
+    Raises:
+      ValueError: patches or heads do not fit; the flag is named.
+    """
+
+    batch_size: int
+    image_size: int
+    dim: int
+    depth: int
+
+    def __post_init__(self) -> None:
+        for flag, unit in (("image_size", _PATCH), ("dim", _HEAD_DIM)):
+            report.require_multiple(flag, getattr(self, flag), unit)
+
+    @property
+    def tokens(self) -> int:
+        """Of an image: its patches and the class token."""
+        return (self.image_size // _PATCH) ** 2 + 1
+
+    def make_advance(self, mesh: Mesh, *, injection: noise.Injection | None = None) -> Advance:
+        """Compiles the step, and makes two of them."""
+        model = models.create_model(
+            "vit_ti_16",
+            image_size=self.image_size,
+            patch_size=_PATCH,
+            dim=self.dim,
+            depth=self.depth,
+            num_heads=self.dim // _HEAD_DIM,
+            num_classes=_CLASSES,
+            injection=injection,
+        )
+        task = training.Classification(model=cast("Classifier", model))
+        state = create_state(task, self.image_size, mesh)
+        images = draw_batch(self, classes=_CLASSES)
+        batch = parallel.to_devices(images, parallel.split_batch(mesh))
+        advance = make_advance(task, state, batch, mesh)
+        for _ in range(2):
+            jax.block_until_ready(advance())
+        return advance
 
 
 def _images(image_size: int) -> jax.ShapeDtypeStruct:

@@ -62,7 +62,7 @@ def label_bits_per_batch(labels: np.ndarray, batches: np.ndarray) -> float:
         scipy.optimize.OptimizeResult,
         scipy.optimize.minimize_scalar(lambda share: -bits(share), bounds=(0, 1), method="bounded"),
     )
-    return max(bits(0.0), bits(float(inner.x)), bits(1.0))
+    return max(0.0, bits(float(inner.x)), bits(1.0))  # 0 with no share
 
 
 def _label_counts(labels: np.ndarray, batches: np.ndarray) -> np.ndarray:

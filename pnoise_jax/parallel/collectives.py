@@ -21,6 +21,9 @@ _INSTRUCTION = re.compile(r"^\s*(ROOT )?%?([\w.\-]+) = ")
 _OPERAND = re.compile(r"%([\w.\-]+)")
 _CHANNEL = re.compile(r"channel_id=(\d+)")
 _CHAIN = "chain_id="  # of kernels that carry out one operation together
+# TPU's compiler writes a reduce-scatter as such a computation: an all-reduce, of which it keeps a
+# slice. One kernel carries it out, and sends half of what an all-reduce would.
+_REDUCE_SCATTER = "all-reduce-scatter"
 _ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
 _PAIRS = re.compile(r"source_target_pairs=\{(.*?)\}\}")
 _LISTED_GROUPS = re.compile(r"replica_groups=\{(\{.*?\})\}")
@@ -107,6 +110,8 @@ def find_collectives(text: str, devices: int) -> list[Collective]:
             size, groups = _size_of(result, kind, bool(starts)), _groups(line, devices)
             group = devices if kind == "collective-permute" else max(map(len, groups), default=1)
             size *= group if kind == "reduce-scatter" else 1
+            if kind == "all-reduce" and computation.startswith(_REDUCE_SCATTER):
+                kind = "reduce-scatter"
             if group > 1 and size:
                 found[kind, group, size, groups, _dtypes(result)] += times
     every = [

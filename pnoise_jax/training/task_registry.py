@@ -123,6 +123,7 @@ def _find_task(section: Mapping[str, Any]) -> tuple[type[Task], dict[str, Any]]:
     return TASKS[name], options
 
 
+@functools.cache
 def _options(kind: type[Task]) -> list[dataclasses.Field]:
     """The fields that are options: all but those of every task, and those that a class fills."""
     common = {field.name for field in dataclasses.fields(Task)}

@@ -71,3 +71,12 @@ def test_batches_of_many_classes_do_not_overflow():
     labels = np.repeat(np.arange(2000), 400).astype(np.int32)
     bits = evaluation.label_bits_per_batch(labels, np.arange(len(labels)) // 400)
     assert bits == pytest.approx(399 * math.log2(2000))
+
+
+@pytest.mark.parametrize("counts", [(3, 3, 4), (2, 3, 1), (1,) * 9, (1,) * 58])
+def test_a_batch_with_all_classes_has_no_other_home(counts):
+    """Where rounding makes the classes' shares sum to a little more than 1, too."""
+    labels = np.repeat(np.arange(len(counts)), counts).astype(np.int32)
+    bits = evaluation.label_bits_per_batch(labels, np.zeros(len(labels), np.int64))
+    assert np.isfinite(bits)
+    assert bits >= 0

@@ -224,6 +224,25 @@ def test_logits_that_are_not_finite_are_an_error(odd, variables):
         evaluation.predict(Linear(), broken, odd, protocol, mesh=mesh_of(1), **PIXELS)
 
 
+@pytest.mark.parametrize(("devices", "batch_size"), [(1, 1), (1, 64), (8, 1), (8, 64)])
+def test_a_device_takes_256_examples_at_a_time(variables, odd, devices, batch_size):
+    """Whatever the protocol's batch size, so that memory and speed do not depend on it."""
+    sizes = []
+
+    class Watched(Linear):
+        @nn.compact
+        def __call__(self, images, **options):
+            sizes.append(len(images))
+            return super().__call__(images, **options)
+
+    rows = np.arange(3000) % len(odd)
+    dataset = data.Dataset("digits", "test", 10, (8, 8, 1), odd.labels[rows], odd.images[rows])
+    protocol = evaluation.Protocol(noise=False, order="shuffled", batch_size=batch_size)
+    model = Watched()
+    evaluation.predict(model, variables, dataset, protocol, mesh=mesh_of(devices), **PIXELS)
+    assert set(sizes) == {256 * devices}
+
+
 def test_a_noisy_protocol_needs_noise(odd, variables):
     protocol = evaluation.Protocol(noise=True, order="shuffled", batch_size=10)
     with pytest.raises(ValueError, match=r"set noise\.preset or noise\.name"):
@@ -244,10 +263,10 @@ def test_a_noisy_number_never_stands_alone():
 
 def test_report_on_console():
     row = {"noise": True, "order": "class_sorted", "batch_size": 10}
-    rows = [row | {"top1": 98.25, "top5": 100.0, "nll": 0.1, "n": 1000}]
+    rows = [row | {"top1": 98.26, "top5": 100.0, "nll": 0.12345, "n": 1000}]
     console = Console(record=True, width=100)
     evaluation.print_report(console, rows, title="digits", mixes_batch=True)
     text = console.export_text()
     assert "noisy, class-sorted" in text
-    assert "98.2" in text
+    assert {"98.3", "100.0", "0.123"} <= set(text.split())
     assert "no deployed classifier knows" in text

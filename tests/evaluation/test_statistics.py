@@ -102,6 +102,27 @@ def test_seeds_that_differ_widen_the_interval(draw):
     assert width(alone) < width(found) / 10
 
 
+def test_seeds_and_examples_that_both_vary_have_the_two_way_variance():
+    """Of a mean with random rows and columns: their mean squares minus that of what is left."""
+    seeds, n = 4, 60
+    generator = np.random.default_rng(0)
+    able = np.array([0.0, 0.1, 0.2, 0.3])[:, None]
+    correct = generator.random((seeds, n)) < 0.2 + 0.5 * (generator.random(n) > 0.4) + able
+    by_seed, by_example = correct.mean(1), correct.mean(0)
+    rest = correct - by_seed[:, None] - by_example + correct.mean()
+    of_seeds = n * by_seed.var(ddof=1)
+    of_examples = seeds * by_example.var(ddof=1)
+    left = np.square(rest).sum() / ((seeds - 1) * (n - 1))
+    assert left < min(of_seeds, of_examples)
+    variance = (of_seeds + of_examples - left) / (seeds * n)
+    parts = of_seeds**2 / (seeds - 1) + of_examples**2 / (n - 1)
+    freedom = (of_seeds + of_examples) ** 2 / parts
+    # Bonett and Price's interval of a paired difference, here to models that are always wrong.
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(variance + 2 / (n + 2) ** 2)
+    found = difference(Hits(correct), Hits(np.zeros((seeds, n), bool)), **OPTIONS)
+    assert width(found) == pytest.approx(2 * 100 * half)
+
+
 @pytest.mark.parametrize("seeds", [1, 2, 3, 5, 10])
 @pytest.mark.parametrize("over_seeds", [True, False])
 def test_intervals_cover(seeds, over_seeds):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from launch.benchmark import input_pipelines, report
+from launch.benchmark import input_pipelines, measuring, report
 from pnoise_jax.data.image import images
 
 ROOT = Path(__file__).parents[2]
@@ -197,6 +197,14 @@ def test_generated_jpegs_are_of_imagenets_size(tmp_path):
         (("step", "--sites=fsgm"), ("--sites=fsgm", "did you mean 'fgsm'")),
         (("step", "--image_size=33"), ("--image_size=33", "multiple of 16")),
         (("step", "--batch_size=6", "--devices=4"), ("--batch_size=6", "multiple of 4")),
+        (("growth", "--axes=batches"), ("--axes=batches", "did you mean 'batch'")),
+        (("growth", "--depth=4"), ("--depth=4", "two sizes")),
+        (("growth", "--dim=32,60"), ("--dim=60 is not a multiple of 32", "such as 64")),
+        (("growth", "--devices=1,3"), ("--batch_size=32", "--devices=3")),
+        (("growth", "--examples=40,80"), ("--examples=80 --classes=250",)),
+        (("growth", "--cells=250,505"), ("--cells=505 is not a multiple of 10",)),
+        (("scaling", "--devices=2,4"), ("--devices=2,4: give 1",)),
+        (("scaling", "--images=100"), ("--images=100 is not a multiple of 128",)),
     ],
 )
 def test_bad_input_is_named_at_once(arguments, expected):
@@ -247,3 +255,81 @@ def test_bad_flags_of_checkpoint_are_named(flag, message):
     done = run("checkpoint", flag)
     assert done.returncode == 1
     assert message in done.stderr
+
+
+@pytest.mark.parametrize("exponent", [-1, 0, 0.5, 2])
+def test_a_fit_finds_the_exponent_of_a_power(exponent):
+    sizes = (3, 10, 20, 70)
+    rounds = [[factor * size**exponent for factor in (0.1, 0.3, 0.2)] for size in sizes]
+    assert measuring.exponents(sizes, rounds) == pytest.approx([exponent] * 3)
+
+
+def test_a_fit_weighs_all_sizes_and_keeps_the_rounds_apart():
+    first, second = measuring.exponents((1, 2, 4), [[1, 1], [2, 1], [1, 8]])
+    assert first == pytest.approx(0)  # log2: 0, 1, 0
+    assert second == pytest.approx(1.5)  # log2: 0, 0, 3
+
+
+@pytest.mark.parametrize(
+    ("rounds", "expected", "exceeds"),
+    [
+        ([1.2, 1.2, 1.2], 1.0, True),
+        ([1.1, 1.1, 1.1], 1.0, False),
+        ([0.9, 1.3, 1.3, 1.3], 1.0, True),
+        ([0.9, 0.9, 1.3, 1.3], 1.0, False),
+        ([0.5, 0.6, 0.7], 1.0, False),
+    ],
+)
+def test_only_what_is_clearly_above_the_expected_exponent_exceeds_it(rounds, expected, exceeds):
+    assert measuring.exceeds(measuring.spread(rounds), expected) is exceeds
+
+
+def test_growth_fits_an_exponent_to_each_axis(tmp_path):
+    out = tmp_path / "growth.json"
+    sizes = ("--batch_size=4,2", "--depth=2,1", "--image_size=16,8", "--dim=64,32", "--devices=1,2")
+    others = ("--classes=5,4", "--examples=60,80", "--cells=20,10", "--rounds=2")
+    axes = "--axes=tokens,classes,cells,devices"
+    done = run("growth", axes, *sizes, *others, f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    results = {result["axis"]: result for result in json.loads(out.read_text())["results"]}
+    assert list(results) == ["tokens", "classes", "cells", "devices"]
+    assert results["tokens"]["sizes"] == [5, 2]
+    assert results["devices"]["sizes"] == [1, 2]
+    small, large = sorted(results["tokens"]["flops"])
+    assert results["tokens"]["expected"] == pytest.approx(np.log(large / small) / np.log(5 / 2))
+    assert [results[axis]["expected"] for axis in ("classes", "cells", "devices")] == [1, 1, 0]
+    for axis, result in results.items():
+        assert result["devices"] == (2 if axis == "devices" else 1)
+        for clock in ("cpu", "wall"):
+            for seconds in result[clock]["seconds"]:
+                require_spread(seconds)
+            exponents = sorted(result[clock]["exponents"])
+            assert len(exponents) == 2
+            assert result[clock]["exponent"]["median"] == pytest.approx(np.mean(exponents))
+            assert result[clock]["exponent"]["max"] == exponents[-1]
+        beyond = result["cpu"]["exponent"]["lower_quartile"] - result["expected"]
+        assert result["exceeds_expected"] is (beyond > 0.15)
+    marked = sum(result["exceeds_expected"] for result in results.values())
+    assert done.stdout.count("grows faster than expected") == marked
+
+
+def test_scaling_compares_with_one_device_and_one_host(tmp_path):
+    out = tmp_path / "scaling.json"
+    step = ("--devices=2,1", "--batch_size=2", "--image_size=8", "--dim=32", "--depth=1")
+    input_ = ("--hosts=1,2", "--images=8", "--images_per_host=2", "--rounds=2")
+    done = run("scaling", *step, *input_, f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    results = json.loads(out.read_text())["results"]
+    whats = ["plain step", "plain step", "noisy step", "noisy step", "input", "input"]
+    assert [result["what"] for result in results] == whats
+    assert [result["devices"] for result in results] == [2, 1, 2, 1, 1, 1]
+    assert [result["hosts"] for result in results[4:]] == [1, 2]
+    for result in results:
+        require_spread(result["cpu_seconds"])
+        require_spread(result["ratio"])
+        assert len(result["ratios"]) == 2
+    for number in (1, 3, 4):
+        assert results[number]["ratios"] == [1, 1]
+    for result in results[4:]:
+        seconds = result["cpu_seconds"]["median"]
+        assert 8 * result["cpu_seconds_per_image"]["median"] == pytest.approx(seconds)

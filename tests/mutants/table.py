@@ -32,6 +32,7 @@ PACKAGES = {
             "chain.py": "base taps",
             "config_fields.py": "presets injection",
             "erase.py": "erase taps",
+            "information": "information",
             "inject_nnx.py": "inject_nnx",
             "injection.py": "injection taps presets",
             "intercept.py": "intercept",
@@ -87,7 +88,7 @@ PACKAGES = {
             ),
             "mixup.py": "mixup",
             "random_streams.py": "task::test_streams_have_their_own_keys step",
-            "step.py": "task::test_what_a_loss_returns_wrongly_is_said step",
+            "step.py": "task::test_what_a_loss_returns_wrongly_is_said step parallel/fsdp",
         },
     ),
     "weights": Package(

@@ -63,17 +63,21 @@ def test_one_device_exchanges_nothing():
     assert find_collectives(text, 1) == []
 
 
-# The forms that TPU programs have: one gather carried out by three kernels, and a ring in a loop
-# whose counter goes from 0 to 8 by steps of 2, of 16 devices named by the axes of a mesh.
+# The forms that TPU programs have: one gather carried out by three kernels, a ring in a loop whose
+# counter goes from 0 to 8 by steps of 2, of 16 devices named by the axes of a mesh, and a
+# reduce-scatter that is written as an all-reduce of which a slice is kept.
 TPU = pathlib.Path(__file__).with_name("tpu_program.txt").read_text()
 
 
 def test_programs_for_tpus():
-    assert find_collectives(TPU, 32) == [
+    found = find_collectives(TPU, 32)
+    assert found == [
+        Collective("reduce-scatter", 16, 2 * 2048 * 2048, 1),
         Collective("collective-permute", 32, 2 * 96 * 384, 4),
         Collective("all-gather", 16, 2 * 384 * 384, 1),
         Collective("all-reduce", 16, 4 * 128, 1),
     ]
+    assert found[0].sent == 2 * 2048 * 2048 * 15 / 16
 
 
 def test_operations_of_one_channel_all_count():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from pnoise_jax import weights
 from tests.models import test_golden as timm
@@ -107,6 +108,19 @@ def test_a_model_with_another_stem_or_other_gates_is_named(tmp_path):
     assert "like convit_ti with patch_size=8, dim=36, depth=3, mlp_dim=72, local_layers=2:" in (
         error(file, sources.vit())
     )
+
+
+def test_a_width_that_the_likely_models_heads_do_not_divide(tmp_path):
+    """No array shows how many heads there are, and 40 is no multiple of vit_b_8's 12."""
+    file = tmp_path / "file.safetensors"
+    sources.save_random_vit(file, dim=40, depth=2, patch_size=8, grid=4)
+    arrays = load_file(file) | {"patch_embed.proj.weight": np.ones((40, 3, 8, 8), "f4")}
+    save_file(arrays, file)
+    said = "It looks like vit_b_8 with dim=40, depth=2"
+    assert said in error(file, sources.vit())
+    save_file(arrays | {"blocks.1.mlp.fc1.weight": np.ones((77, 40), "f4")}, file)
+    closest = "No model here has these arrays; vit_b_8 is the closest, and 1 differ"
+    assert closest in error(file, sources.vit())
 
 
 def test_a_long_list_is_in_order_and_ends(tmp_path):

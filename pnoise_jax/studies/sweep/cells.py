@@ -150,8 +150,8 @@ def _build_cell(
             experiment = _with_seed(of_other_seeds[others], seed)
         else:
             experiment = _build_experiment(override(base, overrides), load)
+            experiment.task.check()
             of_other_seeds[others] = experiment
-        experiment.task.check()
     except (ValueError, OSError) as error:
         named = ", ".join(f"{field}={as_text(value)}" for field, value in overrides.items())
         kind = ValueError if isinstance(error, ValueError) else OSError

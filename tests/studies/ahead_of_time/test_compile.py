@@ -193,6 +193,17 @@ def test_groups_on_pods(topology):
 
 
 @pytest.mark.skipif(not HAS_LIBTPU, reason="libtpu is not installed")
+def test_gradients_of_split_kernels_are_scattered_on_a_pod(data_dir):
+    """A device sends its gradient once and not twice, as an all-reduce would."""
+    pod = ahead_of_time.open_topology("v5e:2x4")
+    config = small_config(data_dir, fsdp=8, **WIDE)
+    needs = ahead_of_time.compile_training(ahead_of_time.build(config, pod), pod)
+    kernels = [c for c in needs.collectives if c.size >= 2**19 and c.kind != "all-gather"]
+    assert kernels
+    assert {each.kind for each in kernels} == {"reduce-scatter"}
+
+
+@pytest.mark.skipif(not HAS_LIBTPU, reason="libtpu is not installed")
 def test_a_pod_without_one(data_dir, tmp_path):
     """Where the step does not fit, it says what does."""
     arguments = ["--config=digits_vit", "--topology=v5e:2x2", f"--data_dir={data_dir}"]
