@@ -1,7 +1,8 @@
-"""Runs programs of launch/ in processes of their own that need not import the libraries again.
+"""Runs programs of launch/ in processes of their own that need not import everything again.
 
-The libraries take most of the seconds that a program needs to start. Here they are imported once,
-and each program is forked from there: it imports the project's own code and starts JAX itself.
+Imports take most of the seconds that a program needs to start. Here the libraries and this package
+are imported once, and each program is forked from there: it imports its own module of launch/ and
+starts JAX itself.
 """
 
 import gc
@@ -13,7 +14,7 @@ import signal
 import sys
 
 # None of them starts a thread when imported: threads do not survive a fork.
-LIBRARIES = (
+MODULES = (
     "cv2",
     "flax.linen",
     "grain",
@@ -24,6 +25,13 @@ LIBRARIES = (
     "optax",
     "orbax.checkpoint",
     "PIL.Image",
+    "pnoise_jax.adaptation",
+    "pnoise_jax.denoising",
+    "pnoise_jax.robustness",
+    "pnoise_jax.semi_supervised",
+    "pnoise_jax.studies.reporting",
+    "pnoise_jax.studies.sweep",
+    "pnoise_jax.training",
     "rich.progress",
     "scipy.stats",
     "sklearn.linear_model",
@@ -45,7 +53,7 @@ def serve() -> str | None:
     Returns:
       In such a process the name of the program, which it is to run; in the server None.
     """
-    for name in LIBRARIES:
+    for name in MODULES:
         importlib.import_module(name)
     gc.freeze()  # what all share is not looked through again
     gc.set_threshold(*THRESHOLDS)

@@ -87,6 +87,7 @@ def test_noise_says_where_and_when(noise_run):
     assert content["specs"][0]["shape"] == [5, 16]
 
 
+@pytest.mark.slow
 def test_step_compares_with_the_plain_step(step_run):
     printed, content = step_run
     (result,) = content["results"]
@@ -101,6 +102,7 @@ def test_step_compares_with_the_plain_step(step_run):
     assert list(result["difference"]) == ["optimal_published/matmul"]
 
 
+@pytest.mark.slow
 def test_step_has_training_noise_on(step_run):
     _, content = step_run
     first_step = content["results"][0]["first_step"]
@@ -110,6 +112,7 @@ def test_step_has_training_noise_on(step_run):
         assert abs(metrics["grad_norm"] - plain["grad_norm"]) > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_audit_compares_with_one_clean_evaluation(tmp_path):
     sizes = ("--depth=2", "--image_size=32", "--examples=20", "--batch_sizes=2,4", "--rounds=2")
@@ -146,6 +149,7 @@ def test_data_compares_input_pipelines(tmp_path):
     assert done.stdout.count("the mean pixels agreed") == 2
 
 
+@pytest.mark.slow
 def test_models_are_compared_with_timms(tmp_path):
     sizes = ("--models=resnet18", "--image_size=32", "--batch_size=2", "--rounds=2")
     done = run("models", *sizes, f"--out={tmp_path / 'models.json'}")
@@ -313,6 +317,7 @@ def test_growth_fits_an_exponent_to_each_axis(tmp_path):
     assert done.stdout.count("grows faster than expected") == marked
 
 
+@pytest.mark.slow
 def test_scaling_compares_with_one_device_and_one_host(tmp_path):
     out = tmp_path / "scaling.json"
     step = ("--devices=2,1", "--batch_size=2", "--image_size=8", "--dim=32", "--depth=1")
