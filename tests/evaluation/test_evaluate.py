@@ -224,6 +224,14 @@ def test_logits_that_are_not_finite_are_an_error(odd, variables):
         evaluation.predict(Linear(), broken, odd, protocol, mesh=mesh_of(1), **PIXELS)
 
 
+@pytest.mark.parametrize("draws", [0, -1, True, 1.5, "3"])
+def test_a_number_of_draws_is_a_whole_one(draws):
+    with pytest.raises(
+        ValueError, match=r"evaluation\.draws=.*: give a whole number of at least 1"
+    ):
+        evaluation.Protocol(noise=True, order="shuffled", batch_size=10, draws=draws)
+
+
 @pytest.mark.parametrize(("devices", "batch_size"), [(1, 1), (1, 64), (8, 1), (8, 64)])
 def test_a_device_takes_256_examples_at_a_time(variables, odd, devices, batch_size):
     """Whatever the protocol's batch size, so that memory and speed do not depend on it."""

@@ -30,6 +30,12 @@ def test_whole_set_metrics_are_scikit_learns_in_any_order():
         assert metrics.macro_f1(found) == pytest.approx(100 * expected)
 
 
+def test_a_class_of_one_example_counts_as_any_other_and_one_without_examples_does_not():
+    labels, predicted = np.array([0, 0, 0, 0, 1, 3, 3]), np.array([0, 0, 0, 1, 1, 3, 0])
+    balanced = 100 * (3 / 4 + 1 + 1 / 2) / 3
+    assert metrics.mean_per_class([(labels, predicted)]) == pytest.approx(balanced)
+
+
 def test_the_published_meter_is_the_mean_of_running_accuracies():
     order = np.argsort(LABELS, kind="stable")
     total = correct = 0

@@ -144,6 +144,21 @@ def test_a_file_that_appears_meanwhile_stays(run, tmp_path, monkeypatch, links):
     assert list(tmp_path.iterdir()) == [out]
 
 
+def test_a_model_that_this_process_has_registered_is_none_of_timms(run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    config = json.loads((copy / "config.json").read_text())
+    config["model"]["name"] = "own_vit"
+    (copy / "config.json").write_text(json.dumps(config))
+    models.register_model("own_vit")(type("OwnVit", (models.VisionTransformer,), {}))
+    try:
+        with pytest.raises(ValueError, match="a run of 'own_vit', a model of your own, which timm"):
+            weights.export(copy, tmp_path / "out.safetensors")
+    finally:
+        del models.registry.MODELS._things["own_vit"]
+    assert not (tmp_path / "out.safetensors").exists()
+
+
 @pytest.mark.parametrize(
     ("section", "changed", "message"),
     [

@@ -426,6 +426,21 @@ def test_dropout_stands_where_timm_has_it(name):
     first = set() if name in ("swin_t", "swinv2_t") else {"Dropout_0"}
     assert dropped == first | {f"{block}/{layer}" for block in blocks for layer in within}
 
+    def program(model, train):
+        def call(variables, images, key):
+            return model.apply(
+                variables, images, train=train, rngs={"dropout": key} if train else {}
+            )
+
+        arguments = small_variables(name), images_for(name), jax.random.key(0)
+        return jax.jit(call).lower(*arguments).as_text()
+
+    # Each draws in training, and none in evaluation.
+    has_rate_0 = "/attn/" if name == "vit_parallel_s_14" else "nowhere"
+    drawing = [path for path in dropped if has_rate_0 not in path]
+    assert program(model, True).count("call @_bernoulli") == len(drawing)
+    assert program(model, False) == program(create_small(name), False)
+
 
 @compiled
 @pytest.mark.flax_promotes

@@ -50,8 +50,8 @@ PACKAGES = {
         "models",
         {
             "": "layers vit registry own_model golden",
-            "beit.py": "beit golden",
-            "convit.py": "convit golden",
+            "beit.py": "beit golden registry",
+            "convit.py": "convit golden registry",
             "convolutions.py": "davit maxvit resnet golden",
             "davit.py": "davit golden",
             "layers.py": "layers vit golden",
@@ -62,7 +62,7 @@ PACKAGES = {
             "resnet.py": "resnet golden",
             "swin.py": "swin swin_v2 golden",
             "swin_v2.py": "swin_v2 golden",
-            "transformer.py": "vit deit golden",
+            "transformer.py": "vit deit golden denoising/decoder",
             "vit.py": "vit deit golden",
             "windows.py": "swin swin_v2 davit maxvit golden",
         },
@@ -73,6 +73,7 @@ PACKAGES = {
         {
             "": "batch_composition predictions metrics views statistics evaluate",
             "clean_pass.py": "representations",
+            "corruption_error.py": "corruption_error",
             "evaluate.py": "views evaluate representations",
             "representations.py": "representations",
             "statistics.py": "statistics",
@@ -84,7 +85,7 @@ PACKAGES = {
         {
             "classification.py": (
                 "task::test_classification_smooths_and_mixes_as_the_config_says "
-                "task::test_classification_is_the_default step"
+                "task::test_classification_is_the_default step noise_labels noise_label_steps"
             ),
             "mixup.py": "mixup",
             "random_streams.py": "task::test_streams_have_their_own_keys step",
@@ -106,6 +107,7 @@ PACKAGES = {
             "likely_model.py": "descriptions matching mismatches",
             "mismatches.py": "mismatches descriptions",
             "model_properties.py": "descriptions matching",
+            "names/other_families.py": "other_families",
             "names": "names kinds_of_vit swin_v2 matching other_families deit_and_beit parity",
             "names/timm_layout.py": "export names",
             "names/timm_models.py": "export",
@@ -123,6 +125,7 @@ PACKAGES = {
             "conversion.py": "conversion",
             "crops.py": "transforms crop_geometry",
             "headers.py": "images conversion",
+            "images.py": "images transforms crop_geometry",
             "mean_image.py": "mean_image",
             "pixel_operations.py": "augmentations",
             "rand_augment.py": "augmentations transforms",

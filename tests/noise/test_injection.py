@@ -58,6 +58,17 @@ def test_a_section_overrides_its_preset():
     assert noise.Injection.from_config({"preset": "paper_vit", "layer": "3"}).layer == 3
 
 
+def test_the_section_that_describes_it_makes_no_other_injection():
+    """A model with it is the same static argument, and is not compiled again."""
+    section = {"preset": "paper_vit", "layer": 3}
+    first, other = (
+        noise.Injection.from_config(section, name=name) for name in ("noise", "noise.others.early")
+    )
+    assert (first.section, other.section) == ("noise", "noise.others.early")
+    assert first == other
+    assert hash(first) == hash(other)
+
+
 def test_another_quality_takes_the_presets_place_and_not_its_strength():
     section = {"preset": "published_resnet", "quality": "optimal"}
     injection = noise.Injection.from_config(section)

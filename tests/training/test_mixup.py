@@ -76,6 +76,18 @@ def test_boxes_have_the_share_and_the_place_that_are_drawn():
     np.testing.assert_allclose(rows_and_columns, [expected, expected], atol=0.08)
 
 
+def test_the_middle_of_a_box_may_be_any_pixel():
+    """Boxes of half the area, so of 10 of 16 pixels, whose middle has 5 before it and 4 after."""
+    keys = jax.random.split(jax.random.key(0), 8000)
+    mixing = Mixing(cutmix_alpha=1e6)
+    pasted = jax.vmap(lambda key: mixing(key, IMAGES[:3, ..., :1], TARGETS[:3])[0][0] == 1)(keys)
+    pasted = np.asarray(pasted)[..., 0]
+    middle, pixel = np.arange(16)[:, None], np.arange(16)
+    expected = np.mean((pixel >= middle - 5) & (pixel < middle + 5), axis=0)
+    for axis in (2, 1):
+        np.testing.assert_allclose(pasted.any(axis=axis).mean(axis=0), expected, atol=0.02)
+
+
 def test_shares_follow_the_beta_distribution():
     shares = [np.diag(mix(Mixing(alpha=0.4), seed)[1])[0] for seed in range(300)]
     beta = np.random.default_rng(0).beta(0.4, 0.4, 100_000)
@@ -108,6 +120,12 @@ def test_nothing_is_mixed_where_it_is_off():
     images, targets = mix(Mixing(alpha=1.0, cutmix_alpha=1.0, probability=0.0), 0)
     np.testing.assert_array_equal(images, IMAGES)
     np.testing.assert_array_equal(targets, TARGETS)
+
+
+@pytest.mark.parametrize("cutmix_alpha", [0.1, 1.0])
+def test_layers_have_no_boxes(cutmix_alpha):
+    with pytest.raises(ValueError, match=f"mixup.cutmix_alpha={cutmix_alpha}: CutMix pastes boxes"):
+        Mixing(alpha=0.2, cutmix_alpha=cutmix_alpha, layer=1)
 
 
 @pytest.mark.parametrize("mixing", [Mixing(alpha=0.5), Mixing(cutmix_alpha=1.0)])

@@ -78,6 +78,15 @@ def test_another_family_with_blocks_like_ours(tmp_path, arrays, family):
     assert "looks like" not in said
 
 
+def test_scales_beside_a_beits_tables_do_not_hide_another_family():
+    """An EVA has no such tables, so the scales alone do not make it one."""
+    beit = ["blocks.0.attn.relative_position_bias_table", "blocks.0.gamma_1"]
+    assert other_families.recognise(beit) == ""
+    assert other_families.recognise(["blocks.0.gamma_1"]).startswith("an EVA or a ViT with rotary")
+    gated = other_families.recognise([*beit, "blocks.0.mlp.fc1_g.weight"])
+    assert gated.startswith("an EVA-02")
+
+
 @pytest.mark.parametrize("name", ["deit3_s_16", "vit_ti_16"])
 def test_a_vit_with_rotary_positions_is_no_deit3(tmp_path, name):
     """No array shows them: all others are those of a DeiT III, but for the names of its scales."""

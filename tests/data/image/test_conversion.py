@@ -13,7 +13,7 @@ import PIL.PngImagePlugin
 import pytest
 import tensorflow_datasets as tfds
 
-from pnoise_jax.data.image import headers, images
+from pnoise_jax.data.image import conversion, headers, images
 from pnoise_jax.data.image.conversion import ChannelsError
 from pnoise_jax.data.image.images import Encoded
 from pnoise_jax.data.prepare.treatment import treat
@@ -184,6 +184,13 @@ def test_a_pgm_declares_its_white():
     header = b"P5\n52 40\n4095\n"
     encoded = header + (WIDE >> 4).astype(">u2").tobytes()
     assert np.abs(images.decode(encoded)[..., 0].astype(int) - (WIDE >> 8)).max() <= 1
+
+
+@pytest.mark.parametrize(("kind", "samples"), [("P5", 1), ("P6", 3)])
+@pytest.mark.parametrize(("white", "bits"), [(100, 8), (255, 8), (256, 16), (4095, 16)])
+def test_samples_of_a_netpbm_file_have_the_bits_that_its_white_needs(kind, samples, white, bits):
+    encoded = f"{kind}\n2 2\n{white}\n".encode() + bytes(4 * samples * bits // 8)
+    assert conversion.sample_bits(encoded) == bits
 
 
 def without_palette() -> bytes:

@@ -264,6 +264,7 @@ def test_every_transform_can_be_named():
         ("none|rand_augment(0)", ("num_ops=0", "at least 1")),
         ("none|rand_augment(1.5)", ("num_ops=1.5", "whole number")),
         ("none|rand_augment(2, 31)", ("magnitude=31", "at most 30")),
+        ("none|rand_augment(2, -1)", ("magnitude=-1", "at least 0")),
         ("none|rand_augment(2, 9, -1)", ("magnitude_std=-1", "at least 0")),
         ("none|rand_augment(magnitude_std=1e999)", ("magnitude_std=inf", "at least 0")),
         ("none|color_jitter(-0.1)", ("brightness=-0.1", "at least 0")),
