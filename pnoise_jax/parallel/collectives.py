@@ -32,6 +32,11 @@ _GROUPS_BY_AXES = re.compile(
     r"replica_groups=mesh\[([^\]]*)\]"
     r"(?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? \{([^}]*)\}"
 )
+# Between slices of TPUs a host sends for its devices; the slices are those in the first braces.
+_BETWEEN_SLICES = re.compile(
+    r"= \(([^()]*(?:\([^()]*\))*[^()]*?), u32\[\].* send\(.*"
+    r'_xla_megascale_target="\{([\d,:]+)\}x.*_xla_megascale_transfer_type="(\w+)"'
+)
 _DTYPES = {"pred": 1, "bf16": 2}
 
 
@@ -61,6 +66,13 @@ class Collective:
         share = (self.devices - 1) / self.devices
         factor = {"all-reduce": 2 * share, "collective-permute": 1.0}.get(self.kind, share)
         return self.count * self.size * factor
+
+    def is_between(self, slices: int, devices: int) -> bool:
+        """Whether it goes from slice to slice alone: no two of a group are in the same slice."""
+        a_slice = devices // slices
+        return slices > 1 and all(
+            len({place // a_slice for place in group}) == len(group) for group in self.groups
+        )
 
     def sent_between(self, slices: int, devices: int) -> float:
         """Bytes that a device sends to other slices, at least: each sends its share of its slice's.
@@ -98,6 +110,9 @@ def find_collectives(text: str, devices: int) -> list[Collective]:
     seen: set[tuple[str, str]] = set()
     for computation, times in _count_runs(lines, entry).items():
         for line in lines[computation]:
+            if match := _BETWEEN_SLICES.search(line):
+                found[_between_slices(*match.groups(), devices=devices)] += times
+                continue
             match = _COLLECTIVE.search(line)
             if match is None:
                 continue
@@ -119,6 +134,18 @@ def find_collectives(text: str, devices: int) -> list[Collective]:
         for (kind, group, size, groups, dtype), count in found.items()
     ]
     return sorted(every, key=lambda each: -each.sent)
+
+
+def _between_slices(sent: str, slices: str, kind: str, *, devices: int) -> tuple:
+    """Kind, slices, size, groups and dtype of what a device sends to its likes in other slices."""
+    ends = [[int(end) for end in part.split(":")] for part in slices.split(",")]
+    count = sum(last - first + 1 for first, *_, last in (2 * end for end in ends))
+    name = kind.lower().replace("_", "-")
+    name = name if name in KINDS else "collective-permute"
+    a_slice = devices // count
+    groups = tuple(tuple(range(place, devices, a_slice)) for place in range(a_slice))
+    size = sum(_bytes(dtype, shape) for dtype, shape in _ARRAY.findall(sent))
+    return name, count, size * (count if name == "all-gather" else 1), groups, _dtypes(sent)
 
 
 def _split_computations(text: str) -> tuple[dict[str, list[str]], str]:

@@ -80,6 +80,38 @@ def test_programs_for_tpus():
     assert found[0].sent == 2 * 2048 * 2048 * 15 / 16
 
 
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("ALL_REDUCE", Collective("all-reduce", 2, 2 * 16 * 2 * 128, 3)),
+        ("ALL_GATHER", Collective("all-gather", 2, 2 * 2 * 16 * 2 * 128, 3)),
+        ("ONE_TO_ONE", Collective("collective-permute", 2, 2 * 16 * 2 * 128, 3)),
+    ],
+)
+def test_what_hosts_send_to_other_slices_of_tpus(kind, expected):
+    """Not an exchange in the text, but a device's message to its host, in a loop of three here."""
+    host = f'''channel_id=18, is_host_transfer=true, frontend_attributes={{\
+_xla_host_transfer_handler_name="xla_megascale_runtime",_xla_megascale_target="{{1,2}}x{{0:7}}",\
+_xla_megascale_transfer_type="{kind}"}}'''
+    array = "bf16[16,2,128]{2,1,0:T(2,128)(2,1)}"
+    trips = 'backend_config={"known_trip_count":{"n":"3"}}'
+    text = f"""%body (p: {array}) -> {array} {{
+  %send.8 = ({array}, u32[], token[]) send(%p, %token), {host}
+  %recv.8 = ({array}, u32[], token[]) recv(%token), {host}
+  %done = token[] send-done(%send.8), {host}
+}}
+
+ENTRY %main (p: {array}) -> {array} {{
+  ROOT %loop = {array} while(%p), condition=%limit, body=%body, {trips}
+}}
+"""
+    (found,) = find_collectives(text, 16)
+    assert (found, found.dtype) == (expected, "bf16")
+    assert found.groups == tuple((place, place + 8) for place in range(8))
+    assert found.is_between(2, 16)
+    assert found.sent_between(2, 16) == 3 * 2 * 16 * 2 * 128
+
+
 def test_operations_of_one_channel_all_count():
     """As `lax.psum` under `shard_map` makes them; only kernels of one chain are one operation."""
     line = "  %x = f32[8]{0} all-reduce(%y), channel_id=1, replica_groups={{0,1}}, to_apply=%add"

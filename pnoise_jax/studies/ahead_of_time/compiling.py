@@ -65,16 +65,15 @@ class Needs:
         chip = topology.chip
         if chip is None:
             return {}
+        slices = topology.slices, len(topology.devices)
+        within = (each.sent for each in self.collectives if not each.is_between(*slices))
         bounds = {
             "computation": self.flops / chip.flops,
             "memory": self.traffic / chip.memory_bandwidth,
-            "links": self.sent / chip.link_bandwidth,
+            "links": sum(within) / chip.link_bandwidth,
         }
         if topology.slices > 1 and chip.network_bandwidth is not None:
-            across = (
-                each.sent_between(topology.slices, len(topology.devices))
-                for each in self.collectives
-            )
+            across = (each.sent_between(*slices) for each in self.collectives)
             bounds["network"] = sum(across) / chip.network_bandwidth
         return bounds
 

@@ -6,6 +6,7 @@ import json
 
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from pnoise_jax import data
 from pnoise_jax.parallel import Collective
@@ -201,6 +202,36 @@ def test_gradients_of_split_kernels_are_scattered_on_a_pod(data_dir):
     kernels = [c for c in needs.collectives if c.size >= 2**19 and c.kind != "all-gather"]
     assert kernels
     assert {each.kind for each in kernels} == {"reduce-scatter"}
+
+
+@pytest.fixture
+def uncached():
+    """libtpu's programs cannot be read back without a TPU, which JAX warns of."""
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
+    yield
+    jax.config.update("jax_enable_compilation_cache", True)
+    compilation_cache.reset_cache()
+
+
+@pytest.mark.skipif(not HAS_LIBTPU, reason="libtpu is not installed")
+@pytest.mark.usefixtures("uncached")
+@pytest.mark.parametrize("fsdp", [1, 8])
+def test_gradients_go_from_slice_to_slice(data_dir, fsdp):
+    """Of each kernel an eighth, as the devices of a slice share the work."""
+    one, two = (ahead_of_time.open_topology("v5e:2x4", slices=slices) for slices in (1, 2))
+    config = small_config(data_dir, fsdp=fsdp, **WIDE)
+    alone, both = (
+        ahead_of_time.compile_training(ahead_of_time.build(config, pod), pod) for pod in (one, two)
+    )
+    assert "network" not in alone.bounds(one)
+    between = sum(each.sent_between(2, 16) for each in both.collectives)
+    kernels = 4 * (4 * 128**2 + 2 * 128 * 512)  # of its block, in float32
+    assert kernels / 8 <= between <= 1.5 * kernels / 8
+    assert both.bounds(two)["network"] == between / two.chip.network_bandwidth
+    within = [each for each in both.collectives if not each.is_between(2, 16)]
+    sent = sum(each.sent for each in within)
+    assert both.bounds(two)["links"] == sent / two.chip.link_bandwidth
 
 
 @pytest.mark.skipif(not HAS_LIBTPU, reason="libtpu is not installed")
