@@ -73,6 +73,27 @@ def test_training_crops_are_where_the_box_is(kind, factor):
         assert displacement(found, exact(whole, box, size)) < 0.1, (box, size)
 
 
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_no_more_pixels_are_computed_than_the_smaller_image_has(factor, monkeypatch):
+    """Of which the result's are means."""
+    computed = []
+    warp = cv2.warpAffine
+
+    def watched(pixels, moves, size, **options):
+        computed.append(size)
+        return warp(pixels, moves, size, **options)
+
+    monkeypatch.setattr(cv2, "warpAffine", watched)
+    for (top, left, height, width), size in boxes(40, factor):
+        computed.clear()
+        box = (top, left, height, width)
+        images.crop_and_resize(FILES["jpeg"], box, size, antialias=False)
+        for columns, rows in computed:
+            assert size[0] <= rows <= max(size[0], height / factor)
+            assert size[1] <= columns <= max(size[1], width / factor)
+    assert computed
+
+
 def test_the_measure_sees_a_displacement():
     """Of a box that is off by half a pixel of the result."""
     whole, size = TEXTURE, (64, 64)
