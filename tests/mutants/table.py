@@ -37,6 +37,7 @@ PACKAGES = {
             "injection.py": "injection taps presets",
             "intercept.py": "intercept",
             "linear_transform.py": "linear_transform",
+            "pixels.py": "pixels stochastic",
             "presets.py": "presets injection",
             "quality.py": "quality linear_transform",
             "rows.py": "stochastic quality linear_transform",
@@ -50,6 +51,7 @@ PACKAGES = {
         "models",
         {
             "": "layers vit registry own_model golden",
+            "attention_kernels.py": "attention_kernels",
             "beit.py": "beit golden registry",
             "convit.py": "convit golden registry",
             "convolutions.py": "davit maxvit resnet golden",
@@ -73,6 +75,7 @@ PACKAGES = {
         {
             "": "batch_composition predictions metrics views statistics evaluate",
             "clean_pass.py": "representations",
+            "correctness.py": "correctness evaluate",
             "corruption_error.py": "corruption_error",
             "evaluate.py": "views evaluate representations",
             "representations.py": "representations",
