@@ -224,6 +224,20 @@ def test_logits_that_are_not_finite_are_an_error(odd, variables):
         evaluation.predict(Linear(), broken, odd, protocol, mesh=mesh_of(1), **PIXELS)
 
 
+@pytest.mark.parametrize("noise", [True, False])
+@pytest.mark.parametrize("weight_noise", [True, False])
+@pytest.mark.parametrize("draws", [1, 3])
+def test_a_row_tells_its_protocol(noise, weight_noise, draws):
+    if draws > 1 and not (noise or weight_noise):
+        return
+    protocol = evaluation.Protocol(noise, "shuffled", 10, draws=draws, weight_noise=weight_noise)
+    row = protocol.row()
+    assert evaluation.Protocol.of_row(row | {"top1": 50.0}) == protocol
+    others = {"draws"} if draws > 1 else set()
+    others |= {"weight_noise"} if weight_noise else set()
+    assert set(row) == {"noise", "order", "batch_size"} | others
+
+
 @pytest.mark.parametrize("draws", [0, -1, True, 1.5, "3"])
 def test_a_number_of_draws_is_a_whole_one(draws):
     with pytest.raises(

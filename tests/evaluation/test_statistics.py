@@ -48,6 +48,14 @@ def test_a_mean_and_a_share_have_the_intervals_of_scipy():
         assert (share.value, *share.interval) == pytest.approx((5 * events, 100 * low, 100 * high))
 
 
+def test_only_a_difference_has_a_p_value(draw):
+    hits = Hits(draw(1, 100, 0.7))
+    found = difference(hits, Hits(draw(1, 100, 0.5)), **OPTIONS)
+    assert found.require_p_value() == found.p_value
+    with pytest.raises(ValueError, match="is no difference: it has no p-value"):
+        accuracy(hits, **OPTIONS).require_p_value()
+
+
 def test_batches_are_drawn_whole(draw):
     """Ten copies of a tenth of the examples know no more than that tenth."""
     few = draw(1, 400, 0.7)

@@ -123,6 +123,12 @@ def test_a_width_that_the_likely_models_heads_do_not_divide(tmp_path):
     assert closest in error(file, sources.vit())
 
 
+def test_a_swin_is_told_with_its_sizes(tmp_path):
+    file = sources.save_timm(tmp_path / "file", "swin")
+    said = "with patch_size=2, dim=8, stage_sizes=(2, 2, 1), head_dim=4, window_size=4: set config"
+    assert said in error(file, sources.vit())
+
+
 def test_a_long_list_is_in_order_and_ends(tmp_path):
     blocks = {f"blocks.{n}.norm3.bias": np.ones(1, "f4") for n in range(23)}
     file = sources.save_timm(tmp_path / "file", "vit_token", **blocks)

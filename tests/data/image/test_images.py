@@ -7,7 +7,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from pnoise_jax.data.image import images
+from pnoise_jax.data.image import headers, images
 from tests.data.image.pictures import claimed_size, encode, files, jpeg, picture
 
 FILES = files()
@@ -241,3 +241,25 @@ def test_threads_get_the_same_pixels():
 def test_a_png_of_many_colours_keeps_them():
     pixels = picture(20, 30)
     np.testing.assert_array_equal(images.decode(encode(PIL.Image.fromarray(pixels), "PNG")), pixels)
+
+
+def jpeg_frame(height: int, width: int, components: int) -> bytes:
+    """The beginning of a JPEG, up to its frame header."""
+    sides = height.to_bytes(2) + width.to_bytes(2)
+    return b"\xff\xd8\xff\xc0\x00\x11\x08" + sides + bytes([components]) + bytes(9)
+
+
+@pytest.mark.parametrize("components", [1, 3, 4])
+def test_the_limit_of_an_image_is_in_bytes_of_its_components(components):
+    """Decoded to RGB at least."""
+    width = 50_000
+    height = headers.MAX_BYTES // (max(3, components) * width)
+    assert headers.jpeg_header(jpeg_frame(height, width, components))[:2] == (height, width)
+    with pytest.raises(images.ImageError, match="too large"):
+        headers.jpeg_header(jpeg_frame(height + 1, width, components))
+
+
+@pytest.mark.parametrize("start", [b"\x00\x00", b"\xff\xd7", b"\xff\xd9"])
+def test_what_does_not_begin_as_a_jpeg_is_none(start):
+    assert headers.jpeg_header(jpeg_frame(10, 10, 3)) is not None
+    assert headers.jpeg_header(start + jpeg_frame(10, 10, 3)[2:]) is None
