@@ -113,7 +113,7 @@ PACKAGES = {
             "mismatches.py": "mismatches descriptions",
             "model_properties.py": "descriptions matching",
             "names/other_families.py": "other_families",
-            "names": "names kinds_of_vit davit swin_v2 matching other_families deit_and_beit parity",
+            "names": "names kinds_of_vit davit swin_v2 matching deit_and_beit parity",
             "names/timm_layout.py": "export names",
             "names/timm_models.py": "export",
             "preprocessing.py": "preprocessing descriptions",
