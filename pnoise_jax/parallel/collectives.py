@@ -34,8 +34,8 @@ _GROUPS_BY_AXES = re.compile(
 )
 # Between slices of TPUs a host sends for its devices; the slices are those in the first braces.
 _BETWEEN_SLICES = re.compile(
-    r"= \(([^()]*(?:\([^()]*\))*[^()]*?), u32\[\].* send\(.*"
-    r'_xla_megascale_target="\{([\d,:]+)\}x.*_xla_megascale_transfer_type="(\w+)"'
+    r"= \((.*?), u32\[\].* send\("
+    r'.*_xla_megascale_target="\{([\d,:]+)\}x.*_xla_megascale_transfer_type="(\w+)"'
 )
 _DTYPES = {"pred": 1, "bf16": 2}
 
