@@ -185,7 +185,8 @@ def _with_seed(experiment: training.Experiment, seed: int) -> training.Experimen
     Their configs share their sections, which nothing changes: copies would take most of the time of
     a large plan.
     """
-    fields = dict(experiment.config.items(preserve_field_references=True))
+    config: Any = experiment.config
+    fields = dict(config.items(preserve_field_references=True))
     config = ml_collections.ConfigDict(fields, convert_dict=False)
     config.seed = seed
     return dataclasses.replace(experiment, config=config)
