@@ -144,6 +144,13 @@ def test_other_packages_are_imported_through_their_faces():
     assert not [line for module in FILES for line in bypasses(module)]
 
 
+def test_programs_find_configs_outside_a_clone():
+    """There is no package "configs" to import where ours is installed: `main.built_in_config`."""
+    outside = [module for module in FILES if not module.startswith("configs")]
+    using = {m for m in outside for name, *_ in imports(m) if name.split(".")[0] == "configs"}
+    assert not using
+
+
 def test_noise_imports_only_jax_flax_and_the_registry():
     outside = set()
     for module in (module for module in FILES if layer(module) in ("noise", "registry")):

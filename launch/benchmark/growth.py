@@ -29,11 +29,10 @@ from absl import flags
 from jax.sharding import Mesh
 from rich.console import Console
 
-from configs import digits_vit
 from pnoise_jax import parallel, studies
 from pnoise_jax.studies.sweep import build_cells, plan, product
 
-from ..main import whole_numbers
+from ..main import built_in_config, whole_numbers
 from . import measuring, report
 from .workload import Advance, SmallStep
 
@@ -195,7 +194,7 @@ def _labels(examples: int, classes: int) -> np.ndarray:
 
 
 def _plan(cells: int) -> Call:
-    base = digits_vit.get_config()
+    base = built_in_config("digits_vit")
     base.noise.preset = "paper_vit"
     base.batch_size = 8 * jax.device_count()  # which must divide it
     strengths = np.linspace(0.1, 0.4, cells // _SEEDS).tolist()

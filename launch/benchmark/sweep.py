@@ -19,11 +19,10 @@ from absl import flags
 from jax.sharding import Mesh
 from rich.console import Console
 
-from configs import digits_vit
 from pnoise_jax import parallel, training
 from pnoise_jax.training import open_together, start_together
 
-from ..main import whole_numbers
+from ..main import built_in_config, whole_numbers
 from . import measuring, report
 
 _RUNS = flags.DEFINE_list("runs", ["5"], "How many runs are trained.")
@@ -54,7 +53,7 @@ def main() -> None:
 
 def experiment_of(spec: Spec, *, seed: int) -> training.Experiment:
     """The run of a seed."""
-    config = digits_vit.get_config()
+    config = built_in_config("digits_vit")
     config.seed = seed
     config.batch_size = spec.batch_size
     config.noise.preset = spec.preset
