@@ -1,6 +1,7 @@
 """timm's part of launch.benchmark models: the forward pass and training step in PyTorch."""
 
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -72,7 +73,8 @@ def require_compiler() -> None:
     Raises:
       ValueError: there is no compiler that it would find.
     """
-    names = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++"]
+    named = shlex.split(os.environ.get("CXX", ""))  # such as "ccache g++"
+    names = named[:1] or ["g++", "clang++"]
     if not any(map(shutil.which, names)):
         raise ValueError(
             f"--compiled: there is no {' or '.join(names)}, which torch.compile needs; install one"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from launch.benchmark import input_pipelines, measuring, report
+from launch.benchmark import input_pipelines, measuring, report, timm_step
 from pnoise_jax.data.image import images
 
 ROOT = Path(__file__).parents[2]
@@ -113,7 +113,6 @@ def test_step_has_training_noise_on(step_run):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_audit_compares_with_one_clean_evaluation(tmp_path):
     sizes = ("--depth=2", "--image_size=32", "--examples=20", "--batch_sizes=2,4", "--rounds=2")
     done = run("audit", *sizes, "--orders=20", f"--out={tmp_path / 'audit.json'}")
@@ -163,6 +162,16 @@ def test_models_are_compared_with_timms(tmp_path):
         assert list(result["alternatives"]) == names
         require_compared(result["alternatives"], to=names[-1], rounds=2)
         assert list(result["difference"]) == names[1:]
+
+
+def test_torch_compile_needs_a_compiler(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", f"{tmp_path / 'compiler'} -O1")
+    with pytest.raises(
+        ValueError, match=r"--compiled: there is no .*/compiler, which torch\.compile"
+    ):
+        timm_step.require_compiler()
+    (tmp_path / "compiler").touch(0o755)
+    timm_step.require_compiler()
 
 
 def test_generated_jpegs_are_of_imagenets_size(tmp_path):
