@@ -62,11 +62,12 @@ def measure(spec: Spec, mesh: Mesh) -> list[dict]:
     """A result for each k and noise."""
     del mesh
     in_a_row = _IN_A_ROW if jax.default_backend() == "gpu" else 1
-    cases = [
-        ({"k": k, "noise": name}, _compile(name, k, spec, in_a_row))
-        for k in spec.ks
-        for name in NOISES
-    ]
+    with measuring.in_turn():
+        cases = [
+            ({"k": k, "noise": name}, _compile(name, k, spec, in_a_row))
+            for k in spec.ks
+            for name in NOISES
+        ]
     with measuring.alone():
         return [named | _time(calls, spec, in_a_row) for named, calls in cases]
 

@@ -1,8 +1,9 @@
 """What a GPU changes, all measured by one command: python -m launch.benchmark gpu --out=FOLDER
 
 Runs other benchmarks at the sizes of a large GPU, and writes the JSON of each and what it printed
-into a new folder. Compiling takes most of the time, so several parts are compiled at the same time;
-while one measures, the others are stopped. A part that fails is reported, and the others go on.
+into a new folder. Preparing takes most of the time, so parts are prepared at the same time, except
+that XLA compiles for one at a time, since it times kernels; while one measures, the others are
+stopped. A part that fails is reported, and the others go on.
 With PyTorch and timm for CUDA, models are compared with timm's, compiled by torch.compile.
 """
 
@@ -44,7 +45,7 @@ PARTS: dict[str, tuple[str, ...]] = {
 }
 _PARTS = flags.DEFINE_list("parts", list(PARTS), f"What to measure, of {', '.join(PARTS)}.")
 _AT_ONCE = flags.DEFINE_integer(
-    "at_once", 3, "How many parts are prepared at once; all take memory of the GPU.", lower_bound=1
+    "at_once", 2, "How many parts are prepared at once; all take memory of the GPU.", lower_bound=1
 )
 _OUT = flags.DEFINE_string("out", None, "A new folder for all results.", required=True)
 
@@ -81,9 +82,9 @@ def _run(name: str, folder: Path) -> str | None:
     """Measures a part, and prints what it printed; returns its name if it failed."""
     options = [x for x in PARTS[name] if x != "--torch" or importlib.util.find_spec("torch")]
     command = [sys.executable, "-m", __package__, *options, f"--out={folder / name}.json"]
-    path = os.environ[measuring.GROUPS]
     start = time.monotonic()
-    with measuring.locked(path) as groups:  # so that none starts while another measures
+    with measuring.in_turn() as groups:  # so that none starts while another measures
+        assert groups is not None
         part = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
@@ -94,7 +95,8 @@ def _run(name: str, folder: Path) -> str | None:
         groups.write(f"{part.pid}\n")
     printed, _ = part.communicate()
     # Where it was killed while it measured, the others are still stopped.
-    with measuring.locked(path) as groups:
+    with measuring.in_turn() as groups:
+        assert groups is not None
         measuring.send(signal.SIGCONT, map(int, groups.read().split()))
     (folder / f"{name}.txt").write_text(printed)
     outcome = f"failed with exit code {part.returncode}" if part.returncode else "done"

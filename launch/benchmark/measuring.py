@@ -75,11 +75,10 @@ def alone() -> Iterator[None]:
 
     Everything that takes long and is not timed, such as compiling, should be done before it.
     """
-    path = os.environ.get(GROUPS)
-    if path is None:
-        yield
-        return
-    with locked(path) as groups:
+    with in_turn() as groups:
+        if groups is None:
+            yield
+            return
         others = [int(group) for group in groups.read().split() if int(group) != os.getpgid(0)]
         try:
             send(signal.SIGSTOP, others)
@@ -89,12 +88,22 @@ def alone() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def locked(path: str) -> Iterator[TextIO]:
-    """A file to read, and to append to, while no other program has it from here."""
+def in_turn() -> Iterator[TextIO | None]:
+    """In this context no other part of `pnoise benchmark gpu` is in `in_turn` or `alone`.
+
+    For compiling by XLA, which times kernels on the GPU to choose between them.
+
+    Yields:
+      The file `GROUPS`, to read and to append to; None if there is none.
+    """
+    path = os.environ.get(GROUPS)
+    if path is None:
+        yield None
+        return
     with open(path, "a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
-        yield file  # closing the file gives the lock back
+        yield file  # closing it gives the lock back
 
 
 def send(number: signal.Signals, groups: Iterable[int]) -> None:

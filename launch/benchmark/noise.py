@@ -94,15 +94,21 @@ class _Case:
 
 def measure(spec: Spec, mesh: Mesh) -> list[dict]:
     """A result for each k, quality matrix and pass."""
+    with measuring.in_turn():
+        cases = _prepare_all(spec, mesh)
+    with measuring.alone():
+        return [case.named | _time(case, spec) for case in cases]
+
+
+def _prepare_all(spec: Spec, mesh: Mesh) -> list[_Case]:
+    """Compiles the alternatives of all cases."""
     arrays = {k: _draw(k, spec, mesh) for k in spec.ks}
-    cases = [
+    return [
         _prepare({"k": k, "quality": quality, "pass": direction}, arrays[k], spec, mesh)
         for k, quality, direction in itertools.product(
             spec.ks, ("cyclic_shift", "optimal"), _PASSES
         )
     ]
-    with measuring.alone():
-        return [case.named | _time(case, spec) for case in cases]
 
 
 def _draw(k: int, spec: Spec, mesh: Mesh) -> tuple[jax.Array, jax.Array]:

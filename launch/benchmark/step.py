@@ -196,8 +196,9 @@ def _prepare(spec: Spec, mesh: Mesh, *, on_gpu: bool) -> dict[str, workload.Adva
         return workload.make_advance(task, start, batch, mesh)
 
     # A GPU's compiler uses few cores, and measures kernels, most of them of the plain step.
-    advances = {"plain": prepare(alternatives.pop("plain"))}
-    with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 4) if on_gpu else 1) as pool:
+    threads = max(1, (os.cpu_count() or 1) // 4) if on_gpu else 1
+    with measuring.in_turn(), ThreadPoolExecutor(threads) as pool:
+        advances = {"plain": prepare(alternatives.pop("plain"))}
         others = pool.map(prepare, alternatives.values())
         advances |= dict(zip(alternatives, others, strict=True))
     return advances

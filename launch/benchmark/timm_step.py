@@ -24,8 +24,9 @@ def prepare(
 ) -> tuple[Callable[[int], np.ndarray], Callable[[int], np.ndarray]]:
     """Calls that make forward passes and training steps, as many in a row as they are told.
 
-    The first returns logits (batch, classes), the second the loss of its last step. Each model is
-    made when its call is first used.
+    The first returns logits (batch, classes), the second the loss and the gradient's norm (2,) of
+    its last step; told to make several steps, it leaves the norm out. Each model is made when its
+    call is first used.
 
     Args:
       name, arguments: of `timm.create_model`.
@@ -100,7 +101,11 @@ def prepare(
                 loss = loss_of(model(normalise()), labels)
             loss.backward()
             optimizer.step()
-        return loss.detach().cpu().numpy()
+        results = [loss.detach()]
+        if times == 1:
+            gradients = [x.grad for x in model.parameters() if x.grad is not None]
+            results.append(torch.nn.utils.get_total_norm(gradients))
+        return torch.stack(results).cpu().numpy()
 
     return forward, advance
 
