@@ -3,7 +3,7 @@
 Subcommands:
   noise     the noise alone: structured, as a matmul, and as the published code's loop
   draws     the noises that draw, against drawing alone
-  exchanges what each noise exchanges between devices, read off the compiled program
+  exchanges what each noise exchanges, and moves in memory, read off the compiled program
   checkpoint saving and restoring a training state, and what it holds up
   step      a training step with noise against one without
   sweep     training several runs together, by vmap, against one after another

@@ -1,9 +1,11 @@
-"""What each noise exchanges between devices: python -m launch.benchmark exchanges [--flags]
+"""What each noise exchanges and moves in memory: python -m launch.benchmark exchanges [--flags]
 
 Nothing is timed: each noise is compiled for x of shape (k, *shape), whose batch axis is spread over
 the devices, and the exchanges are read off the program, forward (x to noisy x) and backward (the
 gradient with respect to x). Printed: the bytes that a device sends, beside one row of x and beside
-its own rows. --topology=v5e:4x4 compiles for TPUs, with libtpu; see python -m launch.compile.
+its own rows; and its memory traffic, counted in the program's text, divided by the least, its rows
+read once and written once. --topology=v5e:4x4 compiles for TPUs, with libtpu, and h100:8 for GPUs,
+with JAX's plugin for CUDA; see python -m launch.compile.
 """
 
 import dataclasses
@@ -47,7 +49,7 @@ class Spec:
 
 def main() -> None:
     """Compiles, prints and writes."""
-    jax.config.update("jax_platforms", "cpu")  # libtpu would look for chips
+    jax.config.update("jax_platforms", "cpu")  # plugins would look for devices
     shape = whole_numbers("shape", _SHAPE.value, minimum=1, repeats=True)
     fsdp = whole_numbers("fsdp", _FSDP.value, minimum=1)
     shared = whole_numbers("tensor_parallel", _TENSOR_PARALLEL.value, minimum=1)
@@ -71,10 +73,11 @@ def _print(console: Console, spec: Spec, devices: int, results: list[dict]) -> N
     row = math.prod(spec.shape) * jnp.dtype(spec.dtype).itemsize
     console.print(
         f"x of {spec.k} rows of {row:,} bytes, split over {devices} devices ({spec.topology}), "
-        "or groups of --tensor_parallel of them: bytes that a device sends"
+        "or groups of --tensor_parallel of them: bytes that a device sends, and its memory traffic "
+        "divided by the least (by the program's text, not measured)"
     )
     table = Table("noise", "pass", "fsdp", "tensor_parallel", "by", box=box.SIMPLE)
-    for name in ("bytes", "rows", "of its own rows"):
+    for name in ("bytes", "rows", "of its own rows", "traffic / least"):
         table.add_column(name, justify="right")
     for result in results:
         total = sum(result["sent"].values())
@@ -87,5 +90,6 @@ def _print(console: Console, spec: Spec, devices: int, results: list[dict]) -> N
             f"{total:,.0f}",
             f"{total / row:.3g}",
             f"{total / row / (result['tensor_parallel'] * spec.k / devices):.0%}",
+            f"{result['traffic'] / result['least']:.2f}",
         )
     console.print(table)

@@ -35,6 +35,7 @@ from rich.console import Console
 
 from pnoise_jax import models, parallel, training, weights
 from pnoise_jax.models.attention_kernels import KERNELS
+from pnoise_jax.studies import ahead_of_time
 from pnoise_jax.terminal import say
 
 from . import measuring, report, timm_step, workload
@@ -144,7 +145,7 @@ def measure(spec: Spec, mesh: Mesh) -> list[dict]:
     model = workload.create_model(spec)
     variables = _draw_variables(model, spec.image_size)
     images = jax.ShapeDtypeStruct((1, spec.image_size, spec.image_size, 3), jnp.float32)
-    flops = spec.batch_size * workload.count_flops(model.apply, variables, images)
+    flops = spec.batch_size * ahead_of_time.count_flops(model.apply, variables, images)
     results = []
     for what in spec.passes:
         alternatives, firsts = _prepare(spec, model, variables, mesh, what)

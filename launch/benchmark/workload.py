@@ -1,15 +1,13 @@
 """What is measured: a model, a batch of random images, training steps."""
 
 import dataclasses
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.extend.core import jaxprs_in_params
 from jax.sharding import Mesh
 
 from pnoise_jax import models, noise, parallel, training
@@ -47,35 +45,6 @@ def create_model(spec: Any, **options: Any) -> Classifier:
 def abstract_variables(model: Classifier, image_size: int) -> Any:
     """The shapes of a model's variables."""
     return jax.eval_shape(lambda x: model.init(jax.random.key(0), x), _images(image_size))
-
-
-def count_flops(function: Callable, *arguments: Any) -> int:
-    """Floating-point operations of all matrix products and convolutions of a function.
-
-    A multiplication and an addition are two. Those with padded zeros count, as elsewhere.
-
-    Args:
-      function: without loops.
-      arguments: pytrees of arrays or shapes.
-    """
-    return _count_flops(jax.make_jaxpr(function)(*arguments).jaxpr)
-
-
-def _count_flops(jaxpr: Any) -> int:
-    total = 0
-    for equation in jaxpr.eqns:
-        outputs = math.prod(equation.outvars[0].aval.shape)
-        shapes = [getattr(x.aval, "shape", ()) for x in equation.invars]
-        if equation.primitive.name == "dot_general":
-            contracted, _ = equation.params["dimension_numbers"][0]
-            total += 2 * outputs * math.prod(shapes[0][axis] for axis in contracted)
-        elif equation.primitive.name == "conv_general_dilated":
-            features = equation.params["dimension_numbers"].rhs_spec[0]
-            total += 2 * outputs * math.prod(shapes[1]) // shapes[1][features]
-        inner = [_count_flops(inside) for inside in jaxprs_in_params(equation.params)]
-        # Of the branches of a condition, such as one for each kind of device, one is computed.
-        total += max(inner, default=0) if equation.primitive.name == "cond" else sum(inner)
-    return total
 
 
 def peak_memory(compiled: Any) -> int:

@@ -9,9 +9,9 @@ from pnoise_jax.evaluation.evaluate import (
     Score,
     batch_logits,
     evaluate,
-    lower,
     predict,
     score_examples,
+    trace,
 )
 from pnoise_jax.evaluation.metrics import (
     METRICS,
@@ -88,7 +88,6 @@ __all__ = [
     "is_correct",
     "label_bits_per_batch",
     "log_sum_exp",
-    "lower",
     "mean_change",
     "mean_over_batches",
     "metric_named",
@@ -105,4 +104,5 @@ __all__ = [
     "standard_protocols",
     "static_mean",
     "student",
+    "trace",
 ]

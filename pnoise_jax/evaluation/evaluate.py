@@ -200,7 +200,7 @@ def batch_logits(
     return np.asarray(logits, np.float32)
 
 
-def lower(
+def trace(
     model: nn.Module,
     variables: Mapping[str, Any],
     protocol: Protocol,
@@ -211,8 +211,8 @@ def lower(
     mean: data.PixelMean,
     std: tuple[float, ...],
     views: int = 1,
-) -> tuple[jax.stages.Lowered, int]:
-    """The step of `predict`, lowered for devices that need not be there, and its examples.
+) -> tuple[jax.stages.Traced, int]:
+    """The step of `predict`, traced for devices that need not be there, and its examples.
 
     Args:
       model, protocol, mesh, mean, std, views: as `predict` takes them.
@@ -235,10 +235,10 @@ def lower(
     }
     number = np.uint32(0)
     everywhere = parallel.replicated(mesh)
-    lowered = _score.lower(
+    traced = _score.trace(
         program, _of_logits, everywhere, variables, batch, number, number, strengths
     )
-    return lowered, at_once
+    return traced, at_once
 
 
 def evaluate(

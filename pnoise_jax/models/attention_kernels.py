@@ -1,10 +1,13 @@
 """Which kernel computes an attention: XLA's operations, or flash attention of cuDNN on GPUs."""
 
+import contextlib
+import contextvars
 import dataclasses
 import functools
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +15,8 @@ import jax.numpy as jnp
 from pnoise_jax.registry import did_you_mean
 
 KERNELS = ("xla", "auto", "cudnn")
+
+_DEVICE: contextvars.ContextVar[Any] = contextvars.ContextVar("device", default=None)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -131,9 +136,22 @@ def attend_padded(
     return x[:, :tokens]
 
 
+@contextlib.contextmanager
+def compiling_for(device: Any) -> Iterator[None]:
+    """Lets `case_here` take this device, which may be absent, for one of this process."""
+    token = _DEVICE.set(device)
+    try:
+        yield
+    finally:
+        _DEVICE.reset(token)
+
+
 def case_here(query: jax.Array, *, bias: bool, weighted: bool, training: bool) -> Case:
-    """The case of queries (batch, tokens, heads, dim / heads) on the devices of this process."""
-    device = jax.local_devices()[0]
+    """The case of queries (batch, tokens, heads, dim / heads) on the devices of this process.
+
+    Within `compiling_for`, on its device.
+    """
+    device = jax.local_devices()[0] if _DEVICE.get() is None else _DEVICE.get()
     capability = str(getattr(device, "compute_capability", ""))
     platform = device.platform
     if platform == "gpu":

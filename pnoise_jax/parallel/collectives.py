@@ -7,24 +7,17 @@ import re
 
 import numpy as np
 
+from pnoise_jax.parallel import program_text
+from pnoise_jax.parallel.program_text import ARRAY, type_bytes
+
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 
-_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{\s*$")
 _COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\(")
-_CALLED = re.compile(
-    r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)"
-)
-_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
-_LOOP = re.compile(r"\bwhile\(.*condition=%?([\w.\-]+), body=%?([\w.\-]+)")
-_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
-_INSTRUCTION = re.compile(r"^\s*(ROOT )?%?([\w.\-]+) = ")
-_OPERAND = re.compile(r"%([\w.\-]+)")
 _CHANNEL = re.compile(r"channel_id=(\d+)")
 _CHAIN = "chain_id="  # of kernels that carry out one operation together
 # TPU's compiler writes a reduce-scatter as such a computation: an all-reduce, of which it keeps a
 # slice. One kernel carries it out, and sends half of what an all-reduce would.
 _REDUCE_SCATTER = "all-reduce-scatter"
-_ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
 _PAIRS = re.compile(r"source_target_pairs=\{(.*?)\}\}")
 _LISTED_GROUPS = re.compile(r"replica_groups=\{(\{.*?\})\}")
 _GROUPS_BY_SHAPE = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
@@ -37,7 +30,6 @@ _BETWEEN_SLICES = re.compile(
     r"= \((.*?), u32\[\].* send\("
     r'.*_xla_megascale_target="\{([\d,:]+)\}x.*_xla_megascale_transfer_type="(\w+)"'
 )
-_DTYPES = {"pred": 1, "bf16": 2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,10 +97,10 @@ def find_collectives(text: str, devices: int) -> list[Collective]:
       text: `jax.stages.Compiled.as_text`.
       devices: that run the program.
     """
-    lines, entry = _split_computations(text)
+    lines, entry = program_text.split_computations(text)
     found: collections.Counter[tuple] = collections.Counter()
     seen: set[tuple[str, str]] = set()
-    for computation, times in _count_runs(lines, entry).items():
+    for computation, times in program_text.count_runs(lines, entry).items():
         for line in lines[computation]:
             if match := _BETWEEN_SLICES.search(line):
                 found[_between_slices(*match.groups(), devices=devices)] += times
@@ -122,7 +114,8 @@ def find_collectives(text: str, devices: int) -> list[Collective]:
                 if (kind, channel[1]) in seen:
                     continue
                 seen.add((kind, channel[1]))
-            size, groups = _size_of(result, kind, bool(starts)), _groups(line, devices)
+            result = program_text.result_type(result, kind + (starts or ""))
+            size, groups = type_bytes(result), _groups(line, devices)
             group = devices if kind == "collective-permute" else max(map(len, groups), default=1)
             size *= group if kind == "reduce-scatter" else 1
             if kind == "all-reduce" and computation.startswith(_REDUCE_SCATTER):
@@ -144,111 +137,14 @@ def _between_slices(sent: str, slices: str, kind: str, *, devices: int) -> tuple
     name = name if name in KINDS else "collective-permute"
     a_slice = devices // count
     groups = tuple(tuple(range(place, devices, a_slice)) for place in range(a_slice))
-    size = sum(_bytes(dtype, shape) for dtype, shape in _ARRAY.findall(sent))
+    size = type_bytes(sent)
     return name, count, size * (count if name == "all-gather" else 1), groups, _dtypes(sent)
-
-
-def _split_computations(text: str) -> tuple[dict[str, list[str]], str]:
-    """The instructions of each computation by its name, and the name of the entry."""
-    lines: dict[str, list[str]] = {}
-    entry = name = ""
-    for line in text.splitlines():
-        if match := _COMPUTATION.match(line):
-            name = match[2]
-            lines[name] = []
-            entry = name if match[1] else entry
-        elif name:
-            lines[name].append(line)
-    return lines, entry
-
-
-def _count_runs(lines: dict[str, list[str]], entry: str) -> collections.Counter[str]:
-    """How often each computation runs when the entry runs once."""
-    runs: collections.Counter[str] = collections.Counter()
-
-    def visit(name: str, times: int) -> None:
-        runs[name] += times
-        for line in lines.get(name, ()):
-            each = times * _count_trips(line, lines)
-            called = _CALLED.findall(line)
-            for branches in _BRANCHES.findall(line):
-                called += [branch.strip().lstrip("%") for branch in branches.split(",")]
-            for other in called:
-                if other in lines:
-                    visit(other, each)
-
-    visit(entry, 1)
-    return runs
-
-
-def _count_trips(line: str, lines: dict[str, list[str]]) -> int:
-    """How often the body of a loop runs; 1 of other instructions, and where it cannot be known."""
-    if match := _TRIPS.search(line):
-        return int(match[1])
-    if (match := _LOOP.search(line)) is None:
-        return 1
-    condition, body = (_by_name(lines.get(name, [])) for name in match.groups())
-    # ROOT compare(get-tuple-element(parameter), index=i, constant(n)), direction=LT
-    compared = [condition.get(name, "") for name in _operands(condition.get("ROOT", ""))]
-    indices = [int(i) for text in compared for i in re.findall(r"\bindex=(\d+)", text)]
-    limits = [int(n) for text in compared for n in re.findall(r"\bconstant\((\d+)\)", text)]
-    if "direction=LT" not in condition.get("ROOT", "") or len(indices) != 1 or len(limits) != 1:
-        return 1
-    # and in the body ROOT tuple(..., add(counter, constant(step)), ...)
-    results = _operands(body.get("ROOT", ""))
-    added = _operands(body.get(results[indices[0]], "")) if indices[0] < len(results) else []
-    steps = [
-        int(n) for name in added for n in re.findall(r"\bconstant\((\d+)\)", body.get(name, ""))
-    ]
-    return -(-limits[0] // steps[0]) if steps and steps[0] else limits[0]
-
-
-def _by_name(lines: list[str]) -> dict[str, str]:
-    """Instructions by their names, and the last one as "ROOT"."""
-    named: dict[str, str] = {}
-    for line in lines:
-        if match := _INSTRUCTION.match(line):
-            named["ROOT" if match[1] else match[2]] = line
-    return named
-
-
-def _operands(line: str) -> list[str]:
-    """The names between the parentheses of an instruction."""
-    match = re.search(r"\s[a-z][\w\-]*\((%[^)]*)\)", line)
-    return _OPERAND.findall(match[1]) if match else []
-
-
-def _size_of(result: str, kind: str, starts: bool) -> int:
-    """Bytes of the result; what starts an operation returns (operands, results, context...)."""
-    if starts and kind != "all-reduce" and result.startswith("("):
-        result = _elements(result)[1]
-    return sum(_bytes(dtype, shape) for dtype, shape in _ARRAY.findall(result))
-
-
-def _elements(shape: str) -> list[str]:
-    """The elements of a tuple's type, which may be tuples themselves."""
-    elements, depth = [""], 0
-    for letter in shape[1:-1]:
-        depth += (letter in "([{") - (letter in ")]}")
-        if letter == "," and not depth:
-            elements.append("")
-        else:
-            elements[-1] += letter
-    return elements
 
 
 def _dtypes(result: str) -> str:
     """What an operation's result holds, without the numbers that TPUs keep beside it."""
-    dtypes = {dtype for dtype, shape in _ARRAY.findall(result) if shape}
-    return "+".join(sorted(dtypes)) or "+".join(sorted({d for d, _ in _ARRAY.findall(result)}))
-
-
-def _bytes(dtype: str, shape: str) -> int:
-    width = _DTYPES.get(dtype)
-    if width is None:
-        bits = re.search(r"\d+", dtype)
-        width = int(bits[0]) / 8 if bits else 0  # f8e4m3 has 8 bits, and a token none
-    return int(width * math.prod(int(n) for n in shape.split(",") if n))
+    dtypes = {dtype for dtype, shape in ARRAY.findall(result) if shape}
+    return "+".join(sorted(dtypes)) or "+".join(sorted({d for d, _ in ARRAY.findall(result)}))
 
 
 def _groups(line: str, devices: int) -> tuple[tuple[int, ...], ...]:

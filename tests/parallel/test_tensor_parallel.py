@@ -227,7 +227,7 @@ def exchanges(config, mesh, program):
         key = jax.eval_shape(lambda: jax.random.key(0))
         lowered = training_program.step.lower(training_program.like, batch, key)
     else:
-        lowered, _ = evaluation.lower(
+        traced, _ = evaluation.trace(
             experiment.model,
             experiment.abstract_state(mesh).variables(),
             experiment.protocols[0],
@@ -237,6 +237,7 @@ def exchanges(config, mesh, program):
             mean=(0.5,),
             std=(0.5,),
         )
+        lowered = traced.lower()
     found = collections.Counter()
     for each in parallel.find_collectives(lowered.compile().as_text(), mesh.size):
         if all(group[0] // 2 == group[-1] // 2 for group in each.groups):

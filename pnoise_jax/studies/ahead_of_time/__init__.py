@@ -8,6 +8,7 @@ from pnoise_jax.studies.ahead_of_time.compiling import (
     compile_training,
 )
 from pnoise_jax.studies.ahead_of_time.exchanges import noise_exchanges
+from pnoise_jax.studies.ahead_of_time.operations import count_flops
 from pnoise_jax.studies.ahead_of_time.outcome import Outcome, compile_run
 from pnoise_jax.studies.ahead_of_time.report import (
     collectives_table,
@@ -17,6 +18,7 @@ from pnoise_jax.studies.ahead_of_time.report import (
 )
 from pnoise_jax.studies.ahead_of_time.suggesting import candidates, suggest
 from pnoise_jax.studies.ahead_of_time.topologies import Topology, open_topology
+from pnoise_jax.studies.ahead_of_time.traffic import count_traffic
 
 __all__ = [
     "Needs",
@@ -30,6 +32,8 @@ __all__ = [
     "compile_run",
     "compile_training",
     "content",
+    "count_flops",
+    "count_traffic",
     "describe_bound",
     "noise_exchanges",
     "open_topology",

@@ -1,21 +1,29 @@
-"""The chips that programs can be compiled for."""
+"""The TPU chips and GPUs that programs can be compiled for."""
 
 import dataclasses
+import os
+
+from pnoise_jax.studies.ahead_of_time import gpus
+
+MEMORY_FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"  # of a GPU, which JAX gives to programs
 
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """A kind of TPU chip.
+    """A kind of TPU chip or GPU.
 
     Attributes:
       name: as in topologies.
-      memory: GiB that programs can use, as libtpu reports when one does not fit.
-      flops: peak bfloat16 operations per second.
+      memory: GiB of the device; of a TPU chip those that programs can use, as libtpu reports when
+        one does not fit.
+      flops: peak bfloat16 operations per second, without sparsity.
       memory_bandwidth: bytes per second between the chip and its memory.
-      link_bandwidth: bytes per second that it sends to its neighbours, over all links.
+      link_bandwidth: bytes per second that it sends within a slice, over all links; of GPUs, within
+        a host.
       network_bandwidth: bytes per second that it sends to other slices; None if unknown.
-      longest: the longest side of a slice, in chips.
+      longest: the longest side of a slice, in chips; of GPUs, how many a host has.
       example: a topology of such chips.
+      target: of GPUs, their properties, as XLA's compiler takes them; None of TPUs.
     """
 
     name: str
@@ -26,15 +34,46 @@ class Chip:
     network_bandwidth: float | None
     longest: int
     example: str
+    target: str | None = None
+
+    @property
+    def is_gpu(self) -> bool:
+        """Whether it is an NVIDIA GPU; else it is a TPU chip."""
+        return self.target is not None
+
+    def usable_memory(self) -> float:
+        """GiB that programs can use; of a GPU the fraction that JAX takes when it starts.
+
+        Raises:
+          ValueError: the environment asks for a fraction that is not a number from 0 to 1.
+        """
+        if not self.is_gpu:
+            return self.memory
+        value = os.environ.get(MEMORY_FRACTION, "0.75")
+        try:
+            fraction = float(value)
+        except ValueError:
+            fraction = 0.0
+        if not 0 < fraction <= 1:
+            raise ValueError(
+                f"{MEMORY_FRACTION}={value!r}: give the part of a GPU's memory that JAX takes, "
+                "such as 0.9, or unset it for JAX's default, 0.75"
+            )
+        return self.memory * fraction
 
 
-# From the pages of the generations at docs.cloud.google.com/tpu/docs; a pod's data center network
-# divided by its chips.
+# TPUs: from the pages of the generations at docs.cloud.google.com/tpu/docs; a pod's data center
+# network divided by its chips. GPUs: from NVIDIA's data sheets of the SXM modules, with NVLink in
+# one direction, and of DGX hosts, whose network has an adapter for each GPU; memory as PyTorch
+# reports it, that of the A100 as for the H100.
 CHIPS = {
     chip.name: chip
     for chip in (
         Chip("v5e", 15.75, 197e12, 819e9, 1600e9 / 8, 6.4e12 / 8 / 256, 16, "v5e:4x4"),
         Chip("v5p", 95.74, 459e12, 2765e9, 4800e9 / 8, None, 24, "v5p:2x2x2"),
         Chip("v6e", 31.25, 918e12, 1640e9, 3584e9 / 8, 25.6e12 / 8 / 256, 16, "v6e:4x4"),
+        Chip("a100", 79.1, 312e12, 2.039e12, 300e9, 25e9, 8, "a100:8", gpus.A100),
+        Chip("h100", 79.1, 989e12, 3.35e12, 450e9, 50e9, 8, "h100:8", gpus.H100),
+        Chip("h200", 139.8, 989e12, 4.8e12, 450e9, 50e9, 8, "h200:8", gpus.H200),
     )
 }

@@ -13,7 +13,10 @@ import optax
 from pnoise_jax import evaluation, parallel, training
 from pnoise_jax.parallel import Collective
 from pnoise_jax.studies.ahead_of_time import stand_in
+from pnoise_jax.studies.ahead_of_time.chips import MEMORY_FRACTION, Chip
+from pnoise_jax.studies.ahead_of_time.operations import flops_of
 from pnoise_jax.studies.ahead_of_time.topologies import Topology
+from pnoise_jax.studies.ahead_of_time.traffic import count_traffic
 
 _TOO_LARGE = (
     re.compile(r"[Uu]sed ([\d.]+[KMGT]?) of ([\d.]+[KMGT]?) hbm"),
@@ -35,8 +38,10 @@ class Needs:
       memory: bytes per device: arguments, results and intermediate values.
       state: bytes per device that stay there between calls.
       flops: floating-point operations per device, a lower bound: the compiler counts loops within
-        the loss, such as the steps of PGD, once.
-      traffic: bytes that a device reads from and writes to its memory, also a lower bound.
+        the loss, such as the steps of PGD, once. For GPUs, which it does not count, those of matrix
+        products and convolutions of the function: see `flops_of`.
+      traffic: bytes that a device reads from and writes to its memory, also a lower bound. For
+        GPUs, what `count_traffic` finds.
       collectives: the exchanges between devices, largest first.
       seconds: compile time.
       shared: devices that have the same examples, as they share matrix products.
@@ -86,8 +91,9 @@ def build(config: ml_collections.ConfigDict, topology: Topology) -> training.Exp
     """
     config = config.copy_and_resolve_references()
     config.weights, config.weights_required = None, False  # their numbers change no program
-    experiment = training.build(config, load=stand_in.load)
-    training.check_training(experiment, devices=len(topology.devices))
+    with topology.compiling():
+        experiment = training.build(config, load=stand_in.load)
+        training.check_training(experiment, devices=len(topology.devices))
     topology.mesh(config.fsdp, config.tensor_parallel)
     batch = type(experiment.task).open_batches
     if batch is not training.Task.open_batches or experiment.task.preparations:
@@ -105,9 +111,9 @@ def compile_training(experiment: training.Experiment, topology: Topology) -> Nee
       TooLargeError: it does not fit.
     """
     config = experiment.config
-    program = training.create_program(
-        experiment, topology.mesh(config.fsdp, config.tensor_parallel)
-    )
+    mesh = topology.mesh(config.fsdp, config.tensor_parallel)
+    with topology.compiling():
+        program = training.create_program(experiment, mesh)
     lead = (config.accumulate,) if config.accumulate > 1 else ()
     shape = (*lead, config.batch_size // config.accumulate)
     batch = {
@@ -118,18 +124,20 @@ def compile_training(experiment: training.Experiment, topology: Topology) -> Nee
     }
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = sum(_local_bytes(leaf) for leaf in jax.tree.leaves(program.like))
+    with topology.compiling():
+        traced = program.step.trace(program.like, batch, key)
     needs = _measure(
-        program.step.lower(program.like, batch, key),
+        traced,
         "training step",
+        topology,
         examples=config.batch_size,
         state=state,
-        devices=len(topology.devices),
         shared=config.tensor_parallel,
     )
-    if config.accumulate == 1:
+    if config.accumulate == 1 or topology.has_gpus:
         return needs
     # The compiler counts the loop over micro-batches only once.
-    update = _measure_update(experiment, program, len(topology.devices))
+    update = _measure_update(experiment, program, topology)
     return dataclasses.replace(
         needs,
         flops=update.flops + config.accumulate * (needs.flops - update.flops),
@@ -139,7 +147,7 @@ def compile_training(experiment: training.Experiment, topology: Topology) -> Nee
 
 
 def _measure_update(
-    experiment: training.Experiment, program: training.Program, devices: int
+    experiment: training.Experiment, program: training.Program, topology: Topology
 ) -> Needs:
     """The part of a step that runs once, however many micro-batches it has: the optimiser's."""
     optimizer = optax.with_extra_args_support(experiment.optimizer)
@@ -150,8 +158,8 @@ def _measure_update(
         return optax.apply_updates(params, changes), opt_state
 
     places = jax.tree.map(lambda leaf: leaf.sharding, (params, opt_state))
-    lowered = jax.jit(update, out_shardings=places).lower(params, opt_state, params)
-    return _measure(lowered, "update", examples=0, state=0, devices=devices)
+    traced = jax.jit(update, out_shardings=places).trace(params, opt_state, params)
+    return _measure(traced, "update", topology, examples=0, state=0)
 
 
 def compile_evaluation(experiment: training.Experiment, topology: Topology) -> Needs:
@@ -161,27 +169,29 @@ def compile_evaluation(experiment: training.Experiment, topology: Topology) -> N
       TooLargeError: it does not fit.
     """
     mesh = topology.mesh(experiment.config.fsdp, experiment.config.tensor_parallel)
-    state = experiment.abstract_state(mesh)
+    with topology.compiling():
+        state = experiment.abstract_state(mesh)
     variables = state.variables()
     protocols = experiment.protocols
     protocol = next((each for each in protocols if each.noise), protocols[0])
-    lowered, examples = evaluation.lower(
-        experiment.model,
-        variables,
-        protocol,
-        images=experiment.test_data.require_image_shape(),
-        size=len(experiment.test_data),
-        mesh=mesh,
-        mean=experiment.mean,
-        std=experiment.std,
-        views=experiment.config.evaluation.views,
-    )
+    with topology.compiling():
+        traced, examples = evaluation.trace(
+            experiment.model,
+            variables,
+            protocol,
+            images=experiment.test_data.require_image_shape(),
+            size=len(experiment.test_data),
+            mesh=mesh,
+            mean=experiment.mean,
+            std=experiment.std,
+            views=experiment.config.evaluation.views,
+        )
     return _measure(
-        lowered,
+        traced,
         "evaluation step",
+        topology,
         examples=examples,
         state=sum(_local_bytes(leaf) for leaf in jax.tree.leaves(variables)),
-        devices=len(topology.devices),
         shared=experiment.config.tensor_parallel,
     )
 
@@ -192,14 +202,15 @@ def _local_bytes(leaf: Any) -> int:
 
 
 def _measure(
-    lowered: jax.stages.Lowered,
+    traced: jax.stages.Traced,
     program: str,
+    topology: Topology,
     *,
     examples: int,
     state: int,
-    devices: int,
     shared: int = 1,
 ) -> Needs:
+    lowered = traced.lower()
     began = time.perf_counter()
     try:
         compiled = lowered.compile()
@@ -207,22 +218,40 @@ def _measure(
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         found = [match for pattern in _TOO_LARGE if (match := pattern.search(str(error)))]
-        needed = f"{found[0][1]}iB of {found[0][2]}iB" if found else str(error).splitlines()[0]
+        wanted = f"{found[0][1]}iB of {found[0][2]}iB" if found else str(error).splitlines()[0]
         raise TooLargeError(
-            f"the {program} does not fit into the memory of a device: it needs {needed}"
+            f"the {program} does not fit into the memory of a device: it needs {wanted}"
         ) from error
     seconds = time.perf_counter() - began
     memory: Any = compiled.memory_analysis()
     arguments = memory.argument_size_in_bytes + memory.output_size_in_bytes
-    cost = compiled.cost_analysis() or {}
+    needed = arguments - memory.alias_size_in_bytes + memory.temp_size_in_bytes
+    devices, text = len(topology.devices), compiled.as_text() or ""
+    if topology.chip is not None and topology.chip.is_gpu:  # of which the compiler counts nothing
+        _require_memory(program, needed, topology.chip)
+        flops, traffic = flops_of(traced.jaxpr.jaxpr) / devices, float(count_traffic(text))
+    else:
+        cost = compiled.cost_analysis() or {}
+        flops, traffic = cost.get("flops", 0.0), cost.get("bytes accessed", 0.0)
     return Needs(
         program=program,
         examples=examples,
-        memory=arguments - memory.alias_size_in_bytes + memory.temp_size_in_bytes,
+        memory=needed,
         state=state,
-        flops=cost.get("flops", 0.0),
-        traffic=cost.get("bytes accessed", 0.0),
-        collectives=tuple(parallel.find_collectives(compiled.as_text() or "", devices)),
+        flops=flops,
+        traffic=traffic,
+        collectives=tuple(parallel.find_collectives(text, devices)),
         seconds=seconds,
         shared=shared,
     )
+
+
+def _require_memory(program: str, needed: int, gpu: Chip) -> None:
+    """Raises TooLargeError if it needs more; XLA itself compiles it nevertheless."""
+    usable = gpu.usable_memory()
+    if needed > usable * 2**30:
+        raise TooLargeError(
+            f"the {program} does not fit into the memory of a device: it needs "
+            f"{needed / 2**30:.1f}GiB of {usable:.1f}GiB, {usable / gpu.memory:.0%} of the "
+            f"{gpu.memory:.1f}GiB of {gpu.name} ({MEMORY_FRACTION} sets this share)"
+        )

@@ -1,4 +1,4 @@
-"""What each noise exchanges between devices, read off its compiled program."""
+"""What each noise exchanges and moves to and from memory, read off its compiled program."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from pnoise_jax import noise, parallel
+from pnoise_jax.studies.ahead_of_time.traffic import count_traffic
 
 
 def noises(k: int, devices: int) -> dict[str, noise.Noise]:
@@ -37,12 +38,15 @@ def noise_exchanges(
     """What noise on x (k, *shape) exchanges when the k rows are split over the devices.
 
     Returns:
-      {"noise", "pass", "sent"} for each noise of `noises` and each pass, forward (x to noisy x) and
-      backward (the gradient with respect to x): the bytes that a device sends, by kind of exchange.
+      {"noise", "pass", "sent", "traffic", "least"} for each noise of `noises` and each pass,
+      forward (x to noisy x) and backward (the gradient with respect to x): the bytes that a device
+      sends, by kind of exchange; those that it reads from and writes to its memory, by
+      `count_traffic`; and the least traffic, its rows read once and as many written once.
     """
     split = parallel.split_batch(mesh)
     x = jax.ShapeDtypeStruct((k, *shape), dtype, sharding=split)
     key = jax.eval_shape(lambda: jax.random.key(0))
+    least = 2 * x.size * x.dtype.itemsize // parallel.batch_parts(mesh)
     results = []
     for name, each in noises(k, parallel.batch_parts(mesh)).items():
 
@@ -55,9 +59,11 @@ def noise_exchanges(
         passes = {"forward": (forward, (key, x)), "backward": (backward, (key, x, x))}
         for direction, (function, arguments) in passes.items():
             compiled = jax.jit(function, out_shardings=split).lower(*arguments).compile()
-            exchanges = parallel.find_collectives(compiled.as_text() or "", mesh.size)
+            text = compiled.as_text() or ""
+            exchanges = parallel.find_collectives(text, mesh.size)
             sent: dict[str, float] = {}
             for exchange in exchanges:
                 sent[exchange.kind] = sent.get(exchange.kind, 0.0) + exchange.sent
-            results.append({"noise": name, "pass": direction, "sent": sent})
+            moved = {"traffic": count_traffic(text), "least": least}
+            results.append({"noise": name, "pass": direction, "sent": sent, **moved})
     return results

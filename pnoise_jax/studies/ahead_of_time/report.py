@@ -19,7 +19,7 @@ def table(needs: Needs, topology: Topology) -> Table:
     result = Table(box=box.SIMPLE, show_header=False, title=f"{needs.program}, a device")
     chip, memory = topology.chip, f"{needs.memory / _GIB:.2f} GiB"
     if chip is not None:
-        memory += f" of {chip.memory:.2f} GiB"
+        memory += f" of {chip.usable_memory():.2f} GiB"
     examples = needs.shared * needs.examples / len(topology.devices)
     rows = [
         ("examples", f"{examples:g} of {needs.examples}"),

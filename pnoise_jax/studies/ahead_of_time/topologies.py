@@ -1,5 +1,6 @@
 """Absent devices, for which programs can be compiled."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import os
@@ -11,6 +12,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from pnoise_jax import parallel
+from pnoise_jax.models import attention_kernels
 from pnoise_jax.registry import did_you_mean
 from pnoise_jax.studies.ahead_of_time.chips import CHIPS, Chip
 
@@ -21,6 +23,7 @@ _WITHOUT_CHIPS = {
     "TPU_WORKER_HOSTNAMES": "localhost",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # a lock keeps other programs off chips, and there are none
 }
+_CUDA_PLUGINS = ("jax_cuda13_plugin", "jax_cuda12_plugin")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,8 +31,8 @@ class Topology:
     """The devices to compile for.
 
     Attributes:
-      name: as given, such as "v5e:4x4", or "cpu:8".
-      slices: number of slices, connected by the data center's network.
+      name: as given, such as "v5e:4x4", "h100:8", or "cpu:8".
+      slices: number of slices, connected by the data center's network; of GPUs, hosts.
       chip: its kind; None for CPU devices.
       devices: of all slices.
     """
@@ -42,8 +45,20 @@ class Topology:
     @property
     def description(self) -> str:
         """In words."""
-        several = f"{self.slices} slices of " if self.slices > 1 else ""
+        slices = "hosts" if self.has_gpus else "slices"
+        several = f"{self.slices} {slices} of " if self.slices > 1 else ""
         return f"{several}{self.name}, {len(self.devices)} devices"
+
+    @property
+    def has_gpus(self) -> bool:
+        """Whether the devices are GPUs."""
+        return self.chip is not None and self.chip.is_gpu
+
+    def compiling(self) -> contextlib.AbstractContextManager[None]:
+        """The context in which to trace what is compiled for these devices."""
+        if self.chip is None:
+            return contextlib.nullcontext()
+        return attention_kernels.compiling_for(self.devices[0])
 
     def mesh(self, fsdp: int = 1, tensor_parallel: int = 1) -> Mesh:
         """The mesh of a training, as `parallel.training_mesh` makes it from real devices.
@@ -57,8 +72,9 @@ class Topology:
         if a_slice % (fsdp * tensor_parallel):
             and_shared = f" x tensor_parallel={tensor_parallel}" if tensor_parallel > 1 else ""
             raise ValueError(
-                f"fsdp={fsdp}{and_shared} does not divide the {a_slice} devices of a slice: a "
-                "group would exchange parameters over the data center's network in every step"
+                f"fsdp={fsdp}{and_shared} does not divide the {a_slice} devices of a "
+                f"{'host' if self.has_gpus else 'slice'}: a group would exchange parameters over "
+                f"the data center's network in every step; choose a divisor of {a_slice}"
             )
         return parallel.make_mesh(self.devices, fsdp, tensor_parallel)
 
@@ -67,11 +83,12 @@ def open_topology(name: str, *, slices: int = 1) -> Topology:
     """The devices of a topology.
 
     Args:
-      name: a kind of chip and the shape of a slice, "v5e:4x4"; or "cpu:8", eight CPU devices.
-      slices: number of slices.
+      name: a kind of chip and the shape of a slice, "v5e:4x4"; a kind of GPU and how many a host
+        has, "h100:8"; or "cpu:8", eight CPU devices.
+      slices: number of slices; of GPUs, hosts.
 
     Raises:
-      ValueError: there is no such topology, or libtpu is missing.
+      ValueError: there is no such topology, or libtpu or JAX's plugin for CUDA is missing.
     """
     kind, _, shape = name.partition(":")
     examples = ", ".join(chip.example for chip in CHIPS.values())
@@ -83,14 +100,15 @@ def open_topology(name: str, *, slices: int = 1) -> Topology:
     if kind == "cpu":
         return _cpu_topology(name, shape, slices)
     chip = CHIPS[kind]
+    if chip.is_gpu:
+        return _gpu_topology(name, chip, shape, slices)
     sides = [int(side) for side in shape.split("x")] if re.fullmatch(r"\d+(x\d+)*", shape) else []
     if len(sides) != 1 + chip.example.count("x") or not all(0 < n <= chip.longest for n in sides):
         raise ValueError(  # libtpu would end the process
             f"topology={name!r}: give the shape of a slice of {kind}, such as {chip.example}, with "
             f"sides of at most {chip.longest} chips"
         )
-    if slices < 1:
-        raise ValueError(f"slices={slices}: give a number of at least 1")
+    _require_slices(slices)
     if importlib.util.find_spec("libtpu") is None:
         raise ValueError(
             f"topology={name!r}: compiling for TPUs needs libtpu, which is not installed: "
@@ -106,6 +124,38 @@ def open_topology(name: str, *, slices: int = 1) -> Topology:
         raise ValueError(
             f"topology={name!r} with slices={slices}: libtpu does not know it ({reason}); examples "
             f"are {examples}"
+        ) from error
+    return Topology(name, slices, chip, tuple(description.devices))
+
+
+def _require_slices(slices: int) -> None:
+    if slices < 1:
+        raise ValueError(f"slices={slices}: give a number of at least 1")
+
+
+def _gpu_topology(name: str, chip: Chip, shape: str, slices: int) -> Topology:
+    if not re.fullmatch(r"\d+", shape) or not 0 < int(shape) <= chip.longest:
+        raise ValueError(
+            f"topology={name!r}: give how many GPUs a host has, {chip.name}:1 to {chip.example}; "
+            "slices is the number of hosts"
+        )
+    _require_slices(slices)
+    chip.usable_memory()
+    if not any(importlib.util.find_spec(plugin) for plugin in _CUDA_PLUGINS):
+        raise ValueError(
+            f"topology={name!r}: compiling for NVIDIA GPUs needs JAX's plugin for CUDA, which is "
+            'not installed: pip install "pnoise_jax[cuda13]" (or cuda12), on any Linux machine'
+        )
+    try:  # partitions within which NVLink connects, hosts of each, GPUs of each
+        description = topologies.get_topology_desc(
+            platform="cuda", topology=f"{slices}x1x{int(shape)}", target_config=chip.target
+        )
+    except Exception as error:  # whatever the plugin says
+        reason = str(error).strip().splitlines()[0][:200]
+        raise ValueError(
+            f"topology={name!r} with slices={slices}: JAX's plugin for CUDA cannot compile for it "
+            f"({reason}); its version must be that of jax, {jax.__version__}: pip install "
+            f'"jax[cuda13]=={jax.__version__}" (or cuda12)'
         ) from error
     return Topology(name, slices, chip, tuple(description.devices))
 
