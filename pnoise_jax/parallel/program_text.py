@@ -161,9 +161,16 @@ def _operands(line: str) -> list[str]:
 
 
 def result_type(type_: str, opcode: str) -> str:
-    """The type of what an instruction computes; most starts return (operands, results...)."""
-    starts = opcode.endswith("-start") and opcode != "all-reduce-start"
-    return elements(type_)[1] if starts and type_.startswith("(") else type_
+    """The type of what an instruction computes.
+
+    Starts return (operands, results...). Those of an all-reduce do so in jax 0.11.2, with the
+    operands as a tuple; in 0.10.2 they return the results, of which there may be several.
+    """
+    if not opcode.endswith("-start") or not type_.startswith("("):
+        return type_
+    if opcode == "all-reduce-start" and not type_.startswith("(("):
+        return type_
+    return elements(type_)[1]
 
 
 def elements(shape: str) -> list[str]:

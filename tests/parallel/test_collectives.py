@@ -58,6 +58,23 @@ def test_a_loop_counts_as_often_as_it_runs():
     assert found == Collective("all-reduce", 4, 48, 7)
 
 
+@pytest.mark.parametrize(
+    ("returned", "size"),
+    [
+        ("((f32[64]{0}), f32[64]{0})", 256),
+        ("((f32[64]{0}, f32[32]{0}), (f32[64]{0}, f32[32]{0}))", 384),
+        ("(f32[64]{0}, f32[32]{0})", 384),
+        ("f32[64]{0}", 256),
+    ],
+)
+def test_the_start_of_a_sum_may_return_its_operands_as_well(returned, size):
+    text = (
+        "ENTRY %main (x: f32[64]) -> f32[64] {\n  %x = f32[64]{0} parameter(0)\n"
+        f"  %s = {returned} all-reduce-start(%x), replica_groups={{{{0,1,2,3}}}}\n}}\n"
+    )
+    assert find_collectives(text, 4) == [Collective("all-reduce", 4, size, 1)]
+
+
 def test_one_device_exchanges_nothing():
     text = jax.jit(lambda x: x @ x).lower(jnp.ones((4, 4))).compile().as_text()
     assert find_collectives(text, 1) == []

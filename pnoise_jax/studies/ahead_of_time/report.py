@@ -59,10 +59,12 @@ def describe_bound(needs: Needs, topology: Topology) -> str:
     slowest = max(bounds, key=lambda name: bounds[name])
     each = ", ".join(f"{name} {1e3 * seconds:.2f} ms" for name, seconds in bounds.items())
     rate = needs.examples / bounds[slowest]
+    share = bounds["computation"] / bounds[slowest]
+    article = "An" if needs.program.startswith("e") else "A"
     return (
-        f"A {needs.program} takes at least: {each}. It is bound by {slowest}: at most {rate:,.0f} "
-        f"examples/s on {topology.description}, at {bounds['computation'] / bounds[slowest]:.0%} "
-        "of peak. These are bounds from published peaks, not measurements."
+        f"{article} {needs.program} takes at least: {each}. It is bound by {slowest}: at most "
+        f"{rate:,.0f} examples/s on {topology.description}, at {share:.0%} of peak. These are "
+        "bounds from published peaks, not measurements."
     )
 
 

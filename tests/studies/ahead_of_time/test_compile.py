@@ -1,4 +1,7 @@
-"""Compiling for devices that are not there: on CPU devices here, on TPUs where libtpu is."""
+"""Compiling for devices that are not there: on CPU devices here, on TPUs where libtpu is.
+
+test_gpus.py has those of GPUs.
+"""
 
 import dataclasses
 import importlib.util
@@ -36,6 +39,12 @@ def topology():
         ("v9:4x4", {}, "unknown kind of chip 'v9'.*; give one such as v5e:4x4"),
         ("v5:4x4", {}, "unknown kind of chip 'v5'; did you mean"),
         ("v5e:4x4", {"slices": 0}, "slices=0: give a number of at least 1"),
+        ("h100", {}, "topology='h100': give how many GPUs a host has, h100:1 to h100:8"),
+        ("h100:0", {}, "topology='h100:0': give how many GPUs a host has, h100:1 to h100:8"),
+        ("h100:9", {}, "h100:1 to h100:8; slices is the number of hosts"),
+        ("a100:4x4", {}, "topology='a100:4x4': give how many GPUs a host has, a100:1 to a100:8"),
+        ("h10:8", {}, "topology='h10:8': unknown kind of chip 'h10'; did you mean 'h100'"),
+        ("h200:8", {"slices": 0}, "slices=0: give a number of at least 1"),
         ("cpu", {}, "give cpu:8"),
         ("cpu:0", {}, "give cpu:8"),
         ("cpu:8", {"slices": 2}, "and a single slice"),
