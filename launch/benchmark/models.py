@@ -11,10 +11,11 @@ On a GPU, both run there: timm's in channels-last layout, with the fused AdamW, 
 side waits for one before it starts the next. JAX_PLATFORMS=cpu makes both run on the CPU.
 
 Printed: our time divided by timm's in the same round, as median and quartiles; on a CPU also the
-median of the same ratio with CPU time, which other programs affect less; on a GPU the memory at the
-peak of a call, and the share of the GPU's peak rate in bfloat16 that the multiplications of the
-model make up (a training step counts as three forward passes). PyTorch and timm must be installed
-(pip install torch timm); without them, only our times are printed.
+median of the same ratio with CPU time, which other programs affect less; the memory at the peak of
+a call, by the compiler's account for ours and by the allocator's for PyTorch on GPUs; and on GPUs
+the share of the peak rate in bfloat16 that the model's multiplications make up, a training step
+counted as three forward passes. PyTorch and timm must be installed (pip install torch timm);
+without them, only our times are printed.
 """
 
 import dataclasses
@@ -34,7 +35,6 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from pnoise_jax import models, parallel, training, weights
-from pnoise_jax.models.attention_kernels import KERNELS
 from pnoise_jax.terminal import say
 
 from . import measuring, report, timm_step, workload
@@ -96,9 +96,9 @@ def main() -> None:
     for name in _TIMM.value:
         report.require_known("timm", name, _ALTERNATIVES)
     for kernel in _KERNELS.value:
-        report.require_known("kernels", kernel, KERNELS)
+        report.require_known("kernels", kernel, models.ATTENTION_KERNELS)
     if not _KERNELS.value:
-        raise ValueError(f"--kernels is empty: use some of {', '.join(KERNELS)}")
+        raise ValueError(f"--kernels is empty: use some of {', '.join(models.ATTENTION_KERNELS)}")
     specs = [
         report.spec_of(
             Spec,
@@ -128,7 +128,7 @@ class _Alternative:
       call: makes as many passes in a row as it is told, and returns the logits (batch, classes), or
         the last step's loss and the norm of its gradient (2,). timm's has a norm only if it is told
         to make one step.
-      peak_memory: bytes on a GPU at the peak of a call; None on a CPU.
+      peak_memory: bytes on the device at the peak of a call; None where they are not known.
     """
 
     call: Callable[[int], np.ndarray]
@@ -148,7 +148,7 @@ def measure(spec: Spec, mesh: Mesh) -> list[dict]:
     results = []
     for what in spec.passes:
         alternatives, firsts = _prepare(spec, model, variables, mesh, what)
-        peaks = {name: one.peak_memory() for name, one in alternatives.items() if on_gpu}
+        peaks = {n: one.peak_memory() for n, one in alternatives.items() if one.peak_memory}
         with measuring.alone():
             firsts = {n: one.call(1) for n, one in alternatives.items() if n not in firsts} | firsts
             tolerance = 1e-3 if spec.dtype == "float32" else 0.05
@@ -280,14 +280,14 @@ def _timms(
         )
         call = pair[_PASSES.index(what)]
         peak = functools.partial(timm_step.peak_memory, functools.partial(call, 1))
-        alternatives[_ALTERNATIVES[mode]] = _Alternative(call, peak)
+        alternatives[_ALTERNATIVES[mode]] = _Alternative(call, peak if on_gpu else None)
     return alternatives
 
 
 def _print(console: Console, spec: Spec, results: list[dict]) -> None:
     on_gpu = results[0]["platform"] == "gpu"
     peak_rate = measuring.PEAK_RATES.get(results[0]["device_kind"])
-    columns = ["", "", "ms", "images/s"] + ["GiB"] * on_gpu + ["of peak"] * bool(peak_rate)
+    columns = ["", "", "ms", "images/s", "GiB"] + ["of peak"] * bool(peak_rate)
     for name in spec.references:
         columns += [f"/ {name}"] if on_gpu else [f"/ {name}", "CPU time"]
     rows = []
@@ -296,8 +296,8 @@ def _print(console: Console, spec: Spec, results: list[dict]) -> None:
             seconds = compared["seconds"]["median"]
             row = [result["what"], name, report.milliseconds(compared)]
             row.append(report.figure(spec.batch_size / seconds))
-            if on_gpu:
-                row.append(report.figure(result["peak_bytes"][name] / 2**30))
+            peak = result["peak_bytes"].get(name)
+            row.append("" if peak is None else report.figure(peak / 2**30))
             if peak_rate:
                 row.append(f"{100 * result['flops'] / seconds / peak_rate:.0f} %")
             for reference in spec.references:

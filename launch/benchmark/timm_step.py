@@ -146,5 +146,6 @@ def require_compiler() -> None:
     names = named[:1] or ["g++", "clang++"]
     if not any(map(shutil.which, names)):
         raise ValueError(
-            f"--compiled: there is no {' or '.join(names)}, which torch.compile needs; install one"
+            f"--timm=compiled: there is no {' or '.join(names)}, which torch.compile needs; install "
+            "one"
         )

@@ -311,7 +311,7 @@ def test_draws_compares_noises_with_drawing_alone(tmp_path):
 def test_torch_compile_needs_a_compiler(tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", f"{tmp_path / 'compiler'} -O1")
     with pytest.raises(
-        ValueError, match=r"--compiled: there is no .*/compiler, which torch\.compile"
+        ValueError, match=r"--timm=compiled: there is no .*/compiler, which torch\.compile"
     ):
         timm_step.require_compiler()
     (tmp_path / "compiler").touch(0o755)
