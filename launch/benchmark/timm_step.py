@@ -60,7 +60,7 @@ def prepare(
         return torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
 
     def create() -> Any:
-        model = timm.create_model(name, drop_path_rate=0.0, **arguments)
+        model: Any = timm.create_model(name, drop_path_rate=0.0, **arguments)
         model.load_state_dict(tensors, strict=True)
         model = model.to(device=device, memory_format=layout)
         if compiled:
@@ -146,6 +146,6 @@ def require_compiler() -> None:
     names = named[:1] or ["g++", "clang++"]
     if not any(map(shutil.which, names)):
         raise ValueError(
-            f"--timm=compiled: there is no {' or '.join(names)}, which torch.compile needs; install "
-            "one"
+            f"--timm=compiled: there is no {' or '.join(names)}, which torch.compile needs; "
+            "install one"
         )

@@ -65,7 +65,7 @@ def _count_flops(jaxpr: Any) -> int:
     total = 0
     for equation in jaxpr.eqns:
         outputs = math.prod(equation.outvars[0].aval.shape)
-        shapes = [getattr(x.aval, "shape", ()) for x in equation.invars]
+        shapes: list[Any] = [getattr(x.aval, "shape", ()) for x in equation.invars]
         if equation.primitive.name == "dot_general":
             contracted, _ = equation.params["dimension_numbers"][0]
             total += 2 * outputs * math.prod(shapes[0][axis] for axis in contracted)

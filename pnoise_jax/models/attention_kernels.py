@@ -5,6 +5,7 @@ import functools
 import re
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -109,7 +110,8 @@ def attend(
       bias: added to the logits, (batch or 1, heads or 1, tokens, tokens), or None.
       kernel: "xla" or "cudnn".
     """
-    attention = functools.partial(jax.nn.dot_product_attention, implementation=kernel)
+    implementation: Any = kernel
+    attention = functools.partial(jax.nn.dot_product_attention, implementation=implementation)
     if kernel == "cudnn" and query.shape[1] % 2 and bias is None:
         return attend_padded(attention, query, key, value)
     return attention(query, key, value, bias)
