@@ -110,6 +110,10 @@ def test_a_padded_token_takes_no_part(tokens):
     ]
     chex.assert_trees_all_close(*results, rtol=1e-5, atol=1e-6)
     assert padded(query, key, value).shape == query.shape
+    runs = [jnp.stack([x, 2 * x]) for x in (query, key, value)]
+    together = jax.vmap(jax.grad(weighed(padded)))(*runs)
+    alone = [jax.grad(weighed(attention))(*(x[run] for x in runs)) for run in range(2)]
+    chex.assert_trees_all_close(together, jnp.stack(alone), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
