@@ -23,7 +23,6 @@ import functools
 import importlib.util
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -51,7 +50,7 @@ flags.DEFINE_integer("batch_size", 2, "Images per batch.", lower_bound=2)
 flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Dtype of the computation.")
 _ONLY = flags.DEFINE_enum("only", None, list(_PASSES), "What to measure; by default both.")
 _KERNELS = flags.DEFINE_list(
-    "kernels", ["xla"], "What computes our attention, one alternative for each; cudnn on GPUs only."
+    "kernels", ["xla"], "What computes our attention, one alternative for each: xla, cudnn, auto."
 )
 flags.DEFINE_integer("rounds", 5, "How often each alternative is called.", lower_bound=1)
 flags.DEFINE_integer(
@@ -140,50 +139,44 @@ def measure(spec: Spec, mesh: Mesh) -> list[dict]:
     on_gpu = jax.default_backend() == "gpu"
     if on_gpu and spec.timm:
         timm_step.require_gpu()
-    steps = spec.steps or (5 if on_gpu else 1)
+    steps = spec.steps or measuring.in_a_row(5)
     model = workload.create_model(spec)
     variables = _draw_variables(model, spec.image_size)
     images = jax.ShapeDtypeStruct((1, spec.image_size, spec.image_size, 3), jnp.float32)
     flops = spec.batch_size * workload.count_flops(model.apply, variables, images)
     results = []
     for what in spec.passes:
-        alternatives, firsts = _prepare(spec, model, variables, mesh, what)
-        peaks = {n: one.peak_memory() for n, one in alternatives.items() if one.peak_memory}
-        with measuring.alone():
-            firsts = {n: one.call(1) for n, one in alternatives.items() if n not in firsts} | firsts
-            tolerance = 1e-3 if spec.dtype == "float32" else 0.05
-            tolerance *= max(1.0, float(np.abs(firsts["ours"]).max()))
-            difference = measuring.require_agreement(spec.model, firsts, tolerance=tolerance)
-            calls = {name: functools.partial(one.call, steps) for name, one in alternatives.items()}
-            for call in calls.values():
-                call()
-            times = measuring.interleave(calls, rounds=spec.rounds, per_call=steps)
-        result = {"what": what, "steps": steps, "difference": difference, "peak_bytes": peaks}
-        result["flops"] = flops * (1 if what == "forward" else 3)
-        references = spec.references or ["ours"]
-        result["to"] = {name: measuring.compare(times, to=name) for name in references}
+        alternatives = _ours(spec, variables, mesh, what)
+        alternatives |= _timms(spec, model, variables, what, on_gpu=on_gpu)
+        differences = _compare_results(spec, {n: each.call(1) for n, each in alternatives.items()})
+        calls = {n: functools.partial(each.call, steps) for n, each in alternatives.items()}
+        for call in calls.values():
+            call()
+        peaks = {n: each.peak_memory() for n, each in alternatives.items() if each.peak_memory}
+        times = measuring.interleave(calls, rounds=spec.rounds, per_call=steps)
+        references = spec.references or list(alternatives)[:1]
+        result = {
+            "what": what,
+            "steps": steps,
+            "flops": flops * (1 if what == "forward" else 3),
+            "difference": differences,
+            "peak_bytes": peaks,
+            "to": {name: measuring.compare(times, to=name) for name in references},
+        }
         results.append(dataclasses.asdict(spec) | result)
         del alternatives, calls  # before the next pass asks for memory
     return results
 
 
-def _prepare(
-    spec: Spec, model: models.Classifier, variables: dict, mesh: Mesh, what: str
-) -> tuple[dict[str, _Alternative], dict[str, np.ndarray]]:
-    """All alternatives, ours first, and what the first calls of timm's returned, which compile.
-
-    On a GPU both are compiled at the same time, mostly on cores that one leaves idle.
+def _compare_results(spec: Spec, results: dict[str, np.ndarray]) -> dict[str, float]:
+    """The largest differences from the first: of logits as parts of the largest one, of a step's
+    loss and of its gradient's norm as parts of each.
     """
-    on_gpu = jax.default_backend() == "gpu"
-
-    def prepare_timms():
-        alternatives = _timms(spec, model, variables, what, on_gpu=on_gpu)
-        return alternatives, {name: one.call(1) for name, one in alternatives.items()}
-
-    with ThreadPoolExecutor(2 if on_gpu else 1) as pool:
-        ours = pool.submit(_ours, spec, variables, mesh, what)  # waits for its turn
-        alternatives, firsts = pool.submit(prepare_timms).result()
-        return ours.result() | alternatives, firsts
+    first = np.abs(next(iter(results.values())))
+    scale = first if first.ndim == 1 else first.max()
+    parts = {name: result / scale for name, result in results.items()}
+    tolerance = 2e-3 if spec.dtype == "float32" else 0.05
+    return measuring.require_agreement(spec.model, parts, tolerance=tolerance)
 
 
 def _draw_variables(model: models.Classifier, image_size: int) -> dict:
@@ -205,27 +198,23 @@ def _flat(variables: dict) -> dict[str, Any]:
 
 
 def _ours(spec: Spec, variables: dict, mesh: Mesh, what: str) -> dict[str, _Alternative]:
-    """Ours, compiled, with each attention kernel that the model can have; "ours" is the first."""
-    with measuring.in_turn():
-        return _compile_ours(spec, variables, mesh, what)
-
-
-def _compile_ours(spec: Spec, variables: dict, mesh: Mesh, what: str) -> dict[str, _Alternative]:
+    """Ours, compiled, with each attention kernel that the model can have."""
     batch = workload.draw_batch(spec)
+    prepare = _our_forward if what == "forward" else _our_step
+    options = {f"ours, {kernel}": {"attention_kernel": kernel} for kernel in spec.kernels}
+    if "attention_kernel" not in models.default_options(spec.model):
+        options = {"ours": {}}  # without attention, or with one of its own
+    elif len(options) == 1:
+        options = {"ours": next(iter(options.values()))}
     alternatives = {}
-    for kernel in spec.kernels:
-        options = {} if kernel == "xla" else {"attention_kernel": kernel}
-        if options.keys() - models.default_options(spec.model):
-            continue  # a model without attention, or with one of its own
+    for name, chosen in options.items():
         try:
-            model = workload.create_model(spec, dtype=spec.dtype, **options)
-            prepare = _our_forward if what == "forward" else _our_step
-            name = f"ours, {kernel}" if alternatives else "ours"
+            model = workload.create_model(spec, dtype=spec.dtype, **chosen)
             alternatives[name] = prepare(model, variables, batch, mesh)
         except (ValueError, NotImplementedError, jax.errors.JaxRuntimeError) as error:
             if not alternatives:
                 raise
-            say(f"{spec.model} without --kernels={kernel}: {error}")
+            say(f"{spec.model} without {name}: {error}")
     return alternatives
 
 

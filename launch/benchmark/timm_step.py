@@ -137,10 +137,9 @@ def require_gpu() -> None:
 
 
 def require_compiler() -> None:
-    """torch.compile translates models for a CPU into C++.
+    """Raises ValueError if there is no compiler that torch.compile would find.
 
-    Raises:
-      ValueError: there is no compiler that it would find.
+    It translates models for a CPU into C++, and calls compiled kernels of a GPU from C.
     """
     named = shlex.split(os.environ.get("CXX", ""))  # such as "ccache g++"
     names = named[:1] or ["g++", "clang++"]

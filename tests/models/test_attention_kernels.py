@@ -116,6 +116,21 @@ def test_a_padded_token_takes_no_part(tokens):
     chex.assert_trees_all_close(together, jnp.stack(alone), rtol=1e-5, atol=1e-6)
 
 
+def test_lengths_of_padded_tokens_are_mapped_by_vmap():
+    def lengths_of(query):
+        found = {}
+        attention_kernels.attend_padded(
+            lambda *arrays, **lengths: (found.update(lengths), arrays[2])[1], query, query, query
+        )
+        assert found.keys() == LENGTHS
+        return found["query_seq_lengths"]
+
+    queries = jnp.full((3, 2, 5, 1, 8), jnp.nan)
+    np.testing.assert_array_equal(jax.vmap(lengths_of)(queries), np.full((3, 2), 5))
+    with pytest.raises(ValueError, match="out_axes is None"):  # as JAX's rule for cuDNN needs
+        jax.vmap(lengths_of, out_axes=None)(queries)
+
+
 @pytest.mark.parametrize(
     ("kernel", "tokens", "bias", "counted"),
     [

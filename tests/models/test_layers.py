@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from pnoise_jax import noise
 from pnoise_jax.models import convolutions, layers
@@ -57,6 +58,19 @@ def test_patches_are_convolved_as_by_a_larger_kernel(sides):
         for f in (convolutions.convolve_patches, expected)
     ]
     chex.assert_trees_all_close(*results, rtol=1e-4, atol=1e-5)
+
+
+def test_patches_are_embedded_on_a_mesh_with_explicit_axes():
+    mesh = jax.make_mesh((2,), ("data",), (AxisType.Explicit,), devices=jax.devices()[:2])
+    split, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("data",), ()))
+    x, kernel = jnp.ones((4, 32, 32, 3)), jnp.ones((16, 16, 3, 5))
+
+    def embed(x, kernel):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return convolutions.patchwise(x, kernel, (16, 16), "VALID", dimension_numbers=numbers)
+
+    embedded = jax.jit(embed)(jax.device_put(x, split), jax.device_put(kernel, whole))
+    np.testing.assert_array_equal(embedded, np.full((4, 2, 2, 5), 768.0))
 
 
 def test_drop_path_zeroes_whole_examples_and_scales_the_others():
