@@ -127,7 +127,7 @@ def test_lengths_of_padded_tokens_are_mapped_by_vmap():
 
     queries = jnp.full((3, 2, 5, 1, 8), jnp.nan)
     np.testing.assert_array_equal(jax.vmap(lengths_of)(queries), np.full((3, 2), 5))
-    with pytest.raises(ValueError, match="out_axes is None"):  # as JAX's rule for cuDNN needs
+    with pytest.raises(ValueError, match="out_axes"):  # as JAX's rule for cuDNN needs
         jax.vmap(lengths_of, out_axes=None)(queries)
 
 
