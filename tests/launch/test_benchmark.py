@@ -2,27 +2,21 @@
 
 import importlib.util
 import json
-import os
 import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from launch.benchmark import input_pipelines, measuring, report, timm_step
 from pnoise_jax.data.image import images
+from tests.launch import command
 
-ROOT = Path(__file__).parents[2]
 PASSES = ("forward", "backward")
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-W", "error", "-m", "launch.benchmark", *map(str, arguments)]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
+    done = command.run_forked("launch.benchmark", *arguments, strict=True)
+    return subprocess.CompletedProcess(arguments, *done)
 
 
 def require_spread(spread: dict) -> None:

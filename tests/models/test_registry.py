@@ -92,15 +92,42 @@ def test_every_listed_model_has_a_count():
 
 @pytest.mark.parametrize("name", models.list_models())
 def test_parameters_and_logits(name):
+    """Of equal blocks two and four are traced, and the others counted: all take far longer."""
     model = models.create_model(name)
+    number, with_blocks = equal_blocks(model)
+    if number > 6:
+        few, more = (parameters_and_logits(with_blocks(blocks)) for blocks in (2, 4))
+        assert (more - few) * (number - 4) / 2 + more == PARAMETERS[name]
+    else:
+        assert parameters_and_logits(model) == PARAMETERS[name]
+
+
+def parameters_and_logits(model):
+    """The number of parameters; checks dtypes and logits."""
     image_shape = model.image_shape or (224, 224)  # ResNets and DaViTs take any
     images = jax.ShapeDtypeStruct((2, *image_shape, 3), jnp.float32)
     with jax.enable_x64(True):  # without it, nothing could be anything but float32
         logits, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), images)
-    assert sum(x.size for x in jax.tree.leaves(variables["params"])) == PARAMETERS[name]
     assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     chex.assert_shape(logits, (2, 1000))
     chex.assert_type(logits, jnp.float32)
+    return sum(x.size for x in jax.tree.leaves(variables["params"]))
+
+
+def equal_blocks(model):
+    """How many the model has in a row, and a function that makes it with another number of them."""
+    if isinstance(model, models.ConViT):  # its blocks are of two kinds
+        local = model.local_layers
+        return local, lambda number: model.clone(
+            local_layers=number, depth=model.depth - local + number
+        )
+    if hasattr(model, "depth"):
+        return model.depth, lambda number: model.clone(depth=number)
+    sizes = model.stage_sizes
+    longest = sizes.index(max(sizes))
+    return sizes[longest], lambda number: model.clone(
+        stage_sizes=(*sizes[:longest], number, *sizes[longest + 1 :])
+    )
 
 
 @pytest.mark.parametrize("name", models.list_models())
