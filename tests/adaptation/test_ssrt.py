@@ -54,12 +54,12 @@ def start(task, scale=1.0):
     """Parameters and state, far enough from the initial ones that predictions differ."""
     init = functools.partial(training.init_state, task, optax.sgd(0.1), with_ema=False)
     state = jax.jit(lambda key: init(key, IMAGES))(jax.random.key(0))
-    leaves, tree = jax.tree.flatten(state.params)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    moved = [
-        x + scale * jax.random.normal(key, x.shape) for key, x in zip(keys, leaves, strict=True)
-    ]
-    return jax.tree.unflatten(tree, moved), {"batch_stats": state.batch_stats, **state.task}
+    generator = np.random.default_rng(1)
+    moved = jax.tree.map(
+        lambda x: x + np.float32(scale) * generator.normal(size=x.shape).astype(np.float32),
+        jax.device_get(state.params),
+    )
+    return moved, {"batch_stats": state.batch_stats, **state.task}
 
 
 def context(step=500, seed=0):
@@ -353,8 +353,9 @@ def test_an_evaluated_image_depends_on_no_other():
         "batch_stats": state["batch_stats"],
     }
     images = task.normalise(batch()["target_image"])
-    logits = task.model.apply(variables, images)
-    np.testing.assert_allclose(task.model.apply(variables, images[:2]), logits[:2], atol=1e-5)
+    apply = jax.jit(task.model.apply)
+    logits = apply(variables, images)
+    np.testing.assert_allclose(apply(variables, images[:2]), logits[:2], atol=1e-5)
 
 
 # ---- whole steps --
