@@ -40,6 +40,7 @@ def run(config: ml_collections.ConfigDict) -> None:
     console = create_console()
     say = functools.partial(console.print, soft_wrap=True, highlight=False)
     if _OUT.value is not None:
+        writing.require_local(_OUT.value, named=f"--out={_OUT.value!r}")
         out = Path(_OUT.value).expanduser()
         writing.require_places(out.parent, named=f"--out={_OUT.value!r}", files=(out.name,))
     experiment = ahead_of_time.build(config, topology)

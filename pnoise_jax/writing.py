@@ -19,8 +19,19 @@ def replace_file(path: Path, content: str | bytes) -> None:
     Raises:
       OSError: it cannot be written; the old file stays.
     """
-    with _temporary(path) as temporary:
+    with replacing(path) as temporary:
         temporary.write_bytes(_as_bytes(content))
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file beside ``path`` for the block to write, which takes its place once it is whole.
+
+    Raises:
+      OSError: it cannot be written; the old file stays.
+    """
+    with _temporary(path) as temporary:
+        yield temporary
         os.replace(temporary, path)
 
 
@@ -81,6 +92,23 @@ def move_to_new(file: Path, new: Path) -> None:
         file.unlink()
 
 
+def is_url(path: str | os.PathLike) -> bool:
+    """Whether this is an address, such as ``gs://…``, which no file system has.
+
+    pathlib makes ``gs:/…`` of it, and would create a directory that is called ``gs:``.
+    """
+    return re.match(r"[a-z][a-z0-9+.-]+:/", os.fspath(path), re.IGNORECASE) is not None
+
+
+def require_local(path: str | os.PathLike, *, named: str) -> None:
+    """Raises ValueError for a URL: what we write needs renames, locks and appends."""
+    if is_url(path):
+        raise ValueError(
+            f"{named} is a URL, not a path on this machine: give one. To keep results in a bucket, "
+            "mount it with gcsfuse; several hosts can also share NFS, Filestore or Lustre"
+        )
+
+
 def make_directory(path: Path, *, named: str) -> Path:
     """Creates a directory and its parents, and checks that files can be written there.
 
@@ -89,8 +117,10 @@ def make_directory(path: Path, *, named: str) -> Path:
       named: what a message calls it, such as ``--out='DIR'``.
 
     Raises:
+      ValueError: it is a URL.
       OSError: it cannot be created or written, or it is a file.
     """
+    require_local(path, named=named)
     for place in (path, *path.parents):
         if os.path.lexists(place) and not place.is_dir():
             what = "a file" if place.exists() else "a link that leads nowhere"

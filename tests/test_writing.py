@@ -1,6 +1,7 @@
 """Tests of pnoise_jax.writing."""
 
 import os
+import pathlib
 
 import pytest
 
@@ -43,6 +44,19 @@ def test_a_directory_through_a_broken_link(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "gone")
     with pytest.raises(NotADirectoryError, match="a link that leads nowhere"):
         writing.make_directory(tmp_path / "link", named="--workdir='x'")
+
+
+@pytest.mark.parametrize("url", ["gs://bucket/run", "S3://bucket", pathlib.Path("gs://bucket/run")])
+def test_a_url_is_no_directory(tmp_path, monkeypatch, url):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"^--out='x' is a URL, not a path on .* with gcsfuse;"):
+        writing.make_directory(pathlib.Path(url), named="--out='x'")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("path", ["/tmp/gs://x", "a:/b", "run:2/b", "hf_hub:a/b", "1:/x", "~/a"])
+def test_paths_that_are_no_urls(path):
+    assert not writing.is_url(path)
 
 
 def _make_directory(path):

@@ -2,6 +2,7 @@
 
 Subcommands:
   noise     the noise alone: structured, as a matmul, and as the published code's loop
+  draws     the noises that draw, against drawing alone
   exchanges what each noise exchanges between devices, read off the compiled program
   checkpoint saving and restoring a training state, and what it holds up
   step      a training step with noise against one without
@@ -12,6 +13,7 @@ Subcommands:
   models    the forward pass and training step of each family of models against timm's
   growth    how the cost of a step, an audit and a sweep's plan grows with their sizes
   scaling   what more devices and hosts add to a training step and to the input pipeline
+  gpu       all of the above that a GPU changes, in one command
   verdicts  how often an audit is wrong, on simulated functions for which the truth is known
 
 python -m launch.benchmark SUBCOMMAND --help lists the flags. The alternatives take turns, after a
@@ -26,6 +28,7 @@ from pnoise_jax.registry import did_you_mean
 # Only the chosen module is imported, because each defines its own flags. Each has a main().
 SUBCOMMANDS = (
     "noise",
+    "draws",
     "exchanges",
     "checkpoint",
     "step",
@@ -36,6 +39,7 @@ SUBCOMMANDS = (
     "models",
     "growth",
     "scaling",
+    "gpu",
     "verdicts",
 )
 

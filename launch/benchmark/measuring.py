@@ -1,14 +1,17 @@
 """Times alternatives against each other, in a new process for each number of devices."""
 
+import contextlib
 import dataclasses
+import fcntl
 import math
 import multiprocessing
 import os
+import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from typing import Any, TextIO
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +32,17 @@ _KEEP_MEMORY = {
     "MALLOC_ARENA_MAX": "1",
 }
 
+# Operations per second in bfloat16, without sparsity, from NVIDIA's data sheets.
+PEAK_RATES = {
+    "NVIDIA A100-SXM4-40GB": 312e12,
+    "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA H100 80GB HBM3": 989e12,
+    "NVIDIA H200": 989e12,
+}
+
+# Names a file that lists the groups of processes of programs that measure in turn; see `alone`.
+GROUPS = "PNOISE_BENCHMARK_GROUPS"
+
 _MARGIN = 0.15  # by which an exponent may exceed the expected one
 
 
@@ -46,10 +60,64 @@ class Times:
     cpu: list[float] = dataclasses.field(default_factory=list)
 
 
+def keep_accelerators_free() -> None:
+    """Keeps this process on the CPU, and those that it starts from taking all of a GPU's memory.
+
+    To be called before JAX is used, by a process that leaves measuring to others.
+    """
+    jax.config.update("jax_platforms", "cpu")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """In this context the other parts of `pnoise benchmark gpu` are stopped, if this is one.
+
+    Everything that takes long and is not timed, such as compiling, should be done before it.
+    """
+    with in_turn() as groups:
+        if groups is None:
+            yield
+            return
+        others = [int(group) for group in groups.read().split() if int(group) != os.getpgid(0)]
+        try:
+            send(signal.SIGSTOP, others)
+            yield
+        finally:
+            send(signal.SIGCONT, others)
+
+
+@contextlib.contextmanager
+def in_turn() -> Iterator[TextIO | None]:
+    """In this context no other part of `pnoise benchmark gpu` is in `in_turn` or `alone`.
+
+    For compiling by XLA, which times kernels on the GPU to choose between them.
+
+    Yields:
+      The file `GROUPS`, to read and to append to; None if there is none.
+    """
+    path = os.environ.get(GROUPS)
+    if path is None:
+        yield None
+        return
+    with open(path, "a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        yield file  # closing it gives the lock back
+
+
+def send(number: signal.Signals, groups: Iterable[int]) -> None:
+    """Sends a signal to groups of processes, except those that have ended."""
+    for group in groups:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, number)
+
+
 def interleave(
     calls: Mapping[str, Callable[[], Any]],
     *,
     rounds: int,
+    per_call: int = 1,
     budgets: Mapping[str, float] | None = None,
 ) -> dict[str, Times]:
     """Times the calls in turn, A B C, C B A, A B C, ..., so that a drift affects all of them alike.
@@ -58,6 +126,7 @@ def interleave(
       calls: compiled and called once before; they return arrays, and the time ends when these are
         ready.
       rounds: how often each is called.
+      per_call: what a call does so many times in a row; times are those of one.
       budgets: for slow calls, the number of seconds after which they are left out.
 
     Returns:
@@ -72,8 +141,8 @@ def interleave(
                 continue
             start, cpu_start = time.perf_counter(), time.process_time()
             result = jax.block_until_ready(calls[name]())
-            times[name].wall.append(time.perf_counter() - start)
-            times[name].cpu.append(time.process_time() - cpu_start)
+            times[name].wall.append((time.perf_counter() - start) / per_call)
+            times[name].cpu.append((time.process_time() - cpu_start) / per_call)
             del result  # before the next call asks for memory
     return times
 

@@ -2,19 +2,28 @@
 
 Measured: the wall-clock seconds of a forward pass in evaluation and of a training step with AdamW,
 on a batch of random images, for one model of each family. Ours are compiled by XLA; timm's run in
-PyTorch's eager mode, as in its training script, and with --compiled also by torch.compile, which
-takes minutes per model to compile. All use all cores and the same weights.
+PyTorch's eager mode, as in its training script, or with --timm=eager,compiled also by
+torch.compile, which takes minutes per model on a CPU. All have the same weights, and use all cores
+of a CPU.
 
-Printed: our time divided by timm's in the same round, as median and quartiles; and the median of
-the same ratio with CPU time, which other programs affect less. PyTorch and timm must be installed
-(pip install torch timm); without them, only our times are printed. On a machine with an
-accelerator, JAX_PLATFORMS=cpu makes both run on the CPU.
+On a GPU, both run there: timm's in channels-last layout, with the fused AdamW, and with
+--dtype=bfloat16 by automatic mixed precision. Steps are then timed five in a row, because neither
+side waits for one before it starts the next. JAX_PLATFORMS=cpu makes both run on the CPU.
+
+Printed: our time divided by timm's in the same round, as median and quartiles; on a CPU also the
+median of the same ratio with CPU time, which other programs affect less; the memory at the peak of
+a call, by the compiler's account for ours and by the allocator's for PyTorch on GPUs; and on GPUs
+the share of the peak rate in bfloat16 that the model's multiplications make up, a training step
+counted as three forward passes. PyTorch and timm must be installed (pip install torch timm);
+without them, only our times are printed.
 """
 
 import dataclasses
+import functools
 import importlib.util
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -33,17 +42,31 @@ from . import measuring, report, timm_step, workload
 # The smallest of each family.
 _FAMILIES = ("vit_ti_16", "vit_little_16_reg4", "deit_ti_16_distilled", "beit_b_16", "swin_t")
 _FAMILIES += ("swinv2_t", "convit_ti", "davit_t", "maxvit_t", "resnet18")
+_PASSES = ("forward", "training step")
 _MODELS = flags.DEFINE_list(
     "models", list(_FAMILIES), "Models to measure; see models.list_models()."
 )
 flags.DEFINE_integer("image_size", 224, "Side of the images in pixels.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 2, "Images per batch.", lower_bound=2)
+flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Dtype of the computation.")
+_ONLY = flags.DEFINE_enum("only", None, list(_PASSES), "What to measure; by default both.")
+_KERNELS = flags.DEFINE_list(
+    "kernels", ["xla"], "What computes our attention, one alternative for each; cudnn on GPUs only."
+)
 flags.DEFINE_integer("rounds", 5, "How often each alternative is called.", lower_bound=1)
-flags.DEFINE_bool("compiled", False, "Whether timm's models are also compiled by torch.compile.")
+flags.DEFINE_integer(
+    "steps",
+    None,
+    "How many in a row are timed at once; by default 5 on a GPU, else 1.",
+    lower_bound=1,
+)
+_TIMM = flags.DEFINE_list(
+    "timm", ["eager"], "How timm's models run, one alternative for each: eager, compiled."
+)
 _OUT = flags.DEFINE_string("out", None, "JSON file for all ratios and times.")
 
 MEAN = STD = (0.5,)
-_COMPILED = "timm compiled"
+_ALTERNATIVES = {"eager": "timm", "compiled": "timm compiled"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,67 +76,114 @@ class Spec:
     model: str
     image_size: int
     batch_size: int
+    dtype: str
+    passes: tuple[str, ...]
+    kernels: tuple[str, ...]
     rounds: int
-    with_timm: bool
-    compiled: bool
+    steps: int | None
+    timm: tuple[str, ...]
+
+    @property
+    def references(self) -> list[str]:
+        """The alternatives that are timm's."""
+        return [_ALTERNATIVES[name] for name in self.timm]
 
 
 def main() -> None:
     """Measures, prints and writes."""
+    measuring.keep_accelerators_free()
     with_timm = all(importlib.util.find_spec(name) for name in ("torch", "timm"))
-    compiled = with_timm and flags.FLAGS.compiled
+    for name in _TIMM.value:
+        report.require_known("timm", name, _ALTERNATIVES)
+    for kernel in _KERNELS.value:
+        report.require_known("kernels", kernel, models.ATTENTION_KERNELS)
+    if not _KERNELS.value:
+        raise ValueError(f"--kernels is empty: use some of {', '.join(models.ATTENTION_KERNELS)}")
     specs = [
-        report.spec_of(Spec, model=name, with_timm=with_timm, compiled=compiled)
+        report.spec_of(
+            Spec,
+            model=name,
+            passes=(_ONLY.value,) if _ONLY.value else _PASSES,
+            kernels=tuple(_KERNELS.value),
+            timm=tuple(_TIMM.value) if with_timm else (),
+        )
         for name in _MODELS.value
     ]
     for spec in specs:
         workload.create_model(spec)
     if not with_timm:
         say("PyTorch and timm are not installed: only our times (pip install torch timm)")
-    elif compiled:
+    elif "compiled" in _TIMM.value:
         timm_step.require_compiler()
     # PyTorch's idle threads else keep the cores busy for a while, from ours and other programs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     report.run("models", specs, measure, _print, out=_OUT.value)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Alternative:
+    """One way to compute a pass.
+
+    Attributes:
+      call: makes as many passes in a row as it is told, and returns the logits (batch, classes), or
+        the last step's loss and the norm of its gradient (2,). timm's has a norm only if it is told
+        to make one step.
+      peak_memory: bytes on the device at the peak of a call; None where they are not known.
+    """
+
+    call: Callable[[int], np.ndarray]
+    peak_memory: Callable[[], int] | None
+
+
 def measure(spec: Spec, mesh: Mesh) -> list[dict]:
-    """Two results, for the forward pass and for the training step: ours against timm's."""
+    """A result for each pass: our alternatives and timm's."""
+    on_gpu = jax.default_backend() == "gpu"
+    if on_gpu and spec.timm:
+        timm_step.require_gpu()
+    steps = spec.steps or (5 if on_gpu else 1)
     model = workload.create_model(spec)
     variables = _draw_variables(model, spec.image_size)
-    batch = workload.draw_batch(spec)
-    calls = {"ours": _ours(model, variables, batch, mesh)}
-    if spec.with_timm:
-        reference = weights.timm_reference(spec.model, model, channels=3)
-        assert reference is not None, f"timm has no {spec.model}"
-        name, arguments = reference
-        state = weights.timm_state(_flat(variables))
-        for compiled in (False, True)[: 1 + spec.compiled]:
-            calls[_COMPILED if compiled else "timm"] = timm_step.prepare(
-                name,
-                arguments,
-                state,
-                batch,
-                learning_rate=workload.LEARNING_RATE,
-                weight_decay=training.default_config().optimizer.weight_decay,
-                compiled=compiled,
-            )
+    images = jax.ShapeDtypeStruct((1, spec.image_size, spec.image_size, 3), jnp.float32)
+    flops = spec.batch_size * workload.count_flops(model.apply, variables, images)
     results = []
-    for number, what in enumerate(("forward", "training step")):
-        alternatives = {name: pair[number] for name, pair in calls.items()}
-        # The logits, or the loss of the first step.
-        firsts = {name: np.asarray(call()) for name, call in alternatives.items()}
-        tolerance = 1e-3 * max(1.0, float(np.abs(firsts["ours"]).max()))
-        difference = measuring.require_agreement(spec.model, firsts, tolerance=tolerance)
-        for call in alternatives.values():
-            call()
-        times = measuring.interleave(alternatives, rounds=spec.rounds)
-        compared = measuring.compare(times, to="timm" if spec.with_timm else "ours")
-        result = {"what": what, "alternatives": compared, "difference": difference}
-        if spec.compiled:
-            result["to_compiled"] = measuring.compare(times, to=_COMPILED)["ours"]
+    for what in spec.passes:
+        alternatives, firsts = _prepare(spec, model, variables, mesh, what)
+        peaks = {n: one.peak_memory() for n, one in alternatives.items() if one.peak_memory}
+        with measuring.alone():
+            firsts = {n: one.call(1) for n, one in alternatives.items() if n not in firsts} | firsts
+            tolerance = 1e-3 if spec.dtype == "float32" else 0.05
+            tolerance *= max(1.0, float(np.abs(firsts["ours"]).max()))
+            difference = measuring.require_agreement(spec.model, firsts, tolerance=tolerance)
+            calls = {name: functools.partial(one.call, steps) for name, one in alternatives.items()}
+            for call in calls.values():
+                call()
+            times = measuring.interleave(calls, rounds=spec.rounds, per_call=steps)
+        result = {"what": what, "steps": steps, "difference": difference, "peak_bytes": peaks}
+        result["flops"] = flops * (1 if what == "forward" else 3)
+        references = spec.references or ["ours"]
+        result["to"] = {name: measuring.compare(times, to=name) for name in references}
         results.append(dataclasses.asdict(spec) | result)
+        del alternatives, calls  # before the next pass asks for memory
     return results
+
+
+def _prepare(
+    spec: Spec, model: models.Classifier, variables: dict, mesh: Mesh, what: str
+) -> tuple[dict[str, _Alternative], dict[str, np.ndarray]]:
+    """All alternatives, ours first, and what the first calls of timm's returned, which compile.
+
+    On a GPU both are compiled at the same time, mostly on cores that one leaves idle.
+    """
+    on_gpu = jax.default_backend() == "gpu"
+
+    def prepare_timms():
+        alternatives = _timms(spec, model, variables, what, on_gpu=on_gpu)
+        return alternatives, {name: one.call(1) for name, one in alternatives.items()}
+
+    with ThreadPoolExecutor(2 if on_gpu else 1) as pool:
+        ours = pool.submit(_ours, spec, variables, mesh, what)  # waits for its turn
+        alternatives, firsts = pool.submit(prepare_timms).result()
+        return ours.result() | alternatives, firsts
 
 
 def _draw_variables(model: models.Classifier, image_size: int) -> dict:
@@ -134,42 +204,114 @@ def _flat(variables: dict) -> dict[str, Any]:
     return dict(traverse_util.flatten_dict(variables, sep="/"))
 
 
-def _ours(model, variables: dict, batch: dict, mesh: Mesh) -> tuple[Callable, Callable]:
-    """A call of the forward pass, which returns logits, and of a step, which returns its loss."""
+def _ours(spec: Spec, variables: dict, mesh: Mesh, what: str) -> dict[str, _Alternative]:
+    """Ours, compiled, with each attention kernel that the model can have; "ours" is the first."""
+    with measuring.in_turn():
+        return _compile_ours(spec, variables, mesh, what)
+
+
+def _compile_ours(spec: Spec, variables: dict, mesh: Mesh, what: str) -> dict[str, _Alternative]:
+    batch = workload.draw_batch(spec)
+    alternatives = {}
+    for kernel in spec.kernels:
+        options = {} if kernel == "xla" else {"attention_kernel": kernel}
+        if options.keys() - models.default_options(spec.model):
+            continue  # a model without attention, or with one of its own
+        try:
+            model = workload.create_model(spec, dtype=spec.dtype, **options)
+            prepare = _our_forward if what == "forward" else _our_step
+            name = f"ours, {kernel}" if alternatives else "ours"
+            alternatives[name] = prepare(model, variables, batch, mesh)
+        except (ValueError, NotImplementedError, jax.errors.JaxRuntimeError) as error:
+            if not alternatives:
+                raise
+            say(f"{spec.model} without --kernels={kernel}: {error}")
+    return alternatives
+
+
+def _our_forward(model, variables: dict, batch: dict, mesh: Mesh) -> _Alternative:
     images = (jnp.asarray(batch["image"], jnp.float32) / 255 - MEAN[0]) / STD[0]
-    apply = jax.jit(model.apply)
     on_device = jax.device_put(variables, parallel.replicated(mesh))
+    apply = jax.jit(model.apply).lower(on_device, images).compile()
+
+    def forward(times: int) -> np.ndarray:
+        for _ in range(times):
+            logits = apply(on_device, images)
+        return np.asarray(logits)
+
+    return _Alternative(forward, lambda: workload.peak_memory(apply))
+
+
+def _our_step(model, variables: dict, batch: dict, mesh: Mesh) -> _Alternative:
     task = training.Classification(model=model, mean=MEAN, std=STD)
-    state = workload.create_state(task, images.shape[1], mesh, imported=_flat(variables))
+    imported = _flat(variables)
+    state = workload.create_state(task, batch["image"].shape[1], mesh, imported=imported)
     batch = parallel.to_devices(batch, parallel.split_batch(mesh))
     advance = workload.make_advance(task, state, batch, mesh)
-    return lambda: apply(on_device, images), lambda: advance()[1]["loss"]
+
+    def steps(times: int) -> np.ndarray:
+        metrics = advance(times)[1]
+        return np.array([metrics["loss"], metrics["grad_norm"]])
+
+    return _Alternative(steps, lambda: workload.peak_memory(advance.step))
+
+
+def _timms(
+    spec: Spec, model: models.Classifier, variables: dict, what: str, *, on_gpu: bool
+) -> dict[str, _Alternative]:
+    """timm's, which compile when they are first called."""
+    if not spec.timm:
+        return {}
+    reference = weights.timm_reference(spec.model, model, channels=3)
+    assert reference is not None, f"timm has no {spec.model}"
+    name, arguments = reference
+    alternatives = {}
+    for mode in spec.timm:
+        pair = timm_step.prepare(
+            name,
+            arguments,
+            weights.timm_state(_flat(variables)),
+            workload.draw_batch(spec),
+            learning_rate=workload.LEARNING_RATE,
+            weight_decay=training.default_config().optimizer.weight_decay,
+            bfloat16=spec.dtype == "bfloat16",
+            compiled=mode == "compiled",
+            gpu=on_gpu,
+        )
+        call = pair[_PASSES.index(what)]
+        peak = functools.partial(timm_step.peak_memory, functools.partial(call, 1))
+        alternatives[_ALTERNATIVES[mode]] = _Alternative(call, peak if on_gpu else None)
+    return alternatives
 
 
 def _print(console: Console, spec: Spec, results: list[dict]) -> None:
-    columns, rows = ["", "ours, ms"], []
-    if spec.with_timm:
-        columns += ["timm, ms", "ratio", "CPU time"]
-    if spec.compiled:
-        columns += ["timm compiled, ms", "ratio", "CPU time"]
+    on_gpu = results[0]["platform"] == "gpu"
+    peak_rate = measuring.PEAK_RATES.get(results[0]["device_kind"])
+    columns = ["", "", "ms", "images/s", "GiB"] + ["of peak"] * bool(peak_rate)
+    for name in spec.references:
+        columns += [f"/ {name}"] if on_gpu else [f"/ {name}", "CPU time"]
+    rows = []
     for result in results:
-        compared = result["alternatives"]
-        row = [result["what"], report.milliseconds(compared["ours"])]
-        if spec.with_timm:
-            row += [report.milliseconds(compared["timm"]), *_ratios(compared["ours"])]
-        if spec.compiled:
-            row += [report.milliseconds(compared[_COMPILED]), *_ratios(result["to_compiled"])]
-        rows.append(row)
+        for name, compared in next(iter(result["to"].values())).items():
+            seconds = compared["seconds"]["median"]
+            row = [result["what"], name, report.milliseconds(compared)]
+            row.append(report.figure(spec.batch_size / seconds))
+            peak = result["peak_bytes"].get(name)
+            row.append("" if peak is None else report.figure(peak / 2**30))
+            if peak_rate:
+                row.append(f"{100 * result['flops'] / seconds / peak_rate:.0f} %")
+            for reference in spec.references:
+                to = result["to"][reference][name]
+                known = name != reference
+                row.append(report.ratio(to) if known else "")
+                if not on_gpu:
+                    row.append(f"{to['cpu_ratio']['median']:.2f}" if known else "")
+            rows.append(row)
     title = (
         f"{results[0]['device_kind']}, {spec.model}, {spec.image_size} px, "
-        f"batch {spec.batch_size}, float32, {spec.rounds} rounds"
+        f"batch {spec.batch_size}, {spec.dtype}, {spec.rounds} rounds"
     )
-    if spec.with_timm:
-        title += "\ntime of this package / time of timm: median (quartiles)"
+    if spec.timm:
+        title += "\ntime / time of timm: median (quartiles)"
     console.print(report.table(title, columns, rows))
-    report.say_agreement(console, "logits and the first loss", results)
-
-
-def _ratios(ours: dict[str, Any]) -> list[str]:
-    """Of the time by the clock and of the CPU time."""
-    return [report.ratio(ours), f"{ours['cpu_ratio']['median']:.2f}"]
+    report.say_agreement(console, "logits, the first loss and its gradient's norm", results)

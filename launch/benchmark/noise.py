@@ -7,14 +7,21 @@ the matmul and, for the optimal Q, the loop of the published code. Each is measu
   forward   from x to X + QX
   backward  for the gradient of sum(w * (X + QX)) with respect to x, given w: only the pullback
 
-Printed: how many times as long as the structured implementation the others take in the same round,
-as median and quartiles.
+and so is a copy of x, which reads and writes each element once: no noise that changes x can be
+faster. With --torch, PyTorch's own roll is measured too, forward and on one device: as it is, and
+compiled. On a GPU, where starting a program takes longer than the noise of a small batch, a program
+applies each up to 32 times in a row.
+
+Printed: how many times as long as a copy the structured implementation takes, and how many times as
+long as that the others, in the same round, as median and quartiles.
 """
 
 import dataclasses
 import functools
+import importlib.util
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +32,7 @@ from rich.console import Console
 from pnoise_jax import noise, parallel
 
 from ..main import whole_numbers
-from . import measuring, report
+from . import measuring, report, torch_roll
 
 _K = flags.DEFINE_list("k", ["64", "256"], "Batch sizes: how many rows are mixed.")
 _SHAPE = flags.DEFINE_list("shape", ["197", "768"], "Shape of a row: tokens and features.")
@@ -34,7 +41,12 @@ flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Dtype of x.")
 flags.DEFINE_integer("rounds", 11, "How often each alternative is called.", lower_bound=1)
 _OUT = flags.DEFINE_string("out", None, "JSON file for all ratios and times.")
 
-_LOOP_SECONDS = 6.0  # after which the loop, which is slow, takes part in no further rounds
+flags.DEFINE_bool("torch", False, "Whether torch.roll is measured as well.")
+_STRENGTH = 0.3  # of the cyclic shift
+_IN_A_ROW = 32  # at most, on a GPU
+_BYTES_IN_A_ROW = 2**30  # of x, at most, on a GPU
+_LOOP_LARGEST = 1024  # k of the loop, at most
+_LOOP_SECONDS = 3.0  # after which the loop, which is slow, takes part in no further rounds
 
 Function = Callable[[jax.Array], jax.Array]
 
@@ -47,10 +59,14 @@ class Spec:
     shape: tuple[int, ...]
     dtype: str
     rounds: int
+    torch: bool
 
 
 def main() -> None:
     """Measures, prints and writes."""
+    measuring.keep_accelerators_free()
+    if flags.FLAGS.torch and importlib.util.find_spec("torch") is None:
+        raise ValueError("--torch: PyTorch is not installed (pip install torch)")
     devices = whole_numbers("devices", _DEVICES.value, minimum=1)
     shape = whole_numbers("shape", _SHAPE.value, minimum=1, repeats=True)
     ks = whole_numbers("k", _K.value, minimum=2)
@@ -59,21 +75,126 @@ def main() -> None:
     report.run("noise", [spec], measure, _print, devices=devices, out=_OUT.value)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Case:
+    """What is measured for a k, a quality matrix and a pass.
+
+    Attributes:
+      named: these three.
+      calls: of each alternative, "copy" among them; timed.
+      single: calls that apply each but "copy" once; compared.
+      in_a_row: how often a call applies an alternative.
+    """
+
+    named: dict[str, Any]
+    calls: dict[str, Callable]
+    single: dict[str, Callable]
+    in_a_row: int
+
+
 def measure(spec: Spec, mesh: Mesh) -> list[dict]:
     """A result for each k, quality matrix and pass."""
-    results = []
-    for k, quality in itertools.product(spec.ks, ("cyclic_shift", "optimal")):
-        for direction, derive in _PASSES.items():
-            functions = {name: derive(f) for name, f in alternatives(quality).items()}
-            calls = _compile(functions, spec, k, mesh)
-            case = {"k": k, "quality": quality, "pass": direction}
-            results.append(case | _time(calls, spec, f"k={k}, {quality}, {direction}"))
-    return results
+    with measuring.in_turn():
+        cases = _prepare_all(spec, mesh)
+    with measuring.alone():
+        return [case.named | _time(case, spec) for case in cases]
+
+
+def _prepare_all(spec: Spec, mesh: Mesh) -> list[_Case]:
+    """Compiles the alternatives of all cases."""
+    arrays = {k: _draw(k, spec, mesh) for k in spec.ks}
+    return [
+        _prepare({"k": k, "quality": quality, "pass": direction}, arrays[k], spec, mesh)
+        for k, quality, direction in itertools.product(
+            spec.ks, ("cyclic_shift", "optimal"), _PASSES
+        )
+    ]
+
+
+def _draw(k: int, spec: Spec, mesh: Mesh) -> tuple[jax.Array, jax.Array]:
+    """x and w, spread over the devices."""
+
+    def draw(seed):
+        return jax.random.normal(jax.random.key(seed), (k, *spec.shape), spec.dtype)
+
+    draw = jax.jit(draw, out_shardings=parallel.split_batch(mesh))
+    return draw(0), draw(1)
+
+
+def _prepare(
+    named: dict[str, Any], arrays: tuple[jax.Array, jax.Array], spec: Spec, mesh: Mesh
+) -> _Case:
+    """Compiles the alternatives."""
+    split = parallel.split_batch(mesh)
+    in_a_row = 1
+    if jax.default_backend() == "gpu":
+        in_a_row = max(1, min(_IN_A_ROW, _BYTES_IN_A_ROW // arrays[0].nbytes))
+
+    def compile_call(function: Callable, times: int) -> Callable:
+        function = jax.jit(_repeat(function, times), in_shardings=split, out_shardings=split)
+        return functools.partial(function.lower(*arrays).compile(), *arrays)
+
+    derive = _PASSES[named["pass"]]
+    functions = {name: derive(f) for name, f in alternatives(named["quality"]).items()}
+    if named["k"] > _LOOP_LARGEST:
+        functions.pop("loop", None)
+    single = {name: compile_call(f, 1) for name, f in functions.items()}
+    functions["copy"] = _copy
+    calls = {name: compile_call(f, in_a_row) for name, f in functions.items()}
+    rolls = named["quality"] == "cyclic_shift" and named["pass"] == "forward" and mesh.size == 1
+    for compiled in (False, True)[: 2 if spec.torch and rolls else 0]:
+        name = "torch.roll, compiled" if compiled else "torch.roll"
+        call = torch_roll.prepare(arrays[0], strength=_STRENGTH, compiled=compiled)
+        single[name] = functools.partial(call, 1)
+        calls[name] = functools.partial(call, in_a_row)
+    return _Case(named, calls, single, in_a_row)
+
+
+def _time(case: _Case, spec: Spec) -> dict:
+    """Compares what the calls return, then times them."""
+    tolerance = 1e-4 if spec.dtype == "float32" else 0.06  # of values around 1, the largest near 5
+    what = ", ".join(f"{name}={value}" for name, value in case.named.items())
+    results = {name: call() for name, call in case.single.items()}
+    differences = measuring.require_agreement(what, results, tolerance=tolerance)
+    del results
+    for call in case.calls.values():
+        jax.block_until_ready(call())
+    budgets = {"loop": _LOOP_SECONDS}
+    times = measuring.interleave(
+        case.calls, rounds=spec.rounds, per_call=case.in_a_row, budgets=budgets
+    )
+    return {
+        "alternatives": measuring.compare(times, to="structured"),
+        "to_copy": measuring.compare(times, to="copy")["structured"],
+        "in_a_row": case.in_a_row,
+        "difference": differences,
+    }
+
+
+def _repeat(function: Callable, times: int) -> Callable:
+    """The function of (x, w), ``times`` times in a row, each on what the last returned.
+
+    A linear function's pullback is one of w alone, so there w stands for the last result too.
+    """
+
+    def repeated(x, w):
+        for number in range(times):
+            result = function(x, w)
+            if number < times - 1:  # so that each is a program's work of its own
+                result = jax.lax.optimization_barrier(result)
+            x = w = result
+        return result
+
+    return repeated
+
+
+def _copy(x, w):
+    return -x  # XLA would leave out a copy that changes nothing
 
 
 def alternatives(quality: str) -> dict[str, Function]:
     """Implementations of ``X + QX`` for x of shape (k, ...), the structured one first."""
-    matrix = noise.Optimal() if quality == "optimal" else noise.CyclicShift(0.3)
+    matrix = noise.Optimal() if quality == "optimal" else noise.CyclicShift(_STRENGTH)
     functions: dict[str, Function] = {
         name: functools.partial(noise.LinearTransform(matrix, implementation=name), None)
         for name in ("structured", "matmul")
@@ -108,49 +229,24 @@ def _backward(function: Function) -> Callable:
 _PASSES = {"forward": _forward, "backward": _backward}
 
 
-def _compile(functions: dict[str, Callable], spec: Spec, k: int, mesh: Mesh) -> dict[str, Callable]:
-    """Compiled calls without arguments, all for the same x and w."""
-    split = parallel.split_batch(mesh)
-
-    def draw(seed):
-        return jax.random.normal(jax.random.key(seed), (k, *spec.shape), spec.dtype)
-
-    x, w = (jax.jit(draw, out_shardings=split)(seed) for seed in (0, 1))
-    calls = {}
-    for name, function in functions.items():
-        compiled = jax.jit(function, in_shardings=split, out_shardings=split).lower(x, w).compile()
-        calls[name] = lambda compiled=compiled: compiled(x, w)
-    return calls
-
-
-def _time(calls: dict[str, Callable], spec: Spec, what: str) -> dict:
-    """Compares what the calls return, then times them."""
-    tolerance = 1e-4 if spec.dtype == "float32" else 0.06  # of values around 1, the largest near 5
-    results = {name: call() for name, call in calls.items()}
-    differences = measuring.require_agreement(what, results, tolerance=tolerance)
-    del results
-    times = measuring.interleave(calls, rounds=spec.rounds, budgets={"loop": _LOOP_SECONDS})
-    return {"alternatives": measuring.compare(times, to="structured"), "difference": differences}
-
-
 def _print(console: Console, spec: Spec, results: list[dict]) -> None:
     devices = results[0]["devices"]
+    others = ["matmul", "loop"] + ["torch.roll", "torch.roll, compiled"] * spec.torch
     rows = []
     for result in results:
         alternatives = result["alternatives"]
-        milliseconds = report.milliseconds(alternatives["structured"])
-        ratios = [
-            report.ratio(alternatives[name]) if name in alternatives else ""
-            for name in ("matmul", "loop")
-        ]
-        rows.append([str(result["k"]), result["quality"], result["pass"], milliseconds, *ratios])
+        row = [str(result["k"]), result["quality"], result["pass"]]
+        row += [report.milliseconds(alternatives["structured"]), report.ratio(result["to_copy"])]
+        row += [report.ratio(alternatives[n]) if n in alternatives else "" for n in others]
+        rows.append(row)
     kind = results[0]["device_kind"]
     title = (
         f"{devices} x {kind}, x (k, {', '.join(map(str, spec.shape))}) {spec.dtype}, "
         f"{spec.rounds} rounds\n"
-        "ms: of structured; matmul, loop: time / time of structured, median (quartiles)"
+        "ms: of structured; / copy: its time / that of a copy; others: their time / its time; "
+        "median (quartiles)"
     )
-    columns = ["k", "Q", "pass", "ms", "matmul", "loop"]
+    columns = ["k", "Q", "pass", "ms", "/ copy", *others]
     console.print(report.table(title, columns, rows))
     fewest = min(times["rounds"] for result in results for times in result["alternatives"].values())
     if fewest < spec.rounds:

@@ -1,5 +1,6 @@
 """timm's part of launch.benchmark models: the forward pass and training step in PyTorch."""
 
+import functools
 import os
 import shlex
 import shutil
@@ -17,17 +18,26 @@ def prepare(
     *,
     learning_rate: float,
     weight_decay: float,
+    bfloat16: bool = False,
     compiled: bool = False,
-) -> tuple[Callable[[], np.ndarray], Callable[[], float]]:
-    """A call of the forward pass, which returns logits, and of a step, which returns its loss.
+    gpu: bool = False,
+) -> tuple[Callable[[int], np.ndarray], Callable[[int], np.ndarray]]:
+    """Calls that make forward passes and training steps, as many in a row as they are told.
+
+    The first returns logits (batch, classes), the second the loss and the gradient's norm (2,) of
+    its last step; told to make several steps, it leaves the norm out. Each model is made when its
+    call is first used.
 
     Args:
       name, arguments: of `timm.create_model`.
       state: the state dict, loaded strictly.
       batch: "image" uint8 (batch, height, width, channels), "label" int32 (batch,).
       learning_rate, weight_decay: of AdamW.
+      bfloat16: whether both run under `torch.autocast`, as timm's --amp-dtype bfloat16.
       compiled: by `torch.compile` with its defaults, as timm's scripts do with --torchcompile; the
         first call of each then takes minutes.
+      gpu: whether they run on the first GPU, in channels-last layout and with what PyTorch has for
+        speed there: cuDNN's search for algorithms, TF32, and the fused AdamW.
     """
     # The extra "benchmark" has them.
     import timm  # pyright: ignore[reportMissingImports]
@@ -35,36 +45,95 @@ def prepare(
 
     torch.set_num_threads(os.cpu_count() or 1)
     torch.manual_seed(0)
+    device = torch.device("cuda" if gpu else "cpu")
+    layout = torch.channels_last if gpu else torch.contiguous_format
+    if gpu:
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")
     tensors = {key: torch.from_numpy(np.array(x)) for key, x in state.items()}
-    evaluated = timm.create_model(name, drop_path_rate=0.0, **arguments).eval()
-    trained = timm.create_model(name, drop_path_rate=0.0, **arguments).train()
-    for model in (evaluated, trained):
+    pixels = torch.from_numpy(batch["image"]).permute(0, 3, 1, 2)
+    images = pixels.contiguous(memory_format=layout).to(device)
+    labels = torch.from_numpy(batch["label"]).long().to(device)
+    loss_of = torch.nn.CrossEntropyLoss()
+
+    def autocast():
+        return torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
+
+    def create() -> Any:
+        model: Any = timm.create_model(name, drop_path_rate=0.0, **arguments)
         model.load_state_dict(tensors, strict=True)
+        model = model.to(device=device, memory_format=layout)
         if compiled:
             model.compile()
-    images = torch.from_numpy(batch["image"]).permute(0, 3, 1, 2).contiguous()
-    labels = torch.from_numpy(batch["label"]).long()
-    normalised = (images.float() / 255 - 0.5) / 0.5
-    loss_of = torch.nn.CrossEntropyLoss()
-    decayed = [x for x in trained.parameters() if x.ndim > 1]
-    others = [x for x in trained.parameters() if x.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0}],
-        lr=learning_rate,
-    )
+        return model
+
+    def normalise() -> Any:
+        return (images.float() / 255 - 0.5) / 0.5
+
+    @functools.cache
+    def evaluated() -> Any:
+        return create().eval(), normalise()
+
+    @functools.cache
+    def trained() -> Any:
+        model = create().train()
+        decayed = [x for x in model.parameters() if x.ndim > 1]
+        others = [x for x in model.parameters() if x.ndim <= 1]
+        groups = [
+            {"params": decayed, "weight_decay": weight_decay},
+            {"params": others, "weight_decay": 0},
+        ]
+        return model, torch.optim.AdamW(groups, lr=learning_rate, fused=gpu or None)
 
     @torch.inference_mode()
-    def forward() -> np.ndarray:
-        return evaluated(normalised).numpy()
+    def forward(times: int) -> np.ndarray:
+        model, normalised = evaluated()
+        for _ in range(times):
+            with autocast():
+                logits = model(normalised)
+        return logits.float().cpu().numpy()
 
-    def advance() -> float:
-        optimizer.zero_grad()
-        loss = loss_of(trained((images.float() / 255 - 0.5) / 0.5), labels)
-        loss.backward()
-        optimizer.step()
-        return float(loss.detach())
+    def advance(times: int) -> np.ndarray:
+        model, optimizer = trained()
+        for _ in range(times):
+            optimizer.zero_grad()
+            with autocast():
+                loss = loss_of(model(normalise()), labels)
+            loss.backward()
+            optimizer.step()
+        results = [loss.detach()]
+        if times == 1:
+            gradients = [x.grad for x in model.parameters() if x.grad is not None]
+            results.append(torch.nn.utils.get_total_norm(gradients))
+        return torch.stack(results).cpu().numpy()
 
     return forward, advance
+
+
+def peak_memory(call: Callable[[], Any]) -> int:
+    """The bytes on the GPU at the peak of a call, what lies there before it included.
+
+    Memory that PyTorch keeps for itself but does not use is given back before and after it.
+    """
+    import torch  # pyright: ignore[reportMissingImports]
+
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    call()
+    peak = torch.cuda.max_memory_allocated()
+    torch.cuda.empty_cache()
+    return peak
+
+
+def require_gpu() -> None:
+    """Raises ValueError unless PyTorch sees a GPU."""
+    import torch  # pyright: ignore[reportMissingImports]
+
+    if not torch.cuda.is_available():
+        raise ValueError(
+            f"JAX runs on a GPU, which PyTorch {torch.__version__} does not see: install a "
+            "PyTorch for CUDA, or set JAX_PLATFORMS=cpu to compare on the CPU"
+        )
 
 
 def require_compiler() -> None:
@@ -77,5 +146,6 @@ def require_compiler() -> None:
     names = named[:1] or ["g++", "clang++"]
     if not any(map(shutil.which, names)):
         raise ValueError(
-            f"--compiled: there is no {' or '.join(names)}, which torch.compile needs; install one"
+            f"--timm=compiled: there is no {' or '.join(names)}, which torch.compile needs; "
+            "install one"
         )

@@ -1,13 +1,15 @@
 """What is measured: a model, a batch of random images, training steps."""
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.extend.core import jaxprs_in_params
 from jax.sharding import Mesh
 
 from pnoise_jax import models, noise, parallel, training
@@ -45,6 +47,42 @@ def create_model(spec: Any, **options: Any) -> Classifier:
 def abstract_variables(model: Classifier, image_size: int) -> Any:
     """The shapes of a model's variables."""
     return jax.eval_shape(lambda x: model.init(jax.random.key(0), x), _images(image_size))
+
+
+def count_flops(function: Callable, *arguments: Any) -> int:
+    """Floating-point operations of all matrix products and convolutions of a function.
+
+    A multiplication and an addition are two. Those with padded zeros count, as elsewhere.
+
+    Args:
+      function: without loops.
+      arguments: pytrees of arrays or shapes.
+    """
+    return _count_flops(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def _count_flops(jaxpr: Any) -> int:
+    total = 0
+    for equation in jaxpr.eqns:
+        outputs = math.prod(equation.outvars[0].aval.shape)
+        shapes: list[Any] = [getattr(x.aval, "shape", ()) for x in equation.invars]
+        if equation.primitive.name == "dot_general":
+            contracted, _ = equation.params["dimension_numbers"][0]
+            total += 2 * outputs * math.prod(shapes[0][axis] for axis in contracted)
+        elif equation.primitive.name == "conv_general_dilated":
+            features = equation.params["dimension_numbers"].rhs_spec[0]
+            total += 2 * outputs * math.prod(shapes[1]) // shapes[1][features]
+        inner = [_count_flops(inside) for inside in jaxprs_in_params(equation.params)]
+        # Of the branches of a condition, such as one for each kind of device, one is computed.
+        total += max(inner, default=0) if equation.primitive.name == "cond" else sum(inner)
+    return total
+
+
+def peak_memory(compiled: Any) -> int:
+    """Bytes on a device at the peak of a compiled program, by the compiler's account."""
+    needs = compiled.memory_analysis()
+    sizes = needs.argument_size_in_bytes + needs.output_size_in_bytes + needs.temp_size_in_bytes
+    return sizes - needs.alias_size_in_bytes
 
 
 def draw_batch(spec: Any, *, classes: int = 1000, seed: int = 1) -> dict[str, np.ndarray]:
@@ -88,7 +126,7 @@ def create_state(
 
 @dataclasses.dataclass
 class Advance:
-    """A call makes the next training step, always on the same batch.
+    """A call makes the next training step, or as many as it is told, always on the same batch.
 
     Attributes:
       step: compiled; it takes the state, which it may reuse, the batch and a key.
@@ -101,8 +139,9 @@ class Advance:
     batch: Mapping[str, jax.Array]
     key: jax.Array
 
-    def __call__(self) -> tuple[training.TrainState, training.Metrics]:
-        self.state, metrics = self.step(self.state, self.batch, self.key)
+    def __call__(self, times: int = 1) -> tuple[training.TrainState, training.Metrics]:
+        for _ in range(times):
+            self.state, metrics = self.step(self.state, self.batch, self.key)
         return self.state, metrics
 
     @property

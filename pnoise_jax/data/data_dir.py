@@ -4,6 +4,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from pnoise_jax import writing
+
 
 def resolve(data_dir: str | os.PathLike | None, *, field: str = "data.data_dir") -> Path:
     """The directory where data sets are kept: as given, $TFDS_DATA_DIR, or TFDS's default.
@@ -19,10 +21,11 @@ def resolve(data_dir: str | os.PathLike | None, *, field: str = "data.data_dir")
         data_dir = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     if not os.fspath(data_dir):  # a shell's variable that is not set; not the working directory
         raise ValueError(f"{field}='' is empty: give a directory, or leave it out")
-    if "://" in os.fspath(data_dir):
+    if writing.is_url(data_dir):
         raise ValueError(
             f"{field}={os.fspath(data_dir)!r} is a URL, and data sets are read from a file "
-            f"system. Mount or copy it, and set {field} to that directory."
+            f"system. Copy it (`gcloud storage cp -r`) or mount it (gcsfuse), and set {field} to "
+            "that directory."
         )
     return Path(data_dir).expanduser().absolute()
 

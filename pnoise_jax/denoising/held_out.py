@@ -20,7 +20,7 @@ def require_unseen_by_weights(source: str, held_out: Sequence[str]) -> None:
       held_out: the classes by name, or by label, as text, if they have no names.
     """
     path = Path(source).expanduser()
-    if not path.exists() and not weights.is_hub_id(source):
+    if not path.exists() and not weights.is_remote(source):
         return
     checkpoint = stored_arrays.find_checkpoint(path) if path.is_dir() else None
     if checkpoint is None:

@@ -4,6 +4,8 @@ import dataclasses
 import functools
 import re
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -93,6 +95,42 @@ def choose(name: str, case: Case) -> str:
     if case.platform == "cuda":
         _say_once(f"attention_kernel='auto' takes XLA's where cuDNN cannot: {reason}")
     return "xla"
+
+
+def attend(
+    query: jax.Array, key: jax.Array, value: jax.Array, bias: jax.Array | None, *, kernel: str
+) -> jax.Array:
+    """Softmax attention, (batch, tokens, heads, dim / heads), by the kernel that `choose` returned.
+
+    For cuDNN an odd number of tokens is padded by one, which nothing attends to: JAX refuses odd
+    numbers in training, though cuDNN does so with a bias alone.
+
+    Args:
+      query, key, value: (batch, tokens, heads, dim / heads).
+      bias: added to the logits, (batch or 1, heads or 1, tokens, tokens), or None.
+      kernel: "xla" or "cudnn".
+    """
+    implementation: Any = kernel
+    attention = functools.partial(jax.nn.dot_product_attention, implementation=implementation)
+    if kernel == "cudnn" and query.shape[1] % 2 and bias is None:
+        return attend_padded(attention, query, key, value)
+    return attention(query, key, value, bias)
+
+
+def attend_padded(
+    attention: Callable[..., jax.Array], query: jax.Array, key: jax.Array, value: jax.Array
+) -> jax.Array:
+    """The attention of (batch, tokens, heads, dim / heads), computed with a token more.
+
+    Args:
+      attention: takes the same and the numbers of tokens that count, (batch,) each, as
+        `jax.nn.dot_product_attention` does.
+    """
+    batch, tokens = query.shape[:2]
+    lengths = jnp.full((batch,), tokens, jnp.int32)
+    padded = (jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) for x in (query, key, value))
+    x = attention(*padded, query_seq_lengths=lengths, key_value_seq_lengths=lengths)
+    return x[:, :tokens]
 
 
 def case_here(query: jax.Array, *, bias: bool, weighted: bool, training: bool) -> Case:

@@ -47,6 +47,46 @@ def pointwise(
     return lax.platform_dependent(x, kernel, cpu=product, default=convolution)
 
 
+def patchwise(
+    x: jax.Array, kernel: jax.Array, strides: tuple[int, int], *others: Any, **options: Any
+) -> jax.Array:
+    """A convolution whose strides are its kernel's sides; on NVIDIA GPUs `convolve_patches`.
+
+    For `conv_general_dilated` of `flax.linen.Conv`, without padding or dilation.
+    """
+
+    def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(x, kernel, strides, *others, **options)
+
+    return lax.platform_dependent(x, kernel, cuda=convolve_patches, default=convolution)
+
+
+def convolve_patches(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The same as a 1x1 convolution, whose channels are all values of a patch.
+
+    cuDNN has no fast kernels for three channels. A product of matrices would be as fast, but XLA
+    then puts the batch last in memory, and transposes tokens back and forth in each block.
+
+    Args:
+      x: (batch, height, width, channels); what is left beside the last whole patch is not read.
+      kernel: (height, width, channels, features) of a patch.
+
+    Returns:
+      (batch, rows, columns, features).
+    """
+    height, width = kernel.shape[:2]
+    rows, columns = x.shape[1] // height, x.shape[2] // width
+    x = x[:, : rows * height, : columns * width]
+    x = x.reshape(x.shape[0], rows, height, columns, width, x.shape[3]).swapaxes(2, 3)
+    return lax.conv_general_dilated(
+        x.reshape(x.shape[0], rows, columns, -1),
+        kernel.reshape(1, 1, -1, kernel.shape[3]),
+        window_strides=(1, 1),
+        padding="VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
 def depthwise(
     x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Any, **options: Any
 ) -> jax.Array:

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 
 from pnoise_jax import parallel
-from pnoise_jax.models import attention_kernels, checks, layers
+from pnoise_jax.models import attention_kernels, checks, convolutions, layers
 from pnoise_jax.models.classifier import Classifier
 
 
@@ -67,6 +67,7 @@ class Transformer(Classifier, kw_only=True):
             padding="VALID",
             use_bias=use_bias,
             kernel_init=layers.conv_init,
+            conv_general_dilated=convolutions.patchwise,
             dtype=self.dtype,
             name="patch_embed",
         )(images)

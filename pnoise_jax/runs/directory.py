@@ -22,11 +22,9 @@ def make_writable(workdir: str | os.PathLike, *, flag: str = "workdir") -> Path:
       ValueError: the path cannot be a directory.
       OSError: it cannot be written.
     """
-    if not str(workdir).strip() or "://" in str(workdir):
-        raise ValueError(
-            f"--{flag}={str(workdir)!r} is not a directory: give the path of one. To keep runs in "
-            "a bucket, mount it with gcsfuse; several hosts can also share NFS, Filestore or Lustre"
-        )
+    if not str(workdir).strip():
+        raise ValueError(f"--{flag}={str(workdir)!r} is not a directory: give the path of one")
+    writing.require_local(workdir, named=f"--{flag}={str(workdir)!r}")
     path = Path(workdir).expanduser().absolute()
     if flag == "workdir" and os.fsencode(path).decode(errors="ignore") != str(path):
         raise ValueError(

@@ -206,7 +206,8 @@ FIELDS: dict[str, Field] = {
     ),
     "weights": Place(
         None,
-        "pretrained weights to start from: an npz or safetensors file, hf_hub:OWNER/NAME, or a run",
+        "pretrained weights to start from: an npz or safetensors file, hf_hub:OWNER/NAME, "
+        "gs://BUCKET/NAME, or a run",
     ),
     "weights_head": Choice(
         "keep",

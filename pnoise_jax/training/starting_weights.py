@@ -12,15 +12,16 @@ def note_weights(path: Path, source: str | None) -> None:
 
     Args:
       path: the directory of the run.
-      source: a path or an id of the hub, as the config has it; None removes what was written.
+      source: a path, an id of the hub or a URL, as the config has it; None removes what was
+        written.
     """
     note = RunDirectory(path).weights
     if source is None:
         note.unlink(missing_ok=True)
         return
     content = {"weights": source, "fingerprint": weights.fingerprint(source)}
-    if weights.is_hub_id(source):
-        content["resolved"] = weights.resolved_id(source)  # with the commit
+    if weights.is_remote(source):
+        content["resolved"] = weights.resolved_id(source)  # with the commit or the generation
     writing.replace_file(note, json.dumps(content) + "\n")
 
 
@@ -39,7 +40,7 @@ def find_fingerprint(source: str) -> str | None:
     Raises:
       ValueError, OSError: something is there that cannot be read as weights.
     """
-    if weights.is_hub_id(source) or Path(source).expanduser().exists():
+    if weights.is_remote(source) or Path(source).expanduser().exists():
         return weights.fingerprint(source)
     return None
 
@@ -49,8 +50,8 @@ def same_weights(path: Path, ours: str | None, theirs: str | None) -> bool:
 
     Their content decides. Where the second is a path that leads nowhere, because weights that are
     no longer needed may be gone, the file's name decides, and where no content was written down,
-    the whole path. The same id of the hub is taken for the same weights, so that a run goes on
-    without the network.
+    the whole path. The same id of the hub, or the same URL, is taken for the same weights, so that
+    a run goes on without the network.
 
     Args:
       path: the directory of the run.
@@ -60,7 +61,7 @@ def same_weights(path: Path, ours: str | None, theirs: str | None) -> bool:
     Raises:
       ValueError, OSError: the second leads somewhere, but not to weights that can be read.
     """
-    if ours is None or theirs is None or (ours == theirs and weights.is_hub_id(ours)):
+    if ours is None or theirs is None or (ours == theirs and weights.is_remote(ours)):
         return ours == theirs
     digest = find_fingerprint(theirs)
     if digest is None:

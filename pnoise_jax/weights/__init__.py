@@ -15,8 +15,7 @@ the other way.
 from pnoise_jax.weights.adapt.head import HEADS
 from pnoise_jax.weights.export import Exported, export
 from pnoise_jax.weights.formats.detect import fingerprint
-from pnoise_jax.weights.formats.hub import is_id as is_hub_id
-from pnoise_jax.weights.formats.hub import resolved_id
+from pnoise_jax.weights.formats.places import is_remote, resolved_id
 from pnoise_jax.weights.loading import load
 from pnoise_jax.weights.matching import Weights, match
 from pnoise_jax.weights.names.timm_layout import timm_layout, timm_state
@@ -30,7 +29,7 @@ __all__ = [
     "Weights",
     "export",
     "fingerprint",
-    "is_hub_id",
+    "is_remote",
     "load",
     "match",
     "resolved_id",

@@ -33,7 +33,7 @@ def load(
     `match` says which files are read, and what is resized.
 
     Args:
-      path: of the file or run, or an id of the Hugging Face hub.
+      path: of the file or run, an id of the Hugging Face hub, or a gs:// URL.
       model: for images with as many channels as the file's.
       head: "keep" the file's, "fresh", or "auto": fresh where classes differ.
       key: initialises a fresh head, by default `jax.random.key(0)`.

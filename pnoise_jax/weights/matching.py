@@ -3,7 +3,6 @@
 import collections
 import dataclasses
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import flax.linen as nn
 import numpy as np
 from flax import traverse_util
 
+from pnoise_jax import writing
 from pnoise_jax.terminal import printable
 from pnoise_jax.weights import mismatches, preprocessing
 from pnoise_jax.weights.adapt import positions
@@ -19,7 +19,7 @@ from pnoise_jax.weights.adapt.head import HeadClasses, adapt_head, head_paths
 from pnoise_jax.weights.adapt.partial_match import PartialMatch
 from pnoise_jax.weights.entries import Entries, Entry, read_entries
 from pnoise_jax.weights.errors import naming_path, unreadable_error, weights_field
-from pnoise_jax.weights.formats import hub, model_info
+from pnoise_jax.weights.formats import model_info, places
 from pnoise_jax.weights.formats.array_file import ArrayFile, Format, Shape
 from pnoise_jax.weights.formats.detect import open_file
 from pnoise_jax.weights.model_properties import Evidence, collect_evidence, list_assumptions
@@ -34,7 +34,8 @@ class NamedFile:
     """A file and what the names of its arrays reveal.
 
     Attributes:
-      name: what was asked for, a path or an id of the hub with its commit.
+      name: what was asked for: a path, an id of the hub with its commit, or a URL with its
+        generation.
       file: with the arrays.
       entries: the arrays by our paths.
       options: of the model, as far as they are known.
@@ -138,7 +139,8 @@ def match(
       path: a safetensors file in timm's names of a ViT, DeiT, BEiT, ConViT, Swin, DaViT, MaxViT or
         ResNet (or torchvision's, of a ResNet), an npz of a ViT in Google's, or a work directory or
         checkpoint of this package, whose moving average is taken where there is one; the content
-        decides which. Or an id of the hub, "hf_hub:OWNER/NAME" or "hf_hub:OWNER/NAME@REVISION".
+        decides which. Or an id of the hub, "hf_hub:OWNER/NAME" or "hf_hub:OWNER/NAME@REVISION",
+        or an object in a bucket, "gs://BUCKET/NAME" or "gs://BUCKET/NAME#GENERATION".
       model: the model.
       variables: its collections as `model.init` gives them, arrays or their shapes.
       head: "keep" the file's; "fresh", as the model initialises it, which is what timm does
@@ -206,13 +208,13 @@ def open_named(path: str | os.PathLike) -> NamedFile:
         raise ValueError(f"{field}: give the path of a file or a run, or None")
     if str(path).startswith("~"):
         _require_known_user(path)
-    is_address = re.match(r"\w+:/", str(path)) or str(path).startswith("timm/")
-    if is_address and not hub.is_id(path) and not os.path.exists(path):
+    is_address = writing.is_url(path) or str(path).startswith("timm/")
+    if is_address and not places.is_remote(path) and not os.path.exists(path):
         raise ValueError(
             f"{field} is not a path: download the file and give its path, or give an id of the "
-            "Hugging Face hub as hf_hub:OWNER/NAME"
+            "Hugging Face hub as hf_hub:OWNER/NAME, or an object as gs://BUCKET/NAME"
         )
-    place, name = hub.local_path(path), hub.resolved_id(path)
+    place, name = places.local_path(path), places.resolved_id(path)
     with naming_path(field, place):
         return _name_arrays(name, open_file(place))
 

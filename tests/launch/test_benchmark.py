@@ -2,12 +2,19 @@
 
 import importlib.util
 import json
+import os
 import subprocess
+import sys
+import threading
+import time
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from launch.benchmark import input_pipelines, measuring, report, timm_step
+from launch.benchmark import input_pipelines, measuring, report, timm_step, workload
+from pnoise_jax import models
 from pnoise_jax.data.image import images
 from tests.launch import command
 
@@ -17,6 +24,14 @@ PASSES = ("forward", "backward")
 def run(*arguments: object) -> subprocess.CompletedProcess:
     done = command.run_forked("launch.benchmark", *arguments, strict=True)
     return subprocess.CompletedProcess(arguments, *done)
+
+
+def wait_for(condition) -> None:
+    """Fails after a while."""
+    last = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < last
+        time.sleep(0.01)
 
 
 def require_spread(spread: dict) -> None:
@@ -61,6 +76,8 @@ def test_noise_measures_every_alternative_pass_and_device_count(noise_run):
         names = ["structured", "matmul"]
         if result["quality"] == "optimal":
             names.append("loop")
+        names.append("copy")
+        require_spread(result["to_copy"]["ratio"])
         assert list(result["alternatives"]) == names
         require_compared(result["alternatives"], to="structured", rounds=2)
 
@@ -69,7 +86,7 @@ def test_noise_says_that_the_alternatives_agree(noise_run):
     printed, content = noise_run
     assert printed.count("all alternatives agreed") == 2
     for result in content["results"]:
-        assert set(result["difference"]) == set(result["alternatives"]) - {"structured"}
+        assert set(result["difference"]) == set(result["alternatives"]) - {"structured", "copy"}
         assert max(result["difference"].values()) < 1e-5
 
 
@@ -94,6 +111,22 @@ def test_step_compares_with_the_plain_step(step_run):
     require_compared(result["alternatives"], to="plain", rounds=2)
     assert "loss and gradient norm of structured and matmul agreed" in printed
     assert list(result["difference"]) == ["optimal_published/matmul"]
+
+
+@pytest.mark.slow
+def test_step_measures_noises_at_the_last_and_at_every_layer(tmp_path):
+    out = tmp_path / "step.json"
+    sizes = ("--model=vit_ti_16", "--depth=2", "--image_size=32", "--batch_size=4", "--rounds=2")
+    noises = ("--preset=", "--sites=", "--noises=optimal,gaussian", "--steps=2")
+    done = run("step", *sizes, *noises, f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    (result,) = json.loads(out.read_text())["results"]
+    noisy = ["optimal, last", "optimal, every", "gaussian, last", "gaussian, every"]
+    assert list(result["alternatives"]) == ["plain", *noisy]
+    norms = [metrics["grad_norm"] for metrics in result["first_step"].values()]
+    assert len(set(norms)) == 5
+    named = set(result["goals"]) & set(noisy)
+    assert named == {"optimal, last", "optimal, every", "gaussian, every"}
 
 
 @pytest.mark.slow
@@ -144,8 +177,9 @@ def test_data_compares_input_pipelines(tmp_path):
 
 @pytest.mark.slow
 def test_models_are_compared_with_timms(tmp_path):
-    sizes = ("--models=resnet18", "--image_size=32", "--batch_size=2", "--rounds=2")
-    done = run("models", *sizes, f"--out={tmp_path / 'models.json'}")
+    sizes = ("--models=resnet18", "--image_size=64", "--batch_size=8", "--rounds=2")
+    more = ("--timm=eager", "--kernels=auto,xla", "--dtype=bfloat16", "--steps=2")
+    done = run("models", *sizes, *more, f"--out={tmp_path / 'models.json'}")
     assert done.returncode == 0, done.stderr
     with_timm = all(importlib.util.find_spec(name) for name in ("torch", "timm"))
     assert ("PyTorch and timm are not installed" in done.stdout) != with_timm
@@ -153,15 +187,127 @@ def test_models_are_compared_with_timms(tmp_path):
     assert [result["what"] for result in results] == ["forward", "training step"]
     names = ["ours", "timm"] if with_timm else ["ours"]
     for result in results:
-        assert list(result["alternatives"]) == names
-        require_compared(result["alternatives"], to=names[-1], rounds=2)
+        assert list(result["to"]) == names[-1:]
+        require_compared(result["to"][names[-1]], to=names[-1], rounds=2)
         assert list(result["difference"]) == names[1:]
+        assert result["steps"] == 2
+    forward, step = (result["flops"] for result in results)
+    assert step == 3 * forward
+
+
+def test_flops_are_those_of_products_and_convolutions():
+    def function(x, kernel, matrix):
+        x = jax.lax.conv_general_dilated(x, kernel, (2, 2), "SAME", feature_group_count=2)
+        x = jax.lax.platform_dependent(x, cpu=lambda x: x + 1, default=lambda x: x @ matrix)
+        return jax.jit(lambda x: x.reshape(-1, 4) @ matrix)(x).sum()
+
+    shapes = ((3, 6, 8, 8), (10, 3, 5, 5), (4, 4))
+    arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    convolution = 2 * (3 * 10 * 4 * 4) * (3 * 5 * 5)
+    product = 2 * (3 * 10 * 4) * 4 * 4
+    # Of the branches of which one is computed, the one with more counts.
+    assert workload.count_flops(function, *arrays) == convolution + 2 * product
+
+
+def test_a_step_of_a_vit_has_the_flops_that_timm_states():
+    model = models.create_model("vit_ti_16")
+    images = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+    variables = workload.abstract_variables(model, 224)
+    # 1.26 billion multiplications, a little more than the 1.25 of products that do not depend on
+    # how attention is computed.
+    assert workload.count_flops(model.apply, variables, images) == pytest.approx(2.51e9, rel=0.01)
+
+
+def test_the_parts_of_a_gpus_benchmark_stop_while_one_measures(tmp_path, monkeypatch):
+    counting = "import time\nwhile True:\n print('.', flush=True)\n time.sleep(0.01)"
+    file = tmp_path / "groups"
+    counted = tmp_path / "counted"
+    with counted.open("w") as output:
+        other = subprocess.Popen(
+            [sys.executable, "-c", counting], stdout=output, start_new_session=True
+        )
+    try:
+        file.write_text(f"{other.pid}\n{os.getpgid(0)}\n999999999\n")
+        monkeypatch.setenv(measuring.GROUPS, str(file))
+        wait_for(lambda: counted.stat().st_size > 0)
+        with measuring.alone():
+            time.sleep(0.05)  # what was under way
+            before = counted.stat().st_size
+            time.sleep(0.3)
+            assert counted.stat().st_size == before
+        wait_for(lambda: counted.stat().st_size > before)
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_a_part_that_measures_waits_for_its_turn(tmp_path, monkeypatch):
+    monkeypatch.setenv(measuring.GROUPS, str(tmp_path / "groups"))
+    events = []
+
+    def measure():
+        with measuring.alone():
+            events.append("second")
+
+    with measuring.in_turn():
+        thread = threading.Thread(target=measure)
+        thread.start()
+        time.sleep(0.1)
+        events.append("first")
+    thread.join()
+    assert events == ["first", "second"]
+
+
+@pytest.mark.slow
+def test_one_command_measures_what_a_gpu_changes(tmp_path):
+    script = """
+from launch import main
+from launch.benchmark import gpu
+gpu.PARTS = {
+    "noise": ("noise", "--k=8", "--shape=5,16", "--devices=1", "--rounds=2", "--torch"),
+    "draws": ("draws", "--k=8", "--shape=5,16", "--rounds=2"),
+    "wrong": ("noise", "--k=7", "--devices=2"),
+}
+main.run(gpu.main, keep_compiled=False)
+"""
+    started = [sys.executable, "-W", "error", "-c", script, "--parts=noise,draws,wrong"]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [*started, f"--out={tmp_path / 'gpu'}"],
+        cwd=command.ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "failed: wrong; the reasons are printed above" in done.stderr
+    assert "--k=7 is not divisible by --devices=2" in done.stdout
+    files = {path.name for path in (tmp_path / "gpu").iterdir()}
+    assert files == {"noise.json", "noise.txt", "draws.json", "draws.txt", "wrong.txt"}
+    with_torch = importlib.util.find_spec("torch") is not None
+    first = json.loads((tmp_path / "gpu" / "noise.json").read_text())["results"][0]
+    assert ("torch.roll, compiled" in first["alternatives"]) == with_torch
+
+
+def test_draws_compares_noises_with_drawing_alone(tmp_path):
+    out = tmp_path / "draws.json"
+    done = run("draws", "--k=4", "--shape=3,8", "--rounds=2", f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    results = json.loads(out.read_text())["results"]
+    assert [result["noise"] for result in results] == ["gaussian", "salt_and_pepper"]
+    generators = ["threefry2x32", "rbg", "unsafe_rbg"]
+    names = [f"{what}, {generator}" for generator in generators for what in ("draw", "noise")]
+    for result in results:
+        assert list(result["alternatives"]) == names
+        require_compared(result["alternatives"], to=names[0], rounds=2)
+        assert list(result["to_draw"]) == generators
 
 
 def test_torch_compile_needs_a_compiler(tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", f"{tmp_path / 'compiler'} -O1")
     with pytest.raises(
-        ValueError, match=r"--compiled: there is no .*/compiler, which torch\.compile"
+        ValueError, match=r"--timm=compiled: there is no .*/compiler, which torch\.compile"
     ):
         timm_step.require_compiler()
     (tmp_path / "compiler").touch(0o755)
@@ -179,7 +325,13 @@ def test_generated_jpegs_are_of_imagenets_size(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ((), ("no subcommand", "noise, exchanges, checkpoint, step, sweep, audit, data, adapt")),
+        (
+            (),
+            (
+                "no subcommand",
+                "noise, draws, exchanges, checkpoint, step, sweep, audit, data, adapt",
+            ),
+        ),
         (("nosie",), ("unknown subcommand 'nosie'", "did you mean 'noise'?")),
         (("noise", "step"), ("unexpected arguments: step",)),
         (("noise", "--k=9", "--devices=1,2"), ("--k=9", "--devices=2", "multiple of 2")),
@@ -196,6 +348,12 @@ def test_generated_jpegs_are_of_imagenets_size(tmp_path):
         (("data", "--threads=0"), ("--threads=0", "at least 1")),
         (("data", "--images=10"), ("--batch_size=64", "--images=10")),
         (("models", "--models=vit_ti16"), ("--model=vit_ti16", "did you mean 'vit_ti_16'")),
+        (("models", "--kernels=cudn"), ("--kernels=cudn", "did you mean 'cudnn'")),
+        (("models", "--timm=compile"), ("--timm=compile", "did you mean 'compiled'")),
+        (("step", "--noises=gausian"), ("--noises=gausian", "did you mean 'gaussian'")),
+        (("step", "--preset="), ("--preset and --noises are empty", "cyclic_shift")),
+        (("gpu", "--parts=vit_b", "--out=x"), ("--parts=vit_b", "did you mean 'vit_b_16'")),
+        (("gpu",), ("--out",)),
         (("models", "--image_size=33"), ("--model=vit_ti_16 --image_size=33", "multiple of 16")),
         (("step", "--k=8"), ("Unknown command line flag 'k'",)),
         (("step", "--model=vit_ti16"), ("--model=vit_ti16", "did you mean 'vit_ti_16'")),

@@ -1,7 +1,9 @@
 """Which kernel computes an attention: what cuDNN takes, and that XLA's results stay."""
 
 import dataclasses
+import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,7 @@ from pnoise_jax.models import attention_kernels, layers
 from pnoise_jax.models.attention_kernels import Case, choose, refusal
 
 VIT = Case(platform="cuda", capability=(9, 0), dtype="bfloat16", tokens=197, head_dim=64)
+LENGTHS = {"query_seq_lengths", "key_value_seq_lengths"}
 SMALL = {
     "vit_ti_16": {"depth": 1},
     "beit_b_16": {"depth": 1},
@@ -90,6 +93,51 @@ def test_on_this_device_auto_is_xla_and_cudnn_an_error(name):
     model = models.create_model(name, attention_kernel="cudnn", **options)
     with pytest.raises(ValueError, match=r"attention_kernel='cudnn'.*this is cpu"):
         jax.eval_shape(model.init, jax.random.key(0), images)
+
+
+@pytest.mark.parametrize("tokens", [5, 8])
+def test_a_padded_token_takes_no_part(tokens):
+    query, key, value, weight = jax.random.normal(jax.random.key(0), (4, 3, tokens, 2, 8))
+    attention = jax.nn.dot_product_attention
+
+    def weighed(attend):
+        return lambda *arrays: jnp.vdot(attend(*arrays), weight)
+
+    padded = functools.partial(attention_kernels.attend_padded, attention)
+    results = [
+        jax.value_and_grad(weighed(f), argnums=(0, 1, 2))(query, key, value)
+        for f in (padded, attention)
+    ]
+    chex.assert_trees_all_close(*results, rtol=1e-5, atol=1e-6)
+    assert padded(query, key, value).shape == query.shape
+    runs = [jnp.stack([x, 2 * x]) for x in (query, key, value)]
+    together = jax.vmap(jax.grad(weighed(padded)))(*runs)
+    alone = [jax.grad(weighed(attention))(*(x[run] for x in runs)) for run in range(2)]
+    chex.assert_trees_all_close(together, jnp.stack(alone), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "tokens", "bias", "counted"),
+    [
+        ("cudnn", 197, False, 198),
+        ("cudnn", 198, False, 198),
+        ("cudnn", 50, True, 50),
+        ("xla", 197, False, 197),
+    ],
+)
+def test_odd_numbers_of_tokens_are_padded_for_cudnn(kernel, tokens, bias, counted, monkeypatch):
+    def record(query, key, value, bias=None, *, implementation, **lengths):
+        assert query.shape == key.shape == value.shape == (2, counted, 1, 8)
+        assert implementation == kernel
+        assert set(lengths) == (set() if tokens == counted else LENGTHS)
+        for length in lengths.values():
+            np.testing.assert_array_equal(length, [tokens, tokens])
+        return value
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", record)
+    x = jnp.ones((2, tokens, 1, 8), jnp.bfloat16)
+    bias = jnp.zeros((1, 1, tokens, tokens), jnp.bfloat16) if bias else None
+    assert attention_kernels.attend(x, x, x, bias, kernel=kernel).shape == x.shape
 
 
 def test_runs_under_vmap_are_those_of_one_after_another():

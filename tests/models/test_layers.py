@@ -1,5 +1,6 @@
 import functools
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -7,14 +8,55 @@ import numpy as np
 import pytest
 
 from pnoise_jax import noise
-from pnoise_jax.models import layers
+from pnoise_jax.models import convolutions, layers
 
+GELU = functools.partial(nn.gelu, approximate=False)
+SLOPE = jax.vmap(jax.grad(GELU))
 X = jax.random.normal(jax.random.key(0), (200, 3, 2))
 
 
 def drop(rate: float, *, train: bool, seed: int = 0) -> jax.Array:
     rngs = {"dropout": jax.random.key(seed)}
     return layers.DropPath(rate, train).apply({}, X, rngs=rngs)
+
+
+def test_a_gelu_in_bfloat16_is_as_exact_as_its_result():
+    x = jnp.linspace(-6, 6, 4001, dtype=jnp.bfloat16)
+    wide = x.astype(jnp.float32)
+    for f, g in ((layers.exact_gelu, GELU), (jax.vmap(jax.grad(layers.exact_gelu)), SLOPE)):
+        value = f(x)
+        assert value.dtype == jnp.bfloat16
+        np.testing.assert_array_equal(value, g(wide).astype(jnp.bfloat16))
+    np.testing.assert_array_equal(layers.exact_gelu(wide), GELU(wide))
+
+
+def test_a_gelu_in_bfloat16_has_a_tangent_too():
+    x = jnp.linspace(-3, 3, 50, dtype=jnp.bfloat16)
+    _, tangent = jax.jvp(layers.exact_gelu, (x,), (jnp.ones_like(x),))
+    np.testing.assert_array_equal(tangent, jax.vmap(jax.grad(layers.exact_gelu))(x))
+
+
+def test_a_gelu_in_bfloat16_keeps_its_argument_alone():
+    _, pullback = jax.vjp(layers.exact_gelu, jnp.ones((4, 5), jnp.bfloat16))
+    kept = [x for x in jax.tree.leaves(pullback) if jnp.size(x) > 1]
+    assert [(x.shape, x.dtype) for x in kept] == [((4, 5), jnp.bfloat16)]
+
+
+@pytest.mark.parametrize("sides", [(32, 48), (35, 50)])
+def test_patches_are_convolved_as_by_a_larger_kernel(sides):
+    x = jax.random.normal(jax.random.key(0), (2, *sides, 3))
+    kernel = jax.random.normal(jax.random.key(1), (16, 12, 3, 5))
+
+    def expected(x, kernel):
+        return jax.lax.conv_general_dilated(
+            x, kernel, kernel.shape[:2], "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    results = [
+        jax.value_and_grad(lambda *a, f=f: jnp.square(f(*a)).mean(), argnums=(0, 1))(x, kernel)
+        for f in (convolutions.convolve_patches, expected)
+    ]
+    chex.assert_trees_all_close(*results, rtol=1e-4, atol=1e-5)
 
 
 def test_drop_path_zeroes_whole_examples_and_scales_the_others():

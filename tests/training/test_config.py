@@ -156,9 +156,10 @@ def test_a_work_directory_that_cannot_be_used_is_named(tmp_path):
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(ValueError, match="not the config of a run"):
         run_config.read_config(tmp_path)
-    for name in ("", "gs://bucket/run"):
-        with pytest.raises(ValueError, match="is not a directory"):
-            run_config.claim(name, config)
+    with pytest.raises(ValueError, match="--workdir='' is not a directory"):
+        run_config.claim("", config)
+    with pytest.raises(ValueError, match=r"--workdir='gs://bucket/run' is a URL, .* with gcsfuse"):
+        run_config.claim("gs://bucket/run", config)
 
 
 def test_a_config_of_an_older_version_is_completed(tmp_path):

@@ -250,10 +250,11 @@ def test_a_head_of_imagenet_21k(tmp_path):
     [
         ("https://host/vit.safetensors", "is not a path: download the file and give its path"),
         (
-            "gs://bucket/vit.npz",
+            "s3://bucket/vit.npz",
             "is not a path: .* or give an id of the Hugging Face hub as hf_hub",
         ),
-        ("timm/vit_tiny_patch16_224.augreg_in21k", "is not a path: .* as hf_hub:OWNER/NAME$"),
+        ("gs:/bucket/vit.npz", "is not a path: .* or an object as gs://BUCKET/NAME$"),
+        ("timm/vit_tiny_patch16_224.augreg_in21k", "is not a path: .* as hf_hub:OWNER/NAME, or"),
     ],
 )
 def test_addresses_are_not_downloaded(path, said):

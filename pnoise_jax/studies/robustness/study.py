@@ -106,6 +106,7 @@ def run_curves_of(
     """
     _require_one_host()
     settings = settings or CurveSettings()
+    writing.require_local(out, named=f"--out={str(out)!r}")
     path, console = Path(out).expanduser().absolute(), create_console()
     writing.make_directory(path, named=f"--out={str(out)!r}")
     writing.require_places(path, named=f"--out={str(out)!r}", files=report.FILES)

@@ -5,7 +5,7 @@ import hashlib
 from pathlib import Path
 
 from pnoise_jax.weights.errors import naming_path, weights_field
-from pnoise_jax.weights.formats import hub, pickles, run_weights
+from pnoise_jax.weights.formats import pickles, places, run_weights
 from pnoise_jax.weights.formats.array_file import ArrayFile
 from pnoise_jax.weights.formats.npz import open_npz
 from pnoise_jax.weights.formats.regular_file import require_regular
@@ -61,12 +61,12 @@ def fingerprint(weights: str | Path) -> str:
     """A digest of all bytes of the weights, which tells them from others.
 
     Args:
-      weights: a file, the index of several, a run, or an id of the Hugging Face hub.
+      weights: a file, the index of several, a run, an id of the Hugging Face hub, or a gs:// URL.
 
     Raises:
       ValueError, OSError: there are none, or they cannot be read.
     """
-    path = hub.local_path(weights)
+    path = places.local_path(weights)
     with naming_path(weights_field(weights), path):
         if path.is_dir():
             return run_weights.fingerprint(path)

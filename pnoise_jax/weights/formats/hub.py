@@ -24,26 +24,24 @@ def is_id(weights: str | os.PathLike) -> bool:
     return bool(_ID.fullmatch(str(weights))) and not os.path.lexists(weights)
 
 
-def local_path(weights: str | os.PathLike) -> Path:
-    """The path of weights on this machine; those on the hub are downloaded first.
+def local_path(weights: str) -> Path:
+    """The path of the downloaded weights of an id.
 
     Raises:
       ValueError: no such weights are on the hub, or they are not safetensors, or huggingface_hub
         is not installed.
       OSError: they cannot be downloaded.
     """
-    return _download(str(weights)) if is_id(weights) else Path(weights).expanduser()
+    return _download(weights)
 
 
-def resolved_id(weights: str | os.PathLike) -> str:
-    """The id with the commit that it refers to, "hf_hub:OWNER/NAME@COMMIT"; a path as it is.
+def resolved_id(weights: str) -> str:
+    """The id with the commit that it refers to, "hf_hub:OWNER/NAME@COMMIT".
 
     Raises:
       ValueError, OSError: as `local_path`.
     """
-    if not is_id(weights):
-        return str(weights)
-    repository, _ = _parts(str(weights))
+    repository, _ = _parts(weights)
     return f"hf_hub:{repository}@{local_path(weights).parent.name}"
 
 

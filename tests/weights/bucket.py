@@ -1,0 +1,138 @@
+"""A bucket of Google Cloud Storage: an emulator in a process of its own, and a bad line to it.
+
+The emulator is gcp-storage-emulator, which the extra `test` brings.
+"""
+
+import contextlib
+import http.client
+import http.server
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+NAME = "bucket"
+JSON = {"Content-Type": "application/json"}
+BYTES = {"Content-Type": "application/octet-stream"}
+
+
+class Bucket:
+    """A bucket of the emulator, and the line between it and the client.
+
+    Attributes:
+      requests: the paths of the objects that were downloaded.
+      before: is called before a download, and may change the bucket.
+      fault: gets the content of a download, and returns what is sent of it.
+      refusal: gets the path of a request, and returns the status that it is answered with; None:
+        that of the emulator.
+    """
+
+    def __init__(self, port: int):
+        self._port = port
+        self.reset()
+
+    def reset(self) -> None:
+        """No faults; objects stay."""
+        self.requests: list[str] = []
+        self.before: Callable[[], object] = lambda: None
+        self.fault: Callable[[bytes], bytes] = lambda content: content
+        self.refusal: Callable[[str], int | None] = lambda path: None
+
+    def make(self) -> None:
+        """Makes the bucket."""
+        self.ask("POST", "/storage/v1/b?project=test", json.dumps({"name": NAME}).encode(), JSON)
+
+    def put(self, name: str, content: bytes) -> str:
+        """Writes an object, or replaces it; returns its generation."""
+        query = urllib.parse.urlencode({"uploadType": "media", "name": name})
+        status, _, answer = self.ask(
+            "POST", f"/upload/storage/v1/b/{NAME}/o?{query}", content, BYTES
+        )
+        assert status == 200, answer
+        return json.loads(answer)["generation"]
+
+    def delete(self, name: str) -> None:
+        """Deletes an object."""
+        self.ask("DELETE", f"/storage/v1/b/{NAME}/o/{urllib.parse.quote(name, safe='')}")
+
+    def ask(self, method: str, path: str, content: bytes = b"", headers=()):
+        """Status, headers and content of the emulator's answer."""
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
+        with contextlib.closing(connection):
+            connection.request(method, path, content, dict(headers))
+            answer = connection.getresponse()
+            return answer.status, answer.getheaders(), answer.read()
+
+
+@contextlib.contextmanager
+def serve(directory: Path) -> Iterator[tuple[Bucket, str]]:
+    """Runs the emulator; gives the bucket and the address that a client uses."""
+    with _emulator(directory) as port:
+        bucket = Bucket(port)
+        bucket.make()
+        with _line(bucket) as address:
+            yield bucket, address
+
+
+@contextlib.contextmanager
+def _emulator(directory: Path) -> Iterator[int]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "gcp_storage_emulator", "start", "--in-memory"]
+    command += ["--host=127.0.0.1", f"--port={port}"]
+    with (directory / "emulator.log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=dict(os.environ))
+    try:
+        for _ in range(600):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            assert process.poll() is None, (directory / "emulator.log").read_text()
+            time.sleep(0.1)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@contextlib.contextmanager
+def _line(bucket: Bucket) -> Iterator[str]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            is_content = "alt=media" in self.path
+            if is_content:
+                bucket.requests.append(urllib.parse.unquote(self.path).partition("?")[0])
+                bucket.before()
+            headers = {name: x for name, x in self.headers.items() if name.lower() != "host"}
+            status, answered, content = bucket.ask("GET", self.path, headers=headers)
+            refused = bucket.refusal(self.path)
+            if refused is not None:
+                status, answered = refused, [("Content-Type", "application/json")]
+                content = json.dumps({"error": {"message": "no access"}}).encode()
+            sent = bucket.fault(content) if is_content else content
+            self.send_response(status)
+            for name, value in answered:
+                if name.lower() not in ("content-length", "server", "date", "connection"):
+                    self.send_header(name, value)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(sent)
+            self.close_connection = True
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
