@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,17 +14,14 @@ import pytest
 from launch.benchmark import input_pipelines, measuring, report, timm_step, workload
 from pnoise_jax import models
 from pnoise_jax.data.image import images
+from tests.launch import command
 
-ROOT = Path(__file__).parents[2]
 PASSES = ("forward", "backward")
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-W", "error", "-m", "launch.benchmark", *map(str, arguments)]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
+    done = command.run_forked("launch.benchmark", *arguments, strict=True)
+    return subprocess.CompletedProcess(arguments, *done)
 
 
 def require_spread(spread: dict) -> None:
@@ -236,11 +232,11 @@ gpu.PARTS = {
 gpu.look = lambda: {"jax": "gpu", "torch": False}
 main.run(gpu.main, keep_compiled=False)
 """
-    command = [sys.executable, "-W", "error", "-c", script, "--parts=noise,wrong,draws"]
+    started = [sys.executable, "-W", "error", "-c", script, "--parts=noise,wrong,draws"]
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
-        [*command, f"--out={tmp_path / 'gpu'}"],
-        cwd=ROOT,
+        [*started, f"--out={tmp_path / 'gpu'}"],
+        cwd=command.ROOT,
         env=environment,
         capture_output=True,
         text=True,
