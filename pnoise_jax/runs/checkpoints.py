@@ -16,7 +16,6 @@ from pnoise_jax.runs import array_kinds, checksums
 from pnoise_jax.runs.damage import describe_damage
 from pnoise_jax.runs.layout import RunDirectory
 from pnoise_jax.runs.literal_paths import take_paths_literally
-from pnoise_jax.runs.whole_arrays import write_small_arrays_whole
 from pnoise_jax.terminal import say
 
 _PENDING = "pending metrics"  # among the arrays' checksums; no array has this name
@@ -58,7 +57,6 @@ class Checkpoints:
           OSError: the directory is a file, or cannot be made.
         """
         take_paths_literally()
-        write_small_arrays_whole()
         self._run = RunDirectory.at(workdir)
         self.directory = self._run.checkpoints
         self.directory.mkdir(exist_ok=True)
