@@ -39,9 +39,11 @@ import jax
 import pytest
 
 from pnoise_jax import data
+from tests import parameter_shapes
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
+parameter_shapes.remember()
 
 
 # Tracing makes many objects that stay: looking through them took 7 % of the CPU time.

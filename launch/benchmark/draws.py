@@ -11,7 +11,6 @@ quartiles.
 
 import dataclasses
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -61,36 +60,23 @@ NOISES = {
 def measure(spec: Spec, mesh: Mesh) -> list[dict]:
     """A result for each k and noise."""
     del mesh
-    in_a_row = _IN_A_ROW if jax.default_backend() == "gpu" else 1
-    with measuring.in_turn():
-        cases = [
-            ({"k": k, "noise": name}, _compile(name, k, spec, in_a_row))
-            for k in spec.ks
-            for name in NOISES
-        ]
-    with measuring.alone():
-        return [named | _time(calls, spec, in_a_row) for named, calls in cases]
+    return [{"k": k, "noise": name} | _measure(name, k, spec) for k in spec.ks for name in NOISES]
 
 
-def _compile(name: str, k: int, spec: Spec, in_a_row: int) -> dict[str, Callable]:
-    """Calls of the noise and of the draw, with each generator; each was called once."""
+def _measure(name: str, k: int, spec: Spec) -> dict:
+    """Compares the noise and the draw with each generator."""
     noisy, draw = NOISES[name]
     x = jax.random.normal(jax.random.key(0), (k, *spec.shape), spec.dtype)
-
-    def drawn(key, x):
-        return draw(key, x.shape, jnp.float32)
-
+    drawn = functools.partial(draw, shape=x.shape, dtype=jnp.float32)
+    in_a_row = measuring.in_a_row(_IN_A_ROW)
     calls = {}
     for generator in GENERATORS:
         key = jax.random.key(1, impl=generator)
-        for what, function in (("draw", drawn), ("noise", noisy)):
-            call = functools.partial(jax.jit(_repeat(function, in_a_row)), key, x)
+        for what, function, arguments in (("draw", drawn, (key,)), ("noise", noisy, (key, x))):
+            compiled = jax.jit(function).lower(*arguments).compile()
+            call = measuring.repeat(functools.partial(compiled, *arguments), in_a_row)
             jax.block_until_ready(call())
             calls[f"{what}, {generator}"] = call
-    return calls
-
-
-def _time(calls: dict[str, Callable], spec: Spec, in_a_row: int) -> dict:
     times = measuring.interleave(calls, rounds=spec.rounds, per_call=in_a_row)
     to_draw = {
         name: measuring.compare(times, to=f"draw, {name}")[f"noise, {name}"] for name in GENERATORS
@@ -100,18 +86,6 @@ def _time(calls: dict[str, Callable], spec: Spec, in_a_row: int) -> dict:
         "to_draw": to_draw,
         "in_a_row": in_a_row,
     }
-
-
-def _repeat(function: Callable, times: int) -> Callable:
-    """The function of (key, x) with ``times`` keys, one call after another; returns the last."""
-
-    def repeated(key, x):
-        for number in range(times):
-            result = function(jax.random.fold_in(key, number), x)
-            key, x, result = jax.lax.optimization_barrier((key, x, result))
-        return result
-
-    return repeated
 
 
 def _print(console: Console, spec: Spec, results: list[dict]) -> None:

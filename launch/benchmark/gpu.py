@@ -1,27 +1,23 @@
-"""What a GPU changes, all measured by one command: python -m launch.benchmark gpu --out=FOLDER
+"""Measures all that a GPU changes: python -m launch.benchmark gpu --out=FOLDER
 
-Runs other benchmarks at the sizes of a large GPU, and writes the JSON of each and what it printed
-into a new folder. Preparing takes most of the time, so parts are prepared at the same time, except
-that XLA compiles for one at a time, since it times kernels; while one measures, the others are
-stopped. A part that fails is reported, and the others go on.
-With PyTorch and timm for CUDA, models are compared with timm's, compiled by torch.compile.
+Runs other benchmarks at the sizes of a large GPU, one after another, so that nothing disturbs XLA
+and PyTorch, which time kernels while they compile. The JSON of each part is written into a new
+folder. A part that fails is reported, and the others go on. With PyTorch and timm for CUDA, models
+are compared with timm's, compiled by torch.compile.
 """
 
-import importlib.util
-import os
-import signal
+import json
 import subprocess
 import sys
-import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from absl import flags
 
+from pnoise_jax import writing
 from pnoise_jax.terminal import say
 
-from . import measuring, report
+from . import report
 
 _BFLOAT16 = ("--dtype=bfloat16",)
 _STEP = ("models", *_BFLOAT16, "--only=training step", "--timm=compiled")
@@ -44,61 +40,70 @@ PARTS: dict[str, tuple[str, ...]] = {
     "sweep": ("sweep", "--runs=10"),
 }
 _PARTS = flags.DEFINE_list("parts", list(PARTS), f"What to measure, of {', '.join(PARTS)}.")
-_AT_ONCE = flags.DEFINE_integer(
-    "at_once", 2, "How many parts are prepared at once; all take memory of the GPU.", lower_bound=1
-)
 _OUT = flags.DEFINE_string("out", None, "A new folder for all results.", required=True)
+
+# Asked in a process of its own, which gives the GPU back.
+_LOOK = """
+import importlib.util, json, jax
+def sees_gpu():
+    if importlib.util.find_spec("torch") is None or importlib.util.find_spec("timm") is None:
+        return False
+    import torch
+    return torch.cuda.is_available()
+print(json.dumps({"jax": jax.default_backend(), "torch": sees_gpu()}))
+"""
 
 
 def main() -> None:
     """Measures, prints and writes.
 
     Raises:
+      ValueError: no part, or an unknown one, is named, or JAX sees no GPU.
+      OSError: the folder exists, or cannot be made.
       ChildProcessError: a part failed.
     """
-    measuring.keep_accelerators_free()
-    for name in _PARTS.value:
+    names = list(dict.fromkeys(_PARTS.value))
+    if not names:
+        raise ValueError(f"--parts is empty: use some of {', '.join(PARTS)}")
+    for name in names:
         report.require_known("parts", name, PARTS)
     folder = Path(_OUT.value).expanduser().absolute()
-    folder.mkdir(parents=True)
-    cores = os.cpu_count() or 1
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(max(4, cores // _AT_ONCE.value)))
+    if folder.exists():
+        raise FileExistsError(f"--out={_OUT.value} exists: name a new folder")
+    seen = look()
+    if seen["jax"] != "gpu":
+        raise ValueError(
+            f"JAX runs on {seen['jax']} here: install pnoise_jax[cuda13] or [cuda12] on a machine "
+            "with a GPU, and unset JAX_PLATFORMS"
+        )
+    writing.make_directory(folder, named=f"--out={_OUT.value!r}")
     start = time.monotonic()
-    with tempfile.NamedTemporaryFile() as groups, ThreadPoolExecutor(_AT_ONCE.value) as pool:
-        os.environ[measuring.GROUPS] = groups.name
-        running = [pool.submit(_run, name, folder) for name in _PARTS.value]
-        try:
-            failed = [name for part in running if (name := part.result()) is not None]
-        except BaseException:  # such as Ctrl-C
-            pool.shutdown(wait=False, cancel_futures=True)
-            measuring.send(signal.SIGKILL, map(int, Path(groups.name).read_text().split()))
-            raise
-    say(f"{len(_PARTS.value)} parts in {time.monotonic() - start:.0f} s; results in {folder}")
+    failed = [name for name in names if not _run(name, folder, with_torch=seen["torch"])]
+    say(f"{len(names)} parts in {time.monotonic() - start:.0f} s; results in {folder}")
     if failed:
         raise ChildProcessError(f"failed: {', '.join(failed)}; the reasons are printed above")
 
 
-def _run(name: str, folder: Path) -> str | None:
-    """Measures a part, and prints what it printed; returns its name if it failed."""
-    options = [x for x in PARTS[name] if x != "--torch" or importlib.util.find_spec("torch")]
-    command = [sys.executable, "-m", __package__, *options, f"--out={folder / name}.json"]
+def look() -> dict:
+    """What JAX runs on ("jax"), and whether PyTorch and timm are installed and see a GPU ("torch").
+
+    Raises:
+      ChildProcessError: JAX does not start.
+    """
+    done = subprocess.run([sys.executable, "-c", _LOOK], capture_output=True, text=True)
+    if done.returncode:
+        raise ChildProcessError(f"JAX does not start here:\n{done.stderr.strip()}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _run(name: str, folder: Path, *, with_torch: bool) -> bool:
+    """Measures a part, which prints and writes; returns whether it succeeded."""
+    subcommand, *options = PARTS[name]
+    if not with_torch:
+        options = ["--timm=" if x.startswith("--timm=") else x for x in options if x != "--torch"]
+    command = [sys.executable, "-m", __package__, subcommand, *options]
     start = time.monotonic()
-    with measuring.in_turn() as groups:  # so that none starts while another measures
-        assert groups is not None
-        part = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        groups.write(f"{part.pid}\n")
-    printed, _ = part.communicate()
-    # Where it was killed while it measured, the others are still stopped.
-    with measuring.in_turn() as groups:
-        assert groups is not None
-        measuring.send(signal.SIGCONT, map(int, groups.read().split()))
-    (folder / f"{name}.txt").write_text(printed)
-    outcome = f"failed with exit code {part.returncode}" if part.returncode else "done"
-    say(f"{name}: {outcome} after {time.monotonic() - start:.0f} s\n{printed}")
-    return name if part.returncode else None
+    say(f"{name}:")
+    done = subprocess.run([*command, f"--out={folder / name}.json"], check=False)
+    say(f"{name}: {time.monotonic() - start:.0f} s\n")
+    return done.returncode == 0

@@ -1,17 +1,15 @@
 """Times alternatives against each other, in a new process for each number of devices."""
 
-import contextlib
 import dataclasses
-import fcntl
+import functools
 import math
 import multiprocessing
 import os
-import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TextIO
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,9 +38,6 @@ PEAK_RATES = {
     "NVIDIA H200": 989e12,
 }
 
-# Names a file that lists the groups of processes of programs that measure in turn; see `alone`.
-GROUPS = "PNOISE_BENCHMARK_GROUPS"
-
 _MARGIN = 0.15  # by which an exponent may exceed the expected one
 
 
@@ -69,48 +64,38 @@ def keep_accelerators_free() -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
-@contextlib.contextmanager
-def alone() -> Iterator[None]:
-    """In this context the other parts of `pnoise benchmark gpu` are stopped, if this is one.
+def in_a_row(times: int) -> int:
+    """How often to do something before its end is awaited: once, on a GPU ``times``.
 
-    Everything that takes long and is not timed, such as compiling, should be done before it.
+    On a GPU a program is started while others run, as in a training loop.
     """
-    with in_turn() as groups:
-        if groups is None:
-            yield
-            return
-        others = [int(group) for group in groups.read().split() if int(group) != os.getpgid(0)]
-        try:
-            send(signal.SIGSTOP, others)
-            yield
-        finally:
-            send(signal.SIGCONT, others)
+    return times if jax.default_backend() == "gpu" else 1
 
 
-@contextlib.contextmanager
-def in_turn() -> Iterator[TextIO | None]:
-    """In this context no other part of `pnoise benchmark gpu` is in `in_turn` or `alone`.
+def repeat(call: Callable[[], Any], times: int) -> Callable[[], Any]:
+    """A call that makes so many, and returns what the last one does."""
 
-    For compiling by XLA, which times kernels on the GPU to choose between them.
+    def repeated():
+        for _ in range(times):
+            result = call()
+        return result
 
-    Yields:
-      The file `GROUPS`, to read and to append to; None if there is none.
-    """
-    path = os.environ.get(GROUPS)
-    if path is None:
-        yield None
-        return
-    with open(path, "a+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        file.seek(0)
-        yield file  # closing it gives the lock back
+    return repeated
 
 
-def send(number: signal.Signals, groups: Iterable[int]) -> None:
-    """Sends a signal to groups of processes, except those that have ended."""
-    for group in groups:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(group, number)
+def compile_repeated(
+    function: Callable[[jax.Array], jax.Array], x: jax.Array, times: int
+) -> Callable[[], jax.Array]:
+    """A program that applies the function ``times`` times, each to what it returned before."""
+
+    def repeated(x: jax.Array) -> jax.Array:
+        for _ in range(times - 1):
+            # On a GPU this keeps each apart; a CPU's compiler would fuse them.
+            x = jax.lax.optimization_barrier(function(x))
+        return function(x)
+
+    jitted = jax.jit(repeated, in_shardings=x.sharding, out_shardings=x.sharding)
+    return functools.partial(jitted.lower(x).compile(), x)
 
 
 def interleave(
@@ -126,7 +111,7 @@ def interleave(
       calls: compiled and called once before; they return arrays, and the time ends when these are
         ready.
       rounds: how often each is called.
-      per_call: what a call does so many times in a row; times are those of one.
+      per_call: how many repetitions a call makes; times are those of one.
       budgets: for slow calls, the number of seconds after which they are left out.
 
     Returns:

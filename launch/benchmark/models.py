@@ -11,10 +11,11 @@ On a GPU, both run there: timm's in channels-last layout, with the fused AdamW, 
 side waits for one before it starts the next. JAX_PLATFORMS=cpu makes both run on the CPU.
 
 Printed: our time divided by timm's in the same round, as median and quartiles; on a CPU also the
-median of the same ratio with CPU time, which other programs affect less; on a GPU the memory at the
-peak of a call, and the share of the GPU's peak rate in bfloat16 that the multiplications of the
-model make up (a training step counts as three forward passes). PyTorch and timm must be installed
-(pip install torch timm); without them, only our times are printed.
+median of the same ratio with CPU time, which other programs affect less; the memory at the peak of
+a call, by the compiler's account for ours and by the allocator's for PyTorch on GPUs; and on GPUs
+the share of the peak rate in bfloat16 that the model's multiplications make up, a training step
+counted as three forward passes. PyTorch and timm must be installed (pip install torch timm);
+without them, only our times are printed.
 """
 
 import dataclasses
@@ -22,7 +23,6 @@ import functools
 import importlib.util
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -34,7 +34,6 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from pnoise_jax import models, parallel, training, weights
-from pnoise_jax.models.attention_kernels import KERNELS
 from pnoise_jax.studies import ahead_of_time
 from pnoise_jax.terminal import say
 
@@ -52,7 +51,7 @@ flags.DEFINE_integer("batch_size", 2, "Images per batch.", lower_bound=2)
 flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Dtype of the computation.")
 _ONLY = flags.DEFINE_enum("only", None, list(_PASSES), "What to measure; by default both.")
 _KERNELS = flags.DEFINE_list(
-    "kernels", ["xla"], "What computes our attention, one alternative for each; cudnn on GPUs only."
+    "kernels", ["xla"], "What computes our attention, one alternative for each: xla, cudnn, auto."
 )
 flags.DEFINE_integer("rounds", 5, "How often each alternative is called.", lower_bound=1)
 flags.DEFINE_integer(
@@ -97,9 +96,9 @@ def main() -> None:
     for name in _TIMM.value:
         report.require_known("timm", name, _ALTERNATIVES)
     for kernel in _KERNELS.value:
-        report.require_known("kernels", kernel, KERNELS)
+        report.require_known("kernels", kernel, models.ATTENTION_KERNELS)
     if not _KERNELS.value:
-        raise ValueError(f"--kernels is empty: use some of {', '.join(KERNELS)}")
+        raise ValueError(f"--kernels is empty: use some of {', '.join(models.ATTENTION_KERNELS)}")
     specs = [
         report.spec_of(
             Spec,
@@ -129,7 +128,7 @@ class _Alternative:
       call: makes as many passes in a row as it is told, and returns the logits (batch, classes), or
         the last step's loss and the norm of its gradient (2,). timm's has a norm only if it is told
         to make one step.
-      peak_memory: bytes on a GPU at the peak of a call; None on a CPU.
+      peak_memory: bytes on the device at the peak of a call; None where they are not known.
     """
 
     call: Callable[[int], np.ndarray]
@@ -141,50 +140,44 @@ def measure(spec: Spec, mesh: Mesh) -> list[dict]:
     on_gpu = jax.default_backend() == "gpu"
     if on_gpu and spec.timm:
         timm_step.require_gpu()
-    steps = spec.steps or (5 if on_gpu else 1)
+    steps = spec.steps or measuring.in_a_row(5)
     model = workload.create_model(spec)
     variables = _draw_variables(model, spec.image_size)
     images = jax.ShapeDtypeStruct((1, spec.image_size, spec.image_size, 3), jnp.float32)
     flops = spec.batch_size * ahead_of_time.count_flops(model.apply, variables, images)
     results = []
     for what in spec.passes:
-        alternatives, firsts = _prepare(spec, model, variables, mesh, what)
-        peaks = {name: one.peak_memory() for name, one in alternatives.items() if on_gpu}
-        with measuring.alone():
-            firsts = {n: one.call(1) for n, one in alternatives.items() if n not in firsts} | firsts
-            tolerance = 1e-3 if spec.dtype == "float32" else 0.05
-            tolerance *= max(1.0, float(np.abs(firsts["ours"]).max()))
-            difference = measuring.require_agreement(spec.model, firsts, tolerance=tolerance)
-            calls = {name: functools.partial(one.call, steps) for name, one in alternatives.items()}
-            for call in calls.values():
-                call()
-            times = measuring.interleave(calls, rounds=spec.rounds, per_call=steps)
-        result = {"what": what, "steps": steps, "difference": difference, "peak_bytes": peaks}
-        result["flops"] = flops * (1 if what == "forward" else 3)
-        references = spec.references or ["ours"]
-        result["to"] = {name: measuring.compare(times, to=name) for name in references}
+        alternatives = _ours(spec, variables, mesh, what)
+        alternatives |= _timms(spec, model, variables, what, on_gpu=on_gpu)
+        differences = _compare_results(spec, {n: each.call(1) for n, each in alternatives.items()})
+        calls = {n: functools.partial(each.call, steps) for n, each in alternatives.items()}
+        for call in calls.values():
+            call()
+        peaks = {n: each.peak_memory() for n, each in alternatives.items() if each.peak_memory}
+        times = measuring.interleave(calls, rounds=spec.rounds, per_call=steps)
+        references = spec.references or list(alternatives)[:1]
+        result = {
+            "what": what,
+            "steps": steps,
+            "flops": flops * (1 if what == "forward" else 3),
+            "difference": differences,
+            "peak_bytes": peaks,
+            "to": {name: measuring.compare(times, to=name) for name in references},
+        }
         results.append(dataclasses.asdict(spec) | result)
         del alternatives, calls  # before the next pass asks for memory
     return results
 
 
-def _prepare(
-    spec: Spec, model: models.Classifier, variables: dict, mesh: Mesh, what: str
-) -> tuple[dict[str, _Alternative], dict[str, np.ndarray]]:
-    """All alternatives, ours first, and what the first calls of timm's returned, which compile.
-
-    On a GPU both are compiled at the same time, mostly on cores that one leaves idle.
+def _compare_results(spec: Spec, results: dict[str, np.ndarray]) -> dict[str, float]:
+    """The largest differences from the first: of logits as parts of the largest one, of a step's
+    loss and of its gradient's norm as parts of each.
     """
-    on_gpu = jax.default_backend() == "gpu"
-
-    def prepare_timms():
-        alternatives = _timms(spec, model, variables, what, on_gpu=on_gpu)
-        return alternatives, {name: one.call(1) for name, one in alternatives.items()}
-
-    with ThreadPoolExecutor(2 if on_gpu else 1) as pool:
-        ours = pool.submit(_ours, spec, variables, mesh, what)  # waits for its turn
-        alternatives, firsts = pool.submit(prepare_timms).result()
-        return ours.result() | alternatives, firsts
+    first = np.abs(next(iter(results.values())))
+    scale = first if first.ndim == 1 else first.max()
+    parts = {name: result / scale for name, result in results.items()}
+    tolerance = 2e-3 if spec.dtype == "float32" else 0.05
+    return measuring.require_agreement(spec.model, parts, tolerance=tolerance)
 
 
 def _draw_variables(model: models.Classifier, image_size: int) -> dict:
@@ -206,27 +199,23 @@ def _flat(variables: dict) -> dict[str, Any]:
 
 
 def _ours(spec: Spec, variables: dict, mesh: Mesh, what: str) -> dict[str, _Alternative]:
-    """Ours, compiled, with each attention kernel that the model can have; "ours" is the first."""
-    with measuring.in_turn():
-        return _compile_ours(spec, variables, mesh, what)
-
-
-def _compile_ours(spec: Spec, variables: dict, mesh: Mesh, what: str) -> dict[str, _Alternative]:
+    """Ours, compiled, with each attention kernel that the model can have."""
     batch = workload.draw_batch(spec)
+    prepare = _our_forward if what == "forward" else _our_step
+    options = {f"ours, {kernel}": {"attention_kernel": kernel} for kernel in spec.kernels}
+    if "attention_kernel" not in models.default_options(spec.model):
+        options = {"ours": {}}  # without attention, or with one of its own
+    elif len(options) == 1:
+        options = {"ours": next(iter(options.values()))}
     alternatives = {}
-    for kernel in spec.kernels:
-        options = {} if kernel == "xla" else {"attention_kernel": kernel}
-        if options.keys() - models.default_options(spec.model):
-            continue  # a model without attention, or with one of its own
+    for name, chosen in options.items():
         try:
-            model = workload.create_model(spec, dtype=spec.dtype, **options)
-            prepare = _our_forward if what == "forward" else _our_step
-            name = f"ours, {kernel}" if alternatives else "ours"
+            model = workload.create_model(spec, dtype=spec.dtype, **chosen)
             alternatives[name] = prepare(model, variables, batch, mesh)
         except (ValueError, NotImplementedError, jax.errors.JaxRuntimeError) as error:
             if not alternatives:
                 raise
-            say(f"{spec.model} without --kernels={kernel}: {error}")
+            say(f"{spec.model} without {name}: {error}")
     return alternatives
 
 
@@ -281,14 +270,14 @@ def _timms(
         )
         call = pair[_PASSES.index(what)]
         peak = functools.partial(timm_step.peak_memory, functools.partial(call, 1))
-        alternatives[_ALTERNATIVES[mode]] = _Alternative(call, peak)
+        alternatives[_ALTERNATIVES[mode]] = _Alternative(call, peak if on_gpu else None)
     return alternatives
 
 
 def _print(console: Console, spec: Spec, results: list[dict]) -> None:
     on_gpu = results[0]["platform"] == "gpu"
     peak_rate = measuring.PEAK_RATES.get(results[0]["device_kind"])
-    columns = ["", "", "ms", "images/s"] + ["GiB"] * on_gpu + ["of peak"] * bool(peak_rate)
+    columns = ["", "", "ms", "images/s", "GiB"] + ["of peak"] * bool(peak_rate)
     for name in spec.references:
         columns += [f"/ {name}"] if on_gpu else [f"/ {name}", "CPU time"]
     rows = []
@@ -297,8 +286,8 @@ def _print(console: Console, spec: Spec, results: list[dict]) -> None:
             seconds = compared["seconds"]["median"]
             row = [result["what"], name, report.milliseconds(compared)]
             row.append(report.figure(spec.batch_size / seconds))
-            if on_gpu:
-                row.append(report.figure(result["peak_bytes"][name] / 2**30))
+            peak = result["peak_bytes"].get(name)
+            row.append("" if peak is None else report.figure(peak / 2**30))
             if peak_rate:
                 row.append(f"{100 * result['flops'] / seconds / peak_rate:.0f} %")
             for reference in spec.references:

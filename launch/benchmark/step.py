@@ -16,9 +16,7 @@ and the memory for what lies between arguments and results, by the compiler's ac
 import dataclasses
 import functools
 import itertools
-import os
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -177,13 +175,11 @@ class _EncoderAlone(training.Task):
 
 def measure(spec: Spec, mesh: Mesh) -> list[dict]:
     """One result: every alternative against the plain step."""
-    on_gpu = jax.default_backend() == "gpu"
-    advances = _prepare(spec, mesh, on_gpu=on_gpu)
-    with measuring.alone():
-        return _time(spec, advances, on_gpu=on_gpu)
+    advances = _prepare(spec, mesh)
+    return _time(spec, advances)
 
 
-def _prepare(spec: Spec, mesh: Mesh, *, on_gpu: bool) -> dict[str, workload.Advance]:
+def _prepare(spec: Spec, mesh: Mesh) -> dict[str, workload.Advance]:
     """The compiled steps, the plain one first."""
     batch = parallel.to_devices(workload.draw_batch(spec), parallel.split_batch(mesh))
     alternatives = tasks(spec)
@@ -195,21 +191,15 @@ def _prepare(spec: Spec, mesh: Mesh, *, on_gpu: bool) -> dict[str, workload.Adva
             start = workload.create_state(task, spec.image_size, mesh)
         return workload.make_advance(task, start, batch, mesh)
 
-    # A GPU's compiler uses few cores, and measures kernels, most of them of the plain step.
-    threads = max(1, (os.cpu_count() or 1) // 4) if on_gpu else 1
-    with measuring.in_turn(), ThreadPoolExecutor(threads) as pool:
-        advances = {"plain": prepare(alternatives.pop("plain"))}
-        others = pool.map(prepare, alternatives.values())
-        advances |= dict(zip(alternatives, others, strict=True))
-    return advances
+    return {name: prepare(task) for name, task in alternatives.items()}
 
 
-def _time(spec: Spec, advances: dict[str, workload.Advance], *, on_gpu: bool) -> list[dict]:
+def _time(spec: Spec, advances: dict[str, workload.Advance]) -> list[dict]:
     first_steps = {}
     for name, advance in advances.items():
         _, first_steps[name] = advance()
         jax.block_until_ready(advance())
-    steps = spec.steps or (5 if on_gpu else 1)
+    steps = spec.steps or measuring.in_a_row(5)
     calls = {name: functools.partial(advance, steps) for name, advance in advances.items()}
     tolerance = 1e-3 if spec.dtype == "float32" else 0.1  # of a loss near 7 and a gradient near 1
     differences = {}

@@ -11,10 +11,8 @@ quartiles; the same for CPU time; and the ratio of the medians for whole runs, w
 """
 
 import dataclasses
-import functools
 import time
 from collections.abc import Callable
-from typing import Any
 
 import jax
 from absl import flags
@@ -68,8 +66,7 @@ def experiment_of(spec: Spec, *, seed: int) -> training.Experiment:
 
 def measure(spec: Spec, mesh: Mesh) -> list[dict]:
     """One result for each number of runs."""
-    with measuring.alone():
-        return [{"runs": runs} | _measure(spec, runs, mesh) for runs in spec.runs]
+    return [{"runs": runs} | _measure(spec, runs, mesh) for runs in spec.runs]
 
 
 def _measure(spec: Spec, runs: int, mesh: Mesh) -> dict:
@@ -85,8 +82,8 @@ def _measure(spec: Spec, runs: int, mesh: Mesh) -> dict:
         compiling[name] = max(0.0, seconds[0] - seconds[2])
     what = f"{runs} runs: loss, top-1 and gradient norm of the third step"
     difference = measuring.require_agreement(what, third, tolerance=1e-3)
-    in_a_row = _IN_A_ROW if jax.default_backend() == "gpu" else 1
-    calls = {name: functools.partial(_repeat, call, in_a_row) for name, call in calls.items()}
+    in_a_row = measuring.in_a_row(_IN_A_ROW)
+    calls = {name: measuring.repeat(call, in_a_row) for name, call in calls.items()}
     times = measuring.interleave(calls, rounds=spec.rounds, per_call=in_a_row)
     compared = measuring.compare(times, to="sequential")
     steps = experiments[0].total_steps
@@ -101,13 +98,6 @@ def _measure(spec: Spec, runs: int, mesh: Mesh) -> dict:
         "steps": steps,
         "whole_ratio": whole["together"] / whole["sequential"],
     }
-
-
-def _repeat(call: Callable, times: int) -> Any:
-    """What the last of ``times`` calls returns."""
-    for _ in range(times):
-        result = call()
-    return result
 
 
 def _sequential(experiments: list[training.Experiment], mesh: Mesh) -> Callable:

@@ -60,7 +60,7 @@ def prepare(
         return torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
 
     def create() -> Any:
-        model = timm.create_model(name, drop_path_rate=0.0, **arguments)
+        model: Any = timm.create_model(name, drop_path_rate=0.0, **arguments)
         model.load_state_dict(tensors, strict=True)
         model = model.to(device=device, memory_format=layout)
         if compiled:
@@ -137,14 +137,14 @@ def require_gpu() -> None:
 
 
 def require_compiler() -> None:
-    """torch.compile translates models for a CPU into C++.
+    """Raises ValueError if there is no compiler that torch.compile would find.
 
-    Raises:
-      ValueError: there is no compiler that it would find.
+    It translates models for a CPU into C++, and calls compiled kernels of a GPU from C.
     """
     named = shlex.split(os.environ.get("CXX", ""))  # such as "ccache g++"
     names = named[:1] or ["g++", "clang++"]
     if not any(map(shutil.which, names)):
         raise ValueError(
-            f"--compiled: there is no {' or '.join(names)}, which torch.compile needs; install one"
+            f"--timm=compiled: there is no {' or '.join(names)}, which torch.compile needs; "
+            "install one"
         )

@@ -7,6 +7,7 @@ All models are called in the same way::
     logits = model.apply(variables, images, train=False)    # (batch, classes), float32
 """
 
+from pnoise_jax.models.attention_kernels import KERNELS as ATTENTION_KERNELS
 from pnoise_jax.models.beit import Beit
 from pnoise_jax.models.classifier import Classifier
 from pnoise_jax.models.convit import ConViT
@@ -29,6 +30,7 @@ from pnoise_jax.models.transformer import IsotropicTransformer, Transformer
 from pnoise_jax.models.vit import VisionTransformer
 
 __all__ = [
+    "ATTENTION_KERNELS",
     "MODELS",
     "Beit",
     "Classifier",

@@ -114,7 +114,8 @@ def attend(
       bias: added to the logits, (batch or 1, heads or 1, tokens, tokens), or None.
       kernel: "xla" or "cudnn".
     """
-    attention = functools.partial(jax.nn.dot_product_attention, implementation=kernel)
+    implementation: Any = kernel
+    attention = functools.partial(jax.nn.dot_product_attention, implementation=implementation)
     if kernel == "cudnn" and query.shape[1] % 2 and bias is None:
         return attend_padded(attention, query, key, value)
     return attention(query, key, value, bias)
@@ -129,8 +130,11 @@ def attend_padded(
       attention: takes the same and the numbers of tokens that count, (batch,) each, as
         `jax.nn.dot_product_attention` does.
     """
-    batch, tokens = query.shape[:2]
-    lengths = jnp.full((batch,), tokens, jnp.int32)
+    tokens = query.shape[1]
+    # Under vmap JAX's rule for cuDNN wants lengths that are mapped too, so they depend on the
+    # queries, of which none is smaller than itself.
+    first = jax.lax.stop_gradient(query[:, 0, 0, 0])
+    lengths = tokens + (first < first).astype(jnp.int32)
     padded = (jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) for x in (query, key, value))
     x = attention(*padded, query_seq_lengths=lengths, key_value_seq_lengths=lengths)
     return x[:, :tokens]

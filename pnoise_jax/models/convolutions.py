@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import AxisType
 
 
 def batch_norm(*, train: bool, epsilon: float, axis_name: str | None, dtype: Any) -> Callable:
@@ -58,6 +59,8 @@ def patchwise(
     def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return lax.conv_general_dilated(x, kernel, strides, *others, **options)
 
+    if AxisType.Explicit in jax.typeof(x).sharding.mesh.axis_types:
+        return convolution(x, kernel)  # JAX cannot tell where the reshaped patches would go
     return lax.platform_dependent(x, kernel, cuda=convolve_patches, default=convolution)
 
 

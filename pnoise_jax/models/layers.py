@@ -25,11 +25,11 @@ conv_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def exact_gelu(x: jax.Array) -> jax.Array:
-    """The exact GELU, of the dtype of x; that of a shorter one than float32 is computed in float32.
+    """The exact GELU, of the dtype of x.
 
-    A gradient in bfloat16 would be 0.3 % off, as its constants are rounded. The shorter ones are
-    computed again for the gradient, which so keeps x alone, and not two more arrays of its size:
-    on GPUs, where reading and writing them is what takes the time.
+    16-bit inputs are computed in float32, because a gradient in bfloat16 would be 0.3 % off, as its
+    constants are rounded. They are computed again for the gradient, so only x is kept, and not two
+    more arrays of its size.
     """
     return nn.gelu(x, approximate=False) if x.dtype.itemsize >= 4 else _gelu_in_float32(x)
 

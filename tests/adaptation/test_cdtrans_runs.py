@@ -111,7 +111,8 @@ def restored(trained, step, tmp_path):
 def test_a_run_goes_on_bit_for_bit(trained, tmp_path, step):
     _, program, expected, *_ = trained
     copy = restored(trained, step, tmp_path)
-    _, _, state, text = fit(config(), copy, program)
+    once = config(**{"checkpoint.every": "12 steps"})
+    _, _, state, text = fit(once, copy, program)
     chex.assert_trees_all_equal(state, expected)
     assert f"resuming from the checkpoint of step {step}" in text
     assert text.count(" pairs, with ") == (2 if step <= 5 else 1)
@@ -150,7 +151,8 @@ def test_pairs_are_those_of_the_weights_at_their_step(trained, tmp_path):
 def test_no_bit_depends_on_the_labels_of_the_target(trained, tmp_path):
     _, _, expected, text, _ = trained
     stripes.register(permuted=True)
-    experiment, _, state, other = fit(config(), tmp_path / "permuted")
+    once = config(**{"checkpoint.every": "12 steps"})
+    experiment, _, state, other = fit(once, tmp_path / "permuted")
     plain = stripes.domains()["tiny_target"]().read("train", where="")[1]
     assert experiment.train_data.labels.tolist() != plain.tolist()
     chex.assert_trees_all_equal(state, expected)

@@ -106,11 +106,13 @@ def test_noise_mixes_the_images_of_one_domain():
     """The features of the target do not depend on the source's images."""
     config = domains.config(**{"noise.preset": "optimal_all_tokens"})
     task = training.build(config).task
-    variables = task.init(jax.random.key(0), jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32))
+    images = jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32)
+    variables = jax.jit(lambda key: task.init(key, images))(jax.random.key(0))
     with task.open_batches() as batches:
         batch = next(batches)
     context = StepContext(jnp.int32(0), RandomStreams(jax.random.key(1)))
 
+    @jax.jit
     def features_of_target(source_images, scale):
         total = 0.0
         for domain, images in (("source", source_images), ("target", batch["target_image"])):
@@ -136,8 +138,8 @@ def test_the_gate_weights_the_class_tokens_attention_by_the_entropy_of_a_discrim
         return discriminators.TransferGate(prefix_tokens=prefix, train=train, name=name)
 
     attention = models.layers.Attention(num_heads=2, key_gate=make)
-    variables = attention.init(jax.random.key(0), x)
-    got = attention.apply(variables, x)
+    variables = jax.jit(attention.init)(jax.random.key(0), x)
+    got = jax.jit(attention.apply)(variables, x)
 
     params = jax.tree.map(np.asarray, variables["params"])
     qkv = x @ params["qkv"]["kernel"] + params["qkv"]["bias"]
@@ -161,7 +163,7 @@ def gradient_of_discriminator(detach):
     changes = {"task.domain_weight": 0.0, "task.patch_weight": 0.0, "task.information_weight": 0.0}
     experiment = training.build(domains.config("tvt", **changes, **{"task.detach": detach}))
     task = experiment.task
-    state = experiment.initial_state(jax.random.key(0))
+    state = jax.jit(experiment.initial_state)(jax.random.key(0))
     with task.open_batches() as batches:
         batch = next(batches)
     context = StepContext(jnp.int32(3), RandomStreams(jax.random.key(1)))
@@ -413,7 +415,8 @@ def test_reversal_keeps_the_discriminator_from_winning():
 def test_the_gate_is_off_in_the_plain_model():
     """Weights are those of the plain model; the gate's parameters begin fresh."""
     experiment = training.build(domains.config("tvt"))
-    plain = experiment.plain_model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))["params"]
+    images = jnp.zeros((1, 8, 8, 1))
+    plain = jax.eval_shape(experiment.plain_model.init, jax.random.key(0), images)["params"]
     whole = experiment.variables["params"]
     extra = set(whole["block_2"]["attn"]) - set(plain["block_2"]["attn"])
     assert extra == {"key_gate"}
@@ -432,7 +435,7 @@ def test_a_mean_image_is_subtracted_in_training_and_evaluation(tmp_path):
     got = experiment.task.normalise(jnp.asarray(images))
     expected = images / 255 - means[::-1].transpose(1, 2, 0) / 255
     np.testing.assert_allclose(got, expected, atol=1e-6)
-    variables = experiment.plain_model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    variables = jax.jit(experiment.plain_model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
     protocols = experiment.protocols[:1]
     rows = experiment.task.evaluate(variables, parallel.data_mesh(), protocols)
     assert rows[0]["n"] == 40

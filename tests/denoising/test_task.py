@@ -18,7 +18,7 @@ KEY = jax.random.key(0)
 
 
 def denoising_config(data_dir, changes=(), **options):
-    config = small_config(data_dir)
+    config = small_config(data_dir, **{"data.test_split": "test"})
     config.noise.preset = None
     config.noise.update({"name": "gaussian", "std": 0.3, "point": "image", "train": True})
     config.model.dim = 8
@@ -251,7 +251,7 @@ def test_its_weights_start_a_classifier(run, data_dir, tmp_path):
     np.testing.assert_array_equal(ours["params/patch_embed/kernel"],
                                   theirs["patch_embed"]["kernel"])  # fmt: skip
     assert not [name for name in ours if "decoder" in name or "head" in name]
-    assert training.train(config, tmp_path / "fine")[0]["n"] == 1000
+    assert training.train(config, tmp_path / "fine")[0]["n"] == 200
 
     config.weights_head = "keep"
     with pytest.raises(ValueError, match=r"no head, and the model is for 10: .*'fresh'"):

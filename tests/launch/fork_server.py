@@ -2,7 +2,7 @@
 
 Imports take most of the seconds that a program needs to start. Here the libraries and this package
 are imported once, and each program is forked from there: it imports its own module of launch/ and
-starts JAX itself.
+starts JAX itself. Only variables in `VARIABLES` can be given to it: others may have been read.
 """
 
 import gc
@@ -12,6 +12,11 @@ import os
 import runpy
 import signal
 import sys
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tests import parameter_shapes
 
 # None of them starts a thread when imported: threads do not survive a fork.
 MODULES = (
@@ -40,34 +45,74 @@ MODULES = (
     "tensorboardX",
     "tensorflow_datasets",
 )
+# Those that a program reads itself, and those that JAX reads when imported, with their type.
+VARIABLES: Mapping[str, Callable[[str], Any] | None] = {
+    "JAX_COMPILATION_CACHE_DIR": str,
+    "JAX_COORDINATOR_ADDRESS": None,
+    "JAX_NUM_CPU_DEVICES": int,
+    "JAX_NUM_PROCESSES": None,
+    "JAX_PROCESS_ID": None,
+    "SLURM_STEP_NUM_TASKS": None,
+    "XDG_CACHE_HOME": None,
+}
 THRESHOLDS = (50_000, 20, 50)  # tracing makes many objects that stay
-LIMIT = 300  # seconds that a program may take
+LIMIT = 600  # seconds that a program may take
 
 
 def serve() -> str | None:
-    """Forks a process for each request on stdin, and prints its exit code once it has ended.
+    """Answers each request on stdin, a JSON object in one line, with a number on stdout.
 
-    A request is a JSON object in one line: the program, its arguments, and the files that its
-    output and its errors go to.
+    A request either starts a process: it has the module that is the program, its arguments,
+    variables and working directory, what its module path begins with, whether a warning is an
+    error, and the files that its output and its errors go to. The answer is the number of the
+    process. Or it asks how a process has ended, for which it may wait: the answer is its exit code,
+    or null where it has not.
 
     Returns:
-      In such a process the name of the program, which it is to run; in the server None.
+      In a new process the name of the module, which it is to run; in the server None.
     """
     for name in MODULES:
         importlib.import_module(name)
+    parameter_shapes.remember()
     gc.freeze()  # what all share is not looked through again
     gc.set_threshold(*THRESHOLDS)
     for line in sys.stdin:
         request = json.loads(line)
-        child = os.fork()
-        if not child:
-            _redirect(request["output"], request["errors"])
-            signal.alarm(LIMIT)
-            sys.argv[1:] = request["arguments"]
-            return request["program"]
-        _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        if "process" in request:
+            answer = _ended(**request)
+        else:
+            answer = os.fork()
+            if not answer:
+                return _begin(**request)
+        print(json.dumps(answer), flush=True)
     return None
+
+
+def _ended(process: int, wait: bool) -> int | None:
+    found, status = os.waitpid(process, 0 if wait else os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if found else None
+
+
+def _begin(
+    module: str,
+    arguments: list[str],
+    variables: dict[str, str | None],
+    directory: str,
+    path: list[str],
+    strict: bool,
+    output: str,
+    errors: str,
+) -> str:
+    _redirect(output, errors)
+    signal.alarm(LIMIT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
+    sys.argv[1:] = arguments
+    _set_variables(variables)
+    os.chdir(directory)
+    sys.path[:0] = path
+    if strict:
+        warnings.simplefilter("error")
+    return module
 
 
 def _redirect(output: str, errors: str) -> None:
@@ -77,7 +122,19 @@ def _redirect(output: str, errors: str) -> None:
         os.close(opened)
 
 
+def _set_variables(variables: dict[str, str | None]) -> None:
+    import jax
+
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+        if (parse := VARIABLES[name]) is not None:
+            jax.config.update(name.lower(), None if value is None else parse(value))
+
+
 if __name__ == "__main__":
-    program = serve()
-    if program is not None:
-        runpy.run_module(f"launch.{program}", run_name="__main__", alter_sys=True)
+    module = serve()
+    if module is not None:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)

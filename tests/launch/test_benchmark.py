@@ -5,34 +5,21 @@ import json
 import os
 import subprocess
 import sys
-import threading
-import time
-from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from launch.benchmark import input_pipelines, measuring, report, timm_step
 from pnoise_jax.data.image import images
+from tests.launch import command
 
-ROOT = Path(__file__).parents[2]
 PASSES = ("forward", "backward")
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-W", "error", "-m", "launch.benchmark", *map(str, arguments)]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-
-
-def wait_for(condition) -> None:
-    """Fails after a while."""
-    last = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < last
-        time.sleep(0.01)
+    done = command.run_forked("launch.benchmark", *arguments, strict=True)
+    return subprocess.CompletedProcess(arguments, *done)
 
 
 def require_spread(spread: dict) -> None:
@@ -196,44 +183,15 @@ def test_models_are_compared_with_timms(tmp_path):
     assert step == 3 * forward
 
 
-def test_the_parts_of_a_gpus_benchmark_stop_while_one_measures(tmp_path, monkeypatch):
-    counting = "import time\nwhile True:\n print('.', flush=True)\n time.sleep(0.01)"
-    file = tmp_path / "groups"
-    counted = tmp_path / "counted"
-    with counted.open("w") as output:
-        other = subprocess.Popen(
-            [sys.executable, "-c", counting], stdout=output, start_new_session=True
-        )
-    try:
-        file.write_text(f"{other.pid}\n{os.getpgid(0)}\n999999999\n")
-        monkeypatch.setenv(measuring.GROUPS, str(file))
-        wait_for(lambda: counted.stat().st_size > 0)
-        with measuring.alone():
-            time.sleep(0.05)  # what was under way
-            before = counted.stat().st_size
-            time.sleep(0.3)
-            assert counted.stat().st_size == before
-        wait_for(lambda: counted.stat().st_size > before)
-    finally:
-        other.kill()
-        other.wait()
+@pytest.mark.parametrize("times", [1, 3])
+def test_what_is_repeated_in_a_program_is_applied_to_its_result(times):
+    call = measuring.compile_repeated(lambda x: 2 * x + 1, jnp.arange(3.0), times)
+    np.testing.assert_array_equal(call(), 2**times * jnp.arange(3.0) + 2**times - 1)
 
 
-def test_a_part_that_measures_waits_for_its_turn(tmp_path, monkeypatch):
-    monkeypatch.setenv(measuring.GROUPS, str(tmp_path / "groups"))
-    events = []
-
-    def measure():
-        with measuring.alone():
-            events.append("second")
-
-    with measuring.in_turn():
-        thread = threading.Thread(target=measure)
-        thread.start()
-        time.sleep(0.1)
-        events.append("first")
-    thread.join()
-    assert events == ["first", "second"]
+def test_a_repeated_call_returns_what_the_last_one_does():
+    numbers = iter(range(9))
+    assert measuring.repeat(lambda: next(numbers), 4)() == 3
 
 
 @pytest.mark.slow
@@ -243,16 +201,17 @@ from launch import main
 from launch.benchmark import gpu
 gpu.PARTS = {
     "noise": ("noise", "--k=8", "--shape=5,16", "--devices=1", "--rounds=2", "--torch"),
-    "draws": ("draws", "--k=8", "--shape=5,16", "--rounds=2"),
     "wrong": ("noise", "--k=7", "--devices=2"),
+    "draws": ("draws", "--k=8", "--shape=5,16", "--rounds=2"),
 }
+gpu.look = lambda: {"jax": "gpu", "torch": False}
 main.run(gpu.main, keep_compiled=False)
 """
-    command = [sys.executable, "-W", "error", "-c", script, "--parts=noise,draws,wrong"]
+    started = [sys.executable, "-W", "error", "-c", script, "--parts=noise,wrong,draws"]
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
-        [*command, f"--out={tmp_path / 'gpu'}"],
-        cwd=ROOT,
+        [*started, f"--out={tmp_path / 'gpu'}"],
+        cwd=command.ROOT,
         env=environment,
         capture_output=True,
         text=True,
@@ -260,12 +219,10 @@ main.run(gpu.main, keep_compiled=False)
     )
     assert done.returncode == 1
     assert "failed: wrong; the reasons are printed above" in done.stderr
-    assert "--k=7 is not divisible by --devices=2" in done.stdout
-    files = {path.name for path in (tmp_path / "gpu").iterdir()}
-    assert files == {"noise.json", "noise.txt", "draws.json", "draws.txt", "wrong.txt"}
-    with_torch = importlib.util.find_spec("torch") is not None
+    assert "--k=7 is not divisible by --devices=2" in done.stderr
+    assert {path.name for path in (tmp_path / "gpu").iterdir()} == {"noise.json", "draws.json"}
     first = json.loads((tmp_path / "gpu" / "noise.json").read_text())["results"][0]
-    assert ("torch.roll, compiled" in first["alternatives"]) == with_torch
+    assert list(first["alternatives"]) == ["structured", "matmul", "copy"]  # no torch.roll
 
 
 def test_draws_compares_noises_with_drawing_alone(tmp_path):
@@ -285,7 +242,7 @@ def test_draws_compares_noises_with_drawing_alone(tmp_path):
 def test_torch_compile_needs_a_compiler(tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", f"{tmp_path / 'compiler'} -O1")
     with pytest.raises(
-        ValueError, match=r"--compiled: there is no .*/compiler, which torch\.compile"
+        ValueError, match=r"--timm=compiled: there is no .*/compiler, which torch\.compile"
     ):
         timm_step.require_compiler()
     (tmp_path / "compiler").touch(0o755)
@@ -332,6 +289,9 @@ def test_generated_jpegs_are_of_imagenets_size(tmp_path):
         (("step", "--preset="), ("--preset and --noises are empty", "cyclic_shift")),
         (("gpu", "--parts=vit_b", "--out=x"), ("--parts=vit_b", "did you mean 'vit_b_16'")),
         (("gpu",), ("--out",)),
+        (("gpu", "--out=docs"), ("--out=docs exists", "new folder")),
+        (("gpu", "--parts=", "--out=x"), ("--parts is empty", "vit_b_16")),
+        (("gpu", "--out=absent"), ("JAX runs on cpu here", "pnoise_jax[cuda13]")),
         (("models", "--image_size=33"), ("--model=vit_ti_16 --image_size=33", "multiple of 16")),
         (("step", "--k=8"), ("Unknown command line flag 'k'",)),
         (("step", "--model=vit_ti16"), ("--model=vit_ti16", "did you mean 'vit_ti_16'")),

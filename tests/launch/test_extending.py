@@ -1,11 +1,9 @@
 """The page on own things, as a reader would use it: five files in an empty folder, and commands."""
 
 import json
-import os
 import pathlib
 import re
 import shlex
-import subprocess
 import sys
 
 import pytest
@@ -20,19 +18,10 @@ SNIPPETS = [block for block in BLOCKS if not block.startswith("# ")]
 COMMANDS = re.search(r"^```sh\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)[1].splitlines()
 
 
-def pnoise(folder, line, *more, **environment):
-    """Runs a command of the page in a folder; returns what it printed."""
-    _, program, *arguments = shlex.split(line)
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "launch", program, *arguments, *more],
-        cwd=folder,
-        env=command.ENVIRONMENT | {"PYTHONPATH": str(ROOT)} | environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    return done.returncode, done.stdout, done.stderr
+def pnoise(folder, line, *more, path=()):
+    """Runs a command of the page in a folder; its exit code, what it printed, and its errors."""
+    _, *arguments = shlex.split(line)
+    return command.run_forked("launch", *arguments, *more, directory=folder, path=path)
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +59,7 @@ def test_a_run_evaluates_goes_on_and_is_found_again(folder):
     assert code == 1
     assert "on PYTHONPATH, or give --config" in errors
     assert "Traceback" not in errors
-    paths = os.pathsep.join([str(ROOT), str(folder)])
-    code, _, errors = pnoise(folder, "pnoise evaluate --workdir run", PYTHONPATH=paths)
+    code, _, errors = pnoise(folder, "pnoise evaluate --workdir run", path=[folder])
     assert code == 0, errors
 
 

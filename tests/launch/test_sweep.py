@@ -93,8 +93,8 @@ def test_shards_work_side_by_side_in_one_directory(config, data_dir, tmp_path):
     """As the jobs of an array do; the same command without --shard then has nothing to train."""
     workdir = tmp_path / "sweep"
     arguments = (f"--config={config}", f"--workdir={workdir}", f"--data_dir={data_dir}")
-    jobs = [command.start("sweep", *arguments, f"--shard={index}/2") for index in range(2)]
-    outputs, errors = zip(*(job.communicate(timeout=300) for job in jobs), strict=True)
+    jobs = [command.Forked("launch.sweep", *arguments, f"--shard={index}/2") for index in range(2)]
+    outputs, errors = zip(*(job.communicate() for job in jobs), strict=True)
     assert [job.returncode for job in jobs] == [0, 0], errors
     for index, count in enumerate((2, 1)):
         assert f"shard {index}/2: {count} of the sweep's 3 cells" in outputs[index]

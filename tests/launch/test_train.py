@@ -21,22 +21,23 @@ def arguments(name, data_dir, workdir, *more):
 
 
 @pytest.mark.parametrize(
-    ("name", "more"),
+    ("name", "more", "clean_above", "class_sorted_above"),
     [
-        ("digits_vit", ["--config.duration=50 epochs"]),  # half its own
-        pytest.param("digits_vit", [], marks=pytest.mark.slow),
-        pytest.param("digits_resnet", [], marks=pytest.mark.slow),
+        # Half of its blocks and epochs, which classify a little worse.
+        ("digits_vit", ["--config.duration=50 epochs", "--config.model.depth=2"], 60, 90),
+        pytest.param("digits_vit", [], 65, 95, marks=pytest.mark.slow),
+        pytest.param("digits_resnet", [], 65, 95, marks=pytest.mark.slow),
     ],
 )
-def test_the_leak_shows_at_once(name, more, data_dir, tmp_path):
+def test_the_leak_shows_at_once(name, more, clean_above, class_sorted_above, data_dir, tmp_path):
     """The README's command: the same weights, three ways."""
     code, output, errors = command.run("train", *arguments(name, data_dir, tmp_path, *more))
     assert code == 0, errors
     clean, shuffled, class_sorted = json.loads((tmp_path / "evaluation.json").read_text())["rows"]
     assert {row["n"] for row in (clean, shuffled, class_sorted)} == {1000}
-    assert clean["top1"] > 65
+    assert clean["top1"] > clean_above
     assert shuffled["top1"] < clean["top1"] - 20
-    assert class_sorted["top1"] > max(95, clean["top1"] + 5)
+    assert class_sorted["top1"] > max(class_sorted_above, clean["top1"] + 5)
     assert "noisy, class-sorted" in output
     assert f"{class_sorted['top1']:.1f}" in output
     assert "examples/s" in output
@@ -51,8 +52,9 @@ def test_the_leak_shows_at_once(name, more, data_dir, tmp_path):
     assert tokens[1]["top1"] == tokens[2]["top1"]  # inside one image the order cannot matter
 
 
+STEPS = 240
 SMALL = (
-    "--config.duration=400 steps",
+    f"--config.duration={STEPS} steps",
     "--config.optimizer.warmup=0 steps",
     "--config.model.depth=1",
     "--config.model.dim=16",
@@ -60,11 +62,12 @@ SMALL = (
     "--config.log_every=40 steps",
     "--config.noise.preset=paper_vit",
     "--config.model.dropout=0.1",
+    "--config.data.test_split=test[:200]",
 )
 
 
-def checksums(workdir, step=400):
-    file = workdir / "checkpoints" / f"{step}" / "arrays" / "metadata"
+def checksums(workdir):
+    file = workdir / "checkpoints" / f"{STEPS}" / "arrays" / "metadata"
     return json.loads(file.read_text())
 
 
@@ -82,21 +85,21 @@ def straight(data_dir, tmp_path_factory):
     [signal.SIGKILL, signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)],
 )
 def test_kill_and_go_on_is_bitwise_the_straight_run(straight, data_dir, tmp_path, number):
-    process = command.start("train", *arguments("digits_vit", data_dir, tmp_path, *SMALL))
+    process = command.Forked("launch.train", *arguments("digits_vit", data_dir, tmp_path, *SMALL))
     deadline = time.monotonic() + 200
-    while not any((tmp_path / "checkpoints" / f"{step}").exists() for step in range(40, 240, 40)):
+    while not any((tmp_path / "checkpoints" / f"{step}").exists() for step in range(40, STEPS, 40)):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.002)
     process.send_signal(number)
     _, errors = process.communicate()
-    assert not (tmp_path / "checkpoints" / "400").exists(), "killed too late"
+    assert not (tmp_path / "checkpoints" / f"{STEPS}").exists(), "killed too late"
     if number != signal.SIGKILL:
         last = max(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
         assert process.returncode == 75
         assert errors.splitlines()[-1] == (
-            f"stopped by {number.name} after step {last} of 400; the checkpoint of step {last} is "
-            f"saved in {tmp_path / 'checkpoints'}; start the same command to go on"
+            f"stopped by {number.name} after step {last} of {STEPS}; the checkpoint of step {last} "
+            f"is saved in {tmp_path / 'checkpoints'}; start the same command to go on"
         )
     code, output, errors = command.run(
         "train", *arguments("digits_vit", data_dir, tmp_path, *SMALL)
@@ -212,10 +215,16 @@ def test_evaluate_needs_a_run(tmp_path):
 
 @pytest.fixture(scope="module")
 def weights_file(tmp_path_factory):
-    """Of digits_vit's model."""
+    """Of digits_vit's model with two blocks."""
     file = tmp_path_factory.mktemp("weights") / "vit.safetensors"
-    sources.save_random_vit(file, dim=64, depth=4, patch_size=2, grid=4)
+    sources.save_random_vit(file, dim=64, depth=2, patch_size=2, grid=4)
     return file
+
+
+def with_weights(file):
+    """What `arguments` needs beside the config of digits_vit."""
+    small = "--config.model.depth=2", "--config.data.test_split=test[:200]"
+    return f"--config.weights={file}", *small
 
 
 def on_two_hosts(*arguments_of):
@@ -224,12 +233,14 @@ def on_two_hosts(*arguments_of):
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     hosts = [
-        command.start(
-            "train",
+        command.Forked(
+            "launch.train",
             *own,
-            JAX_COORDINATOR_ADDRESS=address,
-            JAX_NUM_PROCESSES="2",
-            JAX_PROCESS_ID=f"{number}",
+            variables={
+                "JAX_COORDINATOR_ADDRESS": address,
+                "JAX_NUM_PROCESSES": "2",
+                "JAX_PROCESS_ID": f"{number}",
+            },
         )
         for number, own in enumerate(arguments_of)
     ]
@@ -240,7 +251,7 @@ def on_two_hosts(*arguments_of):
 def test_two_hosts_train_as_one(data_dir, tmp_path, weights_file):
     """Two processes of one device each, against one process of two devices: noise over all."""
     more = (
-        f"--config.weights={weights_file}",
+        *with_weights(weights_file),
         "--config.steps=8",
         "--config.log_every=4",
         "--config.noise.train=True",
@@ -280,7 +291,7 @@ def test_two_hosts_with_other_weights_end_both(data_dir, tmp_path, weights_file,
         other.write_bytes(weights_file.read_bytes()[:-1] + b"?")
     codes, outputs = on_two_hosts(
         *(
-            arguments("digits_vit", data_dir, tmp_path / "run", f"--config.weights={file}")
+            arguments("digits_vit", data_dir, tmp_path / "run", *with_weights(file))
             for file in (weights_file, other)
         )
     )

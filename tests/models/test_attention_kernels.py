@@ -110,6 +110,25 @@ def test_a_padded_token_takes_no_part(tokens):
     ]
     chex.assert_trees_all_close(*results, rtol=1e-5, atol=1e-6)
     assert padded(query, key, value).shape == query.shape
+    runs = [jnp.stack([x, 2 * x]) for x in (query, key, value)]
+    together = jax.vmap(jax.grad(weighed(padded)))(*runs)
+    alone = [jax.grad(weighed(attention))(*(x[run] for x in runs)) for run in range(2)]
+    chex.assert_trees_all_close(together, jnp.stack(alone), rtol=1e-5, atol=1e-6)
+
+
+def test_lengths_of_padded_tokens_are_mapped_by_vmap():
+    def lengths_of(query):
+        found = {}
+        attention_kernels.attend_padded(
+            lambda *arrays, **lengths: (found.update(lengths), arrays[2])[1], query, query, query
+        )
+        assert found.keys() == LENGTHS
+        return found["query_seq_lengths"]
+
+    queries = jnp.full((3, 2, 5, 1, 8), jnp.nan)
+    np.testing.assert_array_equal(jax.vmap(lengths_of)(queries), np.full((3, 2), 5))
+    with pytest.raises(ValueError, match="out_axes"):  # as JAX's rule for cuDNN needs
+        jax.vmap(lengths_of, out_axes=None)(queries)
 
 
 @pytest.mark.parametrize(
@@ -144,8 +163,10 @@ def test_runs_under_vmap_are_those_of_one_after_another():
     def loss(variables, x):
         return jnp.square(module.apply(variables, x)).sum()
 
-    together = jax.vmap(jax.grad(loss))(variables, x)
+    together = jax.jit(jax.vmap(jax.grad(loss)))(variables, x)
     for run in range(3):
-        alone = jax.grad(loss)(jax.tree.map(lambda leaf, i=run: leaf[i], variables), x[run])
+        alone = jax.jit(jax.grad(loss))(
+            jax.tree.map(lambda leaf, i=run: leaf[i], variables), x[run]
+        )
         for ours, theirs in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
             np.testing.assert_allclose(ours[run], theirs, rtol=1e-5, atol=1e-6)

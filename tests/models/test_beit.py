@@ -61,7 +61,7 @@ def test_parameters_at_384_pixels(name, parameters):
 def test_initial_values_are_timms():
     model = tiny(dim=64, mlp_dim=128, num_classes=64)
     key = jax.random.key(0, impl="rbg")  # compiles faster
-    params = model.init(key, IMAGES)["params"]
+    params = jax.jit(model.init)(key, IMAGES)["params"]
     smaller = {"head/kernel": 0.001}
     for layer in (1, 2):
         for name in ("attn/proj", "mlp/fc2"):
@@ -137,6 +137,6 @@ def test_where_the_noise_enters_a_block(point):
     params = variables["params"] | {
         "block_1": variables["params"]["block_1"] | {"gamma_1": jnp.zeros(16)}  # no attention
     }
-    logits = [m.apply({"params": params}, IMAGES) for m in (model, tiny())]
+    logits = [jax.jit(m.apply)({"params": params}, IMAGES) for m in (model, tiny())]
     differs = jnp.abs(logits[0] - logits[1]).max() > 1e-3
     assert differs == (point == "block_input")

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from pnoise_jax import noise
 from pnoise_jax.models import convolutions, layers
@@ -59,6 +60,19 @@ def test_patches_are_convolved_as_by_a_larger_kernel(sides):
     chex.assert_trees_all_close(*results, rtol=1e-4, atol=1e-5)
 
 
+def test_patches_are_embedded_on_a_mesh_with_explicit_axes():
+    mesh = jax.make_mesh((2,), ("data",), (AxisType.Explicit,), devices=jax.devices()[:2])
+    split, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("data",), ()))
+    x, kernel = jnp.ones((4, 32, 32, 3)), jnp.ones((16, 16, 3, 5))
+
+    def embed(x, kernel):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return convolutions.patchwise(x, kernel, (16, 16), "VALID", dimension_numbers=numbers)
+
+    embedded = jax.jit(embed)(jax.device_put(x, split), jax.device_put(kernel, whole))
+    np.testing.assert_array_equal(embedded, np.full((4, 2, 2, 5), 768.0))
+
+
 def test_drop_path_zeroes_whole_examples_and_scales_the_others():
     y = drop(0.4, train=True)
     kept = y.any(axis=(1, 2))
@@ -84,6 +98,7 @@ def test_a_block_leaves_out_its_attention_and_its_mlp_independently():
     variables = jax.tree.map(lambda s: rng.normal(size=s.shape).astype(np.float32), shapes)
     params = variables["params"]
 
+    @functools.partial(jax.jit, static_argnums=(0, 1))
     def branch(module, norm, x):
         x = layers.layer_norm().apply({"params": params[norm]}, x)
         return module.apply({"params": params[module.name]}, x) / (1 - rate)
@@ -91,8 +106,8 @@ def test_a_block_leaves_out_its_attention_and_its_mlp_independently():
     after_attention = [x[:1], x[:1] + branch(attention(name="attn"), "norm1", x[:1])]
     mlp = functools.partial(branch, layers.Mlp(hidden_dim=8, name="mlp"), "norm2")
     outcomes = [y for h in after_attention for y in (h, h + mlp(h))]
-    actual = block.apply(variables, x, taps, rngs=rngs)
-    counts = [jnp.isclose(actual, y, atol=1e-4).all((1, 2)).sum() for y in outcomes]
+    actual = jax.jit(functools.partial(block.apply, taps=taps))(variables, x, rngs=rngs)
+    counts = [np.isclose(actual, y, atol=1e-4).all((1, 2)).sum() for y in outcomes]
     assert sum(counts) == 400
     left_out, kept = rate, 1 - rate
     expected = np.outer([left_out, kept], [left_out, kept]).ravel() * 400

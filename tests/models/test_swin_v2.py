@@ -86,7 +86,8 @@ def test_initial_values_are_timms():
 def test_a_fresh_models_blocks_do_nothing():
     model = tiny()
     variables = jax.jit(model.init)(jax.random.key(0, impl="rbg"), IMAGES)
-    _, inputs = model.apply(variables, IMAGES, (1, 2), method="record_inputs")
+    record = functools.partial(model.apply, method="record_inputs")
+    _, inputs = jax.jit(record, static_argnums=2)(variables, IMAGES, (1, 2))
     np.testing.assert_array_equal(inputs[1], inputs[2])
 
 
@@ -110,6 +111,12 @@ def attention(window: tuple[int, int] = (2, 2), grid: tuple[int, int] = (4, 4), 
     )
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def apply(module, variables, x):
+    """As one program: eagerly, each of its operations would be compiled."""
+    return module.apply(variables, x)
+
+
 def draw(module, x) -> dict:
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), x))
     rng = np.random.default_rng(0)
@@ -119,11 +126,11 @@ def draw(module, x) -> dict:
 def test_only_the_direction_of_queries_and_keys_counts():
     x = jax.random.normal(jax.random.key(0), (1, 16, 8))
     params = draw(attention(), x)
-    expected = attention().apply(params, x)
+    expected = apply(attention(), params, x)
     factors = jnp.repeat(jnp.array([5.0, 0.1, 1.0]), 8)  # of queries, keys and values
     params["params"]["qkv"]["kernel"] = params["params"]["qkv"]["kernel"] * factors
     params["params"]["q_bias"] = 5 * params["params"]["q_bias"]
-    np.testing.assert_allclose(attention().apply(params, x), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(apply(attention(), params, x), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_factor_of_cosines_is_at_most_100():
@@ -132,7 +139,7 @@ def test_the_factor_of_cosines_is_at_most_100():
 
     def attended(log_factor):
         params["params"]["logit_scale"] = jnp.full((2, 1, 1), log_factor)
-        return attention().apply(params, x)
+        return apply(attention(), params, x)
 
     at_most = attended(np.log(100.0))
     np.testing.assert_allclose(attended(9.0), at_most, rtol=1e-5, atol=1e-6)
@@ -142,7 +149,7 @@ def test_the_factor_of_cosines_is_at_most_100():
 def test_a_key_of_zeros_is_attended_without_nan():
     x = jnp.zeros((1, 16, 8))
     params = draw(attention(), x)
-    gradient = jax.grad(lambda x: attention().apply(params, x).sum())(x)
+    gradient = jax.jit(jax.grad(lambda x: attention().apply(params, x).sum()))(x)
     assert jnp.isfinite(gradient).all()
 
 
@@ -162,7 +169,7 @@ def test_distances_are_on_a_logarithmic_scale_in_units_of_the_pretraining():
 
 def test_windows_of_the_pretraining_change_the_biases_of_their_stage():
     def logits(**options):
-        return tiny(**options).apply(tiny_variables(), IMAGES)
+        return apply(tiny(**options), tiny_variables(), IMAGES)
 
     np.testing.assert_array_equal(logits(pretrained_window_sizes=(3, 0)), logits())
     assert jnp.abs(logits(pretrained_window_sizes=(2, 0)) - logits()).max() > 1e-4
@@ -220,25 +227,27 @@ def test_where_the_noise_enters_a_block(point):
     params = variables["params"]
 
     def part(name, module, x):
-        return module.apply({"params": params[name]}, x)
+        return apply(module, {"params": params[name]}, x)
 
     h = part("norm1", layers.torch_layer_norm(), part("attn", attention(), 3 * x))
     expected = (3 * x if point == "block_input" else x) + h
     mlp = layers.Mlp(hidden_dim=32)
     expected = expected + part("norm2", layers.torch_layer_norm(), part("mlp", mlp, expected))
-    actual = block.apply(variables, x, taps)
+    actual = jax.jit(functools.partial(block.apply, taps=taps))(variables, x)
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_noise_at_the_attention_input_is_not_noise_at_the_block_input():
     shift = noise.LinearTransform(noise.CyclicShift(0.3))
     logits = [
-        tiny(injection=noise.Injection(shift, layer=1, point=point, inference=True)).apply(
-            tiny_variables(), IMAGES
+        apply(
+            tiny(injection=noise.Injection(shift, layer=1, point=point, inference=True)),
+            tiny_variables(),
+            IMAGES,
         )
         for point in ("block_input", "attention_input")
     ]
-    plain = tiny().apply(tiny_variables(), IMAGES)
+    plain = apply(tiny(), tiny_variables(), IMAGES)
     for a, b in ((logits[0], logits[1]), (logits[0], plain), (logits[1], plain)):
         assert jnp.abs(a - b).max() > 1e-3
 
@@ -248,7 +257,7 @@ def test_bfloat16_attends_in_units_that_it_can_hold():
     """Cosines times 100 in bfloat16: as near as the other parts."""
     x = jax.random.normal(jax.random.key(0), (1, 16, 8))
     params = draw(attention(), x)
-    exact = attention().apply(params, x)
-    rough = attention(dtype=jnp.bfloat16).apply(params, x)
+    exact = apply(attention(), params, x)
+    rough = apply(attention(dtype=jnp.bfloat16), params, x)
     chex.assert_type(rough, jnp.bfloat16)
     assert jnp.abs(rough.astype(jnp.float32) - exact).max() < 0.05 * jnp.abs(exact).max()

@@ -156,7 +156,7 @@ def test_noise_on_patches_leaves_registers_alone():
 def test_initial_values_are_timms():
     model = tiny(dim=64, depth=1, mlp_dim=128, num_classes=64)
     key = jax.random.key(0, impl="rbg")  # compiles faster
-    params = model.init(key, IMAGES)["params"]
+    params = jax.jit(model.init)(key, IMAGES)["params"]
     for name, x in traverse_util.flatten_dict(params, sep="/").items():
         if name == "patch_embed/kernel":  # uniform within ±1/sqrt(fan_in)
             bound = (4 * 4 * 3) ** -0.5

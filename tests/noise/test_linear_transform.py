@@ -31,6 +31,7 @@ def tolerance(dtype):
     return {"rtol": 2e-2, "atol": 2e-2} if dtype == jnp.bfloat16 else {"rtol": 1e-5, "atol": 1e-6}
 
 
+@functools.cache
 def sample(shape=(K, 5, 3), dtype=jnp.float32, seed=0):
     return jax.random.normal(jax.random.key(seed), shape, dtype)
 
@@ -42,20 +43,28 @@ def both(quality, **options):
     ]
 
 
-def value_and_gradient(transform, x, weights, **call):
-    def weighted_sum(x):
-        return jnp.sum(transform(None, x, **call).astype(jnp.float32) * weights)
-
-    y = transform(None, x, **call)
-    return y, jax.grad(weighted_sum)(x)
+@functools.partial(jax.jit, static_argnums=0)
+def apply(transform, x, mask=None):
+    """The transform as a program, which all tests share that ask for the same."""
+    return transform(None, x, mask=mask)
 
 
-def assert_agree(first, second, x, **call):
-    weights = jax.random.normal(jax.random.key(9), x.shape)
-    got, expected = (
-        jax.jit(lambda x, w, t=t: value_and_gradient(t, x, w, **call))(x, weights)
-        for t in (first, second)
-    )
+def value_and_gradient(transform, x, weights, mask=None):
+    """What it makes of x, and the gradient of the sum of that with weights."""
+    y, pullback = jax.vjp(lambda x: transform(None, x, mask=mask), x)
+    return y, pullback(weights.astype(y.dtype))[0]
+
+
+compute = jax.jit(value_and_gradient, static_argnums=0)
+
+
+@functools.cache
+def weights_of(shape):
+    return jax.random.normal(jax.random.key(9), shape)
+
+
+def assert_agree(first, second, x, mask=None):
+    got, expected = (compute(t, x, weights_of(x.shape), mask) for t in (first, second))
     chex.assert_trees_all_equal_shapes_and_dtypes(got, expected)
     as_float = functools.partial(jax.tree.map, lambda leaf: np.asarray(leaf, np.float32))
     chex.assert_trees_all_close(as_float(got), as_float(expected), **tolerance(x.dtype))
@@ -80,20 +89,20 @@ def test_structured_equals_matmul_forward_and_backward(quality, options, dtype):
 @pytest.mark.parametrize("group_size", [None, 8])
 @pytest.mark.parametrize("quality", QUALITIES, ids=repr)
 def test_padding_neither_gives_nor_receives(quality, group_size, mask):
-    mask = jnp.array([c == "1" for c in mask])
+    mask = np.array([c == "1" for c in mask])
     x = sample()
     structured, matmul = both(quality, group_size=group_size)
     assert_agree(structured, matmul, x, mask=mask)
-    y = structured(None, x, mask=mask)
-    chex.assert_trees_all_equal(y[~mask], x[~mask])
-    other_padding = jnp.where(mask[:, None, None], x, 1e6)
-    chex.assert_trees_all_equal(structured(None, other_padding, mask=mask)[mask], y[mask])
+    y, x = jax.device_get((apply(structured, x, mask), x))
+    np.testing.assert_array_equal(y[~mask], x[~mask])
+    other_padding = np.where(mask[:, None, None], x, np.float32(1e6))
+    np.testing.assert_array_equal(apply(structured, other_padding, mask)[mask], y[mask])
     for start in range(
         0, K, group_size or K
     ):  # what is kept is mixed as if nothing else were there
         rows = np.flatnonzero(mask[start : start + (group_size or K)]) + start
         if len(rows):
-            alone = noise.LinearTransform(quality)(None, x[rows])
+            alone = apply(noise.LinearTransform(quality), x[rows])
             chex.assert_trees_all_close(y[rows], alone, rtol=1e-5, atol=1e-6)
 
 
@@ -107,11 +116,12 @@ def test_views_are_groups_of_the_batch(quality):
 
 @pytest.mark.parametrize("quality", QUALITIES, ids=repr)
 def test_padding_that_is_not_finite_stays_where_it_is(quality):
-    mask = jnp.arange(K) < 12
-    x = jnp.where(mask[:, None, None], sample(), jnp.nan).at[-1].set(jnp.inf)
+    mask = np.arange(K) < 12
+    x = np.where(mask[:, None, None], sample(), np.float32(np.nan))
+    x[-1] = np.inf
     for transform in both(quality):
-        y = transform(None, x, mask=mask)
-        alone = transform(None, x[:12])
+        y = apply(transform, x, mask)
+        alone = apply(transform, x[:12])
         chex.assert_trees_all_close(y[:12], alone, rtol=1e-5, atol=1e-6)
 
 
@@ -140,7 +150,7 @@ def test_rows_keep_their_mean_and_strength_zero_is_bitwise_nothing():
     x = sample()
     for quality in QUALITIES:
         for transform in both(quality):
-            chex.assert_trees_all_close(transform(None, x).mean(0), x.mean(0), atol=1e-6)
+            chex.assert_trees_all_close(apply(transform, x).mean(0), x.mean(0), atol=1e-6)
         chex.assert_trees_all_equal(noise.LinearTransform(quality)(None, x, strength=0.0), x)
 
 
@@ -202,15 +212,18 @@ CALLS = {
 }
 
 
-def reference(quality, options, mask, x):
+@functools.cache
+def reference(quality, call):
+    """By one device, which multiplies by Q."""
+    options, mask = case(call)
     transform = noise.LinearTransform(quality, implementation="matmul", **options)
-    run = jax.jit(lambda x, w: value_and_gradient(transform, x, w, mask=mask))
-    return jax.device_get(run(x, jax.random.normal(jax.random.key(9), x.shape)))
+    x = sample()
+    return jax.device_get(compute(transform, x, weights_of(x.shape), mask))
 
 
 def case(name):
     options, mask = CALLS[name]
-    return options, None if mask is None else jnp.array([c == "1" for c in mask])
+    return options, None if mask is None else np.array([c == "1" for c in mask])
 
 
 @pytest.mark.parametrize(
@@ -229,12 +242,9 @@ def test_jit_over_eight_devices_equals_one(quality, call, kind, implementation):
     x = sample()
     transform = noise.LinearTransform(quality, implementation=implementation, **options)
     sharding = NamedSharding(mesh_of(8, kind), P("data"))
-    weights = jax.random.normal(jax.random.key(9), x.shape)
-    run = jax.jit(lambda x, w: value_and_gradient(transform, x, w, mask=mask))
-    got = run(jax.device_put(x, sharding), jax.device_put(weights, sharding))
-    chex.assert_trees_all_close(
-        jax.device_get(got), reference(quality, options, mask, x), rtol=1e-5, atol=1e-6
-    )
+    arguments = jax.device_put((x, weights_of(x.shape)), sharding)
+    got = compute(transform, *arguments, mask)
+    chex.assert_trees_all_close(jax.device_get(got), reference(quality, call), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("implementation", ["structured", "matmul"])
@@ -247,17 +257,19 @@ def test_shard_map_equals_one_device(quality, call, devices, implementation):
     transform = noise.LinearTransform(
         quality, implementation=implementation, axis_name="data", **options
     )
-    mask_or_all = jnp.ones(K, bool) if mask is None else mask
+    got = spread(transform, devices, x, weights_of(x.shape), mask)
+    chex.assert_trees_all_close(got, reference(quality, call), rtol=1e-5, atol=1e-6)
 
-    @jax.jit
-    @functools.partial(
-        jax.shard_map, mesh=mesh_of(devices), in_specs=P("data"), out_specs=P("data")
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def spread(transform, devices, *arguments):
+    run = jax.shard_map(
+        functools.partial(value_and_gradient, transform),
+        mesh=mesh_of(devices),
+        in_specs=P("data"),
+        out_specs=P("data"),
     )
-    def run(x, weights, rows):
-        return value_and_gradient(transform, x, weights, mask=None if mask is None else rows)
-
-    got = run(x, jax.random.normal(jax.random.key(9), x.shape), mask_or_all)
-    chex.assert_trees_all_close(got, reference(quality, options, mask, x), rtol=1e-5, atol=1e-6)
+    return run(*arguments)
 
 
 @pytest.mark.parametrize("implementation", ["structured", "matmul"])
@@ -269,17 +281,11 @@ def test_pmap_equals_one_device(quality, call, implementation):
     transform = noise.LinearTransform(
         quality, implementation=implementation, axis_name="data", **options
     )
-    split = lambda a: a.reshape(8, 2, *a.shape[1:])  # noqa: E731
-    rows = split(jnp.ones(K, bool) if mask is None else mask)
-
-    def run(x, weights, rows):
-        return value_and_gradient(transform, x, weights, mask=None if mask is None else rows)
-
-    got = jax.pmap(run, axis_name="data")(
-        split(x), split(jax.random.normal(jax.random.key(9), x.shape)), rows
-    )
+    run = jax.pmap(functools.partial(value_and_gradient, transform), axis_name="data")
+    arguments = jax.device_get((x, weights_of(x.shape), mask))
+    got = run(*jax.tree.map(lambda a: a.reshape(8, 2, *a.shape[1:]), arguments))
     got = jax.tree.map(lambda a: a.reshape(x.shape), jax.device_get(got))
-    chex.assert_trees_all_close(got, reference(quality, options, mask, x), rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(got, reference(quality, call), rtol=1e-5, atol=1e-6)
 
 
 def test_shard_map_over_two_mesh_axes():
@@ -310,7 +316,7 @@ def collectives(function, x):
 
 
 def programs(transform, x):
-    weights = jax.device_put(jax.random.normal(jax.random.key(9), x.shape), x.sharding)
+    weights = jax.device_put(weights_of(x.shape), x.sharding)
     forward = collectives(lambda x: transform(None, x), x)
     _, pullback = jax.vjp(lambda x: transform(None, x), x)
     return forward, collectives(lambda g: pullback(g)[0], weights)

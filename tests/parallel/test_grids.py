@@ -1,16 +1,12 @@
 """Processes x devices per process: the same run on every grid, in real processes here."""
 
 import json
-import os
-import pathlib
 import shutil
 import socket
-import subprocess
-import sys
 
 import pytest
 
-HERE = pathlib.Path(__file__)
+from tests.launch import command
 
 # (processes, devices of each): how many devices share one copy of the parameters. In groups of two
 # and four they lie in several processes.
@@ -32,25 +28,17 @@ def run_grid(grid, data_dir, *runs, **groups):
     given = {"data_dir": str(data_dir), "runs": list(map(str, runs))} | groups
     started = []
     for index in range(processes):
-        environment = {
+        variables = {
             "JAX_COORDINATOR_ADDRESS": address,
             "JAX_NUM_PROCESSES": str(processes),
             "JAX_PROCESS_ID": str(index),
             "JAX_NUM_CPU_DEVICES": str(devices),
-            "JAX_PLATFORMS": "cpu",
-            "PYTHONPATH": str(HERE.parents[2]),
         }
         started.append(
-            subprocess.Popen(
-                [sys.executable, HERE.with_name("grid_member.py"), json.dumps(given)],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                env=os.environ | environment,
-            )
+            command.Forked("tests.parallel.grid_member", json.dumps(given), variables=variables)
         )
     try:
-        outputs = [process.communicate(timeout=1200) for process in started]
+        outputs = [process.communicate() for process in started]
     finally:
         for process in started:  # one that has ended is not killed
             process.kill()

@@ -87,12 +87,13 @@ def test_an_attack_is_of_the_loss_of_its_step_with_its_noise(batch):
     images = evaluation.normalise(batch["image"], (0.5,), (0.5,))
     rngs = {"noise": streams["noise"], "dropout": streams["dropout"]}
 
+    @jax.jit
     def loss(images):
         logits = task.model.apply({"params": state.params}, images, train=True, rngs=rngs)
         return optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean()
 
     pixels = np.asarray(batch["image"], np.float32) / 255
-    moved = np.clip(pixels + 0.1 * np.sign(jax.grad(loss)(images)), 0, 1)
+    moved = np.clip(pixels + 0.1 * np.sign(jax.jit(jax.grad(loss))(images)), 0, 1)
     attacked = loss(jnp.asarray((moved - 0.5) / 0.5))
     assert float(metrics["loss"]) == pytest.approx(float(attacked), rel=1e-4)
     assert attacked > loss(images) + 0.004  # the tolerance above is 0.0005
@@ -108,12 +109,13 @@ def test_weight_noise_is_in_the_gradient_and_not_in_the_weights(batch):
     streams = RandomStreams(jax.random.fold_in(jax.random.fold_in(KEY, 0), 0))
     noisy = task.weight_noise.perturb(streams["weight_noise"], state.params)
 
+    @jax.jit
     def loss(params):
         images = evaluation.normalise(batch["image"], (0.5,), (0.5,))
         logits = task.model.apply({"params": params}, images)
         return optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean()
 
-    value, gradient = jax.value_and_grad(loss)(noisy)
+    value, gradient = jax.jit(jax.value_and_grad(loss))(noisy)
     assert float(metrics["loss"]) == pytest.approx(float(value), rel=1e-5)
     expected = jax.tree.map(lambda w, g: w - 0.1 * g, state.params, gradient)
     chex.assert_trees_all_close(moved.params, expected, atol=1e-5)
@@ -236,7 +238,7 @@ def test_a_run_with_mixup_ends_with_rows_of_noisy_weights(data_dir, layer):
     config.task = training.task_config("robust_classification", weight_noise_std=0.05)
     config.mixup.alpha, config.mixup.layer = 0.3, layer
     experiment = training.build(config)
-    params = experiment.initial_state(KEY).params
+    params = jax.jit(experiment.initial_state)(KEY).params
     rows = experiment.task.evaluate(
         {"params": params}, parallel.data_mesh(), experiment.task.averaged_protocols
     )

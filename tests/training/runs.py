@@ -8,7 +8,10 @@ from pnoise_jax import training
 
 
 def small_config(data_dir: pathlib.Path, **changes) -> ml_collections.ConfigDict:
-    """One block of 16 features, 12 steps of 16 digits; changes as {"noise.layer": 1}."""
+    """One block of 16 features, 12 steps of 16 digits; it is evaluated on 200 digits.
+
+    Changes are given as {"noise.layer": 1}.
+    """
     config = training.default_config()
     config.batch_size = 16
     config.duration = "12 steps"
@@ -19,6 +22,7 @@ def small_config(data_dir: pathlib.Path, **changes) -> ml_collections.ConfigDict
     config.noise.preset = "optimal_all_tokens"
     config.data.data_dir = str(data_dir)
     config.data.train_split = "train[:200]"
+    config.data.test_split = "test[:200]"
     config.data.cache = True
     config.checkpoint.every = "4 steps"
     config.update_from_flattened_dict(changes)

@@ -1,5 +1,7 @@
 """The train step: pure, the same on any number of devices, accumulation, averages."""
 
+import functools
+
 import chex
 import flax.linen as nn
 import jax
@@ -46,13 +48,21 @@ class Norms(nn.Module):
 
 
 def setup(model, optimizer=None, with_ema=False, label_smoothing=0.0, mixing=None, **options):
-    optimizer = optimizer or optax.sgd(0.1)
+    optimizer = optimizer or SGD
     task = training.Classification(model=model, label_smoothing=label_smoothing, mixing=mixing)
+    state = jax.device_put(initial_state(model, optimizer, with_ema))  # a step may take it away
+    return state, jax.jit(training.make_train_step(task, optimizer, **options))
+
+
+SGD = optax.sgd(0.1)
+
+
+@functools.cache
+def initial_state(model, optimizer, with_ema):
+    task = training.Classification(model=model)
     images = jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32)
     init = jax.jit(lambda key: training.init_state(task, optimizer, key, images, with_ema=with_ema))
-    return init(jax.random.key(1, impl="rbg")), jax.jit(
-        training.make_train_step(task, optimizer, **options)
-    )
+    return jax.device_get(init(jax.random.key(1, impl="rbg")))
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +83,7 @@ def test_loss_is_the_smoothed_cross_entropy_of_the_training_mode_model(batch):
     model = create()
     state, step = setup(model, label_smoothing=0.1)
     _, metrics = step(state, batch, KEY)
-    logits = model.apply(
+    logits = jax.jit(model.apply)(
         {"params": state.params}, evaluation.normalise(batch["image"], (0.5,), (0.5,))
     )
     targets = 0.9 * jax.nn.one_hot(batch["label"], 10) + 0.01
@@ -96,8 +106,9 @@ def test_mixup_mixes_a_micro_batch_and_its_smoothed_targets_before_noise(batch, 
         key = jax.random.fold_in(jax.random.fold_in(KEY, 0), number)
         images = evaluation.normalise(micro["image"][number], (0.5,), (0.5,))
         targets = optax.smooth_labels(jax.nn.one_hot(micro["label"][number], 10), 0.1)
-        images, targets = mixing(jax.random.fold_in(key, 2), images, targets)
-        logits = model.apply({"params": state.params}, images, train=True)
+        images, targets = jax.jit(mixing)(jax.random.fold_in(key, 2), images, targets)
+        apply = jax.jit(functools.partial(model.apply, train=True))
+        logits = apply({"params": state.params}, images)
         expected.append(optax.softmax_cross_entropy(logits, targets).mean())
     np.testing.assert_allclose(metrics["loss"], np.mean(expected), rtol=1e-5)
     _, plain = setup(model, **options)

@@ -79,7 +79,7 @@ def test_what_is_frozen_stays_and_the_rest_moves(straight, weights_file):
     remembered = {x.shape for x in jax.tree.leaves(state.opt_state)}
     assert (4, 4, 1, 16) not in remembered  # no memory of the patches' kernel
     assert (1, 5, 16) in remembered  # but of the positions
-    assert {row["n"] for row in rows} == {1000}
+    assert {row["n"] for row in rows} == {200}
 
 
 @pytest.mark.parametrize("moved", [False, True])

@@ -48,11 +48,11 @@ def test_reports_say_which_images_the_weights_expect(config, tmp_path):
 def test_long_evaluations_say_how_far_they_are(config, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(predictions, "REPORT_EVERY", 0.0)
     evaluate = importlib.import_module("pnoise_jax.evaluation.evaluate")  # hidden by its function
-    monkeypatch.setattr(evaluate, "EXAMPLES_PER_DEVICE", 16)
+    monkeypatch.setattr(evaluate, "EXAMPLES_PER_DEVICE", 4)
     training.evaluate(config, tmp_path)
     printed = capsys.readouterr().out
     for what in ("clean", "noisy, shuffled", "noisy, class-sorted"):
-        assert f"{what}: 1000 of 1000 examples, " in printed
+        assert f"{what}: 200 of 200 examples, " in printed
         assert printed.count(f"{what}: ") >= 3
     said = predictions.how_far("clean", done=250, total=1000, rate=25.0)
     assert said == "clean: 250 of 1000 examples, 25.0 examples/s, 0:00:30 left"

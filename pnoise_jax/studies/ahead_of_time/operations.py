@@ -38,7 +38,7 @@ def flops_of(jaxpr: Any) -> int:
         outputs = (
             math.prod(getattr(equation.outvars[0].aval, "shape", ())) if equation.outvars else 0
         )
-        shapes = [getattr(x.aval, "shape", ()) for x in equation.invars]
+        shapes: list[Any] = [getattr(x.aval, "shape", ()) for x in equation.invars]
         if name == "dot_general":
             contracted, _ = params["dimension_numbers"][0]
             total += 2 * outputs * math.prod(shapes[0][axis] for axis in contracted)

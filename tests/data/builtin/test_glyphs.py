@@ -1,7 +1,9 @@
 """The glyphs data set: which characters are classes, what is drawn, who is in which split."""
 
 import collections
+import functools
 import hashlib
+import itertools
 import unicodedata
 
 import matplotlib
@@ -37,6 +39,14 @@ def builder(data_dir):
     return glyphs.Glyphs(config="200", data_dir=data_dir, file_format="array_record")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def drawn_once():
+    """Drawing all candidates takes seconds: the tests share what the data set itself compares."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(characters, "plain_drawings", functools.cache(characters.plain_drawings))
+        yield
+
+
 @pytest.fixture(scope="module", params=CONFIGS)
 def plain(request):
     """A config and all its candidates: {codepoint: row}, and their drawings of length 1, by face.
@@ -51,7 +61,9 @@ def plain(request):
 
 
 def faces_of(config):
-    return glyphs.faces_of(config, "train") + glyphs.faces_of(config, "test")
+    """Those of the training split and then of the test split, typeface by typeface."""
+    test = (glyphs.TYPEFACES[name] for name in glyphs.SPLITS[config]["test"])
+    return (*glyphs.faces_of(config, "train"), *itertools.chain.from_iterable(test))
 
 
 # The classes
@@ -271,6 +283,7 @@ def test_a_config_that_does_not_exist_lists_those_that_do(tmp_path, name):
 def test_missing_fonts_are_named(tmp_path, monkeypatch):
     uncached = characters.distinct_codepoints.__wrapped__
     monkeypatch.setattr(characters, "distinct_codepoints", uncached)
+    monkeypatch.setattr(characters, "plain_drawings", characters.plain_drawings.__wrapped__)
     monkeypatch.setattr(matplotlib, "get_data_path", lambda: str(tmp_path / "mpl-data"))
     data_dir = tmp_path / "tfds"
     with pytest.raises(FileNotFoundError, match=r"DejaVuSans\.ttf does not exist: matplotlib"):

@@ -99,7 +99,8 @@ def test_the_training_step_is_measured(topology, data_dir):
 
 def test_the_evaluation_step_keeps_whole_batches_on_a_device(topology, data_dir):
     """So that noise over a batch exchanges no activations."""
-    experiment = ahead_of_time.build(small_config(data_dir, **WIDE), topology)
+    config = small_config(data_dir, **WIDE, **{"data.test_split": "test"})
+    experiment = ahead_of_time.build(config, topology)
     needs = ahead_of_time.compile_evaluation(experiment, topology)
     assert needs.examples == 1024  # of 1000, in whole batches of 8 on each of 8 devices
     assert needs.sent < 20 * needs.examples  # scores, a few numbers each

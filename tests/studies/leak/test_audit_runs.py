@@ -74,7 +74,7 @@ PEPPER = {"noise.name": "salt_and_pepper", "noise.probability": 0.1}
             r"noise\.group_size=3 does not divide the batch of 10",
         ),
         ({"strengths": [2.0]}, {**PEPPER}, r"strengths=2\.0 for SaltAndPepper.*probability=2\.0"),
-        ({"settings": studies.AuditSettings(batch_sizes=(2000,))}, {}, "has only 1000 examples"),
+        ({"settings": studies.AuditSettings(batch_sizes=(2000,))}, {}, "has only 200 examples"),
         ({"settings": studies.AuditSettings(interval="seeds")}, {}, "needs at least 2 seeds"),
     ],
 )

@@ -50,6 +50,7 @@ def evil_dir(tmp_path_factory):
 def evil_config(evil_dir):
     config = small_config(evil_dir, **{"duration": "8 steps", "evaluation.batch_size": 5})
     config.data.name, config.data.train_split = "folder/evil", "train"
+    config.data.test_split = "test"
     return config
 
 
