@@ -45,6 +45,8 @@ def run(config: ml_collections.ConfigDict) -> None:
     """Compiles, prints and writes; exits with 1 if a step does not fit."""
     jax.config.update("jax_platforms", "cpu")  # plugins would look for devices
     topology = ahead_of_time.open_topology(_TOPOLOGY.value, slices=_SLICES.value)
+    if topology.chip is not None:  # programs for absent devices cannot be read back
+        jax.config.update("jax_enable_compilation_cache", False)
     console = create_console()
     say = functools.partial(console.print, soft_wrap=True, highlight=False)
     if _OUT.value is not None:

@@ -173,7 +173,9 @@ def test_noise_moves_no_more_than_the_least():
 
 
 @needs_plugin
-def test_the_program(data_dir):
+@pytest.mark.parametrize("time", ["first", "second"])
+def test_the_program(time, data_dir):
+    """The second time it does not try to read a program that was kept."""
     code, output, errors = command.run(
         "compile",
         "--config=digits_vit",
