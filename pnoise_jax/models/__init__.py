@@ -8,6 +8,7 @@ All models are called in the same way::
 """
 
 from pnoise_jax.models.attention_kernels import KERNELS as ATTENTION_KERNELS
+from pnoise_jax.models.attention_kernels import compiling_for
 from pnoise_jax.models.beit import Beit
 from pnoise_jax.models.classifier import Classifier
 from pnoise_jax.models.convit import ConViT
@@ -44,6 +45,7 @@ __all__ = [
     "SwinTransformerV2",
     "Transformer",
     "VisionTransformer",
+    "compiling_for",
     "create_model",
     "default_options",
     "explain_absent_option",

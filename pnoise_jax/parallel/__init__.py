@@ -30,6 +30,7 @@ from pnoise_jax.parallel.mesh import (
 from pnoise_jax.parallel.progress import note_progress
 from pnoise_jax.parallel.reducing import reduce_kernels_in
 from pnoise_jax.parallel.start import start
+from pnoise_jax.parallel.traffic import count_traffic
 from pnoise_jax.parallel.watchdog import watchdog
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "MatmulSplit",
     "are_several",
     "batch_parts",
+    "count_traffic",
     "data_mesh",
     "end_together",
     "find_collectives",

@@ -18,7 +18,6 @@ from pnoise_jax.studies.ahead_of_time.report import (
 )
 from pnoise_jax.studies.ahead_of_time.suggesting import candidates, suggest
 from pnoise_jax.studies.ahead_of_time.topologies import Topology, open_topology
-from pnoise_jax.studies.ahead_of_time.traffic import count_traffic
 
 __all__ = [
     "Needs",
@@ -33,7 +32,6 @@ __all__ = [
     "compile_training",
     "content",
     "count_flops",
-    "count_traffic",
     "describe_bound",
     "noise_exchanges",
     "open_topology",

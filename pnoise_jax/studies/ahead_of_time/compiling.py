@@ -16,7 +16,6 @@ from pnoise_jax.studies.ahead_of_time import stand_in
 from pnoise_jax.studies.ahead_of_time.chips import MEMORY_FRACTION, Chip
 from pnoise_jax.studies.ahead_of_time.operations import flops_of
 from pnoise_jax.studies.ahead_of_time.topologies import Topology
-from pnoise_jax.studies.ahead_of_time.traffic import count_traffic
 
 _TOO_LARGE = (
     re.compile(r"[Uu]sed ([\d.]+[KMGT]?) of ([\d.]+[KMGT]?) hbm"),
@@ -41,7 +40,7 @@ class Needs:
         the loss, such as the steps of PGD, once. For GPUs, which it does not count, those of matrix
         products and convolutions of the function: see `flops_of`.
       traffic: bytes that a device reads from and writes to its memory, also a lower bound. For
-        GPUs, what `count_traffic` finds.
+        GPUs, what `parallel.count_traffic` finds.
       collectives: the exchanges between devices, largest first.
       seconds: compile time.
       shared: devices that have the same examples, as they share matrix products.
@@ -229,7 +228,7 @@ def _measure(
     devices, text = len(topology.devices), compiled.as_text() or ""
     if topology.chip is not None and topology.chip.is_gpu:  # of which the compiler counts nothing
         _require_memory(program, needed, topology.chip)
-        flops, traffic = flops_of(traced.jaxpr.jaxpr) / devices, float(count_traffic(text))
+        flops, traffic = flops_of(traced.jaxpr.jaxpr) / devices, float(parallel.count_traffic(text))
     else:
         cost = compiled.cost_analysis() or {}
         flops, traffic = cost.get("flops", 0.0), cost.get("bytes accessed", 0.0)

@@ -7,7 +7,6 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from pnoise_jax import noise, parallel
-from pnoise_jax.studies.ahead_of_time.traffic import count_traffic
 
 
 def noises(k: int, devices: int) -> dict[str, noise.Noise]:
@@ -64,6 +63,6 @@ def noise_exchanges(
             sent: dict[str, float] = {}
             for exchange in exchanges:
                 sent[exchange.kind] = sent.get(exchange.kind, 0.0) + exchange.sent
-            moved = {"traffic": count_traffic(text), "least": least}
+            moved = {"traffic": parallel.count_traffic(text), "least": least}
             results.append({"noise": name, "pass": direction, "sent": sent, **moved})
     return results

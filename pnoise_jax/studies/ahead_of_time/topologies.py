@@ -11,8 +11,7 @@ import jax
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
-from pnoise_jax import parallel
-from pnoise_jax.models import attention_kernels
+from pnoise_jax import models, parallel
 from pnoise_jax.registry import did_you_mean
 from pnoise_jax.studies.ahead_of_time.chips import CHIPS, Chip
 
@@ -58,7 +57,7 @@ class Topology:
         """The context in which to trace what is compiled for these devices."""
         if self.chip is None:
             return contextlib.nullcontext()
-        return attention_kernels.compiling_for(self.devices[0])
+        return models.compiling_for(self.devices[0])
 
     def mesh(self, fsdp: int = 1, tensor_parallel: int = 1) -> Mesh:
         """The mesh of a training, as `parallel.training_mesh` makes it from real devices.

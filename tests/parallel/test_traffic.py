@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from pnoise_jax.studies.ahead_of_time import count_traffic
+from pnoise_jax.parallel import count_traffic
 
 KB = 4 * 1024  # of x, (32, 32) float32
 
