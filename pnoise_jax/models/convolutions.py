@@ -90,6 +90,68 @@ def convolve_patches(x: jax.Array, kernel: jax.Array) -> jax.Array:
     )
 
 
+def of_images(
+    x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Any, **options: Any
+) -> jax.Array:
+    """A convolution; on CPUs `gather_and_multiply` where its result has at most 2 x 2 pixels.
+
+    There XLA's own takes up to 45 times as long. For `conv_general_dilated` of `flax.linen.Conv`,
+    without dilation, with the padding in pixels.
+    """
+
+    def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(x, kernel, strides, padding, **options)
+
+    sides = (
+        (size + sum(pads) - side) // stride + 1
+        for size, pads, side, stride in zip(
+            x.shape[1:3], padding, kernel.shape[:2], strides, strict=True
+        )
+    )
+    if max(sides) > 2 or AxisType.Explicit in jax.typeof(x).sharding.mesh.axis_types:
+        return convolution(x, kernel)
+    product = functools.partial(
+        gather_and_multiply, strides=strides, padding=padding, precision=options.get("precision")
+    )
+    return lax.platform_dependent(x, kernel, cpu=product, default=convolution)
+
+
+def gather_and_multiply(
+    x: jax.Array,
+    kernel: jax.Array,
+    *,
+    strides: tuple[int, int],
+    padding: tuple[tuple[int, int], tuple[int, int]],
+    precision: Any = None,
+) -> jax.Array:
+    """A convolution as one product of matrices ("im2col"), (batch, height', width', features).
+
+    Args:
+      x: (batch, height, width, channels).
+      kernel: (height, width, channels, features).
+      strides, padding: in pixels.
+      precision: as `jax.lax.dot_general` has it.
+    """
+    height, width, channels, features = kernel.shape
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    rows, columns = (
+        (size - side) // stride + 1
+        for size, side, stride in zip(x.shape[1:3], (height, width), strides, strict=True)
+    )
+    neighbours = [
+        x[
+            :,
+            i : i + (rows - 1) * strides[0] + 1 : strides[0],
+            j : j + (columns - 1) * strides[1] + 1 : strides[1],
+        ]
+        for i in range(height)
+        for j in range(width)
+    ]
+    gathered = jnp.concatenate(neighbours, axis=-1)
+    kernel = kernel.reshape(height * width * channels, features)
+    return jnp.matmul(gathered, kernel, precision=precision)
+
+
 def depthwise(
     x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Any, **options: Any
 ) -> jax.Array:

@@ -25,10 +25,10 @@ def _conv(features: int, kernel: int, stride: int = 1, *, dtype: Any, name: str)
         features,
         (kernel, kernel),
         strides=(stride, stride),
-        padding=kernel // 2,
+        padding=((kernel // 2, kernel // 2),) * 2,
         use_bias=False,
         kernel_init=_conv_init,
-        conv_general_dilated=convolutions.pointwise if kernel == 1 else lax.conv_general_dilated,
+        conv_general_dilated=convolutions.pointwise if kernel == 1 else convolutions.of_images,
         dtype=dtype,
         name=name,
     )

@@ -60,6 +60,31 @@ def test_patches_are_convolved_as_by_a_larger_kernel(sides):
     chex.assert_trees_all_close(*results, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2)])
+@pytest.mark.parametrize("sides", [(1, 1), (2, 2), (2, 1), (3, 4), (7, 5)])
+def test_convolutions_of_few_pixels_are_those_of_many(sides, strides):
+    x = jax.random.normal(jax.random.key(0), (3, *sides, 4))
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 4, 5))
+    options = {"strides": strides, "padding": ((1, 1), (1, 1))}
+
+    def expected(x, kernel):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x, kernel, *options.values(), dimension_numbers=numbers)
+
+    def ours(x, kernel):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return convolutions.of_images(x, kernel, *options.values(), dimension_numbers=numbers)
+
+    gathered = functools.partial(convolutions.gather_and_multiply, **options)
+    results = [
+        jax.value_and_grad(lambda *a, f=f: jnp.square(f(*a)).mean(), argnums=(0, 1))(x, kernel)
+        for f in (expected, ours, gathered)
+    ]
+    chex.assert_trees_all_close(*results, rtol=1e-4, atol=1e-5)
+    few = all((side - 1) // stride < 2 for side, stride in zip(sides, strides, strict=True))
+    assert ("dot_general" in str(jax.make_jaxpr(ours)(x, kernel))) == few
+
+
 def test_patches_are_embedded_on_a_mesh_with_explicit_axes():
     mesh = jax.make_mesh((2,), ("data",), (AxisType.Explicit,), devices=jax.devices()[:2])
     split, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("data",), ()))
