@@ -13,7 +13,7 @@ Subcommands:
   models    the forward pass and training step of each family of models against timm's
   growth    how the cost of a step, an audit and a sweep's plan grows with their sizes
   scaling   what more devices and hosts add to a training step and to the input pipeline
-  gpu       all of the above that a GPU changes, in one command
+  gpu       models, noises and sweeps at the sizes of a large GPU, in one command
   verdicts  how often an audit is wrong, on simulated functions for which the truth is known
 
 python -m launch.benchmark SUBCOMMAND --help lists the flags. The alternatives take turns, after a

@@ -1,4 +1,4 @@
-"""Measures all that a GPU changes: python -m launch.benchmark gpu --out=FOLDER
+"""Models, noises and sweeps on a GPU: python -m launch.benchmark gpu --out=FOLDER
 
 Runs other benchmarks at the sizes of a large GPU, one after another, so that nothing disturbs XLA
 and PyTorch, which time kernels while they compile. The JSON of each part is written into a new
@@ -58,7 +58,7 @@ def main() -> None:
     """Measures, prints and writes.
 
     Raises:
-      ValueError: no part, or an unknown one, is named, or JAX sees no GPU.
+      ValueError: no part, or an unknown one, is named, --out is a URL, or JAX sees no GPU.
       OSError: the folder exists, or cannot be made.
       ChildProcessError: a part failed.
     """
@@ -67,6 +67,7 @@ def main() -> None:
         raise ValueError(f"--parts is empty: use some of {', '.join(PARTS)}")
     for name in names:
         report.require_known("parts", name, PARTS)
+    writing.require_local(_OUT.value, named=f"--out={_OUT.value!r}")
     folder = Path(_OUT.value).expanduser().absolute()
     if folder.exists():
         raise FileExistsError(f"--out={_OUT.value} exists: name a new folder")

@@ -73,7 +73,7 @@ def in_a_row(times: int) -> int:
 
 
 def repeat(call: Callable[[], Any], times: int) -> Callable[[], Any]:
-    """A call that makes so many, and returns what the last one does."""
+    """A function that calls ``call`` this many times and returns the last result."""
 
     def repeated():
         for _ in range(times):

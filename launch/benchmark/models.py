@@ -126,12 +126,12 @@ class _Alternative:
 
     Attributes:
       call: makes as many passes in a row as it is told, and returns the logits (batch, classes), or
-        the last step's loss and the norm of its gradient (2,). timm's has a norm only if it is told
-        to make one step.
+        the last step's loss; with ``norm=True`` also the norm of its gradient, (2,). Ours compute
+        it in any case, timm's only then.
       peak_memory: bytes on the device at the peak of a call; None where they are not known.
     """
 
-    call: Callable[[int], np.ndarray]
+    call: Callable[..., np.ndarray]
     peak_memory: Callable[[], int] | None
 
 
@@ -149,7 +149,9 @@ def measure(spec: Spec, mesh: Mesh) -> list[dict]:
     for what in spec.passes:
         alternatives = _ours(spec, variables, mesh, what)
         alternatives |= _timms(spec, model, variables, what, on_gpu=on_gpu)
-        differences = _compare_results(spec, {n: each.call(1) for n, each in alternatives.items()})
+        differences = _compare_results(
+            spec, {n: each.call(1, norm=True) for n, each in alternatives.items()}
+        )
         calls = {n: functools.partial(each.call, steps) for n, each in alternatives.items()}
         for call in calls.values():
             call()
@@ -224,7 +226,8 @@ def _our_forward(model, variables: dict, batch: dict, mesh: Mesh) -> _Alternativ
     on_device = jax.device_put(variables, parallel.replicated(mesh))
     apply = jax.jit(model.apply).lower(on_device, images).compile()
 
-    def forward(times: int) -> np.ndarray:
+    def forward(times: int, *, norm: bool = False) -> np.ndarray:
+        del norm  # of a gradient
         for _ in range(times):
             logits = apply(on_device, images)
         return np.asarray(logits)
@@ -239,7 +242,8 @@ def _our_step(model, variables: dict, batch: dict, mesh: Mesh) -> _Alternative:
     batch = parallel.to_devices(batch, parallel.split_batch(mesh))
     advance = workload.make_advance(task, state, batch, mesh)
 
-    def steps(times: int) -> np.ndarray:
+    def steps(times: int, *, norm: bool = False) -> np.ndarray:
+        del norm  # the step has it
         metrics = advance(times)[1]
         return np.array([metrics["loss"], metrics["grad_norm"]])
 

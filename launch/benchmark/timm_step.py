@@ -21,12 +21,12 @@ def prepare(
     bfloat16: bool = False,
     compiled: bool = False,
     gpu: bool = False,
-) -> tuple[Callable[[int], np.ndarray], Callable[[int], np.ndarray]]:
+) -> tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]:
     """Calls that make forward passes and training steps, as many in a row as they are told.
 
-    The first returns logits (batch, classes), the second the loss and the gradient's norm (2,) of
-    its last step; told to make several steps, it leaves the norm out. Each model is made when its
-    call is first used.
+    The first returns logits (batch, classes), the second the loss of its last step, and with
+    ``norm=True`` also the norm of its gradient, (1,) or (2,). Each model is made when its call is
+    first used.
 
     Args:
       name, arguments: of `timm.create_model`.
@@ -86,14 +86,15 @@ def prepare(
         return model, torch.optim.AdamW(groups, lr=learning_rate, fused=gpu or None)
 
     @torch.inference_mode()
-    def forward(times: int) -> np.ndarray:
+    def forward(times: int, *, norm: bool = False) -> np.ndarray:
+        del norm  # of a gradient
         model, normalised = evaluated()
         for _ in range(times):
             with autocast():
                 logits = model(normalised)
         return logits.float().cpu().numpy()
 
-    def advance(times: int) -> np.ndarray:
+    def advance(times: int, *, norm: bool = False) -> np.ndarray:
         model, optimizer = trained()
         for _ in range(times):
             optimizer.zero_grad()
@@ -102,7 +103,7 @@ def prepare(
             loss.backward()
             optimizer.step()
         results = [loss.detach()]
-        if times == 1:
+        if norm:
             gradients = [x.grad for x in model.parameters() if x.grad is not None]
             results.append(torch.nn.utils.get_total_norm(gradients))
         return torch.stack(results).cpu().numpy()

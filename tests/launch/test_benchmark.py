@@ -289,6 +289,7 @@ def test_generated_jpegs_are_of_imagenets_size(tmp_path):
         (("step", "--preset="), ("--preset and --noises are empty", "cyclic_shift")),
         (("gpu", "--parts=vit_b", "--out=x"), ("--parts=vit_b", "did you mean 'vit_b_16'")),
         (("gpu",), ("--out",)),
+        (("gpu", "--out=gs://bucket/x"), ("--out='gs://bucket/x' is a URL", "gcsfuse")),
         (("gpu", "--out=docs"), ("--out=docs exists", "new folder")),
         (("gpu", "--parts=", "--out=x"), ("--parts is empty", "vit_b_16")),
         (("gpu", "--out=absent"), ("JAX runs on cpu here", "pnoise_jax[cuda13]")),

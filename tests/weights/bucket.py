@@ -11,11 +11,12 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from tests.weights import local_server
 
 NAME = "bucket"
 JSON = {"Content-Type": "application/json"}
@@ -128,11 +129,5 @@ def _line(bucket: Bucket) -> Iterator[str]:
         def log_message(self, *_):
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with local_server.serving(Handler) as address:
+        yield address

@@ -5,8 +5,9 @@ import hashlib
 import http.server
 import json
 import re
-import threading
 from collections.abc import Iterator, Mapping
+
+from tests.weights import local_server
 
 Files = Mapping[str, bytes]
 
@@ -107,11 +108,5 @@ def serve(hub: Hub) -> Iterator[str]:
         def log_message(self, *_):
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with local_server.serving(Handler) as address:
+        yield address
