@@ -24,19 +24,18 @@ normal_init = nn.initializers.normal(0.02)
 conv_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
+@jax.checkpoint
 def exact_gelu(x: jax.Array) -> jax.Array:
-    """The exact GELU, of the dtype of x.
+    """The exact GELU, x / 2 * (1 + erf(x / sqrt(2))), of the dtype of x.
+
+    As in PyTorch, and with an error of up to 1e-6. Flax writes erfc in place of 1 + erf, which is
+    more exact where the result is nearly 0, but takes nearly three times the instructions on a GPU.
 
     16-bit inputs are computed in float32, because a gradient in bfloat16 would be 0.3 % off, as its
-    constants are rounded. They are computed again for the gradient, so only x is kept, and not two
-    more arrays of its size.
+    constants are rounded. The gradient computes all of it again: only x is kept.
     """
-    return nn.gelu(x, approximate=False) if x.dtype.itemsize >= 4 else _gelu_in_float32(x)
-
-
-@jax.checkpoint
-def _gelu_in_float32(x: jax.Array) -> jax.Array:
-    return nn.gelu(x.astype(jnp.float32), approximate=False).astype(x.dtype)
+    wide = x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
+    return (0.5 * wide * (1 + jax.lax.erf(wide * math.sqrt(0.5)))).astype(x.dtype)
 
 
 def prepend_tokens(tokens: jax.Array, x: jax.Array) -> jax.Array:
