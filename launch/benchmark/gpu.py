@@ -37,7 +37,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "noise": ("noise", *_BFLOAT16, "--k=64,512,4096", "--devices=1", "--torch"),
     "noise_float32": ("noise", "--k=64,512,4096", "--devices=1", "--torch"),
     "draws": ("draws", *_BFLOAT16, "--k=64,256"),
-    "sweep": ("sweep", "--runs=10"),
+    "sweep": ("sweep", "--runs=10", "--rounds=5"),
 }
 _PARTS = flags.DEFINE_list("parts", list(PARTS), f"What to measure, of {', '.join(PARTS)}.")
 _OUT = flags.DEFINE_string("out", None, "A new folder for all results.", required=True)

@@ -200,6 +200,26 @@ def require_agreement(what: str, results: Mapping[str, Any], *, tolerance: float
     return differences
 
 
+def require_same_step(what: str, metrics: Mapping[str, Any], *, dtype: str) -> dict:
+    """`require_agreement` of what steps of training return: loss and gradient norm.
+
+    Each as a part of the first one's. Accuracies are left out, as one example changes them by more
+    than any tolerance.
+
+    Args:
+      what: named in the error.
+      metrics: of a step, or of steps together, by alternative.
+      dtype: of the computation. A GPU multiplies float32 as TF32, which has 10 bits.
+    """
+    first = next(iter(metrics.values()))
+    parts = {
+        name: {key: np.array(step[key]) / np.array(first[key]) for key in ("loss", "grad_norm")}
+        for name, step in metrics.items()
+    }
+    rounded = {"float32": 1e-2 if jax.default_backend() == "gpu" else 1e-3, "bfloat16": 5e-2}
+    return require_agreement(what, parts, tolerance=rounded[dtype])
+
+
 @jax.jit
 def _largest_difference(a: Any, b: Any) -> jax.Array:
     def largest(a, b):

@@ -201,11 +201,10 @@ def _time(spec: Spec, advances: dict[str, workload.Advance]) -> list[dict]:
         jax.block_until_ready(advance())
     steps = spec.steps or measuring.in_a_row(5)
     calls = {name: functools.partial(advance, steps) for name, advance in advances.items()}
-    tolerance = 1e-3 if spec.dtype == "float32" else 0.1  # of a loss near 7 and a gradient near 1
     differences = {}
     for preset in spec.presets:
         pair = {name: first_steps[name] for name in first_steps if name.startswith(f"{preset}/")}
-        differences |= measuring.require_agreement(preset, pair, tolerance=tolerance)
+        differences |= measuring.require_same_step(preset, pair, dtype=spec.dtype)
     times = measuring.interleave(calls, rounds=spec.rounds, per_call=steps)
     metrics = {name: {k: float(v) for k, v in step.items()} for name, step in first_steps.items()}
     compared = measuring.compare(times, to="plain")

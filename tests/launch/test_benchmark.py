@@ -78,6 +78,15 @@ def test_noise_says_that_the_alternatives_agree(noise_run):
         assert max(result["difference"].values()) < 1e-5
 
 
+@pytest.mark.slow
+def test_noise_in_bfloat16_agrees_with_a_loop_that_loses_digits(tmp_path):
+    out = tmp_path / "noise.json"
+    sizes = ("--dtype=bfloat16", "--k=256", "--shape=500", "--devices=1", "--rounds=1")
+    done = run("noise", *sizes, f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    assert "all alternatives agreed" in done.stdout
+
+
 def test_noise_says_where_and_when(noise_run):
     _, content = noise_run
     assert {"date", "python", "versions", "cpu_count", "load_average"} <= content.keys()
