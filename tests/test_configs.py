@@ -131,6 +131,7 @@ def test_a_config_builds_with_every_preset_that_its_model_has_a_place_for(name, 
     assert_trains(config)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "argument"), [(name, given) for name in ARGUMENTS for given in ARGUMENTS[name]]
 )

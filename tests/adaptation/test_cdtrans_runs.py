@@ -20,6 +20,8 @@ from pnoise_jax.runs import RunDirectory
 from pnoise_jax.training import run_config
 from tests.adaptation import stripes
 
+pytestmark = pytest.mark.long
+
 MESH = jax.make_mesh((2,), ("data",), (AxisType.Auto,), devices=jax.devices()[:2])
 
 

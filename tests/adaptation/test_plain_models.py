@@ -15,6 +15,8 @@ from pnoise_jax.weights.formats import task_parts
 from pnoise_jax.weights.formats.array_file import ArrayFile, Format
 from tests.adaptation import domains
 
+pytestmark = pytest.mark.long
+
 SIZES = {"image_size": 8, "patch_size": 4, "dim": 16, "depth": 1, "num_heads": 2}
 OPTIONS = {
     "tvt": {},

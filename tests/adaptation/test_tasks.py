@@ -180,6 +180,7 @@ def test_detached_the_classification_does_not_train_the_discriminator():
     assert gradient_of_discriminator(False) > 0
 
 
+@pytest.mark.long
 def test_a_run_is_saved_evaluated_and_goes_on_bitwise(tmp_path):
     config = domains.config("tvt", **{"noise.preset": "optimal_all_tokens"})
     rows = training.train(config, tmp_path / "whole")

@@ -301,6 +301,7 @@ def test_processes_that_prepare_at_the_same_time(tmp_path):
     assert_whole(tmp_path)
 
 
+@pytest.mark.long
 def test_a_kill_at_any_moment_leaves_a_whole_data_set_or_none(tmp_path):
     report = run_script(KILLED, tmp_path)
     moments = [name for name in report if not name.startswith("timed")]

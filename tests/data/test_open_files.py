@@ -20,6 +20,8 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from pnoise_jax.data import notice, open_files, records
 from tests.data import tfrecords
 
+pytestmark = pytest.mark.long
+
 
 def write(path, contents, file_format="array_record"):
     if file_format == "tfrecord":

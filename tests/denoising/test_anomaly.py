@@ -165,6 +165,7 @@ def runs(data_dir, tmp_path_factory):
     return config, path, [run for run, _ in anomaly.train_held_out(config, path, ["8"])]
 
 
+@pytest.mark.long
 def test_runs_with_held_out_classes_are_scored(runs, digits):
     config, path, directories = runs
     assert [each.name for each in directories] == ["held_out_8"]

@@ -7,6 +7,8 @@ import pytest
 
 from tests.launch import command
 
+pytestmark = pytest.mark.long
+
 CONFIG = """
 from tests.adaptation import domains
 

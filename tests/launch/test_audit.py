@@ -6,6 +6,8 @@ import pytest
 
 from tests.launch import command
 
+pytestmark = pytest.mark.long
+
 SMALL = (
     "--config.duration=30 steps",
     "--config.optimizer.warmup=0 steps",

@@ -14,6 +14,8 @@ from launch.benchmark import input_pipelines, measuring, report, timm_step
 from pnoise_jax.data.image import images
 from tests.launch import command
 
+pytestmark = pytest.mark.long
+
 PASSES = ("forward", "backward")
 
 

@@ -6,6 +6,8 @@ import pytest
 
 from tests.launch import command
 
+pytestmark = pytest.mark.long
+
 TINY = ("--config.model.depth=1", "--config.model.dim=8", "--config.model.num_heads=2")
 PRETRAIN = ("--config=denoising_digits:part=pretrain", "--config.steps=2", *TINY)
 

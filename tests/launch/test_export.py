@@ -16,6 +16,8 @@ from pnoise_jax import models, training, weights
 from tests.launch import command
 from tests.training.runs import small_config
 
+pytestmark = pytest.mark.long
+
 VIT = {"image_size": 8, "patch_size": 4, "dim": 16, "depth": 1, "num_heads": 2}
 
 

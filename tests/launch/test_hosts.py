@@ -15,6 +15,8 @@ import pytest
 from pnoise_jax.runs import RunDirectory
 from tests.launch import command
 
+pytestmark = pytest.mark.long
+
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIG = f"--config={ROOT}/configs/digits_vit.py"
 

@@ -14,6 +14,8 @@ from tests.data import archives
 from tests.launch import command
 from tests.models.drawing import draw_variables
 
+pytestmark = pytest.mark.long
+
 SMALL_VIT = (
     "--config.model.depth=2",
     "--config.model.dim=16",

@@ -9,6 +9,8 @@ import pytest
 from pnoise_jax.studies.regularisers import Seeds, compare_regularisers
 from tests.launch import command
 
+pytestmark = pytest.mark.long
+
 CONFIG = """
 from pnoise_jax.studies import product
 from pnoise_jax.studies.regularisers import Arm, Setting

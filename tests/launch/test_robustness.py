@@ -6,6 +6,8 @@ import pytest
 
 from tests.launch import command
 
+pytestmark = pytest.mark.long
+
 CONFIG = """
 from pnoise_jax import training
 

@@ -7,6 +7,8 @@ import pytest
 
 from tests.launch import command
 
+pytestmark = pytest.mark.long
+
 SMALL = ("--config=digits_vit", "--config.model.depth=1", "--config.model.dim=16")
 
 

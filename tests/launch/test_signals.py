@@ -12,6 +12,8 @@ import pytest
 from pnoise_jax.runs import RunDirectory
 from tests.launch import command
 
+pytestmark = pytest.mark.long
+
 TERM, INT = signal.SIGTERM, signal.SIGINT
 STEPS = (
     "--config.steps=200",

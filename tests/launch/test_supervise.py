@@ -11,6 +11,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 SCRIPT = pathlib.Path(__file__).parents[2] / "launch" / "supervise.sh"
 
 # Takes a line of $PLAN at each start: an exit code, and the number of a checkpoint that it saves.

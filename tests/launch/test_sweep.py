@@ -7,6 +7,8 @@ import pytest
 
 from tests.launch import command
 
+pytestmark = pytest.mark.long
+
 CONFIG = """
 from configs import digits_vit
 from pnoise_jax.studies.sweep.cells import product

@@ -80,6 +80,7 @@ def straight(data_dir, tmp_path_factory):
     return directory
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "number",
     [signal.SIGKILL, signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)],
@@ -248,6 +249,7 @@ def on_two_hosts(*arguments_of):
     return [host.returncode for host in hosts], outputs
 
 
+@pytest.mark.long
 def test_two_hosts_train_as_one(data_dir, tmp_path, weights_file):
     """Two processes of one device each, against one process of two devices: noise over all."""
     more = (
@@ -284,6 +286,7 @@ def test_two_hosts_train_as_one(data_dir, tmp_path, weights_file):
     assert "holds a run of another config (weights:" in outputs[1][1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("there", [True, False])
 def test_two_hosts_with_other_weights_end_both(data_dir, tmp_path, weights_file, there):
     other = tmp_path / "vit.safetensors"

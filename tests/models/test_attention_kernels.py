@@ -95,6 +95,7 @@ def test_on_this_device_auto_is_xla_and_cudnn_an_error(name):
         jax.eval_shape(model.init, jax.random.key(0), images)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("tokens", [5, 8])
 def test_a_padded_token_takes_no_part(tokens):
     query, key, value, weight = jax.random.normal(jax.random.key(0), (4, 3, tokens, 2, 8))

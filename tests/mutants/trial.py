@@ -18,6 +18,7 @@ from tests.mutants.mutations import Mutant
 
 COPIED = ("pnoise_jax", "launch", "configs", "tests", "pyproject.toml")
 PYTEST = (sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider")
+PYTEST += ("-m", "not slow")
 OUT_OF_TIME = "out of time"
 _SLACK = 4.0  # how much longer than on the package as it is the tests on a mutant may take,
 _START = 30.0  # and the seconds beside that

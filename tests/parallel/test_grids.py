@@ -8,6 +8,8 @@ import pytest
 
 from tests.launch import command
 
+pytestmark = pytest.mark.long
+
 # (processes, devices of each): how many devices share one copy of the parameters. In groups of two
 # and four they lie in several processes.
 GRIDS = {(1, 1): 1, (2, 1): 2, (1, 2): 1, (4, 1): 2, (2, 2): 4}

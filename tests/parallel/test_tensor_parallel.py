@@ -184,6 +184,7 @@ def alone(data_dir):
     return moved(small_config(data_dir, **EVERYTHING), mesh_of(1))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", MESHES)
 def test_a_run_is_that_of_one_device(name, alone, data_dir):
     """With dropout, stochastic depth, noise over the batch, and recomputed activations."""
@@ -192,6 +193,7 @@ def test_a_run_is_that_of_one_device(name, alone, data_dir):
     assert_same_run(config, mesh_of(devices, fsdp, shared), alone)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("model", "options", "section"),
     [
@@ -320,6 +322,7 @@ def test_training_and_evaluation_are_the_same(runs):
     assert_same_report(runs[2], runs[1])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("saved", "changes"), [(2, {}), (2, {"fsdp": 2}), (1, {})])
 def test_the_mesh_may_change_when_a_run_goes_on(saved, changes, runs, data_dir, tmp_path):
     run = tmp_path / "run"

@@ -17,6 +17,8 @@ from pnoise_jax.studies import robustness
 from pnoise_jax.studies.robustness import CurveSettings, Measured, arms, masking, summarise, verdict
 from tests.training.runs import small_config
 
+pytestmark = pytest.mark.long
+
 ARMS = {
     "plain": {},
     "noisy": {"noise.name": "gaussian", "noise.std": 0.1, "noise.point": "image"},

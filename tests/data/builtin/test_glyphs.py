@@ -15,6 +15,8 @@ from matplotlib.path import Path as Contours
 from pnoise_jax.data import list_datasets, load
 from pnoise_jax.data.builtin import characters, fonts, glyphs
 
+pytestmark = pytest.mark.long
+
 CONFIGS = tuple(glyphs.SPLITS)
 SIZES = {"train": 16_000, "test": 8_000}  # of glyphs/200
 

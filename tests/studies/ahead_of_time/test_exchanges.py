@@ -20,6 +20,7 @@ def structured(parts):
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("fsdp", "tensor_parallel"), [(1, 1), (4, 1), (1, 2), (2, 2), (1, 4), (2, 4)]
 )

@@ -14,6 +14,8 @@ from pnoise_jax import studies, training
 from pnoise_jax.data import manifest, prepare
 from tests.training.runs import small_config
 
+pytestmark = pytest.mark.long
+
 CLASSES = [
     "<img src=x onerror=alert(1)>",
     '=HYPERLINK("http:evil")',

@@ -12,6 +12,8 @@ from sklearn.datasets import load_digits
 
 from pnoise_jax import studies
 
+pytestmark = pytest.mark.long
+
 PAGE = (pathlib.Path(__file__).parents[3] / "docs" / "is-my-number-real.md").read_text()
 SECTIONS = dict(re.findall(r"^##+ ([^\n]*)\n(.*?)(?=^##|\Z)", PAGE, re.M | re.S))
 CODE, SHOWN = (
