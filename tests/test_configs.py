@@ -116,6 +116,7 @@ def test_curves_go_beyond_the_strengths_of_training(name):
             assert max(strengths[arm]) > value
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("preset", noise.PRESETS)
 @pytest.mark.parametrize("name", ["digits_vit", "digits_resnet"])
 def test_a_config_builds_with_every_preset_that_its_model_has_a_place_for(name, preset, data_dir):

@@ -110,6 +110,7 @@ def test_the_fusion_asks_with_the_source_and_is_answered_by_the_target():
 SWIN = {"patch_size": 1, "dim": 8, "head_dim": 4, "stage_sizes": (2, 1), "window_size": 4}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -133,6 +134,7 @@ def test_every_transformer_has_three_streams(name, options):
     np.testing.assert_allclose(same[2], same[1], atol=1e-5)  # the target asks itself
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("injection", [MIXING, DRAWING, (MIXING, DRAWING)])
 def test_noise_mixes_each_stream_on_its_own(injection):
     model = create(injection=injection)
@@ -264,6 +266,7 @@ def test_the_loss_is_the_sum_of_its_terms(swap):
     chex.assert_trees_all_close(after["batch_stats"]["head"]["norm"], stats, atol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("term", ["source", "pseudo", "distillation"])
 def test_each_term_can_be_turned_off(term):
     whole = CdTrans(model=create())

@@ -268,6 +268,7 @@ def test_the_default_layers_are_a_third_of_the_depth_apart():
     assert ssrt(layers=(3, "image")).places == (0, 3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("layers", [(1, 2, 3), (3, "image")], ids=str)
 def test_copies_start_at_the_drawn_layer_and_originals_do_not_notice(layers):
     """With the model's own noise and dropout, the originals are those of one whole pass."""
@@ -378,6 +379,7 @@ def make_step(task):
     return init(jax.random.key(0)), jax.jit(training.make_train_step(task, sgd))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("published", [False, True])
 def test_a_fall_restores_the_snapshot_bitwise(published):
     """With a period before that was much more diverse, the end of the first is a fall."""
@@ -439,6 +441,7 @@ def test_without_safe_training_nothing_is_kept():
     assert "ramp" not in metrics
 
 
+@pytest.mark.long
 def test_eight_devices_equal_one():
     task = ssrt(vit(2), dropout=0.0, layers=("image", 2))
     state, step = make_step(task)
@@ -508,6 +511,7 @@ def small_run(data_dir, duration):
     return config
 
 
+@pytest.mark.long
 def test_a_run_goes_on_bitwise_with_its_snapshot(data_dir, tmp_path):
     whole = training.build(small_run(data_dir, "6 steps"))
     half = training.build(small_run(data_dir, "3 steps"))

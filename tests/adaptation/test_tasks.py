@@ -85,6 +85,7 @@ def test_the_stream_goes_on_from_any_step():
             chex.assert_trees_all_equal(ours, theirs)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [SLOW_DANN, "tvt"])
 def test_eight_devices_equal_one(name):
     config = domains.config(name, **{"noise.preset": "optimal_all_tokens"})
@@ -93,6 +94,7 @@ def test_eight_devices_equal_one(name):
     chex.assert_trees_all_close((few[0].params, few[1]), (many[0].params, many[1]), atol=5e-5)
 
 
+@pytest.mark.long
 def test_devices_that_share_matrix_products_equal_one():
     """TVT weighs the attention of the class token by factors for each head."""
     config = domains.config("tvt", **{"noise.preset": "optimal_all_tokens"})
@@ -175,6 +177,7 @@ def gradient_of_discriminator(detach):
     return max(float(abs(leaf).max()) for leaf in jax.tree.leaves(gradient))
 
 
+@pytest.mark.long
 def test_detached_the_classification_does_not_train_the_discriminator():
     assert gradient_of_discriminator(True) == 0
     assert gradient_of_discriminator(False) > 0
@@ -371,6 +374,7 @@ def test_classes_are_matched_by_name():
     np.testing.assert_array_equal(task.source_data.labels, 3 - plain.labels)
 
 
+@pytest.mark.long
 def test_a_run_does_not_go_on_with_another_source(tmp_path):
     config = domains.config()
     training.train(config, tmp_path)

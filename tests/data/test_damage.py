@@ -151,6 +151,7 @@ def test_a_damaged_file_of_records(copy, kind, fault):
     assert read(directory, "test") == expected  # the other split is whole
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_changed_byte_passes(copy, kind):
     """Of any place in a file of records: an error, or nothing that is read has changed."""

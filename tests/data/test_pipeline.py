@@ -347,6 +347,7 @@ def test_a_program_that_stops_in_the_middle_ends_quietly(ending):
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
+@pytest.mark.long
 def test_worker_processes_make_the_same_batches(dataset):
     options = {"transform": jitter, "micro_batches": 2}
     expected = train(dataset, stop=7, **options)

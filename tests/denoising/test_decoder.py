@@ -31,6 +31,7 @@ def one_of_each_kind():
     return list(names.values())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", one_of_each_kind())
 def test_a_model_of_each_kind_gives_back_images(name):
     options = models.default_options(name)

@@ -212,6 +212,7 @@ def run(data_dir, tmp_path_factory):
     return path, rows
 
 
+@pytest.mark.long
 def test_a_run_is_evaluated_again_with_the_same_numbers(run):
     path, rows = run
     stored = json.loads((path / "evaluation.json").read_text())["rows"]

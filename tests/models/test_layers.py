@@ -70,6 +70,7 @@ def test_patches_are_convolved_as_by_a_larger_kernel(sides):
     chex.assert_trees_all_close(*results, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("strides", [(1, 1), (2, 2)])
 @pytest.mark.parametrize("sides", [(1, 1), (2, 2), (2, 1), (3, 4), (7, 5)])
 def test_convolutions_of_few_pixels_are_those_of_many(sides, strides):

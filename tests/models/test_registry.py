@@ -90,6 +90,7 @@ def test_every_listed_model_has_a_count():
     assert set(models.list_models()) == set(PARAMETERS)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", models.list_models())
 def test_parameters_and_logits(name):
     """Where all blocks are equal one and two are traced, and the rest counted: that is faster."""
@@ -357,6 +358,7 @@ def test_strength_and_mask_reach_the_noise(name):
     assert jnp.abs(masked[:3] - logits[:3]).max() > 1e-6
 
 
+@pytest.mark.long
 @compiled
 def test_remat_recomputes_every_block_and_draws_the_same_noise_again(name):
     injection = noise.Injection(noise.Gaussian(std=0.1), layer="random")

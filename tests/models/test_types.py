@@ -10,6 +10,8 @@ import pytest
 
 from pnoise_jax import models
 
+pytestmark = pytest.mark.long
+
 SMALL = {
     "vit_ti_16": {"patch_size": 4, "image_size": 8, "dim": 16, "depth": 1, "num_heads": 2},
     "beit_b_16": {"patch_size": 4, "image_size": 8, "dim": 16, "depth": 1, "num_heads": 2},

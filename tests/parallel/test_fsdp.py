@@ -90,6 +90,7 @@ def losses(path):
     return [json.loads(line)["loss"] for line in (path / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.long
 def test_a_run_is_the_same_run(runs):
     assert losses(runs[8]) == pytest.approx(losses(runs[1]), rel=1e-5)
     reports = [json.loads((run / "evaluation.json").read_text())["rows"] for run in runs.values()]
@@ -124,6 +125,7 @@ def test_a_checkpoint_fits_every_mesh(runs, saved, restored):
     assert jax.tree.all(jax.tree.map(lambda x, to: x.sharding == to.sharding, state, like))
 
 
+@pytest.mark.long
 def test_the_mesh_may_change_when_a_run_goes_on(runs, data_dir, tmp_path):
     """The second half in groups of two, after a first half in one of eight."""
     run = tmp_path / "run"

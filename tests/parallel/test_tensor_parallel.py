@@ -317,6 +317,7 @@ def assert_same_report(run, expected):
         assert row["nll"] == pytest.approx(expected_row["nll"], rel=1e-4)
 
 
+@pytest.mark.long
 def test_training_and_evaluation_are_the_same(runs):
     assert losses(runs[2]) == pytest.approx(losses(runs[1]), rel=1e-5)
     assert_same_report(runs[2], runs[1])

@@ -18,6 +18,8 @@ from pnoise_jax.training import RandomStreams, console
 from pnoise_jax.training.strength_schedule import StrengthSchedule
 from tests.training.runs import small_config
 
+pytestmark = pytest.mark.long
+
 KEY = jax.random.key(0)
 NOISY = {
     "attack": "pgd",

@@ -225,6 +225,7 @@ def run(data_dir, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.long
 def test_a_run_reloads_and_is_evaluated_with_both(run, data_dir):
     config = run_config.read_config(run)
     assert not training.differing(config, config_of_two(data_dir))

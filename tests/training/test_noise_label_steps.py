@@ -46,6 +46,7 @@ def mixed_by_hand(config, key, number):
     return share * np.eye(8) + (1 - share) * np.roll(np.eye(8), 2, axis=0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "changes",
     [FOLLOW, FOLLOW | {"noise.group_size": 4}, {"mixup.layer": 1, "mixup.alpha": 0.5}],

@@ -76,6 +76,7 @@ def test_every_injection_has_its_own():
     assert float(one(0, jnp.float32(4))) == 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "section",
     [
@@ -100,6 +101,7 @@ def test_evaluations_have_the_full_strength(data_dir, tmp_path):
     assert training.evaluate(config, tmp_path) == rows
 
 
+@pytest.mark.long
 def test_a_resumed_run_is_bitwise_the_same(data_dir, tmp_path, monkeypatch):
     config = scheduled_config(data_dir, "cosine 1 to 0 over 8 steps", **{"noise.strength": 0.5})
     config.noise.others.pixels = noise_config(

@@ -93,6 +93,7 @@ def test_loss_is_the_smoothed_cross_entropy_of_the_training_mode_model(batch):
     assert float(metrics["top1"]) == pytest.approx(top1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_mixup_mixes_a_micro_batch_and_its_smoothed_targets_before_noise(batch, accumulate):
     mixing = Mixing(alpha=1.0, cutmix_alpha=1.0)

@@ -13,6 +13,8 @@ from pnoise_jax.runs import RunDirectory, open_writers
 from pnoise_jax.training.window import Window
 from tests.training.runs import small_config
 
+pytestmark = pytest.mark.long
+
 SPEED = {"steps_per_second", "examples_per_second", "data_wait"}
 
 

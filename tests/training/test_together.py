@@ -15,6 +15,8 @@ from pnoise_jax.training import run_config
 from pnoise_jax.training.window import Window
 from tests.training.runs import small_config
 
+pytestmark = pytest.mark.long
+
 MESH = jax.make_mesh((2,), ("data",), (AxisType.Auto,), devices=jax.devices()[:2])
 
 

@@ -15,6 +15,8 @@ from pnoise_jax.training.step import init_state, make_train_step
 from tests.models.test_types import SMALL
 from tests.training.runs import small_config
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def config(data_dir):

@@ -24,6 +24,8 @@ from pnoise_jax.weights.formats.detect import open_file
 from tests.training.runs import small_config
 from tests.weights import sources
 
+pytestmark = pytest.mark.long
+
 MESH = jax.make_mesh((1,), ("data",), (AxisType.Auto,), devices=jax.devices()[:1])
 
 # All that a training can have, at once.

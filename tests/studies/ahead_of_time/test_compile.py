@@ -19,6 +19,8 @@ from pnoise_jax.studies.ahead_of_time.chips import CHIPS
 from tests.launch import command
 from tests.training.runs import small_config
 
+pytestmark = pytest.mark.long
+
 HAS_LIBTPU = importlib.util.find_spec("libtpu") is not None
 WIDE = {"model.dim": 128, "batch_size": 64, "evaluation.batch_size": 8}
 

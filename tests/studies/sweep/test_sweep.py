@@ -94,6 +94,7 @@ def test_strengths_and_seeds_share_one_compiled_step(swept):
     assert len(list((workdir / "runs").iterdir())) == 9
 
 
+@pytest.mark.long
 def test_each_cell_is_the_run_that_it_is_alone(swept, base, tmp_path):
     workdir, _, (_, rows) = swept
     for changes in (
@@ -250,6 +251,7 @@ def test_what_is_compiled_by_then_does_not_count_nor_does_what_does_not_fit(
     assert printed.endswith(": together" if fits else "memory of the device: one after another")
 
 
+@pytest.mark.long
 def test_measuring_really_compiles_and_steps(base):
     experiments = [cell.experiment for cell in build_cells(base, product({"seed": (0, 1)}))]
     for together in (False, True):
