@@ -77,9 +77,8 @@ def _measure(spec: Spec, runs: int, mesh: Mesh) -> dict:
         seconds = []
         for _ in range(3):  # the first has no learning rate, the third sees what the second did
             began = time.perf_counter()
-            metrics = jax.block_until_ready(calls[name]())
+            third[name] = jax.block_until_ready(calls[name]())
             seconds.append(time.perf_counter() - began)
-        third[name] = metrics
         compiling[name] = max(0.0, seconds[0] - seconds[2])
     what = f"{runs} runs: loss and gradient norm of the third step"
     difference = measuring.require_same_step(what, third, dtype="float32")
