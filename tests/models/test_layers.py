@@ -46,11 +46,10 @@ def test_a_gelu_has_a_tangent_too(dtype):
     )
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_a_gelu_keeps_its_argument_alone(dtype):
-    _, pullback = jax.vjp(layers.exact_gelu, jnp.ones((4, 5), dtype))
+def test_a_gelu_in_bfloat16_keeps_its_argument_alone():
+    _, pullback = jax.vjp(layers.exact_gelu, jnp.ones((4, 5), jnp.bfloat16))
     kept = [x for x in jax.tree.leaves(pullback) if jnp.size(x) > 1]
-    assert [(x.shape, x.dtype) for x in kept] == [((4, 5), dtype)]
+    assert [(x.shape, x.dtype) for x in kept] == [((4, 5), jnp.bfloat16)]
 
 
 @pytest.mark.parametrize("sides", [(32, 48), (35, 50)])
