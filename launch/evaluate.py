@@ -44,6 +44,6 @@ def evaluate(config, workdir: str) -> None:
 
 
 if __name__ == "__main__":
-    _config, _workdir = main.define_run_flags(config_required=False)
+    _config, _workdir = main.define_run_flags(config_required=False, workdir_may_be_url=True)
     flags.adopt_module_key_flags(main)  # for --help
     main.run(lambda: evaluate(_config.value, _workdir.value))

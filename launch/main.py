@@ -18,7 +18,7 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from pnoise_jax import models, parallel, stopping, training
+from pnoise_jax import models, parallel, runs, stopping, training, writing
 from pnoise_jax.registry import did_you_mean
 from pnoise_jax.terminal import printable, say
 
@@ -48,12 +48,14 @@ _BUILT_IN_CONFIGS = Path(__file__).parents[1] / "configs"
 WRONG_COMMAND = 64  # EX_USAGE of sysexits.h
 
 _EXPECTED = (ValueError, OSError, training.NonFiniteLossError)
+_AGAIN = (training.ConfigError, runs.TakenOverError)  # which the same command would meet again
 
 
 def define_run_flags(
     *,
     config_required: bool,
     workdir_required: bool = True,
+    workdir_may_be_url: bool = False,
     read_config: Callable[[str], ml_collections.ConfigDict] = training.read_config,
 ) -> tuple[flags.FlagHolder, flags.FlagHolder]:
     """--config, --workdir and --data_dir; if no config is required, that of the run is the default.
@@ -61,13 +63,21 @@ def define_run_flags(
     Args:
       config_required: whether a config must be given, because there may be no run yet.
       workdir_required: whether a work directory must be given; if not, a config can be enough.
+      workdir_may_be_url: whether the program works in a bucket.
       read_config: reads the config of the run from the work directory.
     """
     meaning = "Work directory of the run; it is created, or the run in it is resumed."
+    if workdir_may_be_url:
+        meaning += " It may be gs://BUCKET/FOLDER."
     if not workdir_required:
         meaning = "Work directory of a run whose weights to use."
     workdir = flags.DEFINE_string("workdir", None, meaning)
     given = _given_on_command_line("workdir")
+    if given is not None and not workdir_may_be_url:
+        try:
+            writing.require_local(given, named=f"--workdir={given!r}")
+        except ValueError as error:
+            _end(f"error: {error}", WRONG_COMMAND)
     if config_required or given is None or _given_on_command_line("config") is not None:
         config = define_config_flag()
     else:
@@ -197,9 +207,9 @@ def run(
 ) -> None:
     """Parses the flags and calls main; an error ends with one message and exit code 1.
 
-    The exit code is `WRONG_COMMAND` where the same command would fail again: flags or a config that
-    cannot be read, or a `training.ConfigError`. If a signal has stopped it, it is
-    `stopping.EXIT_CODE`.
+    The exit code is `WRONG_COMMAND` where the same command should not be tried again: flags or a
+    config that cannot be read, a `training.ConfigError`, or a `runs.TakenOverError`. If a signal
+    has stopped it, it is `stopping.EXIT_CODE`.
 
     Args:
       main: the work.
@@ -243,7 +253,7 @@ def run(
                 say(traceback.format_exc(), file=sys.stderr)
             text = str(error) if isinstance(error, _EXPECTED) else _summary(error)
             text = parallel.end_together(error, text)
-            code = WRONG_COMMAND if isinstance(error, training.ConfigError) else 1
+            code = WRONG_COMMAND if isinstance(error, _AGAIN) else 1
             _end(
                 f"error: {text}" + ("" if _TRACEBACK.value else "\n(--traceback shows where)"), code
             )

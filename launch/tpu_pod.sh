@@ -3,16 +3,16 @@
 #
 #     launch/tpu_pod.sh create              # asks for the pod and waits until it is there
 #     launch/tpu_pod.sh setup               # mounts the bucket and installs pnoise_jax on all hosts
-#     launch/tpu_pod.sh train --config imagenet_vit --workdir /mnt/bucket/run
+#     launch/tpu_pod.sh train --config imagenet_vit --workdir gs://my-bucket/run
 #     launch/tpu_pod.sh delete
-#     launch/tpu_pod.sh follow --config imagenet_vit --workdir /mnt/bucket/run
+#     launch/tpu_pod.sh follow --config imagenet_vit --workdir gs://my-bucket/run
 #
 # `follow` does all of it: it creates the pod again when it was taken away, and deletes it when the
 # run is finished; after three failures of another kind it stops, and the pod stays. --dry-run as the
 # first argument prints the commands. The pod is described by these variables:
 #
 #     NAME=pnoise  ZONE=us-west4-a  TYPE=v5litepod-16  RUNTIME=v2-alpha-tpuv5-lite  SPOT=1
-#     BUCKET=my-bucket  PACKAGE='pnoise_jax[tpu] @ git+https://…'
+#     BUCKET=my-bucket  PACKAGE='pnoise_jax[tpu,gcs] @ git+https://…'
 
 set -euo pipefail
 

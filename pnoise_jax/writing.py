@@ -14,11 +14,14 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def replace_file(path: Path, content: str | bytes) -> None:
-    """Writes a file, completely or not at all.
+    """Writes a file, completely or not at all; also an object in a bucket.
 
     Raises:
       OSError: it cannot be written; the old file stays.
     """
+    if is_url(path):  # objects are replaced as a whole
+        path.write_bytes(_as_bytes(content))
+        return
     with replacing(path) as temporary:
         temporary.write_bytes(_as_bytes(content))
 
@@ -77,9 +80,17 @@ def _as_bytes(content: str | bytes) -> bytes:
 def move_to_new(file: Path, new: Path) -> None:
     """Moves a file to a name that no other file has, not even one created meanwhile.
 
+    In a bucket it is copied first; there two processes are not told apart.
+
     Raises:
       FileExistsError: another file has the name.
     """
+    if is_url(file):
+        if new.exists():
+            raise FileExistsError(f"{new} exists")
+        new.write_bytes(file.read_bytes())
+        file.unlink()
+        return
     try:
         os.link(file, new)
     except FileExistsError:
@@ -104,8 +115,9 @@ def require_local(path: str | os.PathLike, *, named: str) -> None:
     """Raises ValueError for a URL: what we write needs renames, locks and appends."""
     if is_url(path):
         raise ValueError(
-            f"{named} is a URL, not a path on this machine: give one. To keep results in a bucket, "
-            "mount it with gcsfuse; several hosts can also share NFS, Filestore or Lustre"
+            f"{named} is a URL, not a path on this machine: give one. Only `pnoise train` and "
+            "`pnoise evaluate` work in a bucket by its URL; for other programs copy the run with "
+            "`gcloud storage cp -r`, or mount the bucket with gcsfuse"
         )
 
 
@@ -155,6 +167,8 @@ def require_places(
     Raises:
       OSError: something else has such a name, or it cannot be written.
     """
+    if is_url(directory):  # where a file and a directory may have the same name
+        return
     for name in files:
         place = directory / name
         if os.path.lexists(place) and not place.is_file():

@@ -49,7 +49,7 @@ def test_a_directory_through_a_broken_link(tmp_path):
 @pytest.mark.parametrize("url", ["gs://bucket/run", "S3://bucket", pathlib.Path("gs://bucket/run")])
 def test_a_url_is_no_directory(tmp_path, monkeypatch, url):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=r"^--out='x' is a URL, not a path on .* with gcsfuse;"):
+    with pytest.raises(ValueError, match=r"^--out='x' is a URL, not a path on .* with gcsfuse$"):
         writing.make_directory(pathlib.Path(url), named="--out='x'")
     assert not list(tmp_path.iterdir())
 

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import jax
 
+from pnoise_jax import writing
 from pnoise_jax.parallel import hosts
 from pnoise_jax.parallel.arrivals import numbers
 from pnoise_jax.parallel.hosts import LostHostError
@@ -112,15 +113,13 @@ def on_any_host(flag: bool) -> bool:
     return any(map(json.loads, json.loads(values)))
 
 
-def require_shared_directory(
-    directory: str | os.PathLike, *, flag: str, within: float = 15.0
-) -> None:
+def require_shared_directory(directory: Path, *, flag: str, within: float = 15.0) -> None:
     """Returns if all hosts see the same directory under this path.
 
     All hosts must call it. With one process it returns at once.
 
     Args:
-      directory: its path, which exists on every host.
+      directory: its path, which exists on every host; it may be in a bucket.
       flag: the flag that names it, for the error.
       within: seconds that a network file system may take to show a new file.
 
@@ -131,14 +130,15 @@ def require_shared_directory(
     """
     if hosts.client() is None:
         return
-    path = Path(directory)
-    file = path / f".shared-{secrets.token_hex(8)}"  # a new name, so that nothing has cached it
+    file = (
+        directory / f".shared-{secrets.token_hex(8)}"
+    )  # a new name, so that nothing has cached it
     if hosts.index() == 0:
         on_all_hosts(lambda: file.write_text(file.name))
     else:
         on_all_hosts(lambda: None)
     name = json.loads(collect(f"to share --{flag}", file.name, lambda given: json.dumps(given[0])))
-    seen = "yes" if _appears(path / name, within) else str(path)
+    seen = "yes" if _appears(directory / name, within) else str(directory)
     unseen = json.loads(collect(f"to see the files of --{flag}", seen, json.dumps))
     if hosts.index() == 0:
         file.unlink(missing_ok=True)
@@ -156,7 +156,8 @@ def _appears(file: Path, within: float) -> bool:
     deadline = time.monotonic() + within
     while True:
         try:  # listing asks the server again; looking up a name may be answered from a cache
-            os.listdir(file.parent)
+            if not writing.is_url(file):  # buckets have no such caches
+                os.listdir(file.parent)
             if file.read_text() == file.name:
                 return True
         except OSError:

@@ -4,18 +4,27 @@ from pnoise_jax.runs import checksums, stored_arrays
 from pnoise_jax.runs.array_kinds import OtherStateError
 from pnoise_jax.runs.checkpoints import Checkpoints
 from pnoise_jax.runs.config_file import read_config, write_config
-from pnoise_jax.runs.directory import lock, make_writable, require_layout, require_room
-from pnoise_jax.runs.layout import RunDirectory
+from pnoise_jax.runs.directory import (
+    TakenOverError,
+    lock,
+    make_writable,
+    require_layout,
+    require_room,
+)
+from pnoise_jax.runs.layout import RunDirectory, is_in_bucket, locate
 from pnoise_jax.runs.writers import Writer, Writers, find_writer, open_writers
 
 __all__ = [
     "Checkpoints",
     "OtherStateError",
     "RunDirectory",
+    "TakenOverError",
     "Writer",
     "Writers",
     "checksums",
     "find_writer",
+    "is_in_bucket",
+    "locate",
     "lock",
     "make_writable",
     "open_writers",

@@ -5,16 +5,18 @@ import json
 import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from jax.experimental import multihost_utils
 
 from pnoise_jax.runs import array_kinds, checksums
 from pnoise_jax.runs.damage import describe_damage
-from pnoise_jax.runs.layout import RunDirectory
+from pnoise_jax.runs.layout import RunDirectory, is_in_bucket, move_checkpoint
 from pnoise_jax.runs.literal_paths import take_paths_literally
 from pnoise_jax.terminal import say
 
@@ -62,12 +64,16 @@ class Checkpoints:
         self.directory.mkdir(exist_ok=True)
         self._report = report
         self._saving: int | None = None  # the step in flight
-        self._manager = _Manager(
-            self.directory,
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=ocp.checkpoint_managers.LatestN(keep), create=True
-            ),
-        )
+        # Before Orbax deletes what it takes for incomplete.
+        steps = self._run.steps() if is_in_bucket(self.directory) else []
+        with _naming_bucket_errors(self.directory):
+            self._manager = _Manager(
+                epath.Path(self.directory),
+                options=ocp.CheckpointManagerOptions(
+                    preservation_policy=ocp.checkpoint_managers.LatestN(keep), create=True
+                ),
+            )
+        self._require_seen(steps)
 
     def save(self, step: int, state: Any, pending: Sequence[dict[str, float]] = ()) -> None:
         """Starts to save ``state``, which may be donated when this returns.
@@ -93,6 +99,18 @@ class Checkpoints:
                     arrays=ocp.args.JsonSave(described),
                 ),
                 force=True,
+            )
+
+    def _require_seen(self, steps: Sequence[int]) -> None:
+        """Raises OSError where Orbax does not know a checkpoint, as of a bucket it could not ask.
+
+        Its libraries take such a failure for a file that is not there, and a run would begin anew.
+        """
+        unseen = set(steps) - set(self._manager.all_steps())
+        if unseen:
+            raise OSError(
+                f"{self.directory} could not be listed: the checkpoint of step {max(unseen)} is "
+                "there, and was not seen. Check the connection, and start the same command again"
             )
 
     def wait(self) -> None:
@@ -180,14 +198,18 @@ class Checkpoints:
 
     def _try_restore(self, step: int, like: Any) -> tuple[Any, str | None]:
         """The state, or why it cannot be restored."""
-        try:
-            return self._restore_verified(step, like), None
-        except (
-            array_kinds.OtherStateError
-        ):  # all hosts read the same descriptions: it raises on each
-            raise
-        except Exception as error:  # whatever is wrong with it, an older one may be whole
-            return None, describe_damage(self.directory / str(step), error)
+        tries = 2 if is_in_bucket(self.directory) else 1  # a failure may be the network's
+        for left in reversed(range(tries)):
+            try:
+                return self._restore_verified(step, like), None
+            except array_kinds.OtherStateError:  # the descriptions are the same on all hosts
+                raise
+            except Exception as error:  # whatever is wrong with it, an older one may be whole
+                if tries > 1:
+                    self._run.config.is_file()  # raises where the bucket cannot be asked
+                if not left:
+                    return None, describe_damage(self.directory / str(step), error)
+        raise AssertionError("unreachable")
 
     def _read_described(self, step: int) -> dict[str, Any]:
         """The arrays' kinds and checksums, and the pending metrics."""
@@ -221,12 +243,27 @@ class Checkpoints:
                 while target.exists():
                     target = target.with_name(target.name + "-again")
                 target.parent.mkdir(exist_ok=True)
-                os.rename(self.directory / str(step), target)
+                move_checkpoint(self.directory / str(step), target)
                 self._report(f"moved the checkpoint of step {step} to {target}")
         if steps:
             if jax.process_count() > 1:
                 multihost_utils.sync_global_devices("broken checkpoints are set aside")
             self._manager.reload()
+
+
+@contextlib.contextmanager
+def _naming_bucket_errors(directory: Path) -> Iterator[None]:
+    """Names a directory in a bucket that cannot be opened; libraries raise errors of their own."""
+    try:
+        yield
+    except Exception as error:
+        if not is_in_bucket(directory):
+            raise
+        reason = " ".join(str(error).split()) or repr(error)
+        raise OSError(
+            f"{directory} cannot be opened ({reason}): check the connection and the credentials, "
+            "and start the same command again"
+        ) from error
 
 
 def _crc(pending: list[dict[str, float]]) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 import ml_collections
 
 from pnoise_jax import writing
+from pnoise_jax.runs.layout import is_in_bucket
 
 
 def write_config(file: Path, config: ml_collections.ConfigDict) -> None:
@@ -37,6 +38,8 @@ def read_config(file: Path, *, named: str) -> dict[str, Any]:
             f"{named} holds no run: {file} does not exist; train there first"
         ) from None
     except OSError as error:
+        if is_in_bucket(file):  # whose errors say all
+            raise
         raise OSError(f"{named}: {file} cannot be read ({error.strerror})") from None
     except ValueError as error:
         raise ValueError(f"{file} is not valid JSON ({error}); restore it from a copy") from None

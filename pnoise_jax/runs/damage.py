@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from pnoise_jax.runs.layout import is_in_bucket
+
 _FILE = re.compile(r'local file "([^"]+)"')
 _PART = re.compile(r'Error reading "([^"]+)/([\d.]+)" in OCDBT database at local file "([^"]+)"')
 _DETAILS = re.compile(r" \[tensorstore_spec.*|\.? See full TensorStore details:.*")  # long
@@ -21,6 +23,10 @@ def describe_damage(checkpoint: Path, error: Exception) -> str:
       error: what reading it has raised.
     """
     texts = [str(each).strip() or repr(each) for each in _causes(error)]
+    first = _DETAILS.sub("", texts[0].splitlines()[0])
+    if is_in_bucket(checkpoint):
+        missing = not (checkpoint / _MANIFEST).is_file()
+        return f"its file {_MANIFEST} is missing" if missing else first
     checkpoint = Path(os.path.normpath(checkpoint))  # as TensorStore names it
     named = [Path(name) for text in texts for name in _FILE.findall(text)]
     for file in (*named, checkpoint / _MANIFEST):
@@ -30,7 +36,7 @@ def describe_damage(checkpoint: Path, error: Exception) -> str:
         if Path(place).is_relative_to(checkpoint):
             place = f"{Path(place).relative_to(checkpoint)}/"
         return f"shard {part} of {name} cannot be read: a file in {place} is missing or damaged"
-    return _DETAILS.sub("", texts[0].splitlines()[0])
+    return first
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

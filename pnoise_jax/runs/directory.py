@@ -4,7 +4,9 @@ import contextlib
 import fcntl
 import functools
 import os
+import secrets
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -12,10 +14,16 @@ from typing import IO
 import jax
 
 from pnoise_jax import writing
-from pnoise_jax.runs.layout import RunDirectory
+from pnoise_jax.runs.layout import RunDirectory, is_in_bucket, locate
 
 
-def make_writable(workdir: str | os.PathLike, *, flag: str = "workdir") -> Path:
+class TakenOverError(OSError):
+    """Another process has begun to train in a bucket; starting again would stop that one."""
+
+
+def make_writable(
+    workdir: str | os.PathLike, *, flag: str = "workdir", may_be_in_bucket: bool = False
+) -> Path:
     """The directory, created if necessary; the flag's name is for errors.
 
     Raises:
@@ -24,8 +32,14 @@ def make_writable(workdir: str | os.PathLike, *, flag: str = "workdir") -> Path:
     """
     if not str(workdir).strip():
         raise ValueError(f"--{flag}={str(workdir)!r} is not a directory: give the path of one")
-    writing.require_local(workdir, named=f"--{flag}={str(workdir)!r}")
-    path = Path(workdir).expanduser().absolute()
+    if not may_be_in_bucket:
+        writing.require_local(workdir, named=f"--{flag}={str(workdir)!r}")
+    path = locate(workdir, flag=flag).absolute()
+    if is_in_bucket(path):
+        probe = path / f".writable-{secrets.token_hex(8)}"
+        probe.write_text(probe.name)
+        probe.unlink()
+        return path
     if flag == "workdir" and os.fsencode(path).decode(errors="ignore") != str(path):
         raise ValueError(
             f"--{flag}={str(workdir)!r} is not in UTF-8, and checkpoints cannot be written there: "
@@ -41,6 +55,8 @@ def make_writable(workdir: str | os.PathLike, *, flag: str = "workdir") -> Path:
 
 def require_layout(path: Path) -> None:
     """Raises OSError if a file is where a run needs a directory, or vice versa."""
+    if is_in_bucket(path):
+        return
     named = f"--workdir={str(path)!r}"
     run = RunDirectory(path)
     writing.require_places(
@@ -56,6 +72,8 @@ def require_layout(path: Path) -> None:
 
 def require_room(path: Path, needed: int) -> None:
     """Raises OSError unless the file system of ``path`` has ``needed`` bytes left."""
+    if is_in_bucket(path):
+        return
     free = shutil.disk_usage(path).free
     if free < needed:
         raise OSError(
@@ -68,14 +86,23 @@ def require_room(path: Path, needed: int) -> None:
 def lock(path: Path) -> Iterator[Callable[[], None]]:
     """Keeps other processes on this machine from training in ``path``; ends with the process.
 
+    In a bucket nothing can be locked: there the last process to begin is the one that goes on, as
+    one that was lost cannot say that it ended. Others find out before they next write.
+
     Yields:
-      A function that raises OSError if the directory has been deleted or replaced since.
+      A function that raises OSError if the directory has been deleted or replaced since, and
+      TakenOverError if another process has begun to train in a bucket.
 
     Raises:
       OSError: another process already trains there.
     """
     if jax.process_index() != 0:
         yield functools.partial(_require_there, path, None)
+        return
+    if is_in_bucket(path):
+        mark = f"{secrets.token_hex(8)} {socket.gethostname()} {os.getpid()}"
+        RunDirectory(path).lock.write_text(mark)
+        yield functools.partial(_require_own, path, mark)
         return
     place = RunDirectory(path).lock
     writing.require_places(path, named=f"--workdir={str(path)!r}", files=(place.name,))
@@ -112,6 +139,25 @@ def _require_there(path: Path, locked: IO | None) -> None:
             f"{named} {what} while this run was training: its checkpoints and metrics there are "
             "lost, and so is its progress. Put the directory back, or start again in another one"
         )
+
+
+def _require_own(path: Path, mark: str) -> None:
+    """Raises OSError if another process has begun to train in a bucket, or the run was deleted."""
+    run, named = RunDirectory(path), f"--workdir={str(path)!r}"
+    try:
+        now = run.lock.read_text()
+    except FileNotFoundError:
+        raise OSError(
+            f"{named} was deleted or moved while this run was training: its checkpoints and "
+            "metrics there are lost, and so is its progress. Start again in another one"
+        ) from None
+    if now != mark:
+        _, host, process = f"{now} unknown unknown".split()[:3]
+        raise TakenOverError(
+            f"{named} is in use: process {process} on {host} has begun to train there since, and "
+            "this one stops. Let only one go on, or choose another directory for each"
+        )
+    _require_there(path, None)
 
 
 def _is_same_file(file: Path, opened: IO) -> bool:

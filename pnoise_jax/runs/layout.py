@@ -1,11 +1,18 @@
 """The layout of a run's directory."""
 
 import dataclasses
+import json
 import os
 import re
 from pathlib import Path
+from typing import TypeGuard, cast
+
+from pnoise_jax import writing
+from pnoise_jax.runs import buckets
+from pnoise_jax.runs.buckets import BucketPath
 
 _STEP = re.compile("[0-9]{1,18}")
+COMMITTED = "commit_success.txt"  # which Orbax writes last into a checkpoint in a bucket
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +28,7 @@ class RunDirectory:
     @classmethod
     def at(cls, workdir: str | os.PathLike) -> "RunDirectory":
         """The directory that a flag names: absolute, with ``~`` expanded."""
-        return cls(Path(workdir).expanduser().absolute())
+        return cls(locate(workdir).absolute())
 
     @property
     def config(self) -> Path:
@@ -102,6 +109,64 @@ class RunDirectory:
 
 
 def checkpoint_steps(directory: Path) -> dict[int, Path]:
-    """The checkpoints in a directory, by step."""
-    named = (path for path in directory.glob("[0-9]*") if _STEP.fullmatch(path.name))
+    """The checkpoints in a directory, by step; in a bucket, those that are complete.
+
+    Raises:
+      OSError: one was copied into a bucket, and Orbax would delete it as incomplete.
+    """
+    named = [path for path in directory.glob("[0-9]*") if _STEP.fullmatch(path.name)]
+    if is_in_bucket(directory):  # elsewhere Orbax renames a checkpoint once it is complete
+        named = [path for path in named if _is_committed(path)]
     return {int(path.name): path for path in named}
+
+
+def _is_committed(checkpoint: Path) -> bool:
+    """Whether one in a bucket has its mark."""
+    if (checkpoint / COMMITTED).is_file():
+        return True
+    try:
+        written = json.loads((checkpoint / "_CHECKPOINT_METADATA").read_text())
+        is_whole = bool(written.get("commit_timestamp_nsecs"))
+    except (FileNotFoundError, ValueError, AttributeError):  # an interrupted save
+        return False
+    if is_whole and not (checkpoint / "state" / COMMITTED).is_file():
+        raise OSError(
+            f"{checkpoint} was copied here from a file system and lacks {COMMITTED}, without which "
+            "it would be taken for incomplete and deleted. If the copy is whole, mark it by "
+            f"`echo | gcloud storage cp - {checkpoint}/{COMMITTED}`; else delete it"
+        )
+    return False
+
+
+def move_checkpoint(checkpoint: Path, target: Path) -> None:
+    """Moves a checkpoint to a directory that does not exist."""
+    if is_in_bucket(checkpoint):
+        # Without its mark, what is left of it where this stops is deleted by Orbax.
+        cast(BucketPath, checkpoint).move_directory(cast(BucketPath, target), first=COMMITTED)
+    else:
+        os.rename(checkpoint, target)
+
+
+def locate(path: str | os.PathLike, *, flag: str = "workdir") -> Path:
+    """The path that a flag names, with ``~`` expanded; one in a bucket where it is a URL.
+
+    Raises:
+      ValueError: it is a URL, but not of a folder in a bucket, or packages for it are missing.
+    """
+    if is_in_bucket(path):
+        return path
+    if not writing.is_url(path):
+        return Path(path).expanduser()
+    try:
+        buckets.prepare_libraries()
+    except ImportError as error:
+        raise ValueError(
+            f"--{flag}={str(path)!r} is in Google Cloud Storage, and a package for it is not "
+            f"installed ({error}): {buckets.INSTALL}"
+        ) from error
+    return cast(Path, BucketPath(path, named=f"--{flag}={str(path)!r}"))
+
+
+def is_in_bucket(path: str | os.PathLike) -> TypeGuard[Path]:
+    """Whether this is a path in a bucket, whose types call it a `Path` like those of files."""
+    return isinstance(path, BucketPath)

@@ -72,10 +72,10 @@ def require_shared_workdir(workdir: str | os.PathLike, *, make: bool) -> None:
     """
     if not parallel.are_several():
         return
-    path = Path(workdir).expanduser().absolute()
+    path = runs.RunDirectory.at(workdir).path
     if not make and not parallel.on_any_host(path.is_dir()):
         return
-    parallel.on_all_hosts(lambda: runs.make_writable(workdir))
+    parallel.on_all_hosts(lambda: runs.make_writable(workdir, may_be_in_bucket=True))
     parallel.require_shared_directory(path, flag="workdir")
 
 

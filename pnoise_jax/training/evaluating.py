@@ -116,8 +116,8 @@ def open_place(workdir: str | os.PathLike, out: str | os.PathLike | None) -> Pat
     """The directory of the report; raises OSError, before any work, where it cannot be written."""
     flag, place = ("workdir", workdir) if out is None else ("out", out)
     if jax.process_index() != 0:
-        return Path(place).expanduser().absolute()
-    path = runs.make_writable(place, flag=flag)
+        return RunDirectory.at(place).path
+    path = runs.make_writable(place, flag=flag, may_be_in_bucket=True)
     reports.require_places(path, named=f"--{flag}={str(place)!r}")
     return path
 

@@ -151,7 +151,7 @@ def _on(opened: Run, config: ml_collections.ConfigDict, workdir: str | os.PathLi
     """The same weights on another set."""
     experiment, notes = build(config), ()
     if opened.step:
-        path = Path(workdir).expanduser().absolute()
+        path = RunDirectory.at(workdir).path
         experiment, notes = data_version.match_run(experiment, path)
     else:
         first, ours = opened.experiment.test_data.class_names, experiment.test_data.class_names

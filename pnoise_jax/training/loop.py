@@ -61,13 +61,17 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list
         experiment = build(config)
         check_training(experiment)
         experiment.task.check()
+        _require_local_profile(config, workdir)
     agreement.require_same_run(experiment, task="train")
     agreement.require_shared_workdir(workdir, make=True)
     goes_on = RunDirectory.at(workdir).has_checkpoint()
     imported = None if goes_on else match_on_all_hosts(experiment)
-    path, console = runs.make_writable(workdir), create_main_console()
+    path, console = runs.make_writable(workdir, may_be_in_bucket=True), create_main_console()
+    described = data_version.describe(experiment)
+    if goes_on and runs.is_in_bucket(path):  # before it stops the process that trains there
+        with as_config_errors():
+            on_all_hosts(lambda: run_config.check(path, config, described=described))
     with runs.lock(path) as require_there:  # before the claim, which would change another's
-        described = data_version.describe(experiment)
         with as_config_errors():
             on_all_hosts(lambda: run_config.claim(path, config, described))
         screen.print_header(console, experiment, imported)
@@ -262,6 +266,15 @@ def _open_checkpoints(
             checkpoints.close()
         raise
     checkpoints.close()
+
+
+def _require_local_profile(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None:
+    """Raises ValueError for a profile of a run in a bucket, and for a URL that is no folder's."""
+    if runs.is_in_bucket(runs.locate(workdir)) and config.profile is not None:
+        raise ValueError(
+            f"profile={config.profile!r}: a profile is written to a file system, and --workdir="
+            f"{str(workdir)!r} is in a bucket: profile in a directory of this machine"
+        )
 
 
 def _require_room(experiment: Experiment, program: Program, checkpoints: Checkpoints) -> None:

@@ -73,7 +73,7 @@ def restore(
         is no run or no checkpoint.
     """
     stored = run_config.read_config(workdir)
-    path = Path(workdir).expanduser().absolute()
+    path = RunDirectory.at(workdir).path
     if config is None:
         config = stored
         on_all_hosts(lambda: data_version.check(path, stored, stored))

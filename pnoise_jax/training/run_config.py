@@ -34,7 +34,7 @@ def claim(
         names what differs.
       OSError: it cannot be written.
     """
-    path = runs.make_writable(workdir)
+    path = runs.make_writable(workdir, may_be_in_bucket=True)
     runs.require_layout(path)
     run = RunDirectory(path)
     trained = run.has_checkpoint()
@@ -92,7 +92,7 @@ def check(
     }
     started, asked = stored.weights, config.weights
     known = "weights" in but and asked in (None, started)
-    if not known and not same_weights(Path(workdir), started, asked):
+    if not known and not same_weights(runs.locate(workdir), started, asked):
         then = started if started != asked else f"{started} with other content"
         changed["weights"] = (then, asked)
     if changed:
@@ -103,7 +103,7 @@ def check(
             f"--workdir={str(workdir)!r} holds a run of another config ({listed}): choose another "
             "directory, or set these fields back"
         )
-    data_version.check(Path(workdir).expanduser(), stored, config, described)
+    data_version.check(runs.locate(workdir), stored, config, described)
 
 
 def read_config(
@@ -121,7 +121,7 @@ def read_config(
       FileNotFoundError: it holds none.
       ValueError: the file is not a config, or its model is in a module that is not found.
     """
-    file = Path(workdir).expanduser() / name
+    file = runs.locate(workdir) / name
     named = f"--workdir={str(workdir)!r}"
     stored = runs.read_config(file, named=named)
     own_modules.remember(file.parent)

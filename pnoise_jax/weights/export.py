@@ -59,6 +59,7 @@ def export(workdir: str | os.PathLike, out: str | os.PathLike | None = None) -> 
       ValueError: the checkpoint or the config is damaged, timm has no names for the model, or its
         task has changed it.
     """
+    writing.require_local(workdir, named=f"--workdir={str(workdir)!r}")
     workdir = Path(workdir).expanduser().absolute()
     file, config = _open(workdir)
     _require_head(workdir)

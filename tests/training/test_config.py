@@ -158,8 +158,8 @@ def test_a_work_directory_that_cannot_be_used_is_named(tmp_path):
         run_config.read_config(tmp_path)
     with pytest.raises(ValueError, match="--workdir='' is not a directory"):
         run_config.claim("", config)
-    with pytest.raises(ValueError, match=r"--workdir='gs://bucket/run' is a URL, .* with gcsfuse"):
-        run_config.claim("gs://bucket/run", config)
+    with pytest.raises(ValueError, match=r"--workdir='s3://bucket/run' is not the URL of a folder"):
+        run_config.claim("s3://bucket/run", config)
 
 
 def test_a_config_of_an_older_version_is_completed(tmp_path):

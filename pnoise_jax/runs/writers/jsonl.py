@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pnoise_jax import writing
-from pnoise_jax.runs.layout import RunDirectory
+from pnoise_jax.runs.layout import RunDirectory, is_in_bucket
 
 
 class JsonlWriter:
@@ -32,15 +33,22 @@ class JsonlWriter:
                 kept = [k for k in kept if _step_of(k) < step or '"clean/' not in k]
             if kept != lines:
                 writing.replace_file(file, "".join(f"{line}\n" for line in kept))
-        self._file, self._lines = file, file.open("a")
+        self._file = file
+        self._lines = _Rewritten(file) if is_in_bucket(file) else file.open("a")
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Adds a line."""
-        if not self._file.exists() and self._file.parent.is_dir():  # it alone was deleted or moved
-            self._lines.close()
-            self._lines = self._file.open("a")
+        self._reopen_if_deleted()
         self._lines.write(json.dumps({"step": step, **metrics}) + "\n")
         self._lines.flush()
+
+    def _reopen_if_deleted(self) -> None:
+        """Where the file alone was deleted or moved, and not the directory."""
+        if isinstance(self._lines, _Rewritten) or self._file.exists():
+            return
+        if self._file.parent.is_dir():
+            self._lines.close()
+            self._lines = self._file.open("a")
 
     def finish(self, metrics: Mapping[str, float]) -> None:
         """Nothing: evaluation.json has them."""
@@ -48,6 +56,23 @@ class JsonlWriter:
     def close(self) -> None:
         """Closes the file."""
         self._lines.close()
+
+
+class _Rewritten:
+    """A file in a bucket to which lines are added: nothing can be appended, so all is replaced."""
+
+    def __init__(self, file: Path):
+        self._file = file
+        self._content = file.read_text(errors="replace") if file.exists() else ""
+
+    def write(self, line: str) -> None:
+        self._content += line
+
+    def flush(self) -> None:
+        writing.replace_file(self._file, self._content)
+
+    def close(self) -> None:
+        pass
 
 
 def _step_of(line: str) -> float:

@@ -1,12 +1,15 @@
 """Event files for TensorBoard."""
 
+import tempfile
 import uuid
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from tensorboardX import SummaryWriter
 
-from pnoise_jax.runs.layout import RunDirectory
+from pnoise_jax import writing
+from pnoise_jax.runs.layout import RunDirectory, is_in_bucket
 from pnoise_jax.runs.writers.base import grouped
 
 
@@ -15,10 +18,14 @@ class TensorBoardWriter:
 
     def __init__(self, run: RunDirectory, config: Mapping[str, Any], step: int):
         """Opens an event file, which hides what others there have after ``step``."""
+        # tensorboardX can write to a bucket, but where that fails it tries for minutes at the end.
+        self._bucket = run.path if is_in_bucket(run.path) else None
+        self._local = tempfile.TemporaryDirectory() if self._bucket else None
+        directory = run.path if self._local is None else self._local.name
         # tensorboardX names a file by host and second, and replaces one of the same name: a run
         # that opens its writers twice within a second would lose what it wrote first.
         self._events = SummaryWriter(
-            str(run.path), purge_step=step + 1, filename_suffix=f".{uuid.uuid4().hex[:12]}"
+            str(directory), purge_step=step + 1, filename_suffix=f".{uuid.uuid4().hex[:12]}"
         )
         self._config, self._step = config, step
 
@@ -27,6 +34,7 @@ class TensorBoardWriter:
         self._step = step
         for name, value in metrics.items():
             self._events.add_scalar(grouped(name), value, step)
+        self._upload()
 
     def finish(self, metrics: Mapping[str, float]) -> None:
         """The rows of the report as scalars of the last step, and the hyperparameters."""
@@ -44,6 +52,17 @@ class TensorBoardWriter:
     def close(self) -> None:
         """Flushes and closes the file."""
         self._events.close()
+        self._upload()
+        if self._local is not None:
+            self._local.cleanup()
+
+    def _upload(self) -> None:
+        """Replaces the file in the bucket by what is written so far."""
+        if self._bucket is None or self._local is None:
+            return
+        self._events.flush()
+        for file in Path(self._local.name).iterdir():
+            writing.replace_file(self._bucket / file.name, file.read_bytes())
 
 
 def _hyperparameters(config: Mapping[str, Any], metrics: Mapping[str, float]) -> tuple:

@@ -7,7 +7,7 @@ from typing import Any
 
 import wandb
 
-from pnoise_jax.runs.layout import RunDirectory
+from pnoise_jax.runs.layout import RunDirectory, is_in_bucket
 from pnoise_jax.runs.writers.base import grouped
 
 
@@ -24,7 +24,7 @@ class WandbWriter:
             project=os.environ.get("WANDB_PROJECT", "pnoise_jax"),
             id=identity.read_text().strip(),
             name=run.path.name,
-            dir=str(run.path),
+            dir=None if is_in_bucket(run.path) else str(run.path),
             config=dict(config),
             resume="allow",
         )

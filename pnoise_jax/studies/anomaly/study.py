@@ -132,6 +132,7 @@ def train_held_out(
       ValueError, OSError: as `training.train`; also, before any training, if a class does not exist
         or is named twice, or no class is named. Or a directory holds the run of another config.
     """
+    writing.require_local(workdir, named=f"--workdir={str(workdir)!r}")
     if config.task.name != "denoising":
         raise ValueError(
             f"task.name={config.task.name!r} reconstructs nothing: hold classes out of a config "

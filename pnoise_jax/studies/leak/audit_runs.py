@@ -12,7 +12,7 @@ import jax
 import ml_collections
 from rich.console import Console
 
-from pnoise_jax import data, noise, parallel, stopping, training, weights
+from pnoise_jax import data, noise, parallel, stopping, training, weights, writing
 from pnoise_jax.data import imagenet_sets
 from pnoise_jax.evaluation import Metric
 from pnoise_jax.runs import RunDirectory
@@ -74,6 +74,7 @@ def audit_runs(
     """
     if jax.process_count() > 1:
         raise ValueError("an audit runs on one host, on all of its devices; start it on one alone")
+    writing.require_local(workdir, named=f"--workdir={str(workdir)!r}")
     path = Path(workdir).expanduser().absolute()
     existing = find_runs(path)
     as_they_are = seeds is None and not existing and config.weights is not None

@@ -1,0 +1,262 @@
+"""Directories in Google Cloud Storage, "gs://BUCKET/FOLDER", with the methods of a path.
+
+A bucket holds objects under names; its directories are only what these names begin with. An object
+is replaced as a whole, and whoever reads it next reads the new one, so that writing one is atomic.
+Nothing can be appended to, renamed or locked.
+
+What these paths read and write goes through google-cloud-storage, whose failures are OSErrors here.
+None is taken for a missing file, as a run would then begin anew where one is.
+"""
+
+import contextlib
+import errno
+import fnmatch
+import functools
+import logging
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+
+INSTALL = 'pip install "pnoise_jax[gcs]"'
+_URL = re.compile(r"gs://(?P<bucket>[a-z0-9][a-z0-9._-]+)(?P<parts>(?:/[\w.=+,@~-]+)*)/*", re.ASCII)
+_PATIENCE = 60.0  # seconds for which a request that fails is repeated, besides its transfer
+_SLOWEST = 10e6  # bytes per second that a transfer may take
+
+
+class BucketPath:
+    """An object, or a directory of objects; what a run uses of `pathlib.Path`.
+
+    Reading attributes asks nothing of the bucket. Methods raise FileNotFoundError where those of
+    `Path` do, and OSError where the bucket cannot be asked, or refuses.
+    """
+
+    def __init__(self, url: str | os.PathLike, *, named: str | None = None):
+        """The path of a URL.
+
+        Args:
+          url: gs://BUCKET/FOLDER or gs://BUCKET/FOLDER/NAME.
+          named: how messages begin, such as ``--workdir='gs://BUCKET/FOLDER'``; default: the URL.
+
+        Raises:
+          ValueError: it is not of the form gs://BUCKET/FOLDER, or has characters that libraries
+            read as patterns.
+        """
+        matched = _URL.fullmatch(os.fspath(url))
+        parts = tuple((matched["parts"] if matched else "").split("/"))[1:]
+        if matched is None or not parts or {".", ".."} & set(parts):
+            raise ValueError(
+                f"{named or repr(os.fspath(url))} is not the URL of a folder: give "
+                "gs://BUCKET/FOLDER, of letters, digits and . _ = + , @ ~ -"
+            )
+        self._named = named or str(url)
+        self.bucket: str = matched["bucket"]
+        self.parts: tuple[str, ...] = parts
+
+    def __str__(self) -> str:
+        return f"gs://{self.bucket}/{self._name}"
+
+    __fspath__ = __str__
+
+    def __repr__(self) -> str:
+        return f"BucketPath({str(self)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BucketPath) and str(other) == str(self)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    def __truediv__(self, name: str | os.PathLike) -> "BucketPath":
+        return BucketPath(f"{self}/{os.fspath(name)}", named=self._named)
+
+    @property
+    def name(self) -> str:
+        """The last part."""
+        return self.parts[-1]
+
+    @property
+    def parent(self) -> "BucketPath":
+        """The directory that this is in; of one at the top, ValueError."""
+        return BucketPath(str(self).rpartition("/")[0], named=self._named)
+
+    def with_name(self, name: str) -> "BucketPath":
+        """Another path in the same directory."""
+        return self.parent / name
+
+    def absolute(self) -> "BucketPath":
+        """Itself."""
+        return self
+
+    expanduser = absolute
+
+    def is_file(self) -> bool:
+        """Whether there is such an object."""
+        with _failures_named(self):
+            return self._blob().exists(retry=_retry())
+
+    def is_dir(self) -> bool:
+        """Whether there are objects below."""
+        return next(self._names_below(limit=1), None) is not None
+
+    def exists(self) -> bool:
+        """Whether this is an object, or a directory of objects."""
+        return self.is_file() or self.is_dir()
+
+    def read_bytes(self) -> bytes:
+        """The content of an object, compared with its checksum."""
+        with _failures_named(self):
+            return self._blob().download_as_bytes(retry=_retry(), checksum="crc32c")
+
+    def read_text(self, *, errors: str = "strict") -> str:
+        """The content of an object as text in UTF-8."""
+        return self.read_bytes().decode(errors=errors)
+
+    def write_bytes(self, content: bytes) -> None:
+        """Writes an object, or replaces it: as a whole, or not at all."""
+        with _failures_named(self):
+            self._blob().upload_from_string(
+                content, retry=_retry(size=len(content)), checksum="crc32c"
+            )
+
+    def write_text(self, content: str) -> None:
+        """Writes text in UTF-8; see `write_bytes`."""
+        self.write_bytes(content.encode())
+
+    def mkdir(self, *, parents: bool = False, exist_ok: bool = False) -> None:
+        """Nothing: there is a directory as soon as something is in it."""
+
+    def unlink(self, *, missing_ok: bool = False) -> None:
+        """Deletes an object."""
+        try:
+            with _failures_named(self):
+                self._blob().delete(retry=_retry())
+        except FileNotFoundError:
+            if not missing_ok:
+                raise
+
+    def glob(self, pattern: str) -> "Iterator[BucketPath]":
+        """The objects and directories in this directory whose names match."""
+        start = f"{self._name}/"
+        names = {name[len(start) :].partition("/")[0] for name in self._names_below()}
+        return (self / name for name in sorted(names) if fnmatch.fnmatchcase(name, pattern))
+
+    def move_directory(self, target: "BucketPath", *, first: str) -> None:
+        """Moves all objects below to another directory of the bucket.
+
+        Everything is copied before anything is deleted.
+
+        Args:
+          target: where nothing is yet.
+          first: the name of the object to delete before the others.
+        """
+        start = len(self._name) + 1
+        names = [name[start:] for name in self._names_below()]
+        with _failures_named(self):
+            bucket = _client().bucket(self.bucket)
+            for name in names:
+                blob = bucket.blob(f"{self._name}/{name}")
+                bucket.copy_blob(blob, bucket, f"{target._name}/{name}", retry=_retry())
+            for name in sorted(names, key=lambda name: name != first):
+                bucket.blob(f"{self._name}/{name}").delete(retry=_retry())
+
+    @property
+    def _name(self) -> str:
+        """Of the object in its bucket."""
+        return "/".join(self.parts)
+
+    def _blob(self) -> Any:
+        return _client().bucket(self.bucket).blob(self._name)
+
+    def _names_below(self, *, limit: int | None = None) -> Iterator[str]:
+        with _failures_named(self, lists=True):
+            listed = _client().list_blobs(
+                self.bucket, prefix=f"{self._name}/", max_results=limit, retry=_retry()
+            )
+            yield from [blob.name for blob in listed]
+
+
+@functools.cache
+def prepare_libraries() -> None:
+    """Lets Orbax write to buckets: by gcsfs, even where TensorFlow is installed, without caching.
+
+    gcsfs would not see what other hosts have written since it listed a directory. It would also ask
+    for the kind of each bucket, which many accounts may not, and log each failure beside our error.
+
+    Raises:
+      ImportError: the packages for it are not installed.
+    """
+    os.environ.setdefault("EPATH_USE_TF", "false")
+    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    import fsspec.config
+    import gcsfs  # noqa: F401
+    import google.cloud.storage  # noqa: F401
+
+    for protocol in ("gs", "gcs"):
+        fsspec.config.conf.setdefault(protocol, {}).setdefault("use_listings_cache", False)
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
+
+
+@functools.lru_cache(maxsize=1)
+def _client() -> Any:
+    """With the user's credentials; without them, for what everybody may read and write."""
+    from google.auth.exceptions import DefaultCredentialsError
+    from google.cloud import storage  # an extra
+
+    try:
+        return storage.Client(project=None)
+    except DefaultCredentialsError:
+        if os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"):
+            raise
+        return storage.Client.create_anonymous_client()
+
+
+def _retry(*, size: int = 0) -> Any:
+    """For how long a request that fails is repeated, if it transfers that many bytes."""
+    from google.cloud.storage.retry import DEFAULT_RETRY
+
+    return DEFAULT_RETRY.with_timeout(_PATIENCE + size / _SLOWEST)
+
+
+@contextlib.contextmanager
+def _failures_named(path: BucketPath, *, lists: bool = False) -> Iterator[None]:
+    """Turns what the client raises into OSErrors that say what to do.
+
+    Args:
+      path: what is read or written.
+      lists: whether objects are listed, which fails only for a bucket that is not there.
+    """
+    from google.api_core import exceptions
+    from google.auth.exceptions import GoogleAuthError, TransportError
+
+    try:
+        yield
+    except exceptions.NotFound as error:
+        if lists or "bucket does not exist" in str(error):
+            raise OSError(
+                f"{path._named}: there is no bucket {path.bucket!r}: check the spelling, or make "
+                "it with `gcloud storage buckets create`"
+            ) from error
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
+    except TransportError as error:
+        raise _connection_error(path, error) from error
+    except (exceptions.Unauthorized, exceptions.Forbidden, GoogleAuthError) as error:
+        raise PermissionError(
+            f"{path._named}: {path} cannot be read and written with the credentials found here "
+            f"({_reason(error)}): run "
+            "`gcloud auth application-default login`, set GOOGLE_APPLICATION_CREDENTIALS to a key "
+            "file, or give the account of this machine the role Storage Object User"
+        ) from error
+    except Exception as error:  # network libraries have no common base class
+        raise _connection_error(path, error) from error
+
+
+def _connection_error(path: BucketPath, error: Exception) -> OSError:
+    return OSError(
+        f"{path._named}: {path} cannot be reached ({_reason(error)}): check the connection, and "
+        "start the same command again"
+    )
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or repr(error)).splitlines()[0].rstrip(":")
