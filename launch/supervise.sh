@@ -7,7 +7,7 @@
 # them: when one process of the run is lost the others end, and the scripts start all again. SIGTERM
 # or Ctrl-C stops the script and its run, which saves first; with several hosts, stop the script on
 # each, or the others start the run again and wait for this host. A wrong flag or config, exit code
-# 64, is not tried again.
+# 64, is not tried again. For --workdir gs://BUCKET/FOLDER it lists the checkpoints by gcloud.
 #
 # Variables, with their defaults:
 #   PROCESSES=1  processes of the run on this machine; more than one only if they are the whole run
@@ -47,9 +47,17 @@ stop() {
 }
 trap stop TERM INT
 
+names() {  # of what is in the directory of the checkpoints; in a bucket, of those that are whole
+  if [[ "$workdir" == gs://* ]]; then
+    gcloud storage ls "${workdir%/}/checkpoints/*/commit_success.txt" 2>/dev/null |
+      sed -E 's#.*/([^/]+)/commit_success\.txt$#\1#'
+  else
+    find "$workdir/checkpoints" -mindepth 1 -maxdepth 1 -printf '%f\n' 2>/dev/null
+  fi
+}
+
 newest() {  # checkpoint
-  find "$workdir/checkpoints" -mindepth 1 -maxdepth 1 -printf '%f\n' 2>/dev/null |
-    grep -xE '[0-9]+' | sort -n | tail -n 1
+  names | grep -xE '[0-9]+' | sort -n | tail -n 1
 }
 
 start() {  # flags of `pnoise train`

@@ -76,6 +76,26 @@ def test_it_gives_up_after_failures_without_a_new_checkpoint(supervise):
     )
 
 
+GCLOUD = """#!/bin/bash
+[[ "$*" == "storage ls gs://bucket/run/checkpoints/*/commit_success.txt" ]] || exit 1
+for step in "$RUN"/checkpoints/*; do
+  echo "gs://bucket/run/checkpoints/${step##*/}/commit_success.txt"
+done
+"""
+
+
+def test_checkpoints_in_a_bucket_are_listed_by_gcloud(supervise, tmp_path):
+    (tmp_path / "gcloud").write_text(GCLOUD)
+    (tmp_path / "gcloud").chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    plan = ("1 10", "1", "1 120", "1", "0")
+    process, notes = supervise(*plan, workdir="--workdir=gs://bucket/run/", TRIES="3", PATH=path)
+    code, errors = end(process)
+    assert (code, len(notes())) == (0, 5)
+    assert errors.count("from the checkpoint of step 10\n") == 2
+    assert errors.count("from the checkpoint of step 120\n") == 2
+
+
 @pytest.mark.parametrize("first", [(), ("1 10",)])
 def test_a_wrong_command_is_not_tried_again(first, supervise):
     process, notes = supervise(*first, "64", "0")
