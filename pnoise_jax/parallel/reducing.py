@@ -29,9 +29,10 @@ _OPERATIONS = {
 def reduce_kernels_in(dtype: DTypeLike | None, mesh: Mesh) -> Iterator[None]:
     """While a step is traced, gradients of kernels are summed over devices in ``dtype``.
 
-    The kernels of `nn.Dense`, `nn.DenseGeneral` and `nn.Conv`, in any model, where the devices
-    divide the first axis of the input. Modules of other classes, also subclasses of these, keep the
-    dtype in which their gradients are computed; with None all do, and the program stays as it is.
+    The kernels of `nn.Dense`, `nn.DenseGeneral` and `nn.Conv`, in any model, and of subclasses that
+    keep their ``__call__``, where the devices divide the first axis of the input. Modules of other
+    classes keep the dtype in which their gradients are computed; with None all do, and the program
+    stays as it is.
     """
     if dtype is None or mesh.size == 1:
         yield
@@ -41,7 +42,7 @@ def reduce_kernels_in(dtype: DTypeLike | None, mesh: Mesh) -> Iterator[None]:
         call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext
     ) -> Any:
         module = context.module
-        name, operation = _OPERATIONS.get(type(module), ("", None))
+        name, operation = _operation_of(type(module))
         if context.method_name != "__call__" or operation is None:
             return call(*args, **kwargs)
         operation = getattr(module, name) or operation
@@ -51,6 +52,15 @@ def reduce_kernels_in(dtype: DTypeLike | None, mesh: Mesh) -> Iterator[None]:
 
     with nn.intercept_methods(interceptor):
         yield
+
+
+def _operation_of(kind: type[nn.Module]) -> tuple[str, Callable | None]:
+    """The field with the operation of a class of modules, and its default; ("", None) of others."""
+    for base, found in _OPERATIONS.items():
+        # Another class of convolutions, whose operation differs, has the same __call__.
+        if issubclass(kind, base) and kind.__call__ is base.__call__:
+            return found
+    return "", None
 
 
 @contextlib.contextmanager

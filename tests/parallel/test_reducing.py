@@ -63,6 +63,29 @@ def test_gradients_are_the_same_but_for_rounding(reduce_dtype, rtol, images):
         assert difference["params/conv/kernel"] > 1e-4 * norm_of(expected)["params/conv/kernel"]
 
 
+class Own(nn.Dense):
+    """As nn.Dense."""
+
+
+class OwnCall(nn.Dense):
+    """Unlike it: nobody knows what becomes of its input."""
+
+    @nn.compact
+    def __call__(self, x):
+        return super().__call__(x.swapaxes(0, 1)).swapaxes(0, 1)
+
+
+@pytest.mark.parametrize(("kind", "is_rounded"), [(nn.Dense, True), (Own, True), (OwnCall, False)])
+def test_subclasses_with_the_same_call_are_summed_alike(kind, is_rounded, images):
+    images = images.reshape(16, 16, 3)
+    params = kind(4).init(jax.random.key(0), images)
+    expected = gradients(kind(4), None, images, params)["params"]["kernel"]
+    found = gradients(kind(4), "bfloat16", images, params)["params"]["kernel"]
+    error = np.abs(found - expected).max() / np.abs(expected).max()
+    assert (error > 1e-4) == is_rounded
+    assert error < 0.02
+
+
 def leaves(tree):
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): x

@@ -268,7 +268,7 @@ def test_a_run_that_is_deleted_stops(data_dir, url):
             require_there()
 
 
-@pytest.mark.parametrize("status", [403, 401, 503])
+@pytest.mark.parametrize("status", [403, 503])
 def test_what_is_refused_is_not_taken_for_missing(data_dir, bucket, url, status):
     """A run must not begin anew where one is."""
     training.train(small_config(data_dir), url)
@@ -447,6 +447,7 @@ def test_two_hosts(data_dir, served, bucket, url):
     assert "the same measurement as before" in output
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("bad_input", ["audit", "export", "anomaly", "sweep"])
 def test_other_programs_refuse_bad_input(served, url, bad_input):
     config = () if bad_input == "export" else (CONFIG,)
