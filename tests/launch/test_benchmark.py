@@ -57,6 +57,7 @@ def step_run(tmp_path_factory) -> tuple[str, dict]:
     return done.stdout, json.loads(out.read_text())
 
 
+@pytest.mark.slow
 def test_noise_measures_every_alternative_pass_and_device_count(noise_run):
     _, content = noise_run
     cases = {(r["devices"], r["k"], r["quality"], r["pass"]) for r in content["results"]}
@@ -153,6 +154,7 @@ def test_audit_compares_with_one_clean_evaluation(tmp_path):
     assert "74 orders" in done.stdout
 
 
+@pytest.mark.slow
 def test_data_compares_input_pipelines(tmp_path):
     sizes = ("--images=16", "--batch_size=8", "--image_size=32", "--threads=1,2", "--rounds=2")
     done = run("data", *sizes, f"--out={tmp_path / 'data.json'}")
@@ -399,6 +401,7 @@ def test_only_what_is_clearly_above_the_expected_exponent_exceeds_it(rounds, exp
     assert measuring.exceeds(measuring.spread(rounds), expected) is exceeds
 
 
+@pytest.mark.slow
 def test_growth_fits_an_exponent_to_each_axis(tmp_path):
     out = tmp_path / "growth.json"
     sizes = ("--batch_size=4,2", "--depth=2,1", "--image_size=16,8", "--dim=64,32", "--devices=1,2")

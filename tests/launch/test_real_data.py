@@ -82,6 +82,7 @@ def test_an_imagenet_recipe_trains_and_evaluates(config, options, imagenet, tmp_
     assert again["rows"] == trained["rows"]
 
 
+@pytest.mark.slow
 def test_tiny_imagenet_from_its_archive_to_an_audit(tmp_path):
     archives.make_tiny_imagenet(tmp_path, train_per_class=8, validation=100)
     run("prepare", "--dataset=tiny_imagenet", f"--manual_dir={tmp_path}", f"--data_dir={tmp_path}")

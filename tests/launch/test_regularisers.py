@@ -75,6 +75,7 @@ def config(tmp_path):
     return file
 
 
+@pytest.mark.slow
 def test_a_study_tunes_tests_and_resumes(config, data_dir, tmp_path, capsys):
     workdir = tmp_path / "study"
     code, output, errors = compare(config, workdir, data_dir)

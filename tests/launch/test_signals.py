@@ -82,6 +82,7 @@ def test_a_second_ctrl_c_ends_it_at_once(data_dir, tmp_path):
     assert "ended at once by a second Ctrl-C; what was not saved is lost\n" in errors
 
 
+@pytest.mark.slow
 def test_sigterm_again_and_again_changes_nothing(data_dir, tmp_path):
     """Also while the interpreter ends: a scheduler goes by the exit code."""
     process = command.start("train", *arguments(data_dir, tmp_path))

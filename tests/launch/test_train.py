@@ -286,6 +286,7 @@ def test_two_hosts_train_as_one(data_dir, tmp_path, weights_file):
     assert "holds a run of another config (weights:" in outputs[1][1]
 
 
+@pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.parametrize("there", [True, False])
 def test_two_hosts_with_other_weights_end_both(data_dir, tmp_path, weights_file, there):

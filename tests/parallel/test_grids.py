@@ -101,6 +101,7 @@ def test_two_processes_of_two_devices_train_as_one(alone, data_dir, tmp_path):
     assert_same_numbers(goes_on, expected_run)
 
 
+@pytest.mark.slow
 def test_the_devices_of_a_process_share_products(alone, data_dir, tmp_path):
     """Each process has a part of every batch, the same on both of its devices."""
     expected_run, expected = alone

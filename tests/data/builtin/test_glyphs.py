@@ -153,6 +153,7 @@ def test_the_test_has_two_typefaces_that_training_never_shows(config):
         assert collections.Counter(names) == dict.fromkeys(typefaces, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", SIZES)
 def test_every_round_of_the_stored_order_has_each_class_once(data_dir, split):
     labels = load("glyphs/200", split=split, data_dir=data_dir).labels.reshape(-1, 200)

@@ -10,6 +10,7 @@ from pnoise_jax.studies.sweep.trainer import plan
 from tests import test_configs
 
 
+@pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "arguments", "cells", "trainings", "programs"),
