@@ -4,8 +4,8 @@ A bucket holds objects under names; its directories are only what these names be
 is replaced as a whole, and whoever reads it next reads the new one, so that writing one is atomic.
 Nothing can be appended to, renamed or locked.
 
-What these paths read and write goes through google-cloud-storage, whose failures are OSErrors here.
-None is taken for a missing file, as a run would then begin anew where one is.
+These paths read and write through google-cloud-storage and raise its failures as OSErrors. A
+failure never counts as a missing file: the run would start over on top of the existing one.
 """
 
 import contextlib

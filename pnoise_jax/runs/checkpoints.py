@@ -104,7 +104,7 @@ class Checkpoints:
     def _require_seen(self, steps: Sequence[int]) -> None:
         """Raises OSError where Orbax does not know a checkpoint, as of a bucket it could not ask.
 
-        Its libraries take such a failure for a file that is not there, and a run would begin anew.
+        Its libraries treat such a failure as a missing file, and the run would start over.
         """
         unseen = set(steps) - set(self._manager.all_steps())
         if unseen:

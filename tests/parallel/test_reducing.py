@@ -68,7 +68,7 @@ class Own(nn.Dense):
 
 
 class OwnCall(nn.Dense):
-    """Unlike it: nobody knows what becomes of its input."""
+    """Overrides the call, so its input may be anything."""
 
     @nn.compact
     def __call__(self, x):

@@ -270,7 +270,7 @@ def test_a_run_that_is_deleted_stops(data_dir, url):
 
 @pytest.mark.parametrize("status", [403, 503])
 def test_what_is_refused_is_not_taken_for_missing(data_dir, bucket, url, status):
-    """A run must not begin anew where one is."""
+    """A run must not start over on top of an existing one."""
     training.train(small_config(data_dir), url)
     before = names(url)
     bucket.refusal = lambda path: status
