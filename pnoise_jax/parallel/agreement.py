@@ -130,9 +130,8 @@ def require_shared_directory(directory: Path, *, flag: str, within: float = 15.0
     """
     if hosts.client() is None:
         return
-    file = (
-        directory / f".shared-{secrets.token_hex(8)}"
-    )  # a new name, so that nothing has cached it
+    # A new name, so that nothing has cached it.
+    file = directory / f".shared-{secrets.token_hex(8)}"
     if hosts.index() == 0:
         on_all_hosts(lambda: file.write_text(file.name))
     else:

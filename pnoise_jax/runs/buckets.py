@@ -9,6 +9,7 @@ failure never counts as a missing file: the run would start over on top of the e
 """
 
 import contextlib
+import copy
 import errno
 import fnmatch
 import functools
@@ -68,7 +69,7 @@ class BucketPath:
         return hash(str(self))
 
     def __truediv__(self, name: str | os.PathLike) -> "BucketPath":
-        return BucketPath(f"{self}/{os.fspath(name)}", named=self._named)
+        return self._with_parts((*self.parts, *os.fspath(name).split("/")))
 
     @property
     def name(self) -> str:
@@ -77,8 +78,8 @@ class BucketPath:
 
     @property
     def parent(self) -> "BucketPath":
-        """The directory that this is in; of one at the top, ValueError."""
-        return BucketPath(str(self).rpartition("/")[0], named=self._named)
+        """The directory that this is in."""
+        return self._with_parts(self.parts[:-1])
 
     def with_name(self, name: str) -> "BucketPath":
         """Another path in the same directory."""
@@ -159,6 +160,12 @@ class BucketPath:
                 bucket.copy_blob(blob, bucket, f"{target._name}/{name}", retry=_retry())
             for name in sorted(names, key=lambda name: name != first):
                 bucket.blob(f"{self._name}/{name}").delete(retry=_retry())
+
+    def _with_parts(self, parts: tuple[str, ...]) -> "BucketPath":
+        """Another path of the bucket; names in a directory may have any characters."""
+        path = copy.copy(self)
+        path.parts = parts
+        return path
 
     @property
     def _name(self) -> str:

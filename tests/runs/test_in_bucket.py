@@ -374,6 +374,9 @@ def test_paths(url):
     with pytest.raises(FileNotFoundError):
         (path / "3").unlink()
     (path / "3").unlink(missing_ok=True)
+    (path / "übrig (1) [2]").write_text("x")  # as reports and what others put there are named
+    assert "übrig (1) [2]" in [each.name for each in path.glob("*")]
+    assert (path / "übrig (1) [2]").read_text() == "x"
 
 
 def start(workdir, *more, **variables):
