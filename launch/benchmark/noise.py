@@ -85,7 +85,9 @@ def measure(spec: Spec, mesh: Mesh) -> list[dict]:
                 functions.pop("loop", None)
             named = {"k": k, "quality": quality, "pass": direction}
             rolls = quality == "cyclic_shift" and direction == "forward" and mesh.size == 1
-            results.append(named | _measure(functions, x, spec, named, rolls=rolls and spec.torch))
+            with parallel.lay_out(mesh):
+                times = _measure(functions, x, spec, named, rolls=rolls and spec.torch)
+            results.append(named | times)
     return results
 
 

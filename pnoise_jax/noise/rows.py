@@ -124,7 +124,17 @@ def _rotate_devices(x: jax.Array, by: int, axis_name: AxisName) -> jax.Array:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def _roll(x: jax.Array, amount: int, axis: int) -> jax.Array:
     # The transpose that autodiff finds for jnp.roll all-reduces a sharded axis; this one does not.
-    return jnp.roll(x, amount, axis)
+    roll = functools.partial(jnp.roll, shift=amount, axis=axis)
+    if jax.sharding.get_abstract_mesh().size != 1:  # 0 where no mesh is known
+        return roll(x)
+
+    def take(x):
+        source = (jnp.arange(x.shape[axis]) - amount) % x.shape[axis]
+        return jnp.take(x, source, axis, mode="clip")
+
+    # For NVIDIA's GPUs XLA joins two slices by a kernel that moves one number at a time, with all
+    # that it fuses into it. Rows that are spread over devices cannot be taken one by one.
+    return lax.platform_dependent(x, cuda=take, default=roll)
 
 
 _roll.defvjp(

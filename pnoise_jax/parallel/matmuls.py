@@ -104,8 +104,13 @@ def lay_out(mesh: Mesh, split: MatmulSplit | None = None) -> Iterator[None]:
     All stay split by examples. Without it the compiler may split activations as the parameters are
     split, and exchange these, which are larger. Where ``split`` is given and the mesh has a model
     axis, what lies between two products is split by features as well, and all else is whole on
-    every device of a group. Does nothing on a mesh that splits no parameters.
+    every device of a group. On a mesh that splits no parameters nothing is laid out, and a mesh of
+    one device becomes JAX's abstract mesh, so that noise knows where all rows are.
     """
+    if mesh.size == 1:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            yield
+        return
     if not is_split(mesh):
         yield
         return

@@ -322,6 +322,36 @@ def programs(transform, x):
     return forward, collectives(lambda g: pullback(g)[0], weights)
 
 
+SHIFTS = [noise.CyclicShift(0.4, shift=shift) for shift in (1, -3, 5 * K + 2)]
+
+
+@pytest.mark.parametrize("quality", SHIFTS, ids=str)
+@pytest.mark.parametrize("options", [{}, {"group_size": 4}, {"axis": "tokens"}], ids=str)
+def test_rows_on_one_gpu_are_taken_to_the_same_places(quality, options, monkeypatch):
+    transform = noise.LinearTransform(quality, **options)
+
+    def pull(x, g):
+        noisy, transpose = jax.vjp(functools.partial(transform, None), x)
+        return noisy, *transpose(g)
+
+    arguments = sample(), sample(seed=1)
+    expected = pull(*arguments)
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *args, cuda, default: cuda(*args))
+    with parallel.lay_out(jax.make_mesh((1,), ("data",), (AxisType.Auto,))):
+        chex.assert_trees_all_equal(pull(*arguments), expected)
+
+
+@pytest.mark.parametrize(("devices", "taken"), [(1, True), (8, False)])
+def test_only_rows_of_one_gpu_are_taken_one_by_one(devices, taken):
+    mesh = jax.make_mesh((devices,), (parallel.DATA_AXIS,), (AxisType.Auto,))
+    with parallel.lay_out(mesh):
+        traced = jax.jit(functools.partial(noise.LinearTransform(SHIFTS[0]), None)).trace(sample())
+        for platform in ("cuda", "cpu", "tpu"):
+            text = traced.lower(lowering_platforms=(platform,)).as_text()
+            assert ("stablehlo.gather" in text) == (taken and platform == "cuda")
+            assert ("stablehlo.concatenate" in text) == (not taken or platform != "cuda")
+
+
 @pytest.mark.parametrize("k", [16, 64])
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
 def test_shift_sends_one_row_and_optimal_reduces_one_row_each_way(k, kind):

@@ -57,7 +57,8 @@ def noise_exchanges(
 
         passes = {"forward": (forward, (key, x)), "backward": (backward, (key, x, x))}
         for direction, (function, arguments) in passes.items():
-            compiled = jax.jit(function, out_shardings=split).lower(*arguments).compile()
+            with parallel.lay_out(mesh):
+                compiled = jax.jit(function, out_shardings=split).lower(*arguments).compile()
             text = compiled.as_text() or ""
             exchanges = parallel.find_collectives(text, mesh.size)
             sent: dict[str, float] = {}
