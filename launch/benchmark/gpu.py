@@ -1,15 +1,19 @@
 """Models, noises and sweeps on a GPU: python -m launch.benchmark gpu --out=FOLDER
 
-Runs other benchmarks at the sizes of a large GPU, one after another, so that nothing disturbs XLA
-and PyTorch, which time kernels while they compile. The JSON of each part is written into a new
+Runs other benchmarks at the sizes of a large GPU. Compiling takes most of the time, so a few parts
+are prepared at the same time, and then measure one after another. As XLA and PyTorch time kernels
+while they compile, --at_once=1 disturbs them least. The JSON of each part is written into a new
 folder. A part that fails is reported, and the others go on. With PyTorch and timm for CUDA, models
 are compared with timm's, compiled by torch.compile.
 """
 
 import json
+import os
 import subprocess
 import sys
+import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from absl import flags
@@ -17,29 +21,35 @@ from absl import flags
 from pnoise_jax import writing
 from pnoise_jax.terminal import say
 
-from . import report
+from . import measuring, report
 
 _BFLOAT16 = ("--dtype=bfloat16",)
 _STEP = ("models", *_BFLOAT16, "--only=training step", "--timm=compiled")
-_VIT = (*_STEP, "--kernels=xla,cudnn")
+_VIT = (*_STEP, "--kernels=cudnn")
 # By name: a subcommand and its flags.
 PARTS: dict[str, tuple[str, ...]] = {
     "vit_b_16": (*_VIT, "--models=vit_b_16", "--batch_size=256"),
     "resnet50": (*_STEP, "--models=resnet50", "--batch_size=256"),
-    "vit_s_16": (*_VIT, "--models=vit_s_16", "--batch_size=256"),
+    "vit_s_16": (*_STEP, "--kernels=xla,cudnn", "--models=vit_s_16", "--batch_size=256"),
     "vit_l_16": (*_VIT, "--models=vit_l_16", "--batch_size=64"),
     "swin_b": (*_STEP, "--models=swin_b", "--batch_size=64"),
     "vit_b_16_384": (*_VIT, "--models=vit_b_16", "--batch_size=64", "--image_size=384"),
     "step": (
-        *("step", *_BFLOAT16, "--model=vit_b_16", "--batch_size=256", "--preset=", "--sites="),
+        *("step", *_BFLOAT16, "--model=vit_b_16", "--depth=4", "--batch_size=256"),
+        *("--preset=", "--sites="),
         "--noises=cyclic_shift,optimal,gaussian,salt_and_pepper",
     ),
-    "noise": ("noise", *_BFLOAT16, "--k=64,512,4096", "--devices=1", "--torch"),
-    "noise_float32": ("noise", "--k=64,512,4096", "--devices=1", "--torch"),
     "draws": ("draws", *_BFLOAT16, "--k=64,256"),
     "sweep": ("sweep", "--runs=10", "--rounds=5"),
+} | {
+    f"noise_{k}_{dtype}": ("noise", f"--dtype={dtype}", f"--k={k}", "--devices=1", "--torch")
+    for k in (64, 512, 4096)
+    for dtype in ("bfloat16", "float32")
 }
 _PARTS = flags.DEFINE_list("parts", list(PARTS), f"What to measure, of {', '.join(PARTS)}.")
+_AT_ONCE = flags.DEFINE_integer(
+    "at_once", 3, "How many parts are prepared at once; all take memory of the GPU.", lower_bound=1
+)
 _OUT = flags.DEFINE_string("out", None, "A new folder for all results.", required=True)
 
 # Asked in a process of its own, which gives the GPU back.
@@ -79,7 +89,8 @@ def main() -> None:
         )
     writing.make_directory(folder, named=f"--out={_OUT.value!r}")
     start = time.monotonic()
-    failed = [name for name in names if not _run(name, folder, with_torch=seen["torch"])]
+    commands = {name: _command(name, folder, with_torch=seen["torch"]) for name in names}
+    failed = _run(commands, at_once=_AT_ONCE.value)
     say(f"{len(names)} parts in {time.monotonic() - start:.0f} s; results in {folder}")
     if failed:
         raise ChildProcessError(f"failed: {', '.join(failed)}; the reasons are printed above")
@@ -97,14 +108,37 @@ def look() -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _run(name: str, folder: Path, *, with_torch: bool) -> bool:
-    """Measures a part, which prints and writes; returns whether it succeeded."""
+def _command(name: str, folder: Path, *, with_torch: bool) -> list[str]:
+    """The command that measures a part."""
     subcommand, *options = PARTS[name]
     if not with_torch:
         options = ["--timm=" if x.startswith("--timm=") else x for x in options if x != "--torch"]
-    command = [sys.executable, "-m", __package__, subcommand, *options]
-    start = time.monotonic()
-    say(f"{name}:")
-    done = subprocess.run([*command, f"--out={folder / name}.json"], check=False)
-    say(f"{name}: {time.monotonic() - start:.0f} s\n")
-    return done.returncode == 0
+    return [sys.executable, "-m", __package__, subcommand, *options, f"--out={folder / name}.json"]
+
+
+def _run(commands: dict[str, list[str]], *, at_once: int) -> list[str]:
+    """Runs commands, ``at_once`` at a time; prints what each printed; returns those that failed."""
+    names, failed = list(commands), []
+    with tempfile.NamedTemporaryFile() as turns, ThreadPoolExecutor(at_once) as pool:
+        environment = os.environ | {measuring.TURNS: turns.name}
+
+        def run(name: str) -> None:
+            start = time.monotonic()
+            done = subprocess.run(
+                commands[name],
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                check=False,
+            )
+            say(f"{name}: {time.monotonic() - start:.0f} s\n{done.stdout}")
+            if done.returncode:
+                failed.append(name)
+
+        # A part waits until no other prepares, so none is added to a group.
+        for first in range(0, len(names), at_once):
+            group = names[first : first + at_once]
+            say(f"{', '.join(group)} ...")
+            list(pool.map(run, group))
+    return failed

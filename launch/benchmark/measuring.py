@@ -1,6 +1,7 @@
 """Times alternatives against each other, in a new process for each number of devices."""
 
 import dataclasses
+import fcntl
 import functools
 import math
 import multiprocessing
@@ -9,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from typing import Any, TextIO
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +39,10 @@ PEAK_RATES = {
     "NVIDIA H200": 989e12,
 }
 
+# Names the file that benchmarks lock which share a GPU; see `take_turn`.
+TURNS = "PNOISE_BENCHMARK_TURNS"
+_turns: TextIO | None = None
+
 _MARGIN = 0.15  # by which an exponent may exceed the expected one
 
 
@@ -62,6 +67,26 @@ def keep_accelerators_free() -> None:
     """
     jax.config.update("jax_platforms", "cpu")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
+def share_turns() -> None:
+    """Lets this process prepare beside the others of `pnoise benchmark gpu`, if it is one.
+
+    Each has a shared lock of one file while it prepares; see `take_turn`.
+    """
+    global _turns
+    if path := os.environ.get(TURNS):
+        _turns = open(path)  # noqa: SIM115, locked until this process ends
+        fcntl.flock(_turns, fcntl.LOCK_SH)
+
+
+def take_turn() -> None:
+    """Waits until no other process prepares or measures.
+
+    From then on the others wait until this one ends.
+    """
+    if _turns is not None:
+        fcntl.flock(_turns, fcntl.LOCK_EX)  # gives the shared lock back before it waits
 
 
 def in_a_row(times: int) -> int:
@@ -119,6 +144,7 @@ def interleave(
     """
     times = {name: Times() for name in calls}
     budgets = budgets or {}
+    take_turn()
     for number in range(rounds):
         names = list(calls)[:: 1 if number % 2 == 0 else -1]
         for name in names:
@@ -257,6 +283,7 @@ def measure_on(devices: int, measure: Callable[[Any, Mesh], list[dict]], spec: A
 
 
 def _measure(devices: int, measure: Callable, spec: Any) -> list[dict]:
+    share_turns()
     jax.config.update("jax_num_cpu_devices", devices)
     available = jax.devices()
     kind = available[0].device_kind

@@ -1,10 +1,12 @@
 """The command line of launch.benchmark at tiny sizes. What it measures is not asserted."""
 
+import fcntl
 import importlib.util
 import json
 import os
 import subprocess
 import sys
+import threading
 
 import jax.numpy as jnp
 import numpy as np
@@ -207,6 +209,24 @@ def test_a_repeated_call_returns_what_the_last_one_does():
     assert measuring.repeat(lambda: next(numbers), 4)() == 3
 
 
+def test_a_benchmark_on_a_shared_gpu_waits_while_others_prepare(tmp_path, monkeypatch):
+    turns = tmp_path / "turns"
+    turns.touch()
+    monkeypatch.setenv(measuring.TURNS, str(turns))
+    monkeypatch.setattr(measuring, "_turns", None)
+    measuring.share_turns()
+    waiting = threading.Thread(target=measuring.take_turn)
+    with open(turns) as other:
+        fcntl.flock(other, fcntl.LOCK_SH)
+        waiting.start()
+        waiting.join(0.3)
+        assert waiting.is_alive()
+    waiting.join(10)
+    assert not waiting.is_alive()
+    with open(turns) as other, pytest.raises(BlockingIOError):
+        fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
 @pytest.mark.slow
 def test_one_command_measures_what_a_gpu_changes(tmp_path):
     script = """
@@ -220,7 +240,15 @@ gpu.PARTS = {
 gpu.look = lambda: {"jax": "gpu", "torch": False}
 main.run(gpu.main, keep_compiled=False)
 """
-    started = [sys.executable, "-W", "error", "-c", script, "--parts=noise,wrong,draws"]
+    started = [
+        sys.executable,
+        "-W",
+        "error",
+        "-c",
+        script,
+        "--parts=noise,wrong,draws",
+        "--at_once=2",
+    ]
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [*started, f"--out={tmp_path / 'gpu'}"],
@@ -232,7 +260,7 @@ main.run(gpu.main, keep_compiled=False)
     )
     assert done.returncode == 1
     assert "failed: wrong; the reasons are printed above" in done.stderr
-    assert "--k=7 is not divisible by --devices=2" in done.stderr
+    assert "--k=7 is not divisible by --devices=2" in done.stdout
     assert {path.name for path in (tmp_path / "gpu").iterdir()} == {"noise.json", "draws.json"}
     first = json.loads((tmp_path / "gpu" / "noise.json").read_text())["results"][0]
     assert list(first["alternatives"]) == ["structured", "matmul", "copy"]  # no torch.roll
