@@ -113,7 +113,14 @@ def _command(name: str, folder: Path, *, with_torch: bool) -> list[str]:
     subcommand, *options = PARTS[name]
     if not with_torch:
         options = ["--timm=" if x.startswith("--timm=") else x for x in options if x != "--torch"]
-    return [sys.executable, "-m", __package__, subcommand, *options, f"--out={folder / name}.json"]
+    return [
+        sys.executable,
+        "-m",
+        "launch.benchmark",
+        subcommand,
+        *options,
+        f"--out={folder / name}.json",
+    ]
 
 
 def _run(commands: dict[str, list[str]], *, at_once: int) -> list[str]:

@@ -223,7 +223,8 @@ def test_a_benchmark_on_a_shared_gpu_waits_while_others_prepare(tmp_path, monkey
         assert waiting.is_alive()
     waiting.join(10)
     assert not waiting.is_alive()
-    with open(turns) as other, pytest.raises(BlockingIOError):
+    assert measuring._turns is not None
+    with measuring._turns, open(turns) as other, pytest.raises(BlockingIOError):
         fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
