@@ -7,9 +7,8 @@ import re
 from pathlib import Path
 from typing import TypeGuard, cast
 
-from pnoise_jax import writing
-from pnoise_jax.runs import buckets
-from pnoise_jax.runs.buckets import BucketPath
+from pnoise_jax import buckets, writing
+from pnoise_jax.buckets import BucketPath
 
 _STEP = re.compile("[0-9]{1,18}")
 COMMITTED = "commit_success.txt"  # which Orbax writes last into a checkpoint in a bucket

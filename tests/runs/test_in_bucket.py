@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pnoise_jax import parallel, runs, studies, training, weights
-from pnoise_jax.runs import Checkpoints, RunDirectory, buckets
-from pnoise_jax.runs.buckets import BucketPath
+from pnoise_jax import buckets, parallel, runs, studies, training, weights
+from pnoise_jax.buckets import BucketPath
+from pnoise_jax.runs import Checkpoints, RunDirectory
 from pnoise_jax.studies import anomaly
 from tests.launch import command
 from tests.training.runs import small_config
@@ -59,8 +59,7 @@ def url(bucket, request):
 
 def names(url):
     """The objects below a URL, in order."""
-    path = BucketPath(url)
-    return [name.removeprefix(f"{path._name}/") for name in path._names_below()]
+    return [stored.name for stored in BucketPath(url).list_objects()]
 
 
 def lines(workdir):

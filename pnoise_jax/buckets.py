@@ -1,4 +1,4 @@
-"""Directories in Google Cloud Storage, "gs://BUCKET/FOLDER", with the methods of a path.
+"""Google Cloud Storage: directories, "gs://BUCKET/FOLDER", with the methods of a path.
 
 A bucket holds objects under names; its directories are only what these names begin with. An object
 is replaced as a whole, and whoever reads it next reads the new one, so that writing one is atomic.
@@ -10,6 +10,7 @@ failure never counts as a missing file: the run would start over on top of the e
 
 import contextlib
 import copy
+import dataclasses
 import errno
 import fnmatch
 import functools
@@ -17,12 +18,30 @@ import logging
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+
+from pnoise_jax import writing
 
 INSTALL = 'pip install "pnoise_jax[gcs]"'
 _URL = re.compile(r"gs://(?P<bucket>[a-z0-9][a-z0-9._-]+)(?P<parts>(?:/[\w.=+,@~-]+)*)/*", re.ASCII)
 _PATIENCE = 60.0  # seconds for which a request that fails is repeated, besides its transfer
 _SLOWEST = 10e6  # bytes per second that a transfer may take
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredObject:
+    """What a bucket states of an object.
+
+    Attributes:
+      name: below the directory that was listed, such as ``1.0.0/features.json``.
+      generation: of its content; it is another one when the object is replaced.
+      size: bytes.
+    """
+
+    name: str
+    generation: int
+    size: int
 
 
 class BucketPath:
@@ -98,7 +117,7 @@ class BucketPath:
 
     def is_dir(self) -> bool:
         """Whether there are objects below."""
-        return next(self._names_below(limit=1), None) is not None
+        return next(self._blobs_below(limit=1), None) is not None
 
     def exists(self) -> bool:
         """Whether this is an object, or a directory of objects."""
@@ -139,8 +158,33 @@ class BucketPath:
     def glob(self, pattern: str) -> "Iterator[BucketPath]":
         """The objects and directories in this directory whose names match."""
         start = f"{self._name}/"
-        names = {name[len(start) :].partition("/")[0] for name in self._names_below()}
+        names = {blob.name[len(start) :].partition("/")[0] for blob in self._blobs_below()}
         return (self / name for name in sorted(names) if fnmatch.fnmatchcase(name, pattern))
+
+    def list_objects(self) -> list[StoredObject]:
+        """All objects below, by name; none where there is no such directory."""
+        start = len(self._name) + 1
+        return [
+            StoredObject(blob.name[start:], int(blob.generation), int(blob.size))
+            for blob in self._blobs_below()
+        ]
+
+    def download(self, stored: StoredObject, target: Path) -> None:
+        """Writes an object that was listed to a file, which has all of it or does not change.
+
+        Raises:
+          FileNotFoundError: it was replaced or deleted since it was listed.
+          OSError: it cannot be read, was damaged on the way, or the disk fails.
+        """
+        source = self / stored.name
+        with writing.replacing(target) as temporary, _failures_named(source, in_generation=True):
+            # Bytes as they are stored, which the checksum is of.
+            source._blob(stored.generation).download_to_filename(
+                str(temporary),
+                raw_download=True,
+                checksum="crc32c",
+                retry=_retry(size=stored.size),
+            )
 
     def move_directory(self, target: "BucketPath", *, first: str) -> None:
         """Moves all objects below to another directory of the bucket.
@@ -152,7 +196,7 @@ class BucketPath:
           first: the name of the object to delete before the others.
         """
         start = len(self._name) + 1
-        names = [name[start:] for name in self._names_below()]
+        names = [blob.name[start:] for blob in self._blobs_below()]
         with _failures_named(self):
             bucket = _client().bucket(self.bucket)
             for name in names:
@@ -172,15 +216,15 @@ class BucketPath:
         """Of the object in its bucket."""
         return "/".join(self.parts)
 
-    def _blob(self) -> Any:
-        return _client().bucket(self.bucket).blob(self._name)
+    def _blob(self, generation: int | None = None) -> Any:
+        return _client().bucket(self.bucket).blob(self._name, generation=generation)
 
-    def _names_below(self, *, limit: int | None = None) -> Iterator[str]:
+    def _blobs_below(self, *, limit: int | None = None) -> Iterator[Any]:
         with _failures_named(self, lists=True):
             listed = _client().list_blobs(
                 self.bucket, prefix=f"{self._name}/", max_results=limit, retry=_retry()
             )
-            yield from [blob.name for blob in listed]
+            yield from list(listed)
 
 
 @functools.cache
@@ -197,6 +241,9 @@ def prepare_libraries() -> None:
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     import fsspec.config
     import gcsfs  # noqa: F401
+    from etils.epath import gpath  # which remembers whether it is to use TensorFlow
+
+    getattr(getattr(gpath, "_is_tf_installed", None), "cache_clear", lambda: None)()
     import google.cloud.storage  # noqa: F401
 
     for protocol in ("gs", "gcs"):
@@ -226,12 +273,15 @@ def _retry(*, size: int = 0) -> Any:
 
 
 @contextlib.contextmanager
-def _failures_named(path: BucketPath, *, lists: bool = False) -> Iterator[None]:
+def _failures_named(
+    path: BucketPath, *, lists: bool = False, in_generation: bool = False
+) -> Iterator[None]:
     """Turns what the client raises into OSErrors that say what to do.
 
     Args:
       path: what is read or written.
       lists: whether objects are listed, which fails only for a bucket that is not there.
+      in_generation: whether one generation of an object is read, into a file.
     """
     from google.api_core import exceptions
     from google.auth.exceptions import GoogleAuthError, TransportError
@@ -244,6 +294,10 @@ def _failures_named(path: BucketPath, *, lists: bool = False) -> Iterator[None]:
                 f"{path._named}: there is no bucket {path.bucket!r}: check the spelling, or make "
                 "it with `gcloud storage buckets create`"
             ) from error
+        if in_generation:
+            raise FileNotFoundError(
+                f"{path._named}: {path} was replaced or deleted while it was copied: start again"
+            ) from error
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
     except TransportError as error:
         raise _connection_error(path, error) from error
@@ -255,7 +309,16 @@ def _failures_named(path: BucketPath, *, lists: bool = False) -> Iterator[None]:
             "file, or give the account of this machine the role Storage Object User"
         ) from error
     except Exception as error:  # network libraries have no common base class
+        if in_generation and _is_of_disk(error):
+            raise
         raise _connection_error(path, error) from error
+
+
+def _is_of_disk(error: Exception) -> bool:
+    """Whether the file system has failed; errors of the network are OSErrors as well."""
+    if isinstance(error, ConnectionError | TimeoutError):
+        return False
+    return isinstance(error, OSError) and error.errno is not None
 
 
 def _connection_error(path: BucketPath, error: Exception) -> OSError:
