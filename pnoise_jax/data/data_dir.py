@@ -7,27 +7,41 @@ from pathlib import Path
 from pnoise_jax import writing
 
 
-def resolve(data_dir: str | os.PathLike | None, *, field: str = "data.data_dir") -> Path:
-    """The directory where data sets are kept: as given, $TFDS_DATA_DIR, or TFDS's default.
+def resolve(data_dir: str | os.PathLike | None, *, field: str = "data.data_dir") -> Path | str:
+    """Where data sets are kept: as given, $TFDS_DATA_DIR, or TFDS's default.
 
     Args:
       data_dir: None: it is not given.
       field: what the user sets it with.
 
+    Returns:
+      The path of a directory, or a URL, as a string.
+
     Raises:
-      ValueError: it is a URL, or empty.
+      ValueError: it is empty.
     """
     if data_dir is None:
         data_dir = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     if not os.fspath(data_dir):  # a shell's variable that is not set; not the working directory
         raise ValueError(f"{field}='' is empty: give a directory, or leave it out")
     if writing.is_url(data_dir):
-        raise ValueError(
-            f"{field}={os.fspath(data_dir)!r} is a URL, and data sets are read from a file "
-            f"system. Copy it (`gcloud storage cp -r`) or mount it (gcsfuse), and set {field} to "
-            "that directory."
-        )
+        return os.fspath(data_dir)
     return Path(data_dir).expanduser().absolute()
+
+
+def resolve_local(data_dir: str | os.PathLike | None, *, field: str = "data.data_dir") -> Path:
+    """As `resolve`, where data sets are written.
+
+    Raises:
+      ValueError: it is a URL, or empty.
+    """
+    place = resolve(data_dir, field=field)
+    if isinstance(place, str):
+        raise ValueError(
+            f"{field}={place!r} is a URL, and data sets are prepared in a directory: give one, and "
+            f"copy what is prepared there with `gcloud storage cp -r`"
+        )
+    return place
 
 
 def make_staging(data_dir: Path, name: str, *, field: str = "data.data_dir") -> Path:

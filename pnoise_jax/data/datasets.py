@@ -8,11 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from pnoise_jax.data import imagenet_sets, in_memory, manifest
+from pnoise_jax.data import copies, imagenet_sets, in_memory, manifest
 from pnoise_jax.data.builtin import embedded
 from pnoise_jax.data.data_dir import resolve
 from pnoise_jax.data.dataset import Dataset, decode, read_only, select, unreadable
-from pnoise_jax.data.directory import PreparedDirectory, newest_version
+from pnoise_jax.data.directory import (
+    PreparedDirectory,
+    newest_version,
+    newest_version_in_bucket,
+)
 from pnoise_jax.data.image import images
 from pnoise_jax.data.image.images import Encoded, Image, ImageError
 from pnoise_jax.data.stored_images import Decoded, Files
@@ -51,7 +55,8 @@ def load(
         has been prepared below `data_dir` and has "image" and "label".
       split: a TFDS split: `train`, `test`, `train[:300]`, `train[:10%]`, `train+test`.
       data_dir: where data sets are kept; the directory itself is made, its parents are not.
-        None: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+        Or a URL, gs://BUCKET/FOLDER, from which the files of the split are copied to the user's
+        cache. None: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       cache: read the whole split into memory now (read-only), decoded where all images have one
         shape, instead of reading at every access.
 
@@ -59,12 +64,12 @@ def load(
       ValueError: an unknown name, or a split that the data set does not have.
       FileNotFoundError: the directory that should hold `data_dir` does not exist, or the data set
         has not been prepared.
-      OSError: `data_dir` is not a directory, or cannot be written; or what it has as the
-        prepared data set is not one.
+      OSError: `data_dir` is not a directory, cannot be written, or a bucket that cannot be read;
+        or what it has as the prepared data set is not one.
     """
     if in_memory.DATASETS.knows(name):
         return _load_registered(name, split)
-    directory = PreparedDirectory(_prepared(name, resolve(data_dir)), name)
+    directory = _prepared(name, resolve(data_dir))
     _require_convertible(directory, name)
     labels, encoded = directory.read(split)
     try:
@@ -126,8 +131,15 @@ def _with_labels_only(dataset: Dataset) -> Dataset:
 
 
 def is_prepared(name: str, data_dir: str | os.PathLike | None) -> bool:
-    """Whether a data set stands below a directory, by `launch.prepare` or TFDS; reads nothing."""
-    return newest_version(resolve(data_dir) / name) is not None
+    """Whether a data set stands below ``data_dir``, by `launch.prepare` or TFDS; reads no records.
+
+    Raises:
+      ValueError, OSError: as `load`, for a URL.
+    """
+    place = resolve(data_dir)
+    if isinstance(place, str):
+        return newest_version_in_bucket(copies.bucket_path(place, name)) is not None
+    return newest_version(place / name) is not None
 
 
 def _load_registered(name: str, split: str) -> Dataset:
@@ -177,25 +189,51 @@ def _cached(dataset: Dataset) -> Sequence[Image] | np.ndarray:
     return read_only(cached)
 
 
-def _prepared(name: str, data_dir: Path) -> Path:
-    """The directory of the data set, prepared now where it is embedded and not there yet."""
-    if name in embedded.BUILDERS:
-        return embedded.prepared(name, data_dir)
+def _prepared(name: str, place: Path | str) -> PreparedDirectory:
+    """The data set, prepared now where it is embedded and not there yet.
+
+    Args:
+      name: of the data set.
+      place: what `resolve` returned.
+    """
+    if name in embedded.BUILDERS and isinstance(place, Path):
+        return PreparedDirectory(embedded.prepared(name, place), name)
     parts = Path(name).parts
     inside = 0 < len(parts) <= 3 and ".." not in parts and not Path(name).is_absolute()
-    directory = newest_version(data_dir / name) if inside else None
-    if directory is not None:
-        return directory
-    official = (*PREPARED_BY_COMMAND, *imagenet_sets.CORRUPTED_NAMES)
-    if name in official or (inside and parts[0] == "folder" and len(parts) == 2):
-        raise FileNotFoundError(
-            f"data.name={name!r} is not prepared in data.data_dir={str(data_dir)!r}. Prepare it: "
-            f"python -m launch.prepare --dataset={name} --manual_dir=DIRECTORY_OF_THE_DOWNLOADS "
-            f"--data_dir={data_dir}; or set data.data_dir to the directory that has it"
+    if inside and isinstance(place, str):
+        copy = newest_version_in_bucket(copies.bucket_path(place, name))
+        if copy is not None:
+            return PreparedDirectory(copy.path, name, copy=copy)
+    elif inside:
+        directory = newest_version(Path(place, name))
+        if directory is not None:
+            return PreparedDirectory(directory, name)
+    raise _not_there(name, place, is_folder=inside and parts[0] == "folder" and len(parts) == 2)
+
+
+def _not_there(name: str, place: Path | str, *, is_folder: bool) -> Exception:
+    where = f"data.name={name!r} is not prepared in data.data_dir={str(place)!r}"
+    if name in embedded.BUILDERS:
+        return FileNotFoundError(
+            f"{where}. Leave data.data_dir out, or give a directory, and it is made there"
         )
-    raise ValueError(
+    official = (*PREPARED_BY_COMMAND, *imagenet_sets.CORRUPTED_NAMES)
+    if name in official or is_folder:
+        command = (
+            f"python -m launch.prepare --dataset={name} --manual_dir=DIRECTORY_OF_THE_DOWNLOADS"
+        )
+        if isinstance(place, str):
+            return FileNotFoundError(
+                f"{where}. Prepare it in a directory: {command} --data_dir=DIRECTORY; and copy "
+                f"that: gcloud storage cp -r 'DIRECTORY/*' {place}"
+            )
+        return FileNotFoundError(
+            f"{where}. Prepare it: {command} --data_dir={place}; or set data.data_dir to the "
+            "directory that has it"
+        )
+    return ValueError(
         f"data.name={name!r} is unknown{suggest(name, list_datasets())}; "
-        f"folder/NAME for your own images; and what TFDS has prepared in {data_dir}."
+        f"folder/NAME for your own images; and what TFDS has prepared in {place}."
     )
 
 

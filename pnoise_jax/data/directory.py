@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from pnoise_jax.data import manifest, notice, records
+from pnoise_jax.buckets import BucketPath
+from pnoise_jax.data import copies, manifest, notice, records
+from pnoise_jax.data.copies import Copy
 from pnoise_jax.data.records import LABEL_SET, ORIGINAL_LABEL
 from pnoise_jax.data.remembered import cached_path, load_array, remembered
 from pnoise_jax.data.splits import parse_split
@@ -19,14 +21,32 @@ _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
 _BLOCK = 4 << 20  # bytes of records that a thread reads at a time, about
 
 
+_INFO = "dataset_info.json"  # what a whole data set has
+
+
 def newest_version(directory: Path) -> Path | None:
     """Of ``<directory>/<major.minor.patch>`` the newest that holds a whole data set, or None."""
-    versions = [
-        (tuple(map(int, match.groups())), path)
-        for path in (directory.iterdir() if directory.is_dir() else ())
-        if (match := _VERSION.fullmatch(path.name)) and (path / "dataset_info.json").is_file()
-    ]
-    return max(versions)[1] if versions else None
+    paths = directory.iterdir() if directory.is_dir() else ()
+    newest = _newest(path.name for path in paths if (path / _INFO).is_file())
+    return None if newest is None else directory / newest
+
+
+def newest_version_in_bucket(directory: BucketPath) -> Copy | None:
+    """As `newest_version`, copied to this machine but for its records.
+
+    Raises:
+      OSError: the bucket cannot be read, or the disk cannot be written.
+    """
+    versions = copies.files_below(directory)
+    newest = _newest(
+        version for version, files in versions.items() if _INFO in {file.name for file in files}
+    )
+    return None if newest is None else Copy(directory / newest, versions[newest])
+
+
+def _newest(names: Iterable[str]) -> str | None:
+    matches = [match for name in names if (match := _VERSION.fullmatch(name))]
+    return max(matches, key=lambda match: tuple(map(int, match.groups())))[0] if matches else None
 
 
 class PreparedDirectory:
@@ -47,8 +67,8 @@ class PreparedDirectory:
         order, which is as good as random.
     """
 
-    def __init__(self, path: Path, name: str):
-        """Opens the directory of data set ``name``.
+    def __init__(self, path: Path, name: str, *, copy: Copy | None = None):
+        """Opens the directory of data set ``name``, of which ``copy`` copies more where it is one.
 
         Raises:
           OSError: this is not a prepared data set, or TFDS cannot read it.
@@ -67,7 +87,7 @@ class PreparedDirectory:
                 "changed since is not known. Each record is compared with its own checksum, and "
                 "with its label, when it is read"
             )
-        self.path, self._name = path, name
+        self.path, self._name, self._copy = path, name, copy
         try:
             # TFDS annotates what it has by name as one of many things, or None.
             self._info: Any = tfds.builder_from_directory(path).info
@@ -174,6 +194,7 @@ class PreparedDirectory:
         if beside.exists():
             return beside
         files = [part.filename for part in self._info.splits[split].file_instructions]
+        self._fetch(files)
         records.require_files(files)
         return cached_path(beside.stem, [self.path / "dataset_info.json", *files])
 
@@ -221,9 +242,14 @@ class PreparedDirectory:
             found = pool.map(read, range(0, number, length))
             return [x for part in notice.told(found, what, number) for x in part]
 
+    def _fetch(self, files: Iterable[str]) -> None:
+        if self._copy is not None:
+            self._copy.fetch(Path(file).name for file in files)
+
     def _open(self, info: tfds.core.SplitInfo) -> records.Records:
         files = [part.filename for part in info.file_instructions]
         searched = itertools.count()
+        self._fetch(files)
         self._manifest.check_records(Path(file).name for file in files)
 
         def bounds_of(filename: str, number: int) -> np.ndarray:

@@ -177,8 +177,8 @@ def test_an_empty_path_is_not_the_working_directory(tmp_path, monkeypatch):
 
 def test_a_url(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=r"data\.data_dir='gs://bucket/tfds' is a URL"):
-        load("digits", split="train", data_dir="gs://bucket/tfds")
+    with pytest.raises(ValueError, match=r"data\.data_dir='s3://bucket/tfds' is a URL"):
+        load("digits", split="train", data_dir="s3://bucket/tfds")
     assert not list(tmp_path.iterdir())
 
 

@@ -430,11 +430,14 @@ def test_a_second_program_takes_over(data_dir, served, bucket, url):
 
 
 @pytest.mark.long
-def test_two_hosts(data_dir, served, bucket, url):
-    one = ("train", CONFIG, f"--workdir={url}", *SMALL, *STEPS, f"--data_dir={data_dir}")
+def test_two_hosts_with_their_data_in_a_bucket(data_dir, served, bucket, url, tmp_path):
+    for file in (data_dir / "digits" / "1.0.0").iterdir():
+        bucket.put(f"data/digits/1.0.0/{file.name}", file.read_bytes())
+    one = ("train", CONFIG, f"--workdir={url}", *SMALL, *STEPS, "--data_dir=gs://bucket/data")
     sizes = ("--config.batch_size=48", "--config.evaluation.batch_size=8")
     wide = ("--config.model.dim=128",)
-    hosts = command.start_on_hosts(*[(*one, *sizes, *wide, "--config.fsdp=2")] * 2, **served[1])
+    variables = {**served[1], "XDG_CACHE_HOME": str(tmp_path)}
+    hosts = command.start_on_hosts(*[(*one, *sizes, *wide, "--config.fsdp=2")] * 2, **variables)
     codes, errors = command.ends(hosts)
     assert codes == [0, 0], errors
     assert any("ocdbt.process_1/d/" in name for name in names(url))
@@ -444,9 +447,9 @@ def test_two_hosts(data_dir, served, bucket, url):
     ours, theirs = ([line["loss"] for line in lines(run)] for run in (url, f"{url}_alone"))
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
     evaluated = ("evaluate", f"--workdir={url}")
-    codes, errors = command.ends(command.start_on_hosts(evaluated, evaluated, **served[1]))
+    codes, errors = command.ends(command.start_on_hosts(evaluated, evaluated, **variables))
     assert codes == [0, 0], errors
-    code, output, errors = finish(command.start(*evaluated, **served[1]))
+    code, output, errors = finish(command.start(*evaluated, **variables))
     assert code == 0, errors
     assert "the same measurement as before" in output
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pnoise_jax.data import imagenet_sets
 from pnoise_jax.data.builtin import embedded
-from pnoise_jax.data.data_dir import make_staging, resolve
+from pnoise_jax.data.data_dir import make_staging, resolve_local
 from pnoise_jax.data.datasets import PREPARED_BY_COMMAND, suggest
 from pnoise_jax.data.directory import newest_version
 from pnoise_jax.data.prepare import (
@@ -157,7 +157,7 @@ def prepare(
     """
     if short_side is not None and short_side < 1:
         raise ValueError(f"--short_side={short_side} must be at least 1 pixel")
-    data_dir = resolve(data_dir, field=_FIELD)
+    data_dir = resolve_local(data_dir, field=_FIELD)
     if name in embedded.BUILDERS:
         return _embedded(name, data_dir, (manual_dir, short_side, layout, skip_unreadable or None))
     plan, version = _planner(name, layout=layout, skip_unreadable=skip_unreadable)

