@@ -113,7 +113,7 @@ class BucketPath:
     def is_file(self) -> bool:
         """Whether there is such an object."""
         with _failures_named(self):
-            return self._blob().exists(retry=_retry())
+            return self._blob().exists(retry=retry())
 
     def is_dir(self) -> bool:
         """Whether there are objects below."""
@@ -126,7 +126,7 @@ class BucketPath:
     def read_bytes(self) -> bytes:
         """The content of an object, compared with its checksum."""
         with _failures_named(self):
-            return self._blob().download_as_bytes(retry=_retry(), checksum="crc32c")
+            return self._blob().download_as_bytes(retry=retry(), checksum="crc32c")
 
     def read_text(self, *, errors: str = "strict") -> str:
         """The content of an object as text in UTF-8."""
@@ -136,7 +136,7 @@ class BucketPath:
         """Writes an object, or replaces it: as a whole, or not at all."""
         with _failures_named(self):
             self._blob().upload_from_string(
-                content, retry=_retry(size=len(content)), checksum="crc32c"
+                content, retry=retry(size=len(content)), checksum="crc32c"
             )
 
     def write_text(self, content: str) -> None:
@@ -150,7 +150,7 @@ class BucketPath:
         """Deletes an object."""
         try:
             with _failures_named(self):
-                self._blob().delete(retry=_retry())
+                self._blob().delete(retry=retry())
         except FileNotFoundError:
             if not missing_ok:
                 raise
@@ -183,7 +183,7 @@ class BucketPath:
                 str(temporary),
                 raw_download=True,
                 checksum="crc32c",
-                retry=_retry(size=stored.size),
+                retry=retry(size=stored.size),
             )
 
     def move_directory(self, target: "BucketPath", *, first: str) -> None:
@@ -201,9 +201,9 @@ class BucketPath:
             bucket = _client().bucket(self.bucket)
             for name in names:
                 blob = bucket.blob(f"{self._name}/{name}")
-                bucket.copy_blob(blob, bucket, f"{target._name}/{name}", retry=_retry())
+                bucket.copy_blob(blob, bucket, f"{target._name}/{name}", retry=retry())
             for name in sorted(names, key=lambda name: name != first):
-                bucket.blob(f"{self._name}/{name}").delete(retry=_retry())
+                bucket.blob(f"{self._name}/{name}").delete(retry=retry())
 
     def _with_parts(self, parts: tuple[str, ...]) -> "BucketPath":
         """Another path of the bucket; names in a directory may have any characters."""
@@ -222,7 +222,7 @@ class BucketPath:
     def _blobs_below(self, *, limit: int | None = None) -> Iterator[Any]:
         with _failures_named(self, lists=True):
             listed = _client().list_blobs(
-                self.bucket, prefix=f"{self._name}/", max_results=limit, retry=_retry()
+                self.bucket, prefix=f"{self._name}/", max_results=limit, retry=retry()
             )
             yield from list(listed)
 
@@ -265,7 +265,7 @@ def _client() -> Any:
         return storage.Client.create_anonymous_client()
 
 
-def _retry(*, size: int = 0) -> Any:
+def retry(*, size: int = 0) -> Any:
     """For how long a request that fails is repeated, if it transfers that many bytes."""
     from google.cloud.storage.retry import DEFAULT_RETRY
 
@@ -304,17 +304,17 @@ def _failures_named(
     except (exceptions.Unauthorized, exceptions.Forbidden, GoogleAuthError) as error:
         raise PermissionError(
             f"{path._named}: {path} cannot be read and written with the credentials found here "
-            f"({_reason(error)}): run "
+            f"({reason(error)}): run "
             "`gcloud auth application-default login`, set GOOGLE_APPLICATION_CREDENTIALS to a key "
             "file, or give the account of this machine the role Storage Object User"
         ) from error
     except Exception as error:  # network libraries have no common base class
-        if in_generation and _is_of_disk(error):
+        if in_generation and is_of_disk(error):
             raise
         raise _connection_error(path, error) from error
 
 
-def _is_of_disk(error: Exception) -> bool:
+def is_of_disk(error: Exception) -> bool:
     """Whether the file system has failed; errors of the network are OSErrors as well."""
     if isinstance(error, ConnectionError | TimeoutError):
         return False
@@ -323,10 +323,11 @@ def _is_of_disk(error: Exception) -> bool:
 
 def _connection_error(path: BucketPath, error: Exception) -> OSError:
     return OSError(
-        f"{path._named}: {path} cannot be reached ({_reason(error)}): check the connection, and "
+        f"{path._named}: {path} cannot be reached ({reason(error)}): check the connection, and "
         "start the same command again"
     )
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """The first line of an error's message, or the error where it has none."""
     return (str(error).strip() or repr(error)).splitlines()[0].rstrip(":")

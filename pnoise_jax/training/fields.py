@@ -93,7 +93,8 @@ FIELDS: dict[str, Field] = {
     ),
     "data.data_dir": Place(
         None,
-        "directory of the data sets; by default $TFDS_DATA_DIR, else ~/tensorflow_datasets",
+        "directory of the data sets, or gs://BUCKET/FOLDER; by default $TFDS_DATA_DIR, else "
+        "~/tensorflow_datasets",
         affects=Affects.HOST,
     ),
     "data.train_split": Text("train", 'what to train on, such as "train[:300]"'),

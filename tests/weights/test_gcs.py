@@ -35,7 +35,7 @@ def running(tmp_path_factory):
     ):
         patch.setenv("STORAGE_EMULATOR_HOST", address)
         patch.setenv("XDG_CACHE_HOME", str(cache))
-        patch.setattr(gcs, "_PATIENCE", 2.0)
+        patch.setattr("pnoise_jax.buckets._PATIENCE", 2.0)
         yield bucket, cache / "pnoise_jax" / "gcs"
 
 

@@ -18,18 +18,15 @@ from typing import Any
 
 import google_crc32c
 
-from pnoise_jax import writing
+from pnoise_jax import buckets, writing
 from pnoise_jax.registry import similar
 from pnoise_jax.terminal import printable
 from pnoise_jax.weights.errors import weights_field
 from pnoise_jax.weights.formats.safetensors_file import INDEX
 
-INSTALL = 'pip install "pnoise_jax[gcs]"'
 _URL = re.compile(r"gs://(?P<bucket>[^/]*)/?(?P<name>.*?)(?:#(?P<generation>\d+))?", re.DOTALL)
 _FORM = "is not an object: give gs://BUCKET/NAME, or gs://BUCKET/NAME#GENERATION"
 _COPY = "copy it with `gcloud storage cp` and give its path"
-_PATIENCE = 60.0  # seconds for which a request that fails is repeated, besides its transfer
-_SLOWEST = 10e6  # bytes per second that a transfer may take
 _CHUNK = 1 << 20  # bytes
 
 
@@ -128,7 +125,7 @@ def _client(asked: _Object) -> Any:
     except ImportError as error:
         raise ValueError(
             f"{asked.field} is in Google Cloud Storage, and google-cloud-storage is not installed: "
-            f"{INSTALL}, or {_COPY}"
+            f"{buckets.INSTALL}, or {_COPY}"
         ) from error
     try:
         return storage.Client(project=None)
@@ -170,19 +167,12 @@ def _describe(
 
     blob = client.bucket(bucket).blob(name, generation=generation)
     try:
-        blob.reload(retry=_retry())
+        blob.reload(retry=buckets.retry())
     except NotFound:
         return None
     if generation not in (None, blob.generation):
         return None
     return _Content(bucket, name, blob.generation, blob.size, blob.crc32c)
-
-
-def _retry(*, size: int = 0) -> Any:
-    """For how long a request that fails is repeated, if its answer has that many bytes."""
-    from google.cloud.storage.retry import DEFAULT_RETRY
-
-    return DEFAULT_RETRY.with_timeout(_PATIENCE + size / _SLOWEST)
 
 
 def _missing(client: Any, asked: _Object) -> str:
@@ -196,7 +186,7 @@ def _missing(client: Any, asked: _Object) -> str:
         )
     try:
         found = client.list_blobs(
-            asked.bucket, prefix=asked.beside(""), max_results=1000, retry=_retry()
+            asked.bucket, prefix=asked.beside(""), max_results=1000, retry=buckets.retry()
         )
         names = [blob.name for blob in found]
     except NotFound:
@@ -238,7 +228,10 @@ def _fetch(client: Any, content: _Content, path: Path) -> None:
     with writing.replacing(path) as temporary:
         # Bytes as they are stored, which the checksum is of. The client repeats what breaks off.
         blob.download_to_filename(
-            str(temporary), raw_download=True, checksum="crc32c", retry=_retry(size=content.size)
+            str(temporary),
+            raw_download=True,
+            checksum="crc32c",
+            retry=buckets.retry(size=content.size),
         )
         if not content.is_in(temporary):  # the client compares with what came with the bytes
             raise _ChangedError
@@ -280,7 +273,7 @@ def _naming_failures(asked: _Object) -> Iterator[None]:
         ) from error
     except (exceptions.Unauthorized, exceptions.Forbidden, GoogleAuthError) as error:
         # Which an anonymous client raises when it is asked to log in.
-        reason = "there are none" if isinstance(error, InvalidOperation) else _reason(error)
+        reason = "there are none" if isinstance(error, InvalidOperation) else buckets.reason(error)
         raise ValueError(
             f"{asked.field} does not exist, or may not be read with the credentials found here "
             f"({reason}): run `gcloud auth application-default login`, set "
@@ -288,29 +281,18 @@ def _naming_failures(asked: _Object) -> Iterator[None]:
             "role Storage Object Viewer"
         ) from error
     except ValueError as error:
-        raise ValueError(f"{asked.field} {_FORM} ({_reason(error)})") from error
+        raise ValueError(f"{asked.field} {_FORM} ({buckets.reason(error)})") from error
     except Exception as error:  # network libraries have no common base class
-        if _is_of_disk(error):
+        if buckets.is_of_disk(error):
             raise OSError(
-                f"{asked.field} cannot be kept in {_cache()} ({_reason(error)}): make room there "
-                "or make it writable, or set XDG_CACHE_HOME to another directory"
+                f"{asked.field} cannot be kept in {_cache()} ({buckets.reason(error)}): make room "
+                "there or make it writable, or set XDG_CACHE_HOME to another directory"
             ) from error
         raise _connection_error(asked, error) from error
 
 
 def _connection_error(asked: _Object, error: Exception) -> OSError:
     return OSError(
-        f"{asked.field} cannot be downloaded ({_reason(error)}): check the connection and start "
-        f"again, or {_COPY}"
+        f"{asked.field} cannot be downloaded ({buckets.reason(error)}): check the connection and "
+        f"start again, or {_COPY}"
     )
-
-
-def _is_of_disk(error: Exception) -> bool:
-    """Whether the file system has failed; errors of the network are OSErrors as well."""
-    if isinstance(error, ConnectionError | TimeoutError):
-        return False
-    return isinstance(error, OSError) and error.errno is not None
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or repr(error)).splitlines()[0].rstrip(":")
