@@ -8,6 +8,8 @@ from typing import Any
 
 import jax
 
+from pnoise_jax import writing
+
 
 def use_compilation_cache() -> None:
     """Turns JAX's persistent compilation cache on, unless the user has set it up or turned it off.
@@ -20,11 +22,10 @@ def use_compilation_cache() -> None:
     options: Any = jax.config  # which has them as attributes only once it runs
     if options.jax_compilation_cache_dir is not None:
         return
-    home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
     try:
-        directory = Path(home, "pnoise_jax", f"compiled-{_cpu()}").absolute()
+        directory = writing.cache_directory() / f"compiled-{_cpu()}"
         directory.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # a home that is missing or cannot be written
+    except OSError:  # a home that is missing or cannot be written
         return
     if os.access(directory, os.W_OK):
         jax.config.update("jax_compilation_cache_dir", str(directory))

@@ -241,11 +241,11 @@ def prepare_libraries() -> None:
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     import fsspec.config
     import gcsfs  # noqa: F401
-    from etils.epath import gpath  # which remembers whether it is to use TensorFlow
-
-    getattr(getattr(gpath, "_is_tf_installed", None), "cache_clear", lambda: None)()
     import google.cloud.storage  # noqa: F401
+    from etils.epath import gpath
 
+    # It remembers whether it is to use TensorFlow.
+    getattr(getattr(gpath, "_is_tf_installed", None), "cache_clear", lambda: None)()
     for protocol in ("gs", "gcs"):
         fsspec.config.conf.setdefault(protocol, {}).setdefault("use_listings_cache", False)
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)

@@ -121,6 +121,21 @@ def require_local(path: str | os.PathLike, *, named: str) -> None:
         )
 
 
+def cache_directory() -> Path:
+    """Where this package keeps what can be made again: in $XDG_CACHE_HOME, else in ~/.cache.
+
+    Raises:
+      OSError: it is not known where the user's home is.
+    """
+    try:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    except RuntimeError as error:
+        raise OSError(
+            "there is no home directory to keep a cache in: set XDG_CACHE_HOME"
+        ) from error
+    return home.absolute() / "pnoise_jax"
+
+
 def make_directory(path: Path, *, named: str) -> Path:
     """Creates a directory and its parents, and checks that files can be written there.
 

@@ -13,9 +13,8 @@ import shutil
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from pathlib import Path
 
-from pnoise_jax import buckets
+from pnoise_jax import buckets, writing
 from pnoise_jax.buckets import BucketPath, StoredObject
 from pnoise_jax.data import notice
 
@@ -70,8 +69,7 @@ class Copy:
         self._files = {file.name: file for file in files}
         state = "".join(f"{x.name} {x.generation}\n" for x in self._files.values())
         key = hashlib.sha256(f"{source}\n{state}".encode()).hexdigest()[:24]
-        home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute()
-        self.path = home / "pnoise_jax" / "data" / key / source.name
+        self.path = writing.cache_directory() / "data" / key / source.name
         with self._disk_named():
             self.path.mkdir(parents=True, exist_ok=True)
         self.fetch(name for name in self._files if not _RECORDS.search(name))
@@ -142,7 +140,10 @@ class Copy:
                 notice.tell(f"another process copies {self._source}: waiting for it")
                 fcntl.flock(lock, fcntl.LOCK_EX)
             except OSError:  # no locks there; each file is replaced as a whole
-                pass
+                yield
+                return
+            for file in self.path.glob(".*.tmp"):  # of processes that were killed
+                file.unlink(missing_ok=True)
             yield
 
     @contextlib.contextmanager
@@ -167,7 +168,7 @@ def files_below(directory: BucketPath) -> dict[str, list[StoredObject]]:
     found: dict[str, list[StoredObject]] = {}
     for stored in directory.list_objects():
         parts = stored.name.split("/")
-        if len(parts) == 2 and all(parts) and "\0" not in stored.name and parts[1] != "..":
+        if len(parts) == 2 and not {"", ".", ".."} & {*parts} and "\0" not in stored.name:
             file = StoredObject(parts[1], stored.generation, stored.size)
             found.setdefault(parts[0], []).append(file)
     return found

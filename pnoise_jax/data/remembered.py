@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pnoise_jax import writing
 from pnoise_jax.data import notice
-from pnoise_jax.writing import replace_file
 
 _LOADING = threading.Lock()  # NumPy parses headers by `ast`, which fails in threads in Python 3.11
 
@@ -26,8 +26,7 @@ def cached_path(name: str, files: Iterable[str | os.PathLike]) -> Path:
         status = os.stat(file)
         stamp = f"{os.path.realpath(file)} {status.st_size} {status.st_mtime_ns}\n"
         stamps.update(stamp.encode(errors="surrogateescape"))
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pnoise_jax"
-    return cache / stamps.hexdigest()[:24] / f"{name}.npy"
+    return writing.cache_directory() / stamps.hexdigest()[:24] / f"{name}.npy"
 
 
 def load_array(path: Path) -> np.ndarray:
@@ -68,7 +67,7 @@ def remembered(
         path.parent.mkdir(parents=True, exist_ok=True)
         encoded = io.BytesIO()
         np.save(encoded, array)
-        replace_file(path, encoded.getvalue())
+        writing.replace_file(path, encoded.getvalue())
     except OSError as error:  # it is only slower without
         if number >= notice.MANY:
             notice.tell(

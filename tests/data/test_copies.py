@@ -183,6 +183,15 @@ def content_of(name):
     return f"/storage/v1/b/{emulator.NAME}/o/data%2Fdigits%2F1.0.0%2F{name}?alt=media"
 
 
+def test_what_a_killed_process_left_is_deleted(bucket):
+    load("train")
+    (lock,) = copies_kept("*/.copying")
+    left = lock.with_name(f".{RECORDS}.0123abcd.tmp")
+    left.write_bytes(b"half")
+    assert len(load("test")) == 1000
+    assert not left.exists()
+
+
 def test_large_data_sets_say_how_far_they_are(bucket, capsys, monkeypatch):
     monkeypatch.setattr(copies, "_MANY", 100_000)
     load()
@@ -237,6 +246,18 @@ def test_without_the_extra_its_command_is_named(monkeypatch):
     monkeypatch.setattr(buckets, "prepare_libraries", missing)
     with pytest.raises(ValueError, match=r'pip install "pnoise_jax\[gcs\]"; or copy it'):
         load()
+
+
+def test_markers_of_folders_and_files_in_folders_are_left_out(bucket, tmp_path):
+    marked = ("", "digits/", "digits/1.0.0/", "digits/1.0.0/folder/file", "digits/1.0.0/..")
+    for name in marked:
+        bucket.put(f"data/{name}", b"")
+    try:
+        assert len(load()) == 1000
+        assert not [*tmp_path.rglob("folder")]
+    finally:
+        for name in marked:
+            bucket.delete(f"data/{name}")
 
 
 def test_data_sets_are_not_prepared_in_a_bucket():

@@ -212,8 +212,7 @@ def _directory(asked: _Object, generation: int) -> Path:
 
 
 def _cache() -> Path:
-    home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return home.absolute() / "pnoise_jax" / "gcs"
+    return writing.cache_directory() / "gcs"
 
 
 def _fetch(client: Any, content: _Content, path: Path) -> None:
