@@ -26,7 +26,8 @@ from pnoise_jax import writing
 INSTALL = 'pip install "pnoise_jax[gcs]"'
 _URL = re.compile(r"gs://(?P<bucket>[a-z0-9][a-z0-9._-]+)(?P<parts>(?:/[\w.=+,@~-]+)*)/*", re.ASCII)
 _PATIENCE = 60.0  # seconds for which a request that fails is repeated, besides its transfer
-_SLOWEST = 10e6  # bytes per second that a transfer may take
+_SLOWEST = 10e6  # bytes per second of all transfers of a process, at least
+_TOGETHER = 8  # files that are downloaded at the same time, at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,15 +177,23 @@ class BucketPath:
           FileNotFoundError: it was replaced or deleted since it was listed.
           OSError: it cannot be read, was damaged on the way, or the disk fails.
         """
+        from google.cloud.storage.exceptions import DataCorruption
+
         source = self / stored.name
         with writing.replacing(target) as temporary, _failures_named(source, in_generation=True):
-            # Bytes as they are stored, which the checksum is of.
-            source._blob(stored.generation).download_to_filename(
-                str(temporary),
-                raw_download=True,
-                checksum="crc32c",
-                retry=retry(size=stored.size),
-            )
+            for tries_left in (2, 1, 0):
+                try:
+                    # Bytes as they are stored, which the checksum is of.
+                    source._blob(stored.generation).download_to_filename(
+                        str(temporary),
+                        raw_download=True,
+                        checksum="crc32c",
+                        retry=retry(size=_TOGETHER * stored.size),
+                    )
+                    break
+                except DataCorruption:
+                    if not tries_left:
+                        raise
 
     def move_directory(self, target: "BucketPath", *, first: str) -> None:
         """Moves all objects below to another directory of the bucket.
@@ -306,8 +315,11 @@ def _failures_named(
             f"{path._named}: {path} cannot be read and written with the credentials found here "
             f"({reason(error)}): run "
             "`gcloud auth application-default login`, set GOOGLE_APPLICATION_CREDENTIALS to a key "
-            "file, or give the account of this machine the role Storage Object User"
+            "file, or give the account of this machine the role Storage Object User (to read only, "
+            "Storage Object Viewer)"
         ) from error
+    except exceptions.ClientError as error:
+        raise OSError(f"{path._named}: {path}: the bucket refuses it ({reason(error)})") from error
     except Exception as error:  # network libraries have no common base class
         if in_generation and is_of_disk(error):
             raise

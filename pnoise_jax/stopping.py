@@ -43,6 +43,7 @@ class _State:
         self.received = False
         self.has_begun = False  # whether there is anything to finish
         self.is_shared = False  # whether other processes have to stop at the same place
+        self.at_once: str | None = None  # what is done now and may be ended at any moment
         self.polls = 0
         self.close: Callable[[], None] | None = None  # undoes `listen`
 
@@ -94,6 +95,25 @@ def begin() -> None:
     options: Any = jax.config  # which has them as attributes only once it runs
     if _state.is_shared and not options.jax_enable_preemption_service:
         restore()  # the processes cannot agree where to stop: a signal ends them
+
+
+@contextlib.contextmanager
+def at_once(when: str) -> Iterator[None]:
+    """In this block a signal ends the process at once, as nothing is lost; on its host alone.
+
+    Args:
+      when: for the message, such as "while copying data".
+
+    Raises:
+      StoppedError: a signal was received before.
+    """
+    if _state.received:
+        raise StoppedError(when)
+    before, _state.at_once = _state.at_once, when
+    try:
+        yield
+    finally:
+        _state.at_once = before
 
 
 def end() -> None:
@@ -161,6 +181,10 @@ def _receive(number: signal.Signals) -> None:
             f"stopped by {number.name} before any work was done; nothing was saved; start the "
             "same command again",
             EXIT_CODE,
+        )
+    if _state.at_once is not None:
+        _end_at_once(
+            f"stopped by {number.name} {_state.at_once}; start the same command to go on", EXIT_CODE
         )
     if _state.received or _state.name == "SIGINT":
         if number == signal.SIGINT:

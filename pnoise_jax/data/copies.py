@@ -7,31 +7,34 @@ split are copied before the first of its records is read, and stay for the next 
 import contextlib
 import fcntl
 import hashlib
-import os
 import re
 import shutil
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
-from pnoise_jax import buckets, writing
+from pnoise_jax import buckets, stopping, writing
 from pnoise_jax.buckets import BucketPath, StoredObject
 from pnoise_jax.data import notice
 
 _RECORDS = re.compile(r"\.(array_record|tfrecord)-\d+-of-\d+")
 _MANY = 100_000_000  # bytes, to copy which takes so long that somebody may wonder
 _AT_ONCE = 8  # files, each over a connection of its own
+_LEFT = 3600  # seconds after which a file that nobody writes to was left by a killed process
 
 
-def bucket_path(
-    data_dir: str | os.PathLike, name: str, *, field: str = "data.data_dir"
-) -> BucketPath:
-    """Where a data set is below a ``data_dir`` that is a URL, ``gs://BUCKET`` or ``…/FOLDER``.
+def bucket_path(url: str, name: str, *, field: str) -> BucketPath:
+    """Where a data set is below a URL, ``gs://BUCKET`` or ``gs://BUCKET/FOLDER``.
+
+    Args:
+      url: of the data sets.
+      name: of this one.
+      field: what the user sets the URL with.
 
     Raises:
       ValueError: it is another URL, or the packages for it are not installed.
     """
-    url = os.fspath(data_dir)
     named = f"{field}={url!r}"
     if not url.startswith("gs://"):
         raise ValueError(
@@ -45,14 +48,16 @@ def bucket_path(
             f"{named} is in Google Cloud Storage, and a package for it is not installed "
             f"({error}): {buckets.INSTALL}; or copy it with `gcloud storage cp -r`"
         ) from error
-    return BucketPath(f"{url.rstrip('/')}/{name}", named=named)
+    sibling = BucketPath(f"{url.rstrip('/')}/name", named=named)  # a bucket alone is no path
+    return sibling.with_name(name)
 
 
 class Copy:
     """The copy of one version of a data set; all but its records is there from the start.
 
     Attributes:
-      path: the directory, another one when anything in the bucket has changed.
+      path: the directory, another one when anything in the bucket has changed; it lies below
+        directories that are called as in the bucket.
     """
 
     def __init__(self, source: BucketPath, files: Iterable[StoredObject]):
@@ -69,7 +74,8 @@ class Copy:
         self._files = {file.name: file for file in files}
         state = "".join(f"{x.name} {x.generation}\n" for x in self._files.values())
         key = hashlib.sha256(f"{source}\n{state}".encode()).hexdigest()[:24]
-        self.path = writing.cache_directory() / "data" / key / source.name
+        place = writing.cache_directory().joinpath("data", source.bucket, *source.parts[:-1])
+        self.path = place / key / source.name
         with self._disk_named():
             self.path.mkdir(parents=True, exist_ok=True)
         self.fetch(name for name in self._files if not _RECORDS.search(name))
@@ -83,7 +89,12 @@ class Copy:
         known = [self._files[name] for name in names if name in self._files]
         if not self._missing(known):
             return
-        with self._disk_named(), self._alone():
+        # A signal ends the process at once: what is copied stays, and the rest can take hours.
+        with (
+            stopping.at_once(f"while copying {self._source}"),
+            self._disk_named(),
+            self._alone(),
+        ):
             missing = self._missing(known)  # by now
             size = sum(file.size for file in missing)
             free = shutil.disk_usage(self.path).free
@@ -94,6 +105,20 @@ class Copy:
                     "or mount the bucket with gcsfuse and give that directory"
                 )
             self._download(missing, size)
+
+    @contextlib.contextmanager
+    def named(self) -> Iterator[None]:
+        """Errors of files say that these are copies, of what, and how to make them again."""
+        try:
+            yield
+        except OSError as error:
+            message = str(error)
+            if str(self.path) not in message or message.startswith(str(self._source)):
+                raise
+            raise type(error)(
+                f"{message}. This is a copy of {self._source}: put right what is there, or if it "
+                f"is right, delete {self.path}, and it is copied again"
+            ) from error
 
     def _missing(self, files: Iterable[StoredObject]) -> list[StoredObject]:
         return [file for file in files if not self._is_here(file)]
@@ -126,7 +151,7 @@ class Copy:
                     if size >= _MANY and 10 * done // size > tenths:
                         tenths = 10 * done // size
                         notice.tell(f"copying {self._source}: {10 * tenths} %")
-            except BaseException:  # Ctrl-C as well
+            except BaseException:
                 stop.set()
                 raise
 
@@ -142,8 +167,11 @@ class Copy:
             except OSError:  # no locks there; each file is replaced as a whole
                 yield
                 return
-            for file in self.path.glob(".*.tmp"):  # of processes that were killed
-                file.unlink(missing_ok=True)
+            for file in self.path.glob(".*.tmp"):
+                # Where locks do not reach other hosts, one of these may write to it.
+                with contextlib.suppress(FileNotFoundError):
+                    if time.time() - file.stat().st_mtime > _LEFT:
+                        file.unlink()
             yield
 
     @contextlib.contextmanager

@@ -38,10 +38,16 @@ def resolve_local(data_dir: str | os.PathLike | None, *, field: str = "data.data
     place = resolve(data_dir, field=field)
     if isinstance(place, str):
         raise ValueError(
-            f"{field}={place!r} is a URL, and data sets are prepared in a directory: give one, and "
-            f"copy what is prepared there with `gcloud storage cp -r`"
+            f"{set_with(data_dir, field)}={place!r} is a URL, and data sets are prepared in a "
+            f"directory: give one with {field}, and copy what is prepared there with `gcloud "
+            "storage cp -r`"
         )
     return place
+
+
+def set_with(data_dir: str | os.PathLike | None, field: str = "data.data_dir") -> str:
+    """What a URL was set with, for messages: the field, or TFDS's variable."""
+    return "TFDS_DATA_DIR" if data_dir is None else field
 
 
 def make_staging(data_dir: Path, name: str, *, field: str = "data.data_dir") -> Path:

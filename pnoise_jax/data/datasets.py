@@ -10,12 +10,13 @@ import numpy as np
 
 from pnoise_jax.data import copies, imagenet_sets, in_memory, manifest
 from pnoise_jax.data.builtin import embedded
-from pnoise_jax.data.data_dir import resolve
+from pnoise_jax.data.copies import Copy
+from pnoise_jax.data.data_dir import resolve, set_with
 from pnoise_jax.data.dataset import Dataset, decode, read_only, select, unreadable
 from pnoise_jax.data.directory import (
     PreparedDirectory,
+    copy_version,
     newest_version,
-    newest_version_in_bucket,
 )
 from pnoise_jax.data.image import images
 from pnoise_jax.data.image.images import Encoded, Image, ImageError
@@ -69,7 +70,12 @@ def load(
     """
     if in_memory.DATASETS.knows(name):
         return _load_registered(name, split)
-    directory = _prepared(name, resolve(data_dir))
+    directory = _prepared(name, data_dir)
+    with directory.errors_named():
+        return _read(directory, name, split, cache=cache)
+
+
+def _read(directory: PreparedDirectory, name: str, split: str, *, cache: bool) -> Dataset:
     _require_convertible(directory, name)
     labels, encoded = directory.read(split)
     try:
@@ -137,9 +143,23 @@ def is_prepared(name: str, data_dir: str | os.PathLike | None) -> bool:
       ValueError, OSError: as `load`, for a URL.
     """
     place = resolve(data_dir)
+    if not _is_inside(name):
+        return False
     if isinstance(place, str):
-        return newest_version_in_bucket(copies.bucket_path(place, name)) is not None
+        return _copy(name, place, set_with(data_dir)) is not None
     return newest_version(place / name) is not None
+
+
+def _is_inside(name: str) -> bool:
+    """Whether this can be the name of a data set below a directory."""
+    parts = Path(name).parts
+    return 0 < len(parts) <= 3 and ".." not in parts and not Path(name).is_absolute()
+
+
+def _copy(name: str, url: str, field: str) -> Copy | None:
+    """The data set in a bucket: an embedded one in the version that is made here as well."""
+    directory = copies.bucket_path(url, name, field=field)
+    return copy_version(directory, embedded.embedded_version(name))
 
 
 def _load_registered(name: str, split: str) -> Dataset:
@@ -189,34 +209,32 @@ def _cached(dataset: Dataset) -> Sequence[Image] | np.ndarray:
     return read_only(cached)
 
 
-def _prepared(name: str, place: Path | str) -> PreparedDirectory:
-    """The data set, prepared now where it is embedded and not there yet.
-
-    Args:
-      name: of the data set.
-      place: what `resolve` returned.
-    """
+def _prepared(name: str, data_dir: str | os.PathLike | None) -> PreparedDirectory:
+    """The data set, prepared now where it is embedded and not there yet."""
+    place = resolve(data_dir)
     if name in embedded.BUILDERS and isinstance(place, Path):
         return PreparedDirectory(embedded.prepared(name, place), name)
-    parts = Path(name).parts
-    inside = 0 < len(parts) <= 3 and ".." not in parts and not Path(name).is_absolute()
+    inside = _is_inside(name)
     if inside and isinstance(place, str):
-        copy = newest_version_in_bucket(copies.bucket_path(place, name))
+        copy = _copy(name, place, set_with(data_dir))
         if copy is not None:
-            return PreparedDirectory(copy.path, name, copy=copy)
+            with copy.named():
+                return PreparedDirectory(copy.path, name, copy=copy)
     elif inside:
         directory = newest_version(Path(place, name))
         if directory is not None:
             return PreparedDirectory(directory, name)
-    raise _not_there(name, place, is_folder=inside and parts[0] == "folder" and len(parts) == 2)
+    raise _not_there(name, place, set_with(data_dir))
 
 
-def _not_there(name: str, place: Path | str, *, is_folder: bool) -> Exception:
-    where = f"data.name={name!r} is not prepared in data.data_dir={str(place)!r}"
+def _not_there(name: str, place: Path | str, field: str) -> Exception:
+    where = f"data.name={name!r} is not prepared in {field}={str(place)!r}"
     if name in embedded.BUILDERS:
         return FileNotFoundError(
-            f"{where}. Leave data.data_dir out, or give a directory, and it is made there"
+            f"{where}, in version {embedded.embedded_version(name)}. Give a directory as "
+            "data.data_dir, and it is made there"
         )
+    is_folder = _is_inside(name) and Path(name).parts[0] == "folder" and len(Path(name).parts) == 2
     official = (*PREPARED_BY_COMMAND, *imagenet_sets.CORRUPTED_NAMES)
     if name in official or is_folder:
         command = (
@@ -225,7 +243,7 @@ def _not_there(name: str, place: Path | str, *, is_folder: bool) -> Exception:
         if isinstance(place, str):
             return FileNotFoundError(
                 f"{where}. Prepare it in a directory: {command} --data_dir=DIRECTORY; and copy "
-                f"that: gcloud storage cp -r 'DIRECTORY/*' {place}"
+                f"that: gcloud storage cp -r 'DIRECTORY/*' {place.rstrip('/')}/"
             )
         return FileNotFoundError(
             f"{where}. Prepare it: {command} --data_dir={place}; or set data.data_dir to the "

@@ -1,5 +1,6 @@
 """A directory that holds a prepared TFDS data set: its splits, labels and records."""
 
+import contextlib
 import itertools
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -31,17 +32,16 @@ def newest_version(directory: Path) -> Path | None:
     return None if newest is None else directory / newest
 
 
-def newest_version_in_bucket(directory: BucketPath) -> Copy | None:
-    """As `newest_version`, copied to this machine but for its records.
+def copy_version(directory: BucketPath, version: str | None = None) -> Copy | None:
+    """As `newest_version`, or one version, copied to this machine but for its records.
 
     Raises:
       OSError: the bucket cannot be read, or the disk cannot be written.
     """
     versions = copies.files_below(directory)
-    newest = _newest(
-        version for version, files in versions.items() if _INFO in {file.name for file in files}
-    )
-    return None if newest is None else Copy(directory / newest, versions[newest])
+    whole = {name for name, files in versions.items() if _INFO in {file.name for file in files}}
+    taken = _newest(whole if version is None else whole & {version})
+    return None if taken is None else Copy(directory / taken, versions[taken])
 
 
 def _newest(names: Iterable[str]) -> str | None:
@@ -116,6 +116,10 @@ class PreparedDirectory:
         self.num_classes = len(self.class_names)
         self.declared_shape, self.image_dtype = _shape_and_dtype(image)
         self.image_shape = None if None in self.declared_shape else self.declared_shape
+
+    def errors_named(self) -> contextlib.AbstractContextManager[None]:
+        """In this context errors of files say it where these are copies."""
+        return contextlib.nullcontext() if self._copy is None else self._copy.named()
 
     def read(self, split: str) -> tuple[np.ndarray, Sequence[bytes]]:
         """Labels, (n,) int32, and encoded images of a split, or of a part or join of splits.

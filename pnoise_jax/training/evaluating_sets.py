@@ -143,7 +143,8 @@ def _require_prepared(names: Sequence[str], data_dir: str | None) -> None:
         raise FileNotFoundError(
             f"--sets: {len(missing)} of {len(names)} data sets are not prepared in {where}: "
             f"{listed}. Prepare each: python -m launch.prepare "
-            f"--dataset={missing[0]} --manual_dir=DIRECTORY_OF_THE_DOWNLOADS, or leave it out"
+            f"--dataset={missing[0]} --manual_dir=DIRECTORY_OF_THE_DOWNLOADS --data_dir=DIRECTORY "
+            "(to a bucket, copy what is there), or leave it out"
         )
 
 

@@ -5,9 +5,11 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -53,8 +55,8 @@ def put(bucket, directory, *, below="data/digits/1.0.0"):
         bucket.put(f"{below}/{file.name}", file.read_bytes())
 
 
-def load(split="test", **options):
-    return data.load("digits", split=split, data_dir=URL, **options)
+def load(split="test", name="digits"):
+    return data.load(name, split=split, data_dir=URL)
 
 
 def asked(bucket):
@@ -83,27 +85,48 @@ def test_it_is_the_same_as_on_a_disk_and_copied_once(bucket, data_dir, digits):
     assert asked(bucket) == [RECORDS.replace("test", "train")]
 
 
-def test_the_newest_version_is_taken_and_a_changed_one_copied_again(bucket, data_dir, tmp_path):
-    for version in ("1.9.0", "1.10.0", "1.11.0", "latest"):
-        put(bucket, data_dir / "digits" / "1.0.0", below=f"data/digits/{version}")
-    bucket.delete("data/digits/1.11.0/dataset_info.json")  # it is not there as a whole
+@pytest.fixture
+def versions(bucket, data_dir):
+    """The digits below another name, as no program makes them, in several versions."""
+    source = data_dir / "digits" / "1.0.0"
+    folders = [f"data/numbers/{version}" for version in ("1.9.0", "1.10.0", "1.11.0", "latest")]
+    for folder in folders:
+        put(bucket, source, below=folder)
+    bucket.delete("data/numbers/1.11.0/dataset_info.json")  # it is not there as a whole
+    yield folders
+    for folder in folders:
+        for file in source.iterdir():
+            bucket.delete(f"{folder}/{file.name}")
+
+
+def test_the_newest_version_is_taken_and_a_changed_one_copied_again(bucket, data_dir, versions):
+    assert load(name="numbers").version == "1.10.0"
+    assert len([*copies_kept("numbers/*/1.10.0")]) == 1
+    asked(bucket)
+    labels = (data_dir / "digits" / "1.0.0" / "labels-train.npy").read_bytes()
+    bucket.put("data/numbers/1.10.0/labels-train.npy", labels)
+    assert load(name="numbers").version == "1.10.0"
+    assert RECORDS in asked(bucket)
+    assert len([*copies_kept("numbers/*/1.10.0")]) == 2
+
+
+def test_an_embedded_data_set_is_read_in_the_version_that_is_made_here(bucket, data_dir):
+    source = data_dir / "digits" / "1.0.0"
+    put(bucket, source, below="data/digits/1.1.0")
     try:
-        assert load().version == "1.10.0"
-        before = sorted((tmp_path / "cache" / "pnoise_jax" / "data").iterdir())
-        asked(bucket)
-        labels = (data_dir / "digits" / "1.0.0" / "labels-train.npy").read_bytes()
-        bucket.put("data/digits/1.10.0/labels-train.npy", labels)
-        assert load().version == "1.10.0"
-        assert RECORDS in asked(bucket)
-        assert len([*(tmp_path / "cache" / "pnoise_jax" / "data").iterdir()]) == len(before) + 1
+        assert load().version == "1.0.0"
+        for file in source.iterdir():
+            bucket.delete(f"data/digits/1.0.0/{file.name}")
+        with pytest.raises(FileNotFoundError, match=r"in version 1\.0\.0. Give a directory"):
+            load()
     finally:
-        for version in ("1.9.0", "1.10.0", "1.11.0", "latest"):
-            for file in (data_dir / "digits" / "1.0.0").iterdir():
-                bucket.delete(f"data/digits/{version}/{file.name}")
+        for file in source.iterdir():
+            bucket.delete(f"data/digits/1.1.0/{file.name}")
 
 
 def test_it_is_found_by_is_prepared_and_the_environment(bucket, monkeypatch):
     assert data.is_prepared("digits", URL)
+    assert not data.is_prepared("../digits", URL)
     assert not data.is_prepared("imagenet2012", URL)
     monkeypatch.setenv("TFDS_DATA_DIR", f"{URL}/")
     assert len(data.load("digits", split="train")) == 797
@@ -115,14 +138,15 @@ def test_it_is_found_by_is_prepared_and_the_environment(bucket, monkeypatch):
         ({"fault": lambda content: content[:-1] + b"~"}, OSError, "cannot be reached"),
         ({"fault": lambda content: content[:20]}, OSError, "check the connection"),
         ({"refusal": lambda path: 503}, OSError, "cannot be reached"),
-        ({"refusal": lambda path: 403}, PermissionError, "role Storage Object"),
+        ({"refusal": lambda path: 403}, PermissionError, "read only, Storage Object Viewer"),
+        ({"refusal": lambda path: 400}, OSError, "the bucket refuses it"),
         (
             {"refusal": lambda path: 404 if "alt=media" in path else None},
             FileNotFoundError,
             "replaced or deleted while it was copied: start again",
         ),
     ],
-    ids=["damaged", "cut off", "503", "403", "replaced"],
+    ids=["damaged", "cut off", "503", "403", "400", "replaced"],
 )
 def test_a_bucket_that_fails_is_named_and_nothing_half_is_kept(
     bucket, fault, error, message, tmp_path
@@ -134,6 +158,55 @@ def test_a_bucket_that_fails_is_named_and_nothing_half_is_kept(
     kept = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".copying"]
     assert not kept
     bucket.reset()
+    assert len(load()) == 1000
+
+
+def test_what_was_damaged_on_the_way_is_asked_for_again(bucket):
+    damaged = iter([True, True])
+    bucket.fault = lambda content: content[:-1] + b"~" if next(damaged, False) else content
+    assert len(load()) == 1000
+
+
+@pytest.mark.parametrize("name", ["labels-test.npy", RECORDS])
+def test_what_is_wrong_in_the_bucket_is_to_be_put_right_there(bucket, data_dir, name):
+    content = (data_dir / "digits" / "1.0.0" / name).read_bytes()
+    bucket.put(f"data/digits/1.0.0/{name}", content[:-1] + b"~")
+    with pytest.raises(
+        OSError, match=rf"This is a copy of {URL}/digits/1\.0\.0: put right .*delete"
+    ):
+        load()
+    bucket.put(f"data/digits/1.0.0/{name}", content)
+    assert len(load()) == 1000
+
+
+def test_what_is_missing_in_the_bucket_is_to_be_put_there(bucket):
+    bucket.delete(f"data/digits/1.0.0/{RECORDS}")
+    with pytest.raises(FileNotFoundError, match=rf"missing.* This is a copy of {URL}/digits"):
+        load()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_program_that_copies_at_once(bucket, tmp_path, number):
+    released = threading.Event()
+    bucket.before = lambda: RECORDS in bucket.requests[-1] and released.wait(60)
+    flags = ("--config=configs/digits_vit.py", f"--data_dir={URL}", f"--workdir={tmp_path / 'run'}")
+    with subprocess.Popen(
+        [sys.executable, "-m", "launch.train", *flags],
+        cwd=command.ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            for _ in range(600):
+                if any(RECORDS in request for request in bucket.requests):
+                    break
+                time.sleep(0.1)
+            process.send_signal(number)
+            assert process.wait(10) == 75
+        finally:
+            released.set()
+            process.kill()
+        assert f"while copying {URL}/digits/1.0.0; start the same command" in process.stderr.read()
     assert len(load()) == 1000
 
 
@@ -159,7 +232,7 @@ def test_a_full_or_read_only_disk_is_named(bucket, tmp_path, monkeypatch):
 
 def test_processes_of_one_machine_copy_a_file_once(bucket, capsys, monkeypatch):
     load("train")
-    (lock,) = copies_kept("*/.copying")
+    (lock,) = copies_kept("digits/*/1.0.0/.copying")
     asked(bucket)
     with open(lock, "ab") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
@@ -176,7 +249,8 @@ def test_processes_of_one_machine_copy_a_file_once(bucket, capsys, monkeypatch):
 
 
 def copies_kept(pattern):
-    return (Path(os.environ["XDG_CACHE_HOME"]) / "pnoise_jax" / "data").glob(f"*/{pattern}")
+    kept = Path(os.environ["XDG_CACHE_HOME"]) / "pnoise_jax" / "data" / emulator.NAME / "data"
+    return kept.glob(pattern)
 
 
 def content_of(name):
@@ -185,11 +259,13 @@ def content_of(name):
 
 def test_what_a_killed_process_left_is_deleted(bucket):
     load("train")
-    (lock,) = copies_kept("*/.copying")
-    left = lock.with_name(f".{RECORDS}.0123abcd.tmp")
-    left.write_bytes(b"half")
+    (lock,) = copies_kept("digits/*/1.0.0/.copying")
+    left, new = (lock.with_name(f".{RECORDS}.{number}123abcd.tmp") for number in range(2))
+    for file in (left, new):
+        file.write_bytes(b"half")
+    os.utime(left, (0, 0))
     assert len(load("test")) == 1000
-    assert not left.exists()
+    assert (left.exists(), new.exists()) == (False, True)  # another host may write to the new one
 
 
 def test_large_data_sets_say_how_far_they_are(bucket, capsys, monkeypatch):
@@ -226,7 +302,8 @@ def report(workdir):
     [
         ("digits", "s3://bucket/data", ValueError, "only those of Google Cloud Storage"),
         ("digits", "gs://", ValueError, "is not the URL of a folder"),
-        ("digits", f"gs://{emulator.NAME}", FileNotFoundError, "Leave data.data_dir out"),
+        ("digits", f"gs://{emulator.NAME}", FileNotFoundError, "Give a directory as data.data_dir"),
+        ("folder/my pêts", URL, FileNotFoundError, "data.name='folder/my pêts' is not prepared"),
         ("digits", "gs://another-bucket", OSError, "there is no bucket 'another-bucket'"),
         ("imagenet2012", URL, FileNotFoundError, "gcloud storage cp -r 'DIRECTORY/"),
         ("folder/pets", URL, FileNotFoundError, "launch.prepare --dataset=folder/pets"),
@@ -263,3 +340,14 @@ def test_markers_of_folders_and_files_in_folders_are_left_out(bucket, tmp_path):
 def test_data_sets_are_not_prepared_in_a_bucket():
     with pytest.raises(ValueError, match=r"--data_dir='gs://b/d' is a URL.*gcloud storage cp -r"):
         preparation.prepare("digits", data_dir="gs://b/d")
+
+
+def test_the_variable_of_a_url_is_named(bucket, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", URL)
+    with pytest.raises(ValueError, match=rf"TFDS_DATA_DIR='{URL}' is a URL.*with --data_dir"):
+        preparation.prepare("digits", data_dir=None)
+    with pytest.raises(FileNotFoundError, match=rf"not prepared in TFDS_DATA_DIR='{URL}'"):
+        data.load("font_digits", split="test")
+    bucket.refusal = lambda path: 403
+    with pytest.raises(PermissionError, match=rf"^TFDS_DATA_DIR='{URL}': "):
+        data.load("digits", split="test")
