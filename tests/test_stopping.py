@@ -41,6 +41,18 @@ def test_a_signal_is_noted_and_handlers_are_put_back(number, capfd):
     assert not stopping.requested()  # the next to listen starts anew
 
 
+def test_what_may_end_at_once_does_not_begin_after_a_signal():
+    with stopping.listening():
+        with stopping.at_once("while copying"):
+            stopping.check("never")
+        send(signal.SIGTERM)
+        with (
+            pytest.raises(stopping.StoppedError, match="stopped by SIGTERM while copying"),
+            stopping.at_once("while copying"),
+        ):
+            raise AssertionError
+
+
 def test_without_listening_nothing_is_asked():
     assert not stopping.requested()
     stopping.begin()

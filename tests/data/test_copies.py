@@ -185,6 +185,15 @@ def test_what_is_missing_in_the_bucket_is_to_be_put_there(bucket):
         load()
 
 
+@pytest.fixture
+def interruptible():
+    """Programs that are started get SIGINT, which one in the background of a shell ignores."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_program_that_copies_at_once(bucket, tmp_path, number):
     released = threading.Event()
