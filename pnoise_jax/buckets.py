@@ -27,7 +27,7 @@ INSTALL = 'pip install "pnoise_jax[gcs]"'
 _URL = re.compile(r"gs://(?P<bucket>[a-z0-9][a-z0-9._-]+)(?P<parts>(?:/[\w.=+,@~-]+)*)/*", re.ASCII)
 _PATIENCE = 60.0  # seconds for which a request that fails is repeated, besides its transfer
 _SLOWEST = 10e6  # bytes per second of all transfers of a process, at least
-_TOGETHER = 8  # files that are downloaded at the same time, at most
+TOGETHER = 8  # files that are downloaded at the same time, at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,7 +188,7 @@ class BucketPath:
                         str(temporary),
                         raw_download=True,
                         checksum="crc32c",
-                        retry=retry(size=_TOGETHER * stored.size),
+                        retry=retry(size=TOGETHER * stored.size),
                     )
                     break
                 except DataCorruption:

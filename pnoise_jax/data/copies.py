@@ -9,7 +9,6 @@ import fcntl
 import hashlib
 import re
 import shutil
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -20,7 +19,6 @@ from pnoise_jax.data import notice
 
 _RECORDS = re.compile(r"\.(array_record|tfrecord)-\d+-of-\d+")
 _MANY = 100_000_000  # bytes, to copy which takes so long that somebody may wonder
-_AT_ONCE = 8  # files, each over a connection of its own
 _LEFT = 3600  # seconds after which a file that nobody writes to was left by a killed process
 
 
@@ -136,15 +134,13 @@ class Copy:
                 f"copying {len(files)} files, {_gigabytes(size)}, from {self._source} to "
                 f"{self.path}, once"
             )
-        stop = threading.Event()
 
         def download(file: StoredObject) -> int:
-            if not stop.is_set():
-                self._source.download(file, self.path / file.name)
+            self._source.download(file, self.path / file.name)
             return file.size
 
         done, tenths = 0, 0
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
+        with ThreadPoolExecutor(buckets.TOGETHER) as pool:
             try:
                 for copied in as_completed([pool.submit(download, file) for file in files]):
                     done += copied.result()
@@ -152,7 +148,7 @@ class Copy:
                         tenths = 10 * done // size
                         notice.tell(f"copying {self._source}: {10 * tenths} %")
             except BaseException:
-                stop.set()
+                pool.shutdown(cancel_futures=True)
                 raise
 
     @contextlib.contextmanager

@@ -46,8 +46,9 @@ def resolve_local(data_dir: str | os.PathLike | None, *, field: str = "data.data
 
 
 def set_with(data_dir: str | os.PathLike | None, field: str = "data.data_dir") -> str:
-    """What a URL was set with, for messages: the field, or TFDS's variable."""
-    return "TFDS_DATA_DIR" if data_dir is None else field
+    """What the place of the data sets was set with, for messages: the field, or TFDS's variable."""
+    is_by_variable = data_dir is None and os.environ.get("TFDS_DATA_DIR")
+    return "TFDS_DATA_DIR" if is_by_variable else field
 
 
 def make_staging(data_dir: Path, name: str, *, field: str = "data.data_dir") -> Path:

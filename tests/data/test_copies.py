@@ -360,3 +360,7 @@ def test_the_variable_of_a_url_is_named(bucket, monkeypatch):
     bucket.refusal = lambda path: 403
     with pytest.raises(PermissionError, match=rf"^TFDS_DATA_DIR='{URL}': "):
         data.load("digits", split="test")
+    monkeypatch.delenv("TFDS_DATA_DIR")
+    monkeypatch.setenv("HOME", "/home/nobody")
+    with pytest.raises(FileNotFoundError, match=r"not prepared in data\.data_dir='/home/nobody/"):
+        data.load("imagenet2012", split="test")
