@@ -1,22 +1,19 @@
 """Which kernel computes an attention: XLA's operations, or flash attention of cuDNN on GPUs."""
 
-import contextlib
-import contextvars
 import dataclasses
 import functools
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from pnoise_jax.models.device import device_here, on_cpu
 from pnoise_jax.registry import did_you_mean
 
 KERNELS = ("xla", "auto", "cudnn")
-
-_DEVICE: contextvars.ContextVar[Any] = contextvars.ContextVar("device", default=None)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,18 +104,43 @@ def attend(
     """Softmax attention, (batch, tokens, heads, dim / heads), by the kernel that `choose` returned.
 
     For cuDNN an odd number of tokens is padded by one, which nothing attends to: JAX refuses odd
-    numbers in training, though cuDNN does so with a bias alone.
+    numbers in training, though cuDNN does so with a bias alone. On CPUs "xla" is `attend_on_cpu`.
 
     Args:
       query, key, value: (batch, tokens, heads, dim / heads).
       bias: added to the logits, (batch or 1, heads or 1, tokens, tokens), or None.
       kernel: "xla" or "cudnn".
     """
+    if kernel == "xla" and on_cpu():
+        return attend_on_cpu(query, key, value, bias)
     implementation: Any = kernel
     attention = functools.partial(jax.nn.dot_product_attention, implementation=implementation)
     if kernel == "cudnn" and query.shape[1] % 2 and bias is None:
         return attend_padded(attention, query, key, value)
     return attention(query, key, value, bias)
+
+
+def attend_on_cpu(
+    query: jax.Array, key: jax.Array, value: jax.Array, bias: jax.Array | None = None
+) -> jax.Array:
+    """The attention of (batch, tokens, heads, dim / heads), as XLA's CPU backend computes it fast.
+
+    Numbers for each pair of tokens are many, so queries are scaled and not logits, results are
+    divided by the sum of their weights and not the weights, and no array of weights is transposed
+    before it meets the values, which `jax.nn.dot_product_attention` leads to. 16-bit inputs are
+    computed in float32, as XLA's CPU backend does for their products in any case.
+    """
+    dtype = value.dtype
+    wide = dtype if dtype.itemsize >= 4 else jnp.float32
+    query, key, value = (x.astype(wide).swapaxes(1, 2) for x in (query, key, value))
+    logits = jnp.einsum("bhtd,bhsd->bhts", query * query.shape[-1] ** -0.5, key)
+    if bias is not None:
+        logits += bias.astype(wide)
+    largest = jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True))  # the result ignores it
+    weights = jnp.exp(logits - largest)
+    total = weights.sum(axis=-1, keepdims=True)
+    x = jnp.einsum("bhts,bhsd->bhtd", weights, value) / total
+    return x.astype(dtype).swapaxes(1, 2)
 
 
 def attend_padded(
@@ -140,22 +162,12 @@ def attend_padded(
     return x[:, :tokens]
 
 
-@contextlib.contextmanager
-def compiling_for(device: Any) -> Iterator[None]:
-    """Lets `case_here` take this device, which may be absent, for one of this process."""
-    token = _DEVICE.set(device)
-    try:
-        yield
-    finally:
-        _DEVICE.reset(token)
-
-
 def case_here(query: jax.Array, *, bias: bool, weighted: bool, training: bool) -> Case:
     """The case of queries (batch, tokens, heads, dim / heads) on the devices of this process.
 
-    Within `compiling_for`, on its device.
+    Within `device.compiling_for`, on its device.
     """
-    device = jax.local_devices()[0] if _DEVICE.get() is None else _DEVICE.get()
+    device = device_here()
     capability = str(getattr(device, "compute_capability", ""))
     platform = device.platform
     if platform == "gpu":

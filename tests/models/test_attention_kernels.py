@@ -142,6 +142,8 @@ def test_lengths_of_padded_tokens_are_mapped_by_vmap():
     ],
 )
 def test_odd_numbers_of_tokens_are_padded_for_cudnn(kernel, tokens, bias, counted, monkeypatch):
+    monkeypatch.setattr(attention_kernels, "on_cpu", lambda: False)
+
     def record(query, key, value, bias=None, *, implementation, **lengths):
         assert query.shape == key.shape == value.shape == (2, counted, 1, 8)
         assert implementation == kernel
@@ -154,6 +156,37 @@ def test_odd_numbers_of_tokens_are_padded_for_cudnn(kernel, tokens, bias, counte
     x = jnp.ones((2, tokens, 1, 8), jnp.bfloat16)
     bias = jnp.zeros((1, 1, tokens, tokens), jnp.bfloat16) if bias else None
     assert attention_kernels.attend(x, x, x, bias, kernel=kernel).shape == x.shape
+
+
+@pytest.mark.parametrize("bias", [None, (1, 1), (3, 2), "mask"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-6), ("bfloat16", 2e-2)])
+def test_on_cpus_xlas_is_that_of_jax(dtype, tolerance, bias):
+    """Values and gradients, with fewer queries than keys and logits in the hundreds as well."""
+    keys = jax.random.split(jax.random.key(0), 5)
+    query = 30 * jax.random.normal(keys[0], (3, 4, 2, 9), dtype)
+    key, value = jax.random.normal(keys[1], (2, 3, 7, 2, 9), dtype)
+    weight = jax.random.normal(keys[2], (3, 4, 2, 9))
+    added = None
+    if bias == "mask":
+        added = jnp.where(jnp.arange(7) < 5, 0, -jnp.inf)[None, None, None].astype(dtype)
+    elif bias is not None:
+        added = jax.random.normal(keys[3], (*bias, 4, 7), dtype)
+
+    def loss(attend):
+        return lambda *arrays: jnp.vdot(attend(*arrays).astype(jnp.float32), weight)
+
+    attend = functools.partial(attention_kernels.attend, kernel="xla")
+    gradients = functools.partial(jax.value_and_grad, argnums=(0, 1, 2))
+    results = [gradients(loss(attend))(query, key, value, added)]
+    with jax.numpy_dtype_promotion("standard"):  # JAX's own needs it
+        results.append(gradients(loss(jax.nn.dot_product_attention))(query, key, value, added))
+    assert attend(query, key, value, added).dtype == dtype
+    assert all(grad.dtype == dtype for grad in results[0][1])
+    for ours, theirs in zip(*map(jax.tree.leaves, results), strict=True):
+        scale = np.abs(np.asarray(theirs, np.float32)).max()
+        np.testing.assert_allclose(
+            np.float32(ours), np.float32(theirs), rtol=0, atol=tolerance * scale
+        )
 
 
 def test_runs_under_vmap_are_those_of_one_after_another():

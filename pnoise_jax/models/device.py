@@ -1,0 +1,30 @@
+"""The device that a model is traced for, which decides how some operations are written."""
+
+import contextlib
+import contextvars
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+_DEVICE: contextvars.ContextVar[Any] = contextvars.ContextVar("device", default=None)
+
+
+@contextlib.contextmanager
+def compiling_for(device: Any) -> Iterator[None]:
+    """Lets models take this device, which may be absent, for one of this process."""
+    token = _DEVICE.set(device)
+    try:
+        yield
+    finally:
+        _DEVICE.reset(token)
+
+
+def device_here() -> Any:
+    """The first device of this process; within `compiling_for`, its device."""
+    return jax.local_devices()[0] if _DEVICE.get() is None else _DEVICE.get()
+
+
+def on_cpu() -> bool:
+    """Whether that device is a CPU."""
+    return device_here().platform == "cpu"
