@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pnoise_jax import noise
-from pnoise_jax.models import layers
+from pnoise_jax.models import attention_kernels, layers, products
 from pnoise_jax.models.transformer import IsotropicTransformer
 
 
@@ -42,7 +42,7 @@ class GatedAttention(nn.Module, kw_only=True):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps x (batch, tokens, dim) to the same shape."""
         batch, tokens, dim = x.shape
-        dense = functools.partial(nn.Dense, kernel_init=layers.normal_init, dtype=self.dtype)
+        dense = functools.partial(products.dense, kernel_init=layers.normal_init, dtype=self.dtype)
         qk = dense(2 * dim, use_bias=False, name="qk")(x)
         value = dense(dim, use_bias=False, kernel_init=_identity, name="v")(x)
         qk = qk.reshape(batch, tokens, 2, self.num_heads, dim // self.num_heads)
@@ -72,7 +72,7 @@ class GatedAttention(nn.Module, kw_only=True):
           (batch, tokens, heads, dim / heads).
         """
         kernel = layers.choose_kernel(self.kernel, query, None, train=self.train)
-        by_content = jax.nn.dot_product_attention(query, key, value, implementation=kernel)
+        by_content = attention_kernels.attend(query, key, value, None, kernel=kernel)
         by_position = jnp.einsum("hts,bshd->bthd", position_weights, value)
         gate = nn.sigmoid(gate).astype(self.dtype)[None, None, :, None]
         # timm mixes the weights instead, and divides them by their sum, which is 1 already.

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pnoise_jax import noise
-from pnoise_jax.models import attention_kernels
+from pnoise_jax.models import attention_kernels, products
 
 # With Flax's fast variance, E[x^2] - E[x]^2: the exact one made a training step of ViT-Ti on a CPU
 # 1.7 times as long. It loses digits only where a token's mean is far from 0 against its deviation.
@@ -100,7 +100,7 @@ class Attention(nn.Module, kw_only=True):
           (batch, tokens, dim).
         """
         dim = x.shape[-1]
-        qkv = nn.Dense(
+        qkv = products.dense(
             3 * dim,
             use_bias=self.qkv_bias == "all",
             kernel_init=self.qkv_init,
@@ -125,7 +125,7 @@ class Attention(nn.Module, kw_only=True):
         if self.key_gate is not None:
             gate = self.key_gate(train=self.train, name="key_gate")(key)
         x = self.weigh_values(query, key, value, bias, gate).reshape(batch, tokens, dim)
-        x = nn.Dense(dim, kernel_init=self.proj_init, dtype=self.dtype, name="proj")(x)
+        x = products.dense(dim, kernel_init=self.proj_init, dtype=self.dtype, name="proj")(x)
         return nn.Dropout(self.dropout, deterministic=not self.train)(x)
 
     def weigh_values(
@@ -221,10 +221,11 @@ class Mlp(nn.Module, kw_only=True):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps x (..., dim) to the same shape."""
         dim = x.shape[-1]
-        x = nn.Dense(self.hidden_dim, kernel_init=self.in_init, dtype=self.dtype, name="fc1")(x)
+        dense = functools.partial(products.dense, dtype=self.dtype)
+        x = dense(self.hidden_dim, kernel_init=self.in_init, name="fc1")(x)
         x = self.activation(x)
         x = nn.Dropout(self.dropout, deterministic=not self.train)(x)
-        x = nn.Dense(dim, kernel_init=self.out_init, dtype=self.dtype, name="fc2")(x)
+        x = dense(dim, kernel_init=self.out_init, name="fc2")(x)
         return nn.Dropout(self.dropout, deterministic=not self.train)(x)
 
 

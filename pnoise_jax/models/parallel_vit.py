@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from pnoise_jax import noise, parallel
-from pnoise_jax.models import layers
+from pnoise_jax.models import layers, products
 from pnoise_jax.models.transformer import IsotropicTransformer
 
 # Layer norms without a bias and without centring.
@@ -57,7 +57,7 @@ class ParallelBlock(nn.Module, kw_only=True):
     def __call__(self, x: jax.Array, taps: noise.Taps) -> jax.Array:
         """Maps x (batch, tokens, dim) to the same shape."""
         dim = x.shape[-1]
-        dense = functools.partial(nn.Dense, kernel_init=layers.normal_init, dtype=self.dtype)
+        dense = functools.partial(products.dense, kernel_init=layers.normal_init, dtype=self.dtype)
         x = taps(x, layer=self.layer, point="block_input")
         h = _norm(dtype=self.dtype, name="in_norm")(x)
         h = taps(h, layer=self.layer, point="attention_input")
@@ -89,7 +89,7 @@ class AttentionPooling(nn.Module, kw_only=True):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps x (batch, tokens, dim), float32, to (batch, dim)."""
         batch, tokens, dim = x.shape
-        dense = functools.partial(nn.Dense, kernel_init=layers.normal_init)
+        dense = functools.partial(products.dense, kernel_init=layers.normal_init)
         init = nn.initializers.normal(dim**-0.5)
         latent = self.param("latent", init, (1, 1, dim), jnp.float32)
         heads = (self.num_heads, dim // self.num_heads)

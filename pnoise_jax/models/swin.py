@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from pnoise_jax import noise
-from pnoise_jax.models import checks, layers
+from pnoise_jax.models import checks, layers, products
 from pnoise_jax.models.transformer import Transformer
 from pnoise_jax.models.windows import Grid, WindowAttention, Windows, fill, halved
 
@@ -62,7 +62,7 @@ class PatchMerging(nn.Module, kw_only=True):
         x = x.reshape(batch, rows, 2, columns, 2, dim).transpose(0, 1, 3, 4, 2, 5)
         x = x.reshape(batch, rows * columns, 4 * dim)
         norm = layers.torch_layer_norm(dtype=self.dtype, name="norm")
-        reduction = nn.Dense(
+        reduction = products.dense(
             2 * dim,
             use_bias=False,
             kernel_init=layers.normal_init,
