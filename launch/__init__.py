@@ -2,9 +2,11 @@
 
 import gc
 
-from . import huge_pages
+from . import huge_pages, xla_options
 
-huge_pages.start_again()  # if Python is about to run one of them, and before it imports anything
+# If Python is about to run one of them, and before it imports anything.
+huge_pages.start_again()
+xla_options.choose()
 
 # Importing makes a quarter of a million objects that stay; by default Python looks through all of
 # them again and again, for a tenth of the time that a program takes to start.

@@ -6,11 +6,12 @@ page fault each: 270 000 in a step of ViT-Ti/16 with 16 images. glibc asks for p
 peak stays the same.
 """
 
-import importlib.util
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+
+from . import programs
 
 VARIABLE, TUNABLE = "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
 SWITCH = "PNOISE_HUGE_PAGES"
@@ -18,7 +19,6 @@ SENTENCE = f"arrays were in huge pages ({TUNABLE}); {SWITCH}=0 turns this off"
 _STARTED_AGAIN = "_PNOISE_STARTED_AGAIN"  # the id of the process, which stays the same
 _FIRST_GLIBC = (2, 35)
 _MODE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-_PLUGINS = ("jax_plugins", "libtpu")  # modules of JAX on accelerators
 _WATCHERS = ("bdb", "pydevd", "debugpy", "_lsprof", "coverage")  # of debuggers and profilers
 
 _state = {"decided": False, "in_use": False}
@@ -39,7 +39,8 @@ def start_again() -> None:
         _state["in_use"] = os.environ.pop(VARIABLE, None) == TUNABLE
         return
     watched = not sys.modules.keys().isdisjoint(_WATCHERS)  # and would lose this process
-    if watched or not is_program(sys.orig_argv, sys.argv) or not sys.executable or not help_here():
+    program = programs.is_program(sys.orig_argv, sys.argv)
+    if watched or not program or not sys.executable or not help_here():
         return
     environment = os.environ | {VARIABLE: TUNABLE, _STARTED_AGAIN: str(os.getpid())}
     try:
@@ -51,24 +52,6 @@ def start_again() -> None:
 def in_use() -> bool:
     """Whether this process has been started again."""
     return _state["in_use"]
-
-
-def is_program(command: Sequence[str], arguments: Sequence[str]) -> bool:
-    """Whether Python was started to run one of these programs, and has not begun yet.
-
-    It was not where a notebook, a debugger, a test or a worker process imports them.
-
-    Args:
-      command: `sys.orig_argv`.
-      arguments: `sys.argv`; its first item is "-m" while Python looks for a module to run.
-    """
-    started = command[len(command) - len(arguments) :][:1]
-    if not arguments or not started:
-        return False
-    if arguments[0] == "-m":
-        package = __package__ or ""
-        return f"{started[0].removeprefix('-m')}.".startswith(f"{package}.")
-    return started[0] == arguments[0] and Path(arguments[0]).name == "pnoise"
 
 
 def help_here(environment: Mapping[str, str] = os.environ) -> bool:
@@ -83,14 +66,11 @@ def help_here(environment: Mapping[str, str] = os.environ) -> bool:
         return False
     if environment.get(VARIABLE) or "malloc" in environment.get("LD_PRELOAD", ""):
         return False
-    return _computes_on_cpu(environment) and _glibc() >= _FIRST_GLIBC and _gives_them_on_request()
-
-
-def _computes_on_cpu(environment: Mapping[str, str]) -> bool:
-    platforms = environment.get("JAX_PLATFORMS") or environment.get("JAX_PLATFORM_NAME")
-    if platforms:
-        return {name.strip().lower() for name in platforms.split(",")} == {"cpu"}
-    return not any(importlib.util.find_spec(name) for name in _PLUGINS)
+    return (
+        programs.compute_on_cpu(environment)
+        and _glibc() >= _FIRST_GLIBC
+        and _gives_them_on_request()
+    )
 
 
 def _glibc() -> tuple[int, ...]:

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from launch import huge_pages
+from launch import huge_pages, programs
 
 ROOT = pathlib.Path(__file__).parents[2]
 CPU = {"JAX_PLATFORMS": "cpu"}
@@ -61,7 +61,7 @@ def folder(tmp_path_factory):
     """A folder with a small program in a package that starts as the real one does."""
     folder = tmp_path_factory.mktemp("programs")
     (folder / "launch").mkdir()
-    for name in ("__init__", "huge_pages"):
+    for name in ("__init__", "huge_pages", "programs", "xla_options"):
         shutil.copy(ROOT / "launch" / f"{name}.py", folder / "launch")
     (folder / "launch" / "probe.py").write_text(PROBE)
     (folder / "other.py").write_text(
@@ -236,7 +236,7 @@ def test_debuggers_and_profilers_keep_their_process(folder, watcher):
     ],
 )
 def test_only_a_program_that_has_not_begun_starts_again(command, arguments, expected):
-    assert huge_pages.is_program(command, arguments) is expected
+    assert programs.is_program(command, arguments) is expected
 
 
 @pytest.mark.parametrize("version", [(2, 34), (2, 17), ()])
@@ -270,7 +270,7 @@ def test_accelerators_are_left_alone(platforms):
 def test_without_a_choice_of_platforms_jaxs_plugins_decide(monkeypatch, tmp_path):
     monkeypatch.setattr(huge_pages, "_glibc", lambda: (2, 36))
     monkeypatch.setattr(huge_pages, "_gives_them_on_request", lambda: True)
-    monkeypatch.setattr(huge_pages, "_PLUGINS", ("some_plugin",))
+    monkeypatch.setattr(programs, "_PLUGINS", ("some_plugin",))
     assert huge_pages.help_here({})
     (tmp_path / "some_plugin").mkdir()
     monkeypatch.syspath_prepend(tmp_path)

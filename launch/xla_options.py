@@ -1,0 +1,46 @@
+"""Convolutions that use all cores of a CPU: an option of XLA for programs that compute there.
+
+XLA leaves convolutions to YNNPACK. With 64 channels or fewer that used one of two cores in jaxlib
+0.10, and its gradients of kernels take longer than those of XLA's own in all tested versions.
+"""
+
+import importlib.metadata
+import os
+import re
+import sys
+from collections.abc import Mapping
+
+from . import programs
+
+VARIABLE, NAME = "XLA_FLAGS", "xla_cpu_experimental_ynn_fusion_type"
+OPTION = f"--{NAME}=-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
+# XLA ends a process that passes an option it does not know, and these know it.
+_JAXLIB = ((0, 10), (0, 13))
+
+
+def choose() -> None:
+    """Puts the option into `XLA_FLAGS`, if this is one of our programs and has not begun yet."""
+    if programs.is_program(sys.orig_argv, sys.argv):
+        os.environ.update(wanted(os.environ))
+
+
+def wanted(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variable to set for programs of this environment; empty where there is none.
+
+    There is none where they compute elsewhere, where `XLA_FLAGS` has the option already, in any
+    form, and for versions of jaxlib that were not tried.
+    """
+    flags = environment.get(VARIABLE, "")
+    low, high = _JAXLIB
+    if NAME in flags or not low <= _jaxlib() < high or not programs.compute_on_cpu(environment):
+        return {}
+    return {VARIABLE: f"{flags} {OPTION}".strip()}
+
+
+def _jaxlib() -> tuple[int, ...]:
+    """Major and minor version, (0, 0) where it is not installed or names them otherwise."""
+    try:
+        found = re.match(r"(\d+)\.(\d+)", importlib.metadata.version("jaxlib"))
+    except importlib.metadata.PackageNotFoundError:
+        found = None
+    return tuple(map(int, found.groups())) if found else (0, 0)
