@@ -66,6 +66,7 @@ _TIMM = flags.DEFINE_list(
 _OUT = flags.DEFINE_string("out", None, "JSON file for all ratios and times.")
 
 MEAN = STD = (0.5,)
+_WARM_UP = 4  # calls that are not timed
 _ALTERNATIVES = {"eager": "timm", "compiled": "timm compiled"}
 
 
@@ -153,7 +154,9 @@ def measure(spec: Spec, mesh: Mesh) -> list[dict]:
             spec, {n: each.call(1, norm=True) for n, each in alternatives.items()}
         )
         calls = {n: functools.partial(each.call, steps) for n, each in alternatives.items()}
-        for call in calls.values():
+        # XLA asks for the memory of a whole step at once, and the process finds the place that it
+        # keeps for it after some steps only: until then a step took up to twice as long on a CPU.
+        for call in list(calls.values()) * _WARM_UP:
             call()
         peaks = {n: each.peak_memory() for n, each in alternatives.items() if each.peak_memory}
         times = measuring.interleave(calls, rounds=spec.rounds, per_call=steps)
