@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+from launch import xla_options
 from pnoise_jax.runs import RunDirectory
 from tests.launch import command
 
@@ -150,12 +151,12 @@ def test_other_code_settings_and_data_stop(data_dir, tmp_path):
     with (copy / "pnoise_jax" / "training" / "step.py").open("a") as file:
         file.write("\n# another version\n")
     own = {"CODE": str(copy), "PYTHONPATH": str(copy), "JAX_DEFAULT_MATMUL_PRECISION": "highest"}
-    flags = command.ENVIRONMENT.get("XLA_FLAGS", "")
+    given = [command.ENVIRONMENT.get("XLA_FLAGS", ""), "--xla_cpu_enable_fast_math=true"]
+    environments = [command.ENVIRONMENT | {"XLA_FLAGS": flags} for flags in given]
+    flags = [(each | xla_options.wanted(each))["XLA_FLAGS"] for each in environments]
     one = ("train", *arguments(data_dir, tmp_path / "run"))
     part = "--config.data.train_split=train[:299]"
-    hosts = command.start_on_hosts(
-        one, (*one, part, own | {"XLA_FLAGS": "--xla_cpu_enable_fast_math=true"})
-    )
+    hosts = command.start_on_hosts(one, (*one, part, own | {"XLA_FLAGS": given[1]}))
     codes, errors = command.ends(hosts)
     assert codes == [1, 1]
     assert_all_say(
@@ -164,7 +165,7 @@ def test_other_code_settings_and_data_stop(data_dir, tmp_path):
         "\n  training split, examples: 300 on host 0; 299 on host 1\n",
         "\n  training split, digest of the labels: ",
         "\n  jax_default_matmul_precision: None on host 0; highest on host 1\n",
-        f"\n  XLA_FLAGS: {flags!r} on host 0; '--xla_cpu_enable_fast_math=true' on host 1\n",
+        f"\n  XLA_FLAGS: {flags[0]!r} on host 0; {flags[1]!r} on host 1\n",
         "\n  code of pnoise_jax/training/step.py: ",
     )
 
