@@ -70,7 +70,7 @@ def require_kernel(name: str) -> None:
 
 
 def choose(name: str, case: Case) -> str:
-    """The `implementation` of `jax.nn.dot_product_attention`: "xla" or "cudnn".
+    """The kernel that `attend` takes: "xla" or "cudnn".
 
     Args:
       name: one of `KERNELS`. "auto" takes cuDNN where it can and there is no bias, with which it
@@ -125,10 +125,10 @@ def attend_on_cpu(
 ) -> jax.Array:
     """The attention of (batch, tokens, heads, dim / heads), as XLA's CPU backend computes it fast.
 
-    Numbers for each pair of tokens are many, so queries are scaled and not logits, results are
-    divided by the sum of their weights and not the weights, and no array of weights is transposed
-    before it meets the values, which `jax.nn.dot_product_attention` leads to. 16-bit inputs are
-    computed in float32, as XLA's CPU backend does for their products in any case.
+    For `jax.nn.dot_product_attention` it scales the logits, writes out what divides the weights,
+    and transposes them: three more passes over a number for each pair of tokens. Here queries are
+    scaled, and results are divided by the sum of their weights. 16-bit inputs are computed in
+    float32, as XLA's CPU backend multiplies them in any case.
     """
     dtype = value.dtype
     wide = dtype if dtype.itemsize >= 4 else jnp.float32

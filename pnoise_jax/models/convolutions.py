@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import AxisType
 
-from pnoise_jax.models.products import product_of_rows
+from pnoise_jax.models.products import multiply_rows
 
 
 def batch_norm(*, train: bool, epsilon: float, axis_name: str | None, dtype: Any) -> Callable:
@@ -43,7 +43,7 @@ def pointwise(
     def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
         x = x[:, :: strides[0], :: strides[1]]  # where nothing is padded
         dimensions = (((3,), (0,)), ((), ()))
-        return product_of_rows(x, kernel[0, 0], dimensions, precision=options.get("precision"))
+        return multiply_rows(x, kernel[0, 0], dimensions, precision=options.get("precision"))
 
     def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return lax.conv_general_dilated(x, kernel, strides, *others, **options)

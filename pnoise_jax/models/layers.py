@@ -178,7 +178,7 @@ class Attention(nn.Module, kw_only=True):
 def choose_kernel(
     name: str, query: jax.Array, bias: jax.Array | None, *, train: bool, weighted: bool = False
 ) -> Any:
-    """What `jax.nn.dot_product_attention` takes as its implementation.
+    """What `attention_kernels.attend` takes as its kernel.
 
     Args:
       name: one of `attention_kernels.KERNELS`.

@@ -10,28 +10,33 @@ from jax.sharding import AxisType
 from pnoise_jax.models.device import on_cpu
 
 
-def product_of_rows(
+def multiply_rows(
     x: jax.Array, kernel: jax.Array, dimension_numbers: Any, **options: Any
 ) -> jax.Array:
-    """`jax.lax.dot_general` for dense layers; on CPUs with the tokens of all examples as rows.
+    """`jax.lax.dot_general` of a dense layer, with the tokens or pixels of all examples as rows.
 
     For the gradient of the kernel, XLA's CPU backend transposes activations of three axes, of which
     two are summed over, but not those of two.
 
     Args:
       x: (..., dim).
-      kernel: (dim, features), or with more axes, of which nothing is changed.
+      kernel: (dim, features); one with more axes is multiplied as it is.
       dimension_numbers: as `jax.lax.dot_general` has them: the last axis of x with the first.
       **options: of `jax.lax.dot_general`.
     """
-    product = functools.partial(jax.lax.dot_general, dimension_numbers=dimension_numbers, **options)
+    product = functools.partial(jax.lax.dot_general, **options)
+    # With explicit axes JAX cannot tell where the merged rows would go.
     explicit = AxisType.Explicit in jax.typeof(x).sharding.mesh.axis_types
-    if x.ndim < 3 or kernel.ndim != 2 or explicit or not on_cpu():
-        return product(x, kernel)
-    dimension_numbers = (((1,), (0,)), ((), ()))
-    rows = product(x.reshape(-1, x.shape[-1]), kernel, dimension_numbers=dimension_numbers)
+    if x.ndim < 3 or kernel.ndim != 2 or explicit:
+        return product(x, kernel, dimension_numbers)
+    rows = product(x.reshape(-1, x.shape[-1]), kernel, (((1,), (0,)), ((), ())))
     return rows.reshape(*x.shape[:-1], rows.shape[-1])
 
 
+def _multiply(x: jax.Array, kernel: jax.Array, dimension_numbers: Any, **options: Any) -> jax.Array:
+    product = multiply_rows if on_cpu() else jax.lax.dot_general
+    return product(x, kernel, dimension_numbers, **options)
+
+
 # Of tokens, (..., dim): `flax.linen.Dense`, and faster in training on CPUs.
-dense = functools.partial(nn.Dense, dot_general=product_of_rows)
+dense = functools.partial(nn.Dense, dot_general=_multiply)
