@@ -15,8 +15,8 @@ from . import programs
 
 VARIABLE, NAME = "XLA_FLAGS", "xla_cpu_experimental_ynn_fusion_type"
 OPTION = f"--{NAME}=-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
-# XLA ends a process that passes an option it does not know, and these know it.
-_JAXLIB = ((0, 10), (0, 13))
+# XLA ends a process with an option that it does not know. Tried: 0.10.0, 0.10.2, 0.11.2, 0.12.0.1.
+_JAXLIB = ((0, 10, 0), (0, 12, 0))
 
 
 def choose() -> None:
@@ -32,16 +32,16 @@ def wanted(environment: Mapping[str, str]) -> dict[str, str]:
     form, and for versions of jaxlib that were not tried.
     """
     flags = environment.get(VARIABLE, "")
-    low, high = _JAXLIB
-    if NAME in flags or not low <= _jaxlib() < high or not programs.compute_on_cpu(environment):
+    first, last = _JAXLIB
+    if NAME in flags or not first <= _jaxlib() <= last or not programs.compute_on_cpu(environment):
         return {}
     return {VARIABLE: f"{flags} {OPTION}".strip()}
 
 
 def _jaxlib() -> tuple[int, ...]:
-    """Major and minor version, (0, 0) where it is not installed or names them otherwise."""
+    """Its version, three numbers; () where it is not installed or counts otherwise."""
     try:
-        found = re.match(r"(\d+)\.(\d+)", importlib.metadata.version("jaxlib"))
+        found = re.match(r"(\d+)\.(\d+)\.(\d+)", importlib.metadata.version("jaxlib"))
     except importlib.metadata.PackageNotFoundError:
         found = None
-    return tuple(map(int, found.groups())) if found else (0, 0)
+    return tuple(map(int, found.groups())) if found else ()

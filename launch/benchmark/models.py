@@ -154,8 +154,8 @@ def measure(spec: Spec, mesh: Mesh) -> list[dict]:
             spec, {n: each.call(1, norm=True) for n, each in alternatives.items()}
         )
         calls = {n: functools.partial(each.call, steps) for n, each in alternatives.items()}
-        # XLA asks for the memory of a whole step at once, and the process finds the place that it
-        # keeps for it after some steps only: until then a step took up to twice as long on a CPU.
+        # XLA asks for the memory of a whole step at once. While the kernel still hands it out, the
+        # first steps took up to 1.5 times as long on a CPU.
         for call in list(calls.values()) * _WARM_UP:
             call()
         peaks = {n: each.peak_memory() for n, each in alternatives.items() if each.peak_memory}

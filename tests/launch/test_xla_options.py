@@ -45,7 +45,7 @@ def test_accelerators_are_left_alone(platforms):
     assert xla_options.wanted({"JAX_PLATFORMS": platforms}) == {}
 
 
-@pytest.mark.parametrize("version", ["0.9.2", "0.13.0", "1.0", "unknown", None])
+@pytest.mark.parametrize("version", ["0.9.2", "0.12.1", "0.13.0", "1.0", "unknown", None])
 def test_other_versions_which_may_end_at_it_are_left_alone(version, monkeypatch):
     def look_up(name):
         assert name == "jaxlib"
