@@ -134,6 +134,14 @@ class Classifier(nn.Module, kw_only=True):
         raise NotImplementedError
 
     @nn.nowrap
+    def run_last_block(self, x: jax.Array, taps: noise.Taps, *, train: bool) -> jax.Array:
+        """What `run_head` is given of the last block's output: by default `run_block`'s, whole.
+
+        A model can leave out what its head does not read.
+        """
+        return self.run_block(x, taps, layer=self.num_layers, train=train)
+
+    @nn.nowrap
     def run_features(self, x: jax.Array, *, train: bool) -> jax.Array:
         """The features of each image, (batch, dim) float32, from the last block's output."""
         raise NotImplementedError(
@@ -308,11 +316,15 @@ class Classifier(nn.Module, kw_only=True):
         if not first:
             x = self.run_embed(taps(x, point="image"), train=train)
         inputs = {}
+        whole = end == "map" or (end == "logits" and self.image_head is not None)
         for layer in range(first or 1, self.num_layers + 1):
             if layer == end:
                 return x, inputs
             inputs[layer] = x
-            x = self.run_block(x, taps, layer=layer, train=train)
+            if layer == self.num_layers and not whole:
+                x = self.run_last_block(x, taps, train=train)
+            else:
+                x = self.run_block(x, taps, layer=layer, train=train)
             self._require_named(layer)
         if end == "features":
             return self.run_features(x, train=train), inputs

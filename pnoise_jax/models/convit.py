@@ -149,21 +149,35 @@ class ConViT(IsotropicTransformer, kw_only=True):
 
     @nn.nowrap
     def run_block(self, x: jax.Array, taps: noise.Taps, *, layer: int, train: bool) -> jax.Array:
-        if layer <= self.local_layers:
-            attention = functools.partial(
-                GatedAttention,
-                grid=self.grid,
-                num_heads=self.num_heads,
-                locality_strength=self.locality_strength,
-            )
-        else:
-            attention = functools.partial(
-                layers.Attention, num_heads=self.num_heads, qkv_bias="none"
-            )
-            taps = dataclasses.replace(taps, prefix_tokens=1)
+        if layer > self.local_layers:
+            return self._run_global_block(x, taps, layer, train)
+        attention = functools.partial(
+            GatedAttention,
+            grid=self.grid,
+            num_heads=self.num_heads,
+            locality_strength=self.locality_strength,
+        )
         block = self.encoder_block(layer, train, attention=attention, mlp_dim=self.mlp_features)
         x = block(x, taps)
         return self._join_class_token(x) if layer == self.local_layers else x
+
+    @nn.nowrap
+    def run_last_block(self, x: jax.Array, taps: noise.Taps, *, train: bool) -> jax.Array:
+        """The class token, where `all_tokens` does not ask for the others."""
+        if self.all_tokens or not self.head_is_of(ConViT):
+            return super().run_last_block(x, taps, train=train)
+        return self._run_global_block(x, taps, self.depth, train, queries=1)
+
+    @nn.nowrap
+    def _run_global_block(
+        self, x: jax.Array, taps: noise.Taps, layer: int, train: bool, *, queries: int | None = None
+    ) -> jax.Array:
+        """A block behind the class token, x (batch, 1 + patches, dim)."""
+        attention = functools.partial(
+            layers.Attention, num_heads=self.num_heads, qkv_bias="none", queries=queries
+        )
+        block = self.encoder_block(layer, train, attention=attention, mlp_dim=self.mlp_features)
+        return block(x, dataclasses.replace(taps, prefix_tokens=1))
 
     @nn.nowrap
     def _join_class_token(self, x: jax.Array) -> jax.Array:

@@ -67,7 +67,9 @@ class Attention(nn.Module, kw_only=True):
       key_gate: makes a module, given `train` and its `name`, that maps the keys (batch, tokens,
         heads, dim / heads) to factors (batch, tokens, heads) by which the first token's attention
         to each token is multiplied after the softmax; None for none.
-      kernel: what computes it, one of `attention_kernels.KERNELS`.
+      queries: how many tokens attend to all, from the first on, and are returned; None for all.
+      kernel: what computes it, one of `attention_kernels.KERNELS`. With `queries`, XLA in any case,
+        but what is asked for must be possible.
       train: whether dropout is on.
       dtype: dtype of the computation; parameters are float32.
     """
@@ -78,6 +80,7 @@ class Attention(nn.Module, kw_only=True):
     proj_init: nn.initializers.Initializer = normal_init
     qk_norm: Callable[..., nn.Module] | None = None
     key_gate: Callable[..., nn.Module] | None = None
+    queries: int | None = None
     dropout: float = 0.0
     kernel: str = "xla"
     train: bool = False
@@ -85,7 +88,7 @@ class Attention(nn.Module, kw_only=True):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps x (batch, tokens, dim) to the same shape."""
+        """Maps x (batch, tokens, dim) to the same shape, or to (batch, queries, dim)."""
         return self.attend(x)
 
     @nn.nowrap
@@ -94,10 +97,10 @@ class Attention(nn.Module, kw_only=True):
 
         Args:
           x: (batch, tokens, dim).
-          bias: (batch or 1, heads or 1, tokens, tokens).
+          bias: (batch or 1, heads or 1, tokens or queries, tokens).
 
         Returns:
-          (batch, tokens, dim).
+          (batch, tokens or queries, dim).
         """
         dim = x.shape[-1]
         qkv = products.dense(
@@ -115,16 +118,16 @@ class Attention(nn.Module, kw_only=True):
     @nn.nowrap
     def attend_projected(self, qkv: jax.Array, bias: jax.Array | None = None) -> jax.Array:
         """`attend` from queries, keys and values, (batch, tokens, 3, heads, dim / heads)."""
-        batch, tokens, _, heads, width = qkv.shape
-        dim = heads * width
+        dim = math.prod(qkv.shape[3:])
         query, key, value = jnp.unstack(qkv, axis=2)
+        query = query[:, : self.queries]
         if self.qk_norm is not None:
             query = self.qk_norm(dtype=self.dtype, name="q_norm")(query)
             key = self.qk_norm(dtype=self.dtype, name="k_norm")(key)
         gate = None
         if self.key_gate is not None:
             gate = self.key_gate(train=self.train, name="key_gate")(key)
-        x = self.weigh_values(query, key, value, bias, gate).reshape(batch, tokens, dim)
+        x = self.weigh_values(query, key, value, bias, gate).reshape(*query.shape[:2], dim)
         x = products.dense(dim, kernel_init=self.proj_init, dtype=self.dtype, name="proj")(x)
         return nn.Dropout(self.dropout, deterministic=not self.train)(x)
 
@@ -139,16 +142,16 @@ class Attention(nn.Module, kw_only=True):
         """The attention itself; a method of its own, so that an interceptor can change it.
 
         Args:
-          query, key, value: (batch, tokens, heads, dim / heads).
+          query: (batch, tokens or queries, heads, dim / heads).
+          key, value: (batch, tokens, heads, dim / heads).
           bias: as `attend` has it.
           gate: factors (batch, tokens, heads) of the first token's attention, or None.
 
         Returns:
-          (batch, tokens, heads, dim / heads).
+          The shape of the queries.
         """
-        kernel = choose_kernel(
-            self.kernel, query, bias, train=self.train, weighted=gate is not None
-        )
+        kernel = choose_kernel(self.kernel, key, bias, train=self.train, weighted=gate is not None)
+        kernel = kernel if self.queries is None else "xla"  # cuDNN gains nothing with so few
         if gate is None:
             return attention_kernels.attend(query, key, value, bias, kernel=kernel)
         scale = jnp.float32(query.shape[-1] ** -0.5)
@@ -176,13 +179,13 @@ class Attention(nn.Module, kw_only=True):
 
 
 def choose_kernel(
-    name: str, query: jax.Array, bias: jax.Array | None, *, train: bool, weighted: bool = False
+    name: str, key: jax.Array, bias: jax.Array | None, *, train: bool, weighted: bool = False
 ) -> Any:
     """What `attention_kernels.attend` takes as its kernel.
 
     Args:
       name: one of `attention_kernels.KERNELS`.
-      query: (batch, tokens, heads, dim / heads).
+      key: (batch, tokens, heads, dim / heads).
       bias: as `Attention.attend` has it.
       train: whether the model trains. An attack differentiates a model that does not, so "auto"
         counts every attention as trained.
@@ -192,7 +195,7 @@ def choose_kernel(
       ValueError: as `attention_kernels.choose`.
     """
     case = attention_kernels.case_here(
-        query, bias=bias is not None, weighted=weighted, training=train or name == "auto"
+        key, bias=bias is not None, weighted=weighted, training=train or name == "auto"
     )
     return attention_kernels.choose(name, case)
 
@@ -255,7 +258,7 @@ class Block(nn.Module, kw_only=True):
     Attributes:
       layer: number of this block in the whole model, from 1: how an injection addresses it.
       attention: makes the attention, (batch, tokens, dim) to the same shape, given its `name`,
-        `dropout`, `train` and `dtype`.
+        `dropout`, `train` and `dtype`. If it returns the first tokens alone, so does the block.
       mlp_dim: hidden features of the MLP.
       mlp: makes the MLP, given its `hidden_dim`, `name`, `dropout`, `train` and `dtype`.
       norm: makes a layer norm, given its `name` and `dtype`.
@@ -296,7 +299,7 @@ class Block(nn.Module, kw_only=True):
         h = self._tapped(x if self.post_norm else norm(x), taps, "attention_input")
         h = self.attention(**common, name="attn")(h)
         h = self._scaled(norm(h) if self.post_norm else h, "gamma_1")
-        x = x + DropPath(self.drop_path, self.train, name="drop_path1")(h)
+        x = x[:, : h.shape[1]] + DropPath(self.drop_path, self.train, name="drop_path1")(h)
         x = self._encoded(x, "cpe2")
         norm = self.norm(dtype=self.dtype, name="norm2")
         mlp = self.mlp(hidden_dim=self.mlp_dim, **common, name="mlp")

@@ -116,12 +116,24 @@ class VisionTransformer(IsotropicTransformer, kw_only=True):
 
     @nn.nowrap
     def run_block(self, x: jax.Array, taps: noise.Taps, *, layer: int, train: bool) -> jax.Array:
+        return self._block(layer, train)(x, taps)
+
+    @nn.nowrap
+    def run_last_block(self, x: jax.Array, taps: noise.Taps, *, train: bool) -> jax.Array:
+        """The tokens that the head reads, where `all_tokens` does not ask for the others."""
+        if self.all_tokens or self.pooling != "token" or not self.head_is_of(VisionTransformer):
+            return super().run_last_block(x, taps, train=train)
+        return self._block(self.depth, train, queries=1 + int(self.distilled))(x, taps)
+
+    @nn.nowrap
+    def _block(self, layer: int, train: bool, *, queries: int | None = None) -> nn.Module:
         attention = functools.partial(
             layers.Attention,
             num_heads=self.num_heads,
             qkv_bias="all" if self.qkv_bias else "none",
+            queries=queries,
         )
-        block = self.encoder_block(
+        return self.encoder_block(
             layer,
             train,
             attention=attention,
@@ -129,7 +141,6 @@ class VisionTransformer(IsotropicTransformer, kw_only=True):
             norm=self._layer_norm,
             layer_scale=self.layer_scale or None,
         )
-        return block(x, taps)
 
     @property
     def matmul_split(self) -> parallel.MatmulSplit:

@@ -247,15 +247,22 @@ def exchanges(config, mesh, program):
     return found
 
 
-@pytest.mark.parametrize(("program", "passes"), [("training", 2), ("evaluation", 1)])
-def test_a_branch_exchanges_one_result_each_way(program, passes, data_dir):
-    """Two blocks of two branches each, over two devices that have 80 tokens."""
+@pytest.mark.parametrize(
+    ("program", "passes", "of_all", "of_class"), [("training", 2, 5, 3), ("evaluation", 1, 2, 2)]
+)
+def test_a_branch_exchanges_one_result_each_way(program, passes, of_all, of_class, data_dir):
+    """Two blocks of two branches each, over two devices that have 80 tokens, 16 of them of classes.
+
+    The last block's branches return these alone, and its attention passes gradients to all.
+    """
     changes = TWO_BLOCKS | {"model.dropout": 0.1, "model.drop_path": 0.1, "noise.train": True}
     config = small_config(data_dir, tensor_parallel=2, batch_size=64, **changes)
     config["evaluation"].batch_size = 16
     found = exchanges(config, parallel.training_mesh(1, 2), program)
     tokens = 64 // 4 * 5
-    assert found.pop(("all-reduce", 4 * tokens * 128)) == 2 * 2 * passes
+    assert of_all + of_class == 2 * 2 * passes
+    assert found.pop(("all-reduce", 4 * tokens * 128)) == of_all
+    assert found.pop(("all-reduce", 4 * tokens // 5 * 128)) == of_class
     # Rows of the kernel to queries, keys and values, each device's half, for heads.
     assert found.pop(("all-to-all", 4 * 128 * 3 * 128 // 2)) == 2 * passes
     assert all(size <= 4 * 3 * 128 for _, size in found)  # biases, and sums of squares
