@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from pnoise_jax import data, evaluation
+from pnoise_jax import data, evaluation, parallel
 from pnoise_jax.studies.leak.audited.audited_noise import AuditedNoise
 from pnoise_jax.studies.leak.checks.independence import largest_change
 
@@ -40,6 +40,7 @@ class AuditedModel:
         self.blank = len(dataset)
         self._model, self._variables, self._dataset = model, variables, dataset
         self._pixels = {"mean": evaluation.static_mean(mean), "std": tuple(std)}
+        self._mesh = mesh
         self._options = {"mesh": mesh, "report": report, **self._pixels}
         firsts = {self._first_layer(audited) for audited in noises}
         self._layers = tuple(sorted(firsts - {0}))
@@ -97,11 +98,38 @@ class AuditedModel:
         count, size = batches.shape
         at_once = max(1, AT_ONCE // size)
         filled = np.resize(batches, (-(-count // at_once) * at_once, size))  # one compiled shape
-        function = self._function(model, noise=True, seed=seed, batch_size=size)
+        layer = self._first_layer(audited)
+        function = self._function(
+            model, noise=True, seed=seed, batch_size=size, layer=layer or None
+        )
+        inputs = functools.partial(self._kept, layer) if layer else self.inputs
         logits = [
-            function(self.inputs(part.ravel())) for part in np.split(filled, len(filled) // at_once)
+            function(inputs(part.ravel())) for part in np.split(filled, len(filled) // at_once)
         ]
         return np.concatenate(logits).reshape(len(filled), size, -1)[:count]
+
+    def _kept(self, layer: int, rows: np.ndarray) -> np.ndarray:
+        """The inputs of a layer's block for the images of `inputs`, from the clean pass."""
+        blank = rows == self.blank
+        kept = self._clean.representations[layer].values[np.where(blank, 0, rows)]
+        if blank.any():
+            kept[blank] = self._kept_of_blank[layer]
+        return kept
+
+    @functools.cached_property
+    def _kept_of_blank(self) -> dict[int, np.ndarray]:
+        """The input of each kept layer's block for a blank image, (1, ...)."""
+        model = self._model.clone(injection=None)
+        image = jax.device_put(self.inputs(np.array([self.blank])), parallel.replicated(self._mesh))
+
+        @functools.partial(jax.jit, out_shardings=parallel.replicated(self._mesh))
+        def record(variables: Any, images: jax.Array) -> dict[int, jax.Array]:
+            images = evaluation.normalise(images, **self._pixels)
+            call = {"train": False, "method": "record_inputs"}
+            inputs: Any = model.apply(variables, images, self._layers, **call)[1]
+            return inputs
+
+        return jax.device_get(record(self._variables, image))
 
     def require_resumable(self, audited: AuditedNoise, batch_size: int) -> None:
         layer = self._first_layer(audited)
