@@ -11,6 +11,7 @@ Subcommands:
   data      our input pipeline against tf.data and against a PIL loop over folders
   adapt     a gradient of each method of domain adaptation against the sum of its parts
   models    the forward pass and training step of each family of models against timm's
+  memory    what loading weights, training and an audit need of it
   growth    how the cost of a step, an audit and a sweep's plan grows with their sizes
   scaling   what more devices and hosts add to a training step and to the input pipeline
   gpu       models, noises and sweeps at the sizes of a large GPU, in one command
@@ -37,6 +38,7 @@ SUBCOMMANDS = (
     "data",
     "adapt",
     "models",
+    "memory",
     "growth",
     "scaling",
     "gpu",

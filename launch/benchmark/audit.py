@@ -14,7 +14,6 @@ quartiles.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -44,8 +43,7 @@ flags.DEFINE_integer(
 flags.DEFINE_integer("rounds", 3, "How often each alternative is called.", lower_bound=1)
 _OUT = flags.DEFINE_string("out", None, "JSON file for all ratios and times.")
 
-_CLASSES = 5
-_PIXELS: dict[str, Any] = {"mean": (0.5,), "std": (0.5,)}
+_PIXELS = workload.PIXELS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +67,8 @@ def main() -> None:
     report.require_preset(spec.preset)
     _create_model(spec)
     try:
-        _settings(spec).for_labels(_labels(spec), f"--examples={spec.examples}")
+        labels = workload.audited_labels(spec.examples)
+        _settings(spec).for_labels(labels, f"--examples={spec.examples}")
     except ValueError as error:
         raise ValueError(f"--batch_sizes={','.join(_BATCH_SIZES.value)}: {error}") from None
     report.run("audit", [spec], measure, _print, out=_OUT.value)
@@ -81,7 +80,7 @@ def measure(spec: Spec, mesh: Mesh) -> list[dict]:
     images = jnp.zeros((1, spec.image_size, spec.image_size, 3))
     create = jax.jit(model.init, out_shardings=parallel.replicated(mesh))
     variables = create(jax.random.key(0), images)
-    dataset = _random_dataset(spec)
+    dataset = workload.audited_dataset(spec.examples, spec.image_size)
     calls = _alternatives(spec, model, variables, dataset, mesh)
     accuracies = {name: call() for name, call in calls.items()}
     pair = {name: accuracies[name] for name in ("audit", "separately")}
@@ -102,20 +101,13 @@ def _alternatives(
     spec: Spec, model, variables, dataset: data.Dataset, mesh: Mesh
 ) -> dict[str, Callable[[], object]]:
     """Calls without arguments; those with noise return accuracies, which must agree."""
-    audited = leak.AuditedNoise.of(model.injection, model.num_layers)
 
     def clean():
         protocol = evaluation.Protocol(noise=False, order="shuffled", batch_size=10)
         evaluation.predict(model, variables, dataset, protocol, mesh=mesh, **_PIXELS)
 
     def run_audit():
-        subject = leak.AuditedModel(
-            model, variables, dataset, noises=(audited,), seed=0, mesh=mesh, **_PIXELS
-        )
-        settings = _settings(spec).for_labels(dataset.labels, "the benchmark")
-        measured = leak.measure(
-            [subject], dataset.labels, (audited,), settings, report=lambda line: None
-        )
+        measured = workload.run_audit(model, variables, dataset, _settings(spec), mesh)
         return np.concatenate([cell.orders[SHUFFLED].top1[0] for cell in measured.cells])
 
     def separately():
@@ -144,21 +136,11 @@ def _orders(spec: Spec, labels: np.ndarray, predicted: np.ndarray) -> dict[str, 
 
 def _create_model(spec: Spec):
     injection = noise.Injection.preset(spec.preset)
-    return workload.create_model(spec, num_classes=_CLASSES, injection=injection)
+    return workload.create_model(spec, num_classes=workload.AUDITED_CLASSES, injection=injection)
 
 
 def _settings(spec: Spec) -> leak.AuditSettings:
     return leak.AuditSettings(batch_sizes=spec.batch_sizes, orders=spec.orders, purity_steps=0)
-
-
-def _labels(spec: Spec) -> np.ndarray:
-    return (np.arange(spec.examples) % _CLASSES).astype(np.int32)
-
-
-def _random_dataset(spec: Spec) -> data.Dataset:
-    shape = (spec.image_size, spec.image_size, 3)
-    images = np.random.default_rng(0).integers(0, 256, (spec.examples, *shape), np.uint8)
-    return data.Dataset("random", "all", _CLASSES, shape, _labels(spec), images)
 
 
 def _print(console: Console, spec: Spec, results: list[dict]) -> None:

@@ -3,8 +3,9 @@
 Runs other benchmarks at the sizes of a large GPU. Compiling takes most of the time, so a few parts
 are prepared at the same time, and then measure one after another. As XLA and PyTorch time kernels
 while they compile, --at_once=1 disturbs them least. The JSON of each part is written into a new
-folder. A part that fails is reported, and the others go on. With PyTorch and timm for CUDA, models
-are compared with timm's, compiled by torch.compile.
+folder. A part that fails is reported, and the others go on. After --minutes, parts that are not
+done are stopped and no others are started; which ones is said. With PyTorch and timm for CUDA,
+models are compared with timm's, compiled by torch.compile.
 """
 
 import json
@@ -26,29 +27,40 @@ from . import measuring, report
 _BFLOAT16 = ("--dtype=bfloat16",)
 _STEP = ("models", *_BFLOAT16, "--only=training step", "--timm=compiled")
 _VIT = (*_STEP, "--kernels=cudnn")
-# By name: a subcommand and its flags.
+
+
+def _noise(dtype: str, k: int) -> tuple[str, ...]:
+    return "noise", f"--dtype={dtype}", f"--k={k}", "--devices=1", "--rounds=7", "--torch"
+
+
+# By name: a subcommand and its flags. What matters most comes first.
 PARTS: dict[str, tuple[str, ...]] = {
     "vit_b_16": (*_VIT, "--models=vit_b_16", "--batch_size=256"),
     "resnet50": (*_STEP, "--models=resnet50", "--batch_size=256"),
-    "vit_s_16": (*_STEP, "--kernels=xla,cudnn", "--models=vit_s_16", "--batch_size=256"),
-    "vit_l_16": (*_VIT, "--models=vit_l_16", "--batch_size=64"),
     "swin_b": (*_STEP, "--models=swin_b", "--batch_size=64"),
-    "vit_b_16_384": (*_VIT, "--models=vit_b_16", "--batch_size=64", "--image_size=384"),
     "step": (
         *("step", *_BFLOAT16, "--model=vit_b_16", "--depth=4", "--batch_size=256"),
         *("--preset=", "--sites="),
         "--noises=cyclic_shift,optimal,gaussian,salt_and_pepper",
     ),
+    "noise_64_bfloat16": _noise("bfloat16", 64),
+    "noise_512_bfloat16": _noise("bfloat16", 512),
+    "vit_s_16": (*_STEP, "--kernels=xla,cudnn", "--models=vit_s_16", "--batch_size=256"),
+    "vit_l_16": (*_VIT, "--models=vit_l_16", "--batch_size=64"),
+    "vit_b_16_384": (*_VIT, "--models=vit_b_16", "--batch_size=64", "--image_size=384"),
     "draws": ("draws", *_BFLOAT16, "--k=64,256"),
     "sweep": ("sweep", "--runs=10", "--rounds=5"),
-} | {
-    f"noise_{k}_{dtype}": ("noise", f"--dtype={dtype}", f"--k={k}", "--devices=1", "--torch")
-    for k in (64, 512, 4096)
-    for dtype in ("bfloat16", "float32")
+    "noise_64_float32": _noise("float32", 64),
+    "noise_512_float32": _noise("float32", 512),
+    "noise_4096_bfloat16": _noise("bfloat16", 4096),
+    "noise_4096_float32": _noise("float32", 4096),
 }
 _PARTS = flags.DEFINE_list("parts", list(PARTS), f"What to measure, of {', '.join(PARTS)}.")
 _AT_ONCE = flags.DEFINE_integer(
     "at_once", 3, "How many parts are prepared at once; all take memory of the GPU.", lower_bound=1
+)
+_MINUTES = flags.DEFINE_float(
+    "minutes", 8.0, "After how many minutes to stop, and to leave out the rest.", lower_bound=0.0
 )
 _OUT = flags.DEFINE_string("out", None, "A new folder for all results.", required=True)
 
@@ -90,8 +102,12 @@ def main() -> None:
     writing.make_directory(folder, named=f"--out={_OUT.value!r}")
     start = time.monotonic()
     commands = {name: _command(name, folder, with_torch=seen["torch"]) for name in names}
-    failed = _run(commands, at_once=_AT_ONCE.value)
-    say(f"{len(names)} parts in {time.monotonic() - start:.0f} s; results in {folder}")
+    deadline = start + 60 * _MINUTES.value
+    failed, late = _run(commands, at_once=_AT_ONCE.value, deadline=deadline)
+    measured = len(names) - len(failed) - len(late)
+    say(f"{measured} parts in {time.monotonic() - start:.0f} s; results in {folder}")
+    if late:
+        say(f"not measured, as --minutes={_MINUTES.value:g} had passed: --parts={','.join(late)}")
     if failed:
         raise ChildProcessError(f"failed: {', '.join(failed)}; the reasons are printed above")
 
@@ -123,22 +139,42 @@ def _command(name: str, folder: Path, *, with_torch: bool) -> list[str]:
     ]
 
 
-def _run(commands: dict[str, list[str]], *, at_once: int) -> list[str]:
-    """Runs commands, ``at_once`` at a time; prints what each printed; returns those that failed."""
-    names, failed = list(commands), []
+def _run(
+    commands: dict[str, list[str]], *, at_once: int, deadline: float
+) -> tuple[list[str], list[str]]:
+    """Runs commands, ``at_once`` at a time, and prints what each printed.
+
+    Args:
+      commands: by name.
+      at_once: how many run at the same time.
+      deadline: when to stop, by `time.monotonic`.
+
+    Returns:
+      The names of those that failed, and of those that were stopped or left out.
+    """
+    names, failed, late = list(commands), [], []
     with tempfile.NamedTemporaryFile() as turns, ThreadPoolExecutor(at_once) as pool:
         environment = os.environ | {measuring.TURNS: turns.name}
 
         def run(name: str) -> None:
             start = time.monotonic()
-            done = subprocess.run(
-                commands[name],
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                check=False,
-            )
+            if start >= deadline:
+                late.append(name)
+                return
+            try:
+                done = subprocess.run(
+                    commands[name],
+                    env=environment,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    check=False,
+                    timeout=deadline - start,
+                )
+            except subprocess.TimeoutExpired:
+                late.append(name)
+                say(f"{name}: stopped after {time.monotonic() - start:.0f} s")
+                return
             say(f"{name}: {time.monotonic() - start:.0f} s\n{done.stdout}")
             if done.returncode:
                 failed.append(name)
@@ -146,6 +182,7 @@ def _run(commands: dict[str, list[str]], *, at_once: int) -> list[str]:
         # A part waits until no other prepares, so none is added to a group.
         for first in range(0, len(names), at_once):
             group = names[first : first + at_once]
-            say(f"{', '.join(group)} ...")
+            if time.monotonic() < deadline:
+                say(f"{', '.join(group)} ...")
             list(pool.map(run, group))
-    return failed
+    return failed, late

@@ -4,8 +4,10 @@ import dataclasses
 import fcntl
 import functools
 import math
-import multiprocessing
+import multiprocessing.connection
 import os
+import resource
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -42,6 +44,9 @@ PEAK_RATES = {
 # Names the file that benchmarks lock which share a GPU; see `take_turn`.
 TURNS = "PNOISE_BENCHMARK_TURNS"
 _turns: TextIO | None = None
+
+_TURNS_AT_LEAST, _TURNS_AT_MOST = 4, 12  # of warm-up
+_FEW_FAULTS = 64  # pages in a turn of warm-up, of 4 kB or 2 MB
 
 _MARGIN = 0.15  # by which an exponent may exceed the expected one
 
@@ -121,6 +126,21 @@ def compile_repeated(
 
     jitted = jax.jit(repeated, in_shardings=x.sharding, out_shardings=x.sharding)
     return functools.partial(jitted.lower(x).compile(), x)
+
+
+def warm_up(calls: Mapping[str, Callable[[], Any]]) -> None:
+    """Calls all in turn, until a turn no longer waits for memory that the kernel hands out.
+
+    XLA asks for the memory of a whole step at once, and a page that is touched for the first time
+    can take milliseconds: the first steps took up to 2.5 times as long on a CPU.
+    """
+    for turn in range(_TURNS_AT_MOST):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for call in calls.values():
+            jax.block_until_ready(call())
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        if turn >= _TURNS_AT_LEAST - 1 and faults < _FEW_FAULTS:
+            return
 
 
 def interleave(
@@ -254,7 +274,13 @@ def _largest_difference(a: Any, b: Any) -> jax.Array:
     return jnp.stack(jax.tree.leaves(jax.tree.map(largest, a, b))).max()
 
 
-def measure_on(devices: int, measure: Callable[[Any, Mesh], list[dict]], spec: Any) -> list[dict]:
+def measure_on(
+    devices: int,
+    measure: Callable[[Any, Mesh], list[dict]],
+    spec: Any,
+    *,
+    keep_memory: bool = True,
+) -> list[dict]:
     """``measure(spec, mesh)`` in a new process, on a mesh of ``devices`` devices.
 
     JAX must know the number of devices before it starts, so each number needs its own process. On a
@@ -268,7 +294,8 @@ def measure_on(devices: int, measure: Callable[[Any, Mesh], list[dict]], spec: A
       ChildProcessError: the process was killed.
       Exception: what measure raises.
     """
-    os.environ.update({key: os.environ.get(key, value) for key, value in _KEEP_MEMORY.items()})
+    if keep_memory:
+        os.environ.update({key: os.environ.get(key, value) for key, value in _KEEP_MEMORY.items()})
     if huge_pages.help_here():
         os.environ[huge_pages.VARIABLE] = huge_pages.TUNABLE  # as programs have them
     context = multiprocessing.get_context("spawn")
@@ -282,7 +309,19 @@ def measure_on(devices: int, measure: Callable[[Any, Mesh], list[dict]], spec: A
             ) from None
 
 
+def _end_with_parent() -> None:
+    """Ends this process, in the middle of a measurement too, when the one that waits for it does.
+
+    Otherwise it would go on, with the memory of a GPU, after a signal had ended the benchmark.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "measurements have processes of their own"
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
+
+
 def _measure(devices: int, measure: Callable, spec: Any) -> list[dict]:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     share_turns()
     jax.config.update("jax_num_cpu_devices", devices)
     available = jax.devices()

@@ -23,13 +23,11 @@ import functools
 import importlib.util
 import os
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
-from flax import traverse_util
 from jax.sharding import Mesh
 from rich.console import Console
 
@@ -39,12 +37,9 @@ from pnoise_jax.terminal import say
 
 from . import measuring, report, timm_step, workload
 
-# The smallest of each family.
-_FAMILIES = ("vit_ti_16", "vit_little_16_reg4", "deit_ti_16_distilled", "beit_b_16", "swin_t")
-_FAMILIES += ("swinv2_t", "convit_ti", "davit_t", "maxvit_t", "resnet18")
 _PASSES = ("forward", "training step")
 _MODELS = flags.DEFINE_list(
-    "models", list(_FAMILIES), "Models to measure; see models.list_models()."
+    "models", list(workload.FAMILIES), "Models to measure; see models.list_models()."
 )
 flags.DEFINE_integer("image_size", 224, "Side of the images in pixels.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 2, "Images per batch.", lower_bound=2)
@@ -66,7 +61,6 @@ _TIMM = flags.DEFINE_list(
 _OUT = flags.DEFINE_string("out", None, "JSON file for all ratios and times.")
 
 MEAN = STD = (0.5,)
-_WARM_UP = 4  # calls that are not timed
 _ALTERNATIVES = {"eager": "timm", "compiled": "timm compiled"}
 
 
@@ -143,7 +137,7 @@ def measure(spec: Spec, mesh: Mesh) -> list[dict]:
         timm_step.require_gpu()
     steps = spec.steps or measuring.in_a_row(5)
     model = workload.create_model(spec)
-    variables = _draw_variables(model, spec.image_size)
+    variables = workload.draw_variables(model, spec.image_size)
     images = jax.ShapeDtypeStruct((1, spec.image_size, spec.image_size, 3), jnp.float32)
     flops = spec.batch_size * ahead_of_time.count_flops(model.apply, variables, images)
     results = []
@@ -154,10 +148,7 @@ def measure(spec: Spec, mesh: Mesh) -> list[dict]:
             spec, {n: each.call(1, norm=True) for n, each in alternatives.items()}
         )
         calls = {n: functools.partial(each.call, steps) for n, each in alternatives.items()}
-        # XLA asks for the memory of a whole step at once. While the kernel still hands it out, the
-        # first steps took up to 1.5 times as long on a CPU.
-        for call in list(calls.values()) * _WARM_UP:
-            call()
+        measuring.warm_up(calls)
         peaks = {n: each.peak_memory() for n, each in alternatives.items() if each.peak_memory}
         times = measuring.interleave(calls, rounds=spec.rounds, per_call=steps)
         references = spec.references or list(alternatives)[:1]
@@ -183,24 +174,6 @@ def _compare_results(spec: Spec, results: dict[str, np.ndarray]) -> dict[str, fl
     parts = {name: result / scale for name, result in results.items()}
     tolerance = 2e-3 if spec.dtype == "float32" else 0.05
     return measuring.require_agreement(spec.model, parts, tolerance=tolerance)
-
-
-def _draw_variables(model: models.Classifier, image_size: int) -> dict:
-    """Random values for all variables, so that a difference shows in the logits."""
-    rng = np.random.default_rng(0)
-
-    def draw(path, leaf):
-        name = path[-1].key
-        if name in ("var", "scale", "gamma_1", "gamma_2"):
-            return rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
-        fan_in = np.prod(leaf.shape[:-1]) if name == "kernel" else 2500
-        return rng.normal(0, fan_in**-0.5, leaf.shape).astype(np.float32)
-
-    return jax.tree.map_with_path(draw, dict(workload.abstract_variables(model, image_size)))
-
-
-def _flat(variables: dict) -> dict[str, Any]:
-    return dict(traverse_util.flatten_dict(variables, sep="/"))
 
 
 def _ours(spec: Spec, variables: dict, mesh: Mesh, what: str) -> dict[str, _Alternative]:
@@ -240,7 +213,7 @@ def _our_forward(model, variables: dict, batch: dict, mesh: Mesh) -> _Alternativ
 
 def _our_step(model, variables: dict, batch: dict, mesh: Mesh) -> _Alternative:
     task = training.Classification(model=model, mean=MEAN, std=STD)
-    imported = _flat(variables)
+    imported = workload.flat(variables)
     state = workload.create_state(task, batch["image"].shape[1], mesh, imported=imported)
     batch = parallel.to_devices(batch, parallel.split_batch(mesh))
     advance = workload.make_advance(task, state, batch, mesh)
@@ -267,7 +240,7 @@ def _timms(
         pair = timm_step.prepare(
             name,
             arguments,
-            weights.timm_state(_flat(variables)),
+            weights.timm_state(workload.flat(variables)),
             workload.draw_batch(spec),
             learning_rate=workload.LEARNING_RATE,
             weight_decay=training.default_config().optimizer.weight_decay,

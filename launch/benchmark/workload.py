@@ -1,4 +1,4 @@
-"""What is measured: a model, a batch of random images, training steps."""
+"""What is measured: models, batches of random images, training steps, audits."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,15 +8,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import traverse_util
 from jax.sharding import Mesh
 
-from pnoise_jax import models, noise, parallel, training
+from pnoise_jax import data, models, noise, parallel, training
 from pnoise_jax.models import Classifier
+from pnoise_jax.studies import leak
 from pnoise_jax.training import optimizer as optimizers
 
 from . import report
 
 LEARNING_RATE = 1e-4
+AUDITED_CLASSES = 5
+PIXELS: dict[str, Any] = {"mean": (0.5,), "std": (0.5,)}
+
+# The smallest model of each family.
+FAMILIES = ("vit_ti_16", "vit_little_16_reg4", "deit_ti_16_distilled", "beit_b_16", "swin_t")
+FAMILIES += ("swinv2_t", "convit_ti", "davit_t", "maxvit_t", "resnet18")
 
 _PATCH, _HEAD_DIM, _CLASSES = 8, 32, 10  # of small steps
 
@@ -45,6 +53,55 @@ def create_model(spec: Any, **options: Any) -> Classifier:
 def abstract_variables(model: Classifier, image_size: int) -> Any:
     """The shapes of a model's variables."""
     return jax.eval_shape(lambda x: model.init(jax.random.key(0), x), _images(image_size))
+
+
+def draw_variables(model: Classifier, image_size: int) -> dict:
+    """Random values for all variables, so that a difference shows in the logits."""
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        name = path[-1].key
+        if name in ("var", "scale", "gamma_1", "gamma_2"):
+            return rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
+        fan_in = np.prod(leaf.shape[:-1]) if name == "kernel" else 2500
+        return rng.normal(0, fan_in**-0.5, leaf.shape).astype(np.float32)
+
+    return jax.tree.map_with_path(draw, dict(abstract_variables(model, image_size)))
+
+
+def flat(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Variables by path, such as "params/head/kernel"."""
+    return dict(traverse_util.flatten_dict(variables, sep="/"))
+
+
+def audited_labels(examples: int) -> np.ndarray:
+    """The labels of `audited_dataset`, (examples,) int32."""
+    return (np.arange(examples) % AUDITED_CLASSES).astype(np.int32)
+
+
+def audited_dataset(examples: int, image_size: int) -> data.Dataset:
+    """Random images, as many of each class."""
+    shape = (image_size, image_size, 3)
+    images = np.random.default_rng(0).integers(0, 256, (examples, *shape), np.uint8)
+    labels = audited_labels(examples)
+    return data.Dataset("random", "all", AUDITED_CLASSES, shape, labels, images)
+
+
+def run_audit(
+    model: Classifier,
+    variables: Any,
+    dataset: data.Dataset,
+    settings: leak.AuditSettings,
+    mesh: Mesh,
+) -> leak.Measurements:
+    """Audits the model's noise: all orders, the checks of batches and the interventions."""
+    assert model.injection is not None, "an audit is of noise"
+    audited = leak.AuditedNoise.of(model.injection, model.num_layers)
+    subject = leak.AuditedModel(
+        model, variables, dataset, noises=(audited,), seed=0, mesh=mesh, **PIXELS
+    )
+    settings = settings.for_labels(dataset.labels, "the benchmark")
+    return leak.measure([subject], dataset.labels, (audited,), settings, report=lambda line: None)
 
 
 def peak_memory(compiled: Any) -> int:

@@ -7,6 +7,9 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -228,43 +231,115 @@ def test_a_benchmark_on_a_shared_gpu_waits_while_others_prepare(tmp_path, monkey
         fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
-@pytest.mark.slow
-def test_one_command_measures_what_a_gpu_changes(tmp_path):
-    script = """
+NOISE = ("noise", "--k=8", "--shape=5,16", "--devices=1")
+
+
+def run_gpu(parts: dict[str, tuple[str, ...]], *flags: object) -> subprocess.CompletedProcess:
+    """`benchmark gpu` with other parts, as if this machine had a GPU."""
+    script = f"""
 from launch import main
 from launch.benchmark import gpu
-gpu.PARTS = {
-    "noise": ("noise", "--k=8", "--shape=5,16", "--devices=1", "--rounds=2", "--torch"),
-    "wrong": ("noise", "--k=7", "--devices=2"),
-    "draws": ("draws", "--k=8", "--shape=5,16", "--rounds=2"),
-}
-gpu.look = lambda: {"jax": "gpu", "torch": False}
+gpu.PARTS = {parts}
+gpu.look = lambda: {{"jax": "gpu", "torch": False}}
 main.run(gpu.main, keep_compiled=False)
 """
-    started = [
-        sys.executable,
-        "-W",
-        "error",
-        "-c",
-        script,
-        "--parts=noise,wrong,draws",
-        "--at_once=2",
-    ]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        [*started, f"--out={tmp_path / 'gpu'}"],
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", script, f"--parts={','.join(parts)}", *flags],
         cwd=command.ROOT,
-        env=environment,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+@pytest.mark.slow
+def test_one_command_measures_what_a_gpu_changes(tmp_path):
+    parts = {
+        "noise": (*NOISE, "--rounds=2", "--torch"),
+        "wrong": ("noise", "--k=7", "--devices=2"),
+        "draws": ("draws", "--k=8", "--shape=5,16", "--rounds=2"),
+    }
+    done = run_gpu(parts, "--at_once=2", f"--out={tmp_path / 'gpu'}")
     assert done.returncode == 1
     assert "failed: wrong; the reasons are printed above" in done.stderr
     assert "--k=7 is not divisible by --devices=2" in done.stdout
     assert {path.name for path in (tmp_path / "gpu").iterdir()} == {"noise.json", "draws.json"}
     first = json.loads((tmp_path / "gpu" / "noise.json").read_text())["results"][0]
     assert list(first["alternatives"]) == ["structured", "matmul", "copy"]  # no torch.roll
+
+
+@pytest.mark.slow
+def test_one_command_stops_after_some_minutes_and_says_what_it_left_out(tmp_path):
+    parts = {
+        "short": (*NOISE, "--rounds=1"),
+        "long": (*NOISE, "--rounds=100000000"),
+        "after": (*NOISE, "--rounds=1"),
+    }
+    done = run_gpu(parts, "--at_once=1", "--minutes=0.5", f"--out={tmp_path / 'gpu'}")
+    assert done.returncode == 0, done.stderr
+    assert "1 parts in 30 s" in done.stdout
+    assert "not measured, as --minutes=0.5 had passed: --parts=long,after" in done.stdout
+    assert [path.name for path in (tmp_path / "gpu").iterdir()] == ["short.json"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="children are read from /proc")
+def test_a_measuring_process_ends_with_its_benchmark():
+    benchmark = subprocess.Popen(
+        [sys.executable, "-m", "launch.benchmark", *NOISE, "--rounds=100000000"],
+        cwd=command.ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.DEVNULL,
+    )
+    listed = Path(f"/proc/{benchmark.pid}/task/{benchmark.pid}/children")
+
+    def measuring_processes() -> list[str]:
+        return [
+            child
+            for child in listed.read_text().split()
+            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
+        ]
+
+    assert wait_for(measuring_processes, seconds=60)
+    (child,) = measuring_processes()
+    time.sleep(5)  # until it measures
+    assert runs(child)
+    benchmark.kill()
+    benchmark.wait()
+    assert wait_for(lambda: not runs(child), seconds=10)
+
+
+def runs(process: str) -> bool:
+    """Whether it is there, and not merely waiting for someone to ask how it ended."""
+    try:
+        return ") Z" not in Path(f"/proc/{process}/stat").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def wait_for(happened: Callable[[], object], *, seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if happened():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_memory_measures_processes_that_load_train_and_audit(tmp_path):
+    out = tmp_path / "memory.json"
+    sizes = ("--image_size=32", "--batch_size=2", "--examples=80")
+    done = run("memory", "--models=vit_ti_16", *sizes, f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    (result,) = json.loads(out.read_text())["results"]
+    peaks = result["peak_bytes"]
+    assert list(peaks) == ["starts", "loads", "trains", "audits"]
+    # 5.5 million parameters, with gradients and two moments in training.
+    assert peaks["loads"] - peaks["starts"] > 4 * 5.5e6
+    assert peaks["trains"] - peaks["starts"] > 4 * 4 * 5.5e6
+    assert peaks["audits"] > peaks["loads"]
 
 
 def test_draws_compares_noises_with_drawing_alone(tmp_path):
