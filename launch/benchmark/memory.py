@@ -63,10 +63,10 @@ def main() -> None:
 
     Raises:
       ValueError: a model is unknown, refuses the image size, or cannot be stored for timm.
-      NotImplementedError: this system does not count what is measured.
+      OSError: this system does not count what is measured.
     """
     if not _STATUS.exists():
-        raise NotImplementedError(f"there is no {_STATUS}, where Linux counts a process's memory")
+        raise OSError(f"there is no {_STATUS}, where Linux counts the memory of a process")
     specs = [report.spec_of(Spec, model=name, file="") for name in _MODELS.value]
     for spec in specs:
         model = workload.create_model(spec)

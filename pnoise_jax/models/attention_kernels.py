@@ -107,7 +107,8 @@ def attend(
     numbers in training, though cuDNN does so with a bias alone. On CPUs "xla" is `attend_on_cpu`.
 
     Args:
-      query, key, value: (batch, tokens, heads, dim / heads).
+      query: (batch, tokens, heads, dim / heads); for "xla" also of fewer tokens than the others.
+      key, value: (batch, tokens, heads, dim / heads).
       bias: added to the logits, (batch or 1, heads or 1, tokens, tokens), or None.
       kernel: "xla" or "cudnn".
     """

@@ -125,7 +125,8 @@ class IsotropicTransformer(Transformer, kw_only=True):
       all_tokens: whether the last block computes every token. By default it computes only those
         that the head reads, if these are the class token and others in front; the rest take part
         in its attention. The logits are the same but for rounding, 12 blocks take 6 % less work,
-        and noise enters no later than that attention.
+        and an `Injection` enters no later than that attention. Interceptors, and so a
+        `noise.InjectedModule`, see those tokens alone behind it.
     """
 
     depth: int = 12
@@ -155,7 +156,7 @@ class IsotropicTransformer(Transformer, kw_only=True):
 
         A subclass's may read more tokens.
         """
-        methods = ("run_block", "run_features", "run_head")
+        methods = ("run_block", "encoder_block", "run_norm", "run_features", "run_head")
         return all(getattr(type(self), name) is getattr(family, name) for name in methods)
 
     @property

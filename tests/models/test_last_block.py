@@ -110,12 +110,17 @@ class OwnHead(models.VisionTransformer, kw_only=True):
         return self.run_logits(self.run_norm(x)[:, -1], train=train)
 
 
+class OwnNorm(models.VisionTransformer, kw_only=True):
+    def run_norm(self, x):
+        return x - x.mean(axis=1, keepdims=True)
+
+
 class OwnBlocks(models.VisionTransformer, kw_only=True):
     def run_block(self, x, taps, *, layer, train):
         return 2 * super().run_block(x, taps, layer=layer, train=train)
 
 
-@pytest.mark.parametrize("kind", [ReadsAll, OwnHead, OwnBlocks])
+@pytest.mark.parametrize("kind", [ReadsAll, OwnHead, OwnNorm, OwnBlocks])
 def test_a_subclass_with_another_head_or_block_gets_all_tokens(kind):
     model = kind(**TINY)
     variables = draw_variables(model, IMAGES)
