@@ -327,6 +327,7 @@ def wait_for(happened: Callable[[], object], *, seconds: float) -> bool:
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_memory_measures_processes_that_load_train_and_audit(tmp_path):
     out = tmp_path / "memory.json"
