@@ -150,7 +150,7 @@ def _run(
       deadline: when to stop, by `time.monotonic`.
 
     Returns:
-      The names of those that failed, and of those that were stopped or left out.
+      Names: of the parts that failed, and of those that were stopped or left out.
     """
     names, failed, late = list(commands), [], []
     with tempfile.NamedTemporaryFile() as turns, ThreadPoolExecutor(at_once) as pool:
