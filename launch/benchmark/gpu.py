@@ -85,8 +85,7 @@ def main() -> None:
       ChildProcessError: a part failed.
     """
     names = list(dict.fromkeys(_PARTS.value))
-    if not names:
-        raise ValueError(f"--parts is empty: use some of {', '.join(PARTS)}")
+    report.require_some("parts", names, PARTS)
     for name in names:
         report.require_known("parts", name, PARTS)
     writing.require_local(_OUT.value, named=f"--out={_OUT.value!r}")
@@ -105,7 +104,8 @@ def main() -> None:
     deadline = start + 60 * _MINUTES.value
     failed, late = _run(commands, at_once=_AT_ONCE.value, deadline=deadline)
     measured = len(names) - len(failed) - len(late)
-    say(f"{measured} parts in {time.monotonic() - start:.0f} s; results in {folder}")
+    seconds = time.monotonic() - start
+    say(f"measured {measured} of {len(names)} parts in {seconds:.0f} s; results in {folder}")
     if late:
         say(f"not measured, as --minutes={_MINUTES.value:g} had passed: --parts={','.join(late)}")
     if failed:
@@ -150,7 +150,7 @@ def _run(
       deadline: when to stop, by `time.monotonic`.
 
     Returns:
-      Names: of the parts that failed, and of those that were stopped or left out.
+      The names of the parts that failed, and the names of those that ran out of time.
     """
     names, failed, late = list(commands), [], []
     with tempfile.NamedTemporaryFile() as turns, ThreadPoolExecutor(at_once) as pool:

@@ -25,7 +25,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 from safetensors.numpy import save_file
 
-from pnoise_jax import noise, parallel, training, weights
+from pnoise_jax import models, noise, parallel, training, weights
 from pnoise_jax.studies import leak
 
 from . import measuring, report, workload
@@ -62,11 +62,13 @@ def main() -> None:
     """Measures, prints and writes.
 
     Raises:
-      ValueError: a model is unknown, refuses the image size, or cannot be stored for timm.
+      ValueError: no model is named, or one is unknown, refuses the image size, or cannot be stored
+        for timm.
       OSError: this system does not count what is measured.
     """
     if not _STATUS.exists():
         raise OSError(f"there is no {_STATUS}, where Linux counts the memory of a process")
+    report.require_some("models", _MODELS.value, models.list_models())
     specs = [report.spec_of(Spec, model=name, file="") for name in _MODELS.value]
     for spec in specs:
         model = workload.create_model(spec)

@@ -92,8 +92,8 @@ def main() -> None:
         report.require_known("timm", name, _ALTERNATIVES)
     for kernel in _KERNELS.value:
         report.require_known("kernels", kernel, models.ATTENTION_KERNELS)
-    if not _KERNELS.value:
-        raise ValueError(f"--kernels is empty: use some of {', '.join(models.ATTENTION_KERNELS)}")
+    report.require_some("kernels", _KERNELS.value, models.ATTENTION_KERNELS)
+    report.require_some("models", _MODELS.value, models.list_models())
     specs = [
         report.spec_of(
             Spec,

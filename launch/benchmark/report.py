@@ -173,6 +173,12 @@ def require_known(flag: str, value: str, known: Iterable[str]) -> None:
         raise ValueError(f"--{flag}={value} is unknown{did_you_mean(value, known)}")
 
 
+def require_some(flag: str, values: Sequence[str], known: Iterable[str]) -> None:
+    """Raises ValueError if a flag's list is empty."""
+    if not values:
+        raise ValueError(f"--{flag} is empty: use some of {', '.join(known)}")
+
+
 def require_preset(value: str) -> None:
     """Raises ValueError, with near names, unless --preset is one of `noise.PRESETS`."""
     if value in noise.RETIRED_PRESETS:

@@ -151,7 +151,7 @@ class Attention(nn.Module, kw_only=True):
           The shape of the queries.
         """
         kernel = choose_kernel(self.kernel, key, bias, train=self.train, weighted=gate is not None)
-        kernel = kernel if self.queries is None else "xla"  # cuDNN gains nothing with so few
+        kernel = kernel if self.queries is None else "xla"  # cuDNN's was not tried with so few
         if gate is None:
             return attention_kernels.attend(query, key, value, bias, kernel=kernel)
         scale = jnp.float32(query.shape[-1] ** -0.5)

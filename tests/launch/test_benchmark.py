@@ -278,7 +278,7 @@ def test_one_command_stops_after_some_minutes_and_says_what_it_left_out(tmp_path
     }
     done = run_gpu(parts, "--at_once=1", "--minutes=0.5", f"--out={tmp_path / 'gpu'}")
     assert done.returncode == 0, done.stderr
-    assert "1 parts in 30 s" in done.stdout
+    assert "measured 1 of 3 parts in 3" in done.stdout
     assert "not measured, as --minutes=0.5 had passed: --parts=long,after" in done.stdout
     assert [path.name for path in (tmp_path / "gpu").iterdir()] == ["short.json"]
 
@@ -410,6 +410,9 @@ def test_generated_jpegs_are_of_imagenets_size(tmp_path):
         (("gpu", "--out=gs://bucket/x"), ("--out='gs://bucket/x' is a URL", "gcsfuse")),
         (("gpu", "--out=docs"), ("--out=docs exists", "new folder")),
         (("gpu", "--parts=", "--out=x"), ("--parts is empty", "vit_b_16")),
+        (("memory", "--models="), ("--models is empty", "vit_ti_16")),
+        (("memory", "--models=vit_ti_61"), ("vit_ti_61", "did you mean 'vit_ti_16'")),
+        (("models", "--models="), ("--models is empty", "vit_ti_16")),
         (("gpu", "--out=absent"), ("JAX runs on cpu here", "pnoise_jax[cuda13]")),
         (("models", "--image_size=33"), ("--model=vit_ti_16 --image_size=33", "multiple of 16")),
         (("step", "--k=8"), ("Unknown command line flag 'k'",)),
