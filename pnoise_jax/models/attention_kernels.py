@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from pnoise_jax.models.device import device_here, on_cpu
+from pnoise_jax.models.device import device_here, on_cpu, on_one_device
 from pnoise_jax.registry import did_you_mean
 
 KERNELS = ("xla", "auto", "cudnn")
@@ -128,20 +128,24 @@ def attend_on_cpu(
 
     For `jax.nn.dot_product_attention` it scales the logits, writes out what divides the weights,
     and transposes them: three more passes over a number for each pair of tokens. Here queries are
-    scaled, and results are divided by the sum of their weights. 16-bit inputs are computed in
-    float32, as XLA's CPU backend multiplies them in any case.
+    scaled, and results are divided by the sum of their weights. Without a bias, the examples and
+    their heads are one axis: with two, the gradients of keys and values take up to twice as long.
+    16-bit inputs are computed in float32, as XLA's CPU backend multiplies them in any case.
     """
     dtype = value.dtype
     wide = dtype if dtype.itemsize >= 4 else jnp.float32
     query, key, value = (x.astype(wide).swapaxes(1, 2) for x in (query, key, value))
-    logits = jnp.einsum("bhtd,bhsd->bhts", query * query.shape[-1] ** -0.5, key)
+    shape = query.shape
+    if bias is None and on_one_device():
+        query, key, value = (x.reshape(-1, *x.shape[2:]) for x in (query, key, value))
+    logits = jnp.einsum("...td,...sd->...ts", query * query.shape[-1] ** -0.5, key)
     if bias is not None:
         logits += bias.astype(wide)
     largest = jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True))  # the result ignores it
     weights = jnp.exp(logits - largest)
     total = weights.sum(axis=-1, keepdims=True)
-    x = jnp.einsum("bhts,bhsd->bhtd", weights, value) / total
-    return x.astype(dtype).swapaxes(1, 2)
+    x = jnp.einsum("...ts,...sd->...td", weights, value) / total
+    return x.reshape(shape).astype(dtype).swapaxes(1, 2)
 
 
 def attend_padded(

@@ -28,3 +28,8 @@ def device_here() -> Any:
 def on_cpu() -> bool:
     """Whether that device is a CPU."""
     return device_here().platform == "cpu"
+
+
+def on_one_device() -> bool:
+    """Whether no axis of an array can be spread over devices, as far as is known here."""
+    return jax.device_count() == 1 or jax.sharding.get_abstract_mesh().size == 1

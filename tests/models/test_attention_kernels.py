@@ -1,5 +1,6 @@
 """Which kernel computes an attention: what cuDNN takes, and that XLA's results stay."""
 
+import contextlib
 import dataclasses
 import functools
 
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType
 
 from pnoise_jax import models
 from pnoise_jax.models import attention_kernels, layers
@@ -160,7 +162,8 @@ def test_odd_numbers_of_tokens_are_padded_for_cudnn(kernel, tokens, bias, counte
 
 @pytest.mark.parametrize("bias", [None, (1, 1), (3, 2), "mask"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-6), ("bfloat16", 2e-2)])
-def test_on_cpus_xlas_is_that_of_jax(dtype, tolerance, bias):
+@pytest.mark.parametrize("on_one_device", [True, False])
+def test_on_cpus_xlas_is_that_of_jax(dtype, tolerance, bias, on_one_device):
     """Values and gradients, with fewer queries than keys and logits in the hundreds as well."""
     keys = jax.random.split(jax.random.key(0), 5)
     query = 30 * jax.random.normal(keys[0], (3, 4, 2, 9), dtype)
@@ -177,7 +180,9 @@ def test_on_cpus_xlas_is_that_of_jax(dtype, tolerance, bias):
 
     attend = functools.partial(attention_kernels.attend, kernel="xla")
     gradients = functools.partial(jax.value_and_grad, argnums=(0, 1, 2))
-    results = [gradients(loss(attend))(query, key, value, added)]
+    one = jax.make_mesh((1,), ("data",), (AxisType.Auto,), devices=jax.devices()[:1])
+    with jax.set_mesh(one) if on_one_device else contextlib.nullcontext():
+        results = [gradients(loss(attend))(query, key, value, added)]
     with jax.numpy_dtype_promotion("standard"):  # JAX's own needs it
         results.append(gradients(loss(jax.nn.dot_product_attention))(query, key, value, added))
     assert attend(query, key, value, added).dtype == dtype
