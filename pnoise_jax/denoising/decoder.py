@@ -60,7 +60,8 @@ class ResidualConvolutions(nn.Module):
         h = x
         for name in ("conv1", "conv2"):
             h = nn.LayerNorm(use_fast_variance=False, name=f"{name}_norm")(h)
-            h = nn.Conv(x.shape[-1], (3, 3), name=name)(nn.gelu(h))
+            convolve = models.convolve_images
+            h = nn.Conv(x.shape[-1], (3, 3), conv_general_dilated=convolve, name=name)(nn.gelu(h))
         return x + h
 
 

@@ -11,6 +11,7 @@ from pnoise_jax.models.attention_kernels import KERNELS as ATTENTION_KERNELS
 from pnoise_jax.models.beit import Beit
 from pnoise_jax.models.classifier import Classifier
 from pnoise_jax.models.convit import ConViT
+from pnoise_jax.models.convolutions import of_images as convolve_images
 from pnoise_jax.models.davit import DaViT
 from pnoise_jax.models.device import compiling_for
 from pnoise_jax.models.layers import stage_and_number
@@ -46,6 +47,7 @@ __all__ = [
     "Transformer",
     "VisionTransformer",
     "compiling_for",
+    "convolve_images",
     "create_model",
     "default_options",
     "explain_absent_option",

@@ -94,6 +94,7 @@ class Downsampling(nn.Module, kw_only=True):
             strides=(2, 2),
             padding="VALID",
             kernel_init=layers.conv_init,
+            conv_general_dilated=convolutions.patchwise,
             dtype=self.dtype,
             name="conv",
         )(fill(x, (2 * rows, 2 * columns)))
@@ -152,6 +153,7 @@ class DaViT(layers.Staged, Classifier, kw_only=True):
             strides=(_STRIDE, _STRIDE),
             padding=3,
             kernel_init=layers.conv_init,
+            conv_general_dilated=convolutions.of_images,
             dtype=self.dtype,
             name="patch_embed",
         )(fill(images, (height, width)))

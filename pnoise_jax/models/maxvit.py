@@ -266,7 +266,12 @@ class MaxVit(layers.Staged, Classifier, kw_only=True):
     @nn.nowrap
     def run_embed(self, images: jax.Array, *, train: bool) -> jax.Array:
         conv = functools.partial(
-            nn.Conv, self.stem_dim, (3, 3), kernel_init=_conv_init, dtype=self.dtype
+            nn.Conv,
+            self.stem_dim,
+            (3, 3),
+            kernel_init=_conv_init,
+            conv_general_dilated=convolutions.of_images,
+            dtype=self.dtype,
         )
         x = conv(strides=(2, 2), name="conv1")(images)
         return conv(name="conv2")(_gelu(self._norm(train)(name="bn1")(x)))

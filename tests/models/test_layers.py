@@ -1,4 +1,5 @@
 import functools
+import re
 
 import chex
 import flax.linen as nn
@@ -64,7 +65,7 @@ def test_patches_are_convolved_as_by_a_larger_kernel(sides):
 
     results = [
         jax.value_and_grad(lambda *a, f=f: jnp.square(f(*a)).mean(), argnums=(0, 1))(x, kernel)
-        for f in (convolutions.convolve_patches, expected)
+        for f in (convolutions.convolve_patches, convolutions.multiply_patches, expected)
     ]
     chex.assert_trees_all_close(*results, rtol=1e-4, atol=1e-5)
 
@@ -93,6 +94,57 @@ def test_convolutions_of_few_pixels_are_those_of_many(sides, strides):
     chex.assert_trees_all_close(*results, rtol=1e-4, atol=1e-5)
     few = all((side - 1) // stride < 2 for side, stride in zip(sides, strides, strict=True))
     assert ("dot_general" in str(jax.make_jaxpr(ours)(x, kernel))) == few
+
+
+@pytest.mark.parametrize("examples", [3, 17, 40])
+@pytest.mark.parametrize(("side", "stride"), [(3, 1), (3, 2), (7, 2)])
+def test_a_convolution_for_cpus_is_any_other_forward_and_backward(examples, side, stride):
+    keys = jax.random.split(jax.random.key(0), 4)
+    primals = (jax.random.normal(keys[0], (examples, 9, 8, 4)),)
+    primals += (jax.random.normal(keys[1], (side, side, 4, 5)),)
+    tangents = tuple(jax.random.normal(k, x.shape) for k, x in zip(keys[2:], primals, strict=True))
+    options = {"strides": (stride, stride), "padding": ((side // 2, side // 2),) * 2}
+
+    def expected(x, kernel):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x, kernel, *options.values(), dimension_numbers=numbers)
+
+    def differentiate(f):
+        gradient = jax.grad(lambda *a: jnp.square(f(*a)).mean(), argnums=(0, 1))
+        several = jax.vmap(gradient, (None, 0))(primals[0], jnp.stack([primals[1], tangents[1]]))
+        return jax.jvp(f, primals, tangents), several
+
+    ours = functools.partial(convolutions.convolve_on_cpu, **options)
+    one = jax.make_mesh((1,), ("data",), (AxisType.Auto,), devices=jax.devices()[:1])
+    with jax.set_mesh(one):  # only there are the examples taken in parts
+        found = differentiate(ours)
+    chex.assert_trees_all_close(found, differentiate(expected), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("convolve", "sides", "options"),
+    [
+        (convolutions.of_images, (3, 3), {"strides": (1, 1), "padding": ((1, 1), (1, 1))}),
+        (convolutions.patchwise, (4, 4), {"strides": (4, 4), "padding": "VALID"}),
+    ],
+)
+def test_xla_computes_the_gradients_of_micro_batches_by_its_own_kernels(convolve, sides, options):
+    x, kernel = jnp.ones((3, 16, 8, 8, 4)), jnp.ones((*sides, 4, 5))
+
+    def total(x, kernel):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return jnp.square(convolve(x, kernel, *options.values(), dimension_numbers=numbers)).sum()
+
+    def accumulate(x, kernel):
+        def add(total_gradient, part):
+            return total_gradient + jax.grad(total, argnums=1)(part, kernel), None
+
+        return jax.lax.scan(add, jnp.zeros_like(kernel), x)[0]
+
+    text = jax.jit(accumulate).lower(x, kernel).compile().as_text()
+    assert "while(" in text
+    # In other layouts its CPU backend computes convolutions in loops value by value.
+    assert set(re.findall(r"dim_labels=(\S+?->\w+)", text)) <= {"b01f_01io->b01f"}
 
 
 def test_patches_are_embedded_on_a_mesh_with_explicit_axes():
