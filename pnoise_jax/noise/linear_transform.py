@@ -1,7 +1,8 @@
 """The linear transform noise ``X + QX`` (eq. 12): it mixes examples, tokens or views."""
 
 import dataclasses
-from typing import Literal, get_args
+import functools
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -136,11 +137,11 @@ class LinearTransform(Noise):
         """``(1 - strength) X + strength T X`` along ``axis``, 0 or 1; float32 inside."""
         if self.implementation == "matmul":
             return self._multiply(x, mask, strength, axis=axis)
-        compute = np.promote_types(x.dtype, jnp.float32)
-        mixed = self.quality.mix(x, axis=axis, mask=mask, axis_name=axis_name).astype(compute)
-        if isinstance(strength, int | float) and strength == 1:
-            return mixed.astype(x.dtype)
-        return ((1 - strength) * x.astype(compute) + strength * mixed).astype(x.dtype)
+        fixed, traced = strength, None
+        if not isinstance(strength, int | float):
+            fixed, traced = traced, strength
+        mix = _mix_rows if self.quality.transposed() is None else _mix_both_ways
+        return mix(self.quality, axis, axis_name, fixed, x, mask, traced)
 
     def _multiply(self, x, mask, strength, *, axis: int) -> jax.Array:
         """``(I + Q) X`` along ``axis``, 0 or 1."""
@@ -158,6 +159,46 @@ class LinearTransform(Noise):
         if mask is None:
             return jax.vmap(_matmul, in_axes=(None, 0))(i_plus_q(None), x)
         return jax.vmap(_matmul)(jax.vmap(i_plus_q)(mask), x)
+
+
+def _mix_rows(
+    quality: QualityMatrix, axis: int, axis_name, fixed, x: jax.Array, mask, traced
+) -> jax.Array:
+    """``(1 - strength) X + strength T X``; the strength is a number or, if that is None, traced."""
+    strength = traced if fixed is None else fixed
+    compute = np.promote_types(x.dtype, jnp.float32)
+    mixed = quality.mix(x, axis=axis, mask=mask, axis_name=axis_name).astype(compute)
+    if fixed == 1:
+        return mixed.astype(x.dtype)
+    return ((1 - strength) * x.astype(compute) + strength * mixed).astype(x.dtype)
+
+
+# Its gradient is the same with the transpose of T, which is as fast and rounds as seldom: once.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
+def _mix_both_ways(
+    quality: QualityMatrix, axis: int, axis_name, fixed, x: jax.Array, mask, traced
+) -> jax.Array:
+    return _mix_rows(quality, axis, axis_name, fixed, x, mask, traced)
+
+
+def _mix_forward(quality: QualityMatrix, axis: int, axis_name, fixed, x, mask, traced):
+    mixed = _mix_rows(quality, axis, axis_name, fixed, x, mask, traced)
+    return mixed, (None if traced is None else x, mask, traced)
+
+
+def _mix_backward(quality: QualityMatrix, axis: int, axis_name, fixed, kept, g):
+    x, mask, traced = kept
+    transposed = quality.transposed()
+    of_x: Any = _mix_both_ways(transposed, axis, axis_name, fixed, g, mask, traced)
+    if mask is not None:  # what is masked gives nothing
+        of_x = jnp.where(rows.expand(mask, g), of_x, 0)
+    if traced is None:
+        return of_x, None, None
+    mix = functools.partial(_mix_rows, quality, axis, axis_name, fixed, x, mask)
+    return of_x, None, jax.vjp(mix, traced)[1](g)[0]
+
+
+_mix_both_ways.defvjp(_mix_forward, _mix_backward)
 
 
 @jax.jit

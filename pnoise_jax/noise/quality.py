@@ -51,6 +51,13 @@ class QualityMatrix(abc.ABC):
         ``axis_name`` names the mapped axis over whose devices the rows are spread.
         """
 
+    def transposed(self) -> "QualityMatrix | None":
+        """The matrix with rows and columns exchanged, which mixes gradients.
+
+        None, as here, leaves it to JAX to differentiate `mix`.
+        """
+        return None
+
     @abc.abstractmethod
     def log_abs_det(self, k: int) -> float:
         """``log |det(I + Q)|`` in nats, in closed form; ``-inf`` where ``I + Q`` is singular."""
@@ -121,6 +128,9 @@ class CyclicShift(QualityMatrix):
         find = functools.partial(rows.preceding, shift=self.shift)
         return _take_rows(x, mask, find, axis=axis, axis_name=axis_name)
 
+    def transposed(self) -> "CyclicShift":
+        return dataclasses.replace(self, shift=-self.shift)
+
     def log_abs_det(self, k: int) -> float:
         cycles = math.gcd(self.shift, k)
         return cycles * _log_abs_power_difference(1 - self.strength, -self.strength, k // cycles)
@@ -153,6 +163,9 @@ class Reverse(QualityMatrix):
             return rows.flip(x, axis=axis, axis_name=axis_name)
         return _take_rows(x, mask, rows.mirrored, axis=axis, axis_name=axis_name)
 
+    def transposed(self) -> "Reverse":
+        return self
+
     def log_abs_det(self, k: int) -> float:
         eigenvalue = 1 - 2 * self.strength  # once for each pair of rows; the others are 1
         if k == 1:
@@ -182,9 +195,11 @@ class Optimal(QualityMatrix):
 
     def mix(self, x: jax.Array, *, axis: int, mask: jax.Array | None, axis_name) -> jax.Array:
         total, count = rows.total(x, axis=axis, mask=mask, axis_name=axis_name)
-        # The one row is divided, not the k sums: the backward pass then sums g as it stands.
-        share = rows.repeat(total / (count + 1), x.shape[axis], axis)
+        share = total / (count + 1)
         return x.astype(share.dtype) / (count + 1) + share
+
+    def transposed(self) -> "Optimal":
+        return self
 
     def log_abs_det(self, k: int) -> float:
         eigenvalue = 1 - self.strength * k / (k + 1)  # k - 1 times; the last one is 1

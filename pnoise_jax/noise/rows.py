@@ -101,19 +101,24 @@ def flip(x: jax.Array, *, axis: int = 0, axis_name: AxisName | None = None) -> j
 def shift(
     x: jax.Array, amount: int, *, axis: int = 0, axis_name: AxisName | None = None
 ) -> jax.Array:
-    """Moves row i to row ``i + amount``, cyclically, over all devices of ``axis_name``.
-
-    Differentiable in reverse mode, once and again.
-    """
+    """Moves row i to row ``i + amount``, cyclically, over all devices of ``axis_name``."""
     if axis_name is None:
         return _roll(x, amount, axis)
     local, devices = x.shape[axis], lax.axis_size(axis_name)
-    whole_blocks, remainder = divmod(amount % (local * devices), local)
-    x = _rotate_devices(x, whole_blocks, axis_name)
+    count = local * devices
+    amount = (amount + count // 2) % count - count // 2  # the shorter way round
+    direction = 1 if amount > 0 else -1
+    whole_blocks, remainder = divmod(abs(amount), local)
+    x = _rotate_devices(x, direction * whole_blocks, axis_name)
     if not remainder:
         return x
-    stay, leave = jnp.split(x, [local - remainder], axis=axis)
-    return jnp.concatenate([_rotate_devices(leave, 1, axis_name), stay], axis=axis)
+    if direction > 0:
+        stay, leave = jnp.split(x, [local - remainder], axis=axis)
+        parts = [_rotate_devices(leave, 1, axis_name), stay]
+    else:
+        leave, stay = jnp.split(x, [remainder], axis=axis)
+        parts = [stay, _rotate_devices(leave, -1, axis_name)]
+    return jnp.concatenate(parts, axis=axis)
 
 
 def _rotate_devices(x: jax.Array, by: int, axis_name: AxisName) -> jax.Array:
@@ -121,11 +126,9 @@ def _rotate_devices(x: jax.Array, by: int, axis_name: AxisName) -> jax.Array:
     return lax.ppermute(x, axis_name, [(i, (i + by) % n) for i in range(n)]) if by % n else x
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def _roll(x: jax.Array, amount: int, axis: int) -> jax.Array:
-    # The transpose that autodiff finds for jnp.roll all-reduces a sharded axis; this one does not.
     roll = functools.partial(jnp.roll, shift=amount, axis=axis)
-    if jax.sharding.get_abstract_mesh().size != 1:  # 0 where no mesh is known
+    if not _on_one_device():
         return roll(x)
 
     def take(x):
@@ -137,10 +140,9 @@ def _roll(x: jax.Array, amount: int, axis: int) -> jax.Array:
     return lax.platform_dependent(x, cuda=take, default=roll)
 
 
-_roll.defvjp(
-    lambda x, amount, axis: (_roll(x, amount, axis), None),
-    lambda amount, axis, _, g: (_roll(g, -amount, axis),),
-)
+def _on_one_device() -> bool:
+    """Whether no rows can be spread over devices under ``jit``, as far as is known here."""
+    return jax.device_count() == 1 or jax.sharding.get_abstract_mesh().size == 1
 
 
 def total(
@@ -177,39 +179,24 @@ def _sum_rows(x: jax.Array, axis: int) -> jax.Array:
     """The sum along ``axis``, kept as length 1, accumulated in at least float32.
 
     XLA on CPU reduces a leading axis one strided element at a time; as a product with a row of ones
-    it streams through memory (a quarter of the time at 64 and 256 rows of 197 x 768).
+    it streams through memory (a quarter of the time at 64 and 256 rows of 197 x 768). For one row
+    it would first convert bfloat16, for two it does not.
     """
-
     dtype = np.promote_types(x.dtype, jnp.float32)
 
     def as_product(x):
-        ones = jnp.ones((x.shape[axis],), x.dtype)
+        ones = jnp.ones((2 if x.dtype == jnp.bfloat16 and _on_one_device() else 1, len(x)), x.dtype)
         product = jnp.tensordot(
-            ones, x, (0, axis), precision=lax.Precision.HIGHEST, preferred_element_type=dtype
+            ones, x, 1, precision=lax.Precision.HIGHEST, preferred_element_type=dtype
         )
-        return jnp.expand_dims(product, axis)
+        return product[:1]
 
     def as_reduction(x):
         return x.sum(axis, keepdims=True, dtype=dtype)
 
+    if axis != 0:
+        return as_reduction(x)
     return lax.platform_dependent(x, cpu=as_product, default=as_reduction)
-
-
-def repeat(row: jax.Array, k: int, axis: int) -> jax.Array:
-    """``row``, of length 1 along ``axis``, k times. Differentiable in reverse mode."""
-    return _repeat(row, k, axis)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _repeat(row: jax.Array, k: int, axis: int) -> jax.Array:
-    # Its transpose is the sum over rows: the custom rule has it take the fast form above.
-    return jnp.repeat(row, k, axis)
-
-
-_repeat.defvjp(
-    lambda row, k, axis: (_repeat(row, k, axis), None),
-    lambda k, axis, _, g: (_sum_rows(g, axis),),
-)
 
 
 def gather(x: jax.Array, axis_name: AxisName) -> jax.Array:

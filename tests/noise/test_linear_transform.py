@@ -85,6 +85,36 @@ def test_structured_equals_matmul_forward_and_backward(quality, options, dtype):
     assert_agree(*both(quality, **options), sample(dtype=dtype))
 
 
+@pytest.mark.parametrize("quality", QUALITIES, ids=repr)
+def test_gradients_of_bfloat16_are_rounded_once(quality):
+    x = sample(dtype=jnp.bfloat16)
+    one = jax.make_mesh((1,), ("data",), (AxisType.Auto,), devices=jax.devices()[:1])
+    with jax.set_mesh(one):
+        gradient = compute(noise.LinearTransform(quality), x, x)[1]
+    wide = x.astype(jnp.float32)
+    expected = compute(noise.LinearTransform(quality, implementation="matmul"), wide, wide)[1]
+    # Half of the last of 8 bits, and the sums of float32 in another order.
+    np.testing.assert_allclose(gradient.astype(jnp.float32), expected, rtol=2**-8 + 1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("mask", [None, "0110111001000111"])
+@pytest.mark.parametrize("quality", QUALITIES, ids=repr)
+def test_gradients_of_the_strength_and_second_ones_are_those_of_the_matmul(quality, mask):
+    mask = None if mask is None else np.array([c == "1" for c in mask])
+
+    def steepness(transform):
+        def loss(x, strength):
+            return jnp.sin(transform(None, x, mask=mask, strength=strength)).sum()
+
+        def squares(x, strength):
+            of_x, of_strength = jax.grad(loss, argnums=(0, 1))(x, strength)
+            return jnp.square(of_x).sum() + of_strength**2
+
+        return jax.jit(jax.value_and_grad(squares, argnums=(0, 1)))(sample(), jnp.float32(0.7))
+
+    chex.assert_trees_all_close(*map(steepness, both(quality)), rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("mask", ["1111111111110000", "0110111001000111", "0000000000010000"])
 @pytest.mark.parametrize("group_size", [None, 8])
 @pytest.mark.parametrize("quality", QUALITIES, ids=repr)
@@ -384,7 +414,9 @@ def test_groups_inside_a_device_send_nothing():
         assert programs(transform, x) == (set(), set())
 
 
-@pytest.mark.parametrize("quality", [noise.CyclicShift(0.3), noise.Optimal()], ids=repr)
+@pytest.mark.parametrize(
+    "quality", [noise.CyclicShift(0.3), noise.CyclicShift(0.3, shift=-1), noise.Optimal()], ids=repr
+)
 def test_shard_map_sends_one_row_each_way(quality):
     transform = noise.LinearTransform(quality, axis_name="data")
     spread = jax.shard_map(
