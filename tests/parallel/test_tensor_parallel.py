@@ -203,7 +203,12 @@ def test_a_run_is_that_of_one_device(name, alone, data_dir):
             {"attention_kernel": "auto"},
             {"name": "salt_and_pepper", "probability": 0.1, "extremes": "batch"},
         ),
-        ("vit_22b", {"dropout": 0.1, "remat": True}, {"name": "erase", "strength": 0.2}),
+        pytest.param(
+            "vit_22b",
+            {"dropout": 0.1, "remat": True},
+            {"name": "erase", "strength": 0.2},
+            marks=pytest.mark.slow,
+        ),
         ("vit_ti_16", {"class_token": False, "pooling": "mean"}, {"preset": "optimal_all_tokens"}),
     ],
 )
@@ -331,7 +336,9 @@ def test_training_and_evaluation_are_the_same(runs):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("saved", "changes"), [(2, {}), (2, {"fsdp": 2}), (1, {})])
+@pytest.mark.parametrize(
+    ("saved", "changes"), [pytest.param(2, {}, marks=pytest.mark.slow), (2, {"fsdp": 2}), (1, {})]
+)
 def test_the_mesh_may_change_when_a_run_goes_on(saved, changes, runs, data_dir, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(runs[saved], run)

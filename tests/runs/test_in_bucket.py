@@ -156,7 +156,9 @@ def largest(url, step):
     return max(data, key=lambda path: len(path.read_bytes()))
 
 
-@pytest.mark.parametrize("kind", ["flipped", "deleted", "manifest"])
+@pytest.mark.parametrize(
+    "kind", ["flipped", *(pytest.param(k, marks=pytest.mark.slow) for k in ("deleted", "manifest"))]
+)
 def test_broken_checkpoints_give_way_and_are_kept(url, kind):
     save(url, 10, 20)
     if kind == "flipped":
@@ -429,7 +431,7 @@ def test_a_second_program_takes_over(data_dir, served, bucket, url):
     assert code == 75, errors
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_two_hosts_with_their_data_in_a_bucket(data_dir, served, bucket, url, tmp_path):
     for file in (data_dir / "digits" / "1.0.0").iterdir():
         bucket.put(f"data/digits/1.0.0/{file.name}", file.read_bytes())
