@@ -94,7 +94,7 @@ class Downsampling(nn.Module, kw_only=True):
             strides=(2, 2),
             padding="VALID",
             kernel_init=layers.conv_init,
-            conv_general_dilated=convolutions.patchwise,
+            conv_general_dilated=convolutions.of_images,
             dtype=self.dtype,
             name="conv",
         )(fill(x, (2 * rows, 2 * columns)))
