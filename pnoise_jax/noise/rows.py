@@ -141,8 +141,8 @@ def _roll(x: jax.Array, amount: int, axis: int) -> jax.Array:
 
 
 def _on_one_device() -> bool:
-    """Whether no rows can be spread over devices under ``jit``, as far as is known here."""
-    return jax.device_count() == 1 or jax.sharding.get_abstract_mesh().size == 1
+    """Whether a mesh is known, and has one device, so that ``jit`` cannot spread the rows."""
+    return jax.sharding.get_abstract_mesh().size == 1
 
 
 def total(
