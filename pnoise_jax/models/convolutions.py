@@ -13,6 +13,9 @@ from jax.sharding import AxisType
 from pnoise_jax.models.device import on_one_device
 from pnoise_jax.models.products import multiply_rows
 
+# Examples first and channels last, and (height, width, channels, features) of a kernel.
+_LAYOUT = lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
+
 
 def batch_norm(*, train: bool, epsilon: float, axis_name: str | None, dtype: Any) -> Callable:
     """Makes a batch norm given its `name`, with PyTorch's default momentum.
@@ -123,15 +126,31 @@ def of_images(
     """A convolution, on CPUs by `convolve_on_cpu`, or `gather_and_multiply` for 2 x 2 results.
 
     For results of so few pixels XLA's own takes up to 45 times as long. For `conv_general_dilated`
-    of `flax.linen.Conv`, without dilation.
+    of `flax.linen.Conv`. Other layouts, dilated convolutions and groups of channels are XLA's.
+
+    Args:
+      x: (batch, height, width, channels).
+      kernel: (height, width, channels, features).
+      strides: in pixels.
+      padding: before and after the rows and columns, in pixels, or "SAME" or "VALID".
+      **options: of `jax.lax.conv_general_dilated`.
+
+    Returns:
+      (batch, height', width', features).
     """
 
     def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
-    padding = _in_pixels(padding, x, kernel, strides)
-    if AxisType.Explicit in jax.typeof(x).sharding.mesh.axis_types:
+    layout = lax.conv_dimension_numbers(x.shape, kernel.shape, options.get("dimension_numbers"))
+    unusual = layout != _LAYOUT or any(
+        option not in (None, 1, (1, 1))
+        for name, option in options.items()
+        if name not in ("dimension_numbers", "precision")
+    )
+    if unusual or AxisType.Explicit in jax.typeof(x).sharding.mesh.axis_types:
         return convolution(x, kernel)
+    padding = _in_pixels(padding, x, kernel, strides)
     sides = (
         (size + sum(pads) - side) // stride + 1
         for size, pads, side, stride in zip(

@@ -124,6 +124,30 @@ def test_a_convolution_for_cpus_is_any_other_forward_and_backward(examples, side
 
 
 @pytest.mark.parametrize(
+    "options",
+    [
+        {"rhs_dilation": (2, 2)},
+        {"lhs_dilation": (2, 2)},
+        {"feature_group_count": 2},
+        {"dimension_numbers": ("HWNC", "HWIO", "NHWC")},
+        {"dimension_numbers": None},
+        {"batch_group_count": 2},
+    ],
+)
+def test_convolutions_of_other_kinds_are_left_to_xla(options):
+    x = jax.random.normal(jax.random.key(0), (6, 6, 6, 6))
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 6, 6))
+    if "feature_group_count" in options:
+        kernel = kernel[:, :, :3]
+    if options == {"dimension_numbers": None}:
+        kernel = kernel.transpose(3, 2, 0, 1)
+    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")} | options
+    arguments = (x, kernel, (1, 1), ((1, 1), (1, 1)))
+    expected = jax.lax.conv_general_dilated(*arguments, **options)
+    chex.assert_trees_all_equal(convolutions.of_images(*arguments, **options), expected)
+
+
+@pytest.mark.parametrize(
     ("convolve", "sides", "options"),
     [
         (convolutions.of_images, (3, 3), {"strides": (1, 1), "padding": ((1, 1), (1, 1))}),
