@@ -150,7 +150,7 @@ def _run(
       deadline: when to stop, by `time.monotonic`.
 
     Returns:
-      The names of the parts that failed, and the names of those that ran out of time.
+      The parts that failed, and those that ran out of time, by name.
     """
     names, failed, late = list(commands), [], []
     with tempfile.NamedTemporaryFile() as turns, ThreadPoolExecutor(at_once) as pool:

@@ -35,6 +35,13 @@ class QualityMatrix(abc.ABC):
             """Scales Q."""
             ...
 
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        if "mix" in vars(cls) and "transposed" not in vars(
+            cls
+        ):  # another's is not that of this mix
+            cls.transposed = QualityMatrix.transposed
+
     @property
     def structured(self) -> bool:
         """Whether Q has a structure that `mix` uses; if not, only the matmul remains."""

@@ -115,6 +115,20 @@ def test_gradients_of_the_strength_and_second_ones_are_those_of_the_matmul(quali
     chex.assert_trees_all_close(*map(steepness, both(quality)), rtol=1e-3, atol=1e-4)
 
 
+class Running(noise.Optimal):
+    """A matrix that is not symmetric, made from one that is."""
+
+    def mix(self, x, *, axis, mask, axis_name):
+        return jnp.cumsum(x, axis)
+
+
+def test_gradients_of_a_matrix_of_ones_own_are_those_of_its_own_mix():
+    x, g = sample(), weights_of((K, 5, 3))
+    _, pullback = jax.vjp(lambda x: noise.LinearTransform(Running())(None, x), x)
+    _, expected = jax.vjp(lambda x: jnp.cumsum(x, 0), x)
+    chex.assert_trees_all_close(pullback(g), expected(g), rtol=1e-5, atol=1e-5)
+
+
 def test_gradients_of_a_strength_for_each_row():
     x, shares = sample(), jnp.linspace(0, 1, K)[:, None, None]
     transform = noise.LinearTransform(noise.CyclicShift(0.3))
