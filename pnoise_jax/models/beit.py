@@ -10,13 +10,14 @@ import numpy as np
 
 from pnoise_jax import noise, parallel
 from pnoise_jax.models import layers
+from pnoise_jax.models.attention import Attention
 from pnoise_jax.models.transformer import IsotropicTransformer
 
 
-class BeitAttention(layers.Attention, kw_only=True):
+class BeitAttention(Attention, kw_only=True):
     """Self-attention with a learned bias for each relative position; keys have no bias.
 
-    Attributes, beside those of `layers.Attention`:
+    Attributes, beside those of `Attention`:
       grid: rows and columns of the patches, which stand behind one class token.
     """
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from pnoise_jax import noise
 from pnoise_jax.models import attention_kernels, layers, products
+from pnoise_jax.models.attention import Attention, choose_kernel
 from pnoise_jax.models.transformer import IsotropicTransformer
 
 
@@ -25,7 +26,7 @@ class GatedAttention(nn.Module, kw_only=True):
       num_heads: number of heads; it divides the features of a token.
       locality_strength: how sharply the heads look at their neighbours in the beginning.
       dropout: rate of the dropout after the output projection.
-      kernel: as `layers.Attention` has it.
+      kernel: as `Attention` has it.
       train: whether dropout is on.
       dtype: dtype of the computation; parameters are float32.
     """
@@ -61,7 +62,7 @@ class GatedAttention(nn.Module, kw_only=True):
         position_weights: jax.Array,
         gate: jax.Array,
     ) -> jax.Array:
-        """The attention itself; a method of its own, as `layers.Attention` has it.
+        """The attention itself; a method of its own, as `Attention` has it.
 
         Args:
           query, key, value: (batch, tokens, heads, dim / heads).
@@ -71,7 +72,7 @@ class GatedAttention(nn.Module, kw_only=True):
         Returns:
           (batch, tokens, heads, dim / heads).
         """
-        kernel = layers.choose_kernel(self.kernel, query, None, train=self.train)
+        kernel = choose_kernel(self.kernel, query, None, train=self.train)
         by_content = attention_kernels.attend(query, key, value, None, kernel=kernel)
         by_position = jnp.einsum("hts,bshd->bthd", position_weights, value)
         gate = nn.sigmoid(gate).astype(self.dtype)[None, None, :, None]
@@ -174,7 +175,7 @@ class ConViT(IsotropicTransformer, kw_only=True):
     ) -> jax.Array:
         """A block behind the class token, x (batch, 1 + patches, dim)."""
         attention = functools.partial(
-            layers.Attention, num_heads=self.num_heads, qkv_bias="none", queries=queries
+            Attention, num_heads=self.num_heads, qkv_bias="none", queries=queries
         )
         block = self.encoder_block(layer, train, attention=attention, mlp_dim=self.mlp_features)
         return block(x, dataclasses.replace(taps, prefix_tokens=1))

@@ -9,13 +9,14 @@ import jax.numpy as jnp
 
 from pnoise_jax import noise
 from pnoise_jax.models import checks, convolutions, layers
+from pnoise_jax.models.attention import Attention
 from pnoise_jax.models.classifier import Classifier
 from pnoise_jax.models.windows import WindowAttention, Windows, fill, grid_of, halved
 
 _STRIDE = 4  # of the stem
 
 
-class ChannelAttention(layers.Attention, kw_only=True):
+class ChannelAttention(Attention, kw_only=True):
     """Self-attention in which the channels of a head attend to each other, over all tokens.
 
     As published, and as in the weights that there are, keys attend to values and weigh queries.
@@ -34,7 +35,7 @@ class ChannelAttention(layers.Attention, kw_only=True):
         bias: jax.Array | None,
         gate: jax.Array | None,
     ) -> jax.Array:
-        """The attention itself, (batch, tokens, heads, dim / heads), as `layers.Attention` has it.
+        """The attention itself, (batch, tokens, heads, dim / heads), as `Attention` has it.
 
         Raises:
           ValueError: there is a bias or a gate for tokens, which do not attend here.

@@ -14,13 +14,14 @@ import jax.numpy as jnp
 
 from pnoise_jax import noise, parallel
 from pnoise_jax.models import layers, products
+from pnoise_jax.models.attention import Attention
 from pnoise_jax.models.transformer import IsotropicTransformer
 
 # Layer norms without a bias and without centring.
 _norm = functools.partial(nn.RMSNorm, epsilon=1e-6)
 
 
-class ProjectedAttention(layers.Attention, kw_only=True):
+class ProjectedAttention(Attention, kw_only=True):
     """Self-attention whose queries, keys and values are projected outside of it."""
 
     @nn.compact

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from pnoise_jax import noise, parallel
 from pnoise_jax.models import checks, layers
+from pnoise_jax.models.attention import Attention
 from pnoise_jax.models.transformer import IsotropicTransformer
 
 
@@ -128,7 +129,7 @@ class VisionTransformer(IsotropicTransformer, kw_only=True):
     @nn.nowrap
     def _block(self, layer: int, train: bool, *, queries: int | None = None) -> nn.Module:
         attention = functools.partial(
-            layers.Attention,
+            Attention,
             num_heads=self.num_heads,
             qkv_bias="all" if self.qkv_bias else "none",
             queries=queries,

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pnoise_jax.models import layers
+from pnoise_jax.models.attention import Attention
 
 Grid = tuple[int, int]  # rows and columns
 
@@ -116,12 +116,12 @@ def halved(grid: Grid) -> Grid:
     return ((grid[0] + 1) // 2, (grid[1] + 1) // 2)
 
 
-class WindowAttention(layers.Attention, kw_only=True):
+class WindowAttention(Attention, kw_only=True):
     """Self-attention within windows of the tokens' grid.
 
     Zeros that fill up a window take part in its attention, unmasked, as in timm.
 
-    Attributes, beside those of `layers.Attention`:
+    Attributes, beside those of `Attention`:
       windows: how the tokens are cut.
     """
 

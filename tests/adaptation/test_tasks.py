@@ -12,9 +12,10 @@ import pytest
 from jax.sharding import AxisType
 from scipy import special
 
-from pnoise_jax import data, models, parallel, training
+from pnoise_jax import data, parallel, training
 from pnoise_jax.adaptation import discriminators
 from pnoise_jax.adaptation.paired_batches import PairedBatches
+from pnoise_jax.models.attention import Attention
 from pnoise_jax.runs import RunDirectory, stored_arrays
 from pnoise_jax.training.random_streams import RandomStreams
 from pnoise_jax.training.task import StepContext
@@ -139,7 +140,7 @@ def test_the_gate_weights_the_class_tokens_attention_by_the_entropy_of_a_discrim
     def make(*, train, name):
         return discriminators.TransferGate(prefix_tokens=prefix, train=train, name=name)
 
-    attention = models.layers.Attention(num_heads=2, key_gate=make)
+    attention = Attention(num_heads=2, key_gate=make)
     variables = jax.jit(attention.init)(jax.random.key(0), x)
     got = jax.jit(attention.apply)(variables, x)
 

@@ -12,7 +12,8 @@ import pytest
 from jax.sharding import AxisType
 
 from pnoise_jax import models
-from pnoise_jax.models import attention_kernels, layers
+from pnoise_jax.models import attention_kernels
+from pnoise_jax.models.attention import Attention
 from pnoise_jax.models.attention_kernels import Case, choose, refusal
 
 VIT = Case(platform="cuda", capability=(9, 0), dtype="bfloat16", tokens=197, head_dim=64)
@@ -195,7 +196,7 @@ def test_on_cpus_xlas_is_that_of_jax(dtype, tolerance, bias, on_one_device):
 
 
 def test_runs_under_vmap_are_those_of_one_after_another():
-    module = layers.Attention(num_heads=2, kernel="auto", train=True)
+    module = Attention(num_heads=2, kernel="auto", train=True)
     x = jax.random.normal(jax.random.key(0), (3, 2, 5, 8))
     variables = jax.vmap(lambda key: module.init(key, x[0]))(jax.random.split(jax.random.key(1), 3))
 

@@ -12,6 +12,7 @@ from flax import traverse_util
 
 from pnoise_jax import models
 from pnoise_jax.models import convolutions, davit, layers
+from pnoise_jax.models.attention import Attention
 from pnoise_jax.models.windows import WindowAttention, Windows
 from tests.models import observing
 from tests.models.drawing import draw_variables
@@ -83,7 +84,7 @@ def test_odd_blocks_attend_within_windows_and_even_ones_between_channels():
     blocks = []
 
     def observe(method, args, kwargs, context):
-        if isinstance(context.module, layers.Attention) and context.method_name == "__call__":
+        if isinstance(context.module, Attention) and context.method_name == "__call__":
             blocks.append((context.module.path[0], type(context.module), context.module.num_heads))
         return method(*args, **kwargs)
 
@@ -136,7 +137,7 @@ def test_zeros_that_fill_up_a_window_take_part_in_its_attention():
     attention = WindowAttention(windows=Windows((1, 2), (2, 2)), num_heads=1)
     variables = drawn(attention, x)
     filled = np.concatenate([x[:, 0], np.zeros_like(x[:, 0])], axis=1)
-    plain = layers.Attention(num_heads=1).apply(variables, filled)
+    plain = Attention(num_heads=1).apply(variables, filled)
     np.testing.assert_allclose(attention.apply(variables, x)[:, 0], plain[:, :2], rtol=1e-5)
 
 

@@ -139,11 +139,11 @@ def test_a_mean_reads_all_tokens(pooling):
     assert last_block(model, draw_variables(model, IMAGES)).shape == (4, 5, 16)
 
 
-def test_twelve_blocks_take_six_percent_less_work():
+def test_twelve_blocks_take_eight_percent_less_work():
     images = jax.ShapeDtypeStruct((2, 224, 224, 3), jnp.float32)
     flops = []
     for all_tokens in (False, True):
         model = models.create_model("vit_b_16", all_tokens=all_tokens)
         variables = jax.eval_shape(model.init, jax.random.key(0), images)
         flops.append(ahead_of_time.count_flops(model.apply, variables, images))
-    assert 0.925 < flops[0] / flops[1] < 0.94
+    assert 0.91 < flops[0] / flops[1] < 0.925

@@ -2,7 +2,6 @@ import functools
 import re
 
 import chex
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +11,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from pnoise_jax import noise
 from pnoise_jax.models import convolutions, layers
+from pnoise_jax.models.attention import Attention
 
 X = jax.random.normal(jax.random.key(0), (200, 3, 2))
 
@@ -202,7 +202,7 @@ def test_drop_path_that_is_off_needs_no_key_and_changes_nothing(rate, train):
 
 def test_a_block_leaves_out_its_attention_and_its_mlp_independently():
     rate, rng = 0.4, np.random.default_rng(0)
-    attention = functools.partial(layers.Attention, num_heads=2)
+    attention = functools.partial(Attention, num_heads=2)
     block = layers.Block(layer=1, attention=attention, mlp_dim=8, drop_path=rate, train=True)
     taps = noise.Taps((), num_layers=1, prefix_tokens=0)
     x = jnp.tile(X[:1].repeat(2, -1) + 1, (400, 1, 1))  # the same example again and again
@@ -241,45 +241,3 @@ def test_relative_positions_of_a_grid():
             down, right = row - other_row, column - other_column
             assert index[i, j] == (down + 1) * 5 + (right + 2)
     assert sorted(set(index.flat)) == list(range(3 * 5))
-
-
-class Raised(layers.Attention, kw_only=True):
-    """Attention whose logits are raised by whatever it is given."""
-
-    @nn.compact
-    def __call__(self, x, bias):
-        return self.attend(x, bias)
-
-
-@pytest.mark.parametrize("qkv_bias", ["all", "query and value", "none"])
-def test_attention_with_biases(qkv_bias):
-    """Against the formula, for a bias of the logits, and of queries, keys and values."""
-    tokens, dim, heads = 5, 8, 2
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(3, tokens, dim)).astype(np.float32)
-    bias = rng.normal(size=(1, heads, tokens, tokens)).astype(np.float32)
-    options = {"num_heads": heads, "qkv_bias": qkv_bias}
-    plain, raised = layers.Attention(**options), Raised(**options)
-    shapes = jax.eval_shape(plain.init, jax.random.key(0), x)
-    variables = jax.tree.map(lambda s: rng.normal(size=s.shape).astype(np.float32), shapes)
-    params = variables["params"]
-
-    if qkv_bias == "all":
-        added = params["qkv"]["bias"]
-    elif qkv_bias == "none":
-        assert {*params} | {*params["qkv"]} == {"qkv", "proj", "kernel"}
-        added = 0
-    else:
-        assert set(params) == {"qkv", "q_bias", "v_bias", "proj"}
-        added = np.concatenate([params["q_bias"], np.zeros(dim), params["v_bias"]])
-    qkv = (x @ params["qkv"]["kernel"] + added).reshape(3, tokens, 3, heads, dim // heads)
-    query, key, value = qkv.transpose(2, 0, 3, 1, 4)
-    logits = query @ key.swapaxes(2, 3) / np.sqrt(dim // heads)
-    for actual, added_logits in (
-        (raised.apply(variables, x, bias), bias),
-        (plain.apply(variables, x), 0),
-    ):
-        weights = nn.softmax(jnp.asarray(logits + added_logits))
-        joined = (weights @ value).swapaxes(1, 2).reshape(3, tokens, dim)
-        expected = joined @ params["proj"]["kernel"] + params["proj"]["bias"]
-        np.testing.assert_allclose(actual, expected, atol=1e-4)

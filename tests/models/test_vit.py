@@ -10,6 +10,7 @@ from flax import traverse_util
 
 from pnoise_jax import models, noise
 from pnoise_jax.models import layers
+from pnoise_jax.models.attention import Attention
 from tests.models import observing
 from tests.models.drawing import draw_variables
 
@@ -254,7 +255,7 @@ def test_where_the_noise_enters_a_block(point):
     here = point
     params = tiny_variables()["params"]["block_1"]
     x = jax.random.normal(jax.random.key(0), (3, 5, 16))
-    attention = functools.partial(layers.Attention, num_heads=2)
+    attention = functools.partial(Attention, num_heads=2)
     block = layers.Block(layer=1, attention=attention, mlp_dim=64)
     actual = block.apply({"params": params}, x, taps)
 
@@ -265,7 +266,7 @@ def test_where_the_noise_enters_a_block(point):
     x = taps(x, layer=1, point="block_input")
     h = part("norm1", norm, x)
     h = 3 * h if here == "attention_input" else h
-    x = x + part("attn", layers.Attention(num_heads=2), h)
+    x = x + part("attn", Attention(num_heads=2), h)
     x = x + part("mlp", layers.Mlp(hidden_dim=64), part("norm2", norm, x))
     chex.assert_trees_all_close(actual, x, rtol=1e-6, atol=1e-6)
 

@@ -36,6 +36,7 @@ PACKAGES = {
             "inject_nnx.py": "inject_nnx",
             "injection.py": "injection taps presets",
             "intercept.py": "intercept",
+            "paths.py": "intercept inject_nnx",
             "linear_transform.py": "linear_transform",
             "pixels.py": "pixels stochastic",
             "presets.py": "presets injection",
@@ -51,6 +52,7 @@ PACKAGES = {
         "models",
         {
             "": "layers vit last_block registry own_model golden",
+            "attention.py": "attention attention_kernels last_block vit",
             "attention_kernels.py": "attention_kernels",
             "beit.py": "beit golden registry",
             "convit.py": "convit last_block golden registry",

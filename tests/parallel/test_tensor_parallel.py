@@ -253,24 +253,26 @@ def exchanges(config, mesh, program):
 
 
 @pytest.mark.parametrize(
-    ("program", "passes", "of_all", "of_class"), [("training", 2, 5, 3), ("evaluation", 1, 2, 2)]
+    ("program", "passes", "of_all", "of_class"), [("training", 2, 5, 9), ("evaluation", 1, 2, 2)]
 )
 def test_a_branch_exchanges_one_result_each_way(program, passes, of_all, of_class, data_dir):
     """Two blocks of two branches each, over two devices that have 80 tokens, 16 of them of classes.
 
-    The last block's branches return these alone, and its attention passes gradients to all.
+    The last block's branches return these alone, and its attention passes gradients to all. Of its
+    projection to queries, keys and values the gradients of the class tokens are exchanged, in place
+    of the kernel.
     """
     changes = TWO_BLOCKS | {"model.dropout": 0.1, "model.drop_path": 0.1, "noise.train": True}
     config = small_config(data_dir, tensor_parallel=2, batch_size=64, **changes)
     config["evaluation"].batch_size = 16
     found = exchanges(config, parallel.training_mesh(1, 2), program)
-    tokens = 64 // 4 * 5
-    assert of_all + of_class == 2 * 2 * passes
-    assert found.pop(("all-reduce", 4 * tokens * 128)) == of_all
-    assert found.pop(("all-reduce", 4 * tokens // 5 * 128)) == of_class
-    # Rows of the kernel to queries, keys and values, each device's half, for heads.
-    assert found.pop(("all-to-all", 4 * 128 * 3 * 128 // 2)) == 2 * passes
-    assert all(size <= 4 * 3 * 128 for _, size in found)  # biases, and sums of squares
+    examples = 64 // 4
+    sums = {size: found.pop((kind, size)) for kind, size in [*found] if kind == "all-reduce"}
+    results = 4 * 128 * examples * (5 * of_all + of_class)
+    assert 0 <= sum(size * count for size, count in sums.items()) - results < 64  # sums of squares
+    # Rows of the first kernel to queries, keys and values, each device's half, for heads.
+    assert found.pop(("all-to-all", 4 * 128 * 3 * 128 // 2)) == passes
+    assert all(size <= 4 * 3 * 128 for _, size in found)  # biases
 
 
 @pytest.mark.parametrize(("program", "passes"), [("training", 2), ("evaluation", 1)])
