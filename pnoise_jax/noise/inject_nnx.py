@@ -6,7 +6,6 @@ submodules are wrapped for the length of one call.
 
 import contextlib
 import dataclasses
-import fnmatch
 import functools
 import threading
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ import numpy as np
 from jax import lax
 
 from pnoise_jax.noise.base import Noise, require_noise
-from pnoise_jax.registry import did_you_mean
+from pnoise_jax.noise.paths import matches, no_match
 
 _WRAPPING = threading.RLock()  # classes are shared by all threads
 
@@ -41,8 +40,8 @@ def inject_nnx(
     Args:
       model: any NNX module.
       noise: what enters.
-      at: glob over the paths of the submodules, joined by "/", such as ``layers/0`` or
-        ``blocks/*``.
+      at: pattern of the paths of the submodules, joined by "/", such as ``layers/0`` or
+        ``blocks/*``. A "*" stands for any part of a name, but not for "/".
       point: "input", the submodule's first argument; or "output", its result.
       stop_gradient: the noise is a constant to the gradient.
 
@@ -146,12 +145,9 @@ def _named(model: Any) -> list[tuple[str, Any]]:
 def _sites(model: Any, at: str) -> dict[int, str]:
     """Paths of the modules that match, by the module's id."""
     named = _named(model)
-    sites = {id(module): path for path, module in named if fnmatch.fnmatchcase(path, at)}
+    sites = {id(module): path for path, module in named if matches(path, at)}
     if not sites:
-        paths = [path for path, _ in named]
-        raise ValueError(
-            f"at={at!r} matches no submodule{did_you_mean(at, paths, listed=len(paths))}"
-        )
+        raise no_match(at, [path for path, _ in named])
     return sites
 
 

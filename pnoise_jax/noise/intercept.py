@@ -1,7 +1,6 @@
 """Noise in any Linen module, by the paths of its submodules, without a change to its code."""
 
 import dataclasses
-import fnmatch
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -12,8 +11,8 @@ import numpy as np
 from jax import lax
 
 from pnoise_jax.noise.base import Noise, require_noise
+from pnoise_jax.noise.paths import matches, no_match
 from pnoise_jax.noise.taps import noise_key
-from pnoise_jax.registry import did_you_mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,13 +76,14 @@ class InjectedModule(nn.Module):
     Attributes:
       module: any Linen module.
       noise: what enters.
-      at: glob over the paths that `list_sites` lists, such as "Dense_0" or "encoder/block_*".
+      at: pattern of the paths that `list_sites` lists, such as "Dense_0" or "encoder/block_*". A
+        "*" stands for any part of a name, but not for "/", so submodules of a block are not meant.
       point: "input", the site's first argument; or "output", its result.
       stop_gradient: the noise is a constant to the gradient.
 
     Raises:
       ValueError: at the first call with inject=True, if no path matches: the error lists those
-        that exist.
+        that exist; or if a submodule that matches is only used by other methods than a call.
     """
 
     module: nn.Module
@@ -112,6 +112,7 @@ class InjectedModule(nn.Module):
             return self.module(*args, **kwargs)
         paths: dict[str, bool] = {}  # every path reached, and whether it matched
         inside: list[str] = []  # a remat or scan wrapper and its module are one site
+        otherwise: dict[str, str] = {}  # what matches and was used by a method, and its name
 
         def add_noise(x, site):
             return self._noisy(x, site, noise_mask, noise_strength)
@@ -121,7 +122,11 @@ class InjectedModule(nn.Module):
             path = _path(context).removeprefix("module/")
             if not path or path in inside:
                 return next_call(*args, **kwargs)
-            paths[path] = fnmatch.fnmatchcase(path, self.at)
+            if context.method_name != "__call__":
+                if matches(path, self.at):
+                    otherwise[path] = context.method_name
+                return next_call(*args, **kwargs)
+            paths[path] = matches(path, self.at)
             if not paths[path]:
                 return next_call(*args, **kwargs)
             inside.append(path)
@@ -133,10 +138,19 @@ class InjectedModule(nn.Module):
             finally:
                 inside.pop()
 
-        with nn.intercept_methods(_only_calls(intercept)):
+        with nn.intercept_methods(intercept):
             output = self.module(*args, **kwargs)
+        missed = {path: method for path, method in otherwise.items() if path not in paths}
+        if missed:
+            path, method = next(iter(missed.items()))
+            raise ValueError(
+                f"at={self.at!r} matches {path!r}, which was not called but used by its method "
+                f"{method}, where no noise can enter: choose a pattern that leaves it out, or one "
+                "for the module around it. In a transformer of this package, all_tokens=True "
+                "makes the last block call what the other blocks call"
+            )
         if not any(paths.values()):
-            raise ValueError(_no_match(self.at, list(paths)))
+            raise no_match(self.at, list(paths))
         return output
 
     @nn.nowrap  # as a wrapped method it would stand between the site and its own submodules
@@ -167,7 +181,3 @@ def _path(context: nn.module.InterceptorContext) -> str:
 
 def _describe(value: Any) -> str | None:
     return str(jax.typeof(value)) if isinstance(value, jax.Array) else None
-
-
-def _no_match(pattern: str, paths: list[str]) -> str:
-    return f"at={pattern!r} matches no submodule{did_you_mean(pattern, paths, listed=len(paths))}"

@@ -54,6 +54,22 @@ def test_noise_enters_where_the_pattern_says(net):
     assert not hasattr(nnx.Linear.__call__, "__wrapped__")
 
 
+class Nested(nnx.Module):
+    def __init__(self, rngs):
+        self.nets = nnx.List([Net(rngs)])
+
+    def __call__(self, x):
+        return self.nets[0](x)
+
+
+def test_a_star_stands_for_no_submodule_of_what_it_matches():
+    net = Nested(nnx.Rngs(0))
+    injected = noise.inject_nnx(net, OPTIMAL, at="nets/*")
+    chex.assert_trees_all_close(injected(X, inject=True), net(OPTIMAL(None, X)), rtol=1e-5)
+    with pytest.raises(ValueError, match="matches no submodule"):
+        noise.inject_nnx(net, OPTIMAL, at="layers/*")
+
+
 def test_under_jit_and_grad_with_a_key_mask_and_strength(net):
     gaussian = noise.Gaussian()
     mask = jnp.array([True, True, False, True])

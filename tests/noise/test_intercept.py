@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pnoise_jax import noise
+from pnoise_jax import models, noise
 
 OPTIMAL = noise.LinearTransform(noise.Optimal())
 GAUSSIAN = noise.Gaussian()
@@ -207,6 +207,69 @@ def test_a_missing_key_and_a_wrong_point_are_named():
         noise.InjectedModule(CNN(), OPTIMAL, at="Dense_0", point="middle").apply(
             variables, x, inject=True
         )
+
+
+def test_a_star_stands_for_no_submodule_of_what_it_matches():
+    x = jax.random.normal(jax.random.key(0), (4, 5))
+    variables = initialise(Remat(), x)
+    twice = noise.InjectedModule(Remat(), GAUSSIAN, at="block_?")
+    zeros = jax.tree.map(jnp.zeros_like, variables)  # a block is then the identity
+    keys = jax.random.split(jax.random.key(0), 400)
+    draws = jax.vmap(lambda key: twice.apply(zeros, 0 * x, inject=True, rngs={"noise": key}))(keys)
+    assert float(draws.var()) == pytest.approx(2.0, rel=0.1)  # once for each block
+    inside = noise.InjectedModule(Remat(), noise.Erase(), at="*/Dense_*")
+    chex.assert_trees_all_equal(inside.apply(variables, x, inject=True), x)
+    with pytest.raises(ValueError, match=r"'Dense_\*' matches no submodule"):
+        noise.InjectedModule(Remat(), GAUSSIAN, at="Dense_*").apply(variables, x, inject=True)
+
+
+class Halves(nn.Module):
+    """Two steps that are no call, and a tied embedding, whose module is called as well."""
+
+    def setup(self):
+        self.steps = Steps()
+        self.embed = nn.Embed(3, 5)
+
+    def __call__(self, x):
+        word = self.embed(jnp.zeros(len(x), jnp.int32))
+        return self.embed.attend(self.steps.second(self.steps.first(x)) + word)
+
+
+class Steps(nn.Module):
+    def setup(self):
+        self.dense = nn.Dense(5)
+
+    def first(self, x):
+        return self.dense(x)
+
+    def second(self, x):
+        return 2 * x
+
+
+def test_a_module_that_is_used_without_a_call_is_named():
+    x = jnp.ones((4, 5))
+    variables = initialise(Halves(), x)
+    for pattern in ("steps", "s*"):
+        injected = noise.InjectedModule(Halves(), noise.Erase(), at=pattern)
+        with pytest.raises(ValueError, match=r"at='s.*'steps'.*by its method second"):
+            injected.apply(variables, x, inject=True)
+    for pattern in ("steps/dense", "embed"):
+        injected = noise.InjectedModule(Halves(), OPTIMAL, at=pattern, point="output")
+        injected.apply(variables, x, inject=True)
+
+
+@pytest.mark.parametrize("all_tokens", [True, False])
+def test_no_block_of_our_models_is_left_out_unsaid(all_tokens):
+    sizes = {"image_size": 8, "patch_size": 4, "dim": 8, "depth": 2, "num_heads": 2}
+    model = models.create_model("vit_ti_16", num_classes=3, all_tokens=all_tokens, **sizes)
+    images = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+    variables = initialise(model, images)
+    injected = noise.InjectedModule(model, noise.Erase(), at="block_*/attn/qkv")
+    if all_tokens:
+        injected.apply(variables, images, inject=True)
+    else:
+        with pytest.raises(ValueError, match=r"'block_2/attn/qkv'.*all_tokens=True"):
+            injected.apply(variables, images, inject=True)
 
 
 def test_submodules_given_ready_made_have_the_paths_that_are_listed():
