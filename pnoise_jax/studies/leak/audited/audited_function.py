@@ -9,7 +9,7 @@ from pnoise_jax import evaluation
 from pnoise_jax.studies.leak.audited.audited_noise import AuditedNoise
 from pnoise_jax.studies.leak.checks.independence import largest_change
 
-CHECKED = 8  # examples on which a clean function is tried beside others, in 7 batches
+CHECKED = 8  # examples on which a clean function is tried beside others, in 6 batches
 
 
 class AuditedFunction:

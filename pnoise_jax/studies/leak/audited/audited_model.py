@@ -15,7 +15,7 @@ from pnoise_jax.studies.leak.audited.audited_noise import AuditedNoise
 from pnoise_jax.studies.leak.checks.independence import largest_change
 
 AT_ONCE = 256  # examples that are given to the devices in batches set by hand
-CHECKED = 8  # examples on which the clean model is tried beside others, in 7 batches
+CHECKED = 8  # examples on which the clean model is tried beside others, in 6 batches
 
 
 class AuditedModel:

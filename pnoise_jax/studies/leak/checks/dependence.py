@@ -85,35 +85,28 @@ def check_batches(
         x = inputs(rows)
         logits = np.asarray(apply(x), np.float64)
         allowed = max(allowed, SAME_SHAPE * logit_scale(logits))
-        repeated = _repeat(apply, x, logits, before)
+        repeated = _by_how_much(apply(x), logits)
+        alike = np.array_equal(x, np.roll(x, -1, axis=0))  # then no mate can be told from another
+        if repeated <= allowed and not alike:
+            largest = max(largest, largest_change(apply, x, logits).size)
+            count += 1
+        if before is not None:
+            repeated = max(repeated, _by_how_much(apply(before[0]), before[1]))
         if repeated > allowed:
             return Dependence(False, repeated, allowed, count)
-        before = x
-        if np.array_equal(x, np.roll(x, -1, axis=0)):
-            continue  # all alike: no mate can be told from another
-        largest = max(largest, largest_change(apply, x).size)
-        count += 1
+        before = x, logits
     return Dependence(True, largest, allowed, count)
+
+
+def _by_how_much(again: np.ndarray, logits: np.ndarray) -> float:
+    """The largest difference between a call's logits and those of the same batch before."""
+    return float(np.abs(np.asarray(again, np.float64) - logits).max())
 
 
 def logit_scale(logits: np.ndarray) -> float:
     """How far the likelier classes of an example lie apart; masked classes do not count."""
     ordered = np.sort(logits, axis=1)[:, -5:]
     return float(np.median(ordered[:, -1:] - ordered[:, :-1])) if logits.shape[1] > 1 else 0.0
-
-
-def _repeat(
-    apply: Callable[[np.ndarray], np.ndarray],
-    x: np.ndarray,
-    logits: np.ndarray,
-    before: np.ndarray | None,
-) -> float:
-    """By how much logits differ when a batch is repeated: at once, and after another batch."""
-    again = [apply(x)]
-    if before is not None:
-        apply(before)
-        again.append(apply(x))
-    return max(float(np.abs(np.asarray(repeated, np.float64) - logits).max()) for repeated in again)
 
 
 def _choose_batches(by_kind: dict[str, list[np.ndarray]], batch_size: int) -> list[np.ndarray]:

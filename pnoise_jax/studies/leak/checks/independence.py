@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -40,23 +41,26 @@ class Change:
     replaced: np.ndarray
 
 
-def largest_change(apply: Any, x: Any) -> Change:
+def largest_change(apply: Any, x: Any, outputs: np.ndarray | None = None) -> Change:
     """How much the outputs for examples change when the examples beside them are others.
 
-    In each of ``2 ceil(log2 b)`` further calls some examples stay in place while all others give
-    way to their successors. One binary digit of their number says which ones stay. Any two numbers
-    differ in a digit, so each example is seen with every one of its mates replaced.
+    In each further call about half of the examples stay in place while all others give way to their
+    successors. Each example stays in a half of the calls that is no other example's, so each is
+    seen with every one of its mates replaced. That takes as few calls as can be (Sperner, "Ein Satz
+    über Untermengen einer endlichen Menge", 1928): 6 for 16 examples, 11 for 256.
 
     Args:
       apply: a function of a batch, (b, ...) to (b, ...), deterministic; or a model that
         `assert_independent_of_batch` takes.
       x: the batch, (b, ...), at least two examples, not all alike; an array of any framework.
+      outputs: those for ``x``, where they are known, which saves a call.
 
     Raises:
       ValueError: fewer than two examples, all alike, or outputs that are not (b, ...), or not
         finite, be it in one of the further batches only.
     """
-    change = _largest_change(_Batch.of(apply, read_batch(x, "x")))
+    batch = dataclasses.replace(_Batch.of(apply, read_batch(x, "x")), known=outputs)
+    change = _largest_change(batch)
     if not np.isfinite(change.size):
         replaced = ", ".join(map(str, change.replaced[:8])) + ", …" * (len(change.replaced) > 8)
         raise ValueError(
@@ -149,19 +153,27 @@ def _assert_independent(batch: "_Batch", rtol: float, atol: float) -> None:
 
 def _largest_change(batch: "_Batch") -> Change:
     numbers, reference = batch.numbers, batch.reference
-    largest = Change(0.0, 0, reference[0], reference[0], numbers[:0])
-    for digit in range((len(numbers) - 1).bit_length()):
-        for value in (0, 1):
-            stay = (numbers >> digit) & 1 == value
-            rows = np.where(stay, numbers, np.roll(numbers, -1))
-            outputs = batch.outputs(rows)
-            distances = _distances(outputs, reference[rows])
-            distances[~stay & np.isfinite(distances)] = 0  # whoever moved need only stay finite
-            i = int(distances.argmax())
-            if distances[i] > largest.size:
-                size, example = float(distances[i]), int(rows[i])
-                largest = Change(size, example, reference[example], outputs[i], numbers[~stay])
+    largest, stayed = Change(0.0, 0, reference[0], reference[0], numbers[:0]), True
+    for stay in _who_stays(len(numbers)):
+        rows = np.where(stay, numbers, np.roll(numbers, -1))
+        outputs = batch.outputs(rows)
+        distances = _distances(outputs, reference[rows])
+        distances[~stay & np.isfinite(distances)] = 0  # whoever moved need only stay finite
+        i = np.lexsort((-numbers, stay, distances))[-1]  # of equal ones the first that stayed
+        if (distances[i], stay[i]) > (largest.size, stayed):
+            size, example, stayed = float(distances[i]), int(rows[i]), stay[i]
+            largest = Change(size, example, reference[example], outputs[i], numbers[~stay])
     return largest
+
+
+def _who_stays(b: int) -> np.ndarray:
+    """Which of b examples stay in each call, (calls, b): none wherever another one stays."""
+    calls = next(n for n in itertools.count(2) if math.comb(n, n // 2) >= b)
+    halves = list(itertools.combinations(range(calls), calls // 2))
+    stay = np.zeros((calls, b), bool)
+    for example, half in enumerate(np.linspace(0, len(halves) - 1, b).round().astype(int)):
+        stay[list(halves[half]), example] = True
+    return stay
 
 
 def _most_influential_mate(batch: "_Batch", example: int) -> str:
@@ -210,11 +222,13 @@ class _Batch:
       apply: (b, ...) to (b, ...).
       x: (n, ...).
       where: what an error begins with.
+      known: the outputs of the batch, where they are known.
     """
 
     apply: Callable[[np.ndarray], np.ndarray]
     x: np.ndarray
     where: str = ""
+    known: np.ndarray | None = None
 
     @classmethod
     def of(cls, apply: Any, examples: Examples, where: str = "") -> "_Batch":
@@ -233,7 +247,8 @@ class _Batch:
     @functools.cached_property
     def reference(self) -> np.ndarray:
         """The outputs of the batch as it came, (n, ...), finite."""
-        outputs = _as_outputs(self.apply(self.x.copy()), len(self.x), self.where)
+        outputs = self.apply(self.x.copy()) if self.known is None else self.known
+        outputs = _as_outputs(outputs, len(self.x), self.where)
         finite = np.isfinite(outputs).reshape(len(outputs), -1).all(axis=1)
         if not finite.all():
             raise ValueError(
