@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from pnoise_jax import parallel
 from pnoise_jax.models import attention_kernels, products
 from pnoise_jax.models.layers import normal_init
 
@@ -88,9 +89,9 @@ class Attention(nn.Module, kw_only=True):
 
     @nn.nowrap
     def _can_fold(self, bias: jax.Array | None) -> bool:
-        """Whether nothing stands between the projections and the attention."""
+        """Whether nothing stands between the projections and the attention, nor has to see them."""
         plain = self.qk_norm is None and self.key_gate is None and bias is None
-        return plain and self.qkv_bias != "query and value"
+        return plain and self.qkv_bias != "query and value" and not parallel.reduces_kernels()
 
     @nn.nowrap
     def _attend_folded(self, x: jax.Array) -> jax.Array:

@@ -28,7 +28,7 @@ from pnoise_jax.parallel.mesh import (
     whole_on_host,
 )
 from pnoise_jax.parallel.progress import note_progress
-from pnoise_jax.parallel.reducing import reduce_kernels_in
+from pnoise_jax.parallel.reducing import reduce_kernels_in, reduces_kernels
 from pnoise_jax.parallel.start import start
 from pnoise_jax.parallel.traffic import count_traffic
 from pnoise_jax.parallel.watchdog import watchdog
@@ -54,6 +54,7 @@ __all__ = [
     "place",
     "random_key",
     "reduce_kernels_in",
+    "reduces_kernels",
     "replicated",
     "require_agreement",
     "require_divisible",

@@ -5,6 +5,7 @@ stated, each device computes its share of a gradient, and the shares are summed 
 """
 
 import contextlib
+import contextvars
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -23,6 +24,17 @@ _OPERATIONS = {
     nn.DenseGeneral: ("dot_general", lax.dot_general),
     nn.Conv: ("conv_general_dilated", lax.conv_general_dilated),
 }
+
+
+_REDUCING = contextvars.ContextVar("reducing", default=False)
+
+
+def reduces_kernels() -> bool:
+    """Whether a step is traced within `reduce_kernels_in`, which sees calls of whole modules alone.
+
+    What multiplies a kernel's parts in another way should then leave that to its module.
+    """
+    return _REDUCING.get()
 
 
 @contextlib.contextmanager
@@ -50,8 +62,12 @@ def reduce_kernels_in(dtype: DTypeLike | None, mesh: Mesh) -> Iterator[None]:
         with replaced_fields(module, promote_dtype=_promote_all_but_kernel, **{name: reducing}):
             return call(*args, **kwargs)
 
-    with nn.intercept_methods(interceptor):
-        yield
+    before = _REDUCING.set(True)
+    try:
+        with nn.intercept_methods(interceptor):
+            yield
+    finally:
+        _REDUCING.reset(before)
 
 
 def _operation_of(kind: type[nn.Module]) -> tuple[str, Callable | None]:
