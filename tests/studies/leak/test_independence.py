@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from pnoise_jax import models, noise, studies
+from pnoise_jax.studies.leak.checks.dependence import check_batches
 from pnoise_jax.studies.leak.checks.independence import largest_change
 from tests.models.drawing import draw_variables
 
@@ -74,6 +75,43 @@ def test_one_example_that_looks_at_one_other_is_the_culprit():
 def test_means_over_the_batch_are_noticed(quality):
     with pytest.raises(AssertionError, match="with other examples beside it"):
         studies.assert_independent_of_batch(mixed_by(noise.LinearTransform(quality)), X)
+
+
+def checked(apply):
+    """Of batches of two in class order and three random orders of the examples."""
+    rng = np.random.default_rng(6)
+    by_kind = {"class_sorted": [np.arange(13)], "shuffled": [rng.permutation(13) for _ in range(3)]}
+    return check_batches(lambda rows: X[rows], apply, by_kind, 2)
+
+
+def test_what_changes_once_other_examples_came_is_not_deterministic():
+    assert checked(classify).independent
+    seen = set()
+
+    def drifts(x):  # the same for a batch until examples come that are not in it
+        seen.update(map(bytes, x))
+        return classify(x) + 0.1 * (len(seen) > 6)
+
+    result = checked(drifts)
+    assert not result.deterministic
+    assert not result.independent
+
+
+@pytest.mark.parametrize("calls", [0, 1, 5, 20])
+def test_logits_that_are_not_finite_are_no_all_clear(calls):
+    count = iter(range(1000))
+
+    def breaks(x):
+        return classify(x) + (np.nan if next(count) == calls else 0)
+
+    def stays_broken(x):
+        return classify(x) + (np.nan if next(count) >= calls else 0)
+
+    with pytest.raises(ValueError, match="finite"):
+        checked(breaks)
+    count = iter(range(1000))
+    with pytest.raises(ValueError, match="finite"):
+        checked(stays_broken)
 
 
 def test_our_models_pass_without_noise_and_fail_with_it():

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from pnoise_jax.evaluation import Predictions
-from pnoise_jax.studies.leak.checks.independence import largest_change
+from pnoise_jax.studies.leak.checks.independence import largest_change, largest_distance
 from pnoise_jax.studies.leak.checks.orders import CLASS_SORTED, SHUFFLED
 from pnoise_jax.studies.leak.checks.scores import OTHER_KERNEL, OrderChange
 
@@ -78,6 +78,9 @@ def check_batches(
       apply: examples (b, ...) to logits (b, classes).
       by_kind: orders by kind.
       batch_size: of the protocol.
+
+    Raises:
+      ValueError: logits that are not finite, be it in one of the calls only.
     """
     largest, allowed, count = 0.0, 0.0, 0
     before = None
@@ -85,22 +88,22 @@ def check_batches(
         x = inputs(rows)
         logits = np.asarray(apply(x), np.float64)
         allowed = max(allowed, SAME_SHAPE * logit_scale(logits))
-        repeated = _by_how_much(apply(x), logits)
+        repeated = largest_distance(apply(x), logits)
         alike = np.array_equal(x, np.roll(x, -1, axis=0))  # then no mate can be told from another
         if repeated <= allowed and not alike:
             largest = max(largest, largest_change(apply, x, logits).size)
             count += 1
         if before is not None:
-            repeated = max(repeated, _by_how_much(apply(before[0]), before[1]))
+            repeated = max(repeated, largest_distance(apply(before[0]), before[1]))
+        if repeated == np.inf:
+            raise ValueError(
+                "apply gave finite logits for a batch in one call, and others in another call with "
+                "the same batch: look for what it keeps from call to call"
+            )
         if repeated > allowed:
             return Dependence(False, repeated, allowed, count)
         before = x, logits
     return Dependence(True, largest, allowed, count)
-
-
-def _by_how_much(again: np.ndarray, logits: np.ndarray) -> float:
-    """The largest difference between a call's logits and those of the same batch before."""
-    return float(np.abs(np.asarray(again, np.float64) - logits).max())
 
 
 def logit_scale(logits: np.ndarray) -> float:

@@ -287,6 +287,11 @@ def _has_different_examples(x: np.ndarray) -> bool:
     return len(x) > 1 and not np.array_equal(x, np.roll(x, -1, axis=0))
 
 
+def largest_distance(outputs: np.ndarray, reference: np.ndarray) -> float:
+    """The largest change between two calls' outputs, (b, ...); to or from NaN it is infinite."""
+    return float(_distances(np.asarray(outputs, np.float64), reference).max())
+
+
 def _distances(outputs: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """The largest change of each example's outputs, (b,); to or from NaN it is infinite."""
     same = (outputs == reference) | (np.isnan(outputs) & np.isnan(reference))
