@@ -123,7 +123,7 @@ class InjectedModule(nn.Module):
             if not path or path in inside:
                 return next_call(*args, **kwargs)
             if context.method_name != "__call__":
-                if matches(path, self.at):
+                if context.method_name != "setup" and matches(path, self.at):
                     otherwise[path] = context.method_name
                 return next_call(*args, **kwargs)
             paths[path] = matches(path, self.at)
@@ -146,8 +146,9 @@ class InjectedModule(nn.Module):
             raise ValueError(
                 f"at={self.at!r} matches {path!r}, which was not called but used by its method "
                 f"{method}, where no noise can enter: choose a pattern that leaves it out, or one "
-                "for the module around it. In a transformer of this package, all_tokens=True "
-                "makes the last block call what the other blocks call"
+                "for the module around it"
+                + "; in a model of this package, all_tokens=True makes the last block call it"
+                * path.endswith("/attn/qkv")
             )
         if not any(paths.values()):
             raise no_match(self.at, list(paths))

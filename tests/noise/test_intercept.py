@@ -258,6 +258,28 @@ def test_a_module_that_is_used_without_a_call_is_named():
         injected.apply(variables, x, inject=True)
 
 
+class Table(nn.Module):
+    """Holds a parameter and is never called."""
+
+    def setup(self):
+        self.values = self.param("values", nn.initializers.ones, (5,))
+
+
+class Reader(nn.Module):
+    def setup(self):
+        self.table, self.dense = Table(), nn.Dense(5)
+
+    def __call__(self, x):
+        return self.dense(x) + self.table.values[None]
+
+
+def test_a_module_whose_parameters_are_only_read_takes_no_noise_and_no_blame():
+    x = jnp.ones((4, 5))
+    variables = initialise(Reader(), x)
+    injected = noise.InjectedModule(Reader(), noise.Erase(), at="*")
+    chex.assert_trees_all_equal(injected.apply(variables, x, inject=True), jnp.ones((4, 5)))
+
+
 @pytest.mark.parametrize("all_tokens", [True, False])
 def test_no_block_of_our_models_is_left_out_unsaid(all_tokens):
     sizes = {"image_size": 8, "patch_size": 4, "dim": 8, "depth": 2, "num_heads": 2}
