@@ -31,10 +31,10 @@ def exact_gelu(x: jax.Array) -> jax.Array:
     more exact where the result is nearly 0, but takes nearly three times the instructions on a GPU.
 
     16-bit inputs are computed in float32, because a gradient in bfloat16 would be 0.3 % off, as its
-    constants are rounded. The gradient computes erf again, so only x is kept for it, and not two
-    more arrays of its size.
+    constants are rounded. The gradient computes erf again, so that a compiled step keeps only x
+    for it, and not two more arrays of its size.
     """
-    return _gelu_computed_again(x) if x.dtype.itemsize >= 4 else _gelu_in_float32(x)
+    return _gelu_with_slope(x) if x.dtype.itemsize >= 4 else _gelu_in_float32(x)
 
 
 def _gelu(x: jax.Array) -> jax.Array:
@@ -51,11 +51,11 @@ def _gelu_in_float32(x: jax.Array) -> jax.Array:
     return _gelu(x.astype(jnp.float32)).astype(x.dtype)
 
 
-# A rule for its tangent, as what jax.checkpoint makes of it takes twice as long to compile.
-_gelu_computed_again = jax.custom_jvp(_gelu)
+# A rule for its tangent, as what jax.checkpoint makes of it takes longer to compile.
+_gelu_with_slope = jax.custom_jvp(_gelu)
 
 
-@_gelu_computed_again.defjvp
+@_gelu_with_slope.defjvp
 def _differentiate_gelu(
     primals: tuple[jax.Array], tangents: tuple[jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
@@ -63,7 +63,7 @@ def _differentiate_gelu(
     again = jax.lax.optimization_barrier(x)  # else XLA would keep erf
     density = jnp.exp(-0.5 * again * again) / math.sqrt(2 * math.pi)
     slope = _normal_below(again) + again * density
-    return _gelu_computed_again(x), slope * tangent
+    return _gelu_with_slope(x), slope * tangent
 
 
 def prepend_tokens(tokens: jax.Array, x: jax.Array) -> jax.Array:

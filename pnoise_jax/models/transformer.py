@@ -127,7 +127,8 @@ class IsotropicTransformer(Transformer, kw_only=True):
         in its attention. The logits are the same but for rounding, 12 blocks take 8 % less work,
         and an `Injection` enters no later than that attention. Interceptors, and so a
         `noise.InjectedModule`, see those tokens alone behind it, and in that block no call of the
-        projection to queries, keys and values, which is folded into them.
+        projection to queries, keys and values, which is folded into the query. Where a run states
+        `reduce_dtype`, it is not folded.
     """
 
     depth: int = 12

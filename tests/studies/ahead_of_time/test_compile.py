@@ -90,7 +90,8 @@ def test_the_training_step_is_measured(topology, data_dir):
     )
     assert whole.examples == 64
     assert whole.memory > whole.state > 2 * split.state > 0
-    assert whole.flops == pytest.approx(split.flops, rel=0.2)
+    # The last block's folded kernel is multiplied where its parts lie, by one device each.
+    assert 0.7 * whole.flops < split.flops < 1.1 * whole.flops
     # Each of 8 devices sends 2 * 7 / 8 of the gradients, 4 bytes each.
     experiment = ahead_of_time.build(small_config(data_dir, **WIDE), topology)
     parameters = sum(x.size for x in jax.tree.leaves(experiment.parameters))
