@@ -111,7 +111,7 @@ class Attention(nn.Module, kw_only=True):
         )
         x = x.astype(self.dtype)
         query = projection.fold(x[:, : self.queries])
-        # Divided by the root of the features of a head, which are all here.
+        # `weigh_values` divides by the root of dim, and not of dim / heads.
         query = math.sqrt(self.num_heads) * query.reshape(batch, -1, 1, dim)
         tokens = x[:, :, None]
         x = self.weigh_values(query, tokens, tokens, None, None)

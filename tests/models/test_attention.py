@@ -58,7 +58,7 @@ def test_attention_with_biases(qkv_bias):
         np.testing.assert_allclose(actual, expected, atol=1e-4)
 
 
-def drawn(module: Attention, dtype=jnp.float32) -> dict:
+def drawn(module: Attention) -> dict:
     """Parameters that are all large enough to count."""
     shapes = jax.eval_shape(module.init, jax.random.key(0), X)
     leaves, tree = jax.tree.flatten(shapes)
