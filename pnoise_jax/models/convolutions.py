@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import AxisType
 
-from pnoise_jax.models.device import on_one_device
+from pnoise_jax.models import winograd
+from pnoise_jax.models.device import on_cpu, on_one_device
 from pnoise_jax.models.products import multiply_rows
 
 # Examples first and channels last, and (height, width, channels, features) of a kernel.
@@ -123,10 +124,12 @@ def _cut_patches(x: jax.Array, sides: tuple[int, ...]) -> jax.Array:
 def of_images(
     x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Any, **options: Any
 ) -> jax.Array:
-    """A convolution, on CPUs by `convolve_on_cpu`, or `gather_and_multiply` for 2 x 2 results.
+    """A convolution; on CPUs in a form that they compute fast, elsewhere XLA's own.
 
-    For results of so few pixels XLA's own takes up to 45 times as long. For `conv_general_dilated`
-    of `flax.linen.Conv`. Other layouts, dilated convolutions and groups of channels are XLA's.
+    At most 2 x 2 results are computed by `gather_and_multiply`, where XLA's own takes up to 45
+    times as long; kernels of 3 x 3 with many channels and strides of one pixel, in float32, by
+    `winograd.convolve`; and all others by `convolve_on_cpu`. Other layouts, dilated convolutions
+    and groups of channels are left to XLA. For `conv_general_dilated` of `flax.linen.Conv`.
 
     Args:
       x: (batch, height, width, channels).
@@ -157,13 +160,14 @@ def of_images(
             x.shape[1:3], padding, kernel.shape[:2], strides, strict=True
         )
     )
-    on_cpu = functools.partial(
-        convolve_on_cpu if max(sides) > 2 else gather_and_multiply,
-        strides=strides,
-        padding=padding,
-        precision=options.get("precision"),
-    )
-    return lax.platform_dependent(x, kernel, cpu=on_cpu, default=convolution)
+    if max(sides) <= 2:
+        compute = functools.partial(gather_and_multiply, strides=strides)
+    elif winograd.is_faster(x, kernel, strides, padding) and on_cpu():  # not traced for others
+        compute = winograd.convolve
+    else:
+        compute = functools.partial(convolve_on_cpu, strides=strides)
+    compute = functools.partial(compute, padding=padding, precision=options.get("precision"))
+    return lax.platform_dependent(x, kernel, cpu=compute, default=convolution)
 
 
 def convolve_on_cpu(

@@ -33,3 +33,8 @@ def on_cpu() -> bool:
 def on_one_device() -> bool:
     """Whether a mesh is known, and has one device, so that ``jit`` cannot spread an axis."""
     return jax.sharding.get_abstract_mesh().size == 1
+
+
+def on_several_devices() -> bool:
+    """Whether a mesh is known, and has several devices, over which ``jit`` can spread an axis."""
+    return jax.sharding.get_abstract_mesh().size > 1

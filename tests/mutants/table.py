@@ -56,7 +56,7 @@ PACKAGES = {
             "attention_kernels.py": "attention_kernels",
             "beit.py": "beit golden registry",
             "convit.py": "convit last_block golden registry",
-            "convolutions.py": "davit maxvit resnet golden",
+            "convolutions.py": "convolutions davit maxvit resnet golden",
             "davit.py": "davit golden",
             "device.py": "products attention_kernels",
             "layers.py": "layers vit golden",
@@ -71,6 +71,7 @@ PACKAGES = {
             "transformer.py": "vit last_block deit golden denoising/decoder",
             "vit.py": "vit last_block deit golden",
             "windows.py": "swin swin_v2 davit maxvit golden",
+            "winograd.py": "convolutions",
         },
     ),
     "evaluation": Package(
