@@ -184,7 +184,7 @@ def convolve_on_cpu(
     sums over examples, needs x transposed. XLA does that, too, but not within loops, as over
     micro-batches, where it computes that gradient value by value: it took 66 times as long. And
     what it fuses into the transposition reads memory in leaps, which with 32 examples took a fifth
-    of a step of ResNet-18: here it is done for about 8 at a time.
+    of a step of ResNet-18 when it had no other: here it is done for about 8 at a time.
 
     Args:
       x: (batch, height, width, channels).
