@@ -124,11 +124,11 @@ def _cut_patches(x: jax.Array, sides: tuple[int, ...]) -> jax.Array:
 def of_images(
     x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Any, **options: Any
 ) -> jax.Array:
-    """A convolution; on CPUs in a form that they compute fast, elsewhere XLA's own.
+    """A convolution; on CPUs in a form that is fast there, elsewhere XLA's own.
 
-    At most 2 x 2 results are computed by `gather_and_multiply`, where XLA's own takes up to 45
-    times as long; kernels of 3 x 3 with many channels and strides of one pixel, in float32, by
-    `winograd.convolve`; and all others by `convolve_on_cpu`. Other layouts, dilated convolutions
+    `gather_and_multiply` computes results of at most 2 x 2, for which XLA's own takes up to 45
+    times as long; `winograd.convolve` kernels of 3 x 3 for which it `is_faster`, on one device; and
+    `convolve_on_cpu` all others. Other layouts, dilated convolutions
     and groups of channels are left to XLA. For `conv_general_dilated` of `flax.linen.Conv`.
 
     Args:
@@ -184,7 +184,7 @@ def convolve_on_cpu(
     sums over examples, needs x transposed. XLA does that, too, but not within loops, as over
     micro-batches, where it computes that gradient value by value: it took 66 times as long. And
     what it fuses into the transposition reads memory in leaps, which with 32 examples took a fifth
-    of a step of ResNet-18 when it had no other: here it is done for about 8 at a time.
+    of a step of ResNet-18 before `winograd`: here it is done for about 8 at a time.
 
     Args:
       x: (batch, height, width, channels).

@@ -35,6 +35,12 @@ def on_one_device() -> bool:
     return jax.sharding.get_abstract_mesh().size == 1
 
 
-def on_several_devices() -> bool:
-    """Whether a mesh is known, and has several devices, over which ``jit`` can spread an axis."""
-    return jax.sharding.get_abstract_mesh().size > 1
+def may_be_spread() -> bool:
+    """Whether ``jit`` may spread an axis over several devices, as far as is known.
+
+    Where no mesh is known, it may if there are several devices, or a model is compiled for others.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return _DEVICE.get() is not None or jax.device_count() > 1
+    return mesh.size > 1

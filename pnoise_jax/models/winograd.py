@@ -1,8 +1,8 @@
 """3x3 convolutions with fewer multiplications, for CPUs.
 
-Winograd's algorithm, as Lavin and Gray have it (F(2x2, 3x3), https://arxiv.org/abs/1509.09308):
-the four results of a tile of 4x4 pixels take 16 multiplications for each channel and feature in
-place of 36. Pixels and weights are transformed by sums and differences first, the products after.
+Winograd's algorithm, as in Lavin and Gray (F(2x2, 3x3), https://arxiv.org/abs/1509.09308): the four
+results of a tile of 4x4 pixels take 16 multiplications for each channel and feature in place of 36.
+Sums and differences transform pixels and weights first, and the products of the two afterwards.
 """
 
 import functools
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from pnoise_jax.models.device import on_several_devices
+from pnoise_jax.models.device import may_be_spread
 from pnoise_jax.models.products import multiply_rows
 
 # With fewer channels the transforms take longer than the multiplications that they save.
@@ -33,13 +33,17 @@ def is_faster(
     the gradients of 16 transformed weights in place of 9.
 
     Args:
-      x, kernel: as `convolve` has them.
+      x, kernel: as in `convolve`.
       strides: in pixels.
       padding: before and after the rows and the columns, in pixels.
     """
     *sides, channels, features = kernel.shape
-    exact = x.dtype == kernel.dtype and kernel.dtype in (jnp.float32, jnp.float64)
-    if not exact or sides != [3, 3] or tuple(strides) != (1, 1) or on_several_devices():
+    exact = (
+        x.shape[3] == channels
+        and x.dtype == kernel.dtype
+        and kernel.dtype in (jnp.float32, jnp.float64)
+    )
+    if not exact or sides != [3, 3] or tuple(strides) != (1, 1) or may_be_spread():
         return False
     pads = [pad for pair in padding for pad in pair]
     results = (size + sum(pair) - 2 for size, pair in zip(x.shape[1:3], padding, strict=True))
@@ -50,16 +54,17 @@ def is_faster(
 def convolve(
     x: jax.Array, kernel: jax.Array, *, padding: Sequence[Sequence[int]], precision: Any = None
 ) -> jax.Array:
-    """The convolution with strides of one pixel. Infinite pixels give NaN.
+    """The convolution with strides of one pixel.
 
-    Between a forward pass and its gradient, the transformed pixels are kept: four times the memory
-    of x.
+    Between a forward pass and its gradient the transformed pixels are kept, about four times the
+    memory of x, and the transformed weights, 16/9 of the kernel's. A pixel that is not finite gives
+    NaN in all four results of its tiles, and so do infinite weights.
 
     Args:
       x: (batch, height, width, channels).
       kernel: (3, 3, channels, features), of the same dtype.
       padding: before and after the rows and the columns, in pixels, at least 0.
-      precision: of the products, as `jax.lax.dot_general` has it.
+      precision: of the products, as in `jax.lax.dot_general`.
 
     Returns:
       (batch, height', width', features). Differentiable in both modes.
@@ -100,7 +105,7 @@ def _transform_image(
     Args:
       x: (batch, height, width, channels).
       tiles: how many, in rows and columns.
-      padding: as `convolve` has it.
+      padding: as in `convolve`.
     """
     rows, columns = tiles
     befores = [before for before, _ in padding]
@@ -120,7 +125,7 @@ def _transform_pixels(even: jax.Array, odd: jax.Array, *, axis: int) -> tuple[ja
     """The paper's B^T of each tile's four pixels along an axis: an even one, odd, even, odd.
 
     Args:
-      even, odd: pixels 0, 2, … and 1, 3, … along the axis, two more of all than two per tile.
+      even, odd: pixels 0, 2, … and 1, 3, … along the axis, in all two more than two per tile.
       axis: of rows or columns.
     """
     tiles = even.shape[axis] - 1
@@ -131,7 +136,7 @@ def _transform_pixels(even: jax.Array, odd: jax.Array, *, axis: int) -> tuple[ja
 
 
 def _transform_weights(kernel: jax.Array) -> tuple[jax.Array, ...]:
-    """The paper's G of the three weights along the first axis, which are four then."""
+    """The paper's G: four weights from the three along the first axis."""
     outer, inner = (kernel[0] + kernel[2]) / 2, kernel[1] / 2
     return kernel[0], outer + inner, outer - inner, kernel[2]
 
