@@ -128,8 +128,8 @@ def of_images(
 
     `gather_and_multiply` computes results of at most 2 x 2, for which XLA's own takes up to 45
     times as long; `winograd.convolve` kernels of 3 x 3 for which it `is_faster`, on one device; and
-    `convolve_on_cpu` all others. Other layouts, dilated convolutions
-    and groups of channels are left to XLA. For `conv_general_dilated` of `flax.linen.Conv`.
+    `convolve_on_cpu` all others. Other layouts, dilated convolutions and groups of channels are
+    left to XLA. For `conv_general_dilated` of `flax.linen.Conv`.
 
     Args:
       x: (batch, height, width, channels).

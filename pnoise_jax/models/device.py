@@ -31,16 +31,12 @@ def on_cpu() -> bool:
 
 
 def on_one_device() -> bool:
-    """Whether a mesh is known, and has one device, so that ``jit`` cannot spread an axis."""
-    return jax.sharding.get_abstract_mesh().size == 1
+    """Whether ``jit`` cannot spread an axis over several devices.
 
-
-def may_be_spread() -> bool:
-    """Whether ``jit`` may spread an axis over several devices, as far as is known.
-
-    Where no mesh is known, it may if there are several devices, or a model is compiled for others.
+    Either the mesh that is known has one device, or none is known, there is but one device, and no
+    model is compiled for others.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
-        return _DEVICE.get() is not None or jax.device_count() > 1
-    return mesh.size > 1
+        return _DEVICE.get() is None and jax.device_count() == 1
+    return mesh.size == 1

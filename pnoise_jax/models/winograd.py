@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from pnoise_jax.models.device import may_be_spread
+from pnoise_jax.models.device import on_one_device
 from pnoise_jax.models.products import multiply_rows
 
 # With fewer channels the transforms take longer than the multiplications that they save.
@@ -43,7 +43,7 @@ def is_faster(
         and x.dtype == kernel.dtype
         and kernel.dtype in (jnp.float32, jnp.float64)
     )
-    if not exact or sides != [3, 3] or tuple(strides) != (1, 1) or may_be_spread():
+    if not exact or sides != [3, 3] or tuple(strides) != (1, 1) or not on_one_device():
         return False
     pads = [pad for pair in padding for pad in pair]
     results = (size + sum(pair) - 2 for size, pair in zip(x.shape[1:3], padding, strict=True))
