@@ -380,7 +380,7 @@ def make_step(task):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("published", [False, True])
+@pytest.mark.parametrize("published", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_fall_restores_the_snapshot_bitwise(published):
     """With a period before that was much more diverse, the end of the first is a fall."""
     task = ssrt(vit(1), check_every=3, scales=0, published_restore=published)

@@ -83,7 +83,10 @@ def straight(data_dir, tmp_path_factory):
 @pytest.mark.long
 @pytest.mark.parametrize(
     "number",
-    [signal.SIGKILL, signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)],
+    [
+        signal.SIGKILL,
+        *(pytest.param(s, marks=pytest.mark.slow) for s in (signal.SIGTERM, signal.SIGINT)),
+    ],
 )
 def test_kill_and_go_on_is_bitwise_the_straight_run(straight, data_dir, tmp_path, number):
     process = command.Forked("launch.train", *arguments("digits_vit", data_dir, tmp_path, *SMALL))

@@ -99,7 +99,7 @@ def test_on_this_device_auto_is_xla_and_cudnn_an_error(name):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("tokens", [5, 8])
+@pytest.mark.parametrize("tokens", [5, pytest.param(8, marks=pytest.mark.slow)])
 def test_a_padded_token_takes_no_part(tokens):
     query, key, value, weight = jax.random.normal(jax.random.key(0), (4, 3, tokens, 2, 8))
     attention = jax.nn.dot_product_attention

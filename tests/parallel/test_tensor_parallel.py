@@ -185,7 +185,9 @@ def alone(data_dir):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", MESHES)
+@pytest.mark.parametrize(
+    "name", [*("model", "model x data", "all"), pytest.param("model of 4", marks=pytest.mark.slow)]
+)
 def test_a_run_is_that_of_one_device(name, alone, data_dir):
     """With dropout, stochastic depth, noise over the batch, and recomputed activations."""
     devices, fsdp, shared = MESHES[name]
@@ -197,7 +199,12 @@ def test_a_run_is_that_of_one_device(name, alone, data_dir):
 @pytest.mark.parametrize(
     ("model", "options", "section"),
     [
-        ("beit_b_16", {"dropout": 0.1}, {"name": "gaussian", "std": 0.2}),
+        pytest.param(
+            "beit_b_16",
+            {"dropout": 0.1},
+            {"name": "gaussian", "std": 0.2},
+            marks=pytest.mark.slow,
+        ),
         (
             "deit_ti_16_distilled",
             {"attention_kernel": "auto"},

@@ -391,10 +391,8 @@ def finish(process):
     return process.returncode, output, errors
 
 
-@pytest.mark.long
-@pytest.mark.parametrize(
-    "number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_stopped_program_goes_on_to_the_same_end(data_dir, served, bucket, url, number):
     data, variables = f"--data_dir={data_dir}", served[1]
     process = start(url, data, **variables)

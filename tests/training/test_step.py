@@ -94,7 +94,7 @@ def test_loss_is_the_smoothed_cross_entropy_of_the_training_mode_model(batch):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("accumulate", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_mixup_mixes_a_micro_batch_and_its_smoothed_targets_before_noise(batch, accumulate):
     mixing = Mixing(alpha=1.0, cutmix_alpha=1.0)
     model = create(injection=INJECTIONS["cyclic"])

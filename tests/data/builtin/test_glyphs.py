@@ -180,6 +180,7 @@ def test_two_files_of_a_class_that_follow_each_other_are_in_two_typefaces():
         assert first.startswith("STIX") != second.startswith("STIX")
 
 
+@pytest.mark.slow
 def test_no_image_is_blank_or_stored_twice(data_dir):
     images = [
         load("glyphs/200", split=split, data_dir=data_dir, cache=True).images for split in SIZES

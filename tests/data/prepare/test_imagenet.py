@@ -114,7 +114,7 @@ def read_records(data_dir, split):
     return shards
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_is_what_tfds_prepares(data_dir, stock_dir):
     """The records, their order and shards, the features; and it loads."""
     path = "imagenet2012/5.1.0"
