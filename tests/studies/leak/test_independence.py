@@ -23,6 +23,36 @@ def mixed_by(transform):
     return lambda x: classify(np.asarray(transform(None, jnp.asarray(x))))
 
 
+@pytest.mark.parametrize("constant", [-1e9, -65504.0, np.finfo(np.float32).min])
+def test_a_masked_output_does_not_excuse_the_others(constant):
+    masked = np.full((len(X), 2), constant, np.float32)
+    apply = lambda x: np.concatenate([0.1 * (x + x.mean(axis=0)), masked[: len(x)]], axis=1)  # noqa: E731
+    with pytest.raises(AssertionError, match="depends on its batch"):
+        studies.assert_independent_of_batch(apply, X)
+    studies.assert_independent_of_batch(
+        lambda x: np.concatenate([0.1 * x, masked[: len(x)]], axis=1), X
+    )
+
+
+def test_large_outputs_do_not_excuse_small_ones():
+    """As boxes in pixels beside scores."""
+    apply = lambda x: np.concatenate([1e4 * x, x + x.mean(axis=0)], axis=1)  # noqa: E731
+    with pytest.raises(AssertionError, match="depends on its batch"):
+        studies.assert_independent_of_batch(apply, X)
+
+
+@pytest.mark.parametrize(
+    ("apply", "why"),
+    [
+        (lambda x: x + x.mean(axis=0) + 1e6, "rounding is allowed to change them"),
+        (lambda x: np.zeros((len(x), 3)) * x.sum(), "same outputs, so none can be seen"),
+    ],
+)
+def test_where_nothing_can_be_seen_it_says_so(apply, why):
+    with pytest.raises(ValueError, match=why):
+        studies.assert_independent_of_batch(apply, X)
+
+
 def test_a_function_of_single_examples_passes():
     studies.assert_independent_of_batch(classify, X)
     assert largest_change(classify, X).size == 0

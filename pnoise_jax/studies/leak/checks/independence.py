@@ -90,16 +90,18 @@ def assert_independent_of_batch(
         scikit-learn. A function is given what ``x`` holds: tensors of PyTorch, arrays of NumPy.
       x: a batch, (b, ...), of at least two examples; or a loader of batches, with or without
         labels, as `read_examples` describes.
-      rtol: allowed change relative to the largest output, for what compilers round differently.
-        A batch of one runs other kernels than a larger one: between the two, 100 times as much.
+      rtol: allowed change of each output relative to its largest value in the batch, for what
+        compilers round differently. A batch of one runs other kernels than a larger one: between
+        the two, 100 times as much.
       atol: allowed change on top.
       batches: of a loader, how many of its first batches are tried.
 
     Raises:
       AssertionError: with the example, by how much it changed, and of its 64 nearest mates the one
         that matters most by itself; or with the example that cannot be evaluated alone.
-      ValueError: as `largest_change`; outputs that are not of the same shape in a batch of one; or
-        ``apply`` is not deterministic.
+      ValueError: as `largest_change`; outputs that are not of the same shape in a batch of one;
+        outputs in which different examples differ by no more than the allowed change, so that
+        nothing could be seen; or ``apply`` is not deterministic.
       TypeError: an ``apply``, outputs or examples of an unknown kind.
     """
     for batch in _batches(apply, x, batches):
@@ -127,20 +129,25 @@ def _batches(apply: Any, x: Any, limit: int) -> Iterator["_Batch"]:
 
 
 def _assert_independent(batch: "_Batch", rtol: float, atol: float) -> None:
-    largest = float(np.abs(batch.reference).max())
-    allowed = atol + rtol * largest
-    change = _largest_change(batch)
-    if change.size > allowed:
+    largest = np.abs(batch.reference).max(axis=0)  # of each output: a mask allows others nothing
+    spread = np.abs(batch.reference - batch.reference[0]).max(axis=0)
+    tiny = np.finfo(np.float64).tiny
+    allowed = np.maximum(atol + rtol * largest, tiny)
+    _require_visible(batch, spread, allowed)
+    change = _largest_change(batch, allowed)
+    if change.size > 1:
         _check_deterministic(batch, batch.numbers, batch.reference, allowed)
         raise AssertionError(
             f"{batch.where}example {change.example} depends on its batch: with other examples "
             f"beside it, output {_went(change.logits, change.others, allowed)}. "
             f"{_most_influential_mate(batch, change.example)}. {_CAUSES}"
         )
-    allowed = atol + _ROUNDING * rtol * largest
+    # Other kernels round an output that happens to be small like its neighbours.
+    usual = np.median(spread[spread > 0])
+    allowed = np.maximum(atol + _ROUNDING * rtol * np.maximum(largest, usual), tiny)
     for example in sorted({round(place) for place in np.linspace(0, len(batch.x) - 1, _ALONE)}):
         alone = _alone(batch, example)
-        if _distances(alone, batch.reference[[example]])[0] > allowed:
+        if _distances(alone, batch.reference[[example]], allowed)[0] > 1:
             _check_deterministic(batch, batch.numbers, batch.reference, allowed)
             _check_deterministic(batch, np.array([example]), alone, allowed)
             raise AssertionError(
@@ -151,13 +158,31 @@ def _assert_independent(batch: "_Batch", rtol: float, atol: float) -> None:
             )
 
 
-def _largest_change(batch: "_Batch") -> Change:
+def _require_visible(batch: "_Batch", spread: np.ndarray, allowed: np.ndarray) -> None:
+    """Raises ValueError where examples differ by no more, in any output, than is allowed."""
+    if np.any(spread > allowed):
+        return
+    if not spread.any():
+        raise ValueError(
+            f"{batch.where}apply gives all {len(batch.x)} examples the same outputs, so none can "
+            "be seen to depend on its batch; an untrained head of zeros does this: give it random "
+            "weights, or test the features before it"
+        )
+    raise ValueError(
+        f"{batch.where}the outputs of different examples differ by at most {spread.max():.3g}, and "
+        f"rounding is allowed to change them by {allowed.flat[spread.argmax()]:.3g}, so nothing "
+        "can be seen: give a smaller rtol and atol, or subtract what all outputs share"
+    )
+
+
+def _largest_change(batch: "_Batch", unit: np.ndarray | float = 1.0) -> Change:
+    """`largest_change`, whose size counts each output in its unit."""
     numbers, reference = batch.numbers, batch.reference
     largest, stayed = Change(0.0, 0, reference[0], reference[0], numbers[:0]), True
     for stay in _who_stays(len(numbers)):
         rows = np.where(stay, numbers, np.roll(numbers, -1))
         outputs = batch.outputs(rows)
-        distances = _distances(outputs, reference[rows])
+        distances = _distances(outputs, reference[rows], unit)
         distances[~stay & np.isfinite(distances)] = 0  # whoever moved need only stay finite
         i = np.lexsort((-numbers, stay, distances))[-1]  # of equal ones the first that stayed
         if (distances[i], stay[i]) > (largest.size, stayed):
@@ -204,10 +229,11 @@ def _alone(batch: "_Batch", example: int) -> np.ndarray:
 
 
 def _check_deterministic(
-    batch: "_Batch", rows: np.ndarray, outputs: np.ndarray, allowed: float
+    batch: "_Batch", rows: np.ndarray, outputs: np.ndarray, allowed: np.ndarray
 ) -> None:
-    again = float(_distances(batch.outputs(rows), outputs).max())
-    if again > allowed:
+    repeated = batch.outputs(rows)
+    if _distances(repeated, outputs, allowed).max() > 1:
+        again = _distances(repeated, outputs).max()
         raise ValueError(
             f"{batch.where}apply is not deterministic: two calls with the same batch differ by "
             f"{again:.3g}; fix its random key or seed, or turn its dropout off"
@@ -292,17 +318,23 @@ def largest_distance(outputs: np.ndarray, reference: np.ndarray) -> float:
     return float(_distances(np.asarray(outputs, np.float64), reference).max())
 
 
-def _distances(outputs: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """The largest change of each example's outputs, (b,); to or from NaN it is infinite."""
+def _distances(
+    outputs: np.ndarray, reference: np.ndarray, unit: np.ndarray | float = 1.0
+) -> np.ndarray:
+    """The largest change of each example's outputs, (b,); to or from NaN it is infinite.
+
+    Each output counts in its ``unit``, (...), which is positive.
+    """
     same = (outputs == reference) | (np.isnan(outputs) & np.isnan(reference))
     changes = np.abs(np.subtract(outputs, reference, where=~same, out=np.zeros_like(outputs)))
     changes[np.isnan(changes)] = np.inf
+    changes = changes / unit
     return changes.reshape(len(outputs), -1).max(axis=1)
 
 
-def _went(before: np.ndarray, after: np.ndarray, allowed: float) -> str:
+def _went(before: np.ndarray, after: np.ndarray, allowed: np.ndarray) -> str:
     """Which output of an example changed most, and how, in words."""
-    before, after = before.ravel(), after.ravel()
-    change = np.where(np.isfinite(after), np.abs(after - before), np.inf)
+    before, after, allowed = before.ravel(), after.ravel(), allowed.ravel()
+    change = np.where(np.isfinite(after), np.abs(after - before) / allowed, np.inf)
     i = int(change.argmax())
-    return f"{i} went from {before[i]:.6g} to {after[i]:.6g} (allowed: {allowed:.2g})"
+    return f"{i} went from {before[i]:.6g} to {after[i]:.6g} (allowed: {allowed[i]:.2g})"
