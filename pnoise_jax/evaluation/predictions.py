@@ -28,11 +28,14 @@ class Predictions:
         Of an image with several labels the one counts that it prefers among them.
       nll: (n,) float32, negative log-likelihood of the true class, or of any of them, in nats.
       predicted: (n,) int32, the class with the largest logit.
+      lead: (n,) float32, how far that logit is ahead of the second largest; infinite where the
+        others are out of reach of float32's exponential, or where there is one class.
     """
 
     rank: np.ndarray
     nll: np.ndarray
     predicted: np.ndarray
+    lead: np.ndarray
 
     @classmethod
     def of(
@@ -48,7 +51,7 @@ class Predictions:
                 part, sets = logits[rows], None if label_sets is None else label_sets[rows]
                 true, members = preferred_labels(np, part, labels[rows], sets)
                 found.rank[rows] = _rank(part, true)
-                found.predicted[rows], total = _log_sum_exp(part)
+                found.predicted[rows], total, found.lead[rows] = _log_sum_exp(part)
                 of_true = members[:, 0] if sets is None else scipy.special.logsumexp(members, 1)
                 found.nll[rows] = total - of_true
         return found
@@ -91,7 +94,8 @@ class Predictions:
 
     @classmethod
     def _empty(cls, count: int) -> "Predictions":
-        return cls(*(np.empty(count, dtype) for dtype in (np.int32, np.float32, np.int32)))
+        dtypes = (np.int32, np.float32, np.int32, np.float32)
+        return cls(*(np.empty(count, dtype) for dtype in dtypes))
 
     def summary(self) -> dict[str, float | int]:
         """``top1`` and ``top5`` in percent, mean ``nll``, and ``n``."""
@@ -124,6 +128,7 @@ def collect(
         rank=np.full(len(dataset), -1, np.int32),
         nll=np.full(len(dataset), np.nan, np.float32),
         predicted=np.full(len(dataset), -1, np.int32),
+        lead=np.full(len(dataset), np.nan, np.float32),
     )
     started = reported = time.monotonic()
     done = before = 0  # the first batch, which is compiled, says nothing about the others
@@ -180,14 +185,16 @@ def _parts(logits: np.ndarray) -> Iterator[slice]:
     yield from (slice(start, start + size) for start in range(0, len(logits), size))
 
 
-def _log_sum_exp(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The class of the largest logit, (n,), and `log_sum_exp`, which needs it."""
+def _log_sum_exp(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The class of the largest logit, (n,), `log_sum_exp`, which needs it, and its lead."""
     top = logits.argmax(axis=1)[:, None]
     largest = np.take_along_axis(logits, top, axis=1)
     rest = logits - largest
     np.exp(rest, out=rest)
     np.put_along_axis(rest, top, 0, axis=1)  # its 1 would swallow the others
-    return top[:, 0], largest[:, 0] + np.log1p(rest.sum(axis=1))
+    with np.errstate(divide="ignore"):
+        lead = -np.log(rest.max(axis=1))
+    return top[:, 0], largest[:, 0] + np.log1p(rest.sum(axis=1)), lead
 
 
 def _rank(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -220,4 +227,11 @@ def score_logits(logits: jax.Array, batch: Mapping[str, Any]) -> dict[str, jax.A
     ahead = ~(logits <= true) | ((logits == true) & (classes < labels))
     likelihood = members[:, 0] if label_sets is None else jax.nn.logsumexp(members, axis=1)
     nll = jax.nn.logsumexp(logits, axis=1) - likelihood
-    return {"rank": ahead.sum(axis=1), "nll": nll, "predicted": logits.argmax(axis=1)}
+    predicted = logits.argmax(axis=1)
+    second = jnp.where(classes == predicted[:, None], -jnp.inf, logits).max(axis=1)
+    return {
+        "rank": ahead.sum(axis=1),
+        "nll": nll,
+        "predicted": predicted,
+        "lead": logits.max(axis=1) - second,
+    }

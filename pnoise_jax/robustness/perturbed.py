@@ -189,6 +189,7 @@ def _worse(one: evaluation.Predictions, other: evaluation.Predictions) -> evalua
         np.where(takes, other.rank, one.rank),
         np.where(takes, other.nll, one.nll),
         np.where(takes, other.predicted, one.predicted),
+        np.where(takes, other.lead, one.lead),
     )
 
 

@@ -205,6 +205,7 @@ def test_summary_counts():
         rank=np.array([0, 4, 5, 0]),
         nll=np.array([1.0, 2.0, 3.0, 4.0]),
         predicted=np.array([1, 2, 3, 4]),
+        lead=np.ones(4),
     )
     assert predictions.summary() == {"top1": 50.0, "top5": 75.0, "nll": 2.5, "n": 4}
 

@@ -17,10 +17,15 @@ from pnoise_jax.studies.leak.checks.dependence import (
     Dependence,
     check_batches,
     compare_orders,
-    differs_by_size,
+    logit_scale,
 )
 from pnoise_jax.studies.leak.checks.orders import CLASS_SORTED, SHUFFLED, Orders
-from pnoise_jax.studies.leak.checks.scores import OrderChange, OrderScores, score_orders
+from pnoise_jax.studies.leak.checks.scores import (
+    OrderChange,
+    OrderScores,
+    differs_by_size,
+    score_orders,
+)
 from pnoise_jax.studies.leak.measurements import Cell, Composition, Measurements
 from pnoise_jax.studies.leak.settings import AuditSettings
 
@@ -309,8 +314,8 @@ def vote(logits: np.ndarray, batches: np.ndarray) -> np.ndarray:
 def _require_reference(seed: int, logits: np.ndarray, change: tuple[float, int] | None) -> None:
     if change is None:
         return
-    size, count = change
-    allowed = 1e-3 * float(np.abs(logits[:count]).max()) + 1e-5
+    size, _ = change
+    allowed = 1e-3 * logit_scale(logits) + 1e-5
     if size > allowed:
         raise ValueError(
             f"the clean model of seed {seed} cannot be the reference: a logit changes by "

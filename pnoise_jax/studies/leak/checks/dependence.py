@@ -10,10 +10,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pnoise_jax.evaluation import Predictions
 from pnoise_jax.studies.leak.checks.independence import largest_change, largest_distance
 from pnoise_jax.studies.leak.checks.orders import CLASS_SORTED, SHUFFLED
-from pnoise_jax.studies.leak.checks.scores import OTHER_KERNEL, OrderChange
+from pnoise_jax.studies.leak.checks.scores import OrderChange
 
 SAME_SHAPE = 1e-6  # rounding of logits in a batch of the same shape, relative to the largest
 OTHER_PLACE = 1e-4  # and if the example has another position in the batch
@@ -86,15 +85,16 @@ def check_batches(
     before = None
     for rows in _choose_batches(by_kind, batch_size):
         x = inputs(rows)
-        logits = np.asarray(apply(x), np.float64)
+        # Copies, as a function may change its argument.
+        logits = np.asarray(apply(x.copy()), np.float64)
         allowed = max(allowed, SAME_SHAPE * logit_scale(logits))
-        repeated = largest_distance(apply(x), logits)
+        repeated = largest_distance(apply(x.copy()), logits)
         alike = np.array_equal(x, np.roll(x, -1, axis=0))  # then no mate can be told from another
         if repeated <= allowed and not alike:
             largest = max(largest, largest_change(apply, x, logits).size)
             count += 1
         if before is not None:
-            repeated = max(repeated, largest_distance(apply(before[0]), before[1]))
+            repeated = max(repeated, largest_distance(apply(before[0].copy()), before[1]))
         if repeated == np.inf:
             raise ValueError(
                 "apply gave finite logits for a batch in one call, and others in another call with "
@@ -131,13 +131,3 @@ def compare_orders(dependence: Dependence, changes: list[OrderChange]) -> Depend
         changed=max(change.predictions for change in changes),
         differs=any(c.nll > OTHER_PLACE * max(1.0, c.scale) for c in changes),
     )
-
-
-def differs_by_size(predictions: list[Predictions]) -> bool:
-    """Whether predictions in batches of different sizes differ by more than rounding."""
-    first, *others = predictions
-    for other in others:
-        moved = np.abs(other.nll - first.nll) > OTHER_KERNEL * (1 + np.abs(first.nll))
-        if np.any(moved):
-            return True
-    return False

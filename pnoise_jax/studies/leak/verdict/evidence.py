@@ -81,9 +81,10 @@ def _evidence(measured: Measurements, cell: Cell, settings: AuditSettings, name:
         "over_seeds": settings.over_seeds(len(measured.seeds)),
     }
     honest, balanced, gap = honest_effects(measured, cell, options)
-    if cell.dependence.independent and measured.clean_change is None:
-        honest = Estimate(0.0, (0.0, 0.0), 1.0)  # the clean model is the function itself
     clean = measured.clean_hits
+    itself = cell.dependence.independent and measured.clean_change is None
+    if itself and np.array_equal(cell.orders[SHUFFLED].hits.by_seed, clean.by_seed):
+        honest = Estimate(0.0, (0.0, 0.0), 1.0)  # the clean model is the function itself
     return Evidence(
         name=name,
         batch_size=cell.batch_size,
