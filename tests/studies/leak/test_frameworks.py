@@ -164,6 +164,7 @@ class StandInNormalisation:
     def __init__(self):
         self.weight = StandInTensor(np.ones(6, jnp.bfloat16), "gpu")
         self.mean = StandInTensor(np.zeros(6))
+        self._buffers = {"mean": self.mean}
 
     def eval(self):
         pytest.fail("the mode is the caller's")
@@ -171,8 +172,12 @@ class StandInNormalisation:
     def parameters(self):
         return iter([StandInTensor([1]), self.weight])
 
-    def named_buffers(self):
-        return [("mean", self.mean)]
+    def modules(self):
+        return [self]
+
+    def named_buffers(self, *, recurse):
+        assert not recurse
+        return self._buffers.items()
 
     def forward(self, x):
         assert (x.device, x.dtype) == ("gpu", jnp.bfloat16)
@@ -186,7 +191,11 @@ class StandInNormalisation:
 
 def test_what_is_called_of_a_module(monkeypatch):
     torch = types.SimpleNamespace(
-        tensor=lambda x, device: StandInTensor(x, device), no_grad=contextlib.nullcontext
+        tensor=lambda x, device: StandInTensor(x, device),
+        no_grad=contextlib.nullcontext,
+        equal=lambda x, y: np.array_equal(x.array, y.array),
+        random=types.SimpleNamespace(fork_rng=contextlib.nullcontext),
+        manual_seed=lambda seed: None,
     )
     monkeypatch.setitem(sys.modules, "torch", torch)
     module = StandInNormalisation()

@@ -31,6 +31,34 @@ def test_modules_of_pytorch():
         studies.assert_independent_of_batch(model.bfloat16(), x.bfloat16())
 
 
+class Memory(nn.Module):
+    """Adds the mean of earlier batches, as a memory bank or adaptation at test time does."""
+
+    def __init__(self, *, grows: bool):
+        super().__init__()
+        self.grows = grows
+        self.register_buffer("kept", torch.zeros(1, 6))
+
+    def forward(self, x):
+        outputs = x + self.kept.mean(axis=0)
+        if self.grows:
+            self.kept = torch.cat([self.kept, x])
+        else:
+            self.kept.mul_(0.3).add_(0.7 * x.mean(axis=0))
+        return outputs
+
+
+@pytest.mark.parametrize("grows", [False, True])
+def test_what_a_module_remembers_is_not_put_back(grows):
+    with pytest.raises(ValueError, match="not deterministic"):
+        studies.assert_independent_of_batch(Memory(grows=grows).eval(), X)
+    labels = np.arange(60) % 2
+    inputs = np.random.default_rng(0).normal(size=(60, 6)) + labels[:, None]
+    settings = studies.AuditSettings(batch_sizes=(6,), orders=20, purity_steps=0)
+    audit = studies.audit(Memory(grows=grows).eval(), (np.float32(inputs), labels), settings=settings)
+    assert "independent" not in audit.verdict.kinds
+
+
 def test_functions_of_tensors():
     x = torch.from_numpy(X)
     weights = torch.ones(6, 3, requires_grad=True)

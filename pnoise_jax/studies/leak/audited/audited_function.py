@@ -9,8 +9,6 @@ from pnoise_jax import evaluation
 from pnoise_jax.studies.leak.audited.audited_noise import AuditedNoise
 from pnoise_jax.studies.leak.checks.independence import largest_change
 
-CHECKED = 8  # examples on which a clean function is tried beside others, in 6 batches
-
 
 class AuditedFunction:
     """A function, the same without noise, and examples."""
@@ -64,10 +62,14 @@ class AuditedFunction:
     def clean_change(self) -> tuple[float, int] | None:
         if self._clean_apply is None:
             return None
-        count = min(len(self._labels), CHECKED)
-        examples = self._inputs[:count]
+        count = min(len(self._labels), self._batch_size)
+        rows = np.linspace(0, len(self._labels) - 1, count).round().astype(int)
+        examples = self._inputs[rows]
         if np.array_equal(examples, np.roll(examples, -1, axis=0)):
-            return 0.0, count
+            others = (self._inputs != examples[0]).reshape(len(self._inputs), -1).any(axis=1)
+            if not others.any():  # no example can be told from another
+                return 0.0, count
+            examples[0] = self._inputs[others.argmax()]
         return largest_change(self._clean_apply, examples).size, count
 
     def predict(

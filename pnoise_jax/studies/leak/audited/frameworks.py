@@ -92,7 +92,8 @@ def as_batch_function(
         - a callable of a batch, a Keras model among them: called as it is;
         - a `torch.nn.Module`: called without gradients, on its own device and, for inputs that are
           floats, with the dtype of its parameters. Its mode, training or evaluation, stays as it
-          is. Its buffers, such as running statistics, are put back after each call;
+          is. Its buffers, such as running statistics, are put back after each call, unless what a
+          call leaves in them changes the outputs of the next: then they are part of what is tested;
         - a fitted estimator of scikit-learn: its `predict_proba`, `decision_function` or `predict`,
           the first that it has. A classifier gives one column for each of its classes.
       wrap: what turns a NumPy batch into what a callable or an estimator takes, as `like` returns
@@ -102,7 +103,7 @@ def as_batch_function(
       TypeError: ``model`` is none of these.
     """
     if all(hasattr(model, name) for name in _MODULE):
-        return functools.partial(_call_module, model)
+        return _Module(model)
     if callable(model):
         score = model
     elif any(hasattr(model, name) for name in _SCORES):
@@ -132,20 +133,72 @@ def describe(value: Any) -> str:
     return f"{kind} of length {len(value)} ({', '.join(held)})"
 
 
-def _call_module(module: Any, x: np.ndarray) -> np.ndarray:
-    torch = sys.modules["torch"]
-    parameter = next((p for p in module.parameters() if p.is_floating_point()), None)
-    batch = torch.tensor(x, device=None if parameter is None else parameter.device)
-    if parameter is not None and batch.is_floating_point():
-        batch = batch.to(parameter.dtype)
-    before = {name: buffer.clone() for name, buffer in module.named_buffers()}
-    with torch.no_grad():
+class _Module:
+    """A PyTorch module as a function of a batch, (b, ...) to (b, ...), both NumPy."""
+
+    def __init__(self, module: Any):
+        self._module = module
+        self._remembers = False  # whether its outputs were seen to depend on earlier calls
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        torch, module = sys.modules["torch"], self._module
+        parameter = next((p for p in module.parameters() if p.is_floating_point()), None)
+        batch = torch.tensor(x, device=None if parameter is None else parameter.device)
+        if parameter is not None and batch.is_floating_point():
+            batch = batch.to(parameter.dtype)
+        if self._remembers:
+            return self._outputs(batch)
+        before = _Buffers(module)
         try:
-            return as_numpy(module(batch))
+            outputs = self._outputs(batch.clone())
+            if before.differ():
+                self._remembers = self._depends_on_buffers(batch, before)
+            return outputs
         finally:
-            for name, buffer in module.named_buffers():
-                if name in before:
-                    buffer.copy_(before[name])
+            if not self._remembers:
+                before.restore()
+
+    def _outputs(self, batch: Any) -> np.ndarray:
+        with sys.modules["torch"].no_grad():
+            return as_numpy(self._module(batch)).copy()
+
+    def _depends_on_buffers(self, batch: Any, before: "_Buffers") -> bool:
+        """Whether the buffers as a call has left them change outputs; they are left like that."""
+        torch = sys.modules["torch"]
+        left = _Buffers(self._module)
+        outputs = []
+        for buffers in (before, left):
+            buffers.restore()
+            with torch.random.fork_rng():  # dropout draws the same in both
+                torch.manual_seed(0)
+                outputs.append(self._outputs(batch.clone()))
+        left.restore()
+        return not np.allclose(*outputs, rtol=1e-4, atol=1e-5, equal_nan=True)
+
+
+class _Buffers:
+    """The buffers of a PyTorch module at one moment, also those that are replaced or grow later."""
+
+    def __init__(self, module: Any):
+        self._kept = [
+            (part, name, buffer, buffer.clone())
+            for part in module.modules()
+            for name, buffer in part.named_buffers(recurse=False)
+        ]
+
+    def differ(self) -> bool:
+        """Whether any has changed since."""
+        equal = sys.modules["torch"].equal
+        return any(
+            part._buffers[name] is not buffer or not equal(buffer, content)
+            for part, name, buffer, content in self._kept
+        )
+
+    def restore(self) -> None:
+        """Puts all back, with their contents."""
+        for part, name, buffer, content in self._kept:
+            buffer.copy_(content)
+            part._buffers[name] = buffer
 
 
 def _score(estimator: Any, x: Any) -> Any:
