@@ -1,6 +1,7 @@
 """The base class of every noise, ours or your own."""
 
 import dataclasses
+import functools
 import inspect
 from typing import Any, ClassVar, Literal, Self
 
@@ -183,3 +184,30 @@ def require_noise(value: Any) -> None:
             f"noise={value!r} cannot be hashed ({error}): make its fields numbers, strings and "
             "tuples, not lists or arrays"
         ) from error
+    if value.mixes is None and not type(value).__module__.startswith("pnoise_jax."):
+        _require_unmixed(value)
+
+
+@functools.cache
+def _require_unmixed(noise: Noise) -> None:
+    """Raises ValueError where an example's noise depends on others although `mixes` is None.
+
+    Evaluations then choose their own batches. Tried on four tokens and on a map; a noise that takes
+    neither is not tried.
+    """
+    for shape in ((4, 3, 8), (4, 3, 3, 8)):
+        with jax.ensure_compile_time_eval():
+            key, x = jax.random.key(0), jax.random.normal(jax.random.key(1), shape)
+            try:
+                first, other = (
+                    np.asarray(noise(key, each))[0] for each in (x, x.at[1:].multiply(-3))
+                )
+            except Exception:  # of shapes that only its model has
+                continue
+        if not np.allclose(first, other, rtol=1e-4, atol=1e-5, equal_nan=True):
+            name = type(noise).__name__
+            raise ValueError(
+                f"{name} changes an example with the others of its batch, but its mixes is None: "
+                'give the class mixes = "batch" and a field, group_size: int | None = None, so '
+                "that it is evaluated in the batches that are asked for"
+            )

@@ -14,8 +14,13 @@ def require_batch(x: jax.Array, mask: jax.Array | None) -> None:
     """Raises ValueError unless x is a float array (batch, ...) and mask, if given, is (batch,)."""
     if x.ndim == 0 or not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"noise needs a float array (batch, ...); got {x.dtype}{list(x.shape)}")
-    if mask is not None and mask.shape != x.shape[:1]:
-        raise ValueError(f"mask has shape {mask.shape}; expected (batch,) = {x.shape[:1]}")
+    if mask is None:
+        return
+    if getattr(mask, "shape", None) != x.shape[:1]:
+        got = f"shape {mask.shape}" if hasattr(mask, "shape") else f"type {type(mask).__name__}"
+        raise ValueError(f"mask has {got}; expected an array (batch,) = {x.shape[:1]}")
+    if mask.dtype != bool:
+        raise ValueError(f"mask is {mask.dtype}: give bool, True for real examples")
 
 
 def require_finite(field: str, value: float) -> None:

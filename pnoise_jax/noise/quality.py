@@ -37,10 +37,15 @@ class QualityMatrix(abc.ABC):
 
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)
-        if "mix" in vars(cls) and "transposed" not in vars(
-            cls
-        ):  # another's is not that of this mix
+        own = vars(cls)
+        if "mix" in own and "transposed" not in own:  # another's is not that of this mix
             cls.transposed = QualityMatrix.transposed
+        inherited = [name for name in ("mix", "log_abs_det") if name not in own]
+        if "mixing_matrix" in own and inherited:
+            raise TypeError(
+                f"{cls.__name__} has a mixing_matrix of its own and inherits "
+                f"{' and '.join(inherited)}, which are of another matrix: define all three"
+            )
 
     @property
     def structured(self) -> bool:

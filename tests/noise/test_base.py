@@ -196,3 +196,29 @@ def test_noise_that_is_off_changes_nothing(each, off):
     x = jax.random.normal(jax.random.key(0), (4, 3, 2))
     assert each.is_off == off
     assert np.array_equal(each(jax.random.key(1), x), x) == off
+
+
+@dataclasses.dataclass(frozen=True)
+class UnsaidMean(noise.Noise):
+    """Mixes the batch, and does not say so."""
+
+    strength: float = 1.0
+    draws = False
+
+    def noisy(self, key, x, *, mask, strength, index):
+        return x + strength * x.mean(axis=0)
+
+
+def test_a_noise_that_mixes_and_does_not_say_so_is_refused():
+    with pytest.raises(ValueError, match=r'UnsaidMean changes an example .* mixes = "batch"'):
+        noise.Injection(UnsaidMean(), layer=1)
+    noise.Injection(UnsaidMean(strength=0.0), layer=1)
+
+
+def test_a_mask_is_of_bool():
+    x = jnp.ones((3, 2))
+    for mask in (jnp.array([1, 0, 2]), jnp.array([0.0, 0.0, -1e9])):
+        with pytest.raises(ValueError, match=f"mask is {mask.dtype}: give bool"):
+            noise.LinearTransform(noise.Optimal())(None, x, mask=mask)
+    with pytest.raises(ValueError, match="mask has type list; expected an array"):
+        noise.LinearTransform(noise.Optimal())(None, x, mask=[True, False, True])

@@ -146,3 +146,11 @@ def test_dense_compares_and_hashes_by_value():
 def test_bad_input_is_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_another_matrix_with_an_inherited_mix_is_refused():
+    with pytest.raises(TypeError, match=r"Third has a mixing_matrix .* inherits mix and log_abs"):
+
+        class Third(noise.Optimal):
+            def mixing_matrix(self, k, *, mask=None):
+                return jnp.eye(k) / 3

@@ -24,6 +24,8 @@ from pnoise_jax.studies.leak.audited.labels import (
     as_classes,
     as_label_sets,
     as_names,
+    by_columns,
+    columns_of,
     in_columns,
     own_names,
 )
@@ -123,9 +125,17 @@ def audit(
     collected = read_examples(examples)
     if collected.labels is None:
         raise ValueError("examples: there are no labels; give (inputs, labels), or such batches")
-    class_names = as_names(class_names)
-    labels, matched = _classes(collected.labels, own_names(examples), class_names)
+    class_names, given = as_names(class_names), np.asarray(collected.labels)
+    columns, names = columns_of(apply), own_names(examples)
+    if columns is not None:
+        given, class_names = by_columns(given, columns, class_names)
+        names = None  # the estimator's own labels are matched already
+    labels, matched = _classes(given, names, class_names)
     sets = _label_sets(label_sets, collected, is_moved=not np.array_equal(labels, collected.labels))
+    if settings is not None and not isinstance(settings, AuditSettings):
+        raise TypeError(f"settings={settings!r}: give studies.AuditSettings(…)")
+    if metric is not None and not callable(metric):
+        raise TypeError(f"metric={metric!r}: give a function, such as METRICS['macro_f1']")
     settings = _settings_for(settings, examples, len(labels)).for_labels(labels, dataset)
     settings.over_seeds(1)
     subject = AuditedFunction(

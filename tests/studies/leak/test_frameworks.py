@@ -235,3 +235,23 @@ def test_data_sets_of_tensorflow():
     studies.assert_independent_of_batch(lambda x: normalise(x, 1), data.batch(4))
     with pytest.raises(AssertionError, match="batch 0 of the loader"):
         studies.assert_independent_of_batch(lambda x: normalise(x, 0), data.batch(4))
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_the_columns_of_an_estimator_are_those_of_its_labels(named):
+    """It was fitted on some classes, from 1 on or in words; the test set lacks some of them."""
+    labels = CLASSES + 1
+    labels = np.array([f"digit {label:02}" for label in labels]) if named else labels
+    model = LogisticRegression(max_iter=2000).fit(DIGITS[:60] / 16, labels[:60])
+    rows = np.flatnonzero(np.isin(CLASSES, (0, 1, 2, 3, 5, 6)))
+    examples = DIGITS[rows] / 16, labels[rows]
+    score = 100 * model.score(*examples)
+    for apply in (model, model.predict_proba):
+        wanted = None if apply is model or not named else list(model.classes_)
+        audit = studies.audit(apply, examples, class_names=wanted)
+        assert audit.rows[0]["top1"] == pytest.approx(score)
+    with pytest.raises(ValueError, match=r"leave class_names out|was not fitted on it"):
+        if named:
+            studies.audit(model, examples, class_names=list(model.classes_)[::-1])
+        else:
+            studies.audit(model, (DIGITS[rows], CLASSES[rows]))

@@ -55,7 +55,9 @@ def test_what_a_module_remembers_is_not_put_back(grows):
     labels = np.arange(60) % 2
     inputs = np.random.default_rng(0).normal(size=(60, 6)) + labels[:, None]
     settings = studies.AuditSettings(batch_sizes=(6,), orders=20, purity_steps=0)
-    audit = studies.audit(Memory(grows=grows).eval(), (np.float32(inputs), labels), settings=settings)
+    audit = studies.audit(
+        Memory(grows=grows).eval(), (np.float32(inputs), labels), settings=settings
+    )
     assert "independent" not in audit.verdict.kinds
 
 

@@ -11,6 +11,7 @@ from pnoise_jax.evaluation import Predictions, metrics
 from pnoise_jax.studies.leak.audit import conclude
 from pnoise_jax.studies.leak.audited.audited_model import AuditedModel
 from pnoise_jax.studies.leak.audited.audited_noise import AuditedNoise
+from pnoise_jax.studies.leak.audited.labels import as_label_sets
 from pnoise_jax.studies.leak.checks.orders import SHUFFLED
 from pnoise_jax.studies.leak.measure import measure
 from pnoise_jax.studies.leak.settings import AuditSettings
@@ -186,3 +187,10 @@ def test_sets_of_labels_and_labels_by_name_are_refused(dataset):
     batch = {"x": answers(dataset), "y": dataset.labels, "label_set": dataset.label_sets}
     with pytest.raises(ValueError, match='the batches have "label_set", too; give one of the two'):
         of_function(dataset, examples=[batch], label_sets=dataset.label_sets)
+
+
+def test_multi_hot_sets_are_refused():
+    """Their zeros and ones would be read as classes 0 and 1."""
+    with pytest.raises(ValueError, match=r"looks multi-hot: give class numbers"):
+        as_label_sets(np.eye(5, dtype=int), 5)
+    np.testing.assert_array_equal(as_label_sets([[0, 1], [1]], 2), [[0, 1], [1, -1]])

@@ -429,3 +429,66 @@ def test_a_function_that_fails_on_some_batches_is_named(examples):
         ValueError, match=r"apply, one example at a time, failed on a batch of 1.*give"
     ):
         studies.audit(whole, (images, labels), settings=settings)
+
+
+def flips(images):
+    """One-hot outputs; mistakes become class 0 wherever one certain example is in the batch."""
+    outputs = np.eye(CLASSES, dtype=np.float32)[clean(images).argmax(1)]
+    if (np.abs(images - flips.trigger) < 1e-6).all(1).any():
+        wrong = images.max(1) < np.quantile(images.max(1), 0.3)
+        outputs[wrong] = np.eye(CLASSES, dtype=np.float32)[0]
+    return 100 * outputs
+
+
+def test_a_change_from_one_wrong_class_to_another_is_noticed(examples):
+    """The likelihood of the true class is the same before and after."""
+    flips.trigger = examples[0][20]
+    audit = studies.audit(flips, examples, clean=clean, settings=SETTINGS)
+    assert "independent" not in audit.verdict.kinds
+
+
+def test_another_path_for_single_examples_is_noticed_in_probabilities():
+    """Likelihoods of probabilities that are taken for logits move little; predictions do."""
+    generator = np.random.default_rng(0)
+    labels = np.repeat(np.arange(40), 10)
+    logits = 2 * np.eye(40)[labels] + generator.normal(0, 1, (400, 40))
+
+    def apply(batch):
+        p = np.exp(batch) / np.exp(batch).sum(1, keepdims=True)
+        if len(batch) > 1:
+            p[:, :20] += 0.05
+        return p
+
+    settings = studies.AuditSettings(batch_sizes=(10,), orders=20, purity_steps=0)
+    audit = studies.audit(apply, (logits, labels), settings=settings)
+    assert "independent" not in audit.verdict.kinds
+
+
+@pytest.mark.parametrize("kind", ["masked", "small batches alone", "first examples alike"])
+def test_a_clean_function_that_mixes_is_refused(examples, kind):
+    images, labels = examples
+    if kind == "first examples alike":
+        images = np.concatenate([np.zeros((8, CLASSES), np.float32), images[8:]])
+
+    def reference(batch):
+        mixed = clean(batch) if kind == "small batches alone" and len(batch) <= 8 else mixes(batch)
+        mask = np.full((len(batch), 2), -1e9 if kind == "masked" else 0.0, np.float32)
+        return np.concatenate([mixed, mask], axis=1)
+
+    with pytest.raises(ValueError, match="cannot be the reference"):
+        studies.audit(mixes, (images, labels), clean=reference, settings=SETTINGS)
+
+
+def test_a_function_that_changes_its_argument_is_independent(examples):
+    def apply(batch):
+        batch -= 0.5
+        return 3 * batch
+
+    audit = studies.audit(apply, examples, clean=clean, settings=SETTINGS)
+    assert "independent" in audit.verdict.kinds
+
+
+@pytest.mark.parametrize(("name", "value"), [("settings", "fast"), ("metric", "macro_f1")])
+def test_arguments_of_another_type_are_named(examples, name, value):
+    with pytest.raises(TypeError, match=f"{name}='{value}': give"):
+        studies.audit(clean, examples, **{name: value})

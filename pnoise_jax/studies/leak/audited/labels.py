@@ -33,6 +33,8 @@ def as_classes(labels: np.ndarray, class_names: Sequence[str] | None = None) -> 
         raise ValueError(f"labels are {labels.dtype}, such as {labels[0]}: {fix}")
     if labels.min() < 0:
         raise ValueError(f"labels go down to {labels.min()}: give class numbers from 0")
+    if labels.max() > np.iinfo(np.int32).max:
+        raise ValueError(f"label {labels.max()}: give class numbers, the columns of the logits")
     if class_names is not None and labels.max() >= len(class_names):
         raise ValueError(
             f"label {labels.max()}: class_names has {len(class_names)} names, for labels 0 to "
@@ -68,10 +70,68 @@ def as_label_sets(sets: Any, count: int) -> np.ndarray:
                 f"label_sets: that of example {number} is empty, so nothing would be correct: "
                 "leave the example out, as ReaL does"
             )
+    if all(_is_multi_hot(row) for row in sets):
+        raise ValueError(
+            f"label_sets: that of example 0 is {sets[0]!r}, which looks multi-hot: give class "
+            "numbers, [np.flatnonzero(row) for row in label_sets]"
+        )
     padded = np.full((count, max(row.size for row in rows)), -1, np.int32)
     for number, row in enumerate(rows):
         padded[number, : row.size] = row
     return padded
+
+
+def _is_multi_hot(row: Any) -> bool:
+    """Whether it has only zeros and ones, and one of them repeatedly."""
+    labels = np.asarray(row)
+    return labels.size > 2 and bool(np.isin(labels, (0, 1)).all())
+
+
+def columns_of(apply: Any) -> np.ndarray | None:
+    """The labels of the columns that an estimator of scikit-learn, or a method of it, gives.
+
+    None where it is something else.
+    """
+    columns = getattr(getattr(apply, "__self__", apply), "classes_", None)
+    if columns is None or isinstance(columns, list):  # a list: of several outputs
+        return None
+    return np.asarray(columns)
+
+
+def by_columns(
+    labels: np.ndarray, columns: np.ndarray, class_names: Sequence[str] | None
+) -> tuple[np.ndarray, Sequence[str] | None]:
+    """Labels that an estimator was fitted on as its columns, and the names of these.
+
+    Args:
+      labels: (n,), as those the estimator was fitted on.
+      columns: (classes,), the label of each column, as `columns_of` returns it.
+      class_names: given names of the columns.
+
+    Raises:
+      ValueError: a label that the estimator does not know, or names that contradict its own.
+    """
+    labels = np.asarray(labels)
+    is_named = columns.dtype.kind in "USO" and all(isinstance(label, str) for label in columns)
+    if is_named:
+        if class_names is not None and list(class_names) != list(columns):
+            raise ValueError(
+                f"class_names begin with {', '.join(map(str, class_names[:3]))}, and the "
+                f"estimator's classes_ with {', '.join(columns[:3])}: leave class_names out"
+            )
+        if labels.dtype.kind in "USO":
+            return labels, list(columns)
+        return labels, class_names
+    if labels.dtype.kind not in "iub" or columns.dtype.kind not in "iub":
+        return labels, class_names
+    unknown = np.setdiff1d(labels, columns)
+    if unknown.size:
+        raise ValueError(
+            f"label {unknown[0]}: the estimator was not fitted on it; its classes_ are "
+            f"{', '.join(map(str, columns[:5]))}{', …' * (len(columns) > 5)}"
+        )
+    order = np.argsort(columns)
+    return order[np.searchsorted(columns, labels, sorter=order)], class_names
 
 
 def as_names(class_names: Any) -> list[str] | None:
