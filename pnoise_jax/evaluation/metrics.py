@@ -69,6 +69,7 @@ def published_meter(batches: Sequence[Batch]) -> float:
     sum(1 / i for i in j..B) / B; in a plain mean it is 1 / B. In class order the first classes
     therefore count several times as much as the last.
     """
+    _joined(batches)  # checks them
     correct = np.cumsum([np.sum(labels == predicted) for labels, predicted in batches])
     seen = np.cumsum([len(labels) for labels, _ in batches])
     return 100 * float(np.mean(correct / seen))
@@ -144,5 +145,14 @@ def in_batches_of(
 
 
 def _joined(batches: Sequence[Batch]) -> Batch:
-    labels, predicted = zip(*batches, strict=True)
-    return np.concatenate(labels), np.concatenate(predicted)
+    for number, (labels, predicted) in enumerate(batches):
+        shapes = np.shape(labels), np.shape(predicted)
+        if len(shapes[0]) != 1 or shapes[0] != shapes[1]:
+            raise ValueError(
+                f"batch {number} has labels {shapes[0]} and predictions {shapes[1]}: give labels "
+                "(b,) and predicted classes (b,)"
+            )
+    labels, predicted = (np.concatenate(each) for each in zip(*batches, strict=True))
+    if labels.dtype.kind in "iu" and labels.min(initial=0) < 0:
+        raise ValueError(f"label {labels.min()}: leave out examples without a label")
+    return labels, predicted

@@ -74,7 +74,16 @@ class OutputProgram:
 
 
 def of_classes(logits: jax.Array, classes: tuple[int, ...] | None) -> jax.Array:
-    """The logits (batch, classes) of some classes, in this order; of all where these are None."""
+    """The logits (batch, classes) of some classes, in this order; of all where these are None.
+
+    Raises:
+      ValueError: a class that is not a column.
+    """
+    if classes and not 0 <= min(classes) <= max(classes) < logits.shape[1]:
+        raise ValueError(
+            f"classes go from {min(classes)} to {max(classes)}, and there are {logits.shape[1]} "
+            "logits"
+        )
     return logits if classes is None else logits[:, jnp.array(classes, jnp.int32)]
 
 

@@ -41,8 +41,17 @@ class Predictions:
     def of(
         cls, logits: np.ndarray, labels: np.ndarray, label_sets: np.ndarray | None = None
     ) -> "Predictions":
-        """Predictions from logits (n, classes), labels (n,) and perhaps sets of them (n, k)."""
+        """Predictions from logits (n, classes), labels (n,) and perhaps sets of them (n, k).
+
+        Raises:
+          ValueError: a label that is not a column of the logits.
+        """
         logits, labels = np.asarray(logits), np.asarray(labels)
+        if len(labels) and not 0 <= labels.min() <= labels.max() < logits.shape[1]:
+            raise ValueError(
+                f"labels go from {labels.min()} to {labels.max()}, and there are "
+                f"{logits.shape[1]} logits: give columns, without examples that have no label"
+            )
         if logits.dtype not in (np.float32, np.float64):  # half precision cannot sum many classes
             logits = logits.astype(np.float32)
         found = cls._empty(len(labels))
@@ -228,7 +237,9 @@ def score_logits(logits: jax.Array, batch: Mapping[str, Any]) -> dict[str, jax.A
     likelihood = members[:, 0] if label_sets is None else jax.nn.logsumexp(members, axis=1)
     nll = jax.nn.logsumexp(logits, axis=1) - likelihood
     predicted = logits.argmax(axis=1)
-    second = jnp.where(classes == predicted[:, None], -jnp.inf, logits).max(axis=1)
+    second = jnp.where(classes == predicted[:, None].astype(classes.dtype), -jnp.inf, logits).max(
+        axis=1
+    )
     return {
         "rank": ahead.sum(axis=1),
         "nll": nll,

@@ -70,3 +70,13 @@ def test_metrics_have_names():
         metrics.metric_named("macrof1")
     with pytest.raises(ValueError, match="metric='nowhere:f' cannot be imported: No module"):
         metrics.metric_named("nowhere:f")
+
+
+@pytest.mark.parametrize("name", sorted(metrics.METRICS))
+def test_labels_in_a_column_are_refused(name):
+    """Compared with predictions in a row they would count each pair."""
+    batches = [(np.array([[0], [1]]), np.array([0, 1]))]
+    with pytest.raises(ValueError, match=r"batch 0 has labels \(2, 1\) and predictions \(2,\)"):
+        metrics.METRICS[name](batches)
+    with pytest.raises(ValueError, match="label -1: leave out"):
+        metrics.METRICS[name]([(np.array([0, -1]), np.array([0, 1]))])

@@ -157,3 +157,20 @@ def test_batches_in_any_order_give_the_same_predictions(monkeypatch, size, at_on
     whole = predictions.Predictions.of(logits, labels)
     for name in ("rank", "nll", "predicted"):
         assert np.array_equal(getattr(found, name), getattr(whole, name))
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_labels_that_are_no_columns_are_refused(label):
+    with pytest.raises(ValueError, match=rf"labels go from .*{label}.* there are 3 logits"):
+        predictions.Predictions.of(np.zeros((2, 3), np.float32), np.array([0, label]))
+
+
+def test_the_lead_is_that_of_the_largest_logit():
+    logits = np.array([[1.0, 3.0, 2.5], [0.0, 0.0, -1.0], [0.0, -500.0, -900.0]], np.float32)
+    batch = {"label": np.zeros(3, np.int32)}
+    for found in (
+        predictions.Predictions.of(logits, batch["label"]).lead,
+        predictions.score_logits(jnp.asarray(logits), batch)["lead"],
+    ):
+        np.testing.assert_allclose(found[:2], [0.5, 0.0], atol=1e-6)
+        assert found[2] >= 100

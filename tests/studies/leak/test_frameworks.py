@@ -250,8 +250,8 @@ def test_the_columns_of_an_estimator_are_those_of_its_labels(named):
         wanted = None if apply is model or not named else list(model.classes_)
         audit = studies.audit(apply, examples, class_names=wanted)
         assert audit.rows[0]["top1"] == pytest.approx(score)
+    wrong = (DIGITS[rows], CLASSES[rows]), None  # from 0 on
+    if named:
+        wrong = examples, list(model.classes_)[::-1]
     with pytest.raises(ValueError, match=r"leave class_names out|was not fitted on it"):
-        if named:
-            studies.audit(model, examples, class_names=list(model.classes_)[::-1])
-        else:
-            studies.audit(model, (DIGITS[rows], CLASSES[rows]))
+        studies.audit(model, wrong[0], class_names=wrong[1])

@@ -203,11 +203,10 @@ def test_training_mode_of_flax_is_noticed():
 
 
 def test_the_size_of_the_batch_and_the_place_in_it_are_noticed():
-    pattern = (
-        r"example \d+ depends on the size of its batch or on its place in it, .* alone, output"
-    )
+    pattern = r"example \d+ depends on the size of its batch or on its place in it, .* alone, out"
     with pytest.raises(AssertionError, match=pattern):
         studies.assert_independent_of_batch(lambda x: x / len(x), X)
+    pattern = r"example \d+ depends on its place in the batch: one place .* as a whole does this"
     with pytest.raises(AssertionError, match=pattern):
         studies.assert_independent_of_batch(
             lambda x: x + jax.random.normal(jax.random.key(0), x.shape), X
@@ -302,3 +301,13 @@ def test_bad_input_is_named():
         studies.assert_independent_of_batch(
             lambda x: classify(x) + generator.normal(size=(len(x), 4)), X
         )
+
+
+def test_a_place_in_the_batch_is_noticed():
+    def second_is_overwritten(x):
+        outputs = classify(x)
+        outputs[1:2] = 1.0
+        return outputs
+
+    with pytest.raises(AssertionError, match=r"example \d depends on its place in the batch"):
+        studies.assert_independent_of_batch(second_is_overwritten, X)

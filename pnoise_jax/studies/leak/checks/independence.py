@@ -16,6 +16,7 @@ _CAUSES = (
     "Usual causes: batch statistics that are not frozen, noise that mixes examples, attention or a "
     "reshape along the batch axis"
 )
+_DRAWN = "Noise drawn for a batch as a whole does this"
 _SQUEEZE = " (squeeze() without an axis drops that of a batch of one)"
 _MATES = 64  # that are tried one by one, to name the one that matters most
 _ALONE = 8  # examples of a batch that are also tried alone
@@ -145,6 +146,16 @@ def _assert_independent(batch: "_Batch", rtol: float, atol: float) -> None:
     # Other kernels round an output that happens to be small like its neighbours.
     usual = np.median(spread[spread > 0])
     allowed = np.maximum(atol + _ROUNDING * rtol * np.maximum(largest, usual), tiny)
+    moved = np.roll(batch.numbers, 1)  # all beside the same examples, in other places
+    outputs = batch.outputs(moved)
+    distances = _distances(outputs, batch.reference[moved], allowed)
+    if distances.max() > 1:
+        i = int(distances.argmax())
+        _check_deterministic(batch, batch.numbers, batch.reference, allowed)
+        raise AssertionError(
+            f"{batch.where}example {moved[i]} depends on its place in the batch: one place further "
+            f"on, output {_went(batch.reference[moved[i]], outputs[i], allowed)}. {_DRAWN}"
+        )
     for example in sorted({round(place) for place in np.linspace(0, len(batch.x) - 1, _ALONE)}):
         alone = _alone(batch, example)
         if _distances(alone, batch.reference[[example]], allowed)[0] > 1:
@@ -153,8 +164,7 @@ def _assert_independent(batch: "_Batch", rtol: float, atol: float) -> None:
             raise AssertionError(
                 f"{batch.where}example {example} depends on the size of its batch or on its place "
                 "in it, though not on which examples are beside it: alone, output "
-                f"{_went(batch.reference[example], alone[0], allowed)}. Noise drawn for a batch as "
-                "a whole does this"
+                f"{_went(batch.reference[example], alone[0], allowed)}. {_DRAWN}"
             )
 
 
