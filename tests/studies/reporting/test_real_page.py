@@ -12,6 +12,9 @@ from sklearn.datasets import load_digits
 
 from pnoise_jax import studies
 
+with contextlib.suppress(ImportError):
+    import timm  # noqa: F401  # now: importing Triton crashes after much of JAX was used
+
 pytestmark = pytest.mark.long
 
 PAGE = (pathlib.Path(__file__).parents[3] / "docs" / "is-my-number-real.md").read_text()
