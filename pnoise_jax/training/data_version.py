@@ -7,6 +7,7 @@ be evaluated on it unless the classes are found by their names.
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ def describe(experiment: Experiment) -> dict[str, Any]:
         "num_classes": dataset.num_classes,
         "class_names": None if names is None else list(names),
         "train_examples": len(experiment.train_data),
+        "content": experiment.train_data.content,
         **experiment.task.describe_data(),
     }
 
@@ -108,7 +110,7 @@ def check(
 
 
 def _require_same(path: Path, noted: dict[str, Any], described: dict[str, Any]) -> None:
-    """What goes on, goes on with the same classes and as many examples."""
+    """What goes on, goes on with the same classes and the same examples."""
     named = f"data.name={described['name']!r}"
     theirs, ours = noted.get("class_names"), described["class_names"]
     fix = "set data.data_dir to the data it has used, or choose another directory"
@@ -129,6 +131,12 @@ def _require_same(path: Path, noted: dict[str, Any], described: dict[str, Any]) 
             f"--workdir={str(path)!r} has trained on {then} examples of {named}, and there are "
             f"{now} now: {fix}"
         )
+    then, now = noted.get("content"), described.get("content")
+    if then is not None and now is not None and then != now:
+        raise ValueError(
+            f"--workdir={str(path)!r} has trained on other files of {named} than stand in "
+            f"data.data_dir now, or they were prepared anew: {fix}"
+        )
 
 
 def _in_words(source: dict[str, Any] | None) -> str:
@@ -138,6 +146,53 @@ def _in_words(source: dict[str, Any] | None) -> str:
         f"{source['name']!r} (version {source['version']}, {source['train_examples']} examples, "
         f"{len(source['class_names'])} classes)"
     )
+
+
+def describe_overlap(experiment: Experiment, stored: ml_collections.ConfigDict) -> tuple[str, ...]:
+    """A sentence where test examples are among those that a run has trained on.
+
+    Args:
+      experiment: what is evaluated.
+      stored: the config of the run.
+    """
+    tested, trained = experiment.config.data, stored.data
+    wholes = [
+        set(re.findall(r"[A-Za-z_]\w*", split))
+        for split in (tested.test_split, trained.train_split)
+    ]
+    if tested.name != trained.name or not wholes[0] & wholes[1]:
+        return ()
+    if experiment.task.describe_data().get("source") is not None:
+        return ()  # it learns from the images of the target without their labels
+    learned = experiment.load(split=trained.train_split, cache=False)
+    shared = data.count_shared(experiment.test_data, learned)
+    if not shared:
+        return ()
+    return (
+        f"note: {shared} of the {len(experiment.test_data)} test examples are training examples "
+        f"(data.train_split={trained.train_split!r}, data.test_split={tested.test_split!r}), so "
+        "the accuracy says little about others",
+    )
+
+
+def describe_changes(
+    config: ml_collections.ConfigDict, stored: ml_collections.ConfigDict
+) -> tuple[str, ...]:
+    """Sentences where images are prepared for an evaluation as they were not in training."""
+    sentences = []
+    for field in ("mean", "std", "mean_image", "test_transform"):
+        ours, theirs = config.data.get(field), stored.data.get(field)
+        if _plain(ours) != _plain(theirs):
+            sentences.append(
+                f"note: data.{field}={ours!r}, and the run was trained with {theirs!r}: its "
+                "accuracy may differ for this reason alone"
+            )
+    return tuple(sentences)
+
+
+def _plain(value: Any) -> Any:
+    """A number as a tuple of one, so that both ways to write a mean are the same."""
+    return (float(value),) if isinstance(value, int | float) else value
 
 
 def unnoted(path: Path, described: dict[str, Any]) -> tuple[str, ...]:

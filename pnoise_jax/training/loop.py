@@ -1,6 +1,7 @@
 """The training loop, and the evaluation of what it leaves."""
 
 import contextlib
+import dataclasses
 import functools
 import os
 import time
@@ -84,7 +85,13 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list
         state = _fit_locked(experiment, path, program, console, require_there)
         on_all_hosts(require_there)
         with stopping_last_evaluation(path, experiment.total_steps):
-            rows = report(Run.of(experiment, state), program.mesh, path, console, final=True)
+            run = dataclasses.replace(
+                Run.of(experiment, state),
+                notes=on_all_hosts(lambda: data_version.describe_overlap(experiment, config)),
+            )
+            for sentence in run.notes:
+                console.print(sentence, soft_wrap=True, highlight=False)
+            rows = report(run, program.mesh, path, console, final=True)
         with _open_writers(experiment, path, experiment.total_steps) as writers:
             writers.finish(numbers_of(rows, experiment.task.row_measures))
         return rows

@@ -96,13 +96,14 @@ def run(trained, tmp_path):
     return tmp_path / "run"
 
 
-def test_the_names_are_noted(run):
+def test_the_names_are_noted(run, places):
     assert json.loads((run / "data.json").read_text()) == {
         "name": "folder/x",
         "version": "1.0.0",
         "num_classes": 3,
         "class_names": list(NAMES),
         "train_examples": 60,
+        "content": data.load("folder/x", split="train", data_dir=places["usual"]).content,
     }
 
 
@@ -192,6 +193,28 @@ def test_training_goes_on_with_as_many_examples(run, places):
     (run / "data.json").write_text(json.dumps(described))
     with pytest.raises(ValueError, match=r"has trained on 59 examples.*there are 60 now"):
         training.train(config, run)
+
+
+def test_training_goes_on_with_the_same_files(run, places):
+    config = config_on(places["usual"])
+    described = data_version.describe(training.build(config)) | {"content": "another"}
+    (run / "data.json").write_text(json.dumps(described))
+    with pytest.raises(ValueError, match=r"has trained on other files of data.name='folder/x'"):
+        training.train(config, run)
+
+
+def test_training_examples_in_the_test_split_are_counted(run, places, capsys):
+    training.evaluate(config_on(places["usual"], **{"data.test_split": "test+train[:5]"}), run)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "note: 5 of the 65 test examples are training examples (data.train_split='train'" in said
+    (report,) = (run / "evaluations").glob("*.json")
+    assert "5 of the 65 test examples" in " ".join(json.loads(report.read_text())["notes"])
+
+
+def test_another_mean_than_in_training_is_said(run, places, capsys):
+    training.evaluate(config_on(places["usual"], **{"data.mean": (0.1,)}), run)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "note: data.mean=(0.1,), and the run was trained with (0.5,)" in said
 
 
 def test_seeds_number_their_classes_alike(run, places, tmp_path):

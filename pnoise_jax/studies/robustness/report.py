@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ml_collections
 from rich.console import Console
 from rich.table import Table
 
@@ -102,6 +103,31 @@ def cell(point: Point) -> str:
     """81.2 (79.9–82.4), with * beyond the strength of training."""
     star = "*" if point.beyond else ""
     return f"{point.accuracy:.1f}{star} ({point.low:.1f}–{point.high:.1f})"
+
+
+def asked(config: ml_collections.ConfigDict, settings: CurveSettings) -> dict[str, Any]:
+    """What tells one report from another, as robustness.json holds it: config and settings."""
+    plain = json.loads(json.dumps(dataclasses.asdict(settings)))
+    return {"config": json.loads(config.to_json_best_effort()), "settings": plain}
+
+
+def require_own(
+    path: Path, config: ml_collections.ConfigDict, settings: CurveSettings, *, named: str
+) -> None:
+    """Raises FileExistsError where a report of another run or with other settings is there."""
+    there = [name for name in FILES if (path / name).exists()]
+    if not there:
+        return
+    try:
+        found = json.loads((path / FILES[0]).read_bytes())
+        same = {key: found[key] for key in ("config", "settings")} == asked(config, settings)
+    except (OSError, ValueError, KeyError, TypeError):
+        same = False
+    if not same:
+        raise FileExistsError(
+            f"{named} holds another report ({', '.join(there)}), which would be overwritten: "
+            "choose another directory, or move it away"
+        )
 
 
 def write(

@@ -1,7 +1,6 @@
 """Robustness curves, for models that a study trains or for an existing run."""
 
 import dataclasses
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -110,7 +109,9 @@ def run_curves_of(
     path, console = Path(out).expanduser().absolute(), create_console()
     writing.make_directory(path, named=f"--out={str(out)!r}")
     writing.require_places(path, named=f"--out={str(out)!r}", files=report.FILES)
-    require_classification(training.build(config or training.read_config(workdir)))
+    experiment = training.build(config or training.read_config(workdir))
+    require_classification(experiment)
+    report.require_own(path, experiment.config, settings, named=f"--out={str(out)!r}")
     run = training.restore(workdir, config, mesh=parallel.data_mesh())
     arm = Path(workdir).expanduser().absolute().name
     measured = [measure(run, settings, arm=arm, report=console.print)]
@@ -147,7 +148,7 @@ def _finish(
         "title": f"{config.model.name} on {config.data.name} ({config.data.test_split})",
         "examples": len(measured[0].whole_range),
         "seeds": sorted({run.seed for run in measured}),
-        "settings": dataclasses.asdict(settings),
+        "settings": report.asked(config, settings)["settings"],
         "trained": trained,
         "points": [dataclasses.asdict(point) | {"beyond": point.beyond} for point in points],
         "after_the_whole_range": _share(measured, "whole_range"),
@@ -164,7 +165,7 @@ def _finish(
         "sentences": report.sentences(points, measured, signs, settings, experiments),
         "command": command and printable(command),
         "device": jax.devices()[0].device_kind,
-        "config": json.loads(config.to_json_best_effort()),
+        "config": report.asked(config, settings)["config"],
     }
     report.print_tables(console, points)
     for sentence in content["sentences"]:

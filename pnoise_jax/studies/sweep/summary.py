@@ -143,10 +143,8 @@ def mean_of(values: Sequence[float], *, test: bool = False) -> Mean:
     mean = float(np.mean(values))
     if len(values) < 2:
         return Mean(mean)
-    if np.ptp(values) < 1e-9:  # there is no interval without variance
-        if not test:
-            return Mean(mean, mean, mean)
-        return Mean(0.0, 0.0, 0.0, p_value=1.0) if abs(mean) < 1e-9 else Mean(mean)
+    if np.ptp(values) < 1e-9:  # no variance says nothing about other seeds
+        return Mean(mean)
     error = float(np.std(values, ddof=1)) / len(values) ** 0.5
     estimate = evaluation.student(mean, error, len(values) - 1, confidence=CONFIDENCE)
     return Mean(mean, *estimate.interval, estimate.p_value if test else None)

@@ -54,16 +54,25 @@ class HeadClasses:
         has_names = self.model_classes is not None and not class_names.are_numbers(
             self.model_classes
         )
-        if match.kind == "unknown" and has_names:
+        if match.kind == "unknown" and (has_names or self._has_names_for(number)):
             return None, f", compared by number: {self._why_unknown(number)}"
         return None, ""
 
+    def _has_names_for(self, number: int) -> bool:
+        names = self.file.class_names
+        return names is not None and len(names) == number and not class_names.are_numbers(names)
+
     def _why_unknown(self, number: int) -> str:
         names = self.file.class_names
+        if self._has_names_for(number) and (
+            self.model_classes is None or class_names.are_numbers(self.model_classes)
+        ):
+            return "the file has names for its classes, and the data has none"
         if names is not None and len(names) != number:
             return f"the file names {len(names)} classes"
-        kind = "none" if names is None else "names of another kind"
-        return f"the file has {kind} of the data's class names"
+        if names is None:
+            return "the file has none of the data's class names"
+        return "the file names its classes in another way than the data"
 
     def _match(self, number: int) -> class_names.Match:
         names = self.file.class_names
