@@ -29,7 +29,7 @@ def wanted(environment: Mapping[str, str]) -> dict[str, str]:
     """The variable to set for programs of this environment; empty where there is none.
 
     There is none where they compute elsewhere, where `XLA_FLAGS` has the option already, in any
-    form, and for versions of jaxlib outside the range of those that were tried.
+    form, and for jaxlib older or newer than the versions that we tried.
     """
     flags = environment.get(VARIABLE, "")
     first, last = _JAXLIB
