@@ -111,6 +111,8 @@ def test_an_existing_run_is_measured_and_left_as_it_is(study, tmp_path):
     assert not any("evaluation.views" in sentence for sentence in got["sentences"])
     assert any("not used here: noisy-seed_0 (2)" in sentence for sentence in seen["sentences"])
     assert seen["points"] == got["points"]
+    again = robustness.run_curves_of(run, None, tmp_path / "out", settings=SETTINGS)
+    assert again["points"] == got["points"]
     with pytest.raises(FileExistsError, match=r"--out='.*' holds another report .*overwritten"):
         robustness.run_curves_of(run, config, tmp_path / "out", settings=SETTINGS)
     with pytest.raises(FileNotFoundError):

@@ -148,7 +148,7 @@ def _finish(
         "title": f"{config.model.name} on {config.data.name} ({config.data.test_split})",
         "examples": len(measured[0].whole_range),
         "seeds": sorted({run.seed for run in measured}),
-        "settings": report.asked(config, settings)["settings"],
+        **report.asked(config, settings),
         "trained": trained,
         "points": [dataclasses.asdict(point) | {"beyond": point.beyond} for point in points],
         "after_the_whole_range": _share(measured, "whole_range"),
@@ -165,7 +165,6 @@ def _finish(
         "sentences": report.sentences(points, measured, signs, settings, experiments),
         "command": command and printable(command),
         "device": jax.devices()[0].device_kind,
-        "config": report.asked(config, settings)["config"],
     }
     report.print_tables(console, points)
     for sentence in content["sentences"]:

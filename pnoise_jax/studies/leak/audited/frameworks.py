@@ -190,7 +190,7 @@ class _Buffers:
         """Whether any has changed since."""
         equal = sys.modules["torch"].equal
         return any(
-            part._buffers[name] is not buffer or not equal(buffer, content)
+            part._buffers.get(name) is not buffer or not equal(buffer, content)
             for part, name, buffer, content in self._kept
         )
 
