@@ -89,10 +89,11 @@ def of_classes(logits: jax.Array, classes: tuple[int, ...] | None) -> jax.Array:
 
 def with_protocol_noise(
     model: nn.Module, protocol: Protocol, strength: Strength | None, views: int
-) -> tuple[nn.Module, np.ndarray]:
+) -> tuple[nn.Module, np.ndarray | None]:
     """The model with the noises that act in this protocol, at strength 1; and their strengths.
 
-    With one injection the strengths are a scalar, so that a model need not handle several.
+    With one injection the strengths are a scalar, so that a model need not handle several; without
+    noise they are None.
     """
     if protocol.weight_noise:
         raise ValueError(
@@ -100,7 +101,7 @@ def with_protocol_noise(
             "robustness.AveragedModel and weight_noise=False"
         )
     if not protocol.noise:
-        return model.clone(injection=None), np.zeros((), np.float32)
+        return model.clone(injection=None), None
     injections = switch_for_evaluation(model.injection)
     if not injections:
         raise ValueError(

@@ -181,8 +181,13 @@ def _key_at(key: jax.Array | None, position: int) -> jax.Array | None:
 
 def _per_injection(strength: Any, count: int) -> tuple[Any, ...]:
     """The strength of each injection."""
-    if strength is None or count == 0:
+    if strength is None:
         return (None,) * count
+    if count == 0:
+        raise ValueError(
+            f"noise_strength={strength!r}, but the model has no injection, so there is no noise: "
+            "create it with one, or leave noise_strength out"
+        )
     several = isinstance(strength, tuple | list)
     shape = (len(strength),) if several else jnp.shape(strength)
     if count == 1 and shape == ():

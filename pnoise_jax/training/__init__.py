@@ -8,6 +8,7 @@ from pnoise_jax.training import (
     reports,
     run_config,
     starting_weights,
+    unused_fields,
 )
 from pnoise_jax.training.checks import ConfigError, check_training, require_weights
 from pnoise_jax.training.classification import Classification
@@ -103,5 +104,6 @@ __all__ = [
     "train",
     "trains_with_noise",
     "unknown_field",
+    "unused_fields",
     "validate",
 ]

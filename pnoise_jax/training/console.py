@@ -19,6 +19,7 @@ from pnoise_jax.training.fields import flatten
 from pnoise_jax.training.imported import warn_of_preprocessing
 from pnoise_jax.training.strength_schedule import StrengthSchedule
 from pnoise_jax.training.task import Task
+from pnoise_jax.training.unused_fields import describe_unused
 
 _LOSS = Measure("loss", "loss", 4, "")
 
@@ -59,7 +60,7 @@ def print_header(
     for sentence in [*describe_fine_tuning(experiment, imported), describe_noise(experiment)]:
         console.print(sentence, soft_wrap=True)
     warnings = [] if imported is None else warn_of_preprocessing(experiment, imported)
-    for warning in [*warnings, *warn_of_noise(experiment)]:
+    for warning in [*warnings, *warn_of_noise(experiment), *describe_unused(experiment)]:
         console.print(f"note: {warning}", style="yellow")
 
 

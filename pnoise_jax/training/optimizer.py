@@ -21,7 +21,7 @@ _UNDECAYED = ("cls_token", "dist_token", "pos_embed", "relative_position_bias_ta
 # What comes before the first layer, in all models.
 _EMBEDDING = ("patch_embed", "patch_norm", "cls_token", "dist_token", "pos_embed", "conv1", "bn1")
 _EMBEDDING += ("conv2",)  # of MaxViT's stem
-_HEADS = ("head", "head_dist")
+HEADS = ("head", "head_dist")
 _LISTED = 8  # paths in an error
 
 
@@ -162,12 +162,17 @@ def learning_rate_multipliers(
 
     def multiplier(path, _):
         factor = base ** (len(layers) + 1 - numbers.get(path[0].key, len(layers) + 1))
-        is_head = path[0].key in _HEADS
+        is_head = path[0].key in HEADS
         factor *= config.head_learning_rate_multiplier if is_head else 1.0
         fitting = (rate for pattern, rate in rates if re.fullmatch(pattern, path_name(path)))
         return factor * next(fitting, 1.0)
 
     return jax.tree.map_with_path(multiplier, params)
+
+
+def of_heads(params: optax.Params) -> optax.Params:
+    """True for the parameters that ``optimizer.head_learning_rate_multiplier`` is for."""
+    return jax.tree.map_with_path(lambda path, _: path[0].key in HEADS, params)
 
 
 def frozen(params: optax.Params, patterns: Sequence[str]) -> optax.Params:

@@ -243,6 +243,7 @@ def test_each_has_a_strength_of_its_own(as_array):
         (2, 0.3, r"shape \(\) for 2 injections; give one for each, as a tuple or an array \(2,\)"),
         (2, (0.3, 0.2, 0.1), r"shape \(3,\) for 2 injections"),
         (1, jnp.ones(2), r"shape \(2,\) for 1 injection; give a scalar"),
+        (0, 0.3, r"noise_strength=0.3, but the model has no injection"),
     ],
 )
 def test_another_number_of_strengths_is_an_error(count, strength, message):

@@ -13,7 +13,7 @@ import numpy as np
 
 from pnoise_jax import data, models, training
 from pnoise_jax.data import class_names
-from pnoise_jax.training import check_training, flatten, unknown_field
+from pnoise_jax.training import check_training, flatten, unknown_field, unused_fields
 
 Overrides = Mapping[str, Any]
 _SEEDS = range(2**31)  # that every config allows; others are checked with all else
@@ -110,17 +110,38 @@ def build_cells(
     fields.sort(key=lambda field: field == "seed")  # the seed last
     _require_not_given(fields, set_by_flags)
     load = functools.cache(data.load)
+    conditional = unused_fields.CONDITIONAL.intersection(fields)
     cells: dict[tuple[str, ...], Cell] = {}
     of_other_seeds: dict[str, training.Experiment] = {}  # by all fields but the seed
     for number, overrides in enumerate(sweep, 1):
         cell = _build_cell(base, overrides, fields, number, load, of_other_seeds)
-        key = tuple(cell.values.values())
+        unused = unused_fields.find_unused(cell.experiment.config) if conditional else {}
+        texts = cell.values | {field: as_text(training.FIELDS[field].default) for field in unused}
+        key = tuple(texts[field] for field in fields)
         if key in cells:
+            unused |= unused_fields.find_unused(cells[key].experiment.config)
+            why = "".join(
+                f"; {field} has no effect in them, as it needs {unused[field]}"
+                for field in sorted(conditional & unused.keys())
+            )
             raise ValueError(
-                f"cell {number} of sweep() ({cell.name}) is the same as another: give each once"
+                f"cell {number} of sweep() ({cell.name}) is the same as another "
+                f"({cells[key].name}){why}: give each once"
             )
         cells[key] = cell
     return list(cells.values())
+
+
+def describe_unused(cells: Iterable[Cell]) -> list[str]:
+    """A sentence for each field that has no effect in any of the cells."""
+    first, *others = (cell.experiment.config for cell in cells)
+    unused = unused_fields.find_unused(first)
+    for config in others:
+        if not unused:
+            break
+        too = unused_fields.find_unused(config)
+        unused = {field: needs for field, needs in unused.items() if field in too}
+    return unused_fields.describe_needs(unused, dict(flatten(first)))
 
 
 def _require_not_given(fields: Iterable[str], set_by_flags: Iterable[str]) -> None:

@@ -21,7 +21,7 @@ from pnoise_jax.runs import make_writable
 from pnoise_jax.studies.sweep import results as sweep_results
 from pnoise_jax.studies.sweep import shards
 from pnoise_jax.studies.sweep import summary as sweep_summary
-from pnoise_jax.studies.sweep.cells import Cell, Overrides, build_cells
+from pnoise_jax.studies.sweep.cells import Cell, Overrides, build_cells, describe_unused
 from pnoise_jax.studies.sweep.results import PROTOCOLS, Results
 from pnoise_jax.studies.sweep.shards import Shard
 from pnoise_jax.studies.sweep.summary import Group
@@ -85,6 +85,8 @@ def run_sweep(
         results = Results(path, base, list(cells[0].values), shard)
         if shard is None:
             results.merge_shards()
+        for sentence in describe_unused(cells):
+            console.print(f"note: {sentence}", style="yellow", soft_wrap=True)
         ours = _cells_of(shard, cells, path)
         if shard is not None:
             console.print(f"shard {shard}: {len(ours)} of the sweep's {len(cells)} cells")

@@ -12,6 +12,7 @@ from pnoise_jax.studies.sweep.cells import (
     as_text,
     build_cells,
     copy_config,
+    describe_unused,
     name_of,
     product,
     require_one_numbering,
@@ -92,6 +93,14 @@ def test_a_product_of_what_are_not_values_is_refused(values, message):
         ([{"seed": "one"}], "seed='one'"),
         ([{"noise.layer": 1}, {"noise.layer": "1"}], r"cell 2 .*\(layer=1\) is the same as"),
         ([{"seed": 0}, {"seed": 1}, {}], r"cell 3 .*\(seed=0\) is the same as another"),
+        (
+            [{"optimizer.momentum": 0.5}, {"optimizer.momentum": 0.9}],
+            r"cell 2 .*the same as another \(momentum=0.5\); optimizer.momentum has no effect in",
+        ),
+        (
+            [{"optimizer.momentum": 0.5}, {"optimizer.momentum": 0.6}],
+            r"momentum has no effect in them, as it needs optimizer.name='sgd': give each once",
+        ),
         ([{"noise.probability": 0.1}], "noise.probability=0.1 is set, but linear_transform has no"),
         ([{"batch_size": 12}], "batch_size=12 is not divisible by 8 devices"),
         ([{"noise": {"preset": "paper_vit"}}], "only 'model' takes a whole section"),
@@ -101,6 +110,14 @@ def test_a_product_of_what_are_not_values_is_refused(values, message):
 def test_a_bad_cell_is_named(data_dir, overrides, message):
     with pytest.raises(ValueError, match=message):
         build_cells(small_config(data_dir), overrides)
+
+
+def test_fields_without_effect_in_any_cell_are_said(data_dir):
+    base = small_config(data_dir, **{"optimizer.momentum": 0.5})
+    cells = build_cells(base, [{"seed": 0}, {"seed": 1}])
+    (said,) = describe_unused(cells)
+    assert said.startswith("optimizer.momentum=0.5 has no effect")
+    assert not describe_unused(build_cells(base, [{}, {"optimizer.name": "sgd"}]))
 
 
 def test_a_field_of_the_command_line_may_not_be_swept(data_dir):
