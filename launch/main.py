@@ -3,7 +3,6 @@
 import contextlib
 import io
 import os
-import re
 import runpy
 import shlex
 import sys
@@ -18,11 +17,11 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from pnoise_jax import models, parallel, runs, stopping, training, writing
+from pnoise_jax import parallel, runs, stopping, training, writing
 from pnoise_jax.registry import did_you_mean
 from pnoise_jax.terminal import printable, say
 
-from . import huge_pages, values
+from . import config_errors, huge_pages, values
 from .compilation_cache import use_compilation_cache
 
 _TRACEBACK = flags.DEFINE_bool(
@@ -273,25 +272,27 @@ def _parse_flags(argv: list[str]) -> list[str]:
         values.unset_flags(flags.FLAGS)
         return left
     except flags.Error as error:
-        lines = str(error).strip().splitlines()
-        if "whilst parsing config file" in lines[0]:  # a whole traceback; the last line says it
-            _end(f"error: the config file fails: {lines[-1].strip()}", WRONG_COMMAND)
+        text, file = str(error).strip(), _typed_config_file()
+        if file is not None and "whilst parsing config file" in text.partition("\n")[0]:
+            _end(f"error: {config_errors.describe_parsing(text, file)}", WRONG_COMMAND)
+        if file is not None and text.startswith("flag --config=None:"):
+            _end(
+                f"error: --config={file}: get_config() returns None; end it with 'return config'",
+                WRONG_COMMAND,
+            )
         _end(f"error: {error}\n(--help lists the flags)", WRONG_COMMAND)
     except Exception as error:
         _end_on_config_error(error)
 
 
 def _end_on_config_error(error: Exception) -> NoReturn:
-    origin = traceback.extract_tb(error.__traceback__)[-1]
-    if "config_dict" not in origin.filename:  # the config file's own
-        place = f"{origin.filename}:{origin.lineno}"
-        _end(f"error: the config file fails: {_summary(error)} ({place})", WRONG_COMMAND)
-    text = str(error).replace("\\", "")
-    field = re.search(r"'(\w+)'", text)
-    near = re.search(r'Did you mean "(\w+)"', text)
-    hint = f"did you mean {near[1]}?" if near else "see default_config() for all fields"
-    hint = (field and models.explain_absent_option(field[1], ())) or hint
-    _end(f"error: unknown config field {field[1] if field else text}; {hint}", WRONG_COMMAND)
+    _end(f"error: {config_errors.describe(error, _typed_config_file())}", WRONG_COMMAND)
+
+
+def _typed_config_file() -> str | None:
+    """The file that --config names on the command line, before flags are parsed."""
+    given = _given_on_command_line("config")
+    return None if given is None else given.partition(":")[0]
 
 
 def _find_config_file() -> None:

@@ -1,7 +1,7 @@
 """The config of a run, built from its declared fields and validated."""
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +9,7 @@ import ml_collections
 from ml_collections import config_dict
 
 from pnoise_jax import models, noise
-from pnoise_jax.registry import did_you_mean
+from pnoise_jax.registry import similar
 from pnoise_jax.training.field_kinds import Affects
 from pnoise_jax.training.fields import FIELDS, affecting, flatten, noise_config
 
@@ -162,13 +162,27 @@ def _require_model_options(given: Mapping[str, Any]) -> None:
             raise ValueError(f"model.{option}=None: give a value; {name} has {default!r}")
 
 
-def unknown_field(field: str, known: Iterable[str]) -> str:
+def unknown_field(field: str, known: Collection[str]) -> str:
     """The message for a field that is not among the known ones."""
     section, _, option = field.partition(".")
     options = [name.partition(".")[2] for name in known]
     if section == "model" and (why := models.explain_absent_option(option, options)):
         return f"{field}: {why}"
-    known = list(known)
-    return (
-        f"{field}: unknown field{did_you_mean(field, known, listed=len(known), list_always=False)}"
-    )
+    section, dot, last = field.rpartition(".")
+    of_section = [name for name in known if dot and name.startswith(f"{section}.")]
+    siblings = {name.removeprefix(f"{section}."): name for name in of_section}
+    among = of_section or list(known)
+    near = [name for name in among if last in _short_forms(name)]
+    if siblings:
+        near = near or [siblings[short] for short in similar(last, siblings)]
+    else:  # the section is wrong, or is missing
+        near = (dot and similar(field, among)) or near or similar(field, among)
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
+    return f"{field}: unknown field{hint}" + ("" if near else f" Choose one of: {', '.join(among)}")
+
+
+def _short_forms(field: str) -> tuple[str, ...]:
+    """The last part of a dotted name, "learning_rate" say, and its initials, "lr"."""
+    last = field.rpartition(".")[2]
+    words = last.split("_")
+    return (last, "".join(word[0] for word in words)) if len(words) > 1 else (last,)

@@ -28,7 +28,15 @@ def test_help_names_every_program(tmp_path):
     done = run("launch", path=ROOT, cwd=tmp_path)
     assert done.returncode == 0
     files = {file.stem for file in (ROOT / "launch").glob("*.py")}
-    shared = {"compilation_cache", "huge_pages", "main", "programs", "values", "xla_options"}
+    shared = {
+        "compilation_cache",
+        "config_errors",
+        "huge_pages",
+        "main",
+        "programs",
+        "values",
+        "xla_options",
+    }
     for name in (*(name for name in files - shared if not name.startswith("__")), "benchmark"):
         assert f"\n  {name} " in done.stdout
 

@@ -118,8 +118,8 @@ def test_kill_and_go_on_is_bitwise_the_straight_run(straight, data_dir, tmp_path
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ("--config.nois.layer=3", "unknown config field nois; did you mean noise?"),
-        ("--config.noise.layr=3", "unknown config field layr; did you mean layer?"),
+        ("--config.nois.layer=3", "unknown config field nois.layer; did you mean noise?"),
+        ("--config.noise.layr=3", "unknown config field noise.layr; did you mean layer?"),
         ("--confg.noise.layer=3", "Unknown command line flag 'confg.noise.layer'"),
         ("--config.batch_size=many", "--config.batch_size=many: invalid literal"),
         ("--config.noise.preset=publishd_resnet", "did you mean 'published_resnet'"),
@@ -152,7 +152,7 @@ def test_evaluate_refuses_typos_and_needs_no_config_file(data_dir, tmp_path):
     run_config.claim(tmp_path, small_config(data_dir))
     code, _, errors = command.run("evaluate", f"--workdir={tmp_path}", "--config.noise.strenght=1")
     assert code != 0
-    assert errors == "error: unknown config field strenght; did you mean strength?\n"
+    assert errors == "error: unknown config field noise.strenght; did you mean strength?\n"
     code, _, errors = command.run("evaluate", f"--workdir={tmp_path}")
     assert code != 0
     assert errors.startswith(f"error: {tmp_path / 'checkpoints'} holds no checkpoint")
@@ -184,23 +184,53 @@ def test_one_of_several_tasks_does_not_train_alone(data_dir, tmp_path):
     assert "--multi_host" in errors
 
 
+_DEFAULT = "from pnoise_jax.training import default_config\ndef get_config():\n"
+
+
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "message", "line"),
     [
-        ("def get_config(:", "SyntaxError"),
-        ("import numpy\nnumpy.nothing", "AttributeError: module 'numpy' has no attribute"),
-        ("def get_config():\n    return {}['seed']", "KeyError: 'seed'"),
-        ("x = 1", "no attribute 'get_config'"),
+        ("def get_config(:", "SyntaxError: invalid syntax", ":1"),
+        ("import numpy\nnumpy.nothing", "AttributeError: module 'numpy' has no attribute", ":2"),
+        ("def get_config():\n    return {}['seed']", "KeyError: 'seed'", ":2"),
+        ("x = 1", "no attribute 'get_config'", ""),
+        (f"{_DEFAULT}    return default_config().optimizer.lr", "did you mean 'optimizer.l", ":3"),
+        (f"{_DEFAULT}    c = default_config()\n    c.seed = 'one'", "override field 'seed'", ":4"),
     ],
 )
-def test_a_broken_config_file_is_named_with_its_line(tmp_path, text, message):
+def test_a_broken_config_file_is_named_with_its_line(tmp_path, text, message, line):
     file = tmp_path / "broken.py"
     file.write_text(text)
     code, _, errors = command.run("train", f"--config={file}", f"--workdir={tmp_path / 'run'}")
-    assert code != 0
+    assert code == 64
     assert "the config file fails" in errors
     assert message in errors
+    assert f"({file}{line})" in errors
     assert "Traceback" not in errors
+
+
+def test_a_config_file_that_returns_nothing_is_told_so(tmp_path):
+    file = tmp_path / "nothing.py"
+    file.write_text("def get_config():\n    pass")
+    code, _, errors = command.run("train", f"--config={file}", f"--workdir={tmp_path / 'run'}")
+    assert code == 64
+    assert f"--config={file}: get_config() returns None; end it with 'return config'" in errors
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("optimizer.lr=3", "optimizer.lr: unknown field; did you mean 'optimizer.learning_rate'?"),
+        ("every=3", "did you mean 'evaluation.every' or 'checkpoint.every'?"),
+        ("mixup.qqq=3", "unknown field. Choose one of: mixup.alpha, mixup.cutmix_alpha"),
+    ],
+)
+def test_an_unknown_field_of_the_command_line_gets_a_hint(tmp_path, field, message):
+    code, _, errors = command.run(
+        "train", "--config=digits_vit", f"--workdir={tmp_path / 'run'}", f"--config.{field}"
+    )
+    assert code == 64
+    assert message in errors
 
 
 def test_a_checkpoint_that_cannot_be_written_ends_the_program(data_dir, tmp_path):
