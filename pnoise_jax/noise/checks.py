@@ -23,6 +23,23 @@ def require_batch(x: jax.Array, mask: jax.Array | None) -> None:
         raise ValueError(f"mask is {mask.dtype}: give bool, True for real examples")
 
 
+def require_examples(x: jax.Array, examples: int | None, *, site: str) -> None:
+    """Raises ValueError where the leading axis of what a site gets cannot be that of the examples.
+
+    Args:
+      x: what the site gets; examples may have been split into several rows each, such as windows.
+      examples: of the whole call, None where that is not known.
+      site: its path, for the error.
+    """
+    if examples and x.ndim and x.shape[0] % examples:
+        raise ValueError(
+            f"{site!r} gets {list(x.shape)} in a call with {examples} examples, so a noise that "
+            "mixes examples would mix something else there (under vmap a module sees one example "
+            "alone): choose a site outside, or, if the leading axis does hold examples, give "
+            f"noise_mask, ({x.shape[0]},) bool"
+        )
+
+
 def require_finite(field: str, value: float) -> None:
     """Raises ValueError unless value is a finite Python or numpy number."""
     if not isinstance(value, int | float | np.number) or not math.isfinite(value):

@@ -17,6 +17,7 @@ import numpy as np
 from jax import lax
 
 from pnoise_jax.noise.base import Noise, require_noise
+from pnoise_jax.noise.checks import require_examples
 from pnoise_jax.noise.paths import matches, no_match
 
 _WRAPPING = threading.RLock()  # classes are shared by all threads
@@ -65,7 +66,10 @@ def inject_nnx(
         sites = _sites(model, at)
         if not inject:
             return model(*args, **kwargs)
-        call = _Call(noise, at, point, stop_gradient, sites, noise_key, noise_mask, noise_strength)
+        examples = args[0].shape[0] if args and getattr(args[0], "shape", ()) else None
+        call = _Call(
+            noise, at, point, stop_gradient, sites, noise_key, noise_mask, noise_strength, examples
+        )
         with _wrapped({type(m) for _, m in _named(model) if id(m) in sites}, sites, call):
             output = model(*args, **kwargs)
         call.require_all_reached()
@@ -83,6 +87,7 @@ class _Call:
       noise, at, point, stop_gradient: as `inject_nnx` has them.
       sites: paths of the modules that match, by the module's id.
       key, mask, strength: handed to the noise.
+      examples: in the call, None where its first argument is no array.
       reached: paths of the sites that were called, in order.
     """
 
@@ -94,6 +99,7 @@ class _Call:
     key: jax.Array | None
     mask: jax.Array | None
     strength: jax.Array | float | None
+    examples: int | None
     reached: list[str] = dataclasses.field(default_factory=list)
 
     def __call__(self, original: Callable, module: Any, args: tuple, kwargs: dict) -> Any:
@@ -111,6 +117,8 @@ class _Call:
                 f"passed by keyword); choose another site or point (at={self.at!r})"
             )
         x = jnp.asarray(x)
+        if self.noise.mixes_batch and self.mask is None:
+            require_examples(x, self.examples, site=path)
         key = None
         if self.noise.draws:
             if self.key is None:

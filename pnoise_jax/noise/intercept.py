@@ -1,6 +1,7 @@
 """Noise in any Linen module, by the paths of its submodules, without a change to its code."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -8,9 +9,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.core import lift
 from jax import lax
 
 from pnoise_jax.noise.base import Noise, require_noise
+from pnoise_jax.noise.checks import require_examples
 from pnoise_jax.noise.paths import matches, no_match
 from pnoise_jax.noise.taps import noise_key
 
@@ -39,9 +42,12 @@ def list_sites(module: nn.Module, *args, **kwargs) -> list[Site]:
     Args:
       module: a Linen module.
       *args: what its ``__call__`` takes.
-      **kwargs: the keywords that it takes.
+      **kwargs: the keywords that it takes. Arrays in both may be stood for by their shapes, as
+        `jax.ShapeDtypeStruct`; all else is handed on as it is.
     """
     sites: dict[str, Site] = {}
+    leaves, structure = jax.tree.flatten((args, kwargs))
+    arrays = {n: leaf for n, leaf in enumerate(leaves) if hasattr(leaf, "dtype")}
 
     def record(next_call, args, kwargs, context):
         path, kind = _path(context), type(context.module).__name__
@@ -53,11 +59,13 @@ def list_sites(module: nn.Module, *args, **kwargs) -> list[Site]:
             sites[path] = dataclasses.replace(sites[path], output=_describe(output))
         return output
 
-    def call(rng, *arrays):
+    def call(rng, arrays):
+        given = [arrays.get(n, leaf) for n, leaf in enumerate(leaves)]
+        args, kwargs = jax.tree.unflatten(structure, given)
         with nn.intercept_methods(_only_calls(record)):
-            module.init({"params": rng, "dropout": rng, "noise": rng}, *arrays, **kwargs)
+            module.init({"params": rng, "dropout": rng, "noise": rng}, *args, **kwargs)
 
-    jax.eval_shape(call, jax.random.key(0), *args)
+    jax.eval_shape(call, jax.random.key(0), arrays)
     return list(sites.values())
 
 
@@ -71,7 +79,9 @@ class InjectedModule(nn.Module):
     ``rngs={"noise": key}``. Nothing is injected while initialising.
 
     Under ``nn.scan`` all layers share one path, so the noise enters each of them; for a noise that
-    draws, the scanned module must list "noise" in its ``split_rngs``.
+    draws, the scanned module must list "noise" in its ``split_rngs``. Modules that ``nn.jit``
+    compiles are refused, as Flax would use their traces in calls without noise as well. A noise
+    that mixes takes the leading axis of what a site gets for the examples.
 
     Attributes:
       module: any Linen module.
@@ -94,6 +104,11 @@ class InjectedModule(nn.Module):
 
     def __post_init__(self):
         super().__post_init__()
+        if isinstance(self.module, InjectedModule):
+            raise ValueError(
+                "module is an InjectedModule already, and takes a single noise: give both sites by "
+                "one pattern, or compose two noises by noise.Chain"
+            )
         if not isinstance(self.module, nn.Module):
             raise ValueError(
                 f"module={type(self.module).__name__}: InjectedModule takes a Linen module. For an "
@@ -113,13 +128,15 @@ class InjectedModule(nn.Module):
         paths: dict[str, bool] = {}  # every path reached, and whether it matched
         inside: list[str] = []  # a remat or scan wrapper and its module are one site
         otherwise: dict[str, str] = {}  # what matches and was used by a method, and its name
+        base = self.module.path
+        examples = _leading_axis(args[0] if args else None)
 
         def add_noise(x, site):
-            return self._noisy(x, site, noise_mask, noise_strength)
+            return self._noisy(x, site, noise_mask, noise_strength, examples)
 
         def intercept(next_call, args, kwargs, context):
-            # Flax leaves "module" in the paths of submodules that `module` was given ready-made.
-            path = _path(context).removeprefix("module/")
+            _require_uncached(type(context.module))
+            path = _path(context, base)
             if not path or path in inside:
                 return next_call(*args, **kwargs)
             if context.method_name != "__call__":
@@ -155,13 +172,15 @@ class InjectedModule(nn.Module):
         return output
 
     @nn.nowrap  # as a wrapped method it would stand between the site and its own submodules
-    def _noisy(self, x: Any, site: nn.Module, mask, strength) -> jax.Array:
+    def _noisy(self, x: Any, site: nn.Module, mask, strength, examples) -> jax.Array:
         if not isinstance(x, jax.Array | np.ndarray):
             raise ValueError(
                 f"the {self.point} of {'/'.join(site.path)!r} is a {type(x).__name__}, not an "
                 f"array (or it is passed by keyword); choose another site or point (at={self.at!r})"
             )
         x = jnp.asarray(x)
+        if self.noise.mixes_batch and mask is None:
+            require_examples(x, examples, site="/".join(site.path))
         key = noise_key(site) if self.noise.draws else None
         noisy = self.noise(key, x, mask=mask, strength=strength)
         return x + lax.stop_gradient(noisy - x) if self.stop_gradient else noisy
@@ -169,6 +188,7 @@ class InjectedModule(nn.Module):
 
 def _only_calls(interceptor: Callable) -> Callable:
     def filtered(next_call, args, kwargs, context):
+        _require_uncached(type(context.module))
         if context.method_name != "__call__":
             return next_call(*args, **kwargs)
         return interceptor(next_call, args, kwargs, context)
@@ -176,8 +196,48 @@ def _only_calls(interceptor: Callable) -> Callable:
     return filtered
 
 
-def _path(context: nn.module.InterceptorContext) -> str:
-    return "/".join(context.module.path)
+def _require_uncached(kind: type) -> None:
+    """Raises ValueError for modules that nn.jit compiles.
+
+    It uses what it has traced again: in other calls and in other modules of the class, where then
+    this noise is, too, or the noise of those calls, or none.
+    """
+    if (method := _find_jitted(kind)) is not None:
+        raise ValueError(
+            f"{kind.__name__}.{method} is compiled by nn.jit, so other calls and modules would get "
+            "the noise of this one: leave nn.jit out, and compile the whole call by jax.jit"
+        )
+
+
+@functools.cache
+def _find_jitted(kind: type) -> str | None:
+    """The method of a module that nn.jit compiles; None where there is none."""
+    for name, function in (item for base in kind.__mro__ for item in vars(base).items()):
+        while function is not None:
+            cells = getattr(function, "__closure__", None) or ()
+            if any(_content(cell) is lift.jit for cell in cells):
+                return name
+            function = getattr(function, "__wrapped__", None)
+    return None
+
+
+def _content(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # empty
+        return None
+
+
+def _path(context: nn.module.InterceptorContext, base: tuple[str, ...] = ()) -> str:
+    """A module's path in the one at ``base``; "" for this itself."""
+    path = context.module.path
+    path = path[len(base) :] if path[: len(base)] == base else path
+    # Flax leaves "module" in the paths of submodules that `module` was given ready-made.
+    return "/".join(path).removeprefix("module/")
+
+
+def _leading_axis(x: Any) -> int | None:
+    return x.shape[0] if getattr(x, "shape", ()) else None
 
 
 def _describe(value: Any) -> str | None:

@@ -303,3 +303,100 @@ def test_submodules_given_ready_made_have_the_paths_that_are_listed():
     assert not noisy.any()  # zeros in, and the bias starts at zero
     with pytest.raises(ValueError, match="Choose one of: layers_0, layers_1"):
         noise.InjectedModule(module, noise.Erase(), at="nowhere").apply(variables, x, inject=True)
+
+
+class Decorated(nn.Module):
+    @nn.jit
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(x.shape[-1])(x)
+
+
+class Compiled(nn.Module):
+    """Two blocks of one class that nn.jit compiles."""
+
+    kind: type[nn.Module]
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(3)(self.kind(name="b")(self.kind(name="a")(x)))
+
+
+@pytest.mark.parametrize("kind", [Decorated, nn.jit(Block)])
+def test_what_flax_compiles_by_itself_is_refused(kind):
+    """Its trace would be used again: for the other block, and in calls without noise."""
+    x, module = jnp.ones((4, 5)), Compiled(kind)
+    injected = noise.InjectedModule(module, OPTIMAL, at="a/Dense_0")
+    variables = injected.init(jax.random.key(0), x)
+    for call in (
+        lambda: injected.apply(variables, x, inject=True),
+        lambda: noise.list_sites(module, x),
+    ):
+        with pytest.raises(ValueError, match=r"__call__ is compiled by nn\.jit.* by jax\.jit"):
+            call()
+    chex.assert_trees_all_equal(injected.apply(variables, x), module.apply(variables, x))
+
+
+class Rows(nn.Module):
+    """Sees one example at a time."""
+
+    @nn.compact
+    def __call__(self, x):
+        options = {"variable_axes": {"params": None}, "split_rngs": {"params": False}}
+        return nn.vmap(Block, **options)(name="rows")(x)
+
+
+def test_mixing_what_are_no_examples_is_refused():
+    x = jnp.arange(4.0 * 7 * 5).reshape(4, 7, 5)
+    inside = noise.InjectedModule(Rows(), OPTIMAL, at="rows/Dense_0")
+    variables = inside.init(jax.random.key(0), x)
+    with pytest.raises(ValueError, match=r"gets \[7, 5\] in a call with 4 examples, so a noise"):
+        inside.apply(variables, x, inject=True)
+    inside.apply(variables, x, inject=True, noise_mask=jnp.ones(7, bool))  # if they are examples
+    at_rows = noise.InjectedModule(Rows(), OPTIMAL, at="rows")
+    with pytest.raises(ValueError, match="in a call with 4 examples"):
+        at_rows.apply(variables, x, inject=True)
+    folded = noise.InjectedModule(Folded(), OPTIMAL, at="Dense_0")  # several rows of each example
+    folded.apply(folded.init(jax.random.key(0), x), x, inject=True)
+
+
+class Folded(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(2)(x.reshape(-1, x.shape[-1]))
+
+
+class Around(nn.Module):
+    """Uses an InjectedModule as a part."""
+
+    at: str
+
+    @nn.compact
+    def __call__(self, x, inject=False):
+        x = nn.Dense(5)(x)
+        return noise.InjectedModule(Compiled(Block), OPTIMAL, at=self.at)(x, inject=inject)
+
+
+def test_patterns_are_of_the_wrapped_module_wherever_it_stands():
+    x = jax.random.normal(jax.random.key(1), (4, 5))
+    variables = Around("a/Dense_0").init(jax.random.key(0), x)
+    noisy = Around("a/Dense_0").apply(variables, x, inject=True)
+    alone = noise.InjectedModule(Compiled(Block), OPTIMAL, at="a/Dense_0")
+    entering = nn.Dense(5).apply({"params": variables["params"]["Dense_0"]}, x)
+    own = {"params": variables["params"]["Compiled_0"]}
+    chex.assert_trees_all_close(noisy, alone.apply(own, entering, inject=True), rtol=1e-6)
+    with pytest.raises(ValueError, match="Choose one of: a, a/Dense_0, b"):
+        Around("Compiled_0").apply(variables, x, inject=True)
+
+
+def test_switches_stay_python_values_and_arrays_may_be_shapes():
+    x = jax.ShapeDtypeStruct((4, 8, 8, 1), jnp.float32)
+    listed = noise.list_sites(CNN(), x, True)
+    assert listed == noise.list_sites(CNN(), x, train=True)
+    assert "Dropout_0" in [site.path for site in listed]
+
+
+def test_one_inside_another_is_refused():
+    inner = noise.InjectedModule(CNN(), OPTIMAL, at="Dense_0")
+    with pytest.raises(ValueError, match=r"an InjectedModule already.*noise\.Chain"):
+        noise.InjectedModule(inner, OPTIMAL, at="Dense_1")
