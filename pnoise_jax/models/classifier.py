@@ -326,6 +326,7 @@ class Classifier(nn.Module, kw_only=True):
                 x = self.run_last_block(x, taps, train=train)
             else:
                 x = self.run_block(x, taps, layer=layer, train=train)
+            taps.require_passed(layer, model=type(self).__name__)
             self._require_named(layer)
         if end == "features":
             return self.run_features(x, train=train), inputs

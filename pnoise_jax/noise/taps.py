@@ -37,10 +37,17 @@ class _Active:
     strength: jax.Array | float | None
 
 
+class _Passed(set):
+    """Points and layers that a call has passed, noted while it is traced; equal to itself alone."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+    __eq__ = object.__eq__
+
+
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=("active", "mask", "index"),
-    meta_fields=("num_layers", "prefix_tokens"),
+    meta_fields=("num_layers", "prefix_tokens", "passed"),
 )
 @dataclasses.dataclass(frozen=True)
 class Taps:
@@ -50,6 +57,7 @@ class Taps:
       active: the injections that act in this call, in the order in which they act at one place.
       num_layers, prefix_tokens: of the model; prefix tokens stand in front of the patch tokens.
       mask, index: handed to the noises.
+      passed: the points and layers at which the model has called the taps.
     """
 
     active: tuple[_Active, ...]
@@ -57,6 +65,7 @@ class Taps:
     prefix_tokens: int
     mask: jax.Array | None = None
     index: jax.Array | None = None
+    passed: _Passed = dataclasses.field(default_factory=_Passed)
 
     def __call__(self, x: jax.Array, *, point: Point, layer: int = 0) -> jax.Array:
         """x, with the noise of every injection that acts at this layer and point.
@@ -67,6 +76,7 @@ class Taps:
           point: which point of the layer this is.
           layer: its number, from 1; not needed for the image.
         """
+        self.passed.add((point, layer))
         for active in self.active:
             if point != active.injection.point:
                 continue
@@ -79,6 +89,23 @@ class Taps:
                 drawn = active.chosen is not None
                 x = lax.cond(active.chosen == layer, inject, _same, x) if drawn else inject(x)
         return x
+
+    def require_passed(self, layer: int, *, model: str) -> None:
+        """Raises ValueError where noise acts at a layer, and its point has not been passed there.
+
+        Args:
+          layer: from 1; it has been computed.
+          model: its class, for the error.
+        """
+        for active in self.active:
+            point = active.injection.point
+            acts = point != "image" and layer in active.injection.layers(self.num_layers)
+            if acts and (point, layer) not in self.passed:
+                raise ValueError(
+                    f"the block of layer {layer} of {model} has not called taps(x, "
+                    f"point={point!r}, layer={layer}), so the noise of "
+                    f"{active.injection.section} does not enter: let run_block call it, or leave {point!r} out of the model's points"
+                )
 
     def _inject(self, x: jax.Array, active: _Active, layer: int, prefix_tokens: int) -> jax.Array:
         injection = active.injection

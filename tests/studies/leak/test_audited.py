@@ -27,6 +27,10 @@ class Dense(models.Classifier, kw_only=True):
         return images.reshape(images.shape[0], -1)
 
     def run_block(self, x, taps, *, layer, train):
+        if self.tap == "elsewhere":
+            x = taps(x, layer=layer, point="attention_input")
+        if self.tap == "dropped":
+            taps(x, layer=layer, point="block_input")
         if self.tap == "inside":
             x = taps(x, layer=layer, point="block_input")
         x = nn.relu(nn.Dense(16, name=self.layer_name(layer))(x))
@@ -64,9 +68,24 @@ def test_a_tap_before_its_block_fails_by_name(dataset):
     model = Dense(num_classes=4, tap="before", injection=INJECTION)
     subject, audited = subject_of(model, dataset)
     subject.clean()
-    with pytest.raises(
-        ValueError, match="Dense cannot be resumed at layer 2, 'block_2': with the optimal"
-    ):
+    with pytest.raises(ValueError, match=r"layer 2 of Dense has not called taps\(x, point='block_"):
+        subject.require_resumable(audited, 10)
+
+
+@pytest.mark.parametrize("tap", ["nowhere", "elsewhere"])
+def test_a_block_without_its_tap_is_not_audited_as_if_it_had_noise(tap, dataset):
+    model = Dense(num_classes=4, tap=tap, injection=INJECTION)
+    subject, audited = subject_of(model, dataset)
+    subject.clean()
+    with pytest.raises(ValueError, match=r"layer 2 of Dense has not called taps\(x, point='block_"):
+        subject.predict(audited, np.arange(40), 10, seed=0)
+
+
+def test_noise_that_a_block_drops_is_not_audited(dataset):
+    model = Dense(num_classes=4, tap="dropped", injection=INJECTION)
+    subject, audited = subject_of(model, dataset)
+    subject.clean()
+    with pytest.raises(ValueError, match=r"changes no logit of 10 images, .* Dense does not use"):
         subject.require_resumable(audited, 10)
 
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from pnoise_jax import data, evaluation, parallel
+from pnoise_jax import data, evaluation, noise, parallel
 from pnoise_jax.studies.leak.audited.audited_noise import AuditedNoise
 from pnoise_jax.studies.leak.checks.independence import largest_change
 
@@ -137,12 +137,27 @@ class AuditedModel:
             return
         rows = np.arange(min(batch_size, len(self._dataset)))
         images, kept = self.inputs(rows), self._clean.representations[layer].values[rows]
+        logits: list[np.ndarray] = []  # without noise and with it
         for noisy, kind in ((False, "without noise"), (True, f"with {audited.words}")):
             injection = audited.injection if noisy else None
             model = self._model.clone(injection=injection)
             direct = self._function(model, noise=noisy, seed=0)(images)
             resumed = self._function(model, noise=noisy, seed=0, layer=layer)(kept)
             _require_equal(self._model, layer, kind, direct, resumed)
+            logits.append(direct)
+        self._require_effect(audited, *logits)
+
+    def _require_effect(self, audited: AuditedNoise, clean: np.ndarray, noisy: np.ndarray) -> None:
+        """Raises ValueError where noise that should change every batch changes no logit."""
+        switched = noise.switch_for_evaluation(audited.injection)
+        acting = [each.noise for each in switched if each.inference and not each.noise.is_off]
+        is_certain = len(clean) > 1 and not all(each.draws for each in acting)
+        if is_certain and np.array_equal(clean, noisy):
+            raise ValueError(
+                f"{audited.words} changes no logit of {len(clean)} images, so there is nothing to "
+                f"audit: either its strength is too small, or {type(self._model).__name__} does "
+                "not use what taps(x, ...) returns"
+            )
 
     def _first_layer(self, audited: AuditedNoise) -> int:
         assert audited.injection is not None, "the noise of a model is injected"
