@@ -148,6 +148,7 @@ class AdaptationTask(Task):
                 "version": source.version,
                 "train_examples": len(source),
                 "class_names": list(source.class_names or ()),
+                "content": source.content,
             }
         }
 

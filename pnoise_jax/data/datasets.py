@@ -175,6 +175,7 @@ def _load_registered(name: str, split: str) -> Dataset:
         read_only(images),
         class_names=None if made.class_names is None else tuple(made.class_names),
         version=made.version,
+        content=made.version,
         parts=tuple(made.parts(split, where=where)),
         occurring=np.unique(
             np.concatenate([made.splits[whole][1] for whole, _ in made.parts(split, where=where)])

@@ -104,7 +104,8 @@ class Taps:
                 raise ValueError(
                     f"the block of layer {layer} of {model} has not called taps(x, "
                     f"point={point!r}, layer={layer}), so the noise of "
-                    f"{active.injection.section} does not enter: let run_block call it, or leave {point!r} out of the model's points"
+                    f"{active.injection.section} does not enter: let run_block call it, or leave "
+                    f"{point!r} out of the model's points"
                 )
 
     def _inject(self, x: jax.Array, active: _Active, layer: int, prefix_tokens: int) -> jax.Array:

@@ -119,24 +119,42 @@ def _require_same(path: Path, noted: dict[str, Any], described: dict[str, Any]) 
             f"--workdir={str(path)!r} has used {named} with other classes, or in another order "
             f"({class_names.describe_order(theirs, ours)}): {fix}"
         )
-    if noted.get("source") != described.get("source") and noted:
-        raise ValueError(
-            f"--workdir={str(path)!r} has learned from the source "
-            f"{_in_words(noted.get('source'))}, and it is {_in_words(described.get('source'))} "
-            f"now: {fix}"
-        )
+    if noted:
+        _require_same_source(path, noted.get("source"), described.get("source"), fix)
     then, now = noted.get("train_examples"), described["train_examples"]
     if then is not None and then != now:
         raise ValueError(
             f"--workdir={str(path)!r} has trained on {then} examples of {named}, and there are "
             f"{now} now: {fix}"
         )
-    then, now = noted.get("content"), described.get("content")
-    if then is not None and now is not None and then != now:
+    if _have_other_content(noted, described):
         raise ValueError(
-            f"--workdir={str(path)!r} has trained on other files of {named} than stand in "
-            f"data.data_dir now, or they were prepared anew: {fix}"
+            f"--workdir={str(path)!r} has trained on other files or arrays of {named} than there "
+            f"are now, or they were prepared anew: {fix}"
         )
+
+
+def _require_same_source(
+    path: Path, theirs: dict[str, Any] | None, ours: dict[str, Any] | None, fix: str
+) -> None:
+    """Of a run that learns from another data set as well."""
+    named = f"--workdir={str(path)!r} has learned from"
+    if theirs is None or ours is None or theirs | {"content": None} != ours | {"content": None}:
+        if theirs != ours:
+            raise ValueError(
+                f"{named} the source {_in_words(theirs)}, and it is {_in_words(ours)} now: {fix}"
+            )
+    elif _have_other_content(theirs, ours):
+        raise ValueError(
+            f"{named} other files of the source {ours['name']!r} than there are now, or they were "
+            f"prepared anew: {fix}"
+        )
+
+
+def _have_other_content(theirs: dict[str, Any], ours: dict[str, Any]) -> bool:
+    """Whether two notes tell contents apart; older notes have none."""
+    then, now = theirs.get("content"), ours.get("content")
+    return then is not None and now is not None and then != now
 
 
 def _in_words(source: dict[str, Any] | None) -> str:

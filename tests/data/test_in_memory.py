@@ -58,7 +58,8 @@ def test_the_version_is_that_of_the_content():
     same, other = blobs(), blobs()
     other.splits["test"][1][0] = 3
     assert same.version == blobs().version != other.version
-    assert data.load("corner_blobs", split="test").version == same.version
+    loaded = data.load("corner_blobs", split="test")
+    assert loaded.version == loaded.content == same.version  # runs and sweeps compare contents
 
 
 IMAGES, LABELS = np.zeros((4, 8, 8, 1), np.uint8), np.arange(4)

@@ -199,8 +199,27 @@ def test_training_goes_on_with_the_same_files(run, places):
     config = config_on(places["usual"])
     described = data_version.describe(training.build(config)) | {"content": "another"}
     (run / "data.json").write_text(json.dumps(described))
-    with pytest.raises(ValueError, match=r"has trained on other files of data.name='folder/x'"):
+    with pytest.raises(
+        ValueError, match=r"has trained on other files or arrays of data.name='folder/x'"
+    ):
         training.train(config, run)
+
+
+def test_a_source_stays_the_same(tmp_path):
+    source = {"name": "s", "version": "1", "train_examples": 3, "class_names": ["a"]}
+    note = {"class_names": ["a"], "train_examples": 3, "name": "t"}
+
+    def check(theirs, ours):
+        data_version._require_same(tmp_path, note | {"source": theirs}, note | {"source": ours})
+
+    check(source, source | {"content": "x"})  # an older note
+    check(source | {"content": "x"}, source | {"content": "x"})
+    with pytest.raises(ValueError, match=r"learned from other files of the source 's' than there"):
+        check(source | {"content": "y"}, source | {"content": "x"})
+    with pytest.raises(ValueError, match=r"\(version 1, 3 .*\), and it is 's' \(version 2"):
+        check(source | {"content": "y"}, source | {"content": "x", "version": "2"})
+    with pytest.raises(ValueError, match=r"and it is of no other data set now"):
+        check(source, None)
 
 
 def test_training_examples_in_the_test_split_are_counted(run, places, capsys):

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import os
 import time
@@ -83,6 +84,7 @@ def run_sweep(
     claim = functools.partial(sweep_results.claim, path, base, described)
     with _locked(path, shard, claim):
         results = Results(path, base, list(cells[0].values), shard)
+        _require_same_trainings(cells, results, path)
         if shard is None:
             results.merge_shards()
         for sentence in describe_unused(cells):
@@ -124,6 +126,28 @@ def _locked(path: Path, shard: Shard | None, claim: Callable[..., None]) -> Iter
     else:
         with shards.lock_for_shard(path, lambda others: claim(in_use=others)):
             yield
+
+
+def _require_same_trainings(cells: Sequence[Cell], results: Results, path: Path) -> None:
+    """Raises ValueError where a row is of other weights or data than its cell has by now.
+
+    Rows are found by the names of both, which a cell may set; what is in them, their trainings
+    know. A row whose training has been deleted is taken as it is.
+    """
+    rows = {id(cell): row for cell in cells if (row := results.get(cell)) is not None}
+    finished = [cell for cell in cells if id(cell) in rows]
+    for run in itertools.chain(*plan(finished, path / "runs")):
+        directories = {path / rows[id(cell)]["run"]: cell for cell in run.cells}
+        for directory, cell in directories.items():
+            if not directory.is_dir():
+                continue
+            if not directory.name.endswith(run.identity):
+                raise ValueError(
+                    f"--workdir={str(path)!r} has a row of {cell.name} whose training, "
+                    f"{directory.name}, started from other weights, or had another config, than "
+                    "now: choose another directory, or move results.csv away"
+                )
+            run.require_same_data(directory)
 
 
 def _cells_of(shard: Shard | None, cells: Sequence[Cell], path: Path) -> Sequence[Cell]:

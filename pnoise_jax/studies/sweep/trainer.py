@@ -69,6 +69,15 @@ class Training:
             }
         )
 
+    def require_same_data(self, path: Path) -> None:
+        """Raises ValueError where it was trained in ``path`` on other data than there are now."""
+        experiment = self.cells[0].experiment
+        try:
+            described = data_version.describe(experiment)
+            data_version.check(path, experiment.config, experiment.config, described)
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}") from None
+
     def directory(self, runs: Path) -> Path:
         """Its work directory: the one with its digest, however it was called then."""
         existing = sorted(runs.glob(f"*-{self.identity}"))

@@ -158,6 +158,27 @@ def test_rows_of_cells_that_are_gone_are_kept_and_left_out(swept, base, tmp_path
         assert (workdir / name).read_bytes() == (swept[0] / name).read_bytes()
 
 
+def test_rows_of_other_data_or_weights_are_not_averaged_with_new_ones(swept, base, tmp_path):
+    """Cells may set both by name alone; their trainings have noted which they were."""
+    workdir, (_, rows) = tmp_path / "copy", swept[2]
+    shutil.copytree(swept[0], workdir)
+    run = workdir / rows[1]["run"]
+    noted = run / "data.json"
+    before = noted.read_text()
+    noted.write_text(before.replace('"train_examples": 200', '"train_examples": 199'))
+    with pytest.raises(ValueError, match=r"strength=0.2, seed=1: .* trained on 199 examples of"):
+        sweep(base, CELLS, workdir)
+    noted.write_text(before)
+    other = run.with_name(f"{run.name[:-8]}0123abcd")  # a digest of other weights' content
+    run.rename(other)
+    table = workdir / "results.csv"
+    table.write_text(table.read_text().replace(run.name, other.name))
+    with pytest.raises(ValueError, match=r"0123abcd, started from other weights, or had another"):
+        sweep(base, CELLS, workdir)
+    shutil.rmtree(other)  # nothing is known of it then
+    assert "15 of them finished before" in sweep(base, CELLS, workdir)[0]
+
+
 def test_a_sweep_goes_on_with_what_changes_no_result(swept, base, tmp_path):
     workdir = tmp_path / "copy"
     shutil.copytree(swept[0], workdir)
