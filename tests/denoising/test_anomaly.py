@@ -286,6 +286,25 @@ def test_a_copy_under_another_name_is_no_test_either(runs, data_dir, monkeypatch
         anomaly.detect(directory, asked)
 
 
+def test_held_out_classes_without_test_images_are_named(data_dir, tmp_path, monkeypatch):
+    """Training has held them out too, whatever the test split shows."""
+    tested = data.load("digits", split="test", data_dir=data_dir, cache=True)
+    learned = data.load("digits", split="train", data_dir=data_dir, cache=True)
+    kept = np.flatnonzero(tested.labels != 8)[:100]
+    arrays = {
+        name: (np.stack([part[i]["image"] for i in chosen]), part.labels[chosen])
+        for name, part, chosen in (("train", learned, np.arange(200)), ("test", tested, kept))
+    }
+    without_8 = data.InMemory(arrays, class_names=learned.class_names)
+    monkeypatch.setattr(sys.modules[__name__], "without_8", lambda: without_8, raising=False)
+    changes = {"task.held_out_classes": ("8", "3"), "data.name": f"{__name__}:without_8"}
+    config = denoising_config(data_dir, changes | {"duration": "1 steps"})
+    training.train(config, tmp_path)
+    detection = anomaly.detect(tmp_path)
+    assert detection.held_out == ("3", "8")
+    assert detection.curve.anomalous == (tested.labels[kept] == 3).sum()
+
+
 def test_a_split_beside_the_training_is_scored(runs):
     _, _, (directory,) = runs
     asked = training.read_config(directory)

@@ -23,7 +23,8 @@ class Detection:
     """One run and its anomalies.
 
     Attributes:
-      held_out: the names of the held-out classes; their labels if they have no names.
+      held_out: the names of all held-out classes, also of those that the split has no image of;
+        their labels if they have no names.
       run: its directory.
       data, split, model: the scored data, and the model.
       step: of the checkpoint.
@@ -61,10 +62,9 @@ def detect(
     learned = trained.without_augmentation(trained.train_data)
     scores, anomalous = denoising.score_anomalies(run, mesh=mesh, learned=learned)
     experiment = run.experiment
-    names = experiment.test_data.class_names
-    labels = np.unique(experiment.test_data.labels[anomalous])
+    assert isinstance(experiment.task, denoising.Denoising), "score_anomalies has checked it"
     return Detection(
-        tuple(str(n) if names is None else names[n] for n in labels),
+        experiment.task.held_out_names,
         RunDirectory.at(workdir).path,
         experiment.config.data.name,
         experiment.config.data.test_split,
