@@ -6,7 +6,8 @@ r"""Detects unseen classes by reconstruction errors: pnoise anomaly --workdir RU
 RUN is a run of the task denoising with task.held_out_classes. Every image of its test split is
 scored by its reconstruction error, and RUN/anomaly gets anomaly.json, anomaly.svg and anomaly.png:
 the ROC curve and the area under it, with an interval over test examples. They also show a score
-that needs no model, the distance to the nearest training image.
+that needs no model, the distance to the nearest training image. With other data or settings, such
+as --config.data.name=…, also give --out: a report is only replaced by one of the same.
 
 With --config and --held_out, one run for each of these classes is trained or resumed, in its own
 directory in --workdir; --held_out=each takes all classes in turn.
@@ -17,7 +18,6 @@ if __name__ == "__main__":  # before the imports, which take seconds
 
     stopping.listen()
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -26,7 +26,6 @@ from absl import flags
 
 from pnoise_jax import parallel, writing
 from pnoise_jax.studies import anomaly
-from pnoise_jax.studies.reporting import style
 from pnoise_jax.terminal import create_console, printable, say
 
 from . import main
@@ -41,23 +40,24 @@ def run(config, workdir: str) -> None:
     """Trains missing runs, scores, prints and writes."""
     if parallel.are_several():
         raise ValueError("--multi_host: anomalies are scored on one host; leave the flag out")
-    out = Path(workdir if _OUT.value is None else _OUT.value).expanduser()
-    out, named = (out / "anomaly", "workdir") if _OUT.value is None else (out, "out")
+    if _OUT.value is None:
+        out = Path(workdir).expanduser() / "anomaly"
+        named = f"--workdir={workdir!r}: {out}"
+    else:
+        out, named = Path(_OUT.value).expanduser(), f"--out={_OUT.value!r}"
     if _HELD_OUT.value is None:
+        anomaly.require_own(out, [(workdir, config)], named=named)
         detections = [anomaly.detect(workdir, config)]
     else:
         classes = None if _HELD_OUT.value == ["each"] else _HELD_OUT.value
+        anomaly.require_own(out, anomaly.held_out_runs(config, workdir, classes), named=named)
         runs = list(anomaly.train_held_out(config, workdir, classes))
         detections = [anomaly.detect(*each) for each in runs]
-    writing.make_directory(out, named=f"--{named}={str(out)!r}")
+    writing.make_directory(out, named=named)
     console = create_console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 1000)
     for table in anomaly.tables(detections):
         console.print(table)
-    figure = anomaly.roc_figure(detections)
-    writing.replace_file(out / "anomaly.svg", style.svg(figure))
-    writing.replace_file(out / "anomaly.png", style.png(figure))
-    text = json.dumps(anomaly.content(detections), indent=1, allow_nan=False)
-    writing.replace_file(out / "anomaly.json", text + "\n")
+    anomaly.write(out, detections)
     say(f"wrote anomaly.json, anomaly.svg and anomaly.png to {printable(str(out))}")
 
 

@@ -325,6 +325,25 @@ def test_tables_say_why_an_interval_is_missing(runs):
     assert area == f"{curve['auroc']:.3f} (too few for an interval)"
 
 
+def test_a_report_is_only_replaced_by_one_of_the_same_runs_and_data(runs, tmp_path):
+    config, path, (directory,) = runs
+    ours = directory, training.read_config(directory)
+    anomaly.require_own(tmp_path / "missing", [ours], named="--out")
+    (tmp_path / "anomaly.svg").write_text("<svg/>")
+    with pytest.raises(FileExistsError, match=r"--out holds another report \(anomaly.svg\)"):
+        anomaly.require_own(tmp_path, [ours], named="--out")
+    anomaly.write(tmp_path, [anomaly.detect(directory)])
+    anomaly.require_own(tmp_path, [ours], named="--out")
+    more = anomaly.held_out_runs(config, path, ["3", "8"])
+    anomaly.require_own(tmp_path, more, named="--out")
+    other = training.read_config(directory)
+    other.data.test_split = "test[:60]"
+    for asked in (directory, other), (path / "another", config), more[0]:
+        with pytest.raises(FileExistsError, match="would be overwritten: choose another directory"):
+            anomaly.require_own(tmp_path, [asked], named="--out")
+    assert len(list(tmp_path.iterdir())) == 3
+
+
 def weights_config(data_dir, source, held_out=("8",)):
     changes = {"weights": str(source), "weights_head": "fresh"}
     config = denoising_config(data_dir, {"task.held_out_classes": held_out, "duration": "1 steps"})

@@ -54,6 +54,13 @@ def test_its_anomalies_are_measured_and_drawn(run):
     assert (curve["anomalous"], curve["normal"]) == (100, 900)
     assert f"{curve['auroc']:.3f} ({curve['interval'][0]:.3f} to" in output
 
+    code, _, errors = command.run(
+        "anomaly", f"--workdir={path}", "--config.data.test_split=test[:9]"
+    )
+    assert code == 1
+    assert "anomaly holds another report" in errors
+    assert json.loads((path / "anomaly" / "anomaly.json").read_text()) == [detection]
+
 
 @pytest.mark.parametrize(
     ("program", "arguments", "message"),

@@ -1,15 +1,24 @@
-"""The numbers of anomaly detection: a table for the terminal, and everything for JSON."""
+"""The report of anomaly detection: a table for the terminal, everything as JSON, and the figure."""
 
+import json
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import ml_collections
 import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from pnoise_jax import denoising
+from pnoise_jax import denoising, writing
+from pnoise_jax.runs import RunDirectory
+from pnoise_jax.studies.anomaly.figure import roc_figure
 from pnoise_jax.studies.anomaly.study import Detection
+from pnoise_jax.studies.reporting import style
 from pnoise_jax.terminal import printable
+
+FILES = ("anomaly.json", "anomaly.svg", "anomaly.png")
 
 
 def tables(detections: Sequence[Detection]) -> list[Table]:
@@ -53,7 +62,7 @@ def content(detections: Sequence[Detection]) -> list[dict[str, Any]]:
     return [
         {
             "held_out": list(each.held_out),
-            "run": str(each.run),
+            **_asked(each.run, each.config),
             "data": each.data,
             "split": each.split,
             "model": each.model,
@@ -78,3 +87,57 @@ def _curve(curve: denoising.RocCurve) -> dict[str, Any]:
         "true_positive_rate": curve.true_positive_rate.tolist(),
         "thresholds": [x if np.isfinite(x) else None for x in curve.thresholds.tolist()],
     }
+
+
+def _asked(workdir: str | os.PathLike, config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """What tells one entry from another, as anomaly.json holds it: the run, and its config."""
+    run = RunDirectory.at(workdir).path
+    return {"run": str(run), "config": json.loads(config.to_json_best_effort())}
+
+
+def require_own(
+    directory: Path,
+    runs: Sequence[tuple[str | os.PathLike, ml_collections.ConfigDict]],
+    *,
+    named: str,
+) -> None:
+    """Checks that a report would replace nothing but its own runs, measured before.
+
+    Args:
+      directory: where the report would be written.
+      runs: the directory of each run, and what is asked of it.
+      named: what a message calls the directory.
+
+    Raises:
+      FileExistsError: a report of other runs or other data is there.
+      OSError: something else has the name of a file.
+    """
+    writing.require_places(directory, named=named, files=FILES)
+    there = [name for name in FILES if (directory / name).exists()]
+    if not there:
+        return
+    asked = [_asked(*each) for each in runs]
+    try:
+        entries = json.loads((directory / FILES[0]).read_bytes())
+        replaced = [{key: entry[key] for key in ("run", "config")} for entry in entries]
+        others = [entry for entry in replaced if entry not in asked]
+    except (OSError, ValueError, KeyError, TypeError):
+        others = there
+    if others:
+        raise FileExistsError(
+            f"{named} holds another report ({', '.join(there)}), of other runs, data or settings, "
+            "which would be overwritten: choose another directory with --out, or move it away"
+        )
+
+
+def write(directory: Path, detections: Sequence[Detection]) -> None:
+    """Writes `FILES` to a directory.
+
+    Args:
+      directory: exists.
+      detections: at least one.
+    """
+    figure = roc_figure(detections)
+    text = json.dumps(content(detections), indent=1, allow_nan=False) + "\n"
+    for name, data in zip(FILES, (text, style.svg(figure), style.png(figure)), strict=True):
+        writing.replace_file(directory / name, data)

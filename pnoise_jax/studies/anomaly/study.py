@@ -26,6 +26,7 @@ class Detection:
       held_out: the names of all held-out classes, also of those that the split has no image of;
         their labels if they have no names.
       run: its directory.
+      config: what was asked of it.
       data, split, model: the scored data, and the model.
       step: of the checkpoint.
       curve: of the reconstruction errors.
@@ -34,6 +35,7 @@ class Detection:
 
     held_out: tuple[str, ...]
     run: Path
+    config: ml_collections.ConfigDict
     data: str
     split: str
     model: str
@@ -66,6 +68,7 @@ def detect(
     return Detection(
         experiment.task.held_out_names,
         RunDirectory.at(workdir).path,
+        experiment.config,
         experiment.config.data.name,
         experiment.config.data.test_split,
         experiment.config.model.name,
@@ -118,19 +121,39 @@ def _images(dataset: data.Dataset) -> np.ndarray:
 def train_held_out(
     config: ml_collections.ConfigDict, workdir: str | os.PathLike, classes: Sequence[str] | None
 ) -> Iterator[tuple[Path, ml_collections.ConfigDict]]:
-    """Trains a run for each held-out class, or resumes those that are not finished.
+    """Trains the runs of `held_out_runs`, or resumes those that are not finished.
 
     Args:
-      config: of the task "denoising"; its held-out classes are replaced.
-      workdir: gets a directory held_out_CLASS for each.
-      classes: by name, or by label if they have no names; None for all classes of the data.
+      config, workdir, classes: as `held_out_runs` takes them.
 
     Yields:
       The directory of each run, and its config.
 
     Raises:
-      ValueError, OSError: as `training.train`; also, before any training, if a class does not exist
-        or is named twice, or no class is named. Or a directory holds the run of another config.
+      ValueError, OSError: as `held_out_runs` and `training.train`; or a directory holds the run of
+        another config.
+    """
+    runs, console = held_out_runs(config, workdir, classes), create_console()
+    for path, ours in runs:
+        (held_out,) = ours.task.held_out_classes
+        title = printable(f"held out: {held_out}")
+        train_missing(training.build(ours), path, title=title, console=console)
+        yield path, ours
+
+
+def held_out_runs(
+    config: ml_collections.ConfigDict, workdir: str | os.PathLike, classes: Sequence[str] | None
+) -> list[tuple[Path, ml_collections.ConfigDict]]:
+    """The directory and the config of a run for each held-out class.
+
+    Args:
+      config: of the task "denoising"; its held-out classes are replaced.
+      workdir: has a directory held_out_CLASS for each.
+      classes: by name, or by label if they have no names; None for all classes of the data.
+
+    Raises:
+      ValueError, OSError: the config or its data are bad; a class does not exist or is named twice,
+        or no class is named.
     """
     writing.require_local(workdir, named=f"--workdir={str(workdir)!r}")
     if config.task.name != "denoising":
@@ -148,14 +171,13 @@ def train_held_out(
         raise ValueError(
             f"--held_out={','.join(chosen)} names class {repeated[0]!r} twice: name each once"
         )
-    console = create_console()
+    runs = []
     for name, label in zip(chosen, labels, strict=True):
         path = RunDirectory.at(workdir).path / f"held_out_{writing.file_name(name)}"
         ours = copy.deepcopy(config)
         ours.task.held_out_classes = (label if test_data.class_names is None else name,)
-        title = printable(f"held out: {name}")
-        train_missing(training.build(ours), path, title=title, console=console)
-        yield path, ours
+        runs.append((path, ours))
+    return runs
 
 
 def _label_of(name: str, test_data: data.Dataset) -> int:
