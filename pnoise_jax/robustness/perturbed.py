@@ -38,7 +38,8 @@ class Perturbation:
       kind: "gaussian", whose strength is the standard deviation; "salt_and_pepper", the probability
         that a number is replaced by the smallest or largest of its image; "fgsm" and "pgd", the
         largest change of a pixel. Pixels range from 0 to 1, and the result is clipped to that.
-      steps: of PGD, each of 2.5 strength / steps; None is 20. Must be None for other kinds.
+      steps: of PGD, each of 2.5 strength / steps, or a single one of the strength itself; None is
+        20. Must be None for other kinds.
       random_start: whether PGD starts at a random point within the strength instead of at the
         image; None is True. Must be None for other kinds.
     """

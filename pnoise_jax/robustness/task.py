@@ -42,7 +42,8 @@ class RobustClassification(Classification):
       attack: "none", "fgsm" or "pgd".
       attack_epsilon: the largest change of a pixel, on the scale from 0 to 1.
       attack_steps: of PGD; None is 10.
-      attack_step_size: of PGD, on the same scale; None is 2.5 epsilon / steps.
+      attack_step_size: of PGD, on the same scale; None is 2.5 epsilon / steps, and epsilon for a
+        single step.
       attack_random_start: whether the attack starts at a random point within epsilon.
       attack_schedule: of epsilon and step size, such as "linear 0 to 1 over 10 epochs"; None is
         constant.
