@@ -150,6 +150,15 @@ def test_what_is_singular_does_not_depend_on_units_but_on_the_precision():
         information.gaussian_entropy(np.cov(np.random.default_rng(0).normal(size=(8, 5))))
 
 
+@pytest.mark.parametrize("scale", [5e-324, 1e-320, 1e-300, 1e300, 1.7e308])
+def test_gaussian_measures_of_extreme_units_are_exact(scale):
+    covariance = np.diag([scale, scale])
+    one = (1 + math.log(2 * math.pi) + math.log(scale)) / 2
+    assert information.gaussian_entropy(covariance) == pytest.approx(2 * one)
+    assert information.gaussian_conditional_entropy(covariance, 1) == pytest.approx(one)
+    assert information.gaussian_mutual_information(covariance, 1) == pytest.approx(0, abs=1e-12)
+
+
 # The paper's closed forms
 
 
@@ -183,6 +192,28 @@ def test_equation_10_is_exact_for_one_scalar_shared_by_all_examples(variance, k)
     # Adding noise loses information either way: the paper's sign is right.
     for noisy in (shared, independent):
         assert information.conditional_gain(clean, noisy, k) <= 1e-12
+
+
+@pytest.mark.parametrize(
+    ("variance", "x", "exact"),
+    [
+        (1e300, [1e-300], -math.log(1e300)),
+        (1e308, [1e-10] * 3, -(math.log(1e308) + math.log(3e10)) / 2),
+        (1.0, [1e-320], math.log(1e-320) / 2),
+        (1.7e308, [5e-324], (math.log(5e-324) - math.log(1.7e308)) / 2),
+        (5e-324, [1.7e308], 0.0),
+        (1e-30, [1.0], -5e-31),
+    ],
+)
+def test_equation_10_of_extreme_variances_is_finite(variance, x, exact):
+    gain = information.gaussian_noise_gain(variance, x, x, np.zeros(len(x)))
+    assert gain == pytest.approx(exact, rel=1e-12)
+
+
+def test_no_noise_is_zero_and_not_minus_zero():
+    for function in (information.gaussian_noise_f, information.gaussian_noise_gain):
+        for variance in (0, 5e-324):
+            assert str(function(variance, [1e100], [1.0], [0.5])) == "0.0"
 
 
 @pytest.mark.parametrize("k", [2, 3, 10])
@@ -267,6 +298,12 @@ def test_whatever_the_fourth_constraint_allows_counts_as_positive(seed):
         (lambda: information.gaussian_noise_gain(1, [1], [1], [1]), r"covariances\[0\]=1: with"),
         (lambda: information.gaussian_noise_f(1, [1, 0], [1, 1], [0, 0]), r"x_variances\[1\]=0"),
         (lambda: information.gaussian_noise_f(1, [1], [1, 1], [0]), "shapes differ"),
+        (lambda: information.gaussian_noise_f(1e300, [1e-300], [1], [0]), r"f is -exp\(1382\)"),
+        (lambda: information.gaussian_noise_f(1, [1e-320], [1], [1e300]), r"covariances\[0\]=1e"),
+        (lambda: information.entropy([1e308, 1e308]), "p sums to inf"),
+        (lambda: information.entropy(np.array(["1e400"], np.longdouble)), r"p\[0\]=inf: give"),
+        (lambda: information.gaussian_entropy([[1, 1e308], [-1e308, 1]]), "not symmetric"),
+        (lambda: information.gaussian_entropy([[1e-320, 1e300], [1e300, 1]]), "not positive def"),
         (lambda: information.salt_and_pepper_gain(1.5), "probability=1.5: give one number from 0"),
         (lambda: information.salt_and_pepper_gain(math.nan), "probability=nan"),
         (lambda: information.solve_quality(1, 1.0), "k=1: one example has no other"),

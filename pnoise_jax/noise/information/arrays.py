@@ -16,7 +16,8 @@ def real_numbers(name: str, value: Any) -> np.ndarray:
     array = _untraced(name, value)
     if not (jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)):
         raise ValueError(f"{name} has dtype {array.dtype}: give real numbers")
-    array = array.astype(np.float64)
+    with np.errstate(over="ignore"):  # of longer floats, which the check below refuses
+        array = array.astype(np.float64)
     if not array.size:
         raise ValueError(
             f"{name} has shape {array.shape}, so it is empty: give at least one number"
@@ -55,7 +56,8 @@ def probabilities(name: str, value: Any, *, axes: int | None = None) -> np.ndarr
     if (p < 0).any():
         where = _first(p < 0)
         raise ValueError(f"{name}{list(where)}={p[where]:g}: a probability is not negative")
-    total = p.sum()
+    with np.errstate(over="ignore"):
+        total = p.sum()
     if abs(total - 1) > _SUM_TOLERANCE:
         raise ValueError(
             f"{name} sums to {total:.9g}, not 1: divide it by its sum (of float16 or bfloat16, in "
@@ -79,14 +81,16 @@ def covariance_matrix(name: str, value: Any) -> np.ndarray:
             f"{name}[{i}, {i}]={variances[i]:g}: a variance is positive; leave a constant out"
         )
     scale = np.sqrt(variances)
-    asymmetric = np.abs(covariance - covariance.T) > _ASYMMETRY * np.outer(scale, scale)
+    with np.errstate(over="ignore"):
+        difference = covariance.T - covariance
+    asymmetric = np.abs(difference) > _ASYMMETRY * np.outer(scale, scale)
     if asymmetric.any():
         i, j = _first(asymmetric)
         raise ValueError(
             f"{name} is not symmetric: [{i}, {j}] is {covariance[i, j]:g} and [{j}, {i}] is "
             f"{covariance[j, i]:g}; give a covariance matrix, or (C + C.T) / 2"
         )
-    return (covariance + covariance.T) / 2
+    return covariance + difference / 2  # the sum of both may overflow
 
 
 def precision(value: Any) -> float:

@@ -93,7 +93,10 @@ class Normal:
     def _log_det(self, c: np.ndarray) -> float:
         """By the correlation matrix: whether it is singular does not depend on the units."""
         scale = np.sqrt(np.diag(c))
-        eigenvalues = np.linalg.eigvalsh(c / np.outer(scale, scale))
+        with np.errstate(over="ignore"):
+            correlations = c / scale[:, None] / scale
+        # Above 1 none is possible, and of infinities there are no eigenvalues.
+        eigenvalues = np.linalg.eigvalsh(np.clip(correlations, -2, 2))
         smallest, bound = eigenvalues[0], len(c) * self.eps * eigenvalues[-1]
         if smallest < -bound:
             raise ValueError(

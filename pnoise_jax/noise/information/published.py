@@ -86,13 +86,16 @@ def gaussian_noise_f(
 
     Raises:
       ValueError: a variance is not positive, a covariance is as large as its variances allow or
-        larger (the pair is singular), or the shapes differ.
+        larger (the pair is singular), the shapes differ, or f is below all numbers of float64.
     """
-    x, squared = _read_examples(x_variances, y_variances, covariances)
-    variance = arrays.number_within("noise_variance", noise_variance, 0, np.inf)
-    spread = variance * np.sum(1 / x)
-    coupling = variance / (1 + spread) * np.sum(squared / (1 - squared) / x)
-    return float(-spread - spread * coupling - coupling)
+    exponent = _log_one_minus_f(noise_variance, x_variances, y_variances, covariances)
+    try:
+        return 0.0 - math.expm1(exponent)
+    except OverflowError as error:
+        raise ValueError(
+            f"noise_variance={noise_variance!r}: f is -exp({exponent:.4g}), beyond float64; take "
+            "gaussian_noise_gain, its logarithm, or variances nearer to one another"
+        ) from error
 
 
 def gaussian_noise_gain(
@@ -100,10 +103,11 @@ def gaussian_noise_gain(
 ) -> float:
     """MI(T, e) of Gaussian noise in nats (eq. 10); never positive.
 
-    It has the assumptions, the arguments and the errors of `gaussian_noise_f`. As a mutual
-    information is never negative, this is not one.
+    It has the assumptions and the arguments of `gaussian_noise_f`, and its errors but for the last:
+    it is finite even where f is not. As a mutual information is never negative, this is not one.
     """
-    return -math.log1p(-gaussian_noise_f(noise_variance, x_variances, y_variances, covariances)) / 2
+    exponent = _log_one_minus_f(noise_variance, x_variances, y_variances, covariances)
+    return 0.0 - exponent / 2
 
 
 def salt_and_pepper_gain(probability: float) -> float:
@@ -151,6 +155,20 @@ def solve_quality(k: int, nats: float) -> Optimal:
     return Optimal(strength=(1 - contraction) * (k + 1) / k)
 
 
+def _log_one_minus_f(noise_variance: float, x: Any, y: Any, c: Any) -> float:
+    """``log(1 - f)``, at least 0: in logarithms throughout, since f may be beyond float64."""
+    x, squared = _read_examples(x, y, c)
+    variance = arrays.number_within("noise_variance", noise_variance, 0, np.inf)
+    if not variance:
+        return 0.0
+    ratios = math.log(variance) - np.log(x)
+    with np.errstate(divide="ignore"):  # -inf where X_i and Y_i are independent
+        weights = np.log(squared) - np.log1p(-squared)
+    spread = np.logaddexp(0, np.logaddexp.reduce(ratios))
+    coupling = np.logaddexp.reduce(ratios + weights) - spread
+    return float(spread + np.logaddexp(0, coupling))  # 1 - f is a product of these two
+
+
 def _read_pair(clean: Any, noisy: Any, split: int) -> tuple[Normal, Normal]:
     first, second = (
         Normal.read(name, value, split=split)
@@ -177,7 +195,8 @@ def _read_examples(x: Any, y: Any, c: Any) -> tuple[np.ndarray, np.ndarray]:
             i = int(np.argmax(named[name] <= 0))
             raise ValueError(f"{name}[{i}]={named[name][i]:g}: a variance is positive")
     x, y, c = named.values()
-    squared = (c / np.sqrt(x) / np.sqrt(y)) ** 2
+    with np.errstate(over="ignore"):  # infinite is impossible too
+        squared = (c / np.sqrt(x) / np.sqrt(y)) ** 2
     if (squared >= 1).any():
         i = int(np.argmax(squared >= 1))
         raise ValueError(
