@@ -106,6 +106,19 @@ class Source(Protocol):
         ...
 
 
+def _status(path: Path) -> os.stat_result:
+    """Of a file or folder, or what a link leads to; raises OSError with the fix if to nothing."""
+    try:
+        return os.stat(path)
+    except OSError as error:
+        if not path.is_symlink():
+            raise
+        raise type(error)(
+            f"{printable(str(path))} is a link to {printable(os.readlink(path))!r}, which cannot "
+            f"be read ({error.strerror}): take the link away, or put back what it leads to"
+        ) from error
+
+
 class Folder:
     """A directory."""
 
@@ -143,7 +156,7 @@ class Folder:
             if is_litter(path):  # often nobody but root may look into it
                 litter += [path] * (directory / name).is_dir()
                 continue
-            status = os.stat(directory / name)  # a dangling link raises, by name
+            status = _status(directory / name)
             if stat.S_ISDIR(status.st_mode):
                 subdirectories.append(path)
             elif stat.S_ISREG(status.st_mode):

@@ -331,10 +331,14 @@ def test_damaged_bytes_in_a_zip_are_named(manual):
         prepare("tiny_imagenet", manual)
 
 
-def test_dangling_link_is_named(manual):
+@pytest.mark.parametrize(
+    ("target", "reason"), [("gone.jpg", "No such file"), ("link.jpg", "Too many levels")]
+)
+def test_a_link_to_nothing_is_named_with_the_fix(manual, target, reason):
     archives.make_folder(manual)
-    os.symlink(manual / "gone.jpg", manual / "train" / "cat" / "link.jpg")
-    with pytest.raises(FileNotFoundError, match=r"link\.jpg"):
+    os.symlink(target, manual / "train" / "cat" / "link.jpg")
+    message = rf"cat/link\.jpg is a link to '{target}', .*\({reason}.*\): take the link away"
+    with pytest.raises(OSError, match=message):
         prepare("folder/pets", manual)
 
 
