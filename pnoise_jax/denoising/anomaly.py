@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 import scipy
 from jax.sharding import Mesh
@@ -61,14 +62,18 @@ def roc_curve(scores: np.ndarray, anomalous: np.ndarray, *, confidence: float = 
       confidence: of the interval.
 
     Raises:
-      ValueError: shapes differ, a score is not finite, a group has fewer than two examples, or the
-        confidence is outside (0, 1).
+      ValueError: shapes differ, scores are not real numbers or not finite, some are masked, a group
+        has fewer than two examples, or the confidence is outside (0, 1).
     """
     from sklearn import metrics  # here, as importing scikit-learn takes long
 
     if not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence!r}: give a number between 0 and 1, such as 0.95")
-    scores, anomalous = np.asarray(scores, np.float64), np.asarray(anomalous)
+    _refuse_masked(scores=scores, anomalous=anomalous)
+    scores, anomalous = np.asarray(scores), np.asarray(anomalous)
+    if not (jnp.issubdtype(scores.dtype, jnp.floating) or scores.dtype.kind in "biu"):
+        raise ValueError(f"scores have dtype {scores.dtype}: give real numbers")
+    scores = scores.astype(np.float64)
     if scores.ndim != 1 or scores.shape != anomalous.shape or anomalous.dtype != bool:
         raise ValueError(
             f"scores of shape {scores.shape} and anomalous of shape {anomalous.shape} and dtype "
@@ -92,6 +97,15 @@ def roc_curve(scores: np.ndarray, anomalous: np.ndarray, *, confidence: float = 
     if reason is None:
         interval = _interval(anomalies, normal, doubled, confidence)
     return RocCurve(false_rate, true_rate, thresholds, auroc, interval, confidence, reason, **sizes)
+
+
+def _refuse_masked(**arrays: np.ndarray) -> None:
+    """Raises ValueError where elements are masked: their values would count as valid."""
+    for name, array in arrays.items():
+        if np.ma.is_masked(array):
+            raise ValueError(
+                f"{name}: {np.ma.count_masked(array)} elements are masked; leave these examples out"
+            )
 
 
 def _why_no_interval(scores: np.ndarray, *, normal: int, anomalous: int) -> str | None:
@@ -187,7 +201,23 @@ def nearest_distances(images: np.ndarray, training_images: np.ndarray) -> np.nda
     Args:
       images: (n, ...) uint8.
       training_images: (m, ...) uint8.
+
+    Raises:
+      ValueError: there are no images, they are not uint8, some are masked, or their shapes differ.
     """
+    _refuse_masked(images=images, training_images=training_images)
+    images, training_images = np.asarray(images), np.asarray(training_images)
+    for name, array in (("images", images), ("training_images", training_images)):
+        if array.dtype != np.uint8 or array.ndim < 2 or not array.size:
+            raise ValueError(
+                f"{name} have shape {array.shape} and dtype {array.dtype}: give at least one "
+                "image, (n, height, width, channels) of uint8"
+            )
+    if images.shape[1:] != training_images.shape[1:]:
+        raise ValueError(
+            f"images have shape {images.shape[1:]} and training_images "
+            f"{training_images.shape[1:]}: give images of one shape"
+        )
     from sklearn.neighbors import NearestNeighbors  # a second to import, and only needed here
 
     flat = (x.reshape(len(x), -1).astype(np.float32) / 255 for x in (images, training_images))

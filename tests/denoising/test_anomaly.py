@@ -3,6 +3,7 @@
 import copy
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
@@ -143,11 +144,60 @@ def test_a_perfect_separation_is_not_certain():
         ([1.0, 2, 3], [True, False, False], "1 anomalies and 2 normal examples"),
         ([1.0, 2, 3], [1, 0, 0], r"dtype int64: give \(n,\) numbers and \(n,\) bools"),
         ([1.0, 2], [True], "shape"),
+        ([1.0, 2j, 3, 4], [True, False, True, False], "scores have dtype complex128: give real"),
+        (["a", "b", "c", "d"], [True, False, True, False], "scores have dtype .U1: give real"),
     ],
 )
 def test_bad_scores_are_named(scores, anomalous, message):
     with pytest.raises(ValueError, match=message):
         denoising.roc_curve(np.array(scores), np.array(anomalous))
+
+
+def test_masked_arrays_are_named():
+    scores, anomalous = drawn(1.0)
+    masked = np.ma.array(scores, mask=scores > 1)
+    with pytest.raises(ValueError, match=r"scores: \d+ elements are masked; leave these examples"):
+        denoising.roc_curve(masked, anomalous)
+    with pytest.raises(ValueError, match="anomalous: 180 elements are masked"):
+        denoising.roc_curve(scores, np.ma.array(anomalous, mask=True))
+    image = np.zeros((1, 2, 2, 1), np.uint8)
+    with pytest.raises(ValueError, match="training_images: 4 elements are masked"):
+        denoising.nearest_distances(image, np.ma.array(image, mask=True))
+    whole = np.ma.array(scores)  # nothing is masked
+    assert denoising.roc_curve(whole, anomalous).auroc == (
+        denoising.roc_curve(scores, anomalous).auroc
+    )
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.int32])
+def test_scores_may_have_any_real_type(dtype):
+    scores, anomalous = np.arange(6.0), np.arange(6) > 2
+    assert denoising.roc_curve(jnp.asarray(scores, dtype), anomalous).auroc == 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "training", "dtype", "message"),
+    [
+        (
+            (2, 2, 2, 1),
+            (2, 4, 1, 1),
+            np.uint8,
+            r"shape \(2, 2, 1\) and training_images \(4, 1, 1\)",
+        ),
+        (
+            (0, 2, 2, 1),
+            (2, 2, 2, 1),
+            np.uint8,
+            r"^images have shape \(0, 2, 2, 1\) .* at least one",
+        ),
+        ((2, 2, 2, 1), (0, 2, 2, 1), np.uint8, "training_images have shape .* at least one image"),
+        ((2,), (2,), np.uint8, r"shape \(2,\)"),
+        ((2, 2, 2, 1), (2, 2, 2, 1), np.float32, "dtype float32: .* of uint8"),
+    ],
+)
+def test_images_that_cannot_be_compared_are_named(shape, training, dtype, message):
+    with pytest.raises(ValueError, match=message):
+        denoising.nearest_distances(np.zeros(shape, dtype), np.zeros(training, dtype))
 
 
 def test_the_nearest_distance_is_the_smallest():
