@@ -14,6 +14,7 @@ import numpy as np
 from pnoise_jax import evaluation
 
 BATCH_SIZES = (10, 16, 64)
+_MOST_CLASSES = 10**6  # of a list: far above any known, and few enough to count each
 
 # Images per class in the validation split of VisDA-2017, in the order of the published list, which
 # is sorted by class.
@@ -103,7 +104,7 @@ def read_list(file: str | os.PathLike) -> np.ndarray:
     """The labels of a published list, in its order; each line is ``path label``.
 
     Raises:
-      ValueError: a line has no label, or there are no lines.
+      ValueError: a line has no label, or one of `_MOST_CLASSES` or more; or there are no lines.
       OSError: the file cannot be read.
     """
     labels = []
@@ -116,6 +117,11 @@ def read_list(file: str | os.PathLike) -> np.ndarray:
             raise ValueError(
                 f"{file}, line {number}: {line[:80]!r} does not end with a space and a label, a "
                 "whole number: give a list of images and labels"
+            )
+        if len(label.lstrip("0")) > 9 or int(label) >= _MOST_CLASSES:
+            raise ValueError(
+                f"{file}, line {number}: label {label[:20]} is not below {_MOST_CLASSES:,}: give a "
+                "list whose labels number the classes from 0"
             )
         labels.append(int(label))
     if not labels:

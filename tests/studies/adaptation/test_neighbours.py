@@ -68,6 +68,8 @@ def test_a_published_list_is_read_in_its_order(tmp_path):
         ("Art/Bed/1.jpg -1\n", "line 1: .* does not end with a space and a label"),
         ("7\n", "line 1: '7' does not end with a space"),
         ("\n", "lists no images"),
+        ("a/1.jpg 999999\na/2.jpg 1000000\n", "line 2: label 1000000 is not below 1,000,000"),
+        (f"a/1.jpg {'9' * 5000}\n", "line 1: label 9{20} is not below 1,000,000"),
     ],
 )
 def test_a_list_that_is_none_is_refused(tmp_path, text, message):
