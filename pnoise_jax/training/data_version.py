@@ -7,7 +7,6 @@ be evaluated on it unless the classes are found by their names.
 
 import dataclasses
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -174,21 +173,21 @@ def describe_overlap(experiment: Experiment, stored: ml_collections.ConfigDict) 
       stored: the config of the run.
     """
     tested, trained = experiment.config.data, stored.data
-    wholes = [
-        set(re.findall(r"[A-Za-z_]\w*", split))
-        for split in (tested.test_split, trained.train_split)
-    ]
-    if tested.name != trained.name or not wholes[0] & wholes[1]:
+    if tested.name != trained.name:
         return ()
     if experiment.task.describe_data().get("source") is not None:
         return ()  # it learns from the images of the target without their labels
-    learned = experiment.load(split=trained.train_split, cache=False)
-    shared = data.count_shared(experiment.test_data, learned)
+    scored, learned = (
+        experiment.load(split=split, cache=False)  # alike, as they are stored
+        for split in (tested.test_split, trained.train_split)
+    )
+    shared = data.count_shared(scored, learned)
     if not shared:
         return ()
     return (
-        f"note: {shared} of the {len(experiment.test_data)} test examples are training examples "
-        f"(data.train_split={trained.train_split!r}, data.test_split={tested.test_split!r}), so "
+        f"note: {shared} of the {len(experiment.test_data)} test examples are training examples, "
+        f"or copies of some (data.train_split={trained.train_split!r}, data.test_split="
+        f"{tested.test_split!r}), so "
         "the accuracy says little about others",
     )
 

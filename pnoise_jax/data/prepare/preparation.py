@@ -10,7 +10,7 @@ from typing import Any
 from pnoise_jax.data import imagenet_sets
 from pnoise_jax.data.builtin import embedded
 from pnoise_jax.data.data_dir import make_staging, resolve_local
-from pnoise_jax.data.datasets import PREPARED_BY_COMMAND, suggest
+from pnoise_jax.data.datasets import PREPARED_BY_COMMAND, load, suggest
 from pnoise_jax.data.directory import newest_version
 from pnoise_jax.data.prepare import (
     domainnet,
@@ -29,6 +29,7 @@ from pnoise_jax.data.prepare.missing import existing_directory
 from pnoise_jax.data.prepare.plan import Plan, shorten
 from pnoise_jax.data.prepare.progress import Progress
 from pnoise_jax.data.prepare.sources import require_readable_size
+from pnoise_jax.data.shared_examples import describe_copies
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,6 +192,9 @@ def prepare(
         notes.append(f"{len(damaged)} images are damaged, but can be read: {shorten(damaged)}")
     notes += [_dark_note(number, bits) for bits, number in dark.items()]
     splits = publish.splits_of(target)
+    if name.startswith("folder/"):  # the splits of others are published as they are
+        loaded = [load(name, split=split, data_dir=data_dir) for split in splits]
+        notes += describe_copies(loaded)
     names = list(planned.class_names)
     return Prepared(name, target, splits, True, changes, notes, names)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import unicodedata
 
 import pytest
@@ -358,7 +359,8 @@ def test_images_of_other_names(manual):
     ]
     prepared = prepare(manual, *by_name, *by_content)
     assert prepared.splits == {"train": 12}
-    (note,) = prepared.notes
+    note, copies = prepared.notes  # the picture is in both classes, in formats that become one
+    assert copies.startswith("images that are in several classes (a and b, for instance): 1.")
     assert note.startswith("8 files are images by their content, not by their names: ")
     for path, _ in by_content[:3]:
         assert path in note
@@ -416,3 +418,30 @@ def test_a_class_of_unreadable_images_alone_is_not_lost(manual):
     change = ("train/eel/1.heic", b"\0\0\0\x18ftypheic")
     with pytest.raises(ValueError, match="1 class folders without images: eel"):
         prepare(manual, *trees("cat", "dog"), change, skip_unreadable=True)
+
+
+# Copies
+
+
+def test_copies_across_splits_and_classes_are_noted(manual):
+    same, both = image(0, 90), image(0, 91)
+    copies = [("train/a/x.jpg", same), ("val/a/y.jpg", same)]
+    contradicting = [("train/a/z.jpg", both), ("train/b/z.jpg", both)]
+    prepared = prepare(manual, *trees("a", "b"), *copies, *contradicting)
+    assert prepared.notes == [
+        "images that are in several splits (train and val): 1. An accuracy on one says little if "
+        "another is trained on",
+        "images that are in several classes (a and b, for instance): 1. All but one of their "
+        "labels are wrong",
+    ]
+    options = {"data_dir": manual.parent / "data"}
+    val, train = (data.load("folder/x", split=split, **options) for split in ("val", "train"))
+    assert data.count_shared(val, train) == data.count_shared(train, val) == 1
+
+
+def test_a_split_that_is_a_link_to_another_is_noted(manual):
+    archives.write_folder(manual, {path: image(0, n) for n, path in enumerate(trees("a", "b"))})
+    shutil.rmtree(manual / "val")
+    (manual / "val").symlink_to(manual / "train")
+    prepared = preparation.prepare("folder/x", manual_dir=manual, data_dir=manual.parent / "data")
+    assert "several splits (train and val): 2." in prepared.notes[0]
