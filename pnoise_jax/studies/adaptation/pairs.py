@@ -13,10 +13,18 @@ import numpy as np
 from pnoise_jax import runs
 from pnoise_jax.registry import did_you_mean
 from pnoise_jax.studies.adaptation import pairs_page
-from pnoise_jax.studies.adaptation.methods import Method
-from pnoise_jax.studies.adaptation.study import run_adaptation
+from pnoise_jax.studies.adaptation.methods import Method, Overrides
+from pnoise_jax.studies.adaptation.reference import official_metric
+from pnoise_jax.studies.adaptation.study import (
+    BASE,
+    SEEDS,
+    overrides_as_text,
+    require_overrides,
+    run_adaptation,
+)
 from pnoise_jax.studies.sweep.cells import override
 from pnoise_jax.terminal import create_console, printable
+from pnoise_jax.training import differing, run_config
 from pnoise_jax.writing import csv_text, replace_file, require_places
 
 Pairs = Mapping[str, Mapping[str, Any]]  # by name, the fields that a pair changes
@@ -28,6 +36,9 @@ def run_pairs(
     pairs: Pairs,
     *,
     names: Sequence[str] | None = None,
+    seeds: Sequence[int] = SEEDS,
+    overrides: Overrides | None = None,
+    metric: str | None = None,
     **options: Any,
 ) -> list[dict[str, Any]]:
     """Studies some ordered pairs, each in its own directory, and writes a table of all.
@@ -40,14 +51,17 @@ def run_pairs(
       workdir: of all pairs; created if necessary.
       pairs: by name, in the order of the columns, the fields that a pair changes.
       names: the pairs to study now; None studies all. Pairs studied before stay in the table.
-      **options: of `run_adaptation`.
+      seeds, overrides: as for `run_adaptation`.
+      metric: the same; None takes the official one of the pairs' data sets.
+      **options: further ones of `run_adaptation`.
 
     Returns:
       The rows of the table: "method", "noise", "protocol", one entry for each pair, None if it is
       missing, and their mean, "average", None if any is missing.
 
     Raises:
-      ValueError: a pair is unknown; otherwise as `run_adaptation`.
+      ValueError: a pair is unknown, or another one in the table was studied with other settings;
+        otherwise as `run_adaptation`.
     """
     names = list(pairs) if names is None else list(names)
     for name in names:
@@ -56,33 +70,94 @@ def run_pairs(
                 f"pairs: {name!r} is unknown{did_you_mean(name, pairs)}; there are "
                 f"{', '.join(pairs)}"
             )
-    configs = {name: override(config, pairs[name]) for name in names}
+    require_overrides(overrides or {})
+    configs = {name: override(config, fields) for name, fields in pairs.items()}
+    metric = metric or _official_metric(configs)
     path = runs.make_writable(workdir)
     require_places(path, named=f"--workdir={str(path)!r}", files=("pairs.csv", "pairs.html"))
+    settings = _settings(metric, seeds, overrides or {})
+    studied = {name: _read(path / name, configs[name], settings, name in names) for name in pairs}
     console, rows = create_console(), []
     for name in names:
         console.rule(f"pair {printable(name)}")
-        run_adaptation(configs[name], path / name, **options)
-        rows = _write(path, config, list(pairs))
-    pairs_page.print_table(console, rows, list(pairs))
+        studied[name] = run_adaptation(
+            configs[name], path / name, seeds=seeds, overrides=overrides, metric=metric, **options
+        )
+        rows = table(studied)
+        columns = ["method", "noise", "protocol", *pairs, "average"]
+        replace_file(path / "pairs.csv", csv_text(columns, rows))
+        replace_file(path / "pairs.html", pairs_page.render(rows, studied, config, metric))
+    pairs_page.print_table(console, rows, list(pairs), metric)
     console.print(f"wrote {printable(str(path / 'pairs.html'))}", soft_wrap=True)
     return rows
 
 
-def _write(path: Path, config: ml_collections.ConfigDict, pairs: list[str]) -> list[dict[str, Any]]:
-    studied = {name: _read(path / name) for name in pairs}
-    rows = table(studied)
-    columns = ["method", "noise", "protocol", *pairs, "average"]
-    replace_file(path / "pairs.csv", csv_text(columns, rows))
-    replace_file(path / "pairs.html", pairs_page.render(rows, studied, config))
-    return rows
+def _official_metric(configs: Mapping[str, ml_collections.ConfigDict]) -> str:
+    """The one official metric of all pairs; raises ValueError where they have several."""
+    metrics = {name: official_metric(config.data.name) for name, config in configs.items()}
+    if len(set(metrics.values())) > 1:
+        listed = ", ".join(f"{name}: {metric}" for name, metric in metrics.items())
+        raise ValueError(
+            f"the official metrics of the pairs' data sets differ ({listed}), and one table shows "
+            "all pairs: choose one with --metric"
+        )
+    return next(iter(metrics.values()), "accuracy")
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _settings(metric: str, seeds: Sequence[int], overrides: Overrides) -> dict[str, Any]:
+    """What all pairs of a table have in common beside the config, as adaptation.json has it."""
+    return {"metric": metric, "seeds": sorted(seeds), "overrides": overrides_as_text(overrides)}
+
+
+def _read(
+    path: Path, config: ml_collections.ConfigDict, settings: Mapping[str, Any], again: bool
+) -> dict[str, Any] | None:
+    """The content of a pair's adaptation.json; None where it is missing or to be replaced.
+
+    Args:
+      path: the directory of the pair.
+      config: of the pair, now.
+      settings: see `_settings`.
+      again: whether the pair is studied again, so that its settings may change.
+
+    Raises:
+      ValueError: it was studied with another config, or with other settings; names them.
+    """
     try:
-        return json.loads((path / "adaptation.json").read_text("utf-8"))
+        study = json.loads((path / "adaptation.json").read_text("utf-8"))
     except FileNotFoundError:
         return None
+    changed = differing(run_config.read_config(path, name=BASE), config)
+    changed.pop("seed", None)
+    if changed:
+        raise _other_settings(path, changed, "choose another directory, or set these fields back")
+    changed = _changed_settings(study, settings)
+    if changed and not again:
+        fix = "set these back, or study this pair again by naming it in --pairs, too"
+        raise _other_settings(path, changed, fix)
+    return None if changed else study
+
+
+def _changed_settings(
+    study: Mapping[str, Any], settings: Mapping[str, Any]
+) -> dict[str, tuple[Any, Any]]:
+    """By name what was and what is; overrides of the methods that the study has."""
+    pairs = {name: (study[name], settings[name]) for name in ("metric", "seeds")}
+    now = settings["overrides"]
+    then = study.get("overrides", now)  # older versions have not noted them
+    for method in dict.fromkeys(row["method"]["name"] for row in study["table"]):
+        pairs[f"methods()[{method!r}]"] = (then.get(method, {}), now.get(method, {}))
+    return {name: (old, new) for name, (old, new) in pairs.items() if old != new}
+
+
+def _other_settings(path: Path, changed: Mapping[str, tuple[Any, Any]], fix: str) -> ValueError:
+    listed = "; ".join(
+        f"{name}: {old!r} there, {new!r} now" for name, (old, new) in changed.items()
+    )
+    return ValueError(
+        f"--workdir={str(path.parent)!r}: the pair {path.name!r} was studied with other settings "
+        f"({listed}), and one table shows all pairs: {fix}"
+    )
 
 
 def table(studied: Mapping[str, Mapping[str, Any] | None]) -> list[dict[str, Any]]:

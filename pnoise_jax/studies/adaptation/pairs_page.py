@@ -10,16 +10,17 @@ from rich.table import Table
 from pnoise_jax.studies.adaptation import page_tables
 from pnoise_jax.studies.adaptation.methods import Method
 from pnoise_jax.studies.adaptation.page import LEAK, PROVEN
-from pnoise_jax.studies.adaptation.reference import METRIC_OF, TABLES
+from pnoise_jax.studies.adaptation.reference import TABLES, official_metric
 from pnoise_jax.studies.reporting import page as pages
 from pnoise_jax.studies.reporting.tables import number
 
 
 def print_table(
-    console: Console, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]
+    console: Console, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], metric: str
 ) -> None:
     """Means over seeds, in percent, with a dash for a missing pair."""
-    shown = Table(title="accuracy by ordered pair, %", title_justify="left")
+    title = f"{page_tables.METRIC_NAMES[metric]} by ordered pair, %"
+    shown = Table(title=title, title_justify="left")
     shown.add_column("method")
     for column in (*columns, "average"):
         shown.add_column(column, justify="right")
@@ -37,6 +38,7 @@ def render(
     rows: Sequence[Mapping[str, Any]],
     studied: Mapping[str, Mapping[str, Any] | None],
     config: ml_collections.ConfigDict,
+    metric: str,
 ) -> str:
     """The page.
 
@@ -44,13 +46,13 @@ def render(
       rows: of `pairs.table`.
       studied: by pair, the content of its adaptation.json, or None if it is missing.
       config: of all pairs.
+      metric: of all rows. Published rows have the official one, and are left out beside another.
     """
     reference, columns = TABLES.get(config.data.name), list(studied)
-    if reference is not None and list(reference.columns) != columns:
+    official = metric == official_metric(config.data.name)
+    if reference is not None and (list(reference.columns) != columns or not official):
         reference = None
     done = {pair: study for pair, study in studied.items() if study is not None}
-    metrics = {study["metric"] for study in done.values()}
-    metric = next(iter(metrics)) if metrics else METRIC_OF.get(config.data.name, "accuracy")
     return pages.template("adaptation_pairs.html").render(
         css=pages.stylesheet(),
         dataset=config.data.name,

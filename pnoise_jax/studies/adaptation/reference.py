@@ -106,4 +106,9 @@ VISDA = ReferenceTable(
 )  # fmt: skip
 
 TABLES = {"office_home": OFFICE_HOME, "visda2017": VISDA}
-METRIC_OF = {"visda2017": "per_class_mean"}  # the official metric, if it is not the accuracy
+_METRICS = {"visda2017": "per_class_mean"}
+
+
+def official_metric(name: str) -> str:
+    """The metric in which a data set's published results are given."""
+    return _METRICS.get(name, "accuracy")

@@ -15,6 +15,7 @@ from pnoise_jax.noise import injections_from_config
 from pnoise_jax.runs import RunDirectory, write_config
 from pnoise_jax.studies.adaptation import measuring, reference, report, summary, wording
 from pnoise_jax.studies.adaptation.methods import Overrides, StudyRun, build_runs, choose
+from pnoise_jax.studies.sweep.cells import as_text
 from pnoise_jax.studies.training_runs import train_missing
 from pnoise_jax.terminal import create_console, printable
 from pnoise_jax.training import differing, run_config
@@ -22,7 +23,7 @@ from pnoise_jax.writing import replace_file, require_places
 
 SEEDS = (0, 1, 2)
 VERSION = 1  # of adaptation.json
-_BASE = "base_config.json"
+BASE = "base_config.json"
 
 
 def run_adaptation(
@@ -65,8 +66,8 @@ def run_adaptation(
     if jax.process_count() > 1:
         raise ValueError("a study runs on one host, on all of its devices; start it on one alone")
     overrides = overrides or {}
-    _require_overrides(overrides)
-    metric = metric or reference.METRIC_OF.get(config.data.name, "accuracy")
+    require_overrides(overrides)
+    metric = metric or reference.official_metric(config.data.name)
     rows = choose(methods, overrides, noise=bool(injections_from_config(config.noise)))
     directory = RunDirectory.at(workdir).path / "runs"
     study_runs = build_runs(config, rows, seeds, overrides, directory=directory)
@@ -78,7 +79,7 @@ def run_adaptation(
         train_missing(run.experiment, path / "runs" / run.name, title=title, console=console)
     measured = [_measure(run, path, console) for run in study_runs]
     table = summary.summarise(measured, metric=metric)
-    content = _content(config, measured, table, metric, command)
+    content = _content(config, overrides, measured, table, metric, command)
     replace_file(path / "adaptation.json", json.dumps(content, indent=1) + "\n")
     replace_file(path / "adaptation.csv", report.rows_text(content["rows"]))
     report.print_table(console, content, table)
@@ -87,7 +88,8 @@ def run_adaptation(
     return content
 
 
-def _require_overrides(overrides: Overrides) -> None:
+def require_overrides(overrides: Overrides) -> None:
+    """Raises ValueError unless each method has a dict of fields."""
     for method, fields in overrides.items():
         if not hasattr(fields, "items"):
             raise ValueError(
@@ -104,12 +106,12 @@ def _claim(path: Path, config: ml_collections.ConfigDict) -> None:
         differ.
     """
     named = f"--workdir={str(path)!r}"
-    files = ("adaptation.json", "adaptation.csv", "adaptation.html", _BASE)
+    files = ("adaptation.json", "adaptation.csv", "adaptation.html", BASE)
     require_places(path, named=named, files=files, directories=("runs", "measured"))
     if RunDirectory(path).has_run():
         raise ValueError(f"{named} holds a run of launch.train; give the study its own directory")
-    if (path / _BASE).exists():
-        stored = run_config.read_config(path, name=_BASE)
+    if (path / BASE).exists():
+        stored = run_config.read_config(path, name=BASE)
         changed = differing(stored, config)
         changed.pop("seed", None)
         if changed:
@@ -123,7 +125,7 @@ def _claim(path: Path, config: ml_collections.ConfigDict) -> None:
                 "directory, or set these fields back"
             )
     else:
-        write_config(path / _BASE, config)
+        write_config(path / BASE, config)
     for directory in ("runs", "measured"):
         (path / directory).mkdir(exist_ok=True)
 
@@ -146,8 +148,17 @@ def _set_fields(section: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in fields.items() if v not in (None, {})}
 
 
+def overrides_as_text(overrides: Overrides) -> dict[str, dict[str, str]]:
+    """What methods change, as adaptation.json has it."""
+    return {
+        method: {field: as_text(value) for field, value in fields.items()}
+        for method, fields in overrides.items()
+    }
+
+
 def _content(
     config: ml_collections.ConfigDict,
+    overrides: Overrides,
     measured: Sequence[measuring.Measured],
     table: Sequence[summary.Row],
     metric: str,
@@ -164,6 +175,7 @@ def _content(
         "batch_size": config.batch_size,
         "evaluation_batch_size": config.evaluation.batch_size,
         "noise": _set_fields(config.noise.to_dict()),
+        "overrides": overrides_as_text(overrides),
         "rows": [row for run in measured for row in measuring.rows_of(run)],
         "table": summary.as_json(table),
         "sentences": wording.sentences(table, metric=metric),

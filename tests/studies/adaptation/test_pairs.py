@@ -1,0 +1,124 @@
+"""The table of several pairs: what it averages, and what it refuses to."""
+
+import csv
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from pnoise_jax import runs
+from pnoise_jax.studies.adaptation import pairs, pairs_page, reference, run_pairs
+from pnoise_jax.studies.adaptation.study import BASE, overrides_as_text
+from tests.adaptation import domains
+
+PAIRS = {
+    "A-B": {"task.source": "tests.adaptation.domains:source"},
+    "B-A": {"task.source": "tests.adaptation.domains:renumbered"},
+}
+TVT = {"tvt": {"task.patch_weight": 0.5}}
+
+
+@pytest.fixture(autouse=True)
+def no_training(monkeypatch):
+    """Studies write what a table needs, the number of seeds as the accuracy, and train nothing."""
+
+    def study(config, path, *, seeds, overrides, metric, methods=("tvt",)):
+        path.mkdir(exist_ok=True)
+        runs.write_config(path / BASE, config)
+        names = ("source_only", *methods)
+        content = {
+            "metric": metric,
+            "seeds": sorted(seeds),
+            "overrides": overrides_as_text(overrides or {}),
+            "sentences": [],
+            "table": [
+                {
+                    "method": {"name": name, "noise": False},
+                    "values": {"clean": {"value": float(len(seeds))}},
+                }
+                for name in names
+            ],
+        }
+        (path / "adaptation.json").write_text(json.dumps(content))
+        return content
+
+    monkeypatch.setattr(pairs, "run_adaptation", study)
+
+
+def test_pairs_studied_alike_share_a_table(tmp_path):
+    run_pairs(domains.config("tvt"), tmp_path, PAIRS, names=["A-B"], seeds=[0, 1])
+    rows = run_pairs(domains.config("tvt"), tmp_path, PAIRS, names=["B-A"], seeds=[1, 0])
+    assert [(row["A-B"], row["B-A"], row["average"]) for row in rows] == [(2.0, 2.0, 2.0)] * 2
+    with (tmp_path / "pairs.csv").open(newline="") as file:
+        assert [row["average"] for row in csv.DictReader(file)] == ["2.0", "2.0"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "message"),
+    [
+        ({"noise.strength": 0.5}, {}, "noise.strength: 0.1 there, 0.5 now"),
+        ({"duration": "20 steps"}, {}, "duration: '6 steps' there, '20 steps' now"),
+        ({}, {"metric": "per_class_mean"}, "metric: 'accuracy' there, 'per_class_mean' now"),
+        ({}, {"seeds": [5, 6]}, r"seeds: \[0, 1, 2\] there, \[5, 6\] now"),
+        ({}, {"overrides": TVT}, r"methods\(\)\['tvt'\]: {} there, {'task.patch_weight': '0.5'}"),
+    ],
+)
+def test_a_table_of_pairs_that_were_studied_otherwise_is_refused(
+    tmp_path, changes, options, message
+):
+    changes = {"noise.preset": "paper_vit", "noise.strength": 0.1} | changes
+    before = domains.config("tvt", **{"noise.preset": "paper_vit", "noise.strength": 0.1})
+    run_pairs(before, tmp_path, PAIRS, names=["A-B"])
+    table = (tmp_path / "pairs.csv").read_bytes()
+    with pytest.raises(ValueError, match=rf"the pair 'A-B' was studied .*{message}"):
+        run_pairs(domains.config("tvt", **changes), tmp_path, PAIRS, names=["B-A"], **options)
+    assert not (tmp_path / "B-A").exists()
+    assert (tmp_path / "pairs.csv").read_bytes() == table
+
+
+def test_what_is_not_compared_may_change(tmp_path):
+    run_pairs(domains.config("tvt"), tmp_path, PAIRS, names=["A-B"])
+    config = domains.config("tvt", seed=4, **{"data.num_threads": 3})
+    run_pairs(config, tmp_path, PAIRS, names=["B-A"], overrides={"dann": {"duration": "9 steps"}})
+
+
+def test_seeds_may_be_added_to_all_pairs_at_once(tmp_path, monkeypatch):
+    """The table never shows old and new numbers of seeds side by side."""
+    run_pairs(domains.config("tvt"), tmp_path, PAIRS, seeds=[0])
+    tables = []
+    render = pairs_page.render
+    monkeypatch.setattr(
+        pairs_page, "render", lambda rows, *rest: tables.append(rows[0]) or render(rows, *rest)
+    )
+    run_pairs(domains.config("tvt"), tmp_path, PAIRS, seeds=[0, 1])
+    assert [(row["A-B"], row["B-A"], row["average"]) for row in tables] == [
+        (2.0, None, None),
+        (2.0, 2.0, 2.0),
+    ]
+
+
+def test_pairs_of_several_official_metrics_need_a_choice(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        reference, "_METRICS", {"tests.adaptation.domains:source": "per_class_mean"}
+    )
+    turned = {"B-A": {"data.name": "tests.adaptation.domains:source"}}
+    config = domains.config("tvt", **{"task.source": "tests.adaptation.domains:renumbered"})
+    mixed = {"A-B": {}} | turned
+    with pytest.raises(ValueError, match=r"A-B: accuracy, B-A: per_class_mean\).* --metric"):
+        run_pairs(config, tmp_path, mixed)
+    run_pairs(config, tmp_path, mixed, metric="accuracy")
+
+
+def test_the_table_says_its_metric():
+    text = io.StringIO()
+    row = {"method": "tvt", "noise": False, "protocol": "clean", "A-B": 70.0, "average": 70.0}
+    pairs_page.print_table(Console(file=text, width=120), [row], ["A-B"], "per_class_mean")
+    assert "mean of per-class accuracies by ordered pair" in " ".join(text.getvalue().split())
+
+
+@pytest.mark.parametrize(("metric", "shown"), [("accuracy", True), ("per_class_mean", False)])
+def test_published_rows_stand_only_beside_their_own_metric(metric, shown):
+    config = domains.config("tvt", **{"data.name": "office_home"})
+    studied = dict.fromkeys(reference.OFFICE_HOME_PAIRS)
+    assert ("CDTrans-B" in pairs_page.render([], studied, config, metric)) == shown
