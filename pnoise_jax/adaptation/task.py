@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import PurePath
 from typing import Any, ClassVar, Literal, Self
 
 import jax
@@ -123,21 +122,20 @@ class AdaptationTask(Task):
             )
 
     def _require_another_domain(self) -> None:
-        """Raises ValueError if the source is the target, or contains images of the test split."""
-        section, test_data = self.require_setup().config.data, self.require_setup().test_data
-        named = f"task.source={self.source!r} with task.source_split={self.source_split!r}"
-        same_set = PurePath(self.source) == PurePath(section.name)  # "digits/" names "digits"
-        if same_set and self.source_split in (section.train_split, section.test_split):
-            raise ValueError(
-                f"{named} is the target itself, whose labels no method may learn: name another "
-                "domain. Training on the target's labels is task.name='classification'"
-            )
-        if shared := data.count_shared(test_data, self.source_data):
-            raise ValueError(
-                f"{named} and data.test_split={section.test_split!r} share {shared} images, whose "
-                "labels no method may learn: set splits of the data set that have no image in "
-                "common, or name another domain"
-            )
+        """Raises ValueError if the source contains images of the target, to train on or to test."""
+        setup = self.require_setup()
+        splits = {
+            f"data.test_split={setup.config.data.test_split!r}": setup.test_data,
+            f"data.train_split={setup.config.data.train_split!r}": setup.train_data,
+        }
+        for split, target in splits.items():
+            if shared := data.count_shared(target, self.source_data):
+                raise ValueError(
+                    f"task.source={self.source!r} with task.source_split={self.source_split!r} and "
+                    f"{split} of the target share {shared} images, whose labels no method may "
+                    "learn: set splits of the data set that have no image in common, or name "
+                    "another domain. Training on the target's labels is task.name='classification'"
+                )
 
     def describe_data(self) -> dict[str, Any]:
         """What a run records about its data in addition to the target: the source."""

@@ -506,7 +506,7 @@ def small_run(data_dir, duration):
     )
     options = {"bottleneck_dim": 8, "check_every": 2, "scales": 1}
     config.task = training.task_config(
-        "ssrt", source="digits", source_split="train[:150]", **options
+        "ssrt", source="digits", source_split="train[200:350]", **options
     )
     return config
 

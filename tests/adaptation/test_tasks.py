@@ -244,10 +244,26 @@ def test_a_run_is_saved_evaluated_and_goes_on_bitwise(tmp_path):
         ),
         ({"task.source_split": "train[:0]"}, r"task\.source_split='train\[:0\]', .* no example"),
         ({"data.train_split": "train[:0]"}, r"split='train\[:0\]' .* no example"),
-        ({"task.source": TARGET}, "with task.source_split='train' is the target itself"),
+        (
+            {"task.source": TARGET},
+            r"task\.source_split='train' and data\.train_split='train' of the target share 120",
+        ),
         (
             {"task.source": TARGET, "task.source_split": "test"},
-            "task.source_split='test' is the target itself, whose labels no method may learn",
+            r"task\.source_split='test' and data\.test_split='test' of the target share 40 images",
+        ),
+        ({"task.source": TARGET, "task.source_split": "train[:50]"}, "share 50 images, whose"),
+        (
+            {"task.source": TARGET, "task.source_split": "train[60:]+train[:60]"},
+            "share 120 images, whose labels no method may learn",
+        ),
+        (
+            {
+                "task.source": TARGET,
+                "task.source_split": "train[:50]",
+                "data.train_split": "train[40:]",
+            },
+            r"data\.train_split='train\[40:\]' of the target share 10 images",
         ),
         (
             {
@@ -255,11 +271,11 @@ def test_a_run_is_saved_evaluated_and_goes_on_bitwise(tmp_path):
                 "task.source_split": "test[:30]",
                 "data.test_split": "test[20:]",
             },
-            r"task\.source_split='test\[:30\]' and data\.test_split='test\[20:\]' share 10 images",
+            r"'test\[:30\]' and data\.test_split='test\[20:\]' of the target share 10 images",
         ),
         (
             {"task.source": TARGET, "task.source_split": "train[:50]+test[-25%:]"},
-            r"data\.test_split='test' share 10 images, whose labels no method may learn: set",
+            r"data\.test_split='test' of the target share 10 images, whose labels no method",
         ),
         ({"task.source": TARGET, "task.source_split": "all"}, "share 40 images"),
         ({"task.hidden_dim": 0}, "hidden_dim=0: give a number of at least 1"),
@@ -285,12 +301,16 @@ def test_what_a_task_refuses(changes, message, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("source_split", "test_split"),
-    [("test[:50%]", "test[50%:]"), ("test", "train[80:]"), ("train[:50]", "test")],
+    ("source_split", "train_split", "test_split"),
+    [
+        ("test[:50%]", "train", "test[50%:]"),
+        ("test", "train", "train[80:]"),
+        ("train[:50]", "train[50:]", "test"),
+    ],
 )
-def test_one_data_set_may_hold_both_domains(source_split, test_split):
+def test_one_data_set_may_hold_both_domains(source_split, train_split, test_split):
     config = domains.config(**{"task.source": TARGET, "task.source_split": source_split})
-    config.data.test_split = test_split
+    config.data.train_split, config.data.test_split = train_split, test_split
     training.build(config).task.check()
 
 
