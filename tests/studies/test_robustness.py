@@ -94,6 +94,15 @@ def test_another_config_is_refused(study, data_dir):
         robustness.run_curves(study_config(data_dir), run, two, settings=SETTINGS)
 
 
+@pytest.mark.parametrize(
+    ("seeds", "message"), [((0, 0, 0), r"seeds=\(0, 0, 0\): 0 appears twice"), ((), "is empty")]
+)
+def test_seeds_that_would_count_wrongly_are_refused(data_dir, tmp_path, seeds, message):
+    with pytest.raises(ValueError, match=message):
+        robustness.run_curves(study_config(data_dir), tmp_path / "study", ARMS, seeds=seeds)
+    assert not (tmp_path / "study").exists()
+
+
 def test_an_existing_run_is_measured_and_left_as_it_is(study, tmp_path):
     workdir, _, content = study
     run = workdir / "runs" / "noisy-seed_0"

@@ -12,6 +12,7 @@ import ml_collections
 from pnoise_jax import data, training
 from pnoise_jax.registry import did_you_mean
 from pnoise_jax.studies.sweep.cells import override
+from pnoise_jax.studies.training_runs import require_seeds
 
 SOURCE_ONLY, TARGET_LABELS = "source_only", "target_labels"  # the lower and the upper bound
 METHODS = (SOURCE_ONLY, "dann", "tvt", "ssrt", "cdtrans", TARGET_LABELS)
@@ -109,9 +110,10 @@ def build_runs(
       directory: of the runs, absolute; not touched.
 
     Raises:
-      ValueError: the config has no source, or a run is bad; names it.
+      ValueError: the config has no source, a seed is given twice, or a run is bad; names it.
       OSError: the data cannot be read or prepared.
     """
+    require_seeds(seeds)
     if not base.task.get("source"):
         raise ValueError(
             f"task.name={base.task.name!r}: an adaptation study needs a source and a target; set "

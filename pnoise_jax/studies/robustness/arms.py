@@ -13,6 +13,7 @@ import numpy as np
 from pnoise_jax import data, noise, training
 from pnoise_jax.robustness import KINDS, RobustClassification, require_single_labels
 from pnoise_jax.studies.sweep.cells import override
+from pnoise_jax.studies.training_runs import require_seeds
 from pnoise_jax.writing import file_name
 
 Arms = Mapping[str, Mapping[str, Any]]  # by name, values of dotted fields
@@ -47,9 +48,11 @@ def build_runs(base: ml_collections.ConfigDict, arms: Arms, seeds: Sequence[int]
       seeds: of the runs.
 
     Raises:
-      ValueError: there are no arms, or one is bad or has different test data; names it.
+      ValueError: there are no arms, a seed is given twice, or an arm is bad or has different test
+        data; names it.
       OSError: the data cannot be read or prepared.
     """
+    require_seeds(seeds)
     if not arms:
         raise ValueError("arms() returns no arm: give at least {'plain': {}}")
     names = [file_name(arm) for arm in arms]

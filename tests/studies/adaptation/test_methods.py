@@ -86,6 +86,19 @@ def test_bad_input_is_refused_before_anything_is_made(
     assert not (tmp_path / "study").exists()
 
 
+@pytest.mark.parametrize(
+    ("seeds", "message"),
+    [
+        ((0, 1, 0), r"seeds=\(0, 1, 0\): 0 appears twice, which would count one training as two"),
+        ((), "seeds is empty"),
+    ],
+)
+def test_seeds_that_would_count_wrongly_are_refused(tmp_path, seeds, message):
+    with pytest.raises(ValueError, match=message):
+        run_adaptation(base(), tmp_path / "study", methods=["tvt"], seeds=seeds)
+    assert not (tmp_path / "study").exists()
+
+
 def test_a_model_without_a_class_token_is_refused_for_tvt(tmp_path):
     config = base()
     config.noise = training.default_config().noise
