@@ -6,19 +6,20 @@ the batch, and with the representation erased (`noise.Erase`), as in `configs/br
 
 import dataclasses
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import scipy
 
-from pnoise_jax.studies.sweep.results import Row
+from pnoise_jax.studies.sweep.results import MEASURES, Row
 from pnoise_jax.writing import csv_rows, csv_text
 
 CONFIDENCE = 0.95
 _RESAMPLES = 2000
 _MODEL = ("model.depth", "model.dim", "model.pooling", "duration", "seed")  # columns read
+_NOT_SWEPT = ("format", "run", "updates", "n", *MEASURES)  # the other columns of results.csv
 COLUMNS = ("depth", "width", "pooling", "epochs", "seed")
 COLUMNS += ("clean", "knocked_out", "shuffled", "class_sorted")
 
@@ -70,7 +71,8 @@ def read_models(workdir: str | os.PathLike) -> list[Model]:
 
     Raises:
       OSError: the work directory has no results.csv.
-      ValueError: it is the result of another sweep.
+      ValueError: it is the result of another sweep, or its cells differ in more than a `Model`
+        tells.
     """
     path = Path(workdir) / "results.csv"
     with path.open(newline="", encoding="utf-8") as file:
@@ -82,10 +84,11 @@ def read_models(workdir: str | os.PathLike) -> list[Model]:
             "launch.sweep --config configs/bridge.py:digits, or of one that sweeps "
             f"{', '.join((*_MODEL, 'noise.name'))}"
         )
-    noisy, erased = {}, {}
-    for row in rows:
-        of_kind = erased if row["noise.name"] == "erase" else noisy
-        of_kind[tuple(row[field] for field in _MODEL)] = row
+    noisy = [row for row in rows if row["noise.name"] != "erase"]
+    erased = [row for row in rows if row["noise.name"] == "erase"]
+    _require_told_apart(path, noisy, erased)
+    noisy, erased = _by_model(path, noisy), _by_model(path, erased)
+    _require_same_trainings(path, noisy, erased)
     models = [_model(row, erased[key]) for key, row in noisy.items() if key in erased]
     if not models:
         raise ValueError(
@@ -93,6 +96,53 @@ def read_models(workdir: str | os.PathLike) -> list[Model]:
             "make sweep() give both cells for each training"
         )
     return models
+
+
+def _require_told_apart(path: Path, noisy: Sequence[Row], erased: Sequence[Row]) -> None:
+    """Raises ValueError where a column varies that does not tell models apart."""
+    rows = [*noisy, *erased]
+    for column in rows[0]:
+        if column in (*_MODEL, *_NOT_SWEPT):
+            continue
+        # The two cells of a training differ in the noise.
+        for group in (noisy, erased) if column.startswith("noise.") else (rows,):
+            values = list(dict.fromkeys(row[column] for row in group))
+            if len(values) > 1:
+                raise ValueError(
+                    f"{path}: {column} varies ({', '.join(map(repr, values[:4]))}"
+                    f"{', …' if len(values) > 4 else ''}), and models are told apart only by "
+                    f"{', '.join(_MODEL)}: give each {column} a sweep of its own"
+                )
+
+
+def _by_model(path: Path, rows: Iterable[Row]) -> dict[tuple[str, ...], Row]:
+    by_model: dict[tuple[str, ...], Row] = {}
+    for row in rows:
+        key = tuple(row[field] for field in _MODEL)
+        if key in by_model:
+            raise ValueError(
+                f"{path} has two rows with noise.name={row['noise.name']!r} of one model "
+                f"({_named(key)}): remove one of them"
+            )
+        by_model[key] = row
+    return by_model
+
+
+def _require_same_trainings(
+    path: Path, noisy: Mapping[tuple[str, ...], Row], erased: Mapping[tuple[str, ...], Row]
+) -> None:
+    """Raises ValueError where the two cells of a model are of two trainings."""
+    for key in noisy.keys() & erased.keys():
+        runs = noisy[key].get("run"), erased[key].get("run")
+        if runs[0] != runs[1]:
+            raise ValueError(
+                f"{path}: the two cells of {_named(key)} are of two trainings (run={runs[0]!r} and "
+                f"{runs[1]!r}): train without noise, and evaluate one training twice"
+            )
+
+
+def _named(key: Sequence[str]) -> str:
+    return ", ".join(f"{field}={value}" for field, value in zip(_MODEL, key, strict=True))
 
 
 def _model(noisy: Row, erased: Row) -> Model:

@@ -20,12 +20,12 @@ def model(drop, leak, *, depth=2, seed=0, pooling="token"):
     return bridge.Model(depth, 64, pooling, 30, seed, 80.0, 80.0 - drop, 60.0, 80.0 + leak)
 
 
-def write_sweep(path, rows, *, name="digits"):
-    """A work directory as launch.sweep leaves it."""
+def write_sweep(path, rows, *, name="digits", more=()):
+    """A work directory as launch.sweep leaves it; ``more`` are further columns of the rows."""
     path.mkdir()
     with (path / "results.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerows([FIELDS, *rows])
+        writer.writerows([(*FIELDS, *more), *rows])
     config = default_config()
     config.data.name = name
     runs.write_config(path / "base_config.json", config)
@@ -56,6 +56,40 @@ def test_the_two_cells_of_a_training_become_one_model(tmp_path):
 def test_what_is_not_such_a_sweep_is_refused(tmp_path, rows, message):
     with pytest.raises(ValueError, match=message):
         bridge.read_models(write_sweep(tmp_path / "sweep", rows))
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        (
+            "noise.strength",
+            ("1.0", "", "0.1"),
+            r"noise\.strength varies \('1\.0', '0\.1'\), and mod",
+        ),
+        ("optimizer.learning_rate", ("0.1", "0.1", "0.2"), r"rate varies .* a sweep of its own"),
+        ("optimizer.learning_rate", ("0.1", "0.2", "0.1"), "optimizer.learning_rate varies"),
+        ("data.name", ("digits", "digits", "glyphs"), r"data\.name varies \('digits', 'glyphs'\)"),
+        ("run", ("runs/a", "runs/b", "runs/c"), "seed=0 are of two trainings .run='runs/a' and"),
+    ],
+)
+def test_cells_that_a_model_does_not_tell_apart_are_refused(tmp_path, column, values, message):
+    rows = [(*row, value) for row, value in zip(ROWS, values, strict=True)]
+    with pytest.raises(ValueError, match=message):
+        bridge.read_models(write_sweep(tmp_path / "sweep", rows, more=(column,)))
+
+
+def test_the_two_cells_may_differ_in_their_noise(tmp_path):
+    rows = [(*row, value) for row, value in zip(ROWS, ("1.0", "", "1.0"), strict=True)]
+    assert len(bridge.read_models(write_sweep(tmp_path / "sweep", rows, more=("noise.x",)))) == 1
+
+
+def test_a_model_that_comes_twice_is_refused(tmp_path):
+    rows = [*ROWS, (*ROWS[0][:6], 20.0, 10.0, 30.0)]
+    with pytest.raises(ValueError, match=r"two rows with noise\.name='' of one model \(model\.dep"):
+        bridge.read_models(write_sweep(tmp_path / "sweep", rows))
+    gaussian = (*ROWS[0][:4], "gaussian", *ROWS[0][5:])
+    with pytest.raises(ValueError, match=r"noise\.name varies \('', 'gaussian'\)"):
+        bridge.read_models(write_sweep(tmp_path / "other", [*ROWS, gaussian]))
 
 
 def test_another_sweep_is_refused_by_the_column_that_it_lacks(tmp_path):
