@@ -65,6 +65,8 @@ class Group:
       means: of each protocol.
       difference: of the clean accuracy from the first group's, paired by seed: what training so,
         or averaging over views, does. None where the data differ from the first group's.
+      common_seeds: how many seeds `difference` rests on: those that the first group has, too. None
+        of the first group, and where the data differ.
       at_inference: of noisy shuffled from clean, paired by seed: what the noise does in use.
     """
 
@@ -72,6 +74,7 @@ class Group:
     rows: dict[str, Row]
     means: dict[str, Mean]
     difference: Mean
+    common_seeds: int | None
     at_inference: Mean
 
 
@@ -88,17 +91,17 @@ def summarise(cells: Sequence[Cell], results: Results) -> list[Group]:
     groups = []
     for values, rows in by_values.items():
         means = {name: mean_of(_top1(rows, name)) for name in PROTOCOLS}
-        common = [seed for seed in rows if seed in baseline]
-        difference = Mean()
-        if rows is not baseline and common and _data(values) == _data(first):
+        difference, common_seeds = Mean(), None
+        if rows is not baseline and _data(values) == _data(first):
+            common = [seed for seed in rows if seed in baseline]
             pair = [
                 _top1({seed: by_seed[seed] for seed in common}, "clean")
                 for by_seed in (rows, baseline)
             ]
-            difference = _paired(*pair)
+            difference, common_seeds = _paired(*pair), len(common)
         shuffled = _top1(rows, "shuffled")
         at_inference = _paired(shuffled, _top1(rows, "clean")) if shuffled else Mean()
-        groups.append(Group(dict(values), rows, means, difference, at_inference))
+        groups.append(Group(dict(values), rows, means, difference, common_seeds, at_inference))
     return _corrected(groups)
 
 
@@ -157,6 +160,7 @@ def write_summary(path: Path, groups: Sequence[Group]) -> None:
         row: dict[str, Any] = {"format": FORMAT, **group.values, "seeds": len(group.rows)}
         for name, mean in group.means.items():
             row |= {name: mean.value, f"{name}_low": mean.low, f"{name}_high": mean.high}
+        row["difference_seeds"] = group.common_seeds
         for name in DIFFERENCES:
             mean = getattr(group, name)
             row |= {name: mean.value, f"{name}_low": mean.low, f"{name}_high": mean.high}
@@ -182,7 +186,8 @@ def print_summary(console: Console, groups: Sequence[Group], *, title: str) -> N
         table.add_row(
             Text(printable(name_of(group.values))),
             *(_cell(group.means[name]) for name in PROTOCOLS),
-            *(_change(mean) for mean in (group.difference, group.at_inference)),
+            _change(group.difference) + _on_common_seeds(group, groups[0]),
+            _change(group.at_inference),
         )
     console.print(table)
     console.print(_explain(groups), style="dim")
@@ -198,11 +203,12 @@ def _explain(groups: Sequence[Group]) -> str:
     return (
         f"Top-1 in percent: mean over {seeds} seeds ± half of the {100 * CONFIDENCE:g} % interval "
         "(Student's t); shuffled and class-sorted with noise. Δ clean: clean minus the first "
-        "line's clean; Δ inference: shuffled minus clean; both paired by seed. A difference is not "
-        f"resolved where its p-value, corrected by Holm over the table's {count} differences, is "
-        f"above {1 - CONFIDENCE:.2g}; that does not prove it small. The intervals are not "
-        "corrected. All seeds share one test set, one shuffled order and one draw of random noise ("
-        "evaluation.seed). summary.csv has the p-values."
+        "line's clean; Δ inference: shuffled minus clean; both paired by seed. A line whose seeds "
+        "are not all those of the first says on how many common ones its Δ clean rests. A "
+        "difference is not resolved where its p-value, corrected by Holm over the table's "
+        f"{count} differences, is above {1 - CONFIDENCE:.2g}; that does not prove it small. The "
+        "intervals are not corrected. All seeds share one test set, one shuffled order and one "
+        "draw of random noise (evaluation.seed). summary.csv has the p-values."
     )
 
 
@@ -218,6 +224,14 @@ def _cell(mean: Mean, sign: str = "") -> str:
 def _change(mean: Mean) -> str:
     unresolved = " not resolved" if mean.resolved is False else ""
     return _cell(mean, sign="+") + unresolved
+
+
+def _on_common_seeds(group: Group, first: Group) -> str:
+    """On how many seeds Δ clean rests, where these are not all of both groups."""
+    count = group.common_seeds
+    if count is None or count == len(group.rows) == len(first.rows):
+        return ""
+    return f" ({count} seed{'s' * (count > 1)})" if count else "no common seed"
 
 
 def panels(groups: Sequence[Group]) -> list[Panel]:

@@ -75,6 +75,33 @@ def test_differences_are_from_the_first_group_paired_by_seed():
     assert same.difference.resolved is False
 
 
+def printed(groups):
+    text = io.StringIO()
+    sweep_summary.print_summary(Console(file=text, width=160), groups, title="a title")
+    return text.getvalue()
+
+
+def test_a_difference_says_on_how_many_common_seeds_it_rests(tmp_path):
+    clean = {("0", seed): 70.0 + int(seed) for seed in "012"}
+    clean |= {("1", seed): 72.0 for seed in "234"}
+    clean |= {("2", seed): 60.0 for seed in "34"}
+    clean |= {("3", seed): 65.0 for seed in "012"}
+    clean |= {("4", seed): 65.0 for seed in "01"}
+    groups = summarise(*sweep_of(clean))
+    assert [group.common_seeds for group in groups] == [None, 1, 0, 3, 2]
+    assert [group.difference.value for group in groups] == [None, 0, None, -6, -5.5]
+    lines = [line.rstrip() for line in printed(groups).splitlines() if "strength=" in line]
+    assert lines[0].endswith("71.0 ± 2.5")
+    assert lines[1].endswith("+0.0 (1 seed)")
+    assert lines[2].endswith("no common seed")
+    assert lines[3].endswith("-6.0 ± 2.5")
+    assert lines[4].endswith("-5.5 ± 6.4 not resolved (2 seeds)")
+    sweep_summary.write_summary(tmp_path / "summary.csv", groups)
+    with (tmp_path / "summary.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["difference_seeds"] for row in rows] == ["", "1", "0", "3", "2"]
+
+
 def test_p_values_are_corrected_over_both_kinds_of_difference():
     rows = summarise(*sweep_of(CLEAN, shuffled=50))
     p = {
@@ -102,6 +129,7 @@ def test_other_data_are_not_compared():
         cells, results = sweep_of(CLEAN, field=field)
         _, second, _ = summarise(cells, results)
         assert (second.difference.value is not None) == compared
+        assert (second.common_seeds is not None) == compared
 
 
 def test_at_inference_is_shuffled_minus_clean_of_the_same_weights():
@@ -141,15 +169,13 @@ def test_what_is_written_and_printed(tmp_path):
     assert float(second["difference_p_adjusted"]) == pytest.approx(5 * 0.0335, abs=1e-3)
     assert float(second["difference_p_value"]) == pytest.approx(0.0335, abs=1e-4)
     assert float(second["at_inference"]) == pytest.approx(-12.5)
-    text = io.StringIO()
-    sweep_summary.print_summary(Console(file=text, width=120), groups, title="a title")
-    printed = text.getvalue()
-    assert "strength=0.3" in printed
-    assert "-9.5 ± 6.4 not resolved" in printed
-    assert "72.0 ± 25.4" in printed
-    assert "mean over 2 to 3 seeds" in printed
-    assert "Δ clean" in printed
-    assert "corrected by Holm over the table's 5 differences" in " ".join(printed.split())
+    text = printed(groups)
+    assert "strength=0.3" in text
+    assert "-9.5 ± 6.4 not resolved" in text
+    assert "72.0 ± 25.4" in text
+    assert "mean over 2 to 3 seeds" in text
+    assert "Δ clean" in text
+    assert "corrected by Holm over the table's 5 differences" in " ".join(text.split())
     assert len(sweep_summary.write_figure(tmp_path, groups)) == 2
     assert (tmp_path / "figure.svg").read_text().startswith("<?xml")
     assert sweep_summary.write_figure(tmp_path, groups[:2]) == []
