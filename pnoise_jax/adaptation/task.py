@@ -73,6 +73,15 @@ class AdaptationTask(Task):
         Raises:
           ValueError, OSError: it cannot be read, or the domains' classes differ; lists these.
         """
+        source, match = self._matched_source
+        names = self.require_setup().test_data.class_names
+        if match.kind == "mapped" and names is not None:
+            return source.relabelled(match.order, names)
+        return source
+
+    @functools.cached_property
+    def _matched_source(self) -> tuple[data.Dataset, class_names.Match]:
+        """The labelled split as it is stored, and where the target has its classes."""
         target, source = self.require_setup().test_data, self._load_source()
         named = f"data.name={target.name!r} and task.source={self.source!r}"
         theirs, ours = target.class_names, source.class_names
@@ -80,16 +89,16 @@ class AdaptationTask(Task):
             match = class_names.match_classes(theirs, ours, whose=named, number=source.num_classes)
         except class_names.DifferentClassesError as error:
             raise ValueError(f"{error}: give two domains of the same classes") from error
-        missing = set(theirs or ()) - set(ours or ()) if match.kind == "mapped" else ()
+        missing = []
+        if match.kind == "mapped" and theirs is not None:
+            missing = [name for label, name in enumerate(theirs) if label not in match.order]
         if source.num_classes != target.num_classes or missing:
             raise ValueError(
                 f"{named} have {target.num_classes} and {source.num_classes} classes"
-                + (f"; the source lacks {', '.join(sorted(missing)[:5])}" if missing else "")
+                + (f"; the source lacks {', '.join(missing[:5])}" if missing else "")
                 + ": give two domains of the same classes"
             )
-        if match.kind == "mapped" and theirs is not None:
-            return source.relabelled(match.order, theirs)
-        return source
+        return source, match
 
     def _load_source(self) -> data.Dataset:
         section = self.require_setup().config.data

@@ -1,5 +1,7 @@
 """Two small domains of four classes: bright corners, in the target dimmer and upside down."""
 
+import unicodedata
+
 import numpy as np
 
 from pnoise_jax import data, training
@@ -40,6 +42,20 @@ def part_of_target():
 def renumbered():
     """The target with its classes in another order."""
     return corners(1, 60, names=NAMES[::-1])
+
+
+def accented(form, order=1):
+    """The target with an accent in a name, composed in a form of Unicode."""
+    names = tuple(unicodedata.normalize(form, name) for name in (*NAMES[:3], "bottom r\u00edght"))
+    return corners(1 + order, 60, names=names[::order])
+
+
+def composed():
+    return accented("NFC")
+
+
+def decomposed_renumbered():
+    return accented("NFD", order=-1)
 
 
 def other_classes():

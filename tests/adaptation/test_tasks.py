@@ -343,6 +343,15 @@ def test_images_in_memory_are_the_same_under_another_name(transform):
         training.build(config).task.check()
 
 
+def test_the_sources_classes_are_found_in_any_form_of_unicode():
+    config = domains.config(**{"task.source": f"{domains.__name__}:decomposed_renumbered"})
+    config.data.name = f"{domains.__name__}:composed"
+    task = training.build(config).task
+    task.check()
+    assert task.source_data.class_names == domains.composed().class_names
+    assert task.source_data.labels[:4].tolist() == [3, 2, 1, 0]
+
+
 def test_every_weight_of_every_task_is_at_least_zero():
     tried = set()
     for name in TASKS:
