@@ -146,6 +146,21 @@ class AdaptationTask(Task):
                     "another domain. Training on the target's labels is task.name='classification'"
                 )
 
+    def warn_of_data(self) -> list[str]:
+        """Where nothing tells whether both domains mean the same class by a number."""
+        target, (source, match) = self.require_setup().test_data, self._matched_source
+        both = (target.class_names, source.class_names)
+        have_names = [not (names is None or class_names.are_numbers(names)) for names in both]
+        if match.kind != "unknown" or not any(have_names):
+            return []
+        sides = [f"data.name={target.name!r}", f"task.source={self.source!r}"]
+        if all(have_names):
+            reason = f"{' and '.join(sides)} name their classes in different ways"
+        else:
+            named, numbered = sides if have_names[0] else reversed(sides)
+            reason = f"the classes of {numbered} have numbers, and those of {named} names"
+        return [f"{reason}, so labels are compared by number alone"]
+
     def describe_data(self) -> dict[str, Any]:
         """What a run records about its data in addition to the target: the source."""
         source = self.source_data

@@ -60,7 +60,8 @@ def print_header(
     for sentence in [*describe_fine_tuning(experiment, imported), describe_noise(experiment)]:
         console.print(sentence, soft_wrap=True)
     warnings = [] if imported is None else warn_of_preprocessing(experiment, imported)
-    for warning in [*warnings, *warn_of_noise(experiment), *describe_unused(experiment)]:
+    warnings = [*warnings, *experiment.task.warn_of_data(), *warn_of_noise(experiment)]
+    for warning in [*warnings, *describe_unused(experiment)]:
         console.print(f"note: {warning}", style="yellow")
 
 

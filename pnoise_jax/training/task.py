@@ -107,6 +107,10 @@ class Task:
         """Sentences on the noise of the task's own, beside that of the model's injections."""
         return []
 
+    def warn_of_data(self) -> list[str]:
+        """Sentences where the task's data may not be what a user takes them for."""
+        return []
+
     def describe_data(self) -> dict[str, Any]:
         """What a run notes of its data beside those of the data section; plain JSON."""
         return {}

@@ -66,6 +66,19 @@ def fewer_classes():
     return data.InMemory(_without(3), class_names=NAMES[:3])
 
 
+def without_names():
+    return data.InMemory(corners(0, 120).splits)
+
+
+def numbers():
+    return data.InMemory(corners(3, 120).splits, class_names=tuple("0123"))
+
+
+def synsets():
+    names = ("n01440764", "n01443537", "n01484850", "n01491361")
+    return data.InMemory(corners(0, 120).splits, class_names=names)
+
+
 def five_without_names():
     splits = corners(0, 120).splits
     return data.InMemory({k: (x, np.arange(len(x)) % 5) for k, (x, _) in splits.items()})

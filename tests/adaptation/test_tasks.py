@@ -1,5 +1,6 @@
 """The tasks: their batches, their noise, their gate, what they refuse, and whole runs."""
 
+import io
 import json
 import math
 import shutil
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType
+from rich.console import Console
 from scipy import special
 
 from pnoise_jax import data, parallel, training
@@ -17,6 +19,7 @@ from pnoise_jax.adaptation import discriminators
 from pnoise_jax.adaptation.paired_batches import PairedBatches
 from pnoise_jax.models.attention import Attention
 from pnoise_jax.runs import RunDirectory, stored_arrays
+from pnoise_jax.training import console
 from pnoise_jax.training.random_streams import RandomStreams
 from pnoise_jax.training.task import StepContext
 from tests.adaptation import domains
@@ -341,6 +344,42 @@ def test_images_in_memory_are_the_same_under_another_name(transform):
     config.data.test_transform = transform
     with pytest.raises(ValueError, match=r"part_of_target' .* share 10 images, whose labels no"):
         training.build(config).task.check()
+
+
+@pytest.mark.parametrize(
+    ("target", "source", "reason"),
+    [
+        (
+            "target",
+            "without_names",
+            "the classes of {source} have numbers, and those of {target} n",
+        ),
+        ("target", "numbers", "the classes of {source} have numbers, and those of {target} names"),
+        ("numbers", "source", "the classes of {target} have numbers, and those of {source} names"),
+        ("target", "synsets", "{target} and {source} name their classes in different ways"),
+        ("target", "source", None),
+        ("renumbered", "source", None),
+        ("numbers", "without_names", None),
+    ],
+)
+def test_a_header_says_where_classes_are_compared_by_number(target, source, reason):
+    named = {
+        "target": f"data.name='{domains.__name__}:{target}'",
+        "source": f"task.source='{domains.__name__}:{source}'",
+    }
+    config = domains.config(**{"task.source": f"{domains.__name__}:{source}"})
+    config.data.name = f"{domains.__name__}:{target}"
+    printed = header(config)
+    assert ("labels are compared by number alone" in printed) == (reason is not None)
+    if reason is not None:
+        assert f"note: {reason.format(**named)}" in printed
+
+
+def header(config):
+    """What a run prints before it trains, in one line."""
+    text = io.StringIO()
+    console.print_header(Console(file=text, width=500), training.build(config), None)
+    return " ".join(text.getvalue().split())
 
 
 def test_the_sources_classes_are_found_in_any_form_of_unicode():
