@@ -147,7 +147,10 @@ class AdaptationTask(Task):
                 )
 
     def warn_of_data(self) -> list[str]:
-        """Where nothing tells whether both domains mean the same class by a number."""
+        """Where classes are compared by number alone, or the source has no images of some."""
+        return [*self._warn_of_numbers(), *self._warn_of_absent_classes()]
+
+    def _warn_of_numbers(self) -> list[str]:
         target, (source, match) = self.require_setup().test_data, self._matched_source
         both = (target.class_names, source.class_names)
         have_names = [not (names is None or class_names.are_numbers(names)) for names in both]
@@ -160,6 +163,19 @@ class AdaptationTask(Task):
             named, numbered = sides if have_names[0] else reversed(sides)
             reason = f"the classes of {numbered} have numbers, and those of {named} names"
         return [f"{reason}, so labels are compared by number alone"]
+
+    def _warn_of_absent_classes(self) -> list[str]:
+        source = self.source_data
+        absent = np.setdiff1d(np.arange(source.num_classes), source.labels)
+        if not len(absent):
+            return []
+        names = [source.class_names[i] if source.class_names else str(i) for i in absent[:5]]
+        more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
+        return [
+            f"task.source={self.source!r} with task.source_split={self.source_split!r} has no "
+            f"image of {len(absent)} of the {source.num_classes} classes ({', '.join(names)}"
+            f"{more}), so nothing is learned about them; its examples may be sorted by class"
+        ]
 
     def describe_data(self) -> dict[str, Any]:
         """What a run records about its data in addition to the target: the source."""

@@ -66,6 +66,15 @@ def fewer_classes():
     return data.InMemory(_without(3), class_names=NAMES[:3])
 
 
+def many_classes():
+    """The source's images with 40 classes, sorted by class: few in a part of them."""
+    images, _ = corners(0, 120).splits["train"]
+    split = (images, np.arange(120) // 3)
+    return data.InMemory(
+        {"train": split, "test": split}, class_names=tuple(f"class {i}" for i in range(40))
+    )
+
+
 def without_names():
     return data.InMemory(corners(0, 120).splits)
 

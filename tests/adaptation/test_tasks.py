@@ -375,6 +375,26 @@ def test_a_header_says_where_classes_are_compared_by_number(target, source, reas
         assert f"note: {reason.format(**named)}" in printed
 
 
+def test_a_header_names_classes_of_which_the_source_has_no_image():
+    config = domains.config(batch_size=2, **{"task.source_split": "train[:3]"})
+    named = f"note: task.source='{SOURCE}' with task.source_split="
+    said = "'train[:3]' has no image of 1 of the 4 classes (bottom right), so nothing is"
+    assert f"{named}{said}" in header(config)
+    config.task.source_split = "train[:4]"
+    assert "has no image" not in header(config)
+    config.data.name = f"{domains.__name__}:renumbered"  # as the target numbers them
+    config.task.source_split = "train[:2]"
+    assert "has no image of 2 of the 4 classes (bottom right, bottom left)" in header(config)
+
+
+def test_of_many_absent_classes_the_header_says_how_many():
+    config = domains.config(**{"task.source": f"{domains.__name__}:many_classes"})
+    config.data.name = config.task.source
+    config.task.source_split, config.data.train_split = "train[:30]", "train[30:]"
+    absent = "30 of the 40 classes (class 10, class 11, class 12, class 13, class 14 and 25 more)"
+    assert f"has no image of {absent}" in header(config)
+
+
 def header(config):
     """What a run prints before it trains, in one line."""
     text = io.StringIO()
