@@ -39,6 +39,7 @@ def plain():
     return models.create_model("vit_ti_16", num_classes=4, **SIZES)
 
 
+@pytest.mark.slow
 def test_an_exported_cdtrans_run_predicts_as_the_run_did(tmp_path):
     clean, *_ = train("cdtrans", tmp_path / "run", ema_decay=0.5)
     exported = weights.export(tmp_path / "run")

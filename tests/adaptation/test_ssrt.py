@@ -441,7 +441,7 @@ def test_without_safe_training_nothing_is_kept():
     assert "ramp" not in metrics
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_eight_devices_equal_one():
     task = ssrt(vit(2), dropout=0.0, layers=("image", 2))
     state, step = make_step(task)

@@ -98,7 +98,7 @@ def test_eight_devices_equal_one(name):
     chex.assert_trees_all_close((few[0].params, few[1]), (many[0].params, many[1]), atol=5e-5)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_devices_that_share_matrix_products_equal_one():
     """TVT weighs the attention of the class token by factors for each head."""
     config = domains.config("tvt", **{"noise.preset": "optimal_all_tokens"})

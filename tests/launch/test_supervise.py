@@ -110,6 +110,7 @@ def test_a_run_that_was_stopped_and_saved_goes_on_at_once(supervise):
     assert len(notes()) == 4
 
 
+@pytest.mark.slow
 def test_the_pause_doubles(supervise):
     process, _ = supervise("1", "1", "1", "0", TRIES="9", WAIT="1")
     began = time.monotonic()

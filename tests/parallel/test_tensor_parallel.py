@@ -205,10 +205,11 @@ def test_a_run_is_that_of_one_device(name, alone, data_dir):
             {"name": "gaussian", "std": 0.2},
             marks=pytest.mark.slow,
         ),
-        (
+        pytest.param(
             "deit_ti_16_distilled",
             {"attention_kernel": "auto"},
             {"name": "salt_and_pepper", "probability": 0.1, "extremes": "batch"},
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             "vit_22b",

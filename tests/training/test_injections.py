@@ -249,7 +249,7 @@ def test_an_evaluation_leaves_out_what_is_off_at_inference(run):
     assert [row["nll"] for row in training.evaluate(config, run)] == [r["nll"] for r in without]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_an_audit_takes_both_together(run, data_dir, tmp_path):
     settings = studies.AuditSettings(orders=20, batch_sizes=(10,), purity_steps=2)
     config = run_config.read_config(run)
