@@ -7,7 +7,13 @@ import scipy
 
 
 def in_batches(order: np.ndarray, batch_size: int) -> np.ndarray:
-    """The number of the batch that each example falls into, (n,), from an order (n,) of indices."""
+    """The number of the batch that each example falls into, (n,), from an order (n,) of indices.
+
+    Raises:
+      ValueError: the order does not have each index once.
+    """
+    if not np.array_equal(np.sort(order), np.arange(len(order))):
+        raise ValueError(f"order: give each of the indices 0 to {len(order) - 1} once")
     batches = np.empty(len(order), np.int32)
     batches[order] = np.arange(len(order)) // batch_size
     return batches

@@ -24,6 +24,8 @@ from pnoise_jax.weights.infer_model import infer_channels
 from pnoise_jax.weights.names.timm_layout import timm_layout, timm_state
 from pnoise_jax.weights.names.timm_models import timm_reference
 
+_OTHER_FORMATS = (".pth", ".pt", ".bin", ".ckpt", ".npz", ".npy", ".h5", ".msgpack", ".onnx")
+
 
 @dataclasses.dataclass(frozen=True)
 class Exported:
@@ -134,6 +136,11 @@ def _require_head(workdir: Path) -> None:
 
 
 def _require_new(out: Path) -> None:
+    if out.suffix in _OTHER_FORMATS:
+        raise ValueError(
+            f"--out={str(out)!r}: the file is safetensors, and programs go by the ending: name it "
+            f"{out.with_suffix('.safetensors').name}"
+        )
     if os.path.lexists(out):
         raise FileExistsError(f"--out={str(out)!r} exists: name another file, or remove it")
     if not out.parent.is_dir():

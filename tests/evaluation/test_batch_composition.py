@@ -80,3 +80,9 @@ def test_a_batch_with_all_classes_has_no_other_home(counts):
     bits = evaluation.label_bits_per_batch(labels, np.zeros(len(labels), np.int64))
     assert np.isfinite(bits)
     assert bits >= 0
+
+
+@pytest.mark.parametrize("order", [[0, 0, 1, 2], [0, 2], [1, 2, 3]])
+def test_an_order_has_every_example_once(order):
+    with pytest.raises(ValueError, match=r"order: give each of the indices 0 to \d once"):
+        evaluation.in_batches(np.array(order), 2)

@@ -125,6 +125,12 @@ def test_the_weights_of_a_checkpoint_go_where_those_of_its_run_go(run, exported,
     assert all(np.array_equal(found[name], x) for name, x in expected.items())
 
 
+def test_a_name_of_another_format_is_refused(run, tmp_path):
+    with pytest.raises(ValueError, match=r"model.pth'.* is safetensors.*name it model.safetensors"):
+        weights.export(run, tmp_path / "model.pth")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("links", [True, False])
 def test_a_file_that_appears_meanwhile_stays(run, tmp_path, monkeypatch, links):
     out = tmp_path / "file"

@@ -99,8 +99,9 @@ def summarise(cells: Sequence[Cell], results: Results) -> list[Group]:
                 for by_seed in (rows, baseline)
             ]
             difference, common_seeds = _paired(*pair), len(common)
-        shuffled = _top1(rows, "shuffled")
-        at_inference = _paired(shuffled, _top1(rows, "clean")) if shuffled else Mean()
+        noisy = {seed: row for seed, row in rows.items() if row["shuffled_top1"]}
+        pair = [_top1(noisy, protocol) for protocol in ("shuffled", "clean")]
+        at_inference = _paired(*pair) if noisy else Mean()
         groups.append(Group(dict(values), rows, means, difference, common_seeds, at_inference))
     return _corrected(groups)
 
