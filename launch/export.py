@@ -26,6 +26,11 @@ def describe(exported: weights.Exported) -> str:
     lines = [
         f"wrote {exported.path}: {exported.arrays} arrays, {size:.1f} MB, {exported.title}",
     ]
+    if exported.mean_image is not None:
+        lines.append(
+            "note: the run subtracts a mean image, for which timm has no field, so the file states "
+            f"no mean: subtract data.mean_image={exported.mean_image!r} from pixels in [0, 1]"
+        )
     if exported.reference is None:
         lines.append("note: timm has no such model; the arrays have the names of its family")
     else:

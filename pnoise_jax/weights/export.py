@@ -37,6 +37,8 @@ class Exported:
       arrays: how many.
       metadata: what the file says about itself.
       reference: timm's name of the model and its arguments; None where timm has none.
+      mean_image: the mean image that the run subtracts, for which timm's metadata have no word;
+        None where it subtracts a mean per channel.
     """
 
     path: Path
@@ -44,6 +46,7 @@ class Exported:
     arrays: int
     metadata: dict[str, str]
     reference: tuple[str, dict[str, Any]] | None
+    mean_image: str | None = None
 
 
 def export(workdir: str | os.PathLike, out: str | os.PathLike | None = None) -> Exported:
@@ -82,7 +85,8 @@ def export(workdir: str | os.PathLike, out: str | os.PathLike | None = None) -> 
     except OSError as error:
         raise errors.unreadable_error(f"--workdir={str(workdir)!r}", error) from error
     _write(out, tensors, metadata)
-    return Exported(out, file.title, len(tensors), metadata, reference)
+    mean_image = config["data"].get("mean_image")
+    return Exported(out, file.title, len(tensors), metadata, reference, mean_image)
 
 
 def _default_out(workdir: Path) -> Path:
@@ -199,7 +203,8 @@ def _metadata(
 ) -> dict[str, str]:
     """What the file says about itself: texts, some of them JSON."""
     size = model.image_shape
-    images = preprocessing.to_timm(config["data"]) | {"num_classes": model.num_classes}
+    images = preprocessing.to_timm(config["data"], size=size)
+    images["num_classes"] = model.num_classes
     if size is not None:
         images["input_size"] = [infer_channels(file.shapes), *size]
     name, arguments = reference or ("", {})

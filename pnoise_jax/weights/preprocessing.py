@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from pnoise_jax import data
-from pnoise_jax.data.image import require_statistics
+from pnoise_jax.data.image import ResizeCrop, require_statistics
 from pnoise_jax.weights.formats import run_weights
 from pnoise_jax.weights.formats.array_file import ArrayFile, Format
 from pnoise_jax.weights.names.naming import Naming
+from pnoise_jax.weights.stated_options import image_sides
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +23,8 @@ class Preprocessing:
       mean, std: per channel, of pixels in [0, 1]; None where it is not known.
       test_transform: as in a config's data.test_transform; None where it is not known.
       source: where this is stated.
+      mean_image: the file of a mean image that is subtracted instead of a mean per channel, as
+        in a config's data.mean_image; None where there is none.
 
     Raises:
       ValueError: mean or std are not those of pixels in [0, 1]; names the source.
@@ -31,6 +34,7 @@ class Preprocessing:
     std: tuple[float, ...] | None
     test_transform: str | None
     source: str
+    mean_image: str | None = None
 
     def __post_init__(self):
         statistics = {"mean": self.mean, "std": self.std}
@@ -40,6 +44,8 @@ class Preprocessing:
     def describe(self) -> str:
         """One line."""
         fields = {"mean": self.mean, "std": self.std, "test_transform": self.test_transform}
+        if self.mean_image is not None:
+            fields["mean"] = f"image {self.mean_image!r} to be subtracted"
         parts = [
             f"{name} {'unknown' if value is None else value}" for name, value in fields.items()
         ]
@@ -66,36 +72,85 @@ def expected_by(file: ArrayFile, naming: Naming | None) -> Preprocessing | None:
     return Preprocessing(naming.mean, naming.std, None, f"as {naming.title} does")
 
 
-def to_timm(section: Mapping[str, Any]) -> dict[str, Any]:
-    """A config's data section in timm's words: mean, std, interpolation, crop_pct, crop_mode."""
+def to_timm(section: Mapping[str, Any], *, size: tuple[int, int] | None = None) -> dict[str, Any]:
+    """A config's data section in timm's words: mean, std, interpolation, crop_pct, crop_mode.
+
+    timm has no word for a mean image. Where one is subtracted, its file's name is the value of
+    "mean_image", and there is no "mean".
+
+    Args:
+      section: the data section.
+      size: (height, width) of the model's images; None where it takes any.
+    """
     crop = _create(section["test_transform"], section["mean"], section["std"]).crop
-    ratio = getattr(crop, "crop_ratio", None)
-    return {
-        "mean": list(section["mean"]),
+    ratio, is_squashed = getattr(crop, "crop_ratio", 1.0), not isinstance(crop, ResizeCrop)
+    if is_squashed and size is not None:
+        ratio = _timm_ratio(ratio, size)
+    mean: dict[str, Any] = {"mean": list(section["mean"])}
+    if section.get("mean_image") is not None:
+        mean = {"mean_image": Path(section["mean_image"]).name}
+    return mean | {
         "std": list(section["std"]),
         "interpolation": getattr(crop, "interpolation", "bilinear"),
-        "crop_pct": 1.0 if ratio is None else ratio,
-        "crop_mode": "squash" if ratio is None else "center",
+        "crop_pct": ratio,
+        "crop_mode": "squash" if is_squashed else "center",
     }
+
+
+def _timm_ratio(ratio: float, size: tuple[int, int]) -> float:
+    """The ratio with which timm, which rounds down, resizes to the square of `SquareCrop`.
+
+    For sides that differ there may be none: one of them is then a pixel longer.
+    """
+    resized = [round(side / ratio) for side in size]
+    if [math.floor(side / ratio) for side in size] == resized:
+        return ratio
+    exact = min(side / length for side, length in zip(size, resized, strict=True))
+    return math.nextafter(exact, 0)  # or the division may end just below the length
 
 
 def _of_run(path: Path) -> Preprocessing | None:
     section = run_weights.read_config(path).get("data")
     if not isinstance(section, dict):
         return None
-    mean, std, text = (section.get(name) for name in ("mean", "std", "test_transform"))
-    return Preprocessing(_numbers(mean), _numbers(std), _known(text), "the run's config")
+    return _stated(section, section.get("test_transform"), "the run's config")
 
 
 def _from_timm(section: Mapping[str, Any], source: str) -> Preprocessing | None:
     """From timm's `pretrained_cfg`; None where it says nothing about images."""
     interpolation, ratio = section.get("interpolation"), section.get("crop_pct")
+    squashed = f"square_crop({_square_ratio(section)}, interpolation={interpolation!r})"
     transform = {
         "center": f"resize_crop({ratio}, interpolation={interpolation!r})",
-        "squash": f"resize_square(interpolation={interpolation!r})" if ratio == 1 else None,
+        "squash": f"resize_square(interpolation={interpolation!r})" if ratio == 1 else squashed,
     }.get(str(section.get("crop_mode", "center")))
-    values = (_numbers(section.get("mean")), _numbers(section.get("std")), _known(transform))
-    return None if values == (None, None, None) else Preprocessing(*values, source)
+    stated = _stated(section, transform, source)
+    return None if stated == Preprocessing(None, None, None, source) else stated
+
+
+def _square_ratio(section: Mapping[str, Any]) -> str:
+    """The ratio with which `square_crop` resizes to timm's square, where the two round apart."""
+    ratio, size = section.get("crop_pct"), section.get("input_size")
+    sides = image_sides(size[1:] if isinstance(size, list) else None)
+    if type(ratio) is not float or not 0 < ratio < 1 or sides is None:
+        return str(ratio)
+    if min(sides) < 1 or max(sides) > 2**16 * ratio:  # of no image
+        return str(ratio)
+    resized = [math.floor(side / ratio) for side in sides]
+    if [round(side / ratio) for side in sides] == resized:
+        return str(ratio)
+    return "{}/{}".format(
+        *min(zip(sides, resized, strict=True), key=lambda pair: pair[0] / pair[1])
+    )
+
+
+def _stated(section: Mapping[str, Any], transform: Any, source: str) -> Preprocessing:
+    """What a section with mean, std and perhaps mean_image says; a mean image replaces the mean."""
+    mean, std = _numbers(section.get("mean")), _numbers(section.get("std"))
+    mean_image = section.get("mean_image")
+    if not isinstance(mean_image, str):
+        return Preprocessing(mean, std, _known(transform), source)
+    return Preprocessing(None, std, _known(transform), source, mean_image)
 
 
 def _known(transform: Any) -> str | None:

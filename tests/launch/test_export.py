@@ -131,6 +131,24 @@ def test_a_name_of_another_format_is_refused(run, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_no_mean_is_stated_where_a_mean_image_is_subtracted(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run", ignore=lambda *_: ["model.safetensors"])
+    config = json.loads((copy / "config.json").read_text())
+    config["data"] |= {"mean_image": "/there/mean.npy", "std": [1.0]}
+    (copy / "config.json").write_text(json.dumps(config))
+    code, output, errors = command.run("export", f"--workdir={copy}")
+    assert code == 0, errors
+    assert "subtract data.mean_image='/there/mean.npy' from pixels in [0, 1]" in output
+    with safe_open(copy / "model.safetensors", framework="numpy") as opened:
+        stated = json.loads(opened.metadata()["pretrained_cfg"])
+    assert (stated["mean_image"], stated["std"]) == ("mean.npy", [1.0])
+    assert "mean" not in stated
+    sentences = []
+    model = models.create_model("vit_ti_16", num_classes=10, **VIT)
+    weights.load(copy, model, report=sentences.append)
+    assert "expect mean image '/there/mean.npy' to be subtracted, std (1.0,)" in sentences[-1]
+
+
 @pytest.mark.parametrize("links", [True, False])
 def test_a_file_that_appears_meanwhile_stays(run, tmp_path, monkeypatch, links):
     out = tmp_path / "file"

@@ -1,13 +1,15 @@
 """Which images weights expect: what says so, and where a config's differ."""
 
 import json
+import math
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import save_file
 
-from pnoise_jax import training, weights
+from pnoise_jax import data, training, weights
 from pnoise_jax.training.imported import warn_of_preprocessing
 from pnoise_jax.weights import preprocessing
 from tests.training.runs import small_config
@@ -31,6 +33,28 @@ def expected_by(file, **options):
         (
             {"interpolation": "bilinear", "crop_pct": 1.0, "crop_mode": "squash"},
             "resize_square(interpolation='bilinear')",
+        ),
+        (
+            {"interpolation": "bicubic", "crop_pct": 0.875, "crop_mode": "squash"},
+            "square_crop(0.875, interpolation='bicubic')",
+        ),
+        (  # timm resizes to 36, and square_crop(0.875) to 37
+            {"interpolation": "bilinear", "crop_pct": 0.875, "crop_mode": "squash"}
+            | {"input_size": [3, 32, 32]},
+            "square_crop(32/36, interpolation='bilinear')",
+        ),
+        *(
+            (
+                {"interpolation": "bilinear", "crop_pct": share, "crop_mode": "squash"}
+                | {"input_size": [3, side, side]},
+                None,
+            )
+            for share, side in ((1.5, 32), (0, 32), (float("nan"), 32), ("large", 32), (0.0, 0))
+        ),
+        (
+            {"interpolation": "bilinear", "crop_pct": 0.9, "crop_mode": "squash"}
+            | {"input_size": [3, 10**400, -1]},
+            "square_crop(0.9, interpolation='bilinear')",
         ),
         ({"interpolation": "bicubic", "crop_pct": 0.9, "crop_mode": "border"}, None),
         ({"interpolation": "random", "crop_pct": 0.9}, None),
@@ -124,6 +148,8 @@ def test_empty_metadata_hide_nothing(tmp_path):
         ("resize_crop(3/4)", ("bicubic", 0.75, "center")),
         ("resize_square(interpolation='bicubic')", ("bicubic", 1.0, "squash")),
         ("none", ("bilinear", 1.0, "squash")),
+        ("square_crop(0.5)", ("bilinear", 0.5, "squash")),
+        ("square_crop(interpolation='bicubic')", ("bicubic", 0.875, "squash")),
     ],
 )
 def test_in_timms_words(transform, theirs):
@@ -131,6 +157,58 @@ def test_in_timms_words(transform, theirs):
     names = ("interpolation", "crop_pct", "crop_mode")
     expected = {"mean": [0.5], "std": [0.25]} | dict(zip(names, theirs, strict=True))
     assert preprocessing.to_timm(section) == expected
+    assert preprocessing.to_timm(section, size=(224, 224)) == expected
+
+
+@pytest.mark.parametrize("ratio", [0.3, 0.5, 0.875, 0.9, 0.95, 1.0])
+@pytest.mark.parametrize("size", [(32, 32), (224, 224), (240, 240), (24, 36)])
+def test_timm_resizes_to_the_same_square(ratio, size):
+    """It rounds down, and square_crop to the nearest."""
+    section = {"mean": (0.5,), "std": (0.5,), "test_transform": f"square_crop({ratio})"}
+    crop_pct = preprocessing.to_timm(section, size=size)["crop_pct"]
+    assert crop_pct == pytest.approx(ratio, rel=0.02)
+    assert [math.floor(x / crop_pct) for x in size] == [round(x / ratio) for x in size]
+
+
+@pytest.mark.parametrize("ratio", [0.5, 0.875, 0.9, 1.0])
+@pytest.mark.parametrize("name", ["square_crop", "resize_crop"])
+def test_timm_makes_the_same_images(name, ratio):
+    """Both ways: of what is written, and of what is read; where timm is installed."""
+    timm = pytest.importorskip("timm.data")
+    pixels = np.random.default_rng(0).integers(0, 256, (47, 90, 3), np.uint8)
+
+    def of_timm(crop_pct, **words):
+        make = timm.create_transform(
+            input_size=(3, 32, 32), crop_pct=crop_pct, mean=(0,) * 3, std=(1,) * 3, **words
+        )
+        return np.round(make(Image.fromarray(pixels)).numpy().transpose(1, 2, 0) * 255)
+
+    def ours(text):
+        statistics = {"mean": (0.5,), "std": (0.5,), "field": "data.test_transform"}
+        return data.create_transform(text, size=(32, 32), train=False, **statistics)(pixels)
+
+    section = {"mean": (0.5,), "std": (0.5,), "test_transform": f"{name}({ratio})"}
+    words = preprocessing.to_timm(section, size=(32, 32))
+    words = {key: words[key] for key in ("interpolation", "crop_pct", "crop_mode")}
+    np.testing.assert_array_equal(of_timm(**words), ours(section["test_transform"]))
+    stated = words | {"crop_pct": ratio, "input_size": [3, 32, 32]}
+    read = preprocessing._from_timm(stated, "a file")
+    np.testing.assert_array_equal(of_timm(**words | {"crop_pct": ratio}), ours(read.test_transform))
+
+
+def test_a_mean_image_is_said_in_place_of_a_mean(tmp_path):
+    section = {"mean": (0.5,), "mean_image": "/there/mean.npy", "std": (1.0,)}
+    words = preprocessing.to_timm(section | {"test_transform": "none"})
+    assert (words["mean_image"], words["std"]) == ("mean.npy", [1.0])
+    assert "mean" not in words
+    file = sources.save_timm(tmp_path / "model.safetensors", "vit_token")
+    (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": words}))
+    expected = expected_by(file)
+    assert (expected.mean, expected.std, expected.mean_image) == (None, (1.0,), "mean.npy")
+    assert expected.describe() == (
+        "the weights expect mean image 'mean.npy' to be subtracted, std (1.0,), test_transform "
+        "resize_square(interpolation='bilinear') (config.json beside the file)"
+    )
 
 
 def test_googles_vits_see_pixels_from_minus_one_to_one():
