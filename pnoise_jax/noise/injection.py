@@ -227,10 +227,39 @@ def _from_settings(section: Mapping[str, Any]) -> Injection | None:
         settings["layer"] = _parse_layer(settings["layer"])
     where = {key: value for key, value in settings.items() if key in _PLACE}
     what = {key: value for key, value in settings.items() if key not in _PLACE}
-    what |= dict(what.pop("options", {}))
+    if not kind.__module__.startswith("pnoise_jax."):  # ours have only fields of a config
+        what |= _own_options(what.pop("options", {}))
     takes = _LINEAR_TRANSFORM if kind is LinearTransform else _field_names(kind)
     _refuse_unused({k: v for k, v in what.items() if k not in takes}, f"{name} has no use for it")
-    return Injection(_build_noise(kind, what), **where)
+    return Injection(_build_noise(kind, what), **_effective_place(where, fields))
+
+
+def _own_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a noise of one's own, none of which a field of the section sets."""
+    for key in options:
+        if key in CONFIG_FIELDS and key not in _PLACE:
+            raise ValueError(
+                f"options={dict(options)!r}: {key} is a field of the section itself; set it "
+                "there, and take it out of the options"
+            )
+    return dict(options)
+
+
+def _effective_place(where: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the place, without a preset's layer and tokens where it is the image.
+
+    Raises:
+      ValueError: the section sets a field that makes no difference.
+    """
+    if fields.get("stop_gradient") and not where.get("train", True):
+        _refuse_unused({"stop_gradient": True}, "noise with train=False has no use for it")
+    if where.get("point") != "image":
+        return dict(where)
+    idle = ("layer", "tokens")
+    _refuse_unused(
+        {key: fields[key] for key in idle if key in fields}, "point='image' has no use for it"
+    )
+    return {key: value for key, value in where.items() if key not in idle}
 
 
 def _field_names(kind: type[Noise]) -> set[str]:
@@ -248,7 +277,7 @@ def _without_unset(section: Mapping[str, Any]) -> dict[str, Any]:
 
 def _inherited(settings: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
     """The preset's settings that a section keeps; with another noise or quality, only the place."""
-    if "name" in fields or "quality" in fields:
+    if any(fields.get(key, settings.get(key)) != settings.get(key) for key in ("name", "quality")):
         return {key: value for key, value in settings.items() if key in _PLACE or key == "name"}
     return dict(settings)
 

@@ -126,6 +126,10 @@ def test_a_config_names_a_registered_noise():
     with pytest.raises(ValueError, match=r"noise.radius=3 is set, but scale has no use for it"):
         noise.Injection.from_config({"name": "scale", "options": {"radius": 3}})
     with pytest.raises(
+        ValueError, match=r"noise.options={'strength': 0.9}: strength is a field of the section"
+    ):
+        noise.Injection.from_config(section | {"options": {"strength": 0.9}})
+    with pytest.raises(
         ValueError, match=r"noise 'scale' is registered already, as .*Scale: choose"
     ):
         noise.register_noise("scale")(_named("Other", noisy=_noisy))

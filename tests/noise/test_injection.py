@@ -79,6 +79,27 @@ def test_another_quality_takes_the_presets_place_and_not_its_strength():
 
 
 @pytest.mark.parametrize(
+    ("preset", "named"),
+    [
+        ("published_resnet", {"quality": "cyclic_shift"}),
+        ("published_resnet", {"name": "linear_transform"}),
+        ("published_resnet", {"name": "linear_transform", "quality": "cyclic_shift"}),
+        ("published_resnet_gaussian", {"name": "gaussian"}),
+        ("published_resnet_impulse", {"name": "salt_and_pepper"}),
+        ("optimal_published", {"quality": "optimal"}),
+    ],
+)
+def test_the_presets_own_name_and_quality_change_nothing(preset, named):
+    injection = noise.Injection.from_config({"preset": preset} | named)
+    assert injection == noise.Injection.preset(preset)
+
+
+def test_at_the_image_a_preset_has_no_tokens():
+    injection = noise.Injection.from_config({"preset": "optimal_published", "point": "image"})
+    assert injection == noise.Injection(OPTIMAL, point="image", train=False, inference=True)
+
+
+@pytest.mark.parametrize(
     "section", [{}, {"name": "none"}, {"preset": "paper_vit", "name": "none"}, {"layer": None}]
 )
 def test_no_noise(section):
@@ -127,6 +148,23 @@ def test_batches_become_groups():
         ({"preset": "paper_vit", "layer": "lst"}, "layer='lst': give a number from 1"),
         ({"preset": "paper_vit", "point": "mlp"}, "point='mlp': choose one of 'block_input'"),
         ({"preset": "paper_vit", "tokens": "class"}, "tokens='class'"),
+        (
+            {"name": "gaussian", "strength": 0.1, "options": {"strength": 0.9}},
+            r"noise.options={'strength': 0.9} is set, but gaussian has no use for it; set it",
+        ),
+        ({"preset": "paper_vit", "options": {"shift": -1}}, "linear_transform has no use for it"),
+        (
+            {"name": "gaussian", "point": "image", "layer": "7"},
+            "noise.layer='7' is set, but point='image' has no use for it; set it to None",
+        ),
+        (
+            {"name": "gaussian", "point": "image", "tokens": "patch"},
+            "noise.tokens='patch' is set, but point='image' has no use for it",
+        ),
+        (
+            {"name": "gaussian", "train": False, "stop_gradient": True},
+            "noise.stop_gradient=True is set, but noise with train=False has no use for it",
+        ),
     ],
 )
 def test_a_bad_section_is_named(section, message):
