@@ -62,6 +62,10 @@ class Noise:
         """The same noise of another strength."""
         return dataclasses.replace(self, strength=strength)
 
+    def require_strength(self, strength: float) -> None:
+        """Raises ValueError unless the noise can have this strength, which is not traced."""
+        checks.require_finite("strength", strength)
+
     def noisy(
         self,
         key: jax.Array | None,
@@ -77,7 +81,7 @@ class Noise:
           key: for noises that draw.
           x: (batch, ...), floats.
           mask: (batch,) bool, or None. Of a noise that mixes, the others must contribute nothing.
-          strength: may be traced.
+          strength: a number; may be traced.
           index: (batch,) int32, what each example draws from; None is its place in the batch.
 
         Returns:
@@ -101,21 +105,35 @@ class Noise:
           x: (batch, ...), floats.
           mask: (batch,) bool, True for real examples. The others contribute nothing, and come back
             as they were.
-          strength: in place of the noise's own; may be traced.
+          strength: a number in place of the noise's own; may be traced.
           index: (batch,) int32, what each example draws from: by default its place in the batch.
 
         Returns:
           Like x in shape and dtype.
 
         Raises:
-          ValueError: there is no key and the noise draws, x is not a float array, the mask does not
-            fit the batch, or the batch does not split into groups.
+          ValueError: the noise draws and is not given one key, x is not a float array, the mask or
+            the index does not fit the batch, the strength is not one number that the noise can
+            have, or the batch does not split into groups.
         """
         checks.require_batch(x, mask)
+        checks.require_index(x, index)
         if self.draws:
             checks.require_key(key)
-        strength = self.strength if strength is None else strength
+        if strength is None:
+            strength = self.strength
+        else:
+            self._require_given(strength)
         return rows.place_freely(self._keep_masked)(x, key, mask, strength, index)
+
+    def _require_given(self, strength: Any) -> None:
+        """Raises ValueError unless it is one number; of an array the value may not be known yet."""
+        if isinstance(strength, np.generic):  # which has a shape, and is a number
+            strength = strength.item()
+        if hasattr(strength, "shape"):
+            checks.require_scalar("strength", strength)
+        else:
+            self.require_strength(strength)
 
     def _keep_masked(self, x, key, mask, strength, index) -> jax.Array:
         strength = rows.as_factor(strength, np.promote_types(x.dtype, np.float32))

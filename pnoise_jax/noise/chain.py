@@ -28,7 +28,7 @@ class Chain(Noise):
             raise ValueError(f"noises={self.noises!r}: give two or more")
         for noise in self.noises:
             require_noise(noise)
-        checks.require_finite("strength", self.strength)
+        self.require_strength(self.strength)
         checks.require_group_size(self.group_size)
         kinds = {noise.mixes for noise in self.noises} - {None}
         sizes = {noise.group_size for noise in self.noises if noise.mixes}
@@ -54,6 +54,17 @@ class Chain(Noise):
     def mixes(self) -> Mixes:
         """What any of them mixes."""
         return next((noise.mixes for noise in self.noises if noise.mixes), None)
+
+    def require_strength(self, strength: float) -> None:
+        """Raises ValueError unless each noise can have its own strength times this one."""
+        super().require_strength(strength)
+        for noise in self.noises:
+            try:
+                noise.require_strength(noise.strength * strength)
+            except ValueError as error:
+                raise ValueError(
+                    f"strength={strength!r} multiplies the strength of {noise!r}: {error}"
+                ) from error
 
     def noisy(self, key, x, *, mask, strength, index) -> jax.Array:
         """Applies each noise to the result of the one before."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,8 @@ from pnoise_jax.registry import did_you_mean
 
 def require_batch(x: jax.Array, mask: jax.Array | None) -> None:
     """Raises ValueError unless x is a float array (batch, ...) and mask, if given, is (batch,)."""
+    if not hasattr(x, "ndim"):
+        raise ValueError(f"x has type {type(x).__name__}; expected a float array (batch, ...)")
     if x.ndim == 0 or not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"noise needs a float array (batch, ...); got {x.dtype}{list(x.shape)}")
     if mask is None:
@@ -40,10 +43,30 @@ def require_examples(x: jax.Array, examples: int | None, *, site: str) -> None:
         )
 
 
+def require_index(x: jax.Array, index: jax.Array | None) -> None:
+    """Raises ValueError unless index, if given, is an array (batch,) of whole numbers."""
+    if index is None:
+        return
+    if getattr(index, "shape", None) != x.shape[:1]:
+        got = f"shape {index.shape}" if hasattr(index, "shape") else f"type {type(index).__name__}"
+        raise ValueError(f"index has {got}; expected an array (batch,) = {x.shape[:1]}")
+    if not jnp.issubdtype(index.dtype, jnp.integer):
+        raise ValueError(f"index is {index.dtype}: give int32, each example's number")
+
+
 def require_finite(field: str, value: float) -> None:
     """Raises ValueError unless value is a finite Python or numpy number."""
     if not isinstance(value, int | float | np.number) or not math.isfinite(value):
         raise ValueError(f"{field}={value!r}: give a finite number (a traced one at call time)")
+
+
+def require_scalar(field: str, value: Any) -> None:
+    """Raises ValueError unless an array, which may be traced, is one number."""
+    if value.shape != ():
+        raise ValueError(
+            f"{field} has shape {value.shape}: give one number, which all examples have; for "
+            "several, jax.vmap the call over them"
+        )
 
 
 def require_one_of(field: str, value: object, allowed: tuple) -> None:
@@ -72,9 +95,17 @@ def require_group_size(value: int | None) -> None:
 
 
 def require_key(key: jax.Array | None) -> jax.Array:
-    """The key; raises ValueError where a random noise is given none."""
+    """The key; raises ValueError where a random noise is given none, or what is not one key."""
     if key is None:
         raise ValueError("this noise is random: give it a key, jax.random.key(seed)")
+    if not hasattr(key, "dtype"):
+        raise ValueError(f"key has type {type(key).__name__}; expected jax.random.key(seed)")
+    is_raw = not jnp.issubdtype(key.dtype, jax.dtypes.prng_key)  # of jax.random.PRNGKey
+    if key.ndim != is_raw or (is_raw and key.dtype != np.uint32):
+        raise ValueError(
+            f"key is {key.dtype}{list(key.shape)}: give one key, such as jax.random.key(seed) or "
+            "one of jax.random.split(key)"
+        )
     return key
 
 

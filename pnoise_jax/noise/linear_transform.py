@@ -140,9 +140,7 @@ class LinearTransform(Noise):
         fixed, traced = strength, None
         if not isinstance(strength, int | float):
             fixed, traced = traced, strength
-        # With a strength for each row, the transpose would need those of other rows.
-        both_ways = self.quality.transposed() is not None and jnp.ndim(strength) == 0
-        mix = _mix_both_ways if both_ways else _mix_rows
+        mix = _mix_rows if self.quality.transposed() is None else _mix_both_ways
         return mix(self.quality, axis, axis_name, fixed, x, mask, traced)
 
     def _multiply(self, x, mask, strength, *, axis: int) -> jax.Array:

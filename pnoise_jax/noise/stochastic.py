@@ -63,7 +63,7 @@ class SaltAndPepper(Noise):
 
     Each element draws ``p ~ U(0, 1)`` and becomes ``max(X)`` if ``p < probability / 2``, ``min(X)``
     if ``p > 1 - probability / 2``, else it stays. A strength given at call time takes the place of
-    the probability.
+    the probability; a traced one is clipped to [0, 1].
 
     Attributes:
       probability: the paper's alpha, in [0, 1].
@@ -81,9 +81,7 @@ class SaltAndPepper(Noise):
     axis_name: rows.AxisName | None = None
 
     def __post_init__(self):
-        checks.require_finite("probability", self.probability)
-        if not 0 <= self.probability <= 1:
-            raise ValueError(f"probability={self.probability!r}: give a number in [0, 1]")
+        _require_probability("probability", self.probability)
         checks.require_one_of("extremes", self.extremes, get_args(Extremes))
         checks.require_group_size(self.group_size)
 
@@ -101,8 +99,14 @@ class SaltAndPepper(Noise):
         """The same noise of another probability."""
         return dataclasses.replace(self, probability=strength)
 
+    def require_strength(self, strength: float) -> None:
+        """Raises ValueError unless it is a probability."""
+        _require_probability("strength", strength)
+
     def noisy(self, key, x, *, mask, strength, index) -> jax.Array:
         """Replaces elements of x; ``strength`` is the probability."""
+        if not isinstance(strength, int | float):  # whose range was checked
+            strength = jnp.clip(strength, 0, 1)
         uniform = draw_per_example(jax.random.uniform, key, x, index, axis_name=self.axis_name)
         lowest, highest = self._extremes(x, mask)
         noisy = jnp.where(uniform < strength / 2, highest, x)
@@ -130,6 +134,12 @@ class SaltAndPepper(Noise):
         shared = jnp.broadcast_to(reduce(groups, axis=1, keepdims=True), groups.shape)
         shared = shared.reshape(extreme.shape)
         return shared if axis_name is None else rows.take_local(shared, local, axis_name)
+
+
+def _require_probability(field: str, value: float) -> None:
+    checks.require_finite(field, value)
+    if not 0 <= value <= 1:
+        raise ValueError(f"{field}={value!r}: give a number in [0, 1], the probability")
 
 
 def draw_per_example(

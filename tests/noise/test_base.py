@@ -1,6 +1,7 @@
 """A noise of one's own: what it must have, and that it is as good as ours."""
 
 import dataclasses
+import math
 
 import chex
 import flax.linen as nn
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from pnoise_jax import noise
 
@@ -179,6 +181,16 @@ def test_bad_input_of_a_chain():
     ):
         with pytest.raises(ValueError, match=message):
             noise.Chain(noises)
+    pair = (noise.SaltAndPepper(0.8), noise.Erase(0.0))
+    for use in (
+        lambda: noise.Chain(pair, strength=2.0),
+        lambda: noise.Chain(pair).with_strength(2.0),
+        lambda: noise.Chain(pair)(KEY, images(), strength=2.0),
+    ):
+        with pytest.raises(
+            ValueError, match=r"strength=2.0 multiplies .*0.8.*: strength=1.6: give"
+        ):
+            use()
 
 
 @pytest.mark.parametrize(
@@ -226,3 +238,85 @@ def test_a_mask_is_of_bool():
             noise.LinearTransform(noise.Optimal())(None, x, mask=mask)
     with pytest.raises(ValueError, match="mask has type list; expected an array"):
         noise.LinearTransform(noise.Optimal())(None, x, mask=[True, False, True])
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        (jnp.array([3]), r"index has shape \(1,\); expected an array \(batch,\) = \(6,\)"),
+        (jnp.arange(12), r"index has shape \(12,\)"),
+        (jnp.arange(6)[:, None], r"index has shape \(6, 1\)"),
+        (list(range(6)), "index has type list; expected an array"),
+        (3, "index has type int"),
+        (jnp.arange(6) + 0.5, "index is float32: give int32"),
+        (jnp.ones(6, bool), "index is bool: give int32"),
+    ],
+)
+def test_an_index_is_a_whole_number_for_each_example(index, message):
+    with pytest.raises(ValueError, match=message):
+        Scale()(KEY, images(), index=index)
+
+
+def test_a_traced_index_is_checked():
+    draw = jax.jit(lambda index: Scale()(KEY, images(), index=index))
+    chex.assert_trees_all_close(draw(np.arange(6)), Scale()(KEY, images()), rtol=1e-6)
+    with pytest.raises(ValueError, match=r"index has shape \(1,\)"):
+        draw(jnp.array([3]))
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        (0, r"key has type int; expected jax.random.key\(seed\)"),
+        (jax.random.split(KEY, 6), r"key is key<fry>\[6\]: give one key, such as"),
+        (jax.random.split(jax.random.PRNGKey(0), 6), r"key is uint32\[6, 2\]: give one key"),
+        (jnp.ones(2), r"key is float32\[2\]"),
+    ],
+)
+def test_a_key_is_one_key(key, message):
+    with pytest.raises(ValueError, match=message):
+        Scale()(key, images())
+
+
+def test_old_keys_and_keys_under_vmap():
+    x = images()
+    assert Scale()(jax.random.PRNGKey(0), x).shape == x.shape
+    assert jax.vmap(lambda key: Scale()(key, x))(jax.random.split(KEY, 2)).shape == (2, *x.shape)
+
+
+def test_a_list_is_no_batch():
+    with pytest.raises(ValueError, match=r"x has type list; expected a float array \(batch, ...\)"):
+        Scale()(KEY, [[1.0, 2.0]])
+
+
+@pytest.mark.parametrize(
+    ("strength", "message"),
+    [
+        (jnp.ones(6), r"strength has shape \(6,\): give one number, which all examples have"),
+        (np.ones((6, 1)), r"strength has shape \(6, 1\)"),
+        (math.nan, "strength=nan: give a finite number"),
+        (np.float32("inf"), r"strength=.*inf.*: give a finite number"),
+        ("0.1", "strength='0.1': give a finite number"),
+        ([0.1], r"strength=\[0.1\]: give a finite number"),
+    ],
+)
+@pytest.mark.parametrize(
+    "kind", [Scale(), noise.Erase(), noise.LinearTransform(noise.Optimal())], ids=repr
+)
+def test_a_strength_is_one_number(kind, strength, message):
+    with pytest.raises(ValueError, match=message):
+        kind(KEY, images(), strength=strength)
+
+
+@pytest.mark.parametrize(
+    "strength", [0.5, jnp.float32(0.5), np.float32(0.5), np.array(0.5), nnx.Param(jnp.array(0.5))]
+)
+def test_a_strength_of_any_kind_of_number(strength):
+    halved = noise.Erase()(None, images(), strength=strength)
+    chex.assert_trees_all_close(halved, 0.5 * images(), rtol=1e-6)
+
+
+def test_several_strengths_by_vmap():
+    strengths = jnp.array([0.1, 0.5])
+    several = jax.vmap(lambda strength: noise.Erase()(None, images(), strength=strength))(strengths)
+    chex.assert_trees_all_close(several[1], 0.5 * images(), rtol=1e-6)

@@ -129,14 +129,6 @@ def test_gradients_of_a_matrix_of_ones_own_are_those_of_its_own_mix():
     chex.assert_trees_all_close(pullback(g), expected(g), rtol=1e-5, atol=1e-5)
 
 
-def test_gradients_of_a_strength_for_each_row():
-    x, shares = sample(), jnp.linspace(0, 1, K)[:, None, None]
-    transform = noise.LinearTransform(noise.CyclicShift(0.3))
-    mixed, pullback = jax.vjp(lambda x: transform(None, x, strength=shares), x)
-    _, expected = jax.vjp(lambda x: (1 - shares) * x + shares * jnp.roll(x, 1, axis=0), x)
-    chex.assert_trees_all_close(pullback(mixed), expected(mixed), rtol=1e-5, atol=1e-6)
-
-
 @pytest.mark.parametrize("mask", ["1111111111110000", "0110111001000111", "0000000000010000"])
 @pytest.mark.parametrize("group_size", [None, 8])
 @pytest.mark.parametrize("quality", QUALITIES, ids=repr)

@@ -122,6 +122,19 @@ def test_bfloat16_stays():
         assert kind(KEY, x).dtype == jnp.bfloat16
 
 
+@pytest.mark.parametrize("strength", [1.5, -0.1, 2, np.float32(1.5)])
+def test_a_strength_is_a_probability(strength):
+    with pytest.raises(ValueError, match=r"strength=.*: give a number in \[0, 1\]"):
+        noise.SaltAndPepper(0.8)(KEY, sample(), strength=strength)
+
+
+def test_a_traced_probability_is_clipped():
+    x, kind = sample(), noise.SaltAndPepper(0.8)
+    apply = jax.jit(lambda strength: kind(KEY, x, strength=strength))
+    chex.assert_trees_all_equal(apply(1.5), noise.SaltAndPepper(1.0)(KEY, x))
+    chex.assert_trees_all_equal(apply(-1.0), x)
+
+
 def test_only_common_extremes_mix_examples():
     assert [kind.mixes for kind in NOISES] == [None, None, "batch"]
 
