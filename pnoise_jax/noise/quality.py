@@ -257,7 +257,7 @@ class Dense(QualityMatrix):
     def log_abs_det(self, k: int) -> float:
         self._require_size(k)
         i_plus_q = np.eye(k) + self.strength * self.values
-        if np.linalg.matrix_rank(i_plus_q) < k:
+        if np.linalg.matrix_rank(_equilibrated(i_plus_q)) < k:
             return -math.inf
         return float(np.linalg.slogdet(i_plus_q)[1])
 
@@ -293,6 +293,17 @@ def _take_rows(
     local, mask, x = x.shape[0], rows.gather(mask, axis_name), rows.gather(x, axis_name)
     mixed = jnp.take_along_axis(x, rows.expand(find(mask), x), axis=axis)
     return rows.take_local(mixed, local, axis_name)
+
+
+def _equilibrated(matrix: np.ndarray) -> np.ndarray:
+    """The matrix with rows, then columns, divided by their largest entries; of the same rank.
+
+    In floating point the rank of diag(1e20, 1) would be 1.
+    """
+    for axis in (1, 0):
+        largest = np.abs(matrix).max(axis, keepdims=True)
+        matrix = matrix / np.where(largest == 0, 1, largest)
+    return matrix
 
 
 def _log_abs_power_difference(a: float, b: float, n: int) -> float:

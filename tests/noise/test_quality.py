@@ -119,6 +119,27 @@ def test_dense_sees_a_rank_that_rounding_hides(k):
     assert any("singular" in text for text in dense.violations(k))
 
 
+@pytest.mark.parametrize(
+    ("i_plus_q", "expected"),
+    [
+        ([[1e20, 0], [0, 1]], 20 * math.log(10)),
+        ([[1e20, 0], [0, -1e-3]], 17 * math.log(10)),
+        ([[1, 1e20], [0, 1]], 0),
+        ([[1, 0], [0, 0]], -math.inf),
+        ([[1e20, 1e20], [1, 1]], -math.inf),
+    ],
+)
+def test_dense_of_entries_on_several_scales(i_plus_q, expected):
+    dense = noise.Dense(np.array(i_plus_q) - np.eye(2))
+    assert dense.log_abs_det(2) == pytest.approx(expected, abs=1e-9)
+
+
+def test_dense_sees_that_the_optimal_matrix_is_singular_at_its_limit():
+    """Where eliminating rows leaves 1e-67 of the determinant 0."""
+    dense = noise.Dense((1 + np.eye(5)) / 6 - np.eye(5), strength=6 / 5)
+    assert dense.log_abs_det(5) == noise.Optimal(6 / 5).log_abs_det(5) == -math.inf
+
+
 def test_dense_compares_and_hashes_by_value():
     a, b = noise.Dense(np.eye(3)), noise.Dense(np.eye(3))
     assert {a: "found"}[b] == "found"
