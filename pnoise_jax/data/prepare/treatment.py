@@ -88,6 +88,8 @@ def _treat(data: bytes, rule: Rule, short_side: int | None) -> Treated:
             return Treated(data, damage=damage, dark_bits=dark_bits)
         pixels = _upright(images.decode(data), orientation)
         encoding, quality = ("JPEG" if is_jpeg else "PNG"), CONVERTED_QUALITY
+    if not is_jpeg and _has_frames(data):
+        changes.append("all frames but the first dropped")
     dark_bits = _dark_bits(data, pixels)
     image = Image.fromarray(pixels)
     if short_side is not None and min(image.size) > short_side:
@@ -161,6 +163,15 @@ def _other_format(data: bytes) -> str:
             f"no image: it begins with {data[:8]!r}, not as JPEG, PNG or "
             f"{', '.join(_OTHER_FORMATS)} do"
         ) from error
+
+
+def _has_frames(data: bytes) -> bool:
+    """Whether it has frames, or pages, after the one that is read."""
+    try:
+        with conversion.opened(data) as image:
+            return getattr(image, "is_animated", False)
+    except Exception:  # what follows the first frame is damaged
+        return False
 
 
 def _orientation(data: bytes) -> int:

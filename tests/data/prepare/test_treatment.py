@@ -109,12 +109,26 @@ def test_of_sixteen_bits_few_may_be_used(bits, dark, rule):
     assert treat(encode(Image.fromarray(ramp.astype(np.uint8) // 20)), rule=rule).dark_bits is None
 
 
-def test_first_frame_of_an_animation():
+@pytest.mark.parametrize(
+    ("format", "change"),
+    [
+        ("GIF", "GIF to PNG"),
+        ("WEBP", "WEBP to PNG"),
+        ("TIFF", "TIFF to PNG"),
+        ("PNG", "PNG to 8-bit RGB"),
+    ],
+)
+def test_first_frame_of_an_animation(format, change):
     frames = [PHOTO.convert("P"), ImageOps.invert(PHOTO).convert("P")]
-    data = encode(frames[0], format="GIF", save_all=True, append_images=frames[1:])
+    lossless = {"lossless": True} if format == "WEBP" else {}
+    data = encode(frames[0], format=format, save_all=True, append_images=frames[1:], **lossless)
     treated = treat(data, rule="convert")
-    assert treated.change == "GIF to PNG"
+    assert treated.change == f"{change}, all frames but the first dropped"
     assert difference(treated.data, frames[0].convert("RGB")) < 1
+    shrunk = treat(data, rule="keep", short_side=30)
+    assert shrunk.change == "all frames but the first dropped, shrunk"
+    assert treat(data, rule="keep").data == data
+    assert treat(encode(frames[0], format=format), rule="convert").change == change
 
 
 @pytest.mark.parametrize("orientation", range(2, 9))
