@@ -77,5 +77,14 @@ class _Console(Console):
 
 
 def say(text: str, *, file: IO[str] | None = None) -> None:
-    """`print` for a message of one or more lines, which may contain any names."""
-    print(printable(text, multiline=True), file=file, flush=True)
+    """`print` for a message of one or more lines, which may contain any names.
+
+    Raises:
+      SystemExit: nobody reads stdout any more, as after ``| head``; a console raises it as well.
+    """
+    try:
+        print(printable(text, multiline=True), file=file, flush=True)
+    except BrokenPipeError:
+        if file is not None:
+            raise
+        Console().on_broken_pipe()

@@ -1,6 +1,8 @@
 """Tests of pnoise_jax.terminal."""
 
 import io
+import subprocess
+import sys
 
 import pytest
 from rich.progress import Progress, TextColumn
@@ -67,3 +69,20 @@ def test_a_quiet_console_prints_nothing(capsys):
     create_console(quiet=True).print("x")
     create_console(stderr=True).print("y")
     assert capsys.readouterr() == ("", "y\n")
+
+
+@pytest.mark.parametrize("printing", ["say('x')", "create_console().print('x')"])
+def test_output_that_nobody_reads_ends_the_program_in_silence(printing):
+    """As after ``| head``."""
+    program = f"from pnoise_jax.terminal import create_console, say; input(); {printing}"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.stdout.close()
+    process.stdout = None
+    _, errors = process.communicate("\n", timeout=100)
+    assert (process.returncode, errors) == (1, "")
