@@ -272,9 +272,11 @@ def test_where_the_noise_enters_a_block(point):
 
 
 def test_noise_on_the_image_is_what_the_patches_are_cut_from(monkeypatch):
-    def taps(x, *, point, layer=None):
-        return 2 * x if point == "image" else x
+    class Doubled(noise.Taps):
+        def __call__(self, x, *, point, layer=0):
+            return 2 * x if point == "image" else x
 
     expected = tiny().apply(tiny_variables(), 2 * IMAGES)
+    taps = Doubled((), num_layers=2, prefix_tokens=1)
     monkeypatch.setattr(noise, "open_taps", lambda *_, **__: taps)
     chex.assert_trees_all_equal(tiny().apply(tiny_variables(), IMAGES), expected)
