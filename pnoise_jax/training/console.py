@@ -123,20 +123,16 @@ def describe_noise(experiment: Experiment) -> str:
 
 def _describe_injection(experiment: Experiment, injection: noise.Injection) -> str:
     layers = ", ".join(map(str, injection.layers(experiment.model.num_layers)))
-    where = f"{injection.point}, layer {layers}"
+    drawn = " (one drawn anew each step)" if injection.layer == "random" else ""
+    where = f"{injection.point}, layer {layers}{drawn}, {injection.tokens} tokens"
     if injection.point == "image":
         where = "image, pixels from 0 to 1"
-    if injection.layer == "random" and injection.point != "image":
-        where += " (one drawn anew each step)"
     when = f"{'on' if injection.train else 'off'} in training"
     if len(experiment.injections) > 1:
         when += f", {'on' if injection.inference else 'off'} in noisy evaluation"
     mixed = _mixed_examples(experiment, injection)
     mixing = "".join(f"; k = {k} in {phase}" for phase, k in mixed.items())
-    return (
-        f"{injection.section}: {injection.noise} at {where}, {injection.tokens} tokens; "
-        f"{when}{mixing}"
-    )
+    return f"{injection.section}: {injection.noise} at {where}; {when}{mixing}"
 
 
 def _describe_schedule(schedule: StrengthSchedule | None) -> str:

@@ -1,8 +1,10 @@
 """Imported weights on the devices of every host, and what their images should be like."""
 
 import zlib
+from pathlib import Path
 
 import jax
+import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
@@ -55,8 +57,8 @@ def warn_of_preprocessing(experiment: Experiment, found: weights.Weights) -> lis
     if expected is None:
         return []
     channels = experiment.test_data.require_image_shape()[-1]
-    warnings = []
-    theirs = {"mean": expected.mean, "std": expected.std}
+    warnings = _warn_of_mean_image(expected, section)
+    theirs = {"mean": None if warnings else expected.mean, "std": expected.std}
     other = {
         name: values
         for name, values in theirs.items()
@@ -73,6 +75,21 @@ def warn_of_preprocessing(experiment: Experiment, found: weights.Weights) -> lis
             f"{section.test_transform!r}: set it, or expect other accuracies than published"
         )
     return warnings
+
+
+def _warn_of_mean_image(
+    expected: weights.Preprocessing, section: ml_collections.ConfigDict
+) -> list[str]:
+    """Where a mean image is subtracted on one side, and a mean, or another image, on the other."""
+    theirs, ours = expected.mean_image, section.mean_image
+    if theirs is None and (ours is None or expected.mean is None):
+        return []
+    if theirs is not None and ours is not None and Path(theirs).name == Path(ours).name:
+        return []
+    wanted = f"data.mean_image={theirs!r}"
+    if theirs is None:
+        wanted = f"data.mean={expected.mean} and no mean image"
+    return [f"the weights expect {wanted}, and data.mean_image is {ours!r}: set it"]
 
 
 def _alike(theirs: tuple[float, ...], ours: tuple[float, ...], channels: int) -> bool:

@@ -34,7 +34,7 @@ def first_step(experiment, devices=8):
 def test_the_pixels_are_those_of_the_config(data_dir):
     built = training.build(config_of(data_dir))
     assert [each.pixels for each in built.injections] == [None, noise.PixelScale((0.3,), (0.5,))]
-    assert "at image, pixels from 0 to 1, all" in console.describe_noise(built).splitlines()[1]
+    assert "at image, pixels from 0 to 1; on" in console.describe_noise(built).splitlines()[1]
     alone = small_config(data_dir, **{f"noise.{key}": value for key, value in GAUSSIAN.items()})
     alone.noise.preset = None
     assert training.build(alone).model.injection.pixels == noise.PixelScale()

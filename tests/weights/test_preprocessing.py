@@ -2,14 +2,17 @@
 
 import json
 import math
+import re
 
 import jax
+import ml_collections
 import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
 from pnoise_jax import data, training, weights
+from pnoise_jax.training import imported
 from pnoise_jax.training.imported import warn_of_preprocessing
 from pnoise_jax.weights import preprocessing
 from tests.training.runs import small_config
@@ -240,6 +243,30 @@ def test_where_the_config_differs(data_dir, tmp_path):
     assert warnings(**{"data.std": (0.3019,), "data.test_transform": transform}) == []
     (nearly,) = warnings(**{"data.std": (0.302,), "data.test_transform": "resize_crop(9/10)"})
     assert "data.std" in nearly
+
+
+@pytest.mark.parametrize(
+    ("theirs", "mean", "ours", "said"),
+    [
+        ("/there/mean.npy", None, "/here/mean.npy", None),
+        ("mean.npy", None, None, r"expect data.mean_image='mean.npy', and data.mean_image is None"),
+        (
+            None,
+            (0.5,),
+            "mean.npy",
+            r"expect data.mean=\(0.5,\) and no mean image, and data.mean_im",
+        ),
+        (None, None, "mean.npy", None),  # nothing is known
+        (None, (0.5,), None, None),
+    ],
+)
+def test_a_mean_image_on_one_side_alone_is_said(theirs, mean, ours, said):
+    expected = weights.Preprocessing(mean, (1.0,), None, "a file", theirs)
+    section = ml_collections.ConfigDict({"mean_image": ours})
+    found = imported._warn_of_mean_image(expected, section)
+    assert bool(found) == (said is not None)
+    if said is not None:
+        assert re.search(said, found[0])
 
 
 def test_load_gives_what_apply_takes(tmp_path):
