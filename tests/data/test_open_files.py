@@ -197,6 +197,7 @@ SCRIPT = """
 """
 
 
+@pytest.mark.slow
 def test_one_file_of_records_under_a_small_limit(tmp_path):
     """ulimit -n 256, with data workers too."""
     script = tmp_path / "script.py"  # workers import it

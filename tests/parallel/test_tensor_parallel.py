@@ -186,7 +186,11 @@ def alone(data_dir):
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    "name", [*("model", "model x data", "all"), pytest.param("model of 4", marks=pytest.mark.slow)]
+    "name",
+    [
+        *("model", "all"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("model x data", "model of 4")),
+    ],
 )
 def test_a_run_is_that_of_one_device(name, alone, data_dir):
     """With dropout, stochastic depth, noise over the batch, and recomputed activations."""

@@ -63,6 +63,7 @@ def test_off_it_is_bitwise_the_plain_step(batch):
     chex.assert_trees_all_equal(step(state, batch, KEY), plain_step(plain_state, batch, KEY))
 
 
+@pytest.mark.slow
 def test_eight_devices_equal_one(batch):
     gaussian = noise.Injection(
         noise.Gaussian(std=0.1), point="image", pixels=noise.PixelScale((0.5,), (0.5,))

@@ -109,6 +109,7 @@ def test_a_run_is_the_same_as_on_a_disk(data_dir, url, tmp_path):
     assert not any(".writable" in name or name.endswith(".tmp") for name in written)
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_evaluated_and_not_trained_again(data_dir, url):
     config = small_config(data_dir, writers=())
     rows = training.train(config, url)
@@ -128,6 +129,7 @@ def test_a_finished_run_is_evaluated_and_not_trained_again(data_dir, url):
     assert json.loads(BucketPath(f"{url}/elsewhere/evaluation.json").read_text())["rows"] == rows
 
 
+@pytest.mark.slow
 def test_reports_of_other_measurements_are_moved(data_dir, url):
     config = small_config(data_dir)
     config.evaluation.batch_size = 20
@@ -269,7 +271,7 @@ def test_a_run_that_is_deleted_stops(data_dir, url):
             require_there()
 
 
-@pytest.mark.parametrize("status", [403, 503])
+@pytest.mark.parametrize("status", [403, pytest.param(503, marks=pytest.mark.slow)])
 def test_what_is_refused_is_not_taken_for_missing(data_dir, bucket, url, status):
     """A run must not start over on top of an existing one."""
     training.train(small_config(data_dir), url)
@@ -411,7 +413,7 @@ def test_a_stopped_program_goes_on_to_the_same_end(data_dir, served, bucket, url
     assert report(url)["rows"] == report(f"{url}_whole")["rows"]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_second_program_takes_over(data_dir, served, bucket, url):
     data, variables = f"--data_dir={data_dir}", served[1]
     long = ("--config.steps=4000", "--config.checkpoint.every=2000 steps")

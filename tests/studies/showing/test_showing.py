@@ -165,7 +165,7 @@ def test_a_registered_noise_that_does_not_fit_is_not_shown(
     assert {each.shown for each in shown.sites[0].noisy} == set(shown.noises)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_images_and_attention_inputs_are_sites_too(config):
     config.noise.name, config.noise.std, config.noise.point = "gaussian", 0.1, "image"
     config.noise.others.late = training.noise_config(
