@@ -18,6 +18,7 @@ from jax import lax
 
 from pnoise_jax.noise.base import Noise, require_noise
 from pnoise_jax.noise.checks import require_examples
+from pnoise_jax.noise.intercept import count_examples, own_traces
 from pnoise_jax.noise.paths import matches, no_match
 
 _WRAPPING = threading.RLock()  # classes are shared by all threads
@@ -66,11 +67,14 @@ def inject_nnx(
         sites = _sites(model, at)
         if not inject:
             return model(*args, **kwargs)
-        examples = args[0].shape[0] if args and getattr(args[0], "shape", ()) else None
+        examples = count_examples((args, kwargs))
         call = _Call(
             noise, at, point, stop_gradient, sites, noise_key, noise_mask, noise_strength, examples
         )
-        with _wrapped({type(m) for _, m in _named(model) if id(m) in sites}, sites, call):
+        with (
+            own_traces(),
+            _wrapped({type(m) for _, m in _named(model) if id(m) in sites}, sites, call),
+        ):
             output = model(*args, **kwargs)
         call.require_all_reached()
         return output
@@ -87,7 +91,7 @@ class _Call:
       noise, at, point, stop_gradient: as `inject_nnx` has them.
       sites: paths of the modules that match, by the module's id.
       key, mask, strength: handed to the noise.
-      examples: in the call, None where its first argument is no array.
+      examples: in the call, None where no argument is an array.
       reached: paths of the sites that were called, in order.
     """
 

@@ -1,8 +1,10 @@
 """Noise in any Linen module, by the paths of its submodules, without a change to its code."""
 
 import dataclasses
-import functools
+import sys
+import types
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -16,6 +18,17 @@ from pnoise_jax.noise.base import Noise, require_noise
 from pnoise_jax.noise.checks import require_examples
 from pnoise_jax.noise.paths import matches, no_match
 from pnoise_jax.noise.taps import noise_key
+
+_ONE_CALL = jax.make_user_context(None)
+
+
+def own_traces() -> AbstractContextManager:
+    """Within it, JAX uses no trace made outside, nor those made within it ever again.
+
+    What jax.jit or jax.checkpoint trace inside a model would otherwise leave one call's noise in
+    others, or leave it out.
+    """
+    return _ONE_CALL(object())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +78,8 @@ def list_sites(module: nn.Module, *args, **kwargs) -> list[Site]:
         with nn.intercept_methods(_only_calls(record)):
             module.init({"params": rng, "dropout": rng, "noise": rng}, *args, **kwargs)
 
-    jax.eval_shape(call, jax.random.key(0), arrays)
+    with own_traces():
+        jax.eval_shape(call, jax.random.key(0), arrays)
     return list(sites.values())
 
 
@@ -80,7 +94,7 @@ class InjectedModule(nn.Module):
 
     Under ``nn.scan`` all layers share one path, so the noise enters each of them; for a noise that
     draws, the scanned module must list "noise" in its ``split_rngs``. Modules that ``nn.jit``
-    compiles are refused, as Flax would use their traces in calls without noise as well. A noise
+    compiles are refused, as Flax would use the trace of one for others of its class. A noise
     that mixes takes the leading axis of what a site gets for the examples.
 
     Attributes:
@@ -129,13 +143,13 @@ class InjectedModule(nn.Module):
         inside: list[str] = []  # a remat or scan wrapper and its module are one site
         otherwise: dict[str, str] = {}  # what matches and was used by a method, and its name
         base = self.module.path
-        examples = _leading_axis(args[0] if args else None)
+        examples = count_examples((args, kwargs))
 
         def add_noise(x, site):
             return self._noisy(x, site, noise_mask, noise_strength, examples)
 
         def intercept(next_call, args, kwargs, context):
-            _require_uncached(type(context.module))
+            _require_no_jit(type(context.module))
             path = _path(context, base)
             if not path or path in inside:
                 return next_call(*args, **kwargs)
@@ -155,7 +169,7 @@ class InjectedModule(nn.Module):
             finally:
                 inside.pop()
 
-        with nn.intercept_methods(intercept):
+        with own_traces(), nn.intercept_methods(intercept):
             output = self.module(*args, **kwargs)
         missed = {path: method for path, method in otherwise.items() if path not in paths}
         if missed:
@@ -188,7 +202,7 @@ class InjectedModule(nn.Module):
 
 def _only_calls(interceptor: Callable) -> Callable:
     def filtered(next_call, args, kwargs, context):
-        _require_uncached(type(context.module))
+        _require_no_jit(type(context.module))
         if context.method_name != "__call__":
             return next_call(*args, **kwargs)
         return interceptor(next_call, args, kwargs, context)
@@ -196,36 +210,19 @@ def _only_calls(interceptor: Callable) -> Callable:
     return filtered
 
 
-def _require_uncached(kind: type) -> None:
-    """Raises ValueError for modules that nn.jit compiles.
+def _require_no_jit(kind: type) -> None:
+    """Raises ValueError where Flax traces a module for nn.jit.
 
-    It uses what it has traced again: in other calls and in other modules of the class, where then
-    this noise is, too, or the noise of those calls, or none.
+    It would use the trace again within this call: for other modules of the class.
     """
-    if (method := _find_jitted(kind)) is not None:
-        raise ValueError(
-            f"{kind.__name__}.{method} is compiled by nn.jit, so other calls and modules would get "
-            "the noise of this one: leave nn.jit out, and compile the whole call by jax.jit"
-        )
-
-
-@functools.cache
-def _find_jitted(kind: type) -> str | None:
-    """The method of a module that nn.jit compiles; None where there is none."""
-    for name, function in (item for base in kind.__mro__ for item in vars(base).items()):
-        while function is not None:
-            cells = getattr(function, "__closure__", None) or ()
-            if any(_content(cell) is lift.jit for cell in cells):
-                return name
-            function = getattr(function, "__wrapped__", None)
-    return None
-
-
-def _content(cell: Any) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # empty
-        return None
+    frame: types.FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code not in _OURS:
+        if frame.f_code.co_name == "jitted" and frame.f_globals.get("__name__") == lift.__name__:
+            raise ValueError(
+                f"{kind.__name__} is compiled by nn.jit, so other modules would get its noise: "
+                "leave nn.jit out, and compile the whole call by jax.jit"
+            )
+        frame = frame.f_back
 
 
 def _path(context: nn.module.InterceptorContext, base: tuple[str, ...] = ()) -> str:
@@ -236,9 +233,15 @@ def _path(context: nn.module.InterceptorContext, base: tuple[str, ...] = ()) -> 
     return "/".join(path).removeprefix("module/")
 
 
-def _leading_axis(x: Any) -> int | None:
-    return x.shape[0] if getattr(x, "shape", ()) else None
+def count_examples(call: Any) -> int | None:
+    """The leading axis of the first array among a call's arguments; None where there is none."""
+    shapes = (getattr(leaf, "shape", ()) for leaf in jax.tree.leaves(call))
+    return next((shape[0] for shape in shapes if shape), None)
 
 
 def _describe(value: Any) -> str | None:
     return str(jax.typeof(value)) if isinstance(value, jax.Array) else None
+
+
+# Calls of these are where looking for nn.jit ends: around them it may be.
+_OURS = (list_sites.__code__, InjectedModule.__call__.__wrapped__.__code__)

@@ -153,3 +153,25 @@ def test_our_models_serve_nnx_by_flaxs_bridge():
     assert output.shape == (4, 3)
     params = nnx.to_pure_dict(nnx.state(bridged, nnx.Param))
     chex.assert_trees_all_close(output, model.apply({"params": params}, images), rtol=1e-5)
+
+
+class Recomputed(nnx.Module):
+    """JAX keys its traces by the module that it is given."""
+
+    def __init__(self):
+        self.body, self.head = (nnx.Linear(3, 3, rngs=nnx.Rngs(n)) for n in range(2))
+
+    def __call__(self, x):
+        return self.head(jax.checkpoint(self.body)(x))
+
+
+def test_what_jax_traces_inside_keeps_no_noise():
+    net = Recomputed()
+    injected, clean = noise.inject_nnx(net, OPTIMAL, at="body"), Recomputed()(X)
+    noisy = injected(X, inject=True)
+    assert not np.allclose(noisy, clean)
+    chex.assert_trees_all_equal(net(X), clean)
+    chex.assert_trees_all_equal(injected(X), clean)
+    chex.assert_trees_all_equal(injected(X, inject=True), noisy)
+    both = nnx.jit(lambda x: (injected(x, inject=True), injected(x)))(X)
+    chex.assert_trees_all_close(both, (noisy, clean), rtol=1e-6)
