@@ -44,6 +44,9 @@ class _Passed(set):
     __eq__ = object.__eq__
 
 
+_NOTHING = _Passed()  # of all taps without noise, which therefore are the same to a cache
+
+
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=("active", "mask", "index"),
@@ -76,7 +79,8 @@ class Taps:
           point: which point of the layer this is.
           layer: its number, from 1; not needed for the image.
         """
-        self.passed.add((point, layer))
+        if self.active:
+            self._note(point, layer)
         for active in self.active:
             if point != active.injection.point:
                 continue
@@ -90,11 +94,21 @@ class Taps:
                 x = lax.cond(active.chosen == layer, inject, _same, x) if drawn else inject(x)
         return x
 
+    def _note(self, point: Point, layer: int) -> None:
+        if isinstance(layer, jax.Array):
+            raise ValueError(
+                f"taps(x, point={point!r}, layer={layer}): give the layer's number as a Python "
+                "int; where layers are scanned over, their noise has no layer to enter"
+            )
+        self.passed.add((point, layer))
+
     def require_passed(self, layer: int, *, model: str) -> None:
         """Raises ValueError where noise acts at a layer, and its point has not been passed there.
 
+        What was passed is forgotten, so that a block answers for its own layer alone.
+
         Args:
-          layer: from 1; it has been computed.
+          layer: from 1; its block has just been computed.
           model: its class, for the error.
         """
         for active in self.active:
@@ -107,6 +121,7 @@ class Taps:
                     f"{active.injection.section} does not enter: let run_block call it, or leave "
                     f"{point!r} out of the model's points"
                 )
+        self.passed.clear()
 
     def _inject(self, x: jax.Array, active: _Active, layer: int, prefix_tokens: int) -> jax.Array:
         injection = active.injection
@@ -172,7 +187,7 @@ def open_taps(
         if (each.train if train else each.inference) and not module.is_initializing()
     ]
     if not acting:
-        return Taps((), num_layers, prefix_tokens)
+        return Taps((), num_layers, prefix_tokens, passed=_NOTHING)
     drawn = any(injections[n].noise.draws or injections[n].draws_layer for n in acting)
     key = noise_key(module) if drawn else None
     active = tuple(

@@ -1,5 +1,7 @@
 """Taps in a model: where the noise enters, when, and that it is nothing otherwise."""
 
+import dataclasses
+
 import chex
 import flax.linen as nn
 import jax
@@ -268,3 +270,15 @@ def test_an_evaluation_has_those_that_act_at_inference_or_all():
     assert switch(off) == (on,)
     assert switch((off, on)) == (off, on)
     assert switch((off, off)) == (on, on)
+
+
+def test_a_traced_layer_is_no_place():
+    x, layer = sample(), jnp.asarray(1)
+    idle = noise.Taps((), num_layers=2, prefix_tokens=0)
+    chex.assert_trees_all_equal(jax.jit(idle_call(idle))(x, layer), x)
+    with pytest.raises(ValueError, match="give the layer's number as a Python int"):
+        dataclasses.replace(idle, active=("something",))(x, point="block_input", layer=layer)
+
+
+def idle_call(taps):
+    return lambda x, layer: taps(x, point="block_input", layer=layer)

@@ -1,5 +1,7 @@
 """Models and functions under audit: what is measured is what the model itself computes."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import numpy as np
@@ -57,8 +59,8 @@ def dataset():
     return data.Dataset("random", "all", 4, (4, 4, 1), labels, images)
 
 
-def subject_of(model, dataset):
-    audited = AuditedNoise.of(INJECTION, model.num_layers)
+def subject_of(model, dataset, injection=INJECTION):
+    audited = AuditedNoise.of(injection, model.num_layers)
     variables = draw_variables(model, np.zeros((1, *dataset.image_shape), np.float32))
     options = {"mesh": parallel.data_mesh(), "mean": (0.5,), "std": (0.5,)}
     return AuditedModel(model, variables, dataset, noises=(audited,), seed=0, **options), audited
@@ -72,7 +74,7 @@ def test_a_tap_before_its_block_fails_by_name(dataset):
         subject.require_resumable(audited, 10)
 
 
-@pytest.mark.parametrize("tap", ["nowhere", "elsewhere"])
+@pytest.mark.parametrize("tap", ["nowhere", "elsewhere", "before"])
 def test_a_block_without_its_tap_is_not_audited_as_if_it_had_noise(tap, dataset):
     model = Dense(num_classes=4, tap=tap, injection=INJECTION)
     subject, audited = subject_of(model, dataset)
@@ -81,9 +83,11 @@ def test_a_block_without_its_tap_is_not_audited_as_if_it_had_noise(tap, dataset)
         subject.predict(audited, np.arange(40), 10, seed=0)
 
 
-def test_noise_that_a_block_drops_is_not_audited(dataset):
-    model = Dense(num_classes=4, tap="dropped", injection=INJECTION)
-    subject, audited = subject_of(model, dataset)
+@pytest.mark.parametrize("dropped", [INJECTION.noise, noise.SaltAndPepper(0.5, extremes="batch")])
+def test_noise_that_a_block_drops_is_not_audited(dropped, dataset):
+    injection = dataclasses.replace(INJECTION, noise=dropped)
+    model = Dense(num_classes=4, tap="dropped", injection=injection)
+    subject, audited = subject_of(model, dataset, injection)
     subject.clean()
     with pytest.raises(ValueError, match=r"changes no logit of 10 images, .* Dense does not use"):
         subject.require_resumable(audited, 10)
