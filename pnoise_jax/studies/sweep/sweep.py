@@ -139,15 +139,8 @@ def _require_same_trainings(cells: Sequence[Cell], results: Results, path: Path)
     for run in itertools.chain(*plan(finished, path / "runs")):
         directories = {path / rows[id(cell)]["run"]: cell for cell in run.cells}
         for directory, cell in directories.items():
-            if not directory.is_dir():
-                continue
-            if not directory.name.endswith(run.identity):
-                raise ValueError(
-                    f"--workdir={str(path)!r} has a row of {cell.name} whose training, "
-                    f"{directory.name}, started from other weights, or had another config, than "
-                    "now: choose another directory, or move results.csv away"
-                )
-            run.require_same_data(directory)
+            if directory.is_dir():
+                run.require_same(directory, cell.name)
 
 
 def _cells_of(shard: Shard | None, cells: Sequence[Cell], path: Path) -> Sequence[Cell]:

@@ -69,14 +69,23 @@ class Training:
             }
         )
 
-    def require_same_data(self, path: Path) -> None:
-        """Raises ValueError where it was trained in ``path`` on other data than there are now."""
+    def require_same(self, path: Path, cell: str) -> None:
+        """Raises ValueError where what ``path`` was trained from is not what it would be now.
+
+        Args:
+          path: a work directory; of other digests the configs decide, as a field that is new since
+            then, or weights that are gone by now, make another digest.
+          cell: its name, for the error.
+        """
         experiment = self.cells[0].experiment
         try:
             described = data_version.describe(experiment)
-            data_version.check(path, experiment.config, experiment.config, described)
+            if path.name.endswith(self.identity):
+                data_version.check(path, experiment.config, experiment.config, described)
+            else:
+                run_config.check(path, self.experiment.config, described=described)
         except ValueError as error:
-            raise ValueError(f"{self.name}: {error}") from None
+            raise ValueError(f"{cell}: {error}") from None
 
     def directory(self, runs: Path) -> Path:
         """Its work directory: the one with its digest, however it was called then."""

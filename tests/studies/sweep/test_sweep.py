@@ -169,12 +169,16 @@ def test_rows_of_other_data_or_weights_are_not_averaged_with_new_ones(swept, bas
     with pytest.raises(ValueError, match=r"strength=0.2, seed=1: .* trained on 199 examples of"):
         sweep(base, CELLS, workdir)
     noted.write_text(before)
-    other = run.with_name(f"{run.name[:-8]}0123abcd")  # a digest of other weights' content
+    other = run.with_name(f"{run.name[:-8]}0123abcd")  # a digest of other fields
     run.rename(other)
     table = workdir / "results.csv"
     table.write_text(table.read_text().replace(run.name, other.name))
-    with pytest.raises(ValueError, match=r"0123abcd, started from other weights, or had another"):
+    assert "15 of them finished before" in sweep(base, CELLS, workdir)[0]  # which are the same
+    config = (other / "config.json").read_text()
+    (other / "config.json").write_text(config.replace('"weights": null', '"weights": "/gone/w"'))
+    with pytest.raises(ValueError, match=r"strength=0.2, seed=1: .* another config \(weights: '/g"):
         sweep(base, CELLS, workdir)
+    assert config != (other / "config.json").read_text()
     shutil.rmtree(other)  # nothing is known of it then
     assert "15 of them finished before" in sweep(base, CELLS, workdir)[0]
 

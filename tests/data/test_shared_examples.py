@@ -1,0 +1,39 @@
+"""What two splits, or two data sets, have in common."""
+
+import numpy as np
+import pytest
+
+from pnoise_jax import data
+
+
+def split_of(name, split, images):
+    labels = np.zeros(len(images), np.int32)
+    return data.Dataset(
+        name, split, 2, (4, 4, 1), labels, images, parts=((split, slice(0, len(images))),)
+    )
+
+
+@pytest.mark.parametrize(("equal", "of_one_set"), [(0, 0), (1, 0), (2, 0), (3, 3)])
+def test_a_few_equal_images_of_one_data_set_are_chance(equal, of_one_set):
+    """Black ones, say; up to a hundredth. Two data sets share what they share."""
+    images = np.random.default_rng(0).integers(0, 256, (500, 4, 4, 1), np.uint8)
+    train, test = images[:300], images[300:].copy()
+    test[:equal] = train[:equal]
+    ours = split_of("one", "test", test)
+    assert data.count_shared(ours, split_of("one", "train", train)) == of_one_set
+    assert data.count_shared(ours, split_of("other", "train", train)) == equal
+
+
+def test_examples_of_one_data_set_are_found_by_their_place():
+    images = np.random.default_rng(0).integers(0, 256, (500, 4, 4, 1), np.uint8)
+    whole = split_of("one", "train", images)
+    part = data.Dataset(
+        "one",
+        "train[:1]",
+        2,
+        (4, 4, 1),
+        np.zeros(1, np.int32),
+        images[:1],
+        parts=(("train", slice(0, 1)),),
+    )
+    assert data.count_shared(whole, part) == data.count_shared(part, whole) == 1
