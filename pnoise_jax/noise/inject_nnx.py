@@ -67,15 +67,12 @@ def inject_nnx(
         sites = _sites(model, at)
         if not inject:
             return model(*args, **kwargs)
-        examples = count_examples((args, kwargs))
-        call = _Call(
-            noise, at, point, stop_gradient, sites, noise_key, noise_mask, noise_strength, examples
-        )
-        with (
-            own_traces(),
-            _wrapped({type(m) for _, m in _named(model) if id(m) in sites}, sites, call),
-        ):
-            output = model(*args, **kwargs)
+        classes = {type(m) for _, m in _named(model) if id(m) in sites}
+        arguments = noise_key, noise_mask, noise_strength, count_examples((args, kwargs))
+        with own_traces(type(model), at, point) as note:
+            call = _Call(noise, at, point, stop_gradient, sites, note, *arguments)
+            with _wrapped(classes, sites, call):
+                output = model(*args, **kwargs)
         call.require_all_reached()
         return output
 
@@ -90,6 +87,7 @@ class _Call:
     Attributes:
       noise, at, point, stop_gradient: as `inject_nnx` has them.
       sites: paths of the modules that match, by the module's id.
+      note: called where noise enters, see `own_traces`.
       key, mask, strength: handed to the noise.
       examples: in the call, None where no argument is an array.
       reached: paths of the sites that were called, in order.
@@ -100,6 +98,7 @@ class _Call:
     point: Literal["input", "output"]
     stop_gradient: bool
     sites: dict[int, str]
+    note: Callable[[], None]
     key: jax.Array | None
     mask: jax.Array | None
     strength: jax.Array | float | None
@@ -129,6 +128,7 @@ class _Call:
                 raise ValueError("this noise is random: give noise_key=jax.random.key(seed)")
             key = jax.random.fold_in(self.key, len(self.reached))
         self.reached.append(path)
+        self.note()
         noisy = self.noise(key, x, mask=self.mask, strength=self.strength)
         return x + lax.stop_gradient(noisy - x) if self.stop_gradient else noisy
 

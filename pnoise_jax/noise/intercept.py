@@ -1,17 +1,17 @@
 """Noise in any Linen module, by the paths of its submodules, without a change to its code."""
 
+import contextlib
 import dataclasses
 import sys
 import types
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.core import lift
+from flax.core import lift, tracers
 from jax import lax
 
 from pnoise_jax.noise.base import Noise, require_noise
@@ -19,16 +19,32 @@ from pnoise_jax.noise.checks import require_examples
 from pnoise_jax.noise.paths import matches, no_match
 from pnoise_jax.noise.taps import noise_key
 
-_ONE_CALL = jax.make_user_context(None)
+_NOISY = jax.make_user_context(None)
+_TRACED: set[Hashable] = set()  # kinds of calls whose noise has entered inside another trace
 
 
-def own_traces() -> AbstractContextManager:
-    """Within it, JAX uses no trace made outside, nor those made within it ever again.
+@contextlib.contextmanager
+def own_traces(*kind: Hashable) -> Iterator[Callable[[], None]]:
+    """Within it, JAX uses no trace that it has made outside, nor outside one made within.
 
-    What jax.jit or jax.checkpoint trace inside a model would otherwise leave one call's noise in
-    others, or leave it out.
+    What jax.jit or jax.checkpoint trace inside a model would otherwise keep one call's noise for
+    others, or leave it out. Calls of one kind share theirs until noise enters in such a trace; from
+    then on each has its own, which compiles all of it anew where the call is not itself compiled.
+
+    Args:
+      *kind: what tells calls apart that may not share traces without noise in them.
+
+    Yields:
+      What to call wherever noise enters.
     """
-    return _ONE_CALL(object())
+    trace = tracers.current_trace()
+
+    def note() -> None:
+        if tracers.current_trace() != trace:
+            _TRACED.add(kind)
+
+    with _NOISY(object() if kind in _TRACED else kind):
+        yield note
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +94,7 @@ def list_sites(module: nn.Module, *args, **kwargs) -> list[Site]:
         with nn.intercept_methods(_only_calls(record)):
             module.init({"params": rng, "dropout": rng, "noise": rng}, *args, **kwargs)
 
-    with own_traces():
+    with own_traces("list_sites", object()):
         jax.eval_shape(call, jax.random.key(0), arrays)
     return list(sites.values())
 
@@ -146,6 +162,7 @@ class InjectedModule(nn.Module):
         examples = count_examples((args, kwargs))
 
         def add_noise(x, site):
+            note()
             return self._noisy(x, site, noise_mask, noise_strength, examples)
 
         def intercept(next_call, args, kwargs, context):
@@ -169,7 +186,8 @@ class InjectedModule(nn.Module):
             finally:
                 inside.pop()
 
-        with own_traces(), nn.intercept_methods(intercept):
+        kind = type(self.module), self.at, self.point
+        with own_traces(*kind) as note, nn.intercept_methods(intercept):
             output = self.module(*args, **kwargs)
         missed = {path: method for path, method in otherwise.items() if path not in paths}
         if missed:

@@ -438,3 +438,23 @@ def test_what_jax_traces_inside_keeps_no_noise():
     chex.assert_trees_all_equal(injected.apply(variables, x), clean)
     assert not np.allclose(noisy, clean)
     chex.assert_trees_all_equal(injected.apply(variables, x, inject=True), noisy)
+    off = injected.apply(variables, x, inject=True, noise_strength=0.0)  # nor the first strength
+    chex.assert_trees_all_close(off, clean, rtol=1e-5)
+
+
+def test_a_noisy_call_that_is_not_compiled_compiles_nothing_the_second_time():
+    x, injected = jnp.ones((4, 8, 8, 1)), noise.InjectedModule(CNN(), OPTIMAL, at="Dense_0")
+    variables = injected.init(jax.random.key(0), x)
+    found = []
+
+    def record(event, *_, **about):
+        if event == "/jax/core/compile/backend_compile_duration":
+            found.append(about["fun_name"])
+
+    injected.apply(variables, x, inject=True, noise_strength=0.3)
+    jax.monitoring.register_event_duration_secs_listener(record)
+    try:
+        injected.apply(variables, x, inject=True, noise_strength=0.4)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(record)
+    assert not found
