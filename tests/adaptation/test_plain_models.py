@@ -95,6 +95,7 @@ def test_a_tvt_run_is_no_plain_model(tmp_path):
     assert training.evaluate(config, tmp_path / "run")[0]["n"] == 40
 
 
+@pytest.mark.slow
 def test_of_an_ssrt_run_the_blocks_are_weights(tmp_path):
     train("ssrt", tmp_path / "run")
     with pytest.raises(ValueError, match=r"is a run of ssrt, whose head has layers of its own.*"):

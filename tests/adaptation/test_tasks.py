@@ -463,7 +463,7 @@ def test_classes_are_matched_by_name():
     np.testing.assert_array_equal(task.source_data.labels, 3 - plain.labels)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_run_does_not_go_on_with_another_source(tmp_path):
     config = domains.config()
     training.train(config, tmp_path)

@@ -285,6 +285,7 @@ def test_large_data_sets_say_how_far_they_are(bucket, capsys, monkeypatch):
     assert f"copying {URL}/digits/1.0.0: 100 %" in said
 
 
+@pytest.mark.slow
 def test_a_program_trains_on_it_as_from_a_disk(bucket, data_dir, tmp_path):
     changes = "--config.model.dim=16 --config.model.depth=1 --config.steps=6 --config.writers=()"
     for place, workdir in ((URL, "bucket"), (data_dir, "disk")):

@@ -113,7 +113,7 @@ def test_the_package_trains_from_an_empty_folder(tmp_path, data_dir):
     assert (site / "pnoise_jax" / "studies" / "reporting" / "templates" / "page.html").is_file()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_program_that_starts_again_finds_what_it_has_compiled(data_dir, tmp_path):
     """In the user's cache; where that cannot be written it compiles again, and says nothing."""
     config = "configs/digits_vit.py", "--config.steps=1", "--config.model.depth=1"

@@ -282,7 +282,7 @@ def on_two_hosts(*arguments_of):
     return [host.returncode for host in hosts], outputs
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_two_hosts_train_as_one(data_dir, tmp_path, weights_file):
     """Two processes of one device each, against one process of two devices: noise over all."""
     more = (

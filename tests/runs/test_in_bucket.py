@@ -301,6 +301,7 @@ def test_what_arrives_damaged_is_not_used(data_dir, bucket, url):
         training.evaluate(None, url)
 
 
+@pytest.mark.slow
 def test_a_failure_in_training_keeps_the_checkpoints(data_dir, bucket, url):
     """And the run goes on to the same end once the bucket can be reached."""
     config = small_config(data_dir, writers=())

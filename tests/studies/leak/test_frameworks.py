@@ -209,6 +209,7 @@ def test_what_is_called_of_a_module(monkeypatch):
         studies.assert_independent_of_batch(module, X)
 
 
+@pytest.mark.slow
 def test_models_of_keras():
     os.environ.setdefault("KERAS_BACKEND", "jax")
     keras = pytest.importorskip("keras")
