@@ -23,7 +23,7 @@ class Detection:
     """One run and its anomalies.
 
     Attributes:
-      held_out: the names of all held-out classes, also of those that the split has no image of;
+      held_out: the names of all held-out classes, including those without an image in the split;
         their labels if they have no names.
       run: its directory.
       config: what was asked of it.
