@@ -137,13 +137,12 @@ def _require_same_source(
     path: Path, theirs: dict[str, Any] | None, ours: dict[str, Any] | None, fix: str
 ) -> None:
     """Of a run that learns from another data set as well."""
-    named = f"--workdir={str(path)!r} has learned from"
-    if theirs is None or ours is None or theirs | {"content": None} != ours | {"content": None}:
-        if theirs != ours:
-            raise ValueError(
-                f"{named} the source {_in_words(theirs)}, and it is {_in_words(ours)} now: {fix}"
-            )
-    elif _have_other_content(theirs, ours):
+    named, without = f"--workdir={str(path)!r} has learned from", {"content": None}
+    if (theirs or {}) | without != (ours or {}) | without:
+        raise ValueError(
+            f"{named} the source {_in_words(theirs)}, and it is {_in_words(ours)} now: {fix}"
+        )
+    if theirs and ours and _have_other_content(theirs, ours):
         raise ValueError(
             f"{named} other files of the source {ours['name']!r} than there are now, or they were "
             f"prepared anew: {fix}"
