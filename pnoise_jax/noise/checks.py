@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pnoise_jax.noise import enclosing
 from pnoise_jax.registry import did_you_mean
 
 
@@ -27,20 +28,27 @@ def require_batch(x: jax.Array, mask: jax.Array | None) -> None:
 
 
 def require_examples(x: jax.Array, examples: int | None, *, site: str) -> None:
-    """Raises ValueError where the leading axis of what a site gets cannot be that of the examples.
+    """Raises ValueError unless the leading axis of a site's array can be that of the examples.
 
     Args:
       x: what the site gets; examples may have been split into several rows each, such as windows.
       examples: of the whole call, None where that is not known.
       site: its path, for the error.
     """
-    if examples and x.ndim and x.shape[0] % examples:
-        raise ValueError(
-            f"{site!r} gets {list(x.shape)} in a call with {examples} examples, so a noise that "
-            "mixes examples would mix something else there (under vmap a module sees one example "
-            "alone): choose a site outside, or, if the leading axis does hold examples, give "
-            f"noise_mask, ({x.shape[0]},) bool"
-        )
+    if not x.ndim:
+        return  # the noise refuses it
+    rows = x.shape[0]
+    if enclosing.is_inside(enclosing.VMAP):
+        where = "inside vmap"
+    elif examples and rows % examples:
+        where = f"in a call with {examples} examples"
+    else:
+        return
+    raise ValueError(
+        f"{site!r} gets {list(x.shape)} {where}, so a noise that mixes examples would mix "
+        "something else there (under vmap a module usually sees one example): choose a site "
+        f"outside, or, if the leading axis does hold examples, give noise_mask, ({rows},) bool"
+    )
 
 
 def require_index(x: jax.Array, index: jax.Array | None) -> None:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from pnoise_jax.noise import enclosing
 from pnoise_jax.noise.base import Noise, require_noise
 from pnoise_jax.noise.checks import require_examples
 from pnoise_jax.noise.intercept import count_examples, own_traces
@@ -72,7 +73,7 @@ def inject_nnx(
         with own_traces(type(model), at, point) as note:
             call = _Call(noise, at, point, stop_gradient, sites, note, *arguments)
             with _wrapped(classes, sites, call):
-                output = model(*args, **kwargs)
+                output = enclosing.call(model, *args, **kwargs)
         call.require_all_reached()
         return output
 
@@ -126,6 +127,11 @@ class _Call:
         if self.noise.draws:
             if self.key is None:
                 raise ValueError("this noise is random: give noise_key=jax.random.key(seed)")
+            if enclosing.is_inside(enclosing.VMAP | enclosing.LOOPS):
+                raise ValueError(
+                    f"{path!r} is called inside jax.vmap or a loop such as lax.scan, where each "
+                    "example or step would draw the same noise: choose a site outside"
+                )
             key = jax.random.fold_in(self.key, len(self.reached))
         self.reached.append(path)
         self.note()

@@ -2,8 +2,6 @@
 
 import contextlib
 import dataclasses
-import sys
-import types
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any, Literal
 
@@ -11,9 +9,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.core import lift, tracers
+from flax.core import tracers
 from jax import lax
 
+from pnoise_jax.noise import enclosing
 from pnoise_jax.noise.base import Noise, require_noise
 from pnoise_jax.noise.checks import require_examples
 from pnoise_jax.noise.paths import matches, no_match
@@ -92,7 +91,8 @@ def list_sites(module: nn.Module, *args, **kwargs) -> list[Site]:
         given = [arrays.get(n, leaf) for n, leaf in enumerate(leaves)]
         args, kwargs = jax.tree.unflatten(structure, given)
         with nn.intercept_methods(_only_calls(record)):
-            module.init({"params": rng, "dropout": rng, "noise": rng}, *args, **kwargs)
+            rngs = {"params": rng, "dropout": rng, "noise": rng}
+            enclosing.call(module.init, rngs, *args, **kwargs)
 
     with own_traces("list_sites", object()):
         jax.eval_shape(call, jax.random.key(0), arrays)
@@ -188,7 +188,7 @@ class InjectedModule(nn.Module):
 
         kind = type(self.module), self.at, self.point
         with own_traces(*kind) as note, nn.intercept_methods(intercept):
-            output = self.module(*args, **kwargs)
+            output = enclosing.call(self.module, *args, **kwargs)
         missed = {path: method for path, method in otherwise.items() if path not in paths}
         if missed:
             path, method = next(iter(missed.items()))
@@ -233,14 +233,11 @@ def _require_no_jit(kind: type) -> None:
 
     It would use the trace again within this call: for other modules of the class.
     """
-    frame: types.FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code not in _OURS:
-        if frame.f_code.co_name == "jitted" and frame.f_globals.get("__name__") == lift.__name__:
-            raise ValueError(
-                f"{kind.__name__} is compiled by nn.jit, so other modules would get its noise: "
-                "leave nn.jit out, and compile the whole call by jax.jit"
-            )
-        frame = frame.f_back
+    if enclosing.is_inside(enclosing.NN_JIT):
+        raise ValueError(
+            f"{kind.__name__} is compiled by nn.jit, so other modules would get its noise: "
+            "leave nn.jit out, and compile the whole call by jax.jit"
+        )
 
 
 def _path(context: nn.module.InterceptorContext, base: tuple[str, ...] = ()) -> str:
@@ -259,7 +256,3 @@ def count_examples(call: Any) -> int | None:
 
 def _describe(value: Any) -> str | None:
     return str(jax.typeof(value)) if isinstance(value, jax.Array) else None
-
-
-# Calls of these are where looking for nn.jit ends: around them it may be.
-_OURS = (list_sites.__code__, InjectedModule.__call__.__wrapped__.__code__)

@@ -31,6 +31,7 @@ PACKAGES = {
             "": "base stochastic taps injection linear_transform",
             "chain.py": "base taps",
             "config_fields.py": "presets injection",
+            "enclosing.py": "intercept inject_nnx",
             "erase.py": "erase taps",
             "information": "information",
             "inject_nnx.py": "inject_nnx",

@@ -155,6 +155,44 @@ def test_our_models_serve_nnx_by_flaxs_bridge():
     chex.assert_trees_all_close(output, model.apply({"params": params}, images), rtol=1e-5)
 
 
+class OneByOne(Net):
+    """Calls its layers on one example at a time, or on all of them in several steps."""
+
+    def __init__(self, rngs, how):
+        super().__init__(rngs)
+        self.how = how
+
+    def __call__(self, x):
+        layer = self.layers[0]
+        if self.how == "vmap":
+            return jax.vmap(layer)(x)
+        if self.how == "map":
+            return jax.lax.map(layer, x)
+        return jax.lax.fori_loop(0, 2, lambda _, x: layer(x), x)
+
+
+@pytest.mark.parametrize("how", ["vmap", "map", "fori_loop"])
+def test_where_all_examples_or_steps_would_draw_the_same_is_refused(how, net):
+    injected = noise.inject_nnx(OneByOne(nnx.Rngs(0), how), noise.Gaussian(), at="layers/0")
+    for call in (injected, jax.jit(injected, static_argnames="inject")):
+        with pytest.raises(ValueError, match=r"'layers/0' is called inside jax\.vmap or a loop"):
+            call(X, inject=True, noise_key=KEY)
+    several = jax.vmap(
+        lambda key: noise.inject_nnx(net, noise.Gaussian(), at="head")(
+            X, inject=True, noise_key=key
+        )
+    )(jax.random.split(KEY, 2))
+    assert (several[0] != several[1]).all()  # around a whole call it is what a sweep does
+
+
+def test_mixing_inside_vmap_is_refused():
+    x = jnp.ones((4, 8, 3))
+    injected = noise.inject_nnx(OneByOne(nnx.Rngs(0), "vmap"), OPTIMAL, at="layers/0")
+    with pytest.raises(ValueError, match=r"gets \[8, 3\] inside vmap"):
+        injected(x, inject=True)
+    injected(x, inject=True, noise_mask=jnp.ones(8, bool))
+
+
 class Recomputed(nnx.Module):
     """JAX keys its traces by the module that it is given."""
 

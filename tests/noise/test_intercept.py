@@ -350,16 +350,39 @@ def test_mixing_what_are_no_examples_is_refused():
     x = jnp.arange(4.0 * 7 * 5).reshape(4, 7, 5)
     inside = noise.InjectedModule(Rows(), OPTIMAL, at="rows/Dense_0")
     variables = inside.init(jax.random.key(0), x)
-    with pytest.raises(ValueError, match=r"gets \[7, 5\] in a call with 4 examples, so a noise"):
+    with pytest.raises(ValueError, match=r"gets \[7, 5\] inside vmap, so a noise.*\(7,\) bool"):
         inside.apply(variables, x, inject=True)
-    with pytest.raises(ValueError, match="in a call with 4 examples"):
-        inside.apply(variables, x=x, inject=True)
+    with pytest.raises(ValueError, match="inside vmap"):  # 8 tokens could be 4 examples
+        inside.apply(variables, jnp.ones((4, 8, 5)), inject=True)
     inside.apply(variables, x, inject=True, noise_mask=jnp.ones(7, bool))  # if they are examples
     at_rows = noise.InjectedModule(Rows(), OPTIMAL, at="rows")
-    with pytest.raises(ValueError, match="in a call with 4 examples"):
+    with pytest.raises(ValueError, match="inside vmap"):
         at_rows.apply(variables, x, inject=True)
+    turned = noise.InjectedModule(Turned(), OPTIMAL, at="Dense_0")
+    variables = turned.init(jax.random.key(0), x)
+    for call in ((x,), {"x": x}):
+        args, kwargs = ((), call) if isinstance(call, dict) else (call, {})
+        with pytest.raises(ValueError, match=r"gets \[7, 4, 5\] in a call with 4 examples"):
+            turned.apply(variables, *args, inject=True, **kwargs)
     folded = noise.InjectedModule(Folded(), OPTIMAL, at="Dense_0")  # several rows of each example
     folded.apply(folded.init(jax.random.key(0), x), x, inject=True)
+
+
+def test_a_vmap_around_a_whole_call_may_mix():
+    """As a sweep over strengths does: each member sees all examples."""
+    x, injected = jnp.ones((4, 5)), noise.InjectedModule(Block(), OPTIMAL, at="Dense_0")
+    variables = injected.init(jax.random.key(0), x)
+    swept = jax.vmap(lambda a: injected.apply(variables, x, inject=True, noise_strength=a))
+    alone = injected.apply(variables, x, inject=True, noise_strength=0.5)
+    chex.assert_trees_all_close(swept(jnp.array([0.0, 0.5]))[1], alone, rtol=1e-6)
+
+
+class Turned(nn.Module):
+    """Puts its tokens first."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(2)(jnp.swapaxes(x, 0, 1))
 
 
 class Folded(nn.Module):
