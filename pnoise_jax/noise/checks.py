@@ -51,6 +51,22 @@ def require_examples(x: jax.Array, examples: int | None, *, site: str) -> None:
     )
 
 
+def require_own_draws(site: str, *, lifted: bool) -> None:
+    """Raises ValueError where all examples, or all steps of a loop, would draw the same noise.
+
+    Args:
+      site: the path of the module that is called there, for the error.
+      lifted: see `enclosing.is_inside`.
+    """
+    if enclosing.is_inside(enclosing.VMAP | enclosing.LOOPS, lifted=lifted):
+        raise ValueError(
+            f"{site!r} is called inside jax.vmap or a loop such as lax.scan, where each example or "
+            "step would draw the same noise: choose a site outside"
+            + "; or use nn.vmap or nn.scan, with split_rngs={'noise': True}"
+            * (not lifted)
+        )
+
+
 def require_index(x: jax.Array, index: jax.Array | None) -> None:
     """Raises ValueError unless index, if given, is an array (batch,) of whole numbers."""
     if index is None:

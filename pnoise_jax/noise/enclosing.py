@@ -19,15 +19,30 @@ def call(model: Callable, *args: Any, **kwargs: Any) -> Any:
     return model(*args, **kwargs)
 
 
-def is_inside(transforms: Collection[tuple[str, str]]) -> bool:
+def is_inside(transforms: Collection[tuple[str, str]], *, lifted: bool = True) -> bool:
     """Whether the model that `call` calls has applied one of these transforms around this line.
 
     Args:
       transforms: such as `VMAP`, or a union of several.
+      lifted: count those that Linen's transforms apply, such as ``nn.scan``, which hands each
+        step its own keys.
     """
     frame: types.FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code is not call.__code__:
-        if (frame.f_globals.get("__name__"), frame.f_code.co_name) in transforms:
+        if (_module(frame), frame.f_code.co_name) in transforms and (
+            lifted or not _by_linen(frame)
+        ):
             return True
         frame = frame.f_back
     return False
+
+
+def _by_linen(frame: types.FrameType | None) -> bool:
+    """Whether the first caller outside JAX is one of Linen's transforms."""
+    while frame is not None and _module(frame).startswith("jax."):
+        frame = frame.f_back
+    return frame is not None and _module(frame).startswith("flax.core.")
+
+
+def _module(frame: types.FrameType) -> str:
+    return frame.f_globals.get("__name__", "")

@@ -18,7 +18,7 @@ from jax import lax
 
 from pnoise_jax.noise import enclosing
 from pnoise_jax.noise.base import Noise, require_noise
-from pnoise_jax.noise.checks import require_examples
+from pnoise_jax.noise.checks import require_examples, require_own_draws
 from pnoise_jax.noise.intercept import count_examples, own_traces
 from pnoise_jax.noise.paths import matches, no_match
 
@@ -127,11 +127,7 @@ class _Call:
         if self.noise.draws:
             if self.key is None:
                 raise ValueError("this noise is random: give noise_key=jax.random.key(seed)")
-            if enclosing.is_inside(enclosing.VMAP | enclosing.LOOPS):
-                raise ValueError(
-                    f"{path!r} is called inside jax.vmap or a loop such as lax.scan, where each "
-                    "example or step would draw the same noise: choose a site outside"
-                )
+            require_own_draws(path, lifted=True)
             key = jax.random.fold_in(self.key, len(self.reached))
         self.reached.append(path)
         self.note()

@@ -14,7 +14,7 @@ from jax import lax
 
 from pnoise_jax.noise import enclosing
 from pnoise_jax.noise.base import Noise, require_noise
-from pnoise_jax.noise.checks import require_examples
+from pnoise_jax.noise.checks import require_examples, require_own_draws
 from pnoise_jax.noise.paths import matches, no_match
 from pnoise_jax.noise.taps import noise_key
 
@@ -213,6 +213,8 @@ class InjectedModule(nn.Module):
         x = jnp.asarray(x)
         if self.noise.mixes_batch and mask is None:
             require_examples(x, examples, site="/".join(site.path))
+        if self.noise.draws:
+            require_own_draws("/".join(site.path), lifted=False)
         key = noise_key(site) if self.noise.draws else None
         noisy = self.noise(key, x, mask=mask, strength=strength)
         return x + lax.stop_gradient(noisy - x) if self.stop_gradient else noisy

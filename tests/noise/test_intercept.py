@@ -1,6 +1,7 @@
 """Noise in Linen modules that know nothing of it."""
 
 import functools
+from collections.abc import Callable
 
 import chex
 import flax.linen as nn
@@ -375,6 +376,43 @@ def test_a_vmap_around_a_whole_call_may_mix():
     swept = jax.vmap(lambda a: injected.apply(variables, x, inject=True, noise_strength=a))
     alone = injected.apply(variables, x, inject=True, noise_strength=0.5)
     chex.assert_trees_all_close(swept(jnp.array([0.0, 0.5]))[1], alone, rtol=1e-6)
+
+
+class OneByOne(nn.Module):
+    """Calls its block on one example at a time."""
+
+    how: Callable
+
+    @nn.compact
+    def __call__(self, x):
+        block = Block()
+        return block(x) if self.is_initializing() else self.how(block, x)
+
+
+def _nn_vmap(block, x):
+    axes = {"variable_axes": {"params": None}, "split_rngs": {"params": False, "noise": True}}
+    return nn.vmap(lambda block, x: block(x), **axes)(block, x)
+
+
+def _nn_scan(block, x):
+    axes = {"variable_broadcast": "params", "split_rngs": {"params": False, "noise": True}}
+    return nn.scan(lambda block, carry, x: (carry, block(x)), **axes)(block, None, x)[1]
+
+
+def test_random_noise_is_refused_where_all_examples_would_draw_the_same():
+    x = jnp.zeros((4, 7, 5))
+
+    def noisy(how):
+        injected = noise.InjectedModule(OneByOne(how), noise.Gaussian(), at="Block_0/Dense_0")
+        variables = injected.init(jax.random.key(0), x)
+        return injected.apply(variables, x, inject=True, rngs={"noise": jax.random.key(1)})
+
+    for how in (lambda block, x: jax.vmap(block)(x), jax.lax.map):
+        with pytest.raises(ValueError, match=r"inside jax\.vmap or a loop .* use nn\.vmap or nn"):
+            noisy(how)
+    for how in (_nn_vmap, _nn_scan):
+        draws = noisy(how)
+        assert (draws[0] != draws[1]).any()
 
 
 class Turned(nn.Module):
