@@ -145,6 +145,11 @@ class InjectedModule(nn.Module):
                 "NNX module there is noise.inject_nnx(model, noise, at=...); in Equinox, put the "
                 "noise into the module by eqx.tree_at"
             )
+        if "module" in {field.name for field in dataclasses.fields(self.module)}:
+            raise ValueError(
+                f"{type(self.module).__name__} has a field called 'module', which Flax would "
+                "confuse with InjectedModule's: rename it, or wrap the module that it holds"
+            )
 
     def setup(self):
         require_noise(self.noise)
@@ -167,7 +172,8 @@ class InjectedModule(nn.Module):
 
         def intercept(next_call, args, kwargs, context):
             _require_no_jit(type(context.module))
-            path = _path(context, base)
+            # Flax leaves "module" in the paths of submodules that `module` was given ready-made.
+            path = _path(context, base).removeprefix("module/")
             if not path or path in inside:
                 return next_call(*args, **kwargs)
             if context.method_name != "__call__":
@@ -246,8 +252,7 @@ def _path(context: nn.module.InterceptorContext, base: tuple[str, ...] = ()) -> 
     """A module's path in the one at ``base``; "" for this itself."""
     path = context.module.path
     path = path[len(base) :] if path[: len(base)] == base else path
-    # Flax leaves "module" in the paths of submodules that `module` was given ready-made.
-    return "/".join(path).removeprefix("module/")
+    return "/".join(path)
 
 
 def count_examples(call: Any) -> int | None:

@@ -429,6 +429,21 @@ class Folded(nn.Module):
         return nn.Dense(2)(x.reshape(-1, x.shape[-1]))
 
 
+class Wrapper(nn.Module):
+    module: nn.Module
+
+    def __call__(self, x):
+        return self.module(x)
+
+
+def test_a_field_called_module_is_refused_and_its_sites_are_listed_in_full():
+    wrapper = Wrapper(Block())
+    sites = noise.list_sites(wrapper, jnp.ones((4, 5)))
+    assert [site.path for site in sites] == ["module", "module/Dense_0"]
+    with pytest.raises(ValueError, match=r"Wrapper has a field called 'module'.*: rename it"):
+        noise.InjectedModule(wrapper, OPTIMAL, at="module/Dense_0")
+
+
 class Around(nn.Module):
     """Uses an InjectedModule as a part."""
 
