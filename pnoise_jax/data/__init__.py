@@ -11,7 +11,7 @@ from pnoise_jax.data.in_memory import DATASETS, InMemory, register_dataset
 from pnoise_jax.data.orders import EVALUATION_ORDERS, evaluation_order, partly_sorted_order
 from pnoise_jax.data.pipeline import eval_batches, train_batches
 from pnoise_jax.data.selection import draw_per_class
-from pnoise_jax.data.shared_examples import count_shared
+from pnoise_jax.data.shared_examples import can_compare_images, count_shared
 
 __all__ = [
     "DATASETS",
@@ -23,6 +23,7 @@ __all__ = [
     "MeanImage",
     "PixelMean",
     "Transform",
+    "can_compare_images",
     "class_names",
     "count_shared",
     "create_transform",

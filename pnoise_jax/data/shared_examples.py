@@ -13,6 +13,11 @@ CHANCE = 0.01
 LARGEST_READ = 20_000  # images together, beyond which what is stored is not compared
 
 
+def can_compare_images(count: int) -> bool:
+    """Whether `count_shared` compares images of two data sets that have ``count`` together."""
+    return count <= LARGEST_READ
+
+
 def count_shared(ours: Dataset, theirs: Dataset) -> int:
     """How many examples of a data set are among those of another, or of another split.
 
@@ -35,7 +40,7 @@ def _count_places(ours: Dataset, theirs: Dataset) -> int:
 
 
 def _count_contents(ours: Dataset, theirs: Dataset) -> int:
-    if len(ours) + len(theirs) > LARGEST_READ:
+    if not can_compare_images(len(ours) + len(theirs)):
         return 0
     known = {_digest(image) for image in theirs.stored_images}
     return sum(_digest(image) in known for image in ours.stored_images)
@@ -46,7 +51,7 @@ def describe_copies(splits: Sequence[Dataset]) -> list[str]:
 
     Compared as in `count_shared`; of more than `LARGEST_READ` images nothing is read.
     """
-    if sum(map(len, splits)) > LARGEST_READ:
+    if not can_compare_images(sum(map(len, splits))):
         return []
     places: dict[bytes, tuple[set[str], set[int]]] = {}
     for dataset in splits:

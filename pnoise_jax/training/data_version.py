@@ -5,6 +5,7 @@ directory, may have other classes under the same labels, so that a run must not 
 be evaluated on it unless the classes are found by their names.
 """
 
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
@@ -164,31 +165,55 @@ def _in_words(source: dict[str, Any] | None) -> str:
     )
 
 
-def describe_overlap(experiment: Experiment, stored: ml_collections.ConfigDict) -> tuple[str, ...]:
-    """A sentence where test examples are among those that a run has trained on.
+def describe_overlap(
+    experiment: Experiment, stored: ml_collections.ConfigDict, path: Path
+) -> tuple[str, ...]:
+    """A sentence if test examples are among those that a run has trained on.
+
+    Another data set, or one of the same name in another directory, is compared only if both are
+    small (see `data.count_shared`) and the training images can still be read.
 
     Args:
       experiment: what is evaluated.
       stored: the config of the run.
+      path: the work directory of the run.
     """
-    tested, trained = experiment.config.data, stored.data
-    if tested.name != trained.name:
-        return ()
     if experiment.task.describe_data().get("source") is not None:
         return ()  # it learns from the images of the target without their labels
-    scored, learned = (
-        experiment.load(split=split, cache=False)  # alike, as they are stored
-        for split in (tested.test_split, trained.train_split)
-    )
+    learned = _load_trained(experiment, stored, path)
+    if learned is None:
+        return ()
+    tested, trained = experiment.config.data, stored.data
+    scored = experiment.load(split=tested.test_split, cache=False)  # as stored, like the other
     shared = data.count_shared(scored, learned)
     if not shared:
         return ()
+    named = f"data.name={trained.name!r}, " if tested.name != trained.name else ""
     return (
         f"note: {shared} of the {len(experiment.test_data)} test examples are training examples, "
-        f"or copies of some (data.train_split={trained.train_split!r}, data.test_split="
-        f"{tested.test_split!r}), so "
-        "the accuracy says little about others",
+        f"or copies of some ({named}data.train_split={trained.train_split!r}, data.test_split="
+        f"{tested.test_split!r}), so the accuracy says little about others",
     )
+
+
+def _load_trained(
+    experiment: Experiment, stored: ml_collections.ConfigDict, path: Path
+) -> data.Dataset | None:
+    """The examples that a run has trained on; None if they cannot be compared with others."""
+    tested, trained = experiment.config.data, stored.data
+    if tested.name != trained.name or tested.data_dir != trained.data_dir:
+        count = read(path).get("train_examples")
+        if count is not None and data.can_compare_images(count + len(experiment.test_data)):
+            with contextlib.suppress(ValueError, OSError):  # gone, or on another machine
+                return data.load(
+                    trained.name,
+                    split=trained.train_split,
+                    data_dir=trained.data_dir,
+                    cache=False,
+                )
+    if tested.name != trained.name:
+        return None
+    return experiment.load(split=trained.train_split, cache=False)
 
 
 def describe_changes(

@@ -154,6 +154,8 @@ def _on(opened: Run, config: ml_collections.ConfigDict, workdir: str | os.PathLi
     if opened.step:
         path = RunDirectory.at(workdir).path
         experiment, notes = data_version.match_run(experiment, path)
+        stored = run_config.read_config(workdir)
+        notes += on_all_hosts(lambda: data_version.describe_overlap(experiment, stored, path))
     else:
         first, ours = opened.experiment.test_data.class_names, experiment.test_data.class_names
         if first is None or ours is None or not class_names.are_same(first, ours):

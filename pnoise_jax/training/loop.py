@@ -87,7 +87,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list
         with stopping_last_evaluation(path, experiment.total_steps):
             run = dataclasses.replace(
                 Run.of(experiment, state),
-                notes=on_all_hosts(lambda: data_version.describe_overlap(experiment, config)),
+                notes=on_all_hosts(lambda: data_version.describe_overlap(experiment, config, path)),
             )
             for sentence in run.notes:
                 console.print(sentence, soft_wrap=True, highlight=False)

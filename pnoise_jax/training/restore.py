@@ -82,7 +82,7 @@ def restore(
     experiment, notes = data_version.match_run(build(config), path)
     agreement.require_same_run(experiment, task="evaluate")
     notes += data_version.describe_changes(config, stored)
-    notes += on_all_hosts(lambda: data_version.describe_overlap(experiment, stored))
+    notes += on_all_hosts(lambda: data_version.describe_overlap(experiment, stored, path))
     for sentence in notes:
         report(sentence)
     on_all_hosts(lambda: _require_checkpoints(path))

@@ -230,6 +230,26 @@ def test_training_examples_in_the_test_split_are_counted(run, places, capsys):
     assert "5 of the 65 test examples" in " ".join(json.loads(report.read_text())["notes"])
 
 
+def test_training_images_in_another_data_set_are_counted(run, places, tmp_path, capsys):
+    """By another name, or by the same name in another directory; or the comparison is left out."""
+    images = tmp_path / "images"
+    for split in ("train", "test"):  # tests on what the run has trained on
+        shutil.copytree(places["usual"].parent / "images" / "train", images / split)
+    for name in ("folder/copies", "folder/x"):
+        preparation.prepare(name, manual_dir=images, data_dir=tmp_path)
+    for name, where in (("folder/copies", "data.name='folder/x', "), ("folder/x", "")):
+        training.evaluate(config_on(tmp_path, **{"data.name": name}), run)
+        said = " ".join(capsys.readouterr().out.split())
+        examples = "60 of the 60 test examples are training examples, or copies of some"
+        assert f"note: {examples} ({where}data.train_split='train', " in said
+    moved = places["usual"].rename(tmp_path / "moved")
+    try:
+        training.evaluate(config_on(tmp_path, **{"data.name": "folder/copies"}), run)
+    finally:
+        moved.rename(places["usual"])
+    assert "training examples" not in capsys.readouterr().out
+
+
 def test_another_mean_than_in_training_is_said(run, places, capsys):
     training.evaluate(config_on(places["usual"], **{"data.mean": (0.1,)}), run)
     said = " ".join(capsys.readouterr().out.split())

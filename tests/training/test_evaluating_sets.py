@@ -116,6 +116,13 @@ def test_the_numbers_are_those_of_the_model_by_hand(table, run, data_dir):
     assert found["imagenet2012_real"] == pytest.approx(100 * np.mean(right))
 
 
+def test_every_set_that_holds_training_images_is_noted(run, data_dir, capsys):
+    table = training.evaluate_sets(config_on(data_dir), run, ["imagenet2012_real", "imagenet_a"])
+    (note,) = table["sets"][1]["notes"]
+    assert note.startswith("note: 400 of the 400 test examples are training examples")
+    assert note in " ".join(capsys.readouterr().out.split())
+
+
 def test_corruptions_are_summed_up_by_protocol(capsys):
     noisy = evaluation.Protocol(noise=True, order="shuffled", batch_size=10).row()
     clean = evaluation.Protocol(noise=False, order="shuffled", batch_size=10).row()
