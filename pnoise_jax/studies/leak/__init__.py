@@ -1,4 +1,4 @@
-"""The leak audit: protocols on trained models, exact checks, interventions, a verdict."""
+"""The leak audit: protocols on trained models, exact checks, interventions and a verdict."""
 
 from pnoise_jax.studies.leak.audit import Audit, audit
 from pnoise_jax.studies.leak.audit_runs import audit_runs

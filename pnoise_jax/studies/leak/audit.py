@@ -1,4 +1,4 @@
-"""The leak audit: where does an accuracy come from, the examples or the order they come in?"""
+"""The leak audit: does an accuracy come from the examples, or from their order?"""
 
 import dataclasses
 import datetime
@@ -41,12 +41,12 @@ from pnoise_jax.writing import replace_file
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Audit:
-    """What an audit found.
+    """The result of an audit.
 
     Attributes:
-      content: what `audit.json` holds.
-      measured: what became of the examples.
-      verdict: the answer: its kind, its text, and what they follow from.
+      content: the content of `audit.json`.
+      measured: the predictions, scores and checks that the verdict follows from.
+      verdict: the answer: its kinds, its text and the evidence for them.
     """
 
     content: dict[str, Any]
@@ -55,18 +55,19 @@ class Audit:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """One for each protocol: top-1 in percent, its interval, what the meter would print."""
+        """One row per protocol: top-1 in percent, its interval, and what the meter would print."""
         return self.content["rows"]
 
     def write(self, directory: str | os.PathLike) -> list[Path]:
         """Writes audit.json, .csv and .html, the figures, and predictions.npz.
 
-        predictions.npz holds for each protocol and seed the class that was predicted for each
-        example, how many classes the model preferred to the true one, and the example's batch.
-        Where the directory holds this audit, made before, it is replaced.
+        For each protocol and seed, predictions.npz contains each example's predicted class and the
+        number of classes that the model preferred to the true one. For each noisy protocol, it also
+        contains the number of each example's batch. If the directory already contains a report of
+        this audit, it is replaced.
 
         Raises:
-          FileExistsError: the directory holds another audit, or files of these names.
+          FileExistsError: the directory contains another audit, or other files with these names.
           OSError: the directory cannot be written.
         """
         directory = Path(directory)
@@ -92,26 +93,28 @@ def audit(
     model: str = "the model",
     dataset: str = "the data",
 ) -> Audit:
-    """Audits any function of a batch, of any framework.
+    """Audits any function of a batch, in any framework.
 
     Args:
-      apply: inputs (b, ...) to logits (b, classes), as evaluated in the claim: with whatever noise
-        or batch statistics it has at inference. A function, a PyTorch or Keras model in the mode in
-        which it is, or a fitted estimator of scikit-learn. The last batch of an order may be
-        smaller. Every order calls it on all examples; see `AuditSettings.orders`.
-      examples: inputs (n, ...) and labels (n,), of any framework, or a loader of such batches,
-        which is read into memory. Labels are class numbers, or names that class_names lists.
-      clean: the same without noise, or with its batch statistics frozen; None shows ``apply`` one
-        example at a time, as a deployed classifier sees them. That takes n calls.
-      settings: batch sizes, numbers of orders, confidence and so on; without them a loader's own
-        batch size is audited, if there are five such batches.
-      metric: scored beside accuracy: a function of a list of (labels, predicted) pairs, one for
-        each batch; see `evaluation.METRICS`. The audit says whether it depends on the batching.
-      class_names: the name of each column of the logits. Where the data set of a loader names its
-        classes, labels are matched with the columns by name.
-      label_sets: of examples with several labels all that are correct, as ReaL has them: for each
-        example its class numbers, as columns of the logits; an array of them is padded by -1.
-        Orders are still sorted by the labels. Batches that are dicts can hold them as "label_set".
+      apply: a function from inputs (b, ...) to logits (b, classes), as evaluated for the claim:
+        with whatever noise or batch statistics it uses at inference. It may also be a PyTorch or
+        Keras model, which is called in its current mode, or a fitted scikit-learn estimator. The
+        last batch of an order may be smaller. Each order calls it on all examples; see
+        `AuditSettings.orders`.
+      examples: inputs (n, ...) and labels (n,), in any framework, or a loader of such batches,
+        which is read into memory. Labels are class numbers, or names that are in class_names.
+      clean: the same function without noise, or with its batch statistics frozen. If None,
+        ``apply`` is called on one example at a time, as a deployed classifier is: n calls.
+      settings: batch sizes, numbers of orders, confidence and so on. By default the batch size is
+        the loader's, if that makes at least five batches.
+      metric: a metric to score in addition to accuracy: a function of a list of (labels, predicted)
+        pairs, one for each batch; see `evaluation.METRICS`. The audit reports whether it depends on
+        the batching.
+      class_names: the name of each column of the logits. If a loader's data set names its classes,
+        labels are matched with the columns by name.
+      label_sets: all correct labels of each example, if there can be several, as in ReaL: a list of
+        class numbers (columns of the logits) for each example, or an array padded with -1. Orders
+        are still sorted by the labels. Batches that are dicts can contain them as "label_set".
       model, dataset: their names, for the report.
 
     Returns:
@@ -119,18 +122,18 @@ def audit(
 
     Raises:
       TypeError: a model or examples of an unknown kind.
-      ValueError: labels that do not fit, a batch size that makes no sense, a function that fails on
-        a batch, or a clean function whose outputs depend on the batch.
+      ValueError: labels that do not fit, a batch size that is not possible, a function that fails
+        on a batch, or a clean function whose outputs depend on the batch.
     """
     collected = read_examples(examples)
     if collected.labels is None:
         raise ValueError("examples: there are no labels; give (inputs, labels), or such batches")
-    class_names, given = as_names(class_names), np.asarray(collected.labels)
+    class_names, raw_labels = as_names(class_names), np.asarray(collected.labels)
     columns, names = columns_of(apply), own_names(examples)
     if columns is not None:
-        given, class_names = by_columns(given, columns, class_names)
-        names = None  # the estimator's own labels are matched already
-    labels, matched = _classes(given, names, class_names)
+        raw_labels, class_names = by_columns(raw_labels, columns, class_names)
+        names = None  # the estimator's labels are already matched
+    labels, matching_note = _classes(raw_labels, names, class_names)
     sets = _label_sets(label_sets, collected, is_moved=not np.array_equal(labels, collected.labels))
     if settings is not None and not isinstance(settings, AuditSettings):
         raise TypeError(f"settings={settings!r}: give studies.AuditSettings(…)")
@@ -158,7 +161,7 @@ def audit(
         with_given_order=not collected.shuffles,
         label_sets=sets,
     )
-    notes = [f"note: {note}" for note in (collected.note, matched) if note is not None]
+    notes = [f"note: {note}" for note in (collected.note, matching_note) if note is not None]
     return conclude(
         measured,
         settings,
@@ -172,34 +175,34 @@ def audit(
 def _classes(
     labels: np.ndarray, names: Sequence[str] | None, class_names: Sequence[str] | None
 ) -> tuple[np.ndarray, str | None]:
-    """Labels as columns of the logits, and a sentence where these differ; see `in_columns`."""
+    """Returns labels as columns of the logits, and the note of `in_columns`, if any."""
     if np.asarray(labels).dtype.kind in "USO":  # names already
         return as_classes(labels, class_names), None
     numbers, note = in_columns(as_classes(labels), names, class_names)
     return as_classes(numbers, class_names), note
 
 
-def _label_sets(given: Any, collected: Examples, *, is_moved: bool) -> np.ndarray | None:
-    """The label sets that are given, or those of the batches, as `as_label_sets` has them.
+def _label_sets(argument: Any, collected: Examples, *, is_moved: bool) -> np.ndarray | None:
+    """Returns the label sets from the argument or from the batches, as `as_label_sets` does.
 
     Raises:
-      ValueError: both are, or the labels were matched by name, which sets are not.
+      ValueError: both have sets, or the labels were renumbered by name, which sets cannot be.
     """
-    if given is not None and collected.label_sets is not None:
+    if argument is not None and collected.label_sets is not None:
         raise ValueError('label_sets: the batches have "label_set", too; give one of the two')
-    sets = collected.label_sets if given is None else given
+    sets = collected.label_sets if argument is None else argument
     if sets is None:
         return None
     if is_moved:
         raise ValueError(
-            "label_sets are numbers of columns of the logits, and the labels here are names, or "
-            "numbers of another order: give them as columns as well, and leave class_names out"
+            "label_sets are numbers of columns of the logits, but the labels are names, or numbers "
+            "in another order: give the labels as columns as well, and leave class_names out"
         )
     return as_label_sets(sets, len(collected.inputs))
 
 
 def _settings_for(settings: AuditSettings | None, examples: Any, n: int) -> AuditSettings:
-    """Those given, or the defaults with the batch size of a loader."""
+    """Returns the settings, or by default those with the batch size of a loader."""
     if settings is not None:
         return settings
     size = getattr(examples, "batch_size", None)
@@ -218,15 +221,15 @@ def conclude(
     origin: dict[str, Any],
     measurement: str | None = None,
 ) -> Audit:
-    """The audit from its measurements, and where and when they were made.
+    """Makes the audit from its measurements, and records where and when they were made.
 
     Args:
-      measured: what became of the examples.
-      settings: what was asked for.
-      model, dataset, class_names: what they are called; made printable here.
-      origin: what else audit.json says.
-      measurement: tells this audit from others, as `identify` does; by default from these names,
-        the settings, the labels and the clean predictions.
+      measured: the measurements.
+      settings: the settings that they were made with.
+      model, dataset, class_names: names for the report; they are made printable here.
+      origin: further fields of audit.json.
+      measurement: the digest that identifies this audit, from `identify`; by default it is made
+        from these names, the settings, the labels and the clean predictions.
     """
     model, dataset = printable(model), printable(dataset)
     if class_names is not None:
@@ -234,7 +237,7 @@ def conclude(
     if measurement is None:
         predicted = b"".join(p.rank.tobytes() + p.predicted.tobytes() for p in measured.clean)
         what = {"model": model, "dataset": dataset, "classes": class_names}
-        what |= {"clean": hashlib.sha256(predicted).hexdigest()}  # all that is known of a function
+        what |= {"clean": hashlib.sha256(predicted).hexdigest()}  # all that identifies a function
         if measured.label_sets is not None:
             what["label_sets"] = hashlib.sha256(measured.label_sets.tobytes()).hexdigest()
         measurement = identify(settings, measured.labels, measured.metric, what)
@@ -257,26 +260,26 @@ def conclude(
 def identify(
     settings: AuditSettings, labels: np.ndarray, metric: Metric | None, what: Mapping[str, Any]
 ) -> str:
-    """A digest of what an audit measures.
+    """Returns a digest of what an audit measures.
 
     Args:
-      settings: what is asked for.
-      labels: of the examples.
-      metric: scored beside accuracy.
-      what: is audited: JSON.
+      settings: the settings.
+      labels: the examples' labels, (n,).
+      metric: the metric that is scored in addition to accuracy.
+      what: a description of what is audited, which can be written as JSON.
     """
     digest = hashlib.sha256(np.ascontiguousarray(labels).astype(np.int64).tobytes())
     name = getattr(metric, "__name__", str(metric))
-    asked = {"settings": dataclasses.asdict(settings), "metric": name, "what": what}
-    digest.update(json.dumps(asked, sort_keys=True, default=str).encode())
+    measurement = {"settings": dataclasses.asdict(settings), "metric": name, "what": what}
+    digest.update(json.dumps(measurement, sort_keys=True, default=str).encode())
     return digest.hexdigest()[:8]
 
 
 def _commit() -> str | None:
-    """The commit of this project's own checkout; None where it is installed without one."""
+    """The commit of this project's checkout; None if it is not installed from one."""
     here = Path(__file__)
     try:
-        # A checkout of something else around an installed package is not ours.
+        # An installed package can lie inside the checkout of another project.
         for arguments in (["ls-files", "--error-unmatch", here.name], ["rev-parse", "HEAD"]):
             completed = subprocess.run(
                 ["git", *arguments], cwd=here.parent, capture_output=True, text=True, timeout=10
@@ -289,7 +292,7 @@ def _commit() -> str | None:
 
 
 def _arrays(measured: Measurements) -> dict[str, np.ndarray]:
-    """Per-example results: "PROTOCOL/rank", "…/predicted", (seeds, n), and "…/batches", (n,)."""
+    """Results per example: "PROTOCOL/rank" and "…/predicted" (seeds, n), "…/batches" (n,)."""
     protocols = {"clean": measured.clean}
     arrays = {"labels": measured.labels, "seeds": np.array(measured.seeds)}
     if measured.label_sets is not None:

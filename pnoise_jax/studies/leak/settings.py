@@ -1,4 +1,4 @@
-"""What an audit asks for, checked before any long work."""
+"""The settings of an audit, checked before any long work."""
 
 import dataclasses
 import math
@@ -8,29 +8,31 @@ from typing import Literal
 import numpy as np
 
 DEFAULT_BATCH_SIZES = (10, 50, 100)
-MIN_BATCHES = 5  # of a protocol; an interval over fewer says nothing
+MIN_BATCHES = 5  # in a protocol; an interval over fewer says nothing
 MIN_ORDERS = 20
-PARTS_OF_LEVEL = 6  # of the interventions: three kinds of target, two directions
+PARTS_OF_LEVEL = 6  # tests of the interventions: three kinds of target, two directions
 
 
 @dataclasses.dataclass(frozen=True)
 class AuditSettings:
-    """What an audit asks for.
+    """The settings of an audit.
 
     Attributes:
-      batch_sizes: of the protocols; the first is the one that the verdict is about. None takes 10,
-        50 and 100, as far as batches of one class are possible.
-      orders: how many random orders are scored, the same for all models; half as many permute
-        examples within classes, and a quarter as many follow the model's own predictions.
-      equivalence: in points of top-1: an effect whose whole interval is smaller is called none.
-      purity_steps: how many batch compositions the purity sweep tries, from sorted to mixed.
-      confidence: of the intervals; 1 minus it is the level of the tests.
-      resamples: random signs in the permutation tests of the interventions; a confidence that needs
-        more takes more.
-      seed: of the random orders, of random noise, of the interventions and of the random signs.
-      interval: over what: "seeds" (and what was predicted together), "batches" (a single model, or
-        these models alone), or "auto": seeds where there are two or more.
-      mixed_batches: allow class-sorted batches that hold more than one class.
+      batch_sizes: batch sizes of the protocols. The verdict on a noise is about the size at which
+        it is most serious, the first of them if several are; the purity sweep uses the first. None
+        uses those of 10, 50 and 100 for which batches of one class are possible.
+      orders: number of random orders to score, the same ones for all models. Half as many orders
+        permute examples within classes, and a quarter as many are sorted by the model's own
+        predictions.
+      equivalence: in points of top-1; an effect counts as none if its whole interval is smaller.
+      purity_steps: number of batch compositions in the purity sweep, from sorted to mixed.
+      confidence: confidence of the intervals; 1 minus it is the level of the tests.
+      resamples: number of resamples in the interventions' permutation tests; more are used if the
+        confidence needs them.
+      seed: seeds the random orders, the random noise, the interventions and their resamples.
+      interval: what intervals cover: "seeds" (and examples predicted in one batch), "batches" (a
+        single model, or these models alone), or "auto": seeds if there are two or more.
+      mixed_batches: whether class-sorted batches may contain more than one class.
     """
 
     batch_sizes: tuple[int, ...] | None = None
@@ -51,7 +53,7 @@ class AuditSettings:
         if not _is_int(self.orders) or self.orders < MIN_ORDERS:
             raise ValueError(
                 f"orders={self.orders!r}: give a whole number of at least {MIN_ORDERS}; fewer "
-                "random orders cannot tell at the level of 5 % where class order falls among them"
+                "random orders cannot show at a level of 5 % that class order differs from them"
             )
         if not _is_number(self.equivalence) or not 0 < self.equivalence <= 100:
             raise ValueError(
@@ -74,7 +76,8 @@ class AuditSettings:
             object.__setattr__(self, "batch_sizes", tuple(self.batch_sizes))
         if not isinstance(self.batch_sizes, tuple) or not self.batch_sizes:
             raise ValueError(
-                f"batch_sizes={self.batch_sizes!r}: give a tuple of some, such as (10, 50), or None"
+                f"batch_sizes={self.batch_sizes!r}: give a tuple of sizes, such as (10, 50), or "
+                "None"
             )
         for size in self.batch_sizes:
             if not _is_int(size) or size < 2:
@@ -83,31 +86,33 @@ class AuditSettings:
                     "batch of 1 nothing is mixed"
                 )
         if len(set(self.batch_sizes)) < len(self.batch_sizes):
-            raise ValueError(f"batch_sizes={self.batch_sizes!r}: one of them comes twice")
+            raise ValueError(f"batch_sizes={self.batch_sizes!r}: one size is given twice")
 
     def for_labels(self, labels: np.ndarray, what: str) -> "AuditSettings":
-        """These settings with batch sizes that make sense for a test set.
+        """Returns these settings with batch sizes that are possible for a test set.
 
         Args:
           labels: (n,).
-          what: the test set in words, for errors.
+          what: what errors call the test set.
 
         Raises:
-          ValueError: the test set is too small for intervals, or has no class with two examples; a
-            batch is larger than the test set, or in class order no batch could hold one class.
+          ValueError: the labels are all the same; the test set is too small for intervals, or has
+            no class with two examples; or a batch size is larger than the largest class (unless
+            mixed_batches), or makes too few batches.
         """
         counts = np.bincount(labels)
         if np.count_nonzero(counts) < 2:
             raise ValueError(
-                f"all {len(labels)} examples of {what} have the same label: one class has no "
-                "class order, and there is nothing to read; give examples of at least two classes"
+                f"all {len(labels)} examples of {what} have the same label: with one class there "
+                "is no class order, and no label to read; give examples of at least two classes"
             )
         largest = int(counts.max())
         most = len(labels) // MIN_BATCHES
         if largest < 2 or most < 2:
             raise ValueError(
-                f"{what} has {len(labels)} examples, at most {largest} of a class: an audit needs "
-                f"classes of at least 2 and {2 * MIN_BATCHES} examples; use a larger split"
+                f"{what} has {len(labels)} examples, at most {largest} of one class: an audit "
+                f"needs a class of at least 2, and at least {2 * MIN_BATCHES} examples; use a "
+                "larger split"
             )
         if self.batch_sizes is None:
             fitting = tuple(k for k in DEFAULT_BATCH_SIZES if k <= min(largest, most))
@@ -140,19 +145,19 @@ class AuditSettings:
 
     @property
     def enough_resamples(self) -> int:
-        """As many as are asked for, and as the level of the interventions needs."""
+        """`resamples`, or more if the level of the interventions needs them."""
         return max(self.resamples, math.ceil(10 * PARTS_OF_LEVEL / self.level))
 
     @property
     def level(self) -> float:
-        """Of the tests: how often each may find what is not there."""
+        """The level of the tests: how often each may find an effect that is not there."""
         return 1 - self.confidence
 
     def over_seeds(self, seeds: int) -> bool:
         """Whether intervals are over seeds.
 
         Raises:
-          ValueError: they were asked for, and there are fewer than two.
+          ValueError: interval is "seeds", and there are fewer than two.
         """
         if self.interval == "seeds" and seeds < 2:
             raise ValueError(

@@ -77,7 +77,7 @@ def test_examples_without_labels_and_with_other_labels():
 def test_a_loader_that_shuffles_is_noted():
     shuffling = Loader([(np.full((2, 1), i), [i, i]) for i in range(60)], np.random.default_rng(0))
     read = read_examples(shuffling)
-    assert "with another batch than the first: it shuffles" in read.note
+    assert "began with a different batch: it shuffles" in read.note
     assert sorted(read.labels) == sorted(read.inputs[:, 0]) == np.repeat(range(60), 2).tolist()
     by_label = Loader([(np.ones((2, 1)), [i, i]) for i in range(60)], np.random.default_rng(0))
     assert "it shuffles" in read_examples(by_label).note
@@ -99,12 +99,12 @@ def test_an_iterator_is_read_and_noted():
 @pytest.mark.parametrize(
     ("examples", "error", "message"),
     [
-        ([], ValueError, "gave no batches"),
+        ([], ValueError, "returned no batches"),
         (None, TypeError, r"got NoneType; give \(inputs, labels\), or a loader"),
         (
             [INPUTS, LABELS],
             TypeError,
-            r"list of length 2 \(\(7, 2, 3\), \(7,\)\), which may be inputs",
+            r"list of length 2 \(\(7, 2, 3\), \(7,\)\), which could be inputs",
         ),
         (
             zip(INPUTS, LABELS, strict=True),

@@ -48,9 +48,9 @@ def test_outputs_become_numpy():
 @pytest.mark.parametrize(
     ("outputs", "message"),
     [
-        ((X, X), r"tell the outputs in tuple of length 2 \(\(9, 6\), \(9, 6\)\); return one array"),
-        ((X[0], X[0]), "tell the outputs in tuple"),
-        ([X, X], "tell the outputs in list"),
+        ((X, X), r"is the output in tuple of length 2 \(\(9, 6\), \(9, 6\)\); return one array"),
+        ((X[0], X[0]), "is the output in tuple"),
+        ([X, X], "is the output in list"),
         ({"a": X, "b": X[:, 0]}, r"dict of length 2 \('a': \(9, 6\), 'b': \(9,\)\)"),
         ({}, "dict of length 0"),
         (None, "expected an array of numbers; got NoneType"),

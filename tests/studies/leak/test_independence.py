@@ -44,8 +44,8 @@ def test_large_outputs_do_not_excuse_small_ones():
 @pytest.mark.parametrize(
     ("apply", "why"),
     [
-        (lambda x: x + x.mean(axis=0) + 1e6, "rounding is allowed to change them"),
-        (lambda x: np.zeros((len(x), 3)) * x.sum(), "same outputs, so none can be seen"),
+        (lambda x: x + x.mean(axis=0) + 1e6, "rounding may change them"),
+        (lambda x: np.zeros((len(x), 3)) * x.sum(), "same outputs for all 13 examples, so none"),
     ],
 )
 def test_where_nothing_can_be_seen_it_says_so(apply, why):
@@ -103,7 +103,7 @@ def test_one_example_that_looks_at_one_other_is_the_culprit():
 
 @pytest.mark.parametrize("quality", [noise.Optimal(), noise.Dense(np.full((13, 13), 1 / 13))])
 def test_means_over_the_batch_are_noticed(quality):
-    with pytest.raises(AssertionError, match="with other examples beside it"):
+    with pytest.raises(AssertionError, match="with other batch mates"):
         studies.assert_independent_of_batch(mixed_by(noise.LinearTransform(quality)), X)
 
 
@@ -196,7 +196,7 @@ def test_the_function_may_change_its_argument():
 
 def test_training_mode_of_flax_is_noticed():
     model = nnx.BatchNorm(6, rngs=nnx.Rngs(0))
-    with pytest.raises(AssertionError, match="depends on its batch: with other examples"):
+    with pytest.raises(AssertionError, match="depends on its batch: with other batch mates"):
         studies.assert_independent_of_batch(model, X)
     model.eval()
     studies.assert_independent_of_batch(model, X)
@@ -206,7 +206,7 @@ def test_the_size_of_the_batch_and_the_place_in_it_are_noticed():
     pattern = r"example \d+ depends on the size of its batch or on its place in it, .* alone, out"
     with pytest.raises(AssertionError, match=pattern):
         studies.assert_independent_of_batch(lambda x: x / len(x), X)
-    pattern = r"example \d+ depends on its place in the batch: one place .* as a whole does this"
+    pattern = r"example \d+ depends on its place in the batch: moved .* as a whole does this"
     with pytest.raises(AssertionError, match=pattern):
         studies.assert_independent_of_batch(
             lambda x: x + jax.random.normal(jax.random.key(0), x.shape), X
@@ -220,7 +220,7 @@ def test_what_cannot_be_evaluated_alone_depends_on_its_batch():
         return classify(x)
 
     pattern = (
-        r"example 0 depends on its batch: .* beside 12 others, but not alone \(RuntimeError: more"
+        r"example 0 depends on its batch: .* with 12 others, but not alone \(RuntimeError: more"
     )
     with pytest.raises(AssertionError, match=pattern) as failure:
         studies.assert_independent_of_batch(needs_two, X)
@@ -249,7 +249,7 @@ def test_outputs_that_are_not_finite_in_some_batches_only():
             outputs[4, 1] = np.nan
         return outputs
 
-    with pytest.raises(ValueError, match=r"for example 4 where the examples 0, 1, 3, 6, 7, 8, 10"):
+    with pytest.raises(ValueError, match=r"for example 4 when the examples 0, 1, 3, 6, 7, 8, 10"):
         largest_change(breaks, X)
     with pytest.raises(AssertionError, match=r"example 4 .* to nan .* example 3 alone .* by inf"):
         studies.assert_independent_of_batch(breaks, X)

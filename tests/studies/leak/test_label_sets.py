@@ -166,12 +166,12 @@ def test_a_function_is_scored_by_sets_of_labels(dataset, kind):
     [
         ([[1]] * 99, "label_sets: got 99 of them; give one for each of the 100 examples"),
         (7, "label_sets: got int; give one for each of the 100"),
-        ([[1]] * 99 + [[]], "that of example 99 is empty, so nothing would be correct"),
-        ([[1]] * 99 + [[-1, -1]], "that of example 99 is empty"),
-        ([[1]] * 99 + [[0.5]], r"that of example 99 is \[0.5\]; give class numbers"),
-        ([1] * 100, "that of example 0 is 1; give class numbers"),
-        ([[-2]] * 100, "that of example 0 has the label -2"),
-        ([[CLASSES]] * 100, "label 20: clean gives 20 logits"),
+        ([[1]] * 99 + [[]], "the set of example 99 is empty, so no prediction would be cor"),
+        ([[1]] * 99 + [[-1, -1]], "the set of example 99 is empty"),
+        ([[1]] * 99 + [[0.5]], r"the set of example 99 is \[0.5\]; give class numbers"),
+        ([1] * 100, "the set of example 0 is 1; give class numbers"),
+        ([[-2]] * 100, "the set of example 0 has the label -2"),
+        ([[CLASSES]] * 100, "label 20: clean returns 20 logits"),
     ],
 )
 def test_other_sets_of_labels_are_refused(dataset, sets, message):
@@ -182,7 +182,7 @@ def test_other_sets_of_labels_are_refused(dataset, sets, message):
 def test_sets_of_labels_and_labels_by_name_are_refused(dataset):
     names = [f"class {number}" for number in range(CLASSES)]
     examples = (answers(dataset), [names[i] for i in dataset.labels])
-    with pytest.raises(ValueError, match="label_sets are numbers of columns of the logits, and th"):
+    with pytest.raises(ValueError, match="label_sets are numbers of columns of the logits, but th"):
         of_function(dataset, examples=examples, class_names=names, label_sets=dataset.label_sets)
     batch = {"x": answers(dataset), "y": dataset.labels, "label_set": dataset.label_sets}
     with pytest.raises(ValueError, match='the batches have "label_set", too; give one of the two'):

@@ -1,1 +1,1 @@
-"""What is audited: a model of this project or anybody's function, with its examples and labels."""
+"""What is audited: a model of this project or any function, with its examples and labels."""

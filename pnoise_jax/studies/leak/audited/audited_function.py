@@ -1,4 +1,4 @@
-"""Anybody's function of a batch under audit: examples (b, ...) to logits (b, classes)."""
+"""Any function of a batch under audit: examples (b, ...) to logits (b, classes)."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from pnoise_jax.studies.leak.checks.independence import largest_change
 
 
 class AuditedFunction:
-    """A function, the same without noise, and examples."""
+    """A function, the same function without noise, and examples."""
 
     def __init__(
         self,
@@ -25,19 +25,20 @@ class AuditedFunction:
         classes: int | None = None,
         label_sets: np.ndarray | None = None,
     ):
-        """Takes the functions, the inputs (n, ...) and labels (n,).
+        """Stores the functions and the examples.
 
         Args:
-          apply, clean: ``clean`` is the same without noise; None shows ``apply`` one example at a
+          apply: examples (b, ...) to logits (b, classes).
+          clean: the same function without noise; if None, ``apply`` is called on one example at a
             time.
-          inputs, labels: of the examples.
-          seed: of the audit's random orders.
-          batch_size: of the clean evaluation.
-          classes: how many logits there must be; None takes as many as there are.
-          label_sets: (n, k) of examples with several labels, padded by -1, all correct.
+          inputs, labels: the examples, (n, ...) and (n,).
+          seed: the seed of the model, as in `Audited`.
+          batch_size: batch size of the clean evaluation.
+          classes: the expected number of logits; None accepts any number.
+          label_sets: all correct labels of each example, (n, k), padded with -1.
         """
         self.seed = seed
-        # A mean of indices, tokens or words would be another example, or nothing at all.
+        # A mean of indices, tokens or words would be another example, or would mean nothing.
         picture = inputs.dtype == np.uint8 and inputs.ndim > 2
         self.blank = len(labels) if picture or inputs.dtype.kind == "f" else None
         self._apply, self._clean_apply = apply, clean
@@ -67,7 +68,7 @@ class AuditedFunction:
         examples = self._inputs[rows]
         if np.array_equal(examples, np.roll(examples, -1, axis=0)):
             others = (self._inputs != examples[0]).reshape(len(self._inputs), -1).any(axis=1)
-            if not others.any():  # no example can be told from another
+            if not others.any():  # all examples are equal
                 return 0.0, count
             examples[0] = self._inputs[others.argmax()]
         return largest_change(self._clean_apply, examples).size, count
@@ -102,21 +103,21 @@ class AuditedFunction:
         return np.stack([apply(self.inputs(batch)) for batch in batches])
 
     def require_resumable(self, audited: AuditedNoise, batch_size: int) -> None:
-        """A function is always called from its inputs on."""
+        """A function always starts from its inputs, so there is nothing to check."""
 
     def _parts(
         self, apply: Callable, order: np.ndarray, batch_size: int, what: str
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The examples (b,) of each batch of an order, and their logits (b, classes)."""
+        """Yields the indices (b,) and the logits (b, classes) of each batch of an order."""
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             partial = " (the last, partial batch)" if len(rows) < batch_size else ""
             part = self._call(apply, self._inputs[rows], what, partial)
-            if not np.isfinite(part.min()):  # the largest logits are 0, where they are finite
+            if not np.isfinite(part.min()):  # a finite minimum suffices: the largest logit is 0
                 culprit = rows[int(np.flatnonzero(~np.isfinite(part).all(axis=1))[0])]
                 raise ValueError(
-                    f"{what} gave logits that are not finite for example {culprit}, in a batch of "
-                    f"{len(rows)} with examples {_listed(rows)}{partial}; leave it out, or fix "
+                    f"{what} returned logits that are not finite for example {culprit}, in a batch "
+                    f"of {len(rows)} with examples {_listed(rows)}{partial}; leave it out, or fix "
                     "the function; a mask must be finite, such as -1e9"
                 )
             yield rows, part
@@ -124,12 +125,12 @@ class AuditedFunction:
     def _call(
         self, apply: Callable, examples: np.ndarray, what: str, where: str = ""
     ) -> np.ndarray:
-        """The logits of one batch, float32; their shape is checked."""
+        """Returns the logits of one batch, float32, after checking their shape."""
         count = len(examples)
         try:
             logits = _as_logits(apply(examples))
         except Exception as error:
-            fix = "give a function that takes batches of any size"
+            fix = "give a function that accepts batches of any size"
             if count == 1 and self._clean_apply is None:
                 fix = "give clean=, the model without noise or with its batch statistics frozen"
             raise ValueError(
@@ -144,12 +145,12 @@ class AuditedFunction:
         known = logits.shape[1:] == (self._classes,) or (self._classes is None and logits.ndim == 2)
         if len(logits.shape) != 2 or len(logits) != count or not known:
             raise ValueError(
-                f"{what} gave an array of shape {logits.shape} for a batch of {count}{where}; "
+                f"{what} returned an array of shape {logits.shape} for a batch of {count}{where}; "
                 f"expected logits ({expected[0]}, {expected[1]})"
             )
         self._classes = logits.shape[1]
         if self._last_label >= self._classes:
-            raise ValueError(f"label {self._last_label}: {what} gives {self._classes} logits")
+            raise ValueError(f"label {self._last_label}: {what} returns {self._classes} logits")
 
 
 def _listed(rows: np.ndarray) -> str:
@@ -158,13 +159,13 @@ def _listed(rows: np.ndarray) -> str:
 
 
 def _as_logits(outputs: np.ndarray) -> np.ndarray:
-    """Outputs (b, classes) in single precision, which is taken around the largest logit of each.
+    """Converts outputs (b, classes) to single precision, relative to each example's largest logit.
 
-    A softmax ignores what all logits of an example share, and so does a ranking: single precision
-    would keep that, and lose what tells classes apart.
+    A softmax or a ranking ignores a large offset that all logits of an example share, but rounding
+    to single precision with that offset would lose the differences between classes.
     """
     logits = np.asarray(outputs)
-    if logits.dtype != np.float32:  # whose differences are rounded once, either way
+    if logits.dtype != np.float32:  # differences of float32 are rounded once, either way
         logits = logits.astype(np.float64)
     if logits.ndim == 2 and logits.size:
         with np.errstate(invalid="ignore"):  # inf - inf: reported by the callers as not finite

@@ -14,12 +14,12 @@ from pnoise_jax import data, evaluation, noise, parallel
 from pnoise_jax.studies.leak.audited.audited_noise import AuditedNoise
 from pnoise_jax.studies.leak.checks.independence import largest_change
 
-AT_ONCE = 256  # examples that are given to the devices in batches set by hand
-CHECKED = 8  # examples on which the clean model is tried beside others, in 6 batches
+AT_ONCE = 256  # examples on the devices at once, in the batches of interventions
+CHECKED = 8  # examples for which the clean model is tried with other mates, in 6 batches
 
 
 class AuditedModel:
-    """A model with its variables on a data set."""
+    """A model with its variables, and a data set."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class AuditedModel:
         scratch: Path | None = None,
         report: Callable[[str], None] | None = None,
     ):
-        """Takes what `evaluation.predict` takes; ``noises`` are those that will be asked for."""
+        """Takes the arguments of `evaluation.predict`, and all ``noises`` that will be audited."""
         self.seed = seed
         self.blank = len(dataset)
         self._model, self._variables, self._dataset = model, variables, dataset
@@ -109,7 +109,7 @@ class AuditedModel:
         return np.concatenate(logits).reshape(len(filled), size, -1)[:count]
 
     def _kept(self, layer: int, rows: np.ndarray) -> np.ndarray:
-        """The inputs of a layer's block for the images of `inputs`, from the clean pass."""
+        """Returns the inputs of a layer's block for the images of `inputs`, from the clean pass."""
         blank = rows == self.blank
         kept = self._clean.representations[layer].values[np.where(blank, 0, rows)]
         if blank.any():
@@ -148,14 +148,14 @@ class AuditedModel:
         self._require_effect(audited, *logits)
 
     def _require_effect(self, audited: AuditedNoise, clean: np.ndarray, noisy: np.ndarray) -> None:
-        """Raises ValueError where noise changes no logit at all, not even by rounding."""
+        """Raises ValueError if the noise changes no logit, not even by rounding."""
         switched = noise.switch_for_evaluation(audited.injection)
         acts = any(each.inference and not each.noise.is_off for each in switched)
         if acts and len(clean) > 1 and np.array_equal(clean, noisy):
             raise ValueError(
                 f"{audited.words} changes no logit of {len(clean)} images, so there is nothing to "
                 f"audit: either its strength is too small, or {type(self._model).__name__} does "
-                "not use what taps(x, ...) returns"
+                "not use the return value of taps(x, ...)"
             )
 
     def _first_layer(self, audited: AuditedNoise) -> int:
@@ -196,7 +196,8 @@ def _require_equal(
     raise ValueError(
         f"{type(model).__name__} cannot be resumed at layer {layer}, {name!r}: {kind}, logits "
         f"computed from that block's stored input differ from the model's own by "
-        f"{difference:.3g} (allowed: {allowed:.2g}). An audit would measure another model. Either "
-        f"the noise of layer {layer} enters before its block (call the tap in run_block, for the "
-        "layer that is run), or what follows depends on more than that block's input"
+        f"{difference:.3g} (allowed: {allowed:.2g}), so an audit would measure another model. "
+        f"Either the noise of layer {layer} enters before its block (call the tap in run_block, "
+        "for the layer that is run), or the rest of the model depends on more than that block's "
+        "input"
     )

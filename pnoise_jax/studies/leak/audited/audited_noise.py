@@ -13,16 +13,16 @@ class AuditedNoise:
     """A noise under audit.
 
     Attributes:
-      name: tells it from the others of the audit.
-      words: the same in a sentence.
-      quality: its quality matrix, or the noise's own name; None where it is not known.
-      strength: its strength; None where it is not known.
-      where: in words, where it enters.
-      mixes_batch: whether it makes examples of a batch depend on one another.
-      group_size: how many consecutive examples it mixes; None is the protocol's batch.
-      draws_by_batch: whether what an example receives depends on the number of its batch.
-      injection: of our own models; of several, those that do not act are there, too, because the
-        random keys depend on the position of each.
+      name: identifies it among the noises of the audit.
+      words: its name in a sentence.
+      quality: its quality matrix, or the name of the noise if it has none; None if unknown.
+      strength: its strength; None if unknown.
+      where: where it enters, in words.
+      mixes_batch: whether it makes the examples of a batch depend on one another.
+      group_size: how many consecutive examples it mixes; None for the protocol's batch.
+      draws_by_batch: whether an example's noise depends on the number of its batch.
+      injection: the injection, or injections, into a model of this project. Injections that do not
+        act are included, because the random keys depend on the position of each.
     """
 
     name: str
@@ -39,10 +39,10 @@ class AuditedNoise:
     def of(
         cls, injection: noise.Injection | tuple[noise.Injection, ...], num_layers: int
     ) -> "AuditedNoise":
-        """Of one injection into a model of ``num_layers`` layers, or of several together.
+        """Describes one injection into a model of ``num_layers`` layers, or several as one noise.
 
         Raises:
-          ValueError: one mixes views.
+          ValueError: an injection mixes views.
         """
         acting = [each for each in noise.switch_for_evaluation(injection) if each.inference]
         parts = [_describe(each, num_layers) for each in acting]
@@ -61,12 +61,12 @@ class AuditedNoise:
 
 
 def _describe(injection: noise.Injection, num_layers: int) -> AuditedNoise:
-    """Of one injection, still without it."""
+    """Describes one injection; the field `injection` is left None."""
     kind = injection.noise
     if kind.mixes == "views":
         raise ValueError(
-            f"{injection.section}.axis='views': an audit shows one view of each image, so there "
-            "are no views to mix; launch.evaluate with evaluation.views compares them"
+            f"{injection.section}.axis='views': an audit evaluates one view of each image, so "
+            "there are no views to mix; use launch.evaluate with evaluation.views instead"
         )
     matrix = getattr(kind, "quality", kind)
     quality, words = _NAMES.get(type(matrix), (type(matrix).__name__,) * 2)
@@ -86,7 +86,7 @@ def _describe(injection: noise.Injection, num_layers: int) -> AuditedNoise:
 
 
 def _common_group(parts: Sequence[AuditedNoise]) -> int | None:
-    """How many consecutive examples noises mix, one after another; None is the whole batch."""
+    """How many consecutive examples several noises mix in sequence; None for the whole batch."""
     sizes = [part.group_size for part in parts if part.mixes_batch]
     return None if None in sizes or not sizes else math.lcm(*filter(None, sizes))
 
@@ -104,13 +104,13 @@ _NO_SETTINGS = ("strength", "probability", "quality", "values", "implementation"
 
 
 def _group_size(kind: Any) -> int | None:
-    """Of a noise that mixes examples; a given matrix has a size of its own."""
+    """The group size of a noise that mixes examples; a dense matrix determines it."""
     matrix = getattr(kind, "quality", None)
     return len(matrix.values) if isinstance(matrix, noise.Dense) else kind.group_size
 
 
 def _unusual_settings(kind: Any) -> dict[str, Any]:
-    """The fields of a noise or a quality matrix that are not at their defaults."""
+    """The fields of a noise or a quality matrix that differ from their defaults."""
     if not dataclasses.is_dataclass(kind):
         return {}
     return {

@@ -1,4 +1,4 @@
-"""Anybody's examples as NumPy arrays: arrays of any framework, or a whole loader."""
+"""Examples as NumPy arrays, from arrays of any framework or from a loader."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,11 +12,11 @@ _INPUTS = ("image", "images", "pixel_values", "input", "inputs", "features", "x"
 _LABELS = ("label", "labels", "target", "targets", "y")
 
 _SHUFFLES = (
-    "A second pass over the loader began with another batch than the first: it shuffles, or it "
-    "augments at random. The order in which its examples come therefore means nothing."
+    "A second pass over the loader began with a different batch: it shuffles, or it augments at "
+    "random. The order of its examples therefore means nothing."
 )
 _READ_ONCE = (
-    "The examples can be read only once, so it is not known whether they always come in this order."
+    "The examples can be read only once, so it is not known whether they always have this order."
 )
 
 
@@ -26,12 +26,12 @@ class Examples:
 
     Attributes:
       inputs: (n, ...).
-      labels: (n,), of the type they came in; None where there are none.
-      note: a sentence on what the order of the examples is worth, where there is reason to doubt
-        that another reading would give the same; otherwise None.
-      wrap: makes of a NumPy batch what the inputs were: a tensor of their framework.
-      label_sets: of each example all labels that are correct, where batches are dicts and have
-        them as "label_set"; otherwise None.
+      labels: (n,), in their original type; None if there are none.
+      note: a sentence about the order of the examples, if another reading might return another
+        order; otherwise None.
+      wrap: converts a NumPy batch to the type of the inputs, such as a tensor of their framework.
+      label_sets: all correct labels of each example, if batches are dicts with a "label_set";
+        otherwise None.
     """
 
     inputs: np.ndarray
@@ -42,26 +42,26 @@ class Examples:
 
     @property
     def shuffles(self) -> bool:
-        """Whether another reading is known to give another order."""
+        """Whether a second pass over the loader began with a different batch."""
         return self.note == _SHUFFLES
 
 
 def read_examples(examples: Any) -> Examples:
-    """All examples of a data set, in the order in which they come.
+    """Reads all examples of a data set, in its order.
 
     Args:
-      examples: ``(inputs, labels)``, arrays or tensors of any framework; inputs alone; or a loader:
-        anything that can be iterated and gives batches, such as a PyTorch `DataLoader`, a
-        `tf.data.Dataset` or a list. A batch is ``(inputs, labels)``, inputs alone, or a dict
-        such as ``{"image": …, "label": …}``.
+      examples: ``(inputs, labels)``, arrays or tensors of any framework; inputs alone; or a loader,
+        which is any iterable of batches, such as a PyTorch `DataLoader`, a `tf.data.Dataset` or a
+        list. A batch is ``(inputs, labels)``, inputs alone, or a dict such as
+        ``{"image": …, "label": …}``.
 
     Raises:
-      TypeError: something else; the error says what came.
+      TypeError: examples of another type, which the error names.
       ValueError: no examples, inputs of several shapes, or labels that are not (n,).
     """
     batches = list(read_batches(examples))
     if not batches:
-        raise ValueError(f"examples: the loader, {describe(examples)}, gave no batches")
+        raise ValueError(f"examples: the loader, {describe(examples)}, returned no batches")
     for number, batch in enumerate(batches):
         if batch.inputs.shape[1:] != batches[0].inputs.shape[1:]:
             raise ValueError(
@@ -82,10 +82,10 @@ def read_examples(examples: Any) -> Examples:
 
 
 def read_batches(examples: Any) -> Iterator[Examples]:
-    """What `read_examples` takes, batch by batch as a loader gives them; arrays are one batch.
+    """Reads what `read_examples` accepts, batch by batch; arrays are one batch.
 
     Raises:
-      TypeError, ValueError: a batch that cannot be read, with its number.
+      TypeError, ValueError: a batch cannot be read; the error has its number.
     """
     if not is_loader(examples):
         yield read_batch(examples)
@@ -95,13 +95,13 @@ def read_batches(examples: Any) -> Iterator[Examples]:
 
 
 def is_loader(examples: Any) -> bool:
-    """Whether ``examples`` are batches to iterate over, and not arrays."""
+    """Whether ``examples`` are batches to iterate over, not arrays."""
     if is_array(examples) or isinstance(examples, Mapping) or _is_plain(examples):
         return False
     if isinstance(examples, list) and examples and all(is_array(item) for item in examples):
         raise TypeError(
-            f"examples: got {describe(examples)}, which may be inputs and labels, batches, or "
-            "inputs one by one; give a tuple (inputs, labels), a list of such, or np.stack(…)"
+            f"examples: got {describe(examples)}, which could be inputs and labels, batches, or "
+            "single inputs; give a tuple (inputs, labels), a list of such tuples, or np.stack(…)"
         )
     if isinstance(examples, tuple) and len(examples) == 2:
         inputs, labels = examples
@@ -111,18 +111,18 @@ def is_loader(examples: Any) -> bool:
             return False
     if not isinstance(examples, Iterable) and not hasattr(examples, "__getitem__"):
         raise TypeError(
-            f"examples: got {describe(examples)}; give (inputs, labels), or a loader that gives "
-            "such batches"
+            f"examples: got {describe(examples)}; give (inputs, labels), or a loader of such "
+            "batches"
         )
     return True
 
 
 def read_batch(batch: Any, where: str = "examples") -> Examples:
-    """One batch: ``(inputs, labels)``, a dict of them, or inputs alone.
+    """Reads one batch: ``(inputs, labels)``, a dict of them, or inputs alone.
 
     Args:
-      batch: as `read_examples` says.
-      where: what an error calls it.
+      batch: a batch, as described for `read_examples`.
+      where: what errors call it.
 
     Raises:
       TypeError, ValueError: as `read_examples`.
@@ -156,7 +156,7 @@ def _split(batch: Any, where: str) -> tuple[Any, Any]:
             return inputs[0], labels[0] if labels else None
         raise TypeError(
             f"{where}: got {describe(batch)}; expected one entry of {', '.join(_INPUTS)} and at "
-            f"most one of {', '.join(_LABELS)}. For a model of several inputs, give the numbers of "
+            f"most one of {', '.join(_LABELS)}. If a model has several inputs, give the numbers of "
             "the examples as inputs, and a function that looks them up"
         )
     if is_array(batch) or _is_plain(batch):
@@ -178,8 +178,8 @@ def _check_shapes(inputs: np.ndarray, labels: np.ndarray | None, where: str) -> 
         )
     if labels.ndim > 1:
         raise ValueError(
-            f"{where}: labels of shape {labels.shape}; give one for each example, (n,). Of one-hot "
-            "labels that is labels.argmax(1); where several are correct, label_sets= takes them"
+            f"{where}: labels of shape {labels.shape}; give one for each example, (n,). For "
+            "one-hot labels that is labels.argmax(1); if several are correct, use label_sets="
         )
     if inputs.shape[:1] != labels.shape:
         raise ValueError(
@@ -206,7 +206,7 @@ def _equal(a: np.ndarray | None, b: np.ndarray | None) -> bool:
 
 
 def _is_column(value: Any) -> bool:
-    """Whether it can be labels: an array, or a list of numbers, strings or arrays of one number."""
+    """Whether it can be labels: an array, or a list of numbers, strings or scalar arrays."""
     if not isinstance(value, list):
         return is_array(value)
     return not any(isinstance(item, tuple | Mapping) or _axes(item) for item in value)
@@ -217,7 +217,7 @@ def _axes(value: Any) -> tuple[int, ...]:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether it is a list of numbers or strings, or of such lists."""
+    """Whether it is a list of numbers or strings, possibly nested."""
     nested = isinstance(value, list)
     while isinstance(value, list) and value:
         value = value[0]

@@ -1,4 +1,4 @@
-"""Models and arrays of any framework as functions of NumPy arrays; no framework is imported."""
+"""Models and arrays of any framework, for use with NumPy; no framework is imported."""
 
 import functools
 import sys
@@ -15,12 +15,12 @@ _MODULE = ("eval", "training", "parameters", "forward")
 
 
 def as_numpy(outputs: Any) -> np.ndarray:
-    """What a model of any framework returns, as a NumPy array on the host.
+    """Converts the outputs of a model in any framework to a NumPy array on the host.
 
     Args:
-      outputs: an array or a tensor of any framework, on any device; numbers in lists; a list of
-        one vector or number for each example; a dict, a tuple or an object that holds one array, or
-        an array called ``logits``.
+      outputs: an array or a tensor of any framework, on any device; nested lists of numbers; a list
+        of one vector or number for each example; a dict, a tuple or a list with a single array; or
+        a dict or an object with an array called ``logits``.
 
     Returns:
       The array. Floats that NumPy itself does not have, such as bfloat16, become float32.
@@ -43,7 +43,7 @@ def as_numpy(outputs: Any) -> np.ndarray:
 
 
 def to_numpy(values: Any) -> np.ndarray:
-    """An array or a tensor of any framework, or a list of them or of numbers, as a NumPy array.
+    """Converts an array or a tensor of any framework, or a list of them or of numbers, to NumPy.
 
     Raises:
       ValueError: a list of arrays of several shapes.
@@ -63,20 +63,20 @@ def to_numpy(values: Any) -> np.ndarray:
 
 
 def like(example: Any) -> Callable[[np.ndarray], Any]:
-    """The function that makes of a NumPy array what ``example`` is: its framework, dtype, device.
+    """Returns a function that converts a NumPy array to the framework and dtype of ``example``.
 
-    It is the identity where ``example`` is a NumPy array, a list, or of a framework that is not
-    known here.
+    A PyTorch tensor also keeps its device. The function is the identity if ``example`` is a NumPy
+    array, a list, or of an unknown framework.
     """
     if hasattr(example, "detach"):
-        torch = sys.modules["torch"]  # whoever has a tensor has imported it
+        torch = sys.modules["torch"]  # a tensor exists, so it is imported
         return functools.partial(torch.tensor, dtype=example.dtype, device=example.device)
     if isinstance(example, jax.Array):
         return functools.partial(jnp.asarray, dtype=example.dtype)
     if type(example).__module__.startswith("tensorflow."):
         tensorflow = sys.modules["tensorflow"]
         return functools.partial(tensorflow.constant, dtype=example.dtype)
-    if hasattr(example, "iloc") and hasattr(example, "columns"):  # a table of pandas
+    if hasattr(example, "iloc") and hasattr(example, "columns"):  # a pandas table
         types, columns = example.dtypes, example.columns
         return lambda array: type(example)(array, columns=columns).astype(types)
     return type(example) if scipy.sparse.issparse(example) else lambda array: array
@@ -85,19 +85,20 @@ def like(example: Any) -> Callable[[np.ndarray], Any]:
 def as_batch_function(
     model: Any, wrap: Callable[[np.ndarray], Any] | None = None
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """A model of any framework as a function of a batch: (b, ...) to (b, ...), both NumPy.
+    """Returns a model of any framework as a function of a batch: (b, ...) to (b, ...), both NumPy.
 
     Args:
       model: one of
-        - a callable of a batch, a Keras model among them: called as it is;
-        - a `torch.nn.Module`: called without gradients, on its own device and, for inputs that are
-          floats, with the dtype of its parameters. Its mode, training or evaluation, stays as it
-          is. Its buffers, such as running statistics, are put back after each call, unless what a
-          call leaves in them changes the outputs of the next: then they are part of what is tested;
-        - a fitted estimator of scikit-learn: its `predict_proba`, `decision_function` or `predict`,
-          the first that it has. A classifier gives one column for each of its classes.
-      wrap: what turns a NumPy batch into what a callable or an estimator takes, as `like` returns
-        it; None gives it the NumPy batch.
+        - a callable of a batch, such as a Keras model, which is called directly;
+        - a `torch.nn.Module`: it is called without gradients, on its own device and, if the inputs
+          are floats, with the dtype of its parameters. Its mode, training or evaluation, does not
+          change. Its buffers, such as running statistics, are restored after each call, unless the
+          changes that a call makes to them change the outputs of the next call. Then they stay
+          changed, because they are part of what is tested;
+        - a fitted scikit-learn estimator: the first that it has of `predict_proba`,
+          `decision_function` and `predict` is called. A classifier returns one column per class.
+      wrap: converts a NumPy batch to the input of a callable or an estimator, as returned by
+        `like`; None passes the NumPy batch.
 
     Raises:
       TypeError: ``model`` is none of these.
@@ -117,20 +118,20 @@ def as_batch_function(
 
 
 def is_array(value: Any) -> bool:
-    """Whether it is an array or a tensor of some framework, or a table."""
+    """Whether ``value`` is an array or a tensor of some framework, or a table."""
     return hasattr(value, "__array__") or scipy.sparse.issparse(value)
 
 
 def describe(value: Any) -> str:
-    """What it is, for an error: its type and what it holds."""
+    """Describes a value for an error message: its type and its contents."""
     kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
     if isinstance(value, Mapping):
-        held = [f"{key!r}: {_shape(item)}" for key, item in value.items()]
+        contents = [f"{key!r}: {_shape(item)}" for key, item in value.items()]
     elif isinstance(value, tuple | list):
-        held = [_shape(item) for item in value[:4]] + ["…"] * (len(value) > 4)
+        contents = [_shape(item) for item in value[:4]] + ["…"] * (len(value) > 4)
     else:
         return f"{kind} of shape {_shape(value)}" if is_array(value) else kind
-    return f"{kind} of length {len(value)} ({', '.join(held)})"
+    return f"{kind} of length {len(value)} ({', '.join(contents)})"
 
 
 class _Module:
@@ -138,7 +139,7 @@ class _Module:
 
     def __init__(self, module: Any):
         self._module = module
-        self._remembers = False  # whether its outputs were seen to depend on earlier calls
+        self._remembers = False  # whether its outputs are known to depend on earlier calls
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         torch, module = sys.modules["torch"], self._module
@@ -163,7 +164,7 @@ class _Module:
             return as_numpy(self._module(batch)).copy()
 
     def _depends_on_buffers(self, batch: Any, before: "_Buffers") -> bool:
-        """Whether the buffers as a call has left them change outputs; they are left like that."""
+        """Whether the buffers that a call left change the outputs; these buffers are kept."""
         torch = sys.modules["torch"]
         left = _Buffers(self._module)
         outputs = []
@@ -177,7 +178,7 @@ class _Module:
 
 
 class _Buffers:
-    """The buffers of a PyTorch module at one moment, also those that are replaced or grow later."""
+    """A copy of a PyTorch module's buffers, to restore them even if they are replaced or grow."""
 
     def __init__(self, module: Any):
         self._kept = [
@@ -187,7 +188,7 @@ class _Buffers:
         ]
 
     def differ(self) -> bool:
-        """Whether any has changed since."""
+        """Whether any buffer has changed since."""
         equal = sys.modules["torch"].equal
         return any(
             part._buffers.get(name) is not buffer or not equal(buffer, content)
@@ -195,7 +196,7 @@ class _Buffers:
         )
 
     def restore(self) -> None:
-        """Puts all back, with their contents."""
+        """Restores all buffers and their contents."""
         for part, name, buffer, content in self._kept:
             buffer.copy_(content)
             part._buffers[name] = buffer
@@ -208,21 +209,21 @@ def _score(estimator: Any, x: Any) -> Any:
         return scores
     if name == "predict":
         return (scores[:, None] == estimator.classes_).astype(np.float32)
-    return np.stack([np.zeros_like(scores), scores], axis=1)  # of two classes: the second's
+    return np.stack([np.zeros_like(scores), scores], axis=1)  # scores are those of the second class
 
 
 def _only(outputs: Any, items: Any) -> Any:
     items = list(items)
     if len(items) != 1:
         raise TypeError(
-            f"cannot tell the outputs in {describe(outputs)}; return one array, or a dict or an "
-            "object with `logits`"
+            f"cannot tell which array is the output in {describe(outputs)}; return one array, or a "
+            "dict or an object with `logits`"
         )
     return items[0]
 
 
 def _axes(values: tuple | list) -> int:
-    """The most axes that an array among them has; 0 without arrays."""
+    """The largest number of axes of the arrays among ``values``; 0 if there are none."""
     return max((len(item.shape) for item in values if is_array(item)), default=0)
 
 

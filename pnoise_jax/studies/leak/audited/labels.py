@@ -1,4 +1,4 @@
-"""Labels as people have them, made into class numbers: the columns of the logits."""
+"""Converts labels of several kinds to class numbers, which are the columns of the logits."""
 
 import unicodedata
 from collections.abc import Mapping, Sequence, Set
@@ -8,18 +8,18 @@ import numpy as np
 
 from pnoise_jax.data import class_names as names_of_classes
 
-_DEPTH = 8  # of data sets in data sets, such as a part of a part
+_DEPTH = 8  # of nested data sets, such as a subset of a subset
 
 
 def as_classes(labels: np.ndarray, class_names: Sequence[str] | None = None) -> np.ndarray:
-    """Class numbers (n,) int32 from labels (n,): whole numbers, or names of classes.
+    """Converts labels (n,), whole numbers or class names, to class numbers (n,) int32.
 
     Args:
       labels: integers from 0, or strings.
-      class_names: the name of each column of the logits; names are looked up in it.
+      class_names: the name of each column of the logits, in which names are looked up.
 
     Raises:
-      ValueError: labels of another kind, negative ones, or names that are not known.
+      ValueError: labels of another kind, negative labels, or unknown names.
     """
     labels = np.asarray(labels)
     if not len(labels):
@@ -37,22 +37,23 @@ def as_classes(labels: np.ndarray, class_names: Sequence[str] | None = None) -> 
         raise ValueError(f"label {labels.max()}: give class numbers, the columns of the logits")
     if class_names is not None and labels.max() >= len(class_names):
         raise ValueError(
-            f"label {labels.max()}: class_names has {len(class_names)} names, for labels 0 to "
+            f"label {labels.max()}: class_names has {len(class_names)} names, for the labels 0 to "
             f"{len(class_names) - 1}"
         )
     return labels.astype(np.int32)
 
 
 def as_label_sets(sets: Any, count: int) -> np.ndarray:
-    """The labels of examples that have several, (n, k) int32, padded by -1.
+    """Converts label sets to an array (n, k) int32, padded with -1.
 
     Args:
-      sets: of each example all class numbers that are correct, in any order: lists, or an array
-        that is padded by -1.
-      count: of the examples.
+      sets: all correct class numbers of each example, in any order: lists, or an array padded with
+        -1.
+      count: number of examples.
 
     Raises:
-      ValueError: another number of sets, an empty one, or labels that are not whole numbers.
+      ValueError: another number of sets, an empty set, labels that are not whole numbers or are
+        below -1, or sets that look multi-hot.
     """
     if not isinstance(sets, Sequence | np.ndarray) or len(sets) != count:
         size = f"{len(sets)} of them" if hasattr(sets, "__len__") else type(sets).__name__
@@ -61,18 +62,22 @@ def as_label_sets(sets: Any, count: int) -> np.ndarray:
     for number, row in enumerate(sets):
         labels = np.asarray(row)
         if labels.ndim != 1 or (labels.size and not np.issubdtype(labels.dtype, np.integer)):
-            raise ValueError(f"label_sets: that of example {number} is {row!r}; give class numbers")
+            raise ValueError(
+                f"label_sets: the set of example {number} is {row!r}; give class numbers"
+            )
         if labels.size and labels.min() < -1:
-            raise ValueError(f"label_sets: that of example {number} has the label {labels.min()}")
+            raise ValueError(
+                f"label_sets: the set of example {number} has the label {labels.min()}"
+            )
         rows.append(np.unique(labels[labels >= 0]))
         if not rows[-1].size:
             raise ValueError(
-                f"label_sets: that of example {number} is empty, so nothing would be correct: "
-                "leave the example out, as ReaL does"
+                f"label_sets: the set of example {number} is empty, so no prediction would be "
+                "correct: leave the example out, as ReaL does"
             )
     if all(_is_multi_hot(row) for row in sets):
         raise ValueError(
-            f"label_sets: that of example 0 is {sets[0]!r}, which looks multi-hot: give class "
+            f"label_sets: the set of example 0 is {sets[0]!r}, which looks multi-hot: give class "
             "numbers, [np.flatnonzero(row) for row in label_sets]"
         )
     padded = np.full((count, max(row.size for row in rows)), -1, np.int32)
@@ -82,18 +87,18 @@ def as_label_sets(sets: Any, count: int) -> np.ndarray:
 
 
 def _is_multi_hot(row: Any) -> bool:
-    """Whether it has only zeros and ones, and one of them repeatedly."""
+    """Whether a row has more than two entries, all of them zeros and ones."""
     labels = np.asarray(row)
     return labels.size > 2 and bool(np.isin(labels, (0, 1)).all())
 
 
 def columns_of(apply: Any) -> np.ndarray | None:
-    """The labels of the columns that an estimator of scikit-learn, or a method of it, gives.
+    """Returns the labels of the columns of a scikit-learn estimator, or of a method of one.
 
-    None where it is something else.
+    Returns None for anything else.
     """
     columns = getattr(getattr(apply, "__self__", apply), "classes_", None)
-    if columns is None or isinstance(columns, list):  # a list: of several outputs
+    if columns is None or isinstance(columns, list):  # a list means several outputs
         return None
     return np.asarray(columns)
 
@@ -101,22 +106,27 @@ def columns_of(apply: Any) -> np.ndarray | None:
 def by_columns(
     labels: np.ndarray, columns: np.ndarray, class_names: Sequence[str] | None
 ) -> tuple[np.ndarray, Sequence[str] | None]:
-    """Labels that an estimator was fitted on as its columns, and the names of these.
+    """Converts labels of the kind that an estimator was fitted on to its columns.
 
     Args:
-      labels: (n,), as those the estimator was fitted on.
+      labels: (n,), of the same kind as those that the estimator was fitted on.
       columns: (classes,), the label of each column, as `columns_of` returns it.
-      class_names: given names of the columns.
+      class_names: the caller's names of the columns, if any.
+
+    Returns:
+      The columns (n,), and their names. Labels that are strings stay strings, with the estimator's
+      classes as names. Labels that cannot be converted here stay as they are.
 
     Raises:
-      ValueError: a label that the estimator does not know, or names that contradict its own.
+      ValueError: a label that the estimator was not fitted on, or class_names that contradict the
+        estimator's classes.
     """
     labels = np.asarray(labels)
     is_named = columns.dtype.kind in "USO" and all(isinstance(label, str) for label in columns)
     if is_named:
         if class_names is not None and list(class_names) != list(columns):
             raise ValueError(
-                f"class_names begin with {', '.join(map(str, class_names[:3]))}, and the "
+                f"class_names begin with {', '.join(map(str, class_names[:3]))}, but the "
                 f"estimator's classes_ with {', '.join(columns[:3])}: leave class_names out"
             )
         if labels.dtype.kind in "USO":
@@ -135,10 +145,10 @@ def by_columns(
 
 
 def as_names(class_names: Any) -> list[str] | None:
-    """The name of each column of the logits, in order; numbers are names, too.
+    """Returns the name of each column of the logits, in order; numbers can be names, too.
 
     Raises:
-      ValueError: it has no order, as a set has none, or is not a collection of names.
+      ValueError: class_names has no order, as a set, or is not a collection of names.
     """
     if class_names is None:
         return None
@@ -155,10 +165,10 @@ def as_names(class_names: Any) -> list[str] | None:
 
 
 def own_names(examples: Any) -> list[str] | None:
-    """The names of its classes that a data set has, or the data set of a loader; None: none.
+    """Returns the class names of a data set, or of a loader's data set; None if it has none.
 
-    As torchvision, Keras and this project call them: `classes`, `class_names`. Parts of data sets
-    (`torch.utils.data.Subset`) keep the numbers of the whole.
+    The attribute is `classes` or `class_names`, as in torchvision, Keras and this project. Subsets
+    of a data set (`torch.utils.data.Subset`) keep the class numbers of the whole.
     """
     for _ in range(_DEPTH):
         for attribute in ("classes", "class_names"):
@@ -172,15 +182,19 @@ def own_names(examples: Any) -> list[str] | None:
 def in_columns(
     labels: np.ndarray, theirs: Sequence[str] | None, columns: Sequence[str] | None
 ) -> tuple[np.ndarray, str | None]:
-    """Class numbers of a data set as columns of the logits, and a sentence where these differ.
+    """Converts a data set's class numbers to columns of the logits.
 
     Args:
       labels: (n,), numbers of the data set's classes.
-      theirs: the names that the data set has for them; None where it has none.
-      columns: the name of each column of the logits; None where nobody says.
+      theirs: the data set's class names; None if it has none.
+      columns: the name of each column of the logits; None if unknown.
+
+    Returns:
+      The columns (n,), and a sentence for the reader if the numbers were changed or are in doubt,
+      else None.
 
     Raises:
-      ValueError: the data set has classes that are no columns; lists them.
+      ValueError: the data set has classes that are not columns; the error lists them.
     """
     if theirs is None or labels.max() >= len(theirs):
         return labels, None
@@ -192,8 +206,8 @@ def in_columns(
         )
     except names_of_classes.DifferentClassesError as error:
         raise ValueError(
-            f"{error}: give the name of each column of the logits as the examples call it, or "
-            "leave class_names out"
+            f"{error}: give the name of each column of the logits as in the examples, or leave "
+            "class_names out"
         ) from None
     if matched.kind == "unknown":
         return labels, "class_names are not those of the examples, so labels are compared by number"
@@ -205,15 +219,15 @@ def in_columns(
 
 
 def _doubt(theirs: Sequence[str]) -> str | None:
-    """A sentence where numbers were sorted as strings, as torchvision does with ImageNet-V2's."""
+    """Returns a sentence if numbers were sorted as strings, as torchvision does for ImageNet-V2."""
     label = names_of_classes.misnumbered(theirs)
     if label is None:
         return None
     return (
-        f"the examples call label {label} class {theirs[label]!r}, as where folders 0, 1, 2, … are "
-        "sorted as strings: unless the model was trained on labels of this order, they are wrong. "
-        "Give class_names, the name of each column of the logits ('0', '1', …), and they are "
-        "matched by name"
+        f"in the examples, label {label} is class {theirs[label]!r}, as if folders 0, 1, 2, … were "
+        "sorted as strings: unless the model was trained with labels in this order, they are "
+        "wrong. Give class_names, the name of each column of the logits ('0', '1', …), to match "
+        "them by name"
     )
 
 
@@ -225,7 +239,7 @@ def _numbers_of_names(labels: np.ndarray, class_names: Sequence[str] | None) -> 
         )
     numbers = {_composed(name): number for number, name in enumerate(class_names)}
     if len(numbers) < len(class_names):
-        raise ValueError("class_names: some names come twice")
+        raise ValueError("class_names: some names occur twice")
     composed = [_composed(label) for label in labels]
     unknown = sorted({*composed} - numbers.keys())
     if unknown:
@@ -237,5 +251,5 @@ def _numbers_of_names(labels: np.ndarray, class_names: Sequence[str] | None) -> 
 
 
 def _composed(name: object) -> str:
-    """An é is one letter, however it is written."""
+    """Normalises a name, so that an é equals an e with a combining accent."""
     return unicodedata.normalize("NFC", str(name))

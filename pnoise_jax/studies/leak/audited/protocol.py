@@ -1,4 +1,4 @@
-"""What an audit looks at: one trained model, ours or anybody's function of a batch."""
+"""The interface of an audited subject: a trained model of this project, or any function."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -10,51 +10,51 @@ from pnoise_jax.studies.leak.audited.audited_noise import AuditedNoise
 
 
 class Audited(Protocol):
-    """One model, trained with one seed, and the examples it is audited on.
+    """One model, trained with one seed, and the examples that it is audited on.
 
     Attributes:
-      seed: of its training.
+      seed: the seed of its training.
     """
 
     seed: int
 
     @property
     def blank(self) -> int | None:
-        """The index of an example that shows nothing of any class, n; None if there is none."""
+        """n, the index of a blank example, which belongs to no class; None if there is none."""
         ...
 
     def clean(self) -> tuple[np.ndarray, evaluation.Predictions]:
-        """Without noise: logits (n, classes) float32 and predictions, in the test set's order."""
+        """Returns logits (n, classes) float32 and predictions without noise, in test set order."""
         ...
 
     def clean_change(self) -> tuple[float, int] | None:
-        """How much clean logits change with the examples beside them, and of how many tried.
+        """Returns the largest change of a clean logit with other batch mates.
 
-        None if there is no clean function.
+        The second number is how many examples were tried. None if there is no clean function.
         """
         ...
 
     def predict(
         self, audited: AuditedNoise, order: np.ndarray, batch_size: int, seed: int
     ) -> evaluation.Predictions:
-        """With noise, in batches of consecutive examples of ``order``, (n,) indices."""
+        """Predicts with noise, in batches of consecutive examples of ``order``, (n,) indices."""
         ...
 
     def inputs(self, rows: np.ndarray) -> np.ndarray:
-        """The examples (b, ...) of indices (b,), `blank` among them."""
+        """Returns the examples (b, ...) with the indices (b,), which may include `blank`."""
         ...
 
     def batch_function(
         self, audited: AuditedNoise, seed: int
     ) -> Callable[[np.ndarray], np.ndarray]:
-        """With noise: one batch of examples (b, ...) to logits (b, classes)."""
+        """Returns the function with noise: a batch of examples (b, ...) to logits (b, classes)."""
         ...
 
     def logits_of_batches(
         self, audited: AuditedNoise, batches: np.ndarray, seed: int
     ) -> np.ndarray:
-        """With noise: indices (m, b) of m batches to logits (m, b, classes)."""
+        """Returns logits (m, b, classes) with noise, for the indices (m, b) of m batches."""
         ...
 
     def require_resumable(self, audited: AuditedNoise, batch_size: int) -> None:
-        """Raises ValueError where what `predict` computes differs from the model itself."""
+        """Raises ValueError if `predict` would compute something other than the model itself."""

@@ -1,1 +1,1 @@
-"""What is tried on a subject: exact checks, orders, interventions, and their tests."""
+"""The checks of an audit: exact checks, orders, interventions, and their tests."""

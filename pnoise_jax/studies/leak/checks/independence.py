@@ -1,4 +1,4 @@
-"""Does a prediction depend on the other examples of its batch? A test for any model."""
+"""A test for any model: does a prediction depend on the other examples of its batch?"""
 
 import dataclasses
 import functools
@@ -17,10 +17,10 @@ _CAUSES = (
     "reshape along the batch axis"
 )
 _DRAWN = "Noise drawn for a batch as a whole does this"
-_SQUEEZE = " (squeeze() without an axis drops that of a batch of one)"
-_MATES = 64  # that are tried one by one, to name the one that matters most
-_ALONE = 8  # examples of a batch that are also tried alone
-_ROUNDING = 100  # times rtol: there other kernels round differently, on GPUs to TF32's 11 bits
+_SQUEEZE = " (squeeze() without an axis also drops the batch axis of a batch of one)"
+_MATES = 64  # mates to try one by one, to name the one that matters most
+_ALONE = 8  # examples of a batch to try alone as well
+_ROUNDING = 100  # times rtol, where other kernels round differently: on GPUs to TF32's 11 bits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Change:
     Attributes:
       size: of a logit, absolute; 0 where nothing changed.
       example: whose logit it is.
-      logits: that example's logits beside its own mates, (classes,).
-      others: and beside others, (classes,).
-      replaced: the numbers of the mates that gave way to their successors.
+      logits: that example's logits with its original mates, (classes,).
+      others: its logits with other mates, (classes,).
+      replaced: the numbers of the mates that were replaced with their successors.
     """
 
     size: float
@@ -43,31 +43,32 @@ class Change:
 
 
 def largest_change(apply: Any, x: Any, outputs: np.ndarray | None = None) -> Change:
-    """How much the outputs for examples change when the examples beside them are others.
+    """Computes how much the outputs for examples change when their batch mates are replaced.
 
-    In each further call about half of the examples stay in place while all others give way to their
-    successors. Each example stays in a half of the calls that is no other example's, so each is
-    seen with every one of its mates replaced. That takes as few calls as can be (Sperner, "Ein Satz
-    über Untermengen einer endlichen Menge", 1928): 6 for 16 examples, 11 for 256.
+    In each further call about half of the examples stay in place, and each of the others is
+    replaced with its successor. No two examples stay in the same half of the calls, so every
+    example is seen with each of its mates replaced. This takes the smallest possible number of
+    calls (Sperner, "Ein Satz über Untermengen einer endlichen Menge", 1928): 6 for 16 examples, 11
+    for 256.
 
     Args:
-      apply: a function of a batch, (b, ...) to (b, ...), deterministic; or a model that
-        `assert_independent_of_batch` takes.
+      apply: a deterministic function of a batch, (b, ...) to (b, ...); or a model that
+        `assert_independent_of_batch` accepts.
       x: the batch, (b, ...), at least two examples, not all alike; an array of any framework.
-      outputs: those for ``x``, where they are known, which saves a call.
+      outputs: the outputs for ``x``, if they are known; this saves a call.
 
     Raises:
-      ValueError: fewer than two examples, all alike, or outputs that are not (b, ...), or not
-        finite, be it in one of the further batches only.
+      ValueError: fewer than two examples, all examples alike, or outputs that are not (b, ...) or
+        not finite, even if only in one of the further batches.
     """
     batch = dataclasses.replace(_Batch.of(apply, read_batch(x, "x")), known=outputs)
     change = _largest_change(batch)
     if not np.isfinite(change.size):
         replaced = ", ".join(map(str, change.replaced[:8])) + ", …" * (len(change.replaced) > 8)
         raise ValueError(
-            f"apply gave outputs that are not finite for example {change.example} where the "
-            f"examples {replaced} had given way to their successors, though not in the batch as it "
-            "came"
+            f"apply returned outputs that are not finite for example {change.example} when the "
+            f"examples {replaced} were replaced with their successors, but not in the original "
+            "batch"
         )
     return change
 
@@ -80,57 +81,60 @@ def assert_independent_of_batch(
     atol: float = 1e-5,
     batches: int = 8,
 ) -> None:
-    """Fails if what ``apply`` makes of an example depends on the other examples of its batch.
+    """Raises AssertionError if an example's output depends on the other examples of its batch.
 
-    A test helper, for a model of any framework: batch statistics in training mode, noise that mixes
-    examples, or a wrong reshape fail it. Examples are seen beside others, and some of them alone.
+    A test helper for a model of any framework. It fails for batch statistics in training mode,
+    noise that mixes examples, or a wrong reshape. Each example is evaluated with other mates and in
+    another place of the batch, and some of them alone.
 
     Args:
-      apply: a deterministic function of a batch, (b, ...) to (b, ...): logits or anything else. Or
-        a PyTorch or Keras model, called in the mode in which it is; or a fitted estimator of
-        scikit-learn. A function is given what ``x`` holds: tensors of PyTorch, arrays of NumPy.
+      apply: a deterministic function of a batch, (b, ...) to (b, ...), which returns logits or any
+        other outputs. It may also be a PyTorch or Keras model, which is called in its current mode,
+        or a fitted scikit-learn estimator. A function receives arrays of the same kind as ``x``,
+        such as PyTorch tensors or NumPy arrays.
       x: a batch, (b, ...), of at least two examples; or a loader of batches, with or without
         labels, as `read_examples` describes.
-      rtol: allowed change of each output relative to its largest value in the batch, for what
-        compilers round differently. A batch of one runs other kernels than a larger one: between
-        the two, 100 times as much.
-      atol: allowed change on top.
-      batches: of a loader, how many of its first batches are tried.
+      rtol: allowed change of each output relative to its largest value in the batch, because
+        compilers round differently. A batch of one runs different kernels from a larger batch, and
+        may differ by 100 times as much.
+      atol: allowed change in addition to that.
+      batches: number of batches to try, the first ones of a loader.
 
     Raises:
-      AssertionError: with the example, by how much it changed, and of its 64 nearest mates the one
-        that matters most by itself; or with the example that cannot be evaluated alone.
-      ValueError: as `largest_change`; outputs that are not of the same shape in a batch of one;
-        outputs in which different examples differ by no more than the allowed change, so that
-        nothing could be seen; or ``apply`` is not deterministic.
-      TypeError: an ``apply``, outputs or examples of an unknown kind.
+      AssertionError: names the example, how much it changed, and which of its 64 nearest mates
+        matters most by itself; or the example that cannot be evaluated alone.
+      ValueError: as `largest_change`; the outputs have another shape in a batch of one; the outputs
+        of different examples differ by no more than the allowed change, so that no dependence could
+        be seen; or ``apply`` is not deterministic.
+      TypeError: ``apply``, outputs or examples of an unknown kind.
     """
     for batch in _batches(apply, x, batches):
         _assert_independent(batch, rtol, atol)
 
 
 def _batches(apply: Any, x: Any, limit: int) -> Iterator["_Batch"]:
-    """``x`` itself, or the first batches of a loader, without those of a single example."""
+    """Yields ``x``, or the first batches of a loader that have different examples."""
     if limit < 1:
         raise ValueError(f"batches={limit}; give at least 1")
     if not is_loader(x):
         yield _Batch.of(apply, read_batch(x, "x"))
         return
-    came, tried = 0, 0
+    read, tried = 0, 0
     for number, examples in enumerate(itertools.islice(read_batches(x), limit)):
-        came = number + 1
+        read = number + 1
         if _has_different_examples(examples.inputs):
             tried += 1
             yield _Batch.of(apply, examples, f"batch {number} of the loader: ")
     if not tried:
         raise ValueError(
-            f"the loader gave {came} batches, none with two different examples; give a loader with "
+            f"the loader gave {read} batches, none with two different examples; give a loader with "
             "a larger batch size"
         )
 
 
 def _assert_independent(batch: "_Batch", rtol: float, atol: float) -> None:
-    largest = np.abs(batch.reference).max(axis=0)  # of each output: a mask allows others nothing
+    # Per output: a masked logit, such as -1e9, must not raise the tolerance of the others.
+    largest = np.abs(batch.reference).max(axis=0)
     spread = np.abs(batch.reference - batch.reference[0]).max(axis=0)
     tiny = np.finfo(np.float64).tiny
     allowed = np.maximum(atol + rtol * largest, tiny)
@@ -139,22 +143,22 @@ def _assert_independent(batch: "_Batch", rtol: float, atol: float) -> None:
     if change.size > 1:
         _check_deterministic(batch, batch.numbers, batch.reference, allowed)
         raise AssertionError(
-            f"{batch.where}example {change.example} depends on its batch: with other examples "
-            f"beside it, output {_went(change.logits, change.others, allowed)}. "
+            f"{batch.where}example {change.example} depends on its batch: with other batch mates, "
+            f"output {_went(change.logits, change.others, allowed)}. "
             f"{_most_influential_mate(batch, change.example)}. {_CAUSES}"
         )
-    # Other kernels round an output that happens to be small like its neighbours.
+    # In other kernels a small output has the rounding errors of its larger neighbours.
     usual = np.median(spread[spread > 0])
     allowed = np.maximum(atol + _ROUNDING * rtol * np.maximum(largest, usual), tiny)
-    moved = np.roll(batch.numbers, 1)  # all beside the same examples, in other places
+    moved = np.roll(batch.numbers, 1)  # the same batch mates, but each in another place
     outputs = batch.outputs(moved)
     distances = _distances(outputs, batch.reference[moved], allowed)
     if distances.max() > 1:
         i = int(distances.argmax())
         _check_deterministic(batch, batch.numbers, batch.reference, allowed)
         raise AssertionError(
-            f"{batch.where}example {moved[i]} depends on its place in the batch: one place further "
-            f"on, output {_went(batch.reference[moved[i]], outputs[i], allowed)}. {_DRAWN}"
+            f"{batch.where}example {moved[i]} depends on its place in the batch: moved by one "
+            f"place, output {_went(batch.reference[moved[i]], outputs[i], allowed)}. {_DRAWN}"
         )
     for example in sorted({round(place) for place in np.linspace(0, len(batch.x) - 1, _ALONE)}):
         alone = _alone(batch, example)
@@ -163,38 +167,38 @@ def _assert_independent(batch: "_Batch", rtol: float, atol: float) -> None:
             _check_deterministic(batch, np.array([example]), alone, allowed)
             raise AssertionError(
                 f"{batch.where}example {example} depends on the size of its batch or on its place "
-                "in it, though not on which examples are beside it: alone, output "
+                "in it, but not on which batch mates it has: alone, output "
                 f"{_went(batch.reference[example], alone[0], allowed)}. {_DRAWN}"
             )
 
 
 def _require_visible(batch: "_Batch", spread: np.ndarray, allowed: np.ndarray) -> None:
-    """Raises ValueError where examples differ by no more, in any output, than is allowed."""
+    """Raises ValueError unless examples differ by more than is allowed, in some output."""
     if np.any(spread > allowed):
         return
     if not spread.any():
         raise ValueError(
-            f"{batch.where}apply gives all {len(batch.x)} examples the same outputs, so none can "
-            "be seen to depend on its batch; an untrained head of zeros does this: give it random "
-            "weights, or test the features before it"
+            f"{batch.where}apply returns the same outputs for all {len(batch.x)} examples, so none "
+            "can be seen to depend on its batch; an untrained head of zeros does this: give it "
+            "random weights, or test the features before it"
         )
     raise ValueError(
         f"{batch.where}the outputs of different examples differ by at most {spread.max():.3g}, and "
-        f"rounding is allowed to change them by {allowed.flat[spread.argmax()]:.3g}, so nothing "
-        "can be seen: give a smaller rtol and atol, or subtract what all outputs share"
+        f"rounding may change them by {allowed.flat[spread.argmax()]:.3g}, so no dependence can be "
+        "seen: give a smaller rtol and atol, or subtract what all outputs have in common"
     )
 
 
 def _largest_change(batch: "_Batch", unit: np.ndarray | float = 1.0) -> Change:
-    """`largest_change`, whose size counts each output in its unit."""
+    """Computes `largest_change`, with each output measured in its unit."""
     numbers, reference = batch.numbers, batch.reference
     largest, stayed = Change(0.0, 0, reference[0], reference[0], numbers[:0]), True
     for stay in _who_stays(len(numbers)):
         rows = np.where(stay, numbers, np.roll(numbers, -1))
         outputs = batch.outputs(rows)
         distances = _distances(outputs, reference[rows], unit)
-        distances[~stay & np.isfinite(distances)] = 0  # whoever moved need only stay finite
-        i = np.lexsort((-numbers, stay, distances))[-1]  # of equal ones the first that stayed
+        distances[~stay & np.isfinite(distances)] = 0  # a replaced example must only be finite
+        i = np.lexsort((-numbers, stay, distances))[-1]  # of equal distances, the first that stayed
         if (distances[i], stay[i]) > (largest.size, stayed):
             size, example, stayed = float(distances[i]), int(rows[i]), stay[i]
             largest = Change(size, example, reference[example], outputs[i], numbers[~stay])
@@ -202,7 +206,7 @@ def _largest_change(batch: "_Batch", unit: np.ndarray | float = 1.0) -> Change:
 
 
 def _who_stays(b: int) -> np.ndarray:
-    """Which of b examples stay in each call, (calls, b): none wherever another one stays."""
+    """Which of b examples stay in each call, (calls, b): no two stay in the same calls."""
     calls = next(n for n in itertools.count(2) if math.comb(n, n // 2) >= b)
     halves = list(itertools.combinations(range(calls), calls // 2))
     stay = np.zeros((calls, b), bool)
@@ -212,7 +216,7 @@ def _who_stays(b: int) -> np.ndarray:
 
 
 def _most_influential_mate(batch: "_Batch", example: int) -> str:
-    """Which mate's replacement changes the example most, of the nearest, and by how much."""
+    """Says which of the nearest mates changes the example most if replaced, and by how much."""
     numbers = batch.numbers
     nearest = np.argsort(np.abs(numbers - example), kind="stable")[1 : _MATES + 1]
     sizes = []
@@ -221,17 +225,17 @@ def _most_influential_mate(batch: "_Batch", example: int) -> str:
         sizes.append(float(_distances(outputs, batch.reference)[example]))
     best = int(np.argmax(sizes))
     if not sizes[best]:
-        return f"None of its {len(nearest)} nearest mates does it alone"
+        return f"None of its {len(nearest)} nearest mates changes it by itself"
     return f"Replacing example {nearest[best]} alone changes it by {sizes[best]:.3g}"
 
 
 def _alone(batch: "_Batch", example: int) -> np.ndarray:
-    """Its outputs in a batch of one, (1, ...)."""
+    """Returns the outputs of an example in a batch of one, (1, ...)."""
     try:
         outputs = batch.apply(batch.x[[example]])
     except Exception as error:
         raise AssertionError(
-            f"{batch.where}example {example} depends on its batch: apply takes it beside "
+            f"{batch.where}example {example} depends on its batch: apply accepts it with "
             f"{len(batch.x) - 1} others, but not alone ({type(error).__name__}: {error}). "
             f"{_CAUSES}; a function compiled for one batch size needs a wrapper that pads"
         ) from error
@@ -246,7 +250,7 @@ def _check_deterministic(
         again = _distances(repeated, outputs).max()
         raise ValueError(
             f"{batch.where}apply is not deterministic: two calls with the same batch differ by "
-            f"{again:.3g}; fix its random key or seed, or turn its dropout off"
+            f"{again:.3g}; fix its random key or seed, or turn off its dropout"
         )
 
 
@@ -257,8 +261,8 @@ class _Batch:
     Attributes:
       apply: (b, ...) to (b, ...).
       x: (n, ...).
-      where: what an error begins with.
-      known: the outputs of the batch, where they are known.
+      where: how an error begins.
+      known: the outputs of the batch, if they are known.
     """
 
     apply: Callable[[np.ndarray], np.ndarray]
@@ -277,44 +281,44 @@ class _Batch:
 
     @property
     def numbers(self) -> np.ndarray:
-        """Of the examples, (n,)."""
+        """The numbers of the examples, (n,)."""
         return np.arange(len(self.x))
 
     @functools.cached_property
     def reference(self) -> np.ndarray:
-        """The outputs of the batch as it came, (n, ...), finite."""
+        """The outputs of the original batch, (n, ...), which are finite."""
         outputs = self.apply(self.x.copy()) if self.known is None else self.known
         outputs = _as_outputs(outputs, len(self.x), self.where)
         finite = np.isfinite(outputs).reshape(len(outputs), -1).all(axis=1)
         if not finite.all():
             raise ValueError(
-                f"{self.where}apply gave outputs that are not finite for example "
-                f"{finite.argmin()}, in the batch as it came"
+                f"{self.where}apply returned outputs that are not finite for example "
+                f"{finite.argmin()}, in the original batch"
             )
         return outputs
 
     def outputs(self, rows: np.ndarray) -> np.ndarray:
-        """Of the examples with the numbers ``rows``, (b,), as a batch: (b, ...)."""
+        """Returns the outputs of the examples ``rows``, (b,), as one batch: (b, ...)."""
         return self.checked(self.apply(self.x[rows]), len(rows))
 
     def checked(self, outputs: np.ndarray, size: int) -> np.ndarray:
-        """Outputs of a batch of ``size`` examples, each of the shape that it has in `reference`."""
+        """Checks that ``size`` examples have outputs of the same shape as in `reference`."""
         outputs = _as_outputs(outputs, size, self.where)
         if outputs.shape[1:] != self.reference.shape[1:]:
             raise ValueError(
-                f"{self.where}apply gave outputs of shape {self.reference.shape[1:]} for each of "
-                f"{len(self.x)} examples, but of shape {outputs.shape[1:]} in another batch, of "
+                f"{self.where}apply returned outputs of shape {self.reference.shape[1:]} for each "
+                f"of {len(self.x)} examples, but of shape {outputs.shape[1:]} in another batch, of "
                 f"{size}; the shape must not depend on the batch"
             )
         return outputs
 
 
 def _as_outputs(outputs: np.ndarray, size: int, where: str) -> np.ndarray:
-    """In double precision, so that differences are exact."""
+    """Checks the shape, and returns double precision, so that differences are exact."""
     if outputs.ndim == 0 or len(outputs) != size or not outputs.size:
         raise ValueError(
-            f"{where}apply gave an array of shape {outputs.shape} for a batch of {size}; expected "
-            "one output for each example" + _SQUEEZE * (size == 1)
+            f"{where}apply returned an array of shape {outputs.shape} for a batch of {size}; "
+            "expected one output for each example" + _SQUEEZE * (size == 1)
         )
     return outputs.astype(np.result_type(outputs, np.float64))
 
@@ -324,16 +328,16 @@ def _has_different_examples(x: np.ndarray) -> bool:
 
 
 def largest_distance(outputs: np.ndarray, reference: np.ndarray) -> float:
-    """The largest change between two calls' outputs, (b, ...); to or from NaN it is infinite."""
+    """Returns the largest change between two outputs (b, ...); to or from NaN it is infinite."""
     return float(_distances(np.asarray(outputs, np.float64), reference).max())
 
 
 def _distances(
     outputs: np.ndarray, reference: np.ndarray, unit: np.ndarray | float = 1.0
 ) -> np.ndarray:
-    """The largest change of each example's outputs, (b,); to or from NaN it is infinite.
+    """Returns the largest change of each example's outputs, (b,); to or from NaN it is infinite.
 
-    Each output counts in its ``unit``, (...), which is positive.
+    Each output is measured in its ``unit``, (...), which is positive.
     """
     same = (outputs == reference) | (np.isnan(outputs) & np.isnan(reference))
     changes = np.abs(np.subtract(outputs, reference, where=~same, out=np.zeros_like(outputs)))
@@ -343,7 +347,7 @@ def _distances(
 
 
 def _went(before: np.ndarray, after: np.ndarray, allowed: np.ndarray) -> str:
-    """Which output of an example changed most, and how, in words."""
+    """Says which output of an example changed most, and how."""
     before, after, allowed = before.ravel(), after.ravel(), allowed.ravel()
     change = np.where(np.isfinite(after), np.abs(after - before) / allowed, np.inf)
     i = int(change.argmax())
