@@ -1,4 +1,4 @@
-"""The audit of trained runs: one, or one for each of several seeds."""
+"""Audits of trained runs: one run, or one for each of several seeds."""
 
 import contextlib
 import dataclasses
@@ -47,33 +47,36 @@ def audit_runs(
     out: str | os.PathLike | None = None,
     command: str | None = None,
 ) -> Audit:
-    """Audits the runs in ``workdir``, trains those that are missing, and writes the report.
+    """Audits the runs in ``workdir``, trains missing ones, and writes the report.
 
-    The run of seed s is ``workdir`` itself, if it holds that run, else ``workdir/seed_s``. Where
-    there is none, no seeds are given, and the config names weights, these are audited as they are.
+    The run of seed s is ``workdir`` itself if that is the run, else ``workdir/seed_s``. If there
+    are no runs, no seeds are given, and the config names weights, the weights are audited without
+    training.
 
     Args:
-      config: of the runs; its noise, evaluation and data sections may differ from theirs. Its noise
-        is the first under audit, which the verdict is about.
-      workdir: holds a run, or one for each seed.
-      seeds: which; None: those that are there, or the config's where none is.
-      presets: further noises under audit, of `noise.PRESETS`.
-      strengths: of each noise; its own, if empty.
+      config: config of the runs; its noise, evaluation and data sections may differ from theirs.
+        Its noise is the first to be audited; `Audit.verdict` is about that one.
+      workdir: a run, or a directory of one run per seed.
+      seeds: seeds of the runs; None for those of the existing runs, or the config's seed if there
+        are none.
+      presets: further noises to audit, from `noise.PRESETS`.
+      strengths: strengths to audit each noise at; if empty, its own.
       settings: batch sizes, numbers of orders, confidence and so on.
-      metric: scored beside accuracy, as `audit` takes it.
-      out: directory of the report; ``workdir/audit`` if None.
-      command: what was typed, for the report.
+      metric: a metric to score in addition to accuracy, as in `audit`.
+      out: directory of the report. None for ``workdir/audit``, or for a directory in
+        ``workdir/audits`` if ``workdir/audit`` contains another audit.
+      command: the command line, for the report.
 
     Returns:
-      The audit, already written.
+      The audit; its report is already written.
 
     Raises:
-      ValueError, OSError: bad config, seeds, settings or work directory, named, before any training
-        or evaluation.
-      StoppedError: a signal came in; trained runs are kept, what was measured is not.
+      ValueError, OSError: an invalid config, seeds, settings or work directory; the error names it,
+        and is raised before any training or evaluation.
+      StoppedError: a signal arrived; trained runs are kept, measurements are not.
     """
     if jax.process_count() > 1:
-        raise ValueError("an audit runs on one host, on all of its devices; start it on one alone")
+        raise ValueError("an audit runs on one host, with all of its devices; start it on one only")
     writing.require_local(workdir, named=f"--workdir={str(workdir)!r}")
     path = Path(workdir).expanduser().absolute()
     existing = find_runs(path)
@@ -126,10 +129,11 @@ def audit_runs(
 
 
 def _build(config: ml_collections.ConfigDict, existing: dict[int, Path]) -> training.Experiment:
-    """The experiment of a config that fits the runs that exist, if any, with their classes.
+    """Builds the experiment of a config, with the classes of the existing runs, if any.
 
     Raises:
-      ValueError, OSError: it does not fit them, or describes no runs; named.
+      ValueError, OSError: the config is invalid or does not fit the runs; the error names the
+        field.
     """
     if not existing:
         require_weights(config)
@@ -137,8 +141,8 @@ def _build(config: ml_collections.ConfigDict, existing: dict[int, Path]) -> trai
     experiment = training.build(config)
     if not experiment.task.classifies:
         raise ValueError(
-            f"task.name={config.task.name!r} classifies nothing, and an audit says where an "
-            "accuracy comes from: fine-tune a classifier from this run, with weights=RUN and "
+            f"task.name={config.task.name!r} classifies nothing, and an audit explains an "
+            "accuracy: fine-tune a classifier from this run, with weights=RUN and "
             "weights_head='fresh', and audit that"
         )
     require_same_task(experiment, existing)
@@ -149,7 +153,7 @@ def _build(config: ml_collections.ConfigDict, existing: dict[int, Path]) -> trai
 
 @contextlib.contextmanager
 def _keeping_runs(workdir: Path) -> Iterator[None]:
-    """Where a signal stops the audit, says what is left of it."""
+    """Adds to the error of a signal which runs are kept."""
     try:
         yield
     except stopping.StoppedError as stopped:
@@ -159,7 +163,7 @@ def _keeping_runs(workdir: Path) -> Iterator[None]:
 
 
 def _origin(experiment: training.Experiment, audited: Sequence[Run]) -> dict[str, Any]:
-    """What `audit.json` says of the runs."""
+    """Returns the fields of `audit.json` about the runs."""
     config = experiment.config
     acting = {each.section for each in experiment.evaluated_injections}
     left_out = [
@@ -180,19 +184,19 @@ def _origin(experiment: training.Experiment, audited: Sequence[Run]) -> dict[str
 
 
 def _name_stored_order(dataset: data.Dataset) -> list[str]:
-    """What the order "as given" is; readers of class folders have class order for it."""
+    """Explains the order "as given" if records are hashed: in class folders it is class order."""
     if dataset.stored_order != "hashed":
         return []
     return [
-        "note: the order as given is that of the records, by a hash of the files' names, as TFDS "
-        "shuffles them; the published folders are in class order"
+        "note: the order as given is the order of the records, which TFDS shuffles by a hash of "
+        "the files' names; the published folders are in class order"
     ]
 
 
 def _restore_each(
     config: ml_collections.ConfigDict, runs: Mapping[int, Path], console: Console
 ) -> Iterator[tuple[int, Run]]:
-    """The runs by their seeds, each restored when it is its turn."""
+    """Yields the seed and the run of each seed; restores each run only when it is needed."""
     mesh = parallel.data_mesh()
     for seed, path in runs.items():
         yield seed, restore(path, with_seed(config, seed), mesh=mesh, report=console.print)
@@ -201,7 +205,7 @@ def _restore_each(
 def _import(
     experiment: training.Experiment, imported: weights.Weights, console: Console
 ) -> Iterator[tuple[int, Run]]:
-    """The weights as they are, under the config's seed."""
+    """Yields the weights without training, with the config's seed."""
     run = import_weights(experiment, imported, mesh=parallel.data_mesh())
     for sentence in (run.weights, *run.notes):
         console.print(sentence, soft_wrap=True)
@@ -215,7 +219,7 @@ def _subjects(
     console: Console,
     audited: list[Run],
 ) -> Iterator[AuditedModel]:
-    """The subjects; each is noted without its arrays."""
+    """Yields the subjects, and appends each run to ``audited``, without its arrays."""
     mesh = parallel.data_mesh()
     for seed, run in runs:
         audited.append(dataclasses.replace(run, variables={}))
@@ -240,9 +244,9 @@ def _noises(
     strengths: Sequence[float],
     settings: AuditSettings,
 ) -> tuple[AuditedNoise, ...]:
-    """The noise of the config, whose injections act together, and of each preset.
+    """Returns the config's noise, whose injections act together, and the noise of each preset.
 
-    At each strength, and checked against the model.
+    Each is returned at each strength, and checked against the model.
     """
     model = experiment.model
     under_audit = [experiment.injections] if experiment.injections else []
@@ -280,7 +284,7 @@ def _require_group_size(injection: noise.Injection, batch_sizes: Iterable[int]) 
 def _at_strengths(
     injections: tuple[noise.Injection, ...], strengths: Sequence[float]
 ) -> Iterator[noise.Injection | tuple[noise.Injection, ...]]:
-    """The noise at each strength; as it is where none is given."""
+    """Yields the noise at each strength, or unchanged if there are no strengths."""
     if len(injections) == 1:
         injection = injections[0]
         for strength in strengths or (injection.noise.strength,):
@@ -291,7 +295,7 @@ def _at_strengths(
     elif strengths:
         raise ValueError(
             f"strengths={tuple(strengths)}: the config has {len(injections)} injections "
-            f"({', '.join(each.section for each in injections)}), each of its own strength; "
+            f"({', '.join(each.section for each in injections)}), each with its own strength; "
             "leave --strengths out, and set their strengths in the config"
         )
     else:
@@ -305,15 +309,15 @@ def _train_missing(
     seeds: Sequence[int],
     console: Console,
 ) -> dict[int, Path]:
-    """The directory of each seed's run; goes on with those that are not finished."""
+    """Trains missing runs, resumes unfinished ones, and returns each seed's run directory."""
     runs = {}
-    if existing:  # as the others were trained, whatever noise is asked about now
+    if existing:  # train like the existing runs, whatever noise is to be audited
         config = training.read_config(next(iter(existing.values())))
     missing = [seed for seed in seeds if seed not in existing]
     try:
         experiment = training.build(config)
         total = experiment.total_steps
-        if existing and missing:  # what is trained now must number its classes as the others do
+        if existing and missing:  # new runs must number classes as the existing ones do
             data_version.require_same(next(iter(existing.values())), experiment)
     except (ValueError, OSError) as error:
         if not missing:
@@ -321,7 +325,7 @@ def _train_missing(
         fix = "; leave --seeds out to audit the weights as they are" if config.weights else ""
         kind = OSError if isinstance(error, OSError) else ValueError
         raise kind(
-            f"{error} (no run of seed {tables.series(missing)} is there, so it would be trained"
+            f"{error} (there is no run of seed {tables.series(missing)}, so it would be trained"
             f"{fix})"
         ) from None
     for seed in seeds:

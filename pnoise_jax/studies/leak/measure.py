@@ -1,4 +1,4 @@
-"""Measures every protocol of an audit, and keeps the result for each example."""
+"""Measures every protocol of an audit, and keeps the results per example."""
 
 import dataclasses
 import functools
@@ -44,18 +44,18 @@ def measure(
     """Runs all protocols on all subjects, one subject at a time.
 
     Args:
-      subjects: made lazily, so that one subject's representations are in memory at a time.
-      labels: (n,) of the test set; by them orders are sorted and mates chosen.
-      noises: what to audit, by different names.
-      settings: with batch sizes.
-      report: takes a line when a subject is done.
-      metric: scored beside accuracy.
-      with_given_order: whether the data set's own order means anything.
-      label_sets: (n, k) of images with several labels; the subjects must score by them, too.
+      subjects: made lazily, so that only one subject's representations are in memory at a time.
+      labels: (n,), the test set's labels, which sort the orders and select the batch mates.
+      noises: the noises to audit, with different names.
+      settings: settings with batch sizes.
+      report: called with a line when a subject is done.
+      metric: a metric to score in addition to accuracy.
+      with_given_order: whether the data set's own order has a meaning.
+      label_sets: (n, k), if images have several labels; the subjects must score by them, too.
 
     Raises:
-      ValueError: the clean model's logits depend on the batch, so it cannot be the reference; a
-        model cannot be resumed where its noise enters; or a function fails on a batch.
+      ValueError: the clean model's logits depend on the batch, so that it cannot be the reference;
+        a model cannot be resumed where its noise enters; or a function fails on a batch.
     """
     pairs = itertools.product(noises, settings.sizes)
     plans = [_Plan(noise, size, labels, settings, label_sets) for noise, size in pairs]
@@ -78,12 +78,13 @@ def measure(
         by_kind = orders.with_predictions(predictions.predicted, settings)
         for plan in plans:
             plan.run(subject, logits, by_kind, timer, metric)
-        alone = predictions if changes[-1] is None else None  # clean is the function itself
+        # Without a clean function, the clean predictions are the function's in batches of one.
+        alone = predictions if changes[-1] is None else None
         _compare_sizes(plans, alone)
         seeds.append(subject.seed)
         classes = logits.shape[1]
         report(_progress(subject.seed, clean[-1], plans[0]))
-        del subject, logits  # before the next one's representations are made
+        del subject, logits  # free them before the next subject's representations are made
     return Measurements(
         labels=labels,
         label_sets=label_sets,
@@ -98,7 +99,7 @@ def measure(
 
 
 def _compare_sizes(plans: list["_Plan"], alone: Predictions | None) -> None:
-    """Notes where the predictions of the last subject depend on how large batches are."""
+    """Notes for which noises the last subject's predictions depend on the batch size."""
     for name in {plan.noise.name for plan in plans}:
         of_noise = [plan for plan in plans if plan.noise.name == name]
         predictions = [plan.last_shuffled for plan in of_noise] + ([] if alone is None else [alone])
@@ -108,21 +109,21 @@ def _compare_sizes(plans: list["_Plan"], alone: Predictions | None) -> None:
 
 
 class _Timer:
-    """Seconds by part, from lap to lap."""
+    """Measures the seconds of each part of an audit."""
 
     def __init__(self):
         self.seconds: dict[str, float] = {}
         self._last = time.perf_counter()
 
     def lap(self, part: str) -> None:
-        """What passed since the last lap was this part."""
+        """Attributes the time since the last lap to ``part``."""
         now = time.perf_counter()
         self.seconds[part] = self.seconds.get(part, 0.0) + now - self._last
         self._last = now
 
 
 class _Plan:
-    """One noise at one batch size: what to run on each subject, and what was found so far."""
+    """One noise at one batch size: runs its protocols on each subject, and keeps the results."""
 
     def __init__(
         self,
@@ -154,7 +155,7 @@ class _Plan:
         timer: _Timer,
         metric: Metric | None,
     ) -> None:
-        """All protocols of one subject, whose clean logits are (n, classes)."""
+        """Runs all protocols on one subject, whose clean logits are (n, classes)."""
         noise, size = self.noise, self.batch_size
         if size == self._settings.sizes[0]:
             subject.require_resumable(noise, size)
@@ -187,7 +188,7 @@ class _Plan:
         logits: np.ndarray,
         metric: Metric | None,
     ) -> list[OrderChange]:
-        """Keeps the scores in all orders; returns how predictions change with the order."""
+        """Keeps the scores of all orders; returns how predictions change with the order."""
         scores, changes, first = {}, [], None
         for kind, orders in by_kind.items():
             predictions = map(predict, orders)
@@ -212,15 +213,15 @@ class _Plan:
 
     @property
     def last_shuffled(self) -> Predictions:
-        """Of the last subject, in the first random order."""
+        """The last subject's predictions in the first random order."""
         return self._found[SHUFFLED][-1][0]
 
     def note_dependence_on_size(self) -> None:
-        """For the last subject."""
+        """Records that the last subject's predictions depend on the batch size."""
         self._dependence[-1] = dataclasses.replace(self._dependence[-1], differs_by_size=True)
 
     def cell(self) -> Cell:
-        """What was found, over all subjects."""
+        """Returns the results over all subjects."""
         orders = {
             kind: OrderScores.over_seeds([scores[kind] for scores in self._scores])
             for kind in self._scores[0]
@@ -238,7 +239,7 @@ class _Plan:
         )
 
     def _dependence_of(self, orders: dict[str, OrderScores]) -> Dependence:
-        """Over all subjects; ties that are passed over must not move an accuracy."""
+        """Combines all subjects; changes that were ignored as ties must not move an accuracy."""
         dependence = Dependence.over_seeds(self._dependence)
         top1 = np.concatenate([scores.top1 for scores in orders.values()], axis=1)
         if self.noise.draws_by_batch or np.ptp(top1, axis=1).max() < 150 / len(self._labels):
@@ -266,7 +267,7 @@ class _Plan:
         )
 
     def _intervene(self, subject: Audited, clean: np.ndarray, seed: int) -> None:
-        """Sets mates by hand; who they are depends on the first model's clean logits."""
+        """Runs the interventions; the first model's clean logits determine the mates."""
         self._design = self._design or mate_groups.pair_up(
             self._labels,
             clean,
@@ -283,7 +284,7 @@ class _Plan:
         batches_to_logits = functools.partial(subject.logits_of_batches, self.noise, seed=seed)
         try:
             outcome = interventions.intervene(planned, batches_to_logits)
-        except ValueError as error:  # such batches are ours: the user's own protocols worked
+        except ValueError as error:  # not fatal: only the audit makes such batches
             self._no_interventions = str(error)
             return
         self._targets.append(outcome)
@@ -299,7 +300,7 @@ class _Plan:
 
 
 def vote(logits: np.ndarray, batches: np.ndarray) -> np.ndarray:
-    """The class with the largest mean logit of each example's batch, (n,) int32.
+    """Returns the class with the largest mean logit in each example's batch, (n,) int32.
 
     Args:
       logits: (n, classes).
@@ -320,7 +321,7 @@ def _require_reference(seed: int, logits: np.ndarray, change: tuple[float, int] 
         raise ValueError(
             f"the clean model of seed {seed} cannot be the reference: a logit changes by "
             f"{size:.3g} (allowed: {allowed:.2g}) when its example has other batch mates; give "
-            "the model without noise, with its batch statistics frozen"
+            "the model without noise, and with frozen batch statistics"
         )
 
 

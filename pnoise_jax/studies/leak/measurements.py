@@ -1,4 +1,4 @@
-"""All that an audit measured, by noise and batch size."""
+"""The measurements of an audit, by noise and batch size."""
 
 import dataclasses
 
@@ -17,11 +17,12 @@ class Composition:
 
     Attributes:
       predictions: by seed.
-      votes: (seeds, n) int32, the class with the largest mean clean logit of each example's group.
-      batches: (n,) int32, the batch that each example fell into, the same for all seeds.
-      purity: the mean share of an example's mates, those it is mixed with, that have its label.
-      label_bits: what the labels of those mixed together tell about one another, bits.
-      mixed_share: of a batch, that is out of place; None outside the purity sweep.
+      votes: (seeds, n) int32, the class with the largest mean clean logit in each example's group.
+      batches: (n,) int32, the number of each example's batch, the same for all seeds.
+      purity: the mean share of an example's mates, which it is mixed with, that have its label;
+        None if no example has mates.
+      label_bits: how many bits the labels in a group reveal about one another, mean over groups.
+      mixed_share: the share of each batch that is shuffled; None outside the purity sweep.
     """
 
     predictions: tuple[Predictions, ...]
@@ -33,7 +34,7 @@ class Composition:
 
     @property
     def hits(self) -> Hits:
-        """For statistics: examples predicted in one batch belong together."""
+        """For statistics: the examples of a batch form one unit."""
         return Hits(np.stack([p.rank < 1 for p in self.predictions]), self.batches)
 
 
@@ -42,14 +43,15 @@ class Cell:
     """One noise at one batch size, for all seeds.
 
     Attributes:
-      noise: what acts.
-      batch_size: of the protocols.
+      noise: the noise.
+      batch_size: batch size of the protocols.
       orders: scores by kind of order, over all seeds.
-      shuffled, class_sorted: the first random order, and the classes in the data set's order.
-      sweep: from sorted to mixed batches.
-      dependence: whether predictions depend on the batch at all, exactly.
-      interventions: None where they cannot be made.
-      no_interventions: why, in words.
+      shuffled: the first random order.
+      class_sorted: class order, with the data set's order within each class.
+      sweep: the purity sweep, from sorted to mixed batches.
+      dependence: whether predictions depend on the batch, checked exactly.
+      interventions: None if they could not be made.
+      no_interventions: the reason, in words.
     """
 
     noise: AuditedNoise
@@ -65,20 +67,20 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Measurements:
-    """All that an audit measured.
+    """All measurements of an audit.
 
     Attributes:
       labels: (n,).
-      label_sets: (n, k) of images with several labels, each of which is correct; None where each
-        image has one. `labels` are then the original ones.
-      num_classes: of the logits.
-      seeds: of the models.
+      label_sets: (n, k), all correct labels of each image; None if each has one label. With sets,
+        `labels` are the original labels.
+      num_classes: number of logits.
+      seeds: seeds of the models.
       clean: predictions without noise, by seed.
-      cells: noise x batch size.
-      clean_change: of a clean logit with other batch mates, and how many examples were tried; None
-        where no clean function was given.
-      seconds: by part, over all seeds.
-      metric: what was scored beside accuracy, if anything.
+      cells: one for each noise and batch size.
+      clean_change: the largest change of a clean logit with other batch mates, and the number of
+        examples tried; None if there is no clean function.
+      seconds: by part of the audit, over all seeds.
+      metric: the metric that was scored in addition to accuracy, if any.
     """
 
     labels: np.ndarray
@@ -93,10 +95,10 @@ class Measurements:
 
     @property
     def clean_hits(self) -> Hits:
-        """For statistics."""
+        """The clean hits, for statistics."""
         return Hits(np.stack([p.rank < 1 for p in self.clean]))
 
     def cell(self, noise_id: str, batch_size: int) -> Cell:
-        """One of the cells."""
+        """Returns the cell of a noise and a batch size."""
         wanted = (noise_id, batch_size)
         return next(c for c in self.cells if (c.noise.name, c.batch_size) == wanted)

@@ -1,4 +1,4 @@
-"""Where the report of an audit of runs goes: a directory of no other audit."""
+"""The directory of an audit's report, which must not contain another audit."""
 
 import hashlib
 import os
@@ -25,7 +25,7 @@ def describe(
     seeds: Sequence[int],
     noises: tuple[AuditedNoise, ...],
 ) -> dict[str, Any]:
-    """What tells an audit of runs from others, beside its settings and labels."""
+    """Describes what identifies an audit of runs, in addition to its settings and labels."""
     runs = find_runs(path)
     weights_of = next(iter(runs.values()), path)
     fields = reports.fields_of_results(experiment.config)
@@ -50,7 +50,7 @@ def open_directory(
     noises: tuple[AuditedNoise, ...],
     seeds: Sequence[int],
 ) -> Path:
-    """The directory of the report, which is of no other audit; checked before any long work."""
+    """Creates the report's directory, which must not contain another audit, before any work."""
     runs = [f"seed_{seed}" for seed in seeds]
     require_places(path, named=f"--workdir={str(path)!r}", directories=runs)
     if out is not None:
@@ -72,7 +72,7 @@ def open_directory(
 
 
 def write(audit: Audit, directory: Path) -> list[Path]:
-    """Writes the report; where that fails, to a temporary directory, so that it is not lost."""
+    """Writes the report; if that fails, writes it to a temporary directory and raises OSError."""
     try:
         return audit.write(directory)
     except OSError as error:

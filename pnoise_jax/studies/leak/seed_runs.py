@@ -1,4 +1,4 @@
-"""The runs of an audit, one for each seed: which are there, and whether they go together."""
+"""The runs of an audit, one for each seed: finds them, and checks that they belong together."""
 
 import copy
 import os
@@ -17,10 +17,10 @@ _SEED_DIRECTORY = re.compile(r"seed_([0-9]+)")
 
 
 def find_runs(workdir: Path) -> dict[int, Path]:
-    """The runs in a work directory by their seeds: itself and its seed_*.
+    """Returns the runs of a work directory by seed: the directory itself, and its seed_*.
 
     Raises:
-      ValueError: the config of one is not readable.
+      ValueError: the config of a run is not readable.
     """
     runs = {}
     if RunDirectory(workdir).has_run():
@@ -33,17 +33,17 @@ def find_runs(workdir: Path) -> dict[int, Path]:
 
 
 def read_config(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
-    """The config of the first run in ``workdir``.
+    """Returns the config of the first run in ``workdir``.
 
     Raises:
-      FileNotFoundError: there is none.
-      ValueError: it is not readable.
+      FileNotFoundError: there is no run.
+      ValueError: the config is not readable.
     """
     runs = find_runs(Path(workdir).expanduser())
     if not runs:
         raise FileNotFoundError(
             f"--workdir={str(workdir)!r} holds no run: neither config.json nor seed_*/config.json "
-            "is there; give --config, and what is missing is trained"
+            "exists; give --config, and missing runs are trained"
         )
     return training.read_config(next(iter(runs.values())))
 
@@ -54,7 +54,7 @@ def choose_seeds(
     if seeds is None:
         return sorted(runs) or [config.seed]
     if not seeds:
-        raise ValueError("seeds is empty: give some, such as 0,1,2,3,4, or leave it out")
+        raise ValueError("seeds is empty: give seeds, such as 0,1,2,3,4, or leave it out")
     chosen = [int(seed) for seed in seeds]
     for seed in chosen:
         if not 0 <= seed < 2**32 or chosen.count(seed) > 1:
@@ -63,7 +63,7 @@ def choose_seeds(
 
 
 def require_same_config(config: ml_collections.ConfigDict, runs: dict[int, Path]) -> None:
-    """All seeds must be of one config, else their mean means nothing."""
+    """Raises ValueError unless the runs fit ``config`` and each other, as their mean requires."""
     reference = None
     for seed, path in runs.items():
         stored = training.read_config(path)
@@ -87,7 +87,7 @@ def require_same_config(config: ml_collections.ConfigDict, runs: dict[int, Path]
 
 
 def _require_same_classes(one: Path, other: Path) -> None:
-    """The classes of all seeds have the same numbers."""
+    """Raises ValueError if two runs number their classes differently."""
     theirs, ours = (data_version.read(path).get("class_names") for path in (one, other))
     if theirs is None or ours is None:
         return
@@ -100,15 +100,15 @@ def _require_same_classes(one: Path, other: Path) -> None:
 
 
 def require_same_task(experiment: training.Experiment, runs: dict[int, Path]) -> None:
-    """The data set may be another one, but of images and classes that the weights know."""
+    """Raises ValueError unless the data set has the image shape and class count of the runs."""
     for path in list(runs.values())[:1]:
         stored = training.build(training.read_config(path)).test_data
         asked = experiment.test_data
         if (stored.image_shape, stored.num_classes) != (asked.image_shape, asked.num_classes):
             raise ValueError(
                 f"data.name={asked.name!r} has images {asked.image_shape} of {asked.num_classes} "
-                f"classes, and the runs in {path.parent} were trained on {stored.image_shape} of "
-                f"{stored.num_classes}: audit them on such data"
+                f"classes, but the runs in {path.parent} were trained on images "
+                f"{stored.image_shape} of {stored.num_classes} classes: audit them on such data"
             )
 
 

@@ -1,8 +1,8 @@
 """Whether predictions depend on the other examples of a batch: checked exactly, not estimated.
 
-Two checks. The direct one replaces the mates in batches of the test set and compares logits bit for
-bit, up to rounding. The other compares every example's prediction in all orders that were scored:
-where none differs, no accuracy in any of these orders can differ.
+There are two checks. The direct one replaces the mates in batches of the test set and compares the
+logits, up to rounding. The other compares every example's prediction in all orders that were
+scored: if none differs, the accuracy is the same in all of these orders.
 """
 
 import dataclasses
@@ -14,24 +14,26 @@ from pnoise_jax.studies.leak.checks.independence import largest_change, largest_
 from pnoise_jax.studies.leak.checks.orders import CLASS_SORTED, SHUFFLED
 from pnoise_jax.studies.leak.checks.scores import OrderChange
 
-SAME_SHAPE = 1e-6  # rounding of logits in a batch of the same shape, relative to the largest
-OTHER_PLACE = 1e-4  # and if the example has another position in the batch
+SAME_SHAPE = 1e-6  # rounding of logits in a batch of the same shape, relative to `logit_scale`
+OTHER_PLACE = 1e-4  # rounding of log-likelihoods at another place in the batch, relative
 
 
 @dataclasses.dataclass(frozen=True)
 class Dependence:
-    """What the checks found.
+    """The results of the checks.
 
     Attributes:
-      deterministic: whether calls with the same batch gave the same logits, at once and later.
-      largest_change: of a logit when its example's mates were replaced, absolute.
-      allowed: what rounding may make of it.
-      batches: of the direct check.
-      examples: whose predictions were compared in all orders, in each model.
-      orders: how many orders those were.
-      changed: how many predictions differed between orders, of the most in one kind.
-      differs: whether anything but rounding differed between orders.
-      differs_by_size: whether it differed between batch sizes, an example alone among them.
+      deterministic: whether repeated calls with the same batch, at once and after another batch,
+        returned the same logits.
+      largest_change: the largest absolute change of a logit when its example's mates were
+        replaced; between calls with the same batch if these differed.
+      allowed: the change that rounding may cause.
+      batches: number of batches in the direct check.
+      examples: number of examples whose predictions were compared in all orders, for each model.
+      orders: number of those orders.
+      changed: number of predictions that differed between orders, in the kind with the most.
+      differs: whether predictions differed between orders by more than rounding.
+      differs_by_size: whether they differed between batch sizes, single examples included.
     """
 
     deterministic: bool
@@ -46,13 +48,13 @@ class Dependence:
 
     @property
     def independent(self) -> bool:
-        """Whether nothing depended on anything but the example itself."""
+        """Whether each prediction depended on its example alone, as far as was checked."""
         fixed = self.largest_change <= self.allowed and not self.differs and not self.changed
         return self.deterministic and fixed and not self.differs_by_size and self.batches > 0
 
     @classmethod
     def over_seeds(cls, by_seed: list["Dependence"]) -> "Dependence":
-        """The worst of all seeds; the batches that were tried are added up."""
+        """Returns the worst of all seeds; adds up batches and changed predictions."""
         worst = max(by_seed, key=lambda d: d.largest_change / max(d.allowed, 1e-30))
         return dataclasses.replace(
             worst,
@@ -73,23 +75,23 @@ def check_batches(
     """Replaces mates in whole batches from random orders and from class order.
 
     Args:
-      inputs: indices (b,) to examples (b, ...).
-      apply: examples (b, ...) to logits (b, classes).
+      inputs: a function from indices (b,) to examples (b, ...).
+      apply: a function from examples (b, ...) to logits (b, classes).
       by_kind: orders by kind.
-      batch_size: of the protocol.
+      batch_size: batch size of the protocol.
 
     Raises:
-      ValueError: logits that are not finite, be it in one of the calls only.
+      ValueError: logits are not finite, even if only in one of the calls.
     """
     largest, allowed, count = 0.0, 0.0, 0
     before = None
     for rows in _choose_batches(by_kind, batch_size):
         x = inputs(rows)
-        # Copies, as a function may change its argument.
+        # Pass copies, because a function may change its argument.
         logits = np.asarray(apply(x.copy()), np.float64)
         allowed = max(allowed, SAME_SHAPE * logit_scale(logits))
         repeated = largest_distance(apply(x.copy()), logits)
-        alike = np.array_equal(x, np.roll(x, -1, axis=0))  # then no mate can be told from another
+        alike = np.array_equal(x, np.roll(x, -1, axis=0))  # then replacing mates shows nothing
         if repeated <= allowed and not alike:
             largest = max(largest, largest_change(apply, x, logits).size)
             count += 1
@@ -97,8 +99,8 @@ def check_batches(
             repeated = max(repeated, largest_distance(apply(before[0].copy()), before[1]))
         if repeated == np.inf:
             raise ValueError(
-                "apply gave finite logits for a batch in one call, and others in another call with "
-                "the same batch: look for what it keeps from call to call"
+                "apply returned finite logits for a batch in one call, but not in another call "
+                "with the same batch: look for state that it keeps from call to call"
             )
         if repeated > allowed:
             return Dependence(False, repeated, allowed, count)
@@ -107,13 +109,13 @@ def check_batches(
 
 
 def logit_scale(logits: np.ndarray) -> float:
-    """How far the likelier classes of an example lie apart; masked classes do not count."""
+    """Returns the median lead of the top logit over the next four, which are rarely masked."""
     ordered = np.sort(logits, axis=1)[:, -5:]
     return float(np.median(ordered[:, -1:] - ordered[:, :-1])) if logits.shape[1] > 1 else 0.0
 
 
 def _choose_batches(by_kind: dict[str, list[np.ndarray]], batch_size: int) -> list[np.ndarray]:
-    """The first batches of three random orders, and three batches over the class order."""
+    """Returns the first batch of three random orders, and three batches across class order."""
     class_order = by_kind[CLASS_SORTED][0]
     last = len(class_order) // batch_size - 1
     starts = batch_size * np.unique(np.linspace(0, last, 3).round().astype(int))
@@ -123,7 +125,7 @@ def _choose_batches(by_kind: dict[str, list[np.ndarray]], batch_size: int) -> li
 
 
 def compare_orders(dependence: Dependence, changes: list[OrderChange]) -> Dependence:
-    """Adds what a comparison of all orders found."""
+    """Adds the results of a comparison of all orders."""
     return dataclasses.replace(
         dependence,
         examples=min(change.examples for change in changes),

@@ -1,6 +1,6 @@
-"""Interventions: who the batch mates are is set by hand, and the prediction is watched.
+"""Interventions: the audit chooses an example's batch mates and observes the prediction.
 
-Orders alone cannot tell why a prediction depends on its batch. Here the mates of one example are
+Orders alone cannot show why a prediction depends on its batch. Here the mates of one example are
 all of one class, then all of another, and nothing else changes. If the prediction follows the class
 of the mates, the mates' labels are what is read.
 """
@@ -14,7 +14,7 @@ import scipy
 from pnoise_jax import evaluation
 from pnoise_jax.studies.leak.checks.mate_groups import Groups
 
-WANTED_BATCHES = 256  # of each kind of target but the blank one
+WANTED_BATCHES = 256  # for each kind of target except the blank one
 
 TARGETS = {
     "contested": "an example for which the clean model finds both classes likely, among mates of "
@@ -26,15 +26,15 @@ TARGETS = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Planned:
-    """Batches of one target and mates of one class, two after one another for each target.
+    """Batches of one target and mates of one class; each target has two consecutive batches.
 
     Attributes:
       batches: (m, b) int, indices of examples; the blank example is n.
       places: (m,) int, the target's position in its batch.
-      classes: (m,) int, of the mates.
-      others: (m,) int, the other class of the pair: of the mates in the other batch.
+      classes: (m,) int, the class of the mates.
+      others: (m,) int, the other class of the pair: that of the mates in the target's other batch.
       pairs: (m,) int, the number of the pair.
-      kinds: (m,) str, of the target: one of `TARGETS`.
+      kinds: (m,) str, the kind of target, one of `TARGETS`.
     """
 
     batches: np.ndarray
@@ -47,13 +47,13 @@ class Planned:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Found:
-    """What one model made of the targets.
+    """How one model predicted the targets.
 
     Attributes:
       planned: the batches.
-      moved: (m,) the logit of the mates' class minus that of the other class, in standard
+      moved: (m,), the logit of the mates' class minus the logit of the other class, in standard
         deviations of this difference.
-      predicted: (m,) int.
+      predicted: (m,) int, the predicted classes.
     """
 
     planned: Planned
@@ -66,14 +66,15 @@ class Pull:
     """How far one kind of target follows the class of its mates.
 
     Attributes:
-      called: percent of batches in which the target was called the class of its mates.
-      called_other: percent in which it was called the other class of the pair, which none of its
-        mates has. Without any influence of the mates it equals `called`.
-      logit: by how much the mates' class rises over the other when the mates are of it, in standard
-        deviations of their difference; mean over pairs.
-      p_toward: of the hypothesis that the prediction does not move towards the mates' class.
-      p_away: that it does not move away from it.
-      batches: how many were tried, for each seed.
+      called: percent of batches in which the target was predicted as the class of its mates.
+      called_other: percent in which it was predicted as the other class of the pair, which none of
+        its mates has. If the mates have no influence, it equals `called`.
+      logit: how far the mates' class rises above the other class, in standard deviations of their
+        difference; mean over pairs.
+      p_toward: p-value of the hypothesis that the prediction does not move towards the mates'
+        class.
+      p_away: p-value of the hypothesis that it does not move away from that class.
+      batches: number of batches tried, for each seed.
     """
 
     called: float
@@ -86,12 +87,12 @@ class Pull:
 
 @dataclasses.dataclass(frozen=True)
 class Interventions:
-    """What came out, over all seeds.
+    """The results of the interventions, over all seeds.
 
     Attributes:
-      mates: of a target; fewer than in a protocol's batch where classes are small.
-      pairs: of disjoint groups of mates.
-      pulls: by kind of target.
+      mates: number of mates of a target; fewer than in a protocol's batch if classes are small.
+      pairs: number of pairs of disjoint groups of mates.
+      pulls: the pull on each kind of target.
     """
 
     mates: int
@@ -99,14 +100,14 @@ class Interventions:
     pulls: dict[str, Pull]
 
     def resolves(self, level: float) -> bool:
-        """Whether a pull could be found: few pairs are all on one side by chance often enough."""
+        """Whether a pull could be found: few pairs too often agree by chance."""
         return bool(self.pulls) and 0.5**self.pairs <= level / (2 * len(self.pulls))
 
     def direction(self, level: float) -> int:
-        """1 where predictions move towards their mates' class, -1 where away from it, else 0.
+        """1 if predictions move towards their mates' class, -1 if away from it, else 0.
 
-        The kinds of target are asked in the order of `TARGETS`; each, and each direction, has its
-        part of the level.
+        The kinds of target are tested in the order of `TARGETS`; each kind and direction has an
+        equal part of the level.
         """
         for pull in self.pulls.values():
             for p_value, sign in ((pull.p_toward, 1), (pull.p_away, -1)):
@@ -116,12 +117,12 @@ class Interventions:
 
 
 def choose_targets(groups: Groups, clean: np.ndarray, *, blank: bool) -> Planned:
-    """The batches for one model, whose clean logits are (n, classes).
+    """Chooses the batches for one model.
 
     Args:
-      groups: of mates.
-      clean: (n, classes).
-      blank: whether there is a blank example, of index n.
+      groups: groups of mates.
+      clean: (n, classes), the model's clean logits.
+      blank: whether there is a blank example, with index n.
     """
     generator = np.random.default_rng([groups.seed, 3])
     total = evaluation.log_sum_exp(clean)
@@ -144,7 +145,7 @@ def choose_targets(groups: Groups, clean: np.ndarray, *, blank: bool) -> Planned
 
 
 def _fill(groups: Groups, rows: Sequence[tuple], generator: np.random.Generator) -> Planned:
-    """Two batches for each of rows (target, pair, kind), the target at one position in both."""
+    """Makes two batches for each row (target, pair, kind), with the target at the same place."""
     targets, pairs, kinds = map(np.array, zip(*rows, strict=True))
     places = np.repeat(generator.integers(0, groups.members.shape[2] + 1, len(rows)), 2)
     mates = groups.members[pairs].reshape(len(places), -1)
@@ -163,11 +164,11 @@ def _fill(groups: Groups, rows: Sequence[tuple], generator: np.random.Generator)
 
 
 def intervene(planned: Planned, logits_of: Callable[[np.ndarray], np.ndarray]) -> Found:
-    """What one model makes of the targets.
+    """Predicts the targets with one model.
 
     Args:
-      planned: what to try.
-      logits_of: indices (m, b) of batches to logits (m, b, classes).
+      planned: the batches to try.
+      logits_of: a function from the indices (m, b) of batches to logits (m, b, classes).
 
     Raises:
       ValueError: logits are not finite, or the function fails on such batches.
@@ -181,7 +182,7 @@ def intervene(planned: Planned, logits_of: Callable[[np.ndarray], np.ndarray]) -
 
 
 def summarise(outcomes: Sequence[Found], *, resamples: int, seed: int) -> Interventions:
-    """The interventions over all models."""
+    """Combines the interventions of all models."""
     planned = outcomes[0].planned
     kinds = [kind for kind in TARGETS if np.any(planned.kinds == kind)]
     return Interventions(
@@ -195,7 +196,7 @@ def _pull(outcomes: Sequence[Found], kind: str, resamples: int, seed: int) -> Pu
     rows = outcomes[0].planned.kinds == kind
     pairs = outcomes[0].planned.pairs[rows]
     moved = np.mean([of_model.moved[rows] for of_model in outcomes], axis=0)
-    # What the target itself prefers cancels between its two batches.
+    # The preference of the target itself cancels between its two batches.
     numbers, number = np.unique(pairs, return_inverse=True)
     by_pair = np.bincount(number, weights=moved) / np.bincount(number, minlength=len(numbers))
     called, called_other = (
@@ -213,7 +214,7 @@ def _pull(outcomes: Sequence[Found], kind: str, resamples: int, seed: int) -> Pu
 
 
 def _sign_flip(values: np.ndarray, resamples: int, seed: int) -> float:
-    """The p-value that the mean of values which are symmetric about 0 is as large as this."""
+    """Returns the one-sided p-value of the mean, if the values are symmetric about 0."""
     if len(values) < 2 or np.abs(values).max() < 1e-9:
         return 1.0
     test = scipy.stats.permutation_test(

@@ -1,7 +1,7 @@
-"""Where one order falls among random ones: tests that take the test set as it is.
+"""Tests of where one order falls among random orders, on a fixed test set.
 
-The examples stay, their order is drawn anew. So these tests say whether this number on this test
-set comes from the order, which is what is asked; other test sets are left to the intervals.
+The examples stay the same; only their order is drawn again. So these tests show whether this number
+on this test set comes from the order, which is the question. The intervals cover other test sets.
 """
 
 import dataclasses
@@ -14,17 +14,17 @@ from pnoise_jax import evaluation
 
 @dataclasses.dataclass(frozen=True)
 class OrderTest:
-    """The accuracy in one kind of order beside the accuracies in others, in percent.
+    """The accuracy in one kind of order, compared with the accuracies in others, in percent.
 
     Attributes:
-      value: in the order that is asked about; the mean where there are several.
+      value: in the order under test; the mean if there are several.
       mean, deviation, lowest, highest: of the orders that it is compared with.
-      orders: how many those are.
-      below, above: how many of them score less than the value, and more.
-      p_value: two-sided, that the value is one more draw like them.
-      p_adjusted: the same, corrected by Holm for all such tests of the audit.
-      interval: of the value minus the mean, in points, on this test set; it excludes 0 where
-        p_value is small.
+      orders: the number of those orders.
+      below, above: how many of them score less than the value, and how many more.
+      p_value: two-sided, of the hypothesis that the value is one more draw like them.
+      p_adjusted: the same, with Holm's correction for all such tests of the audit.
+      interval: confidence interval of the value minus the mean, in points, on this test set; it
+        excludes 0 if p_value is small.
     """
 
     value: float
@@ -41,13 +41,13 @@ class OrderTest:
 
     @property
     def difference(self) -> float:
-        """In points."""
+        """The value minus the mean, in points."""
         return self.value - self.mean
 
     def sign(self, level: float) -> int:
-        """1 or -1 where the order is resolved to score more or less, else 0.
+        """1 or -1 if the order is shown to score more or less, else 0.
 
-        Both the test and the rank must say so: accuracies of few examples are far from normal.
+        Both the test and the rank must show it: accuracies of few examples are far from normal.
         """
         beyond = self.above if self.difference > 0 else self.below
         resolved = self.p_adjusted <= level and beyond <= level / 2 * self.orders
@@ -55,7 +55,7 @@ class OrderTest:
 
     @property
     def flat(self) -> bool:
-        """Whether all orders score exactly the same: on this test set the order changes nothing."""
+        """Whether all orders score the same, so that order changes nothing on this test set."""
         return self.lowest == self.highest and abs(self.value - self.mean) < 1e-9
 
     def within(self, bound: float) -> bool:
@@ -65,20 +65,20 @@ class OrderTest:
 
 
 def among(values: np.ndarray, others: np.ndarray, *, least: float, confidence: float) -> OrderTest:
-    """Tests whether orders score as one more draw of the others would.
+    """Tests whether orders score like one more draw of the others.
 
     Args:
-      values: accuracies in the orders that are asked about, (k,), percent.
+      values: accuracies in the orders under test, (k,), percent.
       others: accuracies in the orders to compare with, (m,), percent.
-      least: the deviation counts as this many points at least, such as those of one example: few
-        orders that happen to agree are no certainty.
-      confidence: of the interval.
+      least: lower bound of the deviation, in points, such as the points of one example: if a few
+        orders happen to agree, that is not certainty.
+      confidence: confidence of the interval.
     """
     value, count = float(values.mean()), len(others)
     deviation = float(others.std(ddof=1))
     error = max(deviation, least)
-    # As for a single order, even where the value is a mean of several: which examples share a class
-    # is a draw, too, and it is the same in all of these.
+    # As for a single order, even if the value is a mean of several: which examples share a class is
+    # a draw, too, and it is the same in all of these orders.
     error *= float(np.sqrt(1 + 1 / count))
     difference = value - float(others.mean())
     estimate = evaluation.student(difference, error, count - 1, confidence=confidence)
@@ -97,11 +97,11 @@ def among(values: np.ndarray, others: np.ndarray, *, least: float, confidence: f
 
 
 def exceeds(values: np.ndarray, others: np.ndarray, *, n: int) -> float:
-    """The one-sided p-value that orders do not score more on average than the others (Welch).
+    """Returns Welch's one-sided p-value of orders scoring no more on average than the others.
 
     Args:
       values, others: accuracies, (k,) and (m,), percent.
-      n: examples; a deviation counts as one example at least.
+      n: number of examples; a deviation is at least that of one example.
     """
     parts = [(max(x.var(ddof=1), (100 / n) ** 2) / len(x), len(x) - 1) for x in (values, others)]
     variance = sum(part for part, _ in parts)

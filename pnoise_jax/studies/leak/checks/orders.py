@@ -35,13 +35,13 @@ class Orders:
 
     @classmethod
     def of(cls, labels: np.ndarray, settings: AuditSettings, *, with_given_order: bool) -> "Orders":
-        """Of a test set.
+        """Returns the orders of a test set.
 
         Args:
           labels: (n,).
-          settings: how many, and from which seed.
-          with_given_order: whether the data set's own order means anything; it is left out if it is
-            class-sorted anyway.
+          settings: number of orders, and their seed.
+          with_given_order: whether the data set's own order has a meaning; it is also left out if
+            it is class order.
         """
         class_sorted = data.evaluation_order(labels, "class_sorted", seed=settings.seed)
         first = data.evaluation_order(labels, "shuffled", seed=settings.seed)
@@ -57,12 +57,12 @@ class Orders:
         return cls(by_kind)
 
     def with_predictions(self, predicted: np.ndarray, settings: AuditSettings) -> dict:
-        """All orders by kind, for a model whose clean predictions are ``predicted``, (n,)."""
+        """Returns all orders by kind, for a model with clean predictions ``predicted``, (n,)."""
         generator = np.random.default_rng([settings.seed, 2])
         by_prediction = grouped(predicted, settings.orders // 4, generator)
         return self.by_kind | {OWN_PREDICTIONS: by_prediction}
 
 
 def grouped(classes: np.ndarray, count: int, generator: np.random.Generator) -> list[np.ndarray]:
-    """``count`` orders (n,) in which classes (n,) ascend and are in random order within."""
+    """Returns ``count`` orders (n,) with ascending classes, in random order within each class."""
     return [np.lexsort((generator.random(len(classes)), classes)) for _ in range(count)]

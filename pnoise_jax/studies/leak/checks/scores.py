@@ -8,21 +8,21 @@ import numpy as np
 
 from pnoise_jax.evaluation import Hits, Metric, Predictions, as_single_labels, metrics
 
-OTHER_KERNEL = 1e-2  # the same between batches of two sizes, which other kernels compute
-TIE = 1e-6  # a difference of likelihoods, relative, that rounding makes
-TIED = 1e-3  # the lead of a class, in nats, that rounding may turn around
+OTHER_KERNEL = 1e-2  # as TIE and TIED, between batch sizes, which run different kernels
+TIE = 1e-6  # a relative difference of likelihoods that rounding can make
+TIED = 1e-3  # a lead of a class, in nats, that rounding can reverse
 
 
 @dataclasses.dataclass(frozen=True)
 class OrderChange:
-    """By how much predictions differ from those in another order, of the same examples.
+    """How much predictions differ from those of the same examples in another order.
 
     Attributes:
       nll: the largest difference of a negative log-likelihood, in nats.
-      scale: the largest negative log-likelihood there is, in nats.
-      predictions: how many examples were predicted differently in any order.
-      examples: how many were compared.
-      orders: how many orders were compared.
+      scale: the largest negative log-likelihood in the reference, in nats.
+      predictions: number of examples that were predicted differently in any order.
+      examples: number of examples compared.
+      orders: number of orders compared.
     """
 
     nll: float
@@ -34,18 +34,18 @@ class OrderChange:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class OrderScores:
-    """Scores by seed and order, (seeds, orders), and what became of each example on average.
+    """Scores by seed and order, (seeds, orders), and the mean over orders for each example.
 
     Attributes:
       top1, top5: accuracy, percent.
       nll: mean negative log-likelihood, nats.
       balanced: mean accuracy per class, percent.
-      printed: what the published meter makes of top-1, percent.
-      printed_top5: and of top-5.
-      metric: another metric; NaN where there is none.
-      metric_of_fixed: the same metric of the predictions in the first order, in the batches of this
-        one: any difference between orders is the metric's own.
-      share: (seeds, n), the share of the orders in which each example was right.
+      printed: top-1 as the published meter prints it, percent.
+      printed_top5: top-5 as the published meter prints it, percent.
+      metric: another metric; NaN if there is none.
+      metric_of_fixed: the same metric for the predictions of the first order, in the batches of
+        each order, so that any difference between orders comes from the metric.
+      share: (seeds, n), the share of orders in which each example was predicted correctly.
     """
 
     top1: np.ndarray
@@ -60,7 +60,7 @@ class OrderScores:
 
     @classmethod
     def over_seeds(cls, scores: list["OrderScores"]) -> "OrderScores":
-        """One for all seeds."""
+        """Combines the scores of all seeds."""
         names = [field.name for field in dataclasses.fields(cls)]
         return cls(**{k: np.concatenate([getattr(s, k) for s in scores]) for k in names})
 
@@ -71,7 +71,7 @@ class OrderScores:
 
     @property
     def hits(self) -> Hits:
-        """For statistics: the mean over the orders, whose choice has a variance of its own."""
+        """For statistics: the mean over orders, with the variance from the choice of orders."""
         by_order = self.by_order
         variance = float(by_order.var(ddof=1)) / len(by_order) if len(by_order) > 1 else 0.0
         return Hits(self.share, order_variance=variance)
@@ -87,16 +87,16 @@ def score_orders(
     metric: Metric | None,
     label_sets: np.ndarray | None = None,
 ) -> tuple[OrderScores, OrderChange]:
-    """Scores of one seed, and by how much predictions differ from a reference.
+    """Returns the scores of one seed, and how much predictions differ from a reference.
 
     Args:
-      predictions: of each order.
-      orders: (n,) indices each.
-      batch_size: of the protocol.
+      predictions: the predictions in each order.
+      orders: the orders, (n,) indices each.
+      batch_size: batch size of the protocol.
       labels: (n,).
-      reference: predictions of the same examples in another order; None: in the first one.
-      metric: scored beside accuracy.
-      label_sets: (n, k), where images have several labels.
+      reference: predictions of the same examples in another order; None for the first order.
+      metric: a metric to score in addition to accuracy.
+      label_sets: (n, k), if images have several labels.
     """
     rows, share = [], np.zeros(len(labels))
     nll, scale, differ = 0.0, 0.0, np.zeros(len(labels), bool)
@@ -111,7 +111,7 @@ def score_orders(
         whole = order[: len(order) // batch_size * batch_size]
         moved = np.abs(predicted.nll - reference.nll)
         nll = max(nll, float(moved[whole].max()))
-        # Equal logits may change places by rounding; then the likelihoods are the same.
+        # Rounding can swap equal logits; then the likelihoods are the same.
         differ[whole] |= _changed(predicted, reference, TIE, TIED)[whole]
         partial = order[len(whole) :]
         differ[partial] |= _changed(predicted, reference, OTHER_KERNEL, OTHER_KERNEL)[partial]
@@ -124,12 +124,12 @@ def score_orders(
 
 
 def _changed(predictions: Predictions, others: Predictions, nll: float, lead: float) -> np.ndarray:
-    """Which examples are predicted differently, (n,) bool, by more than rounding.
+    """Returns which examples are predicted differently, (n,) bool, by more than rounding.
 
     Args:
-      nll: the relative change of a likelihood that rounding makes.
-      lead: the lead of a class that rounding turns around. From one wrong class to another the
-        likelihood of the true one need not change.
+      nll: the relative change of a likelihood that rounding can make.
+      lead: the lead of a class that rounding can reverse. It is tested as well, because a change
+        between two wrong classes need not change the likelihood of the true class.
     """
     moved = np.abs(predictions.nll - others.nll) > nll * (1 + others.nll)
     ahead = np.minimum(predictions.lead, others.lead) > lead
@@ -139,8 +139,8 @@ def _changed(predictions: Predictions, others: Predictions, nll: float, lead: fl
 def differs_by_size(predictions: list[Predictions]) -> bool:
     """Whether predictions in batches of different sizes differ by more than rounding.
 
-    Other kernels compute them. They may turn around a few classes that are nearly tied, but not one
-    in a hundred.
+    Different batch sizes run different kernels, which may reverse a few classes that are nearly
+    tied, but not one in a hundred.
     """
     first, *others = predictions
     for other in others:
@@ -160,7 +160,7 @@ def _row(
     labels: np.ndarray,
     scored: Callable[[np.ndarray], float],
 ) -> dict[str, float]:
-    """All numbers of one order."""
+    """Returns all scores of one order."""
     correct, in_five = (predictions.rank < k for k in (1, 5))
     summary = predictions.summary()
     return {
@@ -184,7 +184,7 @@ def _score(
     order: np.ndarray,
     batch_size: int,
 ) -> float:
-    """The metric, NaN without one."""
+    """Returns the value of the metric, or NaN without a metric."""
     if metric is None:
         return np.nan
     labels = as_single_labels(predicted, labels, label_sets)

@@ -1,4 +1,4 @@
-"""What follows from the measurements: evidence, the kinds of a verdict, and its words."""
+"""From measurements to a verdict: the evidence, the kinds and the wording."""
 
 from pnoise_jax.studies.leak.verdict.kinds import KINDS, Evidence, Verdict, judge
 

@@ -13,7 +13,7 @@ from pnoise_jax.studies.leak.measurements import Cell, Measurements
 from pnoise_jax.studies.leak.verdict.kinds import Evidence
 
 PROTOCOLS = {"clean": "clean", "noisy, shuffled": SHUFFLED, "noisy, class-sorted": CLASS_SORTED}
-COMPARISONS = (  # name of each, and of its reference
+COMPARISONS = (  # a protocol and its reference
     ("noisy, shuffled", "clean"),
     ("noisy, class-sorted", "clean"),
     ("noisy, class-sorted", "noisy, shuffled"),
@@ -21,7 +21,7 @@ COMPARISONS = (  # name of each, and of its reference
 
 
 def hits_of(measured: Measurements, cell: Cell, name: str) -> Hits:
-    """Of "clean", or of noise in an order. Independent predictions have no batches together."""
+    """Hits of "clean", or with noise in an order; independent predictions need no batches."""
     if name == "clean":
         return measured.clean_hits
     if name == SHUFFLED:
@@ -38,10 +38,10 @@ def compare(
     confidence: float,
     over_seeds: bool,
 ) -> list[dict[str, Any]]:
-    """The rows of `audit.json`'s comparisons.
+    """Returns the rows of `audit.json`'s comparisons.
 
-    p-values are corrected by Holm, for each comparison over all noises and batch sizes. Where
-    predictions are independent only their honest effect is estimated: no order differs.
+    p-values have Holm's correction, for each comparison over all noises and batch sizes. If
+    predictions are independent, only their honest effect is estimated, because no order differs.
     """
     paired = {}
     for pair in COMPARISONS:
@@ -80,9 +80,9 @@ def _row(
 def _corrected(
     pair: tuple[str, str], rows: list[dict[str, Any]], evidence: list[Evidence]
 ) -> list[float | None]:
-    """The p-values of one comparison; None where it is proven."""
+    """Returns the p-values of one comparison; None if the difference is proven."""
     if pair == COMPARISONS[0]:
-        return [each.p_honest for each in evidence]  # as the verdicts have them
+        return [each.p_honest for each in evidence]  # as in the verdicts
     tested = [i for i, each in enumerate(evidence) if not each.dependence.independent]
     adjusted = evaluation.adjust_p_values([rows[i]["p_value"] for i in tested])
     by_row = dict(zip(tested, np.asarray(adjusted).tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""From measurements to the evidence of each noise and batch size."""
+"""Derives the evidence about each noise and batch size from the measurements."""
 
 import dataclasses
 import functools
@@ -21,7 +21,7 @@ from pnoise_jax.studies.leak.verdict.kinds import Evidence
 
 
 def gather(measured: Measurements, settings: AuditSettings) -> dict[tuple[str, int], Evidence]:
-    """The evidence by noise and batch size; tests are corrected for their number together."""
+    """Returns the evidence by noise and batch size; all tests are corrected together."""
     words = [words for _, words in {(c.noise.name, c.noise.words) for c in measured.cells}]
     by_cell = {}
     for cell in measured.cells:
@@ -33,7 +33,7 @@ def gather(measured: Measurements, settings: AuditSettings) -> dict[tuple[str, i
     tests = [
         (key, name, getattr(evidence, name))
         for key, evidence in by_cell.items()
-        if not evidence.dependence.independent  # where nothing can be found nothing is tested
+        if not evidence.dependence.independent  # no order can matter, so none is tested
         for name in names
         if getattr(evidence, name) is not None
     ]
@@ -47,7 +47,7 @@ def gather(measured: Measurements, settings: AuditSettings) -> dict[tuple[str, i
 def _correct_honest_effects(
     by_cell: dict[tuple[str, int], Evidence],
 ) -> dict[tuple[str, int], Evidence]:
-    """Holm's correction; an independent noise has one effect, whatever the batch size."""
+    """Applies Holm's correction; an independent noise has one effect at all batch sizes."""
     families = {
         key: (key[0], None) if evidence.dependence.independent else key
         for key, evidence in by_cell.items()
@@ -67,7 +67,7 @@ def _evidence(measured: Measurements, cell: Cell, settings: AuditSettings, name:
     by_order = {kind: scores.by_order for kind, scores in cell.orders.items()}
     shuffled, permuted = by_order[SHUFFLED], by_order[CLASS_PERMUTED]
     test = functools.partial(among, least=100 / n, confidence=settings.confidence)
-    # In class order the examples of a batch are often right or wrong together: half a batch.
+    # At least half a batch: in class order a batch's examples are often right or wrong together.
     half_batch = max(100, 50 * cell.batch_size) / n
     file_order = among(
         by_order[CLASS_SORTED], permuted, least=half_batch, confidence=settings.confidence
@@ -114,7 +114,7 @@ def _evidence(measured: Measurements, cell: Cell, settings: AuditSettings, name:
 
 
 def honest_effects(measured: Measurements, cell: Cell, options: dict) -> tuple:
-    """Shuffled minus clean: of accuracy, of balanced accuracy, and the former minus the latter."""
+    """Shuffled minus clean: for accuracy, for balanced accuracy, and the first minus the second."""
     shuffled, clean = cell.orders[SHUFFLED].hits, measured.clean_hits
     weighted = tuple(evaluation.balanced(hits, measured.labels) for hits in (shuffled, clean))
     differences = tuple(_minus(a, b) for a, b in zip((shuffled, clean), weighted, strict=True))
@@ -127,11 +127,11 @@ def _minus(hits: Hits, others: Hits) -> Hits:
 
 
 def _uncorrected(test: OrderTest) -> OrderTest:
-    """This one only ever speaks against a leak: it is not a further chance to find one."""
+    """Skips the correction: this test only speaks against a leak, it cannot help to find one."""
     return dataclasses.replace(test, p_adjusted=test.p_value)
 
 
 def _purity_as_given(labels: np.ndarray, cell: Cell) -> float:
-    """In the data set's own order, the share of mates of one's class minus that in random order."""
+    """The share of mates with an example's class: in the data set's order minus in random order."""
     groups = evaluation.in_batches(np.arange(len(labels)), cell.noise.group_size or cell.batch_size)
     return (evaluation.purity(labels, groups) or 0.0) - (cell.shuffled.purity or 0.0)

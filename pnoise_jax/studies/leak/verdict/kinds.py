@@ -1,4 +1,4 @@
-"""What an audit concludes, in kinds that code can branch on, and how each follows from evidence."""
+"""The kinds of a verdict, which code can branch on, and how they follow from the evidence."""
 
 import dataclasses
 from typing import Any
@@ -8,7 +8,7 @@ from pnoise_jax.studies.leak.checks.dependence import Dependence
 from pnoise_jax.studies.leak.checks.interventions import Interventions
 from pnoise_jax.studies.leak.checks.order_tests import OrderTest
 
-# The most serious first, which is the order of the kinds in a verdict.
+# The most serious first, as in a verdict.
 KINDS = {
     "leak": "the labels of batch mates are read, and accuracy in class order benefits",
     "order_effect": "the order of the test set moves the accuracy, but not because labels are read",
@@ -22,34 +22,35 @@ KINDS = {
         "in random order, accuracy is the same as without noise, within the bound of equivalence"
     ),
 }
-FEW_ERRORS = 6  # of the clean model: from fewer no test can tell what sorting by labels adds
+FEW_ERRORS = 6  # clean errors; with fewer, no test can show what sorting by labels adds
 
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """What was found about one noise at one batch size.
+    """The evidence about one noise at one batch size.
 
     Attributes:
-      name: of the noise, in a sentence.
-      batch_size: of the protocols.
-      n: how many examples there are.
-      by_size: accuracy in random orders by batch size, percent, of all sizes audited.
+      name: name of the noise, in a sentence.
+      batch_size: batch size of the protocols.
+      n: number of examples.
+      by_size: accuracy in random orders, percent, for each batch size that was audited.
       clean: accuracy without noise, percent, mean over seeds.
-      clean_errors: examples that the clean model gets wrong, mean over seeds.
-      majority: percent of the examples that are of the most frequent class.
-      dependence: what the exact checks found.
-      class_order: classes in order, files permuted within them, among random orders.
-      file_order: classes in order and files as they are, among orders with files permuted.
-      given_order: the data set's own order among random ones; None where it means nothing.
-      given_purity: in that order, the share of mates of an example's class minus what chance gives.
+      clean_errors: number of examples that the clean model gets wrong, mean over seeds.
+      majority: percent of the examples that belong to the most frequent class.
+      dependence: results of the exact checks.
+      class_order: class order with files permuted within classes, among random orders.
+      file_order: class order with files in the data set's order, among orders with files permuted.
+      given_order: the data set's own order, among random orders; None if it has no meaning.
+      given_purity: in that order, the share of mates with an example's class, minus the share in
+        random order.
       own_predictions: sorted by the clean model's predictions, among random orders.
-      p_labels: one-sided, that sorting by labels scores no more than by own predictions.
-      interventions: None where they could not be made.
-      no_interventions: why, in words.
+      p_labels: one-sided p-value of sorting by labels scoring no more than by own predictions.
+      interventions: None if they could not be made.
+      no_interventions: the reason, in words.
       honest: shuffled minus clean, in points.
-      p_honest: its p-value, corrected by Holm for all noises and batch sizes.
-      honest_balanced: the same with classes weighted alike.
-      prior_gap: the former minus the latter.
+      p_honest: its p-value, with Holm's correction for all noises and batch sizes.
+      honest_balanced: the same difference with equal weight for all classes.
+      prior_gap: `honest` minus `honest_balanced`.
     """
 
     name: str
@@ -74,13 +75,13 @@ class Evidence:
     prior_gap: Estimate
 
     def follows_mates(self, level: float) -> int:
-        """1 where predictions move towards their mates' class, -1 where away from it, else 0."""
+        """1 if predictions move towards their mates' class, -1 if away from it, else 0."""
         if self.interventions is None:
             return 0
         return self.interventions.direction(level)
 
     def labels_add(self, level: float) -> bool | None:
-        """Whether sorting by labels scores more than by own predictions; None where none can."""
+        """Whether sorting by labels scores more than by own predictions; None if none could."""
         return None if self.clean_errors < FEW_ERRORS else self.p_labels <= level
 
 
@@ -89,10 +90,10 @@ class Verdict:
     """The answer for one noise. ``str(verdict)`` is its text.
 
     Attributes:
-      kinds: all that hold, of `KINDS`, the most serious first.
-      text: the same in sentences with their figures.
-      evidence: what they follow from, as JSON.
-      batch_size: that the figures are of.
+      kinds: all kinds that hold, from `KINDS`, the most serious first.
+      text: the same in sentences, with figures.
+      evidence: the evidence for them, as JSON.
+      batch_size: the batch size that the figures are for.
     """
 
     kinds: tuple[str, ...]
@@ -107,14 +108,14 @@ class Verdict:
 
     @property
     def seriousness(self) -> int:
-        """Smaller is more serious."""
+        """The place of `kind` in `KINDS`; smaller is more serious."""
         return list(KINDS).index(self.kind)
 
     def __str__(self) -> str:
         return self.text
 
     def to_dict(self) -> dict[str, Any]:
-        """As `audit.json` has it."""
+        """Returns the verdict as it is in `audit.json`."""
         return {
             "kind": self.kind,
             "kinds": list(self.kinds),
@@ -125,12 +126,12 @@ class Verdict:
 
 
 def judge(evidence: Evidence, *, level: float, equivalence: float) -> tuple[str, ...]:
-    """The kinds that hold, the most serious first.
+    """Returns the kinds that hold, the most serious first.
 
     Args:
-      evidence: about one noise at one batch size.
-      level: of the tests.
-      equivalence: points of top-1 below which an effect is called none.
+      evidence: the evidence about one noise at one batch size.
+      level: level of the tests.
+      equivalence: points of top-1; an effect below it counts as none.
     """
     kinds = set()
     if evidence.dependence.independent:
@@ -148,7 +149,7 @@ def judge(evidence: Evidence, *, level: float, equivalence: float) -> tuple[str,
 
 
 def leaks(evidence: Evidence, level: float) -> bool:
-    """Whether class order gains, and does so by the labels of batch mates."""
+    """Whether class order or the given order gains, through the labels of batch mates."""
     pull = evidence.follows_mates(level)
     in_class_order = (
         evidence.class_order.sign(level) > 0
@@ -159,7 +160,7 @@ def leaks(evidence: Evidence, level: float) -> bool:
 
 
 def leaks_as_given(evidence: Evidence, level: float) -> bool:
-    """Whether the data set's own order gains, by mates that have an example's label, or lack it."""
+    """Whether the data set's own order gains, as its mates have, or lack, an example's label."""
     if evidence.given_order is None or evidence.given_purity is None:
         return False
     if evidence.given_order.sign(level) <= 0:
@@ -168,13 +169,13 @@ def leaks_as_given(evidence: Evidence, level: float) -> bool:
 
 
 def reveals_frequencies(evidence: Evidence) -> bool:
-    """Whether a gain is that of the frequent classes alone."""
+    """Whether only frequent classes gain."""
     depends = not evidence.dependence.independent
     return depends and evidence.honest_balanced.sign <= 0 and evidence.prior_gap.sign > 0
 
 
 def needs_no_labels(evidence: Evidence, level: float) -> bool:
-    """Whether sorting by own predictions gains nearly what sorting by labels does."""
+    """Whether sorting by own predictions gains nearly as much as sorting by labels."""
     by_prediction, by_labels = evidence.own_predictions, evidence.class_order
     return (
         evidence.labels_add(level) is False
@@ -184,11 +185,11 @@ def needs_no_labels(evidence: Evidence, level: float) -> bool:
 
 
 def order_effects(evidence: Evidence, level: float, equivalence: float) -> dict[str, OrderTest]:
-    """The orders that move the accuracy by something other than labels that are read.
+    """Returns the orders that move the accuracy by something other than reading labels.
 
-    By "classes", "files" or "given"; effects that are smaller than the bound are left out. Half the
-    level is asked for: no intervention confirms these, and which examples happen to share a class
-    moves them a little where nothing else does.
+    The keys are "classes", "files" and "given"; effects smaller than the bound are left out. Most
+    tests use half the level, because no intervention confirms these effects, and because which
+    examples happen to share a class moves the accuracy a little even if nothing else does.
     """
     strict = level / 2
     by_class = evidence.class_order.sign(level)
@@ -207,7 +208,7 @@ def order_effects(evidence: Evidence, level: float, equivalence: float) -> dict[
 
 
 def _of_the_order(evidence: Evidence, level: float, equivalence: float) -> set[str]:
-    """What holds of a function that depends on the batch, or that is not deterministic."""
+    """Kinds of a function that depends on the batch, or that is not deterministic."""
     kinds = set()
     if leaks(evidence, level):
         kinds.add("leak")
@@ -221,9 +222,9 @@ def _of_the_order(evidence: Evidence, level: float, equivalence: float) -> set[s
 
 
 def _order_is_worth_nothing(evidence: Evidence, level: float, equivalence: float) -> bool:
-    """Whether the order of this test set is shown to matter by less than the bound.
+    """Whether the effect of this test set's order is shown to be smaller than the bound.
 
-    Only where no label of a mate pulls, and where something would be seen if it did.
+    This also requires that no label of a mate pulls, and that a pull could have been seen.
     """
     tests = [evidence.class_order, evidence.file_order, evidence.given_order]
     small = all(test.within(equivalence) or test.flat for test in tests if test is not None)

@@ -14,7 +14,7 @@ from pnoise_jax.studies.leak.verdict.kinds import Evidence
 def score(
     predictions: tuple[Predictions, ...], labels: np.ndarray, composition: Composition
 ) -> dict[str, float | int]:
-    """What `Predictions` sums and what metrics make of it, mean over seeds, in a batching."""
+    """Returns the summary of `Predictions` and further metrics of a batching, mean over seeds."""
     order = np.argsort(composition.batches, kind="stable")
     size = int(np.bincount(composition.batches).max())
     rows = [
@@ -42,7 +42,7 @@ def describe_composition(
 
 
 def describe_interventions(cell: Cell) -> list[dict[str, Any]]:
-    """One row for each; none where they could not be made."""
+    """Returns one row per kind of target; none if interventions could not be made."""
     outcome = cell.interventions
     if outcome is None:
         return []
@@ -61,7 +61,7 @@ def describe_interventions(cell: Cell) -> list[dict[str, Any]]:
 
 
 def as_json(evidence: Evidence) -> dict[str, Any]:
-    """Evidence as nested dicts of plain numbers."""
+    """Returns evidence as nested dicts of plain values."""
     fields = dataclasses.asdict(evidence)
     fields["dependence"]["independent"] = evidence.dependence.independent
     return fields

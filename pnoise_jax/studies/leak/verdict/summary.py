@@ -1,4 +1,4 @@
-"""From what was measured to what `audit.json` says: rows, comparisons, orders, verdicts."""
+"""Makes the content of `audit.json` from the measurements: rows, comparisons, verdicts."""
 
 import dataclasses
 import itertools
@@ -38,7 +38,7 @@ UNITS = {
 
 
 class Summary:
-    """Statistics of an audit's measurements; numbers are rounded only where they are shown."""
+    """Statistics of an audit's measurements; numbers are rounded only when they are shown."""
 
     def __init__(
         self,
@@ -60,11 +60,11 @@ class Summary:
 
     @property
     def verdict(self) -> Verdict:
-        """Of the first noise, which the audit is about."""
+        """The verdict on the first noise, which the audit is about."""
         return next(iter(self.verdicts.values()))
 
     def to_dict(self) -> dict[str, Any]:
-        """The parts of `audit.json` that come from measurements."""
+        """Returns the parts of `audit.json` that come from measurements."""
         settings, measured = self._settings, self._measured
         first = measured.cells[0].noise.name
         headline = measured.cell(first, self.verdict.batch_size)
@@ -109,16 +109,16 @@ class Summary:
         }
 
     def _verdict(self, noise_id: str) -> Verdict:
-        """Of one noise: at the batch size where it is most serious, the first of those."""
+        """Returns the verdict on a noise at the first batch size where it is most serious."""
         bounds = {"level": self._settings.level, "equivalence": self._settings.equivalence}
         by_size = {size: e for (name, size), e in self._evidence.items() if name == noise_id}
         independent = [size for size, e in by_size.items() if e.dependence.independent]
         judged = []
         for size, evidence in by_size.items():
             kinds = judge(evidence, **bounds) or ("undecided",)
-            said = wording.text(evidence, kinds, **bounds, independent_at=independent)
-            said += wording.metric(self._metric(self._measured.cell(noise_id, size)))
-            judged.append(Verdict(kinds, said, as_json(evidence), size))
+            text = wording.text(evidence, kinds, **bounds, independent_at=independent)
+            text += wording.metric(self._metric(self._measured.cell(noise_id, size)))
+            judged.append(Verdict(kinds, text, as_json(evidence), size))
         return min(judged, key=lambda verdict: verdict.seriousness)
 
     def _finding(self, noise_id: str) -> dict[str, Any]:
@@ -140,7 +140,7 @@ class Summary:
         return {"largest_logit_difference": largest, "examples": examples}
 
     def _clean_rows(self) -> list[dict[str, Any]]:
-        """Clean predictions depend neither on order nor on batch: scored once for each."""
+        """Returns a row for each batch size and order; the clean predictions do not differ."""
         measured = self._measured
         labels = measured.labels
         uncertain = self._uncertain(measured.clean_hits)
@@ -194,7 +194,7 @@ class Summary:
         }
 
     def _orders(self, cell: Cell) -> list[dict[str, Any]]:
-        """Accuracies by kind of order, mean over seeds, and where they fall among random ones."""
+        """Returns accuracies by kind of order, mean over seeds, and ranks among random orders."""
         shuffled = cell.orders[SHUFFLED].by_order
         rows = []
         for kind, scores in cell.orders.items():
@@ -217,7 +217,7 @@ class Summary:
         return rows
 
     def _metric(self, cell: Cell) -> dict[str, Any] | None:
-        """The user's metric by protocol, and whether it depends on how examples are batched."""
+        """Returns the user's metric by protocol, and whether it depends on the batching."""
         metric = self._measured.metric
         if metric is None:
             return None

@@ -1,11 +1,11 @@
-"""What a verdict says where the data do not resolve a question, and what would resolve it."""
+"""Sentences for a question that the data do not resolve, and what would resolve it."""
 
 from pnoise_jax.studies.leak.verdict.kinds import FEW_ERRORS, Evidence
 from pnoise_jax.studies.reporting.tables import signed
 
 
 def undecided(evidence: Evidence, level: float, equivalence: float) -> str:
-    """Why a verdict is undecided, and what would resolve it."""
+    """Says why a verdict is undecided, and what would resolve it."""
     sentences = []
     order = evidence.class_order
     gains = order.sign(level) > 0
@@ -29,7 +29,7 @@ def undecided(evidence: Evidence, level: float, equivalence: float) -> str:
 
 
 def _no_pull(evidence: Evidence) -> str:
-    """Why a gain in class order is not called a leak."""
+    """Says why a gain in class order is not called a leak."""
     if evidence.interventions is None:
         return f"The interventions could not be made: {evidence.no_interventions}."
     sentence = "No intervention shows that the labels of batch mates are read."
@@ -43,7 +43,7 @@ def _no_pull(evidence: Evidence) -> str:
 
 
 def _what_would_resolve(evidence: Evidence, level: float, equivalence: float) -> str:
-    """What to do if no order stands out, but none is shown to be harmless either."""
+    """Says what to do if no order stands out, but they are not shown to be harmless either."""
     tests = {
         "class order, with files permuted": evidence.class_order,
         "the order of files": evidence.file_order,
@@ -74,7 +74,7 @@ def _round_up(number: float) -> int:
 
 
 def ceiling(evidence: Evidence) -> str:
-    """Why a high clean accuracy hides what an order adds."""
+    """Says why a high clean accuracy hides what an order adds."""
     if evidence.clean_errors < FEW_ERRORS:
         return (
             f"The clean model gets {evidence.clean_errors:.0f} examples wrong, too few to tell "
@@ -89,5 +89,5 @@ def ceiling(evidence: Evidence) -> str:
 
 
 def points(number: float) -> str:
-    """ "1 point", "0.5 points"."""
+    """Returns "1 point", "0.5 points"."""
     return "1 point" if number == 1 else f"{number:g} points"

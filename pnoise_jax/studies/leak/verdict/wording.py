@@ -1,4 +1,4 @@
-"""What a verdict says: sentences that follow from its kinds, with their figures."""
+"""The text of a verdict: sentences that follow from its kinds, with figures."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,12 +23,12 @@ def text(
     equivalence: float,
     independent_at: Sequence[int],
 ) -> str:
-    """A verdict in sentences: the answer up to the first colon, then the evidence for it.
+    """Returns a verdict in sentences: the answer up to the first colon, then the evidence for it.
 
     Args:
-      evidence: at one batch size.
-      kinds: that hold there.
-      level, equivalence: as `judge` takes them.
+      evidence: the evidence at one batch size.
+      kinds: the kinds that hold at that size.
+      level, equivalence: as in `judge`.
       independent_at: the batch sizes at which no prediction depends on another example.
     """
     lead = _LEADS[kinds[0]](evidence)
@@ -49,7 +49,7 @@ def text(
 
 
 def metric(result: dict[str, Any] | None) -> str:
-    """Another sentence if the user's metric depends on how the examples are batched."""
+    """Returns a further sentence if the user's metric depends on how the examples are batched."""
     if result is None or not result["depends_on_batching"]:
         return ""
     low, high = result["range_of_fixed_predictions"]
@@ -123,8 +123,8 @@ def _rank(order: OrderTest) -> str:
 
 
 def _interventions(evidence: Evidence) -> str:
-    """What happened to the targets that a reader can picture."""
-    assert evidence.interventions is not None, "there are no interventions to tell of"
+    """Describes the results for the targets that a reader can picture."""
+    assert evidence.interventions is not None, "there are no interventions to describe"
     clauses = [
         f"{_TARGETS[kind]} is called that class {pull.called:.0f} % of the time "
         f"({pull.called_other:.0f} % where the mates are of the other class)"
