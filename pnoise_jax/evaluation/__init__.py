@@ -1,4 +1,4 @@
-"""Evaluation: protocols, exact counts, statistics, and the report that shows them side by side."""
+"""Evaluation: protocols, exact counts, statistics, and a report that compares protocols."""
 
 from pnoise_jax.evaluation import corruption_error, metrics
 from pnoise_jax.evaluation.batch_composition import in_batches, label_bits_per_batch, purity

@@ -1,4 +1,4 @@
-"""The clean pass: every example once, without noise; it keeps what noisy evaluations start from."""
+"""The clean pass: evaluates without noise, and keeps the inputs of layers for noisy evaluations."""
 
 import dataclasses
 import functools
@@ -24,7 +24,7 @@ class CleanPass:
     """The outputs of a model without noise on a test set, in the data set's order.
 
     Attributes:
-      predictions: per example.
+      predictions: the predictions for each example.
       logits: (n, classes) float32.
       representations: the inputs of the requested layers, by layer.
     """
@@ -49,14 +49,14 @@ def clean_pass(
     """Evaluates ``model`` without noise, and keeps the inputs of ``layers``.
 
     Args:
-      model, variables, dataset, mesh, mean, std: as `predict` takes them.
-      layers: the layers to keep the inputs of, from 1.
-      scratch: directory for representations that do not fit into memory.
-      report: takes a sentence about the progress, every half minute.
+      model, variables, dataset, mesh, mean, std: as in `predict`.
+      layers: the layers whose inputs are kept, counted from 1.
+      scratch: directory for representations that are too large for memory.
+      report: called with a sentence about the progress, every half minute.
 
     Raises:
       ValueError: the logits of an example are not finite.
-      OSError: there is no room for the representations.
+      OSError: there is not enough disk space for the representations.
       StoppedError: as `predict`.
     """
     parts = parallel.batch_parts(mesh)
@@ -89,7 +89,7 @@ def clean_pass(
 def _outputs(
     run: Callable, dataset: data.Dataset, indices: np.ndarray, mesh: Mesh
 ) -> Iterator[tuple[np.ndarray, Any]]:
-    """Rows of indices (batches, examples), and what `run` makes of each batch."""
+    """Yields the rows of indices (batches, examples), and the result of `run` for each batch."""
     with data.eval_batches(
         dataset,
         indices=indices.ravel(),
@@ -108,7 +108,7 @@ def _run(program, replicated, variables, batch):
     images = normalise(batch["image"], mean, std)
     if layers:
         logits, inputs = model.apply(variables, images, layers, train=False, method="record_inputs")
-    else:  # any module will do
+    else:  # works for any module
         logits, inputs = model.apply(variables, images, train=False), {}
     logits = of_classes(logits, classes)
     outputs = logits, inputs, score_logits(logits, batch)

@@ -1,11 +1,12 @@
-"""When a prediction is correct: the one place where predictions meet labels.
+"""Decides when a prediction is correct: the only place where predictions are compared with labels.
 
-An image has one label, or a set of labels, each of which is correct (as ReaL has it). Its rank,
-its likelihood and whether it is counted as correct follow from the label of the set that the model
-prefers. Where images have sets, `labels` are the original labels, by which orders sort them.
+An image has one label, or a set of labels that are all correct, as in ReaL. The rank of a
+prediction, and whether it is correct, follow from the label of the set that the model prefers; the
+likelihood is that of the whole set. If images have sets, `labels` are the original labels, by which
+orders are sorted.
 
-Sets are (n, k) int, each padded with -1, and at least one label in each; None where every image
-has its label alone.
+Sets are (n, k) int, padded with -1, with at least one label each; or None if every image has one
+label.
 """
 
 from typing import Any
@@ -14,10 +15,10 @@ import numpy as np
 
 
 def preferred_labels(xp: Any, logits: Any, labels: Any, label_sets: Any) -> tuple[Any, Any]:
-    """Of each example's correct labels the likeliest, and the logits of all.
+    """Returns the likeliest correct label of each example, and the logits of all correct labels.
 
     Args:
-      xp: numpy, or jax.numpy.
+      xp: numpy or jax.numpy.
       logits: (n, classes).
       labels: (n,).
       label_sets: (n, k) or None.
@@ -29,9 +30,9 @@ def preferred_labels(xp: Any, logits: Any, labels: Any, label_sets: Any) -> tupl
         return labels, xp.take_along_axis(logits, labels[:, None], axis=1)
     members = xp.take_along_axis(logits, xp.maximum(label_sets, 0), axis=1)
     members = xp.where(label_sets < 0, -xp.inf, members)
-    # Of equal logits the smallest label, as argmax takes it.
+    # Among equal logits, choose the smallest label, as argmax does.
     is_best = (members == members.max(axis=1, keepdims=True)) & (label_sets >= 0)
-    last = logits.shape[1] - 1  # where a logit is not a number, which none is equal to
+    last = logits.shape[1] - 1  # for NaN, which equals nothing
     best = xp.where(is_best, label_sets, last).min(axis=1)
     return best.astype(labels.dtype), members
 
@@ -39,7 +40,7 @@ def preferred_labels(xp: Any, logits: Any, labels: Any, label_sets: Any) -> tupl
 def is_correct(
     predicted: np.ndarray, labels: np.ndarray, label_sets: np.ndarray | None
 ) -> np.ndarray:
-    """Whether each predicted class, (..., n), is a correct label: (..., n) bool."""
+    """Returns whether each predicted class, (..., n), is a correct label: (..., n) bool."""
     if label_sets is None:
         return predicted == labels
     return (predicted[..., None] == label_sets).any(axis=-1)
@@ -48,10 +49,10 @@ def is_correct(
 def as_single_labels(
     predicted: np.ndarray, labels: np.ndarray, label_sets: np.ndarray | None
 ) -> np.ndarray:
-    """One label for each example, which a prediction equals if and only if it is correct, (n,).
+    """Returns one label per example, (n,), equal to the prediction if and only if it is correct.
 
-    For metrics, which compare predictions (n,) with single labels: the predicted class where it is
-    correct, else the first of the correct labels.
+    This is for metrics, which compare predictions (n,) with single labels. The label is the
+    predicted class if that is correct, else the first of the correct labels.
     """
     if label_sets is None:
         return labels

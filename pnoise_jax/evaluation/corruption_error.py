@@ -1,10 +1,10 @@
 """ImageNet-C's measures: the mean error over corruptions, and mCE, relative to AlexNet's errors.
 
-Hendrycks and Dietterich, Benchmarking Neural Network Robustness to Common Corruptions and
-Perturbations (2019): the error of a corruption is the mean over its five severities; divided by
-AlexNet's it is the corruption error CE, and mCE is the mean of the 15 CE. AlexNet's errors are
-those of the script imagenet.py of google-research/augmix, which has them from the repository of
-the benchmark, hendrycks/robustness.
+Source: Hendrycks and Dietterich, Benchmarking Neural Network Robustness to Common Corruptions and
+Perturbations (2019). The error of a corruption is the mean over its five severities. Divided by
+AlexNet's error it is the corruption error CE, and mCE is the mean of the 15 CEs. AlexNet's errors
+are from the script imagenet.py of google-research/augmix, which took them from the benchmark's
+repository, hendrycks/robustness.
 """
 
 from collections.abc import Mapping
@@ -34,10 +34,10 @@ ALEXNET_ERRORS = {
 
 
 def errors_by_corruption(top1: Mapping[tuple[str, int], float]) -> dict[str, float]:
-    """The mean error over the severities of each corruption that has all of them, percent.
+    """Returns the mean error over severities, in percent, of each corruption that has all of them.
 
     Args:
-      top1: by corruption and severity, percent.
+      top1: accuracy by corruption and severity, in percent.
     """
     corruptions = dict.fromkeys(corruption for corruption, _ in top1)
     return {
@@ -50,14 +50,14 @@ def errors_by_corruption(top1: Mapping[tuple[str, int], float]) -> dict[str, flo
 
 
 def mean_errors(errors: Mapping[str, float]) -> dict[str, float]:
-    """The mean error over the 15 corruptions of the benchmark, and mCE, both in percent.
+    """Returns the mean error over the benchmark's 15 corruptions, and mCE, both in percent.
 
     Args:
-      errors: by corruption, as `errors_by_corruption` gives them; others than the 15 are ignored.
+      errors: by corruption, from `errors_by_corruption`; corruptions other than the 15 are ignored.
 
     Returns:
-      "mean_error" and "mce"; nothing where one of the 15 is missing: a mean over others is another
-      number.
+      "mean_error" and "mce"; an empty dict if one of the 15 is missing, because a mean over the
+      rest would not be comparable.
     """
     if any(corruption not in errors for corruption in imagenet_sets.BENCHMARK):
         return {}

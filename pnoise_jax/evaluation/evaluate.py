@@ -1,4 +1,4 @@
-"""Evaluation: every example of a test set exactly once, by a protocol."""
+"""Evaluation of every example of a test set exactly once, by a protocol."""
 
 import contextlib
 import dataclasses
@@ -22,7 +22,7 @@ from pnoise_jax.noise import as_injections
 
 Score = Callable[[jax.Array, Mapping[str, jax.Array]], Mapping[str, jax.Array]]
 
-EXAMPLES_PER_DEVICE = 256  # at a time, whatever the protocol's batch size
+EXAMPLES_PER_DEVICE = 256  # at once, approximately, for any batch size of the protocol
 
 
 def predict(
@@ -43,33 +43,33 @@ def predict(
 ) -> Predictions:
     """Evaluates ``model`` on all of ``dataset``.
 
-    The devices process many batches of the protocol at once; to the noise, each is its own group.
-    Random noise is drawn by (seed, example), so neither the number of devices nor the order changes
-    what an example receives. A random layer is drawn by (seed, batch). Models that differ only in
-    the strength of their noise share one compiled program.
+    The devices process many batches of the protocol at once; the noise treats each batch as a
+    separate group. Random noise is drawn by (seed, example), so an example's noise does not depend
+    on the number of devices or on the order. A random layer is drawn by (seed, batch). Models that
+    differ only in the strength of their noise share one compiled program.
 
     Args:
-      model: with the injections to use if the protocol has noise. Of several, those act whose
-        ``inference`` is True; where it is True of none, and for a single one, all act.
-      variables: of the model.
-      dataset: the test set. Of a restricted one (`Dataset.restricted`) only the outputs for its
+      model: a model with the injections to use if the protocol has noise. A single injection always
+        acts. Of several, those with ``inference=True`` act, or all if there are none.
+      variables: variables of the model.
+      dataset: the test set. If it is restricted (`Dataset.restricted`), only the outputs for its
         classes count.
-      protocol: with or without noise, order, batch size.
+      protocol: whether there is noise, the order, and the batch size.
       mesh: the devices.
       mean, std: one number per channel; images are normalised to ``(image / 255 - mean) / std``.
-      seed: of the shuffled order and of random noise.
-      strength: replaces the strength of the injection; for several injections, one each.
-      views: number of views of each image, next to one another in the batch (`shifted_views`); the
-        logits of an example are the mean over its views. Random noise is the same on all of them.
-      order: (n,) indices, to replace the order of the protocol.
-      representations: inputs of a layer for all examples, with no noise before that layer; the
-        layers before it are then not computed again.
-      report: takes a sentence about the progress, every half minute.
+      seed: seed of the shuffled order and of random noise.
+      strength: replaces the strength of the injection; for several injections, one number each.
+      views: number of views of each image, which are adjacent in the batch (`shifted_views`); the
+        logits of an example are the mean over its views. All views have the same random noise.
+      order: (n,) indices that replace the order of the protocol.
+      representations: inputs of a layer for all examples, if there is no noise before that layer;
+        the layers before it are then not computed again.
+      report: called with a sentence about the progress, every half minute.
 
     Raises:
-      ValueError: the protocol has noise and the model has none, the group size of the noise does
-        not divide the batch size, the representations come after the noise or have other views, or
-        the logits of an example are not finite.
+      ValueError: the protocol has noise but the model has none, the group size of the noise does
+        not divide the batch size, noise enters before the representations, they are combined with
+        several views, or the logits of an example are not finite.
       StoppedError: a signal arrived, and the main program listens for it; see `stopping`.
     """
     scores = score_examples(
@@ -107,24 +107,25 @@ def score_examples(
     order: np.ndarray | None = None,
     representations: Representations | None = None,
 ) -> Iterator[tuple[np.ndarray, Mapping[str, np.ndarray]]]:
-    """What a function says of the model's output for each example, batch by batch.
+    """Scores the model's output for each example with a function, batch by batch.
 
     Args:
-      score: a function, compiled with the model, of its output (batch, ...) and the batch of
-        `data.eval_batches`; it returns arrays (batch,) by name. A module's own, not a lambda: it is
-        compiled once.
+      score: a function of the model's output (batch, ...) and the batch of `data.eval_batches`,
+        which returns arrays (batch,) by name. It is compiled with the model. Define it in a module:
+        each new lambda would be compiled again.
       model, variables, dataset, protocol, mesh, mean, std, seed, strength, views, order,
-        representations: as `predict` takes them.
+        representations: as in `predict`.
 
     Yields:
       Indices (b,), -1 for padding, and the arrays by name, (b,).
 
     Raises:
-      ValueError, StoppedError: as `predict`, but for what is not finite.
+      ValueError, StoppedError: as `predict`, but values that are not finite are no error.
     """
     if representations is not None and views != 1:
         raise ValueError(
-            f"views={views}: representations hold one view of each image; leave one of the two out"
+            f"views={views}: representations contain one view of each image; leave one of the two "
+            "out"
         )
     model, strengths = with_protocol_noise(model, protocol, strength, views)
     program = OutputProgram(
@@ -172,16 +173,16 @@ def batch_logits(
     layer: int | None = None,
     classes: tuple[int, ...] | None = None,
 ) -> np.ndarray:
-    """The logits (b, classes), float32, of one batch or of several consecutive ones.
+    """Returns the logits (b, classes), float32, of one batch or of several consecutive batches.
 
     Args:
-      model, variables, mean, std, seed: as `predict` takes them. Random noise is drawn by position
-        in the batch.
+      model, variables, mean, std, seed: as in `predict`. Random noise is drawn by position in
+        ``inputs``.
       inputs: uint8 images (b, height, width, channels), or the inputs of ``layer``.
       noise: whether the model's injections act.
-      batch_size: of the protocol, a divisor of b; None for one batch of all inputs.
-      layer: the layer from which the model resumes; None starts from images.
-      classes: of the model's outputs those to return; None for all. `Dataset.outputs` has them.
+      batch_size: batch size of the protocol, a divisor of b; None for one batch of all inputs.
+      layer: the layer from which the model resumes; None to start from images.
+      classes: the model's outputs to return, such as `Dataset.outputs`; None for all.
 
     Raises:
       StoppedError: as `predict`.
@@ -212,13 +213,16 @@ def trace(
     std: tuple[float, ...],
     views: int = 1,
 ) -> tuple[jax.stages.Traced, int]:
-    """The step of `predict`, traced for devices that need not be there, and its examples.
+    """Traces the step of `predict`, for devices that need not be present.
 
     Args:
-      model, protocol, mesh, mean, std, views: as `predict` takes them.
+      model, protocol, mesh, mean, std, views: as in `predict`.
       variables: shapes, dtypes and shardings of the model's collections.
-      images: their shape.
-      size: examples of the test set.
+      images: shape of the images.
+      size: number of examples in the test set.
+
+    Returns:
+      The traced step, and its number of examples.
     """
     model, strengths = with_protocol_noise(model, protocol, None, views)
     program = OutputProgram(model, static_mean(mean), tuple(std), views, draws=protocol.draws)
@@ -248,12 +252,12 @@ def evaluate(
     protocols: Sequence[Protocol],
     **options: Any,
 ) -> list[dict[str, Any]]:
-    """One row per protocol: `Protocol.row`, and the summary of `Predictions`.
+    """Returns one row per protocol: `Protocol.row`, and the summary of `Predictions`.
 
     Args:
-      model, variables, dataset: as `predict` takes them.
-      protocols: such as `standard_protocols`.
-      **options: mesh, mean, std, seed, views and report, as `predict` takes them.
+      model, variables, dataset: as in `predict`.
+      protocols: the protocols, such as `standard_protocols`.
+      **options: mesh, mean, std, seed, views and report, as in `predict`.
     """
     return [
         protocol.row() | predict(model, variables, dataset, protocol, **options).summary()
@@ -268,7 +272,7 @@ def _open_batches(
     indices: np.ndarray,
     at_once: int,
 ) -> Iterator[Iterator[data.Batch]]:
-    """This host's batches of images, or of representations instead."""
+    """Opens this host's batches of images, or of representations if there are any."""
     if representations is not None:
         yield representations.batches(dataset, indices)
         return
@@ -289,11 +293,14 @@ def _draws_layer(model: nn.Module) -> bool:
 def _in_chunks(
     order: np.ndarray, model: nn.Module, batch_size: int, devices: int
 ) -> tuple[np.ndarray, int]:
-    """What the devices get at a time: indices (chunks, examples), -1 for padding.
+    """Cuts an order into chunks, which the devices process at once.
 
-    A chunk contains whole batches of the protocol, divided evenly among the devices: every batch
-    on one device where that is no larger than what it takes, so that noise over the batch exchanges
-    nothing. If the layer is drawn for each batch, a chunk contains one batch and padding.
+    A chunk contains whole batches of the protocol, divided evenly among the devices. If it is not
+    too large, each batch is on a single device, so that noise over the batch needs no
+    communication. If the layer is drawn for each batch, a chunk contains one batch and padding.
+
+    Returns:
+      Indices (chunks, examples), -1 for padding, and the number of examples in a chunk.
     """
     smallest = batch_size * devices
     wanted = min(EXAMPLES_PER_DEVICE * devices, len(order))
@@ -312,7 +319,7 @@ def _in_chunks(
 
 
 def _lay_out(model: nn.Module, mesh: Mesh) -> contextlib.AbstractContextManager:
-    """Where devices share matrix products, they do so here as in training."""
+    """Returns a context in which devices split matrix products as in training, if they do."""
     if parallel.batch_parts(mesh) == mesh.size:
         return contextlib.nullcontext()
     return parallel.lay_out(mesh, getattr(model, "matmul_split", None))
@@ -330,5 +337,5 @@ def _score(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _logits(program, variables, batch, seed, strength) -> jax.Array:
-    key = jax.random.fold_in(jax.random.key(seed), 0)  # as `predict` has it
+    key = jax.random.fold_in(jax.random.key(seed), 0)  # as in `predict`
     return program.outputs(variables, batch, key, strength)

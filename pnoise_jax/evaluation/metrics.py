@@ -1,8 +1,8 @@
-"""Metrics of a whole evaluation: from predictions, batch by batch, to one number in percent.
+"""Metrics of a whole evaluation: from batches of predictions to one number in percent.
 
-A metric takes the batches of an evaluation in the order in which they were evaluated, so that an
-audit can test whether its value depends on how examples are batched. Accuracy, mean accuracy per
-class and macro F1 do not. A mean over batches does, and so does the published meter.
+A metric takes the batches of an evaluation in the order of their evaluation, so that an audit can
+test whether its value depends on the batching. Accuracy, mean accuracy per class and macro F1 do
+not depend on it. A mean over batches and the published meter do.
 """
 
 import importlib
@@ -23,13 +23,13 @@ def accuracy(batches: Sequence[Batch]) -> float:
 
 
 def mean_per_class(batches: Sequence[Batch]) -> float:
-    """The mean over classes of the accuracy on each class (balanced accuracy), in percent."""
+    """Balanced accuracy: the mean over classes of the accuracy on each class, in percent."""
     labels, predicted = _joined(batches)
     return balanced_accuracy(labels, labels == predicted)
 
 
 def balanced_accuracy(labels: np.ndarray, correct: np.ndarray) -> float:
-    """`mean_per_class`, from labels (n,) and which examples were predicted correctly, (n,)."""
+    """`mean_per_class`, from labels (n,) and whether each example was predicted correctly, (n,)."""
     counts = np.bincount(labels)
     by_class = np.bincount(labels, weights=correct)
     return 100 * float(np.mean(by_class[counts > 0] / counts[counts > 0]))
@@ -49,9 +49,10 @@ def macro_f1(batches: Sequence[Batch]) -> float:
 
 
 def mean_over_batches(metric: Metric) -> Metric:
-    """``metric`` computed for each batch and averaged over batches: a common mistake.
+    """Returns ``metric`` averaged over batches, which is a common mistake.
 
-    This equals the metric only if it is a mean over examples, and all batches have one size.
+    The average equals the metric only if the metric is a mean over examples and all batches have
+    the same size.
     """
 
     def averaged(batches: Sequence[Batch]) -> float:
@@ -62,21 +63,21 @@ def mean_over_batches(metric: Metric) -> Metric:
 
 
 def published_meter(batches: Sequence[Batch]) -> float:
-    """What the published ViT program prints and logs as its accuracy, in percent.
+    """The accuracy that the published ViT program prints and logs, in percent.
 
-    After each batch the program computes the accuracy so far, and it reports the mean of these over
-    batches. Early examples weigh most: with B batches an example of batch j has the weight
-    sum(1 / i for i in j..B) / B; in a plain mean it is 1 / B. In class order the first classes
+    After each batch the program computes the accuracy so far, and it reports the mean of these
+    accuracies over batches. So early examples weigh most: with B batches, batch j has the weight
+    sum(1 / i for i in j..B) / B; in a plain mean it is 1 / B. In class order, the first classes
     therefore count several times as much as the last.
     """
-    _joined(batches)  # checks them
+    _joined(batches)  # to check the batches
     correct = np.cumsum([np.sum(labels == predicted) for labels, predicted in batches])
     seen = np.cumsum([len(labels) for labels, _ in batches])
     return 100 * float(np.mean(correct / seen))
 
 
 def mean_of_running(correct: np.ndarray, batch_size: int) -> float:
-    """`published_meter`, from which examples (n,) were predicted correctly, in order."""
+    """`published_meter`, from whether each example was predicted correctly, (n,), in order."""
     ends = np.append(np.arange(batch_size, len(correct), batch_size), len(correct))
     return 100 * float(np.mean(np.cumsum(correct)[ends - 1] / ends))
 
@@ -90,7 +91,7 @@ METRICS: dict[str, Metric] = {
 
 
 def metric_named(name: str) -> Metric:
-    """A metric of `METRICS` by name, or the function that "module:function" names.
+    """Returns the metric of `METRICS` with this name, or the function "module:function".
 
     Raises:
       ValueError: there is no such metric, module or function.
@@ -110,13 +111,13 @@ def metric_named(name: str) -> Metric:
 
 
 def score(metric: Metric, batches: Sequence[Batch]) -> float:
-    """The value of a metric.
+    """Returns the value of a metric.
 
     Raises:
-      ValueError: the metric fails, or returns anything but one finite number; names the metric.
+      ValueError: the metric fails, or does not return one finite number; the error names it.
     """
     name = getattr(metric, "__name__", repr(metric))
-    fix = "give a function of a list of (labels, predicted) pairs, one for each batch, to a number"
+    fix = "give a function from a list of (labels, predicted) pairs, one per batch, to a number"
     try:
         value = metric(batches)
         number = float(value)
@@ -126,19 +127,19 @@ def score(metric: Metric, batches: Sequence[Batch]) -> float:
             f"{fix}"
         ) from error
     if not np.isfinite(number):
-        raise ValueError(f"metric {name} gave {number} for {len(batches)} batches; {fix}")
+        raise ValueError(f"metric {name} returned {number} for {len(batches)} batches; {fix}")
     return number
 
 
 def in_batches_of(
     labels: np.ndarray, predicted: np.ndarray, order: np.ndarray, batch_size: int
 ) -> list[Batch]:
-    """The argument of a metric: examples in an order, cut into batches; the last may be smaller.
+    """Makes the argument of a metric: batches of an order, of which the last may be smaller.
 
     Args:
       labels, predicted: (n,), in the data set's order.
       order: (n,) indices.
-      batch_size: examples in a batch.
+      batch_size: number of examples in a batch.
     """
     cuts = range(batch_size, len(order), batch_size)
     return list(zip(np.split(labels[order], cuts), np.split(predicted[order], cuts), strict=True))

@@ -1,4 +1,4 @@
-"""Images as models take them: pixels, minus their mean, divided by their deviation."""
+"""Normalises images for models: subtracts the mean of pixels and divides by their deviation."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from pnoise_jax.data.image import require_statistics
 
 
 def static_mean(mean: Sequence[float] | data.PixelMean) -> data.PixelMean:
-    """A mean that can be static to jit: numbers per channel as a tuple, a mean image as it is."""
+    """Makes a mean hashable for jit: numbers per channel become a tuple; a mean image is one."""
     return mean if isinstance(mean, data.MeanImage) else tuple(mean)
 
 
@@ -20,12 +20,12 @@ def normalise(
     mean: data.PixelMean,
     std: tuple[float, ...],
 ) -> jax.Array:
-    """uint8 images (..., channels) to float32 ``(image / 255 - mean) / std``.
+    """Converts uint8 images (..., channels) to float32 ``(image / 255 - mean) / std``.
 
-    A mean image is subtracted pixel by pixel, and nothing is divided by.
+    A mean image is subtracted pixel by pixel instead, without a division.
 
     Raises:
-      ValueError: mean or std are not for pixels in [0, 1], but for pixels up to 255, for instance.
+      ValueError: mean or std are not for pixels in [0, 1] but, for instance, for pixels up to 255.
     """
     if isinstance(mean, data.MeanImage):
         return mean.subtract(images)

@@ -1,4 +1,4 @@
-"""The function of a protocol from images to what a model returns: what evaluations compile."""
+"""The function that evaluations compile: from images to a model's outputs, under a protocol."""
 
 import dataclasses
 import functools
@@ -21,17 +21,17 @@ Strength = float | tuple[float, ...]
 
 @dataclasses.dataclass(frozen=True)
 class OutputProgram:
-    """What is compiled; a static argument of jit.
+    """The program to compile, which is a static argument of jit.
 
     Attributes:
-      model: with the injections that act, of strength 1.
-      mean, std, views: as `predict` has them.
-      layer: where representations enter; None if the inputs are images.
-      draws: of the noise, whose probabilities are averaged.
-      classes: of the outputs those that count; None for all.
+      model: a model with the injections that act, at strength 1.
+      mean, std, views: as in `predict`.
+      layer: the layer where representations enter; None if the inputs are images.
+      draws: number of draws of the noise; their probabilities are averaged.
+      classes: the outputs that count; None for all.
     """
 
-    model: Any  # a Linen module, whose apply returns one array: nothing is mutable
+    model: Any  # a Linen module; without mutable collections its apply returns one array
     mean: data.PixelMean
     std: tuple[float, ...]
     views: int
@@ -40,16 +40,17 @@ class OutputProgram:
     classes: tuple[int, ...] | None = None
 
     def outputs(self, variables, batch, key, strength) -> jax.Array:
-        """What the model returns for images or representations: (batch, ...), such as logits.
+        """Returns the model's outputs (batch, ...) for images or representations, such as logits.
 
-        Of several draws, which only logits can have, the logarithm of the mean probabilities.
+        With several draws, for which outputs must be logits, returns the logarithm of the mean
+        probabilities.
         """
         if self.draws == 1:
             return self._draw(variables, batch, key, strength)
 
         def draw(number: jax.Array) -> jax.Array:
-            own_key = jax.random.fold_in(key, number)
-            return jax.nn.log_softmax(self._draw(variables, batch, own_key, strength))
+            draw_key = jax.random.fold_in(key, number)
+            return jax.nn.log_softmax(self._draw(variables, batch, draw_key, strength))
 
         drawn = jax.lax.map(draw, jnp.arange(self.draws, dtype=jnp.int32))
         return jax.nn.logsumexp(drawn, axis=0) - math.log(self.draws)
@@ -74,14 +75,14 @@ class OutputProgram:
 
 
 def of_classes(logits: jax.Array, classes: tuple[int, ...] | None) -> jax.Array:
-    """The logits (batch, classes) of some classes, in this order; of all where these are None.
+    """Returns the logits (batch, classes) of some classes, in this order, or of all if None.
 
     Raises:
-      ValueError: a class that is not a column.
+      ValueError: a class is not a column.
     """
     if classes and not 0 <= min(classes) <= max(classes) < logits.shape[1]:
         raise ValueError(
-            f"classes go from {min(classes)} to {max(classes)}, and there are {logits.shape[1]} "
+            f"classes go from {min(classes)} to {max(classes)}, but there are {logits.shape[1]} "
             "logits"
         )
     return logits if classes is None else logits[:, jnp.array(classes, jnp.int32)]
@@ -90,14 +91,14 @@ def of_classes(logits: jax.Array, classes: tuple[int, ...] | None) -> jax.Array:
 def with_protocol_noise(
     model: nn.Module, protocol: Protocol, strength: Strength | None, views: int
 ) -> tuple[nn.Module, np.ndarray | None]:
-    """The model with the noises that act in this protocol, at strength 1; and their strengths.
+    """Returns the model with the protocol's noise at strength 1, and the strengths.
 
-    With one injection the strengths are a scalar, so that a model need not handle several; without
-    noise they are None.
+    With one injection the strength is a scalar, so that a model need not handle several; without
+    noise it is None.
     """
     if protocol.weight_noise:
         raise ValueError(
-            f"{protocol.name}: the task knows its noise on weights; call its evaluate, or give a "
+            f"{protocol.name}: the task applies its noise on weights; call its evaluate, or give a "
             "robustness.AveragedModel and weight_noise=False"
         )
     if not protocol.noise:
@@ -109,8 +110,8 @@ def with_protocol_noise(
             "set noise.preset or noise.name"
         )
     count = len(injections)
-    given = [i.noise.strength for i in injections] if strength is None else strength
-    strengths = np.asarray(given, np.float32)
+    values = [i.noise.strength for i in injections] if strength is None else strength
+    strengths = np.asarray(values, np.float32)
     if strengths.size != count:
         numbers = "give one number" if count == 1 else f"give a tuple of {count} numbers"
         raise ValueError(f"strength={strength}: the model has {count} injections; {numbers}")

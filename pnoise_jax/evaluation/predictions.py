@@ -1,4 +1,4 @@
-"""The predictions of a model for each example of a test set, collected batch by batch."""
+"""Predictions of a model for each example of a test set, collected batch by batch."""
 
 import collections
 import dataclasses
@@ -15,8 +15,8 @@ import scipy
 from pnoise_jax import data, parallel
 from pnoise_jax.evaluation.correctness import preferred_labels
 
-REPORT_EVERY = 30.0  # seconds between two sentences about the progress
-_AT_ONCE = 2**17  # logits that are scored at once: they stay in a CPU's cache
+REPORT_EVERY = 30.0  # seconds between sentences about the progress
+_AT_ONCE = 2**17  # logits to score at once: they fit into a CPU's cache
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,11 +25,12 @@ class Predictions:
 
     Attributes:
       rank: (n,) int32, how many classes the model prefers to the true one; 0 if top-1 is correct.
-        Of an image with several labels the one counts that it prefers among them.
-      nll: (n,) float32, negative log-likelihood of the true class, or of any of them, in nats.
+        If an image has several labels, the one that the model prefers among them counts.
+      nll: (n,) float32, negative log-likelihood of the true class, in nats; if an image has several
+        labels, of their total probability.
       predicted: (n,) int32, the class with the largest logit.
-      lead: (n,) float32, how far that logit is ahead of the second largest; infinite where the
-        others are out of reach of float32's exponential, or where there is one class.
+      lead: (n,) float32, the largest logit minus the second largest. It is infinite if there is
+        one class, and may be infinite if the exponential of the difference underflows.
     """
 
     rank: np.ndarray
@@ -41,29 +42,29 @@ class Predictions:
     def of(
         cls, logits: np.ndarray, labels: np.ndarray, label_sets: np.ndarray | None = None
     ) -> "Predictions":
-        """Predictions from logits (n, classes), labels (n,) and perhaps sets of them (n, k).
+        """Makes predictions from logits (n, classes), labels (n,) and, if any, label sets (n, k).
 
         Raises:
-          ValueError: a label that is not a column of the logits.
+          ValueError: a label is not a column of the logits.
         """
         logits, labels = np.asarray(logits), np.asarray(labels)
         if len(labels) and not 0 <= labels.min() <= labels.max() < logits.shape[1]:
             raise ValueError(
-                f"labels go from {labels.min()} to {labels.max()}, and there are "
-                f"{logits.shape[1]} logits: give columns, without examples that have no label"
+                f"labels go from {labels.min()} to {labels.max()}, but there are "
+                f"{logits.shape[1]} logits: give columns, and leave out examples without a label"
             )
         if logits.dtype not in (np.float32, np.float64):  # half precision cannot sum many classes
             logits = logits.astype(np.float32)
-        found = cls._empty(len(labels))
-        with np.errstate(invalid="ignore"):  # inf - inf: callers report what is not finite
+        predictions = cls._empty(len(labels))
+        with np.errstate(invalid="ignore"):  # inf - inf: callers report values that are not finite
             for rows in _parts(logits):
                 part, sets = logits[rows], None if label_sets is None else label_sets[rows]
                 true, members = preferred_labels(np, part, labels[rows], sets)
-                found.rank[rows] = _rank(part, true)
-                found.predicted[rows], total, found.lead[rows] = _log_sum_exp(part)
+                predictions.rank[rows] = _rank(part, true)
+                predictions.predicted[rows], total, predictions.lead[rows] = _log_sum_exp(part)
                 of_true = members[:, 0] if sets is None else scipy.special.logsumexp(members, 1)
-                found.nll[rows] = total - of_true
-        return found
+                predictions.nll[rows] = total - of_true
+        return predictions
 
     @classmethod
     def of_batches(
@@ -72,24 +73,24 @@ class Predictions:
         labels: np.ndarray,
         label_sets: np.ndarray | None = None,
     ) -> "Predictions":
-        """The same of batches, pairs of indices (b,) and logits (b, classes).
+        """Makes predictions from batches: pairs of indices (b,) and logits (b, classes).
 
-        All logits together are never in memory. Several small batches are scored at once, since
-        each would cost more calls than arithmetic.
+        Only a few batches of logits are in memory at a time. Several small batches are scored at
+        once, because the calls for each would take longer than the arithmetic.
 
         Args:
-          batches: in any order; together they have every example once.
-          labels: (n,), of all examples.
-          label_sets: (n, k), of all examples, where they have several labels.
+          batches: in any order; they must contain every example once.
+          labels: (n,), the labels of all examples.
+          label_sets: (n, k), the label sets of all examples, if they have several labels.
         """
-        found = cls._empty(len(labels))
+        predictions = cls._empty(len(labels))
         waiting, size = [], 0
 
         def score() -> None:
             rows, logits = map(np.concatenate, zip(*waiting, strict=True))
             part = cls.of(logits, labels[rows], None if label_sets is None else label_sets[rows])
             for field in dataclasses.fields(cls):
-                getattr(found, field.name)[rows] = getattr(part, field.name)
+                getattr(predictions, field.name)[rows] = getattr(part, field.name)
 
         for batch in batches:
             waiting.append(batch)
@@ -99,7 +100,7 @@ class Predictions:
                 waiting, size = [], 0
         if waiting:
             score()
-        return found
+        return predictions
 
     @classmethod
     def _empty(cls, count: int) -> "Predictions":
@@ -107,7 +108,7 @@ class Predictions:
         return cls(*(np.empty(count, dtype) for dtype in dtypes))
 
     def summary(self) -> dict[str, float | int]:
-        """``top1`` and ``top5`` in percent, mean ``nll``, and ``n``."""
+        """Returns ``top1`` and ``top5`` in percent, the mean ``nll``, and ``n``."""
         return {
             "top1": 100 * float(np.mean(self.rank < 1)),
             "top5": 100 * float(np.mean(self.rank < 5)),
@@ -126,25 +127,25 @@ def collect(
 
     Args:
       scores: pairs of indices (b,), -1 for padding, and the arrays of `Predictions` by name, (b,).
-      dataset: of the indices.
-      what: what was evaluated, for the error and the report.
-      report: takes a sentence about the progress, every half minute.
+      dataset: the data set that was evaluated.
+      what: the name of the evaluation, for the error and the report.
+      report: called with a sentence about the progress, every half minute.
 
     Raises:
       ValueError: a score is missing or not finite.
     """
-    found = Predictions(
+    predictions = Predictions(
         rank=np.full(len(dataset), -1, np.int32),
         nll=np.full(len(dataset), np.nan, np.float32),
         predicted=np.full(len(dataset), -1, np.int32),
         lead=np.full(len(dataset), np.nan, np.float32),
     )
     started = reported = time.monotonic()
-    done = before = 0  # the first batch, which is compiled, says nothing about the others
+    done = before = 0  # the first batch includes compilation, so the rate excludes it
     for index, arrays in scores:
         real = index >= 0
         for name, array in arrays.items():
-            getattr(found, name)[index[real]] = array[real]
+            getattr(predictions, name)[index[real]] = array[real]
         done += int(real.sum())
         parallel.note_progress(f"{what}, {done} of {len(dataset)} examples")
         now = time.monotonic()
@@ -154,17 +155,17 @@ def collect(
             rate = (done - before) / (now - started)
             report(how_far(what, done, len(dataset), rate))
             reported = now
-    if not np.isfinite(found.nll).all():
-        culprit = int(np.flatnonzero(~np.isfinite(found.nll))[0])
+    if not np.isfinite(predictions.nll).all():
+        culprit = int(np.flatnonzero(~np.isfinite(predictions.nll))[0])
         raise ValueError(
             f"the logits of example {culprit} of {dataset.name}'s split {dataset.split!r} are not "
-            f"finite ({what}); the weights, or the noise's strength, are at fault"
+            f"finite ({what}); check the weights and the noise's strength"
         )
-    return found
+    return predictions
 
 
 def how_far(what: str, done: int, total: int, rate: float) -> str:
-    """A sentence: how many examples are done, how many per second, and the time that is left."""
+    """Returns a sentence: how many examples are done, how many per second, and the time left."""
     left = datetime.timedelta(seconds=round((total - done) / rate))
     return f"{what}: {done} of {total} examples, {rate:.1f} examples/s, {left} left"
 
@@ -180,36 +181,36 @@ def fetch_behind(results: Iterable[Any]) -> Iterator[Any]:
 
 
 def log_sum_exp(logits: np.ndarray) -> np.ndarray:
-    """The logarithm of the sum of exponentials, (n, classes) to (n,), in the dtype of the logits.
+    """Returns the log of the sum of exponentials, (n, classes) to (n,), in the logits' dtype.
 
-    In a quarter of the time of SciPy's, without its options: a large audit needs thousands of
-    millions of exponentials.
+    It takes a quarter of the time of SciPy's function, without its options: a large audit needs
+    billions of exponentials.
     """
     return np.concatenate([_log_sum_exp(logits[rows])[1] for rows in _parts(logits)])
 
 
 def _parts(logits: np.ndarray) -> Iterator[slice]:
-    """Of the rows of logits (n, classes)."""
+    """Yields slices of the rows of logits (n, classes) to score at once."""
     size = max(1, _AT_ONCE // logits.shape[1])
     yield from (slice(start, start + size) for start in range(0, len(logits), size))
 
 
 def _log_sum_exp(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The class of the largest logit, (n,), `log_sum_exp`, which needs it, and its lead."""
+    """Returns the class of the largest logit, `log_sum_exp`, and the logit's lead, (n,) each."""
     top = logits.argmax(axis=1)[:, None]
     largest = np.take_along_axis(logits, top, axis=1)
     rest = logits - largest
     np.exp(rest, out=rest)
-    np.put_along_axis(rest, top, 0, axis=1)  # its 1 would swallow the others
+    np.put_along_axis(rest, top, 0, axis=1)  # added to its 1, small terms would be lost
     with np.errstate(divide="ignore"):
         lead = -np.log(rest.max(axis=1))
     return top[:, 0], largest[:, 0] + np.log1p(rest.sum(axis=1)), lead
 
 
 def _rank(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """How many classes are ahead of the true one: logits (n, classes), labels (n,), to (n,).
+    """Counts the classes ahead of the true one: logits (n, classes), labels (n,), to (n,).
 
-    Ties count as in argmax; a logit that is not a number is never smaller.
+    Ties count as in argmax; NaN counts as ahead.
     """
     labels = labels[:, None]
     true = np.take_along_axis(logits, labels, axis=1)
@@ -221,18 +222,18 @@ def _rank(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def score_logits(logits: jax.Array, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
-    """The arrays of `Predictions`, (b,).
+    """Returns the arrays of `Predictions`, (b,).
 
     Args:
       logits: (b, classes).
-      batch: with the targets of `data.Dataset.targets`.
+      batch: a batch with the targets of `data.Dataset.targets`.
     """
     label_sets = batch.get("label_set")
     labels, members = preferred_labels(jnp, logits, batch["label"], label_sets)
     labels = labels[:, None]
     true = jnp.take_along_axis(logits, labels, axis=1)
     classes = jnp.arange(logits.shape[1], dtype=labels.dtype)
-    # As `_rank` counts.
+    # Must count as `_rank` does.
     ahead = ~(logits <= true) | ((logits == true) & (classes < labels))
     likelihood = members[:, 0] if label_sets is None else jax.nn.logsumexp(members, axis=1)
     nll = jax.nn.logsumexp(logits, axis=1) - likelihood

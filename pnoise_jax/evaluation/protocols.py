@@ -1,4 +1,4 @@
-"""Protocols: the ways in which one model can be evaluated on one test set."""
+"""Protocols: ways to evaluate a model on a test set."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,13 +7,13 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """One way to evaluate.
+    """One way to evaluate a model.
 
     Attributes:
       noise: whether the injection acts.
-      order: of the test set: "shuffled", "class_sorted", or "stored", the data set's own.
-      batch_size: how many consecutive examples form a batch, within which noise mixes.
-      draws: of random noise; the probabilities are the mean over them.
+      order: order of the test set: "shuffled", "class_sorted", or "stored", the data set's own.
+      batch_size: number of consecutive examples in a batch, within which noise mixes.
+      draws: number of draws of random noise; probabilities are the mean over draws.
       weight_noise: whether the task's noise on weights acts.
     """
 
@@ -44,7 +44,7 @@ class Protocol:
         return f"{named}, mean of {self.draws} draws" if self.draws > 1 else named
 
     def row(self) -> dict[str, Any]:
-        """The beginning of a row of results: its fields, of the last two those that are set."""
+        """Returns the fields as a row of results; draws and weight_noise only if not default."""
         row: dict[str, Any] = {"noise": self.noise, "order": self.order}
         row["batch_size"] = self.batch_size
         return row | {
@@ -55,13 +55,13 @@ class Protocol:
 
     @classmethod
     def of_row(cls, row: Mapping[str, Any]) -> "Protocol":
-        """The protocol of a row of results."""
+        """Returns the protocol of a row of results."""
         fields = (field.name for field in dataclasses.fields(cls))
         return cls(**{name: row[name] for name in fields if name in row})
 
 
 def standard_protocols(batch_size: int, *, noise: bool) -> tuple[Protocol, ...]:
-    """Clean; and if the model has noise, noisy in both orders: never one noisy number alone."""
+    """Returns clean and, if the model has noise, noisy in both orders, never a noisy one alone."""
     clean = Protocol(noise=False, order="shuffled", batch_size=batch_size)
     if not noise:
         return (clean,)

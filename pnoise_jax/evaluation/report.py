@@ -1,4 +1,4 @@
-"""The standard report: the protocols side by side, on the console."""
+"""The standard report: a table of all protocols, on the console."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -14,13 +14,13 @@ from pnoise_jax.terminal import printable
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
-    """One of the numbers of a step or an evaluation, and how it is printed.
+    """A number from a step or an evaluation, and how to print it.
 
     Attributes:
       name: the key of the number, such as "top1".
-      label: what a reader sees, such as "top-1".
-      digits: number of digits after the point.
-      unit: such as "percent", which is printed as %.
+      label: its label for readers, such as "top-1".
+      digits: number of digits after the decimal point.
+      unit: its unit, such as "percent", which is printed as %.
     """
 
     name: str
@@ -30,11 +30,11 @@ class Measure:
 
     @property
     def heading(self) -> str:
-        """The heading of a column: the label, with % if the numbers are in percent."""
+        """The heading of its column: the label, with % if the unit is percent."""
         return f"{self.label} %" if self.unit == "percent" else self.label
 
     def text(self, value: float) -> str:
-        """The label and the number: "top-1 97.0 %"."""
+        """Returns the label and the number: "top-1 97.0 %"."""
         percent = " %" if self.unit == "percent" else ""
         return f"{self.label} {value:.{self.digits}f}{percent}"
 
@@ -47,9 +47,9 @@ CLASSIFICATION_MEASURES = (
 
 EXPLANATION = (
     "Noise that mixes examples makes a prediction depend on the other examples of its batch. In "
-    "class order these share its label, which no deployed classifier knows. What the class-sorted "
-    "row gains over the shuffled one comes from the order of the test set; launch.audit tests "
-    "whether the labels of batch mates are what is read."
+    "class order these share its label, which no deployed classifier knows. Any gain of the "
+    "class-sorted row over the shuffled one comes from the order of the test set; launch.audit "
+    "tests whether the labels of batch mates are what is read."
 )
 
 
@@ -64,10 +64,10 @@ def print_report(
     """Prints a table of the rows that `evaluate` returns.
 
     Args:
-      console: where to print.
+      console: the console to print on.
       rows: one per protocol.
-      measures: the columns, by their names in the rows.
-      title: of the table.
+      measures: the columns, named as in the rows.
+      title: title of the table.
       mixes_batch: whether the noise mixes examples; if so, the report explains what that means.
     """
     table = Table(title=Text(printable(title)), title_justify="left")

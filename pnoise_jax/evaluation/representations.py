@@ -1,4 +1,4 @@
-"""The output of the layers before the noise: computed once per example, for all protocols."""
+"""Representations before the noise, computed once per example for all protocols."""
 
 import dataclasses
 import os
@@ -19,7 +19,7 @@ class Representations:
     """The input of one layer of a model, for every example of a data set.
 
     Attributes:
-      layer: its number, from 1.
+      layer: the number of the layer, counted from 1.
       values: (n, ...), in the data set's order, in memory or mapped from a file.
     """
 
@@ -32,12 +32,12 @@ class Representations:
             first = first_noisy_layer(model.injection, model.num_layers)
             if first < self.layer:
                 raise ValueError(
-                    f"the noise enters layer {first}, and the representations are the input of "
+                    f"the noise enters layer {first}, but the representations are the input of "
                     f"layer {self.layer}; make them for layer {first} or before"
                 )
 
     def batches(self, dataset: data.Dataset, indices: np.ndarray) -> Iterator[data.Batch]:
-        """This host's part of the batches with the rows of ``indices``; -1 is padding."""
+        """Yields this host's part of the batches in the rows of ``indices``; -1 is padding."""
         hosts, host = jax.process_count(), jax.process_index()
         for rows in indices:
             index = rows.reshape(hosts, -1)[host]
@@ -49,7 +49,7 @@ class Representations:
 def first_noisy_layer(
     injection: noise.Injection | tuple[noise.Injection, ...], num_layers: int
 ) -> int:
-    """The first layer where noise can enter in an evaluation; 0 for the image."""
+    """Returns the first layer where noise can enter in an evaluation; 0 for the image."""
     switched = noise.switch_for_evaluation(injection)
     return min(each.first_layer(num_layers) for each in switched if each.inference)
 
@@ -57,16 +57,16 @@ def first_noisy_layer(
 def allocate(
     rows: int, like: Mapping[int, jax.Array], scratch: Path | None
 ) -> dict[int, np.ndarray]:
-    """Room for representations: in memory, or in files if they would fill a quarter of it.
+    """Allocates arrays for representations: in memory, or in files if larger than a quarter of it.
 
     Args:
       rows: number of examples.
-      like: by layer, arrays (b, ...) like those that will be stored.
-      scratch: directory for the files, which have no names there and vanish with the process; None
-        for that of the system.
+      like: by layer, arrays (b, ...) with the shapes and dtypes to store.
+      scratch: directory for the files, which have no names and vanish with the process; None for
+        the system's temporary directory.
 
     Raises:
-      OSError: there is no room for the files.
+      OSError: there is not enough disk space for the files.
     """
     shapes = {layer: (rows, *x.shape[1:]) for layer, x in like.items()}
     size = sum(rows * x[0].size * x.dtype.itemsize for x in like.values())
@@ -76,7 +76,7 @@ def allocate(
     free = shutil.disk_usage(directory).free
     if free < size:
         raise OSError(
-            f"the representations before the noisy layers need {size / 1e9:.1f} GB, and "
+            f"the representations before the noisy layers need {size / 1e9:.1f} GB, but "
             f"{directory} has {free / 1e9:.1f} GB left: make room, choose a work directory on a "
             "larger disk, or evaluate fewer examples (data.test_split)"
         )

@@ -1,17 +1,17 @@
-"""How certain an accuracy or a difference is: over seeds, examples, batches and orders.
+"""Intervals and tests for accuracies and differences, over seeds, examples, batches and orders.
 
 The variance of a mean over S seeds and n examples has two crossed sources, seeds and examples, and
 is estimated by V(seeds) + V(units) - V(interaction) (A. C. Cameron, J. B. Gelbach, D. L. Miller,
 Robust Inference With Multiway Clustering, Journal of Business & Economic Statistics 29, 2011). A
-unit is one example, or a whole batch where examples were predicted together in one order. Two
-orders have two ways to cluster the same examples: V(batches of one) + V(batches of the other) -
-V(examples). A mean over many random orders has examples as units, and the variance over orders.
+unit is one example, or a whole batch if its examples were predicted together in one order. Two
+orders cluster the same examples in two ways: V(batches of one) + V(batches of the other) -
+V(examples). A mean over many random orders has examples as units, plus the variance over orders.
 
 Differences are paired by example and by seed. Their interval is Student's with Satterthwaite's
 degrees of freedom. It counts one more example gained and one more lost than were observed (D. G.
 Bonett, R. M. Price, Adjusted Wald Confidence Interval for a Difference of Binomial Proportions
 Based on Paired Data, Journal of Educational and Behavioral Statistics 37, 2012), so that few or no
-differing examples are not taken for certainty.
+differing examples are not mistaken for certainty.
 
 Accuracies have the interval of Clopper and Pearson at the effective number of examples that the
 variance implies (E. L. Korn, B. I. Graubard, Confidence Intervals for Proportions With Small
@@ -28,14 +28,15 @@ import scipy
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Hits:
-    """Which examples a model got right, for each seed.
+    """Which examples a model predicted correctly, for each seed.
 
     Attributes:
-      correct: (seeds, n) bool; or float, the share of several orders in which it was right.
-      batches: (n,) int, the batch that each example was mixed in, from 0, the same for all seeds;
-        None if every example counts separately.
-      order_variance: of the mean accuracy, in points squared, from the choice of random orders: the
-        variance over orders divided by their number.
+      correct: (seeds, n) bool; or float, the share of several orders in which an example was
+        predicted correctly.
+      batches: (n,) int, the number of the batch in which each example was mixed, from 0, the same
+        for all seeds; None if every example counts separately.
+      order_variance: variance of the mean accuracy, in points squared, from the choice of random
+        orders: the variance over orders divided by their number.
     """
 
     correct: np.ndarray
@@ -57,7 +58,7 @@ class Hits:
 
     @property
     def units(self) -> int:
-        """How many examples, or batches, there are."""
+        """Number of examples, or of batches."""
         return self.correct.shape[1] if self.batches is None else len(np.unique(self.batches))
 
     @property
@@ -68,12 +69,12 @@ class Hits:
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A number and how certain it is.
+    """A number with its uncertainty.
 
     Attributes:
       value: in percent, or in points for a difference.
       interval: its confidence interval.
-      p_value: of the hypothesis that a difference is 0, two-sided; None for an accuracy.
+      p_value: two-sided, of the hypothesis that a difference is 0; None for an accuracy.
     """
 
     value: float
@@ -81,14 +82,14 @@ class Estimate:
     p_value: float | None = None
 
     def require_p_value(self) -> float:
-        """`p_value` of a difference, which has one; ValueError of anything else."""
+        """Returns the p-value of a difference; raises ValueError for an estimate without one."""
         if self.p_value is None:
-            raise ValueError(f"{self} is no difference: it has no p-value")
+            raise ValueError(f"{self} is not a difference: it has no p-value")
         return self.p_value
 
     @property
     def sign(self) -> int:
-        """1 or -1 if the interval is on one side of 0, else 0: not resolved."""
+        """1 or -1 if the interval is on one side of 0, else 0: the sign is not resolved."""
         low, high = self.interval
         return int(low > 0) - int(high < 0)
 
@@ -102,13 +103,13 @@ def accuracy(hits: Hits, *, confidence: float, over_seeds: bool = True) -> Estim
     """The mean accuracy over seeds, in percent.
 
     Args:
-      hits: of one protocol.
-      confidence: of the interval, such as 0.95.
-      over_seeds: whether the interval covers other seeds, too; if not, or if there is only one, it
-        is about these models.
+      hits: hits of one protocol.
+      confidence: confidence of the interval, such as 0.95.
+      over_seeds: whether the interval also covers other seeds; if not, or if there is only one
+        seed, it is about these models.
 
     Raises:
-      ValueError: a confidence outside (0, 1).
+      ValueError: confidence is not in (0, 1).
     """
     tail = _tail(confidence)
     variance = _variance(hits.correct, [hits.batches], over_seeds)
@@ -120,12 +121,12 @@ def accuracy(hits: Hits, *, confidence: float, over_seeds: bool = True) -> Estim
 def difference(
     hits: Hits, reference: Hits, *, confidence: float, over_seeds: bool = True
 ) -> Estimate:
-    """The mean accuracy over seeds minus that of ``reference``, in points.
+    """The mean accuracy over seeds minus the mean accuracy of ``reference``, in points.
 
-    It is paired by seed and by example, whatever order or batches they were predicted in.
+    It is paired by seed and by example, for any order and batches.
 
     Args:
-      hits, reference: of the same seeds and examples.
+      hits, reference: hits of the same seeds and examples.
       confidence, over_seeds: as in `accuracy`.
 
     Raises:
@@ -152,12 +153,13 @@ def mean_change(changes: np.ndarray, *, confidence: float) -> Estimate:
 
 
 def student(value: float, error: float, freedom: float, *, confidence: float) -> Estimate:
-    """A number with a standard error: its Student interval, and the p-value of it being 0.
+    """Returns Student's interval of a number, and the p-value of the hypothesis that it is 0.
 
     Args:
-      value, error: in the same unit, which is also that of the interval; the error is above 0.
+      value: the number.
+      error: its standard error, above 0 and in the same unit.
       freedom: degrees of freedom of the error.
-      confidence: of the interval.
+      confidence: confidence of the interval.
     """
     half = float(scipy.stats.t.isf(_tail(confidence), freedom)) * error
     p_value = float(2 * scipy.stats.t.sf(abs(value) / error, freedom))
@@ -165,14 +167,14 @@ def student(value: float, error: float, freedom: float, *, confidence: float) ->
 
 
 def proportion(events: float, count: float, *, confidence: float) -> Estimate:
-    """The share of independent events, in percent, with the interval of Clopper and Pearson."""
+    """The share of independent events, in percent, with Clopper and Pearson's interval."""
     return Estimate(100 * events / count, _binomial(events, count, _tail(confidence)))
 
 
 def balanced(hits: Hits, labels: np.ndarray) -> Hits:
-    """The same hits, weighted so that all classes count equally, for balanced accuracy.
+    """Returns the hits, weighted so that all classes count equally, for balanced accuracy.
 
-    The values of ``correct`` are scaled and are no longer shares; only `difference` takes them.
+    The values of ``correct`` are scaled and are no longer shares; only `difference` accepts them.
     """
     counts = np.bincount(labels)
     weight = len(labels) / ((counts > 0).sum() * counts[labels])
@@ -180,7 +182,7 @@ def balanced(hits: Hits, labels: np.ndarray) -> Hits:
 
 
 def adjust_p_values(p_values: Sequence[float]) -> np.ndarray:
-    """Holm's correction for several tests: p-values that hold for all of them together."""
+    """Applies Holm's correction, so that the p-values of several tests hold for all jointly."""
     p = np.asarray(p_values, np.float64)
     order = np.argsort(p)
     stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
@@ -190,7 +192,7 @@ def adjust_p_values(p_values: Sequence[float]) -> np.ndarray:
 
 
 def degrees_of_freedom(*sources: tuple[float, int]) -> float:
-    """Satterthwaite's degrees of freedom, of a sum of variances with known degrees of freedom."""
+    """Satterthwaite's degrees of freedom of a sum of variances with known degrees of freedom."""
     total = sum(variance for variance, _ in sources)
     parts = sum(variance**2 / max(1, freedom) for variance, freedom in sources)
     return total**2 / parts if parts else float(max(freedom for _, freedom in sources))
@@ -198,7 +200,7 @@ def degrees_of_freedom(*sources: tuple[float, int]) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class _Variance:
-    """The variance of a mean share: its parts and their degrees of freedom."""
+    """The variance of a mean share, and its degrees of freedom."""
 
     total: float
     freedom: float
@@ -213,7 +215,7 @@ def _tail(confidence: float) -> float:
 def _variance(
     values: np.ndarray, clusterings: Sequence[np.ndarray | None], over_seeds: bool
 ) -> _Variance:
-    """The variance of the mean of ``values`` (seeds, n), examples clustered in up to two ways."""
+    """The variance of the mean of ``values`` (seeds, n), with up to two clusterings of examples."""
     seeds = len(values)
     by_example = values.mean(axis=0)
     different = [batches for batches in clusterings if batches is not None]
@@ -235,7 +237,7 @@ def _variance(
 
 
 def _clustered(values: np.ndarray, batches: np.ndarray | None) -> float:
-    """The variance of the mean of ``values`` (n,), in which batches vary independently."""
+    """The variance of the mean of ``values`` (n,), if batches vary independently."""
     deviations = values - values.mean()
     if batches is not None:
         deviations = np.bincount(batches, weights=deviations)
@@ -251,14 +253,14 @@ def _mean_change(
     confidence: float,
     over_seeds: bool,
 ) -> Estimate:
-    """The mean of changes (seeds, n), with the two further examples of Bonett and Price."""
+    """The mean of changes (seeds, n), with the two additional examples of Bonett and Price."""
     variance = _variance(changes, clusterings, over_seeds)
     n = changes.shape[1]
-    if not np.any(changes):  # nothing differs: as few as there are independent units
+    if not np.any(changes):  # then only independent units are evidence of no difference
         n = min([n, *(len(np.unique(b)) for b in clusterings if b is not None)])
     value = float(changes.mean())
     center = value * n / (n + 2)
-    weight = max(1.0, float(np.abs(changes).max()))  # of the heaviest example, if they have weights
+    weight = max(1.0, float(np.abs(changes).max()))  # the largest weight, if examples have weights
     error = np.sqrt(variance.total + of_orders + 2 * (weight / (n + 2)) ** 2)
     around = student(center, error, variance.freedom, confidence=confidence)
     low, high = np.clip(around.interval, -1, 1)

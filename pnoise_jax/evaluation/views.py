@@ -3,26 +3,26 @@
 import jax
 import jax.numpy as jnp
 
-# Steps down and to the right; the image itself comes first.
+# Steps (down, right); the first is the image itself.
 _SHIFTS = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1))
 MAX_VIEWS = len(_SHIFTS)
 
 
 def shifted_views(images: jax.Array, count: int) -> jax.Array:
-    """Views of each image: itself, then shifted a step in up to eight directions.
+    """Returns views of each image: the image, and shifts by one step in up to eight directions.
 
-    A step is a 32nd of the shorter side, and at least a pixel: 1 pixel for 8 or 32, 7 for 224.
+    A step is a 32nd of the shorter side, and at least one pixel: 1 pixel for 8 or 32, 7 for 224.
 
     Args:
       images: (batch, height, width, channels).
-      count: views of each image, 1 to `MAX_VIEWS`.
+      count: number of views of each image, 1 to `MAX_VIEWS`.
 
     Returns:
-      (batch * count, height, width, channels), the views of an image next to one another. The strip
-      that a shift uncovers repeats the edge of the image.
+      (batch * count, height, width, channels), in which the views of an image are adjacent. The
+      strip that a shift uncovers repeats the edge of the image.
 
     Raises:
-      ValueError: a count out of range.
+      ValueError: count is out of range.
     """
     if not 1 <= count <= MAX_VIEWS:
         raise ValueError(f"views={count}: give a whole number from 1 to {MAX_VIEWS}")

@@ -136,7 +136,7 @@ def test_what_does_not_fit_into_memory_goes_to_a_file(tmp_path, monkeypatch):
     assert mapped[3].shape == (100, 2)
     few = representations.allocate(30, like, tmp_path)  # 840 bytes
     assert not any(isinstance(array, np.memmap) for array in few.values())
-    with pytest.raises(OSError, match=r"representations .* need 28000\.0 GB, and .* make room"):
+    with pytest.raises(OSError, match=r"representations .* need 28000\.0 GB, but .* make room"):
         representations.allocate(10**12, like, tmp_path)
 
 
@@ -144,7 +144,7 @@ def test_views_and_representations_are_not_for_one_call(dataset):
     model, variables = create("vit_ti_16", VIT)
     found = representations.Representations(3, np.zeros((37, 17, 16), np.float32))
     protocol = evaluation.Protocol(noise=True, order="shuffled", batch_size=5)
-    with pytest.raises(ValueError, match="views=5: representations hold one view"):
+    with pytest.raises(ValueError, match="views=5: representations contain one view"):
         evaluation.predict(
             model,
             variables,

@@ -52,7 +52,7 @@ def test_only_a_difference_has_a_p_value(draw):
     hits = Hits(draw(1, 100, 0.7))
     found = difference(hits, Hits(draw(1, 100, 0.5)), **OPTIONS)
     assert found.require_p_value() == found.p_value
-    with pytest.raises(ValueError, match="is no difference: it has no p-value"):
+    with pytest.raises(ValueError, match="is not a difference: it has no p-value"):
         accuracy(hits, **OPTIONS).require_p_value()
 
 

@@ -97,7 +97,7 @@ def test_noise_on_weights_has_rows_of_its_own(data_dir):
     )
     assert rows[1]["nll"] == expected.summary()["nll"]
     assert not math.isclose(rows[0]["nll"], clean["nll"], rel_tol=1e-4)
-    with pytest.raises(ValueError, match="noisy weights: the task knows its noise on weights"):
+    with pytest.raises(ValueError, match="noisy weights: the task applies its noise on weights"):
         evaluation.evaluate(
             task.model, variables, experiment.test_data, [one], mesh=mesh, mean=(0.5,), std=(0.5,)
         )

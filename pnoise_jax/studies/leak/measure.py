@@ -144,7 +144,7 @@ class _Plan:
         self._scores: list[dict[str, OrderScores]] = []
         self._dependence: list[Dependence] = []
         self._targets: list[interventions.Found] = []
-        self._found: dict[str | float, list] = {}
+        self._kept: dict[str | float, list] = {}
         self._orders: dict[str | float, np.ndarray] = {}
 
     def run(
@@ -214,7 +214,7 @@ class _Plan:
     @property
     def last_shuffled(self) -> Predictions:
         """The last subject's predictions in the first random order."""
-        return self._found[SHUFFLED][-1][0]
+        return self._kept[SHUFFLED][-1][0]
 
     def note_dependence_on_size(self) -> None:
         """Records that the last subject's predictions depend on the batch size."""
@@ -251,10 +251,10 @@ class _Plan:
     ) -> None:
         groups = evaluation.in_batches(order, self.noise.group_size or self.batch_size)
         self._orders[name] = order
-        self._found.setdefault(name, []).append((predictions, vote(logits, groups)))
+        self._kept.setdefault(name, []).append((predictions, vote(logits, groups)))
 
     def _composition(self, name: str | float) -> Composition:
-        predictions, votes = zip(*self._found[name], strict=True)
+        predictions, votes = zip(*self._kept[name], strict=True)
         order = self._orders[name]
         groups = evaluation.in_batches(order, self.noise.group_size or self.batch_size)
         return Composition(
