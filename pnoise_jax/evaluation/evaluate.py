@@ -50,7 +50,7 @@ def predict(
 
     Args:
       model: a model with the injections to use if the protocol has noise. A single injection always
-        acts. Of several, those with ``inference=True`` act, or all if there are none.
+        acts. Of several, those with ``inference=True`` act, or all if none has it.
       variables: variables of the model.
       dataset: the test set. If it is restricted (`Dataset.restricted`), only the outputs for its
         classes count.

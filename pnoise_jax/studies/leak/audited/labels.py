@@ -148,7 +148,7 @@ def as_names(class_names: Any) -> list[str] | None:
     """Returns the name of each column of the logits, in order; numbers can be names, too.
 
     Raises:
-      ValueError: class_names has no order, as a set, or is not a collection of names.
+      ValueError: class_names has no order, such as a set, or is not a collection of names.
     """
     if class_names is None:
         return None

@@ -29,7 +29,7 @@ class Change:
 
     Attributes:
       size: of a logit, absolute; 0 where nothing changed.
-      example: whose logit it is.
+      example: the number of the example.
       logits: that example's logits with its original mates, (classes,).
       others: its logits with other mates, (classes,).
       replaced: the numbers of the mates that were replaced with their successors.

@@ -66,7 +66,7 @@ def pair_up(
 
 
 def _count_confusions(clean: np.ndarray) -> np.ndarray:
-    """Counts the examples whose two likeliest classes are these, (classes, classes)."""
+    """Counts the examples by their two likeliest classes, (classes, classes)."""
     classes = clean.shape[1]
     counts = np.zeros((classes, classes), np.int64)
     for start in range(0, len(clean) if classes > 1 else 0, _ROWS):  # each logit gets an index

@@ -20,7 +20,7 @@ class OrderTest:
       value: in the order under test; the mean if there are several.
       mean, deviation, lowest, highest: of the orders that it is compared with.
       orders: the number of those orders.
-      below, above: how many of them score less than the value, and how many more.
+      below, above: how many of them score less than the value, and how many score more.
       p_value: two-sided, of the hypothesis that the value is one more draw like them.
       p_adjusted: the same, with Holm's correction for all such tests of the audit.
       interval: confidence interval of the value minus the mean, in points, on this test set; it

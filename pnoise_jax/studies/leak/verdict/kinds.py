@@ -160,7 +160,7 @@ def leaks(evidence: Evidence, level: float) -> bool:
 
 
 def leaks_as_given(evidence: Evidence, level: float) -> bool:
-    """Whether the data set's own order gains, as its mates have, or lack, an example's label."""
+    """Whether the given order gains through mates that have, or lack, an example's label."""
     if evidence.given_order is None or evidence.given_purity is None:
         return False
     if evidence.given_order.sign(level) <= 0:

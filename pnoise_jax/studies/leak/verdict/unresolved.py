@@ -43,7 +43,7 @@ def _no_pull(evidence: Evidence) -> str:
 
 
 def _what_would_resolve(evidence: Evidence, level: float, equivalence: float) -> str:
-    """Says what to do if no order stands out, but they are not shown to be harmless either."""
+    """Says what to do if no order stands out, but none is shown to be harmless either."""
     tests = {
         "class order, with files permuted": evidence.class_order,
         "the order of files": evidence.file_order,
