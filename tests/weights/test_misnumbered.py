@@ -24,7 +24,7 @@ def test_an_audit_of_a_function_says_so_or_matches_by_name():
     labels = np.array([0, 2, 999], np.int32)
     same, doubt = in_columns(labels, AS_STRINGS, None)
     np.testing.assert_array_equal(same, labels)
-    assert "label 2 class '10'" in doubt
+    assert "label 2 is class '10'" in doubt
     columns, note = in_columns(labels, AS_STRINGS, [str(i) for i in range(1000)])
     np.testing.assert_array_equal(columns, [0, 10, 999])
     assert "matched by name" in note
