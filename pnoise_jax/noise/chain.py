@@ -1,4 +1,4 @@
-"""Several noises in one place, one after another."""
+"""Several noises at one place, applied one after another."""
 
 import dataclasses
 
@@ -10,11 +10,11 @@ from pnoise_jax.noise.base import Mixes, Noise, require_noise
 
 @dataclasses.dataclass(frozen=True)
 class Chain(Noise):
-    """Applies noises in order, each to what the one before it returns.
+    """Applies noises in order, each to the output of the previous one.
 
     Attributes:
-      noises: two or more; those that draw get a key each.
-      strength: multiplies the strength of every one of them.
+      noises: two or more; each noise that draws gets a separate key.
+      strength: multiplies the strength of each noise.
       group_size: of the noises that mix examples; None keeps each noise's group size.
     """
 
@@ -34,25 +34,25 @@ class Chain(Noise):
         sizes = {noise.group_size for noise in self.noises if noise.mixes}
         if len(kinds) > 1 or len(sizes) > 1:
             raise ValueError(
-                f"noises={self.noises!r}: those that mix examples mix over {kinds} in groups of "
-                f"{sizes}; make them agree"
+                f"noises={self.noises!r}: the noises that mix examples mix over {kinds} in groups "
+                f"of {sizes}; make them agree"
             )
         if self.group_size is None and sizes:
             object.__setattr__(self, "group_size", sizes.pop())
 
     @property
     def is_off(self) -> bool:
-        """Also where all of them are."""
+        """Whether the noise changes nothing: its strength is 0, or all of the noises are off."""
         return self.strength == 0 or all(noise.is_off for noise in self.noises)
 
     @property
     def draws(self) -> bool:
-        """Whether any of them does."""
+        """Whether any of the noises draws."""
         return any(noise.draws for noise in self.noises)
 
     @property
     def mixes(self) -> Mixes:
-        """What any of them mixes."""
+        """What the noises mix; None if none of them mixes."""
         return next((noise.mixes for noise in self.noises if noise.mixes), None)
 
     def require_strength(self, strength: float) -> None:
@@ -67,7 +67,7 @@ class Chain(Noise):
                 ) from error
 
     def noisy(self, key, x, *, mask, strength, index) -> jax.Array:
-        """Applies each noise to the result of the one before."""
+        """Applies each noise to the output of the previous one."""
         for number, noise in enumerate(self.noises):
             if noise.mixes and self.group_size is not None:
                 noise = dataclasses.replace(noise, group_size=self.group_size)

@@ -1,4 +1,4 @@
-"""What noises require of their settings and inputs; each failure says what would be right."""
+"""Checks of the settings and inputs of noises; each error says what was expected."""
 
 import math
 from collections.abc import Iterable
@@ -28,12 +28,13 @@ def require_batch(x: jax.Array, mask: jax.Array | None) -> None:
 
 
 def require_examples(x: jax.Array, examples: int | None, *, site: str) -> None:
-    """Raises ValueError unless the leading axis of a site's array can be that of the examples.
+    """Raises ValueError if the leading axis of a site's array cannot be the examples.
 
     Args:
-      x: what the site gets; examples may have been split into several rows each, such as windows.
-      examples: of the whole call, None where that is not known.
-      site: its path, for the error.
+      x: the array at the site; each example may have been split into several rows, such as
+        windows.
+      examples: the number of examples in the whole call; None if unknown.
+      site: the site's path, for the error.
     """
     if not x.ndim:
         return  # the noise refuses it
@@ -46,8 +47,9 @@ def require_examples(x: jax.Array, examples: int | None, *, site: str) -> None:
         return
     raise ValueError(
         f"{site!r} gets {list(x.shape)} {where}, so a noise that mixes examples would mix "
-        "something else there (under vmap a module usually sees one example): choose a site "
-        f"outside, or, if the leading axis does hold examples, give noise_mask, ({rows},) bool"
+        "something else there (under vmap, a module usually sees one example at a time): choose a "
+        "site further out, or, if the leading axis does contain examples, give noise_mask, "
+        f"({rows},) bool"
     )
 
 
@@ -61,7 +63,7 @@ def require_own_draws(site: str, *, lifted: bool) -> None:
     if enclosing.is_inside(enclosing.VMAP | enclosing.LOOPS, lifted=lifted):
         raise ValueError(
             f"{site!r} is called inside jax.vmap or a loop such as lax.scan, where each example or "
-            "step would draw the same noise: choose a site outside"
+            "step would draw the same noise: choose a site further out"
             + "; or use nn.vmap or nn.scan, with split_rngs={'noise': True}"
             * (not lifted)
         )
@@ -81,20 +83,20 @@ def require_index(x: jax.Array, index: jax.Array | None) -> None:
 def require_finite(field: str, value: float) -> None:
     """Raises ValueError unless value is a finite Python or numpy number."""
     if not isinstance(value, int | float | np.number) or not math.isfinite(value):
-        raise ValueError(f"{field}={value!r}: give a finite number (a traced one at call time)")
+        raise ValueError(f"{field}={value!r}: give a finite number; pass a traced one at call time")
 
 
 def require_scalar(field: str, value: Any) -> None:
     """Raises ValueError unless an array, which may be traced, is one number."""
     if value.shape != ():
         raise ValueError(
-            f"{field} has shape {value.shape}: give one number, which all examples have; for "
-            "several, jax.vmap the call over them"
+            f"{field} has shape {value.shape}: give one number for all examples; for several, "
+            "jax.vmap the call over them"
         )
 
 
 def require_one_of(field: str, value: object, allowed: tuple) -> None:
-    """Raises ValueError unless value is one of those allowed."""
+    """Raises ValueError unless value is one of the allowed values."""
     if value not in allowed:
         raise ValueError(f"{field}={value!r}: choose one of {', '.join(map(repr, allowed))}")
 
@@ -113,18 +115,18 @@ def require_count(field: str, value: object) -> None:
 
 
 def require_group_size(value: int | None) -> None:
-    """Raises ValueError unless value is None or a positive number."""
+    """Raises ValueError unless value is None or a whole number of at least 1."""
     if value is not None and not is_count(value):
         raise ValueError(f"group_size={value!r}: give a whole number of at least 1, or None")
 
 
 def require_key(key: jax.Array | None) -> jax.Array:
-    """The key; raises ValueError where a random noise is given none, or what is not one key."""
+    """Returns the key; raises ValueError if it is None or is not exactly one key."""
     if key is None:
         raise ValueError("this noise is random: give it a key, jax.random.key(seed)")
     if not hasattr(key, "dtype"):
         raise ValueError(f"key has type {type(key).__name__}; expected jax.random.key(seed)")
-    is_raw = not jnp.issubdtype(key.dtype, jax.dtypes.prng_key)  # of jax.random.PRNGKey
+    is_raw = not jnp.issubdtype(key.dtype, jax.dtypes.prng_key)  # made by jax.random.PRNGKey
     if key.ndim != is_raw or (is_raw and key.dtype != np.uint32):
         raise ValueError(
             f"key is {key.dtype}{list(key.shape)}: give one key, such as jax.random.key(seed) or "
@@ -134,5 +136,5 @@ def require_key(key: jax.Array | None) -> jax.Array:
 
 
 def unknown(what: str, name: object, known: Iterable[str]) -> str:
-    """A message: what is unknown, the known names that are near, and all of them."""
+    """Builds an error message: what is unknown, similar known names, and all known names."""
     return f"{what}{did_you_mean(name, known)}"

@@ -11,9 +11,7 @@ class ConfigField(NamedTuple):
 
 
 CONFIG_FIELDS: dict[str, ConfigField] = {
-    "preset": ConfigField(
-        str, "one of `noise.PRESETS`; the other fields override it where they are set"
-    ),
+    "preset": ConfigField(str, "one of `noise.PRESETS`; other fields that are set override it"),
     "name": ConfigField(
         str, 'linear_transform, gaussian, salt_and_pepper, erase, none, or "module:Name"'
     ),
@@ -23,41 +21,45 @@ CONFIG_FIELDS: dict[str, ConfigField] = {
     ),
     "shift": ConfigField(int, "for cyclic_shift: the distance between the examples that are mixed"),
     "implementation": ConfigField(str, "for linear_transform: structured or matmul"),
-    "axis": ConfigField(str, "for linear_transform: what is mixed, batch, tokens or views"),
+    "axis": ConfigField(str, "for linear_transform: what is mixed: batch, tokens or views"),
     "group_size": ConfigField(
         int,
-        "for linear_transform and salt_and_pepper: how many examples are mixed; by default a batch",
+        "for linear_transform and salt_and_pepper: how many examples are mixed; by default the "
+        "whole batch",
     ),
-    "mean": ConfigField(float, "for gaussian: its mean; at an image on a scale from 0 to 1"),
+    "mean": ConfigField(float, "for gaussian: its mean; for pixels, on a scale from 0 to 1"),
     "std": ConfigField(
-        float, "for gaussian: its standard deviation; at an image on a scale from 0 to 1"
+        float, "for gaussian: its standard deviation; for pixels, on a scale from 0 to 1"
     ),
-    "probability": ConfigField(float, "for salt_and_pepper: that a number is replaced"),
+    "probability": ConfigField(
+        float, "for salt_and_pepper: the probability that a number is replaced"
+    ),
     "extremes": ConfigField(
-        str, "for salt_and_pepper: extremes of each image or of the batch, image or batch"
+        str, "for salt_and_pepper: whose extremes replace numbers: image (each image's) or batch"
     ),
     "options": ConfigField(dict, "for your own noise: its other fields"),
     "layer": ConfigField(
-        str, 'which layers: 3, (6, 8, 10, 12), "last" or "random"; as a text "3" or "6,8,10,12"'
+        str, 'which layers: 3, (6, 8, 10, 12), "last" or "random"; as a string "3" or "6,8,10,12"'
     ),
     "point": ConfigField(
         str,
-        "where in the layer: block_input or attention_input; or image: its pixels, from 0 to 1, to "
-        "which range the result is clipped",
+        "where in the layer: block_input or attention_input; or image: the pixels, in [0, 1]; the "
+        "result is clipped to that range",
     ),
     "tokens": ConfigField(str, "which tokens: all or patch"),
     "train": ConfigField(bool, "whether the noise acts in training"),
     "inference": ConfigField(
         bool,
-        "whether it acts at inference, if the model is used as a library; reports show both. Of "
-        "several injections only those that do act in noisy evaluations",
+        "whether the noise acts at inference when the model is used as a library; reports show "
+        "both. Of several injections, only those with inference set act in noisy evaluations, or "
+        "all if none has it",
     ),
     "schedule": ConfigField(
         str,
-        'what its strength is multiplied by in training, such as "linear 0 to 1 over 10 epochs" or '
-        '"cosine 1 to 0 over 90 epochs from 10 epochs"; evaluations have the full strength',
+        'factor on the strength during training, such as "linear 0 to 1 over 10 epochs" or '
+        '"cosine 1 to 0 over 90 epochs from 10 epochs"; evaluations use the full strength',
     ),
-    "stop_gradient": ConfigField(bool, "whether the noise is a constant to the gradient"),
+    "stop_gradient": ConfigField(bool, "whether gradients treat the noise as a constant"),
     "others": ConfigField(
         dict, "further injections by name, each a section made by `training.noise_config`"
     ),

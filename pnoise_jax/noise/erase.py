@@ -1,4 +1,4 @@
-"""Erasing a representation: no noise, but the control that shows how much depends on a site."""
+"""Erasing a representation: not noise, but a control that shows how much depends on a site."""
 
 import dataclasses
 
@@ -13,11 +13,11 @@ from pnoise_jax.noise.base import Noise
 class Erase(Noise):
     """``X - strength * X``: zeros at strength 1. It draws nothing and mixes nothing.
 
-    Where a noise is suspected of leaking labels, erasing the same site shows how much the decision
-    reads there: the accuracy lost is what the noise can act on.
+    If a noise is suspected of leaking labels, erasing the same site shows how much the decision
+    depends on it: the accuracy lost is what the noise can act on.
 
     Attributes:
-      strength: the share that is taken away; 0 leaves x as it is.
+      strength: the share of x that is removed; 0 leaves x unchanged.
     """
 
     strength: float = 1.0

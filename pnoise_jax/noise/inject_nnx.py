@@ -1,7 +1,7 @@
-"""Noise in any NNX module, by the paths of its submodules, without a change to its code.
+"""Noise in any NNX module, by the paths of its submodules, without changing its code.
 
-NNX has no interceptors (flax issue 4666). As Flax's own ``nnx.capture`` does, the classes of the
-submodules are wrapped for the length of one call.
+NNX has no interceptors (flax issue 4666). Instead, as in Flax's own ``nnx.capture``, the classes of
+the submodules are wrapped for the duration of one call.
 """
 
 import contextlib
@@ -35,29 +35,29 @@ def inject_nnx(
 ) -> Callable[..., Any]:
     """``model`` with noise at the submodules whose path matches a pattern.
 
-    Call the result as the model is called, inside the function that is jitted, with four more
-    keywords: ``inject``, ``noise_key``, ``noise_mask`` (batch,) and ``noise_strength``. Noise
-    enters only where ``inject=True`` is given, as in `InjectedModule`. The model is not changed,
-    and other threads that call it meanwhile get no noise.
+    Call the result like the model, inside the jitted function, with four more keywords:
+    ``inject``, ``noise_key``, ``noise_mask`` (batch,) and ``noise_strength``. Noise is added only
+    with ``inject=True``, as in `InjectedModule`. The model is not changed, and other threads that
+    call it at the same time get no noise.
 
     Args:
       model: any NNX module.
-      noise: what enters.
-      at: pattern of the paths of the submodules, joined by "/", such as ``layers/0`` or
-        ``blocks/*``. A "*" stands for any part of a name, but not for "/".
+      noise: the noise to add.
+      at: pattern for the submodules' paths, whose names are joined by "/", such as ``layers/0`` or
+        ``blocks/*``. "*" matches any part of a name, but not "/".
       point: "input", the submodule's first argument; or "output", its result.
-      stop_gradient: the noise is a constant to the gradient.
+      stop_gradient: whether gradients treat the noise as a constant.
 
     Raises:
-      ValueError: no path matches: the error lists those that exist; or, at a call, a submodule that
-        matches was not called, as under ``nnx.scan`` and ``nnx.vmap``, which call copies of it.
+      ValueError: no path matches (the error lists the paths that exist); or, at a call, a matching
+        submodule was not called, as under ``nnx.scan`` and ``nnx.vmap``, which call copies of it.
     """
     from flax import nnx  # it takes most of a second to import
 
     require_noise(noise)
     if not isinstance(model, nnx.Module):
         raise ValueError(
-            f"model={type(model).__name__}: give an nnx.Module; for Linen there is InjectedModule"
+            f"model={type(model).__name__}: give an nnx.Module; for Linen, use InjectedModule"
         )
     if point not in ("input", "output"):
         raise ValueError(f"point={point!r}: choose 'input' or 'output'")
@@ -77,7 +77,7 @@ def inject_nnx(
         call.require_all_reached()
         return output
 
-    _sites(model, at)  # so that a pattern that matches nothing fails now
+    _sites(model, at)  # a pattern that matches nothing must fail now, not at the first call
     return injected
 
 
@@ -86,11 +86,11 @@ class _Call:
     """One call of a model with noise.
 
     Attributes:
-      noise, at, point, stop_gradient: as `inject_nnx` has them.
-      sites: paths of the modules that match, by the module's id.
-      note: called where noise enters, see `own_traces`.
-      key, mask, strength: handed to the noise.
-      examples: in the call, None where no argument is an array.
+      noise, at, point, stop_gradient: as in `inject_nnx`.
+      sites: paths of the matching modules, by the module's id.
+      note: called wherever noise is added; see `own_traces`.
+      key, mask, strength: passed to the noise.
+      examples: the number of examples in the call; None if no argument is an array.
       reached: paths of the sites that were called, in order.
     """
 
@@ -107,7 +107,7 @@ class _Call:
     reached: list[str] = dataclasses.field(default_factory=list)
 
     def __call__(self, original: Callable, module: Any, args: tuple, kwargs: dict) -> Any:
-        """What a site returns, with noise at its input or output."""
+        """Calls the site with noise at its input or output."""
         path = self.sites[id(module)]
         if self.point == "output":
             return self._add_noise(original(module, *args, **kwargs), path)
@@ -135,18 +135,18 @@ class _Call:
         return x + lax.stop_gradient(noisy - x) if self.stop_gradient else noisy
 
     def require_all_reached(self) -> None:
-        """Raises ValueError where the model has not called a module that matches."""
+        """Raises ValueError if the model has not called a matching module."""
         missed = sorted(set(self.sites.values()) - set(self.reached))
         if missed:
             raise ValueError(
-                f"at={self.at!r} matches {', '.join(missed)}, which this call did not call as "
-                "themselves: nnx.scan, nnx.vmap and nnx.remat call copies of a module. Match "
-                "the module around them, or give Linen's InjectedModule the Linen model"
+                f"at={self.at!r} matches {', '.join(missed)}, which this call did not call: "
+                "nnx.scan, nnx.vmap and nnx.remat call copies of a module. Match the module around "
+                "them, or use InjectedModule with a Linen model"
             )
 
 
 def _named(model: Any) -> list[tuple[str, Any]]:
-    """The submodules that can be called, by path."""
+    """The callable submodules with their paths."""
     from flax import nnx
 
     return [
@@ -157,7 +157,7 @@ def _named(model: Any) -> list[tuple[str, Any]]:
 
 
 def _sites(model: Any, at: str) -> dict[int, str]:
-    """Paths of the modules that match, by the module's id."""
+    """Paths of the matching modules, by the module's id."""
     named = _named(model)
     sites = {id(module): path for path, module in named if matches(path, at)}
     if not sites:
@@ -169,7 +169,7 @@ def _sites(model: Any, at: str) -> dict[int, str]:
 def _wrapped(classes: set[type], sites: dict[int, str], call: Callable) -> Iterator[None]:
     """Sends calls of the sites, from this thread, to ``call(original, module, args, kwargs)``."""
     thread = threading.get_ident()
-    inside: set[int] = set()  # a subclass's __call__ may call that of its base class
+    inside: set[int] = set()  # a subclass's __call__ may call its base class's
 
     def wrap(original: Callable) -> Callable:
         @functools.wraps(original)

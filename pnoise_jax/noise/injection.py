@@ -1,4 +1,4 @@
-"""Injection: which noise enters a model, where, and when. The spec that models take."""
+"""Injection: which noise enters a model, where, and when. The spec that models accept."""
 
 import dataclasses
 import functools
@@ -17,7 +17,7 @@ from pnoise_jax.noise.quality import CyclicShift, Optimal, QualityMatrix, Revers
 from pnoise_jax.noise.stochastic import Gaussian, SaltAndPepper
 from pnoise_jax.registry import Registry
 
-# Where in a layer noise may enter.
+# Where in a layer noise can enter.
 Point = Literal["block_input", "attention_input", "image"]
 Tokens = Literal["all", "patch"]
 Layer = int | tuple[int, ...] | Literal["last", "random"]
@@ -28,23 +28,27 @@ class Injection:
     """A noise and its place in a model.
 
     Attributes:
-      noise: what is injected.
-      layer: where: a layer's number from 1 (a transformer's blocks; a ResNet's residual blocks over
-        all its stages), several, "last", or "random": one drawn anew at each call (figure 1).
+      noise: the noise to inject.
+      layer: which layers get it: a number from 1 (a transformer's blocks; a ResNet's residual
+        blocks, counted over all stages), several numbers, "last", or "random": one layer, drawn
+        again at each call (figure 1).
       point: where in the layer: "block_input"; "attention_input", the output of the block's first
         normalisation, which the residual bypasses (the published code's site for ViTs); or "image",
-        the model's input, where layer has no meaning. A noise that mixes examples does the same at
-        the image as at all tokens of a ViT's first block: the patch embedding is affine.
-      tokens: "all", or "patch": leave the class token alone. The same where there is none.
-      train: whether it acts when the model is applied with train=True.
-      inference: whether it acts when the model is applied with train=False.
-      stop_gradient: the noise is a constant to the gradient: ``x + stop_gradient(noise(x) - x)``.
+        the model's input, for which `layer` has no meaning. A noise that mixes examples has the
+        same effect at the image as on all tokens of a ViT's first block, because the patch
+        embedding is affine.
+      tokens: "all", or "patch", which leaves the class token and other prefix tokens alone. They
+        are the same if the model has no such tokens.
+      train: whether the noise acts when the model is applied with train=True.
+      inference: whether the noise acts when the model is applied with train=False.
+      stop_gradient: whether gradients treat the noise as a constant:
+        ``x + stop_gradient(noise(x) - x)``.
       pixels: for the point "image": how the model's images were normalised. The noise then acts on
-        pixels in [0, 1], and the result is clipped to [0, 1] and normalised again. None: it acts on
-        the images as the model gets them, and nothing is clipped. A config's injections have it
-        from ``data.mean`` and ``data.std``.
-      section: the section of a config that describes it, by which errors and reports call it; it
-        makes no difference to what is injected.
+        pixels in [0, 1], and the result is clipped to [0, 1] and normalised again. If None, the
+        noise acts on the images as the model gets them, and nothing is clipped. Injections of a
+        config get it from ``data.mean`` and ``data.std``.
+      section: the config section that describes the injection. Errors and reports use it as the
+        injection's name; it does not affect what is injected.
     """
 
     noise: Noise
@@ -79,15 +83,15 @@ class Injection:
 
     @property
     def draws_layer(self) -> bool:
-        """Whether each call draws the layer anew."""
+        """Whether each call draws the layer again."""
         return self.layer == "random" and self.point != "image"
 
     def first_layer(self, num_layers: int) -> int:
-        """The first layer that can be noisy, in a model of ``num_layers``; 0 for the image."""
+        """The first layer that can be noisy, in a model with ``num_layers``; 0 for the image."""
         return 0 if self.point == "image" else min(self.layers(num_layers))
 
     def layers(self, num_layers: int) -> tuple[int, ...]:
-        """The numbers of the layers that can be noisy, in a model of ``num_layers``."""
+        """The numbers of the layers that can be noisy, in a model with ``num_layers``."""
         if self.layer == "random":
             return tuple(range(1, num_layers + 1))
         if self.layer == "last":
@@ -95,7 +99,7 @@ class Injection:
         return self.layer if isinstance(self.layer, tuple) else (self.layer,)
 
     def validate(self, *, num_layers: int, points: tuple[str, ...]) -> None:
-        """Raises ValueError if a model of ``num_layers`` and these points has no such place."""
+        """Raises ValueError if a model with ``num_layers`` and these points lacks the place."""
         if self.point not in points:
             raise ValueError(
                 f"{self.section}.point={self.point!r}: this model has no such point; it has "
@@ -109,9 +113,10 @@ class Injection:
             )
 
     def in_batches_of(self, size: int) -> "Injection":
-        """The same with noise that mixes over the batch kept within groups of ``size`` examples.
+        """The same injection, but a noise that mixes the whole batch mixes groups of ``size``.
 
-        So a protocol's batch size stays its own, however many examples the device takes at once.
+        A protocol's batch size then does not depend on how many examples the device computes at
+        once.
 
         Raises:
           ValueError: the noise has a group size that does not divide ``size``.
@@ -128,16 +133,17 @@ class Injection:
         return dataclasses.replace(self, noise=dataclasses.replace(noise, group_size=group_size))
 
     def with_strength(self, strength: float) -> "Injection":
-        """The same with its noise at another strength.
+        """The same injection with its noise at another strength.
 
-        Models whose injections differ in strength alone are different static arguments to jit. Give
-        all of them one strength here and each its own, traced, at call time: one compiled program.
+        Models whose injections differ only in strength are different static arguments to jit. To
+        share one compiled program, set the same strength on all of them here, and pass each
+        model's own strength, traced, at call time.
         """
         return dataclasses.replace(self, noise=self.noise.with_strength(strength))
 
     @classmethod
     def preset(cls, name: str) -> "Injection":
-        """The paper's and the published code's settings by name; see `PRESETS`."""
+        """The settings of the paper or of the published code, by name; see `PRESETS`."""
         injection = cls.from_config({"preset": name})
         assert injection is not None, f"preset {name!r} names no noise"
         return injection
@@ -147,17 +153,17 @@ class Injection:
         """Builds one injection from a config section; its keys are those of `CONFIG_FIELDS`.
 
         A key that is absent or None takes its value from the section's preset, if it names one,
-        else the default. Another noise or quality than the preset's takes only the preset's place.
-        Returns None where the section names neither a preset nor a noise. For a section with
-        ``others`` there is `injections_from_config`.
+        or else the default. If the section sets another noise or quality than the preset's, only
+        the preset's place applies. Returns None if the section names neither a preset nor a noise.
+        For a section with ``others``, use `injections_from_config`.
 
         Args:
-          section: of a config.
-          name: of the section, for errors.
+          section: the noise section of a config.
+          name: the section's name, for errors.
 
         Raises:
-          ValueError: an unknown key, preset, noise or quality; a key the chosen noise has no use
-            for; a value outside what is allowed; ``others`` that are set.
+          ValueError: a key, preset, noise or quality is unknown, the chosen noise does not use a
+            key that is set, a value is not allowed, or ``others`` is set.
         """
         try:
             injection = _from_settings(section)
@@ -166,7 +172,7 @@ class Injection:
         return injection and dataclasses.replace(injection, section=name)
 
 
-# The keys that say where and when the noise acts, rather than what it is.
+# The keys that say where and when the noise acts, not what it is.
 _PLACE = {field.name for field in dataclasses.fields(Injection)} - {"noise", "pixels", "section"}
 
 _QUALITIES: dict[str, tuple[type[QualityMatrix], tuple[str, ...]]] = {
@@ -184,17 +190,18 @@ NOISES.register("erase", Erase)
 
 
 def register_noise(name: str) -> Callable[[type[Noise]], type[Noise]]:
-    """A decorator that lets configs name a noise of your own: ``noise.name = "mine"``.
+    """A decorator that registers your own noise for use in configs: ``noise.name = "mine"``.
 
-    Without registration a config can say ``noise.name = "module:Class"``. Its fields are set by
-    the keys of the noise section that have their names (such as ``noise.strength``), and by
-    ``noise.options``.
+    Without registration, a config can set ``noise.name = "module:Class"``. Keys of the noise
+    section (such as ``noise.strength``) set the noise's fields of the same name, and
+    ``noise.options`` sets the others.
 
     Args:
-      name: a new one.
+      name: a name that is not taken.
 
     Raises:
-      ValueError: the name is taken, or the class lacks what every `Noise` must have; says what.
+      ValueError: the name is taken, or the class lacks something that every `Noise` must have; the
+        error names it.
     """
     return functools.partial(NOISES.register, name)
 
@@ -217,7 +224,7 @@ def _from_settings(section: Mapping[str, Any]) -> Injection | None:
     if name is None or name == "none":
         _refuse_unused(fields, "there is no noise: noise.name and noise.preset are not set")
         return None
-    fields.pop("schedule", None)  # a model knows no step: training multiplies the strength
+    fields.pop("schedule", None)  # a model does not know the step: training scales the strength
     try:
         kind = NOISES[name]
     except ValueError as error:
@@ -225,41 +232,42 @@ def _from_settings(section: Mapping[str, Any]) -> Injection | None:
     settings = {key: value for key, value in (inherited | fields).items() if key != "name"}
     if "layer" in settings:
         settings["layer"] = _parse_layer(settings["layer"])
-    where = {key: value for key, value in settings.items() if key in _PLACE}
-    what = {key: value for key, value in settings.items() if key not in _PLACE}
-    if not kind.__module__.startswith("pnoise_jax."):  # ours have only fields of a config
-        what |= _own_options(what.pop("options", {}))
-    takes = _LINEAR_TRANSFORM if kind is LinearTransform else _field_names(kind)
-    _refuse_unused({k: v for k, v in what.items() if k not in takes}, f"{name} has no use for it")
-    return Injection(_build_noise(kind, what), **_effective_place(where, fields))
+    place = {key: value for key, value in settings.items() if key in _PLACE}
+    noise_settings = {key: value for key, value in settings.items() if key not in _PLACE}
+    if not kind.__module__.startswith("pnoise_jax."):  # built-in noises have no other fields
+        noise_settings |= _require_options(noise_settings.pop("options", {}))
+    used = _LINEAR_TRANSFORM if kind is LinearTransform else _field_names(kind)
+    unused = {key: value for key, value in noise_settings.items() if key not in used}
+    _refuse_unused(unused, f"{name} does not use it")
+    return Injection(_build_noise(kind, noise_settings), **_effective_place(place, fields))
 
 
-def _own_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a noise of one's own, none of which a field of the section sets."""
+def _require_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a user's own noise; ValueError if one of them is a field of the section."""
     for key in options:
         if key in CONFIG_FIELDS and key not in _PLACE:
             raise ValueError(
                 f"options={dict(options)!r}: {key} is a field of the section itself; set it "
-                "there, and take it out of the options"
+                "there, and remove it from the options"
             )
     return dict(options)
 
 
-def _effective_place(where: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the place, without a preset's layer and tokens where it is the image.
+def _effective_place(place: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the place; at the image, without a preset's layer and tokens.
 
     Raises:
-      ValueError: the section sets a field that makes no difference.
+      ValueError: the section sets a field that has no effect.
     """
-    if fields.get("stop_gradient") and not where.get("train", True):
-        _refuse_unused({"stop_gradient": True}, "noise with train=False has no use for it")
-    if where.get("point") != "image":
-        return dict(where)
+    if fields.get("stop_gradient") and not place.get("train", True):
+        _refuse_unused({"stop_gradient": True}, "noise with train=False does not use it")
+    if place.get("point") != "image":
+        return dict(place)
     idle = ("layer", "tokens")
     _refuse_unused(
-        {key: fields[key] for key in idle if key in fields}, "point='image' has no use for it"
+        {key: fields[key] for key in idle if key in fields}, "point='image' does not use it"
     )
-    return {key: value for key, value in where.items() if key not in idle}
+    return {key: value for key, value in place.items() if key not in idle}
 
 
 def _field_names(kind: type[Noise]) -> set[str]:
@@ -267,7 +275,7 @@ def _field_names(kind: type[Noise]) -> set[str]:
 
 
 def _without_unset(section: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys that are set."""
+    """The section without the keys that are not set."""
     return {
         key: value
         for key, value in section.items()
@@ -276,16 +284,16 @@ def _without_unset(section: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _inherited(settings: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The preset's settings that a section keeps; with another noise or quality, only the place."""
+    """The preset's settings that apply; if noise or quality differ, only the name and place."""
     if any(fields.get(key, settings.get(key)) != settings.get(key) for key in ("name", "quality")):
         return {key: value for key, value in settings.items() if key in _PLACE or key == "name"}
     return dict(settings)
 
 
 def spell_out_retired(section: Mapping[str, Any]) -> dict[str, Any]:
-    """The section of a stored config, with the settings of a retired preset in its name's place.
+    """The section of a stored config, with a retired preset replaced by its settings.
 
-    So a run that was trained with one can still be evaluated and gone on with.
+    A run that was trained with a retired preset can then still be evaluated and resumed.
     """
     section = dict(section)
     if others := section.get("others"):
@@ -316,7 +324,7 @@ def _build_noise(kind: type[Noise], settings: dict[str, Any]) -> Noise:
             f"strength is not set: {quality} needs one, the share of the other example"
         )
     _refuse_unused(
-        {k: v for k, v in settings.items() if k == "shift"}, f"{quality} has no use for it"
+        {k: v for k, v in settings.items() if k == "shift"}, f"{quality} does not use it"
     )
     return LinearTransform(quality_kind(**quality_settings), **settings)
 
@@ -326,7 +334,7 @@ def _is_required(field: dataclasses.Field) -> bool:
 
 
 def _parse_layer(value: Any) -> Any:
-    """``"3"`` to 3, ``"6,8"`` and ``"(6, 8)"`` to (6, 8); anything else is left as it is."""
+    """Parses ``"3"`` to 3, ``"6,8"`` and ``"(6, 8)"`` to (6, 8); returns others unchanged."""
     if not isinstance(value, str):
         return value
     bracketed = re.fullmatch(r"\((.*)\)|\[(.*)\]", value.strip())

@@ -1,4 +1,4 @@
-"""Noise in any Linen module, by the paths of its submodules, without a change to its code."""
+"""Noise in any Linen module, by the paths of its submodules, without changing its code."""
 
 import contextlib
 import dataclasses
@@ -19,22 +19,23 @@ from pnoise_jax.noise.paths import matches, no_match
 from pnoise_jax.noise.taps import noise_key
 
 _NOISY = jax.make_user_context(None)
-_TRACED: set[Hashable] = set()  # kinds of calls whose noise has entered inside another trace
+_TRACED: set[Hashable] = set()  # kinds of calls in which noise was added inside another trace
 
 
 @contextlib.contextmanager
 def own_traces(*kind: Hashable) -> Iterator[Callable[[], None]]:
-    """Within it, JAX uses no trace that it has made outside, nor outside one made within.
+    """Within this context, JAX reuses no trace from outside; outside, none from within.
 
-    What jax.jit or jax.checkpoint trace inside a model would otherwise keep one call's noise for
-    others, or leave it out. Calls of one kind share theirs until noise enters in such a trace; from
-    then on each has its own, which compiles all of it anew where the call is not itself compiled.
+    Otherwise the traces that jax.jit or jax.checkpoint make inside a model would carry one call's
+    noise into other calls, or leave noise out. Calls of the same kind share their traces until
+    noise is added inside such a trace; from then on each call has its own traces, so a call that
+    is not itself compiled compiles them again every time.
 
     Args:
-      *kind: what tells calls apart that may not share traces without noise in them.
+      *kind: identifies the calls that can share traces as long as no noise is added inside them.
 
     Yields:
-      What to call wherever noise enters.
+      A function to call wherever noise is added.
     """
     trace = tracers.current_trace()
 
@@ -48,11 +49,11 @@ def own_traces(*kind: Hashable) -> Iterator[Callable[[], None]]:
 
 @dataclasses.dataclass(frozen=True)
 class Site:
-    """A submodule whose input or output can take noise.
+    """A submodule at whose input or output noise can be added.
 
     Attributes:
       path: names from the outermost module inwards, joined by "/".
-      kind: its class.
+      kind: the name of its class.
       input, output: shape and dtype of its first argument and of its result; None if not an array.
     """
 
@@ -69,9 +70,9 @@ def list_sites(module: nn.Module, *args, **kwargs) -> list[Site]:
 
     Args:
       module: a Linen module.
-      *args: what its ``__call__`` takes.
-      **kwargs: the keywords that it takes. Arrays in both may be stood for by their shapes, as
-        `jax.ShapeDtypeStruct`; all else is handed on as it is.
+      *args: the positional arguments of its ``__call__``.
+      **kwargs: the keyword arguments. In both, you can pass a `jax.ShapeDtypeStruct` instead of an
+        array; everything else is passed on unchanged.
     """
     sites: dict[str, Site] = {}
     leaves, structure = jax.tree.flatten((args, kwargs))
@@ -88,8 +89,8 @@ def list_sites(module: nn.Module, *args, **kwargs) -> list[Site]:
         return output
 
     def call(rng, arrays):
-        given = [arrays.get(n, leaf) for n, leaf in enumerate(leaves)]
-        args, kwargs = jax.tree.unflatten(structure, given)
+        traced = [arrays.get(n, leaf) for n, leaf in enumerate(leaves)]
+        args, kwargs = jax.tree.unflatten(structure, traced)
         with nn.intercept_methods(_only_calls(record)):
             rngs = {"params": rng, "dropout": rng, "noise": rng}
             enclosing.call(module.init, rngs, *args, **kwargs)
@@ -102,28 +103,29 @@ def list_sites(module: nn.Module, *args, **kwargs) -> list[Site]:
 class InjectedModule(nn.Module):
     """``module`` with noise at the submodules whose path matches a pattern.
 
-    Its parameters are those of ``module``, name for name. Call it as ``module`` is called, with
-    three more keywords: ``inject``, ``noise_mask`` (batch,) and ``noise_strength``. Noise enters
-    only where ``inject=True`` is given: by default a call is ``module``'s own, so that no
-    prediction is noisy by accident, as by an `Injection`'s default. A noise that draws needs
-    ``rngs={"noise": key}``. Nothing is injected while initialising.
+    It has the same parameters as ``module``, under the same names. Call it like ``module``, with
+    three more keywords: ``inject``, ``noise_mask`` (batch,) and ``noise_strength``. Noise is added
+    only with ``inject=True``. By default, a call is a plain call of ``module``, so no prediction is
+    noisy by accident; an `Injection`, too, is off at inference by default. A noise that draws needs
+    ``rngs={"noise": key}``. No noise is added during initialisation.
 
-    Under ``nn.scan`` all layers share one path, so the noise enters each of them; for a noise that
-    draws, the scanned module must list "noise" in its ``split_rngs``. Modules that ``nn.jit``
-    compiles are refused, as Flax would use the trace of one for others of its class. A noise
-    that mixes takes the leading axis of what a site gets for the examples.
+    Under ``nn.scan``, all layers share one path, so the noise enters each of them; if it draws, the
+    scanned module must list "noise" in its ``split_rngs``. Modules compiled by ``nn.jit`` are
+    rejected, because Flax would reuse the trace of one module for others of its class. A noise that
+    mixes treats the leading axis of the array at a site as the examples.
 
     Attributes:
       module: any Linen module.
-      noise: what enters.
-      at: pattern of the paths that `list_sites` lists, such as "Dense_0" or "encoder/block_*". A
-        "*" stands for any part of a name, but not for "/", so submodules of a block are not meant.
+      noise: the noise to add.
+      at: pattern for the paths that `list_sites` lists, such as "Dense_0" or "encoder/block_*". "*"
+        matches any part of a name, but not "/", so that pattern does not match submodules of a
+        block.
       point: "input", the site's first argument; or "output", its result.
-      stop_gradient: the noise is a constant to the gradient.
+      stop_gradient: whether gradients treat the noise as a constant.
 
     Raises:
-      ValueError: at the first call with inject=True, if no path matches: the error lists those
-        that exist; or if a submodule that matches is only used by other methods than a call.
+      ValueError: at the first call with inject=True, if no path matches (the error lists the paths
+        that exist), or if a matching submodule is used only by methods other than ``__call__``.
     """
 
     module: nn.Module
@@ -136,19 +138,19 @@ class InjectedModule(nn.Module):
         super().__post_init__()
         if isinstance(self.module, InjectedModule):
             raise ValueError(
-                "module is an InjectedModule already, and takes a single noise: give both sites by "
-                "one pattern, or compose two noises by noise.Chain"
+                "module is already an InjectedModule, which accepts a single noise: match both "
+                "sites with one pattern, or combine two noises with noise.Chain"
             )
         if not isinstance(self.module, nn.Module):
             raise ValueError(
-                f"module={type(self.module).__name__}: InjectedModule takes a Linen module. For an "
-                "NNX module there is noise.inject_nnx(model, noise, at=...); in Equinox, put the "
-                "noise into the module by eqx.tree_at"
+                f"module={type(self.module).__name__}: InjectedModule needs a Linen module. For an "
+                "NNX module, use noise.inject_nnx(model, noise, at=...); in Equinox, insert the "
+                "noise into the module with eqx.tree_at"
             )
         if "module" in {field.name for field in dataclasses.fields(self.module)}:
             raise ValueError(
                 f"{type(self.module).__name__} has a field called 'module', which Flax would "
-                "confuse with InjectedModule's: rename it, or wrap the module that it holds"
+                "confuse with InjectedModule's: rename it, or wrap the module in that field"
             )
 
     def setup(self):
@@ -162,7 +164,7 @@ class InjectedModule(nn.Module):
             return self.module(*args, **kwargs)
         paths: dict[str, bool] = {}  # every path reached, and whether it matched
         inside: list[str] = []  # a remat or scan wrapper and its module are one site
-        otherwise: dict[str, str] = {}  # what matches and was used by a method, and its name
+        by_method: dict[str, str] = {}  # matching paths used by another method, and its name
         base = self.module.path
         examples = count_examples((args, kwargs))
 
@@ -172,13 +174,13 @@ class InjectedModule(nn.Module):
 
         def intercept(next_call, args, kwargs, context):
             _require_no_jit(type(context.module))
-            # Flax leaves "module" in the paths of submodules that `module` was given ready-made.
+            # Flax keeps "module" in the paths of submodules that were passed to `module` built.
             path = _path(context, base).removeprefix("module/")
             if not path or path in inside:
                 return next_call(*args, **kwargs)
             if context.method_name != "__call__":
                 if context.method_name != "setup" and matches(path, self.at):
-                    otherwise[path] = context.method_name
+                    by_method[path] = context.method_name
                 return next_call(*args, **kwargs)
             paths[path] = matches(path, self.at)
             if not paths[path]:
@@ -195,13 +197,13 @@ class InjectedModule(nn.Module):
         kind = type(self.module), self.at, self.point
         with own_traces(*kind) as note, nn.intercept_methods(intercept):
             output = enclosing.call(self.module, *args, **kwargs)
-        missed = {path: method for path, method in otherwise.items() if path not in paths}
+        missed = {path: method for path, method in by_method.items() if path not in paths}
         if missed:
             path, method = next(iter(missed.items()))
             raise ValueError(
                 f"at={self.at!r} matches {path!r}, which was not called but used by its method "
-                f"{method}, where no noise can enter: choose a pattern that leaves it out, or one "
-                "for the module around it"
+                f"{method}, where noise cannot enter: choose a pattern that does not match it, or "
+                "one for the module around it"
                 + "; in a model of this package, all_tokens=True makes the last block call it"
                 * path.endswith("/attn/qkv")
             )
@@ -209,7 +211,7 @@ class InjectedModule(nn.Module):
             raise no_match(self.at, list(paths))
         return output
 
-    @nn.nowrap  # as a wrapped method it would stand between the site and its own submodules
+    @nn.nowrap  # a wrapped method would come between the site and the site's submodules
     def _noisy(self, x: Any, site: nn.Module, mask, strength, examples) -> jax.Array:
         if not isinstance(x, jax.Array | np.ndarray):
             raise ValueError(
@@ -237,26 +239,26 @@ def _only_calls(interceptor: Callable) -> Callable:
 
 
 def _require_no_jit(kind: type) -> None:
-    """Raises ValueError where Flax traces a module for nn.jit.
+    """Raises ValueError if Flax is tracing a module for nn.jit.
 
-    It would use the trace again within this call: for other modules of the class.
+    Within this call, Flax would reuse the trace for other modules of the class.
     """
     if enclosing.is_inside(enclosing.NN_JIT):
         raise ValueError(
             f"{kind.__name__} is compiled by nn.jit, so other modules would get its noise: "
-            "leave nn.jit out, and compile the whole call by jax.jit"
+            "remove nn.jit, and compile the whole call with jax.jit"
         )
 
 
 def _path(context: nn.module.InterceptorContext, base: tuple[str, ...] = ()) -> str:
-    """A module's path in the one at ``base``; "" for this itself."""
+    """A module's path relative to the module at ``base``; "" for that module itself."""
     path = context.module.path
     path = path[len(base) :] if path[: len(base)] == base else path
     return "/".join(path)
 
 
 def count_examples(call: Any) -> int | None:
-    """The leading axis of the first array among a call's arguments; None where there is none."""
+    """The length of the leading axis of the first array among a call's arguments, or None."""
     shapes = (getattr(leaf, "shape", ()) for leaf in jax.tree.leaves(call))
     return next((shape[0] for shape in shapes if shape), None)
 

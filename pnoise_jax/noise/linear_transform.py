@@ -1,4 +1,4 @@
-"""The linear transform noise ``X + QX`` (eq. 12): it mixes examples, tokens or views."""
+"""The linear transform noise ``X + QX`` (eq. 12), which mixes examples, tokens or views."""
 
 import dataclasses
 import functools
@@ -21,20 +21,20 @@ Implementation = Literal["structured", "matmul"]
 class LinearTransform(Noise):
     """``X + QX``, where Q mixes k rows of X.
 
-    It draws nothing: the key may be None. For axis="tokens", x is (batch, tokens..., features).
-    Sums run in at least float32. With a mask, k is the number of real examples in a group.
-    Differentiable in reverse mode; the matmul in forward mode as well.
+    It draws no random numbers, so the key can be None. For axis="tokens", x is (batch, tokens...,
+    features). Sums are computed in at least float32. With a mask, k is the number of real examples
+    in a group. The noise is differentiable in reverse mode; with the matmul, in forward mode too.
 
     Attributes:
       quality: Q: `CyclicShift`, `Reverse`, `Optimal` or `Dense`.
       implementation: "matmul", the paper's formula as a jitted matmul with I + Q, the reference for
-        any Q; or "structured", the same by Q's structure, with one row's communication where the
-        rows are spread over devices (`Reverse`: each device's rows, to one other). None takes
-        the structure where there is one.
+        any Q; or "structured", which computes the same from Q's structure and communicates one row
+        if the rows are spread over devices (`Reverse`: each device's rows, to one other device).
+        None selects "structured" if Q has structure.
       axis: which rows Q mixes. "batch": the examples (the paper). "tokens": the tokens, or pixels,
-        inside one image. "views": several views of one image, which lie next to one another along
-        the batch axis.
-      group_size: k for "batch" and "views": rows are mixed within consecutive groups of that many.
+        inside one image. "views": several views of one image, which are adjacent along the batch
+        axis.
+      group_size: k for "batch" and "views": rows are mixed within consecutive groups of this size.
         None is the global batch, over all devices; "views" needs the number of views of an image.
       axis_name: the mapped axis (or axes) over which the batch is spread, inside ``shard_map`` and
         ``pmap``. Leave it None under ``jit``, where arrays are global.
@@ -71,7 +71,7 @@ class LinearTransform(Noise):
         if self.group_size is None and self.axis == "views":
             raise ValueError(
                 "axis='views' mixes the views of one image: set group_size to the number of "
-                "views of each image (they lie next to one another along the batch axis)"
+                "views of each image (they must be adjacent along the batch axis)"
             )
         if self.group_size is not None and self.axis == "tokens":
             raise ValueError(
@@ -81,21 +81,21 @@ class LinearTransform(Noise):
 
     @property
     def mixes(self) -> Mixes:
-        """ "batch" or "views"; None for "tokens", which stay inside an image."""
+        """ "batch" or "views"; None for "tokens", which are mixed only within an image."""
         return None if self.axis == "tokens" else self.axis
 
     @property
     def strength(self) -> float:
-        """The quality matrix's."""
+        """The strength of the quality matrix."""
         return self.quality.strength
 
     def with_strength(self, strength: float) -> "LinearTransform":
-        """The same noise with its quality matrix at another strength."""
+        """The same noise with another strength of its quality matrix."""
         quality = dataclasses.replace(self.quality, strength=strength)
         return dataclasses.replace(self, quality=quality)
 
     def noisy(self, key, x, *, mask, strength, index) -> jax.Array:
-        """Adds ``QX`` to X; ``strength`` takes the place of the quality matrix's own."""
+        """Adds ``QX`` to X; ``strength`` replaces the quality matrix's own."""
         del key, index
         if self.axis == "tokens":
             return self._mix_tokens(x, strength)
@@ -112,7 +112,7 @@ class LinearTransform(Noise):
         return self._mix(flat, None, strength, axis=1).reshape(x.shape)
 
     def _mix_groups(self, x: jax.Array, mask: jax.Array | None, strength) -> jax.Array:
-        """Mixes within groups that lie whole in x."""
+        """Mixes within groups; x contains whole groups only."""
         size = self.group_size
         if size is None or size == x.shape[0]:
             return self._mix(x, mask, strength, axis=0)
@@ -122,7 +122,7 @@ class LinearTransform(Noise):
     def _mix_mapped(
         self, x: jax.Array, mask: jax.Array | None, strength, axis_name: rows.AxisName
     ) -> jax.Array:
-        """Mixes inside shard_map or pmap, x being this device's rows of the batch."""
+        """Mixes inside shard_map or pmap, where x is this device's rows of the batch."""
         local = x.shape[0]
         if self.group_size is not None and local % self.group_size == 0:
             return self._mix_groups(x, mask, strength)
@@ -146,7 +146,7 @@ class LinearTransform(Noise):
     def _multiply(self, x, mask, strength, *, axis: int) -> jax.Array:
         """``(I + Q) X`` along ``axis``, 0 or 1."""
         k = x.shape[axis]
-        if mask is not None:  # their weight is 0, but 0 times NaN is NaN
+        if mask is not None:  # masked rows have weight 0, but 0 times NaN is NaN
             x = jnp.where(rows.expand(mask, x), x, 0)
 
         def i_plus_q(mask):
@@ -164,7 +164,7 @@ class LinearTransform(Noise):
 def _mix_rows(
     quality: QualityMatrix, axis: int, axis_name, fixed, x: jax.Array, mask, traced
 ) -> jax.Array:
-    """``(1 - strength) X + strength T X``; the strength is a number or, if that is None, traced."""
+    """``(1 - strength) X + strength T X``, of the strength ``fixed`` or, if None, ``traced``."""
     strength = traced if fixed is None else fixed
     compute = np.promote_types(x.dtype, jnp.float32)
     mixed = quality.mix(x, axis=axis, mask=mask, axis_name=axis_name).astype(compute)
@@ -173,7 +173,7 @@ def _mix_rows(
     return ((1 - strength) * x.astype(compute) + strength * mixed).astype(x.dtype)
 
 
-# Its gradient is the same with the transpose of T, which is as fast and rounds as seldom: once.
+# The gradient is the same function with the transpose of T: as fast, and also rounded only once.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
 def _mix_both_ways(
     quality: QualityMatrix, axis: int, axis_name, fixed, x: jax.Array, mask, traced
@@ -189,13 +189,13 @@ def _mix_forward(quality: QualityMatrix, axis: int, axis_name, fixed, x, mask, t
 def _mix_backward(quality: QualityMatrix, axis: int, axis_name, fixed, kept, g):
     x, mask, traced = kept
     transposed = quality.transposed()
-    of_x: Any = _mix_both_ways(transposed, axis, axis_name, fixed, g, mask, traced)
-    if mask is not None:  # what is masked gives nothing
-        of_x = jnp.where(rows.expand(mask, g), of_x, 0)
+    x_grad: Any = _mix_both_ways(transposed, axis, axis_name, fixed, g, mask, traced)
+    if mask is not None:  # masked rows contribute nothing
+        x_grad = jnp.where(rows.expand(mask, g), x_grad, 0)
     if traced is None:
-        return of_x, None, None
+        return x_grad, None, None
     mix = functools.partial(_mix_rows, quality, axis, axis_name, fixed, x, mask)
-    return of_x, None, jax.vjp(mix, traced)[1](g)[0]
+    return x_grad, None, jax.vjp(mix, traced)[1](g)[0]
 
 
 _mix_both_ways.defvjp(_mix_forward, _mix_backward)

@@ -1,4 +1,4 @@
-"""Which submodules a pattern stands for."""
+"""Matching the paths of submodules against patterns."""
 
 import fnmatch
 from collections.abc import Sequence
@@ -7,10 +7,10 @@ from pnoise_jax.registry import did_you_mean
 
 
 def matches(path: str, pattern: str) -> bool:
-    """Whether a pattern stands for a path, both of names joined by "/".
+    """Whether a pattern matches a path; in both, names are joined by "/".
 
-    As in a shell, "*" and "?" stand for parts of a name, and never for "/": "block_*" is every
-    block, and no submodule inside one.
+    As in a shell, "*" and "?" match parts of a name, but never "/": "block_*" matches every block,
+    and no submodule inside one.
     """
     names, patterns = path.split("/"), pattern.split("/")
     pairs = zip(names, patterns, strict=False)
@@ -18,7 +18,7 @@ def matches(path: str, pattern: str) -> bool:
 
 
 def no_match(pattern: str, paths: Sequence[str]) -> ValueError:
-    """What to raise where a pattern stands for none of the paths."""
+    """The error to raise if a pattern matches none of the paths."""
     return ValueError(
         f"at={pattern!r} matches no submodule{did_you_mean(pattern, paths, listed=len(paths))}"
     )

@@ -1,4 +1,4 @@
-"""Pixels in [0, 1] behind images that were normalised for a model."""
+"""Conversion between images normalised for a model and their pixels in [0, 1]."""
 
 import dataclasses
 from typing import Protocol
@@ -12,7 +12,7 @@ from pnoise_jax.noise import checks
 
 
 class MeanOfPixels(Protocol):
-    """A mean image: what is subtracted from each pixel. It must be hashable."""
+    """A mean image, which is subtracted pixel by pixel. It must be hashable."""
 
     @property
     def pixels(self) -> np.ndarray:
@@ -22,11 +22,11 @@ class MeanOfPixels(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class PixelScale:
-    """How images were normalised: ``x = (pixel - mean) / std``, of pixels in [0, 1].
+    """How images were normalised: ``x = (pixel - mean) / std``, with pixels in [0, 1].
 
     Attributes:
       mean: one number per channel or one for all, in [0, 1]; or a mean image.
-      std: likewise.
+      std: one number per channel or one for all, in (0, 1].
     """
 
     mean: tuple[float, ...] | MeanOfPixels = (0.5,)
@@ -52,28 +52,28 @@ class PixelScale:
                 )
 
     def to_pixels(self, x: jax.Array) -> jax.Array:
-        """Normalised images (batch, height, width, channels) to pixels in [0, 1], >= float32."""
+        """Converts images (batch, height, width, channels) to pixels, in at least float32."""
         dtype = np.promote_types(x.dtype, np.float32)
         return x.astype(dtype) * self._std(dtype) + self._mean(dtype)
 
     def normalise(self, pixels: jax.Array) -> jax.Array:
-        """Pixels in [0, 1] to normalised images; the inverse of `to_pixels`."""
+        """Converts pixels in [0, 1] to normalised images; the inverse of `to_pixels`."""
         return (pixels - self._mean(pixels.dtype)) / self._std(pixels.dtype)
 
     def add(self, x: jax.Array, pixels: jax.Array, noisy: jax.Array) -> jax.Array:
-        """Normalised images with noisy pixels, clipped to [0, 1].
+        """Returns normalised images with the noisy pixels, clipped to [0, 1].
 
-        Pixels that the noise leaves alone stay bitwise what they were.
+        Pixels that the noise does not change stay bitwise the same.
 
         Args:
           x: normalised images, (batch, height, width, channels).
-          pixels: their pixels, as `to_pixels` gives them.
-          noisy: these with noise.
+          pixels: their pixels, as `to_pixels` returns them.
+          noisy: the pixels with noise.
 
         Returns:
-          Like x in shape and dtype.
+          An array with the shape and dtype of x.
         """
-        # Rounding may put a pixel of 1 above 1. Its own value then is the limit.
+        # Rounding may put a pixel of 1 above 1. Then the limit is the pixel's own value.
         low = lax.stop_gradient(jnp.minimum(pixels, 0))
         high = lax.stop_gradient(jnp.maximum(pixels, 1))
         # Not jnp.clip, which halves the gradient of a pixel that lies on a limit.

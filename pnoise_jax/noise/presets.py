@@ -20,11 +20,11 @@ PRESETS: dict[str, dict[str, Any]] = {
     #
     # x + 0.4 stop_gradient(x[i + 1] - x[i]).
     "published_resnet": _CYCLIC | {"strength": 0.4, "shift": -1, "stop_gradient": True} | _ALWAYS,
-    # x + e, e ~ N(0, 1): the program takes its "variance" for the standard deviation; both are 1.
+    # x + e, e ~ N(0, 1): the program uses its "variance" as the standard deviation; both are 1.
     "published_resnet_gaussian": {"name": "gaussian", "mean": 0.0, "std": 1.0, "strength": 1.0}
     | _ALWAYS,
-    # Its strength 1 is the probability: every element becomes the batch's maximum or minimum, by
-    # the toss of a coin. Nothing else of x is left, and no gradient passes.
+    # Its strength 1 is the probability: every element becomes the batch's maximum or minimum, with
+    # equal probability. Nothing else of x is left, and no gradient passes.
     "published_resnet_impulse": {
         "name": "salt_and_pepper",
         "probability": 1.0,
@@ -40,8 +40,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "train": False,
         "inference": True,
     },
-    # Not the paper's: the optimal Q on all tokens at the last block's input, at inference only,
-    # where all of the decision passes through the mixed tokens and the leak shows at once.
+    # Not from the paper: the optimal Q on all tokens at the last block's input, at inference only.
+    # The whole decision passes through the mixed tokens there, so the leak shows at once.
     "optimal_all_tokens": {
         "name": "linear_transform",
         "quality": "optimal",
@@ -56,8 +56,8 @@ class RetiredPreset:
     """A preset that is no longer offered.
 
     Attributes:
-      settings: what it stood for; stored configs that name it are read so.
-      reason: why it went, and what to use instead.
+      settings: the settings that it named; stored configs that name it are read with these.
+      reason: why it was retired, and what to use instead.
     """
 
     settings: Mapping[str, Any]
@@ -75,7 +75,7 @@ RETIRED_PRESETS: dict[str, RetiredPreset] = {
 
 
 def require_preset(name: str) -> None:
-    """Raises ValueError unless ``name`` is one of `PRESETS`; says why where it is retired."""
+    """Raises ValueError unless ``name`` is one of `PRESETS`; says why a preset was retired."""
     if name in RETIRED_PRESETS:
         raise ValueError(f"preset={name!r}: {RETIRED_PRESETS[name].reason}")
     if name not in PRESETS:

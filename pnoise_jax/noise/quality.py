@@ -1,11 +1,12 @@
 """Quality matrices: the matrices Q of the linear transform noise ``X + QX``.
 
 Every quality matrix here is ``Q = strength * (T - I)``, where ``T`` mixes the k rows of X: a cyclic
-shift (eq. 17 of the paper), the reversed order, the shrunken sum (eq. 19), or any given matrix. So
+shift (eq. 17 of the paper), the reversed order, the shrunken sum (eq. 19), or an arbitrary matrix.
+Therefore
 
     X + QX = (1 - strength) * X + strength * T X,
 
-which is how the structured implementation computes it, without forming Q.
+which the structured implementation computes without forming Q.
 
 Equation numbers are those of *Explore Positive Noise in Deep Learning*.
 """
@@ -26,9 +27,9 @@ from pnoise_jax.noise import checks, rows
 
 @dataclasses.dataclass(frozen=True)
 class QualityMatrix(abc.ABC):
-    """What all quality matrices share. ``k`` is the number of rows mixed: the group's examples."""
+    """The base class of quality matrices. ``k`` is the number of rows in a group that is mixed."""
 
-    if TYPE_CHECKING:  # every quality matrix has it, as a field of its own
+    if TYPE_CHECKING:  # every quality matrix defines it as a field
 
         @property
         def strength(self) -> float:
@@ -37,42 +38,42 @@ class QualityMatrix(abc.ABC):
 
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)
-        own = vars(cls)
-        if "mix" in own and "transposed" not in own:  # another's is not that of this mix
+        defined = vars(cls)
+        if "mix" in defined and "transposed" not in defined:  # an inherited one does not match mix
             cls.transposed = QualityMatrix.transposed
-        inherited = [name for name in ("mix", "log_abs_det") if name not in own]
-        if "mixing_matrix" in own and inherited:
+        inherited = [name for name in ("mix", "log_abs_det") if name not in defined]
+        if "mixing_matrix" in defined and inherited:
             raise TypeError(
-                f"{cls.__name__} has a mixing_matrix of its own and inherits "
-                f"{' and '.join(inherited)}, which are of another matrix: define all three"
+                f"{cls.__name__} defines mixing_matrix but inherits {' and '.join(inherited)}, "
+                "which belong to another matrix: define all three"
             )
 
     @property
     def structured(self) -> bool:
-        """Whether Q has a structure that `mix` uses; if not, only the matmul remains."""
+        """Whether Q has a structure that `mix` uses; if not, only the matmul can be used."""
         return True
 
     @abc.abstractmethod
     def mixing_matrix(self, k: int, *, mask: jax.Array | None = None) -> jax.Array:
-        """``T``, float32 (k, k). Rows that ``mask`` (k,) excludes neither give nor receive."""
+        """``T``, float32 (k, k). Rows that ``mask`` (k,) excludes are not mixed with others."""
 
     @abc.abstractmethod
     def mix(self, x: jax.Array, *, axis: int, mask: jax.Array | None, axis_name) -> jax.Array:
-        """``T X`` along ``axis`` of x by T's structure; the same meaning as `mixing_matrix`.
+        """``T X`` along ``axis`` of x, from T's structure; must agree with `mixing_matrix`.
 
         ``axis_name`` names the mapped axis over whose devices the rows are spread.
         """
 
     def transposed(self) -> "QualityMatrix | None":
-        """The matrix with rows and columns exchanged, which mixes gradients.
+        """The quality matrix with the transposed ``T``, which mixes gradients.
 
-        None, as here, leaves it to JAX to differentiate `mix`.
+        None, the default, means that JAX differentiates `mix`.
         """
         return None
 
     @abc.abstractmethod
     def log_abs_det(self, k: int) -> float:
-        """``log |det(I + Q)|`` in nats, in closed form; ``-inf`` where ``I + Q`` is singular."""
+        """``log |det(I + Q)|`` in nats, in closed form; ``-inf`` if ``I + Q`` is singular."""
 
     def matrix(
         self,
@@ -81,23 +82,24 @@ class QualityMatrix(abc.ABC):
         strength: jax.Array | float | None = None,
         mask: jax.Array | None = None,
     ) -> jax.Array:
-        """Q itself, float32 (k, k); with a ``mask`` (k,), Q of the rows that it keeps."""
+        """Q itself, float32 (k, k); with a ``mask`` (k,), only the rows that it keeps are mixed."""
         strength = rows.as_factor(self.strength if strength is None else strength, jnp.float32)
         return (strength * (self.mixing_matrix(k, mask=mask) - _eye(k))).astype(jnp.float32)
 
     def mutual_information(self, k: int) -> float:
-        """``MI(T, QX) = -log |det(I + Q)|`` in nats (eq. 13); ``inf`` where ``I + Q`` is singular.
+        """``MI(T, QX) = -log |det(I + Q)|`` in nats (eq. 13); ``inf`` if ``I + Q`` is singular.
 
-        It measures how much ``I + Q`` contracts, not what a classifier gains: scaling every feature
-        by 1/2 has ``k log 2``. The constraints (`violations`) exclude that matrix, as its rows do
-        not sum to 1, but not contraction: ``Optimal(strength)`` meets them all up to a strength of
-        ``(k + 1) / k``, where this grows without limit. docs/theory.md has more.
+        It measures how much ``I + Q`` contracts, not what a classifier gains: for a matrix that
+        scales every feature by 1/2, it is ``k log 2``. The constraints (`violations`) exclude that
+        matrix, because its rows do not sum to 1, but they do not exclude contraction:
+        ``Optimal(strength)`` meets them all up to a strength of ``(k + 1) / k``, towards which this
+        value grows without limit. See docs/theory.md.
 
         Raises:
           ValueError: k is not a whole number of at least 1.
         """
         checks.require_count("k", k)
-        return 0.0 - self.log_abs_det(k)  # 0.0 of no noise, where the minus sign gives -0.0
+        return 0.0 - self.log_abs_det(k)  # a bare minus sign would return -0.0 for no noise
 
     def violations(self, k: int) -> tuple[str, ...]:
         """The constraints of eq. 14 that ``I + Q`` breaks for k rows, in words; empty if none.
@@ -118,7 +120,7 @@ class CyclicShift(QualityMatrix):
     Attributes:
       strength: the paper's alpha. Above 0.5 a neighbour outweighs the example itself (eq. 14); at
         0.5 with even k, ``I + Q`` is singular.
-      shift: how many rows f moves by; -1 is the direction of the published code.
+      shift: by how many rows f moves each row; -1 is the direction of the published code.
     """
 
     strength: float
@@ -152,12 +154,12 @@ class CyclicShift(QualityMatrix):
 class Reverse(QualityMatrix):
     """``Q = strength (R - I)``, where R reverses the order of the rows: the last comes first.
 
-    Example i becomes ``(1 - strength) x[i] + strength x[k - 1 - i]``; with odd k the middle one
-    stays. SSRT (https://arxiv.org/abs/2204.07683) perturbs a batch with it.
+    Example i becomes ``(1 - strength) x[i] + strength x[k - 1 - i]``; with odd k, the middle
+    example is unchanged. SSRT (https://arxiv.org/abs/2204.07683) perturbs a batch in this way.
 
     Attributes:
       strength: the share of the other example. Above 0.5 it outweighs the example itself (eq. 14);
-        at 0.5 both become the same, so that ``I + Q`` is singular.
+        at 0.5 both become equal, so ``I + Q`` is singular.
     """
 
     strength: float
@@ -222,7 +224,7 @@ class Optimal(QualityMatrix):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dense(QualityMatrix):
-    """Any given Q of one fixed k.
+    """An arbitrary Q, for one fixed k.
 
     Attributes:
       values: Q, (k, k); kept as a read-only array.
@@ -264,8 +266,8 @@ class Dense(QualityMatrix):
     def _require_size(self, k: int) -> None:
         if k != len(self.values):
             raise ValueError(
-                f"Dense: Q is for k={len(self.values)} rows and {k} are to be mixed; "
-                f"set group_size={len(self.values)} or give a matrix of that size"
+                f"Dense: Q is for k={len(self.values)} rows, but {k} rows are mixed; "
+                f"set group_size={len(self.values)} or give a matrix for {k} rows"
             )
 
     @functools.cached_property
@@ -280,25 +282,25 @@ class Dense(QualityMatrix):
 
 
 def _eye(k: int) -> jax.Array:
-    return jnp.eye(k, dtype=jnp.float32)  # by default of whatever dtype JAX is set to
+    return jnp.eye(k, dtype=jnp.float32)  # the default dtype depends on JAX's settings
 
 
 def _take_rows(
     x: jax.Array, mask: jax.Array, find: Callable[[jax.Array], jax.Array], *, axis: int, axis_name
 ) -> jax.Array:
-    """x with each row in the place that ``find`` gives for the mask, as indices of rows."""
+    """Takes, for each row of x, the row whose index ``find`` returns for the mask."""
     if axis_name is None:
         return jnp.take_along_axis(x, rows.expand(find(mask), x), axis=axis)
-    # The row may lie on any device: look at all of them.
+    # The row may be on any device.
     local, mask, x = x.shape[0], rows.gather(mask, axis_name), rows.gather(x, axis_name)
     mixed = jnp.take_along_axis(x, rows.expand(find(mask), x), axis=axis)
     return rows.take_local(mixed, local, axis_name)
 
 
 def _equilibrated(matrix: np.ndarray) -> np.ndarray:
-    """The matrix with rows, then columns, divided by their largest entries; of the same rank.
+    """The matrix with its rows, then its columns, divided by their largest entries.
 
-    In floating point the rank of diag(1e20, 1) would be 1.
+    The rank stays the same. Without this, the rank of diag(1e20, 1) in floating point would be 1.
     """
     for axis in (1, 0):
         largest = np.abs(matrix).max(axis, keepdims=True)

@@ -1,10 +1,10 @@
 """Operations on the rows of a group: shift, sum, split, gather.
 
 "Rows" are the slices along one axis of an array: a batch's examples, or an image's tokens.
-Where the rows are spread over devices, each operation moves as little as its meaning allows:
+If the rows are spread over devices, each operation moves as little data as possible:
 
-- under ``jit`` the compiler partitions plain array code; `shift` and `total` are written so that it
-  finds one row's collective-permute and one row's all-reduce, forward and backward;
+- under ``jit``, the compiler partitions plain array code; `shift` and `total` are written such that
+  it finds a collective-permute and an all-reduce of one row, forward and backward;
 - inside ``shard_map`` and ``pmap``, ``axis_name`` names the mapped axis, as in Flax's BatchNorm.
 """
 
@@ -21,11 +21,12 @@ AxisName = str | tuple[str, ...]
 
 
 def place_freely(function: Callable) -> Callable:
-    """``function(x, ...)`` for an x of any sharding, its result sharded like x.
+    """Wraps ``function(x, ...)`` to accept x of any sharding and return a result sharded like x.
 
-    A numpy array of float64 becomes what JAX makes of it: float32 unless JAX is set to 64 bits.
+    A NumPy array of float64 becomes float32, unless JAX is set to 64 bits.
 
-    On a mesh with explicit axes JAX wants to be told where every array goes; inside, it need not.
+    On a mesh with explicit axes, JAX requires the sharding of every array; inside ``function`` it
+    does not.
     """
 
     def placed(x, *args):
@@ -39,8 +40,8 @@ def place_freely(function: Callable) -> Callable:
 
 
 def as_factor(value: jax.Array | float, dtype: jax.typing.DTypeLike) -> jax.Array | float:
-    """A number as a factor of arrays of this dtype; a Python float, which fits any, as it is."""
-    if isinstance(value, float):  # numpy's float64 is one as well
+    """A number as a factor for arrays of this dtype; Python numbers fit any and stay unchanged."""
+    if isinstance(value, float):  # NumPy's float64 is also an instance of float
         return float(value)
     return value if isinstance(value, int) else jnp.asarray(value, dtype)
 
@@ -51,7 +52,7 @@ def expand(mask: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def preceding(mask: jax.Array, shift: int) -> jax.Array:
-    """For each row the index of the row that a cyclic shift among the kept rows brings there.
+    """For each row, the index of the row that a cyclic shift of the kept rows moves there.
 
     Args:
       mask: (..., k) bool, the rows to keep. Excluded rows get their own index.
@@ -70,7 +71,7 @@ def preceding(mask: jax.Array, shift: int) -> jax.Array:
 
 
 def mirrored(mask: jax.Array) -> jax.Array:
-    """For each row the index of the row that reversing the order of the kept rows brings there.
+    """For each row, the index of the row that reversing the order of the kept rows moves there.
 
     Args:
       mask: (..., k) bool, the rows to keep. Excluded rows get their own index.
@@ -135,13 +136,13 @@ def _roll(x: jax.Array, amount: int, axis: int) -> jax.Array:
         source = (jnp.arange(x.shape[axis]) - amount) % x.shape[axis]
         return jnp.take(x, source, axis, mode="clip")
 
-    # For NVIDIA's GPUs XLA joins two slices by a kernel that moves one number at a time, with all
-    # that it fuses into it. Rows that are spread over devices cannot be taken one by one.
+    # On NVIDIA GPUs, XLA joins two slices with a kernel that moves one number at a time, including
+    # everything fused into it. Rows that are spread over devices cannot be taken one by one.
     return lax.platform_dependent(x, cuda=take, default=roll)
 
 
 def _on_one_device() -> bool:
-    """Whether a mesh is known, and has one device, so that ``jit`` cannot spread the rows."""
+    """Whether there is a current mesh with one device, so that ``jit`` cannot spread the rows."""
     return jax.sharding.get_abstract_mesh().size == 1
 
 
@@ -152,11 +153,11 @@ def total(
     mask: jax.Array | None = None,
     axis_name: AxisName | None = None,
 ) -> tuple[jax.Array, jax.Array | int]:
-    """The sum of the kept rows and their number.
+    """The sum of the kept rows, and their number.
 
     Returns:
-      The sum, of length 1 along ``axis`` (float32 for a bfloat16 x), and the count: an int, or with
-      a mask an array that broadcasts to x.
+      The sum, of length 1 along ``axis`` (float32 for a bfloat16 x), and the count: an int, or,
+      with a mask, an array that broadcasts to x.
     """
     k = x.shape[axis]
     if mask is None:
@@ -168,7 +169,7 @@ def total(
         count = count if axis_name is None else lax.psum(count, axis_name)
     summed = _sum_rows(x, axis)
     if axis_name is not None:
-        tracked = jax.typeof(x).manual_axis_type.varying  # by shard_map; empty under pmap
+        tracked = jax.typeof(x).manual_axis_type.varying  # set by shard_map; empty under pmap
         summed = lax.psum(summed, axis_name)
         if tracked:  # so that the backward pass reduces to one row before it crosses devices
             summed = lax.pcast(summed, axis_name, to="varying")
@@ -178,9 +179,9 @@ def total(
 def _sum_rows(x: jax.Array, axis: int) -> jax.Array:
     """The sum along ``axis``, kept as length 1, accumulated in at least float32.
 
-    XLA on CPU reduces a leading axis one strided element at a time; as a product with a row of ones
-    it streams through memory (a quarter of the time at 64 and 256 rows of 197 x 768). For one row
-    it would first convert bfloat16, for two it does not.
+    On CPUs, XLA reduces a leading axis one strided element at a time; a product with a row of ones
+    streams through memory (a quarter of the time at 64 and 256 rows of 197 x 768). With one row of
+    ones, XLA would first convert bfloat16; with two it does not.
     """
     dtype = np.promote_types(x.dtype, jnp.float32)
 
@@ -210,10 +211,10 @@ def take_local(x: jax.Array, local: int, axis_name: AxisName) -> jax.Array:
 
 
 def split_groups(x: jax.Array, group_size: int) -> jax.Array:
-    """(rows, ...) to (groups, group_size, ...).
+    """Reshapes (rows, ...) to (groups, group_size, ...).
 
     Raises:
-      ValueError: group_size does not divide the rows.
+      ValueError: group_size does not divide the number of rows.
     """
     if x.shape[0] % group_size:
         raise ValueError(

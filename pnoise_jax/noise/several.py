@@ -1,4 +1,4 @@
-"""One injection, several, or none: what a model takes."""
+"""The injections of a model: one, several, or none."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from pnoise_jax.noise.pixels import PixelScale
 
 
 def as_injections(injection: Injection | Sequence[Injection] | None) -> tuple[Injection, ...]:
-    """What a model takes for its ``injection``, one or several or None, as a tuple.
+    """A model's ``injection``, which is one, several or None, as a tuple.
 
     Raises:
       ValueError: it is something else.
@@ -30,11 +30,12 @@ def as_injections(injection: Injection | Sequence[Injection] | None) -> tuple[In
 def injections_from_config(section: Mapping[str, Any]) -> tuple[Injection, ...]:
     """The injections of a config's noise section: its own, then its ``others`` ordered by name.
 
-    A section that names no noise gives no injection, and ``name="none"`` turns one of the others
-    off, whatever else it sets. Each injection is called by its section, "noise.others.early".
+    A section that names no noise adds no injection. In one of the others, ``name="none"`` turns it
+    off, whatever else it sets. Each injection is named after its section, such as
+    "noise.others.early".
 
     Raises:
-      ValueError: as `Injection.from_config`, or one of the others is not a section.
+      ValueError: as in `Injection.from_config`, or if one of the others is not a section.
     """
     sections = {"noise": {key: section[key] for key in section if key != "others"}}
     others = section.get("others") or {}
@@ -54,7 +55,7 @@ def injections_from_config(section: Mapping[str, Any]) -> tuple[Injection, ...]:
 def in_pixels(
     injection: Injection | Sequence[Injection] | None, pixels: PixelScale
 ) -> tuple[Injection, ...]:
-    """A model's injections, of which those at the image act on pixels in [0, 1].
+    """A model's injections, where those at the image are set to act on pixels in [0, 1].
 
     Args:
       injection: one, several or None.
@@ -69,10 +70,10 @@ def in_pixels(
 def switch_for_evaluation(
     injection: Injection | Sequence[Injection] | None,
 ) -> tuple[Injection, ...]:
-    """A model's injections with ``inference`` as it is in an evaluation with noise.
+    """A model's injections, with ``inference`` set for an evaluation with noise.
 
-    Those act whose ``inference`` is True. Where that is true of none, all act: an evaluation with
-    noise asks what the noise does, even if it is meant for training alone.
+    The injections whose ``inference`` is True act. If there are none, all act: an evaluation with
+    noise measures what the noise does, even if it is meant only for training.
     """
     injections = as_injections(injection)
     if any(each.inference for each in injections):

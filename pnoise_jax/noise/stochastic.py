@@ -1,8 +1,8 @@
-"""Random noises, drawn for each example on its own: Gaussian, salt-and-pepper.
+"""Random noises, drawn separately for each example: Gaussian and salt-and-pepper.
 
-Example i draws from ``fold_in(key, index[i])``, by default its place in the global batch. So what
-it receives does not depend on how many examples or devices there are, nor on padding; and with its
-number in the data set as index, not on the order either.
+Example i draws from ``fold_in(key, index[i])``; the default index is its place in the global batch.
+Its noise therefore does not depend on the number of examples or devices, nor on padding. If the
+index is the example's number in the data set, the noise does not depend on the order either.
 """
 
 import dataclasses
@@ -25,8 +25,8 @@ class Gaussian(Noise):
     """``X + strength * e``, ``e ~ N(mean, std^2)`` for each element (eq. 16: mean 0, std 1).
 
     Attributes:
-      mean: of e, in the units of X.
-      std: of e, likewise.
+      mean: mean of e, in the units of X.
+      std: standard deviation of e, in the units of X.
       strength: scales e.
       axis_name: the mapped axis over which the batch is spread, inside ``shard_map`` and ``pmap``;
         the key must be the same on all devices.
@@ -46,7 +46,7 @@ class Gaussian(Noise):
 
     @property
     def is_off(self) -> bool:
-        """Also where mean and std are 0."""
+        """Whether the noise changes nothing: its strength is 0, or both mean and std are."""
         return self.strength == 0 or self.mean == self.std == 0
 
     def noisy(self, key, x, *, mask, strength, index) -> jax.Array:
@@ -62,15 +62,16 @@ class SaltAndPepper(Noise):
     """Replaces elements by the extremes of the representation (eq. 18).
 
     Each element draws ``p ~ U(0, 1)`` and becomes ``max(X)`` if ``p < probability / 2``, ``min(X)``
-    if ``p > 1 - probability / 2``, else it stays. A strength given at call time takes the place of
-    the probability; a traced one is clipped to [0, 1].
+    if ``p > 1 - probability / 2``; otherwise it is unchanged. A strength given at call time
+    replaces the probability; a traced one is clipped to [0, 1].
 
     Attributes:
       probability: the paper's alpha, in [0, 1].
-      extremes: whose maximum and minimum: "image", of each example's own representation (the text);
-        "batch", of all examples' (the published code), which makes examples depend on one another;
-        as there, these are constants to the gradient.
-      group_size: with extremes="batch", the examples that share extremes; None is the global batch.
+      extremes: which maximum and minimum are used: "image", those of each example's own
+        representation (the paper's text); or "batch", those of all examples (the published code),
+        which makes examples depend on one another. As in that code, gradients treat the extremes
+        of the batch as constants.
+      group_size: with extremes="batch", how many examples share extremes; None is the global batch.
       axis_name: the mapped axis over which the batch is spread, inside ``shard_map`` and ``pmap``;
         the key must be the same on all devices.
     """
@@ -87,7 +88,7 @@ class SaltAndPepper(Noise):
 
     @property
     def mixes(self) -> Mixes:
-        """ "batch" where all examples share the extremes."""
+        """ "batch" if all examples share the extremes, else None."""
         return "batch" if self.extremes == "batch" else None
 
     @property
@@ -96,16 +97,16 @@ class SaltAndPepper(Noise):
         return self.probability
 
     def with_strength(self, strength: float) -> "SaltAndPepper":
-        """The same noise of another probability."""
+        """The same noise with another probability."""
         return dataclasses.replace(self, probability=strength)
 
     def require_strength(self, strength: float) -> None:
-        """Raises ValueError unless it is a probability."""
+        """Raises ValueError unless the strength is a probability."""
         _require_probability("strength", strength)
 
     def noisy(self, key, x, *, mask, strength, index) -> jax.Array:
         """Replaces elements of x; ``strength`` is the probability."""
-        if not isinstance(strength, int | float):  # whose range was checked
+        if not isinstance(strength, int | float):  # the range of a number was checked already
             strength = jnp.clip(strength, 0, 1)
         uniform = draw_per_example(jax.random.uniform, key, x, index, axis_name=self.axis_name)
         lowest, highest = self._extremes(x, mask)
@@ -150,19 +151,20 @@ def draw_per_example(
     *,
     axis_name: rows.AxisName | None = None,
 ) -> jax.Array:
-    """Random numbers of the shape of x, in at least float32, each example's from a key of its own.
+    """Draws random numbers in the shape of x, in at least float32, with a separate key per example.
 
-    So they do not depend on how many examples or devices there are.
+    The numbers do not depend on how many examples or devices there are.
 
     Args:
       draw: a function of (key, shape, dtype), such as ``jax.random.normal``.
-      key: of the whole batch.
+      key: the key of the whole batch.
       x: (batch, ...).
-      index: (batch,) int32, what is folded into each example's key; None is its place in the batch.
+      index: (batch,) int32, the number folded into the key for each example; None is its place in
+        the batch.
       axis_name: the mapped axis over which the batch is spread, if there is one.
 
     Raises:
-      ValueError: the key is None.
+      ValueError: the key is not exactly one key.
     """
     key = checks.require_key(key)
     dtype = np.promote_types(x.dtype, np.float32)
@@ -170,7 +172,7 @@ def draw_per_example(
         first = 0 if axis_name is None else lax.axis_index(axis_name) * x.shape[0]
         index = first + jnp.arange(x.shape[0], dtype=jnp.int32)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
-    # JAX's default lets devices share the work of one key's numbers, and computes twice as many for
-    # it. Here devices have examples, and so keys, of their own, and need not pay for that.
+    # By default, JAX lets devices share the numbers of one key, at the price of computing twice as
+    # many. Here each device has its own examples, and so its own keys, and need not pay for that.
     with jax.threefry_partitionable(False):
         return jax.vmap(lambda key: draw(key, x.shape[1:], dtype))(keys)

@@ -1,4 +1,4 @@
-"""Taps: the places in a model where its injections' noise may enter."""
+"""Taps: the places in a model where its injections' noise can enter."""
 
 import dataclasses
 import functools
@@ -25,10 +25,10 @@ class _Active:
     """An injection that acts in one call of a model.
 
     Attributes:
-      injection: what acts.
+      injection: the injection.
       key: for noises that draw, or None.
       chosen: the layer drawn for ``layer="random"``, a scalar, or None.
-      strength: handed to the noise.
+      strength: passed to the noise.
     """
 
     injection: Injection
@@ -38,13 +38,13 @@ class _Active:
 
 
 class _Passed(set):
-    """Points and layers that a call has passed, noted while it is traced; equal to itself alone."""
+    """Points and layers that a call has passed, recorded during tracing; equal only to itself."""
 
     __hash__ = object.__hash__  # type: ignore[assignment]
     __eq__ = object.__eq__
 
 
-_NOTHING = _Passed()  # of all taps without noise, which therefore are the same to a cache
+_NOTHING = _Passed()  # shared by all taps without noise, so that a cache treats them as equal
 
 
 @functools.partial(
@@ -54,12 +54,12 @@ _NOTHING = _Passed()  # of all taps without noise, which therefore are the same 
 )
 @dataclasses.dataclass(frozen=True)
 class Taps:
-    """Injections made ready for one call of a model; a pytree, so remat and scan can take it.
+    """Injections prepared for one call of a model; a pytree, so it can pass through remat and scan.
 
     Attributes:
       active: the injections that act in this call, in the order in which they act at one place.
-      num_layers, prefix_tokens: of the model; prefix tokens stand in front of the patch tokens.
-      mask, index: handed to the noises.
+      num_layers, prefix_tokens: of the model; prefix tokens come before the patch tokens.
+      mask, index: passed to the noises.
       passed: the points and layers at which the model has called the taps.
     """
 
@@ -71,7 +71,7 @@ class Taps:
     passed: _Passed = dataclasses.field(default_factory=_Passed)
 
     def __call__(self, x: jax.Array, *, point: Point, layer: int = 0) -> jax.Array:
-        """x, with the noise of every injection that acts at this layer and point.
+        """Returns x with the noise of every injection that acts at this layer and point.
 
         Args:
           x: the image (batch, height, width, channels), or a representation: (batch, tokens, dim)
@@ -98,18 +98,18 @@ class Taps:
         if isinstance(layer, jax.Array):
             raise ValueError(
                 f"taps(x, point={point!r}, layer={layer}): give the layer's number as a Python "
-                "int; where layers are scanned over, their noise has no layer to enter"
+                "int; if layers are scanned over, noise cannot be addressed to one of them"
             )
         self.passed.add((point, layer))
 
     def require_passed(self, layer: int, *, model: str) -> None:
-        """Raises ValueError where noise acts at a layer, and its point has not been passed there.
+        """Raises ValueError if noise acts at a layer, but the layer's block has not tapped it.
 
-        What was passed is forgotten, so that a block answers for its own layer alone.
+        Afterwards the record is cleared, so each block is checked for its own layer only.
 
         Args:
           layer: from 1; its block has just been computed.
-          model: its class, for the error.
+          model: the name of the model's class, for the error.
         """
         for active in self.active:
             point = active.injection.point
@@ -118,8 +118,8 @@ class Taps:
                 raise ValueError(
                     f"the block of layer {layer} of {model} has not called taps(x, "
                     f"point={point!r}, layer={layer}), so the noise of "
-                    f"{active.injection.section} does not enter: let run_block call it, or leave "
-                    f"{point!r} out of the model's points"
+                    f"{active.injection.section} does not enter: call it in run_block, or remove "
+                    f"{point!r} from the model's points"
                 )
         self.passed.clear()
 
@@ -158,23 +158,25 @@ def open_taps(
     index: jax.Array | None = None,
     prefix_tokens: int = 0,
 ) -> Taps:
-    """Readies one injection, or several, for one call of a Linen ``module``.
+    """Prepares one or several injections for one call of a Linen ``module``.
 
-    They are inactive while the module is initialised, and where they do not act in this mode: then
-    the taps add no operation, and the model is bitwise the plain one. Each injection draws from a
-    key of its own, which depends on its position among all of them, whether the others act or not.
+    An injection is inactive while the module is initialised, and in modes in which it does not
+    act. If none is active, the taps add no operation, and the model is bitwise the plain one. Each
+    injection draws from a separate key, which depends on its position among all injections, no
+    matter whether the others act.
 
     Args:
       module: the model; its attribute ``points``, if it has one, lists the points it taps.
-      injection: what may act.
+      injection: one injection, several, or None.
       num_layers, prefix_tokens: of the model.
-      train: the mode of this call.
-      mask, index: handed to the noises.
-      strength: in place of the noise's own, which None keeps; of several injections one each.
+      train: whether this call is in training mode.
+      mask, index: passed to the noises.
+      strength: replaces the noise's own strength, unless it is None; with several injections, one
+        strength for each.
 
     Raises:
-      ValueError: the model lacks an injection's layer or point, a noise draws and the call has no
-        "noise" key, or there is another number of strengths than of injections.
+      ValueError: the model lacks an injection's layer or point, an active noise draws and the call
+        has no "noise" key, or the number of strengths is not the number of injections.
     """
     injections = as_injections(injection)
     for each in injections:
@@ -215,10 +217,10 @@ def _activate(
 
 
 def _key_at(key: jax.Array | None, position: int) -> jax.Array | None:
-    """The key of the injection at a position; the first has the model's own."""
+    """The key of the injection at a position; the first uses the model's key itself."""
     if key is None or position == 0:
         return key
-    # Counted from the end, as the first injection folds in the numbers of layers, from 0.
+    # Counted down from 2**32, because the first injection folds in layer numbers, from 0 up.
     return jax.random.fold_in(key, np.uint32(2**32 - position))
 
 
@@ -229,7 +231,7 @@ def _per_injection(strength: Any, count: int) -> tuple[Any, ...]:
     if count == 0:
         raise ValueError(
             f"noise_strength={strength!r}, but the model has no injection, so there is no noise: "
-            "create it with one, or leave noise_strength out"
+            "create it with one, or omit noise_strength"
         )
     several = isinstance(strength, tuple | list)
     shape = (len(strength),) if several else jnp.shape(strength)
@@ -244,10 +246,10 @@ def _per_injection(strength: Any, count: int) -> tuple[Any, ...]:
 
 
 def noise_key(module: Any) -> jax.Array:
-    """The module's "noise" key; unlike ``make_rng`` alone, never the "params" key in its stead."""
+    """The module's "noise" key; unlike ``make_rng``, it never falls back to the "params" key."""
     if not module.has_rng("noise"):
         raise ValueError(
-            "this injection is random and the call has no key for it: "
+            "this injection is random, but the call has no key for it: "
             "give apply(..., rngs={'noise': jax.random.key(seed)})"
         )
     return module.make_rng("noise")

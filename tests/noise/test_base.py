@@ -79,16 +79,19 @@ def _plain(self, key, x):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        (_named("Mine", noisy=_plain), "Mine.noisy does not take mask, strength, index: make its"),
+        (
+            _named("Mine", noisy=_plain),
+            "Mine.noisy does not accept mask, strength, index: change its",
+        ),
         (_named("Mine"), "Mine has no method noisy"),
         (_named("Mine", bases=(), noisy=_noisy), "make it a subclass of pnoise_jax.noise.Noise"),
         (_named("Mine", noisy=_noisy, frozen=False), "Mine must be a frozen dataclass"),
         (type("Mine", (noise.Noise,), {"noisy": _noisy}), "Mine must be a frozen dataclass"),
         (
             dataclasses.dataclass(frozen=True)(type("Mine", (noise.Noise,), {"noisy": _noisy})),
-            "Mine has no strength: give it a field",
+            "Mine has no strength: add a field",
         ),
-        (_named("Mine", noisy=_noisy, mixes="batch"), "mixes examples and has no group_size"),
+        (_named("Mine", noisy=_noisy, mixes="batch"), "mixes examples but has no group_size"),
         (lambda x: x, "is not a noise"),
     ],
 )
@@ -125,7 +128,7 @@ def test_a_config_names_a_registered_noise():
     section = {"name": "scale", "strength": 0.3, "options": {"spread": 2.0}, "layer": "2"}
     injection = noise.Injection.from_config(section)
     assert injection == noise.Injection(Scale(0.3, 2.0), layer=2)
-    with pytest.raises(ValueError, match=r"noise.radius=3 is set, but scale has no use for it"):
+    with pytest.raises(ValueError, match=r"noise.radius=3 is set, but scale does not use it"):
         noise.Injection.from_config({"name": "scale", "options": {"radius": 3}})
     with pytest.raises(
         ValueError, match=r"noise.options={'strength': 0.9}: strength is a field of the section"
@@ -226,7 +229,7 @@ class UnsaidMean(noise.Noise):
 
 
 def test_a_noise_that_mixes_and_does_not_say_so_is_refused():
-    with pytest.raises(ValueError, match=r'UnsaidMean changes an example .* mixes = "batch"'):
+    with pytest.raises(ValueError, match=r'UnsaidMean makes an example depend .* mixes = "batch"'):
         noise.Injection(UnsaidMean(), layer=1)
     noise.Injection(UnsaidMean(strength=0.0), layer=1)
 
@@ -292,7 +295,7 @@ def test_a_list_is_no_batch():
 @pytest.mark.parametrize(
     ("strength", "message"),
     [
-        (jnp.ones(6), r"strength has shape \(6,\): give one number, which all examples have"),
+        (jnp.ones(6), r"strength has shape \(6,\): give one number for all examples; for several"),
         (np.ones((6, 1)), r"strength has shape \(6, 1\)"),
         (math.nan, "strength=nan: give a finite number"),
         (np.float32("inf"), r"strength=.*inf.*: give a finite number"),

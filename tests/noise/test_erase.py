@@ -46,7 +46,7 @@ def test_a_config_puts_it_at_the_published_site():
     assert injection == noise.Injection(
         noise.Erase(), point="attention_input", tokens="patch", train=False, inference=True
     )
-    with pytest.raises(ValueError, match=r"noise.shift=1 is set, but erase has no use for it"):
+    with pytest.raises(ValueError, match=r"noise.shift=1 is set, but erase does not use it"):
         noise.Injection.from_config(PLACE | {"shift": 1})
     with pytest.raises(ValueError, match="strength=nan"):
         noise.Injection.from_config(PLACE | {"strength": float("nan")})

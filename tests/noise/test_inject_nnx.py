@@ -132,13 +132,13 @@ def test_bad_input(net):
     ):
         with pytest.raises(ValueError, match=message):
             noise.inject_nnx(net, OPTIMAL, **arguments)
-    with pytest.raises(ValueError, match=r"give an nnx\.Module; for Linen there is InjectedModule"):
+    with pytest.raises(ValueError, match=r"give an nnx\.Module; for Linen, use InjectedModule"):
         noise.inject_nnx(nn.Dense(3), OPTIMAL, at="*")
     with pytest.raises(ValueError, match="this noise is random: give noise_key"):
         noise.inject_nnx(net, noise.Gaussian(), at="head")(X, inject=True)
     with pytest.raises(ValueError, match="matches layer, which this call did not call"):
         noise.inject_nnx(Repeated(nnx.Rngs(0)), OPTIMAL, at="layer")(X, inject=True)
-    with pytest.raises(ValueError, match=r"takes a Linen module.*inject_nnx"):
+    with pytest.raises(ValueError, match=r"needs a Linen module.*inject_nnx"):
         noise.InjectedModule(net, OPTIMAL, at="head")
 
 

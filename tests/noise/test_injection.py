@@ -150,20 +150,20 @@ def test_batches_become_groups():
         ({"preset": "paper_vit", "tokens": "class"}, "tokens='class'"),
         (
             {"name": "gaussian", "strength": 0.1, "options": {"strength": 0.9}},
-            r"noise.options={'strength': 0.9} is set, but gaussian has no use for it; set it",
+            r"noise.options={'strength': 0.9} is set, but gaussian does not use it; set it",
         ),
-        ({"preset": "paper_vit", "options": {"shift": -1}}, "linear_transform has no use for it"),
+        ({"preset": "paper_vit", "options": {"shift": -1}}, "linear_transform does not use it"),
         (
             {"name": "gaussian", "point": "image", "layer": "7"},
-            "noise.layer='7' is set, but point='image' has no use for it; set it to None",
+            "noise.layer='7' is set, but point='image' does not use it; set it to None",
         ),
         (
             {"name": "gaussian", "point": "image", "tokens": "patch"},
-            "noise.tokens='patch' is set, but point='image' has no use for it",
+            "noise.tokens='patch' is set, but point='image' does not use it",
         ),
         (
             {"name": "gaussian", "train": False, "stop_gradient": True},
-            "noise.stop_gradient=True is set, but noise with train=False has no use for it",
+            "noise.stop_gradient=True is set, but noise with train=False does not use it",
         ),
     ],
 )

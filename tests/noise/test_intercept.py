@@ -333,7 +333,7 @@ def test_what_flax_compiles_by_itself_is_refused(kind):
         lambda: injected.apply(variables, x, inject=True),
         lambda: noise.list_sites(module, x),
     ):
-        with pytest.raises(ValueError, match=r" is compiled by nn\.jit.* by jax\.jit"):
+        with pytest.raises(ValueError, match=r" is compiled by nn\.jit.* with jax\.jit"):
             call()
     chex.assert_trees_all_equal(injected.apply(variables, x), module.apply(variables, x))
 
@@ -476,7 +476,7 @@ def test_switches_stay_python_values_and_arrays_may_be_shapes():
 
 def test_one_inside_another_is_refused():
     inner = noise.InjectedModule(CNN(), OPTIMAL, at="Dense_0")
-    with pytest.raises(ValueError, match=r"an InjectedModule already.*noise\.Chain"):
+    with pytest.raises(ValueError, match=r"already an InjectedModule.*noise\.Chain"):
         noise.InjectedModule(inner, OPTIMAL, at="Dense_1")
 
 

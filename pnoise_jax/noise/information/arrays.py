@@ -1,4 +1,4 @@
-"""What the measures accept; each failure names the argument, the value and what would be right."""
+"""Checks of the measures' arguments; each error names the argument, its value and the fix."""
 
 from typing import Any
 
@@ -8,15 +8,15 @@ import numpy as np
 from jax.core import Tracer
 
 _SUM_TOLERANCE = 1e-6  # float32 probabilities of many outcomes sum to 1 within this
-_ASYMMETRY = 1e-6  # of a float32 covariance, beside the standard deviations
+_ASYMMETRY = 1e-6  # of a float32 covariance, relative to the standard deviations
 
 
 def real_numbers(name: str, value: Any) -> np.ndarray:
-    """``value`` as float64; ValueError unless it holds finite real numbers, at least one."""
+    """``value`` as float64; ValueError unless it contains at least one number, all finite reals."""
     array = _untraced(name, value)
     if not (jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)):
         raise ValueError(f"{name} has dtype {array.dtype}: give real numbers")
-    with np.errstate(over="ignore"):  # of longer floats, which the check below refuses
+    with np.errstate(over="ignore"):  # the check below rejects longer floats that overflow
         array = array.astype(np.float64)
     if not array.size:
         raise ValueError(
@@ -42,12 +42,12 @@ def probabilities(name: str, value: Any, *, axes: int | None = None) -> np.ndarr
     """A distribution as float64 with sum 1.
 
     Args:
-      name: of the argument, for errors.
+      name: the argument's name, for errors.
       value: probabilities, an array with at least one axis.
       axes: how many axes it must have; None for any number.
 
     Raises:
-      ValueError: it has other axes, a negative entry, or a sum that is not 1.
+      ValueError: it has another number of axes, a negative entry, or a sum that is not 1.
     """
     p = real_numbers(name, value)
     if not p.ndim or (axes is not None and p.ndim != axes):
@@ -60,7 +60,7 @@ def probabilities(name: str, value: Any, *, axes: int | None = None) -> np.ndarr
         total = p.sum()
     if abs(total - 1) > _SUM_TOLERANCE:
         raise ValueError(
-            f"{name} sums to {total:.9g}, not 1: divide it by its sum (of float16 or bfloat16, in "
+            f"{name} sums to {total:.9g}, not 1: divide it by its sum (for float16 or bfloat16, in "
             "float32 or float64)"
         )
     return p / total
@@ -94,7 +94,7 @@ def covariance_matrix(name: str, value: Any) -> np.ndarray:
 
 
 def precision(value: Any) -> float:
-    """The relative rounding error of the numbers as they were given."""
+    """The relative rounding error of the numbers in their original dtype."""
     dtype = np.asarray(value).dtype
     return float(jnp.finfo(dtype if jnp.issubdtype(dtype, jnp.floating) else np.float64).eps)
 

@@ -10,12 +10,12 @@ from pnoise_jax.noise.information import arrays
 def entropy(p: Any) -> float:
     """``H = -sum p log p`` in nats (eq. 1, discrete).
 
-    Of p(Y | X) for one X it is the task's complexity H(T; X) (eq. 6); of p(Y | X + e) that of the
-    task with noise on the image (eq. 7).
+    For p(Y | X) of one X, it is the task's complexity H(T; X) (eq. 6); for p(Y | X + e), the
+    complexity of the task with noise on the image (eq. 7).
 
     Args:
-      p: the probabilities of all outcomes, of any shape; those of a joint distribution give the
-        joint entropy.
+      p: the probabilities of all outcomes, in any shape; for a joint distribution, the result is
+        the joint entropy.
 
     Raises:
       ValueError: p is not a distribution, or is traced.
@@ -39,8 +39,8 @@ def conditional_entropy(joint: Any) -> float:
 def mutual_information(joint: Any) -> float:
     """``MI(x, y) = KL(p(x, y) || p(x) p(y)) = H(x) - H(x | y)`` in nats (eq. 2; eq. 4 of a task).
 
-    It is symmetric and never negative; 0 where x and y are independent, so also where one of them
-    is a constant, as a fixed quality matrix is.
+    It is symmetric and never negative. It is 0 if x and y are independent, and so also if one of
+    them is a constant, such as a fixed quality matrix.
 
     Args:
       joint: p(x, y), a row for each x and a column for each y.

@@ -13,7 +13,7 @@ from pnoise_jax.noise.information import arrays
 def gaussian_entropy(covariance: Any) -> float:
     """The differential entropy ``h = 1/2 log((2 pi e)^n |C|)`` in nats (eq. 1, continuous).
 
-    Unlike an entropy of discrete outcomes it changes with the unit of measurement, and may be
+    Unlike the entropy of discrete outcomes, it changes with the unit of measurement and can be
     negative.
 
     Args:
@@ -34,7 +34,7 @@ def gaussian_conditional_entropy(covariance: Any, split: int) -> float:
       split: how many variables x has.
 
     Raises:
-      ValueError: as `gaussian_entropy`, or x or y would have no variable.
+      ValueError: as in `gaussian_entropy`, or if x or y would have no variable.
     """
     normal = Normal.read("covariance", covariance, split=split)
     return normal.entropy() - normal.entropy(slice(split, None))
@@ -50,8 +50,8 @@ def gaussian_mutual_information(covariance: Any, split: int) -> float:
       split: how many variables x has.
 
     Raises:
-      ValueError: as `gaussian_conditional_entropy`. A singular matrix whose two blocks are not
-        singular has x and y that share a variable: their information is infinite.
+      ValueError: as in `gaussian_conditional_entropy`. If the matrix is singular but its two blocks
+        are not, x and y share a variable, and their mutual information is infinite.
     """
     normal = Normal.read("covariance", covariance, split=split)
     parts = normal.entropy(slice(split)) + normal.entropy(slice(split, None))
@@ -63,7 +63,7 @@ class Normal:
     """A multivariate normal distribution.
 
     Attributes:
-      name: of the argument that gave the covariance, for errors.
+      name: the name of the covariance's argument, for errors.
       covariance: (n, n), symmetric, with positive variances.
       eps: relative rounding error of its entries.
     """
@@ -77,11 +77,13 @@ class Normal:
         """Checks a covariance; with a split, also that it leaves variables on both sides."""
         c = arrays.covariance_matrix(name, covariance)
         if split is not None and len(c) < 2:
-            raise ValueError(f"{name} has only one variable: give those of x, then those of y")
+            raise ValueError(
+                f"{name} has only one variable: give the variables of x, then those of y"
+            )
         if split is not None and not (is_count(split) and split < len(c)):
             raise ValueError(
-                f"split={split!r}: {name} has {len(c)} variables; give the number of x's, a whole "
-                f"number from 1 to {len(c) - 1}"
+                f"split={split!r}: {name} has {len(c)} variables; give the number of variables of "
+                f"x, a whole number from 1 to {len(c) - 1}"
             )
         return cls(name, c, arrays.precision(covariance))
 
@@ -91,11 +93,11 @@ class Normal:
         return (len(c) * (1 + math.log(2 * math.pi)) + self._log_det(c)) / 2
 
     def _log_det(self, c: np.ndarray) -> float:
-        """By the correlation matrix: whether it is singular does not depend on the units."""
+        """Computed from the correlations: whether they are singular does not depend on units."""
         scale = np.sqrt(np.diag(c))
         with np.errstate(over="ignore"):
             correlations = c / scale[:, None] / scale
-        # Above 1 none is possible, and of infinities there are no eigenvalues.
+        # No correlation can exceed 1, and a matrix with infinities has no eigenvalues.
         eigenvalues = np.linalg.eigvalsh(np.clip(correlations, -2, 2))
         smallest, bound = eigenvalues[0], len(c) * self.eps * eigenvalues[-1]
         if smallest < -bound:

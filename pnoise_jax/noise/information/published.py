@@ -1,7 +1,7 @@
-"""The paper's closed forms (eq. 8-15), and what the definitions give in their place.
+"""The paper's closed forms (eq. 8-15), and what follows from the definitions instead.
 
-X are k examples' representations, one number each, and Y their labels, taken as jointly normal
-(as the paper takes them); X' is X with noise. A covariance lists Y first, then X.
+X is the representations of k examples, one number each, and Y is their labels; as in the paper,
+they are assumed to be jointly normal. X' is X with noise. A covariance lists Y first, then X.
 """
 
 import math
@@ -15,20 +15,20 @@ from pnoise_jax.noise.information.discrete import entropy
 from pnoise_jax.noise.information.gaussian import Normal
 from pnoise_jax.noise.quality import Optimal
 
-_CONTRACTION = float(np.finfo(np.float32).eps)  # below it I + Q is singular in float32
+_CONTRACTION = float(np.finfo(np.float32).eps)  # below this, I + Q is singular in float32
 
 
 def latent_task_entropy(clean: Any, noisy: Any, split: int) -> float:
-    """``H(T; X') = H(Y, X') - H(X)`` in nats, as eq. 8, 9 and 12 have it.
+    """``H(T; X') = H(Y, X') - H(X)`` in nats, as in eq. 8, 9 and 12.
 
     The paper marks this step as different from a conditional entropy, which would subtract H(X').
 
     Args:
-      clean, noisy: covariances of (Y, X) and of (Y, X'), of one size.
+      clean, noisy: covariances of (Y, X) and of (Y, X'), of the same size.
       split: how many variables Y has.
 
     Raises:
-      ValueError: as `gaussian_conditional_entropy`, or the sizes differ.
+      ValueError: as in `gaussian_conditional_entropy`, or if the sizes differ.
     """
     clean, noisy = _read_pair(clean, noisy, split)
     return noisy.entropy() - clean.entropy(slice(split, None))
@@ -37,15 +37,16 @@ def latent_task_entropy(clean: Any, noisy: Any, split: int) -> float:
 def latent_gain(clean: Any, noisy: Any, split: int) -> float:
     """``MI(T, e) = H(Y, X) - H(Y, X')`` in nats: the second line of eq. 10, 13 and 15.
 
-    It is what eq. 4 becomes with `latent_task_entropy`. Of ``X' = (I + Q) X`` it is
-    ``-log |det(I + Q)|``, whatever Y is. Assumes what eq. 10 and 13 do: Y and X are jointly normal.
+    Eq. 4 becomes this with `latent_task_entropy`. For ``X' = (I + Q) X`` it is
+    ``-log |det(I + Q)|``, whatever Y is. Assumes, like eq. 10 and 13, that Y and X are jointly
+    normal.
 
     Args:
-      clean, noisy: covariances of (Y, X) and of (Y, X'), of one size.
+      clean, noisy: covariances of (Y, X) and of (Y, X'), of the same size.
       split: how many variables Y has.
 
     Raises:
-      ValueError: as `latent_task_entropy`.
+      ValueError: as in `latent_task_entropy`.
     """
     clean, noisy = _read_pair(clean, noisy, split)
     return clean.entropy() - noisy.entropy()
@@ -54,19 +55,19 @@ def latent_gain(clean: Any, noisy: Any, split: int) -> float:
 def conditional_gain(clean: Any, noisy: Any, split: int) -> float:
     """``H(Y | X) - H(Y | X') = I(Y; X') - I(Y; X)`` in nats: eq. 4 with conditional entropies.
 
-    It is 0 for every invertible ``X' = (I + Q) X``, and at most 0 for every X' that is made from X
-    without looking at Y (the data processing inequality).
+    It is 0 for every invertible ``X' = (I + Q) X``, and at most 0 for every X' that is computed
+    from X without looking at Y (the data processing inequality).
 
     Args:
-      clean, noisy: covariances of (Y, X) and of (Y, X'), of one size.
+      clean, noisy: covariances of (Y, X) and of (Y, X'), of the same size.
       split: how many variables Y has.
 
     Raises:
-      ValueError: as `latent_task_entropy`.
+      ValueError: as in `latent_task_entropy`.
     """
     clean, noisy = _read_pair(clean, noisy, split)
-    given = slice(split, None)
-    return (clean.entropy() - clean.entropy(given)) - (noisy.entropy() - noisy.entropy(given))
+    of_x = slice(split, None)
+    return (clean.entropy() - clean.entropy(of_x)) - (noisy.entropy() - noisy.entropy(of_x))
 
 
 def gaussian_noise_f(
@@ -77,7 +78,7 @@ def gaussian_noise_f(
     Assumes that examples are independent, that each pair (X_i, Y_i) is jointly normal, and that one
     scalar noise is added to all k examples: the covariance of the noise is its variance times a
     matrix of ones. (For independent noise, compare determinants: `latent_gain`.) Its ``lambda`` is
-    ``s^2 / (1 + s^2 sum_i 1/x_i)``, of the noise variance s^2 and the variances x_i.
+    ``s^2 / (1 + s^2 sum_i 1/x_i)``, with the noise variance s^2 and the variances x_i of the X_i.
 
     Args:
       noise_variance: of e, at least 0.
@@ -86,15 +87,15 @@ def gaussian_noise_f(
 
     Raises:
       ValueError: a variance is not positive, a covariance is as large as its variances allow or
-        larger (the pair is singular), the shapes differ, or f is below all numbers of float64.
+        larger (the pair is singular), the shapes differ, or f is below the range of float64.
     """
     exponent = _log_one_minus_f(noise_variance, x_variances, y_variances, covariances)
     try:
         return 0.0 - math.expm1(exponent)
     except OverflowError as error:
         raise ValueError(
-            f"noise_variance={noise_variance!r}: f is -exp({exponent:.4g}), beyond float64; take "
-            "gaussian_noise_gain, its logarithm, or variances nearer to one another"
+            f"noise_variance={noise_variance!r}: f is -exp({exponent:.4g}), beyond float64; use "
+            "gaussian_noise_gain, its logarithm, or variances closer to one another"
         ) from error
 
 
@@ -103,8 +104,8 @@ def gaussian_noise_gain(
 ) -> float:
     """MI(T, e) of Gaussian noise in nats (eq. 10); never positive.
 
-    It has the assumptions and the arguments of `gaussian_noise_f`, and its errors but for the last:
-    it is finite even where f is not. As a mutual information is never negative, this is not one.
+    Assumptions, arguments and errors are those of `gaussian_noise_f`, except for the last error:
+    the gain is finite even if f is not. A mutual information is never negative, so this is not one.
     """
     exponent = _log_one_minus_f(noise_variance, x_variances, y_variances, covariances)
     return 0.0 - exponent / 2
@@ -115,13 +116,13 @@ def salt_and_pepper_gain(probability: float) -> float:
 
     e is the maximum, the minimum, or nothing, with probabilities alpha/2, alpha/2 and 1 - alpha
     (eq. 18). Assumes that e is independent of X and Y, and that (X, e) can be read from the noisy
-    X'. (If so, X can be, and nothing is lost.) For several elements it adds up.
+    X'. (If so, X can be read too, and nothing is lost.) The gains of several elements add up.
 
     Args:
       probability: alpha, in [0, 1].
 
     Raises:
-      ValueError: it is not.
+      ValueError: probability is not in [0, 1].
     """
     alpha = arrays.number_within("probability", probability, 0, 1)
     return 0.0 - entropy([alpha / 2, alpha / 2, 1 - alpha])
@@ -131,26 +132,26 @@ def solve_quality(k: int, nats: float) -> Optimal:
     """A quality matrix that meets every constraint of eq. 14 and has this mutual information.
 
     Eq. 14 itself has no solution: ``I + Q = e I + (1 - e) 1 1^T / k`` meets its constraints for
-    each e in (0, 1] and has ``-(k - 1) log e`` nats, so there is no largest. Eq. 19 is the one of
-    e = 1/(k + 1). Nor can any matrix have less than 0: with rows of L1 norm 1, ``|det(I + Q)|`` is
+    each e in (0, 1] and has ``-(k - 1) log e`` nats, so there is no maximum. Eq. 19 is the case
+    e = 1/(k + 1). No matrix can have less than 0 nats: with rows of L1 norm 1, ``|det(I + Q)|`` is
     at most 1 (Hadamard's inequality).
 
     Args:
       k: the number of examples that are mixed.
-      nats: of mutual information by eq. 13.
+      nats: the mutual information by eq. 13.
 
     Returns:
-      That matrix, which is `Optimal` of the strength ``(1 - e)(k + 1) / k``.
+      That matrix, which is `Optimal` with the strength ``(1 - e)(k + 1) / k``.
 
     Raises:
-      ValueError: k = 1, where no Q has any; nats below 0; or nats so high that I + Q would be
-        singular in float32, in which noises compute.
+      ValueError: k is 1, where no Q has any mutual information; nats is below 0; or nats is so high
+        that I + Q would be singular in float32, in which noises compute.
     """
     checks.require_count("k", k)
     if k == 1:
-        raise ValueError("k=1: one example has no other to be mixed with; give k of at least 2")
+        raise ValueError("k=1: one example has no other to mix with; give k of at least 2")
     most = -(k - 1) * math.log(_CONTRACTION)
-    why = f"; below 0 the constraints allow none, and above I+Q is singular in float32 for k={k}"
+    why = f"; the constraints rule out less, and with more I+Q is singular in float32 for k={k}"
     contraction = math.exp(-arrays.number_within("nats", nats, 0, most, why) / (k - 1))
     return Optimal(strength=(1 - contraction) * (k + 1) / k)
 
@@ -183,7 +184,7 @@ def _read_pair(clean: Any, noisy: Any, split: int) -> tuple[Normal, Normal]:
 
 
 def _read_examples(x: Any, y: Any, c: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Of k pairs the variances of X and the squared correlations, each (k,)."""
+    """The variances of X and the squared correlations of k pairs, each (k,)."""
     named = {"x_variances": x, "y_variances": y, "covariances": c}
     named = {name: arrays.real_numbers(name, value) for name, value in named.items()}
     shapes = {value.shape for value in named.values()}
@@ -195,7 +196,7 @@ def _read_examples(x: Any, y: Any, c: Any) -> tuple[np.ndarray, np.ndarray]:
             i = int(np.argmax(named[name] <= 0))
             raise ValueError(f"{name}[{i}]={named[name][i]:g}: a variance is positive")
     x, y, c = named.values()
-    with np.errstate(over="ignore"):  # infinite is impossible too
+    with np.errstate(over="ignore"):  # infinity is rejected below, too
         squared = (c / np.sqrt(x) / np.sqrt(y)) ** 2
     if (squared >= 1).any():
         i = int(np.argmax(squared >= 1))
