@@ -17,20 +17,21 @@ class Attention(nn.Module, kw_only=True):
     """Multi-head self-attention, with one projection for queries, keys and values.
 
     Attributes:
-      num_heads: number of heads; it divides the features of a token.
-      qkv_bias: what has a bias: "all" of queries, keys and values; "query and value", as in BEiT;
-        or "none", as in ConViT.
+      num_heads: number of heads; must divide the features of a token.
+      qkv_bias: which projections have a bias: "all" of queries, keys and values; "query and value",
+        as in BEiT; or "none", as in ConViT.
       qkv_init: initial values of the kernel of queries, keys and values.
       proj_init: initial values of the output projection.
-      qk_norm: makes a norm over the features of a head, given its `name` and `dtype`, through which
-        queries and keys pass, each by its own; None for none.
+      qk_norm: makes a norm over the features of a head, given its `name` and `dtype`; queries and
+        keys have one each. None for no norms.
       dropout: rate of the dropout after the output projection.
       key_gate: makes a module, given `train` and its `name`, that maps the keys (batch, tokens,
         heads, dim / heads) to factors (batch, tokens, heads) by which the first token's attention
-        to each token is multiplied after the softmax; None for none.
-      queries: how many tokens attend to all, from the first on, and are returned; None for all.
-      kernel: what computes it, one of `attention_kernels.KERNELS`. With `queries`, XLA in any case,
-        but what is asked for must be possible.
+        to each token is multiplied after the softmax; None for no factors.
+      queries: how many tokens, from the first on, attend to all tokens and are returned; None for
+        all.
+      kernel: the kernel that computes it, one of `attention_kernels.KERNELS`. With `queries`, XLA
+        always computes it, but the requested kernel must be possible.
       train: whether dropout is on.
       dtype: dtype of the computation; parameters are float32.
     """
@@ -82,14 +83,14 @@ class Attention(nn.Module, kw_only=True):
 
     @nn.nowrap
     def _require_kernel(self, x: jax.Array, bias: jax.Array | None) -> None:
-        """Raises ValueError if a kernel is asked for that could not compute the attention of x."""
+        """Raises ValueError if the requested kernel could not compute the attention of x."""
         shape = (*x.shape[:2], self.num_heads, x.shape[-1] // self.num_heads)
         keys = jax.ShapeDtypeStruct(shape, self.dtype)
         choose_kernel(self.kernel, keys, bias, train=self.train, weighted=self.key_gate is not None)
 
     @nn.nowrap
     def _can_fold(self, bias: jax.Array | None) -> bool:
-        """Whether nothing stands between the projections and the attention, nor has to see them."""
+        """Whether nothing comes between projections and attention, or needs the projections."""
         plain = self.qk_norm is None and self.key_gate is None and bias is None
         return plain and self.qkv_bias != "query and value" and not parallel.reduces_kernels()
 
@@ -97,8 +98,8 @@ class Attention(nn.Module, kw_only=True):
     def _attend_folded(self, x: jax.Array) -> jax.Array:
         """`attend` for few queries: the tokens themselves are keys and values, of a single head.
 
-        A query's product with a key, q · (K x), is (Kᵀ q) · x, and a weighted sum of values is V of
-        the sum of the tokens. So two products with each query replace two with each token.
+        A query's product with a key, q · (K x), is (Kᵀ q) · x, and a weighted sum of values is V
+        times the weighted sum of the tokens. So two products per query replace two per token.
         """
         batch, _, dim = x.shape
         projection = FoldedProjection(
@@ -111,7 +112,7 @@ class Attention(nn.Module, kw_only=True):
         )
         x = x.astype(self.dtype)
         query = projection.fold(x[:, : self.queries])
-        # `weigh_values` divides by the root of dim, and not of dim / heads.
+        # `weigh_values` divides by the root of dim, not of dim / heads.
         query = math.sqrt(self.num_heads) * query.reshape(batch, -1, 1, dim)
         tokens = x[:, :, None]
         x = self.weigh_values(query, tokens, tokens, None, None)
@@ -120,7 +121,7 @@ class Attention(nn.Module, kw_only=True):
 
     @nn.nowrap
     def attend_projected(self, qkv: jax.Array, bias: jax.Array | None = None) -> jax.Array:
-        """`attend` from queries, keys and values, (batch, tokens, 3, heads, dim / heads)."""
+        """`attend`, given queries, keys and values, (batch, tokens, 3, heads, dim / heads)."""
         dim = math.prod(qkv.shape[3:])
         query, key, value = jnp.unstack(qkv, axis=2)
         query = query[:, : self.queries]
@@ -148,19 +149,19 @@ class Attention(nn.Module, kw_only=True):
         bias: jax.Array | None,
         gate: jax.Array | None,
     ) -> jax.Array:
-        """The attention itself; a method of its own, so that an interceptor can change it.
+        """The attention itself; a separate method, so that an interceptor can change it.
 
         Args:
-          query: (batch, tokens or queries, heads, dim / heads). With few queries, where
-            projections are folded, (batch, queries * heads, 1, dim).
+          query: (batch, tokens or queries, heads, dim / heads). With few queries and folded
+            projections, (batch, queries * heads, 1, dim).
           key, value: (batch, tokens, heads, dim / heads), or the tokens, (batch, tokens, 1, dim).
-          bias: as `attend` has it.
+          bias: as in `attend`.
           gate: factors (batch, tokens, heads) of the first token's attention, or None.
 
         Returns:
-          The shape of the queries.
+          An array with the shape of the queries.
         """
-        kernel = "xla"  # cuDNN's was not tried with few queries
+        kernel = "xla"  # cuDNN's was not tested with few queries
         if self.queries is None:
             kernel = choose_kernel(
                 self.kernel, key, bias, train=self.train, weighted=gate is not None
@@ -177,9 +178,9 @@ class Attention(nn.Module, kw_only=True):
 
     @nn.nowrap
     def _by_head(self, qkv: jax.Array) -> jax.Array:
-        """(batch, tokens, 3 * dim) as (batch, tokens, 3, heads, dim / heads).
+        """Reshapes (batch, tokens, 3 * dim) to (batch, tokens, 3, heads, dim / heads).
 
-        Where matrix products are split over devices the projection returns it so already.
+        If matrix products are split over devices, the projection already returns that shape.
         """
         features = math.prod(qkv.shape[2:])
         return qkv.reshape(*qkv.shape[:2], 3, self.num_heads, features // (3 * self.num_heads))
@@ -194,13 +195,14 @@ class Attention(nn.Module, kw_only=True):
 class FoldedProjection(nn.Module, kw_only=True):
     """The projection to queries, keys and values of an `Attention` that has few queries.
 
-    Its parameters are those of the dense layer that projects all tokens, by name and value.
+    Its parameters are the same as those of the dense layer that projects all tokens, in name and
+    value.
 
     Attributes:
       dim: features of a token.
       num_heads: number of heads.
-      use_bias: whether there is a bias. That of the keys adds the same to all logits of a query,
-        which the softmax ignores, so it is never read.
+      use_bias: whether there is a bias. The keys' bias adds the same number to all logits of a
+        query, which the softmax ignores, so it is never read.
       kernel_init: initial values of the kernel.
       dtype: dtype of the computation; parameters are float32.
     """
@@ -221,27 +223,28 @@ class FoldedProjection(nn.Module, kw_only=True):
         """The queries of x (batch, queries, dim), multiplied by the kernel of the keys.
 
         Returns:
-          (batch, queries, heads, dim): what multiplies tokens as the queries multiply their keys.
+          (batch, queries, heads, dim): their products with tokens equal those of the queries with
+          the tokens' keys.
         """
         query = jnp.einsum("bqi,iho->bqho", x, self._kernel(0)) + self._bias(0)
         return jnp.einsum("bqho,iho->bqhi", query, self._kernel(1))
 
     def unfold(self, x: jax.Array) -> jax.Array:
-        """The sums of values, (batch, queries, dim), whose weights sum to 1.
+        """The weighted sums of values, (batch, queries, dim), where the weights sum to 1.
 
         Args:
-          x: the sums of tokens with the same weights, (batch, queries, heads, dim).
+          x: the weighted sums of tokens, with the same weights, (batch, queries, heads, dim).
         """
         value = jnp.einsum("bqhi,iho->bqho", x, self._kernel(2)) + self._bias(2)
         return value.reshape(*value.shape[:2], self.dim)
 
     def _kernel(self, part: int) -> jax.Array:
-        """That of queries, keys or values, (dim, heads, dim / heads)."""
+        """The kernel of queries (part 0), keys (1) or values (2), (dim, heads, dim / heads)."""
         kernel = self.kernel.reshape(self.dim, 3, self.num_heads, -1)
         return kernel[:, part].astype(self.dtype)
 
     def _bias(self, part: int) -> jax.Array | float:
-        """That of queries or values, (1, 1, heads, dim / heads), or 0."""
+        """The bias of queries (part 0) or values (2), (1, 1, heads, dim / heads), or 0."""
         if not self.use_bias:
             return 0.0
         bias = self.bias.reshape(1, 1, 3, self.num_heads, -1)
@@ -251,18 +254,18 @@ class FoldedProjection(nn.Module, kw_only=True):
 def choose_kernel(
     name: str, key: Any, bias: jax.Array | None, *, train: bool, weighted: bool = False
 ) -> Any:
-    """What `attention_kernels.attend` takes as its kernel.
+    """The `kernel` argument for `attention_kernels.attend`.
 
     Args:
       name: one of `attention_kernels.KERNELS`.
       key: (batch, tokens, heads, dim / heads), or its shape and dtype.
-      bias: as `Attention.attend` has it.
-      train: whether the model trains. An attack differentiates a model that does not, so "auto"
-        counts every attention as trained.
+      bias: as in `Attention.attend`.
+      train: whether the model trains. An attack differentiates a model that does not train, so
+        "auto" treats every attention as trained.
       weighted: whether weights are changed after the softmax.
 
     Raises:
-      ValueError: as `attention_kernels.choose`.
+      ValueError: as in `attention_kernels.choose`.
     """
     case = attention_kernels.case_here(
         key, bias=bias is not None, weighted=weighted, training=train or name == "auto"

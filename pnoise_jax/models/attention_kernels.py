@@ -1,4 +1,4 @@
-"""Which kernel computes an attention: XLA's operations, or flash attention of cuDNN on GPUs."""
+"""The kernels that compute attention: XLA's operations, or cuDNN's flash attention on GPUs."""
 
 import dataclasses
 import functools
@@ -18,13 +18,13 @@ KERNELS = ("xla", "auto", "cudnn")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Case:
-    """What decides whether cuDNN can compute an attention.
+    """The properties that decide whether cuDNN can compute an attention.
 
     Attributes:
-      platform: of the devices: "cpu", "cuda", "rocm", "tpu".
-      capability: compute capability of the GPU, such as (9, 0); () where there is none.
-      dtype: of queries, keys and values.
-      tokens: that attend to each other.
+      platform: platform of the devices: "cpu", "cuda", "rocm", "tpu".
+      capability: compute capability of the GPU, such as (9, 0); () if there is none.
+      dtype: dtype of queries, keys and values.
+      tokens: number of tokens that attend to each other.
       head_dim: features of a head.
       bias: whether something is added to the logits; a mask counts as a bias.
       weighted: whether attention weights are changed after the softmax, which cuDNN never shows.
@@ -42,19 +42,19 @@ class Case:
 
 
 def refusal(case: Case) -> str | None:
-    """Why cuDNN cannot compute this, in words; None where it can. The rules are those of JAX."""
+    """Why cuDNN cannot compute this, in words; None if it can. The rules are JAX's."""
     if case.platform != "cuda":
-        return f"it runs on NVIDIA GPUs, and this is {case.platform}"
+        return f"it runs only on NVIDIA GPUs, but this is {case.platform}"
     if case.dtype not in ("bfloat16", "float16"):
-        return f"it takes bfloat16 and float16, and the computation is in {case.dtype}"
+        return f"it supports bfloat16 and float16, but the computation is in {case.dtype}"
     if case.weighted:
         return "it cannot change the weights after the softmax"
     if case.capability < (8, 0):
         shown = ".".join(map(str, case.capability)) or "unknown"
-        return f"it needs compute capability 8.0, and the GPU has {shown}"
+        return f"it needs compute capability 8.0, but the GPU has {shown}"
     largest = 256 if case.capability >= (9, 0) else 128
     if case.head_dim > largest or case.head_dim % 8:
-        return f"head_dim={case.head_dim}: it takes multiples of 8 up to {largest}"
+        return f"head_dim={case.head_dim}: it supports multiples of 8 up to {largest}"
     if case.training and case.bias and case.tokens % 2:
         return f"{case.tokens} tokens: in training, with a bias, their number must be even"
     return None
@@ -70,31 +70,31 @@ def require_kernel(name: str) -> None:
 
 
 def choose(name: str, case: Case) -> str:
-    """The kernel that `attend` takes: "xla" or "cudnn".
+    """Chooses the kernel for `attend`: "xla" or "cudnn".
 
     Args:
-      name: one of `KERNELS`. "auto" takes cuDNN where it can and there is no bias, with which it
-        has not been tried; on a GPU it says once why not.
-      case: the attention, which may be that of one layer among many.
+      name: one of `KERNELS`. "auto" uses cuDNN if it can compute the attention and there is no
+        bias, with which it has not been tested; if not, on an NVIDIA GPU, it prints why, once.
+      case: the attention, which may belong to one layer of many.
 
     Raises:
-      ValueError: another name; or cuDNN is asked for and cannot compute this.
+      ValueError: the name is unknown, or it is "cudnn" and cuDNN cannot compute the attention.
     """
     require_kernel(name)
     if name == "xla":
         return "xla"
     reason = refusal(case)
     if reason is None and name == "auto" and case.bias:
-        reason = "it has not been tried with a bias or a mask"
+        reason = "it has not been tested with a bias or a mask"
     if reason is None:
         return "cudnn"
     if name == "cudnn":
         raise ValueError(
-            f"attention_kernel='cudnn': {reason}; set attention_kernel='auto', which then takes "
-            "XLA's, or 'xla'"
+            f"attention_kernel='cudnn': {reason}; set attention_kernel='auto', which then uses "
+            "XLA's kernel, or 'xla'"
         )
     if case.platform == "cuda":
-        _say_once(f"attention_kernel='auto' takes XLA's where cuDNN cannot: {reason}")
+        _say_once(f"attention_kernel='auto' uses XLA's kernel instead of cuDNN's: {reason}")
     return "xla"
 
 
@@ -103,11 +103,12 @@ def attend(
 ) -> jax.Array:
     """Softmax attention, (batch, tokens, heads, dim / heads), by the kernel that `choose` returned.
 
-    For cuDNN an odd number of tokens is padded by one, which nothing attends to: JAX refuses odd
-    numbers in training, though cuDNN does so with a bias alone. On CPUs "xla" is `attend_on_cpu`.
+    For cuDNN, an odd number of tokens is padded with one token that nothing attends to: JAX rejects
+    odd numbers in training, although cuDNN does so only with a bias. On CPUs, "xla" uses
+    `attend_on_cpu`.
 
     Args:
-      query: (batch, tokens, heads, dim / heads); for "xla" also of fewer tokens than the others.
+      query: (batch, tokens, heads, dim / heads); for "xla", it can have fewer tokens than the keys.
       key, value: (batch, tokens, heads, dim / heads).
       bias: added to the logits, (batch or 1, heads or 1, tokens, tokens), or None.
       kernel: "xla" or "cudnn".
@@ -124,13 +125,14 @@ def attend(
 def attend_on_cpu(
     query: jax.Array, key: jax.Array, value: jax.Array, bias: jax.Array | None = None
 ) -> jax.Array:
-    """The attention of (batch, tokens, heads, dim / heads), as XLA's CPU backend computes it fast.
+    """Attention of (batch, tokens, heads, dim / heads), in a form fast in XLA's CPU backend.
 
-    For `jax.nn.dot_product_attention` it scales the logits, writes out what divides the weights,
-    and transposes them: three more passes over a number for each pair of tokens. Here queries are
-    scaled, and results are divided by the sum of their weights. Without a bias, the examples and
-    their heads are one axis: with two, the gradients of keys and values take up to twice as long.
-    16-bit inputs are computed in float32, as XLA's CPU backend multiplies them in any case.
+    For `jax.nn.dot_product_attention`, that backend scales the logits, writes out the divisors of
+    the weights, and transposes the weights: three more passes over one number for each pair of
+    tokens. Here the queries are scaled, and the results are divided by the sum of their weights.
+    Without a bias, examples and heads are merged into one axis: with two axes, the gradients of
+    keys and values take up to twice as long. 16-bit inputs are computed in float32, in which the
+    backend multiplies them in any case.
     """
     dtype = value.dtype
     wide = dtype if dtype.itemsize >= 4 else jnp.float32
@@ -141,7 +143,8 @@ def attend_on_cpu(
     logits = jnp.einsum("...td,...sd->...ts", query * query.shape[-1] ** -0.5, key)
     if bias is not None:
         logits += bias.astype(wide)
-    largest = jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True))  # the result ignores it
+    # The result does not depend on the maximum, so it needs no gradient.
+    largest = jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True))
     weights = jnp.exp(logits - largest)
     total = weights.sum(axis=-1, keepdims=True)
     x = jnp.einsum("...ts,...sd->...td", weights, value) / total
@@ -151,15 +154,15 @@ def attend_on_cpu(
 def attend_padded(
     attention: Callable[..., jax.Array], query: jax.Array, key: jax.Array, value: jax.Array
 ) -> jax.Array:
-    """The attention of (batch, tokens, heads, dim / heads), computed with a token more.
+    """Attention of (batch, tokens, heads, dim / heads), computed with one more token.
 
     Args:
-      attention: takes the same and the numbers of tokens that count, (batch,) each, as
+      attention: accepts the same arrays and the numbers of real tokens, (batch,) each, as
         `jax.nn.dot_product_attention` does.
     """
     tokens = query.shape[1]
-    # Under vmap JAX's rule for cuDNN wants lengths that are mapped too, so they depend on the
-    # queries, of which none is smaller than itself.
+    # Under vmap, JAX's rule for cuDNN requires lengths that are mapped too, so they depend on the
+    # queries. No number is smaller than itself, so this adds 0.
     first = jax.lax.stop_gradient(query[:, 0, 0, 0])
     lengths = tokens + (first < first).astype(jnp.int32)
     padded = (jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) for x in (query, key, value))
@@ -170,7 +173,7 @@ def attend_padded(
 def case_here(query: jax.Array, *, bias: bool, weighted: bool, training: bool) -> Case:
     """The case of queries (batch, tokens, heads, dim / heads) on the devices of this process.
 
-    Within `device.compiling_for`, on its device.
+    Within `device.compiling_for`, on the device given there.
     """
     device = device_here()
     capability = str(getattr(device, "compute_capability", ""))

@@ -17,8 +17,8 @@ from pnoise_jax.models.transformer import IsotropicTransformer
 class BeitAttention(Attention, kw_only=True):
     """Self-attention with a learned bias for each relative position; keys have no bias.
 
-    Attributes, beside those of `Attention`:
-      grid: rows and columns of the patches, which stand behind one class token.
+    Attributes, in addition to those of `Attention`:
+      grid: rows and columns of the patches, which follow one class token.
     """
 
     grid: tuple[int, int]
@@ -38,10 +38,10 @@ class BeitAttention(Attention, kw_only=True):
 class Beit(IsotropicTransformer, kw_only=True):
     """BEiT for classification, the same function as timm's `Beit` without absolute positions.
 
-    The class token takes part only in attention: the head reads the mean of the patch tokens,
-    normalised after the mean.
+    The class token only takes part in attention: the head reads the mean of the patch tokens,
+    normalised after taking the mean.
 
-    Takes the attributes of every `IsotropicTransformer`, and these:
+    Has the attributes of every `IsotropicTransformer`, and these:
 
     Attributes:
       layer_scale: initial value of the scale of each residual branch.
@@ -58,7 +58,7 @@ class Beit(IsotropicTransformer, kw_only=True):
 
     @nn.nowrap
     def attention_grid(self, layer: int) -> tuple[int, int]:
-        """Rows and columns of the patches whose relative positions this layer's table holds."""
+        """Rows and columns of the patches whose relative positions this layer's table contains."""
         return self.grid
 
     @nn.nowrap
@@ -69,7 +69,7 @@ class Beit(IsotropicTransformer, kw_only=True):
 
     @nn.nowrap
     def run_block(self, x: jax.Array, taps: noise.Taps, *, layer: int, train: bool) -> jax.Array:
-        # The branches' last layers begin smaller the deeper they are.
+        # The deeper the block, the smaller are the initial values of its branches' last layers.
         init = nn.initializers.normal(0.02 / math.sqrt(2 * layer))
         block = self.encoder_block(
             layer,
@@ -102,7 +102,7 @@ class Beit(IsotropicTransformer, kw_only=True):
 
 
 def _relative_position_index(grid: tuple[int, int]) -> np.ndarray:
-    """Each pair of tokens' row of the table, (tokens, tokens): the class token stands first.
+    """The table's row for each pair of tokens, (tokens, tokens); the class token comes first.
 
     The table's last three rows are for the pairs (class, patch), (patch, class), (class, class).
     """

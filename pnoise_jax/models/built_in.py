@@ -23,7 +23,7 @@ def _entry(kind: type[Classifier], **options: Any) -> Entry:
     return kind, MappingProxyType(options)
 
 
-# What ViT, DeiT and BEiT of one size share.
+# The options that ViT, DeiT and BEiT of the same size share.
 _TINY = {"patch_size": 16, "dim": 192, "depth": 12, "num_heads": 3}
 _SMALL = {"patch_size": 16, "dim": 384, "depth": 12, "num_heads": 6}
 _BASE = {"patch_size": 16, "dim": 768, "depth": 12, "num_heads": 12}
@@ -54,7 +54,7 @@ _SWIN_V2_256 = {"window_size": 16, "image_size": 256, **_FROM_192}
 _SWIN_V2_384 = {"window_size": 24, "image_size": 384, **_FROM_192}
 
 BUILT_IN: Mapping[str, Entry] = {
-    # DeiT is a ViT, trained in another way; its distilled form has a second token.
+    # DeiT is a ViT that was trained differently; its distilled form has a second token.
     **{f"vit_{size}_16": entry for size, entry in _VIT_SIZES.items()},
     "vit_l_16": _entry(VisionTransformer, **_LARGE),
     "vit_b_8": _entry(VisionTransformer, **{**_BASE, "patch_size": 8}),

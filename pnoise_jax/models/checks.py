@@ -1,4 +1,4 @@
-"""What models require of their options."""
+"""Checks of the options and the images of models."""
 
 import math
 from typing import Any
@@ -7,7 +7,7 @@ import jax
 
 
 def require_positive(**options: Any) -> None:
-    """Raises ValueError unless each option is a whole number, or several, of at least 1."""
+    """Raises ValueError unless each option is a whole number of at least 1, or a tuple of them."""
     for name, value in options.items():
         numbers = value if isinstance(value, tuple) else (value,)
         if not numbers or not all(type(number) is int and number >= 1 for number in numbers):
@@ -45,7 +45,7 @@ def require_whole_patches(image_size: Any, image_shape: tuple[int, int], patch_s
 
 
 def require_equal_heads(dim: int, num_heads: int) -> None:
-    """Raises ValueError unless `num_heads` share the features of a token equally."""
+    """Raises ValueError unless `num_heads` divides the number of features of a token."""
     if dim % num_heads:
         raise ValueError(
             f"dim={dim} is not divisible by num_heads={num_heads}: every head takes "
@@ -54,7 +54,7 @@ def require_equal_heads(dim: int, num_heads: int) -> None:
 
 
 def require_whole_heads(dim: int, head_dim: int) -> None:
-    """Raises ValueError unless heads of `head_dim` features share the features of a token."""
+    """Raises ValueError unless `head_dim` divides the number of features of a token."""
     if dim % head_dim:
         raise ValueError(
             f"dim={dim} is not divisible by head_dim={head_dim}: the heads share the features, so "
@@ -63,10 +63,10 @@ def require_whole_heads(dim: int, head_dim: int) -> None:
 
 
 def image_shape(image_size: Any) -> tuple[int, int]:
-    """Height and width of images, in pixels, from what a model's `image_size` says.
+    """Height and width of images, in pixels, from a model's `image_size`.
 
     Raises:
-      ValueError: it is neither a side nor (height, width).
+      ValueError: `image_size` is neither a side nor (height, width).
     """
     if isinstance(image_size, int):
         image_size = (image_size, image_size)

@@ -1,4 +1,4 @@
-"""What all models share: common options, how they are called, where noise enters."""
+"""The base class of all models: common options, how models are called, where noise enters."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from pnoise_jax.models import checks
 
 
 class Classifier(nn.Module, kw_only=True):
-    """An image classifier with places where noise may enter: an embedding, blocks and a head.
+    """An image classifier with places where noise can enter: an embedding, blocks and a head.
 
     A family of models, ours or your own, is a subclass that defines `num_layers`, `run_embed`,
     `run_block` and `run_head`. Each block is a submodule called `layer_name(layer)`. It begins with
@@ -36,16 +36,20 @@ class Classifier(nn.Module, kw_only=True):
 
     Attributes:
       num_classes: number of logits.
-      drop_path: rate of stochastic depth in the last block; it grows evenly from 0 in the first,
-        as timm's `drop_path_rate`. Draws from the "dropout" stream.
+      drop_path: rate of stochastic depth in the last block; it grows linearly from 0 in the first,
+        as with timm's `drop_path_rate`. Draws from the "dropout" stream.
       remat: recompute each block in the backward pass instead of keeping its activations. On CPUs
         this saves memory with jax 0.11 or later; in 0.10.2 XLA keeps the activations anyway.
       dtype: dtype of the blocks' computation. Parameters, statistics, the final norm and the head,
-        and so the logits, are float32.
-      injection: where noise enters, and which: one injection, or a tuple of several, which act at
-        the same place in their order; None for the plain model.
-      classifier_head: makes a module in place of the last dense layer, given `num_classes`, `train`
-        and its `name`; it maps features (batch, dim) to logits. Set by tasks, not by configs.
+        and therefore the logits, are float32.
+      injection: which noise enters where: one injection, or a tuple of several; several at the same
+        place act in their order. None for the plain model.
+      classifier_head: makes a module that replaces the last dense layer, given `num_classes`,
+        `train` and its `name`; it maps features (batch, dim) to logits. Set by tasks, not by
+        configs.
+      image_head: makes a module that replaces the head, given its `name`; it maps the output of
+        `run_map` and the images' (height, width, channels) to what the model returns. Set by
+        tasks, not by configs.
 
     Raises:
       ValueError: at construction, if options contradict each other.
@@ -59,8 +63,8 @@ class Classifier(nn.Module, kw_only=True):
     classifier_head: Callable[..., nn.Module] | None = None
     image_head: Callable[..., nn.Module] | None = None
 
-    points = ("image", "block_input")  # where an injection may enter
-    prefix_tokens = 0  # how many learned tokens stand in front of the patch tokens
+    points = ("image", "block_input")  # where an injection can enter
+    prefix_tokens = 0  # how many learned tokens come before the patch tokens
 
     def __post_init__(self) -> None:
         injections = noise.as_injections(self.injection)
@@ -72,7 +76,7 @@ class Classifier(nn.Module, kw_only=True):
 
     @property
     def injections(self) -> tuple[noise.Injection, ...]:
-        """All injections, however many."""
+        """All injections, as a tuple."""
         return noise.as_injections(self.injection)
 
     @property
@@ -82,12 +86,12 @@ class Classifier(nn.Module, kw_only=True):
 
     @property
     def image_shape(self) -> tuple[int, int] | None:
-        """Height and width of the images, in pixels; None where a model takes any."""
+        """Height and width of the images, in pixels; None if the model accepts any."""
         return None
 
     @property
     def matmul_split(self) -> parallel.MatmulSplit | None:
-        """How devices can share the matrix products of a block; None where they cannot."""
+        """How devices can share the matrix products of a block; None if they cannot."""
         return None
 
     @property
@@ -97,18 +101,18 @@ class Classifier(nn.Module, kw_only=True):
 
     @nn.nowrap
     def layer_name(self, layer: int) -> str:
-        """Name of the submodule that is the block of this layer, counted from 1."""
+        """Name of the submodule that is this layer's block; layers count from 1."""
         return f"block_{layer}"
 
-    # Not `embed` and `head`, as submodules may be called: `nnx.bridge.ToNNX` has one namespace for
-    # methods and submodules.
+    # Not named `embed` and `head`, because submodules may have these names, and `nnx.bridge.ToNNX`
+    # has one namespace for methods and submodules.
 
     @nn.nowrap
     def run_embed(self, images: jax.Array, *, train: bool) -> jax.Array:
-        """The input of the first block, from images of the right size that have passed their tap.
+        """Computes the input of the first block, from images that have passed their tap.
 
         Args:
-          images: (batch, height, width, channels), float.
+          images: (batch, height, width, channels), float, of the right size.
           train: turns on dropout and the like.
 
         Returns:
@@ -118,14 +122,14 @@ class Classifier(nn.Module, kw_only=True):
 
     @nn.nowrap
     def run_block(self, x: jax.Array, taps: noise.Taps, *, layer: int, train: bool) -> jax.Array:
-        """The input of the next block, or of the head.
+        """Computes the input of the next block, or of the head.
 
-        Evaluation goes on from a stored x, so the output must depend only on x, on the variables
+        Evaluation resumes from a stored x, so the output must depend only on x, on the variables
         and on the noise that enters in this layer.
 
         Args:
           x: (batch, ...).
-          taps: to be called at each point of the layer where noise may enter.
+          taps: call it at each point of the layer where noise can enter.
           layer: number of the block, from 1.
           train: turns on dropout and the like.
 
@@ -136,9 +140,9 @@ class Classifier(nn.Module, kw_only=True):
 
     @nn.nowrap
     def run_last_block(self, x: jax.Array, taps: noise.Taps, *, train: bool) -> jax.Array:
-        """What `run_head` is given of the last block's output: by default `run_block`'s, whole.
+        """Computes the part of the last block's output that the head reads; by default, all of it.
 
-        A model can leave out what its head does not read.
+        A model can override this to skip what its head does not read.
         """
         return self.run_block(x, taps, layer=self.num_layers, train=train)
 
@@ -157,8 +161,8 @@ class Classifier(nn.Module, kw_only=True):
             return x
         raise ValueError(
             f"{type(self).__name__} has no map (batch, rows, columns, dim) of the image: its "
-            f"blocks return shape {x.shape}. Define run_map, which makes a map of that, or choose "
-            "a model whose tokens are patches of the image, or a ResNet"
+            f"blocks return shape {x.shape}. Define run_map, which turns that into a map, or "
+            "choose a model whose tokens are patches of the image, or a ResNet"
         )
 
     @nn.nowrap
@@ -188,12 +192,12 @@ class Classifier(nn.Module, kw_only=True):
 
         Args:
           images: (batch, height, width, channels), float, normalised.
-          train: turns on dropout, stochastic depth, the injection's training noise, and batch
-            norms' own statistics.
+          train: turns on dropout, stochastic depth, the injection's training noise, and the use of
+            the batch's own statistics in batch norms.
           mask: (batch,) bool, True for real examples; used only by the noise.
-          noise_strength: scalar in place of the injection's own strength; may be traced. Of several
-            injections a tuple or an array, one for each.
-          index: (batch,) int32, what each example's random noise is drawn from; by default its
+          noise_strength: a scalar that replaces the injection's own strength; may be traced. With
+            several injections, a tuple or an array with one strength for each.
+          index: (batch,) int32, the number that seeds each example's random noise; by default its
             place in the batch.
 
         Returns:
@@ -213,18 +217,18 @@ class Classifier(nn.Module, kw_only=True):
         end: int | Literal["map", "features", "logits"] = "logits",
         **call: Any,
     ) -> jax.Array:
-        """A part of the model, by ``model.apply(variables, x, end="features", method="forward")``.
+        """Runs part of the model: ``model.apply(variables, x, end="features", method="forward")``.
 
         Args:
-          x: images for ``start=0``; the input of a layer's block, (batch, ...), for its number; the
-            features (batch, dim) that the last dense layer takes for "features".
+          x: for ``start=0``, images; for a layer's number, the input of its block, (batch, ...);
+            for "features", the features (batch, dim) that the last dense layer takes.
           start: where to begin.
           end: what to return: the input of a layer's block, the last block's output as a map
             (batch, rows, columns, dim), the features, or the logits.
           **call: the keywords of `__call__`.
 
         Returns:
-          What `end` names.
+          The value that `end` names.
 
         Raises:
           ValueError: the model has no such layer or no map, or the start is not before the end.
@@ -243,17 +247,17 @@ class Classifier(nn.Module, kw_only=True):
     def record_inputs(
         self, images: jax.Array, layers: Collection[int], **call: Any
     ) -> tuple[jax.Array, dict[int, jax.Array]]:
-        """What `__call__` returns, and the input of some layers' blocks.
+        """Returns the output of `__call__`, and the inputs of some layers' blocks.
 
         Call it by ``model.apply(variables, images, layers, method="record_inputs")``.
 
         Args:
           images: (batch, height, width, channels), float, normalised.
-          layers: whose inputs to return, from 1.
+          layers: the numbers, from 1, of the layers whose inputs to return.
           **call: the keywords of `__call__`.
 
         Returns:
-          The logits (batch, num_classes), and by layer the input of its block, (batch, ...).
+          The logits (batch, num_classes), and a dict from layer to its block's input, (batch, ...).
 
         Raises:
           ValueError: the model has no such layer.
@@ -264,10 +268,10 @@ class Classifier(nn.Module, kw_only=True):
         return logits, {layer: inputs[layer] for layer in layers}
 
     def resume(self, x: jax.Array, layer: int, **call: Any) -> jax.Array:
-        """The logits of a model that goes on from the input of a layer's block.
+        """Computes the logits from the input of a layer's block.
 
-        Call it by ``model.apply(variables, x, layer, method="resume")``. What comes before the
-        layer is not computed, and noise that would enter there is left out.
+        Call it by ``model.apply(variables, x, layer, method="resume")``. Nothing before the layer
+        is computed, and noise that would enter there is left out.
 
         Args:
           x: (batch, ...), as `record_inputs` returns it.
@@ -295,7 +299,7 @@ class Classifier(nn.Module, kw_only=True):
         noise_strength: Any = None,
         index: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[int, jax.Array]]:
-        """What `end` names, and the inputs of the blocks from layer `first` on; see `forward`.
+        """The value that `end` names, and the blocks' inputs from layer `first` on; see `forward`.
 
         The compiler drops the outputs that a caller does not use.
         """
@@ -338,11 +342,12 @@ class Classifier(nn.Module, kw_only=True):
 
     @nn.nowrap
     def _run_image_head(self, x: jax.Array, shape: tuple[int, ...] | None) -> jax.Array:
-        """What the image head makes of the last block's output x, for images of this shape."""
+        """The image head's output for the last block's output x, for images of this shape."""
         assert self.image_head is not None, "called with an image head only"
         if shape is None:
             raise ValueError(
-                "a model with an image head starts from images, whose shape it returns"
+                "a model with an image head must start from images, because its head needs their "
+                "shape"
             )
         return self.image_head(name="decoder")(self.run_map(x), shape)
 
@@ -356,7 +361,7 @@ class Classifier(nn.Module, kw_only=True):
 
     @nn.nowrap
     def _require_named(self, layer: int) -> None:
-        """Raises ValueError unless the block has the name by which optimizers know it."""
+        """Raises ValueError unless the block has the name by which optimizers find it."""
         name = self.layer_name(layer)
         if self.scope is not None and not self.scope.name_reserved(name):
             raise ValueError(

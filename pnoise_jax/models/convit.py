@@ -19,14 +19,14 @@ from pnoise_jax.models.transformer import IsotropicTransformer
 class GatedAttention(nn.Module, kw_only=True):
     """Gated positional self-attention: each head mixes attention by content and by position.
 
-    It begins nearly as a convolution: by position, each head looks at one neighbour.
+    Initially it is nearly a convolution: by position, each head attends to one neighbour.
 
     Attributes:
       grid: rows and columns of the tokens.
-      num_heads: number of heads; it divides the features of a token.
-      locality_strength: how sharply the heads look at their neighbours in the beginning.
+      num_heads: number of heads; must divide the features of a token.
+      locality_strength: how sharply the heads initially attend to their neighbours.
       dropout: rate of the dropout after the output projection.
-      kernel: as `Attention` has it.
+      kernel: as in `Attention`.
       train: whether dropout is on.
       dtype: dtype of the computation; parameters are float32.
     """
@@ -62,12 +62,12 @@ class GatedAttention(nn.Module, kw_only=True):
         position_weights: jax.Array,
         gate: jax.Array,
     ) -> jax.Array:
-        """The attention itself; a method of its own, as `Attention` has it.
+        """The attention itself; a separate method, as in `Attention`.
 
         Args:
           query, key, value: (batch, tokens, heads, dim / heads).
           position_weights: (heads, tokens, tokens).
-          gate: (heads,), how much the position counts, before the sigmoid.
+          gate: (heads,), the weight of attention by position, before the sigmoid.
 
         Returns:
           (batch, tokens, heads, dim / heads).
@@ -76,18 +76,18 @@ class GatedAttention(nn.Module, kw_only=True):
         by_content = attention_kernels.attend(query, key, value, None, kernel=kernel)
         by_position = jnp.einsum("hts,bshd->bthd", position_weights, value)
         gate = nn.sigmoid(gate).astype(self.dtype)[None, None, :, None]
-        # timm mixes the weights instead, and divides them by their sum, which is 1 already.
+        # timm mixes the weights instead, and divides them by their sum, which is already 1.
         return (1 - gate) * by_content + gate * by_position
 
     def _position_weights(self) -> jax.Array:
-        """How much each token looks at each other for its position, (heads, tokens, tokens)."""
+        """Each token's attention by position to each token, (heads, tokens, tokens)."""
         init = functools.partial(_neighbours, strength=self.locality_strength)
         scores = nn.Dense(self.num_heads, kernel_init=init, name="pos_proj")(_offsets(self.grid))
         return nn.softmax(scores.transpose(2, 0, 1)).astype(self.dtype)
 
 
 def _offsets(grid: tuple[int, int]) -> np.ndarray:
-    """From each token to each other, (tokens, tokens, 3) float32: columns, rows, distance²."""
+    """Offsets from each token to each other, (tokens, tokens, 3): columns, rows, distance²."""
     row, column = np.divmod(np.arange(math.prod(grid)), grid[1])
     right, down = column - column[:, None], row - row[:, None]
     return np.stack([right, down, right**2 + down**2], axis=-1).astype(np.float32)
@@ -100,13 +100,13 @@ def _identity(key: jax.Array, shape: tuple[int, int], dtype: Any) -> jax.Array:
 def _neighbours(
     key: jax.Array, shape: tuple[int, int], dtype: Any, *, strength: float
 ) -> jax.Array:
-    """The kernel (3, heads) by which each head looks at one token of a square around its own.
+    """The kernel (3, heads) with which each head attends to one token of a square around its own.
 
-    Heads that are left over look anywhere.
+    Heads beyond the largest square get random values.
     """
     side = math.isqrt(shape[1])
     right, down = np.stack(np.divmod(np.arange(side * side), side)) - (side - 1) / 2
-    # Of the logits -|offset|² + 2 <offset, neighbour>, whose maximum is at the neighbour.
+    # The logits are -|offset|² + 2 <offset, neighbour>, with their maximum at the neighbour.
     square = np.stack([2 * right, 2 * down, np.full(side * side, -1.0)]).astype(dtype)
     kernel = layers.normal_init(key, shape, dtype)
     return strength * kernel.at[:, : side * side].set(square)
@@ -115,16 +115,16 @@ def _neighbours(
 class ConViT(IsotropicTransformer, kw_only=True):
     """ConViT for classification, the same function as timm's `ConVit`.
 
-    The first `local_layers` blocks have gated positional self-attention over the patch tokens
-    alone. The class token joins in front of the block that follows them. So `tokens="patch"` of an
-    injection is all tokens before, and all but the first from there on.
+    The first `local_layers` blocks have gated positional self-attention over only the patch tokens.
+    The class token is added before the next block. So an injection's `tokens="patch"` means all
+    tokens in the first blocks, and all but the first token in the others.
 
-    Takes the attributes of every `IsotropicTransformer`, and these:
+    Has the attributes of every `IsotropicTransformer`, and these:
 
     Attributes:
       local_layers: number of blocks with gated attention, below `depth`: timm's
         `local_up_to_layer`.
-      locality_strength: how sharply gated attention looks at its neighbours in the beginning.
+      locality_strength: how sharply gated attention initially attends to its neighbours.
     """
 
     local_layers: int = 10
@@ -135,8 +135,8 @@ class ConViT(IsotropicTransformer, kw_only=True):
         if type(self.local_layers) is not int or not 0 <= self.local_layers < self.depth:
             raise ValueError(
                 f"local_layers={self.local_layers!r} with depth={self.depth}: give a whole number "
-                f"from 0 to {self.depth - 1}: the class token joins in front of the block after "
-                "them, and the head reads it"
+                f"from 0 to {self.depth - 1}: the class token, which the head reads, is added "
+                "before the block after them"
             )
 
     @nn.nowrap
@@ -164,7 +164,7 @@ class ConViT(IsotropicTransformer, kw_only=True):
 
     @nn.nowrap
     def run_last_block(self, x: jax.Array, taps: noise.Taps, *, train: bool) -> jax.Array:
-        """The class token, where `all_tokens` does not ask for the others."""
+        """Computes only the class token, unless `all_tokens` is set."""
         if self.all_tokens or not self.head_is_of(ConViT):
             return super().run_last_block(x, taps, train=train)
         return self._run_global_block(x, taps, self.depth, train, queries=1)
@@ -173,7 +173,7 @@ class ConViT(IsotropicTransformer, kw_only=True):
     def _run_global_block(
         self, x: jax.Array, taps: noise.Taps, layer: int, train: bool, *, queries: int | None = None
     ) -> jax.Array:
-        """A block behind the class token, x (batch, 1 + patches, dim)."""
+        """Runs a block on patches with the class token, x (batch, 1 + patches, dim)."""
         attention = functools.partial(
             Attention, num_heads=self.num_heads, qkv_bias="none", queries=queries
         )
@@ -182,7 +182,7 @@ class ConViT(IsotropicTransformer, kw_only=True):
 
     @nn.nowrap
     def _join_class_token(self, x: jax.Array) -> jax.Array:
-        """Puts the class token in front of the patch tokens."""
+        """Puts the class token before the patch tokens."""
         token = self.param("cls_token", layers.normal_init, (1, 1, self.dim), jnp.float32)
         return layers.prepend_tokens(token, x)
 

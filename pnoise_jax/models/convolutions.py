@@ -14,15 +14,15 @@ from pnoise_jax.models import winograd
 from pnoise_jax.models.device import on_cpu, on_one_device
 from pnoise_jax.models.products import multiply_rows
 
-# Examples first and channels last, and (height, width, channels, features) of a kernel.
+# Examples come first and channels last; a kernel is (height, width, channels, features).
 _LAYOUT = lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
 
 
 def batch_norm(*, train: bool, epsilon: float, axis_name: str | None, dtype: Any) -> Callable:
-    """Makes a batch norm given its `name`, with PyTorch's default momentum.
+    """A function that makes a batch norm given its `name`, with PyTorch's default momentum.
 
     Args:
-      train: normalise by the batch's own statistics, and update the running ones.
+      train: whether to normalise by the batch's own statistics, and update the running ones.
       epsilon: added to the variance.
       axis_name: axis of `shard_map` or `pmap` over which the statistics are shared, or None.
       dtype: dtype of the computation; parameters and statistics are float32.
@@ -40,13 +40,13 @@ def batch_norm(*, train: bool, epsilon: float, axis_name: str | None, dtype: Any
 def pointwise(
     x: jax.Array, kernel: jax.Array, strides: tuple[int, int], *others: Any, **options: Any
 ) -> jax.Array:
-    """A 1x1 convolution; on CPUs a product of matrices, whose gradients XLA computes faster.
+    """A 1x1 convolution; on CPUs a matrix product, whose gradients XLA computes faster.
 
     For `conv_general_dilated` of `flax.linen.Conv`.
     """
 
     def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        x = x[:, :: strides[0], :: strides[1]]  # where nothing is padded
+        x = x[:, :: strides[0], :: strides[1]]  # nothing is padded
         dimensions = (((3,), (0,)), ((), ()))
         return multiply_rows(x, kernel[0, 0], dimensions, precision=options.get("precision"))
 
@@ -59,7 +59,7 @@ def pointwise(
 def patchwise(
     x: jax.Array, kernel: jax.Array, strides: tuple[int, int], *others: Any, **options: Any
 ) -> jax.Array:
-    """A convolution whose strides are its kernel's sides, by patches on CPUs and NVIDIA GPUs.
+    """A convolution with strides equal to the kernel's sides; by patches on CPUs and NVIDIA GPUs.
 
     For `conv_general_dilated` of `flax.linen.Conv`, without padding or dilation.
     """
@@ -76,14 +76,14 @@ def patchwise(
 
 
 def multiply_patches(x: jax.Array, kernel: jax.Array, *, precision: Any = None) -> jax.Array:
-    """The same as a product of matrices, whose rows are the patches.
+    """Computes `patchwise` as a matrix product, whose rows are the patches.
 
-    In a loop, as over micro-batches, XLA's CPU backend computes the gradient of a convolution's
-    kernel value by value.
+    In a loop, such as over micro-batches, XLA's CPU backend computes the gradient of a
+    convolution's kernel value by value.
 
     Args:
-      x, kernel: as `convolve_patches` has them; the result is the same, too.
-      precision: as `jax.lax.dot_general` has it.
+      x, kernel: as in `convolve_patches`, which returns the same.
+      precision: as in `jax.lax.dot_general`.
     """
     patches = _cut_patches(x, kernel.shape[:2])
     kernel = kernel.reshape(-1, kernel.shape[3])
@@ -91,13 +91,13 @@ def multiply_patches(x: jax.Array, kernel: jax.Array, *, precision: Any = None) 
 
 
 def convolve_patches(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The same as a 1x1 convolution, whose channels are all values of a patch.
+    """Computes `patchwise` as a 1x1 convolution, whose channels are all values of a patch.
 
-    cuDNN has no fast kernels for three channels. A product of matrices would be as fast, but XLA
-    then puts the batch last in memory, and transposes tokens back and forth in each block.
+    cuDNN has no fast kernels for three channels. A matrix product would be as fast, but XLA then
+    puts the batch last in memory, and transposes tokens back and forth in each block.
 
     Args:
-      x: (batch, height, width, channels); what is left beside the last whole patch is not read.
+      x: (batch, height, width, channels); pixels beyond the last whole patch are not read.
       kernel: (height, width, channels, features) of a patch.
 
     Returns:
@@ -113,7 +113,7 @@ def convolve_patches(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _cut_patches(x: jax.Array, sides: tuple[int, ...]) -> jax.Array:
-    """(batch, rows, columns, all values of a patch), for patches of this height and width."""
+    """Cuts patches of this height and width: (batch, rows, columns, all values of a patch)."""
     height, width = sides
     rows, columns = x.shape[1] // height, x.shape[2] // width
     x = x[:, : rows * height, : columns * width]
@@ -126,10 +126,11 @@ def of_images(
 ) -> jax.Array:
     """A convolution; on CPUs in a form that is fast there, elsewhere XLA's own.
 
-    `gather_and_multiply` computes results of at most 2 x 2, for which XLA's own takes up to 45
-    times as long; `winograd.convolve` kernels of 3 x 3 for which it `is_faster`, on one device; and
-    `convolve_on_cpu` all others. Other layouts, dilated convolutions and groups of channels are
-    left to XLA. For `conv_general_dilated` of `flax.linen.Conv`.
+    On CPUs, `gather_and_multiply` computes results of at most 2 x 2, for which XLA's own takes up
+    to 45 times as long; `winograd.convolve` computes those with 3 x 3 kernels for which it
+    `is_faster`, on one device; and `convolve_on_cpu` computes all others. Other layouts, dilated
+    convolutions and groups of channels are left to XLA. For `conv_general_dilated` of
+    `flax.linen.Conv`.
 
     Args:
       x: (batch, height, width, channels).
@@ -162,7 +163,7 @@ def of_images(
     )
     if max(sides) <= 2:
         compute = functools.partial(gather_and_multiply, strides=strides)
-    elif winograd.is_faster(x, kernel, strides, padding) and on_cpu():  # not traced for others
+    elif winograd.is_faster(x, kernel, strides, padding) and on_cpu():  # skip tracing elsewhere
         compute = winograd.convolve
     else:
         compute = functools.partial(convolve_on_cpu, strides=strides)
@@ -180,17 +181,18 @@ def convolve_on_cpu(
 ) -> jax.Array:
     """A convolution whose gradients XLA's CPU backend computes fast.
 
-    Its convolutions want examples first and channels last, so the gradient of the kernel, which
-    sums over examples, needs x transposed. XLA does that, too, but not within loops, as over
-    micro-batches, where it computes that gradient value by value: it took 66 times as long. And
-    what it fuses into the transposition reads memory in leaps, which with 32 examples took a fifth
-    of a step of ResNet-18 before `winograd`: here it is done for about 8 at a time.
+    That backend's convolutions require examples first and channels last, so the kernel's gradient,
+    which sums over examples, needs x transposed. XLA does that by itself, but not within loops,
+    such as over micro-batches, where it computes the gradient value by value: that took 66 times as
+    long. Also, operations that it fuses into the transposition read memory with large strides; with
+    32 examples, this took a fifth of a step of ResNet-18 before `winograd`. So x is transposed here
+    for about 8 examples at a time.
 
     Args:
       x: (batch, height, width, channels).
       kernel: (height, width, channels, features).
       strides, padding: in pixels.
-      precision: as `jax.lax.conv_general_dilated` has it.
+      precision: as in `jax.lax.conv_general_dilated`.
 
     Returns:
       (batch, height', width', features). Differentiable in both modes.
@@ -203,8 +205,8 @@ def convolve_on_cpu(
     def convolution(x, kernel):
         return convolve(x, kernel, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
-    # The tangents are the same convolution. In reverse mode JAX exchanges what comes in and goes
-    # out: these are the layouts of which it then makes those above.
+    # The tangents are the same convolution. In reverse mode, JAX transposes them, which exchanges
+    # inputs and outputs; the layouts here are those that it turns into the layout above.
     def of_x(tangent, _, x, kernel):
         kernel = kernel.swapaxes(2, 3)
         return convolve(tangent, kernel, dimension_numbers=("NHWC", "HWOI", "NHWC"))
@@ -226,14 +228,14 @@ def convolve_on_cpu(
 def _in_pixels(
     padding: Any, x: jax.Array, kernel: jax.Array, strides: tuple[int, int]
 ) -> Sequence[tuple[int, int]]:
-    """The padding before and after, of rows and of columns; "SAME" and "VALID" worked out."""
+    """The padding before and after rows and columns, in pixels, also for "SAME" and "VALID"."""
     if isinstance(padding, str):
         return lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
     return padding
 
 
 def _parts(examples: int) -> int:
-    """Into how many parts examples are divided; one where they may be spread over devices."""
+    """Into how many parts to divide examples; 1 if they may be spread over devices."""
     return max(1, min(4, examples // 8)) if on_one_device() else 1
 
 
@@ -245,13 +247,13 @@ def gather_and_multiply(
     padding: tuple[tuple[int, int], tuple[int, int]],
     precision: Any = None,
 ) -> jax.Array:
-    """A convolution as one product of matrices ("im2col"), (batch, height', width', features).
+    """A convolution as one matrix product ("im2col"), (batch, height', width', features).
 
     Args:
       x: (batch, height, width, channels).
       kernel: (height, width, channels, features).
       strides, padding: in pixels.
-      precision: as `jax.lax.dot_general` has it.
+      precision: as in `jax.lax.dot_general`.
     """
     height, width, channels, features = kernel.shape
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
@@ -276,7 +278,7 @@ def gather_and_multiply(
 def depthwise(
     x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Any, **options: Any
 ) -> jax.Array:
-    """A depthwise convolution; on CPUs a sum over the kernel, as XLA's own is slow there.
+    """A depthwise convolution; on CPUs a sum over the kernel, because XLA's own is slow there.
 
     For `conv_general_dilated` of `flax.linen.Conv`, without dilation.
     """
@@ -296,9 +298,9 @@ def depthwise(
 def _sum_of_slices(
     x: jax.Array, kernel: jax.Array, *, strides: tuple[int, int], padding: tuple[tuple, tuple]
 ) -> jax.Array:
-    """The same, (batch, height', width', channels): of the image, one slice for each weight."""
+    """`depthwise` as a sum of one slice of x per weight, (batch, height', width', channels)."""
     height, width = kernel.shape[:2]
-    wide, weights = x.astype(jnp.float32), kernel.astype(jnp.float32)  # as a convolution sums
+    wide, weights = x.astype(jnp.float32), kernel.astype(jnp.float32)  # as in convolutions
     wide = jnp.pad(wide, ((0, 0), *padding, (0, 0)))
     rows, columns = (
         (side - size) // stride + 1

@@ -19,7 +19,7 @@ _STRIDE = 4  # of the stem
 class ChannelAttention(Attention, kw_only=True):
     """Self-attention in which the channels of a head attend to each other, over all tokens.
 
-    As published, and as in the weights that there are, keys attend to values and weigh queries.
+    As published, and as in the existing weights, keys attend to values and weigh queries.
     """
 
     @nn.compact
@@ -35,10 +35,10 @@ class ChannelAttention(Attention, kw_only=True):
         bias: jax.Array | None,
         gate: jax.Array | None,
     ) -> jax.Array:
-        """The attention itself, (batch, tokens, heads, dim / heads), as `Attention` has it.
+        """The attention itself, (batch, tokens, heads, dim / heads), as in `Attention`.
 
         Raises:
-          ValueError: there is a bias or a gate for tokens, which do not attend here.
+          ValueError: there is a bias or a gate, which are for attention between tokens.
         """
         if bias is not None or gate is not None:
             raise ValueError("ChannelAttention has no logits of tokens for a bias or a gate")
@@ -74,10 +74,10 @@ class PositionEncoding(nn.Module, kw_only=True):
 
 
 class Downsampling(nn.Module, kw_only=True):
-    """Joins 2 x 2 tokens into one; zeros fill up a grid with odd sides.
+    """Joins 2 x 2 tokens into one; a grid with odd sides is padded with zeros.
 
     Attributes:
-      dim: features of a token that comes out.
+      dim: features of an output token.
       dtype: dtype of the computation; parameters are float32.
     """
 
@@ -104,21 +104,21 @@ class Downsampling(nn.Module, kw_only=True):
 class DaViT(layers.Staged, Classifier, kw_only=True):
     """DaViT for classification, the same function as timm's `DaVit`.
 
-    Takes images of any size, square or not, as timm's does: zeros fill up what the stem, a window
+    It accepts images of any size, square or not, as timm's does: zeros pad what the stem, a window
     or 2 x 2 tokens need. A representation is the map of all tokens, (batch, rows, columns, dim).
-    There is no class token, so the noise's "all" tokens are its "patch" tokens.
+    There is no class token, so an injection's tokens "all" and "patch" mean the same.
 
     An injection addresses the blocks by their number from 1, counted over all stages; odd ones
     attend within windows, even ones between channels. "attention_input" is the output of a block's
-    first norm, behind its first position encoding.
+    first norm, after its first position encoding.
 
-    Takes the attributes of every `Classifier`, and these:
+    Has the attributes of every `Classifier`, and these:
 
     Attributes:
       dim: features of a token in the first stage; they double with each further stage. A multiple
         of `head_dim`.
-      stage_sizes: number of blocks of each stage, even: twice the published depths, which count
-        pairs. Blocks are named stage1_block1, ….
+      stage_sizes: number of blocks of each stage, an even number: twice the published depths, which
+        count pairs. Blocks are named stage1_block1, ….
       head_dim: features of an attention head, in all stages.
       window_size: side of a window in tokens.
     """
@@ -141,8 +141,8 @@ class DaViT(layers.Staged, Classifier, kw_only=True):
         checks.require_whole_heads(self.dim, self.head_dim)
         if any(number % 2 for number in self.stage_sizes):
             raise ValueError(
-                f"stage_sizes={self.stage_sizes!r}: give even numbers, as a block of spatial and "
-                "one of channel attention make a pair: twice the published depths"
+                f"stage_sizes={self.stage_sizes!r}: give even numbers, twice the published depths, "
+                "because a block of spatial attention and one of channel attention make a pair"
             )
 
     @nn.nowrap

@@ -12,7 +12,7 @@ _DEVICE: contextvars.ContextVar[Any] = contextvars.ContextVar("device", default=
 
 @contextlib.contextmanager
 def compiling_for(device: Any) -> Iterator[None]:
-    """Lets models take this device, which may be absent, for one of this process."""
+    """Makes models treat this device, which may be absent, as one of this process."""
     token = _DEVICE.set(device)
     try:
         yield
@@ -33,8 +33,8 @@ def on_cpu() -> bool:
 def on_one_device() -> bool:
     """Whether ``jit`` cannot spread an axis over several devices.
 
-    Either the mesh that is known has one device, or none is known, there is but one device, and no
-    model is compiled for others.
+    Either the current mesh has one device; or there is no current mesh, there is only one device,
+    and no model is being compiled for another.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:

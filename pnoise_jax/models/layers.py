@@ -1,4 +1,4 @@
-"""What models share, each equal to its counterpart in timm."""
+"""Modules and functions that models share, each equal to its counterpart in timm."""
 
 import functools
 import math
@@ -13,8 +13,9 @@ import numpy as np
 from pnoise_jax import noise
 from pnoise_jax.models import products
 
-# With Flax's fast variance, E[x^2] - E[x]^2: the exact one made a training step of ViT-Ti on a CPU
-# 1.7 times as long. It loses digits only where a token's mean is far from 0 against its deviation.
+# Uses Flax's fast variance, E[x^2] - E[x]^2: with the exact one, a training step of ViT-Ti on a CPU
+# took 1.7 times as long. The fast one loses digits only if a token's mean is much larger than its
+# standard deviation.
 layer_norm = functools.partial(nn.LayerNorm, epsilon=1e-6)
 # The same with PyTorch's default epsilon.
 torch_layer_norm = functools.partial(nn.LayerNorm, epsilon=1e-5)
@@ -25,14 +26,15 @@ conv_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def exact_gelu(x: jax.Array) -> jax.Array:
-    """The exact GELU, x / 2 * (1 + erf(x / sqrt(2))), of the dtype of x.
+    """The exact GELU, x / 2 * (1 + erf(x / sqrt(2))), in the dtype of x.
 
-    As in PyTorch, and with an error of up to 1e-6. Flax writes erfc in place of 1 + erf, which is
-    more exact where the result is nearly 0, but takes nearly three times the instructions on a GPU.
+    This is PyTorch's formula, with an error of up to 1e-6. Flax uses erfc instead of 1 + erf, which
+    is more accurate if the result is nearly 0, but takes nearly three times as many instructions on
+    a GPU.
 
-    16-bit inputs are computed in float32, because a gradient in bfloat16 would be 0.3 % off, as its
-    constants are rounded. The gradient computes erf again, so that a compiled step keeps only x
-    for it, and not two more arrays of its size.
+    16-bit inputs are computed in float32: a gradient in bfloat16 would be off by 0.3 %, because its
+    constants are rounded. The gradient computes erf again, so a compiled step keeps only x for it,
+    not two more arrays of that size.
     """
     return _gelu_with_slope(x) if x.dtype.itemsize >= 4 else _gelu_in_float32(x)
 
@@ -51,7 +53,7 @@ def _gelu_in_float32(x: jax.Array) -> jax.Array:
     return _gelu(x.astype(jnp.float32)).astype(x.dtype)
 
 
-# A rule for its tangent, as what jax.checkpoint makes of it takes longer to compile.
+# A tangent rule, because the equivalent with jax.checkpoint takes longer to compile.
 _gelu_with_slope = jax.custom_jvp(_gelu)
 
 
@@ -67,7 +69,7 @@ def _differentiate_gelu(
 
 
 def prepend_tokens(tokens: jax.Array, x: jax.Array) -> jax.Array:
-    """Puts learned tokens (1, number, dim) in front of each example's in x (batch, tokens, dim)."""
+    """Puts learned tokens (1, number, dim) before each example's in x (batch, tokens, dim)."""
     tokens = jnp.broadcast_to(tokens.astype(x.dtype), (x.shape[0], *tokens.shape[1:]))
     return jnp.concatenate([tokens, x], axis=1)
 
@@ -105,12 +107,12 @@ class Mlp(nn.Module, kw_only=True):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth (https://arxiv.org/abs/1603.09382): zeroes the residual branch of examples.
+    """Stochastic depth (https://arxiv.org/abs/1603.09382): zeroes some examples' residual branch.
 
-    What stays is divided by its probability, as in timm. Draws from the "dropout" stream.
+    The others are divided by their probability, as in timm. Draws from the "dropout" stream.
 
     Attributes:
-      rate: the probability of each example's branch to be left out.
+      rate: the probability that an example's branch is left out.
       train: whether it is on.
     """
 
@@ -119,7 +121,7 @@ class DropPath(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps x (batch, ...) to the same shape; x itself where the rate is 0 or it is off."""
+        """Maps x (batch, ...) to the same shape; returns x itself if the rate is 0 or it is off."""
         all_but_batch = tuple(range(1, x.ndim))
         return nn.Dropout(self.rate, all_but_batch, deterministic=not self.train)(x)
 
@@ -128,19 +130,19 @@ class Block(nn.Module, kw_only=True):
     """An encoder block: attention, then an MLP, each inside a residual.
 
     Attributes:
-      layer: number of this block in the whole model, from 1: how an injection addresses it.
+      layer: number of this block in the whole model, from 1, by which an injection addresses it.
       attention: makes the attention, (batch, tokens, dim) to the same shape, given its `name`,
-        `dropout`, `train` and `dtype`. If it returns the first tokens alone, so does the block.
+        `dropout`, `train` and `dtype`. If it returns only the first tokens, so does the block.
       mlp_dim: hidden features of the MLP.
       mlp: makes the MLP, given its `hidden_dim`, `name`, `dropout`, `train` and `dtype`.
       norm: makes a layer norm, given its `name` and `dtype`.
-      post_norm: whether the norms stand behind attention and MLP, still inside the residuals, and
-        not in front of them. The point "attention_input" is what the attention reads in both.
+      post_norm: whether the norms come after attention and MLP, still inside the residuals, instead
+        of before them. In both cases, the point "attention_input" is the input of the attention.
       layer_scale: initial value of the scales by which both branches are multiplied, one for each
-        feature (https://arxiv.org/abs/2103.17239); None for none.
-      encoding: makes a module that the block's input passes before each branch, such as one that
-        encodes positions, given its `name` and `dtype`; None for none.
-      points: where noise may enter this block.
+        feature (https://arxiv.org/abs/2103.17239); None for no scales.
+      encoding: makes a module that is applied before each branch, such as a position encoding,
+        given its `name` and `dtype`; None for no such module.
+      points: where noise can enter this block.
       dropout: rate of the dropout inside attention and MLP.
       drop_path: rate at which stochastic depth leaves out each residual branch.
       train: whether both are on.
@@ -163,7 +165,7 @@ class Block(nn.Module, kw_only=True):
 
     @nn.compact
     def __call__(self, x: jax.Array, taps: noise.Taps) -> jax.Array:
-        """Maps x (batch, tokens, dim), or what the attention takes, to the same shape."""
+        """Maps x (batch, tokens, dim), or what the attention accepts, to the same shape."""
         common = {"dropout": self.dropout, "train": self.train, "dtype": self.dtype}
         x = self._tapped(x, taps, "block_input")
         x = self._encoded(x, "cpe1")
@@ -194,18 +196,18 @@ class Block(nn.Module, kw_only=True):
 
 
 def drop_path_rates(rate: float, depth: int) -> tuple[float, ...]:
-    """Stochastic depth's rate of each block: from 0 at the first evenly to `rate` at the last."""
+    """The rate of stochastic depth of each block, linear from 0 in the first to `rate`."""
     return tuple(np.linspace(0.0, rate, depth).tolist())
 
 
 def relative_position_index(height: int, width: int) -> np.ndarray:
-    """Where each pair of a grid's positions finds its row in a table of relative positions.
+    """The row in a table of relative positions for each pair of positions in a grid.
 
     Args:
       height, width: of the grid.
 
     Returns:
-      (height * width, height * width) int: from the first axis' position to the second's, as a
+      (height * width, height * width) int: the first axis' position relative to the second's, as a
       number below (2 * height - 1) * (2 * width - 1): row after row, the most negative first.
     """
     rows, columns = np.divmod(np.arange(height * width), width)
@@ -215,7 +217,7 @@ def relative_position_index(height: int, width: int) -> np.ndarray:
 
 
 def stage_and_number(layer: int, stage_sizes: Sequence[int]) -> tuple[int, int]:
-    """The stage of a layer that is counted over all stages, and its number there, all from 1."""
+    """The stage of a layer, counted over all stages, and its number in that stage, all from 1."""
     stage, number = 1, layer
     while number > stage_sizes[stage - 1]:
         number -= stage_sizes[stage - 1]
@@ -226,7 +228,8 @@ def stage_and_number(layer: int, stage_sizes: Sequence[int]) -> tuple[int, int]:
 class Staged:
     """The layers of a `Classifier` with stages: its blocks, counted from 1 over all stages.
 
-    The first base of such a model, which has the field `stage_sizes`, the blocks of each stage.
+    It must be the first base of such a model, whose field `stage_sizes` is the number of blocks of
+    each stage.
     """
 
     stage_sizes: tuple[int, ...]

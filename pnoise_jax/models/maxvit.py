@@ -21,11 +21,11 @@ from pnoise_jax.models.windows import (
     halved,
 )
 
-_STRIDE = 32  # image pixels per token of the last of four stages, and of a window's side
+_STRIDE = 32  # image pixels per token of the last of four stages, and per token of a window's side
 _gelu = functools.partial(nn.gelu, approximate=True)
 _xavier = nn.initializers.xavier_uniform()
 _conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-# fan_out of one group; JAX counts all channels'.
+# fan_out of one group; JAX would count all channels.
 _depthwise_init = nn.initializers.normal((2 / 9) ** 0.5)
 _dense_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # PyTorch's default
 
@@ -45,13 +45,13 @@ class RelativeAttention(WindowAttention, kw_only=True):
         height, width = self.windows.size
         shape = (self.num_heads, 2 * height - 1, 2 * width - 1)
         table = self.param("relative_position_bias_table", layers.normal_init, shape, jnp.float32)
-        # The transpose goes from the query to the key, where Swin goes from the key to the query.
+        # The transpose goes from the query to the key; Swin goes from the key to the query.
         index = layers.relative_position_index(height, width).T
         return table.reshape(self.num_heads, -1)[:, index][None]
 
 
 class SqueezeExcitation(nn.Module, kw_only=True):
-    """Scales the channels of a map by factors that the map's mean gives.
+    """Scales the channels of a map by factors computed from the map's mean.
 
     Attributes:
       hidden_dim: features between its two layers.
@@ -70,10 +70,10 @@ class SqueezeExcitation(nn.Module, kw_only=True):
 
 
 class MbConv(nn.Module, kw_only=True):
-    """An inverted residual block with a norm in front: 1x1, depthwise 3x3, 1x1.
+    """An inverted residual block that begins with a norm: 1x1, depthwise 3x3, 1x1.
 
     Attributes:
-      dim: features that come out; four times as many are inside.
+      dim: output features; inside the block there are four times as many.
       stride: 2 halves the map.
       norm: makes a batch norm, given its name.
       drop_path: rate at which stochastic depth leaves out the residual branch.
@@ -114,7 +114,7 @@ class MbConv(nn.Module, kw_only=True):
         return layers.DropPath(self.drop_path, self.train, name="drop_path")(h) + shortcut
 
     def _shorten(self, x: jax.Array) -> jax.Array:
-        """The shortcut of a block: x, where it has the shape of the output."""
+        """The shortcut of a block: x itself if it has the output's shape."""
         if self.stride == 2:
             (rows, columns), dim = halved(grid_of(x)), x.shape[-1]
             x = fill(x, (2 * rows, 2 * columns)).reshape(len(x), rows, 2, columns, 2, dim)
@@ -128,8 +128,8 @@ class MaxVitBlock(nn.Module, kw_only=True):
     """A convolution block, attention within windows, and attention over a grid.
 
     Attributes:
-      layer: number of this block in the whole model, from 1: how an injection addresses it.
-      dim: features that come out; a multiple of `head_dim`.
+      layer: number of this block in the whole model, from 1, by which an injection addresses it.
+      dim: output features; a multiple of `head_dim`.
       stride: 2 halves the map in the convolution block.
       window: rows and columns of a window, and of the grid.
       head_dim: features of an attention head.
@@ -182,27 +182,27 @@ class MaxVit(layers.Staged, Classifier, kw_only=True):
 
     In training it updates the collection "batch_stats", as `ResNet` does, and padded examples count
     in its batch norms, whatever the mask says. A representation is a map, (batch, rows, columns,
-    dim). There is no class token, so the noise's "all" tokens are its "patch" tokens.
+    dim). There is no class token, so an injection's tokens "all" and "patch" mean the same.
 
-    An injection addresses the blocks by their number from 1, counted over all stages. A block is
-    three things in a row: "block_input" is the input of the first, the convolution block, before
-    the shortcut leaves; "attention_input" is the output of the first norm of the second, the
-    attention within windows. The grid attention, the third, has no point of its own.
+    An injection addresses the blocks by their number from 1, counted over all stages. A block has
+    three parts. "block_input" is the input of the first, the convolution block, before the shortcut
+    branches off; "attention_input" is the output of the first norm of the second, the attention
+    within windows. The third, the grid attention, has no point.
 
-    Takes the attributes of every `Classifier`, and these:
+    Has the attributes of every `Classifier`, and these:
 
     Attributes:
       image_size: the images' side, or (height, width), in pixels. The side of a window, and of the
-        grid, is a 32nd of it in tokens, in all stages, and divides the map of each stage: multiples
-        of 32 do.
+        grid, is a 32nd of it in tokens, in all stages, and must divide the map of each stage. For
+        multiples of 32 it does.
       dim: features of the first stage; they double with each further stage. A multiple of
         `head_dim`.
       stem_dim: features of the stem.
-      stage_sizes: number of blocks of each stage, whose first halves the map; blocks are named
-        stage1_block1, ….
+      stage_sizes: number of blocks of each stage; the first block of a stage halves the map. Blocks
+        are named stage1_block1, ….
       head_dim: features of an attention head, in all stages.
       axis_name: axis of `shard_map` or `pmap` over which batch norms share their statistics; under
-        `jit` they are the global batch's without it.
+        `jit` they use those of the global batch without it.
     """
 
     image_size: int | tuple[int, int] = 224
@@ -231,8 +231,8 @@ class MaxVit(layers.Staged, Classifier, kw_only=True):
         grid = halved(self.image_shape)
         for stage in range(1, len(self.stage_sizes) + 1):
             grid = halved(grid)
-            for side, of_window in zip(grid, self.window, strict=True):
-                if not of_window or side % of_window:
+            for side, window_side in zip(grid, self.window, strict=True):
+                if not window_side or side % window_side:
                     raise ValueError(
                         f"image_size={self.image_size!r}: windows of {self.window[0]} x "
                         f"{self.window[1]} tokens (image_size // 32) do not divide the "
@@ -253,7 +253,7 @@ class MaxVit(layers.Staged, Classifier, kw_only=True):
 
     @nn.nowrap
     def attention_grid(self, layer: int) -> Grid:
-        """Rows and columns of a window, whose relative positions this layer's tables hold."""
+        """Rows and columns of a window, whose relative positions this layer's tables contain."""
         return self.window
 
     @nn.nowrap

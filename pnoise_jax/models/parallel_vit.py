@@ -1,7 +1,8 @@
 """ViT-22B (https://arxiv.org/abs/2302.05442) and smaller models of its kind.
 
-The weights were never released. The same function as timm's `vit_…_xp_…`, whose blocks these are,
-when it is built with attention pooling and without what it adds in front of the blocks.
+The weights were never released. The models compute the same function as timm's `vit_…_xp_…`, which
+has the same blocks, if that is built with attention pooling and without what it adds before the
+blocks.
 """
 
 import functools
@@ -22,7 +23,7 @@ _norm = functools.partial(nn.RMSNorm, epsilon=1e-6)
 
 
 class ProjectedAttention(Attention, kw_only=True):
-    """Self-attention whose queries, keys and values are projected outside of it."""
+    """Self-attention whose queries, keys and values are projected outside this module."""
 
     @nn.compact
     def __call__(self, qkv: jax.Array) -> jax.Array:
@@ -34,10 +35,10 @@ class ParallelBlock(nn.Module, kw_only=True):
     """An encoder block whose attention and MLP read the same norm, inside one residual.
 
     One dense layer without bias projects to the MLP's hidden features, the queries, the keys and
-    the values. The hidden features have a bias, and so have both output layers.
+    the values. The hidden features and both output layers have a bias.
 
     Attributes:
-      layer: number of this block in the whole model, from 1: how an injection addresses it.
+      layer: number of this block in the whole model, from 1, by which an injection addresses it.
       attention: makes the attention, given its `name`, `dropout`, `train` and `dtype`.
       mlp_dim: hidden features of the MLP.
       dropout: rate after the MLP's activation, as in timm.
@@ -63,7 +64,7 @@ class ParallelBlock(nn.Module, kw_only=True):
         h = _norm(dtype=self.dtype, name="in_norm")(x)
         h = taps(h, layer=self.layer, point="attention_input")
         h = dense(self.mlp_dim + 3 * dim, use_bias=False, name="in_proj")(h)
-        if isinstance(h, tuple):  # where devices share the product, see `ParallelViT.matmul_split`
+        if isinstance(h, tuple):  # if devices share the product; see `ParallelViT.matmul_split`
             hidden, qkv = h
         else:
             hidden, qkv = h[..., : self.mlp_dim], h[..., self.mlp_dim :]
@@ -107,11 +108,12 @@ class ParallelViT(IsotropicTransformer, kw_only=True):
     """A Vision Transformer with ViT-22B's blocks: attention and MLP in parallel, norms of queries
     and keys, no bias in the projection to them, and a head that pools by attention.
 
-    The positions are learned. There is no class token, so the noise's "all" tokens are its "patch"
-    tokens. At "attention_input", the output of a block's only norm, noise enters the MLP, too.
+    The positions are learned. There is no class token, so an injection's tokens "all" and "patch"
+    mean the same. At "attention_input", the output of a block's only norm, noise also enters the
+    MLP.
 
-    Takes the attributes of every `IsotropicTransformer`, with patches of 14 pixels. `mlp_dim` is
-    also the head's.
+    Has the attributes of every `IsotropicTransformer`, with patches of 14 pixels. `mlp_dim` is
+    also used for the head's MLP.
     """
 
     patch_size: int = 14
@@ -122,7 +124,7 @@ class ParallelViT(IsotropicTransformer, kw_only=True):
             fused=("in_proj",),
             columns=("attn_pool/mlp/fc1",),
             rows=("attn/proj", "mlp_out_proj", "attn_pool/mlp/fc2"),
-            between=("attn", "Dropout_0", "mlp"),  # that of the hidden features has no other name
+            between=("attn", "Dropout_0", "mlp"),  # Dropout_0 acts on the hidden features
             sizes=self.block_split.sizes,
         )
 

@@ -1,4 +1,4 @@
-"""Products of tokens or pixels with a matrix, as each kind of device computes them fast."""
+"""Products of tokens or pixels with a matrix, in forms that are fast on each kind of device."""
 
 import functools
 from typing import Any
@@ -15,13 +15,14 @@ def multiply_rows(
 ) -> jax.Array:
     """`jax.lax.dot_general` of a dense layer, with the tokens or pixels of all examples as rows.
 
-    For the gradient of the kernel, XLA's CPU backend transposes activations of three axes, of which
-    two are summed over, but not those of two.
+    For the gradient of the kernel, XLA's CPU backend transposes activations with three axes, two of
+    which are summed over, but not activations with two axes.
 
     Args:
       x: (..., dim).
-      kernel: (dim, features); one with more axes is multiplied as it is.
-      dimension_numbers: as `jax.lax.dot_general` has them: the last axis of x with the first.
+      kernel: (dim, features); for a kernel with more axes, rows are not merged.
+      dimension_numbers: as in `jax.lax.dot_general`: the last axis of x with the first of the
+        kernel.
       **options: of `jax.lax.dot_general`.
     """
     product = functools.partial(jax.lax.dot_general, **options)
@@ -38,5 +39,5 @@ def _multiply(x: jax.Array, kernel: jax.Array, dimension_numbers: Any, **options
     return product(x, kernel, dimension_numbers, **options)
 
 
-# Of tokens, (..., dim): `flax.linen.Dense`, and faster in training on CPUs.
+# `flax.linen.Dense` for tokens, (..., dim), but faster in training on CPUs.
 dense = functools.partial(nn.Dense, dot_general=_multiply)

@@ -1,4 +1,4 @@
-"""The models by name: the built-in ones, and those that anybody registers."""
+"""The registry of models: the built-in ones, and those that users register."""
 
 import dataclasses
 import fnmatch
@@ -14,11 +14,11 @@ from pnoise_jax.models.built_in import BUILT_IN, Entry
 from pnoise_jax.models.classifier import Classifier
 from pnoise_jax.registry import Registry, did_you_mean
 
-_METHODS = ("run_embed", "run_block", "run_head")  # that every model defines
+_METHODS = ("run_embed", "run_block", "run_head")  # every model must define these
 
 
 def _require_model(entry: Entry | type) -> None:
-    """Raises ValueError unless this is a class of models, naming what it lacks."""
+    """Raises ValueError, naming what is missing, unless the entry is a valid model class."""
     kind = entry if isinstance(entry, type) else entry[0]
     name = getattr(kind, "__name__", repr(kind))
     if not (isinstance(kind, type) and issubclass(kind, Classifier)):
@@ -29,7 +29,7 @@ def _require_model(entry: Entry | type) -> None:
         if getattr(kind, attribute) is getattr(Classifier, attribute)
     ]
     if kind.run_features is not Classifier.run_features and "run_head" in missing:
-        missing.remove("run_head")  # which is the features and a dense layer
+        missing.remove("run_head")  # by default, it applies a dense layer to the features
     if missing:
         raise ValueError(
             f"{name} lacks {', '.join(missing)}: models.Classifier says what a model must define"
@@ -49,7 +49,7 @@ def _require_signature(kind: type[Classifier], method: str) -> None:
     except TypeError as error:
         wanted = expected.replace(parameters=parameters, return_annotation=expected.empty)
         raise ValueError(
-            f"{kind.__name__}.{method}: {error}; make its signature {wanted}"
+            f"{kind.__name__}.{method}: {error}; change its signature to {wanted}"
         ) from error
 
 
@@ -59,18 +59,18 @@ for _name, _named in BUILT_IN.items():
 
 
 def register_model(name: str, **options: Any) -> Callable[[type[Classifier]], type[Classifier]]:
-    """A decorator that gives a model of your own a name: ``model_config("mine")`` takes it.
+    """A decorator that registers your own model, for use as ``model_config("mine")``.
 
-    Without registration, a config can say ``model_config("module:Class")``. One class may have
-    several names, with other options.
+    Without registration, a config can use ``model_config("module:Class")``. One class can have
+    several names, each with different options.
 
     Args:
-      name: a new one.
+      name: a name that is not taken.
       **options: attributes in which the named model differs from the class's defaults.
 
     Raises:
-      ValueError: the name is taken, an option is unknown, or the class lacks what every
-        `Classifier` must define; says what.
+      ValueError: the name is taken, an option is unknown, or the class lacks something that every
+        `Classifier` must define; the error names it.
     """
 
     def register(kind: type[Classifier]) -> type[Classifier]:
@@ -85,7 +85,7 @@ def register_model(name: str, **options: Any) -> Callable[[type[Classifier]], ty
 
 
 def _find(name: str) -> Entry:
-    """The class and its options.
+    """The class and the options of a named model.
 
     Raises:
       ValueError: there is no such model, it cannot be imported, or it is not a model.
@@ -106,7 +106,7 @@ def create_model(
     Args:
       name: one of `list_models()`, or "module:Class".
       num_classes: number of logits.
-      injection: where noise enters, and which: one, or a tuple of several; None for the plain
+      injection: which noise enters where: one injection, or a tuple of several; None for the plain
           model.
       **options: attributes of the model's class that differ from the named model's, such as
           `image_size`, `dtype` or `remat`.
@@ -126,13 +126,15 @@ def create_model(
     # A config that was stored as JSON has lists; modules must be hashable.
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
     model = module(**{**defaults, **options}, num_classes=num_classes, injection=injection)
-    for each in model.injections:  # now, rather than at the first call
+    for each in model.injections:  # fail now, not at the first call
         each.validate(num_layers=model.num_layers, points=model.points)
     return model
 
 
 def default_options(name: str) -> dict[str, Any]:
-    """What `create_model` takes for this model beside classes and injection, with its defaults.
+    """The options of `create_model` for this model, with their defaults.
+
+    Without `num_classes` and `injection`, which every model has.
 
     Raises:
         ValueError: if the name is unknown.
@@ -148,18 +150,18 @@ def list_models(pattern: str = "*") -> list[str]:
 
 
 def _options(module: type[nn.Module]) -> list[str]:
-    """The attributes that `create_model` hands through: all but Flax's own and its own two."""
-    taken = {"parent", "name", "num_classes", "injection"}
-    taken |= {"classifier_head", "image_head", "key_gate"}
-    return sorted({field.name for field in dataclasses.fields(module)} - taken)
+    """The attributes that are options: all except Flax's, `create_model`'s own, and tasks'."""
+    reserved = {"parent", "name", "num_classes", "injection"}
+    reserved |= {"classifier_head", "image_head", "key_gate"}
+    return sorted({field.name for field in dataclasses.fields(module)} - reserved)
 
 
 def explain_absent_option(option: str, options: Iterable[str]) -> str:
-    """Why a model has no such option, where a similar name would mislead; else "".
+    """Why a model lacks an option, if suggesting similar names would mislead; else "".
 
     Args:
-      option: what some models have.
-      options: those of the model that has not.
+      option: an option that some models have.
+      options: the options of the model that lacks it.
     """
     if option == "depth" and "stage_sizes" not in options:
         return ""
@@ -167,7 +169,7 @@ def explain_absent_option(option: str, options: Iterable[str]) -> str:
 
 
 _ABSENT = {
-    "image_size": "this model takes images of any size (in a config, data.image_size sets it)",
+    "image_size": "this model accepts images of any size (in a config, data.image_size sets it)",
     "patch_size": "this model has no patches",
     "depth": "this model has stages, and stage_sizes is the number of blocks in each",
 }

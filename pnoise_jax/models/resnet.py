@@ -1,6 +1,6 @@
 """ResNet v1.5 (https://arxiv.org/abs/1512.03385), equal to timm's and torchvision's `resnet`.
 
-"1.5": a bottleneck block that shrinks the image does it in its 3x3 convolution.
+"1.5" means that a bottleneck block that shrinks the image does so in its 3x3 convolution.
 """
 
 import functools
@@ -35,19 +35,19 @@ def _conv(features: int, kernel: int, stride: int = 1, *, dtype: Any, name: str)
 
 
 def _max_pool(x: jax.Array) -> jax.Array:
-    """The maxima of 3x3 pixels around every second one, (batch, height, width, channels)."""
+    """The maxima of 3x3 pixels around every second pixel, (batch, height, width, channels)."""
     # Flax annotates the padding as a str alone.
     padding = cast("str", ((1, 1), (1, 1)))
     return nn.max_pool(x, (3, 3), strides=(2, 2), padding=padding)
 
 
 def _max_pool_by_slices(x: jax.Array) -> jax.Array:
-    """The same, gradients of equal values too: faster in training on a CPU.
+    """The same as `_max_pool`, even in the gradients of equal values; faster in training on CPUs.
 
-    There XLA scatters the gradient of its own value by value.
+    There, XLA scatters the gradient of its own pooling value by value.
     """
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
-    for axis in (2, 1):  # so that of equal values the first takes the gradient, row after row
+    for axis in (2, 1):  # in this order, the first of equal values gets the gradient, row by row
         last = (x.shape[axis] - 3) // 2 * 2
         slices = (lax.slice_in_dim(x, n, n + last + 1, stride=2, axis=axis) for n in range(3))
         x = functools.reduce(_larger, slices)
@@ -55,7 +55,7 @@ def _max_pool_by_slices(x: jax.Array) -> jax.Array:
 
 
 def _larger(x: jax.Array, y: jax.Array) -> jax.Array:
-    """The larger of two, the first where they are equal, and NaN where one is."""
+    """The larger of two values, the first if they are equal, and NaN if either is NaN."""
     return jnp.where((x >= y) | jnp.isnan(x), x, y)
 
 
@@ -63,12 +63,12 @@ class ResidualBlock(nn.Module, kw_only=True):
     """A residual block: two 3x3 convolutions ("basic"), or 1x1, 3x3, 1x1 ("bottleneck").
 
     Attributes:
-      layer: number of this block in the whole model, from 1: how an injection addresses it.
+      layer: number of this block in the whole model, from 1, by which an injection addresses it.
       kind: "basic" or "bottleneck".
-      width: features inside the block; a bottleneck gives out four times as many.
+      width: features inside the block; a bottleneck outputs four times as many.
       stride: 2 halves the image.
       norm: makes a batch norm, given its name.
-      zero_init_residual: start as the identity: the last norm's scale begins at zero.
+      zero_init_residual: whether to start as the identity: the last norm's scale starts at zero.
       drop_path: rate at which stochastic depth leaves out the residual branch.
       train: whether it is on.
       dtype: dtype of the computation; parameters are float32.
@@ -120,7 +120,7 @@ class ResNet(layers.Staged, Classifier, kw_only=True):
 
     Padded examples count in its batch norms, whatever the mask says.
 
-    Takes the attributes of every `Classifier`, and these:
+    Has the attributes of every `Classifier`, and these:
 
     Attributes:
       stage_sizes: number of residual blocks of each stage; blocks are named stage1_block1, …,
@@ -129,9 +129,9 @@ class ResNet(layers.Staged, Classifier, kw_only=True):
       width: features of the stem and of the first stage; they double with each further stage.
       stem: "imagenet", a 7x7 convolution of stride 2 and a max-pooling, or "small", a 3x3
         convolution of stride 1 and no pooling, for images of 32 pixels or so.
-      zero_init_residual: start every residual block as the identity.
+      zero_init_residual: whether every residual block starts as the identity.
       axis_name: axis of `shard_map` or `pmap` over which batch norms share their statistics;
-        under `jit` they are the global batch's without it.
+        under `jit` they use those of the global batch without it.
     """
 
     stage_sizes: tuple[int, ...] = (3, 4, 6, 3)

@@ -1,4 +1,4 @@
-"""The Swin Transformer (https://arxiv.org/abs/2103.14030), as timm's `swin_transformer`."""
+"""The Swin Transformer (https://arxiv.org/abs/2103.14030), equal to timm's `swin_transformer`."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -20,8 +20,8 @@ _FORBIDDEN = -100.0  # added to the logits of tokens that are not neighbours, as
 class ShiftedWindowAttention(WindowAttention, kw_only=True):
     """Self-attention within windows, with a bias for each relative position.
 
-    Tokens that became neighbours only by the windows' shift do not attend to each other. Zeros that
-    fill up a window take part in its attention, as in timm.
+    Tokens that are neighbours only because the windows were shifted do not attend to each other.
+    Zeros that pad a window take part in its attention, as in timm.
     """
 
     def bias(self, batch: int) -> jax.Array:
@@ -41,11 +41,11 @@ class ShiftedWindowAttention(WindowAttention, kw_only=True):
 
 
 class PatchMerging(nn.Module, kw_only=True):
-    """Joins 2 x 2 tokens into one of twice the features; zeros fill up a grid with odd sides.
+    """Joins 2 x 2 tokens into one with twice the features; pads odd sides with zeros.
 
     Attributes:
-      grid: rows and columns of the tokens that come in.
-      norm_last: whether the norm stands behind the projection and not in front of it.
+      grid: rows and columns of the input tokens.
+      norm_last: whether the norm comes after the projection instead of before it.
       dtype: dtype of the computation; parameters are float32.
     """
 
@@ -76,10 +76,10 @@ class SwinTransformer(layers.Staged, Transformer, kw_only=True):
     """Swin Transformer for classification, the same function as timm's `SwinTransformer`.
 
     A representation is the sequence of all tokens of a stage's grid, row after row, (batch, tokens,
-    dim): windows are cut within the attention. There is no class token, so the noise's "all" tokens
-    are its "patch" tokens.
+    dim); windows are cut within the attention. There is no class token, so an injection's tokens
+    "all" and "patch" mean the same.
 
-    Takes the attributes of every `Transformer`, and these:
+    Has the attributes of every `Transformer`, and these:
 
     Attributes:
       dim: features of a token in the first stage; they double with each further stage, as 2 x 2
@@ -88,8 +88,8 @@ class SwinTransformer(layers.Staged, Transformer, kw_only=True):
         injection addresses them by their number from 1, counted over all stages. Every second
         block of a stage shifts its windows by half their size.
       head_dim: features of an attention head, in all stages.
-      window_size: side of a window in tokens; a stage whose grid is not larger in a direction has
-        windows of the grid's size there, unshifted.
+      window_size: side of a window in tokens. In a direction in which a stage's grid is not larger,
+        its windows have the grid's size and are not shifted.
     """
 
     patch_size: int = 4
@@ -98,7 +98,7 @@ class SwinTransformer(layers.Staged, Transformer, kw_only=True):
     head_dim: int = 32
     window_size: int = 7
 
-    post_norm = False  # whether the norms of blocks and of merging stand behind what they norm
+    post_norm = False  # whether norms, in blocks and in merging, come last instead of first
     block_norm_options: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     def __post_init__(self) -> None:
@@ -110,7 +110,7 @@ class SwinTransformer(layers.Staged, Transformer, kw_only=True):
 
     @nn.nowrap
     def attention_grid(self, layer: int) -> Grid:
-        """Rows and columns of a window, whose relative positions this layer's table holds."""
+        """Rows and columns of a window, whose relative positions this layer's table contains."""
         rows, columns = self._grid(layers.stage_and_number(layer, self.stage_sizes)[0])
         return (min(self.window_size, rows), min(self.window_size, columns))
 
@@ -124,7 +124,7 @@ class SwinTransformer(layers.Staged, Transformer, kw_only=True):
 
     @nn.nowrap
     def _windows(self, layer: int) -> Windows:
-        """How a layer cuts its tokens."""
+        """How a layer cuts its tokens into windows."""
         stage, block = layers.stage_and_number(layer, self.stage_sizes)
         grid = self._grid(stage)
         shift = self.window_size // 2 if block % 2 == 0 else 0

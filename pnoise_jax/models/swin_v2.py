@@ -1,15 +1,15 @@
-"""Swin Transformer V2 (https://arxiv.org/abs/2111.09883), as timm's `swin_transformer_v2`.
+"""Swin Transformer V2 (https://arxiv.org/abs/2111.09883), equal to timm's `swin_transformer_v2`.
 
-What is easily mistaken:
+Details that are easy to get wrong:
 
-- The norms of a block stand behind attention and MLP, and their scales begin at 0: a fresh model's
-  blocks do nothing. When stages are merged the norm comes last, too.
-- There is no norm in front of the attention. At "attention_input" noise enters the block's input as
-  the attention reads it; the residual does not carry it on.
-- Attention compares directions: its logits are cosines times a factor of each head, at most 100.
-- Biases of positions come from a small network that reads distances on a logarithmic scale, in
-  units of the windows of the pretraining. So the same arrays fit windows of any size, and no array
-  shows for which size they were trained.
+- The norms of a block come after attention and MLP, and their scales start at 0, so a fresh model's
+  blocks do nothing. When tokens are merged between stages, the norm also comes last.
+- There is no norm before the attention. At "attention_input", noise enters the block's input as the
+  attention reads it, but not the residual.
+- Attention compares directions: its logits are cosines times a factor per head, at most 100.
+- Position biases come from a small network that reads distances on a logarithmic scale, in units of
+  the windows used in pretraining. So the same arrays fit windows of any size, and no array shows
+  for which size they were trained.
 """
 
 import functools
@@ -26,7 +26,7 @@ from pnoise_jax.models import layers
 from pnoise_jax.models.swin import ShiftedWindowAttention, SwinTransformer
 from pnoise_jax.models.windows import Grid
 
-_MAX_FACTOR = 100.0  # of cosines
+_MAX_FACTOR = 100.0  # by which cosines are multiplied
 _HIDDEN = 512  # features of the network for positions
 _MAX_BIAS = 16.0
 
@@ -34,8 +34,8 @@ _MAX_BIAS = 16.0
 class CosineWindowAttention(ShiftedWindowAttention, kw_only=True):
     """Attention by cosines within windows, with a bias computed for each relative position.
 
-    Attributes, beside those of `ShiftedWindowAttention`:
-      unit: rows and columns of the windows in whose size distances are measured.
+    Attributes, in addition to those of `ShiftedWindowAttention`:
+      unit: rows and columns of the windows whose size is the unit of distances.
     """
 
     unit: Grid
@@ -66,14 +66,14 @@ class CosineWindowAttention(ShiftedWindowAttention, kw_only=True):
 
 
 def _unit_length(x: jax.Array) -> jax.Array:
-    """x (..., features) divided by its length, in float32; zeros stay zeros."""
+    """Divides x (..., features) by its length, in float32; zeros stay zeros."""
     x = x.astype(jnp.float32)
     squares = jnp.square(x).sum(axis=-1, keepdims=True)
     return x * jax.lax.rsqrt(jnp.maximum(squares, 1e-24))
 
 
 def _log_distances(window: Grid, unit: Grid) -> np.ndarray:
-    """The relative positions within a window, row after row, (positions, 2) float32."""
+    """The relative positions within a window on a logarithmic scale, (positions, 2) float32."""
     axes = (
         8 * np.arange(1 - size, size, dtype=np.float32) / max(whole - 1, 1)
         for size, whole in zip(window, unit, strict=True)
@@ -85,12 +85,12 @@ def _log_distances(window: Grid, unit: Grid) -> np.ndarray:
 class SwinTransformerV2(SwinTransformer, kw_only=True):
     """Swin Transformer V2 for classification, the same function as timm's `SwinTransformerV2`.
 
-    Takes the attributes of `SwinTransformer`, and these:
+    Has the attributes of `SwinTransformer`, and these:
 
     Attributes:
-      pretrained_window_sizes: the windows' sides in tokens, stage by stage, for which the network
-        of positions was trained; 0, or none given, for those that the model has. Set it where
-        weights go on in larger windows than they were trained in.
+      pretrained_window_sizes: the windows' sides in tokens, one for each stage, for which the
+        position network was trained; 0 is the model's own side, and () its own in all stages. Set
+        it if weights are used with larger windows than they were trained with.
     """
 
     image_size: int | tuple[int, int] = 256
@@ -107,7 +107,7 @@ class SwinTransformerV2(SwinTransformer, kw_only=True):
         if not is_known or not all(type(size) is int and size >= 0 for size in sizes):
             raise ValueError(
                 f"pretrained_window_sizes={sizes!r}: give one side for each of the "
-                f"{len(self.stage_sizes)} stages, 0 for the model's own, or () for all its own"
+                f"{len(self.stage_sizes)} stages, 0 for the model's own, or () for its own in all"
             )
 
     @nn.nowrap

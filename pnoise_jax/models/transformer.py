@@ -1,4 +1,4 @@
-"""What models share whose tokens are patches of the image."""
+"""Base classes of models whose tokens are patches of the image."""
 
 import functools
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from pnoise_jax.models.classifier import Classifier
 class Transformer(Classifier, kw_only=True):
     """A classifier that cuts images into patches and makes each a token.
 
-    Takes the attributes of every `Classifier`, and these:
+    Has the attributes of every `Classifier`, and these:
 
     Attributes:
       image_size: the images' side, or (height, width), in pixels; multiples of `patch_size`.
@@ -25,7 +25,7 @@ class Transformer(Classifier, kw_only=True):
         timm's `pos_drop_rate` and `proj_drop_rate`. Draws from the "dropout" stream.
       attention_kernel: what computes the attention: "xla"; "cudnn", flash attention on NVIDIA GPUs
         in bfloat16 or float16; or "auto", cuDNN in the layers where it is possible.
-      key_gate: of the last block's attention, see `Attention`; set by tasks, not by configs.
+      key_gate: the `key_gate` of the last block's `Attention`; set by tasks, not by configs.
     """
 
     image_size: int | tuple[int, int] = 224
@@ -58,7 +58,7 @@ class Transformer(Classifier, kw_only=True):
 
     @nn.nowrap
     def embed_patches(self, images: jax.Array, *, use_bias: bool = True) -> jax.Array:
-        """Makes each patch of the images a token, (batch, patches, dim), row after row."""
+        """Turns each patch of the images into a token, (batch, patches, dim), row after row."""
         patch = (self.patch_size, self.patch_size)
         x = nn.Conv(
             self.dim,
@@ -80,21 +80,21 @@ class Transformer(Classifier, kw_only=True):
 
     @nn.nowrap
     def run_norm(self, x: jax.Array) -> jax.Array:
-        """The final norm of tokens, (batch, tokens, dim) float32; its parameters are the head's."""
+        """Applies the final norm to tokens, (batch, tokens, dim) float32; part of the head."""
         raise NotImplementedError(f"{type(self).__name__} has no run_norm, which run_map needs")
 
     @nn.nowrap
     def run_map(self, x: jax.Array) -> jax.Array:
         """The patch tokens after the final norm, in their rows and columns."""
         rows, columns = self.last_grid
-        x = self.run_norm(x)[:, -rows * columns :]  # learned tokens stand in front of them
+        x = self.run_norm(x)[:, -rows * columns :]  # learned tokens come before them
         return x.reshape(len(x), rows, columns, x.shape[-1])
 
     @nn.nowrap
     def encoder_block(
         self, layer: int, train: bool, *, kind: type[nn.Module] = layers.Block, **options: Any
     ) -> nn.Module:
-        """The block of a layer, of this kind; `options` are attributes in which families differ."""
+        """Makes a layer's block of this kind; families differ in `options`, its attributes."""
         if self.key_gate is not None and layer == self.num_layers:
             options["attention"] = functools.partial(options["attention"], key_gate=self.key_gate)
         if self.attention_kernel != "xla":
@@ -115,20 +115,20 @@ class Transformer(Classifier, kw_only=True):
 class IsotropicTransformer(Transformer, kw_only=True):
     """A transformer whose blocks all have the same number of features, heads and tokens.
 
-    Takes the attributes of every `Transformer`, and these:
+    Has the attributes of every `Transformer`, and these:
 
     Attributes:
       dim: features of a token; a multiple of `num_heads`.
       depth: number of blocks, named block_1 … block_N and addressed by that number.
       num_heads: attention heads of each block.
       mlp_dim: hidden features of each MLP; 4 * dim if None.
-      all_tokens: whether the last block computes every token. By default it computes only those
-        that the head reads, if these are the class token and others in front; the rest take part
-        in its attention. The logits are the same but for rounding, 12 blocks take 8 % less work,
-        and an `Injection` enters no later than that attention. Interceptors, and so a
-        `noise.InjectedModule`, see those tokens alone behind it, and in that block no call of the
-        projection to queries, keys and values, which is folded into the query. Where a run states
-        `reduce_dtype`, it is not folded.
+      all_tokens: whether the last block computes every token. By default it computes only the
+        tokens that the head reads, if these are the first ones, such as the class token; the others
+        still take part in its attention. The logits are the same up to rounding, 12 blocks take 8 %
+        less work, and an `Injection` is not affected, because it enters before that attention.
+        Interceptors, and so a `noise.InjectedModule`, see only those tokens after the attention. In
+        that block they see no call of the projection to queries, keys and values, which is folded
+        into the query, unless a run sets `reduce_dtype`.
     """
 
     depth: int = 12
@@ -154,9 +154,9 @@ class IsotropicTransformer(Transformer, kw_only=True):
 
     @nn.nowrap
     def head_is_of(self, family: type) -> bool:
-        """Whether blocks and head are those of this class, and not of a subclass.
+        """Whether blocks and head are those of `family`, and not overridden by a subclass.
 
-        A subclass's may read more tokens.
+        A subclass may read more tokens.
         """
         methods = ("run_block", "encoder_block", "run_norm", "run_features", "run_head")
         return all(getattr(type(self), name) is getattr(family, name) for name in methods)

@@ -1,6 +1,7 @@
 """The Vision Transformer (https://arxiv.org/abs/2010.11929), equal to timm's `vision_transformer`.
 
-DeiT (https://arxiv.org/abs/2012.12877) is the same model, or with a second token: `distilled`.
+DeiT (https://arxiv.org/abs/2012.12877) is the same model, optionally with a second token:
+`distilled`.
 DeiT III (https://arxiv.org/abs/2204.07118) scales its residual branches, and timm's models with
 registers (https://arxiv.org/abs/2309.16588) have those scales and no class token.
 """
@@ -21,29 +22,28 @@ from pnoise_jax.models.transformer import IsotropicTransformer
 class VisionTransformer(IsotropicTransformer, kw_only=True):
     """Vision Transformer for classification, the same function as timm's `VisionTransformer`.
 
-    Takes the attributes of every `IsotropicTransformer`, and these:
+    Has the attributes of every `IsotropicTransformer`, and these:
 
     Attributes:
-      class_token: whether a learned token stands in front of the patch tokens.
-      register_tokens: how many further learned tokens stand there, behind the class token. They
-        take part in attention only: no head reads them. To noise they are prefix tokens, as the
-        class token is, so "patch" leaves them alone.
-      prefix_positions: whether class token and registers have position embeddings of their own;
-        False is timm's `no_embed_class=True`.
+      class_token: whether a learned token comes before the patch tokens.
+      register_tokens: how many more learned tokens come between the class token and the patch
+        tokens. They only take part in attention: no head reads them. For noise they are prefix
+        tokens, like the class token, so "patch" leaves them alone.
+      prefix_positions: whether the class token and registers have position embeddings; False is
+        timm's `no_embed_class=True`.
       pooling: what the head reads: "token", the class token after the final norm; "mean", the
         mean of the patch tokens after it, timm's `global_pool="avg", fc_norm=False`; or
         "mean_then_norm", their mean, normalised afterwards by `fc_norm`, which is what timm's
-        `global_pool="avg"` does unless told otherwise. A class token always takes part in
-        attention.
+        `global_pool="avg"` does by default. A class token always takes part in attention.
       layer_scale: initial value of the scale of each residual branch; 0 for no scales.
       qkv_bias: whether queries, keys and values have a bias.
-      pre_norm: whether a norm stands in front of the first block, as in CLIP's image encoders
-        (https://arxiv.org/abs/2103.00020). As there, the patch embedding then has no bias, and the
-        epsilon of all norms is 1e-5 in place of 1e-6.
-      distilled: DeiT's second learned token, behind the class token, with a head of its own. The
-        logits are the mean of both heads', in training too: as timm's, unless that is told to
-        distil, when its heads learn from labels and from a teacher. There is no teacher here, and
-        a loss on the mean is the one that timm fine-tunes with.
+      pre_norm: whether there is a norm before the first block, as in CLIP's image encoders
+        (https://arxiv.org/abs/2103.00020). Then, as in CLIP, the patch embedding has no bias, and
+        the epsilon of all norms is 1e-5 instead of 1e-6.
+      distilled: whether to add DeiT's second learned token, after the class token, with a separate
+        head. The logits are the mean of both heads' logits, also in training. This is what timm
+        does, except when it distils: then one head learns from labels and the other from a
+        teacher. There is no teacher here; timm, too, fine-tunes with a loss on the mean.
     """
 
     class_token: bool = True
@@ -81,7 +81,7 @@ class VisionTransformer(IsotropicTransformer, kw_only=True):
 
     @property
     def prefix_tokens(self) -> int:
-        """How many learned tokens stand in front of the patch tokens."""
+        """How many learned tokens come before the patch tokens."""
         return int(self.class_token) + int(self.distilled) + self.register_tokens
 
     @nn.nowrap
@@ -90,7 +90,7 @@ class VisionTransformer(IsotropicTransformer, kw_only=True):
         if not self.prefix_positions:
             x = self._add_positions(x)
         near_zero = nn.initializers.normal(1e-6)
-        for name, number, init in (  # the last one stands first
+        for name, number, init in (  # each is put before the previous ones
             ("dist_token", int(self.distilled), layers.normal_init),
             ("reg_token", self.register_tokens, near_zero),
             ("cls_token", int(self.class_token), near_zero),
@@ -110,7 +110,7 @@ class VisionTransformer(IsotropicTransformer, kw_only=True):
 
     @nn.nowrap
     def _add_positions(self, x: jax.Array) -> jax.Array:
-        """x (batch, tokens, dim) and a learned position embedding for each token."""
+        """Adds a learned position embedding to each token of x (batch, tokens, dim)."""
         shape = (1, x.shape[1], self.dim)
         pos_embed = self.param("pos_embed", layers.normal_init, shape, jnp.float32)
         return x + pos_embed.astype(self.dtype)
@@ -121,7 +121,7 @@ class VisionTransformer(IsotropicTransformer, kw_only=True):
 
     @nn.nowrap
     def run_last_block(self, x: jax.Array, taps: noise.Taps, *, train: bool) -> jax.Array:
-        """The tokens that the head reads, where `all_tokens` does not ask for the others."""
+        """Computes only the tokens that the head reads, unless `all_tokens` is set."""
         if self.all_tokens or self.pooling != "token" or not self.head_is_of(VisionTransformer):
             return super().run_last_block(x, taps, train=train)
         return self._block(self.depth, train, queries=1 + int(self.distilled))(x, taps)

@@ -1,4 +1,4 @@
-"""Windows: how a grid of tokens is cut so that attention stays within parts of it."""
+"""Windows: how a grid of tokens is cut into parts, within which attention stays."""
 
 import dataclasses
 
@@ -16,11 +16,11 @@ Grid = tuple[int, int]  # rows and columns
 class Windows:
     """How a grid of tokens is cut into windows.
 
-    Where the windows do not divide the grid, zeros fill up the last ones, as in timm.
+    If the windows do not divide the grid, the last ones are padded with zeros, as in timm.
 
     Attributes:
-      grid: of the tokens.
-      size: of a window.
+      grid: rows and columns of the tokens.
+      size: rows and columns of a window.
       shift: by how many rows and columns the grid is rolled before it is cut.
     """
 
@@ -36,7 +36,7 @@ class Windows:
 
     @property
     def shifted(self) -> bool:
-        """Whether there is a shift, in whatever direction."""
+        """Whether there is a shift in either direction."""
         return any(self.shift)
 
     def cut(self, x: jax.Array) -> jax.Array:
@@ -63,7 +63,7 @@ class Windows:
     def regions(self) -> np.ndarray:
         """Numbers the parts of each window that were not adjacent before the shift.
 
-        As in timm, the last rows and columns are counted from where the zeros end.
+        As in timm, the last rows and columns are counted from the end of the padding.
 
         Returns:
           (windows, tokens of a window) int; tokens with different numbers are not neighbours.
@@ -83,8 +83,8 @@ class Windows:
 class SpreadWindows(Windows):
     """Windows of tokens at equal distances over the whole grid: MaxViT's grid attention.
 
-    Where `Windows` of the same size puts neighbours together, these put together the tokens whose
-    row and column leave the same remainders. The windows divide the grid, and there is no shift.
+    `Windows` of the same size would group neighbours; these group the tokens whose row and column
+    have the same remainders modulo `count`. The windows must divide the grid, without a shift.
     """
 
     def cut(self, x: jax.Array) -> jax.Array:
@@ -101,7 +101,7 @@ class SpreadWindows(Windows):
 
 
 def fill(x: jax.Array, grid: Grid) -> jax.Array:
-    """Fills up x (batch, rows, columns, dim) with zeros to a grid that is not smaller."""
+    """Pads x (batch, rows, columns, dim) with zeros to a grid that is not smaller."""
     missing = (grid[0] - x.shape[1], grid[1] - x.shape[2])
     return jnp.pad(x, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0))) if any(missing) else x
 
@@ -112,16 +112,16 @@ def grid_of(x: jax.Array) -> Grid:
 
 
 def halved(grid: Grid) -> Grid:
-    """The grid after merging."""
+    """The grid after merging 2 x 2 tokens."""
     return ((grid[0] + 1) // 2, (grid[1] + 1) // 2)
 
 
 class WindowAttention(Attention, kw_only=True):
     """Self-attention within windows of the tokens' grid.
 
-    Zeros that fill up a window take part in its attention, unmasked, as in timm.
+    Zeros that pad a window take part in its attention, unmasked, as in timm.
 
-    Attributes, beside those of `Attention`:
+    Attributes, in addition to those of `Attention`:
       windows: how the tokens are cut.
     """
 
@@ -139,5 +139,5 @@ class WindowAttention(Attention, kw_only=True):
         return self.windows.join(attended).reshape(x.shape)
 
     def bias(self, batch: int) -> jax.Array | None:
-        """What the logits are raised by, (1 or batch * windows, heads, tokens, tokens), or None."""
+        """The bias of the logits, (1 or batch * windows, heads, tokens, tokens), or None."""
         return None

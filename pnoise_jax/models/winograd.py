@@ -1,8 +1,8 @@
 """3x3 convolutions with fewer multiplications, for CPUs.
 
 Winograd's algorithm, as in Lavin and Gray (F(2x2, 3x3), https://arxiv.org/abs/1509.09308): the four
-results of a tile of 4x4 pixels take 16 multiplications for each channel and feature in place of 36.
-Sums and differences transform pixels and weights first, and the products of the two afterwards.
+results of a tile of 4x4 pixels take 16 multiplications for each channel and feature instead of 36.
+Sums and differences transform the pixels and weights first, and their products afterwards.
 """
 
 import functools
@@ -18,7 +18,7 @@ from pnoise_jax.models.products import multiply_rows
 
 # With fewer channels the transforms take longer than the multiplications that they save.
 _MIN_CHANNELS = 64
-# Of each side of the result: with fewer pixels much of each tile lies outside.
+# On each side of the result: with fewer pixels, much of each tile lies outside.
 _MIN_PIXELS = 4
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
@@ -29,8 +29,8 @@ def is_faster(
 ) -> bool:
     """Whether `convolve` computes this convolution, and is expected to be faster on a CPU.
 
-    In 16 bits the differences of pixels would lose too many digits. Several devices would exchange
-    the gradients of 16 transformed weights in place of 9.
+    In 16 bits, the differences of pixels would lose too many digits. Several devices would exchange
+    the gradients of 16 transformed weights instead of 9.
 
     Args:
       x, kernel: as in `convolve`.
@@ -56,9 +56,9 @@ def convolve(
 ) -> jax.Array:
     """The convolution with strides of one pixel.
 
-    Between a forward pass and its gradient the transformed pixels are kept, about four times the
-    memory of x, and the transformed weights, 16/9 of the kernel's. A pixel that is not finite gives
-    NaN in all four results of its tiles, and so do infinite weights.
+    Between a forward pass and its gradient, the transformed pixels are kept (about four times the
+    memory of x), as are the transformed weights (16/9 of the kernel's). A pixel that is not finite
+    makes all four results of its tiles NaN, and so do infinite weights.
 
     Args:
       x: (batch, height, width, channels).
@@ -99,8 +99,8 @@ def _transform_image(
 ) -> list[tuple[jax.Array, ...]]:
     """4 rows of 4 arrays (batch, rows of tiles, columns of tiles, channels).
 
-    Tiles overlap: each begins two pixels after the one before. As pairs of pixels they do not, so
-    that the gradient need not scatter.
+    Tiles overlap: each starts two pixels after the previous one. Pairs of pixels do not overlap, so
+    the gradient need not scatter.
 
     Args:
       x: (batch, height, width, channels).
@@ -125,7 +125,7 @@ def _transform_pixels(even: jax.Array, odd: jax.Array, *, axis: int) -> tuple[ja
     """The paper's B^T of each tile's four pixels along an axis: an even one, odd, even, odd.
 
     Args:
-      even, odd: pixels 0, 2, … and 1, 3, … along the axis, in all two more than two per tile.
+      even, odd: pixels 0, 2, … and 1, 3, … along the axis: two per tile, and two more in total.
       axis: of rows or columns.
     """
     tiles = even.shape[axis] - 1

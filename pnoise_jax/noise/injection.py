@@ -214,7 +214,7 @@ def _from_settings(section: Mapping[str, Any]) -> Injection | None:
     if "others" in fields:
         raise ValueError(
             f"others={list(fields['others'])}: this section describes one injection; a config "
-            "lists all others in noise.others"
+            "lists the others in noise.others"
         )
     preset = fields.pop("preset", None)
     if preset is not None:

@@ -140,5 +140,5 @@ def test_few_queries_with_something_between_projection_and_attention(options):
 
 
 def test_few_queries_ask_for_no_kernel_that_could_not_compute_all():
-    with pytest.raises(ValueError, match="attention_kernel='cudnn': it runs on NVIDIA GPUs"):
+    with pytest.raises(ValueError, match="attention_kernel='cudnn': it runs only on NVIDIA GPUs"):
         Attention(num_heads=4, queries=1, kernel="cudnn").init(jax.random.key(0), X)

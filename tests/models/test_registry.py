@@ -169,7 +169,7 @@ def test_an_unknown_option_names_the_near_one_and_all():
 @pytest.mark.parametrize(
     ("name", "option", "explanation"),
     [
-        ("resnet18", "image_size", r"takes images of any size \(in a config, data\.image_size"),
+        ("resnet18", "image_size", r"accepts images of any size \(in a config, data\.image_size"),
         ("resnet50", "patch_size", "this model has no patches"),
         ("resnet18", "depth", "stage_sizes is the number of blocks"),
         ("swin_t", "depth", "stage_sizes is the number of blocks"),
@@ -616,10 +616,14 @@ def test_resnets_have_no_attention():
         ("vit_ti_16", {"register_tokens": True}, "register_tokens=True: give a whole number"),
         ("vit_ti_16", {"layer_scale": None}, "layer_scale=None: give a number"),
         ("vit_ti_16", {"layer_scale": float("nan")}, "layer_scale=nan: give a number"),
-        ("davit_t", {"stage_sizes": (2, 1)}, r"stage_sizes=\(2, 1\): give even numbers, as a bl"),
+        ("davit_t", {"stage_sizes": (2, 1)}, r"stage_sizes=\(2, 1\): give even numbers, twice"),
         ("davit_t", {"head_dim": 36}, "dim=96 is not divisible by head_dim=36"),
         ("davit_t", {"window_size": 0}, "window_size=0"),
-        ("davit_t", {"image_size": 224}, r"takes images of any size \(in a config, data.image_si"),
+        (
+            "davit_t",
+            {"image_size": 224},
+            r"accepts images of any size \(in a config, data.image_si",
+        ),
         ("convit_ti", {"depth": 0}, "depth=0"),
         ("convit_ti", {"dropout": -1}, "dropout=-1"),
         ("resnet18", {"drop_path": -0.1}, "drop_path=-0.1"),
