@@ -69,7 +69,7 @@ class Beit(IsotropicTransformer, kw_only=True):
 
     @nn.nowrap
     def run_block(self, x: jax.Array, taps: noise.Taps, *, layer: int, train: bool) -> jax.Array:
-        # The deeper the block, the smaller are the initial values of its branches' last layers.
+        # The deeper the block, the smaller the initial values of its branches' last layers.
         init = nn.initializers.normal(0.02 / math.sqrt(2 * layer))
         block = self.encoder_block(
             layer,

@@ -87,7 +87,7 @@ class GatedAttention(nn.Module, kw_only=True):
 
 
 def _offsets(grid: tuple[int, int]) -> np.ndarray:
-    """Offsets from each token to each other, (tokens, tokens, 3): columns, rows, distance²."""
+    """Offsets from each token to each, (tokens, tokens, 3) float32: columns, rows, distance²."""
     row, column = np.divmod(np.arange(math.prod(grid)), grid[1])
     right, down = column - column[:, None], row - row[:, None]
     return np.stack([right, down, right**2 + down**2], axis=-1).astype(np.float32)

@@ -196,7 +196,7 @@ class Block(nn.Module, kw_only=True):
 
 
 def drop_path_rates(rate: float, depth: int) -> tuple[float, ...]:
-    """The rate of stochastic depth of each block, linear from 0 in the first to `rate`."""
+    """Stochastic-depth rates of the blocks, linear from 0 in the first to `rate` in the last."""
     return tuple(np.linspace(0.0, rate, depth).tolist())
 
 

@@ -124,7 +124,7 @@ class ParallelViT(IsotropicTransformer, kw_only=True):
             fused=("in_proj",),
             columns=("attn_pool/mlp/fc1",),
             rows=("attn/proj", "mlp_out_proj", "attn_pool/mlp/fc2"),
-            between=("attn", "Dropout_0", "mlp"),  # Dropout_0 acts on the hidden features
+            between=("attn", "Dropout_0", "mlp"),  # Dropout_0 is the hidden features' dropout
             sizes=self.block_split.sizes,
         )
 

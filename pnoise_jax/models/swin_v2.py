@@ -73,7 +73,7 @@ def _unit_length(x: jax.Array) -> jax.Array:
 
 
 def _log_distances(window: Grid, unit: Grid) -> np.ndarray:
-    """The relative positions within a window on a logarithmic scale, (positions, 2) float32."""
+    """Relative positions within a window, row after row, log-scaled, (positions, 2) float32."""
     axes = (
         8 * np.arange(1 - size, size, dtype=np.float32) / max(whole - 1, 1)
         for size, whole in zip(window, unit, strict=True)

@@ -80,7 +80,7 @@ class Transformer(Classifier, kw_only=True):
 
     @nn.nowrap
     def run_norm(self, x: jax.Array) -> jax.Array:
-        """Applies the final norm to tokens, (batch, tokens, dim) float32; part of the head."""
+        """Applies the head's final norm to tokens; returns (batch, tokens, dim) float32."""
         raise NotImplementedError(f"{type(self).__name__} has no run_norm, which run_map needs")
 
     @nn.nowrap

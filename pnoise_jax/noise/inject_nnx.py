@@ -52,7 +52,7 @@ def inject_nnx(
       ValueError: no path matches (the error lists the paths that exist); or, at a call, a matching
         submodule was not called, as under ``nnx.scan`` and ``nnx.vmap``, which call copies of it.
     """
-    from flax import nnx  # it takes most of a second to import
+    from flax import nnx  # importing it takes most of a second
 
     require_noise(noise)
     if not isinstance(model, nnx.Module):

@@ -52,7 +52,10 @@ class PixelScale:
                 )
 
     def to_pixels(self, x: jax.Array) -> jax.Array:
-        """Converts images (batch, height, width, channels) to pixels, in at least float32."""
+        """Converts normalised images (batch, height, width, channels) to pixels in [0, 1].
+
+        The result is at least float32.
+        """
         dtype = np.promote_types(x.dtype, np.float32)
         return x.astype(dtype) * self._std(dtype) + self._mean(dtype)
 

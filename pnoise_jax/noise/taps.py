@@ -103,7 +103,7 @@ class Taps:
         self.passed.add((point, layer))
 
     def require_passed(self, layer: int, *, model: str) -> None:
-        """Raises ValueError if noise acts at a layer, but the layer's block has not tapped it.
+        """Raises ValueError if noise acts at a layer whose block has not called its tap.
 
         Afterwards the record is cleared, so each block is checked for its own layer only.
 
