@@ -101,7 +101,7 @@ def test_the_others_act_in_the_order_of_their_names(data_dir):
     [
         ({"layer": 9}, r"noise\.others\.early\.layer=9: this model has no layer 9"),
         ({"point": "here"}, r"noise\.others\.early\.point='here'"),
-        ({"shift": 2}, r"noise\.others\.early\.shift=2 is set, but gaussian has no use"),
+        ({"shift": 2}, r"noise\.others\.early\.shift=2 is set, but gaussian does not use it"),
         ({"std": -1.0}, r"noise\.others\.early\.std=-1\.0"),
         ({"name": "gausian"}, r"noise\.others\.early\.name='gausian'.*did you mean 'gaussian'"),
         ({"others": {"late": noise_config()}}, r"noise\.others\.early\.others=\['late'\]: this"),
