@@ -124,7 +124,7 @@ def test_a_study_tunes_tests_and_resumes(config, data_dir, tmp_path, capsys):
         (workdir / "small" / file).unlink()
     code, output, errors = compare(config, workdir, data_dir)
     assert code == 0, errors
-    assert output.count("to go: 0 trainings") == 2
+    assert output.count("remaining: 0 trainings") == 2
     assert (workdir / "study.json").exists()
     assert (
         json.loads((workdir / "regularisers.json").read_text())["settings"] == content["settings"]

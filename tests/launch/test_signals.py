@@ -214,7 +214,7 @@ def test_a_sweep_keeps_its_cells(data_dir, tmp_path, together):
     assert f"{finished} of 3 cells are finished and have a row in" in errors
     code, output, errors = command.run("sweep", *given)
     assert code == 0, errors
-    assert f"3 cells, {finished} of them finished before" in output
+    assert f"3 cells, {finished} of them already finished" in output
     assert len((workdir / "results.csv").read_text().splitlines()) == 4
 
 

@@ -48,7 +48,7 @@ def test_a_sweep_from_a_file_leaves_results_figures_and_runs(config, data_dir, t
     workdir = tmp_path / "sweep"
     code, output, errors = sweep(f"{config}:last", workdir, data_dir)
     assert code == 0, errors
-    assert "3 cells, 0 of them finished before; to go: 3 trainings by 1 programs" in output
+    assert "3 cells, 0 of them already finished; remaining: 3 trainings in 1 programs" in output
     assert "one after another about" in output  # measured
     assert "of one seed: there are no intervals" in output
     with (workdir / "results.csv").open(newline="") as file:
@@ -100,7 +100,7 @@ def test_shards_work_side_by_side_in_one_directory(config, data_dir, tmp_path):
     assert [job.returncode for job in jobs] == [0, 0], errors
     for index, count in enumerate((2, 1)):
         assert f"shard {index}/2: {count} of the sweep's 3 cells" in outputs[index]
-        assert f"to go: {count} trainings by 1 programs" in outputs[index]
+        assert f"remaining: {count} trainings in 1 programs" in outputs[index]
     summed_up = [f"wrote {workdir / 'summary.csv'}" in output for output in outputs]
     assert any(summed_up)
     for output, wrote in zip(outputs, summed_up, strict=True):
@@ -108,7 +108,7 @@ def test_shards_work_side_by_side_in_one_directory(config, data_dir, tmp_path):
 
     code, output, error = sweep(config, workdir, data_dir)
     assert code == 0, error
-    assert "3 cells, 3 of them finished before; to go: 0 trainings" in output
+    assert "3 cells, 3 of them already finished; remaining: 0 trainings" in output
     with (workdir / "results.csv").open(newline="") as file:
         assert sorted(row["noise.strength"] for row in csv.DictReader(file)) == [
             "0.1",

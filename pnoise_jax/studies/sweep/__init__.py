@@ -1,4 +1,4 @@
-"""Sweeps: the same training over a grid of settings and seeds, and what their results say."""
+"""Sweeps: one training repeated over a grid of settings and seeds, and a summary of the results."""
 
 from pnoise_jax.studies.sweep.cells import build_cells, override, product
 from pnoise_jax.studies.sweep.shards import Shard

@@ -1,4 +1,4 @@
-"""The cells of a sweep: a config and what each cell overrides, checked before anything trains."""
+"""The cells of a sweep: a base config with overrides, checked before anything trains."""
 
 import copy
 import dataclasses
@@ -16,18 +16,18 @@ from pnoise_jax.data import class_names
 from pnoise_jax.training import check_training, flatten, unknown_field, unused_fields
 
 Overrides = Mapping[str, Any]
-_SEEDS = range(2**31)  # that every config allows; others are checked with all else
+_SEEDS = range(2**31)  # valid in every config; other seeds are checked in full
 _Section = Mapping | ml_collections.ConfigDict
 
 
 def product(fields: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:
-    """Every combination of the values of some fields, the last one changing fastest.
+    """Returns every combination of the fields' values; the last field changes fastest.
 
-    ``product({"noise.strength": (0.1, 0.2), "seed": range(5)})`` is ten cells. Add such lists to
-    join them.
+    ``product({"noise.strength": (0.1, 0.2), "seed": range(5)})`` makes ten cells. Concatenate such
+    lists with ``+``.
 
     Raises:
-      ValueError: of a field there are no values, or something else than several.
+      ValueError: a field has an empty list of values, or a single value instead of a list.
     """
     lists = {field: _values(field, values) for field, values in fields.items()}
     return [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
@@ -36,7 +36,7 @@ def product(fields: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:
 def _values(field: str, values: Iterable[Any]) -> list[Any]:
     if isinstance(values, str | _Section) or not isinstance(values, Iterable):
         raise ValueError(
-            f"product: {field}={values!r} is a single value: give those to try in a list, such as "
+            f"product: {field}={values!r} is a single value: give a list of values, such as "
             f"{{{field!r}: [{values!r}]}}"
         )
     values = list(values)
@@ -52,8 +52,9 @@ class Cell:
     """One point of a sweep.
 
     Attributes:
-      values: of every field that the sweep sets somewhere, this cell's value as text; "" for None.
-      experiment: the base config with the cell's overrides, built.
+      values: this cell's value, as text, of every field that any cell of the sweep sets; "" for
+        None.
+      experiment: the experiment built from the base config with the cell's overrides.
     """
 
     values: dict[str, str]
@@ -61,17 +62,17 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Such as "strength=0.3, layer=4, seed=1"."""
+        """The cell's name, such as "strength=0.3, layer=4, seed=1"."""
         return name_of(self.values)
 
 
 def name_of(values: Mapping[str, str]) -> str:
-    """Short names of the fields and their values, those of None left out."""
+    """Joins the fields' short names and values, without the fields that are None."""
     return ", ".join(f"{short(k, values)}={v}" for k, v in values.items() if v != "") or "base"
 
 
 def short(field: str, fields: Iterable[str]) -> str:
-    """ "noise.strength" to "strength"; what would not be clear among ``fields`` stays."""
+    """Shortens "noise.strength" to "strength", unless that is ambiguous among ``fields``."""
     last = field.rpartition(".")[2]
     alike = [other for other in fields if other.rpartition(".")[2] == last]
     of_section = field.startswith(("evaluation.", "noise.others."))
@@ -85,21 +86,23 @@ def build_cells(
     *,
     set_by_flags: Iterable[str] = (),
 ) -> list[Cell]:
-    """Builds all cells, so that a bad one is found before the first is trained.
+    """Builds all cells, so that an invalid one is reported before any training starts.
 
     Args:
-      base: the config of all cells.
-      sweep: the overrides of each cell by dotted field; "model" takes a whole section, as
-        `training.model_config` makes it.
-      set_by_flags: fields set on the command line, which no cell may set as well.
+      base: the config that all cells share.
+      sweep: each cell's overrides by dotted field. "model" accepts a whole section, as returned by
+        `training.model_config`.
+      set_by_flags: fields set on the command line; no cell may set them as well.
 
     Raises:
-      ValueError: there are no cells, two are the same, or one is bad: it is named.
-      OSError: the data of a cell, which is named, cannot be read or prepared.
+      ValueError: there are no cells, two are the same, or one is invalid; the message names it.
+      OSError: a cell's data cannot be read or prepared; the message names the cell.
     """
     sweep = list(sweep)
     if not sweep:
-        raise ValueError("sweep() gives no cells; each is a dict such as {'noise.strength': 0.3}")
+        raise ValueError(
+            "sweep() returns no cells: return at least one dict, such as {'noise.strength': 0.3}"
+        )
     for number, overrides in enumerate(sweep, 1):
         if not isinstance(overrides, Mapping):
             raise ValueError(
@@ -108,11 +111,11 @@ def build_cells(
             )
     fields = list(dict.fromkeys(field for overrides in sweep for field in overrides))
     fields.sort(key=lambda field: field == "seed")  # the seed last
-    _require_not_given(fields, set_by_flags)
+    _require_not_set_by_flags(fields, set_by_flags)
     load = functools.cache(data.load)
     conditional = unused_fields.CONDITIONAL.intersection(fields)
     cells: dict[tuple[str, ...], Cell] = {}
-    of_other_seeds: dict[str, training.Experiment] = {}  # by all fields but the seed
+    of_other_seeds: dict[str, training.Experiment] = {}  # keyed by every field except the seed
     for number, overrides in enumerate(sweep, 1):
         cell = _build_cell(base, overrides, fields, number, load, of_other_seeds)
         unused = unused_fields.find_unused(cell.experiment.config) if conditional else {}
@@ -126,14 +129,14 @@ def build_cells(
             )
             raise ValueError(
                 f"cell {number} of sweep() ({cell.name}) is the same as another "
-                f"({cells[key].name}){why}: give each once"
+                f"({cells[key].name}){why}: list each cell once"
             )
         cells[key] = cell
     return list(cells.values())
 
 
 def describe_unused(cells: Iterable[Cell]) -> list[str]:
-    """A sentence for each field that has no effect in any of the cells."""
+    """Returns a sentence for each field that has no effect in any of the cells."""
     first, *others = (cell.experiment.config for cell in cells)
     unused = unused_fields.find_unused(first)
     for config in others:
@@ -144,8 +147,11 @@ def describe_unused(cells: Iterable[Cell]) -> list[str]:
     return unused_fields.describe_needs(unused, dict(flatten(first)))
 
 
-def _require_not_given(fields: Iterable[str], set_by_flags: Iterable[str]) -> None:
-    """A section and a field in it exclude each other, too: the cell's would win silently."""
+def _require_not_set_by_flags(fields: Iterable[str], set_by_flags: Iterable[str]) -> None:
+    """Raises ValueError if a cell sets a field that a flag sets, or a section that contains it.
+
+    Otherwise the cell's value would silently override the flag.
+    """
     for flag in set_by_flags:
         for field in fields:
             if f"{flag}.".startswith(f"{field}.") or f"{field}.".startswith(f"{flag}."):
@@ -184,7 +190,7 @@ def _build_cell(
 def _build_experiment(
     config: ml_collections.ConfigDict, load: Callable[..., data.Dataset]
 ) -> training.Experiment:
-    """Builds a cell's experiment; raises ValueError where no sweep can train it."""
+    """Builds a cell's experiment; raises ValueError if a sweep cannot train it."""
     experiment = training.build(config, load=load)
     if not experiment.task.classifies:
         raise ValueError(
@@ -194,17 +200,17 @@ def _build_experiment(
     if config.evaluation.draws > 1:
         raise ValueError(
             f"evaluation.draws={config.evaluation.draws}: the table of a sweep has no rows for "
-            "means of draws; set evaluation.draws=1, or evaluate the runs by launch.evaluate"
+            "means over draws; set evaluation.draws=1, or evaluate the runs with launch.evaluate"
         )
     check_training(experiment)
     return experiment
 
 
 def _with_seed(experiment: training.Experiment, seed: int) -> training.Experiment:
-    """The same with another seed, which decides nothing that was built or checked.
+    """Returns the experiment with another seed; nothing that was built or checked depends on it.
 
-    Their configs share their sections, which nothing changes: copies would take most of the time of
-    a large plan.
+    The two configs share their sections, which nothing modifies: copying them would take most of
+    the time needed to plan a large sweep.
     """
     config: Any = experiment.config
     fields = dict(config.items(preserve_field_references=True))
@@ -214,7 +220,10 @@ def _with_seed(experiment: training.Experiment, seed: int) -> training.Experimen
 
 
 def require_one_numbering(cells: Sequence[Cell]) -> None:
-    """The cells of one training call the same class by the same number, wherever their data are."""
+    """Raises ValueError unless the cells' data sets number their classes alike.
+
+    The cells share one training, even if their data are in different places.
+    """
     one = cells[0].experiment.test_data.class_names
     for cell in cells[1:]:
         other = cell.experiment.test_data.class_names
@@ -222,23 +231,23 @@ def require_one_numbering(cells: Sequence[Cell]) -> None:
             continue
         if not class_names.are_same(one, other):
             raise ValueError(
-                f"{cells[0].name} and {cell.name} share a training, and their data name other "
-                f"classes ({class_names.describe_order(one, other)}): give them in sweeps of "
-                "their own"
+                f"{cells[0].name} and {cell.name} share a training, but their data sets name the "
+                f"classes differently ({class_names.describe_order(one, other)}): put them in "
+                "separate sweeps"
             )
 
 
 def override(base: ml_collections.ConfigDict, overrides: Overrides) -> ml_collections.ConfigDict:
-    """A copy of ``base`` with some fields changed.
+    """Returns a copy of ``base`` with some fields changed.
 
     Raises:
-      ValueError: an unknown field, or a value of another type than the field's.
+      ValueError: a field is unknown, or a value has the wrong type for its field.
     """
     config = copy_config(base)
     sections = {field: value for field, value in overrides.items() if isinstance(value, _Section)}
     for field, section in sections.items():
         if field != "model":
-            raise ValueError(f"{field}={section!r}: only 'model' takes a whole section")
+            raise ValueError(f"{field}={section!r}: only 'model' accepts a whole section")
         with config.unlocked():
             config.model = ml_collections.ConfigDict(section)
     for field, value in overrides.items():
@@ -256,7 +265,7 @@ def override(base: ml_collections.ConfigDict, overrides: Overrides) -> ml_collec
 
 
 def copy_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """A copy that shares nothing; a sixth of the time of ``copy.deepcopy``."""
+    """Returns a deep copy, in a sixth of the time of ``copy.deepcopy``."""
     try:
         return pickle.loads(pickle.dumps(config))
     except (pickle.PicklingError, AttributeError, TypeError):  # such as a reference with a lambda
@@ -264,7 +273,7 @@ def copy_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 
 def _has_field(config: ml_collections.ConfigDict, field: Any) -> bool:
-    """Whether a dotted name is that of a field, and not of a section."""
+    """Returns whether a dotted name refers to an existing field, not to a section."""
     value: Any = config
     for part in str(field).split("."):
         if not isinstance(value, _Section) or part not in value:
@@ -274,7 +283,7 @@ def _has_field(config: ml_collections.ConfigDict, field: Any) -> bool:
 
 
 def text_at(config: ml_collections.ConfigDict, field: str) -> str:
-    """`as_text` of a dotted field; "" where the config has no such field."""
+    """Returns a dotted field `as_text`; "" if the config has no such field."""
     value = config
     for part in field.split("."):
         value = value.get(part) if isinstance(value, _Section) else None
@@ -282,7 +291,7 @@ def text_at(config: ml_collections.ConfigDict, field: str) -> str:
 
 
 def as_text(value: Any) -> str:
-    """A value as results.csv has it; of a model's section, in what it differs from its name's."""
+    """Formats a value for results.csv; a model section as its name and non-default options."""
     if value is None:
         return ""
     if isinstance(value, np.generic):

@@ -1,4 +1,4 @@
-"""results.csv: one row for each cell of a sweep, written after each group of them."""
+"""results.csv: one row for each cell of a sweep, written after each group of trainings."""
 
 import csv
 import os
@@ -22,10 +22,10 @@ from pnoise_jax.training import (
 )
 from pnoise_jax.writing import csv_rows, csv_text, replace_file, require_places
 
-FORMAT = 2  # of results.csv and summary.csv; raised when a column changes its meaning
-PROTOCOLS = ("clean", "shuffled", "class_sorted")  # the first without noise
+FORMAT = 2  # of results.csv and summary.csv; increased when a column changes its meaning
+PROTOCOLS = ("clean", "shuffled", "class_sorted")  # the first is without noise
 MEASURES = tuple(f"{protocol}_{name}" for protocol in PROTOCOLS for name in ("top1", "nll"))
-_FIXED = ("run", "updates", "n", *MEASURES)  # no field of a config is called so
+_FIXED = ("run", "updates", "n", *MEASURES)  # no config field has one of these names
 _BASE = "base_config.json"
 _FILES = ("results.csv", "summary.csv", "figure.svg", "figure.png", _BASE, "weights.json")
 
@@ -33,7 +33,7 @@ Row = dict[str, str]
 
 
 def has_results(workdir: str | os.PathLike) -> bool:
-    """Whether a sweep would go on there, rather than start."""
+    """Returns whether a sweep would resume there instead of starting."""
     path = Path(workdir).expanduser()
     return (path / "results.csv").exists() or bool(shards.files(path))
 
@@ -45,32 +45,31 @@ def claim(
     *,
     in_use: bool = False,
 ) -> None:
-    """Makes a work directory that of sweeps over ``base``, or checks that it already is.
+    """Claims a work directory for sweeps over ``base``, or checks that it belongs to them already.
 
     Args:
-      path: the directory, there and locked.
-      base: the config of all cells.
-      described: its data, as `data_version.describe` gives it, where the cells use them.
-      in_use: whether shards are at work there, which may not have results yet.
+      path: the directory; it must exist and be locked.
+      base: the config that all cells share.
+      described: its data, as returned by `data_version.describe`; None if no cell uses them.
+      in_use: whether shards are running there; they may not have written results yet.
 
     Raises:
-      ValueError: it holds a run, or the results of another base config, whose differing fields the
-        error names.
-      OSError: it cannot be written.
+      ValueError: the directory contains a run, or results of another base config; the message names
+        the fields that differ.
+      OSError: the directory cannot be written.
     """
     named = f"--workdir={str(path)!r}"
     require_places(path, named=named, files=_FILES, directories=("runs", shards.DIRECTORY))
     if RunDirectory(path).has_run() or RunDirectory(path).checkpoints.exists():
         raise ValueError(
-            f"--workdir={str(path)!r} holds a run of launch.train; give a sweep a directory of "
-            "its own"
+            f"--workdir={str(path)!r} holds a run of launch.train; choose another directory for "
+            "the sweep"
         )
     if has_results(path) or in_use:
         if not (path / _BASE).exists():
             raise ValueError(
-                f"--workdir={str(path)!r} has a {_there(path)} but no {_BASE}, so it is not known "
-                f"what its cells have in common; choose another directory, or move {_there(path)} "
-                "away"
+                f"--workdir={str(path)!r} has a {_there(path)} but no {_BASE}, so the base config "
+                f"of its cells is unknown; choose another directory, or move {_there(path)} away"
             )
         _check(path, base, described)
     else:
@@ -81,38 +80,38 @@ def claim(
 
 
 def _there(path: Path) -> str:
-    """What holds the results in a work directory."""
+    """Returns the names of the files and folders that contain results in a work directory."""
     names = ["results.csv"] if (path / "results.csv").exists() or not shards.files(path) else []
     return " and ".join([*names, *(f"{shards.DIRECTORY}/" for _ in shards.files(path)[:1])])
 
 
 def _check(path: Path, base: ml_collections.ConfigDict, described: dict[str, Any] | None) -> None:
     stored = run_config.read_config(path, name=_BASE)
-    ours = dict(flatten(stored))
-    theirs = dict(flatten(base))
+    before = dict(flatten(stored))
+    now = dict(flatten(base))
     changed = [
-        f"{field}: {ours.get(field)!r} there, {theirs.get(field)!r} now"
-        for field in sorted(ours.keys() | theirs.keys())
-        if ours.get(field) != theirs.get(field)
+        f"{field}: {before.get(field)!r} there, {now.get(field)!r} now"
+        for field in sorted(before.keys() | now.keys())
+        if before.get(field) != now.get(field)
         and field != "weights"
         and not field.startswith(NOT_OF_RESULTS)
     ]
-    if not starting_weights.same_weights(path, ours.get("weights"), base.weights):
-        changed.append(f"weights: {ours.get('weights')!r} with other content there")
+    if not starting_weights.same_weights(path, before.get("weights"), base.weights):
+        changed.append(f"weights: {before.get('weights')!r} with other content there")
     if changed:
         raise ValueError(
             f"--workdir={str(path)!r} has results of another base config ({'; '.join(changed)}): "
             f"choose another directory, set these fields back, or move {_there(path)} away (the "
-            "trainings in runs/ that still fit are used again)"
+            "trainings in runs/ that still match are reused)"
         )
     data_version.check(path, stored, base, described)
 
 
 class Results:
-    """The rows of results.csv and of the shards, also those of cells that the sweep has no longer.
+    """The rows of results.csv and of the shards, including cells no longer in the sweep.
 
-    A row belongs to the cell whose swept fields have the row's values; a field without a column in
-    an older file has the base config's value there.
+    A row belongs to the cell whose swept fields have the row's values. A field that has no column
+    in an older file counts as having the base config's value there.
     """
 
     def __init__(
@@ -122,42 +121,43 @@ class Results:
         fields: Sequence[str],
         shard: Shard | None = None,
     ):
-        """Reads the files that are there.
+        """Reads the existing files.
 
         Args:
           path: the work directory of the sweep.
-          base: the config of all cells.
-          fields: those that the sweep sets somewhere, in the order of their columns.
-          shard: writes its rows to a file of its own, in place of all rows to results.csv.
+          base: the config that all cells share.
+          fields: the fields that any cell sets, in column order.
+          shard: if given, `write` writes only this shard's rows, to the shard's own file; otherwise
+            it writes all rows to results.csv.
 
         Raises:
-          ValueError: the file is of another format, or a field is called like another column.
+          ValueError: a file has another format, or a field has the same name as another column.
         """
         for field in fields:
             if field in ("format", *_FIXED):
                 raise ValueError(
                     f"sweep() sets {field!r}, and results.csv has another column of that name: "
-                    "leave the field out of sweep()"
+                    "remove the field from sweep()"
                 )
         self._path = path
         self.file = path / "results.csv" if shard is None else shard.file(path)
-        # A merge writes results.csv and then deletes the shards' files: the other way round, rows
-        # could be in neither.
+        # Shards first: a merge writes results.csv and then deletes the shards' files, so reading
+        # results.csv first could miss rows in both.
         by_file = {file: _read(file) for file in (*shards.files(path), path / "results.csv")}
         read = [row for rows in by_file.values() for row in rows]
         older = [name for row in read for name in row if name not in ("format", *_FIXED)]
-        # By field, the base config's value.
+        # The base config's value of each field.
         self._base = {field: text_at(base, field) for field in dict.fromkeys([*fields, *older])}
         self._rows = {self._key_of(row): row for row in read}
-        # Those that `write` writes; None for all.
+        # The rows that `write` writes; None for all.
         self._own = None if shard is None else set(map(self._key_of, by_file.get(self.file, ())))
 
     def get(self, cell: Cell) -> Row | None:
-        """The row of a cell, None where it is not finished."""
+        """Returns the row of a cell, or None if it is not finished."""
         return self._rows.get(self._key(cell.values))
 
     def add(self, cell: Cell, measures: Mapping[str, Any]) -> None:
-        """Takes what was found for a cell: "run", "updates", "n" and `MEASURES`, None for none."""
+        """Adds a cell's results: "run", "updates", "n" and `MEASURES`; None for a missing one."""
         row = {name: _text(measures[name]) for name in _FIXED}
         key = self._key(cell.values)
         self._rows[key] = {"format": str(FORMAT)} | cell.values | row
@@ -165,15 +165,15 @@ class Results:
             self._own.add(key)
 
     def others(self, cells: Iterable[Cell]) -> int:
-        """How many rows are of none of these cells."""
+        """Returns how many rows belong to none of these cells."""
         return len(self._rows.keys() - {self._key(cell.values) for cell in cells})
 
     def write(self) -> None:
-        """Writes the file, at once or not at all."""
+        """Writes the file atomically."""
         replace_file(self.file, self.text())
 
     def merge_shards(self) -> None:
-        """Moves the rows of all shards to results.csv; no shard may be at work."""
+        """Moves the rows of all shards to results.csv; no shard may be running."""
         merged = shards.files(self._path)
         if merged:
             self.write()
@@ -181,7 +181,7 @@ class Results:
             file.unlink(missing_ok=True)
 
     def text(self) -> str:
-        """What the file holds."""
+        """Returns the content of the file."""
         rows = [
             self._base | row
             for key, row in self._rows.items()
@@ -193,7 +193,7 @@ class Results:
         return self._key({field: row[field] for field in self._base if field in row})
 
     def _key(self, values: Mapping[str, str]) -> frozenset:
-        """The values that differ from the base's: columns may come and go."""
+        """Returns the values that differ from the base config's, so added columns change no key."""
         return frozenset((k, v) for k, v in values.items() if v != self._base[k])
 
 
@@ -201,26 +201,26 @@ def _read(path: Path) -> list[Row]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = csv_rows(file)
-    except FileNotFoundError:  # or merged into results.csv by now
+    except FileNotFoundError:  # never written, or just merged into results.csv
         return []
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(
             f"{path} is not a table in UTF-8 ({error}): restore it from a copy, or move it away "
-            "(the trainings in runs/ are used again)"
+            "(the trainings in runs/ are reused)"
         ) from None
     for row in rows:
         whole = None not in row and None not in row.values() and row.keys() >= set(_FIXED)
         if row.get("format") != str(FORMAT) or not whole:
             raise ValueError(
-                f"{path} has rows of format {row.get('format')!r}, and this program writes format "
+                f"{path} has rows of format {row.get('format')!r}, but this program writes format "
                 f"{FORMAT}: choose another --workdir, or move the file away (the trainings in "
-                "runs/ are used again)"
+                "runs/ are reused)"
             )
     return rows
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes a table, at once or not at all."""
+    """Writes a table atomically."""
     replace_file(path, csv_text(columns, rows))
 
 

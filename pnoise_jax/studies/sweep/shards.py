@@ -1,7 +1,7 @@
-"""Shards of a sweep: several processes, on one machine or many, that work in one directory.
+"""Shards of a sweep: several processes, on one or more machines, that share one work directory.
 
-A shard writes its rows to a file of its own, so that no row depends on locks that work across
-machines. Locks keep a whole sweep and shards apart where they do work.
+Each shard writes its rows to its own file, so no row depends on locks that work across machines.
+Where locks do work, they keep a whole sweep and shards from running at the same time.
 """
 
 import contextlib
@@ -32,10 +32,10 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The shard that --shard names, such as "0/4".
+        """Parses the value of --shard, such as "0/4".
 
         Raises:
-          ValueError: the text is not of the form INDEX/COUNT, or the index is out of range.
+          ValueError: the text is not of the form INDEX/COUNT, or a number is out of range.
         """
         match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
         if match is None:
@@ -46,7 +46,7 @@ class Shard:
         index, count = int(match[1]), int(match[2])
         if count == 0:
             raise ValueError(
-                f"--shard={text!r} asks for 0 shards: give at least one, such as --shard=0/1"
+                f"--shard={text!r} means 0 shards: give at least one, such as --shard=0/1"
             )
         if index >= count:
             last = count - 1
@@ -60,28 +60,28 @@ class Shard:
         return f"{self.index}/{self.count}"
 
     def file(self, path: Path) -> Path:
-        """Where this shard writes its rows, in the work directory ``path``."""
+        """Returns the file in the work directory ``path`` to which this shard writes its rows."""
         return path / DIRECTORY / f"{self.index}-of-{self.count}.csv"
 
     def share(self, items: Sequence[_Item]) -> Sequence[_Item]:
-        """Every ``count``-th item, starting with the one at ``index``."""
+        """Returns every ``count``-th item, starting at ``index``."""
         return items[self.index :: self.count]
 
 
 def files(path: Path) -> list[Path]:
-    """The files with rows of shards in the work directory ``path``."""
+    """Returns the files in the work directory ``path`` that contain rows of shards."""
     return sorted((path / DIRECTORY).glob("*-of-*.csv"))
 
 
 @contextlib.contextmanager
 def lock_all(path: Path) -> Iterator[None]:
-    """Keeps other sweeps and shards on this machine out of ``path``, which is writable.
+    """Keeps other sweeps and shards on this machine out of ``path``, which must be writable.
 
     Raises:
-      OSError: one of them is at work there.
+      OSError: another sweep or shard is running there.
     """
     with lock(path), contextlib.ExitStack() as stack:
-        if (path / DIRECTORY).is_dir():  # else no shard has started
+        if (path / DIRECTORY).is_dir():  # otherwise no shard has started
             file = stack.enter_context(_open(path, ".lock"))
             if not _lock(file, fcntl.LOCK_EX):
                 raise OSError(
@@ -96,17 +96,17 @@ def lock_for_shard(path: Path, claim: Callable[[bool], None]) -> Iterator[None]:
     """Keeps whole sweeps on this machine out of ``path``, but not other shards.
 
     Args:
-      path: the work directory, writable.
-      claim: called while no other sweep or shard can start there; it learns whether other shards
-        are at work.
+      path: the work directory; it must be writable.
+      claim: called while no other sweep or shard can start there; its argument says whether other
+        shards are running.
 
     Raises:
-      OSError: a whole sweep is at work there.
+      OSError: a whole sweep is running there.
     """
     (path / DIRECTORY).mkdir(exist_ok=True)
     with _open(path, ".lock") as file:
         with _open(path, ".starting") as starting:
-            fcntl.flock(starting, fcntl.LOCK_EX)  # other shards start within seconds
+            fcntl.flock(starting, fcntl.LOCK_EX)  # held by other shards for seconds only
             with lock(path):
                 others = not _lock(file, fcntl.LOCK_EX)
                 fcntl.flock(file, fcntl.LOCK_SH)
@@ -119,7 +119,7 @@ def _open(path: Path, name: str) -> IO:
 
 
 def _lock(file: IO, kind: int) -> bool:
-    """Takes a lock if no other process holds it, and says whether it did."""
+    """Acquires a lock unless another process holds it; returns whether it did."""
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:

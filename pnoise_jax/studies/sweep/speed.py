@@ -1,4 +1,4 @@
-"""How fast runs train one after another and together: measured, not guessed."""
+"""Measures how fast runs train one after another and together in one program."""
 
 import dataclasses
 import statistics
@@ -10,18 +10,18 @@ import jax
 from pnoise_jax import parallel, training
 from pnoise_jax.training import open_together, start_together
 
-MAX_TOGETHER = 8  # runs in one program; bounds its memory
-_STEPS = 6  # timed
+MAX_TOGETHER = 8  # runs in one program; limits its memory
+_STEPS = 6  # number of timed steps
 
 
 @dataclasses.dataclass(frozen=True)
 class Speed:
-    """What a program was measured to take.
+    """The measured times of a program.
 
     Attributes:
-      compiling: seconds of the first step, minus a later one.
-      step: seconds of one step of all its runs, the median of a few.
-      runs: how many it moves on at once.
+      compiling: duration of the first step minus that of a later one, in seconds.
+      step: median duration of one step of all its runs, in seconds.
+      runs: number of runs that one step advances.
     """
 
     compiling: float
@@ -29,19 +29,22 @@ class Speed:
     runs: int
 
     def seconds(self, *, programs: int, runs: int, steps: int) -> float:
-        """The time to compile `programs` programs and train `runs` runs of `steps` steps."""
+        """Returns the time to compile ``programs`` programs and train ``runs`` runs.
+
+        Each run has ``steps`` steps.
+        """
         return programs * self.compiling + runs * steps * self.step / self.runs
 
 
 def chunk_size(runs: int) -> int:
-    """How many of ``runs`` runs to train at once: few chunks, and little padding in the last."""
+    """Returns how many of ``runs`` runs to train at once: few chunks, with little padding."""
     return -(-runs // -(-runs // MAX_TOGETHER))
 
 
 def measure(
     experiments: Sequence[training.Experiment], program: training.Program, *, together: bool
 ) -> Speed:
-    """Makes a few steps of the first run, or of all together, from their start."""
+    """Times the first few steps of the first run, or of all runs together."""
     places = list(experiments) if together else experiments[:1]
     states, constants = start_together(places, program)
     with open_together(places) as batches:

@@ -1,9 +1,10 @@
-"""What a sweep found: means over seeds with intervals, against the first cell, as table and figure.
+"""Summarises a sweep as a table and a figure: means over seeds, compared with the first cell.
 
-Intervals are Student's t over seeds, and so is the p-value of a difference, paired by seed. They
-say how sure a mean over trainings is, on this one test set: all seeds share it, one shuffled order
-and one draw of random noise (evaluation.seed). Intervals hold one by one; p-values are corrected by
-Holm over all differences of the summary, and a difference is resolved where that p-value is small.
+Intervals use Student's t over seeds, and so does the p-value of a difference, paired by seed. They
+express how certain a mean over trainings is on this one test set: all seeds share the test set, one
+shuffled order and one draw of random noise (evaluation.seed). Each interval is valid on its own.
+p-values are corrected by Holm's method over all differences of the summary, and a difference is
+resolved if its corrected p-value is at most 1 - `CONFIDENCE`.
 """
 
 import dataclasses
@@ -27,20 +28,20 @@ from pnoise_jax.training import HARMLESS
 from pnoise_jax.writing import replace_file
 
 CONFIDENCE = 0.95
-DIFFERENCES = ("difference", "at_inference")  # of a group
+DIFFERENCES = ("difference", "at_inference")  # fields of a group
 _LINES = dict(zip(PROTOCOLS, (style.CLEAN, style.SHUFFLED, style.CLASS_SORTED), strict=True))
 
 
 @dataclasses.dataclass(frozen=True)
 class Mean:
-    """Of top-1 over seeds, in percent, or of a difference, in points.
+    """A mean over seeds: of top-1 in percent, or of a difference in points.
 
     Attributes:
-      value: the mean; None where there is nothing to take it of.
-      low, high: its interval; None with fewer than two seeds, and of a difference that is the same
-        in all seeds, and not 0: Student's t says nothing about it.
-      p_value: of the hypothesis that a difference is 0; None where there is no interval.
-      p_adjusted: the same, corrected for the number of differences in the summary.
+      value: the mean; None if there are no values.
+      low, high: the ends of its interval; None with fewer than two seeds, or if all seeds have the
+        same value, because Student's t then says nothing about other seeds.
+      p_value: for the hypothesis that a difference is 0; None without an interval.
+      p_adjusted: the p-value corrected for the number of differences in the summary.
     """
 
     value: float | None = None
@@ -57,17 +58,18 @@ class Mean:
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Cells that agree in all but the seed.
+    """Cells that agree in everything but the seed.
 
     Attributes:
-      values: of their swept fields, but the seed.
-      rows: by seed.
-      means: of each protocol.
-      difference: of the clean accuracy from the first group's, paired by seed: what training so,
-        or averaging over views, does. None where the data differ from the first group's.
-      common_seeds: how many seeds `difference` rests on: those that the first group has, too. None
-        of the first group, and where the data differ.
-      at_inference: of noisy shuffled from clean, paired by seed: what the noise does in use.
+      values: the values of their swept fields, without the seed.
+      rows: the rows of results.csv by seed.
+      means: the mean of each protocol.
+      difference: clean accuracy minus the first group's, paired by seed: the effect of this
+        training, or of averaging over views. An empty `Mean` for the first group, and if the data
+        differ from the first group's.
+      common_seeds: the number of seeds that `difference` is based on, which are the seeds shared
+        with the first group. None for the first group, and if the data differ.
+      at_inference: noisy shuffled minus clean, paired by seed: the effect of the noise in use.
     """
 
     values: dict[str, str]
@@ -79,7 +81,7 @@ class Group:
 
 
 def summarise(cells: Sequence[Cell], results: Results) -> list[Group]:
-    """The groups of a finished sweep, in its order; the first is the baseline."""
+    """Returns the groups of a finished sweep, in its order; the first is the baseline."""
     by_values: dict[tuple, dict[str, Row]] = {}
     for cell in cells:
         values = tuple((k, v) for k, v in cell.values.items() if k != "seed")
@@ -107,7 +109,7 @@ def summarise(cells: Sequence[Cell], results: Results) -> list[Group]:
 
 
 def _corrected(groups: Sequence[Group]) -> list[Group]:
-    """The groups with p-values adjusted over all differences that have one."""
+    """Returns the groups with p-values adjusted over all differences that have one."""
     tested = [
         (row, name)
         for row, group in enumerate(groups)
@@ -123,7 +125,7 @@ def _corrected(groups: Sequence[Group]) -> list[Group]:
 
 
 def _data(values: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Of swept fields those that say what is learned and tested."""
+    """Returns the swept fields that determine the data trained and tested on."""
     return [
         (k, v)
         for k, v in values
@@ -141,13 +143,13 @@ def _paired(ours: Sequence[float], theirs: Sequence[float]) -> Mean:
 
 
 def mean_of(values: Sequence[float], *, test: bool = False) -> Mean:
-    """The mean over seeds, its interval and, if asked, its p-value."""
+    """Returns the mean over seeds, its interval and, if ``test``, its p-value."""
     if not values:
         return Mean()
     mean = float(np.mean(values))
     if len(values) < 2:
         return Mean(mean)
-    if np.ptp(values) < 1e-9:  # no variance says nothing about other seeds
+    if np.ptp(values) < 1e-9:  # without variance, nothing is known about other seeds
         return Mean(mean)
     error = float(np.std(values, ddof=1)) / len(values) ** 0.5
     estimate = evaluation.student(mean, error, len(values) - 1, confidence=CONFIDENCE)
@@ -155,7 +157,7 @@ def mean_of(values: Sequence[float], *, test: bool = False) -> Mean:
 
 
 def write_summary(path: Path, groups: Sequence[Group]) -> None:
-    """summary.csv: one row for each group."""
+    """Writes summary.csv, with one row for each group."""
     rows = []
     for group in groups:
         row: dict[str, Any] = {"format": FORMAT, **group.values, "seeds": len(group.rows)}
@@ -173,7 +175,7 @@ def write_summary(path: Path, groups: Sequence[Group]) -> None:
 
 
 def print_summary(console: Console, groups: Sequence[Group], *, title: str) -> None:
-    """A line for each group, and what the columns mean."""
+    """Prints a line for each group, and an explanation of the columns."""
     table = Table(
         title=Text(printable(title)),
         title_justify="left",
@@ -198,15 +200,15 @@ def _explain(groups: Sequence[Group]) -> str:
     counts = sorted({len(group.rows) for group in groups})
     seeds = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
     if counts[-1] < 2:
-        return "Top-1 in percent, of one seed: there are no intervals. Let sweep() give several."
+        return "Top-1 in percent, of one seed: there are no intervals. Give several in sweep()."
     tested = [getattr(group, name) for group in groups for name in DIFFERENCES]
     count = sum(mean.p_value is not None for mean in tested)
     return (
         f"Top-1 in percent: mean over {seeds} seeds ± half of the {100 * CONFIDENCE:g} % interval "
         "(Student's t); shuffled and class-sorted with noise. Δ clean: clean minus the first "
-        "line's clean; Δ inference: shuffled minus clean; both paired by seed. A line whose seeds "
-        "are not all those of the first says on how many common ones its Δ clean rests. A "
-        "difference is not resolved where its p-value, corrected by Holm over the table's "
+        "line's clean; Δ inference: shuffled minus clean; both paired by seed. If a line "
+        "and the first have different seeds, the number of common seeds follows Δ clean. A "
+        "difference is not resolved if its p-value, corrected by Holm over the table's "
         f"{count} differences, is above {1 - CONFIDENCE:.2g}; that does not prove it small. The "
         "intervals are not corrected. All seeds share one test set, one shuffled order and one "
         "draw of random noise (evaluation.seed). summary.csv has the p-values."
@@ -228,7 +230,7 @@ def _change(mean: Mean) -> str:
 
 
 def _on_common_seeds(group: Group, first: Group) -> str:
-    """On how many seeds Δ clean rests, where these are not all of both groups."""
+    """Returns the number of common seeds, if these are not all seeds of both groups."""
     count = group.common_seeds
     if count is None or count == len(group.rows) == len(first.rows):
         return ""
@@ -236,7 +238,10 @@ def _on_common_seeds(group: Group, first: Group) -> str:
 
 
 def panels(groups: Sequence[Group]) -> list[Panel]:
-    """For each swept number, and groups that agree in all else: a panel, from three values on."""
+    """Returns a panel per swept number and set of groups that agree in everything else.
+
+    Fewer than three values make no panel.
+    """
     drawn = []
     for field in groups[0].values:
         lines: dict[tuple, list[tuple[float, Group]]] = {}
@@ -274,16 +279,19 @@ def _number(text: str) -> float | None:
 
 
 def write_figure(directory: Path, groups: Sequence[Group], part: str = "") -> list[Path]:
-    """figure.svg and figure.png, where something was swept over three numbers or more.
+    """Writes figure.svg and figure.png if a field was swept over three numbers or more.
 
     Args:
-      directory: where to.
-      groups: of the sweep.
-      part: what goes behind "figure", where there are other cells than these.
+      directory: the directory to write to.
+      groups: the groups of the sweep.
+      part: a suffix after "figure", for a directory that has results of other cells too.
+
+    Returns:
+      The files written.
     """
     drawn = panels(groups)
     if not drawn:
-        for name in (f"figure{part}.svg", f"figure{part}.png"):  # of an earlier sweep here
+        for name in (f"figure{part}.svg", f"figure{part}.png"):  # left by an earlier sweep
             (directory / name).unlink(missing_ok=True)
         return []
     figure = sweep_figure(drawn)

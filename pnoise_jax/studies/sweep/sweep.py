@@ -1,4 +1,4 @@
-"""Sweeps: many cells, each trained once at most and evaluated by the standard protocols."""
+"""Sweeps: many cells, each trained at most once and evaluated by the standard protocols."""
 
 import contextlib
 import dataclasses
@@ -42,42 +42,46 @@ def run_sweep(
     clean_only: bool = False,
     console: Console | None = None,
 ) -> list[Group]:
-    """Trains and evaluates all cells, or those that are missing, and sums up.
+    """Trains and evaluates all cells that are not finished yet, and writes a summary.
 
-    Cells that differ in the evaluation section alone share one training, and so do those without
-    noise in training, whatever their noise. Trainings that differ in seed and strength alone share
-    one compiled program. The work directory gets results.csv, summary.csv, figure.svg and
-    figure.png, and in runs/ a work directory of each training, which `training.evaluate` takes.
+    Cells that differ only in the evaluation section share one training. So do cells that train
+    without noise, whatever their noise in evaluation. Trainings that differ only in seed and
+    strength share one compiled program. The work directory gets results.csv, summary.csv,
+    figure.svg and figure.png, and for each training a work directory in runs/, which
+    `training.evaluate` accepts.
 
     Args:
-      base: the config of all cells.
-      overrides: of each cell, {dotted field: value}; see `product`.
-      workdir: made, or gone on with: finished trainings and cells are not repeated.
-      together: whether runs of one program train together: "never", "always", or "auto",
-        whichever is measured to be faster.
-      shard: the part of the trainings to do here, with the cells that need them; other processes
-        do the other parts in the same work directory, at the same time or at any other. None does
-        all that is missing.
-      set_by_flags: fields that the command line has set, which no cell may set.
-      clean_only: evaluate without noise alone, also the cells that have some.
-      console: what to print on.
+      base: the config that all cells share.
+      overrides: the overrides of each cell, {dotted field: value}; see `product`.
+      workdir: the work directory, created if missing. An existing sweep there is resumed: finished
+        trainings and cells are not repeated.
+      together: whether to train the runs of one program together: "never", "always", or "auto",
+        which chooses the faster way by measuring both.
+      shard: the part of the trainings to run here, with the cells that need them. Other processes
+        run the other parts in the same work directory, at the same time or at any other time. None
+        runs everything that is missing.
+      set_by_flags: fields set on the command line; no cell may set them.
+      clean_only: evaluate only without noise, even the cells that have noise.
+      console: the console to print on.
 
     Returns:
-      The cells, those that agree in all but the seed as one; nothing where a shard leaves cells
-      to other shards.
+      The groups of cells that agree in everything but the seed; empty if a shard finishes while
+      cells of other shards are still missing.
 
     Raises:
-      ValueError, OSError: a bad cell or work directory, named, before anything is trained; later, a
-        cell whose evaluation is not finite, or a damaged work directory in runs/.
-      NonFiniteLossError: trainings broke down; they are named, and all others are finished.
-      StoppedError: a signal came in; what is finished is kept.
+      ValueError, OSError: a cell or the work directory is invalid; the message names it, and
+        nothing has been trained. Later: the evaluation of a cell is not finite, or a work directory
+        in runs/ is damaged.
+      NonFiniteLossError: some trainings diverged; the message names them, and all others are
+        finished.
+      StoppedError: a signal arrived; finished cells are kept.
     """
     _require_possible(together)
     console = create_console() if console is None else console
     cells = build_cells(base, overrides, set_by_flags=set_by_flags)
     if not sweep_results.has_results(workdir):
         distinct = {(c.experiment.config.weights, c.experiment.model): c for c in cells}
-        for cell in distinct.values():  # raises now, and leaves nothing behind
+        for cell in distinct.values():  # raise before anything is written
             cell.experiment.match_weights()
     path = make_writable(workdir)
     described = _describe_data(base, cells)
@@ -97,7 +101,7 @@ def run_sweep(
         except stopping.StoppedError as stopped:
             raise _sum_up_stop(stopped, ours, results) from None
         if shard is not None:
-            results = Results(path, base, list(cells[0].values))  # of all shards, by now
+            results = Results(path, base, list(cells[0].values))  # now with the rows of all shards
             missing = sum(results.get(cell) is None for cell in cells)
             if missing:
                 console.print(_what_is_missing(shard, missing, len(cells)), soft_wrap=True)
@@ -118,7 +122,7 @@ def _require_possible(together: str) -> None:
 
 @contextlib.contextmanager
 def _locked(path: Path, shard: Shard | None, claim: Callable[..., None]) -> Iterator[None]:
-    """Claims the work directory, before anything changes there, and keeps others out of it."""
+    """Locks the work directory and claims it, before anything changes there."""
     if shard is None:
         with shards.lock_all(path):
             claim()
@@ -129,10 +133,10 @@ def _locked(path: Path, shard: Shard | None, claim: Callable[..., None]) -> Iter
 
 
 def _require_same_trainings(cells: Sequence[Cell], results: Results, path: Path) -> None:
-    """Raises ValueError where a row is of other weights or data than its cell has by now.
+    """Raises ValueError if a row was measured with other weights or data than its cell has now.
 
-    Rows are found by the names of both, which a cell may set; what is in them, their trainings
-    know. A row whose training has been deleted is taken as it is.
+    Rows are looked up by the names of weights and data, which a cell may set. Their contents are
+    recorded with the trainings. A row whose training was deleted is accepted unchecked.
     """
     rows = {id(cell): row for cell in cells if (row := results.get(cell)) is not None}
     finished = [cell for cell in cells if id(cell) in rows]
@@ -144,9 +148,9 @@ def _require_same_trainings(cells: Sequence[Cell], results: Results, path: Path)
 
 
 def _cells_of(shard: Shard | None, cells: Sequence[Cell], path: Path) -> Sequence[Cell]:
-    """The cells of a shard: those of every n-th training, in the order of the cells.
+    """Returns the cells of a shard: those of every n-th training, ordered by its first cell.
 
-    All cells are dealt out, finished ones as well: so the parts do not depend on when a shard
+    Finished cells are divided among the shards too, so the parts do not depend on when a shard
     starts. Cells that share a training stay together.
     """
     if shard is None:
@@ -161,12 +165,12 @@ def _what_is_missing(shard: Shard, missing: int, count: int) -> str:
     return (
         f"shard {shard} has finished its part; {missing} of the {count} cells are still missing, "
         "and belong to other shards. The shard that finishes last writes the summary; so does "
-        "the same command without --shard, which trains what is missing then"
+        "the same command without --shard, which also trains whatever is still missing"
     )
 
 
 def _describe_data(base: ml_collections.ConfigDict, cells: Sequence[Cell]) -> dict[str, Any] | None:
-    """The data of the base config, which a cell has loaded; None where none uses them."""
+    """Describes the base config's data, as loaded by a cell; None if no cell uses them."""
     same = (cell.experiment for cell in cells if cell.experiment.config.data == base.data)
     experiment = next(same, None)
     return None if experiment is None else data_version.describe(experiment)
@@ -181,12 +185,12 @@ def _finish(
     clean_only: bool,
 ) -> None:
     """Trains and evaluates the cells that have no row yet."""
-    left = [cell for cell in cells if results.get(cell) is None]
-    programs = plan(left, path / "runs")
+    missing = [cell for cell in cells if results.get(cell) is None]
+    programs = plan(missing, path / "runs")
     count = sum(map(len, programs))
     console.print(
-        f"{len(cells)} cells, {len(cells) - len(left)} of them finished before; to go: "
-        f"{count} trainings by {len(programs)} programs",
+        f"{len(cells)} cells, {len(cells) - len(missing)} of them already finished; remaining: "
+        f"{count} trainings in {len(programs)} programs",
     )
     mesh = parallel.data_mesh()
     trainer = Trainer(path / "runs", mesh, console, together=together)
@@ -203,7 +207,7 @@ def _finish(
             }
             done += len(group)
             names = "; ".join(
-                run.name + ("" if _is_sound(end) else " (broke down)") for run, end in group
+                run.name + ("" if _is_sound(end) else " (diverged)") for run, end in group
             )
             seconds = time.perf_counter() - started
             console.print(f"{done}/{count} in {seconds:.0f} s: {names}")
@@ -223,10 +227,10 @@ def _require_sound(broken: dict[str, training.NonFiniteLossError], count: int, f
     if broken:
         reasons = "; ".join(f"{name}: {error.reason}" for name, error in broken.items())
         raise training.NonFiniteLossError(
-            f"{len(broken)} of {count} trainings broke down, the others are finished and in "
+            f"{len(broken)} of {count} trainings diverged; the others are finished and in "
             f"{file.name} ({reasons})",
             "Leave these out of sweep(), or lower optimizer.learning_rate or their noise.strength, "
-            "and start the command again; the summary comes when all cells have a row",
+            "and run the command again; it writes the summary once all cells have a row",
         )
 
 
@@ -254,7 +258,7 @@ def _evaluate_runs(
 
 
 def _write_results(results: Results, path: Path, console: Console) -> None:
-    """Writes the rows; where that fails, they are printed."""
+    """Writes the rows; prints them if that fails."""
     try:
         results.write()
     except OSError as error:
@@ -262,7 +266,7 @@ def _write_results(results: Results, path: Path, console: Console) -> None:
         reason = error.strerror or error
         raise OSError(
             f"--workdir={str(path)!r}: {results.file.name} cannot be written ({reason}): "
-            "what it would hold is printed above. Make room or make it writable, and the same "
+            "its content is printed above. Free some space or make it writable, and the same "
             "command evaluates these cells again; their trainings are kept in runs/"
         ) from error
 
@@ -270,8 +274,8 @@ def _write_results(results: Results, path: Path, console: Console) -> None:
 def _evaluate_cells(
     run: Training, state: training.TrainState, mesh: Mesh, clean_only: bool
 ) -> Iterator[tuple[Cell, dict[str, Any]]]:
-    """The cells of a run, and what the standard protocols give; clean is not repeated."""
-    clean: dict[tuple[int, str, str], list[dict[str, Any]]] = {}  # by all that it depends on
+    """Yields the cells of a run with their measures; the clean protocol is not repeated."""
+    clean: dict[tuple[int, str, str], list[dict[str, Any]]] = {}  # keyed by all that it depends on
     for cell in run.cells:
         experiment = _without_training_noise(cell.experiment)
         config, protocols = experiment.config, experiment.protocols[: 1 if clean_only else None]
@@ -290,7 +294,10 @@ def _evaluate_cells(
 
 
 def _without_training_noise(experiment: training.Experiment) -> training.Experiment:
-    """The same at inference, where the switch is static and would cost another compilation."""
+    """Returns the experiment with train=False in every injection, which inference ignores.
+
+    The switch is static: cells that differ in it would otherwise compile twice.
+    """
     injections = tuple(dataclasses.replace(each, train=False) for each in experiment.injections)
     return dataclasses.replace(experiment, model=experiment.model.clone(injection=injections))
 
@@ -306,7 +313,7 @@ def _sum_up(cells: Sequence[Cell], results: Results, path: Path, console: Consol
     title = f"{len(cells)} cells on {config.data.name} ({config.data.test_split})"
     sweep_summary.print_summary(console, groups, title=title)
     others = results.others(cells)
-    part = f"-{_digest(cells)}" if others else ""  # never in place of a summary of other cells
+    part = f"-{_digest(cells)}" if others else ""  # never replace a summary of other cells
     written = [path / "results.csv", path / f"summary{part}.csv"]
     sweep_summary.write_summary(written[-1], groups)
     written += sweep_summary.write_figure(path, groups, part)
@@ -314,8 +321,8 @@ def _sum_up(cells: Sequence[Cell], results: Results, path: Path, console: Consol
         console.print("no figure: no number is swept over three values or more")
     if others:
         console.print(
-            f"results.csv keeps {others} row(s) of cells that this sweep does not have; its "
-            f"summary leaves them out, and is named by its cells: {written[1].name}",
+            f"results.csv keeps {others} row(s) of cells that are not in this sweep; the summary "
+            f"leaves them out, and is named after its cells: {written[1].name}",
             soft_wrap=True,
         )
     for file in written:

@@ -1,4 +1,4 @@
-"""The trainings that a sweep needs, each once; those of one program one by one or together."""
+"""Trains each run that a sweep needs once; runs of one program train in turn or together."""
 
 import contextlib
 import dataclasses
@@ -29,7 +29,7 @@ from pnoise_jax.training import (
 )
 from pnoise_jax.writing import file_name
 
-WAYS = ("auto", "never", "always")  # to train the runs of one program together
+WAYS = ("auto", "never", "always")  # when to train the runs of one program together
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,10 +37,10 @@ class Training:
     """A run that some cells need.
 
     Attributes:
-      cells: those that are evaluated on its weights.
-      identity: a digest of all that the weights depend on.
-      program: the fields that it shares with the runs of its program, as text.
-      family: those that it shares with runs that differ in their noise as well.
+      cells: the cells that are evaluated on its weights.
+      identity: a digest of everything that the weights depend on.
+      program: the fields shared by all runs of its compiled program, as text.
+      family: the fields shared by all runs of its family, which may also differ in their noise.
     """
 
     cells: tuple[Cell, ...]
@@ -50,7 +50,7 @@ class Training:
 
     @functools.cached_property
     def experiment(self) -> training.Experiment:
-        """What is trained: without noise in training, with no noise at all, for every cell."""
+        """The experiment to train; it has no noise at all if there is none in training."""
         experiment = self.cells[0].experiment
         model = experiment.model
         if not trains_with_noise(experiment):
@@ -70,12 +70,12 @@ class Training:
         )
 
     def require_same(self, path: Path, cell: str) -> None:
-        """Raises ValueError where what ``path`` was trained from is not what it would be now.
+        """Raises ValueError if the run in ``path`` is not the one that would be trained now.
 
         Args:
-          path: a work directory; of other digests the configs decide, as a field that is new since
-            then, or weights that are gone by now, make another digest.
-          cell: its name, for the error.
+          path: a work directory. If its digest differs, the configs are compared instead, because
+            a field added since then, or starting weights that no longer exist, change the digest.
+          cell: the cell's name, for the error.
         """
         experiment = self.cells[0].experiment
         try:
@@ -88,7 +88,7 @@ class Training:
             raise ValueError(f"{cell}: {error}") from None
 
     def directory(self, runs: Path) -> Path:
-        """Its work directory: the one with its digest, however it was called then."""
+        """Returns its work directory: the existing one with its digest, whatever its name."""
         existing = sorted(runs.glob(f"*-{self.identity}"))
         readable = file_name(self.name, longest=80, between="")
         return existing[0] if existing else runs / f"{readable}-{self.identity}"
@@ -98,11 +98,12 @@ Ended = tuple[Training, training.TrainState | training.NonFiniteLossError]
 
 
 def plan(cells: Sequence[Cell], runs: Path | None = None) -> list[list[Training]]:
-    """The trainings that cells need, those of one program together.
+    """Returns the trainings that cells need, grouped by program.
 
     Args:
-      cells: of the sweep.
-      runs: where finished trainings are; they know weights that are gone by now.
+      cells: the cells of the sweep.
+      runs: the directory of the trainings; they have recorded the fingerprints of starting weights
+        that may no longer exist.
     """
     texts = functools.partial(_text_of, contents=_contents(cells, runs))
     needed: dict[str, list[Cell]] = {}
@@ -127,7 +128,7 @@ def plan(cells: Sequence[Cell], runs: Path | None = None) -> list[list[Training]
 
 
 def training_config(experiment: training.Experiment) -> ml_collections.ConfigDict:
-    """The config of the run that gives a cell its weights: one checkpoint, at the end."""
+    """Returns the config of the run that trains a cell's weights: one checkpoint, at the end."""
     config = copy_config(experiment.config)
     if not trains_with_noise(experiment):
         config.noise = default_config().noise
@@ -138,7 +139,7 @@ def training_config(experiment: training.Experiment) -> ml_collections.ConfigDic
 
 
 def _training_fields(experiment: training.Experiment) -> dict[str, Any]:
-    """Those fields of `training_config` that change a run's weights; without a copy of it."""
+    """Returns the fields of `training_config` that affect a run's weights, without copying it."""
     fields = {k: v for k, v in flatten(experiment.config) if not k.startswith(HARMLESS)}
     if not trains_with_noise(experiment):
         fields = {k: v for k, v in fields.items() if not k.startswith("noise.")}
@@ -153,7 +154,7 @@ def _default_noise() -> Mapping[str, Any]:
 
 
 def _contents(cells: Sequence[Cell], runs: Path | None) -> dict[str, str]:
-    """By the paths of weights to start from what tells their contents."""
+    """Returns, for each path of starting weights, a text that identifies their content."""
     directories_of_runs = runs.iterdir() if runs is not None and runs.is_dir() else ()
     noted = dict(filter(None, map(starting_weights.noted_weights, directories_of_runs)))
     paths: set[str] = {w for cell in cells if (w := cell.experiment.config.weights) is not None}
@@ -163,13 +164,13 @@ def _contents(cells: Sequence[Cell], runs: Path | None) -> dict[str, str]:
 
 
 def _is_traced(field: str) -> bool:
-    """Whether runs of one program may differ in a field: the seed and the strengths."""
+    """Returns whether runs of one program may differ in a field: the seed and the strengths."""
     of_noise = field.startswith("noise.") and ".options." not in field
     return field == "seed" or (of_noise and field.endswith((".strength", ".probability")))
 
 
 def _is_of_noise(field: str) -> bool:
-    """Whether runs of one family may differ in a field."""
+    """Returns whether runs of one family may differ in a field."""
     return field == "seed" or field.startswith("noise.")
 
 
@@ -179,7 +180,7 @@ def _text_of(
     contents: Mapping[str, str],
     but: Callable[[str], bool] = lambda field: False,
 ) -> str:
-    """Fields of a config as text; of weights to start from, the content."""
+    """Returns config fields as text, with starting weights represented by their content."""
     kept = {k: v for k, v in fields.items() if not but(k)}
     if kept["weights"] is not None:
         kept["weights"] = contents[kept["weights"]]
@@ -190,32 +191,34 @@ class Trainer:
     """Trains runs in their work directories, one after another or together."""
 
     def __init__(self, runs: Path, mesh: Mesh, console: Console, *, together: str):
-        """Trains in the directories below ``runs``.
+        """Creates a trainer for the work directories below ``runs``.
 
         Args:
-          runs: where the work directories are.
+          runs: the parent of the work directories.
           mesh: the devices.
-          console: what to print on.
-          together: "never", "always", or "auto": whichever is measured to be faster.
+          console: the console to print on.
+          together: when to train the runs of one program together: "never", "always", or "auto",
+            which chooses the faster way by measuring both.
         """
         self._runs, self._mesh, self._console = runs, mesh, console
         self._together = together
-        self._choices: dict[str, bool] = {}  # by family
-        self._programs: dict[tuple[str, bool], training.Program] = {}  # those compiled already
-        self._create: dict[str, Callable] = {}  # by family: noise is off while a model starts
+        self._choices: dict[str, bool] = {}  # by family: whether to train together
+        self._programs: dict[tuple[str, bool], training.Program] = {}  # compiled so far
+        # By family, as noise is off while a model is initialised.
+        self._create: dict[str, Callable] = {}
 
     def choose(self, programs: Sequence[Sequence[Training]]) -> None:
-        """Decides for each family of programs how it is trained, where need be by measuring."""
+        """Decides how to train each family of programs, by measuring if necessary."""
         families: dict[str, list[list[Training]]] = {}
         for runs in programs:
             pending = [run for run in runs if not self._finished(run)]
             for run in pending:
-                run.experiment.match_weights()  # raises now, and not hours later
+                run.experiment.match_weights()  # raise now instead of hours later
             if pending:
                 families.setdefault(runs[0].family, []).append(pending)
         for family, pending in families.items():
             if pending[0][0].experiment.task.preparations:
-                self._choices[family] = False  # each has batches of its own
+                self._choices[family] = False  # each run has its own batches
             elif max(map(len, pending)) == 1 or self._together != "auto":
                 self._choices[family] = self._together == "always"
             else:
@@ -223,13 +226,13 @@ class Trainer:
                 self._choices[family] = self._measure(pending)
 
     def train(self, runs: Sequence[Training]) -> Iterator[list[Ended]]:
-        """The runs of one program and their states, as soon as some are there.
+        """Yields the runs of one program with their states, as soon as they finish.
 
-        Those that were finished before come first. A run that breaks down is given with its error
-        in place of a state, and the others go on.
+        Runs that had already finished come first. A run that diverges is yielded with its error
+        instead of a state, and the others continue.
 
         Raises:
-          ValueError, OSError: as `training.train`, the run named.
+          ValueError, OSError: as `training.train`; the message names the run.
         """
         for run in runs:
             self._claim(run)
@@ -256,7 +259,7 @@ class Trainer:
             raise ValueError(f"{run.name}: {error}{_delete(path)}") from None
 
     def _restore(self, run: Training, program: training.Program) -> training.TrainState:
-        """Of a finished run."""
+        """Returns the state of a finished run."""
         path = run.directory(self._runs)
         checkpoints = Checkpoints(path, keep=1, report=self._console.print)
         with contextlib.closing(checkpoints):
@@ -287,35 +290,35 @@ class Trainer:
             yield list(zip(chunk, states, strict=True))
 
     def _measure(self, pending: Sequence[Sequence[Training]]) -> bool:
-        """Whether a family's programs, as measured on its largest, take less time together."""
+        """Returns whether a family trains faster together, as measured on its largest program."""
         runs = max(pending, key=len)
         size, steps = chunk_size(len(runs)), runs[0].experiment.total_steps
-        alone, beside = self._speeds(runs[:size])
-        if beside is None:
+        alone, joint = self._speeds(runs[:size])
+        if joint is None:
             self._console.print(
-                f"{size} runs together do not fit into the memory of the device: one after another",
+                f"{size} runs together do not fit in device memory: training one after another",
             )
             return False
         count = sum(map(len, pending))
         padded = sum(-(-len(p) // chunk_size(len(p))) * chunk_size(len(p)) for p in pending)
-        left = len(pending) - 1  # the measured program is compiled by now, either way
+        left = len(pending) - 1  # the measured program is already compiled, both ways
         seconds = {
             False: alone.seconds(programs=left, runs=count, steps=steps),
-            True: beside.seconds(programs=left, runs=padded, steps=steps),
+            True: joint.seconds(programs=left, runs=padded, steps=steps),
         }
         together = seconds[True] < seconds[False]
         self._console.print(
             f"{count} runs of {steps} steps, {len(pending)} program(s), {left} to compile: "
             f"one after another about {seconds[False]:.0f} s (compiling {alone.compiling:.1f} s, "
             f"step {1000 * alone.step:.1f} ms), {size} together about {seconds[True]:.0f} s "
-            f"(compiling {beside.compiling:.1f} s, step {1000 * beside.step:.1f} ms): "
+            f"(compiling {joint.compiling:.1f} s, step {1000 * joint.step:.1f} ms): "
             + ("together" if together else "one after another"),
             soft_wrap=True,
         )
         return together
 
     def _speeds(self, runs: Sequence[Training]) -> tuple[Speed, Speed | None]:
-        """One after another and together; None where the device's memory is too small for that."""
+        """Returns the speeds in turn and together; the latter is None if memory is too small."""
         experiments = [run.experiment for run in runs]
         alone = measure(experiments, self._program(runs[0], False), together=False)
         try:
@@ -342,4 +345,4 @@ class Trainer:
 
 
 def _delete(path: Path) -> str:
-    return f". In a sweep: delete {path}, and the same command trains it again"
+    return f". To repair the sweep: delete {path}, and the same command trains it again"

@@ -82,7 +82,7 @@ def test_a_product_of_what_are_not_values_is_refused(values, message):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ([], "gives no cells"),
+        ([], "returns no cells"),
         ([{"seed": 1}, ["seed"]], r"cell 2 of sweep\(\) is \['seed'\]: give a dict"),
         ([{"noise.strenght": 0.3}], r"cell 1 .*strenght=0.3\): .*did you mean 'noise.strength'"),
         ([{"nois.layer": "1"}], "nois.layer: unknown field; did you mean 'noise.layer'"),
@@ -99,11 +99,12 @@ def test_a_product_of_what_are_not_values_is_refused(values, message):
         ),
         (
             [{"optimizer.momentum": 0.5}, {"optimizer.momentum": 0.6}],
-            r"momentum has no effect in them, as it needs optimizer.name='sgd': give each once",
+            r"momentum has no effect in them, as it needs optimizer.name='sgd': "
+            "list each cell once",
         ),
         ([{"noise.probability": 0.1}], "noise.probability=0.1 is set, but linear_transform has no"),
         ([{"batch_size": 12}], "batch_size=12 is not divisible by 8 devices"),
-        ([{"noise": {"preset": "paper_vit"}}], "only 'model' takes a whole section"),
+        ([{"noise": {"preset": "paper_vit"}}], "only 'model' accepts a whole section"),
         ([{"model": {"name": "vit"}}], r"cell 1 .*model=vit\(\)\): .*unknown model 'vit'"),
     ],
 )

@@ -74,7 +74,7 @@ def workdir(sharded, tmp_path):
     [
         ("4/4", "shards are numbered from 0, so give a number from 0 to 3, such as --shard=3/4"),
         ("1/1", "from 0 to 0, such as --shard=0/1"),
-        ("0/0", "asks for 0 shards: give at least one"),
+        ("0/0", "means 0 shards: give at least one"),
         *(
             (text, "is not of the form INDEX/COUNT")
             for text in ("1", "", "1/", "/4", "a/b", "0/4/")
@@ -121,28 +121,28 @@ def test_the_last_shard_sums_up_and_equals_one_sweep(base, workdir):
     before = {name: (workdir / name).read_bytes() for name in ("results.csv", "summary.csv")}
 
     printed, again = sweep(base, workdir)
-    assert "7 cells, 7 of them finished before; to go: 0 trainings" in printed
+    assert "7 cells, 7 of them already finished; remaining: 0 trainings" in printed
     assert again == groups
     assert {name: (workdir / name).read_bytes() for name in before} == before
     assert not list((workdir / "shards").glob("*.csv"))
     printed, _ = sweep(base, workdir, "0/2")
-    assert "2 cells, 2 of them finished before; to go: 0 trainings" in printed
+    assert "2 cells, 2 of them already finished; remaining: 0 trainings" in printed
     assert "wrote" in printed
 
 
 def test_a_whole_sweep_trains_what_shards_have_left(base, workdir):
     """One of their jobs was lost."""
     printed, groups = sweep(base, workdir)
-    assert "7 cells, 2 of them finished before; to go: 2 trainings" in printed
+    assert "7 cells, 2 of them already finished; remaining: 2 trainings" in printed
     assert len(groups) == 7
     assert len(rows(workdir / "results.csv")) == 7
 
 
 def test_a_shard_that_starts_again_goes_on_and_another_count_fits(base, workdir):
     printed, _ = sweep(base, workdir, "0/2")
-    assert "2 cells, 2 of them finished before; to go: 0 trainings" in printed
+    assert "2 cells, 2 of them already finished; remaining: 0 trainings" in printed
     printed, _ = sweep(base, workdir, "0/4")  # one that the first of two has done
-    assert "1 cells, 1 of them finished before; to go: 0 trainings" in printed
+    assert "1 cells, 1 of them already finished; remaining: 0 trainings" in printed
     printed, _ = sweep(base, workdir, "8/9")
     assert "shard 8/9: 0 of the sweep's 7 cells" in printed
 

@@ -88,7 +88,7 @@ def test_strengths_and_seeds_share_one_compiled_step(swept):
     workdir, found, (printed, rows) = swept
     assert found["jit(sharded_step)"] == 2
     assert found["jit(_score)"] == 2
-    assert "15 cells, 0 of them finished before; to go: 9 trainings by 2 programs" in printed
+    assert "15 cells, 0 of them already finished; remaining: 9 trainings in 2 programs" in printed
     assert len(rows) == 15
     assert len({row["run"] for row in rows}) == 9
     assert len(list((workdir / "runs").iterdir())) == 9
@@ -125,7 +125,7 @@ def test_what_is_finished_is_not_repeated(swept, base, tmp_path):
     shutil.copytree(original, workdir)
     steps, (printed, again) = compiled_steps(lambda: sweep(base, CELLS, workdir))
     assert steps == 0
-    assert "to go: 0 trainings" in printed
+    assert "remaining: 0 trainings" in printed
     assert again == rows
     assert (workdir / "figure.svg").exists()
 
@@ -137,7 +137,7 @@ def test_what_is_finished_is_not_repeated(swept, base, tmp_path):
     (workdir / "results.csv").write_text("".join([text[0], *text[4:]]))  # three cells, three runs
     steps, (printed, again) = compiled_steps(lambda: sweep(base, CELLS, workdir))
     assert steps == 1
-    assert "to go: 3 trainings by 1 programs" in printed
+    assert "remaining: 3 trainings in 1 programs" in printed
     (last,) = (line for line in printed.splitlines() if line.startswith("3/3"))
     assert last.endswith("train=True, strength=0.2, seed=1")  # what is there comes first
     assert sorted(map(str, again)) == sorted(map(str, rows))
@@ -173,14 +173,14 @@ def test_rows_of_other_data_or_weights_are_not_averaged_with_new_ones(swept, bas
     run.rename(other)
     table = workdir / "results.csv"
     table.write_text(table.read_text().replace(run.name, other.name))
-    assert "15 of them finished before" in sweep(base, CELLS, workdir)[0]  # which are the same
+    assert "15 of them already finished" in sweep(base, CELLS, workdir)[0]  # which are the same
     config = (other / "config.json").read_text()
     (other / "config.json").write_text(config.replace('"weights": null', '"weights": "/gone/w"'))
     with pytest.raises(ValueError, match=r"strength=0.2, seed=1: .* another config \(weights: '/g"):
         sweep(base, CELLS, workdir)
     assert config != (other / "config.json").read_text()
     shutil.rmtree(other)  # nothing is known of it then
-    assert "15 of them finished before" in sweep(base, CELLS, workdir)[0]
+    assert "15 of them already finished" in sweep(base, CELLS, workdir)[0]
 
 
 def test_a_sweep_goes_on_with_what_changes_no_result(swept, base, tmp_path):
@@ -189,7 +189,7 @@ def test_a_sweep_goes_on_with_what_changes_no_result(swept, base, tmp_path):
     base.data.num_workers, base.data.num_threads, base.data.cache = 2, 3, False
     base.checkpoint.keep, base.log_every, base.evaluation.every = 5, "7 steps", "3 steps"
     printed, _ = sweep(base, CELLS, workdir)
-    assert "15 cells, 15 of them finished before" in printed
+    assert "15 cells, 15 of them already finished" in printed
     base.data.test_transform = "resize_square"
     with pytest.raises(ValueError, match="another base config"):
         sweep(base, CELLS, workdir)
@@ -273,7 +273,7 @@ def test_what_is_compiled_by_then_does_not_count_nor_does_what_does_not_fit(
     programs = sweep_training.plan(build_cells(base, product({"seed": (0, 1)})))
     trainer.choose(programs)
     printed = text.getvalue().strip()
-    assert printed.endswith(": together" if fits else "memory of the device: one after another")
+    assert printed.endswith(": together" if fits else "device memory: training one after another")
 
 
 @pytest.mark.long
