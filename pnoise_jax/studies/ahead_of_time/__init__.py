@@ -1,4 +1,4 @@
-"""Programs compiled for absent devices: do they fit, and what bounds their speed?"""
+"""Compiles programs for absent devices: do they fit, and what bounds their speed?"""
 
 from pnoise_jax.studies.ahead_of_time.compiling import (
     Needs,

@@ -5,7 +5,7 @@ import os
 
 from pnoise_jax.studies.ahead_of_time import gpus
 
-MEMORY_FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"  # of a GPU, which JAX gives to programs
+MEMORY_FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"  # fraction of a GPU that JAX allocates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,17 +13,17 @@ class Chip:
     """A kind of TPU chip or GPU.
 
     Attributes:
-      name: as in topologies.
-      memory: GiB of the device; of a TPU chip those that programs can use, as libtpu reports when
-        one does not fit.
+      name: the name used in topologies.
+      memory: device memory in GiB. For a TPU chip, the memory that programs can use, as libtpu
+        reports it when a program does not fit.
       flops: peak bfloat16 operations per second, without sparsity.
       memory_bandwidth: bytes per second between the chip and its memory.
-      link_bandwidth: bytes per second that it sends within a slice, over all links; of GPUs, within
-        a host.
+      link_bandwidth: bytes per second that it sends within a slice, over all links; for GPUs,
+        within a host.
       network_bandwidth: bytes per second that it sends to other slices; None if unknown.
-      longest: the longest side of a slice, in chips; of GPUs, how many a host has.
+      longest: the longest side of a slice, in chips; for GPUs, the number of GPUs in a host.
       example: a topology of such chips.
-      target: of GPUs, their properties, as XLA's compiler takes them; None of TPUs.
+      target: the properties of a GPU in the text format of XLA's compiler; None for TPUs.
     """
 
     name: str
@@ -38,14 +38,14 @@ class Chip:
 
     @property
     def is_gpu(self) -> bool:
-        """Whether it is an NVIDIA GPU; else it is a TPU chip."""
+        """Whether it is an NVIDIA GPU rather than a TPU chip."""
         return self.target is not None
 
     def usable_memory(self) -> float:
-        """GiB that programs can use; of a GPU the fraction that JAX takes when it starts.
+        """Returns the memory in GiB that programs can use; for a GPU, the part that JAX allocates.
 
         Raises:
-          ValueError: the environment asks for a fraction that is not a number from 0 to 1.
+          ValueError: the environment variable is not a number above 0 and at most 1.
         """
         if not self.is_gpu:
             return self.memory
@@ -56,16 +56,16 @@ class Chip:
             fraction = 0.0
         if not 0 < fraction <= 1:
             raise ValueError(
-                f"{MEMORY_FRACTION}={value!r}: give the part of a GPU's memory that JAX takes, "
-                "such as 0.9, or unset it for JAX's default, 0.75"
+                f"{MEMORY_FRACTION}={value!r}: give the part of a GPU's memory that JAX "
+                "allocates, such as 0.9, or unset it for JAX's default, 0.75"
             )
         return self.memory * fraction
 
 
-# TPUs: from the pages of the generations at docs.cloud.google.com/tpu/docs; a pod's data center
-# network divided by its chips. GPUs: from NVIDIA's data sheets of the SXM modules, with NVLink in
-# one direction, and of DGX hosts, whose network has an adapter for each GPU; memory as PyTorch
-# reports it, that of the A100 as for the H100.
+# TPUs: from the page of each generation at docs.cloud.google.com/tpu/docs; the network bandwidth is
+# that of a pod's data center network divided by its chips. GPUs: from NVIDIA's data sheets of the
+# SXM modules, with NVLink in one direction, and of DGX hosts, which have a network adapter for each
+# GPU; memory as reported by PyTorch, for the A100 assumed equal to the H100.
 CHIPS = {
     chip.name: chip
     for chip in (

@@ -24,7 +24,7 @@ _TOO_LARGE = (
 
 
 class TooLargeError(ValueError):
-    """A program does not fit into a device's memory; says what it needs and what is available."""
+    """A program does not fit in device memory; the message says how much it needs and has."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,17 +33,17 @@ class Needs:
 
     Attributes:
       program: "training step" or "evaluation step".
-      examples: per call, over all devices.
+      examples: examples per call, over all devices.
       memory: bytes per device: arguments, results and intermediate values.
       state: bytes per device that stay there between calls.
       flops: floating-point operations per device, a lower bound: the compiler counts loops within
-        the loss, such as the steps of PGD, once. For GPUs, which it does not count, those of matrix
-        products and convolutions of the function: see `flops_of`.
+        the loss, such as the steps of PGD, once. For GPUs the compiler counts nothing, so these are
+        the operations of the matrix products and convolutions, from `flops_of`.
       traffic: bytes that a device reads from and writes to its memory, also a lower bound. For
-        GPUs, what `parallel.count_traffic` finds.
+        GPUs, counted by `parallel.count_traffic`.
       collectives: the exchanges between devices, largest first.
       seconds: compile time.
-      shared: devices that have the same examples, as they share matrix products.
+      shared: number of devices that process the same examples because they split matrix products.
     """
 
     program: str
@@ -62,9 +62,10 @@ class Needs:
         return sum(each.sent for each in self.collectives)
 
     def bounds(self, topology: Topology) -> dict[str, float]:
-        """Lower bounds on a call's seconds, from computation, memory and links; {} on CPUs.
+        """Returns lower bounds on a call's seconds by resource; {} on CPUs.
 
-        Each assumes its own peak rate. "network" is the exchange between slices.
+        The resources are "computation", "memory", "links" and, between slices, "network". Each
+        bound assumes the resource's peak rate.
         """
         chip = topology.chip
         if chip is None:
@@ -83,13 +84,16 @@ class Needs:
 
 
 def build(config: ml_collections.ConfigDict, topology: Topology) -> training.Experiment:
-    """The run of a config, checked for these devices; its data need not be present.
+    """Builds the experiment of a config and checks it for these devices.
+
+    ImageNet need not be present: see `stand_in.load`.
 
     Raises:
-      ValueError, OSError: as `training.build` and `training.check_training`.
+      ValueError, OSError: as `training.build` and `training.check_training`; or the task cannot be
+        compiled ahead of time.
     """
     config = config.copy_and_resolve_references()
-    config.weights, config.weights_required = None, False  # their numbers change no program
+    config.weights, config.weights_required = None, False  # their values do not affect the program
     with topology.compiling():
         experiment = training.build(config, load=stand_in.load)
         training.check_training(experiment, devices=len(topology.devices))
@@ -107,7 +111,7 @@ def compile_training(experiment: training.Experiment, topology: Topology) -> Nee
     """Compiles the training step.
 
     Raises:
-      TooLargeError: it does not fit.
+      TooLargeError: it does not fit in device memory.
     """
     config = experiment.config
     mesh = topology.mesh(config.fsdp, config.tensor_parallel)
@@ -148,7 +152,7 @@ def compile_training(experiment: training.Experiment, topology: Topology) -> Nee
 def _measure_update(
     experiment: training.Experiment, program: training.Program, topology: Topology
 ) -> Needs:
-    """The part of a step that runs once, however many micro-batches it has: the optimiser's."""
+    """Measures the optimiser's update, which runs once per step for any number of micro-batches."""
     optimizer = optax.with_extra_args_support(experiment.optimizer)
     params, opt_state = program.like.params, program.like.opt_state
 
@@ -162,10 +166,10 @@ def _measure_update(
 
 
 def compile_evaluation(experiment: training.Experiment, topology: Topology) -> Needs:
-    """Compiles the evaluation step of the first protocol with noise, or else without.
+    """Compiles the evaluation step of the first protocol with noise, else of the first protocol.
 
     Raises:
-      TooLargeError: it does not fit.
+      TooLargeError: it does not fit in device memory.
     """
     mesh = topology.mesh(experiment.config.fsdp, experiment.config.tensor_parallel)
     with topology.compiling():
@@ -216,17 +220,17 @@ def _measure(
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        found = [match for pattern in _TOO_LARGE if (match := pattern.search(str(error)))]
-        wanted = f"{found[0][1]}iB of {found[0][2]}iB" if found else str(error).splitlines()[0]
+        matches = [match for pattern in _TOO_LARGE if (match := pattern.search(str(error)))]
+        need = f"{matches[0][1]}iB of {matches[0][2]}iB" if matches else str(error).splitlines()[0]
         raise TooLargeError(
-            f"the {program} does not fit into the memory of a device: it needs {wanted}"
+            f"the {program} does not fit in device memory: it needs {need}"
         ) from error
     seconds = time.perf_counter() - began
     memory: Any = compiled.memory_analysis()
     arguments = memory.argument_size_in_bytes + memory.output_size_in_bytes
     needed = arguments - memory.alias_size_in_bytes + memory.temp_size_in_bytes
     devices, text = len(topology.devices), compiled.as_text() or ""
-    if topology.chip is not None and topology.chip.is_gpu:  # of which the compiler counts nothing
+    if topology.chip is not None and topology.chip.is_gpu:  # the compiler counts nothing on GPUs
         _require_memory(program, needed, topology.chip)
         flops, traffic = flops_of(traced.jaxpr.jaxpr) / devices, float(parallel.count_traffic(text))
     else:
@@ -246,11 +250,11 @@ def _measure(
 
 
 def _require_memory(program: str, needed: int, gpu: Chip) -> None:
-    """Raises TooLargeError if it needs more; XLA itself compiles it nevertheless."""
+    """Raises TooLargeError if a program needs more than the GPU has, which XLA does not check."""
     usable = gpu.usable_memory()
     if needed > usable * 2**30:
         raise TooLargeError(
-            f"the {program} does not fit into the memory of a device: it needs "
+            f"the {program} does not fit in device memory: it needs "
             f"{needed / 2**30:.1f}GiB of {usable:.1f}GiB, {usable / gpu.memory:.0%} of the "
             f"{gpu.memory:.1f}GiB of {gpu.name} ({MEMORY_FRACTION} sets this share)"
         )

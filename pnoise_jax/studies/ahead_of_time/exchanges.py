@@ -1,4 +1,4 @@
-"""What each noise exchanges and moves to and from memory, read off its compiled program."""
+"""Measures each noise's exchanges and memory traffic from its compiled program."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from pnoise_jax import noise, parallel
 
 
 def noises(k: int, devices: int) -> dict[str, noise.Noise]:
-    """Every kind of noise, and implementation, by its name in the table."""
+    """Returns every kind of noise and implementation, by its name in the table."""
 
     def linear(quality: noise.QualityMatrix, **options) -> noise.LinearTransform:
         return noise.LinearTransform(quality, **options)
@@ -34,13 +34,14 @@ def noises(k: int, devices: int) -> dict[str, noise.Noise]:
 def noise_exchanges(
     k: int, shape: tuple[int, ...], dtype: DTypeLike, mesh: Mesh
 ) -> list[dict[str, Any]]:
-    """What noise on x (k, *shape) exchanges when the k rows are split over the devices.
+    """Measures what noise on x (k, *shape) exchanges when the k rows are split over the devices.
 
     Returns:
-      {"noise", "pass", "sent", "traffic", "least"} for each noise of `noises` and each pass,
-      forward (x to noisy x) and backward (the gradient with respect to x): the bytes that a device
-      sends, by kind of exchange; those that it reads from and writes to its memory, by
-      `count_traffic`; and the least traffic, its rows read once and as many written once.
+      A dictionary for each noise of `noises` and each pass, forward (x to noisy x) and backward
+      (the gradient with respect to x), with these keys. "noise" and "pass": their names. "sent":
+      the bytes that a device sends, by kind of exchange. "traffic": the bytes that it reads from
+      and writes to its memory, from `parallel.count_traffic`. "least": the least possible traffic,
+      which is to read its rows once and write as many once.
     """
     split = parallel.split_batch(mesh)
     x = jax.ShapeDtypeStruct((k, *shape), dtype, sharding=split)

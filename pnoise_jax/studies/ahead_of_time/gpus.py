@@ -1,7 +1,6 @@
-"""The properties of GPUs, as XLA's compiler takes them: a GpuTargetConfigProto as text.
+"""The properties of GPUs for XLA's compiler, as a GpuTargetConfigProto in text format.
 
-The numbers are those of NVIDIA's CUDA C++ Programming Guide (compute capabilities) and of its data
-sheets.
+The numbers are from NVIDIA's CUDA C++ Programming Guide (compute capabilities) and data sheets.
 """
 
 _TARGET = """

@@ -1,4 +1,4 @@
-"""Floating-point operations of a function, counted before it is compiled."""
+"""Counts the floating-point operations of a function before it is compiled."""
 
 import math
 from collections.abc import Callable
@@ -7,30 +7,31 @@ from typing import Any
 import jax
 from jax.extend.core import jaxprs_in_params
 
-# Matrix products of cuDNN's attention; backward it computes the logits again.
+# Matrix products in cuDNN's attention; the backward pass recomputes the logits.
 _ATTENTION = {"dot_product_attention_fwd_wrapper": 2, "dot_product_attention_bwd_wrapper": 5}
 
 
 def count_flops(function: Callable, *arguments: Any) -> int:
-    """Floating-point operations of all matrix products and convolutions of a function.
+    """Counts the floating-point operations of all matrix products and convolutions of a function.
 
-    As `flops_of`.
+    See `flops_of` for what counts.
 
     Args:
-      function: of JAX.
-      arguments: pytrees of arrays or shapes.
+      function: a function that JAX can trace.
+      arguments: pytrees of arrays or `jax.ShapeDtypeStruct`.
     """
     return flops_of(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
 def flops_of(jaxpr: Any) -> int:
-    """Floating-point operations of all matrix products and convolutions of a traced function.
+    """Counts the operations of all matrix products and convolutions of a traced function.
 
-    A multiplication and an addition are two. Those with padded zeros count, as elsewhere. Loops of
-    known length count as often as they run, others once. The operations of all devices count.
+    A multiplication and an addition count as two operations. Operations on padded zeros count too,
+    as is usual. The body of a loop counts once per iteration if the length is known, else once. The
+    operations of all devices are added up.
 
     Args:
-      jaxpr: such as that of `jax.stages.Traced.jaxpr`.
+      jaxpr: a jaxpr, such as ``traced.jaxpr.jaxpr`` for a `jax.stages.Traced`.
     """
     total = 0
     for equation in jaxpr.eqns:
@@ -48,14 +49,14 @@ def flops_of(jaxpr: Any) -> int:
         elif name in _ATTENTION:  # queries and keys (batch, tokens, heads, dim / heads)
             total += _ATTENTION[name] * 2 * math.prod(shapes[0]) * shapes[1][1]
         inner = [flops_of(inside) for inside in jaxprs_in_params(params)]
-        # Of the branches of a condition, such as one for each kind of device, one is computed.
+        # Only one branch of a condition runs, such as one for each kind of device.
         each = max(inner, default=0) if name == "cond" else sum(inner)
         total += each * _times(name, params)
     return total
 
 
 def _times(name: str, params: dict[str, Any]) -> int:
-    """How often what an equation calls is computed, over all devices."""
+    """Returns how often an equation's inner functions run, over all devices."""
     if name == "scan":
         return params["length"]
     if name == "shard_map":

@@ -1,4 +1,4 @@
-"""Whether a run fits its devices, and what would have to change."""
+"""Checks whether a run fits its devices, and what would have to change."""
 
 import dataclasses
 from collections.abc import Callable
@@ -21,9 +21,9 @@ class Outcome:
 
     Attributes:
       fits: whether every program fits with the unchanged config.
-      changes: changes of the config that make the training step fit; {} if none are needed, or if
-        none that was tried helps.
-      programs: what each program that fits needs.
+      changes: config changes that make the training step fit; {} if none are needed, or if none of
+        those tried helps.
+      programs: the needs of each program that fits.
     """
 
     fits: bool
@@ -46,18 +46,18 @@ def compile_run(
       topology: the devices.
       evaluation: whether to compile the evaluation step as well.
       suggests: whether to look for changes that make the training step fit.
-      report: takes sentences about what fits and what does not.
+      report: called with sentences about what fits and what does not.
     """
     try:
         programs, changes = [compile_training(experiment, topology)], {}
     except TooLargeError as error:
         report(f"Too large: {error}.")
-        found = suggest(experiment.config, topology, report) if suggests else None
-        if found is None:
+        suggestion = suggest(experiment.config, topology, report) if suggests else None
+        if suggestion is None:
             if suggests:
-                report("No change that was tried fits: take more devices, or a smaller model.")
+                report("None of the changes tried fits: use more devices or a smaller model.")
             return Outcome(False, {}, ())
-        changes, needs, experiment = found
+        changes, needs, experiment = suggestion
         programs = [needs]
         report(f"The training step fits with {as_flags(changes)}.{_warn_of(changes, experiment)}")
     fits = not changes
@@ -71,7 +71,7 @@ def compile_run(
 
 
 def as_flags(changes: dict[str, Any]) -> str:
-    """Changes of a config as flags of a command line."""
+    """Formats config changes as command-line flags."""
     return " ".join(f"--config.{field}={value}" for field, value in changes.items())
 
 

@@ -1,4 +1,4 @@
-"""What compiled steps need, as a table, sentences and JSON."""
+"""Reports what compiled steps need, as tables, sentences and JSON."""
 
 import dataclasses
 from typing import Any
@@ -11,12 +11,12 @@ from pnoise_jax.studies.ahead_of_time.outcome import Outcome
 from pnoise_jax.studies.ahead_of_time.topologies import Topology
 
 _GIB, _MIB = 2**30, 2**20
-_SHOWN = 8  # collectives; there may be many
+_SHOWN = 8  # collectives listed; there may be many more
 
 
 def table(needs: Needs, topology: Topology) -> Table:
-    """Memory, operations, traffic and exchanges of one program."""
-    result = Table(box=box.SIMPLE, show_header=False, title=f"{needs.program}, a device")
+    """Makes a table of the memory, operations, traffic and exchanges of one program."""
+    result = Table(box=box.SIMPLE, show_header=False, title=f"{needs.program}, per device")
     chip, memory = topology.chip, f"{needs.memory / _GIB:.2f} GiB"
     if chip is not None:
         memory += f" of {chip.usable_memory():.2f} GiB"
@@ -36,7 +36,7 @@ def table(needs: Needs, topology: Topology) -> Table:
 
 
 def collectives_table(needs: Needs) -> Table:
-    """The largest exchanges between devices."""
+    """Makes a table of the largest exchanges between devices."""
     result = Table(
         "exchange", "of", "devices", box=box.SIMPLE, title=f"exchanges of the {needs.program}"
     )
@@ -52,7 +52,7 @@ def collectives_table(needs: Needs) -> Table:
 
 
 def describe_bound(needs: Needs, topology: Topology) -> str:
-    """The lower bounds on a call's time, in words; "" if nothing is known about the devices."""
+    """Describes the lower bounds on a call's time; "" if nothing is known about the devices."""
     bounds = needs.bounds(topology)
     if not bounds:
         return ""
@@ -69,7 +69,7 @@ def describe_bound(needs: Needs, topology: Topology) -> str:
 
 
 def content(outcome: Outcome, topology: Topology) -> dict[str, Any]:
-    """All figures, for JSON."""
+    """Returns all numbers, for JSON."""
     programs = [
         dataclasses.asdict(each) | {"sent": each.sent, "bounds": each.bounds(topology)}
         for each in outcome.programs

@@ -1,17 +1,17 @@
-"""The known sizes of data sets, to compile a run without its images."""
+"""Stand-ins for data sets of known size, to compile a run without its images."""
 
 import numpy as np
 
 from pnoise_jax import data
 
-# Classes, and examples per split, of data sets that few machines have.
+# Number of classes, and examples per split, of data sets that few machines have.
 _KNOWN = {"imagenet2012": (1000, {"train": 1281167, "validation": 50000})}
 
 
 def load(
     name: str, *, split: str, data_dir: str | None = None, cache: bool = False
 ) -> data.Dataset:
-    """Like `data.load`, but if ImageNet is missing, a stand-in whose images cannot be read.
+    """Loads like `data.load`; if ImageNet is missing, returns a stand-in without images.
 
     Raises:
       ValueError, OSError: as `data.load`.

@@ -1,4 +1,4 @@
-"""Finds changes that make a config's program fit, by compiling it with them."""
+"""Searches for changes that make a config's program fit, by compiling it with each of them."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,36 +20,36 @@ _MOST_MICRO_BATCHES = 16
 def suggest(
     config: ml_collections.ConfigDict, topology: Topology, report: Callable[[str], None]
 ) -> tuple[dict[str, Any], Needs, Experiment] | None:
-    """The first change that makes the training step fit, what it then needs, and the changed run.
+    """Returns the first changes that make the training step fit, its needs, and the changed run.
 
-    None if no change does.
+    Returns None if no changes do.
 
     Args:
-      config: its training step does not fit.
+      config: a config whose training step does not fit.
       topology: the devices.
-      report: takes a sentence about each change that is tried.
+      report: called with a sentence about each failed attempt.
     """
     for changes in candidates(config, topology):
         changed = config.copy_and_resolve_references()
         changed.update_from_flattened_dict(changes)
-        said = " ".join(f"--config.{field}={value}" for field, value in changes.items())
+        flags = " ".join(f"--config.{field}={value}" for field, value in changes.items())
         try:
             experiment = build(changed, topology)
             needs = compile_training(experiment, topology)
         except TooLargeError as error:
-            report(f"with {said}: {error}")
+            report(f"with {flags}: {error}")
         except ValueError as error:
-            report(f"{said} is not possible: {error}")
+            report(f"{flags} is not possible: {error}")
         else:
             return changes, needs, experiment
     return None
 
 
 def candidates(config: ml_collections.ConfigDict, topology: Topology) -> Iterator[dict[str, Any]]:
-    """Changes that save memory, cheapest first.
+    """Yields changes that save memory, cheapest first.
 
-    Recomputing activations costs a third of the computation, splitting parameters an exchange in
-    every layer, and micro-batches change what noise over the batch mixes.
+    Recomputing activations adds a third to the computation. Splitting parameters adds an exchange
+    in every layer. Micro-batches change which examples noise over the batch mixes.
     """
     remat = {"model.remat": True} if config.model.get("remat") is False else {}
     groups = len(topology.devices) // config.tensor_parallel

@@ -1,4 +1,4 @@
-"""Absent devices, for which programs can be compiled."""
+"""Absent devices that programs can be compiled for."""
 
 import contextlib
 import dataclasses
@@ -15,12 +15,12 @@ from pnoise_jax import models, parallel
 from pnoise_jax.registry import did_you_mean
 from pnoise_jax.studies.ahead_of_time.chips import CHIPS, Chip
 
-# libtpu would look for the chips of a machine in Google's cloud, and wait.
+# Without these, libtpu would look for the chips of a machine in Google's cloud, and wait.
 _WITHOUT_CHIPS = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-8",
     "TPU_WORKER_HOSTNAMES": "localhost",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # a lock keeps other programs off chips, and there are none
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # the lock protects chips, and there are none
 }
 _CUDA_PLUGINS = ("jax_cuda13_plugin", "jax_cuda12_plugin")
 
@@ -30,10 +30,10 @@ class Topology:
     """The devices to compile for.
 
     Attributes:
-      name: as given, such as "v5e:4x4", "h100:8", or "cpu:8".
-      slices: number of slices, connected by the data center's network; of GPUs, hosts.
-      chip: its kind; None for CPU devices.
-      devices: of all slices.
+      name: the name passed to `open_topology`, such as "v5e:4x4", "h100:8", or "cpu:8".
+      slices: number of slices, connected by the data center's network; for GPUs, of hosts.
+      chip: the kind of chip; None for CPU devices.
+      devices: the devices of all slices.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Topology:
 
     @property
     def description(self) -> str:
-        """In words."""
+        """The devices in words."""
         slices = "hosts" if self.has_gpus else "slices"
         several = f"{self.slices} {slices} of " if self.slices > 1 else ""
         return f"{several}{self.name}, {len(self.devices)} devices"
@@ -54,17 +54,17 @@ class Topology:
         return self.chip is not None and self.chip.is_gpu
 
     def compiling(self) -> contextlib.AbstractContextManager[None]:
-        """The context in which to trace what is compiled for these devices."""
+        """Returns the context in which to trace programs for these devices."""
         if self.chip is None:
             return contextlib.nullcontext()
         return models.compiling_for(self.devices[0])
 
     def mesh(self, fsdp: int = 1, tensor_parallel: int = 1) -> Mesh:
-        """The mesh of a training, as `parallel.training_mesh` makes it from real devices.
+        """Makes the mesh of a training, as `parallel.training_mesh` does with real devices.
 
         Raises:
           ValueError: the devices do not divide into such groups, a group of ``fsdp`` would span
-            several slices, or one of ``tensor_parallel`` several hosts.
+            several slices, or a group of ``tensor_parallel`` several hosts.
         """
         parallel.require_mesh(fsdp, tensor_parallel, len(self.devices))
         a_slice = len(self.devices) // self.slices
@@ -79,12 +79,12 @@ class Topology:
 
 
 def open_topology(name: str, *, slices: int = 1) -> Topology:
-    """The devices of a topology.
+    """Opens a topology.
 
     Args:
-      name: a kind of chip and the shape of a slice, "v5e:4x4"; a kind of GPU and how many a host
-        has, "h100:8"; or "cpu:8", eight CPU devices.
-      slices: number of slices; of GPUs, hosts.
+      name: a kind of TPU chip and the shape of a slice, such as "v5e:4x4"; a kind of GPU and the
+        number of GPUs in a host, such as "h100:8"; or "cpu:8" for eight CPU devices.
+      slices: number of slices; for GPUs, of hosts.
 
     Raises:
       ValueError: there is no such topology, or libtpu or JAX's plugin for CUDA is missing.
@@ -103,7 +103,7 @@ def open_topology(name: str, *, slices: int = 1) -> Topology:
         return _gpu_topology(name, chip, shape, slices)
     sides = [int(side) for side in shape.split("x")] if re.fullmatch(r"\d+(x\d+)*", shape) else []
     if len(sides) != 1 + chip.example.count("x") or not all(0 < n <= chip.longest for n in sides):
-        raise ValueError(  # libtpu would end the process
+        raise ValueError(  # libtpu would abort the process
             f"topology={name!r}: give the shape of a slice of {kind}, such as {chip.example}, with "
             f"sides of at most {chip.longest} chips"
         )
@@ -118,11 +118,11 @@ def open_topology(name: str, *, slices: int = 1) -> Topology:
     options = {"num_slices": slices} if slices > 1 else {}
     try:
         description = topologies.get_topology_desc(platform="tpu", topology_name=name, **options)
-    except Exception as error:  # whatever libtpu says
+    except Exception as error:  # libtpu may raise anything
         reason = str(error).strip().splitlines()[0][:200]
         raise ValueError(
-            f"topology={name!r} with slices={slices}: libtpu does not know it ({reason}); examples "
-            f"are {examples}"
+            f"topology={name!r} with slices={slices}: libtpu does not support it ({reason}); "
+            f"examples are {examples}"
         ) from error
     return Topology(name, slices, chip, tuple(description.devices))
 
@@ -135,8 +135,8 @@ def _require_slices(slices: int) -> None:
 def _gpu_topology(name: str, chip: Chip, shape: str, slices: int) -> Topology:
     if not re.fullmatch(r"\d+", shape) or not 0 < int(shape) <= chip.longest:
         raise ValueError(
-            f"topology={name!r}: give how many GPUs a host has, {chip.name}:1 to {chip.example}; "
-            "slices is the number of hosts"
+            f"topology={name!r}: give the number of GPUs per host, {chip.name}:1 to "
+            f"{chip.example}; slices is the number of hosts"
         )
     _require_slices(slices)
     chip.usable_memory()
@@ -145,15 +145,15 @@ def _gpu_topology(name: str, chip: Chip, shape: str, slices: int) -> Topology:
             f"topology={name!r}: compiling for NVIDIA GPUs needs JAX's plugin for CUDA, which is "
             'not installed: pip install "pnoise_jax[cuda13]" (or cuda12), on any Linux machine'
         )
-    try:  # partitions within which NVLink connects, hosts of each, GPUs of each
+    try:  # partitions connected by NVLink x hosts in each x GPUs in each host
         description = topologies.get_topology_desc(
             platform="cuda", topology=f"{slices}x1x{int(shape)}", target_config=chip.target
         )
-    except Exception as error:  # whatever the plugin says
+    except Exception as error:  # the plugin may raise anything
         reason = str(error).strip().splitlines()[0][:200]
         raise ValueError(
             f"topology={name!r} with slices={slices}: JAX's plugin for CUDA cannot compile for it "
-            f"({reason}); its version must be that of jax, {jax.__version__}: pip install "
+            f"({reason}); its version must match jax {jax.__version__}: pip install "
             f'"jax[cuda13]=={jax.__version__}" (or cuda12)'
         ) from error
     return Topology(name, slices, chip, tuple(description.devices))
@@ -167,6 +167,6 @@ def _cpu_topology(name: str, shape: str, slices: int) -> Topology:
     except RuntimeError as error:  # JAX has started
         if jax.device_count() < int(shape):
             raise ValueError(
-                f"topology={name!r}: JAX has started with {jax.device_count()} CPU devices"
+                f"topology={name!r}: JAX has already started with {jax.device_count()} CPU devices"
             ) from error
     return Topology(name, slices, None, tuple(jax.devices("cpu")[: int(shape)]))

@@ -41,16 +41,16 @@ def topology():
         ("v9:4x4", {}, "unknown kind of chip 'v9'.*; give one such as v5e:4x4"),
         ("v5:4x4", {}, "unknown kind of chip 'v5'; did you mean"),
         ("v5e:4x4", {"slices": 0}, "slices=0: give a number of at least 1"),
-        ("h100", {}, "topology='h100': give how many GPUs a host has, h100:1 to h100:8"),
-        ("h100:0", {}, "topology='h100:0': give how many GPUs a host has, h100:1 to h100:8"),
+        ("h100", {}, "topology='h100': give the number of GPUs per host, h100:1 to h100:8"),
+        ("h100:0", {}, "topology='h100:0': give the number of GPUs per host, h100:1 to h100:8"),
         ("h100:9", {}, "h100:1 to h100:8; slices is the number of hosts"),
-        ("a100:4x4", {}, "topology='a100:4x4': give how many GPUs a host has, a100:1 to a100:8"),
+        ("a100:4x4", {}, "topology='a100:4x4': give the number of GPUs per host, a100:1 to a100:8"),
         ("h10:8", {}, "topology='h10:8': unknown kind of chip 'h10'; did you mean 'h100'"),
         ("h200:8", {"slices": 0}, "slices=0: give a number of at least 1"),
         ("cpu", {}, "give cpu:8"),
         ("cpu:0", {}, "give cpu:8"),
         ("cpu:8", {"slices": 2}, "and a single slice"),
-        ("cpu:99", {}, "JAX has started with 8 CPU devices"),
+        ("cpu:99", {}, "JAX has already started with 8 CPU devices"),
     ],
 )
 def test_topologies_that_there_are_not(name, options, message):
@@ -294,7 +294,7 @@ def test_what_does_not_fit_is_never_called_fitting(topology, data_dir, monkeypat
 
     came, said = compiled_with(*run, lambda program, config: program == "training")
     assert (came.fits, came.changes, came.programs) == (False, {}, ())
-    assert "No change that was tried fits" in said
+    assert "None of the changes tried fits" in said
     assert ahead_of_time.content(came, topology)["fits"] is False
 
     came, said = compiled_with(*run, lambda program, config: program == "training", suggests=False)
