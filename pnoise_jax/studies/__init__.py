@@ -1,4 +1,4 @@
-"""Studies: what answers a question. The leak audit, sweeps, and their reports."""
+"""Studies that answer questions: the leak audit, sweeps, and their reports."""
 
 from pnoise_jax.studies import bridge, bridge_figure
 from pnoise_jax.studies.leak import (

@@ -1,7 +1,7 @@
-"""The bridge: how much models leak at a site, against how much their decision depends on it.
+"""The bridge: relates how much models leak at a site to how much their decision depends on it.
 
-Reads a sweep in which each training is evaluated twice at the same place: with a noise that mixes
-the batch, and with the representation erased (`noise.Erase`), as in `configs/bridge.py`.
+Reads a sweep that evaluates each training twice at the same site: with a noise that mixes the
+batch, and with the representation erased (`noise.Erase`), as in `configs/bridge.py`.
 """
 
 import dataclasses
@@ -31,8 +31,8 @@ class Model:
     Attributes:
       depth, width, pooling, epochs, seed: what was trained.
       clean: without noise.
-      knocked_out: with the site erased; nothing is mixed.
-      shuffled, class_sorted: with the noise at the site, in both orders.
+      knocked_out: with the representation at the site erased and nothing mixed.
+      shuffled, class_sorted: with the noise at the site, in shuffled and in class order.
     """
 
     depth: int
@@ -47,7 +47,7 @@ class Model:
 
     @property
     def cell(self) -> tuple:
-        """All but the seed."""
+        """What was trained, without the seed."""
         return self.depth, self.width, self.pooling, self.epochs
 
     @property
@@ -62,17 +62,17 @@ class Model:
 
     @property
     def over_shuffled(self) -> float:
-        """What the order alone is worth: class-sorted minus shuffled, in points."""
+        """The effect of the order alone: class-sorted minus shuffled, in points."""
         return self.class_sorted - self.shuffled
 
 
 def read_models(workdir: str | os.PathLike) -> list[Model]:
-    """The models of a sweep over `configs/bridge.py`, those that are finished so far.
+    """Returns the finished models of a sweep over `configs/bridge.py`.
 
     Raises:
-      OSError: the work directory has no results.csv.
-      ValueError: it is the result of another sweep, or its cells differ in more than a `Model`
-        tells.
+      OSError: the work directory has no readable results.csv.
+      ValueError: the file is from another sweep, or its cells differ in fields that a `Model` does
+        not have.
     """
     path = Path(workdir) / "results.csv"
     with path.open(newline="", encoding="utf-8") as file:
@@ -93,13 +93,13 @@ def read_models(workdir: str | os.PathLike) -> list[Model]:
     if not models:
         raise ValueError(
             f"{path} has no model that is evaluated both with noise and with noise.name=erase: "
-            "make sweep() give both cells for each training"
+            "let sweep() return both cells for each training"
         )
     return models
 
 
 def _require_told_apart(path: Path, noisy: Sequence[Row], erased: Sequence[Row]) -> None:
-    """Raises ValueError where a column varies that does not tell models apart."""
+    """Raises ValueError if a column varies that does not distinguish models."""
     rows = [*noisy, *erased]
     for column in rows[0]:
         if column in (*_MODEL, *_NOT_SWEPT):
@@ -110,8 +110,8 @@ def _require_told_apart(path: Path, noisy: Sequence[Row], erased: Sequence[Row])
             if len(values) > 1:
                 raise ValueError(
                     f"{path}: {column} varies ({', '.join(map(repr, values[:4]))}"
-                    f"{', …' if len(values) > 4 else ''}), and models are told apart only by "
-                    f"{', '.join(_MODEL)}: give each {column} a sweep of its own"
+                    f"{', …' if len(values) > 4 else ''}), but models are distinguished only by "
+                    f"{', '.join(_MODEL)}: run a separate sweep for each {column}"
                 )
 
 
@@ -131,13 +131,13 @@ def _by_model(path: Path, rows: Iterable[Row]) -> dict[tuple[str, ...], Row]:
 def _require_same_trainings(
     path: Path, noisy: Mapping[tuple[str, ...], Row], erased: Mapping[tuple[str, ...], Row]
 ) -> None:
-    """Raises ValueError where the two cells of a model are of two trainings."""
+    """Raises ValueError if the two cells of a model come from different trainings."""
     for key in noisy.keys() & erased.keys():
         runs = noisy[key].get("run"), erased[key].get("run")
         if runs[0] != runs[1]:
             raise ValueError(
-                f"{path}: the two cells of {_named(key)} are of two trainings (run={runs[0]!r} and "
-                f"{runs[1]!r}): train without noise, and evaluate one training twice"
+                f"{path}: the two cells of {_named(key)} come from two trainings (run={runs[0]!r} "
+                f"and {runs[1]!r}): train without noise, so that both evaluate the same training"
             )
 
 
@@ -166,7 +166,7 @@ def _model(noisy: Row, erased: Row) -> Model:
 
 
 def models_text(models: Iterable[Model]) -> str:
-    """A CSV table of `COLUMNS`, a row for each training; accuracies to a thousandth of a point."""
+    """Returns a CSV table of `COLUMNS` with a row per training; accuracies have three decimals."""
     rows = [dataclasses.asdict(model) for model in models]
     return csv_text(COLUMNS, [{k: _rounded(v) for k, v in row.items()} for row in rows])
 
@@ -177,12 +177,13 @@ def _rounded(value):
 
 @dataclasses.dataclass(frozen=True)
 class Correlation:
-    """Spearman's rank correlation of leak with drop.
+    """Spearman's rank correlation between leak and drop.
 
     Attributes:
-      value: over all models; NaN where one of the two does not vary.
-      interval: bootstrapped over cells, whose seeds stay together; NaN with fewer than 3 cells.
-      models, cells: how many there are.
+      value: the correlation over all models; NaN if the leak or the drop does not vary.
+      interval: bootstrapped over cells, keeping the seeds of a cell together; NaN with fewer than 3
+        cells.
+      models, cells: the numbers of models and cells.
     """
 
     value: float
@@ -196,12 +197,12 @@ class Correlation:
 
 
 def correlate(models: Sequence[Model], leak: str, *, seed: int = 0) -> Correlation:
-    """Spearman's rank correlation between a leak and the drop, with a bootstrap interval.
+    """Computes Spearman's rank correlation between a leak and the drop, with a bootstrap interval.
 
     Args:
-      models: of one data set.
+      models: the models of one data set.
       leak: "over_clean" or "over_shuffled".
-      seed: of the bootstrap.
+      seed: the seed of the bootstrap.
     """
     by_cell: dict[tuple, list[tuple[float, float]]] = {}
     for model in models:
@@ -219,7 +220,7 @@ def correlate(models: Sequence[Model], leak: str, *, seed: int = 0) -> Correlati
 
 
 def _spearman(points: np.ndarray) -> float:
-    """Of points (n, 2); NaN where a column does not vary, as in a few small resamples."""
+    """Correlates points (n, 2); NaN if a column does not vary, as in a few small resamples."""
     if not np.ptp(points, axis=0).all():
         return np.nan
     correlation, _ = scipy.stats.spearmanr(points)
@@ -227,12 +228,12 @@ def _spearman(points: np.ndarray) -> float:
 
 
 def describe(name: str, models: Sequence[Model], *, claimed: float = 9.0) -> str:
-    """Correlations, and the cells that leak at least as much as claimed, in words.
+    """Describes the correlations, and the cells that leak at least as much as claimed.
 
     Args:
-      name: of the data set.
-      models: of one data set.
-      claimed: points over clean, of the mean of a cell's seeds.
+      name: the name of the data set.
+      models: the models of this data set.
+      claimed: the claimed gain over clean in points; compared with the mean over a cell's seeds.
     """
     groups = {"all": list(models)}
     for pooling in sorted({model.pooling for model in models}):
@@ -250,7 +251,7 @@ def describe(name: str, models: Sequence[Model], *, claimed: float = 9.0) -> str
 
 
 def mean_cells(models: Iterable[Model]) -> list[dict[str, Any]]:
-    """For each cell what it is and its means over seeds: accuracies, drop, leaks.
+    """Returns each cell's fields and its means over seeds: accuracies, drop and leaks.
 
     ``errors_removed`` is the leak over clean as a share of the clean errors, in percent.
     """

@@ -1,4 +1,4 @@
-"""The bridge's figure: leak against drop, a column for each data set."""
+"""The bridge's figure: leak against drop, with a column for each data set."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _MARKERS = "osD^vP"
 
 @style.styled
 def bridge_figure(models: Mapping[str, Sequence[Model]]) -> Figure:
-    """Two rows of panels: the leak over clean, with the paper's claim, and over shuffled.
+    """Draws two rows of panels: the leak over clean, with the paper's claim, and over shuffled.
 
     Args:
-      models: by data set; at least one, and of each at least one.
+      models: the models by data set; at least one data set, with at least one model each.
     """
     figure = style.new_figure(style.WIDTH * 1.25, 6.6, wspace=0.06, hspace=0.06)
     axes = figure.subplots(2, len(models), sharex="col", sharey="row", squeeze=False)
@@ -62,7 +62,7 @@ def _draw_models(ax: Axes, models: Sequence[Model], leak: str, markers: Mapping[
 
 
 def _add_legends(figure: Figure, markers: Mapping[int, str]) -> None:
-    """What colours and the band mean, and the markers of the depths."""
+    """Explains the colours, the band and the markers of the depths."""
     from matplotlib.lines import Line2D
 
     claimed = Line2D([], [], color="#c25400", alpha=0.3, linewidth=8)

@@ -1,4 +1,4 @@
-"""Arrays that a study keeps on disk, and reads back only if the measurement is the same."""
+"""Keeps a study's arrays on disk and reads them back only if the measurement is the same."""
 
 import io
 import zipfile
@@ -12,17 +12,17 @@ from pnoise_jax.writing import replace_file
 
 
 def read_arrays(file: Path, identity: str) -> dict[str, np.ndarray] | None:
-    """The arrays that `write_arrays` wrote under this identity, or None."""
+    """Returns the arrays that `write_arrays` wrote with this identity, or None."""
     try:
         with np.load(file, allow_pickle=False) as stored:
             arrays = dict(stored)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):  # not there, or not whole
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):  # missing or damaged
         return None
     return arrays if str(arrays.pop("identity", "")) == identity else None
 
 
 def write_arrays(file: Path, identity: str, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes arrays by name, with a text that identifies what they measure."""
+    """Writes arrays by name, with a text that identifies the measurement."""
     buffer = io.BytesIO()
     content: dict[str, Any] = {"identity": np.array(identity), **arrays}
     np.savez_compressed(buffer, **content)

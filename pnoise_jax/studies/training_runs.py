@@ -13,7 +13,7 @@ from pnoise_jax.training import data_version, run_config
 def require_seeds(seeds: Sequence[int]) -> None:
     """Raises ValueError unless there are seeds, each given once."""
     if not seeds:
-        raise ValueError("seeds is empty: give some, such as (0, 1, 2)")
+        raise ValueError("seeds is empty: give at least one, such as (0, 1, 2)")
     for seed in seeds:
         if seeds.count(seed) > 1:
             raise ValueError(
@@ -25,16 +25,17 @@ def require_seeds(seeds: Sequence[int]) -> None:
 def train_missing(
     experiment: training.Experiment, path: Path, *, title: str, console: Console
 ) -> None:
-    """Trains or resumes a run that is not finished.
+    """Trains or resumes a run unless it is finished.
 
     Args:
-      experiment: the run.
-      path: its work directory.
-      title: to print above its training.
-      console: where to print.
+      experiment: the experiment to train.
+      path: the run's work directory.
+      title: a heading to print before training.
+      console: the console to print on.
 
     Raises:
-      ValueError: the directory holds a run with another config or other data; names them.
+      ValueError: the directory contains a run with another config or other data; the message names
+        the differences.
     """
     run = RunDirectory(path)
     done = max(run.steps(), default=0) >= experiment.total_steps

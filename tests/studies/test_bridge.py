@@ -66,10 +66,10 @@ def test_what_is_not_such_a_sweep_is_refused(tmp_path, rows, message):
             ("1.0", "", "0.1"),
             r"noise\.strength varies \('1\.0', '0\.1'\), and mod",
         ),
-        ("optimizer.learning_rate", ("0.1", "0.1", "0.2"), r"rate varies .* a sweep of its own"),
+        ("optimizer.learning_rate", ("0.1", "0.1", "0.2"), r"rate varies .* a separate sweep for"),
         ("optimizer.learning_rate", ("0.1", "0.2", "0.1"), "optimizer.learning_rate varies"),
         ("data.name", ("digits", "digits", "glyphs"), r"data\.name varies \('digits', 'glyphs'\)"),
-        ("run", ("runs/a", "runs/b", "runs/c"), "seed=0 are of two trainings .run='runs/a' and"),
+        ("run", ("runs/a", "runs/b", "runs/c"), "seed=0 come from two trainings .run='runs/a' and"),
     ],
 )
 def test_cells_that_a_model_does_not_tell_apart_are_refused(tmp_path, column, values, message):

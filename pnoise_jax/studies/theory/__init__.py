@@ -1,4 +1,4 @@
-"""The paper's theory as statements that can be run, each with its figures: docs/theory.md."""
+"""The paper's theory as executable statements, each with a table of numbers: docs/theory.md."""
 
 from pnoise_jax.studies.theory.finding import Finding
 from pnoise_jax.studies.theory.probe import LabelInformation, label_information, probe_run

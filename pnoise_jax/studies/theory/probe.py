@@ -1,4 +1,4 @@
-"""How much a model's features tell of the label, image by image: measured by a probe."""
+"""Measures with a probe how much a model's features tell about the label, image by image."""
 
 import dataclasses
 
@@ -18,12 +18,12 @@ _CONFIDENCE = 0.95
 
 @dataclasses.dataclass(frozen=True)
 class LabelInformation:
-    """A lower bound of I(Y_i; Z_i), of an image's label and its features.
+    """A lower bound on I(Y_i; Z_i) between an image's label and its features.
 
     Attributes:
-      nats: the bound; of at most the entropy of the labels.
+      nats: the bound in nats; at most the entropy of the labels.
       interval: its 95 % interval, over batches.
-      accuracy: of the probe, in percent.
+      accuracy: the probe's accuracy in percent.
     """
 
     nats: float
@@ -34,10 +34,10 @@ class LabelInformation:
 def label_information(
     features: np.ndarray, labels: np.ndarray, batches: np.ndarray
 ) -> LabelInformation:
-    """H(Y) minus the cross-entropy of a logistic regression on examples that it has not seen.
+    """Returns H(Y) minus the cross-entropy of a logistic regression on held-out examples.
 
-    The cross-entropy of any classifier is at least H(Y | Z), so this is at most the information, in
-    expectation. A batch is never split between training and testing.
+    The cross-entropy of any classifier is at least H(Y | Z), so in expectation this is at most the
+    information. Cross-validation never splits a batch between training and testing.
 
     Args:
       features: (n, dim).
@@ -45,16 +45,16 @@ def label_information(
       batches: (n,), the number of each example's batch.
 
     Raises:
-      ValueError: a class is in fewer batches than there are folds.
+      ValueError: a class occurs in fewer batches than there are folds.
     """
-    # Here, as importing scikit-learn takes long.
+    # Imported here because importing scikit-learn is slow.
     from sklearn import linear_model, model_selection, pipeline, preprocessing
 
     label_of, _ = np.unique(np.stack([labels, batches]), axis=1)  # each class and batch once
     classes, counts = np.unique(label_of, return_counts=True)
     if counts.min() < _FOLDS:
         raise ValueError(
-            f"class {classes[counts.argmin()]} is in {counts.min()} batches, and the probe needs "
+            f"class {classes[counts.argmin()]} is in {counts.min()} batches, but the probe needs "
             f"{_FOLDS}: give more examples, or smaller batches"
         )
     folds = model_selection.StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=0)
@@ -82,8 +82,8 @@ def probe_run(run: Run, *, seed: int = 0) -> Finding:
     """Probes a trained model's features with noise at the input of its last block.
 
     Args:
-      run: of a model that defines `run_features`, such as a ViT.
-      seed: of the shuffled order.
+      run: a run of a model that defines `run_features`, such as a ViT.
+      seed: the seed of the shuffled order.
     """
     labels = run.experiment.test_data.labels
     kept = len(labels) - len(labels) % K  # whole batches
@@ -108,7 +108,7 @@ def probe_run(run: Run, *, seed: int = 0) -> Finding:
 
 
 def _features(run: Run, quality: noise.QualityMatrix, indices: np.ndarray) -> np.ndarray:
-    """(n, dim) float32, in the order of indices."""
+    """Returns the features in the order of ``indices``, (n, dim), float32."""
     task = run.experiment.task
     transform = noise.LinearTransform(quality, group_size=K)
     model = task.model.clone(injection=noise.Injection(transform, inference=True))

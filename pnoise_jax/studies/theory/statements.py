@@ -1,7 +1,8 @@
-"""Eight statements: where the paper's derivations and the definitions part.
+"""Eight statements about where the paper's derivations depart from the definitions.
 
-Each is a function without arguments that returns its figures. Information is in nats. Y are labels
-and X representations of k examples, jointly normal where nothing else is said, as the paper has it.
+Each is a function without arguments that returns its numbers. Information is in nats. Y are the
+labels and X the representations of k examples; unless stated otherwise they are jointly normal, as
+in the paper.
 """
 
 import itertools
@@ -24,7 +25,7 @@ _DRAWN = noise.Dense(np.random.default_rng(0).normal(0, 0.5, (K, K)))
 
 
 def right_entropy() -> Finding:
-    """An invertible transform changes no conditional entropy."""
+    """An invertible transform does not change the conditional entropy of the labels."""
     clean = _pairs(_CORRELATION)
     rows = []
     for name, quality in {
@@ -40,7 +41,7 @@ def right_entropy() -> Finding:
 
 
 def independence_of_labels() -> Finding:
-    """Eq. 13 is a property of the matrix alone."""
+    """Eq. 13 depends only on the matrix."""
     mixing, features = _mixing(noise.Optimal()), 64
     gains = [
         information.latent_gain(clean, _transformed(clean, mixing), K)
@@ -58,7 +59,7 @@ def independence_of_labels() -> Finding:
 
 
 def no_maximum() -> Finding:
-    """Matrices that meet every constraint of eq. 14, with ever more nats."""
+    """Matrices that satisfy every constraint of eq. 14, with more and more nats."""
     qualities = {
         "cyclic shift of 0.3": noise.CyclicShift(0.3),
         "optimal (eq. 19)": noise.Optimal(),
@@ -75,7 +76,7 @@ def no_maximum() -> Finding:
 
 
 def units() -> Finding:
-    """The gain exceeds what there is to know."""
+    """The gain can exceed the entropy of all labels."""
     rows = []
     for name, k, classes in (
         ("a batch of 10, 10 classes", 10, 10),
@@ -89,7 +90,7 @@ def units() -> Finding:
 
 
 def not_mutual_information() -> Finding:
-    """What eq. 10, 13 and 15 give, and the mutual information of such noise with (X, Y)."""
+    """The values of eq. 10, 13 and 15, and the mutual information of such noise with (X, Y)."""
     clean, task = _pairs(_CORRELATION), np.array([[0.4, 0.1], [0.1, 0.4]])  # p(x, y), binary
     with_noise = linalg.block_diag(clean, [[_VARIANCE]])
     of_pepper = np.outer(task, _pepper_probabilities())
@@ -116,7 +117,7 @@ def not_mutual_information() -> Finding:
 
 
 def shared_noise() -> Finding:
-    """Eq. 10 against determinants."""
+    """Eq. 10, compared with entropies computed from determinants."""
     clean, ones = _pairs(_CORRELATION), np.ones(K)
     formula = information.gaussian_noise_gain(_VARIANCE, ones, ones, _CORRELATION * ones)
     rows = []
@@ -131,7 +132,7 @@ def shared_noise() -> Finding:
 
 
 def salt_and_pepper() -> Finding:
-    """Eq. 15 against the exact joint distributions of small cases, with Y a fair coin."""
+    """Eq. 15, compared with exact joint distributions in small cases where Y is a fair coin."""
     cases: dict[str, tuple[Mapping[int, float], Callable[[float, int], float]]] = {
         "X = 0, multiplied by 1, 2 or 3": ({0: 0.0, 1: 0.0}, lambda x, e: x * (e + 1)),
         "X = Y, replaced by 1, by 0, or kept": (
@@ -154,7 +155,7 @@ def salt_and_pepper() -> Finding:
 
 
 def example_by_example() -> Finding:
-    """The toy: what one example tells of its label, by closed form and measured."""
+    """The toy problem: what one example tells about its label, in closed form and simulated."""
     cases: tuple[tuple[str, noise.QualityMatrix, Mates], ...] = (
         ("clean", noise.CyclicShift(0.0), "random"),
         ("cyclic shift of 0.3, random mates", noise.CyclicShift(0.3), "random"),
@@ -185,7 +186,7 @@ STATEMENTS: tuple[Callable[[], Finding], ...] = (
 
 
 def _pairs(correlation: float) -> np.ndarray:
-    """The covariance of (Y, X): K independent pairs of unit variance, (2K, 2K)."""
+    """Returns the covariance of (Y, X) for K independent pairs of unit variance, (2K, 2K)."""
     return np.kron([[1.0, correlation], [correlation, 1.0]], np.eye(K))
 
 
@@ -194,26 +195,26 @@ def _mixing(quality: noise.QualityMatrix) -> np.ndarray:
 
 
 def _transformed(covariance: np.ndarray, mixing: np.ndarray) -> np.ndarray:
-    """The covariance of (Y, MX)."""
+    """Returns the covariance of (Y, MX), where M is ``mixing``."""
     mapped = linalg.block_diag(np.eye(K), mixing)
     return mapped @ covariance @ mapped.T
 
 
 def _gains(clean: np.ndarray, noisy: np.ndarray) -> tuple[float, float]:
-    """As the paper derives it, and by the definition."""
+    """Returns the gain as the paper derives it, and by the definition."""
     published = information.latent_gain(clean, noisy, K)
     return published, information.conditional_gain(clean, noisy, K)
 
 
 def _pepper_probabilities() -> tuple[float, float, float]:
-    """Of the maximum, the minimum, and no change (eq. 18)."""
+    """Returns the probabilities of the maximum, the minimum, and no change (eq. 18)."""
     return _ALPHA / 2, _ALPHA / 2, 1 - _ALPHA
 
 
 def _joint_of_coin(
     x_of_y: Mapping[int, float], change: Callable[[float, int], float]
 ) -> np.ndarray:
-    """p(y, x'), (2, outcomes), for a fair coin y and an independent outcome e of the noise."""
+    """Returns p(y, x'), (2, outcomes), for a fair coin y and an independent outcome e of noise."""
     p: dict[tuple[int, float], float] = {}
     for y, (e, share) in itertools.product(x_of_y, enumerate(_pepper_probabilities())):
         outcome = y, change(x_of_y[y], e)

@@ -1,8 +1,9 @@
-"""A classifier's information about one example, where everything can be calculated.
+"""A toy problem in which the information about one example's label can be calculated exactly.
 
-The label is -1 or 1, evenly, and an example is ``x = a y + e`` with standard normal e, so the sign
-of x is right with probability ``Phi(a)``. Noise replaces x by the row ``(I + Q) X`` of its batch.
-Batch mates are either examples of their own ("random"), or share the label ("pure").
+The label y is -1 or 1 with equal probability, and an example is ``x = a y + e`` with standard
+normal e, so the sign of x is right with probability ``Phi(a)``. Noise replaces x by its row of
+``(I + Q) X``, where X is the batch. Batch mates have either independent labels ("random") or the
+example's label ("pure").
 """
 
 import dataclasses
@@ -17,16 +18,16 @@ from pnoise_jax import noise
 from pnoise_jax.noise import information
 
 Mates = Literal["random", "pure"]
-_GRID = 4001  # points per integral of a smooth function, which is 0 at both ends
+_GRID = 4001  # points per integral of a smooth function that is 0 at both ends
 
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """What one noisy example tells of its label.
+    """What one noisy example tells about its label.
 
     Attributes:
-      accuracy: of its sign, a share.
-      nats: I(Y_i; X'_i), of at most log 2.
+      accuracy: how often its sign is right, as a fraction.
+      nats: I(Y_i; X'_i), at most log 2.
     """
 
     accuracy: float
@@ -34,14 +35,15 @@ class Example:
 
 
 def read_example(weights: np.ndarray, a: float, mates: Mates) -> Example:
-    """The closed form for the first of k examples.
+    """Computes the closed form for the first of k examples.
 
-    With pure mates x' is normal; with random ones it is a mixture over their labels.
+    Given its label, x' is normal with pure mates, and with random mates a mixture over their
+    labels.
 
     Args:
       weights: the first row of ``I + Q``, (k,).
       a: the mean of x for the label 1.
-      mates: whose labels the others have.
+      mates: the labels of the other examples: "random" or "pure".
     """
     means, shares = np.array([weights[0]]), np.ones(1)
     for weight in weights[1:]:
@@ -59,7 +61,7 @@ def read_example(weights: np.ndarray, a: float, mates: Mates) -> Example:
 
 
 def _merged(means: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Equal means once: of 2^k sums of equal weights only k + 1 differ."""
+    """Merges equal means: of 2^k sums of equal weights only k + 1 differ."""
     means, places = np.unique(np.round(means, 12), return_inverse=True)
     return means, np.bincount(places, np.concatenate([shares, shares]) / 2)
 
@@ -67,7 +69,7 @@ def _merged(means: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def measure_accuracy(
     quality: noise.QualityMatrix, k: int, a: float, mates: Mates, *, batches: int, seed: int
 ) -> float:
-    """The share of right signs among simulated examples that `noise.LinearTransform` has mixed."""
+    """Returns the fraction of right signs among simulated examples mixed by LinearTransform."""
     generator = np.random.default_rng(seed)
     shape = (batches, 1 if mates == "pure" else k)
     labels = np.broadcast_to(generator.choice([-1.0, 1.0], shape), (batches, k)).reshape(-1, 1)

@@ -188,5 +188,5 @@ def test_the_probe_finds_nothing_in_unrelated_features():
 
 def test_the_probe_needs_batches_of_every_class():
     features, labels = np.zeros((40, 2)), np.repeat([0, 1], 20)
-    with pytest.raises(ValueError, match="class 0 is in 1 batches, and the probe needs 5"):
+    with pytest.raises(ValueError, match="class 0 is in 1 batches, but the probe needs 5"):
         theory.label_information(features, labels, np.repeat([0, 1], 20))
