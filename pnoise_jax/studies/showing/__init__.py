@@ -1,4 +1,4 @@
-"""What noises do to real images and to their representations, in pictures and numbers."""
+"""Shows what noises do to images and to their representations, in figures and numbers."""
 
 from pnoise_jax.studies.showing.image_figure import image_figure
 from pnoise_jax.studies.showing.latent_figure import latent_figure

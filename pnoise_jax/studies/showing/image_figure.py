@@ -14,15 +14,15 @@ from pnoise_jax.studies.showing.study import Shown
 from pnoise_jax.studies.showing.wording import note_on, shorten
 
 WIDTH = 1.25 * style.WIDTH
-MARGIN = 0.15  # inches, as all sizes here
+MARGIN = 0.15  # inches, like all sizes here
 _GAP, _TITLE, _HEAD = 0.14, 0.3, 0.86
 _TALLEST = 1.3
-_PIXELS = 96  # at most, of an image's side: so that an SVG stays small
+_PIXELS = 96  # the most pixels drawn along a side, to keep the SVG small
 
 
 @style.styled
 def image_figure(shown: Shown) -> Figure:
-    """The images, then each noise on the same images in the same arrangement."""
+    """Draws the images, then each noise on the same images in the same arrangement."""
     strengths = shown.settings.strengths
     width = (WIDTH - 2 * MARGIN - _GAP * (len(strengths) - 1)) / len(strengths)
     tiles = [_tile(image) for image in shown.images]
@@ -65,7 +65,7 @@ def _explanation(shown: Shown) -> str:
 
 
 def _write_title(figure: Figure, top: float, noisy: NoisyImages) -> None:
-    """The noise's name, and behind it what it does."""
+    """Writes the noise's name, followed by what it does."""
     shown = noisy.shown
     title = shorten(shown.title, 60)
     text = _write(figure, MARGIN, top + 0.02, title, size=10.5, weight="bold")
@@ -75,7 +75,7 @@ def _write_title(figure: Figure, top: float, noisy: NoisyImages) -> None:
 
 
 def _draw_clean(figure: Figure, shown: Shown, strips: list[list[np.ndarray]], size: float) -> None:
-    """All images with their labels below."""
+    """Draws all images with their labels below."""
     columns, number, top = len(strips[0]), 0, _HEAD
     aspect = strips[0][0].shape[1] / strips[0][0].shape[0]
     width = min((WIDTH - 2 * MARGIN) / columns, size * aspect + 0.06)
@@ -112,7 +112,7 @@ def _draw(ax: Axes, image: np.ndarray) -> None:
 
 
 def _columns(count: int) -> int:
-    """Of images in a cell: twice as many as rows."""
+    """Returns the number of columns of images in a cell: about twice the number of rows."""
     return min(count, math.ceil(math.sqrt(2 * count)))
 
 
@@ -122,18 +122,18 @@ def _height(tiles: Sequence[np.ndarray], width: float) -> float:
 
 
 def _strips(tiles: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
-    """The images in rows of at most 10."""
+    """Splits the images into rows of at most 10."""
     columns = math.ceil(len(tiles) / math.ceil(len(tiles) / 10))
     return [list(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
 
 
 def _step(image: np.ndarray) -> int:
-    """One pixel in this many is drawn, along each side."""
+    """Returns n if every n-th pixel along each side is drawn."""
     return math.ceil(max(image.shape[:2]) / _PIXELS)
 
 
 def _tile(image: np.ndarray) -> np.ndarray:
-    """An image as RGBA, its pixels repeated where they are few: viewers smooth what they scale."""
+    """Returns an image as RGBA; small images are enlarged, as viewers smooth what they scale."""
     step = _step(image)
     image = image[::step, ::step]
     repeat = max(1, _PIXELS // max(image.shape[:2]))
@@ -143,7 +143,7 @@ def _tile(image: np.ndarray) -> np.ndarray:
 
 
 def _montage(tiles: Sequence[np.ndarray]) -> np.ndarray:
-    """All images in one, with transparent gaps."""
+    """Combines all images into one, with transparent gaps."""
     height, width, _ = tiles[0].shape
     gap, columns = max(1, width // 16), _columns(len(tiles))
     rows = math.ceil(len(tiles) / columns)
@@ -156,12 +156,12 @@ def _montage(tiles: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _add_axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
-    """Axes at a place in inches from the upper left corner."""
+    """Adds axes at a position in inches from the upper left corner."""
     w, h = figure.get_size_inches()
     return figure.add_axes((left / w, 1 - (top + height) / h, width / w, height / h))
 
 
 def _write(figure: Figure, left: float, top: float, text: str, size: float, **options):
-    """Text whose upper left corner is at a place in inches."""
+    """Writes text whose upper left corner is at a position in inches."""
     w, h = figure.get_size_inches()
     return figure.text(left / w, 1 - top / h, text, fontsize=size, va="top", **options)

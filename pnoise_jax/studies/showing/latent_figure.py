@@ -15,19 +15,19 @@ from pnoise_jax.studies.showing.study import Shown, ShownSite
 from pnoise_jax.studies.showing.wording import shorten
 
 _WIDTH = 1.25 * style.WIDTH
-_LEFT, _RIGHT = 1.62, 0.2  # inches, as all sizes here
+_LEFT, _RIGHT = 1.62, 0.2  # inches, like all sizes here
 _HEAD, _LEGEND, _ROW, _AXIS = 0.98, 0.34, 0.46, 0.8
 _MARGIN, _SCALE = 0.15, 0.62
 _COLUMNS, _PANEL, _BETWEEN = 4, 1.15, 0.42
 _MARKERS = "osD^vP*X"
-_FLOOR = 1e-3  # of the largest clean singular value; below is rounding
+_FLOOR = 1e-3  # relative to the largest clean singular value; anything below is rounding error
 
 _Group = Sequence[NoisyRepresentation]  # of one noise, by strength
 
 
 @style.styled
 def latent_figure(shown: Shown, site: ShownSite) -> Figure:
-    """Norms and cosines above, singular values below."""
+    """Draws norms and cosines above, singular values below."""
     strengths = shown.settings.strengths
     starts = range(0, len(site.noisy), len(strengths))
     by_noise = [site.noisy[i : i + len(strengths)] for i in starts]
@@ -52,7 +52,7 @@ def latent_figure(shown: Shown, site: ShownSite) -> Figure:
 def _add_spectra(
     figure: Figure, site: ShownSite, by_noise: Sequence[_Group], top: float, columns: int
 ) -> None:
-    """A panel for each noise."""
+    """Draws a panel for each noise."""
     width = (_WIDTH - _SCALE - _RIGHT - 0.16 * (columns - 1)) / columns
     for number, group in enumerate(by_noise):
         row, column = divmod(number, columns)
@@ -69,13 +69,13 @@ def _add_spectra(
 
 
 def _write(figure: Figure, top: float, text: str, size: float, **options) -> None:
-    """Text at the left, its upper edge at a place in inches."""
+    """Writes text at the left margin, ``top`` inches below the upper edge of the figure."""
     height = figure.get_size_inches()[1]
     figure.text(_MARGIN / _WIDTH, 1 - top / height, text, fontsize=size, va="top", **options)
 
 
 def _add_axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
-    """Axes at a place in inches from the upper left corner."""
+    """Adds axes at a position in inches from the upper left corner."""
     w, h = figure.get_size_inches()
     return figure.add_axes((left / w, 1 - (top + height) / h, width / w, height / h))
 
@@ -99,7 +99,7 @@ def _explanation(shown: Shown, site: ShownSite) -> str:
 
 
 def _color(number: int, count: int):
-    """From light to dark with the strength; distinct with every kind of colour blindness."""
+    """Returns a colour, darker for stronger noise; distinct for all kinds of colour blindness."""
     share = 0.5 if count == 1 else number / (count - 1)
     return mpl.colormaps["viridis"](0.72 * (1 - share))
 
@@ -131,7 +131,7 @@ def _draw_dots(
     *,
     named: bool,
 ) -> None:
-    """A line for each noise; on it a dot and a bar for each strength."""
+    """Draws a row for each noise, with a marker and a bar for each strength."""
     for row, group in enumerate(by_noise):
         _draw_row(ax, row, group, measure)
     ax.axvline(1, color=style.INK, linewidth=1.2, linestyle="--", zorder=0.5)
@@ -152,7 +152,7 @@ def _draw_dots(
 
 
 def _draw_row(ax: Axes, row: int, group: _Group, measure: str) -> None:
-    """One noise; in words where a strength has no number."""
+    """Draws the row of one noise, with a note on strengths that have no value."""
     for number, noisy in enumerate(group):
         y = row + 0.7 * ((number + 0.5) / len(group) - 0.5)
         quartiles: Quartiles | None = getattr(noisy, measure)
@@ -169,14 +169,14 @@ def _draw_row(ax: Axes, row: int, group: _Group, measure: str) -> None:
 
 
 def _name(group: _Group) -> str:
-    """Of a noise, and below it the strengths that it cannot have."""
+    """Returns the name of a noise, and below it the strengths that it cannot have."""
     missing = ", ".join(f"{noisy.strength:g}" for noisy in group if noisy.missing is not None)
     name = shorten(group[0].shown.title, 20)
     return name + (f"\n(not at {shorten(missing, 10)})" if missing else "")
 
 
 def _scale_norms(ax: Axes, by_noise: Sequence[_Group]) -> None:
-    """Linear from 0; logarithmic where something is much larger than clean."""
+    """Scales the axis linearly from 0, or logarithmically if a norm is much larger than clean."""
     highest = max((n.norm.high for g in by_noise for n in g if n.norm), default=1.0)
     if highest <= 6:
         ax.set_xlim(-0.04 * highest, 1.08 * max(1.0, highest))
@@ -189,7 +189,7 @@ def _scale_norms(ax: Axes, by_noise: Sequence[_Group]) -> None:
 
 
 def _floor(site: ShownSite) -> float:
-    """Where the scale of singular values begins: below all of them, but not in what is rounding."""
+    """Returns the lower end of the scale: below all singular values but above rounding errors."""
     spectra = [site.spectrum, *(noisy.spectrum for noisy in site.noisy)]
     rounding = _FLOOR * site.spectrum[0]
     lowest = min((v for values in spectra for v in values if v > rounding), default=rounding)
@@ -197,7 +197,7 @@ def _floor(site: ShownSite) -> float:
 
 
 def _draw_spectra(ax: Axes, site: ShownSite, group: _Group) -> None:
-    """Clean, and at each strength, on a logarithmic scale that begins where rounding ends."""
+    """Draws the clean spectrum and that of each strength, on a logarithmic scale."""
     clean = np.asarray(site.spectrum)
     floor = _floor(site)
     x = np.arange(1, len(clean) + 1)

@@ -1,4 +1,4 @@
-"""What noises do to pixels and to representations, in numbers."""
+"""Measures what noises do to pixels and to representations."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ class Quartiles:
 
     @classmethod
     def of(cls, values: np.ndarray) -> "Quartiles | None":
-        """Of the values that are defined; None where none is."""
+        """Returns the quartiles of the finite values; None if there are none."""
         values = values[np.isfinite(values)]
         if not len(values):
             return None
@@ -36,12 +36,13 @@ class NoisyImages:
 
     Attributes:
       shown: the noise.
-      strength: of it.
-      k: how many images it mixed; None for none.
-      missing: why there is no such noise; then there are no images either.
+      strength: its strength.
+      k: the number of images it mixed; None if it mixes none.
+      missing: why the noise cannot have this strength, in which case there are no images; else
+        None.
       images: (n, height, width, channels), float32 in 0..255.
-      change: root mean square of the difference, in grey levels of 255.
-      clipped: share of the numbers that had to be clipped.
+      change: root mean square of the difference to the clean images, in grey levels of 255.
+      clipped: share of the values that were clipped.
     """
 
     shown: ShownNoise
@@ -59,12 +60,14 @@ class NoisyRepresentation:
 
     Attributes:
       shown: the noise.
-      strength: of it.
-      k: how many examples it mixes; None for none.
-      missing: why there is no such noise; then nothing is measured either.
-      norm: of the noisy representation, relative to the clean one's.
-      cosine: of the noisy and the clean representation; None where the noisy one is zero.
-      spectrum: singular values of a batch, (examples, features), mean over the batches.
+      strength: its strength.
+      k: the number of examples it mixes; None if it mixes none.
+      missing: why the noise cannot have this strength, in which case nothing is measured; else
+        None.
+      norm: the norm of the noisy representation relative to that of the clean one.
+      cosine: the cosine between the noisy and the clean representation; None if the noisy one is
+        zero.
+      spectrum: the singular values of a batch, (examples, features), mean over the batches.
     """
 
     shown: ShownNoise
@@ -77,43 +80,43 @@ class NoisyRepresentation:
 
 
 def noisy_pixels(noisy: noise.Noise, images: np.ndarray, strength: float, seed: int) -> np.ndarray:
-    """Images with noise, as at the point "image": on pixels from 0 to 1; not yet clipped.
+    """Applies noise to images as at the point "image", on pixels from 0 to 1, without clipping.
 
     Args:
       noisy: the noise.
       images: (n, height, width, channels), uint8.
-      strength: of it.
-      seed: of its draws.
+      strength: the strength of the noise.
+      seed: the seed of its random draws.
 
     Returns:
-      Like images, but float32, in units of 0..255.
+      The noisy images, (n, height, width, channels), float32, in units of 0..255.
     """
     pixels = images.astype(np.float32) / _LEVELS
     return _LEVELS * apply(noisy, pixels, strength, seed)
 
 
 def apply(noisy: noise.Noise, x: np.ndarray, strength: float, seed: int) -> np.ndarray:
-    """x (n, ...) with noise; the draws of all strengths are the same.
+    """Applies noise to x (n, ...); the random draws are the same for all strengths.
 
     Raises:
-      ValueError: the noise fails, or gives numbers that are not finite.
+      ValueError: the noise raises an exception, or returns values that are not finite.
     """
     call = jax.jit(lambda key, x, strength: noisy(key, x, strength=strength))
     try:
         changed = np.asarray(call(jax.random.key(seed), x, jnp.float32(strength)), np.float32)
-    except Exception as error:  # a noise of the user's own may raise anything
+    except Exception as error:  # a user-defined noise may raise anything
         raise ValueError(
             f"{noisy} fails for an array of shape {x.shape}: {type(error).__name__}: {error}"
         ) from error
     if not np.isfinite(changed).all():
-        raise ValueError(f"{noisy} of strength {strength:g} gives numbers that are not finite")
+        raise ValueError(f"{noisy} of strength {strength:g} returns values that are not finite")
     return changed
 
 
 def measure_images(
     shown: ShownNoise, images: np.ndarray, strengths: Sequence[float], seed: int
 ) -> list[NoisyImages]:
-    """A noise on images (n, height, width, channels), uint8, at each strength.
+    """Applies a noise to images (n, height, width, channels), uint8, at each strength.
 
     Raises:
       ValueError: as `apply`.
@@ -128,7 +131,7 @@ def measure_images(
         raw = noisy_pixels(shown.noise, images, strength, seed)
         noisy = raw.clip(0, _LEVELS)
         change = float(np.sqrt(np.mean((noisy - images.astype(np.float32)) ** 2)))
-        clipped = float(np.mean(np.abs(raw - noisy) > 1e-3 * _LEVELS))  # not by rounding alone
+        clipped = float(np.mean(np.abs(raw - noisy) > 1e-3 * _LEVELS))  # beyond rounding errors
         measured.append(NoisyImages(*head, noisy, change, clipped))
     return measured
 
@@ -145,9 +148,9 @@ def measure_representation(
     Args:
       shown: the noise.
       clean: (n, ...).
-      noisy_at: gives the same with noise of a strength.
-      strengths: to measure at.
-      k: examples in a batch; it divides n.
+      noisy_at: returns the representations with noise of a given strength, (n, ...).
+      strengths: the strengths to measure.
+      k: examples in a batch; must divide n.
     """
     measured = []
     for strength in strengths:
@@ -163,7 +166,7 @@ def measure_representation(
 
 
 def compare(clean: np.ndarray, noisy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Norms relative to the clean ones, and cosines, per example; NaN where one is undefined."""
+    """Returns norms relative to the clean ones, and cosines, per example; NaN if undefined."""
     a, b = (x.reshape(len(x), -1).astype(np.float64) for x in (clean, noisy))
     norms = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -171,8 +174,8 @@ def compare(clean: np.ndarray, noisy: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def mean_spectrum(x: np.ndarray, k: int) -> tuple[float, ...]:
-    """Singular values of each batch of k rows, (k, features), in order; mean over the batches."""
+    """Returns the singular values of each batch of k rows, largest first, averaged over batches."""
     batches = x.reshape(-1, k, x[0].size).astype(np.float64)
-    # By their squares: as many numbers as examples, however many features there are.
+    # Their squares are the eigenvalues of a (k, k) matrix, however many features there are.
     squares = np.linalg.eigvalsh(batches @ batches.swapaxes(1, 2))[:, ::-1]
     return tuple(map(float, np.sqrt(squares.clip(0)).mean(axis=0)))

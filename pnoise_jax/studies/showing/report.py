@@ -1,4 +1,4 @@
-"""The numbers of a showing: a table for the terminal, rows for CSV, all of them for JSON."""
+"""The numbers that are shown: tables for the terminal, rows for CSV, and everything for JSON."""
 
 import dataclasses
 from typing import Any
@@ -16,10 +16,10 @@ COLUMNS += tuple(f"{m}_{q}" for m in ("norm", "cosine") for q in ("low", "median
 
 
 def rows(shown: Shown) -> list[dict[str, Any]]:
-    """A row for each place, noise and strength, with the keys of `COLUMNS`.
+    """Returns a row for each place, noise and strength, with the keys of `COLUMNS`.
 
-    ``change`` is the root mean square of pixels' differences in grey levels of 255, ``clipped`` the
-    share of numbers beyond the range; norms are relative to clean ones.
+    ``change`` is the root mean square of the pixels' differences in grey levels of 255. ``clipped``
+    is the share of values that were clipped. Norms are relative to the clean ones.
     """
     head = lambda each: {  # noqa: E731
         "noise": each.shown.name,
@@ -49,7 +49,7 @@ def _as_dict(quartiles: Quartiles | None) -> dict[str, float]:
 
 
 def content(shown: Shown) -> dict[str, Any]:
-    """Everything that is drawn, but for the pixels: for JSON."""
+    """Returns everything that is drawn except the pixels, for JSON."""
     spectra = [
         {"noise": each.shown.name, "strength": each.strength, "singular_values": each.spectrum}
         for site in shown.sites
@@ -89,7 +89,7 @@ def content(shown: Shown) -> dict[str, Any]:
 
 
 def tables(shown: Shown) -> list[Table]:
-    """One for each site; the change of the pixels is beside it."""
+    """Returns a table for each site, with the change of the pixels as one of its columns."""
     pixels = {(e.shown.name, e.strength): e for e in shown.noisy_images}
     made = []
     for site in shown.sites:
@@ -115,7 +115,7 @@ def tables(shown: Shown) -> list[Table]:
 
 
 def sentences(shown: Shown) -> list[str]:
-    """What the tables leave out: whose weights, and what could not be shown."""
+    """Returns what the tables leave out: the data, the weights, and what could not be shown."""
     texts = [f"{shown.data}; {shown.weights}"]
     texts += [f"not shown: {name}: {why}" for name, why in shown.not_shown.items()]
     missing = {(e.shown.title, e.strength): e.missing for e in shown.noisy_images if e.missing}
@@ -124,7 +124,7 @@ def sentences(shown: Shown) -> list[str]:
 
 
 def _shown(quartiles: Quartiles | None) -> str:
-    """0.91 (0.90–0.92): the median, and the quartiles."""
+    """Formats the median and the quartiles: 0.91 (0.90–0.92)."""
     if quartiles is None:
         return MISSING
     low, median, high = (number(v, 2) for v in dataclasses.astuple(quartiles))

@@ -1,4 +1,4 @@
-"""The noises that are shown: those of a config, and every registered one with its defaults."""
+"""The noises to show: those of a config, and every registered noise with its defaults."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ _TITLES = {
 
 @dataclasses.dataclass(frozen=True)
 class ShownNoise:
-    """A noise to be shown at several strengths.
+    """A noise to show at several strengths.
 
     Attributes:
       name: "gaussian", "cyclic_shift", or the section of a config.
-      title: the same for readers, with what differs from the defaults.
-      noise: at strength 1, where that is allowed.
-      sections: of the config, that have this noise.
-      strengths: that these sections give it, in their order.
+      title: the name for display, with the fields that differ from their defaults.
+      noise: the noise at strength 1, if that is allowed; else at its configured strength.
+      sections: the sections of the config that have this noise.
+      strengths: its strength in each of these sections.
     """
 
     name: str
@@ -34,7 +34,7 @@ class ShownNoise:
     strengths: tuple[float, ...] = ()
 
     def missing_at(self, strength: float) -> str | None:
-        """Why there is no such noise of this strength; None where there is one."""
+        """Returns why the noise cannot have this strength; None if it can."""
         try:
             self.noise.with_strength(strength)
         except ValueError as error:
@@ -42,7 +42,7 @@ class ShownNoise:
         return None
 
     def in_batches_of(self, k: int) -> Noise:
-        """The noise, which mixes no more than k examples.
+        """Returns the noise restricted to mixing at most k examples.
 
         Raises:
           ValueError: its group size does not divide k.
@@ -51,20 +51,20 @@ class ShownNoise:
         return noise.Injection(self.noise, section=section).in_batches_of(k).noise
 
     def mixed(self, k: int) -> int | None:
-        """How many examples of a batch of k it mixes; None where it mixes none."""
+        """Returns how many examples of a batch of k it mixes; None if it mixes none."""
         return (self.noise.group_size or k) if self.noise.mixes_batch else None
 
 
 def list_noises(
     injections: Sequence[noise.Injection],
 ) -> tuple[tuple[ShownNoise, ...], dict[str, str]]:
-    """The noises of a config, then all registered ones that it does not have.
+    """Lists the noises of a config, then all registered ones that it does not use.
 
     Args:
-      injections: of the config.
+      injections: the injections of the config.
 
     Returns:
-      The noises, and by name why others cannot be shown.
+      The noises, and by name the reason why others cannot be shown.
 
     Raises:
       ValueError: a noise of the config cannot be shown.
@@ -86,7 +86,10 @@ def list_noises(
 
 
 def _registered() -> tuple[dict[noise.Noise, tuple[str, str]], dict[str, str]]:
-    """Every registered noise of strength 1 with its name and title; by name why others lack."""
+    """Returns every registered noise at strength 1 with its name and title.
+
+    Also returns, by name, why others cannot be built.
+    """
     defaults, missing = {}, {}
     for name in noise.NOISES:
         try:
@@ -101,7 +104,7 @@ def _registered() -> tuple[dict[noise.Noise, tuple[str, str]], dict[str, str]]:
 
 
 def _sections(name: str) -> list[tuple[str, dict]]:
-    """The sections of a config that give this noise with its defaults, at strength 1."""
+    """Returns config sections that define this noise with its defaults, at strength 1."""
     if name != "linear_transform":
         fields = {field.name for field in dataclasses.fields(noise.NOISES[name])}
         strength = {"strength", "probability"} & fields
@@ -110,26 +113,26 @@ def _sections(name: str) -> list[tuple[str, dict]]:
 
 
 def _at_unit_strength(injection: noise.Injection) -> noise.Noise:
-    """So that noises that differ in strength alone are shown as one."""
+    """Returns the noise at strength 1, so noises that differ only in strength are shown as one."""
     where = f"{injection.section}: {injection.noise}"
     if injection.noise.mixes == "views":
         raise ValueError(
-            f"{where} mixes views of one image, and each image is shown once: set "
+            f"{where} mixes views of one image, but each image is shown once: set "
             f"{injection.section}.axis='batch' or 'tokens'"
         )
     try:
         return injection.noise.with_strength(1.0)
-    except ValueError:  # such a strength is not allowed, which is said where it would be shown
+    except ValueError:  # strength 1 is not allowed; `missing_at` reports it
         return injection.noise
-    except Exception as error:  # a noise of the user's own may raise anything
+    except Exception as error:  # a user-defined noise may raise anything
         raise ValueError(
-            f"{where} cannot be given another strength ({type(error).__name__}: {error}): let "
-            "strength be a field of it, or define with_strength(strength)"
+            f"{where}: its strength cannot be changed ({type(error).__name__}: {error}): make "
+            "strength a field of the noise, or define with_strength(strength)"
         ) from error
 
 
 def _describe(unit: noise.Noise) -> str:
-    """The kind, and the fields that differ from their defaults but for the strength."""
+    """Returns the kind and the fields that differ from their defaults, without the strength."""
     if isinstance(unit, noise.LinearTransform):
         quality = unit.quality
         texts = [*_differing(quality), *_differing(unit, but=("quality", "implementation"))]

@@ -1,4 +1,4 @@
-"""Where in a model noise enters, and the representation of images there."""
+"""The sites where noise enters a model, and the representations of images there."""
 
 import dataclasses
 import functools
@@ -20,10 +20,10 @@ class Site:
     """A place in a model.
 
     Attributes:
-      layer: from 1; 0 for the image.
-      point: where in the layer.
+      layer: the block, counted from 1; 0 for the image.
+      point: the point within the block.
       tokens: "all" or "patch".
-      sections: of the config, whose noise enters here.
+      sections: the sections of the config whose noise enters here.
     """
 
     layer: int
@@ -33,14 +33,14 @@ class Site:
 
     @property
     def name(self) -> str:
-        """For file names: "layer_4", "layer_4_attention_input_patch", "image"."""
+        """A name for files, such as "layer_4", "layer_4_attention_input_patch" or "image"."""
         parts = ["image"] if self.point == "image" else ["layer", str(self.layer)]
         parts += [self.point] if self.point == "attention_input" else []
         return "_".join([*parts, "patch"] if self.tokens == "patch" else parts)
 
     @property
     def title(self) -> str:
-        """For readers."""
+        """The site in words."""
         if self.point == "image":
             return "input of block 1, noise at the image"
         place = "attention input" if self.point == "attention_input" else "input"
@@ -50,7 +50,7 @@ class Site:
 
 
 def list_sites(injections: Sequence[noise.Injection], num_layers: int) -> tuple[Site, ...]:
-    """The places of a config's injections; without any, the input of the last block."""
+    """Returns the sites of a config's injections; without any, the input of the last block."""
     if not injections:
         return (Site(num_layers, "block_input"),)
     sections: dict[Site, list[str]] = {}
@@ -63,15 +63,15 @@ def list_sites(injections: Sequence[noise.Injection], num_layers: int) -> tuple[
 
 
 def represent(run: Run, images: np.ndarray, site: Site) -> np.ndarray:
-    """What noise at the site receives; for the image's, the input of the first block.
+    """Returns the input of the noise at a site; for the image, the input of the first block.
 
     Args:
-      run: its model and weights.
+      run: the run whose model and weights to use.
       images: (n, height, width, channels), in 0..255.
-      site: where.
+      site: the site.
 
     Returns:
-      (n, ...), float32.
+      The representations, (n, ...), float32.
     """
     read = jax.jit(functools.partial(_read, run.experiment, site))
     starts = range(0, len(images), _AT_ONCE)
@@ -91,7 +91,7 @@ def _read(experiment: Experiment, site: Site, variables: Any, images: jax.Array)
     recorder = _Recorder()
     place = {"layer": site.layer, "point": site.point, "tokens": site.tokens}
     injection = noise.Injection(recorder, **place, inference=True)
-    # What remat traces cannot leave it.
+    # Without remat, because a recorded value cannot escape its trace.
     model.clone(injection=injection, remat=False).apply(variables, x, train=False)
     (seen,) = recorder.seen
     return seen
@@ -99,7 +99,7 @@ def _read(experiment: Experiment, site: Site, variables: Any, images: jax.Array)
 
 @dataclasses.dataclass(frozen=True)
 class _Recorder(noise.Noise):
-    """Changes nothing, and keeps what it is given."""
+    """A noise that records its input and returns it unchanged."""
 
     strength: float = 0.0
     seen: list = dataclasses.field(default_factory=list, compare=False)

@@ -23,7 +23,7 @@ from pnoise_jax.studies.showing.sites import Site, list_sites, represent
 from pnoise_jax.training import Experiment, Run, build, restore
 
 _MOST_STRENGTHS, _MOST_IMAGES = 8, 40
-_EXAMPLES = 200  # at least one batch of them is measured in the latent
+_EXAMPLES = 200  # whose representations are measured, in whole batches, but at least one batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +31,9 @@ class ShowSettings:
     """How noises are shown.
 
     Attributes:
-      strengths: of every noise; kept in ascending order.
-      images: how many are drawn; a noise that mixes a batch mixes these.
-      seed: chooses the images, and what noises draw.
+      strengths: the strengths of every noise; sorted in ascending order.
+      images: the number of images drawn; a noise that mixes a batch mixes these.
+      seed: the seed that selects the images and drives the noises.
     """
 
     strengths: tuple[float, ...] = (0.1, 0.3, 1.0)
@@ -61,13 +61,13 @@ class ShownSite:
     """What noises do to the representation at one site.
 
     Attributes:
-      site: where.
-      shape: of one example's representation.
-      examples: how many are measured.
-      k: in each batch.
-      norm: of the clean representation, median over examples.
-      spectrum: singular values of a clean batch, mean over batches.
-      noisy: for each noise and strength.
+      site: the site.
+      shape: the shape of one example's representation.
+      examples: the number of examples measured.
+      k: the number of examples in each batch.
+      norm: the norm of the clean representation, median over examples.
+      spectrum: the singular values of a clean batch, mean over batches.
+      noisy: one measurement for each noise and strength.
     """
 
     site: Site
@@ -81,19 +81,19 @@ class ShownSite:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Shown:
-    """All that is drawn.
+    """Everything that is drawn.
 
     Attributes:
-      settings: how it was made.
+      settings: the settings used.
       data: the data set and its split.
-      weights: whose representations are shown, in words.
-      noises: what is shown.
-      not_shown: by name, why other registered noises are not.
-      indices: of the images that are drawn, in the data set.
-      images: the same, (n, height, width, channels), uint8.
-      labels: their classes, by name where names are known.
-      noisy_images: for each noise and strength.
-      sites: one for each place where the config's noise enters.
+      weights: a description of the weights whose representations are shown.
+      noises: the noises shown.
+      not_shown: the reason why each other registered noise is not shown, by its name.
+      indices: the indices in the data set of the images drawn.
+      images: these images, (n, height, width, channels), uint8.
+      labels: their classes, by name if names are known.
+      noisy_images: one entry for each noise and strength.
+      sites: one entry for each site where the config injects noise.
     """
 
     settings: ShowSettings
@@ -116,12 +116,14 @@ def show(
     """Applies noises to images and to representations; changes nothing on disk.
 
     Args:
-      config: with the data, the model, the noise and its place.
-      workdir: of a run, whose weights are taken; None takes the config's, or those before training.
-      settings: of strengths, images and seed.
+      config: the config with the data, the model, the noise and its site.
+      workdir: the work directory of a run whose weights to use; None uses the config's weights, or
+        the initial weights if it has none.
+      settings: the strengths, the number of images and the seed; None uses the defaults.
 
     Raises:
-      ValueError: bad settings or a bad config, named; or something that cannot be shown.
+      ValueError: the settings or the config are invalid, or something cannot be shown; the message
+        names it.
       OSError: the data or the run cannot be read.
     """
     settings = settings or ShowSettings()
@@ -165,7 +167,7 @@ def _measure(
     k: int,
     settings: ShowSettings,
 ) -> ShownSite:
-    """Every noise at one site; batched: as `_in_batches` has them."""
+    """Measures every noise at one site; ``batched`` comes from `_in_batches`."""
     clean = represent(run, images, site)
     if not np.isfinite(clean).all():
         raise ValueError(f"the representations at the {site.title} are not finite")
@@ -186,22 +188,22 @@ def _measure(
 
 
 def _batch_size(experiment: Experiment) -> int:
-    """The k of evaluations.
+    """Returns the batch size of evaluations.
 
     Raises:
-      ValueError: there are not as many examples.
+      ValueError: the test split has fewer examples.
     """
     k, n = experiment.config.evaluation.batch_size, len(experiment.test_data)
     if k > n:
         raise ValueError(
-            f"evaluation.batch_size={k}: noise is shown in such batches, and data.test_split="
-            f"{experiment.config.data.test_split!r} has {n} images; lower it"
+            f"evaluation.batch_size={k}: noise is shown in batches of this size, but "
+            f"data.test_split={experiment.config.data.test_split!r} has only {n} images; lower it"
         )
     return k
 
 
 def _check(experiment: Experiment, settings: ShowSettings) -> None:
-    """Raises ValueError where the images cannot be drawn."""
+    """Raises ValueError if the images cannot be drawn."""
     data = experiment.test_data
     if settings.images > len(data):
         raise ValueError(
@@ -211,18 +213,18 @@ def _check(experiment: Experiment, settings: ShowSettings) -> None:
     channels = data.require_image_shape()[-1]
     if channels not in (1, 3):
         raise ValueError(
-            f"data.name={experiment.config.data.name!r}: its images have {channels} channels, and "
-            "only images of 1 or 3 can be drawn"
+            f"data.name={experiment.config.data.name!r}: its images have {channels} channels, but "
+            "only images with 1 or 3 channels can be drawn"
         )
 
 
 def _in_batches(
     noises: tuple[ShownNoise, ...], settings: ShowSettings, k: int
 ) -> tuple[dict[ShownNoise, noise.Noise], dict[str, str]]:
-    """Each noise as it mixes batches of k, and by name why others cannot be shown.
+    """Returns each noise adapted to batches of k, and by name why others cannot be shown.
 
     Raises:
-      ValueError: a noise of the config takes groups that do not divide the images or k.
+      ValueError: the group size of a noise of the config does not divide the number of images or k.
     """
     batched: dict[ShownNoise, noise.Noise] = {}
     unfit: dict[str, str] = {}
@@ -253,7 +255,7 @@ def _label(experiment: Experiment, chosen: np.ndarray) -> tuple[str, ...]:
 
 
 def _restore(experiment: Experiment, workdir: str | os.PathLike | None) -> tuple[Run, str]:
-    """The weights to show, and what they are, in words."""
+    """Returns a run with the weights to show, and a description of them."""
     if workdir is not None:
         run = restore(workdir, experiment.config, mesh=parallel.data_mesh())
         averaged = ", moving average" if run.weights == "ema" else ""

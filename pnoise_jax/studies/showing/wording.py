@@ -1,4 +1,4 @@
-"""What the figures and the table of a showing say."""
+"""Texts for the figures and the table."""
 
 from pnoise_jax.studies.showing.measuring import NoisyImages
 from pnoise_jax.studies.showing.shown_noises import ShownNoise
@@ -14,7 +14,7 @@ _DOES = {
 
 
 def note_on(noisy: NoisyImages) -> str:
-    """What a noise does, how many images it mixes, and where the config has it."""
+    """Describes what a noise does, how many images it mixes, and where the config uses it."""
     parts = [_DOES.get(noisy.shown.name, ""), _mixing(noisy), in_config(noisy.shown)]
     return " · ".join(filter(None, parts))
 
@@ -24,11 +24,11 @@ def _mixing(noisy: NoisyImages) -> str:
 
 
 def in_config(shown: ShownNoise) -> str:
-    """Which sections of the config have this noise, and how strong it is there."""
+    """Lists the sections of the config that have this noise, with its strength there."""
     pairs = zip(shown.sections, shown.strengths, strict=True)
     return "; ".join(f"config.{section}, strength {strength:g}" for section, strength in pairs)
 
 
 def shorten(text: str, letters: int) -> str:
-    """The text, cut to at most ``letters`` characters; an ellipsis marks the cut."""
+    """Cuts a text to at most ``letters`` characters; an ellipsis marks the cut."""
     return text if len(text) <= letters else text[: max(1, letters - 1)].rstrip() + "…"

@@ -150,7 +150,7 @@ def test_rows_of_cells_that_are_gone_are_kept_and_left_out(swept, base, tmp_path
     shutil.copytree(swept[0], workdir)
     printed, rows = sweep(base, CELLS[:3], workdir)
     assert len(rows) == 15
-    assert "keeps 12 row(s) of cells that this sweep does not have" in printed
+    assert "keeps 12 row(s) of cells that are not in this sweep" in printed
     (part,) = workdir.glob("summary-*.csv")
     assert part.name in printed
     assert len(part.read_text().splitlines()) == 2
