@@ -1,4 +1,4 @@
-"""How studies are shown: files, pages, figures, and tables on the console."""
+"""Reports of studies: files, pages, figures, and tables on the console."""
 
 from pnoise_jax.studies.reporting import style
 

@@ -1,4 +1,4 @@
-"""The numbers of the figures as text, for those who do not see them."""
+"""The numbers of the figures as text, for readers who cannot see them."""
 
 import statistics
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from pnoise_jax.studies.reporting import tables
 
 
 def alternative(audit: Mapping[str, Any], name: str) -> str:
-    """What a figure of the page shows."""
+    """Returns the alternative text of a figure of the page."""
     return {
         "protocols": _protocols,
         "orders": _orders,

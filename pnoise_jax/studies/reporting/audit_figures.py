@@ -30,16 +30,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MAX_NAMED_CLASSES = 40  # more than these are shown as curves, not one by one
-MAX_NAME = 16  # letters of a class name in a figure
+MAX_NAMED_CLASSES = 40  # more classes are drawn as curves instead
+MAX_NAME = 16  # most letters of a class name in a figure
 
 
 @style.styled
 def protocols(audit: Mapping[str, Any]) -> Figure:
-    """Clean, noisy shuffled and noisy class-sorted, for each noise and batch size.
+    """Draws clean, noisy shuffled and noisy class-sorted for each noise and batch size.
 
-    The vertical line is clean; dots and bars are top-1 and its interval; a hollow mark is what
-    batch voting gives in class order. The numbers on the right are those of the dots.
+    The vertical line is clean accuracy. Dots and bars are noisy top-1 and its interval, and a
+    hollow marker is batch voting in class order. The numbers on the right are the noisy top-1.
     """
     groups = tables.by_noise(audit)
     placed = _place(groups)
@@ -69,7 +69,7 @@ def protocols(audit: Mapping[str, Any]) -> Figure:
 
 @style.styled
 def purity(audit: Mapping[str, Any]) -> Figure:
-    """Accuracy against the share of batch mates with the label: what sorting alone gives."""
+    """Draws accuracy against the share of mates with the same label: the effect of sorting."""
     figure = sweep_figure(purity_panels(audit))
     for ax in figure.axes:
         ax.set_xlim(-3, 103)
@@ -79,7 +79,7 @@ def purity(audit: Mapping[str, Any]) -> Figure:
 
 @style.styled
 def per_class(audit: Mapping[str, Any]) -> Figure:
-    """Accuracy by class: one by one where there are few, as sorted curves where there are many."""
+    """Draws accuracy by class: one by one if there are few, as sorted curves if there are many."""
     figure = style.new_figure(style.WIDTH, 3.5)
     ax = figure.subplots()
     few = len(audit["per_class"]) <= MAX_NAMED_CLASSES
@@ -91,7 +91,7 @@ def per_class(audit: Mapping[str, Any]) -> Figure:
 
 
 def purity_panels(audit: Mapping[str, Any]) -> list[Panel]:
-    """The purity sweep as panels, one per noise and batch size, from mixed to sorted."""
+    """Returns panels of the purity sweep, one per noise and batch size, from mixed to sorted."""
     sweep = [point for point in audit["purity"] if point["purity"] is not None]
     panels = []
     for (noise_id, size), points in tables.by_cell(sweep).items():
@@ -102,7 +102,7 @@ def purity_panels(audit: Mapping[str, Any]) -> list[Panel]:
         lines[BATCH_VOTE] = Line([point["batch_vote_top1"] for point in points])
         x = [100 * point["purity"] for point in points]
         label = "batch mates of the same label, %"
-        name, _, where = noise_id.partition(" at ")  # the second line, where there is one
+        name, _, where = noise_id.partition(" at ")  # the site goes on a second line
         panels.append(Panel(f"{name}, batch {size}\n{where}".strip(), label, x, lines))
     return panels
 
@@ -113,7 +113,7 @@ def _line(rows: Sequence[Mapping[str, Any]]) -> Line:
 
 
 def _place(groups: Mapping[str, Sequence[tables.Siblings]]) -> list[tuple[float, tables.Siblings]]:
-    """A y for every noise and batch size, with room for a heading above each noise."""
+    """Assigns a y to every noise and batch size, leaving room for a heading above each noise."""
     placed, y = [], 0.0
     for name, group in groups.items():
         y += 0.9 + 0.6 * (1 + wrapped(name).count("\n"))
@@ -123,7 +123,7 @@ def _place(groups: Mapping[str, Sequence[tables.Siblings]]) -> list[tuple[float,
 
 
 def _draw_clean(ax: Axes, placed: Sequence[tuple[float, tables.Siblings]]) -> None:
-    """One line, broken between the rows, and a band as wide as the interval."""
+    """Draws a vertical line at each row, and a band as wide as its interval."""
     xs, ys = [], []
     for y, siblings in placed:
         low, high = siblings.clean["interval"]
@@ -134,7 +134,7 @@ def _draw_clean(ax: Axes, placed: Sequence[tuple[float, tables.Siblings]]) -> No
 
 
 def _draw_dots(ax: Axes, placed: Sequence[tuple[float, tables.Siblings]]) -> None:
-    """Shuffled a little above class-sorted, so that equal accuracies do not hide each other."""
+    """Draws shuffled slightly above class-sorted, so equal accuracies do not hide each other."""
     for name, field, shift in ((SHUFFLED, "shuffled", -0.13), (CLASS_SORTED, "class_sorted", 0.13)):
         rows = [getattr(siblings, field) for _, siblings in placed]
         ys = [y + shift for y, _ in placed]
@@ -150,7 +150,7 @@ def _draw_dots(ax: Axes, placed: Sequence[tuple[float, tables.Siblings]]) -> Non
 
 
 def _write_numbers(ax: Axes, y: float, siblings: tables.Siblings) -> None:
-    """Both noisy numbers in two columns beside the axes, where they hide nothing."""
+    """Writes both noisy numbers in two columns to the right of the axes."""
     for name, row, points in (
         (SHUFFLED, siblings.shuffled, 44),
         (CLASS_SORTED, siblings.class_sorted, 86),
@@ -169,14 +169,14 @@ def _write_numbers(ax: Axes, y: float, siblings: tables.Siblings) -> None:
 
 
 def _write_clean(ax: Axes, y: float, siblings: tables.Siblings) -> None:
-    """The clean number under its line, which ends here."""
+    """Writes the clean number below the end of its line."""
     text = tables.number(siblings.clean["top1"])
     look = {"color": COLORS[CLEAN], "size": 10.5, "ha": "center", "va": "top"}
     ax.text(siblings.clean["top1"], y + 0.6, text, **look)
 
 
 def _draw_classes(ax: Axes, classes: Sequence[Mapping[str, Any]]) -> None:
-    """One column a class, the best recognised first."""
+    """Draws one column per class, the highest clean accuracy first."""
     ordered = sorted(classes, key=lambda c: -c["clean"])
     x = np.arange(len(ordered))
     shuffled = [c["shuffled"] for c in ordered]
@@ -190,14 +190,14 @@ def _draw_classes(ax: Axes, classes: Sequence[Mapping[str, Any]]) -> None:
     names = [c["name"] for c in ordered]
     names = [name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…" for name in names]
     ax.set_xticks(x, names)
-    if sum(map(len, names)) + 2 * len(names) > 60:  # they would run into one another
+    if sum(map(len, names)) + 2 * len(names) > 60:  # horizontal names would overlap
         ax.tick_params(axis="x", rotation=90)
     ax.set_xlabel("class, ordered by clean accuracy")
     ax.grid(visible=False, axis="x")
 
 
 def _draw_class_curves(ax: Axes, classes: Sequence[Mapping[str, Any]]) -> None:
-    """For each protocol its own order: how many classes reach which accuracy."""
+    """Draws how many classes reach which accuracy; each protocol has its own order of classes."""
     x = 100 * (np.arange(len(classes)) + 0.5) / len(classes)
     for name, field in ((CLEAN, "clean"), (SHUFFLED, "shuffled"), (CLASS_SORTED, "class_sorted")):
         values = np.sort([c[field] for c in classes])

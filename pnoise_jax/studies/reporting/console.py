@@ -1,4 +1,4 @@
-"""The leak audit on the console: the verdict, and for each noise a table of the protocols."""
+"""Prints the leak audit: the verdict, and a table of the protocols for each noise."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -34,7 +34,7 @@ def print_audit(console: Console, audit: Mapping[str, Any]) -> None:
 
 
 def _table(audit: Mapping[str, Any], group: Sequence[tables.Siblings]) -> Table:
-    """Three lines for each batch size, which fit in 80 columns."""
+    """Returns a table with three lines for each batch size; it fits in 80 columns."""
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("batch", justify="right")
     table.add_column("protocol")

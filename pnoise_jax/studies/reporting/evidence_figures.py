@@ -1,4 +1,4 @@
-"""Figures of what a verdict rests on: where orders fall, and what interventions do."""
+"""Figures of the evidence for a verdict: accuracies by order, and effects of interventions."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ ORDERS = {  # by their names in audit.json
     "sorted by own clean predictions": OWN_PREDICTIONS,
     "as given": AS_GIVEN,
 }
-LEAST_WIDTH = 4.0  # points of top-1 that an axis shows, so that rounding does not look large
+LEAST_WIDTH = 4.0  # points of top-1 that an axis spans at least, so rounding does not look large
 
 
 @style.styled
 def orders(audit: Mapping[str, Any]) -> Figure:
-    """Accuracies in random orders as dots, and where the other orders fall.
+    """Draws accuracies in random orders as dots, and those of other orders for comparison.
 
-    One pair of axes for each noise, with its own range; one strip for each batch size.
+    Each noise has its own axes and range; each batch size has one strip in them.
     """
     by_noise: dict[str, dict[int, Rows]] = {}
     for (noise_id, size), rows in tables.by_cell(audit["orders"]).items():
@@ -69,7 +69,7 @@ def orders(audit: Mapping[str, Any]) -> Figure:
 
 @style.styled
 def interventions(audit: Mapping[str, Any]) -> Figure:
-    """How often targets are called the class of their mates, and the other class of the pair."""
+    """Draws how often targets are called the class of their mates, and the pair's other class."""
     groups = tables.by_cell(audit["interventions"])
     shown = [(f["noise_id"], f["batch_size"]) for f in audit["findings"]]
     placed, headings, y = [], [], 0.0
@@ -98,7 +98,7 @@ def interventions(audit: Mapping[str, Any]) -> Figure:
 
 
 def _draw_strip(ax: Axes, y: float, rows: Rows) -> None:
-    """Random orders above the middle, the others below it, apart from one another."""
+    """Draws random orders above the middle, and the other orders below it in separate lanes."""
     lanes = {"class_sorted": 0.1, "class_sorted, files permuted": 0.1, "as given": 0.1}
     for row in rows:
         order: str = row["order"]
@@ -123,7 +123,7 @@ def _values(groups) -> list[float]:
 
 
 def _show_range(ax: Axes, values: Sequence[float]) -> None:
-    """As much of 0 to 100 % as is needed."""
+    """Limits the x axis to the part of 0 to 100 % that is needed."""
     low, high = min(values), max(values)
     width = max(1.12 * (high - low), LEAST_WIDTH)
     start = np.clip((low + high - width) / 2, -0.5, 100.5 - width) if width < 101 else -0.5

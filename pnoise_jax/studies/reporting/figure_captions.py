@@ -1,4 +1,4 @@
-"""Captions of tables and figures. What they may say follows from the kinds of the verdict."""
+"""Captions of tables and figures. The kinds of the verdict determine what they say."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,18 +8,18 @@ from pnoise_jax.studies.reporting import verdict_labels as kinds
 
 
 def interval(audit: Mapping[str, Any]) -> str:
-    """What brackets mean, for the heading of a column."""
+    """Returns what brackets mean, for the heading of a column."""
     return f"{tables.percent(audit['confidence'])} interval"
 
 
 def mean_over(audit: Mapping[str, Any]) -> str:
-    """ ", mean over 5 seeds"; nothing where there is one."""
+    """Returns ", mean over 5 seeds", or "" for a single seed."""
     seeds = len(audit["seeds"])
     return f", mean over {seeds} seeds" if seeds > 1 else ""
 
 
 def figure_title(audit: Mapping[str, Any], name: str) -> str:
-    """What a figure shows, in a few words."""
+    """Returns the title of a figure."""
     verdict = kinds.headline_finding(audit)["verdict"]
     level = 1 - audit["confidence"]
     if name == "purity":
@@ -47,7 +47,7 @@ def figure_title(audit: Mapping[str, Any], name: str) -> str:
 
 
 def figure_caption(audit: Mapping[str, Any], name: str) -> str:
-    """How to read a figure, below it."""
+    """Returns the caption of a figure, which says how to read it."""
     return {
         "protocols": _protocols_figure,
         "purity": _purity_figure,
@@ -60,7 +60,7 @@ def figure_caption(audit: Mapping[str, Any], name: str) -> str:
 
 
 def protocols_table(audit: Mapping[str, Any]) -> str:
-    """The caption of the table: protocols."""
+    """Returns the caption of the table of protocols."""
     return (
         "All rows score the same examples. Shuffled: mean over "
         f"{audit['shuffled_orders']} random orders; its mates, bits and vote are those of the "
@@ -71,7 +71,7 @@ def protocols_table(audit: Mapping[str, Any]) -> str:
 
 
 def comparisons_table(audit: Mapping[str, Any]) -> str:
-    """The caption of the table: differences."""
+    """Returns the caption of the table of differences."""
     return (
         "Paired by example and seed. p-values are corrected by Holm’s method, for each difference "
         "over all noises and batch sizes; the intervals are not corrected. “Not resolved”: the "
@@ -81,7 +81,7 @@ def comparisons_table(audit: Mapping[str, Any]) -> str:
 
 
 def orders_table(audit: Mapping[str, Any]) -> str:
-    """The caption of the table: orders."""
+    """Returns the caption of the table of orders."""
     return (
         "Top-1 in percent, for the same examples in several orders of each kind; standard "
         "deviation, lowest and highest are over these orders. “Above”: how many of the "
@@ -90,7 +90,7 @@ def orders_table(audit: Mapping[str, Any]) -> str:
 
 
 def interventions_table(audit: Mapping[str, Any]) -> str:
-    """The caption of the table: interventions."""
+    """Returns the caption of the table of interventions."""
     return (
         "Each target is placed among mates of one class, then among mates of another; nothing else "
         "changes. If the mates had no influence, it would be assigned to both classes equally "
@@ -100,7 +100,7 @@ def interventions_table(audit: Mapping[str, Any]) -> str:
 
 
 def check_table(audit: Mapping[str, Any]) -> str:
-    """The caption of the table: exact check."""
+    """Returns the caption of the table of the exact check."""
     return (
         "Two checks without statistics. In some batches, all mates of an example are replaced and "
         "its logits are compared. And the prediction of each example is compared across all orders "
@@ -109,7 +109,7 @@ def check_table(audit: Mapping[str, Any]) -> str:
 
 
 def meter_table(audit: Mapping[str, Any]) -> str:
-    """The caption of the table: meter."""
+    """Returns the caption of the table of the meter."""
     return (
         "“Printed” is what the paper’s published program would print as its accuracy: after each "
         "batch it computes the accuracy so far, and it reports the mean of these numbers, so early "
@@ -120,7 +120,7 @@ def meter_table(audit: Mapping[str, Any]) -> str:
 
 
 def classes_table(audit: Mapping[str, Any]) -> str:
-    """The caption of the table: classes."""
+    """Returns the caption of the table of classes."""
     shown, count = len(tables.most_changed(audit)), len(audit["per_class"])
     wanted = audit["headline"]
     which = f"The {shown} of {count} classes that change"
@@ -133,7 +133,7 @@ def classes_table(audit: Mapping[str, Any]) -> str:
 
 
 def dependence(check: Mapping[str, Any]) -> str:
-    """The result of the exact check of one noise."""
+    """Returns the result of the exact check of one noise."""
     if check["independent"]:
         return "independent"
     return "depends on the batch" if check["deterministic"] else "differs from call to call"
@@ -144,7 +144,7 @@ def _protocols_figure(audit: Mapping[str, Any]) -> str:
     sign = kinds.class_order_sign(verdict, 1 - audit["confidence"])
     names = list(verdict["kinds"])
     if "order_effect" in names and ("leak" in names or not sign):
-        names.remove("order_effect")  # squares show the leak, or they show nothing
+        names.remove("order_effect")  # squares show the leak, or nothing
     sentences = [kinds.KINDS[name].protocols for name in names]
     if "leak" in names and sign <= 0:
         sentences[names.index("leak")] = "The leak is in the data set’s own order, shown below."
@@ -191,7 +191,7 @@ def _interventions_figure(audit: Mapping[str, Any]) -> str:
 
 
 def _of_the_noise(audit: Mapping[str, Any], title: str) -> str:
-    """A title about the verdict's noise, which it names if there are others."""
+    """Completes a title about the verdict's noise, naming the noise if there are others."""
     if len(audit["findings"]) == 1:
         return f"{title}."
     return f"{title}, with {audit['headline']['noise_id']}."

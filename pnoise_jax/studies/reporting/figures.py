@@ -1,4 +1,4 @@
-"""Figures of accuracies along something that was swept, and what all figures share."""
+"""Figures of accuracies against swept values, and helpers that all figures share."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """Accuracies along a panel's x values.
+    """Accuracies at a panel's x values.
 
     Attributes:
-      mean: top-1, percent; one per x value.
-      low: lower end of the interval, percent; None draws no band.
-      high: upper end of the interval, percent.
+      mean: top-1 in percent, one per x value.
+      low: lower end of the interval in percent; None draws no band.
+      high: upper end of the interval in percent.
     """
 
     mean: Sequence[float]
@@ -35,11 +35,12 @@ class Panel:
     """One pair of axes of `sweep_figure`.
 
     Attributes:
-      title: above it.
+      title: the title above the axes.
       x_label: what was swept, with its unit.
       x: the values swept.
-      lines: by name. "clean", "noisy, shuffled" and "noisy, class-sorted" have their own colours
-        in all figures, as "noisy, partly sorted" and "batch vote" have.
+      lines: the lines by name. A name is a key of `style.COLORS`, such as "clean", "noisy,
+        shuffled", "noisy, class-sorted", "noisy, partly sorted" or "batch vote", and has the same
+        colour in all figures.
     """
 
     title: str
@@ -51,7 +52,7 @@ class Panel:
         for name, line in self.lines.items():
             if name not in COLORS:
                 raise ValueError(
-                    f"line {name!r} of panel {self.title!r}: name it one of {[*COLORS]}"
+                    f"line {name!r} of panel {self.title!r}: use one of the names {[*COLORS]}"
                 )
             for values in (line.mean, line.low, line.high):
                 if values is not None and len(values) != len(self.x):
@@ -63,10 +64,13 @@ class Panel:
 
 @style.styled
 def sweep_figure(panels: Sequence[Panel]) -> Figure:
-    """Accuracy against swept numbers: figure 2 of the paper, with bands and the honest lines.
+    """Draws accuracy against swept numbers, like figure 2 of the paper but with bands.
 
     Args:
-      panels: two in a row; all with the same y axis.
+      panels: the panels, drawn two to a row; all have the same y axis.
+
+    Raises:
+      ValueError: there are no panels.
     """
     if not panels:
         raise ValueError("panels=[]: give at least one panel")
@@ -92,12 +96,12 @@ def show_percents(ax: Axes) -> None:
 
 
 def wrapped(noise_id: str) -> str:
-    """The name of a noise, in lines that fit above its rows."""
+    """Wraps the name of a noise into lines that fit above its rows."""
     return textwrap.fill(noise_id, 52)
 
 
 def add_legend(figure: Figure, axes: Iterable[Axes], columns: int = 4) -> None:
-    """One legend above all axes; each name once, in the order of the colours."""
+    """Adds one legend above all axes, with each name once, in the order of `COLORS`."""
     handles = {}
     for ax in axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):

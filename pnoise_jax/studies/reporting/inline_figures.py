@@ -1,4 +1,4 @@
-"""Figures as parts of a page, in the colours of the page."""
+"""Embeds figures in a page, in the colours of the page."""
 
 import re
 
@@ -6,7 +6,7 @@ from markupsafe import Markup
 
 from pnoise_jax.studies.reporting import style
 
-# The colours of the figures, by the CSS variable that replaces them: a page may be dark.
+# The CSS variables that replace the colours of the figures, as a page may be dark.
 VARIABLES = {
     style.COLORS[style.CLEAN]: "--clean",
     style.COLORS[style.SHUFFLED]: "--shuffled",
@@ -21,21 +21,24 @@ VARIABLES = {
 
 
 def inline_svg(svg: bytes, *, name: str, alternative: str) -> Markup:
-    """An SVG file as a part of a page.
+    """Converts an SVG file to markup for a page.
 
     Args:
-      svg: the file, as `style.svg` gives it.
-      name: goes before every id, so that figures on one page do not share any.
-      alternative: what the figure says, for those who do not see it; text, escaped here.
+      svg: the file, as returned by `style.svg`.
+      name: a prefix for every id, so that no two figures on a page share one.
+      alternative: the alternative text; it is escaped here.
+
+    Raises:
+      ValueError: the SVG has no viewBox.
     """
     drawing = svg.decode()
-    found = re.search(r'viewBox="([\d. ]+)"', drawing)
-    if found is None:
+    match = re.search(r'viewBox="([\d. ]+)"', drawing)
+    if match is None:
         raise ValueError(f"the figure {name!r} has no viewBox")
-    box = found[1]
+    box = match[1]
     inner = drawing[drawing.index(">", drawing.index("<svg")) + 1 : drawing.rindex("</svg>")]
     inner = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", inner, flags=re.S)
-    # The page is the background; matplotlib's would hide the shadow where a figure scrolls.
+    # The page is the background; matplotlib's would hide the shadow of a scrolling figure.
     inner = re.sub(r'<g id="patch_1">.*?</g>', "", inner, count=1, flags=re.S)
     inner = re.sub(r'<g id="[^"]*">', "<g>", inner)  # nothing refers to groups
     inner = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", inner)

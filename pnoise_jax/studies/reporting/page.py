@@ -1,4 +1,4 @@
-"""The audit as one HTML page that opens without a network: the answer first, the method last."""
+"""Renders the audit as one HTML page that needs no network: the answer first, the method last."""
 
 import functools
 import importlib.resources
@@ -28,11 +28,11 @@ _PACKAGE = "pnoise_jax.studies.reporting"
 
 
 def render(audit: Mapping[str, Any], figures: Mapping[str, bytes]) -> str:
-    """The page.
+    """Renders the page.
 
     Args:
       audit: the content of audit.json.
-      figures: SVG files, by name of the figure.
+      figures: the content of SVG files by name of the figure.
     """
     answer, colon, rest = audit["verdict"]["text"].partition(": ")
     finding = kinds.headline_finding(audit)
@@ -56,28 +56,28 @@ def render(audit: Mapping[str, Any], figures: Mapping[str, bytes]) -> str:
 
 
 def stylesheet() -> str:
-    """The CSS of the page."""
+    """Returns the CSS of the page."""
     folder = importlib.resources.files(_PACKAGE) / "templates"
     return folder.joinpath("page.css").read_text("utf-8").strip()
 
 
 @functools.cache
 def template(name: str) -> jinja2.Template:
-    """One of the folder templates, with whatever is filled in escaped."""
+    """Loads a template of the folder ``templates``; it escapes the values filled in."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(_PACKAGE, "templates"),
-        autoescape=True,  # whatever comes from data is text
+        autoescape=True,  # values from data are text, not markup
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    # No line begins with a percent sign.
+    # So that no line begins with a percent sign.
     environment.filters["together"] = lambda words: words.replace(" %", "\N{NO-BREAK SPACE}%")
     return environment.get_template(name)
 
 
 def _tiles(audit: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The three accuracies that the verdict is about."""
+    """Returns the three accuracies that the verdict is about."""
     siblings = tables.headline(audit)
     tiles = []
     for (name, look), row in zip(page_tables.PROTOCOLS, siblings.protocols, strict=True):

@@ -8,12 +8,12 @@ from pnoise_jax.studies.reporting import figure_captions as captions
 from pnoise_jax.studies.reporting import prose, style, tables
 from pnoise_jax.terminal import printable
 
-PROTOCOLS = (  # names of the rows, and their looks
+PROTOCOLS = (  # names and looks of the rows
     (style.CLEAN, "clean"),
     (style.SHUFFLED, "shuffled"),
     (style.CLASS_SORTED, "class-sorted"),
 )
-EFFECTS = {  # the comparisons, by what they say
+EFFECTS = {  # what each comparison says
     (style.SHUFFLED, style.CLEAN): "shuffled − clean: the honest effect",
     (style.CLASS_SORTED, style.CLEAN): "class-sorted − clean: what class order shows",
     (style.CLASS_SORTED, style.SHUFFLED): "class-sorted − shuffled: what the order adds",
@@ -22,7 +22,7 @@ EFFECTS = {  # the comparisons, by what they say
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """One row: its name, the texts of its cells, and its look, a class of the style sheet."""
+    """One row: its name, the texts of its cells, and its look, which is a CSS class."""
 
     name: str
     cells: Sequence[str]
@@ -31,7 +31,7 @@ class Line:
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Lines under one heading; ``title`` "" has none."""
+    """Lines under one heading; there is no heading if ``title`` is ""."""
 
     title: str
     lines: Sequence[Line]
@@ -43,13 +43,13 @@ class Table:
     """A table of the page.
 
     Attributes:
-      name: of its elements; one word.
-      caption: above it.
-      heads: of the columns, that of the lines' names first.
-      groups: what is shown at once.
-      more: what is folded away below it.
-      strong: the number of a column that is set in bold, from 1; 0 is none.
-      words: whether cells hold words, not numbers.
+      name: its name in HTML ids; one word.
+      caption: the caption above it.
+      heads: the heads of the columns, starting with the column of the lines' names.
+      groups: the groups that are always visible.
+      more: the groups that are folded away below it.
+      strong: the column to set in bold, counted from 1 without the column of names; 0 for none.
+      words: whether cells contain words instead of numbers.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Table:
 
 
 def protocols(audit: Mapping[str, Any]) -> Table:
-    """Clean, shuffled and class-sorted for each noise and batch size."""
+    """Returns the table of clean, shuffled and class-sorted for each noise and batch size."""
 
     def lines(siblings: tables.Siblings) -> list[Line]:
         return [
@@ -82,7 +82,7 @@ def protocols(audit: Mapping[str, Any]) -> Table:
 
 
 def meter(audit: Mapping[str, Any]) -> Table:
-    """What the published program would print, beside what is true."""
+    """Returns the table of the accuracies that the published program would print, and true ones."""
 
     def lines(siblings: tables.Siblings) -> list[Line]:
         rows = (siblings.clean, siblings.clean_sorted, siblings.shuffled, siblings.class_sorted)
@@ -100,7 +100,7 @@ def meter(audit: Mapping[str, Any]) -> Table:
 
 
 def comparisons(audit: Mapping[str, Any]) -> Table:
-    """The paired differences, with corrected p-values."""
+    """Returns the table of paired differences, with corrected p-values."""
 
     def line(row: Mapping[str, Any]) -> Line:
         pair = (row["of"], row["against"])
@@ -118,7 +118,7 @@ def comparisons(audit: Mapping[str, Any]) -> Table:
 
 
 def orders(audit: Mapping[str, Any]) -> Table:
-    """The accuracies by kind of order, and where they fall among the random ones."""
+    """Returns the table of accuracies by kind of order, compared with random orders."""
     count = audit["shuffled_orders"]
     looks = {"shuffled": "shuffled", "class_sorted": "class-sorted"}
 
@@ -144,7 +144,7 @@ def orders(audit: Mapping[str, Any]) -> Table:
 
 
 def interventions(audit: Mapping[str, Any]) -> Table:
-    """What became of targets among mates of one class."""
+    """Returns the table of predictions for targets among mates of one class."""
 
     def line(row: Mapping[str, Any]) -> Line:
         numbers = [tables.number(row[key]) for key in ("called", "called_other")]
@@ -166,7 +166,7 @@ def interventions(audit: Mapping[str, Any]) -> Table:
 
 
 def exact_check(audit: Mapping[str, Any]) -> Table:
-    """Whether predictions depend on the batch, for the verdict of each noise."""
+    """Returns the table of the exact check: whether predictions depend on the batch."""
     groups = []
     for finding in audit["findings"]:
         check = finding["verdict"]["evidence"]["dependence"]
@@ -181,7 +181,7 @@ def exact_check(audit: Mapping[str, Any]) -> Table:
 
 
 def classes(audit: Mapping[str, Any]) -> Table:
-    """The classes that change most."""
+    """Returns the table of the classes that change most."""
     lines = []
     for c in tables.most_changed(audit):
         accuracies = [tables.number(c[key]) for key in ("clean", "shuffled", "class_sorted")]
@@ -192,7 +192,7 @@ def classes(audit: Mapping[str, Any]) -> Table:
 
 
 def configuration(fields: Iterable[tuple[str, Any]]) -> Table:
-    """What the run was told, field by field."""
+    """Returns the table of the run's config, field by field."""
     lines = [Line(printable(name), [printable(repr(value))]) for name, value in fields]
     return Table(
         "configuration",
@@ -238,7 +238,7 @@ def _split(
     lines: Mapping[tuple[str, int], Sequence[Line]],
     details: Mapping[tuple[str, int], str] | None = None,
 ) -> tuple[list[Group], list[Group]]:
-    """Groups at the batch size of each noise's verdict, and those at the others."""
+    """Returns groups at the batch size of each noise's verdict, and groups at other sizes."""
     shown = {(f["noise_id"], f["batch_size"]) for f in audit["findings"]}
     groups: tuple[list[Group], list[Group]] = ([], [])
     for cell, of_cell in lines.items():

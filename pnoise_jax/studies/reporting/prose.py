@@ -1,4 +1,4 @@
-"""The prose of an audit's page: what was audited, how to read it, how it was computed."""
+"""The prose of an audit's page: what was audited, how to read it, and how it was computed."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ LINEAR_TRANSFORMS = {"optimal", "cyclic_shift", "reverse", "dense"}
 
 
 def subject(audit: Mapping[str, Any]) -> str:
-    """One line: what was audited, on what."""
+    """Returns one line: what was audited, and on which data."""
     seeds = len(audit["seeds"])
     split = f", {audit['split']} split" if audit["split"] else ""
     trained = audit["config"] is not None
@@ -26,7 +26,7 @@ def subject(audit: Mapping[str, Any]) -> str:
 
 
 def about(audit: Mapping[str, Any]) -> list[str]:
-    """Paragraphs: whose claim is audited, and by what."""
+    """Returns paragraphs on the claim under audit and the program that audits it."""
     noises = {finding["quality"] for finding in audit["findings"]}
     paragraphs = []
     if noises & PAPER_NOISES:
@@ -44,13 +44,13 @@ def about(audit: Mapping[str, Any]) -> list[str]:
 
 
 def project(audit: Mapping[str, Any]) -> str:
-    """The program that made the audit, its version, and its commit where that is known."""
+    """Returns the program that made the audit, its version, and its commit if known."""
     commit = audit.get("commit")
     return f"pnoise_jax {audit['project']}" + (f", commit {commit}" if commit else "")
 
 
 def reading(audit: Mapping[str, Any]) -> dict[str, str]:
-    """How to read the page, by term; this follows from the kinds of the verdicts."""
+    """Returns explanations by term, which depend on the kinds of the verdicts."""
     held = kinds.held(audit)
     terms = {
         "What differs": _what_differs(audit),
@@ -85,20 +85,20 @@ def reading(audit: Mapping[str, Any]) -> dict[str, str]:
 
 
 def target(row: Mapping[str, Any]) -> str:
-    """The name of an intervention's target."""
+    """Returns the name of an intervention's target."""
     name: str = row["target"]
     return "third class" if name == "image" else name
 
 
 def targets(audit: Mapping[str, Any]) -> dict[str, str]:
-    """What the targets of the interventions are."""
+    """Returns what the targets of the interventions are."""
     return {
         target(row).capitalize(): row["words"].capitalize() + "." for row in audit["interventions"]
     }
 
 
 def metric(audit: Mapping[str, Any]) -> str:
-    """What the user's metric gives, and whether it sees the batches."""
+    """Describes the user's metric, and whether its value depends on the batches."""
     result = audit["metric"]
     low, high = result["range_of_fixed_predictions"]
     if not result["depends_on_batching"]:
@@ -115,7 +115,7 @@ def metric(audit: Mapping[str, Any]) -> str:
 
 
 def method(audit: Mapping[str, Any]) -> dict[str, str]:
-    """How the numbers were computed, by topic."""
+    """Returns how the numbers were computed, by topic."""
     topics = {
         "Accuracies": _intervals(audit),
         "Differences": "Paired by example and by seed, with Student’s t interval. p-values are "
@@ -152,14 +152,14 @@ def method(audit: Mapping[str, Any]) -> dict[str, str]:
 
 
 def versions(audit: Mapping[str, Any]) -> dict[str, str]:
-    """When, with what, and on what it ran."""
+    """Returns the date, the versions and the device of the audit."""
     fields = {"Date": "date", "JAX": "jax", "Device": "device", "Audit format": "version"}
     entries = {name: str(audit[key]) for name, key in fields.items() if audit[key] is not None}
     return {"Program": project(audit)} | entries
 
 
 def headline_note(audit: Mapping[str, Any]) -> str:
-    """What the large numbers are, and why the verdict's class order may differ from them."""
+    """Explains the large numbers, and why the verdict's class order may differ from them."""
     wanted = audit["headline"]
     note = (
         f"Top-1 with its {captions.interval(audit)}; {wanted['noise_id']}, batches of "

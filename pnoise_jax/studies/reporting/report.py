@@ -1,4 +1,4 @@
-"""The leak audit as files in a directory."""
+"""Writes and reads the files of a leak audit."""
 
 import json
 import os
@@ -23,21 +23,23 @@ FIGURES = {
 def write_audit(directory: str | os.PathLike, audit: Mapping[str, Any]) -> list[Path]:
     """Writes audit.json, audit.csv, the figures as SVG and PNG, and audit.html.
 
-    Everything is made before anything is written, and each file is replaced at once or not at
-    all. Figures of an earlier audit that this one does not have are removed.
+    All files are rendered before any is written, and each is replaced atomically. Figures of an
+    earlier audit that this one does not have are removed.
 
     Args:
-      directory: where to; made if missing.
+      directory: the directory to write to; created if missing.
       audit: the content of audit.json.
 
     Returns:
       The files written.
 
     Raises:
-      ValueError: if the audit is of another version, or holds a number that is not finite.
+      ValueError: if the audit has another version, or contains a number that is not finite.
     """
     if audit["version"] != VERSION:
-        raise ValueError(f"version={audit['version']!r} of the audit: {VERSION} can be written")
+        raise ValueError(
+            f"version={audit['version']!r} of the audit: only version {VERSION} can be written"
+        )
     drawn = {name: draw(audit) for name, draw in FIGURES.items() if _has(audit, name)}
     vectors = {name: style.svg(figure) for name, figure in drawn.items()}
     contents = {
@@ -58,15 +60,15 @@ def write_audit(directory: str | os.PathLike, audit: Mapping[str, Any]) -> list[
 
 
 def require_own(directory: Path, measurement: str, *, named: str) -> None:
-    """Checks that an audit would replace nothing but itself, measured before.
+    """Checks that writing an audit would replace only an earlier copy of the same measurement.
 
     Args:
       directory: where the audit would be written.
-      measurement: its digest.
-      named: what a message calls the directory.
+      measurement: the digest of the measurement.
+      named: the name of the directory in messages.
 
     Raises:
-      FileExistsError: another audit is there, or files of these names.
+      FileExistsError: the directory contains another audit, or other files with these names.
       OSError: there is a directory where a file should be.
     """
     names = [*FILES, *(name + suffix for name in FIGURES for suffix in (".svg", ".png"))]
@@ -92,32 +94,35 @@ def read_audit(path: str | os.PathLike) -> dict[str, Any]:
     """Reads audit.json.
 
     Raises:
-      ValueError: if the file holds no audit, or one of another version.
-      OSError: if it can not be read.
+      ValueError: if the file is not an audit, or has another version.
+      OSError: if it cannot be read.
     """
     path = Path(path)
-    fix = "run the audit again, or name the audit.json of one"
+    fix = "run the audit again, or give the path of another audit.json"
     try:
         audit = json.loads(path.read_bytes())
     except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}), an audit was expected: {fix}") from None
+        raise ValueError(f"{path} is not JSON ({error}), expected an audit: {fix}") from None
     missing = {"version", "rows", "comparisons", "orders", "verdict"}
     if isinstance(audit, dict):
         missing -= audit.keys()
     if isinstance(audit, dict) and audit.get("version", VERSION) != VERSION:
         version = audit["version"]
-        raise ValueError(f"{path} is of version {version!r}, {VERSION} was expected: {fix}")
+        raise ValueError(f"{path} has version {version!r}, but {VERSION} was expected: {fix}")
     if missing:
-        lacks = ", ".join(sorted(missing))
+        absent = ", ".join(sorted(missing))
         raise ValueError(
-            f"{path} is not an audit: it has no {lacks}; an audit of version {VERSION} was "
+            f"{path} is not an audit: it has no {absent}, but an audit of version {VERSION} was "
             f"expected: {fix}"
         )
     return audit
 
 
 def rows_as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as CSV. Intervals become two columns, other lists words; None is an empty cell."""
+    """Formats rows as CSV.
+
+    An interval becomes two columns, another list words separated by spaces, None an empty cell.
+    """
     flat = [_flat(row) for row in rows]
     columns = list(dict.fromkeys(key for row in flat for key in row))
     return csv_text(columns, flat)

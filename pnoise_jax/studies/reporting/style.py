@@ -1,7 +1,7 @@
-"""One look for all figures: a colour for each protocol, plain axes, the same bytes every time.
+"""The style of all figures: a colour for each protocol, plain axes, reproducible bytes.
 
-No global state: the settings hold while a figure is drawn, and pyplot is not used. Matplotlib is
-imported by the functions that draw, as most commands end without a figure.
+There is no global state: the settings apply only while a figure is drawn, and pyplot is not used.
+Matplotlib is imported in the functions that draw, because most commands draw no figure.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ AS_GIVEN = "data set’s order"
 MATES_CLASS = "called the class of its mates"
 OTHER_CLASS = "called the other class"
 
-# Blue and vermilion, after Okabe and Ito, stay distinct with every kind of colour blindness; on
-# grey paper the shapes do. The batch vote is made of clean predictions: their colour, but hollow.
-# A legend lists names in this order.
+# Blue and vermilion, after Okabe and Ito, stay distinct with every kind of colour blindness; the
+# shapes stay distinct when printed in grey. The batch vote averages clean outputs, so it has their
+# colour but is hollow. A legend lists names in this order.
 COLORS = {
     CLEAN: "#26303b",
     SHUFFLED: "#0072b2",
@@ -59,7 +59,7 @@ MARKERS = {
 }
 INK, MUTED, RULE, PAPER = "#1b232c", "#59636f", "#d8dde3", "#ffffff"
 
-WIDTH = 6.0  # inches: its letters of 10 points are still legible on a telephone
+WIDTH = 6.0  # inches; 10-point letters are then still legible on a phone
 
 STYLE = {
     "axes.axisbelow": True,
@@ -102,7 +102,7 @@ _Drawn = TypeVar("_Drawn")
 
 
 def styled(draw: Callable[_Arguments, _Drawn]) -> Callable[_Arguments, _Drawn]:
-    """A decorator: the function draws in this style, whatever the user's own settings are."""
+    """Decorates a function to draw in this style, whatever the user's own settings are."""
 
     @functools.wraps(draw)
     def draw_styled(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Drawn:
@@ -115,12 +115,12 @@ def styled(draw: Callable[_Arguments, _Drawn]) -> Callable[_Arguments, _Drawn]:
 
 
 def new_figure(width: float, height: float, **spacing: Any) -> Figure:
-    """A figure of this size in inches that arranges its axes itself.
+    """Creates a figure that arranges its axes itself.
 
     Args:
-      width: in inches.
-      height: in inches.
-      spacing: between axes, as matplotlib's ``ConstrainedLayoutEngine`` takes it.
+      width: width in inches.
+      height: height in inches.
+      spacing: options of matplotlib's ``ConstrainedLayoutEngine``, such as the space between axes.
     """
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -129,13 +129,13 @@ def new_figure(width: float, height: float, **spacing: Any) -> Figure:
 
 
 def svg(figure: Figure) -> bytes:
-    """The figure as SVG; the same bytes for the same figure, since it has no date in it."""
+    """Returns the figure as SVG; the same figure gives the same bytes, as it contains no date."""
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     return _save(figure, format="svg", metadata=nothing)
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as PNG, 200 pixels an inch; the same bytes for the same figure."""
+    """Returns the figure as PNG, 200 pixels an inch; the same figure gives the same bytes."""
     return _save(figure, format="png", dpi=200, metadata={"Software": None})
 
 

@@ -1,4 +1,4 @@
-"""The numbers of an audit as people read them: arranged by noise and batch size, and formatted."""
+"""Groups the numbers of an audit by noise and batch size, and formats them for readers."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,11 +9,11 @@ MISSING = "–"
 
 @dataclasses.dataclass(frozen=True)
 class Siblings:
-    """The rows of one noise and batch size that belong side by side; never one without the others.
+    """The rows of one noise and batch size, which are always shown side by side.
 
     Attributes:
-      noise_id: of the two noisy rows.
-      batch_size: of all three.
+      noise_id: the noise of the two noisy rows.
+      batch_size: the batch size of all rows.
       clean: the clean row in shuffled order.
       clean_sorted: the clean row in class order: the same predictions, read in another order.
       shuffled: the noisy row in shuffled order.
@@ -34,7 +34,7 @@ class Siblings:
 
 
 def by_noise(audit: Mapping[str, Any]) -> dict[str, list[Siblings]]:
-    """The rows of an audit by ``noise_id`` and batch size, in the order of the audit."""
+    """Groups the rows of an audit by ``noise_id`` and batch size, in the order of the audit."""
     rows = {(r["noise_id"], r["order"], r["batch_size"]): r for r in audit["rows"]}
     groups: dict[str, list[Siblings]] = {}
     for noise_id, order, size in rows:
@@ -53,14 +53,14 @@ def by_noise(audit: Mapping[str, Any]) -> dict[str, list[Siblings]]:
 
 
 def headline(audit: Mapping[str, Any]) -> Siblings:
-    """The rows that the verdict is about."""
+    """Returns the rows that the verdict is about."""
     wanted = audit["headline"]
     group = by_noise(audit)[wanted["noise_id"]]
     return next(siblings for siblings in group if siblings.batch_size == wanted["batch_size"])
 
 
 def by_cell(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, int], list[Mapping[str, Any]]]:
-    """Rows by ``noise_id`` and batch size, in their order."""
+    """Groups rows by ``noise_id`` and batch size, keeping their order."""
     groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["noise_id"], row["batch_size"]), []).append(row)
@@ -68,19 +68,19 @@ def by_cell(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, int], list[Map
 
 
 def most_changed(audit: Mapping[str, Any], count: int = 8) -> list[Mapping[str, Any]]:
-    """The classes whose accuracy changes most from clean to noisy in class order."""
+    """Returns the classes whose accuracy changes most from clean to noisy in class order."""
     classes = audit["per_class"]
     return sorted(classes, key=lambda c: (-abs(c["class_sorted"] - c["clean"]), c["class"]))[:count]
 
 
 def unbalanced(audit: Mapping[str, Any]) -> bool:
-    """Whether the largest class has half as many examples again as the smallest, or more."""
+    """Returns whether the largest class has at least 1.5 times as many examples as the smallest."""
     counts = [c["n"] for c in audit["per_class"]]
     return bool(counts) and max(counts) >= 1.5 * min(counts)
 
 
 def number(value: float | None, decimals: int = 1) -> str:
-    """76.1, −51.0 (with a minus sign); – where there is none."""
+    """Formats a number: 76.1, −51.0 (with a minus sign), or – for None."""
     if value is None:
         return MISSING
     rounded = round(value, decimals) + 0.0  # + 0.0: never a minus before a zero
@@ -88,24 +88,24 @@ def number(value: float | None, decimals: int = 1) -> str:
 
 
 def small(value: float) -> str:
-    """4.3e−06, 0.52: a number of any size, in two digits."""
+    """Formats a number of any size with two digits: 4.3e−06, 0.52."""
     return f"{value:.2g}".replace("-", "−")
 
 
 def signed(value: float, decimals: int = 1) -> str:
-    """+22.7, −51.0, 0.0: a difference."""
+    """Formats a difference: +22.7, −51.0, 0.0."""
     text = number(value, decimals)
     return f"+{text}" if round(value, decimals) > 0 else text
 
 
 def with_interval(row: Mapping[str, Any]) -> str:
-    """98.8 (97.4 to 100.0): top-1 and its interval, in percent."""
+    """Formats top-1 and its interval, in percent: 98.8 (97.4 to 100.0)."""
     low, high = row["interval"]
     return f"{number(row['top1'])} ({number(low)} to {number(high)})"
 
 
 def difference(comparison: Mapping[str, Any]) -> str:
-    """+22.7 (+20.1 to +25.2): points of top-1 and their interval; "0.0, exactly" where proven."""
+    """Formats a difference with interval: +22.7 (+20.1 to +25.2), or "0.0, exactly" if proven."""
     if proven(comparison):
         return "0.0, exactly"
     low, high = comparison["interval"]
@@ -113,12 +113,12 @@ def difference(comparison: Mapping[str, Any]) -> str:
 
 
 def proven(comparison: Mapping[str, Any]) -> bool:
-    """Whether a difference is known to be 0: an estimate's interval always has a width."""
+    """Returns whether a difference is known to be 0; an estimate's interval always has a width."""
     return list(comparison["interval"]) == [0, 0]
 
 
 def significance(comparison: Mapping[str, Any]) -> str:
-    """A comparison's corrected p-value, and whether it is resolved."""
+    """Formats a comparison's corrected p-value, and whether it is resolved."""
     if proven(comparison):
         return MISSING
     text = p_value(comparison["p_adjusted"])
@@ -126,7 +126,7 @@ def significance(comparison: Mapping[str, Any]) -> str:
 
 
 def p_value(value: float | None) -> str:
-    """p = 0.012, p < 0.001, p > 0.99."""
+    """Formats a p-value: p = 0.012, p < 0.001, p > 0.99; – for None."""
     if value is None:
         return MISSING
     if value < 0.001:
@@ -135,12 +135,12 @@ def p_value(value: float | None) -> str:
 
 
 def percent(share: float) -> str:
-    """95 %, 99.9 %, of a share."""
+    """Formats a share as 95 % or 99.9 %."""
     return f"{100 * share:g} %"
 
 
 def series(values: Sequence[object]) -> str:
-    """0, 1, 2; or what they all are, where they are many and all the same."""
+    """Joins values as "0, 1, 2"; several equal ones become "300 each"."""
     if len(values) > 1 and len(set(values)) == 1:
         return f"{values[0]} each"
     return ", ".join(map(str, values))

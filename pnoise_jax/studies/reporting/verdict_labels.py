@@ -1,6 +1,6 @@
-"""The kinds of verdict as a reader meets them: a label, what it means, and how it looks.
+"""How the kinds of verdict are shown: a label, its meaning, and its look.
 
-Captions and titles ask here what they may say, so that no page contradicts its verdict.
+Captions and titles depend on these kinds, so that no page contradicts its verdict.
 """
 
 import dataclasses
@@ -13,10 +13,10 @@ class Kind:
     """One kind of verdict.
 
     Attributes:
-      label: on its chip.
-      meaning: a sentence for the legend.
+      label: the text on its chip.
+      meaning: the sentence in the legend.
       look: "found" (something is wrong with the number), "open" (not resolved) or "plain".
-      protocols: what the figure of the protocols shows of it.
+      protocols: how it shows in the figure of the protocols.
     """
 
     label: str
@@ -92,29 +92,29 @@ KINDS = {
 
 
 def held(audit: Mapping[str, Any]) -> dict[str, Kind]:
-    """All kinds that some noise of the audit has, the most serious first."""
+    """Returns the kinds that occur in the audit, the most serious first."""
     names = {name for finding in audit["findings"] for name in finding["verdict"]["kinds"]}
     return {name: kind for name, kind in KINDS.items() if name in names}
 
 
 def headline_finding(audit: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The finding about the noise that the audit's verdict is about."""
+    """Returns the finding about the noise of the audit's verdict."""
     wanted = audit["headline"]["noise_id"]
     return next(f for f in audit["findings"] if f["noise_id"] == wanted)
 
 
 def order_matters(verdict: Mapping[str, Any]) -> bool:
-    """Whether the order of the test set was found to move the accuracy."""
+    """Returns whether the verdict says that the order of the test set changes the accuracy."""
     return not {"leak", "order_effect"}.isdisjoint(verdict["kinds"])
 
 
 def independent(verdict: Mapping[str, Any]) -> bool:
-    """Whether no prediction depends on another example."""
+    """Returns whether no prediction depends on another example."""
     return "independent" in verdict["kinds"]
 
 
 def class_order_sign(verdict: Mapping[str, Any], level: float) -> int:
-    """1 or -1 where class order is resolved to score more or less than random orders, else 0."""
+    """Returns 1 or -1 if class order scores significantly above or below random orders, else 0."""
     test = verdict["evidence"]["class_order"]
     if independent(verdict) or test["p_adjusted"] > level:
         return 0
@@ -122,9 +122,9 @@ def class_order_sign(verdict: Mapping[str, Any], level: float) -> int:
 
 
 def pull(verdict: Mapping[str, Any], level: float) -> int:
-    """1 where predictions move towards their mates' class, -1 where away from it, else 0.
+    """Returns 1 if predictions move towards their mates' class, -1 if away from it, else 0.
 
-    The targets are asked in their order, and each has its part of the level.
+    The first target with a significant result decides. Each has an equal share of the level.
     """
     interventions = verdict["evidence"]["interventions"]
     pulls = [] if interventions is None else list(interventions["pulls"].values())

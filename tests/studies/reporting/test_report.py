@@ -117,8 +117,8 @@ def test_an_audit_that_cannot_be_written_leaves_the_old_files(tmp_path, broken):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (json.dumps(digits_audit() | {"version": 1}), "is of version 1, 2 was expected"),
-        (json.dumps(digits_audit() | {"version": 3}), "is of version 3, 2 was expected"),
+        (json.dumps(digits_audit() | {"version": 1}), "has version 1, but 2 was expected"),
+        (json.dumps(digits_audit() | {"version": 3}), "has version 3, but 2 was expected"),
         ('{"rows": []}', "has no comparisons, orders, verdict, version"),
         ("[1, 2]", "is not an audit"),
         ("{", "is not JSON"),
