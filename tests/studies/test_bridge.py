@@ -64,7 +64,7 @@ def test_what_is_not_such_a_sweep_is_refused(tmp_path, rows, message):
         (
             "noise.strength",
             ("1.0", "", "0.1"),
-            r"noise\.strength varies \('1\.0', '0\.1'\), and mod",
+            r"noise\.strength varies \('1\.0', '0\.1'\), but mod",
         ),
         ("optimizer.learning_rate", ("0.1", "0.1", "0.2"), r"rate varies .* a separate sweep for"),
         ("optimizer.learning_rate", ("0.1", "0.2", "0.1"), "optimizer.learning_rate varies"),

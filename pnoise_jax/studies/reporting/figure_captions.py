@@ -63,7 +63,7 @@ def protocols_table(audit: Mapping[str, Any]) -> str:
     """Returns the caption of the table of protocols."""
     return (
         "All rows score the same examples. Shuffled: mean over "
-        f"{audit['shuffled_orders']} random orders; its mates, bits and vote are those of the "
+        f"{audit['shuffled_orders']} random orders; its mates, bits and vote are from the "
         "first one. Class-sorted: class by class, in the data set’s order within each class. "
         "Balanced: the mean of the accuracies per class. Batch vote: a reference without noise, "
         "explained above."
@@ -113,9 +113,8 @@ def meter_table(audit: Mapping[str, Any]) -> str:
     return (
         "“Printed” is what the paper’s published program would print as its accuracy: after each "
         "batch it computes the accuracy so far, and it reports the mean of these numbers, so early "
-        "batches weigh most. In class order, early batches hold the first classes. The clean rows "
-        "differ only in "
-        "the order in which the same predictions are read."
+        "batches weigh most. In class order, early batches contain the first classes. The clean "
+        "rows differ only in the order in which the same predictions are read."
     )
 
 
@@ -183,9 +182,8 @@ def _orders_figure(audit: Mapping[str, Any]) -> str:
 def _interventions_figure(audit: Mapping[str, Any]) -> str:
     return (
         "How often an example among mates of one class is assigned to that class (squares), and "
-        "how "
-        "often to the other class of the pair (circles), in percent of batches. On the right: the "
-        "logit shift, in standard deviations. Each noise is shown at the batch size of its "
+        "how often to the other class of the pair (circles), in percent of batches. On the right: "
+        "the logit shift, in standard deviations. Each noise is shown at the batch size of its "
         "verdict."
     )
 

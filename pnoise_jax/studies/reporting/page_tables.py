@@ -196,7 +196,7 @@ def configuration(fields: Iterable[tuple[str, Any]]) -> Table:
     lines = [Line(printable(name), [printable(repr(value))]) for name, value in fields]
     return Table(
         "configuration",
-        "What the run was told.",
+        "The configuration of the run.",
         ("field", "value"),
         [Group("", lines)],
         words=True,

@@ -29,8 +29,8 @@ class Kind:
 KINDS = {
     "leak": Kind(
         "leak",
-        "The labels of batch mates are read, and an order of the test set gains by it. A deployed "
-        "classifier does not have these labels.",
+        "Predictions read the labels of batch mates, and an order of the test set gains accuracy "
+        "from it. A deployed classifier does not have these labels.",
         "found",
         "A square (class-sorted) to the right of its dot is the leak.",
     ),
@@ -86,7 +86,7 @@ KINDS = {
         "no effect",
         "In random order, accuracy equals that without noise within the bound of equivalence.",
         "plain",
-        "A dot (shuffled) on the line is no effect in use, within the bound of equivalence.",
+        "A dot (shuffled) on the line means no effect in use, within the bound of equivalence.",
     ),
 }
 

@@ -19,7 +19,7 @@ class Speed:
     """The measured times of a program.
 
     Attributes:
-      compiling: duration of the first step minus that of a later one, in seconds.
+      compiling: duration of the first step minus `step`, in seconds; at least 0.
       step: median duration of one step of all its runs, in seconds.
       runs: number of runs that one step advances.
     """

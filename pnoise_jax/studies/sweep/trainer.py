@@ -50,7 +50,7 @@ class Training:
 
     @functools.cached_property
     def experiment(self) -> training.Experiment:
-        """The experiment to train; it has no noise at all if there is none in training."""
+        """The experiment to train; its model has no noise at all if it trains without noise."""
         experiment = self.cells[0].experiment
         model = experiment.model
         if not trains_with_noise(experiment):

@@ -170,7 +170,7 @@ def test_page_collapses_the_configuration(sources):
         assert field in text
     bare = Page(sources["bare"])
     assert "details" not in bare.elements
-    assert "a function that the caller gave" in bare.text
+    assert "a function that the caller passed" in bare.text
 
 
 def test_commands_wrap_and_tables_show_that_they_scroll():
