@@ -6,16 +6,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-FEATURES = "bottleneck_features"  # the intermediate that holds them
+FEATURES = "bottleneck_features"  # name of the intermediate
 
 
 class TwoLayers(nn.Module, kw_only=True):
     """Two dense layers with ReLU and dropout between them: SSRT's classifier and discriminator.
 
     Attributes:
-      hidden_dim: features of the hidden layer.
-      out_dim: of the output.
-      dropout: its rate. Draws from the "dropout" stream.
+      hidden_dim: number of features of the hidden layer.
+      out_dim: number of features of the output.
+      dropout: dropout rate; uses the "dropout" stream.
       train: whether dropout is on.
     """
 
@@ -34,16 +34,16 @@ class TwoLayers(nn.Module, kw_only=True):
 
 
 class BottleneckHead(nn.Module, kw_only=True):
-    """A bottleneck with a batch norm, then a classifier; stores the bottleneck's features.
+    """A bottleneck with a batch norm, followed by a classifier; stores the bottleneck's features.
 
-    The running variance follows the batch's own (biased) variance, as everywhere in Flax; PyTorch's
-    is larger by n/(n-1) for n rows.
+    The running variance averages the biased variance of each batch, as always in Flax; PyTorch
+    averages the unbiased one, which is larger by a factor of n/(n-1) for n rows.
 
     Attributes:
       num_classes: number of logits.
-      dim: features of the bottleneck and of the classifier's hidden layer.
-      dropout: its rate, in both. Draws from the "dropout" stream.
-      train: turns on dropout, and normalises by the batch's own statistics.
+      dim: number of features of the bottleneck and of the classifier's hidden layer.
+      dropout: dropout rate of both; uses the "dropout" stream.
+      train: whether to apply dropout and to normalise by the statistics of the batch.
     """
 
     num_classes: int
@@ -64,7 +64,7 @@ class BottleneckHead(nn.Module, kw_only=True):
             use_running_average=not self.train,
             momentum=0.9,
             epsilon=1e-5,
-            use_fast_variance=False,  # E[x^2] - E[x]^2 loses digits where features are far from 0
+            use_fast_variance=False,  # E[x^2] - E[x]^2 loses precision if features are far from 0
             name="norm",
         )(x)
         x = nn.Dropout(self.dropout, deterministic=not self.train)(nn.relu(x))
@@ -80,10 +80,10 @@ class BottleneckHead(nn.Module, kw_only=True):
 
 @dataclasses.dataclass(frozen=True)
 class HeadFactory:
-    """Makes the head of a model; equal to others with the same settings.
+    """Creates the head of a model. Instances with the same settings are equal.
 
     Attributes:
-      dim, dropout: of `BottleneckHead`.
+      dim, dropout: as in `BottleneckHead`.
     """
 
     dim: int
@@ -96,7 +96,7 @@ class HeadFactory:
             raise ValueError(f"dropout={self.dropout!r}: give a rate in [0, 1)")
 
     def __call__(self, *, num_classes: int, train: bool, name: str) -> BottleneckHead:
-        """The head as a submodule."""
+        """Returns the head as a submodule."""
         return BottleneckHead(
             num_classes=num_classes, dim=self.dim, dropout=self.dropout, train=train, name=name
         )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 STREAMS = ("source", "target", "fusion")
 _SOURCE, _TARGET, _FUSION = range(3)
-_ATTENDED = "attended"  # the collection of each attention's inputs, and their name there
+_ATTENDED = "attended"  # the collection of the inputs of attention, and their name in it
 
 
 def run_branches(
@@ -19,23 +19,23 @@ def run_branches(
     rngs: Sequence[dict[str, jax.Array]],
     **call: Any,
 ) -> jax.Array:
-    """The features of the three streams, in training mode, with shared weights.
+    """Returns the features of the three streams, in training mode, with shared weights.
 
-    In every block the fusion takes its queries from the source, and its keys and values from the
-    target; the result is added to a stream of its own. Noise mixes each stream separately.
+    In every block, the fusion attends with the source's queries to the target's keys and values,
+    and adds the result to its own stream. Noise that mixes examples mixes each stream separately.
 
     Args:
-      model: a transformer, such as `models.create_model` makes.
-      variables: of the model.
-      inputs: to the first block, (3, batch, ...), in the order of `STREAMS`.
-      rngs: of each stream.
-      **call: other keywords of `Classifier.__call__`.
+      model: a transformer, for example from `models.create_model`.
+      variables: the model's variables.
+      inputs: inputs to the first block, (3, batch, ...), in the order of `STREAMS`.
+      rngs: the keys of each stream, by name.
+      **call: other keyword arguments of `Classifier.__call__`.
 
     Returns:
-      (3, batch, dim) float32.
+      The features, (3, batch, dim) float32.
 
     Raises:
-      ValueError: some layers have another kind of attention.
+      ValueError: a layer has no attention with a method `weigh_values`.
     """
 
     def run(variables: Any, x: jax.Array, keys: dict[str, jax.Array]) -> Any:
@@ -51,20 +51,20 @@ def run_branches(
             **call,
         )
 
-    keys = {name: jnp.stack([of[name] for of in rngs[:_FUSION]]) for name in rngs[0]}
+    keys = {name: jnp.stack([each[name] for each in rngs[:_FUSION]]) for name in rngs[0]}
     with nn.intercept_methods(_store_attended):
-        # A mapped axis instead of a longer batch: examples stay on their devices, and noise that
-        # mixes a batch sees one stream.
+        # vmap instead of a longer batch: examples stay on their devices, and noise that mixes a
+        # batch sees only one stream.
         both, stored = jax.vmap(run, in_axes=(None, 0, 0))(variables, inputs[:_FUSION], keys)
     attended = jax.tree.map(_cross, stored.get(_ATTENDED, {}), is_leaf=_is_attended)
     if (crossed := len(jax.tree.leaves(attended, is_leaf=_is_attended))) != model.num_layers:
         raise ValueError(
             f"{crossed} of the {model.num_layers} layers of {type(model).__name__} have an "
             "attention with a method weigh_values(query, key, value, ...), which CDTrans needs in "
-            "each: choose another model, such as vit_b_16"
+            "every layer: choose another model, such as vit_b_16"
         )
     with nn.intercept_methods(_use_attended):
-        # A separate pass, so the compiler drops the queries, keys and values that it does not use.
+        # A separate pass, so that the compiler can drop the unused queries, keys and values.
         fusion, _ = run({**variables, _ATTENDED: attended}, inputs[_FUSION], rngs[_FUSION])
     return jnp.concatenate([both, fusion[None]])
 
@@ -89,7 +89,7 @@ def _is_attended(x: Any) -> bool:
 
 
 def _cross(attended: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
-    """The source's query with the target's key and value; both domains' are (2, ...) each."""
+    """Combines the source's query with the target's key and value; each input is (2, ...)."""
     query, key, value = attended
     return query[_SOURCE], key[_TARGET], value[_TARGET]
 
@@ -97,13 +97,14 @@ def _cross(attended: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array,
 class BnNeck(nn.Module, kw_only=True):
     """A batch norm in front of the last dense layer (https://arxiv.org/abs/1903.07071).
 
-    The norm has a scale and no bias, and the dense layer has none either. The normalised features
-    are stored as the intermediate "neck". The running variance follows the batch's own (biased)
-    variance, as everywhere in Flax; PyTorch's is larger by n/(n-1) for n rows.
+    The norm has a scale but no bias, and the dense layer has no bias either. The normalised
+    features are stored as the intermediate "neck". The running variance averages the biased
+    variance of each batch, as always in Flax; PyTorch averages the unbiased one, which is larger by
+    a factor of n/(n-1) for n rows.
 
     Attributes:
       num_classes: number of logits.
-      train: whether to normalise by the batch, and to update the running statistics.
+      train: whether to normalise by the statistics of the batch and update the running ones.
     """
 
     num_classes: int
@@ -117,7 +118,7 @@ class BnNeck(nn.Module, kw_only=True):
             momentum=0.9,
             epsilon=1e-5,
             use_bias=False,
-            use_fast_variance=False,  # E[x^2] - E[x]^2 loses digits where features are far from 0
+            use_fast_variance=False,  # E[x^2] - E[x]^2 loses precision if features are far from 0
             dtype=jnp.float32,
             name="norm",
         )

@@ -23,10 +23,10 @@ from pnoise_jax.training import Metrics, State, StepContext, model_parameters
 
 @dataclasses.dataclass(frozen=True)
 class NeckFactory:
-    """Makes the head; all instances are equal."""
+    """Creates the head. All instances are equal."""
 
     def __call__(self, *, num_classes: int, train: bool, name: str) -> BnNeck:
-        """The head as a submodule."""
+        """Returns the head as a submodule."""
         return BnNeck(num_classes=num_classes, train=train, name=name)
 
 
@@ -34,30 +34,33 @@ class NeckFactory:
 class CdTrans(AdaptationTask):
     """CDTrans (https://arxiv.org/abs/2109.06165) on any transformer.
 
-    At first the model learns the source alone, with the config's label smoothing. After that, each
-    target image gets a new pseudo label from time to time, and each image is paired with the
-    nearest one of the other domain, if their labels agree. For each pair the model runs three
+    The model first learns from the source alone, with the config's label smoothing. After that, the
+    target images get new pseudo labels at regular intervals, and each image is paired with its
+    nearest image in the other domain if their labels agree. For each pair, the model runs three
     streams: the source image, the target image, and a fusion with the source's queries and the
-    target's keys and values. The loss is the cross-entropy of the source, that of the target with
-    its pseudo label, and the distillation from the fusion to the target.
+    target's keys and values. The loss is a weighted sum of the cross-entropy of the source, the
+    cross-entropy of the target with its pseudo label, and the distillation from the fusion to the
+    target.
 
-    Durations are as in a config, with epochs of the target's training split. Pretrained weights are
-    for the backbone only: set weights_head="fresh".
+    Durations are written as in a config; epochs are those of the target's training split.
+    Pretrained weights must be for the backbone only: set weights_head="fresh".
 
-    As published: stage 1 for 10 epochs and stage 2 for 40, each with its own warm-up; SGD with
-    momentum 0.9, weight decay 1e-4, rate 0.008 and twice that for biases, gradients clipped at 1;
-    label_smoothing=0.1; DeiT's weights; model.drop_path=0.1. The pair stage has no smoothing. Here
-    both stages are one run, so one schedule spans both.
+    The published settings: 10 epochs of stage 1 and 40 of stage 2, each with its own warm-up; SGD
+    with momentum 0.9, weight decay 1e-4, learning rate 0.008 (twice that for biases), gradients
+    clipped at 1; label_smoothing=0.1; DeiT weights; model.drop_path=0.1. The stage with pairs uses
+    no label smoothing. Here both stages are one run, so one schedule spans both.
 
     Attributes, in addition to those of every `AdaptationTask`:
       source_duration: how long to train on the source alone.
-      pair_every: how long pairs and pseudo labels stay the same.
-      source_weight, pseudo_weight, distillation_weight: of the three terms; 0 turns one off.
-      same_label: keep only pairs whose labels agree, the published "center-aware" filter.
-      detach: no gradient of the distillation flows through the fusion, its teacher; False is the
-        published code.
-      swap: pseudo labels train the fusion and the target teaches it, as in the published code
-        before April 2022.
+      pair_every: how long to keep pairs and pseudo labels before computing new ones.
+      source_weight, pseudo_weight, distillation_weight: weights of the three terms; 0 turns a term
+        off.
+      same_label: whether to keep only pairs whose labels agree, the published "center-aware"
+        filter.
+      detach: whether to stop the gradient of the distillation at its teacher, the fusion; False
+        matches the published code.
+      swap: whether to train the fusion on the pseudo labels, with the target as its teacher, as in
+        the published code before April 2022.
     """
 
     source_duration: str = "10 epochs"
@@ -79,10 +82,10 @@ class CdTrans(AdaptationTask):
 
     @classmethod
     def prepare_model(cls, model: models.Classifier, **options: Any) -> models.Classifier:
-        """The model with its head behind a batch norm.
+        """Returns the model with its head behind a batch norm.
 
         Raises:
-          ValueError: it is not a transformer.
+          ValueError: the model is not a transformer.
         """
         del options
         if not hasattr(model, "key_gate"):
@@ -98,7 +101,7 @@ class CdTrans(AdaptationTask):
         total, first = self.require_setup().total_steps, self._first
         if first >= total:
             raise ValueError(
-                f"task.source_duration={self.source_duration!r} has {first} steps and the run "
+                f"task.source_duration={self.source_duration!r} is {first} steps and the run has "
                 f"{total}: no step with pairs is left; lower it, or raise duration"
             )
         if self._every < 1:
@@ -123,7 +126,7 @@ class CdTrans(AdaptationTask):
         jax.eval_shape(trace, images)
 
     def init(self, key: jax.Array, images: jax.ShapeDtypeStruct) -> dict[str, Any]:
-        """The model's collections, and room for as many pairs as there can be."""
+        """Returns the model's collections, and arrays for the largest possible number of pairs."""
         pairs = empty_pairs(len(self.source_data), len(self.require_setup().train_data))
         return {**super().init(key, images), "pairs": pairs}
 
@@ -138,7 +141,7 @@ class CdTrans(AdaptationTask):
 
     @property
     def preparations(self) -> range:
-        """The steps before which pairs are made."""
+        """The steps before which `prepare` computes pairs."""
         return range(self._first, self.require_setup().total_steps, self._every)
 
     def prepare(
@@ -150,11 +153,11 @@ class CdTrans(AdaptationTask):
         mesh: jax.sharding.Mesh,
         report: Callable[[str], None],
     ) -> State:
-        """Makes pseudo labels and pairs with the weights of this step.
+        """Computes pseudo labels and pairs with the weights of this step.
 
         Raises:
-          ValueError: no pair is left.
-          StoppedError: the main program received a signal that it listens to.
+          ValueError: there are no pairs.
+          StoppedError: the main program received a signal to stop.
         """
         target = self._unlabelled(np.zeros(len(self.require_setup().train_data), np.int32))
         source_features, _ = self._embed(variables, self.source_data, mesh)
@@ -175,7 +178,7 @@ class CdTrans(AdaptationTask):
         if not len(pairs):
             raise ValueError(
                 f"task: at step {step} no pair is left: no image's nearest neighbour in the other "
-                "domain has the same label. Raise task.source_duration, lower "
+                "domain has its label. Raise task.source_duration, lower "
                 "optimizer.learning_rate, or set task.same_label=False"
             )
         return {**state, "pairs": fill_pairs(state["pairs"], pairs, labels)}
@@ -183,22 +186,26 @@ class CdTrans(AdaptationTask):
     def _embed(
         self, variables: Mapping[str, Any], dataset: data.Dataset, mesh: jax.sharding.Mesh
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The features after the batch norm, and the logits, of all images in evaluation mode."""
+        """Returns the batch norm's output and the logits for all images, in evaluation mode."""
         images = self.require_setup().without_augmentation(dataset)
         return embed(
             self.model, variables, images, mesh=mesh, mean=self.mean, std=self.std, sown="neck"
         )
 
     def _unlabelled(self, labels: np.ndarray) -> data.Dataset:
-        """The target's training split with these labels instead of its own."""
+        """Returns the target's training split with these labels instead of its own."""
         return dataclasses.replace(self.require_setup().train_data, labels=labels)
 
     def open_batches(self, start: int = 0) -> data.BatchIterator:
-        """{"image", "label"} of the source, before there are pairs."""
+        """Opens the batches {"image", "label"} of the source, for the steps without pairs."""
         return self.open_source(start)
 
     def open_period(self, start: int, state: State) -> data.BatchIterator | PairBatches:
-        """{"image", "label", "target_image", "pseudo_label"} once there are pairs."""
+        """Opens the batches of a period.
+
+        They are {"image", "label"} of the source before there are pairs, and {"image", "label",
+        "target_image", "pseudo_label"} after that.
+        """
         if start < self._first:
             return self.open_source(start)
         pairs = {name: np.array(x) for name, x in jax.device_get(state["pairs"]).items()}
@@ -219,7 +226,7 @@ class CdTrans(AdaptationTask):
     def loss(
         self, params: Any, state: State, batch: data.Batch, context: StepContext
     ) -> tuple[jax.Array, tuple[State, Metrics]]:
-        """The sum of the terms, each of which is also logged; without pairs, the first alone."""
+        """Returns the weighted sum of the terms, and each as a metric; without pairs, the first."""
         pairs = state["pairs"]
         more = {"pairs": pairs["count"], "pseudo_classes": pairs["classes"]}
         more = {name: x.astype(jnp.float32) for name, x in more.items()}
@@ -249,7 +256,7 @@ class CdTrans(AdaptationTask):
     def _logits(
         self, params: Any, state: State, batch: data.Batch, context: StepContext
     ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], State]:
-        """The logits of source, target and fusion, (batch, classes) each, and the state."""
+        """Returns the logits of source, target and fusion, (batch, classes) each, and the state."""
         images = self.normalise(batch["image"]), self.normalise(batch["target_image"])
         starts = [
             self.features(params, state, x, context, domain=domain, end=1)[0]
@@ -268,18 +275,18 @@ class CdTrans(AdaptationTask):
             **({} if strength is None else {"noise_strength": strength}),
         )
         logits = {}
-        for name in ("source", "fusion", "target"):  # the running statistics' order, as published
+        for name in ("source", "fusion", "target"):  # running statistics as published
             x = features[STREAMS.index(name)]
             logits[name], state, _ = self.classify(params, state, x, context, domain=name)
         return (logits["source"], logits["target"], logits["fusion"]), state
 
 
 def distillation(teacher: jax.Array, learner: jax.Array, *, detach: bool) -> jax.Array:
-    """The cross-entropy of the learner's prediction against the teacher's: a mean, in nats.
+    """Returns the mean cross-entropy of the learner's predictions with the teacher's, in nats.
 
     Args:
       teacher, learner: logits, (batch, classes).
-      detach: no gradient flows through the teacher.
+      detach: whether to stop the gradient at the teacher.
     """
     p = jax.nn.softmax(teacher)
     p = jax.lax.stop_gradient(p) if detach else p

@@ -1,4 +1,4 @@
-"""Domain-adversarial training: features that do not let a discriminator tell the domains apart."""
+"""Domain-adversarial training: features from which no discriminator can tell the domains apart."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -24,18 +24,19 @@ from pnoise_jax.training import OWN_PARAMETERS, Metrics, State, StepContext
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Dann(AdaptationTask):
-    """DANN (https://arxiv.org/abs/1505.07818), with information maximisation if it has a weight.
+    """DANN (https://arxiv.org/abs/1505.07818), with optional information maximisation.
 
-    The loss is the source's cross-entropy, plus domain_weight times the discriminator's, whose
-    gradient is reversed on its way into the features, plus information_weight times the target's
-    mean entropy minus the entropy of its mean prediction.
+    The loss is the sum of the source's cross-entropy; domain_weight times the discriminator's loss,
+    whose gradient is reversed before it reaches the features; and information_weight times the
+    target's mean entropy minus the entropy of its mean prediction.
 
     Attributes, in addition to those of every `AdaptationTask`:
-      domain_weight: of the feature discriminator; 0 turns it off.
-      information_weight: of information maximisation; 0 turns it off.
-      hidden_dim: features of the discriminator's hidden layers; None: a quarter of the model's.
-      reverse: whether the gradient is reversed; if not, the discriminator only watches.
-      discriminator_dropout: dropout rate after each of its hidden layers.
+      domain_weight: weight of the discriminator's loss; 0 turns it off.
+      information_weight: weight of information maximisation; 0 turns it off.
+      hidden_dim: number of features of the discriminator's hidden layers; None is a quarter of the
+        model's features.
+      reverse: whether to reverse the gradient; if not, the discriminator does not affect the model.
+      discriminator_dropout: dropout rate after each hidden layer of the discriminator.
     """
 
     domain_weight: float = 1.0
@@ -62,16 +63,16 @@ class Dann(AdaptationTask):
             )
 
     def init(self, key: jax.Array, images: jax.ShapeDtypeStruct) -> dict[str, Any]:
-        """The model's collections, and the discriminator's parameters."""
+        """Returns the model's collections, and the discriminator's parameters."""
         variables = super().init(key, images)
         features = jax.eval_shape(
             lambda v, x: self.model.apply(v, x, end="features", method="forward"), variables, images
         )
         example = jnp.zeros((1, features.shape[-1]), jnp.float32)
-        own = self._discriminator(features.shape[-1], train=False).init(
+        discriminator = self._discriminator(features.shape[-1], train=False).init(
             jax.random.fold_in(key, 1), example
         )
-        params = {**variables["params"], OWN_PARAMETERS: {"global": own["params"]}}
+        params = {**variables["params"], OWN_PARAMETERS: {"global": discriminator["params"]}}
         return {**variables, "params": params}
 
     def _discriminator(self, dim: int, *, train: bool) -> Discriminator:
@@ -80,7 +81,7 @@ class Dann(AdaptationTask):
         return Discriminator(hidden_dim=hidden_dim, dropout=dropout, train=train)
 
     def coefficient(self, step: jax.Array) -> jax.Array:
-        """The reversal's factor at a step; 0 if `reverse` is off: features get no gradient."""
+        """Returns the factor of the gradient reversal at a step; 0 if `reverse` is off."""
         if not self.reverse:
             return jnp.zeros((), jnp.float32)
         return reversal_coefficient(self.progress(step))
@@ -88,7 +89,7 @@ class Dann(AdaptationTask):
     def loss(
         self, params: Any, state: State, batch: data.Batch, context: StepContext
     ) -> tuple[jax.Array, tuple[State, Metrics]]:
-        """The sum of the terms, each of which is also logged."""
+        """Returns the weighted sum of the terms, and each term as a metric."""
         images = self.normalise(batch["image"]), self.normalise(batch["target_image"])
         source, state, _ = self.features(params, state, images[0], context, domain="source")
         target, state, _ = self.features(params, state, images[1], context, domain="target")
@@ -104,7 +105,7 @@ class Dann(AdaptationTask):
     def _domain_term(
         self, params: Any, source: jax.Array, target: jax.Array, context: StepContext
     ) -> tuple[jax.Array, Metrics]:
-        """The discriminator's weighted loss on the features of both domains, and its metrics."""
+        """Returns the discriminator's weighted loss on both domains' features, and its metrics."""
         both = jnp.concatenate([source, target])
         both = reverse_gradient(both, self.coefficient(context.step))
         logits = self._discriminator(both.shape[-1], train=True).apply(
@@ -121,7 +122,7 @@ class Dann(AdaptationTask):
     def _information_term(
         self, params: Any, state: State, target: jax.Array, context: StepContext
     ) -> tuple[jax.Array, Metrics]:
-        """Weighted information maximisation on the target; nothing if it is off."""
+        """Returns the weighted information maximisation on the target; 0 if it is off."""
         if not self.information_weight:
             return jnp.zeros((), jnp.float32), {}
         logits, _, _ = self.classify(params, state, target, context, domain="target")

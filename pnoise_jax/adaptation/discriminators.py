@@ -1,4 +1,4 @@
-"""Domain discriminators, and the reversal of their gradient."""
+"""Domain discriminators and the reversal of their gradient."""
 
 import functools
 from typing import Any
@@ -12,11 +12,13 @@ from pnoise_jax.adaptation.losses import binary_entropy
 
 @jax.custom_vjp
 def reverse_gradient(x: jax.Array, coefficient: jax.Array) -> jax.Array:
-    """x itself; its gradient is multiplied by minus the coefficient (https://arxiv.org/abs/1505.07818).
+    """Returns x, and multiplies its gradient by ``-coefficient``.
+
+    This is the gradient reversal layer of DANN (https://arxiv.org/abs/1505.07818).
 
     Args:
-      x: of any shape.
-      coefficient: a scalar; may be traced. It has no gradient.
+      x: an array of any shape.
+      coefficient: a scalar; may be traced. Its gradient is 0.
     """
     del coefficient
     return x
@@ -34,11 +36,13 @@ reverse_gradient.defvjp(_forward, _backward)
 
 
 def reversal_coefficient(progress: jax.Array, *, steepness: float = 10.0) -> jax.Array:
-    """2 / (1 + exp(-steepness * progress)) - 1: from 0 to about 1 (DANN, section 5.2.2).
+    """Returns 2 / (1 + exp(-steepness * progress)) - 1, which rises from 0 to about 1.
+
+    See section 5.2.2 of DANN (https://arxiv.org/abs/1505.07818).
 
     Args:
-      progress: the finished share of the training, a scalar from 0.
-      steepness: how fast it rises.
+      progress: the finished fraction of the training, a scalar of at least 0.
+      steepness: how fast the coefficient rises.
     """
     return 2 * jax.nn.sigmoid(steepness * progress) - 1
 
@@ -47,8 +51,8 @@ class Discriminator(nn.Module, kw_only=True):
     """Three dense layers with ReLU and dropout between them, as in TVT.
 
     Attributes:
-      hidden_dim: features of the two hidden layers.
-      dropout: its rate, after each hidden layer. Draws from the "dropout" stream.
+      hidden_dim: number of features of the two hidden layers.
+      dropout: dropout rate after each hidden layer; uses the "dropout" stream.
       train: whether dropout is on.
     """
 
@@ -58,7 +62,7 @@ class Discriminator(nn.Module, kw_only=True):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps x (..., dim) to logits (...,): positive for the source."""
+        """Maps x (..., dim) to logits (...,), positive for the source."""
         dense = functools.partial(nn.Dense, kernel_init=nn.initializers.xavier_normal())
         x = x.astype(jnp.float32)
         for number in (1, 2):
@@ -68,18 +72,17 @@ class Discriminator(nn.Module, kw_only=True):
 
 
 class TransferGate(nn.Module, kw_only=True):
-    """How transferable each patch is: the entropy of a domain discriminator on its keys.
+    """Computes how transferable each patch is: the entropy of a domain discriminator on its keys.
 
-    It is part of TVT's last block (https://arxiv.org/abs/2108.05988), in training and inference.
-    The discriminator's output is stored as the intermediate "domain_logits"; its gradient is
-    reversed on its way into the keys, by the coefficient "reversal" in the collection
-    "coefficients".
+    TVT (https://arxiv.org/abs/2108.05988) uses it in the last block, in training and inference. The
+    discriminator's output is stored as the intermediate "domain_logits". Its gradient is reversed
+    before it reaches the keys; the factor is "reversal" in the collection "coefficients".
 
     Attributes:
-      prefix_tokens: the number of tokens before the patches; their factor is 1.
-      detach: whether no gradient flows through the factors. TVT's published code does not detach
-        them, so its classification loss trains the discriminator too.
-      dropout: of the discriminator.
+      prefix_tokens: number of tokens before the patches; their factor is 1.
+      detach: whether to stop the gradient at the factors. TVT's published code does not, so its
+        classification loss also trains the discriminator.
+      dropout: dropout rate of the discriminator.
       train: whether dropout is on.
     """
 
@@ -109,7 +112,7 @@ class TransferGate(nn.Module, kw_only=True):
 
 
 def find_sown(collections: Any, name: str) -> jax.Array:
-    """The only array that modules have stored under a name."""
+    """Returns the only array that modules stored under a name."""
     (leaf,) = (
         leaf
         for path, leaf in jax.tree.leaves_with_path(collections)

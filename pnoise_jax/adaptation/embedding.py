@@ -23,24 +23,24 @@ def embed(
     std: tuple[float, ...],
     sown: str,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """An array that a module stores for each image, and the logits, without noise.
+    """Returns a stored intermediate and the logits for each image, without noise.
 
     Labels are not used.
 
     Args:
       model: a classifier.
-      variables: of the model.
-      dataset: n images, in the form the model takes.
+      variables: the model's variables.
+      dataset: n images, preprocessed for the model.
       mesh: the devices.
-      mean: per channel, of images in [0, 1], or a mean image.
-      std: per channel.
-      sown: the name of an intermediate, (batch, dim), that the model stores.
+      mean: mean of each channel, for images in [0, 1], or a mean image.
+      std: standard deviation of each channel.
+      sown: name of an intermediate, (batch, dim), that the model stores.
 
     Returns:
       (n, dim) and (n, classes), float32, in the data set's order; the same on every host.
 
     Raises:
-      StoppedError: the main program received a signal that it listens to; see `stopping`.
+      StoppedError: the main program received a signal to stop; see `stopping`.
     """
     model = model.clone(injection=None)
     size = len(dataset)

@@ -1,4 +1,4 @@
-"""The terms of the losses, each a float32 mean over a batch."""
+"""Loss terms, each a float32 mean over a batch."""
 
 from typing import Any
 
@@ -8,18 +8,18 @@ import optax
 
 
 def cross_entropy(logits: jax.Array, labels: Any, label_smoothing: float = 0.0) -> jax.Array:
-    """The cross-entropy of logits (batch, classes) with labels (batch,), in nats."""
+    """Returns the cross-entropy of logits (batch, classes) with labels (batch,), in nats."""
     targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)
     targets = optax.smooth_labels(targets, label_smoothing)
     return optax.softmax_cross_entropy(logits, targets).mean()
 
 
 def domain_loss(source_logits: jax.Array, target_logits: jax.Array) -> jax.Array:
-    """The binary cross-entropy of a discriminator, in nats; both domains count the same.
+    """Returns the binary cross-entropy of a discriminator, in nats; both domains have equal weight.
 
     Args:
-      source_logits: of any shape; it should be positive.
-      target_logits: of any shape; it should be negative.
+      source_logits: logits for the source, of any shape; positive is right.
+      target_logits: logits for the target, of any shape; negative is right.
     """
     source = optax.sigmoid_binary_cross_entropy(source_logits, jnp.ones_like(source_logits))
     target = optax.sigmoid_binary_cross_entropy(target_logits, jnp.zeros_like(target_logits))
@@ -27,16 +27,17 @@ def domain_loss(source_logits: jax.Array, target_logits: jax.Array) -> jax.Array
 
 
 def domain_accuracy(source_logits: jax.Array, target_logits: jax.Array) -> jax.Array:
-    """The percentage of examples whose domain a discriminator gets right; 50 is chance."""
+    """Returns the percentage of examples whose domain a discriminator gets right; 50 is chance."""
     source = (source_logits > 0).mean(dtype=jnp.float32)
     target = (target_logits <= 0).mean(dtype=jnp.float32)
     return 50 * (source + target)
 
 
 def information_maximisation(logits: jax.Array) -> jax.Array:
-    """Mean entropy minus the entropy of the mean prediction, in bits (TVT, equation 10; SHOT).
+    """Returns the mean entropy minus the entropy of the mean prediction, in bits.
 
-    It falls as predictions become confident and differ from each other.
+    This is equation 10 of TVT, from SHOT. It falls as predictions become more confident and more
+    different from each other.
 
     Args:
       logits: (batch, classes).
@@ -50,7 +51,7 @@ def information_maximisation(logits: jax.Array) -> jax.Array:
 
 
 def binary_entropy(logits: jax.Array) -> jax.Array:
-    """The entropy of a binary decision in bits, from its logit: 1 at a logit of 0."""
+    """Returns the entropy in bits of a binary decision, given its logit; 1 at a logit of 0."""
     p = jax.nn.sigmoid(logits)
     bits = -(p * jax.nn.log_sigmoid(logits) + (1 - p) * jax.nn.log_sigmoid(-logits))
     return bits / jnp.log(jnp.float32(2))
@@ -59,12 +60,14 @@ def binary_entropy(logits: jax.Array) -> jax.Array:
 def confident_divergence(
     logits: jax.Array, other_logits: jax.Array, *, threshold: float
 ) -> jax.Array:
-    """KL(p || q) in nats over the rows in which p is confident (SSRT); 0 if there are none.
+    """Returns the mean KL(p || q) in nats over the rows where p is confident; 0 if there are none.
+
+    This is the self-refinement loss of SSRT (https://arxiv.org/abs/2204.07683).
 
     Args:
-      logits: of p, (batch, classes).
-      other_logits: of q, in the same shape; p and q both have a gradient.
-      threshold: what the largest probability of p must exceed.
+      logits: logits of p, (batch, classes).
+      other_logits: logits of q, of the same shape. Gradients flow through both p and q.
+      threshold: p is confident in a row if its largest probability is above this.
     """
     log_p, log_q = jax.nn.log_softmax(logits), jax.nn.log_softmax(other_logits)
     p = jnp.exp(log_p)

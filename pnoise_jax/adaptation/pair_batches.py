@@ -11,16 +11,16 @@ from pnoise_jax.adaptation.paired_batches import PairedBatches
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PairOrder:
-    """Which example of one side is at each position of a run, as long as its pairs stay the same.
+    """The example of one domain at each position of a run, for one set of pairs.
 
-    Every epoch of pairs has its own order and drops an incomplete last batch. If there are fewer
-    pairs than a batch holds, the batch continues into the next epoch.
+    Each epoch of pairs has its own order and drops an incomplete last batch. If there are fewer
+    pairs than batch_size, a batch continues into the next epoch.
 
     Attributes:
-      side: (pairs,), the examples of one side.
-      batch_size: of a step, over all hosts.
+      side: (pairs,), the indices of this domain's examples.
+      batch_size: number of pairs in a step, over all hosts.
       first: the first step with these pairs.
-      seed: of the orders; the same for both sides.
+      seed: seed of the orders; the same for both domains.
     """
 
     side: np.ndarray
@@ -29,7 +29,7 @@ class PairOrder:
     seed: int
 
     def __call__(self, positions: np.ndarray) -> np.ndarray:
-        """The examples (b,) at positions (b,), counted from the first step of the run."""
+        """Returns the examples (b,) at positions (b,), counted from the start of the run."""
         size = len(self.side)
         used = size - size % self.batch_size or size
         epochs, offsets = np.divmod(positions - self.first * self.batch_size, used)
@@ -40,13 +40,16 @@ class PairOrder:
 
 @functools.lru_cache(maxsize=8)
 def _order(seed: int, first: int, epoch: int, size: int) -> np.ndarray:
-    # The spawn key keeps it apart from the orders of whole epochs, which have two numbers.
+    # The orders of whole epochs have spawn keys of two numbers, so this one cannot equal them.
     sequence = np.random.SeedSequence(seed, spawn_key=(2, first, int(epoch)))
     return np.random.default_rng(sequence).permutation(size)
 
 
 class PairBatches(PairedBatches):
-    """{"image", "label", "target_image", "pseudo_label"} per step; close it, or use `with`."""
+    """Iterates over {"image", "label", "target_image", "pseudo_label"}, one batch per step.
+
+    Close it, or use `with`.
+    """
 
     def __next__(self) -> data.Batch:
         source, target = next(self._source), next(self._target)

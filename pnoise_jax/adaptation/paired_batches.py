@@ -9,16 +9,20 @@ from pnoise_jax import data
 
 
 def target_seed(seed: int) -> int:
-    """The target stream's seed: with the source's, sets of one size would always pair alike."""
+    """Returns the seed of the target's stream.
+
+    It differs from the source's seed, with which data sets of equal size would pair the same images
+    in every epoch.
+    """
     return int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])
 
 
 class PairedBatches(Iterator[data.Batch]):
-    """{"image", "label", "target_image"} for each step; close it, or use `with`.
+    """Iterates over {"image", "label", "target_image"}, one batch per step.
 
-    Each domain is a separate stream, over whole epochs in its own order, so the smaller one repeats
-    more often and no example is favoured. The labels of the target are dropped here: no step sees
-    them.
+    Each domain is a separate stream of whole epochs, in its own order, so the smaller domain
+    repeats more often and no example is favoured. The target's labels are dropped here, so no step
+    sees them. Close it, or use `with`.
     """
 
     def __init__(self, source: data.BatchIterator, target: data.BatchIterator):

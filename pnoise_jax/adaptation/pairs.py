@@ -1,4 +1,4 @@
-"""The pairs of a period as a run's state holds them, and a message about them."""
+"""The pairs of a period, as stored in the state of a run, and a message about them."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def empty_pairs(source_size: int, target_size: int) -> dict[str, jnp.ndarray]:
-    """Empty arrays with room for as many pairs of source and target images as there can be."""
+    """Returns empty arrays for the largest possible number of source and target pairs."""
     room = source_size + target_size
     return {
         "source": jnp.zeros(room, jnp.int32),
@@ -21,7 +21,7 @@ def empty_pairs(source_size: int, target_size: int) -> dict[str, jnp.ndarray]:
 def fill_pairs(
     empty: Mapping[str, jnp.ndarray], pairs: np.ndarray, labels: np.ndarray
 ) -> dict[str, np.ndarray | np.generic]:
-    """The arrays of `empty_pairs` with pairs (n, 2) and pseudo labels (target images,)."""
+    """Returns the arrays of `empty_pairs`, filled with pairs (n, 2) and labels (target images,)."""
     padded = np.zeros((len(empty["source"]), 2), np.int32)
     padded[: len(pairs)] = pairs
     return {
@@ -36,13 +36,13 @@ def fill_pairs(
 def describe_pairs(
     pairs: np.ndarray, labels: np.ndarray, *, step: int, class_names: Sequence[str]
 ) -> list[str]:
-    """A message about new pairs, with a warning if the pseudo labels have collapsed.
+    """Describes new pairs, with a warning if the pseudo labels have collapsed.
 
     Args:
-      pairs: (n, 2).
-      labels: pseudo labels (target images,).
-      step: when they were made.
-      class_names: of all classes.
+      pairs: source and target indices, (n, 2).
+      labels: pseudo labels, (target images,).
+      step: the step at which the pairs were computed.
+      class_names: the names of all classes.
     """
     classes, counts = np.unique(labels, return_counts=True)
     sentences = [

@@ -13,7 +13,7 @@ IMAGE = 0  # the place before the first layer
 
 
 def perturb(x: jax.Array, strength: jax.Array | float) -> jax.Array:
-    """x (batch, ...) mixed with the batch in reverse order: the noise `Reverse`.
+    """Mixes x (batch, ...) with the batch in reverse order, as the noise `Reverse` does.
 
     Args:
       x: a representation, or images.
@@ -35,23 +35,23 @@ def with_perturbed(
     drawn: jax.Array,
     strength: jax.Array,
 ) -> tuple[jax.Array, jax.Array, State]:
-    """The features of images, and those of copies that are perturbed at the drawn place.
+    """Returns the features of images and of copies that are perturbed at the drawn place.
 
-    The model is traced twice, once for each stream, however many places there are. The copies'
-    stream skips the stretches before the place where copies start. (One branch for each place would
-    trace the model for each, and reserve memory for every branch's activations.)
+    The model is traced twice, once per stream, for any number of places. The stream of the copies
+    skips the layers before the place where the copies start. (One branch per place would trace the
+    model once per branch, and reserve memory for the activations of every branch.)
 
     Args:
-      run: ``run(state, x, start=, end=, domain=)`` runs a stretch of the model, for the domain
-        "target" or "perturbed", and returns its output and the state.
+      run: ``run(state, x, start=, end=, domain=)`` runs a range of the model's layers, for the
+        domain "target" or "perturbed", and returns the output and the state.
       state: the collections.
-      images: normalised, (batch, height, width, channels).
-      places: where copies may start, in order: `IMAGE` or the numbers of layers.
-      drawn: one of them, int32 scalar.
-      strength: of the perturbation.
+      images: normalised images, (batch, height, width, channels).
+      places: where copies can start, in order: `IMAGE` or layer numbers.
+      drawn: the drawn place, an int32 scalar.
+      strength: strength of the perturbation.
 
     Returns:
-      Both features (batch, dim), and the state.
+      The features of the images and of the copies, (batch, dim) each, and the state.
     """
     x, copy = images, None
     if places[0] != IMAGE:
@@ -78,9 +78,9 @@ def _run_if(
     end: int | Literal["features"],
     like: jax.Array,
 ) -> tuple[jax.Array, State]:
-    """Runs the copies' stretch if the condition holds; else zeros like `like`, same state."""
+    """Runs the copies if the condition holds; if not, returns zeros like `like` and the state."""
 
-    def go_on(batch_stats, x):
+    def run_copies(batch_stats, x):
         before = {**state, "batch_stats": batch_stats}
         x, after = run(before, x, start=start, end=end, domain="perturbed")
         return x, after["batch_stats"]
@@ -89,5 +89,5 @@ def _run_if(
         del x
         return jnp.zeros_like(like), batch_stats
 
-    x, batch_stats = jax.lax.cond(condition, go_on, skip, state["batch_stats"], x)
+    x, batch_stats = jax.lax.cond(condition, run_copies, skip, state["batch_stats"], x)
     return x, {**state, "batch_stats": batch_stats}

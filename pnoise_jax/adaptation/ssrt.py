@@ -33,31 +33,32 @@ _SAFE, _SNAPSHOT = "safe_training", "snapshot"  # collections of the task
 class Ssrt(AdaptationTask):
     """SSRT (https://arxiv.org/abs/2204.07683) on any model, with the published settings.
 
-    The loss is the source's cross-entropy; plus domain_weight times the loss of a discriminator of
-    the bottleneck's features, whose gradient is reversed; plus self_weight times the divergence
-    between the predictions for a target image and for its perturbed copy; plus information_weight
-    times information maximisation on the target, in bits. Each step draws a layer, and perturbs the
-    copies at its input by the noise `Reverse`, through which no gradient flows. Its strength and
-    self_weight rise along the ramp of `SafeTraining`.
+    The loss is the sum of the source's cross-entropy; domain_weight times the loss of a
+    discriminator on the bottleneck's features, whose gradient is reversed; self_weight times the
+    divergence between the predictions for a target image and for its perturbed copy; and
+    information_weight times information maximisation on the target, in bits. Each step draws a
+    layer and perturbs the copies at its input with the noise `Reverse`, through which no gradient
+    flows. The strength of the noise and self_weight rise along the ramp of `SafeTraining`.
 
     Attributes, in addition to those of every `AdaptationTask`:
-      layers: where copies are perturbed: layer numbers from 1, and "image"; by default a third of
-        the model's depth apart: 1, 5 and 9 of 12.
+      layers: where copies can be perturbed: layer numbers from 1, or "image"; by default three
+        layers, a third of the model's depth apart: 1, 5 and 9 of 12.
       strength: the share of the other image in a perturbed copy.
-      threshold: a prediction counts if its largest probability is above this.
-      domain_weight: of the discriminator; 0 turns it off.
-      self_weight: of the divergence; 0 turns it off, and with it the perturbed copies and the safe
+      threshold: a prediction counts only if its largest probability is above this.
+      domain_weight: weight of the discriminator's loss; 0 turns it off.
+      self_weight: weight of the divergence; 0 turns it off, and also the perturbed copies and safe
         training.
-      information_weight: of information maximisation; 0 turns it off.
-      bottleneck_dim: features of the head's bottleneck; published 2048 for Office-Home, else 1024.
-      dropout: the rate in the head and the discriminator.
-      reversal_max, reversal_steps: the reversal's coefficient after step i is
-        reversal_max * (2 / (1 + exp(-i / reversal_steps)) - 1), whatever the length of the run.
-      safe_training: whether the ramp and the snapshots are on; if not, the ramp is 1.
-      check_every: steps between checks of the safe training.
-      scales: a check splits them into up to 2^scales parts.
-      published_restore: a check restores nothing and only restarts the ramp, as in the published
-        code, whose snapshot was not a copy. No snapshot is kept then.
+      information_weight: weight of information maximisation; 0 turns it off.
+      bottleneck_dim: number of features of the head's bottleneck; the published value is 2048 for
+        Office-Home and 1024 otherwise.
+      dropout: dropout rate of the head and the discriminator.
+      reversal_max, reversal_steps: the reversal's coefficient at step i is
+        reversal_max * (2 / (1 + exp(-i / reversal_steps)) - 1), for any length of the run.
+      safe_training: whether to use the ramp and the snapshots; if not, the ramp is always 1.
+      check_every: number of steps between the checks of safe training.
+      scales: a check splits these steps into up to 2^scales parts.
+      published_restore: whether a check only restarts the ramp and restores no weights, as in the
+        published code, whose snapshot was not a copy. If so, no snapshot is kept.
     """
 
     layers: tuple[int | str, ...] = ()
@@ -83,7 +84,7 @@ class Ssrt(AdaptationTask):
 
     @classmethod
     def prepare_model(cls, model: models.Classifier, **options: Any) -> models.Classifier:
-        """The model with the bottleneck and its classifier instead of the last dense layer."""
+        """Replaces the model's last dense layer by the bottleneck and its classifier."""
         dim = options.get("bottleneck_dim", cls.bottleneck_dim)
         dropout = options.get("dropout", cls.dropout)
         return model.clone(classifier_head=HeadFactory(dim=dim, dropout=dropout))
@@ -91,7 +92,7 @@ class Ssrt(AdaptationTask):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.model.classifier_head, HeadFactory):
-            raise ValueError("the model has no bottleneck: give Ssrt.prepare_model(model)")
+            raise ValueError("the model has no bottleneck: pass Ssrt.prepare_model(model)")
         for name, low, high in (
             ("strength", 0, 1),
             ("threshold", 0, 1),
@@ -103,7 +104,7 @@ class Ssrt(AdaptationTask):
         if not self.reversal_steps > 0:
             raise ValueError(f"reversal_steps={self.reversal_steps!r}: give a number above 0")
         self._check_layers()
-        _ = self._safety  # checks it
+        _ = self._safety  # checks its settings
 
     def _check_layers(self) -> None:
         depth = self.model.num_layers
@@ -118,7 +119,7 @@ class Ssrt(AdaptationTask):
             raise ValueError(f"layers={tuple(self.layers)!r}: name each layer once")
 
     def check(self) -> None:
-        """Raises ValueError if the domains, the weights or the batch do not suit the method."""
+        """Raises ValueError if the method cannot use the domains, the weights or the batch size."""
         super().check()
         config = self.require_setup().config
         if config.weights is not None and config.weights_head != "fresh":
@@ -129,19 +130,19 @@ class Ssrt(AdaptationTask):
         if self.self_weight and config.batch_size // config.accumulate < 2:
             raise ValueError(
                 f"batch_size={config.batch_size} with accumulate={config.accumulate}: an image is "
-                "perturbed with another one of its micro-batch; give at least 2 images for each"
+                "perturbed with another one of its micro-batch; give each at least 2 images"
             )
 
     @functools.cached_property
     def places(self) -> tuple[int, ...]:
-        """Where a copy may be perturbed, in the model's order: layer numbers, 0 for the image."""
+        """Where copies can be perturbed, in the model's order: layer numbers, 0 for the image."""
         depth = self.model.num_layers
         layers = self.layers or {1 + third * depth // 3 for third in range(3)}
         return tuple(sorted(IMAGE if layer == "image" else int(layer) for layer in layers))
 
     @functools.cached_property
     def _safety(self) -> SafeTraining | None:
-        """The safe training; None if there is nothing to keep safe."""
+        """The safe training; None if it is off or there are no perturbed copies."""
         if not self.safe_training:
             if self.published_restore:
                 raise ValueError(
@@ -155,16 +156,16 @@ class Ssrt(AdaptationTask):
             raise ValueError(f"check_every={self.check_every!r}: {error}") from error
 
     def init(self, key: jax.Array, images: jax.ShapeDtypeStruct) -> dict[str, Any]:
-        """The model's collections, the discriminator's parameters, and those of safe training."""
+        """Returns the variables of the model, the discriminator and safe training."""
         variables = super().init(key, images)
         example = jnp.zeros((1, self.bottleneck_dim), jnp.float32)
-        own = self._discriminator(train=False).init(jax.random.fold_in(key, 1), example)
-        params = {**variables["params"], OWN_PARAMETERS: {"discriminator": own["params"]}}
+        discriminator = self._discriminator(train=False).init(jax.random.fold_in(key, 1), example)
+        params = {**variables["params"], OWN_PARAMETERS: {"discriminator": discriminator["params"]}}
         safe = {} if self._safety is None else {_SAFE: self._safety.init(self.model.num_classes)}
         return {**variables, "params": params, **safe}
 
     def after_init(self, state: Any) -> Any:
-        """The state with the first snapshot."""
+        """Returns the state with the first snapshot."""
         if self._safety is None or self.published_restore:
             return state
         return state.replace(
@@ -172,7 +173,7 @@ class Ssrt(AdaptationTask):
         )
 
     def after_update(self, state: Any, context: StepContext) -> Any:
-        """Ends a step of the safe training, which may restore the snapshot's weights."""
+        """Ends a step of safe training, which may restore the snapshot's weights."""
         if self._safety is None:
             return state
         snapshot = state.task.get(_SNAPSHOT)
@@ -190,14 +191,14 @@ class Ssrt(AdaptationTask):
         )
 
     def coefficient(self, step: jax.Array) -> jax.Array:
-        """The factor of the reversal into the bottleneck."""
+        """Returns the factor of the gradient reversal before the bottleneck, at a step."""
         progress = step.astype(jnp.float32) / self.reversal_steps
         return self.reversal_max * reversal_coefficient(progress, steepness=1.0)
 
     def loss(
         self, params: Any, state: State, batch: data.Batch, context: StepContext
     ) -> tuple[jax.Array, tuple[State, Metrics]]:
-        """The sum of the terms, each of which is also logged."""
+        """Returns the weighted sum of the terms, and each term as a metric."""
         images, target = self.normalise(batch["image"]), self.normalise(batch["target_image"])
         ramp = jnp.ones((), jnp.float32)
         if self._safety is not None:
@@ -212,7 +213,7 @@ class Ssrt(AdaptationTask):
         else:
             target, state, _ = self.features(params, state, target, context, domain="target")
             features.append(target)
-        # The head's batch norm sees all rows together.
+        # In one call, so the head's batch norm normalises all rows together.
         logits, state, stored = self.classify(
             params, state, jnp.concatenate(features), context, domain="source"
         )
@@ -239,7 +240,7 @@ class Ssrt(AdaptationTask):
         context: StepContext,
         strength: jax.Array,
     ) -> tuple[jax.Array, jax.Array, State]:
-        """The features of the target and of copies perturbed at a drawn layer, and the state."""
+        """Returns the features of images, of copies perturbed at a drawn layer, and the state."""
         number = jax.random.randint(
             context.keys["perturbed_layer"], (), 0, len(self.places), dtype=jnp.int32
         )
@@ -263,14 +264,14 @@ class Ssrt(AdaptationTask):
         end: int | Literal["features"],
         domain: str,
     ) -> tuple[jax.Array, State]:
-        """The layers from `start` up to, but not including, `end`, with the domain's noise."""
+        """Runs the layers from `start` up to, but not including, `end`, with the domain's noise."""
         x, state, _ = self.features(params, state, x, context, start=start, end=end, domain=domain)
         return x, state
 
     def _domain_term(
         self, params: Any, bottleneck: jax.Array, context: StepContext
     ) -> tuple[jax.Array, Metrics]:
-        """The discriminator's weighted loss on both domains' bottleneck, and its metrics."""
+        """Returns the discriminator's weighted loss on both domains, and its metrics."""
         logits = self._discriminator(train=True).apply(
             {"params": params[OWN_PARAMETERS]["discriminator"]},
             reverse_gradient(bottleneck, self.coefficient(context.step)),
@@ -284,14 +285,14 @@ class Ssrt(AdaptationTask):
     def _self_term(
         self, clean: jax.Array, perturbed: jax.Array, ramp: jax.Array, context: StepContext
     ) -> tuple[jax.Array, Metrics]:
-        """The weighted divergence of two predictions, in a direction drawn each step."""
+        """Returns the weighted divergence of two predictions, in a direction drawn each step."""
         divergence = functools.partial(confident_divergence, threshold=self.threshold)
         forward = jax.random.bernoulli(context.keys["direction"], jnp.float32(0.5))
         loss = jnp.where(forward, divergence(clean, perturbed), divergence(perturbed, clean))
         return self.self_weight * ramp * loss, {"self_loss": loss}
 
     def _note(self, state: State, logits: jax.Array, ramp: jax.Array) -> tuple[State, Metrics]:
-        """The state after the target's predictions, and the safe training's metrics."""
+        """Returns the state after the target's predictions, and the metrics of safe training."""
         if self._safety is None:
             return state, {}
         safe, diversity = self._safety.note(state[_SAFE], logits)

@@ -1,4 +1,4 @@
-"""What all methods of adaptation share: two domains, their batches, and how they are evaluated."""
+"""The base class of all adaptation methods: two domains, their batches and their evaluation."""
 
 import dataclasses
 import functools
@@ -23,13 +23,13 @@ LOSS = functools.partial(Measure, digits=4, unit="nats, mean")
 class AdaptationTask(Task):
     """Learns from a labelled source and an unlabelled target; evaluates on the target.
 
-    The config's data section is the target domain. Batches have batch_size images of each domain,
-    and noise mixes the images of one domain.
+    The config's data section describes the target domain. A batch has batch_size images of each
+    domain, and noise that mixes examples does not mix the domains.
 
     Attributes, in addition to those of every `Task`:
-      source: the data set of the labelled domain; it has the target's classes, by name.
-      source_split: the part of it to train on.
-      label_smoothing: of the source's labels, from the config.
+      source: name of the labelled data set, whose classes must have the target's names.
+      source_split: the split of the source to train on.
+      label_smoothing: smoothing of the source's labels, from the config.
     """
 
     source: str = ""
@@ -46,13 +46,13 @@ class AdaptationTask(Task):
 
     @classmethod
     def from_setup(cls, setup: Setup, **options: Any) -> Self:
-        """With the config's label smoothing.
+        """Creates the task, with the config's label smoothing.
 
         Raises:
           ValueError: no source is named, or a weight is negative.
         """
         if not options.get("source"):
-            raise ValueError("source='' names no data set: set the task's source, the labelled one")
+            raise ValueError("source='' names no data set: set it to the labelled data set")
         for name, value in options.items():
             if name.endswith("_weight") and not 0 <= value < float("inf"):
                 raise ValueError(f"{name}={value!r}: give a number of at least 0; 0 turns it off")
@@ -62,7 +62,7 @@ class AdaptationTask(Task):
     def __post_init__(self) -> None:
         if getattr(self.model, "distilled", False):
             raise ValueError(
-                "the model has two tokens, each with its own head, and adaptation tasks read only "
+                "the model has two tokens, each with its own head, and adaptation tasks use only "
                 "one: choose a model with only a class token"
             )
 
@@ -71,7 +71,8 @@ class AdaptationTask(Task):
         """The labelled split, with its classes numbered like the target's.
 
         Raises:
-          ValueError, OSError: it cannot be read, or the domains' classes differ; lists these.
+          ValueError, OSError: the split cannot be read, or the domains' classes differ; the message
+            lists the differences.
         """
         source, match = self._matched_source
         names = self.require_setup().test_data.class_names
@@ -81,14 +82,14 @@ class AdaptationTask(Task):
 
     @functools.cached_property
     def _matched_source(self) -> tuple[data.Dataset, class_names.Match]:
-        """The labelled split as it is stored, and where the target has its classes."""
+        """The labelled split as stored, and how its classes match those of the target."""
         target, source = self.require_setup().test_data, self._load_source()
         named = f"data.name={target.name!r} and task.source={self.source!r}"
         theirs, ours = target.class_names, source.class_names
         try:
             match = class_names.match_classes(theirs, ours, whose=named, number=source.num_classes)
         except class_names.DifferentClassesError as error:
-            raise ValueError(f"{error}: give two domains of the same classes") from error
+            raise ValueError(f"{error}: give two domains with the same classes") from error
         missing = []
         if match.kind == "mapped" and theirs is not None:
             missing = [name for label, name in enumerate(theirs) if label not in match.order]
@@ -96,7 +97,7 @@ class AdaptationTask(Task):
             raise ValueError(
                 f"{named} have {target.num_classes} and {source.num_classes} classes"
                 + (f"; the source lacks {', '.join(missing[:5])}" if missing else "")
-                + ": give two domains of the same classes"
+                + ": give two domains with the same classes"
             )
         return source, match
 
@@ -109,7 +110,7 @@ class AdaptationTask(Task):
         except (ValueError, OSError) as error:
             kind = ValueError if isinstance(error, ValueError) else OSError
             named = f"task.source={self.source!r} with task.source_split={self.source_split!r}"
-            raise kind(f"{named}, read like any data set: {error}") from error
+            raise kind(f"{named} is loaded like any data set: {error}") from error
 
     def check(self) -> None:
         """Raises ValueError if the domains cannot be trained on."""
@@ -127,11 +128,12 @@ class AdaptationTask(Task):
         if ours and theirs and ours[-1] != theirs[-1]:
             raise ValueError(
                 f"the images of task.source={self.source!r} have {ours[-1]} channels and those of "
-                f"data.name={section.name!r} {theirs[-1]}: give two domains with the same"
+                f"data.name={section.name!r} have {theirs[-1]}: give two domains with the same "
+                "number of channels"
             )
 
     def _require_another_domain(self) -> None:
-        """Raises ValueError if the source contains images of the target, to train on or to test."""
+        """Raises ValueError if the source contains training or test images of the target."""
         setup = self.require_setup()
         splits = {
             f"data.test_split={setup.config.data.test_split!r}": setup.test_data,
@@ -142,12 +144,12 @@ class AdaptationTask(Task):
                 raise ValueError(
                     f"task.source={self.source!r} with task.source_split={self.source_split!r} and "
                     f"{split} of the target share {shared} images, whose labels no method may "
-                    "learn: set splits of the data set that have no image in common, or name "
-                    "another domain. Training on the target's labels is task.name='classification'"
+                    "learn: give splits that have no image in common, or another domain. To train "
+                    "on the target's labels, set task.name='classification'"
                 )
 
     def warn_of_data(self) -> list[str]:
-        """Where classes are compared by number alone, or the source has no images of some."""
+        """Warns of classes that are matched by number alone or have no images in the source."""
         return [*self._warn_of_numbers(), *self._warn_of_absent_classes()]
 
     def _warn_of_numbers(self) -> list[str]:
@@ -158,10 +160,10 @@ class AdaptationTask(Task):
             return []
         sides = [f"data.name={target.name!r}", f"task.source={self.source!r}"]
         if all(have_names):
-            reason = f"{' and '.join(sides)} name their classes in different ways"
+            reason = f"{' and '.join(sides)} name their classes differently"
         else:
             named, numbered = sides if have_names[0] else reversed(sides)
-            reason = f"the classes of {numbered} have numbers, and those of {named} names"
+            reason = f"the classes of {numbered} have numbers, and those of {named} have names"
         return [f"{reason}, so labels are compared by number alone"]
 
     def _warn_of_absent_classes(self) -> list[str]:
@@ -178,7 +180,7 @@ class AdaptationTask(Task):
         ]
 
     def describe_data(self) -> dict[str, Any]:
-        """What a run records about its data in addition to the target: the source."""
+        """Describes the source, which a run records in addition to the target."""
         source = self.source_data
         return {
             "source": {
@@ -191,18 +193,18 @@ class AdaptationTask(Task):
         }
 
     def open_source(self, start: int) -> data.BatchIterator:
-        """The batches of the source alone, from step ``start`` on."""
+        """Opens the batches of the source alone, from step ``start`` on."""
         return self.open_stream(self.source_data, self.require_setup().config.seed, start)
 
     def open_batches(self, start: int = 0) -> PairedBatches:
-        """{"image", "label"} of the source, and "target_image", for each step."""
+        """Opens the batches: {"image", "label"} of the source, and "target_image"."""
         seed = target_seed(self.require_setup().config.seed)
         return PairedBatches(
             self.open_source(start), self.open_stream(self.require_setup().train_data, seed, start)
         )
 
     def progress(self, step: jax.Array) -> jax.Array:
-        """The finished share of the run's steps, a scalar."""
+        """Returns the fraction of the run's steps before this one, a scalar."""
         return step / np.float32(self.require_setup().total_steps)
 
     def features(
@@ -218,13 +220,13 @@ class AdaptationTask(Task):
         start: int | Literal["features"] = 0,
         end: int | Literal["features", "logits"] = "features",
     ) -> tuple[jax.Array, State, Mapping[str, Any]]:
-        """The model's features of one domain, in training mode, with its noise.
+        """Returns the model's features of one domain, in training mode, with noise.
 
         Args:
           params, state, context: as in `loss`.
-          images: normalised; or the input that ``start`` of `Classifier.forward` expects.
-          domain: "source" or "target": each has its own random streams.
-          store: collections in which modules store arrays, to return.
+          images: normalised images, or the input that `Classifier.forward` expects at ``start``.
+          domain: "source", "target" or another domain of the task; each has its own random streams.
+          store: the collections of stored arrays to return.
           coefficients: the collection "coefficients".
           start, end: as in `Classifier.forward`; by default from images to features.
 
@@ -257,7 +259,7 @@ class AdaptationTask(Task):
     def classify(
         self, params: Any, state: State, features: jax.Array, context: StepContext, *, domain: str
     ) -> tuple[jax.Array, State, Mapping[str, Any]]:
-        """The logits (batch, classes) of features, in training mode; see `features`."""
+        """Returns the logits (batch, classes) of features, in training mode; see `features`."""
         return self.features(
             params,
             state,
@@ -270,7 +272,7 @@ class AdaptationTask(Task):
         )
 
     def source_loss(self, logits: jax.Array, labels: Any) -> tuple[jax.Array, Metrics]:
-        """The cross-entropy of the source, and its metrics."""
+        """Returns the cross-entropy of the source, and its metrics."""
         loss = cross_entropy(logits, labels, self.label_smoothing)
         top1 = 100 * (logits.argmax(-1) == labels).mean(dtype=np.float32)
         return loss, {"class_loss": loss, "source_top1": top1}
@@ -283,7 +285,7 @@ class AdaptationTask(Task):
         *,
         report: Callable[[str], None] | None = None,
     ) -> list[dict[str, Any]]:
-        """The rows of the target's test split, with the mean of the per-class accuracies."""
+        """Evaluates the target's test split; the rows also have the mean per-class accuracy."""
         setup = self.require_setup()
         config, target = setup.config, setup.evaluated_data
         rows = []

@@ -14,19 +14,19 @@ from pnoise_jax.adaptation.task import LOSS, PERCENT
 from pnoise_jax.evaluation import Measure
 from pnoise_jax.training import Metrics, State, StepContext
 
-PUBLISHED_STEPS = 10_000  # of the reversal's schedule in the published code, whatever the run's
+PUBLISHED_STEPS = 10_000  # length of the reversal's schedule in the published code
 
 
 @dataclasses.dataclass(frozen=True)
 class GateFactory:
-    """Makes the gate of the last block; equal to others with the same settings."""
+    """Creates the gate of the last block. Instances with the same settings are equal."""
 
     prefix_tokens: int
     detach: bool
     dropout: float
 
     def __call__(self, *, train: bool, name: str) -> TransferGate:
-        """The gate as a submodule."""
+        """Returns the gate as a submodule."""
         return TransferGate(**dataclasses.asdict(self), train=train, name=name)
 
 
@@ -34,17 +34,17 @@ class GateFactory:
 class Tvt(Dann):
     """TVT (https://arxiv.org/abs/2108.05988) on any transformer with a class token.
 
-    In addition to the terms of `Dann`, a domain discriminator reads the keys of the patches in each
-    head of the last block, and the class token's attention to a patch is multiplied by that
-    discriminator's entropy: patches that look alike in both domains count more. The defaults are
+    In addition to the terms of `Dann`, a domain discriminator classifies the keys of the patches in
+    each head of the last block. The class token's attention to a patch is multiplied by the entropy
+    of this discriminator, so patches that look alike in both domains count more. The defaults are
     the published settings for Office-Home.
 
     Attributes, in addition to those of every `Dann`:
-      patch_weight: of the patch discriminator; 0 turns its loss off.
-      detach: whether no gradient flows through these weights of the attention, as the paper's
-        description suggests; False is the published code.
-      published_schedule: the reversal's schedule counts to 10 000 whatever the length of the run,
-        and twice as fast for patches, as in the published code; False counts the run's steps.
+      patch_weight: weight of the patch discriminator's loss; 0 turns it off.
+      detach: whether to stop the gradient at the entropies that multiply the attention, as the
+        paper's description suggests; False matches the published code.
+      published_schedule: whether the reversal's schedule spans 10 000 steps for any length of the
+        run, and half as many for patches, as in the published code; if not, it spans the run.
     """
 
     domain_weight: float = 0.1
@@ -61,10 +61,11 @@ class Tvt(Dann):
 
     @classmethod
     def prepare_model(cls, model: models.Classifier, **options: Any) -> models.Classifier:
-        """The model with the gate in its last block.
+        """Returns the model with the gate in its last block.
 
         Raises:
-          ValueError: it has no class token, or it is not a transformer.
+          ValueError: the model is not a transformer, or it has no class token or does not pool by
+            it.
         """
         prefix = model.prefix_tokens
         has_class_token = prefix > 0 and getattr(model, "class_token", True)
@@ -90,13 +91,16 @@ class Tvt(Dann):
         return model.clone(key_gate=gate)
 
     def coefficient(self, step: jax.Array) -> jax.Array:
-        """The factor of the reversal into the features."""
+        """Returns the factor of the gradient reversal before the features, at a step."""
         if self.published_schedule and self.reverse:
             return reversal_coefficient(step / jnp.float32(PUBLISHED_STEPS))
         return super().coefficient(step)
 
     def patch_coefficient(self, step: jax.Array, *, domain: str) -> jax.Array:
-        """The factor of the reversal into the keys; published, each domain's pass is a step."""
+        """Returns the factor of the gradient reversal before the keys, at a step.
+
+        The published schedule counts the pass of each domain as a step.
+        """
         if self.published_schedule and self.reverse:
             calls = 2 * step + (domain == "target")
             return reversal_coefficient(calls / jnp.float32(PUBLISHED_STEPS))
@@ -105,7 +109,7 @@ class Tvt(Dann):
     def loss(
         self, params: Any, state: State, batch: data.Batch, context: StepContext
     ) -> tuple[jax.Array, tuple[State, Metrics]]:
-        """The sum of the terms, each of which is also logged."""
+        """Returns the weighted sum of the terms, and each term as a metric."""
         source, state, source_keys = self._pass(params, state, batch["image"], context, "source")
         target, state, target_keys = self._pass(
             params, state, batch["target_image"], context, "target"
@@ -128,7 +132,7 @@ class Tvt(Dann):
     def _pass(
         self, params: Any, state: State, images: Any, context: StepContext, domain: str
     ) -> tuple[jax.Array, State, jax.Array]:
-        """A domain's features (batch, dim), the state, and logits of (batch, patches, heads)."""
+        """Returns the features (batch, dim), the state, and (batch, patches, heads) logits."""
         coefficient = self.patch_coefficient(context.step, domain=domain)
         last = self.model.layer_name(self.model.num_layers)
         features, state, stored = self.features(

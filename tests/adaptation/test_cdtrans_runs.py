@@ -251,7 +251,7 @@ def test_bad_options_are_named(options, message):
         ({"pair_every": "0 steps"}, "task.pair_every='0 steps' is less than one step"),
         (
             {"source_duration": "12 steps"},
-            "has 12 steps and the run 12: no step with pairs is left",
+            "is 12 steps and the run has 12: no step with pairs is left",
         ),
         (
             {"pair_every": "0.01 epochs"},

@@ -558,7 +558,7 @@ def test_a_bad_option_is_named(options, message):
 
 
 def test_a_plain_model_has_no_bottleneck():
-    with pytest.raises(ValueError, match=r"no bottleneck: give Ssrt.prepare_model\(model\)"):
+    with pytest.raises(ValueError, match=r"no bottleneck: pass Ssrt.prepare_model\(model\)"):
         Ssrt(model=vit())
 
 

@@ -209,7 +209,7 @@ def test_a_run_is_saved_evaluated_and_goes_on_bitwise(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"task.source": ""}, "source='' names no data set: set the task's source"),
+        ({"task.source": ""}, "source='' names no data set: set it to the labelled"),
         ({"task.domain_weight": -1.0}, "domain_weight=-1.0: give a number of at least 0"),
         ({"model.pooling": "mean"}, "model.pooling='mean': TVT weights the class token's"),
         ({"model.class_token": False, "model.pooling": "mean"}, "not a transformer with a class"),
@@ -229,7 +229,7 @@ def test_a_run_is_saved_evaluated_and_goes_on_bitwise(tmp_path):
         ),
         (
             {"task.source": f"{domains.__name__}:five_without_names"},
-            r"have 4 and 5 classes: give two domains of the same classes",
+            r"have 4 and 5 classes: give two domains with the same classes",
         ),
         (
             {"task.source": f"{domains.__name__}:coloured"},
@@ -243,7 +243,7 @@ def test_a_run_is_saved_evaluated_and_goes_on_bitwise(tmp_path):
         ({"task.source": "digts"}, r"task\.source='digts' with .*did you mean 'digits'"),
         (
             {"task.source_split": "trian"},
-            r"task\.source_split='trian', read like .*: Unknown split",
+            r"task\.source_split='trian' is loaded like .*: Unknown split",
         ),
         ({"task.source_split": "train[:0]"}, r"task\.source_split='train\[:0\]', .* no example"),
         ({"data.train_split": "train[:0]"}, r"split='train\[:0\]' .* no example"),
@@ -352,11 +352,19 @@ def test_images_in_memory_are_the_same_under_another_name(transform):
         (
             "target",
             "without_names",
-            "the classes of {source} have numbers, and those of {target} n",
+            "the classes of {source} have numbers, and those of {target} have n",
         ),
-        ("target", "numbers", "the classes of {source} have numbers, and those of {target} names"),
-        ("numbers", "source", "the classes of {target} have numbers, and those of {source} names"),
-        ("target", "synsets", "{target} and {source} name their classes in different ways"),
+        (
+            "target",
+            "numbers",
+            "the classes of {source} have numbers, and those of {target} have names",
+        ),
+        (
+            "numbers",
+            "source",
+            "the classes of {target} have numbers, and those of {source} have names",
+        ),
+        ("target", "synsets", "{target} and {source} name their classes differently"),
         ("target", "source", None),
         ("renumbered", "source", None),
         ("numbers", "without_names", None),
