@@ -1,4 +1,4 @@
-"""How well reconstruction errors separate classes that training never showed from the others."""
+"""How well reconstruction errors separate held-out classes from the classes seen in training."""
 
 import dataclasses
 
@@ -13,11 +13,11 @@ from pnoise_jax.denoising.task import Denoising
 from pnoise_jax.evaluation import Protocol, degrees_of_freedom, proportion
 from pnoise_jax.training import Run
 
-FEWEST = 10  # examples; a smaller group has no interval
-# The most examples that an area may count for, in multiples of the smaller group. If the scores of
-# both groups have one distribution, that is 3; in simulations the coverage holds up to 4.
+FEWEST = 10  # examples in a group; there is no interval if one is smaller
+# The largest effective number of examples of an area, in multiples of the smaller group. It is 3 if
+# the scores of both groups have the same distribution; in simulations, the coverage holds up to 4.
 _LIMIT = 4.0
-_FEW_MISPLACED = 3.0  # examples of the smaller group; with fewer, the limit is lower
+_FEW_MISPLACED = 3.0  # examples of the smaller group; the limit is lower if fewer are misplaced
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,11 +29,11 @@ class RocCurve:
       thresholds: (points,), the lowest score that counts as an anomaly; the first is infinite.
       auroc: the area under the curve: the probability that an anomaly has a higher score than a
         normal example, with ties counted as half.
-      interval: of the area, or None.
-      confidence: of the interval.
-      no_interval: why there is no interval: "too few for an interval" if a group is smaller than
-        `FEWEST`, or "all scores are equal"; None if there is one.
-      normal, anomalous: numbers of examples.
+      interval: interval of the area, or None.
+      confidence: confidence level of the interval.
+      no_interval: the reason if there is no interval: "too few for an interval" if a group is
+        smaller than `FEWEST`, or "all scores are equal"; None if there is one.
+      normal, anomalous: number of examples in each group.
     """
 
     false_positive_rate: np.ndarray
@@ -48,24 +48,25 @@ class RocCurve:
 
 
 def roc_curve(scores: np.ndarray, anomalous: np.ndarray, *, confidence: float = 0.95) -> RocCurve:
-    """The ROC curve of scores, with an interval of its area.
+    """Returns the ROC curve of scores, with an interval for its area.
 
-    The interval covers other test examples, not another training. It is the Clopper-Pearson
-    interval for the number of examples that would give the variance of DeLong, DeLong and
+    The interval covers the choice of test examples, but not the variation between training runs.
+    Like the intervals of accuracies in `evaluation`, it is a Clopper-Pearson interval, for the
+    number of examples at which a proportion would have the variance of DeLong, DeLong and
     Clarke-Pearson (Comparing the Areas under Two or More Correlated ROC Curves, Biometrics 44,
-    1988), like those of accuracies in `evaluation`. Its coverage is at least its confidence, for
-    groups of ten and for areas near 0 and 1 too; there it is wider than it needs to be.
+    1988). Its coverage is at least its confidence, even for groups of ten and for areas near 0 and
+    1, where it is wider than necessary.
 
     Args:
       scores: (n,), higher for anomalies.
       anomalous: (n,) bool.
-      confidence: of the interval.
+      confidence: confidence level of the interval.
 
     Raises:
-      ValueError: shapes differ, scores are not real numbers or not finite, some are masked, a group
-        has fewer than two examples, or the confidence is outside (0, 1).
+      ValueError: shapes differ, scores are not real numbers or not finite, elements are masked, a
+        group has fewer than two examples, or the confidence is outside (0, 1).
     """
-    from sklearn import metrics  # here, as importing scikit-learn takes long
+    from sklearn import metrics  # scikit-learn is slow to import
 
     if not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence!r}: give a number between 0 and 1, such as 0.95")
@@ -90,7 +91,7 @@ def roc_curve(scores: np.ndarray, anomalous: np.ndarray, *, confidence: float = 
         )
     false_rate, true_rate, thresholds = metrics.roc_curve(anomalous, scores)
     ranks = scipy.stats.rankdata(np.concatenate([anomalies, normal]))[: len(anomalies)]
-    # Twice the Mann-Whitney U, because ties make halves: a whole number, exact at both ends.
+    # Ties add halves to the Mann-Whitney U, so twice U is an integer and exact at both ends.
     doubled = round(2 * ranks.sum()) - len(anomalies) * (len(anomalies) + 1)
     auroc = doubled / (2 * len(anomalies) * len(normal))
     reason, interval = _why_no_interval(scores, **sizes), None
@@ -100,7 +101,7 @@ def roc_curve(scores: np.ndarray, anomalous: np.ndarray, *, confidence: float = 
 
 
 def _refuse_masked(**arrays: np.ndarray) -> None:
-    """Raises ValueError where elements are masked: their values would count as valid."""
+    """Raises ValueError if elements are masked, as their values would be used as if valid."""
     for name, array in arrays.items():
         if np.ma.is_masked(array):
             raise ValueError(
@@ -119,14 +120,14 @@ def _why_no_interval(scores: np.ndarray, *, normal: int, anomalous: int) -> str 
 def _interval(
     anomalies: np.ndarray, normal: np.ndarray, doubled: int, confidence: float
 ) -> tuple[float, float]:
-    """The interval of an area; ``doubled`` is twice the U statistic."""
+    """Returns the interval of an area, given twice its U statistic."""
     pairs, smaller = len(anomalies) * len(normal), min(len(anomalies), len(normal))
     misplaced = min(doubled, 2 * pairs - doubled) / (2 * pairs) * smaller
     if misplaced == 0:
         size = float(smaller)
     else:
-        # Near the ends the sample variance says little about the true one, so the number of
-        # examples is capped: at the size of the smaller group if nothing is misplaced.
+        # Near 0 and 1 the sample variance says little about the true variance, so the number of
+        # examples is capped. The cap falls to the size of the smaller group as fewer are misplaced.
         limit = smaller * (1 + (_LIMIT - 1) * min(1.0, misplaced / _FEW_MISPLACED))
         size = min(limit, _effective_size(anomalies, normal, doubled / (2 * pairs), confidence))
     share = doubled / (2 * pairs)
@@ -137,7 +138,7 @@ def _interval(
 def _effective_size(
     anomalies: np.ndarray, normal: np.ndarray, area: float, confidence: float
 ) -> float:
-    """The number of independent examples whose accuracy would vary as much as this area."""
+    """Returns the number of independent examples whose accuracy would vary as much as this area."""
     ranks = scipy.stats.rankdata(np.concatenate([anomalies, normal]))
     below = ranks[: len(anomalies)] - scipy.stats.rankdata(anomalies)
     above = len(anomalies) - ranks[len(anomalies) :] + scipy.stats.rankdata(normal)
@@ -159,23 +160,23 @@ def score_anomalies(
     The score of an image is its reconstruction error, without noise.
 
     Args:
-      run: of the task `Denoising`.
+      run: a run of the task `Denoising`.
       mesh: the devices.
-      learned: the training split, if the run was restored with another one; by default that of the
-        run's config.
+      learned: the training split, if the run was restored with another one; by default the one in
+        the run's config.
 
     Returns:
-      The scores (n,) float32, and which examples are of held-out classes, (n,) bool.
+      The scores, (n,) float32, and whether each example is of a held-out class, (n,) bool.
 
     Raises:
-      ValueError: the run is of another task, nothing was held out, or the test split lacks held-out
-        or other classes, or shares images with the training split.
+      ValueError: the run is of another task, nothing was held out, or the test split has only
+        held-out classes, has none of them, or shares images with the training split.
     """
     task, setup = run.experiment.task, run.experiment
     if not isinstance(task, Denoising):
         raise ValueError(
-            f"task.name={setup.config.task.name!r} reconstructs nothing: anomaly scores need a run "
-            "of task.name='denoising'"
+            f"task.name={setup.config.task.name!r} reconstructs no images: anomaly scores need a "
+            "run of task.name='denoising'"
         )
     if not task.held_out:
         raise ValueError(
@@ -196,7 +197,9 @@ def score_anomalies(
 
 
 def nearest_distances(images: np.ndarray, training_images: np.ndarray) -> np.ndarray:
-    """The distance from each image to the nearest training image, (n,): a score without a model.
+    """Returns the distance from each image to the nearest training image, (n,).
+
+    This is an anomaly score that needs no model.
 
     Args:
       images: (n, ...) uint8.
@@ -218,7 +221,7 @@ def nearest_distances(images: np.ndarray, training_images: np.ndarray) -> np.nda
             f"images have shape {images.shape[1:]} and training_images "
             f"{training_images.shape[1:]}: give images of one shape"
         )
-    from sklearn.neighbors import NearestNeighbors  # a second to import, and only needed here
+    from sklearn.neighbors import NearestNeighbors  # scikit-learn is slow to import
 
     flat = (x.reshape(len(x), -1).astype(np.float32) / 255 for x in (images, training_images))
     ours, theirs = flat

@@ -9,11 +9,11 @@ from pnoise_jax import noise
 
 
 class Corruption(nn.Module, kw_only=True):
-    """Returns images with a model's noise at the point "image", bitwise as the model sees them.
+    """Adds a model's noise at the point "image"; the result is bitwise what the model sees.
 
     Attributes:
-      num_layers, points: of the model; they serve to check its other injections.
-      injection: all the model's injections; those in the latent do nothing here.
+      num_layers, points: of the model; used to check its other injections.
+      injection: all injections of the model; injections in the latent do nothing here.
     """
 
     num_layers: int
@@ -22,7 +22,7 @@ class Corruption(nn.Module, kw_only=True):
 
     @classmethod
     def of(cls, model: Any) -> "Corruption":
-        """The corruption of a `models.Classifier`."""
+        """Creates the corruption that a `models.Classifier` applies to its images."""
         return cls(num_layers=model.num_layers, points=model.points, injection=model.injection)
 
     @nn.compact
@@ -35,7 +35,7 @@ class Corruption(nn.Module, kw_only=True):
         noise_strength: Any = None,
         index: jax.Array | None = None,
     ) -> jax.Array:
-        """Like `Classifier.__call__`, but returns the images, normalised like its input."""
+        """Like `Classifier.__call__`, but returns the noisy images, normalised like its input."""
         taps = noise.open_taps(
             self,
             self.injection,

@@ -1,4 +1,4 @@
-"""The decoder of a denoising autoencoder: from a model's map of an image back to its pixels."""
+"""The decoder of a denoising autoencoder: maps a model's feature map of an image to pixels."""
 
 import dataclasses
 import math
@@ -11,18 +11,17 @@ from pnoise_jax import models
 
 
 class Decoder(nn.Module, kw_only=True):
-    """Residual convolutions on the map, and one step up to pixels at the end.
+    """Applies residual convolutions to a feature map and upsamples it to pixels in the last layer.
 
-    All convolutions work at the resolution of the map. The last layer gives each cell of the map
-    the pixels of its patch of the image (sub-pixel convolution,
-    https://arxiv.org/abs/1609.05158): nothing is interpolated, and there is no other upsampling.
-    If the cells do not divide the image evenly, patches are rounded up, and pixels beyond the lower
-    and right edges are cut off.
+    All convolutions work at the resolution of the map. The last layer maps each cell to the pixels
+    of its patch of the image (sub-pixel convolution, https://arxiv.org/abs/1609.05158), without
+    interpolation or other upsampling. If the cells do not divide the image evenly, the patch size
+    is rounded up, and pixels beyond the lower and right edges are cut off.
 
     Attributes:
-      width: features of the convolutions.
-      depth: number of residual blocks, each of two 3x3 convolutions; with 0, every cell is decoded
-        by itself.
+      width: number of features of the convolutions.
+      depth: number of residual blocks of two 3x3 convolutions; if 0, each cell is decoded
+        independently.
     """
 
     width: int
@@ -30,11 +29,11 @@ class Decoder(nn.Module, kw_only=True):
 
     @nn.compact
     def __call__(self, x: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
-        """Maps x to pixels, float32, around [0, 1] but not clipped to it.
+        """Maps x to float32 pixels, on a scale from 0 to 1 but not clipped to it.
 
         Args:
           x: (batch, rows, columns, dim).
-          shape: of the images, (height, width, channels).
+          shape: shape of an image, (height, width, channels).
 
         Returns:
           (batch, height, width, channels).
@@ -52,7 +51,7 @@ class Decoder(nn.Module, kw_only=True):
 
 
 class ResidualConvolutions(nn.Module):
-    """x plus two 3x3 convolutions of it, each after a normalisation."""
+    """Adds to x two successive 3x3 convolutions of it, each after a normalisation."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -66,11 +65,11 @@ class ResidualConvolutions(nn.Module):
 
 
 def arrange_patches(x: jax.Array, patch: tuple[int, int]) -> jax.Array:
-    """Puts the patches of a map in their places.
+    """Arranges the patches of a map into an image.
 
     Args:
-      x: (batch, rows, columns, height * width * channels), a patch in each cell, row after row.
-      patch: height and width of a patch in pixels.
+      x: (batch, rows, columns, height * width * channels), a flattened patch in each cell.
+      patch: height and width of a patch, in pixels.
 
     Returns:
       (batch, rows * height, columns * width, channels).
@@ -82,10 +81,10 @@ def arrange_patches(x: jax.Array, patch: tuple[int, int]) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class DecoderFactory:
-    """Makes the decoder of a model; equal to others with the same settings.
+    """Creates the decoder of a model. Instances with the same settings are equal.
 
     Attributes:
-      width, depth: of `Decoder`.
+      width, depth: as in `Decoder`.
     """
 
     width: int
@@ -99,19 +98,19 @@ class DecoderFactory:
                 )
 
     def __call__(self, *, name: str) -> Decoder:
-        """The decoder as a submodule."""
+        """Returns the decoder as a submodule."""
         return Decoder(width=self.width, depth=self.depth, name=name)
 
 
 def with_decoder(model: nn.Module, *, width: int, depth: int) -> nn.Module:
-    """A classifier with a decoder in place of its head: it returns pixels of the images' shape.
+    """Replaces a classifier's head by a decoder, so that it returns pixels in the image's shape.
 
     Args:
-      model: one of `models.create_model`.
-      width, depth: of `Decoder`.
+      model: a model from `models.create_model`.
+      width, depth: as in `Decoder`.
 
     Raises:
-      ValueError: a width or a depth out of range, or the model is of another kind.
+      ValueError: the width or the depth is out of range, or the model is not a `models.Classifier`.
     """
     if not isinstance(model, models.Classifier):
         raise ValueError(

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 
 
 def reconstruction_errors(decoded: jax.Array, images: jax.Array) -> jax.Array:
-    """The mean squared error of each image, (batch,), of pixels on a scale from 0 to 1.
+    """Returns the mean squared error of each image, (batch,), for pixels on a scale from 0 to 1.
 
     Args:
-      decoded: (batch, height, width, channels), pixels around [0, 1]; they are not clipped.
+      decoded: (batch, height, width, channels), pixels on that scale; they are not clipped.
       images: the clean images, uint8, of the same shape.
     """
     pixels = images.astype(jnp.float32) / 255
@@ -18,5 +18,5 @@ def reconstruction_errors(decoded: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def psnr(mse: Any) -> jax.Array:
-    """The peak signal-to-noise ratio in dB, ``-10 log10(mse)``, of pixels from 0 to 1."""
+    """Returns the peak signal-to-noise ratio in dB, ``-10 log10(mse)``, for pixels from 0 to 1."""
     return -10 * jnp.log10(mse)

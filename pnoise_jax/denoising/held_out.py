@@ -1,4 +1,4 @@
-"""Held-out classes must not enter through weights, nor training images through the test split."""
+"""Checks that weights never learned held-out classes, nor training the test images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,11 +13,11 @@ def require_unseen_by_weights(source: str, held_out: Sequence[str]) -> None:
     """Raises ValueError unless the weights come from a run that also held out these classes.
 
     A path that does not exist passes: starting from it fails anyway, and a resumed run was checked
-    when it started. If that run itself started from weights, it was checked in the same way.
+    when it started. If that run itself started from weights, they were checked in the same way.
 
     Args:
-      source: as `config.weights` has it.
-      held_out: the classes by name, or by label, as text, if they have no names.
+      source: the value of `config.weights`.
+      held_out: the names of the classes, or their labels as strings if they have no names.
     """
     path = Path(source).expanduser()
     if not path.exists() and not weights.is_remote(source):
@@ -41,13 +41,13 @@ def require_unseen_by_weights(source: str, held_out: Sequence[str]) -> None:
 
 
 def _held_out_by(run: Path) -> tuple[str, ...]:
-    """The names of the classes that a run has held out; () if it is of another task."""
+    """Returns the names of the classes that a run held out; () if it is of another task."""
     task = training.read_config(run).task
     if task.name != "denoising" or not task.held_out_classes:
         return ()
     noted = data_version.read(run)
     names, number = noted.get("class_names"), noted.get("num_classes")
-    if number is None:  # an older run: only its config is known
+    if number is None:  # an older run, which recorded only its config
         return tuple(map(str, task.held_out_classes))
     labels = class_names.find_labels(
         task.held_out_classes, names, number=number, field="held_out_classes"

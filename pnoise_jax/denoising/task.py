@@ -1,4 +1,4 @@
-"""The task of a denoising autoencoder: clean pixels from noisy images."""
+"""The task of a denoising autoencoder: reconstruct clean pixels from noisy images."""
 
 import dataclasses
 import functools
@@ -24,21 +24,22 @@ from pnoise_jax.training import Metrics, Setup, State, StepContext, Task
 class Denoising(Task):
     """Learns to reconstruct the clean image from a noisy one; labels are not used.
 
-    The config's model encodes the image, with the config's noise: at the point "image", and in the
+    The config's model encodes the image, with the config's noise at the point "image", and in the
     latent if there are other injections. A small decoder replaces the head and returns pixels. The
-    loss is their mean squared error, on the scale from 0 to 1. Noise that mixes examples is removed
-    like any other: the target is the image before it was mixed.
+    loss is the mean squared error of these pixels, on the scale from 0 to 1. Noise that mixes
+    examples is treated like any other: the target is the image before it was mixed.
 
-    A classifier can start from a run's weights without the decoder: ``config.weights = RUN_DIR``
-    with ``weights_head = "fresh"``.
+    A classifier can start from the weights of a run, without the decoder: set
+    ``config.weights = RUN_DIR`` and ``weights_head = "fresh"``.
 
     Has the attributes of every `Task`, and these:
 
     Attributes:
-      decoder_width: features of the decoder's convolutions.
-      decoder_depth: number of its residual blocks.
+      decoder_width: number of features of the decoder's convolutions.
+      decoder_depth: number of residual blocks of the decoder.
       held_out_classes: classes that neither training nor evaluation sees, by name ("8") or label
-        (8), for `anomaly scores <anomaly.score_anomalies>`. Epochs still count the whole split.
+        (8), for `anomaly scores <anomaly.score_anomalies>`. The length of an epoch still counts
+        them.
     """
 
     decoder_width: int = 64
@@ -56,7 +57,7 @@ class Denoising(Task):
 
     @classmethod
     def prepare_model(cls, model: nn.Module, **options: Any) -> nn.Module:
-        """The model with a decoder in place of its head."""
+        """Returns the model with a decoder instead of its head."""
         defaults = {field.name: field.default for field in dataclasses.fields(cls)}
         width, depth = (
             options.get(name, defaults[name]) for name in ("decoder_width", "decoder_depth")
@@ -65,10 +66,10 @@ class Denoising(Task):
 
     @classmethod
     def from_setup(cls, setup: Setup, **options: Any) -> Self:
-        """Looks up the held-out classes.
+        """Creates the task and looks up the held-out classes.
 
         Raises:
-          ValueError: there is no such class, or none is left.
+          ValueError: a held-out class does not exist, or all classes are held out.
         """
         task = super().from_setup(setup, **options)
         _ = task.held_out
@@ -76,7 +77,7 @@ class Denoising(Task):
 
     @functools.cached_property
     def held_out(self) -> tuple[int, ...]:
-        """The labels of the classes that are held out."""
+        """The labels of the held-out classes."""
         dataset = self.require_setup().test_data
         labels = class_names.find_labels(
             self.held_out_classes,
@@ -93,20 +94,20 @@ class Denoising(Task):
 
     @property
     def held_out_names(self) -> tuple[str, ...]:
-        """The names of the held-out classes, or their labels, as text, if they have no names."""
+        """The names of the held-out classes, or their labels as strings if they have no names."""
         names = self.require_setup().test_data.class_names
         return tuple(str(label) if names is None else names[label] for label in self.held_out)
 
     def without_held_out(self, dataset: data.Dataset) -> data.Dataset:
-        """A data set without the classes that are held out."""
+        """Returns a data set without the held-out classes."""
         if not self.held_out:
             return dataset
         return data.select(dataset, np.flatnonzero(~np.isin(dataset.labels, self.held_out)))
 
     def check(self) -> None:
-        """Raises ValueError if there is nothing to remove, or too little to learn from.
+        """Raises ValueError if no noise is to be removed or there are too few training examples.
 
-        Also if classes are held out and the run starts from weights that may have learned them.
+        Also raises it if the run starts from weights that may have learned a held-out class.
         """
         super().check()
         setup = self.require_setup()
@@ -133,20 +134,23 @@ class Denoising(Task):
             )
 
     def describe_data(self) -> dict[str, Any]:
-        """The classes held out, if any, by their labels."""
+        """Describes the held-out classes, if any, by their labels."""
         return {"held_out": list(self.held_out)} if self.held_out else {}
 
     def loss(
         self, params: Any, state: State, batch: data.Batch, context: StepContext
     ) -> tuple[jax.Array, tuple[State, Metrics]]:
-        """The mean squared error of pixels from 0 to 1; with accumulation, PSNR is a mean too."""
+        """Returns the mean squared error of pixels from 0 to 1, and the PSNR as a metric.
+
+        With gradient accumulation, the PSNR is the mean over micro-batches.
+        """
         images = jnp.asarray(batch["image"])
         decoded, state = self.apply(params, state, self.normalise(images), context)
         loss = reconstruction_errors(decoded, images).mean()
         return loss, (state, {"psnr": psnr(loss)})
 
     def open_batches(self, start: int = 0) -> data.BatchIterator:
-        """The batches of the classes that are not held out."""
+        """Opens the batches of the classes that are not held out."""
         setup = self.require_setup()
         return self.open_stream(self.without_held_out(setup.train_data), setup.config.seed, start)
 
@@ -158,9 +162,9 @@ class Denoising(Task):
         *,
         report: Callable[[str], None] | None = None,
     ) -> list[dict[str, Any]]:
-        """Rows, one per protocol, of the test images of classes that are not held out.
+        """Evaluates the test images of the classes that are not held out; one row per protocol.
 
-        "mse" is the mean over images, "psnr" its PSNR, and "input_mse" the error of the noisy
+        "mse" is the mean over images, "psnr" is its PSNR, and "input_mse" is the error of the noisy
         images themselves, that is, of a model that changes nothing.
         """
         self._require_one_view()
@@ -183,11 +187,11 @@ class Denoising(Task):
         mesh: jax.sharding.Mesh,
         protocol: evaluation.Protocol,
     ) -> np.ndarray:
-        """The reconstruction error of each example of a data set, (n,) float32.
+        """Returns the reconstruction error of each example of a data set, (n,) float32.
 
         Args:
-          variables: of the model, its decoder included.
-          dataset: images in the form the model takes.
+          variables: the variables of the model, including its decoder.
+          dataset: images that are preprocessed for the model.
           mesh: the devices.
           protocol: clean or noisy; random noise is drawn by (evaluation.seed, example).
 
@@ -212,7 +216,7 @@ class Denoising(Task):
         mesh: jax.sharding.Mesh,
         protocol: evaluation.Protocol,
     ) -> np.ndarray:
-        """The error of a model's output against each clean image, (n,) float32."""
+        """Returns the error of a model's output for each clean image, (n,) float32."""
         scored = evaluation.score_examples(
             model,
             variables,
@@ -241,7 +245,7 @@ def _error_of_pixels(decoded: jax.Array, batch: Mapping[str, jax.Array]) -> dict
 def _error_of_images(
     scale: noise.PixelScale, images: jax.Array, batch: Mapping[str, jax.Array]
 ) -> dict[str, jax.Array]:
-    """The error of normalised images."""
+    """Returns the error of normalised images."""
     return _error_of_pixels(scale.to_pixels(images), batch)
 
 

@@ -1,4 +1,4 @@
-"""Noise outside the latent: on weights, and from adversaries on images.
+"""Noise outside the latent: Gaussian noise on weights, and adversarial attacks on images.
 
 Noise on images is an injection at the point "image"; noise on gradients is a field of the
 optimizer.

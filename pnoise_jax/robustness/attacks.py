@@ -1,4 +1,4 @@
-"""Adversaries: FGSM (https://arxiv.org/abs/1412.6572) and PGD (https://arxiv.org/abs/1706.06083)."""
+"""Attacks: FGSM (https://arxiv.org/abs/1412.6572) and PGD (https://arxiv.org/abs/1706.06083)."""
 
 import dataclasses
 import math
@@ -18,13 +18,13 @@ Loss = Callable[[jax.Array], jax.Array]  # of pixels (batch, height, width, chan
 class Attack:
     """Changes each pixel by at most epsilon to increase a loss, in steps along the gradient's sign.
 
-    One step of size epsilon is FGSM; several are PGD.
+    One step of size epsilon is FGSM; several steps are PGD.
 
     Attributes:
       epsilon: the largest change of a pixel, on the scale from 0 to 1: in (0, 1].
       steps: number of steps, at least 1.
-      step_size: on the same scale; None is epsilon for one step, else 2.5 epsilon / steps, as in
-        the PGD paper's code.
+      step_size: size of a step, on the same scale; None is epsilon for a single step, and
+        2.5 epsilon / steps for more, as in the PGD paper's code.
       random_start: whether to start at a random point within epsilon instead of at the image.
     """
 
@@ -54,15 +54,15 @@ class Attack:
         strength: jax.Array | float = 1.0,
         index: jax.Array | None = None,
     ) -> jax.Array:
-        """The attacked pixels: in [0, 1], within epsilon of those given, with no gradient.
+        """Returns the attacked pixels: in [0, 1], within epsilon of the input, with no gradient.
 
         Args:
-          key: for the random start; otherwise None.
-          loss: what to increase.
+          key: the key of the random start; None without one.
+          loss: the loss to increase, a scalar function of pixels.
           pixels: (batch, height, width, channels), float, in [0, 1].
           strength: multiplies epsilon and the step size; may be traced.
-          index: (batch,) int32, seeds each example's random start; by default its place in the
-            batch.
+          index: (batch,) int32, which seeds each example's random start; by default its position
+            in the batch.
 
         Raises:
           ValueError: the start is random but there is no key.

@@ -1,7 +1,7 @@
 """The losses that attacks increase at test time.
 
-Cross-entropy alone can mislead: where logits are large, its gradients vanish, or point away from
-the nearest mistake. The signs of the margin's gradients do not depend on the scale of the logits
+Cross-entropy alone can mislead: if logits are large, its gradients vanish or point away from the
+nearest mistake. The signs of the margin's gradients do not depend on the scale of the logits
 (N. Carlini, D. Wagner, https://arxiv.org/abs/1608.04644; F. Croce, M. Hein,
 https://arxiv.org/abs/2003.01690).
 """
@@ -14,14 +14,14 @@ import optax
 
 Loss = Literal["cross_entropy", "margin"]
 LOSSES: tuple[Loss, ...] = ("cross_entropy", "margin")
-BLIND = "blind"  # not a loss of the model: a random direction, which an attack must beat
+BLIND = "blind"  # a random direction instead of a loss of the model; attacks must beat it
 
 
 def total(name: str, logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """The sum over examples: with a mean, gradients would be divided by the batch size.
+    """Returns the loss summed over examples, so that gradients do not depend on the batch size.
 
     Args:
-      name: one of `LOSSES`: "margin" is the largest wrong logit minus the true one.
+      name: one of `LOSSES`; "margin" is the largest logit of a wrong class minus the true logit.
       logits: (batch, classes).
       labels: (batch,) int32.
     """
@@ -34,7 +34,7 @@ def total(name: str, logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def require(losses: tuple[str, ...]) -> None:
-    """Raises ValueError unless all are known."""
+    """Raises ValueError unless this is a non-empty tuple of known losses."""
     known = (*LOSSES, BLIND)
     if not losses or not isinstance(losses, tuple) or not set(losses) <= set(known):
         raise ValueError(f"losses={losses!r}: give a tuple of some of {', '.join(known)}")

@@ -1,9 +1,9 @@
 """Accuracy on perturbed test images: Gaussian noise, salt-and-pepper, FGSM and PGD.
 
-The model is in evaluation mode: batch norms use their running statistics, dropout and stochastic
-depth are off, and so is all injected noise. The attacker has its weights, sees its gradients, and
-knows the true labels. It attacks each example once by each of `LOSSES`, and the worst counts: an
-example is right only if it is right after all of them.
+The model is in evaluation mode: batch norms use their running statistics, and dropout, stochastic
+depth and all injected noise are off. The attacker knows the weights, the gradients and the true
+labels. It attacks each example once with each of `LOSSES`, and the worst result counts: an example
+is right only if it is right after all of these attacks.
 """
 
 import dataclasses
@@ -32,14 +32,15 @@ PGD_STEPS = 20
 
 @dataclasses.dataclass(frozen=True)
 class Perturbation:
-    """What is done to test images; each evaluation gives the strength.
+    """A perturbation of test images, whose strength is set per evaluation.
 
     Attributes:
-      kind: "gaussian", whose strength is the standard deviation; "salt_and_pepper", the probability
-        that a number is replaced by the smallest or largest of its image; "fgsm" and "pgd", the
-        largest change of a pixel. Pixels range from 0 to 1, and the result is clipped to that.
-      steps: of PGD, each of 2.5 strength / steps, or a single one of the strength itself; None is
-        20. Must be None for other kinds.
+      kind: one of `KINDS`, each with its own strength: "gaussian", the standard deviation;
+        "salt_and_pepper", the probability that a value is replaced by the smallest or largest of
+        its image; "fgsm" and "pgd", the largest change of a pixel. Pixels range from 0 to 1, and
+        the result is clipped to that range.
+      steps: number of PGD steps, of size 2.5 strength / steps, or of the strength itself if there
+        is only one; None is 20. Must be None for other kinds.
       random_start: whether PGD starts at a random point within the strength instead of at the
         image; None is True. Must be None for other kinds.
     """
@@ -54,7 +55,7 @@ class Perturbation:
         if self.kind != "pgd" and self.steps is not None:
             raise ValueError(f"steps={self.steps!r}: only pgd has steps; leave it out")
         if self.kind != "pgd" and self.random_start is not None:
-            raise ValueError(f"random_start={self.random_start!r}: only pgd has it; leave it out")
+            raise ValueError(f"random_start={self.random_start!r}: only pgd has one; leave it out")
         if self.kind == "pgd":
             object.__setattr__(self, "random_start", self.random_start is not False)
             steps = PGD_STEPS if self.steps is None else self.steps
@@ -62,15 +63,15 @@ class Perturbation:
 
     @property
     def is_attack(self) -> bool:
-        """Whether it uses the model."""
+        """Whether the perturbation depends on the model."""
         return self.kind in ("fgsm", "pgd")
 
     def require_strengths(self, strengths: Sequence[float], *, field: str) -> tuple[float, ...]:
-        """The strengths as numbers.
+        """Returns the strengths as floats.
 
         Args:
           strengths: in ascending order; 0 leaves the images unchanged.
-          field: where they come from, for errors.
+          field: name of the field with the strengths, for errors.
 
         Raises:
           ValueError: there are none, or they are out of range, repeated or not in ascending order.
@@ -87,7 +88,7 @@ class Perturbation:
                 raise ValueError(f"{listed}: {value!r} is not a {self._range()}")
         for before, after in itertools.pairwise(strengths):
             if before == after:
-                raise ValueError(f"{listed}: {after!r} comes twice; give each strength once")
+                raise ValueError(f"{listed}: {after!r} appears twice; give each strength once")
             if before > after:
                 raise ValueError(f"{listed}: give them in ascending order")
         return tuple(map(float, strengths))
@@ -110,14 +111,14 @@ class Perturbation:
         strength: jax.Array | float,
         index: jax.Array,
     ) -> jax.Array:
-        """The perturbed pixels, in [0, 1].
+        """Returns the perturbed pixels, in [0, 1].
 
         Args:
-          key: the same for all batches.
+          key: the same key for all batches.
           loss: a scalar function of pixels, which attacks increase.
           pixels: (batch, height, width, channels), float, in [0, 1].
           strength: see `kind`; may be traced.
-          index: (batch,) int32, seeds each example's random numbers.
+          index: (batch,) int32, which seeds each example's random numbers.
         """
         if self.is_attack:
             attack = Attack(1.0, self.steps or 1, random_start=bool(self.random_start))
@@ -140,28 +141,28 @@ def predict_perturbed(
     losses: tuple[str, ...] = LOSSES,
     report: Callable[[str], None] | None = None,
 ) -> evaluation.Predictions:
-    """Evaluates ``model`` on all of ``dataset``, with perturbed images; each example counts once.
+    """Evaluates ``model`` on perturbed images of all of ``dataset``; each example counts once.
 
     An example's random numbers depend only on the seed and its index, not on the devices, and are
     the same at every strength. All strengths share one compiled program. An attack runs once for
-    each loss; for each example the wrong result is kept, or else the one with the larger nll.
+    each loss; for each example the wrong prediction is kept, or else the one with the larger nll.
 
     Args:
-      model: as `evaluation.predict` takes it; its injections are off.
-      variables: of the model.
+      model: as for `evaluation.predict`; its injections are turned off.
+      variables: the model's variables.
       dataset: the test set.
-      perturbation: what is done to its images.
+      perturbation: how to perturb its images.
       strength: see `Perturbation`.
       mesh: the devices.
-      mean, std: as `evaluation.predict` takes them.
-      seed: of the random numbers.
-      losses: what attacks increase, one or more of `LOSSES`; or "blind", which moves each pixel in
-        a random direction, as a baseline for attacks. Noise ignores it.
-      report: takes a sentence about the progress.
+      mean, std: as for `evaluation.predict`.
+      seed: seed of the random numbers.
+      losses: the losses that attacks increase, one or more of `LOSSES`; or "blind", which moves
+        each pixel in a random direction, as a baseline for attacks. Noise ignores them.
+      report: called with a sentence about the progress.
 
     Raises:
-      ValueError: a bad strength or loss, examples without labels, attacks where examples have
-        several, or logits that are not finite.
+      ValueError: the strength or a loss is invalid, examples have no labels or, for attacks,
+        several labels, or logits are not finite.
       StoppedError: as `evaluation.predict`.
     """
     perturbation.require_strengths((strength,), field="strength")
@@ -183,7 +184,7 @@ def predict_perturbed(
 
 
 def _worse(one: evaluation.Predictions, other: evaluation.Predictions) -> evaluation.Predictions:
-    """For each example the wrong prediction, or else the one with the larger nll."""
+    """Returns for each example the wrong prediction, or else the one with the larger nll."""
     wrong, other_wrong = one.rank > 0, other.rank > 0
     takes = (other_wrong & ~wrong) | ((other_wrong == wrong) & (other.nll > one.nll))
     return evaluation.Predictions(
@@ -203,13 +204,13 @@ def find_zero_gradients(
     mean: data.PixelMean,
     std: tuple[float, ...],
 ) -> np.ndarray:
-    """Which examples have a zero gradient for all of `LOSSES`: (n,) bool.
+    """Returns whether each example has a zero gradient for all of `LOSSES`: (n,) bool.
 
-    A gradient attack leaves these images unchanged, or where a random start puts them, which says
-    nothing about robustness.
+    A gradient attack cannot move these images from where it starts, which says nothing about
+    robustness.
 
     Args:
-      model, variables, dataset, mesh, mean, std: as `predict_perturbed` takes them.
+      model, variables, dataset, mesh, mean, std: as for `predict_perturbed`.
     """
     require_single_labels(dataset)
     program = _program(model, dataset, mean, std)
@@ -222,7 +223,7 @@ def find_zero_gradients(
 
 @dataclasses.dataclass(frozen=True)
 class _Program:
-    """Everything static that is compiled; a static argument of jit."""
+    """The static parts of the compiled program; a static argument of jit."""
 
     model: Any  # without injections
     mean: data.PixelMean
@@ -237,7 +238,7 @@ class _Program:
     def loss(
         self, name: str, variables: Mapping[str, Any], labels: jax.Array, pixels: jax.Array
     ) -> jax.Array:
-        """The loss of the pixels, summed; see `losses.total`."""
+        """Returns the summed loss of the pixels; see `losses.total`."""
         return attack_losses.total(name, self.logits(variables, pixels), labels)
 
 
@@ -249,11 +250,11 @@ def _program(
 
 
 def require_single_labels(dataset: data.Dataset) -> None:
-    """Raises ValueError if images have several labels, since an attack needs one."""
+    """Raises ValueError if images have several labels, since an attack needs a single one."""
     if dataset.label_sets is not None:
         raise ValueError(
             f"{dataset.name}: an attack increases the loss of one label, and these images have "
-            "several; attack images of imagenet2012"
+            "several; attack the images of imagenet2012 instead"
         )
 
 
@@ -286,7 +287,7 @@ def _as_pixels(images: jax.Array) -> jax.Array:
 
 
 def _over(dataset: data.Dataset, function: Callable, mesh: Mesh) -> Iterator[tuple[Any, Any]]:
-    """The indices of each batch, -1 for padding, and the function's result for it."""
+    """Returns the indices of each batch, -1 for padding, and the function's result for it."""
     if dataset.labels.min(initial=0) < 0:
         culprit = int(np.argmax(dataset.labels < 0))
         raise ValueError(

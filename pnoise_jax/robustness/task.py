@@ -1,4 +1,4 @@
-"""Classification with adversaries and with noise on the weights."""
+"""Classification with adversarial attacks and with noise on the weights."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +22,7 @@ from pnoise_jax.training import (
 _ATTACKS = ("none", "fgsm", "pgd")
 _PGD_STEPS = 10
 _EPSILON, _ON = 8 / 255, (".*/kernel",)
-_SCHEDULES = {  # and what each schedules
+_SCHEDULES = {  # and the part that each schedules
     "attack_schedule": "adversary",
     "weight_noise_schedule": "weight_noise",
     "update_noise_schedule": "update_noise",
@@ -31,29 +31,32 @@ _SCHEDULES = {  # and what each schedules
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class RobustClassification(Classification):
-    """Learns the labels of attacked images, with noisy weights; each part is off by default.
+    """Learns the labels of attacked images, with noisy weights; both are off by default.
 
     Has the attributes of `Classification`, and these. All parts can be combined with the model's
-    injections. The attack sees what the forward pass of its step sees: the same noise, dropout and
-    perturbed weights, and the targets after label smoothing and mixup. Image noise comes on top of
-    the attack.
+    injections. The attack uses the same noise, dropout and perturbed weights as the forward pass of
+    its step, and the targets after label smoothing and mixup. Image noise is added after the
+    attack.
 
     Attributes:
       attack: "none", "fgsm" or "pgd".
       attack_epsilon: the largest change of a pixel, on the scale from 0 to 1.
-      attack_steps: of PGD; None is 10.
-      attack_step_size: of PGD, on the same scale; None is 2.5 epsilon / steps, and epsilon for a
-        single step.
+      attack_steps: number of PGD steps; None is 10.
+      attack_step_size: size of a PGD step, on the same scale; None is 2.5 epsilon / steps, or
+        epsilon for a single step.
       attack_random_start: whether the attack starts at a random point within epsilon.
-      attack_schedule: of epsilon and step size, such as "linear 0 to 1 over 10 epochs"; None is
-        constant.
-      weight_noise_std: of Gaussian noise on weights, drawn for each micro-batch's forward and
-        backward pass; the update then applies to the weights without it. 0 turns it off.
-      weight_noise_on: regular expressions that match whole paths of the parameters that have it.
-      weight_noise_schedule: of its standard deviation.
-      update_noise_std: of Gaussian noise that stays in the weights: it is added after each update
-        to all parameters that are not frozen. A moving average picks it up at the next step.
-      update_noise_schedule: of its standard deviation.
+      attack_schedule: schedule of the factor of epsilon and the step size, such as "linear 0 to 1
+        over 10 epochs"; None is constant.
+      weight_noise_std: standard deviation of Gaussian noise on weights, drawn for the forward and
+        backward pass of each micro-batch; the update applies to the weights without the noise. 0
+        turns it off.
+      weight_noise_on: regular expressions for the paths of the parameters with this noise; each
+        must match a whole path.
+      weight_noise_schedule: schedule of the factor of weight_noise_std.
+      update_noise_std: standard deviation of Gaussian noise that stays in the weights: it is added
+        after each update to all parameters that are not frozen. A moving average of the weights
+        includes it from the next step on.
+      update_noise_schedule: schedule of the factor of update_noise_std.
     """
 
     attack: str = "none"
@@ -97,7 +100,7 @@ class RobustClassification(Classification):
                 self.require_setup().require_beginning(schedule, f"task.{name}")
 
     def describe_noise(self) -> list[str]:
-        """The attack, and the noise on weights and after updates, with their schedules."""
+        """Describes the attack and the noise on weights and after updates, with their schedules."""
         sentences = super().describe_noise()
         if (attack := self.adversary) is not None:
             steps = "" if self.attack == "fgsm" else f", {attack.steps} steps"
@@ -118,7 +121,7 @@ class RobustClassification(Classification):
 
     @classmethod
     def from_setup(cls, setup: Setup, **options: Any) -> Self:
-        """With the config's label smoothing and mixup."""
+        """Creates the task, with the config's label smoothing and mixup."""
         task = super().from_setup(setup, **options)
         params = setup.variables["params"]
         frozen = None if setup.frozen is None else setup.frozen(params)
@@ -163,7 +166,7 @@ class RobustClassification(Classification):
 
     @property
     def strongest_epsilon(self) -> float:
-        """The attack's epsilon times the schedule's largest factor, at most 1; 0 without one."""
+        """The attack's epsilon times the schedule's largest factor, at most 1; 0 for no attack."""
         if self.adversary is None:
             return 0.0
         if self.attack_schedule is None:
@@ -183,7 +186,7 @@ class RobustClassification(Classification):
     def loss(
         self, params: Any, state: State, batch: data.Batch, context: StepContext
     ) -> tuple[jax.Array, tuple[State, Metrics]]:
-        """The cross-entropy of the attacked images; top1 is theirs too."""
+        """Returns the cross-entropy of the attacked images; top1 is also theirs."""
         images, targets = self.inputs(batch, context)
         if self.weight_noise is not None:
             params = self.weight_noise.perturb(
@@ -197,7 +200,7 @@ class RobustClassification(Classification):
 
     @property
     def averaged_protocols(self) -> tuple[evaluation.Protocol, ...]:
-        """Those of every task; with weight noise also one draw of it, and a mean over several."""
+        """Those of every task; with weight noise, also one draw of it and the mean over several."""
         section = self.require_setup().config.evaluation
         if self.weight_noise is None or section.draws == 1:
             return super().averaged_protocols
@@ -213,7 +216,7 @@ class RobustClassification(Classification):
         *,
         report: Callable[[str], None] | None = None,
     ) -> list[dict[str, Any]]:
-        """As every task; weights have noise if the protocol says so."""
+        """Evaluates by each protocol, with noise on the weights if the protocol has it."""
         rows = []
         for protocol in protocols:
             task, known = self, protocol
@@ -221,7 +224,7 @@ class RobustClassification(Classification):
                 setup = self.require_setup()
                 seed, classes = setup.config.evaluation.seed, setup.evaluated_data.outputs
                 model: Any = AveragedModel(self.model, weight_noise, protocol.draws, seed, classes)
-                # Mixing checks the model's layers, and an average has none to check.
+                # Mixing checks the model's layers, which an averaged model does not have.
                 task = dataclasses.replace(
                     self, model=model, mixing=None, labels_follow_noise=False
                 )
@@ -250,7 +253,7 @@ class RobustClassification(Classification):
         return scale.normalise(pixels)
 
     def after_update(self, state: Any, context: StepContext) -> Any:
-        """The state, with the update noise, if any, on its parameters."""
+        """Adds the update noise, if any, to the state's parameters."""
         if self.update_noise is None:
             return state
         params = self.update_noise.perturb(
@@ -261,7 +264,7 @@ class RobustClassification(Classification):
         frozen = None if self.setup is None else self.setup.frozen
         if frozen is not None:
             params = jax.tree.map(
-                lambda still, before, after: before if still else after,
+                lambda is_frozen, before, after: before if is_frozen else after,
                 frozen(state.params),
                 state.params,
                 params,
@@ -269,7 +272,7 @@ class RobustClassification(Classification):
         return state.replace(params=params)
 
     def _factor(self, name: str, context: StepContext) -> Any:
-        """The factor of a strength in this step."""
+        """Returns the scheduled factor of a strength in this step."""
         text = getattr(self, name)
         if text is None:
             return 1.0

@@ -21,7 +21,7 @@ class WeightNoise:
     Each parameter has its own key, so its noise does not depend on which others have noise.
 
     Attributes:
-      std: in the units of the weights, at least 0.
+      std: standard deviation, in the units of the weights, at least 0.
       on: regular expressions for paths such as "block_1/attn/qkv/kernel".
     """
 
@@ -48,10 +48,10 @@ class WeightNoise:
     def perturb(
         self, key: jax.Array, params: Any, *, strength: jax.Array | float = 1.0
     ) -> dict[str, Any]:
-        """The parameters with noise; those that get none are the same arrays.
+        """Returns the parameters with noise; parameters without noise are the same arrays.
 
         Args:
-          key: for one draw.
+          key: the key of one draw.
           params: a tree of arrays.
           strength: multiplies the standard deviation; may be traced.
 
@@ -75,17 +75,17 @@ class WeightNoise:
 
         Args:
           params: arrays, or shapes and dtypes.
-          frozen: the same tree, True where a parameter is frozen; None if none is.
-          field: the config's field with the patterns, for errors.
+          frozen: a tree of the same structure, True for frozen parameters; None if none is frozen.
+          field: the config field with the patterns, for errors.
 
         Raises:
           ValueError: a pattern matches no parameter, or one that is frozen or not floating-point.
         """
         optimizer.require_fitting(field, params, self.on)
-        still = (
+        are_frozen = (
             [False] * len(jax.tree.leaves(params)) if frozen is None else jax.tree.leaves(frozen)
         )
-        for (path, x), is_frozen in zip(jax.tree.leaves_with_path(params), still, strict=True):
+        for (path, x), is_frozen in zip(jax.tree.leaves_with_path(params), are_frozen, strict=True):
             name = optimizer.path_name(path)
             if not self._fits(name):
                 continue
@@ -108,14 +108,14 @@ class WeightNoise:
 class AveragedModel:
     """A model whose probabilities are the mean over several draws of its weights.
 
-    It can replace a model in an evaluation: it has everything that an evaluation calls.
+    It can replace a model in an evaluation, which uses only the methods and properties below.
 
     Attributes:
       model: the model to average.
-      weight_noise: on its parameters.
+      weight_noise: the noise on its parameters.
       draws: number of draws, at least 1; they are the same for all images.
-      seed: of the draws.
-      classes: the outputs that count, if not all do; the others get no probability.
+      seed: seed of the draws.
+      classes: the outputs to use, if not all; the others get probability 0.
     """
 
     model: nn.Module
@@ -134,11 +134,11 @@ class AveragedModel:
         return getattr(self.model, "injection", None)
 
     def clone(self, **changes: Any) -> "AveragedModel":
-        """The same with a changed model."""
+        """Returns a copy with a changed model."""
         return dataclasses.replace(self, model=self.model.clone(**changes))
 
     def apply(self, variables: Mapping[str, Any], *args: Any, **call: Any) -> jax.Array:
-        """The logarithm of the mean probabilities, (batch, num_classes), to use as logits."""
+        """Returns the log of the mean probabilities, (batch, num_classes), for use as logits."""
         key = RandomStreams(jax.random.key(self.seed))["weight_noise"]
 
         def draw(number: jax.Array) -> jax.Array:

@@ -1,13 +1,13 @@
-"""Batches with equally many labelled and unlabelled images."""
+"""Batches with equal numbers of labelled and unlabelled images."""
 
 from pnoise_jax import data
 from pnoise_jax.adaptation import PairedBatches
 
 
 class LabelledAndUnlabelled(PairedBatches):
-    """{"image", "label", "unlabelled_image"} for each step; close it, or use `with`.
+    """Iterates over {"image", "label", "unlabelled_image"}, one batch per step.
 
-    The labels of the second stream are dropped here: no step sees them.
+    The labels of the second stream are dropped here, so no step sees them. Close it, or use `with`.
     """
 
     def __next__(self) -> data.Batch:

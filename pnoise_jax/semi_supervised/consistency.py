@@ -29,30 +29,32 @@ _VIEWS = ("first_view", "second_view")
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Consistency(Classification):
-    """Learns from a few labels, and to give two noisy views of an image the same prediction.
+    """Learns from a few labels, and makes predictions for two noisy views of an image agree.
 
     The loss is the cross-entropy of labelled images, as in `Classification`, plus
     consistency_weight times the divergence between the predictions for two views of each unlabelled
-    image (the Pi-model, https://arxiv.org/abs/1610.02242). A view is a pass in training mode: the
-    config's injections, in the image or in the latent, and dropout, each with its own key. Batches
-    have batch_size images of each kind; the unlabelled ones are the whole training split.
+    image (the Pi-model, https://arxiv.org/abs/1610.02242). A view is a forward pass in training
+    mode, with the config's injections, in the image or in the latent, and dropout; each view has
+    its own random streams. A batch has batch_size images of each kind. The unlabelled images are
+    the whole training split.
 
-    Noise that mixes the examples of a batch and draws nothing would make the same view twice. So if
-    noise mixes examples, the second view has the batch in another random order, which gives every
-    image other mates. The term then asks that predictions not depend on these mates, whose labels
-    are not used; the labelled images are mixed among themselves, as in classification.
+    Noise that mixes the examples of a batch without randomness would make both views equal. So if
+    any noise mixes examples, the second view has the batch in another random order, which gives
+    each image other batch mates. The second term then makes predictions independent of these mates,
+    whose labels are not used. The labelled images are mixed among themselves, as in classification.
 
     Has the attributes of `Classification`, and these:
 
     Attributes:
-      labelled_per_class: how many images of each class have a label, drawn by the seed of the run.
-      consistency_weight: of the second term; 0 turns it off, which leaves a supervised baseline
-        with the same labels and steps.
-      consistency_schedule: the factor of the weight, such as "linear 0 to 1 over 10 epochs"; None
-        is constant.
-      divergence: "kl", of the second view's prediction from the first's, in nats; or "mse", the
-        squared difference of probabilities, summed over classes.
-      stop_gradient: whether no gradient flows through the first view's prediction.
+      labelled_per_class: number of images of each class that have a label, drawn with the run's
+        seed.
+      consistency_weight: weight of the second term; 0 turns it off, which leaves a supervised
+        baseline with the same labels and steps.
+      consistency_schedule: schedule of the weight's factor, such as "linear 0 to 1 over 10 epochs";
+        None is constant.
+      divergence: "kl", KL(first || second) in nats; or "mse", the squared difference of
+        probabilities, summed over classes.
+      stop_gradient: whether to stop the gradient at the first view's prediction.
     """
 
     labelled_per_class: int = 10
@@ -93,10 +95,10 @@ class Consistency(Classification):
 
     @functools.cached_property
     def labelled_data(self) -> data.Dataset:
-        """The examples whose labels are learned.
+        """The labelled examples.
 
         Raises:
-          ValueError: a class has too few.
+          ValueError: a class has too few examples.
         """
         setup = self.require_setup()
         chosen = data.draw_per_class(
@@ -148,11 +150,11 @@ class Consistency(Classification):
         )
 
     def describe_data(self) -> dict[str, Any]:
-        """How many examples have labels."""
+        """Describes how many examples have labels."""
         return {"labelled_examples": len(self.labelled_data)}
 
     def open_batches(self, start: int = 0) -> data.BatchIterator | PairedBatches:
-        """{"image", "label"} of labelled images, and "unlabelled_image", for each step."""
+        """Opens the batches: {"image", "label"} of labelled images, and "unlabelled_image"."""
         setup = self.require_setup()
         seed = setup.config.seed
         labelled = self.open_stream(self.labelled_data, seed, start)
@@ -164,7 +166,7 @@ class Consistency(Classification):
     def loss(
         self, params: Any, state: State, batch: data.Batch, context: StepContext
     ) -> tuple[jax.Array, tuple[State, Metrics]]:
-        """The sum of both terms; top1 is of the labelled images."""
+        """Returns the sum of both terms; top1 is that of the labelled images."""
         loss, (state, metrics) = super().loss(params, state, batch, context)
         if not self.consistency_weight:
             return loss, (state, metrics | {"consistency": jnp.zeros((), jnp.float32)})
@@ -180,7 +182,7 @@ class Consistency(Classification):
         return loss + weight * apart, (state, metrics | {"consistency": apart})
 
     def _order(self, size: int, context: StepContext) -> jax.Array:
-        """The order of the second view's batch: a new one if noise mixes examples."""
+        """Returns the order of the second view's batch; it is random if noise mixes examples."""
         if not any(each.train and each.noise.mixes_batch for each in self.model.injections):
             return jnp.arange(size)
         return jax.random.permutation(context.keys["view_order"], size)
@@ -188,12 +190,12 @@ class Consistency(Classification):
     def _view(
         self, params: Any, state: State, images: jax.Array, context: StepContext, name: str
     ) -> tuple[jax.Array, State]:
-        """The logits of one view, with its own random streams."""
+        """Returns the logits of one view, with its own random streams."""
         context = dataclasses.replace(context, keys=RandomStreams(context.keys[name]))
         return self.apply(params, state, images, context)
 
     def _factor(self, context: StepContext) -> Any:
-        """The factor of the weight in this step."""
+        """Returns the factor of the weight in this step."""
         if self.consistency_schedule is None:
             return 1.0
         setup, field = self.require_setup(), "task.consistency_schedule"
@@ -202,9 +204,9 @@ class Consistency(Classification):
 
 
 def _depends_on_order(each: noise.Noise, size: int) -> bool:
-    """Whether a noise without randomness changes an example's result if the order changes.
+    """Returns whether the result for an example depends on the order, for noise without randomness.
 
-    The optimal Q over a whole batch does not: it uses the same mean in any order.
+    With the optimal Q over a whole batch it does not: the mean is the same in any order.
     """
     if each.mixes != "batch":
         return False
@@ -217,7 +219,7 @@ def _depends_on_order(each: noise.Noise, size: int) -> bool:
 
 
 def divergence(first: jax.Array, second: jax.Array, *, kind: str) -> jax.Array:
-    """The divergence of two predictions, averaged over the batch.
+    """Returns the divergence between two predictions, averaged over the batch.
 
     Args:
       first, second: logits (batch, classes).

@@ -200,7 +200,7 @@ def test_examples_without_labels_are_refused(variables, odd):
     ("kind", "strengths", "message"),
     [
         ("pgd", (), r"s=\(\): give at least one strength"),
-        ("pgd", (0.1, 0.1), r"s=\(0\.1, 0\.1\): 0\.1 comes twice"),
+        ("pgd", (0.1, 0.1), r"s=\(0\.1, 0\.1\): 0\.1 appears twice"),
         ("fgsm", (0.2, 0.1), "give them in ascending order"),
         ("fgsm", (8,), r"s=\(8\): 8 is not a change of pixels, which range from 0 to 1"),
         ("pgd", (0.1, 1.5), r"1\.5 is not a change of pixels"),
@@ -226,7 +226,7 @@ def test_bad_strengths_are_named(kind, strengths, message):
         ({"kind": "pgd", "steps": 0}, "steps=0: give a whole number of at least 1"),
         ({"kind": "pgd", "steps": 2.5}, r"steps=2\.5"),
         ({"kind": "fgsm", "steps": 3}, "steps=3: only pgd has steps"),
-        ({"kind": "fgsm", "random_start": False}, "random_start=False: only pgd has it"),
+        ({"kind": "fgsm", "random_start": False}, "random_start=False: only pgd has one"),
     ],
 )
 def test_bad_settings_are_named(settings, message):
