@@ -1,4 +1,4 @@
-"""Domain-adversarial training: features from which no discriminator can tell the domains apart."""
+"""Domain-adversarial training: learns features that do not reveal the domain."""
 
 import dataclasses
 from typing import Any, ClassVar

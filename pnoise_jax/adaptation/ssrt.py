@@ -84,7 +84,7 @@ class Ssrt(AdaptationTask):
 
     @classmethod
     def prepare_model(cls, model: models.Classifier, **options: Any) -> models.Classifier:
-        """Replaces the model's last dense layer by the bottleneck and its classifier."""
+        """Replaces the model's last dense layer with the bottleneck and its classifier."""
         dim = options.get("bottleneck_dim", cls.bottleneck_dim)
         dropout = options.get("dropout", cls.dropout)
         return model.clone(classifier_head=HeadFactory(dim=dim, dropout=dropout))

@@ -103,7 +103,7 @@ class DecoderFactory:
 
 
 def with_decoder(model: nn.Module, *, width: int, depth: int) -> nn.Module:
-    """Replaces a classifier's head by a decoder, so that it returns pixels in the image's shape.
+    """Replaces a classifier's head with a decoder, so that it returns pixels in the image's shape.
 
     Args:
       model: a model from `models.create_model`.

@@ -256,9 +256,9 @@ def _explain_no_noise(setup: Setup, entering: Sequence[noise.Injection]) -> str:
             f"{off.section}: {off.noise} does not change images, so there is nothing to remove; "
             "give it a strength above 0"
         )
-    there = [f"{each.section} at {each.point!r}, train={each.train}" for each in setup.injections]
+    listed = [f"{each.section} at {each.point!r}, train={each.train}" for each in setup.injections]
     return (
         f"noise: denoising has nothing to remove, since no noise enters the image in training "
-        f"({'; '.join(there) or 'there is none'}); set, for example, noise.name='gaussian', "
+        f"({'; '.join(listed) or 'there is none'}); set, for example, noise.name='gaussian', "
         "noise.std=0.3, noise.point='image', noise.train=True"
     )

@@ -145,7 +145,8 @@ def predict_perturbed(
 
     An example's random numbers depend only on the seed and its index, not on the devices, and are
     the same at every strength. All strengths share one compiled program. An attack runs once for
-    each loss; for each example the wrong prediction is kept, or else the one with the larger nll.
+    each loss. The result for each example is the wrong prediction, if any; if both or neither are
+    wrong, it is the one with the larger nll.
 
     Args:
       model: as for `evaluation.predict`; its injections are turned off.
@@ -184,7 +185,7 @@ def predict_perturbed(
 
 
 def _worse(one: evaluation.Predictions, other: evaluation.Predictions) -> evaluation.Predictions:
-    """Returns for each example the wrong prediction, or else the one with the larger nll."""
+    """Returns for each example the wrong prediction; if both or neither are, by larger nll."""
     wrong, other_wrong = one.rank > 0, other.rank > 0
     takes = (other_wrong & ~wrong) | ((other_wrong == wrong) & (other.nll > one.nll))
     return evaluation.Predictions(
@@ -287,7 +288,7 @@ def _as_pixels(images: jax.Array) -> jax.Array:
 
 
 def _over(dataset: data.Dataset, function: Callable, mesh: Mesh) -> Iterator[tuple[Any, Any]]:
-    """Returns the indices of each batch, -1 for padding, and the function's result for it."""
+    """Iterates over the indices of each batch, -1 for padding, and the function's result."""
     if dataset.labels.min(initial=0) < 0:
         culprit = int(np.argmax(dataset.labels < 0))
         raise ValueError(

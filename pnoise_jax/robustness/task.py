@@ -31,7 +31,7 @@ _SCHEDULES = {  # and the part that each schedules
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class RobustClassification(Classification):
-    """Learns the labels of attacked images, with noisy weights; both are off by default.
+    """Learns the labels of attacked images, with noisy weights; each part is off by default.
 
     Has the attributes of `Classification`, and these. All parts can be combined with the model's
     injections. The attack uses the same noise, dropout and perturbed weights as the forward pass of
@@ -200,7 +200,7 @@ class RobustClassification(Classification):
 
     @property
     def averaged_protocols(self) -> tuple[evaluation.Protocol, ...]:
-        """Those of every task; with weight noise, also one draw of it and the mean over several."""
+        """The usual protocols; with weight noise, also one draw and a mean over several."""
         section = self.require_setup().config.evaluation
         if self.weight_noise is None or section.draws == 1:
             return super().averaged_protocols

@@ -64,8 +64,8 @@ class WeightNoise:
             name = optimizer.path_name(path)
             if not self._fits(name):
                 return x
-            own_key = jax.random.fold_in(key, zlib.crc32(name.encode()))
-            e = jax.random.normal(own_key, x.shape, x.dtype)
+            parameter_key = jax.random.fold_in(key, zlib.crc32(name.encode()))
+            e = jax.random.normal(parameter_key, x.shape, x.dtype)
             return x + jnp.asarray(strength * self.std, x.dtype) * e
 
         return jax.tree.map_with_path(noisy, params)
@@ -142,8 +142,8 @@ class AveragedModel:
         key = RandomStreams(jax.random.key(self.seed))["weight_noise"]
 
         def draw(number: jax.Array) -> jax.Array:
-            own_key = jax.random.fold_in(key, number)
-            params = self.weight_noise.perturb(own_key, variables["params"])
+            draw_key = jax.random.fold_in(key, number)
+            params = self.weight_noise.perturb(draw_key, variables["params"])
             logits: Any = self.model.apply({**variables, "params": params}, *args, **call)
             if self.classes is not None:
                 counts = jnp.isin(jnp.arange(logits.shape[-1]), jnp.array(self.classes))

@@ -29,7 +29,7 @@ _VIEWS = ("first_view", "second_view")
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Consistency(Classification):
-    """Learns from a few labels, and makes predictions for two noisy views of an image agree.
+    """Learns from a few labels, and to predict the same for two noisy views of an image.
 
     The loss is the cross-entropy of labelled images, as in `Classification`, plus
     consistency_weight times the divergence between the predictions for two views of each unlabelled
@@ -40,8 +40,9 @@ class Consistency(Classification):
 
     Noise that mixes the examples of a batch without randomness would make both views equal. So if
     any noise mixes examples, the second view has the batch in another random order, which gives
-    each image other batch mates. The second term then makes predictions independent of these mates,
-    whose labels are not used. The labelled images are mixed among themselves, as in classification.
+    each image other batch mates. The second term then penalises predictions that depend on these
+    mates, whose labels are not used. The labelled images are mixed among themselves, as in
+    classification.
 
     Has the attributes of `Classification`, and these:
 

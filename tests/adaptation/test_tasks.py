@@ -233,7 +233,7 @@ def test_a_run_is_saved_evaluated_and_goes_on_bitwise(tmp_path):
         ),
         (
             {"task.source": f"{domains.__name__}:coloured"},
-            "have 3 channels and those of .* 1: give",
+            "have 3 channels and those of .* have 1: give",
         ),
         (
             {"task.source": f"{domains.__name__}:empty"},
@@ -245,7 +245,10 @@ def test_a_run_is_saved_evaluated_and_goes_on_bitwise(tmp_path):
             {"task.source_split": "trian"},
             r"task\.source_split='trian' is loaded like .*: Unknown split",
         ),
-        ({"task.source_split": "train[:0]"}, r"task\.source_split='train\[:0\]', .* no example"),
+        (
+            {"task.source_split": "train[:0]"},
+            r"task\.source_split='train\[:0\]' is loaded .* no example",
+        ),
         ({"data.train_split": "train[:0]"}, r"split='train\[:0\]' .* no example"),
         (
             {"task.source": TARGET},
