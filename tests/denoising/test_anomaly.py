@@ -257,9 +257,9 @@ def test_what_has_no_anomalies_is_named(runs, data_dir, tmp_path):
             denoising.score_anomalies(bad, mesh=parallel.data_mesh())
     classifier = training.build(small_config(data_dir))
     bad = training.Run(classifier, {}, 2, "params")
-    with pytest.raises(ValueError, match="'classification' reconstructs nothing"):
+    with pytest.raises(ValueError, match="'classification' reconstructs no images"):
         denoising.score_anomalies(bad, mesh=parallel.data_mesh())
-    with pytest.raises(ValueError, match="'classification' reconstructs nothing: hold classes"):
+    with pytest.raises(ValueError, match="'classification' reconstructs no images: hold classes"):
         next(anomaly.train_held_out(small_config(data_dir), tmp_path, None))
     with pytest.raises(ValueError, match="--held_out: there is no class 'eight'"):
         next(anomaly.train_held_out(config, tmp_path, ["eight"]))
@@ -380,7 +380,7 @@ def test_a_report_is_only_replaced_by_one_of_the_same_runs_and_data(runs, tmp_pa
     ours = directory, training.read_config(directory)
     anomaly.require_own(tmp_path / "missing", [ours], named="--out")
     (tmp_path / "anomaly.svg").write_text("<svg/>")
-    with pytest.raises(FileExistsError, match=r"--out holds another report \(anomaly.svg\)"):
+    with pytest.raises(FileExistsError, match=r"--out contains another report \(anomaly.svg\)"):
         anomaly.require_own(tmp_path, [ours], named="--out")
     anomaly.write(tmp_path, [anomaly.detect(directory)])
     anomaly.require_own(tmp_path, [ours], named="--out")

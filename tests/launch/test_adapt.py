@@ -81,7 +81,7 @@ def test_a_study_leaves_a_table_a_page_and_runs(config, tmp_path):
     config.write_text(CONFIG.replace('"tvt")', '"tvt", **{"task.source_split": "train[:40]"})'))
     code, _, errors = adapt(config, workdir, *flags)
     assert code == 1
-    assert "holds a study of another pair" in errors
+    assert "contains a study of another pair" in errors
     assert "task.source_split: 'train' there, 'train[:40]' now" in errors
     assert "Traceback" not in errors
 

@@ -58,7 +58,7 @@ def test_its_anomalies_are_measured_and_drawn(run):
         "anomaly", f"--workdir={path}", "--config.data.test_split=test[:9]"
     )
     assert code == 1
-    assert "anomaly holds another report" in errors
+    assert "anomaly contains another report" in errors
     assert json.loads((path / "anomaly" / "anomaly.json").read_text()) == [detection]
 
 

@@ -114,7 +114,7 @@ def test_a_study_tunes_tests_and_resumes(config, data_dir, tmp_path, capsys):
     assert (workdir / "regularisers.png").stat().st_size > 0
 
     for other in ({"seeds": Seeds((5,), (0, 2))}, {"contrasts": []}):
-        with pytest.raises(ValueError, match="holds another comparison"):
+        with pytest.raises(ValueError, match="contains another comparison"):
             resume(config, workdir, data_dir, **other)
     (workdir / "study.json").unlink()  # as if it were older than this file
     with pytest.raises(ValueError, match=r"small / test / seeds: \[0, 1\] there, \[0, 2\] now"):

@@ -90,7 +90,7 @@ def test_another_config_is_refused(study, data_dir):
     with pytest.raises(ValueError, match=r"with another config \(batch_size: 16 there, 8 now"):
         robustness.run_curves(config, workdir, two, seeds=(0,), settings=SETTINGS)
     run = workdir / "runs" / "plain-seed_0"
-    with pytest.raises(ValueError, match=r"holds a run of launch\.train"):
+    with pytest.raises(ValueError, match=r"contains a run of launch\.train"):
         robustness.run_curves(study_config(data_dir), run, two, settings=SETTINGS)
 
 
@@ -122,7 +122,7 @@ def test_an_existing_run_is_measured_and_left_as_it_is(study, tmp_path):
     assert seen["points"] == got["points"]
     again = robustness.run_curves_of(run, None, tmp_path / "out", settings=SETTINGS)
     assert again["points"] == got["points"]
-    with pytest.raises(FileExistsError, match=r"--out='.*' holds another report .*overwritten"):
+    with pytest.raises(FileExistsError, match=r"--out='.*' contains another report .*overwritten"):
         robustness.run_curves_of(run, config, tmp_path / "out", settings=SETTINGS)
     with pytest.raises(FileNotFoundError):
         robustness.run_curves_of(tmp_path, None, tmp_path / "none", settings=SETTINGS)

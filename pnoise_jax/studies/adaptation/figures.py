@@ -1,4 +1,4 @@
-"""The figures of a study: loss curves by term, embeddings, maps of the gate, confusions."""
+"""The figures of a study: loss curves by term, embeddings, gate maps, confusion matrices."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ _SOURCE_COLOR, _TARGET_COLOR = style.COLORS[style.SHUFFLED], style.COLORS[style.
 
 
 def draw(path: Path, runs: Sequence[StudyRun], measured: Sequence[Measured]) -> dict[str, Figure]:
-    """The figures by name; those with nothing to show are left out.
+    """Draws the figures, by name; figures with nothing to show are left out.
 
     Args:
-      path: of the study.
-      runs: all its runs.
-      measured: of the same runs.
+      path: the work directory of the study.
+      runs: all runs of the study.
+      measured: the predictions of these runs.
     """
     first = {run.method: run for run in reversed(runs)}  # the first seed of each row
     first = {method: first[method] for method in dict.fromkeys(run.method for run in runs)}
@@ -68,7 +68,7 @@ def draw(path: Path, runs: Sequence[StudyRun], measured: Sequence[Measured]) -> 
 def _ask_runs(
     path: Path, first: Mapping[Method, StudyRun]
 ) -> tuple[dict[Method, Embedding], dict[Method, GateMaps]]:
-    """The embeddings and gate maps of the runs without noise; each run is restored once."""
+    """Returns the embeddings and gate maps of the runs without noise, restoring each run once."""
     embeddings, maps = {}, {}
     before = first[Method(SOURCE_ONLY)]
     source, target = source_as_seen(before), before.experiment.test_data
@@ -86,7 +86,7 @@ def _ask_runs(
 
 
 def terms_of(curves: Mapping[Method, Sequence[Mapping[str, float]]]) -> list[str]:
-    """The metrics of steps to draw, in order of first appearance."""
+    """Returns the step metrics to draw, in order of first appearance."""
     keys = [key for lines in curves.values() for line in lines for key in line]
     return [k for k in dict.fromkeys(keys) if k not in _NOT_TERMS and "/" not in k]
 
@@ -95,11 +95,11 @@ def terms_of(curves: Mapping[Method, Sequence[Mapping[str, float]]]) -> list[str
 def curves_figure(
     curves: Mapping[Method, Sequence[Mapping[str, float]]], headings: Mapping[str, str]
 ) -> Figure:
-    """A panel for each term of the losses, with a line for each method.
+    """Draws a panel for each loss term, with a line for each method.
 
     Args:
       curves: the lines of metrics.jsonl by method.
-      headings: the titles of the terms; by default their names.
+      headings: the titles of the terms; a term without one has its name.
     """
     terms = terms_of(curves)
     rows = max(1, math.ceil(len(terms) / 2))
@@ -128,7 +128,7 @@ def _line(method: Method, methods: Mapping[Method, object]) -> dict[str, str]:
 
 @style.styled
 def embedding_figure(embeddings: Mapping[Method, Embedding]) -> Figure:
-    """A panel for each method: source only shows the state before adaptation, the others after."""
+    """Draws a panel for each method: source only is before adaptation, the others are after."""
     rows = math.ceil(len(embeddings) / 2)
     figure = style.new_figure(style.WIDTH, 2.9 * rows + 0.4)
     axes = figure.subplots(rows, 2, squeeze=False).ravel()
@@ -156,7 +156,7 @@ def _scatter(ax: Axes, embedding: Embedding) -> None:
 
 @style.styled
 def maps_figure(maps: Mapping[Method, GateMaps]) -> Figure:
-    """Images of the target, and below them the gate's entropy, one model per row."""
+    """Draws images of the target, and below them the gate's entropy, with one model per row."""
     first = next(iter(maps.values()))
     columns = len(first.images)
     figure = style.new_figure(style.WIDTH, 1.15 * (1 + len(maps)) + 0.5)
@@ -176,7 +176,10 @@ def maps_figure(maps: Mapping[Method, GateMaps]) -> Figure:
 
 
 def _confusions(measured: Sequence[Measured]) -> dict[Method, np.ndarray]:
-    """(classes, classes) in percent, of source only and the best method without target labels."""
+    """Returns the confusion matrices of source only and the best method without target labels.
+
+    They are (classes, classes), in percent of the true class.
+    """
     means: dict[Method, list[float]] = {}
     for run in measured:
         means.setdefault(run.method, []).append(run.accuracy("clean"))
@@ -197,7 +200,7 @@ def _confusion(runs: Sequence[Measured]) -> np.ndarray:
 def confusion_figure(
     confusions: Mapping[Method, np.ndarray], names: Sequence[str] | None
 ) -> Figure:
-    """True classes as rows, predicted ones as columns, in percent of a row."""
+    """Draws the matrices: true classes as rows, predicted ones as columns, in percent of a row."""
     figure = style.new_figure(style.WIDTH, 3.5)
     axes = figure.subplots(1, len(confusions), squeeze=False)[0]
     for ax, (method, matrix) in zip(axes, confusions.items(), strict=True):

@@ -1,4 +1,4 @@
-"""Measures every prediction of a study's runs, and keeps them to be paired with others."""
+"""Measures the predictions of a study's runs, and stores them so that runs can be compared."""
 
 import dataclasses
 import json
@@ -24,13 +24,13 @@ class Measured:
 
     Attributes:
       method: the row of the table.
-      seed: of the run.
-      labels: (n,) of the target.
-      predicted: by protocol, (n,) the predicted class.
+      seed: seed of the run.
+      labels: (n,), labels of the target.
+      predicted: by protocol, (n,), the predicted classes.
       correct: by protocol, (n,) bool.
-      batches: by protocol with noise that mixes a batch, (n,) the batch of each example.
-      looks: the evaluations without noise during training, as (step, accuracy, mean per class),
-        including the last step; only that one if there were no others.
+      batches: by protocol with noise that mixes a batch, (n,), the batch of each example.
+      looks: the evaluations without noise during training, as (step, accuracy, mean per class). The
+        last step is always included.
     """
 
     method: Method
@@ -42,21 +42,21 @@ class Measured:
     looks: tuple[tuple[int, float, float], ...]
 
     def accuracy(self, protocol: str) -> float:
-        """In percent."""
+        """Returns the accuracy, in percent."""
         return 100 * float(self.correct[protocol].mean())
 
     def per_class_mean(self, protocol: str) -> float:
-        """The mean of the per-class accuracies, in percent."""
+        """Returns the mean of the per-class accuracies, in percent."""
         return evaluation.balanced_accuracy(self.labels, self.correct[protocol])
 
     def purity(self, protocol: str) -> float | None:
-        """The mean share of batch mates of an example's class; None if nothing is mixed."""
+        """Returns the mean share of batch mates of the same class; None if nothing is mixed."""
         batches = self.batches.get(protocol)
         return None if batches is None else evaluation.purity(self.labels, batches)
 
 
 def rows_of(measured: Measured) -> list[dict[str, Any]]:
-    """The rows of one run in adaptation.json."""
+    """Returns the rows of one run in adaptation.json."""
     return [
         {
             "method": measured.method.name,
@@ -74,19 +74,19 @@ def rows_of(measured: Measured) -> list[dict[str, Any]]:
 
 
 def hits(runs: list[Measured], protocol: str) -> Hits:
-    """Which examples the runs of a row got right, by seed."""
+    """Returns which examples the runs of a row predict correctly, by seed."""
     correct = np.stack([run.correct[protocol] for run in runs])
     return Hits(correct, runs[0].batches.get(protocol))
 
 
 def measure(run: StudyRun, path: Path, kept: Path, *, report: Callable[[str], None]) -> Measured:
-    """Evaluates a finished run by all protocols, or reads its earlier predictions.
+    """Evaluates a finished run by all protocols, or reads its stored predictions.
 
     Args:
       run: the run.
       path: its directory.
-      kept: the file of its predictions; written if it is missing or belongs to something else.
-      report: takes a sentence about the progress.
+      kept: the file of its predictions; written if it is missing or is of another evaluation.
+      report: called with a sentence about the progress.
 
     Raises:
       OSError: the run cannot be restored, or the file cannot be written.
@@ -157,7 +157,7 @@ def _batches(run: StudyRun, name: str, labels: np.ndarray) -> np.ndarray:
 
 
 def read_looks(path: Path) -> list[tuple[int, float, float]]:
-    """The evaluations during a run's training, in order of their steps."""
+    """Reads the evaluations during a run's training, in order of their steps."""
     looks = {}
     for line in read_metrics(path):
         if "clean/top1" in line and "clean/per_class_mean" in line:
@@ -168,7 +168,7 @@ def read_looks(path: Path) -> list[tuple[int, float, float]]:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics; none if there is no such file."""
+    """Reads the lines of a run's metrics; there are none without the file."""
     file = RunDirectory(path).metrics
     if not file.exists():
         return []
@@ -176,7 +176,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def _identity(run: StudyRun, path: Path) -> str:
-    """What the predictions depend on, in addition to the run's own config."""
+    """Describes what the predictions depend on, in addition to the run's config."""
     config, target = run.experiment.config, run.experiment.test_data
     section = {name: config.evaluation[name] for name in ("batch_size", "seed", "views")}
     if config.evaluation.classes != "all":

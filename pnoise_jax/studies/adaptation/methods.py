@@ -25,7 +25,7 @@ LABELS = {
     TARGET_LABELS: "target labels",
 }
 
-Overrides = Mapping[str, Mapping[str, Any]]  # by method, values of dotted fields
+Overrides = Mapping[str, Mapping[str, Any]]  # by method, the values of dotted fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Method:
 
     Attributes:
       name: one of `METHODS`, or one that the config adds.
-      noise: whether it is trained, and also evaluated, with the config's noise.
+      noise: whether to train, and also evaluate, with the config's noise.
     """
 
     name: str
@@ -42,11 +42,11 @@ class Method:
 
     @property
     def label(self) -> str:
-        """The name for readers."""
+        """The name shown to readers."""
         return LABELS.get(self.name, self.name) + (" + noise" if self.noise else "")
 
     def run_name(self, seed: int) -> str:
-        """The name of the directory of the run with this seed."""
+        """Returns the name of the run directory for a seed."""
         return f"{self.name}{'-noise' if self.noise else ''}-seed_{seed}"
 
 
@@ -60,20 +60,20 @@ class StudyRun:
 
     @property
     def name(self) -> str:
-        """Of its directory."""
+        """The name of the run's directory."""
         return self.method.run_name(self.seed)
 
 
 def choose(names: Iterable[str] | None, overrides: Overrides, *, noise: bool) -> list[Method]:
-    """The rows of the table, always with the bounds and with every method without noise.
+    """Returns the rows of the table, including both bounds and every method without noise.
 
     Args:
-      names: of methods; None takes all of `METHODS`, and those that `overrides` adds.
+      names: names of methods; None selects all of `METHODS`, and those that `overrides` adds.
       overrides: the result of the config's ``methods()``.
       noise: whether the config has noise.
 
     Raises:
-      ValueError: a method is unknown, or named twice.
+      ValueError: a method is unknown or named twice.
     """
     known = list(dict.fromkeys([*METHODS[:-1], *overrides, TARGET_LABELS]))
     names = known if names is None else list(names)
@@ -81,7 +81,7 @@ def choose(names: Iterable[str] | None, overrides: Overrides, *, noise: bool) ->
         if name not in known:
             raise ValueError(f"methods: {name!r} is unknown{did_you_mean(name, known)}")
         if names.count(name) > 1:
-            raise ValueError(f"methods: {name!r} comes twice; give each once")
+            raise ValueError(f"methods: {name!r} appears twice; give each once")
     rows = []
     for name in known:
         if name in names or name in (SOURCE_ONLY, TARGET_LABELS):
@@ -99,18 +99,19 @@ def build_runs(
     *,
     directory: Path,
 ) -> list[StudyRun]:
-    """All runs, seed by seed; each is built and checked before the first one trains.
+    """Builds and checks all runs, seed by seed, before the first one trains.
 
     Args:
-      base: the study's config: its task section names the source.
-      rows: see `choose`.
-      seeds: of the runs.
+      base: the study's config, whose task section names the source.
+      rows: the rows of the table, from `choose`.
+      seeds: seeds of the runs.
       overrides: the result of the config's ``methods()``. The weights "source_only" are those of
-        the study's own source-only run with the same seed.
-      directory: of the runs, absolute; not touched.
+        the study's source-only run with the same seed.
+      directory: the absolute path of the directory of the runs; it is not accessed.
 
     Raises:
-      ValueError: the config has no source, a seed is given twice, or a run is bad; names it.
+      ValueError: the config has no source, a seed is given twice, or a run is invalid; the message
+        names the method.
       OSError: the data cannot be read or prepared.
     """
     require_seeds(seeds)
@@ -141,7 +142,7 @@ def build_runs(
 def configure(
     base: ml_collections.ConfigDict, row: Method, overrides: Mapping[str, Any], seed: int
 ) -> ml_collections.ConfigDict:
-    """The config of one run: the base with the method's task, overrides, noise and seed.
+    """Creates the config of one run: the base with the method's task, overrides, noise and seed.
 
     Raises:
       ValueError: a task or field is unknown, or a value has the wrong type for its field.
@@ -159,7 +160,7 @@ def configure(
 
 
 def _task_section(base: ml_collections.ConfigDict, name: str) -> ml_collections.ConfigDict:
-    """The task of a method: the base's options if it is the base's task, or else its defaults."""
+    """Returns a method's task section: the base's if it is the same task, or else the defaults."""
     if name == base.name:
         return copy.deepcopy(base)
     if name == "classification":

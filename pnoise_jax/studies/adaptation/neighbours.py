@@ -1,7 +1,7 @@
-"""How much the order of a test set gives away about labels: the classes of batch mates.
+"""How much the order of a test set reveals about labels: the classes of batch mates.
 
-Counted from labels alone, without a model or an image: this is the most that noise over the batch
-could read, not what it reads.
+The numbers come from labels alone, without a model or images. They bound what noise that mixes a
+batch could learn about labels; they do not show what it does learn.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ import numpy as np
 from pnoise_jax import evaluation
 
 BATCH_SIZES = (10, 16, 64)
-_MOST_CLASSES = 10**6  # of a list: far above any known, and few enough to count each
+_MOST_CLASSES = 10**6  # in a list: more than any real data set, and few enough for an array
 
 # Images per class in the validation split of VisDA-2017, in the order of the published list, which
 # is sorted by class.
@@ -23,17 +23,18 @@ VISDA_VALIDATION = (3646, 3475, 4690, 10401, 4691, 2075, 5796, 4000, 4549, 2281,
 
 @dataclasses.dataclass(frozen=True)
 class Neighbours:
-    """The classes within the batches of one order; shares from 0 to 1.
+    """The classes within the batches of one order; shares are from 0 to 1.
 
     Attributes:
-      name: of the test set.
-      n, classes: the number of images and of classes.
+      name: name of the test set.
+      n, classes: number of images and number of classes.
       pure: by batch size, the share of batches whose images are all of one class.
       same: by batch size, the mean share of an image's batch mates that are of its class; None if
-        no image has mates.
-      shuffled: the same in random order, on average, for any batch size; None likewise.
-      following: the share of images that are of the same class as the next one in the order, with
-        the first after the last: what a cyclic shift by one mixes with, for any batch size.
+        no image has batch mates.
+      shuffled: the expected value of `same` in random order, for any batch size; None if there is
+        only one image.
+      following: the share of images whose next image in the order, with the first after the last,
+        is of the same class. A cyclic shift by one mixes these pairs, for any batch size.
     """
 
     name: str
@@ -51,12 +52,12 @@ def neighbours(
     """Counts the neighbours of a test set in the order of its labels.
 
     Args:
-      labels: (n,) whole numbers of at least 0, in the order in which images are evaluated.
-      name: of the test set.
-      batch_sizes: consecutive images that form a batch; the last one may be smaller.
+      labels: (n,) integers of at least 0, in the order in which images are evaluated.
+      name: name of the test set.
+      batch_sizes: numbers of consecutive images in a batch; the last batch may be smaller.
 
     Raises:
-      ValueError: there are no labels, or a batch size below 1.
+      ValueError: there are no labels, or a batch size is below 1.
     """
     if not len(labels):
         raise ValueError(f"{name} has no labels: give at least one")
@@ -84,9 +85,9 @@ def neighbours(
 
 
 def known_orders() -> dict[str, np.ndarray]:
-    """Labels of the public test sets whose order is known exactly without their files, by name.
+    """Returns the labels of public test sets whose order is known without their files, by name.
 
-    For Office-Home and DomainNet only totals and ranges are published: their rows need the lists.
+    For Office-Home and DomainNet only totals and ranges are published, so they need the lists.
     """
     return {
         "VisDA-2017 validation, listed": sorted_labels(VISDA_VALIDATION),
@@ -96,15 +97,15 @@ def known_orders() -> dict[str, np.ndarray]:
 
 
 def sorted_labels(counts: Sequence[int]) -> np.ndarray:
-    """Labels in class order, from the number of images per class."""
+    """Returns labels in class order, given the number of images per class."""
     return np.repeat(np.arange(len(counts)), counts)
 
 
 def read_list(file: str | os.PathLike) -> np.ndarray:
-    """The labels of a published list, in its order; each line is ``path label``.
+    """Reads the labels of a published list, in its order; each line is ``path label``.
 
     Raises:
-      ValueError: a line has no label, or one of `_MOST_CLASSES` or more; or there are no lines.
+      ValueError: a line has no label or one that is not below 1 000 000, or there are no lines.
       OSError: the file cannot be read.
     """
     labels = []

@@ -62,12 +62,12 @@ PROVEN = {
 
 
 def render(content: Mapping[str, Any], table: Sequence[Row], figures: Mapping[str, bytes]) -> str:
-    """The page.
+    """Renders the page as HTML.
 
     Args:
-      content: of adaptation.json.
-      table: of `summarise`.
-      figures: SVG files, by name of the figure.
+      content: the content of adaptation.json.
+      table: the rows from `summarise`.
+      figures: SVG files, by the name of the figure.
     """
     reference = TABLES.get(content["data"])
     shown = [page_tables.methods(content, table)]
@@ -89,7 +89,7 @@ def render(content: Mapping[str, Any], table: Sequence[Row], figures: Mapping[st
 
 
 def _purity(content: Mapping[str, Any]) -> list[str]:
-    """A sentence about the share of an image's mates of its class; none without noise."""
+    """Describes what share of an image's batch mates are of its class; empty without noise."""
     purity = {row["protocol"]: row["purity"] for row in content["rows"] if row["purity"]}
     if len(purity) < 2:
         return []
@@ -103,12 +103,12 @@ def _purity(content: Mapping[str, Any]) -> list[str]:
 
 
 def _tiles(content: Mapping[str, Any], table: Sequence[Row]) -> list[dict[str, str]]:
-    """Tiles for source only, the config's own method or the best one, and the upper bound."""
+    """Returns tiles: source only, the config's method or else the first, and the upper bound."""
     task = content["config"]["task"]["name"]
     plain = {row.method.name: row for row in table if not row.method.noise}
     others = [row for name, row in plain.items() if name not in (SOURCE_ONLY, TARGET_LABELS)]
-    own = plain.get(task) if task in {row.method.name for row in others} else None
-    middle = own or (others[0] if others else None)
+    configured = plain.get(task) if task in {row.method.name for row in others} else None
+    middle = configured or (others[0] if others else None)
     rows = [plain[SOURCE_ONLY], *([middle] if middle else []), plain[TARGET_LABELS]]
     return [
         {

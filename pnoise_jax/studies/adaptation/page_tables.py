@@ -19,7 +19,7 @@ _LOOKS = {"clean": "clean", "noisy_shuffled": "shuffled", "noisy_listed": "class
 
 
 def heads() -> tuple[str, ...]:
-    """The heads of the columns of the study's table."""
+    """Returns the column headings of the study's table."""
     return (
         "method",
         *PROTOCOL_NAMES.values(),
@@ -32,7 +32,7 @@ def heads() -> tuple[str, ...]:
 
 
 def cells(row: Row) -> list[str]:
-    """A line of the study's table, without its name."""
+    """Returns the cells of a line of the study's table, without its name."""
     return [
         *(_value(row.values.get(protocol)) for protocol in PROTOCOL_NAMES),
         number(row.other["clean"]),
@@ -44,7 +44,7 @@ def cells(row: Row) -> list[str]:
 
 
 def methods(content: Mapping[str, Any], rows: Sequence[Row]) -> Table:
-    """The study's table."""
+    """Returns the study's table."""
     metric = METRIC_NAMES[content["metric"]]
     lines = [Line(row.method.label, cells(row)) for row in rows]
     caption = (
@@ -58,7 +58,7 @@ def methods(content: Mapping[str, Any], rows: Sequence[Row]) -> Table:
 
 
 def effects(rows: Sequence[Row]) -> Table:
-    """What noise adds to each method."""
+    """Returns the table of what noise adds to each method."""
     names = {
         "trained": "in training alone, evaluated clean",
         "shuffled": "in training and at inference, shuffled",
@@ -78,7 +78,7 @@ def effects(rows: Sequence[Row]) -> Table:
 
 
 def published(reference: ReferenceTable) -> Table:
-    """Published rows."""
+    """Returns the table of published rows."""
     columns = (*reference.columns, "average, as printed")
     lines = [
         Line(row.name, [*(number(v) for v in row.values), number(row.average)])
@@ -95,7 +95,7 @@ def pairs(
     reference: ReferenceTable | None,
     metric: str,
 ) -> Table:
-    """All pairs: our rows, then published ones."""
+    """Returns the table of all pairs: our rows, then published ones."""
     looks = _LOOKS
     ours = [
         Line(
@@ -117,7 +117,7 @@ def pairs(
 
 
 def difference(value: Difference | None) -> str:
-    """+1.2 (+0.4 to +2.0), or a dash."""
+    """Formats a difference as "+1.2 (+0.4 to +2.0)", or as a dash if there is none."""
     if value is None:
         return MISSING
     if value.interval is None:

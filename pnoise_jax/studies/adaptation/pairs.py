@@ -1,4 +1,4 @@
-"""Several ordered pairs of domains: a study for each, and one table in the papers' order."""
+"""Several ordered pairs of domains: a study for each, and one table in the order of the papers."""
 
 import functools
 import json
@@ -27,7 +27,7 @@ from pnoise_jax.terminal import create_console, printable
 from pnoise_jax.training import differing, run_config
 from pnoise_jax.writing import csv_text, replace_file, require_places
 
-Pairs = Mapping[str, Mapping[str, Any]]  # by name, the fields that a pair changes
+Pairs = Mapping[str, Mapping[str, Any]]  # by name, the fields that the pair changes
 
 
 def run_pairs(
@@ -41,27 +41,27 @@ def run_pairs(
     metric: str | None = None,
     **options: Any,
 ) -> list[dict[str, Any]]:
-    """Studies some ordered pairs, each in its own directory, and writes a table of all.
+    """Studies ordered pairs, each in a directory of its own, and writes one table of all pairs.
 
-    The table, as pairs.csv and pairs.html, is updated after every pair. The same call resumes where
-    it was stopped.
+    The table, in pairs.csv and pairs.html, is updated after every pair. If the call was stopped,
+    the same call resumes.
 
     Args:
-      config: of all pairs.
-      workdir: of all pairs; created if necessary.
-      pairs: by name, in the order of the columns, the fields that a pair changes.
+      config: the config of all pairs.
+      workdir: the work directory of all pairs; created if necessary.
+      pairs: by name, the fields that the pair changes, in the order of the columns.
       names: the pairs to study now; None studies all. Pairs studied before stay in the table.
       seeds, overrides: as for `run_adaptation`.
-      metric: the same; None takes the official one of the pairs' data sets.
-      **options: further ones of `run_adaptation`.
+      metric: as for `run_adaptation`; None uses the official metric of the pairs' data sets.
+      **options: other arguments of `run_adaptation`.
 
     Returns:
-      The rows of the table: "method", "noise", "protocol", one entry for each pair, None if it is
-      missing, and their mean, "average", None if any is missing.
+      The rows of the table: "method", "noise", "protocol", an entry for each pair (None if it is
+      missing), and "average", their mean (None if any is missing).
 
     Raises:
-      ValueError: a pair is unknown, or another one in the table was studied with other settings;
-        otherwise as `run_adaptation`.
+      ValueError: a pair is unknown, or another pair in the table was studied with other settings;
+        also as for `run_adaptation`.
     """
     names = list(pairs) if names is None else list(names)
     for name in names:
@@ -93,7 +93,7 @@ def run_pairs(
 
 
 def _official_metric(configs: Mapping[str, ml_collections.ConfigDict]) -> str:
-    """The one official metric of all pairs; raises ValueError where they have several."""
+    """Returns the official metric of all pairs; raises ValueError if they have several."""
     metrics = {name: official_metric(config.data.name) for name, config in configs.items()}
     if len(set(metrics.values())) > 1:
         listed = ", ".join(f"{name}: {metric}" for name, metric in metrics.items())
@@ -105,23 +105,23 @@ def _official_metric(configs: Mapping[str, ml_collections.ConfigDict]) -> str:
 
 
 def _settings(metric: str, seeds: Sequence[int], overrides: Overrides) -> dict[str, Any]:
-    """What all pairs of a table have in common beside the config, as adaptation.json has it."""
+    """Returns the settings, besides the config, that all pairs of a table must share."""
     return {"metric": metric, "seeds": sorted(seeds), "overrides": overrides_as_text(overrides)}
 
 
 def _read(
     path: Path, config: ml_collections.ConfigDict, settings: Mapping[str, Any], again: bool
 ) -> dict[str, Any] | None:
-    """The content of a pair's adaptation.json; None where it is missing or to be replaced.
+    """Reads a pair's adaptation.json; returns None if it is missing or will be replaced.
 
     Args:
       path: the directory of the pair.
-      config: of the pair, now.
-      settings: see `_settings`.
+      config: the current config of the pair.
+      settings: the current settings, from `_settings`.
       again: whether the pair is studied again, so that its settings may change.
 
     Raises:
-      ValueError: it was studied with another config, or with other settings; names them.
+      ValueError: it was studied with another config or other settings; the message lists them.
     """
     try:
         study = json.loads((path / "adaptation.json").read_text("utf-8"))
@@ -141,10 +141,10 @@ def _read(
 def _changed_settings(
     study: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> dict[str, tuple[Any, Any]]:
-    """By name what was and what is; overrides of the methods that the study has."""
+    """Returns changed settings, by name (stored, current); overrides only of its methods."""
     pairs = {name: (study[name], settings[name]) for name in ("metric", "seeds")}
     now = settings["overrides"]
-    then = study.get("overrides", now)  # older versions have not noted them
+    then = study.get("overrides", now)  # older versions did not record them
     for method in dict.fromkeys(row["method"]["name"] for row in study["table"]):
         pairs[f"methods()[{method!r}]"] = (then.get(method, {}), now.get(method, {}))
     return {name: (old, new) for name, (old, new) in pairs.items() if old != new}
@@ -161,10 +161,10 @@ def _other_settings(path: Path, changed: Mapping[str, tuple[Any, Any]], fix: str
 
 
 def table(studied: Mapping[str, Mapping[str, Any] | None]) -> list[dict[str, Any]]:
-    """A row for each method, with and without noise, and protocol; means over seeds, in percent.
+    """Returns a row per method, noise and protocol, with means over seeds in percent.
 
     Args:
-      studied: by pair, the content of its adaptation.json, or None if there is none yet.
+      studied: by pair, the content of its adaptation.json, or None if it is missing.
     """
     lines = functools.reduce(
         lambda seen, study: seen | _lines(study), filter(None, studied.values()), {}
@@ -176,8 +176,8 @@ def table(studied: Mapping[str, Mapping[str, Any] | None]) -> list[dict[str, Any
             pair: None if study is None else _lines(study).get((method, protocol))
             for pair, study in studied.items()
         }
-        there = [value for value in values.values() if value is not None]
-        average = float(np.mean(there)) if len(there) == len(values) else None
+        present = [value for value in values.values() if value is not None]
+        average = float(np.mean(present)) if len(present) == len(values) else None
         rows.append(key | values | {"average": average})
     return rows
 

@@ -18,7 +18,7 @@ from pnoise_jax.studies.reporting.tables import number
 def print_table(
     console: Console, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], metric: str
 ) -> None:
-    """Means over seeds, in percent, with a dash for a missing pair."""
+    """Prints means over seeds, in percent, with a dash for a missing pair."""
     title = f"{page_tables.METRIC_NAMES[metric]} by ordered pair, %"
     shown = Table(title=title, title_justify="left")
     shown.add_column("method")
@@ -40,13 +40,14 @@ def render(
     config: ml_collections.ConfigDict,
     metric: str,
 ) -> str:
-    """The page.
+    """Renders the page as HTML.
 
     Args:
-      rows: of `pairs.table`.
+      rows: the rows from `pairs.table`.
       studied: by pair, the content of its adaptation.json, or None if it is missing.
-      config: of all pairs.
-      metric: of all rows. Published rows have the official one, and are left out beside another.
+      config: the config of all pairs.
+      metric: the metric of all rows. Published rows use the official metric, and are left out if
+        this is another one.
     """
     reference, columns = TABLES.get(config.data.name), list(studied)
     official = metric == official_metric(config.data.name)

@@ -1,7 +1,7 @@
-"""Published rows to compare with a study's own, in percent, and their sources.
+"""Published rows to compare with those of a study, in percent, and their sources.
 
-The paper's own row for Office-Home, "ViT-B + positive noise" of its table 5, is missing: no public
-source has its numbers.
+The paper's row for Office-Home, "ViT-B + positive noise" in table 5, is missing: no public source
+has its numbers.
 """
 
 import dataclasses
@@ -32,10 +32,10 @@ class Published:
     """A row of a published table.
 
     Attributes:
-      name: of the method, as published.
-      values: in the order of the columns.
-      average: as printed; it may differ from the mean of the values, which are rounded.
-      note: what a reader should know about it.
+      name: name of the method, as published.
+      values: the values, in the order of the columns.
+      average: the printed average; it may differ from the mean of the values, which are rounded.
+      note: a remark for readers.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Published:
 
     @property
     def mean(self) -> float:
-        """Of the values."""
+        """The mean of the values."""
         return float(np.mean(self.values))
 
 
@@ -54,8 +54,8 @@ class ReferenceTable:
     """A published table.
 
     Attributes:
-      title: what it shows, and its metric.
-      columns: of its values.
+      title: title of the table, with its metric.
+      columns: names of the columns.
       rows: the methods.
       origin: the source of the numbers.
     """
@@ -110,5 +110,5 @@ _METRICS = {"visda2017": "per_class_mean"}
 
 
 def official_metric(name: str) -> str:
-    """The metric in which a data set's published results are given."""
+    """Returns the metric of a data set's published results."""
     return _METRICS.get(name, "accuracy")

@@ -19,12 +19,12 @@ _COLUMNS = ("method", "noise", "seed", "protocol", "accuracy", "per_class_mean",
 
 
 def rows_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows of adaptation.json as CSV."""
+    """Formats the rows of adaptation.json as CSV."""
     return csv_text(_COLUMNS, rows)
 
 
 def print_table(console: Console, content: Mapping[str, Any], table: Sequence[Row]) -> None:
-    """The table and its sentences."""
+    """Prints the table and its sentences."""
     title = f"{content['pair']}: {METRIC_NAMES[content['metric']]}, %"
     shown = Table(title=title, title_justify="left")
     for number, head in enumerate(heads()):
@@ -43,10 +43,10 @@ def write_page(
     runs: Sequence[StudyRun],
     measured: Sequence[Measured],
 ) -> list[Path]:
-    """Draws the figures, and writes them and adaptation.html.
+    """Draws the figures, and writes the figures and adaptation.html.
 
     Returns:
-      The files, adaptation.json first.
+      The files of the study, adaptation.json first.
     """
     drawn = figures.draw(path, runs, measured)
     svgs = {name: style.svg(figure) for name, figure in drawn.items()}

@@ -1,4 +1,4 @@
-"""How the runs of a study represent images: features of both domains, and maps of the gate."""
+"""How the runs of a study represent images: features of both domains, and gate maps."""
 
 import dataclasses
 from pathlib import Path
@@ -22,10 +22,10 @@ class Embedding:
     """Features of both domains in two dimensions.
 
     Attributes:
-      points: (n, 2), the source's first.
+      points: (n, 2), those of the source first.
       source: (n,) bool, True for the source.
       labels: (n,).
-      kind: "t-SNE" or "PCA", for few points.
+      kind: "t-SNE", or "PCA" if there are few points.
     """
 
     points: np.ndarray
@@ -36,12 +36,12 @@ class Embedding:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GateMaps:
-    """How transferable TVT's gate considers the patches of some target images.
+    """The transferability that TVT's gate assigns to the patches of some target images.
 
     Attributes:
-      images: (n, height, width, channels), uint8, in the form the model takes.
-      entropy: (n, rows, columns), bits, mean over heads; 1 if a patch says nothing about its
-        domain.
+      images: (n, height, width, channels), uint8, preprocessed for the model.
+      entropy: (n, rows, columns), in bits, averaged over heads; 1 if a patch reveals nothing about
+        its domain.
     """
 
     images: np.ndarray
@@ -49,19 +49,19 @@ class GateMaps:
 
 
 def restore_run(run: StudyRun, path: Path) -> Run:
-    """The newest checkpoint of a run."""
+    """Restores the newest checkpoint of a run."""
     config = run.experiment.config
     return restore(path, config, mesh=parallel.data_mesh(), report=lambda _: None)
 
 
 def embed(run: Run, source: data.Dataset, target: data.Dataset) -> Embedding | None:
-    """The features of both domains, without noise; None if the model does not define any.
+    """Embeds the features of both domains, without noise; None if the model defines no features.
 
-    Every run gets the same images and seed.
+    The images and the seed are the same for every run.
 
     Args:
       run: the run.
-      source, target: with images in the form the model takes, and the same classes.
+      source, target: data sets preprocessed for the model, with the same classes.
     """
     features, labels, domains = [], [], []
     for is_source, dataset in ((True, source), (False, target)):
@@ -81,8 +81,8 @@ def _choose(n: int, count: int) -> np.ndarray:
 
 
 def _project(features: np.ndarray) -> tuple[np.ndarray, str]:
-    """Projects to two dimensions, by PCA first, which t-SNE starts from."""
-    from sklearn.decomposition import PCA  # here, as importing scikit-learn takes long
+    """Projects to two dimensions, by t-SNE that starts from PCA, or by PCA alone for few points."""
+    from sklearn.decomposition import PCA  # scikit-learn is slow to import
     from sklearn.manifold import TSNE
 
     n = len(features)
@@ -109,7 +109,7 @@ def _features(run: Run, dataset: data.Dataset, chosen: np.ndarray) -> np.ndarray
 
 
 def map_gate(run: Run) -> GateMaps | None:
-    """The gate's entropy for some images of the target; None if the model has no gate."""
+    """Returns the gate's entropy for some images of the target; None if the model has no gate."""
     task, target = run.experiment.task, run.experiment.test_data
     if getattr(task.model, "key_gate", None) is None:
         return None
@@ -129,10 +129,10 @@ def map_gate(run: Run) -> GateMaps | None:
 
 
 def source_as_seen(run: StudyRun) -> data.Dataset:
-    """The source of a run, with images prepared like the target's in evaluation.
+    """Returns the source of a run, with images preprocessed like the target's in evaluation.
 
     Raises:
-      ValueError: its task has no source.
+      ValueError: the task of the run has no source.
     """
     experiment = run.experiment
     if not isinstance(experiment.task, AdaptationTask):

@@ -1,4 +1,4 @@
-"""The study of one pair of domains: trains what is missing, measures, and writes the results."""
+"""The study of one pair of domains: trains missing runs, measures, and writes the results."""
 
 import json
 import os
@@ -36,32 +36,32 @@ def run_adaptation(
     metric: str | None = None,
     command: str | None = None,
 ) -> dict[str, Any]:
-    """Trains the methods that ``workdir`` lacks, and writes the table and the page.
+    """Trains the methods that are missing in ``workdir``, and writes the table and the page.
 
-    They always include source only, the upper bound trained on target labels, and every method
-    without noise. The directory gets adaptation.json, adaptation.csv, adaptation.html with its
-    figures, and in runs/ the work directory of every training. The same call resumes where it was
-    stopped.
+    The methods always include source only, the upper bound trained on target labels, and every
+    method without noise. The results are adaptation.json, adaptation.csv, and adaptation.html with
+    its figures; runs/ contains the work directory of every run. If the call was stopped, the same
+    call resumes.
 
     Args:
-      config: of all runs: its task section names the source, its data section the target, its
-        noise section the noise.
-      workdir: of the study; created if necessary.
-      methods: from `METHODS` or ``overrides``; None takes all.
-      seeds: of the runs. With fewer than three there are no intervals.
-      overrides: by method, the fields that it changes; "task.name" if the method's name is not its
-        task's. The weights "source_only" are those of the study's own source-only run with the same
-        seed.
-      metric: "accuracy" or "per_class_mean"; None takes the data set's official one.
-      command: what was typed, for the page.
+      config: the config of all runs. Its task section names the source, its data section the
+        target, and its noise section the noise.
+      workdir: the work directory of the study; created if necessary.
+      methods: names from `METHODS` or ``overrides``; None selects all.
+      seeds: seeds of the runs. With fewer than three there are no intervals.
+      overrides: by method, the fields that it changes; "task.name" if the task has another name
+        than the method. The weights "source_only" are those of the study's source-only run with the
+        same seed.
+      metric: "accuracy" or "per_class_mean"; None uses the data set's official metric.
+      command: the command line, for the page.
 
     Returns:
       The content of adaptation.json.
 
     Raises:
-      ValueError, OSError: the config, a method, the data or the work directory is bad; names it,
-        before any training.
-      NonFiniteLossError, StoppedError: as `training.train`; what was finished is kept.
+      ValueError, OSError: the config, a method, the data or the work directory is invalid. This is
+        raised before any training, and the message names the cause.
+      NonFiniteLossError, StoppedError: as for `training.train`; finished runs are kept.
     """
     if jax.process_count() > 1:
         raise ValueError("a study runs on one host, on all of its devices; start it on one alone")
@@ -102,14 +102,16 @@ def _claim(path: Path, config: ml_collections.ConfigDict) -> None:
     """Claims the directory for this study, or checks that it already belongs to it.
 
     Raises:
-      ValueError: it holds a run, or a study of another pair or config; names the fields that
-        differ.
+      ValueError: it contains a run, or a study of another pair or config; the message lists the
+        fields that differ.
     """
     named = f"--workdir={str(path)!r}"
     files = ("adaptation.json", "adaptation.csv", "adaptation.html", BASE)
     require_places(path, named=named, files=files, directories=("runs", "measured"))
     if RunDirectory(path).has_run():
-        raise ValueError(f"{named} holds a run of launch.train; give the study its own directory")
+        raise ValueError(
+            f"{named} contains a run of launch.train; give the study its own directory"
+        )
     if (path / BASE).exists():
         stored = run_config.read_config(path, name=BASE)
         changed = differing(stored, config)
@@ -121,8 +123,8 @@ def _claim(path: Path, config: ml_collections.ConfigDict) -> None:
                 f"{k}: {old!r} there, {new!r} now" for k, (old, new) in changed.items()
             )
             raise ValueError(
-                f"{named} holds a study{pair or ' of another config'} ({listed}): choose another "
-                "directory, or set these fields back"
+                f"{named} contains a study{pair or ' of another config'} ({listed}): choose "
+                "another directory, or set these fields back"
             )
     else:
         write_config(path / BASE, config)
@@ -131,7 +133,7 @@ def _claim(path: Path, config: ml_collections.ConfigDict) -> None:
 
 
 def describe_pair(config: ml_collections.ConfigDict) -> str:
-    """The pair in words: "office_home (art) to office_home (clipart)"."""
+    """Describes the pair: "visda2017 (train) to visda2017 (train, tested on validation)"."""
     task, data = config.task, config.data
     source = f"{task.get('source')} ({task.get('source_split')})"
     return f"{source} to {data.name} ({data.train_split}, tested on {data.test_split})"
@@ -143,13 +145,13 @@ def _measure(run: StudyRun, path: Path, console: Console) -> measuring.Measured:
 
 
 def _set_fields(section: dict[str, Any]) -> dict[str, Any]:
-    """A section without its unset fields."""
+    """Returns a section without its unset fields."""
     fields = {k: _set_fields(v) if isinstance(v, dict) else v for k, v in section.items()}
     return {k: v for k, v in fields.items() if v not in (None, {})}
 
 
 def overrides_as_text(overrides: Overrides) -> dict[str, dict[str, str]]:
-    """What methods change, as adaptation.json has it."""
+    """Returns what methods change, in the format of adaptation.json."""
     return {
         method: {field: as_text(value) for field, value in fields.items()}
         for method, fields in overrides.items()
@@ -164,7 +166,7 @@ def _content(
     metric: str,
     command: str | None,
 ) -> dict[str, Any]:
-    """What adaptation.json holds."""
+    """Returns the content of adaptation.json."""
     return {
         "version": VERSION,
         "pair": describe_pair(config),

@@ -1,7 +1,7 @@
 """The results of a study: the table, what noise adds to each method, and how certain that is.
 
-Differences are paired by seed and by example. With fewer than three seeds nothing is claimed about
-other seeds: there are no intervals, and nothing is called resolved.
+Differences are paired by seed and by example. With fewer than three seeds, the study claims nothing
+about other seeds: there are no intervals, and no difference is called resolved.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from pnoise_jax.studies.adaptation.methods import SOURCE_ONLY, TARGET_LABELS, Me
 CONFIDENCE = 0.95
 ENOUGH_SEEDS = 3
 METRICS = ("accuracy", "per_class_mean")
-# The comparisons by name: (the noisy row's protocol, minus what).
+# The comparisons by name: (the noisy row's protocol, what is subtracted).
 NOISE_EFFECTS = {
     "trained": ("clean", "the method without noise"),
     "shuffled": ("noisy_shuffled", "the method without noise"),
@@ -40,8 +40,8 @@ class Difference:
 
     Attributes:
       value: mean over seeds.
-      interval: None with fewer than three seeds.
-      p_value: corrected by Holm over the whole study; None likewise.
+      interval: confidence interval; None with fewer than three seeds.
+      p_value: corrected by Holm's method over the whole study; None with fewer than three seeds.
     """
 
     value: float
@@ -50,7 +50,7 @@ class Difference:
 
     @property
     def sign(self) -> int:
-        """1 or -1 if it is resolved, otherwise 0."""
+        """1 or -1 if the difference is resolved, otherwise 0."""
         if self.interval is None or self.p_value is None or self.p_value >= 1 - CONFIDENCE:
             return 0
         return int(self.interval[0] > 0) - int(self.interval[1] < 0)
@@ -63,15 +63,16 @@ class Row:
     Attributes:
       method: the method.
       seeds: number of seeds.
-      values: by protocol, of the study's metric.
+      values: by protocol, the study's metric.
       other: by protocol, the mean of the other metric.
-      chosen: the mean over seeds of the best evaluation during training, by target labels; None if
-        there were none.
-      choice: by how much that exceeds the last checkpoint, mean over seeds; None likewise.
+      chosen: the best evaluation during training by target labels, averaged over seeds; None if
+        there were no evaluations before the last step.
+      choice: by how much `chosen` exceeds the last checkpoint, averaged over seeds; None if
+        `chosen` is.
       adapted: the gain over source only, without noise at inference; None for source only itself.
-      gap_closed: the share of the gap between source only and target labels, in percent; None for
-        these two, and if they do not differ.
-      effects: by name of `NOISE_EFFECTS`; empty without noise.
+      gap_closed: the share of the gap between source only and target labels that the method closes,
+        in percent; None for these two, or if target labels are not better than source only.
+      effects: by name in `NOISE_EFFECTS`; empty without noise.
     """
 
     method: Method
@@ -86,10 +87,10 @@ class Row:
 
 
 def summarise(measured: Sequence[Measured], *, metric: str = "accuracy") -> list[Row]:
-    """The rows of the table, in the order of the runs.
+    """Returns the rows of the table, in the order of the runs.
 
     Args:
-      measured: every row with the same seeds.
+      measured: the runs; every row must have the same seeds.
       metric: one of `METRICS`, for all values and differences.
 
     Raises:
@@ -106,7 +107,7 @@ def summarise(measured: Sequence[Measured], *, metric: str = "accuracy") -> list
 
 
 class _Study:
-    """All runs by row, and what is computed from them."""
+    """All runs, by row, and the values that are computed from them."""
 
     def __init__(self, groups: dict[Method, list[Measured]], metric: str):
         self._groups, self._metric = groups, metric
@@ -145,7 +146,7 @@ class _Study:
         correct = self._hits(runs[0].method, protocol)
         if self._metric == "accuracy":
             estimate = evaluation.accuracy(correct, confidence=CONFIDENCE)
-        else:  # a weighted mean is not a proportion, so it gets Student's interval
+        else:  # a weighted mean is not a proportion: use Student's interval
             zeros = dataclasses.replace(correct, correct=np.zeros_like(correct.correct))
             estimate = evaluation.difference(correct, zeros, confidence=CONFIDENCE)
         return Value(mean, estimate.interval)
@@ -178,7 +179,7 @@ class _Study:
         return 100 * (self._mean(method, "clean") - low) / (high - low) if high > low else None
 
     def _choice(self, runs: list[Measured]) -> tuple[float | None, float | None]:
-        """The best evaluation by target labels, and by how much it exceeds the last."""
+        """Returns the best evaluation by target labels, and by how much it exceeds the last one."""
         if any(len(run.looks) < 2 for run in runs):
             return None, None
         place = 1 + METRICS.index(self._metric)
@@ -190,7 +191,7 @@ class _Study:
 
 
 def _correct(rows: list[Row]) -> list[Row]:
-    """The rows with p-values corrected over all differences of the study."""
+    """Returns the rows with p-values corrected over all differences of the study."""
     differences = [d for row in rows for d in (row.adapted, *row.effects.values())]
     tested = [d for d in differences if d is not None and d.p_value is not None]
     p_values = [d.p_value for d in tested if d.p_value is not None]
@@ -210,5 +211,5 @@ def _correct(rows: list[Row]) -> list[Row]:
 
 
 def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The table for adaptation.json."""
+    """Returns the table for adaptation.json."""
     return [dataclasses.asdict(row) | {"label": row.method.label} for row in rows]

@@ -1,4 +1,4 @@
-"""The table of a study in sentences: one for each method, and one about the seeds."""
+"""Describes the table of a study in sentences: one per method, and one about the seeds."""
 
 from collections.abc import Sequence
 
@@ -10,11 +10,11 @@ _METRICS = {"accuracy": "accuracy", "per_class_mean": "mean accuracy per class"}
 
 
 def sentences(rows: Sequence[Row], *, metric: str = "accuracy") -> list[str]:
-    """What noise adds to each method that was trained with it, and on top of what.
+    """Describes what noise adds to each method that was trained with it, and the baseline.
 
     Args:
-      rows: from `summarise`.
-      metric: of their values.
+      rows: the rows from `summarise`.
+      metric: the metric of their values.
     """
     by_method = {row.method: row for row in rows}
     told = [_on_seeds(rows[0].seeds)]
@@ -41,7 +41,7 @@ def _on_seeds(seeds: int) -> str:
 
 
 def _on_noise(row: Row, plain: Row, metric: str) -> str:
-    """One sentence about one method."""
+    """Describes the effects of noise on one method in one sentence."""
     name, base = row.method.label.removesuffix(" + noise"), plain.values["clean"].value
     effects = row.effects
     parts = [
@@ -68,7 +68,7 @@ def _baseline(plain: Row, base: float) -> str:
 
 
 def _words(difference: Difference) -> str:
-    """+1.2 points (+0.4 to +2.0, resolved)."""
+    """Formats a difference as "+1.2 points (+0.4 to +2.0, resolved)"."""
     points = f"{signed(difference.value)} points"
     if difference.interval is None:
         return points

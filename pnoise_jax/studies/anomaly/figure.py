@@ -20,7 +20,7 @@ _ERROR, _NEAREST = "#0072b2", "#c25400"
 
 @style.styled
 def roc_figure(detections: Sequence[Detection]) -> Figure:
-    """The curves of the reconstruction error and of the nearest training image.
+    """Draws the curves of the reconstruction error and of the nearest training image.
 
     Args:
       detections: at least one.

@@ -1,4 +1,4 @@
-"""The report of anomaly detection: a table for the terminal, everything as JSON, and the figure."""
+"""The report of anomaly detection: a table for the terminal, a JSON file, and the figure."""
 
 import json
 import os
@@ -22,7 +22,7 @@ FILES = ("anomaly.json", "anomaly.svg", "anomaly.png")
 
 
 def tables(detections: Sequence[Detection]) -> list[Table]:
-    """One table: a row for each run, and the mean of several.
+    """Returns one table, with a row for each run, and the mean if there are several.
 
     Args:
       detections: at least one.
@@ -58,7 +58,7 @@ def _mean(areas: Sequence[float]) -> str:
 
 
 def content(detections: Sequence[Detection]) -> list[dict[str, Any]]:
-    """Everything, for JSON: one entry for each run."""
+    """Returns the content of anomaly.json, with one entry for each run."""
     return [
         {
             "held_out": list(each.held_out),
@@ -75,7 +75,7 @@ def content(detections: Sequence[Detection]) -> list[dict[str, Any]]:
 
 
 def _curve(curve: denoising.RocCurve) -> dict[str, Any]:
-    """A curve; its first threshold, infinity, becomes None, since JSON has no infinity."""
+    """Returns a curve for JSON; the first threshold, infinity, is None, as JSON has no infinity."""
     return {
         "auroc": curve.auroc,
         "interval": None if curve.interval is None else list(curve.interval),
@@ -90,7 +90,7 @@ def _curve(curve: denoising.RocCurve) -> dict[str, Any]:
 
 
 def _asked(workdir: str | os.PathLike, config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """What tells one entry from another, as anomaly.json holds it: the run, and its config."""
+    """Returns the run and its config, which identify an entry, as stored in anomaly.json."""
     run = RunDirectory.at(workdir).path
     return {"run": str(run), "config": json.loads(config.to_json_best_effort())}
 
@@ -101,20 +101,20 @@ def require_own(
     *,
     named: str,
 ) -> None:
-    """Checks that a report would replace nothing but its own runs, measured before.
+    """Checks that a report would replace only an earlier report of the same runs.
 
     Args:
-      directory: where the report would be written.
-      runs: the directory of each run, and what is asked of it.
-      named: what a message calls the directory.
+      directory: the directory to write the report to.
+      runs: the directory and the config of each run.
+      named: the name of the directory in messages.
 
     Raises:
-      FileExistsError: a report of other runs or other data is there.
-      OSError: something else has the name of a file.
+      FileExistsError: the directory has a report of other runs, data or settings.
+      OSError: the path of a file is taken by something else.
     """
     writing.require_places(directory, named=named, files=FILES)
-    there = [name for name in FILES if (directory / name).exists()]
-    if not there:
+    existing = [name for name in FILES if (directory / name).exists()]
+    if not existing:
         return
     asked = [_asked(*each) for each in runs]
     try:
@@ -122,11 +122,12 @@ def require_own(
         replaced = [{key: entry[key] for key in ("run", "config")} for entry in entries]
         others = [entry for entry in replaced if entry not in asked]
     except (OSError, ValueError, KeyError, TypeError):
-        others = there
+        others = existing
     if others:
         raise FileExistsError(
-            f"{named} holds another report ({', '.join(there)}), of other runs, data or settings, "
-            "which would be overwritten: choose another directory with --out, or move it away"
+            f"{named} contains another report ({', '.join(existing)}), of other runs, data or "
+            "settings, which would be overwritten: choose another directory with --out, or move it "
+            "away"
         )
 
 
@@ -134,7 +135,7 @@ def write(directory: Path, detections: Sequence[Detection]) -> None:
     """Writes `FILES` to a directory.
 
     Args:
-      directory: exists.
+      directory: an existing directory.
       detections: at least one.
     """
     figure = roc_figure(detections)

@@ -1,4 +1,4 @@
-"""Trains runs that each hold out a class, and measures how well they detect it."""
+"""Trains runs that each hold out a class, and measures how well they detect that class."""
 
 import copy
 import dataclasses
@@ -15,22 +15,23 @@ from pnoise_jax.studies.training_runs import train_missing
 from pnoise_jax.terminal import create_console, printable
 from pnoise_jax.training import data_version
 
-LARGEST_FLOOR = 2 * 10**11  # comparisons of pixels, some seconds; above it there is no neighbour
+LARGEST_FLOOR = 2 * 10**11  # comparisons of pixels, a few seconds; `nearest` is None above this
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Detection:
-    """One run and its anomalies.
+    """How well one run detects anomalies.
 
     Attributes:
       held_out: the names of all held-out classes, including those without an image in the split;
         their labels if they have no names.
-      run: its directory.
-      config: what was asked of it.
-      data, split, model: the scored data, and the model.
-      step: of the checkpoint.
-      curve: of the reconstruction errors.
-      nearest: of the distances to the nearest training image; None for large data.
+      run: the directory of the run.
+      config: the config with which the run was measured.
+      data, split, model: names of the scored data set and split, and of the model.
+      step: the step of the checkpoint.
+      curve: ROC curve of the reconstruction errors.
+      nearest: ROC curve of the distances to the nearest training image; None if the data are too
+        large.
     """
 
     held_out: tuple[str, ...]
@@ -50,13 +51,13 @@ def detect(
     """Scores the test split of a run whose training had held-out classes.
 
     Args:
-      workdir: of the run.
-      config: the run's, whose evaluation and data sections may differ; None takes the run's own.
-        The training images are always those of the run's stored split.
+      workdir: the work directory of the run.
+      config: the config of the run, except that its evaluation and data sections can differ; None
+        uses the stored config. The training images always come from the stored split.
 
     Raises:
-      ValueError, OSError: there is no such run, nothing was held out, or its weights or its
-        training split contain what is scored.
+      ValueError, OSError: there is no such run, nothing was held out, the weights that it started
+        from may have learned the held-out classes, or its training split contains scored images.
     """
     mesh = parallel.data_mesh()
     run = training.restore(workdir, config, mesh=mesh)
@@ -79,11 +80,11 @@ def detect(
 
 
 def _as_trained(workdir: str | os.PathLike, experiment: training.Experiment) -> training.Experiment:
-    """The run with the splits it was trained on, with images prepared as the experiment does.
+    """Builds the experiment with the splits that its run was trained on, preprocessed as now.
 
     Raises:
       ValueError, OSError: these data no longer exist, or the run started from weights that may have
-        learned the classes it holds out.
+        learned the held-out classes.
     """
     path = RunDirectory.at(workdir).path
     config, stored = copy.deepcopy(experiment.config), training.read_config(path)
@@ -103,7 +104,7 @@ def _nearest(
     test_data: data.Dataset,
     anomalous: np.ndarray,
 ) -> denoising.RocCurve | None:
-    """The curve of a score without a model, if the data are small enough."""
+    """Returns the curve of distances to training images; None if the data are too large."""
     task = trained.task
     assert isinstance(task, denoising.Denoising), "score_anomalies has checked it"
     known = task.without_held_out(learned)
@@ -124,14 +125,14 @@ def train_held_out(
     """Trains the runs of `held_out_runs`, or resumes those that are not finished.
 
     Args:
-      config, workdir, classes: as `held_out_runs` takes them.
+      config, workdir, classes: as for `held_out_runs`.
 
     Yields:
       The directory of each run, and its config.
 
     Raises:
-      ValueError, OSError: as `held_out_runs` and `training.train`; or a directory holds the run of
-        another config.
+      ValueError, OSError: as for `held_out_runs` and `training.train`; or a directory contains a
+        run of another config.
     """
     runs, console = held_out_runs(config, workdir, classes), create_console()
     for path, ours in runs:
@@ -144,21 +145,21 @@ def train_held_out(
 def held_out_runs(
     config: ml_collections.ConfigDict, workdir: str | os.PathLike, classes: Sequence[str] | None
 ) -> list[tuple[Path, ml_collections.ConfigDict]]:
-    """The directory and the config of a run for each held-out class.
+    """Returns the directory and the config of a run for each held-out class.
 
     Args:
-      config: of the task "denoising"; its held-out classes are replaced.
-      workdir: has a directory held_out_CLASS for each.
-      classes: by name, or by label if they have no names; None for all classes of the data.
+      config: a config of the task "denoising"; its held-out classes are replaced.
+      workdir: the directory of all runs, each in a directory held_out_CLASS.
+      classes: names of the classes, or labels if they have no names; None selects all classes.
 
     Raises:
-      ValueError, OSError: the config or its data are bad; a class does not exist or is named twice,
-        or no class is named.
+      ValueError, OSError: the config or its data are invalid, a class does not exist or is named
+        twice, or no class is named.
     """
     writing.require_local(workdir, named=f"--workdir={str(workdir)!r}")
     if config.task.name != "denoising":
         raise ValueError(
-            f"task.name={config.task.name!r} reconstructs nothing: hold classes out of a config "
+            f"task.name={config.task.name!r} reconstructs no images: hold classes out of a config "
             "with task.name='denoising'"
         )
     test_data = training.build(config).test_data
@@ -181,7 +182,7 @@ def held_out_runs(
 
 
 def _label_of(name: str, test_data: data.Dataset) -> int:
-    """The label of a named class; by its number if the data set has no names."""
+    """Returns the label of a class, given its name, or its number if classes have no names."""
     asked: str | int = name
     if test_data.class_names is None and name.isdecimal():
         asked = int(name)

@@ -1,4 +1,4 @@
-"""Is the noise a useful regulariser? The noise and others, tuned alike and compared by seed."""
+"""Is noise a useful regulariser? Tunes it and others in the same way, and compares by seed."""
 
 from pnoise_jax.studies.regularisers.plan import Arm, Seeds, Setting
 from pnoise_jax.studies.regularisers.study import compare_regularisers

@@ -1,4 +1,4 @@
-"""Builds everything a comparison would train in a setting, to find bad fields beforehand."""
+"""Builds everything that a comparison would train in a setting, to find invalid fields early."""
 
 import functools
 import json
@@ -19,14 +19,14 @@ def check_cells(
 ) -> None:
     """Raises ValueError or OSError, naming the candidate, if one cannot be trained or tested.
 
-    Every candidate is built as in tuning, and the first of each arm also as in the test. An arm on
-    top of another is built on its partner's first candidate.
+    Every candidate is built as for tuning, and the first candidate of each arm also as for the
+    test. An arm on top of another is built on its partner's first candidate.
 
     Args:
-      config: of the setting.
-      name: of the setting.
-      setting: its splits.
-      arms: already checked by `check_arms`.
+      config: the config of the setting.
+      name: the name of the setting.
+      setting: the splits of the setting.
+      arms: the arms, already checked by `check_arms`.
     """
     load = functools.cache(data.load)
     tuning, test = (override(config, setting.splits(tuning=stage)) for stage in (True, False))
@@ -35,8 +35,8 @@ def check_cells(
         named = f"settings()[{name!r}], arm {arm_name!r}"
         if 1 < arm.views == config.evaluation.views:
             raise ValueError(
-                f"{named}: views={arm.views!r} equals the config's evaluation.views, with which "
-                "all arms are tested: set evaluation.views=1 there"
+                f"{named}: views={arm.views!r} equals the config's evaluation.views, which "
+                "applies to all arms: set evaluation.views=1 in the config"
             )
         (partner, *_) = arms[arm.on_top_of].candidates if arm.on_top_of else ({},)
         for number, fields in enumerate(arm.candidates):
@@ -74,7 +74,7 @@ def _build(
 def _require_different(
     config: ml_collections.ConfigDict, name: str, arms: Mapping[str, Arm]
 ) -> None:
-    """Raises ValueError if two candidates are equal, whatever is chosen for the partners."""
+    """Raises ValueError if two candidates are equal for some choice of the partners' candidates."""
     seen: dict[str, str] = {}
     for arm_name, fields in _possible(arms):
         content = dict(training.flatten(override(config, fields)))

@@ -1,4 +1,4 @@
-"""Refuses unfair, unknown or misspelt plans before anything is trained."""
+"""Rejects unfair comparisons and unknown or misspelt names before any training."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from pnoise_jax import data, writing
 from pnoise_jax.registry import did_you_mean
 from pnoise_jax.studies.regularisers.plan import NOTHING, Arm, Setting
 
-# Sections and fields that are the same for all arms, and where they are set.
+# Sections and fields that must be the same for all arms, and where to set them.
 _COMMON = {
     **dict.fromkeys(("data.train_split", "data.test_split"), "a Setting's splits"),
     **dict.fromkeys(("data", "duration", "steps"), "get_config() or a Setting's fields"),
@@ -33,14 +33,14 @@ _OF_SETTINGS = {
 
 
 def check_settings(settings: Any) -> None:
-    """Raises ValueError unless these are settings whose names can be directories."""
+    """Raises ValueError unless these are settings whose names are valid directory names."""
     _require_mapping("settings()", settings, "Setting(train=..., held_out=..., test=...)")
     for name, setting in settings.items():
         named = f"settings()[{name!r}]"
         plain = isinstance(name, str) and "." not in name and writing.file_name(name) == name
         if not plain:
             raise ValueError(
-                f"{named}: this becomes a directory's name: use letters, digits and underscores"
+                f"{named}: the name becomes a directory: use letters, digits and underscores"
             )
         if not isinstance(setting, Setting):
             raise ValueError(f"{named} is {setting!r}: give a Setting(train=..., ...)")
@@ -52,13 +52,13 @@ def check_settings(settings: Any) -> None:
         for field, where in _OF_SETTINGS.items():
             if field in setting.fields:
                 raise ValueError(
-                    f"{named} sets {field}={setting.fields[field]!r} among its fields, where it "
+                    f"{named} sets {field}={setting.fields[field]!r} in its fields, where it "
                     f"would be ignored: set {where} instead"
                 )
 
 
 def check_arms(arms: Any) -> None:
-    """Raises ValueError unless all arms have the same budget and data, and partners that exist."""
+    """Raises ValueError unless all arms have the same budget and data, and existing partners."""
     _require_mapping("arms()", arms, "Arm([{'optimizer.learning_rate': 1e-3}])")
     for name, arm in arms.items():
         _require_arm_types(name, arm)
@@ -87,7 +87,7 @@ def check_arms(arms: Any) -> None:
 
 
 def check_contrasts(contrasts: Any, arms: Mapping[str, Arm]) -> None:
-    """Raises ValueError unless these are pairs of different arms, each pair once."""
+    """Raises ValueError unless these are pairs of different arms, without duplicates."""
     if not _is_list(contrasts):
         raise ValueError(
             f"contrasts() returns {contrasts!r}: give a list of pairs, such as [('noise', 'none')]"
@@ -116,9 +116,9 @@ def check_splits(config: ml_collections.ConfigDict, name: str, setting: Setting)
     """Raises ValueError if tuning would see a test image, or score images that it trained on.
 
     Args:
-      config: of the setting, which says where the data are.
-      name: of the setting.
-      setting: its splits.
+      config: the config of the setting, with the location of the data.
+      name: the name of the setting.
+      setting: the splits of the setting.
     """
     section = config.data
     splits = {
@@ -145,12 +145,12 @@ def check_splits(config: ml_collections.ConfigDict, name: str, setting: Setting)
 
 def _require_arm_types(name: Any, arm: Any) -> None:
     if not isinstance(name, str) or not name.strip():
-        raise ValueError(f"arms() has the name {name!r}: give a text, such as 'noise'")
+        raise ValueError(f"arms() has the name {name!r}: give a string, such as 'noise'")
     if not isinstance(arm, Arm):
         raise ValueError(f"arm {name!r} is {arm!r}: give an Arm(candidates)")
     if not _is_list(arm.candidates):
         raise ValueError(
-            f"arm {name!r}: candidates={arm.candidates!r}: give a list of dicts, as product() does"
+            f"arm {name!r}: candidates={arm.candidates!r}: give a list of dicts, as from product()"
         )
     for number, fields in enumerate(arm.candidates, 1):
         _require_fields(f"arm {name!r}: candidate {number}", fields)

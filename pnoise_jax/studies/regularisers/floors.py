@@ -1,7 +1,7 @@
-"""The accuracy of simple classifiers on the same images: nearest neighbour and an SVM.
+"""The accuracy of simple classifiers on the same images: a nearest neighbour and an SVM.
 
-Both are scikit-learn's, on pixels; their settings are chosen like those of the arms, by accuracy on
-the held-out training examples, from the same number of candidates.
+Both are from scikit-learn and use pixels. Like the settings of the arms, theirs are chosen by
+accuracy on the held-out training examples, from the same number of candidates.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from pnoise_jax.studies.regularisers.plan import Setting
 
 CONFIDENCE = 0.95
 
-# Four of each, like the arms of configs/regularisers.py.
+# Four candidates each, like the arms in configs/regularisers.py.
 NEIGHBOURS = (
     {"metric": "euclidean"},
     {"metric": "manhattan"},
@@ -31,13 +31,13 @@ MACHINES = (
 
 
 def measure_floors(config: ml_collections.ConfigDict, setting: Setting) -> dict[str, Any]:
-    """The chosen settings of each classifier, by name, and its test accuracy with an interval.
+    """Tunes and tests each classifier; returns its settings and its accuracy with an interval.
 
-    The Clopper-Pearson interval is over test examples: there are no seeds.
+    The Clopper-Pearson interval is over test examples, as there are no seeds.
 
     Args:
-      config: of the setting, which says where the data are.
-      setting: its splits.
+      config: the config of the setting, with the location of the data.
+      setting: the splits of the setting.
     """
     tuning, test = (_pixels(config, setting.splits(tuning=stage)) for stage in (True, False))
     floors = {}
@@ -56,7 +56,7 @@ def measure_floors(config: ml_collections.ConfigDict, setting: Setting) -> dict[
 
 
 def _pixels(config: ml_collections.ConfigDict, splits: Mapping[str, str]) -> Sequence[np.ndarray]:
-    """Pixels in [0, 1] and labels, of training and of evaluation."""
+    """Returns pixels in [0, 1] and labels for training, then for evaluation."""
     section = config.data
     arrays = []
     for split in splits.values():
@@ -74,8 +74,8 @@ def _score(
     new_images: np.ndarray,
     new_labels: np.ndarray,
 ) -> int:
-    """How many new images a classifier gets right after it is fitted to the others."""
-    from sklearn.neighbors import KNeighborsClassifier  # a second to import, and only needed here
+    """Fits a classifier to images, and returns how many new images it predicts correctly."""
+    from sklearn.neighbors import KNeighborsClassifier  # scikit-learn is slow to import
     from sklearn.svm import SVC
 
     classifier = KNeighborsClassifier(1, **options) if name == "1-NN" else SVC(**options)

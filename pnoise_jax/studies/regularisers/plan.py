@@ -5,18 +5,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Fields = Mapping[str, Any]  # of a config, by dotted name
-NOTHING = "none"  # the arm without a regulariser, against which all others are compared
+NOTHING = "none"  # the arm without a regulariser, the baseline of all others
 
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
-    """A way to regularise, and the settings to try for it.
+    """A regulariser, and the settings to try for it.
 
     Attributes:
-      candidates: the fields that each changes; `product` makes them.
-      on_top_of: an arm that is tuned first, whose chosen fields this one keeps.
-      views: the number of views of each test image whose logits another evaluation averages; more
-        than one only for arms trained with shifts.
+      candidates: the fields that each candidate changes; `product` can create them.
+      on_top_of: an arm that is tuned first, whose chosen fields this arm keeps.
+      views: if above 1, a second evaluation averages the logits of this many views of each test
+        image. Only arms trained with shifts should have more than one.
     """
 
     candidates: Sequence[Fields]
@@ -26,14 +26,14 @@ class Arm:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Setting:
-    """The data of a comparison, and what it changes in the config of all arms.
+    """The splits of a comparison, and the fields that it changes in the config of all arms.
 
     Attributes:
-      train: the split that the tested models are trained on.
-      test: the split that they are tested on, once.
-      tune_on: the split that candidates are trained on; by default `train`.
-      held_out: the split of training examples that candidates are chosen by.
-      fields: what else this setting changes, such as the data set.
+      train: the split on which the tested models are trained.
+      test: the split on which they are tested, once.
+      tune_on: the split on which candidates are trained; by default `train`.
+      held_out: the split of training examples on which candidates are chosen.
+      fields: other fields that this setting changes, such as the data set.
     """
 
     train: str
@@ -43,7 +43,7 @@ class Setting:
     fields: Fields = dataclasses.field(default_factory=dict)
 
     def splits(self, *, tuning: bool) -> Fields:
-        """The data fields of one of the two stages."""
+        """Returns the data fields of the tuning or of the test stage."""
         if tuning:
             return {
                 "data.train_split": self.tune_on or self.train,
@@ -56,7 +56,7 @@ _HIGHEST = 2**32 - 1  # of config.seed
 
 
 def _require_seeds(stage: str, seeds: Any) -> None:
-    """Raises ValueError unless these are different seeds."""
+    """Raises ValueError unless these are valid, distinct seeds."""
     if not isinstance(seeds, Sequence) or isinstance(seeds, str):
         raise ValueError(f"Seeds({stage}={seeds!r}): give a tuple of seeds, such as (0, 1)")
     for seed in seeds:
@@ -74,11 +74,11 @@ def _require_seeds(stage: str, seeds: Any) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Seeds:
-    """The seeds of both stages, which have none in common.
+    """The seeds of both stages, which must have none in common.
 
     Attributes:
-      tuning: of every candidate.
-      test: of every chosen candidate.
+      tuning: the seeds of every candidate.
+      test: the seeds of every chosen candidate.
     """
 
     tuning: tuple[int, ...] = (500, 501)
@@ -95,6 +95,6 @@ class Seeds:
             )
         if not self.tuning or len(self.test) < 2:
             raise ValueError(
-                f"{len(self.tuning)} seed(s) to tune and {len(self.test)} to test: give at least "
-                "one and two"
+                f"{len(self.tuning)} seed(s) for tuning and {len(self.test)} for the test: give at "
+                "least one and two"
             )

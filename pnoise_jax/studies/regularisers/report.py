@@ -38,7 +38,7 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _rows(content: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One row for each test training."""
+    """Returns one row for each run of the test stage."""
     return [
         {
             "setting": name,
@@ -54,7 +54,7 @@ def _rows(content: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def markdown(content: Mapping[str, Any]) -> str:
-    """The tables, as a section of a page: the contrasts, then all arms of each setting."""
+    """Formats the tables as Markdown: the contrasts, then all arms of each setting."""
     lines = _contrasts(content["contrasts"], content["corrected_over"])
     none = {name: each["arms"][NOTHING]["fields"] for name, each in content["settings"].items()}
     for name, setting in content["settings"].items():
@@ -67,7 +67,7 @@ def markdown(content: Mapping[str, Any]) -> str:
 
 
 def _contrasts(contrasts: Sequence[Mapping[str, Any]], size: int) -> list[str]:
-    """The table of contrasts, and the number that they are corrected over."""
+    """Returns the table of contrasts, with the number of contrasts they are corrected over."""
     if not size:
         return ["No contrasts were chosen beforehand."]
     count = len(contrasts)
@@ -87,7 +87,7 @@ def _contrasts(contrasts: Sequence[Mapping[str, Any]], size: int) -> list[str]:
 
 
 def _row(cells: Iterable[str]) -> str:
-    """A line of a table; a bar within a cell, as in "none|random_shift(1)", would end the cell."""
+    """Returns a line of a table, with bars in cells, as in "none|random_shift(1)", escaped."""
     return f"| {' | '.join(cell.replace('|', _BAR) for cell in cells)} |"
 
 
@@ -108,7 +108,7 @@ def _line(name: str, arm: Mapping[str, Any], none: Mapping[str, Any]) -> str:
 
 
 def _told(fields: Mapping[str, Any], none: Mapping[str, Any]) -> str:
-    """All fields that were chosen, and those of "none" that this arm leaves unchanged."""
+    """Lists the chosen fields, and the fields of "none" that this arm leaves as in the config."""
     shown = {field: as_text(value) or "None" for field, value in fields.items()}
     shown |= {field: "of the config" for field in none if field not in fields}
     return ", ".join(f"{short(field, shown)} {value}" for field, value in shown.items())
@@ -136,7 +136,7 @@ def _change(difference: Mapping[str, Any] | None) -> str:
 
 @style.styled
 def draw(content: Mapping[str, Any]) -> Figure:
-    """A panel for each setting: each arm's mean with its interval, and the floors as lines."""
+    """Draws a panel per setting: each arm's mean with its interval, and the floors as lines."""
     settings = content["settings"]
     longest = max(len(setting["arms"]) for setting in settings.values())
     size = (style.WIDTH * (0.4 + 0.55 * len(settings)), 1.4 + 0.27 * longest)

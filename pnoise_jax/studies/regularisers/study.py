@@ -1,4 +1,4 @@
-"""Compares regularisers: each is tuned on held-out training examples, and then tested once."""
+"""Compares regularisers: each is tuned on held-out training examples, then tested once."""
 
 import os
 import shutil
@@ -37,47 +37,49 @@ def compare_regularisers(
     together: str = "never",
     command: str | None = None,
 ) -> dict[str, Any]:
-    """Tunes and tests all arms in some settings, and writes the results.
+    """Tunes and tests all arms in each setting, and writes the results.
 
-    Every setting gets a directory with three sweeps: tuning, tuning_on_top (the arms that are on
-    top of another) and test. Finished trainings are not repeated, so the same call resumes, and
-    several processes may run different settings at the same time. study.json records the
-    comparison; the directory refuses any other. After each setting, ``workdir`` gets
-    regularisers.json, .csv, .md, .svg and .png of all finished settings.
+    Each setting has a directory with three sweeps: tuning, tuning_on_top (for arms on top of
+    another) and test. Finished runs are not repeated, so the same call resumes, and several
+    processes can run different settings at the same time. study.json records the comparison; the
+    work directory rejects any other comparison. After each setting, regularisers.json, .csv, .md,
+    .svg and .png of all finished settings are written to ``workdir``.
 
     Args:
-      config: of all trainings.
-      workdir: created if necessary.
-      arms: by name; all with the same number of candidates.
-      settings: by name.
+      config: the config of all runs.
+      workdir: the work directory; created if necessary.
+      arms: the arms by name, all with the same number of candidates.
+      settings: the settings by name.
       contrasts: pairs of arms chosen beforehand; the first is compared with the second.
-      names: of the settings to run, in this order; None runs all.
-      seeds: of both stages.
-      together: as in `run_sweep`.
-      command: what was typed, for the report.
+      names: names of the settings to run, in this order; None runs all.
+      seeds: the seeds of both stages.
+      together: as for `run_sweep`.
+      command: the command line, for the report.
 
     Returns:
       The content of regularisers.json.
 
     Raises:
-      ValueError, OSError: an arm, a setting, a contrast or the work directory is bad; names it,
-        before any training.
-      NonFiniteLossError, StoppedError: as `run_sweep`; what was finished is kept.
+      ValueError, OSError: an arm, a setting, a contrast or the work directory is invalid. This is
+        raised before any training, and the message names the cause.
+      NonFiniteLossError, StoppedError: as for `run_sweep`; finished runs are kept.
     """
     seeds = Seeds() if seeds is None else seeds
     check_settings(settings)
     check_arms(arms)
     check_contrasts(contrasts, arms)
     configs = _configs(config, settings, list(settings) if names is None else names)
-    for name, of_setting in configs.items():
-        check_splits(of_setting, name, settings[name])
-        check_cells(of_setting, name, settings[name], arms)
+    for name, setting_config in configs.items():
+        check_splits(setting_config, name, settings[name])
+        check_cells(setting_config, name, settings[name], arms)
     described = study_file.describe(config, arms, settings, seeds, contrasts)
     path, console = runs.make_writable(workdir), create_console()
     study_file.claim(path, described, config, settings)
-    for name, of_setting in configs.items():
+    for name, setting_config in configs.items():
         console.rule(name)
-        run = _SettingRun(of_setting, settings[name], arms, seeds, path / name, together, console)
+        run = _SettingRun(
+            setting_config, settings[name], arms, seeds, path / name, together, console
+        )
         summary.write_setting(path / name, run.finish())
         report.write(path, summary.collect(path, settings, contrasts, command))
     content = summary.collect(path, settings, contrasts, command)
@@ -90,7 +92,7 @@ def compare_regularisers(
 def _configs(
     config: ml_collections.ConfigDict, settings: Mapping[str, Setting], names: Sequence[str]
 ) -> dict[str, ml_collections.ConfigDict]:
-    """The config of each setting to run, by name."""
+    """Returns the config of each setting to run, by name."""
     if not names:
         raise ValueError("--settings= names no setting: name one, or leave the flag out for all")
     configs = {}
@@ -123,7 +125,7 @@ class _SettingRun:
         self._path, self._together, self._console = path, together, console
 
     def finish(self) -> dict[str, Any]:
-        """Runs what is missing; returns the accuracies and how the settings were chosen."""
+        """Runs the missing sweeps; returns the accuracies and how the candidates were chosen."""
         self._path.mkdir(parents=True, exist_ok=True)
         chosen: dict[str, Fields] = {}
         tuned: dict[str, list[dict[str, Any]]] = {}
@@ -149,10 +151,10 @@ class _SettingRun:
     def _tune(
         self, stage: str, candidates: Mapping[str, Sequence[Fields]]
     ) -> dict[str, list[dict[str, Any]]]:
-        """All candidates of each arm, with their accuracy on the held-out examples."""
+        """Tunes the candidates; returns them by arm, with their accuracy on held-out examples."""
         flat = [(name, fields) for name, several in candidates.items() for fields in several]
         groups = self._sweep(stage, [fields for _, fields in flat], self._seeds.tuning)
-        shutil.rmtree(self._path / stage / "runs", ignore_errors=True)  # nothing needs them now
+        shutil.rmtree(self._path / stage / "runs", ignore_errors=True)  # no longer needed
         tuned: dict[str, list[dict[str, Any]]] = {}
         for (name, fields), group in zip(flat, groups, strict=True):
             tried = {"fields": fields, "held_out_top1": group.means["clean"].value}
@@ -162,7 +164,7 @@ class _SettingRun:
     def _test(
         self, chosen: Mapping[str, Fields], tuned: Mapping[str, list[dict[str, Any]]]
     ) -> dict[str, dict[str, Any]]:
-        """What was chosen for each arm, and the accuracy of every seed, also with views if any."""
+        """Tests the chosen candidate of each arm; returns its accuracy by seed, also with views."""
         views = {name: self._arms[name].views for name in chosen if self._arms[name].views > 1}
         cells = [
             *chosen.values(),
@@ -196,7 +198,7 @@ class _SettingRun:
 
 
 def _best(tried: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The candidate with the highest accuracy; the first one if several tie."""
+    """Returns the candidate with the highest accuracy; the first one if several tie."""
     return max(tried, key=lambda candidate: candidate["held_out_top1"])
 
 

@@ -1,4 +1,4 @@
-"""study.json: the comparison that a work directory belongs to, so that no other is mixed in."""
+"""study.json: records which comparison a work directory belongs to, so that none are mixed."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ from pnoise_jax.training import FIELDS, NOT_OF_RESULTS, flatten, starting_weight
 FILE = "study.json"
 SETTING_FILE = "setting.json"  # in the directory of a finished setting
 STAGES = ("tuning", "tuning_on_top", "test")  # the sweeps of a setting
-_SHOWN = 5  # differences that an error lists
+_SHOWN = 5  # the most differences that an error lists
 
 
 def describe(
@@ -28,7 +28,7 @@ def describe(
     seeds: Seeds,
     contrasts: Sequence[Sequence[str]],
 ) -> dict[str, Any]:
-    """A comparison as plain JSON."""
+    """Describes a comparison as plain JSON."""
     return as_json(
         {
             "config": dict(flatten(config)),
@@ -42,7 +42,7 @@ def describe(
 
 
 def as_json(content: Any) -> Any:
-    """The content after it has been written as JSON and read again."""
+    """Returns the content as it would be after writing it as JSON and reading it."""
     return json.loads(json.dumps(content, default=_plain))
 
 
@@ -70,18 +70,18 @@ def claim(
 ) -> None:
     """Claims a work directory for a comparison, or checks that it already belongs to it.
 
-    An older directory, without the file, is adopted if what is finished there belongs to the same
-    comparison.
+    A directory of an older version, without the file, is claimed if its finished settings and
+    started sweeps belong to the same comparison.
 
     Args:
-      path: the directory.
-      described: the comparison, by `describe`.
-      config: of all trainings.
-      settings: all of the comparison.
+      path: the work directory.
+      described: the comparison, from `describe`.
+      config: the config of all runs.
+      settings: all settings of the comparison.
 
     Raises:
-      ValueError: it belongs to another comparison; the error names what differs.
-      OSError: it cannot be read or written.
+      ValueError: the directory belongs to another comparison; the message lists the differences.
+      OSError: the directory cannot be read or written.
     """
     writing.require_places(path, named=f"--workdir={str(path)!r}", files=(FILE,))
     if not (path / FILE).exists():
@@ -93,7 +93,7 @@ def claim(
         _require_same_sweeps(path, config, settings)
     try:
         writing.create_file(path / FILE, json.dumps(described, indent=1) + "\n")
-    except FileExistsError:  # of an earlier call, or of a process that started at the same time
+    except FileExistsError:  # by an earlier call, or by a process that started at the same time
         _require_same(path, _read(path / FILE), described)
 
 
@@ -101,7 +101,8 @@ def _require_same(path: Path, stored: Any, described: Mapping[str, Any]) -> None
     ours, theirs = (_comparable(each) for each in (stored, described))
     content = ours.pop("weights_content", None)
     if theirs.pop("weights_content") in (content, None) and content is not None:
-        ours["config"].pop("weights", None)  # the same weights, or gone, as the sweeps allow
+        # As in the sweeps, the path can differ if the weights are the same or no longer exist.
+        ours["config"].pop("weights", None)
         theirs["config"].pop("weights", None)
     differing = list(differences(ours, theirs))
     if differing:
@@ -111,19 +112,19 @@ def _require_same(path: Path, stored: Any, described: Mapping[str, Any]) -> None
 def _another_study(path: Path, differing: Sequence[str]) -> ValueError:
     more = f"; and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
     return ValueError(
-        f"--workdir={str(path)!r} holds another comparison ({'; '.join(differing[:_SHOWN])}"
+        f"--workdir={str(path)!r} contains another comparison ({'; '.join(differing[:_SHOWN])}"
         f"{more}): choose another directory, or set these back"
     )
 
 
 def _other(path: Path, name: str, described: Mapping[str, Any]) -> list[str]:
-    """How a finished setting differs from the one described."""
+    """Returns how a finished setting differs from the described one."""
     file = path / name / SETTING_FILE
     if not file.exists():
         return []
-    found, setting = read_setting(file), Setting(**described["settings"][name])
+    content, setting = read_setting(file), Setting(**described["settings"][name])
     seeds, arms = described["seeds"], described["arms"]
-    there: dict[str, Any] = {stage: found[stage] for stage in ("tuning", "test")}
+    there: dict[str, Any] = {stage: content[stage] for stage in ("tuning", "test")}
     now: dict[str, Any] = {
         stage: {**setting.splits(tuning=stage == "tuning"), "seeds": seeds[stage]}
         for stage in ("tuning", "test")
@@ -134,9 +135,9 @@ def _other(path: Path, name: str, described: Mapping[str, Any]) -> list[str]:
             "on_top_of": of_arm["on_top_of"],
             "views": of_arm.get("views", 1),
         }
-        for arm, of_arm in found["arms"].items()
+        for arm, of_arm in content["arms"].items()
     }
-    chosen = {arm: of_arm["fields"] for arm, of_arm in found["arms"].items()}
+    chosen = {arm: of_arm["fields"] for arm, of_arm in content["arms"].items()}
     now["arms"] = {
         arm: {
             **of_arm,
@@ -150,38 +151,43 @@ def _other(path: Path, name: str, described: Mapping[str, Any]) -> list[str]:
 
 
 def read_setting(file: Path) -> dict[str, Any]:
-    """The measurements of a finished setting.
+    """Reads the measurements of a finished setting.
 
     Raises:
       ValueError: the file is damaged.
     """
     try:
-        found = json.loads(file.read_text())
-        parts = [found["data"], found["floors"], found["tuning"]["seeds"], found["test"]["seeds"]]
-        for arm in found["arms"].values():  # a KeyError says what is missing
+        content = json.loads(file.read_text())
+        parts = [
+            content["data"],
+            content["floors"],
+            content["tuning"]["seeds"],
+            content["test"]["seeds"],
+        ]
+        for arm in content["arms"].values():  # a KeyError names the missing part
             parts += [arm["fields"], arm["top1"], arm["on_top_of"]]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"{file} is damaged ({error!r}): restore it from a copy, or delete it, and the same "
-            "command writes it again from the sweeps next to it"
+            f"{file} is damaged ({error!r}): restore it from a copy, or delete it and rerun the "
+            "command, which rewrites it from the sweeps next to it"
         ) from None
-    return found
+    return content
 
 
 def _require_same_sweeps(
     path: Path, config: ml_collections.ConfigDict, settings: Mapping[str, Setting]
 ) -> None:
-    """Raises ValueError, naming the sweep, if one that was started has another base config."""
+    """Raises ValueError, naming the sweep, if a started sweep has another base config."""
     for name, setting in settings.items():
         for stage in STAGES:
             directory = path / name / stage
-            if sweep_results.has_results(directory):  # a claim of these writes nothing
+            if sweep_results.has_results(directory):  # claiming one with results writes nothing
                 splits = setting.splits(tuning=stage != "test")
                 sweep_results.claim(directory, override(config, {**setting.fields, **splits}))
 
 
 def _comparable(described: Mapping[str, Any]) -> dict[str, Any]:
-    """Only what results depend on; fields that are newer than the file get their defaults."""
+    """Returns the parts that results depend on; fields newer than the file get their defaults."""
     defaults = as_json({name: field.default for name, field in FIELDS.items()})
     config = {k: v for k, v in (defaults | described["config"]).items() if v is not None}
     return {
@@ -191,7 +197,7 @@ def _comparable(described: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differences(there: Any, now: Any, place: str = "") -> Iterator[str]:
-    """Where two pieces of JSON differ, in words."""
+    """Yields a description of each difference between two pieces of JSON."""
     if _are(list, there, now) and len(there) == len(now) and _are(dict, *there, *now):
         there, now = ({str(i): x for i, x in enumerate(each, 1)} for each in (there, now))
     if _are(dict, there, now):
@@ -211,14 +217,14 @@ def _are(kind: type, *values: Any) -> bool:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """The content of the file."""
+    """Reads the content of study.json."""
     try:
         stored = json.loads(file.read_text())
         if not isinstance(stored, dict) or not isinstance(stored.get("config"), dict):
             raise ValueError("no config in it")
     except (UnicodeDecodeError, ValueError) as error:
         raise ValueError(
-            f"{file} cannot be read ({error}), so the comparison there is unknown: restore it from "
+            f"{file} cannot be read ({error}), so its comparison is unknown: restore it from "
             "a copy, or choose another --workdir"
         ) from None
     return stored

@@ -1,11 +1,11 @@
-"""What a comparison of regularisers found: means, and differences paired by seed.
+"""The results of a comparison of regularisers: means, and differences paired by seed.
 
-Intervals and p-values are Student's t over seeds, as in the summary of a sweep: they say how
-certain a mean over trainings is, on one test set. The contrasts chosen beforehand are one family
-for Holm's correction, over all settings of the plan; the other differences of each setting are a
-family of their own. A contrast without a p-value, because its setting is not finished or the
-difference is the same in all seeds, counts as p = 1. So while settings are missing, the p-values
-are upper bounds: those of the finished study are the same or smaller.
+Intervals and p-values are from Student's t over seeds, as in the summary of a sweep: they describe
+the uncertainty of a mean over training runs, on one test set. The contrasts chosen beforehand are
+one family for Holm's correction, over all settings of the plan; the other differences of each
+setting are a separate family. A contrast without a p-value, because its setting is not finished or
+the difference is the same for all seeds, counts as p = 1. So while settings are missing, the
+p-values are upper bounds: those of the finished study are the same or smaller.
 """
 
 import dataclasses
@@ -34,13 +34,13 @@ def collect(
     contrasts: Sequence[Sequence[str]],
     command: str | None,
 ) -> dict[str, Any]:
-    """The content of regularisers.json: all finished settings of a work directory.
+    """Returns the content of regularisers.json: all finished settings of a work directory.
 
     Args:
       path: the work directory.
-      names: of all settings of the plan, in the order of the report.
-      contrasts: chosen beforehand.
-      command: what was typed.
+      names: names of all settings of the plan, in the order of the report.
+      contrasts: the pairs of arms chosen beforehand.
+      command: the command line.
     """
     files = {name: path / name / SETTING_FILE for name in names}
     settings = {name: read_setting(file) for name, file in files.items() if file.exists()}
@@ -62,7 +62,7 @@ def collect(
 
 
 def _summarise(arms: dict[str, Any], contrasts: Sequence[Sequence[str]]) -> None:
-    """Adds to each arm its mean, and the differences that are not contrasts."""
+    """Adds to each arm its mean, and its differences that are not contrasts."""
     differences = []
     named = set(map(tuple, contrasts))
     for name, arm in arms.items():
@@ -88,7 +88,7 @@ def _as_json(mean: Mean) -> dict[str, Any]:
 
 
 def _correct(differences: Sequence[dict[str, Any]], size: int) -> None:
-    """Adds p-values that are corrected over a family of this size, and whether 0 is excluded."""
+    """Adds p-values corrected over a family of this size, and whether differences are resolved."""
     tested = [each for each in differences if "p_value" in each]
     known = [each["p_value"] for each in tested]
     p_values = evaluation.adjust_p_values([*known, *[1.0] * (size - len(known))])

@@ -1,4 +1,4 @@
-"""The models whose curves are drawn: how each is trained, and with which strengths."""
+"""The models whose curves are drawn: their runs, and the strengths in their training."""
 
 import copy
 import dataclasses
@@ -16,7 +16,7 @@ from pnoise_jax.studies.sweep.cells import override
 from pnoise_jax.studies.training_runs import require_seeds
 from pnoise_jax.writing import file_name
 
-Arms = Mapping[str, Mapping[str, Any]]  # by name, values of dotted fields
+Arms = Mapping[str, Mapping[str, Any]]  # by name, the values of dotted fields
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -24,9 +24,9 @@ class StudyRun:
     """One training of a study, built and checked.
 
     Attributes:
-      arm: the name of the arm.
-      seed: of the run.
-      experiment: what its config describes.
+      arm: name of the arm.
+      seed: seed of the run.
+      experiment: the experiment that its config describes.
     """
 
     arm: str
@@ -35,21 +35,21 @@ class StudyRun:
 
     @property
     def name(self) -> str:
-        """Of its directory."""
+        """The name of the run's directory."""
         return f"{file_name(self.arm)}-seed_{self.seed}"
 
 
 def build_runs(base: ml_collections.ConfigDict, arms: Arms, seeds: Sequence[int]) -> list[StudyRun]:
-    """All runs, seed by seed; each is built and checked before the first one trains.
+    """Builds and checks all runs, seed by seed, before the first one trains.
 
     Args:
       base: the study's config.
-      arms: the fields that each changes.
-      seeds: of the runs.
+      arms: by name, the fields that the arm changes.
+      seeds: seeds of the runs.
 
     Raises:
-      ValueError: there are no arms, a seed is given twice, or an arm is bad or has different test
-        data; names it.
+      ValueError: there are no arms, a seed is given twice, or an arm is invalid or has different
+        test data; the message names the arm.
       OSError: the data cannot be read or prepared.
     """
     require_seeds(seeds)
@@ -96,20 +96,21 @@ def require_classification(experiment: training.Experiment) -> None:
 
 
 def _require_same_test_data(experiment: training.Experiment, first: StudyRun) -> None:
-    """Raises ValueError unless both see the same test images: they are compared one by one."""
+    """Raises ValueError unless both have the same test images, as arms are compared per image."""
     facts, expected = map(_test_facts, (experiment, first.experiment))
     changed = [name for name in facts if facts[name] != expected[name]]
     if changed:
         name = changed[0]
         raise ValueError(
-            f"{name} is {facts[name]!r}, and {expected[name]!r} in {first.arm}: arms are compared "
+            f"{name} is {facts[name]!r}, but {expected[name]!r} in {first.arm}: arms are compared "
             "image by image, so give all of them the same test data"
         )
     labels = experiment.test_data.labels, first.experiment.test_data.labels
     if not np.array_equal(*labels):
         raise ValueError(
-            f"data.data_dir={experiment.config.data.data_dir!r}: its test labels are not those of "
-            f"{first.arm}: arms are compared image by image, so give all of them the same test data"
+            f"data.data_dir={experiment.config.data.data_dir!r}: its test labels differ from those "
+            f"of {first.arm}: arms are compared image by image, so give all of them the same test "
+            "data"
         )
 
 
@@ -127,10 +128,10 @@ def _test_facts(experiment: training.Experiment) -> dict[str, Any]:
 
 
 def trained_strengths(experiment: training.Experiment) -> dict[str, float]:
-    """The largest strength in training, by kind of perturbation.
+    """Returns the largest strength in training, by kind of perturbation.
 
-    A schedule counts with its largest factor. For several Gaussians the variances add up; for
-    several noises of another kind, the strongest counts.
+    A schedule counts with its largest factor. The variances of several Gaussian noises add up; of
+    several noises of another kind, only the strongest counts.
     """
     strengths: dict[str, float] = {}
     for injection in experiment.strongest_injections:

@@ -1,4 +1,4 @@
-"""The figure: a panel for each kind of perturbation, a line with its interval for each arm."""
+"""The figure: a panel for each kind of perturbation, and a line with an interval for each arm."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _MARKERS = "os^DvP"
 
 @style.styled
 def curves_figure(points: Sequence[Point], title: str) -> Figure:
-    """Accuracy against strength; dashed beyond the strength in an arm's training.
+    """Draws accuracy against strength, dashed beyond the strength in an arm's training.
 
     Args:
-      points: of all arms and kinds.
-      title: of the figure.
+      points: the points of all arms and kinds.
+      title: title of the figure.
     """
     arms = list(dict.fromkeys(point.arm for point in points))
     figure = style.new_figure(style.WIDTH * 1.25, 6.4)

@@ -1,8 +1,8 @@
-"""Signs of masked gradients: an attack failed, which does not make the model robust.
+"""Signs of masked gradients: an attack failed, which does not mean that the model is robust.
 
-A gradient attack only bounds robustness from above. If its results contradict what every working
-attack must show, the bound says little (A. Athalye et al., https://arxiv.org/abs/1802.00420;
-N. Carlini et al., https://arxiv.org/abs/1902.06705).
+A gradient attack only gives an upper bound on robustness. If its results contradict what every
+working attack must show, the bound says little (A. Athalye et al.,
+https://arxiv.org/abs/1802.00420; N. Carlini et al., https://arxiv.org/abs/1902.06705).
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,17 +13,17 @@ from pnoise_jax.robustness import BLIND
 from pnoise_jax.studies.robustness.figure import TITLES
 from pnoise_jax.studies.robustness.measuring import ATTACKS, CurveSettings, Measured
 
-TOLERANCE = 1.0  # points: an accuracy may rise by this much from chance alone
-SURVIVORS = 1.0  # percent that may be right after an attack with unlimited changes of pixels
-ZEROS = 1.0  # percent of images without a gradient
+TOLERANCE = 1.0  # points by which an accuracy can rise by chance
+SURVIVORS = 1.0  # largest percent right after an attack with unlimited changes of pixels
+ZEROS = 1.0  # largest percent of images without a gradient
 
 
 def find_signs(measured: Sequence[Measured], settings: CurveSettings) -> list[str]:
-    """A sentence for each sign, for each model separately; none if the attacks look sound.
+    """Describes the signs of each model, one sentence per sign; none if the attacks look sound.
 
     Args:
-      measured: the models.
-      settings: how they were measured.
+      measured: the measured models.
+      settings: the settings of the measurements.
     """
     return [
         f"{run.arm}, seed {run.seed}: {sign}"
@@ -40,7 +40,7 @@ def find_signs(measured: Sequence[Measured], settings: CurveSettings) -> list[st
 
 
 def comparable(settings: CurveSettings) -> list[tuple[int, int]]:
-    """Pairs of strengths where FGSM's epsilon is at most PGD's: PGD can do all that FGSM does."""
+    """Returns pairs of strengths where FGSM's epsilon is at most PGD's: PGD should be stronger."""
     fgsm, pgd = settings.strengths["fgsm"], settings.strengths["pgd"]
     return [
         (i, j)
@@ -88,8 +88,8 @@ def _misled(run: Measured, settings: CurveSettings) -> Iterator[str]:
                 f"at epsilon {settings.strengths[kind][worst]:.3g} {TITLES[kind]} leaves "
                 f"{entropy[worst]:.1f} % if it increases cross-entropy and {margin[worst]:.1f} "
                 "% if it increases the margin, whose gradient signs do not depend on the "
-                "scale of the logits; those of cross-entropy mislead, so another loss may leave "
-                "less than the worst of both, which is reported"
+                "scale of the logits; those of cross-entropy are misleading, so another loss may "
+                "leave less than the worst of both, which is reported"
             )
 
 
@@ -100,8 +100,8 @@ def _blind(run: Measured, settings: CurveSettings) -> Iterator[str]:
             yield (
                 f"{TITLES[kind]} is no stronger than random changes of the same size at any "
                 f"epsilon: at {settings.strengths[kind][-1]:.3g} it leaves {attacked[-1]:.1f} % "
-                f"and random changes leave {blind[-1]:.1f} %; the gradients lead nowhere, or the "
-                "epsilons are too small or too large to tell"
+                f"and random changes leave {blind[-1]:.1f} %; the gradients are useless, or "
+                "the epsilons are too small or too large to tell"
             )
 
 

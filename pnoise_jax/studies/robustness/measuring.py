@@ -1,4 +1,4 @@
-"""Measures a model's answers on the test set at every strength, and keeps them to be paired."""
+"""Measures a model's predictions on the test set at every strength, and stores them."""
 
 import dataclasses
 import json
@@ -30,18 +30,18 @@ STRENGTHS = {
 }
 ATTACKS = ("fgsm", "pgd")
 _SHARES = ("zero_gradients", "whole_range", "random_images")  # of `Measured`
-_WHOLE_RANGE = 1.0  # an epsilon with which any image can become any other
+_WHOLE_RANGE = 1.0  # with this epsilon, any image can become any other
 
 
 @dataclasses.dataclass(frozen=True)
 class CurveSettings:
-    """What is done to the test images.
+    """The perturbations of the test images.
 
     Attributes:
-      strengths: by kind, in ascending order; a kind that is left out has those of `STRENGTHS`. All
-        begin with 0, the unchanged images.
-      pgd_steps: of PGD.
-      seed: of the random numbers.
+      strengths: by kind, in ascending order; a missing kind has the strengths of `STRENGTHS`. All
+        begin with 0, the unchanged images, which is added if missing.
+      pgd_steps: number of PGD steps.
+      seed: seed of the random numbers.
     """
 
     strengths: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
@@ -66,24 +66,24 @@ class CurveSettings:
         object.__setattr__(self, "strengths", checked)
 
     def perturbation(self, kind: str) -> Perturbation:
-        """Of a kind."""
+        """Returns the perturbation of a kind."""
         return Perturbation(kind, self.pgd_steps if kind == "pgd" else None)  # type: ignore[arg-type]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Measured:
-    """One model's answers.
+    """Which images one model predicts correctly.
 
     Attributes:
-      arm: the name of the arm.
-      seed: of its training.
-      noise: by kind of noise, (strengths, n) bool.
-      attacks: by attack and loss, (strengths, n) bool; "blind" changes each pixel by epsilon in a
-        random direction.
+      arm: name of the arm.
+      seed: seed of its training.
+      noise: by kind of noise, (strengths, n) bool, True if right.
+      attacks: by attack and loss, (strengths, n) bool, True if right; "blind" changes each pixel by
+        epsilon in a random direction.
       zero_gradients: (n,) bool, the images that gradient attacks cannot move.
-      whole_range: (n,) bool, right after PGD that starts at the image and may change every pixel at
-        will.
-      random_images: (n,) bool, right if the image is replaced by random pixels.
+      whole_range: (n,) bool, True if right after PGD that starts at the image and can change every
+        pixel without limit.
+      random_images: (n,) bool, True if right after the image is replaced by random pixels.
     """
 
     arm: str
@@ -95,13 +95,13 @@ class Measured:
     random_images: np.ndarray
 
     def correct(self, kind: str) -> np.ndarray:
-        """(strengths, n) bool: right; for an attack, right after each of its losses."""
+        """Returns which are right, (strengths, n) bool; for an attack, right for all its losses."""
         if kind not in self.attacks:
             return self.noise[kind]
         return np.all([self.attacks[kind][loss] for loss in LOSSES], axis=0)
 
     def accuracy(self, kind: str, loss: str | None = None) -> np.ndarray:
-        """In percent, by strength; for an attack also with one loss alone."""
+        """Returns the accuracy in percent, by strength; for an attack also with one loss alone."""
         correct = self.correct(kind) if loss is None else self.attacks[kind][loss]
         return 100 * correct.mean(axis=1)
 
@@ -113,12 +113,12 @@ def measure(
 
     Args:
       run: the model to evaluate.
-      settings: what is done to its test images.
-      arm: its name.
-      report: takes a sentence about the progress.
+      settings: the perturbations of its test images.
+      arm: name of the arm.
+      report: called with a sentence about the progress.
 
     Raises:
-      ValueError: its task is not a classification, or the test split has no labels.
+      ValueError: the run's task is not a classification, or the test split has no labels.
     """
     experiment = run.experiment
     require_classification(experiment)
@@ -170,12 +170,12 @@ def measure_kept(
     *,
     report: Callable[[str], None],
 ) -> Measured:
-    """`measure` for a finished run of a study, or its earlier result.
+    """Measures a finished run of a study, or reads its stored predictions.
 
     Args:
       run: the run.
       path: its directory.
-      kept: the file of its answers; written if it is missing or belongs to something else.
+      kept: the file of its predictions; written if it is missing or is of another measurement.
       settings, report: as in `measure`.
 
     Raises:
@@ -200,7 +200,7 @@ def measure_kept(
 
 
 def _identity(run: StudyRun, path: Path, settings: CurveSettings) -> str:
-    """What the answers depend on, in addition to the run's own config."""
+    """Describes what the predictions depend on, in addition to the run's config."""
     test_data, classes = run.experiment.test_data, run.experiment.config.evaluation.classes
     counted = {} if classes == "all" else {"classes": classes}
     return json.dumps(

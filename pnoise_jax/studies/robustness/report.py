@@ -31,14 +31,14 @@ def sentences(
     settings: CurveSettings,
     experiments: Mapping[str, training.Experiment],
 ) -> list[str]:
-    """What the table leaves out: what was evaluated, and how far to trust it.
+    """Describes what the tables do not show: what was evaluated, and how far to trust it.
 
     Args:
-      points: of all arms.
-      measured: what they summarise.
-      signs: from `masking.find_signs`.
-      settings: how they were measured.
-      experiments: one for each arm.
+      points: the points of all arms.
+      measured: the measured models, which the points summarise.
+      signs: the result of `masking.find_signs`.
+      settings: the settings of the measurements.
+      experiments: one experiment for each arm.
     """
     seeds = points[0].seeds
     over = "seeds and examples" if seeds >= ENOUGH_SEEDS else "examples, not over other seeds"
@@ -82,7 +82,7 @@ def sentences(
 
 
 def print_tables(console: Console, points: Sequence[Point]) -> None:
-    """A table for each kind, with a row for each arm and a column for each strength."""
+    """Prints a table for each kind, with a row for each arm and a column for each strength."""
     for kind in KINDS:
         curves: dict[str, list[Point]] = {}
         for point in points:
@@ -100,13 +100,13 @@ def print_tables(console: Console, points: Sequence[Point]) -> None:
 
 
 def cell(point: Point) -> str:
-    """81.2 (79.9–82.4), with * beyond the strength of training."""
+    """Formats a point as "81.2 (79.9–82.4)", with * if it is stronger than in training."""
     star = "*" if point.beyond else ""
     return f"{point.accuracy:.1f}{star} ({point.low:.1f}–{point.high:.1f})"
 
 
 def asked(config: ml_collections.ConfigDict, settings: CurveSettings) -> dict[str, Any]:
-    """What tells one report from another, as robustness.json holds it: config and settings."""
+    """Returns the config and settings, which identify a report, as stored in robustness.json."""
     plain = json.loads(json.dumps(dataclasses.asdict(settings)))
     return {"config": json.loads(config.to_json_best_effort()), "settings": plain}
 
@@ -114,18 +114,18 @@ def asked(config: ml_collections.ConfigDict, settings: CurveSettings) -> dict[st
 def require_own(
     path: Path, config: ml_collections.ConfigDict, settings: CurveSettings, *, named: str
 ) -> None:
-    """Raises FileExistsError where a report of another run or with other settings is there."""
-    there = [name for name in FILES if (path / name).exists()]
-    if not there:
+    """Raises FileExistsError if the directory has a report of another run or other settings."""
+    existing = [name for name in FILES if (path / name).exists()]
+    if not existing:
         return
     try:
-        found = json.loads((path / FILES[0]).read_bytes())
-        same = {key: found[key] for key in ("config", "settings")} == asked(config, settings)
+        stored = json.loads((path / FILES[0]).read_bytes())
+        same = {key: stored[key] for key in ("config", "settings")} == asked(config, settings)
     except (OSError, ValueError, KeyError, TypeError):
         same = False
     if not same:
         raise FileExistsError(
-            f"{named} holds another report ({', '.join(there)}), which would be overwritten: "
+            f"{named} contains another report ({', '.join(existing)}), which would be overwritten: "
             "choose another directory, or move it away"
         )
 
@@ -133,13 +133,13 @@ def require_own(
 def write(
     path: Path, content: Mapping[str, Any], points: Sequence[Point], console: Console
 ) -> None:
-    """Writes `FILES` to a directory, and prints that.
+    """Writes `FILES` to a directory, and prints their names.
 
     Args:
       path: the directory.
-      content: of robustness.json.
-      points: to draw and to write to robustness.csv.
-      console: where to print.
+      content: the content of robustness.json.
+      points: the points to draw and to write to robustness.csv.
+      console: the console to print to.
     """
     figure = curves_figure(points, content["title"])
     rows = [dataclasses.asdict(point) for point in points]

@@ -46,26 +46,26 @@ def run_curves(
     settings: CurveSettings | None = None,
     command: str | None = None,
 ) -> dict[str, Any]:
-    """Trains the models that ``workdir`` lacks, and measures the curves of all.
+    """Trains the models that are missing in ``workdir``, and measures the curves of all models.
 
-    The directory gets robustness.json, .csv, .svg and .png, and in runs/ the work directory of
-    every training. The same call resumes where it was stopped.
+    The results are robustness.json, .csv, .svg and .png; runs/ contains the work directory of every
+    run. If the call was stopped, the same call resumes.
 
     Args:
-      config: of all runs.
-      workdir: of the study; created if necessary.
-      arms: by name, the fields that each changes; the others are compared with the first.
-      seeds: of the runs. With fewer than three, nothing is claimed about other seeds.
-      settings: what is done to test images.
-      command: what was typed, for the report.
+      config: the config of all runs.
+      workdir: the work directory of the study; created if necessary.
+      arms: by name, the fields that the arm changes; the other arms are compared with the first.
+      seeds: seeds of the runs. With fewer than three, nothing is claimed about other seeds.
+      settings: the perturbations of the test images.
+      command: the command line, for the report.
 
     Returns:
       The content of robustness.json.
 
     Raises:
-      ValueError, OSError: the config, an arm, the data or the work directory is bad; names it,
-        before any training.
-      NonFiniteLossError, StoppedError: as `training.train`; what was finished is kept.
+      ValueError, OSError: the config, an arm, the data or the work directory is invalid. This is
+        raised before any training, and the message names the cause.
+      NonFiniteLossError, StoppedError: as for `training.train`; finished runs are kept.
     """
     _require_one_host()
     settings = settings or CurveSettings()
@@ -92,8 +92,9 @@ def run_curves_of(
     """Measures the curves of an existing run, without changing its directory.
 
     Args:
-      workdir: of the run.
-      config: the run's, whose evaluation and data sections may differ; None takes its own.
+      workdir: the work directory of the run.
+      config: the config of the run, except that its evaluation and data sections can differ; None
+        uses the stored config.
       out: the directory of the report; created if necessary.
       settings, command: as in `run_curves`.
 
@@ -101,7 +102,8 @@ def run_curves_of(
       The content of robustness.json.
 
     Raises:
-      ValueError, OSError: as `training.restore`; or its task is not a classification.
+      ValueError, OSError: as for `training.restore`; or the run's task is not a classification.
+      FileExistsError: ``out`` contains another report.
     """
     _require_one_host()
     settings = settings or CurveSettings()
@@ -174,7 +176,7 @@ def _finish(
 
 
 def _share(measured: Sequence[Measured], name: str) -> list[dict[str, Any]]:
-    """For each model, the percentage of images for which something is true."""
+    """Returns for each model the percentage of images for which an attribute is True."""
     return [
         {"arm": run.arm, "seed": run.seed, "percent": 100 * float(getattr(run, name).mean())}
         for run in measured
@@ -185,14 +187,15 @@ def _claim(path: Path, config: ml_collections.ConfigDict) -> None:
     """Claims the directory for this study, or checks that it already belongs to it.
 
     Raises:
-      ValueError: it holds a run, or a study with another config; names the fields that differ.
+      ValueError: it contains a run, or a study with another config; the message lists the fields
+        that differ.
     """
     named = f"--workdir={str(path)!r}"
     files = (*report.FILES, _BASE)
     writing.require_places(path, named=named, files=files, directories=("runs", "measured"))
     if RunDirectory(path).has_run():
         raise ValueError(
-            f"{named} holds a run of launch.train; give the study its own directory, or leave "
+            f"{named} contains a run of launch.train; give the study its own directory, or leave "
             "--config out to measure the run"
         )
     if (path / _BASE).exists():
@@ -203,8 +206,8 @@ def _claim(path: Path, config: ml_collections.ConfigDict) -> None:
                 f"{k}: {old!r} there, {new!r} now" for k, (old, new) in changed.items()
             )
             raise ValueError(
-                f"{named} holds a study with another config ({listed}): choose another directory, "
-                "or set these fields back"
+                f"{named} contains a study with another config ({listed}): choose another "
+                "directory, or set these fields back"
             )
     else:
         write_config(path / _BASE, config)

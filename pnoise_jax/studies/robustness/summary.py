@@ -21,13 +21,15 @@ class Point:
     Attributes:
       arm, kind, strength: what was measured.
       accuracy: mean over seeds, in percent.
-      low, high: its interval: over seeds and examples; with fewer than three seeds, over examples.
+      low, high: interval of the accuracy, over seeds and examples; with fewer than three seeds,
+        over examples only.
       seeds: number of seeds.
       trained: the strength of this kind in the arm's training, or None.
-      gain: the accuracy minus that of the first arm, in points, paired by seed and example; None
-        for the first arm, and with fewer than three seeds.
-      gain_low, gain_high: its interval.
-      p_value: for no gain, corrected by Holm over the whole study.
+      gain: the accuracy minus the first arm's, in points, paired by seed and example; None for the
+        first arm, and with fewer than three seeds.
+      gain_low, gain_high: interval of the gain.
+      p_value: p-value of the hypothesis of no gain, corrected by Holm's method over the whole
+        study.
     """
 
     arm: str
@@ -45,7 +47,7 @@ class Point:
 
     @property
     def beyond(self) -> bool:
-        """Whether it is stronger than this kind was in the arm's training."""
+        """Whether the strength is above that of this kind in the arm's training."""
         return self.trained is not None and self.strength > self.trained * (1 + 1e-6)
 
 
@@ -54,11 +56,11 @@ def summarise(
     settings: CurveSettings,
     trained: Mapping[str, Mapping[str, float]],
 ) -> list[Point]:
-    """The points, arm by arm.
+    """Computes the points, arm by arm.
 
     Args:
-      measured: every arm with the same seeds; the others are compared with the first.
-      settings: how they were measured.
+      measured: the measured models; every arm has the same seeds, and the first is the baseline.
+      settings: the settings of the measurements.
       trained: by arm, the result of `arms.trained_strengths`.
     """
     arms: dict[str, list[Measured]] = {}
@@ -101,7 +103,7 @@ def _hits(runs: Sequence[Measured], kind: str, number: int) -> Hits:
 
 
 def _correct(points: list[Point]) -> list[Point]:
-    """The points with corrected p-values; strength 0 counts once per arm, not four times."""
+    """Returns the points with corrected p-values; strength 0 counts once per arm, not per kind."""
     tested = [p for p in points if p.p_value is not None and (p.strength or p.kind == KINDS[0])]
     values = [p.p_value for p in tested if p.p_value is not None]
     adjusted = evaluation.adjust_p_values(values) if values else []

@@ -1,4 +1,4 @@
-"""What the attacks showed for each arm, in numbers: they look sound, or it is undecided."""
+"""The verdict on the attacks for each arm, with numbers: they look sound, or it is undecided."""
 
 from collections.abc import Sequence
 
@@ -16,11 +16,11 @@ BOUND = (
 
 
 def verdicts(measured: Sequence[Measured], settings: CurveSettings) -> list[str]:
-    """Sentences about each arm: what is undecided or, if there are no signs, what was checked.
+    """Describes for each arm what is undecided or, if there are no signs, what was checked.
 
     Args:
-      measured: the models.
-      settings: how they were measured.
+      measured: the measured models.
+      settings: the settings of the measurements.
     """
     arms: dict[str, list[Measured]] = {}
     for run in measured:
@@ -35,7 +35,7 @@ def verdicts(measured: Sequence[Measured], settings: CurveSettings) -> list[str]
 
 
 def _undecided(runs: Sequence[Measured], kind: str, settings: CurveSettings) -> list[str]:
-    """A sentence if the accuracy of one of the models hardly fell."""
+    """Returns a sentence if the accuracy of one of the models hardly fell."""
     curve = min((run.accuracy(kind) for run in runs), key=lambda curve: curve[0] - curve.min())
     if curve[0] - curve.min() > masking.TOLERANCE:
         return []
@@ -73,7 +73,7 @@ def _no_sign(runs: Sequence[Measured], settings: CurveSettings) -> str:
 
 
 def _compared(runs: Sequence[Measured], settings: CurveSettings) -> str:
-    """How much more PGD leaves than FGSM, if they can be compared."""
+    """Describes how much more accuracy PGD leaves than FGSM, if they can be compared."""
     pairs = masking.comparable(settings)
     compared = {i for i, _ in pairs}
     left = [f"{s:.3g}" for i, s in enumerate(settings.strengths["fgsm"]) if s and i not in compared]

@@ -65,7 +65,7 @@ def test_a_method_may_start_from_the_run_of_source_only(tmp_path):
     ("methods", "overrides", "changes", "message"),
     [
         (["tvvt"], {}, {}, "methods: 'tvvt' is unknown; did you mean 'tvt'"),
-        (["tvt", "tvt"], {}, {}, "'tvt' comes twice"),
+        (["tvt", "tvt"], {}, {}, "'tvt' appears twice"),
         (["tvt"], {"tvt": {"task.patch_wait": 1.0}}, {}, "TVT: task.patch_wait: unknown field"),
         (["tvt"], {"tvt": 3}, {}, r"methods\(\) gives 3 for 'tvt'"),
         (["dann"], {"dann": {"task.domain_weight": -1.0}}, {}, "domain_weight=-1.0: give a number"),

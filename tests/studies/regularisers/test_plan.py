@@ -195,11 +195,11 @@ def test_a_bad_candidate_is_found_before_any_training(arms, message, data_dir, t
     ("settings", "message"),
     [
         ({"a": "train"}, "settings()['a'] is 'train'"),
-        ({"../a": Setting(train="a", test="b", held_out="c")}, "this becomes a directory's name"),
+        ({"../a": Setting(train="a", test="b", held_out="c")}, "the name becomes a directory"),
         ({"a": Setting(train=3, test="b", held_out="c")}, "settings()['a']: train=3"),
         (
             {"a": Setting(train="a", test="b", held_out="c", fields={"seed": 3})},
-            "sets seed=3 among its fields",
+            "sets seed=3 in its fields",
         ),
         (
             {"a": Setting(train="a", test="b", held_out="c", fields={"data.nam": "x"})},

@@ -64,7 +64,7 @@ def test_another_comparison_is_refused(changes, message, config, tmp_path):
     claim(tmp_path, config)
     before = (tmp_path / study_file.FILE).read_text()
     claim(tmp_path, config)  # the same one goes on
-    with pytest.raises(ValueError, match="holds another comparison") as error:
+    with pytest.raises(ValueError, match="contains another comparison") as error:
         claim(tmp_path, config, **changes)
     assert message in str(error.value)
     assert (tmp_path / study_file.FILE).read_text() == before
