@@ -1,4 +1,4 @@
-"""An iterator over batches that threads, and other processes, make ahead of time."""
+"""An iterator over batches that threads and worker processes prepare ahead of time."""
 
 import contextlib
 import functools
@@ -15,23 +15,23 @@ from absl import flags
 
 Batch = dict[str, np.ndarray]
 
-# Batches that are made ahead, in each worker: one is being taken, the next one is on its way. With
-# 4096 images of 224 x 224 pixels two have 1.2 GB.
+# How many batches each worker prepares ahead: one to be consumed, and the next one in progress. Two
+# batches of 4096 images of 224 x 224 pixels take 1.2 GB.
 _AHEAD = 2
 
 
 class WorkerError(OSError):
-    """A process that makes batches has ended before its time."""
+    """A worker process has ended prematurely."""
 
     def __init__(self, exit_code: int, num_workers: int):
         killed = -exit_code in set(signal.Signals)
         how = (
-            f"was ended by {signal.Signals(-exit_code).name}"
+            f"was killed by {signal.Signals(-exit_code).name}"
             if killed
-            else f"has ended with exit code {exit_code}"
+            else f"ended with exit code {exit_code}"
         )
         memory = (
-            "; the system does so when memory runs out: lower data.num_workers or data.num_threads"
+            ", as happens when memory runs out: lower data.num_workers or data.num_threads"
             if -exit_code == signal.SIGKILL
             else ""
         )
@@ -42,7 +42,7 @@ class WorkerError(OSError):
 
 
 class BatchIterator(Iterator[Batch]):
-    """An iterator over batches that are made ahead of time; close it, or use `with`."""
+    """An iterator over batches that are prepared ahead of time; close it, or use `with`."""
 
     def __init__(
         self,
@@ -52,28 +52,29 @@ class BatchIterator(Iterator[Batch]):
         num_threads: int | None,
         num_workers: int = 0,
     ):
-        """Makes ``batch_at(step, num_threads)`` for each step.
+        """Iterates over ``batch_at(step, num_threads)`` for each step.
 
         Args:
           batch_at: a pure function of the step, which may use `num_threads` threads; workers get a
             pickled copy.
-          steps: consecutive.
-          num_threads: that make the images of batches ahead, in every worker; 0 makes each batch
-            when it is asked for, None takes one for each core that this process may use.
-          num_workers: processes that make batches ahead, in turn; 0: none.
+          steps: consecutive steps.
+          num_threads: threads in every worker that prepare images ahead of time. 0: prepare each
+            batch on demand. None: one thread per core that this process may use, at most 16,
+            divided among the workers.
+          num_workers: processes that prepare batches ahead of time, in turn; 0: none.
         """
-        import grain  # here, as it takes long, and a program that only lists its flags needs none
+        import grain  # not at the top: the import is slow, and listing flags does not need it
 
         if num_threads is None:
             num_threads = available_cores(num_workers)
         make_batch = functools.partial(_at, batch_at, num_threads)
         batches = grain.MapDataset.range(steps.start, steps.stop).map(make_batch)
-        # Grain's threads only wait for those that make the images, which all batches share.
+        # Grain's threads only wait for the threads that prepare images, which all batches share.
         ahead = _AHEAD if num_threads else 0
         options = grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead)
         stream = batches.to_iter_dataset(options)
         if num_workers:
-            if not flags.FLAGS.is_parsed():  # outside absl's apps; Grain reads its own flags
+            if not flags.FLAGS.is_parsed():  # not in an absl app; Grain reads absl flags
                 flags.FLAGS.mark_as_parsed()
             workers = grain.MultiprocessingOptions(num_workers=num_workers)
             stream = stream.mp_prefetch(workers, _end_with_parent)
@@ -88,14 +89,14 @@ class BatchIterator(Iterator[Batch]):
         try:
             with shielded:
                 return next(self._iterator)
-        except RuntimeError as error:  # Grain's; it says no more than the exit code
+        except RuntimeError as error:  # Grain's error, which states only the exit code
             ended = re.search(r"[Ww]orker process was terminated.*exit code (-?\d+)", str(error))
             if ended is None:
                 raise
             raise WorkerError(int(ended[1]), self._num_workers) from error
 
     def close(self) -> None:
-        """Stops the threads and workers; what they hold is dropped. Closing twice is fine."""
+        """Stops threads and workers and drops the batches prepared so far; safe to call twice."""
         self._iterator.close()
 
     def __enter__(self) -> Self:
@@ -106,7 +107,7 @@ class BatchIterator(Iterator[Batch]):
 
 
 def _end_with_parent(index: int, count: int) -> None:
-    """Ends this worker when the main process dies, even by SIGKILL; else it would wait for ever."""
+    """Ends this worker when the main process dies, even by SIGKILL, as it would wait forever."""
 
     parent = multiprocessing.parent_process()
     if parent is None:  # this is the main process
@@ -121,10 +122,10 @@ def _end_with_parent(index: int, count: int) -> None:
 
 @contextlib.contextmanager
 def _signals_kept_from_workers() -> Iterator[None]:
-    """Threads and processes that start here never see SIGINT or SIGTERM.
+    """Blocks SIGINT and SIGTERM in threads and processes that are started in this context.
 
-    Ctrl-C and Slurm send them to all processes of a job, and without its workers the main process
-    could not finish its step. It ends them itself.
+    Ctrl-C and Slurm send these signals to all processes of a job, but the main process needs its
+    workers to finish the current step. It stops them itself.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
@@ -134,7 +135,7 @@ def _signals_kept_from_workers() -> Iterator[None]:
 
 
 def available_cores(num_workers: int = 0) -> int:
-    """How many cores each of `num_workers` processes may use; at most 16."""
+    """The number of cores that each of `num_workers` processes can use, at most 16."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4
     return max(1, min(16, cores // max(1, num_workers)))
 

@@ -1,7 +1,7 @@
-"""Data sets in buckets: copied to this machine, where they are read like all others.
+"""Data sets in buckets: copied to this machine, and then read like any other data set.
 
-Records are read in random order, and a bucket would get a request for each. So the files of a
-split are copied before the first of its records is read, and stay for the next time.
+Records are read in random order, and reading them from the bucket would take one request each. The
+files of a split are therefore copied before its first record is read, and are kept for later.
 """
 
 import contextlib
@@ -18,52 +18,53 @@ from pnoise_jax.buckets import BucketPath, StoredObject
 from pnoise_jax.data import notice
 
 _RECORDS = re.compile(r"\.(array_record|tfrecord)-\d+-of-\d+")
-_MANY = 100_000_000  # bytes, to copy which takes so long that somebody may wonder
-_LEFT = 3600  # seconds after which a file that nobody writes to was left by a killed process
+_MANY = 100_000_000  # bytes; larger copies take so long that progress is printed
+_LEFT = 3600  # seconds without a write, after which a temporary file is considered abandoned
 
 
 def bucket_path(url: str, name: str, *, field: str) -> BucketPath:
-    """Where a data set is below a URL, ``gs://BUCKET`` or ``gs://BUCKET/FOLDER``.
+    """The path of a data set below a URL, ``gs://BUCKET`` or ``gs://BUCKET/FOLDER``.
 
     Args:
-      url: of the data sets.
-      name: of this one.
-      field: what the user sets the URL with.
+      url: the URL that contains the data sets.
+      name: the name of this data set.
+      field: the field or variable that the user sets the URL with, for error messages.
 
     Raises:
-      ValueError: it is another URL, or the packages for it are not installed.
+      ValueError: the URL has another scheme, or the required packages are not installed.
     """
     named = f"{field}={url!r}"
     if not url.startswith("gs://"):
         raise ValueError(
-            f"{named} is a URL, and only those of Google Cloud Storage, gs://BUCKET/FOLDER, are "
-            "read. Copy the data sets, or mount what has them, and give that directory"
+            f"{named} is a URL, but only URLs of Google Cloud Storage, gs://BUCKET/FOLDER, are "
+            "supported. Copy the data sets to a directory, or mount their storage, and set that "
+            "directory"
         )
     try:
         buckets.prepare_libraries()
     except ImportError as error:
         raise ValueError(
-            f"{named} is in Google Cloud Storage, and a package for it is not installed "
+            f"{named} is in Google Cloud Storage, but a package for it is not installed "
             f"({error}): {buckets.INSTALL}; or copy it with `gcloud storage cp -r`"
         ) from error
-    sibling = BucketPath(f"{url.rstrip('/')}/name", named=named)  # a bucket alone is no path
+    sibling = BucketPath(f"{url.rstrip('/')}/name", named=named)  # needs more than the bucket
     return sibling.with_name(name)
 
 
 class Copy:
-    """The copy of one version of a data set; all but its records is there from the start.
+    """A local copy of one version of a data set; its records are copied on demand.
 
     Attributes:
-      path: the directory, another one when anything in the bucket has changed; it lies below
-        directories that are called as in the bucket.
+      path: the directory of the copy, below directories named as in the bucket. If any file in the
+        bucket changes, another directory is used.
     """
 
     def __init__(self, source: BucketPath, files: Iterable[StoredObject]):
-        """Copies all but the records, unless they are there.
+        """Copies all files except the records, unless they are there already.
 
         Args:
-          source: the directory of the version.
-          files: what it has, as listed.
+          source: the directory of the version, in the bucket.
+          files: the files in this directory, as listed.
 
         Raises:
           OSError: the bucket cannot be read, or the disk cannot be written.
@@ -79,7 +80,7 @@ class Copy:
         self.fetch(name for name in self._files if not _RECORDS.search(name))
 
     def fetch(self, names: Iterable[str]) -> None:
-        """Copies those of these files that the bucket has and this machine does not.
+        """Copies the named files that are in the bucket but not on this machine.
 
         Raises:
           OSError: the bucket cannot be read, or the disk is full or cannot be written.
@@ -87,26 +88,26 @@ class Copy:
         known = [self._files[name] for name in names if name in self._files]
         if not self._missing(known):
             return
-        # A signal ends the process at once: what is copied stays, and the rest can take hours.
+        # A signal ends the process at once: copied files are kept, and the rest can take hours.
         with (
             stopping.at_once(f"while copying {self._source}"),
             self._disk_named(),
             self._alone(),
         ):
-            missing = self._missing(known)  # by now
+            missing = self._missing(known)  # again: another process may have copied some
             size = sum(file.size for file in missing)
             free = shutil.disk_usage(self.path).free
             if size > free:
                 raise OSError(
-                    f"{self._source}: {_gigabytes(size)} are to be copied to {self.path}, where "
+                    f"{self._source}: {_gigabytes(size)} must be copied to {self.path}, where only "
                     f"{_gigabytes(free)} are free: make room, set XDG_CACHE_HOME to a larger disk, "
-                    "or mount the bucket with gcsfuse and give that directory"
+                    "or mount the bucket with gcsfuse and set that directory"
                 )
             self._download(missing, size)
 
     @contextlib.contextmanager
     def named(self) -> Iterator[None]:
-        """Errors of files say that these are copies, of what, and how to make them again."""
+        """Adds to errors about these files what they are a copy of, and how to copy them again."""
         try:
             yield
         except OSError as error:
@@ -114,15 +115,15 @@ class Copy:
             if str(self.path) not in message or message.startswith(str(self._source)):
                 raise
             raise type(error)(
-                f"{message}. This is a copy of {self._source}: put right what is there, or if it "
-                f"is right, delete {self.path}, and it is copied again"
+                f"{message}. This is a copy of {self._source}: correct the original; if it is "
+                f"correct, delete {self.path}, and it will be copied again"
             ) from error
 
     def _missing(self, files: Iterable[StoredObject]) -> list[StoredObject]:
         return [file for file in files if not self._is_here(file)]
 
     def _is_here(self, file: StoredObject) -> bool:
-        """Whether it was copied: it then has its whole content, compared with its checksum."""
+        """Whether a file has been copied; files are complete and verified once they exist."""
         try:
             return (self.path / file.name).stat().st_size == file.size
         except OSError:
@@ -153,18 +154,18 @@ class Copy:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Other processes of this machine wait, and find the files here then."""
+        """Holds a lock, so other processes of this machine wait until the files are copied."""
         with open(self.path / ".copying", "ab") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                notice.tell(f"another process copies {self._source}: waiting for it")
+                notice.tell(f"another process is copying {self._source}: waiting for it")
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            except OSError:  # no locks there; each file is replaced as a whole
+            except OSError:  # no locks on this file system; safe, as files are replaced atomically
                 yield
                 return
             for file in self.path.glob(".*.tmp"):
-                # Where locks do not reach other hosts, one of these may write to it.
+                # If locks do not extend to other hosts, one of them may still be writing to it.
                 with contextlib.suppress(FileNotFoundError):
                     if time.time() - file.stat().st_mtime > _LEFT:
                         file.unlink()
@@ -179,23 +180,23 @@ class Copy:
                 raise
             raise OSError(
                 f"{self._source} cannot be copied to {self.path} ({error.strerror}): make room "
-                "there or make it writable, or set XDG_CACHE_HOME to another directory"
+                "there, make it writable, or set XDG_CACHE_HOME to another directory"
             ) from error
 
 
 def files_below(directory: BucketPath) -> dict[str, list[StoredObject]]:
-    """The files in each directory right below this one, by its name; their names are without it.
+    """The files in each immediate subdirectory, by its name; file names are relative to it.
 
     Raises:
       OSError: the bucket cannot be read.
     """
-    found: dict[str, list[StoredObject]] = {}
+    files_of: dict[str, list[StoredObject]] = {}
     for stored in directory.list_objects():
         parts = stored.name.split("/")
         if len(parts) == 2 and not {"", ".", ".."} & {*parts} and "\0" not in stored.name:
             file = StoredObject(parts[1], stored.generation, stored.size)
-            found.setdefault(parts[0], []).append(file)
-    return found
+            files_of.setdefault(parts[0], []).append(file)
+    return files_of
 
 
 def _gigabytes(size: int) -> str:

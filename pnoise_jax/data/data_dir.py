@@ -1,4 +1,4 @@
-"""The directory where data sets are kept: found, made, and checked to be writable."""
+"""The directory that contains the data sets: resolved, created, and checked to be writable."""
 
 import os
 import tempfile
@@ -8,21 +8,21 @@ from pnoise_jax import writing
 
 
 def resolve(data_dir: str | os.PathLike | None, *, field: str = "data.data_dir") -> Path | str:
-    """Where data sets are kept: as given, $TFDS_DATA_DIR, or TFDS's default.
+    """The directory of the data sets: `data_dir`, else $TFDS_DATA_DIR, else TFDS's default.
 
     Args:
-      data_dir: None: it is not given.
-      field: what the user sets it with.
+      data_dir: a directory or a URL; None if the user did not set one.
+      field: the field that the user sets it with, for error messages.
 
     Returns:
-      The path of a directory, or a URL, as a string.
+      The absolute path of a directory, or a URL as a string.
 
     Raises:
       ValueError: it is empty.
     """
     if data_dir is None:
         data_dir = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    if not os.fspath(data_dir):  # a shell's variable that is not set; not the working directory
+    if not os.fspath(data_dir):  # an unset shell variable; must not mean the current directory
         raise ValueError(f"{field}='' is empty: give a directory, or leave it out")
     if writing.is_url(data_dir):
         return os.fspath(data_dir)
@@ -30,7 +30,7 @@ def resolve(data_dir: str | os.PathLike | None, *, field: str = "data.data_dir")
 
 
 def resolve_local(data_dir: str | os.PathLike | None, *, field: str = "data.data_dir") -> Path:
-    """As `resolve`, where data sets are written.
+    """As `resolve`, for a directory to write to.
 
     Raises:
       ValueError: it is a URL, or empty.
@@ -38,29 +38,30 @@ def resolve_local(data_dir: str | os.PathLike | None, *, field: str = "data.data
     place = resolve(data_dir, field=field)
     if isinstance(place, str):
         raise ValueError(
-            f"{set_with(data_dir, field)}={place!r} is a URL, and data sets are prepared in a "
-            f"directory: give one with {field}, and copy what is prepared there with `gcloud "
-            "storage cp -r`"
+            f"{set_with(data_dir, field)}={place!r} is a URL, but data sets are prepared in a "
+            f"local directory: set one with {field}, then copy the result with `gcloud storage cp "
+            "-r`"
         )
     return place
 
 
 def set_with(data_dir: str | os.PathLike | None, field: str = "data.data_dir") -> str:
-    """What the place of the data sets was set with, for messages: the field, or TFDS's variable."""
+    """What set the directory, for messages: the config field, or the variable TFDS_DATA_DIR."""
     is_by_variable = data_dir is None and os.environ.get("TFDS_DATA_DIR")
     return "TFDS_DATA_DIR" if is_by_variable else field
 
 
 def make_staging(data_dir: Path, name: str, *, field: str = "data.data_dir") -> Path:
-    """Makes the directory, not its parents, and an empty `incomplete.<name>.*` in it.
+    """Creates an empty directory `incomplete.<name>.*` in `data_dir`, which is created if missing.
 
     Raises:
-      OSError: there is no directory to make it in, it is a file, or it cannot be made or written.
+      OSError: the parent of `data_dir` does not exist, or `data_dir` is a file, cannot be created,
+        or is not writable.
     """
     if not data_dir.parent.is_dir():
         raise FileNotFoundError(
             f"{field}={str(data_dir)!r}: {str(data_dir.parent)!r} does not exist. "
-            f"Create it, or set {field} (or TFDS_DATA_DIR) to where data sets are kept."
+            f"Create it, or set {field} (or TFDS_DATA_DIR) to the directory of your data sets."
         )
     if data_dir.exists() and not data_dir.is_dir():
         raise NotADirectoryError(
@@ -71,7 +72,6 @@ def make_staging(data_dir: Path, name: str, *, field: str = "data.data_dir") -> 
         return Path(tempfile.mkdtemp(prefix=f"incomplete.{name.replace('/', '.')}.", dir=data_dir))
     except OSError as error:
         raise OSError(
-            f"{field}={str(data_dir)!r} cannot be written ({error.strerror}), and "
-            f"{name!r} is not prepared there. Make it writable, or set {field} to another "
-            "directory."
+            f"{field}={str(data_dir)!r} cannot be written ({error.strerror}), so {name!r} cannot "
+            f"be prepared there. Make it writable, or set {field} to another directory."
         ) from error

@@ -1,4 +1,4 @@
-"""One split of a data set by random access: its images, labels and classes."""
+"""One split of a data set, with random access to its images, labels and classes."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from pnoise_jax.data.image.transforms import Transform
 
 
 class _UnreadableError(OSError):
-    """An image that cannot be read, named."""
+    """An image cannot be read; the message already names it."""
 
 
 def unreadable(image: str, error: Exception) -> OSError:
-    """The error for an image that cannot be read, which `image` names."""
+    """The error for an image that cannot be read; `image` describes which one."""
     return _UnreadableError(
         f"{image} cannot be read ({error}): prepare the data set again, or copy it again"
     )
@@ -25,31 +25,31 @@ def unreadable(image: str, error: Exception) -> OSError:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """One split of a data set, by random access: `dataset[i]`, `len(dataset)`.
+    """One split of a data set, with random access: `dataset[i]`, `len(dataset)`.
 
     Attributes:
-      name: the data set, as given to `load`.
+      name: the data set, as passed to `load`.
       split: the split, a TFDS expression such as `train` or `train[:300]`.
       num_classes: labels are 0..num_classes-1.
-      image_shape: (height, width, channels); None where images differ in size.
-      labels: (n,) int32, of all examples: no image is read for it.
-      images: n images, anything that can be indexed: uint8 arrays of shape `image_shape`; encoded
-        files where images differ in size, as bytes or, of other than three channels, as `Encoded`.
-      class_names: of labels 0, 1, …; None where they are not known.
-      channels: of the decoded images; `image_shape` has the same number.
-      version: of the data set, as "1.0.0"; None where it has none.
-      parts: the whole splits that the split joins, with the indices taken from each.
-      label_sets: (n, k) int32, of images with several labels all that are correct, padded by -1;
-        `labels` is then the original one. None where each image has one label.
+      image_shape: (height, width, channels); None if the images differ in size.
+      labels: (n,) int32, the labels of all examples; available without reading any image.
+      images: an indexable of n images: uint8 arrays of shape `image_shape` or, if the images
+        differ in size, encoded files: bytes for three channels, else `Encoded`.
+      class_names: the names of classes 0, 1, …; None if unknown.
+      channels: the number of channels of a decoded image, as in `image_shape`.
+      version: the version of the data set, such as "1.0.0"; None if it has none.
+      parts: the whole splits that the split is composed of, with the indices taken from each.
+      label_sets: (n, k) int32, all correct labels of each image, padded with -1, if images can
+        have several; `labels` then contains the original label. None if each image has one label.
       occurring: the labels that occur in the whole splits, however small a part was taken; None
-        where that was not asked.
-      outputs: of a model's outputs those that are the classes of this data set, in the order of
-        its labels; None where these are all of them.
-      notes: sentences on what was left out.
-      stored_order: of the examples: "hashed", by a hash of their names, as TFDS shuffles them;
-        "listed", as a published list or their owner has them; None where that is not known.
-      content: tells apart data sets of one name and version with other files; None where nothing
-        was recorded about them, or the version says all.
+        if not determined.
+      outputs: the indices of the model outputs that are the classes of this data set, in the order
+        of its labels; None if all outputs are.
+      notes: sentences about examples that were left out.
+      stored_order: the order of the examples: "hashed", by a hash of their names, as TFDS shuffles
+        them; "listed", as in a published list or as their owner stores them; None if unknown.
+      content: an identifier that distinguishes data sets with the same name and version but
+        different files; None if nothing was recorded about the files, or the version suffices.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Dataset:
         """Example i: {"image": uint8 (height, width, channels), "label": int}.
 
         Raises:
-          IndexError: beyond the end.
+          IndexError: i is out of range.
           OSError: the image cannot be read or decoded; names it.
         """
         return {"image": self.image(i, decode), "label": int(self.labels[i])}
@@ -91,21 +91,21 @@ class Dataset:
         """Image i, transformed.
 
         Raises:
-          IndexError: beyond the end.
+          IndexError: i is out of range.
           OSError: the image cannot be read or decoded; names it.
           ValueError: the transform does not fit the image; names it.
         """
         try:
             return transform(self.images[i], generator)
         except _UnreadableError:
-            raise  # `transformed` has named it
+            raise  # a data set that this one was `transformed` from has named the image
         except (OSError, ImageError) as error:
             raise unreadable(self._name_of(i), error) from error
         except ChannelsError as error:
             shape = self.image_shape or (None, None, self.channels)
             raise ValueError(
-                f"{self._name_of(i)}: {error}, and the data set declares images of shape {shape}: "
-                "correct the shape in its features.json, or prepare it from files that agree"
+                f"{self._name_of(i)}: {error}, but the data set declares images of shape {shape}: "
+                "correct the shape in its features.json, or prepare it from files of that shape"
             ) from error
         except ValueError as error:
             raise ValueError(f"{self._name_of(i)}: {error}") from error
@@ -114,26 +114,26 @@ class Dataset:
         return f"image {i} of {self.name}'s split {self.split!r}"
 
     def require_image_shape(self) -> tuple[int, int, int]:
-        """`image_shape`, of images that all have one.
+        """Returns `image_shape`.
 
         Raises:
-          ValueError: they differ in size.
+          ValueError: the images differ in size.
         """
         if self.image_shape is None:
-            raise ValueError(f"the images of {self.name} differ in size: decode them to one")
+            raise ValueError(f"the images of {self.name} differ in size: decode them to one size")
         return self.image_shape
 
     @property
     def stored_images(self) -> Sequence[Image] | np.ndarray:
-        """The images as they are stored, without the transform of `transformed`."""
+        """The images as they are stored, before the transform of `transformed`."""
         return self.images.stored if isinstance(self.images, _Transformed) else self.images
 
     def relabelled(self, order: np.ndarray, class_names: Sequence[str]) -> "Dataset":
-        """The data set with the classes numbered as elsewhere.
+        """The data set with its classes renumbered.
 
         Args:
-          order: (num_classes,), the new number of each class.
-          class_names: of the new numbers.
+          order: (num_classes,), the new label of each class.
+          class_names: the class names in the new order.
         """
         order = order.astype(np.int32)
         occurring = None if self.occurring is None else np.sort(order[self.occurring])
@@ -146,13 +146,13 @@ class Dataset:
         )
 
     def restricted(self) -> "Dataset":
-        """The data set with the classes alone that occur in it, numbered anew, 0, 1, ….
+        """The data set restricted to the classes that occur in it, renumbered 0, 1, ….
 
-        They are those of the whole split, not of the part of it that was taken. A model of all
-        classes has other outputs as well; `outputs` names those that remain.
+        A class is kept if it occurs anywhere in the whole split, not only in the part that was
+        taken. `outputs` lists the outputs for these classes in a model trained on all of them.
 
         Raises:
-          ValueError: a class of some image is not among them.
+          ValueError: it is not known which classes occur.
         """
         if self.occurring is None:
             raise ValueError(f"{self.name}: it is not known which classes occur in its split")
@@ -170,28 +170,28 @@ class Dataset:
         )
 
     def targets(self, index: np.ndarray) -> dict[str, np.ndarray]:
-        """What predictions of some examples are compared with.
+        """The correct labels of some examples, to compare predictions with.
 
         Args:
-          index: (b,), -1 for padding, which gets label 0.
+          index: (b,), the examples; -1 for padding, which gets label 0.
 
         Returns:
-          "label", int32 (b,), and, of images with several labels, "label_set", int32 (b, k).
+          "label", int32 (b,), and, if images can have several labels, "label_set", int32 (b, k).
         """
         real = index >= 0
-        found = {"label": np.where(real, self.labels[index], np.int32(0))}
+        targets = {"label": np.where(real, self.labels[index], np.int32(0))}
         if self.label_sets is not None:
             padding = np.full(self.label_sets.shape[1], -1, np.int32)
             padding[0] = 0
-            found["label_set"] = np.where(real[:, None], self.label_sets[index], padding)
-        return found
+            targets["label_set"] = np.where(real[:, None], self.label_sets[index], padding)
+        return targets
 
     def transformed(self, transform: Transform, image_shape: tuple[int, int, int]) -> "Dataset":
         """The data set with every image transformed when it is read.
 
         Args:
-          transform: without randomness; it is called as ``transform(image, None)``.
-          image_shape: of what it returns.
+          transform: a deterministic transform, called as ``transform(image, None)``.
+          image_shape: the shape of the arrays that it returns.
         """
         return dataclasses.replace(
             self, image_shape=image_shape, images=_Transformed(self, transform)
@@ -223,11 +223,11 @@ class _Transformed(Sequence):
 
 
 def select(dataset: Dataset, indices: np.ndarray) -> Dataset:
-    """The data set with some of its examples, its classes numbered as before.
+    """A data set of some of the examples; the classes keep their numbers.
 
     Args:
       dataset: n examples.
-      indices: (m,) of these, in the order of the new data set.
+      indices: (m,), the examples of the new data set, in its order.
     """
     sets = dataset.label_sets
     return dataclasses.replace(
@@ -239,7 +239,7 @@ def select(dataset: Dataset, indices: np.ndarray) -> Dataset:
 
 
 class _Selected(Sequence):
-    """Images by their position among those selected."""
+    """The selected images, indexed by their position in the selection."""
 
     def __init__(self, images: Sequence[Image] | np.ndarray, indices: np.ndarray):
         self._images, self._indices = images, indices
@@ -252,12 +252,12 @@ class _Selected(Sequence):
 
 
 def _renumbered(sets: np.ndarray | None, order: np.ndarray) -> np.ndarray | None:
-    """Sets of labels, padded with -1, with the new number of each class."""
+    """Label sets, padded with -1, with every label replaced by `order[label]`."""
     return None if sets is None else read_only(np.where(sets < 0, -1, order[sets]))
 
 
 def read_only(array: np.ndarray) -> np.ndarray:
-    """The array, protected from changes."""
+    """Makes the array read-only, in place, and returns it."""
     # Examples are views: a transform that writes in place must not change the data set.
     array.flags.writeable = False
     return array

@@ -1,4 +1,4 @@
-"""Data sets by name, read by random access and without TensorFlow."""
+"""Loads data sets by name, with random access and without TensorFlow."""
 
 import dataclasses
 import os
@@ -23,8 +23,8 @@ from pnoise_jax.data.image.images import Encoded, Image, ImageError
 from pnoise_jax.data.stored_images import Decoded, Files
 from pnoise_jax.registry import did_you_mean
 
-# What launch.prepare makes from files that their owners give out. Any other data set that TFDS has
-# prepared is read as well.
+# Data sets that launch.prepare builds from files that their owners distribute. `load` also reads
+# any other data set that TFDS has prepared.
 PREPARED_BY_COMMAND = (
     "domainnet",
     "imagenet2012",
@@ -37,7 +37,7 @@ PREPARED_BY_COMMAND = (
 
 
 def list_datasets() -> list[str]:
-    """The names that `load` knows by itself; it also reads whatever else TFDS has prepared."""
+    """The built-in and registered names; `load` also reads any other data set prepared by TFDS."""
     return sorted([*embedded.BUILDERS, *PREPARED_BY_COMMAND, *in_memory.DATASETS])
 
 
@@ -46,27 +46,27 @@ def load(
 ) -> Dataset:
     """Loads one split of a data set.
 
-    The embedded data sets are prepared below `data_dir` if they are not there. Others are read
-    where `launch.prepare`, or TFDS itself, has prepared them: in ``<data_dir>/<name>/<version>``,
-    as array_record or tfrecord; of several versions the newest is taken.
+    An embedded data set is prepared below `data_dir` if it is not there yet. Any other data set
+    must have been prepared by `launch.prepare` or by TFDS itself, as array_record or tfrecord, in
+    ``<data_dir>/<name>/<version>``. If there are several versions, the newest is loaded.
 
     Args:
-      name: one of `list_datasets()`, "folder/<name>" for what `launch.prepare` made of your own
-        folders, one of your own (`register_dataset`, "module:function"), or any data set that
-        has been prepared below `data_dir` and has "image" and "label".
+      name: one of `list_datasets()`; "folder/<name>" for a data set that `launch.prepare` built
+        from your own folders; your own data set (`register_dataset`, "module:function"); or any
+        data set that is prepared below `data_dir` and has the features "image" and "label".
       split: a TFDS split: `train`, `test`, `train[:300]`, `train[:10%]`, `train+test`.
-      data_dir: where data sets are kept; the directory itself is made, its parents are not.
-        Or a URL, gs://BUCKET/FOLDER, from which the files of the split are copied to the user's
-        cache. None: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-      cache: read the whole split into memory now (read-only), decoded where all images have one
-        shape, instead of reading at every access.
+      data_dir: the directory that contains the data sets. It is created if necessary, but its
+        parent must exist. Or a URL, gs://BUCKET/FOLDER: the files of the split are then copied to
+        the user's cache. None: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      cache: read the whole split into memory now (read-only), instead of reading at every access.
+        The images are decoded if they all have the same shape.
 
     Raises:
-      ValueError: an unknown name, or a split that the data set does not have.
-      FileNotFoundError: the directory that should hold `data_dir` does not exist, or the data set
-        has not been prepared.
-      OSError: `data_dir` is not a directory, cannot be written, or a bucket that cannot be read;
-        or what it has as the prepared data set is not one.
+      ValueError: the name is unknown, or the data set has no such split.
+      FileNotFoundError: the parent of `data_dir` does not exist, or the data set has not been
+        prepared.
+      OSError: `data_dir` is not a directory or is not writable, the bucket cannot be read, or the
+        directory of the data set is not a valid prepared data set.
     """
     if in_memory.DATASETS.knows(name):
         return _load_registered(name, split)
@@ -111,18 +111,18 @@ def _read(directory: PreparedDirectory, name: str, split: str, *, cache: bool) -
 
 
 def _occurring(directory: PreparedDirectory, parts: Sequence[tuple[str, slice]]) -> np.ndarray:
-    """The labels of the whole splits that the parts are of, sets included."""
-    found = []
+    """The distinct labels, including those in label sets, of the whole splits behind `parts`."""
+    labels = []
     for whole in dict.fromkeys(whole for whole, _ in parts):
-        found += [directory.labels(whole)]
+        labels += [directory.labels(whole)]
         sets = directory.label_sets(whole)
-        found += [] if sets is None else [sets[sets >= 0]]
-    return np.unique(np.concatenate(found))
+        labels += [] if sets is None else [sets[sets >= 0]]
+    return np.unique(np.concatenate(labels))
 
 
 def _with_labels_only(dataset: Dataset) -> Dataset:
-    """Without the images that have no label at all: no prediction of them is right or wrong."""
-    assert dataset.label_sets is not None, "called with sets only"
+    """Drops images without any label: no prediction for them is right or wrong."""
+    assert dataset.label_sets is not None, "only called for data sets with label sets"
     kept = np.flatnonzero((dataset.label_sets >= 0).any(axis=1))
     missing = len(dataset) - len(kept)
     if not missing:
@@ -131,16 +131,16 @@ def _with_labels_only(dataset: Dataset) -> Dataset:
         raise ValueError(f"no image of {dataset.name}'s split {dataset.split!r} has a label")
     note = (
         f"{dataset.name}, {dataset.split}: {missing} images without a label are left out, "
-        f"{len(kept)} count"
+        f"{len(kept)} remain"
     )
     return dataclasses.replace(select(dataset, kept), notes=(*dataset.notes, note))
 
 
 def is_prepared(name: str, data_dir: str | os.PathLike | None) -> bool:
-    """Whether a data set stands below ``data_dir``, by `launch.prepare` or TFDS; reads no records.
+    """Whether a data set has been prepared below ``data_dir``; reads no records.
 
     Raises:
-      ValueError, OSError: as `load`, for a URL.
+      ValueError, OSError: if ``data_dir`` is a URL, as in `load`.
     """
     place = resolve(data_dir)
     if not _is_inside(name):
@@ -151,57 +151,59 @@ def is_prepared(name: str, data_dir: str | os.PathLike | None) -> bool:
 
 
 def _is_inside(name: str) -> bool:
-    """Whether this can be the name of a data set below a directory."""
+    """Whether `name` is a relative path that stays inside the directory of the data sets."""
     parts = Path(name).parts
     return 0 < len(parts) <= 3 and ".." not in parts and not Path(name).is_absolute()
 
 
 def _copy(name: str, url: str, field: str) -> Copy | None:
-    """The data set in a bucket: an embedded one in the version that is made here as well."""
+    """The data set in a bucket; an embedded one only in the version that this package prepares."""
     directory = copies.bucket_path(url, name, field=field)
     return copy_version(directory, embedded.embedded_version(name))
 
 
 def _load_registered(name: str, split: str) -> Dataset:
-    made = in_memory.make(name)
+    arrays = in_memory.make(name)
     where = f"data.name={name!r}"
-    images, labels = made.read(split, where=where)
+    images, labels = arrays.read(split, where=where)
     return Dataset(
         name,
         split,
-        made.num_classes,
+        arrays.num_classes,
         images.shape[1:],
         read_only(labels),
         read_only(images),
-        class_names=None if made.class_names is None else tuple(made.class_names),
-        version=made.version,
-        content=made.version,
-        parts=tuple(made.parts(split, where=where)),
+        class_names=None if arrays.class_names is None else tuple(arrays.class_names),
+        version=arrays.version,
+        content=arrays.version,
+        parts=tuple(arrays.parts(split, where=where)),
         occurring=np.unique(
-            np.concatenate([made.splits[whole][1] for whole, _ in made.parts(split, where=where)])
+            np.concatenate(
+                [arrays.splits[whole][1] for whole, _ in arrays.parts(split, where=where)]
+            )
         ),
     )
 
 
 def _require_convertible(directory: PreparedDirectory, name: str) -> None:
-    """Raises ValueError where the images are none of 8 bits in two dimensions."""
+    """Raises ValueError unless the images are uint8 (height, width, channels)."""
     shape, dtype = directory.declared_shape, directory.image_dtype
     if len(shape) != 3 or dtype != np.uint8:
         raise ValueError(
-            f"data.name={name!r} declares images of shape {shape} and dtype {dtype}, and only "
-            "uint8 (height, width, channels) can be read: prepare the data set again with images "
-            "of 8 bits, scaled as its samples need"
+            f"data.name={name!r} declares images of shape {shape} and dtype {dtype}, but only "
+            "uint8 (height, width, channels) can be read: prepare the data set again with 8-bit "
+            "images, rescaling the samples as needed"
         )
 
 
 def _channels(directory: PreparedDirectory, encoded: Sequence[bytes]) -> int:
-    """As declared; where it is left open, as the first image has it, and all others must."""
+    """The declared number of channels; if left open, the first image's, which all must share."""
     declared = directory.declared_shape[2]
     return declared or images.decode(Encoded(encoded[0], None)).shape[2]
 
 
 def _cached(dataset: Dataset) -> Sequence[Image] | np.ndarray:
-    """All images in memory: decoded where they have one shape."""
+    """All images in memory, decoded if they all have the same shape."""
     if dataset.image_shape is None:
         return [dataset.images[i] for i in range(len(dataset))]
     cached = np.empty((len(dataset), *dataset.image_shape), np.uint8)
@@ -211,7 +213,7 @@ def _cached(dataset: Dataset) -> Sequence[Image] | np.ndarray:
 
 
 def _prepared(name: str, data_dir: str | os.PathLike | None) -> PreparedDirectory:
-    """The data set, prepared now where it is embedded and not there yet."""
+    """Opens a data set; an embedded one is prepared first if necessary."""
     place = resolve(data_dir)
     if name in embedded.BUILDERS and isinstance(place, Path):
         return PreparedDirectory(embedded.prepared(name, place), name)
@@ -232,8 +234,8 @@ def _not_there(name: str, place: Path | str, field: str) -> Exception:
     where = f"data.name={name!r} is not prepared in {field}={str(place)!r}"
     if name in embedded.BUILDERS:
         return FileNotFoundError(
-            f"{where}, in version {embedded.embedded_version(name)}. Give a directory as "
-            "data.data_dir, and it is made there"
+            f"{where}, in version {embedded.embedded_version(name)}. Set data.data_dir to a local "
+            "directory, and it will be prepared there"
         )
     is_folder = _is_inside(name) and Path(name).parts[0] == "folder" and len(Path(name).parts) == 2
     official = (*PREPARED_BY_COMMAND, *imagenet_sets.CORRUPTED_NAMES)
@@ -243,21 +245,21 @@ def _not_there(name: str, place: Path | str, field: str) -> Exception:
         )
         if isinstance(place, str):
             return FileNotFoundError(
-                f"{where}. Prepare it in a directory: {command} --data_dir=DIRECTORY; and copy "
-                f"that: gcloud storage cp -r 'DIRECTORY/*' {place.rstrip('/')}/"
+                f"{where}. Prepare it in a local directory: {command} --data_dir=DIRECTORY; then "
+                f"copy it: gcloud storage cp -r 'DIRECTORY/*' {place.rstrip('/')}/"
             )
         return FileNotFoundError(
             f"{where}. Prepare it: {command} --data_dir={place}; or set data.data_dir to the "
-            "directory that has it"
+            "directory that contains it"
         )
     return ValueError(
         f"data.name={name!r} is unknown{suggest(name, list_datasets())}; "
-        f"folder/NAME for your own images; and what TFDS has prepared in {place}."
+        f"folder/NAME for your own images; or any data set that TFDS has prepared in {place}."
     )
 
 
 def suggest(name: str, known: Sequence[str]) -> str:
-    """The end of a message about an unknown name, with the variants of ImageNet-V2 and -C."""
+    """The end of a message about an unknown name; suggests variants of ImageNet-V2 and -C, too."""
     base = name.partition("/")[0]
     variants = [each for each in imagenet_sets.NAMES if each.startswith(f"{base}/")]
     return did_you_mean(name, variants or known)

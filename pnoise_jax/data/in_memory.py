@@ -1,4 +1,4 @@
-"""Data sets of anybody's own, as arrays in memory, under a name that a config can give."""
+"""User-defined data sets: arrays in memory, registered under a name for configs."""
 
 import dataclasses
 import functools
@@ -15,15 +15,16 @@ Arrays = tuple[np.ndarray, np.ndarray]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class InMemory:
-    """Images and labels by split, what the function of a registered data set returns.
+    """Images and labels by split; the function of a registered data set returns one of these.
 
     Attributes:
-      splits: by name, such as "train" and "test": images, uint8 (n, height, width, channels), and
-        labels, integers (n,).
-      class_names: of labels 0, 1, …; None where classes have no names but their numbers.
+      splits: maps the name of a split, such as "train" or "test", to (images, labels): uint8
+        (n, height, width, channels) and integers (n,).
+      class_names: the names of classes 0, 1, …; None if the classes have no names.
 
     Raises:
-      ValueError: arrays of another kind or shape, or labels out of range; names the split.
+      ValueError: an array has the wrong dtype or shape, a label is out of range, the images of two
+        splits differ in shape, or two classes have the same name.
     """
 
     splits: Mapping[str, Arrays]
@@ -31,33 +32,33 @@ class InMemory:
 
     def __post_init__(self):
         if not isinstance(self.splits, Mapping) or not self.splits:
-            raise ValueError(f"splits={self.splits!r}: give a dict such as {{'train': (x, y)}}")
+            raise ValueError(f"splits={self.splits!r}: pass a dict such as {{'train': (x, y)}}")
         shapes = set()
         for name, arrays in self.splits.items():
             images, labels = _checked(name, arrays)
             shapes.add(images.shape[1:])
             if labels.max() >= self.num_classes:
                 raise ValueError(
-                    f"split {name!r} has label {labels.max()}, and there are {self.num_classes} "
-                    "class names"
+                    f"split {name!r} has label {labels.max()}, but there are only "
+                    f"{self.num_classes} class names"
                 )
         if len(shapes) > 1:
             raise ValueError(f"the splits have images of different shapes: {sorted(shapes)}")
         if self.class_names is not None and len(set(self.class_names)) != self.num_classes:
-            raise ValueError(f"class_names={self.class_names!r}: give every class another name")
+            raise ValueError(f"class_names={self.class_names!r}: give every class a unique name")
 
     @property
     def num_classes(self) -> int:
-        """As many as there are names; without names, one more than the largest label."""
+        """The number of class names; without names, the largest label plus one."""
         if self.class_names is not None:
             return len(self.class_names)
         return 1 + max(int(np.max(labels)) for _, labels in self.splits.values())
 
     def read(self, split: str, *, where: str) -> Arrays:
-        """Images and int32 labels of a split, or of a part or join of splits.
+        """Images and int32 labels of a split, of a part of one, or of several joined splits.
 
         Raises:
-          ValueError: there is no such split, or it holds no example.
+          ValueError: there is no such split, or it is empty.
         """
         parts = self.parts(split, where=where)
         pieces = [[np.asarray(x)[part] for x in self.splits[name]] for name, part in parts]
@@ -68,7 +69,7 @@ class InMemory:
         return images, labels.astype(np.int32)
 
     def parts(self, split: str, *, where: str) -> list[tuple[str, slice]]:
-        """What the expression joins, as `parse_split`, whose errors it raises."""
+        """The whole splits and slices that `split` joins; see `parse_split`, also for errors."""
         sizes = {name: len(labels) for name, (_, labels) in self.splits.items()}
         return parse_split(split, sizes, where=where)
 
@@ -86,7 +87,7 @@ class InMemory:
 
 def _checked(name: str, arrays: Arrays) -> Arrays:
     fix = (
-        "give (images, labels) of at least one image: uint8 (n, height, width, channels), and "
+        "pass (images, labels) with at least one image: uint8 (n, height, width, channels), and "
         "integers (n,)"
     )
     if not isinstance(arrays, tuple | list) or len(arrays) != 2:
@@ -96,18 +97,18 @@ def _checked(name: str, arrays: Arrays) -> Arrays:
         raise ValueError(f"the images of split {name!r} are {images.dtype} {images.shape}: {fix}")
     if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
-            f"the labels of split {name!r} are {labels.dtype} {labels.shape}, for {len(images)} "
+            f"the labels of split {name!r} are {labels.dtype} {labels.shape} for {len(images)} "
             f"images: {fix}"
         )
     if labels.min() < 0:
-        raise ValueError(f"split {name!r} has label {labels.min()}: labels count from 0")
+        raise ValueError(f"split {name!r} has label {labels.min()}: labels start at 0")
     return images, labels
 
 
 def _require_function(function: Callable[[], InMemory]) -> None:
     if not callable(function):
         raise ValueError(
-            f"{function!r} is not a data set: make it a function without arguments that returns "
+            f"{function!r} is not a data set: register a function without arguments that returns "
             "data.InMemory"
         )
 
@@ -116,33 +117,34 @@ DATASETS: Registry[Callable[[], InMemory]] = Registry("data set", _require_funct
 
 
 def register_dataset(name: str) -> Callable[[Callable[[], InMemory]], Callable[[], InMemory]]:
-    """A decorator that lets configs name a data set of your own: ``data.name = "mine"``.
+    """Decorator that registers your own data set, so a config can set ``data.name = "mine"``.
 
-    Without registration a config can say ``data.name = "module:function"``.
+    Without registration, a config can set ``data.name = "module:function"``.
 
     Args:
-      name: a new one.
+      name: the new name.
 
     Raises:
-      ValueError: the name is taken.
+      ValueError: the name is taken or not valid.
     """
     return functools.partial(DATASETS.register, name)
 
 
 @functools.lru_cache(maxsize=4)
 def make(name: str) -> InMemory:
-    """What the function of a registered data set returns; it is called once.
+    """Calls the function of a registered data set and caches its result.
 
     Raises:
-      ValueError: there is none, it cannot be imported, it fails, or it returns something else.
+      ValueError: there is no such data set, its function cannot be imported or raises an exception,
+        or it does not return `InMemory`.
     """
     function = DATASETS[name]
     try:
-        made = function()
-    except Exception as error:  # somebody's own function
+        result = function()
+    except Exception as error:  # user code may raise anything
         raise ValueError(f"data.name={name!r} failed ({type(error).__name__}: {error})") from error
-    if not isinstance(made, InMemory):
+    if not isinstance(result, InMemory):
         raise ValueError(
-            f"data.name={name!r} returned a {type(made).__name__}: make it return data.InMemory"
+            f"data.name={name!r} returned a {type(result).__name__}: make it return data.InMemory"
         )
-    return made
+    return result

@@ -1,7 +1,8 @@
 """Streams of batches: a pure function of (seed, step), for any number of threads, workers, hosts.
 
-The *global* batch of a step is defined first; a host then takes its contiguous part. So putting
-the hosts' batches one after the other gives the batch of a single host, in the same order.
+The *global* batch of a step is defined first; each host then takes a contiguous part of it.
+Concatenating the batches of all hosts therefore gives the batch of a single host, in the same
+order.
 """
 
 import dataclasses
@@ -15,7 +16,7 @@ from pnoise_jax.data.batch_iterator import Batch, BatchIterator
 from pnoise_jax.data.dataset import Dataset, decode
 from pnoise_jax.data.image.transforms import Transform
 
-# Independent random streams of one seed.
+# Independent random streams derived from one seed.
 _SHUFFLE, _AUGMENT = 0, 1
 
 
@@ -36,38 +37,38 @@ def train_batches(
 ) -> BatchIterator:
     """This host's part of the training batches of steps start_step, ..., num_steps - 1.
 
-    The examples of all epochs form one sequence, each epoch in an order of its own with every
-    example once; step s takes the positions [s * batch_size, (s + 1) * batch_size) of that row.
-    A batch may therefore span two epochs, and none is cut short. Resuming at a step is nothing
-    but another `start_step`; with start_step == num_steps there are no batches.
+    All epochs form one sequence of examples. Each epoch is shuffled differently and contains every
+    example once. Step s takes the positions [s * batch_size, (s + 1) * batch_size) of the sequence,
+    so a batch may span two epochs, and no batch is smaller than the others. To resume at a step,
+    pass it as `start_step`. If start_step == num_steps, there are no batches.
 
     Args:
       dataset: n examples.
-      batch_size: examples of a step, over all micro-batches and hosts.
-      seed: of the orders and of the augmentation, >= 0.
+      batch_size: the number of examples of a step, over all micro-batches and hosts.
+      seed: the seed of the orders and of the augmentation, >= 0.
       start_step: the first step, from 0.
       num_steps: the steps of the whole run, counted from step 0.
-      micro_batches: parts of a batch, for gradient accumulation. Micro-batch j is the contiguous
-        j-th part of the global batch, and every host takes its part of every micro-batch.
-      process_index: this host, from 0.
+      micro_batches: the number of parts of a batch, for gradient accumulation. Micro-batch j is the
+        j-th contiguous part of the global batch; each host takes its part of every micro-batch.
+      process_index: the index of this host, from 0.
       process_count: the number of hosts.
-      num_threads: threads that make images ahead; 0 makes each batch when it is asked for, None
-        takes one for each core, at most 16.
-      num_workers: processes that make batches ahead, each with its threads.
-      transform: ``transform(image, generator)`` makes the uint8 array that the batch holds, all of
-        one shape; the generator depends on the seed and on the example's position in the row, on
-        nothing else. It must not change its input in place.
-      index_at: maps positions in the row (b,) to examples (b,), in place of whole epochs; a pure
-        function, and one that can be pickled where there are workers.
+      num_threads: threads that prepare images ahead of time. 0: prepare each batch on demand.
+        None: one thread per core, at most 16.
+      num_workers: processes that prepare batches ahead of time, each with `num_threads` threads.
+      transform: ``transform(image, generator)`` returns the uint8 array to put in the batch; all
+        must have the same shape. The generator depends only on the seed and on the position of the
+        example in the sequence. The transform must not change its input in place.
+      index_at: maps positions in the sequence (b,) to examples (b,), instead of the order by
+        epochs; a pure function, and picklable if there are workers.
 
     Returns:
       An iterator of {"image": uint8 (b, height, width, channels), "label": int32 (b,)} with
-      b = batch_size / process_count; if micro_batches > 1, of (micro_batches, b / micro_batches,
-      ...) arrays.
+      b = batch_size / process_count; if micro_batches > 1, the arrays have the shape
+      (micro_batches, b / micro_batches, ...).
 
     Raises:
-      ValueError: a batch that cannot be divided, or that is larger than the data set; a number
-        out of its range.
+      ValueError: the batch cannot be divided evenly or is larger than the data set, or a number is
+        out of range.
     """
     size = len(dataset)
     _check_shares("batch_size", batch_size, micro_batches, process_index, process_count)
@@ -81,7 +82,7 @@ def train_batches(
     if start_step > num_steps:
         raise ValueError(
             f"start_step={start_step} is beyond num_steps={num_steps}, the steps of the whole run. "
-            "Raise num_steps to go on."
+            "Raise num_steps to continue."
         )
 
     index_at = _WholeEpochs(seed, size) if index_at is None else index_at
@@ -125,7 +126,7 @@ class _TrainBatches:
 
 @dataclasses.dataclass(frozen=True)
 class _WholeEpochs:
-    """The examples of all epochs, each in an order of its own."""
+    """Maps positions to examples: epoch after epoch, each shuffled differently."""
 
     seed: int
     size: int
@@ -138,7 +139,7 @@ class _WholeEpochs:
         return np.array([orders[e][o] for e, o in zip(epochs.tolist(), offsets, strict=True)])
 
 
-@functools.lru_cache(maxsize=4)  # a batch spans two epochs at most; threads may be one behind
+@functools.lru_cache(maxsize=4)  # a batch spans at most two epochs; threads may lag by one
 def _epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
     return _generator(seed, _SHUFFLE, epoch).permutation(size)
 
@@ -154,26 +155,27 @@ def eval_batches(
 ) -> BatchIterator:
     """This host's part of the batches that visit `indices` in order, each exactly once.
 
-    The last batch is filled up with black images of label 0, marked by mask False and index -1.
-    All batches have one shape, and all hosts see the same number of them.
+    The last batch is padded with black images of label 0, mask False and index -1. All batches
+    have the same shape, and all hosts get the same number of batches.
 
     Args:
       dataset: n examples.
-      indices: (m,) integers in 0..n-1, e.g. from `evaluation_order`; -1 is padding, which the end
-        of the last batch gets by itself.
-      batch_size: examples of a batch, over all hosts.
-      process_index: this host, from 0.
+      indices: (m,) integers in 0..n-1, e.g. from `evaluation_order`. -1 is padding; the padding of
+        the last batch is added automatically.
+      batch_size: the number of examples of a batch, over all hosts.
+      process_index: the index of this host, from 0.
       process_count: the number of hosts.
-      num_threads: threads that make images ahead; 0 makes each batch when it is asked for, None
-        takes one for each core, at most 16.
+      num_threads: threads that prepare images ahead of time. 0: prepare each batch on demand.
+        None: one thread per core, at most 16.
 
     Returns:
       An iterator of {"image": uint8 (b, height, width, channels), "label": int32 (b,),
-      "mask": bool (b,), "index": int32 (b,)} with b = batch_size / process_count; and the
-      "label_set", int32 (b, k), of images with several labels, as `Dataset.targets` gives it.
+      "mask": bool (b,), "index": int32 (b,)} with b = batch_size / process_count. If images can
+      have several labels, also "label_set", int32 (b, k), as in `Dataset.targets`.
 
     Raises:
-      ValueError: a batch that cannot be divided, an index out of range.
+      ValueError: the batch cannot be divided evenly, an index is out of range, or the images differ
+        in size.
     """
     _check_shares("evaluation.batch_size", batch_size, 1, process_index, process_count)
     _check_at_least(0, num_threads=num_threads or 0)
@@ -181,15 +183,15 @@ def eval_batches(
     if indices.size and not -1 <= indices.min() <= indices.max() < len(dataset):
         raise ValueError(
             f"indices must be -1 or in 0..{len(dataset) - 1}, the examples of {dataset.name}'s "
-            f"split {dataset.split!r}; they are in {indices.min()}..{indices.max()}."
+            f"split {dataset.split!r}; they range from {indices.min()} to {indices.max()}."
         )
     num_batches = -(-len(indices) // batch_size)
     padded = np.full(num_batches * batch_size, -1, np.int32)
     padded[: len(indices)] = indices
     if dataset.image_shape is None:
         raise ValueError(
-            f"the images of {dataset.name}'s split {dataset.split!r} differ in size: give them one "
-            "with Dataset.transformed"
+            f"the images of {dataset.name}'s split {dataset.split!r} differ in size: resize them "
+            "to one size with Dataset.transformed"
         )
     padding = np.zeros(dataset.image_shape, np.uint8)
 
@@ -211,20 +213,20 @@ def eval_batches(
 
 
 def _generator(seed: int, *stream: int) -> np.random.Generator:
-    # Not default_rng((seed, *stream)): that ignores trailing zeros, so the first epoch's order
-    # would be the evaluation's.
+    # Not default_rng((seed, *stream)): it ignores trailing zeros, so the order of the first epoch
+    # would equal the order of the evaluation.
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=stream))
 
 
 def _local_part(
     rows: np.ndarray, micro_batches: int, process_index: int, process_count: int
 ) -> np.ndarray:
-    """A host's rows (micro_batches, b) of the global batch's rows: (batch_size,)."""
+    """The rows (micro_batches, b) that belong to one host, out of the rows (batch_size,)."""
     return rows.reshape(micro_batches, process_count, -1)[:, process_index]
 
 
 def _gather(image_at: Callable[[int], np.ndarray], number: int, num_threads: int) -> np.ndarray:
-    """Images 0..number-1 in one array; each is copied when it is made, while the cache has it."""
+    """Images 0..number-1 in one array; each is copied at once, while it is in the CPU's cache."""
     first = image_at(0)
     batch = np.empty((number, *first.shape), first.dtype)
     batch[0] = first
@@ -234,12 +236,13 @@ def _gather(image_at: Callable[[int], np.ndarray], number: int, num_threads: int
             image = image_at(row)
             if image.shape != first.shape:
                 raise ValueError(
-                    f"images of a batch have the shapes {first.shape} and {image.shape}: give "
-                    "data.train_transform a transform that makes them alike, such as 'none'"
+                    f"images of a batch have the shapes {first.shape} and {image.shape}: set "
+                    "data.train_transform to a transform that gives them the same shape, such as "
+                    "'none'"
                 )
             batch[row] = image
 
-    # Some parts for each thread, as images differ; not one for each image, which costs time, too.
+    # Several parts per thread, as some images take longer; one part per image would cost overhead.
     length = max(8, -(-number // (4 * num_threads))) if num_threads > 1 else number
     parts = [range(row, min(row + length, number)) for row in range(1, number, length)]
     if num_threads == 0:
@@ -251,7 +254,7 @@ def _gather(image_at: Callable[[int], np.ndarray], number: int, num_threads: int
 
 @functools.cache
 def _threads(number: int) -> ThreadPoolExecutor:
-    """This process's, for all streams; they end with it."""
+    """A pool of threads shared by all streams of this process; it lives as long as the process."""
     return ThreadPoolExecutor(number, thread_name_prefix="images")
 
 

@@ -1,4 +1,4 @@
-"""Parts and joins of splits, in TFDS's words: ``train[:300]``, ``train+test``."""
+"""Parses parts and joins of splits, in TFDS's syntax: ``train[:300]``, ``train+test``."""
 
 from collections.abc import Mapping
 from types import SimpleNamespace
@@ -9,15 +9,18 @@ from pnoise_jax.data import records
 
 
 def parse_split(split: str, sizes: Mapping[str, int], *, where: str) -> list[tuple[str, slice]]:
-    """What the expression joins, in order: parts of whole splits, with start and stop as indices.
+    """The parts of whole splits that the expression joins, in order.
 
     Args:
-      split: such as ``train[:10%]``.
+      split: an expression such as ``train[:10%]``.
       sizes: the number of examples of each whole split.
-      where: what holds them, for the error.
+      where: the data set or its directory, for error messages.
+
+    Returns:
+      For each part, the name of the whole split and the slice, with start and stop as indices.
 
     Raises:
-      ValueError: there is no such split, or a part of it holds no example.
+      ValueError: there is no such split, or a part is empty.
     """
     infos = {name: SimpleNamespace(num_examples=size) for name, size in sizes.items()}
     try:
@@ -32,9 +35,9 @@ def parse_split(split: str, sizes: Mapping[str, int], *, where: str) -> list[tup
     else:
         if all(range(sizes[whole])[part] for whole, part in parts):
             return parts
-        problem = "A part of it holds no example."
+        problem = "A part of it is empty."
     listed = ", ".join(f"{name} ({size} examples)" for name, size in sizes.items())
     raise ValueError(
         f"split={split!r} (data.train_split, data.test_split) cannot be read from {where}: "
-        f"{problem} There are: {listed or 'none'}, and parts of them such as 'train[:300]'."
+        f"{problem} Available splits: {listed or 'none'}, and parts such as 'train[:300]'."
     )

@@ -221,7 +221,7 @@ def test_a_run_is_saved_evaluated_and_goes_on_bitwise(tmp_path):
         ({"data.name": f"{domains.__name__}:other_classes"}, "other classes.*'bottom right'"),
         (
             {"task.source": f"{domains.__name__}:other_classes"},
-            r"data\.name='.*' and task\.source='.*' have other classes: 'middle' of the latter",
+            r"data\.name='.*' and task\.source='.*' have different classes: 'middle' of the latter",
         ),
         (
             {"task.source": f"{domains.__name__}:fewer_classes"},

@@ -80,7 +80,7 @@ def test_numbers_that_were_sorted_as_strings_are_not_compared_by_number(others):
 def test_other_classes_are_listed(theirs, ours, missing):
     with pytest.raises(DifferentClassesError) as error:
         match(theirs, ours)
-    assert str(error.value).startswith("one and the other have other classes: ")
+    assert str(error.value).startswith("one and the other have different classes: ")
     assert missing in str(error.value)
     assert str(error.value).isprintable()
 
@@ -136,8 +136,8 @@ def test_classes_are_found_by_name_or_label():
     [
         (("drei",), NAMED, "held_out: there is no class 'drei'"),
         (("zwie",), NAMED, "did you mean 'zwei'"),
-        (("eins",), NAMED, "several classes are called 'eins'; give a label"),
-        (("1",), None, "does not name its classes, so '1' is not known; give labels"),
+        (("eins",), NAMED, "several classes are called 'eins'; give the label"),
+        (("1",), None, "does not name its classes, so '1' is unknown; give labels"),
         ((4,), NAMED, "there is no class 4; labels are 0 to 3"),
         ((None,), NAMED, "None is neither the name"),
         ("zwei", NAMED, r"held_out='zwei': give a list of classes, such as \('zwei',\)"),

@@ -117,7 +117,9 @@ def test_an_embedded_data_set_is_read_in_the_version_that_is_made_here(bucket, d
         assert load().version == "1.0.0"
         for file in source.iterdir():
             bucket.delete(f"data/digits/1.0.0/{file.name}")
-        with pytest.raises(FileNotFoundError, match=r"in version 1\.0\.0. Give a directory"):
+        with pytest.raises(
+            FileNotFoundError, match=r"in version 1\.0\.0. Set data.data_dir to a local"
+        ):
             load()
     finally:
         for file in source.iterdir():
@@ -172,7 +174,7 @@ def test_what_is_wrong_in_the_bucket_is_to_be_put_right_there(bucket, data_dir, 
     content = (data_dir / "digits" / "1.0.0" / name).read_bytes()
     bucket.put(f"data/digits/1.0.0/{name}", content[:-1] + b"~")
     with pytest.raises(
-        OSError, match=rf"This is a copy of {URL}/digits/1\.0\.0: put right .*delete"
+        OSError, match=rf"This is a copy of {URL}/digits/1\.0\.0: correct the original.*delete"
     ):
         load()
     bucket.put(f"data/digits/1.0.0/{name}", content)
@@ -223,7 +225,7 @@ def test_a_full_or_read_only_disk_is_named(bucket, tmp_path, monkeypatch):
     usage = SimpleNamespace(free=100)
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda path: usage)
-        with pytest.raises(OSError, match=r"are to be copied to .*1e-07 GB.* XDG_CACHE_HOME"):
+        with pytest.raises(OSError, match=r"must be copied to .*1e-07 GB.* XDG_CACHE_HOME"):
             load()
 
     def fail(*args, **kwargs):
@@ -254,7 +256,7 @@ def test_processes_of_one_machine_copy_a_file_once(bucket, capsys, monkeypatch):
     waiting.join(30)
     assert not waiting.is_alive()
     assert not asked(bucket)
-    assert f"another process copies {URL}/digits/1.0.0: waiting" in capsys.readouterr().err
+    assert f"another process is copying {URL}/digits/1.0.0: waiting" in capsys.readouterr().err
 
 
 def copies_kept(pattern):
@@ -310,9 +312,14 @@ def report(workdir):
 @pytest.mark.parametrize(
     ("name", "url", "error", "message"),
     [
-        ("digits", "s3://bucket/data", ValueError, "only those of Google Cloud Storage"),
+        ("digits", "s3://bucket/data", ValueError, "only URLs of Google Cloud Storage"),
         ("digits", "gs://", ValueError, "is not the URL of a folder"),
-        ("digits", f"gs://{emulator.NAME}", FileNotFoundError, "Give a directory as data.data_dir"),
+        (
+            "digits",
+            f"gs://{emulator.NAME}",
+            FileNotFoundError,
+            "Set data.data_dir to a local directory",
+        ),
         ("folder/my pêts", URL, FileNotFoundError, "data.name='folder/my pêts' is not prepared"),
         ("digits", "gs://another-bucket", OSError, "there is no bucket 'another-bucket'"),
         ("imagenet2012", URL, FileNotFoundError, "gcloud storage cp -r 'DIRECTORY/"),

@@ -361,7 +361,7 @@ def test_images_of_different_sizes_need_a_transform():
 
     images = Images(np.zeros((side, side, 1), np.uint8) for side in range(1, 17))
     dataset = Dataset("synthetic", "train", 10, None, np.zeros(16, np.int32), images)
-    with pytest.raises(ValueError, match=r"differ in size: give them one"):
+    with pytest.raises(ValueError, match=r"differ in size: resize them to one size"):
         evaluate(dataset, np.arange(8))
     with pytest.raises(ValueError, match=r"the shapes .* and .* data\.train_transform"):
         train(dataset, stop=1)

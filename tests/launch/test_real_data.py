@@ -160,7 +160,7 @@ def test_the_headline_from_published_weights_and_the_validation_tar_alone(tmp_pa
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("data.test_split", "valid", r"split='valid'.* There are: train \(1000 examples\)"),
+        ("data.test_split", "valid", r"split='valid'.* Available splits: train \(1000 examples\)"),
         ("batch_size", 1024, "batch_size=1024 is larger than data.train_split='train'"),
         ("model.image_size", 70, "image_size=70 is not divisible by patch_size=16"),
         ("data.train_transform", "flipp", "data.train_transform='flipp': 'flipp' is unknown"),

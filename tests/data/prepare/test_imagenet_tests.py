@@ -161,7 +161,7 @@ def test_real_is_what_tfds_prepares_and_leaves_out_images_without_labels(
 
     ours = data.load(REAL, split="validation", data_dir=tmp_path / "ours")
     assert len(ours) == 1998
-    assert "2 images without a label are left out, 1998 count" in ours.notes[0]
+    assert "2 images without a label are left out, 1998 remain" in ours.notes[0]
     # Those of TFDS's directory are read from its records.
     read = data.load(REAL, split="validation", data_dir=tmp_path / "theirs")
     np.testing.assert_array_equal(ours.labels, read.labels)
