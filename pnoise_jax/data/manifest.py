@@ -1,7 +1,7 @@
 """preparation.json: how a data set was prepared, and the checksums of its files.
 
-The checksums are CRC-32C: they find what a disk, a copy or a mix of two preparations did, and do
-not keep anybody from changing things on purpose.
+The checksums are CRC-32C: they detect disk errors, failed copies and mixtures of two preparations,
+but do not protect against deliberate changes.
 """
 
 import dataclasses
@@ -17,19 +17,20 @@ from typing import Any
 import google_crc32c
 
 PREPARATION = "preparation.json"
-FORMAT = 1  # a directory with another one is not read; "files" came later, and may be missing
+FORMAT = 1  # directories with another format are rejected; "files" was added later, may be missing
 
-# Bytes of records that are read whole to check them before the first is used: about a second. Of
-# more, only sizes are compared; each record has a checksum of its own, verified when it is read.
+# Up to this many bytes of records are read completely to verify them before the first is used,
+# which takes about a second. Of larger files, only the sizes are compared: each record has its own
+# checksum, which is verified when it is read.
 _READ_WHOLE = 1 << 30
 
 
 @dataclasses.dataclass(frozen=True)
 class Checksum:
-    """What is known of a file.
+    """The size and the checksum of a file.
 
     Attributes:
-      size: bytes.
+      size: in bytes.
       crc32c: 8 hexadecimal digits.
     """
 
@@ -43,16 +44,16 @@ class Checksum:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What preparation.json says of a directory.
+    """The contents of preparation.json.
 
     Attributes:
-      directory: where it lies.
-      short_side: pixels that images were shrunk to; None: they were not.
-      files: checksums by file name; None: they were not recorded, by an earlier version of this
-        package, or by TFDS.
-      is_ours: whether `launch.prepare` made the directory, or else TFDS.
-      layout: what class folders were taken for; None where the data set has a layout of its own, or
-        it was not recorded.
+      directory: the directory that contains it.
+      short_side: the short side in pixels that images were shrunk to; None if they were not.
+      files: checksums by file name; None if none were recorded, because TFDS or an earlier version
+        of this package prepared the data set.
+      is_ours: True if this package prepared the directory, False if TFDS did.
+      layout: how the class folders were interpreted; None if the data set has its own layout, or
+        the layout was not recorded.
     """
 
     directory: Path
@@ -62,7 +63,7 @@ class Manifest:
     layout: str | None = None
 
     def check_metadata(self) -> None:
-        """Compares what TFDS reads of a data set, such as the names of classes.
+        """Verifies the files of metadata that TFDS reads, such as the names of classes.
 
         Raises:
           OSError: a file is missing or has changed since it was prepared; names it.
@@ -72,18 +73,18 @@ class Manifest:
                 self._check(name)
 
     def check_labels(self, name: str) -> bool:
-        """Whether the labels file of this name is known to be as it was prepared.
+        """Verifies a file of labels; returns False if no checksum was recorded for it.
 
         Raises:
-          OSError: it has changed.
+          OSError: the file has changed since it was prepared, or is missing.
         """
         if name not in (self.files or ()):
             return False
-        self._check(name, "; or delete this file, and the labels are read from the records")
+        self._check(name, "; or delete this file, and the labels will be read from the records")
         return True
 
     def check_records(self, names: Iterable[str]) -> None:
-        """Compares files of records: their sizes, and of small data sets all bytes.
+        """Verifies files of records: their sizes and, if they are small in total, all bytes.
 
         Raises:
           OSError: one is missing or has changed since it was prepared; names it.
@@ -91,11 +92,11 @@ class Manifest:
         files = self.files or {}
         known = [name for name in names if name in files]
         whole = sum(files[name].size for name in known) <= _READ_WHOLE
-        with ThreadPoolExecutor(8) as pool:  # each mostly waits for the disk
+        with ThreadPoolExecutor(8) as pool:  # many, as they mostly wait for the disk
             list(pool.map(functools.partial(self._check, whole=whole), known))
 
     def check_all(self) -> int:
-        """Compares all bytes of all files, and returns their number; 0 if no checksums are known.
+        """Verifies all bytes of all files; returns the number of files, 0 without checksums.
 
         Raises:
           OSError: a file is missing or has changed since it was prepared; names it.
@@ -124,7 +125,7 @@ class Manifest:
 
 
 def checksum(path: Path) -> Checksum:
-    """Reads the file.
+    """The size and checksum of a file; reads it completely.
 
     Raises:
       OSError: it cannot be read.
@@ -135,7 +136,7 @@ def checksum(path: Path) -> Checksum:
     )
 
 
-@functools.lru_cache(maxsize=1 << 16)  # a process may open a data set often
+@functools.lru_cache(maxsize=1 << 16)  # a process may open the same data set many times
 def _crc32c(path: Path, *_stamp: int) -> str:
     checksum = google_crc32c.Checksum()
     with open(path, "rb", buffering=0) as file:
@@ -153,9 +154,9 @@ def write(
     """Writes preparation.json, with the checksums of all files in the directory.
 
     Args:
-      directory: whole but for preparation.json.
-      settings: how it was prepared, such as the attributes of `Manifest`.
-      known: checksums that need not be computed.
+      directory: the directory, complete except for preparation.json.
+      settings: how it was prepared: attributes of `Manifest`, such as `short_side`.
+      known: checksums by file name that are already known and need not be computed.
     """
     known = known or {}
     names = sorted(path.name for path in directory.iterdir() if path.name != PREPARATION)
@@ -167,10 +168,10 @@ def write(
 
 
 def digest(directory: Path) -> str:
-    """Tells apart data sets with other files: a digest of what was recorded about them.
+    """A digest that differs between data sets with different files.
 
-    This is preparation.json, with the checksum of every file, and TFDS's dataset_info.json, with
-    the sizes of shards. The files themselves are not read.
+    It covers preparation.json, which has the checksum of every file, and TFDS's dataset_info.json,
+    which has the sizes of the shards. The other files are not read.
     """
     total = hashlib.sha256()
     for name in (PREPARATION, "dataset_info.json"):
@@ -180,18 +181,18 @@ def digest(directory: Path) -> str:
 
 
 def read(directory: Path) -> Manifest:
-    """How a data set was prepared.
+    """Reads preparation.json; if there is none, TFDS prepared the data set.
 
     Raises:
-      OSError: preparation.json cannot be read, or says something else; names it.
-      ValueError: it was prepared by another version of this package.
+      OSError: preparation.json cannot be read or has invalid content; names it.
+      ValueError: another version of this package prepared the data set, in another format.
     """
     file = directory / PREPARATION
     if not os.path.lexists(file):
         return Manifest(directory)
     try:
         if file.exists() and not file.is_file():
-            raise OSError("it is not a regular file")  # a pipe would wait for ever
+            raise OSError("it is not a regular file")  # reading a pipe would wait forever
         content = json.loads(file.read_text())
         kind, short_side, files = content["format"], content.get("short_side"), content.get("files")
         if not isinstance(short_side, int | None):
@@ -208,7 +209,8 @@ def read(directory: Path) -> Manifest:
         ) from error
     if kind != FORMAT:
         raise ValueError(
-            f"{directory} was prepared by another version of this program (format {kind!r}, and "
-            f"this one knows {FORMAT}): delete it and prepare it again, or use another directory"
+            f"{directory} was prepared by another version of this program (format {kind!r}; this "
+            f"version reads format {FORMAT}): delete it and prepare it again, or use another "
+            "directory"
         )
     return Manifest(directory, short_side, files, is_ours=True, layout=content.get("layout"))

@@ -1,4 +1,4 @@
-"""The files that this process keeps open to read records: no more than the system allows."""
+"""Keeps files of records open for reading, no more than the system allows."""
 
 import collections
 import contextlib
@@ -12,14 +12,14 @@ from typing import Any, TypeVar
 
 Handle = TypeVar("Handle")
 
-_OTHER_FILES = 256  # that a process may have open beside its records
-_MACOS_FILES = 10_240  # that macOS allows, where it says that there is no limit
+_OTHER_FILES = 256  # open files reserved for everything other than records
+_MACOS_FILES = 10_240  # the actual limit of macOS when it reports that there is none
 
 
 class OpenFiles:
-    """Open files, by key; the ones that were used last stay open.
+    """A thread-safe cache of open files, by owner and key; drops the least recently used.
 
-    Threads may share it. A file that is dropped is closed when nobody reads from it any more.
+    A dropped file is closed once nothing reads from it any more.
     """
 
     def __init__(self):
@@ -28,26 +28,26 @@ class OpenFiles:
         self._files = collections.OrderedDict[tuple[Hashable, Hashable], Any]()
 
     def get(self, owner: Hashable, key: Hashable, open_file: Callable[[], Handle]) -> Handle:
-        """The open file of an owner, opened by `open_file` if need be.
+        """The open file of an owner, opened by `open_file` if necessary.
 
         Raises:
-          OSError: `open_file` raised it; with advice, if too many files are open.
+          OSError: raised by `open_file`; with advice if too many files are open.
         """
         with self._lock:
             if (owner, key) in self._files:
                 self._files.move_to_end((owner, key))
                 return self._files[owner, key]
-        opened = self.make_room(open_file)  # outside of the lock: a disk may be slow
+        opened = self.make_room(open_file)  # not under the lock: a disk may be slow
         with self._lock:
             opened = self._files.setdefault((owner, key), opened)
             self._keep(capacity())
         return opened
 
     def make_room(self, open_file: Callable[[], Handle]) -> Handle:
-        """What `open_file` returns; if too many files are open, some are closed first.
+        """Calls `open_file`; if too many files are open, drops half of the cache and tries again.
 
         Raises:
-          OSError: it could not be opened even so; or for another reason.
+          OSError: the second attempt failed, too, or the first one for another reason.
         """
         try:
             return open_file()
@@ -63,7 +63,7 @@ class OpenFiles:
                 raise
             raise OSError(
                 f"{error}; this process may have {resource.getrlimit(resource.RLIMIT_NOFILE)[0]} "
-                "files open, and other things than records need them: raise the limit (ulimit -n)"
+                "files open, and other things than records use them up: raise the limit (ulimit -n)"
             ) from error
 
     def forget(self, owner: Hashable) -> None:
@@ -77,22 +77,22 @@ class OpenFiles:
             self._files.popitem(last=False)
 
 
-SHARED = OpenFiles()  # one for all data sets, as the limit is one for the process
+SHARED = OpenFiles()  # shared by all data sets, as the limit applies to the whole process
 
 
 class Descriptor:
-    """A file descriptor to read from, closed when nobody refers to it."""
+    """A file descriptor for reading, closed when the object is garbage-collected."""
 
     def __init__(self, path: str):
         self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def __del__(self):
-        with contextlib.suppress(AttributeError):  # it was never opened
+        with contextlib.suppress(AttributeError):  # os.open failed
             os.close(self.number)
 
 
 def capacity() -> int:
-    """How many files of records may be open at a time."""
+    """The number of files of records that may be open at a time."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return sys.maxsize
@@ -100,7 +100,7 @@ def capacity() -> int:
 
 
 def allow(number: int) -> None:
-    """Raises this process's own limit, as far as it may, so that `number` files stay open."""
+    """Raises this process's limit on open files, if permitted, so `number` files can stay open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = number + _OTHER_FILES
     unlimited = resource.RLIM_INFINITY
@@ -110,5 +110,5 @@ def allow(number: int) -> None:
     if hard == unlimited:
         limit = _MACOS_FILES if sys.platform == "darwin" else max(needed, 1 << 16)
     if limit > soft:
-        with contextlib.suppress(OSError, ValueError):  # then fewer stay open
+        with contextlib.suppress(OSError, ValueError):  # not permitted: fewer files stay open
             resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))

@@ -1,6 +1,6 @@
-"""Records of prepared TFDS directories by random access, as bytes: array_record and tfrecord.
+"""Random access to the records of prepared TFDS directories: array_record and tfrecord.
 
-Whatever is read is compared with the checksums that both formats have for each record.
+Both formats store a checksum for each record, which is verified when the record is read.
 """
 
 import bisect
@@ -26,20 +26,20 @@ from tensorflow_datasets.proto import tf_example_pb2
 from pnoise_jax.data import notice, open_files
 
 _LENGTH, _CHECKSUM = struct.Struct("<QI"), struct.Struct("<I")
-# Of data sets whose images have several labels, as TFDS's imagenet2012_real has them.
+# The features of data sets whose images have several labels, such as TFDS's imagenet2012_real.
 ORIGINAL_LABEL, LABEL_SET = "original_label", "real_label"
-_FRAME = _LENGTH.size + _CHECKSUM.size  # bytes of a tfrecord's record beside its data
+_FRAME = _LENGTH.size + _CHECKSUM.size  # bytes of a record in a tfrecord file, minus its data
 
 
 class Records(Sequence[bytes]):
-    """The records of some files, in their order; threads may share them, and it can be pickled.
+    """The records of some files, in order; thread-safe and picklable.
 
-    A file is opened when one of its records is read. Of more files than a process may have open
-    those stay open that were used last.
+    A file is opened when one of its records is read. If there are more files than the process may
+    open, the least recently used are closed.
     """
 
     def __init__(self, parts: Sequence[FileInstruction]):
-        """The parts: of each file some rows, [skip, skip + take)."""
+        """Takes the rows [skip, skip + take) of the file of each part."""
         self._parts = list(parts)
         self._ends = list(itertools.accumulate(part.take for part in self._parts))
         self._own_files()
@@ -47,7 +47,7 @@ class Records(Sequence[bytes]):
     def _own_files(self) -> None:
         self._owner = object()
         forget = weakref.finalize(self, open_files.SHARED.forget, self._owner)
-        forget.atexit = False  # the system closes them
+        forget.atexit = False  # the system closes the files when the process exits
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -56,8 +56,8 @@ class Records(Sequence[bytes]):
         """Record i.
 
         Raises:
-          IndexError: beyond the end.
-          OSError: it is damaged, or cannot be read; names the file and its row.
+          IndexError: i is out of range.
+          OSError: the record is damaged or cannot be read; names the file and the row.
         """
         i = range(len(self))[i]
         part = bisect.bisect_right(self._ends, i)
@@ -65,7 +65,7 @@ class Records(Sequence[bytes]):
         return self._read(part, row, row + 1)[0]
 
     def block(self, start: int, stop: int) -> list[bytes]:
-        """Records start, ..., stop - 1, read in one go; raises as for one."""
+        """Records start, ..., stop - 1, in one read per file; raises as `__getitem__`."""
         block: list[bytes] = []
         while start < stop:
             part = bisect.bisect_right(self._ends, start)
@@ -83,7 +83,7 @@ class Records(Sequence[bytes]):
 
     @abstractmethod
     def _open(self, part: FileInstruction) -> Any:
-        """The file of a part, to read from in any thread."""
+        """Opens the file of a part; any thread may read from it."""
 
     @abstractmethod
     def _read(self, part: int, first: int, last: int) -> list[bytes]:
@@ -101,8 +101,8 @@ class ArrayRecords(Records):
     """The records of array_record files."""
 
     def _open(self, part: FileInstruction) -> ArrayRecordReader:
-        # As ArrayRecordDataSource does. But that reads a row by `read([row])`, in a time that grows
-        # with the rows of the file; of `read(row, row + 1)` it does not depend on them.
+        # As ArrayRecordDataSource does. But that calls `read([row])`, which takes longer the more
+        # rows the file has; the time of `read(row, row + 1)` does not depend on their number.
         reader = ArrayRecordReader(
             part.filename, options="readahead_buffer_size:0", file_reader_buffer_size=32_768
         )
@@ -114,8 +114,8 @@ class ArrayRecords(Records):
     def _read(self, part: int, first: int, last: int) -> list[bytes]:
         try:
             return self._file(part).read(first, last)
-        except (RuntimeError, IndexError) as error:  # whatever is wrong
-            if last - first > 1:  # it tells of the row
+        except (RuntimeError, IndexError) as error:  # array_record raises these for any problem
+            if last - first > 1:  # read one by one, to name the damaged record
                 return [self._read(part, row, row + 1)[0] for row in range(first, last)]
             reason = f"record {first} of the file is damaged"
             raise _named(self._parts[part].filename, reason, first_line(error)) from error
@@ -124,12 +124,13 @@ class ArrayRecords(Records):
 class TfRecords(Records):
     """The records of tfrecord files.
 
-    Such a file has no index: its records are searched once, hopping from length to length. It is a
-    row of (uint64 length, uint32 checksum of it, data, uint32 checksum), little-endian.
+    Such a file has no index: `find_bounds` locates its records once, hopping from length to length.
+    It is a sequence of (uint64 length, uint32 checksum of the length, data, uint32 checksum of the
+    data), little-endian.
     """
 
     def __init__(self, parts: Sequence[FileInstruction], bounds: Sequence[np.ndarray]):
-        """The parts, and of each file what `find_bounds` returns."""
+        """Takes the parts and, for the file of each part, the result of `find_bounds`."""
         super().__init__(parts)
         self._bounds = bounds
 
@@ -148,7 +149,7 @@ class TfRecords(Records):
 
     def _row(self, file: int, part: int, row: int) -> bytes:
         start, end = map(int, self._bounds[part][row : row + 2])
-        # Not in one piece: cutting it would copy the data.
+        # Not in a single read: splitting the result would copy the data.
         data = os.pread(file, end - start - _FRAME, start + _LENGTH.size)
         rest = os.pread(file, _CHECKSUM.size, end - _CHECKSUM.size)
         filename = self._parts[part].filename
@@ -160,13 +161,13 @@ class TfRecords(Records):
 
 
 def find_bounds(filename: str, expected: int) -> np.ndarray:
-    """Where the records of a tfrecord file start, and where the last one ends.
+    """The offsets at which the records of a tfrecord file start, and at which the last one ends.
 
     Returns:
       (expected + 1,) int64: bytes from the start of the file.
 
     Raises:
-      OSError: the file is missing, damaged, cut off, or has another number of records.
+      OSError: the file is missing, damaged or cut off, or does not have `expected` records.
     """
     file = open_files.SHARED.make_room(lambda: open_files.Descriptor(filename))
     size = os.fstat(file.number).st_size
@@ -178,7 +179,7 @@ def find_bounds(filename: str, expected: int) -> np.ndarray:
             raise _named(filename, f"is damaged at byte {bounds[-1]}", "wrong checksum of a length")
         bounds.append(bounds[-1] + length + _FRAME)
     if bounds[-1] != size:
-        raise _named(filename, "is cut off", f"{size} bytes, and its records have {bounds[-1]}")
+        raise _named(filename, "is cut off", f"{size} bytes, but its records need {bounds[-1]}")
     _require_number(filename, len(bounds) - 1, expected)
     return np.array(bounds, np.int64)
 
@@ -186,44 +187,44 @@ def find_bounds(filename: str, expected: int) -> np.ndarray:
 def open_records(
     info: tfds.core.SplitInfo, file_format: str, bounds_of: Callable[[str, int], np.ndarray]
 ) -> Records:
-    """The records of a split, or of a part of one, in their order; threads may share them.
+    """Opens the records of a split, or of a part of one, in order; threads may share them.
 
     Args:
       info: ``builder.info.splits[split]``.
       file_format: "array_record" or "tfrecord".
-      bounds_of: takes a tfrecord file's name and its number of records; `find_bounds`, or what
-        remembers it.
+      bounds_of: `find_bounds`, or a function that caches its results; called with the name of a
+        tfrecord file and its number of records.
 
     Raises:
       OSError: a file is missing, empty or cut off.
-      ValueError: another format.
+      ValueError: the data set has another format.
     """
     parts = info.file_instructions
     require_files(part.filename for part in parts)
     open_files.allow(len(parts))
     if (kept := open_files.capacity()) < len(parts):
         notice.tell_once(
-            f"{Path(parts[0].filename).parent} has {len(parts)} files of records, and {kept} of "
-            "them stay open at a time, which makes reading slower: raise the limit of open files "
+            f"{Path(parts[0].filename).parent} has {len(parts)} files of records, but only {kept} "
+            "can stay open at a time, which makes reading slower: raise the limit on open files "
             "(ulimit -n)"
         )
     if file_format == "array_record":
         return ArrayRecords(parts)
     if file_format == "tfrecord":
-        with ThreadPoolExecutor(8) as pool:  # each mostly waits for the disk
+        with ThreadPoolExecutor(8) as pool:  # many, as they mostly wait for the disk
             bounds = list(pool.map(lambda p: bounds_of(p.filename, p.examples_in_shard), parts))
         return TfRecords(parts, bounds)
     raise ValueError(
-        f"{Path(parts[0].filename).parent} is stored as {file_format}, and array_record and "
-        "tfrecord can be read: prepare the data set in one of these"
+        f"{Path(parts[0].filename).parent} is stored as {file_format}, but only array_record and "
+        "tfrecord can be read: prepare the data set in one of these formats"
     )
 
 
 def require_files(filenames: Iterable[str]) -> None:
-    """Checks that files of records are there, and not empty.
+    """Checks that files of records exist and are not empty.
 
     Raises:
-      OSError: one is not; names it.
+      OSError: a file is missing or empty; names it.
     """
     for filename in filenames:
         if not os.path.isfile(filename):
@@ -233,7 +234,7 @@ def require_files(filenames: Iterable[str]) -> None:
 
 
 def _example(record: bytes) -> Any:
-    # The module makes its classes when it is imported.
+    # Via vars(), as the module creates its classes at import, where type checkers do not see them.
     return vars(tf_example_pb2)["Example"].FromString(record)
 
 
@@ -242,10 +243,10 @@ def image_and_label(record: bytes, label: str = "label") -> tuple[bytes, int]:
 
     Args:
       record: its bytes.
-      label: what the feature of the label is called.
+      label: the name of the label's feature.
 
     Raises:
-      OSError: the record is none, or lacks one of them.
+      OSError: the record is not a valid Example, or lacks the image or the label.
     """
     name = "image"
     try:
@@ -260,10 +261,10 @@ def image_and_label(record: bytes, label: str = "label") -> tuple[bytes, int]:
 
 
 def label_set(record: bytes) -> tuple[int, ...]:
-    """All labels of a record whose image may have several, or none.
+    """All labels of a record whose image may have several labels, or none.
 
     Raises:
-      OSError: the record is none, or has no such feature.
+      OSError: the record is not a valid Example, or has no such feature.
     """
     try:
         features = _example(record).features.feature
@@ -277,7 +278,7 @@ def label_set(record: bytes) -> tuple[int, ...]:
 
 
 def padded(sets: Sequence[Sequence[int]]) -> np.ndarray:
-    """Sets of labels as (n, longest) int32, each label once, filled up with -1."""
+    """Label sets as an (n, size of the largest set) int32 array, deduplicated, padded with -1."""
     sets = [list(dict.fromkeys(labels)) for labels in sets]
     width = max([1, *map(len, sets)])
     rows = np.full((len(sets), width), -1, np.int32)
@@ -292,7 +293,7 @@ def _require_number(filename: str, number: int, expected: int) -> None:
 
 
 def _failure(reader: ArrayRecordReader) -> str:
-    """Why it could not be opened."""
+    """The reason why the file could not be opened."""
     try:
         reader.seek(0)
     except RuntimeError as error:
@@ -307,11 +308,11 @@ def _named(filename: str, problem: str, reason: str) -> OSError:
 
 
 def first_line(error: Exception) -> str:
-    """Of its message, or its name where it has none."""
+    """The first line of the error's message, or of its repr if the message is empty."""
     return (str(error).strip() or repr(error)).splitlines()[0]
 
 
 def _masked_crc32c(data: bytes) -> int:
-    """As tfrecord has it: rotated, and shifted by a constant."""
+    """The CRC-32C as masked in tfrecord files: rotated, plus a constant."""
     crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

@@ -146,7 +146,7 @@ def test_a_damaged_file_of_records(copy, kind, fault):
         # As many whole records, with labels: what TFDS leaves does not say whose they are.
         assert read(directory) == expected
         return
-    with pytest.raises(OSError, match=rf"{file.name}|its record says label \d, and .*labels-train"):
+    with pytest.raises(OSError, match=rf"{file.name}|its record says label \d, but .*labels-train"):
         read(directory)
     assert read(directory, "test") == expected  # the other split is whole
 
@@ -217,7 +217,7 @@ RECORDS = {
     "without an image": (lambda e: e.features.feature["image"].Clear(), "without 'image'"),
     "without a label": (lambda e: e.features.feature["label"].Clear(), "without 'label'"),
     "another label": (lambda e: label_of(e).__setitem__(0, 1 - label_of(e)[0]), "says label"),
-    "a label too large": (lambda e: label_of(e).__setitem__(0, 77), "label 77|to 77, and there"),
+    "a label too large": (lambda e: label_of(e).__setitem__(0, 77), "label 77|to 77, but there"),
     "a negative label": (lambda e: label_of(e).__setitem__(0, -1), "label -1|labels from -1 to"),
 }
 
@@ -301,7 +301,7 @@ def test_wrong_labels_in_the_cache(copy, kind, cache, tmp_path):
     labels = np.load(file)
     np.save(file, labels[::-1])
     i = int(np.flatnonzero(labels != labels[::-1])[0])
-    message = rf"its record says label {labels[i]}, and {file} says {1 - labels[i]}.*delete"
+    message = rf"its record says label {labels[i]}, but {file} says {1 - labels[i]}.*delete"
     with pytest.raises(OSError, match=message):
         read(directory, cache=cache)
     file.unlink()

@@ -124,7 +124,7 @@ def test_labels_and_index_are_read_once(as_tfrecord, tmp_path):
     i = np.flatnonzero(expected != expected[::-1])[0]
     with pytest.raises(
         OSError,
-        match=rf"image {i} of flags's split 'train' .*its record says label {expected[i]}, and "
+        match=rf"image {i} of flags's split 'train' .*its record says label {expected[i]}, but "
         rf".*cache.*labels-train\.npy says {expected[::-1][i]}",
     ):
         list(dataset)
@@ -229,10 +229,10 @@ def test_a_tfrecord_file_that_changed_since_it_was_searched_is_named(as_tfrecord
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (np.arange(12) % 3 + 1000, "labels from 1000 to 1002, and there are 3 classes, 0 to 2"),
+        (np.arange(12) % 3 + 1000, "labels from 1000 to 1002, but there are 3 classes, 0 to 2"),
         (np.full(12, -1), "labels from -1 to -1.* without labels"),
-        (np.zeros(12), r"float64 \(12,\), where the 12 examples need whole numbers"),
-        (np.zeros(11, int), r"int64 \(11,\), where the 12 examples"),
+        (np.zeros(12), r"float64 \(12,\), but 12 integers are expected"),
+        (np.zeros(11, int), r"int64 \(11,\), but 12 integers are"),
         (b"", "cannot be read"),
         (b"garbage", "cannot be read"),
     ],
@@ -261,7 +261,7 @@ def test_reading_many_labels_is_told(data_set, request, monkeypatch, capsys):
     assert "the labels of" in told
     assert "once: 60 records\n" in told
     assert "once: 100 %\n" in told
-    assert ("finding the records of" in told) == (data_set == "as_tfrecord")
+    assert ("indexing the records of" in told) == (data_set == "as_tfrecord")
     data.load("flags", split="train", data_dir=path)
     assert not capsys.readouterr().err
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/self")
@@ -315,6 +315,7 @@ def test_a_data_set_without_labels_is_refused(data_dir):
     features = data_dir / "flags" / "1.2.0" / "features.json"
     features.write_text(features.read_text().replace('"label"', '"species"'))
     with pytest.raises(
-        ValueError, match=r"has file_name, image, species.*no 'image' with a class 'label'"
+        ValueError,
+        match=r"has the features file_name, image, species.*an 'image' and a class 'label'",
     ):
         data.load("flags", split="test", data_dir=data_dir)
