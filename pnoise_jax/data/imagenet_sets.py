@@ -1,8 +1,8 @@
-"""Names of the test sets that share ImageNet's 1000 classes, as TFDS has them."""
+"""The names, in TFDS, of the test sets that share ImageNet's 1000 classes."""
 
 V2_VARIANTS = ("matched-frequency", "threshold-0.7", "topimages")
 
-# The published tars of ImageNet-C by what they hold; `extra` is in no published mean.
+# The published tar files of ImageNet-C and their corruptions; published means leave out `extra`.
 ARCHIVES = {
     "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
     "blur": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
@@ -16,9 +16,9 @@ BENCHMARK = tuple(
 CORRUPTIONS = tuple(name for names in ARCHIVES.values() for name in names)
 SEVERITIES = (1, 2, 3, 4, 5)
 CORRUPTED = "imagenet2012_corrupted"
-CORRUPTED_SIDE = 224  # pixels: the published images are cropped already
-# Of what `launch.prepare` makes from the published files. What TFDS makes itself, by corrupting
-# the validation images anew, has other versions.
+CORRUPTED_SIDE = 224  # pixels: the published images are already cropped
+# The version that `launch.prepare` builds from the published files. TFDS corrupts the validation
+# images itself and gives the result other versions.
 OFFICIAL_CORRUPTED_VERSION = "1.0.0"
 
 FIXED_NAMES = (
@@ -32,7 +32,7 @@ CORRUPTED_NAMES = tuple(
     f"{CORRUPTED}/{corruption}_{severity}" for corruption in CORRUPTIONS for severity in SEVERITIES
 )
 NAMES = (*FIXED_NAMES, *CORRUPTED_NAMES)
-PATTERN = f"{CORRUPTED}/<corruption>_<severity>"  # in lists, for the 95 names
+PATTERN = f"{CORRUPTED}/<corruption>_<severity>"  # represents the 95 names in lists
 
 
 def split_of(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Notices on stderr while data is opened; stdout is for a program's results."""
+"""Notices on stderr while data is opened; stdout is reserved for a program's results."""
 
 import functools
 import sys
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from pnoise_jax.terminal import say
 
-MANY = 20_000  # records, to read which takes so long that somebody may wonder
+MANY = 20_000  # records; reading more takes so long that progress is printed
 
 
 def tell(text: str) -> None:
@@ -16,12 +16,12 @@ def tell(text: str) -> None:
 
 @functools.cache
 def tell_once(text: str) -> None:
-    """Prints a line that this process has not printed yet."""
+    """Prints a line, unless this process has printed it before."""
     tell(text)
 
 
 def told(parts: Iterable[list], what: str, total: int) -> Iterator[list]:
-    """The parts, which have `total` items together; every tenth of `MANY` is announced."""
+    """Yields the parts, `total` items in all; from `MANY` items on, prints progress in tenths."""
     done, tenths = 0, 0
     if total >= MANY:
         tell(f"{what}: {total:,} records")

@@ -1,4 +1,4 @@
-"""Orders in which an evaluation visits its examples: pure functions of labels and a seed."""
+"""The orders in which an evaluation visits its examples: pure functions of labels and a seed."""
 
 import numpy as np
 
@@ -10,13 +10,13 @@ EVALUATION_ORDERS = ("shuffled", "class_sorted", "stored")
 def evaluation_order(labels: np.ndarray, order: str, *, seed: int) -> np.ndarray:
     """The order in which an evaluation visits its examples, (n,) indices, from labels: (n,).
 
-    `shuffled` is a permutation fixed by the seed. `class_sorted` puts the classes one after the
-    other, each in the data set's order: what reading a folder per class gives, and where noise
-    over the batch leaks the label. `stored` is the data set's own order, of a published list where
-    the data set was prepared from one. The seed changes neither.
+    `shuffled` is a permutation determined by the seed. `class_sorted` visits one class after the
+    other, each in the order of the data set, as when reading one folder per class; in this order,
+    noise that mixes the batch leaks the label. `stored` is the order of the data set; if it was
+    prepared from a published list, the order of that list. The seed affects only `shuffled`.
 
     Raises:
-      ValueError: another order.
+      ValueError: the order is unknown.
     """
     if order == "shuffled":
         return np.random.default_rng(seed).permutation(len(labels))
@@ -30,20 +30,20 @@ def evaluation_order(labels: np.ndarray, order: str, *, seed: int) -> np.ndarray
 def partly_sorted_order(
     labels: np.ndarray, *, mixed_share: float, batch_size: int, seed: int
 ) -> np.ndarray:
-    """Class order in which a share of every batch has changed places with others, (n,) indices.
+    """Class-sorted order in which a share of the examples is shuffled, (n,) indices.
 
-    In each batch ``round(mixed_share * batch_size)`` places are drawn, and the examples at all
-    drawn places are shuffled among themselves. So every example still comes exactly once, a share
-    of 0 is `class_sorted`, and a share of 1 is a permutation.
+    In each batch, ``round(mixed_share * batch_size)`` positions are drawn, and the examples at all
+    drawn positions are shuffled among themselves. Every example still occurs exactly once. A share
+    of 0 is `class_sorted`, and a share of 1 is a random permutation.
 
     Args:
       labels: (n,).
-      mixed_share: in [0, 1].
-      batch_size: consecutive examples that form a batch.
-      seed: of the draws.
+      mixed_share: the share of every batch to shuffle, in [0, 1].
+      batch_size: the number of consecutive examples that form a batch.
+      seed: the seed of the draws.
 
     Raises:
-      ValueError: a share or a batch size out of range.
+      ValueError: the share or the batch size is out of range.
     """
     if not 0 <= mixed_share <= 1:
         raise ValueError(f"mixed_share={mixed_share!r}: give a number in [0, 1]")

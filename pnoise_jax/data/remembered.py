@@ -1,4 +1,4 @@
-"""Arrays that are costly to compute, kept in the user's cache."""
+"""Caches arrays that are expensive to compute, in the user's cache directory."""
 
 import hashlib
 import io
@@ -12,11 +12,11 @@ import numpy as np
 from pnoise_jax import writing
 from pnoise_jax.data import notice
 
-_LOADING = threading.Lock()  # NumPy parses headers by `ast`, which fails in threads in Python 3.11
+_LOADING = threading.Lock()  # NumPy parses headers with `ast`, not thread-safe in Python 3.11
 
 
 def cached_path(name: str, files: Iterable[str | os.PathLike]) -> Path:
-    """Where an array that was computed from files is kept; changes when one of the files does.
+    """The cache path of an array computed from files; it changes if one of the files does.
 
     Raises:
       OSError: one of the files is missing.
@@ -30,48 +30,48 @@ def cached_path(name: str, files: Iterable[str | os.PathLike]) -> Path:
 
 
 def load_array(path: Path) -> np.ndarray:
-    """The array in an .npy file, of which no more is read than the file has.
+    """Loads the array in an .npy file; a damaged header cannot make it allocate too much memory.
 
     Raises:
-      OSError, ValueError, EOFError: there is none, or it is broken or of another kind.
+      OSError, ValueError, EOFError: the file is missing, damaged, or not an .npy file.
     """
     if path.exists() and not path.is_file():
-        raise ValueError("it is not a regular file")  # a pipe would wait for ever
+        raise ValueError("it is not a regular file")  # reading a pipe would wait forever
     with _LOADING:
-        # Mapped, as a broken header may ask for more than there is memory.
+        # Memory-mapped, as a damaged header may claim more data than fits in memory.
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     if not isinstance(array, np.ndarray):
-        raise ValueError("it is an .npz, and not a single array")
+        raise ValueError("it is an .npz, not a single array")
     return np.array(array)
 
 
 def remembered(
     path: Path, number: int, compute: Callable[[], np.ndarray], *, axes: int = 1
 ) -> np.ndarray:
-    """What `compute` gives, (number, ...) integers; from the cache if they are there.
+    """The result of `compute`, an integer array (number, ...), cached in a file.
 
     Args:
       path: from `cached_path`.
-      number: of values.
-      axes: of the array.
-      compute: is called if there is no such file, or a broken one.
+      number: the length of the array.
+      axes: the number of axes of the array.
+      compute: called if the file is missing, damaged, or contains another kind of array.
     """
     try:
         array = load_array(path)
         if array.ndim == axes and len(array) == number and np.issubdtype(array.dtype, np.integer):
             return array
     except (OSError, ValueError, EOFError):
-        pass  # there is none, or a broken one: it is computed again
+        pass  # missing or damaged: computed again
     array = compute()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         encoded = io.BytesIO()
         np.save(encoded, array)
         writing.replace_file(path, encoded.getvalue())
-    except OSError as error:  # it is only slower without
+    except OSError as error:  # without a cache, it is only slower
         if number >= notice.MANY:
             notice.tell(
-                f"cannot remember {path.name} in {path.parents[1]}, so it is read anew each time: "
-                f"{error}"
+                f"cannot cache {path.name} in {path.parents[1]}, so it is computed again each "
+                f"time: {error}"
             )
     return array

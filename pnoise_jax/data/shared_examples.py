@@ -1,4 +1,4 @@
-"""Examples that two data sets, or two splits of one, have in common."""
+"""Counts examples that two data sets, or two splits of one data set, have in common."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ import numpy as np
 from pnoise_jax.data.datasets import Dataset
 
 CHANCE = 0.01
-LARGEST_READ = 20_000  # images together, beyond which what is stored is not compared
+LARGEST_READ = 20_000  # images in total; if there are more, stored images are not compared
 
 
 def can_compare_images(count: int) -> bool:
@@ -19,16 +19,17 @@ def can_compare_images(count: int) -> bool:
 
 
 def count_shared(ours: Dataset, theirs: Dataset) -> int:
-    """How many examples of a data set are among those of another, or of another split.
+    """The number of examples in `ours` that are also in `theirs`.
 
-    Examples of one data set are compared by their place in its whole splits. Images are compared
-    as they are stored, too: files by their bytes, arrays by their pixels. So a copy under another
-    name or in another split is found, but not one that was encoded again. Of more than
-    `LARGEST_READ` images together nothing is read. In one data set a share of equal images of up to
-    `CHANCE` counts as none: some are black, say, and no choice of splits would part them.
+    Within one data set, examples are compared by their position in the whole splits. In addition,
+    stored images are compared: files by their bytes, arrays by their pixels. This finds a copy
+    under another name or in another split, unless it was encoded again. If both have more than
+    `LARGEST_READ` images in total, no image is read. Within one data set, equal images are ignored
+    if their share of `ours` is at most `CHANCE`: some may be all black, for example, and no choice
+    of splits would separate them.
     """
     contents = _count_contents(ours, theirs)
-    if PurePath(ours.name) != PurePath(theirs.name):  # "digits/" names "digits"
+    if PurePath(ours.name) != PurePath(theirs.name):  # "digits/" and "digits" are the same
         return contents
     return max(_count_places(ours, theirs), contents if contents > CHANCE * len(ours) else 0)
 
@@ -47,26 +48,27 @@ def _count_contents(ours: Dataset, theirs: Dataset) -> int:
 
 
 def describe_copies(splits: Sequence[Dataset]) -> list[str]:
-    """Sentences on images that the splits of a data set hold under several splits or classes.
+    """Sentences about images that occur in several splits, or in several classes, of a data set.
 
-    Compared as in `count_shared`; of more than `LARGEST_READ` images nothing is read.
+    Stored images are compared as in `count_shared`; if there are more than `LARGEST_READ`, none is
+    read.
     """
     if not can_compare_images(sum(map(len, splits))):
         return []
     places: dict[bytes, tuple[set[str], set[int]]] = {}
     for dataset in splits:
         for image, label in zip(dataset.stored_images, dataset.labels, strict=True):
-            of_splits, of_classes = places.setdefault(_digest(image), (set(), set()))
-            of_splits.add(dataset.split)
-            of_classes.add(int(label))
-    in_splits = [found for found, _ in places.values() if len(found) > 1]
-    in_classes = [found for _, found in places.values() if len(found) > 1]
+            split_names, labels = places.setdefault(_digest(image), (set(), set()))
+            split_names.add(dataset.split)
+            labels.add(int(label))
+    in_splits = [split_names for split_names, _ in places.values() if len(split_names) > 1]
+    in_classes = [labels for _, labels in places.values() if len(labels) > 1]
     sentences = []
     if in_splits:
         named = " and ".join(sorted(set.union(*in_splits)))
         sentences.append(
-            f"images that are in several splits ({named}): {len(in_splits)}. An accuracy on one "
-            "says little if another is trained on"
+            f"images that are in several splits ({named}): {len(in_splits)}. Accuracy on one of "
+            "these splits says little about a model trained on another"
         )
     if in_classes:
         names = splits[0].class_names
@@ -79,7 +81,7 @@ def describe_copies(splits: Sequence[Dataset]) -> list[str]:
 
 
 def _places(parts: Iterable[tuple[str, slice]]) -> dict[str, np.ndarray]:
-    """By whole split, the indices of the examples that the parts take from it."""
+    """For each whole split, the indices of the examples that the parts take from it."""
     by_split: dict[str, list[np.ndarray]] = {}
     for whole, part in parts:
         by_split.setdefault(whole, []).append(np.arange(part.start, part.stop))
@@ -87,7 +89,7 @@ def _places(parts: Iterable[tuple[str, slice]]) -> dict[str, np.ndarray]:
 
 
 def _digest(image: Any) -> bytes:
-    """Of the pixels of an image in memory, of the file of an encoded one."""
+    """A digest of the pixels of an array, or of the bytes of an encoded file."""
     is_array = isinstance(image, np.ndarray)
     digest = hashlib.blake2b(repr(image.shape).encode() if is_array else b"", digest_size=16)
     encoded = image if isinstance(image, bytes) else image.data

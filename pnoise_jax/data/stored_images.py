@@ -1,4 +1,4 @@
-"""The images of a prepared data set as sequences: encoded, or decoded at every access."""
+"""Sequences of the images of a prepared data set: encoded, or decoded at every access."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from pnoise_jax.data.image.images import Encoded
 
 
 class Files(Sequence):
-    """Encoded images, with the height, width (either may be open) and channels as declared."""
+    """Encoded images, checked against the declared height and width (None: any size)."""
 
     def __init__(self, encoded: Sequence[bytes], declared: tuple[int | None, int | None, int]):
         self._encoded, self._declared = encoded, declared
@@ -25,15 +25,15 @@ class Files(Sequence):
             size = images.image_size(image)
             if any(side not in (None, x) for side, x in zip(sides, size, strict=True)):
                 raise ValueError(
-                    f"the file has {size[0]} x {size[1]} pixels, and the data set declares images "
+                    f"the file has {size[0]} x {size[1]} pixels, but the data set declares images "
                     f"of shape {self._declared}: correct the shape in its features.json, or "
-                    "prepare it from files that agree"
+                    "prepare it from files of that shape"
                 )
         return image
 
 
 class Decoded(Sequence):
-    """Images of one shape, decoded at every access."""
+    """Images that all have the same shape, decoded at every access."""
 
     def __init__(self, encoded: Sequence[bytes], shape: tuple[int, int, int]):
         self._files, self._shape = Files(encoded, (None, None, shape[2])), shape

@@ -138,7 +138,7 @@ def test_one_declared_side_is_compared(tmp_path):
             found.append(str(error))
     assert (8, 8, 3) in found
     (message,) = [x for x in found if isinstance(x, str)]
-    assert "rows's split 'train': the file has 9 x 8 pixels, and the data set declares" in message
+    assert "rows's split 'train': the file has 9 x 8 pixels, but the data set declares" in message
     assert "shape (8, None, 3): correct" in message
 
 

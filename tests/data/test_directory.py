@@ -266,7 +266,7 @@ def test_reading_many_labels_is_told(data_set, request, monkeypatch, capsys):
     assert not capsys.readouterr().err
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/self")
     data.load("flags", split="train", data_dir=path)
-    assert "cannot remember labels-train.npy in /proc/self/pnoise_jax" in capsys.readouterr().err
+    assert "cannot cache labels-train.npy in /proc/self/pnoise_jax" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_the_default_config_is_valid():
         ("data.mean", (), r"data.mean=\[\]: give one finite number per channel"),
         ("data.mean", (0.5, 0.5), "give as many numbers in each"),
         ("data.mean", (127.5,), r"data.mean=\[127.5\].*by 255 they are data.mean=\(0.5,\)"),
-        ("data.mean", (-0.1,), r"data.mean=\[-0.1\]: give numbers of pixels in \[0, 1\]"),
+        ("data.mean", (-0.1,), r"data.mean=\[-0.1\]: give statistics of pixels in \[0, 1\]"),
         ("data.mean", (float("nan"),), r"data.mean=\[nan\]: give one finite number"),
         ("data.mean", (70_000.0,), "from 0 to 1$"),
         ("data.std", (58.395,), r"data.std=\[58.395\].*by 255 they are data.std=\(0.229,\)"),

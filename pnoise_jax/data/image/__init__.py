@@ -1,4 +1,4 @@
-"""Images: decoded, converted to the channels and the range wanted, cropped, and augmented."""
+"""Images: decoding, conversion to the wanted channels and range, cropping and augmentation."""
 
 from pnoise_jax.data.image.arguments import require_statistics
 from pnoise_jax.data.image.crops import RandomResizedCrop, ResizeCrop

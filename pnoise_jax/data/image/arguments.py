@@ -1,4 +1,4 @@
-"""What the transforms share: checks of their arguments, and a draw."""
+"""Checks of arguments, and a fast uniform draw, shared by the transforms."""
 
 import math
 import numbers
@@ -11,7 +11,7 @@ from pnoise_jax.registry import did_you_mean
 
 
 def draw(generator: np.random.Generator, low: float, high: float) -> float:
-    """A number drawn evenly from [low, high): `generator.uniform`, at a tenth of the time."""
+    """A number drawn uniformly from [low, high); ten times faster than `generator.uniform`."""
     return low + (high - low) * generator.random()
 
 
@@ -26,11 +26,11 @@ def require_number(
 ) -> None:
     """Raises ValueError unless value is a finite number in the range."""
     kind = int if whole else (int, float)
-    right = isinstance(value, kind) and _is_finite(value)
-    right = right and (at_least is None or value >= at_least)
-    right = right and (above is None or value > above)
-    right = right and (at_most is None or value <= at_most)
-    if not right:
+    valid = isinstance(value, kind) and _is_finite(value)
+    valid = valid and (at_least is None or value >= at_least)
+    valid = valid and (above is None or value > above)
+    valid = valid and (at_most is None or value <= at_most)
+    if not valid:
         bounds = {"of at least": at_least, "above": above, "of at most": at_most}
         wanted = " and ".join(
             f"{words} {bound:g}" for words, bound in bounds.items() if bound is not None
@@ -41,7 +41,7 @@ def require_number(
 def require_interval(
     name: str, value: Any, *, above: float | None = None, at_most: float | None = None
 ) -> None:
-    """Raises ValueError unless value is a pair of numbers in the range, the lower one first."""
+    """Raises ValueError unless value is a pair of numbers in the range, in ascending order."""
     if not isinstance(value, tuple | list) or len(value) != 2:
         raise ValueError(f"{name}={value!r}: give two numbers, such as {name}=(0.5, 1)")
     for number in value:
@@ -65,7 +65,7 @@ def require_statistics(
     """Raises ValueError unless both are statistics of pixels in [0, 1], one number per channel.
 
     Args:
-      prefix: of their names, for the error.
+      prefix: the prefix of their names in the error message.
       mean: numbers in [0, 1].
       std: numbers from 0.0039 to 1.
     """
@@ -77,21 +77,23 @@ def require_statistics(
             raise ValueError(f"{field}={values!r}: give one finite number per channel")
         if all(least <= value <= 1 for value in numbers_given):
             continue
-        bounds = f"{field}={values!r}: give numbers of pixels in [0, 1], so from {least:.2g} to 1"
-        # Some in (0, 1] and some beyond are of two scales, or of none.
+        bounds = (
+            f"{field}={values!r}: give statistics of pixels in [0, 1], so from {least:.2g} to 1"
+        )
+        # A mixture of values up to 1 and above fits neither scale.
         if max(numbers_given) <= 1 or not all(
             value == least == 0 or 1 < value <= 255 for value in numbers_given
         ):
             raise ValueError(bounds)
         divided = tuple(float(f"{value / 255:.4g}") for value in numbers_given)
         raise ValueError(
-            f"{bounds}; these look like numbers of pixels from 0 to 255. Divided by 255 they are "
-            f"{field}={divided}"
+            f"{bounds}; these look like statistics of pixels from 0 to 255. Divided by 255 they "
+            f"are {field}={divided}"
         )
 
 
 def _is_finite(value: Any) -> bool:
     if not isinstance(value, numbers.Real) or isinstance(value, bool | np.bool_):
         return False
-    # Not isfinite, which fails of whole numbers of 400 digits. Real has no order in typeshed.
+    # Not isfinite, which fails for integers of 400 digits. In typeshed, Real has no ordering.
     return abs(cast("float", value)) < math.inf

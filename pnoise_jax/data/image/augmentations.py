@@ -1,8 +1,8 @@
-"""Random changes of pixels that keep an image's size; rand_augment has a file of its own.
+"""Random changes of pixels that keep the size of an image; for RandAugment, see rand_augment.py.
 
-Each is a frozen dataclass whose fields are its arguments in a config, called as
-``augmentation(pixels, generator, statistics)`` with pixels uint8 (height, width, channels), which
-are never written into.
+Each is a frozen dataclass whose fields are its arguments in a config. It is called as
+``augmentation(pixels, generator, statistics)`` with uint8 pixels (height, width, channels), which
+it never modifies.
 """
 
 import dataclasses
@@ -25,11 +25,11 @@ from pnoise_jax.data.image.images import Box
 
 @dataclasses.dataclass(frozen=True)
 class PixelStatistics:
-    """What the data set's pixels are like, in [0, 1].
+    """The mean and standard deviation of the data set's pixels in [0, 1].
 
     Attributes:
-      mean: for each channel, or one for all.
-      std: as mean.
+      mean: one number per channel, or one for all.
+      std: as `mean`.
     """
 
     mean: tuple[float, ...]
@@ -39,15 +39,15 @@ class PixelStatistics:
         require_statistics(mean=self.mean, std=self.std)
 
     def fill(self, channels: int) -> tuple[int, ...]:
-        """The mean as a pixel, in 0..255, for each channel.
+        """The mean as a pixel: one number in 0..255 per channel.
 
         Raises:
-          ValueError: the number of means is wrong.
+          ValueError: the image has another number of channels than the mean.
         """
         return tuple(round(255 * mean) for mean in self._each(self.mean, channels))
 
     def noise(self, shape: tuple[int, int, int], generator: np.random.Generator) -> np.ndarray:
-        """Normal noise around the mean, uint8: what is standard normal once it is normalised."""
+        """Normal noise around the mean, uint8; standard normal after normalisation."""
         mean, std = (
             np.array(self._each(values, shape[2]), np.float32) for values in (self.mean, self.std)
         )
@@ -57,17 +57,17 @@ class PixelStatistics:
     def _each(self, values: tuple[float, ...], channels: int) -> tuple[float, ...]:
         if len(values) not in (1, channels):
             raise ValueError(
-                f"the image has {channels} channels, and data.mean and data.std have {len(values)}"
+                f"the image has {channels} channels, but data.mean and data.std have {len(values)}"
             )
         return values * channels if len(values) == 1 else values
 
 
 @dataclasses.dataclass(frozen=True)
 class Flip:
-    """Mirrors left and right.
+    """Mirrors the image horizontally.
 
     Attributes:
-      probability: of doing so.
+      probability: the probability of mirroring.
     """
 
     probability: float = 0.5
@@ -86,12 +86,12 @@ class Flip:
 
 @dataclasses.dataclass(frozen=True)
 class RandomShift:
-    """Shifts the image by whole pixels, drawn evenly for both directions.
+    """Shifts the image vertically and horizontally by whole numbers of pixels, drawn uniformly.
 
-    The strip that a shift uncovers repeats the edge of the image, as in the views of an evaluation.
+    The uncovered strip repeats the edge of the image, as in the views of an evaluation.
 
     Attributes:
-      pixels: the longest shift in each of the four directions.
+      pixels: the largest shift in each of the four directions.
     """
 
     pixels: int = 4
@@ -114,14 +114,14 @@ class RandomShift:
 
 @dataclasses.dataclass(frozen=True)
 class ColorJitter:
-    """Changes brightness, contrast, saturation and hue, in random order: torchvision's, on PIL.
+    """Changes brightness, contrast, saturation and hue in random order, as torchvision on PIL.
 
-    The first three are multiplied by a factor drawn from [max(0, 1 - x), 1 + x]. Of images with
+    The first three are multiplied by a factor drawn from [max(0, 1 - x), 1 + x]. For images with
     one channel, only brightness and contrast change.
 
     Attributes:
-      brightness, contrast, saturation: x, at least 0; 0 leaves it alone.
-      hue: in [0, 0.5]; hue is shifted by a share of the colour circle drawn from [-hue, hue].
+      brightness, contrast, saturation: x, at least 0; 0: no change.
+      hue: in [0, 0.5]; hue is shifted by a fraction of the colour circle drawn from [-hue, hue].
     """
 
     brightness: float = 0.4
@@ -160,17 +160,17 @@ class ColorJitter:
 
 @dataclasses.dataclass(frozen=True)
 class RandomErasing:
-    """Covers a random rectangle: timm's rule.
+    """Covers a random rectangle, by timm's rule.
 
-    Area and logarithm of the aspect ratio (height / width) are drawn evenly, up to ten times until
-    the rectangle fits into the image; else nothing is covered.
+    The area and the logarithm of the aspect ratio (height / width) are drawn uniformly, up to ten
+    times until the rectangle fits into the image. If none fits, nothing is covered.
 
     Attributes:
-      probability: of doing so.
-      scale: the least and the largest area, as a share of the image's.
-      ratio: the least and the largest aspect ratio.
-      fill: "mean", the data set's mean pixel (zero once it is normalised; timm's "const"); or
-        "noise", standard normal once it is normalised (timm's "pixel", cut off at black and white).
+      probability: the probability of covering a rectangle.
+      scale: the smallest and the largest area, as a share of the image's area.
+      ratio: the smallest and the largest aspect ratio.
+      fill: "mean", the data set's mean pixel (zero after normalisation; timm's "const"); or
+        "noise", standard normal after normalisation (timm's "pixel", clipped at black and white).
     """
 
     probability: float = 0.25

@@ -1,4 +1,4 @@
-"""What Pillow opens, as pixels of 8 bits with the wanted channels; or refused, by name."""
+"""Converts images opened by Pillow to 8-bit pixels with the wanted channels, or rejects them."""
 
 import contextlib
 import functools
@@ -12,14 +12,14 @@ import PIL.Image
 from pnoise_jax.data.image import headers
 from pnoise_jax.data.image.headers import ImageError
 
-# They hold pixels and nothing to be run, as EPS does.
+# Formats that contain only pixels; EPS, for example, contains programs.
 _FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "PPM", "TIFF", "WEBP", "JPEG2000", "AVIF")
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _TILE_WIDTH, _TILE_LENGTH = 258, 262, 322, 323  # tags of TIFF
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _TILE_WIDTH, _TILE_LENGTH = 258, 262, 322, 323  # TIFF tags
 _WHITE_IS_ZERO = 0
-_TOLD_APART = 14  # of 15 bits the two ways to store them differ by rounding only
+_TOLD_APART = 14  # bits; for 15, the two ways of storing samples differ only by rounding
 _BAND = 2**22  # pixels that are converted at a time
 
-# Pillow warns of large images; here `headers.MAX_BYTES` decides.
+# Pillow warns about large images; `headers.MAX_BYTES` limits them here.
 warnings.filterwarnings("ignore", category=PIL.Image.DecompressionBombWarning)
 
 
@@ -29,10 +29,10 @@ class ChannelsError(ValueError):
 
 @contextlib.contextmanager
 def opened(encoded: bytes) -> Iterator[PIL.Image.Image]:
-    """The image, of which only the header has been read.
+    """Opens an image, reading only its header.
 
     Raises:
-      ImageError: bytes that are no image of a known kind, or too large a one.
+      ImageError: the bytes are not an image in a supported format, or the image is too large.
     """
     if headers.png_header(encoded) is not None:
         encoded = headers.png_without_texts(encoded)
@@ -42,10 +42,10 @@ def opened(encoded: bytes) -> Iterator[PIL.Image.Image]:
         raise
     except PIL.Image.DecompressionBombError as error:
         raise ImageError(f"the image is too large: {error}") from error
-    except Exception as error:  # damaged files bring decoders to raise whatever they like
+    except Exception as error:  # decoders may raise anything for damaged files
         start = bytes(encoded[:8])
         raise ImageError(
-            f"not an image that can be read: {len(encoded)} bytes that begin with {start!r} "
+            f"not an image that can be read: {len(encoded)} bytes, starting with {start!r} "
             f"({type(error).__name__})"
         ) from error
     with image:
@@ -54,11 +54,11 @@ def opened(encoded: bytes) -> Iterator[PIL.Image.Image]:
 
 
 def decode(encoded: bytes, channels: int | None) -> np.ndarray:
-    """uint8 (height, width, channels); see `images.decode`, which is for callers.
+    """Decodes to uint8 (height, width, channels); `images.decode` is the public function.
 
     Raises:
-      ImageError: it cannot be opened, is cut off, or its samples cannot be converted.
-      ChannelsError: it does not have these channels.
+      ImageError: the image cannot be opened, is truncated, or its samples cannot be converted.
+      ChannelsError: the image does not have these channels.
     """
     with opened(encoded) as image:
         try:
@@ -75,17 +75,17 @@ def decode(encoded: bytes, channels: int | None) -> np.ndarray:
 
 
 def _require_palette(image: PIL.Image.Image, encoded: bytes) -> None:
-    """Raises ImageError where a PNG lacks its palette, for which Pillow takes grey levels."""
+    """Raises ImageError if a PNG lacks its palette; Pillow would use grey levels instead."""
     is_indexed = image.format == "PNG" and image.mode == "P"
     if is_indexed and b"PLTE" not in encoded[: encoded.find(b"IDAT")]:
-        raise ImageError("a PNG whose palette is missing: it is damaged")
+        raise ImageError("a damaged PNG: its palette is missing")
 
 
 def _pixels(image: PIL.Image.Image, encoded: bytes, channels: int) -> np.ndarray | None:
-    """(height, width, channels); None: the image does not have them."""
+    """The pixels (height, width, channels); None if the image does not have these channels."""
     to_eight_bits = _to_eight_bits(image, encoded)
     pixels = np.empty((image.height, image.width, channels), np.uint8)
-    for rows, band in _bands(image):  # the whole at once would take several times its memory
+    for rows, band in _bands(image):  # converting all at once would take several times the memory
         part = _with_channels(to_eight_bits(band), channels)
         if part is None:
             return None
@@ -94,7 +94,7 @@ def _pixels(image: PIL.Image.Image, encoded: bytes, channels: int) -> np.ndarray
 
 
 def _bands(image: PIL.Image.Image) -> Iterator[tuple[slice, PIL.Image.Image]]:
-    """The image in parts of full width, and their rows."""
+    """Splits the image into bands of full width; yields the rows and the image of each."""
     height = max(1, _BAND // image.width)
     if height >= image.height:
         yield slice(None), image
@@ -105,14 +105,14 @@ def _bands(image: PIL.Image.Image) -> Iterator[tuple[slice, PIL.Image.Image]]:
 
 
 def own_channels(image: PIL.Image.Image) -> int:
-    """How many channels the file has, as TFDS reads it: 1, 3, or 4 with opacity."""
+    """The number of channels of the file, as read by TFDS: 1, 3, or 4 with opacity."""
     if _has_opacity(image):
         return 4
     return 1 if image.mode in ("1", "L") or image.mode.startswith("I") else 3
 
 
 def sample_bits(encoded: bytes) -> int:
-    """The bits of a sample of the file, from its header: 8 where it has fewer.
+    """The number of bits per sample of the file, from its header, but at least 8.
 
     Raises:
       ImageError: as `opened`.
@@ -129,14 +129,14 @@ def sample_bits(encoded: bytes) -> int:
 
 
 def _has_opacity(image: PIL.Image.Image) -> bool:
-    """Of gray, one transparent level does not count: TFDS ignores it."""
+    """Whether the image has opacity; a transparent level of a gray image is ignored, as in TFDS."""
     transparent = "transparency" in image.info and image.mode in ("P", "RGB")
     return transparent or image.mode in ("LA", "La", "PA", "RGBA", "RGBa")
 
 
 def _with_channels(image: PIL.Image.Image, channels: int) -> np.ndarray | None:
-    """(height, width, channels); None: the image does not have them."""
-    if image.mode in ("La", "RGBa"):  # colours multiplied by the opacity
+    """The pixels (height, width, channels); None if the image does not have these channels."""
+    if image.mode in ("La", "RGBa"):  # premultiplied by the opacity
         image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
     if channels == 3:
         return np.asarray(_to_rgb(image))
@@ -150,17 +150,17 @@ def _with_channels(image: PIL.Image.Image, channels: int) -> np.ndarray | None:
 
 
 def _gray(image: PIL.Image.Image) -> np.ndarray | None:
-    """(height, width, 1); None where there are colours."""
+    """The gray pixels (height, width, 1); None if the image has colours."""
     if image.mode in ("1", "L", "LA"):
         return np.asarray(image if image.mode == "L" else image.convert("L"))[..., None]
-    pixels = np.asarray(_to_rgb(image))  # a palette, or RGB, that may have gray only
+    pixels = np.asarray(_to_rgb(image))  # a palette or RGB image may contain only gray
     is_gray = (pixels[..., :1] == pixels[..., 1:]).all()
     return np.ascontiguousarray(pixels[..., :1]) if is_gray else None
 
 
 def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
     if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # else Pillow warns
+        image = image.convert("RGBA")  # avoids a warning of Pillow
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
@@ -178,10 +178,10 @@ def _described(image: PIL.Image.Image) -> str:
 def _to_eight_bits(
     image: PIL.Image.Image, encoded: bytes
 ) -> Callable[[PIL.Image.Image], PIL.Image.Image]:
-    """What makes 8 bits of the samples of a part: of more, the upper 8 are kept.
+    """A function that converts the samples of a band to 8 bits, by keeping the upper 8.
 
     Raises:
-      ImageError: samples for which the file does not say what is black and what is white.
+      ImageError: the samples are of a type for which the file does not define black and white.
     """
     if image.mode == "F":
         raise ImageError(
@@ -197,7 +197,7 @@ def _to_eight_bits(
     if not is_wide and not image.mode.startswith("I;16"):
         return lambda part: part
     shift = _declared_bits(image, encoded) - 8
-    # Pillow heeds this for 8 bits only.
+    # Pillow respects this tag only for 8 bits.
     inverted = _tags(image).get(_PHOTOMETRIC) == _WHITE_IS_ZERO
 
     def upper(part: PIL.Image.Image) -> PIL.Image.Image:
@@ -208,20 +208,20 @@ def _to_eight_bits(
 
 
 def _declared_bits(image: PIL.Image.Image, encoded: bytes) -> int:
-    """How many bits the samples have: 16, unless the file says that they have fewer."""
+    """The number of bits that the samples use: 16, unless the file declares fewer."""
     if image.format == "TIFF":
         return max(8, *_tiff_bits(image))
     bits = headers.png_significant_bits(encoded) if image.format == "PNG" else None
     if bits is None or not 8 <= bits <= _TOLD_APART:
         return 16
-    is_there = np.zeros(65536, bool)
+    occurs = np.zeros(65536, bool)
     for _, band in _bands(image):
-        is_there[np.asarray(band).ravel()] = True
-    values = np.flatnonzero(is_there)
-    # PNG wants samples of fewer bits stretched to 16, and some programs leave them as they are.
-    stretched = (values >> (16 - bits)) * (65535 / (2**bits - 1))
-    as_they_are = values.max() < 2**bits and np.abs(values - stretched).max() > 2
-    return bits if as_they_are else 16
+        occurs[np.asarray(band).ravel()] = True
+    values = np.flatnonzero(occurs)
+    # The PNG standard requires samples to be scaled to 16 bits, but some programs do not do so.
+    scaled = (values >> (16 - bits)) * (65535 / (2**bits - 1))
+    is_unscaled = values.max() < 2**bits and np.abs(values - scaled).max() > 2
+    return bits if is_unscaled else 16
 
 
 def _tags(image: PIL.Image.Image) -> dict:
@@ -229,13 +229,13 @@ def _tags(image: PIL.Image.Image) -> dict:
 
 
 def _tiff_bits(image: PIL.Image.Image) -> tuple[int, ...]:
-    """Of each sample of a pixel; of other formats as if they had 8."""
+    """The number of bits of each sample of a pixel in a TIFF; (8,) for other formats."""
     return tuple(_tags(image).get(_BITS_PER_SAMPLE, ())) or (8,)
 
 
 def _ppm_white(image: PIL.Image.Image) -> int:
-    """The sample that is white in a PPM or PGM; of other formats as if it were 255."""
-    tile = getattr(image, "tile", ())  # of images that come from a file
+    """The sample value of white in a PPM or PGM; 255 for other formats."""
+    tile = getattr(image, "tile", ())  # only images opened from a file have it
     arguments = tile[0][3] if image.format == "PPM" and tile else ()
     return arguments[1] if len(arguments) == 2 and isinstance(arguments, tuple) else 255
 
@@ -243,9 +243,9 @@ def _ppm_white(image: PIL.Image.Image) -> int:
 def _bits_per_pixel(image: PIL.Image.Image) -> int:
     height, width = (_tags(image).get(tag) for tag in (_TILE_LENGTH, _TILE_WIDTH))
     if isinstance(height, int) and isinstance(width, int):
-        headers.require_decodable(height, width)  # it is decoded whole, however small the image
-    held = {"I": 32, "F": 32, "RGBA": 32, "RGBa": 32, "CMYK": 32}.get(image.mode, 24)
-    return max(held, sum(_tiff_bits(image)))
+        headers.require_decodable(height, width)  # a tile is decoded whole, even for a small image
+    decoded = {"I": 32, "F": 32, "RGBA": 32, "RGBa": 32, "CMYK": 32}.get(image.mode, 24)
+    return max(decoded, sum(_tiff_bits(image)))
 
 
 @functools.cache

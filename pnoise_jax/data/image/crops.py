@@ -1,7 +1,7 @@
 """The first transform of an image: from an encoded file or pixels to pixels of the wanted size.
 
-Each is a frozen dataclass whose fields are its arguments in a config, called as
-``crop(image, generator, size)`` with size = (height, width) of what comes out.
+Each is a frozen dataclass whose fields are its arguments in a config. It is called as
+``crop(image, generator, size)`` with the (height, width) of the result as size.
 """
 
 import dataclasses
@@ -27,9 +27,9 @@ Size = tuple[int, int]
 
 @dataclasses.dataclass(frozen=True)
 class NoCrop:
-    """What has the wanted size is left alone, bit for bit; else as `resize_square`.
+    """Leaves an image of the wanted size unchanged, bit for bit; others as `resize_square`.
 
-    The paper's ResNets train and test so: no augmentation but normalisation.
+    The paper's ResNets are trained and tested this way: no augmentation, only normalisation.
     """
 
     random: ClassVar[bool] = False
@@ -43,9 +43,10 @@ class NoCrop:
 
 @dataclasses.dataclass(frozen=True)
 class ResizeSquare:
-    """Resizes straight to the wanted size, whatever becomes of the image's proportions.
+    """Resizes directly to the wanted size, without keeping the aspect ratio.
 
-    The published code's evaluation: torchvision's ``Resize((s, s))`` on PIL images, byte for byte.
+    The evaluation of the published code: torchvision's ``Resize((s, s))`` on PIL images, byte for
+    byte.
 
     Attributes:
       interpolation: "bilinear" or "bicubic", antialiased.
@@ -65,7 +66,7 @@ class ResizeSquare:
 
 @dataclasses.dataclass(frozen=True)
 class ResizeCrop:
-    """Resizes so that the wanted size is a given share of the short side, and crops the centre.
+    """Resizes so the wanted size is a given share of the short side, and crops the centre.
 
     timm's evaluation (``crop_mode="center"``), and torchvision's ``Resize(256)``,
     ``CenterCrop(224)`` on PIL images with the share 0.875, byte for byte.
@@ -87,7 +88,7 @@ class ResizeCrop:
         """uint8 (*size, channels)."""
         del generator
         resized = self._resized_size(*image_size(image), size)
-        # Halves are rounded to even numbers, as torchvision's CenterCrop does.
+        # Halves are rounded to even numbers, as in torchvision's CenterCrop.
         top, left = (round((have - want) / 2) for have, want in zip(resized, size, strict=True))
         return resize_then_crop(
             image, resized, (top, left, *size), interpolation=self.interpolation
@@ -98,21 +99,22 @@ class ResizeCrop:
         if short_height != short_width:  # as timm's ResizeKeepRatio
             ratio = min(height / short_height, width / short_width)
             return round(height / ratio), round(width / ratio)
-        if height <= width:  # as torchvision's Resize, which cuts the fraction off
+        if height <= width:  # as torchvision's Resize, which truncates
             return short_height, int(short_height * width / height)
         return int(short_height * height / width), short_height
 
 
 @dataclasses.dataclass(frozen=True)
 class RandomResizedCrop:
-    """A random part of the image, resized to the wanted size: torchvision's rule.
+    """Resizes a random part of the image to the wanted size, by torchvision's rule.
 
-    Area and logarithm of the aspect ratio (width / height) are drawn evenly, up to ten times until
-    the crop fits into the image; else it is the largest central crop with an allowed ratio.
+    The area and the logarithm of the aspect ratio (width / height) are drawn uniformly, up to ten
+    times until the crop fits into the image. If none fits, the crop is the largest central one with
+    an allowed ratio.
 
     Attributes:
-      scale: the least and the largest area, as a share of the image's, in (0, 1].
-      ratio: the least and the largest aspect ratio.
+      scale: the smallest and the largest area, as a share of the image's area, in (0, 1].
+      ratio: the smallest and the largest aspect ratio.
     """
 
     scale: tuple[float, float] = (0.08, 1.0)
@@ -129,7 +131,7 @@ class RandomResizedCrop:
         return crop_and_resize(image, box, size, antialias=False)
 
     def box(self, height: int, width: int, generator: Generator) -> Box:
-        """The crop (top, left, height, width) of an image."""
+        """Draws the crop (top, left, height, width) of an image."""
         for _ in range(10):
             area = height * width * draw(generator, *self.scale)
             ratio = math.exp(draw(generator, *map(math.log, self.ratio)))
@@ -146,10 +148,10 @@ class RandomResizedCrop:
 
 @dataclasses.dataclass(frozen=True)
 class _Square:
-    """Fields of the crops from an image that is squashed first.
+    """The fields of crops that first resize the image without keeping its aspect ratio.
 
     Attributes:
-      crop_ratio: the wanted size as a share of the square's, in (0, 1].
+      crop_ratio: the wanted size as a share of the size resized to, in (0, 1].
       interpolation: "bilinear" or "bicubic", antialiased.
     """
 
@@ -167,7 +169,7 @@ class _Square:
 
 @dataclasses.dataclass(frozen=True)
 class SquareCrop(_Square):
-    """Resizes to a square, whatever becomes of the proportions, and crops the centre.
+    """Resizes to a square, without keeping the aspect ratio, and crops the centre.
 
     The evaluation of SSRT and CDTrans: torchvision's ``Resize((256, 256))``, ``CenterCrop(224)`` on
     PIL images, byte for byte.
@@ -187,10 +189,10 @@ class SquareCrop(_Square):
 
 @dataclasses.dataclass(frozen=True)
 class SquareRandomCrop(_Square):
-    """Resizes to a square, whatever becomes of the proportions, and crops a random place.
+    """Resizes to a square, without keeping the aspect ratio, and crops at a random position.
 
-    The training of TVT, ``Resize((288, 288))``, ``RandomCrop(256)``, with the ratio 256/288, and of
-    CDTrans, 256 and 224, with 0.875.
+    The training of TVT (``Resize((288, 288))``, ``RandomCrop(256)``) with the ratio 256/288, and of
+    CDTrans (256 and 224) with 0.875.
     """
 
     random: ClassVar[bool] = True
@@ -209,12 +211,12 @@ class SquareRandomCrop(_Square):
 
 @dataclasses.dataclass(frozen=True)
 class SquareRandomResizedCrop(_Square):
-    """Resizes to a square, whatever becomes of the proportions; then as `random_resized_crop`.
+    """Resizes to a square, without keeping the aspect ratio; then as `random_resized_crop`.
 
     The training of SSRT: ``Resize((256, 256))``, ``RandomResizedCrop(224)``, antialiased.
 
-    Attributes, beside those of the square:
-      scale, ratio: as `random_resized_crop` has them, of the square.
+    Attributes, in addition to crop_ratio and interpolation:
+      scale, ratio: as in `random_resized_crop`, relative to the square.
     """
 
     scale: tuple[float, float] = (0.08, 1.0)

@@ -1,15 +1,16 @@
-"""What the headers of encoded images say, and the limits that are checked before any decoding."""
+"""Reads the headers of encoded images, and checks limits before anything is decoded."""
 
 from typing import NamedTuple
 
 MAX_BYTES = 480_000_000
-"""The most that an image's pixels may take, at three bytes a pixel or more: 160 megapixels of RGB.
+"""The maximum size of decoded pixels, at 3 bytes per pixel or more: 160 megapixels of RGB.
 
-A few hundred kilobytes can claim far more, and would take the memory and the time.
+A file of a few hundred kilobytes can declare a far larger image, which would exhaust memory and
+time.
 """
 
 MAX_SCANNED_PIXELS = 4_000_000_000
-"""The most pixels times scans of a JPEG: each of them passes over the whole image."""
+"""The maximum of pixels times scans of a JPEG: each scan passes over the whole image."""
 
 _UNUSED_CHUNKS = (b"iCCP", b"iTXt", b"tEXt", b"zTXt")
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
@@ -18,16 +19,16 @@ _SCAN, _PROGRESSIVE = b"\xff\xda", (0xC2, 0xC6, 0xCA, 0xCE)  # markers of JPEG
 
 
 class ImageError(ValueError):
-    """Bytes that are no image, are cut off, too large, or of a kind that cannot be converted."""
+    """Bytes that are not an image, or an image that is truncated, too large or not convertible."""
 
 
 def require_decodable(height: int, width: int, *, bits_per_pixel: int = 24) -> None:
-    """Raises ImageError where the decoded image would take more than MAX_BYTES."""
+    """Raises ImageError if the decoded image would take more than MAX_BYTES."""
     needed = height * width * max(24, bits_per_pixel) // 8
     if needed > MAX_BYTES:
         raise ImageError(
-            f"an image of {height} x {width} pixels is too large: decoded it takes "
-            f"{needed / 1e6:.0f} MB, and the limit is {MAX_BYTES / 1e6:.0f} MB; make it smaller"
+            f"an image of {height} x {width} pixels is too large: decoded, it takes "
+            f"{needed / 1e6:.0f} MB, but the limit is {MAX_BYTES / 1e6:.0f} MB; make it smaller"
         )
 
 
@@ -35,12 +36,12 @@ def require_decodable(height: int, width: int, *, bits_per_pixel: int = 24) -> N
 
 
 class JpegHeader(NamedTuple):
-    """What a frame header says.
+    """The frame header of a JPEG.
 
     Attributes:
-      height, width: pixels.
+      height, width: in pixels.
       components: 1 (gray), 3 (YCbCr, RGB) or 4 (CMYK, YCCK).
-      offset: of the two bytes of the height in the file.
+      offset: the offset in the file of the two bytes of the height.
     """
 
     height: int
@@ -50,10 +51,10 @@ class JpegHeader(NamedTuple):
 
 
 def jpeg_header(encoded: bytes) -> JpegHeader | None:
-    """The frame header of a JPEG; None: it is not a JPEG, or an odd one.
+    """The frame header of a JPEG; None if it is not a JPEG, or an unusual one.
 
     Raises:
-      ImageError: an image that takes more than MAX_BYTES, or too many scans.
+      ImageError: the decoded image would take more than MAX_BYTES, or it has too many scans.
     """
     if encoded[:2] != b"\xff\xd8":
         return None
@@ -81,20 +82,21 @@ def jpeg_header(encoded: bytes) -> JpegHeader | None:
 def _require_few_scans(encoded: bytes, header: JpegHeader, is_progressive: bool) -> None:
     first = encoded.find(_SCAN, header.offset)
     if not is_progressive and encoded[first + 4 : first + 5] == bytes([header.components]):
-        return  # the first scan holds everything
-    scans = encoded.count(_SCAN)  # never in coded data, where a zero follows 0xFF
+        return  # the first scan contains all components
+    scans = encoded.count(_SCAN)  # does not occur in coded data, where a zero follows 0xFF
     if header.height * header.width * scans > MAX_SCANNED_PIXELS:
         raise ImageError(
             f"a JPEG of {header.height} x {header.width} pixels in {scans} scans is too large: the "
-            f"limit is {MAX_SCANNED_PIXELS // 10**9} billion pixels times scans; save it again"
+            f"limit is {MAX_SCANNED_PIXELS // 10**9} billion pixels times scans; save it again "
+            "with fewer scans"
         )
 
 
 def with_height(encoded: bytes, header: JpegHeader, rows: int) -> bytearray:
-    """The same JPEG with fewer rows: the decoder stops where the crop ends.
+    """The JPEG with its height changed to `rows`, so the decoder stops at the end of the crop.
 
-    Rows are coded from top to bottom, so what remains is decoded as before. What follows is
-    skipped, with a warning that only strict decoding minds.
+    Rows are coded from top to bottom, so the remaining rows are decoded as before. The data after
+    them is skipped, with a warning that is an error only in strict decoding.
     """
     changed = bytearray(encoded)
     changed[header.offset : header.offset + 2] = rows.to_bytes(2)
@@ -105,12 +107,12 @@ def with_height(encoded: bytes, header: JpegHeader, rows: int) -> bytearray:
 
 
 class PngHeader(NamedTuple):
-    """What the first chunk says.
+    """The first chunk of a PNG.
 
     Attributes:
-      height, width: pixels.
-      bits: of a sample: 1, 2, 4, 8 or 16.
-      channels: samples of a pixel; 1 for a palette, too.
+      height, width: in pixels.
+      bits: the number of bits per sample: 1, 2, 4, 8 or 16.
+      channels: the number of samples per pixel; 1 for a palette.
     """
 
     height: int
@@ -120,10 +122,10 @@ class PngHeader(NamedTuple):
 
 
 def png_header(encoded: bytes) -> PngHeader | None:
-    """The header of a PNG; None: it is not a PNG.
+    """The header of a PNG; None if it is not a PNG.
 
     Raises:
-      ImageError: an image that takes more than MAX_BYTES.
+      ImageError: the decoded image would take more than MAX_BYTES.
     """
     if encoded[:8] != _PNG or encoded[12:16] != b"IHDR" or len(encoded) < 33:
         return None
@@ -136,8 +138,8 @@ def png_header(encoded: bytes) -> PngHeader | None:
 def png_without_texts(encoded: bytes) -> bytes:
     """A PNG without its texts and colour profile.
 
-    They are not used here, and Pillow refuses the whole image where they are long, as they could
-    be decompressed to any size.
+    They are not used here, and Pillow rejects the whole image if they are long, because they could
+    decompress to any size.
     """
     kept, start, position = [], 0, len(_PNG)
     while position + 12 <= len(encoded):
@@ -150,7 +152,7 @@ def png_without_texts(encoded: bytes) -> bytes:
 
 
 def png_significant_bits(encoded: bytes) -> int | None:
-    """The bits of the samples' source, as the chunk sBIT says; the most of all channels."""
+    """The number of significant bits, from the chunk sBIT: the maximum over channels, or None."""
     position = len(_PNG)
     while position + 12 <= len(encoded):
         length = int.from_bytes(encoded[position : position + 4])

@@ -1,7 +1,7 @@
-"""Encoded images to pixels: decoding, cropping and resizing on the host.
+"""Decodes, crops and resizes images on the host.
 
-Everything here releases the interpreter lock while it works, so that threads run side by side.
-EXIF orientation is ignored, as TFDS, tf.image and torchvision's ImageFolder ignore it.
+All functions release the interpreter lock while they work, so threads run in parallel. EXIF
+orientation is ignored, as in TFDS, tf.image and torchvision's ImageFolder.
 """
 
 from typing import NamedTuple
@@ -17,11 +17,11 @@ from pnoise_jax.data.image.headers import jpeg_header, png_header, with_height
 
 
 class Encoded(NamedTuple):
-    """An encoded file that is decoded with a number of channels of its own.
+    """An encoded image file, and the number of channels to decode it with.
 
     Attributes:
-      data: the file.
-      channels: 1 (gray), 2 (with opacity), 3 (RGB) or 4 (RGBA); None: as the file has them.
+      data: the bytes of the file.
+      channels: 1 (gray), 2 (gray and opacity), 3 (RGB) or 4 (RGBA); None: as in the file.
     """
 
     data: bytes
@@ -29,13 +29,13 @@ class Encoded(NamedTuple):
 
 
 Image = bytes | Encoded | np.ndarray
-"""An encoded file (JPEG, PNG, ...), RGB where it is bytes alone; or pixels: uint8 (height, width,
-channels)."""
+"""An encoded file (JPEG, PNG, ...), decoded as RGB if given as bytes; or uint8 pixels (height,
+width, channels)."""
 
 Box = tuple[int, int, int, int]
 """(top, left, height, width), pixels."""
 
-_THIN = 16  # the long side / the short side beyond which resizing the whole costs too much
+_THIN = 16  # ratio of the sides above which resizing the whole image is too expensive
 
 INTERPOLATIONS = {
     "bilinear": PIL.Image.Resampling.BILINEAR,
@@ -43,18 +43,18 @@ INTERPOLATIONS = {
 }
 
 
-# How simplejpeg decodes (components of the file, wanted channels); all else is left to Pillow.
+# How simplejpeg decodes (components of the file, wanted channels); Pillow decodes everything else.
 _COLOURS = {(1, 1): "GRAY", (1, None): "GRAY", (1, 3): "RGB", (3, 3): "RGB", (3, None): "RGB"}
 
-# The pipeline's threads are the parallelism; OpenCV's own would fight with them over the cores.
+# The pipeline parallelises with threads; OpenCV's threads would compete with them for the cores.
 cv2.setNumThreads(0)
 
 
 def image_size(image: Image) -> tuple[int, int]:
-    """(height, width); of an encoded image from its header, without decoding it.
+    """The (height, width) of an image; an encoded image is not decoded, only its header is read.
 
     Raises:
-      ImageError: bytes that are no image, or too large a one.
+      ImageError: the bytes are not an image, or the image is too large.
     """
     if isinstance(image, np.ndarray):
         return _checked(image).shape[:2]
@@ -67,17 +67,17 @@ def image_size(image: Image) -> tuple[int, int]:
 
 
 def decode(image: Image) -> np.ndarray:
-    """All pixels, exactly as Pillow gives them: uint8 (height, width, channels); bytes are RGB.
+    """Decodes all pixels exactly as Pillow does: uint8 (height, width, channels); RGB for bytes.
 
-    To RGB, gray, palettes and CMYK are converted, and opacity is dropped. To one channel, gray is
-    converted, and colours are refused unless they are all gray; four channels need an opacity. Of
-    samples of 16 bits the upper 8 are kept, and of fewer where the file declares them. An array
-    comes back as it is, with its channels.
+    For three channels, gray, palettes and CMYK are converted to RGB, and opacity is dropped. For
+    one channel, colour images are rejected unless all their pixels are gray. For four channels, the
+    image must have opacity. Of 16-bit samples, the upper 8 bits are kept; if the file declares that
+    fewer bits are used, the upper 8 of those. An array is returned as it is.
 
     Raises:
-      ImageError: bytes that are no image, are cut off, are too large an image, or have samples
-        that cannot be converted faithfully: floating-point, signed or 32-bit numbers.
-      ChannelsError: an image without the channels of `Encoded`.
+      ImageError: the bytes are not an image, are truncated, or contain an image that is too large
+        or whose samples cannot be converted faithfully: floating-point, signed or 32-bit numbers.
+      ChannelsError: the image does not have the channels of `Encoded`.
     """
     if isinstance(image, np.ndarray):
         return _checked(image)
@@ -88,7 +88,7 @@ def decode(image: Image) -> np.ndarray:
         try:
             return simplejpeg.decode_jpeg(data, colours)
         except ValueError:
-            pass  # a mere warning, too, raises: it is for Pillow to tell what is beyond repair
+            pass  # raised for mere warnings, too: Pillow decides whether the file is damaged
     return conversion.decode(data, channels)
 
 
@@ -100,24 +100,24 @@ def crop_and_resize(
     antialias: bool,
     interpolation: str = "bilinear",
 ) -> np.ndarray:
-    """A part of an image, brought to a size.
+    """Crops a part of an image and resizes it.
 
     Args:
       image: bytes or pixels.
-      box: the part; None: all.
-      size: (height, width) that comes out.
-      antialias: True, for evaluation: decoded exactly and resized by Pillow, as torchvision does
-        on PIL images, byte for byte. False, for training crops: decoded as fast as possible
-        (differences of a few grey levels) and resized by OpenCV; not antialiased, as in tf.image,
-        but where both sides shrink to half or less.
-      interpolation: "bilinear" or "bicubic"; without antialias only "bilinear".
+      box: the part to crop; None: the whole image.
+      size: the (height, width) of the result.
+      antialias: True, for evaluation: decoded exactly and resized by Pillow, like torchvision on
+        PIL images, byte for byte. False, for training crops: decoded as fast as possible (with
+        differences of a few grey levels) and resized by OpenCV. As in tf.image, that is without
+        antialiasing, except where both sides shrink to half or less.
+      interpolation: "bilinear" or "bicubic"; without antialias, only "bilinear".
 
     Returns:
-      uint8 (height, width, channels). Where nothing is resized it may be a view of `image`.
+      uint8 (height, width, channels). If nothing is resized, it may be a view of `image`.
 
     Raises:
-      ImageError: bytes that cannot be decoded.
-      ValueError: a box that is not inside the image.
+      ImageError: the bytes cannot be decoded.
+      ValueError: the box is not inside the image, or the interpolation needs antialias.
     """
     if antialias:
         return _resize_by_pillow(_crop(decode(image), box), size, INTERPOLATIONS[interpolation])
@@ -131,17 +131,17 @@ def crop_and_resize(
 def resize_then_crop(
     image: Image, resized: tuple[int, int], box: Box, *, interpolation: str
 ) -> np.ndarray:
-    """A part of what `crop_and_resize` with antialias makes of the whole image.
+    """Resizes a whole image, as `crop_and_resize` with antialias, and crops a part of the result.
 
     Args:
       image: bytes or pixels.
-      resized: the (height, width) that the whole is resized to.
-      box: the part of that.
+      resized: the (height, width) that the whole image is resized to.
+      box: the part to crop, in pixels of the resized image.
       interpolation: "bilinear" or "bicubic".
 
     Returns:
-      uint8 (height, width, channels) of the box. Of a long, thin image, which would become huge,
-      only this part is computed; it may then differ by a grey level.
+      uint8 (height, width, channels) of the box. For a long, thin image, which would become huge
+      when resized, only the box is computed; it may then differ by one grey level.
 
     Raises:
       ImageError, ValueError: as `crop_and_resize`.
@@ -165,7 +165,7 @@ def _encoded(image: bytes | Encoded) -> Encoded:
 def _checked(pixels: np.ndarray) -> np.ndarray:
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or 0 in pixels.shape:
         raise ValueError(
-            f"an image of pixels must be a uint8 array (height, width, channels); this one is "
+            f"the pixels of an image must be a uint8 array (height, width, channels); this one is "
             f"{pixels.dtype} {pixels.shape}"
         )
     return pixels
@@ -192,10 +192,10 @@ def _resize_by_opencv(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     height, width, channels = pixels.shape
     if (height, width) == size:
         return pixels
-    # Linear interpolation looks at two pixels per side only, and skips the others.
+    # Linear interpolation uses only two pixels per axis and skips the others.
     halved = height >= 2 * size[0] and width >= 2 * size[1]
     interpolation = cv2.INTER_AREA if halved else cv2.INTER_LINEAR
-    # OpenCV takes four channels at most, and drops a single one's axis.
+    # OpenCV supports at most four channels, and drops the axis of a single one.
     parts = [
         cv2.resize(pixels[..., first : first + 4], (size[1], size[0]), interpolation=interpolation)
         for first in range(0, channels, 4)
@@ -209,13 +209,13 @@ def _resize_by_pillow(
     resample: PIL.Image.Resampling,
     part: tuple[float, float, float, float] | None = None,
 ) -> np.ndarray:
-    """All, or the part (left, top, right, bottom), resized."""
+    """Resizes the whole image, or the part (left, top, right, bottom) of it."""
     if pixels.shape[:2] == size and part is None:
         return pixels
     width_and_height = (size[1], size[0])
     if pixels.shape[2] == 3:
         return np.asarray(PIL.Image.fromarray(pixels).resize(width_and_height, resample, box=part))
-    # One by one: Pillow would take two channels for gray and opacity, and four for CMYK.
+    # One by one: Pillow would interpret two channels as gray and opacity, and four as CMYK.
     planes = [
         PIL.Image.fromarray(pixels[..., channel]).resize(width_and_height, resample, box=part)
         for channel in range(pixels.shape[2])
@@ -227,17 +227,17 @@ def _resize_by_pillow(
 
 
 def _decode_and_resize(image: Encoded, box: Box | None, size: tuple[int, int]) -> np.ndarray:
-    """A crop, fast; decoded at a half, a quarter or an eighth where `size` is that small."""
+    """Crops and resizes fast: decodes at 1/2, 1/4 or 1/8 of the size if `size` is that small."""
     encoded, channels = image
     header = jpeg_header(encoded)
     colours = None if header is None else _COLOURS.get((header.components, channels))
-    # Without its end marker, a file may be cut off, which the fast way would not notice.
+    # A file without an end marker may be truncated, which the fast path would not detect.
     if header is None or colours is None or not encoded.endswith(b"\xff\xd9"):
         return _resize_by_opencv(_crop(decode(image), box), size)
     whole = (0, 0, header.height, header.width)
     top, left, height, width = _inside(box or whole, header.height, header.width)
     factor = _shrink_factor(height, width, size)
-    rows = min(header.height, -(-(top + height) // 16) * 16)  # a block of pixels has up to 16 rows
+    rows = min(header.height, -(-(top + height) // 16) * 16)  # blocks have up to 16 rows
     try:
         pixels = simplejpeg.decode_jpeg(
             with_height(encoded, header, rows) if rows < header.height else encoded,
@@ -255,19 +255,19 @@ def _decode_and_resize(image: Encoded, box: Box | None, size: tuple[int, int]) -
 
 
 def _resize_part(pixels: np.ndarray, box: Box, factor: int, size: tuple[int, int]) -> np.ndarray:
-    """The box, in pixels of the image before `pixels` was made smaller by the factor, resized."""
+    """Crops and resizes pixels that are smaller than the image of `box` by `factor`."""
     if all(side % factor == 0 for side in box):
         top, left, height, width = (side // factor for side in box)
         return _resize_by_opencv(_crop(pixels, (top, left, height, width)), size)
     top, left, height, width = (side / factor for side in box)
-    # As _resize_by_opencv: where both sides shrink to half, means of as many pixels as are needed.
+    # As _resize_by_opencv: if both sides shrink to half or less, average over several pixels.
     down, right = int(height // size[0]), int(width // size[1])
     if min(down, right) < 2:
         down = right = 1
     finer = (size[0] * down, size[1] * right)
     y_step, x_step = height / finer[0], width / finer[1]
-    # Pixel i of the result has its middle at (i + 1/2) steps from the edge of the box, and pixel j
-    # of what is read at j + 1/2.
+    # The centre of pixel i of the result is (i + 1/2) steps from the edge of the box; the centre of
+    # pixel j of the source is at j + 1/2.
     moves = np.array(
         [[x_step, 0, left + (x_step - 1) / 2], [0, y_step, top + (y_step - 1) / 2]], np.float64
     )
@@ -282,5 +282,5 @@ def _resize_part(pixels: np.ndarray, box: Box, factor: int, size: tuple[int, int
 
 
 def _shrink_factor(height: int, width: int, size: tuple[int, int]) -> int:
-    """How far a crop may be shrunk while it is decoded and still be no smaller than `size`."""
+    """The largest factor by which a crop can shrink while decoded and not be below `size`."""
     return next((f for f in (8, 4, 2) if height >= f * size[0] and width >= f * size[1]), 1)

@@ -11,29 +11,30 @@ from pnoise_jax.data.image import pixel_operations as operations
 from pnoise_jax.data.image.arguments import draw, require_number
 from pnoise_jax.data.image.augmentations import PixelStatistics
 
-# Where an operation covers or moves, it does so in shares of an image of this side, in pixels.
+# The lengths of cutouts and translations are defined for images of this size in pixels, and are
+# proportional for others.
 _REFERENCE_SIDE = 224
 
 
 @dataclasses.dataclass(frozen=True)
 class RandAugment:
-    """Operations drawn from sixteen, one after the other, all of one magnitude.
+    """Applies operations drawn from sixteen, one after the other, with the same magnitude.
 
-    The definition is big_vision's and AugReg's (Steiner et al. 2021), as the recipes of ViTs from
-    the literature are stated in it: all sixteen operations equally likely, always applied, at
-    magnitudes where 10 stands for the original's strongest and 15 is AugReg's. timm's "rand-m9"
-    counts likewise to 10, but applies each with probability 0.5; torchvision's counts to 30.
+    The definition follows big_vision and AugReg (Steiner et al. 2021), in whose terms published ViT
+    recipes are stated: all sixteen operations are equally likely and always applied; magnitude 10
+    is the maximum of the original paper, and AugReg uses 15. timm's "rand-m9" also has a scale up
+    to 10, but applies each operation with probability 0.5; torchvision's scale goes up to 30.
 
-    What differs from big_vision: what comes into view is filled with the data set's mean, not with
-    gray 128; lengths (a translation's 100 pixels and a cutout's 80 at magnitude 10) are those of an
-    image of 224 pixels, and in proportion for others; contrast is relative to the image's mean
-    gray, as in Pillow; a solarize from magnitude 10 on leaves the image alone.
+    Differences from big_vision: uncovered areas are filled with the data set's mean, not with gray
+    128; lengths (100 pixels for a translation and 80 for a cutout at magnitude 10) apply to images
+    of 224 pixels, and are proportional for others; contrast is relative to the image's mean gray,
+    as in Pillow; solarize leaves the image unchanged from magnitude 10 on.
 
     Attributes:
-      num_ops: how many operations, at least 1.
+      num_ops: the number of operations, at least 1.
       magnitude: 0 to 30.
-      magnitude_std: where above 0, every operation's magnitude is drawn from a normal distribution
-        around it, cut off at 0 and 30 (timm's "mstd").
+      magnitude_std: if above 0, the magnitude of every operation is drawn from a normal
+        distribution around `magnitude`, clipped to 0 and 30 (timm's "mstd").
     """
 
     num_ops: int = 2
@@ -52,7 +53,7 @@ class RandAugment:
         """uint8, of the same shape.
 
         Raises:
-          ValueError: pixels of other than 1 or 3 channels.
+          ValueError: the pixels have neither 1 nor 3 channels.
         """
         operations.require_colour(pixels)
         fill = statistics.fill(pixels.shape[2])
@@ -70,7 +71,7 @@ class RandAugment:
 Fill = tuple[int, ...]
 
 Operation = Callable[[np.ndarray, float, Generator, Fill], np.ndarray]
-"""(pixels, level, generator, fill) -> pixels; level 1 is the original's strongest."""
+"""(pixels, level, generator, fill) -> pixels; level 1 is the maximum of the original paper."""
 
 
 def _sign(generator: Generator) -> int:

@@ -1,8 +1,8 @@
-"""Transforms of images by name, as a config says them.
+"""Image transforms by name, as specified in a config.
 
-Such as ``data.train_transform = "random_resized_crop(scale=(0.05, 1))|flip|rand_augment(2, 15)"``.
-The first one decides which part of an image is brought to the wanted size, the others change
-pixels and keep the size. They work on uint8, before normalisation.
+E.g. ``data.train_transform = "random_resized_crop(scale=(0.05, 1))|flip|rand_augment(2, 15)"``.
+The first transform determines which part of an image is resized to the wanted size; the others
+change pixels and keep the size. All work on uint8, before normalisation.
 """
 
 import ast
@@ -22,7 +22,7 @@ from pnoise_jax.registry import did_you_mean
 Transform = Callable[[Image, np.random.Generator | None], np.ndarray]
 """(encoded image or pixels, generator) -> uint8 (height, width, channels) of the wanted size."""
 
-# Their fields are the arguments, their docstrings say what they do.
+# The fields of these classes are the arguments in a config.
 _CROPS: Mapping[str, type] = {
     "none": crops.NoCrop,
     "resize_square": crops.ResizeSquare,
@@ -42,7 +42,7 @@ _AUGMENTATIONS: Mapping[str, type] = {
 
 
 def list_transforms() -> list[str]:
-    """All names: those that may come first, then those that may follow."""
+    """The names of all transforms: first those that can come first, then those that can follow."""
     return [*_CROPS, *_AUGMENTATIONS]
 
 
@@ -55,24 +55,24 @@ def create_transform(
     train: bool,
     field: str,
 ) -> Transform:
-    """The transform that a config names.
+    """Creates the transform that a config specifies.
 
     Args:
       text: names with arguments, joined by "|".
-      size: (height, width) of what comes out.
-      mean, std: of the data set's pixels in [0, 1], for each channel or one for all; what is
-        covered or moved out of sight is filled with them.
+      size: the (height, width) of the result.
+      mean, std: the statistics of the data set's pixels in [0, 1], one per channel or one for all;
+        used to fill areas that a transform covers or uncovers.
       train: whether random transforms are allowed.
-      field: the config field that has the text, for errors.
+      field: the config field that contains the text, for error messages.
 
     Returns:
-      A function of an image and a generator (without random transforms, it is not used): the same
-      image and generator give the same bytes. It never writes into its input.
+      A function of an image and a generator. The same image and generator give the same bytes.
+      Without random transforms, the generator is not used. The input is never modified.
 
     Raises:
-      ValueError: a text that cannot be read, an unknown name or argument, an argument of a wrong
-        type or out of range, a random transform where none is allowed, a wrong order; a mean or
-        std that is not of pixels in [0, 1].
+      ValueError: the text cannot be parsed; a name or an argument is unknown; an argument has the
+        wrong type or is out of range; a random transform is used where none is allowed; the order
+        is wrong; or the mean or std does not belong to pixels in [0, 1].
     """
     statistics = PixelStatistics(tuple(mean), tuple(std))
     try:
@@ -86,7 +86,7 @@ def create_transform(
 
 @dataclasses.dataclass(frozen=True)
 class _Chain:
-    """A crop, then augmentations. A class, and no closure, as worker processes get a copy."""
+    """A crop, then augmentations. Not a closure, as worker processes need a pickled copy."""
 
     crop: Callable
     augmentations: tuple[Callable, ...]
@@ -109,33 +109,33 @@ class _Named:
 def _check_order(first: _Named, rest: Sequence[_Named], train: bool) -> None:
     if first.name not in _CROPS:
         raise ValueError(
-            f"{first.name!r} keeps the size, and the first transform decides it: begin with "
-            f"{', '.join(_CROPS)}, such as 'none|{first.name}'"
+            f"{first.name!r} keeps the size, but the first transform must set it: begin with one "
+            f"of {', '.join(_CROPS)}, such as 'none|{first.name}'"
         )
     for named in rest:
         if named.name in _CROPS:
-            raise ValueError(f"{named.name!r} decides the size, so it can only come first")
+            raise ValueError(f"{named.name!r} sets the size, so it can only come first")
     for named in (first, *rest):
         if named.step.random and not train:
             deterministic = [name for name, crop in _CROPS.items() if not crop.random]
             raise ValueError(
-                f"{named.name!r} is random, which is for training; use one of "
+                f"{named.name!r} is random, which is only allowed for training; use one of "
                 f"{', '.join(deterministic)}"
             )
 
 
-# The text
+# Parsing
 
 
 def _parse(text: str) -> list[ast.expr]:
-    """The calls and bare names that the text joins by "|"."""
+    """The calls and bare names that are joined by "|" in the text."""
     if not isinstance(text, str):
-        raise ValueError("give a text, such as 'none'")
+        raise ValueError("give a string, such as 'none'")
     try:
         expression = ast.parse(text.strip(), mode="eval").body
     except SyntaxError as error:
         raise ValueError(
-            f"cannot be read ({error.msg}); write it such as 'random_resized_crop(scale=(0.05, 1))"
+            f"cannot be parsed ({error.msg}); write it like 'random_resized_crop(scale=(0.05, 1))"
             "|flip'"
         ) from None
     calls = []
@@ -157,14 +157,14 @@ def _create(expression: ast.expr) -> _Named:
         return _Named(name, known[name]())
     allowed = list(inspect.signature(known[name]).parameters)
     if len(call.args) > len(allowed):
-        raise ValueError(f"{name} takes {_listed(allowed)}, not {len(call.args)} arguments")
+        raise ValueError(f"{name} accepts {_listed(allowed)}, not {len(call.args)} arguments")
     arguments = dict(zip(allowed, map(_literal, call.args), strict=False))
     for keyword in call.keywords:
         if keyword.arg not in allowed:
-            hint = did_you_mean(keyword.arg, allowed) if allowed else f": {name} takes none"
+            hint = did_you_mean(keyword.arg, allowed) if allowed else f": {name} accepts none"
             raise ValueError(f"{name}: the argument {keyword.arg!r} is unknown{hint}")
         if keyword.arg in arguments:
-            raise ValueError(f"{name} is given {keyword.arg} twice")
+            raise ValueError(f"{name} is passed {keyword.arg} twice")
         arguments[keyword.arg] = _literal(keyword.value)
     try:
         return _Named(name, known[name](**arguments))
@@ -173,18 +173,18 @@ def _create(expression: ast.expr) -> _Named:
 
 
 def _literal(expression: ast.expr) -> Any:
-    """A number, a fraction such as 3/4, a text, or a tuple of these."""
+    """A number, a fraction such as 3/4, a string, or a tuple of these."""
     if isinstance(expression, ast.Tuple | ast.List):
         return tuple(map(_literal, expression.elts))
     if isinstance(expression, ast.BinOp) and isinstance(expression.op, ast.Div):
-        over, under = _literal(expression.left), _literal(expression.right)
-        if all(isinstance(number, int | float) for number in (over, under)) and under:
-            return over / under
+        above, below = _literal(expression.left), _literal(expression.right)
+        if all(isinstance(number, int | float) for number in (above, below)) and below:
+            return above / below
     try:
         return ast.literal_eval(expression)
     except ValueError:
         raise ValueError(
-            f"{ast.unparse(expression)!r} is not a number, a text in quotes, or a tuple of these"
+            f"{ast.unparse(expression)!r} is not a number, a quoted string, or a tuple of these"
         ) from None
 
 

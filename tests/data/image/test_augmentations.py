@@ -125,7 +125,7 @@ def test_colour_needs_one_or_three_channels():
 def test_statistics_hold_for_every_channel():
     assert STATISTICS.fill(3) == MEAN
     assert PixelStatistics((0.5,), (0.5,)).fill(4) == (128,) * 4
-    with pytest.raises(ValueError, match=r"has 2 channels, and data\.mean and data\.std have 3"):
+    with pytest.raises(ValueError, match=r"has 2 channels, but data\.mean and data\.std have 3"):
         STATISTICS.fill(2)
 
 

@@ -311,7 +311,7 @@ def test_memory_and_time_are_bounded_before_decoding():
     said, size, peak, seconds = claims
     assert size < 350_000
     assert said == (
-        "an image of 13300 x 13300 pixels is too large: decoded it takes 531 MB, and the limit is "
+        "an image of 13300 x 13300 pixels is too large: decoded, it takes 531 MB, but the limit is "
         "480 MB; make it smaller"
     )
     assert peak < 0.05

@@ -62,16 +62,16 @@ def test_subtracted_on_the_device_and_static_to_jit(tmp_path):
 
 def test_images_of_another_size_are_refused(tmp_path):
     loaded = load_mean_image(saved(tmp_path, mean_image((6, 6))), size=(6, 6))
-    with pytest.raises(ValueError, match=r"\(5, 6, 3\), and the mean image .* set image_size=6"):
+    with pytest.raises(ValueError, match=r"\(5, 6, 3\), but the mean image .* set image_size=6"):
         loaded.subtract(np.zeros((2, 5, 6, 3), np.uint8))
 
 
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (mean_image()[::-1], r"the largest first, as in RGB; .*array\[::-1\]"),
+        (mean_image()[::-1], r"the largest first, as in RGB, but .*array\[::-1\]"),
         (mean_image().transpose(1, 2, 0), r"channels last.*transpose\(2, 0, 1\)"),
-        (mean_image((224, 224)), r"float64 \(3, 224, 224\), and images of 256 x 256 pixels"),
+        (mean_image((224, 224)), r"float64 \(3, 224, 224\), but images of 256 x 256 pixels"),
         (mean_image()[:1], r"\(1, 256, 256\)"),
         (mean_image().astype(np.uint8), r"uint8 \(3, 256, 256\).*need floating-point"),
         (mean_image() - 110, r"values from -\d.*is it a mean image\?"),
@@ -90,19 +90,19 @@ def test_other_files_are_refused(tmp_path):
         load_mean_image(tmp_path / "gone.npy", size=(256, 256))
     path = tmp_path / "mean.npy"
     path.write_bytes(b"<html>")
-    with pytest.raises(ValueError, match="is not an array of NumPy"):
+    with pytest.raises(ValueError, match="is not a NumPy array"):
         load_mean_image(path, size=(256, 256))
     np.savez(tmp_path / "mean.npz", mean=mean_image((4, 4)))
     with pytest.raises(ValueError, match="has several arrays"):
         load_mean_image(tmp_path / "mean.npz", size=(256, 256))
     whole = saved(tmp_path, mean_image()).read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match="is not an array of NumPy"):
+    with pytest.raises(ValueError, match="is not a NumPy array"):
         load_mean_image(path, size=(256, 256))
 
 
 def test_pickles_are_never_loaded(tmp_path):
     path = tmp_path / "mean.npy"
     np.save(path, np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match="is not an array of NumPy"):
+    with pytest.raises(ValueError, match="is not a NumPy array"):
         load_mean_image(path, size=(256, 256))

@@ -429,8 +429,8 @@ def test_copies_across_splits_and_classes_are_noted(manual):
     contradicting = [("train/a/z.jpg", both), ("train/b/z.jpg", both)]
     prepared = prepare(manual, *trees("a", "b"), *copies, *contradicting)
     assert prepared.notes == [
-        "images that are in several splits (train and val): 1. An accuracy on one says little if "
-        "another is trained on",
+        "images that are in several splits (train and val): 1. Accuracy on one of these splits "
+        "says little about a model trained on another",
         "images that are in several classes (a and b, for instance): 1. All but one of their "
         "labels are wrong",
     ]
