@@ -1,1 +1,1 @@
-"""The data sets that come with the package or an extra: digits, printed ones, MNIST, glyphs."""
+"""Data sets that come with the package or an extra: digits, printed digits, MNIST, glyphs."""

@@ -1,4 +1,4 @@
-"""Characters as classes: which can be told apart in every face of some fonts, and how they vary."""
+"""Characters as classes: selects those that are distinct in every face, and draws variations."""
 
 import dataclasses
 import functools
@@ -10,12 +10,12 @@ import numpy as np
 
 from pnoise_jax.data.builtin import fonts
 
-SIDE = 32  # pixels of every drawing
-_PLAIN_EXTENT = 26  # pixels of the longer side, in the drawings that are compared
+SIDE = 32  # side of every drawing, in pixels
+_PLAIN_EXTENT = 26  # longer side of a character in the drawings that are compared, in pixels
 
-# Cosines of such drawings.
-MAX_SIMILARITY = 0.95  # of two classes, in any face
-MAX_COPY_SIMILARITY = 0.99  # of one class in a training and a test face
+# Cosines between such drawings.
+MAX_SIMILARITY = 0.95  # for two classes, in any face
+MAX_COPY_SIMILARITY = 0.99  # for the same class in a training face and a test face
 
 
 @functools.cache
@@ -24,20 +24,21 @@ def distinct_codepoints(
     new_faces: tuple[str, ...],
     similar_faces: tuple[str, ...] = (),
 ) -> tuple[int, ...]:
-    """The codepoints that every face has, draws anew, and draws unlike those before; ascending.
+    """The codepoints that are distinct in every face and new in the test faces; ascending.
 
-    Three rules, in this order: all faces draw it, as a letter, number, punctuation mark or symbol;
-    no new face draws it as a training face does (cosine >= MAX_COPY_SIMILARITY); in no face does
-    it look like an earlier codepoint that was kept (cosine >= MAX_SIMILARITY). All arithmetic is
-    in whole numbers, up to correctly rounded square roots: the fonts alone decide.
+    There are three rules, in this order. All faces draw the codepoint, and it is a letter, number,
+    punctuation mark or symbol. No new face draws it like a training face (cosine >=
+    MAX_COPY_SIMILARITY). In no face does it look like an earlier codepoint that was kept (cosine >=
+    MAX_SIMILARITY). All arithmetic is exact in integers, up to correctly rounded square roots, so
+    the result depends only on the fonts.
 
     Args:
-      train_faces: of the training split.
-      new_faces: of the test split.
-      similar_faces: of the test split, too, but free to draw a character as training faces do.
+      train_faces: the faces of the training split.
+      new_faces: the faces of the test split that must differ from the training faces.
+      similar_faces: faces of the test split that may draw a character like a training face.
 
     Raises:
-      FileNotFoundError: a face's file is missing.
+      FileNotFoundError: the file of a face is missing.
     """
     codepoints, drawings = plain_drawings(train_faces + new_faces + similar_faces)
     pixels = drawings.astype(np.float64)  # products and sums of bytes are exact
@@ -61,7 +62,7 @@ def distinct_codepoints(
 
 
 def plain_drawings(faces: Sequence[str]) -> tuple[list[int], np.ndarray]:
-    """All candidates as the fonts draw them, centred and scaled to one size.
+    """Drawings of all candidate codepoints without variation, centred and scaled to one size.
 
     Returns:
       n codepoints, ascending, and their drawings, (faces, n, SIDE * SIDE) uint8.
@@ -71,7 +72,7 @@ def plain_drawings(faces: Sequence[str]) -> tuple[list[int], np.ndarray]:
     codepoints, drawings = [], []
     for codepoint in fonts.common_codepoints(opened):
         if unicodedata.category(chr(codepoint))[0] not in "LNPS":
-            continue  # blanks, controls, and marks that combine with other characters
+            continue  # blanks, controls and combining marks
         outlines = [o for face in opened if (o := fonts.outline(face, codepoint)) is not None]
         if len(outlines) < len(opened):
             continue
@@ -88,9 +89,9 @@ class Jitter:
     Attributes:
       rotation: degrees counterclockwise, -10 to 10.
       shear: shift to the right per unit of height, -0.15 to 0.15.
-      stretch: of the width, 0.9 to 1.1; the height is divided by it.
+      stretch: factor of the width, 0.9 to 1.1; the height is divided by it.
       extent: the longer side of the bounding box in pixels, 20 to 28.
-      right: shift of its middle from the image's, in pixels, -2 to 2.
+      right: shift from the centre of the image, in pixels, -2 to 2.
       up: the same, upwards.
     """
 
@@ -103,7 +104,7 @@ class Jitter:
 
     @classmethod
     def from_digest(cls, digest: bytes) -> Self:
-        """Uniform over the ranges, from 24 random bytes or more."""
+        """Uniform over the ranges, from at least 24 random bytes."""
         u = (np.frombuffer(digest, ">u4")[:6] / 2**31 - 1).tolist()  # in [-1, 1)
         return cls(10 * u[0], 0.15 * u[1], 1 + 0.1 * u[2], 24 + 4 * u[3], 2 * u[4], 2 * u[5])
 
@@ -116,7 +117,7 @@ class Jitter:
 
 
 class Pen:
-    """Draws characters with jitter; keeps their outlines, as each is drawn several times."""
+    """Draws characters with jitter; caches their outlines, as each is drawn several times."""
 
     def __init__(self, faces: Sequence[str]):
         self._faces = {name: fonts.open_face(name) for name in faces}
@@ -124,7 +125,11 @@ class Pen:
         self._outlines: dict[tuple[str, int], fonts.Contours] = {}
 
     def draw(self, codepoint: int, face: str, jitter: Jitter) -> np.ndarray:
-        """A character, white on black: (SIDE, SIDE) uint8; ValueError if the face lacks it."""
+        """A character, white on black: (SIDE, SIDE) uint8.
+
+        Raises:
+          ValueError: the face does not have the character.
+        """
         if (face, codepoint) not in self._outlines:
             outline = fonts.outline(self._faces[face], codepoint)
             if outline is None:

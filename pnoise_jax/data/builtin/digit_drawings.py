@@ -1,4 +1,4 @@
-"""Bitmaps of digits in fonts, with variations, reduced as scikit-learn's digits were."""
+"""Draws digits from fonts as bitmaps, with variations, and reduces them like `digits`."""
 
 import dataclasses
 import hashlib
@@ -10,9 +10,9 @@ import numpy as np
 
 from pnoise_jax.data.builtin import fonts
 
-SIDE = 32  # pixels of a bitmap
-_BLOCK = 4  # pixels of a block that becomes one pixel
-_FINE = 4  # each pixel of a bitmap is drawn as 4 by 4 fine ones
+SIDE = 32  # side of a bitmap, in pixels
+_BLOCK = 4  # side of a block that becomes one pixel, in pixels
+_FINE = 4  # each pixel of a bitmap is drawn as 4 x 4 fine pixels
 _MOST_SHIFT = 1.5
 
 
@@ -23,11 +23,11 @@ class Variation:
     Attributes:
       rotation: degrees counterclockwise, -10 to 10.
       slant: shift to the right per unit of height, -0.15 to 0.15.
-      stretch: of the width, 0.9 to 1.1; the height is divided by it.
+      stretch: factor of the width, 0.9 to 1.1; the height is divided by it.
       extent: the longer side of the outline's bounding box in pixels of the bitmap, 26 to 30.
-      boldness: pixels that every stroke grows on each side, 0 to 1.
-      right: shift of its middle from the bitmap's in pixels, at most 1.5 and what there is room
-        for.
+      boldness: pixels by which every stroke grows on each side, 0 to 1.
+      right: shift from the centre of the bitmap in pixels, at most 1.5, and limited so the drawing
+        stays inside the bitmap.
       up: the same, upwards.
     """
 
@@ -41,7 +41,7 @@ class Variation:
 
     @classmethod
     def from_digest(cls, digest: bytes) -> Self:
-        """Uniform over the ranges, from 28 random bytes or more."""
+        """Uniform over the ranges, from at least 28 random bytes."""
         u = (np.frombuffer(digest, ">u4")[:7] / 2**31 - 1).tolist()  # in [-1, 1)
         extent, boldness = 28 + 2 * u[3], 0.5 + 0.5 * u[4]
         room = min(_MOST_SHIFT, SIDE / 2 - extent / 2 - boldness)
@@ -58,7 +58,7 @@ class Variation:
 
 
 class Pen:
-    """Draws digits in some faces; keeps their outlines, as each is drawn several times."""
+    """Draws digits in some faces; caches their outlines, as each is drawn several times."""
 
     def __init__(self, faces: Sequence[str]):
         opened = {name: fonts.open_face(name) for name in faces}
@@ -70,32 +70,32 @@ class Pen:
         }
 
     def draw(self, digit: int, face: str, variation: Variation) -> np.ndarray:
-        """The bitmap of a digit, (SIDE, SIDE) bool: a pixel is on if half of it is inked."""
+        """The bitmap of a digit, (SIDE, SIDE) bool: a pixel is on if at least half is covered."""
         outline = self._outlines[face, digit]
-        assert outline is not None, "every face that is listed has the ten digits"
+        assert outline is not None, "all listed faces contain the ten digits"
         contours = fonts.transform(
             outline,
             extent=variation.extent * _FINE,
             matrix=variation.matrix,
             shift=(variation.right * _FINE, variation.up * _FINE),
         )
-        # Drawn fine, and bolder there: in whole numbers, the same on every machine.
+        # Made bolder in fine pixels: integer arithmetic, which is the same on every machine.
         inked = (self._canvas.draw(contours) >= 128).astype(np.uint8)
         inked = cv2.dilate(inked, _disc(variation.boldness * _FINE))
         return _sums_of_blocks(inked, _FINE) >= _FINE**2 // 2
 
 
 def block_counts(bitmap: np.ndarray) -> np.ndarray:
-    """How many pixels are on in each 4x4 block: (SIDE, SIDE) bool to (8, 8), 0..16.
+    """Counts the pixels that are on in each 4x4 block: (SIDE, SIDE) bool to (8, 8), 0..16.
 
-    As the UCI optical recognition of handwritten digits data set, of which scikit-learn's digits
-    are a part, reduced its bitmaps.
+    The bitmaps of the UCI optical recognition of handwritten digits data set, which includes
+    scikit-learn's digits, were reduced in the same way.
     """
     return _sums_of_blocks(bitmap, _BLOCK)
 
 
 def outlines_digest(faces: Sequence[str]) -> str:
-    """SHA-256 of the outlines of the ten digits in these faces: the fonts alone decide."""
+    """SHA-256 of the outlines of the ten digits in these faces; depends only on the fonts."""
     sha = hashlib.sha256()
     for name in faces:
         face = fonts.open_face(name)

@@ -12,13 +12,13 @@ from PIL import Image
 TEST_PER_CLASS = 100
 
 _DESCRIPTION = """\
-The 1797 handwritten digits that scikit-learn carries, 8x8 grey pixels of value 0..16, stored as
-PNG (value v becomes the byte round(v * 255 / 16)). `test` holds exactly 100 examples of each
-class, `train` the other 797 (74 to 83 of a class). `id` is the row in scikit-learn's arrays.
+The 1797 handwritten digits that ship with scikit-learn, 8x8 grey pixels with values 0..16, stored
+as PNG (value v becomes the byte round(v * 255 / 16)). `test` contains exactly 100 examples of each
+class, `train` the other 797 (74 to 83 per class). `id` is the row in scikit-learn's arrays.
 
-Who goes where is fixed by SHA-256 of the row number, class by class. In both splits the examples
-are stored in rounds, each with at most one example of every class, so every prefix such as
-`train[:300]` is as balanced as the classes' sizes allow.
+The split of each example is determined by the SHA-256 of its row number, class by class. In both
+splits, the examples are stored in rounds, each with at most one example of every class, so every
+prefix such as `train[:300]` is as balanced as the sizes of the classes allow.
 """
 
 
@@ -47,12 +47,12 @@ class Digits(tfds.core.GeneratorBasedBuilder):
                 }
             ),
             supervised_keys=("image", "label"),
-            disable_shuffling=True,  # the stored order is split_ids(), and part of the data set
+            disable_shuffling=True,  # the stored order, split_ids(), is part of the data set
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
-        del dl_manager  # scikit-learn carries the data: nothing to download
-        from sklearn.datasets import load_digits  # a second to import, and only needed here
+        del dl_manager  # the data ships with scikit-learn: nothing to download
+        from sklearn.datasets import load_digits  # takes a second to import, only needed here
 
         images, labels = load_digits(return_X_y=True)
         return {
@@ -75,8 +75,8 @@ class Digits(tfds.core.GeneratorBasedBuilder):
 def split_ids(labels: np.ndarray) -> dict[str, list[int]]:
     """The rows of each split, in stored order, from labels: (n,) integers.
 
-    Within a class the rows are ranked by a hash of their number; the first `TEST_PER_CLASS` are
-    `test`, the others `train`. A split is stored by (rank in its class, hash): round after round
+    Within a class, the rows are ranked by a hash of their number. The first `TEST_PER_CLASS` are
+    `test`, the others `train`. A split is sorted by (rank in the class, hash), which gives rounds
     of one example per class.
     """
     members: dict[int, list[int]] = {}
@@ -94,7 +94,7 @@ def _in_rounds(classes: list[list[int]]) -> list[int]:
 
 
 def _hash(i: int) -> bytes:
-    # A hash and not a random generator: no library's version can change who is in the test set.
+    # A hash, not a random generator: no library version can change which rows are in the test set.
     return hashlib.sha256(f"digits/1.0.0/{i}".encode()).digest()
 
 

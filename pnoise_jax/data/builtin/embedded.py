@@ -1,4 +1,4 @@
-"""The data sets that ship with the project: prepared on first use, atomically."""
+"""The data sets that ship with the project; prepared atomically on first use."""
 
 import contextlib
 import io
@@ -19,7 +19,7 @@ from pnoise_jax.data.builtin.mnist_5k import Mnist5k
 from pnoise_jax.data.data_dir import make_staging
 from pnoise_jax.data.directory import PreparedDirectory
 
-# A new one is one more line here: its builder, under "name" or "name/config" as TFDS has it.
+# To add a data set, add its builder under "name" or, as in TFDS, "name/config".
 BUILDERS: Mapping[str, type[tfds.core.GeneratorBasedBuilder]] = {
     "digits": Digits,
     "font_digits": FontDigits,
@@ -30,24 +30,25 @@ BUILDERS: Mapping[str, type[tfds.core.GeneratorBasedBuilder]] = {
 
 
 def embedded_version(name: str) -> str | None:
-    """The version that is prepared and read under this name; None of a data set not embedded."""
+    """The version that is prepared and read under this name; None if it is not embedded."""
     return str(BUILDERS[name].VERSION) if name in BUILDERS else None
 
 
 def prepared(name: str, data_dir: Path, *, field: str = "data.data_dir") -> Path:
-    """The directory of an embedded data set, prepared if it is not there.
+    """The directory of an embedded data set, which is prepared if it does not exist.
 
-    Preparation is atomic: it happens in a directory of its own, `incomplete.<name>.*`, that is
-    renamed when it is whole. Processes may start together, and one may be killed at any moment;
-    at worst it leaves such a directory, which nothing reads and anybody may delete.
+    Preparation is atomic: it happens in a separate directory, `incomplete.<name>.*`, that is
+    renamed when it is complete. Several processes may start at the same time, and a process may be
+    killed at any time. At worst, it leaves such a directory behind, which is never read and can be
+    deleted.
 
     Args:
       name: one of `BUILDERS`.
-      data_dir: where data sets are kept.
-      field: what the user sets it with.
+      data_dir: the directory of the data sets.
+      field: the field that the user sets it with, for error messages.
 
     Raises:
-      OSError: `data_dir` is not a directory, or cannot be made or written.
+      OSError: `data_dir` is not a directory, cannot be created, or is not writable.
     """
     target = data_dir / name / str(BUILDERS[name].VERSION)
     if not target.exists():
@@ -61,13 +62,13 @@ def _builder(name: str, data_dir: Path) -> tfds.core.GeneratorBasedBuilder:
 
 
 def _prepare(name: str, data_dir: Path, target: Path, field: str) -> None:
-    # TFDS itself prepares in a temporary directory, too, but names it by the global `random`
-    # (two processes with one seed meet in it) and fails if another process was first.
+    # TFDS also prepares in a temporary directory, but names it with the global `random` (two
+    # processes with the same seed collide) and fails if another process finishes first.
     staging = make_staging(data_dir, name, field=field)
     try:
         builder = _builder(name, staging)
         logging.info("Preparing data set %r in %s", name, target)
-        # stdout is for a program's results, and TFDS would print the staging directory's name.
+        # stdout is for a program's results; TFDS would print the name of the staging directory.
         with contextlib.redirect_stdout(io.StringIO()), _without_progress_bars():
             builder.download_and_prepare(
                 download_config=tfds.download.DownloadConfig(try_download_gcs=False)
@@ -80,7 +81,7 @@ def _prepare(name: str, data_dir: Path, target: Path, field: str) -> None:
         try:
             os.rename(builder.data_dir, target)
         except OSError:
-            if not target.exists():  # else another process was first, with the same data
+            if not target.exists():  # otherwise, another process has prepared the same data
                 raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)

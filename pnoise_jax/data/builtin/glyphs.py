@@ -11,67 +11,69 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 _STYLES = ("", "-Bold", "-Oblique", "-BoldOblique")
-TYPEFACES = {  # and the file names of their faces
+TYPEFACES = {  # with the file names of their faces
     "DejaVu Sans": tuple(f"DejaVuSans{style}" for style in _STYLES),
     "DejaVu Sans Mono": tuple(f"DejaVuSansMono{style}" for style in _STYLES),
     "DejaVu Serif": tuple(f"DejaVuSerif{s}" for s in ("", "-Bold", "-Italic", "-BoldItalic")),
     "STIXGeneral": tuple(f"STIXGeneral{style}" for style in ("", "Bol", "Italic", "BolIta")),
 }
-SPLITS = {  # of each config, and the typefaces in them
+SPLITS = {  # by config: the typefaces of each split
     "200": {
         "train": ("DejaVu Sans", "DejaVu Sans Mono"),
         "test": ("DejaVu Serif", "STIXGeneral"),
     },
     "1000": {"train": ("DejaVu Sans",), "test": ("DejaVu Serif", "DejaVu Sans Mono")},
 }
-EXAMPLES = {"train": 80, "test": 40}  # of every class
+EXAMPLES = {"train": 80, "test": 40}  # per class
 
-# Its letters are often those of DejaVu Sans: with unseen drawings alone, 1000 classes are not left.
+# Many of its letters are the same as in DejaVu Sans: without them, there are fewer than 1000
+# classes.
 _SIMILAR = "DejaVu Sans Mono"
-# Of version 2.0.0: SHA-256 of the codepoints of all classes, in decimal, with commas between.
+# Version 2.0.0: the SHA-256 of the codepoints of all classes, in decimal, separated by commas.
 _CLASSES_SHA256 = {
     "200": "cae5d07a611c0c7056fee67d569236ff160480202d079bc67c4cd03aa8412a25",
     "1000": "fe79db0bed9aded7765f24c16ce9f88bb96db3eb5b343ea8524091929e972289",
 }
 
 _DESCRIPTION = """\
-Characters in text faces that ship with matplotlib: 32x32 grey pixels, white on black, smooth edges.
-Each typeface has 4 faces: upright and slanted, regular and bold. The test is in two typefaces that
-training never shows:
+Characters in text faces that ship with matplotlib: 32x32 grey pixels, white on black, antialiased.
+Each typeface has 4 faces: upright and slanted, regular and bold. `test` uses two typefaces that do
+not occur in `train`:
 
 | config | train                         | test                           |
 |--------|-------------------------------|--------------------------------|
 | 200    | DejaVu Sans, DejaVu Sans Mono | DejaVu Serif, STIXGeneral      |
 | 1000   | DejaVu Sans                   | DejaVu Serif, DejaVu Sans Mono |
 
-`train` has 80 drawings of each class and `test` 40, equally many in each face. Each is turned by up
-to 10 degrees, sheared, stretched, scaled and shifted a little, by amounts that SHA-256 of its `id`
-fixes.
+`train` has 80 drawings of each class and `test` 40, equally many in each face. Each drawing is
+rotated by up to 10 degrees, sheared, stretched, scaled and shifted a little, by amounts that are
+determined by the SHA-256 of its `id`.
 
-An interval over examples covers other drawings in these faces. It does not cover other typefaces:
-of those the test has two, so accuracies in a third one may differ by more than the interval says.
-`typeface` and `face` are stored with every example, so that accuracies can be split by them.
+A confidence interval over examples covers other drawings in these faces. It does not cover other
+typefaces: `test` has only two, so accuracies in a third one may differ by more than the interval
+says. `typeface` and `face` are stored with every example, to allow separate accuracies.
 
-The classes are the first 200 or 1000 codepoints, ascending, of which
-- every face of the config has a drawing, and it is a letter, a number, punctuation or a symbol;
-- no test face's drawing is nearly a training face's (cosine below 0.99 between plain drawings,
-  scaled to one size): some symbols are drawn alike in all fonts. DejaVu Sans Mono in the test of
-  `1000` is exempt, since 1000 classes would not be left: it draws 176 of them nearly as some face
-  of DejaVu Sans does, so that half of the test is the easier one;
-- in no face a drawing looks like an earlier class's (cosine below 0.95).
-So class k may be another character in the other config. (STIXGeneral is not in `1000`: it has only
-730 of the 2383 codepoints that the 12 faces of DejaVu have in common.)
+The classes are the first 200 or 1000 codepoints, ascending, that meet these conditions:
+- Every face of the config draws the codepoint, and it is a letter, a number, punctuation or a
+  symbol.
+- No test face draws it almost like a training face (cosine below 0.99 between plain drawings,
+  scaled to one size): some symbols look alike in all fonts. DejaVu Sans Mono in the test of `1000`
+  is exempt, since there would be fewer than 1000 classes: it draws 176 of them nearly like some
+  face of DejaVu Sans, so its half of the test is easier.
+- In no face does it look like an earlier class (cosine below 0.95).
+Class k may therefore be different characters in the two configs. (STIXGeneral is not in `1000`: it
+has only 730 of the 2383 codepoints that the 12 faces of DejaVu have in common.)
 
 Both splits are stored in rounds, each with one example of every class, so every prefix such as
 `train[:4000]` is balanced. The faces take turns from round to round, and so do the typefaces: in
-class order, consecutive files of a class are in a fixed cycle of faces, a nuisance that they share
-beside their label. `metadata` names the versions of matplotlib and FreeType that drew the images
-(3.10.0 and 3.11.2 draw the same), and the classes' codepoints by label.
+class order, consecutive files of a class follow a fixed cycle of faces, a nuisance factor that they
+share in addition to their label. `metadata` names the versions of matplotlib and FreeType that drew
+the images (3.10.0 and 3.11.2 draw the same), and the codepoint of each label.
 """
 
 
 def faces_of(config: str, split: str) -> tuple[str, ...]:
-    """The faces of a split, one of each typeface in turn."""
+    """The faces of a split, alternating between its typefaces."""
     return tuple(
         itertools.chain.from_iterable(
             zip(*(TYPEFACES[name] for name in SPLITS[config][split]), strict=True)
@@ -82,9 +84,9 @@ def faces_of(config: str, split: str) -> tuple[str, ...]:
 class Glyphs(tfds.core.GeneratorBasedBuilder):
     """Builder of `glyphs/200` and `glyphs/1000`: image (32, 32, 1) uint8, label from 0.
 
-    The other features are `codepoint`, `typeface` and `face`, which say what is drawn, and `id`,
-    the drawing's name, such as "U+0041/DejaVuSans-Bold/3". Source: the fonts DejaVu 2.37 and STIX
-    that come with matplotlib.
+    The other features are `codepoint`, `typeface` and `face`, which describe what is drawn, and
+    `id`, the name of the drawing, such as "U+0041/DejaVuSans-Bold/3". Source: the fonts DejaVu 2.37
+    and STIX that ship with matplotlib.
     """
 
     VERSION = tfds.core.Version("2.0.0")
@@ -118,17 +120,17 @@ class Glyphs(tfds.core.GeneratorBasedBuilder):
                 }
             ),
             supervised_keys=("image", "label"),
-            disable_shuffling=True,  # the stored order is stored_order(), and part of the data set
+            disable_shuffling=True,  # the stored order, stored_order(), is part of the data set
             metadata=tfds.core.MetadataDict(),
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
-        del dl_manager  # matplotlib carries the data: nothing to download
+        del dl_manager  # the fonts ship with matplotlib: nothing to download
         import matplotlib
         from matplotlib import ft2font
 
         codepoints = class_codepoints(self.builder_config.name)
-        metadata: Any = self.info.metadata  # as _info makes it
+        metadata: Any = self.info.metadata  # created by _info
         metadata.update(
             matplotlib=matplotlib.__version__,
             freetype=ft2font.__freetype_version__,
@@ -140,7 +142,7 @@ class Glyphs(tfds.core.GeneratorBasedBuilder):
         self, codepoints: tuple[int, ...], split: str
     ) -> Iterator[tuple[int, dict]]:
         from pnoise_jax.data.builtin import (
-            characters,  # matplotlib takes long, and is only needed here
+            characters,  # imports matplotlib, which is slow, and only needed here
         )
 
         config = self.builder_config.name
@@ -162,11 +164,11 @@ class Glyphs(tfds.core.GeneratorBasedBuilder):
 
 
 def class_codepoints(config: str) -> tuple[int, ...]:
-    """The codepoints of the classes of "200" or "1000", by label; a few seconds.
+    """The codepoints of the classes of "200" or "1000", by label; takes a few seconds.
 
     Raises:
       FileNotFoundError: matplotlib's fonts are missing.
-      ValueError: they give other classes than this version of the data set has.
+      ValueError: the fonts result in other classes than this version of the data set has.
     """
     import matplotlib
 
@@ -180,10 +182,10 @@ def class_codepoints(config: str) -> tuple[int, ...]:
     digest = hashlib.sha256(",".join(map(str, codepoints)).encode()).hexdigest()
     if digest != _CLASSES_SHA256[config]:
         raise ValueError(
-            f"data.name='glyphs/{config}' {Glyphs.VERSION} is drawn from DejaVu 2.37 and STIX, and "
-            f"the fonts of matplotlib {matplotlib.__version__} give other classes "
-            f"({len(codepoints)} of {config}), so results could not be compared. Prepare it with "
-            "matplotlib 3.10 or 3.11; once prepared it is read by any."
+            f"data.name='glyphs/{config}' {Glyphs.VERSION} is drawn from DejaVu 2.37 and STIX, but "
+            f"the fonts of matplotlib {matplotlib.__version__} result in other classes "
+            f"({len(codepoints)} of {config}), so results would not be comparable. Prepare it with "
+            "matplotlib 3.10 or 3.11; once prepared, it can be read with any version."
         )
     return codepoints
 
@@ -193,8 +195,8 @@ def stored_order(
 ) -> Iterator[tuple[int, str, int]]:
     """The examples of a split in stored order, each as (label, face, rendering).
 
-    A round has every class once, in an order fixed by a hash. Classes differ in the face with
-    which they begin, and go on to the next in each round.
+    Each round contains every class once, in an order determined by a hash. Classes start with
+    different faces, and move on to the next face in every round.
     """
     faces = faces_of(config, split)
     renderings = EXAMPLES[split] // len(faces)
@@ -208,7 +210,7 @@ def stored_order(
 
 
 def _hash(name: str) -> bytes:
-    # A hash and not a random generator: no library's version can change the drawings or the order.
+    # A hash, not a random generator: no library version can change the drawings or their order.
     return hashlib.sha256(f"glyphs/2.0.0/{name}".encode()).digest()
 
 

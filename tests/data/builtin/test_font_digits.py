@@ -181,7 +181,9 @@ def test_other_fonts_are_refused(tmp_path, monkeypatch):
         return found
 
     monkeypatch.setattr(fonts, "outline", other)
-    with pytest.raises(ValueError, match=r"font_digits.* have other digits, so .*Prepare it with"):
+    with pytest.raises(
+        ValueError, match=r"font_digits.* but the digits .* differ, so .*Prepare it with"
+    ):
         load("font_digits", split="train", data_dir=tmp_path)
     assert not list(tmp_path.iterdir())
 

@@ -297,6 +297,8 @@ def test_missing_fonts_are_named(tmp_path, monkeypatch):
 
 def test_other_fonts_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(characters, "distinct_codepoints", lambda *_: tuple(range(33, 1033)))
-    with pytest.raises(ValueError, match=r"glyphs/1000.* give other classes .*Prepare it with"):
+    with pytest.raises(
+        ValueError, match=r"glyphs/1000.* result in other classes .*Prepare it with"
+    ):
         load("glyphs/1000", split="train", data_dir=tmp_path)
     assert not list(tmp_path.iterdir())
