@@ -218,7 +218,7 @@ def test_a_run_is_saved_evaluated_and_goes_on_bitwise(tmp_path):
             {"model.class_token": False, "model.register_tokens": 1, "model.pooling": "mean"},
             "not a transformer with a class token",
         ),
-        ({"data.name": f"{domains.__name__}:other_classes"}, "other classes.*'bottom right'"),
+        ({"data.name": f"{domains.__name__}:other_classes"}, "different classes.*'bottom right'"),
         (
             {"task.source": f"{domains.__name__}:other_classes"},
             r"data\.name='.*' and task\.source='.*' have different classes: 'middle' of the latter",
@@ -247,9 +247,9 @@ def test_a_run_is_saved_evaluated_and_goes_on_bitwise(tmp_path):
         ),
         (
             {"task.source_split": "train[:0]"},
-            r"task\.source_split='train\[:0\]' is loaded .* no example",
+            r"task\.source_split='train\[:0\]' is loaded .* part of it is empty",
         ),
-        ({"data.train_split": "train[:0]"}, r"split='train\[:0\]' .* no example"),
+        ({"data.train_split": "train[:0]"}, r"split='train\[:0\]' .* part of it is empty"),
         (
             {"task.source": TARGET},
             r"task\.source_split='train' and data\.train_split='train' of the target share 120",

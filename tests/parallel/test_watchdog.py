@@ -91,5 +91,5 @@ def test_a_killed_data_worker_is_named(digits):
         assert np.shape(next(batches)["label"]) == (50,)
         (worker,) = multiprocessing.active_children()
         os.kill(worker.pid, signal.SIGKILL)
-        with pytest.raises(WorkerError, match=r"data.num_workers=1 .*ended by SIGKILL.*memory"):
+        with pytest.raises(WorkerError, match=r"data.num_workers=1 .*killed by SIGKILL.*memory"):
             list(batches)
