@@ -161,6 +161,7 @@ def _draw_setting(ax: Axes, setting: Mapping[str, Any]) -> None:
     for row, arm in enumerate(arms.values()):
         mean = arm["mean"]
         color = style.COLORS[style.SHUFFLED if arm["on_top_of"] else style.CLEAN]
-        ax.plot([mean["low"], mean["high"]], [row, row], color=color)
+        if "low" in mean:  # not if all seeds scored the same
+            ax.plot([mean["low"], mean["high"]], [row, row], color=color)
         ax.plot(mean["value"], row, "o", color=color, markersize=4)
     ax.set_yticks(range(len(arms)), list(arms))

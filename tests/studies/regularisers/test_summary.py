@@ -137,3 +137,14 @@ def test_the_files_hold_all_that_was_measured(content, tmp_path):
     assert "| 90.0 ± 2.5 (5) |" in table
     assert "| 1-NN, on pixels | 97.0 (95.7 to 98.0) |" in table
     assert "| missing" not in table
+
+
+def test_an_arm_whose_seeds_agree_is_drawn_without_an_interval(tmp_path):
+    (tmp_path / "first").mkdir()
+    same = setting()
+    same["arms"]["noise"]["top1"] = [80.0, 80.0, 80.0]
+    summary.write_setting(tmp_path / "first", same)
+    content = summary.collect(tmp_path, ["first"], [], None)
+    assert "low" not in content["settings"]["first"]["arms"]["noise"]["mean"]
+    report.write(tmp_path, content)
+    assert "| noise | 80.0 |" in (tmp_path / "regularisers.md").read_text()
