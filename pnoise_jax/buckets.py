@@ -1,11 +1,11 @@
-"""Google Cloud Storage: directories, "gs://BUCKET/FOLDER", with the methods of a path.
+"""Google Cloud Storage directories, "gs://BUCKET/FOLDER", with the methods of a path.
 
-A bucket holds objects under names; its directories are only what these names begin with. An object
-is replaced as a whole, and whoever reads it next reads the new one, so that writing one is atomic.
+A bucket stores objects under names; its directories are only common prefixes of these names. An
+object is always replaced as a whole, and the next reader gets the new one, so a write is atomic.
 Nothing can be appended to, renamed or locked.
 
 These paths read and write through google-cloud-storage and raise its failures as OSErrors. A
-failure never counts as a missing file: the run would start over on top of the existing one.
+failure never counts as a missing file: otherwise a run would start over on top of an existing one.
 """
 
 import contextlib
@@ -25,19 +25,19 @@ from pnoise_jax import writing
 
 INSTALL = 'pip install "pnoise_jax[gcs]"'
 _URL = re.compile(r"gs://(?P<bucket>[a-z0-9][a-z0-9._-]+)(?P<parts>(?:/[\w.=+,@~-]+)*)/*", re.ASCII)
-_PATIENCE = 60.0  # seconds for which a request that fails is repeated, besides its transfer
-_SLOWEST = 10e6  # bytes per second of all transfers of a process, at least
-TOGETHER = 8  # files that are downloaded at the same time, at most
+_PATIENCE = 60.0  # seconds for which a failing request is retried, plus the time of its transfer
+_SLOWEST = 10e6  # bytes per second: the lowest total transfer rate expected of a process
+TOGETHER = 8  # files downloaded at the same time, at most
 
 
 @dataclasses.dataclass(frozen=True)
 class StoredObject:
-    """What a bucket states of an object.
+    """An object as its bucket lists it.
 
     Attributes:
-      name: below the directory that was listed, such as ``1.0.0/features.json``.
-      generation: of its content; it is another one when the object is replaced.
-      size: bytes.
+      name: relative to the directory that was listed, such as ``1.0.0/features.json``.
+      generation: of its content; it changes when the object is replaced.
+      size: in bytes.
     """
 
     name: str
@@ -46,29 +46,30 @@ class StoredObject:
 
 
 class BucketPath:
-    """An object, or a directory of objects; what a run uses of `pathlib.Path`.
+    """An object or a directory of objects, with the part of `pathlib.Path` that runs use.
 
-    Reading attributes asks nothing of the bucket. Methods raise FileNotFoundError where those of
-    `Path` do, and OSError where the bucket cannot be asked, or refuses.
+    Reading attributes sends no request. Methods raise FileNotFoundError where those of `Path` do,
+    and OSError if the bucket cannot be reached or refuses the request.
     """
 
     def __init__(self, url: str | os.PathLike, *, named: str | None = None):
-        """The path of a URL.
+        """Creates the path of a URL.
 
         Args:
           url: gs://BUCKET/FOLDER or gs://BUCKET/FOLDER/NAME.
-          named: how messages begin, such as ``--workdir='gs://BUCKET/FOLDER'``; default: the URL.
+          named: how messages refer to it, such as ``--workdir='gs://BUCKET/FOLDER'``; default: the
+            URL.
 
         Raises:
           ValueError: it is not of the form gs://BUCKET/FOLDER, or has characters that libraries
-            read as patterns.
+            interpret as patterns.
         """
         matched = _URL.fullmatch(os.fspath(url))
         parts = tuple((matched["parts"] if matched else "").split("/"))[1:]
         if matched is None or not parts or {".", ".."} & set(parts):
             raise ValueError(
                 f"{named or repr(os.fspath(url))} is not the URL of a folder: give "
-                "gs://BUCKET/FOLDER, of letters, digits and . _ = + , @ ~ -"
+                "gs://BUCKET/FOLDER, with only letters, digits and . _ = + , @ ~ -"
             )
         self._named = named or str(url)
         self.bucket: str = matched["bucket"]
@@ -93,12 +94,12 @@ class BucketPath:
 
     @property
     def name(self) -> str:
-        """The last part."""
+        """The last part of the path."""
         return self.parts[-1]
 
     @property
     def parent(self) -> "BucketPath":
-        """The directory that this is in."""
+        """The directory that contains this path."""
         return self._with_parts(self.parts[:-1])
 
     def with_name(self, name: str) -> "BucketPath":
@@ -106,18 +107,18 @@ class BucketPath:
         return self.parent / name
 
     def absolute(self) -> "BucketPath":
-        """Itself."""
+        """This path itself."""
         return self
 
     expanduser = absolute
 
     def is_file(self) -> bool:
-        """Whether there is such an object."""
+        """Whether this is an object."""
         with _failures_named(self):
             return self._blob().exists(retry=retry())
 
     def is_dir(self) -> bool:
-        """Whether there are objects below."""
+        """Whether there are objects below this path."""
         return next(self._blobs_below(limit=1), None) is not None
 
     def exists(self) -> bool:
@@ -125,27 +126,27 @@ class BucketPath:
         return self.is_file() or self.is_dir()
 
     def read_bytes(self) -> bytes:
-        """The content of an object, compared with its checksum."""
+        """The content of an object, verified against its checksum."""
         with _failures_named(self):
             return self._blob().download_as_bytes(retry=retry(), checksum="crc32c")
 
     def read_text(self, *, errors: str = "strict") -> str:
-        """The content of an object as text in UTF-8."""
+        """The content of an object, decoded as UTF-8."""
         return self.read_bytes().decode(errors=errors)
 
     def write_bytes(self, content: bytes) -> None:
-        """Writes an object, or replaces it: as a whole, or not at all."""
+        """Writes or replaces an object, completely or not at all."""
         with _failures_named(self):
             self._blob().upload_from_string(
                 content, retry=retry(size=len(content)), checksum="crc32c"
             )
 
     def write_text(self, content: str) -> None:
-        """Writes text in UTF-8; see `write_bytes`."""
+        """Writes text, encoded as UTF-8; see `write_bytes`."""
         self.write_bytes(content.encode())
 
     def mkdir(self, *, parents: bool = False, exist_ok: bool = False) -> None:
-        """Nothing: there is a directory as soon as something is in it."""
+        """Does nothing: a directory exists as soon as it contains an object."""
 
     def unlink(self, *, missing_ok: bool = False) -> None:
         """Deletes an object."""
@@ -157,13 +158,13 @@ class BucketPath:
                 raise
 
     def glob(self, pattern: str) -> "Iterator[BucketPath]":
-        """The objects and directories in this directory whose names match."""
+        """The objects and directories in this directory whose names match a pattern."""
         start = f"{self._name}/"
         names = {blob.name[len(start) :].partition("/")[0] for blob in self._blobs_below()}
         return (self / name for name in sorted(names) if fnmatch.fnmatchcase(name, pattern))
 
     def list_objects(self) -> list[StoredObject]:
-        """All objects below, by name; none where there is no such directory."""
+        """All objects below this path; [] if there is no such directory."""
         start = len(self._name) + 1
         return [
             StoredObject(blob.name[start:], int(blob.generation), int(blob.size))
@@ -171,11 +172,11 @@ class BucketPath:
         ]
 
     def download(self, stored: StoredObject, target: Path) -> None:
-        """Writes an object that was listed to a file, which has all of it or does not change.
+        """Downloads a listed object to a file, completely or not at all.
 
         Raises:
-          FileNotFoundError: it was replaced or deleted since it was listed.
-          OSError: it cannot be read, was damaged on the way, or the disk fails.
+          FileNotFoundError: the object was replaced or deleted after it was listed.
+          OSError: it cannot be read, was damaged in transfer, or the disk fails.
         """
         from google.cloud.storage.exceptions import DataCorruption
 
@@ -183,7 +184,7 @@ class BucketPath:
         with writing.replacing(target) as temporary, _failures_named(source, in_generation=True):
             for tries_left in (2, 1, 0):
                 try:
-                    # Bytes as they are stored, which the checksum is of.
+                    # The checksum is of the bytes as stored, not as decompressed.
                     source._blob(stored.generation).download_to_filename(
                         str(temporary),
                         raw_download=True,
@@ -196,12 +197,12 @@ class BucketPath:
                         raise
 
     def move_directory(self, target: "BucketPath", *, first: str) -> None:
-        """Moves all objects below to another directory of the bucket.
+        """Moves all objects below this path to another directory of the bucket.
 
         Everything is copied before anything is deleted.
 
         Args:
-          target: where nothing is yet.
+          target: a directory that contains nothing yet.
           first: the name of the object to delete before the others.
         """
         start = len(self._name) + 1
@@ -215,14 +216,14 @@ class BucketPath:
                 bucket.blob(f"{self._name}/{name}").delete(retry=retry())
 
     def _with_parts(self, parts: tuple[str, ...]) -> "BucketPath":
-        """Another path of the bucket; names in a directory may have any characters."""
+        """Another path in the bucket; names below a directory can have any characters."""
         path = copy.copy(self)
         path.parts = parts
         return path
 
     @property
     def _name(self) -> str:
-        """Of the object in its bucket."""
+        """The name of the object in its bucket."""
         return "/".join(self.parts)
 
     def _blob(self, generation: int | None = None) -> Any:
@@ -238,13 +239,14 @@ class BucketPath:
 
 @functools.cache
 def prepare_libraries() -> None:
-    """Lets Orbax write to buckets: by gcsfs, even where TensorFlow is installed, without caching.
+    """Lets Orbax write to buckets through gcsfs, even if TensorFlow is installed, without caching.
 
-    gcsfs would not see what other hosts have written since it listed a directory. It would also ask
-    for the kind of each bucket, which many accounts may not, and log each failure beside our error.
+    With a cache, gcsfs would not see what other hosts have written since it listed a directory. By
+    default it also queries the type of each bucket, which many accounts are not allowed to do, and
+    logs each failure in addition to our error.
 
     Raises:
-      ImportError: the packages for it are not installed.
+      ImportError: the required packages are not installed.
     """
     os.environ.setdefault("EPATH_USE_TF", "false")
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
@@ -253,7 +255,7 @@ def prepare_libraries() -> None:
     import google.cloud.storage  # noqa: F401
     from etils.epath import gpath
 
-    # It remembers whether it is to use TensorFlow.
+    # etils caches whether to use TensorFlow.
     getattr(getattr(gpath, "_is_tf_installed", None), "cache_clear", lambda: None)()
     for protocol in ("gs", "gcs"):
         fsspec.config.conf.setdefault(protocol, {}).setdefault("use_listings_cache", False)
@@ -262,7 +264,7 @@ def prepare_libraries() -> None:
 
 @functools.lru_cache(maxsize=1)
 def _client() -> Any:
-    """With the user's credentials; without them, for what everybody may read and write."""
+    """A client with the user's credentials; if there are none, an anonymous one."""
     from google.auth.exceptions import DefaultCredentialsError
     from google.cloud import storage  # an extra
 
@@ -275,7 +277,7 @@ def _client() -> Any:
 
 
 def retry(*, size: int = 0) -> Any:
-    """For how long a request that fails is repeated, if it transfers that many bytes."""
+    """The policy for retrying a failing request that transfers `size` bytes."""
     from google.cloud.storage.retry import DEFAULT_RETRY
 
     return DEFAULT_RETRY.with_timeout(_PATIENCE + size / _SLOWEST)
@@ -285,12 +287,12 @@ def retry(*, size: int = 0) -> Any:
 def _failures_named(
     path: BucketPath, *, lists: bool = False, in_generation: bool = False
 ) -> Iterator[None]:
-    """Turns what the client raises into OSErrors that say what to do.
+    """Turns the client's exceptions into OSErrors that say what to do.
 
     Args:
-      path: what is read or written.
-      lists: whether objects are listed, which fails only for a bucket that is not there.
-      in_generation: whether one generation of an object is read, into a file.
+      path: the path that is read or written.
+      lists: whether the request lists objects; "not found" then means that the bucket is missing.
+      in_generation: whether the request downloads one generation of an object to a file.
     """
     from google.api_core import exceptions
     from google.auth.exceptions import GoogleAuthError, TransportError
@@ -300,8 +302,8 @@ def _failures_named(
     except exceptions.NotFound as error:
         if lists or "bucket does not exist" in str(error):
             raise OSError(
-                f"{path._named}: there is no bucket {path.bucket!r}: check the spelling, or make "
-                "it with `gcloud storage buckets create`"
+                f"{path._named}: there is no bucket {path.bucket!r}: check the spelling, or "
+                "create it with `gcloud storage buckets create`"
             ) from error
         if in_generation:
             raise FileNotFoundError(
@@ -319,7 +321,7 @@ def _failures_named(
             "Storage Object Viewer)"
         ) from error
     except exceptions.ClientError as error:
-        raise OSError(f"{path._named}: {path}: the bucket refuses it ({reason(error)})") from error
+        raise OSError(f"{path._named}: {path}: the bucket refused it ({reason(error)})") from error
     except Exception as error:  # network libraries have no common base class
         if in_generation and is_of_disk(error):
             raise
@@ -327,7 +329,7 @@ def _failures_named(
 
 
 def is_of_disk(error: Exception) -> bool:
-    """Whether the file system has failed; errors of the network are OSErrors as well."""
+    """Whether the file system has failed; network errors are OSErrors as well."""
     if isinstance(error, ConnectionError | TimeoutError):
         return False
     return isinstance(error, OSError) and error.errno is not None
@@ -341,5 +343,5 @@ def _connection_error(path: BucketPath, error: Exception) -> OSError:
 
 
 def reason(error: Exception) -> str:
-    """The first line of an error's message, or the error where it has none."""
+    """The first line of an error's message, or its repr if it has no message."""
     return (str(error).strip() or repr(error)).splitlines()[0].rstrip(":")

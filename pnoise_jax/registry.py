@@ -1,4 +1,4 @@
-"""Registries of noises, models and so on by name, to which users can add their own."""
+"""Registries of noises, models and so on, by name; users can add their own."""
 
 import dataclasses
 import difflib
@@ -10,21 +10,21 @@ from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
-_CONFIG_FILE = "config_config"  # as ml_collections calls the module that --config names
+_CONFIG_FILE = "config_config"  # the name that ml_collections gives to the module of --config
 
 
 class MissingModuleError(ValueError):
-    """A run used something in a module that cannot be imported now."""
+    """A run used something from a module that can no longer be imported."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """Where something that a user added is defined.
+    """Where something that a user registered is defined.
 
     Attributes:
-      module: its name, as in an import.
-      directory: what must be on PYTHONPATH to import it; "" if unknown. For a config file or a
-        program, which nobody imports, the file.
+      module: the name of the module, as in an import.
+      directory: the directory that must be on PYTHONPATH to import it; "" if unknown. For a config
+        file or a program, which is not imported, the file itself.
     """
 
     module: str
@@ -32,17 +32,17 @@ class Origin:
 
 
 class Registry(Generic[T]):
-    """Names of things of one kind; ``"module:Name"`` imports one that has no name.
+    """Things of one kind by name; ``"module:Name"`` imports one that is not registered.
 
-    A name can be registered only once, so that nothing built in is replaced by accident.
+    A name can be registered only once, so nothing built in is replaced by accident.
     """
 
     def __init__(self, kind: str, check: Callable[[T], None] | None = None):
-        """An empty registry.
+        """Creates an empty registry.
 
         Args:
           kind: what the things are, for messages: "noise", "model".
-          check: raises ValueError if a thing lacks something that this kind must have.
+          check: raises ValueError if a thing lacks something that this kind requires.
         """
         self.kind = kind
         self._check = check
@@ -53,21 +53,21 @@ class Registry(Generic[T]):
     def register(self, name: str, thing: T) -> T:
         """Adds a thing under a new name and returns it.
 
-        A class that is defined again, by a reloaded module or a cell of a notebook, replaces the
-        old one.
+        A class that is defined again, by a reloaded module or a notebook cell, replaces the old
+        one.
 
         Raises:
-          ValueError: the name is taken or not valid, or the thing lacks something it must have.
+          ValueError: the name is taken or invalid, or the thing lacks something required.
         """
         if not name.isidentifier():
             raise ValueError(
-                f"{self.kind} name {name!r}: give letters, digits and underscores, such as 'my_one'"
+                f"{self.kind} name {name!r}: use letters, digits and underscores, such as 'my_one'"
             )
         if name in self._lazy:
             raise ValueError(f"{self.kind} {name!r} is built in: choose another name")
         if name in self._things and not _is_same(self._things[name], thing):
             raise ValueError(
-                f"{self.kind} {name!r} is registered already, as {_full_name(self._things[name])}: "
+                f"{self.kind} {name!r} is already registered as {_full_name(self._things[name])}: "
                 "choose another name"
             )
         if self._check is not None:
@@ -76,19 +76,19 @@ class Registry(Generic[T]):
         return thing
 
     def register_lazily(self, name: str, place: str) -> None:
-        """Adds a thing that is imported when it is asked for.
+        """Adds a thing that is imported when it is looked up.
 
         Args:
-          name: a new one.
+          name: a new name.
           place: "module:Name".
         """
         self._lazy[name] = place
 
     def __getitem__(self, name: str) -> T:
-        """The thing of this name, or the one that "module:Name" stands for.
+        """The thing with this name, or the one that "module:Name" refers to.
 
         Raises:
-          ValueError: there is none, it cannot be imported, or it lacks something it must have.
+          ValueError: there is none, it cannot be imported, or it lacks something required.
         """
         if name not in self._things and name in self._origins:
             self._import_from(name, self._origins[name])
@@ -100,19 +100,19 @@ class Registry(Generic[T]):
             raise ValueError(f"unknown {self.kind} {name!r}{did_you_mean(name, self)}")
         try:
             thing = getattr(importlib.import_module(module), attribute)
-        except Exception as error:  # the module is somebody's own, and may raise anything
+        except Exception as error:  # a user's module may raise anything
             raise ValueError(
                 f"{self.kind} {name!r} cannot be imported ({type(error).__name__}: {error}); "
-                "modules beside the config file are found, and installed ones"
+                "give a module next to the config file, or an installed one"
             ) from error
         if self._check is not None:
             self._check(thing)
         return thing
 
     def origin(self, name: str) -> Origin | None:
-        """Where a thing is defined; None if it is built in, or unknown."""
+        """Where a thing is defined; None if it is built in or unknown."""
         module, colon, _ = str(name).partition(":")
-        if not colon and name not in self._things:  # built in, where it is imported lazily
+        if not colon and name not in self._things:  # lazily imported, so built in; or unknown
             return None
         module = module if colon else _kind(self._things[name]).__module__
         if module.partition(".")[0] == __name__.partition(".")[0]:
@@ -126,7 +126,7 @@ class Registry(Generic[T]):
         return Origin(module, str(Path(file).absolute().parents[module.count(".") + is_package]))
 
     def knows(self, name: str) -> bool:
-        """Whether a name stands for a known thing, or one that can be imported."""
+        """Whether a name is registered, remembered, or of the form "module:Name"."""
         return name in self._things or name in self._origins or ":" in name
 
     def remember(self, name: str, origin: Origin) -> None:
@@ -137,34 +137,34 @@ class Registry(Generic[T]):
         """Imports the module in which a thing was defined.
 
         Raises:
-          MissingModuleError: it cannot be imported, or no longer has it.
+          MissingModuleError: the module cannot be imported, or no longer defines the thing.
         """
-        whose = f"{self.kind} {name!r}"
+        subject = f"{self.kind} {name!r}"
         if origin.module in ("__main__", _CONFIG_FILE):
             config = origin.module == _CONFIG_FILE
             place = f"the {'config file' if config else 'program'} {origin.directory}"
             fix = f"give --config={origin.directory}" if config else "register it first"
             raise MissingModuleError(
-                f"{whose} is defined in {place}, which has not been read: {fix}, or move it to a "
-                'module of its own and name it as "module:Class"'
+                f"{subject} is defined in {place}, which has not been read: {fix}, or move it to a "
+                'separate module and refer to it as "module:Class"'
             )
         try:
-            found = importlib.import_module(origin.module)
+            module = importlib.import_module(origin.module)
             _, colon, attribute = name.partition(":")
             if colon:
-                getattr(found, attribute)
-        except Exception as error:  # the module is somebody's own, and may raise anything
+                getattr(module, attribute)
+        except Exception as error:  # a user's module may raise anything
             raise MissingModuleError(
-                f"{whose} is of the module {origin.module!r}, which cannot be imported "
+                f"{subject} is defined in the module {origin.module!r}, which cannot be imported "
                 f"({type(error).__name__}: {error}). When the run was trained, it was in "
-                f"{origin.directory or 'no file'}: put that directory, or where the module is "
-                "now, on PYTHONPATH, or give --config with a config file beside the module"
+                f"{origin.directory or 'no file'}: put that directory, or the one where it is now, "
+                "on PYTHONPATH, or give --config with a config file next to the module"
             ) from error
         if not colon and name not in self._things:
             raise MissingModuleError(
-                f"{whose} is no longer registered by the module {origin.module!r} "
-                f"({getattr(found, '__file__', None)}): put the one that the run was trained with "
-                f"on PYTHONPATH (it was in {origin.directory or 'no file'})"
+                f"{subject} is no longer registered by the module {origin.module!r} "
+                f"({getattr(module, '__file__', None)}): put the version that the run was trained "
+                f"with on PYTHONPATH (it was in {origin.directory or 'no file'})"
             )
 
     def __iter__(self) -> Iterator[str]:
@@ -180,13 +180,13 @@ class Registry(Generic[T]):
 def similar(
     name: object, known: Iterable[str], *, count: int = 3, cutoff: float = 0.5
 ) -> list[str]:
-    """The known names that are near an unknown one, the nearest first.
+    """The known names that are similar to an unknown one, most similar first.
 
     Args:
       name: the unknown one.
       known: all names.
-      count: of at most how many.
-      cutoff: how near they are at least, from 0 to 1.
+      count: the maximum number of names to return.
+      cutoff: the minimum similarity, from 0 to 1.
     """
     return difflib.get_close_matches(str(name), list(known), n=count, cutoff=cutoff)
 
@@ -194,13 +194,13 @@ def similar(
 def did_you_mean(
     name: object, known: Iterable[str], *, listed: int = 100, list_always: bool = True
 ) -> str:
-    """The end of a message about an unknown name: similar names, and all names.
+    """The end of a message about an unknown name: similar names, then all names.
 
     Args:
       name: the unknown one.
       known: all names.
-      listed: at most how many of them are listed.
-      list_always: also where some are near.
+      listed: the maximum number of names to list.
+      list_always: whether to list all names even if some are similar.
     """
     known = list(known)
     near = similar(name, known)
@@ -212,12 +212,12 @@ def did_you_mean(
 
 
 def _kind(thing: Any) -> Any:
-    """The class, if the thing is a pair of class and options; else the thing."""
+    """The class, if the thing is a pair of a class and its options; otherwise the thing itself."""
     return thing[0] if isinstance(thing, tuple) else thing
 
 
 def _is_same(old: Any, new: Any) -> bool:
-    """Whether two things are the same, even if they were defined twice."""
+    """Whether two things are the same, or definitions of the same name with equal options."""
     if old is new:
         return True
     options = (thing[1:] if isinstance(thing, tuple) else () for thing in (old, new))

@@ -1,7 +1,7 @@
-"""Stopping on SIGTERM or Ctrl-C: the signal is noted, and long loops check it where they can end.
+"""Stopping on SIGTERM or Ctrl-C: signals are recorded, and long loops check where they can stop.
 
-Main programs call `listen` before they import anything heavy. Nothing here imports JAX until
-several processes have to agree.
+Main programs call `listen` before they import anything heavy. Nothing here imports JAX before
+`begin`.
 """
 
 import contextlib
@@ -17,33 +17,33 @@ _NOTHING = "nothing was written"
 
 
 class StoppedError(Exception):
-    """A loop has ended because of a signal.
+    """A loop has stopped because of a signal.
 
     Attributes:
       when: where the loop was, such as "after step 7 of 100".
-      kept: what is saved, as a clause.
+      kept: what was saved, as a clause.
     """
 
-    def __init__(self, when: str, kept: str = _NOTHING, then: str = "go on"):
+    def __init__(self, when: str, kept: str = _NOTHING, then: str = "resume"):
         super().__init__(
             f"stopped by {_state.name} {when}; {kept}; start the same command to {then}"
         )
         self.when, self.kept = when, kept
 
     def with_kept(self, kept: str) -> "StoppedError":
-        """The same error from a larger piece of work, which has saved something as well."""
+        """The same error for an enclosing piece of work, which has saved something as well."""
         return StoppedError(self.when, kept if self.kept == _NOTHING else f"{self.kept}; {kept}")
 
 
 class _State:
-    """What this process knows; a process has one set of signal handlers."""
+    """The state of this process, which has a single set of signal handlers."""
 
     def __init__(self):
-        self.name = "SIGTERM"  # of the signal; other hosts' are always this one
+        self.name = "SIGTERM"  # of the signal; one from another host always has this name
         self.received = False
         self.has_begun = False  # whether there is anything to finish
-        self.is_shared = False  # whether other processes have to stop at the same place
-        self.at_once: str | None = None  # what is done now and may be ended at any moment
+        self.is_shared = False  # whether other processes must stop at the same place
+        self.at_once: str | None = None  # current work that can be ended at any moment
         self.polls = 0
         self.close: Callable[[], None] | None = None  # undoes `listen`
 
@@ -52,7 +52,7 @@ _state = _State()
 
 
 def listen() -> None:
-    """From now on SIGTERM and SIGINT are noted; until `begin`, they end the process at once.
+    """Starts recording SIGTERM and SIGINT; until `begin`, they end the process immediately.
 
     If SIGINT is ignored, as in a background job of a shell, it stays ignored. Call this in the main
     thread; a second call does nothing.
@@ -64,7 +64,7 @@ def listen() -> None:
     signals = [signal.SIGTERM]
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signals.append(signal.SIGINT)
-    # Python runs handlers between bytecodes only, not while XLA compiles. The thread always runs.
+    # Python runs handlers only between bytecodes, not while XLA compiles. The thread always runs.
     thread = threading.Thread(target=_watch, args=(readable,), name="signals", daemon=True)
     thread.start()
     descriptor = signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
@@ -82,9 +82,9 @@ def listen() -> None:
 
 
 def begin() -> None:
-    """From now on a signal waits until the work asks for it; call this after JAX has started.
+    """From now on, a signal waits until the work checks for it; call this after JAX has started.
 
-    Without `listen` it does nothing.
+    Without `listen`, it only imports JAX.
     """
     import jax
 
@@ -92,20 +92,20 @@ def begin() -> None:
         return
     _state.is_shared = jax.process_count() > 1
     _state.has_begun = True
-    options: Any = jax.config  # which has them as attributes only once it runs
+    options: Any = jax.config  # type checkers do not see its options
     if _state.is_shared and not options.jax_enable_preemption_service:
-        restore()  # the processes cannot agree where to stop: a signal ends them
+        restore()  # the processes cannot agree where to stop, so a signal ends them
 
 
 @contextlib.contextmanager
 def at_once(when: str) -> Iterator[None]:
-    """In this block a signal ends the process at once, as nothing is lost; on its host alone.
+    """In this block, a signal ends this host's process immediately, because nothing is lost.
 
     Args:
       when: for the message, such as "while copying data".
 
     Raises:
-      StoppedError: a signal was received before.
+      StoppedError: a signal was received before the block.
     """
     if _state.received:
         raise StoppedError(when)
@@ -117,16 +117,17 @@ def at_once(when: str) -> Iterator[None]:
 
 
 def end() -> None:
-    """From now on SIGTERM is ignored: everything is saved, and the exit code should say so.
+    """Ignores SIGTERM from now on: everything is saved, and the exit code should say so.
 
-    Schedulers send it again while the interpreter shuts down. A second Ctrl-C still ends it.
+    Schedulers send it again while the interpreter shuts down. A second Ctrl-C still ends the
+    process.
     """
     if _state.close is not None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def restore() -> None:
-    """Restores the handlers from before `listen`, and forgets what was received."""
+    """Restores the handlers from before `listen`, and forgets any signal received."""
     global _state
     if _state.close is not None:
         _state.close()
@@ -135,7 +136,7 @@ def restore() -> None:
 
 @contextlib.contextmanager
 def listening() -> Iterator[None]:
-    """`listen` and `begin`, for a block of code."""
+    """Calls `listen` and `begin` for a block of code, and `restore` at its end."""
     listen()
     try:
         begin()
@@ -145,9 +146,9 @@ def listening() -> Iterator[None]:
 
 
 def requested() -> bool:
-    """Whether to end here, on all hosts; once it is true, it stays true.
+    """Whether to stop here, on all hosts; once it is true, it stays true.
 
-    On several hosts all must call it equally often, because the n-th calls belong together.
+    With several hosts, all must call it equally often, because their n-th calls are matched.
     """
     if _state.received or not _state.is_shared:
         return _state.received
@@ -158,14 +159,14 @@ def requested() -> bool:
     return _state.received
 
 
-def check(when: str, kept: str = _NOTHING, then: str = "go on") -> None:
-    """Raises StoppedError, with these words, if a signal was received."""
+def check(when: str, kept: str = _NOTHING, then: str = "resume") -> None:
+    """Raises StoppedError, with these arguments, if a signal was received."""
     if requested():
         raise StoppedError(when, kept, then)
 
 
 def _do_nothing(number: int, frame: object) -> None:
-    """A handler must exist, or nothing would be written to the pipe."""
+    """Handles a signal: without a handler, Python would write nothing to the pipe."""
 
 
 def _watch(readable: int) -> None:
@@ -175,7 +176,7 @@ def _watch(readable: int) -> None:
 
 
 def _receive(number: signal.Signals) -> None:
-    """Runs in the thread, at the moment of the signal."""
+    """Handles a signal, in the thread, as soon as it arrives."""
     if not _state.has_begun:
         _end_at_once(
             f"stopped by {number.name} before any work was done; nothing was saved; start the "
@@ -184,15 +185,16 @@ def _receive(number: signal.Signals) -> None:
         )
     if _state.at_once is not None:
         _end_at_once(
-            f"stopped by {number.name} {_state.at_once}; start the same command to go on", EXIT_CODE
+            f"stopped by {number.name} {_state.at_once}; start the same command to resume",
+            EXIT_CODE,
         )
     if _state.received or _state.name == "SIGINT":
         if number == signal.SIGINT:
-            _end_at_once("ended at once by a second Ctrl-C; what was not saved is lost", _AT_ONCE)
+            _end_at_once("ended at once by a second Ctrl-C; anything not saved is lost", _AT_ONCE)
         return
     _state.name = number.name
-    _say(f"{number.name}: stopping at the next safe place (Ctrl-C again: at once)")
-    if _state.is_shared:  # JAX tells the other hosts, but of SIGTERM only
+    _say(f"{number.name}: stopping at the next safe place (press Ctrl-C again to end at once)")
+    if _state.is_shared:  # JAX tells the other hosts, but only about SIGTERM
         os.kill(os.getpid(), signal.SIGTERM)
     else:
         _state.received = True
@@ -205,5 +207,5 @@ def _end_at_once(sentence: str, code: int) -> None:
 
 
 def _say(sentence: str) -> None:
-    with contextlib.suppress(OSError):  # maybe nobody reads it any more
+    with contextlib.suppress(OSError):  # stderr may be closed
         os.write(2, f"{sentence}\n".encode())

@@ -10,15 +10,15 @@ from rich.text import Text
 
 
 def printable(text: str, *, multiline: bool = False) -> str:
-    r"""Text that a terminal shows literally, and that does not move, colour or reorder anything.
+    r"""Text that a terminal shows literally, without moving, colouring or reordering anything.
 
-    Control characters, ANSI escapes, marks of writing direction, line separators and lone
-    surrogates become escapes as Python writes them: ``\x1b``, ``\u202e``, ``\n``. Printable
-    characters stay, so applying it twice changes nothing.
+    Control characters, ANSI escapes, bidirectional marks, line separators and lone surrogates
+    become Python escapes: ``\x1b``, ``\u202e``, ``\n``. Printable characters stay, so applying the
+    function twice has the same result as applying it once.
 
     Args:
-      text: a name, a path, a message.
-      multiline: keep line feeds and tabs, for a whole message; not for a name within one.
+      text: a name, a path or a message.
+      multiline: keep line feeds and tabs; for a whole message, not for a name within one.
     """
     if text.isprintable():
         return text
@@ -35,13 +35,13 @@ def create_console(
 ) -> Console:
     """The console that all programs print on.
 
-    Strings, in tables too, are plain text: no markup, no emoji codes, no highlighting. Characters
-    that are not printable appear as `printable` shows them. The content of a `rich.text.Text`
-    should go through `printable` before, because rich measures its width first.
+    Strings, including those in tables, are plain text: no markup, no emoji codes, no highlighting.
+    `printable` escapes all other characters. Call it on the content of a `rich.text.Text` first,
+    because rich measures the width of that before the console escapes it.
 
     Args:
-      quiet: print nothing, for hosts other than the first.
-      stderr: print to stderr, not to stdout.
+      quiet: print nothing; for hosts other than the first.
+      stderr: print to stderr instead of stdout.
       file: print to this file instead.
       **options: further options of `rich.console.Console`, such as its width.
     """
@@ -60,7 +60,7 @@ class _Console(Console):
     """A console that makes every string and segment printable."""
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """A string as text; done here, so that columns of a table are as wide as their content."""
+        """Escapes a string early, so that table columns are as wide as their content."""
         return super().render_str(printable(text, multiline=True), **options)
 
     def render(
@@ -68,7 +68,7 @@ class _Console(Console):
         renderable: rich_console.RenderableType,
         options: rich_console.ConsoleOptions | None = None,
     ) -> Iterable[Segment]:
-        """All segments; those that move the cursor, as for a progress bar, come from rich."""
+        """Escapes all segments except rich's own control segments, which move the cursor."""
         for segment in super().render(renderable, options):
             if segment.control:
                 yield segment
@@ -77,10 +77,10 @@ class _Console(Console):
 
 
 def say(text: str, *, file: IO[str] | None = None) -> None:
-    """`print` for a message of one or more lines, which may contain any names.
+    """Prints a message of one or more lines, which may contain any names.
 
     Raises:
-      SystemExit: nobody reads stdout any more, as after ``| head``; a console raises it as well.
+      SystemExit: stdout is closed, as after ``| head``; a console raises it as well.
     """
     try:
         print(printable(text, multiline=True), file=file, flush=True)

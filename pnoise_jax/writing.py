@@ -1,4 +1,4 @@
-"""Files that are written completely or not at all, and paths that are checked before long work."""
+"""Files that are written completely or not at all, and checks of paths before long work."""
 
 import contextlib
 import csv
@@ -14,7 +14,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def replace_file(path: Path, content: str | bytes) -> None:
-    """Writes a file, completely or not at all; also an object in a bucket.
+    """Writes a file, or an object in a bucket, completely or not at all.
 
     Raises:
       OSError: it cannot be written; the old file stays.
@@ -28,7 +28,7 @@ def replace_file(path: Path, content: str | bytes) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file beside ``path`` for the block to write, which takes its place once it is whole.
+    """Yields a temporary file next to ``path`` that replaces it once the block has written it.
 
     Raises:
       OSError: it cannot be written; the old file stays.
@@ -51,7 +51,7 @@ def create_file(path: Path, content: str | bytes) -> None:
 
 @contextlib.contextmanager
 def creating(path: Path) -> Iterator[Path]:
-    """A file beside ``path`` for the block to write, which gets that name once it is whole.
+    """Yields a temporary file next to ``path`` that gets this name once the block has written it.
 
     Raises:
       FileExistsError: another file has the name by then.
@@ -64,7 +64,7 @@ def creating(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
-    """A name beside ``path`` that no other process has; what stays there at the end is deleted."""
+    """Yields a unique name next to ``path``; deletes any file left there at the end."""
     temporary = path.with_name(f".{path.name[-200:]}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
@@ -80,7 +80,8 @@ def _as_bytes(content: str | bytes) -> bytes:
 def move_to_new(file: Path, new: Path) -> None:
     """Moves a file to a name that no other file has, not even one created meanwhile.
 
-    In a bucket it is copied first; there two processes are not told apart.
+    In a bucket, the name is checked before the file is copied, so a file that another process
+    creates in between is replaced.
 
     Raises:
       FileExistsError: another file has the name.
@@ -104,35 +105,33 @@ def move_to_new(file: Path, new: Path) -> None:
 
 
 def is_url(path: str | os.PathLike) -> bool:
-    """Whether this is an address, such as ``gs://…``, which no file system has.
+    """Whether this is a URL, such as ``gs://…``, not a path in a file system.
 
-    pathlib makes ``gs:/…`` of it, and would create a directory that is called ``gs:``.
+    pathlib turns it into ``gs:/…``, and would create a directory called ``gs:``.
     """
     return re.match(r"[a-z][a-z0-9+.-]+:/", os.fspath(path), re.IGNORECASE) is not None
 
 
 def require_local(path: str | os.PathLike, *, named: str) -> None:
-    """Raises ValueError for a URL: what we write needs renames, locks and appends."""
+    """Raises ValueError for a URL: our writes need renames, locks and appends."""
     if is_url(path):
         raise ValueError(
-            f"{named} is a URL, not a path on this machine: give one. Only `pnoise train` and "
-            "`pnoise evaluate` work in a bucket by its URL; for other programs copy the run with "
-            "`gcloud storage cp -r`, or mount the bucket with gcsfuse"
+            f"{named} is a URL, not a path on this machine: give a local path. Only `pnoise "
+            "train` and `pnoise evaluate` accept the URL of a bucket; for other programs, copy the "
+            "run with `gcloud storage cp -r`, or mount the bucket with gcsfuse"
         )
 
 
 def cache_directory() -> Path:
-    """Where this package keeps what can be made again: in $XDG_CACHE_HOME, else in ~/.cache.
+    """The directory for files that can be recreated: in $XDG_CACHE_HOME, else in ~/.cache.
 
     Raises:
-      OSError: it is not known where the user's home is.
+      OSError: the user's home directory is unknown.
     """
     try:
         home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     except RuntimeError as error:
-        raise OSError(
-            "there is no home directory to keep a cache in: set XDG_CACHE_HOME"
-        ) from error
+        raise OSError("there is no home directory for the cache: set XDG_CACHE_HOME") from error
     return home.absolute() / "pnoise_jax"
 
 
@@ -140,8 +139,8 @@ def make_directory(path: Path, *, named: str) -> Path:
     """Creates a directory and its parents, and checks that files can be written there.
 
     Args:
-      path: of the directory.
-      named: what a message calls it, such as ``--out='DIR'``.
+      path: the directory.
+      named: how messages refer to it, such as ``--out='DIR'``.
 
     Raises:
       ValueError: it is a URL.
@@ -163,7 +162,7 @@ def make_directory(path: Path, *, named: str) -> Path:
     except OSError as error:
         raise OSError(
             f"{named} cannot be written ({error.strerror}): choose another directory, or make "
-            "this one writable and not full"
+            "this one writable, with free space"
         ) from None
     return path
 
@@ -171,25 +170,25 @@ def make_directory(path: Path, *, named: str) -> Path:
 def require_places(
     directory: Path, *, named: str, files: Iterable[str] = (), directories: Iterable[str] = ()
 ) -> None:
-    """Checks that nothing in a directory is in the way of files or directories to be written.
+    """Checks that nothing in a directory blocks the files or directories to be written there.
 
     Args:
       directory: its path.
-      named: what a message calls it, such as ``--workdir='DIR'``.
+      named: how messages refer to it, such as ``--workdir='DIR'``.
       files: names of files to be written there, or read if they exist.
       directories: names of directories, likewise.
 
     Raises:
-      OSError: something else has such a name, or it cannot be written.
+      OSError: something of another kind has such a name, or it cannot be read and written.
     """
-    if is_url(directory):  # where a file and a directory may have the same name
+    if is_url(directory):  # in a bucket, a file and a directory can have the same name
         return
     for name in files:
         place = directory / name
         if os.path.lexists(place) and not place.is_file():
             kind = "a directory" if place.is_dir() else "not a regular file"
             raise OSError(
-                f"{named}: {place} is {kind}, and a file of that name is to be written: move it "
+                f"{named}: {place} is {kind}, but a file of that name must be written: move it "
                 "away, or choose another directory"
             )
         if place.exists() and not os.access(place, os.R_OK | os.W_OK):
@@ -198,7 +197,7 @@ def require_places(
         place = directory / name
         if os.path.lexists(place) and not place.is_dir():
             raise NotADirectoryError(
-                f"{named}: {place} is a file, and a directory of that name is needed: move it "
+                f"{named}: {place} is a file, but a directory of that name is needed: move it "
                 "away, or choose another directory"
             )
         if place.exists() and not os.access(place, os.R_OK | os.W_OK | os.X_OK):
@@ -206,19 +205,19 @@ def require_places(
 
 
 def file_name(text: str, *, longest: int = 100, between: str = "_") -> str:
-    """Any text as part of a file name: letters, digits, and a few marks.
+    """Turns any text into part of a file name: letters, digits and a few punctuation marks.
 
     Args:
-      text: a name, a description.
-      longest: in bytes.
-      between: what replaces everything else.
+      text: a name or a description.
+      longest: the maximum length, in bytes.
+      between: replaces everything else.
     """
     name = re.sub(r"[^\w.,=()-]+", between, text).strip("._-") or "_"
     return name.encode("utf-8", "replace")[:longest].decode("utf-8", "ignore")
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """A table as CSV; text that a spreadsheet would take for a formula gets an apostrophe."""
+    """A table as CSV; text that a spreadsheet would read as a formula gets an apostrophe."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
@@ -230,7 +229,7 @@ def csv_rows(text: Iterable[str]) -> list[dict[str, str]]:
     """The rows of a table that `csv_text` wrote.
 
     Raises:
-      csv.Error: it is not a table.
+      csv.Error: the text is not a table.
     """
     rows = csv.DictReader(text)
     return [{key: _without_apostrophe(value) for key, value in row.items()} for row in rows]

@@ -81,13 +81,13 @@ def _make_broken_link(path):
 )
 def test_something_else_in_the_place_of_a_file(tmp_path, make, kind):
     make(tmp_path / "evaluation.json")
-    with pytest.raises(OSError, match=f"^--workdir='x': .*evaluation.json is {kind}, and a file"):
+    with pytest.raises(OSError, match=f"^--workdir='x': .*evaluation.json is {kind}, but a file"):
         writing.require_places(tmp_path, named="--workdir='x'", files=["a", "evaluation.json"])
 
 
 def test_a_file_in_the_place_of_a_directory(tmp_path):
     (tmp_path / "checkpoints").write_text("")
-    with pytest.raises(NotADirectoryError, match="checkpoints is a file, and a directory"):
+    with pytest.raises(NotADirectoryError, match="checkpoints is a file, but a directory"):
         writing.require_places(tmp_path, named="--workdir='x'", directories=["checkpoints"])
 
 

@@ -141,7 +141,7 @@ def test_it_is_found_by_is_prepared_and_the_environment(bucket, monkeypatch):
         ({"fault": lambda content: content[:20]}, OSError, "check the connection"),
         ({"refusal": lambda path: 503}, OSError, "cannot be reached"),
         ({"refusal": lambda path: 403}, PermissionError, "read only, Storage Object Viewer"),
-        ({"refusal": lambda path: 400}, OSError, "the bucket refuses it"),
+        ({"refusal": lambda path: 400}, OSError, "the bucket refused it"),
         (
             {"refusal": lambda path: 404 if "alt=media" in path else None},
             FileNotFoundError,

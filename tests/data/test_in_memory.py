@@ -108,5 +108,5 @@ def test_bad_input_arrays_are_named(splits, names, message):
 def test_bad_input_names_are_named(name, split, message):
     with pytest.raises(ValueError, match=message):
         data.load(name, split=split)
-    with pytest.raises(ValueError, match="data set 'corner_blobs' is registered already"):
+    with pytest.raises(ValueError, match="data set 'corner_blobs' is already registered"):
         data.register_dataset("corner_blobs")(broken)

@@ -79,7 +79,7 @@ def test_a_second_ctrl_c_ends_it_at_once(data_dir, tmp_path):
     process = command.start("train", *arguments(data_dir, tmp_path, *workers))
     (code,), (errors,) = send_when(has_lines(tmp_path), [process], INT, INT)
     assert code == 130
-    assert "ended at once by a second Ctrl-C; what was not saved is lost\n" in errors
+    assert "ended at once by a second Ctrl-C; anything not saved is lost\n" in errors
 
 
 @pytest.mark.slow

@@ -103,7 +103,7 @@ def test_kill_and_go_on_is_bitwise_the_straight_run(straight, data_dir, tmp_path
         assert process.returncode == 75
         assert errors.splitlines()[-1] == (
             f"stopped by {number.name} after step {last} of {STEPS}; the checkpoint of step {last} "
-            f"is saved in {tmp_path / 'checkpoints'}; start the same command to go on"
+            f"is saved in {tmp_path / 'checkpoints'}; start the same command to resume"
         )
     code, output, errors = command.run(
         "train", *arguments("digits_vit", data_dir, tmp_path, *SMALL)
@@ -237,7 +237,7 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_program(data_dir, tmp_path
     (tmp_path / "checkpoints").write_text("a file where the directory should be")
     code, _, errors = command.run("train", *arguments("digits_vit", data_dir, tmp_path, *SMALL))
     assert code != 0
-    assert f"{tmp_path / 'checkpoints'} is a file, and a directory of that name is needed" in errors
+    assert f"{tmp_path / 'checkpoints'} is a file, but a directory of that name is needed" in errors
     assert "Traceback" not in errors
 
 

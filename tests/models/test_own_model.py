@@ -84,7 +84,7 @@ def test_a_class_that_is_defined_anew_keeps_its_name():
         models.register_model("again", features=3)(first)
         models.register_model("again", features=3)(second)
         assert type(models.create_model("again")) is second
-        with pytest.raises(ValueError, match=r"registered already, as notebook\.Mlp: choose anoth"):
+        with pytest.raises(ValueError, match=r"already registered as notebook\.Mlp: choose anoth"):
             models.register_model("again", features=4)(second)
     finally:
         models.registry.MODELS._things.pop("again", None)
@@ -155,9 +155,9 @@ class Positional(Mlp):
         ),
         ("dense", {}, nn.Dense, "Dense is not a model: make it a subclass of models.Classifier"),
         ("mlp", {"width": 3}, Mlp, "unknown option of mlp 'width'"),
-        ("vit_b_16", {}, Mlp, "model 'vit_b_16' is registered already"),
-        ("wide_mlp", {"features": 8}, Mlp, "model 'wide_mlp' is registered already"),
-        ("my model", {}, Mlp, "model name 'my model': give letters, digits and underscores"),
+        ("vit_b_16", {}, Mlp, "model 'vit_b_16' is already registered"),
+        ("wide_mlp", {"features": 8}, Mlp, "model 'wide_mlp' is already registered"),
+        ("my model", {}, Mlp, "model name 'my model': use letters, digits and underscores"),
     ],
 )
 def test_bad_input_is_named(name, options, kind, message):

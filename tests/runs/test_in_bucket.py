@@ -330,7 +330,7 @@ def test_a_failure_in_training_keeps_the_checkpoints(data_dir, bucket, url):
         ("gs://nothing-here/run", "'gs://nothing-here/run': there is no bucket 'nothing-here': ch"),
         ("gs://bucket", "'gs://bucket' is not the URL of a folder: give gs://BUCKET/FOLDER"),
         ("gs://bucket/../run", "'gs://bucket/../run' is not the URL of a folder"),
-        ("gs://bucket/run*", "'gs://bucket/run*' is not the URL of a folder: .* of letters"),
+        ("gs://bucket/run*", "'gs://bucket/run*' is not the URL of a folder: .* only letters"),
         ("gs://bucket/a//b", "'gs://bucket/a//b' is not the URL of a folder"),
         ("s3://bucket/run", "'s3://bucket/run' is not the URL of a folder: give gs://"),
     ],

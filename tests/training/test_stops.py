@@ -79,7 +79,7 @@ def test_a_stopped_run_saves_its_step_and_goes_on_as_if_nothing_was(
         training.train(config_of(data_dir), tmp_path)
     assert str(caught.value) == (
         f"stopped by SIGTERM after step {step} of 12; the checkpoint of step {step} is saved in "
-        f"{tmp_path / 'checkpoints'}; start the same command to go on"
+        f"{tmp_path / 'checkpoints'}; start the same command to resume"
     )
     assert saved(tmp_path) == [step]
     monkeypatch.undo()

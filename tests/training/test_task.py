@@ -203,7 +203,7 @@ def test_a_bad_task_section_is_refused_by_name(data_dir, section, message):
 
 
 def test_a_name_is_given_once():
-    with pytest.raises(ValueError, match="task 'classification' is registered already"):
+    with pytest.raises(ValueError, match="task 'classification' is already registered"):
         training.register_task("classification")(Rotation)
 
 

@@ -62,7 +62,7 @@ def test_a_file_in_the_place_of_a_directory_is_named(tmp_path, name):
 
 def test_a_directory_in_the_place_of_a_file_is_named(tmp_path):
     (tmp_path / "audit" / "audit.html").mkdir(parents=True)
-    with pytest.raises(OSError, match=r"audit\.html is a directory, and a file of that name"):
+    with pytest.raises(OSError, match=r"audit\.html is a directory, but a file of that name"):
         open_directory(tmp_path, "12345678")
 
 
