@@ -1,4 +1,4 @@
-"""Devices and hosts: the mesh, the start on several hosts, and what they tell each other."""
+"""Devices and hosts: the mesh, starting on several hosts, and communication between them."""
 
 from pnoise_jax.parallel.agreement import (
     DisagreementError,

@@ -1,8 +1,8 @@
 """All processes meet at the coordinator's port before JAX starts there.
 
-JAX's own start does not say which process is missing, and kills the process when it takes too long.
+JAX's own start does not say which process is missing, and kills the process if it takes too long.
 So process 0 first listens on that port itself. The others connect and identify themselves, with one
-JSON object per line. When all have arrived they are told to continue, and JAX takes over the port.
+JSON object per line. Once all have arrived, they are told to continue, and JAX takes over the port.
 """
 
 import json
@@ -15,10 +15,10 @@ from typing import Any
 
 from pnoise_jax.parallel.launchers import Place
 
-_EVERY = 60.0  # seconds from one sentence about the missing to the next
+_EVERY = 60.0  # seconds between reports about the missing ones
 _TICK = 1.0
 _LONGEST_LINE = 4096
-_TPU_PORT = 8482  # JAX's default; some of Google's firewall rules open another one
+_TPU_PORT = 8482  # JAX's default; some of Google's firewall rules open a different one
 
 
 def meet(
@@ -29,8 +29,8 @@ def meet(
     Args:
       place: of this process.
       timeout: seconds to wait for the others.
-      report: takes a sentence about who is missing.
-      every: seconds from one such sentence to the next.
+      report: called with a sentence about who is missing.
+      every: seconds between such sentences.
 
     Raises:
       ValueError: two processes have the same number, or the number of processes differs.
@@ -134,7 +134,7 @@ class _Reception:
         if not data:
             left = self._forget(connection)
             if left is not None:
-                self._report(f"{_name(left)} has arrived and is gone again; waiting for it")
+                self._report(f"{_name(left)} arrived but has disconnected; waiting for it")
         elif b"\n" in line or len(line) > _LONGEST_LINE:
             self._admit(connection, line)
 
@@ -154,13 +154,14 @@ class _Reception:
         self._guests[connection] = guest
         if total != self._place.count or not 0 <= number < total:
             raise ValueError(
-                f"{_name(guest)} says that it is one of {total} processes, and process 0 on "
-                f"{socket.gethostname()} counts {self._place.count}: set JAX_NUM_PROCESSES alike"
+                f"{_name(guest)} says that it is one of {total} processes, but process 0 on "
+                f"{socket.gethostname()} expects {self._place.count}: set the same "
+                "JAX_NUM_PROCESSES on all"
             )
         if twin is not None:
             raise ValueError(
-                f"process {number} is there twice, on {_where(twin)} and on {_where(guest)}: give "
-                "each its own JAX_PROCESS_ID, from 0"
+                f"process {number} has arrived twice, on {_where(twin)} and on {_where(guest)}: "
+                "give each process its own JAX_PROCESS_ID, from 0"
             )
 
     def _missing(self) -> list[int]:
@@ -179,7 +180,7 @@ class _Reception:
         )
         if self._strangers:
             text += (
-                f"; JAX programs without this meeting, or of another version, have knocked from "
+                f"; other JAX programs, or other versions of this one, have connected from "
                 f"{', '.join(sorted(self._strangers))}"
             )
         return text
@@ -201,7 +202,7 @@ class _Reception:
         deadline = time.monotonic() + 2.0
         while (
             self._guests and time.monotonic() < deadline
-        ):  # the side that hangs up first keeps the port
+        ):  # the side that disconnects first keeps the port
             for key, _ in self._selector.select(0.1):
                 guest = key.fileobj
                 if not isinstance(guest, socket.socket) or guest not in self._guests:
@@ -221,7 +222,7 @@ def _is_open(connection: socket.socket) -> bool:
 
 
 def _arrive(place: Place, timeout: float, report: Callable[[str], None], every: float) -> None:
-    """On the other processes: identifies this one, until process 0 tells it to continue."""
+    """On the other processes: identifies this one, and waits until process 0 lets it continue."""
     started = said = time.monotonic()
     news = reason = ""
     while True:
@@ -243,15 +244,15 @@ def _arrive(place: Place, timeout: float, report: Callable[[str], None], every: 
                     if time.monotonic() - said >= every:
                         said = time.monotonic()
                         report(f"process {place.index}: {news}")
-            reason = "it has hung up"
+            reason = "it has disconnected"
         except _Refused as refused:
             raise refused.args[0] from None
         except (OSError, ValueError, KeyError) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         waited = time.monotonic() - started
         text = (
-            f"process {place.index} of {place.count}, on {socket.gethostname()}, waits for process "
-            f"0 at {place.address} since {waited:.0f} s ({reason})"
+            f"process {place.index} of {place.count}, on {socket.gethostname()}, has been waiting "
+            f"for process 0 at {place.address} for {waited:.0f} s ({reason})"
         )
         if waited > timeout:
             raise TimeoutError(text + _remedy(place))
@@ -279,19 +280,19 @@ def _name(guest: dict[str, Any]) -> str:
 
 def _remedy(place: Place) -> str:
     text = (
-        f": start the missing ones, let all reach TCP port {place.port} of {place.host}, or raise "
-        "--start_timeout"
+        f": start the missing ones, make sure that all can reach TCP port {place.port} of "
+        f"{place.host}, or raise --start_timeout"
     )
     if place.port == _TPU_PORT:
         text += (
-            "; where a firewall closes that port, as Google's own rule for TPU v6e does, set "
+            "; if a firewall blocks that port, as Google's own rule for TPU v6e does, set "
             "JAX_COORDINATOR_PORT=8476 on all hosts"
         )
     return text
 
 
 def numbers(values: list[int]) -> str:
-    """Whole numbers in order, as text: "0-3, 7"."""
+    """Formats whole numbers in order, such as "0-3, 7"."""
     runs: list[list[int]] = []
     for value in sorted(values):
         if runs and value == runs[-1][-1] + 1:

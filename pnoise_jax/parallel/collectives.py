@@ -1,4 +1,4 @@
-"""What a compiled program exchanges between devices, read off its text."""
+"""The collectives with which a compiled program exchanges data, read from its text."""
 
 import collections
 import dataclasses
@@ -14,9 +14,9 @@ KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective
 
 _COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\(")
 _CHANNEL = re.compile(r"channel_id=(\d+)")
-_CHAIN = "chain_id="  # of kernels that carry out one operation together
-# TPU's compiler writes a reduce-scatter as such a computation: an all-reduce, of which it keeps a
-# slice. One kernel carries it out, and sends half of what an all-reduce would.
+_CHAIN = "chain_id="  # on kernels that jointly carry out one operation
+# The TPU compiler writes a reduce-scatter as a computation of this name: an all-reduce of which it
+# keeps a slice. One kernel carries it out, and sends half as much as an all-reduce.
 _REDUCE_SCATTER = "all-reduce-scatter"
 _PAIRS = re.compile(r"source_target_pairs=\{(.*?)\}\}")
 _LISTED_GROUPS = re.compile(r"replica_groups=\{(\{.*?\})\}")
@@ -25,7 +25,7 @@ _GROUPS_BY_AXES = re.compile(
     r"replica_groups=mesh\[([^\]]*)\]"
     r"(?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? \{([^}]*)\}"
 )
-# Between slices of TPUs a host sends for its devices; the slices are those in the first braces.
+# Between TPU slices, a host sends for its devices; the first braces list the slices.
 _BETWEEN_SLICES = re.compile(
     r"= \((.*?), u32\[\].* send\("
     r'.*_xla_megascale_target="\{([\d,:]+)\}x.*_xla_megascale_transfer_type="(\w+)"'
@@ -38,11 +38,11 @@ class Collective:
 
     Attributes:
       kind: one of `KINDS`.
-      devices: how many take part in one of them.
-      size: bytes of the result on a device; of "reduce-scatter" those of what is reduced.
-      count: how often a device takes part, in one run of the program.
-      groups: the devices that exchange with each other, by their places in the mesh.
-      dtype: of what is exchanged, as XLA names it: "f32"; several are joined by "+".
+      devices: number of devices that take part in each.
+      size: bytes of the result on a device; for "reduce-scatter", of the input.
+      count: how often a device takes part in one run of the program.
+      groups: the devices that exchange data with each other, by their places in the mesh.
+      dtype: of the exchanged data, as XLA names it, such as "f32"; several are joined by "+".
     """
 
     kind: str
@@ -54,24 +54,24 @@ class Collective:
 
     @property
     def sent(self) -> float:
-        """Bytes that a device sends in all, by the usual ring: at least what the kind needs."""
+        """Bytes that a device sends with the usual ring algorithm: the least that suffices."""
         share = (self.devices - 1) / self.devices
         factor = {"all-reduce": 2 * share, "collective-permute": 1.0}.get(self.kind, share)
         return self.count * self.size * factor
 
     def is_between(self, slices: int, devices: int) -> bool:
-        """Whether it goes from slice to slice alone: no two of a group are in the same slice."""
+        """Whether data only goes between slices: no two of a group are in the same slice."""
         a_slice = devices // slices
         return slices > 1 and all(
             len({place // a_slice for place in group}) == len(group) for group in self.groups
         )
 
     def sent_between(self, slices: int, devices: int) -> float:
-        """Bytes that a device sends to other slices, at least: each sends its share of its slice's.
+        """The fewest bytes that a device sends to other slices: its share of its slice's total.
 
         Args:
-          slices: how many, of as many devices each, in the order of the mesh.
-          devices: of all slices.
+          slices: number of slices, of equally many devices each, in the order of the mesh.
+          devices: number of devices in all slices.
         """
         a_slice = devices // slices
         most = 0.0
@@ -90,27 +90,27 @@ class Collective:
 def find_collectives(text: str, devices: int) -> list[Collective]:
     """The collectives of a compiled program, those that send most first.
 
-    The bodies of loops count as often as they run, where the compiler knows it, else once. Of
-    several kernels that carry out one operation together, as on TPUs, one counts.
+    The bodies of loops count as often as they run if the compiler knows that, otherwise once. If
+    several kernels jointly carry out one operation, as on TPUs, one of them counts.
 
     Args:
       text: `jax.stages.Compiled.as_text`.
-      devices: that run the program.
+      devices: number of devices that run the program.
     """
     lines, entry = program_text.split_computations(text)
-    found: collections.Counter[tuple] = collections.Counter()
+    counts: collections.Counter[tuple] = collections.Counter()
     seen: set[tuple[str, str]] = set()
     for computation, times in program_text.count_runs(lines, entry).items():
         for line in lines[computation]:
             if match := _BETWEEN_SLICES.search(line):
-                found[_between_slices(*match.groups(), devices=devices)] += times
+                counts[_between_slices(*match.groups(), devices=devices)] += times
                 continue
             match = _COLLECTIVE.search(line)
             if match is None:
                 continue
             result, kind, starts = match.groups()
             channel = _CHANNEL.search(line)
-            if channel is not None and _CHAIN in line:  # else programs use a number again
+            if channel is not None and _CHAIN in line:  # without a chain, programs reuse numbers
                 if (kind, channel[1]) in seen:
                     continue
                 seen.add((kind, channel[1]))
@@ -121,16 +121,16 @@ def find_collectives(text: str, devices: int) -> list[Collective]:
             if kind == "all-reduce" and computation.startswith(_REDUCE_SCATTER):
                 kind = "reduce-scatter"
             if group > 1 and size:
-                found[kind, group, size, groups, _dtypes(result)] += times
+                counts[kind, group, size, groups, _dtypes(result)] += times
     every = [
         Collective(kind, group, size, count, groups, dtype)
-        for (kind, group, size, groups, dtype), count in found.items()
+        for (kind, group, size, groups, dtype), count in counts.items()
     ]
     return sorted(every, key=lambda each: -each.sent)
 
 
 def _between_slices(sent: str, slices: str, kind: str, *, devices: int) -> tuple:
-    """Kind, slices, size, groups and dtype of what a device sends to its likes in other slices."""
+    """Kind, slices, size, groups and dtype of a device's transfer to its peers in other slices."""
     ends = [[int(end) for end in part.split(":")] for part in slices.split(",")]
     count = sum(last - first + 1 for first, *_, last in (2 * end for end in ends))
     name = kind.lower().replace("_", "-")
@@ -142,13 +142,13 @@ def _between_slices(sent: str, slices: str, kind: str, *, devices: int) -> tuple
 
 
 def _dtypes(result: str) -> str:
-    """What an operation's result holds, without the numbers that TPUs keep beside it."""
+    """The dtypes of an operation's result, without those of scalars that TPUs add to it."""
     dtypes = {dtype for dtype, shape in ARRAY.findall(result) if shape}
     return "+".join(sorted(dtypes)) or "+".join(sorted({d for d, _ in ARRAY.findall(result)}))
 
 
 def _groups(line: str, devices: int) -> tuple[tuple[int, ...], ...]:
-    """The devices that exchange with each other, by their places in the mesh."""
+    """The devices that exchange data with each other, by their places in the mesh."""
     if match := _PAIRS.search(line):
         return tuple(tuple(map(int, pair.split(","))) for pair in re.findall(r"\d+,\d+", match[1]))
     if match := _LISTED_GROUPS.search(line):
@@ -170,7 +170,7 @@ def _groups(line: str, devices: int) -> tuple[tuple[int, ...], ...]:
 
 
 def _numbered(devices: int, dimensions: str, order: str | None) -> np.ndarray:
-    """Places in the mesh, in an order written as the axes of an array and their permutation."""
+    """Places in the mesh, in an order given as array dimensions and a permutation of them."""
     places = np.arange(devices).reshape([int(n) for n in dimensions.split(",")])
     return places.transpose([int(n) for n in order.split(",")]) if order else places
 

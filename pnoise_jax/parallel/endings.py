@@ -1,4 +1,4 @@
-"""How a host ends when another host fails: all end, and say which host it was."""
+"""How hosts end when one of them fails: all end, and name the host that failed."""
 
 import ctypes
 import os
@@ -15,18 +15,18 @@ from pnoise_jax.parallel.agreement import DisagreementError
 from pnoise_jax.parallel.hosts import LostHostError, Watch
 from pnoise_jax.parallel.progress import LATEST
 
-# What XLA's collectives say, as a JaxRuntimeError or, in some places, as a ValueError.
+# How errors of XLA's collectives begin: a JaxRuntimeError or, in some places, a ValueError.
 _STATUS = re.compile(
     r"(UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED|CANCELLED|DEADLINE_EXCEEDED|FAILED_PRECONDITION): "
 )
-_AGAIN = "The others cannot go on without it: start the same command again on all hosts"
+_AGAIN = "The others cannot continue without it: start the same command again on all hosts"
 
 
 def end_together(error: BaseException, text: str) -> str:
-    """Tells the other hosts that this one ends, and finds out whether another host is the cause.
+    """Tells the other hosts that this one is ending, and finds out whether another is the cause.
 
     Args:
-      error: what ends this host.
+      error: the error that ends this host.
       text: its message.
 
     Returns:
@@ -38,15 +38,15 @@ def end_together(error: BaseException, text: str) -> str:
         return text
     if isinstance(error, DisagreementError):
         return text  # the same on all hosts
-    if not isinstance(error, LostHostError) and _may_be_of_others(error):
+    if not isinstance(error, LostHostError) and _may_come_from_others(error):
         text = _find_lost(watch) or text
     hosts.post_failure(text)
-    if hosts.index() == 0:  # the others read it from this process
+    if hosts.index() == 0:  # the others read the failure from this process
         time.sleep(2 * hosts.BEAT)
     return text
 
 
-def _may_be_of_others(error: BaseException) -> bool:
+def _may_come_from_others(error: BaseException) -> bool:
     return any(
         isinstance(each, jax.errors.JaxRuntimeError) or _STATUS.match(str(each))
         for each in _causes(error)
@@ -60,7 +60,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _find_lost(watch: Watch) -> str | None:
-    """Which host has failed or is silent; waits some beats, because it may have died just now."""
+    """Which host has failed or is silent; waits a few beats, because it may have died just now."""
     for _ in range(5):
         try:
             watch.look()
@@ -79,21 +79,21 @@ def _lost(who: str) -> str | None:
 
 
 def _lost_coordinator(watch: Watch) -> str:
-    # It must not be asked for its name: where JAX aborts, the call would never return.
+    # Do not ask it for its name: while JAX aborts, that call would never return.
     now = hosts.clock(time.time())
     return str(
         _lost(
-            f"{watch.known_name(0)}, which coordinates all hosts: it does not answer at "
+            f"{watch.known_name(0)}, which coordinates all hosts: it did not answer at "
             f"{watch.address} at {now}"
         )
     )
 
 
 def name_lost_hosts_at_abort(watch: Watch) -> None:
-    """Adds a last sentence when JAX aborts this process because another one is gone.
+    """Adds a last message when JAX aborts this process because another one is gone.
 
-    JAX aborts in C++, with a stack trace and the number of a task, and calls no Python function
-    before. So the handler of the signal that abort() raises writes the sentence.
+    JAX aborts in C++, with a stack trace and a task number, and calls no Python function first. So
+    the handler of the signal that abort() raises writes the message.
     """
 
     def last_words(_: int) -> None:
@@ -102,7 +102,7 @@ def name_lost_hosts_at_abort(watch: Watch) -> None:
         os._exit(1)
 
     handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(last_words)
-    watch.keep = handler  # ctypes does not
+    watch.keep = handler  # ctypes keeps no reference to it
     libc = ctypes.CDLL(None)
     libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
     libc.signal.restype = ctypes.c_void_p

@@ -1,6 +1,6 @@
 """Parameters and optimiser state split over devices: fully sharded data parallelism (FSDP).
 
-Every device of a group keeps its share of each large array, and the compiler gathers an array where
+Every device of a group keeps a share of each large array, and the compiler gathers an array where
 it is used and scatters its gradient. See https://arxiv.org/abs/2004.13336.
 """
 
@@ -13,22 +13,25 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from pnoise_jax.parallel.matmuls import MatmulSplit
 from pnoise_jax.parallel.mesh import FSDP_AXIS, MODEL_AXIS
 
-SMALLEST = 2**16  # elements: what gathering a smaller array costs is not worth the memory
+SMALLEST = (
+    2**16
+)  # elements; splitting a smaller array saves too little memory to be worth gathering
 
 
 def place(
     tree: Any, mesh: Mesh, split: MatmulSplit | None = None, *, smallest: int = SMALLEST
 ) -> Any:
-    """How the arrays of a tree lie on the devices.
+    """The shardings of the arrays of a tree.
 
-    Kernels of products that are split lie as these are. Of all arrays, one of at least ``smallest``
-    elements is split along its largest axis that ``fsdp`` devices divide, the last of several; any
-    other is on every device.
+    Kernels and biases of products that are split are split like these. In addition, any array of at
+    least ``smallest`` elements is split along its largest other axis that the ``fsdp`` devices
+    divide, the last one if several are equally large. All other arrays are on every device.
 
     Args:
-      tree: of arrays or of their shapes and dtypes.
+      tree: arrays, or their shapes and dtypes.
       mesh: `training_mesh`, or one without groups, on which nothing is split.
-      split: of the model.
+      split: how the matrix products of the model are split.
+      smallest: the number of elements from which on an array is split.
 
     Returns:
       A tree of shardings.
@@ -64,11 +67,11 @@ def _axis_to_split(
 
 
 def require_split(params: Any, fsdp: int) -> None:
-    """Raises ValueError where groups of ``fsdp`` devices would split none of these parameters."""
+    """Raises ValueError if groups of ``fsdp`` devices would split none of these parameters."""
     shapes = [x.shape for x in jax.tree.leaves(params)]
     if fsdp > 1 and all(_axis_to_split(shape, fsdp, SMALLEST) is None for shape in shapes):
         raise ValueError(
-            f"fsdp={fsdp} would split no parameter: those of at least {SMALLEST} elements with an "
-            f"axis that {fsdp} divides are split, and the largest is {max(shapes, key=math.prod)}; "
-            "set fsdp=1"
+            f"fsdp={fsdp} would split no parameter: only those of at least {SMALLEST} elements "
+            f"with an axis that {fsdp} divides are split, and the largest is "
+            f"{max(shapes, key=math.prod)}; set fsdp=1"
         )

@@ -19,15 +19,15 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import jax
-from jax._src import distributed  # JAX gives no public access to its key-value store
+from jax._src import distributed  # JAX has no public API for its key-value store
 
 from pnoise_jax.parallel.progress import LATEST
 from pnoise_jax.terminal import say
 
-BEAT = 2.5  # seconds from one sign of life to the next
-_LOOK = 4  # beats from one look at all the others to the next
-_SILENCE = 3.5 * BEAT  # after this time without a sign a host counts as lost, if something failed
-_GRACE = 10.0  # seconds that a host has to end by itself after another one has failed
+BEAT = 2.5  # seconds between heartbeats
+_LOOK = 4  # beats between looks at all the other hosts
+_SILENCE = 3.5 * BEAT  # if something failed, a host without a heartbeat for this long is lost
+_GRACE = 10.0  # seconds that a host has to end on its own after another one has failed
 _ANSWER = 10.0  # seconds in which the key-value store must answer
 _FAILURE = "pnoise/failure"
 
@@ -35,16 +35,16 @@ _Answer = TypeVar("_Answer")
 
 
 class LostHostError(OSError):
-    """Another host has failed, or no longer gives signs of life; the message names it."""
+    """Another host has failed, or no longer sends heartbeats; the message names it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Sign:
-    """The last sign of life of a host.
+    """The last heartbeat of a host.
 
     Attributes:
       name: such as "host 1 (node7, pid 1234)".
-      count: number of its signs so far.
+      count: number of its heartbeats so far.
       what: what it did last, such as "step 312 of 1000"; empty before it began.
       said: when it was sent, by the clock of that host, in seconds since 1970.
       seen: when this process first saw it, by `time.monotonic()`.
@@ -58,11 +58,11 @@ class Sign:
 
     def __str__(self) -> str:
         at = f", at {self.what}" if self.what else ""
-        return f"{self.name}: last sign of life at {clock(self.said)}{at}"
+        return f"{self.name}: last heartbeat at {clock(self.said)}{at}"
 
 
 def count() -> int:
-    """How many processes there are; does not touch a device."""
+    """The number of processes; does not touch a device."""
     return distributed.global_state.num_processes or 1
 
 
@@ -92,12 +92,12 @@ def clock(seconds: float) -> str:
 
 
 def ask(request: Callable[[Any], _Answer]) -> _Answer:
-    """What the key-value store answers to a request, a function of its client.
+    """The answer of the key-value store to a request, a function of its client.
 
-    JAX's own calls have no time limit: if process 0 ends at a bad moment, they wait for ever.
+    JAX's own calls have no time limit: if process 0 ends at a bad moment, they wait forever.
 
     Raises:
-      JaxRuntimeError: there is no answer within 10 seconds, or what the request raises.
+      JaxRuntimeError: there is no answer within 10 seconds, or the request raises it.
     """
     answers: queue.SimpleQueue = queue.SimpleQueue()
     store = client()
@@ -121,15 +121,17 @@ def ask(request: Callable[[Any], _Answer]) -> _Answer:
 
 
 def post_failure(text: str) -> None:
-    """Tells the other hosts that this one ends, and why; only the first failure is kept."""
+    """Tells the other hosts that this one is ending, and why; only the first failure is kept."""
     failure = {"host": index(), "name": own_name(), "time": time.time(), "text": text}
     value = json.dumps(failure | {"what": LATEST.what})
-    with contextlib.suppress(jax.errors.JaxRuntimeError):  # one was first, or the store is gone
+    with contextlib.suppress(
+        jax.errors.JaxRuntimeError
+    ):  # another failure came first, or the store is gone
         ask(lambda store: store.key_value_set(_FAILURE, value))
 
 
 def read_failure() -> dict[str, Any] | None:
-    """The message of the first host that failed; None if none has.
+    """The failure that the first host to fail has posted; None if none has.
 
     Raises:
       JaxRuntimeError: process 0, which keeps the store, does not answer.
@@ -143,19 +145,19 @@ def read_failure() -> dict[str, Any] | None:
 
 
 def describe_failure(failure: dict[str, Any]) -> str:
-    """A failure in words."""
+    """Describes a failure."""
     at = f", at {failure['what']}" if failure["what"] else ""
-    return f"{failure['name']} has ended at {clock(failure['time'])}{at}: {failure['text']}"
+    return f"{failure['name']} ended at {clock(failure['time'])}{at}: {failure['text']}"
 
 
 class Watch:
-    """A thread that gives signs of life, and notices when another host has failed.
+    """A thread that sends heartbeats, and notices when another host has failed.
 
     Attributes:
       address: of the coordinator, "host:port".
-      report: takes a sentence, such as which hosts are being waited for.
-      signs: the last sign of each host, as of the last look.
-      failure: the message of the host that failed first, unless it is this one.
+      report: called with a sentence, such as which hosts are being waited for.
+      signs: the last heartbeat of each host, as of the last look.
+      failure: the failure of the host that failed first, unless it is this one.
       keep: an object that must live as long as the process.
     """
 
@@ -169,18 +171,18 @@ class Watch:
         self._thread = threading.Thread(target=self._run, name="signs of life", daemon=True)
 
     def start(self) -> None:
-        """Begins."""
+        """Starts the thread."""
         self._beat()
         self._thread.start()
         atexit.register(self.stop)
 
     def stop(self) -> None:
-        """Ends the thread, which JAX's client must outlive."""
+        """Ends the thread; JAX's client must outlive it."""
         self._stopped.set()
         self._thread.join(2 * BEAT)
 
     def look(self) -> None:
-        """Reads the signs of all hosts.
+        """Reads the heartbeats of all hosts.
 
         Raises:
           JaxRuntimeError: process 0 does not answer.
@@ -193,18 +195,18 @@ class Watch:
                 self.signs[number] = Sign(seen=now, **sign)
 
     def name(self, number: int) -> str:
-        """The name of a host, with its machine if that is known; may ask for it."""
+        """The name of a host, with its machine if that is known; may query the store for it."""
         if number not in self.signs:
             with contextlib.suppress(jax.errors.JaxRuntimeError):
                 self.look()
         return self.known_name(number)
 
     def known_name(self, number: int) -> str:
-        """The name of a host, with its machine if that is known by now."""
+        """The name of a host, with its machine if that is already known."""
         return self.signs[number].name if number in self.signs else f"host {number}"
 
     def silent(self) -> list[int]:
-        """The other hosts that have given no sign of life for some beats."""
+        """The other hosts that have sent no heartbeat for a few beats."""
         now = time.monotonic()
         return [
             number
@@ -216,7 +218,7 @@ class Watch:
     def describe_silent(self) -> str:
         """The silent hosts, and when they were last heard from; empty if there are none."""
         return "; ".join(
-            str(self.signs[number]) if number in self.signs else f"host {number}: no sign of life"
+            str(self.signs[number]) if number in self.signs else f"host {number}: no heartbeat"
             for number in self.silent()
         )
 
@@ -245,14 +247,14 @@ class Watch:
                 return
 
     def _end_after_grace(self) -> None:
-        """Ends the process for the main thread, which may wait forever for a host that failed."""
+        """Ends the process, because the main thread may wait forever for a host that failed."""
         assert self.failure is not None
         if not self._stopped.wait(_GRACE):
             say(f"error: {describe_failure(self.failure)}", file=sys.stderr)
             os._exit(1)
 
 
-_WATCHES: list[Watch] = []  # none, or the one of this process
+_WATCHES: list[Watch] = []  # empty, or the one of this process
 
 
 def watch() -> Watch | None:
@@ -261,7 +263,7 @@ def watch() -> Watch | None:
 
 
 def introduce(address: str, *, report: Callable[[str], None]) -> Watch:
-    """Starts to give signs of life to the other hosts, once JAX has connected them."""
+    """Starts to send heartbeats to the other hosts, once JAX has connected them."""
     _WATCHES.append(Watch(address, report))
     _WATCHES[0].start()
     return _WATCHES[0]

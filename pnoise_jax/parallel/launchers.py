@@ -1,4 +1,4 @@
-"""What the environment says about the other processes: by hand, Slurm, TPU pods, Open MPI."""
+"""Finds the other processes from the environment: its variables, Slurm, TPU pods or Open MPI."""
 
 import dataclasses
 import os
@@ -18,7 +18,7 @@ class Place:
       address: of the coordinator, which process 0 runs: "host:port".
       count: number of processes.
       index: number of this process, from 0.
-      local_device_ids: the devices of this machine that it uses; None for all that it sees.
+      local_device_ids: the devices of this machine that it uses; None for all visible ones.
     """
 
     address: str
@@ -49,7 +49,7 @@ def find_place(
 
     Raises:
       ValueError: the variables are incomplete or contradict each other; or this is one of several
-        tasks, and nothing says that they belong together.
+        tasks, but nothing says that they belong together.
     """
     if environment.get(_ADDRESS) is not None:
         return _named(environment)
@@ -74,24 +74,24 @@ def find_place(
 def _named(environment: Mapping[str, str]) -> Place:
     address = environment[_ADDRESS]
     count, index = environment.get(_COUNT), environment.get(_INDEX)
-    given = f"{_ADDRESS}={address!r} with {_COUNT}={count!r} and {_INDEX}={index!r}"
+    settings = f"{_ADDRESS}={address!r} with {_COUNT}={count!r} and {_INDEX}={index!r}"
     try:
         numbers = int(count or ""), int(index or "")
     except ValueError:
         raise ValueError(
-            f"{given}: the number of processes and this one's, from 0, must be set as well"
+            f"{settings}: set the number of processes and the number of this one, from 0, as well"
         ) from None
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ValueError(f"{given}: give the address as HOST:PORT, such as 10.0.0.1:1234")
+        raise ValueError(f"{settings}: give the address as HOST:PORT, such as 10.0.0.1:1234")
     if not 0 <= numbers[1] < numbers[0]:
-        raise ValueError(f"{given}: processes are counted from 0 to {_COUNT} - 1")
+        raise ValueError(f"{settings}: processes are numbered from 0 to {_COUNT} - 1")
     return Place(address, *numbers, _local_devices(environment))
 
 
 def _detected(environment: Mapping[str, str], timeout: float) -> Place:
     """The place that JAX detects, except for the devices of Slurm's tasks."""
-    from jax._src import clusters  # what jax.distributed.initialize uses; it offers nothing public
+    from jax._src import clusters  # as in jax.distributed.initialize; there is no public API
 
     address, count, index, local = clusters.ClusterEnv.auto_detect_unset_distributed_params(
         None, None, None, None, None, int(timeout)
@@ -99,13 +99,13 @@ def _detected(environment: Mapping[str, str], timeout: float) -> Place:
     if address is None or count is None or index is None:
         slurm = any(name.startswith("SLURM_") for name in environment)
         how = (
-            "under Slurm start the program through srun, which numbers the tasks"
+            "under Slurm, start the program through srun, which numbers the tasks"
             if slurm
-            else "it knows Slurm, Open MPI, Cloud TPU pods and Kubernetes"
+            else "it supports Slurm, Open MPI, Cloud TPU pods and Kubernetes"
         )
         raise ValueError(
-            f"--multi_host: JAX finds no other hosts ({how}); or set {_ADDRESS}=HOST:PORT, "
-            f"{_COUNT} and {_INDEX} on each; or leave --multi_host out to train on this one alone"
+            f"--multi_host: JAX found no other hosts ({how}). Otherwise set {_ADDRESS}=HOST:PORT, "
+            f"{_COUNT} and {_INDEX} on each, or leave out --multi_host to train on this one alone"
         )
     if environment.get(_LOCAL_IDS) or "SLURM_LOCALID" in environment:
         local = _local_devices(environment)
@@ -113,7 +113,7 @@ def _detected(environment: Mapping[str, str], timeout: float) -> Place:
 
 
 def _local_devices(environment: Mapping[str, str]) -> tuple[int, ...] | None:
-    """The devices that this process uses: all that it sees, unless other tasks see them, too."""
+    """The devices that this process uses: all visible ones, unless other tasks see them as well."""
     named = environment.get(_LOCAL_IDS)
     if named:
         try:
@@ -132,32 +132,32 @@ def _local_devices(environment: Mapping[str, str]) -> tuple[int, ...] | None:
     if visible is None:
         return (local,)  # what JAX assumes
     if visible < tasks or (total is not None and visible * tasks == total):
-        return tuple(range(visible))  # Slurm has bound each task to devices of its own
+        return tuple(range(visible))  # Slurm has bound each task to its own devices
     share, rest = divmod(visible, tasks)
     if rest:
         raise ValueError(
             f"{tasks} tasks on this node see {visible} devices, which do not divide evenly: set "
-            f"{_LOCAL_IDS} for each task, or start another number of tasks"
+            f"{_LOCAL_IDS} for each task, or start a different number of tasks"
         )
     return tuple(range(local * share, (local + 1) * share))
 
 
 def require_whole_node(used: int, environment: Mapping[str, str] = os.environ) -> None:
-    """Raises ValueError where the tasks of this node leave GPUs idle that Slurm has given them.
+    """Raises ValueError if the tasks of this node leave GPUs idle that Slurm has allocated.
 
     Args:
       used: the GPUs that this task uses.
       environment: the environment variables.
     """
-    given = environment.get("SLURM_GPUS_ON_NODE", "")
-    if environment.get(_LOCAL_IDS) or not given.isdecimal():
+    allocated = environment.get("SLURM_GPUS_ON_NODE", "")
+    if environment.get(_LOCAL_IDS) or not allocated.isdecimal():
         return
     tasks = _tasks_on_node(environment) if "SLURM_LOCALID" in environment else 1
-    if 0 < used * tasks < int(given):
+    if 0 < used * tasks < int(allocated):
         raise ValueError(
-            f"SLURM_GPUS_ON_NODE={given}, and the {tasks} task(s) of this node use {used} GPU(s) "
-            f"each: start {int(given) // used} tasks on each node, or let one task see all GPUs "
-            "(--gres, not --gpus-per-task); or ask Slurm for fewer"
+            f"SLURM_GPUS_ON_NODE={allocated}, but the {tasks} task(s) of this node use {used} "
+            f"GPU(s) each: start {int(allocated) // used} tasks on each node, or let one task "
+            "see all GPUs (--gres, not --gpus-per-task), or request fewer from Slurm"
         )
 
 
@@ -169,7 +169,7 @@ def _visible_devices(environment: Mapping[str, str]) -> int | None:
 
 
 def _tasks_on_node(environment: Mapping[str, str]) -> int:
-    """The tasks of this job step by node, from a list such as "8(x2),4": 8, 8 and 4 tasks."""
+    """The tasks on this node, from a list such as "8(x2),4": 8, 8 and 4 tasks on three nodes."""
     listed = environment.get("SLURM_STEP_TASKS_PER_NODE") or environment.get(
         "SLURM_TASKS_PER_NODE", "1"
     )

@@ -1,8 +1,8 @@
 """Matrix products split over devices: tensor parallelism.
 
 As in Megatron-LM (https://arxiv.org/abs/1909.08053), the first of two consecutive products is split
-by the columns of its kernel and the second by the rows of its own. What lies between them is split
-by features, and only the result of the second is summed over the devices.
+by the columns of its kernel and the second by the rows of its kernel. Activations between them are
+split by features, and only the result of the second is summed over the devices.
 """
 
 import contextlib
@@ -26,18 +26,18 @@ _FREE = PartitionSpec.UNCONSTRAINED
 class MatmulSplit:
     """Which matrix products of a model devices can share, by the paths of its dense layers.
 
-    A path is that within a block, such as "mlp/fc1".
+    Paths are relative to a block, such as "mlp/fc1".
 
     Attributes:
-      by_head: project to queries, keys and values side by side; split by heads. While products are
-        split the result is (batch, tokens, 3, heads, dim / heads).
-      fused: as `by_head`, with `sizes["mlp_dim"]` hidden features of an MLP in front of the
-        queries. While products are split there are two results, the hidden features and the rest.
-      columns: split by the features of the result.
-      rows: split by the features of the input; their results are whole on every device.
+      by_head: layers that project to queries, keys and values side by side; split by heads. While
+        products are split, the result is (batch, tokens, 3, heads, dim / heads).
+      fused: like `by_head`, with `sizes["mlp_dim"]` hidden features of an MLP before the queries.
+        While products are split, there are two results, the hidden features and the rest.
+      columns: layers split by the features of the result.
+      rows: layers split by the features of the input; their results are whole on every device.
       between: modules whose results lie between two products, or that contain both.
-      sizes: fields of the model, which the devices that share the products must divide: "num_heads"
-        and "mlp_dim".
+      sizes: fields of the model that the number of devices sharing the products must divide:
+        "num_heads" and "mlp_dim".
     """
 
     by_head: tuple[str, ...] = ()
@@ -48,15 +48,15 @@ class MatmulSplit:
     sizes: Mapping[str, int] = dataclasses.field(hash=False)
 
     def axis(self, path: str, ndim: int) -> int | None:
-        """Along which axis an array of the training's state is split; None if along none.
+        """The axis along which an array of the training state is split; None if it is not split.
 
         Args:
-          path: of a parameter, or of what the optimiser keeps of it, whose path ends alike.
-          ndim: axes of the array.
+          path: of a parameter, or of its optimiser state, whose path has the same end.
+          ndim: number of axes of the array.
         """
         kernel = ndim == 2
         if kernel and _ends(path, self.by_head + self.fused, "kernel"):
-            return 0  # heads are not consecutive columns; rows are exchanged for heads in use
+            return 0  # heads are not consecutive columns; in use, rows are exchanged for heads
         if kernel and _ends(path, self.columns, "kernel"):
             return 1
         if ndim == 1 and _ends(path, self.columns, "bias"):
@@ -64,12 +64,12 @@ class MatmulSplit:
         return 0 if kernel and _ends(path, self.rows, "kernel") else None
 
     def layout(self, path: str, shape: tuple[int, ...], devices: int) -> tuple[Any, ...]:
-        """How a module's result is split along its axes behind the batch.
+        """How a module's result is split along its axes after the batch.
 
         Args:
           path: of the module.
           shape: of the result.
-          devices: of a group.
+          devices: number of devices in a group.
         """
         behind = len(shape) - 1
         if _ends(path, self.by_head + self.fused) and behind == 4:
@@ -99,13 +99,13 @@ def _ends(path: str, names: tuple[str, ...], *leaf: str) -> bool:
 
 @contextlib.contextmanager
 def lay_out(mesh: Mesh, split: MatmulSplit | None = None) -> Iterator[None]:
-    """While a step is traced, the results of Linen modules lie on the devices as they should.
+    """While a step is traced, constrains how the results of Linen modules lie on the devices.
 
-    All stay split by examples. Without it the compiler may split activations as the parameters are
-    split, and exchange these, which are larger. Where ``split`` is given and the mesh has a model
-    axis, what lies between two products is split by features as well, and all else is whole on
-    every device of a group. On a mesh that splits no parameters nothing is laid out, and a mesh of
-    one device becomes JAX's abstract mesh, so that noise knows where all rows are.
+    All stay split by examples. Otherwise the compiler might split activations the way parameters
+    are split, and exchange the activations, which are larger. If ``split`` is given and the mesh
+    has a model axis, results between two products are split by features as well, and all others are
+    whole on every device of a group. On a mesh that splits no parameters, nothing is constrained; a
+    mesh of one device becomes JAX's abstract mesh, so that noise knows where all rows are.
     """
     if mesh.size == 1:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
@@ -148,16 +148,17 @@ def lay_out(mesh: Mesh, split: MatmulSplit | None = None) -> Iterator[None]:
 def _project_by_head(
     call: Callable, module: nn.Module, mesh: Mesh, heads: int, *, hidden: int = 0
 ) -> Callable:
-    """The call of a dense layer to queries, keys and values, whose result is split by heads.
+    """Changes the call of a layer for queries, keys and values to split its result by heads.
 
-    As it is where the devices do not divide these.
+    Returns the call unchanged if the layer is not an `nn.Dense`, or if the devices do not divide
+    the heads and hidden features.
 
     Args:
-      call: of the layer.
-      module: the layer, an `nn.Dense`.
-      mesh: with a model axis.
-      heads: of the attention.
-      hidden: features in front of the queries, which are another result, split like these.
+      call: the call of the layer.
+      module: the layer.
+      mesh: a mesh with a model axis.
+      heads: number of heads of the attention.
+      hidden: number of features before the queries, which become a separate result, split as well.
     """
     devices = mesh.shape[MODEL_AXIS]
     if not isinstance(module, nn.Dense) or not heads or heads % devices or hidden % devices:
@@ -177,12 +178,12 @@ def _project_by_head(
         def promote_kernel(inputs: Any, kernel: Any, bias: Any, *, dtype: Any) -> tuple:
             inputs, kernel, bias = promote(inputs, kernel, bias, dtype=dtype)
             biases.append(bias)
-            # Rows, so that the gradient becomes rows as well before the optimiser reads it.
+            # Split by rows, so the gradient is split by rows as well before the optimiser reads it.
             return inputs, keep(kernel, MODEL_AXIS, _FREE), None
 
         def products(x: jax.Array, kernel: jax.Array, *options: Any, **named: Any) -> Any:
-            heads_of = keep(by_head(kernel[:, hidden:]), None, None, MODEL_AXIS, None)
-            results = (product(x, heads_of, *options, **named),)
+            head_kernel = keep(by_head(kernel[:, hidden:]), None, None, MODEL_AXIS, None)
+            results = (product(x, head_kernel, *options, **named),)
             if hidden:
                 columns = keep(kernel[:, :hidden], None, MODEL_AXIS)
                 results = product(x, columns, *options, **named), *results

@@ -14,16 +14,17 @@ DATA_AXIS, FSDP_AXIS, MODEL_AXIS = "data", "fsdp", "model"
 
 
 def data_mesh() -> Mesh:
-    """All devices on one axis, over which batches are split and parameters replicated."""
+    """A mesh of all devices on one axis: batches are split over it, parameters replicated."""
     return make_mesh(jax.devices())
 
 
 def training_mesh(fsdp: int = 1, tensor_parallel: int = 1) -> Mesh:
-    """All devices in groups of neighbours that share parameters or matrix products.
+    """A mesh of all devices in groups of neighbours that share parameters or matrix products.
 
     Args:
-      fsdp: parts of the parameters; batches are split over them as well.
-      tensor_parallel: neighbours on a host that share the matrix products of the same examples.
+      fsdp: how many parts parameters are split into; batches are split over these as well.
+      tensor_parallel: how many neighbours on a host share the matrix products of the same
+        examples.
 
     Raises:
       ValueError: the devices do not divide into such groups.
@@ -33,7 +34,7 @@ def training_mesh(fsdp: int = 1, tensor_parallel: int = 1) -> Mesh:
 
 
 def make_mesh(devices: Sequence[Any], fsdp: int = 1, tensor_parallel: int = 1) -> Mesh:
-    """`training_mesh` of these devices, which may be absent ones.
+    """`training_mesh` of the given devices, which need not be attached.
 
     Raises:
       ValueError: devices that share products are not on the same host.
@@ -44,8 +45,8 @@ def make_mesh(devices: Sequence[Any], fsdp: int = 1, tensor_parallel: int = 1) -
     if tensor_parallel == 1 and len(slices) == 1:
         ordered = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
         return Mesh(ordered, axes, axis_types=types)
-    # Host after host. By the shape of the network alone a group might lie on several, and each
-    # reads only the examples of its own groups.
+    # Host after host. By the network topology alone, a group might span several hosts, but each
+    # host reads only the examples of its own groups.
     places = np.empty(len(devices), object)
     places[:] = sorted(devices, key=_host_and_number)
     for group in places.reshape(-1, tensor_parallel):
@@ -53,7 +54,7 @@ def make_mesh(devices: Sequence[Any], fsdp: int = 1, tensor_parallel: int = 1) -
             sizes = collections.Counter(_host_and_number(device)[:2] for device in devices)
             raise ValueError(
                 f"tensor_parallel={tensor_parallel} does not divide the {min(sizes.values())} "
-                f"devices of a host, and those that share products must be on one: choose one of "
+                f"devices of a host, but devices that share products must be on one: choose one of "
                 f"{_divisors(math.gcd(*sizes.values()))}"
             )
     return Mesh(places.reshape(shape), axes, axis_types=types)
@@ -66,7 +67,7 @@ def _host_and_number(device: Any) -> tuple[int, int, int]:
 def _mesh_shape(
     devices: int, fsdp: int, tensor_parallel: int = 1
 ) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """The shape of `training_mesh` and the names of its axes; those of size 1 are left out."""
+    """The shape and axis names of `training_mesh`; groups of one device get no axis."""
     sizes = {FSDP_AXIS: fsdp, MODEL_AXIS: tensor_parallel}
     sizes = {axis: size for axis, size in sizes.items() if size > 1}
     data = devices // math.prod(sizes.values())
@@ -74,7 +75,7 @@ def _mesh_shape(
 
 
 def require_mesh(fsdp: int, tensor_parallel: int = 1, devices: int | None = None) -> None:
-    """Raises ValueError unless the devices, by default JAX's, divide into such groups."""
+    """Raises ValueError unless the devices, by default all of JAX's, divide into such groups."""
     devices = jax.device_count() if devices is None else devices
     if devices % tensor_parallel:
         raise ValueError(
@@ -99,22 +100,22 @@ def is_split(mesh: Mesh) -> bool:
 
 
 def batch_axes(mesh: Mesh) -> tuple[str, ...]:
-    """The axes over which batches are split: all but that of devices that share products."""
+    """The axes over which batches are split: all but that of tensor parallelism."""
     return tuple(axis for axis in mesh.axis_names if axis != MODEL_AXIS)
 
 
 def batch_parts(mesh: Mesh) -> int:
-    """Into how many parts batches are split."""
+    """The number of parts into which batches are split."""
     return mesh.size // mesh.shape.get(MODEL_AXIS, 1)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Every device holds the whole array."""
+    """The sharding in which every device has the whole array."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def split_batch(mesh: Mesh, *, axis: int = 0) -> NamedSharding:
-    """The devices share the array along ``axis``, the batch, as `batch_axes` says."""
+    """The sharding that splits an array along ``axis``, the batch, over `batch_axes`."""
     return NamedSharding(mesh, PartitionSpec(*[None] * axis, batch_axes(mesh)))
 
 
@@ -131,9 +132,9 @@ def to_devices(batch: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict
 
 
 def whole_on_host(array: jax.Array) -> np.ndarray:
-    """An array in the memory of every host; all of them must call it.
+    """Copies an array to the memory of every host; all of them must call it.
 
-    Of an array that is split over several hosts, each holds a part alone.
+    If an array is split over several hosts, each has only a part of it.
     """
     if array.is_fully_addressable or array.is_fully_replicated:
         return np.asarray(array)
@@ -150,7 +151,7 @@ def require_divisible(
 ) -> None:
     """Raises ValueError unless ``size`` examples split evenly over micro-batches and devices.
 
-    Devices that share matrix products, ``tensor_parallel`` of them, have the same examples.
+    The ``tensor_parallel`` devices that share matrix products have the same examples.
     """
     devices = jax.device_count() if devices is None else devices
     groups = devices // tensor_parallel

@@ -26,11 +26,11 @@ class Instruction:
 
     Attributes:
       name: without "%".
-      is_root: whether it gives the computation's result.
-      type: of its result, with layouts: "f32[2,3]{1,0}", or a tuple's, in parentheses.
-      opcode: "fusion", "dot"; that of an operation's start ends in "-start".
+      is_root: whether it computes the computation's result.
+      type: of its result, with layouts, such as "f32[2,3]{1,0}"; of a tuple, in parentheses.
+      opcode: such as "fusion" or "dot"; the start of an asynchronous operation ends in "-start".
       operands: names of instructions.
-      line: the whole text.
+      line: the whole line.
     """
 
     name: str
@@ -42,12 +42,12 @@ class Instruction:
 
     @property
     def result(self) -> str:
-        """The type of what it computes."""
+        """The type of the value that it computes."""
         return result_type(self.type, self.opcode)
 
 
 def parse(line: str) -> Instruction | None:
-    """The instruction of a line; None if it has none."""
+    """The instruction on a line; None if there is none."""
     match = _INSTRUCTION.match(line)
     if match is None:
         return None
@@ -62,7 +62,7 @@ def parse(line: str) -> Instruction | None:
 
 
 def _closing(line: str, place: int) -> int:
-    """Where the parenthesis closes that opens at a place."""
+    """The position at which the parenthesis that opens at `place` closes."""
     depth = 0
     for at in range(place, len(line)):
         depth += (line[at] == "(") - (line[at] == ")")
@@ -72,7 +72,7 @@ def _closing(line: str, place: int) -> int:
 
 
 def split_computations(text: str) -> tuple[dict[str, list[str]], str]:
-    """The instructions of each computation by its name, and the name of the entry.
+    """The lines of each computation, by its name, and the name of the entry computation.
 
     Args:
       text: `jax.stages.Compiled.as_text`.
@@ -94,8 +94,8 @@ def count_runs(
 ) -> collections.Counter[str]:
     """How often each computation runs when the entry runs once.
 
-    The body of a loop counts once if its number of runs is unknown; all branches of a condition
-    count.
+    The body of a loop counts once if its number of iterations is unknown; all branches of a
+    condition count.
 
     Args:
       lines, entry: as `split_computations` returns them.
@@ -124,7 +124,7 @@ def called(line: str) -> list[str]:
 
 
 def _count_trips(line: str, lines: dict[str, list[str]]) -> int:
-    """How often the body of a loop runs; 1 of other instructions, and where it cannot be known."""
+    """How often the body of a loop runs; 1 for other instructions, and if it is unknown."""
     if match := _TRIPS.search(line):
         return int(match[1])
     if (match := _LOOP.search(line)) is None:
@@ -161,10 +161,11 @@ def _operands(line: str) -> list[str]:
 
 
 def result_type(type_: str, opcode: str) -> str:
-    """The type of what an instruction computes.
+    """The type of the value that an instruction computes.
 
-    Starts return (operands, results...). Those of an all-reduce do so in jax 0.11.2, with the
-    operands as a tuple; in 0.10.2 they return the results, of which there may be several.
+    Starts of asynchronous operations return (operands, results...). Those of an all-reduce do so
+    in jax 0.11.2, with the operands as a tuple; in 0.10.2 they return only the results, of which
+    there may be several.
     """
     if not opcode.endswith("-start") or not type_.startswith("("):
         return type_
@@ -175,14 +176,14 @@ def result_type(type_: str, opcode: str) -> str:
 
 def elements(shape: str) -> list[str]:
     """The elements of a tuple's type, which may be tuples themselves."""
-    found, depth = [""], 0
+    parts, depth = [""], 0
     for letter in shape[1:-1]:
         depth += (letter in "([{") - (letter in ")]}")
         if letter == "," and not depth:
-            found.append("")
+            parts.append("")
         else:
-            found[-1] += letter
-    return found
+            parts[-1] += letter
+    return parts
 
 
 def array_bytes(dtype: str, shape: str) -> int:
@@ -195,5 +196,5 @@ def array_bytes(dtype: str, shape: str) -> int:
 
 
 def type_bytes(result: str) -> int:
-    """Bytes of all arrays of a type, which may be a tuple's."""
+    """Bytes of all arrays of a type, which may be a tuple."""
     return sum(array_bytes(dtype, shape) for dtype, shape in ARRAY.findall(result))

@@ -1,4 +1,4 @@
-"""How far this process is, for the watchdog and the other hosts."""
+"""How far this process has got, for the watchdog and the other hosts."""
 
 import dataclasses
 import time
@@ -9,19 +9,19 @@ class Progress:
     """What was done last, and when.
 
     Attributes:
-      what: in words, such as "step 312 of 1000"; empty before anything was noted.
-      when: at what time, by `time.monotonic()`.
+      what: a description, such as "step 312 of 1000"; empty before anything was noted.
+      when: the time, by `time.monotonic()`.
     """
 
     what: str = ""
     when: float = 0.0
 
 
-# One for the process, as it has one main thread: the watchdog sees it from another thread.
+# One per process, which has one main thread; the watchdog reads it from another thread.
 LATEST = Progress()
 
 
 def note_progress(what: str) -> None:
-    """Notes that something is done. It takes less than a microsecond: call it after every step."""
+    """Notes that something is done. Takes less than a microsecond: call it after every step."""
     LATEST.when = time.monotonic()
     LATEST.what = what

@@ -1,7 +1,8 @@
-"""The dtype in which the devices' gradients of kernels are summed, where it is stated.
+"""The dtype in which gradients of kernels are summed over devices.
 
-The compiler sums what each device has in the dtype in which it was computed. Where another is
-stated, each device computes its share of a gradient, and the shares are summed in that dtype.
+By default, the compiler sums the devices' shares of a gradient in the dtype in which they were
+computed. If another dtype is given, each device computes its share, and the shares are summed in
+that dtype.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 from jax.typing import DTypeLike
 
-# The modules that have kernels, and the field that holds the operation on input and kernel.
+# Modules that have kernels, the field with the operation on input and kernel, and its default.
 _OPERATIONS = {
     nn.Dense: ("dot_general", lax.dot_general),
     nn.DenseGeneral: ("dot_general", lax.dot_general),
@@ -30,21 +31,21 @@ _REDUCING = contextvars.ContextVar("reducing", default=False)
 
 
 def reduces_kernels() -> bool:
-    """Whether a step is traced within `reduce_kernels_in`, which sees calls of whole modules alone.
+    """Whether a step is traced in `reduce_kernels_in`, which only sees calls of whole modules.
 
-    What multiplies a kernel's parts in another way should then leave that to its module.
+    Code that multiplies by parts of a kernel in another way should then call the module instead.
     """
     return _REDUCING.get()
 
 
 @contextlib.contextmanager
 def reduce_kernels_in(dtype: DTypeLike | None, mesh: Mesh) -> Iterator[None]:
-    """While a step is traced, gradients of kernels are summed over devices in ``dtype``.
+    """While a step is traced, sums gradients of kernels over devices in ``dtype``.
 
-    The kernels of `nn.Dense`, `nn.DenseGeneral` and `nn.Conv`, in any model, and of subclasses that
-    keep their ``__call__``, where the devices divide the first axis of the input. Modules of other
-    classes keep the dtype in which their gradients are computed; with None all do, and the program
-    stays as it is.
+    This applies to `nn.Dense`, `nn.DenseGeneral` and `nn.Conv` in any model, and to subclasses that
+    keep their ``__call__``, if the devices divide the first axis of the input. Gradients of other
+    classes of modules are summed in the dtype in which they are computed. With None, all are, and
+    the program does not change.
     """
     if dtype is None or mesh.size == 1:
         yield
@@ -71,11 +72,11 @@ def reduce_kernels_in(dtype: DTypeLike | None, mesh: Mesh) -> Iterator[None]:
 
 
 def _operation_of(kind: type[nn.Module]) -> tuple[str, Callable | None]:
-    """The field with the operation of a class of modules, and its default; ("", None) of others."""
-    for base, found in _OPERATIONS.items():
-        # Another class of convolutions, whose operation differs, has the same __call__.
+    """The field with a module class's operation, and its default; ("", None) for other classes."""
+    for base, field_and_default in _OPERATIONS.items():
+        # A class of convolutions with a different operation shares the __call__ of nn.Conv.
         if issubclass(kind, base) and kind.__call__ is base.__call__:
-            return found
+            return field_and_default
     return "", None
 
 
@@ -83,7 +84,7 @@ def _operation_of(kind: type[nn.Module]) -> tuple[str, Callable | None]:
 def replaced_fields(module: nn.Module, **fields: Any) -> Iterator[None]:
     """Replaces fields of a module for one call.
 
-    A clone would have other parameters, and calling a method of our own would skip the interceptors
+    A clone would have other parameters, and calling a method of ours would skip the interceptors
     that inject noise.
     """
     before = {name: getattr(module, name) for name in fields}
@@ -97,7 +98,7 @@ def replaced_fields(module: nn.Module, **fields: Any) -> Iterator[None]:
 
 
 def _promote_all_but_kernel(inputs: Any, kernel: Any, bias: Any, *, dtype: Any) -> tuple:
-    """As Flax does, but the kernel keeps its dtype: that of its gradient, which is not rounded."""
+    """Like Flax, but the kernel keeps its dtype, and so does its gradient, which is not rounded."""
     dtype = dtypes.canonicalize_dtype(inputs, kernel, bias, dtype=dtype)
     inputs, bias = dtypes.promote_dtype(inputs, bias, dtype=dtype)
     return inputs, kernel, bias
@@ -112,7 +113,7 @@ def _apply(
     *arguments: Any,
     **options: Any,
 ) -> jax.Array:
-    """The operation on x (batch, ...) and a kernel; its gradient is summed as stated."""
+    """The operation on x: (batch, ...) and a kernel; the kernel's gradient is summed in `dtype`."""
 
     def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return operation(x, kernel.astype(x.dtype), *arguments, **options)
@@ -122,7 +123,7 @@ def _apply(
     axes = mesh.axis_names
 
     def sum_of_shares(x: jax.Array, g: jax.Array) -> jax.Array:
-        anything = jnp.zeros(kernel.shape, x.dtype)  # the operation is linear in it
+        anything = jnp.zeros(kernel.shape, x.dtype)  # any value: the operation is linear in it
         (share,) = jax.vjp(lambda kernel: plain(x, kernel), anything)[1](g)
         return lax.psum(share.astype(dtype), axes)
 
@@ -135,7 +136,7 @@ def _apply(
             mesh=mesh,
             in_specs=(split, split),
             out_specs=PartitionSpec(),
-            check_vma=False,  # it would sum the shares by itself, as they are computed
+            check_vma=False,  # it would sum the shares itself, in the dtype that they have
         )(x, g)
         return dx, total.astype(kernel.dtype)
 
@@ -145,8 +146,8 @@ def _apply(
 
 
 def _mixes_batch(operation: Callable, arguments: tuple) -> bool:
-    """Whether a product is over the first axis of x, or has an axis of several products."""
+    """Whether a product contracts the first axis of x, or has batch dimensions."""
     if operation is not lax.dot_general:
         return False
-    (contracted, _), (several, _) = arguments[0]
-    return 0 in contracted or bool(several)
+    (contracted, _), (batched, _) = arguments[0]
+    return 0 in contracted or bool(batched)

@@ -1,4 +1,4 @@
-"""The start on several hosts: all arrive, then JAX connects them."""
+"""Starting on several hosts: all processes arrive, then JAX connects them."""
 
 import sys
 from collections.abc import Callable
@@ -15,18 +15,19 @@ def start(
 ) -> None:
     """Joins the other hosts, if there are any; call it before anything touches a device.
 
-    The variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID describe them; or
-    JAX detects them, on Cloud TPU pods and under Slurm and Open MPI.
+    The variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID describe them;
+    otherwise JAX detects them, on Cloud TPU pods and under Slurm and Open MPI.
 
     Args:
       multi_host: whether there are other hosts, which JAX should detect.
       timeout: seconds to wait for the others; the missing ones are named every minute.
-      report: takes a sentence about which are missing; by default it is printed to stderr.
+      report: called with a sentence that names the missing ones; by default it is printed to
+        stderr.
 
     Raises:
       ValueError: some of the three variables are missing or not numbers; two processes have the
-        same number; this is one of several tasks, without --multi_host; or GPUs of this node would
-        stay idle.
+        same number; this is one of several tasks, but --multi_host is not set; or GPUs of this node
+        would stay idle.
       TimeoutError: some host has not arrived; the message says which.
       OSError: the coordinator's port cannot be used.
     """
@@ -42,8 +43,8 @@ def start(
         place.count,
         place.index,
         local_device_ids=None if local is None else list(local),
-        cluster_detection_method="deactivate",  # else JAX takes one device of each Slurm task
-        # JAX kills the process when this passes, without saying who is missing; all are here now.
+        cluster_detection_method="deactivate",  # otherwise JAX uses one device per Slurm task
+        # After this time JAX kills the process without naming the missing ones; all are here now.
         initialization_timeout=max(60, int(timeout)),
     )
     if jax.default_backend() == "gpu" and local is None:

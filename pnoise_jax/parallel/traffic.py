@@ -1,4 +1,4 @@
-"""Bytes that a compiled program reads from memory and writes to it, counted in its text."""
+"""Bytes that a compiled program reads from and writes to memory, counted from its text."""
 
 import re
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pnoise_jax.parallel import program_text
 from pnoise_jax.parallel.program_text import Instruction
 
-# Instructions that move nothing themselves; what runs inside the first three is counted.
+# Instructions that move no data themselves; computations that the first three run are counted.
 _ENTERED = ("call", "conditional", "while")
 _FREE = {
     *_ENTERED,
@@ -26,18 +26,18 @@ _FREE = {
 }
 _SLICES = ("dynamic-slice", "gather", "slice")
 _PLACED_ARRAY = re.compile(program_text.ARRAY.pattern + r"(?:\{([^}]*)\})?")
-_SCRATCH = re.compile(r"[su]8\[\d*\]")  # of a library's kernel, beside its results
+_SCRATCH = re.compile(r"[su]8\[\d*\]")  # of a library's kernel, listed with its results
 _NUMBER = re.compile(r"parameter\((\d+)\)")
 
 
 def count_traffic(text: str) -> int:
-    """Bytes that a device reads from its memory and writes to it, in one run of the program.
+    """Bytes that a device reads from and writes to its memory in one run of the program.
 
     Each kernel reads its operands once and writes its results once: arrays that stay in a cache
-    from one kernel to the next count, and what a kernel reads several times counts once. Where a
-    kernel takes slices of an array, or updates a part of it in place, only those parts count.
-    Bodies of loops count as often as they run, where the compiler knows it, and all branches of a
-    condition. What TPUs keep in their vector memory does not count.
+    from one kernel to the next count, and repeated reads within a kernel count once. If a kernel
+    takes slices of an array, or updates a part of it in place, only those parts count. Bodies of
+    loops count as often as they run if the compiler knows that, otherwise once; all branches of a
+    condition count. Arrays in the vector memory of TPUs do not count.
 
     Args:
       text: `jax.stages.Compiled.as_text`.
@@ -65,7 +65,7 @@ def _enters(line: str) -> bool:
 
 
 def _bytes(type_: str) -> int:
-    """Bytes of a type's arrays, without those in a TPU's vector memory, S(1)."""
+    """Bytes of a type's arrays, except those in a TPU's vector memory, S(1)."""
     return sum(
         program_text.array_bytes(dtype, shape)
         for dtype, shape, layout in _PLACED_ARRAY.findall(type_)
@@ -96,7 +96,7 @@ def _moved(
 
 
 def _read_by(fused: Sequence[Instruction], sizes: Sequence[int], operands: Sequence[str]) -> int:
-    """Bytes that a fusion reads of its operands, whose sizes these are."""
+    """Bytes that a fusion reads from its operands, which have these sizes."""
     parameters = {
         int(match[1]): each.name
         for each in fused
@@ -112,9 +112,9 @@ def _read_by(fused: Sequence[Instruction], sizes: Sequence[int], operands: Seque
 
 
 def _used(parameter: str, fused: Sequence[Instruction], updates: dict[str, int]) -> int | None:
-    """Bytes of the slices that a fusion takes of a parameter; None if it takes all of it."""
+    """Bytes of the slices that a fusion takes of a parameter; None if it reads all of it."""
     views, total = {parameter}, 0
-    for each in fused:  # operands come before what takes them
+    for each in fused:  # operands come before the instructions that use them
         if views.isdisjoint(each.operands):
             continue
         alone = each.operands[0] in views and views.isdisjoint(each.operands[1:])
@@ -128,7 +128,7 @@ def _used(parameter: str, fused: Sequence[Instruction], updates: dict[str, int])
 
 
 def _updates(fused: Sequence[Instruction]) -> dict[str, int]:
-    """The updates that a fusion makes in place of its results, and the bytes of each."""
+    """The in-place updates among a fusion's results, and the bytes of each update."""
     named = {each.name: each for each in fused}
     return {
         each.name: _bytes(named[each.operands[1]].type)
@@ -138,7 +138,7 @@ def _updates(fused: Sequence[Instruction]) -> dict[str, int]:
 
 
 def _results(fused: Sequence[Instruction]) -> list[Instruction]:
-    """What computes a fusion's results, below views of it."""
+    """The instructions that compute a fusion's results, below any bitcasts."""
     named = {each.name: each for each in fused}
     results = [each for each in fused if each.is_root]
     if results and results[0].opcode == "tuple":

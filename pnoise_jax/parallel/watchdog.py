@@ -15,21 +15,21 @@ from pnoise_jax.parallel import hosts
 from pnoise_jax.parallel.progress import LATEST
 from pnoise_jax.terminal import say
 
-_LONGER_THAN_BEFORE = 1.5  # times the longest pause so far, such as that of compiling
+_LONGER_THAN_BEFORE = 1.5  # times the longest pause so far, such as compilation
 _STATES = {"T": "is stopped (SIGSTOP or a debugger)", "t": "is stopped by a debugger"}
-_STATES |= {"Z": "is dead", "D": "waits for a disk or a network file system"}
+_STATES |= {"Z": "is dead", "D": "is waiting for a disk or a network file system"}
 
 
 @contextlib.contextmanager
 def watchdog(limit: float, report: Callable[[str], None] | None = None) -> Iterator[None]:
-    """While it is open, reports if nothing was noted as done for a while; it does not end the run.
+    """While it is open, reports if no progress was noted for a while; it does not end the run.
 
-    It reports each stall once. A pause is reported after ``limit`` seconds, or after 1.5 times the
-    longest pause so far, such as that of compiling, if this is longer.
+    It reports each stall once, after ``limit`` seconds, or after 1.5 times the longest pause so
+    far, such as compilation, if that is longer.
 
     Args:
       limit: in seconds; 0 turns the watchdog off.
-      report: takes the text, which has several lines, in a separate thread; by default it is
+      report: called in a separate thread with the text, which has several lines; by default it is
         printed to stderr.
     """
     if not limit:
@@ -71,7 +71,7 @@ def _watch(
 
 
 def describe(main: int, seconds: float) -> str:
-    """What is known about a run that stalls.
+    """Describes a run that has stalled.
 
     Args:
       main: the identity of the main thread.
@@ -79,9 +79,9 @@ def describe(main: int, seconds: float) -> str:
     """
     since = hosts.clock(time.time() - seconds)
     lines = [
-        f"watchdog: nothing has been finished for {seconds:.0f} s, since {since}; the last was "
-        f"{LATEST.what}. Nothing is ended. Compiling, as in a first step, may take minutes; else "
-        "what follows shows what is waited for:"
+        f"watchdog: no progress for {seconds:.0f} s, since {since}; the last was {LATEST.what}. "
+        "The run is not ended. Compilation, as in a first step, can take minutes; otherwise, the "
+        "following shows what the run is waiting for:"
     ]
     lines += [f"  {line}" for line in _workers()] + [f"  {line}" for line in _others()]
     frame = sys._current_frames().get(main)
@@ -92,16 +92,16 @@ def describe(main: int, seconds: float) -> str:
 
 
 def _workers() -> list[str]:
-    """The processes that make batches, and what is wrong with them."""
+    """The processes that make batches, and their states."""
     lines = []
     for child in multiprocessing.active_children():
         state = _state(child.pid)
-        lines.append(f"data worker (pid {child.pid}) {_STATES.get(state, 'runs')}")
+        lines.append(f"data worker (pid {child.pid}) {_STATES.get(state, 'is running')}")
     return lines
 
 
 def _state(pid: int | None) -> str:
-    """The letter that Linux uses for the state of a process."""
+    """The letter that Linux uses for the state of a process; "" if unknown."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (OSError, IndexError):
@@ -109,15 +109,15 @@ def _state(pid: int | None) -> str:
 
 
 def _others() -> list[str]:
-    """The other hosts, and how far they were when they were last heard from."""
+    """The other hosts, and how far they were at their last heartbeat."""
     watch = hosts.watch()
     if watch is None:
         return []
-    with contextlib.suppress(jax.errors.JaxRuntimeError):  # then these are as of the last look
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # then these are from the last look
         watch.look()
     silent = watch.silent()
     return [
-        f"{sign}{' (NO SIGN since)' if number in silent else ''}"
+        f"{sign}{' (no heartbeat since)' if number in silent else ''}"
         for number, sign in sorted(watch.signs.items())
         if number != hosts.index()
     ]

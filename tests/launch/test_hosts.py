@@ -178,7 +178,7 @@ def test_an_error_of_one_host_ends_the_others_with_it(tmp_path, data_dir):
     codes, errors = command.ends(command.start_on_hosts(*hosts))
     assert codes == [1, 1]
     assert_all_say(errors, "'/nowhere' does not exist")
-    assert re.search(r"error: host 1 \(\S+, pid \d+\) has ended at \d{4}-", errors[0])
+    assert re.search(r"error: host 1 \(\S+, pid \d+\) ended at \d{4}-", errors[0])
 
 
 @pytest.mark.slow
@@ -228,7 +228,7 @@ def test_a_host_whose_output_is_closed_ends_all(data_dir, tmp_path):
     assert time.monotonic() - closed < 150
     assert codes == [1, 1]
     assert "its output was closed" in errors[0]
-    assert re.search(r"error: host 0 \(\S+, pid \d+\) has ended at .*output was closed", errors[1])
+    assert re.search(r"error: host 0 \(\S+, pid \d+\) ended at .*output was closed", errors[1])
 
 
 @pytest.mark.slow

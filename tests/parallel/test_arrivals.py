@@ -64,7 +64,7 @@ def test_the_missing_are_named_every_while_and_at_the_end(together):
 def test_without_process_0_the_others_say_so(together, port):
     ended, said = together(1, count=2, timeout=0.6, every=0.2)
     assert isinstance(ended[0], TimeoutError)
-    assert f"waits for process 0 at 127.0.0.1:{port}" in str(ended[0])
+    assert f"has been waiting for process 0 at 127.0.0.1:{port}" in str(ended[0])
     assert "Connection refused" in str(ended[0])
     assert said
 
@@ -73,12 +73,12 @@ def test_two_processes_of_one_number_end_all(together):
     ended, _ = together(0, 1, 1, count=3)
     assert len({str(error) for error in ended}) == 1
     assert isinstance(ended[0], ValueError)
-    assert "process 1 is there twice" in str(ended[0])
+    assert "process 1 has arrived twice" in str(ended[0])
 
 
 def test_processes_that_count_differently_end_all(together):
     ended, _ = together(0, 1, count=3, counts={1: 2})
-    assert all("one of 2 processes, and process 0 on" in str(error) for error in ended)
+    assert all("one of 2 processes, but process 0 on" in str(error) for error in ended)
 
 
 def test_strangers_at_the_port_are_let_go(together, port):
@@ -103,7 +103,7 @@ def test_strangers_at_the_port_are_let_go(together, port):
         assert knock(b"[]\n") == b""
         ended, _ = meeting.result()
     assert "process 2 of 3 has not arrived" in str(ended[0])
-    assert "JAX programs without this meeting, or of another version, have knocked" in str(ended[0])
+    assert "other JAX programs, or other versions of this one, have connected" in str(ended[0])
 
 
 def test_one_that_leaves_again_is_waited_for(together, port):
@@ -123,7 +123,7 @@ def test_one_that_leaves_again_is_waited_for(together, port):
         ended, said = meeting.result()
     assert "processes 1, 2 of 3 have not arrived" in str(ended[0])
     assert "process 1 on" in said[0]
-    assert "is gone again" in said[0]
+    assert "arrived but has disconnected" in said[0]
 
 
 def test_a_port_in_use_is_named(port):

@@ -73,7 +73,7 @@ def test_devices_that_do_not_divide_among_the_tasks(environment):
 
 def test_gpus_that_would_stay_idle_are_named():
     one_task = SLURM | {"SLURM_STEP_TASKS_PER_NODE": "1(x2)", "SLURM_LOCALID": "0"}
-    with pytest.raises(ValueError, match=r"SLURM_GPUS_ON_NODE=8, and the 1 task.* use 1 GPU"):
+    with pytest.raises(ValueError, match=r"SLURM_GPUS_ON_NODE=8, but the 1 task.* use 1 GPU"):
         launchers.require_whole_node(1, one_task)
     launchers.require_whole_node(8, one_task)
     launchers.require_whole_node(2, SLURM)  # four tasks
@@ -102,7 +102,7 @@ def test_one_of_several_tasks_is_not_alone(environment, name):
     ("variables", "message"),
     [
         (BY_HAND | {"JAX_NUM_PROCESSES": "two"}, "JAX_NUM_PROCESSES='two'"),
-        (BY_HAND | {"JAX_PROCESS_ID": "2"}, "JAX_PROCESS_ID='2': processes are counted from 0"),
+        (BY_HAND | {"JAX_PROCESS_ID": "2"}, "JAX_PROCESS_ID='2': processes are numbered from 0"),
         (BY_HAND | {"JAX_COORDINATOR_ADDRESS": "10.0.0.1"}, "as HOST:PORT"),
         (BY_HAND | {"JAX_COORDINATOR_ADDRESS": "node:port"}, "as HOST:PORT"),
         ({"JAX_NUM_PROCESSES": "2"}, "JAX_NUM_PROCESSES='2' without JAX_COORDINATOR_ADDRESS"),
@@ -119,7 +119,7 @@ def test_variables_that_make_no_sense(environment, variables, message):
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        ({}, "finds no other hosts .it knows Slurm"),
+        ({}, "found no other hosts .it supports Slurm"),
         ({"SLURM_JOB_ID": "5", "SLURM_NTASKS": "8"}, "start the program through srun"),
     ],
 )
