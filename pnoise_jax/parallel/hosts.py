@@ -25,7 +25,7 @@ from pnoise_jax.parallel.progress import LATEST
 from pnoise_jax.terminal import say
 
 BEAT = 2.5  # seconds between heartbeats
-_LOOK = 4  # beats between looks at all the other hosts
+_LOOK = 4  # heartbeats between looks at all the other hosts
 _SILENCE = 3.5 * BEAT  # if something failed, a host without a heartbeat for this long is lost
 _GRACE = 10.0  # seconds that a host has to end on its own after another one has failed
 _ANSWER = 10.0  # seconds in which the key-value store must answer

@@ -71,14 +71,14 @@ class MatmulSplit:
           shape: of the result.
           devices: number of devices in a group.
         """
-        behind = len(shape) - 1
-        if _ends(path, self.by_head + self.fused) and behind == 4:
+        trailing = len(shape) - 1
+        if _ends(path, self.by_head + self.fused) and trailing == 4:
             return (None, None, MODEL_AXIS, None)
         if _ends(path, self.columns + self.fused) and shape[-1] % devices == 0:
-            return (*[None] * (behind - 1), MODEL_AXIS)
+            return (*[None] * (trailing - 1), MODEL_AXIS)
         if _ends(path, self.rows):
-            return (None,) * behind
-        return (_FREE if set(self.between) & set(path.split("/")) else None,) * behind
+            return (None,) * trailing
+        return (_FREE if set(self.between) & set(path.split("/")) else None,) * trailing
 
     def require(self, devices: int) -> None:
         """Raises ValueError unless groups of ``devices`` devices can share the products."""
@@ -125,10 +125,10 @@ def lay_out(mesh: Mesh, split: MatmulSplit | None = None) -> Iterator[None]:
         def keep(x: Any) -> Any:
             if not isinstance(x, jax.Array) or x.ndim < 2 or x.shape[0] % batch_parts(mesh):
                 return x
-            behind: tuple[Any, ...] = (None,) * (x.ndim - 1)
+            trailing: tuple[Any, ...] = (None,) * (x.ndim - 1)
             if split is not None:
-                behind = split.layout(path, x.shape, group)
-            place = NamedSharding(mesh, PartitionSpec(batch_axes(mesh), *behind))
+                trailing = split.layout(path, x.shape, group)
+            place = NamedSharding(mesh, PartitionSpec(batch_axes(mesh), *trailing))
             return jax.lax.with_sharding_constraint(x, place)
 
         if split is not None and _ends(path, split.by_head):

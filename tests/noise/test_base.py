@@ -134,9 +134,7 @@ def test_a_config_names_a_registered_noise():
         ValueError, match=r"noise.options={'strength': 0.9}: strength is a field of the section"
     ):
         noise.Injection.from_config(section | {"options": {"strength": 0.9}})
-    with pytest.raises(
-        ValueError, match=r"noise 'scale' is already registered as .*Scale: choose"
-    ):
+    with pytest.raises(ValueError, match=r"noise 'scale' is already registered as .*Scale: choose"):
         noise.register_noise("scale")(_named("Other", noisy=_noisy))
     assert noise.register_noise("scale")(Scale) is Scale  # a module that is imported again
 

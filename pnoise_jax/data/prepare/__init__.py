@@ -1,4 +1,4 @@
-"""Preparing data sets from the files that their owners give out, without TensorFlow."""
+"""Prepares data sets from the files that their owners distribute, without TensorFlow."""
 
 from pnoise_jax.data.prepare.plan import shorten
 from pnoise_jax.data.prepare.preparation import Prepared, expand, list_preparable, prepare

@@ -1,4 +1,4 @@
-"""Images in a tar or a zip, listed without unpacking anything, then read singly."""
+"""Images in a tar or a zip, listed without unpacking it, then read one by one."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ _MAX_DEFLATE = 1032  # the most bytes that one byte of a deflate stream can unpa
 
 
 class Tar:
-    """An uncompressed tar, and the tars in it if `nested`: members `n01440764.tar/<file>`."""
+    """An uncompressed tar; if `nested`, also the tars in it: members `n01440764.tar/<file>`."""
 
     def __init__(self, path: Path, *, nested: bool = False):
         self.path, self.nested, self.stamp = path, nested, _stamp(path)
@@ -42,7 +42,7 @@ class Tar:
         return Listing(members, _with_parents(members, folders))
 
     def _inner(self, file: BinaryIO, outer: tarfile.TarInfo, path: str) -> list[Member]:
-        # A tar inside a tar is not compressed, so its members are read where they lie.
+        # A tar inside a tar is not compressed, so its members can be read in place.
         end = outer.offset_data + outer.size
         where, members = f"{self.path}: {path}", []
         for header in _headers(file, outer.offset_data, end, where):
@@ -74,13 +74,13 @@ class Tar:
 
 
 class Zip:
-    """A zip."""
+    """A zip archive."""
 
     def __init__(self, path: Path):
         self.path, self.stamp = path, _stamp(path)
 
     def scan(self) -> Listing:
-        """See `Source`; what the directory of the zip says of sizes must be possible."""
+        """See `Source`; raises OSError if the sizes in the directory of the zip are impossible."""
         with self._opened() as archive:
             infos = archive.infolist()
         _refuse_overlaps(infos, self.path)
@@ -96,22 +96,22 @@ class Zip:
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Read]:
-        """See `Source`; the checksum is verified."""
+        """See `Source`; verifies the checksum of each member."""
         with self._opened() as archive:
             infos = {_normal(info.filename): info for info in archive.infolist()}
 
             def read(member: Member) -> bytes:
                 require_readable_size(member, self.path)
                 try:
-                    # By its size: a read to the end unpacks all there is, whatever it says.
+                    # Read only its stated size: reading to the end would unpack any amount of data.
                     with archive.open(infos[member.path]) as file:
                         data = file.read(member.size)
-                except Exception as error:  # whatever zipfile and zlib raise on damaged bytes
+                except Exception as error:  # zipfile and zlib may raise anything on damaged bytes
                     raise OSError(f"{self.path}: {printable(member.path)}: {error}") from error
                 if len(data) != member.size:
                     raise OSError(
-                        f"{self.path}: {printable(member.path)} has {len(data)} bytes, and "
-                        f"{member.size} by the zip's directory: download it again"
+                        f"{self.path}: {printable(member.path)} has {len(data)} bytes, but "
+                        f"{member.size} in the zip's directory: download it again"
                     )
                 return data
 
@@ -126,7 +126,7 @@ class Zip:
                     with archive.open(infos[member.path]) as file:
                         yield file.read(HEAD)
                 except (OSError, RuntimeError, EOFError, ValueError, *_ZIP_ERRORS):
-                    yield None  # encrypted, damaged, or packed in a way that is not known
+                    yield None  # encrypted, damaged, or compressed by an unsupported method
 
     def _opened(self) -> zipfile.ZipFile:
         try:
@@ -139,7 +139,7 @@ class Zip:
 
 
 def _headers(file: BinaryIO, start: int, end: int, name: str) -> Iterator[tarfile.TarInfo]:
-    """The headers of the tar in bytes start..end of a file; offsets are the file's."""
+    """The headers of the tar in bytes start..end of a file; their offsets are in the file."""
     file.seek(start)
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
@@ -148,7 +148,7 @@ def _headers(file: BinaryIO, start: int, end: int, name: str) -> Iterator[tarfil
                     break
                 yield header
             else:
-                # A bad header ends tarfile's loop as the true end does, which is a block of zeros.
+                # A bad header ends tarfile's loop like the true end, which is a block of zeros.
                 file.seek(tar.offset)
                 if tar.offset + 512 <= end and not any(file.read(512)):
                     _require_zeros(file, end, name)
@@ -162,36 +162,35 @@ def _headers(file: BinaryIO, start: int, end: int, name: str) -> Iterator[tarfil
 
 
 def _require_zeros(file: BinaryIO, end: int, name: str) -> None:
-    """Raises OSError where anything but padding follows, which no reader would ever see."""
+    """Raises OSError if anything but padding follows, because no reader would ever see it."""
     while block := file.read(min(1 << 20, end - file.tell())):
         if block.count(0) != len(block):
             raise OSError(
-                f"{name} goes on behind the end of its tar, as archives joined by cat do: "
+                f"{name} continues after the end of its tar, as archives joined by cat do: "
                 "unpack each of them and give the folder, or pack one archive"
             )
 
 
 def _require_plain(header: tarfile.TarInfo, where: str) -> None:
     if header.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or header.issparse():
-        kind = "a link" if header.islnk() or header.issym() else "no plain file"
+        kind = "a link" if header.islnk() or header.issym() else "not a regular file"
         raise OSError(
-            f"{where}: {printable(header.name)} is {kind}, and its bytes are not in its place: "
-            "take the "
-            "official archive, or extract this one and give the folder"
+            f"{where}: {printable(header.name)} is {kind}, so it cannot be read in place: "
+            "use the official archive, or extract this one and give the folder"
         )
 
 
 def _inside(name: str, where: object) -> str:
-    """A member's path, normal.
+    """A member's normalised path.
 
     Raises:
-      OSError: it leads out of the archive, or nowhere.
+      OSError: it leads out of the archive, or contains a null character.
     """
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\0" in name:
         raise OSError(
             f"{where}: {name!r} leads out of the archive: it is not the official one, "
-            "or was made with whole paths; take the official one, or pack it again"
+            "or was made with absolute paths; use the official one, or pack it again"
         )
     return str(path)
 
@@ -201,20 +200,20 @@ def _refuse_twice(members: Sequence[Member], where: object) -> None:
     for member in members:
         if member.path in seen:
             raise OSError(
-                f"{where} has {printable(member.path)} twice, and only one of them can be meant: "
-                "take the official archive, or pack it again"
+                f"{where} has {printable(member.path)} twice, and it is not clear which is "
+                "meant: use the official archive, or pack it again"
             )
         seen.add(member.path)
 
 
 def _refuse_overlaps(infos: Sequence[zipfile.ZipInfo], where: object) -> None:
-    """Members that share bytes, or unpack to more than they can: such a zip is made to do harm."""
+    """Raises OSError if members share bytes or state impossible sizes, as in a zip bomb."""
     end, before = 0, ""
     for info in sorted(infos, key=lambda info: info.header_offset):
         if info.header_offset < end:
             raise OSError(
                 f"{where}: {printable(before)} and {printable(info.filename)} share bytes of the "
-                "zip: it is damaged, or made to do harm; download it again"
+                "zip: it is damaged or malicious; download it again"
             )
         end, before = info.header_offset + 30 + info.compress_size, info.filename
         stored = info.compress_type == zipfile.ZIP_STORED
@@ -223,13 +222,13 @@ def _refuse_overlaps(infos: Sequence[zipfile.ZipInfo], where: object) -> None:
             info.file_size > most
         ):
             raise OSError(
-                f"{where}: {printable(info.filename)} is said to have {info.file_size:,} bytes, "
-                f"which cannot come of {info.compress_size:,}: download it again"
+                f"{where}: {printable(info.filename)} claims to have {info.file_size:,} bytes, "
+                f"which cannot be unpacked from {info.compress_size:,}: download it again"
             )
 
 
 def _normal(path: str) -> str:
-    """Without "./" and the like."""
+    """A path without "./" and the like."""
     return str(PurePosixPath(path))
 
 

@@ -1,4 +1,4 @@
-"""Images in class folders, checked: no image without a class, no class without images."""
+"""Images in class folders, with checks that each has a class, and each class has images."""
 
 import re
 import unicodedata
@@ -15,25 +15,28 @@ from pnoise_jax.terminal import printable
 ClassFolders = Mapping[str, Sequence[Member]]
 
 _JOINERS = "\u200c\u200d"  # in emoji, and in Persian and Indic words
-_SELECTORS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")  # of variants of a character
-# They show nothing, although Unicode counts them as letters, marks and symbols.
+_SELECTORS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")  # select variants of a character
+# Invisible, although Unicode counts them as letters, marks and symbols.
 _FILLERS = "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0"
 
 
 def refuse_hidden_images(source: Source, listing: Listing, *, where: str) -> None:
-    """Raises ValueError where hidden folders or files are images: to be skipped, or a class?"""
+    """Raises ValueError if hidden files, or files in hidden folders, are images.
+
+    It is not clear whether such images should be skipped or belong to a class.
+    """
     hidden = [
         member
         for member in listing.members
         if "/." in f"/{member.path}" and not is_litter(member.path)
     ]
     paths = [member.path for member in only_images(source, hidden)]
-    fix = "rename what begins with a dot, or take it away"
+    fix = "rename files and folders that begin with a dot, or remove them"
     _refuse(where, "images in hidden files or folders", paths, fix)
 
 
 def inside(listing: Listing, folder: str) -> Listing:
-    """What lies below one folder, ".", as before, for all."""
+    """The part of a listing below one folder; "." for all of it."""
     if folder == ".":
         return listing
     return Listing(
@@ -43,26 +46,27 @@ def inside(listing: Listing, folder: str) -> Listing:
 
 
 def top_folders(listing: Listing, folder: str) -> list[str]:
-    """The names of the folders directly below one."""
+    """The names of the visible folders directly below one."""
     below = 0 if folder == "." else folder.count("/") + 1
     names = {path.split("/")[below] for path in inside(listing, folder).folders}
     return sorted(name for name in names if not is_hidden(name))
 
 
 def find_classes(files: Files, listing: Listing, folder: str, *, where: str) -> ClassFolders:
-    """The images of ``<folder>/<class>/**`` by class, sorted.
+    """The images of ``<folder>/<class>/**`` by sorted class, each in the order of the listing.
 
-    Names of classes are in Unicode's composed form (NFC), which macOS takes apart in file names.
+    Names of classes are in Unicode's composed form (NFC), because macOS decomposes file names.
 
     Args:
-      files: of the listing, or of this folder of it.
-      listing: what the source holds.
-      folder: its path there, "." for all.
-      where: how messages name it.
+      files: the files of the listing, or of this folder of it.
+      listing: the listing of the source.
+      folder: the path of the folder in the source; "." for all.
+      where: how messages refer to it.
 
     Raises:
-      ValueError: there is no class folder; one has no images, or a name that cannot be kept or
-        looks like another's; an image lies in none; or a file's name is not UTF-8.
+      ValueError: there is no class folder; a class folder has no images, or a name that cannot be
+        stored or looks like another one; an image is in no class folder; or a file name is not
+        UTF-8.
     """
     classes: dict[str, list[Member]] = {name: [] for name in top_folders(listing, folder)}
     depth = 0 if folder == "." else folder.count("/") + 1
@@ -78,8 +82,8 @@ def find_classes(files: Files, listing: Listing, folder: str, *, where: str) -> 
             classes[parts[0]].append(member)
     if not classes:
         fix = (
-            f": its {len(unlabelled)} images have no class, so take the folder away, or choose "
-            "--layout=classes where the folders are classes"
+            f": its {len(unlabelled)} images have no class, so move it away, or choose "
+            "--layout=classes if the folders are classes"
             if unlabelled and folder != "."
             else ""
         )
@@ -88,7 +92,7 @@ def find_classes(files: Files, listing: Listing, folder: str, *, where: str) -> 
     _refuse(where, "file names that are not UTF-8", _not_utf8(names), "rename them")
     _refuse(where, "images without a label, in no class folder", unlabelled, "move them into one")
     empty = [name for name, members in classes.items() if not members]
-    _refuse(where, "class folders without images", empty, "fill them or take them away")
+    _refuse(where, "class folders without images", empty, "fill them or remove them")
     _refuse_odd_names(where, list(classes))
     refuse_alike(where, list(classes), kind="class")
     return {
@@ -98,10 +102,10 @@ def find_classes(files: Files, listing: Listing, folder: str, *, where: str) -> 
 
 
 def require_same(by_split: Mapping[str, ClassFolders], *, where: str) -> list[str]:
-    """The classes, which all splits must have, by code points.
+    """The classes, which must be the same in all splits, ordered by code points.
 
     Raises:
-      ValueError: they differ; says which split has or lacks which.
+      ValueError: they differ; the message says which split lacks which classes.
     """
     every = sorted({name for classes in by_split.values() for name in classes})
     lacking = {
@@ -111,18 +115,18 @@ def require_same(by_split: Mapping[str, ClassFolders], *, where: str) -> list[st
     problems = [f"{split} has no {shorten(names)}" for split, names in lacking.items() if names]
     if problems:
         alike = _alike(every)
-        hint = f" ({alike[0]!a} and {alike[1]!a} differ in {alike[2]} only)" if alike else ""
+        hint = f" ({alike[0]!a} and {alike[1]!a} differ only in {alike[2]})" if alike else ""
         raise ValueError(
             f"{where}: the class folders differ: {'; '.join(problems)}{hint}. A label would mean "
-            "one class here and another there: let all have the same folders."
+            "different classes in different splits: give all splits the same folders."
         )
     return every
 
 
 def natural_order(names: Sequence[str]) -> list[str]:
-    """Names with the numbers in them in the order of numbers: img2 before img10, -1 before 0.
+    """Names ordered by the numbers in them: img2 before img10, -1 before 0.
 
-    Letters are in the order of code points, capitals first, as in torchvision's ImageFolder.
+    Letters are ordered by code points, capitals first, as in torchvision's ImageFolder.
     """
     if all(NUMBER.fullmatch(name) for name in names):
         return sorted(names, key=lambda name: (Decimal(name), name))
@@ -136,7 +140,7 @@ def _natural_key(name: str) -> tuple:
 
 
 def entries(classes: ClassFolders, names: Sequence[str], folder: str) -> list[Entry]:
-    """One for each image; its key is the path below the folder."""
+    """One entry per image; its key is the path below the folder."""
     cut = 0 if folder == "." else len(folder) + 1
     return [
         Entry(member.path[cut:], label, member)
@@ -157,12 +161,12 @@ def _not_utf8(names: Sequence[str]) -> list[str]:
 
 
 def _refuse_odd_names(where: str, names: Sequence[str]) -> None:
-    """Names that a list with one name a line cannot keep, or that show as another's."""
+    """Refuses names that a list with one name per line cannot store, or that look like others."""
     odd = [ascii(name) for name in names if name != name.strip() or any(map(_is_invisible, name))]
     _refuse(
         where,
-        "class folders whose names begin or end with a blank, or hold line breaks, control or "
-        "invisible characters",
+        "class folders whose names begin or end with a blank, or contain line breaks, control "
+        "characters or invisible characters",
         odd,
         "rename them",
     )
@@ -175,17 +179,17 @@ def _is_invisible(character: str) -> bool:
 
 
 def refuse_alike(where: str, names: Sequence[str], *, kind: str) -> None:
-    """Raises ValueError where the names of two classes or splits (`kind`) look the same."""
+    """Raises ValueError if the names of two classes or splits (`kind`) look the same."""
     if alike := _alike(names):
         one, other, differ = alike
         raise ValueError(
-            f"{where} has {kind} folders {one!a} and {other!a}, which differ in {differ} only: one "
-            f"{kind} or two? Join or rename them."
+            f"{where} has {kind} folders {one!a} and {other!a}, which differ only in {differ}: one "
+            f"{kind} or two? Merge or rename them."
         )
 
 
 def _alike(names: Sequence[str]) -> tuple[str, str, str] | None:
-    """Two names that look the same, and what they differ in; None where there are none."""
+    """Two names that look the same, and how they differ; None if there are none."""
     seen: dict[str, str] = {}
     for name in names:
         other = seen.setdefault(_look(name), name)
@@ -199,7 +203,7 @@ def _alike(names: Sequence[str]) -> tuple[str, str, str] | None:
 
 
 def _look(name: str) -> str:
-    """A name without what the eye does not see."""
+    """A name in the form in which a reader sees it, without case."""
     visible = "".join(c for c in name if unicodedata.category(c) != "Cf" and c not in _FILLERS)
     visible = _SELECTORS.sub("", visible)
     folded = unicodedata.normalize("NFC", visible).casefold()

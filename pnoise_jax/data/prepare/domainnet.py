@@ -1,9 +1,9 @@
 """DomainNet from its official zips and lists: two splits for each domain that is there.
 
-Both published protocols are reachable. SSRT and FFTAT adapt on the training list and test on the
+Both published protocols are possible. SSRT and FFTAT adapt on the training list and test on the
 test list: ``data.train_split="clipart_train"``, ``data.test_split="clipart_test"``. CDTrans and
-PMTrans take the union for both: ``"clipart_train+clipart_test"`` in both fields, which is, line by
-line, the list ``clipart.txt`` that CDTrans publishes. Their numbers cannot be compared.
+PMTrans use the union for both: ``"clipart_train+clipart_test"`` in both fields, which is, line by
+line, the list ``clipart.txt`` that CDTrans publishes. Numbers of the two cannot be compared.
 """
 
 from collections.abc import Mapping
@@ -47,19 +47,19 @@ _PAGE = "https://ai.bu.edu/M3SDA/"
 
 
 def plan(manual_dir: Path, *, scratch: Path) -> Plan:
-    """Splits `<domain>_train` and `<domain>_test`, named and ordered as the published lists.
+    """Plans splits `<domain>_train` and `<domain>_test`, named and ordered as the published lists.
 
-    Labels are those of the lists, and their classes the names of the folders. (The official labels
-    are alphabetical, but for case, "_" and "-". `painting` has no training image of class 327 and
-    no test image of class 300.)
+    Labels are those of the lists, and classes are named by their folders. (The official labels are
+    alphabetical, except for case, "_" and "-". `painting` has no training image of class 327 and no
+    test image of class 300.)
 
     Args:
-      manual_dir: with `<domain>.zip`, or the folder that comes out of it, and `<domain>_train.txt`
-        and `<domain>_test.txt`, of one domain or more.
-      scratch: not needed.
+      manual_dir: the directory of `<domain>.zip`, or the folder that it unpacks to, and of
+        `<domain>_train.txt` and `<domain>_test.txt`, for one or more domains.
+      scratch: not used.
 
     Raises:
-      FileNotFoundError: no domain, or a list of one that is there, is missing.
+      FileNotFoundError: there is no domain, or a list of a domain is missing.
       OSError: a zip is cut off or damaged.
       ValueError: lists and images do not agree, see `list_files`; or an image is in both lists.
     """
@@ -68,14 +68,15 @@ def plan(manual_dir: Path, *, scratch: Path) -> Plan:
     absent = [domain for domain, source in sources.items() if source is None]
     sources = {domain: source for domain, source in sources.items() if source is not None}
     if not sources:
-        raise _missing(manual_dir, [f"{d}.zip, or the folder {d} of it" for d in DOMAINS])
+        wanted = [f"{d}.zip, or the folder {d} that it unpacks to" for d in DOMAINS]
+        raise _missing(manual_dir, wanted)
     lists = _read_lists(manual_dir, list(sources))
     names = class_names({f"{manual_dir / split}.txt": lines for split, lines in lists.items()})
     splits, notes = [], [f"no {domain}.zip, so no splits of {domain!r}" for domain in absent]
     for domain, source in sources.items():
-        planned, of_domain = _plan_domain(domain, source, lists, names, manual_dir)
+        planned, domain_notes = _plan_domain(domain, source, lists, names, manual_dir)
         splits += planned
-        notes += of_domain
+        notes += domain_notes
     if len(names) != _NUM_CLASSES:
         notes.append(f"{len(names)} classes, the official lists have {_NUM_CLASSES}")
     return Plan(
@@ -153,8 +154,8 @@ def _plan_domain(
 def _require_images(source: Source, listing: Listing, domain: str) -> None:
     if not listing.members:
         raise ValueError(
-            f"{source.path} has no files, so the domain {domain!r} would be empty: take it away, "
-            "or download it again"
+            f"{source.path} has no files, so the domain {domain!r} would be empty: remove it, or "
+            "download it again"
         )
 
 
@@ -164,5 +165,5 @@ def _refuse_in_both(domain: str, lists: Mapping[str, list[Line]], manual_dir: Pa
     if both:
         raise ValueError(
             f"{manual_dir}: {len(both)} images are in both {domain}_train.txt and "
-            f"{domain}_test.txt: {shorten(both, limit=3)}; take both lists from one source"
+            f"{domain}_test.txt: {shorten(both, limit=3)}; use lists from one source"
         )

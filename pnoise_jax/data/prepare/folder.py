@@ -1,4 +1,4 @@
-"""People's own images, in one folder for each class (the layout of torchvision's ImageFolder)."""
+"""Users' own images, in one folder per class (the layout of torchvision's ImageFolder)."""
 
 import re
 from collections.abc import Sequence
@@ -36,21 +36,21 @@ def plan(
     """Splits from ``<split>/<class>/**``, or one split "train" from ``<class>/**``.
 
     Args:
-      manual_dir: where they are.
+      manual_dir: the directory of the images.
       name: "folder/<name>".
-      scratch: must not lie in `manual_dir`.
-      layout: what the folders are: "classes" or "splits"; None finds it, see `find_layout`.
-      skip_unreadable: leave out files in formats that are not read, instead of refusing them.
+      scratch: the staging directory; must not be in `manual_dir`.
+      layout: what the folders are: "classes" or "splits"; None detects it, see `find_layout`.
+      skip_unreadable: leave out files in formats that cannot be read, instead of refusing them.
 
     Raises:
-      ValueError: the data directory lies among the images; it is not clear what the folders are;
-        splits differ in their classes; files are in formats that are not read; or see
+      ValueError: the data directory is among the images; it is not clear what the folders are;
+        splits differ in their classes; files are in formats that cannot be read; or see
         `find_classes`.
     """
     if scratch.is_relative_to(manual_dir):
         raise ValueError(
-            f"--data_dir={scratch.parent} lies in --manual_dir={manual_dir}, among the images: "
-            "choose another"
+            f"--data_dir={scratch.parent} is in --manual_dir={manual_dir}, among the images: "
+            "choose another directory"
         )
     source, where = Folder(manual_dir), printable(str(manual_dir))
     listing = source.scan()
@@ -88,12 +88,12 @@ def plan(
 
 
 def check_name(name: str) -> None:
-    """Raises ValueError unless it is folder/<name> and leads nowhere else."""
+    """Raises ValueError unless a name is folder/<name>, and stays in that folder."""
     short_name = name.partition("/")[2]
     if not _NAME.fullmatch(short_name) or re.fullmatch(r"\d+\.\d+\.\d+", short_name):
         raise ValueError(
-            f"--dataset={name!r}: use folder/<name>, a name of letters, digits, '_', '-' and '.' "
-            "that is no version, such as folder/pets"
+            f"--dataset={name!r}: use folder/<name>, with letters, digits, '_', '-' and '.' in the "
+            "name, which must not look like a version: for example folder/pets"
         )
 
 
@@ -103,8 +103,7 @@ def _order_notes(names: Sequence[str], by_code_points: Sequence[str]) -> list[st
     first = next(i for i, name in enumerate(names) if name != by_code_points[i])
     return [
         f"classes are numbered in natural order: {shorten(names, limit=12)}; label {first} is "
-        f"{names[first]!r}, and {by_code_points[first]!r} in the order of "
-        "torchvision's ImageFolder"
+        f"{names[first]!r}, but {by_code_points[first]!r} in torchvision's ImageFolder"
     ]
 
 
@@ -114,11 +113,11 @@ def _notes(files: Files, listing: Listing, folders: dict[str, str]) -> list[str]
         paths = [member.path for member in files.unreadable]
         notes.append(f"left out {len(paths)} files that cannot be read here: {shorten(paths)}")
     if listing.litter:
-        notes.append(f"left out folders of the system: {shorten(listing.litter)}")
+        notes.append(f"left out system folders: {shorten(listing.litter)}")
     deeper = [path for folder in folders.values() for path in deeper_folders(files, folder)]
     if deeper:
         notes.append(
-            "images in folders below a class folder belong to the class: "
+            "images in folders below a class folder belong to that class: "
             f"{shorten(list(dict.fromkeys(deeper)), limit=5)}"
         )
     return notes
@@ -132,8 +131,8 @@ def _split_folders(listing: Listing, layout: Layout) -> dict[str, str]:
     for name in folders:
         if not re.fullmatch(r"\w+", name) or name == "all":
             raise ValueError(
-                f"the folder {name!r} would be a split of that name, and a split's name "
-                "has letters, digits and '_' only, and is not 'all': rename the folder"
+                f"the folder {name!r} would be a split of that name, but the name of a split must "
+                "have only letters, digits and '_', and not be 'all': rename the folder"
             )
     return folders
 
@@ -142,6 +141,6 @@ def _require_labels(files: Files, folders: dict[str, str], where: str) -> None:
     loose = [member.path for member in files.images if "/" not in member.path]
     if loose and folders != {"train": "."}:
         raise ValueError(
-            f"{where} has images without a label, beside its splits {shorten(list(folders))}: "
+            f"{where} has images without a label, next to its splits {shorten(list(folders))}: "
             f"{shorten(loose)}; move them into a class folder"
         )

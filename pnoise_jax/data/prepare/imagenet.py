@@ -1,4 +1,4 @@
-"""ImageNet 2012 from its official tars: the records of TFDS's own builder, without TensorFlow."""
+"""ImageNet 2012 from its official tars: the records of TFDS's builder, without TensorFlow."""
 
 import zipfile
 import zlib
@@ -26,17 +26,18 @@ _TRAIN = "ILSVRC2012_img_train.tar"
 
 
 def plan(manual_dir: Path, *, scratch: Path) -> Plan:
-    """The splits whose tar is there: train, validation.
+    """Plans the splits train and validation, if their tars are there.
 
     Args:
-      manual_dir: with ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar or both.
-      scratch: where the list of the training tar, which takes long, is kept for a restart.
+      manual_dir: the directory of ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar or both.
+      scratch: the directory that keeps the listing of the training tar, which takes long, for a
+        restart.
 
     Raises:
-      FileNotFoundError: neither is there.
-      OSError: one is cut off or damaged.
-      ValueError: one lacks synsets or validation images, or has others than the official one.
-        (Where training images are missing, a note says how many there are.)
+      FileNotFoundError: neither tar is there.
+      OSError: a tar is cut off or damaged.
+      ValueError: a tar lacks synsets or validation images, or has others than the official one.
+        (If training images are missing, a note says how many there are.)
     """
     paths = {split: manual_dir / name for split, name in _names().items()}
     there = [split for split, path in paths.items() if path.is_file()]
@@ -78,10 +79,10 @@ def validation_labels() -> list[int]:
 
 
 def read_validation(path: Path) -> tuple[Tar, list[Entry]]:
-    """The tar of the validation images, and an entry of each, in the order of their numbers.
+    """The tar of the validation images, and an entry for each, in the order of their numbers.
 
     Raises:
-      OSError: it is cut off or damaged.
+      OSError: the tar is cut off or damaged.
       ValueError: it lacks images, or has others.
     """
     source = Tar(path)
@@ -94,7 +95,7 @@ def _missing(manual_dir: Path) -> FileNotFoundError:
         manual_dir,
         "imagenet2012",
         [
-            f"{VALIDATION}  (6.3 GiB; alone, it is enough for an audit)",
+            f"{VALIDATION}  (6.3 GiB; enough for an audit)",
             f"{_TRAIN}  (138 GiB; to train)",
         ],
         page=PAGE,
@@ -104,21 +105,21 @@ def _missing(manual_dir: Path) -> FileNotFoundError:
 
 
 def _train_notes(entries: list[Entry]) -> list[str]:
-    """What to know of the training split."""
+    """What the user should know about the training split."""
     notes = []
     repaired = sum(entry.key in REPAIRED for entry in entries)
     if repaired:
         notes.append(
-            f"{repaired} images are repaired, as TFDS does, but by Pillow instead of "
-            "TensorFlow: their bytes differ from those in TFDS's own directories"
+            f"{repaired} images are repaired, as in TFDS, but by Pillow instead of TensorFlow: "
+            "their bytes differ from those in directories that TFDS has made"
         )
     if len(entries) != NUM_TRAIN:
-        notes.append(f"{_TRAIN} has {len(entries)} images, the official one {NUM_TRAIN}")
+        notes.append(f"{_TRAIN} has {len(entries)} images, the official one has {NUM_TRAIN}")
     return notes
 
 
 def _without_litter(members: list[Member]) -> list[Member]:
-    """Without what macOS adds to a tar that it packs again."""
+    """The members without the files that macOS adds when it packs a tar again."""
     return [member for member in members if not is_litter(member.path)]
 
 
@@ -142,8 +143,8 @@ def _train_entries(members: list[Member], synsets: list[str], path: Path) -> lis
         lacks = f"lacks images of {len(missing)} synsets: {shorten(missing)}" if missing else ""
         has = f"has {len(strangers)} files of no synset: {shorten(strangers)}" if strangers else ""
         raise ValueError(
-            f"{path} {' and '.join(filter(None, (lacks, has)))}. The official tar holds 1000 tars, "
-            "<synset>.tar, and nothing else: download it again."
+            f"{path} {' and '.join(filter(None, (lacks, has)))}. The official tar contains 1000 "
+            "tars, <synset>.tar, and nothing else: download it again."
         )
     return known
 
@@ -158,19 +159,19 @@ def _validation_entries(members: list[Member], path: Path) -> list[Entry]:
         lacks = f"lacks {len(missing)} images: {shorten(missing)}" if missing else ""
         has = f"has {len(strangers)} others: {shorten(strangers)}" if strangers else ""
         raise ValueError(
-            f"{path} {' and '.join(filter(None, (lacks, has)))}. The labels go by the names "
+            f"{path} {' and '.join(filter(None, (lacks, has)))}. Labels belong to the names "
             f"ILSVRC2012_val_00000001.JPEG to ...{len(labels):08d}.JPEG: download it again."
         )
     return [Entry(name, label, by_name[name]) for name, label in expected.items()]
 
 
 def _lines(name: str) -> list[str]:
-    """A file of the TFDS package: synsets by label, or those of the validation images."""
+    """The lines of a file of the TFDS package: synsets by label or by validation image."""
     return tfds.core.tfds_path(f"datasets/imagenet2012/{name}").read_text().split()
 
 
 def _remembered(source: Tar, path: Path) -> list[Member]:
-    """What the tar holds; from the file if that speaks of this very tar."""
+    """The members of the tar; from the file if that lists this very tar."""
     try:
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             if str(file["stamp"]) == source.stamp:
@@ -178,7 +179,7 @@ def _remembered(source: Tar, path: Path) -> list[Member]:
                 rows = zip(names, file["sizes"].tolist(), file["offsets"].tolist(), strict=True)
                 return [Member(*row) for row in rows]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
-        pass  # there is none, or a broken one
+        pass  # no such file, or a broken one
     members = source.scan().members
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"new-{path.name}")

@@ -1,4 +1,4 @@
-"""Writing a planned data set: what is not there yet, then the whole into place."""
+"""Writes a planned data set: the missing shards, then everything into place."""
 
 import collections
 import contextlib
@@ -24,13 +24,13 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One data set on its way.
+    """One data set to be written.
 
     Attributes:
-      plan: what is written.
-      scratch: the staging directory; what an earlier run has finished is found there.
+      plan: the plan of the data set.
+      scratch: the staging directory, with the files that an earlier run has finished.
       target: `<data_dir>/<name>/<version>`, the final place.
-      short_side: as `prepare` has it.
+      short_side: see `prepare`.
     """
 
     plan: Plan
@@ -39,21 +39,22 @@ class Job:
     short_side: int | None
 
     def run(self, progress: Progress) -> tuple[dict[str, int], list[str], dict[int, int]]:
-        """Writes what is missing and renames the whole to `target`.
+        """Writes the missing shards and renames the complete directory to `target`.
 
         Returns:
-          How many images were changed, by what was done to them; which are damaged but kept; and
-          how many of 16 bits per sample are dark, by `Treated.dark_bits`.
+          The number of changed images, by what was done to them; the images that are damaged but
+          kept; and the number of dark images with 16 bits per sample, by `Treated.dark_bits`.
 
         Raises:
-          ValueError: images cannot be decoded; up to ten are named. All others are written.
-          OSError: the disk is full or not to be written on. What is finished stays.
+          ValueError: images cannot be used; the message names up to ten. Shards without such
+            images are written.
+          OSError: the disk is full or cannot be written. Finished shards stay.
         """
         shards = self._lay_out()
         every = [shard for _, its_shards in shards for shard in its_shards]
         notes = {shard.path: note for shard in every if (note := shard.note())}
         missing = [shard for shard in every if shard.path not in notes]
-        if self.short_side is None:  # else nobody knows how small the images become
+        if self.short_side is None:  # otherwise the sizes of the images are unknown
             staging.require_space(self.scratch, sum(shard.expected_bytes for shard in missing))
         total = sum(len(shard.entries) for shard in every)
         progress.writing(total, done=total - sum(len(shard.entries) for shard in missing))
@@ -87,7 +88,7 @@ class Job:
         notes: dict[Path, Note],
         progress: Progress,
     ) -> None:
-        """Writes the shards that are not in `notes`, and notes them there."""
+        """Writes the shards that are not in `notes`, and adds their notes."""
         (self.scratch / self.target.name).mkdir(exist_ok=True)
         (self.scratch / "notes").mkdir(exist_ok=True)
         record = tfds_layout.serializer(tfds_layout.features(self.plan))
@@ -107,12 +108,12 @@ class Job:
                                 on_image=progress.advance,
                             )
                         except BadImagesError as error:
-                            problems += error.problems  # on to the others: one run tells of all
+                            problems += error.problems  # continue, so that one run reports all
         if problems:
             raise ValueError(
                 f"{len(problems)} images cannot be used, so {self.plan.name} is not prepared:\n  "
                 + shorten(problems, separator="\n  ")
-                + "\nReplace them or take them away, and run the same command again."
+                + "\nReplace or remove them, and run the same command again."
             )
 
     @contextlib.contextmanager
@@ -134,7 +135,7 @@ class Job:
         size = images.image_size(treated.data)
         if size != expected[:2]:
             raise ValueError(
-                f"{size[0]} x {size[1]} pixels, and the official images have {expected[0]} x "
+                f"{size[0]} x {size[1]} pixels, but the official images have {expected[0]} x "
                 f"{expected[1]}"
             )
 
@@ -144,7 +145,7 @@ class Job:
         directory = self.scratch / self.target.name
         paths = {shard.path for _, its_shards in shards for shard in its_shards}
         for path in set(directory.iterdir()) - paths:
-            path.unlink()  # of an earlier run, from other files
+            path.unlink()  # made by an earlier run from other files
         publish.write_metadata(
             directory,
             self.plan,
@@ -164,7 +165,7 @@ def _cores() -> int:
 
 @contextlib.contextmanager
 def _threads(number: int) -> Iterator[ThreadPoolExecutor]:
-    # Pillow warns of odd metadata and of large images: what is to become of them is decided here.
+    # Pillow warns about odd metadata and large images, but `treat` decides what to do with them.
     with warnings.catch_warnings(), ThreadPoolExecutor(number) as pool:
         warnings.filterwarnings("ignore", module=r"PIL\.")
         warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)

@@ -1,4 +1,4 @@
-"""Which files are images: by their names, and where names do not say, by their first bytes."""
+"""Which files are images: by their names or, if names do not say, by their first bytes."""
 
 import collections
 import dataclasses
@@ -15,8 +15,8 @@ SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".pjpeg", ".pjp", ".png", ".apng", ".bmp"}
     | {".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"}
 )
-# Pictures, films, arrays and archives that `treat` does not read: whoever has them among images
-# would miss them.
+# Pictures, videos, arrays and archives that `treat` cannot read. They are not left out silently:
+# a user who has them among the images would miss them.
 _UNREADABLE = frozenset(
     {".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".jpx", ".jxr", ".svg", ".svgz", ".ico"}
     | {".psd", ".psb", ".xcf", ".ai", ".eps", ".pdf", ".tga", ".dds", ".pcx", ".exr", ".hdr"}
@@ -25,13 +25,13 @@ _UNREADABLE = frozenset(
     | {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"}
     | {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar"}
 )
-# Whatever bytes they begin with: texts of older encodings look like anything.
+# Texts, whatever bytes they begin with: text in an older encoding can look like anything.
 _TEXTS = frozenset(
     {".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml"}
     | {".html", ".htm", ".log", ".ini", ".cfg", ".url", ".rtf", ".names"}
 )
-# What to do where the archives of others hold such.
-OFFICIAL = "take the official archive, or take these files away"
+# The fix for unexpected files in an official archive.
+OFFICIAL = "use the official archive, or remove these files"
 _IMAGE_HEAD = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|II[*+]\x00|MM\x00[*+]", re.DOTALL
 )
@@ -39,13 +39,13 @@ _IMAGE_HEAD = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Files:
-    """The files of a source that are not hidden, by what they are.
+    """The files of a source that are not hidden, by kind.
 
     Attributes:
-      images: what is to be read.
-      by_content: those of them whose names do not say so.
-      unreadable: in formats that are not read, or of no known kind, or that cannot be opened.
-      others: texts and the like, which nobody takes for images.
+      images: the images to read.
+      by_content: the images that are recognised by their content, not by their names.
+      unreadable: files in formats that cannot be read, of unknown kinds, or that cannot be opened.
+      others: texts and the like, which are clearly not images.
     """
 
     images: Sequence[Member]
@@ -55,10 +55,10 @@ class Files:
 
 
 def sort_files(source: Source, listing: Listing) -> Files:
-    """What the files of a listing are; files not named as images are judged by their first bytes.
+    """Sorts the files of a listing by kind, by their names or else by their first bytes.
 
     Args:
-      source: where they are.
+      source: the source of the files.
       listing: of the source, or of a part of it.
     """
     images, by_content, unreadable, others, unknown = [], [], [], [], []
@@ -86,7 +86,7 @@ def sort_files(source: Source, listing: Listing) -> Files:
 
 
 def only_images(source: Source, members: Sequence[Member]) -> list[Member]:
-    """Those of the members that are images, by their names or else by their first bytes."""
+    """The members that are images, by their names or else by their first bytes."""
     known = [member for member in members if member.path.lower().endswith(tuple(SUFFIXES))]
     others = [member for member in members if not member.path.lower().endswith(tuple(SUFFIXES))]
     heads = zip(others, source.heads(others), strict=True)
@@ -94,21 +94,21 @@ def only_images(source: Source, members: Sequence[Member]) -> list[Member]:
 
 
 def _is_image_head(head: bytes, size: int) -> bool:
-    if head.startswith(b"BM"):  # too few bytes to go by, but the next four are the file's size
+    if head.startswith(b"BM"):  # too short to be certain; the file's size follows
         return int.from_bytes(head[2:6], "little") == size
     return _IMAGE_HEAD.match(head) is not None
 
 
 def _is_text(head: bytes) -> bool:
-    """Whether bytes begin a text; an empty file is one, an SVG is not."""
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):  # as Windows marks UTF-16
+    """Whether these are the first bytes of a text; an empty file is one, an SVG is not."""
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):  # byte-order marks of UTF-16
         return all(c.isprintable() or c.isspace() for c in head.decode("utf-16", "replace"))
     if b"\0" in head or b"<svg" in head:
         return False
     try:
         head.decode("utf-8")
     except UnicodeDecodeError as error:
-        return error.start >= HEAD - 4 or _is_latin_text(head)  # a character may be cut in two
+        return error.start >= HEAD - 4 or _is_latin_text(head)  # the last character may be cut off
     return True
 
 
@@ -117,32 +117,32 @@ def _is_called_text(member: Member) -> bool:
 
 
 def _is_latin_text(head: bytes) -> bool:
-    """Whether bytes begin a text in an older encoding: no control characters, few odd letters."""
+    """Whether these bytes begin a text in an older encoding: no controls, few non-ASCII bytes."""
     controls = sum(byte < 32 and byte not in b"\t\n\r\f\x1b" for byte in head)
     return not controls and sum(byte >= 128 for byte in head) <= len(head) // 4
 
 
 def refuse_unreadable(members: Sequence[Member], *, where: str, fix: str) -> None:
-    """Raises ValueError where there are files in formats that are not read.
+    """Raises ValueError if there are files in formats that cannot be read.
 
     Args:
       members: the files.
-      where: how messages name their source.
+      where: how messages refer to their source.
       fix: what the user can do.
     """
     if members:
         raise ValueError(
-            f"{where} has {len(members)} files in formats that are not read here, or of no known "
-            f"kind: {_by_suffix(members)}; {fix}"
+            f"{where} has {len(members)} files in formats that cannot be read, or of unknown "
+            f"kinds: {_by_suffix(members)}; {fix}"
         )
 
 
 def notes(files: Iterable[Files], *, expected: Sequence[str] = ()) -> list[str]:
-    """What the user should know of files that were left out, or taken for images.
+    """What the user should know about files that were left out, or recognised as images.
 
     Args:
       files: of every split.
-      expected: ends of the paths of texts that belong to the data set, and need no word.
+      expected: ends of the paths of texts that belong to the data set, and are not reported.
     """
     files = list(files)
     lines = []
@@ -164,7 +164,7 @@ def notes(files: Iterable[Files], *, expected: Sequence[str] = ()) -> list[str]:
 
 
 def _by_suffix(members: Sequence[Member]) -> str:
-    """How many there are of each suffix, the first few of each by name."""
+    """How many members have each suffix, with the names of the first few of each."""
     paths: dict[str, list[str]] = collections.defaultdict(list)
     for member in members:
         path = PurePosixPath(member.path)

@@ -20,7 +20,7 @@ _SPLIT = re.compile(
     r"([-_ ]?(set|split|data|images?|imgs?|[0-9]+))?",
     re.IGNORECASE,
 )
-# Such as trainA and testB; a class may be called so, too, as train_station is.
+# Such as trainA and testB; a class can have such a name as well, such as train_station.
 _LIKE_SPLIT = re.compile(r"(?i:train|val|test|dev|eval)(?![a-z])")
 _HOLDER = re.compile("(images?|imgs?|pictures?|pics?|photos?|frames?|data|all)", re.IGNORECASE)
 
@@ -30,10 +30,10 @@ class _Top:
     """A folder directly below the directory.
 
     Attributes:
-      images: how many it holds, at any depth.
-      direct: how many of them lie in it, and in no folder below.
-      below: the names of the folders directly below that hold images.
-      is_deep: whether images lie in folders below those.
+      images: number of images that it contains, at any depth.
+      direct: number of images directly in it.
+      below: the names of the folders directly below it that contain images.
+      is_deep: whether there are images in folders below those.
     """
 
     images: int = 0
@@ -43,18 +43,20 @@ class _Top:
 
 
 def find_layout(files: Files, listing: Listing, manual_dir: Path) -> Layout:
-    """What the folders directly below the directory are, where only one answer is possible.
+    """What the folders directly below the directory are, if only one answer is possible.
 
-    They are splits if all are called so, and have folders below them. They are classes if none is
-    called so, nor all of them nearly so, and at least one holds images itself. A single class
-    with folders below it, or with a name such as "images", may be no class.
+    They are splits if all have names of splits, and have folders below them. They are classes if
+    none has the name of a split, not all have names similar to one, and at least one directly
+    contains images. A single class with folders below it, or with a name such as "images", may not
+    be a class.
 
     Raises:
-      ValueError: both are possible; says what the splits and classes would be either way.
+      ValueError: both are possible; the message says what the splits and classes would be either
+        way.
     """
     tops = _tops(files, listing)
     if not tops or not files.images:
-        return "classes"  # without classes or images, as `find_classes` says
+        return "classes"  # `find_classes` reports the missing classes or images
     called_splits = [name for name in tops if _SPLIT.fullmatch(name)]
     below = set().union(*(top.below for top in tops.values()))
     is_direct = any(top.direct for top in tops.values())
@@ -64,7 +66,7 @@ def find_layout(files: Files, listing: Listing, manual_dir: Path) -> Layout:
     elif not called_splits and not all(map(_LIKE_SPLIT.match, tops)):
         if is_direct and not _is_wrapper(tops, bool(below)):
             return "classes"
-        if not is_direct and not below:  # all images lie beside the folders
+        if not is_direct and not below:  # all images are next to the folders
             return "classes"
     raise ValueError(_question(tops, sorted(below), manual_dir))
 
@@ -82,12 +84,12 @@ def _tops(files: Files, listing: Listing) -> dict[str, _Top]:
 
 
 def _is_wrapper(names: Collection[str], has_folders: bool) -> bool:
-    """Whether the only class may be a folder around classes, or around images without any."""
+    """Whether the only class may be a folder around classes, or around images without classes."""
     return len(names) == 1 and (has_folders or _HOLDER.fullmatch(next(iter(names))) is not None)
 
 
 def _question(tops: dict[str, _Top], below: Sequence[str], manual_dir: Path) -> str:
-    """Which of the two it is, with what each answer would make."""
+    """The question whether folders are classes or splits, with the result of each answer."""
     classes = [
         f"{name} ({top.images} image{'s' * (top.images != 1)})" for name, top in tops.items()
     ]
@@ -98,16 +100,16 @@ def _question(tops: dict[str, _Top], below: Sequence[str], manual_dir: Path) -> 
         splits = f"impossible: images without a class folder in {shorten(direct)}"
     else:
         splits = f"splits {shorten(list(tops))}, with classes {shorten(below)}"
-    fix = "give the one that is meant"
+    fix = "choose one"
     if len(tops) == 1:
         folder = printable(str(manual_dir / next(iter(tops))))
         fix += f", or the folder below, --manual_dir={folder}"
     elif direct and below:
-        fix += ", or move away the folder whose images have no class"
+        fix += ", or move away the folders whose images have no class"
     if _is_wrapper(below, any(top.is_deep for top in tops.values())):
-        fix += f", or move what lies in each folder {printable(below[0])} one level up"
+        fix += f", or move the content of each folder {printable(below[0])} one level up"
     if empty := [name for name, top in tops.items() if not top.images]:
-        fix += f", or move away what has no images, {shorten(empty)}"
+        fix += f", or move away the folders without images, {shorten(empty)}"
     return (
         f"{printable(str(manual_dir))}: are its folders classes or splits?\n"
         f"  --layout=classes: split train, with classes {shorten(classes)}\n"
@@ -117,7 +119,7 @@ def _question(tops: dict[str, _Top], below: Sequence[str], manual_dir: Path) -> 
 
 
 def deeper_folders(files: Files, folder: str) -> list[str]:
-    """Folders below class folders whose images become the class's, <class>/<folder>."""
+    """Folders below class folders, <class>/<folder>, whose images belong to the class."""
     prefix = "" if folder == "." else f"{folder}/"
     folders = set()
     for member in files.images:

@@ -1,4 +1,4 @@
-"""Published lists of images and labels, `path label` a line, checked against the images."""
+"""Published lists of images and labels, one `path label` per line, checked against the images."""
 
 import collections
 import dataclasses
@@ -12,7 +12,7 @@ from pnoise_jax.data.prepare.sources import MAX_TEXT, Folder, Listing, Member, S
 from pnoise_jax.terminal import printable
 
 _LINE = re.compile(r"(?P<path>.*\S)\s+(?P<label>[+-]?[0-9]{1,9})")
-_EXAMPLES = 3  # of each kind of mistake, in an error
+_EXAMPLES = 3  # examples of each kind of mistake in an error message
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Line:
     Attributes:
       number: of the line, from 1.
       path: `<class>/<file>`, below the folder of the domain.
-      label: as it stands there.
+      label: as in the list.
     """
 
     number: int
@@ -31,12 +31,12 @@ class Line:
 
     @property
     def class_folder(self) -> str:
-        """The name of the folder that says the class."""
+        """The name of the folder, which is the name of the class."""
         return self.path.partition("/")[0]
 
 
 class _Mistakes:
-    """What is wrong with a list: how many lines of each kind, and the first of them."""
+    """The mistakes in a list: the number of lines with each kind, and the first of them."""
 
     def __init__(self, where: str):
         self._where = where
@@ -46,7 +46,7 @@ class _Mistakes:
         self._by_kind[kind].append(f"line {number}: {what}")
 
     def refuse(self, fix: str) -> None:
-        """Raises ValueError where there are any."""
+        """Raises ValueError if there are any."""
         if self._by_kind:
             kinds = [
                 f"{len(lines)} {kind} ({shorten(lines, limit=_EXAMPLES, separator='; ')})"
@@ -58,19 +58,20 @@ class _Mistakes:
 def parse_list(text: str, *, folder: str, where: str) -> list[Line]:
     """The images of a list, in its order, by their paths below the folder of a domain.
 
-    A path may be written from that folder (`bus/1.jpg`), or with the folder and whatever lies above
-    it (`./data/office-home/images/Real_World/Bike/00001.jpg`); case and what is not a letter or
-    digit in the folder's name are ignored, as `Real World` is also called `Real_World`. A path may
-    hold blanks. The label follows the last blank.
+    A path can be relative to that folder (`bus/1.jpg`), or contain the folder and any folders above
+    it (`./data/office-home/images/Real_World/Bike/00001.jpg`). In the folder's name, case and all
+    characters but letters and digits are ignored, because `Real World` is also called `Real_World`.
+    A path can contain blanks; the label follows the last one.
 
     Args:
       text: the list.
       folder: the name of the domain's folder, such as "Art".
-      where: how messages name the list.
+      where: how messages refer to the list.
 
     Raises:
       ValueError: the list is empty; or lines are not `path label`, or their paths are absolute,
-        lead out of the folder, lie in another one or come twice: with numbers and first examples.
+        lead out of the folder, are in another one or repeated. The message counts the mistakes, and
+        shows the first.
     """
     lines: list[Line] = []
     mistakes, seen = _Mistakes(where), dict[str, int]()
@@ -85,21 +86,21 @@ def parse_list(text: str, *, folder: str, where: str) -> list[Line]:
         if problem:
             mistakes.add(problem, number, repr(match["path"]))
         elif path in seen:
-            first = f"{path!r}, as line {seen[path]}"
-            mistakes.add("images that the list has before", number, first)
+            first = f"{path!r}, as in line {seen[path]}"
+            mistakes.add("repeated images", number, first)
         else:
             seen[path] = number
             lines.append(Line(number, path, int(match["label"])))
-    mistakes.refuse("Take the published list, or correct these lines.")
+    mistakes.refuse("Use the published list, or correct these lines.")
     if not lines:
         raise ValueError(
-            f"{where} is empty, so {folder!r} would have no images: take the published list"
+            f"{where} is empty, so {folder!r} would have no images: use the published list"
         )
     return lines
 
 
 def _below(path: str, folder: str) -> tuple[str, str]:
-    """The path below the domain's folder; and what is wrong with it, "" if nothing."""
+    """The path below the domain's folder; and what is wrong with it, or "" if nothing is."""
     if PurePosixPath(path).is_absolute() or PureWindowsPath(path).drive:
         return "", "absolute paths"
     parts = PurePosixPath(path).parts  # without "." and double slashes
@@ -110,21 +111,21 @@ def _below(path: str, folder: str) -> tuple[str, str]:
     if len(parts) < 2:
         return "", "paths without the folder of a class"
     if not are_alike(parts[-3], folder):
-        return "", f"paths that do not lie in the folder {folder!r}"
+        return "", f"paths that are not in the folder {folder!r}"
     return "/".join(parts[-2:]), ""
 
 
 def are_alike(one: str, other: str) -> bool:
-    """Whether names of folders have the same letters and digits: `Real World`, `Real_World`."""
+    """Whether two folder names have the same letters and digits: `Real World`, `Real_World`."""
     first, second = ("".join(filter(str.isalnum, name)).lower() for name in (one, other))
     return first == second
 
 
 def class_names(lists: Mapping[str, Sequence[Line]]) -> list[str]:
-    """The classes by label, as all lists together say: a label stands for one class folder.
+    """The classes by label, according to all lists: each label belongs to one class folder.
 
     Args:
-      lists: by how messages name them.
+      lists: by the names with which messages refer to them.
 
     Raises:
       ValueError: a class has two labels, a label two classes, or labels are not the numbers from 0
@@ -144,13 +145,13 @@ def class_names(lists: Mapping[str, Sequence[Line]]) -> list[str]:
             known, there = label_of.setdefault(name, (label, f"{where}, line {line.number}"))
             other, there_too = class_of.setdefault(label, (name, f"{where}, line {line.number}"))
             if known != label:
-                what = f"{line.path!r} has label {label}, and {name!r} is {known} in {there}"
+                what = f"{line.path!r} has label {label}, but {name!r} is {known} in {there}"
             elif other != name:
                 what = f"{line.path!r} has label {label}, which is {other!r} in {there_too}"
             else:
                 continue
             mistakes.add("labels that contradict the class folder", line.number, what)
-        mistakes.refuse("Take all lists from one source.")
+        mistakes.refuse("Use lists that all come from one source.")
     return [class_of[label][0] for label in range(len(every))]
 
 
@@ -166,16 +167,16 @@ def find_entries(
     """The images of a list, in its order; their keys are the paths below the folder.
 
     Args:
-      lines: of the list.
-      names: of the classes, by label.
-      source: where the images are.
+      lines: the lines of the list.
+      names: the names of the classes, by label.
+      source: the source of the images.
       listing: of the source.
-      folder: of the domain, its path in the source; "." for all.
-      where: how messages name the list.
+      folder: the path of the domain's folder in the source; "." for all.
+      where: how messages refer to the list.
 
     Raises:
-      ValueError: images are not there, links lead out of the folder, or labels contradict the
-        folders of the classes: with numbers and first examples.
+      ValueError: images are missing, links lead out of the folder, or labels contradict the class
+        folders. The message counts the mistakes, and shows the first.
     """
     prefix = "" if folder == "." else f"{folder}/"
     members = {member.path: member for member in listing.members}
@@ -185,24 +186,24 @@ def find_entries(
     for line in lines:
         member = members.get(prefix + line.path)
         if member is None:
-            mistakes.add("images that are not there", line.number, repr(line.path))
+            mistakes.add("images that are missing", line.number, repr(line.path))
         elif leads_out(member):
             mistakes.add("links that lead out of the folder", line.number, repr(line.path))
         elif label_of.get(line.class_folder) != line.label:
             known = f"{line.class_folder!r} is class {label_of.get(line.class_folder)}"
-            what = f"{line.path!r} has label {line.label}, and {known}"
+            what = f"{line.path!r} has label {line.label}, but {known}"
             mistakes.add("labels that contradict the class folder", line.number, what)
         else:
             entries.append(Entry(line.path, line.label, member))
     mistakes.refuse(
         f"The images were looked for in {printable(str(source.path))}, below "
-        f"{printable(folder)!r}: take the list and the images from one download."
+        f"{printable(folder)!r}: use a list and images from the same download."
     )
     return entries
 
 
 def _link_check(source: Source, folder: str) -> Callable[[Member], bool]:
-    """What says of a member whether its bytes lie outside of the folder."""
+    """A function that says whether the bytes of a member are outside the folder."""
     if not isinstance(source, Folder):
         return lambda _: False  # archives with links are refused
     root = Path(os.path.realpath(source.path / folder))
@@ -221,22 +222,22 @@ def _link_check(source: Source, folder: str) -> Callable[[Member], bool]:
 
 
 def unlisted(listing: Iterable[Member], entries: Iterable[Entry]) -> list[str]:
-    """The paths of members that no entry has."""
+    """The paths of the members that are in no entry."""
     listed = {entry.member.path for entry in entries}
     return [member.path for member in listing if member.path not in listed]
 
 
 def read_list(path: Path) -> str:
-    """The text of a list that lies beside the images.
+    """The text of a list in a separate file.
 
     Raises:
-      OSError: it cannot be read, or is far longer than any list.
+      OSError: it cannot be read, or is far longer than any known list.
       ValueError: it is not UTF-8.
     """
     size = path.stat().st_size
     if size > MAX_TEXT:
         raise OSError(
-            f"{path} has {size:,} bytes, and at most {MAX_TEXT:,} are read of a list: take the "
+            f"{path} has {size:,} bytes, but at most {MAX_TEXT:,} are read of a list: use the "
             "published list"
         )
     try:

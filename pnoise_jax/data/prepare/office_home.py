@@ -1,7 +1,7 @@
-"""Office-Home from its official zip, or from what comes out of it: one split for each domain.
+"""Office-Home from its official zip, or the unpacked folder: one split for each domain.
 
-The protocol of the papers: all images of the source domain with labels, all of the target domain
-without, and the same target images as the test: ``data.train_split="clipart"`` and
+The papers use all images of the source domain with labels, all images of the target domain without,
+and test on the same target images: ``data.train_split="clipart"`` and
 ``data.test_split="clipart"``.
 """
 
@@ -37,8 +37,8 @@ NEW_IN_VERSION = "labels, and the order in which images are stored, as in the pu
 
 _ROOT = "OfficeHomeDataset_10072016"
 _DOMAINS = ("art", "clipart", "product", "real_world")
-# In the order of the published lists, which is not alphabetical: so a head that others have trained
-# on these lists has the same numbers.
+# In the order of the published lists, which is not alphabetical, so that labels agree with those of
+# heads that others have trained on these lists.
 _IN_ORDER = (
     "Drill Exit_Sign Bottle Glasses Computer File_Cabinet Shelf Toys Sink Laptop Kettle Folder "
     "Keyboard Flipflops Pencil Bed Hammer ToothBrush Couch Bike Postit_Notes Mug Webcam Desk_Lamp "
@@ -51,18 +51,19 @@ CLASSES = tuple(_IN_ORDER.split())
 
 
 def plan(manual_dir: Path, *, scratch: Path) -> Plan:
-    """Splits art, clipart, product and real_world, with the same classes.
+    """Plans splits art, clipart, product and real_world, with the same classes.
 
-    With the published lists (`Art.txt`, `Clipart.txt`, `Product.txt`, `Real_World.txt`) labels and
-    order are theirs. Without, classes are in the lists' order, and images in that of their names.
+    With the published lists (`Art.txt`, `Clipart.txt`, `Product.txt`, `Real_World.txt`), labels and
+    order are theirs. Without them, classes are in the order of the lists, and the images of a class
+    are in the order of the source.
 
     Args:
-      manual_dir: with OfficeHomeDataset_10072016.zip, or the folder of that name, or that folder;
-        and the lists, if wanted, there or in the folder.
-      scratch: not needed.
+      manual_dir: the directory of OfficeHomeDataset_10072016.zip or of the folder of that name, or
+        that folder itself; optionally with the lists, there or in the folder.
+      scratch: not used.
 
     Raises:
-      FileNotFoundError: it, a domain, or some of the lists are not there.
+      FileNotFoundError: the data set, a domain, or some of the lists are missing.
       OSError: the zip is cut off or damaged.
       ValueError: domains differ in their classes; lists and images do not agree, see `list_files`;
         or see `find_classes`.
@@ -108,7 +109,7 @@ def _by_folders(
     classes: Mapping[str, ClassFolders],
     known: Sequence[str],
 ) -> tuple[list[SplitPlan], list[str], list[str]]:
-    """Splits, names of classes, and notes, where no lists are given."""
+    """Splits, names of classes, and notes, without lists."""
     place = {name: i for i, name in enumerate(CLASSES)}
     names = sorted(known, key=lambda name: (place.get(name, len(CLASSES)), name))
     splits = [
@@ -117,7 +118,7 @@ def _by_folders(
     ]
     note = (
         "no lists (Art.txt and so on), so the images of a class are in the order of their names; "
-        "the published lists have another"
+        "the published lists have a different order"
     )
     return splits, names, [note]
 
@@ -129,7 +130,7 @@ def _by_lists(
     classes: Mapping[str, ClassFolders],
     lists: Mapping[str, Path],
 ) -> tuple[list[SplitPlan], list[str], list[str]]:
-    """Splits, names of classes, and notes, as the lists have them."""
+    """Splits, names of classes, and notes, according to the lists."""
     lines: dict[str, list[Line]] = {}
     for domain, folder in folders.items():
         name, path = folder.rpartition("/")[2], lists[domain]
@@ -153,22 +154,22 @@ def _by_lists(
 
 
 def _find_lists(directories: Sequence[Path]) -> dict[str, Path]:
-    """The list of each domain, or none of any.
+    """The list of each domain; empty if there are no lists.
 
     Raises:
-      FileNotFoundError: some are there, and others not.
+      FileNotFoundError: some of the lists are missing.
     """
-    beside = [path for directory in directories for path in sorted(directory.glob("*.txt"))]
+    candidates = [path for directory in directories for path in sorted(directory.glob("*.txt"))]
     lists = {}
     for domain in _DOMAINS:
-        path = next((path for path in beside if are_alike(path.stem, domain)), None)
+        path = next((path for path in candidates if are_alike(path.stem, domain)), None)
         if path is not None:
             lists[domain] = path
     missing = [domain for domain in _DOMAINS if domain not in lists]
     if lists and missing:
         raise FileNotFoundError(
-            f"{shorten([str(path) for path in lists.values()])} would give the labels, and there "
-            f"are no lists of {', '.join(missing)}: add them, or take all away"
+            f"{shorten([str(path) for path in lists.values()])} would define the labels, but there "
+            f"are no lists of {', '.join(missing)}: add them, or remove all lists"
         )
     return lists
 
@@ -182,13 +183,13 @@ def _find(manual_dir: Path) -> Source:
     raise missing_files(
         manual_dir,
         "office_home",
-        [f"{_ROOT}.zip  (1.1 GiB), or the folder {_ROOT} that comes out of it"],
+        [f"{_ROOT}.zip  (1.1 GiB), or the folder {_ROOT} that it unpacks to"],
         page="https://www.hemanthdv.org/officeHomeDataset.html",
     )
 
 
 def _domain_folders(source: Source, listing: Listing) -> dict[str, str]:
-    """Each domain's folder; mirrors write `Real World` in more than one way."""
+    """The folder of each domain; mirrors spell `Real World` in more than one way."""
     root = _ROOT if _ROOT in listing.folders else "."
     names = top_folders(listing, root)
     prefix = "" if root == "." else f"{root}/"
@@ -200,6 +201,6 @@ def _domain_folders(source: Source, listing: Listing) -> dict[str, str]:
     if missing:
         raise FileNotFoundError(
             f"{source.path} lacks the domains {', '.join(missing)}: its folders are "
-            f"{shorten(names) or 'none'}, and Art, Clipart, Product and Real World are needed"
+            f"{shorten(names) or 'none'}, but Art, Clipart, Product and Real World are needed"
         )
     return {domain: folder for domain, folder in folders.items() if folder is not None}

@@ -1,4 +1,4 @@
-"""What is to be prepared: the entries of every split, found without reading an image."""
+"""The plan of a data set: the entries of every split, found without reading an image."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ class Entry:
     Attributes:
       key: its `file_name`.
       label: the class.
-      member: where its bytes are.
-      hash_key: by whose hash TFDS orders a split; "" where that is `key`.
-      label_set: of an image with several labels, those that are correct; may be empty.
+      member: the file with its bytes.
+      hash_key: the key by whose hash TFDS orders a split; "" if that is `key`.
+      label_set: for a data set whose images have several labels, the correct ones; may be empty.
     """
 
     key: str
@@ -30,7 +30,7 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class SplitPlan:
-    """One split, its entries in the order in which `Plan.order` "listed" stores them."""
+    """One split, with its entries in the order in which `Plan.order` "listed" stores them."""
 
     name: str
     source: Source
@@ -39,25 +39,25 @@ class SplitPlan:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A data set.
+    """A data set to be prepared.
 
     Attributes:
-      name: `imagenet2012`, or "name/config" as `folder/pets`.
+      name: such as `imagenet2012`, or "name/config", such as `folder/pets`.
       version: of the prepared directory.
       splits: at least one.
       class_names: by label.
       description: one sentence.
-      homepage: where it comes from, or "".
-      repairs: the keys of the images that TFDS repairs, while all others keep their bytes, odd
-        ones too. None: whatever a reader could stumble over is converted.
-      notes: what the user should know, such as a split that is not there.
-      class_order: how the names were put in order, for preparation.json: "sorted" by code points,
+      homepage: where the data set comes from, or "".
+      repairs: the keys of the images that TFDS repairs; all others keep their bytes, even unusual
+        ones. None: every image that a reader might not handle is converted.
+      notes: what the user should know, such as a missing split.
+      class_order: the order of the class names, for preparation.json: "sorted" by code points,
         "natural", or "published".
-      order: in which examples are stored: "hashed", as TFDS does it, or "listed", as the entries
-        of each split are given here, so that the order of a published list is not lost.
-      layout: of class folders, "classes" or "splits"; None where the data set has its own.
-      jpeg_only: whether the data set declares its images as JPEG, as some of TFDS's do.
-      image_shape: (height, width, channels) that all images must have; None where sizes differ.
+      order: the order in which examples are stored: "hashed", as in TFDS, or "listed", the order
+        of the entries of each split, which keeps that of a published list.
+      layout: of class folders, "classes" or "splits"; None if the data set has a fixed layout.
+      jpeg_only: whether the data set declares its images as JPEG, as some of TFDS do.
+      image_shape: (height, width, channels) that all images must have; None if sizes differ.
     """
 
     name: str
@@ -80,13 +80,13 @@ class Plan:
         return any(e.label_set is not None for split in self.splits for e in split.entries[:1])
 
     def rule(self, key: str) -> Rule:
-        """What `treat` is to do with an image."""
+        """The rule by which `treat` treats an image."""
         if self.repairs is None:
             return "convert"
         return "repair" if key in self.repairs else "keep"
 
 
 def shorten(names: Sequence[str], *, limit: int = 10, separator: str = ", ") -> str:
-    """Names in a row, fit for a terminal; of many the first, and how many more there are."""
+    """Names in a row, safe for a terminal; of many, the first, and how many more there are."""
     more = f"{separator}and {len(names) - limit} more" if len(names) > limit else ""
     return separator.join(printable(str(name)) for name in names[:limit]) + more

@@ -1,4 +1,4 @@
-"""Preparing a data set: scanned, then written shard by shard, then renamed into place."""
+"""Prepares a data set: scans its files, writes it shard by shard, and renames it into place."""
 
 import dataclasses
 import functools
@@ -34,14 +34,14 @@ from pnoise_jax.data.shared_examples import describe_copies
 
 @dataclasses.dataclass(frozen=True)
 class _Official:
-    """A data set of official archives.
+    """A data set that is made from official archives.
 
     Attributes:
-      plan: what it is made of.
-      version: of what is made.
-      splits: all that there can be, where archives may be missing.
-      new_in_version: what an older version has not.
-      other_version: what to know of a directory of another version, where somebody else makes it.
+      plan: makes its plan.
+      version: of the prepared directory.
+      splits: all splits, for a data set of which some archives may be missing.
+      new_in_version: what older versions lack.
+      other_version: a note on a directory of another version, if another program makes those.
     """
 
     plan: Callable[..., Plan]
@@ -52,7 +52,7 @@ class _Official:
 
     @classmethod
     def of_module(cls, module: Any) -> "_Official":
-        """As a module of this package has it."""
+        """The data set that a module of this package defines."""
         return cls(
             module.plan,
             module.VERSION,
@@ -90,12 +90,12 @@ class Prepared:
 
     Attributes:
       name: `data.name` of a config.
-      path: of the directory with the records.
-      splits: their numbers of examples.
-      is_new: whether it was prepared now; else it stood there before.
-      changes: how many images were changed, by what was done to them.
+      path: the directory with the records.
+      splits: the number of examples of each split.
+      is_new: whether it was prepared by this call; otherwise it already existed.
+      changes: the number of changed images, by what was done to them.
       notes: what the user should know.
-      class_names: by label; [] where classes have none.
+      class_names: by label; [] if the classes have no names.
     """
 
     name: str
@@ -108,18 +108,18 @@ class Prepared:
 
 
 def list_preparable() -> list[str]:
-    """The names that `prepare` knows."""
+    """The names that `prepare` accepts."""
     return [*sorted([*PREPARED_BY_COMMAND, *embedded.BUILDERS]), "folder/<name>"]
 
 
 def expand(name: str, manual_dir: str | os.PathLike | None = None) -> list[str]:
-    """The data sets that a name stands for: itself, or all of ImageNet-C's that can be made.
+    """The data sets that a name refers to: itself, or all parts of ImageNet-C that can be made.
 
-    Those of one tar come one after the other, so that one process reads what it holds once.
+    Data sets from the same tar come one after the other, so a process lists each tar only once.
 
     Args:
-      name: one that `prepare` takes, or "imagenet2012_corrupted".
-      manual_dir: where the downloads are.
+      name: one that `prepare` accepts, or "imagenet2012_corrupted".
+      manual_dir: the directory of the downloads.
     """
     return corrupted.names_in(manual_dir) if name == imagenet_sets.CORRUPTED else [name]
 
@@ -133,28 +133,30 @@ def prepare(
     layout: Layout | None = None,
     skip_unreadable: bool = False,
 ) -> Prepared:
-    """Prepares a data set from downloaded files, or goes on where an earlier call was ended.
+    """Prepares a data set from downloaded files, or resumes where an earlier call stopped.
 
-    It is written in ``<data_dir>/incomplete.<name>``, which is renamed when it is whole. If the
-    call ends early, every finished file of records stays there, and is not written again unless
-    what it was made from has changed.
+    The data set is written to ``<data_dir>/incomplete.<name>``, and moved into place once it is
+    complete. If the call ends early, every finished file of records stays there, and is not
+    written again unless the files or settings that it was made from have changed.
 
     Args:
       name: one of `list_preparable()`.
-      manual_dir: where the downloads are; the embedded data sets need none.
-      data_dir: where data sets are kept; the directory itself is made, its parents are not.
-        None: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-      short_side: pixels; images with a longer short side are shrunk to it (antialiased, JPEG).
-      layout: of folder/<name>, what its folders are: "classes", or "splits" with the classes below
-        them; None finds it, or asks where both are possible.
-      skip_unreadable: of folder/<name>, leave out files in formats that are not read (HEIC, PSD,
-        films and the like) instead of refusing them. Damaged images are always refused.
+      manual_dir: the directory of the downloads; the embedded data sets need none.
+      data_dir: the directory of all data sets; it is created if necessary, but its parents are
+        not. None: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      short_side: in pixels; images with a longer short side are shrunk to it (antialiased, JPEG).
+      layout: for folder/<name>, what its folders are: "classes", or "splits" with the classes below
+        them; None detects it, and raises ValueError if both are possible.
+      skip_unreadable: for folder/<name>, leave out files in formats that cannot be read (HEIC, PSD,
+        videos and the like) instead of refusing them. Damaged images are always refused.
 
     Raises:
-      ValueError: an unknown name; labels and images that do not agree; images that cannot be
-        decoded, by name; or the data set is already there, prepared with another `short_side`.
-      FileNotFoundError: the downloads are not there: lists them.
-      OSError: an archive is cut off, the disk is full, another process prepares the same.
+      ValueError: the name is unknown; labels and images do not agree; images cannot be decoded
+        (the message names them); or the data set already exists, prepared with another
+        `short_side` or `layout`.
+      FileNotFoundError: downloads are missing; the message lists them.
+      OSError: an archive is cut off, the disk is full, or another process is preparing the same
+        data set.
     """
     if short_side is not None and short_side < 1:
         raise ValueError(f"--short_side={short_side} must be at least 1 pixel")
@@ -167,24 +169,24 @@ def prepare(
     )
     directory, target = staging.staging_directory(data_dir, name), data_dir / name / version
     if standing := find():
-        if standing == target:  # a run that was killed at the very end may have left something
+        if standing == target:  # a call that was killed at the very end may have left files
             staging.remove(directory)
         return _standing(name, standing)
     manual_dir = existing_directory(name, manual_dir)
-    make_staging(data_dir, name, field=_FIELD).rmdir()  # it can be written
+    make_staging(data_dir, name, field=_FIELD).rmdir()  # checks that it can be written
     with staging.locked(directory), Progress() as progress:
-        if standing := find():  # by the process that has just let go of the lock
+        if standing := find():  # by the process that has just released the lock
             return _standing(name, standing)
         progress.scanning(manual_dir)
         planned = plan(manual_dir, scratch=directory)
         if planned.image_shape is not None and short_side is not None:
             height, width, _ = planned.image_shape
             raise ValueError(
-                f"--short_side={short_side}: the images of {name} are {height} x {width} pixels "
-                "already; leave it out"
+                f"--short_side={short_side}: the images of {name} already have {height} x {width} "
+                "pixels; leave it out"
             )
         _require_readable_sizes(planned)
-        for note in planned.notes:  # before hours are spent on what somebody may not want
+        for note in planned.notes:  # before hours are spent on a data set that may not be wanted
             progress.say(f"note: {note}")
         changes, damaged, dark = Job(planned, directory, target, short_side).run(progress)
     notes = list(planned.notes)
@@ -192,7 +194,7 @@ def prepare(
         notes.append(f"{len(damaged)} images are damaged, but can be read: {shorten(damaged)}")
     notes += [_dark_note(number, bits) for bits, number in dark.items()]
     splits = publish.splits_of(target)
-    if name.startswith("folder/"):  # the splits of others are published as they are
+    if name.startswith("folder/"):  # other data sets keep their published splits
         loaded = [load(name, split=split, data_dir=data_dir) for split in splits]
         notes += describe_copies(loaded)
     names = list(planned.class_names)
@@ -201,9 +203,9 @@ def prepare(
 
 def _dark_note(number: int, bits: int) -> str:
     return (
-        f"images with 16 bits per sample that need only {bits} of them: {number}. The upper 8 bits "
-        f"are kept, so these have at most {2 ** (bits - 8)} grey levels. If their samples are "
-        f"numbers of {bits} bits, multiply them by {2 ** (16 - bits)} and prepare them again"
+        f"{number} images with 16 bits per sample need only {bits} of them. The upper 8 bits are "
+        f"kept, so these images have at most {2 ** (bits - 8)} grey levels. If their samples are "
+        f"{bits}-bit numbers, multiply them by {2 ** (16 - bits)} and prepare the data set again"
     )
 
 
@@ -221,7 +223,7 @@ def _standing(name: str, directory: Path) -> Prepared:
         if official.new_in_version is not None:
             notes.append(
                 f"it is version {directory.name}; new in {official.version}: "
-                f"{official.new_in_version}. To have that, delete {directory} and run the same "
+                f"{official.new_in_version}. To get this, delete {directory} and run the same "
                 "command again"
             )
         if official.other_version is not None:
@@ -255,7 +257,7 @@ def _planner(
         return functools.partial(folder.plan, name=name, **options), folder.VERSION
     if layout is not None or skip_unreadable:
         raise ValueError(
-            f"--dataset={name!r} has a layout of its own: --layout and --skip_unreadable are for "
+            f"--dataset={name!r} has a fixed layout: --layout and --skip_unreadable are for "
             "folder/<name>; leave them out"
         )
     if name not in _OFFICIAL:

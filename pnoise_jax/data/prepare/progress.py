@@ -1,4 +1,4 @@
-"""A bar with images per second and the remaining time, at a terminal; elsewhere only notes."""
+"""A progress bar with images per second and the time left; only notes if not at a terminal."""
 
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,7 @@ from pnoise_jax.terminal import create_console, printable
 
 
 class Progress:
-    """Shown from `scanning` on, gone when it is closed."""
+    """A progress bar that appears at `scanning` and disappears when it is closed."""
 
     def __init__(self):
         console = create_console(stderr=True)
@@ -49,13 +49,13 @@ class Progress:
         self._bar.stop()
 
     def scanning(self, manual_dir: Path) -> None:
-        """The files are being listed; nobody knows how many there are."""
+        """Shows that files are being listed, without their unknown total."""
         self._bar.update(
             self._task, description=f"listing {printable(str(manual_dir))}", visible=True
         )
 
     def writing(self, total: int, *, done: int) -> None:
-        """Images are being written, of which an earlier run has done some."""
+        """Shows that images are being written, of which an earlier run has written `done`."""
         self._bar.reset(self._task, description="images", total=total, completed=done)
 
     def say(self, text: str) -> None:
@@ -63,7 +63,7 @@ class Progress:
         self._bar.console.print(text, soft_wrap=True)
 
     def advance(self) -> None:
-        """One image more."""
+        """Counts one more image."""
         self._bar.advance(self._task)
 
 

@@ -1,4 +1,4 @@
-"""The files beside the records: TFDS's metadata, the labels, and how they were prepared."""
+"""The files next to the records: TFDS's metadata, the labels, and how they were prepared."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def write_metadata(
     *,
     short_side: int | None,
 ) -> None:
-    """Makes a directory of finished shards, by split, one that TFDS reads."""
+    """Turns a directory of finished shards into one that TFDS can read."""
     _describe(directory, plan, shards, notes).write_to_directory(directory)
     for split, its_shards in shards.items():
         labels = [entry.label for shard in its_shards for entry in shard.entries]
@@ -44,13 +44,13 @@ def write_metadata(
     }
     manifest.write(directory, settings, known=checksums)
     for path in (*sorted(set(directory.iterdir()) - written), directory):
-        sync(path)  # the shards are on the disk
+        sync(path)  # the shards are already on the disk
 
 
 def _describe(
     directory: Path, plan: Plan, shards: Mapping[str, Sequence[Shard]], notes: Mapping[Path, Note]
 ) -> tfds.core.DatasetInfo:
-    """What TFDS is told of the data set."""
+    """The description of the data set for TFDS."""
     name, _, config = plan.name.partition("/")
     identity = dataset_info.DatasetIdentity(
         name=name,
@@ -85,7 +85,7 @@ def _describe(
 
 
 def sync(path: Path) -> None:
-    """Waits until a file, or which files a directory has, is on the disk."""
+    """Waits until a file, or the list of files in a directory, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -101,10 +101,10 @@ def find_prepared(
     short_side: int | None,
     layout: str | None = None,
 ) -> Path | None:
-    """The directory that already has the whole data set; it may be one that TFDS made.
+    """The directory that already has the complete data set, possibly made by TFDS; else None.
 
     Raises:
-      OSError: the directory holds something else, or cannot be written.
+      OSError: the directory contains something else, or cannot be written.
       ValueError: it was prepared with other settings, or by another version of this package.
     """
     target = data_dir / name / version
@@ -115,22 +115,22 @@ def find_prepared(
         _require_place(data_dir, target)
         return None
     prepared = manifest.read(directory)
-    its_own, its_layout = prepared.short_side, prepared.layout
-    if its_own != short_side:
+    old_short_side, old_layout = prepared.short_side, prepared.layout
+    if old_short_side != short_side:
         raise ValueError(
-            f"{directory} was prepared {_with(its_own)}, and now it should be {_with(short_side)}: "
-            "delete it, or use another --data_dir"
+            f"{directory} was prepared {_with(old_short_side)}, but is requested "
+            f"{_with(short_side)}: delete it, or use another --data_dir"
         )
-    if None not in (layout, its_layout) and layout != its_layout:
+    if None not in (layout, old_layout) and layout != old_layout:
         raise ValueError(
-            f"{directory} was prepared with --layout={its_layout}, and now it should be "
+            f"{directory} was prepared with --layout={old_layout}, but is requested with "
             f"--layout={layout}: delete it, or use another --data_dir"
         )
     return directory
 
 
 def class_names_of(directory: Path) -> list[str]:
-    """The names of the classes of a prepared directory, by label; [] where they have none."""
+    """The names of the classes of a prepared directory, by label; [] if they have no names."""
     for label in ("label", records.ORIGINAL_LABEL):
         file = directory / f"{label}.labels.txt"
         if file.exists():
@@ -145,19 +145,19 @@ def splits_of(directory: Path) -> dict[str, int]:
 
 
 def _require_place(data_dir: Path, target: Path) -> None:
-    """Whether `target` could be made, before hours are spent on its content."""
+    """Raises OSError if `target` could not be made, before hours are spent on its content."""
     for path in reversed(target.relative_to(data_dir).parents):
         path = data_dir / path
         if path == data_dir or not path.exists():
             continue
         if not path.is_dir():
             raise NotADirectoryError(
-                f"{path} is a file, and {target} is to be made: take it away, or use another "
+                f"{path} is a file, but {target} must be created: move it away, or use another "
                 "--data_dir"
             )
         if not os.access(path, os.W_OK):
             raise PermissionError(
-                f"{path} cannot be written, and {target} is to be made: make it writable, or use "
+                f"{path} cannot be written, but {target} must be created: make it writable, or use "
                 "another --data_dir"
             )
 

@@ -1,4 +1,4 @@
-"""Writing one file of records, whole or not at all."""
+"""Writes one file of records, completely or not at all."""
 
 import collections
 import dataclasses
@@ -20,15 +20,15 @@ from pnoise_jax.writing import replace_file
 
 @dataclasses.dataclass(frozen=True)
 class Note:
-    """What is remembered of a finished shard.
+    """A record of a finished shard, from which a later run can resume.
 
     Attributes:
-      digest: of everything that it was made from.
-      file: its checksum.
-      num_bytes: of its records.
-      changes: how many images were changed, by what was done.
+      digest: of everything that the shard was made from.
+      file: the checksum of its file.
+      num_bytes: total size of its records.
+      changes: number of changed images, by what was done to them.
       damaged: the images that are damaged but kept.
-      dark: how many images of 16 bits per sample need fewer, by their `Treated.dark_bits`.
+      dark: number of images with 16 bits per sample that need fewer, by `Treated.dark_bits`.
     """
 
     digest: str
@@ -45,10 +45,10 @@ class Shard:
 
     Attributes:
       path: of the complete file.
-      note_path: what is remembered of it, apart from the data set.
+      note_path: of its note, outside the data set.
       entries: its examples, in order.
       digest: of everything that it is made from.
-      expected_bytes: of the file, if no image is converted or shrunk.
+      expected_bytes: size of the file if no image is converted or shrunk.
     """
 
     path: Path
@@ -58,7 +58,7 @@ class Shard:
     expected_bytes: int
 
     def note(self) -> Note | None:
-        """What an earlier run has noted of it; None: it is not there, or made from other things."""
+        """The note of an earlier run; None if the shard is missing or has been made differently."""
         try:
             noted = json.loads(self.note_path.read_text())
             note = Note(**noted | {"file": Checksum(**noted["file"])})
@@ -69,7 +69,7 @@ class Shard:
 
 
 class BadImagesError(ValueError):
-    """Images that cannot be used. `problems`: for each "<where>: <why>"."""
+    """Images that cannot be used. `problems` has "<where>: <why>" for each."""
 
     def __init__(self, problems: Sequence[str]):
         super().__init__("; ".join(problems))
@@ -77,7 +77,7 @@ class BadImagesError(ValueError):
 
 
 def digest(entries: Iterable[Entry], *settings: object) -> str:
-    """Changes when any of the files does, or a setting."""
+    """A digest that changes when any of the files or settings does."""
     sha = hashlib.sha256(repr((FORMAT, *settings)).encode())
     for entry in entries:
         sha.update(repr(entry).encode())
@@ -93,18 +93,18 @@ def write_shard(
     ahead: int,
     on_image: Callable[[], object],
 ) -> Note:
-    """Writes all records to a temporary file, by TFDS's own writer, and renames it.
+    """Writes all records to a temporary file, with the writer of TFDS, and renames it.
 
     Args:
-      shard: which.
+      shard: the shard to write.
       treat: reads and treats an entry's image; called from several threads.
       record: makes the record of an entry and its image.
       pool: the threads.
-      ahead: how many images may wait to be written.
+      ahead: the maximum number of images that wait to be written.
       on_image: called after each image.
 
     Raises:
-      BadImagesError: `treat` raised OSError or ValueError: with all of the shard's.
+      BadImagesError: `treat` raised OSError or ValueError; has all problems of the shard.
       OSError: the file cannot be written.
     """
     changes: collections.Counter[str] = collections.Counter()
@@ -132,9 +132,9 @@ def write_shard(
         if problems:
             raise BadImagesError(problems)
         note = Note(shard.digest, checksum(part), num_bytes, dict(changes), damaged, dict(dark))
-        # A shard of this name that was made from other things must not be taken for this one.
+        # A shard of this name that was made from other inputs must not be taken for this one.
         shard.path.unlink(missing_ok=True)
-        # Before the shard gets its name: a note without its shard counts for nothing.
+        # Before the shard gets its name, because a note without its shard is ignored.
         replace_file(shard.note_path, json.dumps(dataclasses.asdict(note)))
         os.replace(part, shard.path)
     finally:
@@ -146,10 +146,10 @@ def _write(path: Path, records: Iterator[tuple[str, bytes]]) -> None:
     adapter = file_adapters.ADAPTER_FOR_FORMAT[file_adapters.FileFormat.ARRAY_RECORD]
     try:
         adapter.write_examples(path, records)
-    except RuntimeError as error:  # the writer's, whatever the system said
+    except RuntimeError as error:  # the writer raises it for any error of the system
         raise OSError(f"cannot write {path}: {error}") from error
     with open(path, "rb") as file:
-        os.fsync(file.fileno())  # a rename must not outlive its data when the power fails
+        os.fsync(file.fileno())  # after a power failure, the renamed file must have its data
 
 
 def _in_order(

@@ -1,4 +1,4 @@
-"""Where images lie: a directory or an archive, listed without reading them, then read singly."""
+"""Sources of images: directories or archives, listed without reading any, then read singly."""
 
 import contextlib
 import dataclasses
@@ -11,9 +11,9 @@ from typing import Protocol
 from pnoise_jax.data.prepare.litter import is_litter
 from pnoise_jax.terminal import printable
 
-HEAD = 512  # bytes that tell what a file is
-MAX_TEXT = 1 << 26  # of a list of labels; the longest known have some MB
-MAX_BYTES = 1 << 29  # of a file that is read whole: far above an image that can be decoded
+HEAD = 512  # bytes from which the kind of a file is recognised
+MAX_TEXT = 1 << 26  # bytes of a list of labels; the longest known lists have a few MB
+MAX_BYTES = 1 << 29  # of a file that is read whole; no image that can be decoded is as large
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -21,10 +21,11 @@ class Member:
     """One file of a source.
 
     Attributes:
-      path: in the source, with slashes.
-      size: bytes.
-      offset: where in the archive its bytes begin, of a tar.
-      stamp: changes when the file does: its time in ns in a directory, its checksum in a zip.
+      path: relative to the source, with slashes.
+      size: in bytes.
+      offset: in a tar, the position at which its bytes begin.
+      stamp: changes when the file does: the modification time in ns in a directory, the checksum in
+        a zip.
     """
 
     path: str
@@ -35,12 +36,12 @@ class Member:
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """What a source holds: its files, and its folders, empty ones too, by path.
+    """The files and folders in a source; empty folders are listed as well.
 
     Attributes:
       members: the files.
-      folders: by path.
-      litter: folders of the system's that were not looked into.
+      folders: their paths.
+      litter: system folders that were not scanned.
     """
 
     members: list[Member]
@@ -52,24 +53,24 @@ Read = Callable[[Member], bytes]
 
 
 def require_readable_size(member: Member, where: object) -> None:
-    """Raises OSError where a file is too large to be read whole, before a byte of it is read."""
+    """Raises OSError if a file is too large to be read whole, before any of it is read."""
     if member.size > MAX_BYTES:
         raise OSError(
-            f"{where}: {printable(member.path)} has {member.size:,} bytes unpacked, and at most "
-            f"{MAX_BYTES:,} are read of one file: take it away, or store it smaller"
+            f"{where}: {printable(member.path)} has {member.size:,} bytes unpacked, but at most "
+            f"{MAX_BYTES:,} are read of one file: remove it, or make it smaller"
         )
 
 
 def read_text(source: "Source", member: Member) -> str:
-    """A list of labels or classes.
+    """The text of a list of labels or classes.
 
     Raises:
-      OSError: it cannot be read, or is far longer than any list.
+      OSError: it cannot be read, or is far longer than any known list.
     """
     if member.size > MAX_TEXT:
         raise OSError(
-            f"{source.path}: {printable(member.path)} has {member.size:,} bytes unpacked, and at "
-            f"most {MAX_TEXT:,} are read of a list: take the official archive"
+            f"{source.path}: {printable(member.path)} has {member.size:,} bytes unpacked, but at "
+            f"most {MAX_TEXT:,} are read of a list: use the official archive"
         )
     with source.open() as read:
         return read(member).decode("utf-8", "replace")
@@ -79,15 +80,15 @@ class Source(Protocol):
     """A directory or an archive.
 
     Attributes:
-      path: where it is.
-      stamp: changes when the archive does; "" of a directory, whose members have their own.
+      path: of the directory or archive.
+      stamp: changes when the archive does; "" for a directory, whose members have stamps.
     """
 
     path: Path
     stamp: str
 
     def scan(self) -> Listing:
-        """Its files and folders, from their headers alone.
+        """Lists its files and folders, without reading their content.
 
         Raises:
           OSError: it cannot be read, or is cut off.
@@ -95,19 +96,19 @@ class Source(Protocol):
         ...
 
     def open(self) -> contextlib.AbstractContextManager[Read]:
-        """What reads a member's bytes, from any thread; it raises OSError.
+        """Yields a function that reads a member's bytes, from any thread; it raises OSError.
 
-        What has more than `MAX_BYTES` is refused before it is read.
+        Members of more than `MAX_BYTES` are refused before they are read.
         """
         ...
 
     def heads(self, members: Sequence[Member]) -> Iterator[bytes | None]:
-        """The first `HEAD` bytes of each member; None of what cannot be opened."""
+        """The first `HEAD` bytes of each member; None if it cannot be opened."""
         ...
 
 
 def _status(path: Path) -> os.stat_result:
-    """Of a file or folder, or what a link leads to; raises OSError with the fix if to nothing."""
+    """The status of a path, with links followed; raises OSError with the fix for a broken link."""
     try:
         return os.stat(path)
     except OSError as error:
@@ -115,7 +116,7 @@ def _status(path: Path) -> os.stat_result:
             raise
         raise type(error)(
             f"{printable(str(path))} is a link to {printable(os.readlink(path))!r}, which cannot "
-            f"be read ({error.strerror}): take the link away, or put back what it leads to"
+            f"be read ({error.strerror}): remove the link, or restore its target"
         ) from error
 
 
@@ -128,7 +129,7 @@ class Folder:
         self.path = path
 
     def scan(self) -> Listing:
-        """See `Source`; symbolic links are followed, but for those that lead in a circle."""
+        """See `Source`; follows symbolic links, and raises OSError for those that form a circle."""
         members: list[Member] = []
         folders: set[str] = set()
         litter: list[str] = []
@@ -148,12 +149,12 @@ class Folder:
         here = (status.st_dev, status.st_ino)
         if here in above:
             raise OSError(
-                f"{printable(str(directory))} is a link to a folder that it lies in: take it away"
+                f"{printable(str(directory))} is a link to a folder that contains it: remove it"
             )
         subdirectories = []
         for name in sorted(os.listdir(directory)):
             path = f"{inside}/{name}".lstrip("/")
-            if is_litter(path):  # often nobody but root may look into it
+            if is_litter(path):  # often readable only by root
                 litter += [path] * (directory / name).is_dir()
                 continue
             status = _status(directory / name)
@@ -163,7 +164,7 @@ class Folder:
                 members.append(Member(path, status.st_size, stamp=status.st_mtime_ns))
             else:
                 raise OSError(
-                    f"{printable(str(directory / name))} is neither file nor folder: take it away"
+                    f"{printable(str(directory / name))} is neither a file nor a folder: remove it"
                 )
         folders.update(subdirectories)
         for path in subdirectories:

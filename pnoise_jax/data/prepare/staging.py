@@ -1,4 +1,4 @@
-"""Where a data set is prepared until it is whole: `<data_dir>/incomplete.<name>`."""
+"""The directory of a data set until it is complete: `<data_dir>/incomplete.<name>`."""
 
 import contextlib
 import errno
@@ -14,18 +14,18 @@ _LOCK = "lock"
 
 
 def staging_directory(data_dir: Path, name: str) -> Path:
-    """Always the same, so that the same command finds what an earlier one has finished."""
+    """The staging directory of a name: always the same, so that the same command can resume."""
     return data_dir / f"incomplete.{name.replace('/', '.')}"
 
 
 @contextlib.contextmanager
 def locked(staging: Path) -> Iterator[None]:
-    """Makes the directory and keeps other processes out of it; killed ones do not block it.
+    """Creates the directory and locks out other processes; killed processes leave no lock.
 
-    Left empty, it is removed.
+    Removes the directory at the end if it is empty.
 
     Raises:
-      OSError: another process has it, or it cannot be made.
+      OSError: another process has the lock, or the directory cannot be created.
     """
     descriptor = _lock(staging)
     try:
@@ -46,26 +46,26 @@ def clear(staging: Path) -> None:
 
 
 def remove(staging: Path) -> None:
-    """Removes it all, unless another process is at work there or it cannot be removed."""
+    """Removes the directory, unless another process uses it or it cannot be removed."""
     if staging.exists():
         with contextlib.suppress(OSError), locked(staging):
             clear(staging)
 
 
 def require_space(staging: Path, needed: int) -> None:
-    """Checks that the rest fits on the disk.
+    """Checks that the remaining data fits on the disk.
 
     Args:
       staging: a directory on the disk.
-      needed: bytes that are still to be written.
+      needed: bytes that must still be written.
 
     Raises:
-      OSError: there are fewer.
+      OSError: less space is free.
     """
     free = shutil.disk_usage(staging).free
     if needed > free:
         raise OSError(
-            f"{staging.parent} has {Size(free)} free, and {Size(needed)} are still to be written: "
+            f"{staging.parent} has {Size(free)} free, but {Size(needed)} must still be written: "
             "make room, choose another --data_dir, or shrink the images "
             "(--short_side=320)"
         )
@@ -79,7 +79,7 @@ def _lock(staging: Path) -> int:
         except FileNotFoundError:
             if not staging.parent.exists():
                 raise
-            continue  # who had it has just removed it
+            continue  # the process that had the lock has just removed it
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -87,9 +87,9 @@ def _lock(staging: Path) -> int:
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise
             raise OSError(
-                f"another process is preparing in {staging}: wait until it has ended"
+                f"another process is preparing in {staging}: wait until it has finished"
             ) from error
-        # Only then is it the file that others would lock, too.
+        # Otherwise the locked file was removed, and others lock a new one.
         if _same_file(descriptor, staging / _LOCK):
             return descriptor
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""How TFDS lays a data set out: order, shards and records, known before an image is read."""
+"""The layout of a data set in TFDS: order, shards and records, known before images are read."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -17,27 +17,27 @@ from pnoise_jax.data.prepare.treatment import treat
 from pnoise_jax.data.records import LABEL_SET, ORIGINAL_LABEL
 from pnoise_jax.terminal import printable
 
-# Of a shard. Other readers than this package's, TFDS's among them, read an array_record file's
-# record in a time that grows with the number of its records: 0.12 ms where there are 100 000.
+# Of a shard. In readers other than this package's, TFDS's among them, the time to read one record
+# of an array_record file grows with the number of its records: 0.12 ms if there are 100 000.
 _MOST_RECORDS = 10_000
 
 
 def lay_out(
     split: SplitPlan, plan: Plan, directory: Path, *, short_side: int | None
 ) -> list[Shard]:
-    """The shards of a split: the plan's order, and TFDS's number for images as they come.
+    """The shards of a split, in the plan's order; as many as TFDS makes of the original images.
 
-    Shrinking and converting leave the number as it is: it is a matter of the sources, so that it
-    is known before an image is read.
+    Shrinking and converting do not change their number, which depends only on the sources, so that
+    it is known before an image is read.
 
     Args:
-      split: one of the plan's.
-      plan: the data set.
-      directory: where the records will be; notes are kept beside it.
-      short_side: as `prepare` has it.
+      split: a split of the plan.
+      plan: the plan of the data set.
+      directory: the directory of the records; notes are kept next to it.
+      short_side: see `prepare`.
 
     Raises:
-      ValueError: two entries have one key.
+      ValueError: two entries have the same key.
     """
     hashed = in_order(split.entries, split.name)
     ordered = hashed if plan.order == "hashed" else list(split.entries)
@@ -62,7 +62,7 @@ def lay_out(
 
 
 def _record_sizes(entries: Sequence[Entry], split: SplitPlan, plan: Plan) -> list[int]:
-    """Bytes of the records, of images that keep their bytes or are repaired."""
+    """Sizes of the records in bytes, for images that keep their bytes or are repaired."""
     with split.source.open() as read:
         return [
             record_size(
@@ -79,11 +79,11 @@ def _repaired_size(entry: Entry, read: Read) -> int:
     try:
         return len(treat(read(entry.member), rule="repair").data)
     except (OSError, ValueError):
-        return entry.member.size  # it is refused by name when its shard is written
+        return entry.member.size  # it is refused, and named, when its shard is written
 
 
 def template(directory: Path, name: str, split: str) -> naming.ShardedFileTemplate:
-    """How TFDS names a split's files."""
+    """The template by which TFDS names the files of a split."""
     return naming.ShardedFileTemplate(
         data_dir=epath.Path(directory),
         dataset_name=name.partition("/")[0],
@@ -93,10 +93,10 @@ def template(directory: Path, name: str, split: str) -> naming.ShardedFileTempla
 
 
 def in_order(entries: Sequence[Entry], split: str) -> list[Entry]:
-    """Entries as TFDS stores them: by the hash of their key, salted with the split's name.
+    """Entries in the order of TFDS: by the hash of their key, salted with the split's name.
 
     Raises:
-      ValueError: two have one key.
+      ValueError: two entries have the same key.
     """
     hasher = hashing.Hasher(split)
     hashed = sorted(
@@ -115,11 +115,11 @@ def in_order(entries: Sequence[Entry], split: str) -> list[Entry]:
 def shard_bounds(sizes: Sequence[int]) -> list[tuple[int, int]]:
     """Which records, (first, end), go into each shard.
 
-    TFDS's own rule, a function of the number and the total size of the records; but no shard has
-    more than 10 000, where TFDS would put a million small ones into one file.
+    This is TFDS's rule, a function of the number and the total size of the records, except that no
+    shard has more than 10 000; TFDS would put a million small ones into one file.
 
     Args:
-      sizes: of the records, bytes.
+      sizes: sizes of the records in bytes.
     """
     number = shard_utils.ShardConfig().get_number_shards(sum(sizes), len(sizes))
     number = max(number, -(-len(sizes) // _MOST_RECORDS))
@@ -128,9 +128,10 @@ def shard_bounds(sizes: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def features(plan: Plan) -> tfds.features.FeaturesDict:
-    """As TFDS has them: image (height, width, 3), label, file_name.
+    """The features as in TFDS: image (height, width, 3), label, file_name.
 
-    Where images have several labels, original_label and real_label, as in imagenet2012_real.
+    If images have several labels, there are original_label and real_label instead of label, as in
+    imagenet2012_real.
     """
     encoding = "jpeg" if plan.jpeg_only else None
     image = tfds.features.Image(shape=plan.image_shape, encoding_format=encoding)
@@ -147,12 +148,12 @@ def features(plan: Plan) -> tfds.features.FeaturesDict:
 def serializer(
     described: tfds.features.FeaturesDict,
 ) -> Callable[[Entry, bytes], bytes]:
-    """What turns an entry and its image into a record.
+    """A function that turns an entry and its image into a record.
 
-    TFDS's serializer, but with the fields sorted: protocol buffers leave their order open, and
-    TFDS's own differs from process to process.
+    It is TFDS's serializer, but with sorted fields: protocol buffers do not define their order, and
+    that of TFDS differs from process to process.
     """
-    info: Any = described.get_serialized_info()  # a tree, which its annotation is not
+    info: Any = described.get_serialized_info()  # a tree, contrary to its annotation
     serialize = example_serializer.ExampleSerializer(info)
 
     def record(entry: Entry, image: bytes) -> bytes:
@@ -168,7 +169,7 @@ def serializer(
 
 
 def record_size(entry: Entry, image_size: int) -> int:
-    """Bytes of the record of an entry with an image of `size` bytes, without making it."""
+    """Bytes of the record of an entry with an image of `image_size` bytes, without making it."""
     values = [
         ("image", _field(_field(image_size))),  # a list of one value, in a feature
         ("file_name", _field(_field(len(entry.key.encode())))),
@@ -180,12 +181,12 @@ def record_size(entry: Entry, image_size: int) -> int:
 
 
 def file_size(sizes: Sequence[int]) -> int:
-    """About how many bytes an array_record file of such records has: measured, rounded up."""
+    """About the bytes of an array_record file of records of these sizes: measured, rounded up."""
     return sum(sizes) + 128 * len(sizes) + (128 << 10)
 
 
 def _labels_size(labels: Sequence[int]) -> int:
-    """Bytes of a feature that holds class numbers, of which an empty list takes none."""
+    """Bytes of a feature that contains class numbers; an empty list takes none."""
     return _field(_field(sum(map(_varint, labels))) if labels else 0)
 
 

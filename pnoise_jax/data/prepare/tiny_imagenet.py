@@ -1,4 +1,4 @@
-"""TinyImageNet from its official zip, or from what comes out of it."""
+"""TinyImageNet from its official zip, or the unpacked folder."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -25,15 +25,16 @@ _OFFICIAL = {"classes": 200, "images in train": 100_000, "images in validation":
 
 
 def plan(manual_dir: Path, *, scratch: Path) -> Plan:
-    """Splits train and validation; classes are the sorted wnids. (`test` has no labels.)
+    """Plans splits train and validation; classes are the sorted wnids. (`test` has no labels.)
 
     Args:
-      manual_dir: with tiny-imagenet-200.zip, or the folder tiny-imagenet-200, or that folder.
-      scratch: not needed.
+      manual_dir: the directory of tiny-imagenet-200.zip or of the folder tiny-imagenet-200, or that
+        folder itself.
+      scratch: not used.
 
     Raises:
-      FileNotFoundError: it is not there.
-      OSError: the zip is cut off or damaged, or lacks a file of labels.
+      FileNotFoundError: the data set, or a file of labels in it, is missing.
+      OSError: the zip is cut off or damaged.
       ValueError: labels and images do not agree.
     """
     del scratch
@@ -76,7 +77,7 @@ def _find(manual_dir: Path) -> Source:
     raise missing_files(
         manual_dir,
         "tiny_imagenet",
-        [f"{_ROOT}.zip  (237 MiB), or the folder {_ROOT} that comes out of it"],
+        [f"{_ROOT}.zip  (237 MiB), or the folder {_ROOT} that it unpacks to"],
         page=f"http://cs231n.stanford.edu/{_ROOT}.zip",
     )
 
@@ -86,7 +87,7 @@ def _refuse_rearranged(listing: Listing, folder: str, path: Path) -> None:
     if classes:
         raise ValueError(
             f"{path}: {folder} has a folder for each class, {shorten(classes, limit=3)}: some "
-            "script has rearranged it. Give the official zip, or prepare this as your own images "
+            "script has rearranged it. Use the official zip, or prepare this as your own images "
             "(--dataset=folder/<name>)"
         )
 
@@ -94,7 +95,7 @@ def _refuse_rearranged(listing: Listing, folder: str, path: Path) -> None:
 def _read(source: Source, listing: Listing, path: str) -> str:
     match = next((member for member in listing.members if member.path == path), None)
     if match is None:
-        raise FileNotFoundError(f"{source.path} lacks {path}, which names the labels")
+        raise FileNotFoundError(f"{source.path} lacks {path}, which defines the labels")
     return read_text(source, match)
 
 
@@ -129,7 +130,7 @@ def _validation(
     if unlabelled:
         raise ValueError(
             f"{where} has no label for {len(unlabelled)} images: {shorten(unlabelled)}; "
-            "take the file and the images from one download"
+            "use a list and images from the same download"
         )
     return [Entry(image, label, images[image]) for image, label in labels.items()]
 

@@ -1,4 +1,4 @@
-"""What becomes of one image: verified, and repaired, converted or shrunk where that is asked."""
+"""Verifies one image, and repairs, converts or shrinks it if required."""
 
 import dataclasses
 import io
@@ -20,8 +20,8 @@ REPAIRED_QUALITY = 100  # as TFDS repairs
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _OTHER_FORMATS = ("BMP", "GIF", "PPM", "TIFF", "WEBP")
 _ORIENTATION = 0x0112
-_DARK = 14  # bits that samples of 16 bits need, at most, where the lower ones are likely the image
-_SUPERFLUOUS = 64  # bytes that a JPEG may have too many; more come of damage
+_DARK = 14  # 16-bit samples that need at most this many bits are probably not scaled to 16 bits
+_SUPERFLUOUS = 64  # extraneous bytes that a JPEG may have; more are a sign of damage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,11 +29,11 @@ class Treated:
     """An image as it is stored.
 
     Attributes:
-      data: the file.
-      change: what was done to it, "" if nothing.
-      damage: what its decoder complains about, "" if nothing.
-      dark_bits: of an image with 16 bits per sample, of which the upper 8 are read: how many its
-        samples need, if that is so few that most levels are lost; else None.
+      data: the encoded image.
+      change: what was done to it; "" if nothing.
+      damage: the complaint of its decoder; "" if none.
+      dark_bits: for an image with 16 bits per sample, of which only the upper 8 are read: the
+        number of bits that its samples need, if so few that most levels are lost; otherwise None.
     """
 
     data: bytes
@@ -43,19 +43,19 @@ class Treated:
 
 
 def treat(data: bytes, *, rule: Rule, short_side: int | None = None) -> Treated:
-    """Verifies an encoded image, and changes it where it must be.
+    """Verifies an encoded image, and changes it if necessary.
 
     Args:
-      data: the file.
-      rule: "keep": its bytes stay. "repair": it becomes an RGB JPEG. "convert": CMYK, palettes,
-        16 bits, transparency and EXIF orientation go, and what is neither JPEG nor PNG becomes a
-        PNG; anything else stays.
-      short_side: pixels; an image with a longer one becomes a JPEG with this one.
+      data: the encoded image.
+      rule: "keep" leaves the bytes as they are. "repair" makes an RGB JPEG. "convert" removes CMYK,
+        palettes, 16 bits, transparency and EXIF orientation, and makes a PNG of any format other
+        than JPEG and PNG; other images stay as they are.
+      short_side: in pixels; an image with a longer short side is shrunk to it, and becomes a JPEG.
 
     Raises:
-      ValueError: it cannot be decoded, is cut off, damaged, too large or has samples that cannot
-        become 8 bits; says which. With "keep" and "repair", what is damaged but can be read is
-        kept.
+      ValueError: the image cannot be decoded, is cut off, damaged or too large, or has samples that
+        cannot be converted to 8 bits; the message says which. With "keep" and "repair", damaged
+        images that can be read are kept.
     """
     if not data:
         raise ValueError("the file is empty")
@@ -63,7 +63,7 @@ def treat(data: bytes, *, rule: Rule, short_side: int | None = None) -> Treated:
         return _treat(data, rule, short_side)
     except ValueError:
         raise
-    except Exception as error:  # damaged files bring decoders to raise whatever they like
+    except Exception as error:  # decoders may raise anything on damaged files
         raise ValueError(f"cannot be decoded ({type(error).__name__}: {error})") from error
 
 
@@ -100,21 +100,26 @@ def _treat(data: bytes, rule: Rule, short_side: int | None) -> Treated:
 
 
 def _dark_bits(data: bytes, pixels: np.ndarray) -> int | None:
-    """See `Treated`; of an image as it is read."""
+    """The `dark_bits` of `Treated`.
+
+    Args:
+      data: the encoded image.
+      pixels: the image as it is read.
+    """
     if data.startswith(_JPEG) or conversion.sample_bits(data) == 8:
         return None
-    is_rounded = data.startswith(b"P")  # a PPM, where Pillow does not cut the lower bits off
+    is_rounded = data.startswith(b"P")  # a PPM: Pillow rounds, not truncates
     needed = 8 + max(0, int(pixels.max()) - is_rounded).bit_length()
     return needed if needed <= _DARK else None
 
 
 def _damage(data: bytes, *, tolerant: bool) -> str:
-    """What the decoder complains about in a JPEG, "" if nothing.
+    """The complaint of the decoder about a JPEG; "" if none.
 
     Raises:
-      ValueError: not `tolerant`, and more is wrong than a few superfluous bytes.
+      ValueError: not `tolerant`, and the damage is more than a few superfluous bytes.
     """
-    try:  # at an eighth of the size: all bits are read, and few pixels computed
+    try:  # at an eighth of the size: reads all bits, but computes few pixels
         colours = "CMYK" if _is_cmyk(data) else "GRAY"
         simplejpeg.decode_jpeg(data, colours, min_height=1, min_width=1, min_factor=8)
     except ValueError as error:
@@ -131,18 +136,18 @@ def _damage(data: bytes, *, tolerant: bool) -> str:
 def _is_cmyk(data: bytes) -> bool:
     try:
         return simplejpeg.decode_jpeg_header(data, strict=False)[2] in ("CMYK", "YCCK")
-    except (ValueError, KeyError) as error:  # KeyError: it found no colours
-        raise ValueError("not a whole image: cut off or damaged in its header") from error
+    except (ValueError, KeyError) as error:  # KeyError: no colour space was found
+        raise ValueError("not a whole image: cut off, or its header is damaged") from error
 
 
 def _conversions(data: bytes, orientation: int) -> list[str]:
-    """Why an image cannot stay as it is."""
+    """The conversions that an image needs."""
     conversions = []
     if data.startswith(_JPEG):
         if _is_cmyk(data):
             conversions.append("CMYK to RGB")
     elif data.startswith(_PNG):
-        # In a PNG's first chunk: bits per channel, then 0 for gray and 2 for RGB.
+        # A PNG's first chunk contains the bits per channel, then 0 for grey and 2 for RGB.
         depth, colour = data[24], data[25]
         if depth != 8 or colour not in (0, 2) or b"tRNS" in data[: data.find(b"IDAT")]:
             conversions.append("PNG to 8-bit RGB")
@@ -154,34 +159,34 @@ def _conversions(data: bytes, orientation: int) -> list[str]:
 
 
 def _other_format(data: bytes) -> str:
-    """Which it is: only of those that hold pixels and nothing to be run."""
+    """The name of a format other than JPEG and PNG; only formats without code to run are read."""
     try:
         with Image.open(io.BytesIO(data), formats=_OTHER_FORMATS) as image:
             return str(image.format)
     except UnidentifiedImageError as error:
         raise ValueError(
-            f"no image: it begins with {data[:8]!r}, not as JPEG, PNG or "
-            f"{', '.join(_OTHER_FORMATS)} do"
+            f"not an image: it begins with {data[:8]!r}, unlike JPEG, PNG or "
+            f"{', '.join(_OTHER_FORMATS)}"
         ) from error
 
 
 def _has_frames(data: bytes) -> bool:
-    """Whether it has frames, or pages, after the one that is read."""
+    """Whether an image has frames, or pages, after the one that is read."""
     try:
         with conversion.opened(data) as image:
             return getattr(image, "is_animated", False)
-    except Exception:  # what follows the first frame is damaged
+    except Exception:  # the rest after the first frame is damaged
         return False
 
 
 def _orientation(data: bytes) -> int:
-    """EXIF's, 1..8; 1 is upright."""
+    """The EXIF orientation, from 1 to 8; 1 is upright."""
     if data.startswith(_PNG) and b"eXIf" not in data:
-        return 1  # Pillow would decode it to find that out
+        return 1  # Pillow would decode the image to find that out
     try:
         with conversion.opened(data) as image:
             if image.format == "TIFF":
-                return 1  # Pillow turns it when it is read
+                return 1  # Pillow turns the image when it reads it
             value = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # damaged EXIF says nothing about the pixels
         return 1

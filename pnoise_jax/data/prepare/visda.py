@@ -1,9 +1,9 @@
-"""VisDA-2017 (classification) from its official tars, or from what comes out of them.
+"""VisDA-2017 (classification) from its official tars, or the unpacked folders.
 
-The protocol of the papers: renderings with labels (``train``) as the source, photographs
-(``validation``) as the target, without labels and as the test: ``data.train_split="validation"``
-and ``data.test_split="validation"``. The metric is the mean of the accuracies of the 12 classes,
-whose numbers are alphabetical, as the columns of the papers' tables.
+The papers use renderings with labels (``train``) as the source and photographs (``validation``) as
+the target, without labels to train and with labels to test: ``data.train_split="validation"`` and
+``data.test_split="validation"``. The metric is the mean of the accuracies of the 12 classes, which
+are numbered alphabetically, like the columns of the papers' tables.
 """
 
 from pathlib import Path
@@ -32,25 +32,25 @@ _LIST = "image_list.txt"
 
 
 def plan(manual_dir: Path, *, scratch: Path) -> Plan:
-    """Splits train (renderings) and validation (photographs): those that are there.
+    """Plans splits train (renderings) and validation (photographs), if they are there.
 
-    Images are stored in the order of image_list.txt.
+    Images are stored in the order of image_list.txt; without it, by class, in the source's order.
 
     Args:
-      manual_dir: with train.tar and validation.tar, or the folders that come out of them.
-      scratch: not needed.
+      manual_dir: the directory of train.tar and validation.tar, or the folders they unpack to.
+      scratch: not used.
 
     Raises:
-      FileNotFoundError: none is there.
+      FileNotFoundError: both are missing.
       OSError: a tar is cut off or damaged.
-      ValueError: splits differ in their classes; image_list.txt says something else than the
-        folders; or see `find_classes`.
+      ValueError: splits differ in their classes; image_list.txt contradicts the folders; or see
+        `find_classes`.
     """
     del scratch
     sources = _find_sources(manual_dir)
     notes = [f"no {split}.tar, so no split {split!r}" for split in SPLITS if split not in sources]
     listings = {split: source.scan() for split, source in sources.items()}
-    folders = {  # a class is called train, too
+    folders = {  # "train" is also the name of a class
         split: split if top_folders(listing, ".") == [split] else "."
         for split, listing in listings.items()
     }
@@ -94,14 +94,14 @@ def plan(manual_dir: Path, *, scratch: Path) -> Plan:
 
 
 def _find_sources(manual_dir: Path) -> dict[str, Source]:
-    """The splits that are there; raises FileNotFoundError where none is."""
-    found = {split: _find(manual_dir, split) for split in SPLITS}
-    sources = {split: source for split, source in found.items() if source}
+    """The sources of the splits that are there; raises FileNotFoundError if none are."""
+    candidates = {split: _find(manual_dir, split) for split in SPLITS}
+    sources = {split: source for split, source in candidates.items() if source}
     if not sources:
         raise missing_files(
             manual_dir,
             "visda2017",
-            [f"{split}.tar, or the folder {split} of it" for split in SPLITS],
+            [f"{split}.tar, or the folder {split} that it unpacks to" for split in SPLITS],
             page="https://github.com/VisionLearningGroup/taskcv-2017-public/tree/master/"
             "classification",
         )
@@ -122,10 +122,10 @@ def _split(
     by_folder: list[Entry],
     names: list[str],
 ) -> SplitPlan:
-    """A split in the order of its list, where there is one; else in that of classes and names.
+    """A split in the order of its list, if there is one; otherwise that of `by_folder`.
 
     Raises:
-      ValueError: the list lacks an image, or says something else than the folders.
+      ValueError: the list lacks an image, or contradicts the folders.
     """
     path = _LIST if folder == "." else f"{folder}/{_LIST}"
     member = next((member for member in listing.members if member.path == path), None)
@@ -139,6 +139,6 @@ def _split(
     if unlabelled:
         raise ValueError(
             f"{where} has no label for {len(unlabelled)} images: {shorten(sorted(unlabelled))}; "
-            "take the list and the images from one download"
+            "use a list and images from the same download"
         )
     return SplitPlan(split, source, listed)

@@ -57,7 +57,7 @@ def test_numbers_are_in_the_order_of_numbers_and_that_is_said(manual):
         assert of_bytes == {image(0, offset + i): i for i in range(12)}
     assert prepared.notes == [
         "classes are numbered in natural order: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11; label 2 is "
-        "'2', and '10' in the order of torchvision's ImageFolder"
+        "'2', but '10' in torchvision's ImageFolder"
     ]
     written = json.loads((prepared.path / "preparation.json").read_text())
     assert written["class_order"] == "natural"
@@ -134,7 +134,7 @@ def test_where_both_are_possible_both_are_shown(manual, case):
     for path in UNCLEAR[case]:
         assert f"{path.partition('/')[0]} (" in classes
     assert splits.startswith("  --layout=splits: ")
-    assert fix.startswith("Run the same command again, and give the one that is meant")
+    assert fix.startswith("Run the same command again, and choose one")
     assert not list((manual.parent / "data").iterdir())
 
 
@@ -146,12 +146,14 @@ def test_what_is_clear_is_not_asked(manual, classes):
 def test_how_to_make_an_unclear_tree_clear(manual):
     with pytest.raises(ValueError, match=r"each folder images one level up\.$"):
         prepare(manual, "train/images/cat/1.jpg", "val/images/cat/1.jpg")
-    with pytest.raises(ValueError, match=r"away what has no images, annotations\.$"):
+    with pytest.raises(ValueError, match=r"away the folders without images, annotations\.$"):
         prepare(manual / "b", *trees("cat", "dog"), ("annotations/1.xml", b"<a/>"))
 
 
 def test_splits_whose_names_look_the_same(manual):
-    with pytest.raises(ValueError, match="split folders 'TRAIN' and 'train', which differ in case"):
+    with pytest.raises(
+        ValueError, match="split folders 'TRAIN' and 'train', which differ only in case"
+    ):
         prepare(manual, *trees("cat", "dog", splits=("TRAIN", "train")))
 
 
@@ -166,9 +168,9 @@ def test_what_is_shown_is_what_comes(manual):
     prepared = prepare(manual, *paths, layout="classes")
     assert read(prepared) == {"train": ["cat", "cat", "dog"]}
     assert prepared.notes == [
-        "images in folders below a class folder belong to the class: cat/2019, cat/2020, dog/2019"
+        "images in folders below a class folder belong to that class: cat/2019, cat/2020, dog/2019"
     ]
-    with pytest.raises(ValueError, match=r"was prepared with --layout=classes, and now it should"):
+    with pytest.raises(ValueError, match=r"was prepared with --layout=classes, but is requested"):
         prepare(manual, layout="splits")
     assert not prepare(manual).is_new
     assert not prepare(manual, layout="classes").is_new
@@ -213,7 +215,7 @@ def test_splits_that_tfds_cannot_name(manual, split):
 
 def test_layout_is_for_ones_own_folders(tmp_path):
     for options in ({"layout": "classes"}, {"skip_unreadable": True}):
-        with pytest.raises(ValueError, match="has a layout of its own"):
+        with pytest.raises(ValueError, match="has a fixed layout"):
             preparation.prepare("visda2017", manual_dir=tmp_path, data_dir=tmp_path, **options)
 
 
@@ -243,7 +245,7 @@ def test_folders_of_the_system_are_no_classes(manual, inside):
     assert list(prepared.class_names) == ["cat", "dog"]
     assert sum(prepared.splits.values()) == len(paths)
     (note,) = prepared.notes
-    assert note.startswith("left out folders of the system: ")
+    assert note.startswith("left out system folders: ")
 
 
 def test_a_folder_of_the_system_that_cannot_be_read(manual, monkeypatch):
@@ -279,7 +281,7 @@ def form(kind, name):
     ],
 )
 def test_classes_that_look_the_same(manual, one, other, differ):
-    with pytest.raises(ValueError, match=f"differ in {differ} only: one class or two") as error:
+    with pytest.raises(ValueError, match=f"differ only in {differ}: one class or two") as error:
         prepare(manual, *trees(one, other, "zebra"))
     assert ascii(one) in str(error.value)
     assert ascii(other) in str(error.value)
@@ -324,7 +326,7 @@ def test_unicode_forms_of_splits_are_one_class(manual):
 
 
 def test_splits_whose_classes_differ_in_case(manual):
-    with pytest.raises(ValueError, match=r"'Cat' and 'cat' differ in case only"):
+    with pytest.raises(ValueError, match=r"'Cat' and 'cat' differ only in case"):
         prepare(manual, "train/Cat/1.jpg", "val/cat/1.jpg")
 
 
@@ -400,7 +402,7 @@ UNREADABLE = {
 def test_images_that_are_not_read_are_not_lost_in_silence(manual, name):
     change = (f"train/cat/{name}", UNREADABLE[name])
     paths = trees("cat", "dog")
-    with pytest.raises(ValueError, match="1 files in formats that are not read") as error:
+    with pytest.raises(ValueError, match="1 files in formats that cannot be read") as error:
         prepare(manual, *paths, change)
     assert name in str(error.value)
     assert "--skip_unreadable" in str(error.value)

@@ -64,8 +64,12 @@ HOSTILE_TARS = {
         *("train/a/3.jpg", {"type": tarfile.LNKTYPE, "linkname": "train/a/1.jpg"}),
         r"3\.jpg is a link",
     ),
-    "a device": ("train/a/3.jpg", {"type": tarfile.CHRTYPE, "devmajor": 1}, "is no plain file"),
-    "a pipe": ("train/a/3.jpg", {"type": tarfile.FIFOTYPE}, "is no plain file"),
+    "a device": (
+        "train/a/3.jpg",
+        {"type": tarfile.CHRTYPE, "devmajor": 1},
+        "is not a regular file",
+    ),
+    "a pipe": ("train/a/3.jpg", {"type": tarfile.FIFOTYPE}, "is not a regular file"),
     "a member twice": ("train/a/1.jpg", {}, r"has train/a/1\.jpg twice"),
     "a member twice, written otherwise": ("./train/a//1.jpg", {}, r"has train/a/1\.jpg twice"),
     "a size beyond the end": ("train/a/3.jpg", {"size": 1 << 40}, "cut off or damaged"),
@@ -94,7 +98,7 @@ def test_tars_joined_by_cat(manual):
     with (manual / "train.tar").open("ab") as file:
         file.write(bytes(10_240) + second.read_bytes())
     second.unlink()
-    with pytest.raises(OSError, match=r"train\.tar goes on behind the end of its tar"):
+    with pytest.raises(OSError, match=r"train\.tar continues after the end of its tar"):
         prepare("visda2017", manual)
     require_untouched(manual)
 
@@ -148,7 +152,7 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(manual, member, monkeypatch
     monkeypatch.setattr(sources, "MAX_BYTES", 1 << 20)
     write_tiny(manual, [(member, bytes(64 << 20))], compression=zipfile.ZIP_DEFLATED)
     tracemalloc.start()
-    with pytest.raises(OSError, match=r"has 67,108,864 bytes unpacked, and at most 1,048,576"):
+    with pytest.raises(OSError, match=r"has 67,108,864 bytes unpacked, but at most 1,048,576"):
         prepare("tiny_imagenet", manual)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -162,7 +166,7 @@ def test_a_list_that_unpacks_to_too_much(manual, monkeypatch):
     write_tiny(
         manual, {f"{TINY}/wnids.txt": b"n1\nn2\n" * (1 << 18)}, compression=zipfile.ZIP_BZIP2
     )
-    with pytest.raises(OSError, match=r"wnids\.txt has 1,572,864 bytes unpacked, and at most"):
+    with pytest.raises(OSError, match=r"wnids\.txt has 1,572,864 bytes unpacked, but at most"):
         prepare("tiny_imagenet", manual)
     require_untouched(manual)
 
@@ -170,7 +174,9 @@ def test_a_list_that_unpacks_to_too_much(manual, monkeypatch):
 def test_a_size_that_the_packed_bytes_cannot_have(manual):
     path = write_tiny(manual)
     patch_directory(path, f"{TINY}/train/n1/images/n1_0.JPEG", size=4_000_000_000)
-    with pytest.raises(OSError, match=r"said to have 4,000,000,000 bytes, which cannot come of"):
+    with pytest.raises(
+        OSError, match=r"claims to have 4,000,000,000 bytes, which cannot be unpacked from"
+    ):
         prepare("tiny_imagenet", manual)
 
 
@@ -271,7 +277,7 @@ def test_a_link_to_a_folder_of_other_files(manual, tmp_path):
 
 def test_a_link_to_a_device(manual):
     folder(manual, a__2="/dev/zero")
-    with pytest.raises(OSError, match=r"a/2 is neither file nor folder"):
+    with pytest.raises(OSError, match=r"a/2 is neither a file nor a folder"):
         prepare("folder/x", manual)
 
 

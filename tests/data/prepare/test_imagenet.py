@@ -143,7 +143,7 @@ def test_only_the_images_that_tfds_repairs_are_changed(manual_dir, small_shards,
     os.link(manual_dir / "ILSVRC2012_img_train.tar", only / "ILSVRC2012_img_train.tar")
     prepared = prepare(only, tmp_path)
     assert prepared.changes == {"CMYK to RGB": 1, "PNG to JPEG": 1}
-    assert any("2 images are repaired, as TFDS does" in note for note in prepared.notes)
+    assert any("2 images are repaired, as in TFDS" in note for note in prepared.notes)
     assert any("no ILSVRC2012_img_val.tar" in note for note in prepared.notes)
     images = {}
     for records in read_records(tmp_path, "train").values():
@@ -270,7 +270,7 @@ def test_damaged_images_are_kept_as_tfds_keeps_them_and_named(tmp_path, capsys):
         note.startswith("1 images are damaged, but can be read: n01440764.tar/n01440764_1.JPEG (")
         for note in prepared.notes
     )
-    missing = "ILSVRC2012_img_train.tar has 1000 images, the official one 1281167"
+    missing = "ILSVRC2012_img_train.tar has 1000 images, the official one has 1281167"
     assert missing in prepared.notes
     assert f"note: {missing}\n" in capsys.readouterr().err
     again = prepare(tmp_path, tmp_path / "data")

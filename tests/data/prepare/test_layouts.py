@@ -230,13 +230,13 @@ BAD = {
     "visda: list with another label": (
         "visda2017",
         {"changes": {"train/image_list.txt": b"aeroplane/train_0_0.png 3\n"}},
-        r"contradict the class folder \(line 1: 'aeroplane/train_0_0.png' has label 3, and "
+        r"contradict the class folder \(line 1: 'aeroplane/train_0_0.png' has label 3, but "
         r"'aeroplane' is class 0\)",
     ),
     "visda: list of other images": (
         "visda2017",
         {"changes": {"train/image_list.txt": b"aeroplane/other.png 0\n"}},
-        r"1 images that are not there \(line 1: 'aeroplane/other.png'\)",
+        r"1 images that are missing \(line 1: 'aeroplane/other.png'\)",
     ),
     "visda: image that is not in the list": (
         "visda2017",
@@ -266,7 +266,7 @@ BAD = {
     "folder: same name but case": (
         "folder/pets",
         {"classes": ("cat", "Cat", "dog")},
-        r"class folders 'Cat' and 'cat', which differ in case only",
+        r"class folders 'Cat' and 'cat', which differ only in case",
     ),
     "folder: splits differ": (
         "folder/pets",
@@ -337,7 +337,7 @@ def test_damaged_bytes_in_a_zip_are_named(manual):
 def test_a_link_to_nothing_is_named_with_the_fix(manual, target, reason):
     archives.make_folder(manual)
     os.symlink(target, manual / "train" / "cat" / "link.jpg")
-    message = rf"cat/link\.jpg is a link to '{target}', .*\({reason}.*\): take the link away"
+    message = rf"cat/link\.jpg is a link to '{target}', .*\({reason}.*\): remove the link"
     with pytest.raises(OSError, match=message):
         prepare("folder/pets", manual)
 
@@ -345,14 +345,14 @@ def test_a_link_to_nothing_is_named_with_the_fix(manual, target, reason):
 def test_a_link_in_a_circle_is_named(manual):
     archives.make_folder(manual)
     os.symlink(manual, manual / "train" / "cat" / "loop")
-    with pytest.raises(OSError, match=r"train/cat/loop is a link to a folder that it lies in"):
+    with pytest.raises(OSError, match=r"train/cat/loop is a link to a folder that contains it"):
         prepare("folder/pets", manual)
 
 
 def test_a_pipe_is_named_and_not_waited_for(manual):
     archives.make_folder(manual)
     os.mkfifo(manual / "train" / "cat" / "pipe.jpg")
-    with pytest.raises(OSError, match=r"cat/pipe\.jpg is neither file nor folder"):
+    with pytest.raises(OSError, match=r"cat/pipe\.jpg is neither a file nor a folder"):
         prepare("folder/pets", manual)
 
 
@@ -370,7 +370,7 @@ def test_links_in_a_tar_are_named(manual, kind):
         for member in whole:
             tar.addfile(member, whole.extractfile(member))
         tar.addfile(link)
-    with pytest.raises(OSError, match=r"train/bus/link\.png is (a link|no plain file)"):
+    with pytest.raises(OSError, match=r"train/bus/link\.png is (a link|not a regular file)"):
         prepare("visda2017", manual)
 
 
@@ -419,7 +419,7 @@ def test_file_names_that_are_not_text(manual):
 
 def test_data_directory_among_the_images(manual):
     archives.make_folder(manual)
-    with pytest.raises(ValueError, match="lies in --manual_dir"):
+    with pytest.raises(ValueError, match="is in --manual_dir"):
         preparation.prepare("folder/pets", manual_dir=manual, data_dir=manual / "data")
 
 
@@ -448,7 +448,7 @@ def test_dark_images_of_sixteen_bits_are_noted(manual):
     Image.fromarray(ramp * 16).save(folder / "bright.png")
     (note,) = [note for note in prepare("folder/wide", manual).notes if "16 bits" in note]
     assert note == (
-        "images with 16 bits per sample that need only 12 of them: 3. The upper 8 bits are kept, "
-        "so these have at most 16 grey levels. If their samples are numbers of 12 bits, multiply "
-        "them by 16 and prepare them again"
+        "3 images with 16 bits per sample need only 12 of them. The upper 8 bits are kept, so "
+        "these images have at most 16 grey levels. If their samples are 12-bit numbers, multiply "
+        "them by 16 and prepare the data set again"
     )

@@ -207,7 +207,7 @@ def test_visda_without_a_list_says_so(manual):
 EDITS = {
     "missing": (
         lambda lines: [x.replace("00001.jpg", "00009.jpg") for x in lines],
-        r"5 images that are not there \(line 2: 'TV/00009.jpg'; line 4: .*; and 2 more\)",
+        r"5 images that are missing \(line 2: 'TV/00009.jpg'; line 4: .*; and 2 more\)",
     ),
     "absolute": (
         lambda lines: [f"/data/{x.removeprefix('./')}" for x in lines],
@@ -223,7 +223,7 @@ EDITS = {
     ),
     "other domain": (
         lambda lines: [*lines[:-1], lines[-1].replace("Art", "Clipart")],
-        r"1 paths that do not lie in the folder 'Art' \(line 10: './Clipart/Alarm_Clock",
+        r"1 paths that are not in the folder 'Art' \(line 10: './Clipart/Alarm_Clock",
     ),
     "no class": (
         lambda lines: [*lines, "x.jpg 0"],
@@ -240,7 +240,7 @@ EDITS = {
     "another class": (
         lambda lines: [*lines[:-1], lines[-1].replace(" 4", " 0")],
         r"1 labels that contradict the class folder \(line 10: 'Alarm_Clock/00001.jpg' has label 0,"
-        r" and 'Alarm_Clock' is 4 in .*Art.txt, line 9\)",
+        r" but 'Alarm_Clock' is 4 in .*Art.txt, line 9\)",
     ),
     "two classes": (
         lambda lines: [x.replace(" 4", " 0") for x in lines],
@@ -248,11 +248,11 @@ EDITS = {
     ),
     "twice": (
         lambda lines: [*lines, lines[3]],
-        r"1 images that the list has before \(line 11: 'Bed/00001.jpg', as line 4\)",
+        r"1 repeated images \(line 11: 'Bed/00001.jpg', as in line 4\)",
     ),
     "twice in other words": (
         lambda lines: [*lines, lines[0].replace("./Art", "x/./Art/")],
-        r"1 images that the list has before \(line 11",
+        r"1 repeated images \(line 11",
     ),
     "no label": (
         lambda lines: [*lines, "./Art/TV/00001.jpg", "./Art/TV/00001.jpg x"],

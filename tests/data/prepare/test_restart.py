@@ -192,7 +192,7 @@ def test_full_disk(manual_dir, straight, tmp_path):
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("mounting a small disk is not allowed here")
     try:
-        with pytest.raises(OSError, match=r"MiB free, and .* MiB are still to be written"):
+        with pytest.raises(OSError, match=r"MiB free, but .* MiB must still be written"):
             prepare(manual_dir, disk / "data")
         assert not shards(disk / "data")
         # An unknown size (short_side): it is only noticed when the disk is full.
@@ -372,5 +372,5 @@ def test_a_file_where_the_data_set_is_to_stand(manual_dir, tmp_path, monkeypatch
     """It is found before a long scan, not after it."""
     monkeypatch.setattr(preparation.preparation.folder, "plan", lambda *_, **__: 1 / 0)
     (tmp_path / "folder").touch()
-    with pytest.raises(NotADirectoryError, match=r"/folder is a file, and .*pets/1\.0\.0 is to be"):
+    with pytest.raises(NotADirectoryError, match=r"/folder is a file, but .*pets/1\.0\.0 must be"):
         prepare(manual_dir, tmp_path)

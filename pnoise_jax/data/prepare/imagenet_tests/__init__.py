@@ -1,1 +1,1 @@
-"""Test sets with ImageNet's classes, from their official archives: the labels are those of TFDS."""
+"""Test sets with ImageNet's classes, from their official archives; labels are as in TFDS."""

@@ -1,4 +1,4 @@
-"""The archive of a test set, packed in whatever way, or the folder that comes out of it."""
+"""The archive of a test set, in any format, or the folder that it unpacks to."""
 
 import gzip
 import os
@@ -11,17 +11,18 @@ from pnoise_jax.data.prepare.class_folders import top_folders
 from pnoise_jax.data.prepare.sources import Folder, Listing, Source
 
 _GZIP = b"\x1f\x8b"
-_MOST = 1 << 36  # bytes that are unpacked of one file; the official ones have 1.2 GiB
+_MOST = 1 << 36  # bytes that one file may unpack to; the official ones have 1.2 GiB
 
 
 def find(manual_dir: Path, names: Sequence[str], folder: str, *, scratch: Path) -> Source | None:
-    """The first archive that is there, else the folder; None where neither is.
+    """The first archive that exists, else the folder; None if neither exists.
 
     Args:
-      manual_dir: where they are.
-      names: of the archive, what it is called and what else would do.
-      folder: what comes out of it; `manual_dir` itself may be it.
-      scratch: where a tar is unpacked that is compressed by gzip, as its images are read singly.
+      manual_dir: the directory of the downloads.
+      names: the name of the archive, and other possible names.
+      folder: the folder that the archive unpacks to; `manual_dir` itself may be it.
+      scratch: the directory for unpacking a tar that is compressed by gzip, because its images are
+        read one by one.
 
     Raises:
       OSError: the archive is cut off or damaged.
@@ -36,12 +37,12 @@ def find(manual_dir: Path, names: Sequence[str], folder: str, *, scratch: Path) 
 
 
 def root_of(listing: Listing, folder: str) -> str:
-    """Where the class folders are: below this folder, or "." where it is not in the source."""
+    """The folder with the class folders: this one, or "." if the source does not have it."""
     return folder if folder in top_folders(listing, ".") else "."
 
 
 def _uncompressed(path: Path, scratch: Path) -> Path:
-    """The tar itself, or, as the names of tars promise too much, what gzip has made of one."""
+    """The tar itself, or an unpacked copy if its content, whatever its name, is gzip."""
     with open(path, "rb") as file:
         if file.read(len(_GZIP)) != _GZIP:
             return path

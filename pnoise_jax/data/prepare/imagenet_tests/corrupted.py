@@ -1,8 +1,8 @@
 """ImageNet-C from its published tars: one corruption at one severity.
 
 These are the published files, on which published numbers are measured. TFDS has a data set of the
-same name, which corrupts the validation images anew, with random numbers of its own: its version is
-3.1.0, and its numbers are close to the published ones, not the same.
+same name, for which it corrupts the validation images itself, with other random numbers: its
+version is 3.1.0, and its numbers are close to the published ones, but not the same.
 """
 
 import functools
@@ -26,8 +26,9 @@ from pnoise_jax.data.prepare.sources import Folder, Listing, Source
 
 VERSION = OFFICIAL_CORRUPTED_VERSION
 OTHER_VERSION = (
-    "TFDS has made these images by corrupting the validation set anew. For the published files, on "
-    "which published numbers are measured, choose another --data_dir and run the same command again"
+    "TFDS has made these images by corrupting the validation set itself. For the published files, "
+    "on which published numbers are measured, choose another --data_dir and run the same command "
+    "again"
 )
 
 _PAGE = "https://zenodo.org/records/2235448"
@@ -35,18 +36,18 @@ _NUMBER = re.compile(r"ILSVRC2012_val_([0-9]{8})\.JPEG")
 
 
 def plan(manual_dir: Path, *, scratch: Path, name: str) -> Plan:
-    """The split validation: of each validation image its corrupted version.
+    """Plans the split validation: the corrupted version of each validation image.
 
     Args:
-      manual_dir: with the tar that the corruption is in (noise.tar, blur.tar, weather.tar,
-        digital.tar, extra.tar), or the folders that come out of it, <corruption>/<severity>.
-      scratch: not needed.
+      manual_dir: the directory of the tar with the corruption (noise.tar, blur.tar, weather.tar,
+        digital.tar, extra.tar), or of the folders that it unpacks to, <corruption>/<severity>.
+      scratch: not used.
       name: "imagenet2012_corrupted/<corruption>_<severity>".
 
     Raises:
-      FileNotFoundError: it is not there.
+      FileNotFoundError: neither the tar nor the folder exists.
       OSError: the tar is cut off or damaged.
-      ValueError: its folders are not the 1000 synsets, or its images not the 50 000 of the
+      ValueError: its folders are not the 1000 synsets, or its images are not the 50 000 of the
         validation set, each in the folder of its class.
     """
     del scratch
@@ -85,7 +86,7 @@ def plan(manual_dir: Path, *, scratch: Path, name: str) -> Plan:
         jpeg_only=True,
         image_shape=(CORRUPTED_SIDE, CORRUPTED_SIDE, 3),
         notes=[
-            "these are the published files. TFDS's imagenet2012_corrupted is made anew from the "
+            "these are the published files. TFDS makes its imagenet2012_corrupted itself from the "
             "validation set, and its numbers differ a little"
         ],
     )
@@ -94,7 +95,7 @@ def plan(manual_dir: Path, *, scratch: Path, name: str) -> Plan:
 def _find(
     manual_dir: Path, name: str, corruption: str, severity: int
 ) -> tuple[Source, Listing, str]:
-    """Where the images are, what is there, and the folder of the severity."""
+    """The source of the images, its listing, and the folder of the severity."""
     *folders, path = _places(manual_dir, corruption, severity)
     archive, inner = path.stem, f"{corruption}/{severity}"
     for folder in folders:
@@ -102,7 +103,7 @@ def _find(
             source = Folder(folder)
             return source, source.scan(), "."
     if not path.is_file():
-        wanted = f"{archive}.tar, or the folder {inner} that comes out of it"
+        wanted = f"{archive}.tar, or the folder {inner} that it unpacks to"
         raise missing_files(manual_dir, name, [wanted], page=_PAGE)
     source = Tar(path)
     listing = _scan(path.absolute(), source.stamp)
@@ -110,13 +111,13 @@ def _find(
         if root in listing.folders:
             return source, listing, root
     raise ValueError(
-        f"{path} has no folder {inner}, and the official {archive}.tar has: it is cut off, or "
-        "another archive; download it again"
+        f"{path} has no folder {inner}, but the official {archive}.tar has one: it is cut off, or "
+        "a different archive; download it again"
     )
 
 
 def names_in(manual_dir: str | os.PathLike | None) -> list[str]:
-    """The data sets whose tars or folders are in a directory; all of them where none is."""
+    """The data sets whose tars or folders are in a directory; all of them if none are."""
     directory = Path(manual_dir or os.curdir)
     return [
         name
@@ -126,7 +127,7 @@ def names_in(manual_dir: str | os.PathLike | None) -> list[str]:
 
 
 def _places(manual_dir: Path, corruption: str, severity: int) -> tuple[Path, Path, Path]:
-    """Where the images of a severity may be: two folders, or the tar."""
+    """The possible places of the images of a severity: two folders, or the tar."""
     archive = next(key for key, names in ARCHIVES.items() if corruption in names)
     inner = f"{corruption}/{severity}"
     return manual_dir / inner, manual_dir / archive / inner, manual_dir / f"{archive}.tar"
@@ -134,18 +135,18 @@ def _places(manual_dir: Path, corruption: str, severity: int) -> tuple[Path, Pat
 
 @functools.lru_cache(maxsize=1)
 def _scan(path: Path, stamp: str) -> Listing:
-    """What a tar holds: 15 or 20 of the data sets are in one, with 50 000 files each.
+    """Lists a tar, which contains 15 or 20 of the data sets, with 50 000 files each.
 
     Args:
       path: of the tar.
-      stamp: tells that it is the file that was read before.
+      stamp: of the tar, so that a changed file is listed again.
     """
     del stamp
     return Tar(path).scan()
 
 
 def _require_labels(entries: list[Entry], where: str) -> None:
-    """Raises ValueError unless all validation images are there, in the folders of their classes."""
+    """Raises ValueError unless all validation images exist, in the folders of their classes."""
     expected = imagenet.validation_labels()
     seen: set[int] = set()
     for entry in entries:
@@ -153,14 +154,14 @@ def _require_labels(entries: list[Entry], where: str) -> None:
         number = int(match[1]) if match else 0
         if not 1 <= number <= len(expected):
             raise ValueError(
-                f"{where}: {entry.member.path} is not called as a validation image, "
+                f"{where}: {entry.member.path} is not named like a validation image, "
                 f"ILSVRC2012_val_00000001.JPEG to ...{len(expected):08d}.JPEG: {kinds.OFFICIAL}"
             )
         if expected[number - 1] != entry.label:
             right = imagenet.synsets()[expected[number - 1]]
             raise ValueError(
-                f"{where}: {entry.member.path} shows class {right}, and lies in another folder: "
-                "some script has rearranged it; take the official archive"
+                f"{where}: {entry.member.path} is of class {right}, but in another folder: "
+                "some script has rearranged the images; use the official archive"
             )
         if number in seen:
             raise ValueError(f"{where} has {entry.key} twice: {kinds.OFFICIAL}")

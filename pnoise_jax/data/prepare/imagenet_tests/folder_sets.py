@@ -1,8 +1,8 @@
-"""ImageNet-V2, -A, -R and -Sketch: one folder for each class, in an archive of each set's own.
+"""ImageNet-V2, -A, -R and -Sketch: one folder per class, in a separate archive for each set.
 
 Records, their order and their labels are those of TFDS's builders. The folders of ImageNet-V2 are
-called by the class's number, 0 to 999: whoever sorts them as strings mislabels nearly all images
-(issues 4 and 10 of the repository modestyachts/ImageNetV2). The others are called by synsets.
+named by the number of the class, 0 to 999: sorting them as strings mislabels nearly all images
+(issues 4 and 10 of the repository modestyachts/ImageNetV2). The others are named by synset.
 """
 
 import dataclasses
@@ -32,19 +32,19 @@ class FolderSet:
     """One of the sets.
 
     Attributes:
-      version: TFDS's.
-      title: what it is called.
+      version: of the data set in TFDS.
+      title: the name of the set, for messages.
       archives: names of the archive, the official one first.
-      size: of it, in words.
-      folder: that the class folders are in.
-      num_classes: how many folders there must be.
-      num_images: of the official archive.
-      page: where it is given out.
-      numbered: whether folders are called by the number of the class, not by its synset.
-      with_folder: whether `file_name` has the folder, too.
-      joined_by: what joins folder and file in the name by which TFDS orders images; None: it is
-        `file_name`.
-      jpeg_only: as TFDS declares the images.
+      size: of the archive, as text.
+      folder: the folder that contains the class folders.
+      num_classes: the number of class folders that there must be.
+      num_images: the number of images in the official archive.
+      page: the page from which to download it.
+      numbered: whether folders are named by the number of the class, not by its synset.
+      with_folder: whether `file_name` contains the folder as well.
+      joined_by: the text that joins folder and file in the name by which TFDS orders images; None
+        if that is `file_name`.
+      jpeg_only: whether TFDS declares the images as JPEG.
     """
 
     version: str
@@ -118,15 +118,15 @@ SETS = {
 
 
 def plan(manual_dir: Path, *, scratch: Path, name: str) -> Plan:
-    """The split test, whose labels are positions among the 1000 synsets of ImageNet.
+    """Plans the split test, whose labels are positions among the 1000 synsets of ImageNet.
 
     Args:
-      manual_dir: with the archive, or the folder that comes out of it.
-      scratch: where an archive is unpacked that is compressed as a whole.
+      manual_dir: the directory of the archive, or of the folder that it unpacks to.
+      scratch: the directory for unpacking an archive that is compressed as a whole.
       name: one of `SETS`.
 
     Raises:
-      FileNotFoundError: it is not there.
+      FileNotFoundError: neither the archive nor the folder exists.
       OSError: the archive is cut off or damaged.
       ValueError: its folders are not those of the official archive, or see `find_classes`.
     """
@@ -134,9 +134,7 @@ def plan(manual_dir: Path, *, scratch: Path, name: str) -> Plan:
     source = archive.find(manual_dir, published.archives, published.folder, scratch=scratch)
     if source is None:
         wanted = f"{published.archives[0]}  ({published.size}), or the folder {published.folder}"
-        raise missing_files(
-            manual_dir, name, [f"{wanted} that comes out of it"], page=published.page
-        )
+        raise missing_files(manual_dir, name, [f"{wanted} that it unpacks to"], page=published.page)
     where = str(source.path)
     listing = source.scan()
     root = archive.root_of(listing, published.folder)
@@ -180,7 +178,7 @@ def _labels(folders: Sequence[str], published: FolderSet, where: str) -> dict[st
     """The label of each class folder.
 
     Raises:
-      ValueError: they are not the official ones.
+      ValueError: the folders are not the official ones.
     """
     if published.numbered:
         _require_numbers(folders, published, where)
@@ -189,16 +187,16 @@ def _labels(folders: Sequence[str], published: FolderSet, where: str) -> dict[st
     strangers = [folder for folder in folders if folder not in known]
     if strangers:
         raise ValueError(
-            f"{where} has {len(strangers)} class folders that are no synset of ImageNet: "
-            f"{shorten(strangers)}. The folders of {published.title} are called n01440764 and the "
-            f"like: {kinds.OFFICIAL}"
+            f"{where} has {len(strangers)} class folders that are not synsets of ImageNet: "
+            f"{shorten(strangers)}. The folders of {published.title} have names such as n01440764: "
+            f"{kinds.OFFICIAL}"
         )
     if len(folders) != published.num_classes:
         missing = [synset for synset in known if synset not in folders]
         listed = f", without {shorten(missing)}" if published.num_classes == len(known) else ""
         raise ValueError(
-            f"{where} has {len(folders)} class folders{listed}, and {published.title} has "
-            f"{published.num_classes}: it is a part, or cut off; download it again"
+            f"{where} has {len(folders)} class folders{listed}, but {published.title} has "
+            f"{published.num_classes}: it is incomplete; download it again"
         )
     return {folder: known[folder] for folder in folders}
 
@@ -211,24 +209,24 @@ def _require_numbers(folders: Sequence[str], published: FolderSet, where: str) -
     is_numbers = bool(folders) and all(folder.isdecimal() for folder in folders)
     numbers = {int(folder) for folder in folders} if is_numbers else set()
     if numbers == set(range(1, published.num_classes + 1)):
-        why = "its class folders count from 1, so that each would get the label of the next class"
+        why = "its class folders count from 1, so each would get the label of the next class"
     elif is_numbers and any(folder != str(int(folder)) for folder in folders):
         padded = next(folder for folder in folders if folder != str(int(folder)))
         why = (
-            f"a class folder is called {padded!r}: some script has renamed them, and whether by "
-            "their number or by their place in the order of strings cannot be told"
+            f"a class folder is called {padded!r}: some script has renamed them, and it is not "
+            "clear whether by their numbers or by their places in the order of strings"
         )
     elif folders and all(_SYNSET.fullmatch(folder) for folder in folders):
-        why = f"its class folders are called by synsets, {folders[0]}: some script has renamed them"
+        why = f"its class folders are named by synset, {folders[0]}: some script has renamed them"
     else:
         missing = [name for name in expected if name not in set(folders)]
         strangers = [folder for folder in folders if folder not in set(expected)]
         lacks = f"it lacks the class folders {shorten(missing)}" if missing else ""
-        has = f"it has folders that are no number of a class: {shorten(strangers)}"
+        has = f"it has folders that are not class numbers: {shorten(strangers)}"
         why = " and ".join(filter(None, (lacks, has if strangers else "")))
     raise ValueError(
         f"{where}: {why}. The official archive of {published.title} has the folders 0 to 999, each "
-        "called by the number of its class: take that"
+        "named by the number of its class: use that archive"
     )
 
 

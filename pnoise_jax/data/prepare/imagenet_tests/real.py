@@ -1,8 +1,8 @@
-"""ImageNet's validation images with the labels of ReaL: TFDS's records, without TensorFlow.
+"""ImageNet's validation images with the ReaL labels: the records of TFDS, without TensorFlow.
 
-ReaL (Beyer et al., Are we done with ImageNet?) gives each image a set of labels. A prediction is
+ReaL (Beyer et al., Are we done with ImageNet?) assigns each image a set of labels. A prediction is
 correct if it is any of them. Some images have none, and count in no published number: they are
-stored, as TFDS stores them, and left out when the data set is loaded.
+stored, as in TFDS, and left out when the data set is loaded.
 """
 
 import json
@@ -23,14 +23,14 @@ _PAGE = "https://github.com/google-research/reassessed-imagenet"
 
 
 def plan(manual_dir: Path, *, scratch: Path) -> Plan:
-    """The split validation, with the original label and the set of ReaL labels of each image.
+    """Plans the split validation, with the original label and the ReaL labels of each image.
 
     Args:
-      manual_dir: with ILSVRC2012_img_val.tar and real.json.
-      scratch: not needed.
+      manual_dir: the directory of ILSVRC2012_img_val.tar and real.json.
+      scratch: not used.
 
     Raises:
-      FileNotFoundError: one of them is not there.
+      FileNotFoundError: one of them is missing.
       OSError: the tar is cut off or damaged.
       ValueError: the tar lacks images; or real.json is not 50 000 lists of labels in the order of
         the images' numbers.
@@ -39,7 +39,7 @@ def plan(manual_dir: Path, *, scratch: Path) -> Plan:
     tar = manual_dir / imagenet.VALIDATION
     if not (tar.is_file() and (manual_dir / _LABELS).is_file()):
         raise _missing(manual_dir)
-    sets = read_sets(manual_dir / _LABELS)  # at once; the tar takes longer
+    sets = read_sets(manual_dir / _LABELS)  # first, because the tar takes longer
     source, entries = imagenet.read_validation(tar)
     _require_agreement(entries, sets, manual_dir / _LABELS)
     labelled = [
@@ -70,7 +70,7 @@ def read_sets(file: Path) -> list[tuple[int, ...]]:
     """The labels of image 1, 2, …, as real.json lists them.
 
     Raises:
-      OSError: it cannot be read.
+      OSError: the file cannot be read.
       ValueError: it is not 50 000 lists of labels.
     """
     fix = f"download {_LABELS} again, from {_PAGE}"
@@ -81,16 +81,16 @@ def read_sets(file: Path) -> list[tuple[int, ...]]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not JSON ({error}): {fix}") from error
     if not isinstance(content, list):
-        raise ValueError(f"{file} holds a {type(content).__name__}, not a list of lists: {fix}")
+        raise ValueError(f"{file} contains a {type(content).__name__}, not a list of lists: {fix}")
     if len(content) != _NUM_IMAGES:
         raise ValueError(
-            f"{file} has labels for {len(content)} images, and there are {_NUM_IMAGES} validation "
+            f"{file} has labels for {len(content)} images, but there are {_NUM_IMAGES} validation "
             f"images, which are labelled by their place in the list: {fix}"
         )
     for number, labels in enumerate(content, start=1):
         if not isinstance(labels, list) or not all(map(_is_label, labels)):
             raise ValueError(
-                f"{file}: the entry of image {number} is {str(labels)[:80]}, and not a list of "
+                f"{file}: the entry of image {number} is {str(labels)[:80]}, not a list of "
                 f"labels from 0 to {_NUM_CLASSES - 1}: {fix}"
             )
     return [tuple(labels) for labels in content]
@@ -101,18 +101,18 @@ def _is_label(value: object) -> bool:
 
 
 def _require_agreement(entries: list[Entry], sets: list[tuple[int, ...]], file: Path) -> None:
-    """Raises ValueError where the lists are in another order than the images.
+    """Raises ValueError if the lists are not in the order of the images.
 
-    The official labels agree with about nine in ten of the originals, any other order with hardly
+    The official lists contain about nine in ten of the original labels; in any other order, hardly
     any.
     """
     labelled = [(e.label, labels) for e, labels in zip(entries, sets, strict=True) if labels]
     agree = sum(label in labels for label, labels in labelled)
     if agree <= len(labelled) / 2:
         raise ValueError(
-            f"{file}: of {len(labelled)} images with labels only {agree} have their original label "
-            "among them, so the lists are not in the order of the images' numbers, or labels do "
-            f"not count from 0: download it again, from {_PAGE}"
+            f"{file}: of {len(labelled)} images with labels, only {agree} have their original "
+            "label among them, so the lists are not in the order of the images' numbers, or labels "
+            f"do not count from 0: download it again, from {_PAGE}"
         )
 
 
