@@ -23,15 +23,15 @@ def place(
 ) -> Any:
     """The shardings of the arrays of a tree.
 
-    Kernels and biases of products that are split are split like these. In addition, any array of at
-    least ``smallest`` elements is split along its largest other axis that the ``fsdp`` devices
-    divide, the last one if several are equally large. All other arrays are on every device.
+    Parameters of matrix products that devices share are split as ``split`` says. In addition, any
+    array of at least ``smallest`` elements is split along its largest other axis that the ``fsdp``
+    devices divide, the last one if several are equally large. All other arrays are on every device.
 
     Args:
       tree: arrays, or their shapes and dtypes.
       mesh: `training_mesh`, or one without groups, on which nothing is split.
-      split: how the matrix products of the model are split.
-      smallest: the number of elements from which on an array is split.
+      split: which matrix products of the model devices share.
+      smallest: the fewest elements of an array that is split over ``fsdp`` devices.
 
     Returns:
       A tree of shardings.

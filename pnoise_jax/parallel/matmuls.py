@@ -51,7 +51,7 @@ class MatmulSplit:
         """The axis along which an array of the training state is split; None if it is not split.
 
         Args:
-          path: of a parameter, or of its optimiser state, whose path has the same end.
+          path: of a parameter, or of its optimiser state, whose path ends the same way.
           ndim: number of axes of the array.
         """
         kernel = ndim == 2

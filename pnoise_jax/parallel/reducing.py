@@ -98,7 +98,7 @@ def replaced_fields(module: nn.Module, **fields: Any) -> Iterator[None]:
 
 
 def _promote_all_but_kernel(inputs: Any, kernel: Any, bias: Any, *, dtype: Any) -> tuple:
-    """Like Flax, but the kernel keeps its dtype, and so does its gradient, which is not rounded."""
+    """Promotes like Flax, but keeps the kernel's dtype, so that its gradient is not rounded."""
     dtype = dtypes.canonicalize_dtype(inputs, kernel, bias, dtype=dtype)
     inputs, bias = dtypes.promote_dtype(inputs, bias, dtype=dtype)
     return inputs, kernel, bias

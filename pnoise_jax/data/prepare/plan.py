@@ -56,7 +56,7 @@ class Plan:
       order: the order in which examples are stored: "hashed", as in TFDS, or "listed", the order
         of the entries of each split, which keeps that of a published list.
       layout: of class folders, "classes" or "splits"; None if the data set has a fixed layout.
-      jpeg_only: whether the data set declares its images as JPEG, as some of TFDS do.
+      jpeg_only: whether the data set declares its images as JPEG, as some in TFDS do.
       image_shape: (height, width, channels) that all images must have; None if sizes differ.
     """
 

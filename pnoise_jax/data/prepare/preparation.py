@@ -37,7 +37,7 @@ class _Official:
     """A data set that is made from official archives.
 
     Attributes:
-      plan: makes its plan.
+      plan: the function that makes its plan.
       version: of the prepared directory.
       splits: all splits, for a data set of which some archives may be missing.
       new_in_version: what older versions lack.

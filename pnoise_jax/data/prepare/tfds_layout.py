@@ -1,4 +1,4 @@
-"""The layout of a data set in TFDS: order, shards and records, known before images are read."""
+"""The layout of a data set in TFDS: order, shards and records, known before any is written."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -25,10 +25,10 @@ _MOST_RECORDS = 10_000
 def lay_out(
     split: SplitPlan, plan: Plan, directory: Path, *, short_side: int | None
 ) -> list[Shard]:
-    """The shards of a split, in the plan's order; as many as TFDS makes of the original images.
+    """The shards of a split, in the plan's order, by `shard_bounds` of the original images.
 
-    Shrinking and converting do not change their number, which depends only on the sources, so that
-    it is known before an image is read.
+    Shrinking and converting do not change their number, which depends only on the sources. Only
+    images that are to be repaired are read, because their sizes change.
 
     Args:
       split: a split of the plan.
