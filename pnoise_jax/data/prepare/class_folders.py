@@ -53,7 +53,7 @@ def top_folders(listing: Listing, folder: str) -> list[str]:
 
 
 def find_classes(files: Files, listing: Listing, folder: str, *, where: str) -> ClassFolders:
-    """The images of ``<folder>/<class>/**`` by sorted class, each in the order of the listing.
+    """The images of ``<folder>/<class>/**`` by class; both are sorted by name.
 
     Names of classes are in Unicode's composed form (NFC), because macOS decomposes file names.
 
@@ -72,7 +72,8 @@ def find_classes(files: Files, listing: Listing, folder: str, *, where: str) -> 
     depth = 0 if folder == "." else folder.count("/") + 1
     prefix = "" if folder == "." else f"{folder}/"
     unlabelled = []
-    for member in files.images:
+    # An archive lists its members in any order.
+    for member in sorted(files.images, key=lambda member: member.path.split("/")):
         if not member.path.startswith(prefix):
             continue
         parts = member.path.split("/")[depth:]

@@ -55,7 +55,7 @@ def plan(manual_dir: Path, *, scratch: Path) -> Plan:
 
     With the published lists (`Art.txt`, `Clipart.txt`, `Product.txt`, `Real_World.txt`), labels and
     order are theirs. Without them, classes are in the order of the lists, and the images of a class
-    are in the order of the source.
+    are in the order of their names.
 
     Args:
       manual_dir: the directory of OfficeHomeDataset_10072016.zip or of the folder of that name, or

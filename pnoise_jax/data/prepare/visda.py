@@ -34,7 +34,7 @@ _LIST = "image_list.txt"
 def plan(manual_dir: Path, *, scratch: Path) -> Plan:
     """Plans splits train (renderings) and validation (photographs), if they are there.
 
-    Images are stored in the order of image_list.txt; without it, by class, in the source's order.
+    Images are stored in the order of image_list.txt; without it, by class and name.
 
     Args:
       manual_dir: the directory of train.tar and validation.tar, or the folders they unpack to.

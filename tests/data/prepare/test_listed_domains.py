@@ -47,6 +47,29 @@ def stored_names(prepared, split):
     return [example["file_name"].decode() for example in source]
 
 
+def test_without_lists_images_are_in_the_order_of_their_names(manual, monkeypatch):
+    """Whatever order an archive lists its members in."""
+    zip_up, tar_up = archives.write_zip, archives.write_tar
+
+    def backwards(files):
+        return dict(reversed(files.items()))
+
+    monkeypatch.setattr(archives, "write_zip", lambda path, files: zip_up(path, backwards(files)))
+    monkeypatch.setattr(archives, "write_tar", lambda path, files: tar_up(path, backwards(files)))
+    archives.make_office_home(manual, per_class=3)
+    archives.make_visda(manual, per_class=3, changes={"train/image_list.txt": None})
+    for name, split, said in (
+        ("office_home", "art", "the images of a class are in the order of their names"),
+        ("visda2017", "train", "images are in the order of classes and names"),
+    ):
+        prepared = prepare(name, manual)
+        assert said in "\n".join(prepared.notes)
+        names = stored_names(prepared, split)
+        classes = list(dict.fromkeys(name.split("/")[0] for name in names))
+        assert len(names) == prepared.splits[split]
+        assert names == sorted(names, key=lambda name: (classes.index(name.split("/")[0]), name))
+
+
 # DomainNet
 
 
