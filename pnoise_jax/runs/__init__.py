@@ -1,4 +1,4 @@
-"""The directory of a run: the only place that knows its layout and Orbax."""
+"""The work directory of a run. Only this package uses its layout and Orbax."""
 
 from pnoise_jax.runs import checksums, stored_arrays
 from pnoise_jax.runs.array_kinds import OtherStateError

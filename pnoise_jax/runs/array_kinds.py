@@ -1,4 +1,4 @@
-"""Checks that a checkpoint has a program's arrays; if not, settings differ, it is not damaged."""
+"""Tells a checkpoint saved with other settings, whose arrays differ, from a damaged one."""
 
 import contextlib
 from collections.abc import Mapping
@@ -12,20 +12,20 @@ from pnoise_jax.runs import checksums
 
 
 class OtherStateError(ValueError):
-    """A checkpoint holds a different state from this program's."""
+    """A checkpoint contains a different state from this program's."""
 
 
 def require_same(path: Path, arrays: Mapping[str, list], like: Any) -> None:
     """Checks the names, dtypes and shapes of a checkpoint's arrays.
 
     Args:
-      path: of the checkpoint, whose name is its step.
-      arrays: our stored description of them, as from `checksums.describe`.
+      path: the directory of the checkpoint; its name is the step.
+      arrays: our description of the arrays, stored in the checkpoint; see `checksums.describe`.
       like: the program's state: arrays or ShapeDtypeStructs.
 
     Raises:
-      OtherStateError: the checkpoint is of another state, by both of its descriptions.
-      ValueError: its two descriptions, ours and Orbax's, contradict each other: it is damaged.
+      OtherStateError: our description and Orbax's agree that the checkpoint has another state.
+      ValueError: our description contradicts Orbax's: the checkpoint is damaged.
     """
     theirs = {name: entry[:2] for name, entry in arrays.items()}
     ours = _kinds(like)
@@ -40,11 +40,11 @@ def require_same(path: Path, arrays: Mapping[str, list], like: Any) -> None:
         )
     name = _first_different(theirs, ours)
     raise OtherStateError(
-        f"the checkpoint of step {path.name} in {path.parent} is of another state than this "
+        f"the checkpoint of step {path.name} in {path.parent} has a different state from this "
         f"program's: {name} is {_in_words(theirs.get(name))} there and "
         f"{_in_words(ours.get(name))} here. It was saved with another config, another version of "
         "the code or other settings of JAX (such as JAX_ENABLE_X64): resume with those, or start "
-        "in another workdir"
+        "in another work directory"
     )
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints that are verified when restored; broken ones give way to the newest whole one."""
+"""Checkpoints that are verified when restored; broken ones are skipped for the newest whole one."""
 
 import contextlib
 import json
@@ -27,7 +27,7 @@ class _Manager(ocp.CheckpointManager):
     """Orbax's manager, without its own check for preemption.
 
     That check runs in a background thread and counts steps; `stopping` counts differently, so the
-    processes could not agree where to stop.
+    processes could not agree on the step at which to stop.
     """
 
     def reached_preemption(self, step: int) -> bool:
@@ -38,7 +38,7 @@ class Checkpoints:
     """The checkpoints of one run: Orbax directories, each with a checksum of every array.
 
     Orbax writes in the background and publishes a checkpoint by renaming its directory. It does not
-    check what it restores, so flipped bytes become wrong numbers. The checksums detect these.
+    verify what it restores, so corrupted bytes become wrong numbers. The checksums detect these.
     """
 
     def __init__(
@@ -51,12 +51,12 @@ class Checkpoints:
         """Opens the checkpoints of a run; creates their directory if necessary.
 
         Args:
-          workdir: the existing directory of the run.
-          keep: how many of the newest to keep.
-          report: takes a sentence about a broken checkpoint.
+          workdir: the run's work directory, which must exist.
+          keep: how many of the newest checkpoints to keep.
+          report: called with sentences about broken checkpoints.
 
         Raises:
-          OSError: the directory is a file, or cannot be made.
+          OSError: the directory is a file, or cannot be created.
         """
         take_paths_literally()
         self._run = RunDirectory.at(workdir)
@@ -64,7 +64,7 @@ class Checkpoints:
         self.directory.mkdir(exist_ok=True)
         self._report = report
         self._saving: int | None = None  # the step in flight
-        # Before Orbax deletes what it takes for incomplete.
+        # Must come before Orbax deletes the checkpoints that it considers incomplete.
         steps = self._run.steps() if is_in_bucket(self.directory) else []
         with _naming_bucket_errors(self.directory):
             self._manager = _Manager(
@@ -76,12 +76,12 @@ class Checkpoints:
         self._require_seen(steps)
 
     def save(self, step: int, state: Any, pending: Sequence[dict[str, float]] = ()) -> None:
-        """Starts to save ``state``, which may be donated when this returns.
+        """Starts to save ``state``, which may be donated as soon as this returns.
 
         Args:
           step: the number of the checkpoint, equal to the state's "step" if it has one.
           state: a tree of arrays.
-          pending: the metrics of earlier steps that are in no report yet.
+          pending: the metrics of earlier steps that are not in any report yet.
 
         Raises:
           OSError: this or the previous checkpoint cannot be written.
@@ -102,7 +102,7 @@ class Checkpoints:
             )
 
     def _require_seen(self, steps: Sequence[int]) -> None:
-        """Raises OSError where Orbax does not know a checkpoint, as of a bucket it could not ask.
+        """Raises OSError if Orbax does not see a checkpoint, as when it could not reach a bucket.
 
         Its libraries treat such a failure as a missing file, and the run would start over.
         """
@@ -110,14 +110,14 @@ class Checkpoints:
         if unseen:
             raise OSError(
                 f"{self.directory} could not be listed: the checkpoint of step {max(unseen)} is "
-                "there, and was not seen. Check the connection, and start the same command again"
+                "there, but was not seen. Check the connection, and start the same command again"
             )
 
     def wait(self) -> None:
         """Blocks until the last save is on disk.
 
         Raises:
-          OSError: it cannot be written.
+          OSError: the checkpoint cannot be written.
         """
         with self._naming_write_errors():
             self._manager.wait_until_finished()
@@ -125,7 +125,7 @@ class Checkpoints:
         self._saving = None
 
     def pending(self, step: int) -> list[dict[str, float]]:
-        """The pending metrics that `save` was given with the restored checkpoint."""
+        """The pending metrics that were passed to `save` for this checkpoint."""
         return self._read_described(step).get(_PENDING, [[]])[0]
 
     @contextlib.contextmanager
@@ -133,7 +133,7 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # TensorStore reports a full disk as a ValueError
-            # Orbax lists a step whose commit has failed, and would refuse to save it again.
+            # Orbax lists a step even if its commit failed, and would refuse to save it again.
             with contextlib.suppress(OSError):
                 self._manager.reload()
             reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
@@ -149,7 +149,7 @@ class Checkpoints:
         return max(self._manager.all_steps(), default=None)
 
     def describe_newest(self) -> str:
-        """The newest, except one being saved, for a message: "that of step 7", or "none"."""
+        """The newest checkpoint, except one still being saved: "that of step 7", or "none"."""
         whole = [step for step in self._manager.all_steps() if step != self._saving]
         return f"that of step {max(whole)}" if whole else "none"
 
@@ -161,13 +161,14 @@ class Checkpoints:
         """The newest whole checkpoint and its step, or None if nothing was ever saved.
 
         Args:
-          like: a tree of ShapeDtypeStructs with shardings: what to restore, and where to.
-          set_aside: move newer, broken ones to the folder "unreadable" next to these, so that their
-            steps can be saved again.
+          like: a tree of ShapeDtypeStructs with shardings: what to restore, and to which devices.
+          set_aside: whether to move newer, broken checkpoints to the folder "unreadable" next to
+            the folder of the checkpoints, so that their steps can be saved again.
 
         Raises:
           OSError: there are checkpoints, but none is whole.
-          array_kinds.OtherStateError: the state of one differs from `like`; nothing is moved.
+          array_kinds.OtherStateError: a checkpoint has a state that differs from `like`; nothing is
+            moved.
         """
         broken: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
@@ -183,7 +184,7 @@ class Checkpoints:
             reasons = "; ".join(f"step {step}: {reason}" for step, reason in broken.items())
             raise OSError(
                 f"none of the checkpoints in {self.directory} can be restored ({reasons}); "
-                "restore the directory from a copy, or start in another workdir"
+                "restore the directory from a copy, or start in another work directory"
             )
         return None
 
@@ -191,14 +192,14 @@ class Checkpoints:
         """Waits for the last save and stops the threads.
 
         Raises:
-          OSError: it cannot be written.
+          OSError: the checkpoint cannot be written.
         """
         with self._naming_write_errors():
             self._manager.close()
 
     def _try_restore(self, step: int, like: Any) -> tuple[Any, str | None]:
-        """The state, or why it cannot be restored."""
-        tries = 2 if is_in_bucket(self.directory) else 1  # a failure may be the network's
+        """The state and None, or None and the reason why it cannot be restored."""
+        tries = 2 if is_in_bucket(self.directory) else 1  # the network may have failed
         for left in reversed(range(tries)):
             try:
                 return self._restore_verified(step, like), None
@@ -206,13 +207,13 @@ class Checkpoints:
                 raise
             except Exception as error:  # whatever is wrong with it, an older one may be whole
                 if tries > 1:
-                    self._run.config.is_file()  # raises where the bucket cannot be asked
+                    self._run.config.is_file()  # raises if the bucket cannot be reached
                 if not left:
                     return None, describe_damage(self.directory / str(step), error)
         raise AssertionError("unreachable")
 
     def _read_described(self, step: int) -> dict[str, Any]:
-        """The arrays' kinds and checksums, and the pending metrics."""
+        """The dtype, shape and checksum of each array, and the pending metrics."""
         return self._manager.restore(step, args=ocp.args.Composite(arrays=ocp.args.JsonRestore()))[
             "arrays"
         ]
@@ -221,18 +222,18 @@ class Checkpoints:
         arrays = self._read_described(step)
         pending, crc = arrays.pop(_PENDING, ([], _crc([])))
         if crc != _crc(pending):
-            raise ValueError("its pending metrics differ from those saved, by their checksum")
+            raise ValueError("its pending metrics do not match the checksum that was saved")
         array_kinds.require_same(self.directory / str(step), arrays, like)
         state = self._manager.restore(
             step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like))
         )["state"]
         for name, (_, _, checksum) in checksums.describe(state).items():
             if checksum != arrays[name][2]:
-                raise ValueError(f"{name} differs from what was saved, by its checksum")
+                raise ValueError(f"{name} does not match the checksum that was saved")
         inside = dict(checksums.named_leaves(state)).get("step", step)
         if int(inside) != step:
             raise ValueError(
-                f"it holds the state of step {int(inside)}: it is a copy under another number"
+                f"it contains the state of step {int(inside)}: it is a copy under another number"
             )
         return state
 
@@ -253,7 +254,7 @@ class Checkpoints:
 
 @contextlib.contextmanager
 def _naming_bucket_errors(directory: Path) -> Iterator[None]:
-    """Names a directory in a bucket that cannot be opened; libraries raise errors of their own."""
+    """Converts the libraries' errors to an OSError that names a directory in a bucket."""
     try:
         yield
     except Exception as error:
@@ -277,7 +278,7 @@ def _on_any_host(flag: bool) -> bool:
 
 
 def _is_of_disk(error: BaseException | None) -> bool:
-    """Whether the error is about files, and not, say, about a lost host."""
+    """Whether the error is about files, and not, for example, about a lost host."""
     text = str(error)
     return error is not None and (
         isinstance(error, OSError)

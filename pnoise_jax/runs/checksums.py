@@ -1,4 +1,4 @@
-"""Checksums of arrays, which show whether a restored checkpoint is what was saved."""
+"""Checksums of arrays, which show whether a restored checkpoint equals the saved one."""
 
 from typing import Any
 
@@ -36,7 +36,7 @@ def describe_array(x: Any) -> list:
 
 
 def _in_halves(x: Any) -> Any:
-    """NumPy's 64-bit numbers as twice as many 32-bit ones; JAX might round them otherwise."""
+    """View a NumPy array of 64-bit numbers as 32-bit ones, since JAX might round the former."""
     if isinstance(x, np.ndarray) and x.dtype.itemsize == 8:
         return np.ascontiguousarray(x).reshape(-1).view(np.uint32)
     return x
@@ -49,7 +49,7 @@ def _checksums(leaves: list[jax.Array]) -> list[jax.Array]:
 
 @jax.jit
 def _checksum(x: jax.Array) -> jax.Array:
-    """A uint32 hash of the bits of x and their positions; the sharding does not matter."""
+    """A uint32 hash of the bits of x and their positions; independent of the sharding."""
     width = np.dtype(x.dtype).itemsize
     if x.dtype == bool:
         x = x.astype(jnp.uint8)

@@ -16,29 +16,29 @@ def write_config(file: Path, config: ml_collections.ConfigDict) -> None:
 
 
 def read_config(file: Path, *, named: str) -> dict[str, Any]:
-    """The content of the file, with lists as tuples; the fields themselves are not checked here.
+    """The content of the file, with lists as tuples; the fields are not checked.
 
     Args:
-      file: the path of the JSON.
-      named: what a message calls the directory of the run, such as ``--workdir='DIR'``.
+      file: the path of the JSON file.
+      named: the name of the work directory in error messages, such as ``--workdir='DIR'``.
 
     Raises:
       FileNotFoundError: there is no such file.
-      OSError, ValueError: it cannot be read, or is not JSON.
+      OSError, ValueError: it cannot be read, or is not valid JSON.
     """
     try:
         if file.exists() and not file.is_file():
             kind = "a directory" if file.is_dir() else "not a regular file"
-            raise FileNotFoundError(f"{named} holds no run: {file} is {kind}; move it away")
+            raise FileNotFoundError(f"{named} contains no run: {file} is {kind}; move it away")
         return json.loads(file.read_text(), object_hook=_lists_to_tuples)
     except (FileNotFoundError, NotADirectoryError) as error:
         if error.errno is None:
             raise
         raise FileNotFoundError(
-            f"{named} holds no run: {file} does not exist; train there first"
+            f"{named} contains no run: {file} does not exist; train there first"
         ) from None
     except OSError as error:
-        if is_in_bucket(file):  # whose errors say all
+        if is_in_bucket(file):  # the errors of buckets name the file and the reason already
             raise
         raise OSError(f"{named}: {file} cannot be read ({error.strerror})") from None
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""What is wrong with a checkpoint that cannot be read, in a sentence."""
+"""Explains in a sentence why a checkpoint cannot be read."""
 
 import os
 import re
@@ -10,17 +10,17 @@ from pnoise_jax.runs.layout import is_in_bucket
 _FILE = re.compile(r'local file "([^"]+)"')
 _PART = re.compile(r'Error reading "([^"]+)/([\d.]+)" in OCDBT database at local file "([^"]+)"')
 _DETAILS = re.compile(r" \[tensorstore_spec.*|\.? See full TensorStore details:.*")  # long
-_MANIFEST = Path("state", "manifest.ocdbt")  # names all other files of the arrays
+_MANIFEST = Path("state", "manifest.ocdbt")  # lists all other files of the arrays
 
 
 def describe_damage(checkpoint: Path, error: Exception) -> str:
-    """Names the missing file where the error does, or the part of an array that cannot be read.
+    """Names the missing file if the error does, or the part of an array that cannot be read.
 
-    Orbax takes the file of a shard that is missing for an empty one.
+    Orbax treats a missing file of a shard like an empty one.
 
     Args:
-      checkpoint: its directory.
-      error: what reading it has raised.
+      checkpoint: the checkpoint's directory.
+      error: the error from reading it.
     """
     texts = [str(each).strip() or repr(each) for each in _causes(error)]
     first = _DETAILS.sub("", texts[0].splitlines()[0])

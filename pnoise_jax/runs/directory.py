@@ -1,4 +1,4 @@
-"""The directory of a run: created, checked and locked before anything is written there."""
+"""Creates, checks and locks a work directory before anything is written there."""
 
 import contextlib
 import fcntl
@@ -18,17 +18,22 @@ from pnoise_jax.runs.layout import RunDirectory, is_in_bucket, locate
 
 
 class TakenOverError(OSError):
-    """Another process has begun to train in a bucket; starting again would stop that one."""
+    """Another process has started to train in this bucket; a restart here would stop it."""
 
 
 def make_writable(
     workdir: str | os.PathLike, *, flag: str = "workdir", may_be_in_bucket: bool = False
 ) -> Path:
-    """The directory, created if necessary; the flag's name is for errors.
+    """Create the directory if necessary, check that it is writable, and return its path.
+
+    Args:
+      workdir: the directory.
+      flag: the name of the flag that set it, for error messages.
+      may_be_in_bucket: whether to accept a directory in a bucket.
 
     Raises:
       ValueError: the path cannot be a directory.
-      OSError: it cannot be written.
+      OSError: it is not writable.
     """
     if not str(workdir).strip():
         raise ValueError(f"--{flag}={str(workdir)!r} is not a directory: give the path of one")
@@ -48,7 +53,8 @@ def make_writable(
     if flag == "workdir" and os.name == "posix" and "\\" in str(path):
         raise ValueError(
             f"--{flag}={str(workdir)!r} has a backslash, which the library that stores arrays "
-            "reads as a slash: checkpoints would lack them. Choose another directory, or rename it"
+            "reads as a slash: the arrays would be missing from checkpoints. Choose another "
+            "directory, or rename it"
         )
     return writing.make_directory(path, named=f"--{flag}={str(workdir)!r}")
 
@@ -65,13 +71,13 @@ def require_layout(path: Path) -> None:
         files=[file.name for file in run.files],
         directories=[directory.name for directory in run.directories],
     )
-    for place in sorted(run.checkpoints.glob("*")):  # Orbax would take these for its own
+    for place in sorted(run.checkpoints.glob("*")):  # Orbax would treat these as checkpoints
         if place.name.isdecimal() and (not place.is_dir() or place.name != str(int(place.name))):
             raise OSError(f"{named}: {place} has a checkpoint's name but is not one: move it away")
 
 
 def require_room(path: Path, needed: int) -> None:
-    """Raises OSError unless the file system of ``path`` has ``needed`` bytes left."""
+    """Raises OSError unless the file system of ``path`` has ``needed`` bytes free."""
     if is_in_bucket(path):
         return
     free = shutil.disk_usage(path).free
@@ -84,14 +90,14 @@ def require_room(path: Path, needed: int) -> None:
 
 @contextlib.contextmanager
 def lock(path: Path) -> Iterator[Callable[[], None]]:
-    """Keeps other processes on this machine from training in ``path``; ends with the process.
+    """Keeps other processes on this machine from training in ``path``, until this process ends.
 
-    In a bucket nothing can be locked: there the last process to begin is the one that goes on, as
-    one that was lost cannot say that it ended. Others find out before they next write.
+    Buckets have no locks. There, the last process to start continues, because a process that was
+    lost cannot release anything; the others find out before their next write.
 
     Yields:
       A function that raises OSError if the directory has been deleted or replaced since, and
-      TakenOverError if another process has begun to train in a bucket.
+      TakenOverError if another process has started to train in the same bucket.
 
     Raises:
       OSError: another process already trains there.
@@ -106,13 +112,13 @@ def lock(path: Path) -> Iterator[Callable[[], None]]:
         return
     place = RunDirectory(path).lock
     writing.require_places(path, named=f"--workdir={str(path)!r}", files=(place.name,))
-    with place.open("a") as file:  # leaves a refused directory unchanged
+    with place.open("a") as file:  # appending leaves the file unchanged if it is locked
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise OSError(
-                f"--workdir={str(path)!r} is in use: another process trains there; wait for it, or "
-                "choose another directory"
+                f"--workdir={str(path)!r} is in use: another process is training there; wait for "
+                "it, or choose another directory"
             ) from None
         yield functools.partial(_require_there, path, file)
 
@@ -142,7 +148,7 @@ def _require_there(path: Path, locked: IO | None) -> None:
 
 
 def _require_own(path: Path, mark: str) -> None:
-    """Raises OSError if another process has begun to train in a bucket, or the run was deleted."""
+    """Raises OSError if another process trains in this bucket now, or the run was deleted."""
     run, named = RunDirectory(path), f"--workdir={str(path)!r}"
     try:
         now = run.lock.read_text()
@@ -154,8 +160,8 @@ def _require_own(path: Path, mark: str) -> None:
     if now != mark:
         _, host, process = f"{now} unknown unknown".split()[:3]
         raise TakenOverError(
-            f"{named} is in use: process {process} on {host} has begun to train there since, and "
-            "this one stops. Let only one go on, or choose another directory for each"
+            f"{named} is in use: process {process} on {host} has started to train there, so this "
+            "one stops. Run only one of them, or choose a separate directory for each"
         )
     _require_there(path, None)
 

@@ -1,4 +1,4 @@
-"""The layout of a run's directory."""
+"""The layout of a run's work directory."""
 
 import dataclasses
 import json
@@ -11,15 +11,15 @@ from pnoise_jax import buckets, writing
 from pnoise_jax.buckets import BucketPath
 
 _STEP = re.compile("[0-9]{1,18}")
-COMMITTED = "commit_success.txt"  # which Orbax writes last into a checkpoint in a bucket
+COMMITTED = "commit_success.txt"  # the last file that Orbax writes for a checkpoint in a bucket
 
 
 @dataclasses.dataclass(frozen=True)
 class RunDirectory:
-    """The paths in the directory of a run; reading them touches no file.
+    """The paths in the work directory of a run; the path properties access no files.
 
     Attributes:
-      path: of the directory, as given; see `RunDirectory.at` for one from a flag.
+      path: the directory's path, as given; use `RunDirectory.at` for one from a flag.
     """
 
     path: Path
@@ -36,17 +36,17 @@ class RunDirectory:
 
     @property
     def data(self) -> Path:
-        """The data it used: the version, the classes and the number of examples."""
+        """The data that the run used: the version, the classes and the number of examples."""
         return self.path / "data.json"
 
     @property
     def modules(self) -> Path:
-        """The modules that define its own model, noise, data set and task."""
+        """The modules that define the user's model, noise, data set and task, if any."""
         return self.path / "modules.json"
 
     @property
     def weights(self) -> Path:
-        """The pretrained weights it started from; absent if it started from none."""
+        """The pretrained weights that the run started from; absent if there were none."""
         return self.path / "weights.json"
 
     @property
@@ -56,7 +56,7 @@ class RunDirectory:
 
     @property
     def evaluation(self) -> Path:
-        """The report of this run with its own settings."""
+        """The report of this run with the settings of its config."""
         return self.path / "evaluation.json"
 
     @property
@@ -71,7 +71,7 @@ class RunDirectory:
 
     @property
     def unreadable(self) -> Path:
-        """Where broken checkpoints are moved."""
+        """The directory to which broken checkpoints are moved."""
         return self.path / "unreadable"
 
     @property
@@ -91,7 +91,7 @@ class RunDirectory:
         return self.checkpoints, self.evaluations, self.unreadable
 
     def has_run(self) -> bool:
-        """Whether a run was ever started here."""
+        """Whether a run was started here."""
         return self.config.exists()
 
     def steps(self) -> list[int]:
@@ -108,19 +108,19 @@ class RunDirectory:
 
 
 def checkpoint_steps(directory: Path) -> dict[int, Path]:
-    """The checkpoints in a directory, by step; in a bucket, those that are complete.
+    """The complete checkpoints in a directory, by step.
 
     Raises:
       OSError: one was copied into a bucket, and Orbax would delete it as incomplete.
     """
     named = [path for path in directory.glob("[0-9]*") if _STEP.fullmatch(path.name)]
-    if is_in_bucket(directory):  # elsewhere Orbax renames a checkpoint once it is complete
+    if is_in_bucket(directory):  # on a file system, Orbax renames a checkpoint when it is complete
         named = [path for path in named if _is_committed(path)]
     return {int(path.name): path for path in named}
 
 
 def _is_committed(checkpoint: Path) -> bool:
-    """Whether one in a bucket has its mark."""
+    """Whether a checkpoint in a bucket has the file `COMMITTED`."""
     if (checkpoint / COMMITTED).is_file():
         return True
     try:
@@ -130,27 +130,28 @@ def _is_committed(checkpoint: Path) -> bool:
         return False
     if is_whole and not (checkpoint / "state" / COMMITTED).is_file():
         raise OSError(
-            f"{checkpoint} was copied here from a file system and lacks {COMMITTED}, without which "
-            "it would be taken for incomplete and deleted. If the copy is whole, mark it by "
-            f"`echo | gcloud storage cp - {checkpoint}/{COMMITTED}`; else delete it"
+            f"{checkpoint} was copied here from a file system and has no {COMMITTED}, without "
+            "which it would be treated as incomplete and deleted. If the copy is complete, mark it "
+            f"with `echo | gcloud storage cp - {checkpoint}/{COMMITTED}`; otherwise delete it"
         )
     return False
 
 
 def move_checkpoint(checkpoint: Path, target: Path) -> None:
-    """Moves a checkpoint to a directory that does not exist."""
+    """Moves a checkpoint to a directory that does not exist yet."""
     if is_in_bucket(checkpoint):
-        # Without its mark, what is left of it where this stops is deleted by Orbax.
+        # If the move is interrupted, Orbax deletes what is left, since `COMMITTED` is gone.
         cast(BucketPath, checkpoint).move_directory(cast(BucketPath, target), first=COMMITTED)
     else:
         os.rename(checkpoint, target)
 
 
 def locate(path: str | os.PathLike, *, flag: str = "workdir") -> Path:
-    """The path that a flag names, with ``~`` expanded; one in a bucket where it is a URL.
+    """The path that a flag names, with ``~`` expanded; a `BucketPath` if it is a URL.
 
     Raises:
-      ValueError: it is a URL, but not of a folder in a bucket, or packages for it are missing.
+      ValueError: it is a URL, but not of a folder in a bucket, or the packages for buckets are not
+        installed.
     """
     if is_in_bucket(path):
         return path
@@ -160,12 +161,12 @@ def locate(path: str | os.PathLike, *, flag: str = "workdir") -> Path:
         buckets.prepare_libraries()
     except ImportError as error:
         raise ValueError(
-            f"--{flag}={str(path)!r} is in Google Cloud Storage, and a package for it is not "
-            f"installed ({error}): {buckets.INSTALL}"
+            f"--{flag}={str(path)!r} is in Google Cloud Storage, but a package that it needs is "
+            f"not installed ({error}): {buckets.INSTALL}"
         ) from error
     return cast(Path, BucketPath(path, named=f"--{flag}={str(path)!r}"))
 
 
 def is_in_bucket(path: str | os.PathLike) -> TypeGuard[Path]:
-    """Whether this is a path in a bucket, whose types call it a `Path` like those of files."""
+    """Whether this is a path in a bucket; to the type checker it is a `Path` like any other."""
     return isinstance(path, BucketPath)

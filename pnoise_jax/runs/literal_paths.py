@@ -1,4 +1,4 @@
-"""Orbax below directories whose names are patterns, such as "[a-z]"."""
+"""Lets Orbax work in directories whose names look like glob patterns, such as "[a-z]"."""
 
 import glob
 import os
@@ -10,10 +10,10 @@ _Path = type(epath.Path())
 
 
 def take_paths_literally() -> None:
-    """Makes etils' local paths search like pathlib's: the directory's name is not a pattern.
+    """Makes `glob` of etils' local paths, like pathlib's, take the directory's name literally.
 
-    Orbax uses such a search to join the files of its processes. Below "[a-z]" it would find
-    nothing, and publish checkpoints without arrays; below "run?" it would find other runs' files.
+    Orbax uses `glob` to merge the files of its processes. In a directory "[a-z]" it would find
+    nothing, and publish checkpoints without arrays; in "run?" it would find other runs' files.
     """
     if not hasattr(_Path.glob, "is_literal"):
         _Path.glob = _literally(_Path.glob)

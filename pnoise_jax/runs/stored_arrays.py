@@ -1,4 +1,4 @@
-"""The arrays of a checkpoint by name, on the host, without the program that saved them."""
+"""Reads arrays of a checkpoint by name, to the host, without the program that saved them."""
 
 import contextlib
 from collections.abc import Mapping
@@ -16,8 +16,11 @@ from pnoise_jax.runs.layout import RunDirectory, checkpoint_steps
 
 
 def find_checkpoint(path: Path) -> Path | None:
-    """The directory of a checkpoint: this path, or the newest one if it is a run or directory."""
-    path = path.absolute()  # as Orbax wants it
+    """The directory of a checkpoint: `path` itself, or the newest one in this work directory.
+
+    `path` may also be a directory of checkpoints. None if there is no checkpoint.
+    """
+    path = path.absolute()  # Orbax requires absolute paths
     if (path / "state").is_dir():
         return path
     for directory in (RunDirectory(path).checkpoints, path):
@@ -28,19 +31,20 @@ def find_checkpoint(path: Path) -> Path | None:
 
 
 def description_file(checkpoint: Path) -> Path:
-    """The JSON with each array's dtype, shape and checksum, from `checksums.describe`."""
+    """The JSON file with each array's dtype, shape and checksum, from `checksums.describe`."""
     return checkpoint / "arrays" / "metadata"
 
 
 def restore_arrays(checkpoint: Path, arrays: Mapping[str, list]) -> dict[str, np.ndarray]:
-    """Some arrays of a checkpoint, verified.
+    """Restore some arrays of a checkpoint and verify their checksums.
 
     Args:
-      checkpoint: its directory.
-      arrays: their descriptions by name, [dtype, shape, checksum].
+      checkpoint: the checkpoint's directory.
+      arrays: the arrays to restore, by name: [dtype, shape, checksum].
 
     Raises:
-      ValueError: one differs from what was saved. Orbax raises its own errors for damaged files.
+      ValueError: an array differs from what was saved. Orbax raises its own errors for damaged
+        files.
     """
     wanted = traverse_util.unflatten_dict(
         {
@@ -50,7 +54,7 @@ def restore_arrays(checkpoint: Path, arrays: Mapping[str, list]) -> dict[str, np
         sep="/",
     )
     on_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
-    # Not with a Checkpointer: when it ends, hosts wait for each other, though one may have failed.
+    # Not a Checkpointer: when it closes, hosts wait for each other, though one may have failed.
     with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
         restored = handler.restore(
             epath.Path(checkpoint / "state"),
@@ -58,5 +62,5 @@ def restore_arrays(checkpoint: Path, arrays: Mapping[str, list]) -> dict[str, np
         )
     flat = cast(dict[str, np.ndarray], traverse_util.flatten_dict(restored, sep="/"))
     if any(checksums.describe_array(x) != arrays[name] for name, x in flat.items()):
-        raise ValueError("its checksums differ")
+        raise ValueError("its arrays do not match the checksums that were saved")
     return flat

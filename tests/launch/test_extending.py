@@ -92,5 +92,5 @@ def test_a_run_whose_model_has_changed_since_says_so(folder, tmp_path):
     finally:
         file.write_text(FILES["my_model.py"])
     assert code == 1
-    assert "of another state than this program's" in errors
+    assert "has a different state from this program's" in errors
     assert "Traceback" not in errors

@@ -244,7 +244,7 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_program(data_dir, tmp_path
 def test_evaluate_needs_a_run(tmp_path):
     code, _, errors = command.run("evaluate", f"--workdir={tmp_path}")
     assert code != 0
-    assert "holds no run" in errors
+    assert "contains no run" in errors
 
 
 @pytest.fixture(scope="module")

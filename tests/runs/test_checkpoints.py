@@ -102,7 +102,9 @@ def test_flipped_bytes_are_found_and_the_one_before_is_taken(saved):
     state, step = restore(saved, report=reports.append)
     assert step == 20
     chex.assert_trees_all_equal(jax.device_get(state), jax.device_get(state_of(20)))
-    assert reports[0].startswith("the checkpoint of step 30 is broken: params/kernel differs from")
+    assert reports[0].startswith(
+        "the checkpoint of step 30 is broken: params/kernel does not match"
+    )
     assert reports[1].startswith("moved the checkpoint of step 30 to")
     assert (saved.parent / "unreadable" / "30").is_dir()  # moved, not deleted
 
@@ -225,7 +227,7 @@ def test_a_copy_under_another_number_is_named_and_gives_way(saved):
     state, step = restore(saved, report=reports.append)
     assert (step, int(state["step"])) == (20, 20)
     assert reports[:2] == [
-        f"the checkpoint of step {there} is broken: it holds the state of step {inside}: it "
+        f"the checkpoint of step {there} is broken: it contains the state of step {inside}: it "
         "is a copy under another number"
         for there, inside in ((400, 20), (30, 10))
     ]
@@ -244,7 +246,7 @@ def test_metrics_that_are_in_no_report_come_back_and_are_verified(saved):
     file.write_text(file.read_text().replace("33.3", "33.4"))
     reports = []
     assert restore(saved, report=reports.append)[1] == 30
-    assert "its pending metrics differ from those saved" in reports[0]
+    assert "its pending metrics do not match the checksum that was saved" in reports[0]
 
 
 def damaged(content: bytes, how: str, rnd: random.Random) -> bytes | None:

@@ -215,7 +215,9 @@ def test_copied_checkpoints_without_a_mark_are_not_deleted(url, tmp_path):
         mark.unlink()
     copy(tmp_path, url)
     before = names(url)
-    with pytest.raises(OSError, match=r"10 was copied here .* mark it by `echo \| gcloud storage"):
+    with pytest.raises(
+        OSError, match=r"10 was copied here .* mark it with `echo \| gcloud storage"
+    ):
         restore(url)
     assert names(url) == before
     for step in (10, 20):
@@ -240,7 +242,7 @@ def test_checkpoints_that_orbax_does_not_see_are_not_forgotten(url, monkeypatch)
     """Its libraries take some failures of the network for files that are not there."""
     save(url, 10)
     monkeypatch.setattr(runs.checkpoints._Manager, "all_steps", lambda self, **_: [])
-    with pytest.raises(OSError, match=r"step 10 is there, and was not seen\. Check the conn"):
+    with pytest.raises(OSError, match=r"step 10 is there, but was not seen\. Check the conn"):
         Checkpoints(url, keep=3)
 
 

@@ -121,7 +121,10 @@ class Silent:
     ("name", "message"),
     [
         ("tensorbord", "writers: unknown writer 'tensorbord'; did you mean 'tensorboard'"),
-        (f"{__name__}:Silent", "Silent lacks finish, close: runs.Writer says what a writer does"),
+        (
+            f"{__name__}:Silent",
+            "Silent has no finish, close: define them; see runs.Writer for what",
+        ),
         ("no_such_module:Writer", "writer 'no_such_module:Writer' cannot be imported"),
     ],
 )

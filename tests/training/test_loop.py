@@ -131,7 +131,7 @@ def test_training_in_another_configs_directory_is_refused(straight, data_dir):
 def test_a_run_that_is_going_on_elsewhere_keeps_its_config(data_dir, tmp_path):
     run_config.claim(tmp_path, small_config(data_dir))  # and no checkpoint yet
     before = (tmp_path / "config.json").read_text()
-    with runs.lock(tmp_path), pytest.raises(OSError, match="in use: another process trains"):
+    with runs.lock(tmp_path), pytest.raises(OSError, match="in use: another process is training"):
         training.train(small_config(data_dir, seed=7), tmp_path)
     assert (tmp_path / "config.json").read_text() == before
 

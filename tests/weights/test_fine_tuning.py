@@ -172,7 +172,7 @@ def test_a_damaged_checkpoint_is_not_taken(straight, data_dir, tmp_path, monkeyp
     stored["ema/params/pos_embed"][2] ^= 1
     arrays.write_text(json.dumps(stored))
     config = config_of(data_dir, tmp_path)
-    damaged = r"checkpoints/12 is damaged \(its checksums differ\)"
+    damaged = r"checkpoints/12 is damaged \(its arrays do not match the checksums that were saved\)"
     with pytest.raises(ValueError, match=damaged):
         start(config)
     monkeypatch.setattr(run_weights, "_AT_ONCE", 1000)  # bytes

@@ -1,4 +1,4 @@
-"""What a writer of metrics does."""
+"""The interface of a writer of metrics."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -9,33 +9,33 @@ _SPEED = ("steps_per_second", "examples_per_second", "data_wait", "device_memory
 
 
 class Writer(Protocol):
-    """Takes the metrics of a run, on the first host alone.
+    """Writes the metrics of a run; only the first host has writers.
 
-    One of your own is a class with these methods, which a config names as "module:Class". It keeps
-    what it needs to find its place again in the directory of the run.
+    To add one, define a class with these methods and name it in a config as "module:Class". It
+    should keep whatever it needs to continue after a restart in the run's work directory.
     """
 
     def __init__(self, run: RunDirectory, config: Mapping[str, Any], step: int) -> None:
-        """Opens.
+        """Opens the writer.
 
         Args:
-          run: the directory of the run.
+          run: the work directory.
           config: all fields of the run by their dotted names.
-          step: the last one that is done, 0 at the start; metrics after it are written again.
+          step: the last finished step, 0 at the start; metrics after it will be written again.
         """
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Takes the means of the metrics since the last call, or an evaluation on the way."""
+        """Writes means of the metrics since the last report, or an evaluation during training."""
 
     def finish(self, metrics: Mapping[str, float]) -> None:
-        """Takes the numbers of the report: "clean/top1", "noisy, shuffled/top1" and so on."""
+        """Writes the numbers of the report: "clean/top1", "noisy, shuffled/top1" and so on."""
 
     def close(self) -> None:
-        """Flushes; also after an error, and without `finish`."""
+        """Flushes and closes; also called after an error, without `finish`."""
 
 
 def grouped(name: str) -> str:
-    """The name of a metric with its group in front, as dashboards sort them."""
+    """The name of a metric, prefixed with its group in a dashboard."""
     if "/" in name:
         return name
     return f"speed/{name}" if name in _SPEED else f"train/{name}"

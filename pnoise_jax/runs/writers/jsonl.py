@@ -1,4 +1,4 @@
-"""metrics.jsonl: a line of JSON by step."""
+"""metrics.jsonl: a line of JSON for each report or evaluation."""
 
 import json
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from pnoise_jax.runs.layout import RunDirectory, is_in_bucket
 
 
 class JsonlWriter:
-    """Writes metrics.jsonl; the numbers at the end are in evaluation.json."""
+    """Writes metrics.jsonl; the numbers of the final report are in evaluation.json instead."""
 
     def __init__(
         self,
@@ -23,7 +23,7 @@ class JsonlWriter:
         """Opens the file; see `Writer`.
 
         Args:
-          evaluates: whether the evaluation of this step is done again; drops what it had written.
+          evaluates: whether the evaluation of this step is repeated; drops its earlier line.
         """
         file = run.metrics
         if file.exists():
@@ -37,13 +37,13 @@ class JsonlWriter:
         self._lines = _Rewritten(file) if is_in_bucket(file) else file.open("a")
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Adds a line."""
+        """Appends a line."""
         self._reopen_if_deleted()
         self._lines.write(json.dumps({"step": step, **metrics}) + "\n")
         self._lines.flush()
 
     def _reopen_if_deleted(self) -> None:
-        """Where the file alone was deleted or moved, and not the directory."""
+        """Reopens the file if it was deleted or moved, but its directory was not."""
         if isinstance(self._lines, _Rewritten) or self._file.exists():
             return
         if self._file.parent.is_dir():
@@ -51,7 +51,7 @@ class JsonlWriter:
             self._lines = self._file.open("a")
 
     def finish(self, metrics: Mapping[str, float]) -> None:
-        """Nothing: evaluation.json has them."""
+        """Does nothing: evaluation.json has the numbers."""
 
     def close(self) -> None:
         """Closes the file."""
@@ -59,7 +59,7 @@ class JsonlWriter:
 
 
 class _Rewritten:
-    """A file in a bucket to which lines are added: nothing can be appended, so all is replaced."""
+    """A file in a bucket; buckets cannot append, so the file is rewritten for every new line."""
 
     def __init__(self, file: Path):
         self._file = file

@@ -1,4 +1,4 @@
-"""MLflow: pip install "pnoise_jax[mlflow]"; MLFLOW_TRACKING_URI and the like are its own."""
+"""MLflow: pip install "pnoise_jax[mlflow]"; MLflow's variables, as MLFLOW_TRACKING_URI, apply."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,16 +8,16 @@ import mlflow
 from pnoise_jax.runs.layout import RunDirectory
 from pnoise_jax.runs.writers.base import grouped
 
-_LONGEST = 500  # characters of a parameter, which older servers allow
+_LONGEST = 500  # characters of a parameter's value, the limit of older servers
 
 
 class MlflowWriter:
-    """Logs to a run of MLflow, the same one when the run is resumed."""
+    """Logs to a run of MLflow; a resumed run continues the same one."""
 
     def __init__(self, run: RunDirectory, config: Mapping[str, Any], step: int):
-        """Starts a run there, or resumes the one whose id is noted in the directory."""
+        """Starts a run of MLflow, or resumes the one whose id is in the work directory."""
         identity = run.path / "mlflow_id"
-        # Without the extra, pyright takes this file for the library.
+        # If the library is not installed, pyright resolves the import to this file.
         self._client = mlflow.MlflowClient()  # pyright: ignore[reportAttributeAccessIssue]
         if identity.exists():
             self._id = identity.read_text().strip()
@@ -32,15 +32,15 @@ class MlflowWriter:
                 self._client.log_param(self._id, field, str(value)[:_LONGEST])
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Logs metrics by their grouped names."""
+        """Logs metrics under their grouped names."""
         for name, value in metrics.items():
             self._client.log_metric(self._id, grouped(name), value, step=step)
 
     def finish(self, metrics: Mapping[str, float]) -> None:
-        """The report, as metrics without steps."""
+        """Logs the report, as metrics without steps."""
         for name, value in metrics.items():
             self._client.log_metric(self._id, f"report/{name.replace(', ', '_')}", value)
 
     def close(self) -> None:
-        """Marks the run there as ended."""
+        """Marks the run of MLflow as ended."""
         self._client.set_terminated(self._id)

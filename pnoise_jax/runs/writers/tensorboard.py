@@ -14,30 +14,30 @@ from pnoise_jax.runs.writers.base import grouped
 
 
 class TensorBoardWriter:
-    """Writes scalars in groups, and at the end the report, with the config as hyperparameters."""
+    """Writes grouped scalars and, at the end, the report with the config as hyperparameters."""
 
     def __init__(self, run: RunDirectory, config: Mapping[str, Any], step: int):
-        """Opens an event file, which hides what others there have after ``step``."""
-        # tensorboardX can write to a bucket, but where that fails it tries for minutes at the end.
+        """Opens an event file, which hides what earlier files contain after ``step``."""
+        # tensorboardX can write to a bucket, but if that fails, it retries for minutes at the end.
         self._bucket = run.path if is_in_bucket(run.path) else None
         self._local = tempfile.TemporaryDirectory() if self._bucket else None
         directory = run.path if self._local is None else self._local.name
-        # tensorboardX names a file by host and second, and replaces one of the same name: a run
-        # that opens its writers twice within a second would lose what it wrote first.
+        # tensorboardX names a file by host and second, and overwrites one of the same name: a run
+        # that opens its writers twice within a second would lose the first file.
         self._events = SummaryWriter(
             str(directory), purge_step=step + 1, filename_suffix=f".{uuid.uuid4().hex[:12]}"
         )
         self._config, self._step = config, step
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """One scalar for each metric."""
+        """Writes a scalar for each metric."""
         self._step = step
         for name, value in metrics.items():
             self._events.add_scalar(grouped(name), value, step)
         self._upload()
 
     def finish(self, metrics: Mapping[str, float]) -> None:
-        """The rows of the report as scalars of the last step, and the hyperparameters."""
+        """Writes the rows of the report as scalars of the last step, and the hyperparameters."""
         fields = {k: v for k, v in self._config.items() if v is not None}
         plain = {k: v if isinstance(v, int | float | str) else str(v) for k, v in fields.items()}
         final = {f"report/{name.replace(', ', '_')}": value for name, value in metrics.items()}
@@ -57,7 +57,7 @@ class TensorBoardWriter:
             self._local.cleanup()
 
     def _upload(self) -> None:
-        """Replaces the file in the bucket by what is written so far."""
+        """Replaces the file in the bucket with what has been written so far."""
         if self._bucket is None or self._local is None:
             return
         self._events.flush()
@@ -66,6 +66,6 @@ class TensorBoardWriter:
 
 
 def _hyperparameters(config: Mapping[str, Any], metrics: Mapping[str, float]) -> tuple:
-    from tensorboardX.summary import hparams  # `add_hparams` would open a directory of its own
+    from tensorboardX.summary import hparams  # `add_hparams` would open a separate directory
 
     return hparams(dict(config), dict(metrics))

@@ -1,4 +1,4 @@
-"""Weights & Biases: pip install "pnoise_jax[wandb]"; WANDB_PROJECT and the like are its own."""
+"""Weights & Biases: pip install "pnoise_jax[wandb]"; its variables, as WANDB_PROJECT, apply."""
 
 import os
 import uuid
@@ -12,14 +12,14 @@ from pnoise_jax.runs.writers.base import grouped
 
 
 class WandbWriter:
-    """Logs to a run of Weights & Biases, the same one when the run is resumed."""
+    """Logs to a run of Weights & Biases; a resumed run continues the same one."""
 
     def __init__(self, run: RunDirectory, config: Mapping[str, Any], step: int):
-        """Starts a run there, or resumes the one whose id is noted in the directory."""
+        """Starts a run of W&B, or resumes the one whose id is in the work directory."""
         identity = run.path / "wandb_id"
         if not identity.exists():
             identity.write_text(uuid.uuid4().hex[:8])
-        # Without the extra, pyright takes this file for the library.
+        # If the library is not installed, pyright resolves the import to this file.
         self._run = wandb.init(  # pyright: ignore[reportAttributeAccessIssue]
             project=os.environ.get("WANDB_PROJECT", "pnoise_jax"),
             id=identity.read_text().strip(),
@@ -30,13 +30,13 @@ class WandbWriter:
         )
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Logs metrics by their grouped names; steps that were logged before are refused there."""
+        """Logs metrics under their grouped names; W&B rejects steps that were logged before."""
         self._run.log({grouped(name): value for name, value in metrics.items()}, step=step)
 
     def finish(self, metrics: Mapping[str, float]) -> None:
-        """The report as the summary of the run."""
+        """Logs the report as the summary of the run."""
         self._run.summary.update({f"report/{name}": value for name, value in metrics.items()})
 
     def close(self) -> None:
-        """Ends the run there."""
+        """Ends the run of W&B."""
         self._run.finish()

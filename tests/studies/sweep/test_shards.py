@@ -171,7 +171,7 @@ def test_another_base_is_refused_while_shards_have_no_results_yet(base, tmp_path
 def test_a_shard_stays_out_of_a_directory_where_a_whole_sweep_is_at_work(base, tmp_path):
     with (
         shards.lock_all(tmp_path),
-        pytest.raises(OSError, match="in use: another process trains there"),
+        pytest.raises(OSError, match="in use: another process is training there"),
     ):
         sweep(base, tmp_path, "0/2")
     with lock(tmp_path):  # the lock was given back

@@ -322,7 +322,7 @@ def test_a_second_sweep_in_a_directory_changes_nothing_there(base, tmp_path):
     sweep_results.claim(tmp_path, base)
     before = (tmp_path / "base_config.json").read_text()
     base.batch_size = 32
-    with runs.lock(tmp_path), pytest.raises(OSError, match="in use: another process trains"):
+    with runs.lock(tmp_path), pytest.raises(OSError, match="in use: another process is training"):
         run_sweep(base, CELLS[:1], tmp_path)
     assert (tmp_path / "base_config.json").read_text() == before
 
