@@ -248,8 +248,8 @@ def test_every_row_of_table_3_takes_the_published_noise():
     ("argument", "message"),
     [
         ("modle=b16", "imagenet_vit.py:modle=b16: unknown argument 'modle'; give model=b16"),
-        ("model=b32", "imagenet_vit.py:model=b32: model is one of b16, ti16, s16, l16"),
-        ("size=300", "size is one of 224, 384"),
+        ("model=b32", "imagenet_vit.py:model=b32: model must be one of b16, ti16, s16, l16"),
+        ("size=300", "size must be one of 224, 384"),
     ],
 )
 def test_a_wrong_argument_says_what_there_is(argument, message):

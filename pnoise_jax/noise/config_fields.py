@@ -17,36 +17,35 @@ CONFIG_FIELDS: dict[str, ConfigField] = {
     ),
     "quality": ConfigField(str, "for linear_transform: cyclic_shift, reverse or optimal"),
     "strength": ConfigField(
-        float, "for linear_transform, gaussian and erase: how strong the noise is"
+        float, "for linear_transform, gaussian and erase: the strength of the noise"
     ),
-    "shift": ConfigField(int, "for cyclic_shift: the distance between the examples that are mixed"),
+    "shift": ConfigField(int, "for cyclic_shift: the distance between the examples to mix"),
     "implementation": ConfigField(str, "for linear_transform: structured or matmul"),
-    "axis": ConfigField(str, "for linear_transform: what is mixed: batch, tokens or views"),
+    "axis": ConfigField(str, "for linear_transform: the axis to mix: batch, tokens or views"),
     "group_size": ConfigField(
         int,
-        "for linear_transform and salt_and_pepper: how many examples are mixed; by default the "
-        "whole batch",
+        "for linear_transform and salt_and_pepper: how many examples to mix; by default the batch",
     ),
-    "mean": ConfigField(float, "for gaussian: its mean; for pixels, on a scale from 0 to 1"),
+    "mean": ConfigField(float, "for gaussian: the mean; for images on a scale from 0 to 1"),
     "std": ConfigField(
-        float, "for gaussian: its standard deviation; for pixels, on a scale from 0 to 1"
+        float, "for gaussian: the standard deviation; for images on a scale from 0 to 1"
     ),
     "probability": ConfigField(
-        float, "for salt_and_pepper: the probability that a number is replaced"
+        float, "for salt_and_pepper: the probability of replacing each number"
     ),
     "extremes": ConfigField(
-        str, "for salt_and_pepper: whose extremes replace numbers: image (each image's) or batch"
+        str, "for salt_and_pepper: use the extremes of each image or of the batch: image or batch"
     ),
-    "options": ConfigField(dict, "for your own noise: its other fields"),
+    "options": ConfigField(dict, "for a noise of your own: its other fields"),
     "layer": ConfigField(
-        str, 'which layers: 3, (6, 8, 10, 12), "last" or "random"; as a string "3" or "6,8,10,12"'
+        str, 'the layers: 3, (6, 8, 10, 12), "last" or "random"; as a string "3" or "6,8,10,12"'
     ),
     "point": ConfigField(
         str,
-        "where in the layer: block_input or attention_input; or image: the pixels, in [0, 1]; the "
-        "result is clipped to that range",
+        "where in the layer: block_input or attention_input; or image, for the pixels from 0 to 1, "
+        "clipped to that range afterwards",
     ),
-    "tokens": ConfigField(str, "which tokens: all or patch"),
+    "tokens": ConfigField(str, "the tokens that get noise: all or patch"),
     "train": ConfigField(bool, "whether the noise acts in training"),
     "inference": ConfigField(
         bool,
@@ -56,11 +55,11 @@ CONFIG_FIELDS: dict[str, ConfigField] = {
     ),
     "schedule": ConfigField(
         str,
-        'factor on the strength during training, such as "linear 0 to 1 over 10 epochs" or '
-        '"cosine 1 to 0 over 90 epochs from 10 epochs"; evaluations use the full strength',
+        'factor for the strength in training, such as "linear 0 to 1 over 10 epochs" or "cosine 1 '
+        'to 0 over 90 epochs from 10 epochs"; evaluations use the full strength',
     ),
-    "stop_gradient": ConfigField(bool, "whether gradients treat the noise as a constant"),
+    "stop_gradient": ConfigField(bool, "whether the gradient treats the noise as a constant"),
     "others": ConfigField(
-        dict, "further injections by name, each a section made by `training.noise_config`"
+        dict, "more injections by name, each a section from `training.noise_config`"
     ),
 }

@@ -1,4 +1,4 @@
-"""What is checked of an experiment before any long work."""
+"""Checks of an experiment before any long work."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -14,12 +14,12 @@ from pnoise_jax.training.strength_schedule import StrengthSchedule
 
 
 class ConfigError(ValueError):
-    """What a run was asked for cannot be trained, however often it is started."""
+    """The config or work directory is bad, so starting the run again would fail again."""
 
 
 @contextlib.contextmanager
 def as_config_errors() -> Iterator[None]:
-    """Makes a ConfigError of a ValueError."""
+    """Turns a ValueError into a ConfigError."""
     try:
         yield
     except ValueError as error:
@@ -27,7 +27,7 @@ def as_config_errors() -> Iterator[None]:
 
 
 def check_shapes(setup: Setup) -> None:
-    """Raises ValueError where model, images and protocols do not fit together."""
+    """Raises ValueError if the model, the images and the protocols do not fit together."""
     shape = setup.test_data.require_image_shape()
     if not isinstance(setup.mean, data.MeanImage) and len(setup.mean) not in (1, shape[-1]):
         raise ValueError(
@@ -55,7 +55,7 @@ def check_draws(
     *,
     classifies: bool,
 ) -> None:
-    """Raises ValueError where draws are to be averaged, and nothing is drawn or classified."""
+    """Raises ValueError if draws are to be averaged, but nothing is drawn or classified."""
     draws = config.evaluation.draws
     if draws > 1 and not classifies:
         raise ValueError(
@@ -64,13 +64,13 @@ def check_draws(
         )
     if draws > 1 and not averaged:
         raise ValueError(
-            f"evaluation.draws={draws}, but nothing is drawn in an evaluation: no noise of the "
-            "config is random, and its task has no noise on weights; set evaluation.draws=1"
+            f"evaluation.draws={draws}, but an evaluation draws nothing: no noise of the config "
+            "is random, and its task has no noise on weights; set evaluation.draws=1"
         )
 
 
 def check_classes(config: ml_collections.ConfigDict, *, classifies: bool) -> None:
-    """Raises ValueError where logits are to be left out, and there are none."""
+    """Raises ValueError if logits are to be left out, but the task does not classify."""
     classes = config.evaluation.classes
     if classes != "all" and not classifies:
         raise ValueError(
@@ -98,21 +98,22 @@ def _check_views(setup: Setup, injection: noise.Injection) -> None:
     if injection.noise.group_size != views:
         raise ValueError(
             f"{section}.axis='views' with {section}.group_size={injection.noise.group_size} mixes "
-            f"that many views of an image, and evaluation.views={views}: set both alike"
+            f"that many views of an image, but evaluation.views={views}: set both to the same "
+            "number"
         )
 
 
 def check_training(setup: Setup, *, devices: int | None = None) -> None:
-    """Raises ValueError where what was built can be evaluated, but not trained on these devices.
+    """Raises ValueError if the setup, which can be evaluated, cannot be trained on these devices.
 
     Args:
-      setup: what was built.
-      devices: how many; None for those that JAX has.
+      setup: the parts of the run.
+      devices: the number of devices; None for those that JAX has.
     """
     config, train_data = setup.config, setup.train_data
     _ = setup.train_transform  # checks it
     _check_devices(setup, devices)
-    if config.fsdp > 1:  # asking for the parameters traces how the model starts, which takes long
+    if config.fsdp > 1:  # `parameters` traces the model's initialisation, which takes long
         parallel.require_split(setup.parameters, config.fsdp)
     parallel.require_divisible(
         "batch_size",
@@ -155,7 +156,7 @@ def check_training(setup: Setup, *, devices: int | None = None) -> None:
 
 
 def _check_devices(setup: Setup, devices: int | None) -> None:
-    """Raises ValueError where the devices cannot share parameters and products as configured."""
+    """Raises ValueError if the devices cannot share parameters and products as configured."""
     config = setup.config
     if devices is None:
         parallel.training_mesh(config.fsdp, config.tensor_parallel)
@@ -165,20 +166,21 @@ def _check_devices(setup: Setup, devices: int | None) -> None:
     if setup.matmul_split is None:
         raise ValueError(
             f"tensor_parallel={config.tensor_parallel}: the matrix products of model.name="
-            f"{config.model.name!r} cannot be split over devices, those of ViT, DeiT, BEiT and "
-            "ViT-22B can; set tensor_parallel=1, and fsdp if the model is too large for one device"
+            f"{config.model.name!r} cannot be split over devices, only those of ViT, DeiT, BEiT "
+            "and ViT-22B can; set tensor_parallel=1, and fsdp if the model is too large for one "
+            "device"
         )
     setup.matmul_split.require(config.tensor_parallel)
     if config.reduce_dtype is not None:
         raise ValueError(
             f"reduce_dtype={config.reduce_dtype!r} with tensor_parallel={config.tensor_parallel}: "
-            "gradients of products that are split are summed as they are computed; leave "
-            "reduce_dtype out, or set tensor_parallel=1"
+            "the gradients of split products are summed in the dtype in which they are computed; "
+            "leave reduce_dtype out, or set tensor_parallel=1"
         )
 
 
 def _check_schedules(setup: Setup) -> None:
-    """Raises ValueError where the schedule of a noise is bad, or begins after the run's end."""
+    """Raises ValueError if the schedule of a noise is bad, or begins after the end of the run."""
     field, section = "optimizer.gradient_noise_schedule", setup.config.optimizer
     if (text := section.gradient_noise_schedule) is not None:
         if not section.gradient_noise_std:
@@ -193,20 +195,20 @@ def _check_schedules(setup: Setup) -> None:
 
 
 def _require_acting(injection: noise.Injection, evaluated: set[str]) -> None:
-    """Raises ValueError where noise that is off in training is off in noisy evaluation as well."""
+    """Raises ValueError if noise that is off in training is also off in noisy evaluation."""
     section = injection.section
     if section not in evaluated:
         raise ValueError(
             f"{section}.train=False and {section}.inference=False: noisy evaluation applies the "
-            f"noise of {', '.join(sorted(evaluated))}, whose inference is True, so {section} acts "
-            "nowhere; set one of the two to True"
+            f"noise of {', '.join(sorted(evaluated))}, whose inference is True, so {section} never "
+            "acts; set one of the two to True"
         )
 
 
 def require_weights(config: ml_collections.ConfigDict) -> None:
-    """Raises ValueError where a config that only fine-tunes names no weights."""
+    """Raises ValueError if a config that only fine-tunes names no weights."""
     if config.weights_required and config.weights is None:
         raise ValueError(
-            "weights=None: this config fine-tunes; give --config.weights=FILE, or train "
+            "weights=None: this config only fine-tunes; give --config.weights=FILE, or train "
             "from scratch with --config.weights_required=False"
         )

@@ -20,17 +20,17 @@ from pnoise_jax.training.task_registry import TASKS
 class Classification(Task):
     """Learns the labels of images.
 
-    Takes the attributes of every `Task`, and these:
+    It has the attributes of every `Task`, and these:
 
     Attributes:
-      label_smoothing: share of the target spread evenly over all classes.
-      mixing: of images, or of the input of a layer, and of targets, within a micro-batch; None for
-        none. Images are mixed before noise enters.
-      labels_follow_noise: whether the targets are mixed as the model's noise mixes the examples in
-        training: mixup by the noise's matrix.
+      label_smoothing: share of the target to spread evenly over all classes.
+      mixing: how to mix images, or the input of a layer, and targets within a micro-batch; None
+        turns it off. Images are mixed before the noise is injected.
+      labels_follow_noise: whether to mix the targets as the model's noise mixes the examples in
+        training: mixup with the noise's matrix.
 
     Raises:
-      ValueError: the model has no such layer.
+      ValueError: the model has no layer `mixing.layer`.
     """
 
     label_smoothing: float = dataclasses.field(default=0.0, metadata={"from_config": True})
@@ -45,7 +45,7 @@ class Classification(Task):
             self._require_layer(self.mixing.layer)
 
     def check(self) -> None:
-        """Raises ValueError where labels cannot follow the noise; see `noise_labels`."""
+        """Raises ValueError if the labels cannot follow the noise; see `noise_labels`."""
         super().check()
         if self.labels_follow_noise:
             injections = noise.as_injections(self.model.injection)
@@ -57,7 +57,7 @@ class Classification(Task):
 
     @classmethod
     def from_setup(cls, setup: Setup, **options: Any) -> Self:
-        """With the config's label smoothing and mixup."""
+        """Create the task with the config's label smoothing and mixup."""
         section = dict(setup.config.mixup)
         labels_follow_noise = section.pop("labels_follow_noise")
         mixing = Mixing(**section)
@@ -79,14 +79,14 @@ class Classification(Task):
     ) -> tuple[jax.Array, tuple[State, Metrics]]:
         """The cross-entropy.
 
-        top1 is in percent; of mixed examples it counts the label of the one that another is mixed
-        into.
+        The metric top1 is in percent. For a mixed example, it compares with the example's own
+        label, not its partner's.
         """
         images, targets = self.inputs(batch, context)
         return self.cross_entropy(params, state, images, targets, batch["label"], context)
 
     def inputs(self, batch: data.Batch, context: StepContext) -> tuple[jax.Array, jax.Array]:
-        """Normalised images, and targets (batch, classes); smoothed and mixed."""
+        """Normalised images and smoothed targets (batch, classes), both mixed if that is on."""
         images = self.normalise(batch["image"])
         targets = optax.smooth_labels(
             jax.nn.one_hot(batch["label"], self.model.num_classes, dtype=jnp.float32),
@@ -113,10 +113,7 @@ class Classification(Task):
     def apply(
         self, params: Any, state: State, images: jax.Array, context: StepContext
     ) -> tuple[jax.Array, State]:
-        """The model in training mode, with its noise, and with the input of `mixing`'s layer mixed.
-
-        See `Task.apply`.
-        """
+        """Apply the model as `Task.apply` does, and mix the input of the layer `mixing.layer`."""
         if self.mixing is None or not self.mixing.layer:
             return super().apply(params, state, images, context)
         injections = noise.as_injections(self.model.injection)
@@ -139,7 +136,7 @@ class Classification(Task):
         labels: Any,
         context: StepContext,
     ) -> tuple[jax.Array, tuple[State, Metrics]]:
-        """What `loss` returns, of the images and targets that `inputs` gives."""
+        """The result of `loss` for the images and targets from `inputs`."""
         logits, state = self.apply(params, state, images, context)
         loss = optax.softmax_cross_entropy(logits, targets).mean()
         top1 = 100 * (logits.argmax(-1) == labels).mean(dtype=jnp.float32)
@@ -150,7 +147,7 @@ class Classification(Task):
         if layer > last:
             raise ValueError(
                 f"mixup.layer={layer}: this model has no layer {layer}; its layers are 1 to "
-                f"{last}, and 0 stands for the images"
+                f"{last}, and 0 mixes the images"
             )
 
 

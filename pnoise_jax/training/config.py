@@ -15,10 +15,10 @@ from pnoise_jax.training.fields import FIELDS, affecting, flatten, noise_config
 
 
 def default_config() -> ml_collections.ConfigDict:
-    """All fields of a run with their defaults; a config file changes those it cares about.
+    """All fields of a run with their defaults; a config file changes only some of them.
 
-    docs/config.md lists them. Durations are strings: "500 steps", "10 epochs", "1e6 examples", for
-    checkpoints also "15 minutes". Fields of None are not set.
+    docs/config.md lists them. Durations are strings: "500 steps", "10 epochs", "1e6 examples"; for
+    checkpoints also "15 minutes". Fields that are None are not set.
     """
     config = ml_collections.ConfigDict()
     for name, field in FIELDS.items():
@@ -33,12 +33,12 @@ def default_config() -> ml_collections.ConfigDict:
 
 
 def model_config(name: str, **options: Any) -> ml_collections.ConfigDict:
-    """The model section: a model's name and all its options, as `models.create_model` takes them.
+    """The model section: a model's name and all its options for `models.create_model`.
 
-    An option whose default is None is a placeholder for a whole number.
+    An option whose default is None becomes a placeholder for a whole number.
 
     Raises:
-      ValueError: an unknown name or option.
+      ValueError: the name or an option is unknown.
     """
     allowed = models.default_options(name)
     for elsewhere in ("dtype", "axis_name"):  # config.dtype; there is no mapped axis under jit
@@ -57,71 +57,73 @@ def _option(name: str, value: Any) -> Any:
 
 
 def parse_arguments(file: str, text: str | None, **choices: Sequence[Any]) -> SimpleNamespace:
-    """What stands behind the colon of ``--config file.py:model=b16,size=384``.
+    """Parse the arguments after the colon in ``--config file.py:model=b16,size=384``.
 
     Args:
-      file: the config's, for the error.
-      text: what stands there; of what it leaves out, the first choice is taken.
-      **choices: of each argument all it may be, strings or numbers.
+      file: the name of the config file, for the error message.
+      text: the text after the colon, if any. An argument that it omits has its first choice.
+      **choices: the allowed values of each argument, strings or numbers.
 
     Raises:
-      ValueError: an argument or a choice that there is not.
+      ValueError: an argument is unknown, or its value is not one of the choices.
     """
-    found = {name: allowed[0] for name, allowed in choices.items()}
+    arguments = {name: allowed[0] for name, allowed in choices.items()}
     for part in filter(None, (text or "").split(",")):
         name, _, value = (side.strip() for side in part.partition("="))
-        usage = ",".join(f"{known}={'|'.join(map(str, of))}" for known, of in choices.items())
+        usage = ",".join(f"{key}={'|'.join(map(str, any_of))}" for key, any_of in choices.items())
         if name not in choices:
             raise ValueError(f"{file}:{part}: unknown argument {name!r}; give {usage}")
         allowed = {str(choice): choice for choice in choices[name]}
         if value not in allowed:
-            raise ValueError(f"{file}:{part}: {name} is one of {', '.join(allowed)}")
-        found[name] = allowed[value]
-    return SimpleNamespace(**found)
+            raise ValueError(f"{file}:{part}: {name} must be one of {', '.join(allowed)}")
+        arguments[name] = allowed[value]
+    return SimpleNamespace(**arguments)
 
 
-# May differ between the hosts of a run:
+# Fields that may differ between the hosts of a run.
 OF_HOST = affecting(Affects.HOST)
-# May differ when a sweep goes on:
+# Fields that may change when a sweep is resumed.
 NOT_OF_RESULTS = affecting(Affects.HOST, Affects.NOTHING)
-# May differ when a run goes on. The runs of a sweep are found again by a digest of all others.
+# Fields that may change when a run is resumed. A digest of all others identifies a sweep's runs.
 HARMLESS = affecting(Affects.HOST, Affects.NOTHING, Affects.RESULTS)
 
 
-# Sections whose fields are checked by what they describe.
+# Sections whose fields are checked by the model, task or noise that they describe.
 _OPEN = ("model.", "task.", "noise.options.", "noise.others.")
 
 
 def validate(config: ml_collections.ConfigDict) -> None:
     """Raises ValueError for the first field that is unknown, missing, or out of its range."""
     known = _default_fields()
-    given = dict(flatten(config))
-    for field in given:
+    values = dict(flatten(config))
+    for field in values:
         if field not in known and not field.startswith(_OPEN):
             raise ValueError(unknown_field(field, known))
     for field in known:  # the model's other options may be left out
-        if field not in given and (field == "model.name" or not field.startswith("model.")):
+        if field not in values and (field == "model.name" or not field.startswith("model.")):
             raise ValueError(f"{field} is missing; start the config from default_config()")
     for name, field in FIELDS.items():
-        field.validate(name, given[name])
+        field.validate(name, values[name])
     if "others" not in config.noise:
         raise ValueError("noise.others is missing; start the config from default_config()")
     for name, section in config.noise.others.items():
         _require_noise_fields(f"noise.others.{name}", section)
-    _require_model_options(given)
-    if given["data.cache"] and given["data.num_workers"]:
+    _require_model_options(values)
+    if values["data.cache"] and values["data.num_workers"]:
         raise ValueError(
-            f"data.cache=True, data.num_workers={given['data.num_workers']}: every worker would "
+            f"data.cache=True, data.num_workers={values['data.num_workers']}: every worker would "
             "get a copy of the whole data set; set data.num_workers=0, or data.cache=False"
         )
-    mean, std = given["data.mean"], given["data.std"]
-    if given["data.mean_image"] is not None and list(std) != [1.0]:
+    mean, std = values["data.mean"], values["data.std"]
+    if values["data.mean_image"] is not None and list(std) != [1.0]:
         raise ValueError(
-            f"data.mean_image={given['data.mean_image']!r}, data.std={std!r}: nothing is divided "
-            "by where a mean image is subtracted; set data.std=(1.0,)"
+            f"data.mean_image={values['data.mean_image']!r}, data.std={std!r}: pixels are not "
+            "divided by anything if a mean image is subtracted; set data.std=(1.0,)"
         )
-    if given["data.mean_image"] is None and len(mean) != len(std):
-        raise ValueError(f"data.mean={mean!r}, data.std={std!r}: give as many numbers in each")
+    if values["data.mean_image"] is None and len(mean) != len(std):
+        raise ValueError(
+            f"data.mean={mean!r}, data.std={std!r}: give the same number of values in both"
+        )
 
 
 @functools.cache  # a sweep validates thousands of configs
@@ -130,7 +132,7 @@ def _default_fields() -> Mapping[str, Any]:
 
 
 def differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Fields that differ between two configs, {field: (ours, theirs)}, the harmless left out."""
+    """The fields that differ between two configs, {field: (ours, theirs)}, except `HARMLESS`."""
     ours, theirs = (dict(flatten(config)) for config in (ours, theirs))
     return {
         field: (ours.get(field), theirs.get(field))
@@ -140,8 +142,8 @@ def differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, t
 
 
 def _require_noise_fields(name: str, section: Any) -> None:
-    """Raises ValueError unless one of noise.others has the fields of a noise section."""
-    how = "make it by training.noise_config(...), such as noise_config(preset='paper_vit')"
+    """Raises ValueError unless an entry of noise.others has the fields of a noise section."""
+    how = "create it with training.noise_config(...), such as noise_config(preset='paper_vit')"
     if not isinstance(section, ml_collections.ConfigDict):
         raise ValueError(f"{name}={section!r} is not a section: {how}")
     known = noise.CONFIG_FIELDS
@@ -153,17 +155,19 @@ def _require_noise_fields(name: str, section: Any) -> None:
             raise ValueError(f"{name}.{key} is missing: {how}")
 
 
-def _require_model_options(given: Mapping[str, Any]) -> None:
-    """Raises ValueError for an option of None that has a default; unknown models raise later."""
-    name = given["model.name"]
+def _require_model_options(values: Mapping[str, Any]) -> None:
+    """Raises ValueError if an option with a default is None; unknown models raise later."""
+    name = values["model.name"]
     defaults = models.default_options(name) if name in models.list_models() else {}
     for option, default in defaults.items():
-        if default is not None and given.get(f"model.{option}", default) is None:
-            raise ValueError(f"model.{option}=None: give a value; {name} has {default!r}")
+        if default is not None and values.get(f"model.{option}", default) is None:
+            raise ValueError(
+                f"model.{option}=None: give a value; the default of {name} is {default!r}"
+            )
 
 
 def unknown_field(field: str, known: Collection[str]) -> str:
-    """The message for a field that is not among the known ones."""
+    """The error message for a field that is not among the known ones."""
     section, _, option = field.partition(".")
     options = [name.partition(".")[2] for name in known]
     if section == "model" and (why := models.explain_absent_option(option, options)):
@@ -182,7 +186,7 @@ def unknown_field(field: str, known: Collection[str]) -> str:
 
 
 def _short_forms(field: str) -> tuple[str, ...]:
-    """The last part of a dotted name, "learning_rate" say, and its initials, "lr"."""
+    """The last part of a dotted name, such as "learning_rate", and its initials, "lr"."""
     last = field.rpartition(".")[2]
     words = last.split("_")
     return (last, "".join(word[0] for word in words)) if len(words) > 1 else (last,)

@@ -1,4 +1,4 @@
-"""What a run prints: its header, a progress bar or lines, its warnings."""
+"""The console output of a run: its header, its progress and its warnings."""
 
 import contextlib
 import datetime
@@ -27,12 +27,12 @@ _LOSS = Measure("loss", "loss", 4, "")
 def print_header(
     console: Console, experiment: Experiment, imported: weights.Weights | None = None
 ) -> None:
-    """The configuration, the parameters, the devices, and the k that noise mixes.
+    """Prints the config, the parameters, the devices, and the k examples that the noise mixes.
 
     Args:
-      console: what to print on.
+      console: the console to print on.
       experiment: the run.
-      imported: the weights that it starts from; None where it starts or goes on without.
+      imported: the weights that the run starts from; None if there are none, or it is resumed.
     """
     config = experiment.config
     console.rule("configuration")
@@ -66,7 +66,7 @@ def print_header(
 
 
 def _parameter_table(params: Mapping[str, Any]) -> Table:
-    """Names, shapes, dtypes and sizes, and the number of all parameters."""
+    """A table of the parameters' names, shapes, dtypes and sizes, and of their total size."""
     flat: Mapping[str, Any] = dict(traverse_util.flatten_dict(params, sep="/"))
     table = Table("name", "shape", "dtype", box=box.SIMPLE)
     table.add_column("size", justify="right")
@@ -79,7 +79,7 @@ def _parameter_table(params: Mapping[str, Any]) -> Table:
 
 
 def describe_fine_tuning(experiment: Experiment, imported: weights.Weights | None) -> list[str]:
-    """Which weights the run starts from, and what of them stays as it is."""
+    """Sentences about the weights that the run starts from, and the parameters it freezes."""
     sentences = []
     if imported is not None:
         described = (imported.describe(), imported.describe_assumed())
@@ -103,7 +103,7 @@ def describe_fine_tuning(experiment: Experiment, imported: weights.Weights | Non
 
 
 def describe_noise(experiment: Experiment) -> str:
-    """Which noise, where, when, and how many examples it mixes: a line for each noise."""
+    """A line for each noise: what it is, where and when it acts, and how many examples it mixes."""
     injections = noise.switch_for_evaluation(experiment.model.injection)
     lines = [
         _describe_injection(experiment, each) + _describe_schedule(schedule)
@@ -123,7 +123,7 @@ def describe_noise(experiment: Experiment) -> str:
 
 def _describe_injection(experiment: Experiment, injection: noise.Injection) -> str:
     layers = ", ".join(map(str, injection.layers(experiment.model.num_layers)))
-    drawn = " (one drawn anew each step)" if injection.layer == "random" else ""
+    drawn = " (one drawn for each step)" if injection.layer == "random" else ""
     where = f"{injection.point}, layer {layers}{drawn}, {injection.tokens} tokens"
     if injection.point == "image":
         where = "image, pixels from 0 to 1"
@@ -138,11 +138,11 @@ def _describe_injection(experiment: Experiment, injection: noise.Injection) -> s
 def _describe_schedule(schedule: StrengthSchedule | None) -> str:
     if schedule is None:
         return ""
-    return f"; its strength times {schedule} in training, in full in evaluations"
+    return f"; its strength times {schedule} in training, full strength in evaluations"
 
 
 def warn_of_noise(experiment: Experiment) -> list[str]:
-    """The constraints of eq. 14 that quality matrices break at the k of this run."""
+    """Warnings of the constraints of eq. 14 that quality matrices violate at the k of this run."""
     warnings = []
     for injection in noise.switch_for_evaluation(experiment.model.injection):
         quality = getattr(injection.noise, "quality", None)
@@ -159,7 +159,7 @@ def warn_of_noise(experiment: Experiment) -> list[str]:
 
 
 def _mixed_examples(experiment: Experiment, injection: noise.Injection) -> dict[str, int]:
-    """k, the examples that an injection mixes, by phase of the run; empty where it mixes none."""
+    """k, the number of examples that an injection mixes, by phase; empty if it mixes none."""
     config = experiment.config
     if not injection.noise.mixes_batch:
         return {}
@@ -172,16 +172,16 @@ def _mixed_examples(experiment: Experiment, injection: noise.Injection) -> dict[
 
 
 class ProgressReport:
-    """A bar on a terminal, a line per report elsewhere."""
+    """Shows progress: a bar on a terminal, otherwise a line per report."""
 
     def __init__(self, console: Console, task: Task, total: int, bar: Progress | None = None):
         """Reports the progress of a run.
 
         Args:
-          console: what to print on.
-          task: says which metrics to show.
-          total: steps of the run.
-          bar: a live one with a single entry; None to print lines.
+          console: the console to print on.
+          task: decides which metrics to show.
+          total: the number of steps of the run.
+          bar: a live progress bar with a single entry; None to print lines.
         """
         self._console, self._task, self._total, self._bar = console, task, total, bar
 
@@ -205,11 +205,11 @@ class ProgressReport:
             self._console.print(line, soft_wrap=True)
 
     def compiled(self, seconds: float) -> None:
-        """Says how long the first step took, in which the program was compiled."""
+        """Prints how long the first step took, which includes compilation."""
         self._console.print(f"compiled; the first step took {seconds:.1f} s", soft_wrap=True)
 
     def evaluated(self, step: int, row: Mapping[str, float]) -> None:
-        """Shows a row of an evaluation on the way."""
+        """Shows a row of an evaluation during training."""
         shown = ", ".join(m.text(row[m.name]) for m in self._task.row_measures)
         self._console.print(
             f"step {step}/{self._total}  clean evaluation: {shown}, {row['n']} examples",

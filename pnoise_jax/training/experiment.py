@@ -1,4 +1,4 @@
-"""What a config describes, built and checked before any long work."""
+"""Builds and checks everything that a config describes before any long work."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -20,26 +20,26 @@ from pnoise_jax.training.task_registry import create_task, prepare_model
 
 
 class Experiment(Setup):
-    """A config, the parts that it describes, and the task that they serve."""
+    """A config, the parts that it describes, and its task."""
 
     @functools.cached_property
     def task(self) -> Task:
-        """What is learned, and how that is measured."""
+        """The task: what the run learns, and how that is evaluated."""
         return create_task(self)
 
     def initial_state(
         self, key: jax.Array, imported: Mapping[str, jax.Array] | None = None
     ) -> TrainState:
-        """The state before the first step; imported weights stand in for the model's own."""
+        """The state before the first step; imported weights replace the model's initial ones."""
         images = jax.ShapeDtypeStruct((1, *self.test_data.require_image_shape()), jnp.float32)
         with_ema = self.config.ema_decay is not None
-        # The rates do not matter here, and those of the schedule ask for the training split.
+        # The rate does not matter here, and the config's schedule would load the training split.
         optimizer = self.create_optimizer(optax.constant_schedule(0.0))
         return init_state(self.task, optimizer, key, images, with_ema=with_ema, imported=imported)
 
     @functools.cached_property
     def parameters(self) -> Any:
-        """Shapes and dtypes of the parameters that are trained, those of the task's own too."""
+        """Shapes and dtypes of the parameters to train, including the task's own."""
         return jax.eval_shape(self.initial_state, jax.random.key(0)).params
 
     def abstract_state(self, mesh: jax.sharding.Mesh) -> TrainState:
@@ -55,14 +55,14 @@ class Experiment(Setup):
 def build(
     config: ml_collections.ConfigDict, *, load: Callable[..., data.Dataset] = data.load
 ) -> Experiment:
-    """Builds what ``config`` describes; prepares its data set where that is not there yet.
+    """Builds what ``config`` describes; prepares its data set if that is missing.
 
     Args:
-      config: to validate.
-      load: `data.load`, or a function that remembers what it has loaded.
+      config: the config; it is validated.
+      load: `data.load`, or a function like it that caches what it loads.
 
     Raises:
-      ValueError: for a bad field, named; before anything is compiled.
+      ValueError: a field is bad; names it, before anything is compiled.
       OSError: the data cannot be read or prepared.
     """
     validate(config)
@@ -90,7 +90,7 @@ def build(
 def _read_statistics(
     config: ml_collections.ConfigDict, size: tuple[int, int]
 ) -> tuple[data.PixelMean, tuple[float, ...]]:
-    """Mean and standard deviation of the pixels; a mean image of this height and width."""
+    """Mean and standard deviation of the pixels; a mean image has height and width `size`."""
     section = config.data
     std = tuple(section.std)
     if section.mean_image is None:
@@ -106,7 +106,7 @@ def _create_model(
     reserved = {"num_classes", "injection", "dtype"} & options.keys()
     if reserved:
         raise ValueError(
-            f"model.{min(reserved)} is not set in the model section: the data set gives the "
+            f"model.{min(reserved)} must not be set in the model section: the data set sets the "
             "classes, config.noise the injections, config.dtype the dtype"
         )
     try:

@@ -1,4 +1,4 @@
-"""The kinds of config fields: the values that each allows, and what another value would affect."""
+"""Kinds of config fields: which values each allows, and what changing a value affects."""
 
 import dataclasses
 import enum
@@ -14,7 +14,7 @@ from pnoise_jax.training.durations import seconds_of, steps_of
 
 
 class Affects(enum.Enum):
-    """What another value of a field would change, and so when it may change."""
+    """What changing a field's value affects, and therefore when it may change."""
 
     WEIGHTS = "the weights: it may not change when a run is resumed"
     RESULTS = "results, not weights: it may change when a run is resumed, not within a sweep"
@@ -28,8 +28,8 @@ class Field:
 
     Attributes:
       default: its value if a config does not set it; None leaves it unset.
-      meaning: in words, for the documentation.
-      affects: what depends on it.
+      meaning: what the field means, for the documentation.
+      affects: what changing its value affects.
     """
 
     default: Any
@@ -37,14 +37,14 @@ class Field:
     affects: Affects = dataclasses.field(default=Affects.WEIGHTS, kw_only=True)
 
     kind = str  # the type of its values
-    expected: ClassVar[str] = "a text"  # what its values are, in words; of some fields a property
+    expected: ClassVar[str] = "a string"  # the allowed values, in words; a property in some kinds
 
     def placeholder(self) -> Any:
         """The field's initial value in a config: its default, or a placeholder of its type."""
         return config_dict.placeholder(self.kind) if self.default is None else self.default
 
     def validate(self, name: str, value: Any) -> None:
-        """Raises ValueError, naming the field, unless it may have this value."""
+        """Raises ValueError, naming the field, unless the value is allowed."""
         if value is None:
             if self.default is not None:
                 raise ValueError(f"{name}=None: give a value; the default is {self.default!r}")
@@ -57,7 +57,7 @@ class Field:
 
 @dataclasses.dataclass(frozen=True)
 class Text(Field):
-    """Any text."""
+    """Any string."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Switch(Field):
 
 @dataclasses.dataclass(frozen=True)
 class Whole(Field):
-    """A whole number from `low` to `high`, both allowed."""
+    """A whole number from `low` to `high`, inclusive."""
 
     low: int = dataclasses.field(default=1, kw_only=True)
     high: float = dataclasses.field(default=math.inf, kw_only=True)
@@ -93,7 +93,7 @@ class Whole(Field):
 
 @dataclasses.dataclass(frozen=True)
 class Number(Field):
-    """A number in an interval, as it is written: "[0, 1)"; inf is open."""
+    """A number in an interval, written like "[0, 1)"; inf as an end is open."""
 
     interval: str = dataclasses.field(default="[0, inf)", kw_only=True)
 
@@ -113,7 +113,7 @@ class Number(Field):
 
 @dataclasses.dataclass(frozen=True)
 class Choice(Field):
-    """One of a few texts."""
+    """One of several strings."""
 
     choices: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
 
@@ -127,7 +127,7 @@ class Choice(Field):
 
 @dataclasses.dataclass(frozen=True)
 class Duration(Field):
-    """A text such as "10 epochs"."""
+    """A string such as "10 epochs"."""
 
     expected = "a number of steps, epochs or examples"
 
@@ -138,7 +138,7 @@ class Duration(Field):
 
 @dataclasses.dataclass(frozen=True)
 class Minutes(Field):
-    """A text such as "15 minutes"; with `or_steps` also a duration in steps, epochs, examples."""
+    """A string such as "15 minutes"; with `or_steps` also steps, epochs or examples."""
 
     or_steps: bool = dataclasses.field(default=False, kw_only=True)
 
@@ -151,8 +151,8 @@ class Minutes(Field):
             return True
         if not self.or_steps:
             raise ValueError(
-                f"{name}={value!r}: give minutes, such as '15 minutes'; durations in steps, epochs "
-                "or examples go into checkpoint.every"
+                f"{name}={value!r}: give minutes, such as '15 minutes'; set a duration in steps, "
+                "epochs or examples in checkpoint.every"
             )
         try:
             steps_of(value, field=name, examples=1, batch_size=1)
@@ -172,15 +172,15 @@ class Place(Field):
             return False
         if value.strip() and value not in ("None", "none") and "\0" not in value:
             return True
-        called = f" (./{value} where it is called that)" if value in ("None", "none") else ""
+        quoted = f" (./{value} if that is its name)" if value in ("None", "none") else ""
         raise ValueError(
-            f"{name}={value!r} is not a path: give one{called}, or None to leave the field unset"
+            f"{name}={value!r} is not a path: give one{quoted}, or None to leave the field unset"
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class Patterns(Field):
-    """Regular expressions, none or several."""
+    """Any number of regular expressions."""
 
     kind = tuple
     expected = "patterns of names, such as ('patch_embed/.*',), or () for none"
@@ -203,10 +203,10 @@ class Patterns(Field):
 
 @dataclasses.dataclass(frozen=True)
 class Rates(Field):
-    """Texts "PATTERN=FACTOR", none or several."""
+    """Any number of strings "PATTERN=FACTOR"."""
 
     kind = tuple
-    expected = "texts PATTERN=FACTOR, such as ('task/.*=10', '.*/bias=2'), or () for none"
+    expected = "strings PATTERN=FACTOR, such as ('task/.*=10', '.*/bias=2'), or () for none"
 
     def _allows(self, name: str, value: Any) -> bool:
         if not isinstance(value, tuple | list) or not all(isinstance(v, str) for v in value):
@@ -220,11 +220,11 @@ class Rates(Field):
 
 
 def parse_rate(text: str) -> tuple[str, float]:
-    """The pattern and the factor of a text "PATTERN=FACTOR".
+    """The pattern and the factor of a string "PATTERN=FACTOR".
 
     Raises:
-      ValueError: the text has no "=", the pattern is not a regular expression, or the factor is
-        not a positive number.
+      ValueError: the string has no "=", the pattern is not a valid regular expression, or the
+        factor is not a positive number.
     """
     pattern, equals, factor = text.rpartition("=")
     if not equals or not pattern:
@@ -241,15 +241,15 @@ def parse_rate(text: str) -> tuple[str, float]:
         raise ValueError(f"{text!r}: the factor {factor!r} is not a number") from error
     if not 0 < number < math.inf:
         raise ValueError(
-            f"{text!r}: give a factor above 0 and below inf; optimizer.freeze keeps parameters as "
-            "they are"
+            f"{text!r}: give a factor above 0 and below inf; to keep parameters unchanged, use "
+            "optimizer.freeze"
         )
     return pattern, number
 
 
 @dataclasses.dataclass(frozen=True)
 class WriterNames(Field):
-    """Names of writers, none or several."""
+    """Any number of names of writers."""
 
     kind = tuple
     expected = "names of writers, such as ('tensorboard',), or () for none"
@@ -264,7 +264,7 @@ class WriterNames(Field):
 
 @dataclasses.dataclass(frozen=True)
 class Window(Field):
-    """A text "START:STEPS", whole numbers."""
+    """A string "START:STEPS", both whole numbers."""
 
     expected = "START:STEPS, such as '10:5' for the 5 steps that follow step 10"
 
@@ -274,10 +274,10 @@ class Window(Field):
 
 @dataclasses.dataclass(frozen=True)
 class PerChannel(Field):
-    """Numbers, one per channel or one for all."""
+    """One number per channel, or one for all channels."""
 
     kind = tuple
-    expected = "one number per channel, or one for all"
+    expected = "one number per channel, or one for all channels"
 
     def _allows(self, name: str, value: Any) -> bool:
         require_statistics(**{name.rpartition(".")[2]: value})  # raises

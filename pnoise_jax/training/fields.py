@@ -1,4 +1,4 @@
-"""The fields of a config, each declared once: default, meaning, what it may be, what it affects."""
+"""The config fields, each declared once: default, meaning, allowed values, what it affects."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -33,7 +33,7 @@ FIELDS: dict[str, Field] = {
         0, "seed of the initial weights, the order of the data and the noise", low=0, high=_SEEDS
     ),
     "duration": Duration("100 epochs", "how long to train"),
-    "steps": Whole(None, "replaces duration if set: a short run to try a config"),
+    "steps": Whole(None, "overrides duration if set: a short run to try out a config"),
     "batch_size": Whole(128, "examples per update, over all devices"),
     "accumulate": Whole(1, "micro-batches per update; noise mixes within a micro-batch"),
     "fsdp": Whole(
@@ -44,8 +44,8 @@ FIELDS: dict[str, Field] = {
     ),
     "tensor_parallel": Whole(
         1,
-        "devices of a host that share the matrix products of each block, by heads and by hidden "
-        "features, and have the same examples; for ViT, DeiT, BEiT and ViT-22B",
+        "devices of a host that split the matrix products of each block, by heads and by hidden "
+        "features, and process the same examples; for ViT, DeiT, BEiT and ViT-22B",
         affects=Affects.NOTHING,
     ),
     "dtype": Choice(
@@ -55,41 +55,43 @@ FIELDS: dict[str, Field] = {
     ),
     "reduce_dtype": Choice(
         None,
-        "dtype in which devices sum their gradients of kernels; by default that of the "
-        "computation. float32 doubles the traffic of a bfloat16 model, bfloat16 halves that of a "
-        "float32 model",
+        "dtype in which gradients of kernels are summed over devices; by default the dtype of the "
+        "computation. float32 doubles the traffic of a bfloat16 model, bfloat16 halves the traffic "
+        "of a float32 model",
         choices=("float32", "bfloat16"),
     ),
     "label_smoothing": Number(
-        0.0, "share of each target that is spread evenly over all classes", interval="[0, 1)"
+        0.0, "share of each target to spread evenly over all classes", interval="[0, 1)"
     ),
     "ema_decay": Number(
         None,
-        "decay of a moving average of the weights, which is then evaluated instead of them",
+        "decay of the weights' moving average; if set, the average is evaluated, not the weights",
         interval="[0, 1)",
     ),
     "log_every": Duration(
-        "50 steps", "how often metrics are written and printed", affects=Affects.NOTHING
+        "50 steps", "how often to write and print metrics", affects=Affects.NOTHING
     ),
     "writers": WriterNames(
         ("tensorboard",),
-        "where else metrics go, besides metrics.jsonl: tensorboard, wandb, mlflow, or module:Class",
+        "writers of metrics, in addition to metrics.jsonl: tensorboard, wandb, mlflow, or "
+        "module:Class",
         affects=Affects.NOTHING,
     ),
     "profile": Window(
         None,
-        "START:STEPS writes a profile of these steps to the directory profile",
+        "START:STEPS profiles the STEPS steps after step START, and writes to the directory "
+        "profile",
         affects=Affects.NOTHING,
     ),
     "task.name": Text(
         "classification",
-        'what is learned, or "module:Name"; set the section with task_config(name, …)',
+        'the task, or "module:Name"; set the section with task_config(name, …)',
     ),
     "model.name": Text(
         "vit_ti_16", 'the model, or "module:Name"; set the section with model_config(name, …)'
     ),
     "data.name": Text(
-        "digits", 'the data set: one of TFDS, digits, glyphs/N, or "module:function"'
+        "digits", 'the data set: one from TFDS, digits, glyphs/N, or "module:function"'
     ),
     "data.data_dir": Place(
         None,
@@ -97,11 +99,11 @@ FIELDS: dict[str, Field] = {
         "~/tensorflow_datasets",
         affects=Affects.HOST,
     ),
-    "data.train_split": Text("train", 'what to train on, such as "train[:300]"'),
-    "data.test_split": Text("test", 'what to evaluate on, such as "validation"'),
+    "data.train_split": Text("train", 'split to train on, such as "train[:300]"'),
+    "data.test_split": Text("test", 'split to evaluate on, such as "validation"'),
     "data.cache": Switch(
         False,
-        "decode everything into memory at the start, for small data sets",
+        "decode all images into memory at the start, for small data sets",
         affects=Affects.HOST,
     ),
     "data.image_size": Whole(None, "side of the images in pixels; by default the model's"),
@@ -116,34 +118,33 @@ FIELDS: dict[str, Field] = {
     ),
     "data.num_threads": Whole(
         None,
-        "threads that read and decode; by default one per core",
+        "threads that read and decode images; by default one per core",
         low=0,
         high=1024,
         affects=Affects.HOST,
     ),
     "data.num_workers": Whole(
         0,
-        "processes that read and decode, each with its own threads, for hosts with many cores",
+        "processes that read and decode images, each with its own threads, for hosts with many "
+        "cores",
         low=0,
         high=1024,
         affects=Affects.HOST,
     ),
-    "data.mean": PerChannel((0.5,), "mean of the pixels, on a scale from 0 to 1; it is subtracted"),
+    "data.mean": PerChannel((0.5,), "mean to subtract from the pixels, on a scale from 0 to 1"),
     "data.mean_image": Place(
         None,
         "Caffe's mean image, ilsvrc_2012_mean.npy, to subtract instead of data.mean; see TVT",
     ),
-    "data.std": PerChannel(
-        (0.5,), "standard deviation of the pixels, on the same scale; they are divided by it"
-    ),
+    "data.std": PerChannel((0.5,), "standard deviation to divide the pixels by, on the same scale"),
     "mixup.alpha": Number(0.0, "parameter of mixup's beta distribution; 0 turns mixup off"),
     "mixup.cutmix_alpha": Number(
         0.0, "parameter of CutMix's beta distribution; 0 turns CutMix off"
     ),
-    "mixup.probability": Number(1.0, "probability that a batch is mixed", interval="[0, 1]"),
+    "mixup.probability": Number(1.0, "probability of mixing a batch", interval="[0, 1]"),
     "mixup.switch_probability": Number(
         0.5,
-        "probability that CutMix mixes a batch instead of mixup, if both are on",
+        "probability of mixing a batch by CutMix rather than mixup, if both are on",
         interval="[0, 1]",
     ),
     "mixup.layer": Whole(
@@ -151,22 +152,22 @@ FIELDS: dict[str, Field] = {
     ),
     "mixup.labels_follow_noise": Switch(
         False,
-        "mix the targets by the same matrix as linear_transform mixes the examples in training",
+        "mix the targets with the matrix by which linear_transform mixes the examples in training",
     ),
     "optimizer.name": Choice("adamw", "the optimiser", choices=("adamw", "sgd")),
     "optimizer.learning_rate": Number(1e-3, "learning rate at the end of the warm-up"),
-    "optimizer.warmup": Duration("0 steps", "linear warm-up, which is part of the duration"),
+    "optimizer.warmup": Duration("0 steps", "length of the linear warm-up, part of the duration"),
     "optimizer.schedule": Choice(
         "cosine",
-        "schedule of the learning rate; cosine_by_epoch changes it once an epoch; inverse "
+        "schedule of the learning rate; cosine_by_epoch changes it once per epoch; inverse "
         "multiplies it by (1 + 0.001 step)^-0.75",
         choices=("cosine", "cosine_by_epoch", "constant", "inverse"),
     ),
-    "optimizer.final_learning_rate": Number(0.0, "learning rate at the end of a cosine"),
+    "optimizer.final_learning_rate": Number(0.0, "learning rate at the end of a cosine schedule"),
     "optimizer.weight_decay": Number(0.05, "weight decay, decoupled from the gradient for adamw"),
     "optimizer.weight_decay_on": Choice(
         "kernels",
-        "what decays: kernels and other matrices, or all parameters (PyTorch's default)",
+        "parameters to decay: kernels and other matrices, or all (PyTorch's default)",
         choices=("kernels", "all"),
     ),
     "optimizer.beta1": Number(0.9, "decay of the mean of gradients, for adamw", interval="[0, 1)"),
@@ -175,35 +176,40 @@ FIELDS: dict[str, Field] = {
     ),
     "optimizer.momentum": Number(0.9, "Nesterov momentum, for sgd", interval="[0, 1)"),
     "optimizer.clip_norm": Number(
-        None, "largest norm of the whole gradient; a longer one is scaled down", interval="(0, inf)"
+        None,
+        "maximum norm of the whole gradient; larger gradients are scaled down",
+        interval="(0, inf)",
     ),
     "optimizer.gradient_noise_std": Number(
-        0.0, "standard deviation of Gaussian noise on clipped gradients, at the first step; 0: off"
+        0.0,
+        "standard deviation of Gaussian noise on clipped gradients, at the first step; 0 turns it "
+        "off",
     ),
     "optimizer.gradient_noise_decay": Number(
-        0.55, "how its variance falls: at step t, from 0, it is divided by (1 + t)^decay"
+        0.55, "decay of that noise's variance: at step t, from 0, it is divided by (1 + t)^decay"
     ),
     "optimizer.gradient_noise_schedule": Text(
         None,
-        "another factor of its standard deviation, written like `noise.schedule`; by default 1",
+        "additional factor of that noise's standard deviation, written like `noise.schedule`; by "
+        "default 1",
     ),
     "optimizer.layer_decay": Number(
         None,
-        "layer-wise decay d: layer l of N learns at d^(N + 1 - l) times the learning rate",
+        "layer-wise decay d: the learning rate of layer l of N is multiplied by d^(N + 1 - l)",
         interval="(0, 1]",
     ),
     "optimizer.head_learning_rate_multiplier": Number(
         1.0,
-        "factor of the head's learning rate",
+        "factor for the head's learning rate",
         interval="(0, inf)",
     ),
     "optimizer.rates": Rates(
         (),
-        "factors of the learning rate, by the first pattern that matches a parameter's whole path: "
-        "('head/.*=10', '.*/bias=2'); in addition to layer_decay",
+        "factors for the learning rate, from the first pattern that matches a parameter's whole "
+        "path: ('head/.*=10', '.*/bias=2'); in addition to layer_decay",
     ),
     "optimizer.freeze": Patterns(
-        (), "parameters not to train: ('patch_embed/.*', 'block_[1-6]/.*')"
+        (), "patterns of parameters not to train: ('patch_embed/.*', 'block_[1-6]/.*')"
     ),
     "weights": Place(
         None,
@@ -212,16 +218,16 @@ FIELDS: dict[str, Field] = {
     ),
     "weights_head": Choice(
         "keep",
-        "keep the head of the weights, use a fresh one, or (auto) a fresh one if classes differ",
+        "keep the weights' head, use a fresh one, or (auto) use a fresh one if the classes differ",
         choices=weights.HEADS,
     ),
     "weights_required": Switch(
         False,
-        "refuse to train without weights, for configs that only fine-tune",
+        "raise an error if `weights` is not set, for configs that only fine-tune",
         affects=Affects.HOST,
     ),
     "evaluation.batch_size": Whole(
-        10, "batch size of the protocols, within which noise mixes", affects=Affects.RESULTS
+        10, "batch size of evaluations; noise mixes within a batch", affects=Affects.RESULTS
     ),
     "evaluation.seed": Whole(
         0,
@@ -232,36 +238,36 @@ FIELDS: dict[str, Field] = {
     ),
     "evaluation.views": Whole(
         1,
-        "views of each image, shifted by a 32nd of it, whose logits are averaged",
+        "views of each image to average the logits over, shifted by 1/32 of its size",
         high=evaluation.MAX_VIEWS,
         affects=Affects.RESULTS,
     ),
     "evaluation.draws": Whole(
         1,
-        "draws of random noise whose probabilities are averaged, in additional rows of the report; "
-        "1: no such rows",
+        "draws of random noise to average the probabilities over, in additional rows of the "
+        "report; 1 adds no rows",
         high=1000,
         affects=Affects.RESULTS,
     ),
     "evaluation.classes": Choice(
         "all",
-        "which of the model's logits count: all, or those of the classes that occur in the whole "
-        "test split (of_data_set), as published for ImageNet-A and -R",
+        "logits that count: all, or only those of the classes that occur in the whole test split "
+        "(of_data_set), as in published results on ImageNet-A and -R",
         choices=("all", "of_data_set"),
         affects=Affects.RESULTS,
     ),
     "evaluation.every": Duration(
-        None, "how often to evaluate without noise while training", affects=Affects.NOTHING
+        None, "how often to evaluate without noise during training", affects=Affects.NOTHING
     ),
     "checkpoint.every": Minutes(
         "10 epochs",
-        "how often to save; checkpoint.at_most has no effect if this is in minutes",
+        "how often to save a checkpoint; if in minutes, checkpoint.at_most has no effect",
         or_steps=True,
         affects=Affects.NOTHING,
     ),
     "checkpoint.at_most": Minutes(
         "15 minutes",
-        "longest time between two checkpoints, however long epochs are",
+        "maximum time between two checkpoints, however long the epochs are",
         affects=Affects.NOTHING,
     ),
     "checkpoint.keep": Whole(
@@ -271,12 +277,12 @@ FIELDS: dict[str, Field] = {
 
 
 def affecting(*kinds: Affects) -> tuple[str, ...]:
-    """The names of the fields that affect any of these."""
+    """The names of the fields whose `affects` is one of these."""
     return tuple(name for name, field in FIELDS.items() if field.affects in kinds)
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """All fields of a config by their dotted names, tuples as lists."""
+    """All fields of a config with their dotted names; tuples become lists."""
     for key, value in config.items():
         if isinstance(value, Mapping | ml_collections.ConfigDict):
             yield from flatten(value, f"{prefix}{key}.")
@@ -285,15 +291,15 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def noise_config(**fields: Any) -> ml_collections.ConfigDict:
-    """A noise section: one injection; `noise.CONFIG_FIELDS` declares its fields.
+    """A noise section, which describes one injection; `noise.CONFIG_FIELDS` declares its fields.
 
-    `config.noise` is one, and each of ``config.noise.others`` is another::
+    `config.noise` is such a section, and so is each entry of ``config.noise.others``::
 
         config.noise.preset = "paper_vit"
         config.noise.others.early = noise_config(name="gaussian", std=0.1, layer=1)
 
     Args:
-      **fields: those to set.
+      **fields: the fields to set.
 
     Raises:
       ValueError: a field is unknown.
@@ -318,9 +324,9 @@ def _noise_field(key: str) -> Any:
 
 
 class _Layers(config_dict.FieldReference):
-    """A field that stores numbers as text, as the command line gives them: (6, 8) as "6,8".
+    """A field that stores numbers as text, as on the command line: (6, 8) becomes "6,8".
 
-    So configs that mean the same are equal, and runs that stored text can be resumed.
+    This makes configs with the same meaning equal, and lets runs that stored text be resumed.
     """
 
     def set(self, value: Any, type_safe: bool = True) -> None:

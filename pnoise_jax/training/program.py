@@ -1,4 +1,4 @@
-"""What runs share that differ in seed and strength alone: their compiled start and step."""
+"""The compiled initialisation and step, shared by runs that differ only in seed and strength."""
 
 import collections
 import dataclasses
@@ -22,19 +22,19 @@ from pnoise_jax.training.step import (
 )
 from pnoise_jax.training.task import Metrics
 
-STEPS_AHEAD = 2  # enough that the devices always have the next one
+STEPS_AHEAD = 2  # enough for the devices always to have a next step
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Program:
-    """The functions of a training, jitted; what they are compiled to stays with them.
+    """The jitted functions of a training run, which cache their compiled code.
 
     Attributes:
       mesh: the devices.
-      like: the state of one run: shapes, dtypes and shardings.
-      create: the state before the first step, from ``jax.random.key(seed)``.
+      like: shapes, dtypes and shardings of the state of one run.
+      create: computes the state before the first step from ``jax.random.key(seed)``.
       step: ``step(state, batch, *constants) -> state, metrics``.
-      batches: how a batch lies on the devices.
+      batches: the sharding of a batch.
       takes_strength: whether the noise's strength is one of the constants, traced.
     """
 
@@ -47,16 +47,16 @@ class Program:
 
     @property
     def state_bytes(self) -> int:
-        """Of the state of one run, as a checkpoint holds it."""
+        """The size of the state of one run, and so of a checkpoint, in bytes."""
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self.like))
 
     def constants(self, experiment: Experiment) -> tuple[jax.Array, ...]:
-        """What the step of this run takes beside state and batch: its key, its strengths."""
+        """The arguments of this run's step after state and batch: its key and any strengths."""
         key = parallel.random_key(experiment.config.seed, self.mesh)
         if not self.takes_strength:
             return (key,)
         strengths = np.array([each.noise.strength for each in experiment.injections], np.float32)
-        if len(strengths) == 1:  # a scalar, so that a model need not handle several
+        if len(strengths) == 1:  # a scalar, so that models need not support several
             strengths = strengths[0]
         return key, jax.device_put(strengths, parallel.replicated(self.mesh))
 
@@ -64,24 +64,26 @@ class Program:
 def create_program(
     experiment: Experiment, mesh: Mesh, *, any_strength: bool = False, together: bool = False
 ) -> Program:
-    """The program of a run; nothing is compiled before it is called.
+    """Create the program of a run; nothing is compiled before its functions are called.
 
     Args:
       experiment: the run.
       mesh: the devices.
-      any_strength: serve the same training with noise of any strength, which then is traced. The
-        noise is computed as by the strength's own program, but for the rounding of the strength.
-      together: the step moves several runs on at once; see `jit_train_step`.
+      any_strength: make the noise's strength a traced argument, so that the program serves runs
+        with any strength. The noise is the same as with a static strength, except for the
+        strength's rounding.
+      together: make the step advance several runs at once; see `jit_train_step`.
     """
     config, task = experiment.config, experiment.task
     for field in ("fsdp", "tensor_parallel"):
         if config[field] > 1 and not parallel.is_split(mesh):
             raise ValueError(
-                f"{field}={config[field]}: here every device holds all parameters, because several "
-                f"runs are trained by one program; set {field}=1, or train one run by launch.train"
+                f"{field}={config[field]}: here every device holds all parameters, because one "
+                f"program trains several runs; set {field}=1, or train a single run with "
+                "launch.train"
             )
     takes_strength = any_strength and trains_with_noise(experiment)
-    if takes_strength:  # one static strength, so that nothing of it gets into the program
+    if takes_strength:  # a fixed value, so that the run's own strength is not compiled in
         injections = tuple(each.with_strength(1.0) for each in experiment.injections)
         task = dataclasses.replace(task, model=task.model.clone(injection=injections))
     step = make_train_step(
@@ -114,7 +116,7 @@ def create_program(
 
 
 def _make_scheduled(experiment: Experiment) -> Callable | None:
-    """The strengths of the injections by step; None where none has a schedule."""
+    """The strengths of the injections by step; None if none has a schedule."""
     factors = [
         None if each is None else experiment.factor_by_step(each, f"{injection.section}.schedule")
         for each, injection in zip(experiment.noise_schedules, experiment.injections, strict=True)
@@ -125,10 +127,10 @@ def _make_scheduled(experiment: Experiment) -> Callable | None:
 def _make_create(
     experiment: Experiment, mesh: Mesh, places: TrainState
 ) -> Callable[[jax.Array], TrainState]:
-    """The state before the first step, by key; weights are read when it is called."""
+    """A function from the key to the state before the first step; it reads any weights."""
     if experiment.config.weights is None:
         return jax.jit(experiment.initial_state, out_shardings=places)
-    # What is read is given away, so that it is in the devices' memory once.
+    # The weights are donated, so that the devices' memory contains them only once.
     start = jax.jit(experiment.initial_state, out_shardings=places, donate_argnums=1)
 
     def create(key: jax.Array) -> TrainState:
@@ -152,25 +154,25 @@ def advance(
     *,
     start: int = 0,
 ) -> Iterator[tuple[TrainState, Metrics]]:
-    """Makes one step for each batch: *the* loop, of one run or of several together.
+    """Makes one step for each batch: *the* loop, for one run or several trained together.
 
-    It runs at most `STEPS_AHEAD` steps ahead of the devices, which hold a batch for each.
+    It dispatches at most `STEPS_AHEAD` steps ahead of the devices, which store a batch for each.
 
     Args:
-      program: with the step.
-      state: before the first batch; it is donated.
-      batches: this host's part of each.
-      constants: of `Program.constants`.
-      start: how many steps were made before, for the watchdog.
+      program: the program with the step.
+      state: the state before the first batch; it is donated.
+      batches: this host's part of each batch.
+      constants: from `Program.constants`.
+      start: the number of steps made before, for the watchdog.
 
     Yields:
-      The state, which the next step takes away, and the step's metrics, still on the devices.
+      The state, which is donated to the next step, and the step's metrics, still on the devices.
     """
     ahead = collections.deque()
     parallel.note_progress(f"step {start}")
     for step, local_batch in enumerate(batches, start + 1):
         batch = parallel.to_devices(local_batch, program.batches)
-        with jax.transfer_guard("disallow"):  # the step takes nothing else from the host
+        with jax.transfer_guard("disallow"):  # nothing else may be copied from the host
             state, metrics = program.step(state, batch, *constants)
         ahead.append(metrics["loss"])
         if len(ahead) > STEPS_AHEAD:

@@ -1,4 +1,4 @@
-"""What a run learns: the protocol of a task."""
+"""The interface of a task: what a run learns and how that is evaluated."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -14,8 +14,8 @@ from pnoise_jax.evaluation import Measure
 from pnoise_jax.training.random_streams import RandomStreams
 from pnoise_jax.training.setup import Setup
 
-OWN_PARAMETERS = "task"  # the entry of the parameters that are the task's and not the model's
-# Fields of a config that change the targets of examples.
+OWN_PARAMETERS = "task"  # the entry of `params` that belongs to the task, not to the model
+# Config fields that change the targets of examples.
 TARGET_FIELDS = (
     "label_smoothing",
     "mixup.alpha",
@@ -29,13 +29,13 @@ Metrics = dict[str, jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class StepContext:
-    """What a loss may depend on beside parameters, state and batch.
+    """What a loss may depend on in addition to parameters, state and batch.
 
     Attributes:
-      step: int32 scalar, the updates made before.
-      keys: by the names of random streams, such as ``context.keys["noise"]``.
-      noise_strength: in place of the injection's own, or None: a scalar, of several injections one
-        each, of which None leaves its injection's own.
+      step: int32 scalar, the number of updates made so far.
+      keys: random keys by the name of their stream, such as ``context.keys["noise"]``.
+      noise_strength: overrides the injection's strength: a scalar, or one entry per injection if
+        there are several. None, also as an entry, keeps the injection's own strength.
     """
 
     step: jax.Array
@@ -45,17 +45,17 @@ class StepContext:
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Task:
-    """What a run learns, and how that is measured.
+    """What a run learns, and how that is evaluated.
 
-    A task of your own is a frozen dataclass, a subclass with `loss`. Its further fields, which need
-    defaults, are the options of the config's task section. The step, the loop, checkpoints, sweeps
-    and reports work with any task.
+    To define a task, subclass this as a frozen dataclass and implement `loss`. Any fields that the
+    subclass adds must have defaults; they are the options of the config's task section. The step,
+    the loop, checkpoints, sweeps and reports work with any task.
 
     Attributes:
       model: maps normalised images to logits, with the config's injections.
-      mean: per channel, of images in [0, 1].
-      std: likewise.
-      setup: the data, the config and the rest of the run; None where only the loss is needed.
+      mean: mean per channel, for images in [0, 1].
+      std: standard deviation per channel, likewise.
+      setup: the data, the config and the rest of the run; None if only the loss is needed.
     """
 
     model: nn.Module
@@ -64,33 +64,33 @@ class Task:
     setup: Setup | None = None
 
     classifies: ClassVar[bool] = True  # whether the model returns logits: audits need them
-    # Of `TARGET_FIELDS` those that the loss uses; None where that is not known.
+    # The `TARGET_FIELDS` that the loss uses; None if that is not known.
     target_fields: ClassVar[tuple[str, ...] | None] = None
-    # What `loss` returns beside the loss, in the order of the progress line.
+    # The metrics that `loss` returns in addition to the loss, in the order of the progress line.
     step_measures: ClassVar[tuple[Measure, ...]] = ()
-    # What a row of `evaluate` holds, in the order of the report's columns.
+    # The metrics in a row of `evaluate`, in the order of the report's columns.
     row_measures: ClassVar[tuple[Measure, ...]] = evaluation.CLASSIFICATION_MEASURES
 
     @classmethod
     def from_setup(cls, setup: Setup, **options: Any) -> Self:
-        """The task of a run; `options` are those of its config's task section."""
+        """Create the task of a run; `options` come from the config's task section."""
         return cls(model=setup.model, mean=setup.mean, std=setup.std, setup=setup, **options)
 
     @classmethod
     def prepare_model(cls, model: nn.Module, **options: Any) -> nn.Module:
-        """What a task trains and evaluates: the config's model, or that with parts of the task's.
+        """The model to train and evaluate: the config's, with any parts that the task adds.
 
         Args:
-          model: the config's.
-          **options: those of the config's task section.
+          model: the config's model.
+          **options: the options of the config's task section.
         """
         del options
         return model
 
     def check(self) -> None:
-        """Raises ValueError where the run cannot be trained; before anything is compiled.
+        """Raises ValueError if the run cannot be trained; called before anything is compiled.
 
-        Here: where the config changes targets in a way that the loss would not notice.
+        The default checks that the loss uses every field that the config sets to change targets.
         """
         if self.setup is None or self.target_fields is None:
             return
@@ -104,38 +104,38 @@ class Task:
                 )
 
     def describe_noise(self) -> list[str]:
-        """Sentences on the noise of the task's own, beside that of the model's injections."""
+        """Sentences about noise that the task adds to that of the model's injections."""
         return []
 
     def warn_of_data(self) -> list[str]:
-        """Sentences where the task's data may not be what a user takes them for."""
+        """Warnings that the task's data may not be what the user expects."""
         return []
 
     def describe_data(self) -> dict[str, Any]:
-        """What a run notes of its data beside those of the data section; plain JSON."""
+        """What a run notes about data that are not in the data section; plain JSON."""
         return {}
 
     def init(self, key: jax.Array, images: jax.ShapeDtypeStruct) -> dict[str, Any]:
         """The collections before the first step; a pure function of the key.
 
-        Parameters of the task's own, such as those of a discriminator, go into
-        ``variables["params"]["task"]``; arrays that are carried from step to step, but have no
-        gradient, into collections of their own names.
+        The task's own parameters, such as a discriminator's, go into
+        ``variables["params"]["task"]``. Arrays that are carried from step to step but have no
+        gradient go into separate collections.
 
         Args:
-          key: of the run.
+          key: the run's key.
           images: shape and dtype of a batch of normalised images.
 
         Returns:
-          "params", "batch_stats" where the model has some, and the task's own collections.
+          "params", "batch_stats" if the model has any, and the task's collections.
         """
         zeros = jnp.zeros(images.shape, images.dtype)
         return dict(self.model.init({"params": key}, zeros, train=False))
 
     def after_init(self, state: Any) -> Any:
-        """The `TrainState` before the first step, pretrained weights included; unchanged here.
+        """The `TrainState` before the first step, pretrained weights included.
 
-        For what a task derives from the weights that the run starts with.
+        Override this to derive something from the initial weights; the default changes nothing.
         """
         return state
 
@@ -145,51 +145,53 @@ class Task:
         """The loss of a batch, or of one of its micro-batches; pure, and jitted with the step.
 
         Args:
-          params: the model's parameters, and at "task" those of the task's own.
+          params: the model's parameters, and the task's own under "task".
           state: the collections that have no gradient, by name.
-          batch: as `open_batches` gives it, on the devices.
-          context: the step, keys and the strength of the noise.
+          batch: a batch from `open_batches`, on the devices.
+          context: the step, the keys and the strength of the noise.
 
         Returns:
-          The loss, a scalar; and the collections after the step with further scalars to log.
+          ``loss, (state, metrics)``: a scalar, the collections after the step, and more scalars to
+          log.
         """
         raise NotImplementedError
 
     def after_update(self, state: Any, context: StepContext) -> Any:
-        """The `step.TrainState` at the end of a step; unchanged here, without any operation.
+        """The `step.TrainState` at the end of a step; the default returns it unchanged.
 
         Args:
-          state: after the update, its moving averages included; ``state.step`` counts it.
-          context: the step as `loss` had it, one less than ``state.step``; its keys are others.
+          state: the state after the update and its moving averages; ``state.step`` counts this
+            step.
+          context: the step number that `loss` was given, ``state.step - 1``, but different keys.
         """
         del context
         return state
 
     def require_setup(self) -> Setup:
-        """The setup of a task that was made from one.
+        """The task's setup.
 
         Raises:
-          ValueError: it was made for its loss alone.
+          ValueError: the task was created without one, for its loss alone.
         """
         if self.setup is None:
             raise ValueError(f"{type(self).__name__} has no setup: make it with from_setup")
         return self.setup
 
     def normalise(self, images: jax.Array | np.ndarray) -> jax.Array:
-        """Maps images, uint8 (batch, height, width, channels), to what the model takes."""
+        """Normalise images, uint8 (batch, height, width, channels), for the model."""
         return evaluation.normalise(images, self.mean, self.std)
 
     def apply(
         self, params: Any, state: State, images: jax.Array, context: StepContext
     ) -> tuple[jax.Array, State]:
-        """The model in training mode, with its noise.
+        """Apply the model in training mode, with its noise.
 
         Args:
-          params, state, context: as `loss` has them.
+          params, state, context: the arguments of `loss`.
           images: normalised, (batch, height, width, channels).
 
         Returns:
-          The logits, (batch, num_classes) float32; and the state with new batch statistics.
+          The logits, (batch, num_classes) float32, and the state with updated batch statistics.
         """
         strength = context.noise_strength
         options: dict[str, Any] = {} if strength is None else {"noise_strength": strength}
@@ -204,10 +206,10 @@ class Task:
         return logits, {**state, "batch_stats": updated.get("batch_stats", {})}
 
     def open_batches(self, start: int = 0) -> data.BatchIterator:
-        """This host's part of the batches of the run, from step ``start`` to the end.
+        """This host's part of the run's batches, from step ``start`` to the end.
 
-        A batch has "image", uint8 (batch, height, width, channels), and "label", int32 (batch,);
-        with an axis of micro-batches in front where gradients are accumulated.
+        A batch has "image", uint8 (batch, height, width, channels), and "label", int32 (batch,).
+        If gradients are accumulated, both have a leading axis of micro-batches.
         """
         setup = self.require_setup()
         return self.open_stream(setup.train_data, setup.config.seed, start)
@@ -218,10 +220,10 @@ class Task:
         """This host's part of the run's batches of a data set, with the config's augmentation.
 
         Args:
-          dataset: what to read.
-          seed: of its order and augmentation.
+          dataset: the data set to read.
+          seed: the seed of its order and augmentation.
           start: the first step.
-          **options: further arguments of `data.train_batches`.
+          **options: more arguments for `data.train_batches`.
         """
         setup = self.require_setup()
         config = setup.config
@@ -242,7 +244,7 @@ class Task:
 
     @property
     def preparations(self) -> Sequence[int]:
-        """The steps, ascending, before which `prepare` is called; none by default."""
+        """The steps before which `prepare` is called, in ascending order; none by default."""
         return ()
 
     def prepare(
@@ -254,17 +256,17 @@ class Task:
         mesh: jax.sharding.Mesh,
         report: Callable[[str], None],
     ) -> State:
-        """What the batches from ``step`` on depend on, computed from the weights before it.
+        """Compute, from the current weights, what the batches from ``step`` on depend on.
 
-        It must be a function of its arguments alone. Every checkpoint holds the result, so that a
-        run that goes on sees the same batches.
+        The result may depend only on the arguments. Every checkpoint contains it, so that a resumed
+        run sees the same batches.
 
         Args:
-          variables: of the model, as trained so far; not the moving average.
-          state: the collections that the task keeps beside the model's.
+          variables: the model's, as trained so far; not the moving average.
+          state: the task's collections, without the model's.
           step: one of `preparations`.
           mesh: the devices.
-          report: takes a sentence for the console.
+          report: called with sentences for the console.
 
         Returns:
           The collections, changed or not: arrays of the same shapes and dtypes.
@@ -272,18 +274,18 @@ class Task:
         raise NotImplementedError(f"{type(self).__name__} has preparations: define prepare")
 
     def open_period(self, start: int, state: State) -> data.BatchIterator:
-        """The batches from step ``start`` to the next preparation, or further.
+        """The batches from step ``start`` at least to the next preparation.
 
         Args:
-          start: the first step of a period, or where a run goes on within one.
-          state: the collections that the task keeps, with what `prepare` has put there.
+          start: the first step of a period, or the step within one at which a run resumes.
+          state: the task's collections, as `prepare` returned them.
         """
         del state
         return self.open_batches(start)
 
     @property
     def averaged_protocols(self) -> tuple[evaluation.Protocol, ...]:
-        """Beside the standard ones, those that average over ``evaluation.draws`` draws of noise."""
+        """Additional protocols, which average over ``evaluation.draws`` draws of the noise."""
         setup = self.require_setup()
         draws = setup.config.evaluation.draws
         if not any(each.noise.draws or each.draws_layer for each in setup.evaluated_injections):
@@ -299,13 +301,13 @@ class Task:
         *,
         report: Callable[[str], None] | None = None,
     ) -> list[dict[str, Any]]:
-        """Rows, one per protocol: by default of the model's classification of the test set.
+        """Evaluate the model, by default its classification of the test set: a row per protocol.
 
         Args:
-          variables: of the model.
+          variables: the model's.
           mesh: the devices.
-          protocols: which rows.
-          report: takes a sentence on how far it is.
+          protocols: the protocols to evaluate.
+          report: called with sentences about the progress.
         """
         setup = self.require_setup()
         return evaluation.evaluate(
@@ -323,5 +325,5 @@ class Task:
 
 
 def model_parameters(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters without those of the task's own."""
+    """The model's parameters, without the task's own."""
     return {name: value for name, value in params.items() if name != OWN_PARAMETERS}

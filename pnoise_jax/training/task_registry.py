@@ -1,4 +1,4 @@
-"""Tasks by name: registered, imported lazily, or named as "module:Name"; and their options."""
+"""Tasks by name (registered, imported lazily, or given as "module:Name") and their options."""
 
 import dataclasses
 import functools
@@ -15,16 +15,16 @@ from pnoise_jax.training.task import Task
 
 
 def _require_task(kind: Any) -> None:
-    """Raises ValueError unless this is a class of tasks, naming what it lacks."""
+    """Raises ValueError, naming what is missing, unless `kind` is a valid subclass of `Task`."""
     name = getattr(kind, "__name__", repr(kind))
     if not (isinstance(kind, type) and issubclass(kind, Task)):
         raise ValueError(f"{name} is not a task: make it a subclass of training.Task")
     if kind.loss is Task.loss:
-        raise ValueError(f"{name} lacks loss: training.Task says what a task must define")
+        raise ValueError(f"{name} has no loss: define it; see training.Task for what a task needs")
     for field in _options(kind):
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise ValueError(
-                f"{name}.{field.name} has no default: give it one, since a config may leave it out"
+                f"{name}.{field.name} has no default: give it one, since a config can leave it out"
             )
     declared = set(inspect.get_annotations(kind)) - {
         "classifies",
@@ -55,15 +55,15 @@ for _name, _place in (
 
 
 def register_task(name: str) -> Callable[[type[Task]], type[Task]]:
-    """A decorator that gives a task of your own a name: ``config.task.name = "mine"``.
+    """A decorator that registers a task by name, for ``config.task.name = "mine"``.
 
-    Without registration, a config can say ``config.task.name = "module:Class"``.
+    A task that is not registered is set by ``config.task.name = "module:Class"``.
 
     Args:
-      name: a new one.
+      name: the name; it must be new.
 
     Raises:
-      ValueError: the name is taken, or the class lacks what every `Task` must define.
+      ValueError: the name is taken, or the class lacks something that every `Task` must define.
     """
     return functools.partial(TASKS.register, name)
 
@@ -72,7 +72,7 @@ def task_config(name: str, **options: Any) -> ml_collections.ConfigDict:
     """The task section of a config: a task's name and all its options.
 
     Raises:
-      ValueError: an unknown name or option.
+      ValueError: the name or an option is unknown.
     """
     defaults = default_task_options(name)
     _require_known(name, options, defaults)
@@ -97,7 +97,7 @@ def create_task(setup: Setup) -> Task:
     """The task that the config of a run names.
 
     Raises:
-      ValueError: an unknown task or option, or a value that the task refuses.
+      ValueError: the task or an option is unknown, or the task rejects a value.
     """
     kind, options = _find_task(setup.config.task)
     try:
@@ -110,7 +110,7 @@ def prepare_model(section: Mapping[str, Any], model: nn.Module) -> nn.Module:
     """The model that the task of a config trains; see `Task.prepare_model`.
 
     Raises:
-      ValueError: an unknown task or option, or a model that does not suit the task.
+      ValueError: the task or an option is unknown, or the model does not suit the task.
     """
     kind, options = _find_task(section)
     return kind.prepare_model(model, **options)
@@ -125,7 +125,7 @@ def _find_task(section: Mapping[str, Any]) -> tuple[type[Task], dict[str, Any]]:
 
 @functools.cache
 def _options(kind: type[Task]) -> list[dataclasses.Field]:
-    """The fields that are options: all but those of every task, and those that a class fills."""
+    """The fields that are options: not those of `Task`, nor those filled from other sections."""
     common = {field.name for field in dataclasses.fields(Task)}
     return [
         field

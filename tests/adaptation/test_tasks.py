@@ -545,5 +545,5 @@ def test_a_mean_image_is_subtracted_in_training_and_evaluation(tmp_path):
     rows = experiment.task.evaluate(variables, parallel.data_mesh(), protocols)
     assert rows[0]["n"] == 40
     config.data.std = (0.5,)
-    with pytest.raises(ValueError, match=r"data\.std=\[0\.5\]: nothing is divided by"):
+    with pytest.raises(ValueError, match=r"data\.std=\[0\.5\]: pixels are not divided by"):
         training.build(config)

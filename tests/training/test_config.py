@@ -81,7 +81,7 @@ def test_the_default_config_is_valid():
         ("data.num_threads", -2, "data.num_threads=-2"),
         ("data.mean", ("a",), r"data.mean=\['a'\]"),
         ("data.mean", (), r"data.mean=\[\]: give one finite number per channel"),
-        ("data.mean", (0.5, 0.5), "give as many numbers in each"),
+        ("data.mean", (0.5, 0.5), "give the same number of values in both"),
         ("data.mean", (127.5,), r"data.mean=\[127.5\].*by 255 they are data.mean=\(0.5,\)"),
         ("data.mean", (-0.1,), r"data.mean=\[-0.1\]: give statistics of pixels in \[0, 1\]"),
         ("data.mean", (float("nan"),), r"data.mean=\[nan\]: give one finite number"),
@@ -181,7 +181,7 @@ def test_two_processes_do_not_train_in_one_directory(tmp_path):
         done = subprocess.run(
             [sys.executable, "-c", script], capture_output=True, text=True, check=False
         )
-    assert "another process trains there" in done.stderr
+    assert "another process is training there" in done.stderr
     assert "entered" not in done.stdout
     with runs.lock(tmp_path):
         pass

@@ -104,7 +104,7 @@ def test_noise_on_weights_has_rows_of_its_own(data_dir):
 
 
 def test_draws_of_nothing_are_refused(data_dir):
-    with pytest.raises(ValueError, match=r"evaluation\.draws=2, but nothing is drawn"):
+    with pytest.raises(ValueError, match=r"evaluation\.draws=2, but an evaluation draws nothing"):
         training.build(small_config(data_dir, **{"evaluation.draws": 2}))  # the optimal Q
     with pytest.raises(ValueError, match=r"evaluation\.draws=0: give a whole number from 1"):
         training.build(small_config(data_dir, **{"evaluation.draws": 0}))

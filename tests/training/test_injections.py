@@ -137,7 +137,7 @@ def test_checks_of_mixing_hold_for_each(data_dir, changes, message):
 def test_noise_that_acts_nowhere_is_refused(data_dir, section):
     off = {f"{section}.train": False, f"{section}.inference": False}
     experiment = training.build(config_of_two(data_dir, **off))
-    message = rf"{section}\.train=False and {section}\.inference=False: .* acts nowhere; set one"
+    message = rf"{section}\.train=False and {section}\.inference=False: .* never acts; set one"
     with pytest.raises(ValueError, match=message):
         training.check_training(experiment)
     for field in off:

@@ -137,7 +137,7 @@ def test_a_run_says_its_schedules(data_dir):
     config.optimizer.gradient_noise_std = 0.1
     config.optimizer.gradient_noise_schedule = "cosine 1 to 0 over 9 steps"
     first, other, gradients = console.describe_noise(training.build(config)).splitlines()
-    assert first.endswith(f"; its strength times {RISE} in training, in full in evaluations")
+    assert first.endswith(f"; its strength times {RISE} in training, full strength in evaluations")
     assert "times" not in other
     assert gradients.endswith("its standard deviation times cosine 1 to 0 over 9 steps")
 

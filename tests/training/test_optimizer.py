@@ -318,7 +318,7 @@ def test_without_fine_tuning_the_state_is_optaxs_own():
         ("optimizer.rates", ("head/.*=-1",), "give a factor above 0 and below inf"),
         ("optimizer.rates", ("head/.*=nan",), "give a factor above 0 and below inf"),
         ("optimizer.rates", ("block_(1=2",), r"'block_\(1' is not a valid regular expression"),
-        ("optimizer.rates", (3,), "give texts PATTERN=FACTOR, such as"),
+        ("optimizer.rates", (3,), "give strings PATTERN=FACTOR, such as"),
         ("weights_head", "zero", "weights_head='zero': give one of auto, keep, fresh"),
     ],
 )

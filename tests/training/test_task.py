@@ -171,7 +171,10 @@ class NotADataclass(Rotation):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        (WithoutLoss, "WithoutLoss lacks loss: training.Task says what a task must define"),
+        (
+            WithoutLoss,
+            "WithoutLoss has no loss: define it; see training.Task for what a task needs",
+        ),
         (WithoutDefault, "WithoutDefault.needed has no default: give it one"),
         (NotADataclass, "NotADataclass declares fields but is not a dataclass: decorate it with"),
         (dict, "dict is not a task: make it a subclass of training.Task"),

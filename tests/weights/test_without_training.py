@@ -99,5 +99,5 @@ def test_an_audit_that_would_train_says_so(config, tmp_path):
     with pytest.raises(ValueError, match=r"no run of seed 0, 1 .*leave --seeds out to audit the w"):
         studies.audit_runs(config, tmp_path, seeds=(0, 1))
     config.weights, config.weights_required = None, True
-    with pytest.raises(ValueError, match="weights=None: this config fine-tunes"):
+    with pytest.raises(ValueError, match="weights=None: this config only fine-tunes"):
         studies.audit_runs(config, tmp_path)
