@@ -1,8 +1,8 @@
-"""What several hosts must have been started with alike, compared before anything is compiled.
+"""Checks, before anything is compiled, that several hosts were started with the same run.
 
-Hosts that differ in a learning rate would train on, each with its own parameters under the name of
-the same array, into checkpoints that nobody can read; hosts that differ in the number of steps
-would wait for each other for ever.
+Hosts with different learning rates would train on, each with different values of what should be the
+same array, and write checkpoints that cannot be read. Hosts with different numbers of steps would
+wait for each other forever.
 """
 
 import hashlib
@@ -22,30 +22,32 @@ from pnoise_jax.training.config import OF_HOST
 from pnoise_jax.training.experiment import Experiment
 from pnoise_jax.training.fields import flatten
 
-# Of a config; narrower than what may change when a run goes on, as all hosts evaluate and save at
-# the same steps. Weights may have another path on each host: what is read is compared.
+# Config fields; fewer than may change when a run is resumed, since all hosts evaluate and save at
+# the same steps. The path of weights may differ between hosts: their content is compared.
 MAY_DIFFER = (*OF_HOST, "weights")
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow")
-_PACKAGES += ("opencv-python-headless", "simplejpeg")  # the same pixels
+_PACKAGES += ("opencv-python-headless", "simplejpeg")  # for the same pixels
 _SETTINGS = ("default_matmul_precision", "default_prng_impl", "random_seed_offset")
 _SETTINGS += ("threefry_partitionable", "use_shardy_partitioner")
 _SETTINGS += ("disable_jit", "optimization_level", "exec_time_optimization_effort")
 _VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
 _VARIABLES += ("JAX_DISABLE_MOST_OPTIMIZATIONS",)
-_EXAMPLES = 8  # of a split, whose images are compared
+_EXAMPLES = 8  # the number of images of a split to compare
 _LARGEST_MODULE = 10_000_000  # bytes
 
 
 def require_same_run(experiment: Experiment, *, task: str) -> None:
-    """Returns where all hosts would do the same; all of them must call it. One alone always may.
+    """Raises DisagreementError unless all hosts would do the same; all hosts must call it.
+
+    A single host always passes.
 
     Args:
-      experiment: what this host was asked for.
-      task: "train", or "evaluate", which does not touch the training split.
+      experiment: the run on this host.
+      task: "train", or "evaluate", which does not use the training split.
 
     Raises:
-      DisagreementError: names what differs, and on which host.
+      DisagreementError: the hosts differ; names what differs, and on which host.
     """
     if not parallel.are_several():
         return
@@ -60,15 +62,16 @@ def require_same_run(experiment: Experiment, *, task: str) -> None:
 
 
 def require_shared_workdir(workdir: str | os.PathLike, *, make: bool) -> None:
-    """Returns where all hosts see the same work directory; all of them must call it.
+    """Raises DisagreementError unless all hosts see the same work directory; all must call it.
 
     Args:
-      workdir: as the flag gives it.
-      make: make the directory; else one that is on no host is for others to complain about.
+      workdir: the value of the flag.
+      make: create the directory. Otherwise, one that exists on no host passes here, and a later
+        check reports it.
 
     Raises:
       DisagreementError: some host does not see what host 0 writes there.
-      OSError: it cannot be written.
+      OSError: the directory is not writable.
     """
     if not parallel.are_several():
         return
@@ -104,7 +107,7 @@ def _split(which: str, dataset: data.Dataset, images) -> dict[str, str]:
 
 
 def _software() -> dict[str, str]:
-    """Versions, settings that change numbers, devices, and the code of this package."""
+    """Versions, settings that affect results, devices, and digests of this package's code."""
     kind = jax.local_devices()[0].device_kind
     facts = {f"{name} version": _version(name) for name in ("pnoise-jax", *_PACKAGES)}
     facts |= {
@@ -128,9 +131,9 @@ def _version(package: str) -> str:
 
 
 def _loaded_modules() -> Iterator[tuple[str, str]]:
-    """Digests of what else was imported and is not an installed package, such as one's own models.
+    """Digests of imported modules outside installed packages, such as a user's models.
 
-    A debugger, say, may have loaded a module on one host alone.
+    They may be loaded on some hosts only, for example by a debugger.
     """
     paths = sysconfig.get_paths()
     installed = tuple({paths[kind] for kind in ("stdlib", "platstdlib", "purelib", "platlib")})

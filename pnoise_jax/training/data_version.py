@@ -1,8 +1,8 @@
-"""Which data set a run has used: its version and classes, noted beside its config.
+"""Notes next to a run's config the version and the classes of the data set that it used.
 
-The config names the data set alone. Another version of it, or what stands under its name in another
-directory, may have other classes under the same labels, so that a run must not go on with it, nor
-be evaluated on it unless the classes are found by their names.
+The config contains only the data set's name. Another version, or another data set of that name in a
+different directory, may use the same labels for other classes. A run must not be resumed with such
+data, nor evaluated on them unless the classes can be matched by name.
 """
 
 import contextlib
@@ -18,11 +18,11 @@ from pnoise_jax.data import class_names
 from pnoise_jax.runs import RunDirectory
 from pnoise_jax.training.experiment import Experiment
 
-_UNNOTED = "1.0.0"  # what runs have used that are older than these notes
+_UNNOTED = "1.0.0"  # the version that runs older than these notes have used
 
 
 def describe(experiment: Experiment) -> dict[str, Any]:
-    """What is noted of a run's data: its classes, and how many examples it trains on."""
+    """The note on a run's data: its version and classes, the number of training examples, etc."""
     dataset, names = experiment.test_data, experiment.test_data.class_names
     return {
         "name": dataset.name,
@@ -38,12 +38,13 @@ def describe(experiment: Experiment) -> dict[str, Any]:
 def note(
     path: Path, config: ml_collections.ConfigDict, described: dict[str, Any] | None = None
 ) -> None:
-    """Writes down the data in use.
+    """Writes the note on the data in use.
 
     Args:
       path: a work directory.
-      config: of the run.
-      described: as `describe` gives it; without it only the version of an embedded data set is.
+      config: the run's config.
+      described: the note from `describe`; without it, only the version of an embedded data set is
+        noted.
     """
     version = data.embedded_version(config.data.name)
     file = RunDirectory(path).data
@@ -55,10 +56,10 @@ def note(
 
 
 def read(path: Path) -> dict[str, Any]:
-    """What was noted in a work directory; {} where nothing was.
+    """The note in a work directory; {} if there is none.
 
     Raises:
-      ValueError: it cannot be read.
+      ValueError: the note cannot be read.
     """
     file = RunDirectory(path).data
     try:
@@ -71,8 +72,8 @@ def read(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{file} cannot be read ({error}), so it is not known which classes the run has: "
-            "restore it from a copy, or delete it"
+            f"{file} cannot be read ({error}), so the classes of the run are unknown: restore it "
+            "from a copy, or delete it"
         ) from None
     return noted
 
@@ -83,17 +84,18 @@ def check(
     config: ml_collections.ConfigDict,
     described: dict[str, Any] | None = None,
 ) -> None:
-    """Checks that what was done in ``path`` used the data that ``config`` would use.
+    """Checks that the run in ``path`` used the data that ``config`` would use.
 
     Args:
       path: a work directory.
-      stored: its config.
-      config: the one asked for; with another data set there is nothing to compare.
-      described: what the data of the one asked for is, where it is to be gone on with.
+      stored: the config there.
+      config: the new config; if it names another data set, nothing is compared.
+      described: the note on the new config's data, if the run is to be resumed.
 
     Raises:
-      ValueError: it used another version of an embedded data set; or its data had other classes,
-        or another number of examples, than what goes by this name now.
+      ValueError: the run used another version of an embedded data set; or, with `described`, its
+        data had other classes, another number of examples or other content than the data of this
+        name now.
     """
     if stored.data.name != config.data.name:
         return
@@ -102,7 +104,7 @@ def check(
     if now is not None and then != now:
         raise ValueError(
             f"--workdir={str(path)!r} has used data.name={config.data.name!r} in version {then}, "
-            f"and this program has version {now}, whose classes may be others: choose another "
+            f"but this program has version {now}, whose classes may differ: choose another "
             "directory, or delete this one"
         )
     if described is not None:
@@ -110,10 +112,10 @@ def check(
 
 
 def _require_same(path: Path, noted: dict[str, Any], described: dict[str, Any]) -> None:
-    """What goes on, goes on with the same classes and the same examples."""
+    """Raises ValueError unless a resumed run would use the same classes and examples."""
     named = f"data.name={described['name']!r}"
     theirs, ours = noted.get("class_names"), described["class_names"]
-    fix = "set data.data_dir to the data it has used, or choose another directory"
+    fix = "set data.data_dir to the data that the run has used, or choose another directory"
     if theirs is not None and ours is not None and not class_names.are_same(theirs, ours):
         raise ValueError(
             f"--workdir={str(path)!r} has used {named} with other classes, or in another order "
@@ -124,41 +126,41 @@ def _require_same(path: Path, noted: dict[str, Any], described: dict[str, Any]) 
     then, now = noted.get("train_examples"), described["train_examples"]
     if then is not None and then != now:
         raise ValueError(
-            f"--workdir={str(path)!r} has trained on {then} examples of {named}, and there are "
+            f"--workdir={str(path)!r} has trained on {then} examples of {named}, but there are "
             f"{now} now: {fix}"
         )
     if _have_other_content(noted, described):
         raise ValueError(
             f"--workdir={str(path)!r} has trained on other files or arrays of {named} than there "
-            f"are now, or they were prepared anew: {fix}"
+            f"are now, or they were prepared again: {fix}"
         )
 
 
 def _require_same_source(
     path: Path, theirs: dict[str, Any] | None, ours: dict[str, Any] | None, fix: str
 ) -> None:
-    """Of a run that learns from another data set as well."""
+    """Raises ValueError unless a run with a source data set would use the same source again."""
     named, without = f"--workdir={str(path)!r} has learned from", {"content": None}
     if (theirs or {}) | without != (ours or {}) | without:
         raise ValueError(
-            f"{named} the source {_in_words(theirs)}, and it is {_in_words(ours)} now: {fix}"
+            f"{named} {_in_words(theirs)}, but now the source is {_in_words(ours)}: {fix}"
         )
     if theirs and ours and _have_other_content(theirs, ours):
         raise ValueError(
             f"{named} other files of the source {ours['name']!r} than there are now, or they were "
-            f"prepared anew: {fix}"
+            f"prepared again: {fix}"
         )
 
 
 def _have_other_content(theirs: dict[str, Any], ours: dict[str, Any]) -> bool:
-    """Whether two notes tell contents apart; older notes have none."""
+    """Whether two notes show different contents; older notes do not include the content."""
     then, now = theirs.get("content"), ours.get("content")
     return then is not None and now is not None and then != now
 
 
 def _in_words(source: dict[str, Any] | None) -> str:
     if source is None:
-        return "of no other data set"
+        return "no other data set"
     return (
         f"{source['name']!r} (version {source['version']}, {source['train_examples']} examples, "
         f"{len(source['class_names'])} classes)"
@@ -168,18 +170,18 @@ def _in_words(source: dict[str, Any] | None) -> str:
 def describe_overlap(
     experiment: Experiment, stored: ml_collections.ConfigDict, path: Path
 ) -> tuple[str, ...]:
-    """A sentence if test examples are among those that a run has trained on.
+    """A warning if the run was trained on some of the test examples.
 
-    Another data set, or one of the same name in another directory, is compared only if both are
-    small (see `data.count_shared`) and the training images can still be read.
+    The images of another data set, or of another directory, are compared only if there are few (see
+    `data.count_shared`) and the training images can still be read.
 
     Args:
-      experiment: what is evaluated.
+      experiment: the experiment to evaluate.
       stored: the config of the run.
       path: the work directory of the run.
     """
     if experiment.task.describe_data().get("source") is not None:
-        return ()  # it learns from the images of the target without their labels
+        return ()  # the run learns from the target's images without their labels
     learned = _load_trained(experiment, stored, path)
     if learned is None:
         return ()
@@ -192,14 +194,14 @@ def describe_overlap(
     return (
         f"note: {shared} of the {len(experiment.test_data)} test examples are training examples, "
         f"or copies of some ({named}data.train_split={trained.train_split!r}, data.test_split="
-        f"{tested.test_split!r}), so the accuracy says little about others",
+        f"{tested.test_split!r}), so the accuracy says little about new examples",
     )
 
 
 def _load_trained(
     experiment: Experiment, stored: ml_collections.ConfigDict, path: Path
 ) -> data.Dataset | None:
-    """The examples that a run has trained on; None if they cannot be compared with others."""
+    """The examples that the run was trained on; None if they cannot be compared."""
     tested, trained = experiment.config.data, stored.data
     if tested.name != trained.name or tested.data_dir != trained.data_dir:
         count = read(path).get("train_examples")
@@ -219,55 +221,55 @@ def _load_trained(
 def describe_changes(
     config: ml_collections.ConfigDict, stored: ml_collections.ConfigDict
 ) -> tuple[str, ...]:
-    """Sentences where images are prepared for an evaluation as they were not in training."""
+    """Warnings if an evaluation prepares images differently from training."""
     sentences = []
     for field in ("mean", "std", "mean_image", "test_transform"):
         ours, theirs = config.data.get(field), stored.data.get(field)
         if _plain(ours) != _plain(theirs):
             sentences.append(
-                f"note: data.{field}={ours!r}, and the run was trained with {theirs!r}: its "
+                f"note: data.{field}={ours!r}, but the run was trained with {theirs!r}: its "
                 "accuracy may differ for this reason alone"
             )
     return tuple(sentences)
 
 
 def _plain(value: Any) -> Any:
-    """A number as a tuple of one, so that both ways to write a mean are the same."""
+    """A number as a tuple of one, so that both ways to write a mean compare equal."""
     return (float(value),) if isinstance(value, int | float) else value
 
 
 def unnoted(path: Path, described: dict[str, Any]) -> tuple[str, ...]:
-    """A sentence where a run that goes on has not noted which classes it began with."""
+    """A note if a resumed run has not noted the classes that it started with."""
     if read(path).get("class_names") is not None:
         return ()
     return _unknown(None, described["class_names"], f"data.name={described['name']!r}")
 
 
 def require_same(path: Path, experiment: Experiment) -> None:
-    """Checks that a run which is trained now would have the classes of one that stands there.
+    """Checks that a run trained now would use the same data as an existing run.
 
     Args:
-      path: of the one that stands there.
-      experiment: the other, of the same config but for the seed.
+      path: the work directory of the existing run.
+      experiment: the new run, with the same config except for the seed.
 
     Raises:
-      ValueError: its classes are others, or numbered otherwise, or its examples more or fewer.
+      ValueError: the classes, their order, the number of examples or the content differ.
     """
     _require_same(path, read(path), describe(experiment))
 
 
 def match_run(experiment: Experiment, path: Path) -> tuple[Experiment, tuple[str, ...]]:
-    """An experiment whose test labels are the numbers that a run has given to the classes.
+    """Renumbers the test labels of an experiment to match the classes of a run.
 
     Args:
-      experiment: what is to be evaluated; its training split plays no part.
+      experiment: the experiment to evaluate; its training split is not used.
       path: the work directory of the run.
 
     Returns:
-      The experiment, and a sentence for the user where classes were not simply the same.
+      The experiment, and a sentence for the user if the classes were not identical.
 
     Raises:
-      ValueError: it has classes that the run does not know: lists them.
+      ValueError: the run and the test set have different classes; lists those that the run lacks.
     """
     dataset, theirs = experiment.test_data, read(path).get("class_names")
     named = f"data.name={dataset.name!r}"
@@ -275,7 +277,7 @@ def match_run(experiment: Experiment, path: Path) -> tuple[Experiment, tuple[str
     if theirs is not None and len(theirs) != dataset.num_classes:
         raise ValueError(
             f"{whose} have {len(theirs)} and {dataset.num_classes} classes: evaluate the run on "
-            "data of its own classes"
+            "data with its classes"
         )
     try:
         found = class_names.match_classes(
@@ -284,7 +286,8 @@ def match_run(experiment: Experiment, path: Path) -> tuple[Experiment, tuple[str
     except class_names.DifferentClassesError as error:
         raise ValueError(
             f"{error}: a label would mean one class to the run and another in the data. Evaluate "
-            "it on data of its classes, or set data.data_dir to where these stand"
+            "the run on data with its classes, or set data.data_dir to the directory with such "
+            "data"
         ) from None
     if found.kind == "same":
         return experiment, ()
@@ -304,9 +307,9 @@ def _unknown(theirs: class_names.Names, ours: class_names.Names, named: str) -> 
             return ()  # there is nothing to compare with
         reason = "the run has not noted the names of its classes"
     elif ours is None or class_names.are_numbers(ours):
-        reason = f"the classes of {named} have numbers, and the run's names"
+        reason = f"the classes of {named} have numbers, but the run's have names"
     elif class_names.are_numbers(theirs):
-        reason = f"the run's classes have numbers, and those of {named} names"
+        reason = f"the run's classes have numbers, but those of {named} have names"
     else:
         reason = f"the run and {named} name their classes in different ways"
     return (f"note: {reason}, so labels are compared by number alone",)

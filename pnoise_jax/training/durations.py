@@ -1,4 +1,4 @@
-"""Durations as a config gives them: "10 epochs" in steps, "15 minutes" in seconds."""
+"""Converts durations of a config: "10 epochs" to steps, "15 minutes" to seconds."""
 
 import math
 import re
@@ -8,10 +8,13 @@ def steps_of(duration: str, *, field: str, examples: int, batch_size: int) -> in
     """A duration such as "10 epochs" in steps, rounded to the nearest.
 
     Args:
-      duration: a number and a unit: steps (may be left out), epochs or examples.
-      field: its name, for the error.
-      examples: in an epoch.
-      batch_size: examples in a step.
+      duration: a number and a unit: steps (can be left out), epochs or examples.
+      field: the field's name, for the error.
+      examples: the number of examples in an epoch.
+      batch_size: the number of examples in a step.
+
+    Raises:
+      ValueError: it is not such a duration.
     """
     match = re.fullmatch(r"\s*([\d.]+(?:e\d+)?)\s*(steps?|epochs?|examples?)?\s*", str(duration))
     number, given_unit = match.groups() if match else ("", None)
@@ -30,10 +33,10 @@ def steps_of(duration: str, *, field: str, examples: int, batch_size: int) -> in
 
 
 def seconds_of(duration: str, *, field: str) -> float | None:
-    """A duration such as "15 minutes" in seconds; None where it is not in minutes.
+    """A duration such as "15 minutes" in seconds; None if it is not in minutes.
 
     Raises:
-      ValueError: a number of minutes that is not above 0.
+      ValueError: the number of minutes is not above 0.
     """
     match = re.fullmatch(r"\s*(\S+)\s*minutes?\s*", str(duration))
     if match is None:

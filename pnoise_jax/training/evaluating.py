@@ -34,22 +34,22 @@ def evaluate(
 ) -> list[dict[str, Any]]:
     """Evaluates the newest checkpoint in ``workdir`` and writes a report there.
 
-    That is evaluation.json where it measures what this file does, or would; else a file in
-    evaluations/ that is named by what was measured. Where there is no run, and the config names
-    weights, these are evaluated as they are.
+    The report is evaluation.json if it is the same measurement as that file contains, or would
+    contain; otherwise a file in evaluations/ named by what was measured. If there is no run but the
+    config names weights, these are evaluated as they are.
 
     Args:
-      config: the run's, whose noise, evaluation and data sections may differ; None takes the run's
-        own from the work directory.
-      workdir: one that `train` has filled, or, for weights, where the report is written.
-      out: where the report is written instead.
+      config: the run's config; its noise, evaluation and data sections may differ. None uses the
+        one in the work directory.
+      workdir: the work directory of a run of `train`; for weights, where to write the report.
+      out: another directory for the report.
 
     Returns:
       The rows of the standard report.
 
     Raises:
-      ValueError, OSError: as `train`; FileNotFoundError where there is no run or no checkpoint.
-      StoppedError: a signal came in; no report is written.
+      ValueError, OSError: as `train`; FileNotFoundError if there is no run or no checkpoint.
+      StoppedError: a signal arrived; no report is written.
     """
     agreement.require_shared_workdir(workdir, make=config is not None and bool(config.weights))
     console = create_main_console()
@@ -63,7 +63,7 @@ def evaluate(
 
 
 class Opened(NamedTuple):
-    """What is to be evaluated, on which devices, and where its report goes."""
+    """A run to evaluate, the devices, and the directory for its report."""
 
     run: Run
     mesh: Mesh
@@ -77,12 +77,12 @@ def open_run(
     *,
     place: Callable[[], Path],
 ) -> Opened:
-    """The newest checkpoint in ``workdir``, or, where there is no run, the config's weights.
+    """Opens the newest checkpoint in ``workdir``, or the config's weights if there is no run.
 
     Args:
-      config, workdir: as `evaluate` takes them.
-      show: takes sentences on weights and broken checkpoints.
-      place: opens the directory of the report, once it is known that there is something to do.
+      config, workdir: the arguments of `evaluate`.
+      show: called with sentences about weights and broken checkpoints.
+      place: opens the directory of the report; called only if there is something to evaluate.
     """
     if config is not None and config.weights is not None and not RunDirectory.at(workdir).has_run():
         experiment = build(config)
@@ -95,7 +95,7 @@ def open_run(
         for sentence in (run.weights, *run.notes):
             show(sentence)
     else:
-        stored = run_config.read_config(workdir)  # raises where there is no run: nothing is made
+        stored = run_config.read_config(workdir)  # raises without a run, before `place`
         path = on_all_hosts(place)
         mesh = _mesh(stored if config is None else config)
         run = restore(workdir, config, mesh=mesh, report=show)
@@ -103,7 +103,7 @@ def open_run(
 
 
 def _mesh(config: ml_collections.ConfigDict) -> Mesh:
-    """The mesh of the training, or of these devices where its groups do not fit them."""
+    """The mesh of the training run, or a mesh of these devices if its groups do not fit them."""
     for groups in (config.fsdp, config.tensor_parallel), (config.fsdp, 1):
         try:
             return parallel.training_mesh(*groups)
@@ -113,7 +113,7 @@ def _mesh(config: ml_collections.ConfigDict) -> Mesh:
 
 
 def open_place(workdir: str | os.PathLike, out: str | os.PathLike | None) -> Path:
-    """The directory of the report; raises OSError, before any work, where it cannot be written."""
+    """The directory of the report; raises OSError, before any work, if it is not writable."""
     flag, place = ("workdir", workdir) if out is None else ("out", out)
     if jax.process_index() != 0:
         return RunDirectory.at(place).path
@@ -147,7 +147,7 @@ def report(
 
 
 def measure(run: Run, mesh: Mesh, show: Callable[[str], None]) -> list[dict[str, Any]]:
-    """The rows of the standard report, and those that average over draws."""
+    """The rows of the standard report, and any rows that average over draws."""
     task = run.experiment.task
     protocols = (*run.experiment.protocols, *task.averaged_protocols)
     return task.evaluate(run.variables, mesh, protocols, report=show)
@@ -162,7 +162,7 @@ def write_report(
     arrays: str,
     final: bool = False,
 ) -> reports.Report:
-    """Writes the rows of a run to the file that is theirs; see `reports.write`."""
+    """Writes the rows of a run to the file of this measurement; see `reports.write`."""
     experiment, task = run.experiment, run.experiment.task
     config = experiment.config
     return reports.write(
@@ -187,7 +187,7 @@ def write_report(
 
 
 def _classes(experiment: Experiment) -> str:
-    """Which logits count, where that could be asked."""
+    """Which logits count, for the title; empty if the test set has all classes."""
     dataset, counted = experiment.test_data, experiment.evaluated_data
     if counted.num_classes < dataset.num_classes:
         return f", {counted.num_classes} of {dataset.num_classes} classes"
@@ -198,7 +198,7 @@ def _classes(experiment: Experiment) -> str:
 def numbers_of(
     rows: Sequence[Mapping[str, Any]], measures: Sequence[evaluation.Measure]
 ) -> dict[str, float]:
-    """The numbers of a report by the names of their rows: "clean/top1"."""
+    """The numbers of a report by row and measure, such as "clean/top1"."""
     names = [Protocol.of_row(row).name for row in rows]
     return {
         f"{name}/{measure.name}": row[measure.name]
@@ -208,5 +208,5 @@ def numbers_of(
 
 
 def create_main_console() -> Console:
-    """Of the hosts, the first prints."""
+    """A console on which only the first host prints."""
     return create_console(quiet=jax.process_index() != 0)

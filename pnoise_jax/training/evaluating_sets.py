@@ -1,4 +1,4 @@
-"""A run, or weights, evaluated on several test sets of the same classes: one table."""
+"""Evaluates a run, or weights, on several test sets of the same classes, in one table."""
 
 import copy
 import functools
@@ -47,20 +47,20 @@ def evaluate_sets(
 ) -> dict[str, Any]:
     """Evaluates the newest checkpoint, or weights, on several sets, and prints a table of them.
 
-    Each set gets a report of its own, as `evaluate` writes it; one that is there already is not
-    measured again. The table goes to a file in evaluations/ as well.
+    Each set gets a separate report, as from `evaluate`; a set whose report exists is not measured
+    again. The table is also written to a file in evaluations/.
 
     Args:
-      config, workdir, out: as `evaluate` takes them; the data section is set for each set.
-      sets: names of ImageNet's test sets, each in its only split; "imagenet2012_corrupted" stands
-        for the 15 corruptions of the benchmark at 5 severities.
+      config, workdir, out: the arguments of `evaluate`; the data section is set for each set.
+      sets: names of ImageNet's test sets, each in its only split; "imagenet2012_corrupted" means
+        the 15 corruptions of the benchmark at 5 severities.
 
     Returns:
-      What the file of the table holds.
+      The content of the table's file.
 
     Raises:
-      ValueError, OSError: as `evaluate`; FileNotFoundError where a set has not been prepared,
-        before anything is evaluated.
+      ValueError, OSError: as `evaluate`; FileNotFoundError if a set has not been prepared, before
+        anything is evaluated.
     """
     names = expand(sets)
     base = run_config.read_config(workdir) if config is None else config
@@ -75,7 +75,7 @@ def evaluate_sets(
     measured = []
     for name in names:
         run = opened.run if name == names[0] else _on(opened.run, config_for(base, name), workdir)
-        if run is not opened.run:  # whose notes were shown when it was opened
+        if run is not opened.run:  # the notes of `opened.run` were shown when it was opened
             for note in run.notes:
                 show(note)
         measured.append(_measured(name, run, opened.mesh, path, show))
@@ -89,16 +89,16 @@ def evaluate_sets(
 def _require_classification(run: Run) -> None:
     if not run.experiment.task.classifies:
         raise ValueError(
-            f"--sets compares accuracies, and task.name={run.experiment.config.task.name!r} "
-            "classifies nothing: evaluate a run of a task that does"
+            f"--sets compares accuracies, but task.name={run.experiment.config.task.name!r} "
+            "classifies nothing: evaluate a run of a task that classifies"
         )
 
 
 def expand(sets: Sequence[str]) -> list[str]:
-    """The names of single data sets.
+    """The names of the single data sets in ``sets``, with "imagenet2012_corrupted" expanded.
 
     Raises:
-      ValueError: there is none, one comes twice, or a name is unknown.
+      ValueError: there are none, one appears twice, or a name is unknown.
     """
     names: list[str] = []
     for name in sets:
@@ -115,16 +115,16 @@ def expand(sets: Sequence[str]) -> list[str]:
             raise ValueError(f"--sets: {name!r} is unknown{data.suggest(name, known)}")
     if not names or len(set(names)) < len(names):
         twice = next((name for name in names if names.count(name) > 1), None)
-        what = "there are none" if twice is None else f"{twice!r} comes twice"
-        raise ValueError(f"--sets: {what}; give each once, such as imagenet_a,imagenet_r")
+        reason = "there are none" if twice is None else f"{twice!r} appears twice"
+        raise ValueError(f"--sets: {reason}; give each once, such as imagenet_a,imagenet_r")
     return names
 
 
 def config_for(config: ml_collections.ConfigDict, name: str) -> ml_collections.ConfigDict:
-    """A copy of the config with this set for its test split.
+    """A copy of the config with this set as its test split.
 
-    The published images of ImageNet-C are cropped already, and are only resized to the model's
-    size, if that is another.
+    The published images of ImageNet-C are cropped already, so they are only resized to the size of
+    the model's images, if it differs.
     """
     config = copy.deepcopy(config)
     config.data.name = name
@@ -137,19 +137,19 @@ def config_for(config: ml_collections.ConfigDict, name: str) -> ml_collections.C
 def _require_prepared(names: Sequence[str], data_dir: str | None) -> None:
     missing = [name for name in names if not data.is_prepared(name, data_dir)]
     if missing:
-        default = "$TFDS_DATA_DIR, or ~/tensorflow_datasets without it"
+        default = "$TFDS_DATA_DIR, or ~/tensorflow_datasets if that is not set"
         where = default if data_dir is None else f"data.data_dir={str(data_dir)!r}"
         listed = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" * (len(missing) > 8))
         raise FileNotFoundError(
             f"--sets: {len(missing)} of {len(names)} data sets are not prepared in {where}: "
             f"{listed}. Prepare each: python -m launch.prepare "
             f"--dataset={missing[0]} --manual_dir=DIRECTORY_OF_THE_DOWNLOADS --data_dir=DIRECTORY "
-            "(to a bucket, copy what is there), or leave it out"
+            "(to use a bucket, copy the result there), or leave it out"
         )
 
 
 def _on(opened: Run, config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Run:
-    """The same weights on another set."""
+    """The same weights with another set."""
     experiment, notes = build(config), ()
     if opened.step:
         path = RunDirectory.at(workdir).path
@@ -161,7 +161,7 @@ def _on(opened: Run, config: ml_collections.ConfigDict, workdir: str | os.PathLi
         if first is None or ours is None or not class_names.are_same(first, ours):
             raise ValueError(
                 f"{config.data.name} and {opened.experiment.test_data.name} number their classes "
-                "differently: evaluate each alone, without --sets"
+                "differently: evaluate each one separately, without --sets"
             )
     agreement.require_same_run(experiment, task="evaluate")
     return Run(experiment, opened.variables, opened.step, opened.weights, notes)
@@ -170,19 +170,19 @@ def _on(opened: Run, config: ml_collections.ConfigDict, workdir: str | os.PathLi
 def _measured(
     name: str, run: Run, mesh: jax.sharding.Mesh, path: Path, show: Callable[[str], None]
 ) -> dict[str, Any]:
-    """The rows of one set, and what they are of."""
+    """Evaluates one set, unless its report exists; returns its rows and what they describe."""
     experiment = run.experiment
     for sentence in experiment.describe_scoring():
         show(sentence)
     arrays = reports.digest_arrays(run.variables)
-    found = reports.find(path, run, arrays)
-    if parallel.on_any_host(found is None):  # all measure, or none
-        found = None
-    rows = measure(run, mesh, show) if found is None else found["rows"]
-    if found is None and jax.process_index() == 0:
+    earlier = reports.find(path, run, arrays)
+    if parallel.on_any_host(earlier is None):  # either all hosts measure, or none
+        earlier = None
+    rows = measure(run, mesh, show) if earlier is None else earlier["rows"]
+    if earlier is None and jax.process_index() == 0:
         write_report(run, rows, path, show, arrays=arrays)
     row = rows[0]
-    already = "" if found is None else " (measured before)"
+    already = "" if earlier is None else " (measured before)"
     counted = experiment.evaluated_data.num_classes
     show(f"{name}: top-1 {row['top1']:.2f} % clean of {row['n']}, {counted} classes{already}")
     return {
@@ -206,7 +206,7 @@ def _table_content(run: Run, measured: Sequence[Mapping[str, Any]]) -> dict[str,
         "classes": config.evaluation.classes,
         "mixes_batch": any(each.noise.mixes_batch for each in run.experiment.evaluated_injections),
         "sets": list(measured),
-        "corrupted": {name: found for name in protocols if (found := _corrupted(measured, name))},
+        "corrupted": {name: means for name in protocols if (means := _corrupted(measured, name))},
         "config": json.loads(config.to_json_best_effort()),
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode())
@@ -214,7 +214,7 @@ def _table_content(run: Run, measured: Sequence[Mapping[str, Any]]) -> dict[str,
 
 
 def _corrupted(measured: Sequence[Mapping[str, Any]], protocol: str) -> dict[str, Any]:
-    """The errors on ImageNet-C by one protocol; {} where no corruption is complete."""
+    """The errors on ImageNet-C in one protocol; {} if no corruption has all severities."""
     top1, versions = {}, set()
     for each in measured:
         if each["name"] in imagenet_sets.CORRUPTED_NAMES:
@@ -231,9 +231,9 @@ def _corrupted(measured: Sequence[Mapping[str, Any]], protocol: str) -> dict[str
 
 
 def print_table(console: Console, content: Mapping[str, Any]) -> None:
-    """The sets side by side, and below them the measures of ImageNet-C."""
-    of = f"step {content['step']}" if content["step"] else "weights as they are"
-    title = Text(printable(f"{content['model']}, {of}"))
+    """Prints a table of the sets, and below it the measures of ImageNet-C."""
+    trained = f"step {content['step']}" if content["step"] else "weights as they are"
+    title = Text(printable(f"{content['model']}, {trained}"))
     table = Table(title=title, title_justify="left", box=box.SIMPLE)
     table.add_column("test set", overflow="fold")
     table.add_column("protocol", overflow="fold")
@@ -251,32 +251,32 @@ def print_table(console: Console, content: Mapping[str, Any]) -> None:
         console.print(table)
         if content["mixes_batch"]:
             console.print(EXPLANATION, style="dim")
-    for protocol, found in content["corrupted"].items():
-        console.print(_in_words(protocol, found), soft_wrap=True, highlight=False)
+    for protocol, corrupted in content["corrupted"].items():
+        console.print(_in_words(protocol, corrupted), soft_wrap=True, highlight=False)
 
 
 def _in_means(name: str, corrupted: Mapping[str, Any] | None) -> bool:
-    """Whether the mean over the severities of a corruption, printed below, stands for this set."""
+    """Whether this set is part of a mean over the severities of a corruption, printed below."""
     if not corrupted or name not in imagenet_sets.CORRUPTED_NAMES:
         return False
     corruption, _ = imagenet_sets.corruption_of(name)
     return corruption in corrupted["errors"]
 
 
-def _in_words(protocol: str, found: Mapping[str, Any]) -> str:
-    by_corruption = ", ".join(f"{name} {error:.1f}" for name, error in found["errors"].items())
+def _in_words(protocol: str, corrupted: Mapping[str, Any]) -> str:
+    by_corruption = ", ".join(f"{name} {error:.1f}" for name, error in corrupted["errors"].items())
     lines = [f"ImageNet-C, {protocol}: error in percent, mean over 5 severities: {by_corruption}"]
-    if "mce" in found:
+    if "mce" in corrupted:
         lines.append(
-            f"ImageNet-C, {protocol}: mean error of the 15 corruptions {found['mean_error']:.2f} "
-            f"%; mCE, relative to AlexNet, {found['mce']:.2f} %"
+            f"ImageNet-C, {protocol}: mean error of the 15 corruptions "
+            f"{corrupted['mean_error']:.2f} %; mCE, relative to AlexNet, {corrupted['mce']:.2f} %"
         )
     else:
-        lines.append("ImageNet-C: no mean and no mCE, as corruptions of the 15 are missing")
-    if not found["official"]:
+        lines.append("ImageNet-C: no mean and no mCE, as some of the 15 corruptions are missing")
+    if not corrupted["official"]:
         lines.append(
-            f"note: version {', '.join(found['versions'])} is not the published files: TFDS makes "
-            "these images anew, so published numbers differ a little"
+            f"note: version {', '.join(corrupted['versions'])} is not the published files: TFDS "
+            "generates these images again, so published numbers differ a little"
         )
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""Gaussian noise on gradients, which decays (https://arxiv.org/abs/1511.06807)."""
+"""Decaying Gaussian noise on gradients (https://arxiv.org/abs/1511.06807)."""
 
 from typing import Any
 
@@ -12,13 +12,13 @@ def add_gradient_noise(
 ) -> optax.GradientTransformationExtraArgs:
     """Adds ``N(0, std^2 / (1 + t)^decay)`` to every gradient at step t, counted from 0.
 
-    `optax.add_noise` keeps its key in the optimiser's state, the same for every run of a sweep,
-    whatever its seed. Here the step gives a key of its own, ``noise_key``, to `update`.
+    `optax.add_noise` keeps its key in the optimiser's state, where it is the same for every run of
+    a sweep, whatever the seed. Here the step passes a separate key, ``noise_key``, to `update`.
 
     Args:
-      std: at the first step.
-      decay: of the variance; the paper's gamma, 0.55 there.
-      factor: multiplies the standard deviation too, by step; None is 1.
+      std: the standard deviation at the first step.
+      decay: the decay of the variance; the paper's gamma, 0.55 there.
+      factor: additional factor of the standard deviation, by step; None is 1.
     """
 
     def init(params: Any) -> optax.ScaleByScheduleState:

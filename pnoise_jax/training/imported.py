@@ -1,4 +1,4 @@
-"""Imported weights on the devices of every host, and what their images should be like."""
+"""Reads imported weights to the devices of every host, and checks the images they expect."""
 
 import zlib
 from pathlib import Path
@@ -17,17 +17,17 @@ from pnoise_jax.training.experiment import Experiment
 def match_on_all_hosts(
     experiment: Experiment, *, head: str | None = None
 ) -> weights.Weights | None:
-    """`Experiment.match_weights`; raises on every host where it does on one."""
+    """`Experiment.match_weights`; raises on every host if it raises on one."""
     return on_all_hosts(lambda: experiment.match_weights(head=head))
 
 
 def read_to_devices(
     found: weights.Weights, mesh: Mesh, matmul_split: parallel.MatmulSplit | None = None
 ) -> dict[str, jax.Array]:
-    """The arrays of weights by their paths, read one by one: the host never holds all of them.
+    """The arrays of weights by path, read one by one, so that the host never has all in memory.
 
     Raises:
-      ValueError: they cannot be read, or other hosts have read others.
+      ValueError: the weights cannot be read, or hosts have read different weights.
     """
     alone = jax.process_count() == 1
 
@@ -46,13 +46,13 @@ def read_to_devices(
         if len(set(checksums.tolist())) > 1:
             raise ValueError(
                 f"weights={found.name!r}: not all hosts read the same numbers there "
-                f"(checksums by host: {checksums.tolist()}): give each the same file"
+                f"(checksums by host: {checksums.tolist()}): give every host the same file"
             )
     return arrays
 
 
 def warn_of_preprocessing(experiment: Experiment, found: weights.Weights) -> list[str]:
-    """Where the images that the config makes differ from those that the weights expect."""
+    """Warnings if the config prepares images differently from what the weights expect."""
     expected, section = found.preprocessing, experiment.config.data
     if expected is None:
         return []
@@ -66,12 +66,12 @@ def warn_of_preprocessing(experiment: Experiment, found: weights.Weights) -> lis
     }
     for name, values in other.items():
         warnings.append(
-            f"the weights expect data.{name}={values}, and it is {section[name]}: set it"
+            f"the weights expect data.{name}={values}, but it is {section[name]}: set it"
         )
     wanted = expected.test_transform
     if wanted is not None and _transform(wanted) != _transform(section.test_transform):
         warnings.append(
-            f"the weights expect data.test_transform={wanted!r}, and it is "
+            f"the weights expect data.test_transform={wanted!r}, but it is "
             f"{section.test_transform!r}: set it, or expect other accuracies than published"
         )
     return warnings
@@ -80,7 +80,7 @@ def warn_of_preprocessing(experiment: Experiment, found: weights.Weights) -> lis
 def _warn_of_mean_image(
     expected: weights.Preprocessing, section: ml_collections.ConfigDict
 ) -> list[str]:
-    """Where a mean image is subtracted on one side, and a mean, or another image, on the other."""
+    """A warning if only one side subtracts a mean image, or both subtract different ones."""
     theirs, ours = expected.mean_image, section.mean_image
     if theirs is None and (ours is None or expected.mean is None):
         return []
@@ -89,19 +89,19 @@ def _warn_of_mean_image(
     wanted = f"data.mean_image={theirs!r}"
     if theirs is None:
         wanted = f"data.mean={expected.mean} and no mean image"
-    return [f"the weights expect {wanted}, and data.mean_image is {ours!r}: set it"]
+    return [f"the weights expect {wanted}, but data.mean_image is {ours!r}: set it"]
 
 
 def _alike(theirs: tuple[float, ...], ours: tuple[float, ...], channels: int) -> bool:
-    """Within half of a level of a pixel."""
+    """Whether the values agree to within half a level of an 8-bit pixel."""
     if {len(theirs), len(ours)} - {1, channels}:
         return False
     return bool(np.allclose(theirs, ours, rtol=0, atol=0.5 / 255))
 
 
 def _transform(text: str) -> data.Transform:
-    """What a text says, so that two texts can be compared."""
-    text = "resize_square" if text == "none" else text  # but for images that have the size
+    """The transform that a string describes, to compare two strings."""
+    text = "resize_square" if text == "none" else text  # the same for images of the right size
     return data.create_transform(
         text, size=(1, 1), mean=(0.5,), std=(0.5,), train=False, field="data.test_transform"
     )

@@ -1,4 +1,4 @@
-"""The images that a model gets: their size, and what makes them from a data set's."""
+"""The images that are input to a model: their size and how they are made from stored images."""
 
 import flax.linen as nn
 import ml_collections
@@ -9,25 +9,25 @@ from pnoise_jax import data
 def image_size(
     config: ml_collections.ConfigDict, model: nn.Module, stored: data.Dataset
 ) -> tuple[int, int]:
-    """Height and width of the images that the model gets.
+    """Height and width of the model's input images.
 
     Raises:
-      ValueError: data.image_size and the model's contradict each other, or nothing says it.
+      ValueError: data.image_size contradicts the model's size, or nothing determines the size.
     """
-    asked, own = config.data.image_size, getattr(model, "image_shape", None)
-    if own is not None and asked is not None and own != (asked, asked):
+    side, fixed = config.data.image_size, getattr(model, "image_shape", None)
+    if fixed is not None and side is not None and fixed != (side, side):
         raise ValueError(
-            f"data.image_size={asked}: {config.model.name} takes images of {own[0]} x {own[1]} "
+            f"data.image_size={side}: {config.model.name} takes images of {fixed[0]} x {fixed[1]} "
             "pixels; leave data.image_size=None, or set model.image_size to the same number"
         )
-    if own is not None:
-        return own
-    if asked is not None:
-        return (asked, asked)
+    if fixed is not None:
+        return fixed
+    if side is not None:
+        return (side, side)
     if stored.image_shape is None:
         raise ValueError(
             f"data.image_size=None: the images of {stored.name} differ in size, and "
-            f"{config.model.name} takes any; set data.image_size, such as 224"
+            f"{config.model.name} accepts any size; set data.image_size, such as 224"
         )
     return stored.image_shape[:2]
 
@@ -35,10 +35,11 @@ def image_size(
 def transform(
     config: ml_collections.ConfigDict, stored: data.Dataset, size: tuple[int, int], *, train: bool
 ) -> data.Transform:
-    """What makes an image of a split, as it is stored, what the model gets.
+    """The transform from a stored image of a split to the model's input.
 
     Raises:
-      ValueError: data.train_transform or data.test_transform cannot do it.
+      ValueError: data.train_transform or data.test_transform is bad, or is "none" though the stored
+        images do not have the model's size.
     """
     field = f"data.{'train' if train else 'test'}_transform"
     text = config.data.train_transform if train else config.data.test_transform
@@ -46,10 +47,10 @@ def transform(
         if stored.image_shape[:2] == size:
             return data.decode
         raise ValueError(
-            f"{field}='none': {config.model.name} gets images of {size[0]} x {size[1]} pixels, and "
-            f"{stored.name} has {stored.image_shape[0]} x {stored.image_shape[1]}; set "
-            f"{'model' if 'image_size' in config.model else 'data'}.image_size to these, or resize "
-            "with 'resize_square'"
+            f"{field}='none': {config.model.name} needs images of {size[0]} x {size[1]} pixels, "
+            f"but {stored.name} has {stored.image_shape[0]} x {stored.image_shape[1]}; set "
+            f"{'model' if 'image_size' in config.model else 'data'}.image_size to the latter, or "
+            "resize with 'resize_square'"
         )
     return data.create_transform(
         text,
@@ -64,7 +65,7 @@ def transform(
 def transformed(
     config: ml_collections.ConfigDict, stored: data.Dataset, size: tuple[int, int]
 ) -> data.Dataset:
-    """The test split with images as the model gets them; raises as `transform`."""
+    """The test split with its images transformed for the model; raises as `transform`."""
     read = transform(config, stored, size, train=False)
     if read is data.decode:
         return stored

@@ -1,4 +1,4 @@
-"""When a run reports, saves and evaluates: by the step; for checkpoints by the clock, too."""
+"""When a run reports, saves and evaluates: at given steps, and for checkpoints by the clock."""
 
 import dataclasses
 import math
@@ -14,11 +14,11 @@ from pnoise_jax.training.experiment import Experiment
 
 @dataclasses.dataclass(frozen=True)
 class Every:
-    """Steps from one report, checkpoint, evaluation to the next.
+    """Intervals between reports, checkpoints and evaluations.
 
     Attributes:
-      log, save, evaluate: larger than the run where there is none but the last.
-      seconds: the longest time between two checkpoints.
+      log, save, evaluate: steps; larger than the whole run if there is none before its end.
+      seconds: the maximum time between two checkpoints.
     """
 
     log: int
@@ -28,7 +28,7 @@ class Every:
 
     @classmethod
     def of(cls, experiment: Experiment) -> "Every":
-        """What the config says."""
+        """The intervals in the config."""
         config = experiment.config
         never = experiment.total_steps + 1
         section = config.checkpoint
@@ -45,34 +45,34 @@ class Every:
         )
 
     def saves(self, step: int, total: int) -> bool:
-        """Whether a checkpoint is due after ``step``, whatever the clock says."""
+        """Whether a checkpoint is due after ``step``, regardless of the clock."""
         return step % self.save == 0 or step == total
 
     def evaluates(self, step: int, total: int) -> bool:
-        """Whether an evaluation on the way follows."""
+        """Whether an evaluation follows ``step`` during training."""
         return step % self.evaluate == 0 and 0 < step < total
 
 
 class SaveClock:
-    """Says when a checkpoint is due by the clock; all hosts go by the first one's.
+    """Decides when a checkpoint is due by the clock; all hosts use the first host's.
 
-    One host looks at its clock after every step. Several would have to talk then, so they look less
-    often: some 20 times between two checkpoints, as far as steps are that short.
+    A single host checks its clock after every step. Several would have to communicate each time, so
+    they check less often: about 20 times between two checkpoints if the steps are short enough.
     """
 
     def __init__(self, seconds: float, step: int):
-        """Starts at ``step``; due when the next look would come more than ``seconds`` later."""
+        """Starts at ``step``; a save is due if the next check would exceed ``seconds``."""
         self._seconds = seconds
         self._stride = 1
         self.restart(step)
 
     def restart(self, step: int) -> None:
-        """A checkpoint of this step has been written."""
+        """Notes that a checkpoint of this step has been written."""
         self._saved = self._looked = time.monotonic()
         self._last, self._next = step, step + 1
 
     def is_due(self, step: int) -> bool:
-        """Whether to save now; to be asked after every step, on all hosts."""
+        """Whether to save now; must be called after every step, on all hosts."""
         if step < self._next:
             return False
         now = time.monotonic()

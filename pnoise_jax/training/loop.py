@@ -1,4 +1,4 @@
-"""The training loop, and the evaluation of what it leaves."""
+"""The training loop, and the evaluation at its end."""
 
 import contextlib
 import dataclasses
@@ -43,7 +43,7 @@ from pnoise_jax.training.window import Window
 
 @config_types()
 def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list[dict[str, Any]]:
-    """Trains what ``config`` describes in ``workdir``, or goes on there; then evaluates it.
+    """Trains what ``config`` describes in ``workdir``, or resumes the run there; then evaluates it.
 
     The work directory gets config.json, checkpoints/, metrics.jsonl, TensorBoard event files and
     evaluation.json.
@@ -52,10 +52,12 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list
       The rows of the standard report.
 
     Raises:
-      ConfigError: bad config or work directory, named, before anything is compiled.
-      ValueError, OSError: bad data or work directory, likewise.
-      NonFiniteLossError: names the step and the last whole checkpoint.
-      StoppedError: a signal came in, and the main program listens to it (`stopping.listen`); what
+      ConfigError: the config or the work directory is bad; names what is wrong, before anything is
+        compiled.
+      ValueError, OSError: the data or the work directory is bad, likewise.
+      NonFiniteLossError: the loss or the gradient is not finite; names the step and the last whole
+        checkpoint.
+      StoppedError: a signal arrived that the main program listens to (`stopping.listen`); what
         was trained is saved.
     """
     with as_config_errors():
@@ -65,18 +67,18 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list
         _require_local_profile(config, workdir)
     agreement.require_same_run(experiment, task="train")
     agreement.require_shared_workdir(workdir, make=True)
-    goes_on = RunDirectory.at(workdir).has_checkpoint()
-    imported = None if goes_on else match_on_all_hosts(experiment)
+    resumes = RunDirectory.at(workdir).has_checkpoint()
+    imported = None if resumes else match_on_all_hosts(experiment)
     path, console = runs.make_writable(workdir, may_be_in_bucket=True), create_main_console()
     described = data_version.describe(experiment)
-    if goes_on and runs.is_in_bucket(path):  # before it stops the process that trains there
+    if resumes and runs.is_in_bucket(path):  # before the lock, which stops another process there
         with as_config_errors():
             on_all_hosts(lambda: run_config.check(path, config, described=described))
-    with runs.lock(path) as require_there:  # before the claim, which would change another's
+    with runs.lock(path) as require_there:  # before the claim, which writes to the directory
         with as_config_errors():
             on_all_hosts(lambda: run_config.claim(path, config, described))
         screen.print_header(console, experiment, imported)
-        if goes_on:
+        if resumes:
             for sentence in data_version.unnoted(path, described):
                 console.print(sentence, soft_wrap=True, highlight=False)
         program = create_program(
@@ -101,19 +103,21 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list
 def fit(
     experiment: Experiment, path: Path, program: Program, console: Console | None = None
 ) -> TrainState:
-    """Trains in a claimed work directory, or goes on there; where all is done, only restores.
+    """Trains or resumes a run in a claimed work directory; only restores a finished one.
 
     Args:
       experiment: the run, checked.
       path: its work directory; see `run_config.claim`.
-      program: of this run, or of all that differ from it in seed and strength alone.
-      console: what to print on, by default nowhere.
+      program: the program of this run, or of all runs that differ from it only in seed and
+        strength.
+      console: the console to print on; by default nothing is printed.
 
     Returns:
       The state after the last step.
 
     Raises:
-      OSError: another process trains there, or the checkpoints do not fit or cannot be written.
+      OSError: another process is training there, or the checkpoints do not fit or cannot be
+        written.
       NonFiniteLossError, StoppedError: as `train`.
     """
     console = create_console(quiet=True) if console is None else console
@@ -146,7 +150,7 @@ def _fit_locked(
 
 
 class _Training:
-    """A run between its first step and its last, in a directory that this process has locked."""
+    """The steps of a run, in a directory that this process has locked."""
 
     def __init__(
         self,
@@ -157,14 +161,14 @@ class _Training:
         console: Console,
         require_there: Callable[[], None],
     ):
-        """Readies the run; see `_fit_locked`."""
+        """Prepares the run; see `_fit_locked`."""
         self._experiment, self._program, self._checkpoints = experiment, program, checkpoints
         self._path, self._console, self._require_there = path, console, require_there
         self._total, self._every = experiment.total_steps, Every.of(experiment)
         self._window = Window(experiment.config.batch_size, experiment.schedule)
 
     def run(self, state: TrainState, start: int) -> TrainState:
-        """Trains from step ``start`` to the end, or until a signal asks to stop."""
+        """Trains from step ``start`` to the end, or until a signal requests a stop."""
         experiment, window, total = self._experiment, self._window, self._total
         task = experiment.task
         window.resume(self._checkpoints.pending(start) if start else [])
@@ -172,8 +176,8 @@ class _Training:
         self._saver = Saver(
             self._checkpoints, window, self._clock, require_there=self._require_there, total=total
         )
-        self._first_steps = {start + 1}  # of which each may be compiled anew
-        evaluates = self._every.evaluates(start, total)  # it may have been stopped before it could
+        self._first_steps = {start + 1}  # each may include compilation
+        evaluates = self._every.evaluates(start, total)  # if it was stopped before this evaluation
         profiler = Profiler(experiment.config.profile, self._path / "profile")
         with contextlib.ExitStack() as stack:
             enter = stack.enter_context
@@ -205,7 +209,7 @@ class _Training:
         return state
 
     def _prepare(self, step: int, state: TrainState) -> TrainState:
-        """The state with what the task's batches from ``step`` on depend on."""
+        """The state after `Task.prepare`, before the task opens its batches from ``step`` on."""
         self._saver.require_finite(self._window.first_broken(step))
         with self._saver.stopping_evaluation(step, state):
             prepared = prepare_period(
@@ -220,7 +224,7 @@ class _Training:
         return prepared
 
     def _after_step(self, step: int, state: TrainState, metrics: Metrics) -> None:
-        """Reports, saves and evaluates where that is due; raises where a signal asks to stop."""
+        """Reports, saves and evaluates if due; raises StoppedError if a signal requests a stop."""
         self._window.add(metrics)
         stops = stopping.requested()
         saves = self._every.saves(step, self._total)
@@ -228,7 +232,7 @@ class _Training:
         if saves or evaluates or step % self._every.log == 0:
             self._report(step)
         elif step in self._first_steps:
-            self._window.restart_clock()  # the first one is compiled
+            self._window.restart_clock()  # leaves out the time to compile
         if saves or stops or self._clock.is_due(step):
             self._saver.save(step, state)
         if stops and step < self._total:
@@ -246,7 +250,7 @@ class _Training:
         self._progress.report(step, values)
 
     def _evaluate(self, step: int, state: TrainState) -> None:
-        """An evaluation on the way, without noise."""
+        """Evaluates during training, without noise."""
         experiment, task = self._experiment, self._experiment.task
         with self._saver.stopping_evaluation(step, state):
             protocols = experiment.protocols[:1]
@@ -260,9 +264,10 @@ class _Training:
 def _open_checkpoints(
     path: Path, config: ml_collections.ConfigDict, console: Console
 ) -> Iterator[Checkpoints]:
-    """Closed at the end, but where this host alone has failed.
+    """Opens the checkpoints and closes them at the end, unless only this host has failed.
 
-    A save in progress would wait for the other hosts, and they wait for a step of this one.
+    In that case, a save in progress would wait for the other hosts, which wait for a step of this
+    one.
     """
     report = functools.partial(console.print, soft_wrap=True)
     checkpoints = Checkpoints(path, keep=config.checkpoint.keep, report=report)
@@ -276,18 +281,18 @@ def _open_checkpoints(
 
 
 def _require_local_profile(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None:
-    """Raises ValueError for a profile of a run in a bucket, and for a URL that is no folder's."""
+    """Raises ValueError for a profile of a run in a bucket, or a URL that is not of a folder."""
     if runs.is_in_bucket(runs.locate(workdir)) and config.profile is not None:
         raise ValueError(
-            f"profile={config.profile!r}: a profile is written to a file system, and --workdir="
-            f"{str(workdir)!r} is in a bucket: profile in a directory of this machine"
+            f"profile={config.profile!r}: a profile is written to a file system, but --workdir="
+            f"{str(workdir)!r} is in a bucket: profile in a directory on this machine"
         )
 
 
 def _require_room(experiment: Experiment, program: Program, checkpoints: Checkpoints) -> None:
-    """For the checkpoints still to come: those to keep, and one more while it is written."""
+    """Raises OSError without room for the remaining checkpoints and one that is being written."""
     config, every = experiment.config, Every.of(experiment)
-    saves = -(-experiment.total_steps // every.save)  # and some more by the clock, in a long run
+    saves = -(-experiment.total_steps // every.save)  # by steps; the clock may add more
     more = min(config.checkpoint.keep, saves) + 1 - checkpoints.count()
     needed = max(0, more) * program.state_bytes
     runs.require_room(checkpoints.directory.parent, needed)
@@ -298,7 +303,7 @@ def _naming_last_checkpoint(path: Path, checkpoints: Checkpoints) -> Iterator[No
     try:
         yield
     except OSError as error:
-        if error.errno is None:  # raised by this package, and says it already
+        if error.errno is None:  # raised by this package, with a complete message
             raise
         raise OSError(
             f"--workdir={str(path)!r}: {error.strerror}; the last whole checkpoint is "
@@ -310,7 +315,7 @@ def _naming_last_checkpoint(path: Path, checkpoints: Checkpoints) -> Iterator[No
 def _open_writers(
     experiment: Experiment, path: Path, step: int, *, evaluates: bool = False
 ) -> contextlib.closing[Writers]:
-    """The writers of a run; on the first host, the others write nothing."""
+    """The writers of a run; only those of the first host write anything."""
     if jax.process_index() != 0:
         return contextlib.closing(Writers([]))
     config = experiment.config

@@ -1,8 +1,8 @@
-"""Where a run's own model, noise, data and task are defined: noted beside its config.
+"""Notes next to a run's config in which modules the user's model, noise, data and task are defined.
 
-The config names them alone, as "module:Class" or by a name that a module of the user's registers.
-The directory that is noted is said where the module is not found; it is not searched by itself, as
-what is in a directory that comes with a run may be anybody's.
+The config only names them, as "module:Class" or by a name that a user's module registers. If the
+module is not found, the error names the noted directory. That directory is not searched
+automatically, since code in a directory that comes with a run cannot be trusted.
 """
 
 import dataclasses
@@ -25,13 +25,13 @@ _SECTIONS = {"model": MODELS, "noise": NOISES, "data": DATASETS, "task": TASKS}
 
 
 def note(path: Path, config: ml_collections.ConfigDict) -> None:
-    """Writes down in which modules a config's own model, noise, data and task are defined, if any.
+    """Writes the modules that define the user's model, noise, data and task, if there are any.
 
     Args:
       path: a work directory.
-      config: of the run.
+      config: the run's config.
     """
-    found: dict[str, Any] = {}
+    origins: dict[str, Any] = {}
     named = {section: (config[section], registry) for section, registry in _SECTIONS.items()}
     others = config.noise.others.items()
     named |= {f"noise.others.{other}": (section, NOISES) for other, section in others}
@@ -39,24 +39,24 @@ def note(path: Path, config: ml_collections.ConfigDict) -> None:
         name = section.get("name")
         origin = None if name is None else registry.origin(name)
         if origin is not None:
-            found[place] = {"name": name, **dataclasses.asdict(origin)}
-    if found:
-        writing.replace_file(RunDirectory(path).modules, json.dumps(found, indent=2) + "\n")
+            origins[place] = {"name": name, **dataclasses.asdict(origin)}
+    if origins:
+        writing.replace_file(RunDirectory(path).modules, json.dumps(origins, indent=2) + "\n")
     else:
         (RunDirectory(path).modules).unlink(missing_ok=True)
 
 
 def remember(path: Path) -> None:
-    """Lets the names that a run has noted be found; a note that cannot be read helps nobody."""
+    """Makes the registries remember the modules that a run has noted; ignores unreadable notes."""
     try:
         noted = json.loads((RunDirectory(path).modules).read_text())
     except (OSError, ValueError, RecursionError):
         return
-    for place, found in noted.items() if isinstance(noted, Mapping) else ():
+    for place, origin in noted.items() if isinstance(noted, Mapping) else ():
         registry = _SECTIONS.get(place.partition(".")[0])
-        if registry is None or not isinstance(found, Mapping):
+        if registry is None or not isinstance(origin, Mapping):
             continue
-        words = [found.get(word) for word in ("name", "module", "directory")]
-        match words:
+        values = [origin.get(key) for key in ("name", "module", "directory")]
+        match values:
             case [str() as name, str() as module, str() as directory]:
                 registry.remember(name, Origin(module, directory))

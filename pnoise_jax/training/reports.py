@@ -1,4 +1,4 @@
-"""Where the numbers of an evaluation go: evaluation.json, or a file named by what was measured."""
+"""Writes the numbers of an evaluation to evaluation.json, or a file named by the measurement."""
 
 import dataclasses
 import hashlib
@@ -23,12 +23,12 @@ from pnoise_jax.training.starting_weights import find_fingerprint, noted_weights
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What `write` has done.
+    """The result of `write`.
 
     Attributes:
-      file: the report.
-      earlier: the report that it replaces, of the same measurement; None where there was none.
-      moved: where a report of another measurement went that had the name; None where none had it.
+      file: the path of the report.
+      earlier: the content of the report of the same measurement that it replaces, if any.
+      moved: the new path of a report of another measurement that had this name, if any.
     """
 
     file: Path
@@ -39,14 +39,14 @@ class Report:
         """A sentence on where the rows are, and whether they were measured before.
 
         Args:
-          rows: of the report.
-          measure: which of their numbers to compare in words.
+          rows: the rows of the report.
+          measure: the measure to show if the numbers differ.
         """
         text = f"wrote {printable(str(self.file))}"
         if self.moved is not None:
             text += (
-                f"; what was there is of another measurement, and is {printable(str(self.moved))} "
-                "now"
+                "; a report of another measurement was there, and was moved to "
+                f"{printable(str(self.moved))}"
             )
         if not self.earlier or not self.earlier.get("rows"):
             return text
@@ -61,12 +61,12 @@ class Report:
 
 
 def measured(run: Run, path: Path, arrays: str) -> dict[str, Any]:
-    """All that the numbers of a run's evaluation depend on, whatever machine computes them.
+    """Everything that the numbers of a run's evaluation depend on, except for the machine.
 
     Args:
-      run: what is evaluated.
-      path: its work directory, which knows the content of the weights that it started from.
-      arrays: what `digest_arrays` says of its variables.
+      run: the run to evaluate.
+      path: its work directory, which contains a fingerprint of any weights that it started from.
+      arrays: the digest of its variables from `digest_arrays`.
     """
     config, test_data = run.experiment.config, run.experiment.test_data
     labels = hashlib.sha256(test_data.labels.tobytes())
@@ -84,9 +84,9 @@ def measured(run: Run, path: Path, arrays: str) -> dict[str, Any]:
 
 
 def digest_arrays(variables: Mapping[str, Any]) -> str:
-    """Of what is evaluated: the same config trains other weights on another machine.
+    """A digest of the evaluated variables, since the same config may train others elsewhere.
 
-    All hosts must call it: each may hold a part of an array alone.
+    All hosts must call it, since each may have only a part of an array.
     """
     total = hashlib.blake2b(digest_size=8)
     for name, array in checksums.named_leaves(variables):
@@ -96,7 +96,7 @@ def digest_arrays(variables: Mapping[str, Any]) -> str:
 
 
 def find(path: Path, run: Run, arrays: str) -> dict[str, Any] | None:
-    """The report of this very measurement if it was written before, else None; as `write`."""
+    """The report of this measurement if `write` has written it before, else None."""
     digest = _measurement(run, path, arrays)
     directory = RunDirectory(path)
     for file in (directory.evaluation, directory.evaluations / f"{_describe(run)}-{digest}.json"):
@@ -116,19 +116,19 @@ def write(
     show: Callable[[str], None],
     **context: Any,
 ) -> Report:
-    """Writes the rows and their context to the file that is theirs alone.
+    """Writes the rows and their context to a file for this measurement only.
 
     Args:
       path: the directory of the report.
-      run: what was evaluated, in that work directory or another.
-      rows: of the standard report.
-      arrays: what `digest_arrays` says of the run's variables.
+      run: the evaluated run, from that work directory or another.
+      rows: the rows of the standard report.
+      arrays: the digest of the run's variables from `digest_arrays`.
       final: whether this is the report at the end of the training in that directory.
-      show: takes the report as text where it cannot be written, so that it is not lost.
-      **context: what else the file says.
+      show: called with the report as text if it cannot be written, so that it is not lost.
+      **context: more content of the file.
 
     Raises:
-      OSError: it cannot be written.
+      OSError: the report cannot be written.
     """
     content = {"measurement": _measurement(run, path, arrays), **context, "rows": list(rows)}
     try:
@@ -142,7 +142,7 @@ def write(
 
 
 def _measurement(run: Run, path: Path, arrays: str) -> str:
-    """What tells this measurement from others."""
+    """A digest that identifies this measurement."""
     text = json.dumps(measured(run, path, arrays), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -168,7 +168,7 @@ def _write(path: Path, run: Run, content: dict[str, Any], final: bool) -> Report
 
 
 def require_places(path: Path, *, named: str) -> None:
-    """Raises OSError, before long work, where a report could not be written."""
+    """Raises OSError, before long work, if a report could not be written."""
     run = RunDirectory(path)
     files, directories = (run.evaluation.name,), (run.evaluations.name,)
     writing.require_places(path, named=named, files=files, directories=directories)
@@ -181,7 +181,7 @@ def fields_of_results(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def content_of_weights(path: str | None, workdir: Path) -> str | None:
-    """What tells the weights that a run starts from."""
+    """A string that identifies the weights that a run starts from; None if there are none."""
     if path is None:
         noted = noted_weights(workdir)
         return None if noted is None else noted[1]
@@ -192,7 +192,7 @@ def content_of_weights(path: str | None, workdir: Path) -> str | None:
 
 
 def _is_own(path: Path, config: ml_collections.ConfigDict) -> bool:
-    """Whether the settings are those of the run in a directory, or there is no run."""
+    """Whether the config gives the results of the run in a directory, or there is no run."""
     try:
         return fields_of_results(run_config.read_config(path)) == fields_of_results(config)
     except FileNotFoundError:
@@ -236,7 +236,7 @@ def _set_aside(file: Path, stored: Mapping[str, Any] | None) -> Path:
 
 
 def _read(file: Path) -> dict[str, Any] | None:
-    """A report, {} where a file is none, None where there is no file."""
+    """The content of a report; {} if the file is not a report, None if there is no file."""
     try:
         stored = json.loads(file.read_bytes())
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What is evaluated without training: a run from its work directory, or imported weights."""
+"""Restores a run from its work directory, or imports weights, to evaluate without training."""
 
 import contextlib
 import dataclasses
@@ -21,7 +21,7 @@ from pnoise_jax.training.imported import read_to_devices, warn_of_preprocessing
 from pnoise_jax.training.precision import config_types
 from pnoise_jax.training.step import TrainState
 
-# What a restored run may be asked anew, or need not be told again.
+# Prefixes of fields that may differ from those of a run when it is restored.
 NOT_OF_WEIGHTS = ("noise.", "evaluation.", "data.", "weights")
 
 
@@ -30,12 +30,12 @@ class Run:
     """A run and its newest whole checkpoint, or weights that were trained elsewhere.
 
     Attributes:
-      experiment: what its config describes.
-      variables: of the model, on the mesh's devices; the moving average where there is one.
-      step: of the checkpoint; 0 of weights from elsewhere.
-      weights: "params", "ema" for a moving average, or in words where they come from.
-      notes: on weights from elsewhere: what images they expect, and how the config's differ; on a
-        run: how its classes were found in the data.
+      experiment: what the config describes.
+      variables: the model's variables, on the mesh's devices; the moving average if there is one.
+      step: the step of the checkpoint; 0 for imported weights.
+      weights: "params", "ema" for a moving average, or a description of imported weights.
+      notes: sentences for the user. For imported weights: which images they expect, and how the
+        config's differ. For a run: how its classes were matched with the data's, and the like.
     """
 
     experiment: Experiment
@@ -46,7 +46,7 @@ class Run:
 
     @classmethod
     def of(cls, experiment: Experiment, state: TrainState) -> "Run":
-        """What a training has left."""
+        """The result of a training run."""
         weights = "params" if state.ema is None else "ema"
         return cls(experiment, state.variables(), int(state.step), weights)
 
@@ -62,15 +62,15 @@ def restore(
     """Restores the newest whole checkpoint in ``workdir``; changes nothing there.
 
     Args:
-      workdir: one that `train` has filled.
-      config: the run's, whose noise, evaluation and data sections may differ; None takes the run's
-        own from the work directory.
+      workdir: the work directory of a run of `train`.
+      config: the run's config; its noise, evaluation and data sections may differ. None uses the
+        one in the work directory.
       mesh: the devices.
-      report: takes a sentence about a broken checkpoint.
+      report: called with sentences about the data and about broken checkpoints.
 
     Raises:
-      ValueError, OSError: bad config, data or work directory, named; FileNotFoundError where there
-        is no run or no checkpoint.
+      ValueError, OSError: the config, the data or the work directory is bad; names what is wrong.
+        FileNotFoundError if there is no run or no checkpoint.
     """
     stored = run_config.read_config(workdir)
     path = RunDirectory.at(workdir).path
@@ -90,29 +90,33 @@ def restore(
     with contextlib.closing(checkpoints):
         restored = checkpoints.restore(experiment.abstract_state(mesh), set_aside=False)
     if restored is None:
-        raise FileNotFoundError(f"{checkpoints.directory} holds no checkpoint; train there first")
+        raise FileNotFoundError(
+            f"{checkpoints.directory} contains no checkpoint; train there first"
+        )
     state, _ = restored
     return dataclasses.replace(Run.of(experiment, state), notes=notes)
 
 
 def _require_checkpoints(path: Path) -> None:
-    """Raises OSError where a run has no directory of checkpoints; needs no right to write there."""
+    """Raises OSError if a run has no directory of checkpoints; works without write permission."""
     place = RunDirectory(path).checkpoints
     if os.path.lexists(place) and not place.is_dir():
-        raise NotADirectoryError(f"{place} is not a directory: put that of the run back")
+        raise NotADirectoryError(
+            f"{place} is not a directory: put the run's directory of checkpoints back"
+        )
     if not place.is_dir():
-        raise FileNotFoundError(f"{place} holds no checkpoint; train there first")
+        raise FileNotFoundError(f"{place} contains no checkpoint; train there first")
 
 
 @config_types()
 def import_weights(
     experiment: Experiment, found: weights.Weights, *, mesh: jax.sharding.Mesh
 ) -> Run:
-    """The model of an experiment with weights that were matched with it, their head included.
+    """The model of an experiment with imported weights, including their head.
 
     Args:
-      experiment: its training split need not be there.
-      found: what `match_on_all_hosts` gives with head="keep".
+      experiment: the experiment; its training split need not exist.
+      found: the weights from `match_on_all_hosts` with head="keep".
       mesh: the devices.
 
     Raises:

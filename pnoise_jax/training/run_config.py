@@ -1,4 +1,4 @@
-"""Which config the directory of a run belongs to."""
+"""Checks that a work directory belongs to a config."""
 
 import os
 from pathlib import Path
@@ -22,17 +22,17 @@ def claim(
     config: ml_collections.ConfigDict,
     described: dict[str, Any] | None = None,
 ) -> Path:
-    """Makes ``workdir`` this config's: creates it, or checks that it already is.
+    """Makes ``workdir`` the work directory of this config, or checks that it already is.
 
     Args:
       workdir: the directory.
-      config: of the run.
-      described: its data, as `data_version.describe` gives it, to be noted or compared.
+      config: the run's config.
+      described: the data, as returned by `data_version.describe`, to note or compare.
 
     Raises:
-      ValueError: it belongs to another config, or has used other data by this name; the error
-        names what differs.
-      OSError: it cannot be written.
+      ValueError: the directory belongs to another config, or its run used other data of this name;
+        the error names what differs.
+      OSError: the directory is not writable.
     """
     path = runs.make_writable(workdir, may_be_in_bucket=True)
     runs.require_layout(path)
@@ -40,10 +40,10 @@ def claim(
     trained = run.has_checkpoint()
     if trained and not run.has_run():
         raise ValueError(
-            f"--workdir={str(workdir)!r} has checkpoints but no config.json, so it is not known "
+            f"--workdir={str(workdir)!r} has checkpoints but no config.json, so it is unknown "
             "what was trained; choose another directory"
         )
-    if trained:  # else whatever was begun here has left nothing
+    if trained:  # otherwise an earlier run has left nothing to resume
         check(path, config, described=described)
     elif jax.process_index() == 0:
         _require_no_results(path, config)
@@ -55,7 +55,7 @@ def claim(
 
 
 def _require_no_results(path: Path, config: ml_collections.ConfigDict) -> None:
-    """Raises ValueError where the results of another run are, whose checkpoints are gone."""
+    """Raises ValueError if the directory has the results of another run without checkpoints."""
     run = RunDirectory(path)
     if not (run.evaluation.exists() and run.has_run()):
         return
@@ -63,8 +63,8 @@ def _require_no_results(path: Path, config: ml_collections.ConfigDict) -> None:
     if changed:
         raise ValueError(
             f"--workdir={str(path)!r} has the evaluation.json of a run of another config, whose "
-            f"checkpoints are gone (other {', '.join(changed)}): choose another directory, or move "
-            "evaluation.json away"
+            f"checkpoints are gone (different {', '.join(changed)}): choose another directory, or "
+            "move evaluation.json away"
         )
 
 
@@ -75,14 +75,14 @@ def check(
     but: tuple[str, ...] = (),
     described: dict[str, Any] | None = None,
 ) -> None:
-    """Raises ValueError where the work directory's config, or its data's version, is another.
+    """Raises ValueError if the run in the work directory has another config or other data.
 
     Args:
-      workdir: one that holds a run.
-      config: what it should be.
-      but: prefixes of fields that may differ; with "weights", those the run has started from need
-        not be given, nor be there, but others are refused.
-      described: the data to go on with, see `claim`.
+      workdir: a directory that contains a run.
+      config: the expected config.
+      but: prefixes of fields that may differ. With "weights", the weights that the run started from
+        need not be set, nor still exist, but different weights are rejected.
+      described: the data to resume with; see `claim`.
     """
     stored = read_config(workdir)
     changed = {
@@ -100,8 +100,8 @@ def check(
             f"{field}: {old!r} there, {new!r} now" for field, (old, new) in changed.items()
         )
         raise ValueError(
-            f"--workdir={str(workdir)!r} holds a run of another config ({listed}): choose another "
-            "directory, or set these fields back"
+            f"--workdir={str(workdir)!r} contains a run of another config ({listed}): choose "
+            "another directory, or set these fields back"
         )
     data_version.check(runs.locate(workdir), stored, config, described)
 
@@ -109,16 +109,16 @@ def check(
 def read_config(
     workdir: str | os.PathLike, *, name: str = "config.json"
 ) -> ml_collections.ConfigDict:
-    """The config of the run that ``workdir`` holds; what it does not say is at its default.
+    """The config of the run in ``workdir``; fields that the file does not set have their defaults.
 
-    A preset that is retired by now is replaced by the settings that it stood for.
+    A retired preset is replaced by the settings that it represented.
 
     Args:
       workdir: the work directory.
-      name: of the file there.
+      name: the name of the config file there.
 
     Raises:
-      FileNotFoundError: it holds none.
+      FileNotFoundError: the file does not exist.
       ValueError: the file is not a config, or its model is in a module that is not found.
     """
     file = runs.locate(workdir) / name

@@ -1,4 +1,4 @@
-"""What a run saves on its way, also when a signal stops it."""
+"""Saves a run during training, also when a signal stops it."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from pnoise_jax.training.window import NonFiniteLossError, Window, describe_brok
 
 
 class Saver:
-    """Saves the states of one run, with the metrics that are in no report yet."""
+    """Saves the states of one run, with the metrics that are not in any report yet."""
 
     def __init__(
         self,
@@ -24,14 +24,14 @@ class Saver:
         require_there: Callable[[], None],
         total: int,
     ):
-        """Saves into ``checkpoints``.
+        """Creates a saver that writes to ``checkpoints``.
 
         Args:
-          checkpoints: of the run.
+          checkpoints: the run's checkpoints.
           window: the metrics since the last report.
-          clock: restarted by every checkpoint.
-          require_there: raises OSError where the work directory is gone.
-          total: steps of the run.
+          clock: the clock that every checkpoint restarts.
+          require_there: raises OSError if the work directory is gone.
+          total: the number of steps of the run.
         """
         self._checkpoints, self._window, self._clock = checkpoints, window, clock
         self._require_there, self._total = require_there, total
@@ -41,7 +41,7 @@ class Saver:
 
         Raises:
           OSError: this or the previous checkpoint cannot be written.
-          NonFiniteLossError: the state is ruined.
+          NonFiniteLossError: the loss or gradient of a step since the last report is not finite.
         """
         on_all_hosts(self._require_there)
         pending = self._window.pending()
@@ -51,7 +51,7 @@ class Saver:
         self._window.restart_clock()
 
     def require_finite(self, broken: tuple[int, float] | None) -> None:
-        """Raises NonFiniteLossError unless all steps of a window were sound."""
+        """Raises NonFiniteLossError if a step of a window was not finite; see `Summary.broken`."""
         if broken is not None:
             self._checkpoints.wait()
             raise NonFiniteLossError(
@@ -60,7 +60,7 @@ class Saver:
             )
 
     def stopped(self, step: int) -> stopping.StoppedError:
-        """What to raise where the state after ``step`` has been given to `save`; waits for it."""
+        """The error to raise after `save` of the state after ``step``; waits until it is saved."""
         self._checkpoints.wait()
         return stopping.StoppedError(
             f"after step {step} of {self._total}",
@@ -69,7 +69,7 @@ class Saver:
 
     @contextlib.contextmanager
     def stopping_evaluation(self, step: int, state: TrainState) -> Iterator[None]:
-        """Where an evaluation on the way is stopped, the state is saved before all else."""
+        """If an evaluation during training is stopped, saves the state before raising."""
         try:
             yield
         except stopping.StoppedError:
@@ -79,24 +79,24 @@ class Saver:
 
 
 def check_before_training(checkpoints: Checkpoints, step: int, total: int) -> None:
-    """Raises StoppedError where a signal came before the first step after ``step``."""
+    """Raises StoppedError if a signal arrived before the first step after ``step``."""
     if step == total:
         return
     if step == 0:
         stopping.check("before the first step", "nothing was trained or saved", "begin")
-    kept = f"the checkpoint of step {step} stays as it is in {checkpoints.directory}"
+    kept = f"the checkpoint of step {step} in {checkpoints.directory} is unchanged"
     stopping.check("before another step was trained", kept)
 
 
 @contextlib.contextmanager
 def stopping_last_evaluation(path: Path, total: int) -> Iterator[None]:
-    """Where the evaluation after training is stopped, says that the run is trained."""
+    """If the evaluation after training is stopped, says that the training is complete."""
     try:
         yield
     except stopping.StoppedError:
         raise stopping.StoppedError(
             "in the evaluation after training",
-            f"all {total} steps are trained, and the last checkpoint is saved in "
+            f"all {total} steps are done, and the last checkpoint is saved in "
             f"{RunDirectory(path).checkpoints}",
             "evaluate",
         ) from None
@@ -104,7 +104,7 @@ def stopping_last_evaluation(path: Path, total: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def naming_a_lost_directory(require_there: Callable[[], None]) -> Iterator[None]:
-    """Where the work directory is deleted during a save, says so, and not what Orbax misses."""
+    """If the work directory was deleted during a save, says so instead of Orbax's error."""
     try:
         yield
     except OSError as error:

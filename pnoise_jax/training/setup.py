@@ -1,4 +1,4 @@
-"""The parts that a config describes: data, model, schedule and optimiser, whatever the task."""
+"""The parts that a config describes for any task: data, model, schedule and optimiser."""
 
 import dataclasses
 import functools
@@ -28,15 +28,15 @@ from pnoise_jax.training.strength_schedule import StrengthSchedule
 class Setup:
     """A config, and the parts of a run that it describes.
 
-    The training split is not touched before it is asked for: a test split alone can be evaluated.
+    The training split is loaded only when it is used, so evaluation needs only the test split.
 
     Attributes:
       config: the validated config.
-      load: takes a split of the config's data set.
-      test_data: its images are what the model gets.
-      model: with the config's injections, and with what the task adds to it.
-      plain_model: without what the task adds: pretrained weights are those of this one.
-      mean, std: per channel, of images in [0, 1]; or a mean image, and a std of 1.
+      load: loads a split of the config's data set.
+      test_data: the test split, with images as the model's input.
+      model: the model with the config's injections, and with any parts that the task adds.
+      plain_model: the model without the task's parts; pretrained weights are for this one.
+      mean, std: per channel, for images in [0, 1]; or a mean image and a std of 1.
     """
 
     config: ml_collections.ConfigDict
@@ -49,37 +49,37 @@ class Setup:
 
     @property
     def injections(self) -> tuple[noise.Injection, ...]:
-        """The noises of the model and their places, however many."""
+        """The injections of the model; empty if there are none."""
         return noise.as_injections(self.model.injection)
 
     @property
     def matmul_split(self) -> parallel.MatmulSplit | None:
-        """How devices can share the model's matrix products; None where they cannot."""
+        """How devices can share the model's matrix products; None if they cannot."""
         return getattr(self.model, "matmul_split", None)
 
     @property
     def evaluated_injections(self) -> tuple[noise.Injection, ...]:
-        """Those that act in an evaluation with noise."""
+        """The injections that act in an evaluation with noise."""
         switched = noise.switch_for_evaluation(self.model.injection)
         return tuple(each for each in switched if each.inference)
 
     @functools.cached_property
     def evaluated_data(self) -> data.Dataset:
-        """The test split as predictions are scored on it, with the classes that count.
+        """The test split on which predictions are scored, with only the classes that count.
 
-        These are the model's, or, where ``evaluation.classes`` says so, those that occur in the
-        whole split; `Dataset.restricted` has numbered them anew.
+        These are the model's classes or, with ``evaluation.classes="of_data_set"``, those that
+        occur in the whole split, as renumbered by `Dataset.restricted`.
         """
         restricts = self.config.evaluation.classes == "of_data_set"
         return self.test_data.restricted() if restricts else self.test_data
 
     def describe_scoring(self) -> list[str]:
-        """Sentences on which logits count and what is correct, where that is not plain."""
+        """Sentences about which logits count and what is correct, if that is not obvious."""
         dataset, sentences = self.test_data, list(self.test_data.notes)
         if dataset.label_sets is not None:
             sentences.append(
-                f"{dataset.name}: a prediction is correct if it is any label of its image; class "
-                "order is that of the original labels"
+                f"{dataset.name}: a prediction is correct if it is any label of its image; the "
+                "class-sorted order uses the original labels"
             )
         return [*sentences, *self._describe_classes(), *self._describe_corrupted()]
 
@@ -102,52 +102,52 @@ class Setup:
         ]
 
     def _describe_corrupted(self) -> list[str]:
-        """Of ImageNet-C: whose images they are, and whether they are shown as published."""
+        """Sentences for ImageNet-C on differences from the published images."""
         dataset, side = self.test_data, imagenet_sets.CORRUPTED_SIDE
         if dataset.name not in imagenet_sets.CORRUPTED_NAMES:
             return []
         sentences = []
         if dataset.version != imagenet_sets.OFFICIAL_CORRUPTED_VERSION:
             sentences.append(
-                f"{dataset.name} is version {dataset.version}, which TFDS has made anew: its "
-                "numbers are close to those of the published files, not the same"
+                f"{dataset.name} is version {dataset.version}, which TFDS generated again: its "
+                "numbers are close to those of the published files, but not the same"
             )
         if self.test_data.require_image_shape()[:2] != (side, side):
             sentences.append(
-                f"the published images of ImageNet-C have {side} x {side} pixels, and the model "
-                "gets them resized: its numbers are not those of other models"
+                f"the published images of ImageNet-C have {side} x {side} pixels, but this model "
+                "gets them resized: do not compare its numbers with those of other models"
             )
         transform = self.config.data.test_transform
         if transform not in ("none", "resize_square"):
             sentences.append(
-                f"the images of ImageNet-C are cropped already, and data.test_transform="
+                f"the images of ImageNet-C are cropped already, but data.test_transform="
                 f"{transform!r} crops them again; 'resize_square' shows them as published"
             )
         return sentences
 
     @functools.cached_property
     def train_data(self) -> data.Dataset:
-        """The training split, its images as they are stored."""
+        """The training split, with images as they are stored."""
         return self.load(split=self.config.data.train_split)
 
     @functools.cached_property
     def train_transform(self) -> data.Transform:
-        """What makes one of its images what the model gets; random, perhaps."""
+        """The transform from a stored training image to the model's input; it may be random."""
         return self.transform_of(self.train_data)
 
     def transform_of(self, dataset: data.Dataset) -> data.Transform:
-        """What makes a training image of any data set what the model gets."""
+        """The transform from a stored training image of any data set to the model's input."""
         size = self.test_data.require_image_shape()[:2]
         return inputs.transform(self.config, dataset, size, train=True)
 
     def without_augmentation(self, dataset: data.Dataset) -> data.Dataset:
-        """Any data set with its images as the model gets those of the test split."""
+        """Any data set, with its images transformed like those of the test split."""
         size = self.test_data.require_image_shape()[:2]
         return inputs.transformed(self.config, dataset, size)
 
     @property
     def total_steps(self) -> int:
-        """Updates of the whole run."""
+        """The number of updates of the whole run."""
         return self.config.steps or self.steps(self.config.duration, "duration")
 
     def steps(self, duration: str, field: str) -> int:
@@ -161,12 +161,12 @@ class Setup:
 
     @functools.cached_property
     def noise_schedules(self) -> tuple[StrengthSchedule | None, ...]:
-        """What training multiplies the strength of each injection by; None where it is constant."""
+        """The schedule of each injection's strength in training; None if it is constant."""
         return parse_noise_schedules(self.config.noise, self.injections)
 
     @property
     def strongest_injections(self) -> tuple[noise.Injection, ...]:
-        """The injections, each with the largest strength that it has in training."""
+        """The injections, each with its largest strength in training."""
         return tuple(
             each
             if schedule is None
@@ -175,20 +175,20 @@ class Setup:
         )
 
     def factor_by_step(self, schedule: StrengthSchedule, field: str) -> optax.Schedule:
-        """What a strength is multiplied by, by step; config.steps cuts it in proportion."""
+        """The factor of a strength by step; config.steps shortens the schedule in proportion."""
         return schedule.by_step(lambda duration: self.cut_steps(duration, field))
 
     def require_beginning(self, schedule: StrengthSchedule, field: str) -> None:
-        """Raises ValueError where a schedule begins after the end of the run."""
+        """Raises ValueError if a schedule begins after the end of the run."""
         first = self.cut_steps(schedule.begin, field)
         if first >= self.total_steps:
             raise ValueError(
-                f"{field}={str(schedule)!r} begins at step {first}, and the run has "
+                f"{field}={str(schedule)!r} begins at step {first}, but the run has only "
                 f"{self.total_steps}: make it begin earlier, or raise duration"
             )
 
     def cut_steps(self, duration: str, field: str) -> int:
-        """A duration of the config in steps; config.steps cuts it in proportion, like the run."""
+        """A duration of the config in steps; config.steps shortens it in proportion to the run."""
         steps = self.steps(duration, field)
         if self.config.steps is None:
             return steps
@@ -196,7 +196,7 @@ class Setup:
 
     @property
     def schedule(self) -> optax.Schedule:
-        """The learning rate by step; config.steps cuts its warm-up and epochs in proportion."""
+        """The learning rate by step; config.steps shortens warm-up and epochs in proportion."""
         section, cut = self.config.optimizer, self.cut_steps
         return learning_rate_schedule(
             section,
@@ -207,7 +207,7 @@ class Setup:
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
-        """The optimiser, its schedule included."""
+        """The optimiser, with its schedules."""
         field = "optimizer.gradient_noise_schedule"
         text = self.config.optimizer.gradient_noise_schedule
         factor = text and self.factor_by_step(StrengthSchedule.parse(text, field=field), field)
@@ -220,7 +220,7 @@ class Setup:
 
         Args:
           schedule: the learning rate by step.
-          gradient_noise: what the gradients' noise is multiplied by, by step; None leaves it.
+          gradient_noise: the factor of the gradients' noise by step; None is 1.
         """
         layers = [self.model.layer_name(n) for n in range(1, self.model.num_layers + 1)]
         return create_optimizer(
@@ -229,7 +229,7 @@ class Setup:
 
     @property
     def frozen(self) -> Callable[[optax.Params], optax.Params] | None:
-        """Maps parameters to True where they are frozen; None where none are."""
+        """A function that maps parameters to True if they are frozen; None if none are."""
         patterns = self.config.optimizer.freeze
         return functools.partial(find_frozen, patterns=patterns) if patterns else None
 
@@ -240,17 +240,17 @@ class Setup:
 
     @property
     def parameters(self) -> Any:
-        """Shapes and dtypes of the parameters that are trained."""
+        """Shapes and dtypes of the parameters to train."""
         return self.variables["params"]
 
     def match_weights(self, *, head: str | None = None) -> weights.Weights | None:
-        """The config's weights, still in their file; None where it names none.
+        """The config's weights, not read yet; None if it names none.
 
         Args:
-          head: in place of the config's weights_head.
+          head: overrides the config's weights_head.
 
         Raises:
-          ValueError, OSError: they cannot be read, or do not fit the model.
+          ValueError, OSError: the weights cannot be read, or do not fit the model.
         """
         if head is not None and head != self.config.weights_head:
             return self._match_weights(head)
@@ -258,7 +258,7 @@ class Setup:
 
     @functools.cached_property
     def _matched_weights(self) -> weights.Weights | None:
-        """With the config's weights_head: the header and the start of a run take the same."""
+        """The weights with the config's weights_head, cached for the header and the first state."""
         return self._match_weights(self.config.weights_head)
 
     def _match_weights(self, head: str) -> weights.Weights | None:
@@ -269,8 +269,8 @@ class Setup:
         if any(each is not None for each in heads):
             if head == "keep":
                 raise ValueError(
-                    "weights_head='keep': the task has a head of its own, which these weights "
-                    "cannot have; set weights_head='fresh'"
+                    "weights_head='keep': the task has its own head, which these weights cannot "
+                    "contain; set weights_head='fresh'"
                 )
             head = "fresh"
         names = self.test_data.class_names
@@ -279,7 +279,7 @@ class Setup:
 
     @property
     def protocols(self) -> tuple[evaluation.Protocol, ...]:
-        """Clean; and noisy in both orders where the config has noise."""
+        """The clean protocol, and the noisy ones in both orders if the config has noise."""
         return evaluation.standard_protocols(
             self.config.evaluation.batch_size, noise=bool(self.injections)
         )

@@ -1,4 +1,4 @@
-"""The state of a run and the step that moves it on: pure functions."""
+"""The state of a run and the training step, as pure functions."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,7 +14,7 @@ from pnoise_jax import parallel
 from pnoise_jax.training.random_streams import RandomStreams
 from pnoise_jax.training.task import Metrics, StepContext, Task, model_parameters
 
-TrainStep = Callable[..., tuple["TrainState", Metrics]]  # of (state, batch, key[, strength])
+TrainStep = Callable[..., tuple["TrainState", Metrics]]  # (state, batch, key[, strength])
 
 
 @flax.struct.dataclass
@@ -22,12 +22,12 @@ class TrainState:
     """Everything that a run carries from step to step.
 
     Attributes:
-      step: int32 scalar, the updates made.
-      params: parameters, float32; those of the task's own are at "task".
-      batch_stats: moving statistics of the batch norms; empty where there are none.
-      opt_state: the optimiser's.
+      step: int32 scalar, the number of updates made.
+      params: the parameters, float32; the task's own are under "task".
+      batch_stats: running statistics of the batch norms; empty if there are none.
+      opt_state: the optimiser's state.
       ema: moving average of params and batch_stats, or None.
-      task: the collections that the task keeps beside these.
+      task: the task's own collections.
     """
 
     step: jax.Array
@@ -38,7 +38,7 @@ class TrainState:
     task: Any = flax.struct.field(default_factory=dict)
 
     def variables(self) -> dict[str, Any]:
-        """What to evaluate the model with: the moving average where there is one."""
+        """The variables to evaluate the model with: the moving average if there is one."""
         variables = self.ema or {"params": self.params, "batch_stats": self.batch_stats}
         return {**variables, "params": model_parameters(variables["params"])}
 
@@ -55,11 +55,12 @@ def init_state(
     """The state before the first step; a pure function of the key.
 
     Args:
-      task: what is learned.
+      task: the task.
+      optimizer: the optimiser of the parameters.
+      key: the run's key.
       images: shape and dtype of a batch of normalised images.
       with_ema: whether to keep a moving average.
-      imported: arrays that stand in for those that the model begins with, by path, such as
-        "params/head/bias".
+      imported: arrays that replace the model's initial ones, by path, such as "params/head/bias".
     """
     variables = dict(task.init(key, images))
     if imported:
@@ -90,26 +91,27 @@ def make_train_step(
     """``step(state, batch, key, strength=None) -> state, metrics``, pure; see `jit_train_step`.
 
     Args:
-      task: gives the loss.
-      optimizer: of the parameters.
-      accumulate: micro-batches per update; the batch's arrays are then (accumulate, ...), gradients
-        and metrics are means, and noise mixes within one micro-batch.
-      ema_decay: of the moving average; None keeps none. Step t decays by at most (1 + t)/(10 + t),
-        as in TensorFlow, so that a short run does not average its initial weights.
-      frozen: maps parameters to a tree of bools, True for those that have no gradient: it is not
-        computed, and grad_norm is that of the others. Batch norms whose scale is frozen keep their
+      task: provides the loss.
+      optimizer: the optimiser of the parameters.
+      accumulate: micro-batches per update. Above 1, the batch's arrays are (accumulate, ...),
+        gradients and metrics are means, and noise mixes within one micro-batch.
+      ema_decay: the decay of the moving average; None keeps no average. At step t, the decay is at
+        most (1 + t)/(10 + t), as in TensorFlow, so that a short run does not average its initial
+        weights.
+      frozen: maps parameters to a tree of bools, True for those to freeze: their gradients are not
+        computed and do not count in grad_norm. Batch norms whose scale is frozen keep their
         running statistics.
       scheduled: maps the step and the strengths to the strengths of the injections at that step;
-        None leaves them.
+        None leaves them unchanged.
 
     Returns:
-      The step. The key is the run's, and step folds its own number into it; a strength, a scalar,
-      stands in for the injection's own and may be traced. Metrics are float32 scalars: loss, what
-      the task returns beside it, and grad_norm, before clipping.
+      The step. Its key is the run's key; the step folds its own number into it. A strength
+      overrides the injection's own: a scalar, or one per injection; it may be traced. Metrics are
+      float32 scalars: loss, those that the task returns, and grad_norm before clipping.
 
-      With a bfloat16 model the gradients of kernels are summed over devices in bfloat16: half the
-      traffic, and common practice; `jit_train_step` can state another dtype. The optimiser works
-      in float32.
+      With a bfloat16 model, the gradients of kernels are summed over devices in bfloat16: half the
+      traffic, and common practice; `jit_train_step` can set another dtype. The optimiser works in
+      float32.
     """
     optimizer = optax.with_extra_args_support(optimizer)
     gradients = _make_gradients(_freeze(_check_result(task), frozen), accumulate)
@@ -139,7 +141,7 @@ def make_train_step(
             count = state.step.astype(jnp.float32)
             decay = jnp.minimum(ema_decay, (1 + count) / (10 + count))
             ema = optax.incremental_update(averaged, ema, 1 - decay)
-        # Micro-batches count from 0, so the next number's key is nobody's.
+        # Micro-batches are numbered from 0, so no micro-batch has used this key.
         context = StepContext(
             state.step, RandomStreams(jax.random.fold_in(key, accumulate)), strength
         )
@@ -151,7 +153,7 @@ def make_train_step(
 
 
 def _check_result(task: Task) -> Callable:
-    """The loss of a task, which raises ValueError, when it is traced, where it returns nonsense."""
+    """The loss of a task; while tracing, it raises ValueError if the result has a wrong form."""
     named = f"{type(task).__name__}.loss"
 
     def checked(params, state, batch, context):
@@ -167,11 +169,13 @@ def _check_result(task: Task) -> Callable:
             ) from error
         if names != set(state):
             raise ValueError(
-                f"{named} was given the collections {sorted(state)} and returned {sorted(names)}: "
+                f"{named} was given the collections {sorted(state)} but returned {sorted(names)}: "
                 "return each of them, changed or not"
             )
         if taken := metrics.keys() & {"loss", "grad_norm"}:
-            raise ValueError(f"{named} returned the metric {min(taken)!r}, a name that is taken")
+            raise ValueError(
+                f"{named} returned the metric {min(taken)!r}, a reserved name: rename it"
+            )
         for name, shape in shapes.items():
             if shape != ():
                 raise ValueError(f"{named} returned {name} of shape {shape}: return a scalar")
@@ -181,7 +185,7 @@ def _check_result(task: Task) -> Callable:
 
 
 def _freeze(loss: Callable, frozen: Callable[[Any], Any] | None) -> Callable:
-    """The loss, without a gradient for parameters that are frozen."""
+    """The loss, without a gradient for frozen parameters."""
     if frozen is None:
         return loss
 
@@ -195,7 +199,7 @@ def _freeze(loss: Callable, frozen: Callable[[Any], Any] | None) -> Callable:
 
 
 def _keep_frozen(frozen: Any, before: Any, after: Any) -> Any:
-    """Running statistics: those before the step where the batch norm's scale is frozen."""
+    """The running statistics, restored to `before` for batch norms whose scale is frozen."""
     still = traverse_util.flatten_dict(frozen)
     before = traverse_util.flatten_dict(before)
     return traverse_util.unflatten_dict(
@@ -251,18 +255,19 @@ def jit_train_step(
     reduce_dtype: str | None = None,
     matmul_split: parallel.MatmulSplit | None = None,
 ) -> TrainStep:
-    """``step`` jitted: the state is donated, and batches lie as `batch_sharding` says.
+    """Jit ``step``: the state is donated, and batches are sharded as `batch_sharding` returns.
 
     Args:
-      step: `make_train_step`'s.
+      step: the step from `make_train_step`.
       mesh: the devices.
       accumulate: micro-batches per update.
-      with_strength: the jitted step takes a fourth argument, the noise's strength, traced.
-      together: the jitted step moves several runs on at once: every argument and result has a
-        leading axis, the runs.
-      places: the sharding of each array of the state; None keeps all of them on every device.
-      reduce_dtype: in which devices sum their gradients of kernels; None: as they are computed.
-      matmul_split: of the model, for a mesh with a model axis.
+      with_strength: whether the step has a fourth argument, the noise's strength, traced.
+      together: whether the step advances several runs at once: every argument and result then has
+        a leading axis of runs.
+      places: the sharding of each array of the state; None replicates all of them.
+      reduce_dtype: the dtype in which gradients of kernels are summed over devices; None keeps the
+        one in which they are computed.
+      matmul_split: the model's, for a mesh with a model axis.
     """
     everywhere = parallel.replicated(mesh)
     batches = batch_sharding(mesh, accumulate=accumulate, together=together)
@@ -284,5 +289,5 @@ def jit_train_step(
 
 
 def batch_sharding(mesh: Mesh, *, accumulate: int = 1, together: bool = False) -> NamedSharding:
-    """Over the examples; runs, and the micro-batches of an update, come before them."""
+    """The sharding of a batch over its examples; axes of runs and micro-batches precede them."""
     return parallel.split_batch(mesh, axis=(accumulate > 1) + together)

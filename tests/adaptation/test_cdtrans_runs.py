@@ -275,7 +275,7 @@ def test_runs_together_and_heads_of_files_are_refused(trained, tmp_path):
     with pytest.raises(ValueError, match="the batches of CdTrans depend on the weights"):
         training.fit_together([experiment], [tmp_path], program, size=1)
     fine = training.build(config(weights="nowhere.npz"))
-    with pytest.raises(ValueError, match="weights_head='keep': the task has a head of its own"):
+    with pytest.raises(ValueError, match="weights_head='keep': the task has its own head"):
         fine.match_weights()
 
 

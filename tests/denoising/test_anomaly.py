@@ -294,7 +294,7 @@ def test_runs_of_another_config_are_not_reported(runs, changes, message):
     config, path, _ = runs
     other = copy.deepcopy(config)
     other.update_from_flattened_dict(changes)
-    with pytest.raises(ValueError, match=f"holds a run of another config.*{message}"):
+    with pytest.raises(ValueError, match=f"contains a run of another config.*{message}"):
         next(anomaly.train_held_out(other, path, ["8"]))
 
 

@@ -261,7 +261,7 @@ def test_its_weights_start_a_classifier(run, data_dir, tmp_path):
 
 def test_pretrained_weights_start_it_without_their_head(run, data_dir):
     config = denoising_config(data_dir, {"weights": str(run[0])})
-    with pytest.raises(ValueError, match="weights_head='keep': the task has a head of its own"):
+    with pytest.raises(ValueError, match="weights_head='keep': the task has its own head"):
         training.build(config).match_weights()
     config.weights_head = "fresh"
     experiment = training.build(config)

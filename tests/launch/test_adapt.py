@@ -129,7 +129,7 @@ def test_methods_seeds_and_resuming(config, tmp_path):
     config.write_text(CONFIG.replace('"tvt")', '"tvt", **{"data.train_split": "train[:40]"})'))
     code, _, errors = adapt(config, workdir, *flags)
     assert code == 1
-    assert "holds a run of another config (data.train_split: 'train' there" in errors
+    assert "contains a run of another config (data.train_split: 'train' there" in errors
 
 
 @pytest.mark.slow

@@ -206,7 +206,7 @@ def test_a_killed_host_is_named_with_the_time(data_dir, tmp_path, victim):
     hosts = command.start_on_hosts(*[(*one, "--config.steps=60")] * 2)
     outputs = [host.communicate(timeout=300) for host in hosts]
     assert [host.returncode for host in hosts] == [64, 64]  # other steps: another config's run
-    assert "holds a run of another config" in outputs[0][1]
+    assert "contains a run of another config" in outputs[0][1]
 
 
 @pytest.mark.slow

@@ -316,7 +316,7 @@ def test_two_hosts_train_as_one(data_dir, tmp_path, weights_file):
     codes, outputs = on_two_hosts(arguments("digits_vit", data_dir, together, *more), second)
     assert 0 not in codes, outputs
     assert re.search(r"host 1 \(.*\) has failed: --workdir=", outputs[0][1])
-    assert "holds a run of another config (weights:" in outputs[1][1]
+    assert "contains a run of another config (weights:" in outputs[1][1]
 
 
 @pytest.mark.slow

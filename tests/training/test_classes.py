@@ -136,7 +136,9 @@ def test_other_classes_are_refused_by_name(run, places):
     for call in (training.evaluate, studies.audit_runs):
         with pytest.raises(ValueError, match=r"'dog' of the latter is not among the 3.*'cow'"):
             call(config_on(places["others"]), run)
-    with pytest.raises(ValueError, match=r"have 3 and 2 classes: evaluate the run on data of its"):
+    with pytest.raises(
+        ValueError, match=r"have 3 and 2 classes: evaluate the run on data with its"
+    ):
         training.evaluate(config_on(places["fewer"]), run)
     assert not (run / "audit").exists()
 
@@ -157,7 +159,7 @@ def test_an_old_run_says_that_it_does_not_know(run, places, noted, capsys):
 def test_numbers_say_nothing_about_names(run, places, capsys):
     (row,) = training.evaluate(config_on(places["numbers"]), run)
     assert row["top1"] == 100
-    assert "have numbers, and the run's names" in " ".join(capsys.readouterr().out.split())
+    assert "have numbers, but the run's have names" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("noted", ["{", "[]", '{"class_names": [1]}', '{"class_names": "abc"}'])
@@ -216,9 +218,11 @@ def test_a_source_stays_the_same(tmp_path):
     check(source | {"content": "x"}, source | {"content": "x"})
     with pytest.raises(ValueError, match=r"learned from other files of the source 's' than there"):
         check(source | {"content": "y"}, source | {"content": "x"})
-    with pytest.raises(ValueError, match=r"\(version 1, 3 .*\), and it is 's' \(version 2"):
+    with pytest.raises(
+        ValueError, match=r"\(version 1, 3 .*\), but now the source is 's' \(version 2"
+    ):
         check(source | {"content": "y"}, source | {"content": "x", "version": "2"})
-    with pytest.raises(ValueError, match=r"and it is of no other data set now"):
+    with pytest.raises(ValueError, match=r"but now the source is no other data set"):
         check(source, None)
 
 
@@ -253,7 +257,7 @@ def test_training_images_in_another_data_set_are_counted(run, places, tmp_path, 
 def test_another_mean_than_in_training_is_said(run, places, capsys):
     training.evaluate(config_on(places["usual"], **{"data.mean": (0.1,)}), run)
     said = " ".join(capsys.readouterr().out.split())
-    assert "note: data.mean=(0.1,), and the run was trained with (0.5,)" in said
+    assert "note: data.mean=(0.1,), but the run was trained with (0.5,)" in said
 
 
 def test_seeds_number_their_classes_alike(run, places, tmp_path):

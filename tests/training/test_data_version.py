@@ -9,7 +9,7 @@ from pnoise_jax.studies.sweep import results as sweep_results
 from pnoise_jax.training import run_config
 from pnoise_jax.training.restore import NOT_OF_WEIGHTS, restore
 
-REFUSED = r"has used data.name='glyphs/200' in version 1\.0\.0, and this program has version 2"
+REFUSED = r"has used data.name='glyphs/200' in version 1\.0\.0, but this program has version 2"
 
 
 def config_on(name):

@@ -236,8 +236,8 @@ def test_sets_that_are_not_prepared_are_named_before_anything_is_done(run, data_
     ("sets", "message"),
     [
         (["imagenet_v2"], "did you mean 'imagenet_v2/"),
-        (["imagenet_a", "imagenet_a"], "comes twice"),
-        (["imagenet2012_corrupted", SNOW], "comes twice"),
+        (["imagenet_a", "imagenet_a"], "appears twice"),
+        (["imagenet2012_corrupted", SNOW], "appears twice"),
         ([], "there are none"),
         (["digits"], "is unknown"),
     ],
@@ -278,6 +278,6 @@ def test_other_tasks_have_no_logits_to_choose(data_dir):
 def test_images_of_imagenet_c_are_not_cropped_again_without_a_word(data_dir):
     config = evaluating_sets.config_for(config_on(data_dir), SNOW)
     (size,) = training.build(config).describe_scoring()
-    assert "224 x 224 pixels, and the model gets them resized" in size
+    assert "224 x 224 pixels, but this model gets them resized" in size
     config.data.test_transform = "square_crop(0.875)"
     assert "crops them again" in training.build(config).describe_scoring()[-1]

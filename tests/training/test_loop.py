@@ -223,7 +223,7 @@ VIEWS = {"noise.axis": "views", "noise.group_size": 4, "evaluation.views": 4}
         ({"accumulate": 4}, r"batch_size=16 is not divisible by 8 devices x accumulate=4"),
         ({"batch_size": 208}, "batch_size=208 is larger than data.train_split='train"),
         ({"model.name": "vit_ti16"}, "unknown model 'vit_ti16'; did you mean 'vit_ti_16'"),
-        ({"model.image_size": 16}, "gets images of 16 x 16 pixels, and digits has 8 x 8"),
+        ({"model.image_size": 16}, "needs images of 16 x 16 pixels, but digits has 8 x 8"),
         ({"data.name": "digit"}, "data.name='digit'.*'digits'"),
         ({"data.test_split": "tset"}, "tset.*test_split"),
         ({"data.mean": (0.1, 0.2), "data.std": (1.0, 1.0)}, "1 channels; give 1"),

@@ -158,7 +158,7 @@ def test_a_run_says_its_schedules(data_dir):
         ),
         (
             {"noise.schedule": "linear 0 to 1 over 1 steps from 20 epochs"},
-            r"noise\.schedule=.* begins at step 250, and the run has 12",
+            r"noise\.schedule=.* begins at step 250, but the run has only 12",
         ),
         (
             {"optimizer.gradient_noise_schedule": RISE},

@@ -109,7 +109,7 @@ def test_the_end_of_a_training_moves_another_measurement_away(run, capsys):
         (directory / "evaluation.json").write_text(content)
         rows = training.train(config, directory)
         assert json.loads((directory / "evaluation.json").read_text())["rows"] == rows
-        assert "what was there is of another measurement" in capsys.readouterr().out
+        assert "a report of another measurement was there" in capsys.readouterr().out
     kept = {path.read_text() for path in (directory / "evaluations").glob("earlier-*.json")}
     assert kept == {"{}", '{"measurement": "../../x", "rows": []}', "no JSON"}
 
@@ -218,7 +218,9 @@ def test_results_whose_checkpoints_are_gone_are_not_overwritten(run):
     shutil.rmtree(directory / "checkpoints")
     before = files(directory)
     config.optimizer.learning_rate = 0.5
-    with pytest.raises(ValueError, match=r"checkpoints are gone \(other optimizer.learning_rate\)"):
+    with pytest.raises(
+        ValueError, match=r"checkpoints are gone \(different optimizer.learning_rate\)"
+    ):
         training.train(config, directory)
     assert files(directory) == before
 
@@ -250,7 +252,7 @@ def test_a_run_whose_checkpoints_are_no_directory_is_named_and_left_alone(run, k
     elif kind == "dangling link":
         place.symlink_to(directory / "nowhere")
     before = sorted(directory.iterdir())
-    what = "holds no checkpoint; train" if kind == "none" else "is not a directory: put"
+    what = "contains no checkpoint; train" if kind == "none" else "is not a directory: put"
     with pytest.raises(OSError, match=f"checkpoints {what}"):
         training.evaluate(None, directory)
     assert sorted(directory.iterdir()) == before

@@ -118,7 +118,7 @@ def test_a_signal_in_the_last_evaluation_leaves_a_trained_run(
     do_after(12, send_sigterm, monkeypatch)
     with stopping.listening(), pytest.raises(stopping.StoppedError) as caught:
         training.train(config_of(data_dir), tmp_path)
-    assert "in the evaluation after training; all 12 steps are trained" in str(caught.value)
+    assert "in the evaluation after training; all 12 steps are done" in str(caught.value)
     assert str(caught.value).endswith("start the same command to evaluate")
     assert not (tmp_path / "evaluation.json").exists()
     assert training.train(config_of(data_dir), tmp_path) == rows

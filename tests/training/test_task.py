@@ -217,7 +217,7 @@ def test_a_name_is_given_once():
         (lambda loss, state: (loss, ({}, {})), r"collections \['batch_stats'\] and returned \[\]"),
         (
             lambda loss, state: (loss, (state, {"loss": loss})),
-            "metric 'loss', a name",
+            "metric 'loss', a reserved name",
         ),
         (lambda loss, state: (jnp.ones(3), (state, {})), r"loss of shape \(3,\): return a scalar"),
         (lambda loss, state: (loss, (state, {"a": jnp.ones(2)})), r"a of shape \(2,\)"),

@@ -235,8 +235,8 @@ def test_where_the_config_differs(data_dir, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": said}))
     transform = "resize_crop(0.9, interpolation='bicubic')"
     assert warnings() == [
-        "the weights expect data.std=(0.3,), and it is (0.5,): set it",
-        f"the weights expect data.test_transform={transform!r}, and it is 'none': set it, or "
+        "the weights expect data.std=(0.3,), but it is (0.5,): set it",
+        f"the weights expect data.test_transform={transform!r}, but it is 'none': set it, or "
         "expect other accuracies than published",
     ]
     # The same in other words, and to half a level of a pixel, 0.00196.
@@ -249,7 +249,7 @@ def test_where_the_config_differs(data_dir, tmp_path):
     ("theirs", "mean", "ours", "said"),
     [
         ("/there/mean.npy", None, "/here/mean.npy", None),
-        ("mean.npy", None, None, r"expect data.mean_image='mean.npy', and data.mean_image is None"),
+        ("mean.npy", None, None, r"expect data.mean_image='mean.npy', but data.mean_image is None"),
         (
             None,
             (0.5,),

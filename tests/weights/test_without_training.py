@@ -11,7 +11,7 @@ from pnoise_jax.studies.sweep.sweep import run_sweep
 from tests.training.runs import small_config
 from tests.weights import sources
 
-EXPECTED = "note: the weights expect data.mean=(0.25,), and it is (0.5,): set it"
+EXPECTED = "note: the weights expect data.mean=(0.25,), but it is (0.5,): set it"
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,9 @@ def test_a_run_under_another_seeds_name_is_refused(tmp_path, data_dir):
 def test_another_config_than_the_runs_is_refused(tmp_path, data_dir):
     keep_config(tmp_path / "seed_0", small_config(data_dir))
     (tmp_path / "seed_0" / "checkpoints").mkdir()
-    with pytest.raises(ValueError, match=r"holds a run of another config \(batch_size: 16 there"):
+    with pytest.raises(
+        ValueError, match=r"contains a run of another config \(batch_size: 16 there"
+    ):
         studies.audit_runs(small_config(data_dir, batch_size=8), tmp_path)
 
 
