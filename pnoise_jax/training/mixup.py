@@ -1,4 +1,4 @@
-"""Mixup and CutMix, on the devices: training examples of which each is made from two."""
+"""Mixup and CutMix on the devices: each training example is mixed from two."""
 
 import dataclasses
 
@@ -12,19 +12,19 @@ from pnoise_jax import noise
 class Mixing:
     """Mixup (https://arxiv.org/abs/1710.09412) and CutMix (https://arxiv.org/abs/1905.04899).
 
-    Every example of a batch is mixed with the second before it, cyclically, by one share for the
-    whole batch: as timm's "batch" mode, but for the partner, which timm takes from the reversed
-    batch. With a batch sharded over devices only two images cross each boundary. The second and not
-    the next: that is whom the paper's cyclic shift mixes it with, and noise would then bring
-    features whose label is part of the target.
+    Every example of a batch is mixed with the one two places before it, cyclically, with one share
+    for the whole batch. This is timm's "batch" mode, except that timm takes the partner from the
+    reversed batch. If the batch is sharded over devices, only two images cross each boundary. The
+    partner is two places away because the paper's cyclic shift mixes each example with the next:
+    with the same partner, the noise would inject features whose label is part of the target.
 
     Attributes:
-      alpha: of Mixup's Beta(alpha, alpha); 0 for no Mixup.
-      cutmix_alpha: of CutMix's; 0 for no CutMix.
-      probability: that a batch is mixed at all.
-      switch_probability: that it is by CutMix, where both are on.
-      layer: whose input Mixup mixes: 0 for the images, above that Manifold Mixup
-        (https://arxiv.org/abs/1806.05236) at one layer, by `draw_share` and `injection`.
+      alpha: parameter of Mixup's Beta(alpha, alpha); 0 turns Mixup off.
+      cutmix_alpha: parameter of CutMix's beta distribution; 0 turns CutMix off.
+      probability: the probability of mixing a batch.
+      switch_probability: the probability of mixing by CutMix if both are on.
+      layer: the layer whose input Mixup mixes, through `draw_share` and `injection`: Manifold Mixup
+        (https://arxiv.org/abs/1806.05236). 0 mixes the images.
     """
 
     alpha: float = 0.0
@@ -59,9 +59,9 @@ class Mixing:
         """Mixes a batch.
 
         Args:
-          key: of this batch.
+          key: the random key for this batch.
           images: (batch, height, width, channels), float.
-          targets: (batch, classes), the probabilities to learn.
+          targets: (batch, classes), the target probabilities.
 
         Returns:
           Images and targets of the same shapes.
@@ -72,9 +72,9 @@ class Mixing:
         share_of_cutmix = self.switch_probability if both else float(self.cutmix_alpha > 0)
         cut = jax.random.bernoulli(keys[1], jnp.float32(share_of_cutmix))
 
-        share = jnp.ones((), jnp.float32)  # of the example itself
+        share = jnp.ones((), jnp.float32)  # the share of the example itself
         _, height, width, _ = images.shape
-        box = jnp.zeros((height, width), bool)  # what the partner gives whole
+        box = jnp.zeros((height, width), bool)  # the pixels to replace by the partner's
         if self.alpha > 0:
             share = jnp.where(cut, share, self._draw_mixup(keys))
         if self.cutmix_alpha > 0:
@@ -89,18 +89,18 @@ class Mixing:
         return images, mix_with_partners(targets, share)
 
     def draw_share(self, key: jax.Array) -> jax.Array:
-        """What an example keeps of itself in a batch mixed at a layer, a scalar in [0, 1].
+        """Draw the share of itself that an example keeps if a layer is mixed, a scalar in [0, 1].
 
-        The same as that of images where only Mixup is on.
+        It equals the share for images with the same key if only Mixup is on.
         """
         keys = jax.random.split(key, 5)
         return jnp.where(self._draw_whether(keys), self._draw_mixup(keys), 1.0)
 
     def injection(self, batch: int) -> noise.Injection:
-        """Mixes the input of `layer`, by the share of the partner as its strength.
+        """The injection that mixes the input of `layer`; its strength is the partner's share.
 
         Args:
-          batch: examples that are mixed; how far away the partner is depends on it.
+          batch: the number of examples, which determines the distance of the partner.
         """
         quality = noise.CyclicShift(1.0, shift=_distance(batch))
         return noise.Injection(noise.LinearTransform(quality), layer=self.layer, section="mixup")
@@ -113,7 +113,7 @@ class Mixing:
 
 
 def mix_with_partners(x: jax.Array, share: jax.Array) -> jax.Array:
-    """Each row (batch, ...) keeps a share of itself; the rest comes from its partner."""
+    """Mix each row of x, (batch, ...), with its partner; `share` is the share of the row itself."""
     return share * x + (1 - share) * _partners(x)
 
 
@@ -126,9 +126,9 @@ def _distance(batch: int) -> int:
 
 
 def _box(key: jax.Array, size: tuple[int, int], area: jax.Array) -> jax.Array:
-    """A mask (height, width) of a box of this share of the area, cut off at the image's edges.
+    """A mask (height, width) of a box with this share of the area, clipped at the image's edges.
 
-    Its middle is uniform over the pixels, and its sides have the image's proportions, as in the
+    Its centre is uniform over the pixels, and its sides have the image's proportions, as in the
     paper.
     """
     inside = []

@@ -1,4 +1,4 @@
-"""Schedules of the injections' strengths, from a config's noise section to the step."""
+"""Schedules of the injections' strengths: parsed from a config, and applied in the step."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,15 +13,15 @@ from pnoise_jax.training.strength_schedule import StrengthSchedule
 def parse_noise_schedules(
     section: Mapping[str, Any], injections: Sequence[noise.Injection]
 ) -> tuple[StrengthSchedule | None, ...]:
-    """The schedule of each injection; None where its strength is constant.
+    """The schedule of each injection; None if its strength is constant.
 
     Args:
       section: the config's noise section.
-      injections: what it describes.
+      injections: the injections that it describes.
 
     Raises:
-      ValueError: one is not a schedule, its noise is off in training, or the noise cannot have a
-        strength that the schedule asks for, such as a probability above 1.
+      ValueError: a schedule is malformed, its noise is off in training, or the noise cannot have a
+        strength that the schedule reaches, such as a probability above 1.
     """
     return tuple(_parse(section, each) for each in injections)
 
@@ -53,16 +53,17 @@ def _parse(section: Mapping[str, Any], injection: noise.Injection) -> StrengthSc
 def make_scheduled(
     injections: Sequence[noise.Injection], factors: Sequence[optax.Schedule | None]
 ) -> Callable[[Any, Any], Any] | None:
-    """What maps a step and strengths to the strengths of that step; None if all are constant.
+    """A function that computes the strengths at a step; None if all are constant.
 
     Args:
-      injections: of the model.
-      factors: of each, by step; None where its strength is constant.
+      injections: the model's injections.
+      factors: the factor of each strength by step; None if the strength is constant.
 
     Returns:
-      A function of the step and the strengths that stand in for the injections' own, or None: of
-      one injection a scalar, else an array. It returns the like; where none were given, a tuple, in
-      which None keeps an injection's own.
+      A function ``(step, strengths) -> strengths``. Its second argument overrides the injections'
+      own strengths: a scalar for a single injection, otherwise an array; the result has the same
+      shape. If it is None, the injections' own strengths are scaled, and the result is a scalar, or
+      for several injections a tuple in which None keeps an injection's own strength.
     """
     if all(factor is None for factor in factors):
         return None

@@ -1,6 +1,6 @@
-"""Optimisers: AdamW and SGD, warm-up and decay of the rate, clipping, weight decay.
+"""Optimisers: AdamW and SGD, warm-up and decay of the learning rate, clipping, weight decay.
 
-For fine-tuning: parameters that stay as they are, and learning rates by layer and by pattern.
+For fine-tuning: frozen parameters, and learning rates by layer and by pattern.
 """
 
 import re
@@ -16,11 +16,11 @@ from pnoise_jax.registry import similar
 from pnoise_jax.training.field_kinds import parse_rate
 from pnoise_jax.training.gradient_noise import add_gradient_noise
 
-# Matrices by shape, but not weights of a layer; as timm leaves them.
+# Matrices by shape, but not weights of a layer; timm does not decay them either.
 _UNDECAYED = ("cls_token", "dist_token", "pos_embed", "relative_position_bias_table")
-# What comes before the first layer, in all models.
+# The modules and parameters before the first layer, in all models.
 _EMBEDDING = ("patch_embed", "patch_norm", "cls_token", "dist_token", "pos_embed", "conv1", "bn1")
-_EMBEDDING += ("conv2",)  # of MaxViT's stem
+_EMBEDDING += ("conv2",)  # in MaxViT's stem
 HEADS = ("head", "head_dist")
 _LISTED = 8  # paths in an error
 
@@ -32,19 +32,19 @@ def learning_rate_schedule(
     total_steps: int,
     steps_per_epoch: int = 1,
 ) -> optax.Schedule:
-    """The learning rate by step: linear warm-up, then what the config's schedule names.
+    """The learning rate by step: linear warm-up, then the config's schedule.
 
-    "cosine" falls to the final rate; "constant" stays; "inverse" is (1 + 0.001 i)^-0.75 times the
-    learning rate i steps after the warm-up, as SSRT's, however long the run is.
+    "cosine" falls to the final rate; "constant" stays constant; "inverse" is (1 + 0.001 i)^-0.75
+    times the learning rate i steps after the warm-up, as in SSRT, however long the run is.
 
     Args:
       config: the config's optimizer section.
-      warmup_steps, total_steps: the warm-up is part of the total.
-      steps_per_epoch: for the schedule "cosine_by_epoch": every step of an epoch, a step of the
-        warm-up too, has the rate of the epoch's first step.
+      warmup_steps, total_steps: the steps of the warm-up and of the run, warm-up included.
+      steps_per_epoch: for the schedule "cosine_by_epoch": every step of an epoch, also during
+        warm-up, has the rate of the epoch's first step.
 
     Raises:
-      ValueError: the warm-up is longer than the run, or leaves no step for a cosine.
+      ValueError: the warm-up is longer than the run, or leaves no steps for a cosine schedule.
     """
     if warmup_steps > total_steps:
         raise ValueError(
@@ -52,7 +52,7 @@ def learning_rate_schedule(
             f"{total_steps}; shorten it, or raise duration (or steps)"
         )
     peak = config.learning_rate
-    start = 0.0 if warmup_steps else peak  # optax stays at the start where there is no warm-up
+    start = 0.0 if warmup_steps else peak  # without warm-up, optax would keep the initial value
     if config.schedule == "constant":
         return optax.warmup_constant_schedule(start, peak, warmup_steps)
     if config.schedule == "inverse":
@@ -61,8 +61,8 @@ def learning_rate_schedule(
     if warmup_steps == total_steps:
         raise ValueError(
             f"optimizer.warmup={config.warmup!r} is all of the run's {total_steps} steps, which "
-            f"leaves none for optimizer.schedule={config.schedule!r}; shorten it, or set the "
-            "schedule 'constant'"
+            f"leaves none for optimizer.schedule={config.schedule!r}; shorten it, or set "
+            "optimizer.schedule='constant'"
         )
     cosine = optax.warmup_cosine_decay_schedule(
         start, peak, warmup_steps, total_steps, end_value=config.final_learning_rate
@@ -87,16 +87,16 @@ def create_optimizer(
     layers: Sequence[str] = (),
     gradient_noise: optax.Schedule | None = None,
 ) -> optax.GradientTransformation:
-    """The optimiser of the config's optimizer section.
+    """Create the optimiser of the config's optimizer section.
 
-    What ``optimizer.freeze`` names is not updated, decayed, counted in the clipped norm, or
-    remembered by the optimiser.
+    Parameters that ``optimizer.freeze`` names are not updated or decayed, do not count in the norm
+    for clipping, and have no state in the optimiser.
 
     Args:
       config: the config's optimizer section.
       schedule: the learning rate by step.
-      layers: names of the model's layers, from the first; what `learning_rate_multipliers` needs.
-      gradient_noise: what the gradients' noise is multiplied by, by step; None leaves it.
+      layers: names of the model's layers, from the first, for `learning_rate_multipliers`.
+      gradient_noise: the factor of the gradients' noise by step; None is 1.
     """
     mask = decayed if config.weight_decay_on == "kernels" else None
     steps = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm is not None else []
@@ -125,8 +125,8 @@ def create_optimizer(
         return optimizer
 
     def labels(params):
-        found = frozen(params, config.freeze)
-        return jax.tree.map(lambda is_frozen: "frozen" if is_frozen else "trained", found)
+        flags = frozen(params, config.freeze)
+        return jax.tree.map(lambda is_frozen: "frozen" if is_frozen else "trained", flags)
 
     return optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)
 
@@ -134,7 +134,8 @@ def create_optimizer(
 def _scale_by_layer(
     config: ml_collections.ConfigDict, layers: Sequence[str]
 ) -> optax.GradientTransformation:
-    # Last, so that it scales the whole update, its weight decay included: a learning rate.
+    # The last transformation, so that it scales the whole update, like a learning rate does:
+    # weight decay too.
     def scale(updates, params):
         factors = learning_rate_multipliers(updates, config, layers)
         return jax.tree.map(lambda factor, x: factor * x, factors, updates)
@@ -145,14 +146,15 @@ def _scale_by_layer(
 def learning_rate_multipliers(
     params: optax.Params, config: ml_collections.ConfigDict, layers: Sequence[str]
 ) -> optax.Params:
-    """What the learning rate is multiplied by, for every parameter.
+    """The factor of the learning rate for every parameter.
 
-    With d = ``optimizer.layer_decay`` and N layers, layer l has d^(N + 1 - l); what lies before the
-    first (embeddings, stem) counts as layer 0, and what follows the last (final norm, heads) has 1:
-    as BEiT and MAE (timm counts the final norm to the last block). What merges a Swin Transformer's
-    tokens counts to the block behind it. The heads' are multiplied by
-    ``optimizer.head_learning_rate_multiplier`` as well, and every parameter's by the factor of
-    the first of ``optimizer.rates`` whose pattern matches its whole path, such as "task/out/bias".
+    With d = ``optimizer.layer_decay`` and N layers, the factor of layer l is d^(N + 1 - l).
+    Parameters before the first layer (embeddings, stem) count as layer 0, and those after the last
+    (final norm, heads) have the factor 1, as in BEiT and MAE; timm treats the final norm as part of
+    the last block. In a Swin Transformer, patch merging counts as part of the block that follows.
+    The factors of heads are also multiplied by ``optimizer.head_learning_rate_multiplier``, and
+    every factor by that of the first of ``optimizer.rates`` whose pattern matches the parameter's
+    whole path, such as "task/out/bias".
     """
     rates = [parse_rate(text) for text in config.rates]
     numbers = {name: number for number, name in enumerate(layers, 1)}
@@ -164,24 +166,24 @@ def learning_rate_multipliers(
         factor = base ** (len(layers) + 1 - numbers.get(path[0].key, len(layers) + 1))
         is_head = path[0].key in HEADS
         factor *= config.head_learning_rate_multiplier if is_head else 1.0
-        fitting = (rate for pattern, rate in rates if re.fullmatch(pattern, path_name(path)))
-        return factor * next(fitting, 1.0)
+        matching = (rate for pattern, rate in rates if re.fullmatch(pattern, path_name(path)))
+        return factor * next(matching, 1.0)
 
     return jax.tree.map_with_path(multiplier, params)
 
 
 def of_heads(params: optax.Params) -> optax.Params:
-    """True for the parameters that ``optimizer.head_learning_rate_multiplier`` is for."""
+    """True for the parameters that ``optimizer.head_learning_rate_multiplier`` affects."""
     return jax.tree.map_with_path(lambda path, _: path[0].key in HEADS, params)
 
 
 def frozen(params: optax.Params, patterns: Sequence[str]) -> optax.Params:
-    """True where a parameter's whole path, "block_1/attn/qkv/kernel" say, matches a pattern.
+    """True for parameters whose whole path, such as "block_1/attn/qkv/kernel", matches a pattern.
 
-    A batch norm whose scale is frozen keeps its statistics, too.
+    A batch norm whose scale is frozen also keeps its statistics.
 
     Args:
-      params: a tree of arrays, or of what stands for them.
+      params: a tree; its leaves may be arrays, ShapeDtypeStructs or anything else.
       patterns: regular expressions.
     """
     return jax.tree.map_with_path(
@@ -190,40 +192,40 @@ def frozen(params: optax.Params, patterns: Sequence[str]) -> optax.Params:
 
 
 def require_frozen(params: optax.Params, patterns: Sequence[str]) -> None:
-    """Raises ValueError where a pattern matches no parameter, or all are frozen."""
+    """Raises ValueError if a pattern matches no parameter, or all parameters are frozen."""
     require_fitting("optimizer.freeze", params, patterns)
     if all(jax.tree.leaves(frozen(params, patterns))):
         raise ValueError(
-            f"optimizer.freeze={tuple(patterns)!r} leaves no parameter to train: leave "
-            "the head's out"
+            f"optimizer.freeze={tuple(patterns)!r} leaves no parameter to train: leave the "
+            "head's out"
         )
 
 
 def require_rates(params: optax.Params, rates: Sequence[str]) -> None:
-    """Raises ValueError where the pattern of one of ``optimizer.rates`` matches no parameter."""
+    """Raises ValueError if the pattern of one of ``optimizer.rates`` matches no parameter."""
     require_fitting("optimizer.rates", params, [parse_rate(text)[0] for text in rates])
 
 
 def require_fitting(field: str, params: optax.Params, patterns: Sequence[str]) -> None:
-    """Raises ValueError where a pattern matches no parameter's whole path; ``field`` has them."""
+    """Raises ValueError if a pattern of the config's ``field`` matches no parameter's path."""
     paths = [path_name(path) for path, _ in jax.tree.leaves_with_path(params)]
     for pattern in patterns:
         if not any(re.fullmatch(pattern, path) for path in paths):
             near = similar(pattern, paths, count=_LISTED, cutoff=0.3)
-            some = near or sorted({f"{path.split('/')[0]}/…" for path in paths})[:_LISTED]
+            shown = near or sorted({f"{path.split('/')[0]}/…" for path in paths})[:_LISTED]
             raise ValueError(
-                f"{field}: {pattern!r} matches none of the {len(paths)} parameters; near it are "
-                f"{', '.join(some)}; a pattern must match a whole path, so 'block_1' needs '/.*'"
+                f"{field}: {pattern!r} matches none of the {len(paths)} parameters, which include "
+                f"{', '.join(shown)}; a pattern must match a whole path, so 'block_1' needs '/.*'"
             )
 
 
 def path_name(path: jax.tree_util.KeyPath) -> str:
-    """A parameter's path as patterns see it: "block_1/attn/qkv/kernel"."""
+    """A parameter's path for matching with patterns, such as "block_1/attn/qkv/kernel"."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def decayed(params: optax.Params) -> optax.Params:
-    """True for the parameters that weight decay acts on: kernels, not biases, norms or tokens."""
+    """True for the parameters to decay: kernels, but not biases, norms or tokens."""
 
     def is_decayed(path, leaf):
         return leaf.ndim > 1 and path[-1].key not in _UNDECAYED

@@ -1,4 +1,4 @@
-"""Runs whose batches depend on the weights: the steps between two preparations of the task."""
+"""The steps of runs whose batches depend on the weights, in periods between preparations."""
 
 import dataclasses
 import itertools
@@ -23,17 +23,17 @@ def advance_in_periods(
     prepare: Callable[[int, TrainState], TrainState],
     watch: Callable[[Iterable[Any]], Iterator[Any]],
 ) -> Generator[tuple[TrainState, Metrics]]:
-    """Makes the steps of a run, and prepares the batches of each period before its first.
+    """Makes the steps of a run, and prepares the batches of each period before its first step.
 
-    A task without preparations has a single period, the whole run.
+    For a task without preparations, the whole run is a single period.
 
     Args:
-      program, state, constants: as `program.advance` has them.
+      program, state, constants: the arguments of `program.advance`.
       task: opens the batches.
-      steps: to make, up to the last of the run.
-      prepare: maps a step and the state before it to a state; called before the steps that the task
-        names.
-      watch: passes batches on.
+      steps: the steps to make, up to the last of the run.
+      prepare: maps a step and the state before it to a new state; called before the steps in
+        `Task.preparations`.
+      watch: wraps the batches, such as `Window.watch`.
 
     Yields:
       As `program.advance`.
@@ -52,10 +52,10 @@ def advance_in_periods(
 def prepare_period(
     task: Task, state: TrainState, step: int, *, mesh: Mesh, report: Callable[[str], None]
 ) -> TrainState:
-    """The state with what `Task.prepare` makes of it, on every device.
+    """Run `Task.prepare` and return the state with the result, placed like before.
 
     Raises:
-      ValueError: the task returns arrays of other shapes or names than it was given.
+      ValueError: the task returns arrays of other names, shapes or dtypes than it was given.
     """
     variables = {"params": model_parameters(state.params), "batch_stats": state.batch_stats}
     prepared = dict(task.prepare(variables, state.task, step, mesh=mesh, report=report))
@@ -66,7 +66,7 @@ def prepare_period(
     ]
     if shapes[0] != shapes[1]:
         raise ValueError(
-            f"{type(task).__name__}.prepare was given {shapes[0]} and returned {shapes[1]}: return "
+            f"{type(task).__name__}.prepare was given {shapes[0]} but returned {shapes[1]}: return "
             "arrays of the same names, shapes and dtypes"
         )
     places = jax.tree.map(lambda x: x.sharding, dict(state.task))

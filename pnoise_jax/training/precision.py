@@ -1,4 +1,4 @@
-"""The types of a run: those of its config, whatever JAX's global switches say."""
+"""Computes a run in the dtypes of its config, whatever JAX's global switches are."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,13 +8,13 @@ import jax
 
 @contextlib.contextmanager
 def config_types() -> Iterator[None]:
-    """What is computed within has the same bits whatever JAX_ENABLE_X64 and its like say.
+    """Makes results within the context independent of JAX_ENABLE_X64 and similar switches.
 
-    Our own models, noises and steps name their dtypes. Optax and Flax take some from JAX's
-    switches: with 64 bits Adam computes its bias correction, and dropout its uniform numbers, in
-    float64, and a run that goes on under another switch would not be the same run. The switches
-    belong to the thread, and are as before afterwards. Also a decorator: ``@config_types()``; not
-    of a generator, whose caller would compute within it too.
+    Our models, noises and steps set their dtypes, but Optax and Flax take some from JAX's switches:
+    with 64 bits, Adam computes its bias correction, and dropout its uniform numbers, in float64. A
+    run that is resumed with other switches would then have other results. The switches are set for
+    the current thread, and restored afterwards. Also usable as a decorator, ``@config_types()``,
+    but not on a generator, since the context would also apply to the code that iterates over it.
     """
     with (
         jax.enable_x64(False),

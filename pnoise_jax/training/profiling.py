@@ -1,4 +1,4 @@
-"""A profile of some steps of a run, as the config's field `profile` asks for it."""
+"""Profiles some steps of a run, set by the config's field `profile`."""
 
 from pathlib import Path
 
@@ -6,14 +6,14 @@ import jax
 
 
 class Profiler:
-    """Traces a window of steps; TensorBoard's profile plugin and Perfetto show the trace."""
+    """Traces a window of steps, for TensorBoard's profile plugin or Perfetto."""
 
     def __init__(self, window: str | None, directory: Path):
-        """Traces nothing yet.
+        """Creates a profiler; the trace is started by `after`.
 
         Args:
-          window: "START:STEPS": the steps that follow step START; None traces none.
-          directory: where the trace goes.
+          window: "START:STEPS": the STEPS steps after step START; None traces nothing.
+          directory: the directory for the trace.
         """
         self._directory, self._active = directory, False
         self._first = self._last = -1
@@ -22,11 +22,13 @@ class Profiler:
             self._first, self._last = start, start + steps
 
     def after(self, step: int, loss: jax.Array | None = None) -> None:
-        """To be called before the first step and after each; waits for the devices at the end.
+        """Starts or ends the trace if it is time; waits for the devices before it ends the trace.
+
+        Must be called before the first step and after each step.
 
         Args:
-          step: the number of steps that were made.
-          loss: of the last step, still on the devices.
+          step: the number of steps made so far.
+          loss: the loss of the last step, still on the devices.
         """
         if step == self._first:
             jax.profiler.start_trace(self._directory)
@@ -37,7 +39,7 @@ class Profiler:
             self.close()
 
     def close(self) -> None:
-        """Ends the trace where the run ends within the window."""
+        """Ends the trace, if it is active; called when the run ends."""
         if self._active:
             self._active = False
             jax.profiler.stop_trace()

@@ -1,21 +1,21 @@
-"""Named streams of randomness: every use of a step's key has a name, not a number."""
+"""Named random streams: every use of a step's key has a name instead of a number."""
 
 import dataclasses
 import zlib
 
 import jax
 
-# The streams of classification keep the numbers that they had before streams had names, so that
-# seeds give the runs that they gave then. Every other name is its own number, by its checksum.
+# The streams of classification keep the numbers from before streams had names, so that a seed
+# still gives the same run. The number of any other name is its checksum.
 _NUMBERS = {"noise": 0, "dropout": 1, "mixup": 2}
 
 
 @dataclasses.dataclass(frozen=True)
 class RandomStreams:
-    """Keys by name, all from one key; a pure function of the key and the name.
+    """Keys by name, derived from one key; a pure function of the key and the name.
 
     Attributes:
-      key: of the step, or of one of its micro-batches.
+      key: the key of the step, or of one of its micro-batches.
     """
 
     key: jax.Array
@@ -24,5 +24,5 @@ class RandomStreams:
         """The key of a stream, such as "noise"; new names need no declaration."""
         number = _NUMBERS.get(name)
         if number is None:
-            number = zlib.crc32(name.encode()) | 2**31  # apart from the numbers above
+            number = zlib.crc32(name.encode()) | 2**31  # never one of the numbers above
         return jax.random.fold_in(self.key, number)

@@ -1,4 +1,4 @@
-"""Which pretrained weights a run has started from: written down beside its config."""
+"""Notes next to a run's config the pretrained weights that it started from."""
 
 import json
 from pathlib import Path
@@ -8,12 +8,11 @@ from pnoise_jax.runs import RunDirectory
 
 
 def note_weights(path: Path, source: str | None) -> None:
-    """Writes down which weights a run starts from, so that it recognises them anywhere.
+    """Writes a note of the weights that a run starts from, so that it recognises them anywhere.
 
     Args:
-      path: the directory of the run.
-      source: a path, an id of the hub or a URL, as the config has it; None removes what was
-        written.
+      path: the work directory.
+      source: the config's path, hub id or URL; None removes the note.
     """
     note = RunDirectory(path).weights
     if source is None:
@@ -26,7 +25,7 @@ def note_weights(path: Path, source: str | None) -> None:
 
 
 def noted_weights(path: Path) -> tuple[str, str] | None:
-    """The source and the fingerprint of the weights that a run has started from, as written."""
+    """The noted source and fingerprint of the weights of a run; None without a valid note."""
     try:
         note = json.loads(RunDirectory(path).weights.read_text())
         return note["weights"], note["fingerprint"]
@@ -35,10 +34,10 @@ def noted_weights(path: Path) -> tuple[str, str] | None:
 
 
 def find_fingerprint(source: str) -> str | None:
-    """The fingerprint of weights; None where they are no longer there, which a run can do without.
+    """The fingerprint of weights; None if they no longer exist, since a resumed run needs none.
 
     Raises:
-      ValueError, OSError: something is there that cannot be read as weights.
+      ValueError, OSError: the source exists, but cannot be read as weights.
     """
     if weights.is_remote(source) or Path(source).expanduser().exists():
         return weights.fingerprint(source)
@@ -46,20 +45,20 @@ def find_fingerprint(source: str) -> str | None:
 
 
 def same_weights(path: Path, ours: str | None, theirs: str | None) -> bool:
-    """Whether two sources are the weights that the run has started from.
+    """Whether two sources are the same weights, those that the run started from.
 
-    Their content decides. Where the second is a path that leads nowhere, because weights that are
-    no longer needed may be gone, the file's name decides, and where no content was written down,
-    the whole path. The same id of the hub, or the same URL, is taken for the same weights, so that
-    a run goes on without the network.
+    The content decides. If `theirs` is a path that does not exist (the weights are no longer
+    needed, so they may have been deleted), the file's name decides; if no content was noted, the
+    whole path. The same hub id or URL counts as the same weights, so that a run can be resumed
+    without network access.
 
     Args:
-      path: the directory of the run.
-      ours: the source that its config names.
-      theirs: the source that is asked for now.
+      path: the work directory.
+      ours: the source in the run's config.
+      theirs: the source in the new config.
 
     Raises:
-      ValueError, OSError: the second leads somewhere, but not to weights that can be read.
+      ValueError, OSError: `theirs` exists, but cannot be read as weights.
     """
     if ours is None or theirs is None or (ours == theirs and weights.is_remote(ours)):
         return ours == theirs

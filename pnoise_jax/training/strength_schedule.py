@@ -20,13 +20,13 @@ _EXAMPLE = "'linear 0 to 1 over 10 epochs' or 'cosine 1 to 0 over 90 epochs from
 
 @dataclasses.dataclass(frozen=True)
 class StrengthSchedule:
-    """What a strength is multiplied by, as a function of the step.
+    """The factor of a strength as a function of the step.
 
     Attributes:
       shape: "linear", or "cosine", which is flat at both ends.
       first: the factor before the schedule begins, at least 0.
       last: the factor after it ends, at least 0.
-      over: how long it takes, as a duration of the config.
+      over: its length, as a duration such as "10 epochs".
       begin: when it begins, likewise.
     """
 
@@ -41,11 +41,11 @@ class StrengthSchedule:
         """Reads "SHAPE FIRST to LAST over DURATION", optionally followed by "from DURATION".
 
         Args:
-          text: from a config.
-          field: its name, for errors.
+          text: the schedule in a config.
+          field: the field's name, for errors.
 
         Raises:
-          ValueError: it is not such a text.
+          ValueError: the text is not such a schedule.
         """
         match = _PATTERN.fullmatch(text) if isinstance(text, str) else None
         if match is None:
@@ -63,12 +63,12 @@ class StrengthSchedule:
                 f"{field}={text!r}: give a schedule of finite factors, such as {_EXAMPLE}"
             )
         if not float(first) and not float(last):
-            raise ValueError(f"{field}={text!r} is 0 throughout: leave out what it schedules")
+            raise ValueError(f"{field}={text!r} is always 0: remove what it schedules")
         shape = cast('Literal["linear", "cosine"]', shape)
         return cls(shape, float(first), float(last), over, begin)
 
     def __str__(self) -> str:
-        """As a config says it."""
+        """The schedule as it is written in a config."""
         begin = "" if self.begin == "0 steps" else f" from {self.begin}"
         return f"{self.shape} {self.first:g} to {self.last:g} over {self.over}{begin}"
 
@@ -76,7 +76,7 @@ class StrengthSchedule:
         """The factor as a function of the step.
 
         Args:
-          steps: a duration in steps.
+          steps: converts a duration to steps.
         """
         over = max(1, steps(self.over))
         share = optax.linear_schedule(0.0, 1.0, over, transition_begin=steps(self.begin))

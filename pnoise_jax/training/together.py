@@ -1,4 +1,4 @@
-"""Several runs trained together: one program moves all of them on, by vmap."""
+"""Trains several runs together, in one program, by vmap."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -22,32 +22,33 @@ from pnoise_jax.training.window import NonFiniteLossError, Window, describe_brok
 def fit_together(
     experiments: Sequence[Experiment], paths: Sequence[Path], program: Program, *, size: int
 ) -> list[TrainState | NonFiniteLossError]:
-    """Trains runs that differ in seed and strength alone, each from its start, in one program.
+    """Trains runs that differ only in seed and strength, from their first step, in one program.
 
-    Every run sees the batches and keys that it sees alone, and leaves the same work directory, but
-    for checkpoints on the way: an interrupted one starts anew. A run that breaks down does not stop
-    those beside it. On one host only.
+    Every run sees the batches and keys that it would see alone, and leaves the same work directory,
+    except that it has no checkpoints during training: an interrupted run starts again. A run whose
+    loss becomes non-finite does not stop the others. Works on one host only.
 
     Args:
       experiments: the runs, checked.
       paths: their work directories, claimed.
-      program: made with ``together=True``.
-      size: how many runs the program moves on, at least as many as there are; the last is repeated
-        in the remaining places, so that fewer runs need no program of their own.
+      program: a program created with ``together=True``.
+      size: how many runs the program advances, at least ``len(experiments)``; the last run is
+        repeated in the remaining places, so that fewer runs need no other program.
 
     Returns:
-      Of each run the state after the last step; where it broke down, the error, not raised.
+      For each run, the state after the last step, or the error if it broke down; that is not
+      raised.
 
     Raises:
       ValueError: the task prepares batches from the weights.
-      OSError: another process trains in a directory, or a checkpoint cannot be written; those that
-        can be are.
-      StoppedError: a signal came in; what these runs have trained is lost.
+      OSError: another process is training in a directory, or a checkpoint cannot be written; the
+        checkpoints of the other runs are written.
+      StoppedError: a signal arrived; what these runs have trained is lost.
     """
     if experiments[0].task.preparations:
         raise ValueError(
             f"the batches of {type(experiments[0].task).__name__} depend on the weights of each "
-            "run: train one after another, by fit"
+            "run: train one after another, with fit"
         )
     places = [*experiments, *[experiments[-1]] * (size - len(experiments))]
     with contextlib.ExitStack() as stack:
@@ -59,22 +60,22 @@ def fit_together(
         ]
         batches = stack.enter_context(open_together(places))
         states, broken = _run_together(places, program, batches, writers)
-        found: list[TrainState | NonFiniteLossError] = []
+        results: list[TrainState | NonFiniteLossError] = []
         failures: list[OSError] = []
         for run, path in enumerate(paths):
             if (first := broken[run]) is not None:
-                found.append(NonFiniteLossError(describe_broken(first)))
+                results.append(NonFiniteLossError(describe_broken(first)))
                 continue
-            found.append(_take(states, run))
+            results.append(_take(states, run))
             try:
                 are_there[run]()
                 with contextlib.closing(Checkpoints(path, keep=1)) as checkpoints:
-                    checkpoints.save(experiments[0].total_steps, found[-1])
-            except OSError as error:  # the runs beside it are saved all the same
+                    checkpoints.save(experiments[0].total_steps, results[-1])
+            except OSError as error:  # the other runs are still saved
                 failures.append(error)
     if failures:
         raise failures[0]
-    return found
+    return results
 
 
 def _run_together(
@@ -83,7 +84,7 @@ def _run_together(
     batches: Iterator[data.Batch],
     writers: Sequence[Writers],
 ) -> tuple[TrainState, list[tuple[int, float] | None]]:
-    """The states after the last step, and of each run where it broke down, if it did."""
+    """The states after the last step, and for each run the step at which it broke down, if any."""
     experiment = places[0]
     total = experiment.total_steps
     every = experiment.steps(experiment.config.log_every, "log_every")
@@ -96,14 +97,14 @@ def _run_together(
         if step < total:
             stopping.check(
                 f"after step {step} of {total} of several runs trained together",
-                "of these runs nothing is saved",
+                "none of these runs is saved",
             )
         if step % every == 0 or step == total:
             summary = window.close(step)
             broken = [old or new for old, new in zip(broken, summary.broken, strict=True)]
             for run, writer in enumerate(writers):
                 if broken[run] is None:  # NaN is no JSON
-                    metrics = {name: float(of[run]) for name, of in summary.metrics.items()}
+                    metrics = {name: float(means[run]) for name, means in summary.metrics.items()}
                     writer.write(step, metrics)
             if all(broken):
                 break
@@ -114,26 +115,26 @@ def _run_together(
 def start_together(
     experiments: Sequence[Experiment], program: Program
 ) -> tuple[TrainState, tuple[jax.Array, ...]]:
-    """The states before the first step, and the constants of the step; one after the other."""
-    starts = [program.create(jax.random.key(of.config.seed)) for of in experiments]
-    constants = [program.constants(of) for of in experiments]
+    """The states before the first step and the constants of the step, stacked over the runs."""
+    starts = [program.create(jax.random.key(each.config.seed)) for each in experiments]
+    constants = [program.constants(each) for each in experiments]
     return _stack(starts), _stack(constants)
 
 
 @contextlib.contextmanager
 def open_together(experiments: Sequence[Experiment]) -> Iterator[Iterator[data.Batch]]:
-    """Batches with a leading axis, the runs; those of one seed are read once."""
+    """Batches with a leading axis of runs; the batches for each seed are read once."""
     with contextlib.ExitStack() as stack:
-        by_seed = {of.config.seed: of for of in experiments}
+        by_seed = {each.config.seed: each for each in experiments}
         streams = {
-            seed: stack.enter_context(of.task.open_batches()) for seed, of in by_seed.items()
+            seed: stack.enter_context(each.task.open_batches()) for seed, each in by_seed.items()
         }
-        seeds = [of.config.seed for of in experiments]
+        seeds = [each.config.seed for each in experiments]
 
         def stacked() -> Iterator[data.Batch]:
             for parts in zip(*streams.values(), strict=True):
-                found = dict(zip(streams, parts, strict=True))
-                yield {key: np.stack([found[seed][key] for seed in seeds]) for key in parts[0]}
+                batches = dict(zip(streams, parts, strict=True))
+                yield {key: np.stack([batches[seed][key] for seed in seeds]) for key in parts[0]}
 
         yield stacked()
 

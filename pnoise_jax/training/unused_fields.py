@@ -1,4 +1,4 @@
-"""Fields that have no effect because of other fields: noted when a run starts, and in sweeps."""
+"""Finds fields that have no effect because of other fields; runs and sweeps report them."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,10 +21,10 @@ def _mixes(fields: _Fields) -> bool:
 
 
 _MIXES = ("mixup.alpha or mixup.cutmix_alpha above 0", _mixes)
-_MIXES_AT_TIMES = ("mixup.probability above 0", lambda fields: fields["mixup.probability"] > 0)
+_SOMETIMES_MIXES = ("mixup.probability above 0", lambda fields: fields["mixup.probability"] > 0)
 _ADAMW = ("optimizer.name='adamw'", lambda fields: fields["optimizer.name"] == "adamw")
 
-# By field what it needs to have an effect: in words, and whether the fields of a config have it.
+# What each field needs to have an effect: in words, and as a condition on the fields of a config.
 _NEEDS: dict[str, tuple[str, Callable[[_Fields], bool]]] = {
     "optimizer.beta1": _ADAMW,
     "optimizer.beta2": _ADAMW,
@@ -44,8 +44,8 @@ _NEEDS: dict[str, tuple[str, Callable[[_Fields], bool]]] = {
         "optimizer.weight_decay above 0",
         lambda fields: fields["optimizer.weight_decay"] > 0,
     ),
-    "mixup.alpha": _MIXES_AT_TIMES,
-    "mixup.cutmix_alpha": _MIXES_AT_TIMES,
+    "mixup.alpha": _SOMETIMES_MIXES,
+    "mixup.cutmix_alpha": _SOMETIMES_MIXES,
     "mixup.probability": _MIXES,
     "mixup.switch_probability": (
         "mixup.alpha, mixup.cutmix_alpha and mixup.probability above 0",
@@ -61,7 +61,7 @@ CONDITIONAL = frozenset(_NEEDS)
 
 
 def find_unused(config: ml_collections.ConfigDict) -> dict[str, str]:
-    """Fields that are not at their defaults and have no effect, and what each needs to have one."""
+    """Fields that differ from their defaults but have no effect, and what each needs for one."""
     fields = dict(flatten(config))
     return {
         name: needs
@@ -71,14 +71,14 @@ def find_unused(config: ml_collections.ConfigDict) -> dict[str, str]:
 
 
 def describe_needs(unused: Mapping[str, str], fields: Mapping[str, Any]) -> list[str]:
-    """A sentence for each of `find_unused`."""
+    """A sentence for each field from `find_unused`."""
     return [
         f"{name}={fields[name]!r} has no effect: it needs {needs}" for name, needs in unused.items()
     ]
 
 
 def describe_unused(experiment: Experiment) -> list[str]:
-    """A sentence for each field that a run has set in vain."""
+    """A sentence for each field that a run has set without effect."""
     fields = dict(flatten(experiment.config))
     return [
         *describe_needs(find_unused(experiment.config), fields),
@@ -88,7 +88,7 @@ def describe_unused(experiment: Experiment) -> list[str]:
 
 
 def _describe_untrained(experiment: Experiment, fields: _Fields) -> list[str]:
-    """Of factors of learning rates that no trained parameter has."""
+    """Sentences about factors of learning rates that apply to no trained parameter."""
     factor, rates = fields["optimizer.head_learning_rate_multiplier"], fields["optimizer.rates"]
     if factor == 1 and (experiment.frozen is None or not rates):
         return []
@@ -102,24 +102,24 @@ def _describe_untrained(experiment: Experiment, fields: _Fields) -> list[str]:
     sentences = []
     if factor != 1 and not is_trained(of_heads(params)):
         sentences.append(
-            f"optimizer.head_learning_rate_multiplier={factor!r} has no effect: of "
-            f"{' and '.join(map(repr, HEADS))} no parameter is trained"
+            f"optimizer.head_learning_rate_multiplier={factor!r} has no effect: no parameter of "
+            f"{' or '.join(map(repr, HEADS))} is trained"
         )
     return sentences + [
-        f"optimizer.rates: {text!r} has no effect: optimizer.freeze keeps all that it is for"
+        f"optimizer.rates: {text!r} has no effect: optimizer.freeze freezes all that it matches"
         for text in rates
         if not is_trained(frozen(params, [parse_rate(text)[0]]))
     ]
 
 
 def _describe_late(experiment: Experiment, fields: _Fields) -> list[str]:
-    """Of what would begin after the last step."""
+    """Sentences about evaluations and profiles that would begin after the last step."""
     total, sentences = experiment.total_steps, []
     every, window = fields["evaluation.every"], fields["profile"]
     if every is not None and (first := experiment.steps(every, "evaluation.every")) >= total:
         sentences.append(
-            f"evaluation.every={every!r} is {first} steps, and the run has {total}: it is "
-            "evaluated at its end alone"
+            f"evaluation.every={every!r} is {first} steps, but the run has {total}: it is only "
+            "evaluated at its end"
         )
     if window is not None and int(window.partition(":")[0]) >= total:
         sentences.append(

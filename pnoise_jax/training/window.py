@@ -1,4 +1,4 @@
-"""The metrics of the steps since the last report."""
+"""Collects the metrics of the steps since the last report."""
 
 import dataclasses
 import time
@@ -23,7 +23,7 @@ class NonFiniteLossError(ArithmeticError):
     """The loss or the gradient of a step is NaN or infinite.
 
     Attributes:
-      reason: what happened where, without the remedy that the message ends with.
+      reason: what happened and where; the message without the remedy at its end.
     """
 
     def __init__(self, reason: str, remedy: str = _REMEDY):
@@ -33,15 +33,15 @@ class NonFiniteLossError(ArithmeticError):
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """A window, closed.
+    """The summary of a closed window.
 
     Attributes:
-      metrics: means over its steps: () each, or (runs,) of several runs together.
-      speed: steps_per_second and examples_per_second of one run; data_wait, the share of the time
-        in percent in which the devices had nothing to do because no batch was ready; and on
-        accelerators device_memory, the peak of a device in bytes.
-      broken: of each run the first step whose loss or gradient is not finite and that value, or
-        None; of a single run a list of one.
+      metrics: means over the window's steps: () each, or (runs,) for several runs together.
+      speed: steps_per_second and examples_per_second of one run; data_wait, the percentage of the
+        time in which the devices were idle because no batch was ready; and on accelerators
+        device_memory, the peak memory of a device in bytes.
+      broken: for each run, the first step whose loss or gradient is not finite, with the value of
+        their sum, or None; for a single run, a list with one entry.
     """
 
     metrics: dict[str, np.ndarray]
@@ -50,26 +50,26 @@ class Summary:
 
 
 class Window:
-    """Collects metrics, which stay on the devices until it is closed, and times the steps."""
+    """Collects metrics, which stay on the devices until the window closes, and times the steps."""
 
     def __init__(self, batch_size: int, schedule: optax.Schedule):
         self._batch_size, self._schedule = batch_size, schedule
-        self._metrics: list[Any] = []  # `Metrics`, or numbers that were read back
+        self._metrics: list[Any] = []  # `Metrics`, or numbers copied to the host
         self._timed = 0  # steps since the clock started
-        self._waited = 0.0  # of the seconds since then
+        self._waited = 0.0  # seconds since then in which the devices waited for a batch
         self._started = time.perf_counter()
-        # A thread notes when a step ends: the loop itself does not wait for it.
+        # A thread notes when a step ends, since the loop does not wait for it.
         self._clock = ThreadPoolExecutor(1)
-        self._ended: Future[float] | None = None  # when the last step did
+        self._ended: Future[float] | None = None  # when the last step ended
 
     def add(self, metrics: Metrics) -> None:
-        """Takes the metrics of a step: scalars, or (runs,) of several runs together."""
+        """Adds the metrics of a step: scalars, or (runs,) for several runs together."""
         self._metrics.append(metrics)
         self._timed += 1
         self._ended = self._clock.submit(_when_ready, metrics["loss"])
 
     def watch(self, batches: Iterable[_Batch]) -> Iterator[_Batch]:
-        """Passes batches on, and notes how long the devices waited for them."""
+        """Yields the batches, and measures how long the devices wait for them."""
         iterator = iter(batches)
         while True:
             started = time.perf_counter()
@@ -77,7 +77,7 @@ class Window:
             if batch is None:
                 return
             arrived = time.perf_counter()
-            if self._ended is not None and self._ended.done():  # else they are still at work
+            if self._ended is not None and self._ended.done():  # otherwise the devices are busy
                 self._waited += max(0.0, arrived - max(started, self._ended.result()))
             yield batch
 
@@ -87,24 +87,24 @@ class Window:
         return [{name: float(value) for name, value in m.items()} for m in self._metrics]
 
     def resume(self, pending: Iterable[Mapping[str, float]]) -> None:
-        """Begins with steps that were made before the run was stopped."""
+        """Starts with the metrics of steps from before the run was stopped."""
         self._metrics = [{k: np.float32(v) for k, v in metrics.items()} for metrics in pending]
 
     def first_broken(self, step: int) -> tuple[int, float] | None:
-        """As `Summary.broken`, of one run, whose window ends with ``step`` so far."""
+        """The entry of `Summary.broken` for a single run whose window now ends at ``step``."""
         health = [metrics["loss"] + metrics["grad_norm"] for metrics in self._metrics]
         return _first_broken(np.array(health), step - len(health) + 1)
 
     def restart_clock(self) -> None:
-        """Leaves what happened since the last report out of the speed."""
+        """Restarts the timing, to leave the time since the last report out of the speed."""
         self._timed, self._waited, self._started = 0, 0.0, time.perf_counter()
 
     def close(self, step: int) -> Summary:
-        """Sums up the window, which ends with ``step``, and begins the next."""
+        """Summarises the window, which ends with ``step``, and begins the next."""
         fetched = jax.device_get(self._metrics)
         seconds = time.perf_counter() - self._started
         metrics = {name: np.stack([m[name] for m in fetched]) for name in fetched[0]}
-        # A finite loss with a gradient that is not would still save ruined parameters.
+        # With a finite loss but a non-finite gradient, the saved parameters would be ruined too.
         health = (metrics["loss"] + metrics["grad_norm"]).reshape(len(fetched), -1)
         summary = Summary(
             {name: values.mean(axis=0) for name, values in metrics.items()}
@@ -123,7 +123,7 @@ class Window:
 
 
 def _device_memory() -> dict[str, float]:
-    """The most memory that the first local device has had in use; empty where it does not say."""
+    """The peak memory of the first local device; empty if it does not report that."""
     stats = jax.local_devices()[0].memory_stats() or {}  # None on a CPU
     peak = stats.get("peak_bytes_in_use")
     return {} if peak is None else {"device_memory": float(peak)}

@@ -569,7 +569,7 @@ def test_a_plain_model_has_no_bottleneck():
         ({"task.source": ""}, "source='' names no data set"),
         ({"task.layers": (3,)}, r"task: layers=\(3,\).*1 to 2"),
         ({"batch_size": 16, "accumulate": 16}, "accumulate=16: an image is perturbed with another"),
-        ({"optimizer.rates": ("task/discriminators/.*=2",)}, "near it are .*task/discriminator/"),
+        ({"optimizer.rates": ("task/discriminators/.*=2",)}, "which include .*task/discriminator/"),
     ],
 )
 def test_a_bad_config_is_named_before_anything_is_compiled(data_dir, changes, message):

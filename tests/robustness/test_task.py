@@ -163,7 +163,7 @@ def robust_config(data_dir, changes=(), **options):
         (
             {"weight_noise_std": 0.1, "weight_noise_on": ("heads/kernel",)},
             {},
-            r"task: weight_noise_on: 'heads/kernel' matches none .* near it are head/kernel",
+            r"task: weight_noise_on: 'heads/kernel' matches none .* which include head/kernel",
         ),
         (
             {"weight_noise_std": 0.1},
@@ -175,7 +175,7 @@ def robust_config(data_dir, changes=(), **options):
         (
             {"attack": "fgsm", "attack_schedule": "linear 0 to 0 over 1 epochs"},
             {},
-            "attack_schedule='linear 0 to 0 over 1 epochs' is 0 throughout",
+            "attack_schedule='linear 0 to 0 over 1 epochs' is always 0",
         ),
     ],
 )

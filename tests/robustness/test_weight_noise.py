@@ -52,7 +52,7 @@ def test_strength_scales_it_and_zero_is_bitwise_nothing():
         (
             (".*/kernal",),
             None,
-            r"weights: '\.\*/kernal' matches none of the 4 parameters; near it are",
+            r"weights: '\.\*/kernal' matches none of the 4 parameters, which include",
         ),
         (("first",), None, r"matches none .*first/.*a pattern must match a whole path"),
         ((".*",), None, r"weights=.* matches count, whose dtype is int32: only floating-point"),

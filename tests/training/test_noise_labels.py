@@ -226,15 +226,18 @@ def test_a_batch_that_is_not_drawn_is_not_mixed():
         ({"noise.axis": "tokens"}, "noise.axis='tokens' mixes within one image"),
         ({"noise.tokens": "patch"}, "noise.tokens='patch' leaves a class token"),
         ({"noise.point": "attention_input"}, "point='attention_input' mixes one branch"),
-        ({"noise.strength": -0.1}, "noise.strength=-0.1 gives an example or its mate a negative"),
-        ({"noise.strength": 1.5}, "noise.strength=1.5 gives an example or its mate a negative"),
+        (
+            {"noise.strength": -0.1},
+            "noise.strength=-0.1 gives an example or its partner a negative",
+        ),
+        ({"noise.strength": 1.5}, "noise.strength=1.5 gives an example or its partner a negative"),
         (
             {"noise.schedule": "linear 0 to 5 over 4 steps"},
-            "noise.strength=1.5 gives an example or its mate a negative",
+            "noise.strength=1.5 gives an example or its partner a negative",
         ),
         (
             {"noise.layer": "random", "mixup.layer": 1, "mixup.alpha": 0.5},
-            "mixup at a layer among them, one has layer='random'",
+            r"one of several noises \(mixup at a layer counts\) has layer='random'",
         ),
         (dict.fromkeys(FOLLOW, None) | {"mixup.labels_follow_noise": True}, "no noise acts"),
         ({"noise.name": "gaussian", "noise.quality": None}, "noise is Gaussian, which has no"),

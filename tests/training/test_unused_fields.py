@@ -110,7 +110,7 @@ def test_a_run_says_what_it_has_set_in_vain(data_dir):
         said,
         (
             "optimizer.momentum=0.5 has no effect: it needs optimizer.name='sgd'",
-            "optimizer.head_learning_rate_multiplier=10.0 has no effect: of 'head'",
+            "optimizer.head_learning_rate_multiplier=10.0 has no effect: no parameter of 'head'",
             "optimizer.rates: 'block_1/mlp.*=2' has no effect",
             "evaluation.every='1000 epochs' is",
             "profile='100000:3' begins after",
