@@ -283,5 +283,5 @@ def test_preparations_may_change_no_shape(trained, monkeypatch):
     experiment, _, state, *_ = trained
     kind = type(experiment.task)
     monkeypatch.setattr(kind, "prepare", lambda *_, **__: {"pairs": {"count": np.int32(1)}})
-    with pytest.raises(ValueError, match=r"CdTrans.prepare was given .* and returned"):
+    with pytest.raises(ValueError, match=r"CdTrans.prepare was given .* but returned"):
         training.periods.prepare_period(experiment.task, state, 5, mesh=MESH, report=print)

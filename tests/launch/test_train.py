@@ -155,7 +155,7 @@ def test_evaluate_refuses_typos_and_needs_no_config_file(data_dir, tmp_path):
     assert errors == "error: unknown config field noise.strenght; did you mean strength?\n"
     code, _, errors = command.run("evaluate", f"--workdir={tmp_path}")
     assert code != 0
-    assert errors.startswith(f"error: {tmp_path / 'checkpoints'} holds no checkpoint")
+    assert errors.startswith(f"error: {tmp_path / 'checkpoints'} contains no checkpoint")
 
 
 @pytest.mark.parametrize("program", ["train", "evaluate"])

@@ -214,7 +214,7 @@ def test_a_name_is_given_once():
     ("returned", "message"),
     [
         (lambda loss, state: loss, "Bad.loss returned .*: return loss, "),
-        (lambda loss, state: (loss, ({}, {})), r"collections \['batch_stats'\] and returned \[\]"),
+        (lambda loss, state: (loss, ({}, {})), r"collections \['batch_stats'\] but returned \[\]"),
         (
             lambda loss, state: (loss, (state, {"loss": loss})),
             "metric 'loss', a reserved name",

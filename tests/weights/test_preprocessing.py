@@ -254,7 +254,7 @@ def test_where_the_config_differs(data_dir, tmp_path):
             None,
             (0.5,),
             "mean.npy",
-            r"expect data.mean=\(0.5,\) and no mean image, and data.mean_im",
+            r"expect data.mean=\(0.5,\) and no mean image, but data.mean_im",
         ),
         (None, None, "mean.npy", None),  # nothing is known
         (None, (0.5,), None, None),
