@@ -90,7 +90,7 @@ def require_room(path: Path, needed: int) -> None:
 
 @contextlib.contextmanager
 def lock(path: Path) -> Iterator[Callable[[], None]]:
-    """Keeps other processes on this machine from training in ``path``, until this process ends.
+    """Keeps other processes on this machine from training in ``path``, at most until this one ends.
 
     Buckets have no locks. There, the last process to start continues, because a process that was
     lost cannot release anything; the others find out before their next write.

@@ -280,7 +280,7 @@ def match_run(experiment: Experiment, path: Path) -> tuple[Experiment, tuple[str
             "data with its classes"
         )
     try:
-        found = class_names.match_classes(
+        matched = class_names.match_classes(
             theirs, dataset.class_names, whose=whose, number=dataset.num_classes
         )
     except class_names.DifferentClassesError as error:
@@ -289,15 +289,15 @@ def match_run(experiment: Experiment, path: Path) -> tuple[Experiment, tuple[str
             "the run on data with its classes, or set data.data_dir to the directory with such "
             "data"
         ) from None
-    if found.kind == "same":
+    if matched.kind == "same":
         return experiment, ()
-    if found.kind == "unknown" or theirs is None or dataset.class_names is None:
+    if matched.kind == "unknown" or theirs is None or dataset.class_names is None:
         return experiment, _unknown(theirs, dataset.class_names, named)
     sentence = (
         f"note: {named} has the run's classes in another order "
         f"({class_names.describe_order(theirs, dataset.class_names)}): labels are matched by name"
     )
-    relabelled = dataset.relabelled(found.order, theirs)
+    relabelled = dataset.relabelled(matched.order, theirs)
     return dataclasses.replace(experiment, test_data=relabelled), (sentence,)
 
 

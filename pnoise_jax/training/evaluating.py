@@ -87,11 +87,11 @@ def open_run(
     if config is not None and config.weights is not None and not RunDirectory.at(workdir).has_run():
         experiment = build(config)
         agreement.require_same_run(experiment, task="evaluate")
-        found = match_on_all_hosts(experiment, head="keep")
-        assert found is not None, "config.weights is set"
+        matched = match_on_all_hosts(experiment, head="keep")
+        assert matched is not None, "config.weights is set"
         path = on_all_hosts(place)
         mesh = _mesh(config)
-        run = import_weights(experiment, found, mesh=mesh)
+        run = import_weights(experiment, matched, mesh=mesh)
         for sentence in (run.weights, *run.notes):
             show(sentence)
     else:

@@ -61,7 +61,7 @@ class SaveClock:
     """
 
     def __init__(self, seconds: float, step: int):
-        """Starts at ``step``; a save is due if the next check would exceed ``seconds``."""
+        """Starts at ``step``; a save is due if the next check would come over ``seconds`` later."""
         self._seconds = seconds
         self._stride = 1
         self.restart(step)

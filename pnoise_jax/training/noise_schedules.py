@@ -28,8 +28,8 @@ def parse_noise_schedules(
 
 def _parse(section: Mapping[str, Any], injection: noise.Injection) -> StrengthSchedule | None:
     name = injection.section
-    own = section if name == "noise" else section["others"][name.removeprefix("noise.others.")]
-    text, field = own.get("schedule"), f"{name}.schedule"
+    fields = section if name == "noise" else section["others"][name.removeprefix("noise.others.")]
+    text, field = fields.get("schedule"), f"{name}.schedule"
     if text is None:
         return None
     schedule = StrengthSchedule.parse(text, field=field)
@@ -70,11 +70,11 @@ def make_scheduled(
 
     def scheduled(step: Any, strengths: Any) -> Any:
         if strengths is None:
-            own = tuple(
+            scaled = tuple(
                 None if factor is None else each.noise.strength * factor(step)
                 for factor, each in zip(factors, injections, strict=True)
             )
-            return own[0] if len(own) == 1 else own
+            return scaled[0] if len(scaled) == 1 else scaled
         by_step = jnp.stack([1.0 if factor is None else factor(step) for factor in factors])
         return strengths * by_step.reshape(jnp.shape(strengths))
 

@@ -134,9 +134,9 @@ def _make_create(
     start = jax.jit(experiment.initial_state, out_shardings=places, donate_argnums=1)
 
     def create(key: jax.Array) -> TrainState:
-        found = match_on_all_hosts(experiment)
-        assert found is not None, "config.weights is set"
-        return start(key, read_to_devices(found, mesh, experiment.matmul_split))
+        matched = match_on_all_hosts(experiment)
+        assert matched is not None, "config.weights is set"
+        return start(key, read_to_devices(matched, mesh, experiment.matmul_split))
 
     return create
 

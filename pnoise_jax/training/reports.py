@@ -151,12 +151,12 @@ def _write(path: Path, run: Run, content: dict[str, Any], final: bool) -> Report
     digest = content["measurement"]
     file = RunDirectory(path).evaluation
     stored, moved = _read(file), None
-    own = _is_own(path, run.experiment.config)
+    is_own = _is_own(path, run.experiment.config)
     if stored is None:
-        elsewhere = not own
+        elsewhere = not is_own
     else:
         other = stored.get("measurement") != digest
-        elsewhere = other and not (own and final)
+        elsewhere = other and not (is_own and final)
         if other and not elsewhere:
             moved, stored = _set_aside(file, stored), None
     if elsewhere:

@@ -85,20 +85,20 @@ class Setup:
 
     def _describe_classes(self) -> list[str]:
         dataset, number = self.test_data, self.test_data.num_classes
-        there = number if dataset.occurring is None else len(dataset.occurring)
+        present = number if dataset.occurring is None else len(dataset.occurring)
         if self.config.evaluation.classes == "of_data_set":
             return [
-                f"evaluation.classes='of_data_set': {there} of the model's {number} logits count, "
-                f"those of the classes of {dataset.name}"
+                f"evaluation.classes='of_data_set': {present} of the model's {number} logits "
+                f"count, those of the classes of {dataset.name}"
             ]
-        if there == number:
+        if present == number:
             return []
         published = ""
         if dataset.name in ("imagenet_a", "imagenet_r"):
             published = "; published numbers mostly count these alone ('of_data_set')"
         return [
-            f"evaluation.classes='all': all {number} logits count, and {dataset.name} has {there} "
-            f"of the classes{published}"
+            f"evaluation.classes='all': all {number} logits count, and {dataset.name} has "
+            f"{present} of the classes{published}"
         ]
 
     def _describe_corrupted(self) -> list[str]:

@@ -26,7 +26,7 @@ def fit_together(
 
     Every run sees the batches and keys that it would see alone, and leaves the same work directory,
     except that it has no checkpoints during training: an interrupted run starts again. A run whose
-    loss becomes non-finite does not stop the others. Works on one host only.
+    loss or gradient is no longer finite does not stop the others. Works on one host only.
 
     Args:
       experiments: the runs, checked.
