@@ -237,7 +237,7 @@ def test_a_batch_that_is_not_drawn_is_not_mixed():
         ),
         (
             {"noise.layer": "random", "mixup.layer": 1, "mixup.alpha": 0.5},
-            r"one of several noises \(mixup at a layer counts\) has layer='random'",
+            "one of several noises (mixup at a layer counts) has layer='random'",
         ),
         (dict.fromkeys(FOLLOW, None) | {"mixup.labels_follow_noise": True}, "no noise acts"),
         ({"noise.name": "gaussian", "noise.quality": None}, "noise is Gaussian, which has no"),
