@@ -237,7 +237,7 @@ TOKENS = SHIFT | {"noise.axis": "tokens"}
          r"batch_size=16 is larger than the 10 labelled images that task\.labelled_per_class=1"),
         ({}, {}, "noise: both views of an image would be the same"),
         ({"consistency_schedule": "linear 0 to 1 over 1 steps from 900 epochs"}, GAUSSIAN,
-         r"task\.consistency_schedule=.* begins at step \d+, but the run has only 12: make"),
+         r"task\.consistency_schedule=.* begins at step \d+, and the run has 12: make it begin"),
         ({}, GAUSSIAN | OFF, "noise: both views of an image would be the same"),
         ({}, GAUSSIAN | {"noise.std": 0.0}, "noise: both views of an image would be the same"),
         ({}, OPTIMAL, "noise: both views of an image would be the same"),
