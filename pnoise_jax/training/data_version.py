@@ -1,4 +1,4 @@
-"""Notes next to a run's config the version and the classes of the data set that it used.
+"""Records, next to a run's config, the version and the classes of the data set that it used.
 
 The config contains only the data set's name. Another version, or another data set of that name in a
 different directory, may use the same labels for other classes. A run must not be resumed with such

@@ -1,4 +1,4 @@
-"""Notes next to a run's config in which modules the user's model, noise, data and task are defined.
+"""Records, next to a run's config, the modules of the user's model, noise, data and task.
 
 The config only names them, as "module:Class" or by a name that a user's module registers. If the
 module is not found, the error names the noted directory. That directory is not searched

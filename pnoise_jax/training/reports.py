@@ -84,9 +84,10 @@ def measured(run: Run, path: Path, arrays: str) -> dict[str, Any]:
 
 
 def digest_arrays(variables: Mapping[str, Any]) -> str:
-    """A digest of the evaluated variables, since the same config may train others elsewhere.
+    """A digest of the evaluated variables.
 
-    All hosts must call it, since each may have only a part of an array.
+    The same config may train different weights on another machine. All hosts must call this, since
+    each may have only a part of an array.
     """
     total = hashlib.blake2b(digest_size=8)
     for name, array in checksums.named_leaves(variables):

@@ -1,4 +1,4 @@
-"""Notes next to a run's config the pretrained weights that it started from."""
+"""Records, next to a run's config, the pretrained weights that it started from."""
 
 import json
 from pathlib import Path

@@ -104,7 +104,7 @@ class Task:
                 )
 
     def describe_noise(self) -> list[str]:
-        """Sentences about noise that the task adds to that of the model's injections."""
+        """Sentences about noise that the task adds, apart from the model's injections."""
         return []
 
     def warn_of_data(self) -> list[str]:
